@@ -1,0 +1,1 @@
+//! The validator and the idempotency window: pure data structures

@@ -1,0 +1,1 @@
+//! Raft core, validator and numbering as a state machine without I/O

@@ -1,0 +1,1 @@
+//! The HTTP door: JSON transactions, reads, the log as a stream

@@ -1,0 +1,1 @@
+//! The log on disk: frames, segments, hard state, group flush, recovery, readers

@@ -1,0 +1,1 @@
+//! A transactional log: write once, in order; every datastore follows

@@ -1,0 +1,35 @@
+//! The words of onelog as types, their encoding and their limits.
+//!
+//! Nothing here does I/O. Whatever is stored or sent is encoded and decoded here or in the
+//! `log` crate, drawn in `docs/format.md` and pinned by a test.
+
+mod entry;
+mod field;
+mod limits;
+mod numbers;
+mod outcome;
+mod request;
+mod table;
+mod transaction;
+mod varint;
+
+pub use entry::{Compression, Entry, EntryHeader, EntryKind, PAYLOAD_HEADER_BYTES, PayloadError};
+pub use field::{FieldPath, FieldPathError};
+pub use limits::{
+    BODY_BYTES_MAX, FIELD_PATH_BYTES_MAX, GUARDS_MAX, HEADERS_MAX, HTTP_BODY_BYTES_MAX,
+    JSON_DEPTH_MAX, KEY_BYTES_MAX, READS_MAX, RECORDS_MAX, TABLE_NAME_BYTES_MAX,
+    TRANSACTION_BYTES_MAX, TooLarge, VALUE_BYTES_MAX,
+};
+pub use numbers::{Index, Offset, Position, TableId, Term, TxnId, TxnIdError};
+pub use outcome::{Committed, OperationFault, Refusal, Subject};
+pub use request::{
+    CommitRequest, Compare, Guard, KeyRange, Number, Operation, PointRead, Predicate, Write,
+};
+pub use table::{
+    SYSTEM_TABLES, TABLE_SETTINGS, TABLE_SINKS, TABLE_TABLES, TABLE_UNIQUE, TableDefinition,
+    TableKind, TableNameError, USER_TABLES_FROM, ValueKind, check_table_name, nearest_name,
+};
+pub use transaction::{
+    BodyError, BodyWriter, Header, Op, Record, Records, Transaction, TransactionMark, Transactions,
+};
+pub use varint::{read_varint, write_varint};

@@ -1,0 +1,184 @@
+//! What a client is answered.
+
+use bytes::Bytes;
+use serde_json::Value;
+
+use crate::{Offset, Position, TableId, TooLarge, TxnId};
+
+/// The transaction is in the log: durable, ordered, and what every follower will see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Committed {
+    /// Its id.
+    pub id: TxnId,
+    /// The position right behind it. Whoever reads at or after it sees the transaction.
+    pub position: Position,
+    /// The offset of its first record. Its writes have consecutive offsets in their order.
+    pub first_offset: Offset,
+    /// How many records it has, those of unique fields included.
+    pub records: u32,
+    /// Whether this is the answer to an earlier request under the same id.
+    pub repeated: bool,
+}
+
+/// What a refusal is about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// `reads[n]`, a point read.
+    PointRead(usize),
+    /// `range_reads[n]`.
+    RangeRead(usize),
+    /// `guards[n]`.
+    Guard(usize),
+    /// `writes[n]`.
+    Write(usize),
+}
+
+/// Why an operation could not be carried out on the value that it met.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum OperationFault {
+    /// The value is not JSON.
+    #[error("the value is not a JSON document")]
+    NotJson,
+    /// The field holds something else than a number.
+    #[error("the field holds {0}, not a number")]
+    NotANumber(&'static str),
+    /// The field holds something else than an array.
+    #[error("the field holds {0}, not an array")]
+    NotAnArray(&'static str),
+    /// Something on the way to the field is neither an object nor an array that reaches so far.
+    #[error(
+        "there is no place for the field: something on its path is neither an object nor an array that reaches so far"
+    )]
+    NoPlace,
+    /// The sum does not fit 64 bits signed.
+    #[error("the sum does not fit a whole number of 64 bits")]
+    Overflow,
+    /// The sum is not finite.
+    #[error("the sum is not a finite number")]
+    NotFinite,
+    /// The operation does not fit the kind of table.
+    #[error("{0}")]
+    WrongTable(&'static str),
+    /// The value breaks the table's JSON Schema.
+    #[error("the value breaks the table's schema: {0}")]
+    Schema(String),
+}
+
+/// The transaction is not in the log and never will be because of this request.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+pub enum Refusal {
+    /// Something that the client read was written since. Read again at `retry_at` and retry.
+    #[error(
+        "conflict: key {key:?} of table {table} was written at offset {version}, at or after the read position"
+    )]
+    Conflict {
+        /// Which read.
+        subject: Subject,
+        /// The table.
+        table: TableId,
+        /// The key that was written.
+        key: Bytes,
+        /// By which record.
+        version: Offset,
+        /// The position to read at for the next try.
+        retry_at: Position,
+    },
+    /// The read position lies below what can still be decided. Read again and retry.
+    #[error(
+        "the read position {read_position} is too old to be checked; the oldest that can be is {floor}"
+    )]
+    SnapshotTooOld {
+        /// The client's position.
+        read_position: Position,
+        /// The oldest position that can be decided for every key.
+        floor: Position,
+    },
+    /// The read position lies behind the end of the log.
+    #[error("the read position {read_position} lies in the future; the log ends at {latest}")]
+    SnapshotInFuture {
+        /// The client's position.
+        read_position: Position,
+        /// The end.
+        latest: Position,
+    },
+    /// A guard does not hold.
+    #[error("guard {index} does not hold")]
+    GuardFailed {
+        /// Which guard.
+        index: usize,
+        /// The value that it met; `None` when the key is not there.
+        met: Option<Bytes>,
+        /// The version of that value.
+        version: Option<Offset>,
+        /// From this position on the guard's key reads as it was met.
+        retry_at: Position,
+    },
+    /// Another key of the table has the same value in a unique field.
+    #[error("field '{field}' must be unique: {value} belongs to key {owner:?}")]
+    NotUnique {
+        /// Which write.
+        index: usize,
+        /// The field.
+        field: String,
+        /// The value.
+        value: Value,
+        /// The key that has it.
+        owner: Bytes,
+    },
+    /// A write cannot be carried out on the value that it met.
+    #[error("write {index} cannot be carried out: {fault}")]
+    BadOperation {
+        /// Which write.
+        index: usize,
+        /// Why.
+        fault: OperationFault,
+    },
+    /// The id belongs to another request.
+    #[error("the id {id} was used by another request, committed right before position {position}")]
+    IdMismatch {
+        /// The id.
+        id: TxnId,
+        /// Behind the transaction that has the id.
+        position: Position,
+    },
+    /// The id may have been used so long ago that it is forgotten; running it again could run it twice.
+    #[error(
+        "the id {id} is older than the window of remembered ids, which begins at {floor}; whether it was committed must be looked up in the log"
+    )]
+    IdExpired {
+        /// The id.
+        id: TxnId,
+        /// Since when ids are remembered.
+        floor: Position,
+    },
+    /// A table that is not there, or no longer.
+    #[error("{subject:?} names table {table}, which does not exist")]
+    UnknownTable {
+        /// Where.
+        subject: Subject,
+        /// The number.
+        table: TableId,
+    },
+    /// The request is malformed in a way that types do not exclude.
+    #[error("{0}")]
+    Malformed(String),
+    /// Over a limit.
+    #[error(transparent)]
+    TooLarge(#[from] TooLarge),
+    /// Too much is waiting. Nothing was done; try again after the delay.
+    #[error("overloaded: {reason}; retry in {retry_after_ms} ms")]
+    Overloaded {
+        /// What is full.
+        reason: &'static str,
+        /// When to try again.
+        retry_after_ms: u64,
+    },
+    /// This node does not lead (any more). Whether the transaction took place is not known: ask
+    /// again under the same id.
+    #[error("this node does not lead the cluster now; ask again under the same id")]
+    NotLeader,
+    /// The node is stopping or has failed. Whether the transaction took place is not known: ask
+    /// again under the same id.
+    #[error("the node has stopped: {0}")]
+    Stopped(String),
+}

@@ -1,0 +1,424 @@
+//! What a client asks for: one transaction, with everything its decision rests on.
+
+use bytes::Bytes;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+use crate::limits::{
+    GUARDS_MAX, HEADERS_MAX, KEY_BYTES_MAX, READS_MAX, RECORDS_MAX, TRANSACTION_BYTES_MAX,
+    TooLarge, VALUE_BYTES_MAX,
+};
+use crate::{FieldPath, Header, Offset, Position, TableId, TxnId};
+
+/// A number of JSON: whole numbers stay whole.
+pub type Number = serde_json::Number;
+
+/// A key that the client read, found or not.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PointRead {
+    /// The table.
+    pub table: TableId,
+    /// The key.
+    pub key: Bytes,
+}
+
+/// A range of keys that the client scanned: from `from` up to but without `to`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyRange {
+    /// The table.
+    pub table: TableId,
+    /// The first key.
+    pub from: Bytes,
+    /// The first key behind the range; `None` is the table's end.
+    pub to: Option<Bytes>,
+}
+
+/// How a guard compares a field with its value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Compare {
+    /// Equal.
+    Eq,
+    /// Not equal.
+    Ne,
+    /// Less.
+    Lt,
+    /// Less or equal.
+    Le,
+    /// Greater.
+    Gt,
+    /// Greater or equal.
+    Ge,
+}
+
+/// What a guard demands of a key, on the newest state.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Predicate {
+    /// The key is there.
+    Exists,
+    /// The key is not there.
+    Absent,
+    /// The key was last written by the record at this offset.
+    Version(Offset),
+    /// A field of the key's JSON value compares so. A missing key or field compares as `null`,
+    /// which is equal to `null` alone and in no order with anything.
+    Field {
+        /// The field.
+        path: FieldPath,
+        /// The comparison.
+        compare: Compare,
+        /// What it is compared with.
+        value: Value,
+    },
+}
+
+/// A condition at the commit point; the client need not have read anything.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Guard {
+    /// The table.
+    pub table: TableId,
+    /// The key.
+    pub key: Bytes,
+    /// What is demanded.
+    pub predicate: Predicate,
+}
+
+/// What a write does. `Add`, `Min`, `Max` and `Append` read the newest value at the commit point,
+/// so they never conflict; the log gets their after-image.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Operation {
+    /// The key has this value now (in a stream table: this happened).
+    Put(Bytes),
+    /// The key is gone.
+    Delete,
+    /// Adds to a number. Whole numbers stay whole and may not overflow 64 bits signed.
+    Add(FieldPath, Number),
+    /// Lowers a number to this one, if it is higher or missing.
+    Min(FieldPath, Number),
+    /// Raises a number to this one, if it is lower or missing.
+    Max(FieldPath, Number),
+    /// Appends an element to an array, which is made where it is missing.
+    Append(FieldPath, Value),
+    /// Appends bytes to the value of a table of bytes.
+    AppendBytes(Bytes),
+}
+
+/// One write of a transaction. Writes happen in order, each seeing those before it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Write {
+    /// The table.
+    pub table: TableId,
+    /// The key.
+    pub key: Bytes,
+    /// What it does.
+    pub operation: Operation,
+    /// Headers for the readers of the log.
+    pub headers: Vec<Header>,
+}
+
+/// One transaction as a client asks for it.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct CommitRequest {
+    /// The client's id. A retry must carry the same one; without one, one is made.
+    pub id: Option<TxnId>,
+    /// The position that all reads were made at. Needed exactly when there are reads; with an id
+    /// and no reads it says since when the id has been in use.
+    pub read_position: Option<Position>,
+    /// Keys that were read.
+    pub point_reads: Vec<PointRead>,
+    /// Ranges that were scanned.
+    pub range_reads: Vec<KeyRange>,
+    /// Conditions at the commit point.
+    pub guards: Vec<Guard>,
+    /// The writes, in order.
+    pub writes: Vec<Write>,
+}
+
+impl Operation {
+    fn size(&self) -> usize {
+        match self {
+            Self::Put(value) | Self::AppendBytes(value) => value.len(),
+            Self::Delete => 0,
+            Self::Add(..) | Self::Min(..) | Self::Max(..) => 8,
+            Self::Append(_, value) => value.as_str().map_or(8, str::len),
+        }
+    }
+}
+
+impl CommitRequest {
+    /// Whether the request declares reads.
+    #[must_use]
+    pub fn has_reads(&self) -> bool {
+        !self.point_reads.is_empty() || !self.range_reads.is_empty()
+    }
+
+    /// About how many bytes of memory the request holds, for bounding queues.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        let keys = self
+            .point_reads
+            .iter()
+            .map(|r| r.key.len() + 48)
+            .sum::<usize>()
+            + self
+                .range_reads
+                .iter()
+                .map(|r| r.from.len() + 80)
+                .sum::<usize>()
+            + self.guards.iter().map(|g| g.key.len() + 96).sum::<usize>();
+        keys + self
+            .writes
+            .iter()
+            .map(|w| w.key.len() + w.operation.size() + 96)
+            .sum::<usize>()
+    }
+
+    /// Checks every limit that can be checked without the state.
+    pub fn check_limits(&self) -> Result<(), TooLarge> {
+        count(
+            "the number of point reads",
+            "READS_MAX",
+            self.point_reads.len(),
+            READS_MAX,
+        )?;
+        count(
+            "the number of range reads",
+            "READS_MAX",
+            self.range_reads.len(),
+            READS_MAX,
+        )?;
+        count(
+            "the number of guards",
+            "GUARDS_MAX",
+            self.guards.len(),
+            GUARDS_MAX,
+        )?;
+        count(
+            "the number of writes",
+            "RECORDS_MAX",
+            self.writes.len(),
+            RECORDS_MAX,
+        )?;
+        for (n, read) in self.point_reads.iter().enumerate() {
+            key("reads", n, &read.key)?;
+        }
+        for (n, read) in self.range_reads.iter().enumerate() {
+            key("range reads", n, &read.from)?;
+            // The end of a prefix or of "right behind this key" is one byte longer than a key.
+            if let Some(to) = &read.to {
+                bytes(
+                    || format!("end of range reads[{n}]"),
+                    "KEY_BYTES_MAX",
+                    to.len(),
+                    KEY_BYTES_MAX + 1,
+                )?;
+            }
+        }
+        for (n, guard) in self.guards.iter().enumerate() {
+            key("guards", n, &guard.key)?;
+        }
+        let mut total = 0;
+        for (n, write) in self.writes.iter().enumerate() {
+            key("writes", n, &write.key)?;
+            let size = write.operation.size();
+            bytes(
+                || format!("value of writes[{n}]"),
+                "VALUE_BYTES_MAX",
+                size,
+                VALUE_BYTES_MAX,
+            )?;
+            if write.headers.len() > HEADERS_MAX {
+                return Err(too_large(
+                    format!("the number of headers of writes[{n}]"),
+                    "HEADERS_MAX",
+                    write.headers.len(),
+                    HEADERS_MAX,
+                    "headers",
+                ));
+            }
+            let headers: usize = write
+                .headers
+                .iter()
+                .map(|h| h.name.len() + h.value.len())
+                .sum();
+            bytes(
+                || format!("headers of writes[{n}]"),
+                "VALUE_BYTES_MAX",
+                headers,
+                VALUE_BYTES_MAX,
+            )?;
+            total += write.key.len() + size + headers;
+        }
+        bytes(
+            || "the transaction".into(),
+            "TRANSACTION_BYTES_MAX",
+            total,
+            TRANSACTION_BYTES_MAX,
+        )
+    }
+
+    /// A fingerprint of everything but the id: the same request has the same one. It tells a retry
+    /// from another request that uses the same id by mistake.
+    #[must_use]
+    pub fn fingerprint(&self) -> u64 {
+        let mut hasher = blake3::Hasher::new();
+        let mut part = |tag: u8, table: TableId, pieces: &[&[u8]]| {
+            hasher.update(&[tag]);
+            hasher.update(&table.0.to_le_bytes());
+            for piece in pieces {
+                hasher.update(&(piece.len() as u64).to_le_bytes());
+                hasher.update(piece);
+            }
+        };
+        let position = self.read_position.map_or(u64::MAX, Position::get);
+        part(0, TableId(0), &[&position.to_le_bytes()]);
+        for read in &self.point_reads {
+            part(1, read.table, &[&read.key]);
+        }
+        for range in &self.range_reads {
+            let end: &[u8] = range.to.as_deref().unwrap_or_default();
+            part(
+                2 + u8::from(range.to.is_none()),
+                range.table,
+                &[&range.from, end],
+            );
+        }
+        for guard in &self.guards {
+            part(
+                4,
+                guard.table,
+                &[&guard.key, format!("{:?}", guard.predicate).as_bytes()],
+            );
+        }
+        for write in &self.writes {
+            match &write.operation {
+                Operation::Put(value) => part(5, write.table, &[&write.key, value]),
+                Operation::Delete => part(6, write.table, &[&write.key]),
+                Operation::AppendBytes(value) => part(7, write.table, &[&write.key, value]),
+                other => part(
+                    8,
+                    write.table,
+                    &[&write.key, format!("{other:?}").as_bytes()],
+                ),
+            }
+            for header in &write.headers {
+                part(9, TableId(0), &[&header.name, &header.value]);
+            }
+        }
+        let mut first = [0; 8];
+        first.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
+        u64::from_le_bytes(first)
+    }
+}
+
+fn too_large(
+    what: String,
+    limit: &'static str,
+    is: usize,
+    max: usize,
+    unit: &'static str,
+) -> TooLarge {
+    TooLarge {
+        what,
+        limit,
+        is,
+        max,
+        unit,
+    }
+}
+
+fn count(what: &str, limit: &'static str, is: usize, max: usize) -> Result<(), TooLarge> {
+    if is <= max {
+        return Ok(());
+    }
+    Err(too_large(what.to_owned(), limit, is, max, "of them"))
+}
+
+fn bytes(
+    what: impl Fn() -> String,
+    limit: &'static str,
+    is: usize,
+    max: usize,
+) -> Result<(), TooLarge> {
+    if is <= max {
+        return Ok(());
+    }
+    Err(too_large(what(), limit, is, max, "bytes"))
+}
+
+fn key(list: &str, n: usize, key: &Bytes) -> Result<(), TooLarge> {
+    bytes(
+        || format!("key of {list}[{n}]"),
+        "KEY_BYTES_MAX",
+        key.len(),
+        KEY_BYTES_MAX,
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn put(key: &[u8], value: &[u8]) -> Write {
+        Write {
+            table: TableId(1024),
+            key: Bytes::copy_from_slice(key),
+            operation: Operation::Put(Bytes::copy_from_slice(value)),
+            headers: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn each_limit_is_named() {
+        let with = |writes: Vec<Write>| {
+            CommitRequest {
+                writes,
+                ..CommitRequest::default()
+            }
+            .check_limits()
+        };
+        let big = vec![0; VALUE_BYTES_MAX];
+        assert!(with(vec![put(&[0; KEY_BYTES_MAX], &big)]).is_ok());
+        assert_eq!(
+            with(vec![put(&[0; KEY_BYTES_MAX + 1], b"")])
+                .unwrap_err()
+                .limit,
+            "KEY_BYTES_MAX"
+        );
+        assert_eq!(
+            with(vec![put(b"", &vec![0; VALUE_BYTES_MAX + 1])])
+                .unwrap_err()
+                .limit,
+            "VALUE_BYTES_MAX"
+        );
+        assert_eq!(
+            with(vec![put(b"", b""); RECORDS_MAX + 1])
+                .unwrap_err()
+                .limit,
+            "RECORDS_MAX"
+        );
+        assert!(with(vec![put(b"", &big); 8]).is_ok());
+        assert_eq!(
+            with(vec![put(b"1", &big); 8]).unwrap_err().limit,
+            "TRANSACTION_BYTES_MAX"
+        );
+    }
+
+    #[test]
+    fn a_fingerprint_tells_requests_apart_but_not_their_ids() {
+        let one = CommitRequest {
+            writes: vec![put(b"ab", b"c")],
+            ..CommitRequest::default()
+        };
+        let other = CommitRequest {
+            writes: vec![put(b"a", b"bc")],
+            ..CommitRequest::default()
+        };
+        let retried = CommitRequest {
+            id: Some(TxnId(7)),
+            ..one.clone()
+        };
+        assert_ne!(one.fingerprint(), other.fingerprint());
+        assert_eq!(one.fingerprint(), retried.fingerprint());
+    }
+}

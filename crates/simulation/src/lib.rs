@@ -1,0 +1,1 @@
+//! Simulated crashes and history checkers: seeded, in one thread

@@ -1,0 +1,1 @@
+//! The stores that follow the log, and their common runner

@@ -1,0 +1,1 @@
+//! What is true now: memtable over a B-tree, snapshots at a position, checkpoints
