@@ -1,1 +1,48 @@
-//! The validator and the idempotency window: pure data structures
+//! The validator and the idempotency window: pure data structures.
+//!
+//! One thread owns a [`Validator`] and asks it to decide each request in the order in which
+//! requests are to be put into the log. It knows everything that was accepted before, whether
+//! committed and applied already or still in flight, and reads the applied state through a
+//! [`View`]. Nothing here does I/O, reads a clock or waits, so the same requests in the same order
+//! give the same decisions.
+
+mod guards;
+mod halt;
+mod ids;
+mod json;
+mod newest;
+mod operations;
+mod overlay;
+mod reads;
+mod staged;
+mod unique;
+mod validator;
+mod view;
+mod window;
+mod writes;
+
+#[cfg(feature = "planted-bugs")]
+pub mod planted;
+#[cfg(not(feature = "planted-bugs"))]
+mod planted {
+    //! Without the feature no bug is planted, and the compiler drops every site.
+    #[derive(Clone, Copy, PartialEq, Eq)]
+    pub enum Bug {
+        SkipRangeCheck,
+        ValidateCommittedOnly,
+        OffByOneFloor,
+        OffByOneRead,
+        IdsInMemoryOnly,
+        RefusalToldTooEarly,
+    }
+
+    pub const fn is(_: Bug) -> bool {
+        false
+    }
+}
+
+pub use ids::Remembered;
+pub use unique::unique_row_key;
+pub use validator::{Decision, Validator, ValidatorOptions};
+pub use view::{Latest, Rules, Schema, TableRules, View, ViewError};
+pub use writes::{JSON_BYTES_READ_MAX, TRANSACTION_BODY_BYTES_MAX};

@@ -1,0 +1,70 @@
+//! Conditions on the newest state, everything accepted before included.
+
+use bytes::Bytes;
+use onelog_record::{Guard, Predicate, Refusal, Subject, ValueKind};
+use serde_json::Value;
+
+use crate::halt::Halt;
+use crate::json;
+use crate::newest::Now;
+use crate::reads::keyed_table;
+use crate::view::Rules;
+use crate::writes::JsonBudget;
+
+/// Refuses a guard that does not hold. A value that is no JSON fails every comparison of a field.
+pub fn check(
+    now: &Now<'_>,
+    rules: &dyn Rules,
+    budget: &mut JsonBudget,
+    index: usize,
+    guard: &Guard,
+) -> Result<(), Halt> {
+    let table = keyed_table(rules, guard.table, || Subject::Guard(index))?;
+    let newest = now.newest(guard.table, &guard.key)?;
+    let present = newest.value.is_some();
+    let holds = match &guard.predicate {
+        Predicate::Exists => present,
+        Predicate::Absent => !present,
+        Predicate::Version(version) => present && newest.version == Some(*version),
+        Predicate::Field {
+            path,
+            compare,
+            value,
+        } => {
+            if table.definition.value == ValueKind::Bytes {
+                return Err(Halt::malformed(format!(
+                    "guards[{index}] compares a field, but the values of table '{}' are bytes",
+                    table.definition.name
+                )));
+            }
+            let met = parse(now, budget, newest.value.as_ref())?;
+            met.is_some_and(|met| {
+                json::holds(path.get(&met).unwrap_or(&Value::Null), *compare, value)
+            })
+        }
+    };
+    if holds {
+        return Ok(());
+    }
+    Err(Halt::after(
+        Refusal::GuardFailed {
+            index,
+            version: newest.version.filter(|_| present),
+            met: newest.value,
+            retry_at: now.readable(newest.after),
+        },
+        newest.after,
+    ))
+}
+
+fn parse(
+    now: &Now<'_>,
+    budget: &mut JsonBudget,
+    value: Option<&Bytes>,
+) -> Result<Option<Value>, Halt> {
+    let Some(value) = value else {
+        return Ok(Some(Value::Null));
+    };
+    budget.spend(now, value.len())?;
+    Ok(serde_json::from_slice(value).ok())
+}

@@ -1,0 +1,78 @@
+//! The newest state as a decision sees it: rows in flight over the applied state.
+
+use bytes::Bytes;
+use onelog_record::{Offset, Position, TableId};
+
+use crate::overlay::Overlay;
+use crate::view::{View, ViewError};
+
+/// The last write of a key, as far as it is remembered.
+#[derive(Clone, Debug, Default)]
+pub struct Newest {
+    /// The record that wrote it; `None` when none is remembered.
+    pub version: Option<Offset>,
+    /// The value; `None` when the key is not there.
+    pub value: Option<Bytes>,
+    /// Where the transaction that wrote it ends, when that is in flight; else zero.
+    pub after: Position,
+}
+
+/// Where the newest state is read.
+#[derive(Clone, Copy)]
+pub struct Now<'a> {
+    pub view: &'a dyn View,
+    pub overlay: &'a Overlay,
+    /// Everything below is applied.
+    pub applied: Position,
+    /// The offset of the next record.
+    pub next: Offset,
+}
+
+impl<'a> Now<'a> {
+    pub fn new(view: &'a dyn View, overlay: &'a Overlay, next: Offset) -> Self {
+        Self {
+            view,
+            overlay,
+            applied: view.position(),
+            next,
+        }
+    }
+
+    /// The last write of a key, in flight or applied.
+    pub fn newest(&self, table: TableId, key: &[u8]) -> Result<Newest, ViewError> {
+        if let Some(row) = self.overlay.get(table, key) {
+            return Ok(Newest {
+                version: Some(row.version),
+                value: row.value.clone(),
+                after: self.in_flight(row.end),
+            });
+        }
+        Ok(self
+            .view
+            .newest(table, key)?
+            .map_or_else(Newest::default, |latest| Newest {
+                version: Some(latest.version),
+                value: latest.value,
+                after: Position::ZERO,
+            }))
+    }
+
+    /// `end` when it is not applied yet, else zero.
+    pub fn in_flight(&self, end: Position) -> Position {
+        if end > self.applied {
+            end
+        } else {
+            Position::ZERO
+        }
+    }
+
+    /// From where on a reader sees what was met, when that is told after `after`.
+    pub fn readable(&self, after: Position) -> Position {
+        self.applied.max(after)
+    }
+
+    /// When everything in flight is applied.
+    pub const fn everything(&self) -> Position {
+        Position(self.next.0)
+    }
+}

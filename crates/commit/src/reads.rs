@@ -1,0 +1,136 @@
+//! Whether anything that the client read was written since.
+
+use bytes::Bytes;
+use onelog_record::{KeyRange, Offset, PointRead, Position, Refusal, Subject, TableId, TableKind};
+
+use crate::halt::Halt;
+use crate::newest::Now;
+use crate::planted::{self, Bug};
+use crate::view::{Rules, TableRules};
+use crate::window::WriteWindow;
+
+/// The rules of a table that can be read: live and keyed.
+pub fn keyed_table<'r>(
+    rules: &'r dyn Rules,
+    table: TableId,
+    subject: impl Fn() -> Subject,
+) -> Result<&'r TableRules, Halt> {
+    let Some(found) = rules.table(table) else {
+        return Err(Halt::now(Refusal::UnknownTable {
+            subject: subject(),
+            table,
+        }));
+    };
+    if found.definition.kind == TableKind::Stream {
+        return Err(Halt::malformed(format!(
+            "{:?} names table '{}', which is a stream: it has events but no state that could be read or compared",
+            subject(),
+            found.definition.name
+        )));
+    }
+    Ok(found)
+}
+
+fn written_since(version: Offset, position: Position) -> bool {
+    if planted::is(Bug::OffByOneRead) {
+        return version.0 > position.0;
+    }
+    !position.sees(version)
+}
+
+/// The refusal of a read position at which a key cannot be decided.
+fn too_old(now: &Now<'_>, read_position: Position) -> Halt {
+    Halt::now(Refusal::SnapshotTooOld {
+        read_position,
+        floor: now.view.floor(),
+    })
+}
+
+fn conflict(now: &Now<'_>, subject: Subject, table: TableId, key: Bytes, version: Offset) -> Halt {
+    // A write in flight has a row; without one (two keys share a fingerprint) wait for everything.
+    let after = match now.overlay.get(table, &key) {
+        Some(row) => now.in_flight(row.end),
+        None if version.0 >= now.applied.0 => now.everything(),
+        None => Position::ZERO,
+    };
+    let retry_at = now.readable(after);
+    Halt::after(
+        Refusal::Conflict {
+            subject,
+            table,
+            key,
+            version,
+            retry_at,
+        },
+        after,
+    )
+}
+
+/// Refuses a point read whose key was written at or after the read position.
+pub fn check_point(
+    now: &Now<'_>,
+    window: &WriteWindow,
+    fingerprint: u64,
+    index: usize,
+    read: &PointRead,
+    read_position: Position,
+) -> Result<(), Halt> {
+    let version = if window.covers(read_position) {
+        let version = window.last_write(fingerprint);
+        if planted::is(Bug::ValidateCommittedOnly) {
+            version.filter(|version| version.0 < now.applied.0)
+        } else {
+            version
+        }
+    } else {
+        let newest = now.newest(read.table, &read.key)?;
+        if newest.version.is_none() && read_position < now.view.floor() {
+            return Err(too_old(now, read_position));
+        }
+        newest.version
+    };
+    match version {
+        Some(version) if written_since(version, read_position) => Err(conflict(
+            now,
+            Subject::PointRead(index),
+            read.table,
+            read.key.clone(),
+            version,
+        )),
+        _ => Ok(()),
+    }
+}
+
+/// Refuses a range read into which anything was written, or deleted, at or after the read position.
+pub fn check_range(
+    now: &Now<'_>,
+    index: usize,
+    range: &KeyRange,
+    read_position: Position,
+) -> Result<(), Halt> {
+    if planted::is(Bug::SkipRangeCheck) {
+        return Ok(());
+    }
+    if read_position < now.view.floor() {
+        return Err(too_old(now, read_position));
+    }
+    let since = if planted::is(Bug::OffByOneRead) {
+        Position(read_position.0.saturating_add(1))
+    } else {
+        read_position
+    };
+    let hit = match now.overlay.written_since(range, since) {
+        Some((key, row)) => Some((key.clone(), row.version)),
+        None => now.view.written_since(range, since)?,
+    };
+    match hit {
+        Some((key, version)) => Err(conflict(
+            now,
+            Subject::RangeRead(index),
+            range.table,
+            key,
+            version,
+        )),
+        None => Ok(()),
+    }
+}

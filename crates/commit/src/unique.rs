@@ -1,0 +1,226 @@
+//! Fields whose values may occur only once in a table.
+//!
+//! Who has a value stands in a row of the system table `onelog.unique`, written by the transaction
+//! that gave or took the value, behind its own records:
+//!
+//! ```text
+//! key   := table u32 BE | field number u16 BE | value
+//! value := the canonical JSON text, when it has at most UNIQUE_TEXT_BYTES_MAX bytes
+//!        | 0x00 | BLAKE3 of that text [32]        (no JSON text begins with a zero byte)
+//! row   := the key of the owner
+//! ```
+//! `null` and missing values belong to nobody. The values of a transaction's end state are
+//! compared, so two keys may swap theirs in one transaction.
+
+use bytes::Bytes;
+use hashbrown::HashMap;
+use onelog_record::{
+    CommitRequest, Op, Position, Refusal, TABLE_UNIQUE, TableDefinition, TableId, ValueKind,
+};
+use serde_json::Value;
+
+use crate::halt::Halt;
+use crate::json::canonical;
+use crate::writes::{Image, Writer};
+
+/// The longest canonical text that stands in a row's key as it is.
+const UNIQUE_TEXT_BYTES_MAX: usize = 64;
+
+/// The key of the row in `onelog.unique` that says who has `value` in this field of the table.
+#[must_use]
+pub fn unique_row_key(table: TableId, field: u16, value: &Value) -> Bytes {
+    let text = canonical(value);
+    let mut key = Vec::with_capacity(6 + UNIQUE_TEXT_BYTES_MAX);
+    key.extend_from_slice(&table.0.to_be_bytes());
+    key.extend_from_slice(&field.to_be_bytes());
+    if text.len() <= UNIQUE_TEXT_BYTES_MAX {
+        key.extend_from_slice(text.as_bytes());
+    } else {
+        key.push(0);
+        key.extend_from_slice(blake3::hash(text.as_bytes()).as_bytes());
+    }
+    key.into()
+}
+
+/// A value that a key has at the end of the transaction and did not have before it.
+struct Claim {
+    row: Bytes,
+    owner: Bytes,
+    /// The write that gave it.
+    index: usize,
+    field: String,
+    value: Value,
+    after: Position,
+}
+
+/// A value that a key had before the transaction and has no more.
+struct Release {
+    row: Bytes,
+    owner: Bytes,
+}
+
+#[derive(Default)]
+struct Changes {
+    claims: Vec<Claim>,
+    releases: Vec<Release>,
+}
+
+/// Checks the unique fields of everything that the transaction wrote, and writes their rows.
+pub fn write_rows(writer: &mut Writer<'_>, request: &CommitRequest) -> Result<(), Halt> {
+    let changes = collect(writer, request)?;
+    let released: HashMap<&[u8], &[u8]> = changes
+        .releases
+        .iter()
+        .map(|release| (&release.row[..], &release.owner[..]))
+        .collect();
+    let mut claimed: HashMap<&[u8], &Claim> = HashMap::new();
+    for claim in &changes.claims {
+        if let Some(other) = claimed.insert(&claim.row, claim) {
+            return Err(not_unique(
+                claim,
+                &other.owner,
+                claim.after.max(other.after),
+            ));
+        }
+        let Image { value, after } = writer.newest(TABLE_UNIQUE, &claim.row)?;
+        if let Some(owner) = value
+            && owner != claim.owner
+            && released.get(&claim.row[..]) != Some(&&owner[..])
+        {
+            return Err(not_unique(claim, &owner, claim.after.max(after)));
+        }
+    }
+    for release in &changes.releases {
+        if !claimed.contains_key(&release.row[..]) {
+            write_row(writer, release.row.clone(), None);
+        }
+    }
+    for claim in &changes.claims {
+        write_row(writer, claim.row.clone(), Some(claim.owner.clone()));
+    }
+    Ok(())
+}
+
+fn write_row(writer: &mut Writer<'_>, row: Bytes, owner: Option<Bytes>) {
+    let op = if owner.is_some() { Op::Put } else { Op::Delete };
+    writer
+        .body
+        .record(op, TABLE_UNIQUE, &row, owner.as_deref(), &[]);
+    let image = Image {
+        value: owner,
+        after: Position::ZERO,
+    };
+    writer.stage(TABLE_UNIQUE, row, image);
+}
+
+fn not_unique(claim: &Claim, owner: &Bytes, after: Position) -> Halt {
+    Halt::after(
+        Refusal::NotUnique {
+            index: claim.index,
+            field: claim.field.clone(),
+            value: claim.value.clone(),
+            owner: owner.clone(),
+        },
+        after,
+    )
+}
+
+/// What the transaction changes in the unique fields: each key's image before it against its last
+/// one, in the order of the last writes.
+fn collect(writer: &mut Writer<'_>, request: &CommitRequest) -> Result<Changes, Halt> {
+    let mut changes = Changes::default();
+    let mut staged = 0;
+    for (index, write) in request.writes.iter().enumerate() {
+        let rules = writer.rules;
+        let Some(table) = rules.table(write.table) else {
+            continue;
+        };
+        if table.definition.kind == onelog_record::TableKind::Stream {
+            continue; // events are not staged
+        }
+        let at = staged;
+        staged += 1;
+        if table.definition.unique.is_empty() || table.definition.value == ValueKind::Bytes {
+            continue;
+        }
+        let this = &writer.staged.writes()[at];
+        let last = writer
+            .staged
+            .find(this.table, &this.key, this.fingerprint)
+            .is_some_and(|last| last.offset == this.offset);
+        if last {
+            let this = this.clone();
+            compare(writer, &mut changes, &table.definition, index, this)?;
+        }
+    }
+    Ok(changes)
+}
+
+fn compare(
+    writer: &mut Writer<'_>,
+    changes: &mut Changes,
+    table: &TableDefinition,
+    index: usize,
+    last: crate::staged::StagedWrite,
+) -> Result<(), Halt> {
+    let before = writer.now.newest(last.table, &last.key)?;
+    let before = parse(writer, before.value.as_ref())?;
+    let after = parse(writer, last.value.as_ref())?;
+    for (field, path) in table.unique.iter().enumerate() {
+        let row = |value: &Value| unique_row_key(last.table, field as u16, value);
+        let had = path.get(&before).filter(|value| !value.is_null());
+        let has = path.get(&after).filter(|value| !value.is_null());
+        let (had_row, has_row) = (had.map(row), has.map(row));
+        if had_row == has_row {
+            continue;
+        }
+        if let Some(row) = had_row {
+            changes.releases.push(Release {
+                row,
+                owner: last.key.clone(),
+            });
+        }
+        if let Some((row, value)) = has_row.zip(has) {
+            changes.claims.push(Claim {
+                row,
+                owner: last.key.clone(),
+                index,
+                field: path.to_string(),
+                value: value.clone(),
+                after: last.after,
+            });
+        }
+    }
+    Ok(())
+}
+
+fn parse(writer: &mut Writer<'_>, value: Option<&Bytes>) -> Result<Value, Halt> {
+    let Some(value) = value else {
+        return Ok(Value::Null);
+    };
+    writer.budget.spend(&writer.now, value.len())?;
+    // What is no JSON has no fields. A put of it into such a table was refused before.
+    Ok(serde_json::from_slice(value).unwrap_or(Value::Null))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn a_unique_row_has_this_key() {
+        assert_eq!(
+            &unique_row_key(TableId(0x0102), 3, &json!({"b": 1.0, "a": "x"}))[..],
+            b"\0\0\x01\x02\0\x03{\"a\":\"x\",\"b\":1}"
+        );
+        let longest = json!("x".repeat(UNIQUE_TEXT_BYTES_MAX - 2));
+        assert_eq!(unique_row_key(TableId(1), 0, &longest).len(), 6 + 64);
+        let hashed = unique_row_key(TableId(1), 0, &json!("x".repeat(63)));
+        assert_eq!((hashed.len(), hashed[6]), (6 + 33, 0));
+        assert_ne!(
+            hashed,
+            unique_row_key(TableId(1), 0, &json!("y".repeat(63)))
+        );
+    }
+}

@@ -1,0 +1,70 @@
+//! What the validator asks of the world: the applied state and the rules of the tables.
+
+use std::error::Error;
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use onelog_record::{KeyRange, Offset, Position, TableDefinition, TableId};
+
+/// The last write of a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Latest {
+    /// The record that wrote it.
+    pub version: Offset,
+    /// The value; `None` is a remembered delete.
+    pub value: Option<Bytes>,
+}
+
+/// The applied state could not be read. No decision can be made: the node stops.
+#[derive(Debug, thiserror::Error)]
+#[error("the applied state cannot be read, so nothing can be committed: {0}")]
+pub struct ViewError(#[source] pub Box<dyn Error + Send + Sync>);
+
+/// The newest committed and applied state, as the validator needs it.
+///
+/// ```text
+///            floor               position            next
+///  ────────────┼────────────────────┼──────────────────┼
+///   deletes may be   every write and    in flight: known
+///     forgotten    delete is known here  to the validator only
+/// ```
+pub trait View {
+    /// The last write of a key. `None`: never there, or deleted below [`View::floor`].
+    fn newest(&self, table: TableId, key: &[u8]) -> Result<Option<Latest>, ViewError>;
+
+    /// A key of the range that was written or deleted at or after `since`, with its last version.
+    /// MUST find one if there is one and `since` is at or above [`View::floor`].
+    fn written_since(
+        &self,
+        range: &KeyRange,
+        since: Position,
+    ) -> Result<Option<(Bytes, Offset)>, ViewError>;
+
+    /// Deletes at or above this position are all remembered.
+    fn floor(&self) -> Position;
+
+    /// Everything below is applied here. MUST be the end of a whole entry.
+    fn position(&self) -> Position;
+}
+
+/// A compiled JSON Schema.
+pub trait Schema: Send + Sync + Debug {
+    /// Says in words what is wrong with a value, if anything is.
+    fn check(&self, value: &serde_json::Value) -> Result<(), String>;
+}
+
+/// The rules of one table.
+#[derive(Clone, Debug)]
+pub struct TableRules {
+    /// Its definition.
+    pub definition: Arc<TableDefinition>,
+    /// Its schema, compiled.
+    pub schema: Option<Arc<dyn Schema>>,
+}
+
+/// The rules of every table.
+pub trait Rules {
+    /// The rules of a live table or a system table; `None` for one that is unknown or dropped.
+    fn table(&self, table: TableId) -> Option<&TableRules>;
+}
