@@ -1,1 +1,38 @@
-//! What is true now: memtable over a B-tree, snapshots at a position, checkpoints
+//! What is true now: a memtable of recent versions over a B-tree, snapshots at a position,
+//! checkpoints.
+//!
+//! A read takes the newest version below its position: memtables first, then the B-tree. A
+//! checkpoint puts a frozen memtable into the B-tree in one durable transaction, on a thread of
+//! its own. The log is the tree's write-ahead log: after a crash the tree is at its last
+//! checkpoint and the log's entries behind [`Opened::applied`] are applied again.
+//!
+//! Threads: one applies ([`State::apply`], [`State::freeze`], [`State::drop_table`]), any one runs
+//! a [`Checkpoint`], all may read. A [`Snapshot`] is read without any lock of ours.
+
+mod apply;
+mod backend;
+mod checkpoint;
+mod copy;
+mod cursor;
+mod filter;
+mod ids;
+mod key;
+mod memtable;
+mod options;
+pub mod planted;
+mod scan;
+mod snapshot;
+mod state;
+mod tree;
+mod views;
+
+pub use apply::ApplyError;
+pub use backend::STATE_FILE;
+pub use checkpoint::{Checkpoint, CheckpointError, CheckpointReport};
+pub use copy::CopyError;
+pub use ids::RememberedId;
+pub use options::{MEMTABLE_BYTES_MIN, StateOptions};
+pub use scan::{Row, Scan};
+pub use snapshot::{Snapshot, Versioned};
+pub use state::{Latest, Memory, Opened, SnapshotError, State};
+pub use tree::{Applied, OpenError, ReadError, STATE_FORMAT};

@@ -1,0 +1,211 @@
+//! Applying a committed entry: its records go into the active memtable, then the position moves
+//! over all of them at once.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use onelog_log::{CompressionError, raw_body};
+use onelog_record::{
+    BodyError, Entry, EntryKind, Index, Op, Position, TableId, Transaction, Transactions,
+};
+
+use crate::ids::RememberedId;
+use crate::memtable::{Memtable, VERSION_OVERHEAD_BYTES};
+use crate::state::{State, remember};
+use crate::tree::Applied;
+
+/// An entry could not be applied. Final: the state stays where it was and takes nothing more.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// The entry is not the next one.
+    #[error(
+        "entry {index} with base offset {base_offset} does not follow: expected entry {expected_index} at offset {expected_offset}"
+    )]
+    NotNext {
+        /// The entry's index.
+        index: Index,
+        /// The entry's base offset.
+        base_offset: u64,
+        /// The index that was expected.
+        expected_index: Index,
+        /// The offset that was expected.
+        expected_offset: u64,
+    },
+    /// The body does not decompress.
+    #[error("the body of entry {index} does not decompress: {source}")]
+    Compression {
+        /// The entry's index.
+        index: Index,
+        /// What was met.
+        source: CompressionError,
+    },
+    /// The body is malformed.
+    #[error("entry {index}: {source}")]
+    Body {
+        /// The entry's index.
+        index: Index,
+        /// What was met.
+        source: BodyError,
+    },
+    /// The body does not hold what the header says.
+    #[error(
+        "entry {index} holds {transactions} transactions and {records} records, its header says {header_transactions} and {header_records}"
+    )]
+    Count {
+        /// The entry's index.
+        index: Index,
+        /// Transactions in the body.
+        transactions: u32,
+        /// Records in the body.
+        records: u64,
+        /// Transactions by the header.
+        header_transactions: u32,
+        /// Records by the header.
+        header_records: u32,
+    },
+    /// An entry before this one could not be applied.
+    #[error("an entry before {index} could not be applied; the state takes nothing more")]
+    Broken {
+        /// The entry's index.
+        index: Index,
+    },
+}
+
+/// What only the applying thread touches.
+#[derive(Debug)]
+pub(crate) struct Writer {
+    pub(crate) active: Arc<Memtable>,
+    pub(crate) applied: Applied,
+    pub(crate) ids: VecDeque<RememberedId>,
+    pub(crate) dropped: Vec<TableId>,
+    /// Set while an entry is half in: what follows it must not be applied.
+    pub(crate) is_broken: bool,
+}
+
+impl Writer {
+    pub(crate) const fn new(active: Arc<Memtable>, applied: Applied) -> Self {
+        Self {
+            active,
+            applied,
+            ids: VecDeque::new(),
+            dropped: Vec::new(),
+            is_broken: false,
+        }
+    }
+
+    fn check_next(&self, entry: &Entry) -> Result<(), ApplyError> {
+        if self.is_broken {
+            return Err(ApplyError::Broken { index: entry.index });
+        }
+        let expected = self.applied.index.next();
+        let position = self.applied.position;
+        if entry.index != expected || entry.header.base_offset != position.next_offset() {
+            return Err(ApplyError::NotNext {
+                index: entry.index,
+                base_offset: entry.header.base_offset.0,
+                expected_index: expected,
+                expected_offset: position.0,
+            });
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, entry: &Entry, raw: &Bytes, ids_max: usize) -> Result<(), ApplyError> {
+        let mut transactions = 0;
+        let mut records = 0;
+        let mut versions = 0;
+        let body_error = |source| ApplyError::Body {
+            index: entry.index,
+            source,
+        };
+        for transaction in Transactions::new(raw.clone(), entry.header.base_offset) {
+            let transaction = transaction.map_err(body_error)?;
+            versions += self.insert(&transaction).map_err(body_error)?;
+            transactions += 1;
+            records += u64::from(transaction.record_count);
+            let end = transaction.first_offset.0 + u64::from(transaction.record_count);
+            let id = RememberedId {
+                position: Position(end),
+                id: transaction.id,
+                fingerprint: transaction.fingerprint,
+                first_offset: transaction.first_offset,
+                records: transaction.record_count,
+            };
+            remember(&mut self.ids, id, ids_max);
+        }
+        let header = &entry.header;
+        if transactions != header.transaction_count || records != u64::from(header.record_count) {
+            return Err(ApplyError::Count {
+                index: entry.index,
+                transactions,
+                records,
+                header_transactions: header.transaction_count,
+                header_records: header.record_count,
+            });
+        }
+        // Values share the body's memory, so one of them keeps all of it.
+        let body_bytes = if versions > 0 { raw.len() } else { 0 };
+        let ids_bytes = transactions as usize * size_of::<RememberedId>();
+        self.active
+            .add_bytes(versions * VERSION_OVERHEAD_BYTES + body_bytes + ids_bytes);
+        Ok(())
+    }
+
+    /// Puts a transaction's records in; answers how many there were of keyed tables.
+    fn insert(&self, transaction: &Transaction) -> Result<usize, BodyError> {
+        let mut versions = 0;
+        for record in transaction.records() {
+            let record = record?;
+            // Records of stream tables happened; they leave no state.
+            if record.op == Op::Event {
+                continue;
+            }
+            self.active
+                .insert(record.table, &record.key, record.offset, record.value);
+            versions += 1;
+        }
+        Ok(versions)
+    }
+}
+
+impl State {
+    /// Applies a whole committed entry. Called by one thread, entry after entry.
+    ///
+    /// # Errors
+    /// When the entry is not the next one or its body is malformed. Final.
+    pub fn apply(&self, entry: &Entry) -> Result<(), ApplyError> {
+        let raw = match entry.header.kind {
+            EntryKind::Transactions => {
+                raw_body(entry).map_err(|source| ApplyError::Compression {
+                    index: entry.index,
+                    source,
+                })?
+            }
+            EntryKind::NoOp | EntryKind::Membership => Bytes::new(),
+        };
+        self.apply_raw(entry, &raw)
+    }
+
+    /// Applies a whole committed entry whose body is at hand, decompressed.
+    ///
+    /// # Errors
+    /// When the entry is not the next one or its body is malformed. Final.
+    pub fn apply_raw(&self, entry: &Entry, raw: &Bytes) -> Result<(), ApplyError> {
+        let mut writer = self.writer();
+        writer.check_next(entry)?;
+        if entry.header.kind == EntryKind::Transactions {
+            let ids_max = self.shared.options.ids_max;
+            writer.is_broken = true;
+            writer.apply(entry, raw, ids_max)?;
+            writer.is_broken = false;
+        }
+        writer.applied = Applied {
+            position: entry.header.end(),
+            index: entry.index,
+            term: entry.term,
+        };
+        self.shared.advance(writer.applied);
+        Ok(())
+    }
+}

@@ -1,0 +1,212 @@
+//! A checkpoint: a frozen memtable goes into the B-tree, sorted, in one durable transaction that
+//! also says how far the tree now reaches.
+//!
+//! A crash before the commit returns leaves the tree at the checkpoint before; the log replays
+//! the rest. Any failure is final: the tree refuses to be used further and the process stops.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use onelog_record::{Position, TableId};
+use redb::{ReadableTable, Table, WriteTransaction};
+
+use crate::ids::{CHUNK_IDS, RememberedId, chunk_len, encode_chunk};
+use crate::key::{VersionKey, base_key};
+use crate::memtable::Memtable;
+use crate::planted::{self, Bug};
+use crate::state::Shared;
+use crate::tree::{Applied, IDS, ROWS, write_applied, write_value};
+use crate::views::Kept;
+
+/// A checkpoint failed. Final: stop, and let the log rebuild what is missing.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckpointError {
+    /// Writing the state file failed.
+    #[error(
+        "the checkpoint at position {position} failed: {source}. The log has everything it would have written; the process must stop"
+    )]
+    Tree {
+        /// Where the checkpoint would have reached.
+        position: Position,
+        /// What the B-tree met.
+        source: Box<redb::Error>,
+    },
+}
+
+/// What a checkpoint did.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CheckpointReport {
+    /// Where the tree reaches now.
+    pub position: Position,
+    /// How many keys were written or deleted.
+    pub keys: u64,
+    /// How long it took.
+    pub duration: Duration,
+}
+
+/// A frozen memtable on its way into the B-tree. Run it on any thread; while it is neither run
+/// nor dropped no other begins, and dropping it ends checkpoints for good.
+#[derive(Debug)]
+pub struct Checkpoint {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) memtable: Arc<Memtable>,
+    pub(crate) applied: Applied,
+    pub(crate) ids: VecDeque<RememberedId>,
+    pub(crate) dropped: Vec<TableId>,
+    /// A kept view that memory was too short for. Freeing it takes time, so it happens here.
+    pub(crate) discarded: Option<Kept>,
+}
+
+impl Checkpoint {
+    /// Where the tree will reach.
+    #[must_use]
+    pub const fn position(&self) -> Position {
+        self.applied.position
+    }
+
+    /// Writes the memtable into the tree and lets readers read from there.
+    ///
+    /// # Errors
+    /// When the disk fails or is full. Final.
+    pub fn run(self) -> Result<CheckpointReport, CheckpointError> {
+        let Self {
+            shared,
+            memtable,
+            applied,
+            ids,
+            mut dropped,
+            discarded,
+        } = self;
+        drop(discarded);
+        let begun = Instant::now();
+        dropped.sort_unstable();
+        let tree_failed = |source: redb::Error| CheckpointError::Tree {
+            position: applied.position,
+            source: Box::new(source),
+        };
+        let batch = Batch {
+            memtable: &memtable,
+            applied,
+            ids: &ids,
+            ids_max: shared.options.ids_max,
+            dropped: &dropped,
+        };
+        let keys = batch.write(&shared).map_err(tree_failed)?;
+        let base = shared.tree.view().map_err(tree_failed)?;
+        assert_eq!(
+            base.applied, applied,
+            "the tree reads back the position that was committed with it"
+        );
+        shared.publish(Arc::new(base));
+        let duration = begun.elapsed();
+        tracing::debug!(position = applied.position.0, keys, ?duration, "checkpoint");
+        Ok(CheckpointReport {
+            position: applied.position,
+            keys,
+            duration,
+        })
+    }
+}
+
+struct Batch<'c> {
+    memtable: &'c Memtable,
+    applied: Applied,
+    ids: &'c VecDeque<RememberedId>,
+    ids_max: usize,
+    dropped: &'c [TableId],
+}
+
+impl Batch<'_> {
+    fn write(&self, shared: &Shared) -> Result<u64, redb::Error> {
+        if planted::is(Bug::PositionOutsideCheckpoint) {
+            let early = shared.tree.begin_write()?;
+            write_applied(&early, self.applied)?;
+            early.commit()?;
+        }
+        let transaction = shared.tree.begin_write()?;
+        let keys = self.write_rows(&transaction)?;
+        self.write_ids(&transaction)?;
+        write_applied(&transaction, self.applied)?;
+        transaction.commit()?;
+        Ok(keys)
+    }
+
+    fn write_rows(&self, transaction: &WriteTransaction) -> Result<u64, redb::Error> {
+        let mut rows = transaction.open_table(ROWS)?;
+        for table in self.dropped {
+            drop_rows(&mut rows, *table)?;
+        }
+        let mut keys = 0;
+        let mut last: Option<VersionKey> = None;
+        let mut key_bytes = Vec::new();
+        let mut value_bytes = Vec::new();
+        for entry in self.memtable.versions.iter() {
+            let key = entry.key();
+            // Versions of a key are side by side, newest first.
+            if last.as_ref().is_some_and(|last| key.is_same_key(last)) {
+                continue;
+            }
+            last = Some(key.clone());
+            if self.dropped.binary_search(&key.table()).is_ok() {
+                continue;
+            }
+            key_bytes.clear();
+            key_bytes.extend_from_slice(&key.table().0.to_be_bytes());
+            key.write_key(&mut key_bytes);
+            keys += 1;
+            match entry.value() {
+                Some(value) => {
+                    write_value(&mut value_bytes, key.offset(), value);
+                    rows.insert(key_bytes.as_slice(), value_bytes.as_slice())?;
+                }
+                None if planted::is(Bug::TombstoneLost) => {}
+                None => {
+                    rows.remove(key_bytes.as_slice())?;
+                }
+            }
+        }
+        Ok(keys)
+    }
+
+    /// Appends the ids and forgets whole chunks in front of the window.
+    fn write_ids(&self, transaction: &WriteTransaction) -> Result<(), redb::Error> {
+        let mut table = transaction.open_table(IDS)?;
+        let mut next = match table.last()? {
+            None => 0,
+            Some((first, chunk)) => first.value() + chunk_len(chunk.value()).unwrap_or(0),
+        };
+        let (front, back) = self.ids.as_slices();
+        let mut ids = front.iter().chain(back).peekable();
+        while ids.peek().is_some() {
+            let chunk = encode_chunk(ids.by_ref().take(CHUNK_IDS));
+            table.insert(next, chunk.as_slice())?;
+            next += chunk_len(&chunk).unwrap_or(0);
+        }
+        let window_start = next.saturating_sub(self.ids_max as u64);
+        while let Some((first, len)) = first_chunk(&table)? {
+            if first + len > window_start {
+                break;
+            }
+            table.remove(first)?;
+        }
+        Ok(())
+    }
+}
+
+fn first_chunk(table: &Table<'_, u64, &[u8]>) -> Result<Option<(u64, u64)>, redb::Error> {
+    let row = table.first()?;
+    Ok(row.map(|(first, chunk)| (first.value(), chunk_len(chunk.value()).unwrap_or(0))))
+}
+
+fn drop_rows(rows: &mut Table<'_, &[u8], &[u8]>, table: TableId) -> Result<(), redb::Error> {
+    let from = base_key(table, b"");
+    match table.0.checked_add(1) {
+        Some(next) => {
+            let to = base_key(TableId(next), b"");
+            rows.retain_in(from.as_slice()..to.as_slice(), |_, _| false)?;
+        }
+        None => rows.retain_in(from.as_slice().., |_, _| false)?,
+    }
+    Ok(())
+}

@@ -1,0 +1,412 @@
+//! The state: what a committed log makes true.
+//!
+//! One thread applies entries, freezes memtables and drops tables; checkpoints run on another;
+//! everybody reads. Invariants:
+//! - the position moves only when a whole entry is in, and only ever up;
+//! - every write and delete at or above `floor()` is in a memtable of the views;
+//! - a view's base holds exactly the records below its position.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use onelog_log::Disk;
+use onelog_record::{KeyRange, Offset, Position, TableId};
+use parking_lot::{Mutex, RwLock};
+
+use crate::apply::Writer;
+use crate::backend::{begin_file, open_file, publish_file};
+use crate::checkpoint::Checkpoint;
+use crate::ids::RememberedId;
+use crate::memtable::Memtable;
+use crate::options::{MEMTABLE_BYTES_MIN, StateOptions};
+use crate::snapshot::{Reach, Snapshot, search};
+use crate::tree::{Applied, Base, OpenError, ReadError, Tree};
+use crate::views::{Kept, Views};
+
+/// What `State::open` found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Opened {
+    /// How far the B-tree reaches. Replay the log from the entry behind it.
+    pub applied: Applied,
+    /// The remembered ids of transactions below it, oldest first.
+    pub ids: Vec<RememberedId>,
+}
+
+/// The newest thing known about a key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Latest {
+    /// The offset of the record that wrote or deleted it.
+    pub version: Offset,
+    /// The value; `None` when it was deleted.
+    pub value: Option<Bytes>,
+}
+
+/// There is no snapshot at the wanted position.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SnapshotError {
+    /// The position lies below what is kept.
+    #[error("that position is too old: the oldest one that can be read is {floor}")]
+    TooOld {
+        /// The oldest position that can be read.
+        floor: Position,
+    },
+    /// The position is not reached yet.
+    #[error("that position is in the future: the newest one is {latest}")]
+    InFuture {
+        /// The newest position.
+        latest: Position,
+    },
+}
+
+/// Memory of the memtables, in bytes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// The memtable that takes writes.
+    pub active_bytes: usize,
+    /// The memtable that is being checkpointed.
+    pub frozen_bytes: usize,
+    /// The memtable of the view before the last checkpoint.
+    pub kept_bytes: usize,
+    /// Memtables that only snapshots hold.
+    pub pinned_bytes: usize,
+}
+
+impl Memory {
+    /// What the views hold: what the limit is about.
+    #[must_use]
+    pub const fn held_bytes(&self) -> usize {
+        self.active_bytes + self.frozen_bytes + self.kept_bytes
+    }
+}
+
+/// What all handles share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) options: StateOptions,
+    pub(crate) tree: Arc<Tree>,
+    pub(crate) live_bytes: Arc<AtomicUsize>,
+    /// The published position. Stored, with release order, after everything below it is in.
+    position: AtomicU64,
+    applied: Mutex<Applied>,
+    views: RwLock<Arc<Views>>,
+    writer: Mutex<Writer>,
+}
+
+impl Shared {
+    pub(crate) fn new_memtable(&self) -> Arc<Memtable> {
+        Arc::new(Memtable::new(
+            self.options.memtable_bytes,
+            self.live_bytes.clone(),
+        ))
+    }
+
+    /// Makes everything up to `applied` visible.
+    pub(crate) fn advance(&self, applied: Applied) {
+        *self.applied.lock() = applied;
+        self.position.store(applied.position.0, Ordering::Release);
+    }
+
+    fn position(&self) -> Position {
+        Position(self.position.load(Ordering::Acquire))
+    }
+
+    /// The views and a position that they reach. Freezing takes the lock for writing, so whatever
+    /// is published while it is held for reading is in this active memtable.
+    fn views_at_position(&self) -> (Arc<Views>, Position) {
+        let views = self.views.read();
+        (views.clone(), self.position())
+    }
+
+    pub(crate) fn views(&self) -> Arc<Views> {
+        self.views.read().clone()
+    }
+
+    /// Puts other views in place. The old ones are freed outside of the lock.
+    fn replace_views(&self, change: impl FnOnce(&Views) -> Views) {
+        let old = {
+            let mut views = self.views.write();
+            let new = Arc::new(change(&views));
+            std::mem::replace(&mut *views, new)
+        };
+        drop(old);
+    }
+
+    /// A checkpoint has ended: readers use the new base, the view before it is kept.
+    pub(crate) fn publish(&self, base: Arc<Base>) {
+        self.replace_views(|old| {
+            let (active, frozen) = old.current.memtables.split_at(1);
+            let kept = Reach {
+                memtables: frozen.to_vec(),
+                base: old.current.base.clone(),
+            };
+            Views {
+                current: Arc::new(Reach {
+                    memtables: active.to_vec(),
+                    base,
+                }),
+                kept: Some(Kept {
+                    reach: Arc::new(kept),
+                    since: Instant::now(),
+                }),
+            }
+        });
+    }
+}
+
+/// What is true now, and what was true a little while ago. A handle; cloning it is cheap.
+#[derive(Clone, Debug)]
+pub struct State {
+    pub(crate) shared: Arc<Shared>,
+}
+
+impl State {
+    /// Opens the state of a folder, making an empty one where there is none.
+    ///
+    /// # Errors
+    /// When the disk fails, or when the file is there but unreadable; the log can then rebuild it
+    /// if it reaches back to offset 0.
+    pub fn open(disk: Arc<dyn Disk>, options: StateOptions) -> Result<(Self, Opened), OpenError> {
+        let tree = match open_file(disk.as_ref())? {
+            Some(backend) => Tree::open(backend, &options)?,
+            None => {
+                let tree = Tree::open(begin_file(disk.as_ref())?, &options)?;
+                publish_file(disk.as_ref())?;
+                tree
+            }
+        };
+        Self::over(tree, options)
+    }
+
+    fn over(tree: Arc<Tree>, mut options: StateOptions) -> Result<(Self, Opened), OpenError> {
+        options.memtable_bytes = options.memtable_bytes.max(MEMTABLE_BYTES_MIN);
+        options.memtable_bytes_max = options.memtable_bytes_max.max(options.memtable_bytes);
+        let base = tree.view().map_err(|source| OpenError::Unreadable {
+            source: Box::new(source),
+        })?;
+        let applied = base.applied;
+        let mut ids = base.read_ids()?;
+        ids.drain(..ids.len().saturating_sub(options.ids_max));
+        let live_bytes = Arc::new(AtomicUsize::new(0));
+        let active = Arc::new(Memtable::new(options.memtable_bytes, live_bytes.clone()));
+        let current = Arc::new(Reach {
+            memtables: vec![active.clone()],
+            base: Arc::new(base),
+        });
+        let shared = Arc::new(Shared {
+            options,
+            tree,
+            live_bytes,
+            position: AtomicU64::new(applied.position.0),
+            applied: Mutex::new(applied),
+            views: RwLock::new(Arc::new(Views {
+                current,
+                kept: None,
+            })),
+            writer: Mutex::new(Writer::new(active, applied)),
+        });
+        Ok((Self { shared }, Opened { applied, ids }))
+    }
+
+    pub(crate) fn writer(&self) -> parking_lot::MutexGuard<'_, Writer> {
+        self.shared.writer.lock()
+    }
+
+    /// Everything below it is visible.
+    #[must_use]
+    pub fn position(&self) -> Position {
+        self.shared.position()
+    }
+
+    /// How far the log has been applied.
+    #[must_use]
+    pub fn applied(&self) -> Applied {
+        *self.shared.applied.lock()
+    }
+
+    /// How far the B-tree on disk reaches: from here the log is needed after a crash.
+    #[must_use]
+    pub fn checkpointed(&self) -> Applied {
+        self.shared.views().current.base.applied
+    }
+
+    /// Every write and delete at or above it is in the memtables, and it is the oldest position
+    /// that `snapshot_at` serves.
+    #[must_use]
+    pub fn floor(&self) -> Position {
+        self.shared.views().floor()
+    }
+
+    /// The newest version of a key. A delete is remembered down to `floor()`; `None` means that
+    /// nothing is known: the key was never there, or was deleted below it.
+    ///
+    /// # Errors
+    /// When the B-tree cannot be read.
+    pub fn newest(&self, table: TableId, key: &[u8]) -> Result<Option<Latest>, ReadError> {
+        let (views, position) = self.shared.views_at_position();
+        let found = match search(views.memtables(), table, key, position) {
+            Some(found) => Some(found),
+            None => views.current.base.get(table, key)?,
+        };
+        Ok(found.map(|found| Latest {
+            version: found.version,
+            value: found.value,
+        }))
+    }
+
+    /// A key inside the range that was written or deleted at or above `since`, with the offset of
+    /// that. The answer `None` is complete when `since` is at or above `floor()`.
+    ///
+    /// # Errors
+    /// None today; reading the B-tree may be needed one day.
+    pub fn written_since(
+        &self,
+        range: &KeyRange,
+        since: Position,
+    ) -> Result<Option<(Bytes, Offset)>, ReadError> {
+        let (views, position) = self.shared.views_at_position();
+        let Some(ceiling) = position.0.checked_sub(1).map(Offset) else {
+            return Ok(None);
+        };
+        Ok(views
+            .memtables()
+            .find_map(|memtable| memtable.written_between(range, since.next_offset(), ceiling)))
+    }
+
+    /// The state at `position()`.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        let (views, position) = self.shared.views_at_position();
+        Snapshot::new(views.current.clone(), position)
+    }
+
+    /// The state at an older position. It should lie between two transactions, as every position
+    /// that a commit answered with does; else half of one is seen.
+    ///
+    /// # Errors
+    /// When the position lies below `floor()` or above `position()`.
+    pub fn snapshot_at(&self, at: Position) -> Result<Snapshot, SnapshotError> {
+        let (views, latest) = self.shared.views_at_position();
+        if at > latest {
+            return Err(SnapshotError::InFuture { latest });
+        }
+        if at >= views.current.base.applied.position {
+            return Ok(Snapshot::new(views.current.clone(), at));
+        }
+        match &views.kept {
+            Some(kept) if at >= kept.reach.base.applied.position => {
+                Ok(Snapshot::new(kept.reach.clone(), at))
+            }
+            _ => Err(SnapshotError::TooOld {
+                floor: views.floor(),
+            }),
+        }
+    }
+
+    /// How much memory the memtables take.
+    #[must_use]
+    pub fn memory(&self) -> Memory {
+        let views = self.shared.views();
+        let held = Memory {
+            active_bytes: views.active().bytes(),
+            frozen_bytes: views.frozen_bytes(),
+            kept_bytes: views.kept_bytes(),
+            pinned_bytes: 0,
+        };
+        let live_bytes = self.shared.live_bytes.load(Ordering::Relaxed);
+        Memory {
+            pinned_bytes: live_bytes.saturating_sub(held.held_bytes()),
+            ..held
+        }
+    }
+
+    /// Whether writers must wait until a checkpoint has ended.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.memory().held_bytes() >= self.shared.options.memtable_bytes_max
+    }
+
+    /// Whether the active memtable is large enough to be frozen, or memory short enough, and no
+    /// checkpoint is under way.
+    #[must_use]
+    pub fn wants_checkpoint(&self) -> bool {
+        let memory = self.memory();
+        let is_running = self.shared.views().current.memtables.len() > 1;
+        let is_short = memory.held_bytes() >= self.shared.options.memtable_bytes_max;
+        !is_running
+            && (memory.active_bytes >= self.shared.options.memtable_bytes
+                || is_short && memory.active_bytes > 0)
+    }
+
+    /// Freezes the active memtable and begins a new one. Called by the applying thread. `None`
+    /// when nothing was applied since the last time or a checkpoint is still under way.
+    #[must_use]
+    pub fn freeze(&self) -> Option<Checkpoint> {
+        let mut writer = self.writer();
+        let views = self.shared.views();
+        let applied = writer.applied;
+        let is_running = views.current.memtables.len() > 1;
+        if is_running || writer.is_broken || applied.index == views.current.base.applied.index {
+            return None;
+        }
+        let frozen = writer.active.clone();
+        let active = self.shared.new_memtable();
+        let options = &self.shared.options;
+        // What is kept for old readers may not starve the writers while the checkpoint runs.
+        let is_short = frozen.bytes() + views.kept_bytes() > options.memtable_bytes_max / 2;
+        let discarded = views.kept.clone().filter(|_| is_short);
+        drop(views);
+        self.shared.replace_views(|old| Views {
+            current: Arc::new(Reach {
+                memtables: vec![active.clone(), frozen.clone()],
+                base: old.current.base.clone(),
+            }),
+            kept: old.kept.clone().filter(|_| !is_short),
+        });
+        writer.active = active;
+        Some(Checkpoint {
+            shared: self.shared.clone(),
+            memtable: frozen,
+            applied,
+            ids: std::mem::take(&mut writer.ids),
+            dropped: std::mem::take(&mut writer.dropped),
+            discarded,
+        })
+    }
+
+    /// Forgets a table: its rows leave the B-tree at the next checkpoint. Called by the applying
+    /// thread when it has applied the record that drops the table and before it freezes. The
+    /// number is never used again; refusing reads of it is the caller's task.
+    pub fn drop_table(&self, table: TableId) {
+        self.writer().dropped.push(table);
+    }
+
+    /// Forgets the view before the last checkpoint once it is older than `snapshot_age_max_ms`
+    /// and no snapshot uses it. Called from time to time, on any thread.
+    pub fn release_old_views(&self) {
+        let age_max = Duration::from_millis(self.shared.options.snapshot_age_max_ms);
+        let is_old =
+            |kept: &Kept| kept.since.elapsed() >= age_max && Arc::strong_count(&kept.reach) == 1;
+        let views = self.shared.views();
+        if !views.kept.as_ref().is_some_and(is_old) {
+            return;
+        }
+        drop(views);
+        self.shared.replace_views(|old| Views {
+            current: old.current.clone(),
+            kept: old.kept.clone().filter(|kept| !is_old(kept)),
+        });
+    }
+}
+
+/// Ids beside a memtable: only the newest are worth keeping.
+pub(crate) fn remember(ids: &mut VecDeque<RememberedId>, id: RememberedId, ids_max: usize) {
+    if ids.len() >= ids_max {
+        ids.pop_front();
+    }
+    if ids_max > 0 {
+        ids.push_back(id);
+    }
+}

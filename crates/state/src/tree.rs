@@ -1,0 +1,385 @@
+//! The B-tree on disk: one redb file that is only ever changed by checkpoints.
+//!
+//! ```text
+//! table "state": table u32 BE | key            → version u64 LE | value
+//! table "ids":   number of the chunk's first id → packed ids (see ids.rs)
+//! table "meta":  "format"                       → u32 LE
+//!                "applied"                      → position u64 LE | index u64 LE | term u64 LE
+//! ```
+//! Every transaction is durable when it returns. The position is written in the transaction of
+//! the rows that it covers: whatever instant a crash picks, the tree is exactly one checkpoint.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use onelog_record::{Index, KeyRange, Offset, Position, TableId, Term};
+use redb::{
+    Database, Durability, Range, ReadOnlyTable, ReadableDatabase, ReadableTable, StorageBackend,
+    TableDefinition, WriteTransaction,
+};
+
+use crate::cursor::Candidate;
+use crate::ids::{RememberedId, chunk_len, decode_chunk};
+use crate::key::{base_key, split_base_key, with_base_key};
+use crate::memtable::Found;
+use crate::options::StateOptions;
+
+pub(crate) const ROWS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("state");
+pub(crate) const IDS: TableDefinition<u64, &[u8]> = TableDefinition::new("ids");
+const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
+const META_FORMAT: &str = "format";
+const META_APPLIED: &str = "applied";
+/// The format of the state file that this version writes, and the only one that it reads.
+pub const STATE_FORMAT: u32 = 1;
+
+const VERSION_BYTES: usize = 8;
+const APPLIED_BYTES: usize = 24;
+
+/// How far the log has been applied.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// Every record below it is in.
+    pub position: Position,
+    /// The last applied entry; zero before the first.
+    pub index: Index,
+    /// The term of that entry.
+    pub term: Term,
+}
+
+/// The state could not be opened. It can always be had again: by replaying the log, when it
+/// still reaches back to offset 0, or from a backup or a peer.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The disk failed while the file was looked for or made.
+    #[error("the disk failed at the state file '{file}': {source}")]
+    Disk {
+        /// The file.
+        file: &'static str,
+        /// What failed.
+        source: std::io::Error,
+    },
+    /// The file cannot be read as a B-tree.
+    #[error(
+        "the state file is unreadable: {source}. The log rebuilds it when it still reaches back to offset 0: move the file away and start again; else restore a backup"
+    )]
+    Unreadable {
+        /// What the B-tree met.
+        source: Box<redb::Error>,
+    },
+    /// The B-tree gave up over the file's contents.
+    #[error(
+        "the state file is damaged ({0}). The log rebuilds it when it still reaches back to offset 0: move the file away and start again; else restore a backup"
+    )]
+    Damaged(String),
+    /// The file was written by another version of onelog.
+    #[error("the state file has format {0}, this version reads format {STATE_FORMAT}")]
+    Format(u32),
+}
+
+/// The B-tree could not answer a read. Final: what it would say is unknown.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// Reading the file failed.
+    #[error("reading the state file failed: {source}")]
+    Tree {
+        /// What the B-tree met.
+        source: Box<redb::Error>,
+    },
+    /// A row is not as it was written.
+    #[error(
+        "the state file holds a damaged row in table {table}, key {key:?}: {what}. The log or a backup can rebuild the file"
+    )]
+    Row {
+        /// The row's table.
+        table: TableId,
+        /// The row's key.
+        key: Bytes,
+        /// What is wrong.
+        what: &'static str,
+    },
+}
+
+impl ReadError {
+    pub(crate) fn tree(source: impl Into<redb::Error>) -> Self {
+        Self::Tree {
+            source: Box::new(source.into()),
+        }
+    }
+
+    pub(crate) fn short_key(key: &[u8]) -> Self {
+        Self::Row {
+            table: TableId::ZERO,
+            key: Bytes::copy_from_slice(key),
+            what: "its key is shorter than a table's number",
+        }
+    }
+}
+
+fn unreadable(source: impl Into<redb::Error>) -> OpenError {
+    OpenError::Unreadable {
+        source: Box::new(source.into()),
+    }
+}
+
+/// The open file.
+#[derive(Debug)]
+pub(crate) struct Tree {
+    database: Database,
+}
+
+impl Tree {
+    /// Opens the file behind `backend`; an empty one becomes an empty state.
+    pub(crate) fn open(
+        backend: impl StorageBackend,
+        options: &StateOptions,
+    ) -> Result<Arc<Self>, OpenError> {
+        // redb may panic over a file that was altered behind its back. Nothing that a panic could
+        // leave half changed outlives this call.
+        let opened = catch_unwind(AssertUnwindSafe(|| {
+            let database = Database::builder()
+                .set_cache_size(options.cache_bytes)
+                .set_check_integrity_on_open(options.check_integrity)
+                .create_with_backend(backend)
+                .map_err(unreadable)?;
+            let tree = Self { database };
+            tree.initialize()?;
+            Ok(Arc::new(tree))
+        }));
+        opened.unwrap_or_else(|panic| {
+            let message = panic
+                .downcast_ref::<String>()
+                .map(String::as_str)
+                .or_else(|| panic.downcast_ref::<&str>().copied());
+            Err(OpenError::Damaged(
+                message.unwrap_or("no further message").to_owned(),
+            ))
+        })
+    }
+
+    /// Writes the first checkpoint, of nothing, into a new file; checks the format of an old one.
+    fn initialize(&self) -> Result<(), OpenError> {
+        let transaction = self.begin_write().map_err(unreadable)?;
+        let found = {
+            let meta = transaction.open_table(META).map_err(unreadable)?;
+            let format = meta.get(META_FORMAT).map_err(unreadable)?;
+            format.map(|bytes| u32_of(bytes.value()))
+        };
+        match found {
+            Some(Some(STATE_FORMAT)) => transaction.abort().map_err(unreadable),
+            Some(Some(format)) => Err(OpenError::Format(format)),
+            Some(None) => Err(OpenError::Damaged("its format is no number".into())),
+            None => {
+                transaction.open_table(ROWS).map_err(unreadable)?;
+                transaction.open_table(IDS).map_err(unreadable)?;
+                {
+                    let mut meta = transaction.open_table(META).map_err(unreadable)?;
+                    meta.insert(META_FORMAT, STATE_FORMAT.to_le_bytes().as_slice())
+                        .map_err(unreadable)?;
+                }
+                write_applied(&transaction, Applied::default()).map_err(unreadable)?;
+                transaction.commit().map_err(unreadable)
+            }
+        }
+    }
+
+    /// Begins a transaction that is durable, and cheap to recover from, once it is committed.
+    pub(crate) fn begin_write(&self) -> Result<WriteTransaction, redb::Error> {
+        let mut transaction = self.database.begin_write()?;
+        transaction.set_durability(Durability::Immediate)?;
+        transaction.set_two_phase_commit(true);
+        transaction.set_quick_repair(true);
+        Ok(transaction)
+    }
+
+    /// The tree as it is now; later checkpoints do not change it.
+    pub(crate) fn view(self: &Arc<Self>) -> Result<Base, redb::Error> {
+        let transaction = self.database.begin_read()?;
+        let applied = {
+            let meta = transaction.open_table(META)?;
+            let bytes = meta.get(META_APPLIED)?;
+            bytes.and_then(|bytes| applied_of(bytes.value()))
+        };
+        let applied = applied.ok_or_else(|| {
+            redb::Error::Corrupted("the state file does not say how far it was applied".into())
+        })?;
+        Ok(Base {
+            applied,
+            rows: transaction.open_table(ROWS)?,
+            ids: transaction.open_table(IDS)?,
+            _tree: self.clone(),
+        })
+    }
+}
+
+/// Writes how far the rows of this transaction reach.
+pub(crate) fn write_applied(
+    transaction: &WriteTransaction,
+    applied: Applied,
+) -> Result<(), redb::Error> {
+    let mut bytes = [0; APPLIED_BYTES];
+    bytes[..8].copy_from_slice(&applied.position.0.to_le_bytes());
+    bytes[8..16].copy_from_slice(&applied.index.0.to_le_bytes());
+    bytes[16..].copy_from_slice(&applied.term.0.to_le_bytes());
+    let mut meta = transaction.open_table(META)?;
+    meta.insert(META_APPLIED, bytes.as_slice())?;
+    Ok(())
+}
+
+fn u32_of(bytes: &[u8]) -> Option<u32> {
+    bytes.try_into().ok().map(u32::from_le_bytes)
+}
+
+fn applied_of(bytes: &[u8]) -> Option<Applied> {
+    let (words, rest) = bytes.as_chunks::<8>();
+    match (words, rest) {
+        ([position, index, term], []) => Some(Applied {
+            position: Position(u64::from_le_bytes(*position)),
+            index: Index(u64::from_le_bytes(*index)),
+            term: Term(u64::from_le_bytes(*term)),
+        }),
+        _ => None,
+    }
+}
+
+/// The tree as one checkpoint left it. Its tables stay open: a read takes no transaction.
+pub(crate) struct Base {
+    pub(crate) applied: Applied,
+    pub(crate) rows: ReadOnlyTable<&'static [u8], &'static [u8]>,
+    pub(crate) ids: ReadOnlyTable<u64, &'static [u8]>,
+    /// Behind the tables, so that it is dropped after them.
+    _tree: Arc<Tree>,
+}
+
+impl std::fmt::Debug for Base {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Base")
+            .field("applied", &self.applied)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Base {
+    /// The row of a key.
+    pub(crate) fn get(&self, table: TableId, key: &[u8]) -> Result<Option<Found>, ReadError> {
+        let row = with_base_key(table, key, |key| self.rows.get(key)).map_err(ReadError::tree)?;
+        let Some(row) = row else { return Ok(None) };
+        let (version, value) = self.split_value(table, key, row.value())?;
+        Ok(Some(Found {
+            version,
+            value: Some(Bytes::copy_from_slice(value)),
+        }))
+    }
+
+    /// Takes apart a row's value: its version and the value itself.
+    pub(crate) fn split_value<'v>(
+        &self,
+        table: TableId,
+        key: &[u8],
+        bytes: &'v [u8],
+    ) -> Result<(Offset, &'v [u8]), ReadError> {
+        let what = match bytes.split_first_chunk::<VERSION_BYTES>() {
+            None => "it is shorter than a version",
+            Some((version, value)) => {
+                let version = Offset(u64::from_le_bytes(*version));
+                if self.applied.position.sees(version) {
+                    return Ok((version, value));
+                }
+                "its version lies behind the checkpoint that wrote it"
+            }
+        };
+        Err(ReadError::Row {
+            table,
+            key: Bytes::copy_from_slice(key),
+            what,
+        })
+    }
+
+    /// Walks a range.
+    pub(crate) fn cursor(
+        self: &Arc<Self>,
+        range: &KeyRange,
+        reverse: bool,
+    ) -> Result<BaseCursor, ReadError> {
+        let from = base_key(range.table, &range.from);
+        let to = match &range.to {
+            Some(to) => Some(base_key(range.table, to)),
+            None => range
+                .table
+                .0
+                .checked_add(1)
+                .map(|next| base_key(TableId(next), b"")),
+        };
+        let rows = match &to {
+            Some(to) if *to <= from => None,
+            Some(to) => Some(self.rows.range(from.as_slice()..to.as_slice())),
+            None => Some(self.rows.range(from.as_slice()..)),
+        };
+        Ok(BaseCursor {
+            rows: rows.transpose().map_err(ReadError::tree)?,
+            base: self.clone(),
+            reverse,
+        })
+    }
+
+    /// Every remembered id, oldest first.
+    pub(crate) fn read_ids(&self) -> Result<Vec<RememberedId>, OpenError> {
+        let mut ids = Vec::new();
+        for row in self.ids.range::<u64>(..).map_err(unreadable)? {
+            let (_, chunk) = row.map_err(unreadable)?;
+            if chunk_len(chunk.value()).is_none() {
+                return Err(OpenError::Damaged(
+                    "a chunk of ids has an odd length".into(),
+                ));
+            }
+            ids.extend(decode_chunk(chunk.value()));
+        }
+        Ok(ids)
+    }
+}
+
+/// Makes the stored form of a row's value.
+pub(crate) fn write_value(out: &mut Vec<u8>, version: Offset, value: &[u8]) {
+    out.clear();
+    out.extend_from_slice(&version.0.to_le_bytes());
+    out.extend_from_slice(value);
+}
+
+/// Walks a range of the tree. Holds the tree as it was.
+pub(crate) struct BaseCursor {
+    rows: Option<Range<'static, &'static [u8], &'static [u8]>>,
+    base: Arc<Base>,
+    reverse: bool,
+}
+
+impl BaseCursor {
+    pub(crate) fn next(&mut self) -> Result<Option<Candidate>, ReadError> {
+        let Some(rows) = &mut self.rows else {
+            return Ok(None);
+        };
+        let row = if self.reverse {
+            rows.next_back()
+        } else {
+            rows.next()
+        };
+        let Some(row) = row else { return Ok(None) };
+        let (key, bytes) = row.map_err(ReadError::tree)?;
+        let (table, key) =
+            split_base_key(key.value()).ok_or_else(|| ReadError::short_key(key.value()))?;
+        let (version, value) = self.base.split_value(table, key, bytes.value())?;
+        Ok(Some(Candidate {
+            key: Bytes::copy_from_slice(key),
+            version,
+            value: Some(Bytes::copy_from_slice(value)),
+        }))
+    }
+}
+
+impl std::fmt::Debug for BaseCursor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("BaseCursor")
+            .field("base", &self.base)
+            .field("reverse", &self.reverse)
+            .finish_non_exhaustive()
+    }
+}
