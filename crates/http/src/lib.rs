@@ -1,1 +1,4 @@
-//! The HTTP door: JSON transactions, reads, the log as a stream
+//! The HTTP door: JSON transactions, reads, the log as a stream.
+
+mod parse;
+mod text;

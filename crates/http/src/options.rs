@@ -1,0 +1,66 @@
+//! What the door may be told, and the bounds that keep it small.
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+/// The port that onelog listens on unless told otherwise.
+pub const PORT: u16 = 7070;
+/// The most rows of one page of a table.
+pub const LIST_LIMIT_MAX: usize = 10_000;
+/// The rows of one page of a table, when nothing is asked for.
+pub const LIST_LIMIT: usize = 100;
+/// The most bytes of keys and values of one page of a table; the page ends early there.
+pub const LIST_BYTES_MAX: usize = 8 << 20;
+/// How long a read waits for a position, when nothing is asked for.
+pub const WAIT_TIMEOUT_MS: u64 = 5_000;
+/// The longest that a client may ask to wait.
+pub const WAIT_TIMEOUT_MS_MAX: u64 = 60_000;
+/// About how many bytes of the log are read at once for one reader.
+pub const LOG_BATCH_BYTES: usize = 256 << 10;
+/// How many calls that read files may run at once.
+pub const BLOCKING_CALLS_MAX: usize = 16;
+/// How many sinks may be verified at once.
+pub const VERIFICATIONS_MAX: usize = 2;
+/// The most bytes that request bodies over `BODY_FREE_BYTES` may hold together.
+pub const BODIES_BYTES_MAX: usize = 128 << 20;
+/// A body up to this size is not counted: the number of connections bounds these.
+pub const BODY_FREE_BYTES: usize = 64 << 10;
+/// The most tables that one request may bring into being with `create_tables`.
+pub const TABLES_CREATED_MAX: usize = 16;
+/// How long open connections may take to finish at shutdown.
+pub const SHUTDOWN_GRACE_MS: u64 = 10_000;
+
+/// How the door is served.
+#[derive(Clone, Debug)]
+pub struct HttpOptions {
+    /// The address to listen on. `serve` gets a bound listener; this is for whoever binds it.
+    pub listen: SocketAddr,
+    /// Whether a transaction that names an unknown table creates it (keyed, JSON).
+    pub create_tables: bool,
+    /// The most connections at once; one more is answered 503 and closed.
+    pub max_connections: usize,
+    /// How long a request may take behind its body, waits that it asks for not counted.
+    pub request_timeout_ms: u64,
+    /// How long a client may take to send a request's head.
+    pub header_timeout_ms: u64,
+    /// How long a client may take to send a request's body.
+    pub body_timeout_ms: u64,
+    /// The most readers of `/v1/log` at once.
+    pub log_streams_max: usize,
+    /// How often a silent event stream shows that it lives.
+    pub heartbeat_ms: u64,
+}
+
+impl Default for HttpOptions {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, PORT)),
+            create_tables: false,
+            max_connections: 1024,
+            request_timeout_ms: 30_000,
+            header_timeout_ms: 10_000,
+            body_timeout_ms: 30_000,
+            log_streams_max: 256,
+            heartbeat_ms: 10_000,
+        }
+    }
+}
