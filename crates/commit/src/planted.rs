@@ -1,37 +1,36 @@
 //! Mistakes that can be switched on to prove that the tests find them.
 //!
-//! One bug at a time, per thread, so that tests that run side by side do not disturb each other.
+//! One bug at a time, for the whole process: tests that plant one run one after another.
 
-use std::cell::Cell;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 /// A planted mistake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
 pub enum Bug {
     /// Range reads are not checked at all.
-    SkipRangeCheck,
+    SkipRangeCheck = 1,
     /// Transactions in flight are ignored.
-    ValidateCommittedOnly,
+    ValidateCommittedOnly = 2,
     /// The window believes that it still knows the write that it forgot last.
-    OffByOneFloor,
+    OffByOneFloor = 3,
     /// A write at exactly the read position is taken as seen.
-    OffByOneRead,
+    OffByOneRead = 4,
     /// The ids that the state remembers are ignored at the start.
-    IdsInMemoryOnly,
+    IdsInMemoryOnly = 5,
     /// Refusals that rest on transactions in flight are told at once.
-    RefusalToldTooEarly,
+    RefusalToldTooEarly = 6,
 }
 
-thread_local! {
-    static PLANTED: Cell<Option<Bug>> = const { Cell::new(None) };
-}
+static PLANTED: AtomicU8 = AtomicU8::new(0);
 
-/// Plants a bug in validators that run on this thread, or takes it out again.
+/// Plants a bug, or takes it out again.
 pub fn set(bug: Option<Bug>) {
-    PLANTED.set(bug);
+    PLANTED.store(bug.map_or(0, |bug| bug as u8), Ordering::SeqCst);
 }
 
-/// Whether this bug is planted on this thread.
+/// Whether this bug is planted.
 #[must_use]
 pub fn is(bug: Bug) -> bool {
-    PLANTED.get() == Some(bug)
+    PLANTED.load(Ordering::Relaxed) == bug as u8
 }

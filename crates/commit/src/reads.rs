@@ -10,11 +10,11 @@ use crate::view::{Rules, TableRules};
 use crate::window::WriteWindow;
 
 /// The rules of a table that can be read: live and keyed.
-pub fn keyed_table<'r>(
-    rules: &'r dyn Rules,
+pub fn keyed_table(
+    rules: &dyn Rules,
     table: TableId,
     subject: impl Fn() -> Subject,
-) -> Result<&'r TableRules, Halt> {
+) -> Result<&TableRules, Halt> {
     let Some(found) = rules.table(table) else {
         return Err(Halt::now(Refusal::UnknownTable {
             subject: subject(),

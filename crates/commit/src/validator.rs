@@ -71,6 +71,18 @@ pub struct Validator {
     ids: IdWindow,
     staged: Staged,
     applied: Position,
+    /// Right behind the last record that is known.
+    end: Position,
+}
+
+/// One request and what it is decided against.
+struct Asked<'a> {
+    request: &'a CommitRequest,
+    id: TxnId,
+    fingerprint: u64,
+    next: Offset,
+    view: &'a dyn View,
+    rules: &'a dyn Rules,
 }
 
 impl Validator {
@@ -94,17 +106,24 @@ impl Validator {
             ids: IdWindow::new(options.ids_max, position, ids.take(taken)),
             staged: Staged::default(),
             applied: position,
+            end: position,
         }
     }
 
     /// Decides one request against `view` and everything accepted before. Only an accepted one
-    /// leaves records in `body`: one transaction, whose first record has the offset `next`.
+    /// leaves records in `body`: one transaction of at most
+    /// [`TRANSACTION_BODY_BYTES_MAX`](crate::TRANSACTION_BODY_BYTES_MAX) bytes, whose first record
+    /// has the offset `next`.
     ///
     /// # Errors
     /// The state could not be read: nothing was decided, and `body` is as it was.
+    ///
+    /// # Panics
+    /// When `next` lies below a record that was accepted or replayed: two records would share an
+    /// offset. Whoever drops an accepted transaction must call [`Validator::reset`].
     #[expect(
         clippy::too_many_arguments,
-        reason = "one call per request, each part has its owner"
+        reason = "one call per request; each part has another owner"
     )]
     pub fn decide(
         &mut self,
@@ -116,47 +135,20 @@ impl Validator {
         rules: &dyn Rules,
         body: &mut BodyWriter,
     ) -> Result<Decision, ViewError> {
-        let mut budget = JsonBudget::new();
-        let checked = self
-            .check_id(request, id, fingerprint, view)
-            .and_then(|known| match known {
-                Some(committed) => Ok(Some(Decision::Repeated(committed))),
-                None => self
-                    .check(request, next, view, rules, &mut budget)
-                    .map(|()| None),
-            })
-            .and_then(|decision| match decision {
-                Some(decision) => Ok(decision),
-                None if request.writes.is_empty() => Ok(Decision::Validated(Committed {
-                    id,
-                    position: Position(next.0),
-                    first_offset: next,
-                    records: 0,
-                    repeated: false,
-                })),
-                None => {
-                    let now = Now::new(view, &self.overlay, next);
-                    let mark = body.begin(id, fingerprint);
-                    self.staged.clear();
-                    let written = Writer {
-                        now,
-                        rules,
-                        fingerprints: &self.fingerprints,
-                        staged: &mut self.staged,
-                        body: &mut *body,
-                        budget: &mut budget,
-                        offset: next,
-                    }
-                    .write_all(request);
-                    if let Err(halt) = written {
-                        body.undo(mark);
-                        return Err(halt);
-                    }
-                    let records = body.seal(mark);
-                    Ok(self.accept(id, fingerprint, next, records))
-                }
-            });
-        match checked {
+        assert!(
+            next.0 >= self.end.0,
+            "offset {next} is taken: everything below {} is known",
+            self.end
+        );
+        let asked = Asked {
+            request,
+            id,
+            fingerprint,
+            next,
+            view,
+            rules,
+        };
+        match self.try_decide(&asked, body) {
             Ok(decision) => Ok(decision),
             Err(Halt::View(error)) => Err(error),
             Err(Halt::Refused(refused)) => {
@@ -166,9 +158,34 @@ impl Validator {
         }
     }
 
+    fn try_decide(&mut self, asked: &Asked<'_>, body: &mut BodyWriter) -> Result<Decision, Halt> {
+        if let Some(committed) = self.check_id(asked)? {
+            return Ok(Decision::Repeated(committed));
+        }
+        let mut budget = JsonBudget::new();
+        self.check(asked, &mut budget)?;
+        if asked.request.writes.is_empty() {
+            return Ok(Decision::Validated(Committed {
+                id: asked.id,
+                position: Position(asked.next.0),
+                first_offset: asked.next,
+                records: 0,
+                repeated: false,
+            }));
+        }
+        let mark = body.begin(asked.id, asked.fingerprint);
+        if let Err(halt) = self.write(asked, &mut budget, body) {
+            body.undo(mark);
+            return Err(halt);
+        }
+        let records = body.seal(mark);
+        Ok(Decision::Accepted(self.accept(asked, records)))
+    }
+
     /// Entries below `position` are applied to the view.
     pub fn applied(&mut self, position: Position) {
         self.applied = self.applied.max(position);
+        self.end = self.end.max(position);
         self.overlay.applied(position);
     }
 
@@ -181,6 +198,7 @@ impl Validator {
         for transaction in Transactions::new(body.clone(), base_offset) {
             let transaction = transaction?;
             let end = Position(transaction.first_offset.0 + u64::from(transaction.record_count));
+            self.end = self.end.max(end);
             self.ids.insert(Remembered {
                 id: transaction.id,
                 fingerprint: transaction.fingerprint,
@@ -215,6 +233,7 @@ impl Validator {
         self.window.clear(position);
         self.ids.truncate(position);
         self.applied = position;
+        self.end = position;
     }
 
     /// Transactions below this position may be missing from the remembered ids.
@@ -223,19 +242,14 @@ impl Validator {
         self.ids.floor()
     }
 
-    fn check_id(
-        &self,
-        request: &CommitRequest,
-        id: TxnId,
-        fingerprint: u64,
-        view: &dyn View,
-    ) -> Result<Option<Committed>, Halt> {
+    fn check_id(&self, asked: &Asked<'_>) -> Result<Option<Committed>, Halt> {
+        let id = asked.id;
         let Some(known) = self.ids.get(id) else {
-            return self.check_id_age(request, id).map(|()| None);
+            return self.check_id_age(asked).map(|()| None);
         };
-        if !IdWindow::same_request(&known, fingerprint) {
-            let in_flight = known.position > view.position();
-            let position = known.position;
+        let position = known.position;
+        if !IdWindow::same_request(&known, asked.fingerprint) {
+            let in_flight = position > asked.view.position();
             return Err(Halt::after(
                 Refusal::IdMismatch { id, position },
                 if in_flight { position } else { Position::ZERO },
@@ -243,7 +257,7 @@ impl Validator {
         }
         Ok(Some(Committed {
             id,
-            position: known.position,
+            position,
             first_offset: known.first_offset(),
             records: known.records,
             repeated: true,
@@ -252,29 +266,22 @@ impl Validator {
 
     /// An unknown id that may have been in use before ids were forgotten could be run twice. One
     /// that was made for this request, or writes nothing, cannot.
-    fn check_id_age(&self, request: &CommitRequest, id: TxnId) -> Result<(), Halt> {
-        let floor = self.ids.floor();
-        match request.read_position {
-            Some(since) if since < floor && request.id.is_some() && !request.writes.is_empty() => {
-                Err(Halt::now(Refusal::IdExpired { id, floor }))
-            }
-            _ => Ok(()),
+    fn check_id_age(&self, asked: &Asked<'_>) -> Result<(), Halt> {
+        let (request, id, floor) = (asked.request, asked.id, self.ids.floor());
+        let could_run_twice = request.id.is_some() && !request.writes.is_empty();
+        if could_run_twice && request.read_position.is_some_and(|since| since < floor) {
+            return Err(Halt::now(Refusal::IdExpired { id, floor }));
         }
+        Ok(())
     }
 
     /// Everything up to the guards: what changes nothing.
-    fn check(
-        &self,
-        request: &CommitRequest,
-        next: Offset,
-        view: &dyn View,
-        rules: &dyn Rules,
-        budget: &mut JsonBudget,
-    ) -> Result<(), Halt> {
+    fn check(&self, asked: &Asked<'_>, budget: &mut JsonBudget) -> Result<(), Halt> {
+        let request = asked.request;
         request
             .check_limits()
             .map_err(|fault| Halt::now(fault.into()))?;
-        let now = Now::new(view, &self.overlay, next);
+        let now = Now::new(asked.view, &self.overlay, asked.next);
         // Nobody can have read above what is applied, though the log may reach further.
         if let Some(read_position) = request.read_position
             && read_position > now.applied
@@ -285,15 +292,15 @@ impl Validator {
             }));
         }
         if request.has_reads() {
-            let Some(read_position) = request.read_position else {
-                return Err(Halt::malformed(
+            let read_position = request.read_position.ok_or_else(|| {
+                Halt::malformed(
                     "the request declares reads but no read_position: say at which position they were made".into(),
-                ));
-            };
-            self.check_reads(&now, request, read_position, rules)?;
+                )
+            })?;
+            self.check_reads(&now, asked, read_position)?;
         }
         for (index, guard) in request.guards.iter().enumerate() {
-            guards::check(&now, rules, budget, index, guard)?;
+            guards::check(&now, asked.rules, budget, index, guard)?;
         }
         Ok(())
     }
@@ -301,24 +308,42 @@ impl Validator {
     fn check_reads(
         &self,
         now: &Now<'_>,
-        request: &CommitRequest,
+        asked: &Asked<'_>,
         read_position: Position,
-        rules: &dyn Rules,
     ) -> Result<(), Halt> {
-        for (index, read) in request.point_reads.iter().enumerate() {
-            reads::keyed_table(rules, read.table, || Subject::PointRead(index))?;
+        for (index, read) in asked.request.point_reads.iter().enumerate() {
+            reads::keyed_table(asked.rules, read.table, || Subject::PointRead(index))?;
             let fingerprint = self.fingerprints.of(read.table, &read.key);
             reads::check_point(now, &self.window, fingerprint, index, read, read_position)?;
         }
-        for (index, range) in request.range_reads.iter().enumerate() {
-            reads::keyed_table(rules, range.table, || Subject::RangeRead(index))?;
+        for (index, range) in asked.request.range_reads.iter().enumerate() {
+            reads::keyed_table(asked.rules, range.table, || Subject::RangeRead(index))?;
             reads::check_range(now, index, range, read_position)?;
         }
         Ok(())
     }
 
-    fn accept(&mut self, id: TxnId, fingerprint: u64, next: Offset, records: u32) -> Decision {
-        let end = Position(next.0 + u64::from(records));
+    fn write(
+        &mut self,
+        asked: &Asked<'_>,
+        budget: &mut JsonBudget,
+        body: &mut BodyWriter,
+    ) -> Result<(), Halt> {
+        self.staged.clear();
+        Writer {
+            now: Now::new(asked.view, &self.overlay, asked.next),
+            rules: asked.rules,
+            fingerprints: &self.fingerprints,
+            staged: &mut self.staged,
+            body,
+            budget,
+            offset: asked.next,
+        }
+        .write_all(asked.request)
+    }
+
+    fn accept(&mut self, asked: &Asked<'_>, records: u32) -> Committed {
+        let end = Position(asked.next.0 + u64::from(records));
         for write in self.staged.drain() {
             self.window.insert(write.fingerprint, write.offset);
             let row = Row {
@@ -329,17 +354,18 @@ impl Validator {
             self.overlay.insert(write.table, write.key, row);
         }
         self.ids.insert(Remembered {
-            id,
-            fingerprint,
+            id: asked.id,
+            fingerprint: asked.fingerprint,
             position: end,
             records,
         });
-        Decision::Accepted(Committed {
-            id,
+        self.end = end;
+        Committed {
+            id: asked.id,
             position: end,
-            first_offset: next,
+            first_offset: asked.next,
             records,
             repeated: false,
-        })
+        }
     }
 }
