@@ -12,6 +12,8 @@ use crate::tree::OpenError;
 pub const STATE_FILE: &str = "state.redb";
 /// The name that a new state has until it is whole.
 const STATE_FILE_NEW: &str = "state.redb.new";
+/// redb's page, on which the file's length must end.
+const PAGE_BYTES: u64 = 4096;
 
 #[derive(Debug)]
 pub(crate) struct Backend {
@@ -56,12 +58,32 @@ fn disk_error(source: io::Error) -> OpenError {
 }
 
 /// The state's file, if there is one.
+///
+/// redb makes a longer file durable before anything refers to its new pages; but a crash while
+/// the file grows may leave a length that is no whole number of pages, and redb refuses such a
+/// file. The odd end has never held anything, so it is cut off.
 pub(crate) fn open_file(disk: &dyn Disk) -> Result<Option<Backend>, OpenError> {
-    match disk.open(STATE_FILE) {
-        Ok(file) => Ok(Some(Backend { file })),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(disk_error(error)),
+    let file = match disk.open(STATE_FILE) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(error) => return Err(disk_error(error)),
+    };
+    let len = file.len().map_err(disk_error)?;
+    // A new file gets its name when it is whole. redb would take an empty one for a new one.
+    if len < PAGE_BYTES {
+        return Err(OpenError::Damaged(format!("it has only {len} bytes")));
     }
+    let odd = len % PAGE_BYTES;
+    if odd != 0 {
+        tracing::warn!(
+            len,
+            odd,
+            "the state file ends inside a page, as a crash while it grew leaves it; cutting the end off"
+        );
+        file.set_len(len - odd).map_err(disk_error)?;
+        file.sync_data().map_err(disk_error)?;
+    }
+    Ok(Some(Backend { file }))
 }
 
 /// Begins a new, empty file under another name: a crash before [`publish_file`] leaves nothing

@@ -12,6 +12,9 @@ use crate::key::split_base_key;
 use crate::state::State;
 use crate::tree::{Applied, Base, IDS, OpenError, ROWS, ReadError, Tree, write_applied};
 
+/// Is shown the table, key, version and value of each row; may break off.
+pub type RowVisitor<'v> = dyn FnMut(TableId, &[u8], Offset, &[u8]) -> ControlFlow<()> + 'v;
+
 /// The B-tree could not be copied.
 #[derive(Debug, thiserror::Error)]
 pub enum CopyError {
@@ -48,7 +51,7 @@ impl State {
             return Err(CopyError::Exists);
         }
         let base = self.shared.views().current.base.clone();
-        let copy = Tree::open(begin_file(into)?, &self.shared.options)?;
+        let copy = Tree::create(begin_file(into)?, &self.shared.options)?;
         copy_rows(&base, &copy)?;
         drop(copy);
         publish_file(into)?;
@@ -60,10 +63,7 @@ impl State {
     ///
     /// # Errors
     /// When the B-tree cannot be read or holds a row that was never written.
-    pub fn scan_base(
-        &self,
-        visit: &mut dyn FnMut(TableId, &[u8], Offset, &[u8]) -> ControlFlow<()>,
-    ) -> Result<Applied, ReadError> {
+    pub fn scan_base(&self, visit: &mut RowVisitor<'_>) -> Result<Applied, ReadError> {
         let base = self.shared.views().current.base.clone();
         for row in base.rows.range::<&[u8]>(..).map_err(ReadError::tree)? {
             let (key, value) = row.map_err(ReadError::tree)?;

@@ -29,7 +29,7 @@ mod views;
 pub use apply::ApplyError;
 pub use backend::STATE_FILE;
 pub use checkpoint::{Checkpoint, CheckpointError, CheckpointReport};
-pub use copy::CopyError;
+pub use copy::{CopyError, RowVisitor};
 pub use ids::RememberedId;
 pub use options::{MEMTABLE_BYTES_MIN, StateOptions};
 pub use scan::{Row, Scan};

@@ -172,7 +172,7 @@ impl State {
         let tree = match open_file(disk.as_ref())? {
             Some(backend) => Tree::open(backend, &options)?,
             None => {
-                let tree = Tree::open(begin_file(disk.as_ref())?, &options)?;
+                let tree = Tree::create(begin_file(disk.as_ref())?, &options)?;
                 publish_file(disk.as_ref())?;
                 tree
             }

@@ -15,8 +15,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use onelog_record::{Index, KeyRange, Offset, Position, TableId, Term};
 use redb::{
-    Database, Durability, Range, ReadOnlyTable, ReadableDatabase, ReadableTable, StorageBackend,
-    TableDefinition, WriteTransaction,
+    Database, Durability, Range, ReadOnlyTable, ReadableDatabase, StorageBackend, TableDefinition,
+    WriteTransaction,
 };
 
 use crate::cursor::Candidate;
@@ -129,10 +129,26 @@ pub(crate) struct Tree {
 }
 
 impl Tree {
-    /// Opens the file behind `backend`; an empty one becomes an empty state.
+    /// Makes an empty state of the empty file behind `backend`.
+    pub(crate) fn create(
+        backend: impl StorageBackend,
+        options: &StateOptions,
+    ) -> Result<Arc<Self>, OpenError> {
+        Self::open_with(backend, options, Self::initialize)
+    }
+
+    /// Opens the file behind `backend`.
     pub(crate) fn open(
         backend: impl StorageBackend,
         options: &StateOptions,
+    ) -> Result<Arc<Self>, OpenError> {
+        Self::open_with(backend, options, Self::check_format)
+    }
+
+    fn open_with(
+        backend: impl StorageBackend,
+        options: &StateOptions,
+        begin: impl FnOnce(&Self) -> Result<(), OpenError>,
     ) -> Result<Arc<Self>, OpenError> {
         // redb may panic over a file that was altered behind its back. Nothing that a panic could
         // leave half changed outlives this call.
@@ -143,7 +159,7 @@ impl Tree {
                 .create_with_backend(backend)
                 .map_err(unreadable)?;
             let tree = Self { database };
-            tree.initialize()?;
+            begin(&tree)?;
             Ok(Arc::new(tree))
         }));
         opened.unwrap_or_else(|panic| {
@@ -157,29 +173,28 @@ impl Tree {
         })
     }
 
-    /// Writes the first checkpoint, of nothing, into a new file; checks the format of an old one.
+    /// Writes the first checkpoint, of nothing, into a new file.
     fn initialize(&self) -> Result<(), OpenError> {
         let transaction = self.begin_write().map_err(unreadable)?;
-        let found = {
-            let meta = transaction.open_table(META).map_err(unreadable)?;
-            let format = meta.get(META_FORMAT).map_err(unreadable)?;
-            format.map(|bytes| u32_of(bytes.value()))
-        };
-        match found {
-            Some(Some(STATE_FORMAT)) => transaction.abort().map_err(unreadable),
-            Some(Some(format)) => Err(OpenError::Format(format)),
-            Some(None) => Err(OpenError::Damaged("its format is no number".into())),
-            None => {
-                transaction.open_table(ROWS).map_err(unreadable)?;
-                transaction.open_table(IDS).map_err(unreadable)?;
-                {
-                    let mut meta = transaction.open_table(META).map_err(unreadable)?;
-                    meta.insert(META_FORMAT, STATE_FORMAT.to_le_bytes().as_slice())
-                        .map_err(unreadable)?;
-                }
-                write_applied(&transaction, Applied::default()).map_err(unreadable)?;
-                transaction.commit().map_err(unreadable)
-            }
+        transaction.open_table(ROWS).map_err(unreadable)?;
+        transaction.open_table(IDS).map_err(unreadable)?;
+        {
+            let mut meta = transaction.open_table(META).map_err(unreadable)?;
+            meta.insert(META_FORMAT, STATE_FORMAT.to_le_bytes().as_slice())
+                .map_err(unreadable)?;
+        }
+        write_applied(&transaction, Applied::default()).map_err(unreadable)?;
+        transaction.commit().map_err(unreadable)
+    }
+
+    fn check_format(&self) -> Result<(), OpenError> {
+        let transaction = self.database.begin_read().map_err(unreadable)?;
+        let meta = transaction.open_table(META).map_err(unreadable)?;
+        let format = meta.get(META_FORMAT).map_err(unreadable)?;
+        match format.and_then(|bytes| u32_of(bytes.value())) {
+            Some(STATE_FORMAT) => Ok(()),
+            Some(format) => Err(OpenError::Format(format)),
+            None => Err(OpenError::Damaged("it names no format".into())),
         }
     }
 

@@ -1,1 +1,29 @@
 //! Bugs planted on purpose: each must be caught by the checks that the other tests rest on.
+//! One test, because a bug is planted for the whole process.
+
+mod support;
+
+use onelog_log::SimulatedDisk;
+use onelog_state::planted::{self, Bug};
+use support::crash::{check, crash_everywhere, log, work};
+
+#[test]
+fn every_planted_bug_is_caught() {
+    assert!(
+        crash_everywhere(5, 1).is_ok(),
+        "without a bug nothing is found"
+    );
+
+    planted::set(Bug::PositionOutsideCheckpoint);
+    let found = crash_everywhere(5, 1).unwrap_err();
+    assert!(found.contains("the B-tree at"), "{found}");
+
+    planted::set(Bug::TombstoneLost);
+    let log = log(5);
+    let disk = SimulatedDisk::new(5);
+    let reached = work(&log, &disk);
+    let found = check(&log, &disk, &reached).unwrap_err();
+    assert!(found.contains("the B-tree at"), "{found}");
+
+    planted::set(Bug::None);
+}
