@@ -1,1 +1,50 @@
-//! The log on disk: frames, segments, hard state, group flush, recovery, readers
+//! The log on disk: frames, segments, hard state, group flush, recovery, readers.
+//!
+//! One thread owns the [`Log`]: it stages entries, hears of finished flushes and rolls segments.
+//! [`Flush`]es and [`Prepare`] jobs run on any thread; [`LogReader`]s read on any thread.
+//!
+//! Invariants:
+//! - An index is durable once its flush and every flush before it has ended well.
+//! - Whatever was ever answered as durable is there after any crash, or `Log::open` refuses and
+//!   names the place. Only what lies above the highest known watermark is ever cut.
+//! - Every frame carries the checksum of the frame before it, so a stale or misplaced frame never
+//!   passes for the next one.
+//! - Every index is derived: when absent or doubtful it is rebuilt from the frames.
+
+mod check;
+mod compression;
+pub mod disk;
+mod error;
+mod flush;
+pub mod frame;
+mod hard_state;
+mod index_file;
+mod log;
+mod options;
+pub mod planted;
+mod prepare;
+mod reader;
+mod real_disk;
+mod recovery;
+mod retention;
+mod scan;
+mod segment;
+mod simulated_disk;
+
+pub use check::{CheckError, CheckReport, Checked, check};
+pub use compression::{CompressionError, compress, raw_body};
+pub use disk::{Disk, DiskFile};
+pub use error::{
+    CloseError, Corruption, FlushError, OpenError, PrepareError, ReadError, RetainError,
+    StageError, TruncateError,
+};
+pub use flush::{Flush, FlushPool};
+pub use hard_state::{HardState, HardStateError, HardStateRead};
+pub use log::Log;
+pub use options::LogOptions;
+pub use prepare::Prepare;
+pub use reader::LogReader;
+pub use real_disk::RealDisk;
+pub use recovery::{Cut, Recovery};
+pub use retention::{Dropped, SegmentSpan};
+pub use simulated_disk::{CrashMode, Fault, SECTOR_BYTES, SimulatedDisk};

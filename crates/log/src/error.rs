@@ -1,0 +1,209 @@
+//! One error per operation; each keeps its cause and says where and what to do.
+
+use std::fmt;
+use std::io;
+
+use onelog_record::{Index, Position};
+
+use crate::HardStateError;
+
+/// Bytes on disk are not what was acknowledged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Corruption {
+    /// The file.
+    pub file: String,
+    /// The byte in it.
+    pub at: u64,
+    /// The entry that is missing or damaged.
+    pub index: Index,
+    /// What is wrong.
+    pub what: String,
+}
+
+impl fmt::Display for Corruption {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            file,
+            at,
+            index,
+            what,
+        } = self;
+        write!(f, "{file}, byte {at}, entry {index}: {what}")
+    }
+}
+
+/// The log cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The options make no sense.
+    #[error("the log's options are wrong: {0}")]
+    Options(String),
+    /// Acknowledged entries are damaged or missing.
+    #[error(
+        "the log is corrupt: {0}; nothing was changed; restore this node from a backup or a peer"
+    )]
+    Corrupt(Corruption),
+    /// The hard state cannot be read.
+    #[error(transparent)]
+    HardState(#[from] HardStateError),
+    /// The disk failed.
+    #[error("the disk failed while the log was opened ({doing}): {source}")]
+    Io {
+        /// What was being done.
+        doing: String,
+        /// The cause.
+        source: io::Error,
+    },
+}
+
+impl OpenError {
+    pub(crate) fn io(doing: impl Into<String>) -> impl FnOnce(io::Error) -> Self {
+        let doing = doing.into();
+        move |source| Self::Io { doing, source }
+    }
+}
+
+/// Entries cannot be staged.
+#[derive(Debug, thiserror::Error)]
+pub enum StageError {
+    /// There is no hard state yet: it must be saved first.
+    #[error("no hard state was ever saved: save it before the first entry")]
+    NoHardState,
+    /// A write or flush failed earlier. This is final for the process.
+    #[error("the log has stopped: a write or flush failed earlier; restart to recover")]
+    Stopped,
+    /// Too much is on its way to the disk; try again when a flush has ended.
+    #[error(
+        "{staged} bytes are on their way to the disk and {more} more would pass the bound of {max}; wait for a flush"
+    )]
+    InFlight {
+        /// Staged and not yet durable, in bytes.
+        staged: usize,
+        /// What was to be staged.
+        more: usize,
+        /// The bound.
+        max: usize,
+    },
+    /// The entries do not continue the log. Nothing was staged.
+    #[error("entry {index} does not continue the log: {what}")]
+    OutOfOrder {
+        /// The entry.
+        index: Index,
+        /// Why not.
+        what: String,
+    },
+    /// The next segment could not be made. This is final.
+    #[error("the next segment could not be made: {0}; restart to recover")]
+    Roll(#[source] io::Error),
+}
+
+/// A flush failed. This is final: it is never tried again.
+#[derive(Debug, thiserror::Error)]
+pub enum FlushError {
+    /// The write failed.
+    #[error("writing {bytes} bytes to {file} at byte {at} failed: {source}")]
+    Write {
+        /// The segment.
+        file: String,
+        /// Where.
+        at: u64,
+        /// How many.
+        bytes: usize,
+        /// The cause.
+        source: io::Error,
+    },
+    /// The flush failed.
+    #[error("flushing {file} failed: {source}")]
+    Sync {
+        /// The segment.
+        file: String,
+        /// The cause.
+        source: io::Error,
+    },
+    /// An earlier one failed, or this one was run before: nothing was written.
+    #[error("the log has stopped: a write or flush failed earlier; restart to recover")]
+    Stopped,
+}
+
+/// A truncation did not happen.
+#[derive(Debug, thiserror::Error)]
+pub enum TruncateError {
+    /// Flushes are in flight.
+    #[error("{0} flushes are in flight: wait for them first")]
+    InFlight(usize),
+    /// The index does not lie in the log.
+    #[error("entry {index} does not lie in the log, which holds {first} to {last}")]
+    Outside {
+        /// What was asked.
+        index: Index,
+        /// The first entry.
+        first: Index,
+        /// The last one.
+        last: Index,
+    },
+    /// The log has stopped.
+    #[error("the log has stopped: a write or flush failed earlier; restart to recover")]
+    Stopped,
+    /// The disk failed. This is final; recovery completes what was begun.
+    #[error("the disk failed while the log was truncated: {0}; restart to recover")]
+    Io(#[from] io::Error),
+    /// The log could not be read.
+    #[error("the log could not be read while it was truncated: {0}")]
+    Read(#[from] ReadError),
+}
+
+/// Retention failed.
+#[derive(Debug, thiserror::Error)]
+pub enum RetainError {
+    /// The log has stopped.
+    #[error("the log has stopped: a write or flush failed earlier; restart to recover")]
+    Stopped,
+    /// The disk failed. This is final; recovery completes what was begun.
+    #[error("the disk failed while old segments were dropped: {0}; restart to recover")]
+    Io(#[from] io::Error),
+}
+
+/// Reading failed.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadError {
+    /// What was asked for is no longer in the log.
+    #[error(
+        "the log begins at entry {first_index}, position {start}: what lies before was dropped"
+    )]
+    Cut {
+        /// The first entry that is there.
+        first_index: Index,
+        /// The first position that is there.
+        start: Position,
+    },
+    /// Durable bytes are damaged. They are not served.
+    #[error("the log is corrupt: {0}; restore this node from a backup or a peer")]
+    Corrupt(Corruption),
+    /// The disk failed.
+    #[error("reading {file} failed: {source}")]
+    Io {
+        /// The segment.
+        file: String,
+        /// The cause.
+        source: io::Error,
+    },
+}
+
+/// A file could not be made ready ahead of time. The log goes on without it.
+#[derive(Debug, thiserror::Error)]
+#[error("preparing the log's next files failed: {0}")]
+pub struct PrepareError(#[from] pub(crate) io::Error);
+
+/// The log could not be closed in order. Nothing acknowledged is lost.
+#[derive(Debug, thiserror::Error)]
+pub enum CloseError {
+    /// Flushes are in flight.
+    #[error("{0} flushes are in flight: wait for them first")]
+    InFlight(usize),
+    /// The log has stopped.
+    #[error("the log has stopped: a write or flush failed earlier")]
+    Stopped,
+    /// The disk failed.
+    #[error("the disk failed while the log was closed: {0}")]
+    Io(#[from] io::Error),
+}

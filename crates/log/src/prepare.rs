@@ -1,0 +1,91 @@
+//! Making files ready ahead of time, on any thread: the next segment, zero-filled and durable under
+//! a spare name, and the indexes of segments that were sealed.
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+use crate::disk::{Disk, DiskFile};
+use crate::index_file::write_index;
+use crate::segment::Segment;
+use crate::{PrepareError, index_file};
+
+pub(crate) const SPARE_PREFIX: &str = "spare-";
+/// How many spare files are kept.
+pub(crate) const SPARES_MAX: usize = 2;
+/// How many sealed segments may wait for their index; those beyond are scanned at the next open.
+pub(crate) const INDEXES_MAX: usize = 1024;
+
+/// A file that waits to become a segment.
+#[derive(Debug)]
+pub(crate) struct Spare {
+    pub name: String,
+    pub file: Arc<dyn DiskFile>,
+    pub len: u64,
+    pub recycled: bool,
+}
+
+#[derive(Debug, Default)]
+pub(crate) struct Preparation {
+    pub spares: Vec<Spare>,
+    pub indexes: Vec<Arc<Segment>>,
+    pub next_spare: u64,
+    pub running: bool,
+}
+
+impl Preparation {
+    pub fn spare_name(&mut self) -> String {
+        let name = format!("{SPARE_PREFIX}{}", self.next_spare);
+        self.next_spare += 1;
+        name
+    }
+}
+
+/// A job that makes files ready. Run it on any thread, or drop it. Only one exists at a time.
+#[derive(Debug)]
+pub struct Prepare {
+    pub(crate) disk: Arc<dyn Disk>,
+    pub(crate) preparation: Arc<Mutex<Preparation>>,
+    pub(crate) segment_bytes: u64,
+}
+
+impl Prepare {
+    /// Does it. Blocks for as long as writing a segment of zeros takes.
+    ///
+    /// # Errors
+    /// When the disk fails. The log goes on without what failed and does it itself when it must.
+    pub fn run(self) -> Result<(), PrepareError> {
+        let (indexes, spare) = {
+            let mut preparation = self.preparation.lock();
+            let wanted = preparation.spares.is_empty();
+            let name = wanted.then(|| preparation.spare_name());
+            (std::mem::take(&mut preparation.indexes), name)
+        };
+        if let Some(name) = spare {
+            let file = self.disk.create(&name, self.segment_bytes)?;
+            file.sync_data()?;
+            self.disk.sync_folder()?;
+            self.preparation.lock().spares.push(Spare {
+                name,
+                file,
+                len: self.segment_bytes,
+                recycled: false,
+            });
+        }
+        for segment in indexes {
+            write_index(&*self.disk, &segment)?;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Prepare {
+    fn drop(&mut self) {
+        self.preparation.lock().running = false;
+    }
+}
+
+/// Whether a file is left over from a preparation that was cut short.
+pub(crate) fn is_leftover(name: &str) -> bool {
+    name.ends_with(index_file::INDEX_NEW_SUFFIX)
+}

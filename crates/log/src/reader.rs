@@ -1,0 +1,341 @@
+//! Reading the log on any thread. Every frame that is read is checked whole: header, body, chain
+//! and numbering. Nothing that fails a check is ever served.
+
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use onelog_record::{Entry, Index, Position};
+
+use crate::frame::{Frame, FrameFault, Salt, frame_len};
+use crate::log::Shared;
+use crate::scan::{Expect, FrameReader, Stop};
+use crate::segment::{Point, Segment};
+use crate::{Corruption, ReadError};
+
+/// How many sealed segments keep their file open for readers.
+const OPEN_FILES_MAX: usize = 64;
+/// How much is read from the file at once.
+const READ_BYTES: usize = 64 << 10;
+
+/// Reads entries, on any thread. A clone is cheap.
+///
+/// It sees what was staged; callers bound it by what is committed. An entry above the durable
+/// index whose write has not ended is left out, never taken for damage.
+#[derive(Clone, Debug)]
+pub struct LogReader {
+    shared: Arc<Shared>,
+}
+
+/// Where to begin in a segment, and what bounds the reading.
+struct Start {
+    segment: Arc<Segment>,
+    point: Option<Point>,
+    end: u64,
+    next_index: Index,
+}
+
+impl LogReader {
+    pub(crate) const fn new(shared: Arc<Shared>) -> Self {
+        Self { shared }
+    }
+
+    /// The entries from `from` up to, not including, `to`; at least one if there is one, and no
+    /// more than `max_bytes` of frames otherwise.
+    ///
+    /// # Errors
+    /// `Cut` when `from` was dropped; `Corrupt` naming the place; `Io`.
+    pub fn entries(
+        &self,
+        from: Index,
+        to: Index,
+        max_bytes: usize,
+    ) -> Result<Vec<Entry>, ReadError> {
+        let mut batch = Batch::new(max_bytes);
+        let mut next = from;
+        while next < to {
+            let Some(start) = self.start_at_index(next)? else {
+                break;
+            };
+            let bound = start.next_index.min(to);
+            let done = self.walk(&start, bound, &mut |frame| {
+                frame.head.index < from || batch.take(frame)
+            })?;
+            if !done {
+                break;
+            }
+            next = bound;
+        }
+        Ok(batch.entries)
+    }
+
+    /// The entries from the one that holds the record at `position`, up to the index `limit`, not
+    /// included. Empty when `position` is the end.
+    ///
+    /// # Errors
+    /// As [`LogReader::entries`].
+    pub fn entries_from(
+        &self,
+        position: Position,
+        limit: Index,
+        max_bytes: usize,
+    ) -> Result<Vec<Entry>, ReadError> {
+        let Some(start) = self.start_at_position(position)? else {
+            return Ok(Vec::new());
+        };
+        let mut batch = Batch::new(max_bytes);
+        let bound = start.next_index.min(limit);
+        let done = self.walk(&start, bound, &mut |frame| {
+            frame.head.header.end() <= position || batch.take(frame)
+        })?;
+        if done && bound < limit && bound >= start.next_index {
+            let more = match batch.entries.last() {
+                Some(last) => self.entries(last.index.next(), limit, batch.left),
+                None => self.entries(bound, limit, batch.left),
+            };
+            // Only whole segments behind this one were asked for: none of them can be cut while
+            // this one stood, but it may have been dropped meanwhile, and then so be it.
+            let more = more?;
+            let fits = batch.entries.is_empty()
+                || more
+                    .first()
+                    .is_some_and(|entry| frame_len(entry.body.len()) <= batch.left);
+            if fits {
+                batch.entries.extend(more);
+            }
+        }
+        Ok(batch.entries)
+    }
+
+    /// The position before the first durable entry whose timestamp is at or after `timestamp_ms`;
+    /// the end of what is durable when there is none.
+    ///
+    /// # Errors
+    /// As [`LogReader::entries`].
+    pub fn position_at_time(&self, timestamp_ms: u64) -> Result<Position, ReadError> {
+        let durable = self.durable();
+        let segments: Vec<Arc<Segment>> = self.shared.segments.read().iter().cloned().collect();
+        let mut end = Position::ZERO;
+        for segment in segments {
+            if segment.header.first_index > durable {
+                break;
+            }
+            let start = {
+                let extent = segment.extent.read();
+                end = extent.next_offset;
+                if extent.timestamp_ms < timestamp_ms {
+                    continue;
+                }
+                let place = extent
+                    .points
+                    .partition_point(|point| point.timestamp_before_ms < timestamp_ms);
+                Start {
+                    point: extent.points.get(place.saturating_sub(1)).copied(),
+                    end: extent.end,
+                    next_index: extent.next_index,
+                    segment: Arc::clone(&segment),
+                }
+            };
+            let mut found = None;
+            self.walk(&start, start.next_index.min(durable.next()), &mut |frame| {
+                let header = &frame.head.header;
+                end = header.end();
+                if header.timestamp_ms >= timestamp_ms {
+                    found = Some(Position(header.base_offset.0));
+                }
+                found.is_none()
+            })?;
+            if let Some(position) = found {
+                return Ok(position);
+            }
+        }
+        Ok(end)
+    }
+
+    fn durable(&self) -> Index {
+        Index(self.shared.durable.load(Ordering::Acquire))
+    }
+
+    fn start_at_index(&self, index: Index) -> Result<Option<Start>, ReadError> {
+        let segments = self.shared.segments.read();
+        let place = segments.partition_point(|segment| segment.header.first_index <= index);
+        let Some(segment) = place.checked_sub(1).and_then(|place| segments.get(place)) else {
+            return segments.front().map_or(Ok(None), |first| Err(cut(first)));
+        };
+        let extent = segment.extent.read();
+        if index >= extent.next_index {
+            return Ok(None);
+        }
+        let place = extent.points.partition_point(|point| point.index <= index);
+        Ok(Some(Start {
+            segment: Arc::clone(segment),
+            point: place
+                .checked_sub(1)
+                .and_then(|place| extent.points.get(place).copied()),
+            end: extent.end,
+            next_index: extent.next_index,
+        }))
+    }
+
+    fn start_at_position(&self, position: Position) -> Result<Option<Start>, ReadError> {
+        let segments = self.shared.segments.read();
+        let place = segments.partition_point(|segment| segment.header.base_offset <= position);
+        // A segment that begins at this very position holds the record; one that is still empty
+        // does not, and then the position is the end.
+        let Some(segment) = place.checked_sub(1).and_then(|place| segments.get(place)) else {
+            return segments.front().map_or(Ok(None), |first| Err(cut(first)));
+        };
+        let extent = segment.extent.read();
+        let place = extent
+            .points
+            .partition_point(|point| point.base_offset <= position);
+        Ok(place
+            .checked_sub(1)
+            .and_then(|place| extent.points.get(place))
+            .map(|point| Start {
+                segment: Arc::clone(segment),
+                point: Some(*point),
+                end: extent.end,
+                next_index: extent.next_index,
+            }))
+    }
+
+    /// Reads frames up to the index `bound`, not included, until `visit` says no. Answers whether
+    /// the bound was reached.
+    fn walk(
+        &self,
+        start: &Start,
+        bound: Index,
+        visit: &mut dyn FnMut(&Frame<'_>) -> bool,
+    ) -> Result<bool, ReadError> {
+        let Some(point) = start.point else {
+            return Ok(true);
+        };
+        let segment = &start.segment;
+        let file = match segment.file(&*self.shared.disk) {
+            Ok(file) => file,
+            Err(error) => return Err(self.gone(segment, error)),
+        };
+        self.remember(segment);
+        let salt = Salt::of(segment.header.log_id);
+        let mut reader = FrameReader::new(&*file, salt, READ_BYTES);
+        let mut expect = Expect {
+            index: point.index,
+            offset: point.base_offset,
+            previous: point.previous,
+            term: point.term_before,
+        };
+        let mut at = point.at;
+        while expect.index < bound {
+            if at >= start.end {
+                return Err(corrupt(segment, at, expect.index, &FrameFault::CutOff));
+            }
+            let head = match reader.next(at, &expect) {
+                Ok(frame) => {
+                    if !visit(&frame) {
+                        return Ok(false);
+                    }
+                    frame.head
+                }
+                Err(Stop::Io(source)) => {
+                    let file = segment.name.clone();
+                    return Err(ReadError::Io { file, source });
+                }
+                Err(Stop::Fault(_)) if expect.index > self.durable() => return Ok(false),
+                Err(Stop::Fault(fault)) => {
+                    return Err(corrupt(segment, at, expect.index, &fault));
+                }
+            };
+            at += head.frame_len() as u64;
+            expect.advance(&head);
+        }
+        Ok(true)
+    }
+
+    /// Keeps the number of open files bounded.
+    fn remember(&self, segment: &Arc<Segment>) {
+        let is_last = self
+            .shared
+            .segments
+            .read()
+            .back()
+            .is_some_and(|last| Arc::ptr_eq(last, segment));
+        if is_last {
+            return;
+        }
+        let mut open = self.shared.open_files.lock();
+        if open.back().is_some_and(|last| Arc::ptr_eq(last, segment)) {
+            return;
+        }
+        open.retain(|other| !Arc::ptr_eq(other, segment));
+        open.push_back(Arc::clone(segment));
+        if open.len() > OPEN_FILES_MAX
+            && let Some(oldest) = open.pop_front()
+        {
+            oldest.release();
+        }
+    }
+
+    /// A file that cannot be opened was either dropped by retention or the disk failed.
+    fn gone(&self, segment: &Segment, source: io::Error) -> ReadError {
+        let segments = self.shared.segments.read();
+        match segments.front() {
+            Some(first) if first.header.number > segment.header.number => cut(first),
+            _ => ReadError::Io {
+                file: segment.name.clone(),
+                source,
+            },
+        }
+    }
+}
+
+fn cut(first: &Arc<Segment>) -> ReadError {
+    ReadError::Cut {
+        first_index: first.header.first_index,
+        start: first.header.base_offset,
+    }
+}
+
+fn corrupt(segment: &Segment, at: u64, index: Index, fault: &FrameFault) -> ReadError {
+    ReadError::Corrupt(Corruption {
+        file: segment.name.clone(),
+        at,
+        index,
+        what: fault.to_string(),
+    })
+}
+
+struct Batch {
+    entries: Vec<Entry>,
+    left: usize,
+}
+
+impl Batch {
+    const fn new(max_bytes: usize) -> Self {
+        Self {
+            entries: Vec::new(),
+            left: max_bytes,
+        }
+    }
+
+    /// Takes the entry where it fits; answers whether it did.
+    fn take(&mut self, frame: &Frame<'_>) -> bool {
+        let bytes = frame.head.frame_len();
+        if !self.entries.is_empty() && bytes > self.left {
+            return false;
+        }
+        self.left = self.left.saturating_sub(bytes);
+        self.entries.push(to_entry(frame));
+        true
+    }
+}
+
+pub(crate) fn to_entry(frame: &Frame<'_>) -> Entry {
+    Entry {
+        term: frame.head.term,
+        index: frame.head.index,
+        header: frame.head.header,
+        body: Bytes::copy_from_slice(frame.body),
+    }
+}

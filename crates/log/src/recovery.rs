@@ -1,0 +1,544 @@
+//! Opening a log: what is there, what was acknowledged, and what may be cut.
+//!
+//! The *survey* only reads. It follows the chain of frames as far as it goes; the last frame on it
+//! is `L`. The *watermark* `W` is the highest index that is known to have been durable: from the
+//! hard state, from the segments' headers, from the frames before `L`, and from whole frames found
+//! behind it. Every acknowledged entry was durable, and every later frame says so: when `W > L`,
+//! acknowledged entries are damaged, and the log refuses to open. Otherwise whatever lies behind
+//! `L` was never acknowledged.
+//!
+//! Only then is anything *mended*, in an order that can be cut short anywhere and done again: the
+//! hard state says which segments must exist, segments behind the cut go, last one first, the rest
+//! of the last segment is zeroed, and everything that was read is flushed, because the process that
+//! wrote it may have been killed before it flushed.
+
+use std::io;
+use std::sync::Arc;
+
+use onelog_record::{Index, Position, Term};
+
+use crate::disk::{Disk, DiskFile};
+use crate::frame::{Frame, FrameFault, Salt};
+use crate::hard_state::{HARD_STATE_NEW, HardStateFile, HardStateRead, Stored};
+use crate::index_file::{INDEX_SUFFIX, index_name, read_index};
+use crate::planted::{self, Bug};
+use crate::prepare::{SPARE_PREFIX, SPARES_MAX, Spare, is_leftover};
+use crate::scan::{Evidence, evidence, scan, zero_rest};
+use crate::segment::{Extent, SEGMENT_HEADER_BYTES, Segment, SegmentHeader, parse_name};
+use crate::{Corruption, HardStateError, LogOptions, OpenError};
+
+/// What opening a log found and did.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Recovery {
+    /// The hard state as it was found.
+    pub hard_state: HardStateRead,
+    /// The first entry that is there; where there is none, the one that would be first.
+    pub first_index: Index,
+    /// The last entry. All up to here are durable.
+    pub last_index: Index,
+    /// The position before the first entry.
+    pub start: Position,
+    /// The position behind the last entry.
+    pub end: Position,
+    /// The first index of each run of one term, ascending.
+    pub terms: Vec<(Index, Term)>,
+    /// What was cut: entries that were never acknowledged.
+    pub cut: Option<Cut>,
+    /// How many segments there are.
+    pub segments: usize,
+    /// How many of them were read through because no index vouched for them.
+    pub scanned_segments: usize,
+}
+
+/// What recovery cut from the end of a log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cut {
+    /// The segment.
+    pub file: String,
+    /// The byte in it from which on it was cut.
+    pub at: u64,
+    /// The index of the first entry that was cut.
+    pub index: Index,
+    /// How many bytes of frames were cut, as far as one can tell.
+    pub lost_bytes: u64,
+    /// What stands there instead of the next frame.
+    pub what: FrameFault,
+}
+
+/// A segment as the survey found it.
+#[derive(Debug)]
+pub(crate) struct Surveyed {
+    pub header: SegmentHeader,
+    pub capacity: u64,
+    pub file: Arc<dyn DiskFile>,
+    pub extent: Extent,
+    pub indexed: bool,
+}
+
+/// What is there, and the verdict on the tail.
+#[derive(Debug)]
+pub(crate) struct Survey {
+    pub names: Vec<String>,
+    pub hard: Option<HardStateFile>,
+    /// The segments of the log; the last one is where it ends.
+    pub segments: Vec<Surveyed>,
+    /// Segments behind the end, ascending.
+    pub behind: Vec<String>,
+    /// Segments that retention had already given up.
+    pub given_up: Vec<String>,
+    pub cut: Option<Cut>,
+    /// Whether bytes behind the end may hold anything that is not stale.
+    pub doubtful_rest: bool,
+    /// Index files that contradict the frames (only when indexes are not trusted).
+    pub wrong_indexes: Vec<String>,
+}
+
+pub(crate) type Visit<'a> = &'a mut dyn FnMut(&Frame<'_>);
+
+pub(crate) struct SurveyOptions {
+    pub index_every_bytes: u64,
+    /// Whether a valid index file stands for the frames of a segment.
+    pub trust_indexes: bool,
+    pub mend_hard_state: bool,
+}
+
+struct Loaded {
+    header: SegmentHeader,
+    capacity: u64,
+    file: Arc<dyn DiskFile>,
+}
+
+fn corrupt(file: &str, at: u64, index: Index, what: impl Into<String>) -> OpenError {
+    OpenError::Corrupt(Corruption {
+        file: file.to_owned(),
+        at,
+        index,
+        what: what.into(),
+    })
+}
+
+/// Reads everything that decides about the log; changes nothing.
+pub(crate) fn survey(
+    disk: &dyn Disk,
+    options: &SurveyOptions,
+    visit: Visit<'_>,
+) -> Result<Survey, OpenError> {
+    let names = disk.list().map_err(OpenError::io("listing the folder"))?;
+    let mut segment_names: Vec<(Index, &String)> = names
+        .iter()
+        .filter_map(|name| parse_name(name).map(|(_, index)| (index, name)))
+        .collect();
+    segment_names.sort();
+    let hard = HardStateFile::read(disk, options.mend_hard_state)?;
+    let Some(hard) = hard else {
+        if !segment_names.is_empty() {
+            return Err(HardStateError::Missing.into());
+        }
+        return Ok(Survey {
+            names,
+            hard: None,
+            segments: Vec::new(),
+            behind: Vec::new(),
+            given_up: Vec::new(),
+            cut: None,
+            doubtful_rest: false,
+            wrong_indexes: Vec::new(),
+        });
+    };
+    let stored = hard.stored;
+    let mut loaded = Vec::new();
+    let mut given_up = Vec::new();
+    for (index, name) in segment_names {
+        let segment = load(disk, name, index, &stored)?;
+        if segment.header.number < stored.first_segment {
+            given_up.push(name.clone());
+        } else {
+            loaded.push(segment);
+        }
+    }
+    check_numbers(&loaded, &stored)?;
+    let mut survey = Survey {
+        names,
+        hard: Some(hard),
+        segments: Vec::new(),
+        behind: Vec::new(),
+        given_up,
+        cut: None,
+        doubtful_rest: false,
+        wrong_indexes: Vec::new(),
+    };
+    survey.follow(disk, options, &stored, loaded, visit)?;
+    Ok(survey)
+}
+
+fn load(disk: &dyn Disk, name: &str, index: Index, stored: &Stored) -> Result<Loaded, OpenError> {
+    let doing = || format!("reading the header of {name}");
+    let file = disk.open(name).map_err(OpenError::io(doing()))?;
+    let capacity = file.len().map_err(OpenError::io(doing()))?;
+    let mut block = vec![0; SEGMENT_HEADER_BYTES as usize];
+    let count = file
+        .read_at(0, &mut block)
+        .map_err(OpenError::io(doing()))?;
+    let header =
+        SegmentHeader::decode(&block[..count]).map_err(|what| corrupt(name, 0, index, what))?;
+    if header.name() != name {
+        let what = format!("the header belongs to the segment {}", header.name());
+        return Err(corrupt(name, 0, index, what));
+    }
+    if header.log_id != stored.public.log_id {
+        return Err(corrupt(
+            name,
+            0,
+            index,
+            "the segment belongs to another log",
+        ));
+    }
+    Ok(Loaded {
+        header,
+        capacity,
+        file,
+    })
+}
+
+/// Segments are numbered without gaps, and the hard state says which numbers must be there.
+fn check_numbers(loaded: &[Loaded], stored: &Stored) -> Result<(), OpenError> {
+    let missing = |number: u64, index: Index| {
+        let what = "the file is missing: no segment carries this number";
+        Err(corrupt(&format!("segment number {number}"), 0, index, what))
+    };
+    let mut number = stored.first_segment.max(1);
+    for segment in loaded {
+        if segment.header.number != number {
+            return missing(number, segment.header.first_index);
+        }
+        number += 1;
+    }
+    if number <= stored.last_segment {
+        return missing(number, stored.public.durable);
+    }
+    Ok(())
+}
+
+impl Survey {
+    /// Follows the chain through the segments as far as it goes, and judges what lies behind.
+    fn follow(
+        &mut self,
+        disk: &dyn Disk,
+        options: &SurveyOptions,
+        stored: &Stored,
+        loaded: Vec<Loaded>,
+        visit: Visit<'_>,
+    ) -> Result<(), OpenError> {
+        let salt = Salt::of(stored.public.log_id);
+        let below = match stored.truncate_from {
+            Index::ZERO => Index(u64::MAX),
+            index => index,
+        };
+        let mut watermark = stored.public.durable;
+        let mut fault = FrameFault::CutOff;
+        let headers: Vec<SegmentHeader> = loaded.iter().map(|s| s.header).collect();
+        let mut rest = Vec::new();
+        for (place, segment) in loaded.into_iter().enumerate() {
+            let header = segment.header;
+            let name = header.name();
+            let before = self.segments.last().map(|before| &before.extent);
+            let is_behind = before.is_some_and(|extent| {
+                extent.next_index < header.first_index || extent.next_index >= below
+            });
+            if is_behind || !rest.is_empty() {
+                if header.first_index < below {
+                    watermark = watermark.max(header.durable);
+                }
+                rest.push(segment);
+                continue;
+            }
+            if before.is_some_and(|extent| !extent.continued_by(&header)) {
+                let what = "the segment does not continue the one before it";
+                return Err(corrupt(&name, 0, header.first_index, what));
+            }
+            watermark = watermark.max(header.durable);
+            let next = headers.get(place + 1);
+            let index = read_index(disk, &header)
+                .map_err(OpenError::io(format!("reading the index of {name}")))?
+                .filter(|extent| {
+                    next.is_some_and(|next| extent.continued_by(next))
+                        && extent.next_index <= below
+                        && extent.end <= segment.capacity
+                });
+            let (extent, indexed) = match index {
+                Some(extent) if options.trust_indexes => (extent, true),
+                index => {
+                    let mut extent = Extent::empty(&header);
+                    let every = options.index_every_bytes;
+                    let (durable, stop) =
+                        scan(&*segment.file, salt, &mut extent, every, below, visit)
+                            .map_err(OpenError::io(format!("reading {name}")))?;
+                    watermark = watermark.max(durable);
+                    fault = stop;
+                    if index.is_some_and(|i| (i.crc, i.end) != (extent.crc, extent.end)) {
+                        self.wrong_indexes.push(index_name(&name));
+                    }
+                    (extent, false)
+                }
+            };
+            self.segments.push(Surveyed {
+                header,
+                capacity: segment.capacity,
+                file: segment.file,
+                extent,
+                indexed,
+            });
+        }
+        self.judge(stored, below, watermark, fault, &rest)
+    }
+
+    fn judge(
+        &mut self,
+        stored: &Stored,
+        below: Index,
+        watermark: Index,
+        fault: FrameFault,
+        rest: &[Loaded],
+    ) -> Result<(), OpenError> {
+        self.behind = rest.iter().map(|segment| segment.header.name()).collect();
+        let Some(last) = self.segments.last() else {
+            return Ok(());
+        };
+        let name = last.header.name();
+        let last_index = last.extent.last_index();
+        let closed_in_order = stored.public.clean
+            && stored.public.durable == last_index
+            && rest.is_empty()
+            && stored.truncate_from == Index::ZERO;
+        if closed_in_order {
+            return Ok(());
+        }
+        self.doubtful_rest = true;
+        let salt = Salt::of(stored.public.log_id);
+        let look = |file: &dyn DiskFile, name: &str, at: u64| -> Result<Evidence, OpenError> {
+            evidence(file, salt, at, last_index, below)
+                .map_err(OpenError::io(format!("looking behind the end of {name}")))
+        };
+        let here = look(&*last.file, &name, last.extent.end)?;
+        let mut watermark = watermark.max(here.durable);
+        let end = if last.header.recycled {
+            here.end
+        } else {
+            here.used_end.max(here.end)
+        };
+        let mut lost_bytes = end.saturating_sub(last.extent.end);
+        for segment in rest {
+            let name = segment.header.name();
+            let there = look(&*segment.file, &name, SEGMENT_HEADER_BYTES)?;
+            watermark = watermark.max(there.durable);
+            lost_bytes += there.end.saturating_sub(SEGMENT_HEADER_BYTES);
+        }
+        if watermark > last_index && !planted::is(Bug::CutBelowWatermark) {
+            let what = format!("{fault}; but entries up to {watermark} were durable");
+            return Err(corrupt(&name, last.extent.end, last_index.next(), what));
+        }
+        let truncating = stored.truncate_from != Index::ZERO;
+        if (lost_bytes > 0 || !rest.is_empty()) && !truncating {
+            self.cut = Some(Cut {
+                file: name,
+                at: last.extent.end,
+                index: last_index.next(),
+                lost_bytes,
+                what: fault,
+            });
+        }
+        Ok(())
+    }
+}
+
+/// A log that is ready to go on.
+#[derive(Debug)]
+pub(crate) struct Recovered {
+    pub hard: Option<HardStateFile>,
+    pub segments: Vec<Segment>,
+    /// Places in `segments` of those that are sealed and have no index file.
+    pub unindexed: Vec<usize>,
+    pub spares: Vec<Spare>,
+    pub next_spare: u64,
+}
+
+/// Surveys, judges and mends.
+pub(crate) fn recover(
+    disk: &dyn Disk,
+    options: &LogOptions,
+) -> Result<(Recovered, Recovery), OpenError> {
+    // The names that are seen may not be durable yet.
+    disk.sync_folder()
+        .map_err(OpenError::io("flushing the folder"))?;
+    let survey_options = SurveyOptions {
+        index_every_bytes: options.index_every_bytes,
+        trust_indexes: true,
+        mend_hard_state: true,
+    };
+    let survey = survey(disk, &survey_options, &mut |_| {})?;
+    if let Some(cut) = &survey.cut {
+        tracing::warn!(
+            file = cut.file,
+            at = cut.at,
+            index = cut.index.0,
+            lost_bytes = cut.lost_bytes,
+            "cut the end of the log: {}; nothing from there on was acknowledged",
+            cut.what
+        );
+    }
+    let recovery = report(&survey);
+    let recovered =
+        mend(disk, options, survey).map_err(OpenError::io("mending the end of the log"))?;
+    Ok((recovered, recovery))
+}
+
+fn report(survey: &Survey) -> Recovery {
+    let mut terms: Vec<(Index, Term)> = Vec::new();
+    for segment in &survey.segments {
+        for run in &segment.extent.terms {
+            if terms.last().is_none_or(|(_, term)| *term != run.1) {
+                terms.push(*run);
+            }
+        }
+    }
+    let first = survey.segments.first();
+    let last = survey.segments.last();
+    Recovery {
+        hard_state: survey.hard.as_ref().map_or(HardStateRead::Empty, |hard| {
+            HardStateRead::Present(hard.stored.public)
+        }),
+        first_index: first.map_or(Index(1), |s| s.header.first_index),
+        last_index: last.map_or(Index::ZERO, |s| s.extent.last_index()),
+        start: first.map_or(Position::ZERO, |s| s.header.base_offset),
+        end: last.map_or(Position::ZERO, |s| s.extent.next_offset),
+        terms,
+        cut: survey.cut.clone(),
+        segments: survey.segments.len(),
+        scanned_segments: survey.segments.iter().filter(|s| !s.indexed).count(),
+    }
+}
+
+fn mend(disk: &dyn Disk, options: &LogOptions, mut survey: Survey) -> io::Result<Recovered> {
+    let mut hard = survey.hard.take();
+    let last_index = survey
+        .segments
+        .last()
+        .map_or(Index::ZERO, |segment| segment.extent.last_index());
+    if let Some(hard) = &mut hard {
+        let mut stored = hard.stored;
+        stored.public.clean = false;
+        stored.last_segment = survey.segments.last().map_or(0, |s| s.header.number);
+        stored.first_segment = survey.segments.first().map_or(0, |s| s.header.number);
+        if stored != hard.stored {
+            hard.save(stored)?;
+        }
+    }
+    for name in survey.behind.iter().rev().chain(&survey.given_up) {
+        remove_segment(disk, name)?;
+    }
+    drop_leftovers(disk, &survey)?;
+    if let Some(last) = survey.segments.last().filter(|_| survey.doubtful_rest) {
+        zero_rest(&*last.file, last.extent.end)?;
+    }
+    for segment in survey.segments.iter().filter(|s| !s.indexed) {
+        segment.file.sync_data()?;
+    }
+    if let Some(hard) = &mut hard {
+        // From now on these entries count as durable, so their loss must be noticed.
+        let mut stored = hard.stored;
+        stored.public.durable = last_index;
+        stored.truncate_from = Index::ZERO;
+        if stored != hard.stored {
+            hard.save(stored)?;
+        }
+    }
+    let (spares, next_spare) = collect_spares(disk, options, &survey.names)?;
+    let count = survey.segments.len();
+    let unindexed = (0..count.saturating_sub(1))
+        .filter(|place| !survey.segments[*place].indexed)
+        .collect();
+    let segments = survey
+        .segments
+        .into_iter()
+        .enumerate()
+        .map(|(place, s)| {
+            let file = (place + 1 == count).then_some(s.file);
+            Segment::new(s.header, s.capacity, s.extent, file)
+        })
+        .collect();
+    Ok(Recovered {
+        hard,
+        segments,
+        unindexed,
+        spares,
+        next_spare,
+    })
+}
+
+/// Removes a segment and its index, durably, before anything else happens.
+pub(crate) fn remove_segment(disk: &dyn Disk, name: &str) -> io::Result<()> {
+    remove_if_there(disk, &index_name(name))?;
+    remove_if_there(disk, name)?;
+    disk.sync_folder()
+}
+
+pub(crate) fn remove_if_there(disk: &dyn Disk, name: &str) -> io::Result<()> {
+    match disk.remove(name) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Removes what an interrupted process left: half-made files, and indexes of segments that are gone
+/// or that may still grow.
+fn drop_leftovers(disk: &dyn Disk, survey: &Survey) -> io::Result<()> {
+    let mut sealed: Vec<String> = survey
+        .segments
+        .iter()
+        .map(|segment| index_name(&segment.header.name()))
+        .collect();
+    sealed.pop();
+    let mut changed = false;
+    for name in &survey.names {
+        let orphan = name.ends_with(INDEX_SUFFIX) && !sealed.contains(name);
+        if orphan || is_leftover(name) || name == HARD_STATE_NEW {
+            remove_if_there(disk, name)?;
+            changed = true;
+        }
+    }
+    if changed {
+        disk.sync_folder()?;
+    }
+    Ok(())
+}
+
+fn collect_spares(
+    disk: &dyn Disk,
+    options: &LogOptions,
+    names: &[String],
+) -> io::Result<(Vec<Spare>, u64)> {
+    let mut spares = Vec::new();
+    let mut next_spare = 0;
+    for name in names {
+        let Some(number) = name.strip_prefix(SPARE_PREFIX) else {
+            continue;
+        };
+        let Ok(number) = number.parse::<u64>() else {
+            continue;
+        };
+        next_spare = next_spare.max(number.saturating_add(1));
+        let file = disk.open(name)?;
+        let len = file.len()?;
+        if len == options.segment_bytes && spares.len() < SPARES_MAX {
+            spares.push(Spare {
+                name: name.clone(),
+                file,
+                len,
+                recycled: true,
+            });
+        } else {
+            remove_if_there(disk, name)?;
+        }
+    }
+    Ok((spares, next_spare))
+}
