@@ -396,7 +396,8 @@ impl State {
         drop(views);
         self.shared.replace_views(|old| Views {
             current: old.current.clone(),
-            kept: old.kept.clone().filter(|kept| !is_old(kept)),
+            // Cloned last: a clone would count as a user.
+            kept: old.kept.as_ref().filter(|kept| !is_old(kept)).cloned(),
         });
     }
 }

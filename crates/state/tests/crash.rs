@@ -1,6 +1,8 @@
 //! Power fails, disks fail and fill up: after each the state is a whole checkpoint, and the log
 //! replays the rest.
 
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 mod support;
 
 use std::sync::Arc;

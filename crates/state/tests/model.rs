@@ -1,5 +1,7 @@
 //! The state against a model that keeps every version for ever.
 
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 mod support;
 
 use std::sync::Arc;

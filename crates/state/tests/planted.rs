@@ -1,6 +1,8 @@
 //! Bugs planted on purpose: each must be caught by the checks that the other tests rest on.
 //! One test, because a bug is planted for the whole process.
 
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 mod support;
 
 use onelog_log::SimulatedDisk;

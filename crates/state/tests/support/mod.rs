@@ -1,6 +1,7 @@
 //! What the tests share: a log in memory, and a model that keeps every version for ever.
 
 #![allow(dead_code)]
+#![allow(clippy::unwrap_used, clippy::panic)]
 
 pub mod crash;
 
