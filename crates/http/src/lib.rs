@@ -1,4 +1,43 @@
 //! The HTTP door: JSON transactions, reads, the log as a stream.
+//!
+//! [`serve`] answers on a listener, [`router`] is the same without one. Nothing here decides
+//! anything: requests become `CommitRequest`s and reads of the node, and every refusal becomes
+//! one JSON object (its forms stand at the head of `errors.rs`).
+//!
+//! Routes: `POST /v1/transactions` · `GET /v1/tables/{table}/keys/{key}` ·
+//! `GET /v1/tables/{table}/keys` · `GET /v1/log` · `/v1/tables` · `/v1/sinks` · `/v1/status` ·
+//! `/healthz` · `/readyz` · `/metrics` · `/openapi.json`.
+//!
+//! **Bytes.** In JSON, keys and the values of tables of bytes are a string when they are UTF-8,
+//! and `{"base64": "..."}` otherwise; requests may use either. In URLs a key is percent-encoded
+//! UTF-8, or base64 (either alphabet) with `encoding=base64`. The values of tables of JSON travel
+//! as themselves, byte for byte as they were written.
+//!
+//! **Bounds.** Connections, the time for a head and a body, a body's size and all bodies
+//! together, readers of the log, calls that read files, and waits: `options.rs` names each, and
+//! beyond it the answer is 503, 413, 408 or 504, never growth.
+//!
+//! **Threads.** Tasks of the tokio runtime. Reading one key and committing happen on them;
+//! whatever may read many pages of files goes to the blocking pool.
 
+mod app;
+mod body;
+mod errors;
+mod openapi;
+mod options;
 mod parse;
+mod query;
+mod router;
+mod routes;
+mod server;
 mod text;
+
+pub use options::{HttpOptions, LIST_LIMIT, LIST_LIMIT_MAX, PORT, WAIT_TIMEOUT_MS, WAIT_TIMEOUT_MS_MAX};
+pub use router::router;
+pub use server::serve;
+
+/// The OpenAPI document that `/openapi.json` serves.
+#[must_use]
+pub fn openapi_document() -> utoipa::openapi::OpenApi {
+    openapi::document()
+}

@@ -18,6 +18,7 @@ use serde::de::{Error as _, MapAccess};
 use serde_json::value::RawValue;
 
 pub(crate) use check::check_json;
+pub(crate) use read::prefix_end;
 pub(crate) use request::{Parsed, parse_request};
 
 use crate::text::{EXPECTED, Name, WireBytes};

@@ -1,0 +1,94 @@
+//! The routes. They are listed once: the router is built from the list, and a test compares the
+//! list with the OpenAPI document.
+
+use std::sync::Arc;
+
+use axum::Router;
+use axum::routing::{MethodRouter, delete, get, post};
+use onelog::Node;
+use onelog_sinks::Sinks;
+
+use crate::app::App;
+use crate::options::HttpOptions;
+use crate::routes::{Shared, keys, list, log, sinks, system, tables, transactions};
+
+type Route = (&'static str, &'static str, MethodRouter<Shared>);
+
+/// One list for the router and for the test: a method and its handler cannot part.
+macro_rules! routes {
+    ($($method:ident $path:literal $handler:path;)*) => {
+        vec![$((stringify!($method), $path, $method($handler))),*]
+    };
+}
+
+fn routes() -> Vec<Route> {
+    routes! {
+        post "/v1/transactions" transactions::commit;
+        get "/v1/tables/{table}/keys/{key}" keys::get;
+        get "/v1/tables/{table}/keys" list::list;
+        get "/v1/log" log::read;
+        post "/v1/tables" tables::create;
+        get "/v1/tables" tables::list;
+        get "/v1/tables/{table}" tables::get;
+        delete "/v1/tables/{table}" tables::delete;
+        post "/v1/sinks" sinks::create;
+        get "/v1/sinks" sinks::list;
+        get "/v1/sinks/{name}" sinks::get;
+        delete "/v1/sinks/{name}" sinks::delete;
+        post "/v1/sinks/{name}/pause" sinks::pause;
+        post "/v1/sinks/{name}/resume" sinks::resume;
+        post "/v1/sinks/{name}/verify" sinks::verify;
+        post "/v1/sinks/{name}/rebuild" sinks::rebuild;
+        get "/v1/sinks/{name}/wait" sinks::wait;
+        get "/v1/status" system::status;
+        get "/healthz" system::healthz;
+        get "/readyz" system::readyz;
+        get "/metrics" system::metrics;
+        get "/openapi.json" system::openapi;
+    }
+}
+
+/// The routes over a node and its sinks, without a listener.
+pub fn router(node: Node, sinks: Sinks, options: HttpOptions) -> Router {
+    router_of(Arc::new(App::new(node, sinks, options)))
+}
+
+pub(crate) fn router_of(app: Shared) -> Router {
+    let router = routes()
+        .into_iter()
+        .fold(Router::new(), |router, (_, path, handlers)| {
+            router.route(path, handlers)
+        });
+    router
+        .fallback(system::not_found)
+        .method_not_allowed_fallback(system::method_not_allowed)
+        .with_state(app)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_route_is_in_the_document_and_every_path_of_the_document_is_a_route() {
+        let document = serde_json::to_value(crate::openapi::document()).unwrap();
+        assert!(document["openapi"].as_str().unwrap().starts_with("3."));
+        let documented: BTreeSet<(String, String)> = document["paths"]
+            .as_object()
+            .unwrap()
+            .iter()
+            .flat_map(|(path, item)| {
+                let methods = item.as_object().unwrap().keys();
+                methods.map(|method| (method.clone(), path.clone()))
+            })
+            .collect();
+        let routed: BTreeSet<(String, String)> = routes()
+            .into_iter()
+            .map(|(method, path, _)| (method.to_owned(), path.to_owned()))
+            .collect();
+        assert_eq!(routed, documented);
+        assert_eq!(routed.len(), routes().len());
+    }
+}

@@ -1,0 +1,169 @@
+//! How the server is: for people, for orchestrators, for Prometheus; and what it offers.
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
+use axum::response::Response;
+use onelog::Status;
+use onelog_sinks::SinkStatus;
+use serde::Serialize;
+
+use super::{Answer, Shared, at_position, json};
+use crate::errors::ApiError;
+use crate::openapi;
+use crate::options::{
+    BLOCKING_CALLS_MAX, BODIES_BYTES_MAX, LIST_BYTES_MAX, LIST_LIMIT_MAX, VERIFICATIONS_MAX,
+    WAIT_TIMEOUT_MS_MAX,
+};
+
+const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+#[derive(Serialize)]
+struct Health<'h> {
+    status: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    failure: Option<&'h str>,
+}
+
+#[derive(Serialize)]
+struct StatusOut {
+    #[serde(flatten)]
+    node: Status,
+    sinks: Vec<SinkStatus>,
+    http: HttpLimits,
+}
+
+/// The limits of this door in force.
+#[derive(Serialize)]
+struct HttpLimits {
+    create_tables: bool,
+    connections_max: usize,
+    request_timeout_ms: u64,
+    header_timeout_ms: u64,
+    body_timeout_ms: u64,
+    bodies_bytes_max: usize,
+    wait_timeout_ms_max: u64,
+    list_limit_max: usize,
+    list_bytes_max: usize,
+    log_streams_max: usize,
+    blocking_calls_max: usize,
+    verifications_max: usize,
+}
+
+/// Whether the process answers.
+#[utoipa::path(
+    get,
+    path = "/healthz",
+    tag = "system",
+    responses((status = 200, description = "It does", body = crate::openapi::Health))
+)]
+pub(crate) async fn healthz() -> Answer {
+    let status = "ok";
+    json(
+        StatusCode::OK,
+        &Health {
+            status,
+            failure: None,
+        },
+    )
+}
+
+/// Whether transactions can be committed.
+#[utoipa::path(
+    get,
+    path = "/readyz",
+    tag = "system",
+    responses(
+        (status = 200, description = "They can", body = crate::openapi::Health),
+        (status = 503, description = "The node has failed: why", body = crate::openapi::Health),
+    )
+)]
+pub(crate) async fn readyz(State(app): State<Shared>) -> Answer {
+    let failure = app.node.failure();
+    let (code, status) = match failure {
+        None => (StatusCode::OK, "ready"),
+        Some(_) => (StatusCode::SERVICE_UNAVAILABLE, "failed"),
+    };
+    let failure = failure.as_deref();
+    json(code, &Health { status, failure })
+}
+
+/// Figures for Prometheus.
+#[utoipa::path(
+    get,
+    path = "/metrics",
+    tag = "system",
+    responses((status = 200, description = "OpenMetrics text", body = String, content_type = "application/openmetrics-text"))
+)]
+pub(crate) async fn metrics(State(app): State<Shared>) -> Answer {
+    let text = app.blocking(|app| app.node.metrics_text()).await?;
+    let mut response = Response::new(Body::from(text));
+    response
+        .headers_mut()
+        .insert(header::CONTENT_TYPE, HeaderValue::from_static(OPENMETRICS));
+    Ok(response)
+}
+
+/// Position, sinks, limits in force.
+#[utoipa::path(
+    get,
+    path = "/v1/status",
+    tag = "system",
+    responses((status = 200, description = "The node's state", body = crate::openapi::Status))
+)]
+pub(crate) async fn status(State(app): State<Shared>) -> Answer {
+    let (node, sinks) = app
+        .blocking(|app| (app.node.status(), app.sinks.list()))
+        .await?;
+    let options = &app.options;
+    let http = HttpLimits {
+        create_tables: options.create_tables,
+        connections_max: options.max_connections,
+        request_timeout_ms: options.request_timeout_ms,
+        header_timeout_ms: options.header_timeout_ms,
+        body_timeout_ms: options.body_timeout_ms,
+        bodies_bytes_max: BODIES_BYTES_MAX,
+        wait_timeout_ms_max: WAIT_TIMEOUT_MS_MAX,
+        list_limit_max: LIST_LIMIT_MAX,
+        list_bytes_max: LIST_BYTES_MAX,
+        log_streams_max: options.log_streams_max,
+        blocking_calls_max: BLOCKING_CALLS_MAX,
+        verifications_max: VERIFICATIONS_MAX,
+    };
+    let position = node.position;
+    let body = StatusOut { node, sinks, http };
+    Ok(at_position(json(StatusCode::OK, &body)?, position))
+}
+
+/// This document.
+#[utoipa::path(
+    get,
+    path = "/openapi.json",
+    tag = "system",
+    responses((status = 200, description = "OpenAPI 3.1", body = Object, content_type = "application/json"))
+)]
+pub(crate) async fn openapi() -> Answer {
+    json(StatusCode::OK, &openapi::document())
+}
+
+/// What is no route.
+pub(crate) async fn not_found(method: Method, uri: Uri) -> ApiError {
+    let message = format!(
+        "there is no {method} {}; /openapi.json lists everything there is",
+        uri.path().chars().take(200).collect::<String>()
+    );
+    ApiError::new(StatusCode::NOT_FOUND, "not_found", message)
+}
+
+/// A route that does not know the method.
+pub(crate) async fn method_not_allowed(method: Method, uri: Uri) -> ApiError {
+    let message = format!(
+        "{} does not answer {method}; the header Allow lists what it does",
+        uri.path().chars().take(200).collect::<String>()
+    );
+    ApiError::new(
+        StatusCode::METHOD_NOT_ALLOWED,
+        "method_not_allowed",
+        message,
+    )
+}

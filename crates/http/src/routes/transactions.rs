@@ -1,0 +1,114 @@
+//! `POST /v1/transactions`.
+
+use axum::body::Body;
+use axum::extract::State;
+use axum::http::{HeaderMap, StatusCode};
+use onelog::{NewTable, TableError};
+use onelog_record::{Position, TxnId, check_table_name};
+use serde::Serialize;
+use serde::ser::{SerializeSeq as _, Serializer};
+
+use super::{Answer, Shared, json};
+use crate::app::{App, CatalogTables};
+use crate::body::read_body;
+use crate::errors::{ApiError, refused};
+use crate::options::TABLES_CREATED_MAX;
+use crate::parse::{ParseError, Parsed, parse_request};
+
+/// The answer to a committed transaction.
+#[derive(Serialize)]
+struct CommittedOut {
+    id: TxnId,
+    position: Position,
+    offsets: Offsets,
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    repeated: bool,
+}
+
+/// The offsets of the client's own writes, in their order.
+struct Offsets {
+    first: u64,
+    count: u64,
+}
+
+impl Serialize for Offsets {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut seq = serializer.serialize_seq(usize::try_from(self.count).ok())?;
+        for offset in self.first..self.first + self.count {
+            seq.serialize_element(&offset)?;
+        }
+        seq.end()
+    }
+}
+
+/// Commits one transaction.
+#[utoipa::path(
+    post,
+    path = "/v1/transactions",
+    tag = "transactions",
+    request_body = crate::openapi::Transaction,
+    responses(
+        (status = 200, description = "It is in the log: durable and ordered", body = crate::openapi::Committed),
+        (status = 403, description = "A write to a table `onelog.*`", body = crate::openapi::Error),
+        (status = 408, description = "The body did not arrive in time", body = crate::openapi::Error),
+        (status = 409, description = "`conflict`: something that was read was written since; `not_unique`; `id_mismatch`", body = crate::openapi::Error),
+        (status = 410, description = "`snapshot_too_old`, `id_expired`", body = crate::openapi::Error),
+        (status = 412, description = "A guard does not hold: which one, and what it met", body = crate::openapi::Error),
+        (status = 413, description = "Over a limit", body = crate::openapi::Error),
+        (status = 422, description = "Malformed, and where", body = crate::openapi::Error),
+        (status = 503, description = "Overloaded or stopped", body = crate::openapi::Error,
+            headers(("Retry-After" = u64, description = "Seconds"))),
+        (status = 504, description = "No answer in time: ask again under the same id", body = crate::openapi::Error),
+    )
+)]
+pub(crate) async fn commit(State(app): State<Shared>, headers: HeaderMap, body: Body) -> Answer {
+    let body = read_body(&app, &headers, body).await?;
+    let parsed = parse(&app, &body.bytes).await?;
+    let count = parsed.request.writes.len() as u64;
+    let answer = app.in_time(app.node.submit(parsed.request)).await?;
+    match answer {
+        Ok(committed) => json(
+            StatusCode::OK,
+            &CommittedOut {
+                id: committed.id,
+                position: committed.position,
+                offsets: Offsets {
+                    first: committed.first_offset.get(),
+                    count,
+                },
+                repeated: committed.repeated,
+            },
+        ),
+        Err(refusal) => {
+            let catalog = app.node.catalog();
+            let again = || parse_request(&body.bytes, &CatalogTables(&catalog)).ok();
+            Err(refused(refusal, &*catalog, again))
+        }
+    }
+}
+
+/// Parses a body; with `create_tables`, tables that it names and that are not there are made.
+async fn parse(app: &App, body: &[u8]) -> Result<Parsed, ApiError> {
+    for _ in 0..TABLES_CREATED_MAX {
+        let parsed = parse_request(body, &CatalogTables(&app.node.catalog()));
+        match parsed {
+            Err(ParseError::UnknownTable { place, name, .. }) if app.options.create_tables => {
+                check_table_name(&name).map_err(|error| ApiError::malformed(&place, error))?;
+                create(app, &place, name).await?;
+            }
+            parsed => return Ok(parsed?),
+        }
+    }
+    parse_request(body, &CatalogTables(&app.node.catalog())).map_err(ApiError::from)
+}
+
+async fn create(app: &App, place: &str, name: String) -> Result<(), ApiError> {
+    match app.in_time(app.node.create_table(NewTable::keyed(name))).await? {
+        // Somebody else made it meanwhile, perhaps as another kind: parsing looks again.
+        Ok(_) | Err(TableError::Exists { .. }) => Ok(()),
+        Err(TableError::Refused(refusal)) => {
+            Err(refused(refusal, &*app.node.catalog(), || None))
+        }
+        Err(error) => Err(ApiError::malformed(place, error)),
+    }
+}

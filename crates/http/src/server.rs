@@ -1,0 +1,161 @@
+//! The listener: accepts connections, bounds their number and their slowness, and closes them in
+//! order at shutdown.
+//!
+//! Every connection is a task. Shutdown: no more is accepted, streams and waits end, connections
+//! finish the request that they are at; what is left after `SHUTDOWN_GRACE_MS` is cut.
+
+use std::future::Future;
+use std::io;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::response::IntoResponse as _;
+use hyper::server::conn::http1;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use onelog::Node;
+use onelog_sinks::Sinks;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::task::JoinSet;
+
+use crate::app::{App, busy};
+use crate::options::{HttpOptions, SHUTDOWN_GRACE_MS};
+use crate::router::router_of;
+use crate::routes::Shared;
+
+/// When no connection can be accepted (too many open files), the next try comes after this.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// How long a client that is turned away may take to read why.
+const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
+/// How many clients are told at once why they are turned away; others are cut.
+const REFUSALS_MAX: usize = 64;
+
+/// Serves a node and its sinks on `listener` until `shutdown` completes, then closes in order.
+///
+/// # Errors
+/// When the listener has no local address.
+pub async fn serve(
+    node: Node,
+    sinks: Sinks,
+    options: HttpOptions,
+    listener: TcpListener,
+    shutdown: impl Future<Output = ()>,
+) -> io::Result<()> {
+    let address = listener.local_addr()?;
+    tracing::info!("HTTP is served on http://{address}");
+    let door = Door {
+        room: Arc::new(Semaphore::new(options.max_connections)),
+        refusals: Arc::new(Semaphore::new(REFUSALS_MAX)),
+        http: protocol(&options),
+        app: Arc::new(App::new(node, sinks, options)),
+    };
+    let router = router_of(Arc::clone(&door.app));
+    let mut connections = JoinSet::new();
+    let mut shutdown = pin!(shutdown);
+    loop {
+        tokio::select! {
+            biased;
+            () = &mut shutdown => break,
+            accepted = listener.accept() => match accepted {
+                Ok((stream, _)) => door.admit(&mut connections, stream, &router),
+                Err(error) => {
+                    tracing::warn!("a connection could not be accepted: {error}");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            },
+            Some(_) = connections.join_next(), if !connections.is_empty() => {}
+        }
+    }
+    drop(listener);
+    door.app.stop();
+    let all = async { while connections.join_next().await.is_some() {} };
+    let grace = Duration::from_millis(SHUTDOWN_GRACE_MS);
+    if tokio::time::timeout(grace, all).await.is_err() {
+        tracing::warn!("{} connections are cut at shutdown", connections.len());
+        connections.shutdown().await;
+    }
+    Ok(())
+}
+
+struct Door {
+    app: Shared,
+    http: http1::Builder,
+    room: Arc<Semaphore>,
+    refusals: Arc<Semaphore>,
+}
+
+fn protocol(options: &HttpOptions) -> http1::Builder {
+    let mut http = http1::Builder::new();
+    http.timer(TokioTimer::new())
+        .header_read_timeout(Duration::from_millis(options.header_timeout_ms))
+        .pipeline_flush(true);
+    http
+}
+
+impl Door {
+    fn admit(&self, connections: &mut JoinSet<()>, stream: TcpStream, router: &Router) {
+        // Answers are small; waiting to fill a packet would only delay them.
+        let _ = stream.set_nodelay(true);
+        match Arc::clone(&self.room).try_acquire_owned() {
+            Ok(room) => {
+                connections.spawn(self.connection(stream, router.clone(), room));
+            }
+            Err(_) => {
+                if let Ok(permit) = Arc::clone(&self.refusals).try_acquire_owned() {
+                    let max = self.app.options.max_connections;
+                    connections.spawn(turn_away(stream, max, permit));
+                }
+            }
+        }
+    }
+
+    fn connection(
+        &self,
+        stream: TcpStream,
+        router: Router,
+        room: OwnedSemaphorePermit,
+    ) -> impl Future<Output = ()> + Send + 'static {
+        let service = TowerToHyperService::new(router);
+        let serving = self.http.serve_connection(TokioIo::new(stream), service);
+        let stopping = self.app.stopping();
+        async move {
+            let mut serving = pin!(serving);
+            let ended = tokio::select! {
+                ended = serving.as_mut() => ended,
+                () = stopping => {
+                    serving.as_mut().graceful_shutdown();
+                    serving.await
+                }
+            };
+            if let Err(error) = ended {
+                tracing::debug!("a connection ended: {error}");
+            }
+            drop(room);
+        }
+    }
+}
+
+/// Tells a client over the limit why, without reading its request.
+async fn turn_away(mut stream: TcpStream, max: usize, permit: OwnedSemaphorePermit) {
+    let answer = busy(format!("{max} connections are open already")).into_response();
+    let telling = async {
+        let (head, body) = answer.into_parts();
+        let body = axum::body::to_bytes(body, usize::MAX).await.unwrap_or_default();
+        let mut text = format!("HTTP/1.1 {}\r\n", head.status);
+        for (name, value) in &head.headers {
+            text += &format!("{name}: {}\r\n", value.to_str().unwrap_or_default());
+        }
+        text += &format!("connection: close\r\ncontent-length: {}\r\n\r\n", body.len());
+        stream.write_all(text.as_bytes()).await?;
+        stream.write_all(&body).await?;
+        stream.shutdown().await?;
+        // Closing with unread bytes would take the answer back.
+        tokio::io::copy(&mut stream, &mut tokio::io::sink()).await
+    };
+    let _ = tokio::time::timeout(REFUSAL_TIMEOUT, telling).await;
+    drop(permit);
+}
