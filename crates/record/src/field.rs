@@ -62,6 +62,12 @@ impl FieldPath {
         self.steps.is_empty()
     }
 
+    /// The steps from the document to the value: names of fields, or indices of list elements.
+    #[must_use]
+    pub fn steps(&self) -> &[String] {
+        &self.steps
+    }
+
     /// The text as it was written.
     #[must_use]
     pub fn as_str(&self) -> &str {

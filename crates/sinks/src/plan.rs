@@ -1,0 +1,620 @@
+//! A definition checked against the log's tables, ready to turn records into rows.
+
+use std::collections::HashMap;
+
+use onelog_record::{Offset, TableDefinition, TableId, TableKind, ValueKind, nearest_name};
+
+use crate::cell::{Cell, Row};
+use crate::definition::{
+    Column, ColumnType, Columns, DefinitionError, Mapping, SinkDefinition, Source, unknown,
+};
+use crate::extract::Extractor;
+
+/// The column that is added for the key when no column comes from `$key`.
+pub const KEY_COLUMN: &str = "_key";
+
+/// All of a sink's mappings, by number and by table.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The mappings in the definition's order.
+    pub mappings: Vec<MappingPlan>,
+    by_table: HashMap<TableId, Vec<usize>>,
+}
+
+/// One mapping, with every name resolved.
+#[derive(Clone, Debug)]
+pub struct MappingPlan {
+    /// The number of the log's table.
+    pub table: TableId,
+    /// The name of the log's table.
+    pub table_name: String,
+    /// The table of the store.
+    pub into: String,
+    /// The columns, the key's among them.
+    pub columns: Vec<ColumnPlan>,
+    /// Which column is the key.
+    pub key: usize,
+    /// Which columns a full-text index covers.
+    pub full_text: Vec<usize>,
+    extractor: Extractor,
+}
+
+/// One column.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ColumnPlan {
+    /// Its name.
+    pub name: String,
+    /// Where its cells come from.
+    pub from: Source,
+    /// What it holds.
+    pub kind: ColumnType,
+}
+
+/// A record that does not fit its mapping.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("column '{column}': {what}")]
+pub struct RowFault {
+    /// The column.
+    pub column: String,
+    /// Why the value does not fit it.
+    pub what: String,
+}
+
+/// Where the log's tables are looked up.
+pub trait Tables {
+    /// The live table of this name.
+    fn table(&self, name: &str) -> Option<TableDefinition>;
+    /// The names of the live tables.
+    fn names(&self) -> Vec<String>;
+}
+
+impl Tables for [TableDefinition] {
+    fn table(&self, name: &str) -> Option<TableDefinition> {
+        self.iter().find(|t| t.name == name && !t.dropped).cloned()
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.iter().map(|table| table.name.clone()).collect()
+    }
+}
+
+impl Plan {
+    /// Checks `definition` against the tables of the log.
+    pub fn new<T: Tables + ?Sized>(
+        definition: &SinkDefinition,
+        tables: &T,
+    ) -> Result<Self, DefinitionError> {
+        let mut mappings = Vec::with_capacity(definition.mappings.len());
+        let mut by_table: HashMap<TableId, Vec<usize>> = HashMap::new();
+        for (n, mapping) in definition.mappings.iter().enumerate() {
+            let plan = MappingPlan::new(&format!("mappings[{n}]"), mapping, tables)?;
+            by_table.entry(plan.table).or_default().push(n);
+            mappings.push(plan);
+        }
+        Ok(Self { mappings, by_table })
+    }
+
+    /// The numbers of the mappings that follow a table.
+    #[must_use]
+    pub fn of_table(&self, table: TableId) -> &[usize] {
+        self.by_table.get(&table).map_or(&[], Vec::as_slice)
+    }
+
+    /// A text that is the same exactly for plans that make the same rows of the same tables. A
+    /// store keeps it beside the position, which means nothing under another plan.
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
+        let parts: Vec<serde_json::Value> = self
+            .mappings
+            .iter()
+            .map(|mapping| {
+                let columns: Vec<_> = mapping
+                    .columns
+                    .iter()
+                    .map(|c| serde_json::json!([c.name, c.from.as_str(), c.kind.name()]))
+                    .collect();
+                serde_json::json!([mapping.table, mapping.into, columns, mapping.full_text])
+            })
+            .collect();
+        serde_json::Value::from(parts).to_string()
+    }
+}
+
+impl MappingPlan {
+    fn new<T: Tables + ?Sized>(
+        place: &str,
+        mapping: &Mapping,
+        tables: &T,
+    ) -> Result<Self, DefinitionError> {
+        let table = find_table(place, &mapping.table, tables)?;
+        let columns = if mapping.columns.0.is_empty() {
+            default_columns(table.value)
+        } else {
+            chosen_columns(place, &mapping.columns, table.value)?
+        };
+        let keys: Vec<usize> = (0..columns.len())
+            .filter(|n| columns[*n].from == Source::Key)
+            .collect();
+        let [key] = keys[..] else {
+            return Err(DefinitionError::new(
+                format!("{place}.columns.{}", columns[keys[1]].name),
+                "a second column from '$key'; exactly one is the key of the rows",
+            ));
+        };
+        let full_text = full_text(place, mapping, &columns, key)?;
+        let extractor = Extractor::new(&columns);
+        Ok(Self {
+            table: table.id,
+            table_name: table.name,
+            into: mapping.into.clone(),
+            columns,
+            key,
+            full_text,
+            extractor,
+        })
+    }
+
+    /// The names of the columns.
+    pub fn column_names(&self) -> impl Iterator<Item = &str> + Clone {
+        self.columns.iter().map(|column| column.name.as_str())
+    }
+
+    /// The key's cell.
+    pub fn project_key(&self, key: &[u8], cell: &mut Cell) -> Result<(), RowFault> {
+        let column = &self.columns[self.key];
+        let fault = |what: String| RowFault {
+            column: column.name.clone(),
+            what,
+        };
+        match column.kind {
+            ColumnType::Blob => cell.set_blob(key),
+            ColumnType::Integer => {
+                let number = std::str::from_utf8(key)
+                    .ok()
+                    .and_then(|text| text.parse::<i64>().ok().filter(|n| n.to_string() == text));
+                *cell = Cell::Integer(number.ok_or_else(|| {
+                    fault(format!(
+                        "the key {} is not a whole number of 64 bits in its shortest form",
+                        crate::cell::show_key(key)
+                    ))
+                })?);
+            }
+            _ => cell.set_text(std::str::from_utf8(key).map_err(|_| {
+                fault("the key is not UTF-8; give the column of '$key' the type 'blob'".into())
+            })?),
+        }
+        Ok(())
+    }
+
+    /// The row of a record: every cell of `row` is written, nothing else is allocated but what a
+    /// longer text needs. The document is parsed once.
+    pub fn project(
+        &self,
+        key: &[u8],
+        version: Offset,
+        value: &[u8],
+        row: &mut Row,
+    ) -> Result<(), RowFault> {
+        row.resize(self.columns.len());
+        for (n, column) in self.columns.iter().enumerate() {
+            let cell = &mut row.cells[n];
+            match column.from {
+                Source::Key => self.project_key(key, cell)?,
+                Source::Version => {
+                    *cell = Cell::Integer(i64::try_from(version.get()).unwrap_or(i64::MAX));
+                }
+                Source::Value => whole_value(column, value, cell)?,
+                Source::Field(_) => {}
+            }
+        }
+        self.extractor.extract(&self.columns, value, row)
+    }
+}
+
+fn whole_value(column: &ColumnPlan, value: &[u8], cell: &mut Cell) -> Result<(), RowFault> {
+    let text = || {
+        std::str::from_utf8(value).map_err(|_| RowFault {
+            column: column.name.clone(),
+            what: "the value is not UTF-8; give the column of '$value' the type 'blob'".into(),
+        })
+    };
+    match column.kind {
+        ColumnType::Blob => cell.set_blob(value),
+        ColumnType::Json if value.trim_ascii() == b"null" => *cell = Cell::Null,
+        ColumnType::Json => cell.set_json(text()?),
+        _ => cell.set_text(text()?),
+    }
+    Ok(())
+}
+
+fn find_table<T: Tables + ?Sized>(
+    place: &str,
+    name: &str,
+    tables: &T,
+) -> Result<TableDefinition, DefinitionError> {
+    let place = format!("{place}.table");
+    let Some(table) = tables.table(name) else {
+        let names = tables.names();
+        let what = match nearest_name(name, names.iter().map(String::as_str)) {
+            Some(near) => format!("there is no table '{name}'; did you mean '{near}'?"),
+            None => format!("there is no table '{name}'"),
+        };
+        return Err(DefinitionError::new(place, what));
+    };
+    if table.kind == TableKind::Stream {
+        return Err(DefinitionError::new(
+            place,
+            format!("'{name}' is a stream: it has events but no rows, so no store can equal it"),
+        ));
+    }
+    Ok(table)
+}
+
+fn default_columns(value: ValueKind) -> Vec<ColumnPlan> {
+    let column = |name: &str, from, kind| ColumnPlan {
+        name: name.to_owned(),
+        from,
+        kind,
+    };
+    let document = match value {
+        ValueKind::Json => ColumnType::Json,
+        ValueKind::Bytes => ColumnType::Blob,
+    };
+    vec![
+        column("key", Source::Key, ColumnType::Text),
+        column("document", Source::Value, document),
+    ]
+}
+
+fn chosen_columns(
+    place: &str,
+    columns: &Columns,
+    value: ValueKind,
+) -> Result<Vec<ColumnPlan>, DefinitionError> {
+    let mut out = Vec::with_capacity(columns.0.len() + 1);
+    if !columns.0.iter().any(|(_, c)| c.from == Source::Key) {
+        out.push(ColumnPlan {
+            name: KEY_COLUMN.to_owned(),
+            from: Source::Key,
+            kind: ColumnType::Text,
+        });
+    }
+    for (name, column) in &columns.0 {
+        let place = format!("{place}.columns.{name}");
+        if name.eq_ignore_ascii_case(KEY_COLUMN) && column.from != Source::Key {
+            return Err(DefinitionError::new(
+                place,
+                format!("'{KEY_COLUMN}' is the column of the key; choose another name"),
+            ));
+        }
+        check_type(&place, column, value)?;
+        out.push(ColumnPlan {
+            name: name.clone(),
+            from: column.from.clone(),
+            kind: column.kind,
+        });
+    }
+    Ok(out)
+}
+
+fn check_type(place: &str, column: &Column, value: ValueKind) -> Result<(), DefinitionError> {
+    use ColumnType::{Blob, Integer, Json, Text};
+    let allowed: &[ColumnType] = match (&column.from, value) {
+        (Source::Key, _) => &[Text, Integer, Blob],
+        (Source::Version, _) => &[Integer],
+        (Source::Value, ValueKind::Json) => &[Json, Text, Blob],
+        (Source::Value, ValueKind::Bytes) => &[Blob, Text],
+        (Source::Field(_), ValueKind::Json) => {
+            &[Text, Integer, ColumnType::Real, ColumnType::Boolean, Json]
+        }
+        (Source::Field(_), ValueKind::Bytes) => {
+            return Err(DefinitionError::new(
+                format!("{place}.from"),
+                "the table's values are bytes, which have no fields; use '$value'",
+            ));
+        }
+    };
+    if allowed.contains(&column.kind) {
+        return Ok(());
+    }
+    let names: Vec<&str> = allowed.iter().map(|kind| kind.name()).collect();
+    Err(DefinitionError::new(
+        format!("{place}.type"),
+        format!(
+            "a column from '{}' cannot be of type '{}'; it can be {}",
+            column.from.as_str(),
+            column.kind.name(),
+            names.join(", ")
+        ),
+    ))
+}
+
+fn full_text(
+    place: &str,
+    mapping: &Mapping,
+    columns: &[ColumnPlan],
+    key: usize,
+) -> Result<Vec<usize>, DefinitionError> {
+    let mut out = Vec::with_capacity(mapping.full_text.len());
+    for (n, name) in mapping.full_text.iter().enumerate() {
+        let place = format!("{place}.full_text[{n}]");
+        let found = columns.iter().position(|column| &column.name == name);
+        let Some(at) = found else {
+            let known = columns.iter().map(|column| column.name.as_str());
+            return Err(DefinitionError::new(place, unknown("column", name, known)));
+        };
+        if !matches!(columns[at].kind, ColumnType::Text | ColumnType::Json) {
+            return Err(DefinitionError::new(
+                place,
+                format!(
+                    "the column '{name}' is of type '{}'; only 'text' and 'json' can be searched",
+                    columns[at].kind.name()
+                ),
+            ));
+        }
+        out.push(at);
+    }
+    if out.is_empty() {
+        return Ok(out);
+    }
+    // These names mean something else inside a full-text index.
+    let indexed = out.iter().chain(std::iter::once(&key));
+    for name in indexed.map(|n| columns[*n].name.as_str()) {
+        if ["rank", "rowid", "_row"].contains(&name.to_ascii_lowercase().as_str())
+            || name.eq_ignore_ascii_case(&format!("{}_fts", mapping.into))
+        {
+            return Err(DefinitionError::new(
+                format!("{place}.columns.{name}"),
+                "this name is reserved in a table with a full-text index",
+            ));
+        }
+    }
+    if let Some(column) = columns.iter().find(|c| c.name.eq_ignore_ascii_case("_row")) {
+        return Err(DefinitionError::new(
+            format!("{place}.columns.{}", column.name),
+            "this name is reserved in a table with a full-text index",
+        ));
+    }
+    Ok(out)
+}
+
+#[cfg(test)]
+mod tests {
+    use onelog_record::FieldPath;
+
+    use super::*;
+
+    fn tables() -> Vec<TableDefinition> {
+        let table = |id, name: &str, kind, value| TableDefinition {
+            id: TableId(id),
+            name: name.into(),
+            kind,
+            value,
+            schema: None,
+            unique: Vec::new(),
+            dropped: false,
+        };
+        vec![
+            table(1024, "shop.orders", TableKind::Keyed, ValueKind::Json),
+            table(1025, "shop.events", TableKind::Stream, ValueKind::Json),
+            table(1026, "shop.blobs", TableKind::Keyed, ValueKind::Bytes),
+        ]
+    }
+
+    fn plan(mapping: &str) -> Result<Plan, DefinitionError> {
+        let text = format!(r#"{{"name":"s","kind":"sqlite","path":"p","mappings":[{mapping}]}}"#);
+        let definition = SinkDefinition::from_slice(text.as_bytes()).unwrap();
+        Plan::new(&definition, tables().as_slice())
+    }
+
+    #[test]
+    fn what_does_not_fit_the_tables_is_named_with_its_place() {
+        for (mapping, expected) in [
+            (
+                r#"{"table":"shop.order","into":"o"}"#,
+                "mappings[0].table: there is no table 'shop.order'; did you mean 'shop.orders'?",
+            ),
+            (r#"{"table":"shop.events","into":"o"}"#, "is a stream"),
+            (
+                r#"{"table":"shop.orders","into":"o","columns":{"a":{"from":"$key","type":"text"},"b":{"from":"$key","type":"text"}}}"#,
+                "mappings[0].columns.b: a second column",
+            ),
+            (
+                r#"{"table":"shop.orders","into":"o","columns":{"a":{"from":"$key","type":"real"}}}"#,
+                "mappings[0].columns.a.type: a column from '$key' cannot be of type 'real'",
+            ),
+            (
+                r#"{"table":"shop.orders","into":"o","columns":{"a":{"from":"/x","type":"blob"}}}"#,
+                "cannot be of type 'blob'",
+            ),
+            (
+                r#"{"table":"shop.blobs","into":"o","columns":{"a":{"from":"/x","type":"text"}}}"#,
+                "have no fields",
+            ),
+            (
+                r#"{"table":"shop.orders","into":"o","columns":{"_KEY":{"from":"/x","type":"text"}}}"#,
+                "choose another name",
+            ),
+            (
+                r#"{"table":"shop.orders","into":"o","full_text":["documents"]}"#,
+                "did you mean 'document'?",
+            ),
+            (
+                r#"{"table":"shop.orders","into":"o","columns":{"n":{"from":"/n","type":"real"}},"full_text":["n"]}"#,
+                "only 'text' and 'json'",
+            ),
+            (
+                r#"{"table":"shop.orders","into":"o","columns":{"rank":{"from":"/n","type":"text"}},"full_text":["rank"]}"#,
+                "reserved",
+            ),
+        ] {
+            let error = plan(mapping).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_key_column_is_added_where_none_is_chosen() {
+        let plan = plan(
+            r#"{"table":"shop.orders","into":"o","columns":{"n":{"from":"/n","type":"real"}}}"#,
+        )
+        .unwrap();
+        let names: Vec<&str> = plan.mappings[0].column_names().collect();
+        assert_eq!(names, ["_key", "n"]);
+        assert_eq!(plan.mappings[0].key, 0);
+        assert_eq!(plan.of_table(TableId(1024)), [0]);
+        assert!(plan.of_table(TableId(1025)).is_empty());
+    }
+
+    fn row(mapping: &str, key: &[u8], value: &str) -> Result<Vec<Cell>, RowFault> {
+        let plan = plan(mapping).unwrap();
+        let mut row = Row::default();
+        // Whatever stood in the row before must not shine through.
+        for _ in 0..2 {
+            plan.mappings[0].project(key, Offset(7), value.as_bytes(), &mut row)?;
+        }
+        Ok(row.cells)
+    }
+
+    const WIDE: &str = r#"{"table":"shop.orders","into":"o","columns":{
+        "id":{"from":"$key","type":"text"},"t":{"from":"/a/t","type":"text"},"i":{"from":"i","type":"integer"},
+        "r":{"from":"/a/r","type":"real"},"b":{"from":"b","type":"boolean"},"j":{"from":"/j","type":"json"},
+        "e":{"from":"/list/1","type":"text"},"v":{"from":"$version","type":"integer"}}}"#;
+
+    #[test]
+    fn a_document_becomes_a_row() {
+        let value = r#"{"j": {"z": [1,  2.50], "a": null}, "b": true, "i": -3, "a": {"r": 2, "t": "tü\n"}, "list": [1, "one"]}"#;
+        assert_eq!(
+            row(WIDE, b"k", value).unwrap(),
+            [
+                Cell::Text("k".into()),
+                Cell::Text("tü\n".into()),
+                Cell::Integer(-3),
+                Cell::Real(2.0),
+                Cell::Boolean(true),
+                Cell::Json(r#"{"z":[1,2.5],"a":null}"#.into()),
+                Cell::Text("one".into()),
+                Cell::Integer(7),
+            ]
+        );
+        let empty = row(WIDE, b"k", r#"{"a": 5, "i": null, "list": {"1": null}}"#).unwrap();
+        assert!(
+            empty[1..7].iter().all(|cell| *cell == Cell::Null),
+            "{empty:?}"
+        );
+    }
+
+    #[test]
+    fn the_last_of_doubled_fields_counts_as_everywhere_else() {
+        let cells = row(WIDE, b"k", r#"{"a":{"t":"old","r":1},"a":{"r":2}}"#).unwrap();
+        assert_eq!((&cells[1], &cells[3]), (&Cell::Null, &Cell::Real(2.0)));
+    }
+
+    #[test]
+    fn a_value_that_does_not_fit_its_type_is_refused_with_its_column() {
+        for (value, column, words) in [
+            (r#"{"i":"3"}"#, "i", "text"),
+            (r#"{"i":9223372036854775808}"#, "i", "64 bits"),
+            (r#"{"i":1.5}"#, "i", "1.5"),
+            (r#"{"i":1e300}"#, "i", "1e300"),
+            (r#"{"i":true}"#, "i", "true"),
+            (r#"{"a":{"t":[1]}}"#, "t", "a list"),
+            (r#"{"a":{"t":{}}}"#, "t", "an object"),
+            (r#"{"a":{"r":"2"}}"#, "r", "text"),
+            (r#"{"b":1}"#, "b", "1"),
+            (r#"{"b":"#, "t", "not JSON"),
+        ] {
+            let fault = row(WIDE, b"k", value).unwrap_err();
+            assert_eq!(fault.column, column, "{value}: {fault}");
+            assert!(fault.what.contains(words), "{value}: {fault}");
+        }
+        let fault = row(WIDE, &[0xff], "{}").unwrap_err();
+        assert!(fault.what.contains("'blob'"), "{fault}");
+    }
+
+    #[test]
+    fn numbers_have_defined_projections() {
+        let cells = row(
+            WIDE,
+            b"k",
+            r#"{"i":3.0,"a":{"t":12.5,"r":9007199254740993},"list":[0,true]}"#,
+        )
+        .unwrap();
+        assert_eq!(cells[2], Cell::Integer(3));
+        assert_eq!(cells[1], Cell::Text("12.5".into()));
+        assert_eq!(cells[3], Cell::Real(9_007_199_254_740_992.0));
+        assert_eq!(cells[6], Cell::Text("true".into()));
+    }
+
+    #[test]
+    fn overlapping_paths_and_the_whole_document_are_projected_too() {
+        let mapping = r#"{"table":"shop.orders","into":"o","columns":{
+            "all":{"from":"","type":"json"},"a":{"from":"/a","type":"json"},"b":{"from":"/a/b","type":"integer"},"raw":{"from":"$value","type":"json"}}}"#;
+        let cells = row(mapping, b"k", r#"{ "a": {"b": 1} }"#).unwrap();
+        assert_eq!(
+            cells[1..],
+            [
+                Cell::Json(r#"{"a":{"b":1}}"#.into()),
+                Cell::Json(r#"{"b":1}"#.into()),
+                Cell::Integer(1),
+                Cell::Json(r#"{ "a": {"b": 1} }"#.into()),
+            ]
+        );
+        assert_eq!(row(mapping, b"k", " null ").unwrap()[4], Cell::Null);
+    }
+
+    #[test]
+    fn keys_can_be_whole_numbers_and_bytes() {
+        let integer = r#"{"table":"shop.blobs","into":"o","columns":{"id":{"from":"$key","type":"integer"},"v":{"from":"$value","type":"blob"}}}"#;
+        assert_eq!(
+            row(integer, b"-42", "x").unwrap(),
+            [Cell::Integer(-42), Cell::Blob(b"x".to_vec())]
+        );
+        for bad in ["042", "+1", "", "9223372036854775808", "1 "] {
+            assert!(row(integer, bad.as_bytes(), "x").is_err(), "{bad}");
+        }
+        let blob = integer.replace("\"type\":\"integer\"", "\"type\":\"blob\"");
+        assert_eq!(row(&blob, &[0xff], "x").unwrap()[0], Cell::Blob(vec![0xff]));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn reading_in_passing_equals_reading_the_parsed_document(
+            value in json_value(), paths in proptest::collection::vec("(/?[ab01]){0,3}", 1..5),
+        ) {
+            let columns: Vec<ColumnPlan> = paths.iter().enumerate().map(|(n, path)| ColumnPlan {
+                name: format!("c{n}"),
+                from: Source::Field(FieldPath::parse(path).unwrap()),
+                kind: if n % 2 == 0 { ColumnType::Json } else { ColumnType::Text },
+            }).collect();
+            let text = value.to_string();
+            let (mut one, mut other) = (Row::new(columns.len()), Row::new(columns.len()));
+            let passing = Extractor::new(&columns).extract(&columns, text.as_bytes(), &mut one);
+            let parsed = Extractor::by_parsing().extract(&columns, text.as_bytes(), &mut other);
+            proptest::prop_assert_eq!(passing.is_ok(), parsed.is_ok());
+            if parsed.is_ok() {
+                proptest::prop_assert_eq!(one.cells, other.cells);
+            }
+        }
+    }
+
+    fn json_value() -> impl proptest::strategy::Strategy<Value = serde_json::Value> {
+        use proptest::prelude::*;
+        use serde_json::Value;
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            any::<u64>().prop_map(Value::from),
+            any::<f64>().prop_map(Value::from),
+            "[ab\"\\\\\n ü]{0,3}".prop_map(Value::from),
+        ];
+        leaf.prop_recursive(4, 32, 4, |inner| {
+            prop_oneof![
+                proptest::collection::vec(inner.clone(), 0..4).prop_map(Value::from),
+                proptest::collection::vec(("[ab01]", inner), 0..4)
+                    .prop_map(|fields| Value::Object(fields.into_iter().collect())),
+            ]
+        })
+    }
+}
