@@ -188,13 +188,7 @@ fn read_position(rng: &mut StdRng, oracle: &Oracle, floor: u64) -> u64 {
         3..6 => floor,
         6..8 => floor.saturating_sub(1),
         8..50 => oracle.applied,
-        50..75 => oracle.applied.saturating_sub(rng.random_range(0..6)),
-        // Right behind some write, where an off-by-one would show.
-        _ => {
-            let versions = oracle.versions(JSON, &key(rng));
-            let near = versions.last().map_or(0, |version| version.offset);
-            (near + rng.random_range(0..2)).min(oracle.applied)
-        }
+        _ => oracle.applied.saturating_sub(rng.random_range(0..8)),
     }
 }
 
@@ -214,17 +208,26 @@ pub fn request(rng: &mut StdRng, oracle: &Oracle, floor: u64, id: TxnId) -> Comm
         25..39 => rng.random_range(1..6),
         _ => rng.random_range(10..40),
     };
+    let point_reads: Vec<PointRead> = (0..points)
+        .map(|_| PointRead {
+            table: keyed_table(rng),
+            key: key(rng),
+        })
+        .collect();
+    let mut at = read_position(rng, oracle, floor);
+    if let Some(read) = point_reads.first()
+        && rng.random_ratio(1, 4)
+    {
+        // At or right behind some write of a key that is read, where an off-by-one would show.
+        let versions = oracle.versions(read.table, &read.key);
+        let version = versions.get(rng.random_range(0..versions.len().max(1)));
+        let near = version.map_or(0, |version| version.offset);
+        at = (near + rng.random_range(0..2)).min(oracle.applied);
+    }
     CommitRequest {
         id: rng.random_ratio(3, 4).then_some(id),
-        read_position: rng
-            .random_ratio(19, 20)
-            .then(|| Position(read_position(rng, oracle, floor))),
-        point_reads: (0..points)
-            .map(|_| PointRead {
-                table: keyed_table(rng),
-                key: key(rng),
-            })
-            .collect(),
+        read_position: rng.random_ratio(19, 20).then_some(Position(at)),
+        point_reads,
         range_reads: (0..ranges).map(|_| range(rng)).collect(),
         guards: (0..guards).map(|_| guard(rng, oracle)).collect(),
         writes: (0..writes).map(|_| write(rng)).collect(),

@@ -78,6 +78,8 @@ pub struct Expected {
 }
 
 type Refused = (Refusal, u64);
+/// A key's image now, and where the transaction in flight ends on which it rests.
+type Images = BTreeMap<(TableId, Vec<u8>), (Option<Vec<u8>>, u64)>;
 
 impl Oracle {
     pub fn new(ids_max: usize) -> Self {
@@ -334,8 +336,7 @@ impl Oracle {
 
     fn carry_out(&self, request: &CommitRequest, rules: &Tables) -> Result<Vec<Change>, Refused> {
         let mut changes: Vec<Change> = Vec::new();
-        // Key → its image now, and on which transaction in flight that rests.
-        let mut images: BTreeMap<(TableId, Vec<u8>), (Option<Vec<u8>>, u64)> = BTreeMap::new();
+        let mut images = Images::new();
         for (index, write) in request.writes.iter().enumerate() {
             let table = write.table;
             let Some(rule) = rules.table(table) else {
@@ -394,11 +395,7 @@ impl Oracle {
 
     /// Every key that gains a value is held against every other key of the table: those that keep
     /// theirs, and those that gained the same value earlier in this transaction.
-    fn check_unique(
-        &self,
-        request: &CommitRequest,
-        images: &BTreeMap<(TableId, Vec<u8>), (Option<Vec<u8>>, u64)>,
-    ) -> Result<(), Refused> {
+    fn check_unique(&self, request: &CommitRequest, images: &Images) -> Result<(), Refused> {
         let mut gained: Vec<(Vec<u8>, usize, String, u64)> = Vec::new();
         for (index, write) in request.writes.iter().enumerate() {
             let last = request.writes[index + 1..]
@@ -440,12 +437,7 @@ impl Oracle {
 
     /// Another key that has the value before and after this transaction, and where the transaction
     /// in flight ends that gave it.
-    fn keeper(
-        &self,
-        images: &BTreeMap<(TableId, Vec<u8>), (Option<Vec<u8>>, u64)>,
-        field: usize,
-        text: &str,
-    ) -> Option<(Vec<u8>, u64)> {
+    fn keeper(&self, images: &Images, field: usize, text: &str) -> Option<(Vec<u8>, u64)> {
         let path = UNIQUE_FIELDS[field];
         let has = |value: Option<&Vec<u8>>| {
             field_of(value, path).is_some_and(|found| values::text(&found) == text)

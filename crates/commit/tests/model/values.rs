@@ -31,7 +31,7 @@ pub fn text(value: &Value) -> String {
             Some(n) => n.to_string(),
             None => {
                 let float: f64 = n.to_string().parse().unwrap();
-                if float == float.round() {
+                if float == float.round() && float.abs() < 1e15 {
                     format!("{}", float as i64)
                 } else {
                     format!("{float}")
