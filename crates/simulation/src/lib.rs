@@ -1,1 +1,12 @@
-//! Simulated crashes and history checkers: seeded, in one thread
+//! Histories of concurrent clients and the checker that proves them strictly serializable;
+//! workloads that try to break that proof; and a whole node in one thread on simulated disks,
+//! crashed at every step.
+
+mod checker;
+mod history;
+
+pub use checker::{Report, Rule, VIOLATIONS_MAX, Violation, check};
+pub use history::{
+    Answer, Asked, Clock, CommitCall, Found, History, Logged, Moment, PointSeen, RangeSeen,
+    ReadCall, Seen,
+};

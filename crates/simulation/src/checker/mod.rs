@@ -1,0 +1,190 @@
+//! The witness-order checker: the log's own order is the claimed serial order, so the proof of
+//! strict serializability is one replay, O(n log n), instead of a search.
+//!
+//! What is proved for every history and the log that was read back afterwards:
+//! - the log is whole: offsets without gaps, each id once, every transaction somebody's request,
+//!   its records what that request makes of the state before it;
+//! - reads of an update transaction equal the state at its read position and did not change up to
+//!   its place in the log, keys that appeared in a range included; its guards held there;
+//! - a snapshot read equals the state at its position, which never splits a transaction;
+//! - every acknowledged transaction is in the log once, at the place that was answered, and
+//!   nothing is in the log that was only ever refused;
+//! - what ended before something else began comes before it in the log;
+//! - a refusal names something that is really so, and that whoever heard it can read.
+
+mod answers;
+mod json;
+mod log;
+mod model;
+mod reads;
+mod refusals;
+#[cfg(test)]
+mod tests;
+mod time;
+mod unique;
+
+use std::collections::HashMap;
+use std::fmt;
+
+use onelog_record::{Position, TableDefinition, TxnId};
+
+use crate::history::{CommitCall, History, Logged};
+use model::Model;
+use time::Observed;
+
+/// How many violations a report keeps; all are counted.
+pub const VIOLATIONS_MAX: usize = 32;
+
+/// What was broken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Rule {
+    /// Offsets have a gap or an overlap, or a transaction splits differently than it says.
+    LogBroken,
+    /// An id is in the log more than once.
+    AppliedTwice,
+    /// A transaction that nobody asked for.
+    Invented,
+    /// Records differ from what the request makes of the state before it.
+    WrongRecords,
+    /// An acknowledged transaction is not in the log.
+    AcknowledgedLost,
+    /// A transaction of which every sender was told that it did not happen.
+    RefusedButLogged,
+    /// The answer differs from the log.
+    WrongAnswer,
+    /// A retry of an acknowledged id was not answered with the original answer.
+    IdForgotten,
+    /// A snapshot read differs from the state at its position.
+    WrongRead,
+    /// A position inside a transaction, or behind the log's end.
+    WrongPosition,
+    /// A key that an update transaction read was written before its place in the log.
+    StaleRead,
+    /// Something appeared in or vanished from a range that an update transaction read.
+    Phantom,
+    /// A guard does not hold at the transaction's place.
+    GuardBroken,
+    /// Two keys have the same value in a unique field.
+    NotUnique,
+    /// Something that ended before comes after.
+    RealTime,
+    /// A refusal names something that is not so.
+    WrongRefusal,
+    /// What a workload keeps constant is not.
+    Invariant,
+}
+
+/// A broken rule, in words that name the transaction or the reader.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Violation {
+    /// Which rule.
+    pub rule: Rule,
+    /// What was found and what was expected.
+    pub message: String,
+}
+
+impl fmt::Display for Violation {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}: {}", self.rule, self.message)
+    }
+}
+
+/// What was checked and what was found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Report {
+    /// Transactions of the log.
+    pub transactions: usize,
+    /// Acknowledgements, repeated ones included.
+    pub acknowledged: usize,
+    /// Refusals that were checked.
+    pub refused: usize,
+    /// Snapshot reads.
+    pub reads: usize,
+    /// The first violations.
+    pub violations: Vec<Violation>,
+    /// All violations.
+    pub violations_total: usize,
+}
+
+impl Report {
+    /// Notes a violation.
+    pub fn add(&mut self, rule: Rule, message: String) {
+        self.violations_total += 1;
+        if self.violations.len() < VIOLATIONS_MAX {
+            self.violations.push(Violation { rule, message });
+        }
+    }
+
+    /// Whether nothing is wrong.
+    #[must_use]
+    pub fn is_clean(&self) -> bool {
+        self.violations_total == 0
+    }
+
+    /// Whether this rule was broken.
+    #[must_use]
+    pub fn broke(&self, rule: Rule) -> bool {
+        self.violations.iter().any(|found| found.rule == rule)
+    }
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        writeln!(
+            f,
+            "{} transactions in the log, {} acknowledgements, {} refusals, {} snapshot reads, {} violations",
+            self.transactions, self.acknowledged, self.refused, self.reads, self.violations_total
+        )?;
+        self.violations
+            .iter()
+            .try_for_each(|violation| writeln!(f, "- {violation}"))
+    }
+}
+
+/// Everything the single checks look at.
+struct Checker<'h> {
+    history: &'h History,
+    model: Model<'h>,
+    tables: &'h [TableDefinition],
+    /// The calls that carried each id.
+    calls: HashMap<TxnId, Vec<&'h CommitCall>>,
+    observed: Observed,
+    report: Report,
+}
+
+/// Checks a history against the log that was read back. `log` begins at offset 0; `tables` are the
+/// definitions whose unique fields are checked.
+#[must_use]
+pub fn check(history: &History, log: &[Logged], tables: &[TableDefinition]) -> Report {
+    let mut calls: HashMap<TxnId, Vec<&CommitCall>> = HashMap::new();
+    for call in &history.commits {
+        calls.entry(call.id).or_default().push(call);
+    }
+    let mut checker = Checker {
+        history,
+        model: Model::new(log),
+        tables,
+        calls,
+        observed: Observed::new(history),
+        report: Report::default(),
+    };
+    checker.report.transactions = log.len();
+    checker.check_log();
+    checker.check_unique();
+    checker.check_reads();
+    checker.check_answers();
+    checker.report
+}
+
+impl Checker<'_> {
+    fn add(&mut self, rule: Rule, message: String) {
+        self.report.add(rule, message);
+    }
+
+    /// Notes a position that splits a transaction or lies behind the end.
+    fn check_position(&mut self, position: Position, who: &str) {
+        if let Some(fault) = self.model.position_fault(position) {
+            self.add(Rule::WrongPosition, format!("{who}: {fault}"));
+        }
+    }
+}
