@@ -1,0 +1,411 @@
+//! The state machine: requests and completions in, effects out.
+
+use std::collections::VecDeque;
+
+use bytes::Bytes;
+use onelog_commit::{Decision, Remembered, Rules, Validator, ValidatorOptions, View, ViewError};
+use onelog_log::{CompressionError, compress, raw_body};
+use onelog_record::{
+    BodyError, BodyWriter, CommitRequest, Committed, Compression, Entry, EntryHeader, EntryKind,
+    Index, PAYLOAD_HEADER_BYTES, Position, Refusal, TABLE_TABLES, Term, TxnId,
+};
+
+use crate::consensus::{Consensus, ConsensusError, ConsensusOptions};
+use crate::replies::Replies;
+
+/// An open entry is sealed when its body reaches this size: larger groups gain nothing.
+const ENTRY_BYTES_TARGET: usize = 1 << 20;
+/// Bodies below this size are not worth compressing.
+const COMPRESS_BYTES_MIN: usize = 256;
+
+/// How the engine works.
+#[derive(Clone, Debug)]
+pub struct EngineOptions {
+    /// How bodies are stored.
+    pub compression: Compression,
+    /// The validator's bounds.
+    pub validator: ValidatorOptions,
+}
+
+/// One request on its way, with whatever the shell answers it by.
+#[derive(Debug)]
+pub struct Submission<T> {
+    /// The request.
+    pub request: CommitRequest,
+    /// Its id, given or made.
+    pub id: TxnId,
+    /// The fingerprint of the request, 0 when the id was made here.
+    pub fingerprint: u64,
+    /// The shell's ticket.
+    pub ticket: T,
+}
+
+/// What the shell must do, in order, before the next step.
+#[derive(Debug)]
+pub enum Effect<T> {
+    /// Save term and vote, flushed, before anything else.
+    SaveVote(Term, u64),
+    /// Append these entries to the log and begin to flush them.
+    Append(Vec<Entry>),
+    /// This entry is committed: apply it to the state. The second part is its raw body.
+    Apply(Entry, Bytes),
+    /// Answer a request.
+    Reply(T, Result<Committed, Refusal>),
+}
+
+/// How far entries have been applied.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Applied {
+    /// The position behind the last applied entry.
+    pub position: Position,
+    /// Its index.
+    pub index: Index,
+    /// Its term.
+    pub term: Term,
+}
+
+/// The engine cannot go on; the node must stop.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The state could not be read.
+    #[error(transparent)]
+    View(#[from] ViewError),
+    /// Consensus failed.
+    #[error(transparent)]
+    Consensus(#[from] ConsensusError),
+    /// A committed entry's body is malformed.
+    #[error("entry {index}: {cause}")]
+    Body {
+        /// Which entry.
+        index: Index,
+        /// Why.
+        cause: BodyError,
+    },
+    /// A body could not be compressed.
+    #[error(transparent)]
+    Pack(#[from] CompressionError),
+    /// A committed entry's body cannot be unpacked.
+    #[error("entry {index}: {cause}")]
+    Unpack {
+        /// Which entry.
+        index: Index,
+        /// Why.
+        cause: CompressionError,
+    },
+}
+
+/// Validator, numbering and consensus in one.
+#[derive(Debug)]
+pub struct Engine<T> {
+    options: EngineOptions,
+    consensus: Consensus,
+    validator: Validator,
+    replies: Replies<T>,
+    open: BodyWriter,
+    applied: Applied,
+    /// Behind the last appended entry; the open entry's records come next.
+    tail: Position,
+    /// Entries of this leadership behind this index were decided by this validator.
+    decided_from: Option<Index>,
+    /// Requests that wait until a change of the catalog has been applied.
+    held: VecDeque<Submission<T>>,
+    barrier: Option<Position>,
+    last_timestamp_ms: u64,
+}
+
+impl<T> Engine<T> {
+    /// Starts at an applied state, which may lie before the last committed entry: those between
+    /// are given to [`Engine::replay`]. `ids` are the remembered transaction ids in log order.
+    pub fn new(
+        options: EngineOptions,
+        consensus: &ConsensusOptions,
+        applied: Applied,
+        ids: impl Iterator<Item = Remembered>,
+    ) -> Result<Self, EngineError> {
+        assert!(
+            applied.index <= consensus.applied,
+            "what is applied is committed"
+        );
+        let tail = consensus
+            .uncommitted
+            .last()
+            .map_or(applied.position, |entry| entry.header.end());
+        let validator = Validator::new(options.validator, applied.position, ids);
+        Ok(Self {
+            options,
+            validator,
+            replies: Replies::default(),
+            open: BodyWriter::with_prefix(PAYLOAD_HEADER_BYTES),
+            applied,
+            tail,
+            decided_from: None,
+            held: VecDeque::new(),
+            barrier: None,
+            last_timestamp_ms: 0,
+            consensus: Consensus::new(consensus)?,
+        })
+    }
+
+    /// How far entries have been applied.
+    #[must_use]
+    pub fn applied(&self) -> Applied {
+        self.applied
+    }
+
+    /// Whether this node leads and has applied the first entry of its own term: only then are
+    /// requests admitted.
+    #[must_use]
+    pub fn admits(&self) -> bool {
+        self.consensus.leads() && self.applied.term == self.consensus.term()
+    }
+
+    /// Whether the open entry should be sealed before more is decided.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.open.len() >= ENTRY_BYTES_TARGET
+    }
+
+    /// Whether there is something to seal.
+    #[must_use]
+    pub fn has_open(&self) -> bool {
+        self.open.transactions() > 0
+    }
+
+    /// Whether requests wait for [`Engine::resume`].
+    #[must_use]
+    pub fn has_held(&self) -> bool {
+        !self.held.is_empty()
+    }
+
+    /// How many requests wait for their answer.
+    #[must_use]
+    pub fn waiting(&self) -> usize {
+        self.replies.len() + self.held.len()
+    }
+
+    /// Applies a committed entry from the log while the node starts.
+    pub fn replay(&mut self, entry: Entry, out: &mut Vec<Effect<T>>) -> Result<(), EngineError> {
+        self.tail = self.tail.max(entry.header.end());
+        self.apply(entry, out)
+    }
+
+    /// Stands for election; a single voter wins at once.
+    pub fn campaign(&mut self, out: &mut Vec<Effect<T>>) -> Result<(), EngineError> {
+        self.consensus.campaign()?;
+        self.pump(out)
+    }
+
+    /// One tick of the clock has passed.
+    pub fn tick(&mut self, out: &mut Vec<Effect<T>>) -> Result<(), EngineError> {
+        self.consensus.tick();
+        self.pump(out)
+    }
+
+    /// Decides a request. `view` and `rules` must show exactly what has been applied.
+    pub fn submit(
+        &mut self,
+        submission: Submission<T>,
+        view: &dyn View,
+        rules: &dyn Rules,
+        out: &mut Vec<Effect<T>>,
+    ) -> Result<(), EngineError> {
+        if !self.admits() {
+            out.push(Effect::Reply(submission.ticket, Err(Refusal::NotLeader)));
+            return Ok(());
+        }
+        if self
+            .barrier
+            .is_some_and(|barrier| self.applied.position < barrier)
+            || !self.held.is_empty()
+        {
+            self.held.push_back(submission);
+            return Ok(());
+        }
+        self.decide(submission, view, rules, out)
+    }
+
+    /// Decides the requests that waited for a change of the catalog, once it is applied.
+    pub fn resume(
+        &mut self,
+        view: &dyn View,
+        rules: &dyn Rules,
+        out: &mut Vec<Effect<T>>,
+    ) -> Result<(), EngineError> {
+        while !self.is_full()
+            && !self
+                .barrier
+                .is_some_and(|barrier| self.applied.position < barrier)
+        {
+            self.barrier = None;
+            let Some(submission) = self.held.pop_front() else {
+                break;
+            };
+            self.decide(submission, view, rules, out)?;
+        }
+        Ok(())
+    }
+
+    fn decide(
+        &mut self,
+        submission: Submission<T>,
+        view: &dyn View,
+        rules: &dyn Rules,
+        out: &mut Vec<Effect<T>>,
+    ) -> Result<(), EngineError> {
+        let Submission {
+            request,
+            id,
+            fingerprint,
+            ticket,
+        } = submission;
+        let next = Position(self.tail.get() + u64::from(self.open.records())).next_offset();
+        let decision =
+            self.validator
+                .decide(&request, id, fingerprint, next, view, rules, &mut self.open)?;
+        let (after, answer) = match decision {
+            Decision::Accepted(committed) => {
+                if request
+                    .writes
+                    .iter()
+                    .any(|write| write.table == TABLE_TABLES)
+                {
+                    self.barrier = Some(committed.position);
+                }
+                self.replies.accepted(ticket, committed);
+                return Ok(());
+            }
+            Decision::Validated(committed) | Decision::Repeated(committed) => {
+                (committed.position, Ok(committed))
+            }
+            Decision::Refused { refusal, after } => (after, Err(refusal)),
+        };
+        if after <= self.applied.position {
+            out.push(Effect::Reply(ticket, answer));
+        } else {
+            self.replies.late(ticket, after, answer);
+        }
+        Ok(())
+    }
+
+    /// Seals the open entry, if there is one, and proposes it.
+    pub fn seal(&mut self, now_ms: u64, out: &mut Vec<Effect<T>>) -> Result<(), EngineError> {
+        if !self.has_open() {
+            return Ok(());
+        }
+        let open = std::mem::replace(
+            &mut self.open,
+            BodyWriter::with_prefix(PAYLOAD_HEADER_BYTES),
+        );
+        self.last_timestamp_ms = self.last_timestamp_ms.max(now_ms);
+        let mut header = EntryHeader {
+            kind: EntryKind::Transactions,
+            compression: Compression::None,
+            raw_len: open.len() as u32,
+            base_offset: self.tail.next_offset(),
+            record_count: open.records(),
+            transaction_count: open.transactions(),
+            timestamp_ms: self.last_timestamp_ms,
+        };
+        let mut payload = open.finish();
+        if header.raw_len as usize >= COMPRESS_BYTES_MIN {
+            let raw = &payload[PAYLOAD_HEADER_BYTES..];
+            let (compression, packed) = compress(raw, self.options.compression)?;
+            if compression != Compression::None {
+                let packed = packed.into_owned();
+                header.compression = compression;
+                payload.truncate(PAYLOAD_HEADER_BYTES);
+                payload.extend_from_slice(&packed);
+            }
+        }
+        payload[..PAYLOAD_HEADER_BYTES].copy_from_slice(&header.encode());
+        self.consensus.propose(payload)?;
+        self.pump(out)
+    }
+
+    /// Everything up to `index` is durable here.
+    pub fn durable(&mut self, index: Index, out: &mut Vec<Effect<T>>) -> Result<(), EngineError> {
+        self.consensus.durable(index);
+        self.pump(out)
+    }
+
+    /// Takes every waiting ticket when the node stops: what became of them is not known.
+    pub fn abandon(&mut self) -> Vec<T> {
+        let held = std::mem::take(&mut self.held);
+        self.replies
+            .drain()
+            .chain(held.into_iter().map(|held| held.ticket))
+            .collect()
+    }
+
+    fn pump(&mut self, out: &mut Vec<Effect<T>>) -> Result<(), EngineError> {
+        let led = self.decided_from.is_some();
+        while let Some(ready) = self.consensus.ready(self.tail, self.applied.position)? {
+            if let Some((term, vote)) = ready.vote {
+                out.push(Effect::SaveVote(term, vote));
+            }
+            if !ready.entries.is_empty() {
+                self.append(ready.entries, out);
+            }
+            let last = ready.committed.last().map(|entry| entry.index);
+            for entry in ready.committed {
+                self.apply(entry, out)?;
+            }
+            if let Some(last) = last {
+                self.consensus.applied(last);
+            }
+        }
+        if led && !self.consensus.leads() {
+            self.step_down(out);
+        }
+        Ok(())
+    }
+
+    fn append(&mut self, entries: Vec<Entry>, out: &mut Vec<Effect<T>>) {
+        for entry in &entries {
+            if self.consensus.leads() && entry.header.kind == EntryKind::NoOp {
+                self.decided_from = Some(entry.index);
+            }
+            self.tail = entry.header.end();
+        }
+        out.push(Effect::Append(entries));
+    }
+
+    fn apply(&mut self, entry: Entry, out: &mut Vec<Effect<T>>) -> Result<(), EngineError> {
+        let index = entry.index;
+        assert_eq!(
+            index,
+            self.applied.index.next(),
+            "entries are applied one after the other"
+        );
+        let raw = raw_body(&entry).map_err(|cause| EngineError::Unpack { index, cause })?;
+        let decided_here = self.decided_from.is_some_and(|from| index > from);
+        if entry.header.kind == EntryKind::Transactions && !decided_here {
+            self.validator
+                .replay(&raw, entry.header.base_offset)
+                .map_err(|cause| EngineError::Body { index, cause })?;
+        }
+        self.applied = Applied {
+            position: entry.header.end(),
+            index,
+            term: entry.term,
+        };
+        self.validator.applied(self.applied.position);
+        out.push(Effect::Apply(entry, raw));
+        self.replies
+            .release(self.applied.position, |ticket, answer| {
+                out.push(Effect::Reply(ticket, answer))
+            });
+        Ok(())
+    }
+
+    /// Everything speculative rests on entries that may be lost now.
+    fn step_down(&mut self, out: &mut Vec<Effect<T>>) {
+        self.decided_from = None;
+        self.barrier = None;
+        self.open = BodyWriter::with_prefix(PAYLOAD_HEADER_BYTES);
+        self.validator.reset(self.applied.position);
+        for ticket in self.abandon() {
+            out.push(Effect::Reply(ticket, Err(Refusal::NotLeader)));
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! The applied position, and everybody who waits for it: blocking threads and tasks alike.
+
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use onelog_record::Position;
+use parking_lot::{Condvar, Mutex};
+use tokio::sync::Notify;
+
+/// Waiting for a position ended without it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum WaitError {
+    /// The time is over.
+    #[error("the position was not reached in time; the node is at {position}")]
+    TimedOut {
+        /// Where the node is.
+        position: Position,
+    },
+    /// The node stopped.
+    #[error("the node has stopped")]
+    Stopped,
+}
+
+/// One writer moves the position; readers load it or wait for it.
+#[derive(Debug, Default)]
+pub(crate) struct Advance {
+    position: AtomicU64,
+    stopped: AtomicBool,
+    blocked: AtomicU64,
+    lock: Mutex<()>,
+    condition: Condvar,
+    notify: Notify,
+}
+
+impl Advance {
+    pub(crate) fn position(&self) -> Position {
+        Position(self.position.load(Ordering::Acquire))
+    }
+
+    /// Moves the position and wakes whoever waits.
+    pub(crate) fn set(&self, position: Position) {
+        self.position.store(position.get(), Ordering::SeqCst);
+        self.wake();
+    }
+
+    pub(crate) fn stop(&self) {
+        self.stopped.store(true, Ordering::SeqCst);
+        self.wake();
+    }
+
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.stopped.load(Ordering::SeqCst)
+    }
+
+    fn wake(&self) {
+        self.notify.notify_waiters();
+        // A waiter counts itself under the lock before it looks at the position, so either it
+        // sees the new position or it is counted here.
+        if self.blocked.load(Ordering::SeqCst) > 0 {
+            drop(self.lock.lock());
+            self.condition.notify_all();
+        }
+    }
+
+    fn reached(&self, position: Position) -> Option<Result<(), WaitError>> {
+        if self.position.load(Ordering::SeqCst) >= position.get() {
+            return Some(Ok(()));
+        }
+        self.is_stopped().then_some(Err(WaitError::Stopped))
+    }
+
+    pub(crate) fn wait_blocking(
+        &self,
+        position: Position,
+        timeout: Duration,
+    ) -> Result<(), WaitError> {
+        if let Some(result) = self.reached(position) {
+            return result;
+        }
+        let deadline = Instant::now().checked_add(timeout);
+        let mut guard = self.lock.lock();
+        self.blocked.fetch_add(1, Ordering::SeqCst);
+        let result = loop {
+            if let Some(result) = self.reached(position) {
+                break result;
+            }
+            let timed_out = match deadline {
+                Some(deadline) => self.condition.wait_until(&mut guard, deadline).timed_out(),
+                None => {
+                    self.condition.wait(&mut guard);
+                    false
+                }
+            };
+            if timed_out && self.reached(position).is_none() {
+                break Err(WaitError::TimedOut {
+                    position: self.position(),
+                });
+            }
+        };
+        self.blocked.fetch_sub(1, Ordering::SeqCst);
+        result
+    }
+
+    pub(crate) async fn wait(
+        &self,
+        position: Position,
+        timeout: Duration,
+    ) -> Result<(), WaitError> {
+        let waiting = async {
+            loop {
+                let notified = self.notify.notified();
+                tokio::pin!(notified);
+                notified.as_mut().enable();
+                if let Some(result) = self.reached(position) {
+                    return result;
+                }
+                notified.await;
+            }
+        };
+        match tokio::time::timeout(timeout, waiting).await {
+            Ok(result) => result,
+            Err(_) => Err(WaitError::TimedOut {
+                position: self.position(),
+            }),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use super::*;
+
+    #[test]
+    fn a_waiter_wakes_when_the_position_is_reached() {
+        let advance = Arc::new(Advance::default());
+        let waiter = {
+            let advance = Arc::clone(&advance);
+            std::thread::spawn(move || advance.wait_blocking(Position(3), Duration::from_secs(60)))
+        };
+        for position in 1..=3 {
+            advance.set(Position(position));
+        }
+        assert_eq!(waiter.join().unwrap(), Ok(()));
+    }
+
+    #[test]
+    fn a_waiter_wakes_when_the_node_stops() {
+        let advance = Arc::new(Advance::default());
+        let waiter = {
+            let advance = Arc::clone(&advance);
+            std::thread::spawn(move || advance.wait_blocking(Position(3), Duration::from_secs(60)))
+        };
+        advance.stop();
+        assert_eq!(waiter.join().unwrap(), Err(WaitError::Stopped));
+        assert_eq!(
+            advance.wait_blocking(Position(0), Duration::ZERO),
+            Ok(()),
+            "what is reached stays reached"
+        );
+    }
+
+    #[test]
+    fn time_runs_out() {
+        let advance = Advance::default();
+        assert_eq!(
+            advance.wait_blocking(Position(1), Duration::ZERO),
+            Err(WaitError::TimedOut {
+                position: Position(0)
+            })
+        );
+    }
+}

@@ -1,0 +1,46 @@
+//! Why a node stopped by itself.
+
+use onelog_engine::EngineError;
+use onelog_log::{CloseError, FlushError, StageError};
+use onelog_record::BodyError;
+use onelog_state::{ApplyError, CheckpointError};
+
+use crate::catalog::CatalogError;
+
+/// Final: the node stops acknowledging and says why. Starting it again recovers from the disk.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// A flush failed. It is never tried again: the kernel may have dropped what it could not write.
+    #[error("the log could not be flushed: {0}; free space or mend the disk, then start again")]
+    Flush(#[from] FlushError),
+    /// The log could not take more.
+    #[error("the log could not be written: {0}")]
+    Stage(#[from] StageError),
+    /// Term and vote could not be saved.
+    #[error("the hard state could not be saved: {0}")]
+    HardState(std::io::Error),
+    /// The engine could not go on.
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    /// A committed entry could not be applied.
+    #[error("a committed entry could not be applied: {0}")]
+    Apply(#[from] ApplyError),
+    /// A committed entry is malformed.
+    #[error("a committed entry is malformed: {0}")]
+    Body(#[from] BodyError),
+    /// A definition could not be understood.
+    #[error(transparent)]
+    Catalog(#[from] CatalogError),
+    /// A checkpoint failed; the log still has everything.
+    #[error("a checkpoint failed: {0}; free space or mend the disk, then start again")]
+    Checkpoint(#[from] CheckpointError),
+    /// Old segments could not be removed.
+    #[error("the log's start could not be cut: {0}")]
+    Retention(String),
+    /// The log could not be closed in order; nothing is lost by that.
+    #[error("the log could not be closed in order: {0}")]
+    Close(#[from] CloseError),
+    /// A thread ended that must not.
+    #[error("the {0} thread ended unexpectedly")]
+    Thread(&'static str),
+}

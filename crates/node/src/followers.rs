@@ -1,0 +1,74 @@
+//! Who still needs the log: retention never cuts past the slowest of them.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use onelog_record::Position;
+use parking_lot::Mutex;
+
+/// All followers and how far each has come.
+#[derive(Debug, Default)]
+pub(crate) struct Followers {
+    positions: Mutex<HashMap<u64, (String, Position)>>,
+}
+
+impl Followers {
+    /// The slowest follower.
+    pub(crate) fn slowest(&self) -> Option<(String, Position)> {
+        let positions = self.positions.lock();
+        positions
+            .values()
+            .min_by_key(|(_, position)| *position)
+            .cloned()
+    }
+
+    pub(crate) fn join(self: &Arc<Self>, name: &str, position: Position) -> Follower {
+        let mut positions = self.positions.lock();
+        let number = positions.keys().max().map_or(0, |last| last + 1);
+        positions.insert(number, (name.to_owned(), position));
+        Follower {
+            number,
+            all: Arc::clone(self),
+        }
+    }
+}
+
+/// Holds retention back at its position until it is advanced or dropped.
+#[derive(Debug)]
+pub struct Follower {
+    number: u64,
+    all: Arc<Followers>,
+}
+
+impl Follower {
+    /// What lies below `position` is needed no longer. A store that went back moves back.
+    pub fn advance(&self, position: Position) {
+        if let Some((_, held)) = self.all.positions.lock().get_mut(&self.number) {
+            *held = position;
+        }
+    }
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        self.all.positions.lock().remove(&self.number);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_slowest_follower_holds_the_log() {
+        let all = Arc::new(Followers::default());
+        assert_eq!(all.slowest(), None);
+        let fast = all.join("fast", Position(9));
+        let slow = all.join("slow", Position(3));
+        assert_eq!(all.slowest(), Some(("slow".into(), Position(3))));
+        slow.advance(Position(12));
+        assert_eq!(all.slowest(), Some(("fast".into(), Position(9))));
+        drop(fast);
+        assert_eq!(all.slowest(), Some(("slow".into(), Position(12))));
+    }
+}

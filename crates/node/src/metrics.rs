@@ -1,0 +1,160 @@
+//! What the node counts and measures, as Prometheus text.
+
+use std::fmt::Write as _;
+use std::sync::atomic::AtomicU64;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+/// How many tables the conflict counter tells apart; conflicts in others count as `other`.
+const CONFLICT_TABLES_MAX: usize = 256;
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub(crate) struct TableLabel {
+    table: String,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+pub(crate) struct ReasonLabel {
+    reason: &'static str,
+}
+
+/// The node's own figures; sinks add theirs to the registry.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    pub(crate) registry: Mutex<Registry>,
+    pub(crate) commits: Counter,
+    pub(crate) records: Counter,
+    pub(crate) log_bytes: Counter,
+    conflicts: Family<TableLabel, Counter>,
+    conflict_tables: Mutex<std::collections::HashSet<String>>,
+    refusals: Family<ReasonLabel, Counter>,
+    pub(crate) flush_seconds: Histogram,
+    pub(crate) group_transactions: Histogram,
+    pub(crate) group_bytes: Histogram,
+    pub(crate) checkpoint_seconds: Histogram,
+    pub(crate) checkpoints: Counter,
+    pub(crate) memtable_bytes: Gauge,
+    pub(crate) position: Gauge<i64>,
+    pub(crate) log_start: Gauge<i64>,
+    pub(crate) queue: Gauge,
+}
+
+fn doubling(first: f64, count: u16) -> impl Iterator<Item = f64> {
+    (0..count).map(move |n| first * f64::from(1u32 << n))
+}
+
+impl Metrics {
+    pub(crate) fn new() -> Self {
+        let seconds = || Histogram::new(doubling(0.000_05, 18));
+        let metrics = Self {
+            registry: Mutex::new(Registry::with_prefix("onelog")),
+            commits: Counter::default(),
+            records: Counter::default(),
+            log_bytes: Counter::default(),
+            conflicts: Family::default(),
+            conflict_tables: Mutex::default(),
+            refusals: Family::default(),
+            flush_seconds: seconds(),
+            group_transactions: Histogram::new(doubling(1.0, 14)),
+            group_bytes: Histogram::new(doubling(128.0, 18)),
+            checkpoint_seconds: Histogram::new(doubling(0.005, 14)),
+            checkpoints: Counter::<u64, AtomicU64>::default(),
+            memtable_bytes: Gauge::default(),
+            position: Gauge::default(),
+            log_start: Gauge::default(),
+            queue: Gauge::default(),
+        };
+        metrics.register();
+        metrics
+    }
+
+    fn register(&self) {
+        let mut registry = self.registry.lock();
+        registry.register("commits", "Transactions committed", self.commits.clone());
+        registry.register("records", "Records committed", self.records.clone());
+        registry.register(
+            "log_bytes",
+            "Bytes of entries appended to the log",
+            self.log_bytes.clone(),
+        );
+        registry.register(
+            "conflicts",
+            "Transactions refused for a conflict, by table",
+            self.conflicts.clone(),
+        );
+        registry.register(
+            "refusals",
+            "Transactions refused, by reason",
+            self.refusals.clone(),
+        );
+        registry.register(
+            "flush_seconds",
+            "Time from staging a group to its flush",
+            self.flush_seconds.clone(),
+        );
+        registry.register(
+            "group_transactions",
+            "Transactions in a group",
+            self.group_transactions.clone(),
+        );
+        registry.register("group_bytes", "Bytes in a group", self.group_bytes.clone());
+        registry.register(
+            "checkpoint_seconds",
+            "Time that a checkpoint took",
+            self.checkpoint_seconds.clone(),
+        );
+        registry.register("checkpoints", "Checkpoints made", self.checkpoints.clone());
+        registry.register(
+            "memtable_bytes",
+            "Bytes in memtables",
+            self.memtable_bytes.clone(),
+        );
+        registry.register("position", "Applied position", self.position.clone());
+        registry.register(
+            "log_start",
+            "Oldest position in the log",
+            self.log_start.clone(),
+        );
+        registry.register(
+            "queued_requests",
+            "Requests that wait to be decided",
+            self.queue.clone(),
+        );
+    }
+
+    pub(crate) fn conflict(&self, table: &str) {
+        let mut tables = self.conflict_tables.lock();
+        let known = tables.contains(table)
+            || (tables.len() < CONFLICT_TABLES_MAX && tables.insert(table.to_owned()));
+        drop(tables);
+        let table = if known { table } else { "other" }.to_owned();
+        self.conflicts.get_or_create(&TableLabel { table }).inc();
+    }
+
+    pub(crate) fn refusal(&self, reason: &'static str) {
+        self.refusals.get_or_create(&ReasonLabel { reason }).inc();
+    }
+
+    pub(crate) fn checkpoint(&self, duration: Duration) {
+        self.checkpoints.inc();
+        self.checkpoint_seconds.observe(duration.as_secs_f64());
+    }
+
+    pub(crate) fn text(&self) -> String {
+        let mut text = String::new();
+        if let Err(error) =
+            prometheus_client::encoding::text::encode(&mut text, &self.registry.lock())
+        {
+            text.clear();
+            let _ = writeln!(text, "# metrics could not be written: {error}");
+        }
+        text
+    }
+}

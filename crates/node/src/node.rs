@@ -1,0 +1,244 @@
+//! The handle of a node.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use crossbeam_channel::{Sender, TrySendError};
+use onelog_engine::Submission;
+use onelog_record::{CommitRequest, Position, Refusal};
+use onelog_state::{Snapshot, SnapshotError};
+use parking_lot::Mutex;
+use prometheus_client::registry::Registry;
+
+use crate::advance::WaitError;
+use crate::catalog::Catalog;
+use crate::followers::Follower;
+use crate::open::{OpenError, Running, new_id, open};
+use crate::options::Options;
+use crate::shared::Shared;
+use crate::shell::{Command, Queued};
+use crate::status::Status;
+use crate::ticket::Ticket;
+
+/// What a refused client is told to wait when a queue is full.
+const RETRY_AFTER_MS: u64 = 50;
+
+/// A node: cheap to clone, safe to share between threads. The node stops when it is told to or
+/// when the last handle goes.
+#[derive(Clone, Debug)]
+pub struct Node {
+    pub(crate) shared: Arc<Shared>,
+    handle: Arc<Handle>,
+}
+
+#[derive(Debug)]
+struct Handle {
+    commands: Sender<Command>,
+    thread: Mutex<Option<std::thread::JoinHandle<()>>>,
+}
+
+/// The node had failed before it was stopped, or failed while stopping.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the node did not stop cleanly: {0}")]
+pub struct StopError(pub String);
+
+impl Node {
+    /// Opens the node of a folder, which is made when missing: recovers the log, replays it over
+    /// the state, and leads. Blocks until requests are admitted.
+    pub fn open(options: Options) -> Result<Self, OpenError> {
+        Ok(Self::from_running(open(options)?))
+    }
+
+    /// Opens a node on other disks than the real one.
+    pub fn open_on(
+        log: Arc<dyn onelog_log::Disk>,
+        state: Arc<dyn onelog_log::Disk>,
+        options: Options,
+    ) -> Result<Self, OpenError> {
+        Ok(Self::from_running(crate::open::open_on(
+            log, state, options,
+        )?))
+    }
+
+    fn from_running(running: Running) -> Self {
+        let handle = Handle {
+            commands: running.commands,
+            thread: Mutex::new(Some(running.thread)),
+        };
+        Self {
+            shared: running.shared,
+            handle: Arc::new(handle),
+        }
+    }
+
+    /// Submits a transaction. Never blocks: a full queue answers `Overloaded`.
+    pub fn submit(&self, request: CommitRequest) -> Ticket {
+        match self.enqueue(request) {
+            Ok(ticket) => ticket,
+            Err(refusal) => {
+                self.shared.count(&refusal);
+                Ticket::known(Err(refusal))
+            }
+        }
+    }
+
+    fn enqueue(&self, request: CommitRequest) -> Result<Ticket, Refusal> {
+        request.check_limits()?;
+        let bytes = request.size();
+        let queued = self.shared.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
+        if queued + bytes > self.shared.options.queue_bytes_max {
+            self.shared.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
+            return Err(overloaded("the queue of requests holds too many bytes"));
+        }
+        let fingerprint = if request.id.is_some() {
+            request.fingerprint()
+        } else {
+            0
+        };
+        let (sender, ticket) = Ticket::pending();
+        let submission = Submission {
+            id: request.id.unwrap_or_else(new_id),
+            fingerprint,
+            request,
+            ticket: sender,
+        };
+        let queued = Queued {
+            submission,
+            queued_at: Instant::now(),
+            bytes,
+        };
+        match self
+            .handle
+            .commands
+            .try_send(Command::Submit(Box::new(queued)))
+        {
+            Ok(()) => Ok(ticket),
+            Err(refused) => {
+                self.shared.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
+                Err(match refused {
+                    TrySendError::Full(_) => overloaded("the queue of requests is full"),
+                    TrySendError::Disconnected(_) => Refusal::Stopped(self.shared.stop_reason()),
+                })
+            }
+        }
+    }
+
+    /// The applied position: everything below it is committed, durable and readable.
+    #[must_use]
+    pub fn position(&self) -> Position {
+        self.shared.advance.position()
+    }
+
+    /// The oldest position whose records the log still has.
+    #[must_use]
+    pub fn log_start(&self) -> Position {
+        self.shared.log_start()
+    }
+
+    /// The random id of this log, the same for as long as it lives.
+    #[must_use]
+    pub fn log_id(&self) -> u128 {
+        self.shared.log_id
+    }
+
+    /// The state at the applied position. It never changes, however long it is held.
+    #[must_use]
+    pub fn snapshot(&self) -> Snapshot {
+        self.shared.state.snapshot()
+    }
+
+    /// The state at a recent position.
+    pub fn snapshot_at(&self, at: Position) -> Result<Snapshot, SnapshotError> {
+        self.shared.state.snapshot_at(at)
+    }
+
+    /// Waits until `position` is applied.
+    pub async fn wait_for(&self, position: Position, timeout: Duration) -> Result<(), WaitError> {
+        self.shared.advance.wait(position, timeout).await
+    }
+
+    /// [`Node::wait_for`] for threads that block.
+    pub fn wait_for_blocking(
+        &self,
+        position: Position,
+        timeout: Duration,
+    ) -> Result<(), WaitError> {
+        self.shared.advance.wait_blocking(position, timeout)
+    }
+
+    /// The tables, as of a position that is at least the one read before.
+    #[must_use]
+    pub fn catalog(&self) -> Arc<Catalog> {
+        self.shared.catalog()
+    }
+
+    /// Holds the log's retention back at `position`.
+    #[must_use]
+    pub fn follower(&self, name: &str, position: Position) -> Follower {
+        self.shared.followers.join(name, position)
+    }
+
+    /// How the node is.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        Status::of(&self.shared)
+    }
+
+    /// All figures as Prometheus text.
+    #[must_use]
+    pub fn metrics_text(&self) -> String {
+        let metrics = &self.shared.metrics;
+        metrics.position.set(self.position().get() as i64);
+        metrics.log_start.set(self.log_start().get() as i64);
+        metrics
+            .memtable_bytes
+            .set(self.status().memtable_bytes as i64);
+        metrics.text()
+    }
+
+    /// Where others register their own figures.
+    #[must_use]
+    pub fn registry(&self) -> &Mutex<Registry> {
+        &self.shared.metrics.registry
+    }
+
+    /// Why the node stopped by itself, if it did.
+    #[must_use]
+    pub fn failure(&self) -> Option<String> {
+        self.shared.failure()
+    }
+
+    /// Stops the node: requests in the queue are still decided and answered, everything is
+    /// flushed and checkpointed. Idempotent.
+    pub fn stop(&self) -> Result<(), StopError> {
+        self.handle.stop();
+        self.shared
+            .failure()
+            .map_or(Ok(()), |reason| Err(StopError(reason)))
+    }
+}
+
+impl Handle {
+    fn stop(&self) {
+        let mut thread = self.thread.lock();
+        if let Some(thread) = thread.take() {
+            // An engine that has failed is gone already, with its end of the queue.
+            let _ = self.commands.send(Command::Stop);
+            let _ = thread.join();
+        }
+    }
+}
+
+impl Drop for Handle {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+fn overloaded(reason: &'static str) -> Refusal {
+    Refusal::Overloaded {
+        reason,
+        retry_after_ms: RETRY_AFTER_MS,
+    }
+}

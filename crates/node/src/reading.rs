@@ -1,0 +1,136 @@
+//! Reading the log: whole transactions, only committed ones, from any position it still has.
+
+use onelog_log::{CompressionError, raw_body};
+use onelog_record::{BodyError, EntryKind, Offset, Position, Record, Transactions, TxnId};
+
+use crate::Node;
+
+/// A committed transaction as the log has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogTransaction {
+    /// Its id.
+    pub id: TxnId,
+    /// The offset of its first record.
+    pub first_offset: Offset,
+    /// The position right behind it.
+    pub end: Position,
+    /// When it was ordered, in milliseconds since 1970 by the leader's clock.
+    pub timestamp_ms: u64,
+    /// Its records, in order; those of system tables included.
+    pub records: Vec<Record>,
+}
+
+/// A piece of the log.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct LogBatch {
+    /// Whole transactions, in order. The first one may begin before the position asked for, when
+    /// that lies inside it.
+    pub transactions: Vec<LogTransaction>,
+    /// Where to go on.
+    pub next: Position,
+}
+
+/// The log could not be read there.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadLogError {
+    /// The log no longer reaches back so far.
+    #[error(
+        "position {position} has been cut from the log, which starts at {log_start} now; start from a snapshot"
+    )]
+    Cut {
+        /// What was asked for.
+        position: Position,
+        /// The oldest position.
+        log_start: Position,
+    },
+    /// The log does not reach so far yet.
+    #[error("position {position} lies in the future; the log ends at {latest}")]
+    InFuture {
+        /// What was asked for.
+        position: Position,
+        /// The applied position.
+        latest: Position,
+    },
+    /// The disk or what is on it is at fault.
+    #[error(transparent)]
+    Log(#[from] onelog_log::ReadError),
+    /// An entry's body is malformed.
+    #[error("an entry of the log is malformed: {0}")]
+    Body(#[from] BodyError),
+    /// An entry's body cannot be unpacked.
+    #[error("an entry of the log cannot be unpacked: {0}")]
+    Unpack(#[from] CompressionError),
+}
+
+impl Node {
+    /// Reads whole committed transactions from `from` on, about `max_bytes` of stored log but at
+    /// least one. Empty exactly when `from` is the applied position. Reads files; blocks.
+    pub fn read_log(&self, from: Position, max_bytes: usize) -> Result<LogBatch, ReadLogError> {
+        let latest = self.position();
+        if from > latest {
+            return Err(ReadLogError::InFuture {
+                position: from,
+                latest,
+            });
+        }
+        if from < self.log_start() {
+            return Err(ReadLogError::Cut {
+                position: from,
+                log_start: self.log_start(),
+            });
+        }
+        if from == latest {
+            return Ok(LogBatch {
+                transactions: Vec::new(),
+                next: from,
+            });
+        }
+        let limit = self.shared.applied_index().next();
+        let entries = self
+            .shared
+            .reader
+            .entries_from(from, limit, max_bytes)
+            .map_err(|cause| match cause {
+                onelog_log::ReadError::Cut { start, .. } => ReadLogError::Cut {
+                    position: from,
+                    log_start: start,
+                },
+                other => other.into(),
+            })?;
+        let mut batch = LogBatch {
+            transactions: Vec::new(),
+            next: from,
+        };
+        for entry in entries {
+            batch.next = batch.next.max(entry.header.end());
+            if entry.header.kind != EntryKind::Transactions {
+                continue;
+            }
+            for transaction in Transactions::new(raw_body(&entry)?, entry.header.base_offset) {
+                let transaction = transaction?;
+                let end =
+                    Position(transaction.first_offset.0 + u64::from(transaction.record_count));
+                if end <= from {
+                    continue;
+                }
+                batch.transactions.push(LogTransaction {
+                    id: transaction.id,
+                    first_offset: transaction.first_offset,
+                    end,
+                    timestamp_ms: entry.header.timestamp_ms,
+                    records: transaction.records().collect::<Result<_, _>>()?,
+                });
+            }
+        }
+        Ok(batch)
+    }
+
+    /// The position of the first record that was ordered at or after a time. Reads files; blocks.
+    pub fn offset_at_time(&self, timestamp_ms: u64) -> Result<Position, ReadLogError> {
+        Ok(self
+            .shared
+            .reader
+            .position_at_time(timestamp_ms)?
+            .min(self.position()))
+    }
+}

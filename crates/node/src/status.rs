@@ -1,0 +1,107 @@
+//! How a node is, for people and for dashboards.
+
+use onelog_record as record;
+use onelog_record::Position;
+use serde::Serialize;
+
+use crate::shared::Shared;
+
+/// A picture of the node.
+#[derive(Clone, Debug, Serialize)]
+pub struct Status {
+    /// The version of onelog.
+    pub version: &'static str,
+    /// The log's id.
+    pub log_id: String,
+    /// The applied position.
+    pub position: Position,
+    /// The oldest position in the log.
+    pub log_start: Position,
+    /// The oldest position that reads can be made at.
+    pub readable_from: Position,
+    /// Seconds since the node was opened.
+    pub uptime_s: u64,
+    /// Bytes in memtables.
+    pub memtable_bytes: usize,
+    /// How many live tables there are.
+    pub tables: usize,
+    /// The slowest follower, which holds the log's retention back.
+    pub slowest_follower: Option<SlowestFollower>,
+    /// Why the node stopped by itself, if it did.
+    pub failure: Option<String>,
+    /// The limits in force.
+    pub limits: Limits,
+}
+
+/// The follower that is furthest behind.
+#[derive(Clone, Debug, Serialize)]
+pub struct SlowestFollower {
+    /// Its name.
+    pub name: String,
+    /// Where it is.
+    pub position: Position,
+}
+
+/// The limits in force.
+#[derive(Clone, Debug, Serialize)]
+pub struct Limits {
+    /// Bytes of a transaction.
+    pub transaction_bytes_max: usize,
+    /// Records of a transaction.
+    pub records_max: usize,
+    /// Bytes of a key.
+    pub key_bytes_max: usize,
+    /// Bytes of a value.
+    pub value_bytes_max: usize,
+    /// Bytes of a table's name.
+    pub table_name_bytes_max: usize,
+    /// Headers of a record.
+    pub headers_max: usize,
+    /// Bytes of an HTTP body.
+    pub http_body_bytes_max: usize,
+    /// Bytes of all memtables.
+    pub memtable_bytes_max: usize,
+    /// Requests that may wait.
+    pub queue_requests_max: usize,
+    /// Bytes of requests that may wait.
+    pub queue_bytes_max: usize,
+    /// Transaction ids that are remembered.
+    pub ids_max: usize,
+    /// How long an old snapshot stays readable by its position.
+    pub snapshot_age_ms_max: u64,
+}
+
+impl Status {
+    pub(crate) fn of(shared: &Shared) -> Self {
+        let options = &shared.options;
+        Self {
+            version: env!("CARGO_PKG_VERSION"),
+            log_id: format!("{:032x}", shared.log_id),
+            position: shared.advance.position(),
+            log_start: shared.log_start(),
+            readable_from: shared.state.floor(),
+            uptime_s: shared.started.elapsed().as_secs(),
+            memtable_bytes: shared.state.memory().held_bytes(),
+            tables: shared.catalog().tables().count(),
+            slowest_follower: shared
+                .followers
+                .slowest()
+                .map(|(name, position)| SlowestFollower { name, position }),
+            failure: shared.failure(),
+            limits: Limits {
+                transaction_bytes_max: record::TRANSACTION_BYTES_MAX,
+                records_max: record::RECORDS_MAX,
+                key_bytes_max: record::KEY_BYTES_MAX,
+                value_bytes_max: record::VALUE_BYTES_MAX,
+                table_name_bytes_max: record::TABLE_NAME_BYTES_MAX,
+                headers_max: record::HEADERS_MAX,
+                http_body_bytes_max: record::HTTP_BODY_BYTES_MAX,
+                memtable_bytes_max: options.memtable_bytes_max,
+                queue_requests_max: options.queue_requests_max,
+                queue_bytes_max: options.queue_bytes_max,
+                ids_max: options.ids_max,
+                snapshot_age_ms_max: options.snapshot_age_ms_max,
+            },
+        }
+    }
+}

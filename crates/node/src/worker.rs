@@ -1,0 +1,50 @@
+//! A thread that runs one job after the other, beside the engine.
+
+use std::thread::JoinHandle;
+
+use crossbeam_channel::{Sender, bounded};
+
+/// How many jobs may wait. Whoever pushes has at most a few outstanding.
+const JOBS_MAX: usize = 16;
+
+type Job = Box<dyn FnOnce() + Send>;
+
+#[derive(Debug)]
+pub(crate) struct Worker {
+    jobs: Option<Sender<Job>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Worker {
+    pub(crate) fn start(name: &str) -> std::io::Result<Self> {
+        let (jobs, waiting) = bounded::<Job>(JOBS_MAX);
+        let thread = std::thread::Builder::new()
+            .name(name.to_owned())
+            .spawn(move || {
+                for job in waiting {
+                    job();
+                }
+            })?;
+        Ok(Self {
+            jobs: Some(jobs),
+            thread: Some(thread),
+        })
+    }
+
+    /// Hands a job over; `false` when the thread is gone or too much waits.
+    pub(crate) fn push(&self, job: impl FnOnce() + Send + 'static) -> bool {
+        self.jobs
+            .as_ref()
+            .is_some_and(|jobs| jobs.try_send(Box::new(job)).is_ok())
+    }
+}
+
+impl Drop for Worker {
+    fn drop(&mut self) {
+        self.jobs = None;
+        if let Some(thread) = self.thread.take() {
+            // A job that panicked has been reported by its own completion going missing.
+            let _ = thread.join();
+        }
+    }
+}
