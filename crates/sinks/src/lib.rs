@@ -6,13 +6,17 @@
 
 mod batch;
 mod cell;
+#[cfg(any(test, feature = "failpoints"))]
+pub mod conformance;
 mod definition;
+mod digest;
 mod extract;
 pub mod failpoint;
 mod plan;
 mod sqlite;
 mod store;
 mod strict_json;
+mod verify;
 
 pub use batch::{Batch, Change};
 pub use cell::{Cell, Row, show_key};
@@ -24,4 +28,8 @@ pub use plan::{ColumnPlan, KEY_COLUMN, MappingPlan, Plan, RowFault, Tables};
 pub use sqlite::SqliteStore;
 pub use store::{
     Cause, EachRow, IndexCheck, Refused, Store, StoreError, StorePosition, StoreReader,
+};
+pub use verify::{
+    DIFFERENCES_MAX, Difference, EachEntry, IndexVerification, LogSide, TableVerification,
+    Verification, VerifyError, verify,
 };
