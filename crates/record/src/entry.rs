@@ -99,6 +99,14 @@ pub enum PayloadError {
     /// A length over `BODY_BYTES_MAX`.
     #[error("the body has {0} bytes, the limit is {BODY_BYTES_MAX}")]
     TooLong(usize),
+    /// Records behind the last offset that there is.
+    #[error("{record_count} records from offset {base_offset} on do not fit 64 bits")]
+    Offset {
+        /// The offset of the first record.
+        base_offset: Offset,
+        /// How many records.
+        record_count: u32,
+    },
 }
 
 impl EntryHeader {
@@ -156,12 +164,19 @@ impl EntryHeader {
         if raw_len as usize > BODY_BYTES_MAX {
             return Err(PayloadError::TooLong(raw_len as usize));
         }
+        let (base_offset, record_count) = (Offset(long(8)), word(16));
+        if base_offset.0.checked_add(u64::from(record_count)).is_none() {
+            return Err(PayloadError::Offset {
+                base_offset,
+                record_count,
+            });
+        }
         Ok(Self {
             kind: head[0].try_into()?,
             compression: head[1].try_into()?,
             raw_len,
-            base_offset: Offset(long(8)),
-            record_count: word(16),
+            base_offset,
+            record_count,
             transaction_count: word(20),
             timestamp_ms: long(24),
         })
@@ -251,6 +266,12 @@ mod tests {
         assert!(matches!(
             EntryHeader::decode(&bytes),
             Err(PayloadError::TooLong(_))
+        ));
+        let mut bytes = header().encode();
+        bytes[8..16].fill(0xff);
+        assert!(matches!(
+            EntryHeader::decode(&bytes),
+            Err(PayloadError::Offset { .. })
         ));
     }
 }

@@ -245,8 +245,13 @@ impl Transactions {
         for _ in 0..transaction.record_count {
             skip_record(&self.body, &mut at)?;
         }
+        let next = self
+            .offset
+            .0
+            .checked_add(u64::from(transaction.record_count))
+            .ok_or(fault(start, "the records' offsets do not fit 64 bits"))?;
         self.at = at;
-        self.offset = Offset(self.offset.0 + u64::from(transaction.record_count));
+        self.offset = Offset(next);
         Ok(transaction)
     }
 }
