@@ -71,8 +71,8 @@ impl<'a> Now<'a> {
         self.applied.max(after)
     }
 
-    /// When everything in flight is applied.
-    pub const fn everything(&self) -> Position {
-        Position(self.next.0)
+    /// Where everything in flight ends; zero when nothing is.
+    pub fn everything(&self) -> Position {
+        self.in_flight(Position(self.next.0))
     }
 }

@@ -1,0 +1,159 @@
+//! Operations and their after-images.
+
+use onelog_record::{
+    Header, Number, Offset, Operation, OperationFault, Position, Refusal, Subject,
+};
+use serde_json::json;
+
+use crate::fixture::{Ask, BLOBS, EVENTS, Node, STOCK, STRICT, UNKNOWN, ask, line, path};
+
+fn lines(node: &Node) -> Vec<String> {
+    node.last_records().iter().map(line).collect()
+}
+
+fn fault(node: &mut Node, request: &onelog_record::CommitRequest) -> OperationFault {
+    match node.refuse(request).0 {
+        Refusal::BadOperation { fault, .. } => fault,
+        other => panic!("no bad operation: {other:?}"),
+    }
+}
+
+#[test]
+fn each_operation_sees_those_before_it_and_only_after_images_leave() {
+    let mut node = Node::new();
+    node.commit(&ask().put(STOCK, "a", r#"{"z":1,"n":5,"price":0.1234567890123456789}"#));
+    let request = ask()
+        .add(STOCK, "a", "n", -2)
+        .write(STOCK, "a", Operation::Max(path("z"), Number::from(9)))
+        .write(STOCK, "a", Operation::Append(path("/l"), json!("x")))
+        .delete(STOCK, "a")
+        .add(STOCK, "a", "", 4)
+        .put(STOCK, "a", "1")
+        .put(STOCK, "a", "1");
+
+    let committed = node.accept(&request);
+
+    assert_eq!(
+        lines(&node),
+        [
+            r#"put a {"z":1,"n":3,"price":0.12345678901234568}"#,
+            r#"put a {"z":9,"n":3,"price":0.12345678901234568}"#,
+            r#"put a {"z":9,"n":3,"price":0.12345678901234568,"l":["x"]}"#,
+            "delete a ",
+            "put a 4",
+            "put a 1",
+            "put a 1",
+        ]
+    );
+    assert_eq!(
+        (
+            committed.first_offset,
+            committed.position,
+            committed.records
+        ),
+        (Offset(1), Position(8), 7)
+    );
+}
+
+#[test]
+fn rewriting_a_document_leaves_its_other_numbers_as_they_are() {
+    let mut node = Node::new();
+    // Parsers that round carelessly change the last digit of these.
+    let floats =
+        "[9007199254740993.5,2.2250738585072014e-308,8.5e-7,1.7976931348623157e308,5.211399e-21]";
+    let document: serde_json::Value = serde_json::from_str(floats).unwrap();
+    let text = document.to_string();
+    node.commit(&ask().put(STOCK, "a", &format!(r#"{{"n":0,"f":{text}}}"#)));
+    for round in 1..4 {
+        node.accept(&ask().add(STOCK, "a", "n", 1));
+        assert_eq!(
+            lines(&node),
+            [format!(r#"put a {{"n":{round},"f":{text}}}"#)]
+        );
+    }
+}
+
+#[test]
+fn bytes_can_be_appended_but_not_added_to() {
+    let mut node = Node::new();
+    let append = |tail: &'static str| Operation::AppendBytes(tail.into());
+    node.accept(
+        &ask()
+            .write(BLOBS, "b", append("x"))
+            .write(BLOBS, "b", append("y")),
+    );
+    assert_eq!(lines(&node), ["put b x", "put b xy"]);
+    for request in [
+        ask().write(STOCK, "a", append("x")),
+        ask().add(BLOBS, "b", "", 1),
+        ask().write(BLOBS, "b", Operation::Append(path(""), json!(1))),
+    ] {
+        assert!(matches!(
+            fault(&mut node, &request),
+            OperationFault::WrongTable(_)
+        ));
+    }
+}
+
+#[test]
+fn a_stream_takes_puts_as_events_that_are_no_state() {
+    let mut node = Node::new();
+    let mut request = ask().put(EVENTS, "e", "1");
+    request.writes[0].headers.push(Header {
+        name: "kind".into(),
+        value: "test".into(),
+    });
+    node.accept(&request);
+    assert_eq!(lines(&node), ["event e 1"]);
+    assert_eq!(node.last_records()[0].headers, request.writes[0].headers);
+    for request in [ask().delete(EVENTS, "e"), ask().add(EVENTS, "e", "", 1)] {
+        assert!(matches!(
+            fault(&mut node, &request),
+            OperationFault::WrongTable(_)
+        ));
+    }
+}
+
+#[test]
+fn the_schema_holds_for_every_after_image() {
+    let mut node = Node::new();
+    node.commit(&ask().put(STRICT, "a", r#"{"name":"x"}"#));
+    for request in [
+        ask().put(STRICT, "b", r#"{"name":1}"#),
+        ask().add(STRICT, "c", "n", 1),
+    ] {
+        let expected = OperationFault::Schema("'name' must be a text".into());
+        assert_eq!(fault(&mut node, &request), expected);
+    }
+    let no_json = ask().put(STRICT, "b", "{");
+    assert_eq!(fault(&mut node, &no_json), OperationFault::NotJson);
+    node.accept(&ask().add(STRICT, "a", "n", 1).delete(STRICT, "a"));
+}
+
+#[test]
+fn an_operation_on_a_value_that_is_no_json_is_refused() {
+    let mut node = Node::new();
+    node.commit(&ask().put(STOCK, "a", "{"));
+    assert_eq!(
+        fault(&mut node, &ask().add(STOCK, "a", "", 1)),
+        OperationFault::NotJson
+    );
+}
+
+#[test]
+fn an_unknown_table_is_named_and_nothing_is_written() {
+    let mut node = Node::new();
+    let request = ask().put(STOCK, "a", "1").put(UNKNOWN, "a", "1");
+    let expected = Refusal::UnknownTable {
+        subject: Subject::Write(1),
+        table: UNKNOWN,
+    };
+    assert_eq!(node.refuse(&request), (expected, 0));
+    let first = node.accept(&ask().add(STOCK, "a", "", 1));
+    assert_eq!(first.first_offset, Offset(0));
+    assert_eq!(
+        lines(&node),
+        ["put a 1"],
+        "the refused put left nothing to add to"
+    );
+}
