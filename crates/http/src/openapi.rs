@@ -58,15 +58,15 @@ pub(crate) struct ReadAt {
 }
 
 /// A string (UTF-8), or any bytes as `{"base64": "..."}`.
-#[derive(ToSchema)]
-#[schema(untagged)]
-pub(crate) enum Bytes {
+#[derive(serde::Serialize, ToSchema)]
+#[serde(untagged)]
+pub(crate) enum BytesJson {
     Text(String),
     Base64(Base64),
 }
 
 /// Bytes in base64, of the standard or the URL-safe alphabet.
-#[derive(ToSchema)]
+#[derive(serde::Serialize, ToSchema)]
 pub(crate) struct Base64 {
     base64: String,
 }
@@ -90,17 +90,17 @@ pub(crate) struct Transaction {
 #[derive(ToSchema)]
 pub(crate) struct Read {
     table: String,
-    key: Option<Bytes>,
-    prefix: Option<Bytes>,
-    from: Option<Bytes>,
-    to: Option<Bytes>,
+    key: Option<BytesJson>,
+    prefix: Option<BytesJson>,
+    from: Option<BytesJson>,
+    to: Option<BytesJson>,
 }
 
 /// Exactly one of `exists`, `absent`, `version`, or `field` with one comparison.
 #[derive(ToSchema)]
 pub(crate) struct Guard {
     table: String,
-    key: Bytes,
+    key: BytesJson,
     /// true: the key is there.
     exists: Option<bool>,
     /// true: the key is not there.
@@ -134,7 +134,7 @@ pub(crate) enum Op {
 pub(crate) struct Write {
     op: Op,
     table: String,
-    key: Bytes,
+    key: BytesJson,
     /// Any JSON in a table of JSON, kept byte for byte; a string or `{"base64": "..."}` in a table of bytes.
     value: Option<Value>,
     /// The field that `add`, `min`, `max` and `append` change; the whole value unless given.
@@ -168,7 +168,7 @@ pub(crate) struct Error {
     r#where: Option<String>,
     table: Option<String>,
     nearest: Option<String>,
-    key: Option<Bytes>,
+    key: Option<BytesJson>,
     version: Option<u64>,
     /// The position to read at for the next try.
     retry_at: Option<u64>,
@@ -194,13 +194,13 @@ pub(crate) struct Page {
     position: u64,
     rows: Vec<Row>,
     /// The next page's `from`, or its `to` with `reverse`; null on the last page.
-    next: Option<Bytes>,
+    next: Option<BytesJson>,
 }
 
 /// A key with its value.
 #[derive(ToSchema)]
 pub(crate) struct Row {
-    key: Bytes,
+    key: BytesJson,
     /// The offset of the record that wrote it.
     version: u64,
     value: Value,
@@ -216,7 +216,7 @@ pub(crate) struct LogRecord {
     id: String,
     table: String,
     op: RecordOp,
-    key: Bytes,
+    key: BytesJson,
     /// Absent for a delete.
     value: Option<Value>,
     headers: Option<Value>,
@@ -248,7 +248,7 @@ pub(crate) struct EventRecord {
     offset: u64,
     table: String,
     op: RecordOp,
-    key: Bytes,
+    key: BytesJson,
     value: Option<Value>,
     headers: Option<Value>,
 }
@@ -382,7 +382,7 @@ pub(crate) struct TableVerification {
 /// A row that differs.
 #[derive(ToSchema)]
 pub(crate) struct Difference {
-    key: Bytes,
+    key: BytesJson,
     /// The row as the log has it; null when it has none.
     log: Option<Value>,
     /// The row as the store has it; null when it has none.

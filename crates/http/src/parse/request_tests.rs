@@ -110,7 +110,11 @@ fn every_read_and_guard_is_read_and_found_again_by_its_number() {
     };
     assert_eq!(
         request.range_reads,
-        [range("a", Some("b")), range("", Some("b")), range("c", None)]
+        [
+            range("a", Some("b")),
+            range("", Some("b")),
+            range("c", None)
+        ]
     );
     let predicates: Vec<Predicate> = request.guards.iter().map(|g| g.predicate.clone()).collect();
     assert_eq!(
@@ -126,7 +130,9 @@ fn every_read_and_guard_is_read_and_found_again_by_its_number() {
             },
         ]
     );
-    assert!(matches!(&request.guards[0], Guard { table: t, key: k, .. } if *t == table && *k == key));
+    assert!(
+        matches!(&request.guards[0], Guard { table: t, key: k, .. } if *t == table && *k == key)
+    );
     assert_eq!(parsed.place(&Subject::PointRead(0)), "reads[1]");
     assert_eq!(parsed.place(&Subject::RangeRead(1)), "reads[2]");
     assert_eq!(parsed.place(&Subject::Guard(3)), "guards[3]");
@@ -134,10 +140,19 @@ fn every_read_and_guard_is_read_and_found_again_by_its_number() {
 
 #[test]
 fn every_fault_says_where_it_is_and_what_to_do() {
-    let write = |inner: &str| format!(r#"{{"writes":[{{"op":"delete","table":"shop.orders","key":"ok"}},{{{inner}}}]}}"#);
-    let read = |inner: &str| format!(r#"{{"read_position":1,"reads":[{{"table":"shop.orders",{inner}}}]}}"#);
-    let guard = |inner: &str| format!(r#"{{"guards":[{{"table":"shop.orders","key":"k",{inner}}}]}}"#);
-    let put = |inner: &str| write(&format!(r#""op":"put","table":"shop.orders","key":"k",{inner}"#));
+    let write = |inner: &str| {
+        format!(r#"{{"writes":[{{"op":"delete","table":"shop.orders","key":"ok"}},{{{inner}}}]}}"#)
+    };
+    let read = |inner: &str| {
+        format!(r#"{{"read_position":1,"reads":[{{"table":"shop.orders",{inner}}}]}}"#)
+    };
+    let guard =
+        |inner: &str| format!(r#"{{"guards":[{{"table":"shop.orders","key":"k",{inner}}}]}}"#);
+    let put = |inner: &str| {
+        write(&format!(
+            r#""op":"put","table":"shop.orders","key":"k",{inner}"#
+        ))
+    };
     for (body, place, message) in [
         (String::new(), "body", "EOF"),
         ("[]".into(), "body", "expected a transaction"),
@@ -147,48 +162,123 @@ fn every_fault_says_where_it_is_and_what_to_do() {
         (r#"{"zebra":[]}"#.into(), "body", "known are: id"),
         (r#"{"writes":{}}"#.into(), "writes", "expected a list"),
         (r#"{"writes":[],"writes":[]}"#.into(), "writes", "twice"),
-        (r#"{"id":"x","writes":[]}"#.into(), "id", "not a transaction id"),
+        (
+            r#"{"id":"x","writes":[]}"#.into(),
+            "id",
+            "not a transaction id",
+        ),
         (r#"{"read_position":-1}"#.into(), "read_position", "u64"),
         (r#"{"writes":[5]}"#.into(), "writes[0]", "expected a write"),
         (r#"{"writes":[{"op":"#.into(), "writes[0].op", "not JSON"),
-        (r#"{"reads":[{"table":"shop.orders","key":"k"}]}"#.into(), "read_position", "Onelog-Position"),
+        (
+            r#"{"reads":[{"table":"shop.orders","key":"k"}]}"#.into(),
+            "read_position",
+            "Onelog-Position",
+        ),
         (write(""), "writes[1]", "'op' is missing"),
         (write(r#""op":"delete""#), "writes[1]", "'table' is missing"),
-        (write(r#""op":"delete","table":"shop.orders""#), "writes[1]", "'key' is missing"),
-        (write(r#""op":"putt""#), "writes[1].op", "did you mean 'put'"),
+        (
+            write(r#""op":"delete","table":"shop.orders""#),
+            "writes[1]",
+            "'key' is missing",
+        ),
+        (
+            write(r#""op":"putt""#),
+            "writes[1].op",
+            "did you mean 'put'",
+        ),
         (write(r#""op":"zzzzzz""#), "writes[1].op", "known are: put"),
         (write(r#""op":5"#), "writes[1].op", "a string"),
         (write(r#""key":5"#), "writes[1].key", "base64"),
-        (write(r#""key":{"base64":"*"}"#), "writes[1].key", "not base64"),
+        (
+            write(r#""key":{"base64":"*"}"#),
+            "writes[1].key",
+            "not base64",
+        ),
         (write(r#""key":"a","key":"b""#), "writes[1].key", "twice"),
         (write(r#""vallue":1"#), "writes[1]", "did you mean 'value'"),
         (write(r#""field":"/a~2""#), "writes[1].field", "~"),
         (write(r#""by":"5""#), "writes[1].by", "number"),
         (write(r#""headers":[]"#), "writes[1].headers", "an object"),
         (write(r#""headers":{"a":5}"#), "writes[1].headers", "base64"),
-        (write(r#""headers":{"a":"1","a":"2"}"#), "writes[1].headers", "twice"),
-        (write(r#""op":"delete","table":"shop.orders","key":"k","value":1"#), "writes[1].value", "takes no 'value'"),
-        (write(r#""op":"add","table":"shop.orders","key":"k""#), "writes[1]", "'by' is missing"),
-        (put(r#""value":1,"field":"/a""#), "writes[1].field", "takes no 'field'"),
+        (
+            write(r#""headers":{"a":"1","a":"2"}"#),
+            "writes[1].headers",
+            "twice",
+        ),
+        (
+            write(r#""op":"delete","table":"shop.orders","key":"k","value":1"#),
+            "writes[1].value",
+            "takes no 'value'",
+        ),
+        (
+            write(r#""op":"add","table":"shop.orders","key":"k""#),
+            "writes[1]",
+            "'by' is missing",
+        ),
+        (
+            put(r#""value":1,"field":"/a""#),
+            "writes[1].field",
+            "takes no 'field'",
+        ),
         (put(r#""headers":{}"#), "writes[1]", "'value' is missing"),
-        (put(r#""value":{"a":1,"a":2}"#), "writes[1].value", "'a' occurs twice"),
+        (
+            put(r#""value":{"a":1,"a":2}"#),
+            "writes[1].value",
+            "'a' occurs twice",
+        ),
         (put(r#""value":1e999"#), "writes[1].value", "out of range"),
-        (put(&format!(r#""value":{}{}"#, "[".repeat(5000), "]".repeat(5000))), "writes[1].value", "nested too deeply"),
-        (write(r#""op":"put","table":"shop.blobs","key":"k","value":{"a":1}"#), "writes[1].value", "holds bytes"),
+        (
+            put(&format!(
+                r#""value":{}{}"#,
+                "[".repeat(5000),
+                "]".repeat(5000)
+            )),
+            "writes[1].value",
+            "nested too deeply",
+        ),
+        (
+            write(r#""op":"put","table":"shop.blobs","key":"k","value":{"a":1}"#),
+            "writes[1].value",
+            "holds bytes",
+        ),
         (read(r#""keyy":"k""#), "reads[0]", "did you mean 'key'"),
-        (r#"{"read_position":1,"reads":[{"table":"shop.orders"}]}"#.into(), "reads[0]", "nothing is read"),
-        (read(r#""key":"k","prefix":"k""#), "reads[0]", "do not go together"),
+        (
+            r#"{"read_position":1,"reads":[{"table":"shop.orders"}]}"#.into(),
+            "reads[0]",
+            "nothing is read",
+        ),
+        (
+            read(r#""key":"k","prefix":"k""#),
+            "reads[0]",
+            "do not go together",
+        ),
         (guard(r#""exists":false"#), "guards[0].exists", "absent"),
         (guard(r#""exists":1"#), "guards[0].exists", "boolean"),
-        (guard(r#""exists":true,"absent":true"#), "guards[0]", "one thing"),
+        (
+            guard(r#""exists":true,"absent":true"#),
+            "guards[0]",
+            "one thing",
+        ),
         (guard(r#""eq":1"#), "guards[0]", "'field' is missing"),
         (guard(r#""field":"/a""#), "guards[0]", "one thing"),
-        (guard(r#""field":"/a","eq":1,"ne":2"#), "guards[0].ne", "one thing"),
-        (guard(r#""field":"/a","version":2"#), "guards[0].field", "one thing"),
+        (
+            guard(r#""field":"/a","eq":1,"ne":2"#),
+            "guards[0].ne",
+            "one thing",
+        ),
+        (
+            guard(r#""field":"/a","version":2"#),
+            "guards[0].field",
+            "one thing",
+        ),
         (guard(r#""version":"2""#), "guards[0].version", "u64"),
     ] {
         match parse(&body) {
-            Err(ParseError::Malformed { place: at, message: said }) => {
+            Err(ParseError::Malformed {
+                place: at,
+                message: said,
+            }) => {
                 assert_eq!(at, place, "{body}: {said}");
                 assert!(said.contains(message), "{body}: {said}");
             }

@@ -1,0 +1,12 @@
+//! The door over a real node on loopback, from outside: what goes in as bytes, what comes out.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod hostile;
+mod limits;
+mod log;
+mod reads;
+mod server;
+mod shutdown;
+mod system;
+mod tables;
+mod transactions;
