@@ -17,8 +17,7 @@ use crate::disk::Disk;
 use crate::flush::Gate;
 use crate::frame::{self, CHAIN_START, FrameHead, Salt, frame_len};
 use crate::hard_state::{HardStateFile, Stored};
-use crate::index_file::write_index;
-use crate::prepare::{INDEXES_MAX, Preparation, Spare};
+use crate::prepare::{INDEXES_MAX, Preparation, Spare, write_indexes};
 use crate::recovery::recover;
 use crate::segment::{Extent, SEGMENT_HEADER_BYTES, Segment, SegmentHeader};
 use crate::{
@@ -488,10 +487,7 @@ impl Log {
         if !self.in_flight.is_empty() {
             return Err(CloseError::InFlight(self.in_flight.len()));
         }
-        let indexes = std::mem::take(&mut self.preparation.lock().indexes);
-        for segment in indexes {
-            write_index(&*self.shared.disk, &segment)?;
-        }
+        write_indexes(&*self.shared.disk, &self.preparation)?;
         self.save(state, true)?;
         self.gate.close();
         Ok(())

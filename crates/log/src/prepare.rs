@@ -1,6 +1,7 @@
 //! Making files ready ahead of time, on any thread: the next segment, zero-filled and durable under
 //! a spare name, and the indexes of segments that were sealed.
 
+use std::io;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -55,11 +56,10 @@ impl Prepare {
     /// # Errors
     /// When the disk fails. The log goes on without what failed and does it itself when it must.
     pub fn run(self) -> Result<(), PrepareError> {
-        let (indexes, spare) = {
+        let spare = {
             let mut preparation = self.preparation.lock();
-            let wanted = preparation.spares.is_empty();
-            let name = wanted.then(|| preparation.spare_name());
-            (std::mem::take(&mut preparation.indexes), name)
+            let is_wanted = preparation.spares.is_empty();
+            is_wanted.then(|| preparation.spare_name())
         };
         if let Some(name) = spare {
             let file = self.disk.create(&name, self.segment_bytes)?;
@@ -72,10 +72,20 @@ impl Prepare {
                 recycled: false,
             });
         }
-        for segment in indexes {
-            write_index(&*self.disk, &segment)?;
-        }
+        write_indexes(&*self.disk, &self.preparation)?;
         Ok(())
+    }
+}
+
+/// Writes the indexes that wait. One that failed waits on.
+pub(crate) fn write_indexes(disk: &dyn Disk, preparation: &Mutex<Preparation>) -> io::Result<()> {
+    loop {
+        let Some(segment) = preparation.lock().indexes.first().cloned() else {
+            return Ok(());
+        };
+        write_index(disk, &segment)?;
+        let mut preparation = preparation.lock();
+        preparation.indexes.retain(|s| !Arc::ptr_eq(s, &segment));
     }
 }
 

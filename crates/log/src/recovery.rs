@@ -10,7 +10,8 @@
 //! Only then is anything *mended*, in an order that can be cut short anywhere and done again: the
 //! hard state says which segments must exist, segments behind the cut go, last one first, the rest
 //! of the last segment is zeroed, and everything that was read is flushed, because the process that
-//! wrote it may have been killed before it flushed.
+//! wrote it may have been killed before it flushed. What lies above the watermark is written once
+//! more first: after a failed flush the system shows bytes that are not on the disk.
 
 use std::io;
 use std::sync::Arc;
@@ -23,7 +24,7 @@ use crate::hard_state::{HARD_STATE_NEW, HardStateFile, HardStateRead, Stored};
 use crate::index_file::{INDEX_SUFFIX, index_name, read_index};
 use crate::planted::{self, Bug};
 use crate::prepare::{SPARE_PREFIX, SPARES_MAX, Spare, is_leftover};
-use crate::scan::{Evidence, evidence, scan, zero_rest};
+use crate::scan::{Evidence, evidence, scan, write_again, zero_rest};
 use crate::segment::{Extent, SEGMENT_HEADER_BYTES, Segment, SegmentHeader, parse_name};
 use crate::{Corruption, HardStateError, LogOptions, OpenError};
 
@@ -75,6 +76,18 @@ pub(crate) struct Surveyed {
     pub indexed: bool,
 }
 
+impl Surveyed {
+    /// Flushes the frames, those above the watermark after writing them once more.
+    fn make_durable(&self, watermark: Index) -> io::Result<()> {
+        if self.extent.next_index > watermark.next() {
+            let mut known = self.extent.clone();
+            known.rewind(&self.header, watermark.next());
+            write_again(&*self.file, known.end, self.extent.end)?;
+        }
+        self.file.sync_data()
+    }
+}
+
 /// What is there, and the verdict on the tail.
 #[derive(Debug)]
 pub(crate) struct Survey {
@@ -87,6 +100,8 @@ pub(crate) struct Survey {
     /// Segments that retention had already given up.
     pub given_up: Vec<String>,
     pub cut: Option<Cut>,
+    /// The highest index that is known to have been durable.
+    pub watermark: Index,
     /// Whether bytes behind the end may hold anything that is not stale.
     pub doubtful_rest: bool,
     /// Index files that contradict the frames (only when indexes are not trusted).
@@ -141,6 +156,7 @@ pub(crate) fn survey(
             behind: Vec::new(),
             given_up: Vec::new(),
             cut: None,
+            watermark: Index::ZERO,
             doubtful_rest: false,
             wrong_indexes: Vec::new(),
         });
@@ -164,6 +180,7 @@ pub(crate) fn survey(
         behind: Vec::new(),
         given_up,
         cut: None,
+        watermark: Index::ZERO,
         doubtful_rest: false,
         wrong_indexes: Vec::new(),
     };
@@ -306,6 +323,7 @@ impl Survey {
         };
         let name = last.header.name();
         let last_index = last.extent.last_index();
+        self.watermark = watermark;
         let closed_in_order = stored.public.clean
             && stored.public.durable == last_index
             && rest.is_empty()
@@ -438,19 +456,21 @@ fn mend(disk: &dyn Disk, options: &LogOptions, mut survey: Survey) -> io::Result
     }
     drop_leftovers(disk, &survey)?;
     if let Some(last) = survey.segments.last().filter(|_| survey.doubtful_rest) {
-        zero_rest(&*last.file, last.extent.end)?;
+        let is_truncating = hard
+            .as_ref()
+            .is_some_and(|hard| hard.stored.truncate_from != Index::ZERO);
+        zero_rest(&*last.file, last.extent.end, is_truncating)?;
     }
     for segment in survey.segments.iter().filter(|s| !s.indexed) {
-        segment.file.sync_data()?;
+        segment.make_durable(survey.watermark)?;
     }
     if let Some(hard) = &mut hard {
         // From now on these entries count as durable, so their loss must be noticed.
         let mut stored = hard.stored;
         stored.public.durable = last_index;
         stored.truncate_from = Index::ZERO;
-        if stored != hard.stored {
-            hard.save(stored)?;
-        }
+        // Even when nothing changed: what was read may not have reached the disk.
+        hard.save(stored)?;
     }
     let (spares, next_spare) = collect_spares(disk, options, &survey.names)?;
     let count = survey.segments.len();

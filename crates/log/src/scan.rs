@@ -244,9 +244,29 @@ pub(crate) fn evidence(
     Ok(found)
 }
 
-/// Overwrites with zeros whatever is not zero from `at` on, and flushes.
-pub(crate) fn zero_rest(file: &dyn DiskFile, at: u64) -> io::Result<()> {
-    const CHUNK_BYTES: usize = 64 << 10;
+const CHUNK_BYTES: usize = 64 << 10;
+
+/// Writes the bytes from `at` to `end` once more, with what they hold. After a failed flush the
+/// system may show bytes that never reached the disk, and flush nothing when asked again: only a
+/// new write makes it flush them.
+pub(crate) fn write_again(file: &dyn DiskFile, at: u64, end: u64) -> io::Result<()> {
+    let mut chunk = vec![0; CHUNK_BYTES];
+    let mut at = at;
+    while at < end {
+        let wanted = CHUNK_BYTES.min((end - at) as usize);
+        let count = file.read_at(at, &mut chunk[..wanted])?;
+        if count == 0 {
+            break;
+        }
+        file.write_all_at(at, &chunk[..count])?;
+        at += count as u64;
+    }
+    Ok(())
+}
+
+/// Overwrites with zeros whatever is not zero from `at` on, and flushes. With `all`, zeros too are
+/// overwritten: those that are seen may not have reached the disk.
+pub(crate) fn zero_rest(file: &dyn DiskFile, at: u64, all: bool) -> io::Result<()> {
     let len = file.len()?;
     let mut chunk = vec![0; CHUNK_BYTES];
     let zeros = vec![0; CHUNK_BYTES];
@@ -257,7 +277,7 @@ pub(crate) fn zero_rest(file: &dyn DiskFile, at: u64) -> io::Result<()> {
         if count == 0 {
             break;
         }
-        if chunk[..count] != zeros[..count] {
+        if all || chunk[..count] != zeros[..count] {
             file.write_all_at(at, &zeros[..count])?;
             changed = true;
         }

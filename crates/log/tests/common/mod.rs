@@ -118,3 +118,5 @@ pub fn size(quick: u64, full: u64) -> u64 {
         quick
     }
 }
+
+pub mod workload;
