@@ -11,9 +11,7 @@ use onelog_sinks::Sinks;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::errors::{ApiError, TableNames};
-use crate::options::{
-    BLOCKING_CALLS_MAX, BODIES_BYTES_MAX, HttpOptions, VERIFICATIONS_MAX,
-};
+use crate::options::{BLOCKING_CALLS_MAX, BODIES_BYTES_MAX, HttpOptions, VERIFICATIONS_MAX};
 use crate::parse::{KnownTable, Tables};
 
 /// When a request finds no room, it is asked to come back after this.

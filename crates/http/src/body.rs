@@ -67,7 +67,11 @@ async fn collect(app: &App, declared: usize, body: Body) -> Result<WholeBody<'_>
             return Err(too_large(stream, len, declared).await);
         }
         if len > BODY_FREE_BYTES {
-            let counted = if before > BODY_FREE_BYTES { chunk.len() } else { len };
+            let counted = if before > BODY_FREE_BYTES {
+                chunk.len()
+            } else {
+                len
+            };
             let more = u32::try_from(counted).map_err(ApiError::internal)?;
             let more = app.bodies.try_acquire_many(more);
             let more = more.map_err(|_| busy("the bodies of other requests fill the memory"))?;
@@ -85,7 +89,11 @@ async fn collect(app: &App, declared: usize, body: Body) -> Result<WholeBody<'_>
         }
         whole.extend_from_slice(&chunk);
     }
-    let bytes = if whole.is_empty() { first } else { whole.freeze() };
+    let bytes = if whole.is_empty() {
+        first
+    } else {
+        whole.freeze()
+    };
     assert_eq!(bytes.len(), len, "a body is all of its chunks");
     Ok(WholeBody { bytes, _room: room })
 }

@@ -244,9 +244,13 @@ pub(crate) fn refused(
             let parsed = again();
             let guard = parsed.as_ref().and_then(|p| p.request.guards.get(index));
             let place = format!("guards[{index}]");
-            let mut error = new(StatusCode::PRECONDITION_FAILED, "guard_failed", String::new())
-                .with("where", &place)
-                .with("guard", index);
+            let mut error = new(
+                StatusCode::PRECONDITION_FAILED,
+                "guard_failed",
+                String::new(),
+            )
+            .with("where", &place)
+            .with("guard", index);
             let mut kind = ValueKind::Json;
             let mut what = String::new();
             if let Some(guard) = guard {
@@ -281,8 +285,7 @@ pub(crate) fn refused(
                 "{place}: field '{field}' must be unique, and {value} belongs to key {}",
                 show(&owner)
             );
-            let mut error =
-                new(StatusCode::CONFLICT, "not_unique", message).with("where", place);
+            let mut error = new(StatusCode::CONFLICT, "not_unique", message).with("where", place);
             if let Some(write) = parsed.as_ref().and_then(|p| p.request.writes.get(index)) {
                 let (name, _) = names.describe(write.table);
                 error = error.with("table", name).with("key", BytesOut(&write.key));
@@ -309,11 +312,13 @@ pub(crate) fn refused(
             let message = format!("{message}; read again at a newer position and retry");
             new(StatusCode::GONE, "snapshot_too_old", message).with("floor", floor)
         }
-        Refusal::SnapshotInFuture { latest, .. } => {
-            new(StatusCode::UNPROCESSABLE_ENTITY, "position_in_future", message)
-                .with("where", "read_position")
-                .with("latest", latest)
-        }
+        Refusal::SnapshotInFuture { latest, .. } => new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "position_in_future",
+            message,
+        )
+        .with("where", "read_position")
+        .with("latest", latest),
         Refusal::IdMismatch { id, position } => new(
             StatusCode::CONFLICT,
             "id_mismatch",

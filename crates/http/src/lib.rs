@@ -32,7 +32,9 @@ mod routes;
 mod server;
 mod text;
 
-pub use options::{HttpOptions, LIST_LIMIT, LIST_LIMIT_MAX, PORT, WAIT_TIMEOUT_MS, WAIT_TIMEOUT_MS_MAX};
+pub use options::{
+    HttpOptions, LIST_LIMIT, LIST_LIMIT_MAX, PORT, WAIT_TIMEOUT_MS, WAIT_TIMEOUT_MS_MAX,
+};
 pub use router::router;
 pub use server::serve;
 

@@ -144,12 +144,17 @@ async fn turn_away(mut stream: TcpStream, max: usize, permit: OwnedSemaphorePerm
     let answer = busy(format!("{max} connections are open already")).into_response();
     let telling = async {
         let (head, body) = answer.into_parts();
-        let body = axum::body::to_bytes(body, usize::MAX).await.unwrap_or_default();
+        let body = axum::body::to_bytes(body, usize::MAX)
+            .await
+            .unwrap_or_default();
         let mut text = format!("HTTP/1.1 {}\r\n", head.status);
         for (name, value) in &head.headers {
             text += &format!("{name}: {}\r\n", value.to_str().unwrap_or_default());
         }
-        text += &format!("connection: close\r\ncontent-length: {}\r\n\r\n", body.len());
+        text += &format!(
+            "connection: close\r\ncontent-length: {}\r\n\r\n",
+            body.len()
+        );
         stream.write_all(text.as_bytes()).await?;
         stream.write_all(&body).await?;
         stream.shutdown().await?;

@@ -76,11 +76,7 @@ struct RowOut<'p> {
         (status = 504, description = "`wait_timed_out`", body = crate::openapi::Error),
     )
 )]
-pub(crate) async fn list(
-    State(app): State<Shared>,
-    Path(table): Path<String>,
-    uri: Uri,
-) -> Answer {
+pub(crate) async fn list(State(app): State<Shared>, Path(table): Path<String>, uri: Uri) -> Answer {
     let query = Query::parse(uri.query(), PARAMETERS)?;
     let limit = limit(&query)?;
     let reverse = query.flag("reverse")?;

@@ -51,7 +51,10 @@ pub(crate) async fn read(State(app): State<Shared>, headers: HeaderMap, uri: Uri
     };
     let left = query.number("limit")?;
     if left == Some(0) {
-        return Err(ApiError::malformed("limit", "0 records are none; leave it out for all"));
+        return Err(ApiError::malformed(
+            "limit",
+            "0 records are none; leave it out for all",
+        ));
     }
     let live = wants_events(&headers);
     let mut from = start(&app, &query)?;

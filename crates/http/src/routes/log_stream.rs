@@ -148,14 +148,17 @@ pub(crate) async fn ndjson(mut reader: Reader) -> Answer {
     let end = reader.app.node.position();
     // The first batch is read before the answer begins, so that an error still has its status.
     let first = reader.read(write_lines).await?;
-    let body = stream::try_unfold((reader, Some(first)), move |(mut reader, first)| async move {
-        let mut lines = first.unwrap_or_default();
-        while lines.is_empty() && reader.next < end && reader.left > 0 {
-            lines = reader.read(write_lines).await.map_err(broken)?;
-        }
-        let more = !lines.is_empty();
-        Ok::<_, io::Error>(more.then_some((lines, (reader, None))))
-    });
+    let body = stream::try_unfold(
+        (reader, Some(first)),
+        move |(mut reader, first)| async move {
+            let mut lines = first.unwrap_or_default();
+            while lines.is_empty() && reader.next < end && reader.left > 0 {
+                lines = reader.read(write_lines).await.map_err(broken)?;
+            }
+            let more = !lines.is_empty();
+            Ok::<_, io::Error>(more.then_some((lines, (reader, None))))
+        },
+    );
     Ok(stream_response(
         Body::from_stream(body),
         "application/x-ndjson",
@@ -180,7 +183,10 @@ pub(crate) async fn event_stream(mut reader: Reader) -> Answer {
         };
         events.map(|events| (Ok::<_, Infallible>(events), (reader, None)))
     });
-    Ok(stream_response(Body::from_stream(body), "text/event-stream"))
+    Ok(stream_response(
+        Body::from_stream(body),
+        "text/event-stream",
+    ))
 }
 
 /// The next events, or a sign of life; `None` ends the stream.

@@ -39,7 +39,9 @@ pub(crate) async fn create(State(app): State<Shared>, headers: HeaderMap, body: 
     let body = read_body(&app, &headers, body).await?;
     let definition = SinkDefinition::from_slice(&body.bytes)
         .map_err(|error| ApiError::malformed(&error.place, error.what))?;
-    let status = app.blocking(move |app| app.sinks.create(definition)).await?;
+    let status = app
+        .blocking(move |app| app.sinks.create(definition))
+        .await?;
     json(StatusCode::CREATED, &status.map_err(sink_error)?)
 }
 
@@ -182,11 +184,7 @@ pub(crate) async fn rebuild(State(app): State<Shared>, Path(name): Path<String>)
         (status = 504, description = "`wait_timed_out`", body = crate::openapi::Error),
     )
 )]
-pub(crate) async fn wait(
-    State(app): State<Shared>,
-    Path(name): Path<String>,
-    uri: Uri,
-) -> Answer {
+pub(crate) async fn wait(State(app): State<Shared>, Path(name): Path<String>, uri: Uri) -> Answer {
     let query = Query::parse(uri.query(), &["position", "timeout_ms"])?;
     let timeout = query.timeout()?;
     let position = query

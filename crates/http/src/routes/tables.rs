@@ -57,7 +57,11 @@ pub(crate) async fn create(State(app): State<Shared>, headers: HeaderMap, body: 
     let known = app.node.catalog().by_name(&name).is_some();
     let made = app.in_time(app.node.create_table(table)).await?;
     let (definition, position) = made.map_err(|error| table_error(&app, "name", error))?;
-    let status = if known { StatusCode::OK } else { StatusCode::CREATED };
+    let status = if known {
+        StatusCode::OK
+    } else {
+        StatusCode::CREATED
+    };
     let definition = &definition;
     Ok(at_position(
         json(
@@ -140,9 +144,7 @@ fn table_error(app: &Shared, place: &str, error: TableError) -> ApiError {
             ApiError::new(StatusCode::CONFLICT, "table_exists", error.to_string())
                 .with("table", name)
         }
-        TableError::Unknown { name, nearest } => {
-            ApiError::unknown_table(&name, nearest.as_deref())
-        }
+        TableError::Unknown { name, nearest } => ApiError::unknown_table(&name, nearest.as_deref()),
         TableError::Schema(error) => ApiError::malformed("schema", error),
         TableError::Refused(refusal) => refused(refusal, &*app.node.catalog(), || None),
         TableError::Name(error) => ApiError::malformed(place, error),
@@ -164,12 +166,20 @@ fn new_table(body: &[u8]) -> Result<NewTable, ApiError> {
     if name == "onelog" || name.starts_with("onelog.") {
         return Err(ApiError::reserved_table("name", name));
     }
-    let kind = match fields.get("kind").map(|kind| text("kind", kind)).transpose()? {
+    let kind = match fields
+        .get("kind")
+        .map(|kind| text("kind", kind))
+        .transpose()?
+    {
         None | Some("keyed") => TableKind::Keyed,
         Some("stream") => TableKind::Stream,
         Some(other) => return Err(choice("kind", other, &["keyed", "stream"])),
     };
-    let value = match fields.get("value").map(|kind| text("value", kind)).transpose()? {
+    let value = match fields
+        .get("value")
+        .map(|kind| text("value", kind))
+        .transpose()?
+    {
         None | Some("json") => ValueKind::Json,
         Some("bytes") => ValueKind::Bytes,
         Some(other) => return Err(choice("value", other, &["json", "bytes"])),
@@ -237,7 +247,8 @@ mod tests {
         .unwrap();
         assert_eq!(table.name, "shop.users");
         assert_eq!(table.unique[0].as_str(), "/email");
-        let table = new_table(br#"{"name":"shop.clicks","kind":"stream","value":"bytes"}"#).unwrap();
+        let table =
+            new_table(br#"{"name":"shop.clicks","kind":"stream","value":"bytes"}"#).unwrap();
         assert_eq!(
             (table.kind, table.value),
             (TableKind::Stream, ValueKind::Bytes)
@@ -252,7 +263,11 @@ mod tests {
             ("{}", "name", "missing"),
             (r#"{"name":5}"#, "name", "found 5"),
             (r#"{"name":"a","name":"b"}"#, "body", "twice"),
-            (r#"{"name":"a","knd":"keyed"}"#, "body", "did you mean 'kind'"),
+            (
+                r#"{"name":"a","knd":"keyed"}"#,
+                "body",
+                "did you mean 'kind'",
+            ),
             (r#"{"name":"a","kind":"queue"}"#, "kind", "keyed, stream"),
             (r#"{"name":"a","value":"xml"}"#, "value", "json, bytes"),
             (r#"{"name":"a","unique":"/x"}"#, "unique", "a list"),

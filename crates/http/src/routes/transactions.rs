@@ -103,12 +103,13 @@ async fn parse(app: &App, body: &[u8]) -> Result<Parsed, ApiError> {
 }
 
 async fn create(app: &App, place: &str, name: String) -> Result<(), ApiError> {
-    match app.in_time(app.node.create_table(NewTable::keyed(name))).await? {
+    match app
+        .in_time(app.node.create_table(NewTable::keyed(name)))
+        .await?
+    {
         // Somebody else made it meanwhile, perhaps as another kind: parsing looks again.
         Ok(_) | Err(TableError::Exists { .. }) => Ok(()),
-        Err(TableError::Refused(refusal)) => {
-            Err(refused(refusal, &*app.node.catalog(), || None))
-        }
+        Err(TableError::Refused(refusal)) => Err(refused(refusal, &*app.node.catalog(), || None)),
         Err(error) => Err(ApiError::malformed(place, error)),
     }
 }

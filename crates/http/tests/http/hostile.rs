@@ -10,7 +10,14 @@ use crate::server::{Answer, Server};
 #[test]
 fn what_is_no_route_or_no_method_is_told_as_json() {
     let server = Server::with_tables();
-    for path in ["/", "/v1", "/v1/nothing", "/v1/tables/shop.orders/keys/", "/v1/tables/a/keys/b/c", "/v2/transactions"] {
+    for path in [
+        "/",
+        "/v1",
+        "/v1/nothing",
+        "/v1/tables/shop.orders/keys/",
+        "/v1/tables/a/keys/b/c",
+        "/v2/transactions",
+    ] {
         let refused = server.get(path).refused(404, "not_found");
         assert!(refused["message"].as_str().unwrap().contains(path));
     }
@@ -34,7 +41,9 @@ fn what_is_no_route_or_no_method_is_told_as_json() {
 #[test]
 fn malformed_bodies_are_refused_with_the_place_and_the_server_goes_on() {
     let server = Server::with_tables();
-    let write = |inner: &str| format!(r#"{{"writes":[{{"op":"put","table":"shop.orders","key":"k",{inner}}}]}}"#);
+    let write = |inner: &str| {
+        format!(r#"{{"writes":[{{"op":"put","table":"shop.orders","key":"k",{inner}}}]}}"#)
+    };
     let deep = |n: usize| "[".repeat(n);
     let cases: Vec<(Vec<u8>, &str)> = vec![
         (b"".to_vec(), "body"),
@@ -49,14 +58,37 @@ fn malformed_bodies_are_refused_with_the_place_and_the_server_goes_on() {
         (b"{\"writes\":[{}]} trailing".to_vec(), "writes[0]"),
         (b"{\"writes\":[],\"writes\":[]}".to_vec(), "writes"),
         (deep(1_000_000).into_bytes(), "body"),
-        (format!("{{\"writes\":{}", deep(1_000_000)).into_bytes(), "writes[0]"),
-        (write(&format!("\"value\":{}{}", deep(100_000), "]".repeat(100_000))).into_bytes(), "writes[0].value"),
-        (write(&format!("\"value\":{}", deep(100_000))).into_bytes(), "writes[0].value"),
+        (
+            format!("{{\"writes\":{}", deep(1_000_000)).into_bytes(),
+            "writes[0]",
+        ),
+        (
+            write(&format!(
+                "\"value\":{}{}",
+                deep(100_000),
+                "]".repeat(100_000)
+            ))
+            .into_bytes(),
+            "writes[0].value",
+        ),
+        (
+            write(&format!("\"value\":{}", deep(100_000))).into_bytes(),
+            "writes[0].value",
+        ),
         (write(r#""value":1e999"#).into_bytes(), "writes[0].value"),
         (write(r#""value":"\ud800""#).into_bytes(), "writes[0].value"),
-        (write(r#""value":{"a":1,"a":2}"#).into_bytes(), "writes[0].value"),
-        (write(r#""value":1,"key":"again""#).into_bytes(), "writes[0].key"),
-        (write(r#""value":1,"headers":{"h":1}"#).into_bytes(), "writes[0].headers"),
+        (
+            write(r#""value":{"a":1,"a":2}"#).into_bytes(),
+            "writes[0].value",
+        ),
+        (
+            write(r#""value":1,"key":"again""#).into_bytes(),
+            "writes[0].key",
+        ),
+        (
+            write(r#""value":1,"headers":{"h":1}"#).into_bytes(),
+            "writes[0].headers",
+        ),
         (write(r#""value":01"#).into_bytes(), "writes[0].value"),
     ];
     for (body, place) in cases {
@@ -73,14 +105,25 @@ fn malformed_bodies_are_refused_with_the_place_and_the_server_goes_on() {
 fn a_body_over_the_limit_is_refused_whether_its_length_is_told_or_not() {
     let server = Server::with_tables();
     let body = vec![b' '; onelog::record::HTTP_BODY_BYTES_MAX + 1];
-    let told = server.send("POST", "/v1/transactions", &[], &body).refused(413, "too_large");
+    let told = server
+        .send("POST", "/v1/transactions", &[], &body)
+        .refused(413, "too_large");
     assert_eq!(told["limit"], "HTTP_BODY_BYTES_MAX");
-    assert_eq!((&told["is"], &told["max"]), (&json!(body.len()), &json!(body.len() - 1)));
+    assert_eq!(
+        (&told["is"], &told["max"]),
+        (&json!(body.len()), &json!(body.len() - 1))
+    );
 
     let mut stream = server.connect();
-    stream.write_all(b"POST /v1/transactions HTTP/1.1\r\nhost: t\r\ntransfer-encoding: chunked\r\n\r\n").unwrap();
+    stream
+        .write_all(
+            b"POST /v1/transactions HTTP/1.1\r\nhost: t\r\ntransfer-encoding: chunked\r\n\r\n",
+        )
+        .unwrap();
     for chunk in body.chunks(1 << 20) {
-        stream.write_all(format!("{:x}\r\n", chunk.len()).as_bytes()).unwrap();
+        stream
+            .write_all(format!("{:x}\r\n", chunk.len()).as_bytes())
+            .unwrap();
         stream.write_all(chunk).unwrap();
         stream.write_all(b"\r\n").unwrap();
     }
@@ -88,7 +131,9 @@ fn a_body_over_the_limit_is_refused_whether_its_length_is_told_or_not() {
     Answer::read(&mut BufReader::new(stream)).refused(413, "too_large");
 
     let exact = vec![b' '; onelog::record::HTTP_BODY_BYTES_MAX];
-    server.send("POST", "/v1/transactions", &[], &exact).refused(422, "malformed");
+    server
+        .send("POST", "/v1/transactions", &[], &exact)
+        .refused(422, "malformed");
 }
 
 #[test]
@@ -108,22 +153,33 @@ fn what_is_not_http_ends_only_its_own_connection() {
         let _ = stream.shutdown(std::net::Shutdown::Write);
         let mut answer = Vec::new();
         let _ = std::io::Read::read_to_end(&mut stream, &mut answer);
-        assert!(!answer.starts_with(b"HTTP/1.1 2"), "{}", String::from_utf8_lossy(&answer));
+        assert!(
+            !answer.starts_with(b"HTTP/1.1 2"),
+            "{}",
+            String::from_utf8_lossy(&answer)
+        );
     }
     server.put("shop.orders", "still", json!("here"));
 }
 
 #[test]
 fn a_client_that_does_not_finish_its_body_is_told_and_let_go() {
-    let server = Server::with(HttpOptions { body_timeout_ms: 50, ..HttpOptions::default() });
-    let answer = server.raw(b"POST /v1/transactions HTTP/1.1\r\nhost: t\r\ncontent-length: 100\r\n\r\n{\"writ");
+    let server = Server::with(HttpOptions {
+        body_timeout_ms: 50,
+        ..HttpOptions::default()
+    });
+    let answer = server
+        .raw(b"POST /v1/transactions HTTP/1.1\r\nhost: t\r\ncontent-length: 100\r\n\r\n{\"writ");
     let refused = answer.refused(408, "body_timeout");
     assert_eq!(refused["timeout_ms"], 50);
 }
 
 #[test]
 fn a_client_that_does_not_finish_its_head_is_let_go() {
-    let server = Server::with(HttpOptions { header_timeout_ms: 50, ..HttpOptions::default() });
+    let server = Server::with(HttpOptions {
+        header_timeout_ms: 50,
+        ..HttpOptions::default()
+    });
     let mut stream = server.connect();
     stream.write_all(b"GET /healthz HTTP/1.1\r\nhost").unwrap();
     let mut answer = Vec::new();
@@ -136,7 +192,11 @@ fn a_client_that_goes_away_in_the_middle_harms_nobody() {
     let server = Server::with_tables();
     for _ in 0..20 {
         let mut stream = server.connect();
-        stream.write_all(b"POST /v1/transactions HTTP/1.1\r\nhost: t\r\ncontent-length: 1000\r\n\r\n{").unwrap();
+        stream
+            .write_all(
+                b"POST /v1/transactions HTTP/1.1\r\nhost: t\r\ncontent-length: 1000\r\n\r\n{",
+            )
+            .unwrap();
         drop(stream);
         drop(server.follow("/v1/log", &[]));
     }

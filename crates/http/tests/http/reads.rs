@@ -9,7 +9,9 @@ fn a_key_answers_its_value_byte_for_byte_with_version_and_position() {
     let server = Server::with_tables();
     let body = br#"{"writes":[{"op":"put","table":"shop.orders","key":"a","value":{"b":1.0,
         "a" : 1e2}}]}"#;
-    let committed = server.send("POST", "/v1/transactions", &[], body).expect(200);
+    let committed = server
+        .send("POST", "/v1/transactions", &[], body)
+        .expect(200);
 
     let answer = server.get("/v1/tables/shop.orders/keys/a");
 
@@ -17,7 +19,10 @@ fn a_key_answers_its_value_byte_for_byte_with_version_and_position() {
     assert_eq!(answer.header("content-type"), Some("application/json"));
     let offset = committed["offsets"][0].to_string();
     assert_eq!(answer.header("onelog-version"), Some(offset.as_str()));
-    assert_eq!(answer.header("onelog-position"), Some(committed["position"].to_string().as_str()));
+    assert_eq!(
+        answer.header("onelog-position"),
+        Some(committed["position"].to_string().as_str())
+    );
 }
 
 #[test]
@@ -25,7 +30,10 @@ fn a_missing_key_says_at_which_position_it_was_missing() {
     let server = Server::with_tables();
     let answer = server.get("/v1/tables/shop.orders/keys/none");
     let body = answer.refused(404, "key_not_found");
-    assert_eq!((&body["table"], &body["key"]), (&json!("shop.orders"), &json!("none")));
+    assert_eq!(
+        (&body["table"], &body["key"]),
+        (&json!("shop.orders"), &json!("none"))
+    );
     let position = server.node.position().to_string();
     assert_eq!(answer.header("onelog-position"), Some(position.as_str()));
     assert_eq!(answer.header("onelog-version"), None);
@@ -39,15 +47,31 @@ fn any_bytes_are_a_key_and_a_value() {
 
     for key in ["_wA_", "%2FwA%2F"] {
         let answer = server.get(&format!("/v1/tables/shop.blobs/keys/{key}?encoding=base64"));
-        assert_eq!((answer.status, &answer.body[..]), (200, &[0, 255][..]), "{key}");
-        assert_eq!(answer.header("content-type"), Some("application/octet-stream"));
+        assert_eq!(
+            (answer.status, &answer.body[..]),
+            (200, &[0, 255][..]),
+            "{key}"
+        );
+        assert_eq!(
+            answer.header("content-type"),
+            Some("application/octet-stream")
+        );
     }
-    let listed = server.get("/v1/tables/shop.blobs/keys?prefix=_w&encoding=base64").expect(200);
+    let listed = server
+        .get("/v1/tables/shop.blobs/keys?prefix=_w&encoding=base64")
+        .expect(200);
     assert_eq!(listed["rows"][0]["key"], json!({"base64": "/wA/"}));
     assert_eq!(listed["rows"][0]["value"], json!({"base64": "AP8="}));
-    let refused = server.get("/v1/tables/shop.blobs/keys/%ff").refused(422, "malformed");
+    let refused = server
+        .get("/v1/tables/shop.blobs/keys/%ff")
+        .refused(422, "malformed");
     assert_eq!(refused["where"], "key");
-    assert!(refused["message"].as_str().unwrap().contains("encoding=base64"));
+    assert!(
+        refused["message"]
+            .as_str()
+            .unwrap()
+            .contains("encoding=base64")
+    );
 }
 
 #[test]
@@ -74,28 +98,48 @@ fn at_reads_the_past_and_after_waits_for_the_future() {
 
     let past = server.get(&format!("{path}?at={first}"));
     assert_eq!(past.expect(200), json!(1));
-    assert_eq!(past.header("onelog-position"), Some(first.to_string().as_str()));
-    assert_eq!(server.get(&format!("{path}?after={second}")).expect(200), json!(2));
-    server.get(&format!("{path}?at={}", first - 1)).refused(404, "key_not_found");
+    assert_eq!(
+        past.header("onelog-position"),
+        Some(first.to_string().as_str())
+    );
+    assert_eq!(
+        server.get(&format!("{path}?after={second}")).expect(200),
+        json!(2)
+    );
+    server
+        .get(&format!("{path}?at={}", first - 1))
+        .refused(404, "key_not_found");
 
     let waited = std::thread::scope(|scope| {
-        let waiting = scope.spawn(|| server.get(&format!("{path}?after={}&timeout_ms=60000", second + 1)));
+        let waiting =
+            scope.spawn(|| server.get(&format!("{path}?after={}&timeout_ms=60000", second + 1)));
         server.put("shop.orders", "a", json!(3));
         waiting.join().unwrap()
     });
     assert_eq!(waited.expect(200), json!(3));
 
-    let refused = server.get(&format!("{path}?after=1000000&timeout_ms=1")).refused(504, "wait_timed_out");
+    let refused = server
+        .get(&format!("{path}?after=1000000&timeout_ms=1"))
+        .refused(504, "wait_timed_out");
     assert_eq!(refused["position"], server.node.position().get());
-    let refused = server.get(&format!("{path}?at=1000000")).refused(422, "position_in_future");
-    assert_eq!((&refused["where"], &refused["latest"]), (&json!("at"), &json!(server.node.position().get())));
-    let refused = server.get(&format!("{path}?at=1&after=2")).refused(422, "malformed");
+    let refused = server
+        .get(&format!("{path}?at=1000000"))
+        .refused(422, "position_in_future");
+    assert_eq!(
+        (&refused["where"], &refused["latest"]),
+        (&json!("at"), &json!(server.node.position().get()))
+    );
+    let refused = server
+        .get(&format!("{path}?at=1&after=2"))
+        .refused(422, "malformed");
     assert_eq!(refused["where"], "after");
 }
 
 fn keys(page: &Value) -> Vec<&str> {
     let rows = page["rows"].as_array().unwrap();
-    rows.iter().map(|row| row["key"].as_str().unwrap()).collect()
+    rows.iter()
+        .map(|row| row["key"].as_str().unwrap())
+        .collect()
 }
 
 #[test]
@@ -104,11 +148,18 @@ fn pages_go_up_and_down_and_lose_nothing() {
     for key in ["a1", "a2", "a3", "b1", "b2"] {
         server.put("shop.orders", key, json!({"k": key}));
     }
-    let list = |query: &str| server.get(&format!("/v1/tables/shop.orders/keys?{query}")).expect(200);
+    let list = |query: &str| {
+        server
+            .get(&format!("/v1/tables/shop.orders/keys?{query}"))
+            .expect(200)
+    };
 
     let all = list("");
     assert_eq!(keys(&all), ["a1", "a2", "a3", "b1", "b2"]);
-    assert_eq!((&all["next"], &all["position"]), (&Value::Null, &json!(server.node.position().get())));
+    assert_eq!(
+        (&all["next"], &all["position"]),
+        (&Value::Null, &json!(server.node.position().get()))
+    );
     assert_eq!(all["rows"][0]["value"], json!({"k": "a1"}));
     assert!(all["rows"][0]["version"].is_u64());
     assert_eq!(keys(&list("prefix=a")), ["a1", "a2", "a3"]);
@@ -141,14 +192,17 @@ fn a_page_is_bounded_in_rows_and_bytes() {
     let server = Server::with_tables();
     let big = "v".repeat(1 << 20);
     for n in 0..10 {
-        let write = json!({"op": "put", "table": "shop.blobs", "key": format!("{n}"), "value": big});
+        let write =
+            json!({"op": "put", "table": "shop.blobs", "key": format!("{n}"), "value": big});
         server.commit(&json!({"writes": [write]})).expect(200);
     }
     let page = server.get("/v1/tables/shop.blobs/keys").expect(200);
     assert_eq!(page["rows"].as_array().unwrap().len(), 7);
     assert_eq!(page["next"], "7");
     for limit in ["0", "10001", "-1", "x", ""] {
-        let refused = server.get(&format!("/v1/tables/shop.blobs/keys?limit={limit}")).refused(422, "malformed");
+        let refused = server
+            .get(&format!("/v1/tables/shop.blobs/keys?limit={limit}"))
+            .refused(422, "malformed");
         assert_eq!(refused["where"], "limit");
     }
 }
@@ -156,14 +210,34 @@ fn a_page_is_bounded_in_rows_and_bytes() {
 #[test]
 fn an_unknown_table_and_a_stream_cannot_be_read() {
     let server = Server::with_tables();
-    for path in ["/v1/tables/shop.order/keys/a", "/v1/tables/shop.order/keys", "/v1/tables/shop.order", "/v1/log?table=shop.order"] {
+    for path in [
+        "/v1/tables/shop.order/keys/a",
+        "/v1/tables/shop.order/keys",
+        "/v1/tables/shop.order",
+        "/v1/log?table=shop.order",
+    ] {
         let refused = server.get(path).refused(404, "unknown_table");
         assert_eq!(refused["nearest"], "shop.orders", "{path}");
     }
-    for path in ["/v1/tables/shop.clicks/keys/a", "/v1/tables/shop.clicks/keys"] {
+    for path in [
+        "/v1/tables/shop.clicks/keys/a",
+        "/v1/tables/shop.clicks/keys",
+    ] {
         let refused = server.get(path).refused(409, "wrong_table");
-        assert!(refused["message"].as_str().unwrap().contains("/v1/log?table=shop.clicks"));
+        assert!(
+            refused["message"]
+                .as_str()
+                .unwrap()
+                .contains("/v1/log?table=shop.clicks")
+        );
     }
-    let refused = server.get("/v1/tables/shop.orders/keys?lmit=5").refused(422, "malformed");
-    assert!(refused["message"].as_str().unwrap().contains("did you mean 'limit'"));
+    let refused = server
+        .get("/v1/tables/shop.orders/keys?lmit=5")
+        .refused(422, "malformed");
+    assert!(
+        refused["message"]
+            .as_str()
+            .unwrap()
+            .contains("did you mean 'limit'")
+    );
 }

@@ -101,7 +101,6 @@ impl Server {
         }
     }
 
-
     pub fn connect(&self) -> TcpStream {
         let stream = TcpStream::connect(self.address).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -155,7 +154,9 @@ impl Server {
         for (name, value) in headers {
             request += &format!("{name}: {value}\r\n");
         }
-        stream.write_all(format!("{request}\r\n").as_bytes()).unwrap();
+        stream
+            .write_all(format!("{request}\r\n").as_bytes())
+            .unwrap();
         let mut reader = BufReader::new(stream);
         let (status, headers) = read_head(&mut reader);
         Events {
@@ -239,14 +240,19 @@ impl Answer {
     /// The lines of NDJSON.
     pub fn lines(&self) -> Vec<Value> {
         let lines = self.text().lines();
-        lines.map(|line| serde_json::from_str(line).unwrap()).collect()
+        lines
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect()
     }
 }
 
 fn read_head<R: BufRead>(reader: &mut R) -> (u16, Vec<(String, String)>) {
     let mut line = String::new();
     reader.read_line(&mut line).unwrap();
-    let status = line.split(' ').nth(1).unwrap_or_else(|| panic!("no answer: {line:?}"));
+    let status = line
+        .split(' ')
+        .nth(1)
+        .unwrap_or_else(|| panic!("no answer: {line:?}"));
     let status = status.parse().unwrap();
     let mut headers = Vec::new();
     loop {

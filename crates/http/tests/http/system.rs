@@ -8,11 +8,17 @@ use crate::server::Server;
 fn health_readiness_and_status() {
     let server = Server::with_tables();
     assert_eq!(server.get("/healthz").expect(200), json!({"status": "ok"}));
-    assert_eq!(server.get("/readyz").expect(200), json!({"status": "ready"}));
+    assert_eq!(
+        server.get("/readyz").expect(200),
+        json!({"status": "ready"})
+    );
     let answer = server.get("/v1/status");
     let status = answer.expect(200);
     assert_eq!(status["position"], server.node.position().get());
-    assert_eq!(answer.header("onelog-position"), Some(status["position"].to_string().as_str()));
+    assert_eq!(
+        answer.header("onelog-position"),
+        Some(status["position"].to_string().as_str())
+    );
     assert_eq!(status["log_start"], 0);
     assert!(status["version"].is_string() && status["uptime_s"].is_u64());
     assert_eq!(status["sinks"], json!([]));
@@ -26,8 +32,17 @@ fn metrics_are_openmetrics() {
     server.put("shop.orders", "a", json!(1));
     let answer = server.get("/metrics");
     assert_eq!(answer.status, 200);
-    assert!(answer.header("content-type").unwrap().starts_with("application/openmetrics-text"));
-    assert!(answer.text().contains("onelog_commits_total"), "{}", answer.text());
+    assert!(
+        answer
+            .header("content-type")
+            .unwrap()
+            .starts_with("application/openmetrics-text")
+    );
+    assert!(
+        answer.text().contains("onelog_commits_total"),
+        "{}",
+        answer.text()
+    );
     assert!(answer.text().ends_with("# EOF\n"));
 }
 
@@ -37,7 +52,14 @@ fn a_stopped_node_is_not_ready_and_says_so() {
     server.node.stop().unwrap();
     let write = json!({"op": "put", "table": "shop.orders", "key": "a", "value": 1});
     let answer = server.commit(&json!({"writes": [write]}));
-    assert!(answer.header("retry-after").unwrap().parse::<u64>().unwrap() >= 1);
+    assert!(
+        answer
+            .header("retry-after")
+            .unwrap()
+            .parse::<u64>()
+            .unwrap()
+            >= 1
+    );
     answer.refused(503, "stopped");
     assert_eq!(server.get("/healthz").expect(200), json!({"status": "ok"}));
 }
@@ -52,6 +74,9 @@ fn the_document_is_served() {
     let schemas = document["components"]["schemas"].as_object().unwrap();
     for reference in text.split("#/components/schemas/").skip(1) {
         let name = reference.split('"').next().unwrap();
-        assert!(schemas.contains_key(name), "{name} is referred to but not there");
+        assert!(
+            schemas.contains_key(name),
+            "{name} is referred to but not there"
+        );
     }
 }
