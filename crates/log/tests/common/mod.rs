@@ -119,4 +119,5 @@ pub fn size(quick: u64, full: u64) -> u64 {
     }
 }
 
+pub mod damage;
 pub mod workload;
