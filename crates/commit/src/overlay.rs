@@ -3,6 +3,7 @@
 //! Invariant: of every key that was written at or above the applied position, the newest row is
 //! here. Rows leave when `applied` moves over their last write.
 
+use std::collections::btree_map::Entry;
 use std::collections::{BTreeMap, VecDeque};
 use std::ops::Bound;
 
@@ -73,8 +74,10 @@ impl Overlay {
             let Some(rows) = self.tables.get_mut(&table) else {
                 continue;
             };
-            if rows.get(&key).is_some_and(|row| row.version == version) {
-                rows.remove(&key);
+            if let Entry::Occupied(row) = rows.entry(key)
+                && row.get().version == version
+            {
+                row.remove();
             }
             if rows.is_empty() {
                 self.tables.remove(&table);

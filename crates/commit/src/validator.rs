@@ -30,7 +30,7 @@ pub struct ValidatorOptions {
 impl Default for ValidatorOptions {
     fn default() -> Self {
         Self {
-            window_writes_max: 262_144,
+            window_writes_max: 65_536,
             ids_max: 1_000_000,
         }
     }
@@ -176,6 +176,7 @@ impl Validator {
         let mark = body.begin(asked.id, asked.fingerprint);
         if let Err(halt) = self.write(asked, &mut budget, body) {
             body.undo(mark);
+            self.staged.clear();
             return Err(halt);
         }
         let records = body.seal(mark);
