@@ -58,11 +58,8 @@ fn each_operation_sees_those_before_it_and_only_after_images_leave() {
 #[test]
 fn rewriting_a_document_leaves_its_other_numbers_as_they_are() {
     let mut node = Node::new();
-    // Parsers that round carelessly change the last digit of these.
-    let floats =
-        "[9007199254740993.5,2.2250738585072014e-308,8.5e-7,1.7976931348623157e308,5.211399e-21]";
-    let document: serde_json::Value = serde_json::from_str(floats).unwrap();
-    let text = document.to_string();
+    // A parser that rounds carelessly changes the last digit of each of these.
+    let text = "[423.20917087271323,500.51128279500443,3.5733890759326314,964.7566461334505]";
     node.commit(&ask().put(STOCK, "a", &format!(r#"{{"n":0,"f":{text}}}"#)));
     for round in 1..4 {
         node.accept(&ask().add(STOCK, "a", "n", 1));
