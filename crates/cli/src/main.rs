@@ -1,1 +1,25 @@
-fn main() {}
+//! The command `onelog`.
+
+mod args;
+mod bench;
+mod client;
+mod commands;
+mod config;
+mod context;
+mod demo;
+mod error;
+mod input;
+mod output;
+mod wire;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let cli = args::Cli::parse();
+    match cli.run() {
+        Ok(status) => status,
+        Err(error) => error.report(),
+    }
+}

@@ -1,0 +1,106 @@
+//! The command line.
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+use crate::commands::{
+    backup, check, commit, delete, export, get, import, put, restore, scan, serve, sinks, status,
+    tables, tail,
+};
+use crate::context::Context;
+use crate::error::CommandError;
+use crate::{bench, demo};
+
+/// A transactional log: write once, in order; every datastore follows.
+#[derive(Debug, Parser)]
+#[command(name = "onelog", version, max_term_width = 100)]
+#[command(
+    after_help = "Exit status: 0 success, 1 an error or something wrong was found, 2 wrong use."
+)]
+pub struct Cli {
+    #[command(flatten)]
+    context: Context,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a server
+    Serve(serve::Args),
+    /// See what two writes to two stores do, and what onelog does about it
+    Demo(demo::Args),
+    /// Print the value of a key
+    Get(get::Args),
+    /// Write the value of a key
+    Put(put::Args),
+    /// Delete a key
+    Delete(delete::Args),
+    /// List keys and values of a table
+    Scan(scan::Args),
+    /// Commit a transaction written as JSON
+    Commit(commit::Args),
+    /// Follow the log
+    Tail(tail::Args),
+    /// Write the lines of an NDJSON file into a table
+    Import(import::Args),
+    /// Print a table as NDJSON, all of it at one position
+    Export(export::Args),
+    /// List, make and delete tables
+    Tables(tables::Args),
+    /// List, make and command the stores that follow
+    Sinks(sinks::Args),
+    /// Print what the server is doing
+    Status(status::Args),
+    /// Check the folder of a stopped server: every frame, every checksum, the state against the log
+    Check(check::Args),
+    /// Have the server copy its data, consistent, while it runs
+    Backup(backup::Args),
+    /// Check a backup and copy it into an empty folder
+    Restore(restore::Args),
+    /// Measure this machine and onelog on it
+    Bench(bench::Args),
+    #[command(hide = true)]
+    DemoStore(demo::store::Args),
+}
+
+impl Cli {
+    /// Runs the command.
+    pub fn run(self) -> Result<ExitCode, CommandError> {
+        let context = &self.context;
+        match self.command {
+            Command::Serve(args) => return serve::run(&args, context),
+            Command::Bench(args) => return Ok(bench::run(args)),
+            Command::Demo(args) => demo::run(&args, context)?,
+            Command::Get(args) => get::run(&args, context)?,
+            Command::Put(args) => put::run(&args, context)?,
+            Command::Delete(args) => delete::run(&args, context)?,
+            Command::Scan(args) => scan::run(&args, context)?,
+            Command::Commit(args) => commit::run(&args, context)?,
+            Command::Tail(args) => tail::run(&args, context)?,
+            Command::Import(args) => import::run(&args, context)?,
+            Command::Export(args) => export::run(&args, context)?,
+            Command::Tables(args) => tables::run(&args, context)?,
+            Command::Sinks(args) => sinks::run(&args, context)?,
+            Command::Status(args) => status::run(&args, context)?,
+            Command::Check(args) => check::run(&args, context)?,
+            Command::Backup(args) => backup::run(&args, context)?,
+            Command::Restore(args) => restore::run(&args, context)?,
+            Command::DemoStore(args) => demo::store::run(&args, context)?,
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        Cli::command().debug_assert();
+    }
+}

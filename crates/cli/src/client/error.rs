@@ -1,0 +1,209 @@
+//! What can go wrong between this command and a server.
+
+use std::io;
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::Answer;
+
+/// How long to wait when a server is overloaded and does not say how long.
+const RETRY_AFTER_MS: u64 = 1_000;
+
+/// A request that did not succeed.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// TLS is not spoken here.
+    #[error(
+        "cannot use {url}: onelog speaks plain HTTP only; for TLS put a proxy in front of the server and give its http address"
+    )]
+    Https {
+        /// The address.
+        url: String,
+    },
+    /// No address.
+    #[error(
+        "'{url}' is not the address of a server: {reason}; expected something like http://127.0.0.1:7070"
+    )]
+    BadUrl {
+        /// The address.
+        url: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// Nobody listens there.
+    #[error(
+        "no server answers at {base} (connection refused): start one with `onelog serve`, or name another with --url or ONELOG_URL"
+    )]
+    Refused {
+        /// The server.
+        base: String,
+    },
+    /// The host has no address.
+    #[error("the host of {base} cannot be found")]
+    NoHost {
+        /// The server.
+        base: String,
+    },
+    /// No answer in time. Whether the server did what it was asked is not known.
+    #[error("{base} did not answer within {:.1} s ({what}); --timeout allows more", limit.as_secs_f64())]
+    TimedOut {
+        /// The server.
+        base: String,
+        /// What took so long.
+        what: String,
+        /// The limit.
+        limit: Duration,
+    },
+    /// The connection broke. Whether the server did what it was asked is not known.
+    #[error("the connection to {base} was lost: {source}")]
+    Lost {
+        /// The server.
+        base: String,
+        /// Why.
+        source: Box<ureq::Error>,
+    },
+    /// The server said no.
+    #[error("{0}")]
+    Server(Box<ServerError>),
+    /// Something answered that is no onelog server, or one of another version.
+    #[error("{base} does not answer like an onelog server: {what}")]
+    Unexpected {
+        /// The server.
+        base: String,
+        /// What it answered.
+        what: String,
+    },
+    /// A request that cannot be written as JSON.
+    #[error("the request cannot be written as JSON: {0}")]
+    Encode(serde_json::Error),
+}
+
+impl ClientError {
+    /// Whether nothing is known of what the server did, so that the same id must be asked again.
+    pub fn is_lost(&self) -> bool {
+        matches!(
+            self,
+            Self::Refused { .. } | Self::TimedOut { .. } | Self::Lost { .. }
+        )
+    }
+
+    /// The server's error, if it was one.
+    pub fn server(&self) -> Option<&ServerError> {
+        match self {
+            Self::Server(error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+/// An error as the server tells it.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct ServerError {
+    /// The HTTP status.
+    pub status: u16,
+    /// The kind of error, a word.
+    pub error: String,
+    /// The sentence for people.
+    pub message: String,
+    /// Everything the server said.
+    pub body: Value,
+    /// When to try again, for an overloaded server.
+    pub retry_after_ms: Option<u64>,
+}
+
+impl ServerError {
+    /// Reads the error of an answer; `None` when it holds none.
+    pub(super) fn read(answer: &Answer) -> Option<Self> {
+        let body: Value = serde_json::from_slice(&answer.body).ok()?;
+        let error = body.get("error")?.as_str()?.to_owned();
+        let message = match body.get("message").and_then(Value::as_str) {
+            Some(message) => message.to_owned(),
+            None => error.replace('_', " "),
+        };
+        let exact = body.get("retry_after_ms").and_then(Value::as_u64);
+        let header = answer
+            .headers
+            .get("retry-after")
+            .and_then(|value| value.to_str().ok()?.parse::<u64>().ok())
+            .map(|seconds| seconds.saturating_mul(1_000));
+        let retry_after_ms =
+            (answer.status == 503).then(|| exact.or(header).unwrap_or(RETRY_AFTER_MS));
+        Some(Self {
+            status: answer.status,
+            error,
+            message,
+            body,
+            retry_after_ms,
+        })
+    }
+}
+
+pub(super) fn lost(base: &str, limit: Duration, error: ureq::Error) -> ClientError {
+    let base = base.to_owned();
+    match error {
+        ureq::Error::Io(ref cause) if cause.kind() == io::ErrorKind::ConnectionRefused => {
+            ClientError::Refused { base }
+        }
+        ureq::Error::HostNotFound => ClientError::NoHost { base },
+        ureq::Error::Timeout(what) => ClientError::TimedOut {
+            base,
+            what: what.to_string(),
+            limit,
+        },
+        source => ClientError::Lost {
+            base,
+            source: Box::new(source),
+        },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ureq::http::HeaderMap;
+
+    use super::*;
+
+    fn answer(status: u16, body: &str) -> Answer {
+        Answer {
+            status,
+            headers: HeaderMap::new(),
+            body: body.as_bytes().to_vec(),
+        }
+    }
+
+    #[test]
+    fn the_servers_words_are_kept() {
+        let error = ServerError::read(&answer(
+            409,
+            r#"{"error":"conflict","message":"key \"a\" was written","retry_at":7}"#,
+        ))
+        .unwrap();
+        assert_eq!(error.to_string(), "key \"a\" was written");
+        assert_eq!(error.body["retry_at"], 7);
+        assert_eq!(error.retry_after_ms, None);
+    }
+
+    #[test]
+    fn an_overloaded_server_says_when_to_come_back() {
+        let mut busy = answer(503, r#"{"error":"overloaded"}"#);
+        assert_eq!(
+            ServerError::read(&busy).unwrap().retry_after_ms,
+            Some(1_000)
+        );
+        busy.headers.insert("retry-after", "2".parse().unwrap());
+        assert_eq!(
+            ServerError::read(&busy).unwrap().retry_after_ms,
+            Some(2_000)
+        );
+        busy.body = br#"{"error":"overloaded","retry_after_ms":50}"#.to_vec();
+        assert_eq!(ServerError::read(&busy).unwrap().retry_after_ms, Some(50));
+    }
+
+    #[test]
+    fn what_is_no_error_of_ours_is_not_taken_for_one() {
+        assert!(ServerError::read(&answer(502, "<html>bad gateway</html>")).is_none());
+        assert!(ServerError::read(&answer(404, "{}")).is_none());
+    }
+}

@@ -1,0 +1,26 @@
+//! `onelog delete TABLE KEY`.
+
+use std::ffi::OsString;
+
+use serde_json::json;
+
+use super::put::{Condition, send};
+use crate::context::Context;
+use crate::error::CommandError;
+use crate::wire::{argument, bytes_json};
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The table
+    table: String,
+    /// The key
+    key: OsString,
+    #[command(flatten)]
+    condition: Condition,
+}
+
+pub fn run(args: &Args, context: &Context) -> Result<(), CommandError> {
+    let key = bytes_json(argument(&args.key));
+    let write = json!({"op": "delete", "table": args.table, "key": key});
+    send(write, None, &args.condition, context)
+}

@@ -1,0 +1,91 @@
+//! `onelog get TABLE KEY`.
+
+use std::ffi::OsString;
+
+use serde_json::{Value, json};
+use ureq::http::Method;
+
+use crate::client::Answer;
+use crate::context::Context;
+use crate::error::CommandError;
+use crate::output::Out;
+use crate::wire::{argument, bytes_json, key_path};
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The table
+    table: String,
+    /// The key
+    key: OsString,
+    #[command(flatten)]
+    moment: Moment,
+}
+
+/// When a read takes place.
+#[derive(Clone, Debug, clap::Args)]
+pub struct Moment {
+    /// Read at exactly this position
+    #[arg(long, value_name = "POSITION", conflicts_with = "after")]
+    pub at: Option<u64>,
+    /// Wait until this position is reached, then read
+    #[arg(long, value_name = "POSITION")]
+    pub after: Option<u64>,
+}
+
+impl Moment {
+    /// The moment as query parameters.
+    pub fn query(&self) -> Vec<(&'static str, String)> {
+        let at = self.at.map(|position| ("at", position.to_string()));
+        let after = self.after.map(|position| ("after", position.to_string()));
+        at.into_iter().chain(after).collect()
+    }
+}
+
+/// Prints the value of the key as it is; with `--json` the version and the position too.
+pub fn run(args: &Args, context: &Context) -> Result<(), CommandError> {
+    let client = context.client()?;
+    let key = argument(&args.key);
+    let (path, mut query) = key_path(&args.table, key);
+    query.extend(args.moment.query());
+    let answer = client.call(Method::GET, &path, &query, None)?;
+    let position = number(&answer, "onelog-position");
+    let mut out = Out::new();
+    if answer.status == 404 && position.is_some() {
+        if context.json {
+            out.json(&json!({
+                "table": args.table, "key": bytes_json(key), "found": false, "position": position,
+            }))?;
+            out.flush()?;
+            return Err(CommandError::Reported);
+        }
+        return Err(client.refusal(&answer).into());
+    }
+    if answer.status != 200 {
+        return Err(client.refusal(&answer).into());
+    }
+    if context.json {
+        let value = match serde_json::from_slice::<Value>(&answer.body) {
+            Ok(value) if is_json(&answer) => value,
+            _ => bytes_json(&answer.body),
+        };
+        out.json(&json!({
+            "table": args.table, "key": bytes_json(key), "found": true, "value": value,
+            "version": number(&answer, "onelog-version"), "position": position,
+        }))?;
+    } else {
+        out.bytes(&answer.body)?;
+        if is_json(&answer) {
+            out.line("")?;
+        }
+    }
+    Ok(out.flush()?)
+}
+
+fn number(answer: &Answer, header: &str) -> Option<u64> {
+    answer.headers.get(header)?.to_str().ok()?.parse().ok()
+}
+
+fn is_json(answer: &Answer) -> bool {
+    let kind = answer.headers.get("content-type");
+    kind.is_some_and(|kind| kind.as_bytes().starts_with(b"application/json"))
+}

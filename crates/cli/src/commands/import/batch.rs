@@ -1,0 +1,333 @@
+//! Lines become batches: transactions of many puts, each with an id that is derived from what it
+//! writes and where that stands. The same batch of the same file has the same id in every run, so
+//! that the server answers a batch it has already committed instead of committing it again.
+
+use onelog_record::{FieldPath, KEY_BYTES_MAX, TxnId, VALUE_BYTES_MAX};
+use serde_json::Value;
+
+use super::lines::Line;
+
+const ID_DOMAIN: &str = "onelog import batch, version 1";
+
+/// The bounds of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BatchBounds {
+    /// The most records.
+    pub records_max: usize,
+    /// The most bytes of keys and values, unless one record alone has more.
+    pub bytes_max: usize,
+}
+
+/// A line that cannot be imported.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("line {line}: {message}")]
+pub struct BadLine {
+    /// Its number.
+    pub line: u64,
+    /// What is wrong.
+    pub message: String,
+}
+
+/// One record of a batch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Row {
+    /// The line that it came from.
+    pub line: u64,
+    /// The key.
+    pub key: String,
+    /// The value: the line's JSON as it was written.
+    pub value: Vec<u8>,
+}
+
+/// Records that are committed together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Batch {
+    /// Where its first line begins.
+    pub start: u64,
+    /// Where the line behind its last one begins.
+    pub end: u64,
+    /// The number of its last line.
+    pub last_line: u64,
+    /// The records, in the order of their lines.
+    pub rows: Vec<Row>,
+}
+
+impl Batch {
+    /// The id: the same for the same records at the same place of the same file for the same table.
+    pub fn id(&self, identity: &str, table: &str) -> TxnId {
+        let mut hasher = blake3::Hasher::new_derive_key(ID_DOMAIN);
+        let mut part = |bytes: &[u8]| {
+            hasher.update(&(bytes.len() as u64).to_le_bytes());
+            hasher.update(bytes);
+        };
+        part(identity.as_bytes());
+        part(table.as_bytes());
+        part(&self.start.to_le_bytes());
+        for row in &self.rows {
+            part(row.key.as_bytes());
+            part(&row.value);
+        }
+        let mut bytes = [0; 16];
+        bytes.copy_from_slice(&hasher.finalize().as_bytes()[..16]);
+        // A UUID of version 8: made by a rule of one's own.
+        bytes[6] = bytes[6] & 0x0f | 0x80;
+        bytes[8] = bytes[8] & 0x3f | 0x80;
+        TxnId::from_bytes(bytes)
+    }
+
+    /// The request that commits it.
+    pub fn body(&self, id: TxnId, read_position: u64, table: &str) -> Vec<u8> {
+        let table = Value::from(table).to_string();
+        let size: usize = self
+            .rows
+            .iter()
+            .map(|row| row.key.len() + row.value.len() + table.len() + 48)
+            .sum();
+        let mut out = Vec::with_capacity(size + 128);
+        out.extend_from_slice(
+            format!("{{\"id\":\"{id}\",\"read_position\":{read_position},\"writes\":[").as_bytes(),
+        );
+        for (n, row) in self.rows.iter().enumerate() {
+            if n > 0 {
+                out.push(b',');
+            }
+            out.extend_from_slice(b"{\"op\":\"put\",\"table\":");
+            out.extend_from_slice(table.as_bytes());
+            out.extend_from_slice(b",\"key\":");
+            out.extend_from_slice(Value::from(row.key.as_str()).to_string().as_bytes());
+            out.extend_from_slice(b",\"value\":");
+            out.extend_from_slice(&row.value);
+            out.push(b'}');
+        }
+        out.extend_from_slice(b"]}");
+        out
+    }
+}
+
+/// Collects lines into batches.
+#[derive(Debug)]
+pub struct Batcher {
+    key: FieldPath,
+    bounds: BatchBounds,
+    open: Option<Batch>,
+    bytes: usize,
+}
+
+impl Batcher {
+    /// Keys are found at `key`.
+    pub const fn new(key: FieldPath, bounds: BatchBounds) -> Self {
+        Self {
+            key,
+            bounds,
+            open: None,
+            bytes: 0,
+        }
+    }
+
+    /// Adds a line; answers the batch before it, when the line did not fit any more. A bad line
+    /// belongs to the batch that is open, as nothing: what follows a batch starts behind it.
+    pub fn push(&mut self, line: Line) -> (Option<Batch>, Result<(), BadLine>) {
+        let place = (line.number, line.start, line.end);
+        match self.row(line) {
+            Ok(Some(row)) => {
+                let size = row.key.len() + row.value.len();
+                let full = match &self.open {
+                    Some(open) => {
+                        open.rows.len() >= self.bounds.records_max
+                            || !open.rows.is_empty() && self.bytes + size > self.bounds.bytes_max
+                    }
+                    None => false,
+                };
+                let ready = if full { self.finish() } else { None };
+                self.bytes += size;
+                self.at(place).rows.push(row);
+                (ready, Ok(()))
+            }
+            Ok(None) => {
+                self.at(place);
+                (None, Ok(()))
+            }
+            Err(bad) => {
+                self.at(place);
+                (None, Err(bad))
+            }
+        }
+    }
+
+    /// The open batch, if there is one. It may hold no records when its lines were blank or bad.
+    pub fn finish(&mut self) -> Option<Batch> {
+        self.bytes = 0;
+        self.open.take()
+    }
+
+    fn at(&mut self, (number, start, end): (u64, u64, u64)) -> &mut Batch {
+        let open = self.open.get_or_insert_with(|| Batch {
+            start,
+            end,
+            last_line: number,
+            rows: Vec::new(),
+        });
+        open.end = end;
+        open.last_line = number;
+        open
+    }
+
+    fn row(&self, line: Line) -> Result<Option<Row>, BadLine> {
+        let number = line.number;
+        let bad = |message: String| BadLine {
+            line: number,
+            message,
+        };
+        let too_large = || bad(format!("the value is larger than {VALUE_BYTES_MAX} bytes"));
+        let Some(bytes) = line.bytes else {
+            return Err(too_large());
+        };
+        let text = bytes.trim_ascii();
+        if text.is_empty() {
+            return Ok(None);
+        }
+        if text.len() > VALUE_BYTES_MAX {
+            return Err(too_large());
+        }
+        let value: Value = serde_json::from_slice(text).map_err(|error| bad(json_fault(&error)))?;
+        let key = self.key_of(&value).map_err(bad)?;
+        Ok(Some(Row {
+            line: number,
+            key,
+            value: text.to_vec(),
+        }))
+    }
+
+    fn key_of(&self, value: &Value) -> Result<String, String> {
+        let found = self.key.get(value);
+        let key = match found {
+            None => return Err(format!("there is no field '{}' for the key", self.key)),
+            Some(Value::String(text)) => text.clone(),
+            Some(Value::Number(number)) if !number.is_f64() => number.to_string(),
+            Some(other) => {
+                let found = match other {
+                    Value::Null => "null",
+                    Value::Bool(_) => "true or false",
+                    Value::Number(_) => "a number with a fraction",
+                    Value::Array(_) => "a list",
+                    _ => "an object",
+                };
+                return Err(format!(
+                    "the key field '{}' is {found}; expected a text or a whole number",
+                    self.key
+                ));
+            }
+        };
+        if key.len() > KEY_BYTES_MAX {
+            return Err(format!(
+                "the key has {} bytes, the limit is {KEY_BYTES_MAX}",
+                key.len()
+            ));
+        }
+        Ok(key)
+    }
+}
+
+/// The parser's words without its line, which is always 1.
+fn json_fault(error: &serde_json::Error) -> String {
+    let text = error.to_string();
+    let text = text.split(" at line ").next().unwrap_or(&text);
+    format!("not JSON: {text}, at byte {}", error.column())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::commands::import::lines::Lines;
+
+    const BOUNDS: BatchBounds = BatchBounds {
+        records_max: 2,
+        bytes_max: 1000,
+    };
+
+    fn batches(text: &str, bounds: BatchBounds) -> (Vec<Batch>, Vec<String>) {
+        let mut batcher = Batcher::new(FieldPath::parse("id").unwrap(), bounds);
+        let (mut ready, mut bad) = (Vec::new(), Vec::new());
+        for line in Lines::new(text.as_bytes(), 0, 0) {
+            let (batch, line) = batcher.push(line.unwrap());
+            ready.extend(batch);
+            bad.extend(line.err().map(|b| b.to_string()));
+        }
+        ready.extend(batcher.finish());
+        (ready, bad)
+    }
+
+    #[test]
+    fn a_batch_is_bounded_by_records() {
+        let text = "{\"id\":\"a\"}\n{\"id\":\"b\"}\n{\"id\":3}\n";
+        let (ready, bad) = batches(text, BOUNDS);
+        assert_eq!(bad, Vec::<String>::new());
+        let shape: Vec<_> = ready
+            .iter()
+            .map(|b| (b.start, b.end, b.last_line, b.rows.len()))
+            .collect();
+        assert_eq!(shape, [(0, 22, 2, 2), (22, 31, 3, 1)]);
+        assert_eq!(ready[1].rows[0].key, "3");
+    }
+
+    #[test]
+    fn a_batch_is_bounded_by_bytes_but_one_record_always_fits() {
+        let bounds = BatchBounds {
+            records_max: 100,
+            bytes_max: 5,
+        };
+        let (ready, _) = batches("{\"id\":1}\n{\"id\":2}", bounds);
+        assert_eq!(
+            ready.iter().map(|b| b.rows.len()).collect::<Vec<_>>(),
+            [1, 1]
+        );
+    }
+
+    #[test]
+    fn bad_lines_are_named_and_every_byte_belongs_to_a_batch() {
+        let text = "{\"id\":1}\n\nnope\n{\"x\":1}\n{\"id\":null}\n{\"id\":1.5}\n{\"id\":2}\n[\n";
+        let (ready, bad) = batches(text, BOUNDS);
+        assert_eq!(
+            bad,
+            [
+                "line 3: not JSON: expected ident, at byte 2",
+                "line 4: there is no field 'id' for the key",
+                "line 5: the key field 'id' is null; expected a text or a whole number",
+                "line 6: the key field 'id' is a number with a fraction; expected a text or a whole number",
+                "line 8: not JSON: EOF while parsing a list, at byte 1",
+            ]
+        );
+        assert_eq!(ready[0].start, 0);
+        assert!(ready.windows(2).all(|w| w[0].end == w[1].start));
+        assert_eq!(ready.last().unwrap().end, text.len() as u64);
+    }
+
+    #[test]
+    fn the_same_batch_has_the_same_id_and_no_other_has_it() {
+        let (ready, _) = batches("{\"id\":1}\n{\"id\":2}\n{\"id\":1}\n{\"id\":2}\n", BOUNDS);
+        let id = ready[0].id("file", "t");
+        assert_eq!(id, ready[0].clone().id("file", "t"));
+        assert_eq!(id.to_string().as_bytes()[14], b'8');
+        let mut other = ready[0].clone();
+        other.rows[0].value = b"{\"id\":1 }".to_vec();
+        for different in [
+            ready[0].id("other file", "t"),
+            ready[0].id("file", "u"),
+            ready[1].id("file", "t"),
+            other.id("file", "t"),
+        ] {
+            assert_ne!(id, different);
+        }
+    }
+
+    #[test]
+    fn the_value_goes_out_as_it_was_written() {
+        let (ready, _) = batches(" {\"id\": \"a\\\"b\", \"n\": 1.0e2}  \n", BOUNDS);
+        let body = String::from_utf8(ready[0].body(TxnId(1), 7, "s.t")).unwrap();
+        assert_eq!(
+            body,
+            r#"{"id":"00000000-0000-0000-0000-000000000001","read_position":7,"writes":[{"op":"put","table":"s.t","key":"a\"b","value":{"id": "a\"b", "n": 1.0e2}}]}"#
+        );
+        serde_json::from_str::<Value>(&body).unwrap();
+    }
+}

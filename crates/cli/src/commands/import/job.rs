@@ -1,0 +1,124 @@
+//! Batches under way: which keys they write, which are done, and how far everything is done.
+
+use std::collections::{HashSet, VecDeque};
+
+use super::batch::Batch;
+
+/// A batch on its way to the server.
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// Its number in the run, from 0.
+    pub number: u64,
+    /// The batch.
+    pub batch: Batch,
+    /// The log's end before any batch of its reserve was sent.
+    pub read_position: u64,
+}
+
+/// A batch that was sent, or had nothing to send.
+#[derive(Debug)]
+struct Place {
+    number: u64,
+    end: u64,
+    last_line: u64,
+    keys: Vec<u64>,
+    done: bool,
+}
+
+/// The batches under way, in the order of the file.
+#[derive(Debug, Default)]
+pub struct UnderWay {
+    places: VecDeque<Place>,
+    keys: HashSet<u64>,
+}
+
+impl UnderWay {
+    /// Whether a batch writes a key that one under way writes too. Keys are told apart by hash: a
+    /// false yes only costs time.
+    pub fn collides(&self, batch: &Batch) -> bool {
+        batch
+            .rows
+            .iter()
+            .any(|row| self.keys.contains(&hash(&row.key)))
+    }
+
+    /// Takes a batch in.
+    pub fn add(&mut self, number: u64, batch: &Batch) {
+        let mut keys: Vec<u64> = batch.rows.iter().map(|row| hash(&row.key)).collect();
+        keys.sort_unstable();
+        keys.dedup();
+        self.keys.extend(&keys);
+        self.places.push_back(Place {
+            number,
+            end: batch.end,
+            last_line: batch.last_line,
+            keys,
+            done: false,
+        });
+    }
+
+    /// Marks a batch done. Answers up to which byte and line everything is done now, if that moved.
+    pub fn done(&mut self, number: u64) -> Option<(u64, u64)> {
+        if let Some(place) = self.places.iter_mut().find(|p| p.number == number) {
+            place.done = true;
+            for key in place.keys.drain(..) {
+                self.keys.remove(&key);
+            }
+        }
+        let mut reached = None;
+        while self.places.front().is_some_and(|place| place.done) {
+            reached = self
+                .places
+                .pop_front()
+                .map(|place| (place.end, place.last_line));
+        }
+        reached
+    }
+}
+
+fn hash(key: &str) -> u64 {
+    let mut first = [0; 8];
+    first.copy_from_slice(&blake3::hash(key.as_bytes()).as_bytes()[..8]);
+    u64::from_le_bytes(first)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::commands::import::batch::Row;
+
+    fn batch(end: u64, keys: &[&str]) -> Batch {
+        let row = |key: &&str| Row {
+            line: 1,
+            key: (*key).to_owned(),
+            value: b"1".to_vec(),
+        };
+        Batch {
+            start: 0,
+            end,
+            last_line: end * 10,
+            rows: keys.iter().map(row).collect(),
+        }
+    }
+
+    #[test]
+    fn everything_is_done_up_to_the_first_batch_that_is_not() {
+        let mut under_way = UnderWay::default();
+        for n in 0..3 {
+            under_way.add(n, &batch(n + 1, &[]));
+        }
+        assert_eq!(under_way.done(1), None);
+        assert_eq!(under_way.done(0), Some((2, 20)));
+        assert_eq!(under_way.done(2), Some((3, 30)));
+    }
+
+    #[test]
+    fn a_key_under_way_is_waited_for() {
+        let mut under_way = UnderWay::default();
+        under_way.add(0, &batch(1, &["a", "b", "a"]));
+        assert!(under_way.collides(&batch(2, &["c", "b"])));
+        assert!(!under_way.collides(&batch(2, &["c"])));
+        under_way.done(0);
+        assert!(!under_way.collides(&batch(2, &["b"])));
+    }
+}

@@ -1,0 +1,116 @@
+//! Lines of a stream with their place, none longer than a bound.
+
+use std::io::{self, BufRead};
+
+use onelog_record::VALUE_BYTES_MAX;
+
+/// The longest line that is kept: a value of the greatest length, and some space around it.
+pub const LINE_BYTES_MAX: usize = VALUE_BYTES_MAX + 4096;
+
+/// One line.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Line {
+    /// Its number in the stream, from 1.
+    pub number: u64,
+    /// Where the line begins, in bytes from the start of the stream.
+    pub start: u64,
+    /// Where the next line begins.
+    pub end: u64,
+    /// The line without its end; `None` when it is longer than `LINE_BYTES_MAX`.
+    pub bytes: Option<Vec<u8>>,
+}
+
+/// Reads lines.
+#[derive(Debug)]
+pub struct Lines<R> {
+    reader: R,
+    number: u64,
+    at: u64,
+}
+
+impl<R: BufRead> Lines<R> {
+    /// Reads from a stream that stands at byte `at`, behind line `number`.
+    pub const fn new(reader: R, number: u64, at: u64) -> Self {
+        Self { reader, number, at }
+    }
+
+    fn read_line(&mut self) -> io::Result<Option<Line>> {
+        let start = self.at;
+        let mut bytes = Vec::new();
+        let mut is_too_long = false;
+        loop {
+            let chunk = match self.reader.fill_buf() {
+                Ok(chunk) => chunk,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+                Err(error) => return Err(error),
+            };
+            let line_end = chunk.iter().position(|byte| *byte == b'\n');
+            let part = &chunk[..line_end.unwrap_or(chunk.len())];
+            if bytes.len() + part.len() > LINE_BYTES_MAX {
+                is_too_long = true;
+            } else if !is_too_long {
+                bytes.extend_from_slice(part);
+            }
+            let used = part.len() + usize::from(line_end.is_some());
+            self.reader.consume(used);
+            self.at += used as u64;
+            if line_end.is_some() || used == 0 {
+                break;
+            }
+        }
+        if self.at == start {
+            return Ok(None);
+        }
+        self.number += 1;
+        Ok(Some(Line {
+            number: self.number,
+            start,
+            end: self.at,
+            bytes: (!is_too_long).then_some(bytes),
+        }))
+    }
+}
+
+impl<R: BufRead> Iterator for Lines<R> {
+    type Item = io::Result<Line>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.read_line().transpose()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::BufReader;
+
+    use super::*;
+
+    fn read(text: &[u8], chunk: usize) -> Vec<Line> {
+        let reader = BufReader::with_capacity(chunk, text);
+        Lines::new(reader, 0, 0).collect::<Result<_, _>>().unwrap()
+    }
+
+    #[test]
+    fn lines_know_their_place_however_they_arrive() {
+        for chunk in [1, 2, 3, 100] {
+            let lines = read(b"ab\n\nc", chunk);
+            let places: Vec<_> = lines.iter().map(|l| (l.number, l.start, l.end)).collect();
+            assert_eq!(places, [(1, 0, 3), (2, 3, 4), (3, 4, 5)]);
+            assert_eq!(lines[0].bytes.as_deref(), Some(&b"ab"[..]));
+            assert_eq!(lines[1].bytes.as_deref(), Some(&b""[..]));
+            assert_eq!(lines[2].bytes.as_deref(), Some(&b"c"[..]));
+        }
+        assert_eq!(read(b"", 4), []);
+    }
+
+    #[test]
+    fn a_line_that_is_too_long_is_passed_over_and_the_next_is_read() {
+        let mut text = vec![b'x'; LINE_BYTES_MAX + 1];
+        text.extend_from_slice(b"\nnext\n");
+        let lines = read(&text, 8192);
+        assert_eq!(lines[0].bytes, None);
+        assert_eq!(lines[0].end, LINE_BYTES_MAX as u64 + 2);
+        assert_eq!(lines[1].bytes.as_deref(), Some(&b"next"[..]));
+        assert_eq!(lines.len(), 2);
+    }
+}

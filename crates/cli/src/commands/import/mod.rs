@@ -1,0 +1,83 @@
+//! `onelog import TABLE FILE|- --key FIELD`: NDJSON into a table, resumable.
+//!
+//! Each batch of lines is one transaction whose id is derived from its content and place, so that
+//! a batch which is sent again (after a lost connection, or by the next run) is answered from the
+//! first time. `FILE.onelog-import` keeps what is done until the import is finished; the next run
+//! goes on there. Standard input has no place to go on from.
+//!
+//! Several batches are in flight at once. One that writes a key of a batch in flight waits for it,
+//! so the last line of a key wins, as it would one by one. A stream table gets one batch at a time.
+//!
+//! Threads: this one reads and decides; one per connection sends.
+
+mod bar;
+mod batch;
+mod job;
+mod lines;
+mod record;
+mod run;
+mod sender;
+mod source;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use onelog_record::{FieldPath, RECORDS_MAX, TRANSACTION_BYTES_MAX};
+
+use crate::config::units::parse_size;
+use crate::context::{Context, timeout};
+use crate::error::CommandError;
+
+const CONNECTIONS_MAX: u64 = 32;
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The table
+    table: String,
+    /// The file, one JSON document per line; - is standard input
+    file: PathBuf,
+    /// The field that is the key: a name, or a path like /customer/id
+    #[arg(long, value_name = "FIELD", value_parser = FieldPath::parse)]
+    key: FieldPath,
+    /// Make the table (keyed, JSON) if it does not exist
+    #[arg(long)]
+    create: bool,
+    /// Count lines that cannot be imported instead of stopping at the first
+    #[arg(long)]
+    skip_bad: bool,
+    /// Write everything anew, also what an earlier import of the same file has committed
+    #[arg(long)]
+    again: bool,
+    /// The most records of one transaction
+    #[arg(long, value_name = "COUNT", default_value_t = 1_000, value_parser = records)]
+    batch_records: usize,
+    /// The most bytes of one transaction
+    #[arg(long, value_name = "SIZE", default_value = "1MiB", value_parser = bytes)]
+    batch_bytes: usize,
+    /// How many transactions are under way at once
+    #[arg(long, value_name = "COUNT", default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..=CONNECTIONS_MAX))]
+    connections: u64,
+    /// How long to go on asking when the server is away or overloaded
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = timeout)]
+    retry_for: Duration,
+}
+
+fn records(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(count) if (1..=RECORDS_MAX).contains(&count) => Ok(count),
+        _ => Err(format!("expected a whole number from 1 to {RECORDS_MAX}")),
+    }
+}
+
+fn bytes(text: &str) -> Result<usize, String> {
+    // Half the limit of a transaction: keys and values are not all that is counted.
+    let max = TRANSACTION_BYTES_MAX / 2;
+    match usize::try_from(parse_size(text)?) {
+        Ok(bytes) if (1..=max).contains(&bytes) => Ok(bytes),
+        _ => Err(format!("expected a size from 1 B to {} MiB", max >> 20)),
+    }
+}
+
+pub fn run(args: &Args, context: &Context) -> Result<(), CommandError> {
+    run::Import::open(args, context)?.run()
+}

@@ -1,0 +1,416 @@
+//! One run of an import.
+
+use std::sync::mpsc::{Receiver, Sender as Channel, channel};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use onelog_record::FieldPath;
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+
+use super::Args;
+use super::bar::{Bar, rate};
+use super::batch::{Batch, Batcher};
+use super::job::{Job, UnderWay};
+use super::lines::Lines;
+use super::record;
+use super::sender::{Sender, Sent};
+use super::source::{self, Source};
+use crate::client::{Client, segment};
+use crate::context::Context;
+use crate::error::CommandError;
+use crate::output::{Out, thousands};
+
+/// How far ahead of what is done batches may be sent before the record says so.
+const RESERVE_BYTES: u64 = 64 << 20;
+/// How often the record is written in between.
+const SAVE_EVERY: Duration = Duration::from_secs(1);
+/// How many bad lines are shown one by one.
+const BAD_SHOWN_MAX: u64 = 10;
+
+pub struct Import<'a> {
+    args: &'a Args,
+    as_json: bool,
+    client: Client,
+    source: Source,
+    connections: usize,
+    /// The log's end when the import was opened.
+    position: u64,
+}
+
+/// What a run has counted.
+#[derive(Debug, Default)]
+struct Tally {
+    batches: u64,
+    repeated: u64,
+    records: u64,
+    bad_lines: u64,
+    position: u64,
+}
+
+/// A run under way. Only this thread touches it.
+struct Run<'a> {
+    import: &'a Import<'a>,
+    record: record::Progress,
+    tally: Tally,
+    under_way: UnderWay,
+    flying: usize,
+    next_number: u64,
+    latest: u64,
+    saved: Instant,
+    can_save: bool,
+    failure: Option<CommandError>,
+    bar: Bar,
+}
+
+impl<'a> Import<'a> {
+    /// Asks the server for the table and opens the source.
+    pub fn open(args: &'a Args, context: &Context) -> Result<Self, CommandError> {
+        let client = context.client()?;
+        if args.create {
+            let table = json!({"name": args.table, "kind": "keyed", "value": "json"});
+            client.post("/v1/tables", &table)?;
+        }
+        let status = client.get("/v1/status", &[])?;
+        let position = status["position"]
+            .as_u64()
+            .ok_or_else(|| client.unexpected("its status has no position".to_owned()))?;
+        let path = format!("/v1/tables/{}", segment(args.table.as_bytes()));
+        let kind = match client.get(&path, &[]) {
+            Ok(definition) => definition["kind"].as_str().map(str::to_owned),
+            // A server with create_tables makes the table with the first batch; any other refuses it.
+            Err(error) if error.server().is_some_and(|e| e.status == 404) => None,
+            Err(error) => return Err(error.into()),
+        };
+        let connections = match kind.as_deref() {
+            Some("stream") => 1,
+            _ => args.connections as usize,
+        };
+        Ok(Self {
+            args,
+            as_json: context.json,
+            source: source::open(args, &client, position)?,
+            client,
+            connections,
+            position,
+        })
+    }
+
+    /// Imports everything and prints what was done.
+    pub fn run(mut self) -> Result<(), CommandError> {
+        let started = Instant::now();
+        let progress = &self.source.progress;
+        if self.source.resumed && !self.as_json {
+            eprintln!(
+                "going on behind line {}, {} records are there already",
+                thousands(progress.done_lines),
+                thousands(progress.records)
+            );
+        }
+        let lines = Lines::new(
+            std::mem::replace(
+                &mut self.source.reader,
+                std::io::BufReader::new(Box::new(std::io::empty())),
+            ),
+            progress.done_lines,
+            progress.done_bytes,
+        );
+        let bar = Bar::new(self.source.size, progress.done_bytes, !self.as_json);
+        let sender = Sender {
+            identity: progress.identity.clone(),
+            table: self.args.table.clone(),
+            patience: self.args.retry_for,
+        };
+        let mut run = Run {
+            record: progress.clone(),
+            tally: Tally::default(),
+            under_way: UnderWay::default(),
+            flying: 0,
+            next_number: 0,
+            latest: self.position,
+            saved: Instant::now(),
+            can_save: self.source.record.is_some(),
+            failure: None,
+            bar,
+            import: &self,
+        };
+        let (jobs, queue) = channel::<Job>();
+        let (results, answers) = channel::<(Job, Sent)>();
+        let queue = Mutex::new(queue);
+        thread::scope(|scope| {
+            for _ in 0..self.connections {
+                let (queue, results) = (&queue, results.clone());
+                let (sender, client) = (&sender, &self.client);
+                scope.spawn(move || work(queue, &results, sender, client));
+            }
+            drop(results);
+            run.feed(lines, &jobs, &answers);
+            drop(jobs);
+        });
+        run.bar.finish();
+        run.finish(started.elapsed())
+    }
+}
+
+/// Sends jobs until there are no more.
+fn work(
+    queue: &Mutex<Receiver<Job>>,
+    results: &Channel<(Job, Sent)>,
+    sender: &Sender,
+    client: &Client,
+) {
+    loop {
+        let job = queue.lock().recv();
+        let Ok(job) = job else { return };
+        let sent = sender.send(client, &job.batch, job.read_position);
+        if results.send((job, sent)).is_err() {
+            return;
+        }
+    }
+}
+
+impl Run<'_> {
+    fn feed<R: std::io::BufRead>(
+        &mut self,
+        lines: Lines<R>,
+        jobs: &Channel<Job>,
+        answers: &Receiver<(Job, Sent)>,
+    ) {
+        let key: FieldPath = self.import.args.key.clone();
+        let mut batcher = Batcher::new(key, self.import.source.bounds());
+        for line in lines {
+            let line = match line {
+                Ok(line) => line,
+                Err(source) => {
+                    self.fail(CommandError::Read {
+                        path: self.import.args.file.clone(),
+                        source,
+                    });
+                    break;
+                }
+            };
+            let (ready, pushed) = batcher.push(line);
+            if let Some(batch) = ready {
+                self.dispatch(batch, jobs, answers);
+            }
+            if let Err(bad) = pushed {
+                self.bad_line(&bad.to_string());
+            }
+            if self.failure.is_some() {
+                break;
+            }
+        }
+        // What was read before a fault is good: it is committed, and the next run starts there.
+        if let Some(batch) = batcher.finish().filter(|_| self.failure.is_none()) {
+            self.dispatch(batch, jobs, answers);
+        }
+        while self.flying > 0 {
+            self.receive(jobs, answers);
+        }
+    }
+
+    fn dispatch(&mut self, batch: Batch, jobs: &Channel<Job>, answers: &Receiver<(Job, Sent)>) {
+        let is_behind_reserve = batch.start >= self.record.reserved_bytes;
+        while self.flying > 0
+            && (is_behind_reserve
+                || self.flying >= self.import.connections
+                || self.under_way.collides(&batch))
+        {
+            self.receive(jobs, answers);
+        }
+        if self.failure.is_some() {
+            return;
+        }
+        let number = self.next_number;
+        self.next_number += 1;
+        let read_position = self.reserve(&batch);
+        self.under_way.add(number, &batch);
+        if batch.rows.is_empty() {
+            self.done(number);
+            return;
+        }
+        self.flying += 1;
+        self.send(
+            Job {
+                number,
+                batch,
+                read_position,
+            },
+            jobs,
+        );
+    }
+
+    fn send(&mut self, job: Job, jobs: &Channel<Job>) {
+        if jobs.send(job).is_err() {
+            self.flying -= 1;
+            self.fail(CommandError::Failed(
+                "the sending threads have ended".to_owned(),
+            ));
+        }
+    }
+
+    /// Notes, before a batch is sent, that it may have been.
+    fn reserve(&mut self, batch: &Batch) -> u64 {
+        if batch.start >= self.record.reserved_bytes {
+            assert_eq!(
+                self.flying, 0,
+                "a position is good for all that is under way"
+            );
+            self.record.reserved_bytes = batch.end + RESERVE_BYTES;
+            self.record.position = self.latest;
+            self.save(true);
+        }
+        self.record.position
+    }
+
+    fn receive(&mut self, jobs: &Channel<Job>, answers: &Receiver<(Job, Sent)>) {
+        let Ok((job, sent)) = answers.recv() else {
+            self.flying = 0;
+            self.fail(CommandError::Failed(
+                "the sending threads have ended".to_owned(),
+            ));
+            return;
+        };
+        match sent {
+            Sent::Committed { position, repeated } => {
+                self.flying -= 1;
+                self.tally.batches += 1;
+                self.tally.repeated += u64::from(repeated);
+                self.tally.records += job.batch.rows.len() as u64;
+                self.tally.position = self.tally.position.max(position.unwrap_or(0));
+                self.latest = self.latest.max(position.unwrap_or(0));
+                self.record.records += job.batch.rows.len() as u64;
+                self.done(job.number);
+            }
+            Sent::BadRow(row, message) => self.bad_row(job, row, &message, jobs),
+            Sent::Failed(error) => {
+                self.flying -= 1;
+                let line = job.batch.rows.first().map_or(0, |row| row.line);
+                let advice = match error.server().is_some_and(|e| e.error == "id_expired") {
+                    true => {
+                        "; the server has forgotten whether an earlier run committed these lines: look them up, then --again writes everything anew"
+                    }
+                    false if self.can_save => "; run the same command again to go on",
+                    false => "",
+                };
+                self.fail(CommandError::Failed(format!(
+                    "at line {line}: {error}{advice}"
+                )));
+            }
+        }
+    }
+
+    fn bad_row(&mut self, mut job: Job, row: usize, message: &str, jobs: &Channel<Job>) {
+        let line = job.batch.rows.remove(row).line;
+        self.bad_line(&format!("line {line}: {message}"));
+        if self.failure.is_some() {
+            self.flying -= 1;
+        } else if job.batch.rows.is_empty() {
+            self.flying -= 1;
+            self.done(job.number);
+        } else {
+            self.send(job, jobs);
+        }
+    }
+
+    fn bad_line(&mut self, text: &str) {
+        if !self.import.args.skip_bad {
+            self.fail(CommandError::Failed(format!(
+                "{text}; --skip-bad passes over such lines"
+            )));
+            return;
+        }
+        self.tally.bad_lines += 1;
+        self.record.bad_lines += 1;
+        match self.tally.bad_lines {
+            n if n < BAD_SHOWN_MAX => self.bar.warn(&format!("passed over {text}")),
+            BAD_SHOWN_MAX => self.bar.warn(&format!(
+                "passed over {text}; further ones are only counted"
+            )),
+            _ => {}
+        }
+    }
+
+    fn done(&mut self, number: u64) {
+        if let Some((end, line)) = self.under_way.done(number) {
+            self.record.done_bytes = end;
+            self.record.done_lines = line;
+            if self.saved.elapsed() >= SAVE_EVERY {
+                self.save(false);
+            }
+        }
+        self.bar.show(self.record.done_bytes, self.tally.records);
+    }
+
+    fn save(&mut self, sync: bool) {
+        self.saved = Instant::now();
+        let Some(path) = self.import.source.record.as_ref().filter(|_| self.can_save) else {
+            return;
+        };
+        if let Err(error) = record::save(path, &self.record, sync) {
+            self.can_save = false;
+            self.bar.warn(&format!(
+                "warning: cannot keep the progress in {}: {error}; if this import is interrupted, the next one starts from the beginning (what is committed is not written twice)",
+                path.display()
+            ));
+        }
+    }
+
+    fn fail(&mut self, error: CommandError) {
+        if self.failure.is_none() {
+            self.failure = Some(error);
+        }
+    }
+
+    fn finish(mut self, elapsed: Duration) -> Result<(), CommandError> {
+        if let Some(failure) = self.failure.take() {
+            self.save(true);
+            return Err(failure);
+        }
+        if let Some(path) = &self.import.source.record {
+            // Nothing is lost when it stays: the next run finds nothing left to do.
+            let _ = std::fs::remove_file(path);
+        }
+        let summary = self.summary(elapsed);
+        let mut out = Out::new();
+        if self.import.as_json {
+            out.json(&summary)?;
+            return Ok(out.flush()?);
+        }
+        let seconds = elapsed.as_secs_f64();
+        out.line(&format!(
+            "imported {} records in {} transactions, {seconds:.1} s, {} records/s, position {}",
+            thousands(self.tally.records),
+            thousands(self.tally.batches),
+            thousands(rate(self.tally.records, seconds)),
+            thousands(self.tally.position),
+        ))?;
+        if self.tally.repeated > 0 {
+            out.line(&format!(
+                "{} of the transactions had been committed by an earlier import and were not written again (--again would)",
+                thousands(self.tally.repeated)
+            ))?;
+        }
+        if self.record.bad_lines > 0 {
+            out.line(&format!(
+                "passed over {} bad lines",
+                thousands(self.record.bad_lines)
+            ))?;
+        }
+        Ok(out.flush()?)
+    }
+
+    fn summary(&self, elapsed: Duration) -> Value {
+        json!({
+            "table": self.import.args.table,
+            "records": self.tally.records,
+            "transactions": self.tally.batches,
+            "repeated_transactions": self.tally.repeated,
+            "bad_lines": self.record.bad_lines,
+            "resumed": self.import.source.resumed,
+            "records_in_all_runs": self.record.records,
+            "position": self.tally.position,
+            "seconds": elapsed.as_secs_f64(),
+        })
+    }
+}

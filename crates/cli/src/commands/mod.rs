@@ -1,0 +1,17 @@
+//! One file per command.
+
+pub mod backup;
+pub mod check;
+pub mod commit;
+pub mod delete;
+pub mod export;
+pub mod get;
+pub mod import;
+pub mod put;
+pub mod restore;
+pub mod scan;
+pub mod serve;
+pub mod sinks;
+pub mod status;
+pub mod tables;
+pub mod tail;

@@ -1,0 +1,150 @@
+//! `onelog restore FROM INTO`.
+
+use std::fs::{self, File, TryLockError};
+use std::io;
+use std::path::{Path, PathBuf};
+
+use super::check::check;
+use crate::context::Context;
+use crate::error::CommandError;
+use crate::output::{Out, thousands};
+
+/// The folders of a server's data.
+const FOLDERS: [&str; 2] = ["log", "state"];
+const LOCK_FILE: &str = "LOCK";
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The backup, or the folder of a stopped server
+    from: PathBuf,
+    /// An empty or new folder
+    into: PathBuf,
+}
+
+/// Copies, then checks the copy: what will be served is what was checked, and the backup may lie
+/// where nothing can be written. A copy that is wrong is taken away again.
+pub fn run(args: &Args, context: &Context) -> Result<(), CommandError> {
+    if !args.from.join("log").is_dir() {
+        return Err(CommandError::Failed(format!(
+            "{} is not a backup: there is no folder 'log' in it",
+            args.from.display()
+        )));
+    }
+    refuse_running(&args.from)?;
+    refuse_full(&args.into)?;
+    let copied = copy_all(&args.from, &args.into).and_then(|()| check(&args.into));
+    let report = match copied {
+        Ok(report) => report,
+        Err(error) => {
+            remove(&args.into);
+            return Err(error);
+        }
+    };
+    let mut out = Out::new();
+    if report.faults_total > 0 {
+        report.print(context.json, &mut out)?;
+        out.flush()?;
+        remove(&args.into);
+        return Err(CommandError::Failed(format!(
+            "{} cannot be restored: what it holds is not what was written",
+            args.from.display()
+        )));
+    }
+    match context.json {
+        true => report.print(true, &mut out)?,
+        false => out.line(&format!(
+            "restored into {}, checked, everything below position {}",
+            args.into.display(),
+            thousands(report.end())
+        ))?,
+    }
+    Ok(out.flush()?)
+}
+
+/// The files of a running server change while they are copied.
+fn refuse_running(from: &Path) -> Result<(), CommandError> {
+    let Ok(lock) = File::open(from.join("log").join(LOCK_FILE)) else {
+        return Ok(());
+    };
+    match lock.try_lock_shared() {
+        Err(TryLockError::WouldBlock) => Err(CommandError::Failed(format!(
+            "a server is running on {}; `onelog backup` makes a consistent copy of it",
+            from.display()
+        ))),
+        _ => Ok(()),
+    }
+}
+
+fn refuse_full(into: &Path) -> Result<(), CommandError> {
+    match fs::read_dir(into) {
+        Ok(mut files) => match files.next() {
+            None => Ok(()),
+            Some(_) => Err(CommandError::Failed(format!(
+                "{} is not empty; choose a new folder",
+                into.display()
+            ))),
+        },
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        Err(source) => Err(CommandError::Read {
+            path: into.to_owned(),
+            source,
+        }),
+    }
+}
+
+fn copy_all(from: &Path, into: &Path) -> Result<(), CommandError> {
+    for name in FOLDERS {
+        let source = from.join(name);
+        if source.is_dir() {
+            copy_folder(&source, &into.join(name))?;
+        }
+    }
+    sync(into)
+}
+
+fn copy_folder(from: &Path, into: &Path) -> Result<(), CommandError> {
+    let read = |source| CommandError::Read {
+        path: from.to_owned(),
+        source,
+    };
+    fs::create_dir_all(into).map_err(|source| CommandError::Write {
+        path: into.to_owned(),
+        source,
+    })?;
+    for entry in fs::read_dir(from).map_err(read)? {
+        let entry = entry.map_err(read)?;
+        let is_file = entry.file_type().map_err(read)?.is_file();
+        if !is_file || entry.file_name() == LOCK_FILE {
+            continue;
+        }
+        let target = into.join(entry.file_name());
+        copy_file(&entry.path(), &target).map_err(|source| CommandError::Write {
+            path: target.clone(),
+            source,
+        })?;
+    }
+    sync(into)
+}
+
+fn copy_file(from: &Path, into: &Path) -> io::Result<()> {
+    let mut source = File::open(from)?;
+    let mut target = File::create_new(into)?;
+    io::copy(&mut source, &mut target)?;
+    target.sync_all()
+}
+
+fn sync(folder: &Path) -> Result<(), CommandError> {
+    let synced = File::open(folder).and_then(|handle| handle.sync_all());
+    synced.map_err(|source| CommandError::Write {
+        path: folder.to_owned(),
+        source,
+    })
+}
+
+/// Takes an unfinished copy away: only the folders that were copied.
+fn remove(into: &Path) {
+    for name in FOLDERS {
+        let _ = fs::remove_dir_all(into.join(name));
+    }
+    let _ = fs::remove_dir(into);
+}

@@ -1,0 +1,218 @@
+//! `onelog serve`.
+//!
+//! Order at the start: settings, the port, the node (which recovers), the sinks, HTTP, then the
+//! line that says ready. At the end the other way round. A second signal ends the process at once:
+//! the log is made for that.
+
+use std::io::{self, Write};
+use std::net::{SocketAddr, TcpListener};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use onelog::Node;
+use onelog_sinks::Sinks;
+use serde_json::json;
+use tokio::runtime::{Builder, Runtime};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+
+use crate::config::{self, Flags, LogFormat, Settings};
+use crate::context::Context;
+use crate::error::CommandError;
+
+/// The exit status after a second signal, as shells tell an interrupt.
+const STATUS_INTERRUPTED: i32 = 130;
+/// How often the node is asked whether it has failed.
+const WATCH_EVERY: Duration = Duration::from_millis(200);
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// The configuration file; onelog.toml in this folder, if it is there
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "ONELOG_CONFIG",
+        hide_env_values = true
+    )]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    flags: Flags,
+}
+
+pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CommandError> {
+    let settings = config::load(args.config.as_deref(), &args.flags)?;
+    start_logging(&settings);
+    let listener = listen(&settings.listen)?;
+    let runtime = runtime()?;
+    let signals = runtime.block_on(async { Signals::new() })?;
+    let node = Node::open(settings.node.clone())
+        .map_err(|error| CommandError::Failed(error.to_string()))?;
+    let sinks = Sinks::start(node.clone())
+        .map_err(|error| CommandError::Failed(format!("the sinks cannot start: {error}")))?;
+    let server = Server {
+        node,
+        sinks,
+        settings,
+    };
+    server.run(runtime, listener, signals, context.json)
+}
+
+fn start_logging(settings: &Settings) {
+    let filter = tracing_subscriber::EnvFilter::try_new(&settings.log_level).unwrap_or_default();
+    let lines = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr);
+    match settings.log_format {
+        LogFormat::Json => lines.json().init(),
+        LogFormat::Text => {
+            use std::io::IsTerminal;
+            let colours = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
+            lines.with_ansi(colours).init();
+        }
+    }
+}
+
+/// Takes the port, before anything else is touched.
+pub fn listen(address: &str) -> Result<TcpListener, CommandError> {
+    let failed = |error: io::Error| {
+        let text = match error.kind() {
+            io::ErrorKind::AddrInUse => format!(
+                "{address} is in use by another process: stop that one, or listen elsewhere with --listen (port 0 takes a free one)"
+            ),
+            io::ErrorKind::AddrNotAvailable => {
+                format!("{address} is not an address of this machine")
+            }
+            io::ErrorKind::PermissionDenied => {
+                format!("listening on {address} is not permitted; choose a port above 1023")
+            }
+            _ => format!("cannot listen on {address}: {error}"),
+        };
+        CommandError::Failed(text)
+    };
+    let listener = TcpListener::bind(address).map_err(failed)?;
+    listener.set_nonblocking(true).map_err(failed)?;
+    Ok(listener)
+}
+
+/// The runtime of HTTP and of waiting.
+pub fn runtime() -> Result<Runtime, CommandError> {
+    Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("onelog-http")
+        .build()
+        .map_err(|error| CommandError::Failed(format!("cannot start threads: {error}")))
+}
+
+/// SIGTERM and SIGINT.
+pub struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    /// Takes both signals over. Must be called inside a runtime.
+    pub fn new() -> Result<Self, CommandError> {
+        let take = |kind| {
+            signal(kind)
+                .map_err(|error| CommandError::Failed(format!("cannot wait for signals: {error}")))
+        };
+        Ok(Self {
+            terminate: take(SignalKind::terminate())?,
+            interrupt: take(SignalKind::interrupt())?,
+        })
+    }
+
+    /// Waits for the next one.
+    pub async fn next(&mut self) {
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+        }
+    }
+}
+
+/// Completes when the node has stopped by itself.
+async fn failed(node: &Node) {
+    // Waiting for a position would wake up at every commit.
+    let mut ticks = tokio::time::interval(WATCH_EVERY);
+    while node.failure().is_none() {
+        ticks.tick().await;
+    }
+}
+
+struct Server {
+    node: Node,
+    sinks: Sinks,
+    settings: Settings,
+}
+
+impl Server {
+    fn run(
+        self,
+        runtime: Runtime,
+        listener: TcpListener,
+        mut signals: Signals,
+        as_json: bool,
+    ) -> Result<ExitCode, CommandError> {
+        let address = listener
+            .local_addr()
+            .map_err(|error| CommandError::Failed(error.to_string()))?;
+        let node = self.node.clone();
+        let shutdown = async move {
+            tokio::select! {
+                () = signals.next() => tracing::info!("stopping"),
+                () = failed(&node) => tracing::error!("the node has failed, stopping"),
+            }
+            tokio::spawn(async move {
+                signals.next().await;
+                std::process::exit(STATUS_INTERRUPTED);
+            });
+        };
+        let served = runtime.block_on(async {
+            let listener = tokio::net::TcpListener::from_std(listener)?;
+            self.announce(address, as_json);
+            onelog_http::serve(
+                self.node.clone(),
+                self.sinks.clone(),
+                self.settings.http.clone(),
+                listener,
+                shutdown,
+            )
+            .await
+        });
+        self.sinks.stop();
+        let stopped = self.node.stop();
+        let reason = match (self.node.failure(), served, stopped) {
+            (Some(reason), _, _) => reason,
+            (None, Err(error), _) => format!("HTTP failed: {error}"),
+            (None, Ok(()), Err(error)) => error.to_string(),
+            (None, Ok(()), Ok(())) => {
+                tracing::info!(position = %self.node.position(), "stopped");
+                return Ok(ExitCode::SUCCESS);
+            }
+        };
+        Err(CommandError::Failed(format!(
+            "the server has stopped: {reason}"
+        )))
+    }
+
+    fn announce(&self, address: SocketAddr, as_json: bool) {
+        let folder = self.settings.node.folder.display();
+        let position = self.node.position();
+        let line = match as_json {
+            true => json!({
+                "ready": true,
+                "url": format!("http://{address}"),
+                "folder": folder.to_string(),
+                "position": position,
+            })
+            .to_string(),
+            false => {
+                format!("onelog is ready: http://{address}, folder {folder}, position {position}")
+            }
+        };
+        // A server whose standard output is closed serves all the same.
+        let _ = writeln!(io::stdout(), "{line}");
+        let _ = io::stdout().flush();
+    }
+}

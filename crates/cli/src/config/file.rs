@@ -1,0 +1,187 @@
+//! Reading `onelog.toml`: a flat table of known keys.
+
+use std::path::{Path, PathBuf};
+
+use toml::de::{DeTable, DeValue};
+
+use super::keys::{KEYS, Key};
+
+/// One key of the file, with its place.
+#[derive(Debug)]
+pub struct FileValue {
+    /// Which key.
+    pub key: &'static Key,
+    /// Its value as text.
+    pub text: String,
+    /// The line in the file, from 1.
+    pub line: usize,
+}
+
+/// A file that cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// It cannot be read.
+    #[error("cannot read the configuration {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// It is no TOML.
+    #[error("{}, line {line}: {message}", path.display())]
+    Syntax {
+        /// The file.
+        path: PathBuf,
+        /// Where.
+        line: usize,
+        /// What is wrong.
+        message: String,
+    },
+    /// A key that nobody knows.
+    #[error("{}, line {line}: unknown key '{key}'{}", path.display(), hint(nearest))]
+    UnknownKey {
+        /// The file.
+        path: PathBuf,
+        /// Where.
+        line: usize,
+        /// The key.
+        key: String,
+        /// The known key that looks most like it.
+        nearest: Option<&'static str>,
+    },
+    /// A value of a type that no key has.
+    #[error("{}, line {line}: {key} is {found}; expected a text, a whole number, true or false", path.display())]
+    Type {
+        /// The file.
+        path: PathBuf,
+        /// Where.
+        line: usize,
+        /// The key.
+        key: &'static str,
+        /// What it is.
+        found: &'static str,
+    },
+}
+
+fn hint(nearest: &Option<&'static str>) -> String {
+    match nearest {
+        Some(name) => format!("; did you mean '{name}'?"),
+        None => "; onelog.example.toml lists every key".to_owned(),
+    }
+}
+
+/// Reads the file at `path`.
+pub fn read(path: &Path) -> Result<Vec<FileValue>, FileError> {
+    let text = std::fs::read_to_string(path).map_err(|source| FileError::Read {
+        path: path.to_owned(),
+        source,
+    })?;
+    parse(path, &text)
+}
+
+fn parse(path: &Path, text: &str) -> Result<Vec<FileValue>, FileError> {
+    let line_of = |at: usize| {
+        1 + text.as_bytes()[..at]
+            .iter()
+            .filter(|b| **b == b'\n')
+            .count()
+    };
+    let table = DeTable::parse(text).map_err(|error| FileError::Syntax {
+        path: path.to_owned(),
+        line: line_of(error.span().map_or(0, |span| span.start).min(text.len())),
+        message: error.message().to_owned(),
+    })?;
+    let mut values = Vec::new();
+    for (name, value) in table.get_ref() {
+        let line = line_of(name.span().start);
+        let name = name.get_ref().as_ref();
+        let Some(key) = KEYS.iter().find(|key| key.name == name) else {
+            return Err(FileError::UnknownKey {
+                path: path.to_owned(),
+                line,
+                key: name.to_owned(),
+                nearest: nearest(name),
+            });
+        };
+        let text = match value.get_ref() {
+            DeValue::String(text) => text.to_string(),
+            DeValue::Integer(number) if number.radix() == 10 => number.as_str().to_owned(),
+            DeValue::Boolean(flag) => flag.to_string(),
+            other => {
+                return Err(FileError::Type {
+                    path: path.to_owned(),
+                    line,
+                    key: key.name,
+                    found: describe(other),
+                });
+            }
+        };
+        values.push(FileValue { key, text, line });
+    }
+    Ok(values)
+}
+
+fn describe(value: &DeValue<'_>) -> &'static str {
+    match value {
+        DeValue::String(_) => "a text",
+        DeValue::Integer(_) => "a number that is not decimal",
+        DeValue::Float(_) => "a number with a fraction",
+        DeValue::Boolean(_) => "true or false",
+        DeValue::Datetime(_) => "a date",
+        DeValue::Array(_) => "a list",
+        DeValue::Table(_) => "a table",
+    }
+}
+
+/// The known key that looks most like `name`, if any does.
+pub fn nearest(name: &str) -> Option<&'static str> {
+    const LIKENESS_MIN: f64 = 0.6;
+    KEYS.iter()
+        .map(|key| {
+            (
+                strsim::normalized_damerau_levenshtein(key.name, name),
+                key.name,
+            )
+        })
+        .filter(|(likeness, _)| *likeness >= LIKENESS_MIN)
+        .max_by(|a, b| a.0.total_cmp(&b.0))
+        .map(|(_, name)| name)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn error(text: &str) -> String {
+        parse(Path::new("onelog.toml"), text)
+            .unwrap_err()
+            .to_string()
+    }
+
+    #[test]
+    fn an_unknown_key_is_named_with_its_line_and_the_nearest_known_one() {
+        assert_eq!(
+            error("listen = \"127.0.0.1:1\"\n\nsegment_byte = 1\n"),
+            "onelog.toml, line 3: unknown key 'segment_byte'; did you mean 'segment_bytes'?"
+        );
+        assert_eq!(
+            error("zzz = 1"),
+            "onelog.toml, line 1: unknown key 'zzz'; onelog.example.toml lists every key"
+        );
+    }
+
+    #[test]
+    fn what_is_no_toml_is_named_with_its_line() {
+        assert!(error("listen = \"x\"\nfolder = = 3\n").starts_with("onelog.toml, line 2: "));
+        assert!(error("listen = \"x\"\nlisten = \"y\"\n").starts_with("onelog.toml, line 2: "));
+    }
+
+    #[test]
+    fn a_value_of_another_type_is_refused() {
+        assert_eq!(
+            error("# a comment\nlisten = [1]"),
+            "onelog.toml, line 2: listen is a list; expected a text, a whole number, true or false"
+        );
+    }
+}

@@ -1,0 +1,107 @@
+//! What a running server is set up with.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use onelog::Options;
+use onelog_http::HttpOptions;
+use onelog_record::Compression;
+
+/// Where the server keeps its data unless told otherwise.
+pub const DEFAULT_FOLDER: &str = "onelog-data";
+/// Where the server listens unless told otherwise.
+pub const DEFAULT_LISTEN: &str = "127.0.0.1:7070";
+
+/// The settings of `onelog serve`.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The node.
+    pub node: Options,
+    /// The address that HTTP listens on, `host:port`.
+    pub listen: String,
+    /// The HTTP API.
+    pub http: HttpOptions,
+    /// What the server logs, as directives of the tracing filter.
+    pub log_level: String,
+    /// How it logs.
+    pub log_format: LogFormat,
+}
+
+/// How the server writes its own log to standard error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Lines for people.
+    Text,
+    /// One JSON object per line.
+    Json,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            node: Options::new(PathBuf::from(DEFAULT_FOLDER)),
+            listen: DEFAULT_LISTEN.to_owned(),
+            http: HttpOptions::default(),
+            log_level: "info".to_owned(),
+            log_format: LogFormat::Text,
+        }
+    }
+}
+
+impl Settings {
+    /// Checks what a single value cannot show.
+    pub fn check(&self) -> Result<(), String> {
+        let node = &self.node;
+        if node.memtable_bytes_max < node.memtable_bytes {
+            return Err(format!(
+                "memtable_bytes_max ({}) must be at least memtable_bytes ({})",
+                node.memtable_bytes_max, node.memtable_bytes
+            ));
+        }
+        Ok(())
+    }
+}
+
+/// Reads a compression by its name.
+pub fn parse_compression(text: &str) -> Result<Compression, String> {
+    match text {
+        "none" => Ok(Compression::None),
+        "lz4" => Ok(Compression::Lz4),
+        "zstd" => Ok(Compression::Zstd),
+        _ => Err(format!("'{text}' is not one of none, lz4, zstd")),
+    }
+}
+
+/// Reads a log format by its name.
+pub fn parse_log_format(text: &str) -> Result<LogFormat, String> {
+    match text {
+        "text" => Ok(LogFormat::Text),
+        "json" => Ok(LogFormat::Json),
+        _ => Err(format!("'{text}' is not one of text, json")),
+    }
+}
+
+/// Reads an address, which must have a port.
+pub fn parse_listen(text: &str) -> Result<String, String> {
+    let has_port = SocketAddr::from_str(text).is_ok()
+        || text.rsplit_once(':').is_some_and(|(host, port)| {
+            !host.is_empty() && !host.contains(':') && port.parse::<u16>().is_ok()
+        });
+    if has_port {
+        return Ok(text.to_owned());
+    }
+    Err(format!(
+        "'{text}' is not an address: expected host:port, such as {DEFAULT_LISTEN}"
+    ))
+}
+
+/// Reads the filter of the server's own log.
+pub fn parse_log_level(text: &str) -> Result<String, String> {
+    match tracing_subscriber::EnvFilter::try_new(text) {
+        Ok(_) if !text.trim().is_empty() => Ok(text.to_owned()),
+        _ => Err(format!(
+            "'{text}' is not a log level: expected error, warn, info, debug or trace, or directives such as info,onelog_http=debug"
+        )),
+    }
+}

@@ -1,0 +1,261 @@
+//! `onelog demo`: what two writes to two stores do, and what onelog does about it.
+//!
+//! All three parts are real races between real threads and processes; every number is counted from
+//! the stores afterwards.
+
+mod clients;
+mod contention;
+mod dual;
+mod follower;
+mod server;
+pub mod store;
+mod stores;
+mod through;
+
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Instant;
+
+use parking_lot::Mutex;
+use serde_json::{Value, json};
+use tokio::runtime::Runtime;
+
+use crate::client::Client;
+use crate::commands::serve::{self, Signals};
+use crate::context::Context;
+use crate::error::CommandError;
+use crate::output::{Out, Table, thousands};
+use clients::{CLIENTS, Delays, KEYS};
+use follower::Follower;
+use server::Server;
+
+const STATUS_INTERRUPTED: i32 = 130;
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// End after the three parts instead of serving on
+    #[arg(long)]
+    exit: bool,
+}
+
+/// What the three parts counted.
+struct Outcome {
+    dual: u64,
+    through: through::Outcome,
+    contention: contention::Outcome,
+    seconds: f64,
+}
+
+pub fn run(args: &Args, context: &Context) -> Result<(), CommandError> {
+    let folder = tempfile::Builder::new()
+        .prefix("onelog-demo-")
+        .tempdir()
+        .map_err(|error| {
+            CommandError::Failed(format!("cannot make a temporary folder: {error}"))
+        })?;
+    let runtime = serve::runtime()?;
+    let follower = Arc::new(Mutex::new(None));
+    let interrupted = end_on_signal(&runtime, folder.path(), Arc::clone(&follower))?;
+    let started = Instant::now();
+    let tell = |text: &str| {
+        if !context.json {
+            eprintln!("{text}");
+        }
+    };
+
+    tell(&format!(
+        "1. {CLIENTS} clients write {KEYS} keys to two stores, each client to both …"
+    ));
+    let delays = Delays::random();
+    let direct = subfolder(folder.path(), "direct")?;
+    let dual = dual::run(&direct, &delays)?;
+
+    tell("2. the same clients, the same delays, one write to onelog; one store is killed midway …");
+    let followed = subfolder(folder.path(), "followed")?;
+    let data = folder.path().join("onelog");
+    let tables = [through::TABLE, contention::STOCK, contention::ORDERS];
+    let server = Server::start(&data, &tables, &runtime)?;
+    let client = Client::new(&server.url, context.timeout)?;
+    let search = followed.join("search.db");
+    let mut process = Follower::new(&server.url, &search, through::TABLE);
+    let through = through::run(&followed, &server, &client, &mut process, &delays)?;
+    *follower.lock() = Some(process);
+
+    tell("3. buyers fight for the last pieces, stock and orders in one transaction …");
+    let contention = contention::run(&server.node)?;
+    let outcome = Outcome {
+        dual,
+        through,
+        contention,
+        seconds: started.elapsed().as_secs_f64(),
+    };
+    let mut out = Out::new();
+    match context.json {
+        true => out.json(&outcome.json(&server.url))?,
+        false => outcome.print(&mut out)?,
+    }
+    if !args.exit {
+        invite(&server, &followed, context.json, &mut out)?;
+        out.flush()?;
+        drop(out);
+        interrupted.wait(&runtime);
+    } else {
+        out.flush()?;
+    }
+    // The follower first: it would otherwise look for the server.
+    *follower.lock() = None;
+    server.stop(&runtime)?;
+    folder.close().map_err(|error| {
+        CommandError::Failed(format!("cannot remove the temporary folder: {error}"))
+    })
+}
+
+fn subfolder(folder: &Path, name: &str) -> Result<std::path::PathBuf, CommandError> {
+    let path = folder.join(name);
+    std::fs::create_dir(&path).map_err(|source| CommandError::Write {
+        path: path.clone(),
+        source,
+    })?;
+    Ok(path)
+}
+
+/// Tells of the first signal once somebody waits for it; before that a signal ends everything.
+struct Interrupted {
+    waiting: Arc<Mutex<Option<tokio::sync::oneshot::Sender<()>>>>,
+}
+
+impl Interrupted {
+    fn wait(&self, runtime: &Runtime) {
+        let (sender, receiver) = tokio::sync::oneshot::channel();
+        *self.waiting.lock() = Some(sender);
+        // The sender lives as long as the watching task, which lives as long as the process.
+        let _ = runtime.block_on(receiver);
+    }
+}
+
+/// A signal in the middle of a part leaves neither a process nor a folder behind.
+fn end_on_signal(
+    runtime: &Runtime,
+    folder: &Path,
+    follower: Arc<Mutex<Option<Follower>>>,
+) -> Result<Interrupted, CommandError> {
+    let mut signals = runtime.block_on(async { Signals::new() })?;
+    let waiting: Arc<Mutex<Option<tokio::sync::oneshot::Sender<()>>>> = Arc::default();
+    let told = Arc::clone(&waiting);
+    let folder = folder.to_owned();
+    runtime.spawn(async move {
+        loop {
+            signals.next().await;
+            let sender = told.lock().take();
+            match sender.map(|sender| sender.send(())) {
+                Some(Ok(())) => {}
+                _ => {
+                    *follower.lock() = None;
+                    let _ = std::fs::remove_dir_all(&folder);
+                    std::process::exit(STATUS_INTERRUPTED);
+                }
+            }
+        }
+    });
+    Ok(Interrupted { waiting })
+}
+
+impl Outcome {
+    fn json(&self, url: &str) -> Value {
+        json!({
+            "two_writes_to_two_stores": {
+                "keys": KEYS, "clients": CLIENTS, "differing_keys": self.dual,
+            },
+            "one_write_to_onelog": self.through,
+            "two_tables_in_one_transaction": self.contention,
+            "keys": KEYS,
+            "seconds": self.seconds,
+            "url": url,
+        })
+    }
+
+    fn print(&self, out: &mut Out) -> std::io::Result<()> {
+        let keys = thousands(KEYS as u64);
+        let through = &self.through;
+        let shop = &self.contention;
+        out.line("")?;
+        let mut table = Table::new(&["", "what was counted afterwards", ">count"]);
+        let mut row = |part: &str, what: String, count: u64| {
+            table.row([part.to_owned(), what, thousands(count)]);
+        };
+        row(
+            "1. each client writes both stores",
+            format!("keys of {keys} on which they differ for ever"),
+            self.dual,
+        );
+        row(
+            "2. clients write to onelog",
+            format!("keys of {keys} on which the stores differ"),
+            through.differing_keys,
+        );
+        row(
+            "",
+            "keys on which a store differs from the log".into(),
+            through.differing_from_the_log,
+        );
+        row(
+            "3. stock and orders, one transaction",
+            "pieces sold that were not there".into(),
+            shop.oversold,
+        );
+        row(
+            "",
+            "pieces taken without an order, or ordered without being taken".into(),
+            shop.half_done,
+        );
+        row("", "confirmed orders that are missing".into(), shop.lost);
+        table.print(out)?;
+        out.line("")?;
+        out.line("1. Both clients did everything right, nothing failed and nothing raised an error. The second")?;
+        out.line("   store just got some writes in another order than the first, and nobody will ever know.")?;
+        out.line(&format!(
+            "2. The clients wrote once; both stores follow the one order of the log. The search index's process was\n   killed (-9) at position {} and started again when the log was at {}: it went on where its own\n   database said it was, and applied {} of {} records, each once.",
+            thousands(through.killed_at_position),
+            thousands(through.restarted_at_position),
+            thousands(through.applied_by_killed_store),
+            thousands(through.records),
+        ))?;
+        out.line(&format!(
+            "3. {} buyers wanted {} of {} pieces. {} orders went through, {} were turned away, {} commits met a\n   faster one and were tried again. No locks were held.",
+            shop.buyers,
+            thousands(shop.pieces_wanted),
+            thousands(shop.pieces),
+            thousands(shop.orders),
+            thousands(shop.turned_away),
+            thousands(shop.conflicts),
+        ))?;
+        out.line(&format!("\nThat took {:.1} s.", self.seconds))
+    }
+}
+
+/// What to try while the server goes on.
+fn invite(server: &Server, folder: &Path, as_json: bool, out: &mut Out) -> std::io::Result<()> {
+    if as_json {
+        return Ok(());
+    }
+    let url = &server.url;
+    out.line(&format!(
+        "\nThe server goes on at {url}. Three things to try in another terminal:\n"
+    ))?;
+    out.line(&format!(
+        "  curl -i {url}/v1/tables/{}/keys/item-0007",
+        through::TABLE
+    ))?;
+    out.line(&format!(
+        "  curl {url}/v1/transactions -d '{{\"guards\":[{{\"table\":\"{0}\",\"key\":\"item-0007\",\"exists\":true}}],\"writes\":[{{\"op\":\"put\",\"table\":\"{0}\",\"key\":\"item-0007\",\"value\":{{\"text\":\"a narwhal\"}}}}]}}'",
+        through::TABLE
+    ))?;
+    out.line(&format!(
+        "  curl -X POST {url}/v1/sinks/{}/verify",
+        through::SINK
+    ))?;
+    out.line(&format!(
+        "\nThe stores are SQLite files in {}. Ctrl-C ends everything.",
+        folder.display()
+    ))
+}
