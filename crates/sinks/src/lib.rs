@@ -10,9 +10,15 @@ mod cell;
 pub mod conformance;
 mod definition;
 mod digest;
+mod error;
 mod extract;
 pub mod failpoint;
+mod fill;
+mod metrics;
 mod plan;
+mod progress;
+mod runner;
+mod sinks;
 mod sqlite;
 mod store;
 mod strict_json;
@@ -24,7 +30,10 @@ pub use definition::{
     COLUMNS_MAX, Column, ColumnType, Columns, DefinitionError, MAPPINGS_MAX, Mapping,
     NAME_BYTES_MAX, SinkDefinition, SinkKind, Source,
 };
+pub use error::{SinkError, SinkFault, SinksError};
 pub use plan::{ColumnPlan, KEY_COLUMN, MappingPlan, Plan, RowFault, Tables};
+pub use progress::{SinkState, SinkStatus};
+pub use sinks::{SINKS_MAX, Sinks};
 pub use sqlite::SqliteStore;
 pub use store::{
     Cause, EachRow, IndexCheck, Refused, Store, StoreError, StorePosition, StoreReader,

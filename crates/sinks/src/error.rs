@@ -1,0 +1,154 @@
+//! What can go wrong with a sink as a whole.
+
+use onelog::{Position, Refusal};
+use onelog_record::Offset;
+use serde::Serialize;
+use serde_json::Value;
+
+use crate::definition::DefinitionError;
+use crate::store::StoreError;
+use crate::verify::VerifyError;
+
+/// The sinks of a node could not be started.
+#[derive(Debug, thiserror::Error)]
+pub enum SinksError {
+    /// The table of definitions cannot be read.
+    #[error("reading the definitions of sinks: {0}")]
+    Read(#[from] onelog::ReadError),
+    /// No thread could be made.
+    #[error("starting the thread of the sink '{name}': {cause}")]
+    Thread {
+        /// The sink.
+        name: String,
+        /// Why.
+        cause: std::io::Error,
+    },
+}
+
+/// Something asked of a sink was not done.
+#[derive(Debug, thiserror::Error)]
+pub enum SinkError {
+    /// The definition is at fault.
+    #[error(transparent)]
+    Definition(#[from] DefinitionError),
+    /// Another sink has this name.
+    #[error("there is a sink '{name}' already; delete it first or choose another name")]
+    Exists {
+        /// The name.
+        name: String,
+    },
+    /// No sink has this name.
+    #[error("there is no sink '{name}'{}", nearest.as_ref().map(|n| format!("; did you mean '{n}'?")).unwrap_or_default())]
+    Unknown {
+        /// The name.
+        name: String,
+        /// The nearest one that exists.
+        nearest: Option<String>,
+    },
+    /// Over the limit of sinks.
+    #[error("there are {max} sinks, which is the limit")]
+    TooMany {
+        /// The limit.
+        max: usize,
+    },
+    /// The store cannot be used for this sink.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The definition could not be committed.
+    #[error("the definition could not be committed: {0}")]
+    Commit(#[from] Refusal),
+    /// The sink did not get there in time.
+    #[error("the sink '{name}' did not reach position {wanted} in time; it is at {}", position.map_or_else(|| "no position yet".to_owned(), |p| p.to_string()))]
+    TimedOut {
+        /// The sink.
+        name: String,
+        /// What was waited for.
+        wanted: Position,
+        /// Where it is.
+        position: Option<Position>,
+    },
+    /// The sink has stopped, so it will not get there.
+    #[error("the sink '{name}' has stopped: {fault}")]
+    Stopped {
+        /// The sink.
+        name: String,
+        /// Why.
+        fault: SinkFault,
+    },
+    /// Its state at the sink's position is no longer kept.
+    #[error(
+        "the sink '{name}' is at position {position}, too far behind to be compared: the oldest position that can be read is {floor}. Let it catch up first"
+    )]
+    TooFarBehind {
+        /// The sink.
+        name: String,
+        /// Where it is.
+        position: Position,
+        /// The oldest readable position.
+        floor: Position,
+    },
+    /// The sink has not been filled yet.
+    #[error("the sink '{name}' has not been filled yet, so there is nothing to compare")]
+    Unfilled {
+        /// The sink.
+        name: String,
+    },
+    /// The comparison failed.
+    #[error(transparent)]
+    Verify(#[from] VerifyError),
+    /// The sink's thread does not answer.
+    #[error("the sink '{name}' is busy and did not answer in time; try again")]
+    Busy {
+        /// The sink.
+        name: String,
+    },
+    /// No thread could be made.
+    #[error(transparent)]
+    Start(#[from] SinksError),
+}
+
+/// The last thing that went wrong with a sink.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct SinkFault {
+    /// In words; the store's own among them.
+    pub what: String,
+    /// The table of the record that was refused.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub table: Option<String>,
+    /// Its key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub key: Option<Value>,
+    /// Its place in the log.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub offset: Option<Offset>,
+    /// When, in milliseconds since 1970.
+    pub at_ms: u64,
+}
+
+impl std::fmt::Display for SinkFault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.what)
+    }
+}
+
+impl SinkFault {
+    pub(crate) fn new(what: impl std::fmt::Display) -> Self {
+        Self {
+            what: what.to_string(),
+            table: None,
+            key: None,
+            offset: None,
+            at_ms: crate::progress::now_ms(),
+        }
+    }
+
+    pub(crate) fn of(error: &StoreError) -> Self {
+        let mut fault = Self::new(error);
+        if let StoreError::Refused(refused) = error {
+            fault.table = Some(refused.table.clone());
+            fault.key = Some(refused.key.clone());
+            fault.offset = Some(refused.offset);
+        }
+        fault
+    }
+}

@@ -1,0 +1,124 @@
+//! The sinks' figures for Prometheus, read at the moment when they are asked for.
+
+use std::fmt;
+use std::sync::Weak;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric};
+use prometheus_client::metrics::counter::ConstCounter;
+use prometheus_client::metrics::gauge::ConstGauge;
+
+use crate::progress::{SinkState, SinkStatus};
+use crate::sinks::Inner;
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct SinkLabel {
+    sink: String,
+}
+
+/// Looks at the sinks of a node.
+pub(crate) struct SinkCollector(pub(crate) Weak<Inner>);
+
+impl fmt::Debug for SinkCollector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("SinkCollector")
+    }
+}
+
+struct Line {
+    label: SinkLabel,
+    status: SinkStatus,
+    applied_records: u64,
+    errors: u64,
+}
+
+impl Collector for SinkCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let Some(inner) = self.0.upgrade() else {
+            return Ok(());
+        };
+        let lines: Vec<Line> = inner
+            .statuses()
+            .into_iter()
+            .map(|(status, figures)| Line {
+                label: SinkLabel {
+                    sink: status.name.clone(),
+                },
+                status,
+                applied_records: figures.applied_records,
+                errors: figures.errors,
+            })
+            .collect();
+        if lines.is_empty() {
+            return Ok(());
+        }
+        let mut family = |name, help, figure: &dyn Fn(&Line) -> Option<Figure>| {
+            family(&mut encoder, &lines, name, help, figure)
+        };
+        family(
+            "sink_position",
+            "The store shows everything below this position",
+            &|line| line.status.position.map(|p| Figure::Gauge(p.get() as f64)),
+        )?;
+        family(
+            "sink_lag_records",
+            "Records that the store has still to take",
+            &|line| line.status.lag_records.map(|lag| Figure::Gauge(lag as f64)),
+        )?;
+        family(
+            "sink_lag_seconds",
+            "For how long the oldest of them has been waiting",
+            &|line| line.status.lag_seconds.map(Figure::Gauge),
+        )?;
+        family(
+            "sink_running",
+            "1 while the sink follows the log",
+            &|line| {
+                let running = line.status.state == SinkState::Running;
+                Some(Figure::Gauge(f64::from(u8::from(running))))
+            },
+        )?;
+        family(
+            "sink_applied_records",
+            "Records of the log that the sink has passed",
+            &|line| Some(Figure::Counter(line.applied_records)),
+        )?;
+        family("sink_errors", "Errors of the sink", &|line| {
+            Some(Figure::Counter(line.errors))
+        })
+    }
+}
+
+enum Figure {
+    Gauge(f64),
+    Counter(u64),
+}
+
+fn family(
+    encoder: &mut DescriptorEncoder<'_>,
+    lines: &[Line],
+    name: &str,
+    help: &str,
+    figure: &dyn Fn(&Line) -> Option<Figure>,
+) -> Result<(), fmt::Error> {
+    let found: Vec<(&SinkLabel, Figure)> = lines
+        .iter()
+        .filter_map(|line| figure(line).map(|figure| (&line.label, figure)))
+        .collect();
+    let Some((_, first)) = found.first() else {
+        return Ok(());
+    };
+    let kind = match first {
+        Figure::Gauge(_) => ConstGauge::new(0.0).metric_type(),
+        Figure::Counter(_) => ConstCounter::new(0u64).metric_type(),
+    };
+    let mut metrics = encoder.encode_descriptor(name, help, None, kind)?;
+    for (label, figure) in &found {
+        let line = metrics.encode_family(*label)?;
+        match figure {
+            Figure::Gauge(number) => ConstGauge::new(*number).encode(line)?,
+            Figure::Counter(number) => ConstCounter::new(*number).encode(line)?,
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,295 @@
+//! How far a sink is and how it is doing: written by its runner, read and awaited by anybody.
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use onelog::{Node, Position};
+use parking_lot::{Condvar, Mutex};
+use serde::Serialize;
+use tokio::sync::watch;
+
+use crate::definition::SinkDefinition;
+use crate::error::{SinkError, SinkFault};
+
+/// Over about how long the rate is averaged, in seconds.
+const RATE_SECONDS: f64 = 5.0;
+
+/// What a sink is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum SinkState {
+    /// It is connecting to its store.
+    Starting,
+    /// Its store is being filled from a snapshot, because it was empty or too far behind the log.
+    Bootstrapping,
+    /// Its store is being filled anew because somebody asked for it.
+    Rebuilding,
+    /// It follows the log.
+    Running,
+    /// Something failed; it will try again by itself.
+    Waiting,
+    /// It was told to stand still.
+    Paused,
+    /// Something failed that only people can mend; then resume or rebuild it.
+    Stopped,
+}
+
+/// How a sink is.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct SinkStatus {
+    /// Its name.
+    pub name: String,
+    /// The kind of store.
+    pub kind: &'static str,
+    /// What it is doing.
+    pub state: SinkState,
+    /// The store shows everything below this position. `None` until it is filled.
+    pub position: Option<Position>,
+    /// How many records of the log it has still to take.
+    pub lag_records: Option<u64>,
+    /// For how long the oldest of them has been waiting, in seconds.
+    pub lag_seconds: Option<f64>,
+    /// How many records of the log it passes per second, averaged over some seconds.
+    pub records_per_second: f64,
+    /// What went wrong last; gone once it has been resumed.
+    pub last_error: Option<SinkFault>,
+    /// The definition.
+    pub definition: SinkDefinition,
+}
+
+/// A rate that fades.
+#[derive(Debug)]
+struct Rate {
+    per_second: f64,
+    at: Instant,
+}
+
+impl Rate {
+    fn now(&self) -> f64 {
+        self.per_second * (-self.at.elapsed().as_secs_f64() / RATE_SECONDS).exp()
+    }
+
+    fn add(&mut self, count: u64) {
+        self.per_second = self.now() + count as f64 / RATE_SECONDS;
+        self.at = Instant::now();
+    }
+}
+
+#[derive(Debug)]
+struct Inner {
+    state: SinkState,
+    position: Option<Position>,
+    last_error: Option<SinkFault>,
+    applied_records: u64,
+    errors: u64,
+    rate: Rate,
+    /// Of the oldest record to be taken at a position: when it was ordered.
+    pending_since: Option<(Position, u64)>,
+}
+
+/// The shared picture of one sink.
+#[derive(Debug)]
+pub(crate) struct Progress {
+    inner: Mutex<Inner>,
+    condition: Condvar,
+    changed: watch::Sender<()>,
+}
+
+/// What the metrics show.
+pub(crate) struct Figures {
+    pub(crate) applied_records: u64,
+    pub(crate) errors: u64,
+}
+
+impl Inner {
+    /// Whether waiting for `wanted` is over.
+    fn outcome(&self, name: &str, wanted: Position) -> Option<Result<(), SinkError>> {
+        if self.position.is_some_and(|position| position >= wanted) {
+            return Some(Ok(()));
+        }
+        (self.state == SinkState::Stopped).then(|| {
+            let fault = self.last_error.clone();
+            Err(SinkError::Stopped {
+                name: name.to_owned(),
+                fault: fault.unwrap_or_else(|| SinkFault::new("it was told to stop")),
+            })
+        })
+    }
+}
+
+impl Progress {
+    pub(crate) fn new() -> Self {
+        Self {
+            inner: Mutex::new(Inner {
+                state: SinkState::Starting,
+                position: None,
+                last_error: None,
+                applied_records: 0,
+                errors: 0,
+                rate: Rate {
+                    per_second: 0.0,
+                    at: Instant::now(),
+                },
+                pending_since: None,
+            }),
+            condition: Condvar::new(),
+            changed: watch::Sender::new(()),
+        }
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Inner)) {
+        change(&mut self.inner.lock());
+        self.condition.notify_all();
+        self.changed.send_replace(());
+    }
+
+    pub(crate) fn set_state(&self, state: SinkState) {
+        if self.inner.lock().state != state {
+            self.change(|inner| inner.state = state);
+        }
+    }
+
+    /// What the store says after connecting; it may be less than was known.
+    pub(crate) fn set_position(&self, position: Option<Position>) {
+        self.change(|inner| inner.position = position);
+    }
+
+    pub(crate) fn applied(&self, from: Position, to: Position) {
+        self.change(|inner| {
+            let records = to.get().saturating_sub(from.get());
+            inner.position = Some(to);
+            inner.applied_records += records;
+            inner.rate.add(records);
+        });
+    }
+
+    pub(crate) fn fail(&self, state: SinkState, fault: SinkFault) {
+        self.change(|inner| {
+            inner.state = state;
+            inner.last_error = Some(fault);
+            inner.errors += 1;
+        });
+    }
+
+    pub(crate) fn forget_error(&self) {
+        self.change(|inner| inner.last_error = None);
+    }
+
+    pub(crate) fn figures(&self) -> Figures {
+        let inner = self.inner.lock();
+        Figures {
+            applied_records: inner.applied_records,
+            errors: inner.errors,
+        }
+    }
+
+    pub(crate) fn status(&self, node: &Node, definition: SinkDefinition) -> SinkStatus {
+        let mut status = {
+            let inner = self.inner.lock();
+            SinkStatus {
+                name: definition.name.clone(),
+                kind: definition.kind.name(),
+                state: inner.state,
+                position: inner.position,
+                lag_records: None,
+                lag_seconds: None,
+                records_per_second: inner.rate.now(),
+                last_error: inner.last_error.clone(),
+                definition,
+            }
+        };
+        if let Some(position) = status.position {
+            let lag = node.position().get().saturating_sub(position.get());
+            status.lag_records = Some(lag);
+            status.lag_seconds = match lag {
+                0 => Some(0.0),
+                _ => self.pending_since(node, position).map(age_seconds),
+            };
+        }
+        status
+    }
+
+    /// When the first record at or behind `position` was ordered; read from the log, because a
+    /// sink that stands still does not know what it misses.
+    fn pending_since(&self, node: &Node, position: Position) -> Option<u64> {
+        let known = self.inner.lock().pending_since;
+        if let Some((at, since)) = known
+            && at == position
+        {
+            return Some(since);
+        }
+        let batch = node.read_log(position, 1).ok()?;
+        let since = batch.transactions.first()?.timestamp_ms;
+        self.inner.lock().pending_since = Some((position, since));
+        Some(since)
+    }
+
+    fn timed_out(&self, name: &str, wanted: Position) -> SinkError {
+        SinkError::TimedOut {
+            name: name.to_owned(),
+            wanted,
+            position: self.inner.lock().position,
+        }
+    }
+
+    pub(crate) async fn wait(
+        &self,
+        name: &str,
+        wanted: Position,
+        timeout: Duration,
+    ) -> Result<(), SinkError> {
+        let mut changed = self.changed.subscribe();
+        let waiting = async {
+            loop {
+                changed.mark_unchanged();
+                if let Some(outcome) = self.inner.lock().outcome(name, wanted) {
+                    return outcome;
+                }
+                // The sender lives as long as `self`.
+                let _ = changed.changed().await;
+            }
+        };
+        match tokio::time::timeout(timeout, waiting).await {
+            Ok(outcome) => outcome,
+            Err(_) => Err(self.timed_out(name, wanted)),
+        }
+    }
+
+    pub(crate) fn wait_blocking(
+        &self,
+        name: &str,
+        wanted: Position,
+        timeout: Duration,
+    ) -> Result<(), SinkError> {
+        self.wait_until(timeout, |inner| inner.outcome(name, wanted))
+            .unwrap_or_else(|| Err(self.timed_out(name, wanted)))
+    }
+
+    /// Blocks until the sink is in one of these states; whether it got there in time.
+    pub(crate) fn wait_for_state(&self, states: &[SinkState], timeout: Duration) -> bool {
+        self.wait_until(timeout, |inner| states.contains(&inner.state).then_some(()))
+            .is_some()
+    }
+
+    fn wait_until<T>(&self, timeout: Duration, look: impl Fn(&Inner) -> Option<T>) -> Option<T> {
+        let deadline = Instant::now().checked_add(timeout)?;
+        let mut inner = self.inner.lock();
+        loop {
+            if let Some(found) = look(&inner) {
+                return Some(found);
+            }
+            if self.condition.wait_until(&mut inner, deadline).timed_out() {
+                return look(&inner);
+            }
+        }
+    }
+}
+
+fn age_seconds(since_ms: u64) -> f64 {
+    now_ms().saturating_sub(since_ms) as f64 / 1000.0
+}
+
+pub(crate) fn now_ms() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .map_or(0, |since| since.as_millis() as u64)
+}

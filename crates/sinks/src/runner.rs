@@ -1,0 +1,527 @@
+//! The thread of one sink: connects to the store, asks it where it stands, and feeds it the log.
+//!
+//! Nothing is remembered across connections but the wish to follow: every session begins with the
+//! position that the store holds. The thread never polls: it sleeps until the log grows, a command
+//! comes or a delay is over.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
+use std::time::{Duration, Instant};
+
+use onelog::{Follower, Node, Position, ReadLogError, Snapshot, SnapshotError, WaitError};
+use onelog_record::{Op, Record, TABLE_TABLES, TableDefinition, TableId};
+use tokio::runtime::Runtime;
+use tokio::sync::mpsc;
+
+use crate::batch::Batch;
+use crate::definition::{SinkDefinition, SinkKind};
+use crate::error::{SinkError, SinkFault};
+use crate::failpoint;
+use crate::plan::{Plan, Tables};
+use crate::progress::{Progress, SinkState};
+use crate::sqlite::SqliteStore;
+use crate::store::{Store, StoreError, StoreReader};
+
+/// The least and the most log that is read for one batch, in stored bytes.
+const BATCH_BYTES_MIN: usize = 64 << 10;
+const BATCH_BYTES_MAX: usize = 8 << 20;
+/// A batch that took less than this may grow while there is lag …
+const BATCH_SHORT: Duration = Duration::from_millis(50);
+/// … and one that took longer shrinks.
+const BATCH_LONG: Duration = Duration::from_millis(200);
+/// Delays between attempts: doubled from the first to the last, then a random part of it.
+const RETRY_FIRST: Duration = Duration::from_millis(100);
+const RETRY_LAST: Duration = Duration::from_secs(30);
+/// How long one wait lasts at most; then it begins again.
+const WAIT_MAX: Duration = Duration::from_secs(60);
+/// How long a comparison waits for a sink that is too far behind to be compared.
+const VERIFY_PATIENCE: Duration = Duration::from_secs(30);
+
+/// What a runner is told. The sender is answered when it has been heard.
+pub(crate) enum Command {
+    Pause(SyncSender<()>),
+    Resume(SyncSender<()>),
+    Rebuild(SyncSender<()>),
+    Picture(SyncSender<Result<Pictures, SinkError>>),
+    Remove,
+    Stop,
+}
+
+/// Both sides at one position.
+pub(crate) struct Pictures {
+    pub(crate) plan: Arc<Plan>,
+    pub(crate) store: Box<dyn StoreReader>,
+    pub(crate) log: Snapshot,
+}
+
+/// Why a session ended.
+pub(crate) enum Halt {
+    /// The thread ends.
+    Exit,
+    /// Try again after a delay.
+    Retry(SinkFault),
+    /// Wait for people.
+    Stop(SinkFault),
+}
+
+impl From<StoreError> for Halt {
+    fn from(error: StoreError) -> Self {
+        let fault = SinkFault::of(&error);
+        if error.is_retryable() {
+            Self::Retry(fault)
+        } else {
+            Self::Stop(fault)
+        }
+    }
+}
+
+struct PictureRequest {
+    reply: SyncSender<Result<Pictures, SinkError>>,
+    deadline: Instant,
+}
+
+/// The state of the thread.
+pub(crate) struct Runner {
+    pub(crate) node: Node,
+    pub(crate) definition: SinkDefinition,
+    pub(crate) log_id: String,
+    pub(crate) progress: Arc<Progress>,
+    pub(crate) follower: Follower,
+    commands: mpsc::Receiver<Command>,
+    runtime: Runtime,
+    paused: bool,
+    rebuild: bool,
+    /// A command that ends standing still came.
+    woken: bool,
+    exit: bool,
+    remove: bool,
+    pictures: Vec<PictureRequest>,
+    batch_bytes: usize,
+    failures: u32,
+}
+
+/// Why a wait ended.
+enum Woken {
+    Command(Option<Command>),
+    Reached,
+    TimedOut,
+    NodeStopped,
+}
+
+impl Tables for onelog::Catalog {
+    fn table(&self, name: &str) -> Option<TableDefinition> {
+        let found = self.tables().find(|table| table.name == name);
+        found.map(|table| TableDefinition::clone(table))
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.tables().map(|table| table.name.clone()).collect()
+    }
+}
+
+/// Opens the store of a definition.
+pub(crate) fn open_store(
+    definition: &SinkDefinition,
+    plan: &Arc<Plan>,
+    log_id: &str,
+) -> Result<Box<dyn Store>, StoreError> {
+    match &definition.kind {
+        SinkKind::Sqlite { path } => Ok(Box::new(SqliteStore::open(
+            path,
+            &definition.name,
+            log_id,
+            Arc::clone(plan),
+        )?)),
+    }
+}
+
+/// The log's id as stores keep it.
+pub(crate) fn log_id(node: &Node) -> String {
+    format!("{:032x}", node.log_id())
+}
+
+impl Runner {
+    pub(crate) fn new(
+        node: Node,
+        definition: SinkDefinition,
+        progress: Arc<Progress>,
+        commands: mpsc::Receiver<Command>,
+        follower: Follower,
+    ) -> std::io::Result<Self> {
+        Ok(Self {
+            log_id: log_id(&node),
+            runtime: tokio::runtime::Builder::new_current_thread()
+                .enable_time()
+                .build()?,
+            paused: definition.paused,
+            node,
+            definition,
+            progress,
+            follower,
+            commands,
+            rebuild: false,
+            woken: false,
+            exit: false,
+            remove: false,
+            pictures: Vec::new(),
+            batch_bytes: BATCH_BYTES_MIN,
+            failures: 0,
+        })
+    }
+
+    /// The thread.
+    pub(crate) fn run(mut self) {
+        while !self.exit {
+            self.progress.set_state(SinkState::Starting);
+            let Err(halt) = self.session();
+            match halt {
+                Halt::Exit => self.exit = true,
+                Halt::Retry(fault) => {
+                    tracing::warn!(sink = self.definition.name, %fault, "a sink will try again");
+                    self.progress.fail(SinkState::Waiting, fault);
+                    self.back_off();
+                }
+                Halt::Stop(fault) => {
+                    tracing::error!(sink = self.definition.name, %fault, "a sink has stopped");
+                    self.progress.fail(SinkState::Stopped, fault);
+                    self.stand_still();
+                }
+            }
+        }
+        if self.remove {
+            self.remove_from_store();
+        }
+        self.progress.set_state(SinkState::Stopped);
+    }
+
+    fn session(&mut self) -> Result<Infallible, Halt> {
+        let plan = Plan::new(&self.definition, self.node.catalog().as_ref())
+            .map_err(|error| Halt::Stop(SinkFault::new(error)))?;
+        let plan = Arc::new(plan);
+        let mut store = open_store(&self.definition, &plan, &self.log_id)?;
+        store.take_over()?;
+        let mut at = self.where_it_stands(store.as_mut())?;
+        loop {
+            self.receive();
+            if self.exit {
+                return Err(Halt::Exit);
+            }
+            if self.rebuild || (at.is_none() && !self.paused) {
+                at = Some(self.fill(&plan, store.as_mut(), at)?);
+                self.rebuild = false;
+                self.failures = 0;
+                continue;
+            }
+            self.give_pictures(&plan, store.as_mut(), at);
+            match at {
+                Some(position) if !self.paused => {
+                    self.progress.set_state(SinkState::Running);
+                    at = self.step(&plan, store.as_mut(), position)?;
+                }
+                _ => {
+                    self.progress.set_state(SinkState::Paused);
+                    let woken = self.wait(Position(u64::MAX), WAIT_MAX);
+                    self.react(woken)?;
+                }
+            }
+        }
+    }
+
+    /// Asks the store. `None`: it has to be filled.
+    fn where_it_stands(&mut self, store: &mut dyn Store) -> Result<Option<Position>, Halt> {
+        let found = store.position()?;
+        self.progress
+            .set_position(found.as_ref().map(|found| found.position));
+        let Some(found) = found else {
+            return Ok(None);
+        };
+        if self.rebuild {
+            return Ok(None);
+        }
+        if found.log_id != self.log_id {
+            return Err(Halt::Stop(SinkFault::new(format!(
+                "the store follows another log (its id is {}, this log's is {}); rebuild the sink to fill the store from this log",
+                found.log_id, self.log_id
+            ))));
+        }
+        let latest = self.node.position();
+        if found.position > latest {
+            return Err(Halt::Stop(SinkFault::new(format!(
+                "the store is at position {}, but the log ends at {latest}: one of them was restored from another time; rebuild the sink to make the store equal to the log",
+                found.position
+            ))));
+        }
+        if found.position < self.node.log_start() {
+            return Ok(None);
+        }
+        store.check_shape()?;
+        self.follower.advance(found.position);
+        Ok(Some(found.position))
+    }
+
+    /// One batch, or one wait for something to do. `None`: the log no longer reaches back.
+    fn step(
+        &mut self,
+        plan: &Plan,
+        store: &mut dyn Store,
+        from: Position,
+    ) -> Result<Option<Position>, Halt> {
+        let read = match self.node.read_log(from, self.batch_bytes) {
+            Ok(read) => read,
+            Err(ReadLogError::Cut { .. }) => return Ok(None),
+            Err(error @ ReadLogError::InFuture { .. }) => {
+                return Err(Halt::Stop(SinkFault::new(error)));
+            }
+            Err(error) => return Err(Halt::Retry(SinkFault::new(error))),
+        };
+        if read.next <= from {
+            let woken = self.wait(Position(from.get() + 1), WAIT_MAX);
+            self.react(woken)?;
+            return Ok(Some(from));
+        }
+        let mut batch = Batch::new(plan, from);
+        let mut to = read.next;
+        let mut dropped = None;
+        for transaction in &read.transactions {
+            dropped = transaction
+                .records
+                .iter()
+                .find_map(|r| dropped_table(plan, r));
+            if dropped.is_some() {
+                to = Position(transaction.first_offset.get()).max(from);
+                break;
+            }
+            for record in transaction.records.iter().filter(|r| !from.sees(r.offset)) {
+                batch.push(plan, record);
+            }
+        }
+        batch.seal(to);
+        if to > from {
+            self.apply(store, &batch)?;
+        }
+        match dropped {
+            None => Ok(Some(to)),
+            Some(name) => Err(Halt::Stop(SinkFault::new(format!(
+                "the table '{name}' was deleted from the log at position {to}; delete this sink, or make a new one without that table"
+            )))),
+        }
+    }
+
+    fn apply(&mut self, store: &mut dyn Store, batch: &Batch) -> Result<(), Halt> {
+        let name = self.definition.name.clone();
+        failpoint::hit(&name, "before_apply");
+        let begun = Instant::now();
+        store.apply(batch)?;
+        let took = begun.elapsed();
+        failpoint::hit(&name, "after_commit");
+        self.follower.advance(batch.to);
+        self.progress.applied(batch.from, batch.to);
+        self.failures = 0;
+        if took > BATCH_LONG {
+            self.batch_bytes = (self.batch_bytes / 2).max(BATCH_BYTES_MIN);
+        } else if took < BATCH_SHORT && batch.to < self.node.position() {
+            self.batch_bytes = (self.batch_bytes * 2).min(BATCH_BYTES_MAX);
+        }
+        Ok(())
+    }
+
+    /// Takes every command that has come.
+    pub(crate) fn receive(&mut self) {
+        loop {
+            match self.commands.try_recv() {
+                Ok(command) => self.handle(Some(command)),
+                Err(mpsc::error::TryRecvError::Empty) => return,
+                Err(mpsc::error::TryRecvError::Disconnected) => return self.handle(None),
+            }
+        }
+    }
+
+    /// Whether the thread shall end.
+    pub(crate) const fn is_leaving(&self) -> bool {
+        self.exit
+    }
+
+    /// Whether somebody asked for the filling that is under way.
+    pub(crate) const fn is_rebuilding(&self) -> bool {
+        self.rebuild
+    }
+
+    fn handle(&mut self, command: Option<Command>) {
+        let heard = |reply: SyncSender<()>| {
+            // Who asked may have stopped waiting.
+            let _ = reply.try_send(());
+        };
+        match command {
+            Some(Command::Pause(reply)) => {
+                self.paused = true;
+                heard(reply);
+            }
+            Some(Command::Resume(reply)) => {
+                self.paused = false;
+                self.woken = true;
+                self.progress.forget_error();
+                heard(reply);
+            }
+            Some(Command::Rebuild(reply)) => {
+                self.rebuild = true;
+                self.woken = true;
+                self.progress.set_state(SinkState::Rebuilding);
+                heard(reply);
+            }
+            Some(Command::Picture(reply)) => self.pictures.push(PictureRequest {
+                reply,
+                deadline: Instant::now() + VERIFY_PATIENCE,
+            }),
+            Some(Command::Remove) => {
+                self.remove = true;
+                self.exit = true;
+            }
+            Some(Command::Stop) | None => self.exit = true,
+        }
+    }
+
+    fn wait(&mut self, position: Position, timeout: Duration) -> Woken {
+        let (node, commands) = (&self.node, &mut self.commands);
+        self.runtime.block_on(async {
+            tokio::select! {
+                biased;
+                command = commands.recv() => Woken::Command(command),
+                reached = node.wait_for(position, timeout) => match reached {
+                    Ok(()) => Woken::Reached,
+                    Err(WaitError::TimedOut { .. }) => Woken::TimedOut,
+                    Err(WaitError::Stopped) => Woken::NodeStopped,
+                },
+            }
+        })
+    }
+
+    fn react(&mut self, woken: Woken) -> Result<(), Halt> {
+        match woken {
+            Woken::Command(command) => self.handle(command),
+            Woken::Reached | Woken::TimedOut => {}
+            Woken::NodeStopped => return Err(Halt::Exit),
+        }
+        Ok(())
+    }
+
+    fn back_off(&mut self) {
+        let delay = RETRY_FIRST
+            .saturating_mul(1 << self.failures.min(16))
+            .min(RETRY_LAST)
+            .mul_f64(rand::random_range(0.5..1.0));
+        self.failures = self.failures.saturating_add(1);
+        self.stand(Some(Instant::now() + delay));
+    }
+
+    fn stand_still(&mut self) {
+        self.failures = 0;
+        self.stand(None);
+    }
+
+    /// Waits for a command that changes something, or until a time.
+    fn stand(&mut self, until: Option<Instant>) {
+        self.woken = false;
+        while !self.woken && !self.exit {
+            self.give_detached_pictures();
+            let left = until.map_or(WAIT_MAX, |until| {
+                until.saturating_duration_since(Instant::now())
+            });
+            if left.is_zero() {
+                return;
+            }
+            let woken = self.wait(Position(u64::MAX), left);
+            if self.react(woken).is_err() {
+                self.exit = true;
+            }
+        }
+    }
+
+    /// Opens both sides for whoever wants to compare them, here where the store stands exactly at
+    /// a position. A sink that is too far behind is given some time to catch up.
+    fn give_pictures(&mut self, plan: &Arc<Plan>, store: &mut dyn Store, at: Option<Position>) {
+        for request in std::mem::take(&mut self.pictures) {
+            let picture = self.picture(plan, store, at);
+            let too_far = matches!(picture, Err(SinkError::TooFarBehind { .. }));
+            if too_far && !self.paused && Instant::now() < request.deadline {
+                self.pictures.push(request);
+                continue;
+            }
+            let _ = request.reply.try_send(picture);
+        }
+    }
+
+    fn picture(
+        &self,
+        plan: &Arc<Plan>,
+        store: &mut dyn Store,
+        at: Option<Position>,
+    ) -> Result<Pictures, SinkError> {
+        let name = &self.definition.name;
+        let Some(position) = at else {
+            return Err(SinkError::Unfilled { name: name.clone() });
+        };
+        let log = self.node.snapshot_at(position).map_err(|error| {
+            let floor = match error {
+                SnapshotError::TooOld { floor } => floor,
+                SnapshotError::InFuture { latest } => latest,
+            };
+            SinkError::TooFarBehind {
+                name: name.clone(),
+                position,
+                floor,
+            }
+        })?;
+        let reader = store.reader()?;
+        if reader.position() != position {
+            return Err(SinkError::Store(StoreError::Moved {
+                expected: position,
+                found: store.position()?,
+            }));
+        }
+        Ok(Pictures {
+            plan: Arc::clone(plan),
+            store: reader,
+            log,
+        })
+    }
+
+    /// A sink that stands still has no store open; one is opened for the comparison alone.
+    fn give_detached_pictures(&mut self) {
+        for request in std::mem::take(&mut self.pictures) {
+            let open = || -> Result<Pictures, SinkError> {
+                let plan = Arc::new(Plan::new(&self.definition, self.node.catalog().as_ref())?);
+                let mut store = open_store(&self.definition, &plan, &self.log_id)?;
+                let found = store.position()?;
+                let ours = found.filter(|found| found.log_id == self.log_id);
+                let at = ours.map(|found| found.position);
+                self.picture(&plan, store.as_mut(), at)
+            };
+            let _ = request.reply.try_send(open());
+        }
+    }
+
+    /// Forgets the sink in its store. A store that cannot be reached keeps what it has: the
+    /// position in it stays true.
+    fn remove_from_store(&self) {
+        let remove = || -> Result<(), SinkError> {
+            let plan = Arc::new(Plan::new(&self.definition, self.node.catalog().as_ref())?);
+            let mut store = open_store(&self.definition, &plan, &self.log_id)?;
+            store.take_over()?;
+            Ok(store.remove()?)
+        };
+        if let Err(error) = remove() {
+            tracing::warn!(sink = self.definition.name, %error, "the store of a deleted sink keeps its position");
+        }
+    }
+}
+
+/// The name of a followed table that this record deletes.
+fn dropped_table(plan: &Plan, record: &Record) -> Option<String> {
+    if record.table != TABLE_TABLES || record.op != Op::Put || record.key.first() != Some(&b'#') {
+        return None;
+    }
+    let definition: TableDefinition = serde_json::from_slice(record.value.as_ref()?).ok()?;
+    let followed = plan.of_table(TableId(definition.id.get()));
+    (definition.dropped && !followed.is_empty()).then_some(definition.name)
+}
