@@ -4,6 +4,8 @@
 
 mod checker;
 mod history;
+pub mod machine;
+pub mod workloads;
 
 pub use checker::{Report, Rule, VIOLATIONS_MAX, Violation, check};
 pub use history::{

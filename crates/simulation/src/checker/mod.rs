@@ -72,6 +72,8 @@ pub enum Rule {
     WrongRefusal,
     /// What a workload keeps constant is not.
     Invariant,
+    /// The node does not open, or stops, although nothing is wrong with its disk any more.
+    CannotGoOn,
 }
 
 /// A broken rule, in words that name the transaction or the reader.

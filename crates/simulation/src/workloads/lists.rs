@@ -1,0 +1,85 @@
+//! Lists that are only appended to, without reading: an element that is there twice was applied
+//! twice. This is what retries must never do.
+
+use std::collections::HashSet;
+
+use bytes::Bytes;
+use onelog_record::{FieldPath, KeyRange, Operation, TableDefinition, TableId, Write};
+use rand::Rng;
+use serde_json::{Value, json};
+
+use super::{Act, Random, Reads, Workload, point, put, table, whole, write};
+use crate::history::Seen;
+
+const LISTS: u32 = 4;
+const ELEMENTS_MAX: usize = 24;
+
+/// Lists of marks.
+#[derive(Debug)]
+pub struct Lists {
+    /// The table.
+    pub table: TableId,
+}
+
+fn key(list: u32) -> Bytes {
+    format!("list-{list}").into()
+}
+
+fn elements(document: &[u8]) -> Vec<Value> {
+    match serde_json::from_slice(document) {
+        Ok(Value::Array(elements)) => elements,
+        _ => Vec::new(),
+    }
+}
+
+impl Workload for Lists {
+    fn tables(&self) -> Vec<TableDefinition> {
+        vec![table(self.table, "test.lists")]
+    }
+
+    fn initial(&self) -> Vec<Write> {
+        Vec::new()
+    }
+
+    fn reads(&self, seen: &Seen, random: &mut Random) -> Option<Reads> {
+        (seen.points.is_empty() && random.random_ratio(1, 4)).then(|| Reads {
+            points: vec![point(self.table, key(random.random_range(0..LISTS)))],
+            ranges: Vec::new(),
+        })
+    }
+
+    fn act(&self, seen: &Seen, random: &mut Random) -> Act {
+        let full = seen.points.iter().find(|point| {
+            let found = point.found.as_ref();
+            found.is_some_and(|found| elements(&found.value).len() > ELEMENTS_MAX)
+        });
+        let writes = match full {
+            Some(list) => vec![put(self.table, list.key.clone(), &json!([]))],
+            None => {
+                let mark = json!(random.random_range(0..i64::MAX));
+                let append = Operation::Append(FieldPath::whole(), mark);
+                let list = key(random.random_range(0..LISTS));
+                vec![write(self.table, list, append)]
+            }
+        };
+        Act {
+            writes,
+            guards: Vec::new(),
+        }
+    }
+
+    fn audited(&self) -> Vec<KeyRange> {
+        vec![whole(self.table)]
+    }
+
+    fn invariant(&self, seen: &Seen) -> Result<(), String> {
+        for (key, found) in &seen.ranges[0].rows {
+            let elements = elements(&found.value);
+            let different: HashSet<String> = elements.iter().map(Value::to_string).collect();
+            if different.len() != elements.len() {
+                return Err(format!("list {key:?} has an element twice: {elements:?}"));
+            }
+        }
+        Ok(())
+    }
+}
