@@ -27,6 +27,7 @@ mod openapi;
 mod options;
 mod parse;
 mod query;
+mod refusals;
 mod router;
 mod routes;
 mod server;

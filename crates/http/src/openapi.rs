@@ -339,6 +339,7 @@ pub(crate) struct Mapping {
 pub(crate) struct Sink {
     name: String,
     kind: String,
+    /// starting, bootstrapping, rebuilding, running, waiting, paused or stopped.
     state: String,
     /// The store shows everything below it.
     position: Option<u64>,
@@ -366,6 +367,8 @@ pub(crate) struct SinkDeleted {
 #[derive(ToSchema)]
 pub(crate) struct Verification {
     position: u64,
+    /// Whether every table is equal.
+    equal: bool,
     tables: Vec<TableVerification>,
 }
 
@@ -373,8 +376,15 @@ pub(crate) struct Verification {
 #[derive(ToSchema)]
 pub(crate) struct TableVerification {
     table: String,
+    /// The table of the store.
+    into: String,
     rows: u64,
+    store_rows: u64,
     equal: bool,
+    differences_total: u64,
+    counted_all: bool,
+    /// What is wrong with the full-text index, where there is one.
+    full_text: Option<Value>,
     /// The first differing rows.
     differences: Vec<Difference>,
 }

@@ -7,9 +7,11 @@ use onelog_sinks::{SinkDefinition, SinkError, SinkStatus};
 use serde::Serialize;
 
 use super::{Answer, Shared, json};
+use crate::app::{App, busy};
 use crate::body::read_body;
 use crate::errors::ApiError;
 use crate::query::Query;
+use crate::refusals::refused;
 
 #[derive(Serialize)]
 struct SinksOut {
@@ -42,7 +44,10 @@ pub(crate) async fn create(State(app): State<Shared>, headers: HeaderMap, body: 
     let status = app
         .blocking(move |app| app.sinks.create(definition))
         .await?;
-    json(StatusCode::CREATED, &status.map_err(sink_error)?)
+    json(
+        StatusCode::CREATED,
+        &status.map_err(|error| sink_error(&app, error))?,
+    )
 }
 
 /// Lists the sinks.
@@ -70,7 +75,10 @@ pub(crate) async fn list(State(app): State<Shared>) -> Answer {
 )]
 pub(crate) async fn get(State(app): State<Shared>, Path(name): Path<String>) -> Answer {
     let status = app.blocking(move |app| app.sinks.get(&name)).await?;
-    json(StatusCode::OK, &status.map_err(sink_error)?)
+    json(
+        StatusCode::OK,
+        &status.map_err(|error| sink_error(&app, error))?,
+    )
 }
 
 /// Ends a sink. The store keeps what it has.
@@ -88,7 +96,7 @@ pub(crate) async fn get(State(app): State<Shared>, Path(name): Path<String>) -> 
 pub(crate) async fn delete(State(app): State<Shared>, Path(name): Path<String>) -> Answer {
     let sink = name.clone();
     let deleted = app.blocking(move |app| app.sinks.delete(&name)).await?;
-    deleted.map_err(sink_error)?;
+    deleted.map_err(|error| sink_error(&app, error))?;
     json(
         StatusCode::OK,
         &DeletedOut {
@@ -112,7 +120,10 @@ pub(crate) async fn delete(State(app): State<Shared>, Path(name): Path<String>) 
 )]
 pub(crate) async fn pause(State(app): State<Shared>, Path(name): Path<String>) -> Answer {
     let status = app.blocking(move |app| app.sinks.pause(&name)).await?;
-    json(StatusCode::OK, &status.map_err(sink_error)?)
+    json(
+        StatusCode::OK,
+        &status.map_err(|error| sink_error(&app, error))?,
+    )
 }
 
 /// Lets a sink go on.
@@ -129,7 +140,10 @@ pub(crate) async fn pause(State(app): State<Shared>, Path(name): Path<String>) -
 )]
 pub(crate) async fn resume(State(app): State<Shared>, Path(name): Path<String>) -> Answer {
     let status = app.blocking(move |app| app.sinks.resume(&name)).await?;
-    json(StatusCode::OK, &status.map_err(sink_error)?)
+    json(
+        StatusCode::OK,
+        &status.map_err(|error| sink_error(&app, error))?,
+    )
 }
 
 /// Compares the store with the log, row by row, at one position.
@@ -146,7 +160,10 @@ pub(crate) async fn resume(State(app): State<Shared>, Path(name): Path<String>) 
 )]
 pub(crate) async fn verify(State(app): State<Shared>, Path(name): Path<String>) -> Answer {
     let verified = app.verification(move |app| app.sinks.verify(&name)).await?;
-    json(StatusCode::OK, &verified.map_err(sink_error)?)
+    json(
+        StatusCode::OK,
+        &verified.map_err(|error| sink_error(&app, error))?,
+    )
 }
 
 /// Fills new tables beside the old ones from the log's state, and swaps them.
@@ -163,7 +180,10 @@ pub(crate) async fn verify(State(app): State<Shared>, Path(name): Path<String>) 
 )]
 pub(crate) async fn rebuild(State(app): State<Shared>, Path(name): Path<String>) -> Answer {
     let status = app.blocking(move |app| app.sinks.rebuild(&name)).await?;
-    json(StatusCode::OK, &status.map_err(sink_error)?)
+    json(
+        StatusCode::OK,
+        &status.map_err(|error| sink_error(&app, error))?,
+    )
 }
 
 /// Waits until a sink has reached a position: then its store shows everything below it.
@@ -193,9 +213,47 @@ pub(crate) async fn wait(State(app): State<Shared>, Path(name): Path<String>, ur
     let waited = app
         .until_stopped(app.sinks.wait(&name, position, timeout))
         .await?;
-    json(StatusCode::OK, &waited.map_err(sink_error)?)
+    json(
+        StatusCode::OK,
+        &waited.map_err(|error| sink_error(&app, error))?,
+    )
 }
 
-fn sink_error(error: SinkError) -> ApiError {
-    ApiError::internal(error)
+fn sink_error(app: &App, error: SinkError) -> ApiError {
+    let message = error.to_string();
+    let conflict = |code| ApiError::new(StatusCode::CONFLICT, code, message.clone());
+    match error {
+        SinkError::Definition(error) => ApiError::malformed(&error.place, error.what),
+        SinkError::Exists { name } => conflict("sink_exists").with("sink", name),
+        SinkError::Unknown { name, nearest } => {
+            ApiError::new(StatusCode::NOT_FOUND, "unknown_sink", message)
+                .with("sink", name)
+                .with("nearest", nearest)
+        }
+        SinkError::TooMany { max } => conflict("too_many_sinks").with("max", max),
+        SinkError::Stopped { name, fault } => conflict("sink_stopped")
+            .with("sink", name)
+            .with("fault", fault),
+        SinkError::Unfilled { name } => conflict("sink_not_filled").with("sink", name),
+        SinkError::TooFarBehind {
+            name,
+            position,
+            floor,
+        } => conflict("sink_too_far_behind")
+            .with("sink", name)
+            .with("position", position)
+            .with("floor", floor),
+        SinkError::TimedOut { name, position, .. } => {
+            ApiError::new(StatusCode::GATEWAY_TIMEOUT, "wait_timed_out", message)
+                .with("sink", name)
+                .with("position", position)
+        }
+        SinkError::Commit(refusal) => refused(refusal, &*app.node.catalog(), || None),
+        SinkError::Busy { .. } => busy(message),
+        SinkError::Store(_) | SinkError::Verify(_) => {
+            tracing::warn!("a sink's store failed: {message}");
+            ApiError::new(StatusCode::BAD_GATEWAY, "store_failed", message)
+        }
+        SinkError::Start(_) => ApiError::internal(message),
+    }
 }

@@ -10,8 +10,9 @@ use serde_json::{Map, Value};
 
 use super::{Answer, Shared, at_position, json};
 use crate::body::read_body;
-use crate::errors::{ApiError, refused};
+use crate::errors::ApiError;
 use crate::parse::{check_json, unknown_field};
+use crate::refusals::refused;
 
 const FIELDS: &[&str] = &["name", "kind", "value", "schema", "unique"];
 

@@ -11,9 +11,10 @@ use serde::ser::{SerializeSeq as _, Serializer};
 use super::{Answer, Shared, json};
 use crate::app::{App, CatalogTables};
 use crate::body::read_body;
-use crate::errors::{ApiError, refused};
+use crate::errors::ApiError;
 use crate::options::TABLES_CREATED_MAX;
 use crate::parse::{ParseError, Parsed, parse_request};
+use crate::refusals::refused;
 
 /// The answer to a committed transaction.
 #[derive(Serialize)]

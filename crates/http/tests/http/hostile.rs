@@ -33,7 +33,8 @@ fn what_is_no_route_or_no_method_is_told_as_json() {
         answer.refused(405, "method_not_allowed");
         let mut found: Vec<&str> = answer.header("allow").unwrap().split(',').collect();
         let mut wanted: Vec<&str> = allowed.split(',').collect();
-        (found.sort_unstable(), wanted.sort_unstable());
+        found.sort_unstable();
+        wanted.sort_unstable();
         assert_eq!(found, wanted, "{method} {path}");
     }
 }

@@ -7,6 +7,7 @@ mod log;
 mod reads;
 mod server;
 mod shutdown;
+mod sinks;
 mod system;
 mod tables;
 mod transactions;

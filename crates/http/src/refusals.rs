@@ -1,0 +1,196 @@
+//! What the answer is when a transaction cannot be parsed or is refused.
+
+use axum::http::StatusCode;
+use bytes::Bytes;
+use onelog_record::{Offset, OperationFault, Position, Refusal, Subject, TableId, ValueKind};
+use serde_json::Value;
+
+use crate::errors::{ApiError, TableNames, meant, show};
+use crate::parse::{ParseError, Parsed};
+use crate::text::{BytesOut, ValueOut};
+
+impl From<ParseError> for ApiError {
+    fn from(error: ParseError) -> Self {
+        match error {
+            ParseError::Malformed { place, message } => Self::malformed(&place, message),
+            ParseError::UnknownTable {
+                place,
+                name,
+                nearest,
+            } => {
+                let message = format!(
+                    "{place}: there is no table '{name}'{}",
+                    meant(nearest.as_deref())
+                );
+                Self::new(StatusCode::UNPROCESSABLE_ENTITY, "unknown_table", message)
+                    .with("where", place)
+                    .with("table", name)
+                    .with("nearest", nearest)
+            }
+            ParseError::ReservedTable { place, name } => Self::reserved_table(&place, &name),
+            ParseError::TooLarge(error) => Self::too_large(&error),
+        }
+    }
+}
+
+/// The answer to a refused transaction. `again` parses the body again, for what the refusal does
+/// not repeat.
+pub(crate) fn refused(
+    refusal: Refusal,
+    names: &dyn TableNames,
+    again: impl FnOnce() -> Option<Parsed>,
+) -> ApiError {
+    let message = refusal.to_string();
+    match refusal {
+        Refusal::Conflict {
+            subject,
+            table,
+            key,
+            version,
+            retry_at,
+        } => {
+            let place = again().map(|parsed| parsed.place(&subject));
+            conflict(place, &names.describe(table).0, &key, version, retry_at)
+        }
+        Refusal::GuardFailed {
+            index,
+            met,
+            version,
+            retry_at,
+        } => guard_failed(index, met, version, names, again()).with("retry_at", retry_at),
+        Refusal::NotUnique {
+            index,
+            field,
+            value,
+            owner,
+        } => not_unique(index, &field, value, &owner, names, again()),
+        Refusal::BadOperation { index, fault } => bad_operation(index, &fault),
+        Refusal::UnknownTable { subject, table } => dropped(&subject, table, names, again()),
+        Refusal::SnapshotTooOld { floor, .. } => {
+            let message = format!("{message}; read again at a newer position and retry");
+            ApiError::new(StatusCode::GONE, "snapshot_too_old", message).with("floor", floor)
+        }
+        Refusal::SnapshotInFuture { latest, .. } => {
+            let status = StatusCode::UNPROCESSABLE_ENTITY;
+            ApiError::new(status, "position_in_future", message)
+                .with("where", "read_position")
+                .with("latest", latest)
+        }
+        Refusal::IdMismatch { id, position } => {
+            let message = format!("{message}; use a new id for a new request");
+            ApiError::new(StatusCode::CONFLICT, "id_mismatch", message)
+                .with("id", id)
+                .with("position", position)
+        }
+        Refusal::IdExpired { id, floor } => ApiError::new(StatusCode::GONE, "id_expired", message)
+            .with("id", id)
+            .with("floor", floor),
+        Refusal::Malformed(message) => ApiError::malformed("body", message),
+        Refusal::TooLarge(error) => ApiError::too_large(&error),
+        Refusal::Overloaded {
+            reason,
+            retry_after_ms,
+        } => ApiError::overloaded(reason, retry_after_ms),
+        Refusal::NotLeader => ApiError::not_leader(message),
+        Refusal::Stopped(why) => ApiError::stopped(why),
+    }
+}
+
+fn conflict(
+    place: Option<String>,
+    table: &str,
+    key: &[u8],
+    version: Offset,
+    retry_at: Position,
+) -> ApiError {
+    let message = format!(
+        "conflict: key {} of table '{table}' was written at offset {version}, at or after the read position; read again at position {retry_at} and retry",
+        show(key)
+    );
+    ApiError::new(StatusCode::CONFLICT, "conflict", message)
+        .with("where", place)
+        .with("table", table)
+        .with("key", BytesOut(key))
+        .with("version", version)
+        .with("retry_at", retry_at)
+}
+
+fn guard_failed(
+    index: usize,
+    met: Option<Bytes>,
+    version: Option<Offset>,
+    names: &dyn TableNames,
+    parsed: Option<Parsed>,
+) -> ApiError {
+    let place = format!("guards[{index}]");
+    let guard = parsed.as_ref().and_then(|p| p.request.guards.get(index));
+    let about = guard.map(|guard| (names.describe(guard.table), &guard.key));
+    let found = match version {
+        Some(version) => format!("the value written at offset {version}, see 'met'"),
+        None => "no value".to_owned(),
+    };
+    let key = match &about {
+        Some(((table, _), key)) => format!(" for key {} of table '{table}'", show(key)),
+        None => String::new(),
+    };
+    let message = format!("{place} does not hold{key}: it met {found}");
+    let mut error = ApiError::new(StatusCode::PRECONDITION_FAILED, "guard_failed", message)
+        .with("where", place)
+        .with("guard", index);
+    let mut kind = ValueKind::Json;
+    if let Some(((table, value), key)) = about {
+        kind = value;
+        error = error.with("table", table).with("key", BytesOut(key));
+    }
+    let met = met.as_deref().map(|bytes| ValueOut { kind, bytes });
+    error.with("met", met).with("version", version)
+}
+
+fn not_unique(
+    index: usize,
+    field: &str,
+    value: Value,
+    owner: &[u8],
+    names: &dyn TableNames,
+    parsed: Option<Parsed>,
+) -> ApiError {
+    let place = format!("writes[{index}]");
+    let message = format!(
+        "{place}: field '{field}' must be unique, and {value} belongs to key {}",
+        show(owner)
+    );
+    let mut error = ApiError::new(StatusCode::CONFLICT, "not_unique", message).with("where", place);
+    if let Some(write) = parsed.as_ref().and_then(|p| p.request.writes.get(index)) {
+        let (table, _) = names.describe(write.table);
+        error = error.with("table", table).with("key", BytesOut(&write.key));
+    }
+    error
+        .with("field", field)
+        .with("value", value)
+        .with("owner", BytesOut(owner))
+}
+
+fn bad_operation(index: usize, fault: &OperationFault) -> ApiError {
+    let place = format!("writes[{index}]");
+    let code = match fault {
+        OperationFault::Schema(_) => "schema",
+        _ => "bad_operation",
+    };
+    let message = format!("{place}: {fault}");
+    ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, code, message).with("where", place)
+}
+
+fn dropped(
+    subject: &Subject,
+    table: TableId,
+    names: &dyn TableNames,
+    parsed: Option<Parsed>,
+) -> ApiError {
+    let place = parsed.map_or_else(|| "body".to_owned(), |parsed| parsed.place(subject));
+    let (table, _) = names.describe(table);
+    let message = format!("{place}: the table '{table}' was deleted meanwhile");
+    ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "unknown_table", message)
+        .with("where", place)
+        .with("table", table)
+        .with("nearest", Value::Null)
+}

@@ -1,0 +1,189 @@
+//! `/v1/sinks`, over a real SQLite database.
+
+use serde_json::{Value, json};
+
+use crate::server::Server;
+
+fn definition(server: &Server) -> Value {
+    json!({"name": "search", "kind": "sqlite", "path": server.folder.path().join("search.db"), "mappings": [{
+        "table": "shop.orders", "into": "orders",
+        "columns": {"id": {"from": "$key", "type": "text"}, "note": {"from": "/note", "type": "text"}},
+        "full_text": ["note"]}]})
+}
+
+fn with_sink() -> Server {
+    let server = Server::with_tables();
+    let made = server.post("/v1/sinks", &definition(&server)).expect(201);
+    assert_eq!(
+        (&made["name"], &made["kind"]),
+        (&json!("search"), &json!("sqlite"))
+    );
+    server
+}
+
+fn wait(server: &Server, position: u64) -> Value {
+    let path = format!("/v1/sinks/search/wait?position={position}&timeout_ms=60000");
+    server.get(&path).expect(200)
+}
+
+#[test]
+fn a_sink_follows_is_waited_for_and_proved_equal() {
+    let server = with_sink();
+    let position = server.put("shop.orders", "a", json!({"note": "two red apples"}));
+
+    assert!(wait(&server, position)["position"].as_u64().unwrap() >= position);
+
+    let database = rusqlite::Connection::open(server.folder.path().join("search.db")).unwrap();
+    let note: String = database
+        .query_row("SELECT note FROM orders WHERE id = 'a'", [], |row| {
+            row.get(0)
+        })
+        .unwrap();
+    assert_eq!(note, "two red apples");
+    let verified = server
+        .post("/v1/sinks/search/verify", &json!({}))
+        .expect(200);
+    assert_eq!(verified["tables"][0]["equal"], true);
+    assert_eq!(
+        (
+            &verified["tables"][0]["rows"],
+            &verified["tables"][0]["differences"]
+        ),
+        (&json!(1), &json!([]))
+    );
+
+    let status = server.get("/v1/sinks/search").expect(200);
+    for field in [
+        "position",
+        "lag_records",
+        "lag_seconds",
+        "records_per_second",
+    ] {
+        assert!(status[field].is_number(), "{field}: {status}");
+    }
+    assert_eq!(status["last_error"], Value::Null);
+    assert_eq!(
+        server.get("/v1/sinks").expect(200)["sinks"][0]["name"],
+        "search"
+    );
+    assert_eq!(
+        server.get("/v1/status").expect(200)["sinks"][0]["name"],
+        "search"
+    );
+}
+
+#[test]
+fn a_row_that_somebody_changed_is_named_and_rebuild_mends_it() {
+    let server = with_sink();
+    let position = server.put("shop.orders", "a", json!({"note": "right"}));
+    wait(&server, position);
+    let database = rusqlite::Connection::open(server.folder.path().join("search.db")).unwrap();
+    database
+        .busy_timeout(std::time::Duration::from_secs(60))
+        .unwrap();
+    database
+        .execute("UPDATE orders SET note = 'wrong' WHERE id = 'a'", [])
+        .unwrap();
+
+    let verified = server
+        .post("/v1/sinks/search/verify", &json!({}))
+        .expect(200);
+
+    assert_eq!(verified["tables"][0]["equal"], false);
+    let difference = &verified["tables"][0]["differences"][0];
+    assert_eq!(
+        (
+            &difference["key"],
+            &difference["log"]["note"],
+            &difference["store"]["note"]
+        ),
+        (&json!("a"), &json!("right"), &json!("wrong"))
+    );
+    server
+        .post("/v1/sinks/search/rebuild", &json!({}))
+        .expect(200);
+    let position = server.put("shop.orders", "b", json!({"note": "later"}));
+    wait(&server, position);
+    let verified = server
+        .post("/v1/sinks/search/verify", &json!({}))
+        .expect(200);
+    assert_eq!(verified["tables"][0]["equal"], true, "{verified}");
+}
+
+#[test]
+fn a_paused_sink_stands_still_until_it_is_resumed() {
+    let server = with_sink();
+    let paused = server
+        .post("/v1/sinks/search/pause", &json!({}))
+        .expect(200);
+    assert_eq!(paused["state"], "paused");
+    let position = server.put("shop.orders", "a", json!({"note": "x"}));
+
+    let path = format!("/v1/sinks/search/wait?position={position}&timeout_ms=1");
+    let refused = server.get(&path).refused(504, "wait_timed_out");
+    assert_eq!(refused["sink"], "search");
+
+    server
+        .post("/v1/sinks/search/resume", &json!({}))
+        .expect(200);
+    wait(&server, position);
+}
+
+#[test]
+fn a_sink_that_is_deleted_is_gone() {
+    let server = with_sink();
+    let gone = server
+        .send("DELETE", "/v1/sinks/search", &[], b"")
+        .expect(200);
+    assert_eq!(gone["sink"], "search");
+    for (method, path) in [
+        ("GET", "/v1/sinks/search"),
+        ("DELETE", "/v1/sinks/search"),
+        ("POST", "/v1/sinks/search/pause"),
+        ("POST", "/v1/sinks/search/resume"),
+        ("POST", "/v1/sinks/search/verify"),
+        ("POST", "/v1/sinks/search/rebuild"),
+        ("GET", "/v1/sinks/search/wait?position=0"),
+    ] {
+        let refused = server
+            .send(method, path, &[], b"")
+            .refused(404, "unknown_sink");
+        assert_eq!(refused["sink"], "search", "{method} {path}");
+    }
+    assert_eq!(server.get("/v1/sinks").expect(200), json!({"sinks": []}));
+}
+
+#[test]
+fn a_definition_that_cannot_be_says_where() {
+    let server = with_sink();
+    let good = definition(&server);
+    let refused = server.post("/v1/sinks", &good).refused(409, "sink_exists");
+    assert_eq!(refused["sink"], "search");
+    let with = |pointer: &str, value: Value| {
+        let mut changed = good.clone();
+        changed["name"] = json!("other");
+        *changed.pointer_mut(pointer).unwrap() = value;
+        changed
+    };
+    for (definition, place) in [
+        (with("/kind", json!("sqlight")), "kind"),
+        (
+            with("/mappings/0/table", json!("shop.order")),
+            "mappings[0].table",
+        ),
+        (
+            with("/mappings/0/columns/note/type", json!("txt")),
+            "mappings[0].columns.note.type",
+        ),
+        (
+            with("/mappings/0/columns/note", json!({"form": "/x"})),
+            "mappings[0].columns.note.form",
+        ),
+        (with("/mappings", json!([])), "mappings"),
+    ] {
+        let refused = server
+            .post("/v1/sinks", &definition)
+            .refused(422, "malformed");
+        assert_eq!(refused["where"], place, "{refused}");
+    }
+}
