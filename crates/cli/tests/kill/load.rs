@@ -129,10 +129,11 @@ impl Client {
 }
 
 fn read(path: &str, mut response: ureq::http::Response<ureq::Body>) -> Result<Answer, ureq::Error> {
+    let status = response.status().as_u16();
     let body = response.body_mut().with_config().limit(u64::MAX);
     Ok(Answer {
         path: path.to_owned(),
-        status: response.status().as_u16(),
+        status,
         text: body.read_to_string()?,
     })
 }
