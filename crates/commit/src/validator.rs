@@ -120,7 +120,8 @@ impl Validator {
     ///
     /// # Panics
     /// When `next` lies below a record that was accepted or replayed: two records would share an
-    /// offset. Whoever drops an accepted transaction must call [`Validator::reset`].
+    /// offset. Whoever drops an accepted transaction must call [`Validator::reset`]. When the view
+    /// does not show what [`Validator::applied`] was told: writes would be seen by nobody.
     #[expect(
         clippy::too_many_arguments,
         reason = "one call per request; each part has another owner"
@@ -139,6 +140,12 @@ impl Validator {
             next.0 >= self.end.0,
             "offset {next} is taken: everything below {} is known",
             self.end
+        );
+        assert!(
+            view.position() >= self.applied,
+            "the view shows {}, but everything below {} was said to be applied to it",
+            view.position(),
+            self.applied
         );
         let asked = Asked {
             request,

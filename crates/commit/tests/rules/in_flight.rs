@@ -148,3 +148,12 @@ fn an_offset_is_never_given_twice() {
     node.next = Offset(0);
     node.decide(&ask().put(STOCK, "a", "2"));
 }
+
+#[test]
+#[should_panic(expected = "the view shows 0")]
+fn what_the_view_does_not_show_yet_must_not_be_called_applied() {
+    let mut node = Node::new();
+    node.accept(&ask().put(STOCK, "a", "1"));
+    node.validator.applied(Position(1));
+    node.decide(&ask().add(STOCK, "a", "", 1));
+}
