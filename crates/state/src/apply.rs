@@ -10,7 +10,9 @@ use onelog_record::{
     BodyError, Entry, EntryKind, Index, Op, Position, TableId, Transaction, Transactions,
 };
 
+use crate::filter::KeyHash;
 use crate::ids::RememberedId;
+use crate::key::VersionKey;
 use crate::memtable::{Memtable, VERSION_OVERHEAD_BYTES};
 use crate::state::{State, remember};
 use crate::tree::Applied;
@@ -79,6 +81,8 @@ pub(crate) struct Writer {
     pub(crate) applied: Applied,
     pub(crate) ids: VecDeque<RememberedId>,
     pub(crate) dropped: Vec<TableId>,
+    /// What the entry at hand writes, in order.
+    writes: Vec<VersionKey>,
     /// Set while an entry is half in: what follows it must not be applied.
     pub(crate) is_broken: bool,
 }
@@ -90,6 +94,7 @@ impl Writer {
             applied,
             ids: VecDeque::new(),
             dropped: Vec::new(),
+            writes: Vec::new(),
             is_broken: false,
         }
     }
@@ -153,7 +158,7 @@ impl Writer {
     }
 
     /// Puts a transaction's records in; answers how many there were of keyed tables.
-    fn insert(&self, transaction: &Transaction) -> Result<usize, BodyError> {
+    fn insert(&mut self, transaction: &Transaction) -> Result<usize, BodyError> {
         let mut versions = 0;
         for record in transaction.records() {
             let record = record?;
@@ -161,8 +166,10 @@ impl Writer {
             if record.op == Op::Event {
                 continue;
             }
-            self.active
-                .insert(record.table, &record.key, record.offset, record.value);
+            let version = VersionKey::of_record(record.table, &record.key, record.offset);
+            self.writes.push(version.clone());
+            let hash = KeyHash::of(record.table, &record.key);
+            self.active.insert(hash, version, record.value);
             versions += 1;
         }
         Ok(versions)
@@ -199,6 +206,7 @@ impl State {
             writer.is_broken = true;
             writer.apply(entry, raw, ids_max)?;
             writer.is_broken = false;
+            self.shared.recent.lock().extend(writer.writes.drain(..));
         }
         writer.applied = Applied {
             position: entry.header.end(),

@@ -150,6 +150,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::filter::KeyHash;
 
     fn range(from: u8, to: Option<u8>) -> KeyRange {
         KeyRange {
@@ -174,7 +175,8 @@ mod tests {
                 let offset = Offset(offset as u64);
                 let key = Bytes::from(vec![*key]);
                 let value = is_put.then(|| Bytes::from(offset.0.to_string()));
-                memtable.insert(TableId(*table), &key, offset, value.clone());
+                let version = VersionKey::of_record(TableId(*table), &key, offset);
+                memtable.insert(KeyHash::of(TableId(*table), &key), version, value.clone());
                 let is_in = key[0] >= from && to.is_none_or(|to| key[0] < to);
                 if *table == 5 && offset.0 < position && is_in {
                     expected.insert(key, (offset, value));

@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use crossbeam_skiplist::SkipMap;
-use onelog_record::{KeyRange, Offset, TableId};
+use onelog_record::{KeyRange, Offset};
 
 use crate::filter::{KeyFilter, KeyHash};
 use crate::key::VersionKey;
@@ -48,10 +48,9 @@ impl Memtable {
     }
 
     /// Puts a version in. `None` is a delete.
-    pub(crate) fn insert(&self, table: TableId, key: &Bytes, offset: Offset, value: Option<Bytes>) {
-        self.filter.add(KeyHash::of(table, key));
-        self.versions
-            .insert(VersionKey::of_record(table, key, offset), value);
+    pub(crate) fn insert(&self, hash: KeyHash, key: VersionKey, value: Option<Bytes>) {
+        self.filter.add(hash);
+        self.versions.insert(key, value);
     }
 
     /// Counts memory that the memtable holds.
@@ -77,28 +76,42 @@ impl Memtable {
         })
     }
 
-    /// A key of the range whose newest version at or below `ceiling` is at or above `since`.
-    pub(crate) fn written_between(
+    /// Looks for a version in the range, at or above `since` and up to `ceiling`, for as many
+    /// steps as there are left.
+    pub(crate) fn walk(
         &self,
         range: &KeyRange,
         since: Offset,
         ceiling: Offset,
-    ) -> Option<(Bytes, Offset)> {
+        steps: &mut usize,
+    ) -> Walk {
         let start = VersionKey::before(range.table, &range.from);
         let end = range_end(range);
         let mut at = self.versions.lower_bound(Bound::Included(&start));
         while let Some(entry) = at {
             let key = entry.key();
             if end.as_ref().is_some_and(|end| key >= end) {
-                return None;
+                break;
             }
             if key.offset() <= ceiling && key.offset() >= since {
-                return Some((key.key(), key.offset()));
+                return Walk::Found(key.key(), key.offset());
             }
+            if *steps == 0 {
+                return Walk::OutOfSteps;
+            }
+            *steps -= 1;
             at = entry.next();
         }
-        None
+        Walk::Nothing
     }
+}
+
+/// How a walk over a range ended.
+#[derive(Debug)]
+pub(crate) enum Walk {
+    Found(Bytes, Offset),
+    Nothing,
+    OutOfSteps,
 }
 
 /// The place behind every version of the range; `None` is the end of everything.

@@ -20,9 +20,11 @@ use crate::apply::Writer;
 use crate::backend::{begin_file, open_file, publish_file};
 use crate::checkpoint::Checkpoint;
 use crate::ids::RememberedId;
+use crate::latest::{Latest, LatestView};
 use crate::memtable::Memtable;
 use crate::options::{MEMTABLE_BYTES_MIN, StateOptions};
-use crate::snapshot::{Reach, Snapshot, search};
+use crate::recent::{RECENT_WRITES_MAX, RecentWrites};
+use crate::snapshot::{Reach, Snapshot};
 use crate::tree::{Applied, Base, OpenError, ReadError, Tree};
 use crate::views::{Kept, Views};
 
@@ -33,15 +35,6 @@ pub struct Opened {
     pub applied: Applied,
     /// The remembered ids of transactions below it, oldest first.
     pub ids: Vec<RememberedId>,
-}
-
-/// The newest thing known about a key.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Latest {
-    /// The offset of the record that wrote or deleted it.
-    pub version: Offset,
-    /// The value; `None` when it was deleted.
-    pub value: Option<Bytes>,
 }
 
 /// There is no snapshot at the wanted position.
@@ -93,6 +86,8 @@ pub(crate) struct Shared {
     applied: Mutex<Applied>,
     views: RwLock<Arc<Views>>,
     writer: Mutex<Writer>,
+    /// Extended before the position moves over what it is extended by.
+    pub(crate) recent: Mutex<RecentWrites>,
 }
 
 impl Shared {
@@ -206,6 +201,7 @@ impl State {
                 kept: None,
             })),
             writer: Mutex::new(Writer::new(active, applied)),
+            recent: Mutex::new(RecentWrites::new(applied.position, RECENT_WRITES_MAX)),
         });
         Ok((Self { shared }, Opened { applied, ids }))
     }
@@ -239,40 +235,36 @@ impl State {
         self.shared.views().floor()
     }
 
-    /// The newest version of a key. A delete is remembered down to `floor()`; `None` means that
-    /// nothing is known: the key was never there, or was deleted below it.
+    /// The newest state as the validator needs it. Whoever asks more than one question should ask
+    /// one view: between two calls on the state itself a checkpoint may end and move the floor.
+    #[must_use]
+    pub fn latest(&self) -> LatestView {
+        let (views, position) = self.shared.views_at_position();
+        LatestView {
+            shared: self.shared.clone(),
+            views,
+            position,
+        }
+    }
+
+    /// [`LatestView::newest`] of this instant.
     ///
     /// # Errors
     /// When the B-tree cannot be read.
     pub fn newest(&self, table: TableId, key: &[u8]) -> Result<Option<Latest>, ReadError> {
-        let (views, position) = self.shared.views_at_position();
-        let found = match search(views.memtables(), table, key, position) {
-            Some(found) => Some(found),
-            None => views.current.base.get(table, key)?,
-        };
-        Ok(found.map(|found| Latest {
-            version: found.version,
-            value: found.value,
-        }))
+        self.latest().newest(table, key)
     }
 
-    /// A key inside the range that was written or deleted at or above `since`, with the offset of
-    /// that. The answer `None` is complete when `since` is at or above `floor()`.
+    /// [`LatestView::written_since`] of this instant.
     ///
     /// # Errors
-    /// None today; reading the B-tree may be needed one day.
+    /// None today.
     pub fn written_since(
         &self,
         range: &KeyRange,
         since: Position,
     ) -> Result<Option<(Bytes, Offset)>, ReadError> {
-        let (views, position) = self.shared.views_at_position();
-        let Some(ceiling) = position.0.checked_sub(1).map(Offset) else {
-            return Ok(None);
-        };
-        Ok(views
-            .memtables()
-            .find_map(|memtable| memtable.written_between(range, since.next_offset(), ceiling)))
+        self.latest().written_since(range, since)
     }
 
     /// The state at `position()`.

@@ -356,6 +356,88 @@ fn a_state_file_that_cannot_be_read_is_an_error_and_not_an_empty_state() {
 }
 
 #[test]
+fn a_key_that_is_too_long_to_be_stored_is_just_not_there() {
+    let mut log = Log::default();
+    let (state, _) = log.open(Arc::new(SimulatedDisk::new(1)), small());
+    log.append(&[put(1)]);
+    log.replay(&state);
+    let long = vec![b'k'; 100_000];
+    assert_eq!(state.snapshot().get(TableId(1), &long).unwrap(), None);
+    let from_it = range(1, &long, None);
+    assert_eq!(state.snapshot().scan(&from_it, true).unwrap().count(), 0);
+    assert_eq!(state.written_since(&from_it, Position(0)).unwrap(), None);
+}
+
+#[test]
+fn a_view_keeps_its_floor_while_a_checkpoint_ends() {
+    let mut log = Log::default();
+    let (state, _) = log.open(Arc::new(SimulatedDisk::new(1)), small());
+    let delete = vec![Change::Delete(1, key(20))];
+    for changes in [put(20), delete, put(30), put(31)] {
+        log.append(&[changes]);
+        log.replay(&state);
+        state.freeze().map(|checkpoint| checkpoint.run().unwrap());
+    }
+    // Given a view whose floor lies below the delete,
+    let view = state.latest();
+    log.append(&[put(32)]);
+    log.replay(&state);
+    let floor = view.floor();
+    assert!(floor < log.applied().position);
+    // when checkpoints end and old views are released,
+    checkpoint(&state);
+    log.append(&[put(33)]);
+    log.replay(&state);
+    checkpoint(&state);
+    state.release_old_views();
+    assert!(state.floor() > floor);
+    // then the view still knows everything from its floor on, and nothing behind its position.
+    assert_eq!(view.floor(), floor);
+    assert_eq!(view.position(), Position(4));
+    let everything = range(1, b"", None);
+    let hit = view.written_since(&everything, floor).unwrap();
+    assert_eq!(hit, Some((key(31), Offset(3))));
+    assert_eq!(view.newest(TableId(1), &key(32)).unwrap(), None);
+}
+
+#[test]
+fn a_wide_range_check_agrees_with_the_log_however_old_it_is() {
+    let mut log = Log::default();
+    let options = StateOptions {
+        memtable_bytes: 64 << 20,
+        memtable_bytes_max: 256 << 20,
+        ..small()
+    };
+    let (state, _) = log.open(Arc::new(SimulatedDisk::new(1)), options);
+    let wide = |number: u32| Bytes::copy_from_slice(&number.to_be_bytes());
+    // Given more writes than the newest that are looked through, in a scattered order,
+    let rounds: u32 = 40;
+    for round in 0..rounds {
+        let table = 1 + round / (rounds / 2);
+        let changes = (0..1_000).map(|number| {
+            let key = wide((round * 1_000 + number).wrapping_mul(2_654_435_761));
+            Change::Put(table, key, 0)
+        });
+        log.append(&[changes.collect()]);
+    }
+    log.replay(&state);
+    // when wide and narrow ranges are checked, then the answers are those of the log.
+    let ranges = [
+        range(1, b"", None),
+        range(2, b"", None),
+        range(1, &wide(1 << 30), Some(&wide(3 << 30))),
+        range(2, &wide(1 << 30), Some(&wide((1 << 30) + (1 << 20)))),
+        range(3, b"", None),
+    ];
+    for range in &ranges {
+        for since in (0..=log.position).step_by(499) {
+            let compared = log.compare_written_since(&state, range, since);
+            assert_eq!(compared, Ok(()));
+        }
+    }
+}
+
+#[test]
 fn a_range_check_sees_deletes_and_only_its_range() {
     let mut log = Log::default();
     let (state, _) = log.open(Arc::new(SimulatedDisk::new(1)), small());

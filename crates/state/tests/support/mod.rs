@@ -240,7 +240,8 @@ impl Log {
         self.compare(&state.snapshot(), ranges)
     }
 
-    fn compare_written_since(
+    /// Checks one answer of the range check.
+    pub fn compare_written_since(
         &self,
         state: &State,
         range: &KeyRange,
