@@ -58,12 +58,12 @@ impl Collector for SinkCollector {
         family(
             "sink_position",
             "The store shows everything below this position",
-            &|line| line.status.position.map(|p| Figure::Gauge(p.get() as f64)),
+            &|line| line.status.position.map(|p| Figure::Whole(p.get())),
         )?;
         family(
             "sink_lag_records",
             "Records that the store has still to take",
-            &|line| line.status.lag_records.map(|lag| Figure::Gauge(lag as f64)),
+            &|line| line.status.lag_records.map(|lag| Figure::Whole(lag)),
         )?;
         family(
             "sink_lag_seconds",
@@ -75,7 +75,7 @@ impl Collector for SinkCollector {
             "1 while the sink follows the log",
             &|line| {
                 let running = line.status.state == SinkState::Running;
-                Some(Figure::Gauge(f64::from(u8::from(running))))
+                Some(Figure::Whole(u64::from(running)))
             },
         )?;
         family(
@@ -91,6 +91,7 @@ impl Collector for SinkCollector {
 
 enum Figure {
     Gauge(f64),
+    Whole(u64),
     Counter(u64),
 }
 
@@ -109,7 +110,7 @@ fn family(
         return Ok(());
     };
     let kind = match first {
-        Figure::Gauge(_) => ConstGauge::new(0.0).metric_type(),
+        Figure::Gauge(_) | Figure::Whole(_) => ConstGauge::new(0.0).metric_type(),
         Figure::Counter(_) => ConstCounter::new(0u64).metric_type(),
     };
     let mut metrics = encoder.encode_descriptor(name, help, None, kind)?;
@@ -117,6 +118,7 @@ fn family(
         let line = metrics.encode_family(*label)?;
         match figure {
             Figure::Gauge(number) => ConstGauge::new(*number).encode(line)?,
+            Figure::Whole(number) => ConstGauge::new(number.cast_signed()).encode(line)?,
             Figure::Counter(number) => ConstCounter::new(*number).encode(line)?,
         }
     }

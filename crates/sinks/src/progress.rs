@@ -170,8 +170,12 @@ impl Progress {
         });
     }
 
-    pub(crate) fn forget_error(&self) {
-        self.change(|inner| inner.last_error = None);
+    /// It begins anew: what went wrong before no longer tells how it is.
+    pub(crate) fn revive(&self, state: SinkState) {
+        self.change(|inner| {
+            inner.state = state;
+            inner.last_error = None;
+        });
     }
 
     pub(crate) fn figures(&self) -> Figures {

@@ -360,13 +360,13 @@ impl Runner {
             Some(Command::Resume(reply)) => {
                 self.paused = false;
                 self.woken = true;
-                self.progress.forget_error();
+                self.progress.revive(SinkState::Starting);
                 heard(reply);
             }
             Some(Command::Rebuild(reply)) => {
                 self.rebuild = true;
                 self.woken = true;
-                self.progress.set_state(SinkState::Rebuilding);
+                self.progress.revive(SinkState::Rebuilding);
                 heard(reply);
             }
             Some(Command::Picture(reply)) => self.pictures.push(PictureRequest {
