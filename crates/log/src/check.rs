@@ -10,10 +10,10 @@ use crate::disk::Disk;
 use crate::frame::{Frame, Salt};
 use crate::hard_state::HARD_STATE_FILE;
 use crate::reader::to_entry;
-use crate::recovery::{Cut, SurveyOptions, survey};
+use crate::recovery::{Cut, Survey, SurveyOptions, survey};
 use crate::scan::{Expect, FrameReader, Stop};
 use crate::segment::{Extent, SEGMENT_HEADER_BYTES, SegmentHeader, parse_name};
-use crate::{Corruption, HardState, OpenError, raw_body};
+use crate::{Corruption, HardState, HardStateError, OpenError, raw_body};
 
 const INDEX_EVERY_BYTES: u64 = 64 << 10;
 
@@ -78,7 +78,7 @@ pub fn check(
     visit: &mut dyn FnMut(&Entry) -> ControlFlow<()>,
 ) -> Result<CheckReport, CheckError> {
     let mut report = CheckReport::default();
-    let mut body_faults: Vec<(Index, String)> = Vec::new();
+    let mut body_fault = None;
     let mut checked = Checked::default();
     let mut wants_more = true;
     let options = SurveyOptions {
@@ -92,47 +92,22 @@ pub fn check(
         checked.transactions += u64::from(entry.header.transaction_count);
         checked.records += u64::from(entry.header.record_count);
         checked.bytes += frame.head.frame_len() as u64;
-        match body_fault(&entry) {
-            None => {}
-            Some(what) if body_faults.is_empty() => body_faults.push((entry.index, what)),
-            Some(_) => {}
+        if body_fault.is_none() {
+            body_fault = fault_in_body(&entry).map(|what| (entry.index, what));
         }
-        if wants_more && body_faults.is_empty() {
+        if wants_more && body_fault.is_none() {
             wants_more = visit(&entry).is_continue();
         }
     });
     report.checked = checked;
     match survey {
-        Ok(found) => {
-            report.checked.segments = found.segments.len() as u64;
-            report.hard_state = found.hard.as_ref().map(|hard| hard.stored.public);
-            if let (Some(first), Some(last)) = (found.segments.first(), found.segments.last()) {
-                report.first_index = first.header.first_index;
-                report.start = first.header.base_offset;
-                report.last_index = last.extent.last_index();
-                report.end = last.extent.next_offset;
-            }
-            for (index, what) in body_faults {
-                let holder = found
-                    .segments
-                    .iter()
-                    .rfind(|segment| segment.header.first_index <= index);
-                report.faults.push(Corruption {
-                    file: holder.map_or_else(String::new, |s| s.header.name()),
-                    at: SEGMENT_HEADER_BYTES,
-                    index,
-                    what,
-                });
-            }
-            report.tail = found.cut;
-            report.wrong_indexes = found.wrong_indexes;
-        }
+        Ok(found) => report.take(found, body_fault),
         Err(OpenError::Corrupt(fault)) => {
             let file = fault.file.clone();
             report.faults.push(fault);
             first_faults(disk, &file, &mut report)?;
         }
-        Err(OpenError::HardState(crate::HardStateError::Io(source))) => {
+        Err(OpenError::HardState(HardStateError::Io(source))) => {
             let doing = format!("reading {HARD_STATE_FILE}");
             return Err(CheckError::Io { doing, source });
         }
@@ -150,8 +125,35 @@ pub fn check(
     Ok(report)
 }
 
+impl CheckReport {
+    fn take(&mut self, found: Survey, body_fault: Option<(Index, String)>) {
+        self.checked.segments = found.segments.len() as u64;
+        self.hard_state = found.hard.as_ref().map(|hard| hard.stored.public);
+        if let (Some(first), Some(last)) = (found.segments.first(), found.segments.last()) {
+            self.first_index = first.header.first_index;
+            self.start = first.header.base_offset;
+            self.last_index = last.extent.last_index();
+            self.end = last.extent.next_offset;
+        }
+        if let Some((index, what)) = body_fault {
+            let holder = found
+                .segments
+                .iter()
+                .rfind(|segment| segment.header.first_index <= index);
+            self.faults.push(Corruption {
+                file: holder.map_or_else(String::new, |s| s.header.name()),
+                at: SEGMENT_HEADER_BYTES,
+                index,
+                what,
+            });
+        }
+        self.tail = found.cut;
+        self.wrong_indexes = found.wrong_indexes;
+    }
+}
+
 /// What is wrong inside a body whose checksum is right.
-fn body_fault(entry: &Entry) -> Option<String> {
+fn fault_in_body(entry: &Entry) -> Option<String> {
     let raw = match raw_body(entry) {
         Ok(raw) => raw,
         Err(error) => return Some(error.to_string()),

@@ -39,7 +39,7 @@ impl LogOptions {
                 self.segment_bytes
             ));
         }
-        (self.segment_bytes % SEGMENT_HEADER_BYTES != 0).then(|| {
+        (!self.segment_bytes.is_multiple_of(SEGMENT_HEADER_BYTES)).then(|| {
             format!(
                 "segment_bytes is {}, it must be a multiple of {SEGMENT_HEADER_BYTES}",
                 self.segment_bytes

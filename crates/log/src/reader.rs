@@ -90,13 +90,8 @@ impl LogReader {
             frame.head.header.end() <= position || batch.take(frame)
         })?;
         if done && bound < limit && bound >= start.next_index {
-            let more = match batch.entries.last() {
-                Some(last) => self.entries(last.index.next(), limit, batch.left),
-                None => self.entries(bound, limit, batch.left),
-            };
-            // Only whole segments behind this one were asked for: none of them can be cut while
-            // this one stood, but it may have been dropped meanwhile, and then so be it.
-            let more = more?;
+            let next = batch.entries.last().map_or(bound, |last| last.index.next());
+            let more = self.entries(next, limit, batch.left)?;
             let fits = batch.entries.is_empty()
                 || more
                     .first()

@@ -14,11 +14,10 @@
 //! more first: after a failed flush the system shows bytes that are not on the disk.
 
 use std::io;
-use std::sync::Arc;
 
 use onelog_record::{Index, Position, Term};
 
-use crate::disk::{Disk, DiskFile};
+use crate::disk::Disk;
 use crate::frame::{Frame, FrameFault, Salt};
 use crate::hard_state::{HARD_STATE_NEW, HardStateFile, HardStateRead, Stored};
 use crate::index_file::{INDEX_SUFFIX, index_name, read_index};
@@ -71,25 +70,25 @@ pub struct Cut {
 pub(crate) struct Surveyed {
     pub header: SegmentHeader,
     pub capacity: u64,
-    pub file: Arc<dyn DiskFile>,
     pub extent: Extent,
     pub indexed: bool,
 }
 
 impl Surveyed {
     /// Flushes the frames, those above the watermark after writing them once more.
-    fn make_durable(&self, watermark: Index) -> io::Result<()> {
+    fn make_durable(&self, disk: &dyn Disk, watermark: Index) -> io::Result<()> {
+        let file = disk.open(&self.header.name())?;
         if self.extent.next_index > watermark.next() {
             let mut known = self.extent.clone();
             known.rewind(&self.header, watermark.next());
-            write_again(&*self.file, known.end, self.extent.end)?;
+            write_again(&*file, known.end, self.extent.end)?;
         }
-        self.file.sync_data()
+        file.sync_data()
     }
 }
 
 /// What is there, and the verdict on the tail.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct Survey {
     pub names: Vec<String>,
     pub hard: Option<HardStateFile>,
@@ -117,10 +116,20 @@ pub(crate) struct SurveyOptions {
     pub mend_hard_state: bool,
 }
 
+/// A segment whose header was read. Its file is closed again: there may be more of them than a
+/// process may have files open.
+#[derive(Clone, Copy, Debug)]
 struct Loaded {
     header: SegmentHeader,
     capacity: u64,
-    file: Arc<dyn DiskFile>,
+}
+
+/// What the hard state says about the frames.
+#[derive(Clone, Copy, Debug)]
+struct Bounds {
+    salt: Salt,
+    /// Where an unfinished truncation begins; nothing from there on counts.
+    below: Index,
 }
 
 fn corrupt(file: &str, at: u64, index: Index, what: impl Into<String>) -> OpenError {
@@ -151,14 +160,7 @@ pub(crate) fn survey(
         }
         return Ok(Survey {
             names,
-            hard: None,
-            segments: Vec::new(),
-            behind: Vec::new(),
-            given_up: Vec::new(),
-            cut: None,
-            watermark: Index::ZERO,
-            doubtful_rest: false,
-            wrong_indexes: Vec::new(),
+            ..Survey::default()
         });
     };
     let stored = hard.stored;
@@ -176,15 +178,10 @@ pub(crate) fn survey(
     let mut survey = Survey {
         names,
         hard: Some(hard),
-        segments: Vec::new(),
-        behind: Vec::new(),
         given_up,
-        cut: None,
-        watermark: Index::ZERO,
-        doubtful_rest: false,
-        wrong_indexes: Vec::new(),
+        ..Survey::default()
     };
-    survey.follow(disk, options, &stored, loaded, visit)?;
+    survey.follow(disk, options, &stored, &loaded, visit)?;
     Ok(survey)
 }
 
@@ -210,11 +207,7 @@ fn load(disk: &dyn Disk, name: &str, index: Index, stored: &Stored) -> Result<Lo
             "the segment belongs to another log",
         ));
     }
-    Ok(Loaded {
-        header,
-        capacity,
-        file,
-    })
+    Ok(Loaded { header, capacity })
 }
 
 /// Segments are numbered without gaps, and the hard state says which numbers must be there.
@@ -243,123 +236,135 @@ impl Survey {
         disk: &dyn Disk,
         options: &SurveyOptions,
         stored: &Stored,
-        loaded: Vec<Loaded>,
+        loaded: &[Loaded],
         visit: Visit<'_>,
     ) -> Result<(), OpenError> {
-        let salt = Salt::of(stored.public.log_id);
-        let below = match stored.truncate_from {
-            Index::ZERO => Index(u64::MAX),
-            index => index,
+        let bounds = Bounds {
+            salt: Salt::of(stored.public.log_id),
+            below: match stored.truncate_from {
+                Index::ZERO => Index(u64::MAX),
+                index => index,
+            },
         };
-        let mut watermark = stored.public.durable;
+        self.watermark = stored.public.durable;
         let mut fault = FrameFault::CutOff;
-        let headers: Vec<SegmentHeader> = loaded.iter().map(|s| s.header).collect();
-        let mut rest = Vec::new();
-        for (place, segment) in loaded.into_iter().enumerate() {
-            let header = segment.header;
-            let name = header.name();
-            let before = self.segments.last().map(|before| &before.extent);
-            let is_behind = before.is_some_and(|extent| {
-                extent.next_index < header.first_index || extent.next_index >= below
-            });
-            if is_behind || !rest.is_empty() {
-                if header.first_index < below {
-                    watermark = watermark.max(header.durable);
+        let mut rest: &[Loaded] = &[];
+        for (place, segment) in loaded.iter().enumerate() {
+            let header = &segment.header;
+            if let Some(before) = self.segments.last().map(|before| &before.extent) {
+                if before.next_index < header.first_index || before.next_index >= bounds.below {
+                    rest = &loaded[place..];
+                    break;
                 }
-                rest.push(segment);
-                continue;
-            }
-            if before.is_some_and(|extent| !extent.continued_by(&header)) {
-                let what = "the segment does not continue the one before it";
-                return Err(corrupt(&name, 0, header.first_index, what));
-            }
-            watermark = watermark.max(header.durable);
-            let next = headers.get(place + 1);
-            let index = read_index(disk, &header)
-                .map_err(OpenError::io(format!("reading the index of {name}")))?
-                .filter(|extent| {
-                    next.is_some_and(|next| extent.continued_by(next))
-                        && extent.next_index <= below
-                        && extent.end <= segment.capacity
-                });
-            let (extent, indexed) = match index {
-                Some(extent) if options.trust_indexes => (extent, true),
-                index => {
-                    let mut extent = Extent::empty(&header);
-                    let every = options.index_every_bytes;
-                    let (durable, stop) =
-                        scan(&*segment.file, salt, &mut extent, every, below, visit)
-                            .map_err(OpenError::io(format!("reading {name}")))?;
-                    watermark = watermark.max(durable);
-                    fault = stop;
-                    if index.is_some_and(|i| (i.crc, i.end) != (extent.crc, extent.end)) {
-                        self.wrong_indexes.push(index_name(&name));
-                    }
-                    (extent, false)
+                if !before.continued_by(header) {
+                    let what = "the segment does not continue the one before it";
+                    return Err(corrupt(&header.name(), 0, header.first_index, what));
                 }
-            };
-            self.segments.push(Surveyed {
-                header,
-                capacity: segment.capacity,
-                file: segment.file,
-                extent,
-                indexed,
-            });
+            }
+            self.watermark = self.watermark.max(header.durable);
+            let next = loaded.get(place + 1).map(|next| &next.header);
+            fault = self.read(disk, options, bounds, segment, next, visit)?;
         }
-        self.judge(stored, below, watermark, fault, &rest)
+        self.behind = rest.iter().map(|segment| segment.header.name()).collect();
+        self.judge(disk, stored, bounds, fault, rest)
     }
 
+    /// Takes in one segment, by its index where that can be trusted; answers why its frames end.
+    fn read(
+        &mut self,
+        disk: &dyn Disk,
+        options: &SurveyOptions,
+        bounds: Bounds,
+        segment: &Loaded,
+        next: Option<&SegmentHeader>,
+        visit: Visit<'_>,
+    ) -> Result<FrameFault, OpenError> {
+        let Loaded { header, capacity } = *segment;
+        let name = header.name();
+        let index = read_index(disk, &header)
+            .map_err(OpenError::io(format!("reading the index of {name}")))?
+            .filter(|extent| {
+                next.is_some_and(|next| extent.continued_by(next))
+                    && extent.next_index <= bounds.below
+                    && extent.end <= capacity
+            });
+        let (extent, fault, indexed) = match index {
+            Some(extent) if options.trust_indexes => (extent, FrameFault::CutOff, true),
+            index => {
+                let mut extent = Extent::empty(&header);
+                let every = options.index_every_bytes;
+                let (durable, fault) = disk
+                    .open(&name)
+                    .and_then(|file| {
+                        scan(&*file, bounds.salt, &mut extent, every, bounds.below, visit)
+                    })
+                    .map_err(OpenError::io(format!("reading {name}")))?;
+                self.watermark = self.watermark.max(durable);
+                if index.is_some_and(|i| (i.crc, i.end) != (extent.crc, extent.end)) {
+                    self.wrong_indexes.push(index_name(&name));
+                }
+                (extent, fault, false)
+            }
+        };
+        self.segments.push(Surveyed {
+            header,
+            capacity,
+            extent,
+            indexed,
+        });
+        Ok(fault)
+    }
+
+    /// Decides between a torn tail and corruption.
     fn judge(
         &mut self,
+        disk: &dyn Disk,
         stored: &Stored,
-        below: Index,
-        watermark: Index,
+        bounds: Bounds,
         fault: FrameFault,
         rest: &[Loaded],
     ) -> Result<(), OpenError> {
-        self.behind = rest.iter().map(|segment| segment.header.name()).collect();
         let Some(last) = self.segments.last() else {
             return Ok(());
         };
         let name = last.header.name();
-        let last_index = last.extent.last_index();
-        self.watermark = watermark;
-        let closed_in_order = stored.public.clean
-            && stored.public.durable == last_index
-            && rest.is_empty()
-            && stored.truncate_from == Index::ZERO;
-        if closed_in_order {
+        let (at, last_index) = (last.extent.end, last.extent.last_index());
+        let is_truncating = stored.truncate_from != Index::ZERO;
+        let is_settled = stored.public.clean && stored.public.durable == last_index;
+        if is_settled && rest.is_empty() && !is_truncating {
             return Ok(());
         }
         self.doubtful_rest = true;
-        let salt = Salt::of(stored.public.log_id);
-        let look = |file: &dyn DiskFile, name: &str, at: u64| -> Result<Evidence, OpenError> {
-            evidence(file, salt, at, last_index, below)
+        let look = |name: &str, at: u64| -> Result<Evidence, OpenError> {
+            disk.open(name)
+                .and_then(|file| evidence(&*file, bounds.salt, at, last_index, bounds.below))
                 .map_err(OpenError::io(format!("looking behind the end of {name}")))
         };
-        let here = look(&*last.file, &name, last.extent.end)?;
-        let mut watermark = watermark.max(here.durable);
+        let here = look(&name, at)?;
+        self.watermark = self.watermark.max(here.durable);
         let end = if last.header.recycled {
             here.end
         } else {
             here.used_end.max(here.end)
         };
-        let mut lost_bytes = end.saturating_sub(last.extent.end);
+        let mut lost_bytes = end.saturating_sub(at);
         for segment in rest {
-            let name = segment.header.name();
-            let there = look(&*segment.file, &name, SEGMENT_HEADER_BYTES)?;
-            watermark = watermark.max(there.durable);
+            let there = look(&segment.header.name(), SEGMENT_HEADER_BYTES)?;
+            self.watermark = self.watermark.max(there.durable);
+            if segment.header.first_index < bounds.below {
+                self.watermark = self.watermark.max(segment.header.durable);
+            }
             lost_bytes += there.end.saturating_sub(SEGMENT_HEADER_BYTES);
         }
+        let watermark = self.watermark;
         if watermark > last_index && !planted::is(Bug::CutBelowWatermark) {
             let what = format!("{fault}; but entries up to {watermark} were durable");
-            return Err(corrupt(&name, last.extent.end, last_index.next(), what));
+            return Err(corrupt(&name, at, last_index.next(), what));
         }
-        let truncating = stored.truncate_from != Index::ZERO;
-        if (lost_bytes > 0 || !rest.is_empty()) && !truncating {
+        if (lost_bytes > 0 || !rest.is_empty()) && !is_truncating {
             self.cut = Some(Cut {
                 file: name,
-                at: last.extent.end,
+                at,
                 index: last_index.next(),
                 lost_bytes,
                 what: fault,
@@ -459,10 +464,11 @@ fn mend(disk: &dyn Disk, options: &LogOptions, mut survey: Survey) -> io::Result
         let is_truncating = hard
             .as_ref()
             .is_some_and(|hard| hard.stored.truncate_from != Index::ZERO);
-        zero_rest(&*last.file, last.extent.end, is_truncating)?;
+        let file = disk.open(&last.header.name())?;
+        zero_rest(&*file, last.extent.end, is_truncating)?;
     }
     for segment in survey.segments.iter().filter(|s| !s.indexed) {
-        segment.make_durable(survey.watermark)?;
+        segment.make_durable(disk, survey.watermark)?;
     }
     if let Some(hard) = &mut hard {
         // From now on these entries count as durable, so their loss must be noticed.
@@ -480,11 +486,7 @@ fn mend(disk: &dyn Disk, options: &LogOptions, mut survey: Survey) -> io::Result
     let segments = survey
         .segments
         .into_iter()
-        .enumerate()
-        .map(|(place, s)| {
-            let file = (place + 1 == count).then_some(s.file);
-            Segment::new(s.header, s.capacity, s.extent, file)
-        })
+        .map(|s| Segment::new(s.header, s.capacity, s.extent, None))
         .collect();
     Ok(Recovered {
         hard,

@@ -95,10 +95,10 @@ impl Log {
         stored.first_segment = last.header.number + 1;
         stored.public.durable = Index(self.shared.durable.load(Ordering::Acquire));
         hard.save(stored)?;
+        let is_kept = |other: &Arc<Segment>| other.header.number >= stored.first_segment;
+        self.shared.open_files.lock().retain(is_kept);
+        self.preparation.lock().indexes.retain(is_kept);
         for segment in dropped {
-            let forget = |other: &Arc<Segment>| !Arc::ptr_eq(other, &segment);
-            self.shared.open_files.lock().retain(forget);
-            self.preparation.lock().indexes.retain(forget);
             let is_recycled = self.recycle(&segment)?;
             if !is_recycled {
                 remove_segment(&*self.shared.disk, &segment.name)?;

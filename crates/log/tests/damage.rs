@@ -1,5 +1,6 @@
 //! Damage is told from a torn tail: what was acknowledged is named and never served, what was not
 //! is cut loudly.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod common;
 

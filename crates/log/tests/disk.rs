@@ -1,4 +1,5 @@
 //! What every disk must do, run on the real and on the simulated one.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use std::io::ErrorKind;
 use std::sync::Arc;

@@ -1,5 +1,6 @@
 //! Whatever the files hold, opening and checking answer or refuse; they never panic, and what they
 //! serve passed every check.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod common;
 

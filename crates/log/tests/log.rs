@@ -1,5 +1,6 @@
 //! The log as its users know it: what is appended is read, by index, by position and by time; it
 //! rolls, is opened again, forgets its beginning and takes back its end.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! The checkers are checked: with a bug planted they must fail. One test, for the bugs are global.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod common;
 
