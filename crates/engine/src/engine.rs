@@ -177,6 +177,22 @@ impl<T> Engine<T> {
         !self.held.is_empty()
     }
 
+    /// Whether a change of the catalog is on its way: what comes behind it must wait.
+    fn is_blocked(&self) -> bool {
+        self.barrier
+            .is_some_and(|barrier| self.applied.position < barrier)
+    }
+
+    /// Whether a just applied entry may change the catalog. Of its own decisions the engine knows
+    /// it; any other entry has to be looked through.
+    #[must_use]
+    pub fn may_define(&self, entry: &Entry) -> bool {
+        let span = entry.header.base_offset.after()..=entry.header.end();
+        let decided_here = self.decided_from.is_some_and(|from| entry.index > from);
+        entry.header.kind == EntryKind::Transactions
+            && (!decided_here || self.barrier.is_some_and(|barrier| span.contains(&barrier)))
+    }
+
     /// How many requests wait for their answer.
     #[must_use]
     pub fn waiting(&self) -> usize {
@@ -213,11 +229,7 @@ impl<T> Engine<T> {
             out.push(Effect::Reply(submission.ticket, Err(Refusal::NotLeader)));
             return Ok(());
         }
-        if self
-            .barrier
-            .is_some_and(|barrier| self.applied.position < barrier)
-            || !self.held.is_empty()
-        {
+        if self.is_blocked() || !self.held.is_empty() {
             self.held.push_back(submission);
             return Ok(());
         }
@@ -231,11 +243,7 @@ impl<T> Engine<T> {
         rules: &dyn Rules,
         out: &mut Vec<Effect<T>>,
     ) -> Result<(), EngineError> {
-        while !self.is_full()
-            && !self
-                .barrier
-                .is_some_and(|barrier| self.applied.position < barrier)
-        {
+        while !self.is_full() && !self.is_blocked() {
             self.barrier = None;
             let Some(submission) = self.held.pop_front() else {
                 break;

@@ -1,5 +1,7 @@
 //! The engine, step by step, with a state that is a plain map and a disk that is a list.
 
+#![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used)]
+
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 

@@ -59,9 +59,9 @@ impl Node {
         }
         // Joined before anything is read: retention stays where it is until the copy is made.
         let held = self.follower("backup", self.log_start());
-        let state_disk = RealDisk::open(&into.join("state")).map_err(folder)?;
+        let state_disk = RealDisk::open(into.join("state")).map_err(folder)?;
         let checkpoint = self.shared.state.copy_base(&state_disk)?;
-        let log_disk: Arc<dyn Disk> = Arc::new(RealDisk::open(&into.join("log")).map_err(folder)?);
+        let log_disk: Arc<dyn Disk> = Arc::new(RealDisk::open(into.join("log")).map_err(folder)?);
         let position = self.copy_log(log_disk, checkpoint.index)?;
         drop(held);
         Ok(position)

@@ -152,7 +152,7 @@ fn hard_state(recovery: &Recovery) -> HardState {
     match &recovery.hard_state {
         HardStateRead::Present(found) => HardState {
             clean: false,
-            ..found.clone()
+            ..*found
         },
         HardStateRead::Empty => HardState {
             term: Term::ZERO,

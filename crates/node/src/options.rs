@@ -11,7 +11,7 @@ pub const MEMTABLE_BYTES: usize = 64 << 20;
 /// All memtables together may not grow beyond this: requests wait, then are refused.
 pub const MEMTABLE_BYTES_MAX: usize = 256 << 20;
 /// The B-tree's page cache.
-pub const CACHE_BYTES: usize = 128 << 20;
+pub const CACHE_BYTES: usize = 256 << 20;
 /// A checkpoint is made at least this often while something changes.
 pub const CHECKPOINT_INTERVAL_MS: u64 = 30_000;
 /// How many groups are flushed at the same time.
@@ -25,7 +25,7 @@ pub const QUEUE_WAIT_MS_MAX: u64 = 10_000;
 /// How many transaction ids are remembered.
 pub const IDS_MAX: usize = 1_000_000;
 /// How many writes the validator's fast window holds.
-pub const WINDOW_WRITES_MAX: usize = 262_144;
+pub const WINDOW_WRITES_MAX: usize = 65_536;
 /// How long an old snapshot is kept readable by its position after a checkpoint replaced it.
 pub const SNAPSHOT_AGE_MS_MAX: u64 = 60_000;
 

@@ -1,6 +1,6 @@
 //! What every handle of a node and its threads share.
 
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
@@ -31,6 +31,7 @@ pub(crate) struct Shared {
     pub(crate) followers: Arc<Followers>,
     pub(crate) metrics: Metrics,
     pub(crate) queued_bytes: AtomicUsize,
+    pub(crate) checkpoint_running: AtomicBool,
     pub(crate) log_id: u128,
     pub(crate) started: Instant,
     failure: OnceLock<String>,
@@ -59,6 +60,7 @@ impl Shared {
             followers: Arc::new(Followers::default()),
             metrics: Metrics::new(),
             queued_bytes: AtomicUsize::new(0),
+            checkpoint_running: AtomicBool::new(false),
             log_id: parts.log_id,
             started: Instant::now(),
             failure: OnceLock::new(),

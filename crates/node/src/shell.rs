@@ -204,6 +204,9 @@ impl Shell {
             }
             Completion::Checkpointed(result) => {
                 self.checkpointing = false;
+                self.shared
+                    .checkpoint_running
+                    .store(false, Ordering::Relaxed);
                 let report = (*result)?;
                 self.shared.metrics.checkpoint(report.duration);
                 self.checkpointed = self.shared.state.checkpointed().index;
@@ -258,9 +261,12 @@ impl Shell {
     }
 
     fn apply(&mut self, entry: &Entry, raw: &bytes::Bytes) -> Result<(), Failure> {
+        // The catalog leads: whoever sees a row can name its table.
+        if self.engine.may_define(entry) {
+            self.apply_definitions(entry, raw)?;
+        }
         self.shared.state.apply_raw(entry, raw)?;
         if entry.header.kind == EntryKind::Transactions {
-            self.apply_definitions(entry, raw)?;
             let metrics = &self.shared.metrics;
             metrics
                 .commits
@@ -320,6 +326,9 @@ impl Shell {
         self.checkpointing = self.checkpointer.push(move || {
             let _ = complete.send(Completion::Checkpointed(Box::new(checkpoint.run())));
         });
+        self.shared
+            .checkpoint_running
+            .store(true, Ordering::Relaxed);
         assert!(
             self.checkpointing,
             "one checkpoint at a time always fits the worker's queue"

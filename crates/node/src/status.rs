@@ -1,5 +1,7 @@
 //! How a node is, for people and for dashboards.
 
+use std::sync::atomic::Ordering;
+
 use onelog_record as record;
 use onelog_record::Position;
 use serde::Serialize;
@@ -23,6 +25,8 @@ pub struct Status {
     pub uptime_s: u64,
     /// Bytes in memtables.
     pub memtable_bytes: usize,
+    /// Whether a checkpoint is running.
+    pub checkpoint_running: bool,
     /// How many live tables there are.
     pub tables: usize,
     /// The slowest follower, which holds the log's retention back.
@@ -82,6 +86,7 @@ impl Status {
             readable_from: shared.state.floor(),
             uptime_s: shared.started.elapsed().as_secs(),
             memtable_bytes: shared.state.memory().held_bytes(),
+            checkpoint_running: shared.checkpoint_running.load(Ordering::Relaxed),
             tables: shared.catalog().tables().count(),
             slowest_follower: shared
                 .followers

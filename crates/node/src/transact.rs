@@ -71,7 +71,7 @@ pub enum TransactError {
         /// How often it was tried.
         attempts: u32,
         /// The last refusal.
-        last: Refusal,
+        last: Box<Refusal>,
     },
 }
 
@@ -417,7 +417,7 @@ impl Attempts {
         if self.started.elapsed() + pause > self.deadline {
             return Err(TransactError::Deadline {
                 attempts: self.count,
-                last: refusal,
+                last: Box::new(refusal),
             });
         }
         Ok(pause)

@@ -1,5 +1,7 @@
 //! A node in a folder: commits, reads, stops, starts, fails.
 
+#![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used)]
+
 use std::time::Duration;
 
 use bytes::Bytes;

@@ -11,7 +11,12 @@ use std::time::{Duration, Instant};
 const FILE_BYTES: u64 = 64 << 20;
 
 fn prepared(path: &Path) -> io::Result<File> {
-    let file = OpenOptions::new().create(true).truncate(true).write(true).read(true).open(path)?;
+    let file = OpenOptions::new()
+        .create(true)
+        .truncate(true)
+        .write(true)
+        .read(true)
+        .open(path)?;
     let zeros = vec![0u8; 1 << 20];
     for n in 0..FILE_BYTES >> 20 {
         file.write_all_at(&zeros, n << 20)?;
@@ -21,7 +26,12 @@ fn prepared(path: &Path) -> io::Result<File> {
 }
 
 /// Groups of `group_bytes` flushed per second by `in_flight` threads on one pre-written file.
-pub fn flushes(folder: &Path, in_flight: usize, group_bytes: usize, time: Duration) -> io::Result<f64> {
+pub fn flushes(
+    folder: &Path,
+    in_flight: usize,
+    group_bytes: usize,
+    time: Duration,
+) -> io::Result<f64> {
     let path = folder.join("bare-flush");
     let file = prepared(&path)?;
     let group = vec![0x5a; group_bytes.max(1)];
@@ -47,7 +57,11 @@ pub fn flushes(folder: &Path, in_flight: usize, group_bytes: usize, time: Durati
         stop.store(true, Ordering::Relaxed);
         threads
             .into_iter()
-            .map(|thread| thread.join().unwrap_or_else(|_| Err(io::Error::other("a bare loop panicked"))))
+            .map(|thread| {
+                thread
+                    .join()
+                    .unwrap_or_else(|_| Err(io::Error::other("a bare loop panicked")))
+            })
             .collect()
     });
     let took = started.elapsed().as_secs_f64();

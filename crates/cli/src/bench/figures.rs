@@ -50,7 +50,9 @@ impl Figure {
     }
 
     fn ratio(&self) -> Option<f64> {
-        self.bare.filter(|bare| *bare > 0.0).map(|bare| self.median / bare)
+        self.bare
+            .filter(|bare| *bare > 0.0)
+            .map(|bare| self.median / bare)
     }
 }
 
@@ -77,7 +79,8 @@ pub fn quantile(values: &mut [f64], q: f64) -> f64 {
 
 /// The figures as a Markdown table, which also reads well in a terminal.
 pub fn table(figures: &[Figure]) -> String {
-    let mut rows = vec![["figure", "median", "unit", "bare loop", "ratio", "rounds"].map(str::to_owned)];
+    let mut rows =
+        vec![["figure", "median", "unit", "bare loop", "ratio", "rounds"].map(str::to_owned)];
     for figure in figures {
         let bare = match (figure.bare, figure.bare_name) {
             (Some(bare), Some(name)) => format!("{} ({name})", number(bare)),
@@ -88,13 +91,32 @@ pub fn table(figures: &[Figure]) -> String {
             number(figure.median),
             figure.unit.to_owned(),
             bare,
-            figure.ratio().map(|ratio| format!("{ratio:.2}")).unwrap_or_default(),
-            figure.rounds.iter().map(|value| number(*value)).collect::<Vec<_>>().join(" "),
+            figure
+                .ratio()
+                .map(|ratio| format!("{ratio:.2}"))
+                .unwrap_or_default(),
+            figure
+                .rounds
+                .iter()
+                .map(|value| number(*value))
+                .collect::<Vec<_>>()
+                .join(" "),
         ]);
     }
-    let widths: Vec<usize> = (0..6).map(|n| rows.iter().map(|row| row[n].chars().count()).max().unwrap_or(0)).collect();
+    let widths: Vec<usize> = (0..6)
+        .map(|n| {
+            rows.iter()
+                .map(|row| row[n].chars().count())
+                .max()
+                .unwrap_or(0)
+        })
+        .collect();
     let line = |row: &[String; 6]| {
-        let cells: Vec<String> = row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        let cells: Vec<String> = row
+            .iter()
+            .zip(&widths)
+            .map(|(cell, width)| format!("{cell:<width$}"))
+            .collect();
         format!("| {} |\n", cells.join(" | "))
     };
     let rule: Vec<String> = widths.iter().map(|width| "-".repeat(*width)).collect();

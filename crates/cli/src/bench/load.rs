@@ -7,7 +7,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use onelog::{
-    CommitRequest, NewTable, Node, Operation, PointRead, Refusal, TableId, TableKind, ValueKind, Write,
+    CommitRequest, NewTable, Node, Operation, PointRead, Refusal, TableId, TableKind, ValueKind,
+    Write,
 };
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
@@ -24,7 +25,10 @@ pub type Failure = Box<dyn std::error::Error + Send + Sync>;
 
 /// The key of a number: 20 bytes, spread over the key space.
 pub fn key(number: u64) -> Bytes {
-    Bytes::from(format!("{:020}", number.wrapping_mul(0x9e37_79b9_7f4a_7c15)))
+    Bytes::from(format!(
+        "{:020}",
+        number.wrapping_mul(0x9e37_79b9_7f4a_7c15)
+    ))
 }
 
 /// A value that does not compress.
@@ -56,7 +60,9 @@ pub fn table(node: &Node, name: &str) -> Result<TableId, Failure> {
 
 /// Fills a table with `keys` keys; answers the records written per second.
 pub fn fill(node: &Node, table: TableId, keys: u64) -> Result<f64, Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()?;
     let started = Instant::now();
     runtime.block_on(async {
         let next = Arc::new(AtomicU64::new(0));
@@ -73,7 +79,10 @@ pub fn fill(node: &Node, table: TableId, keys: u64) -> Result<f64, Failure> {
                         let writes = (from..keys.min(from + FILL_RECORDS))
                             .map(|number| put(table, key(number), value(&mut random)))
                             .collect();
-                        let request = CommitRequest { writes, ..CommitRequest::default() };
+                        let request = CommitRequest {
+                            writes,
+                            ..CommitRequest::default()
+                        };
                         submit(&node, request).await?;
                     }
                 }
@@ -145,14 +154,32 @@ pub struct Shape {
 }
 
 /// Keeps `in_flight` transactions in flight for `time`, from one thread.
-pub fn run(node: &Node, table: TableId, shape: Shape, in_flight: usize, time: Duration) -> Result<Load, Failure> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build()?;
+pub fn run(
+    node: &Node,
+    table: TableId,
+    shape: Shape,
+    in_flight: usize,
+    time: Duration,
+) -> Result<Load, Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build()?;
     let stop = Arc::new(AtomicBool::new(false));
     let loads = Arc::new(parking_lot::Mutex::new(Load::default()));
     let started = Instant::now();
     runtime.block_on(async {
         let tasks: Vec<_> = (0..in_flight)
-            .map(|seed| client(node.clone(), table, shape, seed as u64, Arc::clone(&stop), Arc::clone(&loads), started))
+            .map(|seed| {
+                client(
+                    node.clone(),
+                    table,
+                    shape,
+                    seed as u64,
+                    Arc::clone(&stop),
+                    Arc::clone(&loads),
+                    started,
+                )
+            })
             .collect();
         let timer = Arc::clone(&stop);
         std::thread::spawn(move || {
@@ -198,7 +225,9 @@ async fn client(
             Ok(_) => {
                 own.committed += 1;
                 own.latencies_ms.push(begun.elapsed().as_secs_f64() * 1e3);
-                *own.by_second.entry(started.elapsed().as_secs()).or_default() += 1;
+                *own.by_second
+                    .entry(started.elapsed().as_secs())
+                    .or_default() += 1;
             }
             Err(Refusal::Conflict { .. } | Refusal::SnapshotTooOld { .. }) => own.conflicts += 1,
             Err(refusal) => return Err(refusal.into()),
