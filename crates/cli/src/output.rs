@@ -2,7 +2,7 @@
 
 use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
 
-use serde_json::Value;
+use serde::Serialize;
 
 /// Standard output, buffered. A reader that goes away (`| head`) is no error of ours: it ends the
 /// command quietly through `CommandError::Output`.
@@ -25,7 +25,7 @@ impl Out {
     }
 
     /// A JSON value on one line.
-    pub fn json(&mut self, value: &Value) -> io::Result<()> {
+    pub fn json(&mut self, value: &impl Serialize) -> io::Result<()> {
         serde_json::to_writer(&mut self.writer, value)?;
         self.writer.write_all(b"\n")
     }
@@ -132,6 +132,12 @@ pub fn thousands(number: u64) -> String {
     out
 }
 
+/// A number of things: `1 record`, `1,000 records`.
+pub fn counted(number: u64, what: &str) -> String {
+    let plural = if number == 1 { "" } else { "s" };
+    format!("{} {what}{plural}", thousands(number))
+}
+
 /// A text for one cell: control characters escaped, cut at `max` characters.
 pub fn cell(text: &str, max: usize) -> String {
     let mut out = String::new();
@@ -168,6 +174,8 @@ mod tests {
         assert_eq!(thousands(0), "0");
         assert_eq!(thousands(999), "999");
         assert_eq!(thousands(1_234_567), "1,234,567");
+        assert_eq!(counted(1, "row"), "1 row");
+        assert_eq!(counted(2000, "row"), "2,000 rows");
         assert_eq!(cell("a\nb\u{1b}[1m", 40), "a\\nb\\u{1b}[1m");
         assert_eq!(cell("abcdef", 3), "abc…");
     }

@@ -8,6 +8,7 @@ use std::io::Read;
 use std::time::Duration;
 
 use serde::Serialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 use ureq::http::{HeaderMap, Method, Request, Response};
 use ureq::{Agent, Body};
@@ -155,6 +156,21 @@ impl Client {
         }
         let answer = self.whole(response)?;
         Err(self.refusal(&answer))
+    }
+
+    /// GET, expecting JSON of a known form. Numbers in it stay as they were written where the form
+    /// keeps them raw.
+    pub fn get_as<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        query: &[(&str, String)],
+    ) -> Result<T, ClientError> {
+        let answer = self.call(Method::GET, path, query, None)?;
+        if answer.status != 200 {
+            return Err(self.refusal(&answer));
+        }
+        serde_json::from_slice(&answer.body)
+            .map_err(|error| self.unexpected(format!("an answer of another form: {error}")))
     }
 
     /// The JSON of a successful answer, or the server's error.

@@ -36,6 +36,14 @@ impl Url {
         if uri.host().is_none_or(str::is_empty) {
             return Err(bad("the host is missing"));
         }
+        let authority = uri.authority().map_or("", |authority| authority.as_str());
+        let has_port = authority
+            .rsplit(']')
+            .next()
+            .is_some_and(|end| end.contains(':'));
+        if has_port && uri.port_u16().is_none_or(|port| port == 0) {
+            return Err(bad("the port is malformed"));
+        }
         Ok(Self {
             base: base.to_owned(),
         })

@@ -32,9 +32,12 @@ pub fn run(args: &Args, context: &Context) -> Result<(), CommandError> {
             _ => error.into(),
         }
     })? {
-        position = page["position"].as_u64();
-        for row in page["rows"].as_array().map(Vec::as_slice).unwrap_or_default() {
-            out.json(if args.values { &row["value"] } else { row })?;
+        position = Some(page.position);
+        for row in &page.rows {
+            match args.values {
+                true => out.json(&row.value)?,
+                false => out.json(row)?,
+            }
         }
     }
     out.flush()?;

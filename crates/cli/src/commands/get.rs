@@ -2,6 +2,8 @@
 
 use std::ffi::OsString;
 
+use serde::Serialize;
+use serde_json::value::RawValue;
 use serde_json::{Value, json};
 use ureq::http::Method;
 
@@ -64,14 +66,14 @@ pub fn run(args: &Args, context: &Context) -> Result<(), CommandError> {
         return Err(client.refusal(&answer).into());
     }
     if context.json {
-        let value = match serde_json::from_slice::<Value>(&answer.body) {
-            Ok(value) if is_json(&answer) => value,
-            _ => bytes_json(&answer.body),
-        };
-        out.json(&json!({
-            "table": args.table, "key": bytes_json(key), "found": true, "value": value,
-            "version": number(&answer, "onelog-version"), "position": position,
-        }))?;
+        out.json(&Found {
+            table: &args.table,
+            key: bytes_json(key),
+            found: true,
+            value: value(&answer),
+            version: number(&answer, "onelog-version"),
+            position,
+        })?;
     } else {
         out.bytes(&answer.body)?;
         if is_json(&answer) {
@@ -79,6 +81,27 @@ pub fn run(args: &Args, context: &Context) -> Result<(), CommandError> {
         }
     }
     Ok(out.flush()?)
+}
+
+/// A value that was read, as JSON.
+#[derive(Serialize)]
+struct Found<'a> {
+    table: &'a str,
+    key: Value,
+    found: bool,
+    value: Box<RawValue>,
+    version: Option<u64>,
+    position: Option<u64>,
+}
+
+/// The value as it was written, or bytes in the form that JSON has for them.
+fn value(answer: &Answer) -> Box<RawValue> {
+    let json = match is_json(answer) {
+        true => serde_json::from_slice(&answer.body).ok(),
+        false => None,
+    };
+    json.or_else(|| RawValue::from_string(bytes_json(&answer.body).to_string()).ok())
+        .unwrap_or_else(|| RawValue::NULL.to_owned())
 }
 
 fn number(answer: &Answer, header: &str) -> Option<u64> {

@@ -2,7 +2,9 @@
 
 use std::ffi::OsString;
 
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::get::Moment;
 use crate::client::{Client, ClientError, segment};
@@ -66,8 +68,8 @@ impl Pages {
         }
     }
 
-    /// The next page, with `position` and `rows`; `None` behind the last one.
-    pub fn next(&mut self, client: &Client, rows_max: u64) -> Result<Option<Value>, ClientError> {
+    /// The next page; `None` behind the last one.
+    pub fn next(&mut self, client: &Client, rows_max: u64) -> Result<Option<Page>, ClientError> {
         if self.ended || rows_max == 0 {
             return Ok(None);
         }
@@ -86,23 +88,40 @@ impl Pages {
             query.push(("reverse", "true".to_owned()));
         }
         query.extend(self.moment.query());
-        let page = client.get(&self.path, &query)?;
-        let position = page["position"].as_u64();
-        if position.is_none() || !page["rows"].is_array() {
-            return Err(client.unexpected("a page of a table without position and rows".to_owned()));
-        }
+        let page: Page = client.get_as(&self.path, &query)?;
         // Every further page shows the same state.
         self.moment = Moment {
-            at: position,
+            at: Some(page.position),
             after: None,
         };
-        match bytes_from_json(&page["next"]) {
+        match bytes_from_json(&page.next) {
             Some(next) if self.reverse => self.to = Some(next),
             Some(next) => self.from = Some(next),
             None => self.ended = true,
         }
         Ok(Some(page))
     }
+}
+
+/// A page of a table.
+#[derive(Debug, Deserialize)]
+pub struct Page {
+    /// The position that all pages are read at.
+    pub position: u64,
+    /// The rows.
+    pub rows: Vec<Row>,
+    next: Value,
+}
+
+/// One row. The value stays as it was written.
+#[derive(Debug, Deserialize, Serialize)]
+pub struct Row {
+    /// The key.
+    pub key: Value,
+    /// The offset of the record that wrote it.
+    pub version: u64,
+    /// The value.
+    pub value: Box<RawValue>,
 }
 
 pub fn run(args: &Args, context: &Context) -> Result<(), CommandError> {
@@ -117,17 +136,16 @@ pub fn run(args: &Args, context: &Context) -> Result<(), CommandError> {
     let mut left = args.limit;
     let mut table = Table::new(&["key", ">version", "value"]);
     while let Some(page) = pages.next(&client, left)? {
-        let rows = page["rows"]
-            .as_array()
-            .map(Vec::as_slice)
-            .unwrap_or_default();
-        left = left.saturating_sub(rows.len() as u64);
-        for row in rows {
+        left = left.saturating_sub(page.rows.len() as u64);
+        for row in &page.rows {
             if context.json {
                 out.json(row)?;
             } else {
-                let text = |name: &str| cell(&shown(&row[name]), CELL_CHARS_MAX);
-                table.row([text("key"), text("version"), text("value")]);
+                table.row([
+                    cell(&shown(&row.key), CELL_CHARS_MAX),
+                    row.version.to_string(),
+                    cell(row.value.get(), CELL_CHARS_MAX),
+                ]);
             }
         }
         if !context.json {

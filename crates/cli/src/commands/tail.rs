@@ -97,18 +97,18 @@ impl Tail<'_> {
             if !event.data.is_empty() {
                 let transaction = serde_json::from_str(&event.data)
                     .map_err(|_| client.unexpected("an event that is not JSON".to_owned()))?;
-                self.print(&transaction)?;
+                self.print(&event.data, &transaction)?;
             }
             self.last_id = event.id.or(self.last_id.take());
         }
         Ok(())
     }
 
-    fn print(&mut self, transaction: &Value) -> Result<(), CommandError> {
+    fn print(&mut self, text: &str, transaction: &Value) -> Result<(), CommandError> {
         let records = transaction["records"].as_array();
         let records = records.map(Vec::as_slice).unwrap_or_default();
         if self.as_json {
-            self.out.json(transaction)?;
+            self.out.line(text)?;
         } else {
             for record in records {
                 let text = |name: &str| cell(&shown(&record[name]), CELL_CHARS_MAX);

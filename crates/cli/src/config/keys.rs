@@ -163,7 +163,7 @@ pub const KEYS: &[Key] = &[
         "cache-bytes",
         "ONELOG_CACHE_BYTES",
         "SIZE",
-        "\"128MiB\"",
+        "\"256MiB\"",
         "The page cache of the B-tree on the disk",
         |s, t| s.node.cache_bytes = memory(t)?
     ),
@@ -217,7 +217,7 @@ pub const KEYS: &[Key] = &[
         "window-writes-max",
         "ONELOG_WINDOW_WRITES_MAX",
         "COUNT",
-        "262144",
+        "65536",
         "How many recent writes are held in memory for finding conflicts",
         |s, t| s.node.window_writes_max = count(t, 1, 1 << 31)?
     ),

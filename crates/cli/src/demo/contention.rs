@@ -66,6 +66,7 @@ fn item(number: usize) -> String {
     format!("item-{number}")
 }
 
+#[allow(clippy::result_large_err)] // the closures' error is the node's
 /// Fills the stock, lets the buyers run, counts.
 pub fn run(node: &Node) -> Result<Outcome, CommandError> {
     node.transact(|tx| {
@@ -86,6 +87,7 @@ pub fn run(node: &Node) -> Result<Outcome, CommandError> {
     count(node, &bought)
 }
 
+#[allow(clippy::result_large_err)] // the closure's error is the node's
 /// One buyer: reads the stock, and in one transaction takes pieces and writes the order.
 fn shop(node: &Node, buyer: usize) -> Result<Bought, CommandError> {
     let left = FieldPath::parse("left").map_err(failed)?;

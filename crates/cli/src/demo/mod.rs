@@ -221,7 +221,7 @@ impl Outcome {
             thousands(through.records),
         ))?;
         out.line(&format!(
-            "3. {} buyers wanted {} of {} pieces. {} orders went through, {} were turned away, {} commits met a\n   faster one and were tried again. No locks were held.",
+            "3. {} buyers asked for {} pieces, there were {}. {} orders went through, {} were turned away; {} commits met\n   a faster one and were tried again. No locks were held.",
             shop.buyers,
             thousands(shop.pieces_wanted),
             thousands(shop.pieces),

@@ -8,7 +8,7 @@ use onelog_state::Applied;
 use serde_json::{Value, json};
 
 use crate::config::units;
-use crate::output::{Out, thousands};
+use crate::output::{Out, counted, thousands};
 use crate::wire::{bytes_json, shown};
 
 /// How many faults are listed; all are counted.
@@ -158,11 +158,14 @@ impl Report {
         let checked = &self.log.checked;
         out.line(&format!("{}", self.folder.display()))?;
         out.line(&format!(
-            "  log    {} segments, {} entries, {} transactions, {} records, {}, positions {} to {}",
-            thousands(checked.segments),
-            thousands(checked.entries),
-            thousands(checked.transactions),
-            thousands(checked.records),
+            "  log    {}, {}, {}, {}, {}, positions {} to {}",
+            counted(checked.segments, "segment"),
+            match checked.entries {
+                1 => "1 entry".to_owned(),
+                entries => format!("{} entries", thousands(entries)),
+            },
+            counted(checked.transactions, "transaction"),
+            counted(checked.records, "record"),
             units::size(checked.bytes),
             thousands(self.log.start.get()),
             thousands(self.log.end.get()),
@@ -173,9 +176,9 @@ impl Report {
                 rows => format!(" ({} older than the log, not compared)", thousands(rows)),
             };
             out.line(&format!(
-                "  state  {} rows{older}, {} remembered ids, at position {}",
-                thousands(self.rows),
-                thousands(self.ids),
+                "  state  {}{older}, {}, at position {}",
+                counted(self.rows, "row"),
+                counted(self.ids, "remembered id"),
                 thousands(applied.position.get()),
             ))?;
         }

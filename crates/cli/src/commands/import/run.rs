@@ -19,7 +19,7 @@ use super::source::{self, Source};
 use crate::client::{Client, segment};
 use crate::context::Context;
 use crate::error::CommandError;
-use crate::output::{Out, thousands};
+use crate::output::{Out, counted, thousands};
 
 /// How far ahead of what is done batches may be sent before the record says so.
 const RESERVE_BYTES: u64 = 64 << 20;
@@ -379,22 +379,22 @@ impl Run<'_> {
         }
         let seconds = elapsed.as_secs_f64();
         out.line(&format!(
-            "imported {} records in {} transactions, {seconds:.1} s, {} records/s, position {}",
-            thousands(self.tally.records),
-            thousands(self.tally.batches),
+            "imported {} in {}, {seconds:.1} s, {} records/s, position {}",
+            counted(self.tally.records, "record"),
+            counted(self.tally.batches, "transaction"),
             thousands(rate(self.tally.records, seconds)),
             thousands(self.tally.position),
         ))?;
         if self.tally.repeated > 0 {
             out.line(&format!(
-                "{} of the transactions had been committed by an earlier import and were not written again (--again would)",
-                thousands(self.tally.repeated)
+                "{} had been committed by an earlier import and not written again (--again would)",
+                counted(self.tally.repeated, "transaction")
             ))?;
         }
         if self.record.bad_lines > 0 {
             out.line(&format!(
-                "passed over {} bad lines",
-                thousands(self.record.bad_lines)
+                "passed over {}",
+                counted(self.record.bad_lines, "bad line")
             ))?;
         }
         Ok(out.flush()?)
