@@ -25,13 +25,15 @@ const KILLS: usize = 50;
 const KILLS_FULL: usize = 500;
 const CLIENTS: u64 = 6;
 /// The kill comes after at most so many acknowledged transactions of a round.
-const ACKNOWLEDGED_MAX: usize = 150;
+const ACKNOWLEDGED_MAX: usize = 300;
 /// One start in so many is killed before it is ready.
 const EARLY_KILL_ONE_IN: u32 = 4;
 /// How many acknowledged transactions of a round are asked again.
 const ASKED_AGAIN: usize = 3;
 /// Everything, the sink included, is compared after so many kills.
 const DEEP_EVERY: usize = 10;
+/// The longest wait that the server grants.
+const SINK_WAIT_MS: u64 = 60_000;
 
 #[test]
 fn nothing_acknowledged_is_lost_and_nothing_is_done_twice_when_the_server_is_killed() {
@@ -157,8 +159,7 @@ fn judge_deeply(client: &Client, history: &History) {
     assert_eq!(anew.committed(), history.committed());
     history.judge_ledger(client);
     let position = history.position();
-    let timeout_ms = PATIENCE.as_millis();
-    let path = format!("/v1/sinks/copy/wait?position={position}&timeout_ms={timeout_ms}");
+    let path = format!("/v1/sinks/copy/wait?position={position}&timeout_ms={SINK_WAIT_MS}");
     client.get(&path).expect(200);
     let verified = client.post("/v1/sinks/copy/verify", &json!({})).expect(200);
     assert_eq!(verified["equal"], json!(true), "{verified:#}");
