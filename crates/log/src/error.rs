@@ -92,9 +92,9 @@ pub enum StageError {
         /// Why not.
         what: String,
     },
-    /// The next segment could not be made. This is final.
-    #[error("the next segment could not be made: {0}; restart to recover")]
-    Roll(#[source] io::Error),
+    /// The segment could not be made or opened. This is final.
+    #[error("the segment for new entries could not be made or opened: {0}; restart to recover")]
+    Segment(#[source] io::Error),
 }
 
 /// A flush failed. This is final: it is never tried again.

@@ -137,7 +137,7 @@ impl Log {
         for entry in entries {
             let segment = self.segment_for(entry).map_err(|error| {
                 self.gate.close();
-                StageError::Roll(error)
+                StageError::Segment(error)
             })?;
             let fits = groups
                 .last()
@@ -288,10 +288,11 @@ impl Log {
     }
 
     fn launch(&mut self, group: Group) -> Result<Flush, StageError> {
-        let file = group
-            .segment
-            .file(&*self.shared.disk)
-            .map_err(StageError::Roll)?;
+        // The entries have their places already: without this flush there would be a hole.
+        let file = group.segment.file(&*self.shared.disk).map_err(|error| {
+            self.gate.close();
+            StageError::Segment(error)
+        })?;
         self.in_flight.push_back(InFlight {
             last_index: group.last_index,
             bytes: group.frames.len(),

@@ -461,11 +461,8 @@ fn mend(disk: &dyn Disk, options: &LogOptions, mut survey: Survey) -> io::Result
     }
     drop_leftovers(disk, &survey)?;
     if let Some(last) = survey.segments.last().filter(|_| survey.doubtful_rest) {
-        let is_truncating = hard
-            .as_ref()
-            .is_some_and(|hard| hard.stored.truncate_from != Index::ZERO);
         let file = disk.open(&last.header.name())?;
-        zero_rest(&*file, last.extent.end, is_truncating)?;
+        zero_rest(&*file, last.extent.end)?;
     }
     for segment in survey.segments.iter().filter(|s| !s.indexed) {
         segment.make_durable(disk, survey.watermark)?;

@@ -204,7 +204,7 @@ impl Log {
         }
         remove_if_there(&*disk, &index_name(&kept.name))?;
         disk.sync_folder()?;
-        zero_rest(&*file, end, true)?;
+        zero_rest(&*file, end)?;
         stored.truncate_from = Index::ZERO;
         hard.save(stored)?;
         Ok(())

@@ -244,7 +244,7 @@ pub(crate) fn evidence(
     Ok(found)
 }
 
-const CHUNK_BYTES: usize = 64 << 10;
+const CHUNK_BYTES: usize = 1 << 20;
 
 /// Writes the bytes from `at` to `end` once more, with what they hold. After a failed flush the
 /// system may show bytes that never reached the disk, and flush nothing when asked again: only a
@@ -264,27 +264,16 @@ pub(crate) fn write_again(file: &dyn DiskFile, at: u64, end: u64) -> io::Result<
     Ok(())
 }
 
-/// Overwrites with zeros whatever is not zero from `at` on, and flushes. With `all`, zeros too are
-/// overwritten: those that are seen may not have reached the disk.
-pub(crate) fn zero_rest(file: &dyn DiskFile, at: u64, all: bool) -> io::Result<()> {
+/// Overwrites everything from `at` on with zeros, and flushes. Zeros too are overwritten: those that
+/// are seen may come from a process whose flush failed, with old frames below them on the disk.
+pub(crate) fn zero_rest(file: &dyn DiskFile, at: u64) -> io::Result<()> {
     let len = file.len()?;
-    let mut chunk = vec![0; CHUNK_BYTES];
     let zeros = vec![0; CHUNK_BYTES];
     let mut at = at;
-    let mut changed = false;
     while at < len {
-        let count = file.read_at(at, &mut chunk)?;
-        if count == 0 {
-            break;
-        }
-        if all || chunk[..count] != zeros[..count] {
-            file.write_all_at(at, &zeros[..count])?;
-            changed = true;
-        }
+        let count = CHUNK_BYTES.min((len - at) as usize);
+        file.write_all_at(at, &zeros[..count])?;
         at += count as u64;
     }
-    if changed {
-        file.sync_data()?;
-    }
-    Ok(())
+    file.sync_data()
 }
