@@ -11,7 +11,7 @@ use onelog_sinks::Sinks;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::errors::{ApiError, TableNames};
-use crate::options::{BLOCKING_CALLS_MAX, BODIES_BYTES_MAX, HttpOptions, VERIFICATIONS_MAX};
+use crate::options::{BLOCKING_CALLS_MAX, HttpOptions, VERIFICATIONS_MAX};
 use crate::parse::{KnownTable, Tables};
 
 /// When a request finds no room, it is asked to come back after this.
@@ -35,10 +35,12 @@ impl App {
         Self {
             node,
             sinks,
-            bodies: Semaphore::new(BODIES_BYTES_MAX),
+            bodies: Semaphore::new(options.bodies_bytes_max.min(Semaphore::MAX_PERMITS)),
             blocking: Arc::new(Semaphore::new(BLOCKING_CALLS_MAX)),
             verifications: Arc::new(Semaphore::new(VERIFICATIONS_MAX)),
-            log_streams: Arc::new(Semaphore::new(options.log_streams_max)),
+            log_streams: Arc::new(Semaphore::new(
+                options.log_streams_max.min(Semaphore::MAX_PERMITS),
+            )),
             stop: watch::Sender::new(false),
             options,
         }

@@ -64,7 +64,7 @@ async fn collect(app: &App, declared: usize, body: Body) -> Result<WholeBody<'_>
         len = len.saturating_add(chunk.len());
         if len > HTTP_BODY_BYTES_MAX {
             drop((first, whole, room));
-            return Err(too_large(stream, len, declared).await);
+            return Err(too_large(drain(stream, len).await.max(declared)));
         }
         if len > BODY_FREE_BYTES {
             let counted = if before > BODY_FREE_BYTES {
@@ -73,8 +73,11 @@ async fn collect(app: &App, declared: usize, body: Body) -> Result<WholeBody<'_>
                 len
             };
             let more = u32::try_from(counted).map_err(ApiError::internal)?;
-            let more = app.bodies.try_acquire_many(more);
-            let more = more.map_err(|_| busy("the bodies of other requests fill the memory"))?;
+            let Ok(more) = app.bodies.try_acquire_many(more) else {
+                drop((first, whole, room));
+                drain(stream, len).await;
+                return Err(busy("the bodies of other requests fill the memory"));
+            };
             match &mut room {
                 Some(room) => room.merge(more),
                 None => room = Some(more),
@@ -98,21 +101,22 @@ async fn collect(app: &App, declared: usize, body: Body) -> Result<WholeBody<'_>
     Ok(WholeBody { bytes, _room: room })
 }
 
-async fn too_large(
-    mut stream: axum::body::BodyDataStream,
-    mut len: usize,
-    declared: usize,
-) -> ApiError {
+/// Reads the rest and throws it away; answers how long the body was, as far as it was read.
+async fn drain(mut stream: axum::body::BodyDataStream, mut len: usize) -> usize {
     while let Some(Ok(chunk)) = stream.next().await {
         len = len.saturating_add(chunk.len());
         if len > HTTP_BODY_BYTES_MAX + DRAIN_BYTES_MAX {
             break;
         }
     }
+    len
+}
+
+fn too_large(len: usize) -> ApiError {
     ApiError::too_large(&TooLarge {
         what: "the body".to_owned(),
         limit: "HTTP_BODY_BYTES_MAX",
-        is: len.max(declared),
+        is: len,
         max: HTTP_BODY_BYTES_MAX,
         unit: "bytes",
     })

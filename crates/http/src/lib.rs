@@ -2,7 +2,7 @@
 //!
 //! [`serve`] answers on a listener, [`router`] is the same without one. Nothing here decides
 //! anything: requests become `CommitRequest`s and reads of the node, and every refusal becomes
-//! one JSON object (its forms stand at the head of `errors.rs`).
+//! one JSON object ([`errors`] lists its forms).
 //!
 //! Routes: `POST /v1/transactions` · `GET /v1/tables/{table}/keys/{key}` ·
 //! `GET /v1/tables/{table}/keys` · `GET /v1/log` · `/v1/tables` · `/v1/sinks` · `/v1/status` ·
@@ -22,7 +22,7 @@
 
 mod app;
 mod body;
-mod errors;
+pub mod errors;
 mod openapi;
 mod options;
 mod parse;

@@ -20,7 +20,7 @@ pub const LOG_BATCH_BYTES: usize = 256 << 10;
 pub const BLOCKING_CALLS_MAX: usize = 16;
 /// How many sinks may be verified at once.
 pub const VERIFICATIONS_MAX: usize = 2;
-/// The most bytes that request bodies over `BODY_FREE_BYTES` may hold together.
+/// The most bytes that request bodies over `BODY_FREE_BYTES` may hold together, unless told otherwise.
 pub const BODIES_BYTES_MAX: usize = 128 << 20;
 /// A body up to this size is not counted: the number of connections bounds these.
 pub const BODY_FREE_BYTES: usize = 64 << 10;
@@ -44,6 +44,8 @@ pub struct HttpOptions {
     pub header_timeout_ms: u64,
     /// How long a client may take to send a request's body.
     pub body_timeout_ms: u64,
+    /// The most bytes that large request bodies (over 64 KiB) may hold together.
+    pub bodies_bytes_max: usize,
     /// The most readers of `/v1/log` at once.
     pub log_streams_max: usize,
     /// How often a silent event stream shows that it lives.
@@ -59,6 +61,7 @@ impl Default for HttpOptions {
             request_timeout_ms: 30_000,
             header_timeout_ms: 10_000,
             body_timeout_ms: 30_000,
+            bodies_bytes_max: BODIES_BYTES_MAX,
             log_streams_max: 256,
             heartbeat_ms: 10_000,
         }

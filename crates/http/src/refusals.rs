@@ -194,3 +194,165 @@ fn dropped(
         .with("table", table)
         .with("nearest", Value::Null)
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::http::header;
+    use axum::response::IntoResponse as _;
+    use onelog_record::{TooLarge, TxnId};
+
+    use super::*;
+
+    struct Names;
+
+    impl TableNames for Names {
+        fn describe(&self, table: TableId) -> (String, ValueKind) {
+            (format!("shop.t{table}"), ValueKind::Json)
+        }
+    }
+
+    #[test]
+    fn every_refusal_has_its_status_its_code_and_its_fields() {
+        let (key, version, retry_at) = (Bytes::from_static(b"k"), Offset(5), Position(9));
+        let subject = Subject::Write(1);
+        let too_large = TooLarge {
+            what: "the value".into(),
+            limit: "VALUE_BYTES_MAX",
+            is: 2,
+            max: 1,
+            unit: "bytes",
+        };
+        for (refusal, status, code, fields) in [
+            (
+                Refusal::Conflict {
+                    subject: subject.clone(),
+                    table: TableId(1),
+                    key: key.clone(),
+                    version,
+                    retry_at,
+                },
+                409,
+                "conflict",
+                &["table", "key", "version", "retry_at"][..],
+            ),
+            (
+                Refusal::GuardFailed {
+                    index: 0,
+                    met: None,
+                    version: None,
+                    retry_at,
+                },
+                412,
+                "guard_failed",
+                &["where", "guard", "met", "version", "retry_at"],
+            ),
+            (
+                Refusal::NotUnique {
+                    index: 0,
+                    field: "/a".into(),
+                    value: Value::Null,
+                    owner: key,
+                },
+                409,
+                "not_unique",
+                &["where", "field", "value", "owner"],
+            ),
+            (
+                Refusal::BadOperation {
+                    index: 3,
+                    fault: OperationFault::Overflow,
+                },
+                422,
+                "bad_operation",
+                &["where"],
+            ),
+            (
+                Refusal::UnknownTable {
+                    subject,
+                    table: TableId(1),
+                },
+                422,
+                "unknown_table",
+                &["where", "table"],
+            ),
+            (
+                Refusal::SnapshotTooOld {
+                    read_position: Position(1),
+                    floor: Position(2),
+                },
+                410,
+                "snapshot_too_old",
+                &["floor"],
+            ),
+            (
+                Refusal::SnapshotInFuture {
+                    read_position: Position(3),
+                    latest: Position(2),
+                },
+                422,
+                "position_in_future",
+                &["where", "latest"],
+            ),
+            (
+                Refusal::IdMismatch {
+                    id: TxnId(1),
+                    position: Position(2),
+                },
+                409,
+                "id_mismatch",
+                &["id", "position"],
+            ),
+            (
+                Refusal::IdExpired {
+                    id: TxnId(1),
+                    floor: Position(2),
+                },
+                410,
+                "id_expired",
+                &["id", "floor"],
+            ),
+            (
+                Refusal::Malformed("both".into()),
+                422,
+                "malformed",
+                &["where"],
+            ),
+            (
+                Refusal::TooLarge(too_large),
+                413,
+                "too_large",
+                &["limit", "max", "is", "unit"],
+            ),
+            (
+                Refusal::Overloaded {
+                    reason: "full",
+                    retry_after_ms: 1,
+                },
+                503,
+                "overloaded",
+                &["retry_after_ms"],
+            ),
+            (Refusal::NotLeader, 503, "not_leader", &[]),
+            (Refusal::Stopped("why".into()), 503, "stopped", &[]),
+        ] {
+            let error = refused(refusal, &Names, || None);
+            let (found, body) = error.parts();
+            assert_eq!((found, body["error"].as_str()), (status, Some(code)));
+            assert!(!body["message"].as_str().unwrap().is_empty(), "{code}");
+            for field in fields {
+                assert!(body.contains_key(*field), "{code} has {field}");
+            }
+            let response = error.into_response();
+            let retry_after = response.headers().get(header::RETRY_AFTER);
+            assert_eq!(retry_after.is_some(), status == 503, "{code}");
+        }
+    }
+
+    #[test]
+    fn a_delay_is_told_in_whole_seconds_and_never_as_none() {
+        for (delay_ms, seconds) in [(0, "1"), (1_000, "1"), (1_001, "2")] {
+            let response = ApiError::overloaded("full", delay_ms).into_response();
+            assert_eq!(response.headers()[header::RETRY_AFTER], seconds);
+        }
+    }
+}

@@ -48,7 +48,9 @@ pub async fn serve(
     let address = listener.local_addr()?;
     tracing::info!("HTTP is served on http://{address}");
     let door = Door {
-        room: Arc::new(Semaphore::new(options.max_connections)),
+        room: Arc::new(Semaphore::new(
+            options.max_connections.min(Semaphore::MAX_PERMITS),
+        )),
         refusals: Arc::new(Semaphore::new(REFUSALS_MAX)),
         http: protocol(&options),
         app: Arc::new(App::new(node, sinks, options)),
@@ -91,8 +93,7 @@ struct Door {
 fn protocol(options: &HttpOptions) -> http1::Builder {
     let mut http = http1::Builder::new();
     http.timer(TokioTimer::new())
-        .header_read_timeout(Duration::from_millis(options.header_timeout_ms))
-        .pipeline_flush(true);
+        .header_read_timeout(Duration::from_millis(options.header_timeout_ms));
     http
 }
 

@@ -42,12 +42,13 @@ pub(crate) async fn create(State(app): State<Shared>, headers: HeaderMap, body: 
     let definition = SinkDefinition::from_slice(&body.bytes)
         .map_err(|error| ApiError::malformed(&error.place, error.what))?;
     let status = app
-        .blocking(move |app| app.sinks.create(definition))
-        .await?;
-    json(
-        StatusCode::CREATED,
-        &status.map_err(|error| sink_error(&app, error))?,
-    )
+        .blocking(move |app| {
+            app.sinks
+                .create(definition)
+                .map_err(|error| sink_error(app, error))
+        })
+        .await??;
+    json(StatusCode::CREATED, &status)
 }
 
 /// Lists the sinks.
@@ -74,11 +75,10 @@ pub(crate) async fn list(State(app): State<Shared>) -> Answer {
     )
 )]
 pub(crate) async fn get(State(app): State<Shared>, Path(name): Path<String>) -> Answer {
-    let status = app.blocking(move |app| app.sinks.get(&name)).await?;
-    json(
-        StatusCode::OK,
-        &status.map_err(|error| sink_error(&app, error))?,
-    )
+    let status = app
+        .blocking(move |app| app.sinks.get(&name).map_err(|error| sink_error(app, error)))
+        .await??;
+    json(StatusCode::OK, &status)
 }
 
 /// Ends a sink. The store keeps what it has.
@@ -95,8 +95,12 @@ pub(crate) async fn get(State(app): State<Shared>, Path(name): Path<String>) -> 
 )]
 pub(crate) async fn delete(State(app): State<Shared>, Path(name): Path<String>) -> Answer {
     let sink = name.clone();
-    let deleted = app.blocking(move |app| app.sinks.delete(&name)).await?;
-    deleted.map_err(|error| sink_error(&app, error))?;
+    app.blocking(move |app| {
+        app.sinks
+            .delete(&name)
+            .map_err(|error| sink_error(app, error))
+    })
+    .await??;
     json(
         StatusCode::OK,
         &DeletedOut {
@@ -119,11 +123,14 @@ pub(crate) async fn delete(State(app): State<Shared>, Path(name): Path<String>) 
     )
 )]
 pub(crate) async fn pause(State(app): State<Shared>, Path(name): Path<String>) -> Answer {
-    let status = app.blocking(move |app| app.sinks.pause(&name)).await?;
-    json(
-        StatusCode::OK,
-        &status.map_err(|error| sink_error(&app, error))?,
-    )
+    let status = app
+        .blocking(move |app| {
+            app.sinks
+                .pause(&name)
+                .map_err(|error| sink_error(app, error))
+        })
+        .await??;
+    json(StatusCode::OK, &status)
 }
 
 /// Lets a sink go on.
@@ -139,11 +146,14 @@ pub(crate) async fn pause(State(app): State<Shared>, Path(name): Path<String>) -
     )
 )]
 pub(crate) async fn resume(State(app): State<Shared>, Path(name): Path<String>) -> Answer {
-    let status = app.blocking(move |app| app.sinks.resume(&name)).await?;
-    json(
-        StatusCode::OK,
-        &status.map_err(|error| sink_error(&app, error))?,
-    )
+    let status = app
+        .blocking(move |app| {
+            app.sinks
+                .resume(&name)
+                .map_err(|error| sink_error(app, error))
+        })
+        .await??;
+    json(StatusCode::OK, &status)
 }
 
 /// Compares the store with the log, row by row, at one position.
@@ -159,11 +169,14 @@ pub(crate) async fn resume(State(app): State<Shared>, Path(name): Path<String>) 
     )
 )]
 pub(crate) async fn verify(State(app): State<Shared>, Path(name): Path<String>) -> Answer {
-    let verified = app.verification(move |app| app.sinks.verify(&name)).await?;
-    json(
-        StatusCode::OK,
-        &verified.map_err(|error| sink_error(&app, error))?,
-    )
+    let verified = app
+        .verification(move |app| {
+            app.sinks
+                .verify(&name)
+                .map_err(|error| sink_error(app, error))
+        })
+        .await??;
+    json(StatusCode::OK, &verified)
 }
 
 /// Fills new tables beside the old ones from the log's state, and swaps them.
@@ -179,11 +192,14 @@ pub(crate) async fn verify(State(app): State<Shared>, Path(name): Path<String>) 
     )
 )]
 pub(crate) async fn rebuild(State(app): State<Shared>, Path(name): Path<String>) -> Answer {
-    let status = app.blocking(move |app| app.sinks.rebuild(&name)).await?;
-    json(
-        StatusCode::OK,
-        &status.map_err(|error| sink_error(&app, error))?,
-    )
+    let status = app
+        .blocking(move |app| {
+            app.sinks
+                .rebuild(&name)
+                .map_err(|error| sink_error(app, error))
+        })
+        .await??;
+    json(StatusCode::OK, &status)
 }
 
 /// Waits until a sink has reached a position: then its store shows everything below it.

@@ -12,8 +12,7 @@ use super::{Answer, Shared, at_position, json};
 use crate::errors::ApiError;
 use crate::openapi;
 use crate::options::{
-    BLOCKING_CALLS_MAX, BODIES_BYTES_MAX, LIST_BYTES_MAX, LIST_LIMIT_MAX, VERIFICATIONS_MAX,
-    WAIT_TIMEOUT_MS_MAX,
+    BLOCKING_CALLS_MAX, LIST_BYTES_MAX, LIST_LIMIT_MAX, VERIFICATIONS_MAX, WAIT_TIMEOUT_MS_MAX,
 };
 
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -122,7 +121,7 @@ pub(crate) async fn status(State(app): State<Shared>) -> Answer {
         request_timeout_ms: options.request_timeout_ms,
         header_timeout_ms: options.header_timeout_ms,
         body_timeout_ms: options.body_timeout_ms,
-        bodies_bytes_max: BODIES_BYTES_MAX,
+        bodies_bytes_max: options.bodies_bytes_max,
         wait_timeout_ms_max: WAIT_TIMEOUT_MS_MAX,
         list_limit_max: LIST_LIMIT_MAX,
         list_bytes_max: LIST_BYTES_MAX,

@@ -58,3 +58,55 @@ fn one_connection_serves_many_requests_also_when_they_are_sent_at_once() {
         last = position;
     }
 }
+
+#[test]
+fn a_node_whose_queue_is_full_asks_to_come_back() {
+    let server = Server::with_node(HttpOptions::default(), |options| {
+        options.queue_bytes_max = 2_000
+    });
+    server.make_tables();
+    let write =
+        json!({"op": "put", "table": "shop.orders", "key": "a", "value": "v".repeat(2_000)});
+    let answer = server.commit(&json!({"writes": [write]}));
+    assert_eq!(answer.header("retry-after"), Some("1"));
+    let refused = answer.refused(503, "overloaded");
+    assert!(refused["retry_after_ms"].as_u64().unwrap() >= 1);
+    server.put("shop.orders", "a", json!("small"));
+}
+
+#[test]
+fn a_request_that_takes_too_long_may_have_happened() {
+    let server = Server::with_tables();
+    let hasty = Server::with_node(
+        HttpOptions {
+            request_timeout_ms: 0,
+            ..HttpOptions::default()
+        },
+        |_| {},
+    );
+    drop(server);
+    let table = onelog::NewTable::keyed("shop.orders");
+    hasty.node.create_table_blocking(table).unwrap();
+    let write = json!({"op": "put", "table": "shop.orders", "key": "a", "value": 1});
+    let refused = hasty
+        .commit(&json!({"writes": [write]}))
+        .refused(504, "request_timeout");
+    assert!(refused["message"].as_str().unwrap().contains("same id"));
+}
+
+#[test]
+fn large_bodies_share_one_bound_and_small_ones_pass_beside_them() {
+    let server = Server::with(HttpOptions {
+        bodies_bytes_max: 100_000,
+        ..HttpOptions::default()
+    });
+    server.make_tables();
+    let write = |length: usize| json!({"writes": [{"op": "put", "table": "shop.orders", "key": "a", "value": "v".repeat(length)}]});
+
+    let answer = server.commit(&write(200_000));
+
+    assert_eq!(answer.header("retry-after"), Some("1"));
+    answer.refused(503, "overloaded");
+    server.commit(&write(90_000)).expect(200);
+    server.commit(&write(90_000)).expect(200);
+}

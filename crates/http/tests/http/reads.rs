@@ -1,5 +1,6 @@
 //! Reading keys: one, and pages of them.
 
+use onelog_http::HttpOptions;
 use serde_json::{Value, json};
 
 use crate::server::Server;
@@ -240,4 +241,27 @@ fn an_unknown_table_and_a_stream_cannot_be_read() {
             .unwrap()
             .contains("did you mean 'limit'")
     );
+}
+
+#[test]
+fn a_position_that_is_no_longer_kept_names_the_oldest_that_is() {
+    let server = Server::with_node(HttpOptions::default(), |options| {
+        options.checkpoint_interval_ms = 20;
+        options.snapshot_age_ms_max = 1;
+    });
+    server.make_tables();
+    let early = server.put("shop.orders", "a", json!(1));
+    let path = format!("/v1/tables/shop.orders/keys/a?at={early}");
+    while server.get(&path).status == 200 {
+        server.put("shop.orders", "b", json!(1));
+    }
+    let refused = server.get(&path).refused(410, "snapshot_too_old");
+    assert!(refused["floor"].as_u64().unwrap() > early);
+    server
+        .get(&format!("/v1/tables/shop.orders/keys?at={early}"))
+        .refused(410, "snapshot_too_old");
+
+    let read = json!({"read_position": early, "reads": [{"table": "shop.orders", "prefix": ""}], "writes": []});
+    let answer = server.commit(&read);
+    assert!([409, 410].contains(&answer.status), "{}", answer.text());
 }
