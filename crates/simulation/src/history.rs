@@ -166,3 +166,13 @@ impl TryFrom<&Transaction> for Logged {
         })
     }
 }
+impl From<onelog::LogTransaction> for Logged {
+    fn from(transaction: onelog::LogTransaction) -> Self {
+        Self {
+            id: transaction.id,
+            first_offset: transaction.first_offset,
+            end: transaction.end,
+            records: transaction.records,
+        }
+    }
+}

@@ -3,6 +3,7 @@
 //! crashed at every step.
 
 mod checker;
+pub mod concurrent;
 mod history;
 pub mod machine;
 pub mod workloads;
@@ -12,3 +13,9 @@ pub use history::{
     Answer, Asked, Clock, CommitCall, Found, History, Logged, Moment, PointSeen, RangeSeen,
     ReadCall, Seen,
 };
+
+/// Whether a test does everything, not only what fits a quick run: `ONELOG_TEST_FULL=1`.
+#[must_use]
+pub fn is_full() -> bool {
+    std::env::var("ONELOG_TEST_FULL").is_ok_and(|value| value == "1")
+}

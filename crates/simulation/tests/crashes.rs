@@ -1,39 +1,150 @@
-//! A whole node on simulated disks, crashed at every step.
+//! A whole node on simulated disks, stopped at every step of a workload that appends, rolls,
+//! indexes, checkpoints, cuts the log's start and saves its hard state: by a power failure in each
+//! of four ways, by a failing call, by a full disk. What the next life finds is proved.
 
-use onelog_log::CrashMode;
-use onelog_simulation::machine::{MachineOptions, World, survey};
-use onelog_simulation::workloads;
+use onelog_log::{CrashMode, Fault};
+use onelog_simulation::machine::{
+    CrashPoint, MachineOptions, Which, World, crash_again, crash_at, fail_at, survey,
+};
+use onelog_simulation::{Report, is_full, workloads};
 
 const SEED: u64 = 7;
+/// So many steps the workload has at least, and so many of each disk.
+const STEPS_MIN: usize = 2_000;
+const DISK_STEPS_MIN: usize = 500;
+/// Every so many steps are crashed in a quick run.
+const STRIDE: usize = 20;
+/// And every so many meet a failing call or a full disk.
+const FAULT_STRIDE: usize = 40;
+const ACTIONS: usize = 6_000;
+/// How many crashes are crashed again in their recovery, and how densely.
+const CRASHED_AGAIN: usize = 200;
+const CRASHED_AGAIN_QUICK: usize = 8;
+const AGAIN_STRIDE_QUICK: usize = 6;
+
+fn world_of(seed: u64) -> World {
+    let options = MachineOptions {
+        actions: ACTIONS,
+        ..MachineOptions::default()
+    };
+    World::new(seed, options, workloads::all())
+}
 
 fn world() -> World {
-    World::new(SEED, MachineOptions::default(), workloads::all())
+    world_of(SEED)
+}
+
+fn stride(quick: usize) -> usize {
+    if is_full() { 1 } else { quick }
+}
+
+/// All steps of the run without a fault.
+fn points() -> Vec<CrashPoint> {
+    survey(&world).unwrap().0
+}
+
+#[track_caller]
+fn assert_clean(report: &Report, what: impl std::fmt::Debug) {
+    assert!(report.is_clean(), "{what:?}\n{report}");
 }
 
 #[test]
-fn a_run_without_faults_is_proved() {
-    let start = std::time::Instant::now();
+fn a_run_without_faults_is_proved_and_walks_every_path() {
     let (points, report) = survey(&world).unwrap();
-    println!("{} points, {:?}\n{report}", points.len(), start.elapsed());
-    let log = points
-        .iter()
-        .filter(|p| p.which == onelog_simulation::machine::Which::Log)
-        .count();
-    println!("log {log}");
-    assert!(report.is_clean(), "{report}");
+    println!("{} steps; {report}", points.len());
+    assert_clean(&report, "no fault");
+    assert!(points.len() >= STEPS_MIN, "only {} steps", points.len());
+    for which in [Which::Log, Which::State] {
+        let count = points.iter().filter(|point| point.which == which).count();
+        assert!(count >= DISK_STEPS_MIN, "only {count} steps of {which:?}");
+    }
+    assert!(
+        report.acknowledged > 500 && report.refused > 100,
+        "{report}"
+    );
 }
 
 #[test]
-fn probe() {
-    let (points, _) = survey(&world).unwrap();
-    let start = std::time::Instant::now();
-    let mut n = 0;
-    for point in points.iter().step_by(40) {
+fn the_same_seed_gives_the_same_trace() {
+    let trace = |seed| {
+        let mut world = world_of(seed);
+        world.run().unwrap();
+        world.trace()
+    };
+    assert_eq!(trace(1), trace(1));
+    assert_ne!(trace(1), trace(2), "the trace says nothing");
+}
+
+#[test]
+fn a_clean_shutdown_keeps_everything() {
+    let mut world = world();
+    world.run().unwrap();
+    world.close().unwrap();
+    assert_clean(&world.prove(), "a clean shutdown");
+}
+
+#[test]
+fn power_may_fail_after_every_step() {
+    let mut count = 0;
+    for point in points().into_iter().step_by(stride(STRIDE)) {
         for mode in CrashMode::ALL {
-            let report = onelog_simulation::machine::crash_at(&world, *point, mode);
-            n += 1;
-            assert!(report.is_clean(), "{point:?} {mode:?}\n{report}");
+            assert_clean(&crash_at(&world, point, mode), (point, mode));
+            count += 1;
         }
     }
-    println!("{n} in {:?}", start.elapsed());
+    println!("{count} crashes");
+}
+
+#[test]
+fn power_may_fail_again_at_every_step_of_recovery() {
+    let (crashes, stride) = if is_full() {
+        (CRASHED_AGAIN, 1)
+    } else {
+        (CRASHED_AGAIN_QUICK, AGAIN_STRIDE_QUICK)
+    };
+    let points = points();
+    let step = (points.len() / crashes).max(1);
+    let mut count = 0;
+    for (n, point) in points.into_iter().step_by(step).enumerate() {
+        let mode = CrashMode::ALL[n % CrashMode::ALL.len()];
+        let (again, broken) = crash_again(&world, point, mode, stride);
+        count += again;
+        if let Some((second, report)) = broken.first() {
+            assert_clean(report, (point, mode, second));
+        }
+    }
+    println!("{count} crashes of recoveries");
+}
+
+#[test]
+fn a_failing_call_stops_the_node_or_is_survived() {
+    prove_fault(Fault::Error);
+}
+
+#[test]
+fn a_full_disk_stops_the_node_or_is_survived() {
+    prove_fault(Fault::Full);
+}
+
+fn prove_fault(fault: Fault) {
+    let ends = [
+        None,
+        Some(CrashMode::LoseAll),
+        Some(CrashMode::RandomPart),
+        Some(CrashMode::Reorder),
+    ];
+    let mut count = 0;
+    let stride = stride(FAULT_STRIDE);
+    // Beside the crashes: the steps in between.
+    let points = points().into_iter().skip(stride / 2).step_by(stride);
+    for (n, point) in points.enumerate() {
+        for (at, end) in ends.into_iter().enumerate() {
+            if !is_full() && at % 2 != n % 2 {
+                continue;
+            }
+            assert_clean(&fail_at(&world, point, fault, end), (point, fault, end));
+            count += 1;
+        }
+    }
+    println!("{count} faults");
 }

@@ -32,14 +32,9 @@ impl Checker<'_> {
             Refusal::SnapshotTooOld {
                 read_position,
                 floor,
-            } => {
-                if call.request.read_position != Some(*read_position) || floor <= read_position {
-                    self.wrong_refusal(
-                        call.id,
-                        "the read position is not below the floor",
-                        refusal,
-                    );
-                }
+            } if call.request.read_position != Some(*read_position) || floor <= read_position => {
+                let fault = "the read position is not below the floor";
+                self.wrong_refusal(call.id, fault, refusal);
             }
             Refusal::SnapshotInFuture {
                 read_position,

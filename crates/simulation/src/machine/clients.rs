@@ -124,7 +124,7 @@ impl World {
         seen: &Seen,
         position: Position,
     ) {
-        if !self.is_set_up {
+        if self.set_up_at.is_none_or(|begin| position < begin) {
             return;
         }
         if let Err(why) = workload.invariant(seen) {
@@ -177,11 +177,9 @@ impl World {
         }
         let call = sent[self.random.random_range(0..sent.len())];
         if self.percent(MISTAKE_PERCENT) {
-            let CommitCall {
-                id, mut request, ..
-            } = self.history.commits[call].clone();
-            request.writes.extend(request.writes.clone());
-            return self.send(client, id, request, Seen::default());
+            let mut call = self.history.commits[call].clone();
+            workloads::mark_as_other(&mut call.request);
+            return self.send(client, call.id, call.request, call.seen);
         }
         self.retry(call)
     }
@@ -244,7 +242,7 @@ impl World {
 
     /// Sends what the workloads need at the beginning, until it is acknowledged.
     pub(super) fn set_up(&mut self) -> Result<(), Stopped> {
-        if self.is_set_up {
+        if self.set_up_at.is_some() {
             return Ok(());
         }
         let workloads = std::sync::Arc::clone(&self.workloads);
@@ -263,7 +261,8 @@ impl World {
                 self.drain()?;
             }
         }
-        self.is_set_up = true;
+        let position = self.life.as_ref().map(|life| life.state.position());
+        self.set_up_at = position;
         self.audit_all()
     }
 

@@ -5,7 +5,7 @@ use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::Arc;
 
 use onelog_log::{CrashMode, SimulatedDisk};
-use onelog_record::{Index, TABLE_UNIQUE, TableDefinition, TableKind, ValueKind};
+use onelog_record::{Index, Position, TABLE_UNIQUE, TableDefinition, TableKind, ValueKind};
 use rand::SeedableRng;
 
 use super::MachineOptions;
@@ -82,8 +82,8 @@ pub struct World {
     pub(super) archive: Archive,
     pub(super) archived_to: Index,
     pub(super) now_ms: u64,
-    /// Whether everything that the workloads need at the beginning is acknowledged.
-    pub(super) is_set_up: bool,
+    /// From here on everything that the workloads need at the beginning is there.
+    pub(super) set_up_at: Option<Position>,
     pub(super) trace: DefaultHasher,
     definitions: Vec<TableDefinition>,
 }
@@ -119,7 +119,7 @@ impl World {
             archive: Archive::default(),
             archived_to: Index(1),
             now_ms: 1_700_000_000_000,
-            is_set_up: false,
+            set_up_at: None,
             trace: DefaultHasher::new(),
             definitions,
             options,
@@ -145,7 +145,7 @@ impl World {
             archive: self.archive.clone(),
             archived_to: self.archived_to,
             now_ms: self.now_ms,
-            is_set_up: self.is_set_up,
+            set_up_at: self.set_up_at,
             trace: self.trace.clone(),
             definitions: self.definitions.clone(),
         }
@@ -209,7 +209,7 @@ impl World {
             return Ok(());
         };
         let first = life.log.first_index();
-        let to = life.engine.applied().index.next();
+        let to = life.engine.applied().index.min(life.log.durable()).next();
         let read = read(&life.reader, first, to)?;
         let end = life.engine.applied().position;
         let lost = self.archive.log.iter().filter(|known| known.end > end);

@@ -1,6 +1,7 @@
 //! One attempt of a workload's transaction on a snapshot.
 
-use onelog_record::{CommitRequest, KeyRange, PointRead};
+use bytes::Bytes;
+use onelog_record::{CommitRequest, Header, KeyRange, PointRead};
 use onelog_state::{ReadError, Snapshot};
 use rand::Rng;
 
@@ -91,5 +92,16 @@ pub fn setup(workload: &dyn Workload) -> CommitRequest {
     CommitRequest {
         writes: workload.initial(),
         ..CommitRequest::default()
+    }
+}
+
+/// Makes another request of it that does the same: what a client sends that uses an id twice by
+/// mistake.
+pub fn mark_as_other(request: &mut CommitRequest) {
+    if let Some(write) = request.writes.first_mut() {
+        write.headers.push(Header {
+            name: Bytes::from_static(b"other"),
+            value: Bytes::new(),
+        });
     }
 }

@@ -1,0 +1,298 @@
+//! The checks are checked: with a bug planted, each must fail, and for the right reason, within a
+//! bounded number of seeds. Without one the same hunts find nothing.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use onelog_commit::planted as commit;
+use onelog_log::{CrashMode, planted as log};
+use onelog_simulation::machine::{MachineOptions, ShellBug, World, crash_at, survey};
+use onelog_simulation::workloads::{self, Workload};
+use onelog_simulation::{Report, Rule};
+use onelog_state::planted as state;
+
+/// How many seeds a bug may hide behind.
+const SEEDS_MAX: u64 = 40;
+/// How many steps of each seed are crashed, in every mode.
+const CRASHES_MAX: usize = 24;
+const ACTIONS: usize = 1_500;
+/// A segment's header block.
+const HEADER_BYTES: u64 = 4_096;
+
+/// Some bugs are planted for the whole process.
+static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+
+/// What is planted; everything is taken out again at the end.
+struct Planted(#[allow(dead_code)] MutexGuard<'static, ()>);
+
+impl Planted {
+    fn nothing() -> Self {
+        Self(ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn in_commit(bug: commit::Bug) -> Self {
+        let planted = Self::nothing();
+        commit::set(Some(bug));
+        planted
+    }
+
+    fn in_log(bug: log::Bug) -> Self {
+        let planted = Self::nothing();
+        log::set(bug);
+        planted
+    }
+
+    fn in_state(bug: state::Bug) -> Self {
+        let planted = Self::nothing();
+        state::set(bug);
+        planted
+    }
+}
+
+impl Drop for Planted {
+    fn drop(&mut self) {
+        commit::set(None);
+        log::set(log::Bug::None);
+        state::set(state::Bug::None);
+    }
+}
+
+/// What is done to the node before it is looked at.
+#[derive(Clone, Copy, Debug)]
+enum Hunt {
+    /// Nothing.
+    Calm,
+    /// A clean stop and start.
+    Restart,
+    /// Power fails, at many steps, in every mode.
+    Power,
+    /// A bit of what was acknowledged flips while the node is down.
+    Rot,
+}
+
+fn options(bug: ShellBug) -> MachineOptions {
+    MachineOptions {
+        actions: ACTIONS,
+        bug,
+        ..MachineOptions::default()
+    }
+}
+
+/// The first report that is not clean, and its seed.
+fn hunt(hunt: Hunt, options: &MachineOptions) -> Option<(u64, Report)> {
+    (0..SEEDS_MAX).find_map(|seed| {
+        let report = hunt_seed(hunt, seed, options);
+        (!report.is_clean()).then_some((seed, report))
+    })
+}
+
+fn hunt_seed(hunt: Hunt, seed: u64, options: &MachineOptions) -> Report {
+    let make = || World::new(seed, options.clone(), workloads::all());
+    match hunt {
+        Hunt::Calm => survey(&make).unwrap().1,
+        Hunt::Restart => {
+            let mut world = make();
+            world.run().unwrap();
+            world.close().unwrap();
+            world.prove()
+        }
+        Hunt::Power => {
+            let (points, mut report) = survey(&make).unwrap();
+            let step = (points.len() / CRASHES_MAX).max(1);
+            for point in points.into_iter().skip(seed as usize % step).step_by(step) {
+                for mode in CrashMode::ALL {
+                    if report.is_clean() {
+                        report = crash_at(&make, point, mode);
+                    }
+                }
+            }
+            report
+        }
+        Hunt::Rot => {
+            let mut world = make();
+            world.run().unwrap();
+            world.close().unwrap();
+            rot(&world);
+            world.prove()
+        }
+    }
+}
+
+/// Flips a bit of the first frame of the last segment, right behind the segment's header block.
+fn rot(world: &World) {
+    let disk = &world.image().log;
+    let files = disk.files();
+    let name = files.keys().rfind(|name| name.ends_with(".log"));
+    let name = name.unwrap_or_else(|| panic!("no segment among {:?}", files.keys()));
+    disk.flip(name, (HEADER_BYTES + 20) * 8 + 3);
+}
+
+#[track_caller]
+fn assert_caught(how: Hunt, options: &MachineOptions, rules: &[Rule]) -> Report {
+    let Some((seed, report)) = hunt(how, options) else {
+        panic!("{SEEDS_MAX} seeds did not find the bug");
+    };
+    println!("seed {seed}: {}", report.violations[0]);
+    assert!(
+        rules.iter().any(|rule| report.broke(*rule)),
+        "caught for another reason than {rules:?}:\n{report}"
+    );
+    report
+}
+
+fn plain() -> MachineOptions {
+    options(ShellBug::None)
+}
+
+#[test]
+fn without_a_bug_the_hunts_find_nothing() {
+    let _planted = Planted::nothing();
+    for how in [Hunt::Calm, Hunt::Restart] {
+        assert_eq!(hunt(how, &plain()).map(|found| found.1.to_string()), None);
+    }
+    for seed in 0..2 {
+        let report = hunt_seed(Hunt::Power, seed, &plain());
+        assert!(report.is_clean(), "{report}");
+    }
+}
+
+#[test]
+fn without_a_bug_rotten_acknowledged_bytes_are_refused_not_served() {
+    let _planted = Planted::nothing();
+    for seed in 0..4 {
+        let report = hunt_seed(Hunt::Rot, seed, &plain());
+        let refusal = &report.violations[0];
+        assert_eq!(refusal.rule, Rule::CannotGoOn, "{report}");
+        assert!(refusal.message.contains("corrupt"), "{report}");
+    }
+}
+
+#[test]
+fn an_unchecked_range_is_caught() {
+    let _planted = Planted::in_commit(commit::Bug::SkipRangeCheck);
+    let report = assert_caught(Hunt::Calm, &plain(), &[Rule::Phantom]);
+    assert!(report.to_string().contains("in between"), "{report}");
+}
+
+#[test]
+fn validation_against_committed_transactions_only_is_caught() {
+    let _planted = Planted::in_commit(commit::Bug::ValidateCommittedOnly);
+    let rules = [Rule::StaleRead, Rule::GuardBroken, Rule::WrongRecords];
+    assert_caught(Hunt::Calm, &plain(), &rules);
+}
+
+#[test]
+fn a_floor_that_is_off_by_one_is_caught() {
+    let _planted = Planted::in_commit(commit::Bug::OffByOneFloor);
+    // A window of one write: the floor is always near.
+    let options = MachineOptions {
+        window_writes_max: 2,
+        ..plain()
+    };
+    assert_caught(Hunt::Calm, &options, &[Rule::StaleRead]);
+}
+
+#[test]
+fn a_write_at_the_read_position_taken_as_seen_is_caught() {
+    let _planted = Planted::in_commit(commit::Bug::OffByOneRead);
+    let rules = [Rule::StaleRead, Rule::Phantom];
+    assert_caught(Hunt::Calm, &plain(), &rules);
+}
+
+#[test]
+fn ids_that_are_remembered_in_memory_only_are_caught() {
+    let _planted = Planted::in_commit(commit::Bug::IdsInMemoryOnly);
+    let rules = [Rule::AppliedTwice, Rule::IdForgotten];
+    assert_caught(Hunt::Restart, &plain(), &rules);
+}
+
+#[test]
+fn a_refusal_that_is_told_too_early_is_caught() {
+    let _planted = Planted::in_commit(commit::Bug::RefusalToldTooEarly);
+    let rules = [Rule::RealTime, Rule::WrongRefusal];
+    assert_caught(Hunt::Calm, &plain(), &rules);
+}
+
+#[test]
+fn an_acknowledgement_without_a_flush_is_caught() {
+    let _planted = Planted::in_log(log::Bug::AcknowledgeBeforeFlush);
+    assert_caught(
+        Hunt::Power,
+        &plain(),
+        &[Rule::AcknowledgedLost, Rule::CannotGoOn],
+    );
+}
+
+#[test]
+fn a_tail_cut_below_the_watermark_is_caught() {
+    let _planted = Planted::in_log(log::Bug::CutBelowWatermark);
+    let rules = [Rule::AcknowledgedLost, Rule::LogBroken];
+    assert_caught(Hunt::Rot, &plain(), &rules);
+}
+
+#[test]
+fn a_position_outside_the_checkpoint_is_caught() {
+    let _planted = Planted::in_state(state::Bug::PositionOutsideCheckpoint);
+    assert_caught(Hunt::Power, &plain(), &[Rule::WrongRead]);
+}
+
+#[test]
+fn a_lost_tombstone_is_caught() {
+    let _planted = Planted::in_state(state::Bug::TombstoneLost);
+    assert_caught(Hunt::Calm, &plain(), &[Rule::WrongRead]);
+}
+
+#[test]
+fn an_answer_on_staging_is_caught() {
+    let _planted = Planted::nothing();
+    let options = options(ShellBug::AnswerOnStage);
+    assert_caught(Hunt::Power, &options, &[Rule::AcknowledgedLost]);
+}
+
+#[test]
+fn flushes_that_count_out_of_order_are_caught() {
+    let _planted = Planted::nothing();
+    let options = options(ShellBug::FlushOutOfOrder);
+    let rules = [Rule::AcknowledgedLost, Rule::LogBroken];
+    assert_caught(Hunt::Power, &options, &rules);
+}
+
+#[test]
+fn retention_past_the_checkpoint_is_caught() {
+    let _planted = Planted::nothing();
+    let options = options(ShellBug::RetainPastCheckpoint);
+    assert_caught(Hunt::Power, &options, &[Rule::CannotGoOn]);
+}
+
+#[test]
+fn a_replay_that_stops_short_is_caught() {
+    let _planted = Planted::nothing();
+    let options = options(ShellBug::ReplayShort);
+    assert_caught(Hunt::Power, &options, &[Rule::WrongRead]);
+}
+
+#[test]
+fn each_workload_alone_finds_a_bug_of_its_own() {
+    let table = onelog_record::USER_TABLES_FROM;
+    let cases: [(Box<dyn Fn() -> Box<dyn Workload>>, commit::Bug); 3] = [
+        (
+            Box::new(move || Box::new(workloads::Bookings { table })),
+            commit::Bug::SkipRangeCheck,
+        ),
+        (
+            Box::new(move || Box::new(workloads::Ring { table })),
+            commit::Bug::OffByOneRead,
+        ),
+        (
+            Box::new(move || Box::new(workloads::Bank { table })),
+            commit::Bug::OffByOneRead,
+        ),
+    ];
+    for (workload, bug) in cases {
+        let _planted = Planted::in_commit(bug);
+        let found = (0..SEEDS_MAX).any(|seed| {
+            let make = || World::new(seed, plain(), vec![workload()]);
+            survey(&make).unwrap().1.broke(Rule::Invariant)
+        });
+        assert!(found, "{:?} kept its invariant under {bug:?}", workload());
+    }
+}
