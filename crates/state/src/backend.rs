@@ -90,7 +90,7 @@ pub(crate) fn open_file(disk: &dyn Disk) -> Result<Option<Backend>, OpenError> {
 /// that would pass for a state.
 pub(crate) fn begin_file(disk: &dyn Disk) -> Result<Backend, OpenError> {
     match disk.remove(STATE_FILE_NEW) {
-        Ok(()) => {}
+        Ok(()) => disk.sync_folder().map_err(disk_error)?,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(disk_error(error)),
     }
@@ -99,7 +99,11 @@ pub(crate) fn begin_file(disk: &dyn Disk) -> Result<Backend, OpenError> {
 }
 
 /// Gives a new file, whose contents are durable, its name.
+///
+/// Each change of names is durable before the next one: were the renaming to survive a crash
+/// without the making before it, a file left over from an earlier crash would get the name.
 pub(crate) fn publish_file(disk: &dyn Disk) -> Result<(), OpenError> {
+    disk.sync_folder().map_err(disk_error)?;
     disk.rename(STATE_FILE_NEW, STATE_FILE)
         .map_err(disk_error)?;
     disk.sync_folder().map_err(disk_error)
