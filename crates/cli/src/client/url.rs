@@ -17,15 +17,17 @@ impl Url {
             url: text.to_owned(),
             reason: reason.to_owned(),
         };
-        let base = text.trim().trim_end_matches('/');
-        if base.starts_with("https://") {
+        let address = text.trim();
+        if address.starts_with("https://") {
             return Err(ClientError::Https {
                 url: text.to_owned(),
             });
         }
-        let rest = base
+        let rest = address
             .strip_prefix("http://")
-            .ok_or_else(|| bad("it does not begin with http://"))?;
+            .ok_or_else(|| bad("it does not begin with http://"))?
+            .trim_end_matches('/');
+        let base = format!("http://{rest}");
         if rest.is_empty() {
             return Err(bad("the host is missing"));
         }
@@ -44,9 +46,7 @@ impl Url {
         if has_port && uri.port_u16().is_none_or(|port| port == 0) {
             return Err(bad("the port is malformed"));
         }
-        Ok(Self {
-            base: base.to_owned(),
-        })
+        Ok(Self { base })
     }
 
     /// The address without a slash at its end.

@@ -50,6 +50,8 @@ pub struct Batch {
     pub last_line: u64,
     /// The records, in the order of their lines.
     pub rows: Vec<Row>,
+    /// How many of its lines were passed over as bad.
+    pub bad_lines: u64,
 }
 
 impl Batch {
@@ -148,7 +150,7 @@ impl Batcher {
                 (None, Ok(()))
             }
             Err(bad) => {
-                self.at(place);
+                self.at(place).bad_lines += 1;
                 (None, Err(bad))
             }
         }
@@ -166,6 +168,7 @@ impl Batcher {
             end,
             last_line: number,
             rows: Vec::new(),
+            bad_lines: 0,
         });
         open.end = end;
         open.last_line = number;

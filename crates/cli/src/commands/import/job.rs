@@ -21,8 +21,23 @@ struct Place {
     number: u64,
     end: u64,
     last_line: u64,
+    records: u64,
+    bad_lines: u64,
     keys: Vec<u64>,
     done: bool,
+}
+
+/// How far everything is done now, and what was done on the way there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Reached {
+    /// Every byte below.
+    pub end: u64,
+    /// Every line up to this one.
+    pub last_line: u64,
+    /// The records committed since the last time.
+    pub records: u64,
+    /// The lines passed over since the last time.
+    pub bad_lines: u64,
 }
 
 /// The batches under way, in the order of the file.
@@ -52,25 +67,40 @@ impl UnderWay {
             number,
             end: batch.end,
             last_line: batch.last_line,
+            records: batch.rows.len() as u64,
+            bad_lines: batch.bad_lines,
             keys,
             done: false,
         });
     }
 
-    /// Marks a batch done. Answers up to which byte and line everything is done now, if that moved.
-    pub fn done(&mut self, number: u64) -> Option<(u64, u64)> {
+    /// One record of a batch was refused and is passed over.
+    pub fn pass_over(&mut self, number: u64) {
+        if let Some(place) = self.places.iter_mut().find(|p| p.number == number) {
+            place.records -= 1;
+            place.bad_lines += 1;
+        }
+    }
+
+    /// Marks a batch done. Answers how far everything is done now, if that moved.
+    pub fn done(&mut self, number: u64) -> Option<Reached> {
         if let Some(place) = self.places.iter_mut().find(|p| p.number == number) {
             place.done = true;
             for key in place.keys.drain(..) {
                 self.keys.remove(&key);
             }
         }
-        let mut reached = None;
-        while self.places.front().is_some_and(|place| place.done) {
-            reached = self
-                .places
-                .pop_front()
-                .map(|place| (place.end, place.last_line));
+        let mut reached: Option<Reached> = None;
+        while self.places.front().is_some_and(|place| place.done)
+            && let Some(place) = self.places.pop_front()
+        {
+            let before = reached.unwrap_or_default();
+            reached = Some(Reached {
+                end: place.end,
+                last_line: place.last_line,
+                records: before.records + place.records,
+                bad_lines: before.bad_lines + place.bad_lines,
+            });
         }
         reached
     }
@@ -98,6 +128,7 @@ mod tests {
             end,
             last_line: end * 10,
             rows: keys.iter().map(row).collect(),
+            bad_lines: 1,
         }
     }
 
@@ -105,11 +136,24 @@ mod tests {
     fn everything_is_done_up_to_the_first_batch_that_is_not() {
         let mut under_way = UnderWay::default();
         for n in 0..3 {
-            under_way.add(n, &batch(n + 1, &[]));
+            under_way.add(n, &batch(n + 1, &["a"]));
         }
         assert_eq!(under_way.done(1), None);
-        assert_eq!(under_way.done(0), Some((2, 20)));
-        assert_eq!(under_way.done(2), Some((3, 30)));
+        under_way.pass_over(0);
+        let reached = Reached {
+            end: 2,
+            last_line: 20,
+            records: 1,
+            bad_lines: 3,
+        };
+        assert_eq!(under_way.done(0), Some(reached));
+        let reached = Reached {
+            end: 3,
+            last_line: 30,
+            records: 1,
+            bad_lines: 1,
+        };
+        assert_eq!(under_way.done(2), Some(reached));
     }
 
     #[test]

@@ -200,7 +200,7 @@ impl Run<'_> {
                 break;
             }
         }
-        // What was read before a fault is good: it is committed, and the next run starts there.
+        // After a fault the open batch is left: the next run begins with it.
         if let Some(batch) = batcher.finish().filter(|_| self.failure.is_none()) {
             self.dispatch(batch, jobs, answers);
         }
@@ -279,7 +279,6 @@ impl Run<'_> {
                 self.tally.records += job.batch.rows.len() as u64;
                 self.tally.position = self.tally.position.max(position.unwrap_or(0));
                 self.latest = self.latest.max(position.unwrap_or(0));
-                self.record.records += job.batch.rows.len() as u64;
                 self.done(job.number);
             }
             Sent::BadRow(row, message) => self.bad_row(job, row, &message, jobs),
@@ -302,6 +301,7 @@ impl Run<'_> {
 
     fn bad_row(&mut self, mut job: Job, row: usize, message: &str, jobs: &Channel<Job>) {
         let line = job.batch.rows.remove(row).line;
+        self.under_way.pass_over(job.number);
         self.bad_line(&format!("line {line}: {message}"));
         if self.failure.is_some() {
             self.flying -= 1;
@@ -321,7 +321,6 @@ impl Run<'_> {
             return;
         }
         self.tally.bad_lines += 1;
-        self.record.bad_lines += 1;
         match self.tally.bad_lines {
             n if n < BAD_SHOWN_MAX => self.bar.warn(&format!("passed over {text}")),
             BAD_SHOWN_MAX => self.bar.warn(&format!(
@@ -332,9 +331,11 @@ impl Run<'_> {
     }
 
     fn done(&mut self, number: u64) {
-        if let Some((end, line)) = self.under_way.done(number) {
-            self.record.done_bytes = end;
-            self.record.done_lines = line;
+        if let Some(reached) = self.under_way.done(number) {
+            self.record.done_bytes = reached.end;
+            self.record.done_lines = reached.last_line;
+            self.record.records += reached.records;
+            self.record.bad_lines += reached.bad_lines;
             if self.saved.elapsed() >= SAVE_EVERY {
                 self.save(false);
             }

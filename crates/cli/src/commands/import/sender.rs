@@ -199,6 +199,7 @@ mod tests {
             end: 20,
             last_line: 2,
             rows: vec![row(1, "a"), row(2, "b")],
+            bad_lines: 0,
         }
     }
 

@@ -1,0 +1,193 @@
+//! `onelog check`, `backup` and `restore`.
+
+use std::fs;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::server::{Ran, Server, onelog};
+
+fn run(args: &[&str], paths: &[&Path]) -> Ran {
+    let mut command = onelog();
+    Ran::of(command.args(args).args(paths).output().unwrap())
+}
+
+/// A folder with 300 transactions on 100 keys, some deleted, one table dropped.
+fn filled(folder: &Path) -> PathBuf {
+    let data = folder.join("data");
+    let server = Server::start(&data, &["--create-tables"]);
+    for round in 0..3 {
+        let mut writes = Vec::new();
+        for n in 0..100 {
+            writes.push(serde_json::json!({"op": "put", "table": "t.rows", "key": format!("k{n:02}"), "value": {"n": n, "round": round}}));
+        }
+        writes.push(serde_json::json!({"op": "delete", "table": "t.rows", "key": "k50"}));
+        writes
+            .push(serde_json::json!({"op": "put", "table": "t.gone", "key": "k", "value": round}));
+        let text = serde_json::json!({"writes": writes}).to_string();
+        server.run_fed(&["commit", "-"], &text).good();
+    }
+    server.run(&["tables", "delete", "t.gone"]).good();
+    assert_eq!(server.terminate().0.code(), Some(0));
+    data
+}
+
+#[test]
+fn a_sound_folder_is_found_sound() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = filled(folder.path());
+    let report = run(&["check", "--json"], &[&data]).json();
+    assert_eq!(report["ok"], true, "{report}");
+    assert_eq!(report["log"]["transactions"], 6);
+    // 99 rows, the definition of their table and what is left of the deleted one's.
+    assert_eq!(report["state"]["rows"], 101);
+    assert_eq!(report["state"]["ids"], 6);
+    assert!(
+        run(&["check"], &[&data])
+            .good()
+            .contains("everything is as it was written")
+    );
+}
+
+#[test]
+fn a_folder_after_kill_9_is_found_sound() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = filled(folder.path());
+    let server = Server::start(&data, &[]);
+    server.run(&["put", "t.rows", "new", "1"]).good();
+    server.kill();
+    let report = run(&["check", "--json"], &[&data]).json();
+    assert_eq!(report["ok"], true, "{report}");
+    assert!(report["state"]["position"].as_u64() < report["log"]["end"].as_u64());
+}
+
+#[test]
+fn a_flipped_bit_in_the_log_is_named_by_file_and_byte() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = filled(folder.path());
+    let segment = fs::read_dir(data.join("log"))
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .filter(|path| fs::metadata(path).unwrap().len() > 1 << 20)
+        .min()
+        .unwrap();
+    let bytes = fs::read(&segment).unwrap();
+    let at = find(&bytes, b"\"round\":1");
+    flip(&segment, at);
+    let ran = run(&["check", "--json"], &[&data]);
+    assert_eq!(ran.status, 1);
+    let report: Value = serde_json::from_str(&ran.out).unwrap();
+    let place = &report["faults"][0]["place"];
+    let name = segment.file_name().unwrap().to_str().unwrap();
+    assert_eq!(place["file"], format!("log/{name}"));
+    let byte = place["byte"].as_u64().unwrap();
+    assert!(
+        byte <= at as u64 && at as u64 - byte < 8 << 10,
+        "byte {byte}, flipped {at}"
+    );
+    run(&["check"], &[&data]).fails(1, "WRONG");
+}
+
+#[test]
+fn a_changed_row_of_the_state_is_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = filled(folder.path());
+    let state = data.join("state").join("state.redb");
+    let bytes = fs::read(&state).unwrap();
+    flip(&state, find(&bytes, b"{\"n\":77,\"round\":2}") + 5);
+    let ran = run(&["check", "--json"], &[&data]);
+    assert_eq!(ran.status, 1, "{ran:?}");
+    let report: Value = serde_json::from_str(&ran.out).unwrap();
+    assert_eq!(report["ok"], false);
+}
+
+#[test]
+fn a_state_that_lost_a_checkpoint_of_another_log_is_found() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = filled(folder.path());
+    let other = tempfile::tempdir().unwrap();
+    let strange = other.path().join("data");
+    let server = Server::start(&strange, &["--create-tables"]);
+    for n in 0..3 {
+        server
+            .run(&["put", "t.rows", &format!("k{n:02}"), "0"])
+            .good();
+    }
+    server.terminate();
+    let file = |data: &Path| data.join("state").join("state.redb");
+    fs::copy(file(&strange), file(&data)).unwrap();
+    let ran = run(&["check"], &[&data]);
+    ran.fails(1, "WRONG");
+}
+
+#[test]
+fn what_is_no_folder_of_a_server_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    run(&["check"], &[folder.path()]).fails(1, "not the folder of a server");
+    run(&["check"], &[&folder.path().join("none")]).fails(1, "not the folder of a server");
+}
+
+#[test]
+fn a_copy_is_restored_checked_and_served() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = filled(folder.path());
+    let into = folder.path().join("restored");
+    run(&["restore"], &[&data, &into]).good();
+    run(&["restore"], &[&data, &into]).fails(1, "not empty");
+    let server = Server::start(&into, &[]);
+    assert_eq!(
+        server.run(&["get", "t.rows", "k07"]).good(),
+        "{\"n\":7,\"round\":2}\n"
+    );
+    let third = folder.path().join("third");
+    run(&["restore"], &[&into, &third]).fails(1, "a server is running");
+}
+
+#[test]
+fn a_damaged_copy_is_not_restored() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = filled(folder.path());
+    let state = data.join("state").join("state.redb");
+    let bytes = fs::read(&state).unwrap();
+    flip(&state, find(&bytes, b"{\"n\":77,\"round\":2}") + 5);
+    let into = folder.path().join("restored");
+    run(&["restore"], &[&data, &into]).fails(1, "cannot be restored");
+    assert!(!into.exists());
+}
+
+#[test]
+fn a_backup_of_a_running_server_is_consistent() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = filled(folder.path());
+    let server = Server::start(&data, &[]);
+    server.run(&["put", "t.rows", "late", "1"]).good();
+    let backup = folder.path().join("backup");
+    let answer = server
+        .run(&["backup", backup.to_str().unwrap(), "--json"])
+        .json();
+    server.run(&["put", "t.rows", "later", "1"]).good();
+    let into = folder.path().join("restored");
+    run(&["restore"], &[&backup, &into]).good();
+    let copy = Server::start(&into, &[]);
+    assert_eq!(copy.position, answer["position"].as_u64().unwrap());
+    assert_eq!(copy.run(&["get", "t.rows", "late"]).good(), "1\n");
+    copy.run(&["get", "t.rows", "later"]).fails(1, "no key");
+}
+
+fn find(bytes: &[u8], wanted: &[u8]) -> usize {
+    let found = bytes.windows(wanted.len()).position(|part| part == wanted);
+    found.expect("the bytes are in the file")
+}
+
+fn flip(path: &Path, at: usize) {
+    let file = fs::OpenOptions::new()
+        .read(true)
+        .write(true)
+        .open(path)
+        .unwrap();
+    let mut byte = [0];
+    file.read_exact_at(&mut byte, at as u64).unwrap();
+    byte[0] ^= 1;
+    file.write_all_at(&byte, at as u64).unwrap();
+}

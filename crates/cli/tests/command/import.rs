@@ -1,0 +1,283 @@
+//! `onelog import` and `onelog export`.
+
+use std::fmt::Write;
+use std::fs;
+use std::path::PathBuf;
+use std::process::Stdio;
+
+use serde_json::{Value, json};
+
+use crate::server::{Ran, Server, onelog};
+
+struct Place {
+    folder: tempfile::TempDir,
+    server: Server,
+}
+
+impl Place {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let server = Server::start(&folder.path().join("data"), &[]);
+        Self { folder, server }
+    }
+
+    fn file(&self, text: &str) -> PathBuf {
+        let path = self.folder.path().join("rows.ndjson");
+        fs::write(&path, text).unwrap();
+        path
+    }
+
+    fn import(&self, file: &str, more: &[&str]) -> Ran {
+        let args = [
+            "import",
+            "t.rows",
+            file,
+            "--key",
+            "id",
+            "--json",
+            "--batch-records",
+            "10",
+        ];
+        self.server.run(&[&args, more].concat())
+    }
+
+    fn position(&self) -> u64 {
+        self.server.run(&["status", "--json"]).json()["position"]
+            .as_u64()
+            .unwrap()
+    }
+
+    fn value(&self, key: &str) -> String {
+        self.server.run(&["get", "t.rows", key]).good()
+    }
+}
+
+fn rows(count: usize) -> String {
+    let mut text = String::new();
+    for n in 0..count {
+        writeln!(text, "{{\"id\": {n}, \"n\": {n}.0}}").unwrap();
+    }
+    text
+}
+
+#[test]
+fn every_line_becomes_a_row_and_running_it_again_repeats_nothing() {
+    let place = Place::new();
+    let file = place.file(&rows(105));
+    let file = file.to_str().unwrap();
+    let summary = place.import(file, &["--create"]).json();
+    assert_eq!(
+        (&summary["records"], &summary["transactions"]),
+        (&json!(105), &json!(11))
+    );
+    assert_eq!(place.value("104"), "{\"id\": 104, \"n\": 104.0}\n");
+    let end = place.position();
+    assert!(!PathBuf::from(format!("{file}.onelog-import")).exists());
+
+    let again = place.import(file, &[]).json();
+    assert_eq!(again["repeated_transactions"], 11);
+    assert_eq!(place.position(), end);
+    let anew = place.import(file, &["--again"]).json();
+    assert_eq!(anew["repeated_transactions"], 0);
+    assert_eq!(place.position(), end + 105);
+}
+
+#[test]
+fn the_last_line_of_a_key_wins_however_many_connections_there_are() {
+    let place = Place::new();
+    let mut text = String::new();
+    for n in 0..400 {
+        writeln!(text, "{{\"id\":\"{}\",\"n\":{n}}}", n % 7).unwrap();
+    }
+    let file = place.file(&text);
+    place
+        .import(file.to_str().unwrap(), &["--create", "--connections", "8"])
+        .json();
+    for key in 0..7 {
+        let value: Value = serde_json::from_str(&place.value(&key.to_string())).unwrap();
+        let n = value["n"].as_u64().unwrap();
+        assert_eq!(n % 7, key);
+        assert!(n + 7 >= 400, "key {key} has {n}, not the last");
+    }
+}
+
+#[test]
+fn a_bad_line_stops_the_import_by_its_number_and_the_next_run_goes_on() {
+    let place = Place::new();
+    let mut text = rows(30);
+    text.push_str("{\"id\": broken}\n");
+    let file = place.file(&(text.clone() + &rows(40)));
+    let path = file.to_str().unwrap();
+    place
+        .import(path, &["--create"])
+        .fails(1, "line 31: not JSON");
+    let stopped = place.position();
+    let record = format!("{path}.onelog-import");
+    assert!(fs::exists(&record).unwrap());
+
+    let summary = place.import(path, &["--skip-bad"]).json();
+    assert_eq!(summary["resumed"], true);
+    assert_eq!(summary["bad_lines"], 1);
+    assert_eq!(summary["records_in_all_runs"], 70);
+    assert_eq!(
+        place.position(),
+        stopped + summary["records"].as_u64().unwrap()
+    );
+    assert!(!fs::exists(&record).unwrap());
+}
+
+#[test]
+fn a_line_that_the_server_refuses_is_named_and_can_be_passed_over() {
+    let place = Place::new();
+    place
+        .server
+        .run(&["tables", "create", "t.rows", "--unique", "/mail"])
+        .good();
+    let mut text = String::new();
+    for n in 0..25 {
+        // The mail of line 18 is that of line 4.
+        writeln!(
+            text,
+            "{{\"id\":{n},\"mail\":\"{}\"}}",
+            if n == 17 { 3 } else { n }
+        )
+        .unwrap();
+    }
+    let file = place.file(&text);
+    let file = file.to_str().unwrap();
+    place.import(file, &[]).fails(1, "line 18: ");
+    let summary = place.import(file, &["--skip-bad"]).json();
+    assert_eq!(summary["bad_lines"], 1);
+    assert_eq!(summary["records_in_all_runs"], 24);
+}
+
+#[test]
+fn an_unfinished_import_is_only_continued_as_what_it_was() {
+    let place = Place::new();
+    let text = rows(20) + "nope\n";
+    let file = place.file(&text);
+    let path = file.to_str().unwrap();
+    place.import(path, &["--create"]).fails(1, "line 21");
+    place
+        .server
+        .run(&["import", "t.other", path, "--key", "id"])
+        .fails(1, "it was into table 't.rows'");
+    fs::write(&file, rows(20)).unwrap();
+    place
+        .import(path, &[])
+        .fails(1, "the file has changed since");
+    assert_eq!(place.import(path, &["--again"]).json()["records"], 20);
+}
+
+#[test]
+fn standard_input_is_imported() {
+    let place = Place::new();
+    let args = [
+        "import",
+        "t.rows",
+        "-",
+        "--key",
+        "/nested/id",
+        "--create",
+        "--json",
+    ];
+    let ran = place
+        .server
+        .run_fed(&args, "{\"nested\":{\"id\":\"x\"}}\n\n");
+    assert_eq!(ran.json()["records"], 1);
+    assert_eq!(place.value("x"), "{\"nested\":{\"id\":\"x\"}}\n");
+}
+
+#[test]
+fn an_export_has_every_row_at_one_position_and_can_be_imported() {
+    let place = Place::new();
+    let file = place.file(&rows(50));
+    place.import(file.to_str().unwrap(), &["--create"]).json();
+    let before = place.position().to_string();
+    place.server.run(&["delete", "t.rows", "7"]).good();
+    let exported = place.server.run(&["export", "t.rows"]).good();
+    assert_eq!(exported.lines().count(), 49);
+    let first: Value = serde_json::from_str(exported.lines().next().unwrap()).unwrap();
+    assert_eq!(
+        (&first["key"], &first["value"]["n"]),
+        (&json!("0"), &json!(0.0))
+    );
+    let values = place
+        .server
+        .run(&["export", "t.rows", "--values", "--at", &before])
+        .good();
+    assert_eq!(values.lines().count(), 50);
+
+    let args = ["import", "t.copy", "-", "--key", "id", "--create", "--json"];
+    assert_eq!(place.server.run_fed(&args, &values).json()["records"], 50);
+    let copy = place.server.run(&["export", "t.copy", "--values"]).good();
+    assert_eq!(copy, values, "each value is byte for byte what it was");
+}
+
+#[test]
+fn an_import_that_is_killed_goes_on_and_writes_every_line_once() {
+    const ROWS: usize = 5_000;
+    let place = Place::new();
+    let file = place.file(&rows(ROWS));
+    let file = file.to_str().unwrap();
+    place.server.run(&["tables", "create", "t.rows"]).good();
+    let mut importing = onelog()
+        .args([
+            "import",
+            "t.rows",
+            file,
+            "--key",
+            "id",
+            "--batch-records",
+            "10",
+        ])
+        .args(["--url", &place.server.url])
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    place
+        .server
+        .run(&["scan", "t.rows", "--after", "1000", "--limit", "1"])
+        .good();
+    importing.kill().unwrap();
+    importing.wait().unwrap();
+
+    let summary = place.import(file, &[]).json();
+    assert_eq!(summary["resumed"], true, "{summary}");
+    assert_eq!(summary["records_in_all_runs"], ROWS);
+    assert_eq!(place.position(), 1 + ROWS as u64);
+}
+
+#[test]
+fn an_import_outlives_a_killed_server_and_writes_every_line_once() {
+    const ROWS: usize = 5_000;
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("data");
+    let file = folder.path().join("rows.ndjson");
+    fs::write(&file, rows(ROWS)).unwrap();
+    let server = Server::start(&data, &[]);
+    let address = server.url.trim_start_matches("http://").to_owned();
+    server.run(&["tables", "create", "t.rows"]).good();
+    let importing = onelog()
+        .args([
+            "import",
+            "t.rows",
+            file.to_str().unwrap(),
+            "--key",
+            "id",
+            "--json",
+        ])
+        .args(["--batch-records", "10", "--url", &server.url])
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    server
+        .run(&["scan", "t.rows", "--after", "1000", "--limit", "1"])
+        .good();
+    server.kill();
+    let server = Server::start_at(&address, &data, &[]);
+    let summary = Ran::of(importing.wait_with_output().unwrap()).json();
+    assert_eq!(summary["records"], ROWS, "{summary}");
+    let status = server.run(&["status", "--json"]).json();
+    assert_eq!(status["position"], 1 + ROWS as u64);
+}
