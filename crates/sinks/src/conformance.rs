@@ -4,18 +4,18 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-use std::collections::BTreeMap;
+mod model;
+
 use std::ops::ControlFlow;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use onelog_record::{Offset, Op, Position, Record, TableDefinition, TableId, TableKind, ValueKind};
+use onelog_record::{Offset, Position, TableDefinition, TableId, TableKind, ValueKind};
 
-use crate::verify::{EachEntry, LogSide, VerifyError, verify};
-use crate::{
-    Batch, Cell, Change, Plan, SinkDefinition, Store, StoreError, Verification, failpoint,
-};
+pub use self::model::Model;
+use crate::verify::verify;
+use crate::{Batch, Cell, Change, Plan, SinkDefinition, Store, StoreError, failpoint};
 
 /// Opens one store, which is empty when the harness is made.
 pub trait Harness {
@@ -64,109 +64,6 @@ pub fn standard_plan() -> Arc<Plan> {
     plan(STANDARD)
 }
 
-/// A log in memory: what the store must equal.
-#[derive(Clone, Debug, Default)]
-pub struct Model {
-    rows: BTreeMap<(TableId, Bytes), (Offset, Bytes)>,
-    records: Vec<Record>,
-}
-
-impl Model {
-    /// Appends a put, or a delete where there is no value.
-    pub fn write(&mut self, table: TableId, key: &[u8], value: Option<&str>) {
-        let key = Bytes::copy_from_slice(key);
-        let offset = Offset(self.records.len() as u64);
-        let value = value.map(|text| Bytes::copy_from_slice(text.as_bytes()));
-        match &value {
-            Some(value) => self
-                .rows
-                .insert((table, key.clone()), (offset, value.clone())),
-            None => self.rows.remove(&(table, key.clone())),
-        };
-        self.records.push(Record {
-            offset,
-            op: if value.is_some() { Op::Put } else { Op::Delete },
-            table,
-            key,
-            value,
-            headers: Vec::new(),
-        });
-    }
-
-    /// An order.
-    pub fn order(&mut self, key: &str, total: i64, note: &str) {
-        let value = serde_json::json!({"total": total, "note": note}).to_string();
-        self.write(ORDERS, key.as_bytes(), Some(&value));
-    }
-
-    /// The end of the log.
-    #[must_use]
-    pub fn position(&self) -> Position {
-        Position(self.records.len() as u64)
-    }
-
-    /// Everything from `from` on as one batch.
-    #[must_use]
-    pub fn batch(&self, plan: &Plan, from: Position) -> Batch {
-        let mut batch = Batch::new(plan, from);
-        for record in &self.records[from.get() as usize..] {
-            batch.push(plan, record);
-        }
-        batch.seal(self.position());
-        batch
-    }
-
-    /// Fills the store as a bootstrap does.
-    pub fn rebuild(&self, plan: &Plan, store: &mut dyn Store) -> Result<(), StoreError> {
-        store.begin_rebuild()?;
-        for (number, mapping) in plan.mappings.iter().enumerate() {
-            let rows: Vec<Change> = self
-                .rows
-                .iter()
-                .filter(|((table, _), _)| *table == mapping.table)
-                .map(|((_, key), (offset, value))| Change {
-                    key: key.clone(),
-                    offset: *offset,
-                    value: Some(value.clone()),
-                })
-                .collect();
-            for part in rows.chunks(3) {
-                store.load(number, part)?;
-            }
-        }
-        store.finish_rebuild(self.position())
-    }
-
-    /// Compares the store with this log.
-    #[must_use]
-    pub fn verify(&self, plan: &Plan, store: &mut dyn Store) -> Verification {
-        let mut reader = store.reader().expect("a picture of the store");
-        verify(plan, self, reader.as_mut()).expect("a comparison")
-    }
-
-    fn assert_equal(&self, plan: &Plan, store: &mut dyn Store) {
-        let verification = self.verify(plan, store);
-        assert!(verification.equal, "{verification:#?}");
-        assert_eq!(verification.position, self.position());
-        let found = store.position().unwrap().expect("a position");
-        assert_eq!(
-            (found.position, found.log_id.as_str()),
-            (self.position(), LOG)
-        );
-    }
-}
-
-impl LogSide for Model {
-    fn scan(&self, table: TableId, each: EachEntry<'_>) -> Result<(), VerifyError> {
-        for ((of, key), (version, value)) in &self.rows {
-            if *of == table {
-                each(key, *version, value)?;
-            }
-        }
-        Ok(())
-    }
-}
-
 /// A store with three orders, taken over and filled.
 pub fn filled(harness: &dyn Harness, plan: &Arc<Plan>) -> (Box<dyn Store>, Model) {
     let mut model = Model::default();
@@ -179,9 +76,11 @@ pub fn filled(harness: &dyn Harness, plan: &Arc<Plan>) -> (Box<dyn Store>, Model
     (store, model)
 }
 
+type Named = (&'static str, fn(&dyn Harness));
+
 /// Runs every function, each on a new store.
 pub fn all(new: &dyn Fn() -> Box<dyn Harness>) {
-    let functions: [(&str, fn(&dyn Harness)); 16] = [
+    let functions: [Named; 16] = [
         ("a new store has no position", a_new_store_has_no_position),
         (
             "a batch and its position are one step",

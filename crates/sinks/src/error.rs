@@ -73,7 +73,7 @@ pub enum SinkError {
         /// The sink.
         name: String,
         /// Why.
-        fault: SinkFault,
+        fault: Box<SinkFault>,
     },
     /// Its state at the sink's position is no longer kept.
     #[error(

@@ -63,7 +63,7 @@ impl Collector for SinkCollector {
         family(
             "sink_lag_records",
             "Records that the store has still to take",
-            &|line| line.status.lag_records.map(|lag| Figure::Whole(lag)),
+            &|line| line.status.lag_records.map(Figure::Whole),
         )?;
         family(
             "sink_lag_seconds",

@@ -65,7 +65,8 @@ struct Rate {
 
 impl Rate {
     fn now(&self) -> f64 {
-        self.per_second * (-self.at.elapsed().as_secs_f64() / RATE_SECONDS).exp()
+        let faded = self.per_second * (-self.at.elapsed().as_secs_f64() / RATE_SECONDS).exp();
+        if faded < 0.01 { 0.0 } else { faded }
     }
 
     fn add(&mut self, count: u64) {
@@ -110,7 +111,7 @@ impl Inner {
             let fault = self.last_error.clone();
             Err(SinkError::Stopped {
                 name: name.to_owned(),
-                fault: fault.unwrap_or_else(|| SinkFault::new("it was told to stop")),
+                fault: Box::new(fault.unwrap_or_else(|| SinkFault::new("it was told to stop"))),
             })
         })
     }

@@ -5,6 +5,7 @@
 //! comes or a delay is over.
 
 use std::convert::Infallible;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
@@ -174,8 +175,7 @@ impl Runner {
     pub(crate) fn run(mut self) {
         while !self.exit {
             self.progress.set_state(SinkState::Starting);
-            let Err(halt) = self.session();
-            match halt {
+            match self.guarded_session() {
                 Halt::Exit => self.exit = true,
                 Halt::Retry(fault) => {
                     tracing::warn!(sink = self.definition.name, %fault, "a sink will try again");
@@ -193,6 +193,24 @@ impl Runner {
             self.remove_from_store();
         }
         self.progress.set_state(SinkState::Stopped);
+    }
+
+    /// A broken invariant must not leave a sink that looks alive.
+    fn guarded_session(&mut self) -> Halt {
+        let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| self.session()));
+        match outcome {
+            Ok(Err(halt)) => halt,
+            Err(panic) => {
+                let words = panic
+                    .downcast_ref::<String>()
+                    .map(String::as_str)
+                    .or_else(|| panic.downcast_ref::<&str>().copied());
+                Halt::Stop(SinkFault::new(format!(
+                    "the sink's thread met a broken invariant, which is a fault of onelog: {}",
+                    words.unwrap_or("no words")
+                )))
+            }
+        }
     }
 
     fn session(&mut self) -> Result<Infallible, Halt> {

@@ -1,5 +1,7 @@
 //! Sinks on a real node: commits on one side, SQLite files on the other.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -175,6 +177,9 @@ fn a_store_follows_two_tables_through_pause_rebuild_and_restart() {
     assert!(sinks.get("search").unwrap().definition.paused);
     sinks.resume("search").unwrap();
     assert_equal(&sinks, "search", end);
+    // The definition's own change is a record too.
+    let end = node.position();
+    sinks.wait_blocking("search", end, PATIENCE).unwrap();
     let text = node.metrics_text();
     for line in [
         format!("onelog_sink_position{{sink=\"search\"}} {}", end.get()),

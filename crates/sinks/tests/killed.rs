@@ -1,6 +1,8 @@
 //! A real process that is killed at each place around the store's commit, and what a restart makes
 //! of it. The test runs itself again as the victim.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;

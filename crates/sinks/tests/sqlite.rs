@@ -1,6 +1,8 @@
 //! SQLite against the contract of every store, and what is its own: whose tables are whose,
 //! planted damage, search as a user writes it.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
