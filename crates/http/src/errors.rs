@@ -175,7 +175,8 @@ pub(crate) fn meant(nearest: Option<&str>) -> String {
 
 impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
-        let body = serde_json::to_vec(&self.0.body).unwrap_or_default();
+        let mut body = serde_json::to_vec(&self.0.body).unwrap_or_default();
+        body.push(b'\n');
         let mut response = Response::new(Body::from(body));
         *response.status_mut() = self.0.status;
         let headers = response.headers_mut();

@@ -30,9 +30,11 @@ pub(crate) const ONELOG_POSITION: HeaderName = HeaderName::from_static("onelog-p
 
 /// A JSON answer.
 pub(crate) fn json(status: StatusCode, body: &impl Serialize) -> Answer {
-    let bytes = serde_json::to_vec(body).map_err(|error| {
+    let mut bytes = serde_json::to_vec(body).map_err(|error| {
         ApiError::internal(format!("the answer cannot be written as JSON: {error}"))
     })?;
+    // For people at a terminal.
+    bytes.push(b'\n');
     let mut response = Response::new(Body::from(bytes));
     *response.status_mut() = status;
     response.headers_mut().insert(
