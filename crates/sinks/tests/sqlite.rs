@@ -386,3 +386,55 @@ fn views_of_users_survive_a_rebuild() {
         .unwrap();
     assert_eq!(count, 2);
 }
+
+#[derive(Clone, Debug)]
+enum Step {
+    Put(u8, i64, String),
+    Delete(u8),
+    Apply,
+    Rebuild,
+    Reopen,
+}
+
+fn step() -> impl proptest::strategy::Strategy<Value = Step> {
+    use proptest::prelude::*;
+    prop_oneof![
+        6 => (0..12u8, any::<i64>(), "[ab'\" \u{0}ü\n]{0,12}").prop_map(|(k, n, t)| Step::Put(k, n, t)),
+        3 => (0..12u8).prop_map(Step::Delete),
+        3 => Just(Step::Apply),
+        1 => Just(Step::Rebuild),
+        1 => Just(Step::Reopen),
+    ]
+}
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(24))]
+    #[test]
+    fn any_history_in_any_batches_ends_equal(steps in proptest::collection::vec(step(), 1..60)) {
+        let sqlite = Sqlite::new();
+        let plan = searched_plan();
+        let (mut store, mut model) = filled(&sqlite, &plan);
+        let mut at = model.position();
+        for step in steps.into_iter().chain([Step::Apply]) {
+            match step {
+                Step::Put(key, total, note) => model.order(&format!("k{key}"), total, &note),
+                Step::Delete(key) => model.write(ORDERS, format!("k{key}").as_bytes(), None),
+                Step::Apply => {
+                    store.apply(&model.batch(&plan, at)).unwrap();
+                    at = model.position();
+                }
+                Step::Rebuild => {
+                    model.rebuild(&plan, store.as_mut()).unwrap();
+                    at = model.position();
+                }
+                Step::Reopen => {
+                    store = sqlite.open(std::sync::Arc::clone(&plan), LOG);
+                    store.take_over().unwrap();
+                    at = store.position().unwrap().unwrap().position;
+                }
+            }
+        }
+        let found = model.verify(&plan, store.as_mut());
+        proptest::prop_assert!(found.equal, "{found:#?}");
+    }
+}
