@@ -1,6 +1,8 @@
 //! Threads against a real node on a real disk: every workload, with checkpoints and rolls during
 //! the run, the node stopped under load, opened again, and the whole history proved.
 
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 use onelog::{Node, Options};
 use onelog_record::{TableId, USER_TABLES_FROM};
 use onelog_simulation::concurrent::{Load, Outcome, run, set_up, whole_log};

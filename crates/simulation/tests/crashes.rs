@@ -2,6 +2,8 @@
 //! indexes, checkpoints, cuts the log's start and saves its hard state: by a power failure in each
 //! of four ways, by a failing call, by a full disk. What the next life finds is proved.
 
+#![allow(clippy::unwrap_used, clippy::panic)]
+
 use onelog_log::{CrashMode, Fault};
 use onelog_simulation::machine::{
     CrashPoint, MachineOptions, Which, World, crash_again, crash_at, fail_at, survey,
@@ -16,7 +18,7 @@ const DISK_STEPS_MIN: usize = 500;
 const STRIDE: usize = 20;
 /// And every so many meet a failing call or a full disk.
 const FAULT_STRIDE: usize = 40;
-const ACTIONS: usize = 6_000;
+const ACTIONS: usize = 6_600;
 /// How many crashes are crashed again in their recovery, and how densely.
 const CRASHED_AGAIN: usize = 200;
 const CRASHED_AGAIN_QUICK: usize = 8;

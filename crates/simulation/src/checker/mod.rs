@@ -32,8 +32,8 @@ use crate::history::{CommitCall, History, Logged};
 use model::Model;
 use time::Observed;
 
-/// How many violations a report keeps; all are counted.
-pub const VIOLATIONS_MAX: usize = 32;
+/// How many violations of each rule a report keeps; all are counted.
+pub const VIOLATIONS_MAX: usize = 4;
 
 /// What was broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -102,7 +102,7 @@ pub struct Report {
     pub refused: usize,
     /// Snapshot reads.
     pub reads: usize,
-    /// The first violations.
+    /// The first violations of each rule.
     pub violations: Vec<Violation>,
     /// All violations.
     pub violations_total: usize,
@@ -112,7 +112,8 @@ impl Report {
     /// Notes a violation.
     pub fn add(&mut self, rule: Rule, message: String) {
         self.violations_total += 1;
-        if self.violations.len() < VIOLATIONS_MAX {
+        let same = self.violations.iter().filter(|known| known.rule == rule);
+        if same.count() < VIOLATIONS_MAX {
             self.violations.push(Violation { rule, message });
         }
     }

@@ -190,6 +190,13 @@ impl World {
         self.forget_waiting();
     }
 
+    /// Does what an idle node does before nothing happens any more: answers everything, and saves
+    /// how far the log is durable.
+    pub fn settle(&mut self) -> Result<(), Stopped> {
+        self.drain()?;
+        self.life.as_mut().map_or(Ok(()), Life::save_hard_state)
+    }
+
     /// The process ends; what it wrote stays as the disk has it. The disk is mended.
     pub fn kill(&mut self) {
         self.life = None;
@@ -245,10 +252,13 @@ impl World {
     pub fn prove(&mut self) -> Report {
         if let Err(Stopped(why)) = self.prove_lives() {
             let text = format!("the node could not open or go on after a fault: {why}");
-            self.report.add(Rule::CannotGoOn, text);
+            // Without its log there is no witness to hold the history against.
+            let mut report = std::mem::take(&mut self.report);
+            report.add(Rule::CannotGoOn, text);
+            return report;
         }
         let mut report = check(&self.history, &self.archive.log, &self.definitions);
-        for violation in std::mem::take(&mut self.report.violations) {
+        for violation in std::mem::take(&mut self.report).violations {
             report.add(violation.rule, violation.message);
         }
         report
