@@ -6,7 +6,8 @@
 //! goes on there. Standard input has no place to go on from.
 //!
 //! Several batches are in flight at once. One that writes a key of a batch in flight waits for it,
-//! so the last line of a key wins, as it would one by one. A stream table gets one batch at a time.
+//! so the last line of a key wins, as it would one by one. A stream table, and one with unique
+//! fields, gets one batch at a time.
 //!
 //! Threads: this one reads and decides; one per connection sends.
 

@@ -76,15 +76,16 @@ impl<'a> Import<'a> {
             .as_u64()
             .ok_or_else(|| client.unexpected("its status has no position".to_owned()))?;
         let path = format!("/v1/tables/{}", segment(args.table.as_bytes()));
-        let kind = match client.get(&path, &[]) {
-            Ok(definition) => definition["kind"].as_str().map(str::to_owned),
+        let is_ordered = match client.get(&path, &[]) {
+            // The order of a stream's records matters, and which of two lines has a unique value.
+            Ok(table) => table["kind"] == "stream" || table["unique"].is_array(),
             // A server with create_tables makes the table with the first batch; any other refuses it.
-            Err(error) if error.server().is_some_and(|e| e.status == 404) => None,
+            Err(error) if error.server().is_some_and(|e| e.status == 404) => false,
             Err(error) => return Err(error.into()),
         };
-        let connections = match kind.as_deref() {
-            Some("stream") => 1,
-            _ => args.connections as usize,
+        let connections = match is_ordered {
+            true => 1,
+            false => args.connections as usize,
         };
         Ok(Self {
             args,
