@@ -15,6 +15,7 @@ use onelog_log::{FlushError, FlushPool, HardState, Log, PrepareError};
 use onelog_record::{Entry, EntryKind, Index, Op, Refusal, TABLE_TABLES, Transactions};
 use onelog_state::{CheckpointError, CheckpointReport};
 
+use crate::catalog::Catalog;
 use crate::failure::Failure;
 use crate::retention::Retention;
 use crate::shared::Shared;
@@ -35,6 +36,12 @@ pub(crate) struct Queued {
     pub(crate) submission: Submission<Reply>,
     pub(crate) queued_at: Instant,
     pub(crate) bytes: usize,
+}
+
+/// What decisions rest on: the state and the tables at one position.
+struct Basis {
+    view: StateView,
+    catalog: Arc<Catalog>,
 }
 
 /// Who is answered.
@@ -129,12 +136,23 @@ impl Shell {
         !self.engine.is_full() && !self.shared.state.is_full()
     }
 
+    /// What decisions rest on. Taken anew after entries have been applied, which never happens
+    /// while requests are being decided.
+    fn basis(&self) -> Basis {
+        Basis {
+            view: StateView(self.shared.state.latest()),
+            catalog: self.shared.catalog(),
+        }
+    }
+
     fn take_requests(&mut self) -> Result<bool, Failure> {
-        let mut worked = false;
+        if !self.engine.has_held() && self.commands.is_empty() {
+            return Ok(false);
+        }
+        let basis = self.basis();
         if self.engine.has_held() {
-            let (shared, catalog) = (Arc::clone(&self.shared), self.shared.catalog());
             self.engine
-                .resume(&StateView(&shared.state), &*catalog, &mut self.effects)?;
+                .resume(&basis.view, &*basis.catalog, &mut self.effects)?;
             self.carry_out()?;
         }
         let mut taken = 0;
@@ -142,14 +160,13 @@ impl Shell {
             let Ok(command) = self.commands.try_recv() else {
                 break;
             };
-            self.command(command)?;
+            self.command(command, &basis)?;
             taken += 1;
-            worked = true;
         }
-        Ok(worked)
+        Ok(taken > 0)
     }
 
-    fn command(&mut self, command: Command) -> Result<(), Failure> {
+    fn command(&mut self, command: Command, basis: &Basis) -> Result<(), Failure> {
         let queued = match command {
             Command::Stop => {
                 self.stopping = true;
@@ -169,10 +186,12 @@ impl Shell {
             self.shared.reply(queued.submission.ticket, Err(refusal));
             return Ok(());
         }
-        let (shared, catalog) = (Arc::clone(&self.shared), self.shared.catalog());
-        let view = StateView(&shared.state);
-        self.engine
-            .submit(queued.submission, &view, &*catalog, &mut self.effects)?;
+        self.engine.submit(
+            queued.submission,
+            &basis.view,
+            &*basis.catalog,
+            &mut self.effects,
+        )?;
         if self.effects.is_empty() {
             return Ok(());
         }
@@ -370,7 +389,10 @@ impl Shell {
                 Err(_) => Err(Failure::Thread("flush")),
             },
             recv(commands) -> command => match command {
-                Ok(command) => self.command(command),
+                Ok(command) => {
+                    let basis = self.basis();
+                    self.command(command, &basis)
+                }
                 Err(_) => { self.stopping = true; Ok(()) }
             },
             default(IDLE_INTERVAL) => self.idle(),

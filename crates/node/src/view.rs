@@ -3,17 +3,18 @@
 use bytes::Bytes;
 use onelog_commit::{Latest, View, ViewError};
 use onelog_record::{KeyRange, Offset, Position, TableId};
-use onelog_state::State;
+use onelog_state::LatestView;
 
-/// A [`State`] through the validator's eyes.
+/// The state at one instant through the validator's eyes. One decision asks one view: between two
+/// looks at the state itself a checkpoint may end and move the floor.
 #[derive(Debug)]
-pub(crate) struct StateView<'s>(pub(crate) &'s State);
+pub(crate) struct StateView(pub(crate) LatestView);
 
 fn failed(cause: onelog_state::ReadError) -> ViewError {
     ViewError(Box::new(cause))
 }
 
-impl View for StateView<'_> {
+impl View for StateView {
     fn newest(&self, table: TableId, key: &[u8]) -> Result<Option<Latest>, ViewError> {
         let latest = self.0.newest(table, key).map_err(failed)?;
         Ok(latest.map(|latest| Latest {

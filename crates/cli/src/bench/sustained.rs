@@ -20,7 +20,7 @@ pub fn run(bench: &Bench) -> Result<Vec<Figure>, Failure> {
     let load = load::run(&node, table, shape, IN_FLIGHT, bench.sustained_time)?;
     bench.close(node, "sustained")?;
     let slice = bench.sustained_time.as_secs().div_ceil(5).max(1);
-    let mut slices = vec![0u64; 5];
+    let mut slices = [0u64; 5];
     for (second, count) in load.by_second {
         slices[((second / slice) as usize).min(4)] += count;
     }
