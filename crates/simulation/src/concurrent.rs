@@ -1,7 +1,7 @@
 //! Many threads against one real node: each a client that reads snapshots, commits, drops answers,
 //! asks again under the same id, and writes down everything.
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use onelog::{CommitRequest, Node, Position, Refusal, Snapshot, Ticket, TxnId};
@@ -17,7 +17,10 @@ const WAIT: Duration = Duration::from_secs(60);
 const BURST_MAX: usize = 3;
 /// How many of its calls a client remembers for asking again.
 const REMEMBERED_MAX: usize = 64;
-/// How much of the log is read at once.
+/// How much of the log is read at once, and how long the tail waits for more.
+const TAIL_BYTES: usize = 8 << 10;
+const TAIL_WAIT: Duration = Duration::from_millis(20);
+/// How much of the log is read at once when it is at rest.
 const READ_BYTES: usize = 1 << 20;
 /// Of a hundred steps: audits, repeated requests, answers that nobody waits for, ids that are used
 /// for another request by mistake.
@@ -46,6 +49,8 @@ pub struct Outcome {
     pub history: History,
     /// Invariants that an audit found broken, and reads that failed.
     pub report: Report,
+    /// The log as readers saw it that tailed it from the start meanwhile.
+    pub tails: Vec<Vec<Logged>>,
 }
 
 #[derive(Debug)]
@@ -130,7 +135,9 @@ pub fn run(node: &Node, workloads: &[Box<dyn Workload>], clock: &Clock, load: &L
         is_stopped: false,
     };
     let mut all = Outcome::default();
+    let is_done = AtomicBool::new(false);
     std::thread::scope(|scope| {
+        let tail = scope.spawn(|| tail(node, &is_done));
         let threads: Vec<_> = (0..load.clients)
             .map(|number| {
                 let mut client = client(number);
@@ -148,14 +155,57 @@ pub fn run(node: &Node, workloads: &[Box<dyn Workload>], clock: &Clock, load: &L
                     .add(Rule::CannotGoOn, "a client panicked".to_owned()),
             }
         }
+        is_done.store(true, Ordering::SeqCst);
+        match tail.join() {
+            Ok(Ok(tail)) => all.tails.push(tail),
+            failed => {
+                let text = format!("the log could not be tailed: {failed:?}");
+                all.report.add(Rule::CannotGoOn, text);
+            }
+        }
     });
     all
 }
 
+/// Reads the log from its start, follows it, and ends when the load has ended and it has all.
+fn tail(node: &Node, is_done: &AtomicBool) -> Result<Vec<Logged>, onelog::ReadLogError> {
+    let (mut log, mut at) = (Vec::new(), Position::ZERO);
+    loop {
+        let was_done = is_done.load(Ordering::SeqCst);
+        let batch = node.read_log(at, TAIL_BYTES)?;
+        if batch.next > at {
+            at = batch.next;
+            log.extend(batch.transactions.into_iter().map(Logged::from));
+        } else if was_done {
+            return Ok(log);
+        } else {
+            // Whether it comes or not, the end of the load is looked for again.
+            let _ = node.wait_for_blocking(Position(at.get() + 1), TAIL_WAIT);
+        }
+    }
+}
+
 impl Outcome {
+    /// Whoever tailed the log must have seen a beginning of what it is now.
+    pub fn check_tails(&mut self, log: &[Logged]) {
+        for tail in &self.tails {
+            if log.starts_with(tail) {
+                continue;
+            }
+            let at = tail.iter().zip(log).take_while(|(a, b)| a == b).count();
+            let text = format!(
+                "a reader who tailed the log saw {:?} as transaction {at}; it is {:?}",
+                tail.get(at),
+                log.get(at)
+            );
+            self.report.add(Rule::LogBroken, text);
+        }
+    }
+
     /// Adds what others have seen.
     pub fn add(&mut self, other: Self) {
         self.history.merge(other.history);
+        self.tails.extend(other.tails);
         for violation in other.report.violations {
             self.report.add(violation.rule, violation.message);
         }

@@ -69,6 +69,8 @@ fn prove(workloads: Vec<Box<dyn Workload>>, seed: u64) -> Report {
     outcome.ask_again(&node, &clock, 16);
     outcome.audit(&node, &workloads, &clock);
     let log = whole_log(&node).unwrap();
+    outcome.check_tails(&log);
+    assert!(outcome.tails.iter().all(|tail| !tail.is_empty()));
     node.stop().unwrap();
 
     let tables: Vec<_> = workloads

@@ -5,10 +5,13 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use onelog_log::{CrashMode, Fault};
+use onelog_record::Compression;
 use onelog_simulation::machine::{
     CrashPoint, MachineOptions, Which, World, crash_again, crash_at, fail_at, survey,
 };
+use onelog_simulation::workloads::Random;
 use onelog_simulation::{Report, is_full, workloads};
+use rand::{Rng, SeedableRng};
 
 const SEED: u64 = 7;
 /// So many steps the workload has at least, and so many of each disk.
@@ -116,6 +119,40 @@ fn power_may_fail_again_at_every_step_of_recovery() {
         }
     }
     println!("{count} crashes of recoveries");
+}
+
+#[test]
+fn many_lives_in_a_row_are_one_history() {
+    let (seeds, lives) = if is_full() { (200, 12) } else { (6, 5) };
+    for seed in 0..seeds {
+        let mut random = Random::seed_from_u64(seed);
+        let mut pick = |choices: &[u64]| choices[random.random_range(0..choices.len())];
+        let options = MachineOptions {
+            actions: 700,
+            segment_bytes: pick(&[8 << 10, 16 << 10, 64 << 10]),
+            memtable_bytes: pick(&[4 << 10, 8 << 10, 1 << 20]) as usize,
+            window_writes_max: pick(&[2, 16, 1_000]) as usize,
+            ids_max: pick(&[40, 400, 100_000]) as usize,
+            flushes_in_flight: pick(&[1, 2, 4]) as usize,
+            compression: [Compression::None, Compression::Lz4][seed as usize % 2],
+            ..MachineOptions::default()
+        };
+        let mut world = World::new(seed, options.clone(), workloads::all());
+        for life in 0..lives {
+            let image = world.image().clone();
+            let disk = if pick(&[0, 1, 2]) == 0 {
+                &image.state
+            } else {
+                &image.log
+            };
+            disk.fail_at(disk.steps() + pick(&[9, 60, 150, 260]), Fault::CrashNow);
+            // A life that meets no fault ends well, and is crashed behind its end.
+            let _ = world.run();
+            let mode = CrashMode::ALL[pick(&[0, 1, 2, 3]) as usize];
+            world.crash(mode);
+            assert_clean(&world.prove(), (seed, life, mode, &options));
+        }
+    }
 }
 
 #[test]

@@ -279,10 +279,12 @@ fn a_replay_that_stops_short_is_caught() {
     assert_caught(Hunt::Power, &options, &[Rule::WrongRead]);
 }
 
+type Make = Box<dyn Fn() -> Box<dyn Workload>>;
+
 #[test]
 fn each_workload_alone_finds_a_bug_of_its_own() {
     let table = onelog_record::USER_TABLES_FROM;
-    let cases: [(Box<dyn Fn() -> Box<dyn Workload>>, commit::Bug); 3] = [
+    let cases: [(Make, commit::Bug); 3] = [
         (
             Box::new(move || Box::new(workloads::Bookings { table })),
             commit::Bug::SkipRangeCheck,

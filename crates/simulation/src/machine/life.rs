@@ -7,7 +7,7 @@ use std::sync::Arc;
 use onelog_commit::{Remembered, ValidatorOptions};
 use onelog_engine::{Applied, ConsensusOptions, Effect, Engine, EngineOptions, Submission};
 use onelog_log::{Flush, HardState, HardStateRead, Log, LogOptions, LogReader, Prepare, Recovery};
-use onelog_record::{Committed, Compression, Entry, Index, Refusal, Term};
+use onelog_record::{Committed, Entry, Index, Refusal, Term};
 use onelog_state::{Checkpoint, Opened, State, StateOptions};
 
 use super::rules::{FixedRules, StateView};
@@ -121,7 +121,7 @@ impl Life {
             uncommitted: Vec::new(),
         };
         let engine_options = EngineOptions {
-            compression: Compression::None,
+            compression: options.compression,
             validator: ValidatorOptions {
                 window_writes_max: options.window_writes_max,
                 ids_max: options.ids_max,

@@ -16,6 +16,8 @@ mod world;
 pub use crash::{CrashPoint, Which, crash_again, crash_at, fail_at, survey};
 pub use world::{Image, Stopped, World};
 
+use onelog_record::Compression;
+
 /// A bug of the shell, planted to prove that the checks see it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ShellBug {
@@ -47,6 +49,8 @@ pub struct MachineOptions {
     pub window_writes_max: usize,
     /// How many ids are remembered.
     pub ids_max: usize,
+    /// How entries are stored.
+    pub compression: Compression,
     /// How many flushes may be in flight.
     pub flushes_in_flight: usize,
     /// A bug of the shell.
@@ -62,6 +66,7 @@ impl Default for MachineOptions {
             memtable_bytes: 4 << 10,
             window_writes_max: 64,
             ids_max: 100_000,
+            compression: Compression::None,
             flushes_in_flight: 3,
             bug: ShellBug::None,
         }

@@ -165,11 +165,12 @@ impl World {
         &self.image
     }
 
-    /// A number that stands for everything that was done and answered, and for the log's bytes.
+    /// A number that stands for everything that was done and answered, and for every byte of both disks.
     #[must_use]
     pub fn trace(&self) -> u64 {
         let mut trace = self.trace.clone();
         self.image.log.files().hash(&mut trace);
+        self.image.state.files().hash(&mut trace);
         self.image.log.steps().hash(&mut trace);
         self.image.state.steps().hash(&mut trace);
         trace.finish()

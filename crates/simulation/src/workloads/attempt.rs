@@ -1,7 +1,7 @@
 //! One attempt of a workload's transaction on a snapshot.
 
 use bytes::Bytes;
-use onelog_record::{CommitRequest, Header, KeyRange, PointRead};
+use onelog_record::{CommitRequest, Header, KeyRange, PointRead, Position};
 use onelog_state::{ReadError, Snapshot};
 use rand::Rng;
 
@@ -90,6 +90,8 @@ pub fn audit(workload: &dyn Workload, snapshot: &Snapshot) -> Result<Seen, ReadE
 /// The transaction that makes everything that must be there at the beginning.
 pub fn setup(workload: &dyn Workload) -> CommitRequest {
     CommitRequest {
+        // Since the beginning: a retry that comes after the id is forgotten is refused.
+        read_position: Some(Position::ZERO),
         writes: workload.initial(),
         ..CommitRequest::default()
     }
