@@ -5,7 +5,7 @@
 use serde_json::Value;
 use utoipa::{IntoParams, OpenApi, ToSchema};
 
-use crate::routes::{keys, list, log, sinks, system, tables, transactions};
+use crate::routes::{backup, keys, list, log, sinks, system, tables, transactions};
 
 /// The document.
 pub(crate) fn document() -> utoipa::openapi::OpenApi {
@@ -36,6 +36,7 @@ pub(crate) fn document() -> utoipa::openapi::OpenApi {
         sinks::verify,
         sinks::rebuild,
         sinks::wait,
+        backup::make,
         system::status,
         system::healthz,
         system::readyz,
@@ -44,6 +45,22 @@ pub(crate) fn document() -> utoipa::openapi::OpenApi {
     )
 )]
 struct Document;
+
+/// Where a backup goes.
+#[derive(ToSchema)]
+pub(crate) struct Backup {
+    /// An empty or new folder on the server's machine, as an absolute path.
+    into: String,
+}
+
+/// A backup that was made.
+#[derive(ToSchema)]
+pub(crate) struct BackupMade {
+    /// The folder.
+    into: String,
+    /// It has every transaction below this position and none above.
+    position: u64,
+}
 
 /// Where to read.
 #[derive(IntoParams)]

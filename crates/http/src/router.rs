@@ -10,7 +10,7 @@ use onelog_sinks::Sinks;
 
 use crate::app::App;
 use crate::options::HttpOptions;
-use crate::routes::{Shared, keys, list, log, sinks, system, tables, transactions};
+use crate::routes::{Shared, backup, keys, list, log, sinks, system, tables, transactions};
 
 type Route = (&'static str, &'static str, MethodRouter<Shared>);
 
@@ -40,6 +40,7 @@ fn routes() -> Vec<Route> {
         post "/v1/sinks/{name}/verify" sinks::verify;
         post "/v1/sinks/{name}/rebuild" sinks::rebuild;
         get "/v1/sinks/{name}/wait" sinks::wait;
+        post "/v1/backup" backup::make;
         get "/v1/status" system::status;
         get "/healthz" system::healthz;
         get "/readyz" system::readyz;

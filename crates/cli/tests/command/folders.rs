@@ -203,7 +203,6 @@ fn a_damaged_copy_is_not_restored() {
 }
 
 #[test]
-#[ignore = "POST /v1/backup is not served yet"]
 fn a_backup_of_a_running_server_is_consistent() {
     let folder = tempfile::tempdir().unwrap();
     let data = filled(folder.path());

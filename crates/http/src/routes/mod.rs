@@ -1,5 +1,6 @@
 //! One file per resource.
 
+pub(crate) mod backup;
 pub(crate) mod keys;
 pub(crate) mod list;
 pub(crate) mod log;
