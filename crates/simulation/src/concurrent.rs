@@ -27,6 +27,8 @@ const READ_BYTES: usize = 1 << 20;
 const AUDIT_PERCENT: u32 = 4;
 const RETRY_PERCENT: u32 = 6;
 const DEAF_PERCENT: u32 = 6;
+/// Of a hundred writes without reads: those that do not say since when their id is in use.
+const BLIND_PERCENT: u32 = 50;
 const MISTAKE_PERCENT: u32 = 5;
 
 /// How much is done.
@@ -70,8 +72,8 @@ struct Client<'n> {
 
 /// Makes the tables and whatever the workloads need at the beginning.
 ///
-/// # Panics
-/// When the node refuses: then nothing can be tested.
+/// # Errors
+/// When the node refuses, in words: then nothing can be tested.
 pub fn set_up(
     node: &Node,
     workloads: &[Box<dyn Workload>],
@@ -376,6 +378,9 @@ impl Client<'_> {
         let mut request = attempt.request;
         let is_empty =
             !request.has_reads() && request.writes.is_empty() && request.guards.is_empty();
+        if self.percent(BLIND_PERCENT) {
+            workloads::make_blind(&mut request);
+        }
         // The low numbers belong to the setup.
         request.id = Some(TxnId(self.random.random::<u128>() | 1 << 127));
         Ok((attempt.seen, (!is_empty).then_some(request)))

@@ -36,6 +36,10 @@ impl Checker<'_> {
                 let fault = "the read position is not below the floor";
                 self.wrong_refusal(call.id, fault, refusal);
             }
+            Refusal::IdExpired { floor, .. } if call.request.read_position >= Some(*floor) => {
+                let fault = "the id is younger than the window";
+                self.wrong_refusal(call.id, fault, refusal);
+            }
             Refusal::SnapshotInFuture {
                 read_position,
                 latest,
@@ -154,7 +158,7 @@ impl Checker<'_> {
                     table
                         .unique
                         .iter()
-                        .any(|path| unique::text_of(&found.value, path) == Some(value.to_string()))
+                        .any(|path| unique::value_of(&found.value, path).as_ref() == Some(value))
                 })
             };
             still && model::found(version).is_some_and(has)

@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use onelog_record::{
     CommitRequest, Committed, Compare, FieldPath, Guard, KeyRange, Offset, Op, Operation,
-    PointRead, Position, Predicate, Record, Refusal, Subject, TableDefinition, TableId, TableKind,
-    TxnId, ValueKind, Write,
+    PointRead, Position, Predicate, Record, Refusal, Subject, TABLE_UNIQUE, TableDefinition,
+    TableId, TableKind, TxnId, ValueKind, Write,
 };
 use serde_json::json;
 
@@ -515,12 +515,44 @@ fn a_value_that_two_keys_have_in_a_unique_field_is_caught() {
         unique: vec![FieldPath::parse("name").unwrap()],
         dropped: false,
     });
-    story.commit(1, put("a", r#"{"name":"eve"}"#));
-    story.commit(2, put("a", r#"{"name":"ada"}"#));
-    story.commit(3, put("b", r#"{"name":"eve"}"#));
-    assert!(story.report().is_clean(), "{}", story.report());
-    story.commit(4, put("c", r#"{"name":"eve"}"#));
-    assert_caught(&story.report(), Rule::NotUnique, &id(4));
+    // (key, name that it gives up, name that it takes)
+    let mut rename = |id: u128, key: &str, from: Option<&str>, to: &str| {
+        let request = put(key, &json!({"name": to}).to_string());
+        story.commit(id, request);
+        let last = story.log.last_mut().unwrap();
+        let row = |name: &str| onelog_commit::unique_row_key(TABLE, 0, &json!(name));
+        let mut rows = vec![(row(to), Some(bytes(key)))];
+        rows.extend(from.map(|from| (row(from), None)));
+        for (row, owner) in rows {
+            last.records.push(Record {
+                offset: Offset(last.end.0),
+                op: if owner.is_some() { Op::Put } else { Op::Delete },
+                table: TABLE_UNIQUE,
+                key: row,
+                value: owner,
+                headers: Vec::new(),
+            });
+            last.end = Position(last.end.0 + 1);
+        }
+        let Answer::Committed(told) = &mut story.history.commits.last_mut().unwrap().answer else {
+            panic!("it was committed")
+        };
+        told.position = last.end;
+        told.records = last.records.len() as u32;
+        story.report()
+    };
+    rename(1, "a", None, "eve");
+    rename(2, "a", Some("eve"), "ada");
+    let report = rename(3, "b", None, "eve");
+    assert!(report.is_clean(), "{report}");
+    let report = rename(4, "c", None, "eve");
+    assert_caught(&report, Rule::NotUnique, &id(4));
+
+    // The rows for unique values must say the same as the values.
+    story.log.truncate(3);
+    story.history.commits.truncate(3);
+    story.log[2].records[1].value = Some(bytes("a"));
+    assert_caught(&story.report(), Rule::WrongRecords, &id(3));
 }
 
 #[test]

@@ -1,53 +1,112 @@
-//! Unique fields, from the values alone: the rows that the product keeps for them are not asked.
+//! Unique fields, from the values alone; and then that the rows which the product keeps for them
+//! in `onelog.unique` say exactly the same.
 
 use std::collections::HashMap;
 
 use bytes::Bytes;
-use onelog_record::{FieldPath, Op, TableId};
+use onelog_commit::unique_row_key;
+use onelog_record::{FieldPath, Op, TABLE_UNIQUE, TableId};
 use serde_json::Value;
 
 use super::{Checker, Rule};
 use crate::history::Logged;
 
-/// Who has a value: table, number of the field, the value's text.
-type Owners = HashMap<(TableId, usize, String), Bytes>;
+/// A field of a table: the table, the field's number, its path.
+type Field<'p> = (TableId, usize, &'p FieldPath);
+
+/// What is true behind the transactions looked at so far.
+#[derive(Default)]
+struct Truth {
+    /// Every row of every table.
+    rows: HashMap<(TableId, Bytes), Bytes>,
+    /// Who has a value: table, number of the field, the value's text.
+    owners: HashMap<(TableId, usize, String), Bytes>,
+    /// The same as `onelog.unique` should have it.
+    wanted: HashMap<Bytes, Bytes>,
+}
 
 impl Checker<'_> {
     pub(super) fn check_unique(&mut self) {
-        let mut owners = Owners::new();
-        let mut rows: HashMap<(TableId, Bytes), Bytes> = HashMap::new();
+        let tables = self.tables;
+        let fields: Vec<Field<'_>> = tables
+            .iter()
+            .flat_map(|table| {
+                let paths = table.unique.iter().enumerate();
+                paths.map(|(number, path)| (table.id, number, path))
+            })
+            .collect();
+        let mut truth = Truth::default();
         for logged in self.model.log {
-            for (at, table) in self.tables.iter().enumerate() {
-                for (field, path) in table.unique.iter().enumerate() {
-                    let of = self.tables[at].id;
-                    let changed = last_images(logged, of);
-                    release(&mut owners, &rows, &changed, (of, field, path));
-                    for (key, image) in &changed {
-                        let Some(value) = image.as_ref().and_then(|image| text_of(image, path))
-                        else {
-                            continue;
-                        };
-                        let Some(other) = owners.insert((of, field, value.clone()), key.clone())
-                        else {
-                            continue;
-                        };
-                        let text = format!(
-                            "transaction {} gives {value} in field '{path}' to key {key:?}, but key {other:?} has it",
-                            logged.id
-                        );
-                        self.add(Rule::NotUnique, text);
-                    }
+            let mut touched = Vec::new();
+            for field in &fields {
+                for text in truth.give(logged, *field, &mut touched) {
+                    self.add(Rule::NotUnique, text);
                 }
             }
-            for record in &logged.records {
-                let key = (record.table, record.key.clone());
-                match &record.value {
-                    Some(value) if record.op == Op::Put => drop(rows.insert(key, value.clone())),
-                    Some(_) => {}
-                    None => drop(rows.remove(&key)),
+            truth.put_rows(logged);
+            let kept = logged.records.iter().filter(|r| r.table == TABLE_UNIQUE);
+            touched.extend(kept.map(|record| record.key.clone()));
+            for row in touched {
+                let (is, wanted) = truth.row(&row);
+                if !fields.is_empty() && is != wanted {
+                    let text = format!(
+                        "transaction {} leaves {is:?} as the owner in row {row:?} of the unique values; by the values it is {wanted:?}",
+                        logged.id
+                    );
+                    self.add(Rule::WrongRecords, text);
                 }
             }
         }
+    }
+}
+
+impl Truth {
+    /// Takes the values that a transaction changes from their owners, then gives the new ones out.
+    fn give(&mut self, logged: &Logged, field: Field<'_>, touched: &mut Vec<Bytes>) -> Vec<String> {
+        let (table, number, path) = field;
+        let row = |value: &Value| unique_row_key(table, number as u16, value);
+        let changed = last_images(logged, table);
+        for key in changed.keys() {
+            let before = self.rows.get(&(table, key.clone()));
+            if let Some(value) = before.and_then(|before| value_of(before, path)) {
+                self.owners.remove(&(table, number, value.to_string()));
+                self.wanted.remove(&row(&value));
+                touched.push(row(&value));
+            }
+        }
+        let mut clashes = Vec::new();
+        for (key, image) in &changed {
+            let Some(value) = image.as_ref().and_then(|image| value_of(image, path)) else {
+                continue;
+            };
+            let claim = (table, number, value.to_string());
+            if let Some(other) = self.owners.insert(claim, key.clone()) {
+                clashes.push(format!(
+                    "transaction {} gives {value} in field '{path}' to key {key:?}, but key {other:?} has it",
+                    logged.id
+                ));
+            }
+            self.wanted.insert(row(&value), key.clone());
+            touched.push(row(&value));
+        }
+        clashes
+    }
+
+    fn put_rows(&mut self, logged: &Logged) {
+        for record in &logged.records {
+            let key = (record.table, record.key.clone());
+            match &record.value {
+                Some(value) if record.op == Op::Put => drop(self.rows.insert(key, value.clone())),
+                Some(_) => {}
+                None => drop(self.rows.remove(&key)),
+            }
+        }
+    }
+
+    /// The owner in a row of `onelog.unique`, as it is and as it should be.
+    fn row(&self, row: &Bytes) -> (Option<&Bytes>, Option<&Bytes>) {
+        let is = self.rows.get(&(TABLE_UNIQUE, row.clone()));
+        (is, self.wanted.get(row))
     }
 }
 
@@ -60,23 +119,10 @@ fn last_images(logged: &Logged, table: TableId) -> HashMap<Bytes, Option<Bytes>>
         .collect()
 }
 
-fn release(
-    owners: &mut Owners,
-    rows: &HashMap<(TableId, Bytes), Bytes>,
-    changed: &HashMap<Bytes, Option<Bytes>>,
-    (table, field, path): (TableId, usize, &FieldPath),
-) {
-    for key in changed.keys() {
-        let before = rows.get(&(table, key.clone()));
-        if let Some(value) = before.and_then(|before| text_of(before, path)) {
-            owners.remove(&(table, field, value));
-        }
-    }
-}
-
-/// The text of a field's value; `null` and nothing belong to nobody.
-pub(super) fn text_of(document: &[u8], path: &FieldPath) -> Option<String> {
+/// A field's value; `null` and nothing belong to nobody.
+pub(super) fn value_of(document: &[u8], path: &FieldPath) -> Option<Value> {
     let document: Value = serde_json::from_slice(document).ok()?;
-    let value = path.get(&document)?;
-    (!value.is_null()).then(|| value.to_string())
+    path.get(&document)
+        .filter(|value| !value.is_null())
+        .cloned()
 }

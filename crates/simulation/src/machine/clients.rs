@@ -21,6 +21,10 @@ const AUDIT_PERCENT: u32 = 4;
 const DEAF_PERCENT: u32 = 8;
 const RETRY_PERCENT: u32 = 10;
 const MISTAKE_PERCENT: u32 = 1;
+/// Of a hundred writes without reads: those that do not say since when their id is in use. Only
+/// where so many ids are remembered that none is ever forgotten.
+const BLIND_PERCENT: u32 = 50;
+const IDS_ALL: usize = 100_000;
 /// How many acknowledged requests are asked again after a recovery.
 const ASKED_AGAIN_MAX: usize = 12;
 
@@ -87,8 +91,11 @@ impl World {
             self.check_invariant(workload, &seen, snapshot.position());
             seen
         } else {
-            let attempt =
+            let mut attempt =
                 workloads::prepare(workload, &snapshot, &mut self.random).map_err(failed)?;
+            if self.options.ids_max >= IDS_ALL && self.percent(BLIND_PERCENT) {
+                workloads::make_blind(&mut attempt.request);
+            }
             let seen = attempt.seen.clone();
             self.clients[client].prepared = Some(attempt);
             seen

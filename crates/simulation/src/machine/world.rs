@@ -14,7 +14,7 @@ use super::life::Life;
 use super::rules::FixedRules;
 use super::witness::{Archive, read};
 use crate::checker::{Report, Rule, check};
-use crate::history::{Clock, History};
+use crate::history::{Clock, History, Logged};
 use crate::workloads::{Random, Workload};
 
 /// How many actions follow a recovery before the proof.
@@ -163,6 +163,12 @@ impl World {
     #[must_use]
     pub fn image(&self) -> &Image {
         &self.image
+    }
+
+    /// What happened, and the log and the tables to hold it against. After [`World::prove`].
+    #[must_use]
+    pub fn into_witness(self) -> (History, Vec<Logged>, Vec<TableDefinition>) {
+        (self.history, self.archive.log, self.definitions)
     }
 
     /// A number that stands for everything that was done and answered, and for every byte of both disks.

@@ -97,6 +97,14 @@ pub fn setup(workload: &dyn Workload) -> CommitRequest {
     }
 }
 
+/// What a client sends that writes without having read and does not say since when its id is in
+/// use: only a node that remembers every id may be asked so.
+pub fn make_blind(request: &mut CommitRequest) {
+    if !request.has_reads() {
+        request.read_position = None;
+    }
+}
+
 /// Makes another request of it that does the same: what a client sends that uses an id twice by
 /// mistake.
 pub fn mark_as_other(request: &mut CommitRequest) {

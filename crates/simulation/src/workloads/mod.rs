@@ -20,7 +20,7 @@ use rand::rngs::StdRng;
 
 use crate::history::Seen;
 
-pub use attempt::{Attempt, audit, mark_as_other, prepare, read_into, setup};
+pub use attempt::{Attempt, audit, make_blind, mark_as_other, prepare, read_into, setup};
 pub use bank::Bank;
 pub use bookings::Bookings;
 pub use lists::Lists;
