@@ -300,21 +300,17 @@ impl<T> Engine<T> {
         if !self.has_open() {
             return Ok(());
         }
-        let open = std::mem::replace(
-            &mut self.open,
-            BodyWriter::with_prefix(PAYLOAD_HEADER_BYTES),
-        );
         self.last_timestamp_ms = self.last_timestamp_ms.max(now_ms);
         let mut header = EntryHeader {
             kind: EntryKind::Transactions,
             compression: Compression::None,
-            raw_len: open.len() as u32,
+            raw_len: self.open.len() as u32,
             base_offset: self.tail.next_offset(),
-            record_count: open.records(),
-            transaction_count: open.transactions(),
+            record_count: self.open.records(),
+            transaction_count: self.open.transactions(),
             timestamp_ms: self.last_timestamp_ms,
         };
-        let mut payload = open.finish();
+        let mut payload = self.open.take();
         if header.raw_len as usize >= COMPRESS_BYTES_MIN {
             let raw = &payload[PAYLOAD_HEADER_BYTES..];
             let (compression, packed) = compress(raw, self.options.compression)?;

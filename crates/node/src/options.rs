@@ -7,7 +7,7 @@ use onelog_record::Compression;
 /// The default size of a segment of the log.
 pub const SEGMENT_BYTES: u64 = 64 << 20;
 /// The memtable is checkpointed when it reaches this size.
-pub const MEMTABLE_BYTES: usize = 64 << 20;
+pub const MEMTABLE_BYTES: usize = 96 << 20;
 /// All memtables together may not grow beyond this: requests wait, then are refused.
 pub const MEMTABLE_BYTES_MAX: usize = 256 << 20;
 /// The B-tree's page cache.

@@ -420,7 +420,8 @@ impl Shell {
 
     /// A clean end: the state is checkpointed and the log marked as closed.
     fn close(&mut self) -> Result<(), Failure> {
-        while self.checkpointing {
+        // Both write files that closing touches.
+        while self.checkpointing || self.preparing {
             self.wait_for_completion()?;
         }
         if let Some(checkpoint) = self.shared.state.freeze() {

@@ -18,6 +18,8 @@ use crate::{
 
 const TRANSACTION_HEAD_BYTES: usize = 28;
 const TAG_HEADERS: u8 = 0x80;
+/// A writer gives a buffer back that has grown beyond this.
+const BUFFER_BYTES_MAX: usize = 4 << 20;
 
 /// What a record does. Stored; the numbers never change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -195,6 +197,22 @@ impl BodyWriter {
     #[must_use]
     pub fn finish(self) -> Vec<u8> {
         self.out
+    }
+
+    /// The prefix and the body, in memory of exactly their size: whoever keeps a value of it keeps
+    /// all of it. The writer is empty again and keeps its buffer for the next body.
+    #[must_use]
+    pub fn take(&mut self) -> Vec<u8> {
+        let body = self.out.as_slice().to_vec();
+        let prefix = self.prefix;
+        if self.out.capacity() > BUFFER_BYTES_MAX {
+            self.out = Vec::new();
+        }
+        self.out.clear();
+        self.out.resize(prefix, 0);
+        self.records = 0;
+        self.transactions = 0;
+        body
     }
 }
 
@@ -421,7 +439,7 @@ mod tests {
             1, 0xac, 2, 1, b'k', 2, b'v', b'v', // put, table 300, key, value
             2, 1, 0, // delete, table 1, empty key
         ];
-        assert_eq!(writer.finish(), expected);
+        assert_eq!(writer.take(), expected);
     }
 
     #[test]
@@ -432,7 +450,7 @@ mod tests {
         writer.undo(mark);
         assert!(writer.is_empty());
         assert_eq!((writer.records(), writer.transactions()), (0, 0));
-        assert_eq!(writer.finish(), vec![0; 8]);
+        assert_eq!(writer.take(), vec![0; 8]);
     }
 
     type Parts = (Op, u32, Vec<u8>, Vec<u8>, Vec<(Vec<u8>, Vec<u8>)>);
@@ -466,7 +484,7 @@ mod tests {
                 writer.seal(mark);
             }
             let mut offset = base;
-            let read: Vec<_> = Transactions::new(writer.finish().into(), Offset(base))
+            let read: Vec<_> = Transactions::new(writer.take().into(), Offset(base))
                 .collect::<Result<_, _>>().unwrap();
             prop_assert_eq!(read.len(), transactions.len());
             for (found, (id, fingerprint, records)) in read.iter().zip(&transactions) {

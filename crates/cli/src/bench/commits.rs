@@ -9,7 +9,6 @@ use super::{Bench, bare};
 const IN_FLIGHT: usize = 512;
 const READS: usize = 2;
 const WRITES: usize = 2;
-const FLUSHES_IN_FLIGHT: usize = 4;
 
 fn shape(bench: &Bench) -> Shape {
     Shape {
@@ -51,7 +50,7 @@ pub fn throughput(bench: &Bench) -> Result<Vec<Figure>, Failure> {
         let group_bytes = (bytes - bytes_before) / count;
         let flushes = bare::flushes(
             &bench.folder,
-            FLUSHES_IN_FLIGHT,
+            bench.flushes,
             group_bytes as usize,
             bench.round / 3,
         )?;
@@ -69,7 +68,7 @@ pub fn throughput(bench: &Bench) -> Result<Vec<Figure>, Failure> {
         rates,
     )
     .beside(
-        "flushes of groups of the same size, 4 in flight",
+        "flushes of groups of the same size, as many in flight",
         &bare_rates,
     )
     .note(format!(

@@ -221,7 +221,7 @@ async fn client(
             let key = key(random.random_range(0..shape.keys));
             request.writes.push(put(table, key, value(&mut random)));
         }
-        match submit(&node, request).await {
+        match node.submit(request).await {
             Ok(_) => {
                 own.committed += 1;
                 own.latencies_ms.push(begun.elapsed().as_secs_f64() * 1e3);
@@ -230,6 +230,9 @@ async fn client(
                     .or_default() += 1;
             }
             Err(Refusal::Conflict { .. } | Refusal::SnapshotTooOld { .. }) => own.conflicts += 1,
+            Err(Refusal::Overloaded { retry_after_ms, .. }) => {
+                tokio::time::sleep(Duration::from_millis(retry_after_ms)).await;
+            }
             Err(refusal) => return Err(refusal.into()),
         }
     }

@@ -84,6 +84,12 @@ pub struct Args {
     /// The B-tree's page cache, in MiB
     #[arg(long, default_value_t = 1024)]
     cache_mib: usize,
+    /// Groups that are flushed at the same time
+    #[arg(long, default_value_t = onelog::FLUSHES_IN_FLIGHT)]
+    flushes: usize,
+    /// The memtable is checkpointed at this size, in MiB
+    #[arg(long, default_value_t = onelog::MEMTABLE_BYTES >> 20)]
+    memtable_mib: usize,
     /// Print the figures as JSON
     #[arg(long)]
     json: bool,
@@ -102,12 +108,17 @@ struct Bench {
     sustained_keys: u64,
     sustained_time: Duration,
     cache_bytes: usize,
+    flushes: usize,
+    memtable_bytes: usize,
 }
 
 impl Bench {
     fn options(&self, name: &str) -> Options {
         Options {
             cache_bytes: self.cache_bytes,
+            flushes_in_flight: self.flushes,
+            memtable_bytes: self.memtable_bytes,
+            memtable_bytes_max: onelog::MEMTABLE_BYTES_MAX.max(self.memtable_bytes * 4),
             ..Options::new(self.folder.join(name))
         }
     }
@@ -159,6 +170,8 @@ fn measure(args: &Args) -> Result<(), Failure> {
         sustained_keys: args.sustained_keys.max(1),
         sustained_time: Duration::from_secs(args.sustained_seconds.max(1)),
         cache_bytes: args.cache_mib << 20,
+        flushes: args.flushes,
+        memtable_bytes: args.memtable_mib << 20,
     };
     let kinds = if args.kinds.is_empty() {
         &ALL[..]
