@@ -383,17 +383,18 @@ impl<T> Engine<T> {
         );
         let raw = raw_body(&entry).map_err(|cause| EngineError::Unpack { index, cause })?;
         let decided_here = self.decided_from.is_some_and(|from| index > from);
-        if entry.header.kind == EntryKind::Transactions && !decided_here {
-            self.validator
-                .replay(&raw, entry.header.base_offset)
-                .map_err(|cause| EngineError::Body { index, cause })?;
-        }
         self.applied = Applied {
             position: entry.header.end(),
             index,
             term: entry.term,
         };
+        // Told first: what is applied at once need not pass through the overlay.
         self.validator.applied(self.applied.position);
+        if entry.header.kind == EntryKind::Transactions && !decided_here {
+            self.validator
+                .replay(&raw, entry.header.base_offset)
+                .map_err(|cause| EngineError::Body { index, cause })?;
+        }
         out.push(Effect::Apply(entry, raw));
         self.replies
             .release(self.applied.position, |ticket, answer| {

@@ -21,7 +21,7 @@ use crate::worker::Worker;
 /// This node's number in its cluster of one.
 pub(crate) const NODE: u64 = 1;
 /// How many bytes of the log are read at once while replaying.
-const REPLAY_BYTES: usize = 4 << 20;
+const REPLAY_BYTES: usize = 16 << 20;
 
 /// A node could not be opened. Nothing has been changed beyond what recovery logged.
 #[derive(Debug, thiserror::Error)]
@@ -293,8 +293,8 @@ fn replay(shell: &mut Shell, last: Index) -> Result<(), OpenError> {
                 .engine
                 .replay(entry, &mut shell.effects)
                 .map_err(Failure::from)?;
-            shell.carry_out()?;
         }
+        shell.carry_out_replay()?;
         shell.make_room()?;
     }
     if last > from.index {

@@ -261,6 +261,27 @@ impl Shell {
         Ok(())
     }
 
+    /// Applies replayed entries all at once; nobody reads yet.
+    pub(crate) fn carry_out_replay(&mut self) -> Result<(), Failure> {
+        let mut entries = Vec::new();
+        for effect in std::mem::take(&mut self.effects) {
+            if let Effect::Apply(entry, raw) = effect {
+                if self.engine.may_define(&entry) {
+                    self.apply_definitions(&entry, &raw)?;
+                }
+                entries.push((entry, raw));
+            }
+        }
+        self.shared.state.apply_all(&entries)?;
+        if let Some((last, _)) = entries.last() {
+            self.shared
+                .applied_index
+                .store(last.index.get(), Ordering::Release);
+            self.shared.advance.set(last.header.end());
+        }
+        Ok(())
+    }
+
     fn append(&mut self, entries: &[Entry]) -> Result<(), Failure> {
         for entry in entries {
             let metrics = &self.shared.metrics;

@@ -83,6 +83,8 @@ pub(crate) struct Writer {
     pub(crate) dropped: Vec<TableId>,
     /// What the entry at hand writes, in order.
     writes: Vec<VersionKey>,
+    /// While many entries are applied at once: their versions, to be put in sorted.
+    gathered: Option<Vec<(VersionKey, KeyHash, Option<Bytes>)>>,
     /// Set while an entry is half in: what follows it must not be applied.
     pub(crate) is_broken: bool,
 }
@@ -95,6 +97,7 @@ impl Writer {
             ids: VecDeque::new(),
             dropped: Vec::new(),
             writes: Vec::new(),
+            gathered: None,
             is_broken: false,
         }
     }
@@ -169,7 +172,10 @@ impl Writer {
             let version = VersionKey::of_record(record.table, &record.key, record.offset);
             self.writes.push(version.clone());
             let hash = KeyHash::of(record.table, &record.key);
-            self.active.insert(hash, version, record.value);
+            match &mut self.gathered {
+                Some(gathered) => gathered.push((version, hash, record.value)),
+                None => self.active.insert(hash, version, record.value),
+            }
             versions += 1;
         }
         Ok(versions)
@@ -208,12 +214,47 @@ impl State {
             writer.is_broken = false;
             self.shared.recent.lock().extend(writer.writes.drain(..));
         }
-        writer.applied = Applied {
-            position: entry.header.end(),
-            index: entry.index,
-            term: entry.term,
-        };
+        writer.applied = applied_by(entry);
         self.shared.advance(writer.applied);
         Ok(())
+    }
+
+    /// Applies committed entries with their raw bodies; they become visible together. Several
+    /// times faster than one after the other: sorted insertions meet a warm path in the memtable.
+    ///
+    /// # Errors
+    /// When an entry is not the next one or its body is malformed. Final.
+    pub fn apply_all(&self, entries: &[(Entry, Bytes)]) -> Result<(), ApplyError> {
+        let mut guard = self.writer();
+        let writer = &mut *guard;
+        let ids_max = self.shared.options.ids_max;
+        writer.gathered = Some(Vec::new());
+        for (entry, raw) in entries {
+            writer.check_next(entry)?;
+            writer.is_broken = true;
+            if entry.header.kind == EntryKind::Transactions {
+                writer.apply(entry, raw, ids_max)?;
+            }
+            writer.applied = applied_by(entry);
+            writer.is_broken = false;
+        }
+        writer.is_broken = true;
+        let mut gathered = writer.gathered.take().unwrap_or_default();
+        gathered.sort_unstable_by(|a, b| a.0.cmp(&b.0));
+        for (version, hash, value) in gathered {
+            writer.active.insert(hash, version, value);
+        }
+        writer.is_broken = false;
+        self.shared.recent.lock().extend(writer.writes.drain(..));
+        self.shared.advance(writer.applied);
+        Ok(())
+    }
+}
+
+fn applied_by(entry: &Entry) -> Applied {
+    Applied {
+        position: entry.header.end(),
+        index: entry.index,
+        term: entry.term,
     }
 }

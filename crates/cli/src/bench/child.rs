@@ -10,7 +10,7 @@ use onelog::{Node, Options};
 use super::load::{self, Failure, Shape};
 
 /// How much log a killed process leaves to be replayed.
-pub const REPLAY_BYTES: u64 = 300 << 20;
+pub const REPLAY_BYTES: u64 = 100 << 20;
 
 /// A part of a measurement.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
