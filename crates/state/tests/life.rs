@@ -458,3 +458,39 @@ fn a_range_check_sees_deletes_and_only_its_range() {
     assert_eq!(written(21, 25, 0), None, "the other table does not count");
     assert_eq!(Bytes::from_static(b"k020"), key(20));
 }
+
+#[test]
+fn entries_applied_at_once_are_as_if_applied_one_after_the_other() {
+    let mut log = Log::default();
+    for round in 0..40 {
+        let key = |number: usize| key(number % 13);
+        log.append(&[
+            vec![
+                Change::Put(1, key(round), 10),
+                Change::Put(2, key(round * 7), 0),
+            ],
+            vec![
+                Change::Delete(1, key(round * 5)),
+                Change::Event(3, key(round)),
+            ],
+        ]);
+        log.no_op();
+    }
+    let with_bodies: Vec<_> = log
+        .entries
+        .iter()
+        .map(|entry| (entry.clone(), entry.body.clone()))
+        .collect();
+    let (state, _) = log.open(Arc::new(SimulatedDisk::new(1)), small());
+    let (first, rest) = with_bodies.split_at(17);
+    state.apply_all(first).unwrap();
+    assert_eq!(state.position(), first.last().unwrap().0.header.end());
+    state.apply_all(rest).unwrap();
+    assert_eq!(log.compare_state(&state, &ranges()), Ok(()));
+    checkpoint(&state);
+    assert_eq!(log.compare_state(&state, &ranges()), Ok(()));
+    assert!(matches!(
+        state.apply_all(first),
+        Err(ApplyError::NotNext { .. })
+    ));
+}
