@@ -106,6 +106,10 @@ impl Writer {
         if self.is_broken {
             return Err(ApplyError::Broken { index: entry.index });
         }
+        self.check_follows(entry)
+    }
+
+    fn check_follows(&self, entry: &Entry) -> Result<(), ApplyError> {
         let expected = self.applied.index.next();
         let position = self.applied.position;
         if entry.index != expected || entry.header.base_offset != position.next_offset() {
@@ -228,17 +232,20 @@ impl State {
         let mut guard = self.writer();
         let writer = &mut *guard;
         let ids_max = self.shared.options.ids_max;
+        let Some((first, _)) = entries.first() else {
+            return Ok(());
+        };
+        writer.check_next(first)?;
+        // From here on a failure leaves something half in.
+        writer.is_broken = true;
         writer.gathered = Some(Vec::new());
         for (entry, raw) in entries {
-            writer.check_next(entry)?;
-            writer.is_broken = true;
+            writer.check_follows(entry)?;
             if entry.header.kind == EntryKind::Transactions {
                 writer.apply(entry, raw, ids_max)?;
             }
             writer.applied = applied_by(entry);
-            writer.is_broken = false;
         }
-        writer.is_broken = true;
         let mut gathered = writer.gathered.take().unwrap_or_default();
         gathered.sort_unstable_by(|a, b| a.0.cmp(&b.0));
         for (version, hash, value) in gathered {

@@ -481,7 +481,7 @@ fn entries_applied_at_once_are_as_if_applied_one_after_the_other() {
         .iter()
         .map(|entry| (entry.clone(), entry.body.clone()))
         .collect();
-    let (state, _) = log.open(Arc::new(SimulatedDisk::new(1)), small());
+    let (state, _) = Log::default().open(Arc::new(SimulatedDisk::new(1)), small());
     let (first, rest) = with_bodies.split_at(17);
     state.apply_all(first).unwrap();
     assert_eq!(state.position(), first.last().unwrap().0.header.end());
@@ -493,4 +493,7 @@ fn entries_applied_at_once_are_as_if_applied_one_after_the_other() {
         state.apply_all(first),
         Err(ApplyError::NotNext { .. })
     ));
+    log.append(&[put(3)]);
+    state.apply(log.entries.last().unwrap()).unwrap();
+    assert_eq!(log.compare_state(&state, &ranges()), Ok(()));
 }
