@@ -16,6 +16,19 @@ pub(crate) struct Worker {
 }
 
 impl Worker {
+    /// Starts a thread whose work can wait: where cores are short, commits go first.
+    pub(crate) fn start_nice(name: &str, niceness: i32) -> std::io::Result<Self> {
+        let worker = Self::start(name)?;
+        worker.push(move || {
+            // On Linux the priority belongs to the thread. A refusal only costs latency.
+            let thread = rustix::thread::gettid();
+            if let Err(error) = rustix::process::setpriority_process(Some(thread), niceness) {
+                tracing::debug!(%error, "a worker keeps its priority");
+            }
+        });
+        Ok(worker)
+    }
+
     pub(crate) fn start(name: &str) -> std::io::Result<Self> {
         let (jobs, waiting) = bounded::<Job>(JOBS_MAX);
         let thread = std::thread::Builder::new()
