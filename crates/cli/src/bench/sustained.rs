@@ -31,6 +31,6 @@ pub fn run(bench: &Bench) -> Result<Vec<Figure>, Failure> {
     Ok(vec![
         Figure::new(format!("filling {} keys", bench.sustained_keys), "records/s", vec![fill]),
         Figure::new(format!("random writes over {} keys, 100 B", bench.sustained_keys), "records/s", rates)
-            .note("five slices of one run, checkpoints included; no bare loop writes a B-tree, see the B-tree alone in docs/benchmarks.md"),
+            .note("five slices of one run, checkpoints included"),
     ])
 }
