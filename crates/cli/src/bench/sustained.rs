@@ -29,8 +29,16 @@ pub fn run(bench: &Bench) -> Result<Vec<Figure>, Failure> {
         .map(|count| (count * WRITES as u64) as f64 / slice as f64)
         .collect();
     Ok(vec![
-        Figure::new(format!("filling {} keys", bench.sustained_keys), "records/s", vec![fill]),
-        Figure::new(format!("random writes over {} keys, 100 B", bench.sustained_keys), "records/s", rates)
-            .note("five slices of one run, checkpoints included"),
+        Figure::new(
+            format!("filling {} keys", bench.sustained_keys),
+            "records/s",
+            vec![fill],
+        ),
+        Figure::new(
+            format!("random writes over {} keys, 100 B", bench.sustained_keys),
+            "records/s",
+            rates,
+        )
+        .note("five slices of one run, checkpoints included"),
     ])
 }
