@@ -145,7 +145,7 @@ pub const KEYS: &[Key] = &[
         "memtable-bytes",
         "ONELOG_MEMTABLE_BYTES",
         "SIZE",
-        "\"64MiB\"",
+        "\"96MiB\"",
         "A checkpoint is made when this many bytes of changes are held in memory",
         |s, t| s.node.memtable_bytes = memory(t)?
     ),
