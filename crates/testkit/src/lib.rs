@@ -1,1 +1,22 @@
-//! Real servers for tests, on free loopback ports, in temporary folders.
+//! Real servers for tests, on free loopback ports, in temporary folders, and a proxy that cuts
+//! their connections. Linux only.
+//!
+//! Every server is a child of this process and dies with it, however it ends: by a death signal
+//! ([`spawner`]) and by a guardian process that also removes the folders ([`run_folder`]).
+//!
+//! The caller is a test: whatever goes wrong here panics, with the tail of the server's log.
+#![allow(clippy::expect_used, clippy::panic)]
+
+mod client;
+mod kind;
+mod node;
+mod port;
+mod postgres;
+mod process;
+mod run_folder;
+mod server;
+mod spawner;
+
+pub use kind::{Kind, available, must_run};
+pub use postgres::Postgres;
+pub use server::{SavedData, Server};

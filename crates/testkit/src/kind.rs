@@ -1,0 +1,109 @@
+//! Which servers this machine has; tests that need a missing one are skipped, loudly.
+
+use std::io::Write;
+use std::path::PathBuf;
+
+use crate::postgres;
+
+/// `1`: a test whose server is missing fails. Or the names of those that must be there, separated
+/// by commas, such as `postgres,redis`.
+const REQUIRE: &str = "ONELOG_REQUIRE_SERVERS";
+
+/// A kind of server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Postgres,
+    Mariadb,
+    Redis,
+}
+
+impl Kind {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Postgres => "postgres",
+            Self::Mariadb => "mariadb",
+            Self::Redis => "redis",
+        }
+    }
+}
+
+/// Whether a server can be started here; if not, what is missing and how to get it.
+pub fn available(kind: Kind) -> Result<(), String> {
+    need("setpriv", find_program("setpriv"), "util-linux")?;
+    match kind {
+        Kind::Postgres => {
+            need("postgres", postgres::program("postgres"), "postgresql")?;
+            need("initdb", postgres::program("initdb"), "postgresql")?;
+            need("psql", postgres::program("psql"), "postgresql-client")
+        }
+        Kind::Mariadb => {
+            need("mariadbd", find_program("mariadbd"), "mariadb-server")?;
+            need("mariadb", find_program("mariadb"), "mariadb-client")
+        }
+        Kind::Redis => {
+            need("redis-server", find_program("redis-server"), "redis-server")?;
+            need("redis-cli", find_program("redis-cli"), "redis-tools")
+        }
+    }
+}
+
+fn need(program: &str, found: Option<PathBuf>, package: &str) -> Result<(), String> {
+    match found {
+        Some(_) => Ok(()),
+        None => Err(format!(
+            "{program} is not installed; on Debian: apt-get install {package}"
+        )),
+    }
+}
+
+/// A program in the path, or where Debian puts servers, which is not in every user's path.
+pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path)
+        .chain(["/usr/sbin", "/usr/local/sbin", "/usr/bin"].map(PathBuf::from))
+        .map(|folder| folder.join(name))
+        .find(|program| program.is_file())
+}
+
+/// Whether a test that needs these servers runs; else says why not. See [`require!`].
+#[doc(hidden)]
+pub fn must_run(test: &str, kinds: &[Kind]) -> bool {
+    let wish = std::env::var(REQUIRE).unwrap_or_default();
+    for kind in kinds {
+        let Err(why) = available(*kind) else {
+            continue;
+        };
+        let required = wish == "1" || wish.split(',').any(|name| name == kind.name());
+        assert!(!required, "{test} needs {}: {why}", kind.name());
+        let thread = std::thread::current();
+        let test = match thread.name() {
+            None | Some("main") => test,
+            Some(name) => name,
+        };
+        // Not eprintln!, which the test harness keeps to itself when a test passes.
+        let _ = writeln!(std::io::stderr(), "SKIPPED: {test}: {why}");
+        return false;
+    }
+    true
+}
+
+/// First line of a test that needs servers: skips it, loudly, when one of them is not installed.
+/// With `ONELOG_REQUIRE_SERVERS=1` (or the kinds' names) it fails instead.
+///
+/// ```
+/// use onelog_testkit::{Kind, require};
+///
+/// fn rows_arrive() {
+///     require!(Kind::Postgres, Kind::Redis);
+///     // …
+/// }
+/// # rows_arrive();
+/// ```
+#[macro_export]
+macro_rules! require {
+    ($($kind:expr),+ $(,)?) => {
+        if !$crate::must_run(concat!(module_path!(), ":", line!()), &[$($kind),+]) {
+            return;
+        }
+    };
+}
