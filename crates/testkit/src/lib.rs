@@ -9,14 +9,21 @@
 
 mod client;
 mod kind;
+mod mariadb;
 mod node;
 mod port;
 mod postgres;
 mod process;
+mod redis;
+mod redis_cluster;
 mod run_folder;
 mod server;
 mod spawner;
+mod wait;
 
 pub use kind::{Kind, available, must_run};
+pub use mariadb::Mariadb;
 pub use postgres::Postgres;
+pub use redis::Redis;
+pub use redis_cluster::RedisCluster;
 pub use server::{SavedData, Server};

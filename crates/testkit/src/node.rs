@@ -5,19 +5,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Child;
 use std::sync::{Mutex, MutexGuard, PoisonError};
-use std::thread;
-use std::time::Duration;
 
 use rustix::process::Signal;
 
 use crate::port::Port;
 use crate::spawner::{Program, User};
-use crate::{process, run_folder};
+use crate::{process, run_folder, wait};
 
-/// Between two questions to a server that starts or ends.
-const ASK_AGAIN: Duration = Duration::from_millis(20);
-/// Questions before a server is given up: 2 minutes and the time the questions take.
-const QUESTIONS: usize = 6000;
 /// How often a server is moved to another port because somebody else took its own.
 const PORTS_TRIED: usize = 5;
 /// How much of a log is shown when something went wrong.
@@ -126,14 +120,15 @@ impl Node {
         };
         process::resume(child.id());
         process::signal_child(child, self.stop_signal);
-        for _ in 0..QUESTIONS {
-            if child.try_wait().is_ok_and(|ended| ended.is_some()) {
-                *running = None;
-                return;
-            }
-            thread::sleep(ASK_AGAIN);
+        let stopped = wait::until_ok(|| match child.try_wait() {
+            Ok(Some(_)) => Ok(()),
+            Ok(None) => Err("it does not stop".into()),
+            Err(error) => Err(format!("waiting for it: {error}")),
+        });
+        if let Err(problem) = stopped {
+            panic!("{problem}\n{}", self.log_tail());
         }
-        panic!("it did not stop\n{}", self.log_tail());
+        *running = None;
     }
 
     pub(crate) fn start_again(&self) {
@@ -176,19 +171,19 @@ impl Node {
             .map_err(|error| format!("starting {}: {error}", self.program.path.display()))?;
         // From here on a panic leaves a process that is ended by Drop.
         let child = running.insert(child);
-        let mut last = String::new();
-        for _ in 0..QUESTIONS {
-            if let Ok(Some(status)) = child.try_wait() {
-                *running = None;
-                return Err(format!("it ended with {status}\n{}", self.log_tail()));
+        let mut ended = None;
+        let answered = wait::until_ok(|| {
+            ended = child.try_wait().ok().flatten();
+            if ended.is_some() {
+                return Ok(());
             }
-            match (self.answers)() {
-                Ok(()) => return Ok(()),
-                Err(problem) => last = problem,
-            }
-            thread::sleep(ASK_AGAIN);
+            (self.answers)()
+        });
+        if let Some(status) = ended {
+            *running = None;
+            return Err(format!("it ended with {status}\n{}", self.log_tail()));
         }
-        Err(format!("it did not answer: {last}\n{}", self.log_tail()))
+        answered.map_err(|problem| format!("it does not answer: {problem}\n{}", self.log_tail()))
     }
 
     fn assert_down(&self, wish: &str) {

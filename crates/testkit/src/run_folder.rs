@@ -28,7 +28,9 @@ fn run() -> &'static Run {
             .prefix("onelog-testkit-")
             .tempdir()
             .expect("a folder for temporary files can be made")
-            .keep();
+            .keep()
+            .canonicalize()
+            .expect("a folder that was just made has a path");
         // Servers that run as another user pass through it.
         make_passable(&folder);
         let guardian = Command::new("/bin/sh")
