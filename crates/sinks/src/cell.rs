@@ -4,6 +4,12 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
+use crate::canonical::encode_json;
+pub use crate::canonical::numeric;
+pub use crate::moment::{
+    date_text, parse_date, parse_timestamp, parse_uuid, timestamp_text, uuid_text,
+};
+
 /// How many bytes of a long text a report of differences shows.
 const SHOWN_BYTES_MAX: usize = 1024;
 
@@ -25,6 +31,17 @@ pub enum Cell {
     Json(String),
     /// Bytes.
     Blob(Vec<u8>),
+    /// A decimal number in canonical form: an optional '-', digits, an optional fraction that does
+    /// not end in '0'.
+    Numeric(String),
+    /// A moment: microseconds since 1970-01-01T00:00:00Z.
+    Timestamp(i64),
+    /// A day: days since 1970-01-01.
+    Date(i32),
+    /// A UUID.
+    Uuid([u8; 16]),
+    /// Values of one type, and `Null` among them.
+    List(Vec<Cell>),
 }
 
 /// The cells of one row in the order of the mapping's columns.
@@ -110,9 +127,46 @@ impl Cell {
             }
             Self::Boolean(value) => out.extend_from_slice(&[3, u8::from(*value)]),
             Self::Text(text) => long(4, text.as_bytes()),
-            Self::Json(text) => long(5, text.as_bytes()),
+            Self::Json(text) => {
+                out.push(5);
+                if !encode_json(text, out) {
+                    out.push(0xff);
+                    out.extend_from_slice(&(text.len() as u64).to_le_bytes());
+                    out.extend_from_slice(text.as_bytes());
+                }
+            }
             Self::Blob(bytes) => long(6, bytes),
+            Self::Numeric(text) => long(7, text.as_bytes()),
+            Self::Timestamp(micros) => {
+                out.push(8);
+                out.extend_from_slice(&micros.to_le_bytes());
+            }
+            Self::Date(days) => {
+                out.push(9);
+                out.extend_from_slice(&days.to_le_bytes());
+            }
+            Self::Uuid(bytes) => {
+                out.push(10);
+                out.extend_from_slice(bytes);
+            }
+            Self::List(cells) => {
+                out.push(11);
+                out.extend_from_slice(&(cells.len() as u64).to_le_bytes());
+                cells.iter().for_each(|cell| cell.encode(out));
+            }
         }
+    }
+
+    /// Whether both have the same canonical encoding: JSON texts may be written differently.
+    #[must_use]
+    pub fn is_same(&self, other: &Self) -> bool {
+        if self == other {
+            return true;
+        }
+        let (mut mine, mut theirs) = (Vec::new(), Vec::new());
+        self.encode(&mut mine);
+        other.encode(&mut theirs);
+        mine == theirs
     }
 
     /// As JSON, for people: long texts are cut, bytes are `{"base64": …}`.
@@ -129,6 +183,11 @@ impl Cell {
             }
             Self::Json(text) => Value::String(cut(text)),
             Self::Blob(bytes) => show_bytes(bytes),
+            Self::Numeric(text) => Value::String(cut(text)),
+            Self::Timestamp(micros) => Value::String(timestamp_text(*micros)),
+            Self::Date(days) => Value::String(date_text(*days)),
+            Self::Uuid(bytes) => Value::String(uuid_text(bytes)),
+            Self::List(cells) => Value::Array(cells.iter().map(Self::show).collect()),
         }
     }
 }

@@ -21,8 +21,37 @@ use crate::{Batch, Cell, Change, Plan, SinkDefinition, Store, StoreError, failpo
 pub trait Harness {
     /// Opens the store for the sink `follower` of the log `log_id`.
     fn open(&self, plan: Arc<Plan>, log_id: &str) -> Box<dyn Store>;
-    /// Whether the store can have full-text indexes.
-    fn has_full_text(&self) -> bool;
+    /// What the product can hold of the contract.
+    fn capabilities(&self) -> Capabilities;
+    /// The definition's fields that say which kind of store it is; the address need not be true.
+    fn kind(&self) -> &str {
+        r#""kind":"sqlite","path":"-""#
+    }
+}
+
+/// What a product can hold of the contract. A function that needs more checks what is promised
+/// instead; it never leaves the check out.
+#[derive(Clone, Copy, Debug)]
+pub struct Capabilities {
+    /// It can have full-text indexes.
+    pub full_text: bool,
+    /// A batch is one atomic step. Otherwise: after an error and a replay all is equal, and the
+    /// position moves last.
+    pub atomic: bool,
+    /// A picture stays as it is while batches are applied and rebuilds are swapped.
+    pub snapshots: bool,
+    /// U+0000 can stand in texts and in JSON. Otherwise it is refused in words.
+    pub nul_in_text: bool,
+}
+
+impl Capabilities {
+    /// Everything.
+    pub const ALL: Self = Self {
+        full_text: true,
+        atomic: true,
+        snapshots: true,
+        nul_in_text: true,
+    };
 }
 
 /// The name of the sink that every harness opens.
@@ -38,7 +67,7 @@ const STANDARD: &str = r#"{"table":"shop.orders","into":"orders","columns":{
 
 /// A plan for these mappings over the tables `shop.orders` (JSON) and `shop.blobs` (bytes).
 #[must_use]
-pub fn plan(mappings: &str) -> Arc<Plan> {
+pub fn plan(harness: &dyn Harness, mappings: &str) -> Arc<Plan> {
     let table = |id, name: &str, value| TableDefinition {
         id: TableId(id),
         name: name.into(),
@@ -52,16 +81,16 @@ pub fn plan(mappings: &str) -> Arc<Plan> {
         table(1024, "shop.orders", ValueKind::Json),
         table(1025, "shop.blobs", ValueKind::Bytes),
     ];
-    let text =
-        format!(r#"{{"name":"follower","kind":"sqlite","path":"-","mappings":[{mappings}]}}"#);
+    let kind = harness.kind();
+    let text = format!(r#"{{"name":"follower",{kind},"mappings":[{mappings}]}}"#);
     let definition = SinkDefinition::from_slice(text.as_bytes()).unwrap();
     Arc::new(Plan::new(&definition, tables.as_slice()).unwrap())
 }
 
 /// The plan that most functions use: one table, columns `id`, `total`, `note`.
 #[must_use]
-pub fn standard_plan() -> Arc<Plan> {
-    plan(STANDARD)
+pub fn standard_plan(harness: &dyn Harness) -> Arc<Plan> {
+    plan(harness, STANDARD)
 }
 
 /// A store with three orders, taken over and filled.
@@ -139,7 +168,7 @@ pub fn all(new: &dyn Fn() -> Box<dyn Harness>) {
 
 /// Absence is not position 0.
 pub fn a_new_store_has_no_position(harness: &dyn Harness) {
-    let plan = standard_plan();
+    let plan = standard_plan(harness);
     let mut store = harness.open(Arc::clone(&plan), LOG);
     assert_eq!(store.position().unwrap(), None);
     store.check_target().unwrap();
@@ -159,7 +188,7 @@ pub fn a_new_store_has_no_position(harness: &dyn Harness) {
 
 /// Rows and position move together, and are there when the store is opened again.
 pub fn a_batch_and_its_position_are_one_step(harness: &dyn Harness) {
-    let plan = standard_plan();
+    let plan = standard_plan(harness);
     let (mut store, mut model) = filled(harness, &plan);
     let from = model.position();
     model.order("a", -1, "changed");
@@ -181,7 +210,7 @@ pub fn a_batch_and_its_position_are_one_step(harness: &dyn Harness) {
 
 /// Only the last image of a key counts, and a batch has one change a key.
 pub fn a_batch_collapses_to_the_last_image(harness: &dyn Harness) {
-    let plan = standard_plan();
+    let plan = standard_plan(harness);
     let (mut store, mut model) = filled(harness, &plan);
     let from = model.position();
     for n in 0..10 {
@@ -200,7 +229,7 @@ pub fn a_batch_collapses_to_the_last_image(harness: &dyn Harness) {
 
 /// The position in the store decides, not the one in the batch.
 pub fn a_batch_that_begins_elsewhere_is_refused(harness: &dyn Harness) {
-    let plan = standard_plan();
+    let plan = standard_plan(harness);
     let (mut store, mut model) = filled(harness, &plan);
     let before = model.clone();
     let from = model.position();
@@ -227,7 +256,7 @@ pub fn a_batch_that_begins_elsewhere_is_refused(harness: &dyn Harness) {
 
 /// Whoever was taken over changes nothing any more.
 pub fn a_zombie_changes_nothing(harness: &dyn Harness) {
-    let plan = standard_plan();
+    let plan = standard_plan(harness);
     let (mut zombie, mut model) = filled(harness, &plan);
     let before = model.clone();
     let mut rival = harness.open(Arc::clone(&plan), LOG);
@@ -256,7 +285,7 @@ pub fn a_zombie_changes_nothing(harness: &dyn Harness) {
 
 /// A record that does not fit is named, and nothing of its batch is there.
 pub fn a_refused_record_leaves_everything(harness: &dyn Harness) {
-    let plan = standard_plan();
+    let plan = standard_plan(harness);
     let (mut store, mut model) = filled(harness, &plan);
     let before = model.clone();
     let from = model.position();
@@ -278,7 +307,7 @@ pub fn a_refused_record_leaves_everything(harness: &dyn Harness) {
 
 /// Whoever dies between the rows and the commit has changed nothing; the replay is equal.
 pub fn a_failure_before_the_commit_changes_nothing(harness: &dyn Harness) {
-    let plan = standard_plan();
+    let plan = standard_plan(harness);
     let (mut store, mut model) = filled(harness, &plan);
     let before = model.clone();
     let from = model.position();
@@ -307,7 +336,7 @@ pub fn a_failure_before_the_commit_changes_nothing(harness: &dyn Harness) {
 
 /// Until it is finished a rebuild is invisible; then nothing of the old rows is left.
 pub fn a_rebuild_replaces_all_rows_in_one_step(harness: &dyn Harness) {
-    let plan = standard_plan();
+    let plan = standard_plan(harness);
     let (mut store, mut model) = filled(harness, &plan);
     let before = model.clone();
     model.write(ORDERS, b"a", None);
@@ -333,7 +362,7 @@ pub fn a_rebuild_replaces_all_rows_in_one_step(harness: &dyn Harness) {
 
 /// What an interrupted rebuild left is not in the next one.
 pub fn an_unfinished_rebuild_is_thrown_away(harness: &dyn Harness) {
-    let plan = standard_plan();
+    let plan = standard_plan(harness);
     let (mut store, mut model) = filled(harness, &plan);
     store.begin_rebuild().unwrap();
     let stray = Change {
@@ -355,7 +384,7 @@ pub fn an_unfinished_rebuild_is_thrown_away(harness: &dyn Harness) {
 
 /// A reader's picture stays at its position while batches are applied.
 pub fn a_picture_does_not_change(harness: &dyn Harness) {
-    let plan = standard_plan();
+    let plan = standard_plan(harness);
     let (mut store, mut model) = filled(harness, &plan);
     let before = model.clone();
     let mut picture = store.reader().unwrap();
@@ -372,10 +401,10 @@ pub fn a_picture_does_not_change(harness: &dyn Harness) {
 
 /// Rows of one plan mean nothing under another.
 pub fn another_plan_has_no_position(harness: &dyn Harness) {
-    let plan_before = standard_plan();
+    let plan_before = standard_plan(harness);
     let (store, model) = filled(harness, &plan_before);
     drop(store);
-    let other = plan(&STANDARD.replace("/total", "/sum"));
+    let other = plan(harness, &STANDARD.replace("/total", "/sum"));
     let mut store = harness.open(Arc::clone(&other), LOG);
     assert_eq!(store.position().unwrap(), None);
     store.take_over().unwrap();
@@ -389,7 +418,7 @@ pub fn another_plan_has_no_position(harness: &dyn Harness) {
 
 /// A store that follows another log says so, and takes nothing until it is rebuilt.
 pub fn another_logs_position_is_told(harness: &dyn Harness) {
-    let plan = standard_plan();
+    let plan = standard_plan(harness);
     let (store, mut model) = filled(harness, &plan);
     drop(store);
     let mut store = harness.open(Arc::clone(&plan), "log-2");
@@ -413,7 +442,7 @@ pub fn another_logs_position_is_told(harness: &dyn Harness) {
 
 /// After a removal nothing of the sink is known, and its tables may be filled again.
 pub fn a_removed_sink_is_forgotten(harness: &dyn Harness) {
-    let plan = standard_plan();
+    let plan = standard_plan(harness);
     let (mut store, model) = filled(harness, &plan);
     store.remove().unwrap();
     assert_eq!(store.position().unwrap(), None);
@@ -429,6 +458,7 @@ pub fn a_removed_sink_is_forgotten(harness: &dyn Harness) {
 /// Extremes of every type, hostile texts and hostile names survive the way there and back.
 pub fn every_cell_comes_back_as_it_was(harness: &dyn Harness) {
     let plan = plan(
+        harness,
         r#"{"table":"shop.orders","into":"or\"de'rs; --","columns":{
             "select":{"from":"$key","type":"text"},"a b":{"from":"/t","type":"text"},
             "\"":{"from":"/i","type":"integer"},"r'":{"from":"/r","type":"real"},
@@ -444,18 +474,27 @@ pub fn every_cell_comes_back_as_it_was(harness: &dyn Harness) {
     store.take_over().unwrap();
     model.rebuild(&plan, store.as_mut()).unwrap();
     let documents = [
-        r#"{"t":"a\u0000b'\";-- \ud83d\ude00","i":-9223372036854775808,"r":-0.0,"b":true,"j":{"b":1,"a":[null]}}"#,
+        r#"{"t":"aNULb'\";-- \ud83d\ude00","i":-9223372036854775808,"r":-0.0,"b":true,"j":{"b":1,"a":[null]}}"#,
         r#"{"t":"","i":9223372036854775807,"r":1.7976931348623157e308,"b":false,"j":""}"#,
         r#"{"t":"1","i":0,"r":5e-324,"j":false}"#,
         r#"{"t":null,"i":null,"r":9007199254740993,"j":null}"#,
         "[]",
         "null",
     ];
+    let nul = harness.capabilities().nul_in_text;
+    if !nul {
+        u0000_is_refused(&plan, store.as_mut(), &model);
+    }
+    let (escaped, plain) = if nul {
+        ("\\u0000", "\0")
+    } else {
+        ("\\u0001", "\u{1}")
+    };
     for (n, document) in documents.iter().enumerate() {
         model.write(
             ORDERS,
-            format!("key {n} \u{0}'\"ü").as_bytes(),
-            Some(document),
+            format!("key {n} {plain}'\"ü").as_bytes(),
+            Some(&document.replace("NUL", escaped)),
         );
     }
     model.write(ORDERS, b"", Some("{}"));
@@ -484,11 +523,34 @@ pub fn every_cell_comes_back_as_it_was(harness: &dyn Harness) {
     model.assert_equal(&plan, store.as_mut());
 }
 
+/// What the store cannot hold is not changed in silence.
+fn u0000_is_refused(plan: &Arc<Plan>, store: &mut dyn Store, before: &Model) {
+    for (key, document) in [
+        ("a key \0", "{}"),
+        ("text", r#"{"t":"a\u0000b"}"#),
+        ("json", r#"{"j":["\u0000"]}"#),
+    ] {
+        let mut model = before.clone();
+        model.write(ORDERS, key.as_bytes(), Some(document));
+        let error = store
+            .apply(&model.batch(plan, before.position()))
+            .unwrap_err();
+        let StoreError::Refused(refused) = error else {
+            panic!("U+0000 in {key:?}: {error}");
+        };
+        assert_eq!(refused.key, key);
+        before.assert_equal(plan, store);
+    }
+}
+
 /// A transaction over two tables is in both or in neither.
 pub fn several_mappings_move_together(harness: &dyn Harness) {
-    let plan = plan(&format!(
-        r#"{STANDARD},{{"table":"shop.orders","into":"whole"}},{{"table":"shop.blobs","into":"blobs"}}"#
-    ));
+    let plan = plan(
+        harness,
+        &format!(
+            r#"{STANDARD},{{"table":"shop.orders","into":"whole"}},{{"table":"shop.blobs","into":"blobs"}}"#
+        ),
+    );
     let (mut store, mut model) = filled(harness, &plan);
     let before = model.clone();
     let from = model.position();
@@ -509,11 +571,11 @@ pub fn several_mappings_move_together(harness: &dyn Harness) {
 
 /// The index is right after inserts, updates, deletes and a rebuild.
 pub fn a_full_text_index_follows_its_rows(harness: &dyn Harness) {
-    if !harness.has_full_text() {
+    if !harness.capabilities().full_text {
         return;
     }
     let indexed = STANDARD.replacen("}}}", "}},\"full_text\":[\"note\"]}", 1);
-    let plan = plan(&indexed);
+    let plan = plan(harness, &indexed);
     let (mut store, mut model) = filled(harness, &plan);
     model.assert_equal(&plan, store.as_mut());
     for step in 0..6 {

@@ -9,15 +9,29 @@
 //! Parsing checks everything that can be checked without the log's tables; [`crate::Plan`] checks
 //! the rest. Every error names its place.
 
-use std::collections::HashSet;
-use std::path::PathBuf;
+mod kind;
+mod mapping;
+mod object;
+mod types;
+mod units;
 
-use onelog_record::{FieldPath, nearest_name};
+use std::collections::HashSet;
+
+use onelog_record::nearest_name;
 use serde::de::Error as _;
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
-use serde_json::{Map, Value};
+use serde_json::Value;
 
+pub use self::kind::{
+    ElasticsearchTarget, MysqlTarget, PARTITIONS_MAX, PostgresTarget, RedisTarget, SinkKind, Url,
+};
+pub use self::mapping::{
+    Column, Columns, KeyTemplate, Mapping, MappingOptions, RedisShape, Source,
+};
+use self::object::Object;
+pub use self::types::{ColumnType, Element};
+use self::units::{parse_bytes, parse_seconds, show_bytes, show_seconds};
 use crate::strict_json::StrictValue;
 
 /// The most bytes of the name of a sink, a table in a store or a column.
@@ -38,83 +52,23 @@ pub struct SinkDefinition {
     pub mappings: Vec<Mapping>,
     /// Whether it has been told to stand still.
     pub paused: bool,
+    /// What happens when the store refuses a record.
+    pub on_refused: OnRefused,
+    /// How often the store is compared with the log, in seconds.
+    pub verify_every_seconds: Option<u64>,
+    /// How much of the log is kept for this sink when it stands still or is slow. `None`: as much as
+    /// it needs.
+    pub keep_log_bytes_max: Option<u64>,
 }
 
-/// The kinds of store.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SinkKind {
-    /// A SQLite database.
-    Sqlite {
-        /// Its file. A relative path starts at the working directory of the process.
-        path: PathBuf,
-    },
-}
-
-impl SinkKind {
-    /// The word in a definition's `kind`.
-    #[must_use]
-    pub const fn name(&self) -> &'static str {
-        match self {
-            Self::Sqlite { .. } => "sqlite",
-        }
-    }
-}
-
-/// How one table's records become rows of one table of the store.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Mapping {
-    /// The table of the log.
-    pub table: String,
-    /// The table of the store.
-    pub into: String,
-    /// The columns in their order. Empty: the key and the whole value.
-    pub columns: Columns,
-    /// The columns that a full-text index covers.
-    pub full_text: Vec<String>,
-}
-
-/// Columns by name, in the order in which they were written.
-#[derive(Clone, Debug, Default, PartialEq)]
-pub struct Columns(pub Vec<(String, Column)>);
-
-/// Where a column's cells come from, and what they are.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Column {
-    /// Where from.
-    pub from: Source,
-    /// What it holds.
-    pub kind: ColumnType,
-}
-
-/// Where a cell comes from.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Source {
-    /// `$key`: the record's key.
-    Key,
-    /// `$value`: the record's value, byte for byte.
-    Value,
-    /// `$version`: the offset of the record that wrote the row.
-    Version,
-    /// A field of the JSON document: a JSON Pointer, or the bare name of a field at the top.
-    Field(FieldPath),
-}
-
-/// What a column holds.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ColumnType {
-    /// Text. A number or a boolean becomes its JSON text, so 1 and "1" look alike.
-    Text,
-    /// A whole number of 64 bits, signed.
-    Integer,
-    /// A floating-point number of 64 bits. Whole numbers beyond 2^53 lose digits.
-    Real,
-    /// true or false.
-    Boolean,
-    /// Any JSON value, as compact text.
-    Json,
-    /// Bytes; only from `$key` and `$value`.
-    Blob,
+/// What happens when the store refuses a record.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnRefused {
+    /// The sink stops until somebody mends the cause.
+    #[default]
+    Stop,
+    /// The record, and every later one of its key, is set aside; the others go on.
+    Park,
 }
 
 /// A definition that cannot be: where, and why.
@@ -151,80 +105,90 @@ pub(crate) fn unknown<'n>(
     }
 }
 
-impl ColumnType {
-    const ALL: [(&'static str, Self); 6] = [
-        ("text", Self::Text),
-        ("integer", Self::Integer),
-        ("real", Self::Real),
-        ("boolean", Self::Boolean),
-        ("json", Self::Json),
-        ("blob", Self::Blob),
-    ];
-
-    /// The word in a definition.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Text => "text",
-            Self::Integer => "integer",
-            Self::Real => "real",
-            Self::Boolean => "boolean",
-            Self::Json => "json",
-            Self::Blob => "blob",
-        }
-    }
-}
-
-impl Source {
-    /// The text in a definition.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        match self {
-            Self::Key => "$key",
-            Self::Value => "$value",
-            Self::Version => "$version",
-            Self::Field(path) => path.as_str(),
-        }
-    }
-}
-
 impl SinkDefinition {
     /// Reads a definition.
     pub fn from_json(value: &Value) -> Result<Self, DefinitionError> {
         let object = Object::new("", value)?;
-        object.only(&["name", "kind", "path", "mappings", "paused"])?;
+        let own = [
+            "name",
+            "kind",
+            "mappings",
+            "paused",
+            "on_refused",
+            "verify_every",
+            "keep_log",
+        ];
+        let kind = SinkKind::from_object(&object);
+        let of_kind = match object.fields.get("kind").and_then(Value::as_str) {
+            Some(kind) => SinkKind::fields(kind),
+            None => &[],
+        };
+        if kind.is_ok() || !of_kind.is_empty() {
+            object.only(&[&own[..], of_kind].concat())?;
+        }
         let name = object.text("name")?;
         check_sink_name(name)?;
-        let kind = match object.text("kind")? {
-            "sqlite" => {
-                let path = object.text("path")?;
-                if path.is_empty() || path.contains('\0') {
-                    return Err(DefinitionError::new("path", "a file's path is needed"));
-                }
-                SinkKind::Sqlite {
-                    path: PathBuf::from(path),
-                }
-            }
-            other => {
+        let kind = kind?;
+        let on_refused = match object.optional_text("on_refused")? {
+            None | Some("stop") => OnRefused::Stop,
+            Some("park") => OnRefused::Park,
+            Some(other) => {
                 return Err(DefinitionError::new(
-                    "kind",
-                    unknown("kind of store", other, ["sqlite"]),
+                    "on_refused",
+                    unknown("policy", other, ["stop", "park"]),
                 ));
             }
         };
-        let mappings = mappings(&object)?;
-        let paused = match object.fields.get("paused") {
-            None => false,
-            Some(value) => value.as_bool().ok_or_else(|| {
-                DefinitionError::new("paused", format!("expected true or false, found {value}"))
-            })?,
-        };
+        let fault = |place: &'static str| move |what: String| DefinitionError::new(place, what);
+        let verify_every_seconds = object
+            .optional_text("verify_every")?
+            .map(parse_seconds)
+            .transpose()
+            .map_err(fault("verify_every"))?;
+        let keep_log_bytes_max = object
+            .optional_text("keep_log")?
+            .map(parse_bytes)
+            .transpose()
+            .map_err(fault("keep_log"))?;
         Ok(Self {
             name: name.to_owned(),
+            mappings: mappings(&object, &kind)?,
             kind,
-            mappings,
-            paused,
+            paused: object.boolean("paused")?,
+            on_refused,
+            verify_every_seconds,
+            keep_log_bytes_max,
         })
+    }
+
+    /// The record of `onelog.sinks`: as [`Serialize`], but with the address as it was written,
+    /// password and all.
+    #[must_use]
+    pub fn to_stored(&self) -> Value {
+        let written = self.write(serde_json::value::Serializer, true);
+        // Texts, numbers, booleans and lists of them are always JSON.
+        written.unwrap_or(Value::Null)
+    }
+
+    fn write<S: Serializer>(&self, serializer: S, secrets: bool) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("name", &self.name)?;
+        map.serialize_entry("kind", self.kind.name())?;
+        self.kind.write(&mut map, secrets)?;
+        map.serialize_entry("mappings", &self.mappings)?;
+        if self.paused {
+            map.serialize_entry("paused", &true)?;
+        }
+        if self.on_refused == OnRefused::Park {
+            map.serialize_entry("on_refused", "park")?;
+        }
+        if let Some(seconds) = self.verify_every_seconds {
+            map.serialize_entry("verify_every", &show_seconds(seconds))?;
+        }
+        if let Some(bytes) = self.keep_log_bytes_max {
+            map.serialize_entry("keep_log", &show_bytes(bytes))?;
+        }
+        map.end()
     }
 
     /// Reads a definition from its text, in which no field may stand twice.
@@ -255,24 +219,7 @@ fn check_sink_name(name: &str) -> Result<(), DefinitionError> {
     }
 }
 
-/// Checks the name of a table or a column in a store: any text that can be quoted.
-fn check_identifier(place: &str, name: &str) -> Result<(), DefinitionError> {
-    let what = if name.is_empty() {
-        "a name is needed".to_owned()
-    } else if name.len() > NAME_BYTES_MAX {
-        format!(
-            "the name has {} bytes, the limit is {NAME_BYTES_MAX}",
-            name.len()
-        )
-    } else if name.chars().any(char::is_control) {
-        "the name contains a control character".to_owned()
-    } else {
-        return Ok(());
-    };
-    Err(DefinitionError::new(place, what))
-}
-
-fn mappings(object: &Object<'_>) -> Result<Vec<Mapping>, DefinitionError> {
+fn mappings(object: &Object<'_>, kind: &SinkKind) -> Result<Vec<Mapping>, DefinitionError> {
     let list = object.array("mappings")?;
     if list.is_empty() || list.len() > MAPPINGS_MAX {
         return Err(DefinitionError::new(
@@ -286,7 +233,7 @@ fn mappings(object: &Object<'_>) -> Result<Vec<Mapping>, DefinitionError> {
     let mut out = Vec::with_capacity(list.len());
     let mut taken = HashSet::new();
     for (n, value) in list.iter().enumerate() {
-        let mapping = Mapping::from_json(&format!("mappings[{n}]"), value)?;
+        let mapping = Mapping::from_json(&format!("mappings[{n}]"), value, kind)?;
         for name in names_made(&mapping) {
             if !taken.insert(name.to_ascii_lowercase()) {
                 return Err(DefinitionError::new(
@@ -313,206 +260,10 @@ fn names_made(mapping: &Mapping) -> Vec<String> {
     names
 }
 
-impl Mapping {
-    fn from_json(place: &str, value: &Value) -> Result<Self, DefinitionError> {
-        let object = Object::new(place, value)?;
-        object.only(&["table", "into", "columns", "full_text"])?;
-        let into = object.text("into")?;
-        let into_place = object.place("into");
-        check_identifier(&into_place, into)?;
-        let lower = into.to_ascii_lowercase();
-        for reserved in ["sqlite_", "onelog_"] {
-            if lower.starts_with(reserved) {
-                return Err(DefinitionError::new(
-                    into_place,
-                    format!("names that start with '{reserved}' are reserved"),
-                ));
-            }
-        }
-        let columns = match object.fields.get("columns") {
-            None => Columns::default(),
-            Some(value) => Columns::from_json(&object.place("columns"), value)?,
-        };
-        let full_text = match object.fields.get("full_text") {
-            None => Vec::new(),
-            Some(_) => full_text(&object)?,
-        };
-        Ok(Self {
-            table: object.text("table")?.to_owned(),
-            into: into.to_owned(),
-            columns,
-            full_text,
-        })
-    }
-}
-
-fn full_text(object: &Object<'_>) -> Result<Vec<String>, DefinitionError> {
-    let mut names: Vec<String> = Vec::new();
-    for (n, value) in object.array("full_text")?.iter().enumerate() {
-        let place = format!("{}[{n}]", object.place("full_text"));
-        let Some(name) = value.as_str() else {
-            return Err(DefinitionError::new(
-                place,
-                format!("expected the name of a column, found {value}"),
-            ));
-        };
-        if names.iter().any(|known| known == name) {
-            return Err(DefinitionError::new(
-                place,
-                format!("the column '{name}' stands here twice"),
-            ));
-        }
-        names.push(name.to_owned());
-    }
-    Ok(names)
-}
-
-impl Columns {
-    fn from_json(place: &str, value: &Value) -> Result<Self, DefinitionError> {
-        let object = Object::new(place, value)?;
-        let count = object.fields.len();
-        if count == 0 || count > COLUMNS_MAX {
-            return Err(DefinitionError::new(
-                place,
-                format!(
-                    "a mapping has 1 to {COLUMNS_MAX} columns, this one has {count}; leave 'columns' out for the key and the whole value"
-                ),
-            ));
-        }
-        let mut columns = Vec::with_capacity(count);
-        let mut taken = HashSet::new();
-        for (name, value) in object.fields {
-            let place = object.place(name);
-            check_identifier(&place, name)?;
-            if !taken.insert(name.to_ascii_lowercase()) {
-                return Err(DefinitionError::new(
-                    place,
-                    "another column has this name; names of columns are compared without regard to case",
-                ));
-            }
-            columns.push((name.clone(), Column::from_json(&place, value)?));
-        }
-        Ok(Self(columns))
-    }
-}
-
-impl Column {
-    fn from_json(place: &str, value: &Value) -> Result<Self, DefinitionError> {
-        let object = Object::new(place, value)?;
-        object.only(&["from", "type"])?;
-        let from =
-            match object.text("from")? {
-                "$key" => Source::Key,
-                "$value" => Source::Value,
-                "$version" => Source::Version,
-                other if other.starts_with('$') => {
-                    return Err(DefinitionError::new(
-                        object.place("from"),
-                        format!(
-                            "{}; a field whose own name starts with '$' is written as '/{other}'",
-                            unknown("source", other, ["$key", "$value", "$version"])
-                        ),
-                    ));
-                }
-                path => Source::Field(FieldPath::parse(path).map_err(|error| {
-                    DefinitionError::new(object.place("from"), error.to_string())
-                })?),
-            };
-        let name = object.text("type")?;
-        let kind = ColumnType::ALL
-            .iter()
-            .find(|(known, _)| *known == name)
-            .map(|(_, kind)| *kind)
-            .ok_or_else(|| {
-                DefinitionError::new(
-                    object.place("type"),
-                    unknown("type", name, ColumnType::ALL.map(|(known, _)| known)),
-                )
-            })?;
-        Ok(Self { from, kind })
-    }
-}
-
-/// An object of the definition with its place.
-struct Object<'v> {
-    at: String,
-    fields: &'v Map<String, Value>,
-}
-
-impl<'v> Object<'v> {
-    fn new(place: &str, value: &'v Value) -> Result<Self, DefinitionError> {
-        match value.as_object() {
-            Some(fields) => Ok(Self {
-                at: place.to_owned(),
-                fields,
-            }),
-            None => Err(DefinitionError::new(
-                if place.is_empty() {
-                    "the definition"
-                } else {
-                    place
-                },
-                "expected a JSON object",
-            )),
-        }
-    }
-
-    fn place(&self, field: &str) -> String {
-        if self.at.is_empty() {
-            field.to_owned()
-        } else {
-            format!("{}.{field}", self.at)
-        }
-    }
-
-    fn only(&self, known: &[&'static str]) -> Result<(), DefinitionError> {
-        match self
-            .fields
-            .keys()
-            .find(|name| !known.contains(&name.as_str()))
-        {
-            None => Ok(()),
-            Some(name) => Err(DefinitionError::new(
-                self.place(name),
-                unknown("field", name, known.iter().copied()),
-            )),
-        }
-    }
-
-    fn required(&self, field: &str) -> Result<&'v Value, DefinitionError> {
-        self.fields
-            .get(field)
-            .ok_or_else(|| DefinitionError::new(self.place(field), "this field is missing"))
-    }
-
-    fn text(&self, field: &str) -> Result<&'v str, DefinitionError> {
-        let value = self.required(field)?;
-        value.as_str().ok_or_else(|| {
-            DefinitionError::new(self.place(field), format!("expected a text, found {value}"))
-        })
-    }
-
-    fn array(&self, field: &str) -> Result<&'v [Value], DefinitionError> {
-        let value = self.required(field)?;
-        value.as_array().map(Vec::as_slice).ok_or_else(|| {
-            DefinitionError::new(self.place(field), format!("expected a list, found {value}"))
-        })
-    }
-}
-
+/// Without secrets; see [`SinkDefinition::to_stored`].
 impl Serialize for SinkDefinition {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(None)?;
-        map.serialize_entry("name", &self.name)?;
-        map.serialize_entry("kind", self.kind.name())?;
-        match &self.kind {
-            SinkKind::Sqlite { path } => map.serialize_entry("path", path)?,
-        }
-        map.serialize_entry("mappings", &self.mappings)?;
-        if self.paused {
-            map.serialize_entry("paused", &true)?;
-        }
-        map.end()
+        self.write(serializer, false)
     }
 }
 
@@ -520,36 +271,6 @@ impl<'de> Deserialize<'de> for SinkDefinition {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let StrictValue(value) = StrictValue::deserialize(deserializer)?;
         Self::from_json(&value).map_err(D::Error::custom)
-    }
-}
-
-impl Serialize for Mapping {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(None)?;
-        map.serialize_entry("table", &self.table)?;
-        map.serialize_entry("into", &self.into)?;
-        if !self.columns.0.is_empty() {
-            map.serialize_entry("columns", &self.columns)?;
-        }
-        if !self.full_text.is_empty() {
-            map.serialize_entry("full_text", &self.full_text)?;
-        }
-        map.end()
-    }
-}
-
-impl Serialize for Columns {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_map(self.0.iter().map(|(name, column)| (name, column)))
-    }
-}
-
-impl Serialize for Column {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(Some(2))?;
-        map.serialize_entry("from", self.from.as_str())?;
-        map.serialize_entry("type", &self.kind)?;
-        map.end()
     }
 }
 

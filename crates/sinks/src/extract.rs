@@ -1,16 +1,17 @@
 //! Fields out of a JSON document: read in passing, without building the document, wherever the
 //! mapping's paths allow it.
 //!
-//! Both ways give the same cells; a property test says so.
+//! Both ways give the same cells; a property test says so. Numbers that must stay exact and JSON
+//! values are taken as the text that stands in the document.
 
 use std::fmt;
 
-use onelog_record::FieldPath;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
-use serde_json::{Number, Value};
+use serde_json::Number;
+use serde_json::value::RawValue;
 
-use crate::cell::{Cell, Row};
-use crate::definition::{ColumnType, Source};
+use crate::cell::{Cell, Row, numeric, parse_date, parse_timestamp, parse_uuid};
+use crate::definition::{ColumnType, Element, Source};
 use crate::plan::{ColumnPlan, RowFault};
 
 /// The largest whole number up to which every whole number is a `f64`.
@@ -36,8 +37,9 @@ pub(crate) enum Extractor {
     Nothing,
     /// Along this tree of paths.
     InPassing(Node),
-    /// Some path leads through another or could be met twice: parse the document, then look up.
-    Parsed,
+    /// Some path leads through another or could be met twice: once through the document for each
+    /// column.
+    OneByOne(Vec<Node>),
 }
 
 /// One step of the paths.
@@ -63,13 +65,20 @@ impl Extractor {
         match (any, root.is_plain()) {
             (false, _) => Self::Nothing,
             (true, true) => Self::InPassing(root),
-            (true, false) => Self::Parsed,
+            (true, false) => Self::one_by_one(columns),
         }
     }
 
-    #[cfg(test)]
-    pub(crate) const fn by_parsing() -> Self {
-        Self::Parsed
+    pub(crate) fn one_by_one(columns: &[ColumnPlan]) -> Self {
+        let mut trees = Vec::new();
+        for (n, column) in columns.iter().enumerate() {
+            if let Source::Field(path) = &column.from {
+                let mut root = Node::default();
+                root.insert(path.steps(), n);
+                trees.push(root);
+            }
+        }
+        Self::OneByOne(trees)
     }
 
     /// Writes every cell of `row` that comes from a field.
@@ -82,7 +91,9 @@ impl Extractor {
         match self {
             Self::Nothing => Ok(()),
             Self::InPassing(root) => in_passing(root, columns, value, row),
-            Self::Parsed => parsed(columns, value, row),
+            Self::OneByOne(trees) => trees
+                .iter()
+                .try_for_each(|root| in_passing(root, columns, value, row)),
         }
     }
 }
@@ -151,32 +162,67 @@ fn in_passing(
     Ok(())
 }
 
-fn parsed(columns: &[ColumnPlan], value: &[u8], row: &mut Row) -> Result<(), RowFault> {
-    let document: Value =
-        serde_json::from_slice(value).map_err(|error| not_json(columns, &error))?;
-    for (n, column) in columns.iter().enumerate() {
-        if let Source::Field(path) = &column.from {
-            let found = FieldPath::get(path, &document).unwrap_or(&Value::Null);
-            set_value(column, found, &mut row.cells[n])?;
+/// Whether cells of this type are made of the text in the document.
+const fn takes_text(kind: ColumnType) -> bool {
+    matches!(
+        kind,
+        ColumnType::Json | ColumnType::Numeric | ColumnType::List(_)
+    )
+}
+
+/// A cell of the text of a JSON value.
+fn set_raw(
+    column: &ColumnPlan,
+    kind: ColumnType,
+    raw: &str,
+    cell: &mut Cell,
+) -> Result<(), RowFault> {
+    match (kind, raw.as_bytes().first()) {
+        (_, Some(b'n')) => *cell = Cell::Null,
+        (ColumnType::Json, _) => cell.set_json(raw),
+        (ColumnType::Numeric, Some(b'-' | b'0'..=b'9')) => *cell = decimal(column, raw)?,
+        (ColumnType::List(element), Some(b'[')) => *cell = list(column, element, raw)?,
+        (ColumnType::List(_), Some(b'{')) => return Err(no_fit(column, kind, Scalar::Object)),
+        (_, Some(b'[')) => return Err(no_fit(column, kind, Scalar::List)),
+        (_, Some(b'{')) => return Err(no_fit(column, kind, Scalar::Object)),
+        (_, Some(b'"')) => {
+            let text: String =
+                serde_json::from_str(raw).map_err(|error| misfit(column, error.to_string()))?;
+            set_scalar(column, kind, Scalar::Text(&text), cell)?;
+        }
+        (_, Some(b't' | b'f')) => set_scalar(column, kind, Scalar::Boolean(raw == "true"), cell)?,
+        _ => {
+            let number: Number =
+                serde_json::from_str(raw).map_err(|error| misfit(column, error.to_string()))?;
+            set_scalar(column, kind, scalar_of(&number), cell)?;
         }
     }
     Ok(())
 }
 
-fn set_value(column: &ColumnPlan, value: &Value, cell: &mut Cell) -> Result<(), RowFault> {
-    if column.kind == ColumnType::Json && !value.is_null() {
-        cell.set_json(&value.to_string());
-        return Ok(());
+fn decimal(column: &ColumnPlan, text: &str) -> Result<Cell, RowFault> {
+    match numeric(text) {
+        Some(text) => Ok(Cell::Numeric(text)),
+        None => Err(misfit(
+            column,
+            "the text is not a decimal number of at most 1,100 digits".to_owned(),
+        )),
     }
-    let scalar = match value {
-        Value::Null => Scalar::Null,
-        Value::Bool(value) => Scalar::Boolean(*value),
-        Value::Number(number) => scalar_of(number),
-        Value::String(text) => Scalar::Text(text),
-        Value::Array(_) => Scalar::List,
-        Value::Object(_) => Scalar::Object,
-    };
-    set_scalar(column, scalar, cell)
+}
+
+fn list(column: &ColumnPlan, element: Element, raw: &str) -> Result<Cell, RowFault> {
+    let items: Vec<&RawValue> =
+        serde_json::from_str(raw).map_err(|error| misfit(column, error.to_string()))?;
+    let mut cells = Vec::with_capacity(items.len());
+    for (n, item) in items.iter().enumerate() {
+        let mut cell = Cell::Null;
+        set_raw(column, element.kind(), item.get(), &mut cell).map_err(|fault| RowFault {
+            column: fault.column,
+            what: format!("element {n}: {}", fault.what),
+        })?;
+        cells.push(cell);
+    }
+    Ok(Cell::List(cells))
 }
 
 fn scalar_of(number: &Number) -> Scalar<'static> {
@@ -190,9 +236,17 @@ fn scalar_of(number: &Number) -> Scalar<'static> {
 }
 
 /// The defined projections of a scalar; everything else is a refusal.
-fn set_scalar(column: &ColumnPlan, scalar: Scalar<'_>, cell: &mut Cell) -> Result<(), RowFault> {
-    use ColumnType::{Boolean, Integer, Real, Text};
-    match (column.kind, scalar) {
+fn set_scalar(
+    column: &ColumnPlan,
+    kind: ColumnType,
+    scalar: Scalar<'_>,
+    cell: &mut Cell,
+) -> Result<(), RowFault> {
+    use ColumnType::{Boolean, Date, Integer, Numeric, Real, Text, Timestamp, Uuid};
+    let parsed = |found: Option<Cell>, wanted: &str| {
+        found.ok_or_else(|| misfit(column, format!("the text is not {wanted}")))
+    };
+    match (kind, scalar) {
         (_, Scalar::Null) => *cell = Cell::Null,
         (Text, Scalar::Text(text)) => cell.set_text(text),
         (Text, Scalar::Boolean(value)) => cell.set_text(if value { "true" } else { "false" }),
@@ -213,12 +267,28 @@ fn set_scalar(column: &ColumnPlan, scalar: Scalar<'_>, cell: &mut Cell) -> Resul
         (Real, Scalar::Unsigned(number)) => cell.set_real(number as f64),
         (Real, Scalar::Float(number)) if number.is_finite() => cell.set_real(number),
         (Boolean, Scalar::Boolean(value)) => *cell = Cell::Boolean(value),
-        (kind, _) => {
-            let what = format!("{scalar} does not fit the column's type '{}'", kind.name());
-            return Err(misfit(column, what));
+        (Numeric, Scalar::Text(text)) => *cell = decimal(column, text)?,
+        (Timestamp, Scalar::Text(text)) => {
+            let wanted = "a moment with an offset (RFC 3339, for example 2024-05-01T12:00:00Z)";
+            *cell = parsed(parse_timestamp(text).map(Cell::Timestamp), wanted)?;
         }
+        (Date, Scalar::Text(text)) => {
+            let wanted = "a day (YYYY-MM-DD, from 0001-01-01 on)";
+            *cell = parsed(parse_date(text).map(Cell::Date), wanted)?;
+        }
+        (Uuid, Scalar::Text(text)) => {
+            *cell = parsed(parse_uuid(text).map(Cell::Uuid), "a UUID")?;
+        }
+        (kind, _) => return Err(no_fit(column, kind, scalar)),
     }
     Ok(())
+}
+
+fn no_fit(column: &ColumnPlan, kind: ColumnType, scalar: Scalar<'_>) -> RowFault {
+    misfit(
+        column,
+        format!("{scalar} does not fit the column's type '{}'", kind.name()),
+    )
 }
 
 fn misfit(column: &ColumnPlan, what: String) -> RowFault {
@@ -264,7 +334,8 @@ impl Step<'_> {
 
     fn set<E: Error>(&mut self, scalar: Scalar<'_>) -> Result<(), E> {
         for column in &self.node.columns {
-            let set = set_scalar(&self.columns[*column], scalar, &mut self.row.cells[*column]);
+            let plan = &self.columns[*column];
+            let set = set_scalar(plan, plan.kind, scalar, &mut self.row.cells[*column]);
             self.note(*column, set)?;
         }
         Ok(())
@@ -278,9 +349,9 @@ impl Step<'_> {
         })
     }
 
-    fn holds_json(&self) -> bool {
+    fn takes_text(&self) -> bool {
         let mut kinds = self.node.columns.iter().map(|n| self.columns[*n].kind);
-        kinds.any(|kind| kind == ColumnType::Json)
+        kinds.any(takes_text)
     }
 }
 
@@ -289,12 +360,13 @@ impl<'de> DeserializeSeed<'de> for Step<'_> {
 
     fn deserialize<D: Deserializer<'de>>(mut self, deserializer: D) -> Result<(), D::Error> {
         self.forget();
-        if !self.holds_json() {
+        if !self.takes_text() {
             return deserializer.deserialize_any(self);
         }
-        let value = <Value as serde::Deserialize>::deserialize(deserializer)?;
+        let raw = <&RawValue as serde::Deserialize>::deserialize(deserializer)?;
         for column in &self.node.columns {
-            let set = set_value(&self.columns[*column], &value, &mut self.row.cells[*column]);
+            let plan = &self.columns[*column];
+            let set = set_raw(plan, plan.kind, raw.get(), &mut self.row.cells[*column]);
             self.note(*column, set)?;
         }
         Ok(())

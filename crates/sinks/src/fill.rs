@@ -69,11 +69,15 @@ impl Runner {
                 value,
             } = row.map_err(failed)?;
             bytes += key.len() + value.len();
-            rows.push(Change {
+            let mut change = Change {
                 key,
                 offset: version,
                 value: Some(value),
-            });
+            };
+            change.shape(&plan.mappings[number])?;
+            if change.value.is_some() {
+                rows.push(change);
+            }
             if rows.len() >= LOAD_ROWS_MAX || bytes >= LOAD_BYTES_MAX {
                 store.load(number, &rows)?;
                 rows.clear();

@@ -5,30 +5,43 @@
 //! step, the position they stand for. [`conformance`] holds what every store must pass.
 
 mod batch;
+mod canonical;
 mod cell;
 #[cfg(any(test, feature = "failpoints"))]
 pub mod conformance;
 mod definition;
 mod digest;
+mod elasticsearch;
 mod error;
 mod extract;
 pub mod failpoint;
 mod fill;
+mod jq;
 mod metrics;
+mod moment;
+mod mysql;
 mod plan;
+mod postgres;
 mod progress;
+mod redis;
 mod runner;
+mod shape;
 mod sinks;
 mod sqlite;
 mod store;
+mod stores;
 mod strict_json;
 mod verify;
 
 pub use batch::{Batch, Change};
-pub use cell::{Cell, Row, show_key};
+pub use cell::{
+    Cell, Row, date_text, numeric, parse_date, parse_timestamp, parse_uuid, show_key,
+    timestamp_text, uuid_text,
+};
 pub use definition::{
-    COLUMNS_MAX, Column, ColumnType, Columns, DefinitionError, MAPPINGS_MAX, Mapping,
-    NAME_BYTES_MAX, SinkDefinition, SinkKind, Source,
+    COLUMNS_MAX, Column, ColumnType, Columns, DefinitionError, ElasticsearchTarget, Element,
+    KeyTemplate, MAPPINGS_MAX, Mapping, MappingOptions, MysqlTarget, NAME_BYTES_MAX, OnRefused,
+    PARTITIONS_MAX, PostgresTarget, RedisShape, RedisTarget, SinkDefinition, SinkKind, Source, Url,
 };
 pub use error::{SinkError, SinkFault, SinksError};
 pub use plan::{ColumnPlan, KEY_COLUMN, MappingPlan, Plan, RowFault, Tables};
@@ -38,6 +51,7 @@ pub use sqlite::SqliteStore;
 pub use store::{
     Cause, EachRow, IndexCheck, Refused, Store, StoreError, StorePosition, StoreReader,
 };
+pub use stores::{open_reader, open_store};
 pub use verify::{
     DIFFERENCES_MAX, Difference, EachEntry, IndexVerification, LogSide, TableVerification,
     Verification, VerifyError, verify,

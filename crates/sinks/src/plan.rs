@@ -2,13 +2,16 @@
 
 use std::collections::HashMap;
 
+use bytes::Bytes;
 use onelog_record::{Offset, TableDefinition, TableId, TableKind, ValueKind, nearest_name};
 
-use crate::cell::{Cell, Row};
+use crate::cell::{Cell, Row, show_key};
 use crate::definition::{
-    Column, ColumnType, Columns, DefinitionError, Mapping, SinkDefinition, Source, unknown,
+    Column, ColumnType, Columns, DefinitionError, KeyTemplate, Mapping, MappingOptions,
+    SinkDefinition, SinkKind, Source, unknown,
 };
 use crate::extract::Extractor;
+use crate::shape::Shape;
 
 /// The column that is added for the key when no column comes from `$key`.
 pub const KEY_COLUMN: &str = "_key";
@@ -36,6 +39,15 @@ pub struct MappingPlan {
     pub key: usize,
     /// Which columns a full-text index covers.
     pub full_text: Vec<usize>,
+    /// Whether no columns were chosen: the row is the key and the whole document.
+    pub is_document: bool,
+    /// How the row's key is made of the record's key. In Redis the store makes it; elsewhere the
+    /// key's cell has it.
+    pub key_template: KeyTemplate,
+    renders_key: bool,
+    /// What concerns some kinds of store only.
+    pub options: MappingOptions,
+    shape: Shape,
     extractor: Extractor,
 }
 
@@ -87,11 +99,16 @@ impl Plan {
         let mut mappings = Vec::with_capacity(definition.mappings.len());
         let mut by_table: HashMap<TableId, Vec<usize>> = HashMap::new();
         for (n, mapping) in definition.mappings.iter().enumerate() {
-            let plan = MappingPlan::new(&format!("mappings[{n}]"), mapping, tables)?;
+            let plan =
+                MappingPlan::new(&format!("mappings[{n}]"), mapping, &definition.kind, tables)?;
             by_table.entry(plan.table).or_default().push(n);
             mappings.push(plan);
         }
-        Ok(Self { mappings, by_table })
+        let plan = Self { mappings, by_table };
+        if let SinkKind::Redis(_) = definition.kind {
+            crate::redis::check_mappings(&plan)?;
+        }
+        Ok(plan)
     }
 
     /// The numbers of the mappings that follow a table.
@@ -113,7 +130,13 @@ impl Plan {
                     .iter()
                     .map(|c| serde_json::json!([c.name, c.from.as_str(), c.kind.name()]))
                     .collect();
-                serde_json::json!([mapping.table, mapping.into, columns, mapping.full_text])
+                let mut part =
+                    serde_json::json!([mapping.table, mapping.into, columns, mapping.full_text]);
+                let more = mapping.more_of_the_fingerprint();
+                if let (false, Some(list)) = (more.is_null(), part.as_array_mut()) {
+                    list.push(more);
+                }
+                part
             })
             .collect();
         serde_json::Value::from(parts).to_string()
@@ -124,14 +147,30 @@ impl MappingPlan {
     fn new<T: Tables + ?Sized>(
         place: &str,
         mapping: &Mapping,
+        kind: &SinkKind,
         tables: &T,
     ) -> Result<Self, DefinitionError> {
         let table = find_table(place, &mapping.table, tables)?;
-        let columns = if mapping.columns.0.is_empty() {
+        let shape = Shape::new(place, mapping, table.value)?;
+        let is_document = mapping.columns.0.is_empty();
+        let columns = if is_document {
             default_columns(table.value)
         } else {
             chosen_columns(place, &mapping.columns, table.value)?
         };
+        for column in columns.iter().filter(|column| !kind.supports(column.kind)) {
+            let known = ColumnType::ALL.iter().filter(|(_, of)| kind.supports(*of));
+            let known: Vec<&str> = known.map(|(name, _)| *name).collect();
+            return Err(DefinitionError::new(
+                format!("{place}.columns.{}.type", column.name),
+                format!(
+                    "a sink of the kind {} has no columns of the type '{}'; it has: {}",
+                    kind.name(),
+                    column.kind.name(),
+                    known.join(", ")
+                ),
+            ));
+        }
         let keys: Vec<usize> = (0..columns.len())
             .filter(|n| columns[*n].from == Source::Key)
             .collect();
@@ -143,6 +182,24 @@ impl MappingPlan {
         };
         let full_text = full_text(place, mapping, &columns, key)?;
         let extractor = Extractor::new(&columns);
+        let key_template = match &mapping.key {
+            Some(template) => template.clone(),
+            None if matches!(kind, SinkKind::Redis(_)) => KeyTemplate {
+                prefix: format!("{}:", mapping.into),
+                suffix: String::new(),
+            },
+            None => KeyTemplate::default(),
+        };
+        if !key_template.is_plain() && columns[key].kind != ColumnType::Text {
+            return Err(DefinitionError::new(
+                format!("{place}.key"),
+                format!(
+                    "a key that is made by a template is a text; the column '{}' is of the type '{}'",
+                    columns[key].name,
+                    columns[key].kind.name()
+                ),
+            ));
+        }
         Ok(Self {
             table: table.id,
             table_name: table.name,
@@ -150,8 +207,67 @@ impl MappingPlan {
             columns,
             key,
             full_text,
+            is_document,
+            key_template,
+            renders_key: !matches!(kind, SinkKind::Redis(_)),
+            options: mapping.options.clone(),
+            shape,
             extractor,
         })
+    }
+
+    /// What the mapping makes of a record before columns are taken from it: `where`, `transform` and
+    /// `fields`. `None`: the record has no row in this store.
+    pub fn shape(
+        &self,
+        key: &[u8],
+        version: Offset,
+        value: &Bytes,
+    ) -> Result<Option<Bytes>, RowFault> {
+        self.shape.apply(key, version, value)
+    }
+
+    /// Whether [`MappingPlan::shape`] changes anything.
+    #[must_use]
+    pub fn has_shape(&self) -> bool {
+        !self.shape.is_plain()
+    }
+
+    /// The key of the log that a row's key was made of. `None`: no key of the log makes this row.
+    #[must_use]
+    pub fn key_of_row(&self, row: &Row) -> Option<Vec<u8>> {
+        let bytes = match row.cells.get(self.key)? {
+            Cell::Text(text) => text.as_bytes().to_vec(),
+            Cell::Blob(bytes) => bytes.clone(),
+            Cell::Integer(number) => number.to_string().into_bytes(),
+            Cell::Uuid(bytes) => crate::cell::uuid_text(bytes).into_bytes(),
+            _ => return None,
+        };
+        match self.is_key_rendered() {
+            true => self.key_template.strip(&bytes).map(<[u8]>::to_vec),
+            false => Some(bytes),
+        }
+    }
+
+    /// Whether the key's cell has the template in it.
+    const fn is_key_rendered(&self) -> bool {
+        self.renders_key && !self.key_template.is_plain()
+    }
+
+    /// What was added to mappings later, left out where it is not used: a store that was filled
+    /// before keeps its position.
+    fn more_of_the_fingerprint(&self) -> serde_json::Value {
+        let mut more = self.shape.fingerprint();
+        if !self.key_template.is_plain() {
+            more.insert("key".into(), self.key_template.to_string().into());
+        }
+        if self.options != MappingOptions::default() {
+            more.insert("options".into(), format!("{:?}", self.options).into());
+        }
+        match more.is_empty() {
+            true => serde_json::Value::Null,
+            false => more.into(),
+        }
     }
 
     /// The names of the columns.
@@ -166,8 +282,31 @@ impl MappingPlan {
             column: column.name.clone(),
             what,
         };
+        let rendered;
+        let key = match self.is_key_rendered() {
+            false => key,
+            true => {
+                let mut out = Vec::new();
+                self.key_template.render(key, &mut out);
+                rendered = out;
+                &rendered
+            }
+        };
         match column.kind {
             ColumnType::Blob => cell.set_blob(key),
+            ColumnType::Uuid => {
+                // One key of the log for each UUID: only the usual form of its text is taken.
+                let uuid = std::str::from_utf8(key).ok().and_then(|text| {
+                    crate::cell::parse_uuid(text)
+                        .filter(|uuid| crate::cell::uuid_text(uuid) == text)
+                });
+                *cell = Cell::Uuid(uuid.ok_or_else(|| {
+                    fault(format!(
+                        "the key {} is not a UUID with hyphens, in lower case",
+                        show_key(key)
+                    ))
+                })?);
+            }
             ColumnType::Integer => {
                 let number = std::str::from_utf8(key)
                     .ok()
@@ -175,7 +314,7 @@ impl MappingPlan {
                 *cell = Cell::Integer(number.ok_or_else(|| {
                     fault(format!(
                         "the key {} is not a whole number of 64 bits in its shortest form",
-                        crate::cell::show_key(key)
+                        show_key(key)
                     ))
                 })?);
             }
@@ -298,15 +437,18 @@ fn chosen_columns(
 }
 
 fn check_type(place: &str, column: &Column, value: ValueKind) -> Result<(), DefinitionError> {
-    use ColumnType::{Blob, Integer, Json, Text};
+    use ColumnType::{Blob, Boolean, Date, Integer, Json, Numeric, Real, Text, Timestamp, Uuid};
     let allowed: &[ColumnType] = match (&column.from, value) {
-        (Source::Key, _) => &[Text, Integer, Blob],
+        (Source::Key, _) => &[Text, Integer, Blob, Uuid],
         (Source::Version, _) => &[Integer],
         (Source::Value, ValueKind::Json) => &[Json, Text, Blob],
         (Source::Value, ValueKind::Bytes) => &[Blob, Text],
-        (Source::Field(_), ValueKind::Json) => {
-            &[Text, Integer, ColumnType::Real, ColumnType::Boolean, Json]
+        (Source::Field(_), ValueKind::Json) if matches!(column.kind, ColumnType::List(_)) => {
+            return Ok(());
         }
+        (Source::Field(_), ValueKind::Json) => &[
+            Text, Integer, Real, Boolean, Json, Numeric, Timestamp, Date, Uuid,
+        ],
         (Source::Field(_), ValueKind::Bytes) => {
             return Err(DefinitionError::new(
                 format!("{place}.from"),

@@ -16,13 +16,13 @@ use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 
 use crate::batch::Batch;
-use crate::definition::{SinkDefinition, SinkKind};
+use crate::definition::SinkDefinition;
 use crate::error::{SinkError, SinkFault};
 use crate::failpoint;
 use crate::plan::{Plan, Tables};
 use crate::progress::{Progress, SinkState};
-use crate::sqlite::SqliteStore;
 use crate::store::{Store, StoreError, StoreReader};
+use crate::stores::open_store;
 
 /// The least and the most log that is read for one batch, in stored bytes.
 const BATCH_BYTES_MIN: usize = 64 << 10;
@@ -118,22 +118,6 @@ impl Tables for onelog::Catalog {
 
     fn names(&self) -> Vec<String> {
         self.tables().map(|table| table.name.clone()).collect()
-    }
-}
-
-/// Opens the store of a definition.
-pub(crate) fn open_store(
-    definition: &SinkDefinition,
-    plan: &Arc<Plan>,
-    log_id: &str,
-) -> Result<Box<dyn Store>, StoreError> {
-    match &definition.kind {
-        SinkKind::Sqlite { path } => Ok(Box::new(SqliteStore::open(
-            path,
-            &definition.name,
-            log_id,
-            Arc::clone(plan),
-        )?)),
     }
 }
 
@@ -314,7 +298,7 @@ impl Runner {
                 batch.push(plan, record);
             }
         }
-        batch.seal(to);
+        batch.seal(plan, to)?;
         if to > from {
             self.apply(store, &batch)?;
         }

@@ -14,12 +14,13 @@ use onelog_record::{TABLE_SINKS, nearest_name};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
-use crate::definition::{DefinitionError, SinkDefinition, SinkKind};
+use crate::definition::{DefinitionError, SinkDefinition, SinkKind, Url};
 use crate::error::{SinkError, SinksError};
 use crate::metrics::SinkCollector;
 use crate::plan::Plan;
 use crate::progress::{Figures, Progress, SinkState, SinkStatus};
-use crate::runner::{Command, Runner, log_id, open_store};
+use crate::runner::{Command, Runner, log_id};
+use crate::stores::open_store;
 use crate::verify::{Verification, verify};
 
 /// The most sinks of one node; each has a thread.
@@ -379,18 +380,12 @@ impl Handle {
 
 /// A definition that was put together by a program passes the same checks as one that was read.
 fn check_text(definition: &SinkDefinition) -> Result<(), DefinitionError> {
-    let value = serde_json::to_value(definition)
-        .map_err(|error| DefinitionError::new("the definition", error.to_string()))?;
-    SinkDefinition::from_json(&value).map(|_| ())
+    SinkDefinition::from_json(&definition.to_stored()).map(|_| ())
 }
 
 /// Two sinks must not fill one table.
 fn check_apart(new: &SinkDefinition, other: &SinkDefinition) -> Result<(), DefinitionError> {
-    let (SinkKind::Sqlite { path: mine }, SinkKind::Sqlite { path: theirs }) =
-        (&new.kind, &other.kind);
-    let same = mine == theirs
-        || matches!((mine.canonicalize(), theirs.canonicalize()), (Ok(a), Ok(b)) if a == b);
-    if !same {
+    if !are_one_store(&new.kind, &other.kind) {
         return Ok(());
     }
     for (n, mapping) in new.mappings.iter().enumerate() {
@@ -402,7 +397,7 @@ fn check_apart(new: &SinkDefinition, other: &SinkDefinition) -> Result<(), Defin
             return Err(DefinitionError::new(
                 format!("mappings[{n}].into"),
                 format!(
-                    "the sink '{}' fills '{}' in this file already; choose another name or another file",
+                    "the sink '{}' fills '{}' in this store already; choose another name or another store",
                     other.name, mapping.into
                 ),
             ));
@@ -411,11 +406,43 @@ fn check_apart(new: &SinkDefinition, other: &SinkDefinition) -> Result<(), Defin
     Ok(())
 }
 
-#[allow(clippy::expect_used)]
+/// Whether two definitions lead to one store, as far as their texts tell; the store itself knows
+/// the owner of each table.
+fn are_one_store(new: &SinkKind, other: &SinkKind) -> bool {
+    match (new, other) {
+        (SinkKind::Sqlite { path: mine }, SinkKind::Sqlite { path: theirs }) => {
+            mine == theirs
+                || matches!((mine.canonicalize(), theirs.canonicalize()), (Ok(a), Ok(b)) if a == b)
+        }
+        (SinkKind::Postgres(mine), SinkKind::Postgres(theirs)) => {
+            is_one_place(&mine.url, &theirs.url) && mine.schema == theirs.schema
+        }
+        (SinkKind::Mysql(mine), SinkKind::Mysql(theirs)) => is_one_place(&mine.url, &theirs.url),
+        (SinkKind::Redis(mine), SinkKind::Redis(theirs)) => is_one_place(&mine.url, &theirs.url),
+        (SinkKind::Elasticsearch(mine), SinkKind::Elasticsearch(theirs)) => {
+            is_one_place(&mine.url, &theirs.url)
+        }
+        _ => false,
+    }
+}
+
+fn is_one_place(mine: &Url, theirs: &Url) -> bool {
+    let place = |url: &Url| {
+        let text = url.as_written();
+        let behind = text.rsplit('@').next().unwrap_or(text);
+        let behind = behind.split("://").last().unwrap_or(behind);
+        behind
+            .split('?')
+            .next()
+            .unwrap_or(behind)
+            .trim_end_matches('/')
+            .to_owned()
+    };
+    place(mine) == place(theirs)
+}
+
 fn definition_bytes(definition: &SinkDefinition) -> Bytes {
-    serde_json::to_vec(definition)
-        .expect("every definition was written as text once: when it was created")
-        .into()
+    definition.to_stored().to_string().into()
 }
 
 /// The definitions that the log has. One that cannot be read stops nothing but itself.

@@ -25,7 +25,8 @@ use rusqlite::{
 };
 
 use crate::batch::{Batch, Change};
-use crate::cell::{Cell, Row};
+use crate::cell::{self, Cell, Row};
+use crate::definition::ColumnType;
 use crate::failpoint;
 use crate::plan::{MappingPlan, Plan};
 use crate::store::{Store, StoreError, StorePosition, StoreReader};
@@ -422,15 +423,38 @@ fn bind_and_run(statement: &mut CachedStatement<'_>, cells: &[Cell]) -> rusqlite
 
 impl ToSql for Cell {
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
+        let text = |text: String| Ok(ToSqlOutput::Owned(text.into()));
         Ok(ToSqlOutput::Borrowed(match self {
             Self::Null => ValueRef::Null,
             Self::Integer(number) => ValueRef::Integer(*number),
             Self::Real(number) => ValueRef::Real(*number),
             Self::Boolean(value) => ValueRef::Integer(i64::from(*value)),
-            Self::Text(text) | Self::Json(text) => ValueRef::Text(text.as_bytes()),
+            Self::Text(text) | Self::Json(text) | Self::Numeric(text) => {
+                ValueRef::Text(text.as_bytes())
+            }
             Self::Blob(bytes) => ValueRef::Blob(bytes),
+            Self::Timestamp(micros) => return text(cell::timestamp_text(*micros)),
+            Self::Date(days) => return text(cell::date_text(*days)),
+            Self::Uuid(bytes) => return text(cell::uuid_text(bytes)),
+            Self::List(_) => return text(self.show().to_string()),
         }))
     }
+}
+
+/// Whether the store has this type of column.
+pub(crate) const fn supports(kind: ColumnType) -> bool {
+    !matches!(kind, ColumnType::List(_))
+}
+
+/// Opens a file's tables for reading alone.
+pub(crate) fn open_reader(
+    path: &Path,
+    plan: &Arc<Plan>,
+) -> Result<Box<dyn StoreReader>, StoreError> {
+    Ok(Box::new(reader::SqliteReader::of_tables(
+        path,
+        Arc::clone(plan),
+    )?))
 }
 
 fn configure(connection: &Connection) -> rusqlite::Result<()> {

@@ -7,13 +7,14 @@
 use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
 
+use bytes::Bytes;
 use onelog_record::{Offset, Position, TableId};
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::cell::{Cell, Row};
 use crate::digest::{BUCKETS, HashedRow, RowHasher, TableDigest};
-use crate::plan::{MappingPlan, Plan};
+use crate::plan::{MappingPlan, Plan, RowFault};
 use crate::store::{Cause, StoreError, StoreReader};
 
 /// The most differences that are listed for one table; all are counted.
@@ -245,7 +246,7 @@ impl Comparison<'_> {
         let show = |row: &Row, other: Option<&Row>| {
             let mut object = Map::new();
             for (n, column) in self.mapping.columns.iter().enumerate() {
-                if other.is_none_or(|other| other.cells[n] != row.cells[n]) {
+                if other.is_none_or(|other| !other.cells[n].is_same(&row.cells[n])) {
                     object.insert(column.name.clone(), row.cells[n].show());
                 }
             }
@@ -263,13 +264,26 @@ impl Comparison<'_> {
         let hasher = &mut self.hasher;
         let mut row = Row::default();
         self.log.scan(mapping.table, &mut |key, version, value| {
+            let failed = |fault: RowFault| VerifyError::Unprojectable {
+                table: mapping.table_name.clone(),
+                key: crate::cell::show_key(key),
+                what: fault.to_string(),
+            };
+            let shaped;
+            let mut value = value;
+            if mapping.has_shape() {
+                match mapping
+                    .shape(key, version, &Bytes::copy_from_slice(value))
+                    .map_err(failed)?
+                {
+                    Some(bytes) => shaped = bytes,
+                    None => return Ok(()),
+                }
+                value = &shaped;
+            }
             mapping
                 .project(key, version, value, &mut row)
-                .map_err(|fault| VerifyError::Unprojectable {
-                    table: mapping.table_name.clone(),
-                    key: crate::cell::show_key(key),
-                    what: fault.to_string(),
-                })?;
+                .map_err(failed)?;
             let hashed = hasher.row(&row, mapping.key);
             each(&row, &hashed);
             Ok(())

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use onelog_record::Position;
-use onelog_sinks::conformance::{self, Harness, SINK};
+use onelog_sinks::conformance::{self, Capabilities, Harness, SINK};
 use onelog_sinks::{
     Batch, Change, Plan, SqliteStore, Store, StoreError, StorePosition, StoreReader,
 };
@@ -169,8 +169,8 @@ impl Harness for Folder {
         })
     }
 
-    fn has_full_text(&self) -> bool {
-        true
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::ALL
     }
 }
 

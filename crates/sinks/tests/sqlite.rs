@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use onelog_sinks::conformance::{self, Harness, LOG, Model, ORDERS, SINK, filled, standard_plan};
+use onelog_sinks::conformance::{self, Capabilities, Harness, LOG, Model, ORDERS, SINK, filled};
 use onelog_sinks::{Plan, SqliteStore, Store, StoreError, Verification};
 use rusqlite::Connection;
 
@@ -35,8 +35,8 @@ impl Harness for Sqlite {
         Box::new(open(&self.path, plan, log_id).unwrap())
     }
 
-    fn has_full_text(&self) -> bool {
-        true
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::ALL
     }
 }
 
@@ -44,8 +44,13 @@ fn open(path: &Path, plan: Arc<Plan>, log_id: &str) -> Result<SqliteStore, Store
     SqliteStore::open(path, SINK, log_id, plan)
 }
 
+fn standard_plan() -> Arc<Plan> {
+    conformance::standard_plan(&Sqlite::new())
+}
+
 fn searched_plan() -> Arc<Plan> {
     conformance::plan(
+        &Sqlite::new(),
         r#"{"table":"shop.orders","into":"orders","columns":{
             "id":{"from":"$key","type":"text"},"total":{"from":"/total","type":"integer"},
             "note":{"from":"/note","type":"text"}},"full_text":["note"]}"#,
@@ -274,7 +279,10 @@ fn two_sinks_share_a_file_but_not_a_table() {
     assert!(error.contains("belongs to the sink 'follower'"), "{error}");
     other.take_over().unwrap();
     assert!(other.begin_rebuild().is_err());
-    let elsewhere = conformance::plan(r#"{"table":"shop.orders","into":"elsewhere"}"#);
+    let elsewhere = conformance::plan(
+        &Sqlite::new(),
+        r#"{"table":"shop.orders","into":"elsewhere"}"#,
+    );
     let mut other = SqliteStore::open(&sqlite.path, "other", LOG, Arc::clone(&elsewhere)).unwrap();
     other.take_over().unwrap();
     model.rebuild(&elsewhere, &mut other).unwrap();

@@ -57,7 +57,9 @@ impl Model {
         for record in &self.records[from.get() as usize..] {
             batch.push(plan, record);
         }
-        batch.seal(self.position());
+        batch
+            .seal(plan, self.position())
+            .expect("the model's documents fit every shape");
         batch
     }
 

@@ -9,7 +9,7 @@ use rusqlite::types::ValueRef;
 use rusqlite::{Connection, OpenFlags};
 
 use super::{BUSY_TIMEOUT, classify, full_text, read_position, schema};
-use crate::cell::{Cell, Row};
+use crate::cell::{Cell, Row, numeric, parse_date, parse_timestamp, parse_uuid};
 use crate::definition::ColumnType;
 use crate::plan::Plan;
 use crate::store::{EachRow, IndexCheck, StoreError, StoreReader};
@@ -30,10 +30,7 @@ impl SqliteReader {
         plan: Arc<Plan>,
     ) -> Result<Self, StoreError> {
         let failed = |error| classify("opening for reading", path, error);
-        let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
-        let connection = Connection::open_with_flags(path, flags).map_err(failed)?;
-        connection.busy_timeout(BUSY_TIMEOUT).map_err(failed)?;
-        connection.execute_batch("BEGIN").map_err(failed)?;
+        let connection = connect(path)?;
         // The first read fixes the picture.
         let found = read_position(&connection, sink, fingerprint).map_err(failed)?;
         let Some(found) = found else {
@@ -49,6 +46,26 @@ impl SqliteReader {
             position: found.position,
         })
     }
+
+    /// The tables as they are, whoever made them.
+    pub(super) fn of_tables(path: &Path, plan: Arc<Plan>) -> Result<Self, StoreError> {
+        Ok(Self {
+            path: path.to_owned(),
+            connection: connect(path)?,
+            plan,
+            position: Position::ZERO,
+        })
+    }
+}
+
+/// Opens a read transaction; the first read fixes its picture.
+fn connect(path: &Path) -> Result<Connection, StoreError> {
+    let failed = |error| classify("opening for reading", path, error);
+    let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
+    let connection = Connection::open_with_flags(path, flags).map_err(failed)?;
+    connection.busy_timeout(BUSY_TIMEOUT).map_err(failed)?;
+    connection.execute_batch("BEGIN").map_err(failed)?;
+    Ok(connection)
 }
 
 impl StoreReader for SqliteReader {
@@ -114,9 +131,23 @@ fn read_cell(kind: ColumnType, value: ValueRef<'_>, cell: &mut Cell) {
         (_, ValueRef::Real(number)) => cell.set_real(number),
         (_, ValueRef::Blob(bytes)) => cell.set_blob(bytes),
         (kind, ValueRef::Text(bytes)) => match std::str::from_utf8(bytes) {
-            Ok(text) if kind == ColumnType::Json => cell.set_json(text),
-            Ok(text) => cell.set_text(text),
+            Ok(text) => read_text(kind, text, cell),
             Err(_) => cell.set_blob(bytes),
         },
+    }
+}
+
+fn read_text(kind: ColumnType, text: &str, cell: &mut Cell) {
+    let parsed = match kind {
+        ColumnType::Json => return cell.set_json(text),
+        ColumnType::Numeric => numeric(text).filter(|same| same == text).map(Cell::Numeric),
+        ColumnType::Timestamp => parse_timestamp(text).map(Cell::Timestamp),
+        ColumnType::Date => parse_date(text).map(Cell::Date),
+        ColumnType::Uuid => parse_uuid(text).map(Cell::Uuid),
+        _ => None,
+    };
+    match parsed {
+        Some(parsed) => *cell = parsed,
+        None => cell.set_text(text),
     }
 }

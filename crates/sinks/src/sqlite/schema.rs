@@ -75,7 +75,13 @@ pub(super) fn index_name(mapping: &MappingPlan) -> String {
 
 const fn sql_type(kind: ColumnType) -> &'static str {
     match kind {
-        ColumnType::Text | ColumnType::Json => "TEXT",
+        ColumnType::Text
+        | ColumnType::Json
+        | ColumnType::Numeric
+        | ColumnType::Timestamp
+        | ColumnType::Date
+        | ColumnType::Uuid
+        | ColumnType::List(_) => "TEXT",
         ColumnType::Integer | ColumnType::Boolean => "INTEGER",
         ColumnType::Real => "REAL",
         ColumnType::Blob => "BLOB",

@@ -1,0 +1,168 @@
+//! Moments, days and UUIDs: between their texts and the numbers that cells hold.
+
+use jiff::Timestamp;
+use jiff::civil::Date;
+
+/// The first and the last year that every store can hold.
+const YEAR_MIN: i16 = 1;
+const YEAR_MAX: i16 = 9999;
+
+const EPOCH: Date = Date::constant(1970, 1, 1);
+
+/// Microseconds since 1970 of a text as RFC 3339 has it, with an offset from UTC; what is finer than
+/// a microsecond is cut off (towards the past).
+#[must_use]
+pub fn parse_timestamp(text: &str) -> Option<i64> {
+    let moment: Timestamp = text.parse().ok()?;
+    let micros = moment.as_nanosecond().div_euclid(1000);
+    let micros = i64::try_from(micros).ok()?;
+    let year = days_date(i32::try_from(micros.div_euclid(86_400_000_000)).ok()?)?.year();
+    (YEAR_MIN..=YEAR_MAX).contains(&year).then_some(micros)
+}
+
+/// The text of a moment: `2024-05-01T12:00:00.000001Z`, without needless zeros.
+#[must_use]
+pub fn timestamp_text(micros: i64) -> String {
+    match Timestamp::from_microsecond(micros) {
+        Ok(moment) => moment.to_string(),
+        // A moment that no calendar has can only come from a store that was written to by others.
+        Err(_) => format!("{micros} µs since 1970"),
+    }
+}
+
+/// Days since 1970 of a text `YYYY-MM-DD`.
+#[must_use]
+pub fn parse_date(text: &str) -> Option<i32> {
+    let plain = text.len() == 10 && text.bytes().all(|b| b.is_ascii_digit() || b == b'-');
+    let date: Date = plain.then(|| text.parse().ok())??;
+    if !(YEAR_MIN..=YEAR_MAX).contains(&date.year()) {
+        return None;
+    }
+    date.since(EPOCH).ok().map(|span| span.get_days())
+}
+
+/// The text of a day: `2024-05-01`.
+#[must_use]
+pub fn date_text(days: i32) -> String {
+    days_date(days).map_or_else(
+        || format!("{days} days since 1970"),
+        |date| date.to_string(),
+    )
+}
+
+fn days_date(days: i32) -> Option<Date> {
+    let span = jiff::Span::new().try_days(days).ok()?;
+    EPOCH.checked_add(span).ok()
+}
+
+/// The bytes of a UUID's text: 32 hexadecimal digits, with or without hyphens.
+#[must_use]
+pub fn parse_uuid(text: &str) -> Option<[u8; 16]> {
+    let digits: Vec<u8> = match text.len() {
+        32 => text.bytes().collect(),
+        36 => {
+            let hyphens = [8, 13, 18, 23];
+            let bytes = text.as_bytes();
+            if hyphens.iter().any(|at| bytes[*at] != b'-') {
+                return None;
+            }
+            (0..36)
+                .filter(|at| !hyphens.contains(at))
+                .map(|at| bytes[at])
+                .collect()
+        }
+        _ => return None,
+    };
+    let digit = |byte: u8| (byte as char).to_digit(16);
+    let mut out = [0; 16];
+    for (byte, pair) in out.iter_mut().zip(digits.chunks_exact(2)) {
+        *byte = (digit(pair[0])? << 4 | digit(pair[1])?) as u8;
+    }
+    Some(out)
+}
+
+/// The text of a UUID, with hyphens, in lower case.
+#[must_use]
+pub fn uuid_text(bytes: &[u8; 16]) -> String {
+    let mut out = String::with_capacity(36);
+    for (n, byte) in bytes.iter().enumerate() {
+        if matches!(n, 4 | 6 | 8 | 10) {
+            out.push('-');
+        }
+        for digit in [byte >> 4, byte & 15] {
+            out.push(char::from_digit(u32::from(digit), 16).unwrap_or('0'));
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moments_days_and_uuids_come_back_as_they_were() {
+        for (text, micros) in [
+            ("1970-01-01T00:00:00Z", 0),
+            ("1969-12-31T23:59:59.999999Z", -1),
+            ("2024-05-01T12:00:00.5Z", 1_714_564_800_500_000),
+            ("0001-01-01T00:00:00Z", -62_135_596_800_000_000),
+            ("9999-12-30T21:59:59.999999Z", 253_402_207_199_999_999),
+        ] {
+            assert_eq!(parse_timestamp(text), Some(micros), "{text}");
+            assert_eq!(timestamp_text(micros), text);
+        }
+        assert_eq!(
+            parse_timestamp("2024-05-01T14:00:00.5+02:00"),
+            Some(1_714_564_800_500_000)
+        );
+        assert_eq!(parse_timestamp("1969-12-31T23:59:59.9999999Z"), Some(-1));
+        for (text, days) in [
+            ("1970-01-01", 0),
+            ("1969-12-31", -1),
+            ("2000-03-01", 11017),
+            ("0001-01-01", -719_162),
+            ("9999-12-31", 2_932_896),
+        ] {
+            assert_eq!(parse_date(text), Some(days), "{text}");
+            assert_eq!(date_text(days), text);
+        }
+        let text = "00112233-4455-6677-8899-aabbccddeeff";
+        let bytes = parse_uuid(text).unwrap();
+        assert_eq!(uuid_text(&bytes), text);
+        assert_eq!(parse_uuid("00112233445566778899AABBCCDDEEFF"), Some(bytes));
+    }
+
+    #[test]
+    fn what_is_none_is_refused() {
+        for wrong in [
+            "",
+            "now",
+            "2024-05-01",
+            "2024-05-01T12:00:00",
+            "2024-13-01T00:00:00Z",
+            "-000001-01-01T00:00:00Z",
+        ] {
+            assert_eq!(parse_timestamp(wrong), None, "{wrong}");
+        }
+        for wrong in [
+            "",
+            "2024-02-30",
+            "2024-5-1",
+            "20240501",
+            "2024-05-01T00",
+            "-0001-01-1",
+        ] {
+            assert_eq!(parse_date(wrong), None, "{wrong}");
+        }
+        for wrong in [
+            "",
+            "00112233-4455-6677-8899-aabbccddeef",
+            "0011223344556677x899aabbccddeeff",
+            "001122334-455-6677-8899-aabbccddeeff",
+            "ααααααααααααααααα",
+        ] {
+            assert_eq!(parse_uuid(wrong), None, "{wrong}");
+        }
+    }
+}
