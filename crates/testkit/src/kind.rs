@@ -4,6 +4,7 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use crate::postgres;
+use crate::search::{ELASTICSEARCH, OPENSEARCH, Product};
 
 /// `1`: a test whose server is missing fails. Or the names of those that must be there, separated
 /// by commas, such as `postgres,redis`.
@@ -15,6 +16,8 @@ pub enum Kind {
     Postgres,
     Mariadb,
     Redis,
+    OpenSearch,
+    Elasticsearch,
 }
 
 impl Kind {
@@ -23,6 +26,8 @@ impl Kind {
             Self::Postgres => "postgres",
             Self::Mariadb => "mariadb",
             Self::Redis => "redis",
+            Self::OpenSearch => "opensearch",
+            Self::Elasticsearch => "elasticsearch",
         }
     }
 }
@@ -44,6 +49,8 @@ pub fn available(kind: Kind) -> Result<(), String> {
             need("redis-server", find_program("redis-server"), "redis-server")?;
             need("redis-cli", find_program("redis-cli"), "redis-tools")
         }
+        Kind::OpenSearch => need_assembled(OPENSEARCH),
+        Kind::Elasticsearch => need_assembled(ELASTICSEARCH),
     }
 }
 
@@ -52,6 +59,17 @@ fn need(program: &str, found: Option<PathBuf>, package: &str) -> Result<(), Stri
         Some(_) => Ok(()),
         None => Err(format!(
             "{program} is not installed; on Debian: apt-get install {package}"
+        )),
+    }
+}
+
+fn need_assembled(product: Product) -> Result<(), String> {
+    need("java", find_program("java"), "default-jdk-headless")?;
+    match product.assembled() {
+        Some(_) => Ok(()),
+        None => Err(format!(
+            "{} is not assembled; run scripts/search-servers (needs Maven and its registry)",
+            product.name()
         )),
     }
 }

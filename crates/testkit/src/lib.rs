@@ -8,6 +8,7 @@
 #![allow(clippy::expect_used, clippy::panic)]
 
 mod client;
+mod http;
 mod kind;
 mod mariadb;
 mod node;
@@ -18,6 +19,7 @@ mod proxy;
 mod redis;
 mod redis_cluster;
 mod run_folder;
+mod search;
 mod server;
 mod spawner;
 mod wait;
@@ -28,4 +30,5 @@ pub use postgres::Postgres;
 pub use proxy::{Direction, Proxy};
 pub use redis::Redis;
 pub use redis_cluster::RedisCluster;
+pub use search::{Elasticsearch, OpenSearch};
 pub use server::{SavedData, Server};

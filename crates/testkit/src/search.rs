@@ -1,0 +1,164 @@
+//! OpenSearch and Elasticsearch: one node without security, from the Maven artifacts that
+//! `scripts/search-servers` assembled, started by a few lines of Java (`java/`).
+//!
+//! They have the modules for HTTP and for `_delete_by_query`; no scripts, no ingest pipelines, no
+//! language analyzers.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use rustix::process::Signal;
+
+use crate::http;
+use crate::kind::find_program;
+use crate::node::{Node, Setup, data_folder};
+use crate::server::{Server, serve_by_node};
+
+const JVM_OPTIONS: [&str; 6] = [
+    "-Xms512m",
+    "-Xmx512m",
+    "-XX:+UseSerialGC",
+    "-XX:-UsePerfData",
+    "-Dio.netty.noUnsafe=true",
+    "-Dlog4j2.disable.jmx=true",
+];
+
+const SETTINGS: [&str; 7] = [
+    "cluster.name=onelog",
+    "discovery.type=single-node",
+    "http.host=127.0.0.1",
+    "transport.host=127.0.0.1",
+    "transport.port=0",
+    "cluster.routing.allocation.disk.threshold_enabled=false",
+    "action.destructive_requires_name=false",
+];
+
+/// Which of the two.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Product {
+    folder: &'static str,
+    main_class: &'static str,
+}
+
+pub(crate) const OPENSEARCH: Product = Product {
+    folder: "opensearch",
+    main_class: "OpenSearchNode",
+};
+pub(crate) const ELASTICSEARCH: Product = Product {
+    folder: "elasticsearch",
+    main_class: "ElasticsearchNode",
+};
+
+impl Product {
+    pub(crate) fn name(self) -> &'static str {
+        self.folder
+    }
+
+    /// Where it was assembled: beside this program in cargo's target folder.
+    pub(crate) fn assembled(self) -> Option<PathBuf> {
+        let program = std::env::current_exe().ok()?;
+        program
+            .ancestors()
+            .map(|folder| folder.join("testkit").join(self.folder))
+            .find(|folder| folder.join("form").is_file())
+    }
+
+    fn start(self, settings: &[&str]) -> Node {
+        Node::start(
+            self.folder,
+            |folder| {
+                for folder in [data_folder(folder), folder.join("tmp")] {
+                    fs::create_dir(folder).expect("an own folder can be written to");
+                }
+            },
+            |folder, port| self.setup(folder, port, settings),
+        )
+    }
+
+    fn setup(self, folder: &Path, port: u16, settings: &[&str]) -> Setup {
+        let assembled = self
+            .assembled()
+            .expect("tests ask first whether the server is there");
+        // Unlike the port, the name tells whose server answers.
+        let name = folder.display().to_string();
+        let mut arguments: Vec<String> = JVM_OPTIONS.map(str::to_owned).into();
+        arguments.extend([
+            format!("-Djava.io.tmpdir={name}/tmp"),
+            "-cp".to_owned(),
+            format!("{0}/lib/*:{0}/classes", assembled.display()),
+            self.main_class.to_owned(),
+            format!("path.home={name}"),
+            format!("path.data={}", data_folder(folder).display()),
+            format!("node.name={name}"),
+            format!("http.port={port}"),
+        ]);
+        arguments.extend(SETTINGS.iter().chain(settings).map(|&text| text.to_owned()));
+        Setup {
+            path: find_program("java").expect("tests ask first whether Java is there"),
+            arguments,
+            user: None,
+            stop_signal: Signal::TERM,
+            answers: Box::new(move || is_ready(port, &name)),
+        }
+    }
+}
+
+/// Whether the server of this name answers and has all its data.
+fn is_ready(port: u16, name: &str) -> Result<(), String> {
+    let ask = |path| match http::request(port, "GET", path, "") {
+        Ok((200, answer)) => Ok(answer),
+        Ok((status, answer)) => Err(format!("{status}: {answer}")),
+        Err(error) => Err(error.to_string()),
+    };
+    let answer = ask("/")?;
+    if !answer.contains(&format!("\"{name}\"")) {
+        return Err(format!("on port {port} is another server: {answer}"));
+    }
+    ask("/_cluster/health?wait_for_status=yellow&timeout=5s").map(|_| ())
+}
+
+macro_rules! search_server {
+    ($name:ident, $product:expr, $title:literal) => {
+        #[doc = concat!("A server of ", $title, ".")]
+        #[derive(Debug)]
+        pub struct $name {
+            node: Node,
+        }
+
+        impl $name {
+            /// Starts an empty server.
+            #[must_use]
+            pub fn start() -> Self {
+                Self::start_with(&[])
+            }
+
+            /// The same with settings as `name=value`, such as
+            /// `cluster.max_shards_per_node=10`.
+            #[must_use]
+            pub fn start_with(settings: &[&str]) -> Self {
+                let node = $product.start(settings);
+                Self { node }
+            }
+
+            /// Sends a request with a body of JSON (or of lines of JSON); the status and the body
+            /// of the answer.
+            pub fn request(&self, method: &str, path: &str, body: &str) -> (u16, String) {
+                match http::request(self.node.port(), method, path, body) {
+                    Ok(answer) => answer,
+                    Err(error) => panic!("{method} {path}: {error}"),
+                }
+            }
+        }
+
+        impl Server for $name {
+            fn url(&self) -> String {
+                format!("http://127.0.0.1:{}", self.port())
+            }
+
+            serve_by_node!();
+        }
+    };
+}
+
+search_server!(OpenSearch, OPENSEARCH, "OpenSearch");
+search_server!(Elasticsearch, ELASTICSEARCH, "Elasticsearch");
