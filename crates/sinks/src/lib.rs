@@ -16,7 +16,7 @@ mod error;
 mod extract;
 pub mod failpoint;
 mod fill;
-mod jq;
+pub mod jq;
 mod metrics;
 mod moment;
 mod mysql;
