@@ -13,6 +13,7 @@ mod load;
 mod reads;
 mod reopen;
 mod sqlite;
+mod stores;
 mod sustained;
 
 use std::path::{Path, PathBuf};
@@ -44,6 +45,8 @@ pub enum Kind {
     Reopen,
     /// The SQLite sink catching up.
     Sqlite,
+    /// The sinks of the stores given by --store: catching up, small transactions, latency, verify.
+    Stores,
 }
 
 const ALL: [Kind; 8] = [
@@ -90,6 +93,13 @@ pub struct Args {
     /// The memtable is checkpointed at this size, in MiB
     #[arg(long, default_value_t = onelog::MEMTABLE_BYTES >> 20)]
     memtable_mib: usize,
+    /// A store to measure a sink with, by its address (postgres://…, mysql://…, redis://…,
+    /// http://…); tables and keys that start with onelog_bench are made there, and removed
+    #[arg(long = "store", value_name = "URL")]
+    stores: Vec<String>,
+    /// Rows with which a store's sink catches up
+    #[arg(long, default_value_t = 1_000_000)]
+    rows: u64,
     /// Print the figures as JSON
     #[arg(long)]
     json: bool,
@@ -110,6 +120,8 @@ struct Bench {
     cache_bytes: usize,
     flushes: usize,
     memtable_bytes: usize,
+    stores: Vec<String>,
+    rows: u64,
 }
 
 impl Bench {
@@ -172,8 +184,12 @@ fn measure(args: &Args) -> Result<(), Failure> {
         cache_bytes: args.cache_mib << 20,
         flushes: args.flushes,
         memtable_bytes: args.memtable_mib << 20,
+        stores: args.stores.clone(),
+        rows: args.rows.max(1),
     };
-    let kinds = if args.kinds.is_empty() {
+    let kinds = if args.kinds.is_empty() && !args.stores.is_empty() {
+        &[Kind::Stores][..]
+    } else if args.kinds.is_empty() {
         &ALL[..]
     } else {
         &args.kinds
@@ -201,7 +217,20 @@ fn one(bench: &Bench, kind: Kind) -> Result<Vec<Figure>, Failure> {
         Kind::Reads => reads::run(bench),
         Kind::Reopen => reopen::run(bench),
         Kind::Sqlite => sqlite::run(bench),
+        Kind::Stores => all_stores(bench),
     }
+}
+
+fn all_stores(bench: &Bench) -> Result<Vec<Figure>, Failure> {
+    if bench.stores.is_empty() {
+        return Err("which stores? Give their addresses with --store".into());
+    }
+    let mut figures = Vec::new();
+    for url in &bench.stores {
+        let target = stores::Target::new(url)?;
+        figures.extend(stores::run(bench, &target, bench.rows)?);
+    }
+    Ok(figures)
 }
 
 /// A line that says where it was measured.

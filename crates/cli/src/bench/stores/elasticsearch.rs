@@ -1,0 +1,106 @@
+//! Elasticsearch and OpenSearch, bare: `_bulk` with external versions, a position document behind it.
+
+use std::fmt::Write as _;
+use std::time::{Duration, Instant};
+
+use reqwest::blocking::{Client, Response};
+use serde_json::{Value, json};
+
+use super::{BARE_TABLE, Bare, Failure, Order};
+
+/// About 5 MB a request.
+const BATCH_ROWS: u64 = 25_000;
+const TIMEOUT: Duration = Duration::from_secs(60);
+
+pub struct BareElasticsearch {
+    client: Client,
+    url: String,
+    version: u64,
+}
+
+fn checked(response: Response) -> Result<Value, Failure> {
+    let status = response.status();
+    let text = response.text()?;
+    match status.is_success() {
+        true => Ok(serde_json::from_str(&text)?),
+        false => Err(format!("{status}: {text}").into()),
+    }
+}
+
+impl BareElasticsearch {
+    pub fn connect(url: &str) -> Result<Self, Failure> {
+        // Fails when it was installed before, which is as good.
+        let _ = rustls::crypto::ring::default_provider().install_default();
+        Ok(Self {
+            client: Client::builder().timeout(TIMEOUT).build()?,
+            url: url.trim_end_matches('/').to_owned(),
+            version: 0,
+        })
+    }
+
+    fn put(&self, path: &str, body: &Value) -> Result<Value, Failure> {
+        let request = self
+            .client
+            .put(format!("{}/{path}", self.url))
+            .header("content-type", "application/json");
+        checked(request.body(body.to_string()).send()?)
+    }
+}
+
+impl Bare for BareElasticsearch {
+    fn name(&self) -> &'static str {
+        "_bulk with external versions, about 5 MB a request, and a position document"
+    }
+
+    fn prepare(&mut self, rows: u64) -> Result<(), Failure> {
+        let _ = self
+            .client
+            .delete(format!("{}/{BARE_TABLE}", self.url))
+            .send()?;
+        self.put(
+            BARE_TABLE,
+            &json!({"settings": {"number_of_shards": 1, "number_of_replicas": 0}}),
+        )?;
+        self.pass(rows, 0).map(|_| ())
+    }
+
+    fn pass(&mut self, rows: u64, pass: u64) -> Result<f64, Failure> {
+        let started = Instant::now();
+        for from in (0..rows).step_by(BATCH_ROWS as usize) {
+            let to = (from + BATCH_ROWS).min(rows);
+            let mut body = String::new();
+            for number in from..to {
+                self.version += 1;
+                let order = Order::new(number, rows, pass);
+                writeln!(
+                    body,
+                    r#"{{"index":{{"_id":"{}","version":{},"version_type":"external"}}}}"#,
+                    order.key, self.version
+                )?;
+                writeln!(body, "{}", order.document())?;
+            }
+            let request = self
+                .client
+                .post(format!("{}/{BARE_TABLE}/_bulk", self.url))
+                .header("content-type", "application/x-ndjson");
+            let answer = checked(request.body(body).send()?)?;
+            if answer["errors"] != json!(false) {
+                return Err(format!("_bulk had errors: {}", answer["items"][0]).into());
+            }
+            self.put(
+                &format!("{BARE_TABLE}/_doc/position"),
+                &json!({"customer": "", "total": 0.0, "note": to.to_string()}),
+            )?;
+        }
+        Ok(started.elapsed().as_secs_f64())
+    }
+
+    fn clean(&mut self) -> Result<(), Failure> {
+        checked(
+            self.client
+                .delete(format!("{}/{BARE_TABLE}", self.url))
+                .send()?,
+        )?;
+        Ok(())
+    }
+}
