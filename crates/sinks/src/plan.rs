@@ -158,7 +158,7 @@ impl MappingPlan {
         } else {
             chosen_columns(place, &mapping.columns, table.value)?
         };
-        for column in columns.iter().filter(|column| !kind.supports(column.kind)) {
+        if let Some(column) = columns.iter().find(|column| !kind.supports(column.kind)) {
             let known = ColumnType::ALL.iter().filter(|(_, of)| kind.supports(*of));
             let known: Vec<&str> = known.map(|(name, _)| *name).collect();
             return Err(DefinitionError::new(

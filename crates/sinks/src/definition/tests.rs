@@ -130,3 +130,114 @@ fn names_that_cannot_be_are_refused() {
     }
     assert!(SinkDefinition::from_json(&json!([])).is_err());
 }
+
+fn of_kind(kind: &str, mapping: &str) -> String {
+    format!(r#"{{"name":"s",{kind},"mappings":[{mapping}]}}"#)
+}
+
+#[test]
+fn every_kind_is_read_and_written_as_the_same_text_but_for_its_secrets() {
+    for kind in [
+        r#""kind":"postgres","url":"postgres://me:secret@host:5432/db","schema":"shop","ca_file":"ca.pem""#,
+        r#""kind":"mysql","url":"mysql://me:secret@host/db""#,
+        r#""kind":"redis","url":"rediss://:secret@host","partitions":256"#,
+        r#""kind":"elasticsearch","url":"https://me:secret@host:9200""#,
+    ] {
+        let text = of_kind(kind, r#"{"table":"t","into":"i"}"#);
+        let text = text.replace(
+            "}]}",
+            r#"}],"on_refused":"park","verify_every":"1h","keep_log":"10GiB"}"#,
+        );
+        let definition = SinkDefinition::from_slice(text.as_bytes()).unwrap();
+        assert_eq!(definition.to_stored().to_string(), text);
+        let shown = serde_json::to_string(&definition).unwrap();
+        assert_eq!(shown, text.replace("secret", "***"));
+        assert!(!format!("{definition:?}").contains("secret"));
+    }
+}
+
+#[test]
+fn a_field_of_another_kind_is_named() {
+    let mapping = |more: &str| format!(r#"{{"table":"t","into":"i"{more}}}"#);
+    let redis = r#""kind":"redis","url":"redis://h""#;
+    for (text, expected) in [
+        (
+            of_kind(redis, &mapping(r#","existing":true"#)),
+            "mappings[0].existing: 'existing' belongs to sinks of the kind postgres and mysql",
+        ),
+        (
+            with_mapping(&mapping(r#","ttl_seconds":5"#)),
+            "belongs to sinks of the kind redis",
+        ),
+        (
+            of_kind(r#""kind":"redis","url":"http://h""#, &mapping("")),
+            "url: an address that starts with 'redis://' or 'rediss://' is needed",
+        ),
+        (
+            of_kind(
+                r#""kind":"redis","url":"redis://h","path":"x""#,
+                &mapping(""),
+            ),
+            "path: unknown field 'path'",
+        ),
+        (
+            of_kind(
+                r#""kind":"redis","url":"redis://h","partitions":0"#,
+                &mapping(""),
+            ),
+            "partitions: expected a whole number from 1",
+        ),
+        (
+            of_kind(redis, &mapping(r#","as":"lists""#)),
+            "mappings[0].as: unknown shape 'lists'",
+        ),
+        (
+            of_kind(redis, &mapping(r#","key":"order""#)),
+            "mappings[0].key: a key is made of the record's key",
+        ),
+        (
+            of_kind(redis, &mapping(r#","fields":["a","a"]"#)),
+            "mappings[0].fields[1]: this field stands here twice",
+        ),
+        (
+            of_kind(redis, &mapping(r#","fields":["/a"]"#)),
+            "mappings[0].fields[0]: a path needs a new name",
+        ),
+        (
+            of_kind(&format!(r#"{redis},"on_refused":"parc""#), &mapping("")),
+            "on_refused: unknown policy 'parc'; did you mean 'park'?",
+        ),
+        (
+            of_kind(&format!(r#"{redis},"verify_every":"often""#), &mapping("")),
+            "verify_every: expected a whole number and a unit",
+        ),
+    ] {
+        assert!(error(&text).contains(expected), "{}", error(&text));
+    }
+}
+
+#[test]
+fn types_have_the_names_of_other_databases_too() {
+    let column = |kind: &str| {
+        let mapping = format!(
+            r#"{{"table":"t","into":"i","columns":{{"a":{{"from":"/a","type":"{kind}"}}}}}}"#
+        );
+        SinkDefinition::from_slice(with_mapping(&mapping).as_bytes())
+            .map(|definition| definition.mappings[0].columns.0[0].1.kind)
+    };
+    assert_eq!(column("bigint").unwrap(), ColumnType::Integer);
+    assert_eq!(
+        column("timestamptz[]").unwrap(),
+        ColumnType::List(Element::Timestamp)
+    );
+    assert_eq!(column("decimal").unwrap().name(), "numeric");
+    for wrong in ["json[]", "text[][]", "[]", "bytea[]"] {
+        assert!(
+            column(wrong)
+                .unwrap_err()
+                .to_string()
+                .contains("unknown type"),
+            "{wrong}"
+        );
+    }
+}

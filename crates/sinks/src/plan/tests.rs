@@ -234,3 +234,120 @@ fn json_value() -> impl proptest::strategy::Strategy<Value = serde_json::Value> 
         ]
     })
 }
+
+#[test]
+fn exact_types_are_taken_from_the_documents_text() {
+    let mapping = r#"{"table":"shop.orders","into":"o","columns":{
+        "n":{"from":"n","type":"numeric"},"m":{"from":"m","type":"numeric"},
+        "at":{"from":"at","type":"timestamp"},"day":{"from":"day","type":"date"},"id":{"from":"id","type":"uuid"}}}"#;
+    let document = r#"{"n": 12345678901234567890.10, "m": "-0.50", "at": "2024-05-01T14:00:00.1234567+02:00",
+        "day": "2024-02-29", "id": "00112233-4455-6677-8899-AABBCCDDEEFF"}"#;
+    let cells = row(mapping, b"k", document).unwrap();
+    assert_eq!(cells[1], Cell::Numeric("12345678901234567890.1".into()));
+    assert_eq!(cells[2], Cell::Numeric("-0.5".into()));
+    assert_eq!(cells[3].show(), "2024-05-01T12:00:00.123456Z");
+    assert_eq!(cells[4].show(), "2024-02-29");
+    assert_eq!(cells[5].show(), "00112233-4455-6677-8899-aabbccddeeff");
+    for (field, wrong) in [
+        ("n", r#""12 apples""#),
+        ("n", "true"),
+        ("n", "1e9999"),
+        ("at", r#""2024-05-01""#),
+        ("at", "1714564800"),
+        ("day", r#""2024-02-30""#),
+        ("id", r#""00112233""#),
+    ] {
+        let fault = row(mapping, b"k", &format!(r#"{{"{field}":{wrong}}}"#)).unwrap_err();
+        assert_eq!(fault.column, field, "{wrong}: {fault}");
+    }
+}
+
+// SQLite has no lists; the plan is made for PostgreSQL.
+#[test]
+fn lists_keep_their_elements_and_their_order() {
+    let text = r#"{"name":"s","kind":"postgres","url":"postgres://h/d","mappings":[{"table":"shop.orders","into":"o","columns":{
+        "t":{"from":"t","type":"text[]"},"n":{"from":"n","type":"numeric[]"}}}]}"#;
+    let definition = SinkDefinition::from_slice(text.as_bytes()).unwrap();
+    let plan = Plan::new(&definition, tables().as_slice()).unwrap();
+    let mut row = Row::default();
+    let mut project = |value: &str| {
+        let outcome = plan.mappings[0].project(b"k", Offset(7), value.as_bytes(), &mut row);
+        outcome.map(|()| row.cells.clone())
+    };
+    let cells = project(r#"{"t": ["b", null, "a", 1.50], "n": [0.10, "2"]}"#).unwrap();
+    let text = |text: &str| Cell::Text(text.into());
+    let number = |text: &str| Cell::Numeric(text.into());
+    assert_eq!(
+        cells[1],
+        Cell::List(vec![text("b"), Cell::Null, text("a"), text("1.5")])
+    );
+    assert_eq!(cells[2], Cell::List(vec![number("0.1"), number("2")]));
+    assert_eq!(project(r#"{"t": []}"#).unwrap()[1], Cell::List(Vec::new()));
+    let fault = project(r#"{"t": ["a", {}]}"#).unwrap_err();
+    assert!(fault.what.contains("element 1"), "{fault}");
+    assert!(project(r#"{"t": "a"}"#).is_err());
+}
+
+#[test]
+fn a_store_without_a_type_says_which_ones_it_has() {
+    let error =
+        plan(r#"{"table":"shop.orders","into":"o","columns":{"a":{"from":"a","type":"text[]"}}}"#);
+    let error = error.unwrap_err().to_string();
+    assert!(
+        error.starts_with("mappings[0].columns.a.type: a sink of the kind sqlite has no columns of the type 'text[]'; it has: text, integer"),
+        "{error}"
+    );
+}
+
+#[test]
+fn chosen_fields_keep_their_text_and_absent_ones_stay_absent() {
+    let mapping = r#"{"table":"shop.orders","into":"o","fields":{"id":"id","city":"/address/city","first":"/lines/0","all":""}}"#;
+    let plan = plan(mapping).unwrap();
+    let shape = |value: &str| {
+        let value = bytes::Bytes::copy_from_slice(value.as_bytes());
+        plan.mappings[0].shape(b"k", Offset(1), &value)
+    };
+    let shaped = shape(r#"{"id": 1.50, "lines": [{"a" : 1}, 2]}"#)
+        .unwrap()
+        .unwrap();
+    assert_eq!(
+        shaped,
+        r#"{"id":1.50,"first":{"a" : 1},"all":{"id": 1.50, "lines": [{"a" : 1}, 2]}}"#
+    );
+    assert_eq!(
+        shape(r#"{"address":{"city":null}}"#).unwrap().unwrap(),
+        r#"{"city":null,"all":{"address":{"city":null}}}"#
+    );
+    assert!(shape("[1]").is_err());
+}
+
+#[test]
+fn a_keys_template_makes_the_key_and_finds_the_record_again() {
+    let mapping = r#"{"table":"shop.orders","into":"o","key":"order:{$key}/v1","columns":{"id":{"from":"$key","type":"text"}}}"#;
+    assert_eq!(
+        row(mapping, b"7", "{}").unwrap()[0],
+        Cell::Text("order:7/v1".into())
+    );
+    let plan = plan(mapping).unwrap();
+    let row_of = |text: &str| {
+        let mut row = Row::new(1);
+        row.cells[0] = Cell::Text(text.into());
+        plan.mappings[0].key_of_row(&row)
+    };
+    assert_eq!(row_of("order:7/v1").as_deref(), Some(&b"7"[..]));
+    assert_eq!(row_of("7"), None);
+    let error =
+        self::plan(&mapping.replace(r#""$key","type":"text""#, r#""$key","type":"integer""#));
+    assert!(error.unwrap_err().to_string().contains("mappings[0].key"));
+}
+
+#[test]
+fn an_older_definitions_fingerprint_has_not_changed() {
+    let plan =
+        plan(r#"{"table":"shop.orders","into":"o","columns":{"n":{"from":"/n","type":"real"}}}"#)
+            .unwrap();
+    assert_eq!(
+        plan.fingerprint(),
+        r#"[[1024,"o",[["_key","$key","text"],["n","/n","real"]],[]]]"#
+    );
+}
