@@ -57,10 +57,11 @@ impl Product {
     /// Where it was assembled: beside this program in cargo's target folder.
     pub(crate) fn assembled(self) -> Option<PathBuf> {
         let program = std::env::current_exe().ok()?;
-        program
+        let folder = program
             .ancestors()
             .map(|folder| folder.join("testkit").join(self.folder))
-            .find(|folder| folder.join("form").is_file())
+            .find(|folder| folder.join("form").is_file())?;
+        folder.canonicalize().ok()
     }
 
     fn start(self, settings: &[&str]) -> Node {
@@ -83,9 +84,10 @@ impl Product {
         let name = folder.display().to_string();
         let mut arguments: Vec<String> = JVM_OPTIONS.map(str::to_owned).into();
         arguments.extend([
+            format!("-XX:SharedArchiveFile={}/classes.jsa", assembled.display()),
             format!("-Djava.io.tmpdir={name}/tmp"),
             "-cp".to_owned(),
-            format!("{0}/lib/*:{0}/classes", assembled.display()),
+            class_path(&assembled),
             self.main_class.to_owned(),
             format!("path.home={name}"),
             format!("path.data={}", data_folder(folder).display()),
@@ -101,6 +103,16 @@ impl Product {
             answers: Box::new(move || is_ready(port, &name)),
         }
     }
+}
+
+/// All jars in a fixed order: the archive of loaded classes is only used with its own class path.
+fn class_path(assembled: &Path) -> String {
+    let mut jars: Vec<String> = fs::read_dir(assembled.join("lib"))
+        .expect("an assembled server has a folder of jars")
+        .filter_map(|entry| Some(entry.ok()?.path().to_str()?.to_owned()))
+        .collect();
+    jars.sort();
+    jars.join(":")
 }
 
 /// Whether the server of this name answers and has all its data.

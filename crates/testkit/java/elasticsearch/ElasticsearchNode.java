@@ -29,6 +29,9 @@ final class ElasticsearchNode extends Node {
             }
         }));
         node.start();
+        if (Boolean.getBoolean("onelog.endWhenStarted")) {
+            System.exit(0);
+        }
         // Its own threads do not keep the process alive.
         Thread.currentThread().join();
     }
