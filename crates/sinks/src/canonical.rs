@@ -397,6 +397,23 @@ mod tests {
         })
     }
 
+    /// 1 and 1.0 are one number here and two values to serde_json.
+    fn plain(value: &Value) -> Value {
+        match value {
+            Value::Number(number) => Value::String(numeric(&number.to_string()).unwrap()),
+            Value::String(text) => Value::String(format!("text {text}")),
+            Value::Array(items) => items.iter().map(plain).collect(),
+            Value::Object(members) => {
+                let sorted: std::collections::BTreeMap<&String, Value> = members
+                    .iter()
+                    .map(|(name, value)| (name, plain(value)))
+                    .collect();
+                serde_json::json!(sorted)
+            }
+            other => other.clone(),
+        }
+    }
+
     proptest! {
         #[test]
         fn every_document_has_an_encoding_that_printing_does_not_change(document in document()) {
@@ -409,12 +426,7 @@ mod tests {
         #[test]
         fn documents_are_equal_exactly_when_their_encodings_are(a in document(), b in document()) {
             let same = encoded(&a.to_string()) == encoded(&b.to_string());
-            // 1 and 1.0 are one number here and two values to serde_json.
-            if a == b {
-                prop_assert!(same);
-            } else if same {
-                prop_assert!(a.to_string() != b.to_string());
-            }
+            prop_assert_eq!(same, plain(&a) == plain(&b));
         }
 
         #[test]
