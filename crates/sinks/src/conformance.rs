@@ -109,7 +109,7 @@ type Named = (&'static str, fn(&dyn Harness));
 
 /// Runs every function, each on a new store.
 pub fn all(new: &dyn Fn() -> Box<dyn Harness>) {
-    let functions: [Named; 16] = [
+    let functions: [Named; 17] = [
         ("a new store has no position", a_new_store_has_no_position),
         (
             "a batch and its position are one step",
@@ -139,6 +139,10 @@ pub fn all(new: &dyn Fn() -> Box<dyn Harness>) {
         (
             "an unfinished rebuild is thrown away",
             an_unfinished_rebuild_is_thrown_away,
+        ),
+        (
+            "a repair writes rows where the store stands",
+            a_repair_writes_rows_where_the_store_stands,
         ),
         ("a picture does not change", a_picture_does_not_change),
         ("another plan has no position", another_plan_has_no_position),
@@ -379,6 +383,43 @@ pub fn an_unfinished_rebuild_is_thrown_away(harness: &dyn Harness) {
     store.apply(&model.batch(&plan, from)).unwrap();
     model.assert_equal(&plan, store.as_mut());
     model.rebuild(&plan, store.as_mut()).unwrap();
+    model.assert_equal(&plan, store.as_mut());
+}
+
+/// A repair changes rows and not the position: here first to what is wrong, then to what is right.
+pub fn a_repair_writes_rows_where_the_store_stands(harness: &dyn Harness) {
+    let plan = standard_plan(harness);
+    let (mut store, mut model) = filled(harness, &plan);
+    let change = |key: &str, offset: u64, value: Option<&str>| Change {
+        key: Bytes::copy_from_slice(key.as_bytes()),
+        offset: Offset(offset),
+        value: value.map(|value| Bytes::copy_from_slice(value.as_bytes())),
+    };
+    let (at, last) = (model.position(), model.position().get() - 1);
+    let wrong = vec![
+        change("a", last, Some(r#"{"total":-1,"note":"wrong"}"#)),
+        change("b", last, None),
+        change("extra", last, Some(r#"{"total":7,"note":"of nobody"}"#)),
+    ];
+    store.apply(&Batch::repair(at, vec![wrong])).unwrap();
+    let found = model.verify(&plan, store.as_mut());
+    assert!(!found.equal);
+    assert_eq!(found.tables[0].differences_total, 3, "{found:#?}");
+    assert_eq!(store.position().unwrap().unwrap().position, at);
+    let mut right: Vec<Change> = model.batch(&plan, Position::ZERO).changes.remove(0);
+    right.retain(|change| change.key != b"c"[..]);
+    right.push(change("extra", last, None));
+    store.apply(&Batch::repair(at, vec![right])).unwrap();
+    model.assert_equal(&plan, store.as_mut());
+    // A repair of another position changes nothing.
+    let stray = vec![change("a", last, None)];
+    let error = store
+        .apply(&Batch::repair(Position(at.get() - 1), vec![stray]))
+        .unwrap_err();
+    assert!(matches!(error, StoreError::Moved { .. }), "{error}");
+    model.order("a", 10, "later");
+    model.order("extra", 11, "now real");
+    store.apply(&model.batch(&plan, at)).unwrap();
     model.assert_equal(&plan, store.as_mut());
 }
 

@@ -65,6 +65,8 @@ pub trait Store: Send {
     ///   names table, key and offset, and has the store's own words.
     /// - SHOULD do deletes before upserts. An upsert writes every column.
     /// - A batch without changes moves the position all the same.
+    /// - A batch from P to P is a repair: the same checks, and its rows MUST be written, or deleted,
+    ///   whatever the store has there.
     fn apply(&mut self, batch: &Batch) -> Result<(), StoreError>;
 
     /// Begins to fill new tables beside the old ones, which stay readable and unchanged. Whatever
