@@ -7,6 +7,7 @@
 //! The caller is a test: whatever goes wrong here panics, with the tail of the server's log.
 #![allow(clippy::expect_used, clippy::panic)]
 
+mod certificates;
 mod client;
 mod http;
 mod kind;
@@ -24,6 +25,7 @@ mod server;
 mod spawner;
 mod wait;
 
+pub use certificates::Certificates;
 pub use kind::{Kind, available, must_run};
 pub use mariadb::Mariadb;
 pub use postgres::Postgres;

@@ -1,12 +1,13 @@
 //! PostgreSQL: one database `postgres`, superuser `onelog`, no password.
 
 use std::fs;
-use std::os::unix::fs::chown;
+use std::os::unix::fs::{PermissionsExt, chown};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use rustix::process::Signal;
 
+use crate::certificates::Certificates;
 use crate::client;
 use crate::node::{Node, Setup, data_folder};
 use crate::run_folder;
@@ -42,12 +43,18 @@ impl Postgres {
         Self::start_with(&[])
     }
 
-    /// The same with settings of `postgresql.conf`, such as `fsync=on`.
+    /// The same with settings of `postgresql.conf`, such as `fsync=on`. With `ssl=on` it has the
+    /// certificate of [`Certificates::shared`] and speaks TLS to those who ask for it.
     #[must_use]
     pub fn start_with(options: &[&str]) -> Self {
         let node = Node::start(
             "postgres",
-            |folder| run_folder::copy(template(), &data_folder(folder)),
+            |folder| {
+                run_folder::copy(template(), &data_folder(folder));
+                if options.contains(&"ssl=on") {
+                    install_certificate(&data_folder(folder));
+                }
+            },
             |folder, port| setup(folder, port, options),
         );
         Self { node }
@@ -134,10 +141,7 @@ fn template() -> &'static Path {
         let data = data_folder(&folder);
         fs::create_dir(&data).expect("a folder can be made in an own folder");
         let user = User::for_servers();
-        if let Some(user) = user {
-            chown(&data, Some(user.user_id), Some(user.group_id))
-                .expect("root may give a folder away");
-        }
+        give_to_server(&data);
         let initdb = program("initdb").expect("tests ask first whether PostgreSQL is there");
         let mut command = spawner::command(&initdb, user, &folder);
         command
@@ -151,6 +155,24 @@ fn template() -> &'static Path {
         }
         data
     })
+}
+
+/// PostgreSQL wants the key to be its own and readable by nobody else.
+fn install_certificate(data: &Path) {
+    let made = Certificates::shared();
+    for (from, name) in [(&made.certificate, "server.crt"), (&made.key, "server.key")] {
+        let file = data.join(name);
+        fs::copy(from, &file).expect("a file can be copied into an own folder");
+        fs::set_permissions(&file, fs::Permissions::from_mode(0o600))
+            .expect("the mode of an own file can be changed");
+        give_to_server(&file);
+    }
+}
+
+fn give_to_server(path: &Path) {
+    if let Some(user) = User::for_servers() {
+        chown(path, Some(user.user_id), Some(user.group_id)).expect("root may give a file away");
+    }
 }
 
 /// The newest installed version's program; Debian keeps them out of the path.

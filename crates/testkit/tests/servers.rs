@@ -1,9 +1,12 @@
 //! Every database server: it starts, answers, survives a kill with its data and goes back to an
 //! older copy of it.
+#![allow(clippy::expect_used)]
 
 mod promises;
 
-use onelog_testkit::{Kind, Mariadb, Postgres, Redis, RedisCluster, require};
+use std::process::Command;
+
+use onelog_testkit::{Certificates, Kind, Mariadb, Postgres, Redis, RedisCluster, Server, require};
 
 #[test]
 fn postgres_keeps_its_promises() {
@@ -71,4 +74,39 @@ fn options_reach_the_servers() {
             .command(&["INFO"])
             .contains("maxmemory_policy:allkeys-lru")
     );
+}
+
+#[test]
+fn postgres_and_mariadb_speak_tls_with_the_kits_certificates() {
+    require!(Kind::Postgres, Kind::Mariadb);
+    let made = Certificates::shared();
+    let answer = |command: &mut Command| {
+        let output = command.output().expect("the client can be run");
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8_lossy(&output.stdout).into_owned()
+    };
+
+    let postgres = Postgres::start_with(&["ssl=on"]);
+    let url = format!(
+        "{}?sslmode=verify-full&sslrootcert={}",
+        postgres.url(),
+        made.root.display()
+    );
+    let sql = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()";
+    let told = answer(Command::new("psql").args(["-X", "-A", "-t", "-d", &url, "-c", sql]));
+    assert_eq!(told, "t\n");
+
+    let mariadb = Mariadb::start_with(&[
+        &format!("ssl-cert={}", made.certificate.display()),
+        &format!("ssl-key={}", made.key.display()),
+    ]);
+    let told = answer(
+        Command::new("mariadb")
+            .args(["--no-defaults", "--host=127.0.0.1", "--user=onelog"])
+            .args(["--password=onelog", "--ssl-verify-server-cert", "--batch"])
+            .arg(format!("--port={}", mariadb.port()))
+            .arg(format!("--ssl-ca={}", made.root.display()))
+            .arg("--execute=SHOW STATUS LIKE 'Ssl_version'"),
+    );
+    assert!(told.contains("TLS"), "{told}");
 }
