@@ -171,7 +171,14 @@ pub(super) fn read_cell(kind: ColumnType, value: Value, cell: &mut Cell) {
         Value::Double(number) => real(number),
         Value::Date(year, month, day, hour, minute, second, micros) => read_date(
             kind,
-            [u32::from(year), month.into(), day.into(), hour.into(), minute.into(), second.into()],
+            [
+                u32::from(year),
+                month.into(),
+                day.into(),
+                hour.into(),
+                minute.into(),
+                second.into(),
+            ],
             micros,
         ),
         Value::Time(..) => Cell::Text(value.as_sql(true)),
