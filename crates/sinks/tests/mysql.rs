@@ -5,6 +5,12 @@
 
 #[path = "mysql/harness.rs"]
 mod harness;
+#[path = "mysql/swaps.rs"]
+mod swaps;
+#[path = "mysql/tables.rs"]
+mod tables;
+#[path = "mysql/values.rs"]
+mod values;
 
 use onelog_sinks::conformance;
 use onelog_testkit::{Kind, require};

@@ -3,7 +3,7 @@
 //! The session is made strict and independent of the server's settings: no value is cut or turned
 //! into another in silence, texts are utf8mb4, times are UTC.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Duration;
 
 use mysql_async::prelude::Queryable;
@@ -83,7 +83,8 @@ impl Fault {
             return false;
         };
         let class = error.state.get(..2).unwrap_or("");
-        matches!(class, "22" | "23" | "45") || matches!(error.code, 1364 | 1366 | 3819 | 4025)
+        matches!(class, "21" | "22" | "23" | "44" | "45")
+            || matches!(error.code, 1364 | 1366 | 3819 | 4025)
     }
 
     /// Whether the transaction lost against another one and can begin again at once.
@@ -440,7 +441,6 @@ fn trusting(roots: Vec<Vec<u8>>) -> SslOpts {
         .with_disable_built_in_roots(true)
 }
 
-fn read_certificates(file: &PathBuf) -> Result<Vec<u8>, Cause> {
-    let path: &Path = file;
+fn read_certificates(path: &Path) -> Result<Vec<u8>, Cause> {
     std::fs::read(path).map_err(|error| format!("reading {}: {error}", path.display()).into())
 }
