@@ -44,9 +44,9 @@ pub use definition::{
     PARTITIONS_MAX, PostgresTarget, RedisShape, RedisTarget, SinkDefinition, SinkKind, Source, Url,
 };
 pub use error::{SinkError, SinkFault, SinksError};
-pub use mysql::MysqlStore;
 pub use plan::{ColumnPlan, KEY_COLUMN, MappingPlan, Plan, RowFault, Tables};
 pub use progress::{SinkState, SinkStatus};
+pub use redis::RedisStore;
 pub use sinks::{SINKS_MAX, Sinks};
 pub use sqlite::SqliteStore;
 pub use store::{

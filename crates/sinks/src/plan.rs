@@ -190,7 +190,9 @@ impl MappingPlan {
             },
             None => KeyTemplate::default(),
         };
-        if !key_template.is_plain() && columns[key].kind != ColumnType::Text {
+        // Redis makes its keys of the record's bytes, whatever the column is.
+        let is_rendered = !matches!(kind, SinkKind::Redis(_)) && !key_template.is_plain();
+        if is_rendered && columns[key].kind != ColumnType::Text {
             return Err(DefinitionError::new(
                 format!("{place}.key"),
                 format!(

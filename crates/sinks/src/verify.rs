@@ -48,6 +48,10 @@ pub struct TableVerification {
     pub store_rows: u64,
     /// Whether rows and full-text index are equal.
     pub equal: bool,
+    /// How many rows the log has and the store no longer has, in a mapping whose rows have a time
+    /// to live. They are no differences.
+    #[serde(skip_serializing_if = "is_none")]
+    pub expired: u64,
     /// How many rows differ.
     pub differences_total: u64,
     /// Whether `differences_total` counts all of them: not when nearly everything differs in a
@@ -58,6 +62,11 @@ pub struct TableVerification {
     /// The full-text index, where there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub full_text: Option<IndexVerification>,
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref)]
+const fn is_none(count: &u64) -> bool {
+    *count == 0
 }
 
 /// The answer for a full-text index.
@@ -149,6 +158,7 @@ struct Comparison<'a> {
 #[derive(Default)]
 struct Found {
     total: u64,
+    expired: u64,
     counted_all: bool,
     listed: HashSet<u128>,
 }
@@ -180,13 +190,15 @@ impl Comparison<'_> {
                 faults_total: check.faults_total,
                 faults: check.faults,
             });
+        let only_expired = found.expired > 0 && found.total == 0 && found.counted_all;
         let index_equal = full_text.as_ref().is_none_or(|index| index.equal);
         Ok(TableVerification {
             table: self.mapping.table_name.clone(),
             into: self.mapping.into.clone(),
             rows: left.rows(),
             store_rows: right.rows(),
-            equal: unequal.is_empty() && index_equal,
+            equal: (unequal.is_empty() || only_expired) && index_equal,
+            expired: found.expired,
             differences_total: found.total,
             counted_all: found.counted_all,
             differences,
@@ -213,7 +225,11 @@ impl Comparison<'_> {
                 note(hashed.key);
             }
         })?;
-        rows.into_keys().for_each(&mut note);
+        match self.mapping.options.ttl_seconds {
+            // They have outlived their time, as they should.
+            Some(_) => found.expired += rows.len() as u64,
+            None => rows.into_keys().for_each(&mut note),
+        }
         Ok(())
     }
 
