@@ -29,7 +29,7 @@ pub use self::kind::{
 pub use self::mapping::{
     Column, Columns, KeyTemplate, Mapping, MappingOptions, RedisShape, Source,
 };
-use self::object::Object;
+pub(crate) use self::object::Object;
 pub use self::types::{ColumnType, Element};
 use self::units::{parse_bytes, parse_seconds, show_bytes, show_seconds};
 use crate::strict_json::StrictValue;

@@ -102,6 +102,29 @@ impl RowHasher {
     }
 }
 
+/// Unequal buckets in groups of about `rows_max` rows.
+pub(crate) fn groups(
+    unequal: &[usize],
+    left: &TableDigest,
+    right: &TableDigest,
+    rows_max: u64,
+) -> Vec<Vec<bool>> {
+    let mut groups: Vec<Vec<bool>> = Vec::new();
+    let mut rows = u64::MAX;
+    for bucket in unequal {
+        let more = left.0[*bucket].rows.max(right.0[*bucket].rows);
+        rows = rows.saturating_add(more);
+        if rows > rows_max {
+            groups.push(vec![false; BUCKETS]);
+            rows = more;
+        }
+        if let Some(last) = groups.last_mut() {
+            last[*bucket] = true;
+        }
+    }
+    groups
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -4,6 +4,7 @@
 //! against the log's tables it is a [`Plan`]. A [`Store`] keeps the rows and, in the same atomic
 //! step, the position they stand for. [`conformance`] holds what every store must pass.
 
+pub mod audit;
 mod batch;
 mod canonical;
 mod cell;
@@ -44,7 +45,6 @@ pub use definition::{
     PARTITIONS_MAX, PostgresTarget, RedisShape, RedisTarget, SinkDefinition, SinkKind, Source, Url,
 };
 pub use error::{SinkError, SinkFault, SinksError};
-pub use mysql::MysqlStore;
 pub use plan::{ColumnPlan, KEY_COLUMN, MappingPlan, Plan, RowFault, Tables};
 pub use progress::{SinkState, SinkStatus};
 pub use redis::RedisStore;

@@ -20,6 +20,7 @@ use crate::metrics::SinkCollector;
 use crate::plan::Plan;
 use crate::progress::{Figures, Progress, SinkState, SinkStatus};
 use crate::runner::{Command, Runner, log_id};
+use crate::store::StoreError;
 use crate::stores::open_store;
 use crate::verify::{Verification, verify};
 
@@ -80,9 +81,26 @@ impl Sinks {
     /// Defines a sink and starts it. Blocks until the definition is committed, not until the
     /// store is filled.
     pub fn create(&self, definition: SinkDefinition) -> Result<SinkStatus, SinkError> {
+        self.create_if(definition, Err)
+    }
+
+    /// [`Sinks::create`], also when the store cannot be reached now: the sink then waits for it, as
+    /// one does whose store goes away later.
+    pub fn create_ahead(&self, definition: SinkDefinition) -> Result<SinkStatus, SinkError> {
+        self.create_if(definition, |error| match error {
+            SinkError::Store(StoreError::Unavailable { .. }) => Ok(()),
+            other => Err(other),
+        })
+    }
+
+    fn create_if(
+        &self,
+        definition: SinkDefinition,
+        excuse: fn(SinkError) -> Result<(), SinkError>,
+    ) -> Result<SinkStatus, SinkError> {
         let inner = &self.inner;
         let _changing = inner.changing.lock();
-        inner.check(&definition)?;
+        inner.check(&definition).or_else(excuse)?;
         let name = definition.name.clone();
         let committed = inner.commit(
             &name,

@@ -13,7 +13,7 @@ use serde::Serialize;
 use serde_json::{Map, Value};
 
 use crate::cell::{Cell, Row};
-use crate::digest::{BUCKETS, HashedRow, RowHasher, TableDigest};
+use crate::digest::{BUCKETS, HashedRow, RowHasher, TableDigest, groups};
 use crate::plan::{MappingPlan, Plan, RowFault};
 use crate::store::{Cause, StoreError, StoreReader};
 
@@ -173,7 +173,7 @@ impl Comparison<'_> {
             counted_all: true,
             ..Found::default()
         };
-        let mut groups = group(&unequal, &left, &right);
+        let mut groups = groups(&unequal, &left, &right, ROWS_PER_PASS);
         if groups.len() > PASSES_MAX {
             groups.truncate(PASSES_MAX);
             found.counted_all = false;
@@ -318,22 +318,4 @@ impl Comparison<'_> {
         })?;
         Ok(())
     }
-}
-
-/// Unequal buckets in groups of about `ROWS_PER_PASS` rows.
-fn group(unequal: &[usize], left: &TableDigest, right: &TableDigest) -> Vec<Vec<bool>> {
-    let mut groups: Vec<Vec<bool>> = Vec::new();
-    let mut rows = u64::MAX;
-    for bucket in unequal {
-        let more = left.0[*bucket].rows.max(right.0[*bucket].rows);
-        rows = rows.saturating_add(more);
-        if rows > ROWS_PER_PASS {
-            groups.push(vec![false; BUCKETS]);
-            rows = more;
-        }
-        if let Some(last) = groups.last_mut() {
-            last[*bucket] = true;
-        }
-    }
-    groups
 }

@@ -97,7 +97,7 @@ impl KeyTemplate {
 
     /// A template must name the record's key once: everything else of a record is unknown when it
     /// is deleted.
-    fn parse(text: &str) -> Result<Self, String> {
+    pub(crate) fn parse(text: &str) -> Result<Self, String> {
         let (prefix, suffix) = text.split_once(Self::WORD).ok_or_else(|| {
             format!(
                 "a key is made of the record's key: write '{}' where it stands, for example \"order:{}\"; fields of the document cannot be used, because a deletion has no document",
@@ -192,7 +192,7 @@ impl Mapping {
         check_identifier(&into_place, into)?;
         let lower = into.to_ascii_lowercase();
         for reserved in ["sqlite_", "onelog_"] {
-            if lower.starts_with(reserved) {
+            if lower.starts_with(reserved) && !lower.starts_with(DEMO) {
                 return Err(DefinitionError::new(
                     into_place,
                     format!("names that start with '{reserved}' are reserved"),
@@ -228,6 +228,9 @@ impl Mapping {
         })
     }
 }
+
+/// What `onelog demo` makes in somebody's stores is told by its name.
+const DEMO: &str = "onelog_demo_";
 
 const ALL_FIELDS: [&str; 12] = [
     "table",

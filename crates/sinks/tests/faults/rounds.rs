@@ -25,11 +25,7 @@ pub fn onelog_is_killed_at_each_place(world: &mut World<'_>) {
             world.assert_equal();
             world.close();
         }
-        let seen = watcher.stop();
-        assert!(
-            seen > 0 || rig.connect().is_none(),
-            "the watcher read nothing"
-        );
+        assert!(watcher.stop() > 0, "the watcher read nothing");
     });
     world.reopen();
     println!("killed at each place: ok");
