@@ -5,8 +5,8 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 use crate::commands::{
-    backup, check, commit, delete, export, get, import, put, restore, scan, serve, sinks, status,
-    tables, tail,
+    audit, backup, check, commit, delete, export, get, import, put, restore, scan, serve, sinks,
+    status, tables, tail,
 };
 use crate::context::Context;
 use crate::error::CommandError;
@@ -51,6 +51,8 @@ enum Command {
     Tables(tables::Args),
     /// List, make and command the stores that follow
     Sinks(sinks::Args),
+    /// Compare two stores of yours, without onelog: count and name the keys that differ
+    Audit(audit::Args),
     /// Print what the server is doing
     Status(status::Args),
     /// Check the folder of a stopped server: every frame, every checksum, the state against the log
@@ -83,6 +85,7 @@ impl Cli {
             Command::Export(args) => export::run(&args, context)?,
             Command::Tables(args) => tables::run(&args, context)?,
             Command::Sinks(args) => sinks::run(&args, context)?,
+            Command::Audit(args) => audit::run(&args, context)?,
             Command::Status(args) => status::run(&args, context)?,
             Command::Check(args) => check::run(&args, context)?,
             Command::Backup(args) => backup::run(&args, context)?,

@@ -6,10 +6,12 @@ mod client;
 mod commands;
 mod config;
 mod context;
+mod definition_file;
 mod demo;
 mod error;
 mod input;
 mod output;
+mod toml_json;
 mod wire;
 
 use std::process::ExitCode;

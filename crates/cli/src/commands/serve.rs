@@ -1,8 +1,10 @@
 //! `onelog serve`.
 //!
-//! Order at the start: settings, the port, the node (which recovers), the sinks, HTTP, then the
-//! line that says ready. At the end the other way round. A second signal ends the process at once:
+//! Order at the start: settings, the port, the node (which recovers), the sinks, what the
+//! configuration declares, HTTP, then the line that says ready. At the end the other way round. A second signal ends the process at once:
 //! the log is made for that.
+
+mod declared;
 
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener};
@@ -54,6 +56,12 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CommandError> {
         sinks,
         settings,
     };
+    if let Err(error) = declared::apply(&server.settings.declared, &server.node, &server.sinks) {
+        server.sinks.stop();
+        // Why the start has failed is what counts.
+        let _ = server.node.stop();
+        return Err(error);
+    }
     server.run(runtime, listener, signals, context.json)
 }
 

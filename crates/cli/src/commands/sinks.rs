@@ -1,27 +1,30 @@
 //! `onelog sinks …`.
 
-use std::path::PathBuf;
+mod print;
+mod source;
+
 use std::time::Duration;
 
-use serde_json::Value;
+use onelog_http::WAIT_TIMEOUT_MS_MAX;
+use serde_json::{Map, Value, json};
+use ureq::http::Method;
 
+use self::source::Source;
 use super::tables::{list_of, print_one};
-use crate::client::segment;
+use crate::client::{Client, segment};
 use crate::context::{Context, timeout};
 use crate::error::CommandError;
-use crate::input::read_whole;
-use crate::output::{Out, Table, cell, thousands};
-use crate::wire::shown;
+use crate::output::{Out, counted};
+use crate::wire::bytes_json;
 
-/// The most bytes of a definition's file.
-const DEFINITION_BYTES_MAX: u64 = 1 << 20;
+pub use self::print::list as print_list;
+
 /// A verification reads both sides as a whole; it takes as long as that takes.
 const VERIFY_TIME_MAX: Duration = Duration::from_secs(6 * 3_600);
 /// How much longer than the wait itself its answer may take.
 const WAIT_MARGIN: Duration = Duration::from_secs(5);
 /// The longest that the server waits at a time.
-const WAIT_STEP_MS_MAX: u64 = 30_000;
-const CELL_CHARS_MAX: usize = 80;
+const WAIT_STEP_MS_MAX: u64 = WAIT_TIMEOUT_MS_MAX / 2;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -34,9 +37,16 @@ enum Command {
     /// List the sinks (also what `onelog sinks` alone does)
     List,
     /// Make a sink
-    Create {
-        /// A file with the definition as JSON, as POST /v1/sinks takes it; - is standard input
-        file: PathBuf,
+    Create(Source),
+    /// Give a sink another definition; its store is filled anew only if its rows would change
+    Replace(Source),
+    /// Show what a definition would write, without touching any store
+    Try {
+        #[command(flatten)]
+        source: Source,
+        /// How many rows of each mapping, at most 100
+        #[arg(long, value_name = "COUNT", default_value_t = 5)]
+        rows: u32,
     },
     /// Show one sink
     Show(Name),
@@ -44,8 +54,28 @@ enum Command {
     Pause(Name),
     /// Follow again
     Resume(Name),
-    /// Prove that the store equals the log, or name the rows that differ
-    Verify(Name),
+    /// Prove that the store equals the log, or name the rows that differ (exit status 1)
+    Verify {
+        #[command(flatten)]
+        name: Name,
+        /// Write the rows that differ again from the log
+        #[arg(long)]
+        repair: bool,
+    },
+    /// Show the keys that the store refused and that are set aside
+    Parked {
+        #[command(flatten)]
+        name: Name,
+        /// Write them again; what the store takes now is no longer set aside
+        #[arg(long)]
+        replay: bool,
+        /// Only this key, such as orders=o-17; can be given several times
+        #[arg(long, value_name = "INTO=KEY", requires = "replay")]
+        key: Vec<String>,
+        /// How many keys are shown
+        #[arg(long, value_name = "COUNT", default_value_t = 100)]
+        limit: u32,
+    },
     /// Fill the store anew beside the old one, then swap
     Rebuild(Name),
     /// Wait until the store has reached a position
@@ -53,8 +83,15 @@ enum Command {
         #[command(flatten)]
         name: Name,
         /// The position; the log's end now when not given
-        #[arg(long)]
         position: Option<u64>,
+        /// The same, as a flag
+        #[arg(
+            long = "position",
+            value_name = "POSITION",
+            hide = true,
+            conflicts_with = "position"
+        )]
+        position_flag: Option<u64>,
         /// How long to wait
         #[arg(long = "for", value_name = "TIME", default_value = "30s", value_parser = timeout)]
         limit: Duration,
@@ -71,26 +108,40 @@ struct Name {
 
 impl Name {
     fn path(&self, action: &str) -> String {
-        format!("/v1/sinks/{}{action}", segment(self.name.as_bytes()))
+        path(&self.name, action)
     }
+}
+
+fn path(name: &str, action: &str) -> String {
+    format!("/v1/sinks/{}{action}", segment(name.as_bytes()))
 }
 
 pub fn run(args: &Args, context: &Context) -> Result<(), CommandError> {
     let client = context.client()?;
     let mut out = Out::new();
-    let nothing = Value::Object(serde_json::Map::new());
+    let nothing = Value::Object(Map::new());
     let answer = match args.command.as_ref().unwrap_or(&Command::List) {
         Command::List => {
             let answer = client.get("/v1/sinks", &[])?;
             match context.json {
                 true => out.json(&answer)?,
-                false => print_list(list_of(&answer, "sinks"), &mut out)?,
+                false => print::list(list_of(&answer, "sinks"), &mut out)?,
             }
             return Ok(out.flush()?);
         }
-        Command::Create { file } => {
-            let definition = read_whole(file, DEFINITION_BYTES_MAX)?;
-            client.post_bytes("/v1/sinks", definition)?
+        Command::Create(source) => {
+            let definition = source.read()?;
+            let answer = client.post_bytes("/v1/sinks", definition.body()?);
+            answer.map_err(|error| definition.refused(error))?
+        }
+        Command::Replace(source) => replace(source, &client)?,
+        Command::Try { source, rows } => {
+            let answer = try_definition(source, *rows, &client)?;
+            match context.json {
+                true => out.json(&answer)?,
+                false => print::trial(&answer, &mut out)?,
+            }
+            return Ok(out.flush()?);
         }
         Command::Show(name) => client.get(&name.path(""), &[])?,
         Command::Pause(name) => client.post(&name.path("/pause"), &nothing)?,
@@ -99,8 +150,9 @@ pub fn run(args: &Args, context: &Context) -> Result<(), CommandError> {
         Command::Wait {
             name,
             position,
+            position_flag,
             limit,
-        } => wait(name, *position, *limit, context)?,
+        } => wait(name, position.or(*position_flag), *limit, context)?,
         Command::Delete(name) => {
             let answer = client.delete(&name.path(""))?;
             match context.json {
@@ -109,20 +161,123 @@ pub fn run(args: &Args, context: &Context) -> Result<(), CommandError> {
             }
             return Ok(out.flush()?);
         }
-        Command::Verify(name) => {
+        Command::Verify { name, repair } => {
             let client = client.with_timeout(VERIFY_TIME_MAX);
-            let answer = client.post(&name.path("/verify"), &nothing)?;
-            let equal = print_verification(&answer, context.json, &mut out)?;
-            out.flush()?;
-            return if equal {
-                Ok(())
-            } else {
-                Err(CommandError::Reported)
-            };
+            return verify(&client, name, *repair, context.json, &mut out);
+        }
+        Command::Parked {
+            name,
+            replay: true,
+            key,
+            ..
+        } => {
+            let client = client.with_timeout(VERIFY_TIME_MAX);
+            return replay(&client, name, key, context.json, &mut out);
+        }
+        Command::Parked { name, limit, .. } => {
+            let query = [("limit", limit.to_string())];
+            let answer = client.get(&name.path("/parked"), &query)?;
+            let total = answer["total"].as_u64().unwrap_or_default();
+            match context.json {
+                true => out.json(&answer)?,
+                false => print::parked(list_of(&answer, "parked"), total, &mut out)?,
+            }
+            return Ok(out.flush()?);
         }
     };
     print_one(&answer, context.json, &mut out)?;
     Ok(out.flush()?)
+}
+
+fn replace(source: &Source, client: &Client) -> Result<Value, CommandError> {
+    let definition = source.read()?;
+    let name = definition.name().ok_or_else(|| {
+        CommandError::Usage("the definition has no name: which sink shall it replace?".to_owned())
+    })?;
+    let body = Some(definition.body()?);
+    let answer = client.call(Method::PUT, &path(name, ""), &[], body)?;
+    client
+        .json(answer)
+        .map_err(|error| definition.refused(error))
+}
+
+fn try_definition(source: &Source, rows: u32, client: &Client) -> Result<Value, CommandError> {
+    let definition = source.read()?;
+    let query = [("rows", rows.to_string())];
+    let body = Some(definition.body()?);
+    let answer = client.call(Method::POST, "/v1/sinks/try", &query, body)?;
+    client
+        .json(answer)
+        .map_err(|error| definition.refused(error))
+}
+
+fn verify(
+    client: &Client,
+    name: &Name,
+    repair: bool,
+    as_json: bool,
+    out: &mut Out,
+) -> Result<(), CommandError> {
+    let query = match repair {
+        true => "/verify?repair=true",
+        false => "/verify",
+    };
+    let answer = client.post(&name.path(query), &Value::Object(Map::new()))?;
+    let tables = list_of(&answer, "tables");
+    let equal = tables.iter().all(|table| table["equal"] == true);
+    match as_json {
+        true => out.json(&answer)?,
+        false => print::verification(&answer, equal, out)?,
+    }
+    out.flush()?;
+    match equal {
+        true => Ok(()),
+        false => Err(CommandError::Reported),
+    }
+}
+
+/// Has parked keys written again. Fails when some of them are still refused.
+fn replay(
+    client: &Client,
+    name: &Name,
+    keys: &[String],
+    as_json: bool,
+    out: &mut Out,
+) -> Result<(), CommandError> {
+    let chosen: Option<Vec<Value>> = keys
+        .iter()
+        .map(|key| {
+            let (into, key) = key.split_once('=')?;
+            Some(json!({"into": into, "key": bytes_json(key.as_bytes())}))
+        })
+        .collect();
+    let body = match chosen {
+        None => {
+            return Err(CommandError::Usage(
+                "--key: expected INTO=KEY, such as orders=o-17".to_owned(),
+            ));
+        }
+        Some(keys) if keys.is_empty() => json!({}),
+        Some(keys) => json!({ "keys": keys }),
+    };
+    let answer = client.post(&name.path("/replay"), &body)?;
+    let remaining = list_of(&answer, "remaining");
+    match as_json {
+        true => out.json(&answer)?,
+        false => {
+            let replayed = answer["replayed"].as_u64().unwrap_or_default();
+            out.line(&format!("{} written again", counted(replayed, "key")))?;
+            if !remaining.is_empty() {
+                out.line("\nstill refused:")?;
+                print::parked(remaining, remaining.len() as u64, out)?;
+            }
+        }
+    }
+    out.flush()?;
+    match remaining.is_empty() {
+        true => Ok(()),
+        false => Err(CommandError::Reported),
+    }
 }
 
 /// Waits in steps that the server allows.
@@ -154,78 +309,4 @@ fn wait(
             answer => return Ok(answer?),
         }
     }
-}
-
-/// Prints sinks as the server lists them.
-pub fn print_list(list: &[Value], out: &mut Out) -> std::io::Result<()> {
-    let mut table = Table::new(&[
-        "sink",
-        "kind",
-        "state",
-        ">position",
-        ">behind",
-        ">records/s",
-        "last error",
-    ]);
-    for sink in list {
-        let number = |name: &str| match sink[name].as_f64() {
-            Some(number) => thousands(number.max(0.0).round() as u64),
-            None => "-".to_owned(),
-        };
-        let error = match &sink["last_error"] {
-            Value::Null => "-".to_owned(),
-            other => cell(&error_text(other), CELL_CHARS_MAX),
-        };
-        table.row([
-            shown(&sink["name"]),
-            shown(&sink["kind"]),
-            shown(&sink["state"]),
-            number("position"),
-            number("lag_records"),
-            number("records_per_second"),
-            error,
-        ]);
-    }
-    table.print(out)
-}
-
-fn error_text(error: &Value) -> String {
-    error.get("message").map_or_else(|| shown(error), shown)
-}
-
-/// Prints what a verification found; answers whether everything is equal.
-fn print_verification(answer: &Value, as_json: bool, out: &mut Out) -> std::io::Result<bool> {
-    let tables = list_of(answer, "tables");
-    let equal = tables.iter().all(|table| table["equal"] == true);
-    if as_json {
-        out.json(answer)?;
-        return Ok(equal);
-    }
-    let mut summary = Table::new(&["table", ">rows", "equal"]);
-    for table in tables {
-        summary.row([
-            shown(&table["table"]),
-            thousands(table["rows"].as_u64().unwrap_or_default()),
-            if table["equal"] == true { "yes" } else { "NO" }.to_owned(),
-        ]);
-    }
-    summary.print(out)?;
-    for table in tables.iter().filter(|table| table["equal"] != true) {
-        out.line(&format!(
-            "\nrows of {} that differ:",
-            shown(&table["table"])
-        ))?;
-        let mut rows = Table::new(&["key", "in the log", "in the store"]);
-        for difference in list_of(table, "differences") {
-            let text = |name: &str| cell(&shown(&difference[name]), CELL_CHARS_MAX);
-            rows.row([text("key"), text("log"), text("store")]);
-        }
-        rows.print(out)?;
-    }
-    let position = thousands(answer["position"].as_u64().unwrap_or_default());
-    out.line(&format!(
-        "{} at position {position}",
-        if equal { "equal" } else { "NOT equal" }
-    ))?;
-    Ok(equal)
 }

@@ -1,10 +1,12 @@
-//! Reading `onelog.toml`: a flat table of known keys.
+//! Reading `onelog.toml`: a flat table of known keys, and the lists of tables and sinks.
 
 use std::path::{Path, PathBuf};
 
-use toml::de::{DeTable, DeValue};
+use toml::de::DeValue;
 
+use super::declared::{Declarations, Section};
 use super::keys::{KEYS, Key};
+use crate::toml_json::{self, line_at};
 
 /// One key of the file, with its place.
 #[derive(Debug)]
@@ -15,6 +17,15 @@ pub struct FileValue {
     pub text: String,
     /// The line in the file, from 1.
     pub line: usize,
+}
+
+/// What a file says.
+#[derive(Debug)]
+pub struct FileContents {
+    /// The single keys.
+    pub values: Vec<FileValue>,
+    /// The tables and sinks.
+    pub declared: Declarations,
 }
 
 /// A file that cannot be used.
@@ -62,6 +73,18 @@ pub enum FileError {
         /// What it is.
         found: &'static str,
     },
+    /// An entry of a section.
+    #[error("{}, line {line}: {section}: {message}", path.display())]
+    Section {
+        /// The file.
+        path: PathBuf,
+        /// Where.
+        line: usize,
+        /// The entry and the place in it.
+        section: String,
+        /// What is wrong, and what to do.
+        message: String,
+    },
 }
 
 fn hint(nearest: &Option<&'static str>) -> String {
@@ -72,7 +95,7 @@ fn hint(nearest: &Option<&'static str>) -> String {
 }
 
 /// Reads the file at `path`.
-pub fn read(path: &Path) -> Result<Vec<FileValue>, FileError> {
+pub fn read(path: &Path) -> Result<FileContents, FileError> {
     let text = std::fs::read_to_string(path).map_err(|source| FileError::Read {
         path: path.to_owned(),
         source,
@@ -80,22 +103,34 @@ pub fn read(path: &Path) -> Result<Vec<FileValue>, FileError> {
     parse(path, &text)
 }
 
-fn parse(path: &Path, text: &str) -> Result<Vec<FileValue>, FileError> {
-    let line_of = |at: usize| {
-        1 + text.as_bytes()[..at]
-            .iter()
-            .filter(|b| **b == b'\n')
-            .count()
-    };
-    let table = DeTable::parse(text).map_err(|error| FileError::Syntax {
+fn parse(path: &Path, text: &str) -> Result<FileContents, FileError> {
+    let table = toml_json::parse(text).map_err(|fault| FileError::Syntax {
         path: path.to_owned(),
-        line: line_of(error.span().map_or(0, |span| span.start).min(text.len())),
-        message: error.message().to_owned(),
+        line: fault.line,
+        message: fault.message,
     })?;
     let mut values = Vec::new();
     for (name, value) in table.get_ref() {
-        let line = line_of(name.span().start);
+        let line = line_at(text, name.span().start);
         let name = name.get_ref().as_ref();
+        if let Some(section) = Section::of(name) {
+            match value.get_ref() {
+                DeValue::Array(items) if items.iter().all(|item| item.get_ref().is_table()) => {}
+                other => {
+                    return Err(FileError::Section {
+                        path: path.to_owned(),
+                        line,
+                        section: name.to_owned(),
+                        message: format!(
+                            "this is {}; each entry begins with a line [[{}]]",
+                            describe(other),
+                            section.name()
+                        ),
+                    });
+                }
+            }
+            continue;
+        }
         let Some(key) = KEYS.iter().find(|key| key.name == name) else {
             return Err(FileError::UnknownKey {
                 path: path.to_owned(),
@@ -119,7 +154,10 @@ fn parse(path: &Path, text: &str) -> Result<Vec<FileValue>, FileError> {
         };
         values.push(FileValue { key, text, line });
     }
-    Ok(values)
+    Ok(FileContents {
+        values,
+        declared: Declarations::read(path, text, table.get_ref())?,
+    })
 }
 
 fn describe(value: &DeValue<'_>) -> &'static str {
@@ -182,6 +220,10 @@ mod tests {
         assert_eq!(
             error("# a comment\nlisten = [1]"),
             "onelog.toml, line 2: listen is a list; expected a text, a whole number, true or false"
+        );
+        assert_eq!(
+            error("[sinks]\nname = \"a\""),
+            "onelog.toml, line 1: sinks: this is a table; each entry begins with a line [[sinks]]"
         );
     }
 }

@@ -1,5 +1,6 @@
 //! What `onelog serve` is set up with: flags over environment over file over defaults.
 
+mod declared;
 mod file;
 mod flags;
 mod keys;
@@ -8,6 +9,7 @@ pub mod units;
 
 use std::path::{Path, PathBuf};
 
+pub use declared::{Declarations, Declared};
 pub use file::FileError;
 pub use flags::{Flags, Source};
 pub use settings::{DEFAULT_LISTEN, LogFormat, Settings};
@@ -61,7 +63,9 @@ pub fn load(file: Option<&Path>, flags: &Flags) -> Result<Settings, ConfigError>
     let file = file.or_else(|| default.exists().then_some(default));
     let mut settings = Settings::default();
     if let Some(path) = file {
-        for value in file::read(path)? {
+        let contents = file::read(path)?;
+        settings.declared = contents.declared;
+        for value in contents.values {
             (value.key.set)(&mut settings, &value.text).map_err(|message| {
                 ConfigError::FileValue {
                     path: path.to_owned(),

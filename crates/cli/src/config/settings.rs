@@ -8,6 +8,8 @@ use onelog::Options;
 use onelog_http::HttpOptions;
 use onelog_record::Compression;
 
+use super::declared::Declarations;
+
 /// Where the server keeps its data unless told otherwise.
 pub const DEFAULT_FOLDER: &str = "onelog-data";
 /// Where the server listens unless told otherwise.
@@ -26,6 +28,8 @@ pub struct Settings {
     pub log_level: String,
     /// How it logs.
     pub log_format: LogFormat,
+    /// The tables and sinks that are made when they are not there.
+    pub declared: Declarations,
 }
 
 /// How the server writes its own log to standard error.
@@ -45,6 +49,7 @@ impl Default for Settings {
             http: HttpOptions::default(),
             log_level: "info".to_owned(),
             log_format: LogFormat::Text,
+            declared: Declarations::default(),
         }
     }
 }

@@ -16,8 +16,11 @@ pub const CLIENTS: usize = 2;
 /// The longest delay before a write: a network, a busy machine, a pause of a collector.
 const DELAY_US_MAX: u64 = 1_500;
 
+/// To how many stores one client writes, at most.
+pub const STORES_MAX: usize = 5;
+
 /// The delays of every client, key and write, thrown once and used in both parts.
-pub struct Delays(Vec<[[Duration; 2]; KEYS]>);
+pub struct Delays(Vec<Vec<[Duration; STORES_MAX]>>);
 
 impl Delays {
     /// Throws them.
@@ -25,10 +28,11 @@ impl Delays {
         let mut random = rand::rng();
         let mut throw = || Duration::from_micros(random.random_range(0..DELAY_US_MAX));
         let mut of_client = || {
-            let mut delays = [[Duration::ZERO; 2]; KEYS];
-            for delay in &mut delays {
-                *delay = [throw(), throw()];
-            }
+            let mut delays = vec![[Duration::ZERO; STORES_MAX]; KEYS];
+            delays
+                .iter_mut()
+                .flatten()
+                .for_each(|delay| *delay = throw());
             delays
         };
         Self((0..CLIENTS).map(|_| of_client()).collect())
@@ -46,10 +50,13 @@ pub fn text(client: usize, number: usize) -> String {
     format!("{name} was here last, at item {number}")
 }
 
-/// One client's two writes. Where there is one store to write to, the second does nothing.
+/// One client's writes of a key, one after the other, to one store after the other. Where there is
+/// one place to write to, all but the first do nothing.
 pub trait Writes: Send {
-    fn first(&mut self, key: &str, text: &str) -> Result<(), CommandError>;
-    fn second(&mut self, key: &str, text: &str) -> Result<(), CommandError>;
+    /// How many stores there are.
+    fn stores(&self) -> usize;
+    /// Writes a key to the store with this number.
+    fn write(&mut self, store: usize, key: &str, text: &str) -> Result<(), CommandError>;
 }
 
 /// Runs the clients. They take up each key together, as two requests for one key that arrive at
@@ -84,7 +91,7 @@ pub fn run(
 fn run_one(
     client: usize,
     mut writes: Box<dyn Writes>,
-    delays: &[[Duration; 2]; KEYS],
+    delays: &[[Duration; STORES_MAX]],
     together: &Barrier,
     progress: Option<&Sender<usize>>,
 ) -> Result<(), CommandError> {
@@ -98,10 +105,10 @@ fn run_one(
         // After an error a client goes on meeting the other one, so that it is not left waiting.
         if result.is_ok() {
             let (key, text) = (key(number), text(client, number));
-            thread::sleep(delay[0]);
-            result = writes.first(&key, &text);
-            thread::sleep(delay[1]);
-            result = result.and_then(|()| writes.second(&key, &text));
+            for (store, delay) in delay.iter().enumerate().take(writes.stores()) {
+                thread::sleep(*delay);
+                result = result.and_then(|()| writes.write(store, &key, &text));
+            }
         }
     }
     result

@@ -15,11 +15,15 @@ struct Client {
 }
 
 impl Writes for Client {
-    fn first(&mut self, key: &str, text: &str) -> Result<(), CommandError> {
-        stores::put_item(&self.database, key, text).map_err(sqlite_failed(Path::new("items.db")))
+    fn stores(&self) -> usize {
+        2
     }
 
-    fn second(&mut self, key: &str, text: &str) -> Result<(), CommandError> {
+    fn write(&mut self, store: usize, key: &str, text: &str) -> Result<(), CommandError> {
+        if store == 0 {
+            return stores::put_item(&self.database, key, text)
+                .map_err(sqlite_failed(Path::new("items.db")));
+        }
         let mut index = || -> rusqlite::Result<()> {
             let behavior = rusqlite::TransactionBehavior::Immediate;
             let transaction = self.search.transaction_with_behavior(behavior)?;

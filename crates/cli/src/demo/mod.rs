@@ -5,8 +5,10 @@
 
 mod clients;
 mod contention;
+mod direct;
 mod dual;
 mod follower;
+mod real;
 mod server;
 pub mod store;
 mod stores;
@@ -16,6 +18,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
+use onelog_sinks::SinkKind;
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
@@ -27,6 +30,7 @@ use crate::error::CommandError;
 use crate::output::{Out, Table, thousands};
 use clients::{CLIENTS, Delays, KEYS};
 use follower::Follower;
+use real::Real;
 use server::Server;
 
 const STATUS_INTERRUPTED: i32 = 130;
@@ -36,6 +40,8 @@ pub struct Args {
     /// End after the three parts instead of serving on
     #[arg(long)]
     exit: bool,
+    #[command(flatten)]
+    stores: real::Urls,
 }
 
 /// What the three parts counted.
@@ -47,15 +53,19 @@ struct Outcome {
 }
 
 pub fn run(args: &Args, context: &Context) -> Result<(), CommandError> {
-    let folder = tempfile::Builder::new()
-        .prefix("onelog-demo-")
-        .tempdir()
-        .map_err(|error| {
-            CommandError::Failed(format!("cannot make a temporary folder: {error}"))
-        })?;
+    let kinds = args.stores.kinds()?;
+    match kinds.is_empty() {
+        true => run_on_files(args, context),
+        false => run_on_stores(args, kinds, context),
+    }
+}
+
+fn run_on_files(args: &Args, context: &Context) -> Result<(), CommandError> {
+    let folder = temporary_folder()?;
     let runtime = serve::runtime()?;
-    let follower = Arc::new(Mutex::new(None));
-    let interrupted = end_on_signal(&runtime, folder.path(), Arc::clone(&follower))?;
+    let follower: Arc<Mutex<Option<Follower>>> = Arc::default();
+    let victim = Arc::clone(&follower);
+    let interrupted = end_on_signal(&runtime, folder.path(), move || *victim.lock() = None)?;
     let started = Instant::now();
     let tell = |text: &str| {
         if !context.json {
@@ -110,6 +120,86 @@ pub fn run(args: &Args, context: &Context) -> Result<(), CommandError> {
     })
 }
 
+/// The race on stores that are there. Part 3 needs none.
+fn run_on_stores(args: &Args, kinds: Vec<SinkKind>, context: &Context) -> Result<(), CommandError> {
+    let folder = temporary_folder()?;
+    let real = Arc::new(Real::new(kinds, folder.path())?);
+    let runtime = serve::runtime()?;
+    let made = Arc::clone(&real);
+    let interrupted = end_on_signal(&runtime, folder.path(), move || {
+        // What cannot be taken away now stays; its name says what it is.
+        let _ = made.clean();
+    })?;
+    let raced = race(args, &real, folder.path(), context, &runtime, &interrupted);
+    let cleaned = real.clean();
+    let mut outcome = raced?;
+    outcome.left_behind = cleaned?;
+    let mut out = Out::new();
+    match context.json {
+        true => out.json(&outcome.json())?,
+        false => outcome.print_end(&mut out)?,
+    }
+    out.flush()?;
+    folder.close().map_err(|error| {
+        CommandError::Failed(format!("cannot remove the temporary folder: {error}"))
+    })
+}
+
+fn race(
+    args: &Args,
+    real: &Real,
+    folder: &Path,
+    context: &Context,
+    runtime: &Runtime,
+    interrupted: &Interrupted,
+) -> Result<real::Outcome, CommandError> {
+    let tell = |text: &str| {
+        if !context.json {
+            eprintln!("{text}");
+        }
+    };
+    tell(&format!(
+        "Everything that is made in these stores is named {}_… and is taken away at the end.",
+        real.run()
+    ));
+    tell(&format!(
+        "1. {CLIENTS} clients write {KEYS} keys, each client to each of: {} …",
+        real.names()
+    ));
+    let delays = Delays::random();
+    let direct = real.write_directly(&delays)?;
+    tell("2. the same clients, the same delays, one write to onelog; the stores follow …");
+    let server = Server::start(&folder.join("onelog"), &[through::TABLE], runtime)?;
+    let raced = (|| -> Result<real::Outcome, CommandError> {
+        let client = Client::new(&server.url, context.timeout)?;
+        let outcome = real.race(&server, &client, &delays, &direct)?;
+        if !context.json {
+            let mut out = Out::new();
+            outcome.print(&mut out)?;
+            if !args.exit {
+                out.line(&format!(
+                    "\nThe server goes on at {}, and the stores follow it. Ctrl-C ends everything.",
+                    server.url
+                ))?;
+            }
+            out.flush()?;
+        }
+        if !args.exit {
+            interrupted.wait(runtime);
+        }
+        Ok(outcome)
+    })();
+    let ended = real.end_sinks(&server);
+    let stopped = server.stop(runtime);
+    let outcome = raced?;
+    ended.and(stopped).map(|()| outcome)
+}
+
+fn temporary_folder() -> Result<tempfile::TempDir, CommandError> {
+    let folder = tempfile::Builder::new().prefix("onelog-demo-").tempdir();
+    folder.map_err(|error| CommandError::Failed(format!("cannot make a temporary folder: {error}")))
+}
+
 fn subfolder(folder: &Path, name: &str) -> Result<std::path::PathBuf, CommandError> {
     let path = folder.join(name);
     std::fs::create_dir(&path).map_err(|source| CommandError::Write {
@@ -137,12 +227,13 @@ impl Interrupted {
 fn end_on_signal(
     runtime: &Runtime,
     folder: &Path,
-    follower: Arc<Mutex<Option<Follower>>>,
+    clean: impl Fn() + Send + Sync + 'static,
 ) -> Result<Interrupted, CommandError> {
     let mut signals = runtime.block_on(async { Signals::new() })?;
     let waiting: Arc<Mutex<Option<tokio::sync::oneshot::Sender<()>>>> = Arc::default();
     let told = Arc::clone(&waiting);
     let folder = folder.to_owned();
+    let clean = Arc::new(clean);
     runtime.spawn(async move {
         loop {
             signals.next().await;
@@ -150,9 +241,13 @@ fn end_on_signal(
             match sender.map(|sender| sender.send(())) {
                 Some(Ok(())) => {}
                 _ => {
-                    *follower.lock() = None;
-                    let _ = std::fs::remove_dir_all(&folder);
-                    std::process::exit(STATUS_INTERRUPTED);
+                    // Cleaning may block, which a task must not.
+                    let (clean, folder) = (Arc::clone(&clean), folder.clone());
+                    std::thread::spawn(move || {
+                        clean();
+                        let _ = std::fs::remove_dir_all(&folder);
+                        std::process::exit(STATUS_INTERRUPTED);
+                    });
                 }
             }
         }

@@ -46,20 +46,38 @@ pub struct Outcome {
     pub restarted_at_position: u64,
 }
 
-/// A client that writes once.
-struct OneWrite {
+/// A client that writes once, and pauses as often as if there were this many stores.
+pub struct OneWrite {
     client: Client,
+    stores: usize,
+}
+
+impl OneWrite {
+    /// The clients of a run.
+    pub fn clients(client: &Client, stores: usize) -> Vec<Box<dyn Writes>> {
+        (0..CLIENTS)
+            .map(|_| -> Box<dyn Writes> {
+                Box::new(Self {
+                    client: client.clone(),
+                    stores,
+                })
+            })
+            .collect()
+    }
 }
 
 impl Writes for OneWrite {
-    fn first(&mut self, key: &str, text: &str) -> Result<(), CommandError> {
+    fn stores(&self) -> usize {
+        self.stores
+    }
+
+    fn write(&mut self, store: usize, key: &str, text: &str) -> Result<(), CommandError> {
+        if store > 0 {
+            return Ok(());
+        }
         let write = json!({"op": "put", "table": TABLE, "key": key, "value": {"text": text}});
         let transaction = json!({"writes": [write]});
         self.client.post("/v1/transactions", &transaction)?;
-        Ok(())
-    }
-
-    fn second(&mut self, _: &str, _: &str) -> Result<(), CommandError> {
         Ok(())
     }
 }
@@ -76,12 +94,7 @@ pub fn run(
     create_sink(server, &database)?;
     let before = server.node.position();
     follower.start()?;
-    let mut writers: Vec<Box<dyn Writes>> = Vec::new();
-    for _ in 0..CLIENTS {
-        writers.push(Box::new(OneWrite {
-            client: client.clone(),
-        }));
-    }
+    let writers = OneWrite::clients(client, 2);
     let (progress, keys) = channel();
     let victim = &mut *follower;
     let (killed_at_position, restarted_at_position) = thread::scope(|scope| {
@@ -154,7 +167,7 @@ fn kill_and_restart(
 }
 
 /// What the log's own state says of each key.
-fn log_contents(node: &Node) -> Result<Contents, CommandError> {
+pub fn log_contents(node: &Node) -> Result<Contents, CommandError> {
     let failed = |error: &dyn std::fmt::Display| CommandError::Failed(error.to_string());
     let rows = rows(node, TABLE, node.position())?;
     let text = |value: &[u8]| -> Result<String, CommandError> {

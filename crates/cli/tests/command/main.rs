@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test may fail by them
 
+mod audit;
+mod configured;
 mod data;
 mod demo;
 mod folders;

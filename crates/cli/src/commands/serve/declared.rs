@@ -1,0 +1,87 @@
+//! Tables and sinks that the configuration declares: made when they are not there, changed when
+//! they differ, never deleted.
+
+use onelog::{Node, TableError};
+use onelog_sinks::{SinkDefinition, SinkError, Sinks};
+
+use crate::config::{Declarations, Declared};
+use crate::error::CommandError;
+
+/// Makes what is declared. Stops at the first thing that cannot be.
+pub fn apply(declared: &Declarations, node: &Node, sinks: &Sinks) -> Result<(), CommandError> {
+    for table in &declared.tables {
+        let before = node.position();
+        match node.create_table_blocking(table.what.clone()) {
+            Ok((_, position)) if position > before => {
+                tracing::info!(table = table.what.name, "made a table of the configuration");
+            }
+            Ok(_) => {}
+            Err(error) => return Err(table_failed(table, &error)),
+        }
+    }
+    for sink in &declared.sinks {
+        apply_sink(sink, sinks).map_err(|error| sink_failed(sink, error))?;
+    }
+    for status in sinks.list() {
+        let is_declared = |sink: &Declared<SinkDefinition>| sink.what.name == status.name;
+        if !declared.sinks.is_empty() && !declared.sinks.iter().any(is_declared) {
+            tracing::info!(
+                sink = status.name,
+                "this sink is not in the configuration; it follows on until it is deleted: onelog sinks delete"
+            );
+        }
+    }
+    Ok(())
+}
+
+fn apply_sink(declared: &Declared<SinkDefinition>, sinks: &Sinks) -> Result<(), SinkError> {
+    let mut wanted = declared.what.clone();
+    let sink = wanted.name.clone();
+    let known = match sinks.get(&sink) {
+        Ok(status) => status.definition,
+        Err(SinkError::Unknown { .. }) => {
+            let status = sinks.create_ahead(wanted)?;
+            tracing::info!(
+                sink,
+                store = status.definition.kind.place(),
+                "made a sink of the configuration"
+            );
+            return Ok(());
+        }
+        Err(error) => return Err(error),
+    };
+    if !declared.says_paused {
+        wanted.paused = known.paused;
+    }
+    if wanted == known {
+        return Ok(());
+    }
+    // Not changed in silence, and not left as it was in silence either.
+    Err(SinkError::Exists { name: wanted.name })
+}
+
+fn table_failed(table: &Declared<onelog::NewTable>, error: &TableError) -> CommandError {
+    match error {
+        TableError::Refused(refusal) => CommandError::Failed(format!(
+            "{}: the table could not be made: {refusal}",
+            table.origin()
+        )),
+        error => CommandError::Config(table.fault("", error).into()),
+    }
+}
+
+fn sink_failed(sink: &Declared<SinkDefinition>, error: SinkError) -> CommandError {
+    match error {
+        SinkError::Definition(error) => {
+            let advice = match error.what.starts_with("there is no table") {
+                true => {
+                    "; declare it in a section [[tables]] of this file, or make it with `onelog tables create`"
+                }
+                false => "",
+            };
+            let message = format!("{}{advice}", error.what);
+            CommandError::Config(sink.fault(&error.place, message).into())
+        }
+        error => CommandError::Failed(format!("{}: {error}", sink.origin())),
+    }
+}

@@ -1,0 +1,234 @@
+//! What the server says of sinks, for people.
+
+use std::io;
+
+use serde_json::Value;
+
+use crate::commands::tables::list_of;
+use crate::config::units::size;
+use crate::output::{Out, Table, cell, counted, thousands};
+use crate::wire::shown;
+
+const CELL_CHARS_MAX: usize = 80;
+
+/// Prints sinks as the server lists them.
+pub fn list(list: &[Value], out: &mut Out) -> io::Result<()> {
+    let mut table = Table::new(&[
+        "sink",
+        "kind",
+        "state",
+        ">position",
+        ">behind",
+        ">records/s",
+        "verified",
+        ">parked",
+        ">log held",
+        "last error",
+    ]);
+    for sink in list {
+        let number = |name: &str| match sink[name].as_f64() {
+            Some(number) => thousands(number.max(0.0).round() as u64),
+            None => "-".to_owned(),
+        };
+        let error = match &sink["last_error"] {
+            Value::Null => "-".to_owned(),
+            other => cell(&error_text(other), CELL_CHARS_MAX),
+        };
+        let held = match (sink["left_behind"] == true, sink["held_log_bytes"].as_u64()) {
+            (true, _) => "left behind".to_owned(),
+            (false, Some(bytes)) => size(bytes),
+            (false, None) => "-".to_owned(),
+        };
+        table.row([
+            shown(&sink["name"]),
+            shown(&sink["kind"]),
+            shown(&sink["state"]),
+            number("position"),
+            number("lag_records"),
+            number("records_per_second"),
+            last_verification(&sink["last_verification"]),
+            number("parked"),
+            held,
+            error,
+        ]);
+    }
+    table.print(out)
+}
+
+fn last_verification(found: &Value) -> String {
+    let position = thousands(found["position"].as_u64().unwrap_or_default());
+    match found["equal"].as_bool() {
+        None => "-".to_owned(),
+        Some(true) => format!("equal at {position}"),
+        Some(false) => {
+            let differing = found["differences_total"].as_u64().unwrap_or_default();
+            format!("{} DIFFER at {position}", thousands(differing))
+        }
+    }
+}
+
+fn error_text(error: &Value) -> String {
+    let words = error.get("what").or_else(|| error.get("message"));
+    words.map_or_else(|| shown(error), shown)
+}
+
+/// Prints what a verification found.
+pub fn verification(answer: &Value, equal: bool, out: &mut Out) -> io::Result<()> {
+    let repaired = answer["repaired"].as_u64();
+    let titles: &[&'static str] = match repaired {
+        None => &["table", "into", ">rows", ">in the store", "equal"],
+        Some(_) => &[
+            "table",
+            "into",
+            ">rows",
+            ">in the store",
+            "equal",
+            ">repaired",
+        ],
+    };
+    let mut summary = Table::new(titles);
+    let number = |table: &Value, name: &str| thousands(table[name].as_u64().unwrap_or_default());
+    for table in list_of(answer, "tables") {
+        let mut row = vec![
+            shown(&table["table"]),
+            shown(&table["into"]),
+            number(table, "rows"),
+            number(table, "store_rows"),
+            if table["equal"] == true { "yes" } else { "NO" }.to_owned(),
+        ];
+        if repaired.is_some() {
+            row.push(number(table, "repaired"));
+        }
+        summary.row(row);
+    }
+    summary.print(out)?;
+    for table in list_of(answer, "tables") {
+        one_table(table, out)?;
+    }
+    let position = thousands(answer["position"].as_u64().unwrap_or_default());
+    out.line(&format!(
+        "{} at position {position}",
+        if equal { "equal" } else { "NOT equal" }
+    ))
+}
+
+fn one_table(table: &Value, out: &mut Out) -> io::Result<()> {
+    let name = shown(&table["table"]);
+    let parked = table["parked"].as_u64().unwrap_or_default();
+    if parked > 0 {
+        out.line(&format!(
+            "\n{name}: {} set aside, not compared",
+            counted(parked, "key")
+        ))?;
+    }
+    if table["equal"] == true {
+        return Ok(());
+    }
+    let differences = list_of(table, "differences");
+    let total = table["differences_total"].as_u64().unwrap_or_default();
+    if !differences.is_empty() {
+        out.line(&format!("\nrows of {name} that differ:"))?;
+        let mut rows = Table::new(&["key", "in the log", "in the store"]);
+        for difference in differences {
+            let text = |name: &str| match &difference[name] {
+                Value::Null => "(missing)".to_owned(),
+                value => cell(&shown(value), CELL_CHARS_MAX),
+            };
+            rows.row([text("key"), text("log"), text("store")]);
+        }
+        rows.print(out)?;
+    }
+    if total > differences.len() as u64 {
+        out.line(&format!("{} differ in all", counted(total, "row")))?;
+    }
+    let faults = &table["full_text"];
+    if faults["faults_total"].as_u64().unwrap_or_default() > 0 {
+        out.line(&format!("\nthe full-text index of {name}:"))?;
+        for fault in list_of(faults, "faults") {
+            out.line(&format!("  {}", shown(fault)))?;
+        }
+    }
+    match table.get("advice") {
+        Some(advice) if !advice.is_null() => out.line(&shown(advice)),
+        _ => Ok(()),
+    }
+}
+
+/// Prints what a sink would write.
+pub fn trial(answer: &Value, out: &mut Out) -> io::Result<()> {
+    for (n, mapping) in list_of(answer, "mappings").iter().enumerate() {
+        if n > 0 {
+            out.line("")?;
+        }
+        let looked_at = mapping["looked_at"].as_u64().unwrap_or_default();
+        let left_out = mapping["left_out"].as_u64().unwrap_or_default();
+        let mut head = format!(
+            "{} into {}: {} looked at",
+            shown(&mapping["table"]),
+            shown(&mapping["into"]),
+            counted(looked_at, "record")
+        );
+        if left_out > 0 {
+            head.push_str(&format!(", {} left out", thousands(left_out)));
+        }
+        out.line(&head)?;
+        let mut table = Table::new(&[">version", "key", "row"]);
+        for row in list_of(mapping, "rows") {
+            let content = row.get("document").or_else(|| row.get("columns"));
+            table.row([
+                shown(&row["version"]),
+                cell(&shown(&row["key"]), CELL_CHARS_MAX),
+                content.map_or_else(String::new, |content| {
+                    cell(&shown(content), 2 * CELL_CHARS_MAX)
+                }),
+            ]);
+        }
+        for row in list_of(mapping, "refused") {
+            table.row([
+                shown(&row["version"]),
+                cell(&shown(&row["key"]), CELL_CHARS_MAX),
+                cell(
+                    &format!("REFUSED: {}", shown(&row["what"])),
+                    2 * CELL_CHARS_MAX,
+                ),
+            ]);
+        }
+        table.print(out)?;
+    }
+    Ok(())
+}
+
+/// Prints keys that are set aside.
+pub fn parked(list: &[Value], total: u64, out: &mut Out) -> io::Result<()> {
+    if total == 0 {
+        return out.line("no key is set aside");
+    }
+    let mut table = Table::new(&[
+        "table",
+        "key",
+        ">first offset",
+        ">newest offset",
+        "the store's words",
+    ]);
+    for parked in list {
+        let newest = match &parked["newest_offset"] {
+            Value::Null => "(deleted)".to_owned(),
+            offset => shown(offset),
+        };
+        table.row([
+            shown(&parked["table"]),
+            cell(&shown(&parked["key"]), CELL_CHARS_MAX),
+            shown(&parked["first_offset"]),
+            newest,
+            cell(&shown(&parked["what"]), 2 * CELL_CHARS_MAX),
+        ]);
+    }
+    table.print(out)?;
+    if total > list.len() as u64 {
+        out.line(&format!(
+            "{} in all; --limit shows more",
+            counted(total, "key")
+        ))?;
+    }
+    Ok(())
+}

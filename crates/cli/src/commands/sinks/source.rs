@@ -1,0 +1,167 @@
+//! The definition of a sink as the command line gives it: a file, or flags.
+
+use std::path::PathBuf;
+
+use onelog_sinks::SinkKind;
+use serde_json::{Map, Value, json};
+
+use crate::client::ClientError;
+use crate::definition_file::DefinitionFile;
+use crate::error::CommandError;
+
+#[derive(Debug, clap::Args)]
+pub struct Source {
+    /// A file with the definition as JSON or TOML; - is standard input. Or use the flags
+    #[arg(required_unless_present = "to", conflicts_with_all = ["to", "table"])]
+    file: Option<PathBuf>,
+    /// The sink's name
+    #[arg(long, requires = "to")]
+    name: Option<String>,
+    /// The store: postgres://, mysql://, redis://, http:// (Elasticsearch, OpenSearch), sqlite://FILE.
+    /// A password can be given as ${NAME}, an environment variable of the server
+    #[arg(long, value_name = "URL", requires = "table")]
+    to: Option<String>,
+    /// A table to follow, and its name in the store after '='; can be given several times
+    #[arg(long, value_name = "TABLE[=INTO]", requires = "to")]
+    table: Vec<String>,
+    /// A column of the one table: its name, its type, and where it comes from ($key, $version, a
+    /// field; a field of the same name when not given); can be given several times
+    #[arg(long, value_name = "NAME:TYPE[=FROM]", requires = "to")]
+    column: Vec<String>,
+    /// How the key in the store is made, such as order:{$key}
+    #[arg(long, value_name = "TEMPLATE", requires = "to")]
+    key: Option<String>,
+    /// What a row is in Redis
+    #[arg(long = "as", value_name = "FORM", requires = "to", value_parser = ["string", "hash"])]
+    form: Option<String>,
+    /// A jq program that says which records make rows
+    #[arg(long = "where", value_name = "JQ", requires = "to")]
+    filter: Option<String>,
+    /// What happens to a record that the store refuses
+    #[arg(long, value_name = "POLICY", requires = "to", value_parser = ["stop", "park"])]
+    on_refused: Option<String>,
+    /// How often the store is compared with the log
+    #[arg(long, value_name = "TIME", requires = "to")]
+    verify_every: Option<String>,
+    /// How much of the log is kept while the store is away
+    #[arg(long, value_name = "SIZE", requires = "to")]
+    keep_log: Option<String>,
+}
+
+/// A definition on its way to the server.
+pub enum Definition {
+    File(DefinitionFile),
+    Flags(Value),
+}
+
+impl Source {
+    pub fn read(&self) -> Result<Definition, CommandError> {
+        match &self.file {
+            Some(file) => DefinitionFile::read(file).map(Definition::File),
+            None => self.from_flags().map(Definition::Flags),
+        }
+    }
+
+    fn from_flags(&self) -> Result<Value, CommandError> {
+        let usage = |what: String| CommandError::Usage(what);
+        let to = self.to.as_deref().unwrap_or_default();
+        let kind = SinkKind::of_url(to).map_err(|error| usage(format!("--to: {}", error.what)))?;
+        let name = match (&self.name, kind.name()) {
+            (Some(name), _) => name.clone(),
+            (None, kind) => kind.to_owned(),
+        };
+        let mut definition = Map::new();
+        definition.insert("name".into(), json!(name));
+        definition.insert("kind".into(), json!(kind.name()));
+        match &kind {
+            SinkKind::Sqlite { path } => definition.insert("path".into(), json!(path)),
+            _ => definition.insert("url".into(), json!(to)),
+        };
+        if self.table.len() > 1 && !(self.column.is_empty() && self.filter.is_none()) {
+            return Err(usage(
+                "--column and --where need one --table; give several in a file".to_owned(),
+            ));
+        }
+        let mappings: Result<Vec<Value>, CommandError> =
+            self.table.iter().map(|table| self.mapping(table)).collect();
+        definition.insert("mappings".into(), Value::Array(mappings?));
+        for (field, value) in [
+            ("on_refused", &self.on_refused),
+            ("verify_every", &self.verify_every),
+            ("keep_log", &self.keep_log),
+        ] {
+            if let Some(value) = value {
+                definition.insert(field.into(), json!(value));
+            }
+        }
+        Ok(Value::Object(definition))
+    }
+
+    fn mapping(&self, table: &str) -> Result<Value, CommandError> {
+        let (table, into) = match table.split_once('=') {
+            Some((table, into)) => (table, into),
+            None => (table, table.rsplit('.').next().unwrap_or(table)),
+        };
+        let mut mapping = Map::new();
+        mapping.insert("table".into(), json!(table));
+        mapping.insert("into".into(), json!(into));
+        let mut columns = Map::new();
+        for column in &self.column {
+            let parsed = column.split_once(':').map(|(name, rest)| {
+                let (kind, from) = rest.split_once('=').unwrap_or((rest, name));
+                (name, json!({"from": from, "type": kind}))
+            });
+            let Some((name, value)) = parsed else {
+                return Err(CommandError::Usage(format!(
+                    "--column '{column}': expected NAME:TYPE or NAME:TYPE=FROM, such as total:numeric=/total"
+                )));
+            };
+            if columns.insert(name.to_owned(), value).is_some() {
+                return Err(CommandError::Usage(format!(
+                    "--column '{name}' is given twice"
+                )));
+            }
+        }
+        if !columns.is_empty() {
+            mapping.insert("columns".into(), Value::Object(columns));
+        }
+        for (field, value) in [
+            ("key", &self.key),
+            ("as", &self.form),
+            ("where", &self.filter),
+        ] {
+            if let Some(value) = value {
+                mapping.insert(field.into(), json!(value));
+            }
+        }
+        Ok(Value::Object(mapping))
+    }
+}
+
+impl Definition {
+    /// The sink's name, as far as the definition has one.
+    pub fn name(&self) -> Option<&str> {
+        let value = match self {
+            Self::File(file) => &file.value,
+            Self::Flags(value) => value,
+        };
+        value["name"].as_str()
+    }
+
+    pub fn body(&self) -> Result<Vec<u8>, CommandError> {
+        match self {
+            Self::File(file) => file.body(),
+            Self::Flags(value) => {
+                serde_json::to_vec(value).map_err(|error| ClientError::Encode(error).into())
+            }
+        }
+    }
+
+    /// A server's error about this definition.
+    pub fn refused(&self, error: ClientError) -> CommandError {
+        match self {
+            Self::File(file) => file.refused(error),
+            Self::Flags(_) => error.into(),
+        }
+    }
+}

@@ -1,0 +1,181 @@
+//! TOML read as JSON, so that one reader of definitions serves both, with the way back from a place
+//! in a definition (`mappings[0].columns.total`) to the line of the file.
+
+use serde_json::{Map, Number, Value};
+use toml::Spanned;
+use toml::de::{DeTable, DeValue};
+
+/// Something in a TOML text that cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fault {
+    /// The line, from 1.
+    pub line: usize,
+    /// What is wrong there.
+    pub message: String,
+}
+
+/// The line of a byte of a text, from 1.
+pub fn line_at(text: &str, byte: usize) -> usize {
+    let before = &text.as_bytes()[..byte.min(text.len())];
+    1 + before.iter().filter(|byte| **byte == b'\n').count()
+}
+
+/// Parses a text.
+pub fn parse(text: &str) -> Result<Spanned<DeTable<'_>>, Fault> {
+    DeTable::parse(text).map_err(|error| Fault {
+        line: line_at(text, error.span().map_or(0, |span| span.start)),
+        message: error.message().to_owned(),
+    })
+}
+
+/// A value as JSON, the fields of a table in the order in which they are written.
+pub fn to_json(text: &str, value: &Spanned<DeValue<'_>>) -> Result<Value, Fault> {
+    let fault = |message: &str| {
+        Err(Fault {
+            line: line_at(text, value.span().start),
+            message: message.to_owned(),
+        })
+    };
+    Ok(match value.get_ref() {
+        DeValue::String(words) => Value::String(words.to_string()),
+        DeValue::Boolean(flag) => Value::Bool(*flag),
+        DeValue::Integer(number) => match i64::from_str_radix(number.as_str(), number.radix()) {
+            Ok(number) => Value::from(number),
+            Err(_) => return fault("this number does not fit 64 bits"),
+        },
+        DeValue::Float(number) => {
+            let number = number.as_str().parse().ok().and_then(Number::from_f64);
+            match number {
+                Some(number) => Value::Number(number),
+                None => return fault("this is no number that JSON has"),
+            }
+        }
+        DeValue::Datetime(_) => return fault("a date stands here; write it as a text, in quotes"),
+        DeValue::Array(items) => Value::Array(
+            items
+                .iter()
+                .map(|item| to_json(text, item))
+                .collect::<Result<_, _>>()?,
+        ),
+        DeValue::Table(table) => Value::Object(table_to_json(text, table)?),
+    })
+}
+
+/// A table as a JSON object.
+pub fn table_to_json(text: &str, table: &DeTable<'_>) -> Result<Map<String, Value>, Fault> {
+    let mut fields: Vec<_> = table.iter().collect();
+    fields.sort_by_key(|(name, _)| name.span().start);
+    fields
+        .into_iter()
+        .map(|(name, value)| Ok((name.get_ref().to_string(), to_json(text, value)?)))
+        .collect()
+}
+
+/// The line of a place inside a value: the nearest thing around it that is in the text.
+pub fn line_of_place(text: &str, value: &Spanned<DeValue<'_>>, place: &str) -> usize {
+    line_at(text, descend(value.span().start, value.get_ref(), place))
+}
+
+/// The same inside a whole document.
+pub fn line_in_document(text: &str, table: &DeTable<'_>, place: &str) -> usize {
+    let start = longest_name(table, place).map(|(start, value, rest)| descend(start, value, rest));
+    line_at(text, start.unwrap_or(0))
+}
+
+fn descend(mut found: usize, mut value: &DeValue<'_>, mut rest: &str) -> usize {
+    loop {
+        rest = rest.trim_start_matches('.');
+        let next = match value {
+            DeValue::Table(table) => longest_name(table, rest),
+            DeValue::Array(items) => {
+                let inside = rest.strip_prefix('[').and_then(|rest| rest.split_once(']'));
+                inside.and_then(|(number, rest)| {
+                    let item = items.get(number.parse::<usize>().ok()?)?;
+                    Some((item.span().start, item.get_ref(), rest))
+                })
+            }
+            _ => None,
+        };
+        let Some((start, inner, left)) = next else {
+            return found;
+        };
+        (found, value, rest) = (start, inner, left);
+    }
+}
+
+/// The field with the longest name that `place` begins with: names may hold dots.
+fn longest_name<'d, 't, 'p>(
+    table: &'d DeTable<'t>,
+    place: &'p str,
+) -> Option<(usize, &'d DeValue<'t>, &'p str)> {
+    table
+        .iter()
+        .filter_map(|(name, value)| {
+            let rest = place.strip_prefix(name.get_ref().as_ref())?;
+            let whole = rest.is_empty() || rest.starts_with(['.', '[']);
+            whole.then(|| (name.span().start, value.get_ref(), rest))
+        })
+        .min_by_key(|(_, _, rest)| rest.len())
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    const TEXT: &str = r#"
+[[sinks]]
+name = "one"
+[[sinks.mappings]]
+table = "a.b"
+columns.zulu = { from = "$key", type = "text" }
+columns."a.b" = { from = "/x",
+  type = "real" }
+"#;
+
+    fn sinks(text: &str) -> Value {
+        let table = parse(text).unwrap();
+        Value::Object(table_to_json(text, table.get_ref()).unwrap())["sinks"].clone()
+    }
+
+    #[test]
+    fn fields_keep_the_order_in_which_they_are_written() {
+        let columns = sinks(TEXT)[0]["mappings"][0]["columns"].clone();
+        let names: Vec<_> = columns.as_object().unwrap().keys().cloned().collect();
+        assert_eq!(names, ["zulu", "a.b"]);
+        assert_eq!(columns["a.b"], json!({"from": "/x", "type": "real"}));
+    }
+
+    #[test]
+    fn a_place_in_a_definition_has_its_line_in_the_text() {
+        let table = parse(TEXT).unwrap();
+        let (_, list) = table.get_ref().iter().next().unwrap();
+        let DeValue::Array(items) = list.get_ref() else {
+            panic!()
+        };
+        let line = |place: &str| line_of_place(TEXT, &items[0], place);
+        assert_eq!(line("name"), 3);
+        assert_eq!(line("mappings[0].table"), 5);
+        assert_eq!(line("mappings[0].columns.zulu.type"), 6);
+        assert_eq!(line("mappings[0].columns.a.b.type"), 8);
+        // What is missing is told at the nearest thing around it.
+        assert_eq!(line("kind"), 2);
+        assert_eq!(line("mappings[0].into"), 4);
+    }
+
+    #[test]
+    fn what_json_does_not_have_is_refused_with_its_line() {
+        for (text, line) in [("a = 1\nb = 1979-05-27", 2), ("b = inf", 1)] {
+            let table = parse(text).unwrap();
+            assert_eq!(table_to_json(text, table.get_ref()).unwrap_err().line, line);
+        }
+        assert_eq!(parse("a = 1\na = 2").unwrap_err().line, 2);
+        let text = "n = 0x1F\nf = 1.5";
+        let table = parse(text).unwrap();
+        assert_eq!(
+            Value::Object(table_to_json(text, table.get_ref()).unwrap()),
+            json!({"n": 31, "f": 1.5})
+        );
+    }
+}

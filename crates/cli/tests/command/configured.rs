@@ -1,0 +1,187 @@
+//! Tables and sinks that the configuration file declares.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::server::{Ran, Server, onelog};
+
+struct Place {
+    folder: tempfile::TempDir,
+}
+
+impl Place {
+    fn new() -> Self {
+        Self {
+            folder: tempfile::tempdir().unwrap(),
+        }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn configure(&self, more: &str) -> PathBuf {
+        let path = self.path("onelog.toml");
+        let text = CONFIG.replace("REPORTS", self.path("reports.db").to_str().unwrap());
+        std::fs::write(&path, format!("{text}{more}")).unwrap();
+        path
+    }
+
+    fn start(&self, config: &Path) -> Server {
+        let flags = ["--config", config.to_str().unwrap()];
+        Server::start(&self.path("data"), &flags)
+    }
+
+    /// A start that must fail.
+    fn try_start(&self, config: &Path) -> Ran {
+        let mut command = onelog();
+        command
+            .args(["serve", "--listen", "127.0.0.1:0", "--folder"])
+            .arg(self.path("data"))
+            .arg("--config")
+            .arg(config);
+        Ran::of(command.output().unwrap())
+    }
+}
+
+const CONFIG: &str = r#"ids_max = 1000
+
+[[tables]]
+name = "shop.orders"
+
+[[tables]]
+name = "shop.clicks"
+kind = "stream"
+
+[[sinks]]
+name = "reports"
+kind = "sqlite"
+path = "REPORTS"
+
+[[sinks.mappings]]
+table = "shop.orders"
+into = "orders"
+[sinks.mappings.columns]
+id = { from = "$key", type = "text" }
+total = { from = "/total", type = "real" }
+"#;
+
+fn sink(server: &Server) -> Value {
+    server.run(&["sinks", "show", "reports", "--json"]).json()
+}
+
+#[test]
+fn a_server_makes_what_its_configuration_declares_and_only_once() {
+    // Given a server whose file declares tables and a store
+    let place = Place::new();
+    let config = place.configure("");
+    let server = place.start(&config);
+    // When something is written
+    server
+        .run(&["put", "shop.orders", "o1", "{\"total\": 12.5}"])
+        .good();
+    server.run(&["sinks", "wait", "reports"]).good();
+    // Then the store has it, columns in the order of the file
+    let database = rusqlite::Connection::open(place.path("reports.db")).unwrap();
+    let row: (String, f64) = database
+        .query_row("SELECT * FROM orders", [], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })
+        .unwrap();
+    assert_eq!(row, ("o1".to_owned(), 12.5));
+    let tables = server.run(&["tables", "--json"]).json();
+    assert_eq!(tables["tables"][0]["kind"], "stream", "{tables}");
+    let position = server.run(&["status", "--json"]).json()["position"].clone();
+    let (_, said) = server.terminate();
+    assert!(said.contains("made a sink of the configuration"), "{said}");
+
+    // And a second start with the same file writes nothing.
+    let server = place.start(&config);
+    assert_eq!(position, server.position);
+    let (_, said) = server.terminate();
+    assert!(!said.contains("of the configuration"), "{said}");
+}
+
+#[test]
+fn a_sink_that_somebody_paused_or_made_stays_as_it_is() {
+    let place = Place::new();
+    let config = place.configure("");
+    let server = place.start(&config);
+    server.run(&["sinks", "pause", "reports"]).good();
+    let other = r#"{"name": "mine", "kind": "sqlite", "path": "MINE", "mappings": [{"table": "shop.orders", "into": "mine"}]}"#;
+    let other = other.replace("MINE", place.path("mine.db").to_str().unwrap());
+    server.run_fed(&["sinks", "create", "-"], &other).good();
+    drop(server);
+
+    let server = place.start(&config);
+    assert_eq!(sink(&server)["definition"]["paused"], true);
+    assert!(server.run(&["sinks"]).good().contains("mine"));
+    let (_, said) = server.terminate();
+    assert!(
+        said.contains("this sink is not in the configuration"),
+        "{said}"
+    );
+}
+
+#[test]
+fn what_is_wrong_in_a_section_stops_the_start_with_its_line() {
+    let place = Place::new();
+    let wrong = place.configure("full_txt = [\"note\"]\n");
+    place.try_start(&wrong).fails(
+        2,
+        "onelog.toml, line 21: [[sinks]] 'reports', mappings[0].columns.full_txt: expected",
+    );
+    assert!(!place.path("data").exists(), "nothing was touched");
+
+    let missing = place.path("missing.toml");
+    let text = std::fs::read_to_string(place.configure("")).unwrap();
+    std::fs::write(
+        &missing,
+        text.replace("[[tables]]\nname = \"shop.orders\"\n", ""),
+    )
+    .unwrap();
+    let ran = place.try_start(&missing);
+    ran.fails(
+        2,
+        "line 14: [[sinks]] 'reports', mappings[0].table: there is no table 'shop.orders'",
+    );
+    place
+        .try_start(&missing)
+        .fails(2, "declare it in a section [[tables]]");
+
+    // A table that is there with another definition is not changed behind anybody's back.
+    drop(place.start(&place.configure("")));
+    let stream = place.path("stream.toml");
+    let text = std::fs::read_to_string(place.configure("")).unwrap();
+    let other = text.replace(
+        "name = \"shop.orders\"\n",
+        "name = \"shop.orders\"\nvalue = \"bytes\"\n",
+    );
+    std::fs::write(&stream, other).unwrap();
+    place.try_start(&stream).fails(
+        2,
+        "line 3: [[tables]] 'shop.orders': table 'shop.orders' exists already",
+    );
+}
+
+#[test]
+fn a_store_that_is_away_does_not_stop_the_start() {
+    // Given a port where nobody listens
+    let free = std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap();
+    let place = Place::new();
+    let config = place.configure(&format!(
+        "[[sinks]]\nname = \"cache\"\nkind = \"redis\"\nurl = \"redis://:secret@{free}\"\nmappings = [{{ table = \"shop.orders\", into = \"order\" }}]\n"
+    ));
+    // When the server starts, the sink is there and waits for its store
+    let server = place.start(&config);
+    let list = server.run(&["sinks", "list"]).good();
+    assert!(list.contains("cache"), "{list}");
+    // And the password is nowhere.
+    let shown = server.run(&["sinks", "list", "--json"]).good();
+    let (_, said) = server.terminate();
+    assert!(!format!("{list}{shown}{said}").contains("secret"));
+}
