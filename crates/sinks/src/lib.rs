@@ -45,6 +45,7 @@ pub use definition::{
     PARTITIONS_MAX, PostgresTarget, RedisShape, RedisTarget, SinkDefinition, SinkKind, Source, Url,
 };
 pub use error::{SinkError, SinkFault, SinksError};
+pub use mysql::MysqlStore;
 pub use plan::{ColumnPlan, KEY_COLUMN, MappingPlan, Plan, RowFault, Tables};
 pub use progress::{SinkState, SinkStatus};
 pub use redis::RedisStore;

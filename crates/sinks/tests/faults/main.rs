@@ -7,6 +7,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod elasticsearch;
 mod mysql;
 mod postgres;
 mod redis;
@@ -16,7 +17,7 @@ mod victim;
 mod watcher;
 mod world;
 
-use onelog_testkit::{Kind, require};
+use onelog_testkit::{Kind, OpenSearch, require};
 
 use crate::rig::Rig;
 use crate::world::World;
@@ -50,6 +51,14 @@ fn mariadb_survives_every_fault() {
 fn redis_survives_every_fault() {
     require!(Kind::Redis);
     suffer(&redis::RedisRig::start());
+}
+
+#[test]
+fn opensearch_survives_every_fault() {
+    require!(Kind::OpenSearch);
+    suffer(&elasticsearch::ElasticsearchRig::start(Box::new(
+        OpenSearch::start(),
+    )));
 }
 
 /// Does nothing unless it was started by another test; see [`victim`].

@@ -53,7 +53,7 @@ impl Rig for MysqlRig {
         self.server.sql(&sql);
     }
 
-    fn connect(&self) -> Box<dyn Auditor> {
+    fn connect(&self) -> Option<Box<dyn Auditor>> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -65,10 +65,10 @@ impl Rig for MysqlRig {
                 .await
                 .map_err(|error| error.to_string())
         });
-        Box::new(MysqlAuditor {
+        Some(Box::new(MysqlAuditor {
             runtime,
             connection,
-        })
+        }))
     }
 
     fn refuse_writes(&self) {

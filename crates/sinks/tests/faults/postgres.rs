@@ -48,7 +48,7 @@ impl Rig for PostgresRig {
         ));
     }
 
-    fn connect(&self) -> Box<dyn Auditor> {
+    fn connect(&self) -> Option<Box<dyn Auditor>> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -61,7 +61,7 @@ impl Rig for PostgresRig {
             tokio::spawn(connection);
             Ok(client)
         });
-        Box::new(PostgresAuditor { runtime, client })
+        Some(Box::new(PostgresAuditor { runtime, client }))
     }
 
     fn refuse_writes(&self) {

@@ -35,13 +35,13 @@ impl Rig for RedisRig {
         b"EXEC"
     }
 
-    fn connect(&self) -> Box<dyn Auditor> {
+    fn connect(&self) -> Option<Box<dyn Auditor>> {
         let connection = redis::Client::open(self.server.url())
             .and_then(|client| {
                 client.get_connection_with_timeout(std::time::Duration::from_secs(5))
             })
             .map_err(|error| error.to_string());
-        Box::new(RedisAuditor(connection))
+        Some(Box::new(RedisAuditor(connection)))
     }
 
     /// As full as it can be.

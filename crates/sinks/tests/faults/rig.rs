@@ -30,9 +30,9 @@ pub trait Rig: Send + Sync {
     /// Makes the store note every write of an account with its version, in the same transaction,
     /// such that a second write of one version fails. Nothing where the store cannot.
     fn note_writes(&self) {}
-    /// Adds up all accounts in one atomic reading. `Err` when the store cannot be read now, `None`
-    /// when the tables are not filled.
-    fn connect(&self) -> Box<dyn Auditor>;
+    /// A reader that adds up all accounts in one atomic reading.
+    /// `None` where nothing can be read atomically.
+    fn connect(&self) -> Option<Box<dyn Auditor>>;
     /// Makes every later write fail, as a full disk or a rule of the store would.
     fn refuse_writes(&self);
     /// Ends it.

@@ -39,7 +39,9 @@ impl<'scope> Watcher<'scope> {
 }
 
 fn watch(rig: &dyn Rig, stop: &AtomicBool, seen: &AtomicU64) {
-    let mut auditor = rig.connect();
+    let Some(mut auditor) = rig.connect() else {
+        return;
+    };
     while !stop.load(Ordering::SeqCst) {
         match auditor.sum() {
             Ok(sum) => {
@@ -47,7 +49,7 @@ fn watch(rig: &dyn Rig, stop: &AtomicBool, seen: &AtomicU64) {
                 seen.fetch_add(1, Ordering::SeqCst);
             }
             // The store is down: connecting anew fails at once or when it is up again.
-            Err(_) => auditor = rig.connect(),
+            Err(_) => auditor = rig.connect().expect("what could be read once"),
         }
     }
 }
