@@ -362,6 +362,7 @@ impl Store for MysqlStore {
             let raised = position::raise(&mut self.link, &table, &self.who)
                 .map_err(|fault| self.link.error(taking, fault))?;
             let Some(epoch) = raised else { continue };
+            failpoint::hit(&self.who.sink, "raised");
             self.rebuild().drop_new(epoch)?;
             let found = position::read(&mut self.link, &table, &self.who.sink, "")
                 .map_err(|fault| self.link.error(taking, fault))?;

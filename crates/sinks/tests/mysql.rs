@@ -17,18 +17,16 @@ use onelog_testkit::{Kind, require};
 
 use self::harness::Database;
 
+/// One after the other, because both set the same failpoints.
 #[test]
-fn mariadb_keeps_the_contract_of_every_store() {
+fn mariadb_keeps_the_contract_of_every_store_however_rows_are_sent() {
     require!(Kind::Mariadb);
-    conformance::all(&|| Box::new(Database::new()));
-}
-
-#[test]
-fn statements_with_many_rows_keep_it_as_well() {
-    require!(Kind::Mariadb);
-    conformance::all(&|| {
-        let mut database = Database::new();
-        database.many_rows = true;
-        Box::new(database)
-    });
+    for many_rows in [false, true] {
+        conformance::all(&|| {
+            Box::new(Database {
+                many_rows,
+                ..Database::new()
+            })
+        });
+    }
 }

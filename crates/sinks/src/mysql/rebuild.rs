@@ -167,8 +167,8 @@ impl Rebuild<'_> {
         self.write_new_position(position, record.generation + 1)
             .map_err(|fault| self.fault(place, fault))?;
         let sql = self.rename(record.generation)?;
-        failpoint::hit(&self.who.sink, "before_swap");
         self.own_record()?;
+        failpoint::hit(&self.who.sink, "before_swap");
         self.rename_patiently(&sql)?;
         failpoint::hit(&self.who.sink, "after_swap");
         if let Err(error) = self.drop_old(record.generation + 1) {

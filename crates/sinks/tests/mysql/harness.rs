@@ -1,5 +1,8 @@
 //! One server for all tests of a binary, a database of its own for each.
 
+// Each binary of tests uses a part of it.
+#![allow(dead_code)]
+
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 

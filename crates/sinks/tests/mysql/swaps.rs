@@ -1,6 +1,7 @@
 //! Rebuilds: who reads, who rivals, what is left.
 
-use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
 
 use onelog_sinks::conformance::{LOG, Model, filled, standard_plan};
 use onelog_sinks::{Change, Store as _, StoreError, failpoint, verify};
@@ -86,6 +87,59 @@ fn a_zombie_that_wakes_right_before_its_swap_changes_nothing() {
     assert_eq!(third.take_over().unwrap(), 3);
     model.rebuild(&plan, &mut third).unwrap();
     assert!(model.verify(&plan, &mut third).equal);
+}
+
+#[test]
+fn a_zombie_that_swaps_in_the_middle_of_a_takeover_is_taken_over_all_the_same() {
+    require!(Kind::Mariadb);
+    let database = Database::new();
+    let plan = standard_plan(&database);
+    let sink = "overtaken";
+    let mut zombie = database.store(sink, LOG, Arc::clone(&plan)).unwrap();
+    zombie.take_over().unwrap();
+    let mut model = Model::default();
+    model.order("a", 1, "one");
+    model.rebuild(&plan, &mut zombie).unwrap();
+    model.order("b", 2, "two");
+    let (checked, zombie_checked) = mpsc::channel();
+    let (wake, woken) = mpsc::channel();
+    let (done, zombie_done) = mpsc::channel();
+    let woken = Mutex::new(woken);
+    let zombie_done = Mutex::new(zombie_done);
+    // The zombie has looked at the epoch and sleeps until the rival has raised it …
+    let swap = format!("{sink}:before_swap");
+    failpoint::set(&swap, move || {
+        checked.send(()).unwrap();
+        woken.lock().unwrap().recv().unwrap();
+    });
+    // … who then waits until the zombie's tables are in place, with the zombie's mark.
+    let raised = format!("{sink}:raised");
+    let once = AtomicBool::new(true);
+    failpoint::set(&raised, move || {
+        if once.swap(false, Ordering::Relaxed) {
+            wake.send(()).unwrap();
+            zombie_done.lock().unwrap().recv().unwrap();
+        }
+    });
+    let mut rival = database.store(sink, LOG, Arc::clone(&plan)).unwrap();
+    std::thread::scope(|scope| {
+        let (zombie, model, plan) = (&mut zombie, &model, &plan);
+        scope.spawn(move || {
+            model.rebuild(plan, zombie).unwrap();
+            done.send(()).unwrap();
+        });
+        zombie_checked.recv().unwrap();
+        assert_eq!(rival.take_over().unwrap(), 2);
+    });
+    failpoint::clear(&swap);
+    failpoint::clear(&raised);
+    let from = model.position();
+    model.order("c", 3, "three");
+    let batch = model.batch(&plan, from);
+    let error = zombie.apply(&batch).unwrap_err();
+    assert!(matches!(error, StoreError::Fenced { .. }), "{error}");
+    rival.apply(&batch).unwrap();
+    assert!(model.verify(&plan, &mut rival).equal);
 }
 
 #[test]
