@@ -95,6 +95,8 @@ fn setup(folder: &Path, port: u16, options: &[&str]) -> Setup {
         // Relative to the data folder: a path to a socket must be short.
         "--socket=socket".to_owned(),
         "--pid-file=pid".to_owned(),
+        // A server that starts removes what others have in a folder for temporary files.
+        format!("--tmpdir={}", folder.display()),
         LOG_FILE_SIZE.to_owned(),
     ];
     arguments.retain(|argument| argument != "--user=");
@@ -155,6 +157,7 @@ fn template() -> &'static Path {
         command
             .arg("--no-defaults")
             .arg(format!("--datadir={}", data.display()))
+            .arg(format!("--tmpdir={}", folder.display()))
             .arg(format!("--extra-file={}", sql.display()))
             .args(["--auth-root-authentication-method=normal", "--skip-test-db"])
             .args(["--innodb-flush-method=nosync", LOG_FILE_SIZE]);

@@ -1,13 +1,14 @@
 //! Whose tables are whose, tables that were there before, and rows that stand in each other's way.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use onelog_record::{Offset, TableId};
 use onelog_sinks::conformance::{
     self, Harness as _, LOG, Model, ORDERS, SINK, filled, standard_plan,
 };
-use onelog_sinks::{Plan, Store, StoreError};
-use onelog_testkit::{Kind, Server as _, require};
+use onelog_sinks::{MysqlStore, MysqlTarget, Plan, Store, StoreError, Url};
+use onelog_testkit::{Certificates, Kind, Mariadb, Server as _, require};
 
 use crate::harness::{Database, server};
 
@@ -353,12 +354,11 @@ fn what_stands_in_the_way_is_told_without_the_password() {
         (format!("{address}/missing"), "make the database first"),
         (url.replace(&port, ":1/"), "connecting to"),
     ] {
-        let target = onelog_sinks::MysqlTarget {
-            url: onelog_sinks::Url::from(url.as_str()),
+        let target = MysqlTarget {
+            url: Url::from(url.as_str()),
             ca_file: None,
         };
-        let error =
-            onelog_sinks::MysqlStore::open(&target, SINK, LOG, Arc::clone(&plan)).unwrap_err();
+        let error = MysqlStore::open(&target, SINK, LOG, Arc::clone(&plan)).unwrap_err();
         let text = error.to_string();
         assert!(text.contains(expected), "{text}");
         assert!(
@@ -367,4 +367,57 @@ fn what_stands_in_the_way_is_told_without_the_password() {
         );
         assert_eq!(error.is_retryable(), expected == "connecting to", "{text}");
     }
+}
+
+#[test]
+fn the_connection_is_encrypted_and_the_servers_certificate_is_checked() {
+    require!(Kind::Mariadb);
+    let made = Certificates::shared();
+    let server = Mariadb::start_with(&[
+        &format!("ssl-cert={}", made.certificate.display()),
+        &format!("ssl-key={}", made.key.display()),
+        "require-secure-transport=on",
+    ]);
+    let plan = standard_plan(&Database {
+        name: "onelog".into(),
+        many_rows: false,
+    });
+    let open = |url: String, ca_file: Option<PathBuf>| {
+        let target = MysqlTarget {
+            url: Url::from(url.as_str()),
+            ca_file,
+        };
+        MysqlStore::open(&target, SINK, LOG, Arc::clone(&plan))
+    };
+    let mut store = open(server.url(), Some(made.root.clone())).unwrap();
+    store.take_over().unwrap();
+    Model::default().rebuild(&plan, &mut store).unwrap();
+    assert!(Model::default().verify(&plan, &mut store).equal);
+    // Not in the clear, and not with somebody whom nobody vouches for.
+    assert!(open(server.url(), None).is_err());
+    let url = format!("{}?require_ssl=true", server.url());
+    let error = open(url, None).unwrap_err();
+    assert!(
+        !error.is_retryable() && error.to_string().contains("ca_file"),
+        "{error}"
+    );
+    let missing = open(server.url(), Some(made.root.with_extension("missing"))).unwrap_err();
+    assert!(missing.to_string().contains("root.missing"), "{missing}");
+}
+
+#[test]
+fn a_replica_is_not_written_to() {
+    require!(Kind::Mariadb);
+    let server = Mariadb::start_with(&["read-only=1"]);
+    let database = Database {
+        name: "onelog".into(),
+        many_rows: false,
+    };
+    let target = database.target_at(&server.url());
+    let plan = standard_plan(&database);
+    let error = MysqlStore::open(&target, SINK, LOG, plan).unwrap_err();
+    assert!(
+        !error.is_retryable() && error.to_string().contains("the url of the primary"),
+        "{error}"
+    );
 }
