@@ -44,6 +44,7 @@ pub use definition::{
     KeyTemplate, MAPPINGS_MAX, Mapping, MappingOptions, MysqlTarget, NAME_BYTES_MAX, OnRefused,
     PARTITIONS_MAX, PostgresTarget, RedisShape, RedisTarget, SinkDefinition, SinkKind, Source, Url,
 };
+pub use elasticsearch::ElasticsearchStore;
 pub use error::{SinkError, SinkFault, SinksError};
 pub use mysql::MysqlStore;
 pub use plan::{ColumnPlan, KEY_COLUMN, MappingPlan, Plan, RowFault, Tables};
