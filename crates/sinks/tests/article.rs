@@ -132,7 +132,7 @@ fn an_inbox_and_its_unread_counter_agree_whatever_crashes() {
             2 => redis.kill(),
             _ => {}
         }
-        for n in (0..40).step_by(3) {
+        for n in (0..40).step_by(4) {
             count(-1, owners[n % 3], format!("{round}-{n}"), false);
         }
         match round % 4 {

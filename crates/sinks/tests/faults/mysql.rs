@@ -53,6 +53,10 @@ impl Rig for MysqlRig {
         self.server.sql(&sql);
     }
 
+    fn forget_writes(&self) {
+        self.server.sql("DELETE FROM writes;");
+    }
+
     fn connect(&self) -> Option<Box<dyn Auditor>> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()

@@ -48,6 +48,10 @@ impl Rig for PostgresRig {
         ));
     }
 
+    fn forget_writes(&self) {
+        self.server.sql("DELETE FROM writes;");
+    }
+
     fn connect(&self) -> Option<Box<dyn Auditor>> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()

@@ -30,6 +30,8 @@ pub trait Rig: Send + Sync {
     /// Makes the store note every write of an account with its version, in the same transaction,
     /// such that a second write of one version fails. Nothing where the store cannot.
     fn note_writes(&self) {}
+    /// Forgets what was noted: a rebuild writes rows again.
+    fn forget_writes(&self) {}
     /// A reader that adds up all accounts in one atomic reading.
     /// `None` where nothing can be read atomically.
     fn connect(&self) -> Option<Box<dyn Auditor>>;

@@ -159,6 +159,7 @@ pub fn two_processes_feed_one_store(world: &mut World<'_>) {
     sinks.stop();
     node.stop().unwrap();
     // The first one comes back; its log is another from the copy on, so its store is filled anew.
+    world.rig.forget_writes();
     world.sinks().rebuild(SINK).unwrap();
     world.sinks().resume(SINK).unwrap();
     let after = transfer(world.node(), 79, 40);
