@@ -27,6 +27,9 @@ mod scripts;
 mod servers;
 mod wire;
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::Arc;
 
 use onelog_record::Position;
@@ -36,6 +39,7 @@ pub(crate) use self::names::check_mappings;
 
 use self::content::Look;
 use self::guard::{Guard, commit_partitions, commit_watched};
+use self::link::Link;
 use self::names::Names;
 use self::picture::{Gate, RedisReader, read_contents};
 use self::record::Record;
@@ -211,37 +215,51 @@ impl RedisStore {
     fn draw_epoch(&mut self) -> Result<u64, StoreError> {
         let records = record::read_all(&mut self.servers, &self.names)?;
         let floor = records.iter().filter_map(|r| r.epoch).max().unwrap_or(0);
-        let epoch = self.ask_epoch(0, b"draw", floor)?;
+        let mut bytes = Vec::new();
+        self.epoch_command(0, b"draw", floor, &mut bytes);
+        let first = self.servers.link(0);
+        first.send(&bytes)?;
+        let epoch = receive_epoch(first)?;
+        let mut commands = vec![(Vec::new(), 0); self.servers.links.len()];
         for partition in 1..self.names.partitions() {
-            let found = self.ask_epoch(partition, b"join", epoch)?;
-            if found != epoch {
-                return Err(StoreError::Fenced { ours: epoch, found });
+            let (bytes, count) = &mut commands[self.servers.of_partition[partition]];
+            self.epoch_command(partition, b"join", epoch, bytes);
+            *count += 1;
+        }
+        let mut outcome = Ok(epoch);
+        for ((bytes, count), link) in commands.into_iter().zip(&mut self.servers.links) {
+            link.send(&bytes)?;
+            for _ in 0..count {
+                let found = receive_epoch(link)?;
+                if found != epoch {
+                    outcome = Err(StoreError::Fenced { ours: epoch, found });
+                }
             }
         }
-        Ok(epoch)
+        outcome
     }
 
-    fn ask_epoch(&mut self, partition: usize, how: &[u8], given: u64) -> Result<u64, StoreError> {
-        let what = "taking over";
-        let name = self.names.position(partition);
-        let link = self.servers.link(partition);
-        let answer = link.ask(
-            what,
-            &[
-                b"EVALSHA",
-                &self.scripts.take_over,
-                b"1",
-                &name,
-                how,
-                given.to_string().as_bytes(),
-                self.log_id.as_bytes(),
-                self.fingerprint.as_bytes(),
-            ],
-        )?;
-        match answer {
-            Value::Int(epoch) => Ok(epoch.cast_unsigned()),
-            other => Err(link.strange(what, &other)),
-        }
+    fn epoch_command(&self, partition: usize, how: &[u8], given: u64, out: &mut Vec<u8>) {
+        let (name, given) = (self.names.position(partition), given.to_string());
+        let words: [&[u8]; 8] = [
+            b"EVALSHA",
+            &self.scripts.take_over,
+            b"1",
+            &name,
+            how,
+            given.as_bytes(),
+            self.log_id.as_bytes(),
+            self.fingerprint.as_bytes(),
+        ];
+        wire::command(&words, out);
+    }
+}
+
+fn receive_epoch(link: &mut Link) -> Result<u64, StoreError> {
+    let what = "taking over";
+    match link.receive_good(what)? {
+        Value::Int(epoch) => Ok(epoch.cast_unsigned()),
+        other => Err(link.strange(what, &other)),
     }
 }
 

@@ -27,9 +27,9 @@ use crate::failpoint;
 use crate::store::StoreError;
 
 /// The most keys that are put in place and taken away in one step.
-pub(super) const SWAP_KEYS_MAX: u64 = 1_000_000;
+const SWAP_KEYS_MAX: u64 = if cfg!(test) { 500 } else { 1_000_000 };
 /// The keys of one part where there are more.
-const SWAP_PART: u64 = 100_000;
+const SWAP_PART: u64 = if cfg!(test) { 150 } else { 100_000 };
 /// How many names are read from a list at once.
 const NAMES: usize = 1000;
 
@@ -197,27 +197,36 @@ impl RedisStore {
     /// loaded: somebody may have deleted them.
     fn check_lists(&mut self) -> Result<Vec<u64>, StoreError> {
         let what = "counting the new rows in";
-        let mut sizes = Vec::with_capacity(self.names.partitions());
-        for partition in 0..self.names.partitions() {
-            let mut size = 0;
-            for mapping in 0..self.plan.mappings.len() {
-                let mut length = |list| -> Result<u64, StoreError> {
-                    let name = self.names.list(list, partition, mapping);
-                    let link = self.servers.link(partition);
-                    match link.ask(what, &[b"LLEN", &name])? {
-                        Value::Int(length) => Ok(length.cast_unsigned()),
-                        other => Err(link.strange(what, &other)),
+        let mappings = self.plan.mappings.len();
+        let mut sizes = vec![0; self.names.partitions()];
+        let mut lost = false;
+        for (link, partitions) in self.servers.by_link() {
+            let mut bytes = Vec::new();
+            for partition in &partitions {
+                for mapping in 0..mappings {
+                    for list in [List::New, List::Gone] {
+                        let name = self.names.list(list, *partition, mapping);
+                        wire::command(&[b"LLEN", &name], &mut bytes);
                     }
-                };
-                let new = length(List::New)?;
-                size += new + length(List::Gone)?;
-                if new != self.loaded[partition][mapping] {
-                    return Err(self.rows_lost());
                 }
             }
-            sizes.push(size);
+            link.send(&bytes)?;
+            let mut length = || match link.receive_good(what)? {
+                Value::Int(length) => Ok(length.cast_unsigned()),
+                other => Err(link.strange(what, &other)),
+            };
+            for partition in partitions {
+                for mapping in 0..mappings {
+                    let (new, gone) = (length()?, length()?);
+                    sizes[partition] += new + gone;
+                    lost |= new != self.loaded[partition][mapping];
+                }
+            }
         }
-        Ok(sizes)
+        match lost {
+            true => Err(self.rows_lost()),
+            false => Ok(sizes),
+        }
     }
 
     fn rows_lost(&self) -> StoreError {
