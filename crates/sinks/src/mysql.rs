@@ -241,7 +241,7 @@ impl MysqlStore {
             Err(Trouble::Store(StoreError::Refused(refused))) => refused,
             other => return other,
         };
-        if facts.iter().any(|facts| facts.extra_columns) {
+        if !facts.iter().all(|facts| facts.renewable) {
             return Err(Trouble::Store(StoreError::Refused(refused)));
         }
         match self.attempt(batch, facts, Way::Anew) {

@@ -64,8 +64,9 @@ pub(super) struct Facts {
     pub(super) decimals: Vec<Decimal>,
     /// Another unique index than the key's: a row can stand in the way of another one.
     pub(super) second_unique: bool,
-    /// Columns that the mapping does not fill.
-    pub(super) extra_columns: bool,
+    /// Whether a row can be deleted and inserted again without loss: there are no columns that the
+    /// mapping does not fill, and no other table refers to it.
+    pub(super) renewable: bool,
 }
 
 /// The type of a column that onelog makes, as the server spells it.
@@ -209,6 +210,14 @@ pub(super) fn check_target(
             });
         }
     }
+    if let Some(dependent) = dependents(link, into)?.first() {
+        return Err(StoreError::Misfit {
+            into: into.clone(),
+            what: format!(
+                "the foreign key {dependent} refers to it and would be carried away with the rows that a rebuild replaces; drop that key, or make the table yours and set 'existing'"
+            ),
+        });
+    }
     let taken = |what: String| {
         Err(StoreError::Taken {
             into: into.clone(),
@@ -225,6 +234,25 @@ pub(super) fn check_target(
             "a {kind} of this name is there that onelog did not make; choose another name for 'into', drop the {kind}, or set 'existing' to fill it as it is"
         )),
     }
+}
+
+/// The foreign keys of other tables that refer to a table, by name.
+fn dependents(link: &mut Link, table: &str) -> Result<Vec<String>, StoreError> {
+    let rows = link.rows(
+        LOOKING,
+        "SELECT TABLE_NAME, CONSTRAINT_NAME FROM information_schema.REFERENTIAL_CONSTRAINTS
+         WHERE UNIQUE_CONSTRAINT_SCHEMA = DATABASE() AND REFERENCED_TABLE_NAME = ?",
+        Params::Positional(vec![Value::from(table)]),
+    )?;
+    let name = |row: &mysql_async::Row| {
+        let text = |n| {
+            row.get::<Option<String>, _>(n)
+                .flatten()
+                .unwrap_or_default()
+        };
+        format!("'{}' of the table '{}'", text(1), text(0))
+    };
+    Ok(rows.iter().map(name).collect())
 }
 
 /// Whether a mapping's table still is what the mapping makes, or fits it.
@@ -417,7 +445,8 @@ pub(super) fn facts(link: &mut Link, mapping: &MappingPlan) -> Result<Facts, Sto
     Ok(Facts {
         decimals,
         second_unique: others.count() > 0,
-        extra_columns: found.len() > mapping.columns.len(),
+        renewable: found.len() <= mapping.columns.len()
+            && dependents(link, &mapping.into)?.is_empty(),
     })
 }
 

@@ -220,7 +220,7 @@ impl Writer<'_> {
     }
 
     /// Applies last images by deleting every row that changes, then inserting: where rows exchange
-    /// values that must be unique. Only for tables without columns of others.
+    /// values that must be unique. Only where all tables are renewable.
     pub(super) fn anew(&mut self, changes: &[Vec<Change>]) -> Result<(), Trouble> {
         for mapping in (0..changes.len()).rev() {
             self.delete(mapping, changes[mapping].iter())?;

@@ -421,3 +421,71 @@ fn a_replica_is_not_written_to() {
         "{error}"
     );
 }
+
+#[test]
+fn the_rights_that_the_page_lists_suffice() {
+    require!(Kind::Mariadb);
+    let page = include_str!("../../../../docs/sinks/mysql.md");
+    let grant = page
+        .lines()
+        .find(|line| line.starts_with("GRANT SELECT, INSERT"))
+        .unwrap();
+    let database = Database::new();
+    let (rights, _) = grant.split_once(" ON ").unwrap();
+    database.sql(&format!(
+        "CREATE USER modest@localhost IDENTIFIED BY 'pw'; {rights} ON {}.* TO modest@localhost;",
+        database.name
+    ));
+    database.sql(
+        "CREATE TABLE people (id VARCHAR(40) CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin NOT NULL PRIMARY KEY, note VARCHAR(90), UNIQUE KEY one (note))",
+    );
+    let target = database.target_at(&server().url().replace("onelog:onelog@", "modest:pw@"));
+    let own = standard_plan(&database);
+    let existing = conformance::plan(
+        &database,
+        r#"{"table":"shop.orders","into":"people","existing":true,"columns":{
+            "id":{"from":"$key","type":"text"},"note":{"from":"/note","type":"text"}}}"#,
+    );
+    for (sink, plan) in [("own", own), ("existing", existing)] {
+        let mut store = MysqlStore::open(&target, sink, LOG, Arc::clone(&plan)).unwrap();
+        store.take_over().unwrap();
+        let mut model = Model::default();
+        model.order("a", 1, "one");
+        model.rebuild(&plan, &mut store).unwrap();
+        model.rebuild(&plan, &mut store).unwrap();
+        let from = model.position();
+        model.order("b", 2, "two");
+        model.write(ORDERS, b"a", None);
+        store.apply(&model.batch(&plan, from)).unwrap();
+        assert!(model.verify(&plan, &mut store).equal);
+        store.remove().unwrap();
+    }
+}
+
+#[test]
+fn a_foreign_key_onto_a_table_of_onelog_is_told_before_a_rebuild_would_carry_it_away() {
+    require!(Kind::Mariadb);
+    let database = Database::new();
+    let plan = standard_plan(&database);
+    let (mut store, mut model) = filled(&database, &plan);
+    database.sql(
+        "CREATE TABLE follows (id VARCHAR(768) CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin,
+           CONSTRAINT to_orders FOREIGN KEY (id) REFERENCES orders (id) ON DELETE CASCADE);
+         INSERT INTO follows VALUES ('a'), ('b'); ALTER TABLE orders ADD UNIQUE KEY one_note (note(20))",
+    );
+    let error = store.begin_rebuild().unwrap_err().to_string();
+    assert!(
+        error.contains("'to_orders' of the table 'follows'"),
+        "{error}"
+    );
+    // Two rows cannot exchange a unique value then: deleting them would delete what refers to them.
+    store.check_shape().unwrap();
+    let before = model.clone();
+    let from = model.position();
+    model.order("a", 1, "two");
+    model.order("b", 2, "one");
+    let error = store.apply(&model.batch(&plan, from)).unwrap_err();
+    assert!(matches!(error, StoreError::Refused(_)), "{error}");
+    assert_eq!(database.sql("SELECT count(*) FROM follows"), "2");
+    assert!(before.verify(&plan, store.as_mut()).equal);
+}
