@@ -36,6 +36,10 @@ pub(crate) fn document() -> utoipa::openapi::OpenApi {
         sinks::verify,
         sinks::rebuild,
         sinks::wait,
+        sinks::replace,
+        sinks::try_out,
+        sinks::parked,
+        sinks::replay,
         backup::make,
         system::status,
         system::healthz,
@@ -101,6 +105,10 @@ pub(crate) struct Transaction {
     guards: Option<Vec<Guard>>,
     /// The writes, in order.
     writes: Option<Vec<Write>>,
+    /// Sinks whose stores shall show the transaction before the answer comes.
+    wait_for: Option<Vec<String>>,
+    /// How long is waited for them: 5000 unless given, at most 60000.
+    wait_timeout_ms: Option<u64>,
 }
 
 /// One key (`key`), the keys that start with `prefix`, or those from `from` up to but without `to`.
@@ -172,6 +180,8 @@ pub(crate) struct Committed {
     offsets: Vec<u64>,
     /// true: an earlier request under the same id did it.
     repeated: Option<bool>,
+    /// With `wait_for`, for each sink: `reached`, `position`, and where it was not reached `reason`.
+    waited: Option<Value>,
 }
 
 /// What is wrong. More fields depend on `error`.
@@ -330,12 +340,26 @@ pub(crate) struct Dropped {
 #[derive(ToSchema)]
 pub(crate) struct NewSink {
     name: String,
-    /// `sqlite`.
+    /// `sqlite`, `postgres`, `mysql`, `redis` or `elasticsearch`.
     kind: String,
-    /// The database's file.
-    path: String,
+    /// The database's file (`sqlite`).
+    path: Option<String>,
+    /// Where the store is (all other kinds); `${NAME}` stands for an environment variable.
+    url: Option<String>,
+    /// The schema of the tables (`postgres`); `public` unless given.
+    schema: Option<String>,
+    /// Given for a cluster: into how many groups keys are spread (`redis`).
+    partitions: Option<u64>,
+    /// Certificates that are trusted instead of the system's.
+    ca_file: Option<String>,
     mappings: Vec<Mapping>,
     paused: Option<bool>,
+    /// What happens when the store refuses a record: `stop` (unless given) or `park`.
+    on_refused: Option<String>,
+    /// How often the store is compared with the log, for example `1h`.
+    verify_every: Option<String>,
+    /// How much log is kept for the sink at most, for example `10GiB`.
+    keep_log: Option<String>,
 }
 
 /// How a table's records become rows.
@@ -349,6 +373,22 @@ pub(crate) struct Mapping {
     columns: Option<Value>,
     /// Columns with a full-text index.
     full_text: Option<Vec<String>>,
+    /// A jq program: whether a record makes a row.
+    r#where: Option<String>,
+    /// A jq program that makes another document of the record's.
+    transform: Option<String>,
+    /// The fields that are kept: a list of names, or an object of new names and paths.
+    fields: Option<Value>,
+    /// The row's key, made of the record's: `order:{$key}`.
+    key: Option<String>,
+    /// The table is there already and is fitted (`postgres`, `mysql`).
+    existing: Option<bool>,
+    /// `string` or `hash` (`redis`).
+    r#as: Option<String>,
+    /// For how long a row lives (`redis`).
+    ttl_seconds: Option<u64>,
+    /// The index's settings (`elasticsearch`).
+    settings: Option<Value>,
 }
 
 /// A sink.
@@ -364,7 +404,84 @@ pub(crate) struct Sink {
     lag_seconds: Option<f64>,
     records_per_second: Option<f64>,
     last_error: Option<Value>,
+    /// Keys that are set aside.
+    parked: u64,
+    /// Bytes of log behind it.
+    held_log_bytes: u64,
+    /// Whether the log behind it is no longer kept for it.
+    left_behind: bool,
+    /// The last comparison: `position`, `at_ms`, `took_ms`, `equal`, `differences_total`, `repaired`, `scheduled`.
+    last_verification: Option<Value>,
     definition: Value,
+}
+
+/// What a definition would write.
+#[derive(ToSchema)]
+pub(crate) struct Trial {
+    position: u64,
+    mappings: Vec<TrialMapping>,
+}
+
+/// What a mapping would write.
+#[derive(ToSchema)]
+pub(crate) struct TrialMapping {
+    table: String,
+    into: String,
+    looked_at: u64,
+    /// Records that `where` or `transform` leave out.
+    left_out: u64,
+    /// `key`, `version`, and `columns` or `document`.
+    rows: Vec<Value>,
+    /// `key`, `version`, `what`.
+    refused: Vec<Value>,
+}
+
+/// The keys that a sink has set aside.
+#[derive(ToSchema)]
+pub(crate) struct ParkedKeys {
+    sink: String,
+    total: u64,
+    parked: Vec<ParkedKey>,
+}
+
+/// A key that is set aside.
+#[derive(ToSchema)]
+pub(crate) struct ParkedKey {
+    table: String,
+    /// The table of the store.
+    into: String,
+    key: BytesJson,
+    /// The record that was refused first.
+    first_offset: u64,
+    /// The record that holds the newest image; null when the key was deleted since.
+    newest_offset: Option<u64>,
+    /// The store's words.
+    what: String,
+    at_ms: u64,
+}
+
+/// Which parked keys are replayed; all unless given.
+#[derive(ToSchema)]
+pub(crate) struct ReplayKeys {
+    keys: Option<Vec<ReplayKey>>,
+}
+
+/// A parked key.
+#[derive(ToSchema)]
+pub(crate) struct ReplayKey {
+    /// The table of the store.
+    into: String,
+    key: BytesJson,
+}
+
+/// What became of a replay.
+#[derive(ToSchema)]
+pub(crate) struct Replayed {
+    sink: String,
+    position: u64,
+    replayed: u64,
+    /// What the store still refuses.
+    remaining: Vec<ParkedKey>,
 }
 
 /// All sinks.
@@ -386,6 +503,9 @@ pub(crate) struct Verification {
     position: u64,
     /// Whether every table is equal.
     equal: bool,
+    took_ms: u64,
+    /// With `repair`: rows that were written again.
+    repaired: Option<u64>,
     tables: Vec<TableVerification>,
 }
 
@@ -400,6 +520,14 @@ pub(crate) struct TableVerification {
     equal: bool,
     differences_total: u64,
     counted_all: bool,
+    /// Keys that are set aside and were not compared.
+    parked: u64,
+    /// With `repair`: rows that were written again.
+    repaired: Option<u64>,
+    /// With `repair`: rows of the store that no key of the log makes.
+    unrepairable: Option<u64>,
+    /// What to do about what is left.
+    advice: Option<String>,
     /// What is wrong with the full-text index, where there is one.
     full_text: Option<Value>,
     /// The first differing rows.

@@ -90,6 +90,20 @@ impl<'q> Query<'q> {
         }
     }
 
+    /// A parameter that is a count from 1 to `max`.
+    pub(crate) fn limit(&self, name: &str, default: usize, max: usize) -> Result<usize, ApiError> {
+        match self.number(name)? {
+            None => Ok(default),
+            Some(number) => match usize::try_from(number) {
+                Ok(count) if (1..=max).contains(&count) => Ok(count),
+                _ => Err(ApiError::malformed(
+                    name,
+                    format!("'{number}' is not a number from 1 to {max}"),
+                )),
+            },
+        }
+    }
+
     /// A parameter that is a position.
     pub(crate) fn position(&self, name: &str) -> Result<Option<Position>, ApiError> {
         Ok(self.number(name)?.map(Position))

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use axum::Router;
-use axum::routing::{MethodRouter, delete, get, post};
+use axum::routing::{MethodRouter, delete, get, post, put};
 use onelog::Node;
 use onelog_sinks::Sinks;
 
@@ -33,13 +33,17 @@ fn routes() -> Vec<Route> {
         delete "/v1/tables/{table}" tables::delete;
         post "/v1/sinks" sinks::create;
         get "/v1/sinks" sinks::list;
+        post "/v1/sinks/try" sinks::try_out;
         get "/v1/sinks/{name}" sinks::get;
+        put "/v1/sinks/{name}" sinks::replace;
         delete "/v1/sinks/{name}" sinks::delete;
         post "/v1/sinks/{name}/pause" sinks::pause;
         post "/v1/sinks/{name}/resume" sinks::resume;
         post "/v1/sinks/{name}/verify" sinks::verify;
         post "/v1/sinks/{name}/rebuild" sinks::rebuild;
         get "/v1/sinks/{name}/wait" sinks::wait;
+        get "/v1/sinks/{name}/parked" sinks::parked;
+        post "/v1/sinks/{name}/replay" sinks::replay;
         post "/v1/backup" backup::make;
         get "/v1/status" system::status;
         get "/healthz" system::healthz;

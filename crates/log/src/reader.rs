@@ -11,7 +11,7 @@ use onelog_record::{Entry, Index, Position};
 use crate::frame::{Frame, FrameFault, Salt, frame_len};
 use crate::log::Shared;
 use crate::scan::{Expect, FrameReader, Stop};
-use crate::segment::{Point, Segment};
+use crate::segment::{Point, SEGMENT_HEADER_BYTES, Segment};
 use crate::{Corruption, ReadError};
 
 /// How many sealed segments keep their file open for readers.
@@ -146,6 +146,28 @@ impl LogReader {
             }
         }
         Ok(end)
+    }
+
+    /// How many bytes of frames the log has from `position` on, to about one step of the sparse
+    /// index; 0 at the end of the log. Reads no file.
+    #[must_use]
+    pub fn bytes_from(&self, position: Position) -> u64 {
+        let segments = self.shared.segments.read();
+        let bytes_of = |segment: &Arc<Segment>| {
+            let extent = segment.extent.read();
+            if extent.next_offset <= position {
+                return 0;
+            }
+            let place = extent
+                .points
+                .partition_point(|point| point.base_offset <= position);
+            let begin = place
+                .checked_sub(1)
+                .and_then(|place| extent.points.get(place))
+                .map_or(SEGMENT_HEADER_BYTES, |point| point.at);
+            extent.end - begin
+        };
+        segments.iter().map(bytes_of).sum()
     }
 
     fn durable(&self) -> Index {

@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 /// All followers and how far each has come.
 #[derive(Debug, Default)]
 pub(crate) struct Followers {
-    positions: Mutex<HashMap<u64, (String, Position)>>,
+    positions: Mutex<HashMap<u64, (String, Option<Position>)>>,
 }
 
 impl Followers {
@@ -18,14 +18,15 @@ impl Followers {
         let positions = self.positions.lock();
         positions
             .values()
+            .filter_map(|(name, held)| held.map(|position| (name, position)))
             .min_by_key(|(_, position)| *position)
-            .cloned()
+            .map(|(name, position)| (name.clone(), position))
     }
 
     pub(crate) fn join(self: &Arc<Self>, name: &str, position: Position) -> Follower {
         let mut positions = self.positions.lock();
         let number = positions.keys().max().map_or(0, |last| last + 1);
-        positions.insert(number, (name.to_owned(), position));
+        positions.insert(number, (name.to_owned(), Some(position)));
         Follower {
             number,
             all: Arc::clone(self),
@@ -44,7 +45,14 @@ impl Follower {
     /// What lies below `position` is needed no longer. A store that went back moves back.
     pub fn advance(&self, position: Position) {
         if let Some((_, held)) = self.all.positions.lock().get_mut(&self.number) {
-            *held = position;
+            *held = Some(position);
+        }
+    }
+
+    /// Holds nothing any more, until it is advanced again.
+    pub fn let_go(&self) {
+        if let Some((_, held)) = self.all.positions.lock().get_mut(&self.number) {
+            *held = None;
         }
     }
 }
@@ -68,6 +76,10 @@ mod tests {
         assert_eq!(all.slowest(), Some(("slow".into(), Position(3))));
         slow.advance(Position(12));
         assert_eq!(all.slowest(), Some(("fast".into(), Position(9))));
+        fast.let_go();
+        assert_eq!(all.slowest(), Some(("slow".into(), Position(12))));
+        fast.advance(Position(10));
+        assert_eq!(all.slowest(), Some(("fast".into(), Position(10))));
         drop(fast);
         assert_eq!(all.slowest(), Some(("slow".into(), Position(12))));
     }

@@ -125,6 +125,12 @@ impl Node {
         Ok(batch)
     }
 
+    /// About how many bytes of log, as stored, lie behind a position. Reads no file.
+    #[must_use]
+    pub fn log_bytes_from(&self, position: Position) -> u64 {
+        self.shared.reader.bytes_from(position)
+    }
+
     /// The position of the first record that was ordered at or after a time. Reads files; blocks.
     pub fn offset_at_time(&self, timestamp_ms: u64) -> Result<Position, ReadLogError> {
         Ok(self

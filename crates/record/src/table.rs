@@ -13,12 +13,15 @@ pub const TABLE_SINKS: TableId = TableId(2);
 pub const TABLE_UNIQUE: TableId = TableId(3);
 /// Settings of the whole log.
 pub const TABLE_SETTINGS: TableId = TableId(4);
+/// Records that a sink's store refused: sink, table of the store and key → what was refused, and why.
+pub const TABLE_PARKED: TableId = TableId(5);
 /// The system tables by name.
-pub const SYSTEM_TABLES: [(TableId, &str); 4] = [
+pub const SYSTEM_TABLES: [(TableId, &str); 5] = [
     (TABLE_TABLES, "onelog.tables"),
     (TABLE_SINKS, "onelog.sinks"),
     (TABLE_UNIQUE, "onelog.unique"),
     (TABLE_SETTINGS, "onelog.settings"),
+    (TABLE_PARKED, "onelog.parked"),
 ];
 /// The first number of a user's table.
 pub const USER_TABLES_FROM: TableId = TableId(1024);

@@ -1,10 +1,13 @@
 //! A batch: many whole transactions of the log, collapsed per key to the last image.
 
+use std::collections::HashMap;
+
 use bytes::Bytes;
 use onelog_record::{Offset, Op, Position, Record};
 
-use crate::plan::{MappingPlan, Plan};
-use crate::store::StoreError;
+use crate::cell::{Row, show_key};
+use crate::plan::{MappingPlan, Plan, RowFault};
+use crate::store::{Refused, StoreError};
 
 /// What a sink takes over in one atomic step: everything in `[from, to)`.
 #[derive(Clone, Debug)]
@@ -29,6 +32,26 @@ pub struct Change {
     pub offset: Offset,
     /// Its value, shaped by the mapping; `None` when it was deleted or the mapping leaves it out.
     pub value: Option<Bytes>,
+}
+
+/// A change that a mapping or a store does not take.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Unfit {
+    pub(crate) mapping: usize,
+    pub(crate) key: Bytes,
+    pub(crate) offset: Offset,
+    pub(crate) what: String,
+}
+
+impl Unfit {
+    pub(crate) fn new(mapping: usize, change: &Change, what: impl ToString) -> Self {
+        Self {
+            mapping,
+            key: change.key.clone(),
+            offset: change.offset,
+            what: what.to_string(),
+        }
+    }
 }
 
 impl Batch {
@@ -90,17 +113,88 @@ impl Batch {
     /// Ends the batch at `to`, shapes every change as its mapping says, and keeps each key's last
     /// change in `changes`. Sorted by key, because trees take neighbours at a fraction of the cost.
     pub fn seal(&mut self, plan: &Plan, to: Position) -> Result<(), StoreError> {
-        assert!(to >= self.to, "a batch ends behind its last record");
-        self.to = to;
+        self.end_at(to);
         for (mapping, change) in &mut self.in_order {
             let plan = &plan.mappings[*mapping];
-            if plan.has_shape() {
-                change.shape(plan)?;
+            change
+                .shape(plan)
+                .map_err(|error| error.in_table(&plan.into))?;
+        }
+        self.collapse_all();
+        Ok(())
+    }
+
+    /// As [`Batch::seal`], but a change that its mapping cannot shape is left out, with every later
+    /// one of its key, and told.
+    pub(crate) fn seal_what_fits(&mut self, plan: &Plan, to: Position) -> Vec<Unfit> {
+        self.end_at(to);
+        let mut unfit = Vec::new();
+        for (mapping, change) in &mut self.in_order {
+            if let Err(fault) = change.try_shape(&plan.mappings[*mapping]) {
+                unfit.push(Unfit::new(*mapping, change, fault));
             }
+        }
+        match unfit.is_empty() {
+            true => self.collapse_all(),
+            false => self.set_aside(&unfit),
+        }
+        unfit
+    }
+
+    fn end_at(&mut self, to: Position) {
+        assert!(to >= self.to, "a batch ends behind its last record");
+        self.to = to;
+    }
+
+    fn collapse_all(&mut self) {
+        self.changes.iter_mut().for_each(Vec::clear);
+        for (mapping, change) in &self.in_order {
             self.changes[*mapping].push(change.clone());
         }
         self.changes.iter_mut().for_each(collapse);
-        Ok(())
+    }
+
+    /// Takes changes out, and every later one of their keys; an earlier one in this batch becomes
+    /// the key's last.
+    pub(crate) fn set_aside(&mut self, unfit: &[Unfit]) {
+        let mut first: HashMap<(usize, &[u8]), Offset> = HashMap::with_capacity(unfit.len());
+        for unfit in unfit {
+            let offset = first
+                .entry((unfit.mapping, &unfit.key))
+                .or_insert(unfit.offset);
+            *offset = unfit.offset.min(*offset);
+        }
+        self.in_order.retain(|(mapping, change)| {
+            first
+                .get(&(*mapping, change.key.as_ref()))
+                .is_none_or(|offset| change.offset < *offset)
+        });
+        self.collapse_all();
+    }
+
+    /// Every last image that does not fit its mapping's columns.
+    pub(crate) fn misfits(&self, plan: &Plan) -> Vec<Unfit> {
+        let changes = self.changes.iter().enumerate();
+        changes
+            .flat_map(|(mapping, changes)| misfits(plan, mapping, changes))
+            .collect()
+    }
+
+    /// The changes that a store's refusal is about: one where the store says which of its tables
+    /// refused, otherwise one for each mapping that the record goes through.
+    pub(crate) fn refused(&self, plan: &Plan, refused: &Refused) -> Vec<Unfit> {
+        let is_it = |mapping: usize, change: &Change| {
+            let plan = &plan.mappings[mapping];
+            change.offset == refused.offset
+                && plan.table_name == refused.table
+                && refused.into.as_ref().is_none_or(|into| *into == plan.into)
+                && show_key(&change.key) == refused.key
+        };
+        self.in_order
+            .iter()
+            .filter(|(mapping, change)| is_it(*mapping, change))
+            .map(|(mapping, change)| Unfit::new(*mapping, change, &refused.what))
+            .collect()
     }
 
     /// How many rows change.
@@ -108,6 +202,20 @@ impl Batch {
     pub fn rows(&self) -> usize {
         self.changes.iter().map(Vec::len).sum()
     }
+}
+
+/// The rows of one mapping that do not fit its columns.
+pub(crate) fn misfits(plan: &Plan, mapping: usize, changes: &[Change]) -> Vec<Unfit> {
+    let plan = &plan.mappings[mapping];
+    let mut row = Row::default();
+    let mut out = Vec::new();
+    for change in changes {
+        let Some(value) = &change.value else { continue };
+        if let Err(fault) = plan.project(&change.key, change.offset, value, &mut row) {
+            out.push(Unfit::new(mapping, change, fault));
+        }
+    }
+    out
 }
 
 fn collapse(changes: &mut Vec<Change>) {
@@ -118,13 +226,120 @@ fn collapse(changes: &mut Vec<Change>) {
 impl Change {
     /// Makes of the record's value what the mapping says.
     pub fn shape(&mut self, plan: &MappingPlan) -> Result<(), StoreError> {
-        let Some(value) = &self.value else {
-            return Ok(());
-        };
-        match plan.shape(&self.key, self.offset, value) {
-            Ok(shaped) => self.value = shaped,
-            Err(fault) => return Err(StoreError::refused_row(&plan.table_name, self, &fault)),
+        self.try_shape(plan)
+            .map_err(|fault| StoreError::refused_row(&plan.table_name, self, &fault))
+    }
+
+    /// As [`Change::shape`].
+    pub(crate) fn try_shape(&mut self, plan: &MappingPlan) -> Result<(), RowFault> {
+        if plan.has_shape()
+            && let Some(value) = &self.value
+        {
+            self.value = plan.shape(&self.key, self.offset, value)?;
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use onelog_record::{TableDefinition, TableId, TableKind, ValueKind};
+
+    use super::*;
+    use crate::definition::SinkDefinition;
+
+    const TABLE: TableId = TableId(1024);
+
+    /// One table that goes into two: `lax` takes everything, `strict` wants a number.
+    fn plan() -> Plan {
+        let table = TableDefinition {
+            id: TABLE,
+            name: "t".into(),
+            kind: TableKind::Keyed,
+            value: ValueKind::Json,
+            schema: None,
+            unique: Vec::new(),
+            dropped: false,
+        };
+        let text = r#"{"name":"s","kind":"sqlite","path":"-","mappings":[
+            {"table":"t","into":"lax"},
+            {"table":"t","into":"strict","where":".n >= 0","columns":{"n":{"from":"/n","type":"integer"}}}]}"#;
+        let definition = SinkDefinition::from_slice(text.as_bytes()).unwrap();
+        Plan::new(&definition, [table].as_slice()).unwrap()
+    }
+
+    fn batch(plan: &Plan, records: &[(&'static str, &'static str)]) -> Batch {
+        let mut batch = Batch::new(plan, Position(0));
+        for (n, (key, value)) in records.iter().enumerate() {
+            let record = Record {
+                offset: Offset(n as u64),
+                op: Op::Put,
+                table: TABLE,
+                key: Bytes::from_static(key.as_bytes()),
+                value: Some(Bytes::from_static(value.as_bytes())),
+                headers: Vec::new(),
+            };
+            batch.push(plan, &record);
+        }
+        batch
+    }
+
+    fn offsets(batch: &Batch, mapping: usize) -> Vec<(String, u64)> {
+        let changes = batch.changes[mapping].iter();
+        changes
+            .map(|c| (String::from_utf8_lossy(&c.key).into_owned(), c.offset.get()))
+            .collect()
+    }
+
+    #[test]
+    fn what_cannot_be_shaped_is_left_out_with_all_behind_it_and_what_stood_before_is_the_last() {
+        let plan = plan();
+        let records = [
+            ("a", r#"{"n":1}"#),
+            ("b", r#"{"n":2}"#),
+            ("a", "{"),
+            ("a", r#"{"n":3}"#),
+        ];
+        let mut batch = batch(&plan, &records);
+        let unfit = batch.seal_what_fits(&plan, Position(9));
+        assert_eq!(unfit.len(), 1);
+        assert_eq!((unfit[0].mapping, unfit[0].offset), (1, Offset(2)));
+        assert_eq!(batch.to, Position(9));
+        let all = [("a".to_owned(), 3), ("b".to_owned(), 1)];
+        assert_eq!(offsets(&batch, 0), all);
+        assert_eq!(
+            offsets(&batch, 1),
+            [("a".to_owned(), 0), ("b".to_owned(), 1)]
+        );
+    }
+
+    #[test]
+    fn a_refusal_is_found_in_the_table_that_refused_or_in_every_one_that_the_record_goes_to() {
+        let plan = plan();
+        let mut batch = batch(&plan, &[("a", r#"{"n":1}"#), ("b", r#"{"n":0.5}"#)]);
+        batch.seal(&plan, Position(2)).unwrap();
+        let misfits = batch.misfits(&plan);
+        assert_eq!(misfits.len(), 1);
+        assert_eq!(
+            (misfits[0].mapping, misfits[0].key.as_ref()),
+            (1, &b"b"[..])
+        );
+        let refused = |into: Option<&str>| {
+            let refused = Refused {
+                table: "t".into(),
+                key: show_key(b"a"),
+                offset: Offset(0),
+                into: into.map(str::to_owned),
+                what: "no".into(),
+            };
+            let found = batch.refused(&plan, &refused);
+            found.iter().map(|unfit| unfit.mapping).collect::<Vec<_>>()
+        };
+        assert_eq!(refused(Some("strict")), [1]);
+        assert_eq!(refused(None), [0, 1]);
+        assert_eq!(refused(Some("other")), [0; 0]);
+        batch.set_aside(&misfits);
+        assert_eq!(offsets(&batch, 1), [("a".to_owned(), 0)]);
+        assert_eq!(batch.in_order.len(), 3);
     }
 }

@@ -116,7 +116,7 @@ type Named = (&'static str, fn(&dyn Harness));
 
 /// Runs every function, each on a new store.
 pub fn all(new: &dyn Fn() -> Box<dyn Harness>) {
-    let functions: [Named; 17] = [
+    let functions: [Named; 18] = [
         ("a new store has no position", a_new_store_has_no_position),
         (
             "a batch and its position are one step",
@@ -134,6 +134,10 @@ pub fn all(new: &dyn Fn() -> Box<dyn Harness>) {
         (
             "a refused record leaves everything",
             a_refused_record_leaves_everything,
+        ),
+        (
+            "a refused load leaves what was loaded",
+            a_refused_load_leaves_what_was_loaded,
         ),
         (
             "a failure before the commit changes nothing",
@@ -314,6 +318,34 @@ pub fn a_refused_record_leaves_everything(harness: &dyn Harness) {
         other => panic!("{other}"),
     }
     before.assert_equal(&plan, store.as_mut());
+}
+
+/// A filling goes on without the record that does not fit.
+pub fn a_refused_load_leaves_what_was_loaded(harness: &dyn Harness) {
+    let plan = standard_plan(harness);
+    let (mut store, mut model) = filled(harness, &plan);
+    let row = |key: &'static str, offset, text: &'static str| Change {
+        key: Bytes::from_static(key.as_bytes()),
+        offset: Offset(offset),
+        value: Some(Bytes::from_static(text.as_bytes())),
+    };
+    store.begin_rebuild().unwrap();
+    let one = row("a", 0, r#"{"total":1,"note":"one"}"#);
+    store.load(0, &[one]).unwrap();
+    let two = row("b", 1, r#"{"total":2,"note":"two"}"#);
+    let bad = row("bad", 2, r#"{"total":"many"}"#);
+    let error = store.load(0, &[two.clone(), bad]).unwrap_err();
+    let StoreError::Refused(refused) = error else {
+        panic!("{error}");
+    };
+    assert_eq!(
+        (refused.offset, refused.key.as_str()),
+        (Offset(2), Some("bad"))
+    );
+    store.load(0, &[two]).unwrap();
+    store.finish_rebuild(model.position()).unwrap();
+    model.rows.remove(&(ORDERS, Bytes::from_static(b"c")));
+    model.assert_equal(&plan, store.as_mut());
 }
 
 /// Whoever dies between the rows and the commit has changed nothing; the replay is equal.

@@ -65,6 +65,14 @@ impl RowHasher {
         }
     }
 
+    /// Another one with the same secret, for another thread.
+    pub(crate) fn twin(&self) -> Self {
+        Self {
+            secret: self.secret,
+            buffer: Vec::new(),
+        }
+    }
+
     fn digest(&self) -> [u64; 4] {
         let hash = blake3::keyed_hash(&self.secret, &self.buffer);
         let mut lanes = [0; 4];

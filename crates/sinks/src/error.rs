@@ -93,6 +93,24 @@ pub enum SinkError {
         /// The sink.
         name: String,
     },
+    /// The log's own state cannot be read.
+    #[error("reading the log's state: {cause}")]
+    Read {
+        /// Why.
+        cause: onelog::ReadError,
+    },
+    /// The sink met something else while it did what was asked.
+    #[error("the sink could not do it: {fault}")]
+    Failed {
+        /// What.
+        fault: Box<SinkFault>,
+    },
+    /// A name that means something else.
+    #[error("'{name}' cannot be the name of a sink: it is a word of the API")]
+    Reserved {
+        /// The name.
+        name: String,
+    },
     /// The comparison failed.
     #[error(transparent)]
     Verify(#[from] VerifyError),

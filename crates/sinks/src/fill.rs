@@ -1,18 +1,19 @@
 //! Filling a store from a snapshot: when it has no position, when the log no longer reaches back
 //! to it, and when somebody asks for it.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use onelog::{KeyRange, Position, ReadError, Row, Snapshot};
 
-use crate::batch::Change;
+use crate::batch::{Change, Unfit, misfits};
 use crate::error::SinkFault;
 use crate::failpoint;
 use crate::plan::Plan;
 use crate::progress::SinkState;
 use crate::runner::{Halt, Runner};
-use crate::store::Store;
+use crate::store::{Store, StoreError};
 use crate::verify::{EachEntry, LogSide, VerifyError};
 
 /// How many rows are loaded in one step, at most.
@@ -35,18 +36,21 @@ impl Runner {
         });
         // The log must be kept from the snapshot on; or, as long as the old rows stand, from there.
         if at.is_none() {
-            self.follower.advance(self.node.position());
+            self.hold.advance(self.node.position());
         }
         let snapshot = self.node.snapshot();
         let position = snapshot.position();
         tracing::info!(sink = self.definition.name, %position, "filling a store from a snapshot");
+        let mut refused = Vec::new();
         store.begin_rebuild()?;
         for number in 0..plan.mappings.len() {
-            self.load(plan, store, &snapshot, number)?;
+            self.load(plan, store, &snapshot, number, &mut refused)?;
         }
         failpoint::hit(&self.definition.name, "before_finish");
         store.finish_rebuild(position)?;
-        self.follower.advance(position);
+        self.hold.advance(position);
+        self.aside.refilled(&self.node, plan, &refused, position)?;
+        self.progress.set_parked(self.aside.len());
         self.progress.set_position(Some(position));
         Ok(position)
     }
@@ -57,6 +61,7 @@ impl Runner {
         store: &mut dyn Store,
         snapshot: &Snapshot,
         number: usize,
+        refused: &mut Vec<Unfit>,
     ) -> Result<(), Halt> {
         let failed = |error: ReadError| Halt::Retry(SinkFault::new(error));
         let range = whole(plan.mappings[number].table);
@@ -74,13 +79,22 @@ impl Runner {
                 offset: version,
                 value: Some(value),
             };
-            change.shape(&plan.mappings[number])?;
-            if change.value.is_some() {
-                rows.push(change);
+            match change.try_shape(&plan.mappings[number]) {
+                Ok(()) if change.value.is_some() => rows.push(change),
+                Ok(()) => {}
+                Err(fault) if self.parks() => {
+                    let unfit = [Unfit::new(number, &change, fault)];
+                    self.park(plan, &unfit)?;
+                    refused.extend(unfit);
+                }
+                Err(fault) => {
+                    let of = &plan.mappings[number];
+                    let error = StoreError::refused_row(&of.table_name, &change, &fault);
+                    return Err(error.in_table(&of.into).into());
+                }
             }
             if rows.len() >= LOAD_ROWS_MAX || bytes >= LOAD_BYTES_MAX {
-                store.load(number, &rows)?;
-                rows.clear();
+                self.load_what_fits(plan, store, number, &mut rows, refused)?;
                 bytes = 0;
                 self.receive();
                 if self.is_leaving() {
@@ -88,9 +102,38 @@ impl Runner {
                 }
             }
         }
-        if !rows.is_empty() {
-            store.load(number, &rows)?;
+        self.load_what_fits(plan, store, number, &mut rows, refused)
+    }
+
+    /// Loads rows and empties the list; what the store refuses is set aside, where the definition
+    /// says so.
+    fn load_what_fits(
+        &mut self,
+        plan: &Plan,
+        store: &mut dyn Store,
+        number: usize,
+        rows: &mut Vec<Change>,
+        refused: &mut Vec<Unfit>,
+    ) -> Result<(), Halt> {
+        while !rows.is_empty() {
+            let Err(error) = store.load(number, rows) else {
+                break;
+            };
+            let StoreError::Refused(words) = &error else {
+                return Err(error.into());
+            };
+            let named = rows.iter().find(|row| row.offset == words.offset);
+            let Some(named) = named.filter(|_| self.parks()) else {
+                return Err(error.into());
+            };
+            let mut unfit = vec![Unfit::new(number, named, &words.what)];
+            unfit.extend(misfits(plan, number, rows));
+            self.park(plan, &unfit)?;
+            let gone: HashSet<&Bytes> = unfit.iter().map(|unfit| &unfit.key).collect();
+            rows.retain(|row| !gone.contains(&row.key));
+            refused.extend(unfit);
         }
+        rows.clear();
         Ok(())
     }
 }

@@ -4,10 +4,13 @@
 //! against the log's tables it is a [`Plan`]. A [`Store`] keeps the rows and, in the same atomic
 //! step, the position they stand for. [`conformance`] holds what every store must pass.
 
+mod apart;
+mod asks;
 pub mod audit;
 mod batch;
 mod canonical;
 mod cell;
+mod comparing;
 #[cfg(any(test, feature = "failpoints"))]
 pub mod conformance;
 mod definition;
@@ -18,22 +21,28 @@ mod extract;
 pub mod failpoint;
 mod fill;
 pub mod jq;
+mod keep;
 mod metrics;
 mod moment;
 mod mysql;
+mod parking;
 mod plan;
 mod postgres;
 mod progress;
 mod redis;
 mod runner;
+mod schedule;
 mod shape;
 mod sinks;
 mod sqlite;
 mod store;
 mod stores;
 mod strict_json;
+mod trial;
 mod verify;
+mod waiting;
 
+pub use asks::{Replay, Replayed};
 pub use batch::{Batch, Change};
 pub use cell::{
     Cell, Row, date_text, numeric, parse_date, parse_timestamp, parse_uuid, show_key,
@@ -47,8 +56,9 @@ pub use definition::{
 pub use elasticsearch::ElasticsearchStore;
 pub use error::{SinkError, SinkFault, SinksError};
 pub use mysql::MysqlStore;
+pub use parking::{PARKED_MAX, Parked};
 pub use plan::{ColumnPlan, KEY_COLUMN, MappingPlan, Plan, RowFault, Tables};
-pub use progress::{SinkState, SinkStatus};
+pub use progress::{SinkState, SinkStatus, VerificationSummary};
 pub use redis::RedisStore;
 pub use sinks::{SINKS_MAX, Sinks};
 pub use sqlite::SqliteStore;
@@ -56,7 +66,9 @@ pub use store::{
     Cause, EachRow, IndexCheck, Refused, Store, StoreError, StorePosition, StoreReader,
 };
 pub use stores::{open_reader, open_store};
+pub use trial::{TRIAL_ROWS_MAX, Trial, TrialMapping, TrialRefused, TrialRow};
 pub use verify::{
     DIFFERENCES_MAX, Difference, EachEntry, IndexVerification, LogSide, TableVerification,
     Verification, VerifyError, verify,
 };
+pub use waiting::{SubmitError, Waited};

@@ -8,7 +8,7 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetri
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
-use crate::progress::{SinkState, SinkStatus};
+use crate::progress::{SinkState, SinkStatus, VerificationSummary};
 use crate::sinks::Inner;
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -30,6 +30,12 @@ struct Line {
     status: SinkStatus,
     applied_records: u64,
     errors: u64,
+}
+
+impl Line {
+    const fn verified(&self) -> Option<&VerificationSummary> {
+        self.status.last_verification.as_ref()
+    }
 }
 
 impl Collector for SinkCollector {
@@ -85,7 +91,45 @@ impl Collector for SinkCollector {
         )?;
         family("sink_errors", "Errors of the sink", &|line| {
             Some(Figure::Counter(line.errors))
-        })
+        })?;
+        family(
+            "sink_parked_keys",
+            "Keys that are set aside because the store refused a record of theirs",
+            &|line| Some(Figure::Whole(line.status.parked)),
+        )?;
+        family(
+            "sink_held_log_bytes",
+            "Bytes of log, as stored, behind the sink",
+            &|line| Some(Figure::Whole(line.status.held_log_bytes)),
+        )?;
+        family(
+            "sink_left_behind",
+            "1 while the log behind the sink is over its limit and no longer kept for it",
+            &|line| Some(Figure::Whole(u64::from(line.status.left_behind))),
+        )?;
+        family(
+            "sink_verified_position",
+            "Where the store was last compared with the log",
+            &|line| line.verified().map(|v| Figure::Whole(v.position.get())),
+        )?;
+        family(
+            "sink_differing_rows",
+            "Rows that differed in the last comparison",
+            &|line| line.verified().map(|v| Figure::Whole(v.differences_total)),
+        )?;
+        family(
+            "sink_last_verify_timestamp_seconds",
+            "When the last comparison ended, in seconds since 1970",
+            &|line| line.verified().map(|v| Figure::Gauge(v.at_ms as f64 / 1e3)),
+        )?;
+        family(
+            "sink_last_verify_seconds",
+            "How long the last comparison took",
+            &|line| {
+                line.verified()
+                    .map(|v| Figure::Gauge(v.took_ms as f64 / 1e3))
+            },
+        )
     }
 }
 

@@ -9,6 +9,7 @@ use tokio::sync::watch;
 
 use crate::definition::SinkDefinition;
 use crate::error::{SinkError, SinkFault};
+use crate::keep::Hold;
 
 /// Over about how long the rate is averaged, in seconds.
 const RATE_SECONDS: f64 = 5.0;
@@ -52,8 +53,35 @@ pub struct SinkStatus {
     pub records_per_second: f64,
     /// What went wrong last; gone once it has been resumed.
     pub last_error: Option<SinkFault>,
+    /// How many keys are set aside because the store refused a record of theirs.
+    pub parked: u64,
+    /// How many bytes of log, as stored, lie behind the sink.
+    pub held_log_bytes: u64,
+    /// Whether the log behind it grew over its limit, so that it is no longer kept for this sink.
+    pub left_behind: bool,
+    /// The last comparison with the log since the start of the process.
+    pub last_verification: Option<VerificationSummary>,
     /// The definition.
     pub definition: SinkDefinition,
+}
+
+/// What a comparison found, in short.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct VerificationSummary {
+    /// Both sides were compared at this position.
+    pub position: Position,
+    /// When it ended, in milliseconds since 1970.
+    pub at_ms: u64,
+    /// How long it took.
+    pub took_ms: u64,
+    /// Whether every table was equal.
+    pub equal: bool,
+    /// How many rows differed.
+    pub differences_total: u64,
+    /// How many rows were written again.
+    pub repaired: u64,
+    /// Whether the schedule asked for it.
+    pub scheduled: bool,
 }
 
 /// A rate that fades.
@@ -77,11 +105,15 @@ impl Rate {
 
 #[derive(Debug)]
 struct Inner {
+    /// Counts changes.
+    version: u64,
     state: SinkState,
     position: Option<Position>,
     last_error: Option<SinkFault>,
     applied_records: u64,
     errors: u64,
+    parked: u64,
+    verified: Option<VerificationSummary>,
     rate: Rate,
     /// Of the oldest record to be taken at a position: when it was ordered.
     pending_since: Option<(Position, u64)>,
@@ -121,11 +153,14 @@ impl Progress {
     pub(crate) fn new() -> Self {
         Self {
             inner: Mutex::new(Inner {
+                version: 0,
                 state: SinkState::Starting,
                 position: None,
                 last_error: None,
                 applied_records: 0,
                 errors: 0,
+                parked: 0,
+                verified: None,
                 rate: Rate {
                     per_second: 0.0,
                     at: Instant::now(),
@@ -138,7 +173,11 @@ impl Progress {
     }
 
     fn change(&self, change: impl FnOnce(&mut Inner)) {
-        change(&mut self.inner.lock());
+        {
+            let mut inner = self.inner.lock();
+            inner.version += 1;
+            change(&mut inner);
+        }
         self.condition.notify_all();
         self.changed.send_replace(());
     }
@@ -179,6 +218,32 @@ impl Progress {
         });
     }
 
+    pub(crate) fn set_parked(&self, keys: usize) {
+        self.change(|inner| inner.parked = keys as u64);
+    }
+
+    pub(crate) fn set_verified(&self, summary: VerificationSummary) {
+        self.change(|inner| inner.verified = Some(summary));
+    }
+
+    /// Something that the status shows has changed elsewhere.
+    pub(crate) fn touch(&self) {
+        self.change(|_| {});
+    }
+
+    pub(crate) fn last_error(&self) -> SinkFault {
+        let known = self.inner.lock().last_error.clone();
+        known.unwrap_or_else(|| SinkFault::new("it stands still"))
+    }
+
+    pub(crate) fn parked(&self) -> u64 {
+        self.inner.lock().parked
+    }
+
+    pub(crate) fn position(&self) -> Option<Position> {
+        self.inner.lock().position
+    }
+
     pub(crate) fn figures(&self) -> Figures {
         let inner = self.inner.lock();
         Figures {
@@ -187,7 +252,12 @@ impl Progress {
         }
     }
 
-    pub(crate) fn status(&self, node: &Node, definition: SinkDefinition) -> SinkStatus {
+    pub(crate) fn status(
+        &self,
+        node: &Node,
+        hold: &Hold,
+        definition: SinkDefinition,
+    ) -> SinkStatus {
         let mut status = {
             let inner = self.inner.lock();
             SinkStatus {
@@ -199,6 +269,10 @@ impl Progress {
                 lag_seconds: None,
                 records_per_second: inner.rate.now(),
                 last_error: inner.last_error.clone(),
+                parked: inner.parked,
+                held_log_bytes: hold.held_bytes(),
+                left_behind: hold.is_left_behind(),
+                last_verification: inner.verified.clone(),
                 definition,
             }
         };
@@ -267,6 +341,24 @@ impl Progress {
     ) -> Result<(), SinkError> {
         self.wait_until(timeout, |inner| inner.outcome(name, wanted))
             .unwrap_or_else(|| Err(self.timed_out(name, wanted)))
+    }
+
+    /// Blocks until `look` finds something; it is called after every change, not under a lock.
+    pub(crate) fn watch<T>(&self, timeout: Duration, look: impl Fn() -> Option<T>) -> Option<T> {
+        let deadline = Instant::now().checked_add(timeout)?;
+        loop {
+            let seen = self.inner.lock().version;
+            if let Some(found) = look() {
+                return Some(found);
+            }
+            let mut inner = self.inner.lock();
+            while inner.version == seen {
+                if self.condition.wait_until(&mut inner, deadline).timed_out() {
+                    drop(inner);
+                    return look();
+                }
+            }
+        }
     }
 
     /// Blocks until the sink is in one of these states; whether it got there in time.

@@ -10,18 +10,21 @@ use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
-use onelog::{Follower, Node, Position, ReadLogError, Snapshot, SnapshotError, WaitError};
+use onelog::{Node, Position, ReadLogError, WaitError};
 use onelog_record::{Op, Record, TABLE_TABLES, TableDefinition, TableId};
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 
-use crate::batch::Batch;
-use crate::definition::SinkDefinition;
+use crate::asks::{Ask, Failed, Pending};
+use crate::batch::{Batch, Unfit};
+use crate::definition::{OnRefused, SinkDefinition};
 use crate::error::{SinkError, SinkFault};
 use crate::failpoint;
+use crate::keep::Hold;
+use crate::parking::{self, Aside};
 use crate::plan::{Plan, Tables};
 use crate::progress::{Progress, SinkState};
-use crate::store::{Store, StoreError, StoreReader};
+use crate::store::{Store, StoreError};
 use crate::stores::open_store;
 
 /// The least and the most log that is read for one batch, in stored bytes.
@@ -36,24 +39,17 @@ const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_LAST: Duration = Duration::from_secs(30);
 /// How long one wait lasts at most; then it begins again.
 const WAIT_MAX: Duration = Duration::from_secs(60);
-/// How long a comparison waits for a sink that is too far behind to be compared.
-const VERIFY_PATIENCE: Duration = Duration::from_secs(30);
 
 /// What a runner is told. The sender is answered when it has been heard.
 pub(crate) enum Command {
     Pause(SyncSender<()>),
     Resume(SyncSender<()>),
     Rebuild(SyncSender<()>),
-    Picture(SyncSender<Result<Pictures, SinkError>>),
+    Ask(Ask),
     Remove,
+    /// End, because another thread goes on with the sink: whoever waits for it waits on.
+    Leave,
     Stop,
-}
-
-/// Both sides at one position.
-pub(crate) struct Pictures {
-    pub(crate) plan: Arc<Plan>,
-    pub(crate) store: Box<dyn StoreReader>,
-    pub(crate) log: Snapshot,
 }
 
 /// Why a session ended.
@@ -66,9 +62,9 @@ pub(crate) enum Halt {
     Stop(SinkFault),
 }
 
-impl From<StoreError> for Halt {
-    fn from(error: StoreError) -> Self {
-        let fault = SinkFault::of(&error);
+impl Halt {
+    pub(crate) fn of(error: &StoreError) -> Self {
+        let fault = SinkFault::of(error);
         if error.is_retryable() {
             Self::Retry(fault)
         } else {
@@ -77,9 +73,10 @@ impl From<StoreError> for Halt {
     }
 }
 
-struct PictureRequest {
-    reply: SyncSender<Result<Pictures, SinkError>>,
-    deadline: Instant,
+impl From<StoreError> for Halt {
+    fn from(error: StoreError) -> Self {
+        Self::of(&error)
+    }
 }
 
 /// The state of the thread.
@@ -88,16 +85,20 @@ pub(crate) struct Runner {
     pub(crate) definition: SinkDefinition,
     pub(crate) log_id: String,
     pub(crate) progress: Arc<Progress>,
-    pub(crate) follower: Follower,
+    pub(crate) hold: Arc<Hold>,
+    /// What is set aside; read anew from the log in each session.
+    pub(crate) aside: Aside,
+    /// What is asked and waits for its turn.
+    pub(crate) pending: Vec<Pending>,
     commands: mpsc::Receiver<Command>,
     runtime: Runtime,
-    paused: bool,
+    pub(crate) paused: bool,
     rebuild: bool,
     /// A command that ends standing still came.
     woken: bool,
     exit: bool,
     remove: bool,
-    pictures: Vec<PictureRequest>,
+    leaves: bool,
     batch_bytes: usize,
     failures: u32,
 }
@@ -132,7 +133,7 @@ impl Runner {
         definition: SinkDefinition,
         progress: Arc<Progress>,
         commands: mpsc::Receiver<Command>,
-        follower: Follower,
+        hold: Arc<Hold>,
     ) -> std::io::Result<Self> {
         Ok(Self {
             log_id: log_id(&node),
@@ -143,13 +144,15 @@ impl Runner {
             node,
             definition,
             progress,
-            follower,
+            hold,
+            aside: Aside::default(),
+            pending: Vec::new(),
             commands,
             rebuild: false,
             woken: false,
             exit: false,
             remove: false,
-            pictures: Vec::new(),
+            leaves: false,
             batch_bytes: BATCH_BYTES_MIN,
             failures: 0,
         })
@@ -176,7 +179,9 @@ impl Runner {
         if self.remove {
             self.remove_from_store();
         }
-        self.progress.set_state(SinkState::Stopped);
+        if !self.leaves {
+            self.progress.set_state(SinkState::Stopped);
+        }
     }
 
     /// A broken invariant must not leave a sink that looks alive.
@@ -204,6 +209,8 @@ impl Runner {
         let mut store = open_store(&self.definition, &plan, &self.log_id)?;
         store.take_over()?;
         let mut at = self.where_it_stands(store.as_mut())?;
+        self.aside = Aside::load(&self.node, &self.definition.name, &plan, at)?;
+        self.progress.set_parked(self.aside.len());
         loop {
             self.receive();
             if self.exit {
@@ -215,7 +222,8 @@ impl Runner {
                 self.failures = 0;
                 continue;
             }
-            self.give_pictures(&plan, store.as_mut(), at);
+            self.replay_again(&plan, store.as_mut(), at)?;
+            self.serve(&plan, store.as_mut(), at)?;
             match at {
                 Some(position) if !self.paused => {
                     self.progress.set_state(SinkState::Running);
@@ -258,7 +266,7 @@ impl Runner {
             return Ok(None);
         }
         store.check_shape()?;
-        self.follower.advance(found.position);
+        self.hold.advance(found.position);
         Ok(Some(found.position))
     }
 
@@ -298,9 +306,15 @@ impl Runner {
                 batch.push(plan, record);
             }
         }
-        batch.seal(plan, to)?;
+        self.aside.leave_out(&mut batch);
+        if self.parks() {
+            let unfit = batch.seal_what_fits(plan, to);
+            self.park(plan, &unfit)?;
+        } else {
+            batch.seal(plan, to)?;
+        }
         if to > from {
-            self.apply(store, &batch)?;
+            self.apply(plan, store, &mut batch)?;
         }
         match dropped {
             None => Ok(Some(to)),
@@ -310,14 +324,15 @@ impl Runner {
         }
     }
 
-    fn apply(&mut self, store: &mut dyn Store, batch: &Batch) -> Result<(), Halt> {
+    fn apply(&mut self, plan: &Plan, store: &mut dyn Store, batch: &mut Batch) -> Result<(), Halt> {
         let name = self.definition.name.clone();
         failpoint::hit(&name, "before_apply");
         let begun = Instant::now();
-        store.apply(batch)?;
+        self.apply_what_fits(plan, store, batch)
+            .map_err(Failed::into_halt)?;
         let took = begun.elapsed();
         failpoint::hit(&name, "after_commit");
-        self.follower.advance(batch.to);
+        self.hold.advance(batch.to);
         self.progress.applied(batch.from, batch.to);
         self.failures = 0;
         if took > BATCH_LONG {
@@ -325,6 +340,48 @@ impl Runner {
         } else if took < BATCH_SHORT && batch.to < self.node.position() {
             self.batch_bytes = (self.batch_bytes * 2).min(BATCH_BYTES_MAX);
         }
+        Ok(())
+    }
+
+    /// Applies a batch; what the store refuses is set aside, where the definition says so.
+    pub(crate) fn apply_what_fits(
+        &mut self,
+        plan: &Plan,
+        store: &mut dyn Store,
+        batch: &mut Batch,
+    ) -> Result<(), Failed> {
+        loop {
+            let error = match store.apply(batch) {
+                Ok(()) => return Ok(()),
+                Err(error) => error,
+            };
+            let StoreError::Refused(refused) = &error else {
+                return Err(error.into());
+            };
+            let mut unfit = batch.refused(plan, refused);
+            if unfit.is_empty() || !self.parks() {
+                return Err(error.into());
+            }
+            // Others that cannot fit are found without asking the store for each.
+            unfit.extend(batch.misfits(plan));
+            self.park(plan, &unfit)?;
+            batch.set_aside(&unfit);
+        }
+    }
+
+    /// Whether a refused record is set aside.
+    pub(crate) fn parks(&self) -> bool {
+        self.definition.on_refused == OnRefused::Park
+    }
+
+    /// Sets keys aside.
+    pub(crate) fn park(&mut self, plan: &Plan, unfit: &[Unfit]) -> Result<(), Halt> {
+        if unfit.is_empty() {
+            return Ok(());
+        }
+        self.aside.park(&self.node, plan, unfit)?;
+        self.progress.set_parked(self.aside.len());
+        failpoint::hit(&self.definition.name, "after_park");
         Ok(())
     }
 
@@ -371,12 +428,13 @@ impl Runner {
                 self.progress.revive(SinkState::Rebuilding);
                 heard(reply);
             }
-            Some(Command::Picture(reply)) => self.pictures.push(PictureRequest {
-                reply,
-                deadline: Instant::now() + VERIFY_PATIENCE,
-            }),
+            Some(Command::Ask(ask)) => self.pending.push(Pending::new(ask)),
             Some(Command::Remove) => {
                 self.remove = true;
+                self.exit = true;
+            }
+            Some(Command::Leave) => {
+                self.leaves = true;
                 self.exit = true;
             }
             Some(Command::Stop) | None => self.exit = true,
@@ -425,7 +483,7 @@ impl Runner {
     fn stand(&mut self, until: Option<Instant>) {
         self.woken = false;
         while !self.woken && !self.exit {
-            self.give_detached_pictures();
+            self.serve_detached();
             let left = until.map_or(WAIT_MAX, |until| {
                 until.saturating_duration_since(Instant::now())
             });
@@ -436,70 +494,6 @@ impl Runner {
             if self.react(woken).is_err() {
                 self.exit = true;
             }
-        }
-    }
-
-    /// Opens both sides for whoever wants to compare them, here where the store stands exactly at
-    /// a position. A sink that is too far behind is given some time to catch up.
-    fn give_pictures(&mut self, plan: &Arc<Plan>, store: &mut dyn Store, at: Option<Position>) {
-        for request in std::mem::take(&mut self.pictures) {
-            let picture = self.picture(plan, store, at);
-            let too_far = matches!(picture, Err(SinkError::TooFarBehind { .. }));
-            if too_far && !self.paused && Instant::now() < request.deadline {
-                self.pictures.push(request);
-                continue;
-            }
-            let _ = request.reply.try_send(picture);
-        }
-    }
-
-    fn picture(
-        &self,
-        plan: &Arc<Plan>,
-        store: &mut dyn Store,
-        at: Option<Position>,
-    ) -> Result<Pictures, SinkError> {
-        let name = &self.definition.name;
-        let Some(position) = at else {
-            return Err(SinkError::Unfilled { name: name.clone() });
-        };
-        let log = self.node.snapshot_at(position).map_err(|error| {
-            let floor = match error {
-                SnapshotError::TooOld { floor } => floor,
-                SnapshotError::InFuture { latest } => latest,
-            };
-            SinkError::TooFarBehind {
-                name: name.clone(),
-                position,
-                floor,
-            }
-        })?;
-        let reader = store.reader()?;
-        if reader.position() != position {
-            return Err(SinkError::Store(StoreError::Moved {
-                expected: position,
-                found: store.position()?,
-            }));
-        }
-        Ok(Pictures {
-            plan: Arc::clone(plan),
-            store: reader,
-            log,
-        })
-    }
-
-    /// A sink that stands still has no store open; one is opened for the comparison alone.
-    fn give_detached_pictures(&mut self) {
-        for request in std::mem::take(&mut self.pictures) {
-            let open = || -> Result<Pictures, SinkError> {
-                let plan = Arc::new(Plan::new(&self.definition, self.node.catalog().as_ref())?);
-                let mut store = open_store(&self.definition, &plan, &self.log_id)?;
-                let found = store.position()?;
-                let ours = found.filter(|found| found.log_id == self.log_id);
-                let at = ours.map(|found| found.position);
-                self.picture(&plan, store.as_mut(), at)
-            };
-            let _ = request.reply.try_send(open());
         }
     }
 
@@ -514,6 +508,13 @@ impl Runner {
         };
         if let Err(error) = remove() {
             tracing::warn!(sink = self.definition.name, %error, "the store of a deleted sink keeps its position");
+            return;
+        }
+        // As long as the store has a position, what is set aside is part of what it means.
+        if let Err(Halt::Retry(fault) | Halt::Stop(fault)) =
+            parking::forget(&self.node, &self.definition.name)
+        {
+            tracing::warn!(sink = self.definition.name, %fault, "what a deleted sink had set aside stays in onelog.parked");
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -14,15 +15,19 @@ use onelog_record::{TABLE_SINKS, nearest_name};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
-use crate::definition::{DefinitionError, SinkDefinition, SinkKind, Url};
+use crate::apart::check_apart;
+use crate::asks::{Ask, Replay, Replayed};
+use crate::definition::{DefinitionError, SinkDefinition};
 use crate::error::{SinkError, SinksError};
+use crate::keep::Hold;
 use crate::metrics::SinkCollector;
+use crate::parking::{self, Parked};
 use crate::plan::Plan;
 use crate::progress::{Figures, Progress, SinkState, SinkStatus};
 use crate::runner::{Command, Runner, log_id};
+use crate::schedule::{self, Bell};
 use crate::store::StoreError;
 use crate::stores::open_store;
-use crate::verify::{Verification, verify};
 
 /// The most sinks of one node; each has a thread.
 pub const SINKS_MAX: usize = 256;
@@ -30,27 +35,42 @@ pub const SINKS_MAX: usize = 256;
 const COMMANDS_MAX: usize = 64;
 /// How long a sink may take to hear a command; a batch or a step of a rebuild may be under way.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long a comparison waits for both sides to be opened.
-const PICTURE_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long replaying parked keys may take before whoever asked is told to come back.
+const REPLAY_TIMEOUT: Duration = Duration::from_secs(600);
+/// A word of the API that stands where names stand.
+const RESERVED_NAME: &str = "try";
 
 /// The sinks of a node. Cheap to clone. One per node.
 #[derive(Clone, Debug)]
 pub struct Sinks {
-    inner: Arc<Inner>,
+    pub(crate) inner: Arc<Inner>,
 }
 
 #[derive(Debug)]
 pub(crate) struct Inner {
-    node: Node,
+    pub(crate) node: Node,
     sinks: Mutex<BTreeMap<String, Handle>>,
     /// Held while definitions change, so that they change one after the other.
     changing: Mutex<()>,
+    /// Gives up comparisons under way.
+    pub(crate) stopping: AtomicBool,
+    /// Wakes the threads that look after all sinks.
+    pub(crate) bell: Arc<Bell>,
+    pub(crate) helpers: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// What is known of a sink.
+pub(crate) struct Found {
+    pub(crate) definition: SinkDefinition,
+    pub(crate) progress: Arc<Progress>,
+    pub(crate) hold: Arc<Hold>,
 }
 
 #[derive(Debug)]
 struct Handle {
     definition: SinkDefinition,
     progress: Arc<Progress>,
+    hold: Arc<Hold>,
     commands: mpsc::Sender<Command>,
     thread: Option<JoinHandle<()>>,
 }
@@ -63,12 +83,16 @@ impl Sinks {
             node,
             sinks: Mutex::default(),
             changing: Mutex::default(),
+            stopping: AtomicBool::new(false),
+            bell: Arc::default(),
+            helpers: Mutex::default(),
         });
         for definition in definitions {
             // Until its store has been asked, nobody knows what of the log it still needs.
             let from = inner.node.log_start();
-            inner.spawn(definition, from)?;
+            inner.spawn(definition, from, Arc::new(Progress::new()))?;
         }
+        schedule::start(&inner)?;
         let collector = SinkCollector(Arc::downgrade(&inner));
         inner
             .node
@@ -100,7 +124,7 @@ impl Sinks {
     ) -> Result<SinkStatus, SinkError> {
         let inner = &self.inner;
         let _changing = inner.changing.lock();
-        inner.check(&definition).or_else(excuse)?;
+        inner.check(&definition, None).or_else(excuse)?;
         let name = definition.name.clone();
         let committed = inner.commit(
             &name,
@@ -113,8 +137,61 @@ impl Sinks {
             }
             other => other?,
         };
-        inner.spawn(definition, inner.node.log_start())?;
+        inner.spawn(
+            definition,
+            inner.node.log_start(),
+            Arc::new(Progress::new()),
+        )?;
         self.get(&name)
+    }
+
+    /// Gives a sink another definition. Where its mappings changed the store is filled anew;
+    /// otherwise the sink goes on where the store stands. Blocks until the step of the sink that is
+    /// under way has ended. The same definition again changes nothing.
+    pub fn replace(&self, definition: SinkDefinition) -> Result<SinkStatus, SinkError> {
+        let inner = &self.inner;
+        let _changing = inner.changing.lock();
+        let name = definition.name.clone();
+        let known = inner.find(&name)?;
+        if known.definition == definition {
+            return self.get(&name);
+        }
+        inner.check(&definition, Some(&name))?;
+        let put = Operation::Put(definition_bytes(&definition));
+        inner.commit(&name, Predicate::Exists, put)?;
+        let thread = {
+            let mut sinks = inner.sinks.lock();
+            sinks.get_mut(&name).and_then(|handle| {
+                // A full queue is read to its end, and the sender is dropped with the handle.
+                let _ = handle.commands.try_send(Command::Leave);
+                handle.thread.take()
+            })
+        };
+        if let Some(thread) = thread {
+            let _ = thread.join();
+        }
+        known.progress.revive(SinkState::Starting);
+        // The old hold keeps the log until the new one stands in its place.
+        inner.spawn(definition, known.hold.position(), known.progress)?;
+        self.get(&name)
+    }
+
+    /// A sink's definition as it was written, secrets included.
+    pub fn definition(&self, name: &str) -> Result<SinkDefinition, SinkError> {
+        Ok(self.inner.find(name)?.definition)
+    }
+
+    /// The keys that a sink has set aside because its store refused a record of theirs.
+    pub fn parked(&self, name: &str) -> Result<Vec<Parked>, SinkError> {
+        self.inner.find(name)?;
+        parking::parked(&self.inner.node, name).map_err(|cause| SinkError::Read { cause })
+    }
+
+    /// Gives the store the newest images of keys that are set aside. Those that it takes are set
+    /// aside no longer.
+    pub fn replay(&self, name: &str, which: Replay) -> Result<Replayed, SinkError> {
+        let ask = |reply| Ask::Replay(which, reply);
+        self.inner.ask(name, REPLAY_TIMEOUT, ask)
     }
 
     /// All sinks by name.
@@ -126,14 +203,14 @@ impl Sinks {
 
     /// One sink.
     pub fn get(&self, name: &str) -> Result<SinkStatus, SinkError> {
-        let (definition, progress) = self.inner.find(name)?;
-        Ok(progress.status(&self.inner.node, definition))
+        let found = self.inner.find(name)?;
+        Ok(found.status(&self.inner.node))
     }
 
     /// Lets a sink stand still, also across restarts.
     pub fn pause(&self, name: &str) -> Result<SinkStatus, SinkError> {
         self.set_paused(name, true)?;
-        let (_, progress) = self.inner.find(name)?;
+        let progress = self.inner.find(name)?.progress;
         // A batch or a filling under way ends first; the status tells when it does not end soon.
         let still = [SinkState::Paused, SinkState::Stopped, SinkState::Waiting];
         progress.wait_for_state(&still, COMMAND_TIMEOUT);
@@ -156,54 +233,13 @@ impl Sinks {
         if let Some(handle) = handle {
             handle.end(Command::Remove);
         }
+        inner.bell.ring();
         Ok(())
-    }
-
-    /// Compares a sink's store with the log at the sink's position. Blocks this thread for as long
-    /// as reading both sides takes; the sink and the writers go on.
-    pub fn verify(&self, name: &str) -> Result<Verification, SinkError> {
-        let (reply, answer) = sync_channel(1);
-        self.inner.tell(name, Command::Picture(reply))?;
-        let mut pictures =
-            answer
-                .recv_timeout(PICTURE_TIMEOUT)
-                .map_err(|_| SinkError::Busy {
-                    name: name.to_owned(),
-                })??;
-        Ok(verify(
-            &pictures.plan,
-            &pictures.log,
-            pictures.store.as_mut(),
-        )?)
     }
 
     /// Fills the store anew, beside what it has, and swaps. Answers as soon as that has begun.
     pub fn rebuild(&self, name: &str) -> Result<SinkStatus, SinkError> {
         self.ask(name, Command::Rebuild)?;
-        self.get(name)
-    }
-
-    /// Waits until a sink has reached a position: then its store shows everything below it.
-    pub async fn wait(
-        &self,
-        name: &str,
-        position: Position,
-        timeout: Duration,
-    ) -> Result<SinkStatus, SinkError> {
-        let (_, progress) = self.inner.find(name)?;
-        progress.wait(name, position, timeout).await?;
-        self.get(name)
-    }
-
-    /// [`Sinks::wait`] for threads that block.
-    pub fn wait_blocking(
-        &self,
-        name: &str,
-        position: Position,
-        timeout: Duration,
-    ) -> Result<SinkStatus, SinkError> {
-        let (_, progress) = self.inner.find(name)?;
-        progress.wait_blocking(name, position, timeout)?;
         self.get(name)
     }
 
@@ -214,7 +250,7 @@ impl Sinks {
 
     fn set_paused(&self, name: &str, paused: bool) -> Result<(), SinkError> {
         let _changing = self.inner.changing.lock();
-        let (mut definition, _) = self.inner.find(name)?;
+        let mut definition = self.inner.find(name)?.definition;
         if definition.paused != paused {
             definition.paused = paused;
             let put = Operation::Put(definition_bytes(&definition));
@@ -244,11 +280,17 @@ impl Sinks {
     }
 }
 
+impl Found {
+    pub(crate) fn status(self, node: &Node) -> SinkStatus {
+        self.progress.status(node, &self.hold, self.definition)
+    }
+}
+
 impl Inner {
-    fn find(&self, name: &str) -> Result<(SinkDefinition, Arc<Progress>), SinkError> {
+    pub(crate) fn find(&self, name: &str) -> Result<Found, SinkError> {
         let sinks = self.sinks.lock();
         match sinks.get(name) {
-            Some(handle) => Ok((handle.definition.clone(), Arc::clone(&handle.progress))),
+            Some(handle) => Ok(handle.found()),
             None => Err(SinkError::Unknown {
                 name: name.to_owned(),
                 nearest: nearest_name(name, sinks.keys().map(String::as_str)).map(str::to_owned),
@@ -257,23 +299,42 @@ impl Inner {
     }
 
     /// All sinks. The lock is not held while the log is looked at.
+    fn all(&self) -> Vec<Found> {
+        self.sinks.lock().values().map(Handle::found).collect()
+    }
+
     pub(crate) fn statuses(&self) -> Vec<(SinkStatus, Figures)> {
-        let known: Vec<(SinkDefinition, Arc<Progress>)> = self
-            .sinks
-            .lock()
-            .values()
-            .map(|handle| (handle.definition.clone(), Arc::clone(&handle.progress)))
-            .collect();
+        let known = self.all().into_iter();
         known
-            .into_iter()
-            .map(|(definition, progress)| {
-                let figures = progress.figures();
-                (progress.status(&self.node, definition), figures)
+            .map(|found| {
+                let figures = found.progress.figures();
+                (found.status(&self.node), figures)
             })
             .collect()
     }
 
-    fn tell(&self, name: &str, command: Command) -> Result<(), SinkError> {
+    /// How often which sink is compared.
+    pub(crate) fn schedules(&self) -> BTreeMap<String, Duration> {
+        let sinks = self.sinks.lock();
+        let every = |handle: &Handle| handle.definition.verify_every_seconds;
+        sinks
+            .iter()
+            .filter_map(|(name, handle)| {
+                every(handle).map(|seconds| (name.clone(), Duration::from_secs(seconds)))
+            })
+            .collect()
+    }
+
+    /// Looks whether the log that is kept for each sink is within its limit.
+    pub(crate) fn check_holds(&self) {
+        for found in self.all() {
+            if found.hold.check() {
+                found.progress.touch();
+            }
+        }
+    }
+
+    pub(crate) fn tell(&self, name: &str, command: Command) -> Result<(), SinkError> {
         self.find(name)?;
         let sent = match self.sinks.lock().get(name) {
             Some(handle) => handle.commands.try_send(command).is_ok(),
@@ -287,21 +348,30 @@ impl Inner {
         })
     }
 
-    /// Everything that can be checked before a sink is defined, its store included.
-    fn check(&self, definition: &SinkDefinition) -> Result<(), SinkError> {
+    /// Everything that can be checked before a sink is defined, its store included; it may replace
+    /// the sink of a name.
+    fn check(&self, definition: &SinkDefinition, replaced: Option<&str>) -> Result<(), SinkError> {
         check_text(definition)?;
+        if definition.name == RESERVED_NAME {
+            return Err(SinkError::Reserved {
+                name: definition.name.clone(),
+            });
+        }
         let plan = Arc::new(Plan::new(definition, self.node.catalog().as_ref())?);
         {
             let sinks = self.sinks.lock();
-            if sinks.contains_key(&definition.name) {
+            if replaced.is_none() && sinks.contains_key(&definition.name) {
                 return Err(SinkError::Exists {
                     name: definition.name.clone(),
                 });
             }
-            if sinks.len() >= SINKS_MAX {
+            if replaced.is_none() && sinks.len() >= SINKS_MAX {
                 return Err(SinkError::TooMany { max: SINKS_MAX });
             }
-            for handle in sinks.values() {
+            let others = sinks
+                .values()
+                .filter(|h| Some(h.definition.name.as_str()) != replaced);
+            for handle in others {
                 check_apart(definition, &handle.definition)?;
             }
         }
@@ -333,20 +403,26 @@ impl Inner {
         Ok(self.node.submit(request).wait()?.position)
     }
 
-    fn spawn(&self, definition: SinkDefinition, from: Position) -> Result<(), SinksError> {
+    fn spawn(
+        &self,
+        definition: SinkDefinition,
+        from: Position,
+        progress: Arc<Progress>,
+    ) -> Result<(), SinksError> {
         let name = definition.name.clone();
         let failed = |cause| SinksError::Thread {
             name: name.clone(),
             cause,
         };
-        let progress = Arc::new(Progress::new());
+        let limit = definition.keep_log_bytes_max;
+        let hold = Arc::new(Hold::new(self.node.clone(), &name, limit, from));
         let (commands, received) = mpsc::channel(COMMANDS_MAX);
         let runner = Runner::new(
             self.node.clone(),
             definition.clone(),
             Arc::clone(&progress),
             received,
-            self.node.follower(&format!("sink {name}"), from),
+            Arc::clone(&hold),
         )
         .map_err(failed)?;
         let thread = std::thread::Builder::new()
@@ -356,15 +432,19 @@ impl Inner {
         let handle = Handle {
             definition,
             progress,
+            hold,
             commands,
             thread: Some(thread),
         };
         self.sinks.lock().insert(name, handle);
+        self.bell.ring();
         Ok(())
     }
 
     fn stop(&self) {
-        let threads: Vec<_> = {
+        self.stopping.store(true, Ordering::Release);
+        self.bell.ring();
+        let mut threads: Vec<_> = {
             let mut sinks = self.sinks.lock();
             let handles = sinks.values_mut();
             handles
@@ -375,8 +455,12 @@ impl Inner {
                 })
                 .collect()
         };
+        threads.append(&mut self.helpers.lock());
         for thread in threads {
-            let _ = thread.join();
+            // A helper that holds the last reference comes here itself.
+            if thread.thread().id() != std::thread::current().id() {
+                let _ = thread.join();
+            }
         }
     }
 }
@@ -388,6 +472,14 @@ impl Drop for Inner {
 }
 
 impl Handle {
+    fn found(&self) -> Found {
+        Found {
+            definition: self.definition.clone(),
+            progress: Arc::clone(&self.progress),
+            hold: Arc::clone(&self.hold),
+        }
+    }
+
     fn end(mut self, command: Command) {
         let _ = self.commands.try_send(command);
         if let Some(thread) = self.thread.take() {
@@ -399,64 +491,6 @@ impl Handle {
 /// A definition that was put together by a program passes the same checks as one that was read.
 fn check_text(definition: &SinkDefinition) -> Result<(), DefinitionError> {
     SinkDefinition::from_json(&definition.to_stored()).map(|_| ())
-}
-
-/// Two sinks must not fill one table.
-fn check_apart(new: &SinkDefinition, other: &SinkDefinition) -> Result<(), DefinitionError> {
-    if !are_one_store(&new.kind, &other.kind) {
-        return Ok(());
-    }
-    for (n, mapping) in new.mappings.iter().enumerate() {
-        let taken = other
-            .mappings
-            .iter()
-            .any(|known| known.into.eq_ignore_ascii_case(&mapping.into));
-        if taken {
-            return Err(DefinitionError::new(
-                format!("mappings[{n}].into"),
-                format!(
-                    "the sink '{}' fills '{}' in this store already; choose another name or another store",
-                    other.name, mapping.into
-                ),
-            ));
-        }
-    }
-    Ok(())
-}
-
-/// Whether two definitions lead to one store, as far as their texts tell; the store itself knows
-/// the owner of each table.
-fn are_one_store(new: &SinkKind, other: &SinkKind) -> bool {
-    match (new, other) {
-        (SinkKind::Sqlite { path: mine }, SinkKind::Sqlite { path: theirs }) => {
-            mine == theirs
-                || matches!((mine.canonicalize(), theirs.canonicalize()), (Ok(a), Ok(b)) if a == b)
-        }
-        (SinkKind::Postgres(mine), SinkKind::Postgres(theirs)) => {
-            is_one_place(&mine.url, &theirs.url) && mine.schema == theirs.schema
-        }
-        (SinkKind::Mysql(mine), SinkKind::Mysql(theirs)) => is_one_place(&mine.url, &theirs.url),
-        (SinkKind::Redis(mine), SinkKind::Redis(theirs)) => is_one_place(&mine.url, &theirs.url),
-        (SinkKind::Elasticsearch(mine), SinkKind::Elasticsearch(theirs)) => {
-            is_one_place(&mine.url, &theirs.url)
-        }
-        _ => false,
-    }
-}
-
-fn is_one_place(mine: &Url, theirs: &Url) -> bool {
-    let place = |url: &Url| {
-        let text = url.as_written();
-        let behind = text.rsplit('@').next().unwrap_or(text);
-        let behind = behind.split("://").last().unwrap_or(behind);
-        behind
-            .split('?')
-            .next()
-            .unwrap_or(behind)
-            .trim_end_matches('/')
-            .to_owned()
-    };
-    place(mine) == place(theirs)
 }
 
 fn definition_bytes(definition: &SinkDefinition) -> Bytes {

@@ -381,7 +381,9 @@ impl Scope<'_> {
         for change in changes {
             let Some(value) = &change.value else { continue };
             plan.project(&change.key, change.offset, value, self.row)
-                .map_err(|fault| StoreError::refused_row(&plan.table_name, change, &fault))?;
+                .map_err(|fault| {
+                    StoreError::refused_row(&plan.table_name, change, &fault).in_table(&plan.into)
+                })?;
             bind_and_run(&mut statement, &self.row.cells)
                 .map_err(|error| self.row_error(plan, change, error))?;
         }
@@ -408,6 +410,7 @@ impl Scope<'_> {
                     change.offset,
                     format!("SQLite says: {error}"),
                 )
+                .in_table(&plan.into)
             }
             _ => classify("writing a row to", self.path, error),
         }

@@ -67,13 +67,15 @@ pub trait Store: Send {
     /// - A batch without changes moves the position all the same.
     /// - A batch from P to P is a repair: the same checks, and its rows MUST be written, or deleted,
     ///   whatever the store has there.
+    /// - After `Refused` the store MUST stay usable: the batch comes again without that record.
     fn apply(&mut self, batch: &Batch) -> Result<(), StoreError>;
 
     /// Begins to fill new tables beside the old ones, which stay readable and unchanged. Whatever
     /// an earlier, unfinished rebuild left is thrown away.
     fn begin_rebuild(&mut self) -> Result<(), StoreError>;
 
-    /// Adds rows of one mapping to the new tables. Keys come in order, each once; all are puts.
+    /// Adds rows of one mapping to the new tables. Keys come in order, each once; all are puts. A
+    /// refused row MUST leave what earlier calls loaded: the others are loaded again without it.
     fn load(&mut self, mapping: usize, rows: &[Change]) -> Result<(), StoreError>;
 
     /// Puts the new tables in the place of the old ones and sets the position, in one atomic step.
@@ -127,6 +129,8 @@ pub struct Refused {
     pub key: Value,
     /// The record.
     pub offset: Offset,
+    /// The table of the store, where it is known: one record can go into several.
+    pub into: Option<String>,
     /// The store's own words, or why the value does not fit its column.
     pub what: String,
 }
@@ -204,8 +208,18 @@ impl StoreError {
             table: table.to_owned(),
             key: show_key(key),
             offset,
+            into: None,
             what,
         }))
+    }
+
+    /// Says which table of the store refused the record, where it was not known before.
+    #[must_use]
+    pub fn in_table(mut self, into: &str) -> Self {
+        if let Self::Refused(refused) = &mut self {
+            refused.into.get_or_insert_with(|| into.to_owned());
+        }
+        self
     }
 
     pub(crate) fn refused_row(table: &str, change: &Change, fault: &RowFault) -> Self {

@@ -12,13 +12,27 @@ use super::guard::GuardSeed;
 use super::read::{Read, ReadSeed};
 use super::write::WriteSeed;
 use super::{ParseError, Place, Tables};
+use crate::options::WAIT_TIMEOUT_MS_MAX;
 
-const FIELDS: &[&str] = &["id", "read_position", "reads", "guards", "writes"];
+const FIELDS: &[&str] = &[
+    "id",
+    "read_position",
+    "reads",
+    "guards",
+    "writes",
+    "wait_for",
+    "wait_timeout_ms",
+];
+/// The most sinks that one transaction is waited for in.
+const WAIT_FOR_MAX: usize = 64;
 
 /// A request, and which of the body's `reads` its point and range reads were.
 #[derive(Debug, Default, PartialEq)]
 pub(crate) struct Parsed {
     pub(crate) request: CommitRequest,
+    /// The sinks that shall show the transaction before the answer comes.
+    pub(crate) wait_for: Vec<String>,
+    pub(crate) wait_timeout_ms: Option<u64>,
     point_reads: Vec<usize>,
     range_reads: Vec<usize>,
 }
@@ -101,6 +115,8 @@ impl<'de> Visitor<'de> for RequestSeed<'_, '_> {
         while let Some(field) = place.next_field(&mut map, FIELDS, &mut seen)? {
             let Parsed {
                 request,
+                wait_for,
+                wait_timeout_ms,
                 point_reads,
                 range_reads,
             } = &mut parsed;
@@ -108,6 +124,25 @@ impl<'de> Visitor<'de> for RequestSeed<'_, '_> {
                 "id" => request.id = map.next_value()?,
                 "read_position" => {
                     request.read_position = map.next_value::<Option<u64>>()?.map(Position);
+                }
+                "wait_for" => {
+                    *wait_for = map.next_value()?;
+                    if wait_for.len() > WAIT_FOR_MAX {
+                        let message = format!(
+                            "{} sinks are named, the limit is {WAIT_FOR_MAX}",
+                            wait_for.len()
+                        );
+                        return Err(place.malformed_at("wait_for", message));
+                    }
+                }
+                "wait_timeout_ms" => {
+                    let timeout_ms: u64 = map.next_value()?;
+                    if timeout_ms > WAIT_TIMEOUT_MS_MAX {
+                        let message =
+                            format!("{timeout_ms} is over the limit of {WAIT_TIMEOUT_MS_MAX} ms");
+                        return Err(place.malformed_at("wait_timeout_ms", message));
+                    }
+                    *wait_timeout_ms = Some(timeout_ms);
                 }
                 "reads" => map.next_value_seed(ListSeed {
                     place,

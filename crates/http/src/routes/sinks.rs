@@ -3,8 +3,10 @@
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, Uri};
-use onelog_sinks::{SinkDefinition, SinkError, SinkStatus};
-use serde::Serialize;
+use bytes::Bytes;
+use onelog_sinks::{PARKED_MAX, Parked, Replay, SinkDefinition, SinkError, SinkStatus};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::{Answer, Shared, json};
 use crate::app::{App, busy};
@@ -12,6 +14,12 @@ use crate::body::read_body;
 use crate::errors::ApiError;
 use crate::query::Query;
 use crate::refusals::refused;
+use crate::text::WireBytes;
+
+/// How many rows a trial shows of each mapping, when nothing is asked for.
+const TRIAL_ROWS: usize = 5;
+/// How many parked keys are listed, when nothing is asked for.
+const PARKED_LIMIT: usize = 100;
 
 #[derive(Serialize)]
 struct SinksOut {
@@ -22,6 +30,27 @@ struct SinksOut {
 struct DeletedOut<'s> {
     sink: &'s str,
     deleted: bool,
+}
+
+#[derive(Serialize)]
+struct ParkedOut<'s> {
+    sink: &'s str,
+    total: usize,
+    parked: Vec<Parked>,
+}
+
+/// Which parked keys are replayed; all unless given.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ReplayIn {
+    keys: Option<Vec<ReplayKeyIn>>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ReplayKeyIn {
+    into: String,
+    key: WireBytes,
 }
 
 /// Makes a store follow the log.
@@ -161,19 +190,29 @@ pub(crate) async fn resume(State(app): State<Shared>, Path(name): Path<String>) 
     post,
     path = "/v1/sinks/{name}/verify",
     tag = "sinks",
-    params(("name" = String, Path, description = "The sink")),
+    params(
+        ("name" = String, Path, description = "The sink"),
+        ("repair" = Option<bool>, Query, description = "Writes differing rows again, deletes extra ones, and compares once more"),
+    ),
     responses(
         (status = 200, description = "Equal or not, and which rows differ", body = crate::openapi::Verification),
         (status = 404, description = "`unknown_sink`", body = crate::openapi::Error),
         (status = 503, description = "`overloaded`: other verifications are running", body = crate::openapi::Error),
     )
 )]
-pub(crate) async fn verify(State(app): State<Shared>, Path(name): Path<String>) -> Answer {
+pub(crate) async fn verify(
+    State(app): State<Shared>,
+    Path(name): Path<String>,
+    uri: Uri,
+) -> Answer {
+    let repair = Query::parse(uri.query(), &["repair"])?.flag("repair")?;
     let verified = app
         .verification(move |app| {
-            app.sinks
-                .verify(&name)
-                .map_err(|error| sink_error(app, error))
+            let verified = match repair {
+                true => app.sinks.verify_and_repair(&name),
+                false => app.sinks.verify(&name),
+            };
+            verified.map_err(|error| sink_error(app, error))
         })
         .await??;
     json(StatusCode::OK, &verified)
@@ -200,6 +239,189 @@ pub(crate) async fn rebuild(State(app): State<Shared>, Path(name): Path<String>)
         })
         .await??;
     json(StatusCode::OK, &status)
+}
+
+/// Gives a sink another definition.
+#[utoipa::path(
+    put,
+    path = "/v1/sinks/{name}",
+    tag = "sinks",
+    params(("name" = String, Path, description = "The sink")),
+    request_body = crate::openapi::NewSink,
+    responses(
+        (status = 200, description = "It has it; where its mappings changed the store is filled anew", body = crate::openapi::Sink),
+        (status = 404, description = "`unknown_sink`", body = crate::openapi::Error),
+        (status = 422, description = "Malformed, and where", body = crate::openapi::Error),
+        (status = 503, description = "Overloaded or stopped", body = crate::openapi::Error),
+    )
+)]
+pub(crate) async fn replace(
+    State(app): State<Shared>,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Answer {
+    let body = read_body(&app, &headers, body).await?;
+    let definition = SinkDefinition::from_slice(&named(&body.bytes, &name))
+        .map_err(|error| ApiError::malformed(&error.place, error.what))?;
+    if definition.name != name {
+        let message = format!(
+            "the path names the sink '{name}'; leave 'name' out, or delete this sink and make another one"
+        );
+        return Err(ApiError::malformed("name", message));
+    }
+    let status = app
+        .blocking(move |app| {
+            app.sinks
+                .replace(definition)
+                .map_err(|error| sink_error(app, error))
+        })
+        .await??;
+    json(StatusCode::OK, &status)
+}
+
+/// The definition with the name of the path, where it has none.
+fn named(body: &[u8], name: &str) -> Vec<u8> {
+    // Read as text once more, so that a field that stands twice is still found.
+    let has_name = match serde_json::from_slice::<Value>(body) {
+        Ok(Value::Object(fields)) => fields.contains_key("name") || fields.is_empty(),
+        _ => true,
+    };
+    let start = body.iter().position(|byte| *byte == b'{');
+    match start {
+        Some(start) if !has_name => {
+            let field = format!("{{\"name\":{},", Value::from(name));
+            [&body[..start], field.as_bytes(), &body[start + 1..]].concat()
+        }
+        _ => body.to_vec(),
+    }
+}
+
+/// Shows the first rows that a definition would write. No store is touched.
+#[utoipa::path(
+    post,
+    path = "/v1/sinks/try",
+    tag = "sinks",
+    params(("rows" = Option<u64>, Query, description = "Rows of each mapping: 5 unless given, at most 100")),
+    request_body = crate::openapi::NewSink,
+    responses(
+        (status = 200, description = "Rows, and records that do not fit", body = crate::openapi::Trial),
+        (status = 422, description = "Malformed, and where", body = crate::openapi::Error),
+    )
+)]
+pub(crate) async fn try_out(
+    State(app): State<Shared>,
+    headers: HeaderMap,
+    uri: Uri,
+    body: Body,
+) -> Answer {
+    let rows = Query::parse(uri.query(), &["rows"])?.limit(
+        "rows",
+        TRIAL_ROWS,
+        onelog_sinks::TRIAL_ROWS_MAX,
+    )?;
+    let body = read_body(&app, &headers, body).await?;
+    let definition: Value = serde_json::from_slice(&body.bytes)
+        .map_err(|error| ApiError::malformed("body", format!("this is not JSON: {error}")))?;
+    let trial = app
+        .blocking(move |app| {
+            app.sinks
+                .try_json(&definition, rows)
+                .map_err(|error| sink_error(app, error))
+        })
+        .await??;
+    json(StatusCode::OK, &trial)
+}
+
+/// Lists the keys that are set aside because the store refused a record of theirs.
+#[utoipa::path(
+    get,
+    path = "/v1/sinks/{name}/parked",
+    tag = "sinks",
+    params(
+        ("name" = String, Path, description = "The sink"),
+        ("limit" = Option<u64>, Query, description = "100 unless given, at most 10000"),
+    ),
+    responses(
+        (status = 200, description = "The keys, and the store's words", body = crate::openapi::ParkedKeys),
+        (status = 404, description = "`unknown_sink`", body = crate::openapi::Error),
+    )
+)]
+pub(crate) async fn parked(
+    State(app): State<Shared>,
+    Path(name): Path<String>,
+    uri: Uri,
+) -> Answer {
+    let limit = Query::parse(uri.query(), &["limit"])?.limit("limit", PARKED_LIMIT, PARKED_MAX)?;
+    let sink = name.clone();
+    let mut parked = app
+        .blocking(move |app| {
+            app.sinks
+                .parked(&name)
+                .map_err(|error| sink_error(app, error))
+        })
+        .await??;
+    let total = parked.len();
+    parked.truncate(limit);
+    let sink = &sink;
+    json(
+        StatusCode::OK,
+        &ParkedOut {
+            sink,
+            total,
+            parked,
+        },
+    )
+}
+
+/// Gives the store the newest images of keys that are set aside.
+#[utoipa::path(
+    post,
+    path = "/v1/sinks/{name}/replay",
+    tag = "sinks",
+    params(("name" = String, Path, description = "The sink")),
+    request_body = crate::openapi::ReplayKeys,
+    responses(
+        (status = 200, description = "What the store took and what it still refuses", body = crate::openapi::Replayed),
+        (status = 404, description = "`unknown_sink`", body = crate::openapi::Error),
+        (status = 409, description = "`sink_stopped`, `sink_not_filled`, `sink_too_far_behind`", body = crate::openapi::Error),
+        (status = 422, description = "Malformed, and where", body = crate::openapi::Error),
+        (status = 503, description = "Overloaded or stopped", body = crate::openapi::Error),
+    )
+)]
+pub(crate) async fn replay(
+    State(app): State<Shared>,
+    Path(name): Path<String>,
+    headers: HeaderMap,
+    body: Body,
+) -> Answer {
+    let body = read_body(&app, &headers, body).await?;
+    let which = which(&body.bytes)?;
+    let replayed = app
+        .verification(move |app| {
+            app.sinks
+                .replay(&name, which)
+                .map_err(|error| sink_error(app, error))
+        })
+        .await??;
+    json(StatusCode::OK, &replayed)
+}
+
+fn which(body: &[u8]) -> Result<Replay, ApiError> {
+    if body.trim_ascii().is_empty() {
+        return Ok(Replay::All);
+    }
+    let wanted: ReplayIn =
+        serde_json::from_slice(body).map_err(|error| ApiError::malformed("body", error))?;
+    let Some(keys) = wanted.keys else {
+        return Ok(Replay::All);
+    };
+    if keys.len() > PARKED_MAX {
+        let message = format!("{} keys are named, the limit is {PARKED_MAX}", keys.len());
+        return Err(ApiError::malformed("keys", message));
+    }
+    let keys: Vec<(String, Bytes)> = keys.into_iter().map(|key| (key.into, key.key.0)).collect();
+    Ok(Replay::Keys(keys))
 }
 
 /// Waits until a sink has reached a position: then its store shows everything below it.
@@ -235,7 +457,7 @@ pub(crate) async fn wait(State(app): State<Shared>, Path(name): Path<String>, ur
     )
 }
 
-fn sink_error(app: &App, error: SinkError) -> ApiError {
+pub(crate) fn sink_error(app: &App, error: SinkError) -> ApiError {
     let message = error.to_string();
     let conflict = |code| ApiError::new(StatusCode::CONFLICT, code, message.clone());
     match error {
@@ -266,7 +488,9 @@ fn sink_error(app: &App, error: SinkError) -> ApiError {
         }
         SinkError::Commit(refusal) => refused(refusal, &*app.node.catalog(), || None),
         SinkError::Busy { .. } => busy(message),
-        SinkError::Store(_) | SinkError::Verify(_) => {
+        SinkError::Reserved { .. } => ApiError::malformed("name", message),
+        SinkError::Read { .. } => ApiError::internal(message),
+        SinkError::Store(_) | SinkError::Verify(_) | SinkError::Failed { .. } => {
             tracing::warn!("a sink's store failed: {message}");
             ApiError::new(StatusCode::BAD_GATEWAY, "store_failed", message)
         }

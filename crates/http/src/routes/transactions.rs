@@ -1,18 +1,23 @@
 //! `POST /v1/transactions`.
 
+use std::collections::BTreeMap;
+use std::time::Duration;
+
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use onelog::{NewTable, TableError};
 use onelog_record::{Position, TxnId, check_table_name};
+use onelog_sinks::Waited;
 use serde::Serialize;
 use serde::ser::{SerializeSeq as _, Serializer};
 
+use super::sinks::sink_error;
 use super::{Answer, Shared, json};
 use crate::app::{App, CatalogTables};
 use crate::body::read_body;
 use crate::errors::ApiError;
-use crate::options::TABLES_CREATED_MAX;
+use crate::options::{TABLES_CREATED_MAX, WAIT_TIMEOUT_MS};
 use crate::parse::{ParseError, Parsed, parse_request};
 use crate::refusals::refused;
 
@@ -24,6 +29,9 @@ struct CommittedOut {
     offsets: Offsets,
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     repeated: bool,
+    /// How far the sinks got that were to be waited for.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    waited: BTreeMap<String, Waited>,
 }
 
 /// The offsets of the client's own writes, in their order.
@@ -51,6 +59,7 @@ impl Serialize for Offsets {
     responses(
         (status = 200, description = "It is in the log: durable and ordered", body = crate::openapi::Committed),
         (status = 403, description = "A write to a table `onelog.*`", body = crate::openapi::Error),
+        (status = 404, description = "`unknown_sink` in `wait_for`; nothing was committed", body = crate::openapi::Error),
         (status = 408, description = "The body did not arrive in time", body = crate::openapi::Error),
         (status = 409, description = "`conflict`: something that was read was written since; `not_unique`; `id_mismatch`", body = crate::openapi::Error),
         (status = 410, description = "`snapshot_too_old`, `id_expired`", body = crate::openapi::Error),
@@ -65,7 +74,11 @@ impl Serialize for Offsets {
 pub(crate) async fn commit(State(app): State<Shared>, headers: HeaderMap, body: Body) -> Answer {
     let body = read_body(&app, &headers, body).await?;
     let parsed = parse(&app, &body.bytes).await?;
+    app.sinks
+        .check_names(&parsed.wait_for)
+        .map_err(|error| sink_error(&app, error))?;
     let count = parsed.request.writes.len() as u64;
+    let timeout = Duration::from_millis(parsed.wait_timeout_ms.unwrap_or(WAIT_TIMEOUT_MS));
     let answer = app.in_time(app.node.submit(parsed.request)).await?;
     match answer {
         Ok(committed) => json(
@@ -78,6 +91,7 @@ pub(crate) async fn commit(State(app): State<Shared>, headers: HeaderMap, body: 
                     count,
                 },
                 repeated: committed.repeated,
+                waited: wait(&app, &parsed.wait_for, timeout, committed.position).await,
             },
         ),
         Err(refusal) => {
@@ -85,6 +99,28 @@ pub(crate) async fn commit(State(app): State<Shared>, headers: HeaderMap, body: 
             let again = || parse_request(&body.bytes, &CatalogTables(&catalog)).ok();
             Err(refused(refusal, &*catalog, again))
         }
+    }
+}
+
+/// What was committed stays committed, so the closing of the door is told for each sink as well.
+async fn wait(
+    app: &App,
+    names: &[String],
+    timeout: Duration,
+    position: Position,
+) -> BTreeMap<String, Waited> {
+    let waited = app.until_stopped(app.sinks.wait_all(names, position, timeout));
+    match waited.await {
+        Ok(waited) => waited,
+        Err(_) => names
+            .iter()
+            .map(|name| {
+                (
+                    name.clone(),
+                    Waited::given_up("the server is shutting down"),
+                )
+            })
+            .collect(),
     }
 }
 

@@ -187,3 +187,157 @@ fn a_definition_that_cannot_be_says_where() {
         assert_eq!(refused["where"], place, "{refused}");
     }
 }
+
+#[test]
+fn a_refused_record_is_listed_and_replayed() {
+    let server = Server::with_tables();
+    let mut parking = definition(&server);
+    parking["on_refused"] = json!("park");
+    server.post("/v1/sinks", &parking).expect(201);
+    let position = server.put("shop.orders", "a", json!({"note": 5}));
+    let status = wait(&server, position);
+    assert_eq!(status["parked"], 1, "{status}");
+    let listed = server.get("/v1/sinks/search/parked").expect(200);
+    assert_eq!(
+        (&listed["sink"], &listed["total"]),
+        (&json!("search"), &json!(1))
+    );
+    let parked = &listed["parked"][0];
+    assert_eq!(
+        (&parked["key"], &parked["into"]),
+        (&json!("a"), &json!("orders"))
+    );
+    assert_eq!(parked["first_offset"], position - 1);
+    assert!(parked["what"].as_str().unwrap().contains("note"));
+
+    let wanted = json!({"keys": [{"into": "orders", "key": "a"}]});
+    let still = server.post("/v1/sinks/search/replay", &wanted).expect(200);
+    assert_eq!(
+        (&still["replayed"], &still["remaining"][0]["key"]),
+        (&json!(0), &json!("a"))
+    );
+    let position = server.put("shop.orders", "a", json!({"note": "five"}));
+    wait(&server, position);
+    let done = server
+        .send("POST", "/v1/sinks/search/replay", &[], b"")
+        .expect(200);
+    assert_eq!(
+        (&done["replayed"], &done["remaining"]),
+        (&json!(1), &json!([]))
+    );
+    let verified = server
+        .post("/v1/sinks/search/verify", &json!({}))
+        .expect(200);
+    assert_eq!(
+        (&verified["equal"], &verified["tables"][0]["parked"]),
+        (&json!(true), &json!(0))
+    );
+    for body in [json!({"key": "a"}), json!({"keys": [{"key": "a"}]})] {
+        server
+            .post("/v1/sinks/search/replay", &body)
+            .refused(422, "malformed");
+    }
+}
+
+#[test]
+fn verify_with_repair_writes_what_differs_again() {
+    let server = with_sink();
+    let position = server.put("shop.orders", "a", json!({"note": "right"}));
+    wait(&server, position);
+    let database = rusqlite::Connection::open(server.folder.path().join("search.db")).unwrap();
+    database
+        .busy_timeout(std::time::Duration::from_secs(60))
+        .unwrap();
+    database
+        .execute_batch("UPDATE orders SET note = 'wrong'; INSERT INTO orders VALUES ('b', 'extra')")
+        .unwrap();
+    let repaired = server
+        .post("/v1/sinks/search/verify?repair=true", &json!({}))
+        .expect(200);
+    assert_eq!(
+        (&repaired["equal"], &repaired["repaired"]),
+        (&json!(true), &json!(2))
+    );
+    let status = server.get("/v1/sinks/search").expect(200);
+    assert_eq!(status["last_verification"]["equal"], true);
+    assert_eq!(status["left_behind"], false);
+    assert!(status["held_log_bytes"].is_number());
+}
+
+#[test]
+fn a_definition_is_replaced_and_tried_first() {
+    let server = with_sink();
+    let position = server.put("shop.orders", "a", json!({"note": "a note", "total": 7}));
+    let columns = json!({"id": {"from": "$key", "type": "text"}, "total": {"from": "/total", "type": "integer"}});
+    let changed = json!({"kind": "sqlite", "path": server.folder.path().join("search.db"),
+        "mappings": [{"table": "shop.orders", "into": "orders", "columns": columns}]});
+    let mut without_place = changed.clone();
+    without_place.as_object_mut().unwrap().remove("path");
+    let trial = server
+        .post("/v1/sinks/try?rows=1", &without_place)
+        .expect(200);
+    let rows = &trial["mappings"][0]["rows"];
+    assert_eq!(rows[0]["columns"], json!({"id": "a", "total": 7}));
+    server
+        .post("/v1/sinks/try?rows=101", &without_place)
+        .refused(422, "malformed");
+
+    let put = |path: &str, body: &Value| {
+        let body = body.to_string();
+        server.send("PUT", path, &[], body.as_bytes())
+    };
+    let status = put("/v1/sinks/search", &changed).expect(200);
+    assert_eq!(status["name"], "search");
+    wait(&server, position);
+    let database = rusqlite::Connection::open(server.folder.path().join("search.db")).unwrap();
+    let total: i64 = database
+        .query_row("SELECT total FROM orders", [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(total, 7);
+    put("/v1/sinks/nobody", &changed).refused(404, "unknown_sink");
+    let mut named = changed;
+    named["name"] = json!("other");
+    let refused = put("/v1/sinks/search", &named).refused(422, "malformed");
+    assert_eq!(refused["where"], "name");
+    named["name"] = json!("try");
+    let refused = server.post("/v1/sinks", &named).refused(422, "malformed");
+    assert_eq!(refused["where"], "name");
+}
+
+#[test]
+fn a_commit_waits_for_the_sinks_that_it_names() {
+    let server = with_sink();
+    let write = |more: Value| {
+        let mut body = json!({"writes": [{"op": "put", "table": "shop.orders", "key": "a", "value": {"note": "x"}}]});
+        for (name, value) in more.as_object().unwrap() {
+            body[name] = value.clone();
+        }
+        server.post("/v1/transactions", &body)
+    };
+    let done = write(json!({"wait_for": ["search"], "wait_timeout_ms": 60000})).expect(200);
+    let waited = &done["waited"]["search"];
+    assert_eq!(waited["reached"], true, "{done}");
+    assert!(waited["position"].as_u64() >= done["position"].as_u64());
+    assert_eq!(write(json!({})).expect(200)["waited"], Value::Null);
+
+    server
+        .post("/v1/sinks/search/pause", &json!({}))
+        .expect(200);
+    let done = write(json!({"wait_for": ["search"], "wait_timeout_ms": 1})).expect(200);
+    let waited = &done["waited"]["search"];
+    assert_eq!(waited["reached"], false, "{done}");
+    assert!(waited["reason"].as_str().unwrap().contains("in time"));
+
+    // What cannot be waited for is refused before anything is committed.
+    let before = server.get("/v1/status").expect(200)["position"].clone();
+    let refused = write(json!({"wait_for": ["serch"]})).refused(404, "unknown_sink");
+    assert_eq!(refused["nearest"], "search");
+    for wrong in [
+        json!({"wait_for": "search"}),
+        json!({"wait_timeout_ms": 60001}),
+        json!({"wait_for": vec!["search"; 65]}),
+    ] {
+        write(wrong).refused(422, "malformed");
+    }
+    assert_eq!(server.get("/v1/status").expect(200)["position"], before);
+}

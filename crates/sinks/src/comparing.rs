@@ -1,0 +1,152 @@
+//! Comparing a sink's store with the log, and writing again what differs.
+//!
+//! Rows are repaired by the sink's own thread between two batches, from the log's state where the
+//! store stands at that moment: a repair never puts an older image over a newer one.
+
+use std::sync::mpsc::sync_channel;
+use std::time::{Duration, Instant};
+
+use crate::asks::{Ask, Keys, Pictures, Reply};
+use crate::error::SinkError;
+use crate::progress::{VerificationSummary, now_ms};
+use crate::runner::Command;
+use crate::sinks::{Inner, Sinks};
+use crate::verify::{Compared, Task, Verification};
+
+/// How long a comparison waits for both sides to be opened.
+const PICTURE_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long one step of a repair may take.
+const REPAIR_TIMEOUT: Duration = Duration::from_secs(300);
+/// How many differing rows one comparison hands over for repair.
+const REPAIR_KEYS_MAX: usize = 200_000;
+/// How many rows the sink's thread is asked to write again at once, between two batches.
+const REPAIR_ROWS: usize = 1000;
+/// How often is compared and repaired, at most.
+const PASSES_MAX: usize = 64;
+
+impl Sinks {
+    /// Compares a sink's store with the log at the sink's position. Blocks this thread for as long
+    /// as reading both sides takes; the sink and the writers go on.
+    pub fn verify(&self, name: &str) -> Result<Verification, SinkError> {
+        self.inner.verify(name, false)
+    }
+
+    /// Compares, writes every differing row again as the log has it, deletes rows that the log does
+    /// not have, and compares once more. The answer is the last comparison's.
+    pub fn verify_and_repair(&self, name: &str) -> Result<Verification, SinkError> {
+        let begun = Instant::now();
+        let inner = &self.inner;
+        let mut compared = inner.compare(name, REPAIR_KEYS_MAX)?;
+        let mut repaired = vec![0; compared.verification.tables.len()];
+        for _ in 0..PASSES_MAX {
+            if compared.keys.is_empty() {
+                break;
+            }
+            let before: u64 = differences(&compared.verification);
+            for part in compared.keys.chunks(REPAIR_ROWS) {
+                repair(inner, name, part, &mut repaired)?;
+            }
+            compared = inner.compare(name, REPAIR_KEYS_MAX)?;
+            if differences(&compared.verification) >= before {
+                break;
+            }
+        }
+        let mut verification = compared.verification;
+        verification.took_ms = begun.elapsed().as_millis() as u64;
+        verification.repaired = Some(repaired.iter().sum());
+        for (table, repaired) in verification.tables.iter_mut().zip(repaired) {
+            table.repaired = Some(repaired);
+            if !table.equal && table.advice.is_none() {
+                table.advice = Some(if table.differences_total == 0 {
+                    "the full-text index does not say what its rows say; rebuild the sink".into()
+                } else {
+                    "rows still differ after they were written again: something else writes to this table, or changes what is written; find it, or rebuild the sink".into()
+                });
+            }
+        }
+        inner.note(name, &verification, false);
+        Ok(verification)
+    }
+}
+
+fn differences(verification: &Verification) -> u64 {
+    let tables = verification.tables.iter();
+    tables.map(|table| table.differences_total).sum()
+}
+
+fn repair(
+    inner: &Inner,
+    name: &str,
+    part: &[(usize, bytes::Bytes)],
+    repaired: &mut [u64],
+) -> Result<(), SinkError> {
+    // Each mapping on its own, so that the figures are known for each.
+    for (mapping, repaired) in repaired.iter_mut().enumerate() {
+        let keys: Keys = part
+            .iter()
+            .filter(|(of, _)| *of == mapping)
+            .cloned()
+            .collect();
+        if !keys.is_empty() {
+            *repaired += inner.ask(name, REPAIR_TIMEOUT, |reply| Ask::Repair(keys, reply))?;
+        }
+    }
+    Ok(())
+}
+
+impl Inner {
+    /// Compares, and notes what was found.
+    pub(crate) fn verify(&self, name: &str, scheduled: bool) -> Result<Verification, SinkError> {
+        let verification = self.compare(name, 0)?.verification;
+        self.note(name, &verification, scheduled);
+        Ok(verification)
+    }
+
+    fn compare(&self, name: &str, keys_max: usize) -> Result<Compared, SinkError> {
+        let mut pictures: Pictures = self.ask(name, PICTURE_TIMEOUT, Ask::Picture)?;
+        let task = Task {
+            plan: &pictures.plan,
+            log: &pictures.log,
+            parked: &pictures.parked,
+            stop: &self.stopping,
+            keys_max,
+        };
+        Ok(task.run(pictures.store.as_mut())?)
+    }
+
+    fn note(&self, name: &str, verification: &Verification, scheduled: bool) {
+        for table in verification.tables.iter().filter(|table| !table.equal) {
+            tracing::warn!(
+                sink = name, table = table.table, into = table.into,
+                position = %verification.position, differences = table.differences_total,
+                rows = table.rows, store_rows = table.store_rows,
+                "a store differs from the log"
+            );
+        }
+        if let Ok(found) = self.find(name) {
+            found.progress.set_verified(VerificationSummary {
+                position: verification.position,
+                at_ms: now_ms(),
+                took_ms: verification.took_ms,
+                equal: verification.equal,
+                differences_total: differences(verification),
+                repaired: verification.repaired.unwrap_or(0),
+                scheduled,
+            });
+        }
+    }
+
+    /// Asks the sink's thread for something and waits for the answer.
+    pub(crate) fn ask<T>(
+        &self,
+        name: &str,
+        timeout: Duration,
+        ask: impl FnOnce(Reply<T>) -> Ask,
+    ) -> Result<T, SinkError> {
+        let (reply, answer) = sync_channel(1);
+        self.tell(name, Command::Ask(ask(reply)))?;
+        answer.recv_timeout(timeout).map_err(|_| SinkError::Busy {
+            name: name.to_owned(),
+        })?
+    }
+}

@@ -1,0 +1,166 @@
+//! Waiting for sinks: read-your-writes in any store.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use onelog::{CommitRequest, Committed, Position, Refusal};
+use serde::Serialize;
+
+use crate::error::SinkError;
+use crate::progress::SinkStatus;
+use crate::sinks::{Found, Sinks};
+
+/// How far a sink got while somebody waited for it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Waited {
+    /// Whether its store shows everything below the position that was waited for.
+    pub reached: bool,
+    /// Where it is.
+    pub position: Option<Position>,
+    /// Why it did not get there.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    /// How many keys are set aside: their rows are old even where the position is reached.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parked: Option<u64>,
+}
+
+/// A transaction that somebody wanted to see in stores was not made.
+#[derive(Debug, thiserror::Error)]
+pub enum SubmitError {
+    /// A name is no sink's; nothing was committed.
+    #[error(transparent)]
+    Sink(#[from] SinkError),
+    /// The transaction was refused.
+    #[error(transparent)]
+    Refused(#[from] Refusal),
+}
+
+impl Waited {
+    fn new(found: &Found, outcome: Result<(), SinkError>) -> Self {
+        let parked = found.progress.parked();
+        Self {
+            reached: outcome.is_ok(),
+            position: found.progress.position(),
+            reason: outcome.err().map(|error| error.to_string()),
+            parked: (parked > 0).then_some(parked),
+        }
+    }
+
+    /// Nobody knows how far it got.
+    #[must_use]
+    pub fn given_up(reason: impl std::fmt::Display) -> Self {
+        Self {
+            reached: false,
+            position: None,
+            reason: Some(reason.to_string()),
+            parked: None,
+        }
+    }
+}
+
+impl Sinks {
+    /// Waits until a sink has reached a position: then its store shows everything below it.
+    pub async fn wait(
+        &self,
+        name: &str,
+        position: Position,
+        timeout: Duration,
+    ) -> Result<SinkStatus, SinkError> {
+        let progress = self.inner.find(name)?.progress;
+        progress.wait(name, position, timeout).await?;
+        self.get(name)
+    }
+
+    /// [`Sinks::wait`] for threads that block.
+    pub fn wait_blocking(
+        &self,
+        name: &str,
+        position: Position,
+        timeout: Duration,
+    ) -> Result<SinkStatus, SinkError> {
+        let progress = self.inner.find(name)?.progress;
+        progress.wait_blocking(name, position, timeout)?;
+        self.get(name)
+    }
+
+    /// Whether all these sinks exist.
+    pub fn check_names(&self, names: &[String]) -> Result<(), SinkError> {
+        for name in names {
+            self.inner.find(name)?;
+        }
+        Ok(())
+    }
+
+    /// Waits until several sinks have reached a position, and tells for each whether it did. One
+    /// deadline holds for all.
+    pub async fn wait_all(
+        &self,
+        names: &[String],
+        position: Position,
+        timeout: Duration,
+    ) -> BTreeMap<String, Waited> {
+        let begun = Instant::now();
+        let mut out = BTreeMap::new();
+        for name in names {
+            let left = timeout.saturating_sub(begun.elapsed());
+            let waited = match self.inner.find(name) {
+                Ok(found) => {
+                    let outcome = found.progress.wait(name, position, left).await;
+                    Waited::new(&found, outcome)
+                }
+                Err(error) => Waited::given_up(error),
+            };
+            out.insert(name.clone(), waited);
+        }
+        out
+    }
+
+    /// Commits a transaction and waits until sinks show it. A transaction that was committed stays
+    /// committed, however the waiting ends. Blocks.
+    pub fn submit_and_wait(
+        &self,
+        request: CommitRequest,
+        names: &[String],
+        timeout: Duration,
+    ) -> Result<(Committed, BTreeMap<String, Waited>), SubmitError> {
+        self.check_names(names)?;
+        let committed = self.inner.node.submit(request).wait()?;
+        let begun = Instant::now();
+        let mut out = BTreeMap::new();
+        for name in names {
+            let left = timeout.saturating_sub(begun.elapsed());
+            let waited = match self.inner.find(name) {
+                Ok(found) => {
+                    let outcome = found.progress.wait_blocking(name, committed.position, left);
+                    Waited::new(&found, outcome)
+                }
+                Err(error) => Waited::given_up(error),
+            };
+            out.insert(name.clone(), waited);
+        }
+        Ok((committed, out))
+    }
+
+    /// Blocks until a sink's status is as wanted, looked at after every change of it.
+    pub fn wait_for_status(
+        &self,
+        name: &str,
+        timeout: Duration,
+        wanted: impl Fn(&SinkStatus) -> bool,
+    ) -> Result<SinkStatus, SinkError> {
+        let found = self.inner.find(name)?;
+        let look = || {
+            let status = self.get(name);
+            match status {
+                Ok(status) if !wanted(&status) => None,
+                other => Some(other),
+            }
+        };
+        found.progress.watch(timeout, look).unwrap_or_else(|| {
+            Err(SinkError::Busy {
+                name: name.to_owned(),
+            })
+        })
+    }
+}

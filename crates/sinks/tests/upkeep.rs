@@ -1,0 +1,388 @@
+//! What keeps a sink right over time: repairs, comparisons on schedule, limits on the log that is
+//! kept for it, definitions that change, trials, and waiting for it in a commit.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod place;
+
+use std::sync::Arc;
+use std::sync::mpsc::sync_channel;
+
+use bytes::Bytes;
+use onelog::{CommitRequest, Operation, Position, Write};
+use onelog_sinks::{SinkError, SinkState, SubmitError, failpoint};
+use parking_lot::Mutex;
+use place::{
+    PATIENCE, Place, assert_equal, close, delete, one, open, order, put, verified, wait,
+    wait_for_stop, with_orders,
+};
+use serde_json::json;
+
+#[test]
+fn a_repair_undoes_every_kind_of_change_by_hand_while_the_sink_goes_on() {
+    let place = Place::new();
+    let (node, sinks) = place.open();
+    with_orders(&node);
+    let done = node.transact(|tx| {
+        for n in 0..3000 {
+            tx.put_json(
+                "shop.orders",
+                format!("k{n}"),
+                &json!({"total": n, "note": "a note"}),
+            )?;
+        }
+        Ok(())
+    });
+    let end = done.unwrap().position;
+    sinks.create(place.definition("shop", &json!({}))).unwrap();
+    wait(&sinks, "shop", end);
+    let store = place.store("shop.db");
+    let vandalise = || {
+        store
+            .execute_batch(
+                "UPDATE orders SET total = total + 1 WHERE total % 2 = 0;
+                 UPDATE orders SET note = substr(note, 1, 3) WHERE id = 'k1';
+                 DELETE FROM orders WHERE id LIKE 'k29%';
+                 INSERT INTO orders VALUES ('extra', 1, 'nobody wrote this'), ('', 2, 'nor this');",
+            )
+            .unwrap();
+    };
+    vandalise();
+    let found = verified(&sinks, "shop");
+    assert!(
+        !found.equal && found.tables[0].differences_total > 1500,
+        "{}",
+        found.tables[0].differences_total
+    );
+    let missing: i64 = 3000 - one::<i64>(&store, "SELECT count(*) FROM orders WHERE id LIKE 'k%'");
+
+    let repaired = std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            for n in 0..200 {
+                order(&node, &format!("k{n}"), n + 10_000, "written meanwhile");
+            }
+        });
+        let repaired = sinks.verify_and_repair("shop").unwrap();
+        writer.join().unwrap();
+        repaired
+    });
+    assert!(repaired.equal, "{repaired:#?}");
+    assert!(
+        repaired.repaired.unwrap() > 1000 && missing > 100,
+        "{missing}"
+    );
+    assert_eq!(repaired.tables[0].unrepairable, Some(0));
+    let found = assert_equal(&sinks, "shop", node.position());
+    assert_eq!((found.tables[0].rows, found.repaired), (3000, None));
+    // A second one finds nothing to do.
+    assert_eq!(sinks.verify_and_repair("shop").unwrap().repaired, Some(0));
+    let last = sinks.get("shop").unwrap().last_verification.unwrap();
+    assert!(
+        last.equal && last.repaired == 0 && !last.scheduled,
+        "{last:?}"
+    );
+    close(&node, &sinks);
+}
+
+#[test]
+fn a_row_that_no_key_of_the_log_makes_is_told_with_what_to_do() {
+    let place = Place::new();
+    let (node, sinks) = place.open();
+    with_orders(&node);
+    let end = order(&node, "a", 1, "one");
+    let mut definition = place.definition("shop", &json!({}));
+    let key =
+        json!({"mappings": [{"table": "shop.orders", "into": "orders", "key": "order:{$key}"}]});
+    definition.mappings = place.definition("shop", &key).mappings;
+    sinks.create(definition).unwrap();
+    wait(&sinks, "shop", end);
+    let store = place.store("shop.db");
+    store
+        .execute_batch("INSERT INTO orders SELECT 'invoice:7', document FROM orders; DELETE FROM orders WHERE key = 'order:a'")
+        .unwrap();
+    let repaired = sinks.verify_and_repair("shop").unwrap();
+    let table = &repaired.tables[0];
+    assert!(!repaired.equal);
+    assert_eq!(
+        (table.repaired, table.unrepairable, table.differences_total),
+        (Some(1), Some(1), 1)
+    );
+    assert!(
+        table.advice.as_ref().unwrap().contains("invoice:7"),
+        "{:?}",
+        table.advice
+    );
+    store
+        .execute_batch("DELETE FROM orders WHERE key = 'invoice:7'")
+        .unwrap();
+    assert_equal(&sinks, "shop", end);
+    close(&node, &sinks);
+}
+
+#[test]
+fn a_store_is_compared_on_its_schedule_and_the_finding_is_shown() {
+    let place = Place::new();
+    let (node, sinks) = place.open();
+    with_orders(&node);
+    let end = order(&node, "a", 1, "one");
+    sinks
+        .create(place.definition("shop", &json!({"verify_every": "1s"})))
+        .unwrap();
+    wait(&sinks, "shop", end);
+    let verified = |equal: bool| {
+        sinks
+            .wait_for_status("shop", PATIENCE, |status| {
+                let last = status.last_verification.as_ref();
+                last.is_some_and(|last| last.equal == equal)
+            })
+            .unwrap()
+    };
+    let status = verified(true);
+    assert!(status.last_verification.unwrap().scheduled);
+    place
+        .store("shop.db")
+        .execute_batch("UPDATE orders SET total = 2")
+        .unwrap();
+    let status = verified(false);
+    let last = status.last_verification.unwrap();
+    assert_eq!(last.differences_total, 1);
+    let text = node.metrics_text();
+    for line in [
+        "onelog_sink_differing_rows{sink=\"shop\"} 1".to_owned(),
+        format!(
+            "onelog_sink_verified_position{{sink=\"shop\"}} {}",
+            last.position
+        ),
+        "onelog_sink_last_verify_timestamp_seconds{sink=\"shop\"} ".to_owned(),
+    ] {
+        assert!(text.contains(&line), "{line}\n{text}");
+    }
+    // Mended, the next one on the schedule says so.
+    assert_eq!(sinks.verify_and_repair("shop").unwrap().repaired, Some(1));
+    verified(true);
+    close(&node, &sinks);
+}
+
+/// Holds a sink's thread before its next batch until it is told to go on.
+fn hang(place: &str) -> impl FnOnce() {
+    let (hanging, hangs) = sync_channel::<()>(1);
+    let (go, wait_to_go) = sync_channel::<()>(0);
+    let wait_to_go = Arc::new(Mutex::new(wait_to_go));
+    failpoint::set(place, move || {
+        let _ = hanging.try_send(());
+        // The sender is dropped when the thread may go on.
+        let _ = wait_to_go.lock().recv();
+    });
+    let place = place.to_owned();
+    move || {
+        hangs.recv().unwrap();
+        failpoint::clear(&place);
+        drop(go);
+    }
+}
+
+#[test]
+fn a_store_that_hangs_delays_nobody_and_holds_the_log_only_so_far() {
+    let place = Place::new();
+    let mut options = place.options();
+    options.segment_bytes = 256 << 10;
+    options.retain_bytes = Some(1 << 20);
+    options.checkpoint_interval_ms = 200;
+    let (node, sinks) = open(options);
+    with_orders(&node);
+    sinks.create(place.definition("quick", &json!({}))).unwrap();
+    sinks
+        .create(place.definition("slow", &json!({"keep_log": "2MiB"})))
+        .unwrap();
+    let kept = order(&node, "gone", 1, "deleted while the store hangs");
+    wait(&sinks, "slow", kept);
+    wait(&sinks, "quick", kept);
+
+    let release = hang("slow:before_apply");
+    delete(&node, "gone");
+    let note = "x".repeat(20_000);
+    let mut n = 0;
+    // The log is cut in spite of the sink that needs it, and not before its limit.
+    while node.log_start() <= kept {
+        let end = order(&node, &format!("k{}", n % 30), n, &note);
+        wait(&sinks, "quick", end);
+        n += 1;
+    }
+    assert!(sinks.get("slow").unwrap().left_behind);
+    let text = node.metrics_text();
+    assert!(
+        text.contains("onelog_sink_left_behind{sink=\"slow\"} 1"),
+        "{text}"
+    );
+    assert_equal(&sinks, "quick", node.position());
+
+    // When it comes back it is filled from a snapshot.
+    release();
+    let end = order(&node, "back", 1, "again");
+    let found = assert_equal(&sinks, "slow", end);
+    assert_eq!(found.tables[0].rows, 31);
+    let status = sinks.wait_for_status("slow", PATIENCE, |status| !status.left_behind);
+    assert!(!status.unwrap().left_behind);
+    close(&node, &sinks);
+}
+
+#[test]
+fn a_definition_changes_without_a_restart() {
+    let place = Place::new();
+    let (node, sinks) = place.open();
+    with_orders(&node);
+    let end = order(&node, "a", 1, "one");
+    sinks.create(place.definition("shop", &json!({}))).unwrap();
+    wait(&sinks, "shop", end);
+    // What does not concern the rows leaves them alone: a mark made by hand stays.
+    let store = place.store("shop.db");
+    store
+        .execute_batch("UPDATE orders SET note = 'a mark'")
+        .unwrap();
+    let lax = place.definition("shop", &json!({"on_refused": "park", "verify_every": "1d"}));
+    let status = sinks.replace(lax.clone()).unwrap();
+    assert_eq!(status.definition, lax);
+    let end = order(&node, "b", 2, "two");
+    wait(&sinks, "shop", end);
+    assert_eq!(
+        one::<String>(&store, "SELECT note FROM orders WHERE id = 'a'"),
+        "a mark"
+    );
+    assert_eq!(sinks.replace(lax.clone()).unwrap().definition, lax);
+
+    // Other columns fill the store anew; whoever waits for the sink waits on.
+    let columns = json!({"mappings": [{"table": "shop.orders", "into": "orders", "columns": {
+        "sum": {"from": "/total", "type": "integer"}}}]});
+    let changed = place.definition("shop", &columns);
+    std::thread::scope(|scope| {
+        let far = Position(node.position().get() + 2);
+        let sinks = &sinks;
+        let waiting = scope.spawn(move || sinks.wait_blocking("shop", far, PATIENCE));
+        sinks.replace(changed.clone()).unwrap();
+        order(&node, "c", 3, "three");
+        order(&node, "d", 4, "four");
+        waiting.join().unwrap().unwrap();
+    });
+    let found = assert_equal(&sinks, "shop", node.position());
+    assert_eq!(found.tables[0].rows, 4);
+    assert_eq!(one::<i64>(&store, "SELECT sum(sum) FROM orders"), 10);
+
+    // It is what a restart finds, and what cannot be is refused without changing anything.
+    let unknown = sinks.replace(place.definition("shopp", &json!({})));
+    assert!(matches!(unknown, Err(SinkError::Unknown { .. })));
+    let mut wrong = changed.clone();
+    wrong.mappings[0].table = "shop.order".into();
+    let error = sinks.replace(wrong).unwrap_err().to_string();
+    assert!(error.contains("did you mean 'shop.orders'?"), "{error}");
+    close(&node, &sinks);
+    drop((node, sinks));
+    let (node, sinks) = place.open();
+    assert_eq!(sinks.definition("shop").unwrap(), changed);
+    assert_equal(&sinks, "shop", node.position());
+    close(&node, &sinks);
+}
+
+#[test]
+fn a_stopped_sink_goes_on_with_a_better_definition() {
+    let place = Place::new();
+    let (node, sinks) = place.open();
+    with_orders(&node);
+    sinks.create(place.definition("shop", &json!({}))).unwrap();
+    put(&node, "a", &json!({"total": "many"}));
+    let end = order(&node, "b", 1, "one");
+    wait_for_stop(&sinks, "shop");
+    sinks
+        .replace(place.definition("shop", &json!({"on_refused": "park"})))
+        .unwrap();
+    let status = sinks.wait_blocking("shop", end, PATIENCE).unwrap();
+    assert_eq!((status.state, status.parked), (SinkState::Running, 1));
+    close(&node, &sinks);
+}
+
+#[test]
+fn a_trial_shows_rows_and_touches_no_store() {
+    let place = Place::new();
+    let (node, sinks) = place.open();
+    with_orders(&node);
+    for n in 0..10 {
+        order(&node, &format!("k{n}"), n, "a note");
+    }
+    put(&node, "a bad one", &json!({"total": "many"}));
+    let definition = json!({"kind": "sqlite", "mappings": [{
+        "table": "shop.orders", "into": "orders", "where": ".total != 1",
+        "columns": {"id": {"from": "$key", "type": "text"}, "total": {"from": "/total", "type": "integer"}}}]});
+    let trial = sinks.try_json(&definition, 3).unwrap();
+    assert_eq!(trial.position, node.position());
+    let mapping = &trial.mappings[0];
+    assert_eq!(
+        (mapping.looked_at, mapping.left_out, mapping.rows.len()),
+        (5, 1, 3)
+    );
+    assert_eq!(
+        mapping.rows[1].columns,
+        Some(json!({"id": "k2", "total": 2}))
+    );
+    assert_eq!(mapping.refused[0].key, json!("a bad one"));
+    assert!(mapping.refused[0].what.contains("total"));
+    let documents = json!({"kind": "redis", "mappings": [{
+        "table": "shop.orders", "into": "orders", "fields": {"sum": "/total"}, "key": "order:{$key}"}]});
+    let trial = sinks.try_json(&documents, 100).unwrap();
+    let row = &trial.mappings[0].rows[1];
+    assert_eq!(
+        (&row.key, &row.document),
+        (&json!("order:k0"), &Some(json!({"sum": 0})))
+    );
+    assert_eq!(trial.mappings[0].rows.len(), 11);
+    let mut wrong = definition;
+    wrong["mappings"][0]["where"] = json!(".total ==");
+    let error = sinks.try_json(&wrong, 3).unwrap_err().to_string();
+    assert!(error.contains("mappings[0].where"), "{error}");
+    assert!(sinks.list().is_empty() && !place.path("try.db").exists());
+    close(&node, &sinks);
+}
+
+#[test]
+fn a_commit_can_wait_for_stores() {
+    let place = Place::new();
+    let (node, sinks) = place.open();
+    with_orders(&node);
+    sinks.create(place.definition("quick", &json!({}))).unwrap();
+    sinks
+        .create(place.definition("still", &json!({"paused": true})))
+        .unwrap();
+    let table = node.catalog().by_name("shop.orders").unwrap().id;
+    let request = |key: &'static str| CommitRequest {
+        writes: vec![Write {
+            table,
+            key: Bytes::from_static(key.as_bytes()),
+            operation: Operation::Put(Bytes::from_static(br#"{"total":1}"#)),
+            headers: Vec::new(),
+        }],
+        ..CommitRequest::default()
+    };
+    let names = ["quick".to_owned()];
+    let (committed, waited) = sinks
+        .submit_and_wait(request("a"), &names, PATIENCE)
+        .unwrap();
+    assert!(waited["quick"].reached && waited["quick"].position >= Some(committed.position));
+    let rows: i64 = one(&place.store("quick.db"), "SELECT count(*) FROM orders");
+    assert_eq!(rows, 1);
+    // One that stands still is told, and the transaction stays.
+    let names = ["quick".to_owned(), "still".to_owned()];
+    let short = std::time::Duration::from_millis(200);
+    let (committed, waited) = sinks.submit_and_wait(request("b"), &names, short).unwrap();
+    assert!(
+        !waited["still"].reached && waited["still"].reason.is_some(),
+        "{waited:?}"
+    );
+    assert!(node.position() >= committed.position);
+    // An unknown one is refused before anything is committed.
+    let before = node.position();
+    let refused = sinks.submit_and_wait(request("c"), &["qick".to_owned()], short);
+    assert!(matches!(
+        refused,
+        Err(SubmitError::Sink(SinkError::Unknown { .. }))
+    ));
+    assert_eq!(node.position(), before);
+    close(&node, &sinks);
+}
