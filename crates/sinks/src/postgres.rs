@@ -249,7 +249,7 @@ async fn in_transaction<T>(
     client: &Client,
     steps: impl Future<Output = Result<T, Fault>>,
 ) -> Result<T, Fault> {
-    client.batch_execute(BEGIN).await?;
+    client.batch_execute("BEGIN").await?;
     match steps.await {
         Ok(value) => {
             client.batch_execute("COMMIT").await?;
@@ -262,9 +262,6 @@ async fn in_transaction<T>(
         }
     }
 }
-
-/// Said in full, because a user's or database's defaults may say otherwise.
-const BEGIN: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
 
 impl Own {
     async fn read_position(&self, client: &Client) -> Result<Option<StorePosition>, Fault> {

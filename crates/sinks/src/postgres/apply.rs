@@ -10,6 +10,9 @@
 //!  every changed row deleted, then inserted ─ committed, or refused as in the order of the log
 //! ```
 //! Each attempt is a transaction of its own and moves the position itself, under the same guard.
+//!
+//! Batches of any size go by `unnest`, in pieces. COPY into a temporary table and a merge costs the
+//! server the same time for 40,000 rows (measured), and would have to be waited for.
 
 use onelog_record::Position;
 use tokio_postgres::Statement;
@@ -18,7 +21,7 @@ use tokio_postgres::types::{ToSql, Type};
 use super::connect::{Pipeline, STATEMENT_TIMEOUT, Session};
 use super::encode::{Arrays, Wire};
 use super::error::{self, Fault};
-use super::{BEGIN, Scope, schema, signed, tables};
+use super::{Scope, schema, signed, tables};
 use crate::batch::{Batch, Change};
 use crate::cell::Cell;
 use crate::failpoint;
@@ -179,7 +182,7 @@ impl<'a> Scope<'a> {
         };
         let (from, to) = (signed(batch.from)?, signed(batch.to)?);
         let (own, epoch) = (self.own, self.epoch.cast_signed());
-        pipeline.send(async move { client.batch_execute(BEGIN).await.map(|()| 0) });
+        pipeline.send(async move { client.batch_execute("BEGIN").await.map(|()| 0) });
         debug_assert_eq!(pipeline.len(), ADVANCE);
         pipeline.send(async move {
             let parameters: [&(dyn ToSql + Sync); 6] =

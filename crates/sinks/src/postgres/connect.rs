@@ -134,10 +134,13 @@ impl Session {
 
     fn configure(&self, purpose: Purpose) -> Result<(), StoreError> {
         // `row_security = off`: rows that a policy hides would be an error instead of missing.
+        // Defaults of the user or the database may say otherwise of transactions.
         let settings = format!(
             "SET synchronous_commit = off; SET TimeZone = 'UTC'; SET row_security = off;
              SET jit = off; SET client_min_messages = error;
              SET plan_cache_mode = force_generic_plan;
+             SET default_transaction_isolation = 'read committed';
+             SET default_transaction_read_only = off;
              SET statement_timeout = {}; SET lock_timeout = {};
              SET idle_in_transaction_session_timeout = {}",
             match purpose {
