@@ -208,6 +208,7 @@ impl Bulk<'_> {
             ends,
             queue: VecDeque::new(),
             again: Vec::new(),
+            why: String::new(),
             conflicts: Vec::new(),
             refused: None,
             attempts: 0,
@@ -276,6 +277,8 @@ struct Sending<'a, 's, 'b> {
     queue: VecDeque<Vec<usize>>,
     /// What was turned away for now.
     again: Vec<usize>,
+    /// Why, in the store's words.
+    why: String,
     conflicts: Vec<usize>,
     refused: Option<(Offset, StoreError)>,
     attempts: u32,
@@ -291,7 +294,7 @@ impl Sending<'_, '_, '_> {
                 return Err(refused);
             }
             if self.queue.is_empty() && !self.again.is_empty() {
-                self.pause("the store is busy")?;
+                self.pause()?;
                 let again = std::mem::take(&mut self.again);
                 self.fill_queue(again, REQUEST_BYTES >> self.attempts.min(6));
             }
@@ -357,8 +360,9 @@ impl Sending<'_, '_, '_> {
                 );
                 Ok(())
             }
-            429 => {
-                self.pause(&answer.fault().to_string())?;
+            429 if !answer.fault().is_block() => {
+                self.why = answer.fault().to_string();
+                self.pause()?;
                 self.halve(numbers);
                 Ok(())
             }
@@ -384,17 +388,21 @@ impl Sending<'_, '_, '_> {
                 found.items.len()
             )));
         }
+        let turned_away = self.again.len();
         for (n, item) in numbers.iter().zip(found.items) {
             let (ItemAnswer::Index(outcome) | ItemAnswer::Create(outcome)) = item;
             let fault = outcome.error.unwrap_or_default();
             match outcome.status {
                 200..=299 => {}
                 409 => self.conflicts.push(*n),
-                429 | 500..=599 => self.again.push(*n),
-                404 => return Err(self.bulk.gone(self.writes[*n].mapping, &fault)),
-                403 if fault.is_block() => {
+                403 | 429 if fault.is_block() => {
                     return Err(self.bulk.unavailable(fault.to_string()));
                 }
+                429 | 500..=599 => {
+                    self.again.push(*n);
+                    self.why = fault.to_string();
+                }
+                404 => return Err(self.bulk.gone(self.writes[*n].mapping, &fault)),
                 401 | 403 => {
                     return Err(StoreError::Broken {
                         what: format!("{DOING} {}", self.bulk.client.shown),
@@ -411,6 +419,10 @@ impl Sending<'_, '_, '_> {
                 }
                 _ => self.refuse(*n, format!("the store says: {fault}")),
             }
+        }
+        if self.again.len() - turned_away < numbers.len() {
+            // The store works, however slowly.
+            (self.since, self.attempts) = (None, 0);
         }
         Ok(())
     }
@@ -430,12 +442,13 @@ impl Sending<'_, '_, '_> {
         }
     }
 
-    fn pause(&mut self, why: &str) -> Result<(), StoreError> {
+    fn pause(&mut self) -> Result<(), StoreError> {
         let since = *self.since.get_or_insert_with(Instant::now);
         if since.elapsed() > AGAIN_MAX {
             return Err(self.bulk.unavailable(format!(
-                "documents were turned away for {} seconds: {why}",
-                AGAIN_MAX.as_secs()
+                "documents were turned away for {} seconds: {}",
+                AGAIN_MAX.as_secs(),
+                self.why
             )));
         }
         let pause = PAUSE_FIRST

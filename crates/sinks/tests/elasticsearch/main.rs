@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod busy;
 mod common;
 #[path = "../search/mod.rs"]
 mod search;
