@@ -1,7 +1,7 @@
 //! A rebuild: rows are written under other names, then put in place.
 //!
 //! On one server a script does that in one step, as long as no more than `SWAP_KEYS_MAX` keys are
-//! put in place and taken away; it keeps the server busy for about a second a million keys. More
+//! put in place and taken away; it keeps the server busy for some seconds a million keys. More
 //! keys go in parts: the position is taken away first, so a crash between parts leads to another
 //! rebuild, and readers see old and new rows side by side until the last part is done. With
 //! partitions each partition is put in place in one step of its own.
