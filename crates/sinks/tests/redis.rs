@@ -14,7 +14,7 @@ use onelog_sinks::{
     Batch, Change, LogSide, Plan, RedisShape, RedisStore, RedisTarget, Row, SinkDefinition, Store,
     StoreError, TableVerification, Url, Verification, timestamp_text, verify,
 };
-use onelog_testkit::{Kind, Redis, Server, require};
+use onelog_testkit::{Certificates, Kind, Redis, Server, require};
 
 /// One server for all tests of this file, a database for each harness.
 static SERVER: LazyLock<Redis> =
@@ -611,4 +611,47 @@ fn a_full_memory_changes_nothing_and_is_waited_for() {
     server.command(&["CONFIG", "SET", "maxmemory", "0"]);
     store.apply(&batch).unwrap();
     assert!(model.verify(&plan, &mut store).equal);
+}
+
+#[test]
+fn the_server_is_only_talked_to_when_its_certificate_is_trusted() {
+    require!(Kind::Redis);
+    let certificates = Certificates::shared();
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = free.local_addr().unwrap().port();
+    drop(free);
+    let option = |name: &str, path: &std::path::Path| format!("{name}={}", path.display());
+    let _server = Redis::start_with(&[
+        &format!("tls-port={port}"),
+        &option("tls-cert-file", &certificates.certificate),
+        &option("tls-key-file", &certificates.key),
+        &option("tls-ca-cert-file", &certificates.root),
+        "tls-auth-clients=no",
+    ]);
+    let harness = OneServer::new();
+    let plan = conformance::standard_plan(&harness);
+    let open = |host: &str, ca_file: Option<&std::path::Path>| {
+        let target = RedisTarget {
+            url: Url::from(format!("rediss://{host}:{port}").as_str()),
+            partitions: None,
+            ca_file: ca_file.map(std::path::Path::to_owned),
+        };
+        RedisStore::open(&target, SINK, LOG, Arc::clone(&plan))
+    };
+    let mut store = open("localhost", Some(&certificates.root)).unwrap();
+    store.take_over().unwrap();
+    let mut model = Model::default();
+    for n in 0..2000 {
+        model.order(&format!("k{n}"), n, "words that fill a packet");
+    }
+    model.rebuild(&plan, &mut store).unwrap();
+    assert!(model.verify(&plan, &mut store).equal);
+    let error = open("localhost", None).unwrap_err().to_string();
+    assert!(error.contains("certificate"), "{error}");
+    let missing = open("localhost", Some(std::path::Path::new("/nowhere.pem")));
+    let error = missing.unwrap_err();
+    assert!(
+        !error.is_retryable() && error.to_string().contains("/nowhere.pem"),
+        "{error}"
+    );
 }
