@@ -27,7 +27,7 @@ use onelog_record::Position;
 
 use self::connection::{Fault, Link};
 use self::names::{Names, quote};
-use self::position::{Identity, NO_TABLE};
+use self::position::{Identity, NO_COLUMN, NO_TABLE};
 use self::reader::MysqlReader;
 use self::rebuild::Rebuild;
 use self::schema::Facts;
@@ -43,8 +43,6 @@ use crate::store::{Store, StoreError, StorePosition, StoreReader};
 const RACES_MAX: u32 = 4;
 /// How often a takeover looks again because a rival came in between.
 const TAKEOVERS_MAX: u32 = 16;
-/// No such column.
-const NO_COLUMN: u16 = 1054;
 
 /// Whether the store has this type of column.
 pub(crate) const fn supports(kind: ColumnType) -> bool {

@@ -84,7 +84,7 @@ impl Fault {
         };
         let class = error.state.get(..2).unwrap_or("");
         matches!(class, "21" | "22" | "23" | "44" | "45")
-            || matches!(error.code, 1364 | 1366 | 3819 | 4025)
+            || matches!(error.code, 1364 | 1366 | 1977 | 3819 | 3988 | 4025)
     }
 
     /// Whether the transaction lost against another one and can begin again at once.
@@ -401,7 +401,7 @@ fn classify(what: &str, fault: Fault) -> StoreError {
 
 fn is_certificate_fault(fault: &Fault) -> bool {
     matches!(fault, Fault::Driver(Error::Io(IoError::Tls(_))))
-        || fault.to_string().contains("certificate")
+        || (fault.code().is_none() && fault.to_string().contains("certificate"))
 }
 
 /// Where to connect and how. A file of certificates, or `require_ssl=true` in the url, means TLS.

@@ -124,9 +124,9 @@ fn key_fault(link: &Link, kind: ColumnType, found: &FoundColumn) -> Option<Strin
         let Some(collation) = &found.collation else {
             return Some("a key of text needs a type of text, for example varchar(255)".into());
         };
-        if !collation.ends_with("_nopad_bin") && !collation.ends_with("_0900_bin") {
+        if !["utf8mb4_nopad_bin", "utf8mb4_0900_bin"].contains(&collation.as_str()) {
             return Some(format!(
-                "its collation {collation} takes keys for the same that differ in the log (in case, or in blanks at the end); give it COLLATE {exact}"
+                "its collation {collation} takes keys for the same that differ in the log (in case, or in blanks at the end), or lacks characters; give it CHARACTER SET utf8mb4 COLLATE {exact}"
             ));
         }
     }

@@ -14,6 +14,8 @@ use crate::store::{StoreError, StorePosition};
 
 /// No such table.
 pub(super) const NO_TABLE: u16 = 1146;
+/// No such column.
+pub(super) const NO_COLUMN: u16 = 1054;
 /// A table was made or changed after the picture was taken.
 pub(super) const TABLE_CHANGED: u16 = 1412;
 const DUPLICATE: u16 = 1062;

@@ -16,7 +16,7 @@ use onelog_record::Position;
 
 use super::connection::{Fault, Link, STATEMENT_TIMEOUT};
 use super::names::{Names, list, quote};
-use super::position::{self, NO_TABLE, TABLE_CHANGED};
+use super::position::{self, NO_COLUMN, NO_TABLE, TABLE_CHANGED};
 use super::rows::read_cell;
 use super::schema::{self, Owner};
 use crate::cell::Row;
@@ -101,15 +101,20 @@ impl MysqlReader {
         };
         let old = names.old_table(*generation, &into);
         let touch = format!("SELECT 1 FROM {} LIMIT 0", quote(&into));
-        match self.link.statement(STATEMENT_TIMEOUT, &touch) {
-            Ok(_) => {}
-            Err(fault) if is_swap(&fault) => return Ok(old),
-            Err(fault) => return Err(self.link.error(SCANNING, fault)),
+        let touched = self.link.statement(STATEMENT_TIMEOUT, &touch);
+        if touched
+            .as_ref()
+            .is_err_and(|fault| fault.code() == Some(NO_TABLE))
+        {
+            return Ok(old);
         }
         let owner = schema::find(&mut self.link, &into)?.map(|found| found.owner);
-        match owner {
-            Some(Owner::Sink(_, found)) if found != *generation => Ok(old),
-            _ => Ok(into),
+        match (owner, touched) {
+            (Some(Owner::Sink(_, found) | Owner::Nobody(found)), _) if found != *generation => {
+                Ok(old)
+            }
+            (_, Ok(_)) => Ok(into),
+            (_, Err(fault)) => Err(self.link.error(SCANNING, fault)),
         }
     }
 }
@@ -188,12 +193,13 @@ impl StoreReader for MysqlReader {
                 self.link.give_up();
             }
             return Err(match fault.code() {
-                Some(NO_TABLE | 1054 | TABLE_CHANGED) if self.names.is_none() => {
-                    StoreError::Misfit {
-                        into: plan.into.clone(),
-                        what: fault.words(self.link.flavour()),
-                    }
-                }
+                Some(NO_TABLE | NO_COLUMN) => StoreError::Misfit {
+                    into: plan.into.clone(),
+                    what: format!(
+                        "it is not there as it should be ({})",
+                        fault.words(self.link.flavour())
+                    ),
+                },
                 _ => self.link.error(SCANNING, fault),
             });
         }

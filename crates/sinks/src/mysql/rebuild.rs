@@ -31,7 +31,7 @@ use mysql_async::{Params, Value};
 use onelog_record::Position;
 
 use super::connection::{Fault, Link, REBUILD_TIMEOUT, STATEMENT_TIMEOUT};
-use super::names::{Names, number_behind, quote};
+use super::names::{Names, literal, number_behind, quote};
 use super::position::{self, Identity, NO_TABLE, Record};
 use super::schema::{self, Owner};
 use super::write;
@@ -43,7 +43,7 @@ use crate::store::StoreError;
 /// behind it.
 const SWAP_WAIT_SECONDS: u32 = 1;
 /// How often the swap is tried; in between the users get on.
-const SWAP_ATTEMPTS_MAX: u32 = 60;
+const SWAP_ATTEMPTS_MAX: u32 = 30;
 const SWAP_PAUSE: Duration = Duration::from_secs(1);
 /// Somebody else held something for too long.
 const LOCK_WAIT_TIMEOUT: u16 = 1205;
@@ -84,6 +84,7 @@ impl Rebuild<'_> {
             self.make_missing(record.generation)?;
         }
         self.drop_new(self.who.epoch + 1)?;
+        self.drop_old(record.generation)?;
         let making = "making new tables in";
         let flavour = self.link.flavour();
         let epoch = self.who.epoch;
@@ -341,15 +342,20 @@ impl Rebuild<'_> {
         Ok(())
     }
 
-    /// Drops what rebuilds before `generation` left, where no reader holds it; other generations
-    /// wait for the next time.
+    /// Drops what rebuilds left beside the tables of `generation`, where no reader holds it; what is
+    /// held waits for the next time.
     pub(super) fn drop_old(&mut self, generation: u64) -> Result<(), StoreError> {
         let mut by_generation: Vec<(u64, Vec<String>)> = Vec::new();
-        for prefix in [self.names.pin_prefix(), self.names.old_prefix()] {
-            for name in schema::names_with_prefix(self.link, &prefix)? {
-                let Some(of) = number_behind(&prefix, &name).filter(|of| *of < generation) else {
+        let (pins, tables) = (self.names.pin_prefix(), self.names.old_prefix());
+        for prefix in [&pins, &tables] {
+            for name in schema::names_with_prefix(self.link, prefix)? {
+                let Some(of) = number_behind(prefix, &name) else {
                     continue;
                 };
+                // Its tables stand under their own names; older ones of this number are stale.
+                if of == generation && prefix == &pins {
+                    continue;
+                }
                 match by_generation.iter_mut().find(|(known, _)| *known == of) {
                     Some((_, names)) => names.push(quote(&name)),
                     None => by_generation.push((of, vec![quote(&name)])),
@@ -370,15 +376,14 @@ impl Rebuild<'_> {
     /// Gives up every table of the sink: their comments say that they are nobody's.
     pub(super) fn release(&mut self) -> Result<(), StoreError> {
         for mapping in &self.plan.mappings {
-            let found = schema::find(self.link, &mapping.into)?;
-            let ours = found.is_some_and(
-                |found| matches!(found.owner, Owner::Sink(sink, _) if sink == self.who.sink),
-            );
-            if ours {
+            let owner = schema::find(self.link, &mapping.into)?.map(|found| found.owner);
+            if let Some(Owner::Sink(sink, generation)) = owner
+                && sink == self.who.sink
+            {
                 let sql = format!(
-                    "ALTER TABLE {} COMMENT = '{}'",
+                    "ALTER TABLE {} COMMENT = {}",
                     quote(&mapping.into),
-                    schema::RELEASED
+                    literal(&schema::released_comment(generation))
                 );
                 self.link.execute("giving up the tables in", &sql)?;
             }
@@ -392,9 +397,10 @@ fn hurried(link: &mut Link, sql: &str) -> Result<(), Fault> {
     let set = |seconds: &str| format!("SET SESSION lock_wait_timeout = {seconds}");
     link.statement(STATEMENT_TIMEOUT, &set(&SWAP_WAIT_SECONDS.to_string()))?;
     let outcome = link.statement(STATEMENT_TIMEOUT, sql);
-    link.statement(
+    let reset = link.statement(
         STATEMENT_TIMEOUT,
         &set(&super::connection::LOCK_WAIT_SECONDS.to_string()),
-    )?;
-    outcome.map(drop)
+    );
+    // What went wrong first says more.
+    outcome.and(reset).map(drop)
 }

@@ -15,12 +15,16 @@ use crate::store::StoreError;
 const LOOKING: &str = "looking at the tables of";
 const MADE_FOR: &str = "onelog: sink ";
 const GENERATION: &str = ", generation ";
-/// The comment of a table whose sink was removed.
-pub(super) const RELEASED: &str = "onelog: no sink";
+const RELEASED: &str = "onelog: no sink";
 
 /// The comment of a sink's table.
 pub(super) fn comment(sink: &str, generation: u64) -> String {
     format!("{MADE_FOR}{sink}{GENERATION}{generation}")
+}
+
+/// The comment of a table whose sink was removed.
+pub(super) fn released_comment(generation: u64) -> String {
+    format!("{RELEASED}{GENERATION}{generation}")
 }
 
 /// Whose a table is.
@@ -28,8 +32,8 @@ pub(super) fn comment(sink: &str, generation: u64) -> String {
 pub(super) enum Owner {
     /// Not made by onelog: a table, a view …
     Foreign(String),
-    /// A removed sink's.
-    Nobody,
+    /// A removed sink's, made by its rebuild of this number.
+    Nobody(u64),
     /// A sink's, made by its rebuild of this number.
     Sink(String, u64),
 }
@@ -163,16 +167,15 @@ fn owner_of(kind: &str, comment: &str) -> Owner {
     if kind != "table" {
         return Owner::Foreign(kind.to_owned());
     }
-    if comment == RELEASED {
-        return Owner::Nobody;
-    }
     let made = comment
-        .strip_prefix(MADE_FOR)
-        .and_then(|rest| rest.split_once(GENERATION))
-        .and_then(|(sink, number)| Some((sink.to_owned(), number.parse().ok()?)));
+        .rsplit_once(GENERATION)
+        .and_then(|(whose, number)| Some((whose, number.parse().ok()?)));
     match made {
-        Some((sink, generation)) => Owner::Sink(sink, generation),
-        None => Owner::Foreign(kind.to_owned()),
+        Some((RELEASED, generation)) => Owner::Nobody(generation),
+        Some((whose, generation)) if whose.starts_with(MADE_FOR) => {
+            Owner::Sink(whose[MADE_FOR.len()..].to_owned(), generation)
+        }
+        _ => Owner::Foreign(kind.to_owned()),
     }
 }
 
@@ -225,7 +228,7 @@ pub(super) fn check_target(
         })
     };
     match find(link, into)?.map(|found| found.owner) {
-        None | Some(Owner::Nobody) => Ok(()),
+        None | Some(Owner::Nobody(_)) => Ok(()),
         Some(Owner::Sink(owner, _)) if owner == sink => Ok(()),
         Some(Owner::Sink(owner, _)) => taken(format!(
             "it belongs to the sink '{owner}'; choose another name for 'into'"
@@ -458,7 +461,7 @@ mod tests {
     fn a_comment_tells_whose_a_table_is() {
         let ours = comment("a-sink.2", 17);
         assert_eq!(owner_of("table", &ours), Owner::Sink("a-sink.2".into(), 17));
-        assert_eq!(owner_of("table", RELEASED), Owner::Nobody);
+        assert_eq!(owner_of("table", &released_comment(3)), Owner::Nobody(3));
         for (kind, text) in [("table", ""), ("view", ours.as_str()), ("table", "orders")] {
             assert_eq!(owner_of(kind, text), Owner::Foreign(kind.into()));
         }

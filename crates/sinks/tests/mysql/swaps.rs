@@ -180,6 +180,45 @@ fn whoever_dies_around_the_swap_leaves_one_generation_whole() {
 }
 
 #[test]
+fn a_sink_that_was_removed_and_made_again_is_rebuilt_over_what_was_left() {
+    require!(Kind::Mariadb);
+    let database = Database::new();
+    let plan = standard_plan(&database);
+    let (mut store, mut model) = filled(&database, &plan);
+    // A picture of the first life keeps its tables, and their names, through the second.
+    let before = model.clone();
+    let mut picture = store.reader().unwrap();
+    model.order("d", 4, "four");
+    model.rebuild(&plan, store.as_mut()).unwrap();
+    store.remove().unwrap();
+    assert!(verify(&plan, &before, picture.as_mut()).unwrap().equal);
+    drop(picture);
+    assert_eq!(store.take_over().unwrap(), 1);
+    for n in 0..4 {
+        model.order("e", n, "again");
+        model.rebuild(&plan, store.as_mut()).unwrap();
+        assert!(model.verify(&plan, store.as_mut()).equal);
+    }
+}
+
+#[test]
+fn a_table_that_vanished_is_named_by_whoever_reads_it() {
+    require!(Kind::Mariadb);
+    let database = Database::new();
+    let plan = standard_plan(&database);
+    let (mut store, model) = filled(&database, &plan);
+    database.sql("DROP TABLE orders");
+    let mut picture = store.reader().unwrap();
+    let error = verify(&plan, &model, picture.as_mut()).unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("the table 'orders' in the store does not fit"),
+        "{error}"
+    );
+}
+
+#[test]
 fn a_user_in_a_transaction_holds_a_swap_up_and_is_not_held_up_by_it() {
     require!(Kind::Mariadb);
     let database = Database::new();
