@@ -54,11 +54,11 @@ impl Rig for ElasticsearchRig {
         b"/onelog-sinks/_doc/"
     }
 
-    /// It takes long to start.
-    fn kills(&self) -> usize {
+    /// It takes long to start, and a refresh for each small batch.
+    fn rounds(&self) -> u64 {
         match std::env::var_os("ONELOG_TEST_FULL") {
             Some(_) => 20,
-            None => 2,
+            None => 3,
         }
     }
 

@@ -23,8 +23,8 @@ pub trait Rig: Send + Sync {
     fn target(&self) -> Value;
     /// Bytes that a commit's request has, and no other request.
     fn commit(&self) -> &[u8];
-    /// How often the store is killed under load.
-    fn kills(&self) -> usize {
+    /// How often each fault is repeated.
+    fn rounds(&self) -> u64 {
         20
     }
     /// Makes the store note every write of an account with its version, in the same transaction,

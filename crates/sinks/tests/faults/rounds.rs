@@ -9,8 +9,6 @@ use crate::victim::kill_at;
 use crate::watcher::Watcher;
 use crate::world::{PATIENCE, SINK, World, open, transfer};
 
-const KILLS_AT_EACH_PLACE: u64 = 20;
-
 /// Before the batch, between rows and commit, behind the commit.
 pub fn onelog_is_killed_at_each_place(world: &mut World<'_>) {
     world.close();
@@ -18,7 +16,7 @@ pub fn onelog_is_killed_at_each_place(world: &mut World<'_>) {
     std::thread::scope(|scope| {
         let watcher = Watcher::start(scope, rig);
         for place in ["before_apply", "before_commit", "after_commit"] {
-            for round in 0..KILLS_AT_EACH_PLACE {
+            for round in 0..rig.rounds() {
                 kill_at(place, &world.log(), round);
             }
             world.reopen();
@@ -38,7 +36,7 @@ pub fn onelog_is_killed_at_each_place(world: &mut World<'_>) {
 /// SIGKILL to the server while batches are under way.
 pub fn the_store_is_killed_under_load(world: &mut World<'_>) {
     let rig = world.rig;
-    for _ in 0..rig.kills() {
+    for _ in 0..rig.rounds() {
         std::thread::scope(|scope| {
             let watcher = Watcher::start(scope, rig);
             let load = world.load(scope);
@@ -57,7 +55,7 @@ pub fn the_store_is_killed_under_load(world: &mut World<'_>) {
 /// The commit took place, but nobody tells.
 pub fn the_answer_of_a_commit_is_lost(world: &mut World<'_>) {
     let rig = world.rig;
-    for round in 0..20 {
+    for round in 0..rig.rounds() {
         std::thread::scope(|scope| {
             let watcher = Watcher::start(scope, rig);
             let cuts = rig.proxy().cuts();
@@ -69,7 +67,7 @@ pub fn the_answer_of_a_commit_is_lost(world: &mut World<'_>) {
         });
     }
     // Requests that are cut anywhere.
-    for bytes in (1..4000).step_by(200) {
+    for bytes in (0..rig.rounds() as usize).map(|n| 1 + n * 200) {
         let cuts = rig.proxy().cuts();
         rig.proxy()
             .cut_after_bytes(onelog_testkit::Direction::ToServer, bytes);
