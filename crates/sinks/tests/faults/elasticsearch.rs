@@ -21,6 +21,8 @@ impl ElasticsearchRig {
 
     fn block(&self, blocked: bool) {
         let url = format!("{}/{RIGHT}/_settings", self.server.url());
+        // Fails when a sink installed it before, which is as good.
+        let _ = rustls::crypto::ring::default_provider().install_default();
         let client = reqwest::blocking::Client::builder()
             .timeout(Duration::from_secs(30))
             .build()
