@@ -28,6 +28,9 @@ pub const DIFFERENCES_HELD_MAX: usize = 1_000_000;
 /// The most differences that are shown of one pair.
 pub const SHOWN_MAX: usize = 10_000;
 
+/// What is called between two looks: the name of the pair, and how many keys differ.
+pub type Pause<'f> = &'f mut dyn FnMut(&str, u64);
+
 /// How an audit is made.
 #[allow(missing_debug_implementations)] // a function has none
 pub struct AuditOptions<'f> {
@@ -35,7 +38,7 @@ pub struct AuditOptions<'f> {
     pub show: usize,
     /// Given: the keys that differ are looked at again once this has let some time pass. It gets
     /// the name of the pair and how many keys differ.
-    pub again: Option<&'f mut dyn FnMut(&str, u64)>,
+    pub again: Option<Pause<'f>>,
 }
 
 /// What an audit found.

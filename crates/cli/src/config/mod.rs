@@ -134,6 +134,20 @@ mod tests {
     }
 
     #[test]
+    fn the_tables_and_sinks_of_the_example_can_be_used_as_they_are() {
+        let sections = EXAMPLE.lines().filter_map(|line| {
+            let line = line.strip_prefix('#')?;
+            (!line.starts_with(['#', ' '])).then_some(line)
+        });
+        let text: Vec<&str> = sections.collect();
+        let file = file(&text.join("\n"));
+        let declared = load(Some(file.path()), &Flags::default()).unwrap().declared;
+        assert_eq!(declared.tables.len(), 1);
+        let kinds: Vec<&str> = declared.sinks.iter().map(|s| s.what.kind.name()).collect();
+        assert_eq!(kinds, ["postgres", "redis"]);
+    }
+
+    #[test]
     fn each_key_has_the_flag_and_the_variable_of_its_name() {
         for key in KEYS {
             assert_eq!(key.flag, key.name.replace('_', "-"));

@@ -185,3 +185,34 @@ fn a_store_that_is_away_does_not_stop_the_start() {
     let (_, said) = server.terminate();
     assert!(!format!("{list}{shown}{said}").contains("secret"));
 }
+
+#[test]
+fn a_changed_section_changes_the_sink_at_the_next_start() {
+    let place = Place::new();
+    let config = place.configure("");
+    let server = place.start(&config);
+    server
+        .run(&[
+            "put",
+            "shop.orders",
+            "o1",
+            "{\"total\": 12.5, \"item\": \"apple\"}",
+        ])
+        .good();
+    server.run(&["sinks", "wait", "reports"]).good();
+    drop(server);
+
+    let config = place.configure("item = { from = \"/item\", type = \"text\" }\n");
+    let server = place.start(&config);
+    server.run(&["sinks", "wait", "reports"]).good();
+    let item: String = rusqlite::Connection::open(place.path("reports.db"))
+        .unwrap()
+        .query_row("SELECT item FROM orders", [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(item, "apple");
+    let (_, said) = server.terminate();
+    assert!(
+        said.contains("the configuration has changed this sink"),
+        "{said}"
+    );
+}

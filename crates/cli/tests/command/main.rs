@@ -11,3 +11,5 @@ mod import;
 mod packages;
 mod server;
 mod serving;
+mod sinks;
+mod stores;

@@ -365,7 +365,8 @@ impl RedisReader {
             .as_ref()
             .and_then(|moment| moment.picture.old(mapping, name));
         let content = old.unwrap_or(now)?;
-        read(plan, self.looks[mapping], key, &content, row);
+        let is_ours = self.moment.is_some();
+        read(plan, self.looks[mapping], key, &content, is_ours, row);
         Some(())
     }
 

@@ -2,7 +2,7 @@
 //! they differ, never deleted.
 
 use onelog::{Node, TableError};
-use onelog_sinks::{SinkDefinition, SinkError, Sinks};
+use onelog_sinks::{SinkDefinition, SinkError, Sinks, StoreError};
 
 use crate::config::{Declarations, Declared};
 use crate::error::CommandError;
@@ -37,8 +37,8 @@ pub fn apply(declared: &Declarations, node: &Node, sinks: &Sinks) -> Result<(), 
 fn apply_sink(declared: &Declared<SinkDefinition>, sinks: &Sinks) -> Result<(), SinkError> {
     let mut wanted = declared.what.clone();
     let sink = wanted.name.clone();
-    let known = match sinks.get(&sink) {
-        Ok(status) => status.definition,
+    let known = match sinks.definition(&sink) {
+        Ok(definition) => definition,
         Err(SinkError::Unknown { .. }) => {
             let status = sinks.create_ahead(wanted)?;
             tracing::info!(
@@ -56,8 +56,17 @@ fn apply_sink(declared: &Declared<SinkDefinition>, sinks: &Sinks) -> Result<(), 
     if wanted == known {
         return Ok(());
     }
-    // Not changed in silence, and not left as it was in silence either.
-    Err(SinkError::Exists { name: wanted.name })
+    match sinks.replace(wanted) {
+        Ok(_) => {
+            tracing::info!(sink, "the configuration has changed this sink");
+            Ok(())
+        }
+        Err(SinkError::Store(error @ StoreError::Unavailable { .. })) => {
+            tracing::warn!(sink, %error, "this sink keeps its old definition: the store that the configuration names cannot be reached; start again, or use onelog sinks replace, when it can");
+            Ok(())
+        }
+        Err(error) => Err(error),
+    }
 }
 
 fn table_failed(table: &Declared<onelog::NewTable>, error: &TableError) -> CommandError {

@@ -12,6 +12,9 @@ use crate::error::CommandError;
 const TRACES: &str = "SELECT table_name FROM information_schema.tables
   WHERE table_schema = current_schema() AND table_name LIKE '%onelog%'";
 
+/// Which table onelog made; it remembers a table beyond its sink.
+const OWNERS: &str = "onelog_tables";
+
 pub struct Postgres {
     runtime: Runtime,
     client: Client,
@@ -114,7 +117,12 @@ impl Direct for Postgres {
 
     fn clean(&mut self, run: &str, before: &BTreeSet<String>) -> Result<(), CommandError> {
         let clean = || -> Result<(), Error> {
-            for name in self.names()?.iter().filter(|name| !before.contains(*name)) {
+            let names = self.names()?;
+            if names.contains(OWNERS) {
+                let sql = format!("DELETE FROM {} WHERE strpos(name, $1) > 0", quote(OWNERS));
+                self.runtime.block_on(self.client.execute(&sql, &[&run]))?;
+            }
+            for name in names.iter().filter(|name| !before.contains(*name)) {
                 let table = quote(name);
                 let ask = format!("SELECT EXISTS (SELECT 1 FROM {table})");
                 let unused = name.contains(run) || {

@@ -1,0 +1,246 @@
+//! `onelog sinks …` and `onelog commit --wait-for`.
+
+use std::path::PathBuf;
+
+use crate::server::Server;
+
+struct Shop {
+    folder: tempfile::TempDir,
+    server: Server,
+}
+
+impl Shop {
+    fn open() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let server = Server::start(&folder.path().join("data"), &[]);
+        server.run(&["tables", "create", "shop.orders"]).good();
+        Self { folder, server }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    fn definition(&self, more: &str) -> String {
+        let path = self.path("reports.db");
+        format!(
+            "name = \"reports\"\nkind = \"sqlite\"\npath = \"{}\"\n{more}[[mappings]]\ntable = \"shop.orders\"\ninto = \"orders\"\n[mappings.columns]\nid = {{ from = \"$key\", type = \"text\" }}\ntotal = {{ from = \"/total\", type = \"integer\" }}\n",
+            path.display()
+        )
+    }
+
+    fn put(&self, key: &str, value: &str) {
+        self.server.run(&["put", "shop.orders", key, value]).good();
+    }
+
+    fn database(&self, name: &str) -> rusqlite::Connection {
+        rusqlite::Connection::open(self.path(name)).unwrap()
+    }
+}
+
+#[test]
+fn a_sink_is_made_of_toml_or_of_flags_and_its_errors_have_a_line() {
+    let shop = Shop::open();
+    let good = shop.definition("");
+    shop.server
+        .run_fed(
+            &["sinks", "create", "-"],
+            &good.replace("integer", "intger"),
+        )
+        .fails(
+            2,
+            "standard input, line 8: mappings[0].columns.total.type: unknown type 'intger'",
+        );
+    shop.server.run_fed(&["sinks", "create", "-"], &good).good();
+    let to = format!("sqlite://{}", shop.path("flags.db").display());
+    shop.server
+        .run(&[
+            "sinks",
+            "create",
+            "--name",
+            "flags",
+            "--to",
+            &to,
+            "--table",
+            "shop.orders",
+            "--column",
+            "id:text=$key",
+            "--column",
+            "total:integer",
+            "--column",
+            "town:text=/address/town",
+        ])
+        .good();
+    shop.put("o1", r#"{"total": 7, "address": {"town": "Ulm"}}"#);
+    shop.server.run(&["sinks", "wait", "flags", "2"]).good();
+    shop.server.run(&["sinks", "wait", "flags"]).good();
+    let row: (String, i64, String) = shop
+        .database("flags.db")
+        .query_row("SELECT id, total, town FROM orders", [], |row| {
+            Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+        })
+        .unwrap();
+    assert_eq!(row, ("o1".into(), 7, "Ulm".into()));
+    shop.server
+        .run(&[
+            "sinks",
+            "create",
+            "--to",
+            &to,
+            "--table",
+            "shop.orders",
+            "--column",
+            "total",
+        ])
+        .fails(2, "expected NAME:TYPE");
+    shop.server.run(&["sinks", "create"]).fails(2, "required");
+}
+
+#[test]
+fn a_definition_is_tried_and_replaced() {
+    let shop = Shop::open();
+    shop.put("o1", r#"{"total": 7, "state": "paid"}"#);
+    shop.put("o2", r#"{"total": 8, "state": "draft"}"#);
+    shop.put("o3", r#"{"total": "many", "state": "paid"}"#);
+    let definition = shop.definition("");
+    let filtered = definition.replace(
+        "into = \"orders\"\n",
+        "into = \"orders\"\nwhere = '.state != \"draft\"'\n",
+    );
+    // When it is tried, the rows are shown and no store is touched.
+    let said = shop
+        .server
+        .run_fed(&["sinks", "try", "-"], &filtered)
+        .good();
+    assert!(
+        said.contains("shop.orders into orders: 3 records looked at, 1 left out"),
+        "{said}"
+    );
+    assert!(said.contains("{\"id\":\"o1\",\"total\":7}"), "{said}");
+    assert!(said.contains("REFUSED"), "{said}");
+    assert!(!shop.path("reports.db").exists());
+
+    // When the filter comes later, the rows that it leaves out go.
+    shop.server.run(&["delete", "shop.orders", "o3"]).good();
+    shop.server
+        .run_fed(&["sinks", "create", "-"], &definition)
+        .good();
+    shop.server.run(&["sinks", "wait", "reports"]).good();
+    let ids = || -> Vec<String> {
+        let database = shop.database("reports.db");
+        let mut statement = database
+            .prepare("SELECT id FROM orders ORDER BY id")
+            .unwrap();
+        let rows = statement.query_map([], |row| row.get(0)).unwrap();
+        rows.map(Result::unwrap).collect()
+    };
+    assert_eq!(ids(), ["o1", "o2"]);
+    shop.server
+        .run_fed(&["sinks", "replace", "-"], &filtered)
+        .good();
+    shop.server.run(&["sinks", "wait", "reports"]).good();
+    assert_eq!(ids(), ["o1"]);
+}
+
+#[test]
+fn a_hand_edit_is_found_told_by_the_exit_status_and_repaired() {
+    let shop = Shop::open();
+    shop.server
+        .run_fed(&["sinks", "create", "-"], &shop.definition(""))
+        .good();
+    shop.put("o1", r#"{"total": 7}"#);
+    shop.server.run(&["sinks", "wait", "reports"]).good();
+    shop.database("reports.db")
+        .execute("UPDATE orders SET total = 8", [])
+        .unwrap();
+    let ran = shop.server.run(&["sinks", "verify", "reports"]);
+    assert_eq!(ran.status, 1);
+    assert!(ran.out.contains("NOT equal at position"), "{}", ran.out);
+    assert!(ran.out.contains("{\"total\":8}"), "{}", ran.out);
+    let list = shop.server.run(&["sinks"]).good();
+    assert!(list.contains("1 DIFFER at"), "{list}");
+
+    let said = shop
+        .server
+        .run(&["sinks", "verify", "reports", "--repair"])
+        .good();
+    assert!(said.contains("repaired"), "{said}");
+    let list = shop.server.run(&["sinks"]).good();
+    assert!(list.contains("equal at"), "{list}");
+    let total: i64 = shop
+        .database("reports.db")
+        .query_row("SELECT total FROM orders", [], |row| row.get(0))
+        .unwrap();
+    assert_eq!(total, 7);
+}
+
+#[test]
+fn a_refused_record_is_set_aside_shown_and_written_again_once_it_is_mended() {
+    let shop = Shop::open();
+    let definition = shop.definition("on_refused = \"park\"\n");
+    shop.server
+        .run_fed(&["sinks", "create", "-"], &definition)
+        .good();
+    shop.put("bad", r#"{"total": "many"}"#);
+    shop.put("good", r#"{"total": 1}"#);
+    shop.server.run(&["sinks", "wait", "reports"]).good();
+    let said = shop.server.run(&["sinks", "parked", "reports"]).good();
+    assert!(said.contains("bad") && said.contains("total"), "{said}");
+    assert!(!said.contains("good"), "{said}");
+    shop.server
+        .run(&["sinks", "parked", "reports", "--replay"])
+        .fails(1, "still refused");
+    shop.put("bad", r#"{"total": 2}"#);
+    shop.server.run(&["sinks", "wait", "reports"]).good();
+    let said = shop
+        .server
+        .run(&[
+            "sinks",
+            "parked",
+            "reports",
+            "--replay",
+            "--key",
+            "orders=bad",
+        ])
+        .good();
+    assert!(said.contains("1 key written again"), "{said}");
+    let said = shop.server.run(&["sinks", "parked", "reports"]).good();
+    assert_eq!(said, "no key is set aside\n");
+}
+
+#[test]
+fn a_commit_waits_for_a_store_and_is_committed_when_the_store_does_not_come() {
+    let shop = Shop::open();
+    shop.server
+        .run_fed(&["sinks", "create", "-"], &shop.definition(""))
+        .good();
+    let commit = |key: &str, more: &[&str]| {
+        let body = format!(
+            r#"{{"writes":[{{"op":"put","table":"shop.orders","key":"{key}","value":{{"total":1}}}}]}}"#
+        );
+        let args = [&["commit", "-", "--wait-for", "reports"], more].concat();
+        shop.server.run_fed(&args, &body)
+    };
+    let answer = commit("o1", &[]).json();
+    assert_eq!(answer["waited"]["reports"]["reached"], true, "{answer}");
+    let there: i64 = shop
+        .database("reports.db")
+        .query_row("SELECT count(*) FROM orders WHERE id = 'o1'", [], |row| {
+            row.get(0)
+        })
+        .unwrap();
+    assert_eq!(there, 1);
+
+    shop.server.run(&["sinks", "pause", "reports"]).good();
+    commit("o2", &["--wait-timeout", "50ms"]).fails(1, "the transaction is committed at position");
+    assert_eq!(
+        shop.server.run(&["get", "shop.orders", "o2"]).good(),
+        "{\"total\":1}\n"
+    );
+    shop.server
+        .run_fed(
+            &["commit", "-", "--wait-for", "no-such-sink"],
+            "{\"writes\":[]}",
+        )
+        .fails(1, "no sink 'no-such-sink'");
+}
