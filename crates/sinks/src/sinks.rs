@@ -171,6 +171,8 @@ impl Sinks {
             let _ = thread.join();
         }
         known.progress.revive(SinkState::Starting);
+        // Nobody knows where the store stands under the new definition until it is asked.
+        known.progress.set_position(None);
         // The old hold keeps the log until the new one stands in its place.
         inner.spawn(definition, known.hold.position(), known.progress)?;
         self.get(&name)

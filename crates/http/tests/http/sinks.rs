@@ -193,8 +193,10 @@ fn a_refused_record_is_listed_and_replayed() {
     let server = Server::with_tables();
     let mut parking = definition(&server);
     parking["on_refused"] = json!("park");
+    parking["mappings"][0]["columns"]["note"]["type"] = json!("integer");
+    parking["mappings"][0]["full_text"] = json!([]);
     server.post("/v1/sinks", &parking).expect(201);
-    let position = server.put("shop.orders", "a", json!({"note": 5}));
+    let position = server.put("shop.orders", "a", json!({"note": "five"}));
     let status = wait(&server, position);
     assert_eq!(status["parked"], 1, "{status}");
     let listed = server.get("/v1/sinks/search/parked").expect(200);
@@ -216,7 +218,7 @@ fn a_refused_record_is_listed_and_replayed() {
         (&still["replayed"], &still["remaining"][0]["key"]),
         (&json!(0), &json!("a"))
     );
-    let position = server.put("shop.orders", "a", json!({"note": "five"}));
+    let position = server.put("shop.orders", "a", json!({"note": 5}));
     wait(&server, position);
     let done = server
         .send("POST", "/v1/sinks/search/replay", &[], b"")
@@ -249,7 +251,9 @@ fn verify_with_repair_writes_what_differs_again() {
         .busy_timeout(std::time::Duration::from_secs(60))
         .unwrap();
     database
-        .execute_batch("UPDATE orders SET note = 'wrong'; INSERT INTO orders VALUES ('b', 'extra')")
+        .execute_batch(
+            "UPDATE orders SET note = 'wrong'; INSERT INTO orders (id, note) VALUES ('b', 'extra')",
+        )
         .unwrap();
     let repaired = server
         .post("/v1/sinks/search/verify?repair=true", &json!({}))
