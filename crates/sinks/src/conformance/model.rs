@@ -76,7 +76,9 @@ impl Model {
                     offset: *offset,
                     value: Some(value.clone()),
                 })
-                .collect();
+                .map(|mut change| change.shape(mapping).map(|()| change))
+                .filter(|change| !matches!(change, Ok(Change { value: None, .. })))
+                .collect::<Result<_, _>>()?;
             for part in rows.chunks(3) {
                 store.load(number, part)?;
             }
