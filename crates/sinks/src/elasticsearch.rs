@@ -34,6 +34,7 @@ mod ledger;
 mod purge;
 mod reader;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -87,6 +88,8 @@ pub struct ElasticsearchStore {
     /// Indexes that are deleted as soon as no picture needs them.
     retired: Vec<String>,
     purged: Instant,
+    /// Indexes that were written to since they were last refreshed.
+    unpublished: BTreeSet<String>,
     row: Row,
 }
 
@@ -109,6 +112,7 @@ impl ElasticsearchStore {
             in_use: Arc::default(),
             retired: Vec::new(),
             purged: Instant::now(),
+            unpublished: BTreeSet::new(),
             row: Row::default(),
         })
     }
@@ -302,6 +306,10 @@ impl Store for ElasticsearchStore {
                 next.position = None;
             }
             let epoch = next.epoch;
+            // What the predecessor applied counts as reached from now on.
+            if next.position.is_some() {
+                index::refresh(&self.client, &self.live_indexes(&next))?;
+            }
             if ledger::replace(&self.client, &page, next)?.is_some() {
                 self.epoch = Some(epoch);
                 self.filling = None;
@@ -356,12 +364,23 @@ impl Store for ElasticsearchStore {
         };
         self.replace(&page, ledger)?;
         let indexes = self.indexes(generation);
-        let touched: Vec<String> = (indexes.into_iter().zip(&batch.changes))
+        let touched = (indexes.into_iter().zip(&batch.changes))
             .filter(|(_, changes)| !changes.is_empty())
-            .map(|(index, _)| index)
-            .collect();
-        index::refresh(&self.client, &touched)?;
+            .map(|(index, _)| index);
+        self.unpublished.extend(touched);
         self.tidy()
+    }
+
+    /// A refresh for every batch would cost more than the batch.
+    fn publishes(&self) -> bool {
+        true
+    }
+
+    fn publish(&mut self) -> Result<(), StoreError> {
+        let indexes: Vec<String> = self.unpublished.iter().cloned().collect();
+        index::refresh(&self.client, &indexes)?;
+        self.unpublished.clear();
+        Ok(())
     }
 
     fn begin_rebuild(&mut self) -> Result<(), StoreError> {
@@ -431,6 +450,7 @@ impl Store for ElasticsearchStore {
         failpoint::hit(&self.sink, "after_swap");
         self.replace(&page, done)?;
         self.filling = None;
+        self.unpublished.clear();
         self.discard(&[generation])
     }
 

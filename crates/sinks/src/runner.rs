@@ -34,6 +34,9 @@ const BATCH_BYTES_MAX: usize = 8 << 20;
 const BATCH_SHORT: Duration = Duration::from_millis(50);
 /// … and one that took longer shrinks.
 const BATCH_LONG: Duration = Duration::from_millis(200);
+/// How long what was applied may stay unseen while the sink is behind, in stores where showing it
+/// costs.
+const PUBLISH_EVERY: Duration = Duration::from_secs(1);
 /// Delays between attempts: doubled from the first to the last, then a random part of it.
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_LAST: Duration = Duration::from_secs(30);
@@ -101,6 +104,9 @@ pub(crate) struct Runner {
     leaves: bool,
     batch_bytes: usize,
     failures: u32,
+    /// Where what was applied and not shown yet begins.
+    unpublished: Option<Position>,
+    published_at: Instant,
 }
 
 /// Why a wait ended.
@@ -155,6 +161,8 @@ impl Runner {
             leaves: false,
             batch_bytes: BATCH_BYTES_MIN,
             failures: 0,
+            unpublished: None,
+            published_at: Instant::now(),
         })
     }
 
@@ -208,6 +216,7 @@ impl Runner {
         let plan = Arc::new(plan);
         let mut store = open_store(&self.definition, &plan, &self.log_id)?;
         store.take_over()?;
+        self.unpublished = None;
         let mut at = self.where_it_stands(store.as_mut())?;
         self.aside = Aside::load(&self.node, &self.definition.name, &plan, at)?;
         self.progress.set_parked(self.aside.len());
@@ -218,6 +227,7 @@ impl Runner {
             }
             if self.rebuild || (at.is_none() && !self.paused) {
                 at = Some(self.fill(&plan, store.as_mut(), at)?);
+                self.unpublished = None;
                 self.rebuild = false;
                 self.failures = 0;
                 continue;
@@ -230,6 +240,9 @@ impl Runner {
                     at = self.step(&plan, store.as_mut(), position)?;
                 }
                 _ => {
+                    if let Some(position) = at {
+                        self.publish(store.as_mut(), position)?;
+                    }
                     self.progress.set_state(SinkState::Paused);
                     let woken = self.wait(Position(u64::MAX), WAIT_MAX);
                     self.react(woken)?;
@@ -286,6 +299,7 @@ impl Runner {
             Err(error) => return Err(Halt::Retry(SinkFault::new(error))),
         };
         if read.next <= from {
+            self.publish(store, from)?;
             let woken = self.wait(Position(from.get() + 1), WAIT_MAX);
             self.react(woken)?;
             return Ok(Some(from));
@@ -324,6 +338,17 @@ impl Runner {
         }
     }
 
+    /// Shows readers what was applied up to `to`, and tells whoever waits for it.
+    fn publish(&mut self, store: &mut dyn Store, to: Position) -> Result<(), Halt> {
+        if let Some(from) = self.unpublished {
+            store.publish()?;
+            self.unpublished = None;
+            self.published_at = Instant::now();
+            self.progress.applied(from, to);
+        }
+        Ok(())
+    }
+
     fn apply(&mut self, plan: &Plan, store: &mut dyn Store, batch: &mut Batch) -> Result<(), Halt> {
         let name = self.definition.name.clone();
         failpoint::hit(&name, "before_apply");
@@ -333,7 +358,11 @@ impl Runner {
         let took = begun.elapsed();
         failpoint::hit(&name, "after_commit");
         self.hold.advance(batch.to);
-        self.progress.applied(batch.from, batch.to);
+        self.unpublished.get_or_insert(batch.from);
+        let more = batch.to < self.node.position();
+        if !store.publishes() || !more || self.published_at.elapsed() >= PUBLISH_EVERY {
+            self.publish(store, batch.to)?;
+        }
         self.failures = 0;
         if took > BATCH_LONG {
             self.batch_bytes = (self.batch_bytes / 2).max(BATCH_BYTES_MIN);

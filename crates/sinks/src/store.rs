@@ -70,6 +70,18 @@ pub trait Store: Send {
     /// - After `Refused` the store MUST stay usable: the batch comes again without that record.
     fn apply(&mut self, batch: &Batch) -> Result<(), StoreError>;
 
+    /// Whether what was applied shows only after [`Store::publish`]. Then the runner publishes when
+    /// the end of the log is reached, and from time to time before; whoever waits for a position
+    /// waits for that.
+    fn publishes(&self) -> bool {
+        false
+    }
+
+    /// Shows readers everything that was applied. A takeover MUST do so too.
+    fn publish(&mut self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
     /// Begins to fill new tables beside the old ones, which stay readable and unchanged. Whatever
     /// an earlier, unfinished rebuild left is thrown away.
     fn begin_rebuild(&mut self) -> Result<(), StoreError>;

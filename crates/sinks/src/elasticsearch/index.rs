@@ -423,7 +423,8 @@ pub(super) fn refresh(client: &Client, indexes: &[String]) -> Result<(), StoreEr
         path.push_str(&escape(index));
         let next = rest.peek().map(|next| next.len() * 3);
         if next.is_none_or(|next| path.len() + next > NAMES_BYTES_MAX) {
-            path.push_str("/_refresh");
+            // That an index is gone is told by whoever needs it.
+            path.push_str("/_refresh?ignore_unavailable=true");
             let path = std::mem::take(&mut path);
             client
                 .call(DOING, Method::POST, &path, Body::Nothing, LONG_TIMEOUT)?
