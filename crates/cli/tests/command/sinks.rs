@@ -49,7 +49,7 @@ fn a_sink_is_made_of_toml_or_of_flags_and_its_errors_have_a_line() {
         )
         .fails(
             2,
-            "standard input, line 8: mappings[0].columns.total.type: unknown type 'intger'",
+            "standard input, line 9: mappings[0].columns.total.type: unknown type 'intger'",
         );
     shop.server.run_fed(&["sinks", "create", "-"], &good).good();
     let to = format!("sqlite://{}", shop.path("flags.db").display());
@@ -237,10 +237,12 @@ fn a_commit_waits_for_a_store_and_is_committed_when_the_store_does_not_come() {
         shop.server.run(&["get", "shop.orders", "o2"]).good(),
         "{\"total\":1}\n"
     );
+    // A name that no sink has is refused before anything is committed.
+    let end = || shop.server.run(&["status", "--json"]).json()["position"].clone();
+    let before = end();
+    let body = r#"{"writes":[{"op":"delete","table":"shop.orders","key":"o1"}]}"#;
     shop.server
-        .run_fed(
-            &["commit", "-", "--wait-for", "no-such-sink"],
-            "{\"writes\":[]}",
-        )
+        .run_fed(&["commit", "-", "--wait-for", "no-such-sink"], body)
         .fails(1, "no sink 'no-such-sink'");
+    assert_eq!(end(), before);
 }

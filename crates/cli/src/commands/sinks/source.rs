@@ -58,11 +58,11 @@ impl Source {
     pub fn read(&self) -> Result<Definition, CommandError> {
         match &self.file {
             Some(file) => DefinitionFile::read(file).map(Definition::File),
-            None => self.from_flags().map(Definition::Flags),
+            None => self.read_flags().map(Definition::Flags),
         }
     }
 
-    fn from_flags(&self) -> Result<Value, CommandError> {
+    fn read_flags(&self) -> Result<Value, CommandError> {
         let usage = |what: String| CommandError::Usage(what);
         let to = self.to.as_deref().unwrap_or_default();
         let kind = SinkKind::of_url(to).map_err(|error| usage(format!("--to: {}", error.what)))?;
