@@ -10,7 +10,7 @@ use std::sync::mpsc::sync_channel;
 
 use bytes::Bytes;
 use onelog::{CommitRequest, Operation, Position, Write};
-use onelog_sinks::{SinkError, SinkState, SubmitError, failpoint};
+use onelog_sinks::{SinkError, SinkState, SinkStatus, SubmitError, failpoint};
 use parking_lot::Mutex;
 use place::{
     PATIENCE, Place, assert_equal, close, delete, one, open, order, put, verified, wait,
@@ -294,8 +294,9 @@ fn a_stopped_sink_goes_on_with_a_better_definition() {
     sinks
         .replace(place.definition("shop", &json!({"on_refused": "park"})))
         .unwrap();
-    let status = sinks.wait_blocking("shop", end, PATIENCE).unwrap();
-    assert_eq!((status.state, status.parked), (SinkState::Running, 1));
+    wait(&sinks, "shop", end);
+    let goes_on = |status: &SinkStatus| status.state == SinkState::Running && status.parked == 1;
+    sinks.wait_for_status("shop", PATIENCE, goes_on).unwrap();
     close(&node, &sinks);
 }
 
