@@ -135,11 +135,13 @@ fn settings_of_the_mapping_reach_the_index(fixture: &Fixture) {
 }
 
 fn readers_see_what_was_applied_and_no_marks(fixture: &Fixture) {
-    let (mut store, mut model, plan, _) = filled(fixture);
+    let (mut store, mut model, plan, harness) = filled(fixture);
     let from = model.position();
     model.order("d", 4, "seen");
     model.write(ORDERS, b"a", None);
     apply_all(&plan, &model, from, store.as_mut());
+    assert!(store.publishes());
+    store.publish().unwrap();
     // Without a refresh of their own.
     let found = fixture.ask("GET", "/orders/_search?q=note:seen", "");
     assert_eq!(found["hits"]["hits"][0]["_id"], "d");
@@ -152,6 +154,14 @@ fn readers_see_what_was_applied_and_no_marks(fixture: &Fixture) {
         .collect();
     ids.sort_unstable();
     assert_eq!(ids, ["b", "c", "d"]);
+    // Whoever takes over shows what the predecessor applied and did not show.
+    let from = model.position();
+    model.order("e", 5, "unseen");
+    apply_all(&plan, &model, from, store.as_mut());
+    drop(store);
+    harness.store(&plan).take_over().unwrap();
+    let found = fixture.ask("GET", "/orders/_search?q=note:unseen", "");
+    assert_eq!(found["hits"]["hits"][0]["_id"], "e");
 }
 
 #[test]
