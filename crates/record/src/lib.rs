@@ -26,8 +26,9 @@ pub use request::{
     CommitRequest, Compare, Guard, KeyRange, Number, Operation, PointRead, Predicate, Write,
 };
 pub use table::{
-    SYSTEM_TABLES, TABLE_PARKED, TABLE_SETTINGS, TABLE_SINKS, TABLE_TABLES, TABLE_UNIQUE, TableDefinition,
-    TableKind, TableNameError, USER_TABLES_FROM, ValueKind, check_table_name, nearest_name,
+    SYSTEM_TABLES, TABLE_PARKED, TABLE_SETTINGS, TABLE_SINKS, TABLE_TABLES, TABLE_UNIQUE,
+    TableDefinition, TableKind, TableNameError, USER_TABLES_FROM, ValueKind, check_table_name,
+    nearest_name,
 };
 pub use transaction::{
     BodyError, BodyWriter, Header, Op, Record, Records, Transaction, TransactionMark, Transactions,
