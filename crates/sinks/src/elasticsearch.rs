@@ -306,13 +306,15 @@ impl Store for ElasticsearchStore {
                 next.position = None;
             }
             let epoch = next.epoch;
-            // What the predecessor applied counts as reached from now on.
-            if next.position.is_some() {
-                index::refresh(&self.client, &self.live_indexes(&next))?;
-            }
+            let shown = match next.position {
+                Some(_) => self.live_indexes(&next),
+                None => Vec::new(),
+            };
             if ledger::replace(&self.client, &page, next)?.is_some() {
                 self.epoch = Some(epoch);
                 self.filling = None;
+                // What the predecessor applied counts as reached from now on.
+                index::refresh(&self.client, &shown)?;
                 return Ok(epoch);
             }
         }

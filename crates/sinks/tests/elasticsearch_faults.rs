@@ -162,7 +162,8 @@ fn a_server_killed_under_load_ends_equal_to_the_log() {
                     if at == model.position() {
                         break;
                     }
-                    match store.apply(&model.batch(plan, at)) {
+                    let applied = store.apply(&model.batch(plan, at));
+                    match applied.and_then(|()| store.publish()) {
                         Ok(()) => {}
                         Err(error) => {
                             assert!(error.is_retryable(), "{error}");

@@ -364,7 +364,7 @@ mod tests {
     #[test]
     fn an_address_that_cannot_be_read_shows_no_password() {
         for url in [
-            "postgres://u:pa?secret@h/d",
+            "postgres://u:pa?secret@h:port/d",
             "postgres://u:secret@h:port/d",
             "postgres://u:secret@h:port/d?secret=1",
         ] {
