@@ -94,7 +94,7 @@ pub struct Args {
     #[arg(long, default_value_t = onelog::MEMTABLE_BYTES >> 20)]
     memtable_mib: usize,
     /// A store to measure a sink with, by its address (postgres://…, mysql://…, redis://…,
-    /// http://…); tables and keys that start with onelog_bench are made there, and removed
+    /// http://…); tables and keys that start with bench_onelog are made there, and removed
     #[arg(long = "store", value_name = "URL")]
     stores: Vec<String>,
     /// Rows with which a store's sink catches up

@@ -1,7 +1,7 @@
 //! The network stores catching up with a backlog, each beside a bare client loop on the same server
 //! that does only the store's best bulk method and moves a position row.
 //!
-//! Every table and key that is made starts with `onelog_bench`; what is left of an earlier run is
+//! Every table and key that is made starts with `bench_onelog`; what is left of an earlier run is
 //! replaced.
 
 mod elasticsearch;
@@ -27,8 +27,8 @@ const SMALL_TIME: Duration = Duration::from_secs(5);
 const SMALL_IN_FLIGHT: usize = 64;
 const SAMPLES: usize = 300;
 const TIMEOUT: Duration = Duration::from_secs(600);
-const TABLE: &str = "onelog_bench_orders";
-const BARE_TABLE: &str = "onelog_bench_bare";
+const TABLE: &str = "bench_onelog_orders";
+const BARE_TABLE: &str = "bench_onelog_bare";
 
 /// One row as every loop writes it.
 pub(super) struct Order {

@@ -38,7 +38,7 @@ async fn write(
     connection.query_drop("BEGIN").await?;
     connection
         .exec_drop(
-            "UPDATE onelog_bench_bare_position SET position = ? WHERE id = 1",
+            "UPDATE bench_onelog_bare_position SET position = ? WHERE id = 1",
             (to,),
         )
         .await?;
@@ -68,13 +68,13 @@ impl Bare for BareMysql {
         let connection = &mut self.connection;
         self.runtime.block_on(async {
             for sql in [
-                format!("DROP TABLE IF EXISTS {BARE_TABLE}, onelog_bench_bare_position"),
+                format!("DROP TABLE IF EXISTS {BARE_TABLE}, bench_onelog_bare_position"),
                 format!(
                     "CREATE TABLE {BARE_TABLE} (id VARCHAR(768) CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin PRIMARY KEY,
                      customer LONGTEXT, total DOUBLE, note LONGTEXT) ENGINE=InnoDB CHARACTER SET utf8mb4"
                 ),
-                "CREATE TABLE onelog_bench_bare_position (id INT PRIMARY KEY, position BIGINT UNSIGNED) ENGINE=InnoDB".to_owned(),
-                "INSERT INTO onelog_bench_bare_position VALUES (1, 0)".to_owned(),
+                "CREATE TABLE bench_onelog_bare_position (id INT PRIMARY KEY, position BIGINT UNSIGNED) ENGINE=InnoDB".to_owned(),
+                "INSERT INTO bench_onelog_bare_position VALUES (1, 0)".to_owned(),
             ] {
                 connection.query_drop(sql).await?;
             }
@@ -94,7 +94,7 @@ impl Bare for BareMysql {
     }
 
     fn clean(&mut self) -> Result<(), Failure> {
-        let sql = format!("DROP TABLE {BARE_TABLE}, onelog_bench_bare_position");
+        let sql = format!("DROP TABLE {BARE_TABLE}, bench_onelog_bare_position");
         Ok(self.runtime.block_on(self.connection.query_drop(sql))?)
     }
 }

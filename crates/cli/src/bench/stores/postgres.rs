@@ -39,12 +39,12 @@ async fn write(client: &Client, from: u64, to: u64, rows: u64, pass: u64) -> Res
     client.batch_execute("BEGIN").await?;
     client
         .execute(
-            "UPDATE onelog_bench_bare_position SET position = $1 WHERE id = 1",
+            "UPDATE bench_onelog_bare_position SET position = $1 WHERE id = 1",
             &[&(to as i64)],
         )
         .await?;
     let sink = client
-        .copy_in("COPY onelog_bench_bare_new FROM STDIN BINARY")
+        .copy_in("COPY bench_onelog_bare_new FROM STDIN BINARY")
         .await?;
     let types = [Type::TEXT, Type::TEXT, Type::FLOAT8, Type::TEXT];
     let mut writer = pin!(BinaryCopyInWriter::new(sink, &types));
@@ -58,7 +58,7 @@ async fn write(client: &Client, from: u64, to: u64, rows: u64, pass: u64) -> Res
     writer.finish().await?;
     client
         .batch_execute(&format!(
-            "INSERT INTO {BARE_TABLE} SELECT * FROM onelog_bench_bare_new ON CONFLICT (id) DO UPDATE
+            "INSERT INTO {BARE_TABLE} SELECT * FROM bench_onelog_bare_new ON CONFLICT (id) DO UPDATE
                SET customer = excluded.customer, total = excluded.total, note = excluded.note;
              COMMIT"
         ))
@@ -73,11 +73,11 @@ impl Bare for BarePostgres {
 
     fn prepare(&mut self, rows: u64) -> Result<(), Failure> {
         self.runtime.block_on(self.client.batch_execute(&format!(
-            "DROP TABLE IF EXISTS {BARE_TABLE}, onelog_bench_bare_position;
+            "DROP TABLE IF EXISTS {BARE_TABLE}, bench_onelog_bare_position;
              CREATE TABLE {BARE_TABLE} (id text PRIMARY KEY, customer text, total double precision, note text);
-             CREATE TABLE onelog_bench_bare_position (id int PRIMARY KEY, position bigint);
-             INSERT INTO onelog_bench_bare_position VALUES (1, 0);
-             CREATE TEMPORARY TABLE onelog_bench_bare_new
+             CREATE TABLE bench_onelog_bare_position (id int PRIMARY KEY, position bigint);
+             INSERT INTO bench_onelog_bare_position VALUES (1, 0);
+             CREATE TEMPORARY TABLE bench_onelog_bare_new
                (id text, customer text, total double precision, note text) ON COMMIT DELETE ROWS"
         )))?;
         self.pass(rows, 0).map(|_| ())
@@ -109,7 +109,7 @@ impl Bare for BarePostgres {
 
     fn clean(&mut self) -> Result<(), Failure> {
         self.runtime.block_on(self.client.batch_execute(&format!(
-            "DROP TABLE {BARE_TABLE}, onelog_bench_bare_position"
+            "DROP TABLE {BARE_TABLE}, bench_onelog_bare_position"
         )))?;
         Ok(())
     }

@@ -7,7 +7,7 @@ use redis::Connection;
 use super::{BARE_TABLE, Bare, Failure, Order};
 
 const BATCH_ROWS: u64 = 10_000;
-const POSITION: &str = "onelog_bench_bare_position";
+const POSITION: &str = "bench_onelog_bare_position";
 /// How many keys one command removes.
 const REMOVED_AT_ONCE: u64 = 10_000;
 
