@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use reqwest::blocking::{Client, Response};
 use serde_json::{Value, json};
 
-use super::{BARE_TABLE, Bare, Failure, Order};
+use super::{BARE_TABLE, Bare, Failure, Order, TABLE};
 
 /// About 5 MB a request.
 const BATCH_ROWS: u64 = 25_000;
@@ -96,11 +96,12 @@ impl Bare for BareElasticsearch {
     }
 
     fn clean(&mut self) -> Result<(), Failure> {
-        checked(
-            self.client
-                .delete(format!("{}/{BARE_TABLE}", self.url))
-                .send()?,
-        )?;
+        // The sink's name is an alias; the answer's fields are its indexes.
+        let found = checked(self.client.get(format!("{}/{TABLE}", self.url)).send()?)?;
+        let indexes = found.as_object().into_iter().flat_map(|found| found.keys());
+        for index in indexes.map(String::as_str).chain([BARE_TABLE]) {
+            checked(self.client.delete(format!("{}/{index}", self.url)).send()?)?;
+        }
         Ok(())
     }
 }

@@ -70,7 +70,7 @@ pub(super) trait Bare {
     fn dump(&mut self, _table: &str) -> Result<Option<f64>, Failure> {
         Ok(None)
     }
-    /// Removes what it made.
+    /// Removes what it made, and the rows that the deleted sink left.
     fn clean(&mut self) -> Result<(), Failure>;
 }
 
@@ -148,9 +148,9 @@ pub(super) fn run(bench: &Bench, target: &Target, rows: u64) -> Result<Vec<Figur
     figures.push(run.small()?);
     figures.push(run.visible()?);
     figures.extend(run.verify(bare.as_mut())?);
-    bare.clean()?;
     sinks.delete(name)?;
     sinks.stop();
+    bare.clean()?;
     bench.close(node, "stores")?;
     Ok(figures)
 }

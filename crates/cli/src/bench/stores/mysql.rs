@@ -6,7 +6,7 @@ use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Opts};
 use tokio::runtime::Runtime;
 
-use super::{BARE_TABLE, Bare, Failure, Order};
+use super::{BARE_TABLE, Bare, Failure, Order, TABLE};
 
 const BATCH_ROWS: u64 = 10_000;
 
@@ -94,7 +94,7 @@ impl Bare for BareMysql {
     }
 
     fn clean(&mut self) -> Result<(), Failure> {
-        let sql = format!("DROP TABLE {BARE_TABLE}, bench_onelog_bare_position");
+        let sql = format!("DROP TABLE IF EXISTS {BARE_TABLE}, {TABLE}, bench_onelog_bare_position");
         Ok(self.runtime.block_on(self.connection.query_drop(sql))?)
     }
 }

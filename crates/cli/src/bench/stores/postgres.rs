@@ -10,7 +10,7 @@ use tokio_postgres::binary_copy::BinaryCopyInWriter;
 use tokio_postgres::types::Type;
 use tokio_postgres::{Client, NoTls};
 
-use super::{BARE_TABLE, Bare, Failure, Order};
+use super::{BARE_TABLE, Bare, Failure, Order, TABLE};
 
 /// As many rows as the sink puts into one transaction while it is far behind.
 const BATCH_ROWS: u64 = 40_000;
@@ -109,7 +109,7 @@ impl Bare for BarePostgres {
 
     fn clean(&mut self) -> Result<(), Failure> {
         self.runtime.block_on(self.client.batch_execute(&format!(
-            "DROP TABLE {BARE_TABLE}, bench_onelog_bare_position"
+            "DROP TABLE IF EXISTS {BARE_TABLE}, {TABLE}, bench_onelog_bare_position"
         )))?;
         Ok(())
     }

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use redis::Connection;
 
-use super::{BARE_TABLE, Bare, Failure, Order};
+use super::{BARE_TABLE, Bare, Failure, Order, TABLE};
 
 const BATCH_ROWS: u64 = 10_000;
 const POSITION: &str = "bench_onelog_bare_position";
@@ -46,13 +46,22 @@ impl Bare for BareRedis {
     }
 
     fn clean(&mut self) -> Result<(), Failure> {
-        let pattern = format!("{BARE_TABLE}:*");
+        for prefix in [BARE_TABLE, TABLE] {
+            self.remove_all(&format!("{prefix}:*"))?;
+        }
+        redis::cmd("DEL").arg(POSITION).query::<()>(&mut self.0)?;
+        Ok(())
+    }
+}
+
+impl BareRedis {
+    fn remove_all(&mut self, pattern: &str) -> Result<(), Failure> {
         let mut cursor = 0u64;
         loop {
             let (next, keys): (u64, Vec<String>) = redis::cmd("SCAN")
                 .arg(cursor)
                 .arg("MATCH")
-                .arg(&pattern)
+                .arg(pattern)
                 .arg("COUNT")
                 .arg(REMOVED_AT_ONCE)
                 .query(&mut self.0)?;
@@ -61,10 +70,8 @@ impl Bare for BareRedis {
             }
             cursor = next;
             if cursor == 0 {
-                break;
+                return Ok(());
             }
         }
-        redis::cmd("DEL").arg(POSITION).query::<()>(&mut self.0)?;
-        Ok(())
     }
 }
