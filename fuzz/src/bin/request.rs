@@ -21,6 +21,9 @@ use onelog_record::{
 use serde_json::{Value, json};
 
 // The HTTP door keeps its parser to itself, so its files are compiled into this target.
+#[allow(dead_code)]
+#[path = "../../../crates/http/src/options.rs"]
+mod options;
 #[allow(dead_code, unused_imports)]
 #[path = "../../../crates/http/src/parse/mod.rs"]
 mod parse;
@@ -414,6 +417,7 @@ fn make_seeds() -> Vec<Vec<u8>> {
         r#"{"guards":[{"table":"shop.users","key":"a","absent":true},{"table":"shop.documents","key":"n","field":"/n","ge":1},{"table":"shop.documents","key":"n","version":3}],"writes":[{"op":"put","table":"shop.users","key":"a","value":{"name":"ann"},"headers":{"why":"test"}}]}"#,
         r#"{"writes":[{"op":"append","table":"shop.blobs","key":{"base64":"/w=="},"value":{"base64":"AP8="}},{"op":"append","table":"shop.documents","key":"l","field":"/tags","value":"x"}]}"#,
         r#"{"writes":[{"op":"min","table":"shop.documents","key":"m","field":"low","by":-1.5},{"op":"max","table":"shop.documents","key":"m","by":18446744073709551615},{"op":"delete","table":"shop.blobs","key":"b"},{"op":"put","table":"shop.clicks","key":"","value":"é"}]}"#,
+        r#"{"wait_for":["cache","search"],"wait_timeout_ms":2500,"writes":[{"op":"put","table":"shop.clicks","key":"c","value":1}]}"#,
     ];
     let mut seeds: Vec<Vec<u8>> = texts.iter().map(|text| seed(0, text.as_bytes())).collect();
     seeds.push(seed(0, texts.join("\n").as_bytes()));
