@@ -38,6 +38,7 @@ mod sqlite;
 mod store;
 mod stores;
 mod strict_json;
+mod tls;
 mod trial;
 mod verify;
 mod waiting;
@@ -66,6 +67,7 @@ pub use store::{
     Cause, EachRow, IndexCheck, Refused, Store, StoreError, StorePosition, StoreReader,
 };
 pub use stores::{open_reader, open_store};
+pub use tls::{Trust, choose_cryptography, tls_config};
 pub use trial::{TRIAL_ROWS_MAX, Trial, TrialMapping, TrialRefused, TrialRow};
 pub use verify::{
     DIFFERENCES_MAX, Difference, EachEntry, IndexVerification, LogSide, TableVerification,

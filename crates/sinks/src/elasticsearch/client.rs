@@ -5,8 +5,6 @@
 
 use std::error::Error as _;
 use std::io::Read as _;
-use std::path::Path;
-use std::sync::Arc;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -14,14 +12,13 @@ use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
 use reqwest::blocking;
 use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
-use rustls::pki_types::CertificateDer;
-use rustls::pki_types::pem::PemObject as _;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use crate::definition::ElasticsearchTarget;
 use crate::store::{Cause, StoreError};
+use crate::tls::{Trust, tls_config};
 
 pub(super) use reqwest::Method;
 
@@ -106,8 +103,11 @@ impl Client {
         };
         let text = target.url.resolve().map_err(|error| broken(error.into()))?;
         let (base, authorization) = split_address(&text).map_err(|what| broken(what.into()))?;
-        let tls = tls_config(target.ca_file.as_deref(), base.starts_with("https:"))
-            .map_err(|what| broken(what.into()))?;
+        let trust = match base.starts_with("https:") {
+            true => Trust::of(target.ca_file.as_deref()),
+            false => Trust::Nobody,
+        };
+        let tls = tls_config(trust).map_err(|what| broken(what.into()))?;
         let mut headers = HeaderMap::new();
         headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
         if let Some(value) = authorization {
@@ -418,43 +418,6 @@ pub(super) fn escape(part: &str) -> String {
         }
     }
     out
-}
-
-/// Roots of trust are read only where they are needed.
-fn tls_config(ca_file: Option<&Path>, needed: bool) -> Result<rustls::ClientConfig, String> {
-    let mut roots = rustls::RootCertStore::empty();
-    match ca_file {
-        _ if !needed => {}
-        Some(path) => {
-            let failed = |error: &dyn std::fmt::Display| {
-                format!("reading the certificates in {}: {error}", path.display())
-            };
-            for certificate in
-                CertificateDer::pem_file_iter(path).map_err(|error| failed(&error))?
-            {
-                let certificate = certificate.map_err(|error| failed(&error))?;
-                roots.add(certificate).map_err(|error| failed(&error))?;
-            }
-            if roots.is_empty() {
-                return Err(failed(&"there is none in it"));
-            }
-        }
-        None => {
-            let found = rustls_native_certs::load_native_certs();
-            roots.add_parsable_certificates(found.certs);
-            if roots.is_empty() {
-                return Err(
-                    "this system has no certificates to trust; name a file of them in 'ca_file'"
-                        .into(),
-                );
-            }
-        }
-    }
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let config = rustls::ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|error| error.to_string())?;
-    Ok(config.with_root_certificates(roots).with_no_client_auth())
 }
 
 #[cfg(test)]

@@ -3,7 +3,6 @@
 //! The session is made strict and independent of the server's settings: no value is cut or turned
 //! into another in silence, texts are utf8mb4, times are UTC.
 
-use std::path::Path;
 use std::time::Duration;
 
 use mysql_async::prelude::Queryable;
@@ -12,6 +11,7 @@ use tokio::runtime::Runtime;
 
 use crate::definition::MysqlTarget;
 use crate::store::{Cause, StoreError};
+use crate::tls::{choose_cryptography, read_pem};
 
 /// How long making a connection may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -413,7 +413,7 @@ fn options(target: &MysqlTarget) -> Result<Opts, Cause> {
     };
     let parsed = Opts::from_url(&url)?;
     let tls = match (&target.ca_file, parsed.ssl_opts()) {
-        (Some(file), _) => Some(trusting(vec![read_certificates(file)?])),
+        (Some(file), _) => Some(trusting(vec![read_pem(file)?])),
         (None, Some(_)) => {
             let found = rustls_native_certs::load_native_certs();
             let roots = found.certs.into_iter().map(|c| c.to_vec()).collect();
@@ -421,9 +421,8 @@ fn options(target: &MysqlTarget) -> Result<Opts, Cause> {
         }
         (None, None) => None,
     };
-    if tls.is_some() && rustls::crypto::CryptoProvider::get_default().is_none() {
-        // Another thread may have been first, which is as good.
-        let _ = rustls::crypto::ring::default_provider().install_default();
+    if tls.is_some() {
+        choose_cryptography();
     }
     Ok(OptsBuilder::from_opts(parsed)
         // A socket found by asking would lead around a proxy that the url names.
@@ -439,8 +438,4 @@ fn trusting(roots: Vec<Vec<u8>>) -> SslOpts {
     SslOpts::default()
         .with_root_certs(roots.into_iter().map(Into::into).collect())
         .with_disable_built_in_roots(true)
-}
-
-fn read_certificates(path: &Path) -> Result<Vec<u8>, Cause> {
-    std::fs::read(path).map_err(|error| format!("reading {}: {error}", path.display()).into())
 }

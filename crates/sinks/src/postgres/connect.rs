@@ -9,12 +9,11 @@ use std::future::Future;
 use std::path::Path;
 use std::pin::Pin;
 use std::str::FromStr as _;
-use std::sync::{Arc, OnceLock};
+use std::sync::OnceLock;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use rustls::{ClientConfig, RootCertStore};
-use rustls_native_certs::load_native_certs;
+use rustls::ClientConfig;
 use tokio::runtime::Runtime;
 use tokio_postgres::config::SslMode;
 use tokio_postgres::{Client, Config, NoTls};
@@ -23,6 +22,7 @@ use tokio_postgres_rustls::MakeRustlsConnect;
 use super::error::{self, Fault};
 use crate::definition::PostgresTarget;
 use crate::store::StoreError;
+use crate::tls::{Trust, tls_config};
 
 /// How long connecting may take, TLS and password included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -240,52 +240,26 @@ async fn connect(config: &Config, target: &PostgresTarget) -> Result<Client, Fau
         tokio::spawn(async move { connection.await.ok() });
         return Ok(client);
     }
-    let tls = MakeRustlsConnect::new(tls_config(target.ca_file.as_deref())?);
+    let tls = MakeRustlsConnect::new(trusted(target.ca_file.as_deref())?);
     let (client, connection) = config.connect(tls).await?;
     tokio::spawn(async move { connection.await.ok() });
     Ok(client)
 }
 
-fn tls_config(ca_file: Option<&Path>) -> Result<ClientConfig, StoreError> {
-    static NATIVE: OnceLock<ClientConfig> = OnceLock::new();
-    let Some(path) = ca_file else {
-        if let Some(config) = NATIVE.get() {
-            return Ok(config.clone());
-        }
-        let mut roots = RootCertStore::empty();
-        // A certificate of the system that cannot be read is one that is not trusted.
-        roots.add_parsable_certificates(load_native_certs().certs);
-        let config = client_config(roots)?;
-        return Ok(NATIVE.get_or_init(|| config).clone());
+/// The system's certificates are read once.
+fn trusted(ca_file: Option<&Path>) -> Result<ClientConfig, StoreError> {
+    static SYSTEM: OnceLock<ClientConfig> = OnceLock::new();
+    let read = || {
+        tls_config(Trust::of(ca_file)).map_err(|why| error::broken("preparing the connection", why))
     };
-    let what = || format!("reading the certificates in {}", path.display());
-    let pem = std::fs::read(path).map_err(|cause| StoreError::Broken {
-        what: what(),
-        cause: cause.into(),
-    })?;
-    let mut roots = RootCertStore::empty();
-    let certificates = <rustls::pki_types::CertificateDer<'_> as rustls::pki_types::pem::PemObject>::pem_slice_iter(&pem);
-    for certificate in certificates {
-        let added = certificate
-            .map_err(|cause| cause.to_string())
-            .and_then(|der| roots.add(der).map_err(|cause| cause.to_string()));
-        added.map_err(|cause| error::broken(what(), cause))?;
+    match (ca_file, SYSTEM.get()) {
+        (Some(_), _) => read(),
+        (None, Some(config)) => Ok(config.clone()),
+        (None, None) => {
+            let config = read()?;
+            Ok(SYSTEM.get_or_init(|| config).clone())
+        }
     }
-    if roots.is_empty() {
-        return Err(error::broken(
-            what(),
-            "there is no certificate in PEM form in it",
-        ));
-    }
-    client_config(roots)
-}
-
-fn client_config(roots: RootCertStore) -> Result<ClientConfig, StoreError> {
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .map_err(|cause| error::broken("preparing TLS", cause.to_string()))?;
-    Ok(builder.with_root_certificates(roots).with_no_client_auth())
 }
 
 type Answer<'c> = Pin<Box<dyn Future<Output = Result<u64, tokio_postgres::Error>> + 'c>>;

@@ -2,7 +2,6 @@
 //! trusted with rows at all.
 
 use std::collections::HashMap;
-use std::path::Path;
 
 use redis::{
     Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion, TlsCertificates,
@@ -13,6 +12,7 @@ use super::link::{Link, classify};
 use super::names::{Names, owners_slot};
 use crate::definition::RedisTarget;
 use crate::store::StoreError;
+use crate::tls::{choose_cryptography, read_pem};
 
 /// The oldest version: older ones have no `UNLINK`-safe scripts with replicated effects by default.
 const VERSION_MIN: u32 = 6;
@@ -145,11 +145,10 @@ fn addresses(target: &RedisTarget) -> Result<Vec<ConnectionInfo>, StoreError> {
     let text = target.url.resolve().map_err(|error| broken(error.into()))?;
     let trusted = match &target.ca_file {
         None => None,
-        Some(path) => Some(read_certificates(path).map_err(|error| broken(error.into()))?),
+        Some(path) => Some(read_pem(path).map_err(|error| broken(error.into()))?),
     };
     if text.starts_with("rediss") {
-        // Whoever installed one before has chosen; a second one is refused, which is no harm.
-        let _ = rustls::crypto::ring::default_provider().install_default();
+        choose_cryptography();
     }
     let mut out = Vec::new();
     for url in each_host(&text) {
@@ -176,10 +175,6 @@ fn addresses(target: &RedisTarget) -> Result<Vec<ConnectionInfo>, StoreError> {
         );
     }
     Ok(out)
-}
-
-fn read_certificates(path: &Path) -> Result<Vec<u8>, String> {
-    std::fs::read(path).map_err(|error| format!("reading 'ca_file' {}: {error}", path.display()))
 }
 
 /// One address for each host between commas.

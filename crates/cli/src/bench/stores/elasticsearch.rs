@@ -29,8 +29,7 @@ fn checked(response: Response) -> Result<Value, Failure> {
 
 impl BareElasticsearch {
     pub fn connect(url: &str) -> Result<Self, Failure> {
-        // Fails when it was installed before, which is as good.
-        let _ = rustls::crypto::ring::default_provider().install_default();
+        onelog_sinks::choose_cryptography();
         Ok(Self {
             client: Client::builder().timeout(TIMEOUT).build()?,
             url: url.trim_end_matches('/').to_owned(),

@@ -25,8 +25,7 @@ impl Elasticsearch {
     pub fn connect(url: &str, shown: &str) -> Result<Self, CommandError> {
         let failed =
             |what: &dyn std::fmt::Display| CommandError::Failed(format!("{shown}: {what}"));
-        // Whoever came first has set it, and then it is the same.
-        let _ = rustls::crypto::ring::default_provider().install_default();
+        onelog_sinks::choose_cryptography();
         let client = Client::builder()
             .connect_timeout(CONNECT_TIMEOUT)
             .timeout(ANSWER_TIMEOUT)

@@ -2,8 +2,10 @@
 
 use std::collections::BTreeSet;
 
+use onelog_sinks::{Trust, tls_config};
 use tokio::runtime::Runtime;
-use tokio_postgres::{Client, Error, NoTls, Statement};
+use tokio_postgres::{Client, Error, Statement};
+use tokio_postgres_rustls::MakeRustlsConnect;
 
 use super::{Contents, Direct, runtime, taken};
 use crate::error::CommandError;
@@ -29,8 +31,11 @@ fn quote(name: &str) -> String {
 impl Postgres {
     pub fn connect(url: &str, shown: &str) -> Result<Self, CommandError> {
         let runtime = runtime()?;
+        let tls = tls_config(Trust::System)
+            .map_err(|why| CommandError::Failed(format!("{shown}: {why}")))?;
+        let tls = MakeRustlsConnect::new(tls);
         let client = runtime.block_on(async {
-            let (client, connection) = tokio_postgres::connect(url, NoTls).await?;
+            let (client, connection) = tokio_postgres::connect(url, tls).await?;
             tokio::spawn(connection);
             Ok(client)
         });
