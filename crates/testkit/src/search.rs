@@ -83,6 +83,9 @@ impl Product {
         // Unlike the port, the name tells whose server answers.
         let name = folder.display().to_string();
         let mut arguments: Vec<String> = JVM_OPTIONS.map(str::to_owned).into();
+        let (java, settings): (Vec<&str>, Vec<&str>) =
+            settings.iter().partition(|text| text.starts_with("-X"));
+        arguments.extend(java.into_iter().map(str::to_owned));
         arguments.extend([
             format!("-XX:SharedArchiveFile={}/classes.jsa", assembled.display()),
             format!("-Djava.io.tmpdir={name}/tmp"),
@@ -94,7 +97,12 @@ impl Product {
             format!("node.name={name}"),
             format!("http.port={port}"),
         ]);
-        arguments.extend(SETTINGS.iter().chain(settings).map(|&text| text.to_owned()));
+        arguments.extend(
+            SETTINGS
+                .iter()
+                .chain(&settings)
+                .map(|&text| text.to_owned()),
+        );
         Setup {
             path: find_program("java").expect("tests ask first whether Java is there"),
             arguments,
@@ -145,7 +153,7 @@ macro_rules! search_server {
             }
 
             /// The same with settings as `name=value`, such as
-            /// `cluster.max_shards_per_node=10`.
+            /// `cluster.max_shards_per_node=10`, and options of Java, such as `-Xmx2g`.
             #[must_use]
             pub fn start_with(settings: &[&str]) -> Self {
                 let node = $product.start(settings);
