@@ -282,9 +282,8 @@ impl Runner {
             if let Some(first) = images.unfit.first() {
                 if !self.parks() {
                     let of = &plan.mappings[first.mapping];
-                    let what = first.what.clone();
-                    let error = StoreError::refused(&of.table_name, &first.key, first.offset, what);
-                    return Err(error.in_table(&of.into).into());
+                    let error = StoreError::refused(of, &first.key, first.offset, &first.what);
+                    return Err(error.into());
                 }
                 self.park(plan, &images.unfit)?;
             }

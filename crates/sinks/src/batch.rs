@@ -116,9 +116,7 @@ impl Batch {
         self.end_at(to);
         for (mapping, change) in &mut self.in_order {
             let plan = &plan.mappings[*mapping];
-            change
-                .shape(plan)
-                .map_err(|error| error.in_table(&plan.into))?;
+            change.shape(plan)?;
         }
         self.collapse_all();
         Ok(())
@@ -227,7 +225,7 @@ impl Change {
     /// Makes of the record's value what the mapping says.
     pub fn shape(&mut self, plan: &MappingPlan) -> Result<(), StoreError> {
         self.try_shape(plan)
-            .map_err(|fault| StoreError::refused_row(&plan.table_name, self, &fault))
+            .map_err(|fault| StoreError::refused_change(plan, self, fault))
     }
 
     /// As [`Change::shape`].

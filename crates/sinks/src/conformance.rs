@@ -313,6 +313,10 @@ pub fn a_refused_record_leaves_everything(harness: &dyn Harness) {
                 ("shop.orders", Some("b"))
             );
             assert_eq!(refused.offset, Offset(from.get() + 1));
+            assert_eq!(
+                refused.into.as_deref(),
+                Some(plan.mappings[0].into.as_str())
+            );
             assert!(refused.what.contains("total"), "{refused}");
         }
         other => panic!("{other}"),
@@ -672,7 +676,8 @@ pub fn several_mappings_move_together(harness: &dyn Harness) {
     model.write(TableId(1025), &[0xff], Some("a key that is not UTF-8"));
     let error = store.apply(&model.batch(&plan, from)).unwrap_err();
     assert!(
-        matches!(&error, StoreError::Refused(refused) if refused.table == "shop.blobs"),
+        matches!(&error, StoreError::Refused(refused)
+            if refused.table == "shop.blobs" && refused.into.as_deref() == Some("blobs")),
         "{error}"
     );
     before.assert_equal(&plan, store.as_mut());

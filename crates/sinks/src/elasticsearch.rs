@@ -35,6 +35,7 @@ mod purge;
 mod reader;
 
 use std::collections::BTreeSet;
+use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -53,6 +54,8 @@ use crate::store::{Store, StoreError, StorePosition, StoreReader};
 
 /// How often several writers may change one ledger at the same moment.
 const LEDGER_ATTEMPTS_MAX: u32 = 10;
+/// Requests of some megabytes cost the least for each document.
+const BATCH_TIME: Range<Duration> = Duration::from_millis(250)..Duration::from_secs(1);
 /// How often deleted documents are looked for …
 const PURGE_EVERY: Duration = Duration::from_secs(600);
 /// … and how long they stay: longer than any request can be under way.
@@ -371,6 +374,11 @@ impl Store for ElasticsearchStore {
             .map(|(index, _)| index);
         self.unpublished.extend(touched);
         self.tidy()
+    }
+
+    /// Nobody waits for a bulk request but the sink.
+    fn batch_time(&self) -> Range<Duration> {
+        BATCH_TIME
     }
 
     /// A refresh for every batch would cost more than the batch.

@@ -89,8 +89,7 @@ impl Runner {
                 }
                 Err(fault) => {
                     let of = &plan.mappings[number];
-                    let error = StoreError::refused_row(&of.table_name, &change, &fault);
-                    return Err(error.in_table(&of.into).into());
+                    return Err(StoreError::refused_change(of, &change, fault).into());
                 }
             }
             if rows.len() >= LOAD_ROWS_MAX || bytes >= LOAD_BYTES_MAX {

@@ -30,13 +30,11 @@ use crate::stores::open_store;
 /// The least and the most log that is read for one batch, in stored bytes.
 const BATCH_BYTES_MIN: usize = 64 << 10;
 const BATCH_BYTES_MAX: usize = 8 << 20;
-/// A batch that took less than this may grow while there is lag …
-const BATCH_SHORT: Duration = Duration::from_millis(50);
-/// … and one that took longer shrinks.
-const BATCH_LONG: Duration = Duration::from_millis(200);
 /// How long what was applied may stay unseen while the sink is behind, in stores where showing it
-/// costs.
-const PUBLISH_EVERY: Duration = Duration::from_secs(1);
+/// costs: as long as showing it took so many times, between the two bounds.
+const PUBLISH_SHARE: u32 = 20;
+const PUBLISH_MIN: Duration = Duration::from_secs(1);
+const PUBLISH_MAX: Duration = Duration::from_secs(5);
 /// Delays between attempts: doubled from the first to the last, then a random part of it.
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_LAST: Duration = Duration::from_secs(30);
@@ -107,6 +105,8 @@ pub(crate) struct Runner {
     /// Where what was applied and not shown yet begins.
     unpublished: Option<Position>,
     published_at: Instant,
+    /// When the next showing is due.
+    publish_after: Duration,
 }
 
 /// Why a wait ended.
@@ -163,6 +163,7 @@ impl Runner {
             failures: 0,
             unpublished: None,
             published_at: Instant::now(),
+            publish_after: PUBLISH_MIN,
         })
     }
 
@@ -341,9 +342,11 @@ impl Runner {
     /// Shows readers what was applied up to `to`, and tells whoever waits for it.
     fn publish(&mut self, store: &mut dyn Store, to: Position) -> Result<(), Halt> {
         if let Some(from) = self.unpublished {
+            let begun = Instant::now();
             store.publish()?;
             self.unpublished = None;
             self.published_at = Instant::now();
+            self.publish_after = (begun.elapsed() * PUBLISH_SHARE).clamp(PUBLISH_MIN, PUBLISH_MAX);
             self.progress.applied(from, to);
         }
         Ok(())
@@ -360,13 +363,14 @@ impl Runner {
         self.hold.advance(batch.to);
         self.unpublished.get_or_insert(batch.from);
         let more = batch.to < self.node.position();
-        if !store.publishes() || !more || self.published_at.elapsed() >= PUBLISH_EVERY {
+        if !store.publishes() || !more || self.published_at.elapsed() >= self.publish_after {
             self.publish(store, batch.to)?;
         }
         self.failures = 0;
-        if took > BATCH_LONG {
+        let goal = store.batch_time();
+        if took > goal.end {
             self.batch_bytes = (self.batch_bytes / 2).max(BATCH_BYTES_MIN);
-        } else if took < BATCH_SHORT && batch.to < self.node.position() {
+        } else if took < goal.start && more {
             self.batch_bytes = (self.batch_bytes * 2).min(BATCH_BYTES_MAX);
         }
         Ok(())

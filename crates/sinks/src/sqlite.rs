@@ -381,9 +381,7 @@ impl Scope<'_> {
         for change in changes {
             let Some(value) = &change.value else { continue };
             plan.project(&change.key, change.offset, value, self.row)
-                .map_err(|fault| {
-                    StoreError::refused_row(&plan.table_name, change, &fault).in_table(&plan.into)
-                })?;
+                .map_err(|fault| StoreError::refused_change(plan, change, fault))?;
             bind_and_run(&mut statement, &self.row.cells)
                 .map_err(|error| self.row_error(plan, change, error))?;
         }
@@ -404,13 +402,7 @@ impl Scope<'_> {
     fn row_error(&self, plan: &MappingPlan, change: &Change, error: rusqlite::Error) -> StoreError {
         match error.sqlite_error_code() {
             Some(ErrorCode::ConstraintViolation | ErrorCode::TypeMismatch | ErrorCode::TooBig) => {
-                StoreError::refused(
-                    &plan.table_name,
-                    &change.key,
-                    change.offset,
-                    format!("SQLite says: {error}"),
-                )
-                .in_table(&plan.into)
+                StoreError::refused_change(plan, change, format!("SQLite says: {error}"))
             }
             _ => classify("writing a row to", self.path, error),
         }

@@ -11,14 +11,19 @@
 //!                                                            epoch, position Q
 //! ```
 
-use std::ops::ControlFlow;
+use std::fmt;
+use std::ops::{ControlFlow, Range};
+use std::time::Duration;
 
 use onelog_record::{Offset, Position};
 use serde_json::Value;
 
 use crate::batch::{Batch, Change};
 use crate::cell::{Row, show_key};
-use crate::plan::RowFault;
+use crate::plan::MappingPlan;
+
+/// How long a batch should take where others wait while it is applied.
+pub const BATCH_TIME: Range<Duration> = Duration::from_millis(50)..Duration::from_millis(200);
 
 /// What a store says about where it stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -69,6 +74,12 @@ pub trait Store: Send {
     ///   whatever the store has there.
     /// - After `Refused` the store MUST stay usable: the batch comes again without that record.
     fn apply(&mut self, batch: &Batch) -> Result<(), StoreError>;
+
+    /// How long a batch should take while there is a backlog: below, the next one is larger, above,
+    /// smaller. Long batches cost less for each row, but locks are held and others wait meanwhile.
+    fn batch_time(&self) -> Range<Duration> {
+        BATCH_TIME
+    }
 
     /// Whether what was applied shows only after [`Store::publish`]. Then the runner publishes when
     /// the end of the log is reached, and from time to time before; whoever waits for a position
@@ -215,26 +226,34 @@ impl StoreError {
         matches!(self, Self::Unavailable { .. } | Self::Moved { .. })
     }
 
-    pub(crate) fn refused(table: &str, key: &[u8], offset: Offset, what: String) -> Self {
+    pub(crate) fn refused(
+        plan: &MappingPlan,
+        key: &[u8],
+        offset: Offset,
+        what: impl fmt::Display,
+    ) -> Self {
         Self::Refused(Box::new(Refused {
-            table: table.to_owned(),
+            table: plan.table_name.clone(),
             key: show_key(key),
             offset,
-            into: None,
-            what,
+            into: Some(plan.into.clone()),
+            what: what.to_string(),
         }))
     }
 
-    /// Says which table of the store refused the record, where it was not known before.
-    #[must_use]
-    pub fn in_table(mut self, into: &str) -> Self {
-        if let Self::Refused(refused) = &mut self {
-            refused.into.get_or_insert_with(|| into.to_owned());
-        }
-        self
+    pub(crate) fn refused_change(
+        plan: &MappingPlan,
+        change: &Change,
+        what: impl fmt::Display,
+    ) -> Self {
+        Self::refused(plan, &change.key, change.offset, what)
     }
 
-    pub(crate) fn refused_row(table: &str, change: &Change, fault: &RowFault) -> Self {
-        Self::refused(table, &change.key, change.offset, fault.to_string())
+    /// The same where the store does not say which of its tables refused the record.
+    pub(crate) fn in_some_table(mut self) -> Self {
+        if let Self::Refused(refused) = &mut self {
+            refused.into = None;
+        }
+        self
     }
 }

@@ -169,9 +169,8 @@ impl Bulk<'_> {
         let mut docs = Vec::with_capacity(writes.len());
         for write in writes {
             let mapping = &self.plan.mappings[write.mapping];
-            let id = id_of(mapping, write.change, &mut Cell::Null).map_err(|fault| {
-                StoreError::refused_row(&mapping.table_name, write.change, &fault)
-            })?;
+            let id = id_of(mapping, write.change, &mut Cell::Null)
+                .map_err(|fault| StoreError::refused_change(mapping, write.change, fault))?;
             docs.push(json!({
                 "_index": self.targets[write.mapping], "_id": id,
                 "_source": ["_onelog.offset"]}));
@@ -236,11 +235,7 @@ impl Bulk<'_> {
                 // A key that makes no document never had one.
                 Err(_) if write.change.value.is_none() => lines.truncate(start),
                 Err(fault) => {
-                    return Err(StoreError::refused_row(
-                        &mapping.table_name,
-                        write.change,
-                        &fault,
-                    ));
+                    return Err(StoreError::refused_change(mapping, write.change, fault));
                 }
             }
             ends.push(lines.len());
@@ -436,8 +431,8 @@ impl Sending<'_, '_, '_> {
             .as_ref()
             .is_none_or(|(first, _)| offset < *first)
         {
-            let table = &self.bulk.plan.mappings[write.mapping].table_name;
-            let error = StoreError::refused(table, &write.change.key, offset, what);
+            let mapping = &self.bulk.plan.mappings[write.mapping];
+            let error = StoreError::refused_change(mapping, write.change, what);
             self.refused = Some((offset, error));
         }
     }

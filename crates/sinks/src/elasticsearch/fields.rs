@@ -53,7 +53,7 @@ pub(super) fn mappings(mapping: &MappingPlan, sink: &str) -> Value {
     }
     out["_meta"]["onelog"] = json!({"sink": sink});
     out["properties"][OWN] = json!({"dynamic": false, "properties": {
-        "offset": {"type": "long"},
+        "offset": {"type": "long", "doc_values": false},
         "deleted": {"type": "boolean"},
         "at": {"type": "date", "format": "epoch_millis"},
         "value": {"type": "object", "enabled": false},

@@ -287,10 +287,9 @@ impl Writer<'_> {
             };
             match done {
                 Err(Trouble::Fault(mapping, fault)) if fault.is_of_a_row() => {
-                    return Err(Trouble::Store(StoreError::refused(
-                        &self.plan.mappings[mapping].table_name,
-                        &change.key,
-                        change.offset,
+                    return Err(Trouble::Store(StoreError::refused_change(
+                        &self.plan.mappings[mapping],
+                        change,
                         fault.words(self.link.flavour()),
                     )));
                 }
@@ -358,10 +357,9 @@ pub(super) fn load_one_by_one(
         let loaded = load(writer, mapping, table, std::slice::from_ref(row));
         match loaded {
             Err(Trouble::Fault(_, fault)) if fault.is_of_a_row() => {
-                return Err(Trouble::Store(StoreError::refused(
-                    &writer.plan.mappings[mapping].table_name,
-                    &row.key,
-                    row.offset,
+                return Err(Trouble::Store(StoreError::refused_change(
+                    &writer.plan.mappings[mapping],
+                    row,
                     fault.words(writer.link.flavour()),
                 )));
             }
@@ -388,10 +386,9 @@ fn row_values(
     let Some(value) = &change.value else {
         return Ok(None);
     };
-    let refused =
-        |what: String| StoreError::refused(&plan.table_name, &change.key, change.offset, what);
+    let refused = |what: String| StoreError::refused_change(plan, change, what);
     plan.project(&change.key, change.offset, value, row)
-        .map_err(|fault| StoreError::refused_row(&plan.table_name, change, &fault))?;
+        .map_err(|fault| StoreError::refused_change(plan, change, fault))?;
     let values = take_values(plan, &facts.decimals, row).map_err(refused)?;
     let bytes = request_bytes(&values);
     if bytes > limit {

@@ -251,7 +251,7 @@ impl<'a> Scope<'a> {
         };
         let plan = &self.own.plan.mappings[mapping];
         plan.project(&change.key, change.offset, value, self.row)
-            .map_err(|fault| StoreError::refused_row(&plan.table_name, change, &fault))?;
+            .map_err(|fault| StoreError::refused_change(plan, change, fault))?;
         let Some(writer) = self.writers[mapping].as_mut() else {
             return Ok(false);
         };
@@ -377,19 +377,19 @@ impl<'a> Scope<'a> {
         }
         let words = format!("PostgreSQL says: {}", error::words(error));
         // A constraint that is checked at the commit names no change: the last one stands for all.
-        let (mapping, change, words) = match failure.step.and_then(|step| steps.get(step)) {
-            Some((mapping, change)) => (*mapping, *change, words),
+        let mappings = &self.own.plan.mappings;
+        match failure.step.and_then(|step| steps.get(step)) {
+            Some((mapping, change)) => {
+                StoreError::refused_change(&mappings[*mapping], change, words)
+            }
             None => match steps.iter().max_by_key(|(_, change)| change.offset) {
-                Some((mapping, change)) => (
-                    *mapping,
-                    *change,
-                    format!("this record or one shortly before it: {words}"),
-                ),
-                None => return failure.fault.told("applying a batch to", &session.place),
+                Some((mapping, change)) => {
+                    let words = format!("this record or one shortly before it: {words}");
+                    StoreError::refused_change(&mappings[*mapping], change, words).in_some_table()
+                }
+                None => failure.fault.told("applying a batch to", &session.place),
             },
-        };
-        let table = &self.own.plan.mappings[mapping].table_name;
-        StoreError::refused(table, &change.key, change.offset, words)
+        }
     }
 
     /// Makes the statements of the mappings that change.
@@ -477,10 +477,6 @@ fn steps(batch: &Batch) -> Vec<Step<'_>> {
 }
 
 fn refused(plan: &MappingPlan, change: &Change, column: usize, what: &str) -> StoreError {
-    StoreError::refused(
-        &plan.table_name,
-        &change.key,
-        change.offset,
-        format!("column '{}': {what}", plan.columns[column].name),
-    )
+    let name = &plan.columns[column].name;
+    StoreError::refused_change(plan, change, format!("column '{name}': {what}"))
 }

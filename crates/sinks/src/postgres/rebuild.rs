@@ -68,10 +68,10 @@ impl Scope<'_> {
             let Some(value) = &change.value else { continue };
             mapping
                 .project(&change.key, change.offset, value, self.row)
-                .map_err(|fault| StoreError::refused_row(&mapping.table_name, change, &fault))?;
+                .map_err(|fault| StoreError::refused_change(mapping, change, fault))?;
             copy.push(self.row, &wires).map_err(|(column, what)| {
                 let what = format!("column '{}': {what}", mapping.columns[column].name);
-                StoreError::refused(&mapping.table_name, &change.key, change.offset, what)
+                StoreError::refused_change(mapping, change, what)
             })?;
             if copy.bytes() >= COPY_BYTES {
                 sink.send(copy.take()).await?;

@@ -161,7 +161,7 @@ impl<'a> Rows<'a> {
     ) -> Result<(), StoreError> {
         let plan = &self.plan.mappings[mapping];
         plan.project(&change.key, change.offset, value, self.row)
-            .map_err(|fault| StoreError::refused_row(&plan.table_name, change, &fault))?;
+            .map_err(|fault| StoreError::refused_change(plan, change, fault))?;
         let partition = self.names.partition_of(&change.key);
         self.find_name(mapping, partition, &change.key, place);
         // A row of a rebuild begins to age when it is put in place.
