@@ -1,7 +1,9 @@
 //! `onelog demo`.
 
 use std::fs;
+use std::path::Path;
 
+use onelog_testkit::{Certificates, Kind, Postgres, Server as _, require};
 use serde_json::Value;
 
 use crate::server::{Ran, onelog};
@@ -36,4 +38,34 @@ fn through_onelog_no_key_differs_and_nothing_is_oversold() {
     assert!(shop["orders"].as_u64().unwrap() > 0);
     let left: Vec<_> = fs::read_dir(folder.path()).unwrap().collect();
     assert!(left.is_empty(), "the temporary folder is gone: {left:?}");
+}
+
+#[test]
+fn the_demonstration_speaks_tls_to_a_server_whose_authority_the_system_trusts() {
+    require!(Kind::Postgres);
+    // Given a PostgreSQL that speaks TLS, and a system that may trust its authority
+    let postgres = Postgres::start_with(&["ssl=on"]);
+    let folder = tempfile::tempdir().unwrap();
+    let url = format!("{}?sslmode=require", postgres.url());
+    let demo = |authorities: &Path| {
+        onelog()
+            .args(["demo", "--exit", "--json", "--postgres", &url])
+            .env("SSL_CERT_FILE", authorities)
+            .env("TMPDIR", folder.path())
+            .output()
+            .unwrap()
+    };
+    // When it does, then the demonstration runs there,
+    let outcome = Ran::of(demo(&Certificates::shared().root)).json();
+    let stores = outcome["stores"].as_array().unwrap();
+    assert!(
+        stores.len() == 2 && stores.iter().all(|s| s["verified_equal"] == true),
+        "{outcome}"
+    );
+    // else it says that it does not trust the server.
+    let nobody = folder.path().join("nobody.pem");
+    std::fs::write(&nobody, "").unwrap();
+    let ran = Ran::of(demo(&nobody));
+    assert_eq!(ran.status, 1, "{ran:?}");
+    assert!(ran.err.contains("certificate"), "{ran:?}");
 }

@@ -7,6 +7,7 @@ mod busy;
 mod common;
 #[path = "../search/mod.rs"]
 mod search;
+mod secure;
 mod strangers;
 mod values;
 mod zombies;
@@ -19,6 +20,7 @@ use onelog_record::Position;
 use onelog_sinks::conformance::{self, LOG, Model, ORDERS};
 use onelog_sinks::{Cell, Store, open_reader};
 use search::{Fixture, SearchHarness, stories};
+use secure::*;
 use serde_json::json;
 use strangers::*;
 use values::*;
@@ -43,6 +45,7 @@ stories! {
     an_index_of_a_stranger_can_be_read,
     settings_of_the_mapping_reach_the_index,
     readers_see_what_was_applied_and_no_marks,
+    a_server_is_only_talked_to_when_its_certificate_is_trusted,
 }
 
 fn the_conformance_functions_pass(fixture: &Fixture) {
