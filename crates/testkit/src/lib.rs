@@ -28,6 +28,7 @@ mod wait;
 pub use certificates::Certificates;
 pub use kind::{Kind, available, must_run};
 pub use mariadb::Mariadb;
+pub use port::Port;
 pub use postgres::Postgres;
 pub use proxy::{Direction, Proxy};
 pub use redis::Redis;

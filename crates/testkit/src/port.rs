@@ -15,19 +15,22 @@ const USUAL_END: u32 = 32_768;
 
 /// A port on 127.0.0.1 that no other user of this kit takes.
 #[derive(Debug)]
-pub(crate) struct Port {
+pub struct Port {
     number: u16,
     /// Its lock says that the port is taken; the kernel drops it with this process.
     _lock: File,
 }
 
 impl Port {
-    pub(crate) fn number(&self) -> u16 {
+    /// Its number.
+    #[must_use]
+    pub fn number(&self) -> u16 {
         self.number
     }
 
     /// Takes a port on which nothing listens.
-    pub(crate) fn take() -> Self {
+    #[must_use]
+    pub fn take() -> Self {
         static TURN: AtomicU32 = AtomicU32::new(0);
         let count = end_of_range() - LOWEST;
         let start = std::process::id().wrapping_mul(7919);

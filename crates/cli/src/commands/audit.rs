@@ -81,9 +81,9 @@ pub fn run(args: &Args, context: &Context) -> Result<(), CommandError> {
     let mut pause = |name: &str, differing: u64| {
         let time = args.again.unwrap_or_default();
         if tell {
-            let keys = counted(differing, "key");
+            let keys = keys_differ(differing);
             eprintln!(
-                "{name}: {keys} differ; looking at them again in {:.1} s …",
+                "{name}: {keys}; looking at them again in {:.1} s …",
                 time.as_secs_f64()
             );
         }
@@ -179,13 +179,18 @@ fn print(found: &Audit, args: &Args, out: &mut Out) -> std::io::Result<()> {
     if found.equal {
         return out.line("\nequal");
     }
-    out.line(&format!("\nNOT equal: {} differ", counted(total, "key")))?;
+    out.line(&format!("\nNOT equal: {}", keys_differ(total)))?;
     if args.again.is_none() {
         out.line(
             "If writes go on, some of these may be on their way; --again looks a second time.",
         )?;
     }
     Ok(())
+}
+
+fn keys_differ(count: u64) -> String {
+    let verb = if count == 1 { "differs" } else { "differ" };
+    format!("{} {verb}", counted(count, "key"))
 }
 
 /// What the numbers alone do not say.

@@ -163,3 +163,48 @@ fn count(node: &Node, bought: &[Bought]) -> Result<Outcome, CommandError> {
     outcome.lost = answered.saturating_sub(outcome.orders);
     Ok(outcome)
 }
+
+#[cfg(test)]
+mod tests {
+    use onelog::{NewTable, Options};
+
+    use super::*;
+
+    #[test]
+    fn what_is_sold_twice_half_done_or_lost_is_counted() {
+        // Given two items: of one 31 pieces were ordered and 30 taken, of the other 4 were taken
+        // and 1 ordered; and an order of something that was never there.
+        let folder = tempfile::tempdir().unwrap();
+        let node = Node::open(Options::new(folder.path())).unwrap();
+        for table in [STOCK, ORDERS] {
+            node.create_table_blocking(NewTable::keyed(table)).unwrap();
+        }
+        node.transact(|tx| {
+            tx.put_json(STOCK, item(0), &json!({"left": 0}))?;
+            tx.put_json(STOCK, item(1), &json!({"left": 26}))?;
+            for (key, what, pieces) in [("a", 0, 31), ("b", 1, 1), ("c", 99, 2)] {
+                let order = json!({"item": item(what), "pieces": pieces});
+                tx.put_json(ORDERS, key, &order)?;
+            }
+            Ok(())
+        })
+        .unwrap();
+        let bought = Bought {
+            orders: 5,
+            wanted: 50,
+            turned_away: 7,
+            conflicts: 3,
+        };
+        // When it is counted, then every piece and order that should not be so is told.
+        let found = count(&node, &[bought]).unwrap();
+        assert_eq!(
+            (found.orders, found.pieces_sold, found.pieces_left),
+            (3, 34, 26)
+        );
+        assert_eq!(found.oversold, 1);
+        assert_eq!(found.half_done, 1 + 3 + 2);
+        assert_eq!(found.lost, 2);
+        assert_eq!((found.turned_away, found.conflicts), (7, 3));
+        node.stop().unwrap();
+    }
+}

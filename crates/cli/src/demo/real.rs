@@ -442,3 +442,40 @@ impl Outcome {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_key_on_which_any_store_differs_is_counted_once() {
+        let store = |pairs: &[(&str, &str)]| -> Contents {
+            let owned = pairs
+                .iter()
+                .map(|(key, text)| ((*key).to_owned(), (*text).to_owned()));
+            owned.collect()
+        };
+        let first = store(&[("a", "1"), ("b", "1"), ("c", "1")]);
+        let second = store(&[("a", "1"), ("b", "2"), ("c", "1")]);
+        let third = store(&[("a", "1"), ("b", "3"), ("d", "1")]);
+        assert_eq!(differing(&[first.clone(), first.clone()]), 0);
+        assert_eq!(
+            differing(&[first.clone(), first.clone(), second.clone()]),
+            1
+        );
+        assert_eq!(differing(&[first, second, third]), 3);
+    }
+
+    #[test]
+    fn an_address_of_another_kind_of_store_is_told_with_its_flag() {
+        let urls = Urls {
+            redis: Some("postgres://h/d".to_owned()),
+            ..Urls::default()
+        };
+        let said = urls.kinds().unwrap_err().to_string();
+        assert!(
+            said.contains("--redis") && said.contains("postgres"),
+            "{said}"
+        );
+    }
+}

@@ -101,6 +101,41 @@ fn differences_are_counted_named_and_told_by_the_exit_status() {
 }
 
 #[test]
+fn what_the_numbers_do_not_say_is_told_in_words() {
+    let stores = Stores::equal();
+    stores.run(
+        "report.db",
+        "INSERT INTO report VALUES ('order-3', 5, 'paid'), ('invoice-1', 1, 'x'), ('invoice-2', 1, 'x')",
+    );
+    let ran = stores.audit(&[]);
+    assert_eq!(ran.status, 1, "{ran:?}");
+    for words in [
+        "orders: 1 key stands more than once on a side",
+        "orders: 2 rows on the right left out",
+        "3    (twice)",
+        "NOT equal: 1 key differs",
+        "--again looks a second time",
+    ] {
+        assert!(ran.out.contains(words), "'{words}' is not in: {}", ran.out);
+    }
+    assert!(!ran.out.contains("on the left left out"), "{}", ran.out);
+}
+
+#[test]
+fn bounds_of_flags_are_told() {
+    let stores = Stores::equal();
+    stores.audit(&["--again=11m"]).fails(2, "at most 600 s");
+    stores
+        .audit(&["--show", "10001"])
+        .fails(2, "from 0 to 10000");
+    for flag in ["--left-ca-file", "--right-ca-file"] {
+        let side = &flag[..flag.len() - "-ca-file".len()];
+        let words = format!("{side}: a SQLite file needs no certificates");
+        stores.audit(&[flag, "ca.pem"]).fails(2, &words);
+    }
+}
+
+#[test]
 fn wrong_use_is_told_with_the_place_and_no_password() {
     let stores = Stores::equal();
     stores.write("mapping.toml", &MAPPING.replace("\"numeric\"", "\"numbr\""));

@@ -102,6 +102,31 @@ fn the_last_line_of_a_key_wins_however_many_connections_there_are() {
 }
 
 #[test]
+fn a_stream_gets_its_lines_in_their_order_however_many_connections_there_are() {
+    const ROWS: usize = 400;
+    let place = Place::new();
+    let create = ["tables", "create", "t.rows", "--kind", "stream"];
+    place.server.run(&create).good();
+    let file = place.file(&rows(ROWS));
+    place
+        .import(file.to_str().unwrap(), &["--connections", "8"])
+        .json();
+    let limit = ROWS.to_string();
+    let tail = [
+        "tail", "--from", "start", "--table", "t.rows", "--limit", &limit, "--json",
+    ];
+    let said = place.server.run(&tail).good();
+    let mut keys = Vec::new();
+    for line in said.lines() {
+        let transaction: Value = serde_json::from_str(line).unwrap();
+        let records = transaction["records"].as_array().unwrap();
+        keys.extend(records.iter().map(|record| record["key"].clone()));
+    }
+    let expected: Vec<Value> = (0..ROWS).map(|n| json!(n.to_string())).collect();
+    assert_eq!(keys, expected);
+}
+
+#[test]
 fn a_bad_line_stops_the_import_by_its_number_and_the_next_run_goes_on() {
     let place = Place::new();
     let mut text = rows(30);
@@ -162,6 +187,15 @@ fn an_unfinished_import_is_only_continued_as_what_it_was() {
         .server
         .run(&["import", "t.other", path, "--key", "id"])
         .fails(1, "it was into table 't.rows'");
+    place
+        .server
+        .run(&["import", "t.rows", path, "--key", "n"])
+        .fails(1, "its key was the field 'id'");
+    let other = Server::start(&place.folder.path().join("other"), &[]);
+    other.run(&["tables", "create", "t.rows"]).good();
+    other
+        .run(&["import", "t.rows", path, "--key", "id"])
+        .fails(1, &format!("it was into the server {}", place.server.url));
     fs::write(&file, rows(20)).unwrap();
     place
         .import(path, &[])

@@ -3,13 +3,16 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test may fail by them
 
 mod audit;
+mod audit_pairs;
 mod configured;
 mod data;
 mod demo;
+mod demo_stores;
+mod five_stores;
 mod folders;
 mod import;
 mod packages;
+mod records;
 mod server;
 mod serving;
 mod sinks;
-mod stores;

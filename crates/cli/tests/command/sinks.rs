@@ -246,3 +246,68 @@ fn a_commit_waits_for_a_store_and_is_committed_when_the_store_does_not_come() {
         .fails(1, "no sink 'no-such-sink'");
     assert_eq!(end(), before);
 }
+
+#[test]
+fn a_sink_is_shown_rebuilt_and_deleted() {
+    let shop = Shop::open();
+    let definition = shop.definition("");
+    shop.server
+        .run_fed(&["sinks", "create", "-"], &definition)
+        .good();
+    shop.put("o1", r#"{"total": 7}"#);
+    shop.server.run(&["sinks", "wait", "reports"]).good();
+    let shown = shop.server.run(&["sinks", "show", "reports", "--json"]);
+    let shown = shown.json();
+    assert_eq!(
+        (&shown["state"], &shown["lag_records"]),
+        (&"running".into(), &0.into())
+    );
+
+    // When somebody spoils the store, then a rebuild makes it anew from the log.
+    let total = || -> i64 {
+        let query = "SELECT total FROM orders WHERE id = 'o1'";
+        shop.database("reports.db")
+            .query_row(query, [], |row| row.get(0))
+            .unwrap()
+    };
+    shop.database("reports.db")
+        .execute("UPDATE orders SET total = 8", [])
+        .unwrap();
+    assert_eq!(total(), 8);
+    shop.server.run(&["sinks", "rebuild", "reports"]).good();
+    shop.put("o2", r#"{"total": 9}"#);
+    shop.server.run(&["sinks", "wait", "reports"]).good();
+    assert_eq!(total(), 7);
+
+    // When it is deleted, then nothing follows any more, and the store keeps what it has.
+    let said = shop.server.run(&["sinks", "delete", "reports"]).good();
+    assert_eq!(said, "sink 'reports' is deleted\n");
+    shop.put("o1", r#"{"total": 10}"#);
+    assert_eq!(total(), 7);
+    shop.server
+        .run(&["sinks", "show", "reports"])
+        .fails(1, "no sink 'reports'");
+}
+
+#[test]
+fn a_wait_that_ends_before_the_store_is_there_fails() {
+    let shop = Shop::open();
+    shop.server
+        .run_fed(&["sinks", "create", "-"], &shop.definition(""))
+        .good();
+    shop.server.run(&["sinks", "pause", "reports"]).good();
+    shop.put("o1", r#"{"total": 7}"#);
+    shop.server
+        .run(&["sinks", "wait", "reports", "--for", "20ms"])
+        .fails(1, "reports");
+    shop.server.run(&["sinks", "resume", "reports"]).good();
+    shop.server.run(&["sinks", "wait", "reports"]).good();
+    // Replaying wants a place and a key.
+    shop.server
+        .run(&["sinks", "parked", "reports", "--replay", "--key", "o1"])
+        .fails(2, "expected INTO=KEY");
+    let nameless = shop.definition("").replace("name = \"reports\"\n", "");
+    shop.server
+        .run_fed(&["sinks", "replace", "-"], &nameless)
+        .fails(2, "which sink shall it replace?");
+}

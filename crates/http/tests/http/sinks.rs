@@ -345,3 +345,84 @@ fn a_commit_waits_for_the_sinks_that_it_names() {
     }
     assert_eq!(server.get("/v1/status").expect(200)["position"], before);
 }
+
+#[test]
+fn waiting_without_a_position_is_waiting_for_the_end_of_the_log() {
+    let server = with_sink();
+    let before = server.put("shop.orders", "a", json!({"note": "x"}));
+    wait(&server, before);
+    server
+        .post("/v1/sinks/search/pause", &json!({}))
+        .expect(200);
+    let position = server.put("shop.orders", "a", json!({"note": "y"}));
+    let refused = server
+        .get("/v1/sinks/search/wait?timeout_ms=1")
+        .refused(504, "wait_timed_out");
+    assert_eq!(refused["position"], before);
+    server
+        .post("/v1/sinks/search/resume", &json!({}))
+        .expect(200);
+    let reached = server
+        .get("/v1/sinks/search/wait?timeout_ms=60000")
+        .expect(200);
+    assert!(reached["position"].as_u64().unwrap() >= position);
+}
+
+#[test]
+fn only_so_many_parked_keys_are_listed_and_all_are_counted() {
+    let server = Server::with_tables();
+    let mut parking = definition(&server);
+    parking["on_refused"] = json!("park");
+    parking["mappings"][0]["columns"]["note"]["type"] = json!("integer");
+    parking["mappings"][0]["full_text"] = json!([]);
+    server.post("/v1/sinks", &parking).expect(201);
+    server.put("shop.orders", "a", json!({"note": "five"}));
+    let position = server.put("shop.orders", "b", json!({"note": "six"}));
+    wait(&server, position);
+    let listed = server.get("/v1/sinks/search/parked?limit=1").expect(200);
+    assert_eq!(listed["total"], 2, "{listed}");
+    assert_eq!(listed["parked"].as_array().unwrap().len(), 1, "{listed}");
+    server
+        .get("/v1/sinks/search/parked?limit=10001")
+        .refused(422, "malformed");
+    // One key is replayed, the other one stays where it is.
+    server.put("shop.orders", "a", json!({"note": 5}));
+    let position = server.put("shop.orders", "b", json!({"note": 6}));
+    wait(&server, position);
+    let one = json!({"keys": [{"into": "orders", "key": "b"}]});
+    let done = server.post("/v1/sinks/search/replay", &one).expect(200);
+    assert_eq!(done["replayed"], 1, "{done}");
+    let listed = server.get("/v1/sinks/search/parked").expect(200);
+    assert_eq!(listed["total"], 1, "{listed}");
+    assert_eq!(listed["parked"][0]["key"], "a", "{listed}");
+}
+
+#[test]
+fn whoever_waits_for_a_stopped_sink_is_told_why_it_stopped() {
+    let server = Server::with_tables();
+    let mut strict = definition(&server);
+    strict["mappings"][0]["columns"]["note"]["type"] = json!("integer");
+    strict["mappings"][0]["full_text"] = json!([]);
+    server.post("/v1/sinks", &strict).expect(201);
+    let position = server.put("shop.orders", "a", json!({"note": "five"}));
+    let path = format!("/v1/sinks/search/wait?position={position}&timeout_ms=60000");
+    let refused = server.get(&path).refused(409, "sink_stopped");
+    assert_eq!(refused["sink"], "search");
+    let status = server.get("/v1/sinks/search").expect(200);
+    assert_eq!(status["state"], "stopped", "{status}");
+    let error = &status["last_error"];
+    assert_eq!(
+        (&error["table"], &error["key"], &error["offset"]),
+        (&json!("shop.orders"), &json!("a"), &json!(position - 1))
+    );
+    // A stopped sink replays nothing either.
+    server
+        .send("POST", "/v1/sinks/search/replay", &[], b"")
+        .refused(409, "sink_stopped");
+    // Mended, it goes on.
+    let position = server.put("shop.orders", "a", json!({"note": 5}));
+    server
+        .post("/v1/sinks/search/resume", &json!({}))
+        .expect(200);
+    wait(&server, position);
+}

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use reqwest::blocking::Client;
+use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
 use reqwest::{Method, StatusCode, Url};
 use serde_json::{Value, json};
 
@@ -26,22 +27,37 @@ impl Elasticsearch {
         let failed =
             |what: &dyn std::fmt::Display| CommandError::Failed(format!("{shown}: {what}"));
         onelog_sinks::choose_cryptography();
+        let mut url = Url::parse(url).map_err(|error| failed(&error))?;
+        let mut headers = HeaderMap::new();
+        if let Some(value) = api_key(&url) {
+            let mut value = HeaderValue::try_from(value)
+                .map_err(|_| failed(&"the key has a line break in it"))?;
+            value.set_sensitive(true);
+            headers.insert(AUTHORIZATION, value);
+        }
+        url.set_query(None);
         let client = Client::builder()
+            .default_headers(headers)
             .connect_timeout(CONNECT_TIMEOUT)
             .timeout(ANSWER_TIMEOUT)
+            .no_proxy()
             .build()
             .map_err(|error| failed(&error))?;
-        let url = Url::parse(url).map_err(|error| failed(&error))?;
         let mut store = Self {
             client,
             url,
             shown: shown.to_owned(),
         };
-        store.call(Method::GET, "", None)?;
-        Ok(store)
+        let answer = store.call(Method::GET, "", None)?.unwrap_or_default();
+        match answer["version"]["number"].is_string() {
+            true => Ok(store),
+            false => Err(failed(
+                &"what answers there is neither Elasticsearch nor OpenSearch",
+            )),
+        }
     }
 
-    /// One request. `None`: there is no such thing.
+    /// One request. `None`: what was asked for, or deleted, is not there.
     fn call(
         &mut self,
         method: Method,
@@ -50,20 +66,17 @@ impl Elasticsearch {
     ) -> Result<Option<Value>, CommandError> {
         let failed = |what: String| CommandError::Failed(format!("{}: {what}", self.shown));
         let url = format!("{}/{path}", self.url.as_str().trim_end_matches('/'));
+        let may_be_missing = matches!(method, Method::GET | Method::DELETE);
         let mut request = self.client.request(method, url);
         if let Some(body) = body {
             request = request
                 .header("content-type", "application/json")
                 .body(body.to_string());
         }
-        let answer = request
-            .send()
-            .map_err(|error| failed(error.without_url().to_string()))?;
+        let answer = request.send().map_err(|error| failed(words(error)))?;
         let status = answer.status();
-        let text = answer
-            .text()
-            .map_err(|error| failed(error.without_url().to_string()))?;
-        if status == StatusCode::NOT_FOUND {
+        let text = answer.text().map_err(|error| failed(words(error)))?;
+        if status == StatusCode::NOT_FOUND && may_be_missing {
             return Ok(None);
         }
         if !status.is_success() {
@@ -76,6 +89,25 @@ impl Elasticsearch {
         self.call(Method::POST, &format!("{place}/_refresh"), None)?;
         Ok(())
     }
+}
+
+/// Where the address has a key instead of a user: what the header says.
+fn api_key(url: &Url) -> Option<String> {
+    let mut parameters = url.query_pairs();
+    let (_, key) = parameters.find(|(name, _)| name == "api_key")?;
+    Some(format!("ApiKey {key}"))
+}
+
+/// An error with its causes and without the address, which may hold a password.
+fn words(error: reqwest::Error) -> String {
+    let error = error.without_url();
+    let mut text = error.to_string();
+    let mut cause = std::error::Error::source(&error);
+    while let Some(error) = cause {
+        text = format!("{text}: {error}");
+        cause = error.source();
+    }
+    text
 }
 
 impl Direct for Elasticsearch {
