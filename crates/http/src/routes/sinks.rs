@@ -4,7 +4,7 @@ use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, Uri};
 use bytes::Bytes;
-use onelog_sinks::{PARKED_MAX, Parked, Replay, SinkDefinition, SinkError, SinkStatus};
+use onelog_sinks::{PARKED_MAX, Parked, Replay, SinkDefinition, SinkError, SinkStatus, Sinks};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -70,13 +70,7 @@ pub(crate) async fn create(State(app): State<Shared>, headers: HeaderMap, body: 
     let body = read_body(&app, &headers, body).await?;
     let definition = SinkDefinition::from_slice(&body.bytes)
         .map_err(|error| ApiError::malformed(&error.place, error.what))?;
-    let status = app
-        .blocking(move |app| {
-            app.sinks
-                .create(definition)
-                .map_err(|error| sink_error(app, error))
-        })
-        .await??;
+    let status = ask(&app, move |sinks| sinks.create(definition)).await?;
     json(StatusCode::CREATED, &status)
 }
 
@@ -104,9 +98,7 @@ pub(crate) async fn list(State(app): State<Shared>) -> Answer {
     )
 )]
 pub(crate) async fn get(State(app): State<Shared>, Path(name): Path<String>) -> Answer {
-    let status = app
-        .blocking(move |app| app.sinks.get(&name).map_err(|error| sink_error(app, error)))
-        .await??;
+    let status = ask(&app, move |sinks| sinks.get(&name)).await?;
     json(StatusCode::OK, &status)
 }
 
@@ -124,12 +116,7 @@ pub(crate) async fn get(State(app): State<Shared>, Path(name): Path<String>) -> 
 )]
 pub(crate) async fn delete(State(app): State<Shared>, Path(name): Path<String>) -> Answer {
     let sink = name.clone();
-    app.blocking(move |app| {
-        app.sinks
-            .delete(&name)
-            .map_err(|error| sink_error(app, error))
-    })
-    .await??;
+    ask(&app, move |sinks| sinks.delete(&name)).await?;
     json(
         StatusCode::OK,
         &DeletedOut {
@@ -152,13 +139,7 @@ pub(crate) async fn delete(State(app): State<Shared>, Path(name): Path<String>) 
     )
 )]
 pub(crate) async fn pause(State(app): State<Shared>, Path(name): Path<String>) -> Answer {
-    let status = app
-        .blocking(move |app| {
-            app.sinks
-                .pause(&name)
-                .map_err(|error| sink_error(app, error))
-        })
-        .await??;
+    let status = ask(&app, move |sinks| sinks.pause(&name)).await?;
     json(StatusCode::OK, &status)
 }
 
@@ -175,13 +156,7 @@ pub(crate) async fn pause(State(app): State<Shared>, Path(name): Path<String>) -
     )
 )]
 pub(crate) async fn resume(State(app): State<Shared>, Path(name): Path<String>) -> Answer {
-    let status = app
-        .blocking(move |app| {
-            app.sinks
-                .resume(&name)
-                .map_err(|error| sink_error(app, error))
-        })
-        .await??;
+    let status = ask(&app, move |sinks| sinks.resume(&name)).await?;
     json(StatusCode::OK, &status)
 }
 
@@ -231,13 +206,7 @@ pub(crate) async fn verify(
     )
 )]
 pub(crate) async fn rebuild(State(app): State<Shared>, Path(name): Path<String>) -> Answer {
-    let status = app
-        .blocking(move |app| {
-            app.sinks
-                .rebuild(&name)
-                .map_err(|error| sink_error(app, error))
-        })
-        .await??;
+    let status = ask(&app, move |sinks| sinks.rebuild(&name)).await?;
     json(StatusCode::OK, &status)
 }
 
@@ -270,13 +239,7 @@ pub(crate) async fn replace(
         );
         return Err(ApiError::malformed("name", message));
     }
-    let status = app
-        .blocking(move |app| {
-            app.sinks
-                .replace(definition)
-                .map_err(|error| sink_error(app, error))
-        })
-        .await??;
+    let status = ask(&app, move |sinks| sinks.replace(definition)).await?;
     json(StatusCode::OK, &status)
 }
 
@@ -323,13 +286,7 @@ pub(crate) async fn try_out(
     let body = read_body(&app, &headers, body).await?;
     let definition: Value = serde_json::from_slice(&body.bytes)
         .map_err(|error| ApiError::malformed("body", format!("this is not JSON: {error}")))?;
-    let trial = app
-        .blocking(move |app| {
-            app.sinks
-                .try_json(&definition, rows)
-                .map_err(|error| sink_error(app, error))
-        })
-        .await??;
+    let trial = ask(&app, move |sinks| sinks.try_json(&definition, rows)).await?;
     json(StatusCode::OK, &trial)
 }
 
@@ -354,13 +311,7 @@ pub(crate) async fn parked(
 ) -> Answer {
     let limit = Query::parse(uri.query(), &["limit"])?.limit("limit", PARKED_LIMIT, PARKED_MAX)?;
     let sink = name.clone();
-    let mut parked = app
-        .blocking(move |app| {
-            app.sinks
-                .parked(&name)
-                .map_err(|error| sink_error(app, error))
-        })
-        .await??;
+    let mut parked = ask(&app, move |sinks| sinks.parked(&name)).await?;
     let total = parked.len();
     parked.truncate(limit);
     let sink = &sink;
@@ -455,6 +406,15 @@ pub(crate) async fn wait(State(app): State<Shared>, Path(name): Path<String>, ur
         StatusCode::OK,
         &waited.map_err(|error| sink_error(&app, error))?,
     )
+}
+
+/// What the sinks answer, away from the threads that serve connections.
+async fn ask<T: Send + 'static>(
+    app: &Shared,
+    question: impl FnOnce(&Sinks) -> Result<T, SinkError> + Send + 'static,
+) -> Result<T, ApiError> {
+    app.blocking(move |app| question(&app.sinks).map_err(|error| sink_error(app, error)))
+        .await?
 }
 
 pub(crate) fn sink_error(app: &App, error: SinkError) -> ApiError {
