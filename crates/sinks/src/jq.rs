@@ -37,8 +37,8 @@ pub use self::compile::PROGRAM_BYTES_MAX;
 use self::json::{NotFinite, Unwritable};
 pub use self::library::FUNCTIONS;
 use self::library::{Kind, Terms};
-pub use self::meter::Limit;
 use self::meter::Stopped;
+pub use self::meter::{Limit, MEMORY_BYTES_MAX, STEPS_MAX, Used, used};
 use self::value::Value;
 
 /// How long the result of a transform may be: as long as a value in the log.

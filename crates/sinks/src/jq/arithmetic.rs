@@ -8,7 +8,9 @@ use jaq_core::ops::Math;
 use jaq_json::Num;
 
 use super::meter::{self, Limit, VALUE_BYTES_MAX};
-use super::value::{Array, Object, Value, as_float, is_too_long, unshare_array, unshare_object};
+use super::value::{
+    Array, Object, Value, as_float, is_too_long, read_digits, unshare_array, unshare_object,
+};
 
 pub(super) type Error = jaq_core::Error<Value>;
 pub(super) type ValR = Result<Value, Error>;
@@ -18,18 +20,12 @@ fn number(result: Num) -> ValR {
         return Err(Error::str("the result has too many digits"));
     }
     meter::step(1);
-    Ok(Value::Number(match &result {
+    let result = Value::Number(match &result {
         Num::BigInt(big) => isize::try_from(&**big).map_or(result, Num::Int),
         _ => result,
-    }))
-}
-
-fn count_number(left: &Num, right: &Num) {
-    for number in [left, right] {
-        if let Num::Dec(written) = number {
-            meter::read(written.len());
-        }
-    }
+    });
+    meter::allocate(result.bytes());
+    Ok(result)
 }
 
 impl Add for Value {
@@ -39,7 +35,8 @@ impl Add for Value {
         match (self, right) {
             (Self::Null, other) | (other, Self::Null) => Ok(other),
             (Self::Number(left), Self::Number(right)) => {
-                count_number(&left, &right);
+                read_digits(&left);
+                read_digits(&right);
                 number(left + right)
             }
             (Self::Text(left), Self::Text(right)) => Ok(Self::Text(concatenate(left, &right))),
@@ -80,7 +77,8 @@ impl Sub for Value {
     fn sub(self, right: Self) -> ValR {
         match (self, right) {
             (Self::Number(left), Self::Number(right)) => {
-                count_number(&left, &right);
+                read_digits(&left);
+                read_digits(&right);
                 number(left - right)
             }
             (Self::Array(left), Self::Array(right)) => {
@@ -99,7 +97,8 @@ impl Mul for Value {
     fn mul(self, right: Self) -> ValR {
         match (self, right) {
             (Self::Number(left), Self::Number(right)) => {
-                count_number(&left, &right);
+                read_digits(&left);
+                read_digits(&right);
                 number(left * right)
             }
             (Self::Text(text), Self::Number(times)) | (Self::Number(times), Self::Text(text)) => {
@@ -151,7 +150,8 @@ impl Div for Value {
     fn div(self, right: Self) -> ValR {
         match (self, right) {
             (Self::Number(left), Self::Number(right)) => {
-                count_number(&left, &right);
+                read_digits(&left);
+                read_digits(&right);
                 if as_float(&right) == 0.0 {
                     return Err(zero_divisor(&left, '/'));
                 }
@@ -193,7 +193,8 @@ impl Rem for Value {
     fn rem(self, right: Self) -> ValR {
         match (self, right) {
             (Self::Number(left), Self::Number(right)) => {
-                count_number(&left, &right);
+                read_digits(&left);
+                read_digits(&right);
                 if as_float(&right) == 0.0 {
                     return Err(zero_divisor(&left, '%'));
                 }
@@ -209,7 +210,10 @@ impl Neg for Value {
 
     fn neg(self) -> ValR {
         match self {
-            Self::Number(value) => number(-value),
+            Self::Number(value) => {
+                read_digits(&value);
+                number(-value)
+            }
             other => Err(Error::typ(other, "number")),
         }
     }

@@ -120,7 +120,7 @@ fn unknown_function(name: &str, arguments: usize) -> String {
     }
     match nearest_name(name, FUNCTIONS.iter().filter_map(known)) {
         Some(nearest) => format!("unknown function '{name}'; did you mean '{nearest}'?"),
-        None => format!("unknown function '{name}'; see the list of functions in the docs"),
+        None => format!("unknown function '{name}'; docs/sinks/programs.md lists all functions"),
     }
 }
 

@@ -11,8 +11,9 @@ use jaq_json::Num;
 use super::meter::DEPTH_MAX;
 use super::value::{Array, Object, Value};
 
-/// Floats below this without a fraction are written as integers, as jq does: `4 / 2` is `2`.
-const WHOLE_FLOAT_MAX: f64 = 9_007_199_254_740_992.0;
+/// Floats below this without a fraction are exactly that integer and written as one, as jq does:
+/// `4 / 2` is `2`.
+pub(super) const WHOLE_FLOAT_MAX: f64 = 9_007_199_254_740_992.0;
 
 /// What is wrong with a text that should be JSON, and where.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -274,8 +275,13 @@ pub(super) fn write(
         Value::Null => out.extend_from_slice(b"null"),
         Value::Bool(true) => out.extend_from_slice(b"true"),
         Value::Bool(false) => out.extend_from_slice(b"false"),
+        Value::Number(Num::Dec(written)) => {
+            write_start(written, out, length_max, |written, out| {
+                out.extend_from_slice(written.as_bytes());
+            })?
+        }
         Value::Number(number) => write_number(number, out, not_finite)?,
-        Value::Text(text) => write_text(text, out),
+        Value::Text(text) => write_start(text, out, length_max, write_text)?,
         Value::Array(array) => {
             out.push(b'[');
             for (i, item) in array.items().iter().enumerate() {
@@ -292,7 +298,7 @@ pub(super) fn write(
                 if i > 0 {
                     out.push(b',');
                 }
-                write_text(name, out);
+                write_start(name, out, length_max, write_text)?;
                 out.push(b':');
                 write(field, out, length_max, not_finite)?;
             }
@@ -303,6 +309,23 @@ pub(super) fn write(
         return Err(Unwritable::TooLong);
     }
     Ok(())
+}
+
+/// Writes a text, or only its start where the whole is too long anyway.
+fn write_start(
+    text: &str,
+    out: &mut Vec<u8>,
+    length_max: usize,
+    write: fn(&str, &mut Vec<u8>),
+) -> Result<(), Unwritable> {
+    let room = length_max.saturating_sub(out.len());
+    if text.len() <= room {
+        write(text, out);
+        return Ok(());
+    }
+    let start = text.ceil_char_boundary(room + 1);
+    write(text.get(..start).unwrap_or(text), out);
+    Err(Unwritable::TooLong)
 }
 
 fn write_number(number: &Num, out: &mut Vec<u8>, not_finite: NotFinite) -> Result<(), Unwritable> {

@@ -276,11 +276,14 @@ pub(super) fn definitions() -> Vec<Def<&'static str>> {
 
 /// The listed functions that are written in Rust.
 pub(super) fn functions() -> Vec<Fun<Kind>> {
-    let theirs = jaq_core::funs::<Kind>().chain(jaq_std::base_funs::<Kind>());
-    theirs
-        .filter(|(name, arguments, _)| is_listed(name, arguments.len()))
-        .chain(natives().into_iter().map(run::<Kind>))
-        .collect()
+    let natives = natives();
+    let is_replaced = |name: &str| natives.iter().any(|(own, ..)| *own == name);
+    let theirs: Vec<Fun<Kind>> = jaq_core::funs::<Kind>()
+        .chain(jaq_std::base_funs::<Kind>())
+        .filter(|(name, arguments, _)| is_listed(name, arguments.len()) && !is_replaced(name))
+        .collect();
+    let own = natives.into_iter().map(run::<Kind>);
+    theirs.into_iter().chain(own).collect()
 }
 
 fn natives() -> Vec<Filter<RunPtr<Kind>>> {
@@ -298,6 +301,7 @@ fn natives() -> Vec<Filter<RunPtr<Kind>>> {
         ("tojson", v(0), |cv| bome(Ok(cv.1.written()))),
         ("fromjson", v(0), |cv| bome(from_json(cv.1))),
         ("tonumber", v(0), |cv| bome(to_number(cv.1))),
+        ("implode", v(0), |cv| bome(implode(cv.1))),
         ("fromdate", v(0), |cv| bome(from_date(cv.1))),
         ("todate", v(0), |cv| bome(to_date(cv.1))),
         ("encode_base64", v(0), |cv| {
@@ -427,6 +431,21 @@ fn text_of(value: &Value) -> String {
     }
 }
 
+fn implode(value: Value) -> ValR {
+    let Value::Array(codes) = &value else {
+        return Err(Error::typ(value, "array"));
+    };
+    let character = |code: &Value| {
+        meter::step(1);
+        code.as_index()
+            .and_then(|code| u32::try_from(code).ok())
+            .and_then(char::from_u32)
+            .ok_or_else(|| Error::str(format_args!("cannot use {code} as a character")))
+    };
+    let text: Result<String, Error> = codes.items().iter().map(character).collect();
+    text.map(Value::text)
+}
+
 fn on_text(value: Value, f: impl Fn(&str) -> Result<String, Error>) -> ValR {
     match &value {
         Value::Text(text) => {
@@ -468,6 +487,7 @@ fn from_date(value: Value) -> ValR {
     let Value::Text(text) = &value else {
         return Err(Error::typ(value, "date (a string)"));
     };
+    meter::read(text.len());
     let timestamp: jiff::Timestamp = text
         .parse()
         .map_err(|problem| CoreError::str(format_args!("{value} is no date: {problem}")))?;
@@ -504,12 +524,15 @@ fn decode_base64(text: &str) -> Result<String, Error> {
 
 /// All but the unreserved characters in percent form.
 fn encode_uri(text: &str) -> String {
+    const HEX: &[u8; 16] = b"0123456789ABCDEF";
     let mut encoded = String::with_capacity(text.len());
     for &byte in text.as_bytes() {
         if byte.is_ascii_alphanumeric() || b"-_.~".contains(&byte) {
             encoded.push(char::from(byte));
         } else {
-            encoded.push_str(&format!("%{byte:02X}"));
+            encoded.push('%');
+            encoded
+                .extend([byte >> 4, byte & 0xf].map(|digit| char::from(HEX[usize::from(digit)])));
         }
     }
     encoded

@@ -12,9 +12,9 @@ use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 /// Evaluations and elements that one run may cost.
-pub(super) const STEPS_MAX: u64 = 10_000_000;
+pub const STEPS_MAX: u64 = 10_000_000;
 /// Bytes that one run may allocate for values, counted as if nothing were given back.
-pub(super) const MEMORY_BYTES_MAX: u64 = 256 << 20;
+pub const MEMORY_BYTES_MAX: u64 = 256 << 20;
 /// Stack that one run may use beyond its caller's.
 pub(super) const STACK_BYTES_MAX: usize = 640 << 10;
 /// Size of one value, with what several of its parts share counted each time.
@@ -51,6 +51,15 @@ impl std::fmt::Display for Limit {
     }
 }
 
+/// What a run has counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Used {
+    /// Evaluations and elements.
+    pub steps: u64,
+    /// Bytes of memory for values.
+    pub memory_bytes: u64,
+}
+
 /// How a run ended before its time.
 #[derive(Debug)]
 pub(super) enum Stopped {
@@ -66,6 +75,13 @@ thread_local! {
     static STEPS_LEFT: Cell<u64> = const { Cell::new(UNMETERED) };
     static MEMORY_LEFT: Cell<u64> = const { Cell::new(UNMETERED) };
     static STACK_START: Cell<Option<usize>> = const { Cell::new(None) };
+    static USED: Cell<Used> = const { Cell::new(Used { steps: 0, memory_bytes: 0 }) };
+}
+
+/// What the last run on this thread has counted, the call that passed a limit left out.
+#[must_use]
+pub fn used() -> Used {
+    USED.get()
 }
 
 /// Ends the metering however a run ends.
@@ -87,6 +103,13 @@ impl Drop for Metered {
 }
 
 fn disarm() {
+    if STEPS_LEFT.get() == UNMETERED {
+        return;
+    }
+    USED.set(Used {
+        steps: STEPS_MAX - STEPS_LEFT.get(),
+        memory_bytes: MEMORY_BYTES_MAX - MEMORY_LEFT.get(),
+    });
     STEPS_LEFT.set(UNMETERED);
     MEMORY_LEFT.set(UNMETERED);
     STACK_START.set(None);

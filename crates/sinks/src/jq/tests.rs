@@ -1,3 +1,5 @@
+mod costs;
+
 use proptest::prelude::*;
 use serde_json::json;
 
@@ -108,6 +110,26 @@ fn every_listed_function_exists() {
 }
 
 #[test]
+fn every_listed_function_stands_in_the_docs() {
+    const PAGE: &str = include_str!("../../../../docs/sinks/programs.md");
+    let section = PAGE.split("\n## ").find(|s| s.starts_with("Functions"));
+    let table: String = section.unwrap().split("\n\n").nth(1).unwrap().to_owned();
+    let mut documented: Vec<String> = table
+        .split('`')
+        .skip(1)
+        .step_by(2)
+        .map(|call| match call.split_once('(') {
+            Some((name, arguments)) => format!("{name}/{}", arguments.matches(';').count() + 1),
+            None => format!("{call}/0"),
+        })
+        .collect();
+    documented.sort();
+    let mut listed = FUNCTIONS.to_vec();
+    listed.sort_unstable();
+    assert_eq!(documented, listed);
+}
+
+#[test]
 fn the_usual_programs_give_what_jq_gives() {
     for (text, value, expected) in [
         (".a.b[1]", r#"{"a":{"b":[1,2]}}"#, "2"),
@@ -190,6 +212,9 @@ fn the_usual_programs_give_what_jq_gives() {
         ("getpath([\"a\",\"b\"])", r#"{"a":{"b":5}}"#, "5"),
         ("setpath([\"a\",\"b\"]; 1)", "null", r#"{"a":{"b":1}}"#),
         ("type", "[]", r#""array""#),
+        ("type", r#"{"a":1}"#, r#""object""#),
+        ("explode | implode", r#""aü\u0000😀""#, r#""aü\u0000😀""#),
+        ("map(. / 2) | implode", "[130]", r#""A""#),
         (
             "[.[] | type]",
             "[null,true,1,\"\",[],{}]",
@@ -281,7 +306,7 @@ fn errors_of_a_program_name_place_and_remedy() {
         ),
         (
             "xyzzyx",
-            "line 1, column 1: unknown function 'xyzzyx'; see the list",
+            "line 1, column 1: unknown function 'xyzzyx'; docs/sinks/programs.md lists",
         ),
         (
             "map(.; 1)",
@@ -330,6 +355,18 @@ fn errors_of_a_run_are_short_and_in_jqs_words() {
     assert!(failure("1 / 0", "null").contains("the divisor is zero"));
     assert!(failure("5 % 0", "null").contains("the divisor is zero"));
     assert!(failure("{(1): 2}", "null").contains("name of a field"));
+    for code in [
+        "-9223372036854775808",
+        "-1",
+        "55296",
+        "1114112",
+        "1e99",
+        "null",
+    ] {
+        let message = failure("implode", &format!("[{code}]"));
+        assert!(message.contains("as a character"), "{message}");
+    }
+    assert!(failure("implode", "1").contains("cannot use 1 as array"));
     assert!(failure(r#"error("no such state")"#, "null").ends_with(": no such state"));
     let long = format!("\"{}\"", "ü".repeat(100_000));
     for text in [".a", "error", "error({a: .})", "tonumber", "fromjson"] {

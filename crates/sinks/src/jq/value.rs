@@ -243,10 +243,10 @@ impl Value {
         } else {
             None
         };
-        Self::Number(integer.unwrap_or_else(|| {
-            meter::allocate(written.len());
-            Num::Dec(jaq_json::Rc::new(written.to_owned()))
-        }))
+        let number = integer.unwrap_or_else(|| Num::Dec(jaq_json::Rc::new(written.to_owned())));
+        let number = Self::Number(number);
+        meter::allocate(number.bytes());
+        number
     }
 
     /// Its size, with shared parts counted each time.
@@ -284,13 +284,26 @@ impl Value {
     }
 }
 
+/// Counts what it costs to read all digits of a number.
+pub(super) fn read_digits(number: &Num) {
+    match number {
+        Num::Int(_) | Num::Float(_) => {}
+        // Three bits and a third make a digit.
+        Num::BigInt(number) => {
+            meter::read(usize::try_from(number.bits() / 3).unwrap_or(usize::MAX))
+        }
+        Num::Dec(written) => meter::read(written.len()),
+    }
+}
+
 /// Whether a number is too long to calculate on.
 pub(super) fn is_too_long(number: &Num) -> bool {
     matches!(number, Num::BigInt(number) if number.bits() > INTEGER_BITS_MAX)
 }
 
-/// The number as a float.
+/// The number as a float; long ones cost what reading them costs.
 pub(super) fn as_float(number: &Num) -> f64 {
+    read_digits(number);
     match number {
         Num::Float(float) => *float,
         #[allow(clippy::cast_precision_loss)]
