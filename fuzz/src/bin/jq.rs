@@ -30,11 +30,11 @@ const KEY: &[u8] = b"order-1";
 const VERSION: u64 = 7;
 
 /// What a run allocates beside values: its iterators, an error's words.
-const BASE_BYTES: u64 = 4 << 20;
+const BASE_BYTES: u64 = 1 << 20;
 /// Growing containers hold old and new place at once, and up to twice what they need.
 const BYTES_PER_COUNTED: u64 = 4;
 /// Small things that are not counted as memory cost a step each.
-const BYTES_PER_STEP: u64 = 64;
+const BYTES_PER_STEP: u64 = 16;
 /// What a step may do, in allocations.
 const ALLOCATIONS_PER_STEP: u64 = 16;
 const BASE_ALLOCATIONS: u64 = 10_000;
@@ -196,6 +196,12 @@ fn make_seeds() -> Vec<Vec<u8>> {
         .windows(2)
         .map(|pair| [b"\0", pair[0].as_bytes(), b"\0", pair[1].as_bytes()].concat())
         .collect();
+    // What a long number costs is counted wherever it is used.
+    let digits = "9".repeat(6000);
+    for text in ["-.", ". + 1", "tostring", "[., 1] | sort"] {
+        let program = format!("[range(1000) as $i | {text}] | length");
+        seeds.push(format!("\0{program}\0{digits}").into_bytes());
+    }
     for step in [1u8, 7, 29, 113] {
         let bytes = (0..600u32).map(|n| (n * n) as u8 ^ step.wrapping_mul(n as u8));
         seeds.push(std::iter::once(1).chain(bytes).collect());
