@@ -291,6 +291,7 @@ impl Runner {
             self.apply_what_fits(plan, store, &mut batch)?;
             written += batch.rows() as u64;
         }
+        store.publish()?;
         Ok(written)
     }
 
@@ -376,6 +377,8 @@ impl Runner {
             replayed += taken.len() as u64;
             refused.extend(unfit.into_iter().map(|unfit| (unfit.mapping, unfit.key)));
         }
+        // No batch may come for long, and whoever asked looks now.
+        store.publish()?;
         Ok((replayed, refused))
     }
 

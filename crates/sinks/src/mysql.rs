@@ -337,6 +337,7 @@ impl MysqlStore {
         );
         gone.map_err(|fault| self.link.error(removing, fault))?;
         self.link.execute(removing, "COMMIT")?;
+        rebuild.drop_position();
         Ok(())
     }
 }

@@ -7,7 +7,8 @@
 //!
 //! Bookkeeping in the schema, shared by all sinks that write into it:
 //! - `onelog_position`: sink, the log's id, position (NULL until filled), epoch, a hash of the plan;
-//! - `onelog_tables`: which tables onelog fills, and for which sink (NULL: its sink was removed);
+//! - `onelog_tables`: which tables onelog fills, for which sink (NULL: its sink was removed), and
+//!   whether it made them;
 //! - `onelog_new_…`: the tables of a rebuild under way.
 //!
 //! Whoever changes anything holds the position's row locked, so a takeover waits for the
@@ -348,6 +349,17 @@ impl Scope<'_> {
         }
         let owners = schema::table(&self.own.schema, schema::OWNERS);
         let positions = schema::table(&self.own.schema, schema::POSITIONS);
+        // What onelog has not made, or is there no longer, no later sink may take for its own.
+        let sql = format!(
+            "DELETE FROM {owners} WHERE sink = $1
+               AND (NOT made OR to_regclass(format('%I.%I', $2, name)) IS NULL)"
+        );
+        self.client
+            .execute_typed(
+                &sql,
+                &[(&self.own.sink, Type::TEXT), (&self.own.schema, Type::TEXT)],
+            )
+            .await?;
         for sql in [
             format!("UPDATE {owners} SET sink = NULL WHERE sink = $1"),
             format!("DELETE FROM {positions} WHERE sink = $1"),

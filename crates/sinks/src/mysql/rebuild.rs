@@ -373,6 +373,27 @@ impl Rebuild<'_> {
         Ok(())
     }
 
+    /// Drops the table of the position once the sink's row is gone. One that somebody uses just now
+    /// stays, empty. A successor who made the row anew in this very moment finds no position, and
+    /// fills his tables again.
+    pub(super) fn drop_position(&mut self) {
+        let table = self.names.position();
+        let sink = &self.who.sink;
+        if !matches!(position::read(self.link, &table, sink, ""), Ok(None)) {
+            return;
+        }
+        let sql = format!("DROP TABLE IF EXISTS {}", quote(&table));
+        if let Err(fault) = hurried(self.link, &sql) {
+            let why = fault.words(self.link.flavour());
+            tracing::debug!(
+                sink,
+                table,
+                why,
+                "the empty table of a removed sink's position stays"
+            );
+        }
+    }
+
     /// Gives up every table of the sink: their comments say that they are nobody's.
     pub(super) fn release(&mut self) -> Result<(), StoreError> {
         for mapping in &self.plan.mappings {

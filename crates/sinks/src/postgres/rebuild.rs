@@ -178,17 +178,21 @@ impl Scope<'_> {
         Ok(rows.iter().map(|row| row.get(0)).collect())
     }
 
-    /// Notes that the table is this sink's.
+    /// Notes that the table is this sink's; what was somebody's own once stays so.
     async fn own_table(&self, mapping: &MappingPlan) -> Result<(), Fault> {
         let sql = format!(
-            "INSERT INTO {} (name, sink) VALUES ($1, $2)
-             ON CONFLICT (name) DO UPDATE SET sink = excluded.sink",
+            "INSERT INTO {} AS t (name, sink, made) VALUES ($1, $2, $3)
+             ON CONFLICT (name) DO UPDATE SET sink = excluded.sink, made = t.made AND excluded.made",
             schema::table(&self.own.schema, schema::OWNERS)
         );
         self.client
             .execute_typed(
                 &sql,
-                &[(&mapping.into, Type::TEXT), (&self.own.sink, Type::TEXT)],
+                &[
+                    (&mapping.into, Type::TEXT),
+                    (&self.own.sink, Type::TEXT),
+                    (&!mapping.options.existing, Type::BOOL),
+                ],
             )
             .await?;
         Ok(())

@@ -34,7 +34,8 @@ pub(super) fn bookkeeping(schema: &str) -> String {
         "CREATE TABLE IF NOT EXISTS {positions} (
            sink text PRIMARY KEY, log_id text NOT NULL, position bigint,
            epoch bigint NOT NULL, plan text NOT NULL) WITH (fillfactor = 10);
-         CREATE TABLE IF NOT EXISTS {owners} (name text PRIMARY KEY, sink text)"
+         CREATE TABLE IF NOT EXISTS {owners} (name text PRIMARY KEY, sink text);
+         ALTER TABLE {owners} ADD COLUMN IF NOT EXISTS made boolean NOT NULL DEFAULT true"
     )
 }
 

@@ -29,9 +29,11 @@ pub(super) async fn make_bookkeeping(client: &Client, schema: &str) -> Result<()
 }
 
 async fn bookkeeping_is_there(client: &Client, schema: &str) -> Result<bool, Fault> {
-    let sql = "SELECT count(*) FROM pg_catalog.pg_class c
+    let sql = "SELECT count(*) FROM pg_catalog.pg_attribute a
+        JOIN pg_catalog.pg_class c ON c.oid = a.attrelid
         JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-        WHERE n.nspname = $1 AND c.relname IN ($2, $3) AND c.relkind IN ('r', 'p')";
+        WHERE n.nspname = $1 AND c.relkind IN ('r', 'p') AND NOT a.attisdropped
+          AND (c.relname, a.attname) IN (($2, 'sink'), ($3, 'made'))";
     let row = client
         .query_typed_one(
             sql,
@@ -73,13 +75,16 @@ pub(super) async fn standing(
         }))
     };
     let owner = owner(client, own, &mapping.into).await?;
-    if let Some(Some(owner)) = &owner
-        && *owner != own.sink
+    if let Some(Owner {
+        sink: Some(sink), ..
+    }) = &owner
+        && *sink != own.sink
     {
         return taken(format!(
-            "it belongs to the sink '{owner}'; choose another name for 'into'"
+            "it belongs to the sink '{sink}'; choose another name for 'into'"
         ));
     }
+    let made = owner.is_some_and(|owner| owner.made);
     let existing = mapping.options.existing;
     let facts = match fit::look(client, &own.schema, &mapping.into).await? {
         Found::Nothing if existing => {
@@ -97,10 +102,10 @@ pub(super) async fn standing(
         Found::Table(facts) => facts,
     };
     match facts.fit(mapping) {
-        Ok(fit) if existing || owner.is_some() || facts.is_empty => Ok(Standing::Fits(fit)),
+        Ok(fit) if existing || made || facts.is_empty => Ok(Standing::Fits(fit)),
         Ok(_) => taken(not_ours("it has rows")),
         Err(why) if existing => Err(misfit(mapping, &why)),
-        Err(_) if owner.is_some() => Ok(Standing::Outgrown),
+        Err(_) if made => Ok(Standing::Outgrown),
         Err(mut why) => {
             if !facts.is_empty {
                 why.insert(0, "it has rows".to_owned());
@@ -116,13 +121,24 @@ fn not_ours(why: &str) -> String {
     )
 }
 
-async fn owner(client: &Client, own: &Own, name: &str) -> Result<Option<Option<String>>, Fault> {
+/// What is noted of a table that onelog fills or has filled.
+struct Owner {
+    /// `None`: its sink was removed.
+    sink: Option<String>,
+    /// Not so when the mapping said that the table is there already.
+    made: bool,
+}
+
+async fn owner(client: &Client, own: &Own, name: &str) -> Result<Option<Owner>, Fault> {
     let sql = format!(
-        "SELECT sink FROM {} WHERE name = $1",
+        "SELECT sink, made FROM {} WHERE name = $1",
         schema::table(&own.schema, schema::OWNERS)
     );
     let row = client.query_typed_opt(&sql, &[(&name, Type::TEXT)]).await?;
-    Ok(row.map(|row| row.get(0)))
+    Ok(row.map(|row| Owner {
+        sink: row.get(0),
+        made: row.get(1),
+    }))
 }
 
 /// How the mapping fits the table that is there.

@@ -42,6 +42,30 @@ fn filled(pg: &Pg, plan: &Arc<Plan>, model: &Model) -> Box<dyn Store> {
 }
 
 #[test]
+fn a_users_own_table_is_never_taken_for_one_that_onelog_made() {
+    require!(Kind::Postgres);
+    let (pg, plan) = people(TABLE);
+    let mut model = Model::default();
+    model.write(ORDERS, b"1", Some(&person("ada", "10.5", 36)));
+    let mut store = filled(&pg, &plan, &model);
+    // Another definition of the sink that leaves 'existing' out and needs other columns would drop
+    // it, and so would a later sink of that kind.
+    let other = conformance::plan(&pg, r#"{"table":"shop.orders","into":"people"}"#);
+    let is_taken = || {
+        let error = pg.open(Arc::clone(&other), LOG).check_target().unwrap_err();
+        assert!(
+            matches!(&error, StoreError::Taken { what, .. } if what.contains("it has rows")),
+            "{error}"
+        );
+    };
+    is_taken();
+    store.remove().unwrap();
+    assert_eq!(pg.sql("SELECT count(*) FROM onelog_tables"), "0");
+    is_taken();
+    assert_eq!(pg.sql("SELECT name FROM people"), "ada");
+}
+
+#[test]
 fn a_users_own_table_is_filled_and_keeps_what_is_his() {
     require!(Kind::Postgres);
     let (pg, plan) = people(TABLE);

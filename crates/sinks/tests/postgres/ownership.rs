@@ -76,6 +76,19 @@ fn two_sinks_share_a_schema_but_not_a_table() {
 }
 
 #[test]
+fn a_table_that_is_gone_leaves_no_claim_to_its_name() {
+    require!(Kind::Postgres);
+    let pg = Pg::new();
+    let plan = standard_plan(&pg);
+    let (mut store, _model) = filled(&pg, &plan);
+    pg.sql("DROP TABLE orders");
+    store.remove().unwrap();
+    pg.sql("CREATE TABLE orders (mine int); INSERT INTO orders VALUES (1)");
+    let error = pg.open(plan, LOG).check_target().unwrap_err();
+    assert!(matches!(error, StoreError::Taken { .. }), "{error}");
+}
+
+#[test]
 fn views_rights_and_indexes_of_users_survive_a_rebuild() {
     require!(Kind::Postgres);
     let pg = Pg::new();

@@ -1,0 +1,68 @@
+//! MariaDB under test.
+
+use onelog_testkit::{Mariadb, Server};
+use serde_json::{Value, json};
+
+use crate::rig::{Rig, columns};
+
+pub struct MysqlRig(Mariadb);
+
+impl MysqlRig {
+    pub fn start() -> Self {
+        Self(Mariadb::start())
+    }
+}
+
+impl Rig for MysqlRig {
+    fn server(&self) -> &dyn Server {
+        &self.0
+    }
+
+    fn target(&self) -> Value {
+        json!({"kind": "mysql", "url": self.0.url()})
+    }
+
+    fn mapping(&self, into: &str) -> Value {
+        columns(into)
+    }
+
+    fn forbid(&self, into: &str) {
+        self.0.sql(&format!(
+            "ALTER TABLE {into} ADD CONSTRAINT not_negative CHECK (total >= 0)"
+        ));
+    }
+
+    fn allow(&self, into: &str) -> bool {
+        self.0
+            .sql(&format!("ALTER TABLE {into} DROP CONSTRAINT not_negative"));
+        true
+    }
+
+    fn words(&self) -> &str {
+        "not_negative"
+    }
+
+    fn total(&self, into: &str, key: &str) -> Option<String> {
+        let found = self
+            .0
+            .sql(&format!("SELECT total FROM {into} WHERE id = '{key}'"));
+        (!found.is_empty()).then_some(found)
+    }
+
+    fn change(&self, into: &str, key: &str, total: i64) {
+        self.0.sql(&format!(
+            "UPDATE {into} SET total = {total} WHERE id = '{key}'"
+        ));
+    }
+
+    fn remove(&self, into: &str, key: &str) {
+        self.0
+            .sql(&format!("DELETE FROM {into} WHERE id = '{key}'"));
+    }
+
+    fn add(&self, into: &str, key: &str, total: i64) {
+        self.0.sql(&format!(
+            "INSERT INTO {into} (id, total) VALUES ('{key}', {total})"
+        ));
+    }
+}

@@ -1,0 +1,64 @@
+//! What the stories need to know of a store. Looks and edits are made by the server's own client.
+
+use onelog_testkit::Server;
+use serde_json::{Value, json};
+
+/// One store under test.
+pub trait Rig: Send + Sync {
+    fn server(&self) -> &dyn Server;
+
+    /// The fields of a sink's definition that lead to the store.
+    fn target(&self) -> Value;
+
+    /// A mapping of `shop.orders` in which `total` is a whole number.
+    fn mapping(&self, into: &str) -> Value;
+
+    /// The same, as much as may be, for a table that takes what the other one refuses.
+    fn lax_mapping(&self, into: &str) -> Value {
+        self.mapping(into)
+    }
+
+    /// From now on the table refuses [`Rig::refused`]; nothing where it always does.
+    fn forbid(&self, into: &str);
+
+    /// Ends it. `false`: the store cannot be made to take such a record.
+    fn allow(&self, into: &str) -> bool;
+
+    /// A record that a table with a rule refuses.
+    fn refused(&self) -> Value {
+        json!({"total": -1, "note": "against the rule", "forbidden": true})
+    }
+
+    /// A record that no such table takes, whatever its rules are.
+    fn unfit(&self) -> Value {
+        json!({"total": "many"})
+    }
+
+    /// What the words of the refusal have in them.
+    fn words(&self) -> &str;
+
+    /// Whether all that a batch writes is seen together, or nothing of it.
+    fn is_atomic(&self) -> bool {
+        true
+    }
+
+    /// The total of a row as JSON, as a reader finds it; `None` without a row.
+    fn total(&self, into: &str, key: &str) -> Option<String>;
+
+    /// Changes the total of a row.
+    fn change(&self, into: &str, key: &str, total: i64);
+
+    /// Removes a row.
+    fn remove(&self, into: &str, key: &str);
+
+    /// Adds a row.
+    fn add(&self, into: &str, key: &str, total: i64);
+}
+
+/// `id`, `total` and `note` as columns.
+pub fn columns(into: &str) -> Value {
+    json!({"table": "shop.orders", "into": into, "columns": {
+        "id": {"from": "$key", "type": "text"},
+        "total": {"from": "/total", "type": "integer"},
+        "note": {"from": "/note", "type": "text"}}})
+}

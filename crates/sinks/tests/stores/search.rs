@@ -1,0 +1,92 @@
+//! OpenSearch under test. Rows are whole documents, and nothing is refreshed but by onelog: what a
+//! search finds is what onelog has shown.
+
+use onelog_testkit::{OpenSearch, Server};
+use serde_json::{Value, json};
+
+use crate::rig::Rig;
+
+pub struct SearchRig(OpenSearch);
+
+impl SearchRig {
+    pub fn start() -> Self {
+        Self(OpenSearch::start())
+    }
+
+    /// A request that must succeed.
+    fn ask(&self, method: &str, path: &str, body: &Value) -> Value {
+        let body = match body {
+            Value::Null => String::new(),
+            body => body.to_string(),
+        };
+        let (status, answer) = self.0.request(method, path, &body);
+        assert!(status < 300, "{method} {path}: {status} {answer}");
+        serde_json::from_str(&answer).unwrap()
+    }
+
+    fn set_dynamic(&self, into: &str, dynamic: &Value) {
+        let body = json!({ "dynamic": dynamic });
+        self.ask("PUT", &format!("/{into}/_mapping"), &body);
+    }
+}
+
+impl Rig for SearchRig {
+    fn server(&self) -> &dyn Server {
+        &self.0
+    }
+
+    fn target(&self) -> Value {
+        json!({"kind": "elasticsearch", "url": self.0.url()})
+    }
+
+    fn mapping(&self, into: &str) -> Value {
+        json!({"table": "shop.orders", "into": into, "settings": {
+            "refresh_interval": "-1", "number_of_replicas": 0,
+            "mappings": {"properties": {"total": {"type": "long"}}}}})
+    }
+
+    /// Fields that were not there before are refused.
+    fn forbid(&self, into: &str) {
+        self.set_dynamic(into, &json!("strict"));
+    }
+
+    fn allow(&self, into: &str) -> bool {
+        self.set_dynamic(into, &json!(true));
+        true
+    }
+
+    /// What only is no number is kept, and not found by it.
+    fn unfit(&self) -> Value {
+        json!({"total": {"of": "many"}})
+    }
+
+    fn words(&self) -> &str {
+        "strict_dynamic_mapping_exception"
+    }
+
+    fn is_atomic(&self) -> bool {
+        false
+    }
+
+    fn total(&self, into: &str, key: &str) -> Option<String> {
+        let query = json!({"query": {"ids": {"values": [key]}}});
+        let found = self.ask("POST", &format!("/{into}/_search"), &query);
+        let total = found.pointer("/hits/hits/0/_source/total")?;
+        Some(total.to_string())
+    }
+
+    fn change(&self, into: &str, key: &str, total: i64) {
+        let path = format!("/{into}/_update/{key}?refresh=true");
+        self.ask("POST", &path, &json!({"doc": {"total": total}}));
+    }
+
+    fn remove(&self, into: &str, key: &str) {
+        let path = format!("/{into}/_doc/{key}?refresh=true");
+        self.ask("DELETE", &path, &Value::Null);
+    }
+
+    fn add(&self, into: &str, key: &str, total: i64) {
+        let path = format!("/{into}/_doc/{key}?refresh=true");
+        self.ask("PUT", &path, &json!({ "total": total }));
+    }
+}

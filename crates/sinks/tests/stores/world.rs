@@ -1,0 +1,182 @@
+//! A node with the table `shop.orders`; each story has its own node, and its own names in the store.
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use onelog::{NewTable, Node, Options, Position};
+use onelog_sinks::{SinkDefinition, SinkError, Sinks, Verification};
+use serde_json::{Value, json};
+
+use crate::rig::Rig;
+
+/// A test that hangs must fail; nothing is measured with this.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+
+pub struct World<'r> {
+    pub rig: &'r dyn Rig,
+    story: &'static str,
+    folder: tempfile::TempDir,
+    running: Option<(Node, Sinks)>,
+}
+
+/// Opens a node's folder with its sinks.
+pub fn open(folder: &Path) -> (Node, Sinks) {
+    let node = Node::open(Options::new(folder.to_owned())).unwrap();
+    let sinks = Sinks::start(node.clone()).unwrap();
+    (node, sinks)
+}
+
+pub fn put(node: &Node, key: &str, value: &Value) -> Position {
+    node.transact(|tx| tx.put_json("shop.orders", key, value))
+        .unwrap()
+        .position
+}
+
+pub fn order(node: &Node, key: &str, total: i64) -> Position {
+    put(
+        node,
+        key,
+        &json!({"total": total, "note": "as it should be"}),
+    )
+}
+
+impl<'r> World<'r> {
+    pub fn new(rig: &'r dyn Rig, story: &'static str) -> Self {
+        println!("{story}");
+        let folder = tempfile::tempdir().unwrap();
+        let (node, sinks) = open(&folder.path().join("log"));
+        node.create_table_blocking(NewTable::keyed("shop.orders"))
+            .unwrap();
+        Self {
+            rig,
+            story,
+            folder,
+            running: Some((node, sinks)),
+        }
+    }
+
+    pub fn log(&self) -> PathBuf {
+        self.folder.path().join("log")
+    }
+
+    pub fn node(&self) -> &Node {
+        &self.running.as_ref().unwrap().0
+    }
+
+    pub fn sinks(&self) -> &Sinks {
+        &self.running.as_ref().unwrap().1
+    }
+
+    /// The name of the story's sink.
+    pub fn sink(&self) -> &'static str {
+        self.story
+    }
+
+    /// The name of a table of this story in the store.
+    pub fn table(&self, name: &str) -> String {
+        format!("{}_{name}", self.story)
+    }
+
+    /// A definition of the sink `name`, into `orders` unless `more` has other mappings.
+    pub fn definition(&self, name: &str, more: &Value) -> SinkDefinition {
+        let mut value = self.rig.target();
+        value["name"] = json!(name);
+        value["mappings"] = json!([self.rig.mapping(&self.table("orders"))]);
+        for (field, more) in more.as_object().unwrap() {
+            value[field] = more.clone();
+        }
+        SinkDefinition::from_json(&value).unwrap()
+    }
+
+    /// Makes the story's sink, and waits until the store is filled.
+    pub fn create(&self, more: &Value) {
+        self.sinks()
+            .create(self.definition(self.story, more))
+            .unwrap();
+        self.wait();
+    }
+
+    pub fn put(&self, key: &str, value: &Value) -> Position {
+        put(self.node(), key, value)
+    }
+
+    pub fn order(&self, key: &str, total: i64) -> Position {
+        order(self.node(), key, total)
+    }
+
+    pub fn delete(&self, key: &str) -> Position {
+        let deleted = self.node().transact(|tx| tx.delete("shop.orders", key));
+        deleted.unwrap().position
+    }
+
+    /// Waits until the story's sink is at the log's end.
+    pub fn wait(&self) {
+        self.wait_for(self.story);
+    }
+
+    pub fn wait_for(&self, sink: &str) {
+        let end = self.node().position();
+        self.sinks().wait_blocking(sink, end, PATIENCE).unwrap();
+    }
+
+    /// Waits until the sink has stopped, and says why.
+    pub fn wait_for_stop(&self, sink: &str) -> String {
+        let error = self
+            .sinks()
+            .wait_blocking(sink, Position(u64::MAX), PATIENCE)
+            .unwrap_err();
+        assert!(matches!(error, SinkError::Stopped { .. }), "{error}");
+        error.to_string()
+    }
+
+    pub fn verified(&self, sink: &str) -> Verification {
+        self.sinks().verify(sink).unwrap()
+    }
+
+    /// Waits for the log's end to be in the store, and compares.
+    pub fn assert_equal(&self) -> Verification {
+        self.wait();
+        let found = self.verified(self.story);
+        assert!(found.equal, "{found:#?}");
+        found
+    }
+
+    /// The total of a row of `orders` as a reader finds it.
+    pub fn total(&self, key: &str) -> Option<String> {
+        self.rig.total(&self.table("orders"), key)
+    }
+
+    pub fn assert_total(&self, key: &str, total: i64) {
+        assert_eq!(self.total(key), Some(total.to_string()), "{key}");
+    }
+
+    /// The keys that are set aside.
+    pub fn parked(&self) -> Vec<String> {
+        let parked = self.sinks().parked(self.story).unwrap();
+        let key = |key: &Value| key.as_str().unwrap().to_owned();
+        parked.iter().map(|parked| key(&parked.key)).collect()
+    }
+
+    /// Ends the node; its folder stays.
+    pub fn close(&mut self) {
+        if let Some((node, sinks)) = self.running.take() {
+            sinks.stop();
+            node.stop().unwrap();
+        }
+    }
+
+    pub fn reopen(&mut self) {
+        self.close();
+        self.running = Some(open(&self.log()));
+    }
+
+    /// The store equals the log and nothing waits.
+    pub fn end(mut self) {
+        let found = self.assert_equal();
+        assert!(found.tables.iter().all(|table| table.parked == 0));
+        assert!(self.parked().is_empty());
+        assert_eq!(self.sinks().get(self.story).unwrap().parked, 0);
+        self.sinks().delete(self.story).unwrap();
+        self.close();
+    }
+}
