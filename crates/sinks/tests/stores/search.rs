@@ -42,7 +42,7 @@ impl Rig for SearchRig {
     fn mapping(&self, into: &str) -> Value {
         json!({"table": "shop.orders", "into": into, "settings": {
             "refresh_interval": "-1", "number_of_replicas": 0,
-            "mappings": {"properties": {"total": {"type": "long"}}}}})
+            "mappings": {"properties": {"total": {"type": "long"}, "place": {"type": "object"}}}}})
     }
 
     /// Fields that were not there before are refused.
@@ -55,9 +55,9 @@ impl Rig for SearchRig {
         true
     }
 
-    /// What only is no number is kept, and not found by it.
+    /// What is no number is kept all the same, and not found by it; an object is no text.
     fn unfit(&self) -> Value {
-        json!({"total": {"of": "many"}})
+        json!({"total": 0, "place": "Berlin"})
     }
 
     fn words(&self) -> &str {
