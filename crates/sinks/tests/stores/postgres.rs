@@ -75,7 +75,7 @@ impl Rig for PostgresRig {
 pub fn what_is_refused_at_the_commit_waits_in_every_table(rig: &PostgresRig) {
     let world = World::new(rig, "deferred");
     let (orders, archive) = (world.table("orders"), world.table("archive"));
-    let mappings = json!([rig.mapping(&orders), rig.mapping(&archive)]);
+    let mappings = json!([rig.mapping(&archive), rig.mapping(&orders)]);
     world.create(&json!({"on_refused": "park", "mappings": mappings}));
     world.order("a", 1);
     rig.0.sql(&format!(
