@@ -12,7 +12,7 @@ use onelog_record::{Offset, Position, TableDefinition, TableId, TableKind, Value
 use onelog_sinks::conformance::{self, Capabilities, Harness, LOG, Model, ORDERS, SINK, filled};
 use onelog_sinks::{
     Batch, Change, LogSide, Plan, RedisShape, RedisStore, RedisTarget, Row, SinkDefinition, Store,
-    StoreError, TableVerification, Url, Verification, timestamp_text, verify,
+    StoreError, TableVerification, Url, Verification, failpoint, timestamp_text, verify,
 };
 use onelog_testkit::{Certificates, Kind, Redis, Server, require};
 
@@ -432,6 +432,60 @@ fn a_lost_position_is_not_position_0_and_what_was_left_goes() {
         model.rebuild(&plan, store.as_mut()).unwrap();
         assert!(model.verify(&plan, store.as_mut()).equal);
         assert_eq!(server.command(&["EXISTS", "orders:a"]).trim_end(), "0");
+    }
+}
+
+/// The step itself finds out, not only the look before it.
+#[test]
+fn another_process_that_takes_over_between_looking_and_writing_fences_the_step() {
+    require!(Kind::Redis);
+    const SLEEPER: &str = "sleeper";
+    for partitions in [None, Some(5)] {
+        let server = Arc::new(OneServer::with(RedisShape::String, partitions));
+        let plan = conformance::standard_plan(server.as_ref());
+        let open = || RedisStore::open(&server.target, SLEEPER, LOG, Arc::clone(&plan)).unwrap();
+        let mut model = Model::default();
+        model.order("a", 1, "one");
+        let mut store = open();
+        let mut epoch = store.take_over().unwrap();
+        model.rebuild(&plan, &mut store).unwrap();
+        let rival = {
+            let server = Arc::clone(&server);
+            move || {
+                for name in server
+                    .command(&["KEYS", "*onelog:position:sleeper"])
+                    .lines()
+                {
+                    server.command(&["HINCRBY", name, "epoch", "1"]);
+                }
+            }
+        };
+        let refuses = |store: &mut RedisStore, batch: &Batch, epoch: u64| {
+            let error = store.apply(batch).unwrap_err();
+            assert!(
+                matches!(error, StoreError::Fenced { ours, found } if ours == epoch && found == epoch + 1),
+                "{error}"
+            );
+            assert_eq!(server.command(&["KEYS", "*late*"]), "");
+        };
+
+        // Behind a step, whose answer said that all was well.
+        let from = model.position();
+        model.order("b", 2, "two");
+        store.apply(&model.batch(&plan, from)).unwrap();
+        let (before, from) = (model.clone(), model.position());
+        model.order("late", 3, "three");
+        let batch = model.batch(&plan, from);
+        rival();
+        refuses(&mut store, &batch, epoch);
+
+        // Behind a look of its own.
+        epoch = store.take_over().unwrap();
+        let place = format!("{SLEEPER}:before_commit");
+        failpoint::set(&place, rival);
+        refuses(&mut store, &batch, epoch);
+        failpoint::clear(&place);
+        assert!(before.verify(&plan, &mut store).equal);
     }
 }
 
