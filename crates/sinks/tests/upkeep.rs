@@ -227,6 +227,29 @@ fn a_store_that_hangs_delays_nobody_and_holds_the_log_only_so_far() {
 }
 
 #[test]
+fn the_log_of_a_batch_is_kept_until_the_store_has_it() {
+    let place = Place::new();
+    let (node, sinks) = place.open();
+    with_orders(&node);
+    sinks.create(place.definition("keeps", &json!({}))).unwrap();
+    let end = order(&node, "a", 1, "one");
+    wait(&sinks, "keeps", end);
+    let held = |sinks: &onelog_sinks::Sinks| sinks.get("keeps").unwrap().held_log_bytes;
+    assert_eq!(held(&sinks), 0);
+    let (seen, sees) = sync_channel(1);
+    let looking = sinks.clone();
+    failpoint::set("keeps:before_apply", move || {
+        let _ = seen.try_send(held(&looking));
+    });
+    let end = order(&node, "b", 2, &"x".repeat(10_000));
+    let before = sees.recv().unwrap();
+    failpoint::clear("keeps:before_apply");
+    wait(&sinks, "keeps", end);
+    assert!(before > 0, "the log of a batch that the store has not");
+    close(&node, &sinks);
+}
+
+#[test]
 fn a_definition_changes_without_a_restart() {
     let place = Place::new();
     let (node, sinks) = place.open();
