@@ -149,10 +149,14 @@ impl Runner {
             let may_wait = !self.paused && Instant::now() < pending.deadline;
             let later =
                 |error: &SinkError| may_wait && matches!(error, SinkError::TooFarBehind { .. });
+            let later_anew = |error: &SinkError| {
+                let lost = matches!(error, SinkError::Store(error) if error.is_retryable());
+                later(error) || (may_wait && lost)
+            };
             let failed = match &pending.ask {
                 Ask::Picture(reply) => {
                     let done = self.picture(plan, store, at);
-                    tell(reply, done, &later)
+                    tell(reply, done, &later_anew)
                 }
                 Ask::Repair(keys, reply) => {
                     let done = self.repair(plan, store, at, keys);
@@ -164,7 +168,12 @@ impl Runner {
                 }
             };
             match failed {
-                Told::Later => self.pending.push(pending),
+                Told::Later(None) => self.pending.push(pending),
+                Told::Later(Some(halt)) => {
+                    self.pending.push(pending);
+                    self.pending.extend(waiting);
+                    return Err(halt);
+                }
                 Told::Done => {}
                 Told::Halted(halt) => {
                     self.pending.extend(waiting);
@@ -200,7 +209,19 @@ impl Runner {
         store: &mut dyn Store,
         at: Option<Position>,
     ) -> Result<Pictures, Failed> {
-        Ok(self.open_picture(plan, store, at, &self.aside)?)
+        self.open_picture(plan, store, at, &self.aside)
+            .map_err(|error| match error {
+                // The store was restarted, perhaps with older data, while nothing was written: a
+                // new session begins where it stands.
+                SinkError::Store(error) if error.is_retryable() => {
+                    if matches!(error, StoreError::Moved { .. }) {
+                        // Nobody who waits is told what was reached before.
+                        self.progress.set_position(None);
+                    }
+                    error.into()
+                }
+                error => error.into(),
+            })
     }
 
     fn open_picture(
@@ -216,7 +237,8 @@ impl Runner {
         if reader.position() != position {
             return Err(SinkError::Store(StoreError::Moved {
                 expected: position,
-                found: store.position()?,
+                // The store may have come back with other data under an old connection.
+                found: store.position().unwrap_or(None),
             }));
         }
         Ok(Pictures {
@@ -406,14 +428,15 @@ impl Runner {
 
 enum Told {
     Done,
-    Later,
+    /// Once more; in a new session when this one ends.
+    Later(Option<Halt>),
     Halted(Halt),
 }
 
 fn tell<T>(reply: &Reply<T>, done: Result<T, Failed>, later: &dyn Fn(&SinkError) -> bool) -> Told {
     let (answer, halt) = match done {
         Ok(done) => (Ok(done), None),
-        Err(failed) if later(&failed.0.told) => return Told::Later,
+        Err(failed) if later(&failed.0.told) => return Told::Later(failed.0.halt),
         Err(failed) => (Err(failed.0.told), failed.0.halt),
     };
     // Who asked may have stopped waiting.

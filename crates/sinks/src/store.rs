@@ -186,7 +186,10 @@ pub enum StoreError {
         found: u64,
     },
     /// The store does not stand where the batch begins.
-    #[error("the store stands at {found:?}, the batch begins at {expected}")]
+    #[error(
+        "the store stands at {}, not at {expected}, where onelog left it",
+        stands(found)
+    )]
     Moved {
         /// Where the batch begins.
         expected: Position,
@@ -217,6 +220,13 @@ pub enum StoreError {
         /// Why.
         cause: Cause,
     },
+}
+
+fn stands(found: &Option<StorePosition>) -> String {
+    match found {
+        Some(found) => format!("at position {}", found.position),
+        None => "elsewhere".to_owned(),
+    }
 }
 
 impl StoreError {

@@ -432,6 +432,35 @@ fn a_store_that_went_back_in_time_catches_up_and_one_from_the_future_is_refused(
 }
 
 #[test]
+fn a_store_that_went_back_in_time_while_nothing_was_written_catches_up_when_it_is_verified() {
+    // Given a sink at the end of the log, and nobody who writes
+    let place = Place::new();
+    let (node, sinks) = place.open();
+    with_tables(&node);
+    sinks.create(place.definition("back", ORDERS)).unwrap();
+    let early = order(&node, "a", 1, "early");
+    sinks.wait_blocking("back", early, PATIENCE).unwrap();
+    let end = order(&node, "b", 2, "late");
+    sinks.wait_blocking("back", end, PATIENCE).unwrap();
+    // When the store is given what it held before
+    let store = place.store("back.db");
+    store.busy_timeout(PATIENCE).unwrap();
+    let back = format!(
+        "BEGIN; DELETE FROM orders WHERE id = 'b';
+         UPDATE onelog_position SET position = {early}; COMMIT"
+    );
+    store.execute_batch(&back).unwrap();
+    // Then a verification notices that, and the store is brought forward.
+    let found = sinks.verify("back").unwrap();
+    assert!(found.equal, "{found:?}");
+    sinks.wait_blocking("back", end, PATIENCE).unwrap();
+    let found = sinks.verify("back").unwrap();
+    assert_eq!((found.equal, found.position), (true, end), "{found:?}");
+    assert_eq!(count(&store, "SELECT count(*) FROM orders"), 2);
+    close(&node, &sinks);
+}
+
+#[test]
 fn a_store_of_another_log_is_not_touched() {
     let place = Place::new();
     let (node, sinks) = place.open();
