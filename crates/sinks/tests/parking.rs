@@ -7,7 +7,7 @@ mod place;
 use bytes::Bytes;
 use onelog::{KeyRange, Node};
 use onelog_record::TABLE_PARKED;
-use onelog_sinks::{PARKED_MAX, Replay, SinkDefinition, Sinks};
+use onelog_sinks::{PARKED_MAX, Replay, SinkDefinition, Sinks, failpoint};
 use place::{
     PATIENCE, Place, assert_equal, close, delete, one, order, put, verified, wait, wait_for_stop,
     with_orders,
@@ -101,6 +101,31 @@ fn a_refused_record_and_the_later_ones_of_its_key_wait_while_all_others_go_on() 
         (0, 0)
     );
     assert!(keys(&sinks, "shop").is_empty());
+    close(&node, &sinks);
+}
+
+#[test]
+fn a_record_is_set_aside_in_the_log_before_the_store_passes_it() {
+    let place = Place::new();
+    let (node, sinks) = place.open();
+    with_orders(&node);
+    sinks.create(parking(&place, "first")).unwrap();
+    let end = order(&node, "a", 1, "one");
+    wait(&sinks, "first", end);
+    let (seen, sees) = std::sync::mpsc::sync_channel(1);
+    let path = place.path("first.db");
+    failpoint::set("first:after_park", move || {
+        let store = rusqlite::Connection::open(&path).unwrap();
+        let _ = seen.try_send(one::<i64>(&store, "SELECT count(*) FROM orders"));
+    });
+    let done = node.transact(|tx| {
+        tx.put_json("shop.orders", "bad", &json!({"total": "many"}))?;
+        tx.put_json("shop.orders", "good", &json!({"total": 2}))
+    });
+    assert_equal(&sinks, "first", done.unwrap().position);
+    failpoint::clear("first:after_park");
+    assert_eq!(sees.recv().unwrap(), 1);
+    assert_eq!(keys(&sinks, "first"), ["bad"]);
     close(&node, &sinks);
 }
 

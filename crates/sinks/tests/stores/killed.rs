@@ -13,6 +13,8 @@ const LOG: &str = "ONELOG_TEST_LOG";
 const EVENT: &str = "ONELOG_TEST_EVENT";
 const REFUSED: &str = "ONELOG_TEST_REFUSED";
 const SINK: &str = "killed";
+/// Before a place that counts from the replay on.
+const REPLAYING: &str = "replaying:";
 
 /// Good and bad records in turn.
 fn write(node: &Node, refused: &Value) {
@@ -38,13 +40,21 @@ pub fn live_and_die() {
     let (node, sinks) = open(log.as_ref());
     let wait = |position| sinks.wait_blocking(SINK, position, PATIENCE).unwrap();
     wait(order(&node, "before", 0));
-    failpoint::set(&format!("{SINK}:{event}"), || std::process::abort());
+    let die_at = |event: &str| {
+        failpoint::set(&format!("{SINK}:{event}"), || std::process::abort());
+    };
+    if !event.starts_with(REPLAYING) {
+        die_at(&event);
+    }
     write(&node, &serde_json::from_str(&refused).unwrap());
     // The store has met the bad ones before good ones take their places in a batch.
     wait(node.position());
     mend(&node);
     wait(node.position());
     // Nothing comes here but those who die while they replay.
+    if let Some(event) = event.strip_prefix(REPLAYING) {
+        die_at(event);
+    }
     let _ = sinks.replay(SINK, Replay::All);
     panic!("the process should have died at {event}");
 }
@@ -59,6 +69,7 @@ pub fn a_process_that_dies_while_it_sets_aside_or_replays_loses_nothing(rig: &dy
         "after_park",
         "before_commit",
         "after_commit",
+        "replaying:before_commit",
         "after_replay",
     ] {
         world.close();
@@ -74,6 +85,8 @@ pub fn a_process_that_dies_while_it_sets_aside_or_replays_loses_nothing(rig: &dy
         assert!(!words.contains("panicked"), "{event}: {words}");
 
         world.reopen();
+        // Before anything is written again, which would hide a row that was lost.
+        world.assert_equal();
         write(world.node(), &rig.refused());
         mend(world.node());
         world.wait();

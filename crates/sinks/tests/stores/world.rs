@@ -1,7 +1,7 @@
 //! A node with the table `shop.orders`; each story has its own node, and its own names in the store.
 
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use onelog::{NewTable, Node, Options, Position};
 use onelog_sinks::{SinkDefinition, SinkError, Sinks, Verification};
@@ -19,9 +19,21 @@ pub struct World<'r> {
     running: Option<(Node, Sinks)>,
 }
 
-/// Opens a node's folder with its sinks.
+/// Opens a node's folder with its sinks. A client that another test starts in this process has all
+/// open files until it is what it shall be, the lock of a node that was just closed among them.
 pub fn open(folder: &Path) -> (Node, Sinks) {
-    let node = Node::open(Options::new(folder.to_owned())).unwrap();
+    let begun = Instant::now();
+    let node = loop {
+        match Node::open(Options::new(folder.to_owned())) {
+            Ok(node) => break node,
+            Err(error) => assert!(
+                error.to_string().contains("in use by another process")
+                    && begun.elapsed() < PATIENCE,
+                "{error}"
+            ),
+        }
+        std::thread::yield_now();
+    };
     let sinks = Sinks::start(node.clone()).unwrap();
     (node, sinks)
 }
