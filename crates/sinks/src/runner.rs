@@ -38,7 +38,7 @@ const PUBLISH_MAX: Duration = Duration::from_secs(5);
 /// Delays between attempts: doubled from the first to the last, then a random part of it.
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_LAST: Duration = Duration::from_secs(30);
-/// How long one wait lasts at most; then it begins again.
+/// How long one wait lasts at most; then it begins again, and an idle store is asked where it stands.
 const WAIT_MAX: Duration = Duration::from_secs(60);
 
 /// What a runner is told. The sender is answered when it has been heard.
@@ -97,6 +97,8 @@ pub(crate) struct Runner {
     rebuild: bool,
     /// A command that ends standing still came.
     woken: bool,
+    /// The store is to be asked whether it still stands where it was left.
+    look_again: bool,
     exit: bool,
     remove: bool,
     leaves: bool,
@@ -156,6 +158,7 @@ impl Runner {
             commands,
             rebuild: false,
             woken: false,
+            look_again: false,
             exit: false,
             remove: false,
             leaves: false,
@@ -237,6 +240,7 @@ impl Runner {
             self.serve(&plan, store.as_mut(), at)?;
             match at {
                 Some(position) if !self.paused => {
+                    self.look_again(store.as_mut(), position)?;
                     self.progress.set_state(SinkState::Running);
                     at = self.step(&plan, store.as_mut(), position)?;
                 }
@@ -284,6 +288,22 @@ impl Runner {
         Ok(Some(found.position))
     }
 
+    /// While nothing is written nobody speaks to the store, so nobody would notice that it was
+    /// restored, or is gone.
+    fn look_again(&mut self, store: &mut dyn Store, at: Position) -> Result<(), Halt> {
+        if !std::mem::take(&mut self.look_again) {
+            return Ok(());
+        }
+        let found = store.position()?;
+        if found.as_ref().is_some_and(|found| found.position == at) {
+            return Ok(());
+        }
+        // Nobody who waits is told what was reached before.
+        self.progress.set_position(None);
+        let expected = at;
+        Err(StoreError::Moved { expected, found }.into())
+    }
+
     /// One batch, or one wait for something to do. `None`: the log no longer reaches back.
     fn step(
         &mut self,
@@ -302,6 +322,7 @@ impl Runner {
         if read.next <= from {
             self.publish(store, from)?;
             let woken = self.wait(Position(from.get() + 1), WAIT_MAX);
+            self.look_again |= matches!(woken, Woken::TimedOut);
             self.react(woken)?;
             return Ok(Some(from));
         }
@@ -452,6 +473,7 @@ impl Runner {
             Some(Command::Resume(reply)) => {
                 self.paused = false;
                 self.woken = true;
+                self.look_again = true;
                 self.progress.revive(SinkState::Starting);
                 heard(reply);
             }

@@ -432,7 +432,8 @@ fn a_store_that_went_back_in_time_catches_up_and_one_from_the_future_is_refused(
 }
 
 #[test]
-fn a_store_that_went_back_in_time_while_nothing_was_written_catches_up_when_it_is_verified() {
+fn a_store_that_went_back_in_time_while_nothing_was_written_catches_up_when_it_is_verified_or_resumed()
+ {
     // Given a sink at the end of the log, and nobody who writes
     let place = Place::new();
     let (node, sinks) = place.open();
@@ -442,14 +443,17 @@ fn a_store_that_went_back_in_time_while_nothing_was_written_catches_up_when_it_i
     sinks.wait_blocking("back", early, PATIENCE).unwrap();
     let end = order(&node, "b", 2, "late");
     sinks.wait_blocking("back", end, PATIENCE).unwrap();
-    // When the store is given what it held before
     let store = place.store("back.db");
     store.busy_timeout(PATIENCE).unwrap();
-    let back = format!(
-        "BEGIN; DELETE FROM orders WHERE id = 'b';
-         UPDATE onelog_position SET position = {early}; COMMIT"
-    );
-    store.execute_batch(&back).unwrap();
+    let go_back = || {
+        let sql = format!(
+            "BEGIN; DELETE FROM orders WHERE id = 'b';
+             UPDATE onelog_position SET position = {early}; COMMIT"
+        );
+        store.execute_batch(&sql).unwrap();
+    };
+    // When the store is given what it held before
+    go_back();
     // Then a verification notices that, and the store is brought forward.
     let found = sinks.verify("back").unwrap();
     assert!(found.equal, "{found:?}");
@@ -457,6 +461,17 @@ fn a_store_that_went_back_in_time_while_nothing_was_written_catches_up_when_it_i
     let found = sinks.verify("back").unwrap();
     assert_eq!((found.equal, found.position), (true, end), "{found:?}");
     assert_eq!(count(&store, "SELECT count(*) FROM orders"), 2);
+    // When that happens again, and somebody who knows of it resumes the sink, then it is brought
+    // forward, too.
+    go_back();
+    sinks.resume("back").unwrap();
+    let begun = std::time::Instant::now();
+    while count(&store, "SELECT count(*) FROM orders") < 2 {
+        assert!(begun.elapsed() < PATIENCE, "nobody asked the store");
+        std::thread::yield_now();
+    }
+    let found = sinks.verify("back").unwrap();
+    assert_eq!((found.equal, found.position), (true, end), "{found:?}");
     close(&node, &sinks);
 }
 
