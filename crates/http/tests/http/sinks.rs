@@ -358,7 +358,9 @@ fn waiting_without_a_position_is_waiting_for_the_end_of_the_log() {
     let refused = server
         .get("/v1/sinks/search/wait?timeout_ms=1")
         .refused(504, "wait_timed_out");
-    assert_eq!(refused["position"], before);
+    // Pausing is a record of the log, too, which the sink may have passed before it stood still.
+    let stands = refused["position"].as_u64().unwrap();
+    assert!((before..position).contains(&stands), "{refused:?}");
     server
         .post("/v1/sinks/search/resume", &json!({}))
         .expect(200);
