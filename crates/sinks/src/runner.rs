@@ -259,8 +259,12 @@ impl Runner {
     /// Asks the store. `None`: it has to be filled.
     fn where_it_stands(&mut self, store: &mut dyn Store) -> Result<Option<Position>, Halt> {
         let found = store.position()?;
-        self.progress
-            .set_position(found.as_ref().map(|found| found.position));
+        let latest = self.node.position();
+        // A position that means nothing in this log must not be taken for one that was reached.
+        let ours = found
+            .as_ref()
+            .filter(|found| found.log_id == self.log_id && found.position <= latest);
+        self.progress.set_position(ours.map(|found| found.position));
         let Some(found) = found else {
             return Ok(None);
         };
@@ -273,7 +277,6 @@ impl Runner {
                 found.log_id, self.log_id
             ))));
         }
-        let latest = self.node.position();
         if found.position > latest {
             return Err(Halt::Stop(SinkFault::new(format!(
                 "the store is at position {}, but the log ends at {latest}: one of them was restored from another time; rebuild the sink to make the store equal to the log",

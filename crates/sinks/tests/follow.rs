@@ -421,6 +421,8 @@ fn a_store_that_went_back_in_time_catches_up_and_one_from_the_future_is_refused(
     let (node, sinks) = place.open();
     let text = wait_for_stop(&sinks, "search");
     assert!(text.contains("but the log ends at"), "{text}");
+    // Nobody who waits is told that it has reached what it has of another future.
+    assert_eq!(sinks.get("search").unwrap().position, None);
     sinks.rebuild("search").unwrap();
     let end = order(&node, "c", 4, "of the restored log");
     assert_equal(&sinks, "search", end);
