@@ -3,7 +3,7 @@
 //! Certificates and the names in them are always checked.
 
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
@@ -26,30 +26,43 @@ impl<'a> Trust<'a> {
     }
 }
 
-/// How a client checks whom it speaks to; the error is for people.
+/// How a client checks whom it speaks to; the error is for people. The system's authorities are read
+/// once.
 pub fn tls_config(trust: Trust<'_>) -> Result<ClientConfig, String> {
-    let mut roots = RootCertStore::empty();
+    static SYSTEM: OnceLock<ClientConfig> = OnceLock::new();
     match trust {
-        Trust::Nobody => {}
-        Trust::These(path) => {
-            let failed = |why: &dyn std::fmt::Display| {
-                format!("reading the certificates in {}: {why}", path.display())
-            };
-            let pem = read_pem(path)?;
-            for certificate in CertificateDer::pem_slice_iter(&pem) {
-                let certificate = certificate.map_err(|error| failed(&error))?;
-                roots.add(certificate).map_err(|error| failed(&error))?;
-            }
-            if roots.is_empty() {
-                return Err(failed(&"there is no certificate in PEM form in it"));
-            }
-        }
-        // A certificate of the system that cannot be read is one that is not trusted; without any,
-        // connecting says that the server is not trusted.
+        Trust::Nobody => trusting(RootCertStore::empty()),
+        Trust::These(path) => trusting(authorities(path)?),
         Trust::System => {
+            if let Some(config) = SYSTEM.get() {
+                return Ok(config.clone());
+            }
+            // A certificate of the system that cannot be read is one that is not trusted; without
+            // any, connecting says that the server is not trusted.
+            let mut roots = RootCertStore::empty();
             roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
+            let config = trusting(roots)?;
+            Ok(SYSTEM.get_or_init(|| config).clone())
         }
     }
+}
+
+fn authorities(path: &Path) -> Result<RootCertStore, String> {
+    let failed = |why: &dyn std::fmt::Display| {
+        format!("reading the certificates in {}: {why}", path.display())
+    };
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_slice_iter(&read_pem(path)?) {
+        let certificate = certificate.map_err(|error| failed(&error))?;
+        roots.add(certificate).map_err(|error| failed(&error))?;
+    }
+    match roots.is_empty() {
+        true => Err(failed(&"there is no certificate in PEM form in it")),
+        false => Ok(roots),
+    }
+}
+
+fn trusting(roots: RootCertStore) -> Result<ClientConfig, String> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let config = ClientConfig::builder_with_provider(provider)
         .with_safe_default_protocol_versions()

@@ -188,14 +188,20 @@ fn a_definition_that_cannot_be_says_where() {
     }
 }
 
-#[test]
-fn a_refused_record_is_listed_and_replayed() {
+/// A server with a sink that wants numbers as notes.
+fn with_a_sink_that_parks_notes() -> Server {
     let server = Server::with_tables();
     let mut parking = definition(&server);
     parking["on_refused"] = json!("park");
     parking["mappings"][0]["columns"]["note"]["type"] = json!("integer");
     parking["mappings"][0]["full_text"] = json!([]);
     server.post("/v1/sinks", &parking).expect(201);
+    server
+}
+
+#[test]
+fn a_refused_record_is_listed_and_replayed() {
+    let server = with_a_sink_that_parks_notes();
     let position = server.put("shop.orders", "a", json!({"note": "five"}));
     let status = wait(&server, position);
     assert_eq!(status["parked"], 1, "{status}");
@@ -372,12 +378,7 @@ fn waiting_without_a_position_is_waiting_for_the_end_of_the_log() {
 
 #[test]
 fn only_so_many_parked_keys_are_listed_and_all_are_counted() {
-    let server = Server::with_tables();
-    let mut parking = definition(&server);
-    parking["on_refused"] = json!("park");
-    parking["mappings"][0]["columns"]["note"]["type"] = json!("integer");
-    parking["mappings"][0]["full_text"] = json!([]);
-    server.post("/v1/sinks", &parking).expect(201);
+    let server = with_a_sink_that_parks_notes();
     server.put("shop.orders", "a", json!({"note": "five"}));
     let position = server.put("shop.orders", "b", json!({"note": "six"}));
     wait(&server, position);

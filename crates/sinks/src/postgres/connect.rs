@@ -6,14 +6,11 @@
 //! own limit frees its locks, ours notices a server that is gone.
 
 use std::future::Future;
-use std::path::Path;
 use std::pin::Pin;
 use std::str::FromStr as _;
-use std::sync::OnceLock;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use rustls::ClientConfig;
 use tokio::runtime::Runtime;
 use tokio_postgres::config::SslMode;
 use tokio_postgres::{Client, Config, NoTls};
@@ -240,26 +237,12 @@ async fn connect(config: &Config, target: &PostgresTarget) -> Result<Client, Fau
         tokio::spawn(async move { connection.await.ok() });
         return Ok(client);
     }
-    let tls = MakeRustlsConnect::new(trusted(target.ca_file.as_deref())?);
+    let tls = tls_config(Trust::of(target.ca_file.as_deref()))
+        .map_err(|why| error::broken("preparing the connection", why))?;
+    let tls = MakeRustlsConnect::new(tls);
     let (client, connection) = config.connect(tls).await?;
     tokio::spawn(async move { connection.await.ok() });
     Ok(client)
-}
-
-/// The system's certificates are read once.
-fn trusted(ca_file: Option<&Path>) -> Result<ClientConfig, StoreError> {
-    static SYSTEM: OnceLock<ClientConfig> = OnceLock::new();
-    let read = || {
-        tls_config(Trust::of(ca_file)).map_err(|why| error::broken("preparing the connection", why))
-    };
-    match (ca_file, SYSTEM.get()) {
-        (Some(_), _) => read(),
-        (None, Some(config)) => Ok(config.clone()),
-        (None, None) => {
-            let config = read()?;
-            Ok(SYSTEM.get_or_init(|| config).clone())
-        }
-    }
 }
 
 type Answer<'c> = Pin<Box<dyn Future<Output = Result<u64, tokio_postgres::Error>> + 'c>>;
