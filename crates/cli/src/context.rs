@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use clap::Args;
+use onelog_client::{Client, ClientError};
 
-use crate::client::{Client, ClientError};
 use crate::config::units::parse_time_ms;
 
 /// The flags that every command takes.

@@ -2,9 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
+use onelog_client::ClientError;
 use serde_json::Value;
 
-use crate::client::ClientError;
 use crate::error::CommandError;
 use crate::input::read_whole;
 use crate::toml_json;

@@ -4,7 +4,8 @@ use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use crate::client::ClientError;
+use onelog_client::ClientError;
+
 use crate::config::ConfigError;
 
 /// The exit status of an error.

@@ -2,7 +2,6 @@
 
 mod args;
 mod bench;
-mod client;
 mod commands;
 mod config;
 mod context;
@@ -10,7 +9,6 @@ mod definition_file;
 mod demo;
 mod error;
 mod input;
-mod output;
 mod toml_json;
 mod wire;
 

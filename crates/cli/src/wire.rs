@@ -6,9 +6,8 @@ use std::os::unix::ffi::OsStrExt;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
+use onelog_client::segment;
 use serde_json::{Value, json};
-
-use crate::client::segment;
 
 /// Bytes as JSON.
 pub fn bytes_json(bytes: &[u8]) -> Value {

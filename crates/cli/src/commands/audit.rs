@@ -9,12 +9,12 @@ use onelog_sinks::audit::{
     Audit, AuditDefinition, AuditDifference, AuditError, AuditOptions, Compared, DifferenceKind,
     SHOWN_MAX, SideError, audit,
 };
+use onelog_terminal::{Out, Table, cell, counted, thousands};
 use serde_json::Value;
 
 use crate::context::{Context, timeout};
 use crate::definition_file::DefinitionFile;
 use crate::error::CommandError;
-use crate::output::{Out, Table, cell, counted, thousands};
 use crate::wire::shown;
 
 /// The longest pause before the keys that differ are looked at again.

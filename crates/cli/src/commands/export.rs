@@ -1,10 +1,11 @@
 //! `onelog export TABLE`: the whole table at one position, one row a line.
 
+use onelog_terminal::Out;
+
 use super::get::Moment;
 use super::scan::Pages;
 use crate::context::Context;
 use crate::error::CommandError;
-use crate::output::Out;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {

@@ -2,15 +2,14 @@
 
 use std::ffi::OsString;
 
+use onelog_client::{Answer, Method};
+use onelog_terminal::Out;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
-use ureq::http::Method;
 
-use crate::client::Answer;
 use crate::context::Context;
 use crate::error::CommandError;
-use crate::output::Out;
 use crate::wire::{argument, bytes_json, key_path};
 
 #[derive(Debug, clap::Args)]

@@ -4,10 +4,11 @@ use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use onelog_terminal::{Out, thousands};
+
 use super::check::check;
 use crate::context::Context;
 use crate::error::CommandError;
-use crate::output::{Out, thousands};
 
 /// The folders of a server's data.
 const FOLDERS: [&str; 2] = ["log", "state"];

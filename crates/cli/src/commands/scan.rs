@@ -2,15 +2,15 @@
 
 use std::ffi::OsString;
 
+use onelog_client::{Client, ClientError, segment};
+use onelog_terminal::{Out, Table, cell};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::get::Moment;
-use crate::client::{Client, ClientError, segment};
 use crate::context::Context;
 use crate::error::CommandError;
-use crate::output::{Out, Table, cell};
 use crate::wire::{argument, bytes_from_json, key_query, shown};
 
 /// How many rows are printed unless more are asked for.

@@ -5,16 +5,15 @@ mod source;
 
 use std::time::Duration;
 
+use onelog_client::{Client, Method, segment};
 use onelog_http::WAIT_TIMEOUT_MS_MAX;
+use onelog_terminal::{Out, counted};
 use serde_json::{Map, Value, json};
-use ureq::http::Method;
 
 use self::source::Source;
 use super::tables::{list_of, print_one};
-use crate::client::{Client, segment};
 use crate::context::{Context, timeout};
 use crate::error::CommandError;
-use crate::output::{Out, counted};
 use crate::wire::bytes_json;
 
 pub use self::print::list as print_list;

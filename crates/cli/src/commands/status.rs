@@ -1,12 +1,12 @@
 //! `onelog status`.
 
+use onelog_terminal::{Out, bold, thousands};
 use serde_json::Value;
 
 use super::sinks;
 use crate::config::units;
 use crate::context::Context;
 use crate::error::CommandError;
-use crate::output::{Out, bold, thousands};
 use crate::wire::shown;
 
 #[derive(Debug, clap::Args)]

@@ -2,13 +2,13 @@
 
 use std::path::PathBuf;
 
+use onelog_client::segment;
+use onelog_terminal::{Out, Table};
 use serde_json::{Map, Value, json};
 
-use crate::client::segment;
 use crate::context::Context;
 use crate::error::CommandError;
 use crate::input::read_whole;
-use crate::output::{Out, Table};
 use crate::wire::shown;
 
 /// The most bytes of a schema's file.

@@ -2,12 +2,12 @@
 
 use std::time::Duration;
 
+use onelog_client::{Client, ClientError, Events};
+use onelog_terminal::{Out, cell};
 use serde_json::Value;
 
-use crate::client::{Client, ClientError, Events};
 use crate::context::Context;
 use crate::error::CommandError;
-use crate::output::{Out, cell};
 use crate::wire::shown;
 
 const BACKOFF_FIRST: Duration = Duration::from_millis(200);

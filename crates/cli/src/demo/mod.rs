@@ -18,16 +18,16 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Instant;
 
+use onelog_client::Client;
 use onelog_sinks::SinkKind;
+use onelog_terminal::{Out, Table, thousands};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::runtime::Runtime;
 
-use crate::client::Client;
 use crate::commands::serve::{self, Signals};
 use crate::context::Context;
 use crate::error::CommandError;
-use crate::output::{Out, Table, thousands};
 use clients::{CLIENTS, Delays, KEYS};
 use follower::Follower;
 use real::Real;

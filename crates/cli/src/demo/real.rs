@@ -7,7 +7,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use onelog::Position;
+use onelog_client::Client;
 use onelog_sinks::{SinkDefinition, SinkKind};
+use onelog_terminal::{Out, Table, thousands};
 use rusqlite::Connection;
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -17,9 +19,7 @@ use super::direct::{self, Direct, PREFIX};
 use super::server::Server;
 use super::stores::{self, Contents, DATABASE, sqlite_failed};
 use super::through::{OneWrite, TABLE, log_contents};
-use crate::client::Client;
 use crate::error::CommandError;
-use crate::output::{Out, Table, thousands};
 
 /// How long the stores may take to reach the end of the log.
 const CATCH_UP: Duration = Duration::from_secs(60);

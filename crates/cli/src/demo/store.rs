@@ -8,11 +8,11 @@ use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use onelog_client::{Client, ClientError, Event, Events};
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 use serde_json::Value;
 
 use super::stores::{self, SEARCH, sqlite_failed};
-use crate::client::{Client, ClientError, Event, Events};
 use crate::context::Context;
 use crate::error::CommandError;
 

@@ -7,6 +7,7 @@ use std::thread;
 use std::time::Duration;
 
 use onelog::{Node, Position};
+use onelog_client::Client;
 use onelog_sinks::SinkDefinition;
 use serde::Serialize;
 use serde_json::json;
@@ -16,7 +17,6 @@ use super::follower::Follower;
 use super::server::Server;
 use super::store;
 use super::stores::{self, Contents};
-use crate::client::Client;
 use crate::error::CommandError;
 
 /// The table that the clients write.

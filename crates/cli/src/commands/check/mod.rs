@@ -14,10 +14,10 @@ use std::sync::Arc;
 
 use onelog_log::{Disk, RealDisk};
 use onelog_state::{STATE_FILE, State, StateOptions};
+use onelog_terminal::Out;
 
 use crate::context::Context;
 use crate::error::CommandError;
-use crate::output::Out;
 pub use report::Report;
 use report::{Fault, Place};
 

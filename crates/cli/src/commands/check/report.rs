@@ -5,10 +5,10 @@ use std::path::{Path, PathBuf};
 
 use onelog_log::CheckReport;
 use onelog_state::Applied;
+use onelog_terminal::{Out, counted, thousands};
 use serde_json::{Value, json};
 
 use crate::config::units;
-use crate::output::{Out, counted, thousands};
 use crate::wire::{bytes_json, shown};
 
 /// How many faults are listed; all are counted.

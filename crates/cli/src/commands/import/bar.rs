@@ -4,8 +4,7 @@ use std::io::{self, IsTerminal};
 use std::time::Instant;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
-
-use crate::output::thousands;
+use onelog_terminal::thousands;
 
 const WITH_END: &str = "{bar:30} {percent:>3} %  {bytes} of {total_bytes}  {msg}  {eta} left";
 const WITHOUT_END: &str = "{spinner} {bytes}  {msg}  {elapsed}";

@@ -4,7 +4,9 @@ use std::sync::mpsc::{Receiver, Sender as Channel, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use onelog_client::{Client, segment};
 use onelog_record::FieldPath;
+use onelog_terminal::{Out, counted, thousands};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
@@ -16,10 +18,8 @@ use super::lines::Lines;
 use super::record;
 use super::sender::{Sender, Sent};
 use super::source::{self, Source};
-use crate::client::{Client, segment};
 use crate::context::Context;
 use crate::error::CommandError;
-use crate::output::{Out, counted, thousands};
 
 /// How far ahead of what is done batches may be sent before the record says so.
 const RESERVE_BYTES: u64 = 64 << 20;

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
+use onelog_client::{Client, ClientError};
 use rand::Rng;
 use serde_json::Value;
 
 use super::batch::Batch;
-use crate::client::{Client, ClientError};
 
 /// The first wait after a lost connection; it doubles with each further one.
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
@@ -136,8 +136,8 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::client::ServerError;
     use crate::commands::import::batch::Row;
+    use onelog_client::ServerError;
 
     struct Script {
         answers: RefCell<Vec<Result<Value, ClientError>>>,

@@ -4,10 +4,11 @@ use std::fs::File;
 use std::io::{self, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
+use onelog_client::Client;
+
 use super::Args;
 use super::batch::BatchBounds;
 use super::record::{self, Progress};
-use crate::client::Client;
 use crate::error::CommandError;
 use crate::input::is_stdin;
 

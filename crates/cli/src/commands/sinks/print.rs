@@ -2,11 +2,11 @@
 
 use std::io;
 
+use onelog_terminal::{Out, Table, cell, counted, thousands};
 use serde_json::Value;
 
 use crate::commands::tables::list_of;
 use crate::config::units::size;
-use crate::output::{Out, Table, cell, counted, thousands};
 use crate::wire::shown;
 
 const CELL_CHARS_MAX: usize = 80;

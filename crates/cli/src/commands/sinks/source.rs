@@ -2,10 +2,10 @@
 
 use std::path::PathBuf;
 
+use onelog_client::ClientError;
 use onelog_sinks::SinkKind;
 use serde_json::{Map, Value, json};
 
-use crate::client::ClientError;
 use crate::definition_file::DefinitionFile;
 use crate::error::CommandError;
 

@@ -4,8 +4,8 @@ use std::io::{self, BufWriter, IsTerminal, StdoutLock, Write};
 
 use serde::Serialize;
 
-/// Standard output, buffered. A reader that goes away (`| head`) is no error of ours: it ends the
-/// command quietly through `CommandError::Output`.
+/// Standard output, buffered. A reader that goes away (`| head`) is a broken pipe, which a command
+/// ends on quietly.
 #[derive(Debug)]
 pub struct Out {
     writer: BufWriter<StdoutLock<'static>>,

@@ -1,4 +1,4 @@
-//! What can go wrong between this command and a server.
+//! What can go wrong between a client and a server.
 
 use std::io;
 use std::time::Duration;

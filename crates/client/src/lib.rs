@@ -10,11 +10,12 @@ use std::time::Duration;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
-use ureq::http::{HeaderMap, Method, Request, Response};
+use ureq::http::{Request, Response};
 use ureq::{Agent, Body};
 
 pub use error::{ClientError, ServerError};
 pub use events::{Event, Events};
+pub use ureq::http::{HeaderMap, Method};
 pub use url::{Url, segment};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
