@@ -4,13 +4,14 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+#[cfg(feature = "demo")]
+use crate::commands::demo;
 use crate::commands::{
     audit, backup, check, commit, delete, export, get, import, put, restore, scan, serve, sinks,
     status, tables, tail,
 };
 use crate::context::Context;
 use crate::error::CommandError;
-use crate::{bench, demo};
 
 /// A transactional log: write once, in order; every datastore follows.
 #[derive(Debug, Parser)]
@@ -30,6 +31,7 @@ enum Command {
     /// Run a server
     Serve(serve::Args),
     /// See what two writes to two stores do, and what onelog does about it
+    #[cfg(feature = "demo")]
     Demo(demo::Args),
     /// Print the value of a key
     Get(get::Args),
@@ -61,10 +63,9 @@ enum Command {
     Backup(backup::Args),
     /// Check a backup and copy it into an empty folder
     Restore(restore::Args),
-    /// Measure this machine and onelog on it
-    Bench(bench::Args),
-    #[command(hide = true)]
-    DemoStore(demo::store::Args),
+    #[cfg(feature = "demo")]
+    #[command(name = onelog_demo::FOLLOW_COMMAND, hide = true)]
+    Follow(demo::FollowArgs),
 }
 
 impl Cli {
@@ -73,7 +74,7 @@ impl Cli {
         let context = &self.context;
         match self.command {
             Command::Serve(args) => return serve::run(&args, context),
-            Command::Bench(args) => return Ok(bench::run(args)),
+            #[cfg(feature = "demo")]
             Command::Demo(args) => demo::run(&args, context)?,
             Command::Get(args) => get::run(&args, context)?,
             Command::Put(args) => put::run(&args, context)?,
@@ -90,7 +91,8 @@ impl Cli {
             Command::Check(args) => check::run(&args, context)?,
             Command::Backup(args) => backup::run(&args, context)?,
             Command::Restore(args) => restore::run(&args, context)?,
-            Command::DemoStore(args) => demo::store::run(&args, context)?,
+            #[cfg(feature = "demo")]
+            Command::Follow(args) => demo::follow(&args, context)?,
         }
         Ok(ExitCode::SUCCESS)
     }

@@ -1,12 +1,10 @@
 //! The command `onelog`.
 
 mod args;
-mod bench;
 mod commands;
 mod config;
 mod context;
 mod definition_file;
-mod demo;
 mod error;
 mod input;
 mod toml_json;

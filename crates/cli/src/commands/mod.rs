@@ -5,6 +5,8 @@ pub mod backup;
 pub mod check;
 pub mod commit;
 pub mod delete;
+#[cfg(feature = "demo")]
+pub mod demo;
 pub mod export;
 pub mod get;
 pub mod import;
