@@ -26,7 +26,7 @@ const SERVER_THREADS: usize = 2;
 pub fn run(bench: &Bench) -> Result<Vec<Figure>, Failure> {
     let node = bench.open("http")?;
     node.create_table_blocking(NewTable::keyed("bench.http"))?;
-    let sinks = Sinks::start(node.clone())?;
+    let sinks = Sinks::start(node.clone(), onelog_stores::KINDS)?;
     let server = Server::onelog(node.clone(), sinks.clone())?;
     let bare = Server::bare()?;
     let (mut rates, mut bare_rates, mut medians, mut tails) =

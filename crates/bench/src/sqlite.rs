@@ -37,7 +37,7 @@ pub fn run(bench: &Bench) -> Result<Vec<Figure>, Failure> {
         .create_table_blocking(NewTable::keyed("bench.orders"))?
         .0
         .id;
-    let sinks = Sinks::start(node.clone())?;
+    let sinks = Sinks::start(node.clone(), onelog_stores::KINDS)?;
     backlog(&node, table)?;
     let (mut rates, mut bare_rates) = (Vec::new(), Vec::new());
     for round in 0..bench.rounds {
@@ -106,7 +106,10 @@ fn follow(
             }
         }]
     });
-    sinks.create(SinkDefinition::from_json(&definition)?)?;
+    sinks.create(SinkDefinition::from_json(
+        onelog_stores::KINDS,
+        &definition,
+    )?)?;
     sinks.wait_blocking(&name, node.position(), TIMEOUT)?;
     sinks.pause(&name)?;
     let end = backlog(node, table)?;

@@ -21,7 +21,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use onelog_client::Client;
-use onelog_sinks::SinkKind;
+use onelog_store::Target;
 use onelog_terminal::{Out, Table, thousands};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -62,10 +62,10 @@ struct Outcome {
 
 /// Runs the demonstration. The running program must answer [`FOLLOW_COMMAND`] with [`follow`].
 pub fn run(options: &Options) -> Result<(), DemoError> {
-    let kinds = options.addresses.kinds()?;
-    match kinds.is_empty() {
+    let targets = options.addresses.targets()?;
+    match targets.is_empty() {
         true => run_on_files(options),
-        false => run_on_stores(options, kinds),
+        false => run_on_stores(options, targets),
     }
 }
 
@@ -130,9 +130,9 @@ fn run_on_files(options: &Options) -> Result<(), DemoError> {
 }
 
 /// The race on stores that are there. Part 3 needs none.
-fn run_on_stores(options: &Options, kinds: Vec<SinkKind>) -> Result<(), DemoError> {
+fn run_on_stores(options: &Options, targets: Vec<Arc<dyn Target>>) -> Result<(), DemoError> {
     let folder = temporary_folder()?;
-    let real = Arc::new(Real::new(kinds, folder.path())?);
+    let real = Arc::new(Real::new(targets, folder.path())?);
     let runtime = runtime()?;
     let made = Arc::clone(&real);
     let interrupted = end_on_signal(&runtime, folder.path(), move || {

@@ -2,13 +2,18 @@
 //! or OpenSearch. Everything that is made there has the run's name in it and is taken away at the
 //! end, also after an error; nothing that was there before is touched.
 
+use std::any::Any;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use onelog::Position;
 use onelog_client::Client;
-use onelog_sinks::{SinkDefinition, SinkKind};
+use onelog_mapping::KeyForm;
+use onelog_sqlite::SqliteTarget;
+use onelog_store::{SinkDefinition, Target};
+use onelog_stores::KINDS;
 use onelog_terminal::{Out, Table, thousands};
 use rusqlite::Connection;
 use serde::Serialize;
@@ -66,54 +71,63 @@ pub struct StoreOutcome {
 /// The stores of one run.
 pub struct Real {
     run: String,
-    kinds: Vec<SinkKind>,
+    targets: Vec<Arc<dyn Target>>,
     before: Vec<BTreeSet<String>>,
 }
 
 impl Addresses {
-    pub(crate) fn kinds(&self) -> Result<Vec<SinkKind>, DemoError> {
+    pub(crate) fn targets(&self) -> Result<Vec<Arc<dyn Target>>, DemoError> {
         let given = [
             ("postgres", &self.postgres),
             ("mysql", &self.mysql),
             ("redis", &self.redis),
             ("elasticsearch", &self.elasticsearch),
         ];
-        let mut kinds = Vec::new();
+        let mut targets = Vec::new();
         for (name, url) in given {
             let Some(url) = url else { continue };
-            let kind = SinkKind::of_url(url)
+            let target = KINDS
+                .target(url)
                 .map_err(|error| DemoError::Usage(format!("--{name}: {}", error.what)))?;
-            if kind.name() != name {
+            if target.kind().name() != name {
                 return Err(DemoError::Usage(format!(
                     "--{name}: this is the address of another kind of store: {}",
-                    kind.name()
+                    target.kind().name()
                 )));
             }
-            kinds.push(kind);
+            targets.push(target);
         }
-        Ok(kinds)
+        Ok(targets)
     }
 }
 
 impl Real {
     /// Connects to the stores and looks at what is there. Where only one was named, a SQLite file
     /// in `folder` is the other.
-    pub fn new(mut kinds: Vec<SinkKind>, folder: &Path) -> Result<Self, DemoError> {
+    pub fn new(mut targets: Vec<Arc<dyn Target>>, folder: &Path) -> Result<Self, DemoError> {
         let run = format!("{PREFIX}{:08x}", rand::random::<u32>());
         let mut before = Vec::new();
-        for kind in &kinds {
-            before.push(direct::connect(kind)?.traces()?);
+        for target in &targets {
+            before.push(direct::connect(target.as_ref())?.traces()?);
         }
-        if kinds.len() < 2 {
+        if targets.len() < 2 {
             let path = folder.join("items.db");
-            kinds.push(SinkKind::Sqlite { path });
+            targets.push(Arc::new(SqliteTarget { path }));
         }
-        Ok(Self { run, kinds, before })
+        Ok(Self {
+            run,
+            targets,
+            before,
+        })
     }
 
     /// The kinds of store, for a sentence.
     pub fn names(&self) -> String {
-        let names: Vec<&str> = self.kinds.iter().map(SinkKind::name).collect();
+        let names: Vec<&str> = self
+            .targets
+            .iter()
+            .map(|target| target.kind().name())
+            .collect();
         names.join(", ")
     }
 
@@ -130,15 +144,18 @@ impl Real {
         format!("{}_items", self.run)
     }
 
-    fn connect(&self, kind: &SinkKind) -> Result<Box<dyn Direct>, DemoError> {
-        match kind {
-            SinkKind::Sqlite { path } => Ok(Box::new(File::open(path)?)),
-            kind => direct::connect(kind),
+    fn connect(&self, target: &dyn Target) -> Result<Box<dyn Direct>, DemoError> {
+        match (target as &dyn Any).downcast_ref::<SqliteTarget>() {
+            Some(SqliteTarget { path }) => Ok(Box::new(File::open(path)?)),
+            None => direct::connect(target),
         }
     }
 
     fn connections(&self) -> Result<Vec<Box<dyn Direct>>, DemoError> {
-        self.kinds.iter().map(|kind| self.connect(kind)).collect()
+        self.targets
+            .iter()
+            .map(|target| self.connect(target.as_ref()))
+            .collect()
     }
 
     /// Part 1: each client writes to each store. Answers what every store says afterwards.
@@ -169,19 +186,19 @@ impl Real {
         client: &Client,
         delays: &Delays,
     ) -> Result<(u64, Vec<Contents>, Vec<bool>), DemoError> {
-        for kind in &self.kinds {
-            let definition = self.definition(kind)?;
+        for target in &self.targets {
+            let definition = self.definition(target.as_ref())?;
             server
                 .sinks
                 .create(definition)
                 .map_err(|error| failed(&error))?;
         }
         let before = server.node.position();
-        clients::run(OneWrite::clients(client, self.kinds.len()), delays, None)?;
+        clients::run(OneWrite::clients(client, self.targets.len()), delays, None)?;
         let end = server.node.position();
         let mut equal = Vec::new();
-        for kind in &self.kinds {
-            equal.push(self.wait_and_verify(server, kind, end)?);
+        for target in &self.targets {
+            equal.push(self.wait_and_verify(server, target.as_ref(), end)?);
         }
         let place = self.followed_place();
         let contents: Result<Vec<Contents>, DemoError> = self
@@ -195,10 +212,10 @@ impl Real {
     fn wait_and_verify(
         &self,
         server: &Server,
-        kind: &SinkKind,
+        target: &dyn Target,
         end: Position,
     ) -> Result<bool, DemoError> {
-        let name = self.sink_name(kind);
+        let name = self.sink_name(target);
         server
             .sinks
             .wait_blocking(&name, end, CATCH_UP)
@@ -207,11 +224,11 @@ impl Real {
         Ok(found.equal)
     }
 
-    fn sink_name(&self, kind: &SinkKind) -> String {
-        format!("{}_{}", self.run, kind.name())
+    fn sink_name(&self, target: &dyn Target) -> String {
+        format!("{}_{}", self.run, target.kind().name())
     }
 
-    fn definition(&self, kind: &SinkKind) -> Result<SinkDefinition, DemoError> {
+    fn definition(&self, target: &dyn Target) -> Result<SinkDefinition, DemoError> {
         let place = self.followed_place();
         let mut mapping = json!({
             "table": TABLE,
@@ -221,23 +238,15 @@ impl Real {
                 "text": {"from": "/text", "type": "text"},
             },
         });
-        let (field, address) = match kind {
-            SinkKind::Sqlite { path } => ("path", path.display().to_string()),
-            SinkKind::Postgres(target) => ("url", target.url.as_written().to_owned()),
-            SinkKind::Mysql(target) => ("url", target.url.as_written().to_owned()),
-            SinkKind::Redis(target) => ("url", target.url.as_written().to_owned()),
-            SinkKind::Elasticsearch(target) => ("url", target.url.as_written().to_owned()),
-        };
-        if matches!(kind, SinkKind::Redis(_)) {
+        let kind = target.kind();
+        if kind.rules().keys == KeyForm::Name {
             mapping["key"] = json!(format!("{place}:{{$key}}"));
         }
-        let definition = json!({
-            "name": self.sink_name(kind),
-            "kind": kind.name(),
-            field: address,
-            "mappings": [mapping],
-        });
-        SinkDefinition::from_json(&definition).map_err(|error| failed(&error))
+        let mut definition = target.fields(true);
+        definition.insert("name".into(), self.sink_name(target).into());
+        definition.insert("kind".into(), kind.name().into());
+        definition.insert("mappings".into(), json!([mapping]));
+        SinkDefinition::from_json(KINDS, &definition.into()).map_err(|error| failed(&error))
     }
 
     /// Both parts.
@@ -251,16 +260,16 @@ impl Real {
         let (records, followed, equal) = self.follow(server, client, delays)?;
         let log = log_contents(&server.node)?;
         let from_log = followed.iter().map(|one| stores::differing(&log, one));
-        let outcomes = self.kinds.iter().zip(direct).zip(&equal);
+        let outcomes = self.targets.iter().zip(direct).zip(&equal);
         Ok(Outcome {
             direct_differing_keys: differing(direct),
             followed_differing_keys: differing(&followed),
             differing_from_the_log: from_log.max().unwrap_or_default(),
             records,
             stores: outcomes
-                .map(|((kind, contents), equal)| StoreOutcome {
-                    kind: kind.name(),
-                    place: kind.place(),
+                .map(|((target, contents), equal)| StoreOutcome {
+                    kind: target.kind().name(),
+                    place: target.place(),
                     direct_differing_from_first: stores::differing(&direct[0], contents),
                     verified_equal: *equal,
                 })
@@ -271,8 +280,8 @@ impl Real {
 
     /// Ends the sinks of this run.
     pub fn end_sinks(&self, server: &Server) -> Result<(), DemoError> {
-        for kind in &self.kinds {
-            match server.sinks.delete(&self.sink_name(kind)) {
+        for target in &self.targets {
+            match server.sinks.delete(&self.sink_name(target.as_ref())) {
                 Ok(()) | Err(onelog_sinks::SinkError::Unknown { .. }) => {}
                 Err(error) => return Err(failed(&error)),
             }
@@ -284,13 +293,13 @@ impl Real {
     pub fn clean(&self) -> Result<Vec<String>, DemoError> {
         let mut left = Vec::new();
         // The file goes with its folder.
-        let named = self.kinds.iter().zip(&self.before);
-        for (kind, before) in named {
-            let mut store = direct::connect(kind)?;
+        let named = self.targets.iter().zip(&self.before);
+        for (target, before) in named {
+            let mut store = direct::connect(target.as_ref())?;
             store.clean(&self.run, before)?;
             let after = store.traces()?;
             let stays = after.difference(before);
-            left.extend(stays.map(|name| format!("{}: {name}", kind.name())));
+            left.extend(stays.map(|name| format!("{}: {name}", target.kind().name())));
         }
         Ok(left)
     }
@@ -459,11 +468,11 @@ mod tests {
 
     #[test]
     fn an_address_of_another_kind_of_store_is_told_with_its_flag() {
-        let urls = Urls {
+        let urls = Addresses {
             redis: Some("postgres://h/d".to_owned()),
-            ..Urls::default()
+            ..Addresses::default()
         };
-        let said = urls.kinds().unwrap_err().to_string();
+        let said = urls.targets().unwrap_err().to_string();
         assert!(
             said.contains("--redis") && said.contains("postgres"),
             "{said}"

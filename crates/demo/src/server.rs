@@ -47,7 +47,7 @@ impl Server {
             node.create_table_blocking(NewTable::keyed(*table))
                 .map_err(|e| failed(&e))?;
         }
-        let sinks = Sinks::start(node.clone()).map_err(|e| failed(&e))?;
+        let sinks = Sinks::start(node.clone(), onelog_stores::KINDS).map_err(|e| failed(&e))?;
         let (stop, stopped) = oneshot::channel();
         let serving = {
             let _inside = runtime.enter();

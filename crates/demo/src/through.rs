@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use onelog::{Node, Position};
 use onelog_client::Client;
-use onelog_sinks::SinkDefinition;
+use onelog_store::SinkDefinition;
 use serde::Serialize;
 use serde_json::json;
 
@@ -141,8 +141,8 @@ fn create_sink(server: &Server, database: &Path) -> Result<(), DemoError> {
             },
         }],
     });
-    let definition: SinkDefinition =
-        serde_json::from_value(definition).map_err(|error| failed(&error))?;
+    let definition = SinkDefinition::from_json(onelog_stores::KINDS, &definition)
+        .map_err(|error| failed(&error))?;
     server
         .sinks
         .create(definition)

@@ -6,12 +6,13 @@
 use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 
-use crate::asks::{Ask, Keys, Pictures, Reply};
+use crate::backfill::LogSnapshot;
+use crate::control::{Ask, Keys, Pictures, Reply};
 use crate::error::SinkError;
 use crate::progress::{VerificationSummary, now_ms};
 use crate::runner::Command;
 use crate::sinks::{Inner, Sinks};
-use crate::verify::{Compared, Task, Verification};
+use onelog_store::{Compared, Task, Verification};
 
 /// How long a comparison waits for both sides to be opened.
 const PICTURE_TIMEOUT: Duration = Duration::from_secs(60);
@@ -106,7 +107,7 @@ impl Inner {
         let mut pictures: Pictures = self.ask(name, PICTURE_TIMEOUT, Ask::Picture)?;
         let task = Task {
             plan: &pictures.plan,
-            log: &pictures.log,
+            log: &LogSnapshot(&pictures.log),
             parked: &pictures.parked,
             stop: &self.stopping,
             keys_max,

@@ -5,9 +5,8 @@ use onelog_record::Offset;
 use serde::Serialize;
 use serde_json::Value;
 
-use crate::definition::DefinitionError;
-use crate::store::StoreError;
-use crate::verify::VerifyError;
+use onelog_mapping::DefinitionError;
+use onelog_store::{StoreError, VerifyError};
 
 /// The sinks of a node could not be started.
 #[derive(Debug, thiserror::Error)]

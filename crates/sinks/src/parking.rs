@@ -21,12 +21,11 @@ use onelog_record::{KEY_BYTES_MAX, TABLE_PARKED};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use crate::batch::{Batch, Unfit};
-use crate::cell::show_key;
 use crate::error::SinkFault;
-use crate::plan::Plan;
 use crate::progress::now_ms;
 use crate::runner::Halt;
+use onelog_mapping::{Plan, show_key};
+use onelog_store::{Batch, RejectedRow};
 
 /// The most keys that a sink sets aside; then it stops.
 pub const PARKED_MAX: usize = 10_000;
@@ -313,7 +312,12 @@ impl Aside {
     }
 
     /// Sets keys aside: in the log first. Keys that were known get the new words.
-    pub(crate) fn park(&mut self, node: &Node, plan: &Plan, unfit: &[Unfit]) -> Result<(), Halt> {
+    pub(crate) fn park(
+        &mut self,
+        node: &Node,
+        plan: &Plan,
+        unfit: &[RejectedRow],
+    ) -> Result<(), Halt> {
         let mut records = Vec::with_capacity(unfit.len());
         let mut more = Vec::with_capacity(unfit.len());
         for unfit in unfit {
@@ -386,7 +390,7 @@ impl Aside {
         &mut self,
         node: &Node,
         plan: &Plan,
-        refused: &[Unfit],
+        refused: &[RejectedRow],
         at: Position,
     ) -> Result<(), Halt> {
         let still: HashSet<(usize, &Bytes)> = refused.iter().map(|u| (u.mapping, &u.key)).collect();
@@ -430,7 +434,7 @@ impl Aside {
     }
 }
 
-fn too_many(unfit: &[Unfit]) -> SinkFault {
+fn too_many(unfit: &[RejectedRow]) -> SinkFault {
     let last = unfit.last().map_or("", |unfit| unfit.what.as_str());
     SinkFault::new(format!(
         "the store refuses more than {PARKED_MAX} keys, which is the most that a sink sets aside; mend the cause, then replay or rebuild. The last refusal: {last}"

@@ -7,9 +7,9 @@ use parking_lot::{Condvar, Mutex};
 use serde::Serialize;
 use tokio::sync::watch;
 
-use crate::definition::SinkDefinition;
 use crate::error::{SinkError, SinkFault};
-use crate::keep::Hold;
+use crate::retention::Hold;
+use onelog_store::SinkDefinition;
 
 /// Over about how long the rate is averaged, in seconds.
 const RATE_SECONDS: f64 = 5.0;
@@ -262,7 +262,7 @@ impl Progress {
             let inner = self.inner.lock();
             SinkStatus {
                 name: definition.name.clone(),
-                kind: definition.kind.name(),
+                kind: definition.target.kind().name(),
                 state: inner.state,
                 position: inner.position,
                 lag_records: None,

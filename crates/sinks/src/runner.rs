@@ -15,17 +15,14 @@ use onelog_record::{Op, Record, TABLE_TABLES, TableDefinition, TableId};
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 
-use crate::asks::{Ask, Failed, Pending};
-use crate::batch::{Batch, Unfit};
-use crate::definition::{OnRefused, SinkDefinition};
+use crate::control::{Ask, Failed, Pending};
 use crate::error::{SinkError, SinkFault};
-use crate::failpoint;
-use crate::keep::Hold;
+use crate::open::{open_store, plan_of};
 use crate::parking::{self, Aside};
-use crate::plan::{Plan, Tables};
 use crate::progress::{Progress, SinkState};
-use crate::store::{Store, StoreError};
-use crate::stores::open_store;
+use crate::retention::Hold;
+use onelog_mapping::Plan;
+use onelog_store::{Batch, OnRefused, RejectedRow, SinkDefinition, Store, StoreError, failpoint};
 
 /// The least and the most log that is read for one batch, in stored bytes.
 const BATCH_BYTES_MIN: usize = 64 << 10;
@@ -119,17 +116,6 @@ enum Woken {
     NodeStopped,
 }
 
-impl Tables for onelog::Catalog {
-    fn table(&self, name: &str) -> Option<TableDefinition> {
-        let found = self.tables().find(|table| table.name == name);
-        found.map(|table| TableDefinition::clone(table))
-    }
-
-    fn names(&self) -> Vec<String> {
-        self.tables().map(|table| table.name.clone()).collect()
-    }
-}
-
 /// The log's id as stores keep it.
 pub(crate) fn log_id(node: &Node) -> String {
     format!("{:032x}", node.log_id())
@@ -215,7 +201,7 @@ impl Runner {
     }
 
     fn session(&mut self) -> Result<Infallible, Halt> {
-        let plan = Plan::new(&self.definition, self.node.catalog().as_ref())
+        let plan = plan_of(&self.node, &self.definition)
             .map_err(|error| Halt::Stop(SinkFault::new(error)))?;
         let plan = Arc::new(plan);
         let mut store = open_store(&self.definition, &plan, &self.log_id)?;
@@ -347,7 +333,7 @@ impl Runner {
         }
         self.aside.leave_out(&mut batch);
         if self.parks() {
-            let unfit = batch.seal_what_fits(plan, to);
+            let unfit = batch.seal_accepted(plan, to);
             self.park(plan, &unfit)?;
         } else {
             batch.seal(plan, to)?;
@@ -420,9 +406,9 @@ impl Runner {
                 return Err(error.into());
             }
             // Others that cannot fit are found without asking the store for each.
-            unfit.extend(batch.misfits(plan));
+            unfit.extend(batch.rejected_rows(plan));
             self.park(plan, &unfit)?;
-            batch.set_aside(&unfit);
+            batch.leave_out(&unfit);
         }
     }
 
@@ -432,7 +418,7 @@ impl Runner {
     }
 
     /// Sets keys aside.
-    pub(crate) fn park(&mut self, plan: &Plan, unfit: &[Unfit]) -> Result<(), Halt> {
+    pub(crate) fn park(&mut self, plan: &Plan, unfit: &[RejectedRow]) -> Result<(), Halt> {
         if unfit.is_empty() {
             return Ok(());
         }
@@ -559,7 +545,7 @@ impl Runner {
     /// position in it stays true.
     fn remove_from_store(&self) {
         let remove = || -> Result<(), SinkError> {
-            let plan = Arc::new(Plan::new(&self.definition, self.node.catalog().as_ref())?);
+            let plan = Arc::new(plan_of(&self.node, &self.definition)?);
             let mut store = open_store(&self.definition, &plan, &self.log_id)?;
             store.take_over()?;
             Ok(store.remove()?)

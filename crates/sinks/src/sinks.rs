@@ -15,19 +15,18 @@ use onelog_record::{TABLE_SINKS, nearest_name};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
-use crate::apart::check_apart;
-use crate::asks::{Ask, Replay, Replayed};
-use crate::definition::{DefinitionError, SinkDefinition};
+use crate::control::{Ask, Replay, Replayed};
 use crate::error::{SinkError, SinksError};
-use crate::keep::Hold;
 use crate::metrics::SinkCollector;
+use crate::open::{open_store, plan_of};
+use crate::overlap::check_overlap;
 use crate::parking::{self, Parked};
-use crate::plan::Plan;
 use crate::progress::{Figures, Progress, SinkState, SinkStatus};
+use crate::retention::Hold;
 use crate::runner::{Command, Runner, log_id};
 use crate::schedule::{self, Bell};
-use crate::store::StoreError;
-use crate::stores::open_store;
+use onelog_mapping::DefinitionError;
+use onelog_store::{Kinds, SinkDefinition, StoreError};
 
 /// The most sinks of one node; each has a thread.
 pub const SINKS_MAX: usize = 256;
@@ -49,6 +48,7 @@ pub struct Sinks {
 #[derive(Debug)]
 pub(crate) struct Inner {
     pub(crate) node: Node,
+    pub(crate) kinds: Kinds,
     sinks: Mutex<BTreeMap<String, Handle>>,
     /// Held while definitions change, so that they change one after the other.
     changing: Mutex<()>,
@@ -76,11 +76,12 @@ struct Handle {
 }
 
 impl Sinks {
-    /// Starts every sink that is defined.
-    pub fn start(node: Node) -> Result<Self, SinksError> {
-        let definitions = defined(&node.snapshot())?;
+    /// Starts every sink that is defined. `kinds` are the kinds of store that this program knows.
+    pub fn start(node: Node, kinds: Kinds) -> Result<Self, SinksError> {
+        let definitions = defined(kinds, &node.snapshot())?;
         let inner = Arc::new(Inner {
             node,
+            kinds,
             sinks: Mutex::default(),
             changing: Mutex::default(),
             stopping: AtomicBool::new(false),
@@ -100,6 +101,11 @@ impl Sinks {
             .lock()
             .register_collector(Box::new(collector));
         Ok(Self { inner })
+    }
+
+    /// Reads a definition from its text, in which no field may stand twice.
+    pub fn read_definition(&self, text: &[u8]) -> Result<SinkDefinition, DefinitionError> {
+        SinkDefinition::from_slice(self.inner.kinds, text)
     }
 
     /// Defines a sink and starts it. Blocks until the definition is committed, not until the
@@ -353,13 +359,13 @@ impl Inner {
     /// Everything that can be checked before a sink is defined, its store included; it may replace
     /// the sink of a name.
     fn check(&self, definition: &SinkDefinition, replaced: Option<&str>) -> Result<(), SinkError> {
-        check_text(definition)?;
+        check_text(self.kinds, definition)?;
         if definition.name == RESERVED_NAME {
             return Err(SinkError::Reserved {
                 name: definition.name.clone(),
             });
         }
-        let plan = Arc::new(Plan::new(definition, self.node.catalog().as_ref())?);
+        let plan = Arc::new(plan_of(&self.node, definition)?);
         {
             let sinks = self.sinks.lock();
             if replaced.is_none() && sinks.contains_key(&definition.name) {
@@ -374,7 +380,7 @@ impl Inner {
                 .values()
                 .filter(|h| Some(h.definition.name.as_str()) != replaced);
             for handle in others {
-                check_apart(definition, &handle.definition)?;
+                check_overlap(definition, &handle.definition)?;
             }
         }
         let mut store = open_store(definition, &plan, &log_id(&self.node))?;
@@ -491,8 +497,8 @@ impl Handle {
 }
 
 /// A definition that was put together by a program passes the same checks as one that was read.
-fn check_text(definition: &SinkDefinition) -> Result<(), DefinitionError> {
-    SinkDefinition::from_json(&definition.to_stored()).map(|_| ())
+fn check_text(kinds: Kinds, definition: &SinkDefinition) -> Result<(), DefinitionError> {
+    SinkDefinition::from_json(kinds, &definition.to_stored()).map(|_| ())
 }
 
 fn definition_bytes(definition: &SinkDefinition) -> Bytes {
@@ -500,7 +506,7 @@ fn definition_bytes(definition: &SinkDefinition) -> Bytes {
 }
 
 /// The definitions that the log has. One that cannot be read stops nothing but itself.
-fn defined(snapshot: &Snapshot) -> Result<Vec<SinkDefinition>, SinksError> {
+fn defined(kinds: Kinds, snapshot: &Snapshot) -> Result<Vec<SinkDefinition>, SinksError> {
     let range = KeyRange {
         table: TABLE_SINKS,
         from: Bytes::new(),
@@ -509,7 +515,7 @@ fn defined(snapshot: &Snapshot) -> Result<Vec<SinkDefinition>, SinksError> {
     let mut out = Vec::new();
     for row in snapshot.scan(&range, false)? {
         let row = row?;
-        match SinkDefinition::from_slice(&row.value) {
+        match SinkDefinition::from_slice(kinds, &row.value) {
             Ok(definition) => out.push(definition),
             Err(error) => {
                 let sink = String::from_utf8_lossy(&row.key);

@@ -7,7 +7,9 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use onelog::{NewTable, Node, Options};
-use onelog_sinks::{SinkDefinition, Sinks};
+use onelog_sinks::Sinks;
+use onelog_store::SinkDefinition;
+use onelog_stores::KINDS;
 use onelog_testkit::{Kind, Mariadb, OpenSearch, Postgres, Redis, Server, require};
 use serde_json::{Value, json};
 
@@ -18,14 +20,14 @@ fn open(folder: &tempfile::TempDir, tables: &[&str]) -> (Node, Sinks) {
     for table in tables {
         node.create_table_blocking(NewTable::keyed(*table)).unwrap();
     }
-    let sinks = Sinks::start(node.clone()).unwrap();
+    let sinks = Sinks::start(node.clone(), KINDS).unwrap();
     (node, sinks)
 }
 
 fn follow(sinks: &Sinks, name: &str, kind: &str, url: &str, mapping: &Value) {
     let definition = json!({"name": name, "kind": kind, "url": url, "mappings": [mapping]});
     sinks
-        .create(SinkDefinition::from_json(&definition).unwrap())
+        .create(SinkDefinition::from_json(KINDS, &definition).unwrap())
         .unwrap();
 }
 

@@ -4,6 +4,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "../../stores/search/tests/search/mod.rs"]
 mod search;
 
 use std::ops::ControlFlow;
@@ -12,11 +13,13 @@ use std::sync::{Arc, Mutex, mpsc};
 use std::time::Duration;
 
 use onelog::{NewTable, Node, Options, Position};
+use onelog_mapping::{Cell, Plan};
 use onelog_record::TableId;
-use onelog_sinks::conformance::{LOG, Model};
-use onelog_sinks::{
-    Cell, ElasticsearchStore, Plan, SinkDefinition, Sinks, Store, StoreError, StoreReader,
-};
+use onelog_search::ElasticsearchStore;
+use onelog_sinks::Sinks;
+use onelog_store::conformance::{LOG, Model};
+use onelog_store::{SinkDefinition, Store, StoreError, StoreReader};
+use onelog_stores::KINDS;
 use onelog_testkit::{Kind, OpenSearch, Proxy, Server, require};
 use search::SearchHarness;
 use serde_json::{Value, json};
@@ -396,7 +399,7 @@ fn what_is_turned_away_is_sent_again_in_smaller_parts() {
     Model::default().rebuild(&plan, &mut whole).unwrap();
     let mut model = Model::default();
     model.order("small", 1, "fits");
-    model.write(onelog_sinks::conformance::ORDERS, b"huge", Some(&text));
+    model.write(onelog_store::conformance::ORDERS, b"huge", Some(&text));
     let StoreError::Refused(refused) = whole.apply(&model.batch(&plan, Position(0))).unwrap_err()
     else {
         panic!("half a megabyte is too much for this server");
@@ -414,7 +417,7 @@ fn a_sink_follows_through_the_death_of_its_server() {
     let server = OpenSearch::start();
     let folder = tempfile::tempdir().unwrap();
     let node = Node::open(Options::new(folder.path().join("log"))).unwrap();
-    let sinks = Sinks::start(node.clone()).unwrap();
+    let sinks = Sinks::start(node.clone(), KINDS).unwrap();
     node.create_table_blocking(NewTable::keyed("shop.orders"))
         .unwrap();
     let order = |key: &str, total: i64| {
@@ -430,7 +433,7 @@ fn a_sink_follows_through_the_death_of_its_server() {
             "mappings":[{{"table":"shop.orders","into":"orders"}}]}}"#
     );
     sinks
-        .create(SinkDefinition::from_slice(text.as_bytes()).unwrap())
+        .create(SinkDefinition::from_slice(KINDS, text.as_bytes()).unwrap())
         .unwrap();
     let at = order("a", 1);
     sinks.wait_blocking("search", at, PATIENCE).unwrap();

@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use onelog::{NewTable, Node, Options, Position};
-use onelog_sinks::{SinkDefinition, SinkError, SinkState, Sinks};
+use onelog_sinks::{SinkError, SinkState, Sinks};
+use onelog_store::SinkDefinition;
+use onelog_stores::KINDS;
 use rusqlite::Connection;
 use serde_json::json;
 
@@ -39,13 +41,13 @@ impl Place {
         let path = json!(self.path(&format!("{name}.db"))).to_string();
         let text =
             format!(r#"{{"name":"{name}","kind":"sqlite","path":{path},"mappings":[{mappings}]}}"#);
-        SinkDefinition::from_slice(text.as_bytes()).unwrap()
+        SinkDefinition::from_slice(KINDS, text.as_bytes()).unwrap()
     }
 }
 
 fn open(options: Options) -> (Node, Sinks) {
     let node = Node::open(options).unwrap();
-    let sinks = Sinks::start(node.clone()).unwrap();
+    let sinks = Sinks::start(node.clone(), KINDS).unwrap();
     (node, sinks)
 }
 
@@ -347,12 +349,12 @@ fn what_cannot_be_is_refused_when_it_is_asked_for() {
     sinks.create(place.definition("search", ORDERS)).unwrap();
     assert!(text(sinks.create(place.definition("search", STOCK))).contains("already"));
     let mut same_file = place.definition("other", ORDERS);
-    same_file.kind = place.definition("search", ORDERS).kind;
+    same_file.target = place.definition("search", ORDERS).target;
     assert!(text(sinks.create(same_file)).contains("the sink 'search' fills 'orders'"));
     let mut nowhere = place.definition("nowhere", STOCK);
-    nowhere.kind = onelog_sinks::SinkKind::Sqlite {
+    nowhere.target = std::sync::Arc::new(onelog_sqlite::SqliteTarget {
         path: place.path("no/folder/x.db"),
-    };
+    });
     assert!(text(sinks.create(nowhere)).contains("no/folder"));
     place
         .store("mine.db")
@@ -526,7 +528,8 @@ fn a_store_that_vanishes_while_it_is_followed_is_filled_anew() {
 
 #[test]
 fn a_rival_that_takes_over_fences_the_sink() {
-    use onelog_sinks::{Plan, SqliteStore, Store as _};
+    use onelog_sqlite::SqliteStore;
+    use onelog_store::Store as _;
     let place = Place::new();
     let (node, sinks) = place.open();
     with_tables(&node);
@@ -534,7 +537,9 @@ fn a_rival_that_takes_over_fences_the_sink() {
     sinks.create(definition.clone()).unwrap();
     let end = order(&node, "a", 1, "one");
     sinks.wait_blocking("search", end, PATIENCE).unwrap();
-    let plan = std::sync::Arc::new(Plan::new(&definition, node.catalog().as_ref()).unwrap());
+    let catalog = node.catalog();
+    let tables: Vec<_> = catalog.tables().map(|table| (**table).clone()).collect();
+    let plan = std::sync::Arc::new(definition.plan(tables.as_slice()).unwrap());
     let id = format!("{:032x}", node.log_id());
     let mut rival = SqliteStore::open(&place.path("search.db"), "search", &id, plan).unwrap();
     rival.take_over().unwrap();

@@ -8,7 +8,9 @@ use std::process::Command;
 use std::time::Duration;
 
 use onelog::{NewTable, Node, Options};
-use onelog_sinks::{SinkDefinition, Sinks, failpoint};
+use onelog_sinks::Sinks;
+use onelog_store::{SinkDefinition, failpoint};
+use onelog_stores::KINDS;
 use serde_json::json;
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -17,7 +19,7 @@ const PLACE: &str = "ONELOG_TEST_PLACE";
 
 fn open(folder: &Path) -> (Node, Sinks) {
     let node = Node::open(Options::new(folder.join("log"))).unwrap();
-    let sinks = Sinks::start(node.clone()).unwrap();
+    let sinks = Sinks::start(node.clone(), KINDS).unwrap();
     (node, sinks)
 }
 
@@ -78,7 +80,7 @@ fn a_process_killed_at_any_place_of_a_sink_goes_on_exactly_where_the_store_stand
                 {"table": "t.right", "into": "right"}]
         });
         sinks
-            .create(SinkDefinition::from_json(&definition).unwrap())
+            .create(SinkDefinition::from_json(KINDS, &definition).unwrap())
             .unwrap();
         write(&node, 0, 100);
         sinks.stop();

@@ -8,7 +8,8 @@ mod place;
 use std::process::Command;
 
 use onelog::Node;
-use onelog_sinks::{Replay, Sinks, failpoint};
+use onelog_sinks::{Replay, Sinks};
+use onelog_store::failpoint;
 use place::{PATIENCE, Place, assert_equal, close, one, order, put, wait, with_orders};
 use serde_json::json;
 

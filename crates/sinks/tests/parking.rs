@@ -7,7 +7,8 @@ mod place;
 use bytes::Bytes;
 use onelog::{KeyRange, Node};
 use onelog_record::TABLE_PARKED;
-use onelog_sinks::{PARKED_MAX, Replay, SinkDefinition, Sinks, failpoint};
+use onelog_sinks::{PARKED_MAX, Replay, Sinks};
+use onelog_store::{SinkDefinition, failpoint};
 use place::{
     PATIENCE, Place, assert_equal, close, delete, one, order, put, verified, wait, wait_for_stop,
     with_orders,

@@ -7,7 +7,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-#[path = "postgres/harness.rs"]
+#[path = "../../stores/postgres/tests/postgres/harness.rs"]
 mod harness;
 
 use std::sync::Arc;
@@ -16,9 +16,12 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use onelog::{NewTable, Node, Options};
+use onelog_mapping::Plan;
 use onelog_record::Position;
-use onelog_sinks::conformance::{self, Harness as _, LOG, Model, ORDERS};
-use onelog_sinks::{Plan, SinkDefinition, Sinks, Store, StoreError};
+use onelog_sinks::Sinks;
+use onelog_store::conformance::{self, Harness as _, LOG, Model, ORDERS};
+use onelog_store::{SinkDefinition, Store, StoreError};
+use onelog_stores::KINDS;
 use onelog_testkit::{Direction, Kind, Postgres, Proxy, Server, require};
 use serde_json::json;
 
@@ -425,14 +428,14 @@ fn a_running_sink_outlives_its_server() {
         .unwrap();
     node.create_table_blocking(NewTable::keyed("t.right"))
         .unwrap();
-    let sinks = Sinks::start(node.clone()).unwrap();
+    let sinks = Sinks::start(node.clone(), KINDS).unwrap();
     let definition = json!({"name": "follower", "kind": "postgres", "url": server.url(), "mappings": [
         {"table": "t.left", "into": "debit", "columns": {
             "id": {"from": "$key", "type": "text"}, "total": {"from": "n", "type": "integer"}}},
         {"table": "t.right", "into": "credit", "columns": {
             "id": {"from": "$key", "type": "text"}, "total": {"from": "n", "type": "integer"}}}]});
     sinks
-        .create(SinkDefinition::from_json(&definition).unwrap())
+        .create(SinkDefinition::from_json(KINDS, &definition).unwrap())
         .unwrap();
     let write = |from: i64, to: i64| {
         for n in from..to {

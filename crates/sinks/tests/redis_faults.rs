@@ -12,10 +12,12 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use onelog::{NewTable, Node, Options, Position};
-use onelog_sinks::conformance::{self, Capabilities, Harness, LOG, Model, ORDERS, SINK};
-use onelog_sinks::{
-    Batch, Plan, RedisStore, RedisTarget, SinkDefinition, Sinks, Store, StoreError, Url, failpoint,
-};
+use onelog_mapping::Plan;
+use onelog_redis::{RedisStore, RedisTarget};
+use onelog_sinks::Sinks;
+use onelog_store::conformance::{self, Capabilities, Harness, LOG, Model, ORDERS, SINK};
+use onelog_store::{Address, Batch, SinkDefinition, Store, StoreError, failpoint};
+use onelog_stores::KINDS;
 use onelog_testkit::{Direction, Kind, Proxy, Redis, RedisCluster, Server, require};
 use serde_json::json;
 
@@ -48,7 +50,7 @@ impl World {
         if let Some(partitions) = partitions {
             definition["partitions"] = partitions.into();
         }
-        let definition = SinkDefinition::from_json(&definition).unwrap();
+        let definition = SinkDefinition::from_json(KINDS, &definition).unwrap();
         let world = Self {
             folder,
             node,
@@ -103,7 +105,7 @@ impl Drop for World {
 
 fn open(folder: &Path) -> (Node, Sinks) {
     let node = Node::open(Options::new(folder.join("log"))).unwrap();
-    let sinks = Sinks::start(node.clone()).unwrap();
+    let sinks = Sinks::start(node.clone(), KINDS).unwrap();
     (node, sinks)
 }
 
@@ -336,7 +338,7 @@ impl InCluster {
             node.command(&["FLUSHALL"]);
         }
         let target = RedisTarget {
-            url: Url::from(cluster.url().as_str()),
+            url: Address::from(cluster.url().as_str()),
             partitions: Some(64),
             ca_file: None,
         };
@@ -361,8 +363,8 @@ impl Harness for InCluster {
         }
     }
 
-    fn kind(&self) -> &str {
-        r#""kind":"redis","url":"redis://localhost","partitions":64"#
+    fn kind(&self) -> &'static dyn onelog_store::StoreKind {
+        &onelog_redis::KIND
     }
 }
 

@@ -10,7 +10,8 @@ use std::sync::mpsc::sync_channel;
 
 use bytes::Bytes;
 use onelog::{CommitRequest, Operation, Position, Write};
-use onelog_sinks::{SinkError, SinkState, SinkStatus, SubmitError, failpoint};
+use onelog_sinks::{SinkError, SinkState, SinkStatus, SubmitError};
+use onelog_store::failpoint;
 use parking_lot::Mutex;
 use place::{
     PATIENCE, Place, assert_equal, close, delete, one, open, order, put, verified, wait,

@@ -29,7 +29,7 @@ fn checked(response: Response) -> Result<Value, Failure> {
 
 impl BareElasticsearch {
     pub fn connect(url: &str) -> Result<Self, Failure> {
-        onelog_sinks::choose_cryptography();
+        onelog_store::choose_cryptography();
         Ok(Self {
             client: Client::builder().timeout(TIMEOUT).build()?,
             url: url.trim_end_matches('/').to_owned(),

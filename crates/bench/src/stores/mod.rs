@@ -12,7 +12,8 @@ mod redis;
 use std::time::{Duration, Instant};
 
 use onelog::{CommitRequest, NewTable, Node, Operation, Position, TableId, Write};
-use onelog_sinks::{SinkDefinition, SinkKind, Sinks};
+use onelog_sinks::{SinkDefinition, Sinks};
+use onelog_stores::KINDS;
 use serde_json::{Value, json};
 
 use crate::Bench;
@@ -83,7 +84,7 @@ pub(super) struct Target {
 
 impl Target {
     pub(super) fn new(url: &str) -> Result<Self, Failure> {
-        let kind = SinkKind::of_url(url)?.name();
+        let kind = KINDS.target(url)?.kind().name();
         Ok(Self {
             url: url.to_owned(),
             kind,
@@ -123,7 +124,7 @@ impl Target {
         }
         let value: Value =
             json!({"name": name, "kind": self.kind, "url": self.url, "mappings": [mapping]});
-        Ok(SinkDefinition::from_json(&value)?)
+        Ok(SinkDefinition::from_json(KINDS, &value)?)
     }
 }
 
@@ -134,7 +135,7 @@ pub(super) fn run(bench: &Bench, target: &Target, rows: u64) -> Result<Vec<Figur
         .create_table_blocking(NewTable::keyed("bench.orders"))?
         .0
         .id;
-    let sinks = Sinks::start(node.clone())?;
+    let sinks = Sinks::start(node.clone(), KINDS)?;
     let mut bare = target.bare()?;
     for bare in &mut bare {
         bare.prepare(rows)?;

@@ -2,13 +2,15 @@
 
 use std::io::IsTerminal;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
-use onelog_sinks::SinkKind;
-use onelog_sinks::audit::{
+use onelog_audit::{
     Audit, AuditDefinition, AuditDifference, AuditError, AuditOptions, Compared, DifferenceKind,
     SHOWN_MAX, SideError, audit,
 };
+use onelog_store::{CA_FILE, Target};
+use onelog_stores::KINDS;
 use onelog_terminal::{Out, Table, cell, counted, thousands};
 use serde_json::Value;
 
@@ -75,7 +77,7 @@ pub fn run(args: &Args, context: &Context) -> Result<(), CommandError> {
         )));
     }
     let file = DefinitionFile::read(&args.mapping)?;
-    let definition = AuditDefinition::from_json(&file.value, &left, &right)
+    let definition = AuditDefinition::from_json(&file.value, left.kind(), right.kind())
         .map_err(|error| file.fault(&error.place, error.what))?;
     let tell = !context.json && std::io::stderr().is_terminal();
     let mut pause = |name: &str, differing: u64| {
@@ -110,32 +112,23 @@ pub fn run(args: &Args, context: &Context) -> Result<(), CommandError> {
     }
 }
 
-fn store(side: &str, url: &str, ca_file: Option<&PathBuf>) -> Result<SinkKind, CommandError> {
+fn store(
+    side: &str,
+    url: &str,
+    ca_file: Option<&PathBuf>,
+) -> Result<Arc<dyn Target>, CommandError> {
     let usage = |what: String| CommandError::Usage(format!("--{side}: {what}"));
-    let mut kind = SinkKind::of_url(url).map_err(|error| usage(error.what))?;
-    let place = match &mut kind {
-        SinkKind::Sqlite { path } => {
-            if !path.exists() {
-                return Err(usage(format!("there is no file {}", path.display())));
-            }
-            None
-        }
-        SinkKind::Postgres(target) => Some((&target.url, &mut target.ca_file)),
-        SinkKind::Mysql(target) => Some((&target.url, &mut target.ca_file)),
-        SinkKind::Redis(target) => Some((&target.url, &mut target.ca_file)),
-        SinkKind::Elasticsearch(target) => Some((&target.url, &mut target.ca_file)),
+    let target = KINDS.target(url).map_err(|error| usage(error.what))?;
+    target.check_place().map_err(usage)?;
+    let Some(path) = ca_file else {
+        return Ok(target);
     };
-    match place {
-        Some((url, trusted)) => {
-            url.resolve().map_err(|error| usage(error.what))?;
-            *trusted = ca_file.cloned();
-        }
-        None if ca_file.is_some() => {
-            return Err(usage("a SQLite file needs no certificates".to_owned()));
-        }
-        None => {}
-    }
-    Ok(kind)
+    let trusting = target.with(CA_FILE, path.display().to_string().into());
+    let trusting = trusting.ok_or_else(|| {
+        let kind = target.kind().name();
+        usage(format!("a store of the kind {kind} needs no certificates"))
+    })?;
+    trusting.map_err(|error| usage(error.what))
 }
 
 fn failed(error: &AuditError) -> CommandError {

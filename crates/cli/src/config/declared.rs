@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use onelog::NewTable;
-use onelog_sinks::SinkDefinition;
+use onelog_store::SinkDefinition;
+use onelog_stores::KINDS;
 use serde_json::Value;
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -144,7 +145,7 @@ impl Declarations {
             });
         }
         for (entry, value) in entries(path, &text, table, Section::Sinks)? {
-            let what = SinkDefinition::from_json(&value)
+            let what = SinkDefinition::from_json(KINDS, &value)
                 .map_err(|error| entry.fault(&error.place, error.what))?;
             out.sinks.push(Declared {
                 what,

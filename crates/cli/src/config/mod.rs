@@ -143,7 +143,11 @@ mod tests {
         let file = file(&text.join("\n"));
         let declared = load(Some(file.path()), &Flags::default()).unwrap().declared;
         assert_eq!(declared.tables.len(), 1);
-        let kinds: Vec<&str> = declared.sinks.iter().map(|s| s.what.kind.name()).collect();
+        let kinds: Vec<&str> = declared
+            .sinks
+            .iter()
+            .map(|s| s.what.target.kind().name())
+            .collect();
         assert_eq!(kinds, ["postgres", "redis"]);
     }
 

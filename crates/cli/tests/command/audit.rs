@@ -130,7 +130,7 @@ fn bounds_of_flags_are_told() {
         .fails(2, "from 0 to 10000");
     for flag in ["--left-ca-file", "--right-ca-file"] {
         let side = &flag[..flag.len() - "-ca-file".len()];
-        let words = format!("{side}: a SQLite file needs no certificates");
+        let words = format!("{side}: a store of the kind sqlite needs no certificates");
         stores.audit(&[flag, "ca.pem"]).fails(2, &words);
     }
 }

@@ -25,7 +25,7 @@ pub struct Elasticsearch {
 impl Elasticsearch {
     pub fn connect(url: &str, shown: &str) -> Result<Self, DemoError> {
         let failed = |what: &dyn std::fmt::Display| DemoError::Failed(format!("{shown}: {what}"));
-        onelog_sinks::choose_cryptography();
+        onelog_store::choose_cryptography();
         let mut url = Url::parse(url).map_err(|error| failed(&error))?;
         let mut headers = HeaderMap::new();
         if let Some(value) = api_key(&url) {

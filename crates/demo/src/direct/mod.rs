@@ -12,7 +12,7 @@ mod redis;
 
 use std::collections::BTreeSet;
 
-use onelog_sinks::SinkKind;
+use onelog_store::Target;
 
 use crate::error::DemoError;
 use crate::stores::Contents;
@@ -36,28 +36,18 @@ pub trait Direct: Send {
 }
 
 /// Connects to a store.
-pub fn connect(kind: &SinkKind) -> Result<Box<dyn Direct>, DemoError> {
-    match kind {
+pub fn connect(target: &dyn Target) -> Result<Box<dyn Direct>, DemoError> {
+    match target.kind().name() {
         #[cfg(feature = "postgres")]
-        SinkKind::Postgres(target) => open(&target.url, postgres::Postgres::connect),
+        "postgres" => open(target, postgres::Postgres::connect),
         #[cfg(feature = "mysql")]
-        SinkKind::Mysql(target) => open(&target.url, mysql::Mysql::connect),
+        "mysql" => open(target, mysql::Mysql::connect),
         #[cfg(feature = "redis")]
-        SinkKind::Redis(target) => open(&target.url, redis::Redis::connect),
+        "redis" => open(target, redis::Redis::connect),
         #[cfg(feature = "search")]
-        SinkKind::Elasticsearch(target) => open(&target.url, elasticsearch::Elasticsearch::connect),
-        SinkKind::Sqlite { .. } => Err(DemoError::Usage(
-            "the demonstration brings its own SQLite file".to_owned(),
-        )),
-        #[cfg(not(all(
-            feature = "postgres",
-            feature = "mysql",
-            feature = "redis",
-            feature = "search"
-        )))]
-        kind => Err(DemoError::Usage(format!(
-            "this program was built without {}",
-            kind.name()
+        "elasticsearch" => open(target, elasticsearch::Elasticsearch::connect),
+        other => Err(DemoError::Usage(format!(
+            "this program cannot write into a store of the kind {other} by itself"
         ))),
     }
 }
@@ -70,13 +60,19 @@ pub fn connect(kind: &SinkKind) -> Result<Box<dyn Direct>, DemoError> {
     feature = "search"
 ))]
 fn open<D: Direct + 'static>(
-    url: &onelog_sinks::Url,
+    target: &dyn Target,
     connect: fn(&str, &str) -> Result<D, DemoError>,
 ) -> Result<Box<dyn Direct>, DemoError> {
-    let address = url
+    let Some(address) = target.address() else {
+        return Err(DemoError::Usage(format!(
+            "{} has no address",
+            target.place()
+        )));
+    };
+    let resolved = address
         .resolve()
         .map_err(|error| DemoError::Usage(error.to_string()))?;
-    Ok(Box::new(connect(&address, &url.shown())?))
+    Ok(Box::new(connect(&resolved, &address.shown())?))
 }
 
 /// A runtime for one connection.

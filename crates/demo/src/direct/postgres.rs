@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use onelog_sinks::{Trust, tls_config};
+use onelog_store::{Trust, tls_config};
 use tokio::runtime::Runtime;
 use tokio_postgres::{Client, Error, Statement};
 use tokio_postgres_rustls::MakeRustlsConnect;

@@ -4,7 +4,7 @@ use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, Uri};
 use bytes::Bytes;
-use onelog_sinks::{PARKED_MAX, Parked, Replay, SinkDefinition, SinkError, SinkStatus, Sinks};
+use onelog_sinks::{PARKED_MAX, Parked, Replay, SinkError, SinkStatus, Sinks};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -68,7 +68,9 @@ struct ReplayKeyIn {
 )]
 pub(crate) async fn create(State(app): State<Shared>, headers: HeaderMap, body: Body) -> Answer {
     let body = read_body(&app, &headers, body).await?;
-    let definition = SinkDefinition::from_slice(&body.bytes)
+    let definition = app
+        .sinks
+        .read_definition(&body.bytes)
         .map_err(|error| ApiError::malformed(&error.place, error.what))?;
     let status = ask(&app, move |sinks| sinks.create(definition)).await?;
     json(StatusCode::CREATED, &status)
@@ -231,7 +233,9 @@ pub(crate) async fn replace(
     body: Body,
 ) -> Answer {
     let body = read_body(&app, &headers, body).await?;
-    let definition = SinkDefinition::from_slice(&named(&body.bytes, &name))
+    let definition = app
+        .sinks
+        .read_definition(&named(&body.bytes, &name))
         .map_err(|error| ApiError::malformed(&error.place, error.what))?;
     if definition.name != name {
         let message = format!(

@@ -45,7 +45,7 @@ impl Server {
         node_options.segment_bytes = 1 << 20;
         tune(&mut node_options);
         let node = Node::open(node_options).unwrap();
-        let sinks = Sinks::start(node.clone()).unwrap();
+        let sinks = Sinks::start(node.clone(), onelog_stores::KINDS).unwrap();
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
         listener.set_nonblocking(true).unwrap();
         let address = listener.local_addr().unwrap();

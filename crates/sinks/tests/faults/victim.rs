@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::process::Command;
 
-use onelog_sinks::failpoint;
+use onelog_store::failpoint;
 
 use crate::world::{PATIENCE, SINK, open, transfer};
 

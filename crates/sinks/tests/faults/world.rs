@@ -7,7 +7,9 @@ use std::thread::{Scope, ScopedJoinHandle};
 use std::time::Duration;
 
 use onelog::{NewTable, Node, Options, Position};
-use onelog_sinks::{SinkDefinition, SinkState, Sinks};
+use onelog_sinks::{SinkState, Sinks};
+use onelog_store::SinkDefinition;
+use onelog_stores::KINDS;
 use serde_json::{Value, json};
 
 use crate::rig::{ACCOUNTS, BALANCE, LEFT, RIGHT, Rig};
@@ -27,7 +29,7 @@ pub struct World<'r> {
 /// Opens a node's folder with its sinks.
 pub fn open(folder: &Path) -> (Node, Sinks) {
     let node = Node::open(Options::new(folder.to_owned())).unwrap();
-    let sinks = Sinks::start(node.clone()).unwrap();
+    let sinks = Sinks::start(node.clone(), KINDS).unwrap();
     (node, sinks)
 }
 
@@ -190,5 +192,5 @@ fn definition(rig: &dyn Rig) -> SinkDefinition {
         json!([{"table": "t.left", "into": LEFT, "columns": columns},
                {"table": "t.right", "into": RIGHT, "columns": columns}]),
     );
-    SinkDefinition::from_json(&definition).unwrap()
+    SinkDefinition::from_json(KINDS, &definition).unwrap()
 }

@@ -6,7 +6,9 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use onelog::{NewTable, Node, Options, Position};
-use onelog_sinks::{SinkDefinition, SinkError, Sinks, Verification};
+use onelog_sinks::{SinkError, Sinks};
+use onelog_store::{SinkDefinition, Verification};
+use onelog_stores::KINDS;
 use rusqlite::Connection;
 use serde_json::{Value, json};
 
@@ -50,13 +52,13 @@ impl Place {
         for (field, more) in more.as_object().unwrap() {
             value[field] = more.clone();
         }
-        SinkDefinition::from_json(&value).unwrap()
+        SinkDefinition::from_json(KINDS, &value).unwrap()
     }
 }
 
 pub fn open(options: Options) -> (Node, Sinks) {
     let node = Node::open(options).unwrap();
-    let sinks = Sinks::start(node.clone()).unwrap();
+    let sinks = Sinks::start(node.clone(), KINDS).unwrap();
     (node, sinks)
 }
 

@@ -3,7 +3,8 @@
 use std::process::Command;
 
 use onelog::Node;
-use onelog_sinks::{Replay, failpoint};
+use onelog_sinks::Replay;
+use onelog_store::failpoint;
 use serde_json::{Value, json};
 
 use crate::rig::Rig;

@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use onelog::{NewTable, Node, Options, Position};
-use onelog_sinks::{SinkDefinition, SinkError, Sinks, Verification};
+use onelog_sinks::{SinkError, Sinks};
+use onelog_store::{SinkDefinition, Verification};
+use onelog_stores::KINDS;
 use serde_json::{Value, json};
 
 use crate::rig::Rig;
@@ -34,7 +36,7 @@ pub fn open(folder: &Path) -> (Node, Sinks) {
         }
         std::thread::yield_now();
     };
-    let sinks = Sinks::start(node.clone()).unwrap();
+    let sinks = Sinks::start(node.clone(), KINDS).unwrap();
     (node, sinks)
 }
 
@@ -97,7 +99,7 @@ impl<'r> World<'r> {
         for (field, more) in more.as_object().unwrap() {
             value[field] = more.clone();
         }
-        SinkDefinition::from_json(&value).unwrap()
+        SinkDefinition::from_json(KINDS, &value).unwrap()
     }
 
     /// Makes the story's sink, and waits until the store is filled.

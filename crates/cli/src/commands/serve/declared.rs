@@ -2,7 +2,8 @@
 //! they differ, never deleted.
 
 use onelog::{Node, TableError};
-use onelog_sinks::{SinkDefinition, SinkError, Sinks, StoreError};
+use onelog_sinks::{SinkError, Sinks};
+use onelog_store::{SinkDefinition, StoreError};
 
 use crate::config::{Declarations, Declared};
 use crate::error::CommandError;
@@ -43,7 +44,7 @@ fn apply_sink(declared: &Declared<SinkDefinition>, sinks: &Sinks) -> Result<(), 
             let status = sinks.create_ahead(wanted)?;
             tracing::info!(
                 sink,
-                store = status.definition.kind.place(),
+                store = status.definition.target.place(),
                 "made a sink of the configuration"
             );
             return Ok(());

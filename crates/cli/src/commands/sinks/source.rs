@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use onelog_client::ClientError;
-use onelog_sinks::SinkKind;
+use onelog_stores::KINDS;
 use serde_json::{Map, Value, json};
 
 use crate::definition_file::DefinitionFile;
@@ -65,7 +65,10 @@ impl Source {
     fn read_flags(&self) -> Result<Value, CommandError> {
         let usage = |what: String| CommandError::Usage(what);
         let to = self.to.as_deref().unwrap_or_default();
-        let kind = SinkKind::of_url(to).map_err(|error| usage(format!("--to: {}", error.what)))?;
+        let target = KINDS
+            .target(to)
+            .map_err(|error| usage(format!("--to: {}", error.what)))?;
+        let kind = target.kind();
         let name = match (&self.name, kind.name()) {
             (Some(name), _) => name.clone(),
             (None, kind) => kind.to_owned(),
@@ -73,10 +76,7 @@ impl Source {
         let mut definition = Map::new();
         definition.insert("name".into(), json!(name));
         definition.insert("kind".into(), json!(kind.name()));
-        match &kind {
-            SinkKind::Sqlite { path } => definition.insert("path".into(), json!(path)),
-            _ => definition.insert("url".into(), json!(to)),
-        };
+        definition.extend(kind.fields_of(to));
         if self.table.len() > 1 && !(self.column.is_empty() && self.filter.is_none()) {
             return Err(usage(
                 "--column and --where need one --table; give several in a file".to_owned(),

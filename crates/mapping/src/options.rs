@@ -1,0 +1,122 @@
+//! The fields of a mapping that only some kinds of store take. A kind describes each with an
+//! [`OptionRule`]; what equals the default is not kept, so that leaving it out means the same.
+
+use serde_json::{Map, Value};
+
+use crate::object::Object;
+use crate::{DefinitionError, unknown};
+
+/// The option by which a table of the store is there already and is fitted, not made.
+pub const EXISTING: &str = "existing";
+/// The option by which a row ends by itself, so many seconds after it was written.
+pub const TTL_SECONDS: &str = "ttl_seconds";
+
+/// One field of a mapping that a kind of store takes.
+#[derive(Clone, Copy, Debug)]
+pub struct OptionRule {
+    pub name: &'static str,
+    pub value: OptionValue,
+}
+
+/// What an option can be.
+#[derive(Clone, Copy, Debug)]
+pub enum OptionValue {
+    /// `true` or `false`, which is the default.
+    Flag,
+    /// A whole number from 1 to `max`.
+    Count { max: u64 },
+    /// One of these texts; the first is the default. `what` names them in errors.
+    Choice {
+        what: &'static str,
+        of: &'static [&'static str],
+    },
+    /// An object that the store understands.
+    Object,
+}
+
+/// The options of one mapping that differ from their defaults.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct MappingOptions(Map<String, Value>);
+
+impl MappingOptions {
+    pub(crate) fn from_object(
+        object: &Object<'_>,
+        rules: &[OptionRule],
+    ) -> Result<Self, DefinitionError> {
+        let mut out = Map::new();
+        for rule in rules {
+            if let Some(value) = rule.read(object)? {
+                out.insert(rule.name.to_owned(), value);
+            }
+        }
+        Ok(Self(out))
+    }
+
+    /// One option, for plans that are made without a definition.
+    #[must_use]
+    pub fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.0.insert(name.to_owned(), value.into());
+        self
+    }
+
+    /// Whether a flag is set.
+    #[must_use]
+    pub fn flag(&self, name: &str) -> bool {
+        self.0.get(name).and_then(Value::as_bool) == Some(true)
+    }
+
+    #[must_use]
+    pub fn count(&self, name: &str) -> Option<u64> {
+        self.0.get(name).and_then(Value::as_u64)
+    }
+
+    /// What was chosen; `None`: the default.
+    #[must_use]
+    pub fn choice(&self, name: &str) -> Option<&str> {
+        self.0.get(name).and_then(Value::as_str)
+    }
+
+    #[must_use]
+    pub fn object(&self, name: &str) -> Option<&Map<String, Value>> {
+        self.0.get(name).and_then(Value::as_object)
+    }
+
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// All options by name, as in a definition.
+    #[must_use]
+    pub const fn as_map(&self) -> &Map<String, Value> {
+        &self.0
+    }
+}
+
+impl OptionRule {
+    /// The value in a mapping; `None` where it is absent or the default.
+    fn read(&self, object: &Object<'_>) -> Result<Option<Value>, DefinitionError> {
+        Ok(match self.value {
+            OptionValue::Flag => object.boolean(self.name)?.then_some(Value::Bool(true)),
+            OptionValue::Count { max } => object.optional_count(self.name, max)?.map(Value::from),
+            OptionValue::Choice { what, of } => match object.optional_text(self.name)? {
+                None => None,
+                Some(chosen) if of.first() == Some(&chosen) => None,
+                Some(chosen) if of.contains(&chosen) => Some(chosen.into()),
+                Some(other) => {
+                    return Err(DefinitionError::new(
+                        object.place(self.name),
+                        unknown(what, other, of.iter().copied()),
+                    ));
+                }
+            },
+            OptionValue::Object => match object.fields.get(self.name) {
+                None => None,
+                Some(value) => {
+                    let inner = Object::new(&object.place(self.name), value)?;
+                    (!inner.fields.is_empty()).then(|| value.clone())
+                }
+            },
+        })
+    }
+}

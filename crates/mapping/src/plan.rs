@@ -1,0 +1,531 @@
+//! A definition checked against the log's tables, ready to turn records into rows.
+
+use std::collections::HashMap;
+
+use bytes::Bytes;
+use onelog_record::{Offset, TableDefinition, TableId, TableKind, ValueKind, nearest_name};
+
+use crate::options::TTL_SECONDS;
+use crate::projection::Extractor;
+use crate::transform::Transform;
+use crate::{
+    Cell, Column, ColumnType, Columns, DefinitionError, KeyForm, KeyTemplate, Mapping,
+    MappingOptions, MappingRules, Row, Source, parse_uuid, show_key, unknown, uuid_text,
+};
+
+/// The column that is added for the key when no column comes from `$key`.
+pub const KEY_COLUMN: &str = "_key";
+
+/// All of a sink's mappings, by number and by table.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    /// The mappings in the definition's order.
+    pub mappings: Vec<MappingPlan>,
+    by_table: HashMap<TableId, Vec<usize>>,
+}
+
+/// One mapping, with every name resolved.
+#[derive(Clone, Debug)]
+pub struct MappingPlan {
+    /// The number of the log's table.
+    pub table: TableId,
+    /// The name of the log's table.
+    pub table_name: String,
+    /// The table of the store.
+    pub into: String,
+    /// The columns, the key's among them.
+    pub columns: Vec<ColumnPlan>,
+    /// Which column is the key.
+    pub key: usize,
+    /// Which columns a full-text index covers.
+    pub full_text: Vec<usize>,
+    /// Whether no columns were chosen: the row is the key and the whole document.
+    pub is_document: bool,
+    /// How the row's key is made of the record's key. Where keys are names
+    /// ([`KeyForm::Name`]) the store makes it; elsewhere the key's cell has it.
+    pub key_template: KeyTemplate,
+    renders_key: bool,
+    /// What concerns some kinds of store only.
+    pub options: MappingOptions,
+    transform: Transform,
+    extractor: Extractor,
+}
+
+/// One column.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ColumnPlan {
+    /// Its name.
+    pub name: String,
+    /// Where its cells come from.
+    pub from: Source,
+    /// What it holds.
+    pub kind: ColumnType,
+}
+
+/// A record that does not fit its mapping.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("column '{column}': {what}")]
+pub struct RowFault {
+    /// The column.
+    pub column: String,
+    /// Why the value does not fit it.
+    pub what: String,
+}
+
+/// Where the log's tables are looked up.
+pub trait Tables {
+    /// The live table of this name.
+    fn table(&self, name: &str) -> Option<TableDefinition>;
+    /// The names of the live tables.
+    fn names(&self) -> Vec<String>;
+}
+
+impl Tables for [TableDefinition] {
+    fn table(&self, name: &str) -> Option<TableDefinition> {
+        self.iter().find(|t| t.name == name && !t.dropped).cloned()
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.iter().map(|table| table.name.clone()).collect()
+    }
+}
+
+impl Plan {
+    /// Checks the mappings of one sink against the tables of the log and the rules of its store.
+    pub fn new<T: Tables + ?Sized>(
+        rules: &MappingRules,
+        definitions: &[Mapping],
+        tables: &T,
+    ) -> Result<Self, DefinitionError> {
+        let mut mappings = Vec::with_capacity(definitions.len());
+        let mut by_table: HashMap<TableId, Vec<usize>> = HashMap::new();
+        for (n, mapping) in definitions.iter().enumerate() {
+            let plan = MappingPlan::new(&format!("mappings[{n}]"), mapping, rules, tables)?;
+            by_table.entry(plan.table).or_default().push(n);
+            mappings.push(plan);
+        }
+        let plan = Self { mappings, by_table };
+        (rules.check)(&plan)?;
+        Ok(plan)
+    }
+
+    /// The numbers of the mappings that follow a table.
+    #[must_use]
+    pub fn of_table(&self, table: TableId) -> &[usize] {
+        self.by_table.get(&table).map_or(&[], Vec::as_slice)
+    }
+
+    /// A text that is the same exactly for plans that make the same rows of the same tables. A
+    /// store keeps it beside the position, which means nothing under another plan.
+    #[must_use]
+    pub fn fingerprint(&self) -> String {
+        let parts: Vec<serde_json::Value> = self
+            .mappings
+            .iter()
+            .map(|mapping| {
+                let columns: Vec<_> = mapping
+                    .columns
+                    .iter()
+                    .map(|c| serde_json::json!([c.name, c.from.as_str(), c.kind.name()]))
+                    .collect();
+                let mut part =
+                    serde_json::json!([mapping.table, mapping.into, columns, mapping.full_text]);
+                let more = mapping.more_of_the_fingerprint();
+                if let (false, Some(list)) = (more.is_null(), part.as_array_mut()) {
+                    list.push(more);
+                }
+                part
+            })
+            .collect();
+        serde_json::Value::from(parts).to_string()
+    }
+}
+
+impl MappingPlan {
+    fn new<T: Tables + ?Sized>(
+        place: &str,
+        mapping: &Mapping,
+        rules: &MappingRules,
+        tables: &T,
+    ) -> Result<Self, DefinitionError> {
+        let table = find_table(place, &mapping.table, tables)?;
+        let transform = Transform::new(place, mapping, table.value)?;
+        let is_document = mapping.columns.0.is_empty();
+        let columns = if is_document {
+            default_columns(table.value)
+        } else {
+            chosen_columns(place, &mapping.columns, table.value)?
+        };
+        if let Some(column) = columns.iter().find(|column| !(rules.has_type)(column.kind)) {
+            let known = ColumnType::ALL
+                .iter()
+                .filter(|(_, of)| (rules.has_type)(*of));
+            let known: Vec<&str> = known.map(|(name, _)| *name).collect();
+            return Err(DefinitionError::new(
+                format!("{place}.columns.{}.type", column.name),
+                format!(
+                    "a sink of the kind {} has no columns of the type '{}'; it has: {}",
+                    rules.kind,
+                    column.kind.name(),
+                    known.join(", ")
+                ),
+            ));
+        }
+        let keys: Vec<usize> = (0..columns.len())
+            .filter(|n| columns[*n].from == Source::Key)
+            .collect();
+        let [key] = keys[..] else {
+            return Err(DefinitionError::new(
+                format!("{place}.columns.{}", columns[keys[1]].name),
+                "a second column from '$key'; exactly one is the key of the rows",
+            ));
+        };
+        let full_text = full_text(place, mapping, &columns, key)?;
+        let extractor = Extractor::new(&columns);
+        let key_template = match &mapping.key {
+            Some(template) => template.clone(),
+            None if rules.keys == KeyForm::Name => KeyTemplate {
+                prefix: format!("{}:", mapping.into),
+                suffix: String::new(),
+            },
+            None => KeyTemplate::default(),
+        };
+        // A name is made of the record's bytes, whatever the column is.
+        let is_rendered = rules.keys == KeyForm::Column && !key_template.is_plain();
+        if is_rendered && columns[key].kind != ColumnType::Text {
+            return Err(DefinitionError::new(
+                format!("{place}.key"),
+                format!(
+                    "a key that is made by a template is a text; the column '{}' is of the type '{}'",
+                    columns[key].name,
+                    columns[key].kind.name()
+                ),
+            ));
+        }
+        Ok(Self {
+            table: table.id,
+            table_name: table.name,
+            into: mapping.into.clone(),
+            columns,
+            key,
+            full_text,
+            is_document,
+            key_template,
+            renders_key: rules.keys == KeyForm::Column,
+            options: mapping.options.clone(),
+            transform,
+            extractor,
+        })
+    }
+
+    /// What the mapping makes of a record before columns are taken from it: `where`, `transform` and
+    /// `fields`. `None`: the record has no row in this store.
+    pub fn transform(
+        &self,
+        key: &[u8],
+        version: Offset,
+        value: &Bytes,
+    ) -> Result<Option<Bytes>, RowFault> {
+        self.transform.apply(key, version, value)
+    }
+
+    /// Whether [`MappingPlan::transform`] changes anything.
+    #[must_use]
+    pub fn has_transform(&self) -> bool {
+        !self.transform.is_plain()
+    }
+
+    /// The key of the log that a row's key was made of. `None`: no key of the log makes this row.
+    #[must_use]
+    pub fn key_of_row(&self, row: &Row) -> Option<Vec<u8>> {
+        let bytes = match row.cells.get(self.key)? {
+            Cell::Text(text) => text.as_bytes().to_vec(),
+            Cell::Blob(bytes) => bytes.clone(),
+            Cell::Integer(number) => number.to_string().into_bytes(),
+            Cell::Uuid(bytes) => uuid_text(bytes).into_bytes(),
+            _ => return None,
+        };
+        match self.is_key_rendered() {
+            true => self.key_template.strip(&bytes).map(<[u8]>::to_vec),
+            false => Some(bytes),
+        }
+    }
+
+    /// Whether the key's cell has the template in it.
+    const fn is_key_rendered(&self) -> bool {
+        self.renders_key && !self.key_template.is_plain()
+    }
+
+    /// What was added to mappings later, left out where it is not used: a store that was filled
+    /// before keeps its position.
+    fn more_of_the_fingerprint(&self) -> serde_json::Value {
+        let mut more = self.transform.fingerprint();
+        if !self.key_template.is_plain() {
+            more.insert("key".into(), self.key_template.to_string().into());
+        }
+        if !self.options.is_empty() {
+            more.insert("options".into(), self.options.as_map().clone().into());
+        }
+        match more.is_empty() {
+            true => serde_json::Value::Null,
+            false => more.into(),
+        }
+    }
+
+    /// Whether rows end by themselves, some time after they were written.
+    #[must_use]
+    pub fn expires(&self) -> bool {
+        self.options.count(TTL_SECONDS).is_some()
+    }
+
+    /// The names of the columns.
+    pub fn column_names(&self) -> impl Iterator<Item = &str> + Clone {
+        self.columns.iter().map(|column| column.name.as_str())
+    }
+
+    /// The key's cell.
+    pub fn project_key(&self, key: &[u8], cell: &mut Cell) -> Result<(), RowFault> {
+        let column = &self.columns[self.key];
+        let fault = |what: String| RowFault {
+            column: column.name.clone(),
+            what,
+        };
+        let rendered;
+        let key = match self.is_key_rendered() {
+            false => key,
+            true => {
+                let mut out = Vec::new();
+                self.key_template.render(key, &mut out);
+                rendered = out;
+                &rendered
+            }
+        };
+        match column.kind {
+            ColumnType::Blob => cell.set_blob(key),
+            ColumnType::Uuid => {
+                // One key of the log for each UUID: only the usual form of its text is taken.
+                let uuid = std::str::from_utf8(key)
+                    .ok()
+                    .and_then(|text| parse_uuid(text).filter(|uuid| uuid_text(uuid) == text));
+                *cell = Cell::Uuid(uuid.ok_or_else(|| {
+                    fault(format!(
+                        "the key {} is not a UUID with hyphens, in lower case",
+                        show_key(key)
+                    ))
+                })?);
+            }
+            ColumnType::Integer => {
+                let number = std::str::from_utf8(key)
+                    .ok()
+                    .and_then(|text| text.parse::<i64>().ok().filter(|n| n.to_string() == text));
+                *cell = Cell::Integer(number.ok_or_else(|| {
+                    fault(format!(
+                        "the key {} is not a whole number of 64 bits in its shortest form",
+                        show_key(key)
+                    ))
+                })?);
+            }
+            _ => cell.set_text(std::str::from_utf8(key).map_err(|_| {
+                fault("the key is not UTF-8; give the column of '$key' the type 'blob'".into())
+            })?),
+        }
+        Ok(())
+    }
+
+    /// The row of a record: every cell of `row` is written, nothing else is allocated but what a
+    /// longer text needs. The document is parsed once.
+    pub fn project(
+        &self,
+        key: &[u8],
+        version: Offset,
+        value: &[u8],
+        row: &mut Row,
+    ) -> Result<(), RowFault> {
+        row.resize(self.columns.len());
+        for (n, column) in self.columns.iter().enumerate() {
+            let cell = &mut row.cells[n];
+            match column.from {
+                Source::Key => self.project_key(key, cell)?,
+                Source::Version => {
+                    *cell = Cell::Integer(i64::try_from(version.get()).unwrap_or(i64::MAX));
+                }
+                Source::Value => whole_value(column, value, cell)?,
+                Source::Field(_) => {}
+            }
+        }
+        self.extractor.extract(&self.columns, value, row)
+    }
+}
+
+fn whole_value(column: &ColumnPlan, value: &[u8], cell: &mut Cell) -> Result<(), RowFault> {
+    let text = || {
+        std::str::from_utf8(value).map_err(|_| RowFault {
+            column: column.name.clone(),
+            what: "the value is not UTF-8; give the column of '$value' the type 'blob'".into(),
+        })
+    };
+    match column.kind {
+        ColumnType::Blob => cell.set_blob(value),
+        ColumnType::Json if value.trim_ascii() == b"null" => *cell = Cell::Null,
+        ColumnType::Json => cell.set_json(text()?),
+        _ => cell.set_text(text()?),
+    }
+    Ok(())
+}
+
+fn find_table<T: Tables + ?Sized>(
+    place: &str,
+    name: &str,
+    tables: &T,
+) -> Result<TableDefinition, DefinitionError> {
+    let place = format!("{place}.table");
+    let Some(table) = tables.table(name) else {
+        let names = tables.names();
+        let what = match nearest_name(name, names.iter().map(String::as_str)) {
+            Some(near) => format!("there is no table '{name}'; did you mean '{near}'?"),
+            None => format!("there is no table '{name}'"),
+        };
+        return Err(DefinitionError::new(place, what));
+    };
+    if table.kind == TableKind::Stream {
+        return Err(DefinitionError::new(
+            place,
+            format!("'{name}' is a stream: it has events but no rows, so no store can equal it"),
+        ));
+    }
+    Ok(table)
+}
+
+fn default_columns(value: ValueKind) -> Vec<ColumnPlan> {
+    let column = |name: &str, from, kind| ColumnPlan {
+        name: name.to_owned(),
+        from,
+        kind,
+    };
+    let document = match value {
+        ValueKind::Json => ColumnType::Json,
+        ValueKind::Bytes => ColumnType::Blob,
+    };
+    vec![
+        column("key", Source::Key, ColumnType::Text),
+        column("document", Source::Value, document),
+    ]
+}
+
+fn chosen_columns(
+    place: &str,
+    columns: &Columns,
+    value: ValueKind,
+) -> Result<Vec<ColumnPlan>, DefinitionError> {
+    let mut out = Vec::with_capacity(columns.0.len() + 1);
+    if !columns.0.iter().any(|(_, c)| c.from == Source::Key) {
+        out.push(ColumnPlan {
+            name: KEY_COLUMN.to_owned(),
+            from: Source::Key,
+            kind: ColumnType::Text,
+        });
+    }
+    for (name, column) in &columns.0 {
+        let place = format!("{place}.columns.{name}");
+        if name.eq_ignore_ascii_case(KEY_COLUMN) && column.from != Source::Key {
+            return Err(DefinitionError::new(
+                place,
+                format!("'{KEY_COLUMN}' is the column of the key; choose another name"),
+            ));
+        }
+        check_type(&place, column, value)?;
+        out.push(ColumnPlan {
+            name: name.clone(),
+            from: column.from.clone(),
+            kind: column.kind,
+        });
+    }
+    Ok(out)
+}
+
+fn check_type(place: &str, column: &Column, value: ValueKind) -> Result<(), DefinitionError> {
+    use ColumnType::{Blob, Boolean, Date, Integer, Json, Numeric, Real, Text, Timestamp, Uuid};
+    let allowed: &[ColumnType] = match (&column.from, value) {
+        (Source::Key, _) => &[Text, Integer, Blob, Uuid],
+        (Source::Version, _) => &[Integer],
+        (Source::Value, ValueKind::Json) => &[Json, Text, Blob],
+        (Source::Value, ValueKind::Bytes) => &[Blob, Text],
+        (Source::Field(_), ValueKind::Json) if matches!(column.kind, ColumnType::List(_)) => {
+            return Ok(());
+        }
+        (Source::Field(_), ValueKind::Json) => &[
+            Text, Integer, Real, Boolean, Json, Numeric, Timestamp, Date, Uuid,
+        ],
+        (Source::Field(_), ValueKind::Bytes) => {
+            return Err(DefinitionError::new(
+                format!("{place}.from"),
+                "the table's values are bytes, which have no fields; use '$value'",
+            ));
+        }
+    };
+    if allowed.contains(&column.kind) {
+        return Ok(());
+    }
+    let names: Vec<&str> = allowed.iter().map(|kind| kind.name()).collect();
+    Err(DefinitionError::new(
+        format!("{place}.type"),
+        format!(
+            "a column from '{}' cannot be of type '{}'; it can be {}",
+            column.from.as_str(),
+            column.kind.name(),
+            names.join(", ")
+        ),
+    ))
+}
+
+fn full_text(
+    place: &str,
+    mapping: &Mapping,
+    columns: &[ColumnPlan],
+    key: usize,
+) -> Result<Vec<usize>, DefinitionError> {
+    let mut out = Vec::with_capacity(mapping.full_text.len());
+    for (n, name) in mapping.full_text.iter().enumerate() {
+        let place = format!("{place}.full_text[{n}]");
+        let found = columns.iter().position(|column| &column.name == name);
+        let Some(at) = found else {
+            let known = columns.iter().map(|column| column.name.as_str());
+            return Err(DefinitionError::new(place, unknown("column", name, known)));
+        };
+        if !matches!(columns[at].kind, ColumnType::Text | ColumnType::Json) {
+            return Err(DefinitionError::new(
+                place,
+                format!(
+                    "the column '{name}' is of type '{}'; only 'text' and 'json' can be searched",
+                    columns[at].kind.name()
+                ),
+            ));
+        }
+        out.push(at);
+    }
+    if out.is_empty() {
+        return Ok(out);
+    }
+    // These names mean something else inside a full-text index.
+    let indexed = out.iter().chain(std::iter::once(&key));
+    for name in indexed.map(|n| columns[*n].name.as_str()) {
+        if ["rank", "rowid", "_row"].contains(&name.to_ascii_lowercase().as_str())
+            || name.eq_ignore_ascii_case(&format!("{}_fts", mapping.into))
+        {
+            return Err(DefinitionError::new(
+                format!("{place}.columns.{name}"),
+                "this name is reserved in a table with a full-text index",
+            ));
+        }
+    }
+    if let Some(column) = columns.iter().find(|c| c.name.eq_ignore_ascii_case("_row")) {
+        return Err(DefinitionError::new(
+            format!("{place}.columns.{}", column.name),
+            "this name is reserved in a table with a full-text index",
+        ));
+    }
+    Ok(out)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,160 @@
+//! Filling a store from a snapshot: when it has no position, when the log no longer reaches back
+//! to it, and when somebody asks for it.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use onelog::{KeyRange, Position, ReadError, Row, Snapshot};
+
+use crate::error::SinkFault;
+use crate::progress::SinkState;
+use crate::runner::{Halt, Runner};
+use onelog_mapping::Plan;
+use onelog_store::{
+    Change, EachEntry, LogSide, RejectedRow, Store, StoreError, VerifyError, failpoint,
+    rejected_rows,
+};
+
+/// How many rows are loaded in one step, at most.
+const LOAD_ROWS_MAX: usize = 10_000;
+/// How many bytes of keys and values are loaded in one step, about.
+const LOAD_BYTES_MAX: usize = 4 << 20;
+
+impl Runner {
+    /// Fills the store and answers the position that it then stands at.
+    pub(crate) fn fill(
+        &mut self,
+        plan: &Arc<Plan>,
+        store: &mut dyn Store,
+        at: Option<Position>,
+    ) -> Result<Position, Halt> {
+        self.progress.set_state(if self.is_rebuilding() {
+            SinkState::Rebuilding
+        } else {
+            SinkState::Bootstrapping
+        });
+        // The log must be kept from the snapshot on; or, as long as the old rows stand, from there.
+        if at.is_none() {
+            self.hold.advance(self.node.position());
+        }
+        let snapshot = self.node.snapshot();
+        let position = snapshot.position();
+        tracing::info!(sink = self.definition.name, %position, "filling a store from a snapshot");
+        let mut refused = Vec::new();
+        store.begin_rebuild()?;
+        for number in 0..plan.mappings.len() {
+            self.load(plan, store, &snapshot, number, &mut refused)?;
+        }
+        failpoint::hit(&self.definition.name, "before_finish");
+        store.finish_rebuild(position)?;
+        self.hold.advance(position);
+        self.aside.refilled(&self.node, plan, &refused, position)?;
+        self.progress.set_parked(self.aside.len());
+        self.progress.set_position(Some(position));
+        Ok(position)
+    }
+
+    fn load(
+        &mut self,
+        plan: &Plan,
+        store: &mut dyn Store,
+        snapshot: &Snapshot,
+        number: usize,
+        refused: &mut Vec<RejectedRow>,
+    ) -> Result<(), Halt> {
+        let failed = |error: ReadError| Halt::Retry(SinkFault::new(error));
+        let range = whole(plan.mappings[number].table);
+        let mut rows = Vec::new();
+        let mut bytes = 0;
+        for row in snapshot.scan(&range, false).map_err(failed)? {
+            let Row {
+                key,
+                version,
+                value,
+            } = row.map_err(failed)?;
+            bytes += key.len() + value.len();
+            let mut change = Change {
+                key,
+                offset: version,
+                value: Some(value),
+            };
+            match change.try_transform(&plan.mappings[number]) {
+                Ok(()) if change.value.is_some() => rows.push(change),
+                Ok(()) => {}
+                Err(fault) if self.parks() => {
+                    let unfit = [RejectedRow::new(number, &change, fault)];
+                    self.park(plan, &unfit)?;
+                    refused.extend(unfit);
+                }
+                Err(fault) => {
+                    let of = &plan.mappings[number];
+                    return Err(StoreError::refused_change(of, &change, fault).into());
+                }
+            }
+            if rows.len() >= LOAD_ROWS_MAX || bytes >= LOAD_BYTES_MAX {
+                self.load_what_fits(plan, store, number, &mut rows, refused)?;
+                bytes = 0;
+                self.receive();
+                if self.is_leaving() {
+                    return Err(Halt::Exit);
+                }
+            }
+        }
+        self.load_what_fits(plan, store, number, &mut rows, refused)
+    }
+
+    /// Loads rows and empties the list; what the store refuses is set aside, where the definition
+    /// says so.
+    fn load_what_fits(
+        &mut self,
+        plan: &Plan,
+        store: &mut dyn Store,
+        number: usize,
+        rows: &mut Vec<Change>,
+        refused: &mut Vec<RejectedRow>,
+    ) -> Result<(), Halt> {
+        while !rows.is_empty() {
+            let Err(error) = store.load(number, rows) else {
+                break;
+            };
+            let StoreError::Refused(words) = &error else {
+                return Err(error.into());
+            };
+            let named = rows.iter().find(|row| row.offset == words.offset);
+            let Some(named) = named.filter(|_| self.parks()) else {
+                return Err(error.into());
+            };
+            let mut unfit = vec![RejectedRow::new(number, named, &words.what)];
+            unfit.extend(rejected_rows(plan, number, rows));
+            self.park(plan, &unfit)?;
+            let gone: HashSet<&Bytes> = unfit.iter().map(|unfit| &unfit.key).collect();
+            rows.retain(|row| !gone.contains(&row.key));
+            refused.extend(unfit);
+        }
+        rows.clear();
+        Ok(())
+    }
+}
+
+const fn whole(table: onelog::TableId) -> KeyRange {
+    KeyRange {
+        table,
+        from: Bytes::new(),
+        to: None,
+    }
+}
+
+/// The log's state, as a comparison reads it.
+pub(crate) struct LogSnapshot<'s>(pub(crate) &'s Snapshot);
+
+impl LogSide for LogSnapshot<'_> {
+    fn scan(&self, table: onelog::TableId, each: EachEntry<'_>) -> Result<(), VerifyError> {
+        let failed = |error: ReadError| VerifyError::Log(Box::new(error));
+        for row in self.0.scan(&whole(table), false).map_err(failed)? {
+            let row = row.map_err(failed)?;
+            each(&row.key, row.version, &row.value)?;
+        }
+        Ok(())
+    }
+}

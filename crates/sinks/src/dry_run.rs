@@ -1,0 +1,195 @@
+//! Trying a definition: the first rows that it would write. No store is touched.
+
+use bytes::Bytes;
+use onelog::{KeyRange, Offset, Position, Row as LogRow, Snapshot};
+use serde::Serialize;
+use serde_json::{Map, Value, json};
+
+use crate::error::SinkError;
+use crate::open::plan_of;
+use crate::sinks::Sinks;
+use onelog_mapping::{KeyForm, MappingRules, RowForm, Source};
+use onelog_mapping::{MappingPlan, Row, RowFault, show_key};
+use onelog_store::{Kinds, SinkDefinition};
+
+/// The most rows of one mapping that are shown.
+pub const TRIAL_ROWS_MAX: usize = 100;
+/// How many records of a table are looked at, at most.
+const LOOKED_AT_MAX: u64 = 10_000;
+
+/// What a definition would write.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Trial {
+    /// The log's state was read here.
+    pub position: Position,
+    /// One entry per mapping.
+    pub mappings: Vec<TrialMapping>,
+}
+
+/// What one mapping would write.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct TrialMapping {
+    /// The table of the log.
+    pub table: String,
+    /// The table of the store.
+    pub into: String,
+    /// How many records were looked at.
+    pub looked_at: u64,
+    /// How many of them make no row: `where` or `transform` leave them out.
+    pub left_out: u64,
+    /// The first rows.
+    pub rows: Vec<TrialRow>,
+    /// The first records that do not fit.
+    pub refused: Vec<TrialRefused>,
+}
+
+/// One row.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct TrialRow {
+    /// The key in the store.
+    pub key: Value,
+    /// The record that wrote it.
+    pub version: Offset,
+    /// The cells by column.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub columns: Option<Value>,
+    /// The document, where the store keeps one whole.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub document: Option<Value>,
+}
+
+/// A record that does not fit.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct TrialRefused {
+    /// The key in the log.
+    pub key: Value,
+    /// The record.
+    pub version: Offset,
+    /// Why it does not fit.
+    pub what: String,
+}
+
+impl Sinks {
+    /// Shows the first rows that a definition would write. The store is not touched.
+    pub fn try_definition(
+        &self,
+        definition: &SinkDefinition,
+        rows: usize,
+    ) -> Result<Trial, SinkError> {
+        let node = &self.inner.node;
+        let plan = plan_of(node, definition)?;
+        let rules = definition.target.kind().rules();
+        let snapshot = node.snapshot();
+        let rows = rows.clamp(1, TRIAL_ROWS_MAX);
+        let mut mappings = Vec::with_capacity(plan.mappings.len());
+        for mapping in &plan.mappings {
+            mappings.push(try_mapping(rules, mapping, &snapshot, rows)?);
+        }
+        Ok(Trial {
+            position: snapshot.position(),
+            mappings,
+        })
+    }
+
+    /// [`Sinks::try_definition`] for a definition that may lack its name and its place.
+    pub fn try_json(&self, definition: &Value, rows: usize) -> Result<Trial, SinkError> {
+        let definition =
+            SinkDefinition::from_json(self.inner.kinds, &completed(self.inner.kinds, definition))?;
+        self.try_definition(&definition, rows)
+    }
+}
+
+/// Fills in what says where a store is: for a trial it does not matter.
+fn completed(kinds: Kinds, definition: &Value) -> Value {
+    let mut out = definition.clone();
+    let kind = definition.get("kind").and_then(Value::as_str);
+    if let Some(object) = out.as_object_mut() {
+        object.entry("name").or_insert_with(|| json!("try"));
+        if let Some(kind) = kind.and_then(|kind| kinds.find(kind)) {
+            let scheme = kind.schemes().first().copied().unwrap_or_default();
+            for (field, place) in kind.fields_of(&format!("{scheme}://localhost")) {
+                object.entry(field).or_insert(place);
+            }
+        }
+    }
+    out
+}
+
+fn try_mapping(
+    rules: &MappingRules,
+    mapping: &MappingPlan,
+    snapshot: &Snapshot,
+    rows: usize,
+) -> Result<TrialMapping, SinkError> {
+    let mut out = TrialMapping {
+        table: mapping.table_name.clone(),
+        into: mapping.into.clone(),
+        looked_at: 0,
+        left_out: 0,
+        rows: Vec::new(),
+        refused: Vec::new(),
+    };
+    let range = KeyRange {
+        table: mapping.table,
+        from: Bytes::new(),
+        to: None,
+    };
+    let failed = |cause| SinkError::Read { cause };
+    for found in snapshot.scan(&range, false).map_err(failed)? {
+        if out.rows.len() >= rows || out.looked_at >= LOOKED_AT_MAX {
+            break;
+        }
+        let found = found.map_err(failed)?;
+        out.looked_at += 1;
+        match try_row(rules, mapping, &found) {
+            Ok(Some(row)) => out.rows.push(row),
+            Ok(None) => out.left_out += 1,
+            Err(fault) if out.refused.len() < rows => out.refused.push(TrialRefused {
+                key: show_key(&found.key),
+                version: found.version,
+                what: fault.to_string(),
+            }),
+            Err(_) => {}
+        }
+    }
+    Ok(out)
+}
+
+fn try_row(
+    rules: &MappingRules,
+    mapping: &MappingPlan,
+    found: &LogRow,
+) -> Result<Option<TrialRow>, RowFault> {
+    let (key, version) = (&found.key, found.version);
+    let Some(value) = mapping.transform(key, version, &found.value)? else {
+        return Ok(None);
+    };
+    let mut row = Row::default();
+    mapping.project(key, version, &value, &mut row)?;
+    let shown_key = match rules.keys {
+        KeyForm::Name => {
+            let mut rendered = Vec::new();
+            mapping.key_template.render(key, &mut rendered);
+            show_key(&rendered)
+        }
+        KeyForm::Column => row.cells[mapping.key].show(),
+    };
+    let whole = mapping.columns.iter().position(|c| c.from == Source::Value);
+    let is_document = mapping.is_document && rules.rows == RowForm::Document;
+    let (columns, document) = match whole.filter(|_| is_document) {
+        Some(whole) => (None, Some(row.cells[whole].show())),
+        None => {
+            let cells = mapping.columns.iter().zip(&row.cells);
+            let cells: Map<String, Value> = cells
+                .map(|(column, cell)| (column.name.clone(), cell.show()))
+                .collect();
+            (Some(Value::Object(cells)), None)
+        }
+    };
+    Ok(Some(TrialRow {
+        key: shown_key,
+        version,
+        columns,
+        document,
+    }))
+}

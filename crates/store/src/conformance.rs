@@ -1,0 +1,718 @@
+//! What every store must pass, as functions: one per sentence of [`crate::Store`].
+//!
+//! A store's own tests give a [`Harness`] that opens one and the same store again and again.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod model;
+
+use std::ops::ControlFlow;
+use std::panic::AssertUnwindSafe;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use onelog_mapping::{Cell, Mapping, Plan};
+use onelog_record::{Offset, Position, TableDefinition, TableId, TableKind, ValueKind};
+
+pub use self::model::Model;
+use crate::verify::verify;
+use crate::{Batch, Change, Store, StoreError, StoreKind, failpoint};
+
+/// Opens one store, which is empty when the harness is made.
+pub trait Harness {
+    /// Opens the store for the sink `follower` of the log `log_id`.
+    fn open(&self, plan: Arc<Plan>, log_id: &str) -> Box<dyn Store>;
+    /// What the product can hold of the contract.
+    fn capabilities(&self) -> Capabilities;
+    /// Which kind of store it is.
+    fn kind(&self) -> &'static dyn StoreKind;
+}
+
+/// What a product can hold of the contract. A function that needs more checks what is promised
+/// instead; it never leaves the check out.
+#[derive(Clone, Copy, Debug)]
+pub struct Capabilities {
+    /// It can have full-text indexes.
+    pub full_text: bool,
+    /// A batch is one atomic step. Otherwise: after an error and a replay all is equal, and the
+    /// position moves last.
+    pub atomic: bool,
+    /// A picture stays as it is while batches are applied and rebuilds are swapped.
+    pub snapshots: bool,
+    /// U+0000 can stand in texts and in JSON. Otherwise it is refused in words.
+    pub nul_in_text: bool,
+    /// A key can be empty. Otherwise it is refused in words.
+    pub empty_keys: bool,
+    /// A table can have any name. Otherwise names that it cannot have are told before anything is
+    /// written.
+    pub any_name: bool,
+}
+
+impl Capabilities {
+    /// Everything.
+    pub const ALL: Self = Self {
+        full_text: true,
+        atomic: true,
+        snapshots: true,
+        nul_in_text: true,
+        empty_keys: true,
+        any_name: true,
+    };
+}
+
+/// The name of the sink that every harness opens.
+pub const SINK: &str = "follower";
+/// The log that is followed.
+pub const LOG: &str = "log-1";
+/// The table that the standard plan follows.
+pub const ORDERS: TableId = TableId(1024);
+
+const STANDARD: &str = r#"{"table":"shop.orders","into":"orders","columns":{
+  "id":{"from":"$key","type":"text"},"total":{"from":"/total","type":"integer"},
+  "note":{"from":"/note","type":"text"}}}"#;
+
+/// A plan for these mappings over the tables `shop.orders` (JSON) and `shop.blobs` (bytes).
+#[must_use]
+pub fn plan(harness: &dyn Harness, mappings: &str) -> Arc<Plan> {
+    let table = |id, name: &str, value| TableDefinition {
+        id: TableId(id),
+        name: name.into(),
+        kind: TableKind::Keyed,
+        value,
+        schema: None,
+        unique: Vec::new(),
+        dropped: false,
+    };
+    let tables = [
+        table(1024, "shop.orders", ValueKind::Json),
+        table(1025, "shop.blobs", ValueKind::Bytes),
+    ];
+    let rules = harness.kind().rules();
+    let list: Vec<serde_json::Value> = serde_json::from_str(&format!("[{mappings}]")).unwrap();
+    let mappings: Vec<Mapping> = list
+        .iter()
+        .map(|mapping| Mapping::from_json("mapping", mapping, rules, &[rules]).unwrap())
+        .collect();
+    Arc::new(Plan::new(rules, &mappings, tables.as_slice()).unwrap())
+}
+
+/// The plan that most functions use: one table, columns `id`, `total`, `note`.
+#[must_use]
+pub fn standard_plan(harness: &dyn Harness) -> Arc<Plan> {
+    plan(harness, STANDARD)
+}
+
+/// A store with three orders, taken over and filled.
+pub fn filled(harness: &dyn Harness, plan: &Arc<Plan>) -> (Box<dyn Store>, Model) {
+    let mut model = Model::default();
+    model.order("a", 1, "one");
+    model.order("b", 2, "two");
+    model.order("c", 3, "three");
+    let mut store = harness.open(Arc::clone(plan), LOG);
+    store.take_over().unwrap();
+    model.rebuild(plan, store.as_mut()).unwrap();
+    (store, model)
+}
+
+type Named = (&'static str, fn(&dyn Harness));
+
+/// Runs every function, each on a new store.
+pub fn all(new: &dyn Fn() -> Box<dyn Harness>) {
+    let functions: [Named; 18] = [
+        ("a new store has no position", a_new_store_has_no_position),
+        (
+            "a batch and its position are one step",
+            a_batch_and_its_position_are_one_step,
+        ),
+        (
+            "a batch collapses to the last image",
+            a_batch_collapses_to_the_last_image,
+        ),
+        (
+            "a batch that begins elsewhere is refused",
+            a_batch_that_begins_elsewhere_is_refused,
+        ),
+        ("a zombie changes nothing", a_zombie_changes_nothing),
+        (
+            "a refused record leaves everything",
+            a_refused_record_leaves_everything,
+        ),
+        (
+            "a refused load leaves what was loaded",
+            a_refused_load_leaves_what_was_loaded,
+        ),
+        (
+            "a failure before the commit changes nothing",
+            a_failure_before_the_commit_changes_nothing,
+        ),
+        (
+            "a rebuild replaces all rows in one step",
+            a_rebuild_replaces_all_rows_in_one_step,
+        ),
+        (
+            "an unfinished rebuild is thrown away",
+            an_unfinished_rebuild_is_thrown_away,
+        ),
+        (
+            "a repair writes rows where the store stands",
+            a_repair_writes_rows_where_the_store_stands,
+        ),
+        ("a picture does not change", a_picture_does_not_change),
+        ("another plan has no position", another_plan_has_no_position),
+        (
+            "another log's position is told",
+            another_logs_position_is_told,
+        ),
+        ("a removed sink is forgotten", a_removed_sink_is_forgotten),
+        (
+            "every cell comes back as it was",
+            every_cell_comes_back_as_it_was,
+        ),
+        (
+            "several mappings move together",
+            several_mappings_move_together,
+        ),
+        (
+            "a full-text index follows its rows",
+            a_full_text_index_follows_its_rows,
+        ),
+    ];
+    for (name, function) in functions {
+        println!("conformance: {name}");
+        function(new().as_ref());
+    }
+}
+
+/// Absence is not position 0.
+pub fn a_new_store_has_no_position(harness: &dyn Harness) {
+    let plan = standard_plan(harness);
+    let mut store = harness.open(Arc::clone(&plan), LOG);
+    assert_eq!(store.position().unwrap(), None);
+    store.check_target().unwrap();
+    assert_eq!(store.take_over().unwrap(), 1);
+    assert_eq!(store.position().unwrap(), None);
+    let error = store.apply(&Batch::new(&plan, Position::ZERO)).unwrap_err();
+    assert!(
+        matches!(error, StoreError::Moved { found: None, .. }),
+        "{error}"
+    );
+    assert!(store.reader().is_err());
+    // Filled with nothing it stands at a position all the same.
+    let model = Model::default();
+    model.rebuild(&plan, store.as_mut()).unwrap();
+    model.assert_equal(&plan, store.as_mut());
+}
+
+/// Rows and position move together, and are there when the store is opened again.
+pub fn a_batch_and_its_position_are_one_step(harness: &dyn Harness) {
+    let plan = standard_plan(harness);
+    let (mut store, mut model) = filled(harness, &plan);
+    let from = model.position();
+    model.order("a", -1, "changed");
+    model.write(ORDERS, b"b", None);
+    model.order("d", 4, "new");
+    store.apply(&model.batch(&plan, from)).unwrap();
+    model.assert_equal(&plan, store.as_mut());
+    drop(store);
+    let mut store = harness.open(Arc::clone(&plan), LOG);
+    model.assert_equal(&plan, store.as_mut());
+    store.check_shape().unwrap();
+    assert_eq!(store.take_over().unwrap(), 2);
+    // A batch without changes for this sink moves the position too.
+    let from = model.position();
+    model.write(TableId(9999), b"x", Some("{}"));
+    store.apply(&model.batch(&plan, from)).unwrap();
+    model.assert_equal(&plan, store.as_mut());
+}
+
+/// Only the last image of a key counts, and a batch has one change a key.
+pub fn a_batch_collapses_to_the_last_image(harness: &dyn Harness) {
+    let plan = standard_plan(harness);
+    let (mut store, mut model) = filled(harness, &plan);
+    let from = model.position();
+    for n in 0..10 {
+        model.order("a", n, "again");
+        model.write(ORDERS, b"a", None);
+        model.write(ORDERS, b"b", None);
+        model.order("b", n, "back");
+        model.order("e", n, "short-lived");
+        model.write(ORDERS, b"e", None);
+    }
+    let batch = model.batch(&plan, from);
+    assert_eq!(batch.rows(), 3);
+    store.apply(&batch).unwrap();
+    model.assert_equal(&plan, store.as_mut());
+}
+
+/// The position in the store decides, not the one in the batch.
+pub fn a_batch_that_begins_elsewhere_is_refused(harness: &dyn Harness) {
+    let plan = standard_plan(harness);
+    let (mut store, mut model) = filled(harness, &plan);
+    let before = model.clone();
+    let from = model.position();
+    model.order("z", 9, "later");
+    for wrong in [Position(from.get() - 1), Position(from.get() + 1)] {
+        let mut batch = model.batch(&plan, from);
+        batch.from = wrong;
+        let error = store.apply(&batch).unwrap_err();
+        assert!(
+            matches!(error, StoreError::Moved { found: Some(_), .. }),
+            "{error}"
+        );
+        assert!(error.is_retryable());
+        before.assert_equal(&plan, store.as_mut());
+    }
+    let batch = model.batch(&plan, from);
+    store.apply(&batch).unwrap();
+    assert!(
+        store.apply(&batch).is_err(),
+        "the same batch is never applied twice"
+    );
+    model.assert_equal(&plan, store.as_mut());
+}
+
+/// Whoever was taken over changes nothing any more.
+pub fn a_zombie_changes_nothing(harness: &dyn Harness) {
+    let plan = standard_plan(harness);
+    let (mut zombie, mut model) = filled(harness, &plan);
+    let before = model.clone();
+    let mut rival = harness.open(Arc::clone(&plan), LOG);
+    assert_eq!(rival.take_over().unwrap(), 2);
+    let from = model.position();
+    model.order("z", 9, "later");
+    let batch = model.batch(&plan, from);
+    let row = batch.changes[0].clone();
+    for error in [
+        zombie.apply(&batch).unwrap_err(),
+        zombie.begin_rebuild().unwrap_err(),
+        zombie.load(0, &row).unwrap_err(),
+        zombie.finish_rebuild(model.position()).unwrap_err(),
+        zombie.remove().unwrap_err(),
+    ] {
+        assert!(
+            matches!(error, StoreError::Fenced { ours: 1, found: 2 }),
+            "{error}"
+        );
+        assert!(!error.is_retryable());
+    }
+    before.assert_equal(&plan, rival.as_mut());
+    rival.apply(&batch).unwrap();
+    model.assert_equal(&plan, rival.as_mut());
+}
+
+/// A record that does not fit is named, and nothing of its batch is there.
+pub fn a_refused_record_leaves_everything(harness: &dyn Harness) {
+    let plan = standard_plan(harness);
+    let (mut store, mut model) = filled(harness, &plan);
+    let before = model.clone();
+    let from = model.position();
+    model.order("a", 100, "fine");
+    model.write(ORDERS, b"b", Some(r#"{"total":"many"}"#));
+    match store.apply(&model.batch(&plan, from)).unwrap_err() {
+        StoreError::Refused(refused) => {
+            assert_eq!(
+                (refused.table.as_str(), refused.key.as_str()),
+                ("shop.orders", Some("b"))
+            );
+            assert_eq!(refused.offset, Offset(from.get() + 1));
+            assert_eq!(
+                refused.into.as_deref(),
+                Some(plan.mappings[0].into.as_str())
+            );
+            assert!(refused.what.contains("total"), "{refused}");
+        }
+        other => panic!("{other}"),
+    }
+    before.assert_equal(&plan, store.as_mut());
+}
+
+/// A filling goes on without the record that does not fit.
+pub fn a_refused_load_leaves_what_was_loaded(harness: &dyn Harness) {
+    let plan = standard_plan(harness);
+    let (mut store, mut model) = filled(harness, &plan);
+    let row = |key: &'static str, offset, text: &'static str| Change {
+        key: Bytes::from_static(key.as_bytes()),
+        offset: Offset(offset),
+        value: Some(Bytes::from_static(text.as_bytes())),
+    };
+    store.begin_rebuild().unwrap();
+    let one = row("a", 0, r#"{"total":1,"note":"one"}"#);
+    store.load(0, &[one]).unwrap();
+    let two = row("b", 1, r#"{"total":2,"note":"two"}"#);
+    let bad = row("bad", 2, r#"{"total":"many"}"#);
+    let error = store.load(0, &[two.clone(), bad]).unwrap_err();
+    let StoreError::Refused(refused) = error else {
+        panic!("{error}");
+    };
+    assert_eq!(
+        (refused.offset, refused.key.as_str()),
+        (Offset(2), Some("bad"))
+    );
+    store.load(0, &[two]).unwrap();
+    store.finish_rebuild(model.position()).unwrap();
+    model.rows.remove(&(ORDERS, Bytes::from_static(b"c")));
+    model.assert_equal(&plan, store.as_mut());
+}
+
+/// Whoever dies between the rows and the commit has changed nothing; the replay is equal.
+pub fn a_failure_before_the_commit_changes_nothing(harness: &dyn Harness) {
+    let plan = standard_plan(harness);
+    let (mut store, mut model) = filled(harness, &plan);
+    let before = model.clone();
+    let from = model.position();
+    model.order("a", 100, "changed");
+    model.write(ORDERS, b"c", None);
+    let batch = model.batch(&plan, from);
+    let place = format!("{SINK}:before_commit");
+    let thread = std::thread::current().id();
+    failpoint::set(&place, move || {
+        // Other tests of this process come here too.
+        assert_ne!(std::thread::current().id(), thread, "the planned failure");
+    });
+    let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| store.apply(&batch)));
+    failpoint::clear(&place);
+    assert!(
+        outcome.is_err(),
+        "every store comes to the place before_commit"
+    );
+    drop(store);
+    let mut store = harness.open(Arc::clone(&plan), LOG);
+    if harness.capabilities().atomic {
+        before.assert_equal(&plan, store.as_mut());
+    } else {
+        // Rows may be there, but the position has not moved, and no picture passes them off as it.
+        let found = store.position().unwrap().expect("a position");
+        assert_eq!(found.position, before.position());
+        if let Ok(mut picture) = store.reader() {
+            assert!(verify(&plan, &before, picture.as_mut()).unwrap().equal);
+        }
+    }
+    store.take_over().unwrap();
+    store.apply(&batch).unwrap();
+    model.assert_equal(&plan, store.as_mut());
+}
+
+/// Until it is finished a rebuild is invisible; then nothing of the old rows is left.
+pub fn a_rebuild_replaces_all_rows_in_one_step(harness: &dyn Harness) {
+    let plan = standard_plan(harness);
+    let (mut store, mut model) = filled(harness, &plan);
+    let before = model.clone();
+    model.write(ORDERS, b"a", None);
+    model.order("b", 20, "changed");
+    model.order("n", 30, "new");
+    store.begin_rebuild().unwrap();
+    let rows: Vec<Change> = model
+        .batch(&plan, before.position())
+        .changes
+        .remove(0)
+        .into_iter()
+        .filter(|change| change.value.is_some())
+        .collect();
+    store.load(0, &rows).unwrap();
+    before.assert_equal(&plan, store.as_mut());
+    model.rebuild(&plan, store.as_mut()).unwrap();
+    model.assert_equal(&plan, store.as_mut());
+    let from = model.position();
+    model.order("after", 1, "the rebuild");
+    store.apply(&model.batch(&plan, from)).unwrap();
+    model.assert_equal(&plan, store.as_mut());
+}
+
+/// What an interrupted rebuild left is not in the next one.
+pub fn an_unfinished_rebuild_is_thrown_away(harness: &dyn Harness) {
+    let plan = standard_plan(harness);
+    let (mut store, mut model) = filled(harness, &plan);
+    store.begin_rebuild().unwrap();
+    let stray = Change {
+        key: Bytes::from_static(b"stray"),
+        offset: Offset(0),
+        value: Some(Bytes::from_static(b"{}")),
+    };
+    store.load(0, &[stray]).unwrap();
+    drop(store);
+    let mut store = harness.open(Arc::clone(&plan), LOG);
+    store.take_over().unwrap();
+    let from = model.position();
+    model.order("d", 4, "four");
+    store.apply(&model.batch(&plan, from)).unwrap();
+    model.assert_equal(&plan, store.as_mut());
+    model.rebuild(&plan, store.as_mut()).unwrap();
+    model.assert_equal(&plan, store.as_mut());
+}
+
+/// A repair changes rows and not the position: here first to what is wrong, then to what is right.
+pub fn a_repair_writes_rows_where_the_store_stands(harness: &dyn Harness) {
+    let plan = standard_plan(harness);
+    let (mut store, mut model) = filled(harness, &plan);
+    let change = |key: &str, offset: u64, value: Option<&str>| Change {
+        key: Bytes::copy_from_slice(key.as_bytes()),
+        offset: Offset(offset),
+        value: value.map(|value| Bytes::copy_from_slice(value.as_bytes())),
+    };
+    let (at, last) = (model.position(), model.position().get() - 1);
+    let wrong = vec![
+        change("a", last, Some(r#"{"total":-1,"note":"wrong"}"#)),
+        change("b", last, None),
+        change("extra", last, Some(r#"{"total":7,"note":"of nobody"}"#)),
+    ];
+    store.apply(&Batch::repair(at, vec![wrong])).unwrap();
+    let found = model.verify(&plan, store.as_mut());
+    assert!(!found.equal);
+    assert_eq!(found.tables[0].differences_total, 3, "{found:#?}");
+    assert_eq!(store.position().unwrap().unwrap().position, at);
+    let mut right: Vec<Change> = model.batch(&plan, Position::ZERO).changes.remove(0);
+    right.retain(|change| change.key != b"c"[..]);
+    right.push(change("extra", last, None));
+    store.apply(&Batch::repair(at, vec![right])).unwrap();
+    model.assert_equal(&plan, store.as_mut());
+    // A repair of another position changes nothing.
+    let stray = vec![change("a", last, None)];
+    let error = store
+        .apply(&Batch::repair(Position(at.get() - 1), vec![stray]))
+        .unwrap_err();
+    assert!(matches!(error, StoreError::Moved { .. }), "{error}");
+    model.order("a", 10, "later");
+    model.order("extra", 11, "now real");
+    store.apply(&model.batch(&plan, at)).unwrap();
+    model.assert_equal(&plan, store.as_mut());
+}
+
+/// A reader's picture stays at its position while batches are applied.
+pub fn a_picture_does_not_change(harness: &dyn Harness) {
+    let plan = standard_plan(harness);
+    let (mut store, mut model) = filled(harness, &plan);
+    let before = model.clone();
+    let mut picture = store.reader().unwrap();
+    let from = model.position();
+    model.order("a", 1000, "later");
+    model.write(ORDERS, b"b", None);
+    store.apply(&model.batch(&plan, from)).unwrap();
+    model.rebuild(&plan, store.as_mut()).unwrap();
+    assert_eq!(picture.position(), before.position());
+    assert!(verify(&plan, &before, picture.as_mut()).unwrap().equal);
+    assert!(!verify(&plan, &model, picture.as_mut()).unwrap().equal);
+    model.assert_equal(&plan, store.as_mut());
+}
+
+/// Rows of one plan mean nothing under another.
+pub fn another_plan_has_no_position(harness: &dyn Harness) {
+    let plan_before = standard_plan(harness);
+    let (store, model) = filled(harness, &plan_before);
+    drop(store);
+    let other = plan(harness, &STANDARD.replace("/total", "/sum"));
+    let mut store = harness.open(Arc::clone(&other), LOG);
+    assert_eq!(store.position().unwrap(), None);
+    store.take_over().unwrap();
+    assert_eq!(store.position().unwrap(), None);
+    model.rebuild(&other, store.as_mut()).unwrap();
+    model.assert_equal(&other, store.as_mut());
+    // The way back is no shorter.
+    let mut store = harness.open(plan_before, LOG);
+    assert_eq!(store.position().unwrap(), None);
+}
+
+/// A store that follows another log says so, and takes nothing until it is rebuilt.
+pub fn another_logs_position_is_told(harness: &dyn Harness) {
+    let plan = standard_plan(harness);
+    let (store, mut model) = filled(harness, &plan);
+    drop(store);
+    let mut store = harness.open(Arc::clone(&plan), "log-2");
+    assert_eq!(store.take_over().unwrap(), 2);
+    let found = store.position().unwrap().unwrap();
+    assert_eq!(
+        (found.log_id.as_str(), found.position, found.epoch),
+        (LOG, model.position(), 2)
+    );
+    let from = model.position();
+    model.order("z", 9, "of the other log");
+    let error = store.apply(&model.batch(&plan, from)).unwrap_err();
+    assert!(
+        matches!(error, StoreError::Moved { found: Some(_), .. }),
+        "{error}"
+    );
+    model.rebuild(&plan, store.as_mut()).unwrap();
+    assert_eq!(store.position().unwrap().unwrap().log_id, "log-2");
+    assert!(model.verify(&plan, store.as_mut()).equal);
+}
+
+/// After a removal nothing of the sink is known, and its tables may be filled again.
+pub fn a_removed_sink_is_forgotten(harness: &dyn Harness) {
+    let plan = standard_plan(harness);
+    let (mut store, model) = filled(harness, &plan);
+    store.remove().unwrap();
+    assert_eq!(store.position().unwrap(), None);
+    drop(store);
+    let mut store = harness.open(Arc::clone(&plan), LOG);
+    store.check_target().unwrap();
+    assert_eq!(store.take_over().unwrap(), 1);
+    assert_eq!(store.position().unwrap(), None);
+    model.rebuild(&plan, store.as_mut()).unwrap();
+    model.assert_equal(&plan, store.as_mut());
+}
+
+/// Extremes of every type, hostile texts and hostile names survive the way there and back.
+pub fn every_cell_comes_back_as_it_was(harness: &dyn Harness) {
+    let hostile = r#""into":"or\"de'rs; --""#;
+    let mappings = r#"{"table":"shop.orders","into":"or\"de'rs; --","columns":{
+            "select":{"from":"$key","type":"text"},"a b":{"from":"/t","type":"text"},
+            "\"":{"from":"/i","type":"integer"},"r'":{"from":"/r","type":"real"},
+            "b":{"from":"/b","type":"boolean"},"j":{"from":"/j","type":"json"},
+            "v":{"from":"$version","type":"integer"},"raw":{"from":"$value","type":"json"},
+            "bytes":{"from":"$value","type":"blob"}}},
+           {"table":"shop.blobs","into":"blobs","columns":{
+            "k":{"from":"$key","type":"blob"},"v":{"from":"$value","type":"blob"}}},
+           {"table":"shop.orders","into":"keys_only","columns":{"k":{"from":"$key","type":"text"}}}"#;
+    assert!(mappings.contains(hostile));
+    let capabilities = harness.capabilities();
+    let plan = if capabilities.any_name {
+        plan(harness, mappings)
+    } else {
+        let mut store = harness.open(plan(harness, mappings), LOG);
+        store.check_target().unwrap_err();
+        plan(harness, &mappings.replace(hostile, r#""into":"orders""#))
+    };
+    let mut model = Model::default();
+    let mut store = harness.open(Arc::clone(&plan), LOG);
+    store.take_over().unwrap();
+    model.rebuild(&plan, store.as_mut()).unwrap();
+    let documents = [
+        r#"{"t":"aNULb'\";-- \ud83d\ude00","i":-9223372036854775808,"r":-0.0,"b":true,"j":{"b":1,"a":[null]}}"#,
+        r#"{"t":"","i":9223372036854775807,"r":1.7976931348623157e308,"b":false,"j":""}"#,
+        r#"{"t":"1","i":0,"r":5e-324,"j":false}"#,
+        r#"{"t":null,"i":null,"r":9007199254740993,"j":null}"#,
+        "[]",
+        "null",
+    ];
+    let nul = capabilities.nul_in_text;
+    if !nul {
+        u0000_is_refused(&plan, store.as_mut(), &model);
+    }
+    let (escaped, plain) = if nul {
+        ("\\u0000", "\0")
+    } else {
+        ("\\u0001", "\u{1}")
+    };
+    for (n, document) in documents.iter().enumerate() {
+        model.write(
+            ORDERS,
+            format!("key {n} {plain}'\"ü").as_bytes(),
+            Some(&document.replace("NUL", escaped)),
+        );
+    }
+    if capabilities.empty_keys {
+        model.write(ORDERS, b"", Some("{}"));
+        model.write(TableId(1025), b"", Some("\u{0}\u{1}"));
+    } else {
+        empty_keys_are_refused(&plan, store.as_mut(), &model);
+    }
+    for key in [&[0][..], &[0xff, 0xfe], b"text"] {
+        model.write(TableId(1025), key, Some("\u{0}\u{1}"));
+    }
+    store.apply(&model.batch(&plan, Position::ZERO)).unwrap();
+    model.assert_equal(&plan, store.as_mut());
+    let mut keys = Vec::new();
+    let mut reader = store.reader().unwrap();
+    reader
+        .scan(1, &mut |row| {
+            keys.push(row.cells[0].clone());
+            ControlFlow::Continue(())
+        })
+        .unwrap();
+    assert!(keys.contains(&Cell::Blob(vec![0xff, 0xfe])));
+    // Loading writes the same cells as applying, and deleting finds every key.
+    model.rebuild(&plan, store.as_mut()).unwrap();
+    model.assert_equal(&plan, store.as_mut());
+    let from = model.position();
+    for (table, key) in model.rows.keys().cloned().collect::<Vec<_>>() {
+        model.write(table, &key, None);
+    }
+    store.apply(&model.batch(&plan, from)).unwrap();
+    model.assert_equal(&plan, store.as_mut());
+}
+
+/// What the store cannot hold is not changed in silence.
+fn u0000_is_refused(plan: &Arc<Plan>, store: &mut dyn Store, before: &Model) {
+    for (key, document) in [
+        ("a key \0", "{}"),
+        ("text", r#"{"t":"a\u0000b"}"#),
+        ("json", r#"{"j":["\u0000"]}"#),
+    ] {
+        let mut model = before.clone();
+        model.write(ORDERS, key.as_bytes(), Some(document));
+        let error = store
+            .apply(&model.batch(plan, before.position()))
+            .unwrap_err();
+        let StoreError::Refused(refused) = error else {
+            panic!("U+0000 in {key:?}: {error}");
+        };
+        assert_eq!(refused.key, key);
+        before.assert_equal(plan, store);
+    }
+}
+
+fn empty_keys_are_refused(plan: &Arc<Plan>, store: &mut dyn Store, before: &Model) {
+    for table in [ORDERS, TableId(1025)] {
+        let mut model = before.clone();
+        model.write(table, b"", Some("{}"));
+        let error = store.apply(&model.batch(plan, Position::ZERO)).unwrap_err();
+        let StoreError::Refused(refused) = error else {
+            panic!("an empty key: {error}");
+        };
+        assert_eq!(refused.key, "");
+        Model::default().assert_equal(plan, store);
+    }
+}
+
+/// A transaction over two tables is in both or in neither.
+pub fn several_mappings_move_together(harness: &dyn Harness) {
+    let plan = plan(
+        harness,
+        &format!(
+            r#"{STANDARD},{{"table":"shop.orders","into":"whole"}},{{"table":"shop.blobs","into":"blobs"}}"#
+        ),
+    );
+    let (mut store, mut model) = filled(harness, &plan);
+    let before = model.clone();
+    let from = model.position();
+    model.order("a", 50, "changed");
+    model.write(TableId(1025), &[0xff], Some("a key that is not UTF-8"));
+    let error = store.apply(&model.batch(&plan, from)).unwrap_err();
+    assert!(
+        matches!(&error, StoreError::Refused(refused)
+            if refused.table == "shop.blobs" && refused.into.as_deref() == Some("blobs")),
+        "{error}"
+    );
+    before.assert_equal(&plan, store.as_mut());
+    let mut model = before;
+    model.order("a", 50, "changed");
+    model.write(TableId(1025), b"k", Some("bytes"));
+    store.apply(&model.batch(&plan, from)).unwrap();
+    model.assert_equal(&plan, store.as_mut());
+}
+
+/// The index is right after inserts, updates, deletes and a rebuild.
+pub fn a_full_text_index_follows_its_rows(harness: &dyn Harness) {
+    if !harness.capabilities().full_text {
+        return;
+    }
+    let indexed = STANDARD.replacen("}}}", "}},\"full_text\":[\"note\"]}", 1);
+    let plan = plan(harness, &indexed);
+    let (mut store, mut model) = filled(harness, &plan);
+    model.assert_equal(&plan, store.as_mut());
+    for step in 0..6 {
+        let from = model.position();
+        model.order(
+            "a",
+            step,
+            ["red apple", "green pear", "red pear"][step as usize % 3],
+        );
+        model.order(&format!("n{step}"), step, "a note \u{0} with 'words'");
+        model.write(ORDERS, format!("n{}", step - 2).as_bytes(), None);
+        model.write(ORDERS, b"b", (step % 2 == 0).then_some(r#"{"note":null}"#));
+        store.apply(&model.batch(&plan, from)).unwrap();
+        model.assert_equal(&plan, store.as_mut());
+    }
+    model.rebuild(&plan, store.as_mut()).unwrap();
+    model.assert_equal(&plan, store.as_mut());
+    store.check_shape().unwrap();
+}

@@ -1,0 +1,236 @@
+//! The definition of a sink, as it stands in a request and in a record of `onelog.sinks`.
+//!
+//! ```json
+//! {"name": "search", "kind": "sqlite", "path": "search.db", "mappings": [
+//!   {"table": "shop.orders", "into": "orders",
+//!    "columns": {"id": {"from": "$key", "type": "text"}, "total": {"from": "/total", "type": "real"}},
+//!    "full_text": ["note"]}]}
+//! ```
+//! Parsing checks everything that can be checked without the log's tables; a [`Plan`] checks
+//! the rest. Every error names its place.
+
+mod units;
+
+use std::collections::HashSet;
+use std::sync::Arc;
+
+use onelog_mapping::{
+    DefinitionError, Mapping, MappingRules, NAME_BYTES_MAX, Object, Plan, Tables, unknown,
+};
+use serde::ser::SerializeMap;
+use serde::{Serialize, Serializer};
+use serde_json::Value;
+
+use self::units::{parse_bytes, parse_seconds, show_bytes, show_seconds};
+use crate::kind::{Kinds, Target};
+use crate::strict_json::StrictValue;
+
+/// The most mappings of one sink.
+pub const MAPPINGS_MAX: usize = 256;
+
+/// A store that follows the log, and what it gets.
+#[derive(Clone, Debug)]
+pub struct SinkDefinition {
+    /// Its name, unique in this log.
+    pub name: String,
+    /// Which store, and where it is.
+    pub target: Arc<dyn Target>,
+    /// Which tables it follows, and how their records become rows.
+    pub mappings: Vec<Mapping>,
+    /// Whether it has been told to stand still.
+    pub paused: bool,
+    /// What happens when the store refuses a record.
+    pub on_refused: OnRefused,
+    /// How often the store is compared with the log, in seconds.
+    pub verify_every_seconds: Option<u64>,
+    /// How much of the log is kept for this sink when it stands still or is slow. `None`: as much as
+    /// it needs.
+    pub keep_log_bytes_max: Option<u64>,
+}
+
+/// What happens when the store refuses a record.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OnRefused {
+    /// The sink stops until somebody mends the cause.
+    #[default]
+    Stop,
+    /// The record, and every later one of its key, is set aside; the others go on.
+    Park,
+}
+
+impl SinkDefinition {
+    /// Reads a definition of one of these kinds of store.
+    pub fn from_json(kinds: Kinds, value: &Value) -> Result<Self, DefinitionError> {
+        let object = Object::new("", value)?;
+        let own = [
+            "name",
+            "kind",
+            "mappings",
+            "paused",
+            "on_refused",
+            "verify_every",
+            "keep_log",
+        ];
+        let kind = kinds.of(&object);
+        if let Ok(kind) = kind {
+            object.only(&[&own[..], kind.fields()].concat())?;
+        }
+        let name = object.text("name")?;
+        check_sink_name(name)?;
+        let kind = kind?;
+        let target = kind.target(&object)?;
+        let on_refused = match object.optional_text("on_refused")? {
+            None | Some("stop") => OnRefused::Stop,
+            Some("park") => OnRefused::Park,
+            Some(other) => {
+                return Err(DefinitionError::new(
+                    "on_refused",
+                    unknown("policy", other, ["stop", "park"]),
+                ));
+            }
+        };
+        let fault = |place: &'static str| move |what: String| DefinitionError::new(place, what);
+        let verify_every_seconds = object
+            .optional_text("verify_every")?
+            .map(parse_seconds)
+            .transpose()
+            .map_err(fault("verify_every"))?;
+        let keep_log_bytes_max = object
+            .optional_text("keep_log")?
+            .map(parse_bytes)
+            .transpose()
+            .map_err(fault("keep_log"))?;
+        Ok(Self {
+            name: name.to_owned(),
+            mappings: mappings(&object, kind.rules(), kinds)?,
+            target,
+            paused: object.boolean("paused")?,
+            on_refused,
+            verify_every_seconds,
+            keep_log_bytes_max,
+        })
+    }
+
+    /// The record of `onelog.sinks`: as [`Serialize`], but with the address as it was written,
+    /// password and all.
+    #[must_use]
+    pub fn to_stored(&self) -> Value {
+        let written = self.write(serde_json::value::Serializer, true);
+        // Texts, numbers, booleans and lists of them are always JSON.
+        written.unwrap_or(Value::Null)
+    }
+
+    fn write<S: Serializer>(&self, serializer: S, secrets: bool) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(None)?;
+        map.serialize_entry("name", &self.name)?;
+        map.serialize_entry("kind", self.target.kind().name())?;
+        for (name, value) in self.target.fields(secrets) {
+            map.serialize_entry(&name, &value)?;
+        }
+        map.serialize_entry("mappings", &self.mappings)?;
+        if self.paused {
+            map.serialize_entry("paused", &true)?;
+        }
+        if self.on_refused == OnRefused::Park {
+            map.serialize_entry("on_refused", "park")?;
+        }
+        if let Some(seconds) = self.verify_every_seconds {
+            map.serialize_entry("verify_every", &show_seconds(seconds))?;
+        }
+        if let Some(bytes) = self.keep_log_bytes_max {
+            map.serialize_entry("keep_log", &show_bytes(bytes))?;
+        }
+        map.end()
+    }
+
+    /// Reads a definition from its text, in which no field may stand twice.
+    pub fn from_slice(kinds: Kinds, bytes: &[u8]) -> Result<Self, DefinitionError> {
+        let StrictValue(value) = serde_json::from_slice(bytes)
+            .map_err(|error| DefinitionError::new("the definition", error.to_string()))?;
+        Self::from_json(kinds, &value)
+    }
+
+    /// Checks the mappings against the tables of the log.
+    pub fn plan<T: Tables + ?Sized>(&self, tables: &T) -> Result<Plan, DefinitionError> {
+        Plan::new(self.target.kind().rules(), &self.mappings, tables)
+    }
+}
+
+fn check_sink_name(name: &str) -> Result<(), DefinitionError> {
+    let good = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
+    if name.is_empty() || name.len() > NAME_BYTES_MAX {
+        return Err(DefinitionError::new(
+            "name",
+            format!(
+                "a sink's name has 1 to {NAME_BYTES_MAX} bytes, this one has {}",
+                name.len()
+            ),
+        ));
+    }
+    match name.chars().find(|c| !good(*c)) {
+        None => Ok(()),
+        Some(character) => Err(DefinitionError::new(
+            "name",
+            format!("contains {character:?}; allowed are letters, digits, '_', '-' and '.'"),
+        )),
+    }
+}
+
+fn mappings(
+    object: &Object<'_>,
+    rules: &MappingRules,
+    kinds: Kinds,
+) -> Result<Vec<Mapping>, DefinitionError> {
+    let all: Vec<&MappingRules> = kinds.iter().map(|kind| kind.rules()).collect();
+    let list = object.array("mappings")?;
+    if list.is_empty() || list.len() > MAPPINGS_MAX {
+        return Err(DefinitionError::new(
+            "mappings",
+            format!(
+                "a sink has 1 to {MAPPINGS_MAX} mappings, this one has {}",
+                list.len()
+            ),
+        ));
+    }
+    let mut out = Vec::with_capacity(list.len());
+    let mut taken = HashSet::new();
+    for (n, value) in list.iter().enumerate() {
+        let mapping = Mapping::from_json(&format!("mappings[{n}]"), value, rules, &all)?;
+        for name in names_made(&mapping) {
+            if !taken.insert(name.to_ascii_lowercase()) {
+                return Err(DefinitionError::new(
+                    format!("mappings[{n}].into"),
+                    format!(
+                        "the name '{name}' is used by another mapping of this sink; names of tables are compared without regard to case"
+                    ),
+                ));
+            }
+        }
+        out.push(mapping);
+    }
+    Ok(out)
+}
+
+/// Every table that a mapping makes in a store, an index's inner tables included.
+fn names_made(mapping: &Mapping) -> Vec<String> {
+    let mut names = vec![mapping.into.clone()];
+    if !mapping.full_text.is_empty() {
+        for suffix in ["", "_data", "_idx", "_docsize", "_config", "_content"] {
+            names.push(format!("{}_fts{suffix}", mapping.into));
+        }
+    }
+    names
+}
+
+impl PartialEq for SinkDefinition {
+    fn eq(&self, other: &Self) -> bool {
+        self.to_stored() == other.to_stored()
+    }
+}
+
+/// Without secrets; see [`SinkDefinition::to_stored`].
+impl Serialize for SinkDefinition {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.write(serializer, false)
+    }
+}

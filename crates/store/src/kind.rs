@@ -1,0 +1,200 @@
+//! A kind of store, as everything outside its package knows it. The packages of `crates/stores` have
+//! one constant each; nothing else tells kinds apart.
+
+use std::any::Any;
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use onelog_mapping::{DefinitionError, MappingRules, Object, Plan, unknown};
+use serde_json::{Map, Value};
+
+use crate::address::Address;
+use crate::store::{Store, StoreError, StoreReader};
+
+/// The field of a definition that names a file of certificates.
+pub const CA_FILE: &str = "ca_file";
+/// The field of a definition that holds an address.
+pub const URL: &str = "url";
+
+/// One kind of store.
+pub trait StoreKind: fmt::Debug + Send + Sync {
+    /// The kind's name, and what it takes of a mapping.
+    fn rules(&self) -> &'static MappingRules;
+
+    /// How addresses that lead to such a store begin, the usual one first.
+    fn schemes(&self) -> &'static [&'static str];
+
+    /// The fields of a sink's definition that belong to this kind.
+    fn fields(&self) -> &'static [&'static str];
+
+    /// Reads these fields. MUST NOT touch the store.
+    fn target(&self, definition: &Object<'_>) -> Result<Arc<dyn Target>, DefinitionError>;
+
+    /// The fields of a definition that an address stands for.
+    fn fields_of(&self, address: &str) -> Map<String, Value> {
+        Map::from_iter([(URL.to_owned(), address.into())])
+    }
+}
+
+/// One store of a kind: where it is, and how it is opened.
+pub trait Target: Any + fmt::Debug + Send + Sync {
+    fn kind(&self) -> &'static dyn StoreKind;
+
+    /// The address, secrets included, where the store has one.
+    fn address(&self) -> Option<&Address>;
+
+    /// Where the store is, for people. MUST NOT contain secrets.
+    fn place(&self) -> String;
+
+    /// The fields that [`StoreKind::target`] reads, without secrets or as they were written.
+    fn fields(&self, secrets: bool) -> Map<String, Value>;
+
+    /// Whether both lead to one store, as far as their texts tell. The store itself knows the owner
+    /// of each of its tables.
+    fn is_same_store(&self, other: &dyn Target) -> bool;
+
+    /// What is wrong with the place, as far as it shows without connecting.
+    fn check_place(&self) -> Result<(), String>;
+
+    /// Opens the store for the sink of this name. MUST NOT change rows.
+    fn open(&self, sink: &str, log_id: &str, plan: Arc<Plan>)
+    -> Result<Box<dyn Store>, StoreError>;
+
+    /// Opens the tables of a plan for reading alone, as they are and whatever owns them. The
+    /// snapshot's position is [`Position::ZERO`](onelog_record::Position::ZERO) and means nothing.
+    fn open_reader(&self, plan: &Arc<Plan>) -> Result<Box<dyn StoreReader>, StoreError>;
+}
+
+impl dyn StoreKind {
+    /// The name in a definition's `kind`.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        self.rules().kind
+    }
+
+    /// The store that an address leads to, with more fields of this kind.
+    pub fn target_at(
+        &self,
+        address: &str,
+        more: impl IntoIterator<Item = (String, Value)>,
+    ) -> Result<Arc<dyn Target>, DefinitionError> {
+        let mut fields = self.fields_of(address);
+        fields.extend(more);
+        self.target(&Object::new("", &fields.into())?)
+    }
+}
+
+impl dyn Target {
+    /// The same store with one field changed; `None` where the kind has no such field.
+    #[must_use]
+    pub fn with(&self, field: &str, value: Value) -> Option<Result<Arc<Self>, DefinitionError>> {
+        if !self.kind().fields().contains(&field) {
+            return None;
+        }
+        let mut fields = self.fields(true);
+        fields.insert(field.to_owned(), value);
+        let fields = Value::Object(fields);
+        Some(Object::new("", &fields).and_then(|object| self.kind().target(&object)))
+    }
+}
+
+impl PartialEq for dyn Target {
+    fn eq(&self, other: &Self) -> bool {
+        self.kind().name() == other.kind().name() && self.fields(true) == other.fields(true)
+    }
+}
+
+/// The kinds of store that a program knows.
+#[derive(Clone, Copy, Debug)]
+pub struct Kinds(&'static [&'static dyn StoreKind]);
+
+impl Kinds {
+    #[must_use]
+    pub const fn new(all: &'static [&'static dyn StoreKind]) -> Self {
+        Self(all)
+    }
+
+    pub fn iter(self) -> impl Iterator<Item = &'static dyn StoreKind> + Clone {
+        self.0.iter().copied()
+    }
+
+    #[must_use]
+    pub fn names(self) -> Vec<&'static str> {
+        self.iter().map(<dyn StoreKind>::name).collect()
+    }
+
+    #[must_use]
+    pub fn find(self, name: &str) -> Option<&'static dyn StoreKind> {
+        self.iter().find(|kind| kind.name() == name)
+    }
+
+    /// The kind that a definition names.
+    pub fn of(self, definition: &Object<'_>) -> Result<&'static dyn StoreKind, DefinitionError> {
+        let name = definition.text("kind")?;
+        self.find(name).ok_or_else(|| {
+            DefinitionError::new("kind", unknown("kind of store", name, self.names()))
+        })
+    }
+
+    /// The store that an address leads to.
+    pub fn target(self, address: &str) -> Result<Arc<dyn Target>, DefinitionError> {
+        let scheme = address.split("://").next().unwrap_or("");
+        let found = self.iter().find(|kind| kind.schemes().contains(&scheme));
+        let Some(kind) = found else {
+            let schemes = self.iter().flat_map(|kind| kind.schemes());
+            let known: Vec<String> = schemes.map(|scheme| format!("{scheme}://")).collect();
+            return Err(DefinitionError::new(
+                "the address",
+                format!("it must start with {}", one_of(&known)),
+            ));
+        };
+        kind.target_at(address, None)
+    }
+}
+
+/// The address in a definition, which begins with one of `schemes`.
+pub fn read_address(
+    definition: &Object<'_>,
+    schemes: &[&'static str],
+) -> Result<Address, DefinitionError> {
+    Address::parse(definition.text(URL)?, schemes)
+        .map_err(|what| DefinitionError::new(definition.place(URL), what))
+}
+
+/// The file of certificates in a definition.
+pub fn read_ca_file(definition: &Object<'_>) -> Result<Option<PathBuf>, DefinitionError> {
+    let path = definition.optional_text(CA_FILE)?;
+    Ok(path.map(PathBuf::from))
+}
+
+/// The fields that [`read_address`] and [`read_ca_file`] read; `more` stands between them.
+#[must_use]
+pub fn network_fields(
+    address: &Address,
+    ca_file: Option<&PathBuf>,
+    secrets: bool,
+    more: Option<(&str, Value)>,
+) -> Map<String, Value> {
+    let mut out = Map::new();
+    let address = match secrets {
+        true => address.as_written().to_owned(),
+        false => address.shown(),
+    };
+    out.insert(URL.to_owned(), address.into());
+    if let Some((name, value)) = more {
+        out.insert(name.to_owned(), value);
+    }
+    if let Some(path) = ca_file {
+        out.insert(CA_FILE.to_owned(), path.display().to_string().into());
+    }
+    out
+}
+
+pub(crate) fn one_of(names: &[String]) -> String {
+    match names {
+        [] => "nothing".to_owned(),
+        [one] => one.clone(),
+        [first @ .., last] => format!("{} or {last}", first.join(", ")),
+    }
+}

@@ -1,0 +1,34 @@
+//! The contract of a store that follows the log.
+//!
+//! A [`Store`] keeps rows and, in the same atomic step, the position that they belong to. A
+//! [`StoreKind`] is everything that the rest of onelog knows of one kind of store; the packages of
+//! `crates/stores` have one each. A [`SinkDefinition`] names a store and the mappings that fill it.
+//! [`verify`] compares a store with the log; `conformance` holds what every store must pass.
+
+mod address;
+mod batch;
+#[cfg(feature = "conformance")]
+pub mod conformance;
+mod definition;
+pub mod digest;
+pub mod failpoint;
+mod kind;
+mod store;
+mod strict_json;
+mod tls;
+mod verify;
+
+pub use self::address::Address;
+pub use self::batch::{Batch, Change, RejectedRow, rejected_rows};
+pub use self::definition::{MAPPINGS_MAX, OnRefused, SinkDefinition};
+pub use self::kind::{
+    CA_FILE, Kinds, StoreKind, Target, URL, network_fields, read_address, read_ca_file,
+};
+pub use self::store::{
+    BATCH_TIME, Cause, EachRow, IndexCheck, Refused, Store, StoreError, StorePosition, StoreReader,
+};
+pub use self::tls::{Trust, choose_cryptography, read_pem, tls_config};
+pub use self::verify::{
+    Compared, DIFFERENCES_MAX, Difference, EachEntry, IndexVerification, LogSide,
+    TableVerification, Task, Verification, VerifyError, verify,
+};

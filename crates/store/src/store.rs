@@ -1,0 +1,264 @@
+//! The contract between the runner and a store. [`crate::conformance`] tests its sentences on
+//! every implementation.
+//!
+//! A store holds, beside the rows, one record per sink: the log's id, the position, the epoch and
+//! the plan's fingerprint.
+//!
+//! ```text
+//!   nothing ── take_over ──▶ epoch, no position ── rebuild ──▶ epoch, position P
+//!                                                                 │ apply (P, Q]
+//!                                                                 ▼
+//!                                                            epoch, position Q
+//! ```
+
+use std::fmt;
+use std::ops::{ControlFlow, Range};
+use std::time::Duration;
+
+use onelog_mapping::{MappingPlan, Row, show_key};
+use onelog_record::{Offset, Position};
+use serde_json::Value;
+
+use crate::batch::{Batch, Change};
+
+/// How long a batch should take where others wait while it is applied.
+pub const BATCH_TIME: Range<Duration> = Duration::from_millis(50)..Duration::from_millis(200);
+
+/// What a store says about where it stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StorePosition {
+    /// The store equals this log …
+    pub log_id: String,
+    /// … at this position.
+    pub position: Position,
+    /// The number of the last takeover.
+    pub epoch: u64,
+}
+
+/// A store that follows the log. One value belongs to one sink and one thread.
+///
+/// - Every method that changes the store MUST do so in one atomic step: a reader sees all of it or
+///   nothing, and so does whoever opens the store after a crash at any instruction.
+/// - After an error that says [`StoreError::is_retryable`] the store is dropped and opened again;
+///   whether the step took place MUST be told by the position that is then read.
+/// - A store MUST NOT remember a position; whoever asks gets what the store holds.
+/// - Durability MAY lag behind atomicity: a store that loses its newest steps in a power failure
+///   loses rows and position together, and the log fills the gap.
+pub trait Store: Send {
+    /// Where the store stands. `None` when it was never filled under this plan, which is not the
+    /// same as position 0: nothing is known about its rows.
+    fn position(&mut self) -> Result<Option<StorePosition>, StoreError>;
+
+    /// Takes the sink over: raises its epoch by one, in the store. From then on a rival that took
+    /// over earlier MUST change nothing and get [`StoreError::Fenced`]. MUST be called before
+    /// anything that changes the store. A position that was reached under another plan MUST be
+    /// forgotten here.
+    fn take_over(&mut self) -> Result<u64, StoreError>;
+
+    /// Says what stands in the way of filling this sink's tables: names that somebody else owns,
+    /// a place that cannot be written. MUST NOT change rows.
+    fn check_target(&mut self) -> Result<(), StoreError>;
+
+    /// Says whether the tables that are there still have the shape that the plan gives them.
+    fn check_shape(&mut self) -> Result<(), StoreError>;
+
+    /// Applies a batch and moves the position from `batch.from` to `batch.to` in one atomic step.
+    /// - MUST check, in that same step, the epoch, the log's id and that the store stands at
+    ///   `batch.from`: otherwise it changes nothing and answers `Fenced` or `Moved`.
+    /// - A row that the store refuses MUST fail the whole step with [`StoreError::Refused`], which
+    ///   names table, key and offset, and has the store's own words.
+    /// - SHOULD do deletes before upserts. An upsert writes every column.
+    /// - A batch without changes moves the position all the same.
+    /// - A batch from P to P is a repair: the same checks, and its rows MUST be written, or deleted,
+    ///   whatever the store has there.
+    /// - After `Refused` the store MUST stay usable: the batch comes again without that record.
+    fn apply(&mut self, batch: &Batch) -> Result<(), StoreError>;
+
+    /// How long a batch should take while there is a backlog: below, the next one is larger, above,
+    /// smaller. Long batches cost less for each row, but locks are held and others wait meanwhile.
+    fn batch_time(&self) -> Range<Duration> {
+        BATCH_TIME
+    }
+
+    /// Whether what was applied shows only after [`Store::publish`]. Then the runner publishes when
+    /// the end of the log is reached, and from time to time before; whoever waits for a position
+    /// waits for that.
+    fn publishes(&self) -> bool {
+        false
+    }
+
+    /// Shows readers everything that was applied. A takeover MUST do so too.
+    fn publish(&mut self) -> Result<(), StoreError> {
+        Ok(())
+    }
+
+    /// Begins to fill new tables beside the old ones, which stay readable and unchanged. Whatever
+    /// an earlier, unfinished rebuild left is thrown away.
+    fn begin_rebuild(&mut self) -> Result<(), StoreError>;
+
+    /// Adds rows of one mapping to the new tables. Keys come in order, each once; all are puts. A
+    /// refused row MUST leave what earlier calls loaded: the others are loaded again without it.
+    fn load(&mut self, mapping: usize, rows: &[Change]) -> Result<(), StoreError>;
+
+    /// Puts the new tables in the place of the old ones and sets the position, in one atomic step.
+    fn finish_rebuild(&mut self, position: Position) -> Result<(), StoreError>;
+
+    /// Opens a consistent picture of the store as it stands now; it lives on its own and MUST NOT
+    /// change when batches are applied later, nor hold them up.
+    fn reader(&mut self) -> Result<Box<dyn StoreReader>, StoreError>;
+
+    /// Forgets the sink: its position, its epoch, an unfinished rebuild. The rows stay, without an
+    /// owner, until another sink takes their names.
+    fn remove(&mut self) -> Result<(), StoreError>;
+}
+
+/// What a scan calls for each row.
+pub type EachRow<'f> = &'f mut dyn FnMut(&Row) -> ControlFlow<()>;
+
+/// A consistent picture of a store.
+pub trait StoreReader: Send {
+    /// The position of the picture.
+    fn position(&self) -> Position;
+
+    /// Gives every row of a mapping once, in any order, with its cells in the plan's order and in
+    /// canonical form: a cell that was written as projected MUST come back equal.
+    fn scan(&mut self, mapping: usize, each: EachRow<'_>) -> Result<(), StoreError>;
+
+    /// Compares a mapping's full-text index with the rows it covers. `None` when there is no index.
+    fn check_index(
+        &mut self,
+        mapping: usize,
+        faults_max: usize,
+    ) -> Result<Option<IndexCheck>, StoreError>;
+}
+
+/// What is wrong with a full-text index.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct IndexCheck {
+    /// How many entries are wrong.
+    pub faults_total: u64,
+    /// The first ones, in words.
+    pub faults: Vec<String>,
+}
+
+/// A record that the store does not take.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("the record at offset {offset} of table '{table}', key {key}, is refused: {what}")]
+pub struct Refused {
+    /// The table of the log.
+    pub table: String,
+    /// The key, for people.
+    pub key: Value,
+    /// The record.
+    pub offset: Offset,
+    /// The table of the store, where it is known: one record can go into several.
+    pub into: Option<String>,
+    /// The store's own words, or why the value does not fit its column.
+    pub what: String,
+}
+
+/// What lies under an error.
+pub type Cause = Box<dyn std::error::Error + Send + Sync>;
+
+/// What can go wrong with a store.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The store cannot be reached or used now; trying again later can help.
+    #[error("{what}: {cause}")]
+    Unavailable {
+        /// What was tried, and where.
+        what: String,
+        /// Why it failed.
+        cause: Cause,
+    },
+    /// A record cannot be stored.
+    #[error(transparent)]
+    Refused(Box<Refused>),
+    /// Somebody else took the sink over.
+    #[error(
+        "another process took this sink over in the store (epoch {found}, ours is {ours}); stop one of the two, then resume"
+    )]
+    Fenced {
+        /// The epoch of our takeover.
+        ours: u64,
+        /// The epoch in the store.
+        found: u64,
+    },
+    /// The store does not stand where the batch begins.
+    #[error(
+        "the store stands at {}, not at {expected}, where onelog left it",
+        stands(found)
+    )]
+    Moved {
+        /// Where the batch begins.
+        expected: Position,
+        /// Where the store stands, and in which log.
+        found: Option<StorePosition>,
+    },
+    /// A table is not as the mapping needs it.
+    #[error("the table '{into}' in the store does not fit its mapping: {what}; rebuild the sink")]
+    Misfit {
+        /// The table of the store.
+        into: String,
+        /// What does not fit.
+        what: String,
+    },
+    /// A name belongs to somebody else.
+    #[error("'{into}' in the store is not this sink's: {what}")]
+    Taken {
+        /// The table of the store.
+        into: String,
+        /// Whose it is, and what to do.
+        what: String,
+    },
+    /// The store is damaged or is something else.
+    #[error("{what}: {cause}")]
+    Broken {
+        /// What was met, and where.
+        what: String,
+        /// Why.
+        cause: Cause,
+    },
+}
+
+fn stands(found: &Option<StorePosition>) -> String {
+    match found {
+        Some(found) => format!("at position {}", found.position),
+        None => "elsewhere".to_owned(),
+    }
+}
+
+impl StoreError {
+    /// Whether opening the store again and reading its position can help.
+    #[must_use]
+    pub const fn is_retryable(&self) -> bool {
+        matches!(self, Self::Unavailable { .. } | Self::Moved { .. })
+    }
+
+    pub fn refused(
+        plan: &MappingPlan,
+        key: &[u8],
+        offset: Offset,
+        what: impl fmt::Display,
+    ) -> Self {
+        Self::Refused(Box::new(Refused {
+            table: plan.table_name.clone(),
+            key: show_key(key),
+            offset,
+            into: Some(plan.into.clone()),
+            what: what.to_string(),
+        }))
+    }
+
+    pub fn refused_change(plan: &MappingPlan, change: &Change, what: impl fmt::Display) -> Self {
+        Self::refused(plan, &change.key, change.offset, what)
+    }
+
+    /// The same where the store does not say which of its tables refused the record.
+    pub fn in_some_table(mut self) -> Self {
+        if let Self::Refused(refused) = &mut self {
+            refused.into = None;
+        }
+        self
+    }
+}

@@ -1,0 +1,110 @@
+//! What the rest of onelog knows of a MariaDB or MySQL database.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use onelog_mapping::{
+    ColumnType, DefinitionError, EXISTING, KeyForm, MappingRules, Object, OptionRule, OptionValue,
+    Plan, RowForm, no_further_check,
+};
+use onelog_store::{
+    Address, CA_FILE, Store, StoreError, StoreKind, StoreReader, Target, URL, network_fields,
+    read_address, read_ca_file,
+};
+use serde_json::{Map, Value};
+
+use crate::MysqlStore;
+use crate::reader::MysqlReader;
+
+const SCHEMES: &[&str] = &["mysql", "mariadb"];
+
+/// The kind of store.
+pub static KIND: MysqlKind = MysqlKind;
+
+static RULES: MappingRules = MappingRules {
+    kind: "mysql",
+    has_type: |kind| !matches!(kind, ColumnType::List(_)),
+    full_text: false,
+    options: &[OptionRule {
+        name: EXISTING,
+        value: OptionValue::Flag,
+    }],
+    keys: KeyForm::Column,
+    rows: RowForm::Columns,
+    check: no_further_check,
+};
+
+/// a MariaDB or MySQL database.
+#[derive(Debug)]
+pub struct MysqlKind;
+
+/// One a MariaDB or MySQL database and how it is reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MysqlTarget {
+    /// `mysql://user:password@host:port/database`.
+    pub url: Address,
+    /// Certificates that are trusted instead of the system's.
+    pub ca_file: Option<PathBuf>,
+}
+
+impl StoreKind for MysqlKind {
+    fn rules(&self) -> &'static MappingRules {
+        &RULES
+    }
+
+    fn schemes(&self) -> &'static [&'static str] {
+        SCHEMES
+    }
+
+    fn fields(&self) -> &'static [&'static str] {
+        &[URL, CA_FILE]
+    }
+
+    fn target(&self, definition: &Object<'_>) -> Result<Arc<dyn Target>, DefinitionError> {
+        Ok(Arc::new(MysqlTarget {
+            url: read_address(definition, SCHEMES)?,
+            ca_file: read_ca_file(definition)?,
+        }))
+    }
+}
+
+impl Target for MysqlTarget {
+    fn kind(&self) -> &'static dyn StoreKind {
+        &KIND
+    }
+
+    fn address(&self) -> Option<&Address> {
+        Some(&self.url)
+    }
+
+    fn place(&self) -> String {
+        self.url.shown()
+    }
+
+    fn fields(&self, secrets: bool) -> Map<String, Value> {
+        network_fields(&self.url, self.ca_file.as_ref(), secrets, None)
+    }
+
+    fn is_same_store(&self, other: &dyn Target) -> bool {
+        (other as &dyn std::any::Any)
+            .downcast_ref::<Self>()
+            .is_some_and(|other| self.url.is_same_place(&other.url))
+    }
+
+    fn check_place(&self) -> Result<(), String> {
+        self.url.resolve().map(drop).map_err(|error| error.what)
+    }
+
+    fn open(
+        &self,
+        sink: &str,
+        log_id: &str,
+        plan: Arc<Plan>,
+    ) -> Result<Box<dyn Store>, StoreError> {
+        Ok(Box::new(MysqlStore::open(self, sink, log_id, plan)?))
+    }
+
+    fn open_reader(&self, plan: &Arc<Plan>) -> Result<Box<dyn StoreReader>, StoreError> {
+        Ok(Box::new(MysqlReader::of_tables(self, Arc::clone(plan))?))
+    }
+}

@@ -1,0 +1,426 @@
+//! Putting new tables in the place of old ones.
+//!
+//! DDL cannot be part of a transaction here, so the swap is *one statement*: `RENAME TABLE` takes
+//! the sink's tables **and the table with its position** from one generation to the next. It is
+//! atomic for readers and through a crash of the server (MariaDB from 10.6, MySQL from 8.0).
+//!
+//! ```text
+//!   begin    CREATE onelog_pin_…_<g+1>, onelog_new_…_<epoch>, onelog_new_…_<epoch>_<table>
+//!   load     INSERT into the new tables, COMMIT, as often as it takes
+//!   finish   the new position into onelog_new_…_<epoch>; look at the epoch;
+//!            RENAME onelog_position_… TO onelog_old_…_<g>, onelog_new_…_<epoch> TO onelog_position_…,
+//!                   orders TO onelog_old_…_<g>_<orders>, onelog_new_…_<epoch>_<orders> TO orders
+//!   after    DROP the pin and the old tables of <g>, once no reader holds them
+//! ```
+//!
+//! Killed before the RENAME: the old generation stands, and the next takeover drops what was
+//! prepared. Killed behind it: the new one stands, and the next takeover drops what was replaced.
+//!
+//! *A zombie* could look at the epoch, fall asleep, be taken over, and rename. Therefore a takeover
+//! raises the epoch, **drops what earlier takeovers prepared**, and looks whether its own mark is
+//! still in the position. The zombie's RENAME then comes either before the drop, and the takeover
+//! finds a foreign mark and begins again on top of it; or after, and fails for want of its tables.
+//! What it prepares later than that never gets that far: each of its steps looks at the epoch first.
+//!
+//! *With a table to be fitted* (`existing`) nothing is renamed, because its indexes, keys and rights
+//! must stay: the staged rows are merged in one transaction, together with the position.
+
+use std::time::Duration;
+
+use mysql_async::{Params, Value};
+use onelog_record::Position;
+
+use super::connection::{Fault, Link, REBUILD_TIMEOUT, STATEMENT_TIMEOUT};
+use super::names::{Names, literal, number_behind, quote};
+use super::position::{self, Identity, NO_TABLE, Record};
+use super::schema::{self, Owner};
+use super::write;
+use onelog_mapping::{EXISTING, Plan};
+use onelog_store::{StoreError, failpoint};
+
+/// How long a swap, or a drop, waits for whoever uses a table. Short, because new users queue up
+/// behind it.
+const SWAP_WAIT_SECONDS: u32 = 1;
+/// How often the swap is tried; in between the users get on.
+const SWAP_ATTEMPTS_MAX: u32 = 30;
+const SWAP_PAUSE: Duration = Duration::from_secs(1);
+/// Somebody else held something for too long.
+const LOCK_WAIT_TIMEOUT: u16 = 1205;
+
+/// Everything a rebuild needs to know.
+pub(super) struct Rebuild<'a> {
+    pub(super) link: &'a mut Link,
+    pub(super) plan: &'a Plan,
+    pub(super) names: &'a Names,
+    pub(super) who: &'a Identity,
+}
+
+impl Rebuild<'_> {
+    fn fault(&self, what: &str, fault: Fault) -> StoreError {
+        self.link.error(what, fault)
+    }
+
+    /// Whether staged rows are merged, instead of tables swapped.
+    fn merges(&self) -> bool {
+        self.plan.mappings.iter().any(|m| m.options.flag(EXISTING))
+    }
+
+    /// The sink's row, if it still is ours.
+    fn own_record(&mut self) -> Result<Record, StoreError> {
+        let table = self.names.position();
+        let found = position::read(self.link, &table, &self.who.sink, "")
+            .map_err(|fault| self.fault("reading the position in", fault))?;
+        position::check(found.as_ref(), self.who).cloned()
+    }
+
+    /// Makes the new tables.
+    pub(super) fn begin(&mut self) -> Result<(), StoreError> {
+        let record = self.own_record()?;
+        for mapping in &self.plan.mappings {
+            schema::check_target(self.link, &self.who.sink, mapping)?;
+        }
+        if self.merges() {
+            self.make_missing(record.generation)?;
+        }
+        self.drop_new(self.who.epoch + 1)?;
+        self.drop_old(record.generation)?;
+        let making = "making new tables in";
+        let flavour = self.link.flavour();
+        let epoch = self.who.epoch;
+        let mut statements = Vec::new();
+        if !self.merges() {
+            statements.push(format!(
+                "CREATE TABLE IF NOT EXISTS {} (held TINYINT) ENGINE=InnoDB COMMENT='onelog: held by readers'",
+                quote(&self.names.pin(record.generation + 1))
+            ));
+            let table = self.names.new_position(epoch);
+            statements.push(position::create_table(flavour, &table, &self.who.sink));
+        }
+        for mapping in &self.plan.mappings {
+            let name = self.names.new_table(epoch, &mapping.into);
+            statements.push(match self.merges() {
+                true => format!(
+                    "CREATE TABLE {} LIKE {}",
+                    quote(&name),
+                    quote(&mapping.into)
+                ),
+                false => {
+                    let comment = schema::comment(&self.who.sink, record.generation + 1);
+                    schema::create_table(flavour, mapping, &name, &comment)
+                }
+            });
+        }
+        for sql in statements {
+            self.link.execute(making, &sql)?;
+        }
+        Ok(())
+    }
+
+    /// Tables that onelog makes beside tables that it fits are made empty, or must fit.
+    fn make_missing(&mut self, generation: u64) -> Result<(), StoreError> {
+        for mapping in &self.plan.mappings {
+            if mapping.options.flag(EXISTING) {
+                continue;
+            }
+            let Some(found) = schema::find(self.link, &mapping.into)? else {
+                let comment = schema::comment(&self.who.sink, generation);
+                let sql =
+                    schema::create_table(self.link.flavour(), mapping, &mapping.into, &comment);
+                self.link.execute("making new tables in", &sql)?;
+                continue;
+            };
+            let wrong = schema::misfits(self.link, mapping, &found)?;
+            if !wrong.is_empty() {
+                return Err(StoreError::Misfit {
+                    into: mapping.into.clone(),
+                    what: format!(
+                        "{} (in a sink with an existing table no table can be replaced: drop this one, or give it a sink of its own)",
+                        wrong.join("; ")
+                    ),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// The table that a mapping's rows are loaded into.
+    pub(super) fn target(&self, mapping: usize) -> String {
+        self.names
+            .new_table(self.who.epoch, &self.plan.mappings[mapping].into)
+    }
+
+    /// Puts the new tables in place, and the position with them.
+    pub(super) fn finish(&mut self, position: Position) -> Result<(), StoreError> {
+        match self.merges() {
+            true => self.merge(position),
+            false => self.swap(position),
+        }
+    }
+
+    fn swap(&mut self, position: Position) -> Result<(), StoreError> {
+        let record = self.own_record()?;
+        let place = "putting the new tables in place in";
+        for mapping in &self.plan.mappings {
+            // Whoever made this name his own since the rebuild began keeps it.
+            schema::check_target(self.link, &self.who.sink, mapping)?;
+        }
+        self.write_new_position(position, record.generation + 1)
+            .map_err(|fault| self.fault(place, fault))?;
+        let sql = self.rename(record.generation)?;
+        self.own_record()?;
+        failpoint::hit(&self.who.sink, "before_swap");
+        self.rename_patiently(&sql)?;
+        failpoint::hit(&self.who.sink, "after_swap");
+        if let Err(error) = self.drop_old(record.generation + 1) {
+            tracing::debug!(sink = self.who.sink, %error, "replaced tables are dropped later");
+        }
+        Ok(())
+    }
+
+    fn write_new_position(&mut self, position: Position, generation: u64) -> Result<(), Fault> {
+        let table = quote(&self.names.new_position(self.who.epoch));
+        self.link
+            .statement(STATEMENT_TIMEOUT, &format!("DELETE FROM {table}"))?;
+        self.link.prepared(
+            &format!(
+                "INSERT INTO {table} (sink, log_id, position, epoch, owner, plan, generation)
+                 VALUES (?, ?, ?, ?, ?, ?, ?)"
+            ),
+            Params::Positional(vec![
+                Value::from(&self.who.sink),
+                Value::from(&self.who.log_id),
+                Value::from(position.get()),
+                Value::from(self.who.epoch),
+                Value::from(&self.who.owner),
+                Value::from(&self.who.plan),
+                Value::from(generation),
+            ]),
+        )?;
+        Ok(())
+    }
+
+    fn rename(&mut self, generation: u64) -> Result<String, StoreError> {
+        let epoch = self.who.epoch;
+        let mut steps = vec![
+            (self.names.position(), self.names.old_position(generation)),
+            (self.names.new_position(epoch), self.names.position()),
+        ];
+        for mapping in &self.plan.mappings {
+            let into = &mapping.into;
+            if schema::find(self.link, into)?.is_some() {
+                steps.push((into.clone(), self.names.old_table(generation, into)));
+            }
+            steps.push((self.names.new_table(epoch, into), into.clone()));
+        }
+        let steps: Vec<String> = steps
+            .iter()
+            .map(|(from, to)| format!("{} TO {}", quote(from), quote(to)))
+            .collect();
+        Ok(format!("RENAME TABLE {}", steps.join(", ")))
+    }
+
+    fn rename_patiently(&mut self, sql: &str) -> Result<(), StoreError> {
+        let place = "putting the new tables in place in";
+        for _ in 0..SWAP_ATTEMPTS_MAX {
+            let fault = match hurried(self.link, sql) {
+                Ok(()) => return Ok(()),
+                Err(fault) => fault,
+            };
+            if fault.code() != Some(LOCK_WAIT_TIMEOUT) {
+                // A successor may have dropped what we prepared.
+                if fault.code() == Some(NO_TABLE) {
+                    self.own_record()?;
+                }
+                return Err(self.fault(place, fault));
+            }
+            self.link
+                .run(STATEMENT_TIMEOUT, async |_| {
+                    tokio::time::sleep(SWAP_PAUSE).await;
+                    Ok(())
+                })
+                .map_err(|fault| self.fault(place, fault))?;
+            self.own_record()?;
+        }
+        Err(self.link.unavailable(
+            place,
+            "some transaction has been using the old tables all the time; end it (SHOW PROCESSLIST), the rebuild begins again",
+        ))
+    }
+
+    /// Makes the tables equal to the staged ones, in one transaction with the position.
+    fn merge(&mut self, position: Position) -> Result<(), StoreError> {
+        let place = "merging the new rows in";
+        self.own_record()?;
+        for mapping in &self.plan.mappings {
+            schema::check_target(self.link, &self.who.sink, mapping)?;
+        }
+        self.link.execute(place, "START TRANSACTION")?;
+        let merged = self.merge_inside(position);
+        if let Err(error) = merged {
+            self.link.roll_back();
+            return Err(error);
+        }
+        failpoint::hit(&self.who.sink, "before_swap");
+        self.link
+            .statement(REBUILD_TIMEOUT, "COMMIT")
+            .map_err(|fault| self.fault(place, fault))?;
+        failpoint::hit(&self.who.sink, "after_swap");
+        if let Err(error) = self.drop_new(self.who.epoch + 1) {
+            tracing::debug!(sink = self.who.sink, %error, "staged tables are dropped later");
+        }
+        Ok(())
+    }
+
+    fn merge_inside(&mut self, position: Position) -> Result<(), StoreError> {
+        let place = "merging the new rows in";
+        let moved = self
+            .link
+            .prepared(
+                &format!(
+                    "UPDATE {} SET position = ?, log_id = ?, plan = ?
+                     WHERE sink = ? AND epoch = ? AND owner = ?",
+                    quote(&self.names.position())
+                ),
+                Params::Positional(vec![
+                    Value::from(position.get()),
+                    Value::from(&self.who.log_id),
+                    Value::from(&self.who.plan),
+                    Value::from(&self.who.sink),
+                    Value::from(self.who.epoch),
+                    Value::from(&self.who.owner),
+                ]),
+            )
+            .map_err(|fault| self.fault(place, fault))?;
+        if moved != 1 {
+            self.own_record()?;
+        }
+        let mappings = &self.plan.mappings;
+        let mut statements = Vec::new();
+        for (n, mapping) in mappings.iter().enumerate().rev() {
+            let key = quote(&mapping.columns[mapping.key].name);
+            statements.push((
+                n,
+                format!(
+                    "DELETE t FROM {} t LEFT JOIN {} n ON t.{key} = n.{key} WHERE n.{key} IS NULL",
+                    quote(&mapping.into),
+                    quote(&self.target(n))
+                ),
+            ));
+        }
+        for (n, mapping) in mappings.iter().enumerate() {
+            let merge = write::merge(mapping, &self.target(n));
+            statements.extend(merge.map(|sql| (n, sql)));
+        }
+        for (n, sql) in statements {
+            let done = self.link.statement(REBUILD_TIMEOUT, &sql);
+            done.map_err(|fault| match fault.is_of_a_row() {
+                true => StoreError::Misfit {
+                    into: mappings[n].into.clone(),
+                    what: format!(
+                        "its rows cannot be made equal to the log's in one step: {} (empty the table, then try again)",
+                        fault.words(self.link.flavour())
+                    ),
+                },
+                false => self.link.error(place, fault),
+            })?;
+        }
+        Ok(())
+    }
+
+    /// Drops what takeovers before `epoch` prepared.
+    pub(super) fn drop_new(&mut self, epoch: u64) -> Result<(), StoreError> {
+        let prefix = self.names.new_prefix();
+        let mut names = schema::names_with_prefix(self.link, &prefix)?;
+        names.retain(|name| number_behind(&prefix, name).is_some_and(|of| of < epoch));
+        if names.is_empty() {
+            return Ok(());
+        }
+        let names: Vec<String> = names.iter().map(|name| quote(name)).collect();
+        let sql = format!("DROP TABLE IF EXISTS {}", names.join(", "));
+        self.link.execute("dropping unfinished tables in", &sql)?;
+        Ok(())
+    }
+
+    /// Drops what rebuilds left beside the tables of `generation`, where no reader holds it; what is
+    /// held waits for the next time.
+    pub(super) fn drop_old(&mut self, generation: u64) -> Result<(), StoreError> {
+        let mut by_generation: Vec<(u64, Vec<String>)> = Vec::new();
+        let (pins, tables) = (self.names.pin_prefix(), self.names.old_prefix());
+        for prefix in [&pins, &tables] {
+            for name in schema::names_with_prefix(self.link, prefix)? {
+                let Some(of) = number_behind(prefix, &name) else {
+                    continue;
+                };
+                // Its tables stand under their own names; older ones of this number are stale.
+                if of == generation && prefix == &pins {
+                    continue;
+                }
+                match by_generation.iter_mut().find(|(known, _)| *known == of) {
+                    Some((_, names)) => names.push(quote(&name)),
+                    None => by_generation.push((of, vec![quote(&name)])),
+                }
+            }
+        }
+        for (_, names) in by_generation {
+            let sql = format!("DROP TABLE IF EXISTS {}", names.join(", "));
+            match hurried(self.link, &sql) {
+                Ok(()) => {}
+                Err(fault) if fault.code() == Some(LOCK_WAIT_TIMEOUT) => {}
+                Err(fault) => return Err(self.fault("dropping replaced tables in", fault)),
+            }
+        }
+        Ok(())
+    }
+
+    /// Drops the table of the position once the sink's row is gone. One that somebody uses just now
+    /// stays, empty. A successor who made the row anew in this very moment finds no position, and
+    /// fills his tables again.
+    pub(super) fn drop_position(&mut self) {
+        let table = self.names.position();
+        let sink = &self.who.sink;
+        if !matches!(position::read(self.link, &table, sink, ""), Ok(None)) {
+            return;
+        }
+        let sql = format!("DROP TABLE IF EXISTS {}", quote(&table));
+        if let Err(fault) = hurried(self.link, &sql) {
+            let why = fault.words(self.link.flavour());
+            tracing::debug!(
+                sink,
+                table,
+                why,
+                "the empty table of a removed sink's position stays"
+            );
+        }
+    }
+
+    /// Gives up every table of the sink: their comments say that they are nobody's.
+    pub(super) fn release(&mut self) -> Result<(), StoreError> {
+        for mapping in &self.plan.mappings {
+            let owner = schema::find(self.link, &mapping.into)?.map(|found| found.owner);
+            if let Some(Owner::Sink(sink, generation)) = owner
+                && sink == self.who.sink
+            {
+                let sql = format!(
+                    "ALTER TABLE {} COMMENT = {}",
+                    quote(&mapping.into),
+                    literal(&schema::released_comment(generation))
+                );
+                self.link.execute("giving up the tables in", &sql)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Runs a statement that waits only shortly for whoever uses its tables.
+fn hurried(link: &mut Link, sql: &str) -> Result<(), Fault> {
+    let set = |seconds: &str| format!("SET SESSION lock_wait_timeout = {seconds}");
+    link.statement(STATEMENT_TIMEOUT, &set(&SWAP_WAIT_SECONDS.to_string()))?;
+    let outcome = link.statement(STATEMENT_TIMEOUT, sql);
+    let reset = link.statement(
+        STATEMENT_TIMEOUT,
+        &set(&super::connection::LOCK_WAIT_SECONDS.to_string()),
+    );
+    // What went wrong first says more.
+    outcome.and(reset).map(drop)
+}

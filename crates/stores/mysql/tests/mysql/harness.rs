@@ -1,0 +1,98 @@
+//! One server for all tests of a binary, a database of its own for each.
+
+// Each binary of tests uses a part of it.
+#![allow(dead_code)]
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use onelog_mapping::Plan;
+use onelog_mysql::{MysqlStore, MysqlTarget};
+use onelog_store::conformance::{Capabilities, Harness, Model, SINK};
+use onelog_store::{Address, Store, StoreError, Verification};
+use onelog_testkit::{Mariadb, Server};
+
+pub fn server() -> &'static Mariadb {
+    static SERVER: OnceLock<Mariadb> = OnceLock::new();
+    SERVER.get_or_init(Mariadb::start)
+}
+
+/// A new, empty database.
+pub struct Database {
+    pub name: String,
+    /// Rows are sent as MySQL gets them.
+    pub many_rows: bool,
+}
+
+impl Database {
+    pub fn new() -> Self {
+        static NUMBER: AtomicU64 = AtomicU64::new(0);
+        let name = format!("t{}", NUMBER.fetch_add(1, Ordering::Relaxed));
+        server().sql(&format!(
+            "CREATE DATABASE {name} CHARACTER SET latin1 COLLATE latin1_swedish_ci"
+        ));
+        Self {
+            name,
+            many_rows: false,
+        }
+    }
+
+    /// Runs SQL in this database by hand.
+    pub fn sql(&self, statements: &str) -> String {
+        server().sql(&format!("USE {}; {statements}", self.name))
+    }
+
+    pub fn target(&self) -> MysqlTarget {
+        self.target_at(&server().url())
+    }
+
+    /// This database at another address of the server, or for another user.
+    pub fn target_at(&self, url: &str) -> MysqlTarget {
+        let (address, _) = url.rsplit_once('/').unwrap();
+        MysqlTarget {
+            url: Address::from(format!("{address}/{}", self.name).as_str()),
+            ca_file: None,
+        }
+    }
+
+    pub fn store(
+        &self,
+        sink: &str,
+        log_id: &str,
+        plan: Arc<Plan>,
+    ) -> Result<MysqlStore, StoreError> {
+        let mut store = MysqlStore::open(&self.target(), sink, log_id, plan)?;
+        if self.many_rows {
+            store.use_many_rows();
+        }
+        Ok(store)
+    }
+
+    pub fn by_hand(
+        &self,
+        model: &Model,
+        store: &mut dyn Store,
+        plan: &Plan,
+        sql: &str,
+    ) -> Verification {
+        self.sql(sql);
+        model.verify(plan, store)
+    }
+}
+
+impl Harness for Database {
+    fn open(&self, plan: Arc<Plan>, log_id: &str) -> Box<dyn Store> {
+        Box::new(self.store(SINK, log_id, plan).unwrap())
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            full_text: false,
+            ..Capabilities::ALL
+        }
+    }
+
+    fn kind(&self) -> &'static dyn onelog_store::StoreKind {
+        &onelog_mysql::KIND
+    }
+}

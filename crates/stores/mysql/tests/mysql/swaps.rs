@@ -1,0 +1,260 @@
+//! Rebuilds: who reads, who rivals, what is left.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, mpsc};
+
+use onelog_store::conformance::{LOG, Model, filled, standard_plan};
+use onelog_store::{Change, Store as _, StoreError, failpoint, verify};
+use onelog_testkit::{Kind, require};
+
+use crate::harness::Database;
+
+#[test]
+fn a_picture_outlives_many_rebuilds_and_then_nothing_is_left_of_the_old_tables() {
+    require!(Kind::Mariadb);
+    let database = Database::new();
+    let plan = standard_plan(&database);
+    let (mut store, mut model) = filled(&database, &plan);
+    let before = model.clone();
+    let mut picture = store.reader().unwrap();
+    // This one is taken while the next generation is being filled.
+    store.begin_rebuild().unwrap();
+    let half: Vec<Change> =
+        model.batch(&plan, onelog_record::Position::ZERO).changes[0][..1].to_vec();
+    store.load(0, &half).unwrap();
+    let mut late = store.reader().unwrap();
+    store.finish_rebuild(model.position()).unwrap();
+    for n in 0..3 {
+        model.order("more", n, "rows");
+        model.rebuild(&plan, store.as_mut()).unwrap();
+        for picture in [&mut picture, &mut late] {
+            let found = verify(&plan, &before, picture.as_mut()).unwrap();
+            assert!(found.equal, "{found:#?}");
+        }
+    }
+    assert!(model.verify(&plan, store.as_mut()).equal);
+    assert_ne!(database.sql("SHOW TABLES LIKE 'onelog\\_old%'"), "");
+    drop((picture, late));
+    // The server takes a moment to notice; every rebuild and takeover tries again.
+    for _ in 0..30 {
+        store.take_over().unwrap();
+        if database.sql("SHOW TABLES LIKE 'onelog\\_old%'").is_empty() {
+            break;
+        }
+    }
+    assert_eq!(database.sql("SHOW TABLES LIKE 'onelog\\_old%'"), "");
+    assert_eq!(database.sql("SHOW TABLES LIKE 'onelog\\_new%'"), "");
+    assert_eq!(
+        database
+            .sql("SHOW TABLES LIKE 'onelog\\_pin%'")
+            .lines()
+            .count(),
+        1
+    );
+}
+
+#[test]
+fn a_zombie_that_wakes_right_before_its_swap_changes_nothing() {
+    require!(Kind::Mariadb);
+    let database = Database::new();
+    let plan = standard_plan(&database);
+    let sink = "sleeper";
+    let mut zombie = database.store(sink, LOG, Arc::clone(&plan)).unwrap();
+    zombie.take_over().unwrap();
+    let mut model = Model::default();
+    model.order("a", 1, "one");
+    model.rebuild(&plan, &mut zombie).unwrap();
+    let before = model.clone();
+    model.order("b", 2, "two");
+    // In the middle of the zombie's last step a rival takes over.
+    let place = format!("{sink}:before_swap");
+    let (target, rival_plan) = (database.target(), Arc::clone(&plan));
+    failpoint::set(&place, move || {
+        let mut rival =
+            onelog_mysql::MysqlStore::open(&target, sink, LOG, Arc::clone(&rival_plan)).unwrap();
+        rival.take_over().unwrap();
+    });
+    let error = model.rebuild(&plan, &mut zombie).unwrap_err();
+    failpoint::clear(&place);
+    assert!(
+        matches!(error, StoreError::Fenced { ours: 1, found: 2 }),
+        "{error}"
+    );
+    let mut third = database.store(sink, LOG, Arc::clone(&plan)).unwrap();
+    let found = third.position().unwrap().unwrap();
+    assert_eq!((found.position, found.epoch), (before.position(), 2));
+    assert!(before.verify(&plan, &mut third).equal);
+    assert_eq!(third.take_over().unwrap(), 3);
+    model.rebuild(&plan, &mut third).unwrap();
+    assert!(model.verify(&plan, &mut third).equal);
+}
+
+#[test]
+fn a_zombie_that_swaps_in_the_middle_of_a_takeover_is_taken_over_all_the_same() {
+    require!(Kind::Mariadb);
+    let database = Database::new();
+    let plan = standard_plan(&database);
+    let sink = "overtaken";
+    let mut zombie = database.store(sink, LOG, Arc::clone(&plan)).unwrap();
+    zombie.take_over().unwrap();
+    let mut model = Model::default();
+    model.order("a", 1, "one");
+    model.rebuild(&plan, &mut zombie).unwrap();
+    model.order("b", 2, "two");
+    let (checked, zombie_checked) = mpsc::channel();
+    let (wake, woken) = mpsc::channel();
+    let (done, zombie_done) = mpsc::channel();
+    let woken = Mutex::new(woken);
+    let zombie_done = Mutex::new(zombie_done);
+    // The zombie has looked at the epoch and sleeps until the rival has raised it …
+    let swap = format!("{sink}:before_swap");
+    failpoint::set(&swap, move || {
+        checked.send(()).unwrap();
+        woken.lock().unwrap().recv().unwrap();
+    });
+    // … who then waits until the zombie's tables are in place, with the zombie's mark.
+    let raised = format!("{sink}:raised");
+    let once = AtomicBool::new(true);
+    failpoint::set(&raised, move || {
+        if once.swap(false, Ordering::Relaxed) {
+            wake.send(()).unwrap();
+            zombie_done.lock().unwrap().recv().unwrap();
+        }
+    });
+    let mut rival = database.store(sink, LOG, Arc::clone(&plan)).unwrap();
+    std::thread::scope(|scope| {
+        let (zombie, model, plan) = (&mut zombie, &model, &plan);
+        scope.spawn(move || {
+            model.rebuild(plan, zombie).unwrap();
+            done.send(()).unwrap();
+        });
+        zombie_checked.recv().unwrap();
+        assert_eq!(rival.take_over().unwrap(), 2);
+    });
+    failpoint::clear(&swap);
+    failpoint::clear(&raised);
+    let from = model.position();
+    model.order("c", 3, "three");
+    let batch = model.batch(&plan, from);
+    let error = zombie.apply(&batch).unwrap_err();
+    assert!(matches!(error, StoreError::Fenced { .. }), "{error}");
+    rival.apply(&batch).unwrap();
+    assert!(model.verify(&plan, &mut rival).equal);
+}
+
+#[test]
+fn whoever_dies_around_the_swap_leaves_one_generation_whole() {
+    require!(Kind::Mariadb);
+    for (event, swapped) in [("before_swap", false), ("after_swap", true)] {
+        let database = Database::new();
+        let plan = standard_plan(&database);
+        let sink = format!("dies-{event}").replace('_', "-");
+        let mut store = database.store(&sink, LOG, Arc::clone(&plan)).unwrap();
+        store.take_over().unwrap();
+        let mut model = Model::default();
+        model.order("a", 1, "one");
+        model.rebuild(&plan, &mut store).unwrap();
+        let before = model.clone();
+        model.order("a", 2, "two");
+        let place = format!("{sink}:{event}");
+        failpoint::set(&place, || panic!("the planned failure"));
+        let died = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            let _ = model.rebuild(&plan, &mut store);
+        }));
+        failpoint::clear(&place);
+        assert!(died.is_err());
+        drop(store);
+        let mut store = database.store(&sink, LOG, Arc::clone(&plan)).unwrap();
+        let expected = if swapped { &model } else { &before };
+        assert!(expected.verify(&plan, &mut store).equal, "{event}");
+        assert_eq!(
+            store.position().unwrap().unwrap().position,
+            expected.position()
+        );
+        assert_eq!(store.take_over().unwrap(), 2);
+        assert_eq!(database.sql("SHOW TABLES LIKE 'onelog\\_new%'"), "");
+        assert_eq!(database.sql("SHOW TABLES LIKE 'onelog\\_old%'"), "");
+        model.rebuild(&plan, &mut store).unwrap();
+        assert!(model.verify(&plan, &mut store).equal);
+    }
+}
+
+#[test]
+fn a_sink_that_was_removed_and_made_again_is_rebuilt_over_what_was_left() {
+    require!(Kind::Mariadb);
+    let database = Database::new();
+    let plan = standard_plan(&database);
+    let (mut store, mut model) = filled(&database, &plan);
+    // A picture of the first life keeps its tables, and their names, through the second.
+    let before = model.clone();
+    let mut picture = store.reader().unwrap();
+    model.order("d", 4, "four");
+    model.rebuild(&plan, store.as_mut()).unwrap();
+    store.remove().unwrap();
+    assert!(verify(&plan, &before, picture.as_mut()).unwrap().equal);
+    drop(picture);
+    assert_eq!(store.take_over().unwrap(), 1);
+    for n in 0..4 {
+        model.order("e", n, "again");
+        model.rebuild(&plan, store.as_mut()).unwrap();
+        assert!(model.verify(&plan, store.as_mut()).equal);
+    }
+}
+
+#[test]
+fn a_table_that_vanished_is_named_by_whoever_reads_it() {
+    require!(Kind::Mariadb);
+    let database = Database::new();
+    let plan = standard_plan(&database);
+    let (mut store, model) = filled(&database, &plan);
+    database.sql("DROP TABLE orders");
+    let mut picture = store.reader().unwrap();
+    let error = verify(&plan, &model, picture.as_mut()).unwrap_err();
+    assert!(
+        error
+            .to_string()
+            .contains("the table 'orders' in the store does not fit"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_user_in_a_transaction_holds_a_swap_up_and_is_not_held_up_by_it() {
+    require!(Kind::Mariadb);
+    let database = Database::new();
+    let plan = standard_plan(&database);
+    let (mut store, mut model) = filled(&database, &plan);
+    model.order("d", 4, "four");
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    let options = mysql_async::Opts::from_url(database.target().url.as_written()).unwrap();
+    let mut user = runtime.block_on(mysql_async::Conn::new(options)).unwrap();
+    let mut query = |sql: &str| {
+        use mysql_async::prelude::Queryable as _;
+        runtime
+            .block_on(user.query_first::<i64, _>(sql.to_owned()))
+            .unwrap()
+    };
+    query("START TRANSACTION");
+    assert_eq!(query("SELECT count(*) FROM orders"), Some(3));
+    let (swapped, waits) = std::sync::mpsc::channel();
+    std::thread::scope(|scope| {
+        let (store, model, plan) = (&mut store, &model, &plan);
+        scope.spawn(move || {
+            model.rebuild(plan, store.as_mut()).unwrap();
+            swapped.send(()).unwrap();
+        });
+        // The swap waits for him, and he goes on with what he saw.
+        while database.sql(
+            "SELECT count(*) FROM information_schema.PROCESSLIST WHERE INFO LIKE 'RENAME TABLE%'",
+        ) == "0"
+        {}
+        assert!(waits.try_recv().is_err());
+        assert_eq!(query("SELECT count(*) FROM orders"), Some(3));
+        query("COMMIT");
+        waits.recv().unwrap();
+    });
+    assert!(model.verify(&plan, store.as_mut()).equal);
+}

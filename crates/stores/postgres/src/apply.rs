@@ -1,0 +1,479 @@
+//! A batch in one transaction: all at once; or, where that meets a constraint, change by change.
+//!
+//! ```text
+//!  all at once ─ committed
+//!      │ a unique or foreign key objects           │ a row is refused
+//!      ▼                                           ▼
+//!  in the order of the log ─ committed      one by one, which names the row
+//!      │ a unique key objects still
+//!      ▼
+//!  every changed row deleted, then inserted ─ committed, or refused as in the order of the log
+//! ```
+//! Each attempt is a transaction of its own and moves the position itself, under the same guard.
+//!
+//! Batches of any size go by `unnest`, in pieces. COPY into a temporary table and a merge costs the
+//! server the same time for 40,000 rows (measured), and would have to be waited for.
+
+use onelog_record::Position;
+use tokio_postgres::Statement;
+use tokio_postgres::types::{ToSql, Type};
+
+use super::connect::{Pipeline, STATEMENT_TIMEOUT, Session};
+use super::encode::{Arrays, Wire};
+use super::error::{self, Fault};
+use super::{Scope, schema, signed, tables};
+use onelog_mapping::{Cell, MappingPlan};
+use onelog_store::{Batch, Change, StoreError, failpoint};
+
+/// How many rows, and about how many bytes of them, go into one statement. The server works on one
+/// statement while the next is made ready.
+const STATEMENT_ROWS_MAX: i32 = 5_000;
+const STATEMENT_BYTES_MAX: usize = 4 << 20;
+/// How many single changes are sent before their answers are awaited.
+const WINDOW: usize = 256;
+
+/// The statements of one mapping and the buffers of their parameters.
+#[derive(Debug)]
+pub(super) struct Writer {
+    upsert: Statement,
+    delete: Statement,
+    wires: Vec<Wire>,
+    rows: Arrays,
+    keys: Arrays,
+}
+
+/// What failed, and at which step of a list of single changes.
+struct Failure {
+    fault: Fault,
+    step: Option<usize>,
+}
+
+impl<F: Into<Fault>> From<F> for Failure {
+    fn from(fault: F) -> Self {
+        Self {
+            fault: fault.into(),
+            step: None,
+        }
+    }
+}
+
+type Step<'b> = (usize, &'b Change);
+
+/// Which rows are deleted before the upserts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Deletes {
+    /// Those that the log deleted.
+    Deleted,
+    /// All that change.
+    All,
+}
+
+/// The place of the position's UPDATE among the statements of a transaction.
+const ADVANCE: usize = 1;
+
+impl<'a> Scope<'a> {
+    /// Applies a batch, whatever attempts that takes.
+    pub(super) fn apply(&mut self, session: &Session, batch: &Batch) -> Result<(), StoreError> {
+        let what = "applying a batch to";
+        let told = |fault: Fault| fault.told(what, &session.place);
+        let first = match session.try_wait(what, STATEMENT_TIMEOUT, self.at_once(batch)) {
+            Ok(()) => return Ok(()),
+            Err(fault) if fault.is_about_order() => {
+                let steps: Vec<Step<'_>> = batch
+                    .in_order
+                    .iter()
+                    .map(|(mapping, change)| (*mapping, change))
+                    .collect();
+                return self.in_order(session, batch, &steps);
+            }
+            Err(fault) if fault.is_about_a_row() => fault,
+            Err(fault) => return Err(told(fault)),
+        };
+        tracing::debug!(sink = self.own.sink, error = ?first, "looking for the row that was refused");
+        let steps = steps(batch);
+        self.single(session, batch, &steps)
+            .map_err(|failure| self.refusal(session, &steps, failure))
+    }
+
+    /// In the order of the log every transaction's end was a state that the writers saw.
+    fn in_order(
+        &mut self,
+        session: &Session,
+        batch: &Batch,
+        steps: &[Step<'_>],
+    ) -> Result<(), StoreError> {
+        let failure = match self.single(session, batch, steps) {
+            Ok(()) => return Ok(()),
+            Err(failure) => failure,
+        };
+        if !failure.fault.is_about_order() {
+            return Err(self.refusal(session, steps, failure));
+        }
+        // Two rows that exchange a unique value are in each other's way in any order.
+        let what = "applying a batch to";
+        match session.try_wait(what, STATEMENT_TIMEOUT, self.anew(batch)) {
+            Ok(()) => Ok(()),
+            Err(fault) if fault.is_about_a_row() => Err(self.refusal(session, steps, failure)),
+            Err(fault) => Err(fault.told(what, &session.place)),
+        }
+    }
+
+    /// Everything collapsed: deletes, the last mapping's first; then upserts in the plan's order.
+    async fn at_once(&mut self, batch: &Batch) -> Result<(), Fault> {
+        self.prepare(batch).await?;
+        let outcome = self.send_all(batch, Deletes::Deleted).await;
+        self.end(outcome).await
+    }
+
+    /// As [`Self::at_once`], but rows are inserted where they stood before. Not where others would
+    /// follow a deleted row.
+    async fn anew(&mut self, batch: &Batch) -> Result<(), Fault> {
+        for (mapping, _) in changed(batch) {
+            self.check_no_followers(mapping).await?;
+        }
+        self.prepare(batch).await?;
+        let outcome = self.send_all(batch, Deletes::All).await;
+        self.end(outcome).await
+    }
+
+    async fn end(&mut self, outcome: Result<(), Fault>) -> Result<(), Fault> {
+        match outcome {
+            Ok(()) => {
+                failpoint::hit(&self.own.sink, "before_commit");
+                Ok(self.client.batch_execute("COMMIT").await?)
+            }
+            Err(fault) => {
+                // What failed is told; a connection that is gone has rolled back already.
+                self.client.batch_execute("ROLLBACK").await.ok();
+                Err(fault)
+            }
+        }
+    }
+
+    async fn send_all(&mut self, batch: &Batch, deletes: Deletes) -> Result<(), Fault> {
+        let mut pipeline = Pipeline::default();
+        self.begin(&mut pipeline, batch).await?;
+        let refused = self.send_rows(&mut pipeline, batch, deletes).await.err();
+        match pipeline.answers().await {
+            // A batch that is not ours to apply has no refused rows.
+            Ok(rows) if rows[ADVANCE] == 0 => Err(self.not_moved(batch.from).await),
+            Ok(_) => refused.map_or(Ok(()), |error| Err(Fault::Store(error))),
+            Err((_, error)) => Err(error.into()),
+        }
+    }
+
+    /// Sends the beginning of a transaction and the position's move, which locks the sink's row.
+    async fn begin(&mut self, pipeline: &mut Pipeline<'a>, batch: &Batch) -> Result<(), Fault> {
+        let client = self.client;
+        let advance = match self.advance {
+            Some(statement) => statement.clone(),
+            None => {
+                let sql = format!(
+                    "UPDATE {} SET position = $1
+                     WHERE sink = $2 AND epoch = $3 AND position = $4 AND log_id = $5 AND plan = $6",
+                    schema::table(&self.own.schema, schema::POSITIONS)
+                );
+                let statement = client.prepare(&sql).await?;
+                self.advance.insert(statement).clone()
+            }
+        };
+        let (from, to) = (signed(batch.from)?, signed(batch.to)?);
+        let (own, epoch) = (self.own, self.epoch.cast_signed());
+        pipeline.send(async move { client.batch_execute("BEGIN").await.map(|()| 0) });
+        debug_assert_eq!(pipeline.len(), ADVANCE);
+        pipeline.send(async move {
+            let parameters: [&(dyn ToSql + Sync); 6] =
+                [&to, &own.sink, &epoch, &from, &own.log_id, &own.plan_id];
+            client.execute(&advance, &parameters).await
+        });
+        Ok(())
+    }
+
+    async fn send_rows(
+        &mut self,
+        pipeline: &mut Pipeline<'a>,
+        batch: &Batch,
+        deletes: Deletes,
+    ) -> Result<(), StoreError> {
+        for (mapping, changes) in changed(batch).rev() {
+            let deleted = changes
+                .iter()
+                .filter(|change| deletes == Deletes::All || change.value.is_none());
+            for change in deleted {
+                if self.push_key(mapping, change)? {
+                    self.flush(pipeline, mapping).await;
+                }
+            }
+            self.flush_rest(pipeline, mapping).await;
+        }
+        for (mapping, changes) in changed(batch) {
+            for change in changes.iter().filter(|change| change.value.is_some()) {
+                if self.push_row(mapping, change)? {
+                    self.flush(pipeline, mapping).await;
+                }
+            }
+            self.flush_rest(pipeline, mapping).await;
+        }
+        Ok(())
+    }
+
+    fn writer(&mut self, mapping: usize) -> &mut Writer {
+        let writer = self.writers[mapping].as_mut();
+        #[allow(clippy::expect_used)]
+        writer.expect("every mapping with changes was prepared before its first row")
+    }
+
+    /// Adds a key to be deleted; whether the statement is full.
+    fn push_key(&mut self, mapping: usize, change: &Change) -> Result<bool, StoreError> {
+        let plan = &self.own.plan.mappings[mapping];
+        let mut key = std::mem::take(&mut self.row.cells);
+        key.resize(1.max(key.len()), Cell::Null);
+        // A key that has no place in this table can never have had a row there.
+        let projected = plan.project_key(&change.key, &mut key[0]).is_ok();
+        let writer = self.writer(mapping);
+        if projected {
+            let wire = [Wire::of(writer.wires[plan.key].kind)];
+            // Nor has a text that PostgreSQL cannot hold.
+            writer.keys.push(&key[..1], &wire).ok();
+        }
+        let full = writer.keys.rows() >= STATEMENT_ROWS_MAX;
+        self.row.cells = key;
+        Ok(full)
+    }
+
+    /// Adds a row to be written; whether the statement is full.
+    fn push_row(&mut self, mapping: usize, change: &Change) -> Result<bool, StoreError> {
+        let Some(value) = &change.value else {
+            return Ok(false);
+        };
+        let plan = &self.own.plan.mappings[mapping];
+        plan.project(&change.key, change.offset, value, self.row)
+            .map_err(|fault| StoreError::refused_change(plan, change, fault))?;
+        let Some(writer) = self.writers[mapping].as_mut() else {
+            return Ok(false);
+        };
+        writer
+            .rows
+            .push(&self.row.cells, &writer.wires)
+            .map_err(|(column, what)| refused(plan, change, column, &what))?;
+        Ok(writer.rows.rows() >= STATEMENT_ROWS_MAX || writer.rows.bytes() >= STATEMENT_BYTES_MAX)
+    }
+
+    /// Sends what has been gathered, and lets the connection write it out.
+    async fn flush(&mut self, pipeline: &mut Pipeline<'a>, mapping: usize) {
+        self.send_gathered(pipeline, mapping);
+        tokio::task::yield_now().await;
+    }
+
+    async fn flush_rest(&mut self, pipeline: &mut Pipeline<'a>, mapping: usize) {
+        let writer = self.writer(mapping);
+        if writer.keys.rows() + writer.rows.rows() > 0 {
+            self.flush(pipeline, mapping).await;
+        }
+    }
+
+    fn send_gathered(&mut self, pipeline: &mut Pipeline<'a>, mapping: usize) {
+        let client = self.client;
+        let writer = self.writer(mapping);
+        let gathered = [
+            (&mut writer.keys, &writer.delete),
+            (&mut writer.rows, &writer.upsert),
+        ];
+        for (arrays, statement) in gathered {
+            if arrays.rows() > 0 {
+                let (parameters, statement) = (arrays.take(), statement.clone());
+                pipeline.send(async move { client.execute_raw(&statement, parameters).await });
+            }
+        }
+    }
+
+    /// Why the position's UPDATE met no row; in its transaction.
+    async fn not_moved(&self, expected: Position) -> Fault {
+        if let Err(fault) = self.check_epoch().await {
+            return fault;
+        }
+        match self.own.read_position(self.client).await {
+            Ok(found) => Fault::Store(StoreError::Moved { expected, found }),
+            Err(fault) => fault,
+        }
+    }
+
+    /// One change after the other, each a statement of its own.
+    fn single(
+        &mut self,
+        session: &Session,
+        batch: &Batch,
+        steps: &[Step<'_>],
+    ) -> Result<(), Failure> {
+        // Each window is bounded; so many of them may take longer than one statement.
+        let limit = STATEMENT_TIMEOUT * (steps.len() / WINDOW + 1) as u32;
+        let mut failed_step = None;
+        let outcome = session.try_wait("applying changes one by one to", limit, async {
+            let outcome = self.send_single(batch, steps).await;
+            let outcome = outcome.map_err(|failure| {
+                failed_step = failure.step;
+                failure.fault
+            });
+            self.end(outcome).await
+        });
+        outcome.map_err(|fault| Failure {
+            fault,
+            step: failed_step,
+        })
+    }
+
+    async fn send_single(&mut self, batch: &Batch, steps: &[Step<'_>]) -> Result<(), Failure> {
+        self.prepare(batch).await?;
+        let mut pipeline = Pipeline::default();
+        self.begin(&mut pipeline, batch).await?;
+        let begun = pipeline.answers().await.map_err(|(_, error)| error)?;
+        if begun[ADVANCE] == 0 {
+            return Err(self.not_moved(batch.from).await.into());
+        }
+        for (n, window) in steps.chunks(WINDOW).enumerate() {
+            let mut pipeline = Pipeline::default();
+            // Which step each statement belongs to; a delete can need none.
+            let mut sent = Vec::with_capacity(window.len());
+            let mut refused = None;
+            for (m, (mapping, change)) in window.iter().enumerate() {
+                let step = n * WINDOW + m;
+                let pushed = match change.value {
+                    None => self.push_key(*mapping, change),
+                    Some(_) => self.push_row(*mapping, change),
+                };
+                if let Err(error) = pushed {
+                    refused = Some((step, error));
+                    break;
+                }
+                self.send_gathered(&mut pipeline, *mapping);
+                sent.resize(pipeline.len(), step);
+            }
+            if let Err((statement, error)) = pipeline.answers().await {
+                return Err(Failure {
+                    fault: error.into(),
+                    step: sent.get(statement).copied(),
+                });
+            }
+            if let Some((step, error)) = refused {
+                return Err(Failure {
+                    fault: error.into(),
+                    step: Some(step),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// The failure of single changes as the contract has it.
+    fn refusal(&self, session: &Session, steps: &[Step<'_>], failure: Failure) -> StoreError {
+        let Fault::Sql(error) = &failure.fault else {
+            return failure.fault.told("applying a batch to", &session.place);
+        };
+        if !failure.fault.is_about_a_row() {
+            return failure.fault.told("applying a batch to", &session.place);
+        }
+        let words = format!("PostgreSQL says: {}", error::words(error));
+        // A constraint that is checked at the commit names no change: the last one stands for all.
+        let mappings = &self.own.plan.mappings;
+        match failure.step.and_then(|step| steps.get(step)) {
+            Some((mapping, change)) => {
+                StoreError::refused_change(&mappings[*mapping], change, words)
+            }
+            None => match steps.iter().max_by_key(|(_, change)| change.offset) {
+                Some((mapping, change)) => {
+                    let words = format!("this record or one shortly before it: {words}");
+                    StoreError::refused_change(&mappings[*mapping], change, words).in_some_table()
+                }
+                None => failure.fault.told("applying a batch to", &session.place),
+            },
+        }
+    }
+
+    /// Makes the statements of the mappings that change.
+    async fn prepare(&mut self, batch: &Batch) -> Result<(), Fault> {
+        for (mapping, _) in changed(batch) {
+            self.prepare_mapping(mapping).await?;
+        }
+        for (mapping, _) in &batch.in_order {
+            self.prepare_mapping(*mapping).await?;
+        }
+        Ok(())
+    }
+
+    async fn prepare_mapping(&mut self, mapping: usize) -> Result<(), Fault> {
+        if let Some(writer) = &mut self.writers[mapping] {
+            // What an attempt that failed had gathered.
+            writer.keys.clear();
+            writer.rows.clear();
+            return Ok(());
+        }
+        let plan = &self.own.plan.mappings[mapping];
+        let fit = tables::shape(self.client, self.own, plan).await?;
+        let upsert = schema::upsert(&self.own.schema, plan, &fit);
+        let delete = schema::delete(&self.own.schema, plan);
+        let upsert = self.client.prepare(&upsert).await?;
+        let delete = self.client.prepare(&delete).await?;
+        self.writers[mapping] = Some(Writer {
+            upsert,
+            delete,
+            wires: fit.wires(plan),
+            rows: Arrays::new(plan.columns.iter().map(|column| column.kind)),
+            keys: Arrays::new(std::iter::once(plan.columns[plan.key].kind)),
+        });
+        Ok(())
+    }
+
+    /// Rows of other tables that would be deleted or emptied together with a row of this mapping.
+    async fn check_no_followers(&self, mapping: usize) -> Result<(), Fault> {
+        let plan = &self.own.plan.mappings[mapping];
+        let sql = "SELECT format('%s of %s', k.conname, k.conrelid::regclass)
+            FROM pg_catalog.pg_constraint k
+            JOIN pg_catalog.pg_class c ON c.oid = k.confrelid
+            JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+            WHERE n.nspname = $1 AND c.relname = $2 AND k.contype = 'f'
+              AND k.confdeltype IN ('c', 'n', 'd') LIMIT 1";
+        let found = self
+            .client
+            .query_typed_opt(
+                sql,
+                &[(&self.own.schema, Type::TEXT), (&plan.into, Type::TEXT)],
+            )
+            .await?;
+        match found {
+            None => Ok(()),
+            Some(row) => Err(Fault::Store(StoreError::Misfit {
+                into: plan.into.clone(),
+                what: format!(
+                    "two rows exchange a unique value, which needs a row to be deleted for a moment, and the foreign key {} would follow; make that unique constraint or index one that is not needed, or the foreign key NO ACTION",
+                    row.get::<_, String>(0)
+                ),
+            })),
+        }
+    }
+}
+
+/// The mappings with changes.
+fn changed(batch: &Batch) -> impl DoubleEndedIterator<Item = (usize, &[Change])> {
+    let changes = batch.changes.iter().enumerate();
+    changes
+        .filter(|(_, changes)| !changes.is_empty())
+        .map(|(mapping, changes)| (mapping, changes.as_slice()))
+}
+
+/// The collapsed changes one by one: deletes, the last mapping's first; then upserts.
+fn steps(batch: &Batch) -> Vec<Step<'_>> {
+    let deletes = changed(batch).rev().flat_map(|(mapping, changes)| {
+        let deleted = changes.iter().filter(|change| change.value.is_none());
+        deleted.map(move |change| (mapping, change))
+    });
+    let upserts = changed(batch).flat_map(|(mapping, changes)| {
+        let written = changes.iter().filter(|change| change.value.is_some());
+        written.map(move |change| (mapping, change))
+    });
+    deletes.chain(upserts).collect()
+}
+
+fn refused(plan: &MappingPlan, change: &Change, column: usize, what: &str) -> StoreError {
+    let name = &plan.columns[column].name;
+    StoreError::refused_change(plan, change, format!("column '{name}': {what}"))
+}

@@ -1,0 +1,332 @@
+//! Connections: where to, by which certificates, with which settings, and how long each step may
+//! take.
+//!
+//! A connection belongs to one thread. Its task runs on a runtime of its own, and only while that
+//! thread waits for an answer. Both the server and this side bound every statement: the server's
+//! own limit frees its locks, ours notices a server that is gone.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::str::FromStr as _;
+use std::task::{Context, Poll, Waker};
+use std::time::Duration;
+
+use tokio::runtime::Runtime;
+use tokio_postgres::config::SslMode;
+use tokio_postgres::{Client, Config, NoTls};
+use tokio_postgres_rustls::MakeRustlsConnect;
+
+use super::error::{self, Fault};
+use crate::kind::PostgresTarget;
+use onelog_store::{StoreError, Trust, tls_config};
+
+/// How long connecting may take, TLS and password included.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long one statement may take.
+pub(super) const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a step of a rebuild over whole tables may take.
+pub(super) const REBUILD_TIMEOUT: Duration = Duration::from_secs(6 * 3600);
+/// How long a statement waits for a lock.
+const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long the server lets a transaction of ours stand open without a statement. A process that
+/// was stopped in the middle of one must not keep its successor from taking over.
+const IDLE_TRANSACTION_TIMEOUT: Duration = Duration::from_secs(30);
+/// This side waits a little longer than the server, whose words say more.
+const GRACE: Duration = Duration::from_secs(5);
+/// When a silent connection is probed, and for how long unanswered bytes are tolerated.
+const KEEPALIVE_IDLE: Duration = Duration::from_secs(20);
+const UNANSWERED_MAX: Duration = Duration::from_secs(30);
+
+/// The first version that has every statement used here.
+const VERSION_MIN: i32 = 120_000;
+
+/// One connection.
+pub(super) struct Session {
+    pub(super) client: Client,
+    pub(super) place: String,
+    runtime: Runtime,
+}
+
+impl std::fmt::Debug for Session {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Session")
+            .field("place", &self.place)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What a connection is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purpose {
+    Write,
+    Read,
+}
+
+impl Session {
+    /// Connects and checks that the server can be used.
+    pub(super) fn open(
+        target: &PostgresTarget,
+        sink: &str,
+        purpose: Purpose,
+    ) -> Result<Self, StoreError> {
+        let place = target.url.shown();
+        let config = config(target, sink)?;
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .map_err(|cause| StoreError::Unavailable {
+                what: "making a runtime for a connection".to_owned(),
+                cause: cause.into(),
+            })?;
+        let what = "connecting to";
+        let client = runtime.block_on(async {
+            match tokio::time::timeout(CONNECT_TIMEOUT, connect(&config, target)).await {
+                Ok(outcome) => outcome.map_err(|fault| fault.told(what, &place)),
+                Err(_) => Err(error::unavailable(
+                    format!("{what} {place}"),
+                    format!("no answer within {} s", CONNECT_TIMEOUT.as_secs()),
+                )),
+            }
+        })?;
+        let session = Self {
+            client,
+            place,
+            runtime,
+        };
+        session.configure(purpose)?;
+        Ok(session)
+    }
+
+    /// Waits for `future`, at most `limit` and a little.
+    pub(super) fn wait<T>(
+        &self,
+        what: &str,
+        limit: Duration,
+        future: impl Future<Output = Result<T, Fault>>,
+    ) -> Result<T, StoreError> {
+        self.try_wait(what, limit, future)
+            .map_err(|fault| fault.told(what, &self.place))
+    }
+
+    /// As [`Session::wait`], with the error as it came.
+    pub(super) fn try_wait<T>(
+        &self,
+        what: &str,
+        limit: Duration,
+        future: impl Future<Output = Result<T, Fault>>,
+    ) -> Result<T, Fault> {
+        let limit = limit + GRACE;
+        let bounded = async {
+            match tokio::time::timeout(limit, future).await {
+                Ok(outcome) => outcome,
+                Err(_) => Err(Fault::Store(error::unavailable(
+                    format!("{what} {}", self.place),
+                    format!("no answer within {} s", limit.as_secs()),
+                ))),
+            }
+        };
+        self.runtime.block_on(bounded)
+    }
+
+    fn configure(&self, purpose: Purpose) -> Result<(), StoreError> {
+        // `row_security = off`: rows that a policy hides would be an error instead of missing.
+        // Defaults of the user or the database may say otherwise of transactions.
+        let settings = format!(
+            "SET synchronous_commit = off; SET TimeZone = 'UTC'; SET row_security = off;
+             SET jit = off; SET client_min_messages = error;
+             SET plan_cache_mode = force_generic_plan;
+             SET default_transaction_isolation = 'read committed';
+             SET default_transaction_read_only = off;
+             SET statement_timeout = {}; SET lock_timeout = {};
+             SET idle_in_transaction_session_timeout = {}",
+            match purpose {
+                Purpose::Write => STATEMENT_TIMEOUT.as_millis(),
+                Purpose::Read => 0,
+            },
+            LOCK_TIMEOUT.as_millis(),
+            match purpose {
+                Purpose::Write => IDLE_TRANSACTION_TIMEOUT.as_millis(),
+                Purpose::Read => 0,
+            },
+        );
+        let facts =
+            "SELECT current_setting('server_version_num')::int, current_setting('server_version'),
+                pg_is_in_recovery(), current_setting('server_encoding')";
+        let row = self.wait("looking at the server", STATEMENT_TIMEOUT, async {
+            let (set, row) = tokio::join!(
+                self.client.batch_execute(&settings),
+                self.client.query_typed_one(facts, &[])
+            );
+            let row = row?;
+            if row.get::<_, i32>(0) >= VERSION_MIN {
+                set?;
+            }
+            Ok(row)
+        })?;
+        let what = format!("the server at {} cannot be used", self.place);
+        if row.get::<_, i32>(0) < VERSION_MIN {
+            let found: String = row.get(1);
+            return Err(error::broken(
+                what,
+                format!("it is PostgreSQL {found}; version 12 or newer is needed"),
+            ));
+        }
+        if purpose == Purpose::Write && row.get::<_, bool>(2) {
+            return Err(error::broken(
+                what,
+                "it is a standby, which takes no writes; let the sink's 'url' lead to the primary (several hosts and target_session_attrs=read-write find it)",
+            ));
+        }
+        let encoding: String = row.get(3);
+        if encoding != "UTF8" {
+            return Err(error::broken(
+                what,
+                format!("the database's encoding is {encoding}; make one with ENCODING 'UTF8'"),
+            ));
+        }
+        Ok(())
+    }
+}
+
+fn config(target: &PostgresTarget, sink: &str) -> Result<Config, StoreError> {
+    let url = target.url.resolve().map_err(|fault| {
+        error::broken(
+            format!("reading the url {}", target.url.shown()),
+            fault.to_string(),
+        )
+    })?;
+    let mut config = Config::from_str(&known_ssl_mode(&url)).map_err(|_| {
+        // The driver's words could hold a part of the password.
+        error::broken(
+            format!("reading the url {}", target.url.shown()),
+            "it is not an address as postgres://user:password@host:port/database?sslmode=require; special characters in user and password are written as %40 for @, %2F for /, %3F for ?",
+        )
+    })?;
+    if config.get_application_name().is_none() {
+        config.application_name(format!("onelog:{sink}"));
+    }
+    config
+        .connect_timeout(CONNECT_TIMEOUT)
+        .keepalives_idle(KEEPALIVE_IDLE)
+        .tcp_user_timeout(UNANSWERED_MAX);
+    Ok(config)
+}
+
+/// Certificates and names are always checked, so that the two stricter modes mean what `require`
+/// means here.
+fn known_ssl_mode(url: &str) -> String {
+    let Some((address, query)) = url.split_once('?') else {
+        return url.to_owned();
+    };
+    let parameters: Vec<&str> = query
+        .split('&')
+        .map(|parameter| match parameter {
+            "sslmode=verify-full" | "sslmode=verify-ca" => "sslmode=require",
+            "sslmode=allow" => "sslmode=prefer",
+            other => other,
+        })
+        .collect();
+    format!("{address}?{}", parameters.join("&"))
+}
+
+async fn connect(config: &Config, target: &PostgresTarget) -> Result<Client, Fault> {
+    if config.get_ssl_mode() == SslMode::Disable {
+        let (client, connection) = config.connect(NoTls).await?;
+        // How a connection ends is told to whoever waits for its answer.
+        tokio::spawn(async move { connection.await.ok() });
+        return Ok(client);
+    }
+    let tls = tls_config(Trust::of(target.ca_file.as_deref()))
+        .map_err(|why| error::broken("preparing the connection", why))?;
+    let tls = MakeRustlsConnect::new(tls);
+    let (client, connection) = config.connect(tls).await?;
+    tokio::spawn(async move { connection.await.ok() });
+    Ok(client)
+}
+
+type Answer<'c> = Pin<Box<dyn Future<Output = Result<u64, tokio_postgres::Error>> + 'c>>;
+
+/// Statements that are sent one behind the other without waiting for answers in between. After an
+/// error the server refuses the rest of the transaction, so the first error is the one to tell.
+#[derive(Default)]
+pub(super) struct Pipeline<'c> {
+    sent: Vec<Result<u64, Answer<'c>>>,
+    failed: Option<(usize, tokio_postgres::Error)>,
+}
+
+impl<'c> Pipeline<'c> {
+    /// Sends a statement. A future of the driver writes its request when it is polled first.
+    pub(super) fn send(
+        &mut self,
+        statement: impl Future<Output = Result<u64, tokio_postgres::Error>> + 'c,
+    ) {
+        let mut answer: Answer<'c> = Box::pin(statement);
+        let mut context = Context::from_waker(Waker::noop());
+        let sent = match answer.as_mut().poll(&mut context) {
+            Poll::Pending => Err(answer),
+            Poll::Ready(Ok(rows)) => Ok(rows),
+            Poll::Ready(Err(error)) => {
+                let number = self.sent.len();
+                self.failed.get_or_insert((number, error));
+                Ok(0)
+            }
+        };
+        self.sent.push(sent);
+    }
+
+    /// How many statements were sent.
+    pub(super) const fn len(&self) -> usize {
+        self.sent.len()
+    }
+
+    /// The answers in the order of the statements, or the number of the first that failed.
+    pub(super) async fn answers(self) -> Result<Vec<u64>, (usize, tokio_postgres::Error)> {
+        let mut rows = Vec::with_capacity(self.sent.len());
+        for (number, sent) in self.sent.into_iter().enumerate() {
+            let outcome = match sent {
+                Ok(rows) => Ok(rows),
+                Err(answer) => answer.await,
+            };
+            match outcome {
+                Ok(count) => rows.push(count),
+                Err(error) => return Err((number, error)),
+            }
+        }
+        self.failed.map_or(Ok(rows), Err)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn target(url: &str) -> PostgresTarget {
+        PostgresTarget {
+            url: url.into(),
+            schema: "public".into(),
+            ca_file: None,
+        }
+    }
+
+    #[test]
+    fn the_stricter_modes_of_tls_are_known() {
+        assert_eq!(
+            known_ssl_mode("postgres://h/d?sslmode=verify-full&application_name=x"),
+            "postgres://h/d?sslmode=require&application_name=x"
+        );
+        assert_eq!(known_ssl_mode("postgres://h/d"), "postgres://h/d");
+    }
+
+    #[test]
+    fn an_address_that_cannot_be_read_shows_no_password() {
+        for url in [
+            "postgres://u:pa?secret@h:port/d",
+            "postgres://u:secret@h:port/d",
+            "postgres://u:secret@h:port/d?secret=1",
+        ] {
+            let error = config(&target(url), "s").unwrap_err().to_string();
+            assert!(!error.contains("secret@"), "{error}");
+            assert!(!error.contains(":secret"), "{error}");
+        }
+    }
+}

@@ -1,0 +1,174 @@
+//! What PostgreSQL's errors mean for a sink, and how they are told.
+//!
+//! Its codes come in classes: 22 and 23 are a row's fault, 08, 53 and 57 the moment's, 28 and 42
+//! the set-up's. A password is in none of these words: the driver's causes hold none, and an
+//! address that cannot be read is never shown.
+
+use std::error::Error as _;
+use std::fmt;
+
+use tokio_postgres::error::{DbError, SqlState};
+
+use onelog_store::StoreError;
+
+/// How many bytes of the server's words are kept; its details can hold a whole row.
+const WORDS_BYTES_MAX: usize = 2048;
+
+/// A step that did not succeed.
+#[derive(Debug)]
+pub(super) enum Fault {
+    /// The server or the way to it.
+    Sql(tokio_postgres::Error),
+    /// Known to be this.
+    Store(StoreError),
+}
+
+impl From<tokio_postgres::Error> for Fault {
+    fn from(error: tokio_postgres::Error) -> Self {
+        Self::Sql(error)
+    }
+}
+
+impl From<StoreError> for Fault {
+    fn from(error: StoreError) -> Self {
+        Self::Store(error)
+    }
+}
+
+impl Fault {
+    /// As the contract has it; `what` was tried at `place`.
+    pub(super) fn told(self, what: &str, place: &str) -> StoreError {
+        match self {
+            Self::Store(error) => error,
+            Self::Sql(error) => classify(what, place, error),
+        }
+    }
+
+    fn code(&self) -> Option<&str> {
+        match self {
+            Self::Sql(error) => error.code().map(SqlState::code),
+            Self::Store(_) => None,
+        }
+    }
+
+    /// Whether the order of changes within the batch can be what the server objects to: keys that
+    /// are unique beside the primary one, foreign keys, exclusions.
+    pub(super) fn is_about_order(&self) -> bool {
+        matches!(self.code(), Some("23505" | "23503" | "23P01"))
+    }
+
+    /// Whether trying again cannot help because of what a row holds.
+    pub(super) fn is_about_a_row(&self) -> bool {
+        self.code().is_some_and(is_row_code)
+    }
+
+    pub(super) fn is_row_error(error: &tokio_postgres::Error) -> bool {
+        error.code().is_some_and(|code| is_row_code(code.code()))
+    }
+}
+
+/// Classes 22 (data), 23 (constraints), 44 (a view's check), P0001 (a trigger's own refusal), and
+/// what is too large for an index or a field.
+fn is_row_code(code: &str) -> bool {
+    code.starts_with("22")
+        || code.starts_with("23")
+        || code.starts_with("44")
+        || matches!(code, "P0001" | "P0004" | "54000")
+}
+
+/// An error of the driver with its whole chain of causes in words.
+#[derive(Debug)]
+struct Told {
+    words: String,
+    source: tokio_postgres::Error,
+}
+
+impl fmt::Display for Told {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.words)
+    }
+}
+
+impl std::error::Error for Told {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.source)
+    }
+}
+
+/// The server's own words.
+pub(super) fn words(error: &tokio_postgres::Error) -> String {
+    let mut out = match error.as_db_error() {
+        Some(error) => server_words(error),
+        None => {
+            let mut out = error.to_string();
+            let mut cause = error.source();
+            while let Some(inner) = cause {
+                out.push_str(": ");
+                out.push_str(&inner.to_string());
+                cause = inner.source();
+            }
+            out
+        }
+    };
+    if out.len() > WORDS_BYTES_MAX {
+        out.truncate(out.floor_char_boundary(WORDS_BYTES_MAX));
+        out.push('…');
+    }
+    out
+}
+
+fn server_words(error: &DbError) -> String {
+    let mut out = format!("{} (code {})", error.message(), error.code().code());
+    for (name, part) in [("detail", error.detail()), ("hint", error.hint())] {
+        if let Some(part) = part {
+            out.push_str(&format!("; {name}: {part}"));
+        }
+    }
+    out
+}
+
+/// What people can do about an error that does not pass by itself.
+fn advice(code: &str) -> Option<&'static str> {
+    Some(match code {
+        "42501" => "give onelog's user the rights that docs/sinks/postgres.md lists",
+        "3F000" => "create the schema, or name another one in the sink's 'schema'",
+        "3D000" => "create the database, or name another one in the sink's 'url'",
+        "2BP01" => "drop what depends on the table, then rebuild the sink",
+        _ if code.starts_with("28") => "mend user and password in the sink's 'url'",
+        _ => return None,
+    })
+}
+
+pub(super) fn classify(what: &str, place: &str, error: tokio_postgres::Error) -> StoreError {
+    let what = format!("{what} {place}");
+    let mut words = words(&error);
+    let advice = error.code().and_then(|code| advice(code.code()));
+    if let Some(advice) = advice {
+        words = format!("{words}; {advice}");
+    }
+    let lasting = advice.is_some();
+    let cause = Box::new(Told {
+        words,
+        source: error,
+    });
+    if lasting {
+        StoreError::Broken { what, cause }
+    } else {
+        StoreError::Unavailable { what, cause }
+    }
+}
+
+/// A setting or a fact of the server that people must change.
+pub(super) fn broken(what: impl Into<String>, cause: impl Into<String>) -> StoreError {
+    StoreError::Broken {
+        what: what.into(),
+        cause: cause.into().into(),
+    }
+}
+
+pub(super) fn unavailable(what: impl Into<String>, cause: impl Into<String>) -> StoreError {
+    StoreError::Unavailable {
+        what: what.into(),
+        cause: cause.into().into(),
+    }
+}

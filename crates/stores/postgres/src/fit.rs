@@ -1,0 +1,361 @@
+//! Whether a table that is there is one that a mapping can fill, and what of it does not fit.
+//!
+//! A column may be narrower than onelog's own type where a value that does not fit is refused and
+//! never changed: `integer` for 64-bit numbers, `varchar(n)`, `numeric(p, s)`, `timestamp`, an
+//! enumeration. Columns that the mapping does not fill may be there when they fill themselves.
+
+use tokio_postgres::Client;
+use tokio_postgres::types::Type;
+
+use super::encode::{Limit, Wire, sql_type};
+use super::error::Fault;
+use super::schema::{self, quote};
+use onelog_mapping::{ColumnType, Element, MappingPlan};
+
+/// What is special about a column that fits.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(super) struct ColumnFit {
+    /// A cast that PostgreSQL does not make by itself when it writes.
+    pub(super) cast: Option<String>,
+    pub(super) limit: Limit,
+}
+
+/// How a mapping's columns fit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Fit {
+    pub(super) columns: Vec<ColumnFit>,
+}
+
+impl Fit {
+    /// A table that onelog makes itself.
+    pub(super) fn exact(mapping: &MappingPlan) -> Self {
+        Self {
+            columns: vec![ColumnFit::default(); mapping.columns.len()],
+        }
+    }
+
+    /// How each column's cells are written.
+    pub(super) fn wires(&self, mapping: &MappingPlan) -> Vec<Wire> {
+        let columns = mapping.columns.iter().zip(&self.columns);
+        columns
+            .map(|(column, fit)| Wire {
+                kind: column.kind,
+                limit: fit.limit,
+            })
+            .collect()
+    }
+}
+
+/// What was found under a name.
+#[derive(Debug)]
+pub(super) enum Found {
+    Nothing,
+    /// Something that is no table, in words.
+    Other(&'static str),
+    Table(Box<TableFacts>),
+}
+
+/// A table as it is.
+#[derive(Debug)]
+pub(super) struct TableFacts {
+    columns: Vec<ColumnFacts>,
+    /// Columns with a unique key of their own.
+    unique: Vec<String>,
+    pub(super) is_empty: bool,
+    unlogged: bool,
+    /// Foreign keys that change this table's rows when others change, in words.
+    foreign: Vec<String>,
+    /// Row triggers that are enabled.
+    pub(super) triggers: Vec<String>,
+}
+
+#[derive(Debug)]
+struct ColumnFacts {
+    name: String,
+    /// As PostgreSQL writes it, with length or digits.
+    shown: String,
+    /// The bare name of the type.
+    type_name: String,
+    is_enum: bool,
+    modifier: i32,
+    not_null: bool,
+    /// It is filled when nobody fills it.
+    fills_itself: bool,
+    /// `a`: always, so nobody else may fill it.
+    generated: bool,
+    deterministic: bool,
+}
+
+const COLUMNS: &str = "
+SELECT a.attname::text, format_type(a.atttypid, a.atttypmod), t.typname::text, t.typtype = 'e',
+  a.atttypmod, a.attnotnull, a.atthasdef OR a.attidentity <> '',
+  a.attgenerated <> '' OR a.attidentity = 'a', coalesce(c.collisdeterministic, true)
+FROM pg_catalog.pg_attribute a
+JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
+LEFT JOIN pg_catalog.pg_collation c ON c.oid = a.attcollation
+WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum";
+
+const UNIQUE: &str = "
+SELECT a.attname::text FROM pg_catalog.pg_index i
+JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
+WHERE i.indrelid = $1 AND i.indisunique AND i.indisvalid AND i.indimmediate
+  AND i.indpred IS NULL AND i.indnkeyatts = 1";
+
+const FOREIGN: &str = "
+SELECT format('%s %s', conname, pg_get_constraintdef(oid)) FROM pg_catalog.pg_constraint
+WHERE conrelid = $1 AND contype = 'f' AND (confdeltype IN ('c', 'n', 'd') OR confupdtype IN ('c', 'n', 'd'))
+ORDER BY conname";
+
+const TRIGGERS: &str = "
+SELECT tgname::text FROM pg_catalog.pg_trigger
+WHERE tgrelid = $1 AND NOT tgisinternal AND tgenabled IN ('O', 'A') AND tgtype & 1 = 1 ORDER BY tgname";
+
+/// Looks at what is there under a name.
+pub(super) async fn look(client: &Client, schema: &str, name: &str) -> Result<Found, Fault> {
+    let found = client
+        .query_typed_opt(
+            "SELECT c.oid, c.relkind::text, c.relpersistence = 'u' FROM pg_catalog.pg_class c
+             JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+             WHERE n.nspname = $1 AND c.relname = $2",
+            &[(&schema, Type::TEXT), (&name, Type::TEXT)],
+        )
+        .await?;
+    let Some(found) = found else {
+        return Ok(Found::Nothing);
+    };
+    let (oid, kind): (u32, String) = (found.get(0), found.get(1));
+    match kind.as_str() {
+        "r" | "p" => {}
+        "v" => return Ok(Found::Other("view")),
+        "m" => return Ok(Found::Other("materialized view")),
+        "f" => return Ok(Found::Other("foreign table")),
+        "S" => return Ok(Found::Other("sequence")),
+        "i" | "I" => return Ok(Found::Other("index")),
+        _ => return Ok(Found::Other("relation that is no table")),
+    }
+    let of_table = &[(
+        &oid as &(dyn tokio_postgres::types::ToSql + Sync),
+        Type::OID,
+    )];
+    let empty = format!(
+        "SELECT NOT EXISTS (SELECT FROM {})",
+        schema::table(schema, name)
+    );
+    let (columns, unique, foreign, triggers, is_empty) = tokio::try_join!(
+        client.query_typed(COLUMNS, of_table),
+        client.query_typed(UNIQUE, of_table),
+        client.query_typed(FOREIGN, of_table),
+        client.query_typed(TRIGGERS, of_table),
+        client.query_typed_one(&empty, &[]),
+    )?;
+    let texts = |rows: Vec<tokio_postgres::Row>| rows.iter().map(|row| row.get(0)).collect();
+    Ok(Found::Table(Box::new(TableFacts {
+        columns: columns
+            .iter()
+            .map(|row| ColumnFacts {
+                name: row.get(0),
+                shown: row.get(1),
+                type_name: row.get(2),
+                is_enum: row.get(3),
+                modifier: row.get(4),
+                not_null: row.get(5),
+                fills_itself: row.get(6),
+                generated: row.get(7),
+                deterministic: row.get(8),
+            })
+            .collect(),
+        unique: texts(unique),
+        foreign: texts(foreign),
+        triggers: texts(triggers),
+        is_empty: is_empty.get(0),
+        unlogged: found.get(2),
+    })))
+}
+
+impl TableFacts {
+    /// How the mapping fits, or everything that does not, in words.
+    pub(super) fn fit(&self, mapping: &MappingPlan) -> Result<Fit, Vec<String>> {
+        let mut wrong = Vec::new();
+        let mut columns = Vec::with_capacity(mapping.columns.len());
+        for (n, plan) in mapping.columns.iter().enumerate() {
+            let Some(found) = self.columns.iter().find(|column| column.name == plan.name) else {
+                wrong.push(format!("the column '{}' is missing", plan.name));
+                continue;
+            };
+            if found.generated {
+                wrong.push(format!(
+                    "the column '{}' is generated by the database, so nobody else can fill it",
+                    plan.name
+                ));
+            }
+            match found.takes(plan.kind, n == mapping.key) {
+                Ok(fit) => columns.push(fit),
+                Err(why) => wrong.push(format!(
+                    "the column '{}' is {}, and should be {}{why}",
+                    plan.name,
+                    found.shown,
+                    sql_type(plan.kind)
+                )),
+            }
+        }
+        let key = &mapping.columns[mapping.key].name;
+        if !self.unique.contains(key) && self.columns.iter().any(|column| column.name == *key) {
+            wrong.push(format!(
+                "the column '{key}' has no primary key or unique index of its own"
+            ));
+        }
+        for column in &self.columns {
+            let mapped = mapping.column_names().any(|name| name == column.name);
+            if !mapped && column.not_null && !column.fills_itself && !column.generated {
+                wrong.push(format!(
+                    "the column '{}' is NOT NULL without a default, and the mapping does not fill it",
+                    column.name
+                ));
+            }
+        }
+        for foreign in &self.foreign {
+            wrong.push(format!(
+                "the foreign key {foreign} would change rows that the log has not changed; make it NO ACTION"
+            ));
+        }
+        if self.unlogged {
+            wrong.push(
+                "it is UNLOGGED: a crash of the server would empty it while the position stays"
+                    .to_owned(),
+            );
+        }
+        if wrong.is_empty() {
+            Ok(Fit { columns })
+        } else {
+            Err(wrong)
+        }
+    }
+
+    /// Whether the columns that a mapping reads are there.
+    pub(super) fn missing(&self, mapping: &MappingPlan) -> Vec<String> {
+        let known = |name: &str| self.columns.iter().any(|column| column.name == name);
+        mapping
+            .column_names()
+            .filter(|name| !known(name))
+            .map(|name| format!("the column '{name}' is missing"))
+            .collect()
+    }
+}
+
+impl ColumnFacts {
+    fn takes(&self, kind: ColumnType, is_key: bool) -> Result<ColumnFit, &'static str> {
+        if is_key && !self.deterministic {
+            return Err(" with a collation under which different texts are never equal");
+        }
+        let plain = Ok(ColumnFit::default());
+        let limited = |limit| {
+            Ok(ColumnFit {
+                limit,
+                ..ColumnFit::default()
+            })
+        };
+        match (kind, self.type_name.as_str()) {
+            (ColumnType::Text, "text")
+            | (ColumnType::Integer, "int8" | "int4" | "int2")
+            | (ColumnType::Real, "float8")
+            | (ColumnType::Boolean, "bool")
+            | (ColumnType::Json, "jsonb" | "json")
+            | (ColumnType::Blob, "bytea")
+            | (ColumnType::Uuid, "uuid")
+            | (ColumnType::Date, "date") => plain,
+            (ColumnType::Text, "varchar") => match self.modifier {
+                ..4 => plain,
+                modifier => limited(Limit::Characters((modifier - 4) as usize)),
+            },
+            (ColumnType::Text, _) if self.is_enum && !is_key => Ok(ColumnFit {
+                cast: Some(self.shown.clone()),
+                limit: Limit::None,
+            }),
+            (ColumnType::Numeric, "numeric") => match self.modifier {
+                ..4 => plain,
+                modifier => numeric_limit(modifier - 4).map_or(
+                    Err(" with a number of digits behind the point that is not negative"),
+                    limited,
+                ),
+            },
+            (ColumnType::Timestamp, "timestamptz" | "timestamp") => match self.modifier {
+                -1 | 6.. => plain,
+                _ => Err(", because it would round to less than microseconds"),
+            },
+            (ColumnType::Text, "bpchar") => Err(", because it pads texts with blanks"),
+            (ColumnType::Real, "float4") => Err(", because it rounds to 32 bits"),
+            (ColumnType::List(element), found) if list_type(element) == found => {
+                match (element, self.modifier) {
+                    // varchar(n)[] and numeric(p, s)[] would round or refuse without a name.
+                    (_, -1) => plain,
+                    _ => Err(" without a limit on its elements"),
+                }
+            }
+            _ => Err(""),
+        }
+    }
+}
+
+/// Digits in all, and behind the point, as PostgreSQL packs them.
+fn numeric_limit(packed: i32) -> Option<Limit> {
+    let all = (packed >> 16) & 0xffff;
+    // Eleven bits with a sign since version 15; a scale below 0 rounds whole numbers.
+    let fraction = ((packed & 0x7ff) ^ 1024) - 1024;
+    Some(Limit::Digits {
+        all: usize::try_from(all).ok()?,
+        fraction: usize::try_from(fraction).ok()?,
+    })
+}
+
+const fn list_type(element: Element) -> &'static str {
+    match element {
+        Element::Text => "_text",
+        Element::Integer => "_int8",
+        Element::Real => "_float8",
+        Element::Boolean => "_bool",
+        Element::Numeric => "_numeric",
+        Element::Timestamp => "_timestamptz",
+        Element::Date => "_date",
+        Element::Uuid => "_uuid",
+    }
+}
+
+/// Names that PostgreSQL would cut or cannot have as columns.
+pub(super) fn bad_names(mapping: &MappingPlan) -> Vec<String> {
+    const SYSTEM: [&str; 6] = ["tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"];
+    let mut wrong = Vec::new();
+    for name in mapping.column_names().chain([mapping.into.as_str()]) {
+        if name.len() > schema::IDENTIFIER_BYTES_MAX {
+            wrong.push(format!(
+                "the name {} has {} bytes, and PostgreSQL's names have at most {}",
+                quote(name),
+                name.len(),
+                schema::IDENTIFIER_BYTES_MAX
+            ));
+        }
+    }
+    for name in mapping.column_names().filter(|name| SYSTEM.contains(name)) {
+        wrong.push(format!(
+            "'{name}' is a column that every table of PostgreSQL has by itself; choose another name"
+        ));
+    }
+    wrong
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn digits_are_unpacked_as_the_server_packs_them() {
+        let packed = |all: i32, fraction: i32| (all << 16) | (fraction & 0x7ff);
+        assert_eq!(
+            numeric_limit(packed(10, 2)),
+            Some(Limit::Digits {
+                all: 10,
+                fraction: 2
+            })
+        );
+        assert_eq!(numeric_limit(packed(3, -2)), None);
+    }
+}

@@ -1,0 +1,226 @@
+//! Unique and foreign keys of users: the order of the log is kept where the last images alone do
+//! not fit.
+
+use std::sync::Arc;
+
+use onelog_mapping::Plan;
+use onelog_record::TableId;
+use onelog_store::conformance::{self, Harness as _, LOG, Model, ORDERS};
+use onelog_store::{Store, StoreError};
+use onelog_testkit::{Kind, require};
+
+use super::harness::Pg;
+
+const BLOBS: TableId = TableId(1025);
+const USERS: &str = r#"{"table":"shop.orders","into":"users","existing":true,"columns":{
+  "id":{"from":"$key","type":"text"},"name":{"from":"/name","type":"text"}}}"#;
+const CHILDREN: &str = r#"{"table":"shop.orders","into":"children","existing":true,"columns":{
+  "id":{"from":"$key","type":"text"},"parent":{"from":"/parent","type":"text"}}}"#;
+const PARENTS: &str = r#"{"table":"shop.blobs","into":"parents","existing":true,"columns":{
+  "id":{"from":"$key","type":"text"}}}"#;
+
+fn named(model: &mut Model, key: &str, name: &str) {
+    let document = serde_json::json!({ "name": name }).to_string();
+    model.write(ORDERS, key.as_bytes(), Some(&document));
+}
+
+fn child(model: &mut Model, key: &str, parent: &str) {
+    let document = serde_json::json!({ "parent": parent }).to_string();
+    model.write(ORDERS, key.as_bytes(), Some(&document));
+}
+
+fn filled(pg: &Pg, mappings: &str, model: &Model) -> (Box<dyn Store>, Arc<Plan>) {
+    let plan = conformance::plan(pg, mappings);
+    let mut store = pg.open(Arc::clone(&plan), LOG);
+    store.take_over().unwrap();
+    model.rebuild(&plan, store.as_mut()).unwrap();
+    (store, plan)
+}
+
+fn apply_and_compare(
+    store: &mut dyn Store,
+    plan: &Arc<Plan>,
+    model: &Model,
+    from: onelog_record::Position,
+) {
+    store.apply(&model.batch(plan, from)).unwrap();
+    let found = model.verify(plan, store);
+    assert!(found.equal, "{found:#?}");
+    assert_eq!(
+        store.position().unwrap().unwrap().position,
+        model.position()
+    );
+}
+
+fn users(more: &str) -> (Pg, Model, Box<dyn Store>, Arc<Plan>) {
+    let pg = Pg::new();
+    pg.sql(&format!(
+        "CREATE TABLE users (id text PRIMARY KEY, name text UNIQUE); {more}"
+    ));
+    let mut model = Model::default();
+    named(&mut model, "a", "ada");
+    named(&mut model, "b", "bob");
+    named(&mut model, "c", "cleo");
+    let (store, plan) = filled(&pg, USERS, &model);
+    (pg, model, store, plan)
+}
+
+#[test]
+fn a_unique_name_that_moves_on_over_several_transactions_is_followed() {
+    require!(Kind::Postgres);
+    let (_pg, mut model, mut store, plan) = users("");
+    // In the order of the log each step is possible; the last images in the order of keys are not.
+    let from = model.position();
+    named(&mut model, "b", "bert");
+    named(&mut model, "a", "bob");
+    named(&mut model, "c", "ada");
+    named(&mut model, "0", "cleo");
+    apply_and_compare(store.as_mut(), &plan, &model, from);
+}
+
+#[test]
+fn two_rows_that_exchange_a_unique_name_in_one_transaction_are_followed() {
+    require!(Kind::Postgres);
+    let (_pg, mut model, mut store, plan) = users("");
+    let from = model.position();
+    named(&mut model, "a", "bob");
+    named(&mut model, "b", "cleo");
+    named(&mut model, "c", "ada");
+    apply_and_compare(store.as_mut(), &plan, &model, from);
+    // A rebuild from a state in which they are exchanged as well.
+    named(&mut model, "a", "cleo");
+    named(&mut model, "b", "bob");
+    model.rebuild(&plan, store.as_mut()).unwrap();
+    assert!(model.verify(&plan, store.as_mut()).equal);
+}
+
+#[test]
+fn an_exchange_never_takes_others_rows_with_it() {
+    require!(Kind::Postgres);
+    let (pg, mut model, mut store, plan) =
+        users("CREATE TABLE letters (id int, user_id text REFERENCES users ON DELETE CASCADE)");
+    pg.sql("INSERT INTO letters VALUES (1, 'a')");
+    let before = model.clone();
+    named(&mut model, "a", "bob");
+    named(&mut model, "b", "ada");
+    let error = store
+        .apply(&model.batch(&plan, before.position()))
+        .unwrap_err();
+    let text = error.to_string();
+    assert!(
+        text.contains("letters") && text.contains("exchange a unique value"),
+        "{text}"
+    );
+    assert!(!error.is_retryable());
+    assert_eq!(pg.sql("SELECT count(*) FROM letters"), "1");
+    assert!(before.verify(&plan, store.as_mut()).equal);
+}
+
+#[test]
+fn a_name_that_two_records_hold_is_refused_and_the_record_named() {
+    require!(Kind::Postgres);
+    let (_pg, mut model, mut store, plan) = users("");
+    let before = model.clone();
+    named(&mut model, "d", "dora");
+    named(&mut model, "e", "ada");
+    named(&mut model, "f", "fay");
+    let error = store
+        .apply(&model.batch(&plan, before.position()))
+        .unwrap_err();
+    let StoreError::Refused(refused) = &error else {
+        panic!("{error}");
+    };
+    assert_eq!(refused.key, "e");
+    assert!(refused.what.contains("duplicate key"), "{error}");
+    assert!(before.verify(&plan, store.as_mut()).equal);
+}
+
+fn families(mappings: &str, foreign: &str) -> (Pg, Model, Box<dyn Store>, Arc<Plan>) {
+    let pg = Pg::new();
+    pg.sql(&format!(
+        "CREATE TABLE parents (id text PRIMARY KEY);
+         CREATE TABLE children (id text PRIMARY KEY, parent text REFERENCES parents {foreign})"
+    ));
+    let mut model = Model::default();
+    model.write(BLOBS, b"p1", Some("x"));
+    child(&mut model, "c1", "p1");
+    let (store, plan) = filled(&pg, mappings, &model);
+    (pg, model, store, plan)
+}
+
+#[test]
+fn children_and_parents_come_and_go_in_any_order_of_mappings() {
+    require!(Kind::Postgres);
+    for mappings in [
+        format!("{PARENTS},{CHILDREN}"),
+        format!("{CHILDREN},{PARENTS}"),
+    ] {
+        // With the children first nothing can be filled but what is there already.
+        let pg = Pg::new();
+        pg.sql(
+            "CREATE TABLE parents (id text PRIMARY KEY);
+             CREATE TABLE children (id text PRIMARY KEY, parent text REFERENCES parents)",
+        );
+        let mut model = Model::default();
+        let (mut store, plan) = filled(&pg, &mappings, &model);
+        let from = model.position();
+        model.write(BLOBS, b"p1", Some("x"));
+        child(&mut model, "c1", "p1");
+        apply_and_compare(store.as_mut(), &plan, &model, from);
+        let from = model.position();
+        model.write(BLOBS, b"p2", Some("x"));
+        child(&mut model, "c2", "p2");
+        child(&mut model, "c1", "p2");
+        model.write(BLOBS, b"p1", None);
+        apply_and_compare(store.as_mut(), &plan, &model, from);
+        let from = model.position();
+        model.write(ORDERS, b"c1", None);
+        model.write(ORDERS, b"c2", None);
+        model.write(BLOBS, b"p2", None);
+        apply_and_compare(store.as_mut(), &plan, &model, from);
+    }
+}
+
+#[test]
+fn a_child_without_a_parent_is_refused() {
+    require!(Kind::Postgres);
+    for foreign in ["", "DEFERRABLE INITIALLY DEFERRED"] {
+        let (_pg, mut model, mut store, plan) = families(&format!("{PARENTS},{CHILDREN}"), foreign);
+        let before = model.clone();
+        child(&mut model, "orphan", "nobody");
+        let error = store
+            .apply(&model.batch(&plan, before.position()))
+            .unwrap_err();
+        assert!(
+            matches!(&error, StoreError::Refused(refused) if refused.key == "orphan"),
+            "{error}"
+        );
+        assert!(error.to_string().contains("foreign key"), "{error}");
+        assert!(before.verify(&plan, store.as_mut()).equal);
+    }
+}
+
+#[test]
+fn what_a_users_trigger_refuses_is_told_in_its_words() {
+    require!(Kind::Postgres);
+    let (pg, mut model, mut store, plan) = users("");
+    pg.sql(
+        "CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+           IF new.name = 'gold' THEN RAISE EXCEPTION 'too dear: %', new.id; END IF; RETURN new; END $$;
+         CREATE TRIGGER no BEFORE INSERT ON users FOR EACH ROW EXECUTE FUNCTION no()",
+    );
+    let before = model.clone();
+    for n in 0..600 {
+        named(&mut model, &format!("k{n}"), &format!("n{n}"));
+    }
+    named(&mut model, "k300", "gold");
+    let error = store
+        .apply(&model.batch(&plan, before.position()))
+        .unwrap_err();
+    assert!(
+        matches!(&error, StoreError::Refused(refused) if refused.key == "k300"),
+        "{error}"
+    );
+    assert!(error.to_string().contains("too dear: k300"), "{error}");
+    assert!(before.verify(&plan, store.as_mut()).equal);
+}

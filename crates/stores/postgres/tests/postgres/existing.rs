@@ -1,0 +1,230 @@
+//! Tables that were there before onelog: what fits, what does not, and what stays.
+
+use std::sync::Arc;
+
+use onelog_mapping::Plan;
+use onelog_record::Position;
+use onelog_store::conformance::{self, Harness as _, LOG, Model, ORDERS};
+use onelog_store::{Store, StoreError};
+use onelog_testkit::{Kind, require};
+
+use super::harness::Pg;
+
+const PEOPLE: &str = r#"{"table":"shop.orders","into":"people","existing":true,"columns":{
+  "id":{"from":"$key","type":"integer"},"name":{"from":"/name","type":"text"},
+  "balance":{"from":"/balance","type":"numeric"},"age":{"from":"/age","type":"integer"},
+  "seen":{"from":"/seen","type":"timestamp"},"extra":{"from":"/extra","type":"json"},
+  "mood":{"from":"/mood","type":"text"}}}"#;
+
+const TABLE: &str = "CREATE TYPE mood AS ENUM ('fine', 'so so');
+  CREATE TABLE people (id int PRIMARY KEY, name varchar(8) NOT NULL, balance numeric(8,2),
+    age smallint, seen timestamp, extra json, mood mood, made timestamptz DEFAULT now(), note text);
+  CREATE INDEX people_name ON people (name);";
+
+fn person(name: &str, balance: &str, age: i64) -> String {
+    serde_json::json!({"name": name, "balance": balance, "age": age, "mood": "fine",
+        "seen": "2026-01-02T03:04:05.678901Z", "extra": {"b": 1, "a": [1.50]}})
+    .to_string()
+}
+
+fn people(table: &str) -> (Pg, Arc<Plan>) {
+    let pg = Pg::new();
+    pg.sql(table);
+    let plan = conformance::plan(&pg, PEOPLE);
+    (pg, plan)
+}
+
+fn filled(pg: &Pg, plan: &Arc<Plan>, model: &Model) -> Box<dyn Store> {
+    let mut store = pg.open(Arc::clone(plan), LOG);
+    store.check_target().unwrap();
+    store.take_over().unwrap();
+    model.rebuild(plan, store.as_mut()).unwrap();
+    store
+}
+
+#[test]
+fn a_users_own_table_is_never_taken_for_one_that_onelog_made() {
+    require!(Kind::Postgres);
+    let (pg, plan) = people(TABLE);
+    let mut model = Model::default();
+    model.write(ORDERS, b"1", Some(&person("ada", "10.5", 36)));
+    let mut store = filled(&pg, &plan, &model);
+    // Another definition of the sink that leaves 'existing' out and needs other columns would drop
+    // it, and so would a later sink of that kind.
+    let other = conformance::plan(&pg, r#"{"table":"shop.orders","into":"people"}"#);
+    let is_taken = || {
+        let error = pg.open(Arc::clone(&other), LOG).check_target().unwrap_err();
+        assert!(
+            matches!(&error, StoreError::Taken { what, .. } if what.contains("it has rows")),
+            "{error}"
+        );
+    };
+    is_taken();
+    store.remove().unwrap();
+    assert_eq!(pg.sql("SELECT count(*) FROM onelog_tables"), "0");
+    is_taken();
+    assert_eq!(pg.sql("SELECT name FROM people"), "ada");
+}
+
+#[test]
+fn a_users_own_table_is_filled_and_keeps_what_is_his() {
+    require!(Kind::Postgres);
+    let (pg, plan) = people(TABLE);
+    pg.sql(
+        "INSERT INTO people (id, name, note) VALUES (1, 'old', 'his note'), (7, 'nobody', 'gone')",
+    );
+    let mut model = Model::default();
+    model.write(ORDERS, b"1", Some(&person("ada", "10.5", 36)));
+    model.write(ORDERS, b"2", Some(&person("grace", "-0.25", 85)));
+    let mut store = filled(&pg, &plan, &model);
+    store.check_shape().unwrap();
+    let found = model.verify(&plan, store.as_mut());
+    assert!(found.equal, "{found:#?}");
+    // Columns that the mapping does not fill are the user's; rows are the log's.
+    assert_eq!(
+        pg.sql("SELECT id, name, note FROM people ORDER BY id"),
+        "1|ada|his note\n2|grace|"
+    );
+    let from = model.position();
+    model.write(ORDERS, b"1", Some(&person("ada l", "99.99", 37)));
+    model.write(ORDERS, b"2", None);
+    model.write(ORDERS, b"3", Some(&person("édith aa", "1", -1)));
+    store.apply(&model.batch(&plan, from)).unwrap();
+    let found = model.verify(&plan, store.as_mut());
+    assert!(found.equal, "{found:#?}");
+    assert_eq!(pg.sql("SELECT note FROM people WHERE id = 1"), "his note");
+    model.rebuild(&plan, store.as_mut()).unwrap();
+    assert!(model.verify(&plan, store.as_mut()).equal);
+    assert_eq!(
+        pg.sql("SELECT count(*) FROM pg_indexes WHERE schemaname = current_schema() AND indexname = 'people_name'"),
+        "1"
+    );
+}
+
+#[test]
+fn what_a_users_column_cannot_hold_is_refused_by_name_and_never_rounded_or_cut() {
+    require!(Kind::Postgres);
+    let (pg, plan) = people(TABLE);
+    let mut model = Model::default();
+    model.write(ORDERS, b"1", Some(&person("ada", "10.5", 36)));
+    let mut store = filled(&pg, &plan, &model);
+    for (key, document, words) in [
+        ("2", person("nine char", "1", 1), "9 characters"),
+        ("3", person("trailing  ", "1", 1), "10 characters"),
+        ("4", person("x", "0.001", 1), "numeric(8,2)"),
+        ("5", person("x", "1000000", 1), "numeric(8,2)"),
+        ("6", person("x", "1", 32_768), "out of range"),
+        ("3000000000", person("x", "1", 1), "out of range"),
+        (
+            "8",
+            person("x", "1", 1).replace("fine", "sad"),
+            "invalid input value for enum",
+        ),
+        ("9", r#"{"age":1}"#.to_owned(), "null value in column"),
+    ] {
+        for filling in [false, true] {
+            let mut more = model.clone();
+            more.write(ORDERS, b"100", Some(&person("good", "1", 1)));
+            more.write(ORDERS, key.as_bytes(), Some(&document));
+            let error = if filling {
+                more.rebuild(&plan, store.as_mut()).unwrap_err()
+            } else {
+                let batch = more.batch(&plan, model.position());
+                store.apply(&batch).unwrap_err()
+            };
+            let text = error.to_string();
+            assert!(text.contains(words), "{text}");
+            assert!(!error.is_retryable(), "{text}");
+            if !filling {
+                assert!(
+                    matches!(&error, StoreError::Refused(refused) if refused.key == key),
+                    "{text}"
+                );
+            }
+            assert!(model.verify(&plan, store.as_mut()).equal);
+        }
+    }
+}
+
+#[test]
+fn everything_that_does_not_fit_is_said_at_once() {
+    require!(Kind::Postgres);
+    let (pg, plan) = people(
+        "CREATE TABLE parents (id int PRIMARY KEY);
+         CREATE UNLOGGED TABLE people (id int UNIQUE DEFERRABLE, name char(8), balance numeric(8,-2),
+           age text, seen timestamptz(3), extra text, mood text GENERATED ALWAYS AS ('x') STORED,
+           needed int NOT NULL, parent int REFERENCES parents ON DELETE CASCADE)",
+    );
+    let mut store = pg.open(Arc::clone(&plan), LOG);
+    let error = store.check_target().unwrap_err();
+    assert!(matches!(error, StoreError::Misfit { .. }));
+    let text = error.to_string();
+    for part in [
+        "'id' has no primary key or unique index",
+        "'name' is character(8), and should be text, because it pads",
+        "'age' is text, and should be bigint",
+        "'seen' is timestamp(3) with time zone, and should be timestamp with time zone, because it would round",
+        "'extra' is text, and should be jsonb",
+        "'mood' is generated",
+        "'needed' is NOT NULL without a default",
+        "ON DELETE CASCADE would change rows",
+        "UNLOGGED",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
+    let (pg, plan) = people("");
+    let error = pg.open(plan, LOG).check_target().unwrap_err().to_string();
+    assert!(error.contains("it is not there"), "{error}");
+}
+
+#[test]
+fn a_merge_rewrites_only_what_differs() {
+    require!(Kind::Postgres);
+    let (pg, plan) = people(TABLE);
+    let mut model = Model::default();
+    for n in 0..50 {
+        model.write(
+            ORDERS,
+            n.to_string().as_bytes(),
+            Some(&person(&format!("p{n}"), "1.10", n)),
+        );
+    }
+    let mut store = filled(&pg, &plan, &model);
+    pg.sql("UPDATE people SET name = 'forged' WHERE id = 7; DELETE FROM people WHERE id = 8; INSERT INTO people (id, name) VALUES (900, 'extra')");
+    let before = pg.sql(
+        "SELECT string_agg(ctid::text, ' ' ORDER BY id) FROM people WHERE id NOT IN (7, 8, 900)",
+    );
+    model.rebuild(&plan, store.as_mut()).unwrap();
+    assert!(model.verify(&plan, store.as_mut()).equal);
+    assert_eq!(
+        pg.sql(
+            "SELECT string_agg(ctid::text, ' ' ORDER BY id) FROM people WHERE id NOT IN (7, 8, 900)"
+        ),
+        before
+    );
+}
+
+#[test]
+fn a_row_without_a_key_belongs_to_no_record_and_goes() {
+    require!(Kind::Postgres);
+    let pg = Pg::new();
+    pg.sql("CREATE TABLE t (id text UNIQUE, document jsonb); INSERT INTO t VALUES (NULL, '{}')");
+    let plan = conformance::plan(
+        &pg,
+        r#"{"table":"shop.orders","into":"t","existing":true,"columns":{
+          "id":{"from":"$key","type":"text"},"document":{"from":"$value","type":"json"}}}"#,
+    );
+    let mut model = Model::default();
+    model.write(ORDERS, b"a", Some("{}"));
+    let mut store = filled(&pg, &plan, &model);
+    assert!(model.verify(&plan, store.as_mut()).equal);
+    pg.sql("INSERT INTO t VALUES (NULL, '{}')");
+    assert_eq!(
+        model.verify(&plan, store.as_mut()).tables[0].differences_total,
+        1
+    );
+    assert_eq!(
+        store.position().unwrap().unwrap().position,
+        Position(model.position().get())
+    );
+}

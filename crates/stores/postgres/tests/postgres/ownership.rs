@@ -1,0 +1,257 @@
+//! Which names onelog takes, and what stays when tables are filled anew.
+
+use std::sync::Arc;
+
+use onelog_store::conformance::{self, Harness as _, LOG, ORDERS, filled, standard_plan};
+use onelog_store::{StoreError, verify};
+use onelog_testkit::{Kind, require};
+
+use super::harness::Pg;
+
+#[test]
+fn a_table_that_onelog_did_not_make_is_never_replaced() {
+    require!(Kind::Postgres);
+    let pg = Pg::new();
+    pg.sql("CREATE TABLE orders (id text, total real, extra int NOT NULL); INSERT INTO orders VALUES ('mine', 1, 2)");
+    let plan = standard_plan(&pg);
+    let mut store = pg.open(Arc::clone(&plan), LOG);
+    let error = store.check_target().unwrap_err();
+    let text = error.to_string();
+    for part in [
+        "it has rows",
+        "'id' has no primary key or unique index",
+        "'total' is real, and should be bigint",
+        "'note' is missing",
+        "'extra' is NOT NULL without a default",
+        "\"existing\": true",
+    ] {
+        assert!(text.contains(part), "{text}");
+    }
+    store.take_over().unwrap();
+    assert!(matches!(
+        store.begin_rebuild(),
+        Err(StoreError::Taken { .. })
+    ));
+    assert_eq!(pg.sql("SELECT count(*) FROM orders"), "1");
+}
+
+#[test]
+fn an_empty_table_that_fits_is_filled_and_a_view_is_not() {
+    require!(Kind::Postgres);
+    let pg = Pg::new();
+    pg.sql("CREATE TABLE orders (id text PRIMARY KEY, total bigint, note text, mood text)");
+    let plan = standard_plan(&pg);
+    let (mut store, model) = filled(&pg, &plan);
+    assert!(model.verify(&plan, store.as_mut()).equal);
+
+    let pg = Pg::new();
+    pg.sql("CREATE VIEW orders AS SELECT 1");
+    let error = pg.open(standard_plan(&pg), LOG).check_target().unwrap_err();
+    assert!(error.to_string().contains("a view"), "{error}");
+}
+
+#[test]
+fn two_sinks_share_a_schema_but_not_a_table() {
+    require!(Kind::Postgres);
+    let pg = Pg::new();
+    let plan = standard_plan(&pg);
+    let (mut store, model) = filled(&pg, &plan);
+    let mut other = pg.open_as("other", &plan, LOG).unwrap();
+    let error = other.check_target().unwrap_err().to_string();
+    assert!(error.contains("belongs to the sink 'follower'"), "{error}");
+    other.take_over().unwrap();
+    assert!(other.begin_rebuild().is_err());
+    let elsewhere = conformance::plan(&pg, r#"{"table":"shop.orders","into":"elsewhere"}"#);
+    let mut other = pg.open_as("other", &elsewhere, LOG).unwrap();
+    other.take_over().unwrap();
+    model.rebuild(&elsewhere, other.as_mut()).unwrap();
+    assert!(model.verify(&elsewhere, other.as_mut()).equal);
+    assert!(model.verify(&plan, store.as_mut()).equal);
+    // Once its sink is removed, the name is free.
+    store.remove().unwrap();
+    pg.open_as("third", &plan, LOG)
+        .unwrap()
+        .check_target()
+        .unwrap();
+}
+
+#[test]
+fn a_table_that_is_gone_leaves_no_claim_to_its_name() {
+    require!(Kind::Postgres);
+    let pg = Pg::new();
+    let plan = standard_plan(&pg);
+    let (mut store, _model) = filled(&pg, &plan);
+    pg.sql("DROP TABLE orders");
+    store.remove().unwrap();
+    pg.sql("CREATE TABLE orders (mine int); INSERT INTO orders VALUES (1)");
+    let error = pg.open(plan, LOG).check_target().unwrap_err();
+    assert!(matches!(error, StoreError::Taken { .. }), "{error}");
+}
+
+#[test]
+fn views_rights_and_indexes_of_users_survive_a_rebuild() {
+    require!(Kind::Postgres);
+    let pg = Pg::new();
+    let plan = standard_plan(&pg);
+    let (mut store, mut model) = filled(&pg, &plan);
+    let reader = pg.new_role("reader");
+    pg.sql(&format!(
+        "CREATE VIEW dear AS SELECT id FROM orders WHERE total > 1;
+         CREATE INDEX by_note ON orders (note);
+         ALTER TABLE orders ADD COLUMN words tsvector GENERATED ALWAYS AS (to_tsvector('simple', note)) STORED;
+         GRANT SELECT ON orders TO {reader}"
+    ));
+    model.order("d", 9, "nine");
+    model.write(ORDERS, b"a", None);
+    store.check_shape().unwrap();
+    model.rebuild(&plan, store.as_mut()).unwrap();
+    assert!(model.verify(&plan, store.as_mut()).equal);
+    assert_eq!(pg.sql("SELECT count(*) FROM dear"), "3");
+    assert_eq!(
+        pg.sql("SELECT id FROM orders WHERE words @@ 'nine'::tsquery"),
+        "d"
+    );
+    assert_eq!(
+        pg.sql("SELECT count(*) FROM pg_indexes WHERE schemaname = current_schema() AND indexname = 'by_note'"),
+        "1"
+    );
+    assert_eq!(
+        pg.sql(&format!(
+            "SELECT has_table_privilege('{reader}', 'orders', 'SELECT')"
+        )),
+        "t"
+    );
+}
+
+#[test]
+fn another_shape_takes_the_name_and_keeps_the_rights() {
+    require!(Kind::Postgres);
+    let pg = Pg::new();
+    let plan = standard_plan(&pg);
+    let (store, model) = filled(&pg, &plan);
+    drop(store);
+    let reader = pg.new_role("reader");
+    pg.sql(&format!("GRANT SELECT, UPDATE ON orders TO {reader}"));
+    let wider = conformance::plan(
+        &pg,
+        r#"{"table":"shop.orders","into":"orders","columns":{
+            "id":{"from":"$key","type":"text"},"total":{"from":"/total","type":"text"}}}"#,
+    );
+    let mut store = pg.open(Arc::clone(&wider), LOG);
+    store.take_over().unwrap();
+    model.rebuild(&wider, store.as_mut()).unwrap();
+    assert!(model.verify(&wider, store.as_mut()).equal);
+    for right in ["SELECT", "UPDATE"] {
+        assert_eq!(
+            pg.sql(&format!(
+                "SELECT has_table_privilege('{reader}', 'orders', '{right}')"
+            )),
+            "t"
+        );
+    }
+    // What depends on it is not dropped with it.
+    pg.sql("CREATE VIEW totals AS SELECT total FROM orders");
+    let mut store = pg.open(Arc::clone(&plan), LOG);
+    store.take_over().unwrap();
+    let error = model.rebuild(&plan, store.as_mut()).unwrap_err();
+    let text = error.to_string();
+    assert!(
+        text.contains("totals") && text.contains("drop what depends on the table"),
+        "{text}"
+    );
+    assert!(!error.is_retryable());
+}
+
+#[test]
+fn a_table_that_was_altered_is_described_and_a_rebuild_mends_it() {
+    require!(Kind::Postgres);
+    for (sql, expected) in [
+        (
+            "ALTER TABLE orders ADD COLUMN mood text NOT NULL DEFAULT ''; ALTER TABLE orders ALTER mood DROP DEFAULT",
+            "the column 'mood' is NOT NULL without a default",
+        ),
+        ("DROP TABLE orders", "it is not there"),
+        (
+            "ALTER TABLE orders ALTER total TYPE text",
+            "the column 'total' is text, and should be bigint",
+        ),
+        (
+            "ALTER TABLE orders DROP CONSTRAINT orders_pkey",
+            "'id' has no primary key",
+        ),
+        ("ALTER TABLE orders SET UNLOGGED", "it is UNLOGGED"),
+    ] {
+        let pg = Pg::new();
+        let plan = standard_plan(&pg);
+        let (mut store, model) = filled(&pg, &plan);
+        pg.sql(sql);
+        let error = store.check_shape().unwrap_err();
+        assert!(matches!(error, StoreError::Misfit { .. }));
+        assert!(error.to_string().contains(expected), "{error}");
+        model.rebuild(&plan, store.as_mut()).unwrap();
+        store.check_shape().unwrap();
+        assert!(model.verify(&plan, store.as_mut()).equal);
+    }
+}
+
+#[test]
+fn names_that_postgresql_would_cut_are_refused() {
+    require!(Kind::Postgres);
+    let pg = Pg::new();
+    let long = "n".repeat(64);
+    for mapping in [
+        format!(r#"{{"table":"shop.orders","into":"{long}"}}"#),
+        format!(
+            r#"{{"table":"shop.orders","into":"t","columns":{{"id":{{"from":"$key","type":"text"}},"{long}":{{"from":"a","type":"text"}}}}}}"#
+        ),
+        r#"{"table":"shop.orders","into":"t","columns":{"ctid":{"from":"$key","type":"text"}}}"#
+            .to_owned(),
+    ] {
+        let plan = conformance::plan(&pg, &mapping);
+        let error = pg.open(plan, LOG).check_target().unwrap_err();
+        assert!(matches!(error, StoreError::Misfit { .. }), "{error}");
+    }
+    // The longest name that is whole has a staging table of its own.
+    let mapping = format!(r#"{{"table":"shop.orders","into":"{}"}}"#, &long[..63]);
+    let plan = conformance::plan(&pg, &mapping);
+    let (mut store, model) = filled(&pg, &plan);
+    model.rebuild(&plan, store.as_mut()).unwrap();
+    assert!(model.verify(&plan, store.as_mut()).equal);
+}
+
+#[test]
+fn anybody_who_may_read_a_table_can_compare_it() {
+    require!(Kind::Postgres);
+    let pg = Pg::new();
+    let plan = standard_plan(&pg);
+    let (_store, model) = filled(&pg, &plan);
+    let auditor = pg.new_role("auditor");
+    pg.sql(&format!(
+        "CREATE TABLE theirs AS SELECT id::varchar(10), total::int, note FROM orders;
+         GRANT USAGE ON SCHEMA {} TO {auditor}; GRANT SELECT ON theirs TO {auditor}",
+        pg.quoted()
+    ));
+    let theirs = conformance::plan(
+        &pg,
+        r#"{"table":"shop.orders","into":"theirs","columns":{
+          "id":{"from":"$key","type":"text"},"total":{"from":"/total","type":"integer"},
+          "note":{"from":"/note","type":"text"}}}"#,
+    );
+    let target = pg.as_user(&auditor).definition("audit").target;
+    let mut reader = target.open_reader(&theirs).unwrap();
+    assert!(verify(&theirs, &model, reader.as_mut()).unwrap().equal);
+    drop(reader);
+    pg.sql("UPDATE theirs SET note = 'by hand' WHERE id = 'b'");
+    let mut reader = target.open_reader(&theirs).unwrap();
+    let found = verify(&theirs, &model, reader.as_mut()).unwrap();
+    assert_eq!(found.tables[0].differences_total, 1);
+    // What is not there, or may not be read, is said.
+    let error = target.open_reader(&plan).err().unwrap().to_string();
+    assert!(error.contains("permission denied"), "{error}");
+    let absent = conformance::plan(&pg, r#"{"table":"shop.orders","into":"absent"}"#);
+    let error = target.open_reader(&absent).err().unwrap().to_string();
+    assert!(error.contains("no such table"), "{error}");
+    let more = conformance::plan(&pg, r#"{"table":"shop.orders","into":"theirs"}"#);
+    let error = target.open_reader(&more).err().unwrap().to_string();
+    assert!(error.contains("'document' is missing"), "{error}");
+}

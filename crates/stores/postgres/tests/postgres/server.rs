@@ -1,0 +1,265 @@
+//! The server and the way to it: what is refused, in which words, and how soon.
+
+use std::net::TcpListener;
+use std::process::Command;
+use std::sync::Arc;
+
+use onelog_store::conformance::{self, Harness as _, LOG, filled, standard_plan};
+use onelog_store::{SinkDefinition, StoreError};
+use onelog_testkit::{Kind, Postgres, Server as _, require};
+
+use super::harness::{Pg, server};
+
+static KINDS: onelog_store::Kinds = onelog_store::Kinds::new(&[&onelog_postgres::KIND]);
+
+fn refused(pg: &Pg) -> StoreError {
+    pg.try_open(&standard_plan(pg), LOG).err().unwrap()
+}
+
+#[test]
+fn what_people_must_change_is_said_and_not_tried_again() {
+    require!(Kind::Postgres);
+    server();
+    let url = server().url();
+    let stranger = Pg::new().new_role("stranger");
+    for (url, schema, words) in [
+        (
+            url.clone(),
+            "no such schema",
+            "create the schema, or name another one",
+        ),
+        (
+            url.replace("/postgres", "/nowhere"),
+            "public",
+            "create the database",
+        ),
+        (
+            url.replace("onelog@", "nobody:se%2Fcret@"),
+            "public",
+            "mend user and password",
+        ),
+        (
+            url.replace("onelog@", &format!("{stranger}@")),
+            "public",
+            "rights that docs/sinks/postgres.md lists",
+        ),
+        (
+            url.replace("127.0.0.1:", "127.0.0.1:x"),
+            "public",
+            "it is not an address",
+        ),
+    ] {
+        let pg = Pg::at(&url, schema);
+        let plan = standard_plan(&Pg::new());
+        let error = pg.try_open(&plan, LOG).err().unwrap();
+        let text = error.to_string();
+        assert!(text.contains(words), "{text}");
+        assert!(!text.contains("cret"), "{text}");
+        assert!(matches!(error, StoreError::Broken { .. }), "{text}");
+    }
+}
+
+#[test]
+fn a_database_of_another_encoding_is_refused() {
+    require!(Kind::Postgres);
+    server().sql("DROP DATABASE IF EXISTS latin");
+    server().sql("CREATE DATABASE latin ENCODING 'LATIN1' LOCALE 'C' TEMPLATE template0");
+    let pg = Pg::at(&server().url().replace("/postgres", "/latin"), "public");
+    let error = refused(&pg).to_string();
+    assert!(
+        error.contains("LATIN1") && error.contains("UTF8"),
+        "{error}"
+    );
+}
+
+#[test]
+fn a_server_that_is_not_there_may_come_back() {
+    require!(Kind::Postgres);
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    drop(listener);
+    let pg = Pg::at(&format!("postgres://u:secret@{address}/d"), "public");
+    let error = refused(&pg);
+    assert!(error.is_retryable(), "{error}");
+    let text = error.to_string();
+    assert!(
+        text.contains("refused") && !text.contains("secret"),
+        "{text}"
+    );
+}
+
+#[test]
+fn a_server_that_never_answers_is_given_up() {
+    require!(Kind::Postgres);
+    // Connections wait in the queue of the system; nobody ever speaks.
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    let pg = Pg::at(&format!("postgres://u@{address}/d"), "public");
+    let error = refused(&pg);
+    assert!(error.is_retryable(), "{error}");
+    assert!(
+        error.to_string().contains("no answer within 5 s"),
+        "{error}"
+    );
+}
+
+#[test]
+fn the_least_rights_of_the_documentation_suffice() {
+    require!(Kind::Postgres);
+    let pg = Pg::new();
+    let role = pg.new_role("onelog");
+    // As docs/sinks/postgres.md says.
+    pg.sql(&format!(
+        "GRANT USAGE, CREATE ON SCHEMA {} TO {role}",
+        pg.quoted()
+    ));
+    let limited = pg.as_user(&role);
+    let plan = standard_plan(&pg);
+    let (mut store, mut model) = filled(&limited, &plan);
+    let from = model.position();
+    model.order("d", 4, "four");
+    store.apply(&model.batch(&plan, from)).unwrap();
+    model.rebuild(&plan, store.as_mut()).unwrap();
+    assert!(model.verify(&plan, store.as_mut()).equal);
+    store.remove().unwrap();
+}
+
+#[test]
+fn rows_that_a_policy_hides_are_an_error_and_not_missing() {
+    require!(Kind::Postgres);
+    let pg = Pg::new();
+    let role = pg.new_role("onelog");
+    pg.sql(&format!(
+        "GRANT USAGE, CREATE ON SCHEMA {0} TO {role};
+         CREATE TABLE orders (id text PRIMARY KEY, total bigint, note text);
+         ALTER TABLE orders ENABLE ROW LEVEL SECURITY;
+         CREATE POLICY dear_ones ON orders USING (total > 1);
+         GRANT ALL ON orders TO {role}",
+        pg.quoted()
+    ));
+    let limited = pg.as_user(&role);
+    let mut store = limited.open(standard_plan(&pg), LOG);
+    let error = store.check_target().unwrap_err();
+    assert!(error.to_string().contains("row-level security"), "{error}");
+    assert!(!error.is_retryable());
+}
+
+fn openssl(folder: &std::path::Path, arguments: &[&str]) {
+    let done = Command::new("openssl")
+        .current_dir(folder)
+        .args(arguments)
+        .output()
+        .unwrap();
+    assert!(
+        done.status.success(),
+        "{}",
+        String::from_utf8_lossy(&done.stderr)
+    );
+}
+
+#[test]
+fn tls_is_spoken_and_a_strange_certificate_refused() {
+    require!(Kind::Postgres);
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name).display().to_string();
+    // An authority, and the server's certificate for this address.
+    std::fs::write(
+        folder.path().join("server.ext"),
+        "subjectAltName=IP:127.0.0.1\nbasicConstraints=CA:FALSE\n",
+    )
+    .unwrap();
+    let new = [
+        "req",
+        "-nodes",
+        "-newkey",
+        "ec",
+        "-pkeyopt",
+        "ec_paramgen_curve:P-256",
+    ];
+    let of = |more: &[&str]| {
+        let all: Vec<&str> = new.iter().chain(more).copied().collect();
+        openssl(folder.path(), &all);
+    };
+    of(&[
+        "-x509",
+        "-days",
+        "2",
+        "-subj",
+        "/CN=authority",
+        "-keyout",
+        "ca.key",
+        "-out",
+        "ca.pem",
+    ]);
+    of(&[
+        "-subj",
+        "/CN=server",
+        "-keyout",
+        "server.key",
+        "-out",
+        "server.csr",
+    ]);
+    openssl(
+        folder.path(),
+        &[
+            "x509",
+            "-req",
+            "-in",
+            "server.csr",
+            "-CA",
+            "ca.pem",
+            "-CAkey",
+            "ca.key",
+            "-CAcreateserial",
+            "-days",
+            "2",
+            "-extfile",
+            "server.ext",
+            "-out",
+            "server.pem",
+        ],
+    );
+    let server = Postgres::start();
+    let certificate = std::fs::read_to_string(at("server.pem")).unwrap();
+    let key = std::fs::read_to_string(at("server.key")).unwrap();
+    let data = server.sql("SHOW data_directory");
+    for (name, text) in [("server.crt", certificate), ("server.key", key)] {
+        let dollar = text.lines().map(|line| format!("('{line}')"));
+        let rows: Vec<String> = dollar.collect();
+        server.sql(&format!(
+            "COPY (SELECT * FROM (VALUES {}) AS lines) TO '{data}/{name}'",
+            rows.join(",")
+        ));
+    }
+    server.sql(&format!(
+        "COPY (SELECT 1) TO PROGRAM 'chmod 600 {data}/server.key'"
+    ));
+    server.sql("ALTER SYSTEM SET ssl = on");
+    server.sql("SELECT pg_reload_conf()");
+    let kind = |mode: &str, ca: Option<&str>| {
+        let mut value = serde_json::json!({
+            "name": "follower", "kind": "postgres", "url": format!("{}?sslmode={mode}", server.url()),
+            "mappings": [{"table": "shop.orders", "into": "orders"}]});
+        if let Some(ca) = ca {
+            value["ca_file"] = at(ca).into();
+        }
+        SinkDefinition::from_json(KINDS, &value).unwrap()
+    };
+    let plan = conformance::standard_plan(&Pg::at(&server.url(), "public"));
+    let open = |mode, ca| {
+        kind(mode, ca)
+            .target
+            .open("follower", LOG, Arc::clone(&plan))
+    };
+    let mut store = open("verify-full", Some("ca.pem")).unwrap();
+    store.take_over().unwrap();
+    assert_eq!(
+        server.sql("SELECT count(*) FROM pg_stat_ssl s JOIN pg_stat_activity a USING (pid) WHERE s.ssl AND a.application_name = 'onelog:follower'"),
+        "1"
+    );
+    let error = open("require", None).err().unwrap().to_string();
+    assert!(error.contains("certificate"), "{error}");
+    // The server's own certificate is no authority of it.
+    open("require", Some("server.key")).err().unwrap();
+    open("disable", None).unwrap();
+}

@@ -1,0 +1,368 @@
+//! Rows as Redis keeps them, and back.
+//!
+//! As a string: the document itself, or a JSON object with one field a column. As a hash: one field
+//! a column; a column without a value has no field. The key's column always has a value, so every
+//! row is there.
+//!
+//! Reading back never fails: what somebody else has written becomes cells that equal no cell of
+//! the log.
+
+use std::borrow::Cow;
+use std::fmt;
+use std::io::Write as _;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use serde_json::value::RawValue;
+
+use crate::kind::{AS, HASH};
+use onelog_mapping::{
+    Cell, ColumnPlan, ColumnType, MappingPlan, Row, Source, date_text, numeric, parse_date,
+    parse_timestamp, parse_uuid, timestamp_text, uuid_text,
+};
+
+/// How a mapping's rows look in Redis.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Look {
+    /// The document itself.
+    Document {
+        /// Its column.
+        at: usize,
+    },
+    /// A JSON object.
+    Object,
+    /// A hash.
+    Hash,
+}
+
+/// What a key holds.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Content {
+    /// A string.
+    Text(Vec<u8>),
+    /// A hash.
+    Fields(Vec<(Vec<u8>, Vec<u8>)>),
+    /// Something else than the mapping makes.
+    Foreign,
+}
+
+impl Look {
+    pub(super) fn of(mapping: &MappingPlan) -> Self {
+        if mapping.options.choice(AS) == Some(HASH) {
+            return Self::Hash;
+        }
+        let document = mapping.columns.iter().position(|c| c.from == Source::Value);
+        match (mapping.is_document, document) {
+            (true, Some(at)) => Self::Document { at },
+            _ => Self::Object,
+        }
+    }
+
+    /// The command that reads such a row.
+    pub(super) const fn reading(self) -> &'static [u8] {
+        match self {
+            Self::Hash => b"HGETALL",
+            Self::Document { .. } | Self::Object => b"GET",
+        }
+    }
+}
+
+/// The string of a row.
+pub(super) fn write_text(look: Look, columns: &[ColumnPlan], row: &Row, out: &mut Vec<u8>) {
+    if let Look::Document { at } = look {
+        match &row.cells[at] {
+            Cell::Blob(bytes) => out.extend_from_slice(bytes),
+            Cell::Json(text) | Cell::Text(text) => out.extend_from_slice(text.as_bytes()),
+            cell => write_json(cell, out),
+        }
+        return;
+    }
+    out.push(b'{');
+    for (n, (column, cell)) in columns.iter().zip(&row.cells).enumerate() {
+        if n > 0 {
+            out.push(b',');
+        }
+        write_quoted(&column.name, out);
+        out.push(b':');
+        write_json(cell, out);
+    }
+    out.push(b'}');
+}
+
+fn write_quoted(text: &str, out: &mut Vec<u8>) {
+    // A text always is JSON, and writing into a vector cannot fail.
+    let _ = serde_json::to_writer(out, text);
+}
+
+/// A cell as JSON. Decimal numbers are texts, because most readers of JSON would round them.
+fn write_json(cell: &Cell, out: &mut Vec<u8>) {
+    match cell {
+        Cell::Null => out.extend_from_slice(b"null"),
+        Cell::Integer(_) | Cell::Real(_) | Cell::Boolean(_) | Cell::Json(_) => {
+            write_plain(cell, out);
+        }
+        Cell::Text(text) | Cell::Numeric(text) => write_quoted(text, out),
+        Cell::Blob(bytes) => write_quoted(&STANDARD.encode(bytes), out),
+        Cell::Timestamp(micros) => write_quoted(&timestamp_text(*micros), out),
+        Cell::Date(days) => write_quoted(&date_text(*days), out),
+        Cell::Uuid(bytes) => write_quoted(&uuid_text(bytes), out),
+        Cell::List(cells) => {
+            out.push(b'[');
+            for (n, cell) in cells.iter().enumerate() {
+                if n > 0 {
+                    out.push(b',');
+                }
+                write_json(cell, out);
+            }
+            out.push(b']');
+        }
+    }
+}
+
+/// A cell as the field of a hash.
+pub(super) fn write_plain(cell: &Cell, out: &mut Vec<u8>) {
+    // Writing into a vector cannot fail.
+    let _ = match cell {
+        Cell::Null => Ok(()),
+        Cell::Integer(number) => write!(out, "{number}"),
+        // The shortest text that is read as the same number; valid in JSON.
+        Cell::Real(number) => write!(out, "{number:?}"),
+        Cell::Boolean(value) => write!(out, "{value}"),
+        Cell::Text(text) | Cell::Json(text) | Cell::Numeric(text) => out.write_all(text.as_bytes()),
+        Cell::Blob(bytes) => out.write_all(bytes),
+        Cell::Timestamp(micros) => out.write_all(timestamp_text(*micros).as_bytes()),
+        Cell::Date(days) => out.write_all(date_text(*days).as_bytes()),
+        Cell::Uuid(bytes) => out.write_all(uuid_text(bytes).as_bytes()),
+        Cell::List(_) => {
+            write_json(cell, out);
+            Ok(())
+        }
+    };
+}
+
+/// The row that a key holds. Rows that onelog did not write (not `is_ours`) need not say their own
+/// key again.
+pub(super) fn read(
+    mapping: &MappingPlan,
+    look: Look,
+    key: &[u8],
+    content: &Content,
+    is_ours: bool,
+    row: &mut Row,
+) {
+    row.cells.fill(Cell::Null);
+    row.cells.resize(mapping.columns.len(), Cell::Null);
+    let mut key_cell = Cell::Null;
+    if mapping.project_key(key, &mut key_cell).is_err() {
+        key_cell.set_blob(key);
+    }
+    let fault = match (look, content) {
+        (Look::Document { at }, Content::Text(bytes)) => {
+            row.cells[at] = whole(mapping.columns[at].kind, bytes);
+            None
+        }
+        (Look::Object, Content::Text(bytes)) => read_object(mapping, bytes, row),
+        (Look::Hash, Content::Fields(fields)) => read_fields(mapping, fields, row),
+        _ => Some("the key is of another type".to_owned()),
+    };
+    // What the row says about its own key must be true as well; then the true key takes its place
+    // unless the difference would be lost.
+    let says = std::mem::replace(&mut row.cells[mapping.key], key_cell);
+    let lies = !matches!(look, Look::Document { .. })
+        && fault.is_none()
+        && (is_ours || says != Cell::Null)
+        && !says.is_same(&row.cells[mapping.key]);
+    let fault = fault.or_else(|| lies.then(|| "its own key in it is wrong".to_owned()));
+    if let Some(fault) = fault {
+        mark(mapping, fault, row);
+    }
+}
+
+/// Makes the row differ from every row of the log.
+fn mark(mapping: &MappingPlan, fault: String, row: &mut Row) {
+    let mut others = (0..mapping.columns.len()).filter(|n| *n != mapping.key);
+    // A cell of a type that the column does not have equals none of the log's.
+    match others.next_back() {
+        Some(at) => {
+            row.cells[at] = match mapping.columns[at].kind {
+                ColumnType::List(_) => Cell::Text(fault),
+                _ => Cell::List(vec![Cell::Text(fault)]),
+            }
+        }
+        None => {
+            let shown = row.cells[mapping.key].show();
+            row.cells[mapping.key] = Cell::Text(format!("{shown}: {fault}"));
+        }
+    }
+}
+
+fn whole(kind: ColumnType, bytes: &[u8]) -> Cell {
+    match (kind, std::str::from_utf8(bytes)) {
+        (ColumnType::Blob, _) | (_, Err(_)) => Cell::Blob(bytes.to_vec()),
+        (ColumnType::Json, Ok(text)) if text.trim_ascii() == "null" => Cell::Null,
+        (ColumnType::Json, Ok(text)) => Cell::Json(text.to_owned()),
+        (_, Ok(text)) => Cell::Text(text.to_owned()),
+    }
+}
+
+/// The fields of an object in their order, each as it is written.
+struct Fields<'a>(Vec<(Cow<'a, str>, &'a RawValue)>);
+
+impl<'de> Deserialize<'de> for Fields<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Members;
+        impl<'de> Visitor<'de> for Members {
+            type Value = Fields<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Fields<'de>, A::Error> {
+                let mut out = Vec::new();
+                while let Some(Name(name)) = map.next_key()? {
+                    out.push((name, map.next_value()?));
+                }
+                Ok(Fields(out))
+            }
+        }
+        deserializer.deserialize_map(Members)
+    }
+}
+
+struct Name<'a>(Cow<'a, str>);
+
+impl<'de> Deserialize<'de> for Name<'de> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Text;
+        impl<'de> Visitor<'de> for Text {
+            type Value = Name<'de>;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a text")
+            }
+
+            fn visit_borrowed_str<E>(self, text: &'de str) -> Result<Name<'de>, E> {
+                Ok(Name(Cow::Borrowed(text)))
+            }
+
+            fn visit_str<E>(self, text: &str) -> Result<Name<'de>, E> {
+                Ok(Name(Cow::Owned(text.to_owned())))
+            }
+        }
+        deserializer.deserialize_str(Text)
+    }
+}
+
+/// Reads an object; the answer is what cannot be said in cells.
+fn read_object(mapping: &MappingPlan, bytes: &[u8], row: &mut Row) -> Option<String> {
+    let fields = match serde_json::from_slice::<Fields<'_>>(bytes) {
+        Ok(fields) => fields,
+        Err(error) => return Some(format!("it is no JSON object: {error}")),
+    };
+    for (n, (name, value)) in fields.0.iter().enumerate() {
+        // Written by us, fields stand in the order of the columns.
+        let at = match mapping.columns.get(n) {
+            Some(column) if column.name == *name => n,
+            _ => match mapping.columns.iter().position(|c| c.name == *name) {
+                Some(at) => at,
+                None => return Some(format!("the mapping has no field '{name}'")),
+            },
+        };
+        row.cells[at] = read_json(mapping.columns[at].kind, value.get());
+    }
+    None
+}
+
+/// A cell of what stands in JSON; of another type where it does not fit.
+fn read_json(kind: ColumnType, raw: &str) -> Cell {
+    let other = || Cell::Json(raw.to_owned());
+    if raw == "null" {
+        return Cell::Null;
+    }
+    let text = || serde_json::from_str::<String>(raw).ok();
+    let read = match kind {
+        ColumnType::Json => return other(),
+        ColumnType::Integer | ColumnType::Real | ColumnType::Boolean => parse(kind, raw),
+        ColumnType::Text => text().map(Cell::Text),
+        ColumnType::Blob => text()
+            .and_then(|text| STANDARD.decode(text).ok())
+            .map(Cell::Blob),
+        ColumnType::List(element) => {
+            serde_json::from_str::<Vec<&RawValue>>(raw)
+                .ok()
+                .map(|items| {
+                    let cells = items
+                        .iter()
+                        .map(|item| read_json(element.kind(), item.get()));
+                    Cell::List(cells.collect())
+                })
+        }
+        kind => text().and_then(|text| parse(kind, &text)),
+    };
+    read.unwrap_or_else(other)
+}
+
+/// Reads a hash; the answer is what cannot be said in cells.
+fn read_fields(
+    mapping: &MappingPlan,
+    fields: &[(Vec<u8>, Vec<u8>)],
+    row: &mut Row,
+) -> Option<String> {
+    for (n, (name, value)) in fields.iter().enumerate() {
+        let is = |column: &ColumnPlan| column.name.as_bytes() == name.as_slice();
+        let at = match mapping.columns.get(n) {
+            Some(column) if is(column) => n,
+            _ => match mapping.columns.iter().position(is) {
+                Some(at) => at,
+                None => {
+                    let name = String::from_utf8_lossy(name);
+                    return Some(format!("the mapping has no field '{name}'"));
+                }
+            },
+        };
+        row.cells[at] = read_plain(mapping.columns[at].kind, value);
+    }
+    None
+}
+
+fn read_plain(kind: ColumnType, bytes: &[u8]) -> Cell {
+    let text = match (kind, std::str::from_utf8(bytes)) {
+        (ColumnType::Blob, _) | (_, Err(_)) => return Cell::Blob(bytes.to_vec()),
+        (_, Ok(text)) => text,
+    };
+    match kind {
+        ColumnType::Text => Cell::Text(text.to_owned()),
+        ColumnType::Json => Cell::Json(text.to_owned()),
+        ColumnType::List(_) => read_json(kind, text),
+        kind => parse(kind, text).unwrap_or_else(|| Cell::Text(text.to_owned())),
+    }
+}
+
+/// A value of a type that has one text.
+fn parse(kind: ColumnType, text: &str) -> Option<Cell> {
+    match kind {
+        ColumnType::Integer => {
+            let number = text.parse::<i64>().ok()?;
+            // "007" and "+7" are not what onelog writes.
+            (number.to_string() == text).then_some(Cell::Integer(number))
+        }
+        ColumnType::Real => {
+            let number = serde_json::from_str::<f64>(text).ok()?;
+            let mut cell = Cell::Null;
+            cell.set_real(number);
+            Some(cell)
+        }
+        ColumnType::Boolean => match text {
+            "true" => Some(Cell::Boolean(true)),
+            "false" => Some(Cell::Boolean(false)),
+            _ => None,
+        },
+        ColumnType::Numeric => numeric(text).map(Cell::Numeric),
+        ColumnType::Timestamp => parse_timestamp(text).map(Cell::Timestamp),
+        ColumnType::Date => parse_date(text).map(Cell::Date),
+        ColumnType::Uuid => parse_uuid(text).map(Cell::Uuid),
+        ColumnType::Text | ColumnType::Json | ColumnType::Blob | ColumnType::List(_) => None,
+    }
+}

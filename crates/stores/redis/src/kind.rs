@@ -1,0 +1,140 @@
+//! What the rest of onelog knows of a Redis server or cluster.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use onelog_mapping::{
+    DefinitionError, KeyForm, MappingRules, Object, OptionRule, OptionValue, Plan, RowForm,
+    TTL_SECONDS,
+};
+use onelog_store::{
+    Address, CA_FILE, Store, StoreError, StoreKind, StoreReader, Target, URL, network_fields,
+    read_address, read_ca_file,
+};
+use serde_json::{Map, Value};
+
+use crate::RedisStore;
+use crate::names::{Names, check_mappings};
+use crate::picture::RedisReader;
+use crate::servers::Servers;
+
+const PARTITIONS: &str = "partitions";
+/// The most partitions of a sink in a Redis Cluster.
+pub const PARTITIONS_MAX: u64 = 4096;
+/// The option that says what a row is: a string that holds JSON, or a hash with one field a column.
+pub const AS: &str = "as";
+pub const HASH: &str = "hash";
+/// The longest life of a row: ten years.
+const TTL_SECONDS_MAX: u64 = 315_360_000;
+const SCHEMES: &[&str] = &["redis", "rediss"];
+
+/// The kind of store.
+pub static KIND: RedisKind = RedisKind;
+
+static RULES: MappingRules = MappingRules {
+    kind: "redis",
+    has_type: |_| true,
+    full_text: false,
+    options: &[
+        OptionRule {
+            name: AS,
+            value: OptionValue::Choice {
+                what: "shape",
+                of: &["string", HASH],
+            },
+        },
+        OptionRule {
+            name: TTL_SECONDS,
+            value: OptionValue::Count {
+                max: TTL_SECONDS_MAX,
+            },
+        },
+    ],
+    keys: KeyForm::Name,
+    rows: RowForm::Document,
+    check: check_mappings,
+};
+
+/// a Redis server or cluster.
+#[derive(Debug)]
+pub struct RedisKind;
+
+/// One a Redis server or cluster and how it is reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RedisTarget {
+    /// `redis://user:password@host:port/number`, or `rediss://…` with TLS.
+    pub url: Address,
+    /// Given for a cluster: into how many groups keys are spread.
+    pub partitions: Option<u16>,
+    /// Certificates that are trusted instead of the system's.
+    pub ca_file: Option<PathBuf>,
+}
+
+impl StoreKind for RedisKind {
+    fn rules(&self) -> &'static MappingRules {
+        &RULES
+    }
+
+    fn schemes(&self) -> &'static [&'static str] {
+        SCHEMES
+    }
+
+    fn fields(&self) -> &'static [&'static str] {
+        &[URL, PARTITIONS, CA_FILE]
+    }
+
+    fn target(&self, definition: &Object<'_>) -> Result<Arc<dyn Target>, DefinitionError> {
+        Ok(Arc::new(RedisTarget {
+            url: read_address(definition, SCHEMES)?,
+            partitions: definition
+                .optional_count(PARTITIONS, PARTITIONS_MAX)?
+                .map(|count| count as u16),
+            ca_file: read_ca_file(definition)?,
+        }))
+    }
+}
+
+impl Target for RedisTarget {
+    fn kind(&self) -> &'static dyn StoreKind {
+        &KIND
+    }
+
+    fn address(&self) -> Option<&Address> {
+        Some(&self.url)
+    }
+
+    fn place(&self) -> String {
+        self.url.shown()
+    }
+
+    fn fields(&self, secrets: bool) -> Map<String, Value> {
+        let partitions = self.partitions.map(|count| (PARTITIONS, count.into()));
+        network_fields(&self.url, self.ca_file.as_ref(), secrets, partitions)
+    }
+
+    fn is_same_store(&self, other: &dyn Target) -> bool {
+        (other as &dyn std::any::Any)
+            .downcast_ref::<Self>()
+            .is_some_and(|other| self.url.is_same_place(&other.url))
+    }
+
+    fn check_place(&self) -> Result<(), String> {
+        self.url.resolve().map(drop).map_err(|error| error.what)
+    }
+
+    fn open(
+        &self,
+        sink: &str,
+        log_id: &str,
+        plan: Arc<Plan>,
+    ) -> Result<Box<dyn Store>, StoreError> {
+        Ok(Box::new(RedisStore::open(self, sink, log_id, plan)?))
+    }
+
+    fn open_reader(&self, plan: &Arc<Plan>) -> Result<Box<dyn StoreReader>, StoreError> {
+        let names = Names::new("", self.partitions);
+        let servers = Servers::connect(self, &names)?;
+        let plan = Arc::clone(plan);
+        Ok(Box::new(RedisReader::unfixed(servers, names, plan)))
+    }
+}

@@ -1,0 +1,152 @@
+//! Which sink owns which keys: `onelog:owners` says so, because a key itself cannot.
+
+use std::collections::HashMap;
+use std::ops::ControlFlow;
+
+use redis::Value;
+
+use super::RedisStore;
+use super::names::{OWNERS, overlap};
+use super::picture::scan_keys;
+use onelog_mapping::KeyTemplate;
+use onelog_store::StoreError;
+
+const WHAT: &str = "looking at the owners of keys in";
+
+impl RedisStore {
+    /// Owners by template; empty: its sink was removed.
+    fn owners(&mut self) -> Result<HashMap<String, String>, StoreError> {
+        let link = &mut self.servers.links[self.servers.of_owners];
+        let answer = link.ask(WHAT, &[b"HGETALL", OWNERS])?;
+        let Value::Array(items) = &answer else {
+            return Err(link.strange(WHAT, &answer));
+        };
+        let text = |value: &Value| match value {
+            Value::BulkString(bytes) => Some(String::from_utf8_lossy(bytes).into_owned()),
+            _ => None,
+        };
+        let pairs = items.chunks_exact(2);
+        Ok(pairs
+            .filter_map(|pair| Some((text(&pair[0])?, text(&pair[1])?)))
+            .collect())
+    }
+
+    /// Refuses keys that another sink owns, and keys that somebody else made.
+    pub(super) fn check_owners(&mut self) -> Result<(), StoreError> {
+        let owners = self.owners()?;
+        for mapping in 0..self.plan.mappings.len() {
+            let template = self.plan.mappings[mapping].key_template.clone();
+            check_others(&owners, &self.sink, &template)?;
+            if owners.contains_key(&template.to_string()) {
+                continue;
+            }
+            if let Some(name) = self.find_row(mapping)? {
+                return Err(StoreError::Taken {
+                    into: template.to_string(),
+                    what: format!(
+                        "the key '{}' is there and onelog has not made it (or 'onelog:owners' was deleted); choose another template, delete such keys, or let this sink replace all of them: HSET onelog:owners '{template}' '{}'",
+                        String::from_utf8_lossy(&name),
+                        self.sink
+                    ),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Says whether the keys still are this sink's.
+    pub(super) fn check_owned(&mut self) -> Result<(), StoreError> {
+        let owners = self.owners()?;
+        for mapping in &self.plan.mappings {
+            let template = &mapping.key_template;
+            check_others(&owners, &self.sink, template)?;
+            if owners.get(&template.to_string()) != Some(&self.sink) {
+                return Err(StoreError::Misfit {
+                    into: template.to_string(),
+                    what: "'onelog:owners' no longer says that the keys are this sink's".into(),
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Makes the keys of this plan this sink's.
+    pub(super) fn own(&mut self) -> Result<(), StoreError> {
+        let templates = self.plan.mappings.iter();
+        let templates: Vec<String> = templates.map(|m| m.key_template.to_string()).collect();
+        self.set_owner(&templates, true)
+    }
+
+    /// Leaves the keys without an owner, until another sink takes them.
+    pub(super) fn give_up_ownership(&mut self) -> Result<(), StoreError> {
+        let owners = self.owners()?;
+        let ours = owners.into_iter().filter(|(_, owner)| *owner == self.sink);
+        let ours: Vec<String> = ours.map(|(template, _)| template).collect();
+        self.set_owner(&ours, false)
+    }
+
+    fn set_owner(&mut self, templates: &[String], is_owned: bool) -> Result<(), StoreError> {
+        if templates.is_empty() {
+            return Ok(());
+        }
+        let owner = if is_owned { self.sink.as_bytes() } else { b"" };
+        let mut words: Vec<&[u8]> = vec![b"HSET", OWNERS];
+        for template in templates {
+            words.extend([template.as_bytes(), owner]);
+        }
+        let link = &mut self.servers.links[self.servers.of_owners];
+        link.ask("writing the owners of keys to", &words)?;
+        Ok(())
+    }
+
+    /// Some key that a mapping's template names.
+    fn find_row(&mut self, mapping: usize) -> Result<Option<Vec<u8>>, StoreError> {
+        let template = &self.plan.mappings[mapping].key_template;
+        let pattern = self.names.pattern(template);
+        let mut found = None;
+        for link in &mut self.servers.links {
+            let names = &self.names;
+            let flow = scan_keys(link, &pattern, |_, keys| {
+                found = keys
+                    .into_iter()
+                    .find(|key| names.strip(template, key).is_some());
+                Ok(match found {
+                    Some(_) => ControlFlow::Break(()),
+                    None => ControlFlow::Continue(()),
+                })
+            })?;
+            if flow == ControlFlow::Break(()) {
+                break;
+            }
+        }
+        Ok(found)
+    }
+}
+
+fn check_others(
+    owners: &HashMap<String, String>,
+    sink: &str,
+    template: &KeyTemplate,
+) -> Result<(), StoreError> {
+    let others = owners
+        .iter()
+        .filter(|(_, owner)| !owner.is_empty() && *owner != sink);
+    for (text, owner) in others {
+        let Some((prefix, suffix)) = text.split_once("{$key}") else {
+            continue;
+        };
+        let other = KeyTemplate {
+            prefix: prefix.to_owned(),
+            suffix: suffix.to_owned(),
+        };
+        if overlap(&other, template) {
+            return Err(StoreError::Taken {
+                into: template.to_string(),
+                what: format!(
+                    "the sink '{owner}' owns the keys '{text}', which could be the same; choose another template"
+                ),
+            });
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,365 @@
+//! A rebuild: rows are written under other names, then put in place.
+//!
+//! On one server a script does that in one step, as long as no more than `SWAP_KEYS_MAX` keys are
+//! put in place and taken away; it keeps the server busy for some seconds a million keys. More
+//! keys go in parts: the position is taken away first, so a crash between parts leads to another
+//! rebuild, and readers see old and new rows side by side until the last part is done. With
+//! partitions each partition is put in place in one step of its own.
+//!
+//! ```text
+//!   begin: filling = 1, old leftovers away ── load: onelog:new:… ── finish: which rows must go
+//!     ── script: UNLINK the gone, RENAME the new, position = P, filling away
+//! ```
+
+use onelog_mapping::TTL_SECONDS;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use onelog_record::Position;
+use redis::Value;
+
+use super::guard::Guard;
+use super::link::{Link, SWAP_TIMEOUT};
+use super::names::List;
+use super::picture::scan_keys;
+use super::record;
+use super::{RedisStore, no_rows, wire};
+use onelog_store::{StoreError, failpoint};
+
+/// The most keys that are put in place and taken away in one step.
+const SWAP_KEYS_MAX: u64 = if cfg!(test) { 500 } else { 1_000_000 };
+/// The keys of one part where there are more.
+const SWAP_PART: u64 = if cfg!(test) { 150 } else { 100_000 };
+/// How many names are read from a list at once.
+const NAMES: usize = 1000;
+
+/// A key in Redis that has no place in any partition, and the link that has it.
+type Stray = (usize, Vec<u8>);
+
+impl RedisStore {
+    /// Whether the store still is ours.
+    pub(super) fn check_epoch(&mut self) -> Result<(), StoreError> {
+        let records = record::read_all(&mut self.servers, &self.names)?;
+        let guard = Guard {
+            sink: &self.sink,
+            log: &self.log_id,
+            plan: &self.fingerprint,
+            epoch: self.epoch(),
+            step: None,
+        };
+        records
+            .iter()
+            .try_for_each(|record| guard.check_epoch(record))
+    }
+
+    /// Whether an earlier rebuild was begun and not finished.
+    pub(super) fn is_filling(&mut self) -> Result<bool, StoreError> {
+        let what = "looking for an unfinished rebuild in";
+        let mut any = false;
+        for (link, partitions) in self.servers.by_link() {
+            let mut bytes = Vec::new();
+            for partition in &partitions {
+                let name = self.names.position(*partition);
+                wire::command(&[b"HEXISTS", &name, b"filling"], &mut bytes);
+            }
+            link.send(&bytes)?;
+            for _ in partitions {
+                any |= link.receive_good(what)? == Value::Int(1);
+            }
+        }
+        Ok(any)
+    }
+
+    pub(super) fn begin(&mut self) -> Result<(), StoreError> {
+        let gate = Arc::clone(&self.gate);
+        let _entered = gate.enter();
+        self.check_epoch()?;
+        self.check_owners()?;
+        let mut steps = self.no_steps();
+        for (partition, step) in steps.iter_mut().enumerate() {
+            let name = self.names.position(partition);
+            step.then.push(&[b"HSET", &name, b"filling", b"1"]);
+        }
+        self.commit(None, steps)?;
+        self.own()?;
+        self.clear_leftovers()?;
+        self.loaded = no_rows(&self.names, &self.plan);
+        Ok(())
+    }
+
+    /// Throws away what a rebuild left.
+    pub(super) fn clear_leftovers(&mut self) -> Result<(), StoreError> {
+        for pattern in self.names.leftovers() {
+            for link in &mut self.servers.links {
+                let _all = scan_keys(link, &pattern, |link, keys| {
+                    unlink(link, &keys)?;
+                    Ok(ControlFlow::Continue(()))
+                })?;
+            }
+        }
+        Ok(())
+    }
+
+    pub(super) fn finish(&mut self, position: Position) -> Result<(), StoreError> {
+        let gate = Arc::clone(&self.gate);
+        let _entered = gate.enter();
+        self.check_epoch()?;
+        // Whoever made these keys his own since the rebuild began keeps them.
+        self.check_owners()?;
+        let mut strays = Vec::new();
+        for mapping in 0..self.plan.mappings.len() {
+            for link in 0..self.servers.links.len() {
+                self.find_gone(mapping, link, &mut strays)?;
+            }
+        }
+        let sizes = self.check_lists()?;
+        self.preserve_swap(&strays)?;
+        failpoint::hit(&self.sink, "before_swap");
+        for (partition, size) in sizes.into_iter().enumerate() {
+            self.swap(partition, size, position)?;
+        }
+        for (link, name) in strays {
+            unlink(&mut self.servers.links[link], &[name])?;
+        }
+        self.loaded = no_rows(&self.names, &self.plan);
+        self.watched = None;
+        Ok(())
+    }
+
+    /// Notes the rows of one server that the new rows do not replace.
+    fn find_gone(
+        &mut self,
+        mapping: usize,
+        link: usize,
+        strays: &mut Vec<Stray>,
+    ) -> Result<(), StoreError> {
+        let template = self.plan.mappings[mapping].key_template.clone();
+        let pattern = self.names.pattern(&template);
+        let mut cursor = b"0".to_vec();
+        loop {
+            let connection = &mut self.servers.links[link];
+            let mut bytes = Vec::new();
+            super::picture::scan_command(&cursor, &pattern, &mut bytes);
+            connection.send(&bytes)?;
+            let (next, found) = super::picture::receive_keys(connection)?;
+            let mut placed = Vec::with_capacity(found.len());
+            for name in found {
+                let Some(key) = self.names.strip(&template, &name) else {
+                    continue;
+                };
+                let partition = self.names.partition_of(key);
+                let mut right = Vec::new();
+                self.names.row(&template, partition, key, &mut right);
+                match right == name {
+                    true => placed.push((partition, key.to_vec())),
+                    false => strays.push((link, name)),
+                }
+            }
+            self.note_gone(mapping, link, placed)?;
+            if next == b"0" {
+                return Ok(());
+            }
+            cursor = next;
+        }
+    }
+
+    fn note_gone(
+        &mut self,
+        mapping: usize,
+        link: usize,
+        placed: Vec<(usize, Vec<u8>)>,
+    ) -> Result<(), StoreError> {
+        let mut bytes = Vec::new();
+        for (partition, key) in &placed {
+            let mut name = self.names.staging(*partition, mapping);
+            name.extend_from_slice(key);
+            wire::command(&[b"EXISTS", &name], &mut bytes);
+        }
+        let connection = &mut self.servers.links[link];
+        connection.send(&bytes)?;
+        let mut steps = self.no_steps();
+        let mut any = false;
+        for (partition, key) in placed {
+            let connection = &mut self.servers.links[link];
+            if connection.receive_good("looking for new rows in")? == Value::Int(0) {
+                let list = self.names.list(List::Gone, partition, mapping);
+                steps[partition].then.push(&[b"RPUSH", &list, &key]);
+                any = true;
+            }
+        }
+        match any {
+            true => self.commit(None, steps),
+            false => Ok(()),
+        }
+    }
+
+    /// How many keys each partition puts in place and takes away. The lists must hold what was
+    /// loaded: somebody may have deleted them.
+    fn check_lists(&mut self) -> Result<Vec<u64>, StoreError> {
+        let what = "counting the new rows in";
+        let mappings = self.plan.mappings.len();
+        let mut sizes = vec![0; self.names.partitions()];
+        let mut lost = false;
+        for (link, partitions) in self.servers.by_link() {
+            let mut bytes = Vec::new();
+            for partition in &partitions {
+                for mapping in 0..mappings {
+                    for list in [List::New, List::Gone] {
+                        let name = self.names.list(list, *partition, mapping);
+                        wire::command(&[b"LLEN", &name], &mut bytes);
+                    }
+                }
+            }
+            link.send(&bytes)?;
+            let mut length = || match link.receive_good(what)? {
+                Value::Int(length) => Ok(length.cast_unsigned()),
+                other => Err(link.strange(what, &other)),
+            };
+            for partition in partitions {
+                for mapping in 0..mappings {
+                    let (new, gone) = (length()?, length()?);
+                    sizes[partition] += new + gone;
+                    lost |= new != self.loaded[partition][mapping];
+                }
+            }
+        }
+        match lost {
+            true => Err(self.rows_lost()),
+            false => Ok(sizes),
+        }
+    }
+
+    fn rows_lost(&self) -> StoreError {
+        StoreError::Unavailable {
+            what: format!("putting new rows in place in Redis at {}", self.place),
+            cause: "somebody deleted keys 'onelog:…' of the rebuild; it has to begin again".into(),
+        }
+    }
+
+    /// Gives open pictures every row that is about to change.
+    fn preserve_swap(&mut self, strays: &[Stray]) -> Result<(), StoreError> {
+        let pictures = self.gate.pictures();
+        if pictures.is_empty() {
+            return Ok(());
+        }
+        if !strays.is_empty() {
+            pictures.iter().for_each(|picture| picture.give_up());
+        }
+        let what = "reading the names of new rows in";
+        for partition in 0..self.names.partitions() {
+            for mapping in 0..self.plan.mappings.len() {
+                for list in [List::New, List::Gone] {
+                    let name = self.names.list(list, partition, mapping);
+                    for from in (0..).step_by(NAMES) {
+                        let (first, last) = (from.to_string(), (from + NAMES - 1).to_string());
+                        let words: [&[u8]; 4] =
+                            [b"LRANGE", &name, first.as_bytes(), last.as_bytes()];
+                        let link = self.servers.link(partition);
+                        let answer = link.ask(what, &words)?;
+                        let Value::Array(keys) = answer else {
+                            return Err(link.strange(what, &answer));
+                        };
+                        if keys.is_empty() {
+                            break;
+                        }
+                        self.preserve_keys(mapping, partition, keys)?;
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn preserve_keys(
+        &mut self,
+        mapping: usize,
+        partition: usize,
+        keys: Vec<Value>,
+    ) -> Result<(), StoreError> {
+        let template = &self.plan.mappings[mapping].key_template;
+        let mut wanted = Vec::with_capacity(keys.len());
+        for key in keys {
+            if let Value::BulkString(key) = key {
+                let mut name = Vec::new();
+                self.names.row(template, partition, &key, &mut name);
+                wanted.push((mapping, partition, name));
+            }
+        }
+        self.preserve(&wanted)
+    }
+
+    /// Puts one partition's rows in place.
+    fn swap(&mut self, partition: usize, size: u64, position: Position) -> Result<(), StoreError> {
+        let at_once = size <= SWAP_KEYS_MAX;
+        if !at_once {
+            let name = self.names.position(partition);
+            let mut steps = self.no_steps();
+            steps[partition].then.push(&[b"HDEL", &name, b"position"]);
+            self.commit(None, steps)?;
+        }
+        // One more than there is: then the script knows that it has done everything.
+        let budget = if at_once { size + 1 } else { SWAP_PART };
+        loop {
+            match self.run_swap(partition, budget, position)? {
+                0 => failpoint::hit(&self.sink, "between_parts"),
+                -1 => {
+                    self.check_epoch()?;
+                    return Err(self.rows_lost());
+                }
+                -2 => return Err(self.rows_lost()),
+                _ => return Ok(()),
+            }
+        }
+    }
+
+    fn run_swap(
+        &mut self,
+        partition: usize,
+        budget: u64,
+        position: Position,
+    ) -> Result<i64, StoreError> {
+        let what = "putting new rows in place in";
+        let mut words: Vec<Vec<u8>> = vec![
+            b"EVALSHA".to_vec(),
+            self.scripts.swap.clone(),
+            b"1".to_vec(),
+            self.names.position(partition),
+            self.epoch().to_string().into_bytes(),
+            budget.to_string().into_bytes(),
+            self.log_id.clone().into_bytes(),
+            position.to_string().into_bytes(),
+            self.fingerprint.clone().into_bytes(),
+        ];
+        for (mapping, plan) in self.plan.mappings.iter().enumerate() {
+            let life = plan.options.count(TTL_SECONDS).unwrap_or(0);
+            let mut before = self.names.tag(partition).as_bytes().to_vec();
+            before.extend_from_slice(plan.key_template.prefix.as_bytes());
+            words.extend([
+                life.to_string().into_bytes(),
+                self.names.staging(partition, mapping),
+                before,
+                plan.key_template.suffix.clone().into_bytes(),
+                self.names.list(List::New, partition, mapping),
+                self.names.list(List::Gone, partition, mapping),
+            ]);
+        }
+        let words: Vec<&[u8]> = words.iter().map(Vec::as_slice).collect();
+        let link = self.servers.link(partition);
+        match link.patiently(SWAP_TIMEOUT, |link| link.ask(what, &words))? {
+            Value::Int(left) => Ok(left),
+            other => Err(link.strange(what, &other)),
+        }
+    }
+}
+
+fn unlink(link: &mut Link, names: &[Vec<u8>]) -> Result<(), StoreError> {
+    let mut bytes = Vec::new();
+    for name in names {
+        wire::command(&[b"UNLINK", name], &mut bytes);
+    }
+    link.send(&bytes)?;
+    for _ in names {
+        link.receive_good("deleting leftovers in")?;
+    }
+    Ok(())
+}

@@ -1,0 +1,109 @@
+//! The scripts that run inside Redis, each one atomic step on one partition.
+
+use super::link::Link;
+use onelog_store::StoreError;
+
+/// A script and the name under which Redis keeps it.
+#[derive(Clone, Debug)]
+pub(super) struct Scripts {
+    pub(super) guard: Vec<u8>,
+    pub(super) take_over: Vec<u8>,
+    pub(super) swap: Vec<u8>,
+}
+
+/// `KEYS[1]` the partition's record; the epoch, the position (empty: any), the log, the plan, then
+/// commands. Runs them when the record is as expected, otherwise answers what it holds. Numbers
+/// are compared as texts: Lua's are not exact.
+const GUARD: &str = "
+local found = redis.call('HMGET', KEYS[1], 'log', 'position', 'epoch', 'plan')
+if found[3] ~= ARGV[1] or (ARGV[2] ~= ''
+    and (found[2] ~= ARGV[2] or found[1] ~= ARGV[3] or found[4] ~= ARGV[4])) then
+  return found
+end
+local at = 5
+while at < #ARGV do
+  local words = tonumber(ARGV[at])
+  redis.call(unpack(ARGV, at + 1, at + words))
+  at = at + words + 1
+end
+return 'OK'";
+
+/// `KEYS[1]` the partition's record; `draw` or `join`, an epoch, the log, the plan. `draw` takes
+/// the next epoch, above the given one as well; `join` takes the given one unless a later one is
+/// there. Answers the epoch that the record has then. A position of another plan is forgotten.
+const TAKE_OVER: &str = "
+local epoch = tonumber(redis.call('HGET', KEYS[1], 'epoch') or '0')
+local given = tonumber(ARGV[2])
+if ARGV[1] == 'draw' then
+  epoch = math.max(epoch, given) + 1
+elseif epoch > given then
+  return epoch
+else
+  epoch = given
+end
+if redis.call('HGET', KEYS[1], 'plan') ~= ARGV[4] then
+  redis.call('HDEL', KEYS[1], 'position')
+end
+redis.call('HSETNX', KEYS[1], 'log', ARGV[3])
+redis.call('HSET', KEYS[1], 'epoch', string.format('%.0f', epoch), 'plan', ARGV[4])
+return epoch";
+
+/// `KEYS[1]` the partition's record; the epoch, how many keys at most, the log, the position, the
+/// plan, then for each mapping: its rows' life in seconds, what new rows begin with, what rows
+/// begin and end with, the lists of new and gone keys. Answers how many keys of the budget are
+/// left; 0: there may be more to do. When all is done the record gets its position. -1: another
+/// epoch. -2: new rows are not there any more.
+const SWAP: &str = "
+if redis.call('HGET', KEYS[1], 'epoch') ~= ARGV[1] then return -1 end
+local left = tonumber(ARGV[2])
+local function part(list)
+  local names = redis.call('LRANGE', list, 0, math.min(left, 1000) - 1)
+  redis.call('LTRIM', list, #names, -1)
+  left = left - #names
+  return names
+end
+for at = 6, #ARGV, 6 do
+  local life, new, before, behind = tonumber(ARGV[at]), ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
+  while left > 0 do
+    local names = part(ARGV[at + 5])
+    if #names == 0 then break end
+    for n = 1, #names do names[n] = before .. names[n] .. behind end
+    redis.call('UNLINK', unpack(names))
+  end
+  while left > 0 do
+    local names = part(ARGV[at + 4])
+    if #names == 0 then break end
+    for n = 1, #names do
+      local name = before .. names[n] .. behind
+      local done = redis.pcall('RENAME', new .. names[n], name)
+      if type(done) == 'table' and done.err then
+        redis.call('HDEL', KEYS[1], 'position')
+        return -2
+      end
+      if life > 0 then redis.call('EXPIRE', name, life) end
+    end
+  end
+end
+if left > 0 then
+  redis.call('HSET', KEYS[1], 'log', ARGV[3], 'position', ARGV[4], 'plan', ARGV[5])
+  redis.call('HDEL', KEYS[1], 'filling')
+end
+return left";
+
+impl Scripts {
+    /// Hands the scripts to a server.
+    pub(super) fn load(link: &mut Link) -> Result<Self, StoreError> {
+        let mut load = |text: &str| -> Result<Vec<u8>, StoreError> {
+            let what = "loading scripts into";
+            match link.ask(what, &[b"SCRIPT", b"LOAD", text.as_bytes()])? {
+                redis::Value::BulkString(name) => Ok(name),
+                other => Err(link.strange(what, &other)),
+            }
+        };
+        Ok(Self {
+            guard: load(GUARD)?,
+            take_over: load(TAKE_OVER)?,
+            swap: load(SWAP)?,
+        })
+    }
+}

@@ -1,0 +1,475 @@
+//! Requests to Elasticsearch and OpenSearch, and what their answers mean.
+//!
+//! One pool of connections per client; every request is bounded by a timeout. The address that is
+//! asked has no user, no password and no parameters: they become a header that is never shown.
+
+use std::error::Error as _;
+use std::io::Read as _;
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use bytes::Bytes;
+use reqwest::blocking;
+use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+use crate::kind::ElasticsearchTarget;
+use onelog_store::{Cause, StoreError, Trust, tls_config};
+
+pub(super) use reqwest::Method;
+
+/// How long a connection may take to be made.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a request may take.
+pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long a step of a rebuild may take.
+pub(super) const LONG_TIMEOUT: Duration = Duration::from_secs(300);
+/// The most bytes of an answer. A page of documents is far below it.
+const ANSWER_BYTES_MAX: u64 = 512 << 20;
+/// How many bytes of an answer that is no error of the product's own are shown.
+const WORDS_BYTES_MAX: usize = 500;
+/// The first version of Elasticsearch with points in time and `require_alias`.
+const ELASTICSEARCH_MIN: (u32, u32) = (7, 10);
+/// The first version of OpenSearch with points in time.
+const OPENSEARCH_MIN: (u32, u32) = (2, 4);
+
+/// Which of the two answers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Product {
+    Elasticsearch,
+    OpenSearch,
+}
+
+/// A connection pool to one cluster.
+#[derive(Clone, Debug)]
+pub(super) struct Client {
+    http: blocking::Client,
+    base: String,
+    /// For people: without secrets.
+    pub(super) shown: String,
+    pub(super) product: Product,
+}
+
+/// What a request carries.
+#[derive(Clone, Debug)]
+pub(super) enum Body {
+    Nothing,
+    Json(Value),
+    /// Newline-delimited JSON.
+    Lines(Bytes),
+}
+
+/// An answer that came, whatever it says.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) status: u16,
+    body: Vec<u8>,
+}
+
+/// What is wrong, in the product's own words.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(super) struct Fault {
+    #[serde(rename = "type", default)]
+    pub(super) kind: String,
+    #[serde(default)]
+    pub(super) reason: Option<String>,
+    #[serde(default)]
+    caused_by: Option<Box<Fault>>,
+}
+
+#[derive(Deserialize)]
+struct Root {
+    version: Version,
+}
+
+#[derive(Deserialize)]
+struct Version {
+    number: String,
+    #[serde(default)]
+    distribution: Option<String>,
+}
+
+impl Client {
+    /// Asks the cluster what it is. Nothing is written.
+    pub(super) fn connect(target: &ElasticsearchTarget) -> Result<Self, StoreError> {
+        let shown = target.url.shown();
+        let broken = |cause: Cause| StoreError::Broken {
+            what: format!("opening {shown}"),
+            cause,
+        };
+        let text = target.url.resolve().map_err(|error| broken(error.into()))?;
+        let (base, authorization) = split_address(&text).map_err(|what| broken(what.into()))?;
+        let trust = match base.starts_with("https:") {
+            true => Trust::of(target.ca_file.as_deref()),
+            false => Trust::Nobody,
+        };
+        let tls = tls_config(trust).map_err(|what| broken(what.into()))?;
+        let mut headers = HeaderMap::new();
+        headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+        if let Some(value) = authorization {
+            let mut value = HeaderValue::try_from(value)
+                .map_err(|_| broken("the user, password or key has a line break in it".into()))?;
+            value.set_sensitive(true);
+            headers.insert(AUTHORIZATION, value);
+        }
+        let http = blocking::Client::builder()
+            .default_headers(headers)
+            .connect_timeout(CONNECT_TIMEOUT)
+            .timeout(REQUEST_TIMEOUT)
+            .tcp_nodelay(true)
+            .http1_only()
+            .no_proxy()
+            .redirect(reqwest::redirect::Policy::none())
+            .tls_backend_preconfigured(tls)
+            .build()
+            .map_err(|error| broken(chain(error).into()))?;
+        let mut client = Self {
+            http,
+            base,
+            shown: shown.clone(),
+            product: Product::Elasticsearch,
+        };
+        client.product = client.ask_product()?;
+        Ok(client)
+    }
+
+    fn ask_product(&self) -> Result<Product, StoreError> {
+        let answer = self.get("asking for the version of", "/")?;
+        let answer = answer.success(self, "asking for the version of")?;
+        let root: Root = answer.json(self, "asking for the version of")?;
+        let number = &root.version.number;
+        let (product, name, least) = match root.version.distribution.as_deref() {
+            Some("opensearch") => (Product::OpenSearch, "OpenSearch", OPENSEARCH_MIN),
+            _ => (Product::Elasticsearch, "Elasticsearch", ELASTICSEARCH_MIN),
+        };
+        let mut parts = number.split(['.', '-']).map(str::parse::<u32>);
+        let found = match (parts.next(), parts.next()) {
+            (Some(Ok(major)), Some(Ok(minor))) => (major, minor),
+            _ => (0, 0),
+        };
+        if found >= least {
+            return Ok(product);
+        }
+        Err(StoreError::Broken {
+            what: format!("opening {}", self.shown),
+            cause: format!(
+                "this is {name} {number}; version {}.{} or later is needed",
+                least.0, least.1
+            )
+            .into(),
+        })
+    }
+
+    /// Reads.
+    pub(super) fn get(&self, doing: &str, path: &str) -> Result<Answer, StoreError> {
+        self.call(doing, Method::GET, path, Body::Nothing, REQUEST_TIMEOUT)
+    }
+
+    /// Sends a request and takes the answer, whatever its status.
+    pub(super) fn call(
+        &self,
+        doing: &str,
+        method: Method,
+        path: &str,
+        body: Body,
+        timeout: Duration,
+    ) -> Result<Answer, StoreError> {
+        let url = format!("{}{path}", self.base);
+        let request = self.http.request(method, url).timeout(timeout);
+        let request = match body {
+            Body::Nothing => request,
+            Body::Json(value) => request
+                .header(CONTENT_TYPE, "application/json")
+                .body(value.to_string()),
+            Body::Lines(lines) => request
+                .header(CONTENT_TYPE, "application/x-ndjson")
+                .body(lines),
+        };
+        let unavailable = |cause: String| StoreError::Unavailable {
+            what: format!("{doing} {}", self.shown),
+            cause: cause.into(),
+        };
+        let response = request.send().map_err(|error| unavailable(chain(error)))?;
+        let status = response.status().as_u16();
+        let mut bytes = Vec::with_capacity(
+            response
+                .content_length()
+                .map_or(0, |length| length.min(ANSWER_BYTES_MAX) as usize),
+        );
+        response
+            .take(ANSWER_BYTES_MAX)
+            .read_to_end(&mut bytes)
+            .map_err(|error| unavailable(error.to_string()))?;
+        Ok(Answer {
+            status,
+            body: bytes,
+        })
+    }
+}
+
+impl Answer {
+    pub(super) const fn is_success(&self) -> bool {
+        self.status >= 200 && self.status < 300
+    }
+
+    pub(super) fn into_bytes(self) -> Vec<u8> {
+        self.body
+    }
+
+    /// The answer, or the error that its status stands for.
+    pub(super) fn success(self, client: &Client, doing: &str) -> Result<Self, StoreError> {
+        if self.is_success() {
+            return Ok(self);
+        }
+        Err(self.error(client, doing))
+    }
+
+    /// Like [`Answer::success`]; `None` when what was asked for is not there.
+    pub(super) fn found(self, client: &Client, doing: &str) -> Result<Option<Self>, StoreError> {
+        if self.status == 404 {
+            return Ok(None);
+        }
+        self.success(client, doing).map(Some)
+    }
+
+    pub(super) fn json<T: DeserializeOwned>(
+        &self,
+        client: &Client,
+        doing: &str,
+    ) -> Result<T, StoreError> {
+        serde_json::from_slice(&self.body).map_err(|error| StoreError::Unavailable {
+            what: format!("{doing} {}", client.shown),
+            cause: format!(
+                "the answer was cut or is not what this request is answered with: {error}"
+            )
+            .into(),
+        })
+    }
+
+    /// What is wrong, where the product says so.
+    pub(super) fn fault(&self) -> Fault {
+        #[derive(Deserialize)]
+        struct Envelope {
+            error: Value,
+        }
+        let fault = match serde_json::from_slice::<Envelope>(&self.body) {
+            Ok(Envelope {
+                error: Value::String(reason),
+            }) => Some(Fault {
+                reason: Some(reason),
+                ..Fault::default()
+            }),
+            Ok(Envelope { error }) => serde_json::from_value(error).ok(),
+            Err(_) => None,
+        };
+        fault.unwrap_or_else(|| {
+            let shown = &self.body[..self.body.len().min(WORDS_BYTES_MAX)];
+            Fault {
+                reason: Some(String::from_utf8_lossy(shown).into_owned()),
+                ..Fault::default()
+            }
+        })
+    }
+
+    /// The error that this status stands for.
+    pub(super) fn error(&self, client: &Client, doing: &str) -> StoreError {
+        let fault = self.fault();
+        let what = format!("{doing} {}", client.shown);
+        let words = format!("status {}: {fault}", self.status);
+        match self.status {
+            408 | 429 | 500..=599 => StoreError::Unavailable {
+                what,
+                cause: words.into(),
+            },
+            // A node with a full disk blocks its indexes until there is room again.
+            403 if fault.is_block() => StoreError::Unavailable {
+                what,
+                cause: words.into(),
+            },
+            401 => StoreError::Broken {
+                what,
+                cause: format!("{words}; the user and password, or the key, are not known there")
+                    .into(),
+            },
+            403 => StoreError::Broken {
+                what,
+                cause: format!("{words}; give the user this right").into(),
+            },
+            _ => StoreError::Broken {
+                what,
+                cause: words.into(),
+            },
+        }
+    }
+}
+
+impl Fault {
+    /// Whether writing is blocked for now.
+    pub(super) fn is_block(&self) -> bool {
+        self.kind == "cluster_block_exception"
+    }
+}
+
+impl std::fmt::Display for Fault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match (&self.kind[..], &self.reason) {
+            ("", None) => f.write_str("no words")?,
+            ("", Some(reason)) => f.write_str(reason)?,
+            (kind, None) => f.write_str(kind)?,
+            (kind, Some(reason)) => write!(f, "{kind}: {reason}")?,
+        }
+        match &self.caused_by {
+            Some(cause) => write!(f, " ({cause})"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// An error with everything below it, and without the address.
+fn chain(error: reqwest::Error) -> String {
+    let error = error.without_url();
+    let mut out = error.to_string();
+    let mut below = error.source();
+    while let Some(error) = below {
+        out.push_str(": ");
+        out.push_str(&error.to_string());
+        below = error.source();
+    }
+    out
+}
+
+/// The address without secrets, and the header that is made of them.
+fn split_address(text: &str) -> Result<(String, Option<String>), String> {
+    let mut url = reqwest::Url::parse(text).map_err(|error| {
+        format!("the address is not a URL ({error}); it looks like https://user:password@host:9200")
+    })?;
+    if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {
+        return Err("the address begins with http:// or https:// and names a host".into());
+    }
+    let mut authorization = None;
+    for (name, value) in url.query_pairs() {
+        match &*name {
+            "api_key" => authorization = Some(format!("ApiKey {value}")),
+            other => {
+                return Err(format!(
+                    "the address has the parameter '{other}'; only 'api_key' is known"
+                ));
+            }
+        }
+    }
+    if !url.username().is_empty() || url.password().is_some() {
+        if authorization.is_some() {
+            return Err("the address has a user and an 'api_key'; one of the two is needed".into());
+        }
+        let mut pair = unescape(url.username());
+        pair.push(b':');
+        pair.extend(unescape(url.password().unwrap_or_default()));
+        authorization = Some(format!("Basic {}", STANDARD.encode(pair)));
+    }
+    // Neither can fail for an address with a host.
+    let _ = url.set_username("");
+    let _ = url.set_password(None);
+    url.set_query(None);
+    url.set_fragment(None);
+    let base = url.as_str().trim_end_matches('/').to_owned();
+    Ok((base, authorization))
+}
+
+fn unescape(text: &str) -> Vec<u8> {
+    let bytes = text.as_bytes();
+    let mut out = Vec::with_capacity(bytes.len());
+    let mut at = 0;
+    while at < bytes.len() {
+        let escaped = (bytes[at] == b'%')
+            .then(|| text.get(at + 1..at + 3))
+            .flatten()
+            .and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        match escaped {
+            Some(byte) => {
+                out.push(byte);
+                at += 3;
+            }
+            None => {
+                out.push(bytes[at]);
+                at += 1;
+            }
+        }
+    }
+    out
+}
+
+/// One part of a path, such as the name of an index.
+pub(super) fn escape(part: &str) -> String {
+    use std::fmt::Write as _;
+    let mut out = String::with_capacity(part.len());
+    for byte in part.bytes() {
+        match byte {
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'*' => {
+                out.push(byte as char);
+            }
+            _ => {
+                // Writing to a text cannot fail.
+                let _ = write!(out, "%{byte:02X}");
+            }
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn secrets_become_a_header() {
+        for (text, base, header) in [
+            ("http://h:9200", "http://h:9200", None),
+            (
+                "https://us%40er:p%3Aw@h:9200/",
+                "https://h:9200",
+                Some("Basic dXNAZXI6cDp3"),
+            ),
+            (
+                "https://h/prefix/?api_key=abc==",
+                "https://h/prefix",
+                Some("ApiKey abc=="),
+            ),
+        ] {
+            let (found, authorization) = split_address(text).unwrap();
+            assert_eq!((&found[..], authorization.as_deref()), (base, header));
+        }
+        for wrong in [
+            "",
+            "h:9200",
+            "ftp://h",
+            "http://u:secret@h/?api_key=k",
+            "http://h?secret=1",
+        ] {
+            let error = split_address(wrong).unwrap_err();
+            assert!(!error.contains("secret@"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_fault_is_told_with_its_causes() {
+        let answer = Answer {
+            status: 400,
+            body: br#"{"error":{"type":"a","reason":"b","caused_by":{"type":"c","reason":"d"}},"status":400}"#
+                .to_vec(),
+        };
+        assert_eq!(answer.fault().to_string(), "a: b (c: d)");
+        let plain = Answer {
+            status: 502,
+            body: b"<html>bad gateway".to_vec(),
+        };
+        assert_eq!(plain.fault().to_string(), "<html>bad gateway");
+    }
+
+    #[test]
+    fn names_are_escaped_in_paths() {
+        assert_eq!(escape("orders-ü/x?"), "orders-%C3%BC%2Fx%3F");
+    }
+}

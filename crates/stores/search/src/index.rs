@@ -1,0 +1,436 @@
+//! The indexes of a mapping: their names, fields and settings; whose they are; how one takes the
+//! place of another.
+//!
+//! Readers use the alias `into`. Behind it is the index `into-onelog-N`, N being the generation; a
+//! rebuild makes the next one beside it. Each index has an alias of its own for writing, so that a
+//! request that comes too late cannot make an index anew by writing to it (`require_alias`), and
+//! one more until it is put in place: taking that one away is part of the exchange, which therefore
+//! takes place once, whoever asks for it and however often.
+
+use crate::kind::SETTINGS;
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde_json::{Map, Value, json};
+
+use super::client::{Body, Client, LONG_TIMEOUT, Method, escape};
+use super::fields;
+use super::ledger::Swap;
+use onelog_mapping::MappingPlan;
+use onelog_store::StoreError;
+
+/// The most bytes of names in one path; servers take lines of 4 KiB.
+const NAMES_BYTES_MAX: usize = 3000;
+/// Settings that are different while an index is filled.
+const REFRESH: &str = "index.refresh_interval";
+const REPLICAS: &str = "index.number_of_replicas";
+const AUTO_REPLICAS: &str = "index.auto_expand_replicas";
+const DURABILITY: &str = "index.translog.durability";
+
+/// An index as it is.
+#[derive(Clone, Debug, Deserialize)]
+pub(super) struct Index {
+    #[serde(default)]
+    pub(super) aliases: Map<String, Value>,
+    #[serde(default)]
+    pub(super) mappings: Value,
+    #[serde(default)]
+    pub(super) settings: Value,
+}
+
+/// Whose an index is.
+#[derive(Debug, PartialEq)]
+pub(super) enum Owner<'i> {
+    /// Not onelog's.
+    Somebody,
+    /// Onelog's; its sink was removed.
+    Nobody,
+    Sink(&'i str),
+}
+
+impl Index {
+    pub(super) fn owner(&self) -> Owner<'_> {
+        match self.mappings.pointer("/_meta/onelog/sink") {
+            None => Owner::Somebody,
+            Some(Value::String(sink)) => Owner::Sink(sink),
+            Some(_) => Owner::Nobody,
+        }
+    }
+
+    pub(super) fn shards(&self) -> u32 {
+        let text = self.settings.pointer("/index/number_of_shards");
+        text.and_then(Value::as_str)
+            .and_then(|text| text.parse().ok())
+            .unwrap_or(1)
+    }
+
+    fn is_durable(&self) -> bool {
+        let text = self.settings.pointer("/index/translog/durability");
+        text.and_then(Value::as_str)
+            .is_none_or(|text| text.eq_ignore_ascii_case("request"))
+    }
+}
+
+pub(super) fn name(into: &str, generation: u64) -> String {
+    format!("{into}-onelog-{generation}")
+}
+
+pub(super) fn write_alias(index: &str) -> String {
+    format!("{index}-write")
+}
+
+fn staged_alias(index: &str) -> String {
+    format!("{index}-staged")
+}
+
+/// The filter of the alias that readers use.
+pub(super) fn visible() -> Value {
+    json!({"bool": {"must_not": [{"term": {"_onelog.deleted": true}}]}})
+}
+
+/// Why a name cannot be the name of an alias whose index is named after it.
+pub(super) fn check_name(into: &str) -> Option<String> {
+    let wrong = |c: char| c.is_control() || r#"\/*?"<>| ,#:"#.contains(c);
+    if let Some(character) = into.chars().find(|c| wrong(*c)) {
+        return Some(format!("it contains {character:?}"));
+    }
+    if into.chars().any(char::is_uppercase) {
+        return Some("it contains a capital letter".into());
+    }
+    into.starts_with(['-', '_', '+', '.'])
+        .then(|| "it begins with '-', '_', '+' or '.'".into())
+}
+
+/// All settings that a definition gives, by their full names.
+fn settings(mapping: &MappingPlan) -> BTreeMap<String, Value> {
+    fn flatten(name: &str, value: &Value, out: &mut BTreeMap<String, Value>) {
+        match value {
+            Value::Object(fields) => {
+                for (field, value) in fields {
+                    let dot = if name.is_empty() { "" } else { "." };
+                    flatten(&format!("{name}{dot}{field}"), value, out);
+                }
+            }
+            value => {
+                let full = match name.starts_with("index.") {
+                    true => name.to_owned(),
+                    false => format!("index.{name}"),
+                };
+                out.insert(full, value.clone());
+            }
+        }
+    }
+    let mut out = BTreeMap::new();
+    for (field, value) in mapping.options.object(SETTINGS).into_iter().flatten() {
+        if field != "mappings" {
+            flatten(field, value, &mut out);
+        }
+    }
+    // What an index cannot search by in a document stays in the document all the same.
+    if mapping.is_document {
+        out.entry("index.mapping.ignore_malformed".to_owned())
+            .or_insert(Value::Bool(true));
+    }
+    out
+}
+
+/// What of a mapping cannot be kept in these products.
+pub(super) fn check_mapping(mapping: &MappingPlan) -> Result<(), StoreError> {
+    let misfit = |what: String| {
+        Err(StoreError::Misfit {
+            into: mapping.into.clone(),
+            what,
+        })
+    };
+    if let Some(what) = check_name(&mapping.into) {
+        return misfit(format!(
+            "the name cannot be the name of an index ({what}); choose another name for 'into'"
+        ));
+    }
+    if mapping
+        .columns
+        .iter()
+        .any(|column| column.name == fields::OWN)
+    {
+        return misfit(format!(
+            "the column '{}' has the name of onelog's own field; choose another name",
+            fields::OWN
+        ));
+    }
+    let durability = settings(mapping).remove(DURABILITY);
+    match durability.as_ref().and_then(Value::as_str) {
+        Some("async") => misfit(
+            "with the setting 'translog.durability' = 'async' the store could forget rows and keep the position; take it out of the mapping's 'settings'".into(),
+        ),
+        _ => Ok(()),
+    }
+}
+
+/// Makes an index that is to be filled.
+pub(super) fn create(
+    client: &Client,
+    mapping: &MappingPlan,
+    sink: &str,
+    index: &str,
+) -> Result<(), StoreError> {
+    const DOING: &str = "making an index in";
+    let mut settings = settings(mapping);
+    settings.remove(AUTO_REPLICAS);
+    settings.insert(REFRESH.into(), "-1".into());
+    settings.insert(REPLICAS.into(), 0.into());
+    settings.insert(DURABILITY.into(), "async".into());
+    let body = json!({
+        "settings": settings,
+        "mappings": fields::mappings(mapping, sink),
+        "aliases": {write_alias(index): {}, staged_alias(index): {}},
+    });
+    let path = format!("/{}", escape(index));
+    let answer = client.call(DOING, Method::PUT, &path, Body::Json(body), LONG_TIMEOUT)?;
+    if answer.status == 400 {
+        return Err(StoreError::Misfit {
+            into: mapping.into.clone(),
+            what: format!("its index cannot be made: {}", answer.fault()),
+        });
+    }
+    answer.success(client, DOING).map(|_| ())
+}
+
+/// Makes a filled index durable and gives it the settings that it has from now on.
+pub(super) fn settle(
+    client: &Client,
+    mapping: &MappingPlan,
+    index: &str,
+) -> Result<(), StoreError> {
+    let wanted = settings(mapping);
+    let or_default = |name: &str| wanted.get(name).cloned().unwrap_or(Value::Null);
+    let body = json!({
+        REFRESH: or_default(REFRESH),
+        REPLICAS: or_default(REPLICAS),
+        AUTO_REPLICAS: or_default(AUTO_REPLICAS),
+        DURABILITY: "request",
+    });
+    let index = escape(index);
+    for (doing, method, path, body) in [
+        (
+            "setting up an index in",
+            Method::PUT,
+            format!("/{index}/_settings"),
+            Body::Json(body),
+        ),
+        (
+            "flushing an index in",
+            Method::POST,
+            format!("/{index}/_flush"),
+            Body::Nothing,
+        ),
+        (
+            "refreshing an index in",
+            Method::POST,
+            format!("/{index}/_refresh"),
+            Body::Nothing,
+        ),
+    ] {
+        client
+            .call(doing, method, &path, body, LONG_TIMEOUT)?
+            .success(client, doing)?;
+    }
+    Ok(())
+}
+
+/// What is behind a name, which may be an index, an alias or a pattern.
+pub(super) fn look(client: &Client, name: &str) -> Result<BTreeMap<String, Index>, StoreError> {
+    const DOING: &str = "looking at the indexes of";
+    let path = format!("/{}?allow_no_indices=true", escape(name));
+    match client.get(DOING, &path)?.found(client, DOING)? {
+        None => Ok(BTreeMap::new()),
+        Some(answer) => answer.json(client, DOING),
+    }
+}
+
+/// Every generation of a mapping's index.
+pub(super) fn generations(
+    client: &Client,
+    into: &str,
+) -> Result<Vec<(u64, String, Index)>, StoreError> {
+    let prefix = name_prefix(into);
+    let found = look(client, &format!("{prefix}*"))?;
+    let numbered = found.into_iter().filter_map(|(name, index)| {
+        let number = name.strip_prefix(&prefix)?.parse().ok()?;
+        Some((number, name, index))
+    });
+    Ok(numbered.collect())
+}
+
+fn name_prefix(into: &str) -> String {
+    format!("{into}-onelog-")
+}
+
+/// Refuses names that a rebuild may not take: whatever onelog did not make, or made for another
+/// sink.
+pub(super) fn check_owner(client: &Client, sink: &str, into: &str) -> Result<(), StoreError> {
+    let taken = |what: String| {
+        Err(StoreError::Taken {
+            into: into.to_owned(),
+            what,
+        })
+    };
+    for (name, index) in look(client, into)? {
+        match index.owner() {
+            Owner::Nobody => {}
+            Owner::Sink(owner) if owner == sink => {}
+            Owner::Sink(owner) => {
+                return taken(format!(
+                    "it belongs to the sink '{owner}'; choose another name for 'into'"
+                ));
+            }
+            Owner::Somebody if name == into => {
+                return taken(
+                    "an index of this name is there that onelog did not make; choose another name for 'into', or delete the index".into(),
+                );
+            }
+            Owner::Somebody => {
+                return taken(format!(
+                    "an alias of this name is there that leads to '{name}', which onelog did not make; choose another name for 'into', or take the alias away"
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Whether the alias leads to `index` and the index has the fields of the mapping.
+pub(super) fn check_shape(
+    client: &Client,
+    mapping: &MappingPlan,
+    index: &str,
+) -> Result<(), StoreError> {
+    let found = look(client, &mapping.into)?;
+    let mut what = Vec::new();
+    match found.get(index) {
+        None => what.push(format!(
+            "the alias '{}' does not lead to the index '{index}'",
+            mapping.into
+        )),
+        Some(is) => {
+            if is
+                .aliases
+                .get(&mapping.into)
+                .and_then(|alias| alias.get("filter"))
+                != Some(&visible())
+            {
+                what.push("its alias has another filter, so deleted documents may show".into());
+            }
+            if !is.aliases.contains_key(&write_alias(index)) {
+                what.push(format!("the alias '{}' is not there", write_alias(index)));
+            }
+            if !is.is_durable() {
+                what.push("its translog is not flushed with each request".into());
+            }
+            what.extend(fields::misfits(mapping, &is.mappings));
+        }
+    }
+    for other in found.keys().filter(|name| *name != index) {
+        what.push(format!(
+            "the alias '{}' leads to the index '{other}' too",
+            mapping.into
+        ));
+    }
+    if what.is_empty() {
+        return Ok(());
+    }
+    Err(StoreError::Misfit {
+        into: mapping.into.clone(),
+        what: what.join("; "),
+    })
+}
+
+/// How far an exchange has come.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(super) enum SwapState {
+    /// The new indexes wait for it.
+    Waiting,
+    /// It took place.
+    Done,
+    /// The new indexes are gone, so it cannot take place any more.
+    Lost,
+}
+
+/// Asks the indexes how far an exchange has come. All aliases move together, so one tells for all.
+pub(super) fn swap_state(client: &Client, swap: &Swap) -> Result<SwapState, StoreError> {
+    let Some((into, index)) = swap.indexes.first() else {
+        return Ok(SwapState::Lost);
+    };
+    let found = look(client, index)?;
+    let Some(found) = found.get(index) else {
+        return Ok(SwapState::Lost);
+    };
+    if found.aliases.contains_key(&staged_alias(index)) {
+        return Ok(SwapState::Waiting);
+    }
+    Ok(match found.aliases.contains_key(into) {
+        true => SwapState::Done,
+        false => SwapState::Lost,
+    })
+}
+
+/// Puts the new indexes behind their aliases in one step, and answers the old ones. `None`: the
+/// indexes do not wait for it any more.
+pub(super) fn swap(client: &Client, swap: &Swap) -> Result<Option<Vec<String>>, StoreError> {
+    const DOING: &str = "exchanging aliases in";
+    let mut actions = Vec::with_capacity(swap.indexes.len() * 3);
+    let mut old = Vec::new();
+    for (into, index) in &swap.indexes {
+        actions.push(json!({"remove": {
+            "index": index, "alias": staged_alias(index), "must_exist": true}}));
+        for name in look(client, into)?.into_keys().filter(|name| name != index) {
+            actions.push(json!({"remove": {"index": name, "alias": into}}));
+            old.push(name);
+        }
+        actions.push(json!({"add": {"index": index, "alias": into, "filter": visible()}}));
+    }
+    let body = Body::Json(json!({ "actions": actions }));
+    let answer = client.call(DOING, Method::POST, "/_aliases", body, LONG_TIMEOUT)?;
+    if answer.status == 404 {
+        return Ok(None);
+    }
+    answer.success(client, DOING)?;
+    Ok(Some(old))
+}
+
+/// Deletes an index if it is there.
+pub(super) fn delete(client: &Client, index: &str) -> Result<(), StoreError> {
+    const DOING: &str = "deleting an old index in";
+    let path = format!("/{}", escape(index));
+    let answer = client.call(DOING, Method::DELETE, &path, Body::Nothing, LONG_TIMEOUT)?;
+    answer.found(client, DOING).map(|_| ())
+}
+
+/// Says that nobody owns an index any more.
+pub(super) fn disown(client: &Client, index: &str) -> Result<(), StoreError> {
+    const DOING: &str = "giving up an index in";
+    let body = Body::Json(json!({"_meta": {"onelog": {"sink": null}}}));
+    let path = format!("/{}/_mapping", escape(index));
+    let answer = client.call(DOING, Method::PUT, &path, body, LONG_TIMEOUT)?;
+    answer.found(client, DOING).map(|_| ())
+}
+
+/// Makes everything that was written to these indexes visible to searches.
+pub(super) fn refresh(client: &Client, indexes: &[String]) -> Result<(), StoreError> {
+    const DOING: &str = "refreshing the indexes of";
+    let mut path = String::new();
+    let mut rest = indexes.iter().peekable();
+    while let Some(index) = rest.next() {
+        path.push(if path.is_empty() { '/' } else { ',' });
+        path.push_str(&escape(index));
+        let next = rest.peek().map(|next| next.len() * 3);
+        if next.is_none_or(|next| path.len() + next > NAMES_BYTES_MAX) {
+            // That an index is gone is told by whoever needs it.
+            path.push_str("/_refresh?ignore_unavailable=true");
+            let path = std::mem::take(&mut path);
+            client
+                .call(DOING, Method::POST, &path, Body::Nothing, LONG_TIMEOUT)?
+                .success(client, DOING)?;
+        }
+    }
+    Ok(())
+}

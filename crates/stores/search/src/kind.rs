@@ -1,0 +1,116 @@
+//! What the rest of onelog knows of an Elasticsearch or OpenSearch cluster.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use onelog_mapping::{
+    DefinitionError, KeyForm, MappingRules, Object, OptionRule, OptionValue, Plan, RowForm,
+    no_further_check,
+};
+use onelog_store::{
+    Address, CA_FILE, Store, StoreError, StoreKind, StoreReader, Target, URL, network_fields,
+    read_address, read_ca_file,
+};
+use serde_json::{Map, Value};
+
+use crate::ElasticsearchStore;
+use crate::client::Client;
+use crate::reader::Reader;
+
+/// The option that holds the settings of an index.
+pub const SETTINGS: &str = "settings";
+const SCHEMES: &[&str] = &["http", "https"];
+
+/// The kind of store.
+pub static KIND: ElasticsearchKind = ElasticsearchKind;
+
+static RULES: MappingRules = MappingRules {
+    kind: "elasticsearch",
+    has_type: |_| true,
+    full_text: false,
+    options: &[OptionRule {
+        name: SETTINGS,
+        value: OptionValue::Object,
+    }],
+    keys: KeyForm::Column,
+    rows: RowForm::Document,
+    check: no_further_check,
+};
+
+/// an Elasticsearch or OpenSearch cluster.
+#[derive(Debug)]
+pub struct ElasticsearchKind;
+
+/// One an Elasticsearch or OpenSearch cluster and how it is reached.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ElasticsearchTarget {
+    /// `http://user:password@host:port`, or `https://…`.
+    pub url: Address,
+    /// Certificates that are trusted instead of the system's.
+    pub ca_file: Option<PathBuf>,
+}
+
+impl StoreKind for ElasticsearchKind {
+    fn rules(&self) -> &'static MappingRules {
+        &RULES
+    }
+
+    fn schemes(&self) -> &'static [&'static str] {
+        SCHEMES
+    }
+
+    fn fields(&self) -> &'static [&'static str] {
+        &[URL, CA_FILE]
+    }
+
+    fn target(&self, definition: &Object<'_>) -> Result<Arc<dyn Target>, DefinitionError> {
+        Ok(Arc::new(ElasticsearchTarget {
+            url: read_address(definition, SCHEMES)?,
+            ca_file: read_ca_file(definition)?,
+        }))
+    }
+}
+
+impl Target for ElasticsearchTarget {
+    fn kind(&self) -> &'static dyn StoreKind {
+        &KIND
+    }
+
+    fn address(&self) -> Option<&Address> {
+        Some(&self.url)
+    }
+
+    fn place(&self) -> String {
+        self.url.shown()
+    }
+
+    fn fields(&self, secrets: bool) -> Map<String, Value> {
+        network_fields(&self.url, self.ca_file.as_ref(), secrets, None)
+    }
+
+    fn is_same_store(&self, other: &dyn Target) -> bool {
+        (other as &dyn std::any::Any)
+            .downcast_ref::<Self>()
+            .is_some_and(|other| self.url.is_same_place(&other.url))
+    }
+
+    fn check_place(&self) -> Result<(), String> {
+        self.url.resolve().map(drop).map_err(|error| error.what)
+    }
+
+    fn open(
+        &self,
+        sink: &str,
+        log_id: &str,
+        plan: Arc<Plan>,
+    ) -> Result<Box<dyn Store>, StoreError> {
+        Ok(Box::new(ElasticsearchStore::open(
+            self, sink, log_id, plan,
+        )?))
+    }
+
+    fn open_reader(&self, plan: &Arc<Plan>) -> Result<Box<dyn StoreReader>, StoreError> {
+        let client = Client::connect(self)?;
+        Ok(Box::new(Reader::open_foreign(&client, plan)?))
+    }
+}

@@ -1,0 +1,202 @@
+//! Where a sink stands, as one document of the index `onelog-sinks`; its id is the sink's name.
+//!
+//! ```text
+//! sink              the sink's name
+//! log_id            the log that the rows equal …
+//! position          … at this position; null until the sink was filled
+//! epoch             the number of the last takeover
+//! plan              the fingerprint of the plan under which the position was reached
+//! generation        the number at the end of the names of the indexes that are in use
+//! newest_generation the highest number that was ever given out
+//! swap              an exchange of indexes that may or may not have taken place:
+//!                   generation, indexes, and the position, log_id and plan that it brings
+//! ```
+//! Every write names the version of the document that it replaces (`if_seq_no`), so of two writers
+//! one is refused. Reads by id see the newest version without a refresh.
+
+use onelog_record::Position;
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, json};
+
+use super::client::{Body, Client, LONG_TIMEOUT, Method, REQUEST_TIMEOUT, escape};
+use onelog_store::{StoreError, StorePosition};
+
+/// The index of all sinks.
+pub(super) const INDEX: &str = "onelog-sinks";
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Ledger {
+    pub(super) sink: String,
+    pub(super) log_id: String,
+    pub(super) position: Option<u64>,
+    pub(super) epoch: u64,
+    pub(super) plan: String,
+    pub(super) generation: Option<u64>,
+    pub(super) newest_generation: u64,
+    pub(super) swap: Option<Swap>,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub(super) struct Swap {
+    pub(super) generation: u64,
+    pub(super) indexes: Vec<(String, String)>,
+    pub(super) position: u64,
+    pub(super) log_id: String,
+    pub(super) plan: String,
+}
+
+/// A ledger and the version of its document.
+#[derive(Clone, Debug)]
+pub(super) struct Page {
+    pub(super) ledger: Ledger,
+    seq_no: u64,
+    primary_term: u64,
+}
+
+#[derive(Deserialize)]
+struct Found {
+    #[serde(rename = "_seq_no")]
+    seq_no: u64,
+    #[serde(rename = "_primary_term")]
+    primary_term: u64,
+    #[serde(rename = "_source")]
+    source: Value,
+}
+
+#[derive(Deserialize)]
+struct Written {
+    #[serde(rename = "_seq_no")]
+    seq_no: u64,
+    #[serde(rename = "_primary_term")]
+    primary_term: u64,
+}
+
+impl Ledger {
+    /// The position under `plan`.
+    pub(super) fn at(&self, plan: &str) -> Option<StorePosition> {
+        let position = self.position.filter(|_| self.plan == plan)?;
+        Some(StorePosition {
+            log_id: self.log_id.clone(),
+            position: Position(position),
+            epoch: self.epoch,
+        })
+    }
+
+    /// What the exchange brought, once it took place.
+    pub(super) fn swapped(&self, swap: &Swap) -> Self {
+        Self {
+            log_id: swap.log_id.clone(),
+            position: Some(swap.position),
+            plan: swap.plan.clone(),
+            generation: Some(swap.generation),
+            swap: None,
+            ..self.clone()
+        }
+    }
+}
+
+/// Reads a sink's ledger. `None`: there is none.
+pub(super) fn read(client: &Client, sink: &str) -> Result<Option<Page>, StoreError> {
+    const DOING: &str = "reading the position in";
+    let path = format!("/{INDEX}/_doc/{}", escape(sink));
+    let Some(answer) = client.get(DOING, &path)?.found(client, DOING)? else {
+        return Ok(None);
+    };
+    let found: Found = answer.json(client, DOING)?;
+    let ledger = serde_json::from_value(found.source).map_err(|error| StoreError::Broken {
+        what: format!(
+            "the document '{sink}' of the index '{INDEX}' in {} is not one of onelog's; delete it and rebuild the sink",
+            client.shown
+        ),
+        cause: error.into(),
+    })?;
+    Ok(Some(Page {
+        ledger,
+        seq_no: found.seq_no,
+        primary_term: found.primary_term,
+    }))
+}
+
+/// Writes a sink's first ledger. `false`: somebody else was faster.
+pub(super) fn create(client: &Client, ledger: &Ledger) -> Result<bool, StoreError> {
+    make_index(client)?;
+    let path = format!("/{INDEX}/_create/{}", escape(&ledger.sink));
+    Ok(write(client, &path, ledger)?.is_some())
+}
+
+/// Puts `ledger` in the place of `page`. `None`: somebody else changed it meanwhile.
+pub(super) fn replace(
+    client: &Client,
+    page: &Page,
+    ledger: Ledger,
+) -> Result<Option<Page>, StoreError> {
+    let path = format!("{}?{}", document(&page.ledger.sink), page.condition());
+    let written = write(client, &path, &ledger)?;
+    Ok(written.map(|written| Page {
+        ledger,
+        seq_no: written.seq_no,
+        primary_term: written.primary_term,
+    }))
+}
+
+/// Deletes `page`. `false`: somebody else changed it meanwhile.
+pub(super) fn delete(client: &Client, page: &Page) -> Result<bool, StoreError> {
+    const DOING: &str = "forgetting the position in";
+    let path = format!("{}?{}", document(&page.ledger.sink), page.condition());
+    let answer = client.call(DOING, Method::DELETE, &path, Body::Nothing, REQUEST_TIMEOUT)?;
+    if matches!(answer.status, 404 | 409) {
+        return Ok(false);
+    }
+    answer.success(client, DOING).map(|_| true)
+}
+
+impl Page {
+    fn condition(&self) -> String {
+        format!(
+            "if_seq_no={}&if_primary_term={}",
+            self.seq_no, self.primary_term
+        )
+    }
+}
+
+fn document(sink: &str) -> String {
+    format!("/{INDEX}/_doc/{}", escape(sink))
+}
+
+fn write(client: &Client, path: &str, ledger: &Ledger) -> Result<Option<Written>, StoreError> {
+    const DOING: &str = "writing the position to";
+    let body = serde_json::to_value(ledger).map_err(|error| StoreError::Broken {
+        what: format!("{DOING} {}", client.shown),
+        cause: error.into(),
+    })?;
+    let answer = client.call(DOING, Method::PUT, path, Body::Json(body), REQUEST_TIMEOUT)?;
+    // 404: the index went away; so did the document that was to be replaced.
+    if matches!(answer.status, 404 | 409) {
+        return Ok(None);
+    }
+    let answer = answer.success(client, DOING)?;
+    answer.json(client, DOING).map(Some)
+}
+
+fn make_index(client: &Client) -> Result<(), StoreError> {
+    const DOING: &str = "making the index of positions in";
+    let body = json!({
+        "settings": {"index": {
+            "number_of_shards": 1,
+            "auto_expand_replicas": "0-1",
+            "translog.durability": "request",
+        }},
+        "mappings": {"dynamic": false, "properties": {
+            "sink": {"type": "keyword"},
+            "log_id": {"type": "keyword"},
+            "position": {"type": "long"},
+            "epoch": {"type": "long"},
+        }},
+    });
+    let path = format!("/{INDEX}");
+    let answer = client.call(DOING, Method::PUT, &path, Body::Json(body), LONG_TIMEOUT)?;
+    if answer.status == 400 && answer.fault().kind == "resource_already_exists_exception" {
+        return Ok(());
+    }
+    answer.success(client, DOING).map(|_| ())
+}

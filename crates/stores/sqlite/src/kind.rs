@@ -1,0 +1,118 @@
+//! What the rest of onelog knows of SQLite.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use onelog_mapping::{
+    ColumnType, DefinitionError, KeyForm, MappingRules, Object, Plan, RowForm, no_further_check,
+};
+use onelog_store::{Address, Store, StoreError, StoreKind, StoreReader, Target};
+use serde_json::{Map, Value};
+
+use crate::SqliteStore;
+use crate::reader::SqliteReader;
+
+const PATH: &str = "path";
+const SCHEME: &str = "sqlite";
+
+/// The kind of store.
+pub static KIND: SqliteKind = SqliteKind;
+
+static RULES: MappingRules = MappingRules {
+    kind: "sqlite",
+    has_type: |kind| !matches!(kind, ColumnType::List(_)),
+    full_text: true,
+    options: &[],
+    keys: KeyForm::Column,
+    rows: RowForm::Columns,
+    check: no_further_check,
+};
+
+/// SQLite, a database in a file.
+#[derive(Debug)]
+pub struct SqliteKind;
+
+/// One database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SqliteTarget {
+    /// A relative path starts at the working directory of the process.
+    pub path: PathBuf,
+}
+
+impl StoreKind for SqliteKind {
+    fn rules(&self) -> &'static MappingRules {
+        &RULES
+    }
+
+    fn schemes(&self) -> &'static [&'static str] {
+        &[SCHEME]
+    }
+
+    fn fields(&self) -> &'static [&'static str] {
+        &[PATH]
+    }
+
+    fn target(&self, definition: &Object<'_>) -> Result<Arc<dyn Target>, DefinitionError> {
+        let path = definition.text(PATH)?;
+        if path.is_empty() || path.contains('\0') {
+            return Err(DefinitionError::new(PATH, "a file's path is needed"));
+        }
+        Ok(Arc::new(SqliteTarget {
+            path: PathBuf::from(path),
+        }))
+    }
+
+    fn fields_of(&self, address: &str) -> Map<String, Value> {
+        let path = address
+            .strip_prefix(SCHEME)
+            .and_then(|rest| rest.strip_prefix("://"));
+        Map::from_iter([(PATH.to_owned(), path.unwrap_or(address).into())])
+    }
+}
+
+impl Target for SqliteTarget {
+    fn kind(&self) -> &'static dyn StoreKind {
+        &KIND
+    }
+
+    fn address(&self) -> Option<&Address> {
+        None
+    }
+
+    fn place(&self) -> String {
+        self.path.display().to_string()
+    }
+
+    fn fields(&self, _secrets: bool) -> Map<String, Value> {
+        Map::from_iter([(PATH.to_owned(), self.place().into())])
+    }
+
+    fn is_same_store(&self, other: &dyn Target) -> bool {
+        let Some(other) = (other as &dyn std::any::Any).downcast_ref::<Self>() else {
+            return false;
+        };
+        let files = (self.path.canonicalize(), other.path.canonicalize());
+        self.path == other.path || matches!(files, (Ok(a), Ok(b)) if a == b)
+    }
+
+    fn check_place(&self) -> Result<(), String> {
+        match self.path.exists() {
+            true => Ok(()),
+            false => Err(format!("there is no file {}", self.path.display())),
+        }
+    }
+
+    fn open(
+        &self,
+        sink: &str,
+        log_id: &str,
+        plan: Arc<Plan>,
+    ) -> Result<Box<dyn Store>, StoreError> {
+        Ok(Box::new(SqliteStore::open(&self.path, sink, log_id, plan)?))
+    }
+
+    fn open_reader(&self, plan: &Arc<Plan>) -> Result<Box<dyn StoreReader>, StoreError> {
+        let plan = Arc::clone(plan);
+        Ok(Box::new(SqliteReader::of_tables(&self.path, plan)?))
+    }
+}
