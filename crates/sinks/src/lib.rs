@@ -2,7 +2,7 @@
 //!
 //! A [`SinkDefinition`] says which tables a store follows and how records become rows; checked
 //! against the log's tables it is a [`Plan`]. A [`Store`] keeps the rows and, in the same atomic
-//! step, the position they stand for. [`conformance`] holds what every store must pass.
+//! step, the position they stand for. `conformance` holds what every store must pass.
 
 mod apart;
 mod asks;
