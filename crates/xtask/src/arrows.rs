@@ -11,7 +11,7 @@ struct Place {
 }
 
 enum Imports {
-    /// Whatever is above, but no store.
+    /// Whatever is above, but no store and not their list.
     Above,
     /// These alone, where they are above.
     Only(&'static [&'static str]),
@@ -26,6 +26,9 @@ const STORES: &[&str] = &[
     "onelog-redis",
     "onelog-search",
 ];
+
+/// The list of all stores.
+const CATALOG: &str = "onelog-stores";
 
 /// Starts real servers for tests: imported for them alone, at any place.
 const TESTKIT: &str = "onelog-testkit";
@@ -57,12 +60,15 @@ const ORDER: &[Place] = &[
         STORES,
         Imports::Only(&["onelog-record", "onelog-mapping", "onelog-store"]),
     ),
+    place(&[CATALOG], Imports::AboveAndStores),
     place(
         &["onelog-audit"],
         Imports::Only(&["onelog-record", "onelog-mapping", "onelog-store"]),
     ),
     place(&["onelog-sinks"], Imports::Above),
     place(&["onelog-http"], Imports::Above),
+    place(&["onelog-client"], Imports::Only(&["onelog-record"])),
+    place(&["onelog-terminal"], Imports::Only(&[])),
     place(&["onelog-demo", "onelog-bench"], Imports::AboveAndStores),
     place(&["onelog-cli"], Imports::AboveAndStores),
     place(&["onelog-simulation"], Imports::Above),
@@ -145,7 +151,7 @@ fn forbidden(from: &str, dependency: &Dependency) -> Option<&'static str> {
         return None;
     }
     match ORDER[below].imports {
-        Imports::Above if STORES.contains(&to) => Some("only a program's front chooses its stores"),
+        Imports::Above if STORES.contains(&to) || to == CATALOG => Some("only a program's front chooses its stores"),
         Imports::Only(allowed) if !allowed.contains(&to) => Some("its job does not need it"),
         _ => None,
     }
@@ -183,6 +189,8 @@ mod tests {
         assert!(arrow("onelog-sinks", "onelog-sqlite", None).is_some());
         assert!(arrow("onelog-http", "onelog-sqlite", Some(Kind::Dev)).is_none());
         assert!(arrow("onelog-cli", "onelog-sqlite", None).is_none());
+        assert!(arrow("onelog-sinks", CATALOG, None).is_some());
+        assert!(arrow(CATALOG, "onelog-sqlite", None).is_none());
     }
 
     #[test]
