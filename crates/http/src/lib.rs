@@ -1,6 +1,6 @@
 //! The HTTP door: JSON transactions, reads, the log as a stream.
 //!
-//! [`serve`] answers on a listener, [`router`] is the same without one. Nothing here decides
+//! [`serve`] answers on a listener, [`router()`] is the same without one. Nothing here decides
 //! anything: requests become `CommitRequest`s and reads of the node, and every refusal becomes
 //! one JSON object ([`errors`] lists its forms).
 //!

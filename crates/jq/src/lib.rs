@@ -3,7 +3,7 @@
 //! A program is pure: its result depends on the record alone (value, `$key`, `$version`), so that
 //! `verify` and `rebuild` compute the same rows again. It is bounded: every run ends within fixed
 //! limits of steps, memory, stack and size, whatever the program and the record are; see
-//! [`meter`]. Numbers that a program leaves alone pass unchanged, however long they are.
+//! `meter`. Numbers that a program leaves alone pass unchanged, however long they are.
 //!
 //! Programs may call the functions in [`FUNCTIONS`] and nothing else. Differences from jq 1.7:
 //! regular expressions, paths as values, modules and definitions that call themselves are

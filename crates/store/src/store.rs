@@ -1,4 +1,4 @@
-//! The contract between the runner and a store. [`crate::conformance`] tests its sentences on
+//! The contract between the runner and a store. `conformance` tests its sentences on
 //! every implementation.
 //!
 //! A store holds, beside the rows, one record per sink: the log's id, the position, the epoch and

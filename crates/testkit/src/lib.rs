@@ -2,7 +2,7 @@
 //! their connections. Linux only.
 //!
 //! Every server is a child of this process and dies with it, however it ends: by a death signal
-//! ([`spawner`]) and by a guardian process that also removes the folders ([`run_folder`]).
+//! (`spawner`) and by a guardian process that also removes the folders (`run_folder`).
 //!
 //! The caller is a test: whatever goes wrong here panics, with the tail of the server's log.
 #![allow(clippy::expect_used, clippy::panic)]

@@ -40,7 +40,8 @@ enum Command {
     /// Give a sink another definition; its store is filled anew only if its rows would change
     Replace(Source),
     /// Show what a definition would write, without touching any store
-    Try {
+    #[command(alias = "try")]
+    DryRun {
         #[command(flatten)]
         source: Source,
         /// How many rows of each mapping, at most 100
@@ -134,8 +135,8 @@ pub fn run(args: &Args, context: &Context) -> Result<(), CommandError> {
             answer.map_err(|error| definition.refused(error))?
         }
         Command::Replace(source) => replace(source, &client)?,
-        Command::Try { source, rows } => {
-            let answer = try_definition(source, *rows, &client)?;
+        Command::DryRun { source, rows } => {
+            let answer = dry_run(source, *rows, &client)?;
             match context.json {
                 true => out.json(&answer)?,
                 false => print::trial(&answer, &mut out)?,
@@ -200,7 +201,7 @@ fn replace(source: &Source, client: &Client) -> Result<Value, CommandError> {
         .map_err(|error| definition.refused(error))
 }
 
-fn try_definition(source: &Source, rows: u32, client: &Client) -> Result<Value, CommandError> {
+fn dry_run(source: &Source, rows: u32, client: &Client) -> Result<Value, CommandError> {
     let definition = source.read()?;
     let query = [("rows", rows.to_string())];
     let body = Some(definition.body()?);

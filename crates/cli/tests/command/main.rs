@@ -8,6 +8,7 @@ mod configured;
 mod data;
 mod demo;
 mod demo_stores;
+mod examples;
 mod five_stores;
 mod folders;
 mod import;

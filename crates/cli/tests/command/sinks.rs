@@ -97,7 +97,7 @@ fn a_sink_is_made_of_toml_or_of_flags_and_its_errors_have_a_line() {
 }
 
 #[test]
-fn a_definition_is_tried_and_replaced() {
+fn a_definition_is_run_dry_and_replaced() {
     let shop = Shop::open();
     shop.put("o1", r#"{"total": 7, "state": "paid"}"#);
     shop.put("o2", r#"{"total": 8, "state": "draft"}"#);
@@ -107,11 +107,10 @@ fn a_definition_is_tried_and_replaced() {
         "into = \"orders\"\n",
         "into = \"orders\"\nwhere = '.state != \"draft\"'\n",
     );
-    // When it is tried, the rows are shown and no store is touched.
-    let said = shop
-        .server
-        .run_fed(&["sinks", "try", "-"], &filtered)
-        .good();
+    // In a dry run the rows are shown and no store is touched.
+    let dry_run = |name| shop.server.run_fed(&["sinks", name, "-"], &filtered).good();
+    let said = dry_run("dry-run");
+    assert_eq!(said, dry_run("try"), "the command's old name");
     assert!(
         said.contains("shop.orders into orders: 3 records looked at, 1 left out"),
         "{said}"

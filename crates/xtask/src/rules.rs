@@ -1,0 +1,85 @@
+//! The rules about single files. A rule gives its faults; how many of each are known and tolerated
+//! is the ratchet's business.
+
+mod filler;
+mod lengths;
+mod links;
+mod machine_paths;
+mod unfinished;
+mod words;
+mod wrap;
+
+use crate::files::File;
+
+/// A place that breaks a rule.
+#[derive(Debug, PartialEq)]
+pub struct Fault {
+    /// From 1.
+    pub line: usize,
+    pub message: String,
+    /// What the ratchet adds up: by how much a bound is passed, 1 where there is no such measure.
+    pub weight: u64,
+}
+
+impl Fault {
+    fn new(line: usize, message: impl Into<String>) -> Self {
+        Self {
+            line,
+            message: message.into(),
+            weight: 1,
+        }
+    }
+}
+
+/// All files of the repository by path, for rules that look beyond one file.
+pub type Tree<'a> = std::collections::BTreeSet<&'a str>;
+
+pub struct Rule {
+    pub name: &'static str,
+    /// What it asks for, in one sentence.
+    pub asks: &'static str,
+    pub check: fn(&File, &Tree<'_>) -> Vec<Fault>,
+}
+
+pub const RULES: &[Rule] = &[
+    Rule {
+        name: "file-length",
+        asks: "a source file has at most 600 lines",
+        check: lengths::files,
+    },
+    Rule {
+        name: "function-length",
+        asks: "a function has at most 70 lines",
+        check: lengths::functions,
+    },
+    Rule {
+        name: "words",
+        asks: "comments, messages and docs are plain technical English, see crates/xtask/words.txt",
+        check: words::check,
+    },
+    Rule {
+        name: "filler-docs",
+        asks: "a comment says what the name does not, and more than 18 letters of it",
+        check: filler::check,
+    },
+    Rule {
+        name: "wrap",
+        asks: "docs are wrapped at 100 columns (tables, code and links apart)",
+        check: wrap::check,
+    },
+    Rule {
+        name: "links",
+        asks: "a link of the docs leads to a file of this repository",
+        check: links::check,
+    },
+    Rule {
+        name: "machine-paths",
+        asks: "no path of one machine",
+        check: machine_paths::check,
+    },
+    Rule {
+        name: "unfinished",
+        asks: "nothing unfinished",
+        check: unfinished::check,
+    },
+];
