@@ -91,9 +91,9 @@ fn path_parts(uri: &Uri) -> Result<(String, Vec<u8>), ApiError> {
     let mut parts = uri.path().split('/').skip(3);
     let table = parts.next().unwrap_or_default();
     let key = parts.nth(1).unwrap_or_default();
-    let table = percent_decoded("table", table, false)?;
+    let table = percent_decoded("table", table)?;
     let table = String::from_utf8_lossy(&table).into_owned();
-    Ok((table, percent_decoded("key", key, false)?))
+    Ok((table, percent_decoded("key", key)?))
 }
 
 /// A table whose state can be read.
