@@ -173,12 +173,12 @@ pub enum Refusal {
         /// When to try again.
         retry_after_ms: u64,
     },
-    /// This node does not lead (any more). Whether the transaction took place is not known: ask
-    /// again under the same id.
-    #[error("this node does not lead the cluster now; ask again under the same id")]
+    /// This node does not lead (any more). Whether the transaction took place is not known: repeat
+    /// the request under the same id.
+    #[error("this node does not lead the cluster now; repeat the request under the same id")]
     NotLeader,
-    /// The node is stopping or has failed. Whether the transaction took place is not known: ask
-    /// again under the same id.
+    /// The node is stopping or has failed. Whether the transaction took place is not known: repeat
+    /// the request under the same id.
     #[error("the node has stopped: {0}")]
     Stopped(String),
 }
