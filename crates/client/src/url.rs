@@ -1,6 +1,6 @@
 //! The server's address, and how paths and queries are written behind it.
 
-use std::fmt::Write;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 
 use super::ClientError;
 
@@ -11,7 +11,7 @@ pub struct Url {
 }
 
 impl Url {
-    /// Reads an address.
+    /// Reads an address. Stricter than a browser: what it would mend is an error here.
     pub fn parse(text: &str) -> Result<Self, ClientError> {
         let bad = |reason: &str| ClientError::BadUrl {
             url: text.to_owned(),
@@ -25,28 +25,23 @@ impl Url {
         }
         let rest = address
             .strip_prefix("http://")
-            .ok_or_else(|| bad("it does not begin with http://"))?
-            .trim_end_matches('/');
-        let base = format!("http://{rest}");
-        if rest.is_empty() {
+            .ok_or_else(|| bad("it does not begin with http://"))?;
+        if rest.starts_with('/') {
             return Err(bad("the host is missing"));
         }
-        if base.contains(['?', '#', ' ']) {
-            return Err(bad("it has a query, a fragment or a space"));
+        if rest.contains(['?', '#', '\\']) || rest.contains(char::is_whitespace) {
+            return Err(bad("it has a query, a fragment, a backslash or a space"));
         }
-        let uri: ureq::http::Uri = base.parse().map_err(|_| bad("it is malformed"))?;
-        if uri.host().is_none_or(str::is_empty) {
-            return Err(bad("the host is missing"));
+        let url = url::Url::parse(address).map_err(|error| match error {
+            url::ParseError::EmptyHost => bad("the host is missing"),
+            error => bad(&format!("it is malformed ({error})")),
+        })?;
+        if url.port() == Some(0) {
+            return Err(bad("it is malformed (invalid port number)"));
         }
-        let authority = uri.authority().map_or("", |authority| authority.as_str());
-        let has_port = authority
-            .rsplit(']')
-            .next()
-            .is_some_and(|end| end.contains(':'));
-        if has_port && uri.port_u16().is_none_or(|port| port == 0) {
-            return Err(bad("the port is malformed"));
-        }
-        Ok(Self { base })
+        Ok(Self {
+            base: url.as_str().trim_end_matches('/').to_owned(),
+        })
     }
 
     /// The address without a slash at its end.
@@ -57,31 +52,31 @@ impl Url {
     /// The address of a resource.
     pub fn with(&self, path: &str, query: &[(&str, String)]) -> String {
         let mut out = format!("{}{path}", self.base);
-        for (n, (name, value)) in query.iter().enumerate() {
-            out.push(if n == 0 { '?' } else { '&' });
-            out.push_str(name);
-            out.push('=');
-            out.push_str(&segment(value.as_bytes()));
+        if !query.is_empty() {
+            out.push('?');
+            let start = out.len();
+            out = url::form_urlencoded::Serializer::for_suffix(out, start)
+                .extend_pairs(query)
+                .finish();
         }
         out
     }
 }
 
-/// Bytes as one segment of a path or one value of a query.
+/// All but the characters that no part of a URL gives a meaning to.
+const RESERVED: &AsciiSet = &NON_ALPHANUMERIC
+    .remove(b'-')
+    .remove(b'_')
+    .remove(b'.')
+    .remove(b'~');
+
+/// Bytes as one segment of a path. `.` and `..` are escaped: as themselves they would name
+/// another resource.
 pub fn segment(bytes: &[u8]) -> String {
-    let mut out = String::with_capacity(bytes.len());
-    for byte in bytes {
-        if byte.is_ascii_alphanumeric()
-            || b"-_~".contains(byte)
-            || (*byte == b'.' && bytes != b".") && bytes != b".."
-        {
-            out.push(char::from(*byte));
-        } else {
-            // Writing to a String cannot fail.
-            let _ = write!(out, "%{byte:02X}");
-        }
+    match bytes {
+        b"." | b".." => "%2E".repeat(bytes.len()),
+        _ => percent_encode(bytes, RESERVED).to_string(),
     }
-    out
 }
 
 #[cfg(test)]
@@ -89,17 +84,30 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_address_is_read_or_its_fault_is_told() {
+    fn an_address_is_read_or_its_fault_is_named() {
         assert_eq!(
             Url::parse("http://localhost:7070/").unwrap().base(),
             "http://localhost:7070"
+        );
+        assert_eq!(
+            Url::parse("http://[::1]:7070/behind/").unwrap().base(),
+            "http://[::1]:7070/behind"
         );
         for (text, reason) in [
             ("https://localhost", "plain HTTP"),
             ("localhost:7070", "http://"),
             ("http://", "host"),
+            ("http:///x", "host"),
+            ("http://:7070", "host"),
             ("http://a b", "space"),
-            ("http://a:99999", "malformed"),
+            ("http://a\tb", "space"),
+            ("http://a/?b", "query"),
+            ("http://a#b", "fragment"),
+            ("http://a\\b", "backslash"),
+            ("http://a:99999", "port"),
+            ("http://a:0", "port"),
+            ("http://a:b", "port"),
+            ("http://[::1", "IPv6"),
         ] {
             let error = Url::parse(text).unwrap_err().to_string();
             assert!(error.contains(reason), "{text}: {error}");
@@ -114,8 +122,12 @@ mod tests {
         assert_eq!(
             Url::parse("http://h")
                 .unwrap()
-                .with("/v1/x", &[("a", "1&2".into()), ("b", "ä".into())]),
-            "http://h/v1/x?a=1%262&b=%C3%A4"
+                .with("/v1/x", &[("a", "1&2".into()), ("b", "ä +".into())]),
+            "http://h/v1/x?a=1%262&b=%C3%A4+%2B"
+        );
+        assert_eq!(
+            Url::parse("http://h").unwrap().with("/v1/x", &[]),
+            "http://h/v1/x"
         );
     }
 }

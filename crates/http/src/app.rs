@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::http::StatusCode;
 use onelog::{Catalog, Node, SnapshotError, TableDefinition, WaitError};
-use onelog_record::{Position, TableId, ValueKind};
+use onelog_record::{Position, TableId, ValueKind, code};
 use onelog_sinks::Sinks;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
@@ -14,7 +14,7 @@ use crate::errors::{ApiError, TableNames};
 use crate::options::{BLOCKING_CALLS_MAX, HttpOptions, VERIFICATIONS_MAX};
 use crate::parse::{KnownTable, Tables};
 
-/// When a request finds no room, it is asked to come back after this.
+/// The delay before the next try of a request that found no room.
 const RETRY_AFTER_MS: u64 = 1_000;
 
 /// The state of the door.
@@ -78,10 +78,10 @@ impl App {
         let answer = tokio::time::timeout(Duration::from_millis(timeout_ms), work).await;
         answer.map_err(|_| {
             let message = format!(
-                "no answer within {timeout_ms} ms; whether a transaction took place is not known: ask again under the same id"
+                "no answer within {timeout_ms} ms; whether a transaction took place is not known: repeat it under the same id"
             );
             ApiError::new(StatusCode::GATEWAY_TIMEOUT, "request_timeout", message)
-                .with("timeout_ms", timeout_ms)
+                .with(|body| body.timeout_ms = Some(timeout_ms))
         })
     }
 
@@ -127,7 +127,7 @@ impl App {
         })
     }
 
-    /// Room for one more reader of the log.
+    /// A permit for one more reader of the log.
     pub(crate) fn log_stream(&self) -> Result<OwnedSemaphorePermit, ApiError> {
         Arc::clone(&self.log_streams)
             .try_acquire_owned()
@@ -158,7 +158,7 @@ impl App {
                 );
                 Err(
                     ApiError::new(StatusCode::GATEWAY_TIMEOUT, "wait_timed_out", message)
-                        .with("position", reached),
+                        .with(|body| body.position = Some(Some(reached))),
                 )
             }
             Err(WaitError::Stopped) => Err(ApiError::stopped("the node has stopped")),
@@ -187,7 +187,8 @@ pub(crate) fn unreadable(at: Position, error: &SnapshotError) -> ApiError {
             let message = format!(
                 "at: position {at} is too old to be read; the oldest that can be is {floor}"
             );
-            ApiError::new(StatusCode::GONE, "snapshot_too_old", message).with("floor", floor)
+            ApiError::new(StatusCode::GONE, code::SNAPSHOT_TOO_OLD, message)
+                .with(|body| body.floor = Some(*floor))
         }
         SnapshotError::InFuture { latest, .. } => {
             let message = format!(
@@ -195,11 +196,11 @@ pub(crate) fn unreadable(at: Position, error: &SnapshotError) -> ApiError {
             );
             ApiError::new(
                 StatusCode::UNPROCESSABLE_ENTITY,
-                "position_in_future",
+                code::POSITION_IN_FUTURE,
                 message,
             )
-            .with("where", "at")
-            .with("latest", latest)
+            .at("at".to_owned())
+            .with(|body| body.latest = Some(*latest))
         }
     }
 }

@@ -37,7 +37,7 @@ pub(crate) async fn read_body<'a>(
             let message = format!("the body did not arrive within {timeout_ms} ms");
             Err(
                 ApiError::new(StatusCode::REQUEST_TIMEOUT, "body_timeout", message)
-                    .with("timeout_ms", timeout_ms),
+                    .with(|body| body.timeout_ms = Some(timeout_ms)),
             )
         }
     }

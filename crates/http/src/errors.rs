@@ -32,24 +32,23 @@
 //! | 422 | `schema` | `where` | the value breaks the table's JSON Schema |
 //! | 422 | `position_in_future` | `where`, `latest` | the log ends before that position |
 //! | 500 | `internal` | | the node could not do it; its log says more |
-//! | 502 | `store_failed` | | a sink's store could not be used: its own words |
+//! | 502 | `store_failed` | | a sink's store could not be used; `message` has the store's own |
 //! | 503 | `overloaded` | `retry_after_ms` | nothing was done: retry after the delay (also the header `Retry-After`) |
-//! | 503 | `not_leader`, `stopped` | | whether it took place is unknown: ask again under the same id |
+//! | 503 | `not_leader`, `stopped` | | whether it took place is unknown: repeat it under the same id |
 //! | 504 | `wait_timed_out` | `position` | the position was not reached in time |
-//! | 504 | `request_timeout` | `timeout_ms` | no answer in time: ask again under the same id |
+//! | 504 | `request_timeout` | `timeout_ms` | no answer in time: repeat it under the same id |
 
 use std::fmt;
 
 use axum::body::Body;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use onelog_record::{TableId, TooLarge, ValueKind};
-use serde::Serialize;
-use serde_json::{Map, Value};
+use onelog_record::{TableId, TooLarge, ValueKind, code};
 
+use crate::api;
 use crate::text::BytesOut;
 
-/// The shortest delay that an overloaded server asks for.
+/// The shortest delay that an overloaded server answers with.
 const RETRY_AFTER_MS_MIN: u64 = 100;
 
 /// An answer that is no success.
@@ -58,7 +57,7 @@ pub(crate) struct ApiError(Box<Inner>);
 struct Inner {
     status: StatusCode,
     retry_after_ms: Option<u64>,
-    body: Map<String, Value>,
+    body: api::Error,
 }
 
 /// The names of tables, for answers.
@@ -69,32 +68,39 @@ pub(crate) trait TableNames {
 
 impl fmt::Debug for ApiError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} {:?}", self.0.status, self.0.body)
+        let body = serde_json::to_string(&self.0.body).unwrap_or_default();
+        write!(f, "{} {body}", self.0.status)
     }
 }
 
 impl ApiError {
     pub(crate) fn new(status: StatusCode, code: &'static str, message: impl Into<String>) -> Self {
-        let mut body = Map::new();
-        body.insert("error".to_owned(), code.into());
-        body.insert("message".to_owned(), message.into().into());
         Self(Box::new(Inner {
             status,
             retry_after_ms: None,
-            body,
+            body: api::Error {
+                error: code,
+                message: message.into(),
+                ..api::Error::default()
+            },
         }))
     }
 
-    /// The same error with one more field.
-    pub(crate) fn with(mut self, name: &str, value: impl Serialize) -> Self {
-        let value = serde_json::to_value(value).unwrap_or(Value::Null);
-        self.0.body.insert(name.to_owned(), value);
+    /// The same error with more fields.
+    pub(crate) fn with(mut self, set: impl FnOnce(&mut api::Error)) -> Self {
+        set(&mut self.0.body);
         self
+    }
+
+    /// The same error with the place in the request that it is about.
+    pub(crate) fn at(self, place: impl Into<Option<String>>) -> Self {
+        let place = place.into();
+        self.with(|body| body.r#where = Some(place))
     }
 
     pub(crate) fn malformed(place: &str, message: impl fmt::Display) -> Self {
         let text = format!("{place}: {message}");
-        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "malformed", text).with("where", place)
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, code::MALFORMED, text).at(place.to_owned())
     }
 
     pub(crate) fn internal(what: impl fmt::Display) -> Self {
@@ -110,17 +116,17 @@ impl ApiError {
         let retry_after_ms = retry_after_ms.max(RETRY_AFTER_MS_MIN);
         let message =
             format!("overloaded: {reason}; nothing was done, retry in {retry_after_ms} ms");
-        let mut error = Self::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", message)
-            .with("retry_after_ms", retry_after_ms);
+        let mut error = Self::new(StatusCode::SERVICE_UNAVAILABLE, code::OVERLOADED, message)
+            .with(|body| body.retry_after_ms = Some(retry_after_ms));
         error.0.retry_after_ms = Some(retry_after_ms);
         error
     }
 
     pub(crate) fn stopped(why: impl fmt::Display) -> Self {
         let message = format!(
-            "the node is stopping or has failed ({why}); whether a transaction took place is not known: ask again under the same id"
+            "the node is stopping or has failed ({why}); whether a transaction took place is not known: repeat it under the same id"
         );
-        let mut error = Self::new(StatusCode::SERVICE_UNAVAILABLE, "stopped", message);
+        let mut error = Self::new(StatusCode::SERVICE_UNAVAILABLE, code::STOPPED, message);
         error.0.retry_after_ms = Some(1000);
         error
     }
@@ -128,17 +134,19 @@ impl ApiError {
     pub(crate) fn too_large(error: &TooLarge) -> Self {
         Self::new(
             StatusCode::PAYLOAD_TOO_LARGE,
-            "too_large",
+            code::TOO_LARGE,
             error.to_string(),
         )
-        .with("limit", error.limit)
-        .with("max", error.max)
-        .with("is", error.is)
-        .with("unit", error.unit)
+        .with(|body| {
+            body.limit = Some(error.limit);
+            body.max = Some(error.max);
+            body.is = Some(error.is);
+            body.unit = Some(error.unit);
+        })
     }
 
     pub(crate) fn not_leader(message: String) -> Self {
-        let mut error = Self::new(StatusCode::SERVICE_UNAVAILABLE, "not_leader", message);
+        let mut error = Self::new(StatusCode::SERVICE_UNAVAILABLE, code::NOT_LEADER, message);
         error.0.retry_after_ms = Some(RETRY_AFTER_MS_MIN);
         error
     }
@@ -146,9 +154,10 @@ impl ApiError {
     /// A table that a path names and that is not there.
     pub(crate) fn unknown_table(name: &str, nearest: Option<&str>) -> Self {
         let message = format!("there is no table '{name}'{}", meant(nearest));
-        Self::new(StatusCode::NOT_FOUND, "unknown_table", message)
-            .with("table", name)
-            .with("nearest", nearest)
+        Self::new(StatusCode::NOT_FOUND, code::UNKNOWN_TABLE, message).with(|body| {
+            body.table = Some(name.to_owned());
+            body.nearest = Some(nearest.map(str::to_owned));
+        })
     }
 
     pub(crate) fn reserved_table(place: &str, name: &str) -> Self {
@@ -156,13 +165,16 @@ impl ApiError {
             "{place}: the table '{name}' belongs to onelog itself; it can be read but not written or deleted"
         );
         Self::new(StatusCode::FORBIDDEN, "reserved_table", message)
-            .with("where", place)
-            .with("table", name)
+            .at(place.to_owned())
+            .with(|body| body.table = Some(name.to_owned()))
     }
 
     #[cfg(test)]
-    pub(crate) fn parts(&self) -> (u16, &Map<String, Value>) {
-        (self.0.status.as_u16(), &self.0.body)
+    pub(crate) fn parts(&self) -> (u16, serde_json::Map<String, serde_json::Value>) {
+        match serde_json::to_value(&self.0.body) {
+            Ok(serde_json::Value::Object(body)) => (self.0.status.as_u16(), body),
+            other => panic!("an error is an object: {other:?}"),
+        }
     }
 }
 

@@ -18,8 +18,9 @@
 //! beyond it the answer is 503, 413, 408 or 504, never growth.
 //!
 //! **Threads.** Tasks of the tokio runtime. Reading one key and committing happen on them;
-//! whatever may read many pages of files goes to the blocking pool.
+//! calls that may read many pages of files go to the blocking pool.
 
+mod api;
 mod app;
 mod body;
 pub mod errors;

@@ -1,18 +1,18 @@
-//! What the door may be told, and the bounds that keep it small.
+//! The options of the HTTP server, and its bounds.
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-/// The port that onelog listens on unless told otherwise.
+/// The default port.
 pub const PORT: u16 = 7070;
 /// The most rows of one page of a table.
 pub const LIST_LIMIT_MAX: usize = 10_000;
-/// The rows of one page of a table, when nothing is asked for.
+/// The rows of one page of a table, unless the request says.
 pub const LIST_LIMIT: usize = 100;
 /// The most bytes of keys and values of one page of a table; the page ends early there.
 pub const LIST_BYTES_MAX: usize = 8 << 20;
-/// How long a read waits for a position, when nothing is asked for.
+/// How long a read waits for a position, unless the request says.
 pub const WAIT_TIMEOUT_MS: u64 = 5_000;
-/// The longest that a client may ask to wait.
+/// The longest wait that a request may name.
 pub const WAIT_TIMEOUT_MS_MAX: u64 = 60_000;
 /// About how many bytes of the log are read at once for one reader.
 pub const LOG_BATCH_BYTES: usize = 256 << 10;
@@ -20,7 +20,7 @@ pub const LOG_BATCH_BYTES: usize = 256 << 10;
 pub const BLOCKING_CALLS_MAX: usize = 16;
 /// How many sinks may be verified at once.
 pub const VERIFICATIONS_MAX: usize = 2;
-/// The most bytes that request bodies over `BODY_FREE_BYTES` may hold together, unless told otherwise.
+/// The most bytes that request bodies over `BODY_FREE_BYTES` may hold together, by default.
 pub const BODIES_BYTES_MAX: usize = 128 << 20;
 /// A body up to this size is not counted: the number of connections bounds these.
 pub const BODY_FREE_BYTES: usize = 64 << 10;
@@ -32,13 +32,13 @@ pub const SHUTDOWN_GRACE_MS: u64 = 10_000;
 /// How the door is served.
 #[derive(Clone, Debug)]
 pub struct HttpOptions {
-    /// The address to listen on. `serve` gets a bound listener; this is for whoever binds it.
+    /// The address to listen on. `serve` gets a bound listener; this is for the code that binds it.
     pub listen: SocketAddr,
     /// Whether a transaction that names an unknown table creates it (keyed, JSON).
     pub create_tables: bool,
     /// The most connections at once; one more is answered 503 and closed.
     pub max_connections: usize,
-    /// How long a request may take behind its body, waits that it asks for not counted.
+    /// How long a request may take behind its body, without the waits that it names.
     pub request_timeout_ms: u64,
     /// How long a client may take to send a request's head.
     pub header_timeout_ms: u64,

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use onelog_record::Position;
+use percent_encoding::percent_decode_str;
 
 use crate::errors::ApiError;
 use crate::options::{WAIT_TIMEOUT_MS, WAIT_TIMEOUT_MS_MAX};
@@ -28,7 +29,7 @@ impl<'q> Query<'q> {
                 continue;
             }
             let (name, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let name = String::from_utf8_lossy(&percent_decoded("query", name, true)?).into_owned();
+            let name = String::from_utf8_lossy(&form_decoded("query", name)?).into_owned();
             if !known.contains(&name.as_str()) {
                 return Err(ApiError::malformed(
                     "query",
@@ -41,7 +42,7 @@ impl<'q> Query<'q> {
                     "the parameter is given twice; give it once",
                 ));
             }
-            let value = percent_decoded(&name, value, true)?;
+            let value = form_decoded(&name, value)?;
             pairs.push((name.into(), value));
         }
         let mut query = Self {
@@ -151,40 +152,34 @@ impl<'q> Query<'q> {
 
     /// `timeout_ms`, bounded.
     pub(crate) fn timeout(&self) -> Result<Duration, ApiError> {
-        let asked = self.number("timeout_ms")?.unwrap_or(WAIT_TIMEOUT_MS);
-        if asked > WAIT_TIMEOUT_MS_MAX {
-            let message = format!("{asked} is over the longest wait, {WAIT_TIMEOUT_MS_MAX} ms");
+        let timeout_ms = self.number("timeout_ms")?.unwrap_or(WAIT_TIMEOUT_MS);
+        if timeout_ms > WAIT_TIMEOUT_MS_MAX {
+            let message =
+                format!("{timeout_ms} is over the longest wait, {WAIT_TIMEOUT_MS_MAX} ms");
             return Err(ApiError::malformed("timeout_ms", message));
         }
-        Ok(Duration::from_millis(asked))
+        Ok(Duration::from_millis(timeout_ms))
     }
 }
 
-/// Undoes percent-encoding, and `+` for a space in forms.
-pub(crate) fn percent_decoded(place: &str, text: &str, form: bool) -> Result<Vec<u8>, ApiError> {
-    let bytes = text.as_bytes();
-    let mut out = Vec::with_capacity(bytes.len());
-    let mut at = 0;
-    while at < bytes.len() {
-        match bytes[at] {
-            b'%' => {
-                let hex = |n: usize| bytes.get(n).and_then(|byte| char::from(*byte).to_digit(16));
-                let (Some(high), Some(low)) = (hex(at + 1), hex(at + 2)) else {
-                    return Err(ApiError::malformed(
-                        place,
-                        "a '%' must be followed by two hexadecimal digits; write '%25' for '%'",
-                    ));
-                };
-                out.push((high << 4 | low) as u8);
-                at += 3;
-                continue;
-            }
-            b'+' if form => out.push(b' '),
-            byte => out.push(byte),
-        }
-        at += 1;
+/// Undoes percent-encoding. The decoder leaves a broken escape as it is; here it is an error.
+pub(crate) fn percent_decoded(place: &str, text: &str) -> Result<Vec<u8>, ApiError> {
+    let is_escape = |after: &str| {
+        let digits = after.as_bytes().get(..2);
+        digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
+    };
+    if !text.split('%').skip(1).all(is_escape) {
+        return Err(ApiError::malformed(
+            place,
+            "a '%' must be followed by two hexadecimal digits; write '%25' for '%'",
+        ));
     }
-    Ok(out)
+    Ok(percent_decode_str(text).collect())
+}
+
+/// The same in a query, where `+` is a space.
+fn form_decoded(place: &str, text: &str) -> Result<Vec<u8>, ApiError> {
+    percent_decoded(place, &text.replace('+', " "))
 }
 
 #[cfg(test)]

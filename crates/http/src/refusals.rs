@@ -2,12 +2,12 @@
 
 use axum::http::StatusCode;
 use bytes::Bytes;
-use onelog_record::{Offset, OperationFault, Position, Refusal, Subject, TableId, ValueKind};
+use onelog_record::{Offset, Position, Refusal, Subject, TableId, ValueKind, code};
 use serde_json::Value;
 
 use crate::errors::{ApiError, TableNames, meant, show};
 use crate::parse::{ParseError, Parsed};
-use crate::text::{BytesOut, ValueOut};
+use crate::text::ValueOut;
 
 impl From<ParseError> for ApiError {
     fn from(error: ParseError) -> Self {
@@ -22,10 +22,16 @@ impl From<ParseError> for ApiError {
                     "{place}: there is no table '{name}'{}",
                     meant(nearest.as_deref())
                 );
-                Self::new(StatusCode::UNPROCESSABLE_ENTITY, "unknown_table", message)
-                    .with("where", place)
-                    .with("table", name)
-                    .with("nearest", nearest)
+                Self::new(
+                    StatusCode::UNPROCESSABLE_ENTITY,
+                    code::UNKNOWN_TABLE,
+                    message,
+                )
+                .at(place)
+                .with(|body| {
+                    body.table = Some(name);
+                    body.nearest = Some(nearest);
+                })
             }
             ParseError::ReservedTable { place, name } => Self::reserved_table(&place, &name),
             ParseError::TooLarge(error) => Self::too_large(&error),
@@ -40,7 +46,8 @@ pub(crate) fn refused(
     names: &dyn TableNames,
     again: impl FnOnce() -> Option<Parsed>,
 ) -> ApiError {
-    let message = refusal.to_string();
+    let (code, message) = (refusal.code(), refusal.to_string());
+    let error = |status, message: String| ApiError::new(status, code, message);
     match refusal {
         Refusal::Conflict {
             subject,
@@ -57,34 +64,43 @@ pub(crate) fn refused(
             met,
             version,
             retry_at,
-        } => guard_failed(index, met, version, names, again()).with("retry_at", retry_at),
+        } => guard_failed(index, met, version, names, again())
+            .with(|body| body.retry_at = Some(retry_at)),
         Refusal::NotUnique {
             index,
             field,
             value,
             owner,
         } => not_unique(index, &field, value, &owner, names, again()),
-        Refusal::BadOperation { index, fault } => bad_operation(index, &fault),
+        Refusal::BadOperation { index, fault } => {
+            let place = format!("writes[{index}]");
+            error(
+                StatusCode::UNPROCESSABLE_ENTITY,
+                format!("{place}: {fault}"),
+            )
+            .at(place)
+        }
         Refusal::UnknownTable { subject, table } => dropped(&subject, table, names, again()),
         Refusal::SnapshotTooOld { floor, .. } => {
             let message = format!("{message}; read again at a newer position and retry");
-            ApiError::new(StatusCode::GONE, "snapshot_too_old", message).with("floor", floor)
+            error(StatusCode::GONE, message).with(|body| body.floor = Some(floor))
         }
         Refusal::SnapshotInFuture { latest, .. } => {
-            let status = StatusCode::UNPROCESSABLE_ENTITY;
-            ApiError::new(status, "position_in_future", message)
-                .with("where", "read_position")
-                .with("latest", latest)
+            error(StatusCode::UNPROCESSABLE_ENTITY, message)
+                .at("read_position".to_owned())
+                .with(|body| body.latest = Some(latest))
         }
         Refusal::IdMismatch { id, position } => {
             let message = format!("{message}; use a new id for a new request");
-            ApiError::new(StatusCode::CONFLICT, "id_mismatch", message)
-                .with("id", id)
-                .with("position", position)
+            error(StatusCode::CONFLICT, message).with(|body| {
+                body.id = Some(id);
+                body.position = Some(Some(position));
+            })
         }
-        Refusal::IdExpired { id, floor } => ApiError::new(StatusCode::GONE, "id_expired", message)
-            .with("id", id)
-            .with("floor", floor),
+        Refusal::IdExpired { id, floor } => error(StatusCode::GONE, message).with(|body| {
+            body.id = Some(id);
+            body.floor = Some(floor);
+        }),
         Refusal::Malformed(message) => ApiError::malformed("body", message),
         Refusal::TooLarge(error) => ApiError::too_large(&error),
         Refusal::Overloaded {
@@ -107,12 +123,14 @@ fn conflict(
         "conflict: key {} of table '{table}' was written at offset {version}, at or after the read position; read again at position {retry_at} and retry",
         show(key)
     );
-    ApiError::new(StatusCode::CONFLICT, "conflict", message)
-        .with("where", place)
-        .with("table", table)
-        .with("key", BytesOut(key))
-        .with("version", version)
-        .with("retry_at", retry_at)
+    ApiError::new(StatusCode::CONFLICT, code::CONFLICT, message)
+        .at(place)
+        .with(|body| {
+            body.table = Some(table.to_owned());
+            body.key = Some(key.into());
+            body.version = Some(Some(version));
+            body.retry_at = Some(retry_at);
+        })
 }
 
 fn guard_failed(
@@ -134,16 +152,22 @@ fn guard_failed(
         None => String::new(),
     };
     let message = format!("{place} does not hold{key}: it met {found}");
-    let mut error = ApiError::new(StatusCode::PRECONDITION_FAILED, "guard_failed", message)
-        .with("where", place)
-        .with("guard", index);
+    let mut error = ApiError::new(StatusCode::PRECONDITION_FAILED, code::GUARD_FAILED, message)
+        .at(place)
+        .with(|body| body.guard = Some(index));
     let mut kind = ValueKind::Json;
     if let Some(((table, value), key)) = about {
         kind = value;
-        error = error.with("table", table).with("key", BytesOut(key));
+        error = error.with(|body| {
+            body.table = Some(table);
+            body.key = Some(key.as_ref().into());
+        });
     }
     let met = met.as_deref().map(|bytes| ValueOut { kind, bytes });
-    error.with("met", met).with("version", version)
+    error.with(|body| {
+        body.met = Some(serde_json::to_value(met).unwrap_or(Value::Null));
+        body.version = Some(version);
+    })
 }
 
 fn not_unique(
@@ -159,25 +183,19 @@ fn not_unique(
         "{place}: field '{field}' must be unique, and {value} belongs to key {}",
         show(owner)
     );
-    let mut error = ApiError::new(StatusCode::CONFLICT, "not_unique", message).with("where", place);
+    let mut error = ApiError::new(StatusCode::CONFLICT, code::NOT_UNIQUE, message).at(place);
     if let Some(write) = parsed.as_ref().and_then(|p| p.request.writes.get(index)) {
         let (table, _) = names.describe(write.table);
-        error = error.with("table", table).with("key", BytesOut(&write.key));
+        error = error.with(|body| {
+            body.table = Some(table);
+            body.key = Some(write.key.as_ref().into());
+        });
     }
-    error
-        .with("field", field)
-        .with("value", value)
-        .with("owner", BytesOut(owner))
-}
-
-fn bad_operation(index: usize, fault: &OperationFault) -> ApiError {
-    let place = format!("writes[{index}]");
-    let code = match fault {
-        OperationFault::Schema(_) => "schema",
-        _ => "bad_operation",
-    };
-    let message = format!("{place}: {fault}");
-    ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, code, message).with("where", place)
+    error.with(|body| {
+        body.field = Some(field.to_owned());
+        body.value = Some(value);
+        body.owner = Some(owner.into());
+    })
 }
 
 fn dropped(
@@ -189,17 +207,23 @@ fn dropped(
     let place = parsed.map_or_else(|| "body".to_owned(), |parsed| parsed.place(subject));
     let (table, _) = names.describe(table);
     let message = format!("{place}: the table '{table}' was deleted meanwhile");
-    ApiError::new(StatusCode::UNPROCESSABLE_ENTITY, "unknown_table", message)
-        .with("where", place)
-        .with("table", table)
-        .with("nearest", Value::Null)
+    ApiError::new(
+        StatusCode::UNPROCESSABLE_ENTITY,
+        code::UNKNOWN_TABLE,
+        message,
+    )
+    .at(place)
+    .with(|body| {
+        body.table = Some(table);
+        body.nearest = Some(None);
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use axum::http::header;
     use axum::response::IntoResponse as _;
-    use onelog_record::{TooLarge, TxnId};
+    use onelog_record::{OperationFault, TooLarge, TxnId};
 
     use super::*;
 
@@ -349,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn a_delay_is_told_in_whole_seconds_and_never_as_none() {
+    fn a_delay_is_sent_in_whole_seconds_and_never_as_none() {
         for (delay_ms, seconds) in [(0, "1"), (1_000, "1"), (1_001, "2")] {
             let response = ApiError::overloaded("full", delay_ms).into_response();
             assert_eq!(response.headers()[header::RETRY_AFTER], seconds);

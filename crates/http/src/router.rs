@@ -33,7 +33,7 @@ fn routes() -> Vec<Route> {
         delete "/v1/tables/{table}" tables::delete;
         post "/v1/sinks" sinks::create;
         get "/v1/sinks" sinks::list;
-        post "/v1/sinks/try" sinks::try_out;
+        post "/v1/sinks/dry-run" sinks::dry_run;
         get "/v1/sinks/{name}" sinks::get;
         put "/v1/sinks/{name}" sinks::replace;
         delete "/v1/sinks/{name}" sinks::delete;
@@ -53,6 +53,9 @@ fn routes() -> Vec<Route> {
     }
 }
 
+/// Former names of routes: they answer as before, and are in the document as deprecated.
+pub(crate) const ALIASES: &[(&str, &str)] = &[("/v1/sinks/try", "/v1/sinks/dry-run")];
+
 /// The routes over a node and its sinks, without a listener.
 pub fn router(node: Node, sinks: Sinks, options: HttpOptions) -> Router {
     router_of(Arc::new(App::new(node, sinks, options)))
@@ -62,6 +65,10 @@ pub(crate) fn router_of(app: Shared) -> Router {
     let router = routes()
         .into_iter()
         .fold(Router::new(), |router, (_, path, handlers)| {
+            let former = ALIASES.iter().filter(|(_, name)| *name == path);
+            let router = former.fold(router, |router, (former, _)| {
+                router.route(former, handlers.clone())
+            });
             router.route(path, handlers)
         });
     router
@@ -89,11 +96,14 @@ mod tests {
                 methods.map(|method| (method.clone(), path.clone()))
             })
             .collect();
-        let routed: BTreeSet<(String, String)> = routes()
-            .into_iter()
-            .map(|(method, path, _)| (method.to_owned(), path.to_owned()))
-            .collect();
+        let mut routed = BTreeSet::new();
+        for (method, path, _) in routes() {
+            assert!(routed.insert((method.to_owned(), path.to_owned())));
+            for (former, _) in ALIASES.iter().filter(|(_, name)| *name == path) {
+                routed.insert((method.to_owned(), (*former).to_owned()));
+                assert_eq!(document["paths"][*former][method]["deprecated"], true);
+            }
+        }
         assert_eq!(routed, documented);
-        assert_eq!(routed.len(), routes().len());
     }
 }

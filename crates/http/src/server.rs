@@ -31,7 +31,7 @@ use crate::routes::Shared;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long a client that is turned away may take to read why.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
-/// How many clients are told at once why they are turned away; others are cut.
+/// How many clients over the limit are answered at once; the connections of others are cut.
 const REFUSALS_MAX: usize = 64;
 
 /// Serves a node and its sinks on `listener` until `shutdown` completes, then closes in order.
@@ -140,10 +140,10 @@ impl Door {
     }
 }
 
-/// Tells a client over the limit why, without reading its request.
+/// Answers a client over the limit, without reading its request.
 async fn turn_away(mut stream: TcpStream, max: usize, permit: OwnedSemaphorePermit) {
     let answer = busy(format!("{max} connections are open already")).into_response();
-    let telling = async {
+    let sending = async {
         let (head, body) = answer.into_parts();
         let body = axum::body::to_bytes(body, usize::MAX)
             .await
@@ -162,6 +162,6 @@ async fn turn_away(mut stream: TcpStream, max: usize, permit: OwnedSemaphorePerm
         // Closing with unread bytes would take the answer back.
         tokio::io::copy(&mut stream, &mut tokio::io::sink()).await
     };
-    let _ = tokio::time::timeout(REFUSAL_TIMEOUT, telling).await;
+    let _ = tokio::time::timeout(REFUSAL_TIMEOUT, sending).await;
     drop(permit);
 }

@@ -32,13 +32,25 @@ pub(crate) fn decode_base64(text: &str) -> Result<Vec<u8>, base64::DecodeError> 
     }
 }
 
-/// Bytes of a request: a string, which is UTF-8, or `{"base64": "..."}`.
+/// Bytes of a request or of an error: a string, which is UTF-8, or `{"base64": "..."}`.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) struct WireBytes(pub(crate) Bytes);
 
 impl<'de> Deserialize<'de> for WireBytes {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         deserializer.deserialize_any(WireVisitor)
+    }
+}
+
+impl Serialize for WireBytes {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        BytesOut(&self.0).serialize(serializer)
+    }
+}
+
+impl From<&[u8]> for WireBytes {
+    fn from(bytes: &[u8]) -> Self {
+        Self(Bytes::copy_from_slice(bytes))
     }
 }
 

@@ -85,12 +85,15 @@ impl Node {
         };
         copy.save_hard_state(&hard_state).map_err(write_failed)?;
         let mut position = Position::ZERO;
-        let mut at = self
-            .shared
-            .reader
-            .entries_from(self.log_start(), last.next(), 1)?
-            .first()
-            .map_or(last, |entry| entry.index);
+        let start = self.log_start();
+        let mut at = if start == Position::ZERO {
+            // Nothing was cut. A search by position would pass over the first entry, which has no
+            // record.
+            Index::ZERO.next()
+        } else {
+            let entries = self.shared.reader.entries_from(start, last.next(), 1)?;
+            entries.first().map_or(last, |entry| entry.index)
+        };
         if at > checkpoint.next() {
             return Err(BackupError::Overtaken);
         }

@@ -109,25 +109,6 @@ impl Shared {
                 .map_or("?", |table| table.name.as_str());
             self.metrics.conflict(name);
         }
-        self.metrics.refusal(reason(refusal));
-    }
-}
-
-fn reason(refusal: &Refusal) -> &'static str {
-    match refusal {
-        Refusal::Conflict { .. } => "conflict",
-        Refusal::SnapshotTooOld { .. } => "snapshot_too_old",
-        Refusal::SnapshotInFuture { .. } => "snapshot_in_future",
-        Refusal::GuardFailed { .. } => "guard_failed",
-        Refusal::NotUnique { .. } => "not_unique",
-        Refusal::BadOperation { .. } => "bad_operation",
-        Refusal::IdMismatch { .. } => "id_mismatch",
-        Refusal::IdExpired { .. } => "id_expired",
-        Refusal::UnknownTable { .. } => "unknown_table",
-        Refusal::Malformed(_) => "malformed",
-        Refusal::TooLarge(_) => "too_large",
-        Refusal::Overloaded { .. } => "overloaded",
-        Refusal::NotLeader => "not_leader",
-        Refusal::Stopped(_) => "stopped",
+        self.metrics.refusal(refusal.code());
     }
 }

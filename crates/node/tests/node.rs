@@ -441,6 +441,22 @@ fn checkpoints_and_rolls_happen_while_commits_go_on_and_retention_keeps_what_is_
 }
 
 #[test]
+fn a_backup_can_be_made_before_the_first_checkpoint() {
+    let folder = folder();
+    let node = Node::open(Options::new(folder.path().join("data"))).unwrap();
+    let t = table(&node, "t");
+    node.submit(put(t, "k", "1")).wait().unwrap();
+
+    let into = folder.path().join("copy");
+    let position = node.backup(&into).unwrap();
+
+    assert_eq!(position, node.position());
+    let copy = Node::open(Options::new(&into)).unwrap();
+    assert_eq!(copy.position(), position);
+    assert_eq!(value(&copy, t, "k").unwrap(), "1");
+}
+
+#[test]
 fn a_backup_has_everything_below_its_position_and_is_a_log_of_its_own() {
     let folder = folder();
     let node = Node::open(small(&folder)).unwrap();

@@ -3,6 +3,7 @@
 //! Nothing here does I/O. Whatever is stored or sent is encoded and decoded here or in the
 //! `log` crate, drawn in `docs/format.md` and pinned by a test.
 
+pub mod code;
 mod entry;
 mod field;
 mod limits;

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use serde_json::Value;
 
-use crate::{Offset, Position, TableId, TooLarge, TxnId};
+use crate::{Offset, Position, TableId, TooLarge, TxnId, code};
 
 /// The transaction is in the log: durable, ordered, and what every follower will see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -173,12 +173,127 @@ pub enum Refusal {
         /// When to try again.
         retry_after_ms: u64,
     },
-    /// This node does not lead (any more). Whether the transaction took place is not known: ask
-    /// again under the same id.
-    #[error("this node does not lead the cluster now; ask again under the same id")]
+    /// This node does not lead (any more). Whether the transaction took place is not known: repeat
+    /// the request under the same id.
+    #[error("this node does not lead the cluster now; repeat the request under the same id")]
     NotLeader,
-    /// The node is stopping or has failed. Whether the transaction took place is not known: ask
-    /// again under the same id.
+    /// The node is stopping or has failed. Whether the transaction took place is not known: repeat
+    /// the request under the same id.
     #[error("the node has stopped: {0}")]
     Stopped(String),
+}
+
+impl Refusal {
+    /// Its stable code, of [`code`].
+    #[must_use]
+    pub const fn code(&self) -> &'static str {
+        match self {
+            Self::Conflict { .. } => code::CONFLICT,
+            Self::SnapshotTooOld { .. } => code::SNAPSHOT_TOO_OLD,
+            Self::SnapshotInFuture { .. } => code::POSITION_IN_FUTURE,
+            Self::GuardFailed { .. } => code::GUARD_FAILED,
+            Self::NotUnique { .. } => code::NOT_UNIQUE,
+            Self::BadOperation {
+                fault: OperationFault::Schema(_),
+                ..
+            } => code::SCHEMA,
+            Self::BadOperation { .. } => code::BAD_OPERATION,
+            Self::IdMismatch { .. } => code::ID_MISMATCH,
+            Self::IdExpired { .. } => code::ID_EXPIRED,
+            Self::UnknownTable { .. } => code::UNKNOWN_TABLE,
+            Self::Malformed(_) => code::MALFORMED,
+            Self::TooLarge(_) => code::TOO_LARGE,
+            Self::Overloaded { .. } => code::OVERLOADED,
+            Self::NotLeader => code::NOT_LEADER,
+            Self::Stopped(_) => code::STOPPED,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_refusal_has_a_code_that_never_changes() {
+        let (key, version, retry_at) = (Bytes::from_static(b"k"), Offset(5), Position(9));
+        let subject = Subject::Write(0);
+        let (table, id) = (TableId(1), TxnId(1));
+        let operation = |fault| Refusal::BadOperation { index: 0, fault };
+        let refusals = [
+            Refusal::Conflict {
+                subject: subject.clone(),
+                table,
+                key: key.clone(),
+                version,
+                retry_at,
+            },
+            Refusal::SnapshotTooOld {
+                read_position: Position(1),
+                floor: Position(2),
+            },
+            Refusal::SnapshotInFuture {
+                read_position: Position(2),
+                latest: Position(1),
+            },
+            Refusal::GuardFailed {
+                index: 0,
+                met: None,
+                version: None,
+                retry_at,
+            },
+            Refusal::NotUnique {
+                index: 0,
+                field: "/a".to_owned(),
+                value: Value::Null,
+                owner: key,
+            },
+            operation(OperationFault::Overflow),
+            operation(OperationFault::Schema("too short".to_owned())),
+            Refusal::IdMismatch {
+                id,
+                position: Position(2),
+            },
+            Refusal::IdExpired {
+                id,
+                floor: Position(2),
+            },
+            Refusal::UnknownTable { subject, table },
+            Refusal::Malformed("both".to_owned()),
+            Refusal::TooLarge(TooLarge {
+                what: "the value".to_owned(),
+                limit: "VALUE_BYTES_MAX",
+                is: 2,
+                max: 1,
+                unit: "bytes",
+            }),
+            Refusal::Overloaded {
+                reason: "full",
+                retry_after_ms: 1,
+            },
+            Refusal::NotLeader,
+            Refusal::Stopped("why".to_owned()),
+        ];
+        let codes: Vec<_> = refusals.iter().map(Refusal::code).collect();
+        assert_eq!(
+            codes,
+            [
+                "conflict",
+                "snapshot_too_old",
+                "position_in_future",
+                "guard_failed",
+                "not_unique",
+                "bad_operation",
+                "schema",
+                "id_mismatch",
+                "id_expired",
+                "unknown_table",
+                "malformed",
+                "too_large",
+                "overloaded",
+                "not_leader",
+                "stopped",
+            ]
+        );
+    }
 }

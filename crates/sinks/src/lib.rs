@@ -23,7 +23,9 @@ mod waiting;
 pub use control::{Replay, Replayed};
 pub use dry_run::{TRIAL_ROWS_MAX, Trial, TrialMapping, TrialRefused, TrialRow};
 pub use error::{SinkError, SinkFault, SinksError};
-pub use onelog_store::{SinkDefinition, Verification};
+pub use onelog_store::{
+    Difference, IndexVerification, SinkDefinition, TableVerification, Verification,
+};
 pub use parking::{PARKED_MAX, Parked};
 pub use progress::{SinkState, SinkStatus, VerificationSummary};
 pub use sinks::{SINKS_MAX, Sinks};

@@ -1,4 +1,4 @@
-//! Whether a value that is kept as it was written can be read by everybody later.
+//! Whether a value that is kept as it was written can be read by every reader later.
 //!
 //! `RawValue` only finds the end of a value. This finds what would stop a reader of the log:
 //! numbers out of range, half surrogates, nesting over `JSON_DEPTH_MAX`, and two fields of one

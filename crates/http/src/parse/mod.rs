@@ -5,6 +5,7 @@
 
 mod check;
 mod guard;
+mod object;
 mod read;
 mod request;
 mod write;
@@ -18,6 +19,9 @@ use serde::de::{Error as _, MapAccess};
 use serde_json::value::RawValue;
 
 pub(crate) use check::check_json;
+#[cfg(test)]
+pub(crate) use object::fields_of;
+pub(crate) use object::read_object;
 pub(crate) use read::prefix_end;
 pub(crate) use request::{Parsed, parse_request};
 

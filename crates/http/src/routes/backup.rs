@@ -1,52 +1,33 @@
 //! Backups: a consistent copy of the running node, made by the server on its own machine.
 
-use std::path::PathBuf;
-
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use onelog::BackupError;
-use onelog_record::Position;
-use serde::{Deserialize, Serialize};
 
 use super::{Answer, Shared, json};
+use crate::api::{Backup, BackupMade};
 use crate::body::read_body;
 use crate::errors::ApiError;
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Wanted {
-    into: PathBuf,
-}
-
-#[derive(Serialize)]
-struct Made {
-    into: PathBuf,
-    position: Position,
-}
+use crate::parse::read_object;
 
 /// Copies the node into an empty folder of the server's machine while it runs.
 #[utoipa::path(
     post,
     path = "/v1/backup",
     tag = "system",
-    request_body = crate::openapi::Backup,
+    request_body = crate::api::Backup,
     responses(
-        (status = 200, description = "The copy is whole; it has every transaction below `position`", body = crate::openapi::BackupMade),
-        (status = 409, description = "`not_empty`: the folder holds something", body = crate::openapi::Error),
-        (status = 422, description = "Malformed, and where", body = crate::openapi::Error),
-        (status = 500, description = "`backup_failed`, and why; what is in the folder is no backup", body = crate::openapi::Error),
-        (status = 503, description = "`overloaded`: other long calls are running", body = crate::openapi::Error),
+        (status = 200, description = "The copy is whole; it has every transaction below `position`", body = crate::api::BackupMade),
+        (status = 409, description = "`not_empty`: the folder holds something", body = crate::api::Error),
+        (status = 422, description = "Malformed, and where", body = crate::api::Error),
+        (status = 500, description = "`backup_failed`, and why; what is in the folder is no backup", body = crate::api::Error),
+        (status = 503, description = "`overloaded`: other long calls are running", body = crate::api::Error),
     )
 )]
 pub(crate) async fn make(State(app): State<Shared>, headers: HeaderMap, body: Body) -> Answer {
     let body = read_body(&app, &headers, body).await?;
-    let wanted: Wanted = serde_json::from_slice(&body.bytes).map_err(|error| {
-        ApiError::malformed(
-            "body",
-            format!("expected {{\"into\": \"/absolute/folder\"}}: {error}"),
-        )
-    })?;
+    let wanted: Backup = read_object(&body.bytes)?;
     if !wanted.into.is_absolute() {
         return Err(ApiError::malformed(
             "into",
@@ -58,7 +39,7 @@ pub(crate) async fn make(State(app): State<Shared>, headers: HeaderMap, body: Bo
     let position = made.map_err(|error| failed(&error))?;
     json(
         StatusCode::OK,
-        &Made {
+        &BackupMade {
             into: wanted.into,
             position,
         },

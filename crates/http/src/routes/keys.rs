@@ -12,7 +12,6 @@ use super::{Answer, ONELOG_VERSION, Shared, at_position};
 use crate::app::{App, unreadable};
 use crate::errors::{ApiError, show};
 use crate::query::{Query, percent_decoded};
-use crate::text::BytesOut;
 
 /// Reads one key.
 #[utoipa::path(
@@ -20,10 +19,10 @@ use crate::text::BytesOut;
     path = "/v1/tables/{table}/keys/{key}",
     tag = "reads",
     params(
-        ("table" = String, Path, description = "The table"),
-        ("key" = String, Path, description = "The key, percent-encoded; base64 with `encoding=base64`"),
-        crate::openapi::ReadAt,
-        ("encoding" = Option<String>, Query, description = "`text` (the default) or `base64`: how keys are written in this URL"),
+        ("table" = String, Path, description = "The table", example = "shop.orders"),
+        ("key" = String, Path, description = "The key, percent-encoded; base64 with `encoding=base64`", example = "o-1"),
+        crate::api::ReadAt,
+        ("encoding" = Option<String>, Query, description = "`text` (the default) or `base64`: how keys are written in this URL", example = "text"),
     ),
     responses(
         (status = 200, description = "The value itself, byte for byte", content(
@@ -31,12 +30,12 @@ use crate::text::BytesOut;
             headers(
                 ("Onelog-Version" = u64, description = "The offset of the record that wrote it"),
                 ("Onelog-Position" = u64, description = "The position it was read at"))),
-        (status = 404, description = "`key_not_found` (with Onelog-Position) or `unknown_table`", body = crate::openapi::Error,
+        (status = 404, description = "`key_not_found` (with Onelog-Position) or `unknown_table`", body = crate::api::Error,
             headers(("Onelog-Position" = u64, description = "The position it was read at"))),
-        (status = 409, description = "`wrong_table`: a stream table has no state", body = crate::openapi::Error),
-        (status = 410, description = "`snapshot_too_old`", body = crate::openapi::Error),
-        (status = 422, description = "Malformed, and where", body = crate::openapi::Error),
-        (status = 504, description = "`wait_timed_out`", body = crate::openapi::Error),
+        (status = 409, description = "`wrong_table`: a stream table has no state", body = crate::api::Error),
+        (status = 410, description = "`snapshot_too_old`", body = crate::api::Error),
+        (status = 422, description = "Malformed, and where", body = crate::api::Error),
+        (status = 504, description = "`wait_timed_out`", body = crate::api::Error),
     )
 )]
 pub(crate) async fn get(State(app): State<Shared>, uri: Uri) -> Answer {
@@ -56,10 +55,11 @@ pub(crate) async fn get(State(app): State<Shared>, uri: Uri) -> Answer {
             show(&key),
             table.name
         );
-        let error = ApiError::new(StatusCode::NOT_FOUND, "key_not_found", message)
-            .with("table", &table.name)
-            .with("key", BytesOut(&key))
-            .with("position", position);
+        let error = ApiError::new(StatusCode::NOT_FOUND, "key_not_found", message).with(|body| {
+            body.table = Some(table.name.clone());
+            body.key = Some(key.as_ref().into());
+            body.position = Some(Some(position));
+        });
         return Ok(at_position(error.into_response(), position));
     };
     let mut response = value_response(table.value, found.value);
@@ -91,9 +91,9 @@ fn path_parts(uri: &Uri) -> Result<(String, Vec<u8>), ApiError> {
     let mut parts = uri.path().split('/').skip(3);
     let table = parts.next().unwrap_or_default();
     let key = parts.nth(1).unwrap_or_default();
-    let table = percent_decoded("table", table, false)?;
+    let table = percent_decoded("table", table)?;
     let table = String::from_utf8_lossy(&table).into_owned();
-    Ok((table, percent_decoded("key", key, false)?))
+    Ok((table, percent_decoded("key", key)?))
 }
 
 /// A table whose state can be read.
@@ -107,12 +107,12 @@ pub(crate) fn readable_table(
             "'{name}' is a stream table: it has events but no state; read them with GET /v1/log?table={name}"
         );
         let error = ApiError::new(StatusCode::CONFLICT, "wrong_table", message);
-        return Err(error.with("table", name));
+        return Err(error.with(|body| body.table = Some(name.to_owned())));
     }
     Ok(table)
 }
 
-/// The snapshot that `at` or `after` ask for, or the newest.
+/// The snapshot that `at` or `after` name, or the newest.
 pub(crate) async fn snapshot(app: &App, query: &Query<'_>) -> Result<Snapshot, ApiError> {
     let (at, after) = (query.position("at")?, query.position("after")?);
     let timeout = query.timeout()?;

@@ -8,11 +8,11 @@ use axum::extract::{Path, State};
 use axum::http::{StatusCode, Uri};
 use bytes::Bytes;
 use onelog::{ReadError, Row, Snapshot};
-use onelog_record::{KeyRange, Offset, Position, TableId, ValueKind};
-use serde::Serialize;
+use onelog_record::{KeyRange, Position, TableId, ValueKind};
 
 use super::keys::{readable_table, snapshot};
 use super::{Answer, Shared, at_position, json};
+use crate::api::{self, Page};
 use crate::errors::ApiError;
 use crate::options::{LIST_BYTES_MAX, LIST_LIMIT, LIST_LIMIT_MAX};
 use crate::parse::prefix_end;
@@ -31,23 +31,10 @@ const PARAMETERS: &[&str] = &[
     "encoding",
 ];
 
-struct Page {
+/// The rows of a page, and the key behind them.
+struct Found {
     rows: Vec<Row>,
     next: Option<Bytes>,
-}
-
-#[derive(Serialize)]
-struct PageOut<'p> {
-    position: Position,
-    rows: Vec<RowOut<'p>>,
-    next: Option<BytesOut<'p>>,
-}
-
-#[derive(Serialize)]
-struct RowOut<'p> {
-    key: BytesOut<'p>,
-    version: Offset,
-    value: ValueOut<'p>,
 }
 
 /// Lists keys with their values, in the order of their bytes.
@@ -56,24 +43,24 @@ struct RowOut<'p> {
     path = "/v1/tables/{table}/keys",
     tag = "reads",
     params(
-        ("table" = String, Path, description = "The table"),
-        ("from" = Option<String>, Query, description = "The first key"),
-        ("to" = Option<String>, Query, description = "The first key behind the range"),
-        ("prefix" = Option<String>, Query, description = "Only keys that start so"),
-        ("limit" = Option<u64>, Query, description = "The most rows: 100 unless given, at most 10000; a page may also end earlier, at 8 MiB"),
-        ("reverse" = Option<bool>, Query, description = "Downwards"),
-        crate::openapi::ReadAt,
-        ("encoding" = Option<String>, Query, description = "`text` (the default) or `base64`: how keys are written in this URL"),
+        ("table" = String, Path, description = "The table", example = "shop.orders"),
+        ("from" = Option<String>, Query, description = "The first key", example = "o"),
+        ("to" = Option<String>, Query, description = "The first key behind the range", example = "p"),
+        ("prefix" = Option<String>, Query, description = "Only keys that start with it", example = "o-"),
+        ("limit" = Option<u64>, Query, description = "The most rows: 100 unless given, at most 10000; a page may also end earlier, at 8 MiB", example = 1),
+        ("reverse" = Option<bool>, Query, description = "Downwards", example = true),
+        crate::api::ReadAt,
+        ("encoding" = Option<String>, Query, description = "`text` (the default) or `base64`: how keys are written in this URL", example = "text"),
     ),
     responses(
-        (status = 200, description = "A page", body = crate::openapi::Page,
+        (status = 200, description = "A page", body = crate::api::Page,
             headers(("Onelog-Position" = u64, description = "The position it was read at"))),
-        (status = 404, description = "`unknown_table`", body = crate::openapi::Error),
-        (status = 409, description = "`wrong_table`: a stream table has no state", body = crate::openapi::Error),
-        (status = 410, description = "`snapshot_too_old`", body = crate::openapi::Error),
-        (status = 422, description = "Malformed, and where", body = crate::openapi::Error),
-        (status = 503, description = "`overloaded`", body = crate::openapi::Error),
-        (status = 504, description = "`wait_timed_out`", body = crate::openapi::Error),
+        (status = 404, description = "`unknown_table`", body = crate::api::Error),
+        (status = 409, description = "`wrong_table`: a stream table has no state", body = crate::api::Error),
+        (status = 410, description = "`snapshot_too_old`", body = crate::api::Error),
+        (status = 422, description = "Malformed, and where", body = crate::api::Error),
+        (status = 503, description = "`overloaded`", body = crate::api::Error),
+        (status = 504, description = "`wait_timed_out`", body = crate::api::Error),
     )
 )]
 pub(crate) async fn list(State(app): State<Shared>, Path(table): Path<String>, uri: Uri) -> Answer {
@@ -93,13 +80,13 @@ pub(crate) async fn list(State(app): State<Shared>, Path(table): Path<String>, u
 }
 
 fn limit(query: &Query<'_>) -> Result<usize, ApiError> {
-    let asked = query.number("limit")?.unwrap_or(LIST_LIMIT as u64);
-    match usize::try_from(asked) {
+    let limit = query.number("limit")?.unwrap_or(LIST_LIMIT as u64);
+    match usize::try_from(limit) {
         Ok(limit @ 1..=LIST_LIMIT_MAX) => Ok(limit),
         _ => Err(ApiError::malformed(
             "limit",
             format!(
-                "{asked} is not between 1 and {LIST_LIMIT_MAX}; 'next' of the answer leads to the next page"
+                "{limit} is not between 1 and {LIST_LIMIT_MAX}; 'next' of the answer leads to the next page"
             ),
         )),
     }
@@ -126,7 +113,7 @@ fn page(
     range: &KeyRange,
     limit: usize,
     reverse: bool,
-) -> Result<Page, ReadError> {
+) -> Result<Found, ReadError> {
     let mut rows: Vec<Row> = Vec::new();
     let mut bytes = 0;
     for row in snapshot.scan(range, reverse)? {
@@ -139,15 +126,15 @@ fn page(
             } else {
                 Some(row.key)
             };
-            return Ok(Page { rows, next });
+            return Ok(Found { rows, next });
         }
         rows.push(row);
     }
-    Ok(Page { rows, next: None })
+    Ok(Found { rows, next: None })
 }
 
-fn answer(position: Position, kind: ValueKind, page: &Page) -> Answer {
-    let rows = page.rows.iter().map(|row| RowOut {
+fn answer(position: Position, kind: ValueKind, page: &Found) -> Answer {
+    let rows = page.rows.iter().map(|row| api::Row {
         key: BytesOut(&row.key),
         version: row.version,
         value: ValueOut {
@@ -155,7 +142,7 @@ fn answer(position: Position, kind: ValueKind, page: &Page) -> Answer {
             bytes: &row.value,
         },
     });
-    let body = PageOut {
+    let body = Page {
         position,
         rows: rows.collect(),
         next: page.next.as_deref().map(BytesOut),

@@ -1,6 +1,6 @@
 //! `GET /v1/log`: what was committed, in order.
 //!
-//! As NDJSON, one record a line, up to the end of the log at the time of asking. `from` may be
+//! As NDJSON, one record a line, up to the end of the log at the time of the request. `from` may be
 //! any position, also one inside a transaction: going on with the last line's `offset` + 1 loses
 //! and repeats nothing.
 //!
@@ -11,12 +11,11 @@
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, Uri, header};
 use onelog::{Catalog, LogTransaction, ReadLogError};
-use onelog_record::{Op, Position, Record, TableId};
-use serde::Serialize;
-use serde::ser::{SerializeMap as _, Serializer};
+use onelog_record::{Position, Record, TableId, code};
 
 use super::log_stream::{Reader, event_stream, ndjson};
 use super::{Answer, Shared};
+use crate::api::{EventRecord, Headers, LogRecord};
 use crate::app::App;
 use crate::errors::{ApiError, TableNames as _};
 use crate::query::Query;
@@ -28,19 +27,19 @@ use crate::text::{BytesOut, ValueOut};
     path = "/v1/log",
     tag = "log",
     params(
-        ("from" = Option<String>, Query, description = "A position; `start` (the default) is the oldest record that the log has, `latest` its end"),
-        ("table" = Option<String>, Query, description = "Only records of this table"),
-        ("limit" = Option<u64>, Query, description = "The most records; an event stream ends behind the transaction that reaches it"),
-        ("Last-Event-ID" = Option<u64>, Header, description = "Goes on with an event stream; stronger than `from`"),
-        ("Accept" = Option<String>, Header, description = "`text/event-stream` follows the log for ever"),
+        ("from" = Option<String>, Query, description = "A position; `start` (the default) is the oldest record that the log has, `latest` its end", example = "start"),
+        ("table" = Option<String>, Query, description = "Only records of this table", example = "shop.orders"),
+        ("limit" = Option<u64>, Query, description = "The most records; an event stream ends behind the transaction that reaches it", example = 1),
+        ("Last-Event-ID" = Option<u64>, Header, description = "Goes on with an event stream; stronger than `from`", example = 4),
+        ("Accept" = Option<String>, Header, description = "`text/event-stream` follows the log for ever", example = "text/event-stream"),
     ),
     responses(
         (status = 200, description = "One record a line, or one transaction an event", content(
-            (crate::openapi::LogRecord = "application/x-ndjson"), (crate::openapi::LogTransaction = "text/event-stream"))),
-        (status = 404, description = "`unknown_table`", body = crate::openapi::Error),
-        (status = 410, description = "`log_cut`: the log starts at `log_start`", body = crate::openapi::Error),
-        (status = 422, description = "Malformed, or `position_in_future`", body = crate::openapi::Error),
-        (status = 503, description = "`overloaded`: too many readers", body = crate::openapi::Error),
+            (crate::api::LogRecord = "application/x-ndjson"), (crate::api::LogTransaction = "text/event-stream"))),
+        (status = 404, description = "`unknown_table`", body = crate::api::Error),
+        (status = 410, description = "`log_cut`: the log starts at `log_start`", body = crate::api::Error),
+        (status = 422, description = "Malformed, or `position_in_future`", body = crate::api::Error),
+        (status = 503, description = "`overloaded`: too many readers", body = crate::api::Error),
     )
 )]
 pub(crate) async fn read(State(app): State<Shared>, headers: HeaderMap, uri: Uri) -> Answer {
@@ -98,80 +97,60 @@ pub(crate) fn unreadable_log(error: &ReadLogError) -> ApiError {
     match error {
         ReadLogError::Cut { log_start, .. } => {
             ApiError::new(StatusCode::GONE, "log_cut", format!("from: {error}"))
-                .with("where", "from")
-                .with("log_start", log_start)
+                .at("from".to_owned())
+                .with(|body| body.log_start = Some(*log_start))
         }
         ReadLogError::InFuture { latest, .. } => ApiError::new(
             StatusCode::UNPROCESSABLE_ENTITY,
-            "position_in_future",
+            code::POSITION_IN_FUTURE,
             format!("from: {error}"),
         )
-        .with("where", "from")
-        .with("latest", latest),
+        .at("from".to_owned())
+        .with(|body| body.latest = Some(*latest)),
         other => ApiError::internal(format!("the log could not be read: {other}")),
     }
 }
 
-/// One record, as a line of NDJSON (with its transaction) or inside of an event (without).
-pub(crate) struct RecordOut<'r> {
-    pub(crate) catalog: &'r Catalog,
-    pub(crate) record: &'r Record,
-    pub(crate) transaction: Option<&'r LogTransaction>,
-}
-
-struct HeadersOut<'r>(&'r Record);
-
-impl Serialize for HeadersOut<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(Some(self.0.headers.len()))?;
-        for header in &self.0.headers {
-            let name = String::from_utf8_lossy(&header.name);
-            map.serialize_entry(&*name, &BytesOut(&header.value))?;
-        }
-        map.end()
+/// One record as a line of NDJSON, with its transaction.
+pub(crate) fn line<'r>(
+    catalog: &Catalog,
+    record: &'r Record,
+    transaction: &LogTransaction,
+) -> LogRecord<'r> {
+    let EventRecord {
+        offset,
+        table,
+        op,
+        key,
+        value,
+        headers,
+    } = event_record(catalog, record);
+    LogRecord {
+        offset,
+        position: transaction.end,
+        id: transaction.id,
+        table,
+        op,
+        key,
+        value,
+        headers,
+        timestamp_ms: transaction.timestamp_ms,
     }
 }
 
-impl Serialize for RecordOut<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let record = self.record;
-        let (table, kind) = self.catalog.describe(record.table);
-        let mut map = serializer.serialize_map(None)?;
-        map.serialize_entry("offset", &record.offset)?;
-        if let Some(transaction) = self.transaction {
-            map.serialize_entry("position", &transaction.end)?;
-            map.serialize_entry("id", &transaction.id)?;
-        }
-        map.serialize_entry("table", &table)?;
-        map.serialize_entry("op", op_name(record.op))?;
-        map.serialize_entry("key", &BytesOut(&record.key))?;
-        if let Some(value) = &record.value {
-            map.serialize_entry("value", &ValueOut { kind, bytes: value })?;
-        }
-        if !record.headers.is_empty() {
-            map.serialize_entry("headers", &HeadersOut(record))?;
-        }
-        if let Some(transaction) = self.transaction {
-            map.serialize_entry("timestamp_ms", &transaction.timestamp_ms)?;
-        }
-        map.end()
-    }
-}
-
-/// One transaction as the data of an event.
-#[derive(Serialize)]
-pub(crate) struct TransactionOut<'t> {
-    pub(crate) position: Position,
-    pub(crate) id: onelog_record::TxnId,
-    pub(crate) timestamp_ms: u64,
-    pub(crate) records: Vec<RecordOut<'t>>,
-}
-
-const fn op_name(op: Op) -> &'static str {
-    match op {
-        Op::Put => "put",
-        Op::Delete => "delete",
-        Op::Event => "event",
+/// One record inside of an event.
+pub(crate) fn event_record<'r>(catalog: &Catalog, record: &'r Record) -> EventRecord<'r> {
+    let (table, kind) = catalog.describe(record.table);
+    EventRecord {
+        offset: record.offset,
+        table,
+        op: record.op.into(),
+        key: BytesOut(&record.key),
+        value: record
+            .value
+            .as_deref()
+            .map(|bytes| ValueOut { kind, bytes }),
+        headers: Headers::of(record),
     }
 }
 

@@ -1,4 +1,4 @@
-//! The two ways in which the log is told, as bodies that are made while they are read: at most
+//! The two forms of the log, as bodies that are made while they are read: at most
 //! one batch is in memory for each reader.
 
 use std::convert::Infallible;
@@ -15,8 +15,9 @@ use onelog::{LogBatch, WaitError};
 use onelog_record::{Position, TableId};
 use tokio::sync::OwnedSemaphorePermit;
 
-use super::log::{RecordOut, TransactionOut, unreadable_log, wanted};
+use super::log::{event_record, line, unreadable_log, wanted};
 use super::{Answer, Shared};
+use crate::api::LogTransaction;
 use crate::errors::ApiError;
 use crate::options::LOG_BATCH_BYTES;
 
@@ -25,7 +26,7 @@ pub(crate) struct Reader {
     app: Shared,
     next: Position,
     table: Option<TableId>,
-    /// How many records may still be told.
+    /// How many records may still be sent.
     left: u64,
     _room: OwnedSemaphorePermit,
 }
@@ -49,14 +50,14 @@ impl Reader {
     /// Reads on, and writes what was read with `write`.
     async fn read(&mut self, write: Writer) -> Result<Bytes, ApiError> {
         let (from, table, left) = (self.next, self.table, self.left);
-        let (told, next, left) = self
+        let (out, next, left) = self
             .app
             .blocking(move |app| {
                 let batch = app.node.read_log(from, LOG_BATCH_BYTES);
                 let batch = batch.map_err(|error| unreadable_log(&error))?;
                 // The catalog is loaded behind the batch: it knows every table of its records.
                 let catalog = app.node.catalog();
-                let mut told = Told {
+                let mut page = Output {
                     catalog: &catalog,
                     from,
                     table,
@@ -64,22 +65,22 @@ impl Reader {
                     next: batch.next,
                     out: Vec::new(),
                 };
-                write(&mut told, &batch).map_err(|error| {
+                write(&mut page, &batch).map_err(|error| {
                     ApiError::internal(format!("a record cannot be written as JSON: {error}"))
                 })?;
-                Ok::<_, ApiError>((told.out, told.next, told.left))
+                Ok::<_, ApiError>((page.out, page.next, page.left))
             })
             .await??;
         assert!(next >= self.next, "reading the log only goes on");
         self.next = next;
         self.left = left;
-        Ok(told.into())
+        Ok(out.into())
     }
 }
 
-type Writer = fn(&mut Told<'_>, &LogBatch) -> Result<(), serde_json::Error>;
+type Writer = fn(&mut Output<'_>, &LogBatch) -> Result<(), serde_json::Error>;
 
-struct Told<'c> {
+struct Output<'c> {
     catalog: &'c onelog::Catalog,
     from: Position,
     table: Option<TableId>,
@@ -88,57 +89,49 @@ struct Told<'c> {
     out: Vec<u8>,
 }
 
-fn write_lines(told: &mut Told<'_>, batch: &LogBatch) -> Result<(), serde_json::Error> {
+fn write_lines(page: &mut Output<'_>, batch: &LogBatch) -> Result<(), serde_json::Error> {
     for transaction in &batch.transactions {
         for record in &transaction.records {
-            let seen = told.from.sees(record.offset);
-            if seen || told.left == 0 || !wanted(record, told.table) {
+            let seen = page.from.sees(record.offset);
+            if seen || page.left == 0 || !wanted(record, page.table) {
                 continue;
             }
-            let line = RecordOut {
-                catalog: told.catalog,
-                record,
-                transaction: Some(transaction),
-            };
-            serde_json::to_writer(&mut told.out, &line)?;
-            told.out.push(b'\n');
-            told.left -= 1;
+            let line = line(page.catalog, record, transaction);
+            serde_json::to_writer(&mut page.out, &line)?;
+            page.out.push(b'\n');
+            page.left -= 1;
         }
     }
     Ok(())
 }
 
-fn write_events(told: &mut Told<'_>, batch: &LogBatch) -> Result<(), serde_json::Error> {
+fn write_events(page: &mut Output<'_>, batch: &LogBatch) -> Result<(), serde_json::Error> {
     for transaction in &batch.transactions {
-        if told.left == 0 {
-            // An id behind what was told would lose the rest.
-            told.next = Position(transaction.first_offset.get());
+        if page.left == 0 {
+            // An id behind what was sent would lose the rest.
+            page.next = Position(transaction.first_offset.get());
             break;
         }
         let records: Vec<_> = transaction
             .records
             .iter()
-            .filter(|record| wanted(record, told.table))
-            .map(|record| RecordOut {
-                catalog: told.catalog,
-                record,
-                transaction: None,
-            })
+            .filter(|record| wanted(record, page.table))
+            .map(|record| event_record(page.catalog, record))
             .collect();
         if records.is_empty() {
             continue;
         }
-        told.left = told.left.saturating_sub(records.len() as u64);
+        page.left = page.left.saturating_sub(records.len() as u64);
         let head = format!("id: {}\nevent: transaction\ndata: ", transaction.end);
-        told.out.extend_from_slice(head.as_bytes());
-        let data = TransactionOut {
+        page.out.extend_from_slice(head.as_bytes());
+        let data = LogTransaction {
             position: transaction.end,
             id: transaction.id,
             timestamp_ms: transaction.timestamp_ms,
             records,
         };
-        serde_json::to_writer(&mut told.out, &data)?;
-        told.out.extend_from_slice(b"\n\n");
+        serde_json::to_writer(&mut page.out, &data)?;
+        page.out.extend_from_slice(b"\n\n");
     }
     Ok(())
 }
@@ -165,7 +158,7 @@ pub(crate) async fn ndjson(mut reader: Reader) -> Answer {
     ))
 }
 
-/// Behind the head of an answer only a broken body can tell of an error.
+/// Behind the head of an answer only a broken body can show an error.
 fn broken(error: ApiError) -> io::Error {
     tracing::warn!("a reader of the log was cut off: {error:?}");
     io::Error::other(format!("{error:?}"))
@@ -221,7 +214,7 @@ async fn next_events(reader: &mut Reader) -> Option<Bytes> {
     }
 }
 
-/// An id without data: clients remember it and tell nobody.
+/// An id without data: clients remember it and report nothing.
 fn heartbeat(position: Position) -> Bytes {
     format!("id: {position}\n: alive\n\n").into()
 }

@@ -4,66 +4,37 @@ use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, Uri};
 use bytes::Bytes;
-use onelog_sinks::{PARKED_MAX, Parked, Replay, SinkError, SinkStatus, Sinks};
-use serde::{Deserialize, Serialize};
+use onelog_sinks::{PARKED_MAX, Replay, SinkError};
 use serde_json::Value;
 
 use super::{Answer, Shared, json};
+use crate::api::{
+    DryRun, ParkedKeys, ReplayKeys, Replayed, Sink, SinkDeleted, Sinks, Verification,
+};
 use crate::app::{App, busy};
 use crate::body::read_body;
 use crate::errors::ApiError;
+use crate::parse::read_object;
 use crate::query::Query;
 use crate::refusals::refused;
-use crate::text::WireBytes;
 
-/// How many rows a trial shows of each mapping, when nothing is asked for.
-const TRIAL_ROWS: usize = 5;
-/// How many parked keys are listed, when nothing is asked for.
+/// How many rows a dry run shows of each mapping, unless the request says.
+const DRY_RUN_ROWS: usize = 5;
+/// How many parked keys are listed, unless the request says.
 const PARKED_LIMIT: usize = 100;
-
-#[derive(Serialize)]
-struct SinksOut {
-    sinks: Vec<SinkStatus>,
-}
-
-#[derive(Serialize)]
-struct DeletedOut<'s> {
-    sink: &'s str,
-    deleted: bool,
-}
-
-#[derive(Serialize)]
-struct ParkedOut<'s> {
-    sink: &'s str,
-    total: usize,
-    parked: Vec<Parked>,
-}
-
-/// Which parked keys are replayed; all unless given.
-#[derive(Default, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ReplayIn {
-    keys: Option<Vec<ReplayKeyIn>>,
-}
-
-#[derive(Deserialize)]
-#[serde(deny_unknown_fields)]
-struct ReplayKeyIn {
-    into: String,
-    key: WireBytes,
-}
 
 /// Makes a store follow the log.
 #[utoipa::path(
     post,
     path = "/v1/sinks",
     tag = "sinks",
-    request_body = crate::openapi::NewSink,
+    request_body = crate::api::NewSink,
     responses(
-        (status = 201, description = "It follows", body = crate::openapi::Sink),
-        (status = 409, description = "`sink_exists`", body = crate::openapi::Error),
-        (status = 422, description = "Malformed, and where", body = crate::openapi::Error),
-        (status = 503, description = "Overloaded or stopped", body = crate::openapi::Error),
+        (status = 201, description = "It follows", body = crate::api::Sink),
+        (status = 409, description = "`sink_exists`, `too_many_sinks`", body = crate::api::Error),
+        (status = 422, description = "Malformed, and where", body = crate::api::Error),
+        (status = 502, description = "`store_failed`: the store cannot be opened as it is defined", body = crate::api::Error),
+        (status = 503, description = "Overloaded or stopped", body = crate::api::Error),
     )
 )]
 pub(crate) async fn create(State(app): State<Shared>, headers: HeaderMap, body: Body) -> Answer {
@@ -72,8 +43,8 @@ pub(crate) async fn create(State(app): State<Shared>, headers: HeaderMap, body: 
         .sinks
         .read_definition(&body.bytes)
         .map_err(|error| ApiError::malformed(&error.place, error.what))?;
-    let status = ask(&app, move |sinks| sinks.create(definition)).await?;
-    json(StatusCode::CREATED, &status)
+    let status = on_sinks(&app, move |sinks| sinks.create(definition)).await?;
+    json(StatusCode::CREATED, &Sink::from(status))
 }
 
 /// Lists the sinks.
@@ -81,27 +52,32 @@ pub(crate) async fn create(State(app): State<Shared>, headers: HeaderMap, body: 
     get,
     path = "/v1/sinks",
     tag = "sinks",
-    responses((status = 200, description = "All sinks by name", body = crate::openapi::Sinks))
+    responses((status = 200, description = "All sinks by name", body = crate::api::Sinks))
 )]
 pub(crate) async fn list(State(app): State<Shared>) -> Answer {
     let sinks = app.blocking(|app| app.sinks.list()).await?;
-    json(StatusCode::OK, &SinksOut { sinks })
+    json(
+        StatusCode::OK,
+        &Sinks {
+            sinks: sinks.into_iter().map(Into::into).collect(),
+        },
+    )
 }
 
-/// Tells how a sink is doing.
+/// Reads the state of a sink.
 #[utoipa::path(
     get,
     path = "/v1/sinks/{name}",
     tag = "sinks",
-    params(("name" = String, Path, description = "The sink")),
+    params(("name" = String, Path, description = "The sink", example = "search")),
     responses(
-        (status = 200, description = "Position, lag, rate, last error", body = crate::openapi::Sink),
-        (status = 404, description = "`unknown_sink`", body = crate::openapi::Error),
+        (status = 200, description = "Position, lag, rate, last error", body = crate::api::Sink),
+        (status = 404, description = "`unknown_sink`", body = crate::api::Error),
     )
 )]
 pub(crate) async fn get(State(app): State<Shared>, Path(name): Path<String>) -> Answer {
-    let status = ask(&app, move |sinks| sinks.get(&name)).await?;
-    json(StatusCode::OK, &status)
+    let status = on_sinks(&app, move |sinks| sinks.get(&name)).await?;
+    json(StatusCode::OK, &Sink::from(status))
 }
 
 /// Ends a sink. The store keeps what it has.
@@ -109,57 +85,57 @@ pub(crate) async fn get(State(app): State<Shared>, Path(name): Path<String>) -> 
     delete,
     path = "/v1/sinks/{name}",
     tag = "sinks",
-    params(("name" = String, Path, description = "The sink")),
+    params(("name" = String, Path, description = "The sink", example = "search")),
     responses(
-        (status = 200, description = "It no longer follows", body = crate::openapi::SinkDeleted),
-        (status = 404, description = "`unknown_sink`", body = crate::openapi::Error),
-        (status = 503, description = "Overloaded or stopped", body = crate::openapi::Error),
+        (status = 200, description = "It no longer follows", body = crate::api::SinkDeleted),
+        (status = 404, description = "`unknown_sink`", body = crate::api::Error),
+        (status = 503, description = "Overloaded or stopped", body = crate::api::Error),
     )
 )]
 pub(crate) async fn delete(State(app): State<Shared>, Path(name): Path<String>) -> Answer {
     let sink = name.clone();
-    ask(&app, move |sinks| sinks.delete(&name)).await?;
+    on_sinks(&app, move |sinks| sinks.delete(&name)).await?;
     json(
         StatusCode::OK,
-        &DeletedOut {
+        &SinkDeleted {
             sink: &sink,
             deleted: true,
         },
     )
 }
 
-/// Lets a sink stand still.
+/// Pauses a sink.
 #[utoipa::path(
     post,
     path = "/v1/sinks/{name}/pause",
     tag = "sinks",
-    params(("name" = String, Path, description = "The sink")),
+    params(("name" = String, Path, description = "The sink", example = "search")),
     responses(
-        (status = 200, description = "It stands still", body = crate::openapi::Sink),
-        (status = 404, description = "`unknown_sink`", body = crate::openapi::Error),
-        (status = 503, description = "Overloaded or stopped", body = crate::openapi::Error),
+        (status = 200, description = "It is paused", body = crate::api::Sink),
+        (status = 404, description = "`unknown_sink`", body = crate::api::Error),
+        (status = 503, description = "Overloaded or stopped", body = crate::api::Error),
     )
 )]
 pub(crate) async fn pause(State(app): State<Shared>, Path(name): Path<String>) -> Answer {
-    let status = ask(&app, move |sinks| sinks.pause(&name)).await?;
-    json(StatusCode::OK, &status)
+    let status = on_sinks(&app, move |sinks| sinks.pause(&name)).await?;
+    json(StatusCode::OK, &Sink::from(status))
 }
 
-/// Lets a sink go on.
+/// Resumes a sink.
 #[utoipa::path(
     post,
     path = "/v1/sinks/{name}/resume",
     tag = "sinks",
-    params(("name" = String, Path, description = "The sink")),
+    params(("name" = String, Path, description = "The sink", example = "search")),
     responses(
-        (status = 200, description = "It goes on", body = crate::openapi::Sink),
-        (status = 404, description = "`unknown_sink`", body = crate::openapi::Error),
-        (status = 503, description = "Overloaded or stopped", body = crate::openapi::Error),
+        (status = 200, description = "It follows again", body = crate::api::Sink),
+        (status = 404, description = "`unknown_sink`", body = crate::api::Error),
+        (status = 503, description = "Overloaded or stopped", body = crate::api::Error),
     )
 )]
 pub(crate) async fn resume(State(app): State<Shared>, Path(name): Path<String>) -> Answer {
-    let status = ask(&app, move |sinks| sinks.resume(&name)).await?;
-    json(StatusCode::OK, &status)
+    let status = on_sinks(&app, move |sinks| sinks.resume(&name)).await?;
+    json(StatusCode::OK, &Sink::from(status))
 }
 
 /// Compares the store with the log, row by row, at one position.
@@ -168,13 +144,16 @@ pub(crate) async fn resume(State(app): State<Shared>, Path(name): Path<String>) 
     path = "/v1/sinks/{name}/verify",
     tag = "sinks",
     params(
-        ("name" = String, Path, description = "The sink"),
-        ("repair" = Option<bool>, Query, description = "Writes differing rows again, deletes extra ones, and compares once more"),
+        ("name" = String, Path, description = "The sink", example = "search"),
+        ("repair" = Option<bool>, Query, description = "Writes differing rows again, deletes extra ones, and compares once more", example = true),
     ),
     responses(
-        (status = 200, description = "Equal or not, and which rows differ", body = crate::openapi::Verification),
-        (status = 404, description = "`unknown_sink`", body = crate::openapi::Error),
-        (status = 503, description = "`overloaded`: other verifications are running", body = crate::openapi::Error),
+        (status = 200, description = "Equal or not, and which rows differ", body = crate::api::Verification),
+        (status = 404, description = "`unknown_sink`", body = crate::api::Error),
+        (status = 409, description = "`sink_stopped`, `sink_not_filled`, `sink_too_far_behind`", body = crate::api::Error),
+        (status = 422, description = "Malformed, and where", body = crate::api::Error),
+        (status = 502, description = "`store_failed`", body = crate::api::Error),
+        (status = 503, description = "`overloaded`: other verifications are running", body = crate::api::Error),
     )
 )]
 pub(crate) async fn verify(
@@ -192,7 +171,7 @@ pub(crate) async fn verify(
             verified.map_err(|error| sink_error(app, error))
         })
         .await??;
-    json(StatusCode::OK, &verified)
+    json(StatusCode::OK, &Verification::from(verified))
 }
 
 /// Fills new tables beside the old ones from the log's state, and swaps them.
@@ -200,16 +179,16 @@ pub(crate) async fn verify(
     post,
     path = "/v1/sinks/{name}/rebuild",
     tag = "sinks",
-    params(("name" = String, Path, description = "The sink")),
+    params(("name" = String, Path, description = "The sink", example = "search")),
     responses(
-        (status = 200, description = "It is being rebuilt", body = crate::openapi::Sink),
-        (status = 404, description = "`unknown_sink`", body = crate::openapi::Error),
-        (status = 503, description = "Overloaded or stopped", body = crate::openapi::Error),
+        (status = 200, description = "It is being rebuilt", body = crate::api::Sink),
+        (status = 404, description = "`unknown_sink`", body = crate::api::Error),
+        (status = 503, description = "Overloaded or stopped", body = crate::api::Error),
     )
 )]
 pub(crate) async fn rebuild(State(app): State<Shared>, Path(name): Path<String>) -> Answer {
-    let status = ask(&app, move |sinks| sinks.rebuild(&name)).await?;
-    json(StatusCode::OK, &status)
+    let status = on_sinks(&app, move |sinks| sinks.rebuild(&name)).await?;
+    json(StatusCode::OK, &Sink::from(status))
 }
 
 /// Gives a sink another definition.
@@ -217,13 +196,14 @@ pub(crate) async fn rebuild(State(app): State<Shared>, Path(name): Path<String>)
     put,
     path = "/v1/sinks/{name}",
     tag = "sinks",
-    params(("name" = String, Path, description = "The sink")),
-    request_body = crate::openapi::NewSink,
+    params(("name" = String, Path, description = "The sink", example = "search")),
+    request_body = crate::api::NewSink,
     responses(
-        (status = 200, description = "It has it; where its mappings changed the store is filled anew", body = crate::openapi::Sink),
-        (status = 404, description = "`unknown_sink`", body = crate::openapi::Error),
-        (status = 422, description = "Malformed, and where", body = crate::openapi::Error),
-        (status = 503, description = "Overloaded or stopped", body = crate::openapi::Error),
+        (status = 200, description = "It has it; where its mappings changed the store is filled anew", body = crate::api::Sink),
+        (status = 404, description = "`unknown_sink`", body = crate::api::Error),
+        (status = 422, description = "Malformed, and where", body = crate::api::Error),
+        (status = 502, description = "`store_failed`: the store cannot be opened as it is defined", body = crate::api::Error),
+        (status = 503, description = "Overloaded or stopped", body = crate::api::Error),
     )
 )]
 pub(crate) async fn replace(
@@ -243,13 +223,13 @@ pub(crate) async fn replace(
         );
         return Err(ApiError::malformed("name", message));
     }
-    let status = ask(&app, move |sinks| sinks.replace(definition)).await?;
-    json(StatusCode::OK, &status)
+    let status = on_sinks(&app, move |sinks| sinks.replace(definition)).await?;
+    json(StatusCode::OK, &Sink::from(status))
 }
 
 /// The definition with the name of the path, where it has none.
 fn named(body: &[u8], name: &str) -> Vec<u8> {
-    // Read as text once more, so that a field that stands twice is still found.
+    // Read as text once more, so that a field that occurs twice is still found.
     let has_name = match serde_json::from_slice::<Value>(body) {
         Ok(Value::Object(fields)) => fields.contains_key("name") || fields.is_empty(),
         _ => true,
@@ -267,16 +247,16 @@ fn named(body: &[u8], name: &str) -> Vec<u8> {
 /// Shows the first rows that a definition would write. No store is touched.
 #[utoipa::path(
     post,
-    path = "/v1/sinks/try",
+    path = "/v1/sinks/dry-run",
     tag = "sinks",
-    params(("rows" = Option<u64>, Query, description = "Rows of each mapping: 5 unless given, at most 100")),
-    request_body = crate::openapi::NewSink,
+    params(("rows" = Option<u64>, Query, description = "Rows of each mapping: 5 unless given, at most 100", example = 2)),
+    request_body = crate::api::NewSink,
     responses(
-        (status = 200, description = "Rows, and records that do not fit", body = crate::openapi::Trial),
-        (status = 422, description = "Malformed, and where", body = crate::openapi::Error),
+        (status = 200, description = "Rows, and records that do not fit", body = crate::api::DryRun),
+        (status = 422, description = "Malformed, and where", body = crate::api::Error),
     )
 )]
-pub(crate) async fn try_out(
+pub(crate) async fn dry_run(
     State(app): State<Shared>,
     headers: HeaderMap,
     uri: Uri,
@@ -284,28 +264,29 @@ pub(crate) async fn try_out(
 ) -> Answer {
     let rows = Query::parse(uri.query(), &["rows"])?.limit(
         "rows",
-        TRIAL_ROWS,
+        DRY_RUN_ROWS,
         onelog_sinks::TRIAL_ROWS_MAX,
     )?;
     let body = read_body(&app, &headers, body).await?;
     let definition: Value = serde_json::from_slice(&body.bytes)
         .map_err(|error| ApiError::malformed("body", format!("this is not JSON: {error}")))?;
-    let trial = ask(&app, move |sinks| sinks.try_json(&definition, rows)).await?;
-    json(StatusCode::OK, &trial)
+    let dry_run = on_sinks(&app, move |sinks| sinks.try_json(&definition, rows)).await?;
+    json(StatusCode::OK, &DryRun::from(dry_run))
 }
 
-/// Lists the keys that are set aside because the store refused a record of theirs.
+/// Lists the parked keys: those of which the store refused a record.
 #[utoipa::path(
     get,
     path = "/v1/sinks/{name}/parked",
     tag = "sinks",
     params(
-        ("name" = String, Path, description = "The sink"),
-        ("limit" = Option<u64>, Query, description = "100 unless given, at most 10000"),
+        ("name" = String, Path, description = "The sink", example = "search"),
+        ("limit" = Option<u64>, Query, description = "100 unless given, at most 10000", example = 10),
     ),
     responses(
-        (status = 200, description = "The keys, and the store's words", body = crate::openapi::ParkedKeys),
-        (status = 404, description = "`unknown_sink`", body = crate::openapi::Error),
+        (status = 200, description = "The keys, and the store's messages", body = crate::api::ParkedKeys),
+        (status = 404, description = "`unknown_sink`", body = crate::api::Error),
+        (status = 422, description = "Malformed, and where", body = crate::api::Error),
     )
 )]
 pub(crate) async fn parked(
@@ -315,33 +296,33 @@ pub(crate) async fn parked(
 ) -> Answer {
     let limit = Query::parse(uri.query(), &["limit"])?.limit("limit", PARKED_LIMIT, PARKED_MAX)?;
     let sink = name.clone();
-    let mut parked = ask(&app, move |sinks| sinks.parked(&name)).await?;
+    let mut parked = on_sinks(&app, move |sinks| sinks.parked(&name)).await?;
     let total = parked.len();
     parked.truncate(limit);
     let sink = &sink;
     json(
         StatusCode::OK,
-        &ParkedOut {
+        &ParkedKeys {
             sink,
             total,
-            parked,
+            parked: parked.into_iter().map(Into::into).collect(),
         },
     )
 }
 
-/// Gives the store the newest images of keys that are set aside.
+/// Gives the store the newest images of parked keys.
 #[utoipa::path(
     post,
     path = "/v1/sinks/{name}/replay",
     tag = "sinks",
-    params(("name" = String, Path, description = "The sink")),
-    request_body = crate::openapi::ReplayKeys,
+    params(("name" = String, Path, description = "The sink", example = "search")),
+    request_body = crate::api::ReplayKeys,
     responses(
-        (status = 200, description = "What the store took and what it still refuses", body = crate::openapi::Replayed),
-        (status = 404, description = "`unknown_sink`", body = crate::openapi::Error),
-        (status = 409, description = "`sink_stopped`, `sink_not_filled`, `sink_too_far_behind`", body = crate::openapi::Error),
-        (status = 422, description = "Malformed, and where", body = crate::openapi::Error),
-        (status = 503, description = "Overloaded or stopped", body = crate::openapi::Error),
+        (status = 200, description = "What the store took and what it still refuses", body = crate::api::Replayed),
+        (status = 404, description = "`unknown_sink`", body = crate::api::Error),
+        (status = 409, description = "`sink_stopped`, `sink_not_filled`, `sink_too_far_behind`", body = crate::api::Error),
+        (status = 422, description = "Malformed, and where", body = crate::api::Error),
+        (status = 503, description = "Overloaded or stopped", body = crate::api::Error),
     )
 )]
 pub(crate) async fn replay(
@@ -359,15 +340,14 @@ pub(crate) async fn replay(
                 .map_err(|error| sink_error(app, error))
         })
         .await??;
-    json(StatusCode::OK, &replayed)
+    json(StatusCode::OK, &Replayed::from(replayed))
 }
 
 fn which(body: &[u8]) -> Result<Replay, ApiError> {
     if body.trim_ascii().is_empty() {
         return Ok(Replay::All);
     }
-    let wanted: ReplayIn =
-        serde_json::from_slice(body).map_err(|error| ApiError::malformed("body", error))?;
+    let wanted: ReplayKeys = read_object(body)?;
     let Some(keys) = wanted.keys else {
         return Ok(Replay::All);
     };
@@ -385,16 +365,16 @@ fn which(body: &[u8]) -> Result<Replay, ApiError> {
     path = "/v1/sinks/{name}/wait",
     tag = "sinks",
     params(
-        ("name" = String, Path, description = "The sink"),
-        ("position" = Option<u64>, Query, description = "The position; the log's end unless given"),
-        ("timeout_ms" = Option<u64>, Query, description = "5000 unless given, at most 60000"),
+        ("name" = String, Path, description = "The sink", example = "search"),
+        ("position" = Option<u64>, Query, description = "The position; the log's end unless given", example = 12),
+        ("timeout_ms" = Option<u64>, Query, description = "5000 unless given, at most 60000", example = 10_000),
     ),
     responses(
-        (status = 200, description = "It is there", body = crate::openapi::Sink),
-        (status = 404, description = "`unknown_sink`", body = crate::openapi::Error),
-        (status = 422, description = "Malformed, and where", body = crate::openapi::Error),
-        (status = 503, description = "Stopped", body = crate::openapi::Error),
-        (status = 504, description = "`wait_timed_out`", body = crate::openapi::Error),
+        (status = 200, description = "It is there", body = crate::api::Sink),
+        (status = 404, description = "`unknown_sink`", body = crate::api::Error),
+        (status = 422, description = "Malformed, and where", body = crate::api::Error),
+        (status = 503, description = "Stopped", body = crate::api::Error),
+        (status = 504, description = "`wait_timed_out`", body = crate::api::Error),
     )
 )]
 pub(crate) async fn wait(State(app): State<Shared>, Path(name): Path<String>, uri: Uri) -> Answer {
@@ -406,18 +386,16 @@ pub(crate) async fn wait(State(app): State<Shared>, Path(name): Path<String>, ur
     let waited = app
         .until_stopped(app.sinks.wait(&name, position, timeout))
         .await?;
-    json(
-        StatusCode::OK,
-        &waited.map_err(|error| sink_error(&app, error))?,
-    )
+    let status = waited.map_err(|error| sink_error(&app, error))?;
+    json(StatusCode::OK, &Sink::from(status))
 }
 
-/// What the sinks answer, away from the threads that serve connections.
-async fn ask<T: Send + 'static>(
+/// Calls the sinks away from the threads that serve connections.
+async fn on_sinks<T: Send + 'static>(
     app: &Shared,
-    question: impl FnOnce(&Sinks) -> Result<T, SinkError> + Send + 'static,
+    call: impl FnOnce(&onelog_sinks::Sinks) -> Result<T, SinkError> + Send + 'static,
 ) -> Result<T, ApiError> {
-    app.blocking(move |app| question(&app.sinks).map_err(|error| sink_error(app, error)))
+    app.blocking(move |app| call(&app.sinks).map_err(|error| sink_error(app, error)))
         .await?
 }
 
@@ -426,29 +404,35 @@ pub(crate) fn sink_error(app: &App, error: SinkError) -> ApiError {
     let conflict = |code| ApiError::new(StatusCode::CONFLICT, code, message.clone());
     match error {
         SinkError::Definition(error) => ApiError::malformed(&error.place, error.what),
-        SinkError::Exists { name } => conflict("sink_exists").with("sink", name),
+        SinkError::Exists { name } => conflict("sink_exists").with(|body| body.sink = Some(name)),
         SinkError::Unknown { name, nearest } => {
-            ApiError::new(StatusCode::NOT_FOUND, "unknown_sink", message)
-                .with("sink", name)
-                .with("nearest", nearest)
+            ApiError::new(StatusCode::NOT_FOUND, "unknown_sink", message).with(|body| {
+                body.sink = Some(name);
+                body.nearest = Some(nearest);
+            })
         }
-        SinkError::TooMany { max } => conflict("too_many_sinks").with("max", max),
-        SinkError::Stopped { name, fault } => conflict("sink_stopped")
-            .with("sink", name)
-            .with("fault", fault),
-        SinkError::Unfilled { name } => conflict("sink_not_filled").with("sink", name),
+        SinkError::TooMany { max } => conflict("too_many_sinks").with(|body| body.max = Some(max)),
+        SinkError::Stopped { name, fault } => conflict("sink_stopped").with(|body| {
+            body.sink = Some(name);
+            body.fault = Some(Box::new((*fault).into()));
+        }),
+        SinkError::Unfilled { name } => {
+            conflict("sink_not_filled").with(|body| body.sink = Some(name))
+        }
         SinkError::TooFarBehind {
             name,
             position,
             floor,
-        } => conflict("sink_too_far_behind")
-            .with("sink", name)
-            .with("position", position)
-            .with("floor", floor),
+        } => conflict("sink_too_far_behind").with(|body| {
+            body.sink = Some(name);
+            body.position = Some(Some(position));
+            body.floor = Some(floor);
+        }),
         SinkError::TimedOut { name, position, .. } => {
-            ApiError::new(StatusCode::GATEWAY_TIMEOUT, "wait_timed_out", message)
-                .with("sink", name)
-                .with("position", position)
+            ApiError::new(StatusCode::GATEWAY_TIMEOUT, "wait_timed_out", message).with(|body| {
+                body.sink = Some(name);
+                body.position = Some(position);
+            })
         }
         SinkError::Commit(refusal) => refused(refusal, &*app.node.catalog(), || None),
         SinkError::Busy { .. } => busy(message),

@@ -4,11 +4,9 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::Response;
-use onelog::Status;
-use onelog_sinks::SinkStatus;
-use serde::Serialize;
 
 use super::{Answer, Shared, at_position, json};
+use crate::api::{Health, HttpLimits, Status};
 use crate::errors::ApiError;
 use crate::openapi;
 use crate::options::{
@@ -17,44 +15,12 @@ use crate::options::{
 
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-#[derive(Serialize)]
-struct Health<'h> {
-    status: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    failure: Option<&'h str>,
-}
-
-#[derive(Serialize)]
-struct StatusOut {
-    #[serde(flatten)]
-    node: Status,
-    sinks: Vec<SinkStatus>,
-    http: HttpLimits,
-}
-
-/// The limits of this door in force.
-#[derive(Serialize)]
-struct HttpLimits {
-    create_tables: bool,
-    connections_max: usize,
-    request_timeout_ms: u64,
-    header_timeout_ms: u64,
-    body_timeout_ms: u64,
-    bodies_bytes_max: usize,
-    wait_timeout_ms_max: u64,
-    list_limit_max: usize,
-    list_bytes_max: usize,
-    log_streams_max: usize,
-    blocking_calls_max: usize,
-    verifications_max: usize,
-}
-
 /// Whether the process answers.
 #[utoipa::path(
     get,
     path = "/healthz",
     tag = "system",
-    responses((status = 200, description = "It does", body = crate::openapi::Health))
+    responses((status = 200, description = "It does", body = crate::api::Health))
 )]
 pub(crate) async fn healthz() -> Answer {
     let status = "ok";
@@ -73,8 +39,8 @@ pub(crate) async fn healthz() -> Answer {
     path = "/readyz",
     tag = "system",
     responses(
-        (status = 200, description = "They can", body = crate::openapi::Health),
-        (status = 503, description = "The node has failed: why", body = crate::openapi::Health),
+        (status = 200, description = "They can", body = crate::api::Health),
+        (status = 503, description = "The node has failed: why", body = crate::api::Health),
     )
 )]
 pub(crate) async fn readyz(State(app): State<Shared>) -> Answer {
@@ -108,7 +74,7 @@ pub(crate) async fn metrics(State(app): State<Shared>) -> Answer {
     get,
     path = "/v1/status",
     tag = "system",
-    responses((status = 200, description = "The node's state", body = crate::openapi::Status))
+    responses((status = 200, description = "The node's state", body = crate::api::Status))
 )]
 pub(crate) async fn status(State(app): State<Shared>) -> Answer {
     let (node, sinks) = app
@@ -130,7 +96,8 @@ pub(crate) async fn status(State(app): State<Shared>) -> Answer {
         verifications_max: VERIFICATIONS_MAX,
     };
     let position = node.position;
-    let body = StatusOut { node, sinks, http };
+    let sinks = sinks.into_iter().map(Into::into).collect();
+    let body = Status::new(node, sinks, http);
     Ok(at_position(json(StatusCode::OK, &body)?, position))
 }
 

@@ -3,52 +3,29 @@
 use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
-use onelog::{NewTable, TableError};
-use onelog_record::{FieldPath, Position, TableDefinition, TableKind, ValueKind};
-use serde::Serialize;
-use serde_json::{Map, Value};
+use onelog::TableError;
 
 use super::{Answer, Shared, at_position, json};
+use crate::api::{Dropped, NewTable, TableAt, Tables};
 use crate::body::read_body;
 use crate::errors::ApiError;
-use crate::parse::{check_json, unknown_field};
+use crate::parse::read_object;
 use crate::refusals::refused;
-
-const FIELDS: &[&str] = &["name", "kind", "value", "schema", "unique"];
-
-#[derive(Serialize)]
-struct TableOut<'t> {
-    #[serde(flatten)]
-    definition: &'t TableDefinition,
-    position: Position,
-}
-
-#[derive(Serialize)]
-struct TablesOut<'t> {
-    position: Position,
-    tables: Vec<&'t TableDefinition>,
-}
-
-#[derive(Serialize)]
-struct DroppedOut<'t> {
-    table: &'t str,
-    position: Position,
-}
 
 /// Makes a table. The same definition again is no error.
 #[utoipa::path(
     post,
     path = "/v1/tables",
     tag = "tables",
-    request_body = crate::openapi::NewTable,
+    request_body = crate::api::NewTable,
     responses(
-        (status = 200, description = "It was there already, defined the same", body = crate::openapi::Table),
-        (status = 201, description = "It was made", body = crate::openapi::Table),
-        (status = 403, description = "`reserved_table`", body = crate::openapi::Error),
-        (status = 409, description = "`table_exists`, with another definition", body = crate::openapi::Error),
-        (status = 413, description = "Over a limit", body = crate::openapi::Error),
-        (status = 422, description = "Malformed, and where", body = crate::openapi::Error),
-        (status = 503, description = "Overloaded or stopped", body = crate::openapi::Error),
+        (status = 200, description = "It was there already, defined the same", body = crate::api::TableAt),
+        (status = 201, description = "It was made", body = crate::api::TableAt),
+        (status = 403, description = "`reserved_table`", body = crate::api::Error),
+        (status = 409, description = "`table_exists`, with another definition", body = crate::api::Error),
+        (status = 413, description = "Over a limit", body = crate::api::Error),
+        (status = 422, description = "Malformed, and where", body = crate::api::Error),
+        (status = 503, description = "Overloaded or stopped", body = crate::api::Error),
     )
 )]
 pub(crate) async fn create(State(app): State<Shared>, headers: HeaderMap, body: Body) -> Answer {
@@ -63,15 +40,9 @@ pub(crate) async fn create(State(app): State<Shared>, headers: HeaderMap, body: 
     } else {
         StatusCode::CREATED
     };
-    let definition = &definition;
+    let table = (&definition).into();
     Ok(at_position(
-        json(
-            status,
-            &TableOut {
-                definition,
-                position,
-            },
-        )?,
+        json(status, &TableAt { table, position })?,
         position,
     ))
 }
@@ -81,34 +52,32 @@ pub(crate) async fn create(State(app): State<Shared>, headers: HeaderMap, body: 
     get,
     path = "/v1/tables",
     tag = "tables",
-    responses((status = 200, description = "All tables by name", body = crate::openapi::Tables))
+    responses((status = 200, description = "All tables by name", body = crate::api::Tables))
 )]
 pub(crate) async fn list(State(app): State<Shared>) -> Answer {
     let position = app.node.position();
     let catalog = app.node.catalog();
-    let tables = catalog.tables().map(|table| &**table).collect();
-    let body = TablesOut { position, tables };
+    let tables = catalog.tables().map(|table| (&**table).into()).collect();
+    let body = Tables { position, tables };
     Ok(at_position(json(StatusCode::OK, &body)?, position))
 }
 
-/// Tells the definition of a table.
+/// Reads the definition of a table.
 #[utoipa::path(
     get,
     path = "/v1/tables/{table}",
     tag = "tables",
-    params(("table" = String, Path, description = "The table")),
+    params(("table" = String, Path, description = "The table", example = "shop.orders")),
     responses(
-        (status = 200, description = "Its definition", body = crate::openapi::Table),
-        (status = 404, description = "`unknown_table`", body = crate::openapi::Error),
+        (status = 200, description = "Its definition", body = crate::api::TableAt),
+        (status = 404, description = "`unknown_table`", body = crate::api::Error),
     )
 )]
 pub(crate) async fn get(State(app): State<Shared>, Path(name): Path<String>) -> Answer {
     let position = app.node.position();
     let definition = &*app.table(&name)?;
-    let body = TableOut {
-        definition,
-        position,
-    };
+    let table = definition.into();
+    let body = TableAt { table, position };
     Ok(at_position(json(StatusCode::OK, &body)?, position))
 }
 
@@ -117,12 +86,12 @@ pub(crate) async fn get(State(app): State<Shared>, Path(name): Path<String>) -> 
     delete,
     path = "/v1/tables/{table}",
     tag = "tables",
-    params(("table" = String, Path, description = "The table")),
+    params(("table" = String, Path, description = "The table", example = "shop.orders")),
     responses(
-        (status = 200, description = "It is gone", body = crate::openapi::Dropped),
-        (status = 403, description = "`reserved_table`", body = crate::openapi::Error),
-        (status = 404, description = "`unknown_table`", body = crate::openapi::Error),
-        (status = 503, description = "Overloaded or stopped", body = crate::openapi::Error),
+        (status = 200, description = "It is gone", body = crate::api::Dropped),
+        (status = 403, description = "`reserved_table`", body = crate::api::Error),
+        (status = 404, description = "`unknown_table`", body = crate::api::Error),
+        (status = 503, description = "Overloaded or stopped", body = crate::api::Error),
     )
 )]
 pub(crate) async fn delete(State(app): State<Shared>, Path(name): Path<String>) -> Answer {
@@ -132,7 +101,7 @@ pub(crate) async fn delete(State(app): State<Shared>, Path(name): Path<String>) 
     app.table(&name)?;
     let dropped = app.in_time(app.node.drop_table(&name)).await?;
     let position = dropped.map_err(|error| table_error(&app, "table", error))?;
-    let body = DroppedOut {
+    let body = Dropped {
         table: &name,
         position,
     };
@@ -143,7 +112,7 @@ fn table_error(app: &Shared, place: &str, error: TableError) -> ApiError {
     match error {
         TableError::Exists { ref name } => {
             ApiError::new(StatusCode::CONFLICT, "table_exists", error.to_string())
-                .with("table", name)
+                .with(|body| body.table = Some(name.clone()))
         }
         TableError::Unknown { name, nearest } => ApiError::unknown_table(&name, nearest.as_deref()),
         TableError::Schema(error) => ApiError::malformed("schema", error),
@@ -156,88 +125,18 @@ fn table_error(app: &Shared, place: &str, error: TableError) -> ApiError {
     }
 }
 
-/// Reads `{"name": …, "kind"?, "value"?, "schema"?, "unique"?}`; without a kind a table is keyed,
-/// without a kind of values it holds JSON.
-fn new_table(body: &[u8]) -> Result<NewTable, ApiError> {
-    let fields = object(body, FIELDS)?;
-    let Some(name) = fields.get("name") else {
-        return Err(ApiError::malformed("name", "the field is missing"));
-    };
-    let name = text("name", name)?;
-    if name == "onelog" || name.starts_with("onelog.") {
-        return Err(ApiError::reserved_table("name", name));
+fn new_table(body: &[u8]) -> Result<onelog::NewTable, ApiError> {
+    let table: NewTable = read_object(body)?;
+    if table.name == "onelog" || table.name.starts_with("onelog.") {
+        return Err(ApiError::reserved_table("name", &table.name));
     }
-    let kind = match fields
-        .get("kind")
-        .map(|kind| text("kind", kind))
-        .transpose()?
-    {
-        None | Some("keyed") => TableKind::Keyed,
-        Some("stream") => TableKind::Stream,
-        Some(other) => return Err(choice("kind", other, &["keyed", "stream"])),
-    };
-    let value = match fields
-        .get("value")
-        .map(|kind| text("value", kind))
-        .transpose()?
-    {
-        None | Some("json") => ValueKind::Json,
-        Some("bytes") => ValueKind::Bytes,
-        Some(other) => return Err(choice("value", other, &["json", "bytes"])),
-    };
-    let schema = fields.get("schema").filter(|schema| !schema.is_null());
-    Ok(NewTable {
-        name: name.to_owned(),
-        kind,
-        value,
-        schema: schema.cloned(),
-        unique: unique(fields.get("unique"))?,
-    })
-}
-
-fn unique(paths: Option<&Value>) -> Result<Vec<FieldPath>, ApiError> {
-    let Some(paths) = paths else {
-        return Ok(Vec::new());
-    };
-    let Some(paths) = paths.as_array() else {
-        let message = format!("expected a list of fields such as [\"/email\"], found {paths}");
-        return Err(ApiError::malformed("unique", message));
-    };
-    let parse = |(n, path): (usize, &Value)| {
-        let place = format!("unique[{n}]");
-        FieldPath::parse(text(&place, path)?).map_err(|error| ApiError::malformed(&place, error))
-    };
-    paths.iter().enumerate().map(parse).collect()
-}
-
-fn text<'v>(place: &str, value: &'v Value) -> Result<&'v str, ApiError> {
-    value
-        .as_str()
-        .ok_or_else(|| ApiError::malformed(place, format!("expected a string, found {value}")))
-}
-
-fn choice(place: &str, found: &str, known: &[&str]) -> ApiError {
-    let message = format!("'{found}' is not known; write one of: {}", known.join(", "));
-    ApiError::malformed(place, message)
-}
-
-/// A body that is an object of `known` fields, each once.
-fn object(body: &[u8], known: &[&str]) -> Result<Map<String, Value>, ApiError> {
-    let text = std::str::from_utf8(body).map_err(|error| {
-        let at = error.valid_up_to();
-        ApiError::malformed("body", format!("the body is not UTF-8 at byte {at}"))
-    })?;
-    check_json(text).map_err(|message| ApiError::malformed("body", message))?;
-    let fields: Map<String, Value> = serde_json::from_str(text)
-        .map_err(|error| ApiError::malformed("body", format!("expected an object: {error}")))?;
-    match fields.keys().find(|name| !known.contains(&name.as_str())) {
-        None => Ok(fields),
-        Some(name) => Err(ApiError::malformed("body", unknown_field(name, known))),
-    }
+    Ok(table.into())
 }
 
 #[cfg(test)]
 mod tests {
+    use onelog_record::{TableKind, ValueKind};
+
     use super::*;
 
     #[test]
@@ -262,17 +161,33 @@ mod tests {
             ("", "body", "EOF"),
             ("[]", "body", "expected an object"),
             ("{}", "name", "missing"),
-            (r#"{"name":5}"#, "name", "found 5"),
+            (r#"{"name":5}"#, "name", "integer `5`, expected a string"),
             (r#"{"name":"a","name":"b"}"#, "body", "twice"),
             (
                 r#"{"name":"a","knd":"keyed"}"#,
                 "body",
                 "did you mean 'kind'",
             ),
-            (r#"{"name":"a","kind":"queue"}"#, "kind", "keyed, stream"),
-            (r#"{"name":"a","value":"xml"}"#, "value", "json, bytes"),
-            (r#"{"name":"a","unique":"/x"}"#, "unique", "a list"),
-            (r#"{"name":"a","unique":["/x",1]}"#, "unique[1]", "found 1"),
+            (
+                r#"{"name":"a","kind":"queue"}"#,
+                "kind",
+                "`queue`, expected `keyed` or `stream`",
+            ),
+            (
+                r#"{"name":"a","value":"xml"}"#,
+                "value",
+                "expected `json` or `bytes`",
+            ),
+            (
+                r#"{"name":"a","unique":"/x"}"#,
+                "unique",
+                "expected a sequence",
+            ),
+            (
+                r#"{"name":"a","unique":["/x",1]}"#,
+                "unique[1]",
+                "expected a string",
+            ),
             (r#"{"name":"a","unique":["/~5"]}"#, "unique[0]", "~"),
         ] {
             let error = new_table(body.as_bytes()).unwrap_err();

@@ -7,13 +7,11 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
 use onelog::{NewTable, TableError};
-use onelog_record::{Position, TxnId, check_table_name};
-use onelog_sinks::Waited;
-use serde::Serialize;
-use serde::ser::{SerializeSeq as _, Serializer};
+use onelog_record::{Position, check_table_name};
 
 use super::sinks::sink_error;
 use super::{Answer, Shared, json};
+use crate::api::{Committed, Offsets, Waited};
 use crate::app::{App, CatalogTables};
 use crate::body::read_body;
 use crate::errors::ApiError;
@@ -21,54 +19,25 @@ use crate::options::{TABLES_CREATED_MAX, WAIT_TIMEOUT_MS};
 use crate::parse::{ParseError, Parsed, parse_request};
 use crate::refusals::refused;
 
-/// The answer to a committed transaction.
-#[derive(Serialize)]
-struct CommittedOut {
-    id: TxnId,
-    position: Position,
-    offsets: Offsets,
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
-    repeated: bool,
-    /// How far the sinks got that were to be waited for.
-    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    waited: BTreeMap<String, Waited>,
-}
-
-/// The offsets of the client's own writes, in their order.
-struct Offsets {
-    first: u64,
-    count: u64,
-}
-
-impl Serialize for Offsets {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut seq = serializer.serialize_seq(usize::try_from(self.count).ok())?;
-        for offset in self.first..self.first + self.count {
-            seq.serialize_element(&offset)?;
-        }
-        seq.end()
-    }
-}
-
 /// Commits one transaction.
 #[utoipa::path(
     post,
     path = "/v1/transactions",
     tag = "transactions",
-    request_body = crate::openapi::Transaction,
+    request_body = crate::api::Transaction,
     responses(
-        (status = 200, description = "It is in the log: durable and ordered", body = crate::openapi::Committed),
-        (status = 403, description = "A write to a table `onelog.*`", body = crate::openapi::Error),
-        (status = 404, description = "`unknown_sink` in `wait_for`; nothing was committed", body = crate::openapi::Error),
-        (status = 408, description = "The body did not arrive in time", body = crate::openapi::Error),
-        (status = 409, description = "`conflict`: something that was read was written since; `not_unique`; `id_mismatch`", body = crate::openapi::Error),
-        (status = 410, description = "`snapshot_too_old`, `id_expired`", body = crate::openapi::Error),
-        (status = 412, description = "A guard does not hold: which one, and what it met", body = crate::openapi::Error),
-        (status = 413, description = "Over a limit", body = crate::openapi::Error),
-        (status = 422, description = "Malformed, and where", body = crate::openapi::Error),
-        (status = 503, description = "Overloaded or stopped", body = crate::openapi::Error,
+        (status = 200, description = "It is in the log: durable and ordered", body = crate::api::Committed),
+        (status = 403, description = "A write to a table `onelog.*`", body = crate::api::Error),
+        (status = 404, description = "`unknown_sink` in `wait_for`; nothing was committed", body = crate::api::Error),
+        (status = 408, description = "The body did not arrive in time", body = crate::api::Error),
+        (status = 409, description = "`conflict`: something that was read was written since; `not_unique`; `id_mismatch`", body = crate::api::Error),
+        (status = 410, description = "`snapshot_too_old`, `id_expired`", body = crate::api::Error),
+        (status = 412, description = "A guard does not hold: which one, and what it met", body = crate::api::Error),
+        (status = 413, description = "Over a limit", body = crate::api::Error),
+        (status = 422, description = "Malformed, and where", body = crate::api::Error),
+        (status = 503, description = "Overloaded or stopped", body = crate::api::Error,
             headers(("Retry-After" = u64, description = "Seconds"))),
-        (status = 504, description = "No answer in time: ask again under the same id", body = crate::openapi::Error),
+        (status = 504, description = "No answer in time: repeat it under the same id", body = crate::api::Error),
     )
 )]
 pub(crate) async fn commit(State(app): State<Shared>, headers: HeaderMap, body: Body) -> Answer {
@@ -83,7 +52,7 @@ pub(crate) async fn commit(State(app): State<Shared>, headers: HeaderMap, body: 
     match answer {
         Ok(committed) => json(
             StatusCode::OK,
-            &CommittedOut {
+            &Committed {
                 id: committed.id,
                 position: committed.position,
                 offsets: Offsets {
@@ -102,7 +71,7 @@ pub(crate) async fn commit(State(app): State<Shared>, headers: HeaderMap, body: 
     }
 }
 
-/// What was committed stays committed, so the closing of the door is told for each sink as well.
+/// What was committed stays committed, so the closing of the door is answered for each sink as well.
 async fn wait(
     app: &App,
     names: &[String],
@@ -111,16 +80,17 @@ async fn wait(
 ) -> BTreeMap<String, Waited> {
     let waited = app.until_stopped(app.sinks.wait_all(names, position, timeout));
     match waited.await {
-        Ok(waited) => waited,
-        Err(_) => names
-            .iter()
-            .map(|name| {
-                (
-                    name.clone(),
-                    Waited::given_up("the server is shutting down"),
-                )
-            })
+        Ok(waited) => waited
+            .into_iter()
+            .map(|(name, waited)| (name, waited.into()))
             .collect(),
+        Err(_) => {
+            let given_up = || onelog_sinks::Waited::given_up("the server is shutting down");
+            names
+                .iter()
+                .map(|name| (name.clone(), given_up().into()))
+                .collect()
+        }
     }
 }
 
@@ -144,7 +114,7 @@ async fn create(app: &App, place: &str, name: String) -> Result<(), ApiError> {
         .in_time(app.node.create_table(NewTable::keyed(name)))
         .await?
     {
-        // Somebody else made it meanwhile, perhaps as another kind: parsing looks again.
+        // Another request made it meanwhile, perhaps as another kind: parsing looks again.
         Ok(_) | Err(TableError::Exists { .. }) => Ok(()),
         Err(TableError::Refused(refusal)) => Err(refused(refusal, &*app.node.catalog(), || None)),
         Err(error) => Err(ApiError::malformed(place, error)),

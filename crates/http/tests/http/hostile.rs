@@ -106,12 +106,12 @@ fn malformed_bodies_are_refused_with_the_place_and_the_server_goes_on() {
 fn a_body_over_the_limit_is_refused_whether_its_length_is_told_or_not() {
     let server = Server::with_tables();
     let body = vec![b' '; onelog::record::HTTP_BODY_BYTES_MAX + 1];
-    let told = server
+    let refused = server
         .send("POST", "/v1/transactions", &[], &body)
         .refused(413, "too_large");
-    assert_eq!(told["limit"], "HTTP_BODY_BYTES_MAX");
+    assert_eq!(refused["limit"], "HTTP_BODY_BYTES_MAX");
     assert_eq!(
-        (&told["is"], &told["max"]),
+        (&refused["is"], &refused["max"]),
         (&json!(body.len()), &json!(body.len() - 1))
     );
 

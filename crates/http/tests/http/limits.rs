@@ -84,7 +84,7 @@ fn a_request_that_takes_too_long_may_have_happened() {
     let table = onelog::NewTable::keyed("shop.orders");
     server.node.create_table_blocking(table).unwrap();
     let write = json!({"op": "put", "table": "shop.orders", "key": "a", "value": 1});
-    // A commit that is done before anybody looks is answered even so: the next one is not.
+    // A commit that is done before the limit is looked at is answered even so: the next one is not.
     let refused = loop {
         let answer = server.commit(&json!({"writes": [write]}));
         if answer.status != 200 {

@@ -91,7 +91,7 @@ impl Server {
         }
     }
 
-    /// Asks the door to close, and answers when it has.
+    /// Closes the door, and returns when it is closed.
     pub fn stop(&mut self) {
         if let Some(stop) = self.stop.take() {
             let _ = stop.send(());

@@ -73,7 +73,7 @@ fn a_sink_follows_is_waited_for_and_proved_equal() {
 }
 
 #[test]
-fn a_row_that_somebody_changed_is_named_and_rebuild_mends_it() {
+fn a_row_that_was_changed_in_the_store_is_named_and_rebuild_mends_it() {
     let server = with_sink();
     let position = server.put("shop.orders", "a", json!({"note": "right"}));
     wait(&server, position);
@@ -275,7 +275,7 @@ fn verify_with_repair_writes_what_differs_again() {
 }
 
 #[test]
-fn a_definition_is_replaced_and_tried_first() {
+fn a_definition_is_replaced_after_a_dry_run() {
     let server = with_sink();
     let position = server.put("shop.orders", "a", json!({"note": "a note", "total": 7}));
     let columns = json!({"id": {"from": "$key", "type": "text"}, "total": {"from": "/total", "type": "integer"}});
@@ -283,14 +283,16 @@ fn a_definition_is_replaced_and_tried_first() {
         "mappings": [{"table": "shop.orders", "into": "orders", "columns": columns}]});
     let mut without_place = changed.clone();
     without_place.as_object_mut().unwrap().remove("path");
-    let trial = server
-        .post("/v1/sinks/try?rows=1", &without_place)
+    let shown = server
+        .post("/v1/sinks/dry-run?rows=1", &without_place)
         .expect(200);
-    let rows = &trial["mappings"][0]["rows"];
+    let rows = &shown["mappings"][0]["rows"];
     assert_eq!(rows[0]["columns"], json!({"id": "a", "total": 7}));
     server
-        .post("/v1/sinks/try?rows=101", &without_place)
+        .post("/v1/sinks/dry-run?rows=101", &without_place)
         .refused(422, "malformed");
+    let by_the_former_name = server.post("/v1/sinks/try?rows=1", &without_place);
+    assert_eq!(by_the_former_name.expect(200), shown);
 
     let put = |path: &str, body: &Value| {
         let body = body.to_string();
@@ -365,8 +367,8 @@ fn waiting_without_a_position_is_waiting_for_the_end_of_the_log() {
         .get("/v1/sinks/search/wait?timeout_ms=1")
         .refused(504, "wait_timed_out");
     // Pausing is a record of the log, too, which the sink may have passed before it stood still.
-    let stands = refused["position"].as_u64().unwrap();
-    assert!((before..position).contains(&stands), "{refused:?}");
+    let reached = refused["position"].as_u64().unwrap();
+    assert!((before..position).contains(&reached), "{refused:?}");
     server
         .post("/v1/sinks/search/resume", &json!({}))
         .expect(200);

@@ -147,8 +147,8 @@ fn the_offsets_are_those_of_the_clients_own_writes() {
         .expect(200);
 
     let lines = server.get("/v1/log?table=shop.users").lines();
-    let told: Vec<&Value> = lines.iter().map(|line| &line["offset"]).collect();
-    assert_eq!(answer["offsets"], json!(told));
+    let logged: Vec<&Value> = lines.iter().map(|line| &line["offset"]).collect();
+    assert_eq!(answer["offsets"], json!(logged));
 }
 
 #[test]

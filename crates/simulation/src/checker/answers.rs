@@ -132,7 +132,8 @@ impl Checker<'_> {
     }
 
     pub(super) fn wrong_refusal(&mut self, id: TxnId, text: &str, refusal: &Refusal) {
-        let text = format!("transaction {id}: {text}: {refusal:?}");
+        let code = refusal.code();
+        let text = format!("transaction {id}: {text}: {code}: {refusal:?}");
         self.add(Rule::WrongRefusal, text);
     }
 

@@ -1,0 +1,107 @@
+//! The body of every answer that is no success.
+
+use onelog_record::{Offset, Position, TxnId};
+use serde::Serialize;
+use serde_json::Value;
+use utoipa::ToSchema;
+
+use super::{Bytes, Fault};
+use crate::text::WireBytes;
+
+/// What is wrong. Which further fields there are depends on `error`; `null` where something is
+/// known not to be there.
+#[derive(Debug, Default, Serialize, ToSchema)]
+#[schema(examples(
+    json!({"error": "conflict",
+        "message": "conflict: key \"o-1\" of table 'shop.orders' was written at offset 41, at or after the read position; read again at position 42 and retry",
+        "where": "reads[0]", "table": "shop.orders", "key": "o-1", "version": 41, "retry_at": 42}),
+    json!({"error": "guard_failed",
+        "message": "guards[0] does not hold for key \"o-1\" of table 'shop.orders': it met no value",
+        "where": "guards[0]", "guard": 0, "table": "shop.orders", "key": "o-1", "met": null,
+        "version": null, "retry_at": 42}),
+    json!({"error": "unknown_table",
+        "message": "there is no table 'shop.order'; did you mean 'shop.orders'?",
+        "table": "shop.order", "nearest": "shop.orders"}),
+    json!({"error": "overloaded",
+        "message": "overloaded: 256 readers of the log are connected already; nothing was done, retry in 1000 ms",
+        "retry_after_ms": 1000}),
+))]
+pub(crate) struct Error {
+    /// A stable code for programs.
+    pub(crate) error: &'static str,
+    /// What is wrong, where, and what to do.
+    pub(crate) message: String,
+    /// The place in the request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub(crate) r#where: Option<Option<String>>,
+    /// The number of the guard that does not hold.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) guard: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) sink: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) table: Option<String>,
+    /// The known name that was probably meant.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub(crate) nearest: Option<Option<String>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Bytes>)]
+    pub(crate) key: Option<WireBytes>,
+    /// The value that the guard met.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Value>)]
+    pub(crate) met: Option<Value>,
+    /// The unique field.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) field: Option<String>,
+    /// The value that another key has in the unique field.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) value: Option<Value>,
+    /// The key that has it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Bytes>)]
+    pub(crate) owner: Option<WireBytes>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<u64>)]
+    pub(crate) version: Option<Option<Offset>>,
+    /// The position to read at for the next try.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<u64>)]
+    pub(crate) retry_at: Option<Position>,
+    /// The transaction that the refusal is about.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    pub(crate) id: Option<TxnId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<u64>)]
+    pub(crate) position: Option<Option<Position>>,
+    /// The oldest position that would do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<u64>)]
+    pub(crate) floor: Option<Position>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<u64>)]
+    pub(crate) log_start: Option<Position>,
+    /// The end of the log.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<u64>)]
+    pub(crate) latest: Option<Position>,
+    /// The name of the limit.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) limit: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) max: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) is: Option<usize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) unit: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) retry_after_ms: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) timeout_ms: Option<u64>,
+    /// Why the sink has stopped.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) fault: Option<Box<Fault>>,
+}

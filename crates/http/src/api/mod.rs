@@ -1,0 +1,34 @@
+//! The JSON of the API: the types that answers are serialized from and request bodies are read
+//! into. The schemas of the OpenAPI document are derived from them, so that the two cannot differ.
+//!
+//! What the other crates answer is converted field by field: a field that is added there does not
+//! compile until it is decided here whether it becomes part of the API.
+//!
+//! Two requests have parsers of their own, transactions and definitions of sinks. Their types here
+//! only describe what those accept; tests compare the fields and send every example.
+
+mod bytes;
+mod error;
+mod log;
+mod parameters;
+mod rows;
+mod sink;
+mod sink_definition;
+mod system;
+mod table;
+mod transaction;
+mod verification;
+
+pub(crate) use self::bytes::Bytes;
+pub(crate) use self::error::Error;
+pub(crate) use self::log::{EventRecord, Headers, LogRecord, LogTransaction};
+pub(crate) use self::parameters::ReadAt;
+pub(crate) use self::rows::{Page, Row};
+pub(crate) use self::sink::{
+    DryRun, Fault, ParkedKeys, ReplayKeys, Replayed, Sink, SinkDeleted, Sinks,
+};
+pub(crate) use self::sink_definition::NewSink;
+pub(crate) use self::system::{Backup, BackupMade, Health, HttpLimits, Status};
+pub(crate) use self::table::{Dropped, NewTable, TableAt, Tables};
+pub(crate) use self::transaction::{Committed, Offsets, Transaction, Waited};
+pub(crate) use self::verification::Verification;

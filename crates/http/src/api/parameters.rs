@@ -1,0 +1,19 @@
+//! Parameters of more than one route.
+
+use utoipa::IntoParams;
+
+/// Where to read.
+#[derive(IntoParams)]
+#[into_params(parameter_in = Query)]
+#[allow(dead_code)]
+pub(crate) struct ReadAt {
+    /// Reads exactly at this position.
+    #[param(example = 12)]
+    at: Option<u64>,
+    /// Waits until the node has reached this position, then reads the newest state.
+    #[param(example = 12)]
+    after: Option<u64>,
+    /// How long `after` waits: 5000 unless given, at most 60000.
+    #[param(example = 1000)]
+    timeout_ms: Option<u64>,
+}

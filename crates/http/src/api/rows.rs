@@ -1,0 +1,37 @@
+//! Pages of a table.
+
+use onelog_record::{Offset, Position};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::Bytes;
+use crate::text::{BytesOut, ValueOut};
+
+/// A page of a table.
+#[derive(Serialize, ToSchema)]
+#[schema(examples(json!({
+    "position": 7,
+    "rows": [{"key": "o-1", "version": 5, "value": {"total": 12}}],
+    "next": "o-2"
+})))]
+pub(crate) struct Page<'p> {
+    /// All rows were read at this position.
+    #[schema(value_type = u64)]
+    pub(crate) position: Position,
+    pub(crate) rows: Vec<Row<'p>>,
+    /// The next page's `from`, or its `to` with `reverse`; null on the last page.
+    #[schema(value_type = Option<Bytes>, required)]
+    pub(crate) next: Option<BytesOut<'p>>,
+}
+
+/// A key with its value.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Row<'p> {
+    #[schema(value_type = Bytes)]
+    pub(crate) key: BytesOut<'p>,
+    /// The offset of the record that wrote it.
+    #[schema(value_type = u64)]
+    pub(crate) version: Offset,
+    #[schema(value_type = Value)]
+    pub(crate) value: ValueOut<'p>,
+}

@@ -1,0 +1,426 @@
+//! Sinks: how they are, what they parked, what a definition would write.
+
+use onelog_record::{Offset, Position};
+use onelog_sinks::{
+    Parked, SinkDefinition, SinkFault, SinkState, SinkStatus, Trial, TrialMapping, TrialRefused,
+    TrialRow, VerificationSummary,
+};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use utoipa::ToSchema;
+
+use super::{Bytes, NewSink};
+use crate::text::WireBytes;
+
+/// A sink.
+#[derive(Serialize, ToSchema)]
+#[schema(examples(json!({
+    "name": "search", "kind": "sqlite", "state": "running", "position": 7, "lag_records": 0,
+    "lag_seconds": 0.0, "records_per_second": 12.5, "last_error": null, "parked": 0,
+    "held_log_bytes": 0, "left_behind": false, "last_verification": null,
+    "definition": {"name": "search", "kind": "sqlite", "path": "/var/lib/onelog/search.db",
+        "mappings": [{"table": "shop.orders", "into": "orders"}]}
+})))]
+pub(crate) struct Sink {
+    name: String,
+    /// The kind of store.
+    kind: &'static str,
+    state: State,
+    /// The store shows everything below it; null until the store is filled.
+    #[schema(value_type = Option<u64>, required)]
+    position: Option<Position>,
+    /// How many records of the log are still to be written.
+    #[schema(required)]
+    lag_records: Option<u64>,
+    /// For how long the oldest of them has been waiting.
+    #[schema(required)]
+    lag_seconds: Option<f64>,
+    /// Averaged over some seconds.
+    records_per_second: f64,
+    /// What went wrong last; null once the sink has been resumed.
+    #[schema(required)]
+    last_error: Option<Fault>,
+    /// How many keys are parked.
+    parked: u64,
+    /// Bytes of log behind the sink.
+    held_log_bytes: u64,
+    /// Whether the log behind the sink is no longer kept for it.
+    left_behind: bool,
+    /// The last comparison with the log since the start of the process.
+    #[schema(required)]
+    last_verification: Option<LastVerification>,
+    /// Without the address's password.
+    #[schema(value_type = NewSink)]
+    definition: SinkDefinition,
+}
+
+/// What a sink is doing.
+#[derive(Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[schema(as = SinkState)]
+enum State {
+    /// It is connecting to its store.
+    Starting,
+    /// Its store is being filled, because it was empty or too far behind the log.
+    Bootstrapping,
+    /// Its store is being filled again on request.
+    Rebuilding,
+    /// It follows the log.
+    Running,
+    /// Something failed; it will try again by itself.
+    Waiting,
+    /// It is paused.
+    Paused,
+    /// Something failed that must be mended from outside; then resume or rebuild it.
+    Stopped,
+}
+
+/// What went wrong, and with which record.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Fault {
+    /// The store's own message included.
+    what: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    table: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Bytes>)]
+    key: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<u64>)]
+    offset: Option<Offset>,
+    /// Milliseconds since 1970.
+    at_ms: u64,
+}
+
+/// What the last comparison found.
+#[derive(Serialize, ToSchema)]
+struct LastVerification {
+    /// Both sides were compared at this position.
+    #[schema(value_type = u64)]
+    position: Position,
+    /// When it ended, in milliseconds since 1970.
+    at_ms: u64,
+    took_ms: u64,
+    /// Whether every table was equal.
+    equal: bool,
+    differences_total: u64,
+    /// How many rows were written again.
+    repaired: u64,
+    /// Whether `verify_every` caused it.
+    scheduled: bool,
+}
+
+/// All sinks.
+#[derive(Serialize, ToSchema)]
+#[schema(examples(json!({"sinks": []})))]
+pub(crate) struct Sinks {
+    pub(crate) sinks: Vec<Sink>,
+}
+
+/// A sink that was deleted.
+#[derive(Serialize, ToSchema)]
+#[schema(examples(json!({"sink": "search", "deleted": true})))]
+pub(crate) struct SinkDeleted<'s> {
+    pub(crate) sink: &'s str,
+    pub(crate) deleted: bool,
+}
+
+/// What a definition would write.
+#[derive(Serialize, ToSchema)]
+#[schema(examples(json!({"position": 7, "mappings": [{
+    "table": "shop.orders", "into": "orders", "looked_at": 2, "left_out": 0,
+    "rows": [{"key": "o-1", "version": 5, "columns": {"id": "o-1", "total": 12.0}}],
+    "refused": [{"key": "o-2", "version": 6, "what": "/total: a text, not a number"}]
+}]})))]
+pub(crate) struct DryRun {
+    /// The log's state was read at this position.
+    #[schema(value_type = u64)]
+    position: Position,
+    mappings: Vec<DryRunMapping>,
+}
+
+/// What a mapping would write.
+#[derive(Serialize, ToSchema)]
+struct DryRunMapping {
+    /// The table of the log.
+    table: String,
+    /// The table of the store.
+    into: String,
+    /// How many records were read.
+    looked_at: u64,
+    /// How many of them `where` or `transform` leave out.
+    left_out: u64,
+    /// The first rows.
+    rows: Vec<DryRunRow>,
+    /// The first records that do not fit.
+    refused: Vec<DryRunRefused>,
+}
+
+/// A row that would be written.
+#[derive(Serialize, ToSchema)]
+struct DryRunRow {
+    /// The key in the store.
+    key: Value,
+    /// The offset of the record.
+    #[schema(value_type = u64)]
+    version: Offset,
+    /// The cells by column.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    columns: Option<Value>,
+    /// The document, where the store keeps one whole.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    document: Option<Value>,
+}
+
+/// A record that does not fit.
+#[derive(Serialize, ToSchema)]
+struct DryRunRefused {
+    /// The key in the log.
+    #[schema(value_type = Bytes)]
+    key: Value,
+    /// The offset of the record.
+    #[schema(value_type = u64)]
+    version: Offset,
+    /// Why it does not fit.
+    what: String,
+}
+
+/// The parked keys of a sink.
+#[derive(Serialize, ToSchema)]
+#[schema(examples(json!({"sink": "search", "total": 1, "parked": [{
+    "table": "shop.orders", "into": "orders", "key": "o-2", "first_offset": 6,
+    "newest_offset": 8, "what": "/total: a text, not a number", "at_ms": 1_790_000_000_000_u64
+}]})))]
+pub(crate) struct ParkedKeys<'s> {
+    pub(crate) sink: &'s str,
+    /// How many there are; the list may be shorter.
+    pub(crate) total: usize,
+    pub(crate) parked: Vec<ParkedKey>,
+}
+
+/// A parked key.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct ParkedKey {
+    /// The table of the log.
+    table: String,
+    /// The table of the store.
+    into: String,
+    #[schema(value_type = Bytes)]
+    key: Value,
+    /// The record that was refused first.
+    #[schema(value_type = u64)]
+    first_offset: Offset,
+    /// The record that holds the newest image; null when the key was deleted since.
+    #[schema(value_type = Option<u64>, required)]
+    newest_offset: Option<Offset>,
+    /// The store's message.
+    what: String,
+    /// When it was refused, in milliseconds since 1970.
+    at_ms: u64,
+}
+
+/// Which parked keys are replayed; all unless given.
+#[derive(Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(examples(json!({}), json!({"keys": [{"into": "orders", "key": "o-2"}]})))]
+pub(crate) struct ReplayKeys {
+    pub(crate) keys: Option<Vec<ReplayKey>>,
+}
+
+/// A parked key.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct ReplayKey {
+    /// The table of the store.
+    pub(crate) into: String,
+    #[schema(value_type = Bytes)]
+    pub(crate) key: WireBytes,
+}
+
+/// What became of a replay.
+#[derive(Serialize, ToSchema)]
+#[schema(examples(json!({"sink": "search", "position": 9, "replayed": 1, "remaining": []})))]
+pub(crate) struct Replayed {
+    sink: String,
+    /// The store has the newest images of the replayed keys at this position.
+    #[schema(value_type = u64)]
+    position: Position,
+    replayed: u64,
+    /// What the store still refuses.
+    remaining: Vec<ParkedKey>,
+}
+
+impl From<SinkStatus> for Sink {
+    fn from(status: SinkStatus) -> Self {
+        let SinkStatus {
+            name,
+            kind,
+            state,
+            position,
+            lag_records,
+            lag_seconds,
+            records_per_second,
+            last_error,
+            parked,
+            held_log_bytes,
+            left_behind,
+            last_verification,
+            definition,
+        } = status;
+        Self {
+            name,
+            kind,
+            state: state.into(),
+            position,
+            lag_records,
+            lag_seconds,
+            records_per_second,
+            last_error: last_error.map(Into::into),
+            parked,
+            held_log_bytes,
+            left_behind,
+            last_verification: last_verification.map(Into::into),
+            definition,
+        }
+    }
+}
+
+impl From<SinkState> for State {
+    fn from(state: SinkState) -> Self {
+        match state {
+            SinkState::Starting => Self::Starting,
+            SinkState::Bootstrapping => Self::Bootstrapping,
+            SinkState::Rebuilding => Self::Rebuilding,
+            SinkState::Running => Self::Running,
+            SinkState::Waiting => Self::Waiting,
+            SinkState::Paused => Self::Paused,
+            SinkState::Stopped => Self::Stopped,
+        }
+    }
+}
+
+impl From<SinkFault> for Fault {
+    fn from(fault: SinkFault) -> Self {
+        let SinkFault {
+            what,
+            table,
+            key,
+            offset,
+            at_ms,
+        } = fault;
+        Self {
+            what,
+            table,
+            key,
+            offset,
+            at_ms,
+        }
+    }
+}
+
+impl From<VerificationSummary> for LastVerification {
+    fn from(summary: VerificationSummary) -> Self {
+        let VerificationSummary {
+            position,
+            at_ms,
+            took_ms,
+            equal,
+            differences_total,
+            repaired,
+            scheduled,
+        } = summary;
+        Self {
+            position,
+            at_ms,
+            took_ms,
+            equal,
+            differences_total,
+            repaired,
+            scheduled,
+        }
+    }
+}
+
+impl From<Trial> for DryRun {
+    fn from(trial: Trial) -> Self {
+        let Trial { position, mappings } = trial;
+        Self {
+            position,
+            mappings: mappings.into_iter().map(Into::into).collect(),
+        }
+    }
+}
+
+impl From<TrialMapping> for DryRunMapping {
+    fn from(mapping: TrialMapping) -> Self {
+        let TrialMapping {
+            table,
+            into,
+            looked_at,
+            left_out,
+            rows,
+            refused,
+        } = mapping;
+        let row = |row: TrialRow| DryRunRow {
+            key: row.key,
+            version: row.version,
+            columns: row.columns,
+            document: row.document,
+        };
+        let refusal = |refused: TrialRefused| DryRunRefused {
+            key: refused.key,
+            version: refused.version,
+            what: refused.what,
+        };
+        Self {
+            table,
+            into,
+            looked_at,
+            left_out,
+            rows: rows.into_iter().map(row).collect(),
+            refused: refused.into_iter().map(refusal).collect(),
+        }
+    }
+}
+
+impl From<Parked> for ParkedKey {
+    fn from(parked: Parked) -> Self {
+        let Parked {
+            table,
+            into,
+            key,
+            first_offset,
+            newest_offset,
+            what,
+            at_ms,
+            // `key` says the same in JSON.
+            key_bytes: _,
+        } = parked;
+        Self {
+            table,
+            into,
+            key,
+            first_offset,
+            newest_offset,
+            what,
+            at_ms,
+        }
+    }
+}
+
+impl From<onelog_sinks::Replayed> for Replayed {
+    fn from(replayed: onelog_sinks::Replayed) -> Self {
+        let onelog_sinks::Replayed {
+            sink,
+            position,
+            replayed,
+            remaining,
+        } = replayed;
+        Self {
+            sink,
+            position,
+            replayed,
+            remaining: remaining.into_iter().map(Into::into).collect(),
+        }
+    }
+}

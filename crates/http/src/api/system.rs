@@ -1,0 +1,199 @@
+//! How the server is, and backups.
+
+use std::path::PathBuf;
+
+use onelog_record::Position;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::Sink;
+
+/// How the node is.
+#[derive(Serialize, ToSchema)]
+#[schema(examples(json!({"status": "ok"}), json!({"status": "failed", "failure": "the disk is full"})))]
+pub(crate) struct Health<'h> {
+    /// `ok`, `ready` or `failed`.
+    pub(crate) status: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) failure: Option<&'h str>,
+}
+
+/// The node's state.
+#[derive(Serialize, ToSchema)]
+#[schema(examples(json!({
+    "version": "0.1.0", "log_id": "000102030405060708090a0b0c0d0e0f", "position": 7,
+    "log_start": 0, "readable_from": 0, "uptime_s": 60, "memtable_bytes": 512,
+    "checkpoint_running": false, "tables": 1, "slowest_follower": null, "failure": null,
+    "limits": {"transaction_bytes_max": 8_388_608, "records_max": 10_000, "key_bytes_max": 4096,
+        "value_bytes_max": 1_048_576, "table_name_bytes_max": 128, "headers_max": 16,
+        "http_body_bytes_max": 16_777_216, "memtable_bytes_max": 268_435_456,
+        "queue_requests_max": 10_000, "queue_bytes_max": 67_108_864, "ids_max": 1_000_000,
+        "snapshot_age_ms_max": 60_000},
+    "sinks": [],
+    "http": {"create_tables": false, "connections_max": 1024, "request_timeout_ms": 30_000,
+        "header_timeout_ms": 10_000, "body_timeout_ms": 30_000, "bodies_bytes_max": 134_217_728,
+        "wait_timeout_ms_max": 60_000, "list_limit_max": 10_000, "list_bytes_max": 8_388_608,
+        "log_streams_max": 256, "blocking_calls_max": 16, "verifications_max": 2}
+})))]
+pub(crate) struct Status {
+    version: &'static str,
+    log_id: String,
+    /// The applied position.
+    #[schema(value_type = u64)]
+    position: Position,
+    /// The oldest position in the log.
+    #[schema(value_type = u64)]
+    log_start: Position,
+    /// The oldest position that reads can be made at.
+    #[schema(value_type = u64)]
+    readable_from: Position,
+    uptime_s: u64,
+    memtable_bytes: usize,
+    checkpoint_running: bool,
+    /// How many tables there are.
+    tables: usize,
+    /// The follower that holds the log's retention back.
+    #[schema(required)]
+    slowest_follower: Option<SlowestFollower>,
+    /// Why the node stopped by itself, if it did.
+    #[schema(required)]
+    failure: Option<String>,
+    limits: Limits,
+    sinks: Vec<Sink>,
+    http: HttpLimits,
+}
+
+/// The follower that is furthest behind.
+#[derive(Serialize, ToSchema)]
+struct SlowestFollower {
+    name: String,
+    #[schema(value_type = u64)]
+    position: Position,
+}
+
+/// The limits in force.
+#[derive(Serialize, ToSchema)]
+struct Limits {
+    transaction_bytes_max: usize,
+    records_max: usize,
+    key_bytes_max: usize,
+    value_bytes_max: usize,
+    table_name_bytes_max: usize,
+    headers_max: usize,
+    http_body_bytes_max: usize,
+    memtable_bytes_max: usize,
+    queue_requests_max: usize,
+    queue_bytes_max: usize,
+    ids_max: usize,
+    snapshot_age_ms_max: u64,
+}
+
+/// The limits of the HTTP door in force.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct HttpLimits {
+    pub(crate) create_tables: bool,
+    pub(crate) connections_max: usize,
+    pub(crate) request_timeout_ms: u64,
+    pub(crate) header_timeout_ms: u64,
+    pub(crate) body_timeout_ms: u64,
+    pub(crate) bodies_bytes_max: usize,
+    pub(crate) wait_timeout_ms_max: u64,
+    pub(crate) list_limit_max: usize,
+    pub(crate) list_bytes_max: usize,
+    pub(crate) log_streams_max: usize,
+    pub(crate) blocking_calls_max: usize,
+    pub(crate) verifications_max: usize,
+}
+
+/// Where a backup goes.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+#[schema(examples(json!({"into": "/var/backups/onelog/monday"})))]
+pub(crate) struct Backup {
+    /// An empty or new folder on the server's machine, as an absolute path.
+    #[schema(value_type = String)]
+    pub(crate) into: PathBuf,
+}
+
+/// A backup that was made.
+#[derive(Serialize, ToSchema)]
+#[schema(examples(json!({"into": "/var/backups/onelog/monday", "position": 7})))]
+pub(crate) struct BackupMade {
+    /// The folder.
+    #[schema(value_type = String)]
+    pub(crate) into: PathBuf,
+    /// It has every transaction below this position and none above.
+    #[schema(value_type = u64)]
+    pub(crate) position: Position,
+}
+
+impl Status {
+    pub(crate) fn new(node: onelog::Status, sinks: Vec<Sink>, http: HttpLimits) -> Self {
+        let onelog::Status {
+            version,
+            log_id,
+            position,
+            log_start,
+            readable_from,
+            uptime_s,
+            memtable_bytes,
+            checkpoint_running,
+            tables,
+            slowest_follower,
+            failure,
+            limits,
+        } = node;
+        Self {
+            version,
+            log_id,
+            position,
+            log_start,
+            readable_from,
+            uptime_s,
+            memtable_bytes,
+            checkpoint_running,
+            tables,
+            slowest_follower: slowest_follower.map(|follower| SlowestFollower {
+                name: follower.name,
+                position: follower.position,
+            }),
+            failure,
+            limits: limits.into(),
+            sinks,
+            http,
+        }
+    }
+}
+
+impl From<onelog::Limits> for Limits {
+    fn from(limits: onelog::Limits) -> Self {
+        let onelog::Limits {
+            transaction_bytes_max,
+            records_max,
+            key_bytes_max,
+            value_bytes_max,
+            table_name_bytes_max,
+            headers_max,
+            http_body_bytes_max,
+            memtable_bytes_max,
+            queue_requests_max,
+            queue_bytes_max,
+            ids_max,
+            snapshot_age_ms_max,
+        } = limits;
+        Self {
+            transaction_bytes_max,
+            records_max,
+            key_bytes_max,
+            value_bytes_max,
+            table_name_bytes_max,
+            headers_max,
+            http_body_bytes_max,
+            memtable_bytes_max,
+            queue_requests_max,
+            queue_bytes_max,
+            ids_max,
+            snapshot_age_ms_max,
+        }
+    }
+}
