@@ -459,9 +459,9 @@ mod tests {
 
     #[test]
     fn an_address_of_another_kind_of_store_is_told_with_its_flag() {
-        let urls = Urls {
+        let urls = Addresses {
             redis: Some("postgres://h/d".to_owned()),
-            ..Urls::default()
+            ..Addresses::default()
         };
         let said = urls.kinds().unwrap_err().to_string();
         assert!(

@@ -11,6 +11,12 @@ pub struct Out {
     writer: BufWriter<StdoutLock<'static>>,
 }
 
+impl Default for Out {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Out {
     /// Locks standard output.
     pub fn new() -> Self {
