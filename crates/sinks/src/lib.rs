@@ -54,7 +54,7 @@ pub use definition::{
     KeyTemplate, MAPPINGS_MAX, Mapping, MappingOptions, MysqlTarget, NAME_BYTES_MAX, OnRefused,
     PARTITIONS_MAX, PostgresTarget, RedisShape, RedisTarget, SinkDefinition, SinkKind, Source, Url,
 };
-pub use elasticsearch::ElasticsearchStore;
+pub use elasticsearch::{ElasticsearchStore, http_tls, split_address};
 pub use error::{SinkError, SinkFault, SinksError};
 pub use mysql::MysqlStore;
 pub use parking::{PARKED_MAX, Parked};
