@@ -3,24 +3,33 @@
 use std::fmt::Write as _;
 use std::time::{Duration, Instant};
 
-use reqwest::blocking::{Client, Response};
+use onelog_search::http_tls;
+use onelog_store::Trust;
 use serde_json::{Value, json};
+use ureq::http::Response;
+use ureq::{Agent, Body};
 
 use super::{BARE_TABLE, Bare, Failure, Order, TABLE};
 
 /// About 5 MB a request.
 const BATCH_ROWS: u64 = 25_000;
 const TIMEOUT: Duration = Duration::from_secs(60);
+/// The most bytes of an answer: `_bulk` answers for each row.
+const ANSWER_BYTES_MAX: u64 = 64 << 20;
 
 pub struct BareElasticsearch {
-    client: Client,
+    client: Agent,
     url: String,
     version: u64,
 }
 
-fn checked(response: Response) -> Result<Value, Failure> {
+fn checked(mut response: Response<Body>) -> Result<Value, Failure> {
     let status = response.status();
-    let text = response.text()?;
+    let text = response
+        .body_mut()
+        .with_config()
+        .limit(ANSWER_BYTES_MAX)
+        .read_to_string()?;
     match status.is_success() {
         true => Ok(serde_json::from_str(&text)?),
         false => Err(format!("{status}: {text}").into()),
@@ -29,9 +38,17 @@ fn checked(response: Response) -> Result<Value, Failure> {
 
 impl BareElasticsearch {
     pub fn connect(url: &str) -> Result<Self, Failure> {
-        onelog_store::choose_cryptography();
+        let trust = match url.starts_with("https:") {
+            true => Trust::System,
+            false => Trust::Nobody,
+        };
+        let config = Agent::config_builder()
+            .tls_config(http_tls(trust)?)
+            .http_status_as_error(false)
+            .timeout_global(Some(TIMEOUT))
+            .build();
         Ok(Self {
-            client: Client::builder().timeout(TIMEOUT).build()?,
+            client: config.new_agent(),
             url: url.trim_end_matches('/').to_owned(),
             version: 0,
         })
@@ -42,7 +59,7 @@ impl BareElasticsearch {
             .client
             .put(format!("{}/{path}", self.url))
             .header("content-type", "application/json");
-        checked(request.body(body.to_string()).send()?)
+        checked(request.send(&body.to_string())?)
     }
 }
 
@@ -55,7 +72,7 @@ impl Bare for BareElasticsearch {
         let _ = self
             .client
             .delete(format!("{}/{BARE_TABLE}", self.url))
-            .send()?;
+            .call()?;
         self.put(
             BARE_TABLE,
             &json!({"settings": {"number_of_shards": 1, "number_of_replicas": 0}}),
@@ -82,7 +99,7 @@ impl Bare for BareElasticsearch {
                 .client
                 .post(format!("{}/{BARE_TABLE}/_bulk", self.url))
                 .header("content-type", "application/x-ndjson");
-            let answer = checked(request.body(body).send()?)?;
+            let answer = checked(request.send(&body)?)?;
             if answer["errors"] != json!(false) {
                 return Err(format!("_bulk had errors: {}", answer["items"][0]).into());
             }
@@ -96,10 +113,10 @@ impl Bare for BareElasticsearch {
 
     fn clean(&mut self) -> Result<(), Failure> {
         // The sink's name is an alias; the answer's fields are its indexes.
-        let found = checked(self.client.get(format!("{}/{TABLE}", self.url)).send()?)?;
+        let found = checked(self.client.get(format!("{}/{TABLE}", self.url)).call()?)?;
         let indexes = found.as_object().into_iter().flat_map(|found| found.keys());
         for index in indexes.map(String::as_str).chain([BARE_TABLE]) {
-            checked(self.client.delete(format!("{}/{index}", self.url)).send()?)?;
+            checked(self.client.delete(format!("{}/{index}", self.url)).call()?)?;
         }
         Ok(())
     }

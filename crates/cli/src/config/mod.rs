@@ -12,7 +12,9 @@ use std::path::{Path, PathBuf};
 pub use declared::{Declarations, Declared};
 pub use file::FileError;
 pub use flags::{Flags, Source};
-pub use settings::{DEFAULT_LISTEN, LogFormat, Settings};
+#[cfg(feature = "demo")]
+pub use settings::DEFAULT_LISTEN;
+pub use settings::{LogFormat, Settings};
 
 /// The file that is read when none is named and it is there.
 pub const DEFAULT_FILE: &str = "onelog.toml";

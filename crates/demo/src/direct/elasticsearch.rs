@@ -3,48 +3,53 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use reqwest::blocking::Client;
-use reqwest::header::{AUTHORIZATION, HeaderMap, HeaderValue};
-use reqwest::{Method, StatusCode, Url};
+use onelog_search::{http_tls, split_address};
+use onelog_store::Trust;
 use serde_json::{Value, json};
+use ureq::http::header::{AUTHORIZATION, HeaderValue};
+use ureq::http::{Method, StatusCode};
+use ureq::typestate::WithBody;
+use ureq::{Agent, RequestBuilder};
 
 use super::{Contents, Direct, taken};
 use crate::error::DemoError;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// The most bytes of an answer.
+const ANSWER_BYTES_MAX: u64 = 64 << 20;
 /// The most documents that are read; the product's own limit.
 const DOCUMENTS_MAX: usize = 10_000;
 
 pub struct Elasticsearch {
-    client: Client,
-    url: Url,
+    agent: Agent,
+    authorization: Option<HeaderValue>,
+    base: String,
     shown: String,
 }
 
 impl Elasticsearch {
     pub fn connect(url: &str, shown: &str) -> Result<Self, DemoError> {
         let failed = |what: &dyn std::fmt::Display| DemoError::Failed(format!("{shown}: {what}"));
-        onelog_store::choose_cryptography();
-        let mut url = Url::parse(url).map_err(|error| failed(&error))?;
-        let mut headers = HeaderMap::new();
-        if let Some(value) = api_key(&url) {
-            let mut value = HeaderValue::try_from(value)
-                .map_err(|_| failed(&"the key has a line break in it"))?;
-            value.set_sensitive(true);
-            headers.insert(AUTHORIZATION, value);
-        }
-        url.set_query(None);
-        let client = Client::builder()
-            .default_headers(headers)
-            .connect_timeout(CONNECT_TIMEOUT)
-            .timeout(ANSWER_TIMEOUT)
-            .no_proxy()
-            .build()
-            .map_err(|error| failed(&error))?;
+        let (base, authorization) = split_address(url).map_err(|why| failed(&why))?;
+        let trust = match base.starts_with("https:") {
+            true => Trust::System,
+            false => Trust::Nobody,
+        };
+        let config = Agent::config_builder()
+            .tls_config(http_tls(trust).map_err(|why| failed(&why))?)
+            .http_status_as_error(false)
+            .proxy(None)
+            .timeout_connect(Some(CONNECT_TIMEOUT))
+            .timeout_global(Some(ANSWER_TIMEOUT))
+            .build();
         let mut store = Self {
-            client,
-            url,
+            agent: config.new_agent(),
+            authorization: authorization
+                .map(|value| secret(&value))
+                .transpose()
+                .map_err(|why| failed(&why))?,
+            base,
             shown: shown.to_owned(),
         };
         let answer = store.call(Method::GET, "", None)?.unwrap_or_default();
@@ -64,17 +69,28 @@ impl Elasticsearch {
         body: Option<Value>,
     ) -> Result<Option<Value>, DemoError> {
         let failed = |what: String| DemoError::Failed(format!("{}: {what}", self.shown));
-        let url = format!("{}/{path}", self.url.as_str().trim_end_matches('/'));
         let may_be_missing = matches!(method, Method::GET | Method::DELETE);
-        let mut request = self.client.request(method, url);
-        if let Some(body) = body {
-            request = request
-                .header("content-type", "application/json")
-                .body(body.to_string());
+        let mut request = self.request(method, &format!("{}/{path}", self.base));
+        if let Some(authorization) = &self.authorization {
+            request = request.header(AUTHORIZATION, authorization);
         }
-        let answer = request.send().map_err(|error| failed(words(error)))?;
+        let body = match body {
+            Some(body) => {
+                request = request.header("content-type", "application/json");
+                body.to_string()
+            }
+            None => String::new(),
+        };
+        let answer = request
+            .send(&body)
+            .map_err(|error| failed(error.to_string()))?;
         let status = answer.status();
-        let text = answer.text().map_err(|error| failed(words(error)))?;
+        let text = answer
+            .into_body()
+            .into_with_config()
+            .limit(ANSWER_BYTES_MAX)
+            .read_to_string()
+            .map_err(|error| failed(error.to_string()))?;
         if status == StatusCode::NOT_FOUND && may_be_missing {
             return Ok(None);
         }
@@ -84,29 +100,26 @@ impl Elasticsearch {
         Ok(Some(serde_json::from_str(&text).unwrap_or(Value::Null)))
     }
 
+    fn request(&self, method: Method, url: &str) -> RequestBuilder<WithBody> {
+        match method {
+            Method::PUT => self.agent.put(url),
+            Method::DELETE => self.agent.delete(url).force_send_body(),
+            Method::GET => self.agent.get(url).force_send_body(),
+            _ => self.agent.post(url),
+        }
+    }
+
     fn refresh(&mut self, place: &str) -> Result<(), DemoError> {
         self.call(Method::POST, &format!("{place}/_refresh"), None)?;
         Ok(())
     }
 }
 
-/// Where the address has a key instead of a user: what the header says.
-fn api_key(url: &Url) -> Option<String> {
-    let mut parameters = url.query_pairs();
-    let (_, key) = parameters.find(|(name, _)| name == "api_key")?;
-    Some(format!("ApiKey {key}"))
-}
-
-/// An error with its causes and without the address, which may hold a password.
-fn words(error: reqwest::Error) -> String {
-    let error = error.without_url();
-    let mut text = error.to_string();
-    let mut cause = std::error::Error::source(&error);
-    while let Some(error) = cause {
-        text = format!("{text}: {error}");
-        cause = error.source();
-    }
-    text
+fn secret(value: &str) -> Result<HeaderValue, &'static str> {
+    let mut value = HeaderValue::try_from(value)
+        .map_err(|_| "the user, password or key has a line break in it")?;
+    value.set_sensitive(true);
+    Ok(value)
 }
 
 impl Direct for Elasticsearch {

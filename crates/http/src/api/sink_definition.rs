@@ -120,7 +120,8 @@ pub(crate) enum Fields {
 mod tests {
     use std::collections::BTreeSet;
 
-    use onelog_sinks::{SinkDefinition, SinkKind};
+    use onelog_sinks::SinkDefinition;
+    use onelog_stores::KINDS;
     use serde_json::{Value, json};
 
     use super::*;
@@ -128,14 +129,15 @@ mod tests {
 
     /// The fields that the parser lists for a definition with an unknown one.
     fn known(definition: &Value) -> BTreeSet<String> {
-        let error = SinkDefinition::from_json(definition).unwrap_err();
+        let error = SinkDefinition::from_json(KINDS, definition).unwrap_err();
         let (_, list) = error.what.split_once("known are: ").unwrap();
         list.split(", ").map(str::to_owned).collect()
     }
 
     #[test]
     fn the_shape_has_the_fields_that_the_parser_reads() {
-        let of_kinds: BTreeSet<String> = SinkKind::NAMES
+        let of_kinds: BTreeSet<String> = KINDS
+            .names()
             .iter()
             .flat_map(|kind| known(&json!({"kind": kind, "zzzzzzzzzzzzzzzz": 1})))
             .collect();

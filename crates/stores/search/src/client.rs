@@ -3,23 +3,28 @@
 //! One pool of connections per client; every request is bounded by a timeout. The address that is
 //! asked has no user, no password and no parameters: they become a header that is never shown.
 
-use std::error::Error as _;
-use std::io::Read as _;
+use std::path::Path;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
-use reqwest::blocking;
-use reqwest::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderValue};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject as _;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use ureq::http::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use ureq::tls::{Certificate, RootCerts, TlsConfig};
+use ureq::typestate::WithBody;
+use ureq::{Agent, RequestBuilder};
+use url::Url;
 
 use crate::kind::ElasticsearchTarget;
-use onelog_store::{Cause, StoreError, Trust, tls_config};
+use onelog_store::{Cause, StoreError, Trust, read_pem, tls_config};
 
-pub(super) use reqwest::Method;
+pub(super) use ureq::http::Method;
 
 /// How long a connection may take to be made.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -46,7 +51,8 @@ pub(super) enum Product {
 /// A connection pool to one cluster.
 #[derive(Clone, Debug)]
 pub(super) struct Client {
-    http: blocking::Client,
+    http: Agent,
+    authorization: Option<HeaderValue>,
     base: String,
     /// For people: without secrets.
     pub(super) shown: String,
@@ -106,28 +112,28 @@ impl Client {
             true => Trust::of(target.ca_file.as_deref()),
             false => Trust::Nobody,
         };
-        let tls = tls_config(trust).map_err(|what| broken(what.into()))?;
-        let mut headers = HeaderMap::new();
-        headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
-        if let Some(value) = authorization {
-            let mut value = HeaderValue::try_from(value)
-                .map_err(|_| broken("the user, password or key has a line break in it".into()))?;
-            value.set_sensitive(true);
-            headers.insert(AUTHORIZATION, value);
-        }
-        let http = blocking::Client::builder()
-            .default_headers(headers)
-            .connect_timeout(CONNECT_TIMEOUT)
-            .timeout(REQUEST_TIMEOUT)
-            .tcp_nodelay(true)
-            .http1_only()
-            .no_proxy()
-            .redirect(reqwest::redirect::Policy::none())
-            .tls_backend_preconfigured(tls)
-            .build()
-            .map_err(|error| broken(chain(error).into()))?;
+        let tls = http_tls(trust).map_err(|what| broken(what.into()))?;
+        let authorization = authorization
+            .map(|value| {
+                let mut value = HeaderValue::try_from(value).map_err(|_| {
+                    broken("the user, password or key has a line break in it".into())
+                })?;
+                value.set_sensitive(true);
+                Ok(value)
+            })
+            .transpose()?;
+        let config = Agent::config_builder()
+            .tls_config(tls)
+            .timeout_connect(Some(CONNECT_TIMEOUT))
+            .http_status_as_error(false)
+            .max_redirects(0)
+            .proxy(None)
+            .user_agent(concat!("onelog/", env!("CARGO_PKG_VERSION")))
+            .accept("application/json")
+            .build();
         let mut client = Self {
-            http,
+            http: config.new_agent(),
+            authorization,
             base,
             shown: shown.clone(),
             product: Product::Elasticsearch,
@@ -178,36 +184,81 @@ impl Client {
         timeout: Duration,
     ) -> Result<Answer, StoreError> {
         let url = format!("{}{path}", self.base);
-        let request = self.http.request(method, url).timeout(timeout);
-        let request = match body {
-            Body::Nothing => request,
-            Body::Json(value) => request
-                .header(CONTENT_TYPE, "application/json")
-                .body(value.to_string()),
-            Body::Lines(lines) => request
-                .header(CONTENT_TYPE, "application/x-ndjson")
-                .body(lines),
+        let (body, kind) = match body {
+            Body::Nothing => (Bytes::new(), None),
+            Body::Json(value) => (value.to_string().into(), Some("application/json")),
+            Body::Lines(lines) => (lines, Some("application/x-ndjson")),
         };
-        let unavailable = |cause: String| StoreError::Unavailable {
+        let mut request = self.request(method, &url);
+        if let Some(kind) = kind {
+            request = request.header(CONTENT_TYPE, kind);
+        }
+        if let Some(authorization) = &self.authorization {
+            request = request.header(AUTHORIZATION, authorization);
+        }
+        let request = request.config().timeout_global(Some(timeout)).build();
+        let unavailable = |error: ureq::Error| StoreError::Unavailable {
             what: format!("{doing} {}", self.shown),
-            cause: cause.into(),
+            cause: error.to_string().into(),
         };
-        let response = request.send().map_err(|error| unavailable(chain(error)))?;
+        let response = request.send(&body[..]).map_err(unavailable)?;
         let status = response.status().as_u16();
-        let mut bytes = Vec::with_capacity(
-            response
-                .content_length()
-                .map_or(0, |length| length.min(ANSWER_BYTES_MAX) as usize),
-        );
-        response
-            .take(ANSWER_BYTES_MAX)
-            .read_to_end(&mut bytes)
-            .map_err(|error| unavailable(error.to_string()))?;
+        let bytes = response
+            .into_body()
+            .into_with_config()
+            .limit(ANSWER_BYTES_MAX)
+            .read_to_vec()
+            .map_err(unavailable)?;
         Ok(Answer {
             status,
             body: bytes,
         })
     }
+
+    /// A request that may carry a body, whatever its method.
+    fn request(&self, method: Method, url: &str) -> RequestBuilder<WithBody> {
+        match method {
+            Method::PUT => self.http.put(url),
+            Method::DELETE => self.http.delete(url).force_send_body(),
+            Method::GET => self.http.get(url).force_send_body(),
+            _ => self.http.post(url),
+        }
+    }
+}
+
+/// How a client of HTTP checks whom it speaks to; the error is for people.
+pub fn http_tls(trust: Trust<'_>) -> Result<TlsConfig, String> {
+    static SYSTEM: OnceLock<RootCerts> = OnceLock::new();
+    // Also says what is wrong with a file.
+    let config = tls_config(trust)?;
+    let roots = match trust {
+        Trust::Nobody => RootCerts::new_with_certs(&[]),
+        Trust::These(path) => authorities(path)?,
+        Trust::System => SYSTEM
+            .get_or_init(|| {
+                let found = rustls_native_certs::load_native_certs().certs;
+                found.iter().map(|der| owned(der)).into()
+            })
+            .clone(),
+    };
+    Ok(TlsConfig::builder()
+        .unversioned_rustls_crypto_provider(config.crypto_provider().clone())
+        .root_certs(roots)
+        .build())
+}
+
+fn authorities(path: &Path) -> Result<RootCerts, String> {
+    let pem = read_pem(path)?;
+    let found: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem)
+        .map(|certificate| certificate.map(|der| owned(&der)))
+        .collect();
+    found
+        .map(RootCerts::from)
+        .map_err(|error| format!("reading the certificates in {}: {error}", path.display()))
+}
+
+fn owned(der: &[u8]) -> Certificate<'static> {
+    Certificate::from_der(der).to_owned()
 }
 
 impl Answer {
@@ -328,22 +379,9 @@ impl std::fmt::Display for Fault {
     }
 }
 
-/// An error with everything below it, and without the address.
-fn chain(error: reqwest::Error) -> String {
-    let error = error.without_url();
-    let mut out = error.to_string();
-    let mut below = error.source();
-    while let Some(error) = below {
-        out.push_str(": ");
-        out.push_str(&error.to_string());
-        below = error.source();
-    }
-    out
-}
-
 /// The address without secrets, and the header that is made of them.
-fn split_address(text: &str) -> Result<(String, Option<String>), String> {
-    let mut url = reqwest::Url::parse(text).map_err(|error| {
+pub fn split_address(text: &str) -> Result<(String, Option<String>), String> {
+    let mut url = Url::parse(text).map_err(|error| {
         format!("the address is not a URL ({error}); it looks like https://user:password@host:9200")
     })?;
     if !matches!(url.scheme(), "http" | "https") || url.host_str().is_none() {

@@ -44,6 +44,8 @@ use std::time::{Duration, Instant};
 
 use onelog_record::Position;
 
+pub use self::client::{http_tls, split_address};
+
 use self::bulk::Bulk;
 use self::client::Client;
 use self::index::SwapState;
