@@ -4,10 +4,9 @@ use std::collections::VecDeque;
 
 use bytes::Bytes;
 use onelog_commit::{Decision, Remembered, Rules, Validator, ValidatorOptions, View, ViewError};
-use onelog_log::{CompressionError, compress, raw_body};
 use onelog_record::{
-    BodyError, BodyWriter, CommitRequest, Committed, Compression, Entry, EntryHeader, EntryKind,
-    Index, PAYLOAD_HEADER_BYTES, Position, Refusal, TABLE_TABLES, Term, TxnId,
+    BodyError, BodyWriter, CommitRequest, Committed, Compression, CompressionError, Entry, EntryHeader, EntryKind,
+    Index, PAYLOAD_HEADER_BYTES, Position, Refusal, TABLE_TABLES, Term, TxnId, compress, raw_body,
 };
 
 use crate::consensus::{Consensus, ConsensusError, ConsensusOptions};

@@ -4,7 +4,7 @@
 use std::io;
 use std::ops::ControlFlow;
 
-use onelog_record::{Compression, Entry, EntryKind, Index, Position, Transactions};
+use onelog_record::{Compression, Entry, EntryKind, Index, Position, Transactions, raw_body};
 
 use crate::disk::Disk;
 use crate::frame::{Frame, Salt};
@@ -13,7 +13,7 @@ use crate::reader::to_entry;
 use crate::recovery::{Cut, Survey, SurveyOptions, survey};
 use crate::scan::{Expect, FrameReader, Stop};
 use crate::segment::{Extent, SEGMENT_HEADER_BYTES, SegmentHeader, parse_name};
-use crate::{Corruption, HardState, HardStateError, OpenError, raw_body};
+use crate::{Corruption, HardState, HardStateError, OpenError};
 
 const INDEX_EVERY_BYTES: u64 = 64 << 10;
 

@@ -1,7 +1,8 @@
 //! Reading the log: whole transactions, only committed ones, from any position it still has.
 
-use onelog_log::{CompressionError, raw_body};
-use onelog_record::{BodyError, EntryKind, Offset, Position, Record, Transactions, TxnId};
+use onelog_record::{
+    BodyError, CompressionError, EntryKind, Offset, Position, Record, Transactions, TxnId, raw_body,
+};
 
 use crate::Node;
 

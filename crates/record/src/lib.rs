@@ -3,6 +3,7 @@
 //! Nothing here does I/O. Whatever is stored or sent is encoded and decoded here or in the
 //! `log` crate, drawn in `docs/format.md` and pinned by a test.
 
+mod compression;
 mod entry;
 mod field;
 mod limits;
@@ -13,6 +14,7 @@ mod table;
 mod transaction;
 mod varint;
 
+pub use compression::{CompressionError, compress, raw_body};
 pub use entry::{Compression, Entry, EntryHeader, EntryKind, PAYLOAD_HEADER_BYTES, PayloadError};
 pub use field::{FieldPath, FieldPathError};
 pub use limits::{

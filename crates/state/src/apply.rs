@@ -5,9 +5,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use onelog_log::{CompressionError, raw_body};
 use onelog_record::{
-    BodyError, Entry, EntryKind, Index, Op, Position, TableId, Transaction, Transactions,
+    BodyError, CompressionError, Entry, EntryKind, Index, Op, Position, TableId, Transaction,
+    Transactions, raw_body,
 };
 
 use crate::filter::KeyHash;

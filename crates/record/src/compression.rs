@@ -2,8 +2,8 @@
 
 use std::borrow::Cow;
 
+use crate::{BODY_BYTES_MAX, Compression, Entry, Index};
 use bytes::Bytes;
-use onelog_record::{BODY_BYTES_MAX, Compression, Entry, Index};
 
 const ZSTD_LEVEL: i32 = 1;
 
@@ -88,7 +88,7 @@ pub fn compress(
 
 #[cfg(test)]
 mod tests {
-    use onelog_record::{EntryHeader, EntryKind, Offset, Term};
+    use crate::{EntryHeader, EntryKind, Offset, Term};
     use proptest::prelude::*;
 
     use super::*;
