@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use crossbeam_channel::{bounded, unbounded};
 use onelog_commit::{Remembered, ValidatorOptions};
-use onelog_engine::{Applied, ConsensusOptions, Engine, EngineOptions};
+use onelog_engine::{Applied, Engine, EngineOptions, Raft, RaftOptions};
 use onelog_log::{Disk, FlushPool, HardState, HardStateRead, Log, LogOptions, RealDisk, Recovery};
 use onelog_record::{Index, KeyRange, TABLE_TABLES, Term};
 use onelog_state::{Opened, State, StateOptions};
@@ -179,19 +179,21 @@ fn shell(
     let options = &shared.options;
     let term_of_last = recovery.terms.last().map_or(Term::ZERO, |(_, term)| *term);
     // With one voter whatever is durable here is committed.
-    let consensus = ConsensusOptions {
+    let consensus = RaftOptions {
         node: NODE,
         voters: vec![NODE],
         term: hard_state.term,
         vote: hard_state.vote,
-        applied: recovery.last_index,
-        applied_term: if recovery.last_index == opened.applied.index {
+        committed: recovery.last_index,
+        committed_term: if recovery.last_index == opened.applied.index {
             opened.applied.term.max(term_of_last)
         } else {
             term_of_last
         },
+        committed_end: recovery.end.max(opened.applied.position),
         uncommitted: Vec::new(),
     };
+    let raft = Raft::new(&consensus).map_err(|cause| Failure::Engine(cause.into()))?;
     let engine_options = EngineOptions {
         compression: options.compression,
         validator: ValidatorOptions {
@@ -210,8 +212,7 @@ fn shell(
         fingerprint: id.fingerprint,
         records: id.records,
     });
-    let engine =
-        Engine::<Reply>::new(engine_options, &consensus, applied, ids).map_err(Failure::from)?;
+    let engine = Engine::<Reply>::new(engine_options, raft, applied, ids);
     let (complete, completed) = unbounded();
     let on_flush = complete.clone();
     let pool = FlushPool::start(

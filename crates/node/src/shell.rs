@@ -218,7 +218,7 @@ impl Shell {
                     .flush_seconds
                     .observe(duration.as_secs_f64());
                 let durable = self.log.flushed(number);
-                self.engine.durable(durable, &mut self.effects)?;
+                self.engine.stored(durable, &mut self.effects)?;
                 self.carry_out()
             }
             Completion::Checkpointed(result) => {
@@ -255,6 +255,8 @@ impl Shell {
                 Effect::Append(entries) => self.append(&entries)?,
                 Effect::Apply(entry, raw) => self.apply(&entry, &raw)?,
                 Effect::Reply(reply, answer) => self.shared.reply(reply, answer),
+                // The node asks for no barriers: the only voter's own position is one.
+                Effect::Readable(..) => {}
             }
         }
         self.effects = effects;

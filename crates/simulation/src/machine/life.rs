@@ -5,7 +5,7 @@ use std::fmt::Display;
 use std::sync::Arc;
 
 use onelog_commit::{Remembered, ValidatorOptions};
-use onelog_engine::{Applied, ConsensusOptions, Effect, Engine, EngineOptions, Submission};
+use onelog_engine::{Applied, Effect, Engine, EngineOptions, Raft, RaftOptions, Submission};
 use onelog_log::{Flush, HardState, HardStateRead, Log, LogOptions, LogReader, Prepare, Recovery};
 use onelog_record::{Committed, Entry, Index, Refusal, Term};
 use onelog_state::{Checkpoint, Opened, State, StateOptions};
@@ -107,19 +107,21 @@ impl Life {
             },
         };
         let term_of_last = recovery.terms.last().map_or(Term::ZERO, |(_, term)| *term);
-        let consensus = ConsensusOptions {
+        let consensus = RaftOptions {
             node: NODE,
             voters: vec![NODE],
             term: hard_state.term,
             vote: hard_state.vote,
-            applied: recovery.last_index,
-            applied_term: if recovery.last_index == opened.applied.index {
+            committed: recovery.last_index,
+            committed_term: if recovery.last_index == opened.applied.index {
                 opened.applied.term.max(term_of_last)
             } else {
                 term_of_last
             },
+            committed_end: recovery.end.max(opened.applied.position),
             uncommitted: Vec::new(),
         };
+        let raft = carry!("start consensus", Raft::new(&consensus));
         let engine_options = EngineOptions {
             compression: options.compression,
             validator: ValidatorOptions {
@@ -138,10 +140,7 @@ impl Life {
             fingerprint: id.fingerprint,
             records: id.records,
         });
-        let engine = carry!(
-            "start the engine",
-            Engine::new(engine_options, &consensus, applied, ids)
-        );
+        let engine = Engine::new(engine_options, raft, applied, ids);
         Ok(Self {
             engine,
             reader: log.reader(),
@@ -216,6 +215,7 @@ impl Life {
                         carry!("apply", self.state.apply_raw(&entry, &raw));
                     }
                     Effect::Reply(ticket, answer) => self.told.push((ticket, answer)),
+                    Effect::Readable(..) => {}
                 }
             }
         }
@@ -228,10 +228,7 @@ impl Life {
         if self.bug == ShellBug::AnswerOnStage
             && let Some(last) = entries.last()
         {
-            carry!(
-                "durable",
-                self.engine.durable(last.index, &mut self.effects)
-            );
+            carry!("durable", self.engine.stored(last.index, &mut self.effects));
         }
         Ok(())
     }
@@ -251,7 +248,7 @@ impl Life {
         if self.bug == ShellBug::FlushOutOfOrder {
             durable = durable.max(last_index);
         }
-        carry!("durable", self.engine.durable(durable, &mut self.effects));
+        carry!("durable", self.engine.stored(durable, &mut self.effects));
         self.carry_out()
     }
 
