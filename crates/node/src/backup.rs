@@ -81,7 +81,7 @@ impl Node {
             durable: Index::ZERO,
             clean: false,
             log_id: rand::random(),
-            node: crate::open::NODE,
+            node: onelog_replica::NODE,
         };
         copy.save_hard_state(&hard_state).map_err(write_failed)?;
         let mut position = Position::ZERO;

@@ -2,22 +2,21 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crossbeam_channel::{Sender, TrySendError};
 use onelog_engine::Submission;
 use onelog_record::{CommitRequest, Position, Refusal};
+use onelog_replica::{Catalog, Event, Follower, Request};
 use onelog_state::{Snapshot, SnapshotError};
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 
-use crate::advance::WaitError;
-use crate::catalog::Catalog;
-use crate::followers::Follower;
+use crate::applied_position::WaitError;
+use crate::driver::Reply;
 use crate::open::{OpenError, Running, new_id, open};
 use crate::options::Options;
 use crate::shared::Shared;
-use crate::shell::{Command, Queued};
 use crate::status::Status;
 use crate::ticket::Ticket;
 
@@ -34,7 +33,7 @@ pub struct Node {
 
 #[derive(Debug)]
 struct Handle {
-    commands: Sender<Command>,
+    commands: Sender<Event<Reply>>,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
 }
 
@@ -103,15 +102,15 @@ impl Node {
             request,
             ticket: sender,
         };
-        let queued = Queued {
+        let request = Request {
             submission,
-            queued_at: Instant::now(),
+            queued_at_ms: self.shared.uptime_ms(),
             bytes,
         };
         match self
             .handle
             .commands
-            .try_send(Command::Submit(Box::new(queued)))
+            .try_send(Event::Submitted(Box::new(request)))
         {
             Ok(()) => Ok(ticket),
             Err(refused) => {
@@ -127,7 +126,7 @@ impl Node {
     /// The applied position: everything below it is committed, durable and readable.
     #[must_use]
     pub fn position(&self) -> Position {
-        self.shared.advance.position()
+        self.shared.applied_position.position()
     }
 
     /// The oldest position whose records the log still has.
@@ -155,7 +154,7 @@ impl Node {
 
     /// Waits until `position` is applied.
     pub async fn wait_for(&self, position: Position, timeout: Duration) -> Result<(), WaitError> {
-        self.shared.advance.wait(position, timeout).await
+        self.shared.applied_position.wait(position, timeout).await
     }
 
     /// [`Node::wait_for`] for threads that block.
@@ -164,7 +163,9 @@ impl Node {
         position: Position,
         timeout: Duration,
     ) -> Result<(), WaitError> {
-        self.shared.advance.wait_blocking(position, timeout)
+        self.shared
+            .applied_position
+            .wait_blocking(position, timeout)
     }
 
     /// The tables, as of a position that is at least the one read before.
@@ -224,7 +225,7 @@ impl Handle {
         let mut thread = self.thread.lock();
         if let Some(thread) = thread.take() {
             // An engine that has failed is gone already, with its end of the queue.
-            let _ = self.commands.send(Command::Stop);
+            let _ = self.commands.send(Event::Stop);
             let _ = thread.join();
         }
     }

@@ -81,7 +81,7 @@ impl Status {
         Self {
             version: env!("CARGO_PKG_VERSION"),
             log_id: format!("{:032x}", shared.log_id),
-            position: shared.advance.position(),
+            position: shared.applied_position.position(),
             log_start: shared.log_start(),
             readable_from: shared.state.floor(),
             uptime_s: shared.started.elapsed().as_secs(),

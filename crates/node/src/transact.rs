@@ -13,13 +13,13 @@ use onelog_record::{
     CommitRequest, Committed, FieldPath, Guard, KeyRange, Number, Operation, PointRead, Position,
     Predicate, Refusal, TableId, Write,
 };
+use onelog_replica::Catalog;
 use onelog_state::{ReadError, Row, Snapshot, Versioned};
 use rand::Rng;
 use serde::Serialize;
 use serde_json::Value;
 
 use crate::Node;
-use crate::catalog::Catalog;
 
 /// The first pause after a conflict; each further one may be twice as long.
 const BACKOFF_FIRST: Duration = Duration::from_micros(200);

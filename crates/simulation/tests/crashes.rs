@@ -32,7 +32,7 @@ fn world_of(seed: u64) -> World {
         actions: ACTIONS,
         ..MachineOptions::default()
     };
-    World::new(seed, options, workloads::all())
+    World::new(seed, options, workloads::with_definitions())
 }
 
 fn world() -> World {
@@ -134,10 +134,15 @@ fn many_lives_in_a_row_are_one_history() {
             window_writes_max: pick(&[2, 16, 1_000]) as usize,
             ids_max: pick(&[40, 400, 100_000]) as usize,
             flushes_in_flight: pick(&[1, 2, 4]) as usize,
+            memtable_bytes_max: pick(&[8 << 10, 256 << 10]) as usize,
+            checkpoint_interval_ms: pick(&[100, 1_000, 30_000]),
+            keeps_old_views: pick(&[0, 1]) == 1,
+            retain_bytes: [None, Some(0), Some(64 << 10)][pick(&[0, 1, 2]) as usize],
+            retain_ms: [None, Some(1 << 20)][pick(&[0, 1]) as usize],
             compression: [Compression::None, Compression::Lz4][seed as usize % 2],
             ..MachineOptions::default()
         };
-        let mut world = World::new(seed, options.clone(), workloads::all());
+        let mut world = World::new(seed, options.clone(), workloads::with_definitions());
         for life in 0..lives {
             let image = world.image().clone();
             let disk = if pick(&[0, 1, 2]) == 0 {

@@ -10,7 +10,8 @@
 //! - every acknowledged transaction is in the log once, at the place that was answered, and
 //!   nothing is in the log that was only ever refused;
 //! - what ended before something else began comes before it in the log;
-//! - a refusal names something that is really so, and that whoever heard it can read.
+//! - every record belongs to a table that the log itself defines at that place;
+//! - a refusal names something that is really so, and that its client can read.
 
 mod answers;
 mod json;
@@ -18,6 +19,7 @@ mod log;
 mod model;
 mod reads;
 mod refusals;
+mod tables;
 #[cfg(test)]
 mod tests;
 mod time;
@@ -30,6 +32,7 @@ use onelog_record::{Position, TableDefinition, TxnId};
 
 use crate::history::{CommitCall, History, Logged};
 use model::Model;
+use tables::Tables;
 use time::Observed;
 
 /// How many violations of each rule a report keeps; all are counted.
@@ -70,6 +73,12 @@ pub enum Rule {
     RealTime,
     /// A refusal names something that is not so.
     WrongRefusal,
+    /// A record of a table that is not defined at its place in the log.
+    NoSuchTable,
+    /// The log's start was cut although something still needed it.
+    CutTooFar,
+    /// Readers were shown something out of order.
+    Published,
     /// What a workload keeps constant is not.
     Invariant,
     /// The node does not open, or stops, although nothing is wrong with its disk any more.
@@ -149,6 +158,7 @@ struct Checker<'h> {
     history: &'h History,
     model: Model<'h>,
     tables: &'h [TableDefinition],
+    tables_by_log: Tables,
     /// The calls that carried each id.
     calls: HashMap<TxnId, Vec<&'h CommitCall>>,
     observed: Observed,
@@ -167,12 +177,14 @@ pub fn check(history: &History, log: &[Logged], tables: &[TableDefinition]) -> R
         history,
         model: Model::new(log),
         tables,
+        tables_by_log: Tables::new(log),
         calls,
         observed: Observed::new(history),
         report: Report::default(),
     };
     checker.report.transactions = log.len();
     checker.check_log();
+    checker.check_tables();
     checker.check_unique();
     checker.check_reads();
     checker.check_answers();

@@ -50,6 +50,9 @@ impl Checker<'_> {
                     self.wrong_refusal(call.id, &text, refusal);
                 }
             }
+            Refusal::UnknownTable { table, .. } => {
+                self.check_unknown_table(call, refusal, *table);
+            }
             Refusal::NotUnique { index, owner, .. } => {
                 self.check_not_unique(call, refusal, *index, owner);
             }

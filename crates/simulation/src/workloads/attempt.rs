@@ -35,6 +35,10 @@ pub fn prepare(
         request.range_reads.extend(reads.ranges);
     }
     let act = workload.act(&seen, random);
+    if !workload.declares(&act) {
+        request.point_reads.clear();
+        request.range_reads.clear();
+    }
     request.guards = act.guards;
     request.writes = act.writes;
     request.read_position = Some(snapshot.position());

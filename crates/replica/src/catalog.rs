@@ -1,4 +1,4 @@
-//! The tables that exist: an immutable picture, replaced whole when a definition is applied.
+//! The tables that exist: an immutable snapshot, replaced whole when a definition is applied.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -41,8 +41,16 @@ pub struct Catalog {
     dropped: HashMap<TableId, Arc<TableDefinition>>,
 }
 
+impl Default for Catalog {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Catalog {
-    pub(crate) fn new() -> Self {
+    /// The system tables only.
+    #[must_use]
+    pub fn new() -> Self {
         let mut catalog = Self {
             rules: HashMap::new(),
             names: BTreeMap::new(),
