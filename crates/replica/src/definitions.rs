@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use onelog_record::{
-    CommitRequest, FieldPath, Guard, KeyRange, Operation, Position, Predicate, Refusal,
+    CommitRequest, Compare, FieldPath, Guard, KeyRange, Operation, Position, Predicate, Refusal,
     TABLE_TABLES, TableDefinition, TableKind, TableNameError, ValueKind, Write, check_table_name,
 };
 use serde::{Deserialize, Serialize};
@@ -23,7 +23,6 @@ pub struct NewTable {
     pub name: String,
     /// Whether the state keeps the latest value of each key.
     pub kind: TableKind,
-    /// What its values are.
     pub value: ValueKind,
     /// The JSON Schema that each value must satisfy.
     #[serde(default)]
@@ -57,14 +56,10 @@ pub enum TableError {
     #[error(
         "table '{name}' exists already, with another definition; delete it first or choose another name"
     )]
-    Exists {
-        /// The name.
-        name: String,
-    },
+    Exists { name: String },
     /// No table has this name.
     #[error("there is no table '{name}'{}", nearest.as_ref().map(|n| format!("; did you mean '{n}'?")).unwrap_or_default())]
     Unknown {
-        /// The name.
         name: String,
         /// The nearest one that exists.
         nearest: Option<String>,
@@ -194,11 +189,21 @@ pub fn removal(catalog: &Catalog, name: &str) -> Result<CommitRequest, TableErro
         guards: vec![Guard {
             table: TABLE_TABLES,
             key,
-            predicate: Predicate::Exists,
+            // By its number: the name may belong to a younger table by the time of the commit.
+            predicate: Predicate::Field {
+                path: id_field(),
+                compare: Compare::Eq,
+                value: serde_json::json!(existing.id),
+            },
         }],
         writes: vec![delete, put(grave, &dropped)],
         ..CommitRequest::default()
     })
+}
+
+#[expect(clippy::expect_used, reason = "the path is a constant")]
+fn id_field() -> FieldPath {
+    FieldPath::parse("/id").expect("a slash and a plain name are a path")
 }
 
 fn put(key: Bytes, definition: &TableDefinition) -> Write {
