@@ -112,10 +112,5 @@ pub enum ConsensusError {
     Refused(Box<dyn std::error::Error + Send + Sync>),
     /// An entry that consensus carried is malformed.
     #[error("entry {index} is malformed: {cause}")]
-    Payload {
-        /// The entry.
-        index: Index,
-        /// What is wrong with it.
-        cause: PayloadError,
-    },
+    Payload { index: Index, cause: PayloadError },
 }

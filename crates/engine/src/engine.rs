@@ -24,7 +24,6 @@ const COMPRESS_BYTES_MIN: usize = 256;
 pub struct EngineOptions {
     /// How bodies are stored.
     pub compression: Compression,
-    /// The validator's bounds.
     pub validator: ValidatorOptions,
 }
 
@@ -59,9 +58,7 @@ pub enum Effect<T> {
 pub struct Applied {
     /// The position behind the last applied entry.
     pub position: Position,
-    /// Its index.
     pub index: Index,
-    /// Its term.
     pub term: Term,
 }
 
@@ -76,21 +73,14 @@ pub enum EngineError {
     Consensus(#[from] ConsensusError),
     /// A committed entry's body is malformed.
     #[error("entry {index}: {cause}")]
-    Body {
-        /// Which entry.
-        index: Index,
-        /// Why.
-        cause: BodyError,
-    },
+    Body { index: Index, cause: BodyError },
     /// A body could not be compressed.
     #[error(transparent)]
     Pack(#[from] CompressionError),
     /// A committed entry's body cannot be unpacked.
     #[error("entry {index}: {cause}")]
     Unpack {
-        /// Which entry.
         index: Index,
-        /// Why.
         cause: CompressionError,
     },
 }

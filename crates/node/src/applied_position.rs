@@ -12,10 +12,7 @@ use tokio::sync::Notify;
 pub enum WaitError {
     /// The time is over.
     #[error("the position was not reached in time; the node is at {position}")]
-    TimedOut {
-        /// Where the node is.
-        position: Position,
-    },
+    TimedOut { position: Position },
     /// The node stopped.
     #[error("the node has stopped")]
     Stopped,

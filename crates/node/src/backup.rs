@@ -19,9 +19,7 @@ pub enum BackupError {
     /// The folder cannot be used.
     #[error("cannot use the folder {folder}: {cause}")]
     Folder {
-        /// Which folder.
         folder: String,
-        /// Why.
         cause: std::io::Error,
     },
     /// The folder holds something.

@@ -21,9 +21,7 @@ pub enum OpenError {
     /// The folder cannot be used.
     #[error("cannot use the folder {folder}: {cause}")]
     Folder {
-        /// Which folder.
         folder: String,
-        /// Why.
         cause: std::io::Error,
     },
     /// The log cannot be recovered.

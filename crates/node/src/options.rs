@@ -39,7 +39,6 @@ pub struct Options {
     pub memtable_bytes: usize,
     /// All memtables together may not grow beyond this.
     pub memtable_bytes_max: usize,
-    /// The B-tree's page cache.
     pub cache_bytes: usize,
     /// A checkpoint is made at least this often while something changes.
     pub checkpoint_interval_ms: u64,

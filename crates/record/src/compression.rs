@@ -13,21 +13,13 @@ pub enum CompressionError {
     /// The body has not the length that its header says.
     #[error("the body of entry {index} has {is} bytes, its header says {expected}")]
     Length {
-        /// The entry.
         index: Index,
-        /// What came out.
         is: usize,
-        /// What the header says.
         expected: usize,
     },
     /// The compressed bytes are malformed.
     #[error("the compressed body of entry {index} is malformed: {what}")]
-    Malformed {
-        /// The entry.
-        index: Index,
-        /// The decoder's words.
-        what: String,
-    },
+    Malformed { index: Index, what: String },
     /// Compressing failed.
     #[error("compressing {0} bytes failed: {1}")]
     Compress(usize, String),

@@ -1,4 +1,4 @@
-//! The words of onelog as types, their encoding and their limits.
+//! The terms of onelog as types, their encoding and their limits.
 //!
 //! Nothing here does I/O. Whatever is stored or sent is encoded and decoded here or in the
 //! `log` crate, drawn in `docs/format.md` and pinned by a test.

@@ -19,15 +19,12 @@ pub enum CatalogError {
     Definition {
         /// Its key in `onelog.tables`.
         key: bytes::Bytes,
-        /// Why.
         cause: serde_json::Error,
     },
     /// The schema inside does not compile.
     #[error("the schema of table '{name}' does not compile: {cause}")]
     Schema {
-        /// The table.
         name: String,
-        /// Why.
         cause: schema::SchemaError,
     },
 }

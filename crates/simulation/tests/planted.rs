@@ -220,8 +220,8 @@ fn ids_that_are_remembered_in_memory_only_are_caught() {
 }
 
 #[test]
-fn a_refusal_that_is_told_too_early_is_caught() {
-    let _planted = Planted::in_commit(commit::Bug::RefusalToldTooEarly);
+fn a_refusal_that_is_answered_too_early_is_caught() {
+    let _planted = Planted::in_commit(commit::Bug::RefusalAnsweredTooEarly);
     let rules = [Rule::RealTime, Rule::WrongRefusal];
     assert_caught(Hunt::Calm, &plain(), &rules);
 }

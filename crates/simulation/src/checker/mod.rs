@@ -2,7 +2,7 @@
 //! strict serializability is one replay, O(n log n), instead of a search.
 //!
 //! What is proved for every history and the log that was read back afterwards:
-//! - the log is whole: offsets without gaps, each id once, every transaction somebody's request,
+//! - the log is whole: offsets without gaps, each id once, every transaction a client's request,
 //!   its records what that request makes of the state before it;
 //! - reads of an update transaction equal the state at its read position and did not change up to
 //!   its place in the log, keys that appeared in a range included; its guards held there;
@@ -51,7 +51,7 @@ pub enum Rule {
     WrongRecords,
     /// An acknowledged transaction is not in the log.
     AcknowledgedLost,
-    /// A transaction of which every sender was told that it did not happen.
+    /// A transaction of which every sender was answered that it did not happen.
     RefusedButLogged,
     /// The answer differs from the log.
     WrongAnswer,
@@ -85,10 +85,9 @@ pub enum Rule {
     CannotGoOn,
 }
 
-/// A broken rule, in words that name the transaction or the reader.
+/// A broken rule; the message names the transaction or the reader.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
-    /// Which rule.
     pub rule: Rule,
     /// What was found and what was expected.
     pub message: String,
@@ -103,13 +102,11 @@ impl fmt::Display for Violation {
 /// What was checked and what was found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
-    /// Transactions of the log.
     pub transactions: usize,
     /// Acknowledgements, repeated ones included.
     pub acknowledged: usize,
     /// Refusals that were checked.
     pub refused: usize,
-    /// Snapshot reads.
     pub reads: usize,
     /// The first violations of each rule.
     pub violations: Vec<Violation>,

@@ -41,7 +41,6 @@ pub(super) struct Client {
     prepared: Option<Attempt>,
     /// The highest position that it was answered.
     reached: Position,
-    /// Its calls.
     sent: Vec<usize>,
 }
 

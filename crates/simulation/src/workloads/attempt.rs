@@ -11,7 +11,6 @@ use crate::history::{Found, PointSeen, RangeSeen, Seen};
 /// A transaction that is ready to be sent.
 #[derive(Clone, Debug)]
 pub struct Attempt {
-    /// What was read.
     pub seen: Seen,
     /// The request, without an id.
     pub request: CommitRequest,

@@ -36,9 +36,7 @@ pub type Random = StdRng;
 /// What to read next.
 #[derive(Clone, Debug, Default)]
 pub struct Reads {
-    /// Keys.
     pub points: Vec<PointRead>,
-    /// Ranges.
     pub ranges: Vec<KeyRange>,
 }
 
