@@ -15,8 +15,8 @@ pub enum Bug {
     ReplayShort = 3,
     /// A start takes the tables from the checkpoint and not from the entries behind it.
     CatalogOfCheckpoint = 4,
-    /// Requests are decided by the tables as they were at the start.
-    StaleCatalog = 5,
+    /// Requests are decided as if no table had ever been dropped.
+    DropForgotten = 5,
     /// Retention does not look at followers.
     RetainPastFollowers = 6,
 }

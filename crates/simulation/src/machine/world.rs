@@ -27,9 +27,7 @@ pub struct Stopped(pub String);
 /// A node's two disks.
 #[derive(Clone, Debug)]
 pub struct Image {
-    /// The log's.
     pub log: SimulatedDisk,
-    /// The state's.
     pub state: SimulatedDisk,
 }
 
@@ -156,11 +154,17 @@ impl World {
         .at_moment(&self.clock)
     }
 
-    /// Moments go on where another clock stands.
+    /// Moments go on where another clock is.
     fn at_moment(self, clock: &Clock) -> Self {
         let last = clock.tick();
         while self.clock.tick() < last {}
         self
+    }
+
+    /// The oldest position in the log, while the node lives.
+    #[must_use]
+    pub fn log_start(&self) -> Option<Position> {
+        Some(self.life.as_ref()?.replica.log_start())
     }
 
     /// The disks.
@@ -175,7 +179,7 @@ impl World {
         (self.history, self.archive.log, self.definitions)
     }
 
-    /// A number that stands for everything that was done and answered, and for every byte of both disks.
+    /// A digest of everything that was done and answered, and of every byte of both disks.
     #[must_use]
     pub fn trace(&self) -> u64 {
         let mut trace = self.trace.clone();
