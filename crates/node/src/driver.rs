@@ -14,7 +14,7 @@ use crossbeam_channel::{Receiver, Sender, never, select};
 use onelog_log::FlushPool;
 use onelog_record::Refusal;
 use onelog_replica::{
-    Answer, Event, Failure, Job, Now, Outbox, Replica, StartError, StartProgress,
+    Answer, Event, Failure, Job, Now, Outbox, Replica, Request, StartError, StartProgress,
 };
 
 use crate::shared::{Published, Shared};
@@ -27,17 +27,26 @@ const IDLE_INTERVAL: Duration = Duration::from_millis(200);
 /// By which a client is answered.
 pub(crate) type Reply = tokio::sync::oneshot::Sender<ticket::Answer>;
 
+/// What handles of the node send. As small as can be: the queue has thousands of places.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Submit(Box<Request<Reply>>),
+    Stop,
+}
+
 #[derive(Debug)]
 pub(crate) struct Driver {
     pub(crate) shared: Arc<Shared>,
     pub(crate) replica: Replica<Reply, Published>,
     pub(crate) outbox: Outbox<Reply>,
     pub(crate) pool: FlushPool,
-    pub(crate) commands: Receiver<Event<Reply>>,
+    pub(crate) commands: Receiver<Command>,
     pub(crate) completed: Receiver<Event<Reply>>,
     pub(crate) complete: Sender<Event<Reply>>,
     pub(crate) checkpointer: Worker,
     pub(crate) preparer: Worker,
+    /// Read when the thread wakes and after each batch of requests.
+    pub(crate) now: Now,
 }
 
 impl Driver {
@@ -45,13 +54,13 @@ impl Driver {
     pub(crate) fn start(&mut self) -> Result<(), StartError> {
         loop {
             while let Ok(event) = self.completed.try_recv() {
-                self.handle(event, self.shared.now())?;
+                self.handle(event)?;
             }
-            let progress = self.replica.start_more(self.shared.now(), &mut self.outbox);
+            let progress = self.replica.start_more(self.now, &mut self.outbox);
             self.carry_out();
             match progress? {
                 StartProgress::Ready => return Ok(()),
-                StartProgress::More => {}
+                StartProgress::More => self.now = self.shared.now(),
                 StartProgress::Waits => self.wait_for_completion()?,
             }
         }
@@ -69,8 +78,8 @@ impl Driver {
         for reply in self.replica.abandon() {
             let _ = reply.send(Err(Refusal::Stopped(reason.clone())));
         }
-        while let Ok(event) = self.commands.try_recv() {
-            if let Event::Submitted(request) = event {
+        while let Ok(command) = self.commands.try_recv() {
+            if let Command::Submit(request) = command {
                 let _ = request
                     .submission
                     .ticket
@@ -81,13 +90,15 @@ impl Driver {
 
     fn serve(&mut self) -> Result<(), Failure> {
         loop {
-            let now = self.shared.now();
             while let Ok(event) = self.completed.try_recv() {
-                self.handle(event, now)?;
+                self.handle(event)?;
             }
-            let has_taken = self.take_requests(now)?;
-            let has_sealed = self.replica.end_turn(now, &mut self.outbox);
+            let has_taken = self.take_requests()?;
+            let has_sealed = self.replica.end_turn(self.now, &mut self.outbox);
             self.carry_out();
+            if has_taken {
+                self.now = self.shared.now();
+            }
             if has_sealed? || has_taken {
                 continue;
             }
@@ -98,25 +109,32 @@ impl Driver {
         }
     }
 
-    fn take_requests(&mut self, now: Now) -> Result<bool, Failure> {
+    fn take_requests(&mut self) -> Result<bool, Failure> {
         let mut has_taken = false;
         while self.replica.may_take() {
-            let Ok(event) = self.commands.try_recv() else {
+            let Ok(command) = self.commands.try_recv() else {
                 break;
             };
-            self.handle(event, now)?;
+            self.command(command)?;
             has_taken = true;
         }
         Ok(has_taken)
     }
 
-    fn handle(&mut self, event: Event<Reply>, now: Now) -> Result<(), Failure> {
-        if let Event::Submitted(request) = &event {
-            self.shared
-                .queued_bytes
-                .fetch_sub(request.bytes, Ordering::Relaxed);
-        }
-        let result = self.replica.handle(event, now, &mut self.outbox);
+    fn command(&mut self, command: Command) -> Result<(), Failure> {
+        self.handle(match command {
+            Command::Submit(request) => {
+                self.shared
+                    .queued_bytes
+                    .fetch_sub(request.bytes, Ordering::Relaxed);
+                Event::Submitted(request)
+            }
+            Command::Stop => Event::Stop,
+        })
+    }
+
+    fn handle(&mut self, event: Event<Reply>) -> Result<(), Failure> {
+        let result = self.replica.handle(event, self.now, &mut self.outbox);
         self.carry_out();
         result
     }
@@ -162,7 +180,8 @@ impl Driver {
             .completed
             .recv()
             .map_err(|_| Failure::Thread("completion"))?;
-        self.handle(event, self.shared.now())
+        self.now = self.shared.now();
+        self.handle(event)
     }
 
     fn wait(&mut self) -> Result<(), Failure> {
@@ -173,17 +192,18 @@ impl Driver {
             &idle
         };
         select! {
-            recv(self.completed) -> event => match event {
-                Ok(event) => self.handle(event, self.shared.now()),
-                Err(_) => Err(Failure::Thread("flush")),
-            },
-            recv(commands) -> event => match event {
-                Ok(event) => self.handle(event, self.shared.now()),
-                Err(_) => self.handle(Event::Stop, self.shared.now()),
-            },
+            recv(self.completed) -> event => {
+                self.now = self.shared.now();
+                self.handle(event.map_err(|_| Failure::Thread("flush"))?)
+            }
+            recv(commands) -> command => {
+                self.now = self.shared.now();
+                self.command(command.unwrap_or(Command::Stop))
+            }
             default(IDLE_INTERVAL) => {
+                self.now = self.shared.now();
                 self.shared.metrics.queue.set(self.commands.len() as i64);
-                self.handle(Event::Idle, self.shared.now())
+                self.handle(Event::Idle)
             }
         }
     }

@@ -7,13 +7,13 @@ use std::time::Duration;
 use crossbeam_channel::{Sender, TrySendError};
 use onelog_engine::Submission;
 use onelog_record::{CommitRequest, Position, Refusal};
-use onelog_replica::{Catalog, Event, Follower, Request};
+use onelog_replica::{Catalog, Follower, Request};
 use onelog_state::{Snapshot, SnapshotError};
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 
 use crate::applied_position::WaitError;
-use crate::driver::Reply;
+use crate::driver::Command;
 use crate::open::{OpenError, Running, new_id, open};
 use crate::options::Options;
 use crate::shared::Shared;
@@ -33,7 +33,7 @@ pub struct Node {
 
 #[derive(Debug)]
 struct Handle {
-    commands: Sender<Event<Reply>>,
+    commands: Sender<Command>,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
 }
 
@@ -110,7 +110,7 @@ impl Node {
         match self
             .handle
             .commands
-            .try_send(Event::Submitted(Box::new(request)))
+            .try_send(Command::Submit(Box::new(request)))
         {
             Ok(()) => Ok(ticket),
             Err(refused) => {
@@ -225,7 +225,7 @@ impl Handle {
         let mut thread = self.thread.lock();
         if let Some(thread) = thread.take() {
             // An engine that has failed is gone already, with its end of the queue.
-            let _ = self.commands.send(Event::Stop);
+            let _ = self.commands.send(Command::Stop);
             let _ = thread.join();
         }
     }

@@ -7,7 +7,7 @@ use onelog_log::{Disk, FlushPool, LogOptions, RealDisk};
 use onelog_record::Index;
 use onelog_replica::{Event, Failure, Outbox, Recovered, ReplicaOptions, StartError};
 
-use crate::driver::{Driver, Reply};
+use crate::driver::{Command, Driver};
 use crate::options::Options;
 use crate::shared::{Parts, Published, Shared};
 use crate::worker::Worker;
@@ -74,7 +74,7 @@ impl From<StartError> for OpenError {
 #[derive(Debug)]
 pub(crate) struct Running {
     pub(crate) shared: Arc<Shared>,
-    pub(crate) commands: crossbeam_channel::Sender<Event<Reply>>,
+    pub(crate) commands: crossbeam_channel::Sender<Command>,
     pub(crate) thread: std::thread::JoinHandle<()>,
 }
 
@@ -144,13 +144,11 @@ fn replica_options(options: &Options) -> ReplicaOptions {
 fn driver(
     shared: &Arc<Shared>,
     recovered: Recovered,
-    commands: Receiver<Event<Reply>>,
+    commands: Receiver<Command>,
 ) -> Result<Driver, OpenError> {
-    let replica = recovered.begin(
-        Published(Arc::clone(shared)),
-        Arc::clone(&shared.followers),
-        shared.now(),
-    )?;
+    let now = shared.now();
+    let published = Published(Arc::clone(shared));
+    let replica = recovered.begin(published, Arc::clone(&shared.followers), now)?;
     let (complete, completed) = unbounded();
     let on_flush = complete.clone();
     let flush_seconds = shared.metrics.flush_seconds.clone();
@@ -173,6 +171,7 @@ fn driver(
         checkpointer: Worker::start_nice("onelog-checkpoint", CHECKPOINT_NICENESS)
             .map_err(OpenError::Thread)?,
         preparer: Worker::start("onelog-prepare").map_err(OpenError::Thread)?,
+        now,
     })
 }
 

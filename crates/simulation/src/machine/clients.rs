@@ -32,6 +32,8 @@ const BLIND_PERCENT: u32 = 50;
 const IDS_ALL: usize = 100_000;
 /// Ids from here on define the tables.
 const TABLE_SETUP_FROM: u128 = 1 << 64;
+/// How often the setup is sent; each answer is heard more often than not.
+const SETUP_ATTEMPTS_MAX: usize = 32;
 /// How many acknowledged requests are asked again after a recovery.
 const ASKED_AGAIN_MAX: usize = 12;
 
@@ -324,10 +326,19 @@ impl World {
             let mut calls = world.history.commits.iter().filter(|call| call.id == id);
             calls.any(|call| matches!(call.answer, Answer::Committed(_)))
         };
-        while !request.writes.is_empty() && !is_done(self) {
+        if request.writes.is_empty() {
+            return Ok(());
+        }
+        for _ in 0..SETUP_ATTEMPTS_MAX {
+            if is_done(self) {
+                return Ok(());
+            }
             self.send(0, id, request.clone(), Seen::default())?;
             self.drain()?;
         }
+        let answer = self.history.commits.last().map(|call| &call.answer);
+        let text = format!("the setup {id} is refused again and again: {answer:?}");
+        self.report.add(Rule::CannotGoOn, text);
         Ok(())
     }
 
