@@ -51,7 +51,7 @@ pub fn entry(
     wanted: Compression,
 ) -> Entry {
     let (compression, stored) =
-        onelog_log::compress(&raw, wanted).expect("a small body can be compressed");
+        onelog_record::compress(&raw, wanted).expect("a small body can be compressed");
     Entry {
         term: Term(1),
         index: Index(index),

@@ -5,7 +5,7 @@ use onelog_record::{OperationFault, Position, Refusal};
 use crate::planted::{self, Bug};
 use crate::view::ViewError;
 
-/// A refusal and when it may be told, or a state that cannot be read.
+/// A refusal and when it may be answered, or a state that cannot be read.
 #[derive(Debug)]
 pub enum Halt {
     Refused(Box<(Refusal, Position)>),
@@ -20,7 +20,7 @@ impl Halt {
 
     /// A refusal that is true once everything below `after` is committed.
     pub fn after(refusal: Refusal, after: Position) -> Self {
-        let after = if planted::is(Bug::RefusalToldTooEarly) {
+        let after = if planted::is(Bug::RefusalAnsweredTooEarly) {
             Position::ZERO
         } else {
             after

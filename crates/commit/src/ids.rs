@@ -19,7 +19,6 @@ const IDS_MAX: usize = 1 << 31;
 /// A transaction that the log has, as its id is remembered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Remembered {
-    /// Its id.
     pub id: TxnId,
     /// The fingerprint of its request. The low 48 bits are kept.
     pub fingerprint: u64,

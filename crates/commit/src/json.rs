@@ -151,7 +151,7 @@ pub fn nests_within(value: &Value, left: usize) -> bool {
     }
 }
 
-/// What a value is, in words.
+/// The name of a value's type, for people.
 pub const fn kind_of(value: &Value) -> &'static str {
     match value {
         Value::Null => "null",

@@ -35,7 +35,7 @@ mod planted {
         OffByOneFloor,
         OffByOneRead,
         IdsInMemoryOnly,
-        RefusalToldTooEarly,
+        RefusalAnsweredTooEarly,
     }
 
     pub const fn is(_: Bug) -> bool {

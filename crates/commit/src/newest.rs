@@ -66,7 +66,7 @@ impl<'a> Now<'a> {
         }
     }
 
-    /// From where on a reader sees what was met, when that is told after `after`.
+    /// From where on a reader sees what was met, when that is answered after `after`.
     pub fn readable(&self, after: Position) -> Position {
         self.applied.max(after)
     }

@@ -17,7 +17,6 @@ use crate::planted::{self, Bug};
 /// The newest row of a key.
 #[derive(Clone, Debug)]
 pub struct Row {
-    /// The record that wrote it.
     pub version: Offset,
     /// The position right behind that record's transaction.
     pub end: Position,

@@ -18,8 +18,8 @@ pub enum Bug {
     OffByOneRead = 4,
     /// The ids that the state remembers are ignored at the start.
     IdsInMemoryOnly = 5,
-    /// Refusals that rest on transactions in flight are told at once.
-    RefusalToldTooEarly = 6,
+    /// Refusals that rest on transactions in flight are answered at once.
+    RefusalAnsweredTooEarly = 6,
 }
 
 static PLANTED: AtomicU8 = AtomicU8::new(0);

@@ -16,7 +16,6 @@ pub struct StagedWrite {
     /// The after-image; `None` for a delete.
     pub value: Option<Bytes>,
     pub offset: Offset,
-    /// Of table and key.
     pub fingerprint: u64,
     /// Where the transaction in flight ends that the after-image was computed from, or zero.
     pub after: Position,

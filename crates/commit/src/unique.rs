@@ -1,6 +1,6 @@
 //! Fields whose values may occur only once in a table.
 //!
-//! Who has a value stands in a row of the system table `onelog.unique`, written by the transaction
+//! The owner of a value is kept in a row of the system table `onelog.unique`, written by the transaction
 //! that gave or took the value, behind its own records:
 //!
 //! ```text
@@ -23,7 +23,7 @@ use crate::halt::Halt;
 use crate::json::canonical;
 use crate::writes::{Image, Writer};
 
-/// The longest canonical text that stands in a row's key as it is.
+/// The longest canonical text that is put into a row's key as it is.
 const UNIQUE_TEXT_BYTES_MAX: usize = 64;
 
 /// The key of the row in `onelog.unique` that says who has `value` in this field of the table.
@@ -46,7 +46,6 @@ pub fn unique_row_key(table: TableId, field: u16, value: &Value) -> Bytes {
 struct Claim {
     row: Bytes,
     owner: Bytes,
-    /// The write that gave it.
     index: usize,
     field: String,
     value: Value,

@@ -39,21 +39,20 @@ impl Default for ValidatorOptions {
 /// What becomes of a request.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Decision {
-    /// Its records stand in the body and get the offsets from `next` on. Told once
+    /// Its records are in the body and get the offsets from `next` on. Answered once
     /// `committed.position` is applied.
     Accepted(Committed),
     /// It writes nothing and is valid at `committed.position`, which is `next`: everything that it
-    /// read or demanded is so there. Nothing enters the log and its id is not remembered. Told once
+    /// read or demanded is so there. Nothing enters the log and its id is not remembered. Answered once
     /// `committed.position` is applied, because what it was checked against may be in flight.
     Validated(Committed),
-    /// The same request was accepted before under the same id, and this is its answer. Told once
+    /// The same request was accepted before under the same id, and this is its answer. Answered once
     /// `committed.position` is applied: it may still be in flight.
     Repeated(Committed),
     /// It takes no effect.
     Refused {
-        /// Why.
         refusal: Refusal,
-        /// Told once this position is applied: the refusal rests on transactions below it that may
+        /// Answered once this position is applied: the refusal rests on transactions below it that may
         /// be in flight, and would be untrue if they were lost. Zero: at once.
         after: Position,
     },
@@ -62,7 +61,7 @@ pub enum Decision {
 /// Decides requests, one after another, and remembers what it accepted.
 ///
 /// Invariant: every write at or above the applied position is in the overlay, whether this validator
-/// accepted it or was told by [`Validator::replay`].
+/// accepted it or learned of it by [`Validator::replay`].
 #[derive(Debug)]
 pub struct Validator {
     fingerprints: Fingerprints,
@@ -87,7 +86,7 @@ struct Asked<'a> {
 
 impl Validator {
     /// A validator over a state that is applied up to `position` and remembers `ids` (in any
-    /// order). What the log holds above `position` must be told by [`Validator::replay`].
+    /// order). What the log holds above `position` must be given to [`Validator::replay`].
     #[must_use]
     pub fn new(
         options: ValidatorOptions,
@@ -120,8 +119,8 @@ impl Validator {
     ///
     /// # Panics
     /// When `next` lies below a record that was accepted or replayed: two records would share an
-    /// offset. Whoever drops an accepted transaction must call [`Validator::reset`]. When the view
-    /// does not show what [`Validator::applied`] was told: writes would be seen by nobody.
+    /// offset. A caller that drops an accepted transaction must call [`Validator::reset`]. When the view
+    /// does not show what was reported to [`Validator::applied`]: writes would be missed.
     #[expect(
         clippy::too_many_arguments,
         reason = "one call per request; each part has another owner"
@@ -201,7 +200,7 @@ impl Validator {
     /// first record. Entries come in the order of the log.
     ///
     /// # Errors
-    /// The body is malformed. What stands before the fault is remembered; the caller stops.
+    /// The body is malformed. What comes before the fault is remembered; the caller stops.
     pub fn replay(&mut self, body: &Bytes, base_offset: Offset) -> Result<(), BodyError> {
         for transaction in Transactions::new(body.clone(), base_offset) {
             let transaction = transaction?;
@@ -235,7 +234,7 @@ impl Validator {
     }
 
     /// Forgets everything at or above `position`, the end of what is applied: a term has ended, and
-    /// what was in flight may be lost. What survives is told again by [`Validator::replay`].
+    /// what was in flight may be lost. What survives is given to [`Validator::replay`] again.
     pub fn reset(&mut self, position: Position) {
         self.overlay.clear();
         self.window.clear(position);

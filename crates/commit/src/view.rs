@@ -10,7 +10,6 @@ use onelog_record::{KeyRange, Offset, Position, TableDefinition, TableId};
 /// The last write of a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Latest {
-    /// The record that wrote it.
     pub version: Offset,
     /// The value; `None` is a remembered delete.
     pub value: Option<Bytes>,
@@ -50,14 +49,13 @@ pub trait View {
 
 /// A compiled JSON Schema.
 pub trait Schema: Send + Sync + Debug {
-    /// Says in words what is wrong with a value, if anything is.
+    /// Says what is wrong with a value, if anything is.
     fn check(&self, value: &serde_json::Value) -> Result<(), String>;
 }
 
 /// The rules of one table.
 #[derive(Clone, Debug)]
 pub struct TableRules {
-    /// Its definition.
     pub definition: Arc<TableDefinition>,
     /// Its schema, compiled.
     pub schema: Option<Arc<dyn Schema>>,

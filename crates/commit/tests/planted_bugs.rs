@@ -16,7 +16,7 @@ fn every_planted_bug_is_found_by_the_model() {
         Bug::OffByOneFloor,
         Bug::OffByOneRead,
         Bug::IdsInMemoryOnly,
-        Bug::RefusalToldTooEarly,
+        Bug::RefusalAnsweredTooEarly,
     ] {
         planted::set(Some(bug));
         let found = (1..=50).find_map(|seed| run_episode(seed).err());

@@ -1,16 +1,17 @@
 //! The state machine: requests and completions in, effects out.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use onelog_commit::{Decision, Remembered, Rules, Validator, ValidatorOptions, View, ViewError};
-use onelog_log::{CompressionError, compress, raw_body};
 use onelog_record::{
-    BodyError, BodyWriter, CommitRequest, Committed, Compression, Entry, EntryHeader, EntryKind,
-    Index, PAYLOAD_HEADER_BYTES, Position, Refusal, TABLE_TABLES, Term, TxnId,
+    BodyError, BodyWriter, CommitRequest, Committed, Compression, CompressionError, Entry,
+    EntryHeader, EntryKind, Index, PAYLOAD_HEADER_BYTES, Position, Refusal, TABLE_TABLES, Term,
+    TxnId, compress, raw_body,
 };
 
-use crate::consensus::{Consensus, ConsensusError, ConsensusOptions};
+use crate::consensus::{Consensus, ConsensusError};
+use crate::raft::Raft;
 use crate::replies::Replies;
 
 /// An open entry is sealed when its body reaches this size: larger groups gain nothing.
@@ -23,24 +24,21 @@ const COMPRESS_BYTES_MIN: usize = 256;
 pub struct EngineOptions {
     /// How bodies are stored.
     pub compression: Compression,
-    /// The validator's bounds.
     pub validator: ValidatorOptions,
 }
 
-/// One request on its way, with whatever the shell answers it by.
+/// One request on its way, with the ticket by which it is answered.
 #[derive(Debug)]
 pub struct Submission<T> {
-    /// The request.
     pub request: CommitRequest,
-    /// Its id, given or made.
+    /// Given by the client or made on its behalf.
     pub id: TxnId,
     /// The fingerprint of the request, 0 when the id was made here.
     pub fingerprint: u64,
-    /// The shell's ticket.
     pub ticket: T,
 }
 
-/// What the shell must do, in order, before the next step.
+/// What the driver must do, in order, before the next step.
 #[derive(Debug)]
 pub enum Effect<T> {
     /// Save term and vote, flushed, before anything else.
@@ -51,6 +49,8 @@ pub enum Effect<T> {
     Apply(Entry, Bytes),
     /// Answer a request.
     Reply(T, Result<Committed, Refusal>),
+    /// Answer a read barrier: a read at this position, which is applied, is linearizable.
+    Readable(T, Position),
 }
 
 /// How far entries have been applied.
@@ -58,9 +58,7 @@ pub enum Effect<T> {
 pub struct Applied {
     /// The position behind the last applied entry.
     pub position: Position,
-    /// Its index.
     pub index: Index,
-    /// Its term.
     pub term: Term,
 }
 
@@ -75,75 +73,69 @@ pub enum EngineError {
     Consensus(#[from] ConsensusError),
     /// A committed entry's body is malformed.
     #[error("entry {index}: {cause}")]
-    Body {
-        /// Which entry.
-        index: Index,
-        /// Why.
-        cause: BodyError,
-    },
+    Body { index: Index, cause: BodyError },
     /// A body could not be compressed.
     #[error(transparent)]
     Pack(#[from] CompressionError),
     /// A committed entry's body cannot be unpacked.
     #[error("entry {index}: {cause}")]
     Unpack {
-        /// Which entry.
         index: Index,
-        /// Why.
         cause: CompressionError,
     },
 }
 
 /// Validator, numbering and consensus in one.
 #[derive(Debug)]
-pub struct Engine<T> {
+pub struct Engine<T, C = Raft> {
     options: EngineOptions,
-    consensus: Consensus,
+    consensus: C,
     validator: Validator,
     replies: Replies<T>,
     open: BodyWriter,
     applied: Applied,
-    /// Behind the last appended entry; the open entry's records come next.
-    tail: Position,
     /// Entries of this leadership behind this index were decided by this validator.
     decided_from: Option<Index>,
     /// Requests that wait until a change of the catalog has been applied.
     held: VecDeque<Submission<T>>,
     barrier: Option<Position>,
+    /// Reads that wait for their barrier, by its token.
+    reads: BTreeMap<u64, T>,
+    next_read: u64,
+    /// Reads whose barrier is answered, by the index that must be applied first.
+    readable: BTreeMap<(Index, u64), T>,
     last_timestamp_ms: u64,
 }
 
-impl<T> Engine<T> {
+impl<T, C: Consensus> Engine<T, C> {
     /// Starts at an applied state, which may lie before the last committed entry: those between
     /// are given to [`Engine::replay`]. `ids` are the remembered transaction ids in log order.
     pub fn new(
         options: EngineOptions,
-        consensus: &ConsensusOptions,
+        consensus: C,
         applied: Applied,
         ids: impl Iterator<Item = Remembered>,
-    ) -> Result<Self, EngineError> {
+    ) -> Self {
         assert!(
-            applied.index <= consensus.applied,
+            applied.index <= consensus.committed(),
             "what is applied is committed"
         );
-        let tail = consensus
-            .uncommitted
-            .last()
-            .map_or(applied.position, |entry| entry.header.end());
         let validator = Validator::new(options.validator, applied.position, ids);
-        Ok(Self {
+        Self {
             options,
             validator,
             replies: Replies::default(),
             open: BodyWriter::with_prefix(PAYLOAD_HEADER_BYTES),
             applied,
-            tail,
             decided_from: None,
             held: VecDeque::new(),
             barrier: None,
+            reads: BTreeMap::new(),
+            next_read: 0,
+            readable: BTreeMap::new(),
             last_timestamp_ms: 0,
-            consensus: Consensus::new(consensus)?,
-        })
+            consensus,
+        }
     }
 
     /// How far entries have been applied.
@@ -196,16 +188,15 @@ impl<T> Engine<T> {
     /// How many requests wait for their answer.
     #[must_use]
     pub fn waiting(&self) -> usize {
-        self.replies.len() + self.held.len()
+        self.replies.len() + self.held.len() + self.reads.len() + self.readable.len()
     }
 
     /// Applies a committed entry from the log while the node starts.
     pub fn replay(&mut self, entry: Entry, out: &mut Vec<Effect<T>>) -> Result<(), EngineError> {
-        self.tail = self.tail.max(entry.header.end());
         self.apply(entry, out)
     }
 
-    /// Stands for election; a single voter wins at once.
+    /// Seeks the leadership; a single voter wins at once.
     pub fn campaign(&mut self, out: &mut Vec<Effect<T>>) -> Result<(), EngineError> {
         self.consensus.campaign()?;
         self.pump(out)
@@ -213,7 +204,20 @@ impl<T> Engine<T> {
 
     /// One tick of the clock has passed.
     pub fn tick(&mut self, out: &mut Vec<Effect<T>>) -> Result<(), EngineError> {
-        self.consensus.tick();
+        self.consensus.tick()?;
+        self.pump(out)
+    }
+
+    /// Answers [`Effect::Readable`] with a position that is at or above everything that was
+    /// acknowledged anywhere before this call.
+    pub fn read_barrier(&mut self, ticket: T, out: &mut Vec<Effect<T>>) -> Result<(), EngineError> {
+        if !self.admits() {
+            out.push(Effect::Reply(ticket, Err(Refusal::NotLeader)));
+            return Ok(());
+        }
+        self.next_read += 1;
+        self.reads.insert(self.next_read, ticket);
+        self.consensus.read_barrier(self.next_read);
         self.pump(out)
     }
 
@@ -266,7 +270,8 @@ impl<T> Engine<T> {
             fingerprint,
             ticket,
         } = submission;
-        let next = Position(self.tail.get() + u64::from(self.open.records())).next_offset();
+        let end = self.consensus.end().get();
+        let next = Position(end + u64::from(self.open.records())).next_offset();
         let decision =
             self.validator
                 .decide(&request, id, fingerprint, next, view, rules, &mut self.open)?;
@@ -305,7 +310,7 @@ impl<T> Engine<T> {
             kind: EntryKind::Transactions,
             compression: Compression::None,
             raw_len: self.open.len() as u32,
-            base_offset: self.tail.next_offset(),
+            base_offset: self.consensus.end().next_offset(),
             record_count: self.open.records(),
             transaction_count: self.open.transactions(),
             timestamp_ms: self.last_timestamp_ms,
@@ -327,41 +332,62 @@ impl<T> Engine<T> {
     }
 
     /// Everything up to `index` is durable here.
-    pub fn durable(&mut self, index: Index, out: &mut Vec<Effect<T>>) -> Result<(), EngineError> {
-        self.consensus.durable(index);
+    pub fn stored(&mut self, index: Index, out: &mut Vec<Effect<T>>) -> Result<(), EngineError> {
+        self.consensus.stored(index);
         self.pump(out)
     }
 
     /// Takes every waiting ticket when the node stops: what became of them is not known.
     pub fn abandon(&mut self) -> Vec<T> {
         let held = std::mem::take(&mut self.held);
+        let reads = std::mem::take(&mut self.reads);
+        let readable = std::mem::take(&mut self.readable);
         self.replies
             .drain()
             .chain(held.into_iter().map(|held| held.ticket))
+            .chain(reads.into_values())
+            .chain(readable.into_values())
             .collect()
     }
 
     fn pump(&mut self, out: &mut Vec<Effect<T>>) -> Result<(), EngineError> {
-        let led = self.decided_from.is_some();
-        while let Some(ready) = self.consensus.ready(self.tail, self.applied.position)? {
-            if let Some((term, vote)) = ready.vote {
+        while let Some(progress) = self.consensus.poll()? {
+            if progress.lost_leadership.is_some() {
+                // Before anything of a later term: it may have the positions of what was decided
+                // here, and must not release those answers.
+                self.step_down(out);
+            }
+            if let Some((term, vote)) = progress.vote {
                 out.push(Effect::SaveVote(term, vote));
             }
-            if !ready.entries.is_empty() {
-                self.append(ready.entries, out);
+            if !progress.entries.is_empty() {
+                self.append(progress.entries, out);
             }
-            let last = ready.committed.last().map(|entry| entry.index);
-            for entry in ready.committed {
+            let last = progress.committed.last().map(|entry| entry.index);
+            for entry in progress.committed {
                 self.apply(entry, out)?;
             }
             if let Some(last) = last {
                 self.consensus.applied(last);
             }
-        }
-        if led && !self.consensus.leads() {
-            self.step_down(out);
+            for (token, index) in progress.barriers {
+                if let Some(ticket) = self.reads.remove(&token) {
+                    self.readable.insert((index, token), ticket);
+                }
+            }
+            self.release_reads(out);
         }
         Ok(())
+    }
+
+    fn release_reads(&mut self, out: &mut Vec<Effect<T>>) {
+        while let Some(((index, _), _)) = self.readable.first_key_value()
+            && *index <= self.applied.index
+        {
+            if let Some((_, ticket)) = self.readable.pop_first() {
+                out.push(Effect::Readable(ticket, self.applied.position));
+            }
+        }
     }
 
     fn append(&mut self, entries: Vec<Entry>, out: &mut Vec<Effect<T>>) {
@@ -369,7 +395,6 @@ impl<T> Engine<T> {
             if self.consensus.leads() && entry.header.kind == EntryKind::NoOp {
                 self.decided_from = Some(entry.index);
             }
-            self.tail = entry.header.end();
         }
         out.push(Effect::Append(entries));
     }
@@ -388,7 +413,7 @@ impl<T> Engine<T> {
             index,
             term: entry.term,
         };
-        // Told first: what is applied at once need not pass through the overlay.
+        // The validator comes first: what is applied at once need not pass through the overlay.
         self.validator.applied(self.applied.position);
         if entry.header.kind == EntryKind::Transactions && !decided_here {
             self.validator

@@ -1,13 +1,16 @@
 //! Raft core, validator and numbering as one state machine without I/O, clock or threads.
 //!
-//! The shell tells the [`Engine`] what happened (a request came, a flush is done, time passed) and
-//! carries out, in order, the [`Effect`]s that it answers with. All of it runs on one thread, so
-//! validating, numbering and appending are one step, and whole clusters run in a simulator.
+//! Its driver reports to the [`Engine`] what happened (a request came, a flush is done, time passed)
+//! and carries out, in order, the [`Effect`]s that it answers with. All of it runs on one thread, so
+//! validating, numbering and appending are one step, and whole clusters run in a simulator. What
+//! orders the entries is behind the trait [`Consensus`]; [`Raft`] implements it.
 
 mod consensus;
 mod engine;
+mod raft;
 mod replies;
 mod tail;
 
-pub use consensus::{ConsensusError, ConsensusOptions};
+pub use self::raft::{Raft, RaftOptions};
+pub use consensus::{Consensus, ConsensusError, Progress};
 pub use engine::{Applied, Effect, Engine, EngineError, EngineOptions, Submission};

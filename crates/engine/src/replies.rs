@@ -46,15 +46,15 @@ impl<T> Replies<T> {
         self.accepted.len() + self.late.len()
     }
 
-    /// Takes every answer that may be told once `applied` is reached.
-    pub(crate) fn release(&mut self, applied: Position, mut tell: impl FnMut(T, Answer)) {
+    /// Takes every answer that may be given once `applied` is reached.
+    pub(crate) fn release(&mut self, applied: Position, mut answer_with: impl FnMut(T, Answer)) {
         while self
             .accepted
             .front()
             .is_some_and(|(_, committed)| committed.position <= applied)
         {
             if let Some((ticket, committed)) = self.accepted.pop_front() {
-                tell(ticket, Ok(committed));
+                answer_with(ticket, Ok(committed));
             }
         }
         while self
@@ -63,7 +63,7 @@ impl<T> Replies<T> {
             .is_some_and(|((after, _), _)| *after <= applied)
         {
             if let Some((_, (ticket, answer))) = self.late.pop_first() {
-                tell(ticket, answer);
+                answer_with(ticket, answer);
             }
         }
     }

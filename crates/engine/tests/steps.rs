@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use onelog_commit::{Latest, Rules, TableRules, ValidatorOptions, View, ViewError};
-use onelog_engine::{Applied, ConsensusOptions, Effect, Engine, EngineOptions, Submission};
+use onelog_engine::{Applied, Effect, Engine, EngineOptions, Raft, RaftOptions, Submission};
 use onelog_record::{
     CommitRequest, Committed, Compression, Entry, EntryKind, Index, KeyRange, Offset, Operation,
     PointRead, Position, Refusal, TABLE_TABLES, TableDefinition, TableId, TableKind, Term,
@@ -55,6 +55,20 @@ impl View for Model {
     }
 }
 
+fn new_raft() -> Raft {
+    Raft::new(&RaftOptions {
+        node: 1,
+        voters: vec![1],
+        term: Term(0),
+        vote: 0,
+        committed: Index(0),
+        committed_term: Term(0),
+        committed_end: Position(0),
+        uncommitted: Vec::new(),
+    })
+    .unwrap()
+}
+
 struct Tables(HashMap<TableId, TableRules>);
 
 impl Rules for Tables {
@@ -93,33 +107,36 @@ struct World {
     log: Vec<Entry>,
     votes: Vec<(Term, u64)>,
     answers: Vec<(u32, Result<Committed, Refusal>)>,
+    readable: Vec<(u32, Position)>,
     effects: Vec<Effect<u32>>,
 }
 
 impl World {
     fn starting_from(entries: Vec<Entry>) -> Self {
         let last = entries.last();
-        let consensus = ConsensusOptions {
+        let consensus = RaftOptions {
             node: 1,
             voters: vec![1],
             term: last.map_or(Term(0), |entry| entry.term),
             vote: 0,
-            applied: last.map_or(Index(0), |entry| entry.index),
-            applied_term: last.map_or(Term(0), |entry| entry.term),
+            committed: last.map_or(Index(0), |entry| entry.index),
+            committed_term: last.map_or(Term(0), |entry| entry.term),
+            committed_end: last.map_or(Position(0), |entry| entry.header.end()),
             uncommitted: Vec::new(),
         };
+        let consensus = Raft::new(&consensus).unwrap();
         let options = EngineOptions {
             compression: Compression::None,
             validator: ValidatorOptions::default(),
         };
         let mut world = Self {
-            engine: Engine::new(options, &consensus, Applied::default(), std::iter::empty())
-                .unwrap(),
+            engine: Engine::new(options, consensus, Applied::default(), std::iter::empty()),
             model: Model::default(),
             tables: tables(),
             log: Vec::new(),
             votes: Vec::new(),
             answers: Vec::new(),
+            readable: Vec::new(),
             effects: Vec::new(),
         };
         for entry in entries {
@@ -159,6 +176,7 @@ impl World {
                     self.model.position = entry.header.end();
                 }
                 Effect::Reply(ticket, answer) => self.answers.push((ticket, answer)),
+                Effect::Readable(ticket, position) => self.readable.push((ticket, position)),
             }
         }
     }
@@ -189,7 +207,7 @@ impl World {
     }
 
     fn flush_to(&mut self, index: Index) {
-        self.engine.durable(index, &mut self.effects).unwrap();
+        self.engine.stored(index, &mut self.effects).unwrap();
         self.carry_out();
     }
 
@@ -279,7 +297,7 @@ fn groups_in_flight_are_answered_in_order() {
 }
 
 #[test]
-fn a_conflict_with_an_entry_in_flight_is_told_only_when_that_is_committed() {
+fn a_conflict_with_an_entry_in_flight_is_answered_only_when_that_is_committed() {
     let mut world = World::leading();
     world.submit(1, put("a", "1"));
     world.seal();
@@ -402,22 +420,12 @@ fn compressed_entries_are_applied_like_others() {
     };
     for compression in [Compression::Lz4, Compression::Zstd] {
         options.compression = compression;
-        let consensus = ConsensusOptions {
-            node: 1,
-            voters: vec![1],
-            term: Term(0),
-            vote: 0,
-            applied: Index(0),
-            applied_term: Term(0),
-            uncommitted: Vec::new(),
-        };
         world.engine = Engine::new(
             options.clone(),
-            &consensus,
+            new_raft(),
             Applied::default(),
             std::iter::empty(),
-        )
-        .unwrap();
+        );
         world.model = Model::default();
         world.log.clear();
         world.engine.campaign(&mut world.effects).unwrap();
@@ -432,4 +440,38 @@ fn compressed_entries_are_applied_like_others() {
         let row = world.model.newest(TABLE, b"a").unwrap().unwrap();
         assert_eq!(row.value.unwrap(), text.as_bytes());
     }
+}
+
+#[test]
+fn a_read_barrier_shows_what_was_acknowledged_and_nothing_in_flight() {
+    let mut world = World::leading();
+    world.submit(1, put("a", "1"));
+    world.seal();
+    world.flush();
+    world.submit(2, put("b", "1"));
+    world.seal();
+    world.engine.read_barrier(9, &mut world.effects).unwrap();
+    world.carry_out();
+    assert_eq!(world.readable, [(9, Position(1))]);
+}
+
+#[test]
+fn no_barrier_before_the_first_entry_of_the_term_is_applied() {
+    let mut world = World::starting_from(Vec::new());
+    world.engine.read_barrier(9, &mut world.effects).unwrap();
+    world.carry_out();
+    assert_eq!(world.answered(), [(9, Err(Refusal::NotLeader))]);
+    assert_eq!(world.readable, []);
+}
+
+#[test]
+fn a_single_voter_stays_the_leader_however_often_it_ticks() {
+    let mut world = World::leading();
+    for _ in 0..1_000 {
+        world.engine.tick(&mut world.effects).unwrap();
+        world.carry_out();
+    }
+    assert!(world.engine.admits());
+    assert_eq!(world.votes.len(), 1, "no further election");
+    assert_eq!(world.log.len(), 1);
 }

@@ -4,7 +4,7 @@
 use std::io;
 use std::ops::ControlFlow;
 
-use onelog_record::{Compression, Entry, EntryKind, Index, Position, Transactions};
+use onelog_record::{Compression, Entry, EntryKind, Index, Position, Transactions, raw_body};
 
 use crate::disk::Disk;
 use crate::frame::{Frame, Salt};
@@ -13,20 +13,17 @@ use crate::reader::to_entry;
 use crate::recovery::{Cut, Survey, SurveyOptions, survey};
 use crate::scan::{Expect, FrameReader, Stop};
 use crate::segment::{Extent, SEGMENT_HEADER_BYTES, SegmentHeader, parse_name};
-use crate::{Corruption, HardState, HardStateError, OpenError, raw_body};
+use crate::{Corruption, HardState, HardStateError, OpenError};
 
 const INDEX_EVERY_BYTES: u64 = 64 << 10;
 
 /// How much was checked.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Checked {
-    /// Segments.
     pub segments: u64,
     /// Entries whose every byte is right.
     pub entries: u64,
-    /// Transactions in them.
     pub transactions: u64,
-    /// Records in them.
     pub records: u64,
     /// Bytes of their frames.
     pub bytes: u64,
@@ -60,19 +57,14 @@ pub struct CheckReport {
 pub enum CheckError {
     /// The disk failed.
     #[error("the disk failed during the check ({doing}): {source}")]
-    Io {
-        /// What was being done.
-        doing: String,
-        /// The cause.
-        source: io::Error,
-    },
+    Io { doing: String, source: io::Error },
 }
 
 /// Checks the log in `disk`. `visit` gets every entry in order as long as all before it is right;
 /// it ends its visits, not the check, with `Break`.
 ///
 /// # Errors
-/// When the disk fails. What is wrong with the log stands in the report.
+/// When the disk fails. What is wrong with the log is in the report.
 pub fn check(
     disk: &dyn Disk,
     visit: &mut dyn FnMut(&Entry) -> ControlFlow<()>,

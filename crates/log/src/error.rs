@@ -10,13 +10,10 @@ use crate::HardStateError;
 /// Bytes on disk are not what was acknowledged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Corruption {
-    /// The file.
     pub file: String,
-    /// The byte in it.
     pub at: u64,
     /// The entry that is missing or damaged.
     pub index: Index,
-    /// What is wrong.
     pub what: String,
 }
 
@@ -48,12 +45,7 @@ pub enum OpenError {
     HardState(#[from] HardStateError),
     /// The disk failed.
     #[error("the disk failed while the log was opened ({doing}): {source}")]
-    Io {
-        /// What was being done.
-        doing: String,
-        /// The cause.
-        source: io::Error,
-    },
+    Io { doing: String, source: io::Error },
 }
 
 impl OpenError {
@@ -79,15 +71,12 @@ pub enum StageError {
     InFlight {
         /// Staged and not yet durable, in bytes.
         staged: usize,
-        /// What was to be staged.
         more: usize,
-        /// The bound.
         max: usize,
     },
     /// The entries do not continue the log. Nothing was staged.
     #[error("entry {index} does not continue the log: {what}")]
     OutOfOrder {
-        /// The entry.
         index: Index,
         /// Why not.
         what: String,
@@ -103,23 +92,15 @@ pub enum FlushError {
     /// The write failed.
     #[error("writing {bytes} bytes to {file} at byte {at} failed: {source}")]
     Write {
-        /// The segment.
         file: String,
-        /// Where.
         at: u64,
         /// How many.
         bytes: usize,
-        /// The cause.
         source: io::Error,
     },
     /// The flush failed.
     #[error("flushing {file} failed: {source}")]
-    Sync {
-        /// The segment.
-        file: String,
-        /// The cause.
-        source: io::Error,
-    },
+    Sync { file: String, source: io::Error },
     /// An earlier one failed, or this one was run before: nothing was written.
     #[error("the log has stopped: a write or flush failed earlier; restart to recover")]
     Stopped,
@@ -134,7 +115,6 @@ pub enum TruncateError {
     /// The index does not lie in the log.
     #[error("entry {index} does not lie in the log, which holds {first} to {last}")]
     Outside {
-        /// What was asked.
         index: Index,
         /// The first entry.
         first: Index,
@@ -181,12 +161,7 @@ pub enum ReadError {
     Corrupt(Corruption),
     /// The disk failed.
     #[error("reading {file} failed: {source}")]
-    Io {
-        /// The segment.
-        file: String,
-        /// The cause.
-        source: io::Error,
-    },
+    Io { file: String, source: io::Error },
 }
 
 /// A file could not be made ready ahead of time. The log goes on without it.

@@ -12,7 +12,7 @@
 //! 80 local_crc u32: CRC-32C of bytes 68..80, seeded with the log's salt | 84 zero u32
 //! 88 body [body_len] | zeros to a multiple of 8
 //! ```
-//! `frame_crc` covers `body_crc` and `previous`, so each one stands for the whole log before it.
+//! `frame_crc` covers `body_crc` and `previous`, so each one vouches for the whole log before it.
 //! The salt comes from the log's random id: bytes that a client stored can never pass for a frame
 //! of this log when recovery looks behind damage.
 
@@ -53,24 +53,19 @@ pub struct FrameHead {
     pub body_len: u32,
     /// The body's CRC-32C.
     pub body_crc: u32,
-    /// The entry's term.
     pub term: Term,
-    /// The entry's index.
     pub index: Index,
-    /// The entry's header.
     pub header: EntryHeader,
     /// The checksum of the frame before.
     pub previous: u32,
     /// This frame's own, which the next one carries.
     pub frame_crc: u32,
-    /// The durable watermark.
     pub durable: Index,
 }
 
 /// A whole frame, checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Frame<'a> {
-    /// Its header.
     pub head: FrameHead,
     /// Its body as stored.
     pub body: &'a [u8],
@@ -105,42 +100,25 @@ pub enum FrameFault {
     Payload(#[from] onelog_record::PayloadError),
     /// A watermark at or above the frame's own index.
     #[error("the durable watermark {durable} is not below the frame's own index {index}")]
-    Watermark {
-        /// What it carries.
-        durable: Index,
-        /// Its index.
-        index: Index,
-    },
+    Watermark { durable: Index, index: Index },
     /// The index does not continue the frame before.
     #[error("index {found} where {expected} must stand")]
-    Index {
-        /// What continues.
-        expected: Index,
-        /// What stands there.
-        found: Index,
-    },
+    Index { expected: Index, found: Index },
     /// The chain is broken.
     #[error("the chain is broken: the frame follows {found:#010x}, not {expected:#010x}")]
     Chain {
         /// The checksum of the frame before.
         expected: u32,
-        /// What the frame carries.
         found: u32,
     },
     /// The record numbering does not continue.
     #[error("base offset {found} where {expected} must stand")]
-    Offset {
-        /// What continues.
-        expected: u64,
-        /// What stands there.
-        found: u64,
-    },
+    Offset { expected: u64, found: u64 },
     /// A term below that of the frame before.
     #[error("term {found} behind term {before}")]
     Term {
         /// The term of the frame before.
         before: Term,
-        /// What stands there.
         found: Term,
     },
 }

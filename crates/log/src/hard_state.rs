@@ -47,7 +47,6 @@ pub struct HardState {
     pub clean: bool,
     /// The random id of this log, never zero; fixed by the first save.
     pub log_id: u128,
-    /// This node's number.
     pub node: u64,
 }
 

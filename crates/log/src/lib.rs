@@ -12,7 +12,6 @@
 //! - Every index is derived: when absent or doubtful it is rebuilt from the frames.
 
 mod check;
-mod compression;
 pub mod disk;
 mod error;
 mod flush;
@@ -32,7 +31,6 @@ mod segment;
 mod simulated_disk;
 
 pub use check::{CheckError, CheckReport, Checked, check};
-pub use compression::{CompressionError, compress, raw_body};
 pub use disk::{Disk, DiskFile};
 pub use error::{
     CloseError, Corruption, FlushError, OpenError, PrepareError, ReadError, RetainError,

@@ -17,6 +17,7 @@ use crate::disk::Disk;
 use crate::flush::Gate;
 use crate::frame::{self, CHAIN_START, FrameHead, Salt, frame_len};
 use crate::hard_state::{HardStateFile, Stored};
+use crate::planted::{self, Bug};
 use crate::prepare::{INDEXES_MAX, Preparation, Spare, write_indexes};
 use crate::recovery::recover;
 use crate::segment::{Extent, SEGMENT_HEADER_BYTES, Segment, SegmentHeader};
@@ -318,8 +319,12 @@ impl Log {
     pub fn flushed(&mut self, number: u64) -> Index {
         let first = self.next_flush - self.in_flight.len() as u64;
         let place = number.checked_sub(first).map(|place| place as usize);
+        let mut claimed = Index::ZERO;
         if let Some(flush) = place.and_then(|place| self.in_flight.get_mut(place)) {
             flush.is_done = true;
+            if planted::is(Bug::FlushOutOfOrder) {
+                claimed = flush.last_index;
+            }
         }
         while let Some(flush) = self.in_flight.pop_front_if(|flush| flush.is_done) {
             self.in_flight_bytes -= flush.bytes;
@@ -338,7 +343,7 @@ impl Log {
                 preparation.indexes.push(segment);
             }
         }
-        durable
+        durable.max(claimed)
     }
 
     /// The highest durable index.

@@ -11,6 +11,8 @@ pub enum Bug {
     CutBelowWatermark = 1,
     /// A flush answers well without having flushed.
     AcknowledgeBeforeFlush = 2,
+    /// Flushes count in the order in which they end, not in the order of the log.
+    FlushOutOfOrder = 3,
 }
 
 #[cfg(feature = "planted-bugs")]

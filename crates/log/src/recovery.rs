@@ -53,7 +53,6 @@ pub struct Recovery {
 /// What recovery cut from the end of a log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Cut {
-    /// The segment.
     pub file: String,
     /// The byte in it from which on it was cut.
     pub at: u64,
@@ -61,7 +60,7 @@ pub struct Cut {
     pub index: Index,
     /// How many bytes of frames were cut, as far as one can tell.
     pub lost_bytes: u64,
-    /// What stands there instead of the next frame.
+    /// What is there instead of the next frame.
     pub what: FrameFault,
 }
 
@@ -111,7 +110,7 @@ pub(crate) type Visit<'a> = &'a mut dyn FnMut(&Frame<'_>);
 
 pub(crate) struct SurveyOptions {
     pub index_every_bytes: u64,
-    /// Whether a valid index file stands for the frames of a segment.
+    /// Whether a valid index file vouches for the frames of a segment.
     pub trust_indexes: bool,
     pub mend_hard_state: bool,
 }

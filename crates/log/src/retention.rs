@@ -17,7 +17,6 @@ use crate::{Log, ReadError, RetainError, TruncateError};
 /// A segment that retention dropped.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dropped {
-    /// Its name.
     pub file: String,
     /// Its first entry.
     pub first_index: Index,

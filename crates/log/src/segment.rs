@@ -9,7 +9,7 @@
 //! frames, each at a multiple of 8, up to the end of the file
 //! ```
 //! The name is `{base_offset:020}-{first_index:020}.log`: an entry without records takes no
-//! offset, so the index stands there too. The file is written ahead under a spare name; the header
+//! offset, so the index is there too. The file is written ahead under a spare name; the header
 //! is flushed before the file gets its name, so a header is whole wherever the name is.
 
 use std::io;
@@ -255,7 +255,7 @@ impl Segment {
         Ok(file)
     }
 
-    /// Lets go of the open file. Whoever holds it still may use it.
+    /// Lets go of the open file. Those who hold it still may use it.
     pub fn release(&self) {
         *self.file.lock() = None;
     }

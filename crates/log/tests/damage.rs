@@ -1,4 +1,4 @@
-//! Damage is told from a torn tail: what was acknowledged is named and never served, what was not
+//! Damage is distinguished from a torn tail: what was acknowledged is named and never served, what was not
 //! is cut loudly.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 

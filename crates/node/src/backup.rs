@@ -19,9 +19,7 @@ pub enum BackupError {
     /// The folder cannot be used.
     #[error("cannot use the folder {folder}: {cause}")]
     Folder {
-        /// Which folder.
         folder: String,
-        /// Why.
         cause: std::io::Error,
     },
     /// The folder holds something.
@@ -81,7 +79,7 @@ impl Node {
             durable: Index::ZERO,
             clean: false,
             log_id: rand::random(),
-            node: crate::open::NODE,
+            node: onelog_replica::NODE,
         };
         copy.save_hard_state(&hard_state).map_err(write_failed)?;
         let mut position = Position::ZERO;

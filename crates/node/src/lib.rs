@@ -1,7 +1,7 @@
 //! onelog is a transactional log: a service writes once, the write is a transaction that is
 //! checked, ordered and made durable, and every datastore follows the log in the same order.
 //!
-//! This crate is the node: the threads around the engine, and the embedded API. Two services'
+//! This crate is the node: the threads and the clock that drive a replica, and the embedded API. Two services'
 //! tables in one transaction, where stock may not go below zero:
 //!
 //! ```
@@ -33,25 +33,19 @@
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 
-mod advance;
+mod applied_position;
 mod backup;
-mod catalog;
-mod failure;
-mod followers;
+mod driver;
 mod metrics;
 mod node;
 mod open;
 mod options;
 mod reading;
-mod retention;
-mod schema;
 mod shared;
-mod shell;
 mod status;
 mod tables;
 mod ticket;
 mod transact;
-mod view;
 mod worker;
 
 pub use onelog_record as record;
@@ -60,13 +54,13 @@ pub use onelog_record::{
     PointRead, Position, Predicate, Record, Refusal, TableDefinition, TableId, TableKind, TxnId,
     ValueKind, Write,
 };
+pub use onelog_replica::{
+    Catalog, CatalogError, Failure, Follower, NewTable, SchemaError, TableError,
+};
 pub use onelog_state::{ReadError, Row, Scan, Snapshot, SnapshotError, Versioned};
 
-pub use crate::advance::WaitError;
+pub use crate::applied_position::WaitError;
 pub use crate::backup::BackupError;
-pub use crate::catalog::{Catalog, CatalogError};
-pub use crate::failure::Failure;
-pub use crate::followers::Follower;
 pub use crate::node::{Node, StopError};
 pub use crate::open::OpenError;
 pub use crate::options::{
@@ -75,8 +69,6 @@ pub use crate::options::{
     SEGMENT_BYTES, SNAPSHOT_AGE_MS_MAX, WINDOW_WRITES_MAX,
 };
 pub use crate::reading::{LogBatch, LogTransaction, ReadLogError};
-pub use crate::schema::SchemaError;
 pub use crate::status::{Limits, Status};
-pub use crate::tables::{NewTable, TableError};
 pub use crate::ticket::Ticket;
 pub use crate::transact::{TransactError, TransactOptions, Transacted, Transaction};

@@ -2,29 +2,28 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crossbeam_channel::{Sender, TrySendError};
 use onelog_engine::Submission;
 use onelog_record::{CommitRequest, Position, Refusal};
+use onelog_replica::{Catalog, Follower, Request};
 use onelog_state::{Snapshot, SnapshotError};
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 
-use crate::advance::WaitError;
-use crate::catalog::Catalog;
-use crate::followers::Follower;
+use crate::applied_position::WaitError;
+use crate::driver::Command;
 use crate::open::{OpenError, Running, new_id, open};
 use crate::options::Options;
 use crate::shared::Shared;
-use crate::shell::{Command, Queued};
 use crate::status::Status;
 use crate::ticket::Ticket;
 
-/// What a refused client is told to wait when a queue is full.
+/// How long a client is asked to wait when a queue is full.
 const RETRY_AFTER_MS: u64 = 50;
 
-/// A node: cheap to clone, safe to share between threads. The node stops when it is told to or
+/// A node: cheap to clone, safe to share between threads. The node stops when it is asked to or
 /// when the last handle goes.
 #[derive(Clone, Debug)]
 pub struct Node {
@@ -103,15 +102,15 @@ impl Node {
             request,
             ticket: sender,
         };
-        let queued = Queued {
+        let request = Request {
             submission,
-            queued_at: Instant::now(),
+            queued_at_ms: self.shared.uptime_ms(),
             bytes,
         };
         match self
             .handle
             .commands
-            .try_send(Command::Submit(Box::new(queued)))
+            .try_send(Command::Submit(Box::new(request)))
         {
             Ok(()) => Ok(ticket),
             Err(refused) => {
@@ -127,7 +126,7 @@ impl Node {
     /// The applied position: everything below it is committed, durable and readable.
     #[must_use]
     pub fn position(&self) -> Position {
-        self.shared.advance.position()
+        self.shared.applied_position.position()
     }
 
     /// The oldest position whose records the log still has.
@@ -155,7 +154,7 @@ impl Node {
 
     /// Waits until `position` is applied.
     pub async fn wait_for(&self, position: Position, timeout: Duration) -> Result<(), WaitError> {
-        self.shared.advance.wait(position, timeout).await
+        self.shared.applied_position.wait(position, timeout).await
     }
 
     /// [`Node::wait_for`] for threads that block.
@@ -164,7 +163,9 @@ impl Node {
         position: Position,
         timeout: Duration,
     ) -> Result<(), WaitError> {
-        self.shared.advance.wait_blocking(position, timeout)
+        self.shared
+            .applied_position
+            .wait_blocking(position, timeout)
     }
 
     /// The tables, as of a position that is at least the one read before.

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use onelog_record::Compression;
+pub use onelog_replica::QUEUE_WAIT_MS_MAX;
 
 /// The default size of a segment of the log.
 pub const SEGMENT_BYTES: u64 = 64 << 20;
@@ -20,8 +21,6 @@ pub const FLUSHES_IN_FLIGHT: usize = 4;
 pub const QUEUE_REQUESTS_MAX: usize = 8_192;
 /// How many bytes of requests may wait to be decided.
 pub const QUEUE_BYTES_MAX: usize = 64 << 20;
-/// A request that has waited longer than this to be decided is refused.
-pub const QUEUE_WAIT_MS_MAX: u64 = 10_000;
 /// How many transaction ids are remembered.
 pub const IDS_MAX: usize = 1_000_000;
 /// How many writes the validator's fast window holds.
@@ -40,7 +39,6 @@ pub struct Options {
     pub memtable_bytes: usize,
     /// All memtables together may not grow beyond this.
     pub memtable_bytes_max: usize,
-    /// The B-tree's page cache.
     pub cache_bytes: usize,
     /// A checkpoint is made at least this often while something changes.
     pub checkpoint_interval_ms: u64,

@@ -1,14 +1,14 @@
 //! Reading the log: whole transactions, only committed ones, from any position it still has.
 
-use onelog_log::{CompressionError, raw_body};
-use onelog_record::{BodyError, EntryKind, Offset, Position, Record, Transactions, TxnId};
+use onelog_record::{
+    BodyError, CompressionError, EntryKind, Offset, Position, Record, Transactions, TxnId, raw_body,
+};
 
 use crate::Node;
 
 /// A committed transaction as the log has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogTransaction {
-    /// Its id.
     pub id: TxnId,
     /// The offset of its first record.
     pub first_offset: Offset,
@@ -38,7 +38,6 @@ pub enum ReadLogError {
         "position {position} has been cut from the log, which starts at {log_start} now; start from a snapshot"
     )]
     Cut {
-        /// What was asked for.
         position: Position,
         /// The oldest position.
         log_start: Position,
@@ -46,9 +45,7 @@ pub enum ReadLogError {
     /// The log does not reach so far yet.
     #[error("position {position} lies in the future; the log ends at {latest}")]
     InFuture {
-        /// What was asked for.
         position: Position,
-        /// The applied position.
         latest: Position,
     },
     /// The disk or what is on it is at fault.

@@ -2,20 +2,18 @@
 
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use onelog_log::LogReader;
-use onelog_record::{Index, Position, Refusal};
-use onelog_state::State;
+use onelog_record::{Entry, EntryKind, Index, Position, Refusal};
+use onelog_replica::{Catalog, Failure, Followers, Now, Observer};
+use onelog_state::{CheckpointReport, State};
 use parking_lot::RwLock;
 
-use crate::advance::Advance;
-use crate::catalog::Catalog;
-use crate::failure::Failure;
-use crate::followers::Followers;
+use crate::applied_position::AppliedPosition;
+use crate::driver::Reply;
 use crate::metrics::Metrics;
 use crate::options::Options;
-use crate::shell::Reply;
 use crate::ticket::Answer;
 
 #[derive(Debug)]
@@ -23,7 +21,7 @@ pub(crate) struct Shared {
     pub(crate) options: Options,
     pub(crate) state: State,
     pub(crate) reader: LogReader,
-    pub(crate) advance: Advance,
+    pub(crate) applied_position: AppliedPosition,
     /// The index of the last applied entry: readers of the log go no further.
     pub(crate) applied_index: AtomicU64,
     pub(crate) log_start: AtomicU64,
@@ -53,10 +51,10 @@ impl Shared {
             options: parts.options,
             state: parts.state,
             reader: parts.reader,
-            advance: Advance::default(),
+            applied_position: AppliedPosition::default(),
             applied_index: AtomicU64::new(0),
             log_start: AtomicU64::new(parts.log_start.get()),
-            catalog: RwLock::new(Arc::new(Catalog::new())),
+            catalog: RwLock::default(),
             followers: Arc::new(Followers::default()),
             metrics: Metrics::new(),
             queued_bytes: AtomicUsize::new(0),
@@ -93,7 +91,23 @@ impl Shared {
             .unwrap_or_else(|| "it was shut down".to_owned())
     }
 
-    /// Answers a request; whoever asked may have gone.
+    /// The time as the replica counts it.
+    pub(crate) fn now(&self) -> Now {
+        let since_1970 = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or_default();
+        Now {
+            monotonic_ms: self.uptime_ms(),
+            unix_ms: u64::try_from(since_1970.as_millis()).unwrap_or(u64::MAX),
+        }
+    }
+
+    /// [`Now::monotonic_ms`], which counts from the node's opening.
+    pub(crate) fn uptime_ms(&self) -> u64 {
+        u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Answers a request; its client may have gone.
     pub(crate) fn reply(&self, reply: Reply, answer: Answer) {
         if let Err(refusal) = &answer {
             self.count(refusal);
@@ -110,5 +124,61 @@ impl Shared {
             self.metrics.conflict(name);
         }
         self.metrics.refusal(refusal.code());
+    }
+}
+
+/// Makes what the replica does known to the node's readers.
+#[derive(Debug)]
+pub(crate) struct Published(pub(crate) Arc<Shared>);
+
+impl Published {
+    fn position(&self, index: Index, end: Position) {
+        self.0.applied_index.store(index.get(), Ordering::Release);
+        self.0.applied_position.set(end);
+    }
+}
+
+impl Observer for Published {
+    fn appended(&mut self, entry: &Entry) {
+        let metrics = &self.0.metrics;
+        metrics.log_bytes.inc_by(entry.body.len() as u64);
+        if entry.header.kind == EntryKind::Transactions {
+            metrics
+                .group_transactions
+                .observe(f64::from(entry.header.transaction_count));
+            metrics.group_bytes.observe(entry.body.len() as f64);
+        }
+    }
+
+    fn catalog_changed(&mut self, catalog: &Arc<Catalog>) {
+        *self.0.catalog.write() = Arc::clone(catalog);
+    }
+
+    fn applied(&mut self, entry: &Entry) {
+        if entry.header.kind == EntryKind::Transactions {
+            let metrics = &self.0.metrics;
+            metrics
+                .commits
+                .inc_by(u64::from(entry.header.transaction_count));
+            metrics.records.inc_by(u64::from(entry.header.record_count));
+        }
+        self.position(entry.index, entry.header.end());
+    }
+
+    fn replayed(&mut self, index: Index, end: Position) {
+        self.position(index, end);
+    }
+
+    fn checkpoint_started(&mut self) {
+        self.0.checkpoint_running.store(true, Ordering::Relaxed);
+    }
+
+    fn checkpoint_ended(&mut self, report: &CheckpointReport) {
+        self.0.checkpoint_running.store(false, Ordering::Relaxed);
+        self.0.metrics.checkpoint(report.duration);
+    }
+
+    fn log_start_moved(&mut self, start: Position) {
+        self.0.log_start.store(start.get(), Ordering::Release);
     }
 }

@@ -8,14 +8,11 @@ use serde::Serialize;
 
 use crate::shared::Shared;
 
-/// A picture of the node.
+/// The node at one moment.
 #[derive(Clone, Debug, Serialize)]
 pub struct Status {
-    /// The version of onelog.
     pub version: &'static str,
-    /// The log's id.
     pub log_id: String,
-    /// The applied position.
     pub position: Position,
     /// The oldest position in the log.
     pub log_start: Position,
@@ -33,16 +30,13 @@ pub struct Status {
     pub slowest_follower: Option<SlowestFollower>,
     /// Why the node stopped by itself, if it did.
     pub failure: Option<String>,
-    /// The limits in force.
     pub limits: Limits,
 }
 
 /// The follower that is furthest behind.
 #[derive(Clone, Debug, Serialize)]
 pub struct SlowestFollower {
-    /// Its name.
     pub name: String,
-    /// Where it is.
     pub position: Position,
 }
 
@@ -51,7 +45,6 @@ pub struct SlowestFollower {
 pub struct Limits {
     /// Bytes of a transaction.
     pub transaction_bytes_max: usize,
-    /// Records of a transaction.
     pub records_max: usize,
     /// Bytes of a key.
     pub key_bytes_max: usize,
@@ -59,7 +52,6 @@ pub struct Limits {
     pub value_bytes_max: usize,
     /// Bytes of a table's name.
     pub table_name_bytes_max: usize,
-    /// Headers of a record.
     pub headers_max: usize,
     /// Bytes of an HTTP body.
     pub http_body_bytes_max: usize,
@@ -81,7 +73,7 @@ impl Status {
         Self {
             version: env!("CARGO_PKG_VERSION"),
             log_id: format!("{:032x}", shared.log_id),
-            position: shared.advance.position(),
+            position: shared.applied_position.position(),
             log_start: shared.log_start(),
             readable_from: shared.state.floor(),
             uptime_s: shared.started.elapsed().as_secs(),

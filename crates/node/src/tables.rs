@@ -1,124 +1,12 @@
 //! Making and deleting tables: ordinary transactions on `onelog.tables`.
 
-use bytes::Bytes;
-use onelog_record::{
-    CommitRequest, FieldPath, Guard, KeyRange, Operation, Position, Predicate, Refusal,
-    TABLE_TABLES, TableDefinition, TableKind, TableNameError, ValueKind, Write, check_table_name,
-};
-use serde::{Deserialize, Serialize};
-use serde_json::Value;
+use onelog_record::{Position, Refusal, TableDefinition};
+use onelog_replica::{Creation, NewTable, TableError, check, creation, removal};
 
 use crate::Node;
-use crate::schema::{self, SchemaError};
 
 /// How often making a table is tried again when another one was made at the same time.
 const ATTEMPTS_MAX: usize = 64;
-/// How many unique fields a table may have.
-const UNIQUE_FIELDS_MAX: usize = 16;
-
-/// A table to be made.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct NewTable {
-    /// Its name, `service.table`.
-    pub name: String,
-    /// Whether the state keeps the latest value of each key.
-    pub kind: TableKind,
-    /// What its values are.
-    pub value: ValueKind,
-    /// The JSON Schema that each value must satisfy.
-    #[serde(default)]
-    pub schema: Option<Value>,
-    /// Fields whose values may occur only once in the table.
-    #[serde(default)]
-    pub unique: Vec<FieldPath>,
-}
-
-impl NewTable {
-    /// A keyed table of JSON documents.
-    #[must_use]
-    pub fn keyed(name: impl Into<String>) -> Self {
-        Self {
-            name: name.into(),
-            kind: TableKind::Keyed,
-            value: ValueKind::Json,
-            schema: None,
-            unique: Vec::new(),
-        }
-    }
-}
-
-/// A table was not made or not deleted.
-#[derive(Debug, thiserror::Error)]
-pub enum TableError {
-    /// The name is not allowed.
-    #[error(transparent)]
-    Name(#[from] TableNameError),
-    /// Another table has this name.
-    #[error(
-        "table '{name}' exists already, with another definition; delete it first or choose another name"
-    )]
-    Exists {
-        /// The name.
-        name: String,
-    },
-    /// No table has this name.
-    #[error("there is no table '{name}'{}", nearest.as_ref().map(|n| format!("; did you mean '{n}'?")).unwrap_or_default())]
-    Unknown {
-        /// The name.
-        name: String,
-        /// The nearest one that exists.
-        nearest: Option<String>,
-    },
-    /// The schema does not compile.
-    #[error("schema: {0}")]
-    Schema(#[from] SchemaError),
-    /// The definition contradicts itself.
-    #[error("{0}")]
-    Definition(&'static str),
-    /// The transaction was refused.
-    #[error("the definition could not be committed: {0}")]
-    Refused(#[from] Refusal),
-}
-
-fn check(table: &NewTable) -> Result<(), TableError> {
-    check_table_name(&table.name)?;
-    let rules = table.schema.is_some() || !table.unique.is_empty();
-    if table.value == ValueKind::Bytes && rules {
-        return Err(TableError::Definition(
-            "schema and unique need values of kind json",
-        ));
-    }
-    if table.kind == TableKind::Stream && !table.unique.is_empty() {
-        return Err(TableError::Definition(
-            "unique needs a keyed table: a stream keeps no state",
-        ));
-    }
-    if table.unique.len() > UNIQUE_FIELDS_MAX {
-        return Err(TableError::Definition(
-            "a table may have at most 16 unique fields",
-        ));
-    }
-    if table.unique.iter().any(FieldPath::is_whole) {
-        return Err(TableError::Definition("a unique field needs a name"));
-    }
-    if let Some(schema) = &table.schema {
-        schema::compile(schema)?;
-    }
-    Ok(())
-}
-
-fn same(existing: &TableDefinition, wanted: &NewTable) -> bool {
-    (existing.kind, existing.value) == (wanted.kind, wanted.value)
-        && existing.schema == wanted.schema
-        && existing.unique == wanted.unique
-}
-
-/// One attempt: either done already, or a transaction to be committed.
-enum Step {
-    Done(TableDefinition, Position),
-    Commit(TableDefinition, Box<CommitRequest>),
-}
 
 impl Node {
     /// Makes a table, or answers the existing one when its definition is the same.
@@ -130,8 +18,8 @@ impl Node {
         let mut attempts = 0;
         loop {
             let (definition, request) = match self.creation(&table)? {
-                Step::Done(definition, position) => return Ok((definition, position)),
-                Step::Commit(definition, request) => (definition, request),
+                Creation::Done(definition, position) => return Ok((definition, position)),
+                Creation::Commit(definition, request) => (definition, request),
             };
             attempts += 1;
             match self.submit(*request).await {
@@ -152,8 +40,8 @@ impl Node {
         let mut attempts = 0;
         loop {
             let (definition, request) = match self.creation(&table)? {
-                Step::Done(definition, position) => return Ok((definition, position)),
-                Step::Commit(definition, request) => (definition, request),
+                Creation::Done(definition, position) => return Ok((definition, position)),
+                Creation::Commit(definition, request) => (definition, request),
             };
             attempts += 1;
             match self.submit(*request).wait() {
@@ -167,88 +55,20 @@ impl Node {
 
     /// Deletes a table and all its keys. Its records stay in the log; its number is never reused.
     pub async fn drop_table(&self, name: &str) -> Result<Position, TableError> {
-        Ok(self.submit(self.removal(name)?).await?.position)
+        Ok(self.submit(removal(&self.catalog(), name)?).await?.position)
     }
 
     /// [`Node::drop_table`] for threads that block.
     pub fn drop_table_blocking(&self, name: &str) -> Result<Position, TableError> {
-        Ok(self.submit(self.removal(name)?).wait()?.position)
+        Ok(self
+            .submit(removal(&self.catalog(), name)?)
+            .wait()?
+            .position)
     }
 
-    fn creation(&self, table: &NewTable) -> Result<Step, TableError> {
-        // The position is read first: the catalog then shows at least what lies below it, and the
-        // range read conflicts with any definition written since.
+    fn creation(&self, table: &NewTable) -> Result<Creation, TableError> {
+        // The position is read first: the catalog then shows at least what lies below it.
         let position = self.position();
-        let catalog = self.catalog();
-        if let Some(existing) = catalog.by_name(&table.name) {
-            if same(existing, table) {
-                return Ok(Step::Done(TableDefinition::clone(existing), position));
-            }
-            return Err(TableError::Exists {
-                name: table.name.clone(),
-            });
-        }
-        let definition = TableDefinition {
-            id: catalog.next_id(),
-            name: table.name.clone(),
-            kind: table.kind,
-            value: table.value,
-            schema: table.schema.clone(),
-            unique: table.unique.clone(),
-            dropped: false,
-        };
-        let key = Bytes::from(table.name.clone());
-        let request = CommitRequest {
-            read_position: Some(position),
-            range_reads: vec![KeyRange {
-                table: TABLE_TABLES,
-                from: Bytes::new(),
-                to: None,
-            }],
-            writes: vec![put(key, &definition)],
-            ..CommitRequest::default()
-        };
-        Ok(Step::Commit(definition, Box::new(request)))
-    }
-
-    fn removal(&self, name: &str) -> Result<CommitRequest, TableError> {
-        check_table_name(name)?;
-        let catalog = self.catalog();
-        let Some(existing) = catalog.by_name(name) else {
-            return Err(TableError::Unknown {
-                name: name.to_owned(),
-                nearest: catalog.nearest(name).map(str::to_owned),
-            });
-        };
-        let key = Bytes::from(name.to_owned());
-        let mut dropped = TableDefinition::clone(existing);
-        dropped.dropped = true;
-        // '#' cannot stand in a name: what is deleted is kept beside the names.
-        let grave = Bytes::from(format!("#{}", existing.id));
-        let delete = Write {
-            table: TABLE_TABLES,
-            key: key.clone(),
-            operation: Operation::Delete,
-            headers: Vec::new(),
-        };
-        Ok(CommitRequest {
-            guards: vec![Guard {
-                table: TABLE_TABLES,
-                key,
-                predicate: Predicate::Exists,
-            }],
-            writes: vec![delete, put(grave, &dropped)],
-            ..CommitRequest::default()
-        })
-    }
-}
-
-fn put(key: Bytes, definition: &TableDefinition) -> Write {
-    let text = serde_json::json!(definition).to_string();
-    Write {
-        table: TABLE_TABLES,
-        key,
-        operation: Operation::Put(Bytes::from(text)),
-        headers: Vec::new(),
+        creation(position, &self.catalog(), table)
     }
 }

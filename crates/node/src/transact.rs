@@ -13,13 +13,13 @@ use onelog_record::{
     CommitRequest, Committed, FieldPath, Guard, KeyRange, Number, Operation, PointRead, Position,
     Predicate, Refusal, TableId, Write,
 };
+use onelog_replica::Catalog;
 use onelog_state::{ReadError, Row, Snapshot, Versioned};
 use rand::Rng;
 use serde::Serialize;
 use serde_json::Value;
 
 use crate::Node;
-use crate::catalog::Catalog;
 
 /// The first pause after a conflict; each further one may be twice as long.
 const BACKOFF_FIRST: Duration = Duration::from_micros(200);
@@ -37,7 +37,6 @@ pub enum TransactError {
     /// No table has this name.
     #[error("there is no table '{name}'{}", nearest.as_ref().map(|n| format!("; did you mean '{n}'?")).unwrap_or_default())]
     UnknownTable {
-        /// The name.
         name: String,
         /// The nearest one that exists.
         nearest: Option<String>,
@@ -48,9 +47,7 @@ pub enum TransactError {
     /// A value is not JSON.
     #[error("the value of key {key:?} is not JSON: {cause}")]
     Json {
-        /// The key.
         key: Bytes,
-        /// Why.
         cause: serde_json::Error,
     },
     /// The key was changed by `add`, `min`, `max` or `append` earlier in the same transaction; its
@@ -58,10 +55,7 @@ pub enum TransactError {
     #[error(
         "key {key:?} has a pending operation in this transaction: its value is known only after the commit"
     )]
-    Pending {
-        /// The key.
-        key: Bytes,
-    },
+    Pending { key: Bytes },
     /// The commit was refused.
     #[error(transparent)]
     Refused(#[from] Refusal),
@@ -95,10 +89,9 @@ impl Default for TransactOptions {
     }
 }
 
-/// What a closure answered, and where its transaction stands in the log.
+/// What a closure answered, and where its transaction is in the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Transacted<R> {
-    /// What the closure answered.
     pub value: R,
     /// Reading at or after this position sees the transaction.
     pub position: Position,

@@ -4,7 +4,7 @@ use std::thread::JoinHandle;
 
 use crossbeam_channel::{Sender, bounded};
 
-/// How many jobs may wait. Whoever pushes has at most a few outstanding.
+/// How many jobs may wait. The driver has at most a few outstanding.
 const JOBS_MAX: usize = 16;
 
 type Job = Box<dyn FnOnce() + Send>;

@@ -64,7 +64,6 @@ impl TryFrom<u8> for Compression {
 /// The part of an entry's header that every replica shares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct EntryHeader {
-    /// What the body holds.
     pub kind: EntryKind,
     /// How the body is stored.
     pub compression: Compression,
@@ -188,9 +187,7 @@ impl EntryHeader {
 pub struct Entry {
     /// The leader's term in which it was proposed.
     pub term: Term,
-    /// Its place.
     pub index: Index,
-    /// The shared header.
     pub header: EntryHeader,
     /// The body as stored (compressed, where the header says so).
     pub body: Bytes,

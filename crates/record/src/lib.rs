@@ -1,9 +1,10 @@
-//! The words of onelog as types, their encoding and their limits.
+//! The terms of onelog as types, their encoding and their limits.
 //!
 //! Nothing here does I/O. Whatever is stored or sent is encoded and decoded here or in the
 //! `log` crate, drawn in `docs/format.md` and pinned by a test.
 
 pub mod code;
+mod compression;
 mod entry;
 mod field;
 mod limits;
@@ -14,6 +15,7 @@ mod table;
 mod transaction;
 mod varint;
 
+pub use compression::{CompressionError, compress, raw_body};
 pub use entry::{Compression, Entry, EntryHeader, EntryKind, PAYLOAD_HEADER_BYTES, PayloadError};
 pub use field::{FieldPath, FieldPathError};
 pub use limits::{

@@ -34,9 +34,7 @@ pub struct TooLarge {
     pub what: String,
     /// The name of the limit, for example `VALUE_BYTES_MAX`.
     pub limit: &'static str,
-    /// What was met.
     pub is: usize,
-    /// What is allowed.
     pub max: usize,
     /// The unit of both numbers.
     pub unit: &'static str,

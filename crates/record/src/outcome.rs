@@ -8,9 +8,8 @@ use crate::{Offset, Position, TableId, TooLarge, TxnId, code};
 /// The transaction is in the log: durable, ordered, and what every follower will see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Committed {
-    /// Its id.
     pub id: TxnId,
-    /// The position right behind it. Whoever reads at or after it sees the transaction.
+    /// The position right behind it. A reader at or after it sees the transaction.
     pub position: Position,
     /// The offset of its first record. Its writes have consecutive offsets in their order.
     pub first_offset: Offset,
@@ -72,13 +71,9 @@ pub enum Refusal {
         "conflict: key {key:?} of table {table} was written at offset {version}, at or after the read position"
     )]
     Conflict {
-        /// Which read.
         subject: Subject,
-        /// The table.
         table: TableId,
-        /// The key that was written.
         key: Bytes,
-        /// By which record.
         version: Offset,
         /// The position to read at for the next try.
         retry_at: Position,
@@ -88,7 +83,6 @@ pub enum Refusal {
         "the read position {read_position} is too old to be checked; the oldest that can be is {floor}"
     )]
     SnapshotTooOld {
-        /// The client's position.
         read_position: Position,
         /// The oldest position that can be decided for every key.
         floor: Position,
@@ -96,19 +90,15 @@ pub enum Refusal {
     /// The read position lies behind the end of the log.
     #[error("the read position {read_position} lies in the future; the log ends at {latest}")]
     SnapshotInFuture {
-        /// The client's position.
         read_position: Position,
-        /// The end.
         latest: Position,
     },
     /// A guard does not hold.
     #[error("guard {index} does not hold")]
     GuardFailed {
-        /// Which guard.
         index: usize,
         /// The value that it met; `None` when the key is not there.
         met: Option<Bytes>,
-        /// The version of that value.
         version: Option<Offset>,
         /// From this position on the guard's key reads as it was met.
         retry_at: Position,
@@ -116,27 +106,17 @@ pub enum Refusal {
     /// Another key of the table has the same value in a unique field.
     #[error("field '{field}' must be unique: {value} belongs to key {owner:?}")]
     NotUnique {
-        /// Which write.
         index: usize,
-        /// The field.
         field: String,
-        /// The value.
         value: Value,
-        /// The key that has it.
         owner: Bytes,
     },
     /// A write cannot be carried out on the value that it met.
     #[error("write {index} cannot be carried out: {fault}")]
-    BadOperation {
-        /// Which write.
-        index: usize,
-        /// Why.
-        fault: OperationFault,
-    },
+    BadOperation { index: usize, fault: OperationFault },
     /// The id belongs to another request.
     #[error("the id {id} was used by another request, committed right before position {position}")]
     IdMismatch {
-        /// The id.
         id: TxnId,
         /// Behind the transaction that has the id.
         position: Position,
@@ -146,19 +126,13 @@ pub enum Refusal {
         "the id {id} is older than the window of remembered ids, which begins at {floor}; whether it was committed must be looked up in the log"
     )]
     IdExpired {
-        /// The id.
         id: TxnId,
         /// Since when ids are remembered.
         floor: Position,
     },
     /// A table that is not there, or no longer.
     #[error("{subject:?} names table {table}, which does not exist")]
-    UnknownTable {
-        /// Where.
-        subject: Subject,
-        /// The number.
-        table: TableId,
-    },
+    UnknownTable { subject: Subject, table: TableId },
     /// The request is malformed in a way that types do not exclude.
     #[error("{0}")]
     Malformed(String),
@@ -168,7 +142,6 @@ pub enum Refusal {
     /// Too much is waiting. Nothing was done; try again after the delay.
     #[error("overloaded: {reason}; retry in {retry_after_ms} ms")]
     Overloaded {
-        /// What is full.
         reason: &'static str,
         /// When to try again.
         retry_after_ms: u64,

@@ -16,16 +16,13 @@ pub type Number = serde_json::Number;
 /// A key that the client read, found or not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PointRead {
-    /// The table.
     pub table: TableId,
-    /// The key.
     pub key: Bytes,
 }
 
 /// A range of keys that the client scanned: from `from` up to but without `to`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyRange {
-    /// The table.
     pub table: TableId,
     /// The first key.
     pub from: Bytes,
@@ -63,11 +60,8 @@ pub enum Predicate {
     /// A field of the key's JSON value compares so. A missing key or field compares as `null`,
     /// which is equal to `null` alone and in no order with anything.
     Field {
-        /// The field.
         path: FieldPath,
-        /// The comparison.
         compare: Compare,
-        /// What it is compared with.
         value: Value,
     },
 }
@@ -75,11 +69,8 @@ pub enum Predicate {
 /// A condition at the commit point; the client need not have read anything.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Guard {
-    /// The table.
     pub table: TableId,
-    /// The key.
     pub key: Bytes,
-    /// What is demanded.
     pub predicate: Predicate,
 }
 
@@ -106,11 +97,8 @@ pub enum Operation {
 /// One write of a transaction. Writes happen in order, each seeing those before it.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Write {
-    /// The table.
     pub table: TableId,
-    /// The key.
     pub key: Bytes,
-    /// What it does.
     pub operation: Operation,
     /// Headers for the readers of the log.
     pub headers: Vec<Header>,
@@ -124,9 +112,7 @@ pub struct CommitRequest {
     /// The position that all reads were made at. Needed exactly when there are reads; with an id
     /// and no reads it says since when the id has been in use.
     pub read_position: Option<Position>,
-    /// Keys that were read.
     pub point_reads: Vec<PointRead>,
-    /// Ranges that were scanned.
     pub range_reads: Vec<KeyRange>,
     /// Conditions at the commit point.
     pub guards: Vec<Guard>,

@@ -49,13 +49,9 @@ pub enum ValueKind {
 /// The definition of a table.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TableDefinition {
-    /// Its number in the log.
     pub id: TableId,
-    /// Its name.
     pub name: String,
-    /// Its kind.
     pub kind: TableKind,
-    /// What its values are.
     pub value: ValueKind,
     /// The JSON Schema that each value must satisfy.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -82,7 +78,6 @@ pub enum TableNameError {
         "the table's name '{name}' contains '{character}'; allowed are letters, digits, '_', '-' and, between words, '.'"
     )]
     Character {
-        /// The name.
         name: String,
         /// The first character that is not allowed there.
         character: char,
@@ -92,7 +87,7 @@ pub enum TableNameError {
     Reserved(String),
 }
 
-/// Checks the name of a user's table: words of letters, digits, `_` and `-`, joined by dots,
+/// Checks the name of a user's table: parts of letters, digits, `_` and `-`, joined by dots,
 /// `service.table` by convention.
 pub fn check_table_name(name: &str) -> Result<(), TableNameError> {
     if name.is_empty() {

@@ -38,20 +38,15 @@ pub enum Op {
 pub struct Header {
     /// The name, UTF-8 by convention.
     pub name: Bytes,
-    /// The value.
     pub value: Bytes,
 }
 
 /// One change, read back from a body. Its bytes share the body's memory.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Record {
-    /// Its place in the log.
     pub offset: Offset,
-    /// What it does.
     pub op: Op,
-    /// The table.
     pub table: TableId,
-    /// The key.
     pub key: Bytes,
     /// The value; `None` exactly for a delete.
     pub value: Option<Bytes>,
@@ -62,7 +57,6 @@ pub struct Record {
 /// The head of one transaction, and where its records are.
 #[derive(Clone, Debug)]
 pub struct Transaction {
-    /// Its id.
     pub id: TxnId,
     /// The fingerprint of the request, to tell a retry from another request under the same id.
     pub fingerprint: u64,
@@ -80,7 +74,6 @@ pub struct Transaction {
 pub struct BodyError {
     /// Where, in bytes from the start of the raw body.
     pub at: usize,
-    /// What was met.
     pub what: &'static str,
 }
 
@@ -101,7 +94,7 @@ pub struct TransactionMark {
 }
 
 impl BodyWriter {
-    /// An empty body behind `prefix` zero bytes, which belong to whoever asked for them.
+    /// An empty body behind `prefix` zero bytes, which belong to the caller.
     #[must_use]
     pub fn with_prefix(prefix: usize) -> Self {
         Self {
@@ -199,7 +192,7 @@ impl BodyWriter {
         self.out
     }
 
-    /// The prefix and the body, in memory of exactly their size: whoever keeps a value of it keeps
+    /// The prefix and the body, in memory of exactly their size: a reader that keeps a value of it keeps
     /// all of it. The writer is empty again and keeps its buffer for the next body.
     #[must_use]
     pub fn take(&mut self) -> Vec<u8> {

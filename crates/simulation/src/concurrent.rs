@@ -11,7 +11,7 @@ use crate::checker::{Report, Rule};
 use crate::history::{Answer, Asked, Clock, CommitCall, History, Logged, ReadCall, Seen};
 use crate::workloads::{self, Random, Workload};
 
-/// How long a client waits for a position that was told: far longer than any flush.
+/// How long a client waits for a position that was answered: far longer than any flush.
 const WAIT: Duration = Duration::from_secs(60);
 /// How many requests a client sends before it waits for the answers.
 const BURST_MAX: usize = 3;
@@ -40,7 +40,7 @@ pub struct Load {
     pub steps: usize,
     /// Random numbers start here.
     pub seed: u64,
-    /// Whoever takes this step, counted over all clients, stops the node under the others' feet.
+    /// The client that takes this step, counted over all clients, stops the node under the others' feet.
     pub stop_at: Option<usize>,
 }
 
@@ -64,7 +64,7 @@ struct Client<'n> {
     load: &'n Load,
     number: u32,
     random: Random,
-    told: Position,
+    reached: Position,
     remembered: Vec<usize>,
     outcome: Outcome,
     is_stopped: bool,
@@ -73,7 +73,7 @@ struct Client<'n> {
 /// Makes the tables and whatever the workloads need at the beginning.
 ///
 /// # Errors
-/// When the node refuses, in words: then nothing can be tested.
+/// When the node refuses, and why: then nothing can be tested.
 pub fn set_up(
     node: &Node,
     workloads: &[Box<dyn Workload>],
@@ -131,7 +131,7 @@ pub fn run(node: &Node, workloads: &[Box<dyn Workload>], clock: &Clock, load: &L
         load,
         number: number as u32,
         random: Random::seed_from_u64(load.seed << 16 | number as u64),
-        told: node.position(),
+        reached: node.position(),
         remembered: Vec::new(),
         outcome: Outcome::default(),
         is_stopped: false,
@@ -188,7 +188,7 @@ fn tail(node: &Node, is_done: &AtomicBool) -> Result<Vec<Logged>, onelog::ReadLo
 }
 
 impl Outcome {
-    /// Whoever tailed the log must have seen a beginning of what it is now.
+    /// Those who tailed the log must have seen a beginning of what it is now.
     pub fn check_tails(&mut self, log: &[Logged]) {
         for tail in &self.tails {
             if log.starts_with(tail) {
@@ -315,15 +315,18 @@ impl Client<'_> {
         }
     }
 
-    /// A snapshot at the newest position, at or after one that was told, or at exactly that one.
+    /// A snapshot at the newest position, at or after one that was answered, or at exactly that one.
     fn snapshot(&mut self) -> Option<(Asked, Snapshot)> {
         match self.random.random_range(0..10) {
             0 => {
-                self.node.wait_for_blocking(self.told, WAIT).ok()?;
-                Some((Asked::After(self.told), self.node.snapshot()))
+                self.node.wait_for_blocking(self.reached, WAIT).ok()?;
+                Some((Asked::After(self.reached), self.node.snapshot()))
             }
             // It may be too old by now; then there is nothing to see.
-            1 => Some((Asked::At(self.told), self.node.snapshot_at(self.told).ok()?)),
+            1 => Some((
+                Asked::At(self.reached),
+                self.node.snapshot_at(self.reached).ok()?,
+            )),
             _ => Some((Asked::Newest, self.node.snapshot())),
         }
     }
@@ -334,7 +337,7 @@ impl Client<'_> {
             return;
         };
         let end = self.clock.tick();
-        self.told = self.told.max(snapshot.position());
+        self.reached = self.reached.max(snapshot.position());
         let mut all = Seen::default();
         let mut sent = Vec::new();
         for _ in 0..self.random.random_range(1..=BURST_MAX) {
@@ -415,9 +418,9 @@ impl Client<'_> {
         let answer = ticket.wait();
         let end = self.clock.tick();
         match &answer {
-            Ok(committed) => self.told = self.told.max(committed.position),
+            Ok(committed) => self.reached = self.reached.max(committed.position),
             Err(Refusal::Conflict { retry_at, .. } | Refusal::GuardFailed { retry_at, .. }) => {
-                self.told = self.told.max(*retry_at);
+                self.reached = self.reached.max(*retry_at);
             }
             Err(Refusal::Stopped(_)) => self.is_stopped = true,
             Err(_) => {}

@@ -1,4 +1,4 @@
-//! What clients did, what they saw and what they were told, in real time.
+//! What clients did, what they saw and what they were answered, in real time.
 //!
 //! Every call takes a moment from one global counter when it begins and another when it ends, so
 //! "ended before the other began" is a fact of the history, whatever threads ran it. A recorder
@@ -33,36 +33,28 @@ impl Clock {
 pub struct Found {
     /// The offset of the record that wrote it.
     pub version: Offset,
-    /// The value.
     pub value: Bytes,
 }
 
 /// A key that was read, found or not.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PointSeen {
-    /// The table.
     pub table: TableId,
-    /// The key.
     pub key: Bytes,
-    /// What was found.
     pub found: Option<Found>,
 }
 
 /// A range that was read to its end, with every row of it in ascending order of keys.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RangeSeen {
-    /// The range.
     pub range: KeyRange,
-    /// The rows.
     pub rows: Vec<(Bytes, Found)>,
 }
 
 /// Everything that was seen at one position.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Seen {
-    /// Keys.
     pub points: Vec<PointSeen>,
-    /// Ranges.
     pub ranges: Vec<RangeSeen>,
 }
 
@@ -80,56 +72,45 @@ pub enum Asked {
 /// How a commit ended for the client.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Answer {
-    /// It was told that it is committed.
     Committed(Committed),
-    /// It was told that it is not.
     Refused(Refusal),
-    /// It was told nothing, or did not listen.
+    /// No answer came, or the client did not listen.
     Unknown,
 }
 
 /// A snapshot read.
 #[derive(Clone, Debug)]
 pub struct ReadCall {
-    /// Who.
     pub client: u32,
     /// When the call began.
     pub begin: Moment,
     /// When the answer was there.
     pub end: Moment,
-    /// What was asked for.
     pub asked: Asked,
     /// The position of the snapshot.
     pub position: Position,
-    /// What was there.
     pub seen: Seen,
 }
 
 /// A request that was sent.
 #[derive(Clone, Debug)]
 pub struct CommitCall {
-    /// Who.
     pub client: u32,
     /// When it was sent.
     pub begin: Moment,
     /// When the answer was there; `None` when none came.
     pub end: Option<Moment>,
-    /// The id that it carried.
     pub id: TxnId,
-    /// The request.
     pub request: CommitRequest,
     /// What its declared reads had seen at its read position.
     pub seen: Seen,
-    /// The answer.
     pub answer: Answer,
 }
 
 /// Everything that happened.
 #[derive(Clone, Debug, Default)]
 pub struct History {
-    /// Snapshot reads.
     pub reads: Vec<ReadCall>,
-    /// Requests.
     pub commits: Vec<CommitCall>,
 }
 
@@ -144,13 +125,11 @@ impl History {
 /// A transaction as it was read back from the log.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Logged {
-    /// Its id.
     pub id: TxnId,
     /// The offset of its first record.
     pub first_offset: Offset,
     /// The position right behind it.
     pub end: Position,
-    /// Its records.
     pub records: Vec<Record>,
 }
 

@@ -5,15 +5,17 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 use onelog_log::{CrashMode, Fault};
-use onelog_record::Compression;
+use onelog_record::{Compression, Op, Position, Refusal, TABLE_TABLES, TableId, USER_TABLES_FROM};
 use onelog_simulation::machine::{
     CrashPoint, MachineOptions, Which, World, crash_again, crash_at, fail_at, survey,
 };
 use onelog_simulation::workloads::Random;
-use onelog_simulation::{Report, is_full, workloads};
+use onelog_simulation::{Answer, Report, is_full, workloads};
 use rand::{Rng, SeedableRng};
 
 const SEED: u64 = 7;
+/// The tables behind this one come and go.
+const LAST_FIXED: TableId = TableId(USER_TABLES_FROM.0 + 6);
 /// So many steps the workload has at least, and so many of each disk.
 const STEPS_MIN: usize = 2_000;
 const DISK_STEPS_MIN: usize = 500;
@@ -32,7 +34,7 @@ fn world_of(seed: u64) -> World {
         actions: ACTIONS,
         ..MachineOptions::default()
     };
-    World::new(seed, options, workloads::all())
+    World::new(seed, options, workloads::with_definitions())
 }
 
 fn world() -> World {
@@ -67,6 +69,38 @@ fn a_run_without_faults_is_proved_and_walks_every_path() {
         report.acknowledged > 500 && report.refused > 100,
         "{report}"
     );
+}
+
+#[test]
+fn tables_come_and_go_the_log_is_cut_and_requests_wait_too_long() {
+    let mut world = world();
+    world.run().unwrap();
+    assert!(
+        world.log_start() > Some(Position(0)),
+        "the log was never cut"
+    );
+    assert_clean(&world.prove(), "no fault");
+    let (history, log, _) = world.into_witness();
+    let refused = |is_meant: fn(&Refusal) -> bool| {
+        let answers = history.commits.iter().map(|call| &call.answer);
+        answers
+            .filter(|answer| matches!(answer, Answer::Refused(refusal) if is_meant(refusal)))
+            .count()
+    };
+    let unknown = refused(|refusal| matches!(refusal, Refusal::UnknownTable { .. }));
+    let overloaded = refused(|refusal| matches!(refusal, Refusal::Overloaded { .. }));
+    let records = || log.iter().flat_map(|logged| &logged.records);
+    let dropped = records()
+        .filter(|record| record.table == TABLE_TABLES && record.op == Op::Delete)
+        .count();
+    let passing = records().filter(|record| record.table > LAST_FIXED).count();
+    println!(
+        "{dropped} drops, {passing} records in passing tables, {unknown} refused as unknown, {overloaded} waited too long"
+    );
+    assert!(dropped > 5, "{dropped}");
+    assert!(passing > 10, "{passing}");
+    assert!(unknown > 5, "{unknown}");
+    assert!(overloaded > 0, "{overloaded}");
 }
 
 #[test]
@@ -134,10 +168,15 @@ fn many_lives_in_a_row_are_one_history() {
             window_writes_max: pick(&[2, 16, 1_000]) as usize,
             ids_max: pick(&[40, 400, 100_000]) as usize,
             flushes_in_flight: pick(&[1, 2, 4]) as usize,
+            memtable_bytes_max: pick(&[8 << 10, 256 << 10]) as usize,
+            checkpoint_interval_ms: pick(&[100, 1_000, 30_000]),
+            keeps_old_views: pick(&[0, 1]) == 1,
+            retain_bytes: [None, Some(0), Some(64 << 10)][pick(&[0, 1, 2]) as usize],
+            retain_ms: [None, Some(1 << 20)][pick(&[0, 1]) as usize],
             compression: [Compression::None, Compression::Lz4][seed as usize % 2],
             ..MachineOptions::default()
         };
-        let mut world = World::new(seed, options.clone(), workloads::all());
+        let mut world = World::new(seed, options.clone(), workloads::with_definitions());
         for life in 0..lives {
             let image = world.image().clone();
             let disk = if pick(&[0, 1, 2]) == 0 {

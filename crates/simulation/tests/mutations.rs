@@ -1,4 +1,4 @@
-//! The checker on real histories that were tampered with: wherever the lie is told, it is found.
+//! The checker on real histories that were tampered with: wherever the lie is, it is found.
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
@@ -100,7 +100,7 @@ fn tell(lie: Lie, at: Index, (history, log, _): &mut Witness) -> &'static [Rule]
             ]
         }
         Lie::OtherPosition => {
-            let mut told: Vec<_> = history
+            let mut answered: Vec<_> = history
                 .commits
                 .iter_mut()
                 .filter(|call| !call.request.writes.is_empty())
@@ -109,8 +109,8 @@ fn tell(lie: Lie, at: Index, (history, log, _): &mut Witness) -> &'static [Rule]
                     Answer::Refused(_) | Answer::Unknown => None,
                 })
                 .collect();
-            let place = at.index(told.len());
-            told[place].position = Position(told[place].position.0 + 1);
+            let place = at.index(answered.len());
+            answered[place].position = Position(answered[place].position.0 + 1);
             &[Rule::WrongAnswer]
         }
         Lie::OtherVersion => {
@@ -158,15 +158,17 @@ fn tell(lie: Lie, at: Index, (history, log, _): &mut Witness) -> &'static [Rule]
     }
 }
 
-/// The place of a transaction that somebody was told of.
+/// The place of a transaction that was acknowledged.
 fn acknowledged(log: &[Logged], history: &History, at: Index) -> usize {
-    let told = |logged: &Logged| {
+    let is_acknowledged = |logged: &Logged| {
         history
             .commits
             .iter()
             .any(|call| call.id == logged.id && matches!(call.answer, Answer::Committed(_)))
     };
-    let places: Vec<usize> = (0..log.len()).filter(|place| told(&log[*place])).collect();
+    let places: Vec<usize> = (0..log.len())
+        .filter(|place| is_acknowledged(&log[*place]))
+        .collect();
     places[at.index(places.len())]
 }
 

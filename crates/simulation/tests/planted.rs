@@ -7,7 +7,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use onelog_commit::planted as commit;
 use onelog_log::{CrashMode, planted as log};
-use onelog_simulation::machine::{MachineOptions, ShellBug, World, crash_at, survey};
+use onelog_replica::planted as replica;
+use onelog_simulation::machine::{MachineOptions, World, crash_at, survey};
 use onelog_simulation::workloads::{self, Workload};
 use onelog_simulation::{Report, Rule};
 use onelog_state::planted as state;
@@ -50,11 +51,20 @@ impl Planted {
     }
 }
 
+impl Planted {
+    fn in_replica(bug: replica::Bug) -> Self {
+        let planted = Self::nothing();
+        replica::set(bug);
+        planted
+    }
+}
+
 impl Drop for Planted {
     fn drop(&mut self) {
         commit::set(None);
         log::set(log::Bug::None);
         state::set(state::Bug::None);
+        replica::set(replica::Bug::None);
     }
 }
 
@@ -71,11 +81,19 @@ enum Hunt {
     Rot,
 }
 
-fn options(bug: ShellBug) -> MachineOptions {
+fn plain() -> MachineOptions {
     MachineOptions {
         actions: ACTIONS,
-        bug,
         ..MachineOptions::default()
+    }
+}
+
+/// A checkpoint that has what the log lost would notice it first, and refuse to start.
+fn without_checkpoints() -> MachineOptions {
+    MachineOptions {
+        checkpoint_interval_ms: u64::MAX,
+        memtable_bytes: 1 << 20,
+        ..plain()
     }
 }
 
@@ -87,7 +105,7 @@ fn hunt(how: Hunt, options: &MachineOptions, wanted: Wanted<'_>) -> Option<(u64,
 }
 
 fn hunt_seed(how: Hunt, seed: u64, options: &MachineOptions, wanted: Wanted<'_>) -> Option<Report> {
-    let make = || World::new(seed, options.clone(), workloads::all());
+    let make = || World::new(seed, options.clone(), workloads::with_definitions());
     let run = || {
         let mut world = make();
         world.run().unwrap();
@@ -147,10 +165,6 @@ fn assert_caught(how: Hunt, options: &MachineOptions, rules: &[Rule]) -> Report 
 
 fn is_dirty(report: &Report) -> bool {
     !report.is_clean()
-}
-
-fn plain() -> MachineOptions {
-    options(ShellBug::None)
 }
 
 #[test]
@@ -215,8 +229,8 @@ fn ids_that_are_remembered_in_memory_only_are_caught() {
 }
 
 #[test]
-fn a_refusal_that_is_told_too_early_is_caught() {
-    let _planted = Planted::in_commit(commit::Bug::RefusalToldTooEarly);
+fn a_refusal_that_is_answered_too_early_is_caught() {
+    let _planted = Planted::in_commit(commit::Bug::RefusalAnsweredTooEarly);
     let rules = [Rule::RealTime, Rule::WrongRefusal];
     assert_caught(Hunt::Calm, &plain(), &rules);
 }
@@ -224,14 +238,15 @@ fn a_refusal_that_is_told_too_early_is_caught() {
 #[test]
 fn an_acknowledgement_without_a_flush_is_caught() {
     let _planted = Planted::in_log(log::Bug::AcknowledgeBeforeFlush);
-    assert_caught(Hunt::Power, &plain(), &[Rule::AcknowledgedLost]);
+    let options = without_checkpoints();
+    assert_caught(Hunt::Power, &options, &[Rule::AcknowledgedLost]);
 }
 
 #[test]
 fn a_tail_cut_below_the_watermark_is_caught() {
     let _planted = Planted::in_log(log::Bug::CutBelowWatermark);
     let rules = [Rule::AcknowledgedLost, Rule::LogBroken];
-    assert_caught(Hunt::Rot, &plain(), &rules);
+    assert_caught(Hunt::Rot, &without_checkpoints(), &rules);
 }
 
 #[test]
@@ -248,35 +263,61 @@ fn a_lost_tombstone_is_caught() {
 
 #[test]
 fn an_answer_on_staging_is_caught() {
-    let _planted = Planted::nothing();
-    let options = options(ShellBug::AnswerOnStage);
+    let _planted = Planted::in_replica(replica::Bug::AnswerOnStage);
+    let options = without_checkpoints();
     assert_caught(Hunt::Power, &options, &[Rule::AcknowledgedLost]);
 }
 
 #[test]
 fn flushes_that_count_out_of_order_are_caught() {
-    let _planted = Planted::nothing();
-    let options = options(ShellBug::FlushOutOfOrder);
+    let _planted = Planted::in_log(log::Bug::FlushOutOfOrder);
     let rules = [Rule::AcknowledgedLost, Rule::LogBroken];
-    assert_caught(Hunt::Power, &options, &rules);
+    assert_caught(Hunt::Power, &without_checkpoints(), &rules);
 }
 
 #[test]
 fn retention_past_the_checkpoint_is_caught() {
-    let _planted = Planted::nothing();
+    let _planted = Planted::in_replica(replica::Bug::RetainPastCheckpoint);
     let options = MachineOptions {
         segment_bytes: 8 << 10,
+        retain_bytes: Some(8 << 10),
+        checkpoint_interval_ms: 5_000,
+        memtable_bytes: 64 << 10,
         actions: 2 * ACTIONS,
-        ..options(ShellBug::RetainPastCheckpoint)
+        ..plain()
     };
     assert_caught(Hunt::Power, &options, &[Rule::CannotGoOn]);
 }
 
 #[test]
+fn retention_past_a_follower_is_caught() {
+    let _planted = Planted::in_replica(replica::Bug::RetainPastFollowers);
+    let options = MachineOptions {
+        segment_bytes: 8 << 10,
+        retain_bytes: Some(16 << 10),
+        actions: 2 * ACTIONS,
+        ..plain()
+    };
+    assert_caught(Hunt::Calm, &options, &[Rule::CutTooFar]);
+}
+
+#[test]
 fn a_replay_that_stops_short_is_caught() {
-    let _planted = Planted::nothing();
-    let options = options(ShellBug::ReplayShort);
-    assert_caught(Hunt::Power, &options, &[Rule::WrongRead]);
+    let _planted = Planted::in_replica(replica::Bug::ReplayShort);
+    assert_caught(Hunt::Power, &plain(), &[Rule::WrongRead]);
+}
+
+#[test]
+fn tables_that_only_the_checkpoint_knows_are_caught() {
+    let _planted = Planted::in_replica(replica::Bug::CatalogOfCheckpoint);
+    let rules = [Rule::WrongRefusal, Rule::NoSuchTable];
+    assert_caught(Hunt::Power, &plain(), &rules);
+}
+
+#[test]
+fn a_dropped_table_that_still_takes_writes_is_caught() {
+    let _planted = Planted::in_replica(replica::Bug::DropForgotten);
+    assert_caught(Hunt::Calm, &plain(), &[Rule::NoSuchTable]);
 }
 
 type Make = Box<dyn Fn() -> Box<dyn Workload>>;

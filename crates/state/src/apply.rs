@@ -5,9 +5,9 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use onelog_log::{CompressionError, raw_body};
 use onelog_record::{
-    BodyError, Entry, EntryKind, Index, Op, Position, TableId, Transaction, Transactions,
+    BodyError, CompressionError, Entry, EntryKind, Index, Op, Position, TableId, Transaction,
+    Transactions, raw_body,
 };
 
 use crate::filter::KeyHash;
@@ -25,9 +25,7 @@ pub enum ApplyError {
         "entry {index} with base offset {base_offset} does not follow: expected entry {expected_index} at offset {expected_offset}"
     )]
     NotNext {
-        /// The entry's index.
         index: Index,
-        /// The entry's base offset.
         base_offset: u64,
         /// The index that was expected.
         expected_index: Index,
@@ -37,41 +35,27 @@ pub enum ApplyError {
     /// The body does not decompress.
     #[error("the body of entry {index} does not decompress: {source}")]
     Compression {
-        /// The entry's index.
         index: Index,
-        /// What was met.
         source: CompressionError,
     },
     /// The body is malformed.
     #[error("entry {index}: {source}")]
-    Body {
-        /// The entry's index.
-        index: Index,
-        /// What was met.
-        source: BodyError,
-    },
+    Body { index: Index, source: BodyError },
     /// The body does not hold what the header says.
     #[error(
         "entry {index} holds {transactions} transactions and {records} records, its header says {header_transactions} and {header_records}"
     )]
     Count {
-        /// The entry's index.
         index: Index,
-        /// Transactions in the body.
         transactions: u32,
-        /// Records in the body.
         records: u64,
         /// Transactions by the header.
         header_transactions: u32,
-        /// Records by the header.
         header_records: u32,
     },
     /// An entry before this one could not be applied.
     #[error("an entry before {index} could not be applied; the state takes nothing more")]
-    Broken {
-        /// The entry's index.
-        index: Index,
-    },
+    Broken { index: Index },
 }
 
 /// What only the applying thread touches.

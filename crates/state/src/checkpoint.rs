@@ -29,7 +29,6 @@ pub enum CheckpointError {
     Tree {
         /// Where the checkpoint would have reached.
         position: Position,
-        /// What the B-tree met.
         source: Box<redb::Error>,
     },
 }

@@ -12,7 +12,6 @@ const ID_BYTES: usize = 36;
 pub struct RememberedId {
     /// The position right behind the transaction.
     pub position: Position,
-    /// Its id.
     pub id: TxnId,
     /// The fingerprint of its request.
     pub fingerprint: u64,

@@ -9,7 +9,7 @@ pub struct StateOptions {
     /// At this size, in bytes, the active memtable wants to be frozen and checkpointed.
     pub memtable_bytes: usize,
     /// The most bytes of all memtables that the views hold together. At or above it `is_full`
-    /// says so, and whoever feeds the state must wait. Four times `memtable_bytes` or more lets
+    /// says so, and its writer must wait. Four times `memtable_bytes` or more lets
     /// writes go on while a checkpoint runs and the view before it is kept.
     pub memtable_bytes_max: usize,
     /// Memory that the B-tree may use to cache pages, in bytes.

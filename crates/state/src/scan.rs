@@ -13,11 +13,9 @@ use crate::tree::{BaseCursor, ReadError};
 /// A row of a scan.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Row {
-    /// The key.
     pub key: Bytes,
     /// The offset of the record that wrote it.
     pub version: Offset,
-    /// The value.
     pub value: Bytes,
 }
 

@@ -24,7 +24,6 @@ pub(crate) struct Reach {
 pub struct Versioned {
     /// The offset of the record that wrote it.
     pub version: Offset,
-    /// The value.
     pub value: Bytes,
 }
 

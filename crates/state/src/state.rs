@@ -235,7 +235,7 @@ impl State {
         self.shared.views().floor()
     }
 
-    /// The newest state as the validator needs it. Whoever asks more than one question should ask
+    /// The newest state as the validator needs it. For more than one question, ask
     /// one view: between two calls on the state itself a checkpoint may end and move the floor.
     #[must_use]
     pub fn latest(&self) -> LatestView {

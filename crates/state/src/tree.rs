@@ -54,19 +54,14 @@ pub enum OpenError {
     /// The disk failed while the file was looked for or made.
     #[error("the disk failed at the state file '{file}': {source}")]
     Disk {
-        /// The file.
         file: &'static str,
-        /// What failed.
         source: std::io::Error,
     },
     /// The file cannot be read as a B-tree.
     #[error(
         "the state file is unreadable: {source}. The log rebuilds it when it still reaches back to offset 0: move the file away and start again; else restore a backup"
     )]
-    Unreadable {
-        /// What the B-tree met.
-        source: Box<redb::Error>,
-    },
+    Unreadable { source: Box<redb::Error> },
     /// The B-tree gave up over the file's contents.
     #[error(
         "the state file is damaged ({0}). The log rebuilds it when it still reaches back to offset 0: move the file away and start again; else restore a backup"
@@ -82,20 +77,14 @@ pub enum OpenError {
 pub enum ReadError {
     /// Reading the file failed.
     #[error("reading the state file failed: {source}")]
-    Tree {
-        /// What the B-tree met.
-        source: Box<redb::Error>,
-    },
+    Tree { source: Box<redb::Error> },
     /// A row is not as it was written.
     #[error(
         "the state file holds a damaged row in table {table}, key {key:?}: {what}. The log or a backup can rebuild the file"
     )]
     Row {
-        /// The row's table.
         table: TableId,
-        /// The row's key.
         key: Bytes,
-        /// What is wrong.
         what: &'static str,
     },
 }

@@ -151,7 +151,9 @@ fn forbidden(from: &str, dependency: &Dependency) -> Option<&'static str> {
         return None;
     }
     match ORDER[below].imports {
-        Imports::Above if STORES.contains(&to) || to == CATALOG => Some("only a program's front chooses its stores"),
+        Imports::Above if STORES.contains(&to) || to == CATALOG => {
+            Some("only a program's front chooses its stores")
+        }
         Imports::Only(allowed) if !allowed.contains(&to) => Some("its job does not need it"),
         _ => None,
     }

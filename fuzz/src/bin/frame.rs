@@ -4,8 +4,7 @@
 use libfuzzer_sys::fuzz_target;
 use onelog_fuzz::{bodies, seeds};
 use onelog_log::frame::{self, CHAIN_START, FRAME_HEADER_BYTES, FrameHead, MAGIC, Salt, frame_len};
-use onelog_log::{compress, raw_body};
-use onelog_record::{Compression, Entry, Index, Transactions};
+use onelog_record::{Compression, Entry, Index, Transactions, compress, raw_body};
 
 const LOG_ID: u128 = 0x5eed;
 

@@ -15,9 +15,8 @@ use onelog_fuzz::{bodies, seeds};
 use onelog_log::frame::{FRAME_HEADER_BYTES, MAGIC};
 use onelog_log::{
     CrashMode, HardState, HardStateError, Log, LogOptions, OpenError, SimulatedDisk, check,
-    raw_body,
 };
-use onelog_record::{Compression, Entry, Index, Position, Term};
+use onelog_record::{Compression, Entry, Index, Position, Term, raw_body};
 
 const LOG_ID: u128 = 0x5eed;
 const HARD_STATE: &str = "hard-state";

@@ -279,7 +279,7 @@ impl Episode {
         }
     }
 
-    /// The accepted transaction as it stands in the body.
+    /// The accepted transaction as it is in the body.
     fn read_back(
         &self,
         id: TxnId,

@@ -136,7 +136,7 @@ impl Oracle {
             .max(self.log.len().saturating_sub(self.ids_max));
     }
 
-    /// A term ends: of what is in flight, only what lies below `position` survives and is told
+    /// A term ends: of what is in flight, only what lies below `position` survives and is given
     /// again. Ids that were forgotten while in flight are remembered again.
     pub fn lose(&mut self, position: u64) {
         self.log.retain(|transaction| transaction.end() <= position);

@@ -1,4 +1,4 @@
-//! A small log with its state, and requests in few words.
+//! A small log with its state, and requests in short form.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -142,7 +142,7 @@ impl Node {
     pub fn try_decide(&mut self, request: &CommitRequest) -> Result<Decision, ViewError> {
         self.ids += 1;
         let id = request.id.unwrap_or(TxnId(1 << 100 | self.ids));
-        // Something stands before the transaction in the body, and must still do so afterwards.
+        // Something is before the transaction in the body, and must still do so afterwards.
         let mut body = BodyWriter::with_prefix(4);
         let decision = self.validator.decide(
             request,
@@ -263,7 +263,7 @@ pub fn ask() -> CommitRequest {
     CommitRequest::default()
 }
 
-/// A request, told in order.
+/// A request, part by part.
 pub trait Ask: Sized {
     fn id(self, id: u128) -> Self;
     fn at(self, position: u64) -> Self;

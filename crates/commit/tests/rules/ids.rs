@@ -44,7 +44,7 @@ fn another_request_under_a_used_id_is_told_so() {
     assert_eq!(
         node.refuse(&other),
         (expected.clone(), 1),
-        "told once that one is applied"
+        "answered once that one is applied"
     );
     node.apply();
     assert_eq!(node.refuse(&other), (expected, 0));
@@ -81,7 +81,7 @@ fn a_new_leader_answers_a_retry_from_the_log() {
         follower.replay(base, body);
     }
     let Decision::Repeated(again) = follower.decide(&request) else {
-        panic!("the id stands in the log")
+        panic!("the id is in the log")
     };
     assert_eq!(again.position, first.position);
 }

@@ -197,7 +197,7 @@ fn a_request_without_writes_is_a_check_of_what_was_read_and_leaves_no_trace() {
         assert_eq!(
             committed.position,
             Position(2),
-            "told once all before it is applied"
+            "answered once all before it is applied"
         );
         assert_eq!((committed.records, committed.repeated), (0, false));
     }

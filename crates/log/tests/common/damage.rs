@@ -11,7 +11,7 @@ use super::{LOG_ID, append, entries, fresh, hard_state, open};
 
 pub const HEADER_BLOCK_BYTES: usize = 4096;
 
-/// Where one frame stands.
+/// Where one frame is.
 #[derive(Clone, Debug)]
 pub struct Place {
     pub file: String,

@@ -45,14 +45,14 @@ impl Checker<'_> {
             return;
         };
         let truth = (logged.end, logged.first_offset, logged.records.len());
-        let told = (
+        let answered = (
             committed.position,
             committed.first_offset,
             committed.records as usize,
         );
-        if truth != told || committed.id != id {
+        if truth != answered || committed.id != id {
             let text = format!(
-                "transaction {id} was answered with (position, first offset, records) {told:?}, in the log it is {truth:?}"
+                "transaction {id} was answered with (position, first offset, records) {answered:?}, in the log it is {truth:?}"
             );
             self.add(Rule::WrongAnswer, text);
         }
@@ -76,7 +76,7 @@ impl Checker<'_> {
         let lower = self.observed.before(call.begin);
         if place < lower {
             let text = format!(
-                "transaction {id} was validated at position {place}, although {lower} had been told before it was sent"
+                "transaction {id} was validated at position {place}, although {lower} had been answered before it was sent"
             );
             self.add(Rule::RealTime, text);
         }
@@ -89,12 +89,14 @@ impl Checker<'_> {
         };
         let writes = |call: &&&CommitCall| !call.request.writes.is_empty();
         let mut originals = 0;
-        let mut first_told = None;
+        let mut first_answered = None;
         for call in calls.iter().filter(writes) {
             if let (Answer::Committed(committed), Some(end)) = (&call.answer, call.end) {
                 originals += usize::from(!committed.repeated);
-                first_told =
-                    Some(first_told.map_or(end, |told: crate::history::Moment| told.min(end)));
+                first_answered = Some(
+                    first_answered
+                        .map_or(end, |answered: crate::history::Moment| answered.min(end)),
+                );
                 let lonely = !calls
                     .iter()
                     .any(|c| !std::ptr::eq(*c, *call) && c.begin < end);
@@ -120,7 +122,7 @@ impl Checker<'_> {
             );
             if is_final(&call.answer)
                 && !excused
-                && first_told.is_some_and(|told| told < call.begin)
+                && first_answered.is_some_and(|answered| answered < call.begin)
             {
                 let text = format!(
                     "transaction {id} had been acknowledged, but a retry was answered {:?}",

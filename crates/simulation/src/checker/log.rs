@@ -62,7 +62,7 @@ impl Checker<'_> {
         };
         if calls.iter().all(|call| is_final(&call.answer)) {
             let text = format!(
-                "transaction {id} is in the log at offset {}, but everyone who sent it was told that it did not happen: {:?}",
+                "transaction {id} is in the log at offset {}, but every sender of it was answered that it did not happen: {:?}",
                 logged.first_offset, calls[0].answer
             );
             self.add(Rule::RefusedButLogged, text);
@@ -92,7 +92,7 @@ impl Checker<'_> {
         let lower = self.observed.before(begin);
         if place < lower {
             let text = format!(
-                "transaction {id} stands at offset {}, although position {lower} had been told before it was sent",
+                "transaction {id} is at offset {}, although position {lower} had been answered before it was sent",
                 logged.first_offset
             );
             self.add(Rule::RealTime, text);

@@ -2,7 +2,7 @@
 //! strict serializability is one replay, O(n log n), instead of a search.
 //!
 //! What is proved for every history and the log that was read back afterwards:
-//! - the log is whole: offsets without gaps, each id once, every transaction somebody's request,
+//! - the log is whole: offsets without gaps, each id once, every transaction a client's request,
 //!   its records what that request makes of the state before it;
 //! - reads of an update transaction equal the state at its read position and did not change up to
 //!   its place in the log, keys that appeared in a range included; its guards held there;
@@ -10,7 +10,8 @@
 //! - every acknowledged transaction is in the log once, at the place that was answered, and
 //!   nothing is in the log that was only ever refused;
 //! - what ended before something else began comes before it in the log;
-//! - a refusal names something that is really so, and that whoever heard it can read.
+//! - every record belongs to a table that the log itself defines at that place;
+//! - a refusal names something that is really so, and that its client can read.
 
 mod answers;
 mod json;
@@ -18,6 +19,7 @@ mod log;
 mod model;
 mod reads;
 mod refusals;
+mod tables;
 #[cfg(test)]
 mod tests;
 mod time;
@@ -30,6 +32,7 @@ use onelog_record::{Position, TableDefinition, TxnId};
 
 use crate::history::{CommitCall, History, Logged};
 use model::Model;
+use tables::Tables;
 use time::Observed;
 
 /// How many violations of each rule a report keeps; all are counted.
@@ -48,7 +51,7 @@ pub enum Rule {
     WrongRecords,
     /// An acknowledged transaction is not in the log.
     AcknowledgedLost,
-    /// A transaction of which every sender was told that it did not happen.
+    /// A transaction of which every sender was answered that it did not happen.
     RefusedButLogged,
     /// The answer differs from the log.
     WrongAnswer,
@@ -70,16 +73,21 @@ pub enum Rule {
     RealTime,
     /// A refusal names something that is not so.
     WrongRefusal,
+    /// A record of a table that is not defined at its place in the log.
+    NoSuchTable,
+    /// The log's start was cut although something still needed it.
+    CutTooFar,
+    /// Readers were shown something out of order.
+    Published,
     /// What a workload keeps constant is not.
     Invariant,
     /// The node does not open, or stops, although nothing is wrong with its disk any more.
     CannotGoOn,
 }
 
-/// A broken rule, in words that name the transaction or the reader.
+/// A broken rule; the message names the transaction or the reader.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Violation {
-    /// Which rule.
     pub rule: Rule,
     /// What was found and what was expected.
     pub message: String,
@@ -94,13 +102,11 @@ impl fmt::Display for Violation {
 /// What was checked and what was found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Report {
-    /// Transactions of the log.
     pub transactions: usize,
     /// Acknowledgements, repeated ones included.
     pub acknowledged: usize,
     /// Refusals that were checked.
     pub refused: usize,
-    /// Snapshot reads.
     pub reads: usize,
     /// The first violations of each rule.
     pub violations: Vec<Violation>,
@@ -149,6 +155,7 @@ struct Checker<'h> {
     history: &'h History,
     model: Model<'h>,
     tables: &'h [TableDefinition],
+    tables_by_log: Tables,
     /// The calls that carried each id.
     calls: HashMap<TxnId, Vec<&'h CommitCall>>,
     observed: Observed,
@@ -167,12 +174,14 @@ pub fn check(history: &History, log: &[Logged], tables: &[TableDefinition]) -> R
         history,
         model: Model::new(log),
         tables,
+        tables_by_log: Tables::new(log),
         calls,
         observed: Observed::new(history),
         report: Report::default(),
     };
     checker.report.transactions = log.len();
     checker.check_log();
+    checker.check_tables();
     checker.check_unique();
     checker.check_reads();
     checker.check_answers();

@@ -35,7 +35,7 @@ impl Checker<'_> {
         };
         if position < lower {
             let text = format!(
-                "{who} got position {position}, although position {lower} had been told before it began"
+                "{who} got position {position}, although position {lower} had been answered before it began"
             );
             self.add(Rule::RealTime, text);
         }

@@ -46,9 +46,12 @@ impl Checker<'_> {
             } => {
                 let lower = self.observed.before(call.begin);
                 if read_position <= latest || *latest < lower {
-                    let text = format!("position {lower} had been told before");
+                    let text = format!("position {lower} had been answered before");
                     self.wrong_refusal(call.id, &text, refusal);
                 }
+            }
+            Refusal::UnknownTable { table, .. } => {
+                self.check_unknown_table(call, refusal, *table);
             }
             Refusal::NotUnique { index, owner, .. } => {
                 self.check_not_unique(call, refusal, *index, owner);
@@ -104,19 +107,19 @@ impl Checker<'_> {
             return;
         };
         let truth = self.model.at(guard.table, &guard.key, retry_at);
-        let told = met.cloned().zip(version);
-        let same = truth.as_ref().map(|t| (t.value.clone(), t.version)) == told;
+        let answered = met.cloned().zip(version);
+        let same = truth.as_ref().map(|t| (t.value.clone(), t.version)) == answered;
         if !same {
             let text = format!("at retry_at the key reads {truth:?}");
             self.wrong_refusal(call.id, &text, refusal);
         } else if json::holds(&guard.predicate, truth.as_ref()) {
             self.wrong_refusal(call.id, "the guard holds on what it met", refusal);
         }
-        // What it met may not have been replaced by something that was told before the request.
+        // What it met may not have been replaced by something that was answered before the request.
         let lower = self.observed.before(call.begin);
         if retry_at < lower {
             let text = format!(
-                "the refusal of transaction {} rests on position {retry_at}, although {lower} had been told before it was sent",
+                "the refusal of transaction {} rests on position {retry_at}, although {lower} had been answered before it was sent",
                 call.id
             );
             self.add(Rule::RealTime, text);

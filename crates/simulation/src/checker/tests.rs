@@ -176,7 +176,7 @@ fn assert_caught(report: &Report, rule: Rule, who: &str) {
     assert!(found.message.contains(who), "{who} is not named: {found}");
 }
 
-/// `a` is put, then put again by somebody who had read it, then read.
+/// `a` is put, then put again by a client that had read it, then read.
 fn good() -> Story {
     let mut story = Story::default();
     story.commit(1, put("a", "1"));
@@ -369,7 +369,7 @@ fn an_order_against_real_time_is_caught() {
     let mut story = Story::default();
     story.commit(1, put("a", "1"));
     story.commit(2, put("b", "1"));
-    // The second was sent only after the first had been answered, but stands before it.
+    // The second was sent only after the first had been answered, but is before it in the log.
     story.log.clear();
     let first = story.log(2, &put("b", "1"));
     let second = story.log(1, &put("a", "1"));
@@ -443,7 +443,7 @@ fn a_refusal_told_before_its_cause_is_readable_is_caught() {
     };
     let request = having_read(put("a", "4"), 2, "a");
     story.call(4, request, Answer::Refused(conflict(2, 3)));
-    // Whoever heard the conflict reads, and the write that caused it is not there yet.
+    // The client that heard the conflict reads, and the write that caused it is not there yet.
     story.read(2, "a", Some((1, "2")));
     story.history.commits[2].answer = Answer::Committed(told_late);
     story.history.commits[2].end = Some(Moment(1_000));
@@ -534,11 +534,12 @@ fn a_value_that_two_keys_have_in_a_unique_field_is_caught() {
             });
             last.end = Position(last.end.0 + 1);
         }
-        let Answer::Committed(told) = &mut story.history.commits.last_mut().unwrap().answer else {
+        let Answer::Committed(answered) = &mut story.history.commits.last_mut().unwrap().answer
+        else {
             panic!("it was committed")
         };
-        told.position = last.end;
-        told.records = last.records.len() as u32;
+        answered.position = last.end;
+        answered.records = last.records.len() as u32;
         story.report()
     };
     rename(1, "a", None, "eve");
@@ -560,13 +561,13 @@ fn a_validated_read_that_had_changed_is_caught() {
     let mut story = good();
     let mut request = having_read(put("a", ""), 1, "a");
     request.writes.clear();
-    let told = Committed {
+    let answered = Committed {
         id: TxnId(3),
         position: Position(2),
         first_offset: Offset(2),
         records: 0,
         repeated: false,
     };
-    story.call(3, request, Answer::Committed(told));
+    story.call(3, request, Answer::Committed(answered));
     assert_caught(&story.report(), Rule::StaleRead, &id(3));
 }

@@ -1,10 +1,11 @@
-//! Real time: whoever begins after something was told must find it.
+//! Real time: what begins after something was answered must find it.
 
 use onelog_record::{Position, Refusal};
 
 use crate::history::{Answer, History, Moment};
 
-/// Positions that were told to somebody, by the moment of telling, each with the highest so far.
+/// Positions that were answered to any client, by the moment of the answer, each with the highest so
+/// far.
 #[derive(Debug)]
 pub(super) struct Observed(Vec<(Moment, Position)>);
 
@@ -14,7 +15,7 @@ impl Observed {
         let commits = history
             .commits
             .iter()
-            .filter_map(|call| Some((call.end?, told(&call.answer)?)));
+            .filter_map(|call| Some((call.end?, answered(&call.answer)?)));
         let mut all: Vec<_> = reads.chain(commits).collect();
         all.sort_unstable();
         let mut highest = Position::ZERO;
@@ -25,7 +26,7 @@ impl Observed {
         Self(all)
     }
 
-    /// The highest position that had been told to anybody before `moment`.
+    /// The highest position that had been answered to any client before `moment`.
     pub(super) fn before(&self, moment: Moment) -> Position {
         let count = self.0.partition_point(|(end, _)| *end < moment);
         count
@@ -36,7 +37,7 @@ impl Observed {
 }
 
 /// The position that an answer says is readable.
-fn told(answer: &Answer) -> Option<Position> {
+fn answered(answer: &Answer) -> Option<Position> {
     match answer {
         Answer::Committed(committed) => Some(committed.position),
         Answer::Refused(

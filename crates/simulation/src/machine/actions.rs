@@ -1,39 +1,43 @@
 //! The scheduler: picks one thing after the other that could happen next in the real node.
 
-use onelog_record::Index;
+use onelog_record::Position;
 use rand::Rng;
 
+use super::life::Life;
 use super::world::{Stopped, World};
+use crate::checker::Rule;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Action {
     Client,
-    Seal,
+    TakeRequest,
+    EndTurn,
     RunFlush,
-    ReportFlush,
-    Freeze,
     RunCheckpoint,
-    BeginPrepare,
     RunPrepare,
-    SaveHardState,
-    Retain,
+    Report,
+    Idle,
+    Follower,
     TurnClock,
 }
 
 /// What may happen, and how often relative to each other.
-const WEIGHTS: [(Action, u32); 11] = [
+const WEIGHTS: [(Action, u32); 10] = [
     (Action::Client, 50),
-    (Action::Seal, 14),
+    (Action::TakeRequest, 40),
+    (Action::EndTurn, 14),
     (Action::RunFlush, 14),
-    (Action::ReportFlush, 14),
-    (Action::Freeze, 3),
     (Action::RunCheckpoint, 4),
-    (Action::BeginPrepare, 3),
     (Action::RunPrepare, 4),
-    (Action::SaveHardState, 3),
-    (Action::Retain, 1),
+    (Action::Report, 18),
+    (Action::Idle, 3),
+    (Action::Follower, 1),
     (Action::TurnClock, 1),
 ];
+/// An action takes less than this.
+const ACTION_MS_MAX: u64 = 12;
+/// A pause that is longer than any request waits in a queue.
+const PAUSE_MS: u64 = 11_000;
 
 impl World {
     /// Opens the node where it is not, makes the beginning, and acts as the options say.
@@ -58,98 +62,126 @@ impl World {
             });
             let action = action.map_or(Action::Client, |(action, _)| *action);
             self.take(action)?;
-            self.hear();
+            self.hear()?;
+            self.check_published();
         }
         Ok(())
     }
 
     fn take(&mut self, action: Action) -> Result<(), Stopped> {
         let number: usize = self.random.random_range(0..1 << 20);
-        if action == Action::Client {
-            return self.client_step(number % self.clients.len());
+        self.now.monotonic_ms += number as u64 % ACTION_MS_MAX;
+        match action {
+            Action::Client => return self.client_step(number % self.clients.len()),
+            Action::TurnClock => {
+                self.turn_clock(number);
+                return Ok(());
+            }
+            // Retention may cut now: what it cuts is read before.
+            Action::Report | Action::Idle => self.archive_more()?,
+            _ => {}
         }
-        if action == Action::Retain {
-            self.archive_more()?;
-        }
-        let now_ms = self.now_ms;
+        let now = self.now;
         let Some(life) = &mut self.life else {
             return Ok(());
         };
-        let in_flight = life.flushes.len() + life.flushed.len();
         match action {
-            Action::Seal if in_flight < self.options.flushes_in_flight => life.seal(now_ms),
-            Action::RunFlush if !life.flushes.is_empty() => {
-                life.run_flush(number % life.flushes.len())
-            }
-            Action::ReportFlush if !life.flushed.is_empty() => {
-                life.report_flush(number % life.flushed.len())
-            }
-            Action::Freeze if life.checkpoint.is_none() => {
-                if life.state.wants_checkpoint() || number.is_multiple_of(4) {
-                    life.checkpoint = life.state.freeze();
-                }
-                Ok(())
-            }
-            Action::RunCheckpoint => life.run_checkpoint(),
-            Action::BeginPrepare if life.prepare.is_none() => {
-                life.prepare = life.log.prepare();
+            Action::TakeRequest => life.take_request(now).map(drop),
+            Action::EndTurn => life.end_turn(now).map(drop),
+            Action::RunFlush => life.run_flush(number).map(drop),
+            Action::RunCheckpoint => {
+                life.run_checkpoint();
                 Ok(())
             }
             Action::RunPrepare => {
-                // Not fatal: rolling makes the file itself and meets the error there.
-                if let Some(prepare) = life.prepare.take() {
-                    let _ = prepare.run();
-                }
+                life.run_prepare();
                 Ok(())
             }
-            Action::SaveHardState if in_flight == 0 && life.is_hard_state_behind() => {
-                life.save_hard_state()
-            }
-            Action::Retain => {
-                let back = (number % 40) as u64;
-                let applied = life.engine.applied().index;
-                life.retain(Index(applied.get().saturating_sub(back)))
-            }
-            Action::TurnClock => {
-                // Clocks jump; nothing may rest on them.
-                self.now_ms = if number.is_multiple_of(3) {
-                    now_ms - 1_000
-                } else {
-                    now_ms + number as u64
-                };
+            Action::Report => life.report(number, now).map(drop),
+            Action::Idle => life.idle(now),
+            Action::Follower => {
+                move_follower(life, number);
                 Ok(())
             }
-            _ => Ok(()),
+            Action::Client | Action::TurnClock => Ok(()),
         }
     }
 
-    /// Seals, flushes and reports until everything is answered.
+    /// The calendar jumps, also back; nothing may rest on it. The other clock only pauses.
+    fn turn_clock(&mut self, number: usize) {
+        self.now.unix_ms = if number.is_multiple_of(3) {
+            self.now.unix_ms - 1_000
+        } else {
+            self.now.unix_ms + number as u64
+        };
+        if number.is_multiple_of(8) {
+            self.now.monotonic_ms += PAUSE_MS;
+        }
+    }
+
+    /// Notes what the node made known and should not have.
+    pub(super) fn check_published(&mut self) {
+        let Some(life) = &self.life else {
+            return;
+        };
+        let published = life.replica.observer();
+        for fault in &published.faults {
+            self.report.add(Rule::Published, fault.clone());
+        }
+        if let Some((_, held)) = &life.follower
+            && published.log_start() > *held
+        {
+            let text = format!(
+                "the log was cut to {}, a follower needs it from {held} on",
+                published.log_start()
+            );
+            self.report.add(Rule::CutTooFar, text);
+        }
+    }
+
+    /// Takes, seals, flushes and reports until everything is answered.
     pub(super) fn drain(&mut self) -> Result<(), Stopped> {
-        let now_ms = self.now_ms;
-        while let Some(life) = &mut self.life {
-            if life.engine.has_open() {
-                life.seal(now_ms)?;
-            } else if !life.flushes.is_empty() {
-                life.run_flush(0)?;
-            } else if !life.flushed.is_empty() {
-                life.report_flush(0)?;
-            } else {
+        loop {
+            self.archive_more()?;
+            let now = self.now;
+            let Some(life) = &mut self.life else { break };
+            if !life.settle(now)? {
                 break;
             }
-            self.hear();
+            self.hear()?;
         }
-        self.hear();
+        self.hear()?;
         Ok(())
     }
 
     /// Ends the life cleanly.
     pub fn close(&mut self) -> Result<(), Stopped> {
         self.drain()?;
+        let now = self.now;
         if let Some(life) = &mut self.life {
-            life.prepare = None;
-            life.close()?;
+            life.close(now)?;
         }
+        self.hear()?;
         self.life = None;
         Ok(())
     }
+}
+
+/// A follower comes, gets on, lets go or leaves.
+fn move_follower(life: &mut Life, number: usize) {
+    let start = life.replica.observer().log_start().get();
+    let end = life.replica.applied().position.get();
+    life.follower = match life.follower.take() {
+        None => {
+            let at = start + number as u64 % (end - start + 1);
+            let follower = life.replica.followers().join("sink", Position(at));
+            Some((follower, Position(at)))
+        }
+        Some(_) if number.is_multiple_of(4) => None,
+        Some((follower, held)) => {
+            let at = held.get() + number as u64 % (end - held.get() + 1);
+            follower.advance(Position(at));
+            Some((follower, Position(at)))
+        }
+    };
 }

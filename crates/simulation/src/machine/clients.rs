@@ -3,11 +3,15 @@
 use std::hash::Hash;
 
 use onelog_engine::Submission;
-use onelog_record::{CommitRequest, Position, Refusal, TxnId};
+use onelog_record::{
+    CommitRequest, Committed, Operation, Position, Refusal, TABLE_TABLES, TableDefinition, TxnId,
+    Write,
+};
+use onelog_replica::Answer as Answered;
 use onelog_state::Snapshot;
 use rand::Rng;
 
-use super::life::stopped;
+use super::life::{Ticket, stopped};
 use super::world::{Stopped, World};
 use crate::checker::Rule;
 use crate::history::{Answer, Asked, CommitCall, ReadCall, Seen};
@@ -19,12 +23,17 @@ const WAITING_MAX: usize = 3;
 /// ids that are used for another request by mistake.
 const AUDIT_PERCENT: u32 = 4;
 const DEAF_PERCENT: u32 = 8;
+const BARRIER_PERCENT: u32 = 5;
 const RETRY_PERCENT: u32 = 10;
 const MISTAKE_PERCENT: u32 = 1;
 /// Of a hundred writes without reads: those that do not say since when their id is in use. Only
 /// where so many ids are remembered that none is ever forgotten.
 const BLIND_PERCENT: u32 = 50;
 const IDS_ALL: usize = 100_000;
+/// Ids from here on define the tables.
+const TABLE_SETUP_FROM: u128 = 1 << 64;
+/// How often the setup is sent; each answer is heard more often than not.
+const SETUP_ATTEMPTS_MAX: usize = 32;
 /// How many acknowledged requests are asked again after a recovery.
 const ASKED_AGAIN_MAX: usize = 12;
 
@@ -32,9 +41,8 @@ const ASKED_AGAIN_MAX: usize = 12;
 pub(super) struct Client {
     waiting: usize,
     prepared: Option<Attempt>,
-    /// The highest position that it was told.
-    told: Position,
-    /// Its calls.
+    /// The highest position that it was answered.
+    reached: Position,
     sent: Vec<usize>,
 }
 
@@ -62,17 +70,21 @@ impl World {
         if self.percent(RETRY_PERCENT) {
             return self.retry_some(client);
         }
+        if self.percent(BARRIER_PERCENT) {
+            self.ask_barrier(client);
+            return Ok(());
+        }
         self.read(client)
     }
 
     fn snapshot(&mut self, client: usize) -> Option<(Asked, Snapshot)> {
         let life = self.life.as_ref()?;
-        let told = self.clients[client].told;
+        let reached = self.clients[client].reached;
         let newest = life.state.snapshot();
         match self.random.random_range(0..10) {
-            0 if newest.position() >= told => Some((Asked::After(told), newest)),
+            0 if newest.position() >= reached => Some((Asked::After(reached), newest)),
             // The position may be too old by now; then there is nothing to see.
-            1 => Some((Asked::At(told), life.state.snapshot_at(told).ok()?)),
+            1 => Some((Asked::At(reached), life.state.snapshot_at(reached).ok()?)),
             _ => Some((Asked::Newest, newest)),
         }
     }
@@ -112,8 +124,7 @@ impl World {
         position: Position,
         seen: Seen,
     ) {
-        let told = &mut self.clients[client].told;
-        *told = (*told).max(position);
+        self.reach(client, position);
         (client, begin.0, position).hash(&mut self.trace);
         self.history.reads.push(ReadCall {
             client: client as u32,
@@ -151,7 +162,7 @@ impl World {
             return Ok(());
         }
         request.id = Some(id);
-        let ticket = self.history.commits.len();
+        let call = self.history.commits.len();
         self.history.commits.push(CommitCall {
             client: client as u32,
             begin: self.clock.tick(),
@@ -162,19 +173,17 @@ impl World {
             answer: Answer::Unknown,
         });
         self.clients[client].waiting += 1;
-        self.clients[client].sent.push(ticket);
+        self.clients[client].sent.push(call);
         let submission = Submission {
             id,
             fingerprint: request.fingerprint(),
             request,
-            ticket,
+            ticket: Ticket::Commit(call),
         };
-        let Some(life) = &mut self.life else {
-            return Ok(());
-        };
-        let result = life.submit(submission, &self.rules);
-        self.hear();
-        result
+        if let Some(life) = &mut self.life {
+            life.send(submission, self.now);
+        }
+        Ok(())
     }
 
     fn retry_some(&mut self, client: usize) -> Result<(), Stopped> {
@@ -196,35 +205,81 @@ impl World {
         self.send(call.client as usize, call.id, call.request, call.seen)
     }
 
-    /// Lets the clients hear what they were told.
-    pub(super) fn hear(&mut self) {
-        let told = match &mut self.life {
-            Some(life) => std::mem::take(&mut life.told),
-            None => return,
-        };
-        for (ticket, answer) in told {
-            format!("{ticket} {answer:?}").hash(&mut self.trace);
-            let client = self.history.commits[ticket].client as usize;
-            self.clients[client].waiting = self.clients[client].waiting.saturating_sub(1);
-            if self.percent(DEAF_PERCENT) {
-                continue;
-            }
-            let position = match &answer {
-                Ok(committed) => committed.position,
-                Err(Refusal::Conflict { retry_at, .. } | Refusal::GuardFailed { retry_at, .. }) => {
-                    *retry_at
-                }
-                Err(_) => Position::ZERO,
-            };
-            let told = &mut self.clients[client].told;
-            *told = (*told).max(position);
-            let call = &mut self.history.commits[ticket];
-            call.end = Some(self.clock.tick());
-            call.answer = match answer {
-                Ok(committed) => Answer::Committed(committed),
-                Err(refusal) => Answer::Refused(refusal),
-            };
+    fn reach(&mut self, client: usize, position: Position) {
+        let reached = &mut self.clients[client].reached;
+        *reached = (*reached).max(position);
+    }
+
+    fn ask_barrier(&mut self, client: usize) {
+        let begin = self.clock.tick();
+        let barrier = self.barriers.len();
+        self.barriers.push((client, begin));
+        if let Some(life) = &mut self.life {
+            life.ask_barrier(barrier);
         }
+    }
+
+    /// Lets the clients hear their answers.
+    pub(super) fn hear(&mut self) -> Result<(), Stopped> {
+        let answers = match &mut self.life {
+            Some(life) => std::mem::take(&mut life.answered),
+            None => return Ok(()),
+        };
+        for answer in answers {
+            match answer {
+                Answered::Decided(Ticket::Commit(call), answer) => self.hear_answer(call, answer),
+                Answered::Readable(Ticket::Barrier(barrier), position) => {
+                    self.read_at_barrier(barrier, position)?;
+                }
+                // Without the leadership there is no barrier; the client reads another time.
+                Answered::Decided(Ticket::Barrier(_), _) | Answered::Readable(..) => {}
+            }
+        }
+        Ok(())
+    }
+
+    fn hear_answer(&mut self, call: usize, answer: Result<Committed, Refusal>) {
+        format!("{call} {answer:?}").hash(&mut self.trace);
+        let client = self.history.commits[call].client as usize;
+        self.clients[client].waiting = self.clients[client].waiting.saturating_sub(1);
+        if self.percent(DEAF_PERCENT) {
+            return;
+        }
+        let position = match &answer {
+            Ok(committed) => committed.position,
+            Err(Refusal::Conflict { retry_at, .. } | Refusal::GuardFailed { retry_at, .. }) => {
+                *retry_at
+            }
+            Err(_) => Position::ZERO,
+        };
+        self.reach(client, position);
+        let call = &mut self.history.commits[call];
+        call.end = Some(self.clock.tick());
+        call.answer = match answer {
+            Ok(committed) => Answer::Committed(committed),
+            Err(refusal) => Answer::Refused(refusal),
+        };
+    }
+
+    /// Reads at the position of a barrier: as the newest, it must show everything that was answered
+    /// before the barrier was asked for.
+    fn read_at_barrier(&mut self, barrier: usize, position: Position) -> Result<(), Stopped> {
+        let (client, begin) = self.barriers[barrier];
+        let Some(Ok(snapshot)) = self
+            .life
+            .as_ref()
+            .map(|life| life.state.snapshot_at(position))
+        else {
+            return Ok(());
+        };
+        let workloads = std::sync::Arc::clone(&self.workloads);
+        let workload = &*workloads[self.random.random_range(0..workloads.len())];
+        let seen =
+            workloads::audit(workload, &snapshot).map_err(|cause| stopped("read")(&cause))?;
+        self.check_invariant(workload, &seen, position);
+        let end = self.clock.tick();
+        self.note_read(client, (begin, end), Asked::Newest, position, seen);
+        Ok(())
     }
 
     /// Reads everything, and holds it against the invariants.
@@ -253,24 +308,38 @@ impl World {
             return Ok(());
         }
         let workloads = std::sync::Arc::clone(&self.workloads);
+        let tables: Vec<_> = workloads.iter().flat_map(|w| w.tables()).collect();
+        for table in tables {
+            let id = TxnId(TABLE_SETUP_FROM + u128::from(table.id.0));
+            self.send_until_done(id, &define(&table))?;
+        }
         for (n, workload) in workloads.iter().enumerate() {
-            let id = TxnId(n as u128 + 1);
-            let is_done = |world: &Self| {
-                world
-                    .history
-                    .commits
-                    .iter()
-                    .any(|call| call.id == id && matches!(call.answer, Answer::Committed(_)))
-            };
-            let request = workloads::setup(&**workload);
-            while !request.writes.is_empty() && !is_done(self) {
-                self.send(0, id, request.clone(), Seen::default())?;
-                self.drain()?;
-            }
+            self.send_until_done(TxnId(n as u128 + 1), &workloads::setup(&**workload))?;
         }
         let position = self.life.as_ref().map(|life| life.state.position());
         self.set_up_at = position;
         self.audit_all()
+    }
+
+    fn send_until_done(&mut self, id: TxnId, request: &CommitRequest) -> Result<(), Stopped> {
+        let is_done = |world: &Self| {
+            let mut calls = world.history.commits.iter().filter(|call| call.id == id);
+            calls.any(|call| matches!(call.answer, Answer::Committed(_)))
+        };
+        if request.writes.is_empty() {
+            return Ok(());
+        }
+        for _ in 0..SETUP_ATTEMPTS_MAX {
+            if is_done(self) {
+                return Ok(());
+            }
+            self.send(0, id, request.clone(), Seen::default())?;
+            self.drain()?;
+        }
+        let answer = self.history.commits.last().map(|call| &call.answer);
+        let text = format!("the setup {id} is refused again and again: {answer:?}");
+        self.report.add(Rule::CannotGoOn, text);
+        Ok(())
     }
 
     /// Asks again about everything whose answer is not known, and some of the rest.
@@ -292,6 +361,21 @@ impl World {
             }
         }
         self.drain()
+    }
+}
+
+/// The transaction that defines a table.
+fn define(table: &TableDefinition) -> CommitRequest {
+    CommitRequest {
+        // Since the beginning, as in the workloads' own setup.
+        read_position: Some(Position::ZERO),
+        writes: vec![Write {
+            table: TABLE_TABLES,
+            key: table.name.clone().into(),
+            operation: Operation::Put(serde_json::json!(table).to_string().into()),
+            headers: Vec::new(),
+        }],
+        ..CommitRequest::default()
     }
 }
 

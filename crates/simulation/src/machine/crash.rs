@@ -17,9 +17,7 @@ pub enum Which {
 /// A call of one of the disks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CrashPoint {
-    /// The disk.
     pub which: Which,
-    /// The number of the call.
     pub step: u64,
 }
 

@@ -1,317 +1,244 @@
-//! One life of the node, from recovery on. What the real shell does with threads and channels is
-//! done here by [`Life`]'s methods, one at a time, in whatever order the scheduler likes.
+//! One life of the node: the replica, and what a driver keeps for it. Where the node has threads
+//! and channels, here are lists, and the scheduler decides what of them comes next.
 
+use std::collections::VecDeque;
 use std::fmt::Display;
 use std::sync::Arc;
 
-use onelog_commit::{Remembered, ValidatorOptions};
-use onelog_engine::{Applied, ConsensusOptions, Effect, Engine, EngineOptions, Submission};
-use onelog_log::{Flush, HardState, HardStateRead, Log, LogOptions, LogReader, Prepare, Recovery};
-use onelog_record::{Committed, Entry, Index, Refusal, Term};
-use onelog_state::{Checkpoint, Opened, State, StateOptions};
+use onelog_engine::Submission;
+use onelog_log::{Flush, LogReader, Prepare};
+use onelog_record::Position;
+use onelog_replica::{
+    Answer, Event, Follower, Job, Now, Outbox, Recovered, Replica, ReplicaOptions, Request,
+    StartProgress,
+};
+use onelog_state::{Checkpoint, State};
 
-use super::rules::{FixedRules, StateView};
-use super::{MachineOptions, ShellBug};
+use super::MachineOptions;
+use super::published::Published;
 use crate::machine::world::{Image, Stopped};
 
-const NODE: u64 = 1;
 const LOG_ID: u128 = 0x0102_0304_0506_0708_090a_0b0c_0d0e_0f10;
-const REPLAY_BYTES: usize = 1 << 20;
 const CACHE_BYTES: usize = 4 << 20;
 const INDEX_EVERY_BYTES: u64 = 1 << 10;
 
-/// What the node tells a client.
-pub(super) type Told = (usize, Result<Committed, Refusal>);
+/// What waits for an answer, by its place in the world's lists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Ticket {
+    Commit(usize),
+    Barrier(usize),
+}
 
 #[derive(Debug)]
 pub(super) struct Life {
-    pub(super) engine: Engine<usize>,
-    pub(super) log: Log,
+    pub(super) replica: Replica<Ticket, Published>,
     pub(super) reader: LogReader,
     pub(super) state: State,
-    hard_state: HardState,
-    pub(super) flushes: Vec<Flush>,
-    /// Flushes that have ended and were not reported yet, with their last index.
-    pub(super) flushed: Vec<(u64, Index)>,
-    pub(super) checkpoint: Option<Checkpoint>,
-    pub(super) prepare: Option<Prepare>,
-    pub(super) checkpointed: Index,
-    effects: Vec<Effect<usize>>,
-    pub(super) told: Vec<Told>,
-    bug: ShellBug,
+    outbox: Outbox<Ticket>,
+    /// Requests that the replica has not taken yet.
+    queue: VecDeque<Event<Ticket>>,
+    flushes: Vec<Flush>,
+    checkpoint: Option<Checkpoint>,
+    prepare: Option<Prepare>,
+    /// Jobs that have ended and were not reported yet.
+    ended: Vec<Event<Ticket>>,
+    pub(super) answered: Vec<Answer<Ticket>>,
+    pub(super) follower: Option<(Follower, Position)>,
 }
 
 pub(super) fn stopped(doing: &'static str) -> impl Fn(&dyn Display) -> Stopped {
     move |cause| Stopped(format!("{doing}: {cause}"))
 }
 
-macro_rules! carry {
-    ($doing:literal, $result:expr) => {
-        $result.map_err(|cause| stopped($doing)(&cause))?
-    };
+fn replica_options(options: &MachineOptions) -> ReplicaOptions {
+    ReplicaOptions {
+        new_log_id: LOG_ID,
+        segment_bytes: options.segment_bytes,
+        index_every_bytes: INDEX_EVERY_BYTES,
+        memtable_bytes: options.memtable_bytes,
+        memtable_bytes_max: options.memtable_bytes_max,
+        cache_bytes: CACHE_BYTES,
+        checkpoint_interval_ms: options.checkpoint_interval_ms,
+        // The state counts its age by the real clock: at once or never, so that a seed is a run.
+        snapshot_age_ms_max: if options.keeps_old_views { u64::MAX } else { 0 },
+        retain_bytes: options.retain_bytes,
+        retain_ms: options.retain_ms,
+        retain_past_followers: false,
+        compression: options.compression,
+        flushes_in_flight: options.flushes_in_flight,
+        ids_max: options.ids_max,
+        window_writes_max: options.window_writes_max,
+    }
 }
 
 impl Life {
     /// Recovers, replays, leads.
-    pub(super) fn begin(image: &Image, options: &MachineOptions) -> Result<Self, Stopped> {
-        let log_options = LogOptions {
-            segment_bytes: options.segment_bytes,
-            index_every_bytes: INDEX_EVERY_BYTES,
-            ..LogOptions::default()
-        };
-        let log_disk = Arc::new(image.log.clone());
-        let (log, recovery) = carry!("open the log", Log::open(log_disk, log_options));
-        let state_options = StateOptions {
-            memtable_bytes: options.memtable_bytes,
-            memtable_bytes_max: 64 * options.memtable_bytes,
-            cache_bytes: CACHE_BYTES,
-            ids_max: options.ids_max,
-            ..StateOptions::default()
-        };
-        let state_disk = Arc::new(image.state.clone());
-        let (state, opened) = carry!("open the state", State::open(state_disk, state_options));
-        let at = opened.applied.index;
-        if at > recovery.last_index || at.next() < recovery.first_index {
-            return Err(Stopped(format!(
-                "the state covers index {at}, the log holds {} to {}",
-                recovery.first_index, recovery.last_index
-            )));
-        }
-        let mut life = Self::over(log, state, &recovery, opened, options)?;
-        life.replay(recovery.last_index)?;
-        carry!("campaign", life.engine.campaign(&mut life.effects));
-        life.carry_out()?;
-        while !life.engine.admits() {
-            life.run_flush(0)?;
-            life.report_flush(0)?;
-        }
-        Ok(life)
-    }
-
-    fn over(
-        log: Log,
-        state: State,
-        recovery: &Recovery,
-        opened: Opened,
+    pub(super) fn begin(
+        image: &Image,
         options: &MachineOptions,
+        now: Now,
     ) -> Result<Self, Stopped> {
-        let hard_state = match &recovery.hard_state {
-            HardStateRead::Present(found) => HardState {
-                clean: false,
-                ..*found
-            },
-            HardStateRead::Empty => HardState {
-                log_id: LOG_ID,
-                node: NODE,
-                ..HardState::default()
-            },
-        };
-        let term_of_last = recovery.terms.last().map_or(Term::ZERO, |(_, term)| *term);
-        let consensus = ConsensusOptions {
-            node: NODE,
-            voters: vec![NODE],
-            term: hard_state.term,
-            vote: hard_state.vote,
-            applied: recovery.last_index,
-            applied_term: if recovery.last_index == opened.applied.index {
-                opened.applied.term.max(term_of_last)
-            } else {
-                term_of_last
-            },
-            uncommitted: Vec::new(),
-        };
-        let engine_options = EngineOptions {
-            compression: options.compression,
-            validator: ValidatorOptions {
-                window_writes_max: options.window_writes_max,
-                ids_max: options.ids_max,
-            },
-        };
-        let applied = Applied {
-            position: opened.applied.position,
-            index: opened.applied.index,
-            term: opened.applied.term,
-        };
-        let ids = opened.ids.into_iter().map(|id| Remembered {
-            position: id.position,
-            id: id.id,
-            fingerprint: id.fingerprint,
-            records: id.records,
-        });
-        let engine = carry!(
-            "start the engine",
-            Engine::new(engine_options, &consensus, applied, ids)
-        );
-        Ok(Self {
-            engine,
-            reader: log.reader(),
-            log,
-            state,
-            hard_state,
+        let recovered = Recovered::open(
+            Arc::new(image.log.clone()),
+            Arc::new(image.state.clone()),
+            replica_options(options),
+        )
+        .map_err(|cause| stopped("open")(&cause))?;
+        let published = Published::new(recovered.log_start());
+        let mut life = Self {
+            reader: recovered.reader(),
+            state: recovered.state(),
+            replica: recovered
+                .begin(published, Arc::default(), now)
+                .map_err(|cause| stopped("begin")(&cause))?,
+            outbox: Outbox::default(),
+            queue: VecDeque::new(),
             flushes: Vec::new(),
-            flushed: Vec::new(),
             checkpoint: None,
             prepare: None,
-            checkpointed: applied.index,
-            effects: Vec::new(),
-            told: Vec::new(),
-            bug: options.bug,
-        })
-    }
-
-    fn replay(&mut self, last: Index) -> Result<(), Stopped> {
-        let mut at = self.engine.applied().index.next();
-        while at <= last {
-            let entries = carry!(
-                "replay the log",
-                self.reader.entries(at, last.next(), REPLAY_BYTES)
-            );
-            if entries.is_empty() {
-                return Err(Stopped(format!("the log has no entry {at}")));
-            }
-            for mut entry in entries {
-                at = entry.index.next();
-                if self.bug == ShellBug::ReplayShort && entry.index == last {
-                    entry = blank(&entry);
-                }
-                carry!("replay", self.engine.replay(entry, &mut self.effects));
-                self.carry_out()?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Sends a request in.
-    pub(super) fn submit(
-        &mut self,
-        submission: Submission<usize>,
-        rules: &FixedRules,
-    ) -> Result<(), Stopped> {
-        let view = StateView(&self.state);
-        carry!(
-            "submit",
-            self.engine
-                .submit(submission, &view, rules, &mut self.effects)
-        );
-        self.carry_out()
-    }
-
-    /// Seals the open entry and stages it.
-    pub(super) fn seal(&mut self, now_ms: u64) -> Result<(), Stopped> {
-        carry!("seal", self.engine.seal(now_ms, &mut self.effects));
-        self.carry_out()
-    }
-
-    fn carry_out(&mut self) -> Result<(), Stopped> {
-        while !self.effects.is_empty() {
-            for effect in std::mem::take(&mut self.effects) {
-                match effect {
-                    Effect::SaveVote(term, vote) => {
-                        self.hard_state.term = term;
-                        self.hard_state.vote = vote;
-                        self.save_hard_state()?;
-                    }
-                    Effect::Append(entries) => self.append(&entries)?,
-                    Effect::Apply(entry, raw) => {
-                        carry!("apply", self.state.apply_raw(&entry, &raw));
-                    }
-                    Effect::Reply(ticket, answer) => self.told.push((ticket, answer)),
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn append(&mut self, entries: &[Entry]) -> Result<(), Stopped> {
-        self.flushes
-            .extend(carry!("stage", self.log.stage(entries)));
-        if self.bug == ShellBug::AnswerOnStage
-            && let Some(last) = entries.last()
-        {
-            carry!(
-                "durable",
-                self.engine.durable(last.index, &mut self.effects)
-            );
-        }
-        Ok(())
-    }
-
-    /// Runs the flush at this place among those that wait.
-    pub(super) fn run_flush(&mut self, place: usize) -> Result<(), Stopped> {
-        let flush = self.flushes.remove(place);
-        carry!("flush", flush.run());
-        self.flushed.push((flush.number, flush.last_index()));
-        Ok(())
-    }
-
-    /// Reports the flush at this place among those that have ended.
-    pub(super) fn report_flush(&mut self, place: usize) -> Result<(), Stopped> {
-        let (number, last_index) = self.flushed.remove(place);
-        let mut durable = self.log.flushed(number);
-        if self.bug == ShellBug::FlushOutOfOrder {
-            durable = durable.max(last_index);
-        }
-        carry!("durable", self.engine.durable(durable, &mut self.effects));
-        self.carry_out()
-    }
-
-    pub(super) fn run_checkpoint(&mut self) -> Result<(), Stopped> {
-        if let Some(checkpoint) = self.checkpoint.take() {
-            carry!("checkpoint", checkpoint.run());
-            self.checkpointed = self.state.checkpointed().index;
-        }
-        Ok(())
-    }
-
-    /// As an idle shell does: remembers how far the log is durable.
-    pub(super) fn save_hard_state(&mut self) -> Result<(), Stopped> {
-        self.hard_state.durable = self.log.durable();
-        self.hard_state.commit = self.engine.applied().index;
-        carry!(
-            "save the hard state",
-            self.log.save_hard_state(&self.hard_state)
-        );
-        Ok(())
-    }
-
-    pub(super) fn is_hard_state_behind(&self) -> bool {
-        self.hard_state.durable < self.log.durable()
-    }
-
-    pub(super) fn retain(&mut self, wanted: Index) -> Result<(), Stopped> {
-        let needed = self.checkpointed.next();
-        let from = if self.bug == ShellBug::RetainPastCheckpoint {
-            wanted
-        } else {
-            wanted.min(needed)
+            ended: Vec::new(),
+            answered: Vec::new(),
+            follower: None,
         };
-        carry!("retention", self.log.retain_from(from));
-        Ok(())
+        loop {
+            let progress = life.replica.start_more(now, &mut life.outbox);
+            life.take_out();
+            match progress.map_err(|cause| stopped("start")(&cause))? {
+                StartProgress::Ready => return Ok(life),
+                StartProgress::More => {}
+                StartProgress::Waits if life.run_flush(0)? || life.run_checkpoint() => {
+                    life.report(0, now)?;
+                }
+                StartProgress::Waits => {
+                    return Err(Stopped("the start waits for no job".to_owned()));
+                }
+            }
+        }
+    }
+
+    fn take_out(&mut self) {
+        for job in self.outbox.jobs.drain(..) {
+            match job {
+                Job::Flush(flush) => self.flushes.push(flush),
+                Job::Checkpoint(checkpoint) => {
+                    let before = self.checkpoint.replace(checkpoint);
+                    assert!(before.is_none(), "one checkpoint at a time");
+                }
+                Job::Prepare(prepare) => {
+                    let before = self.prepare.replace(prepare);
+                    assert!(before.is_none(), "one preparation at a time");
+                }
+            }
+        }
+        self.answered.append(&mut self.outbox.answers);
+    }
+
+    fn handle(&mut self, event: Event<Ticket>, now: Now) -> Result<(), Stopped> {
+        let result = self.replica.handle(event, now, &mut self.outbox);
+        self.take_out();
+        result.map_err(|cause| stopped("handle")(&cause))
+    }
+
+    /// Puts a request into the queue.
+    pub(super) fn send(&mut self, submission: Submission<Ticket>, now: Now) {
+        let request = Request {
+            bytes: submission.request.size(),
+            submission,
+            queued_at_ms: now.monotonic_ms,
+        };
+        self.queue.push_back(Event::Submitted(Box::new(request)));
+    }
+
+    pub(super) fn ask_barrier(&mut self, barrier: usize) {
+        self.queue
+            .push_back(Event::ReadBarrier(Ticket::Barrier(barrier)));
+    }
+
+    /// Lets the replica take the next request of the queue, if there is one and it may.
+    pub(super) fn take_request(&mut self, now: Now) -> Result<bool, Stopped> {
+        if !self.replica.may_take() {
+            return Ok(false);
+        }
+        let Some(event) = self.queue.pop_front() else {
+            return Ok(false);
+        };
+        self.handle(event, now)?;
+        Ok(true)
+    }
+
+    pub(super) fn end_turn(&mut self, now: Now) -> Result<bool, Stopped> {
+        let result = self.replica.end_turn(now, &mut self.outbox);
+        self.take_out();
+        result.map_err(|cause| stopped("end a turn")(&cause))
+    }
+
+    pub(super) fn idle(&mut self, now: Now) -> Result<(), Stopped> {
+        self.handle(Event::Idle, now)
+    }
+
+    /// Runs one of the flushes that wait, if there is one.
+    pub(super) fn run_flush(&mut self, number: usize) -> Result<bool, Stopped> {
+        if self.flushes.is_empty() {
+            return Ok(false);
+        }
+        let flush = self.flushes.remove(number % self.flushes.len());
+        self.ended.push(Event::Flushed {
+            number: flush.number,
+            result: flush.run(),
+        });
+        Ok(true)
+    }
+
+    pub(super) fn run_checkpoint(&mut self) -> bool {
+        let Some(checkpoint) = self.checkpoint.take() else {
+            return false;
+        };
+        let result = Box::new(checkpoint.run());
+        self.ended.push(Event::Checkpointed(result));
+        true
+    }
+
+    pub(super) fn run_prepare(&mut self) -> bool {
+        let Some(prepare) = self.prepare.take() else {
+            return false;
+        };
+        self.ended.push(Event::Prepared(prepare.run()));
+        true
+    }
+
+    /// Reports one of the jobs that have ended, if there is one.
+    pub(super) fn report(&mut self, number: usize, now: Now) -> Result<bool, Stopped> {
+        if self.ended.is_empty() {
+            return Ok(false);
+        }
+        let event = self.ended.remove(number % self.ended.len());
+        self.handle(event, now)?;
+        Ok(true)
+    }
+
+    /// One step towards answering everything; `false` when nothing waits.
+    pub(super) fn settle(&mut self, now: Now) -> Result<bool, Stopped> {
+        Ok(self.take_request(now)?
+            || self.report(0, now)?
+            || self.run_flush(0)?
+            || self.end_turn(now)?
+            || (!self.queue.is_empty() && self.run_checkpoint()))
     }
 
     /// A clean end.
-    pub(super) fn close(&mut self) -> Result<(), Stopped> {
-        self.run_checkpoint()?;
-        if let Some(checkpoint) = self.state.freeze() {
-            carry!("checkpoint", checkpoint.run());
+    pub(super) fn close(&mut self, now: Now) -> Result<(), Stopped> {
+        self.handle(Event::Stop, now)?;
+        while self.replica.has_background_job() {
+            if !self.run_checkpoint() && !self.run_prepare() && self.ended.is_empty() {
+                return Err(Stopped("a job got lost".to_owned()));
+            }
+            self.report(0, now)?;
         }
-        self.hard_state.commit = self.engine.applied().index;
-        carry!("close", self.log.close(&self.hard_state));
-        Ok(())
-    }
-}
-
-/// The same entry as if its transactions had been deletes of nothing.
-fn blank(entry: &Entry) -> Entry {
-    Entry {
-        header: onelog_record::EntryHeader {
-            record_count: entry.header.record_count,
-            ..onelog_record::EntryHeader::empty(
-                onelog_record::EntryKind::NoOp,
-                entry.header.base_offset,
-            )
-        },
-        body: bytes::Bytes::new(),
-        ..entry.clone()
+        if !self.replica.is_drained() {
+            return Err(Stopped("not everything was answered".to_owned()));
+        }
+        self.replica
+            .close()
+            .map_err(|cause| stopped("close")(&cause))
     }
 }

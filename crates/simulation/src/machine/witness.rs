@@ -1,8 +1,8 @@
 //! The whole log of a world, from offset 0, although retention cuts its start: what is about to be
 //! cut is read first, and what two lives have read of the same place must be the same.
 
-use onelog_log::{LogReader, raw_body};
-use onelog_record::{EntryKind, Index, Position, Transactions};
+use onelog_log::LogReader;
+use onelog_record::{EntryKind, Index, Position, Transactions, raw_body};
 
 use super::world::Stopped;
 use crate::checker::{Report, Rule};

@@ -6,15 +6,15 @@ use std::sync::Arc;
 
 use onelog_log::{CrashMode, SimulatedDisk};
 use onelog_record::{Index, Position, TABLE_UNIQUE, TableDefinition, TableKind, ValueKind};
+use onelog_replica::Now;
 use rand::SeedableRng;
 
 use super::MachineOptions;
 use super::clients::Client;
 use super::life::Life;
-use super::rules::FixedRules;
 use super::witness::{Archive, read};
 use crate::checker::{Report, Rule, check};
-use crate::history::{Clock, History, Logged};
+use crate::history::{Clock, History, Logged, Moment};
 use crate::workloads::{Random, Workload};
 
 /// How many actions follow a recovery before the proof.
@@ -27,9 +27,7 @@ pub struct Stopped(pub String);
 /// A node's two disks.
 #[derive(Clone, Debug)]
 pub struct Image {
-    /// The log's.
     pub log: SimulatedDisk,
-    /// The state's.
     pub state: SimulatedDisk,
 }
 
@@ -78,14 +76,15 @@ pub struct World {
     pub(super) report: Report,
     pub(super) clients: Vec<Client>,
     pub(super) workloads: Arc<Vec<Box<dyn Workload>>>,
-    pub(super) rules: FixedRules,
     pub(super) archive: Archive,
     pub(super) archived_to: Index,
-    pub(super) now_ms: u64,
+    pub(super) now: Now,
+    /// When each client that waits for a read barrier asked for it.
+    pub(super) barriers: Vec<(usize, Moment)>,
     /// From here on everything that the workloads need at the beginning is there.
     pub(super) set_up_at: Option<Position>,
     pub(super) trace: DefaultHasher,
-    definitions: Vec<TableDefinition>,
+    pub(super) definitions: Vec<TableDefinition>,
 }
 
 fn unique_rows() -> TableDefinition {
@@ -115,10 +114,13 @@ impl World {
             report: Report::default(),
             clients: vec![Client::default(); options.clients],
             workloads: Arc::new(workloads),
-            rules: FixedRules::new(&definitions),
             archive: Archive::default(),
             archived_to: Index(1),
-            now_ms: 1_700_000_000_000,
+            now: Now {
+                monotonic_ms: 0,
+                unix_ms: 1_700_000_000_000,
+            },
+            barriers: Vec::new(),
             set_up_at: None,
             trace: DefaultHasher::new(),
             definitions,
@@ -141,10 +143,10 @@ impl World {
             report: self.report.clone(),
             clients: self.clients.clone(),
             workloads: Arc::clone(&self.workloads),
-            rules: FixedRules::new(&self.definitions),
             archive: self.archive.clone(),
             archived_to: self.archived_to,
-            now_ms: self.now_ms,
+            now: self.now,
+            barriers: self.barriers.clone(),
             set_up_at: self.set_up_at,
             trace: self.trace.clone(),
             definitions: self.definitions.clone(),
@@ -152,11 +154,17 @@ impl World {
         .at_moment(&self.clock)
     }
 
-    /// Moments go on where another clock stands.
+    /// Moments go on where another clock is.
     fn at_moment(self, clock: &Clock) -> Self {
         let last = clock.tick();
         while self.clock.tick() < last {}
         self
+    }
+
+    /// The oldest position in the log, while the node lives.
+    #[must_use]
+    pub fn log_start(&self) -> Option<Position> {
+        Some(self.life.as_ref()?.replica.log_start())
     }
 
     /// The disks.
@@ -171,7 +179,7 @@ impl World {
         (self.history, self.archive.log, self.definitions)
     }
 
-    /// A number that stands for everything that was done and answered, and for every byte of both disks.
+    /// A digest of everything that was done and answered, and of every byte of both disks.
     #[must_use]
     pub fn trace(&self) -> u64 {
         let mut trace = self.trace.clone();
@@ -184,7 +192,7 @@ impl World {
 
     /// Begins a life of the node.
     pub fn open(&mut self) -> Result<(), Stopped> {
-        let life = Life::begin(&self.image, &self.options)?;
+        let life = Life::begin(&self.image, &self.options, self.now)?;
         self.life = Some(life);
         Ok(())
     }
@@ -201,7 +209,9 @@ impl World {
     /// how far the log is durable.
     pub fn settle(&mut self) -> Result<(), Stopped> {
         self.drain()?;
-        self.life.as_mut().map_or(Ok(()), Life::save_hard_state)
+        self.archive_more()?;
+        let now = self.now;
+        self.life.as_mut().map_or(Ok(()), |life| life.idle(now))
     }
 
     /// The process ends; what it wrote stays as the disk has it. The disk is mended.
@@ -222,10 +232,15 @@ impl World {
         let Some(life) = &self.life else {
             return Ok(());
         };
-        let first = life.log.first_index();
-        let to = life.engine.applied().index.min(life.log.durable()).next();
+        let first = life.replica.first_index();
+        let to = life
+            .replica
+            .applied()
+            .index
+            .min(life.replica.durable())
+            .next();
         let read = read(&life.reader, first, to)?;
-        let end = life.engine.applied().position;
+        let end = life.replica.applied().position;
         let lost = self.archive.log.iter().filter(|known| known.end > end);
         for known in lost {
             let text = format!(
@@ -245,7 +260,12 @@ impl World {
         let Some(life) = &self.life else {
             return Ok(());
         };
-        let to = life.engine.applied().index.min(life.log.durable()).next();
+        let to = life
+            .replica
+            .applied()
+            .index
+            .min(life.replica.durable())
+            .next();
         if to > self.archived_to {
             let read = read(&life.reader, self.archived_to, to)?;
             self.archive.extend(read, &mut self.report);

@@ -11,7 +11,6 @@ use crate::history::{Found, PointSeen, RangeSeen, Seen};
 /// A transaction that is ready to be sent.
 #[derive(Clone, Debug)]
 pub struct Attempt {
-    /// What was read.
     pub seen: Seen,
     /// The request, without an id.
     pub request: CommitRequest,
@@ -35,6 +34,10 @@ pub fn prepare(
         request.range_reads.extend(reads.ranges);
     }
     let act = workload.act(&seen, random);
+    if !workload.declares(&act) {
+        request.point_reads.clear();
+        request.range_reads.clear();
+    }
     request.guards = act.guards;
     request.writes = act.writes;
     request.read_position = Some(snapshot.position());

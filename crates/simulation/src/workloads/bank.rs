@@ -16,7 +16,6 @@ const BALANCE: i64 = 100;
 /// Accounts with a balance each.
 #[derive(Debug)]
 pub struct Bank {
-    /// The table.
     pub table: TableId,
 }
 

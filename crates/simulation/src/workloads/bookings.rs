@@ -1,4 +1,4 @@
-//! Bookings: whoever books counts the bookings of the room first. A phantom lets two people take
+//! Bookings: a client that books counts the bookings of the room first. A phantom lets two people take
 //! the last place.
 
 use bytes::Bytes;
@@ -15,7 +15,6 @@ const PLACES: usize = 3;
 /// Rooms with places.
 #[derive(Debug)]
 pub struct Bookings {
-    /// The table.
     pub table: TableId,
 }
 
@@ -55,7 +54,7 @@ impl Workload for Bookings {
         } else if random.random_ratio(2, 3) {
             Vec::new()
         } else {
-            // A full room: now and then somebody leaves, sometimes two.
+            // A full room: now and then a guest leaves, sometimes two.
             let leaving = random.random_range(1..=2);
             room.rows
                 .iter()

@@ -17,7 +17,6 @@ const ELEMENTS_MAX: usize = 24;
 /// Lists of marks.
 #[derive(Debug)]
 pub struct Lists {
-    /// The table.
     pub table: TableId,
 }
 

@@ -8,6 +8,7 @@ mod lists;
 mod names;
 mod ring;
 mod stock;
+mod tables;
 
 use std::fmt::Debug;
 
@@ -27,6 +28,7 @@ pub use lists::Lists;
 pub use names::Names;
 pub use ring::Ring;
 pub use stock::Stock;
+pub use tables::Tables;
 
 /// Seeded random numbers.
 pub type Random = StdRng;
@@ -34,9 +36,7 @@ pub type Random = StdRng;
 /// What to read next.
 #[derive(Clone, Debug, Default)]
 pub struct Reads {
-    /// Keys.
     pub points: Vec<PointRead>,
-    /// Ranges.
     pub ranges: Vec<KeyRange>,
 }
 
@@ -63,6 +63,12 @@ pub trait Workload: Send + Sync + Debug {
     /// What to do, given everything that was read.
     fn act(&self, seen: &Seen, random: &mut Random) -> Act;
 
+    /// Whether the request declares what was read, so that a change of it is a conflict. What is not
+    /// declared is the client's own risk.
+    fn declares(&self, _act: &Act) -> bool {
+        true
+    }
+
     /// The ranges that the invariant speaks of.
     fn audited(&self) -> Vec<KeyRange>;
 
@@ -70,7 +76,15 @@ pub trait Workload: Send + Sync + Debug {
     fn invariant(&self, seen: &Seen) -> Result<(), String>;
 }
 
-/// Every workload, each with a table of its own.
+/// Every workload, and one that defines and drops tables meanwhile.
+#[must_use]
+pub fn with_definitions() -> Vec<Box<dyn Workload>> {
+    let mut workloads = all();
+    workloads.push(Box::new(Tables));
+    workloads
+}
+
+/// Every workload on tables that stay, each with a table of its own.
 #[must_use]
 pub fn all() -> Vec<Box<dyn Workload>> {
     let id = |n: u32| TableId(USER_TABLES_FROM.0 + n);

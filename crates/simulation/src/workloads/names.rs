@@ -16,7 +16,6 @@ const NAMES: u32 = 10;
 /// Users with a unique name each.
 #[derive(Debug)]
 pub struct Names {
-    /// The table.
     pub table: TableId,
 }
 

@@ -15,7 +15,6 @@ const STEPS: usize = 4;
 /// The ring.
 #[derive(Debug)]
 pub struct Ring {
-    /// The table.
     pub table: TableId,
 }
 

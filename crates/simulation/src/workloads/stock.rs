@@ -21,7 +21,6 @@ const SHELF: i64 = 20;
 pub struct Stock {
     /// The items.
     pub table: TableId,
-    /// The stream.
     pub orders: TableId,
 }
 

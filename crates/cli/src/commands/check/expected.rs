@@ -4,9 +4,10 @@
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 
-use onelog_log::{Disk, raw_body};
+use onelog_log::Disk;
 use onelog_record::{
     Entry, EntryKind, Index, Op, Record, TABLE_TABLES, TableDefinition, TableId, Transactions,
+    raw_body,
 };
 
 use super::entries;

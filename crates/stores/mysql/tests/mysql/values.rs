@@ -1,10 +1,10 @@
 //! What comes back as it was, what is refused, and what a comparison finds.
 
 use onelog_record::Offset;
+use onelog_store::Target as _;
 use onelog_store::conformance::{
     self, Harness as _, LOG, Model, ORDERS, SINK, filled, standard_plan,
 };
-use onelog_store::Target as _;
 use onelog_store::{Batch, Change, Store as _, StoreError};
 use onelog_testkit::{Kind, Server as _, require};
 

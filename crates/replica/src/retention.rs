@@ -1,49 +1,42 @@
 //! Cutting the log's start: by size or age, but never past what the state or a follower needs.
 
-use std::time::{Duration, Instant};
-
 use onelog_record::{Index, Position};
 
+use crate::events::Now;
 use crate::failure::Failure;
-use crate::shell::{Shell, now_ms};
+use crate::observer::Observer;
+use crate::planted::{self, Bug};
+use crate::replica::Replica;
 
-/// How often it is looked at.
-const INTERVAL: Duration = Duration::from_secs(1);
+const INTERVAL_MS: u64 = 1_000;
 /// How often a log that a follower holds is complained about.
-const COMPLAINT_INTERVAL: Duration = Duration::from_secs(60);
+const COMPLAINT_INTERVAL_MS: u64 = 60_000;
 
-/// When retention last did what.
+/// When retention last did what, by the monotonic clock.
 #[derive(Debug)]
 pub(crate) struct Retention {
-    looked_at: Instant,
-    complained_at: Option<Instant>,
+    pub(crate) considered_at_ms: u64,
+    pub(crate) complained_at_ms: Option<u64>,
 }
 
-impl Default for Retention {
-    fn default() -> Self {
-        Self {
-            looked_at: Instant::now(),
-            complained_at: None,
-        }
-    }
-}
-
-impl Shell {
-    /// Drops whole segments that the settings no longer want and nobody needs.
-    pub(crate) fn retain(&mut self) -> Result<(), Failure> {
-        let options = &self.shared.options;
-        let unlimited = options.retain_bytes.is_none() && options.retain_ms.is_none();
-        if unlimited || self.retention.looked_at.elapsed() < INTERVAL {
+impl<T, O: Observer> Replica<T, O> {
+    /// Drops whole segments that the settings no longer want and nothing needs.
+    pub(crate) fn retain(&mut self, now: Now) -> Result<(), Failure> {
+        let is_unlimited = self.options.retain_bytes.is_none() && self.options.retain_ms.is_none();
+        let since_ms = now
+            .monotonic_ms
+            .saturating_sub(self.retention.considered_at_ms);
+        if is_unlimited || since_ms < INTERVAL_MS {
             return Ok(());
         }
-        self.retention.looked_at = Instant::now();
-        let wanted = self.unwanted_below()?;
+        self.retention.considered_at_ms = now.monotonic_ms;
+        let wanted = self.unwanted_below(now)?;
         if wanted <= self.log.first_index() {
             return Ok(());
         }
         let needed = self.needed_from()?;
         if needed < wanted {
-            self.complain();
+            self.complain(now);
         }
         let dropped = self
             .log
@@ -51,19 +44,15 @@ impl Shell {
             .map_err(retention_failed)?;
         if let Some(last) = dropped.last() {
             tracing::info!(segments = dropped.len(), log_start = %last.end, "cut the log's start");
-            let start = self.log.start().get();
-            self.shared
-                .log_start
-                .store(start, std::sync::atomic::Ordering::Release);
+            self.observer.log_start_moved(self.log.start());
         }
         Ok(())
     }
 
     /// The settings want nothing below this index.
-    fn unwanted_below(&self) -> Result<Index, Failure> {
-        let options = &self.shared.options;
+    fn unwanted_below(&self, now: Now) -> Result<Index, Failure> {
         let mut below = Index::ZERO;
-        if let Some(limit) = options.retain_bytes {
+        if let Some(limit) = self.options.retain_bytes {
             let mut total = self.log.disk_bytes();
             for segment in self.log.sealed_segments() {
                 if total <= limit {
@@ -73,10 +62,9 @@ impl Shell {
                 below = segment.last_index.next();
             }
         }
-        if let Some(age_ms) = options.retain_ms {
-            let since = now_ms().saturating_sub(age_ms);
+        if let Some(age_ms) = self.options.retain_ms {
+            let since = now.unix_ms.saturating_sub(age_ms);
             let position = self
-                .shared
                 .reader
                 .position_at_time(since)
                 .map_err(retention_failed)?;
@@ -87,11 +75,15 @@ impl Shell {
 
     /// Everything from this index on is needed: by the next start, or by a follower.
     fn needed_from(&self) -> Result<Index, Failure> {
-        let needed = self.checkpointed.next();
-        if self.shared.options.retain_past_followers {
+        let needed = if planted::is(Bug::RetainPastCheckpoint) {
+            self.engine.applied().index.next()
+        } else {
+            self.checkpoints.covered.next()
+        };
+        if self.options.retain_past_followers || planted::is(Bug::RetainPastFollowers) {
             return Ok(needed);
         }
-        match self.shared.followers.slowest() {
+        match self.followers.slowest() {
             Some((_, position)) => Ok(needed.min(self.index_of(position)?)),
             None => Ok(needed),
         }
@@ -100,30 +92,29 @@ impl Shell {
     /// The index of the entry that holds the record at `position`.
     fn index_of(&self, position: Position) -> Result<Index, Failure> {
         let next = self.engine.applied().index.next();
-        if position >= self.shared.advance.position() {
+        if position >= self.engine.applied().position {
             return Ok(next);
         }
         if position < self.log.start() {
             return Ok(self.log.first_index());
         }
         let entries = self
-            .shared
             .reader
             .entries_from(position, next, 1)
             .map_err(retention_failed)?;
         Ok(entries.first().map_or(next, |entry| entry.index))
     }
 
-    fn complain(&mut self) {
+    fn complain(&mut self, now: Now) {
         if self
             .retention
-            .complained_at
-            .is_some_and(|at| at.elapsed() < COMPLAINT_INTERVAL)
+            .complained_at_ms
+            .is_some_and(|at| now.monotonic_ms.saturating_sub(at) < COMPLAINT_INTERVAL_MS)
         {
             return;
         }
-        self.retention.complained_at = Some(Instant::now());
-        if let Some((name, position)) = self.shared.followers.slowest() {
+        self.retention.complained_at_ms = Some(now.monotonic_ms);
+        if let Some((name, position)) = self.followers.slowest() {
             tracing::warn!(follower = name, %position, "the log is kept beyond its limit for a slow follower");
         }
     }

@@ -1,4 +1,4 @@
-//! The applied position, and everybody who waits for it: blocking threads and tasks alike.
+//! The applied position, and those who wait for it: blocking threads and tasks alike.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -12,10 +12,7 @@ use tokio::sync::Notify;
 pub enum WaitError {
     /// The time is over.
     #[error("the position was not reached in time; the node is at {position}")]
-    TimedOut {
-        /// Where the node is.
-        position: Position,
-    },
+    TimedOut { position: Position },
     /// The node stopped.
     #[error("the node has stopped")]
     Stopped,
@@ -23,7 +20,7 @@ pub enum WaitError {
 
 /// One writer moves the position; readers load it or wait for it.
 #[derive(Debug, Default)]
-pub(crate) struct Advance {
+pub(crate) struct AppliedPosition {
     position: AtomicU64,
     stopped: AtomicBool,
     blocked: AtomicU64,
@@ -32,12 +29,12 @@ pub(crate) struct Advance {
     notify: Notify,
 }
 
-impl Advance {
+impl AppliedPosition {
     pub(crate) fn position(&self) -> Position {
         Position(self.position.load(Ordering::Acquire))
     }
 
-    /// Moves the position and wakes whoever waits.
+    /// Moves the position and wakes those who wait.
     pub(crate) fn set(&self, position: Position) {
         self.position.store(position.get(), Ordering::SeqCst);
         self.wake();
@@ -134,28 +131,28 @@ mod tests {
 
     #[test]
     fn a_waiter_wakes_when_the_position_is_reached() {
-        let advance = Arc::new(Advance::default());
+        let applied = Arc::new(AppliedPosition::default());
         let waiter = {
-            let advance = Arc::clone(&advance);
-            std::thread::spawn(move || advance.wait_blocking(Position(3), Duration::from_secs(60)))
+            let applied = Arc::clone(&applied);
+            std::thread::spawn(move || applied.wait_blocking(Position(3), Duration::from_secs(60)))
         };
         for position in 1..=3 {
-            advance.set(Position(position));
+            applied.set(Position(position));
         }
         assert_eq!(waiter.join().unwrap(), Ok(()));
     }
 
     #[test]
     fn a_waiter_wakes_when_the_node_stops() {
-        let advance = Arc::new(Advance::default());
+        let applied = Arc::new(AppliedPosition::default());
         let waiter = {
-            let advance = Arc::clone(&advance);
-            std::thread::spawn(move || advance.wait_blocking(Position(3), Duration::from_secs(60)))
+            let applied = Arc::clone(&applied);
+            std::thread::spawn(move || applied.wait_blocking(Position(3), Duration::from_secs(60)))
         };
-        advance.stop();
+        applied.stop();
         assert_eq!(waiter.join().unwrap(), Err(WaitError::Stopped));
         assert_eq!(
-            advance.wait_blocking(Position(0), Duration::ZERO),
+            applied.wait_blocking(Position(0), Duration::ZERO),
             Ok(()),
             "what is reached stays reached"
         );
@@ -163,9 +160,9 @@ mod tests {
 
     #[test]
     fn time_runs_out() {
-        let advance = Advance::default();
+        let applied = AppliedPosition::default();
         assert_eq!(
-            advance.wait_blocking(Position(1), Duration::ZERO),
+            applied.wait_blocking(Position(1), Duration::ZERO),
             Err(WaitError::TimedOut {
                 position: Position(0)
             })

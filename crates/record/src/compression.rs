@@ -2,8 +2,8 @@
 
 use std::borrow::Cow;
 
+use crate::{BODY_BYTES_MAX, Compression, Entry, Index};
 use bytes::Bytes;
-use onelog_record::{BODY_BYTES_MAX, Compression, Entry, Index};
 
 const ZSTD_LEVEL: i32 = 1;
 
@@ -13,21 +13,13 @@ pub enum CompressionError {
     /// The body has not the length that its header says.
     #[error("the body of entry {index} has {is} bytes, its header says {expected}")]
     Length {
-        /// The entry.
         index: Index,
-        /// What came out.
         is: usize,
-        /// What the header says.
         expected: usize,
     },
     /// The compressed bytes are malformed.
     #[error("the compressed body of entry {index} is malformed: {what}")]
-    Malformed {
-        /// The entry.
-        index: Index,
-        /// The decoder's words.
-        what: String,
-    },
+    Malformed { index: Index, what: String },
     /// Compressing failed.
     #[error("compressing {0} bytes failed: {1}")]
     Compress(usize, String),
@@ -88,7 +80,7 @@ pub fn compress(
 
 #[cfg(test)]
 mod tests {
-    use onelog_record::{EntryHeader, EntryKind, Offset, Term};
+    use crate::{EntryHeader, EntryKind, Offset, Term};
     use proptest::prelude::*;
 
     use super::*;

@@ -8,13 +8,14 @@ use parking_lot::Mutex;
 
 /// All followers and how far each has come.
 #[derive(Debug, Default)]
-pub(crate) struct Followers {
+pub struct Followers {
     positions: Mutex<HashMap<u64, (String, Option<Position>)>>,
 }
 
 impl Followers {
     /// The slowest follower.
-    pub(crate) fn slowest(&self) -> Option<(String, Position)> {
+    #[must_use]
+    pub fn slowest(&self) -> Option<(String, Position)> {
         let positions = self.positions.lock();
         positions
             .values()
@@ -23,7 +24,9 @@ impl Followers {
             .map(|(name, position)| (name.clone(), position))
     }
 
-    pub(crate) fn join(self: &Arc<Self>, name: &str, position: Position) -> Follower {
+    /// A follower that needs the log from `position` on.
+    #[must_use]
+    pub fn join(self: &Arc<Self>, name: &str, position: Position) -> Follower {
         let mut positions = self.positions.lock();
         let number = positions.keys().max().map_or(0, |last| last + 1);
         positions.insert(number, (name.to_owned(), Some(position)));

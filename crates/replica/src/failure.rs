@@ -1,4 +1,4 @@
-//! Why a node stopped by itself.
+//! Why a replica stopped by itself.
 
 use onelog_engine::EngineError;
 use onelog_log::{CloseError, FlushError, StageError};
@@ -7,7 +7,7 @@ use onelog_state::{ApplyError, CheckpointError};
 
 use crate::catalog::CatalogError;
 
-/// Final: the node stops acknowledging and says why. Starting it again recovers from the disk.
+/// Final: the replica stops acknowledging and says why. Starting it again recovers from the disk.
 #[derive(Debug, thiserror::Error)]
 pub enum Failure {
     /// A flush failed. It is never tried again: the kernel may have dropped what it could not write.
@@ -40,7 +40,7 @@ pub enum Failure {
     /// The log could not be closed in order; nothing is lost by that.
     #[error("the log could not be closed in order: {0}")]
     Close(#[from] CloseError),
-    /// A thread ended that must not.
+    /// A thread of the driver ended that must not.
     #[error("the {0} thread ended unexpectedly")]
     Thread(&'static str),
 }

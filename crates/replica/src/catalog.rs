@@ -1,4 +1,4 @@
-//! The tables that exist: an immutable picture, replaced whole when a definition is applied.
+//! The tables that exist: an immutable snapshot, replaced whole when a definition is applied.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -19,15 +19,12 @@ pub enum CatalogError {
     Definition {
         /// Its key in `onelog.tables`.
         key: bytes::Bytes,
-        /// Why.
         cause: serde_json::Error,
     },
     /// The schema inside does not compile.
     #[error("the schema of table '{name}' does not compile: {cause}")]
     Schema {
-        /// The table.
         name: String,
-        /// Why.
         cause: schema::SchemaError,
     },
 }
@@ -41,8 +38,16 @@ pub struct Catalog {
     dropped: HashMap<TableId, Arc<TableDefinition>>,
 }
 
+impl Default for Catalog {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Catalog {
-    pub(crate) fn new() -> Self {
+    /// The system tables only.
+    #[must_use]
+    pub fn new() -> Self {
         let mut catalog = Self {
             rules: HashMap::new(),
             names: BTreeMap::new(),

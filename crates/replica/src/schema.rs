@@ -42,7 +42,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_value_that_breaks_the_schema_is_told_where() {
+    fn a_value_that_breaks_the_schema_is_refused_with_its_place() {
         let schema =
             compile(&json!({"type": "object", "properties": {"n": {"type": "integer"}}})).unwrap();
         assert_eq!(schema.check(&json!({"n": 1})), Ok(()));

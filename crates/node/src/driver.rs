@@ -1,0 +1,217 @@
+//! The engine's thread: drives the replica. It reports what has happened and what time it is, runs
+//! the replica's jobs on other threads, and sends its answers.
+//!
+//! Only this thread touches the replica. Flushes run on the pool's threads, checkpoints and the
+//! making of segments on two workers; all of them report back through one channel. Whatever fails
+//! here is final: the node stops acknowledging, says why, and every waiting request is answered
+//! `Stopped`.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use crossbeam_channel::{Receiver, Sender, never, select};
+use onelog_log::FlushPool;
+use onelog_record::Refusal;
+use onelog_replica::{
+    Answer, Event, Failure, Job, Now, Outbox, Replica, Request, StartError, StartProgress,
+};
+
+use crate::shared::{Published, Shared};
+use crate::ticket;
+use crate::worker::Worker;
+
+/// How long nothing must happen before that is reported.
+const IDLE_INTERVAL: Duration = Duration::from_millis(200);
+
+/// By which a client is answered.
+pub(crate) type Reply = tokio::sync::oneshot::Sender<ticket::Answer>;
+
+/// What handles of the node send. As small as can be: the queue has thousands of places.
+#[derive(Debug)]
+pub(crate) enum Command {
+    Submit(Box<Request<Reply>>),
+    Stop,
+}
+
+#[derive(Debug)]
+pub(crate) struct Driver {
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) replica: Replica<Reply, Published>,
+    pub(crate) outbox: Outbox<Reply>,
+    pub(crate) pool: FlushPool,
+    pub(crate) commands: Receiver<Command>,
+    pub(crate) completed: Receiver<Event<Reply>>,
+    pub(crate) complete: Sender<Event<Reply>>,
+    pub(crate) checkpointer: Worker,
+    pub(crate) preparer: Worker,
+    /// Read when the thread wakes and after each batch of requests.
+    pub(crate) now: Now,
+}
+
+impl Driver {
+    /// Leads the replica until it admits requests.
+    pub(crate) fn start(&mut self) -> Result<(), StartError> {
+        loop {
+            while let Ok(event) = self.completed.try_recv() {
+                self.handle(event)?;
+            }
+            let progress = self.replica.start_more(self.now, &mut self.outbox);
+            self.carry_out();
+            match progress? {
+                StartProgress::Ready => return Ok(()),
+                StartProgress::More => self.now = self.shared.now(),
+                StartProgress::Waits => self.wait_for_completion()?,
+            }
+        }
+    }
+
+    /// Runs until the node stops; the log is closed cleanly when nothing failed.
+    pub(crate) fn run(mut self) {
+        let result = self.serve().and_then(|()| self.close());
+        if let Err(failure) = &result {
+            tracing::error!(%failure, "the node stops");
+            self.shared.fail(failure);
+        }
+        self.shared.applied_position.stop();
+        let reason = self.shared.stop_reason();
+        for reply in self.replica.abandon() {
+            let _ = reply.send(Err(Refusal::Stopped(reason.clone())));
+        }
+        while let Ok(command) = self.commands.try_recv() {
+            if let Command::Submit(request) = command {
+                let _ = request
+                    .submission
+                    .ticket
+                    .send(Err(Refusal::Stopped(reason.clone())));
+            }
+        }
+    }
+
+    fn serve(&mut self) -> Result<(), Failure> {
+        loop {
+            while let Ok(event) = self.completed.try_recv() {
+                self.handle(event)?;
+            }
+            let has_taken = self.take_requests()?;
+            let has_sealed = self.replica.end_turn(self.now, &mut self.outbox);
+            self.carry_out();
+            if has_taken {
+                self.now = self.shared.now();
+            }
+            if has_sealed? || has_taken {
+                continue;
+            }
+            if self.replica.is_drained() && self.commands.is_empty() {
+                return Ok(());
+            }
+            self.wait()?;
+        }
+    }
+
+    fn take_requests(&mut self) -> Result<bool, Failure> {
+        let mut has_taken = false;
+        while self.replica.may_take() {
+            let Ok(command) = self.commands.try_recv() else {
+                break;
+            };
+            self.command(command)?;
+            has_taken = true;
+        }
+        Ok(has_taken)
+    }
+
+    fn command(&mut self, command: Command) -> Result<(), Failure> {
+        self.handle(match command {
+            Command::Submit(request) => {
+                self.shared
+                    .queued_bytes
+                    .fetch_sub(request.bytes, Ordering::Relaxed);
+                Event::Submitted(request)
+            }
+            Command::Stop => Event::Stop,
+        })
+    }
+
+    fn handle(&mut self, event: Event<Reply>) -> Result<(), Failure> {
+        let result = self.replica.handle(event, self.now, &mut self.outbox);
+        self.carry_out();
+        result
+    }
+
+    /// Starts jobs and sends answers.
+    fn carry_out(&mut self) {
+        for job in self.outbox.jobs.drain(..) {
+            let complete = self.complete.clone();
+            match job {
+                Job::Flush(flush) => self.pool.push(flush),
+                Job::Checkpoint(checkpoint) => {
+                    let is_taken = self.checkpointer.push(move || {
+                        let result = Box::new(checkpoint.run());
+                        let _ = complete.send(Event::Checkpointed(result));
+                    });
+                    assert!(
+                        is_taken,
+                        "one checkpoint at a time always fits the worker's queue"
+                    );
+                }
+                Job::Prepare(prepare) => {
+                    let is_taken = self.preparer.push(move || {
+                        let _ = complete.send(Event::Prepared(prepare.run()));
+                    });
+                    if !is_taken {
+                        // Its thread is gone; rolling makes the file inline.
+                        let _ = self.complete.send(Event::Prepared(Ok(())));
+                    }
+                }
+            }
+        }
+        for answer in self.outbox.answers.drain(..) {
+            match answer {
+                Answer::Decided(reply, answer) => self.shared.reply(reply, answer),
+                // The node reports no barriers: the only voter's own position is one.
+                Answer::Readable(..) => {}
+            }
+        }
+    }
+
+    fn wait_for_completion(&mut self) -> Result<(), Failure> {
+        let event = self
+            .completed
+            .recv()
+            .map_err(|_| Failure::Thread("completion"))?;
+        self.now = self.shared.now();
+        self.handle(event)
+    }
+
+    fn wait(&mut self) -> Result<(), Failure> {
+        let idle = never();
+        let commands = if self.replica.may_take() {
+            &self.commands
+        } else {
+            &idle
+        };
+        select! {
+            recv(self.completed) -> event => {
+                self.now = self.shared.now();
+                self.handle(event.map_err(|_| Failure::Thread("flush"))?)
+            }
+            recv(commands) -> command => {
+                self.now = self.shared.now();
+                self.command(command.unwrap_or(Command::Stop))
+            }
+            default(IDLE_INTERVAL) => {
+                self.now = self.shared.now();
+                self.shared.metrics.queue.set(self.commands.len() as i64);
+                self.handle(Event::Idle)
+            }
+        }
+    }
+
+    fn close(&mut self) -> Result<(), Failure> {
+        while self.replica.has_background_job() {
+            self.wait_for_completion()?;
+        }
+        self.replica.close()
+    }
+}

@@ -1,0 +1,38 @@
+//! What a replica makes known while it works, for readers on other threads.
+
+use std::sync::Arc;
+
+use onelog_record::{Entry, Index, Position};
+use onelog_state::CheckpointReport;
+
+use crate::Catalog;
+
+/// Hears of each step of a replica on the replica's own thread, in this order:
+///
+/// - the catalog leads: [`Observer::catalog_changed`] comes before the position moves over the
+///   definition, so that a reader who sees a row can name its table;
+/// - the position moves ([`Observer::applied`]) before any answer that rests on it is handed out.
+///
+/// Implementations SHOULD be quick: they run between two requests.
+pub trait Observer {
+    /// An entry got its place in the log. It is not durable yet.
+    fn appended(&mut self, _entry: &Entry) {}
+
+    /// Tables were defined or dropped.
+    fn catalog_changed(&mut self, _catalog: &Arc<Catalog>) {}
+
+    /// An entry is committed and readable.
+    fn applied(&mut self, _entry: &Entry) {}
+
+    /// While starting: everything up to this index is applied; `end` is the position behind it.
+    fn replayed(&mut self, _index: Index, _end: Position) {}
+
+    fn checkpoint_started(&mut self) {}
+
+    fn checkpoint_ended(&mut self, _report: &CheckpointReport) {}
+
+    /// The log's start was cut: what lies below `start` can no longer be read.
+    fn log_start_moved(&mut self, _start: Position) {}
+}
+
+impl Observer for () {}

@@ -1,0 +1,43 @@
+//! How a replica works. Bounds without a default here have theirs with the driver.
+
+use onelog_record::Compression;
+
+/// This node's number in its cluster of one.
+pub const NODE: u64 = 1;
+/// A request that has waited longer than this to be decided is refused.
+pub const QUEUE_WAIT_MS_MAX: u64 = 10_000;
+
+/// What can be chosen about a replica.
+#[derive(Clone, Debug)]
+pub struct ReplicaOptions {
+    /// The id that the log gets where there is none yet. Never zero.
+    pub new_log_id: u128,
+    /// The size of a segment of the log.
+    pub segment_bytes: u64,
+    /// How many bytes of frames lie between two points of the log's sparse index.
+    pub index_every_bytes: u64,
+    /// The memtable is checkpointed when it reaches this size.
+    pub memtable_bytes: usize,
+    /// At this size of all memtables together no request is taken until a checkpoint has ended.
+    pub memtable_bytes_max: usize,
+    /// The page cache of the B-tree.
+    pub cache_bytes: usize,
+    /// A checkpoint is made at least this often while something changes.
+    pub checkpoint_interval_ms: u64,
+    /// How long an old snapshot stays readable by its position.
+    pub snapshot_age_ms_max: u64,
+    /// The log is cut from its start when it is larger than this; `None` keeps everything.
+    pub retain_bytes: Option<u64>,
+    /// Entries older than this are cut from the log's start; `None` keeps everything.
+    pub retain_ms: Option<u64>,
+    /// Cut the log even when a follower still needs it.
+    pub retain_past_followers: bool,
+    /// How entries are stored.
+    pub compression: Compression,
+    /// How many groups are flushed at the same time.
+    pub flushes_in_flight: usize,
+    /// How many transaction ids are remembered.
+    pub ids_max: usize,
+    /// How many writes the validator's window holds.
+    pub window_writes_max: usize,
+}

@@ -1,0 +1,285 @@
+//! The state machine itself: events in, jobs and answers out.
+
+use std::sync::Arc;
+
+use onelog_engine::{Applied, Effect, Engine};
+use onelog_log::{HardState, Log, LogReader};
+use onelog_record::{Index, Position, Refusal};
+use onelog_state::State;
+
+use crate::catalog::Catalog;
+use crate::checkpoints::Checkpoints;
+use crate::events::{Event, Now, Request};
+use crate::failure::Failure;
+use crate::followers::Followers;
+use crate::jobs::{Answer, Job, Outbox};
+use crate::observer::Observer;
+use crate::options::{QUEUE_WAIT_MS_MAX, ReplicaOptions};
+use crate::retention::Retention;
+use crate::start::Startup;
+use crate::view::StateView;
+
+/// How many requests are decided before completions are looked at again.
+const REQUESTS_PER_TURN_MAX: usize = 512;
+/// How long a client is asked to wait while checkpoints catch up.
+const RETRY_AFTER_MS: u64 = 250;
+/// How often consensus hears that time has passed.
+const TICK_INTERVAL_MS: u64 = 200;
+
+/// One replica of the log. `T` is the ticket by which a client is answered.
+#[derive(Debug)]
+pub struct Replica<T, O> {
+    pub(crate) options: ReplicaOptions,
+    pub(crate) observer: O,
+    pub(crate) engine: Engine<T>,
+    pub(crate) log: Log,
+    pub(crate) reader: LogReader,
+    pub(crate) state: State,
+    pub(crate) hard_state: HardState,
+    pub(crate) catalog: Arc<Catalog>,
+    pub(crate) followers: Arc<Followers>,
+    pub(crate) startup: Startup,
+    pub(crate) effects: Vec<Effect<T>>,
+    /// The state that this turn's requests are decided on. Never older than what is applied.
+    pub(crate) view: Option<StateView>,
+    pub(crate) flushes_in_flight: usize,
+    pub(crate) is_preparing: bool,
+    pub(crate) checkpoints: Checkpoints,
+    pub(crate) retention: Retention,
+    pub(crate) taken: usize,
+    pub(crate) ticked_at_ms: u64,
+    pub(crate) is_stopping: bool,
+}
+
+impl<T, O: Observer> Replica<T, O> {
+    /// Takes in what happened.
+    ///
+    /// # Errors
+    /// Every failure is final: nothing further may be acknowledged. Stop, and take the tickets that
+    /// wait by [`Replica::abandon`]. What `out` got before is still to be carried out.
+    pub fn handle(
+        &mut self,
+        event: Event<T>,
+        now: Now,
+        out: &mut Outbox<T>,
+    ) -> Result<(), Failure> {
+        match event {
+            Event::Submitted(request) => self.submit(*request, now, out),
+            Event::ReadBarrier(ticket) => {
+                self.engine.read_barrier(ticket, &mut self.effects)?;
+                self.carry_out(out)
+            }
+            Event::Flushed { number, result } => {
+                result?;
+                self.flushed(number, out)
+            }
+            Event::Checkpointed(result) => self.checkpointed(*result, now),
+            Event::Prepared(result) => {
+                self.is_preparing = false;
+                if let Err(error) = result {
+                    // Not fatal: rolling makes the file inline and meets the error there.
+                    tracing::warn!(%error, "the next segment could not be made ready ahead of time");
+                }
+                Ok(())
+            }
+            Event::Idle => {
+                self.state.release_old_views();
+                self.save_watermark()?;
+                self.retain(now)
+            }
+            Event::Stop => {
+                self.is_stopping = true;
+                Ok(())
+            }
+        }
+    }
+
+    /// Whether another request may be submitted in this turn: the open entry has room, the memtable
+    /// is not full, and completions are not kept waiting.
+    #[must_use]
+    pub fn may_take(&self) -> bool {
+        self.taken < REQUESTS_PER_TURN_MAX && !self.engine.is_full() && !self.state.is_full()
+    }
+
+    fn submit(
+        &mut self,
+        request: Request<T>,
+        now: Now,
+        out: &mut Outbox<T>,
+    ) -> Result<(), Failure> {
+        self.taken += 1;
+        let waited_ms = now.monotonic_ms.saturating_sub(request.queued_at_ms);
+        if waited_ms > QUEUE_WAIT_MS_MAX {
+            let refusal = Refusal::Overloaded {
+                reason: "the request waited too long for the checkpoints to catch up",
+                retry_after_ms: RETRY_AFTER_MS,
+            };
+            let answer = Answer::Decided(request.submission.ticket, Err(refusal));
+            out.answers.push(answer);
+            return Ok(());
+        }
+        let view = self
+            .view
+            .get_or_insert_with(|| StateView(self.state.latest()));
+        self.engine
+            .submit(request.submission, view, &*self.catalog, &mut self.effects)?;
+        if self.effects.is_empty() {
+            return Ok(());
+        }
+        self.carry_out(out)
+    }
+
+    /// Ends a turn: all that has happened was reported. Decides what waited for a change of the
+    /// catalog, seals what was decided when a flush may begin (the batch grows by itself while
+    /// none may), and looks after checkpoints and segments. Answers whether anything was sealed.
+    ///
+    /// # Errors
+    /// As [`Replica::handle`].
+    pub fn end_turn(&mut self, now: Now, out: &mut Outbox<T>) -> Result<bool, Failure> {
+        self.taken = 0;
+        if self.engine.has_held() {
+            let view = self
+                .view
+                .get_or_insert_with(|| StateView(self.state.latest()));
+            self.engine
+                .resume(view, &*self.catalog, &mut self.effects)?;
+            self.carry_out(out)?;
+        }
+        // A view that is held keeps memtables alive.
+        self.view = None;
+        let is_sealed = self.seal(now, out)?;
+        self.tick(now, out)?;
+        self.maintenance(now, out);
+        Ok(is_sealed)
+    }
+
+    fn seal(&mut self, now: Now, out: &mut Outbox<T>) -> Result<bool, Failure> {
+        if !self.engine.has_open() || self.flushes_in_flight >= self.options.flushes_in_flight {
+            return Ok(false);
+        }
+        self.engine.seal(now.unix_ms, &mut self.effects)?;
+        self.carry_out(out)?;
+        Ok(true)
+    }
+
+    fn tick(&mut self, now: Now, out: &mut Outbox<T>) -> Result<(), Failure> {
+        if now.monotonic_ms.saturating_sub(self.ticked_at_ms) < TICK_INTERVAL_MS {
+            return Ok(());
+        }
+        self.ticked_at_ms = now.monotonic_ms;
+        self.engine.tick(&mut self.effects)?;
+        self.carry_out(out)
+    }
+
+    fn maintenance(&mut self, now: Now, out: &mut Outbox<T>) {
+        self.checkpoint_when_due(now, out);
+        if !self.is_preparing
+            && let Some(prepare) = self.log.prepare()
+        {
+            self.is_preparing = true;
+            out.jobs.push(Job::Prepare(prepare));
+        }
+    }
+
+    /// Whether everything that came before [`Event::Stop`] is decided and answered.
+    #[must_use]
+    pub fn is_drained(&self) -> bool {
+        self.is_stopping
+            && self.flushes_in_flight == 0
+            && self.engine.waiting() == 0
+            && !self.engine.has_open()
+    }
+
+    /// Whether a job runs whose end [`Replica::close`] must wait for: it writes files that closing
+    /// touches.
+    #[must_use]
+    pub fn has_background_job(&self) -> bool {
+        self.checkpoints.is_running || self.is_preparing
+    }
+
+    /// A clean end, after [`Replica::is_drained`]: the state is checkpointed and the log marked as
+    /// closed. Blocks.
+    ///
+    /// # Errors
+    /// Nothing is lost by a failure: the next start recovers.
+    pub fn close(&mut self) -> Result<(), Failure> {
+        assert!(
+            !self.has_background_job(),
+            "the driver waits for the jobs before it closes"
+        );
+        if let Some(checkpoint) = self.state.freeze() {
+            checkpoint.run()?;
+        }
+        self.save_clean_end()
+    }
+
+    /// Takes every ticket that waits, when the replica stops: what became of them is not known.
+    pub fn abandon(&mut self) -> Vec<T> {
+        self.engine.abandon()
+    }
+
+    /// How far the log is applied.
+    #[must_use]
+    pub fn applied(&self) -> Applied {
+        self.engine.applied()
+    }
+
+    /// Whether requests are decided: this node leads, and its term's first entry is applied.
+    #[must_use]
+    pub fn admits(&self) -> bool {
+        self.engine.admits()
+    }
+
+    /// The tables at the applied position.
+    #[must_use]
+    pub const fn catalog(&self) -> &Arc<Catalog> {
+        &self.catalog
+    }
+
+    /// A handle for readers of the state on any thread.
+    #[must_use]
+    pub fn state(&self) -> State {
+        self.state.clone()
+    }
+
+    /// A handle for readers of the log on any thread. They must go no further than what is applied.
+    #[must_use]
+    pub fn reader(&self) -> LogReader {
+        self.reader.clone()
+    }
+
+    /// Those that retention waits for.
+    #[must_use]
+    pub const fn followers(&self) -> &Arc<Followers> {
+        &self.followers
+    }
+
+    /// The first entry that the log still has.
+    #[must_use]
+    pub fn first_index(&self) -> Index {
+        self.log.first_index()
+    }
+
+    /// Everything up to here is durable on this replica.
+    #[must_use]
+    pub fn durable(&self) -> Index {
+        self.log.durable()
+    }
+
+    /// The oldest position that the log still has.
+    #[must_use]
+    pub fn log_start(&self) -> Position {
+        self.log.start()
+    }
+
+    /// The random id of this log, the same for as long as it lives.
+    #[must_use]
+    pub const fn log_id(&self) -> u128 {
+        self.hard_state.log_id
+    }
+
+    #[must_use]
+    pub const fn observer(&self) -> &O {
+        &self.observer
+    }
+}

@@ -1,0 +1,433 @@
+//! What a replica does, line by line: no threads, no clock, disks in memory.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod story;
+
+use onelog_log::Fault;
+use onelog_record::Position;
+use onelog_replica::{ReplicaOptions, removal};
+use story::{Story, options, put};
+
+#[test]
+fn an_empty_log_admits_nothing_before_its_first_entry_is_durable() {
+    let mut story = Story::new(options());
+    story.tell(
+        "
+        start                 | flush 1
+        put a in #1024 as 1   | 1 refused NotLeader
+        barrier as 2          | 2 refused NotLeader
+        flushed 1             |
+        start                 |
+        barrier as 3          | 3 readable at 0
+        ",
+    );
+    assert!(story.replica().admits());
+}
+
+#[test]
+fn an_answer_waits_for_its_flush_and_every_flush_before_it() {
+    let mut story = Story::leading(options());
+    story.tell(
+        "
+        define t as 1     |
+        turn              | flush 2
+        flushed 2         | 1 committed at 1
+        put a in t as 2   |
+        put b in t as 3   |
+        turn              | flush 3
+        put c in t as 4   |
+        turn              | flush 4
+        flushed 4         |
+        barrier as 5      | 5 readable at 1
+        flushed 3         | 2 committed at 2, 3 committed at 3, 4 committed at 4
+        barrier as 6      | 6 readable at 4
+        ",
+    );
+}
+
+#[test]
+fn a_group_grows_while_no_flush_may_begin() {
+    let mut story = Story::leading(ReplicaOptions {
+        flushes_in_flight: 1,
+        ..options()
+    });
+    story.tell(
+        "
+        define t as 1     |
+        turn              | flush 2
+        flushed 2         | 1 committed at 1
+        put a in t as 2   |
+        turn              | flush 3
+        put b in t as 3   |
+        turn              |
+        put c in t as 4   |
+        turn              |
+        flushed 3         | 2 committed at 2
+        turn              | flush 4
+        flushed 4         | 3 committed at 3, 4 committed at 4
+        ",
+    );
+}
+
+#[test]
+fn requests_behind_a_definition_are_held_and_decided_by_the_new_tables() {
+    let mut story = Story::leading(options());
+    story.tell(
+        "
+        define t as 1           |
+        put a in #1024 as 2     |
+        put a in #1025 as 3     |
+        turn                    | flush 2
+        turn                    |
+        flushed 2               | 1 committed at 1
+        turn                    | flush 3, 3 refused UnknownTable
+        flushed 3               | 2 committed at 2
+        drop t as 4             |
+        put b in #1024 as 5     |
+        turn                    | flush 4
+        flushed 4               | 4 committed at 4
+        turn                    | 5 refused UnknownTable
+        ",
+    );
+}
+
+#[test]
+fn a_drop_never_hits_a_younger_table_of_the_same_name() {
+    let mut story = Story::leading(options());
+    story.tell(
+        "
+        define t as 1   |
+        turn            | flush 2
+        flushed 2       | 1 committed at 1
+        ",
+    );
+    let late = removal(story.replica().catalog(), "t").unwrap();
+    story.tell(
+        "
+        drop t as 2     |
+        turn            | flush 3
+        flushed 3       | 2 committed at 3
+        define t as 3   |
+        turn            | flush 4
+        flushed 4       | 3 committed at 4
+        ",
+    );
+    story.submit("4", late).unwrap();
+    assert_eq!(story.taken_out(), ["4 refused GuardFailed"]);
+    assert_eq!(story.table("t").0, 1025);
+}
+
+#[test]
+fn a_request_that_waited_too_long_is_refused_and_not_decided() {
+    let mut story = Story::leading(options());
+    story.tell(
+        "
+        define t as 1   |
+        turn            | flush 2
+        flushed 2       | 1 committed at 1
+        wait 10001      |
+        ",
+    );
+    let table = story.table("t");
+    story.submit_queued("2", put(table, "a", "1"), 0).unwrap();
+    assert_eq!(story.taken_out(), ["2 refused Overloaded"]);
+    story.tell("turn | ");
+}
+
+#[test]
+fn checkpoints_come_in_time_one_at_a_time_and_only_when_something_changed() {
+    let mut story = Story::leading(options());
+    story.tell(
+        "
+        define t as 1     |
+        turn              | flush 2
+        flushed 2         | 1 committed at 1
+        turn              |
+        wait 30000        |
+        turn              | checkpoint
+        wait 30000        |
+        turn              |
+        checkpointed      |
+        turn              |
+        wait 30000        |
+        turn              |
+        put a in t as 2   |
+        turn              | flush 3
+        flushed 3         | 2 committed at 2
+        wait 30000        |
+        turn              | checkpoint
+        ",
+    );
+}
+
+#[test]
+fn no_request_is_taken_while_the_memtables_are_full() {
+    let mut story = Story::leading(ReplicaOptions {
+        segment_bytes: 1 << 20,
+        memtable_bytes: 4 << 10,
+        memtable_bytes_max: 8 << 10,
+        ..options()
+    });
+    story.tell(
+        "
+        define t as 1   |
+        turn            | flush 2
+        flushed 2       | 1 committed at 1
+        turn            |
+        ",
+    );
+    let table = story.table("t");
+    let value = format!("\"{}\"", "x".repeat(3_000));
+    for (ticket, flush) in [("2", 3), ("3", 4), ("4", 5)] {
+        assert!(story.replica().may_take());
+        story.submit(ticket, put(table, ticket, &value)).unwrap();
+        story.tell(&format!("turn | flush {flush}"));
+    }
+    story.tell(
+        "
+        flushed 3      | 2 committed at 2
+        flushed 4      | 3 committed at 3
+        flushed 5      | 4 committed at 4
+        ",
+    );
+    assert!(!story.replica().may_take(), "a checkpoint must end first");
+    story.tell(
+        "
+        turn           | checkpoint
+        checkpointed   |
+        idle           |
+        ",
+    );
+    assert!(story.replica().may_take());
+}
+
+#[test]
+fn a_crash_keeps_tables_and_ids_that_no_checkpoint_has() {
+    let mut story = Story::leading(options());
+    story.tell(
+        "
+        define t as 1     |
+        turn              | flush 2
+        flushed 2         | 1 committed at 1
+        put a in t as 2   |
+        turn              | flush 3
+        flushed 3         | 2 committed at 2
+        put b in t as 3   |
+        turn              | flush 4
+        ",
+    );
+    story.crash();
+    story.tell(
+        "
+        start             | flush 1
+        flushed 1         |
+        put a in t as 2   | 2 committed at 2
+        put b in t as 3   |
+        turn              | flush 2
+        flushed 2         | 3 committed at 3
+        ",
+    );
+}
+
+#[test]
+fn a_start_that_replays_more_than_memory_may_hold_waits_for_a_checkpoint() {
+    let mut story = Story::leading(ReplicaOptions {
+        segment_bytes: 64 << 20,
+        ..options()
+    });
+    story.tell(
+        "
+        define t as 1   |
+        turn            | flush 2
+        flushed 2       | 1 committed at 1
+        ",
+    );
+    let table = story.table("t");
+    let value = format!("\"{}\"", "x".repeat(900_000));
+    for ticket in 2..=24 {
+        let ticket = ticket.to_string();
+        story.submit(&ticket, put(table, &ticket, &value)).unwrap();
+        story.step_turn();
+        story.tell(&format!(
+            "flushed {} | {ticket} committed at {ticket}",
+            ticket.parse::<u32>().unwrap() + 1
+        ));
+    }
+    story.crash();
+    story.options.memtable_bytes = 1 << 20;
+    story.options.memtable_bytes_max = 1 << 20;
+    story.tell(
+        "
+        start          | checkpoint
+        checkpointed   |
+        start          | flush 1
+        ",
+    );
+}
+
+#[test]
+fn retention_waits_for_the_checkpoint_and_for_followers() {
+    let mut story = Story::leading(ReplicaOptions {
+        retain_bytes: Some(0),
+        ..options()
+    });
+    story.tell(
+        "
+        define t as 1   |
+        turn            | flush 2
+        flushed 2       | 1 committed at 1
+        ",
+    );
+    let table = story.table("t");
+    let value = format!("\"{}\"", "x".repeat(6_000));
+    for (ticket, flush) in [("2", 3), ("3", 4), ("4", 5)] {
+        story.submit(ticket, put(table, ticket, &value)).unwrap();
+        let turn = story.step_turn();
+        assert!(turn.contains(&format!("flush {flush}")), "{turn:?}");
+        story.tell(&format!("flushed {flush} | {ticket} committed at {ticket}"));
+        story.end_preparation();
+    }
+    story.tell(
+        "
+        turn           | prepare
+        prepared       |
+        wait 1000      |
+        idle           |
+        ",
+    );
+    assert_eq!(
+        story.replica().log_start(),
+        Position(0),
+        "no checkpoint has it"
+    );
+
+    let follower = story.replica().followers().join("sink", Position(2));
+    story.tell(
+        "
+        wait 30000     |
+        turn           | checkpoint
+        checkpointed   |
+        ",
+    );
+    assert_eq!(
+        story.replica().log_start(),
+        Position(2),
+        "the follower needs the rest"
+    );
+
+    drop(follower);
+    story.tell(
+        "
+        wait 999       |
+        idle           |
+        ",
+    );
+    assert_eq!(
+        story.replica().log_start(),
+        Position(2),
+        "it is looked at once a second"
+    );
+    story.tell(
+        "
+        wait 1         |
+        idle           |
+        ",
+    );
+    assert_eq!(
+        story.replica().log_start(),
+        Position(3),
+        "the last segment always stays"
+    );
+}
+
+#[test]
+fn silence_saves_the_durable_watermark_once() {
+    let mut story = Story::leading(options());
+    story.tell(
+        "
+        define t as 1   |
+        turn            | flush 2
+        idle            |
+        flushed 2       | 1 committed at 1
+        ",
+    );
+    let before = story.log.steps();
+    story.tell("idle | ");
+    let saved = story.log.steps();
+    assert!(saved > before, "it is saved when nothing is under way");
+    story.tell("idle | ");
+    assert_eq!(
+        story.log.steps(),
+        saved,
+        "and not again when nothing has changed"
+    );
+}
+
+#[test]
+fn a_stop_answers_everything_and_a_clean_end_leaves_nothing_to_replay() {
+    let mut story = Story::leading(options());
+    story.tell(
+        "
+        define t as 1     |
+        turn              | flush 2
+        flushed 2         | 1 committed at 1
+        put a in t as 2   |
+        stop              |
+        ",
+    );
+    assert!(!story.replica().is_drained());
+    story.tell(
+        "
+        turn              | flush 3
+        flushed 3         | 2 committed at 2
+        ",
+    );
+    assert!(story.replica().is_drained());
+    assert!(!story.replica().has_background_job());
+    story.tell("close | ");
+    story.end();
+    story.tell("start | flush 1");
+    assert_eq!(story.replica().applied().position, Position(2));
+    assert_eq!(story.replica().state().checkpointed().position, Position(2));
+}
+
+#[test]
+fn a_failed_flush_is_final_and_leaves_every_ticket_to_be_answered() {
+    let mut story = Story::leading(options());
+    story.tell(
+        "
+        define t as 1     |
+        turn              | flush 2
+        flushed 2         | 1 committed at 1
+        put a in t as 2   |
+        turn              | flush 3
+        put b in t as 3   |
+        ",
+    );
+    story.log.fail_at(story.log.steps(), Fault::Error);
+    let failure = story.fails("flushed 3");
+    assert!(
+        failure.contains("the log could not be flushed"),
+        "{failure}"
+    );
+    assert_eq!(story.taken_out(), Vec::<String>::new());
+    assert_eq!(story.replica().abandon(), [2, 3]);
+}
+
+#[test]
+fn time_alone_changes_nothing_for_a_single_voter() {
+    let mut story = Story::leading(ReplicaOptions {
+        checkpoint_interval_ms: u64::MAX,
+        ..options()
+    });
+    for _ in 0..200 {
+        story.tell(
+            "
+            wait 250   |
+            turn       |
+            ",
+        );
+    }
+    assert!(story.replica().admits());
+}
