@@ -1,5 +1,5 @@
 //! Two sides, neither of which is right: by digests first, then the rows of unequal buckets as
-//! hashes, then the listed ones in full. Memory is bounded as in [`crate::verify()`].
+//! hashes, then the listed ones in full. Memory is bounded as in [`onelog_store::verify()`].
 
 use std::collections::HashMap;
 

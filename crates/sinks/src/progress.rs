@@ -39,7 +39,6 @@ pub enum SinkState {
 pub struct SinkStatus {
     /// Its name.
     pub name: String,
-    /// The kind of store.
     pub kind: &'static str,
     /// What it is doing.
     pub state: SinkState,

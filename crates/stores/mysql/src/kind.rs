@@ -18,7 +18,6 @@ use crate::reader::MysqlReader;
 
 const SCHEMES: &[&str] = &["mysql", "mariadb"];
 
-/// The kind of store.
 pub static KIND: MysqlKind = MysqlKind;
 
 static RULES: MappingRules = MappingRules {

@@ -21,7 +21,6 @@ const SCHEMA: &str = "schema";
 const USUAL_SCHEMA: &str = "public";
 const SCHEMES: &[&str] = &["postgres", "postgresql"];
 
-/// The kind of store.
 pub static KIND: PostgresKind = PostgresKind;
 
 static RULES: MappingRules = MappingRules {

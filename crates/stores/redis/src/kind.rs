@@ -28,7 +28,6 @@ pub const HASH: &str = "hash";
 const TTL_SECONDS_MAX: u64 = 315_360_000;
 const SCHEMES: &[&str] = &["redis", "rediss"];
 
-/// The kind of store.
 pub static KIND: RedisKind = RedisKind;
 
 static RULES: MappingRules = MappingRules {

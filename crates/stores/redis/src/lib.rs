@@ -1,10 +1,10 @@
 //! Redis (and Valkey) as a store: one server, or a cluster by partitions.
 //!
-//! Rows and position move in one `MULTI … EXEC` ([`guard`]). Redis has no transactions that undo
+//! Rows and position move in one `MULTI … EXEC` (`guard`). Redis has no transactions that undo
 //! and no snapshots, so: nothing is sent before every row of a batch has been made, commands are
 //! chosen so that none can fail inside `EXEC`, and pictures are kept by copying what is about to
-//! change ([`picture`]). A rebuild is written under other names and put in place by one script
-//! ([`rebuild`]).
+//! change (`picture`). A rebuild is written under other names and put in place by one script
+//! (`rebuild`).
 //!
 //! Redis may lose its newest steps in a crash (`appendfsync everysec`); rows and position are lost
 //! together, and the log fills the gap. A position that is absent is not position 0: nothing is

@@ -21,7 +21,6 @@ use crate::reader::Reader;
 pub const SETTINGS: &str = "settings";
 const SCHEMES: &[&str] = &["http", "https"];
 
-/// The kind of store.
 pub static KIND: ElasticsearchKind = ElasticsearchKind;
 
 static RULES: MappingRules = MappingRules {

@@ -15,7 +15,6 @@ use crate::reader::SqliteReader;
 const PATH: &str = "path";
 const SCHEME: &str = "sqlite";
 
-/// The kind of store.
 pub static KIND: SqliteKind = SqliteKind;
 
 static RULES: MappingRules = MappingRules {
@@ -32,7 +31,6 @@ static RULES: MappingRules = MappingRules {
 #[derive(Debug)]
 pub struct SqliteKind;
 
-/// One database.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SqliteTarget {
     /// A relative path starts at the working directory of the process.
