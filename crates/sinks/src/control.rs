@@ -212,7 +212,7 @@ impl Runner {
                 // The store was restarted, perhaps with older data, while nothing was written: a
                 // new session begins where it stands.
                 SinkError::Store(error) if error.is_retryable() => {
-                    if matches!(error, StoreError::Moved { .. }) {
+                    if matches!(error, StoreError::PositionMismatch { .. }) {
                         // Nobody who waits is told what was reached before.
                         self.progress.set_position(None);
                     }
@@ -233,7 +233,7 @@ impl Runner {
         let position = log.position();
         let reader = store.reader()?;
         if reader.position() != position {
-            return Err(SinkError::Store(StoreError::Moved {
+            return Err(SinkError::Store(StoreError::PositionMismatch {
                 expected: position,
                 // The store may have come back with other data under an old connection.
                 found: store.position().unwrap_or(None),

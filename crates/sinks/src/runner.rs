@@ -290,7 +290,7 @@ impl Runner {
         // Nobody who waits is told what was reached before.
         self.progress.set_position(None);
         let expected = at;
-        Err(StoreError::Moved { expected, found }.into())
+        Err(StoreError::PositionMismatch { expected, found }.into())
     }
 
     /// One batch, or one wait for something to do. `None`: the log no longer reaches back.

@@ -327,7 +327,7 @@ fn two_processes_that_take_a_sink_from_each_other_harm_nothing() {
                             Ok(()) if takeovers.load(Ordering::SeqCst) >= TAKEOVERS as usize => {
                                 break;
                             }
-                            Ok(()) | Err(StoreError::Moved { .. }) => {}
+                            Ok(()) | Err(StoreError::PositionMismatch { .. }) => {}
                             Err(StoreError::Fenced { .. }) => {
                                 fenced.fetch_add(1, Ordering::SeqCst);
                                 break;

@@ -193,7 +193,7 @@ pub fn a_new_store_has_no_position(harness: &dyn Harness) {
     assert_eq!(store.position().unwrap(), None);
     let error = store.apply(&Batch::new(&plan, Position::ZERO)).unwrap_err();
     assert!(
-        matches!(error, StoreError::Moved { found: None, .. }),
+        matches!(error, StoreError::PositionMismatch { found: None, .. }),
         "{error}"
     );
     assert!(store.reader().is_err());
@@ -256,7 +256,7 @@ pub fn a_batch_that_begins_elsewhere_is_refused(harness: &dyn Harness) {
         batch.from = wrong;
         let error = store.apply(&batch).unwrap_err();
         assert!(
-            matches!(error, StoreError::Moved { found: Some(_), .. }),
+            matches!(error, StoreError::PositionMismatch { found: Some(_), .. }),
             "{error}"
         );
         assert!(error.is_retryable());
@@ -470,7 +470,10 @@ pub fn a_repair_writes_rows_where_the_store_stands(harness: &dyn Harness) {
     let error = store
         .apply(&Batch::repair(Position(at.get() - 1), vec![stray]))
         .unwrap_err();
-    assert!(matches!(error, StoreError::Moved { .. }), "{error}");
+    assert!(
+        matches!(error, StoreError::PositionMismatch { .. }),
+        "{error}"
+    );
     model.order("a", 10, "later");
     model.order("extra", 11, "now real");
     store.apply(&model.batch(&plan, at)).unwrap();
@@ -527,7 +530,7 @@ pub fn another_logs_position_is_told(harness: &dyn Harness) {
     model.order("z", 9, "of the other log");
     let error = store.apply(&model.batch(&plan, from)).unwrap_err();
     assert!(
-        matches!(error, StoreError::Moved { found: Some(_), .. }),
+        matches!(error, StoreError::PositionMismatch { found: Some(_), .. }),
         "{error}"
     );
     model.rebuild(&plan, store.as_mut()).unwrap();

@@ -64,7 +64,7 @@ pub trait Store: Send {
 
     /// Applies a batch and moves the position from `batch.from` to `batch.to` in one atomic step.
     /// - MUST check, in that same step, the epoch, the log's id and that the store stands at
-    ///   `batch.from`: otherwise it changes nothing and answers `Fenced` or `Moved`.
+    ///   `batch.from`: otherwise it changes nothing and answers `Fenced` or `PositionMismatch`.
     /// - A row that the store refuses MUST fail the whole step with [`StoreError::Refused`], which
     ///   names table, key and offset, and has the store's own words.
     /// - SHOULD do deletes before upserts. An upsert writes every column.
@@ -189,7 +189,7 @@ pub enum StoreError {
         "the store stands at {}, not at {expected}, where onelog left it",
         stands(found)
     )]
-    Moved {
+    PositionMismatch {
         /// Where the batch begins.
         expected: Position,
         /// Where the store stands, and in which log.
@@ -197,7 +197,7 @@ pub enum StoreError {
     },
     /// A table is not as the mapping needs it.
     #[error("the table '{into}' in the store does not fit its mapping: {what}; rebuild the sink")]
-    Misfit {
+    SchemaMismatch {
         /// The table of the store.
         into: String,
         /// What does not fit.
@@ -205,7 +205,7 @@ pub enum StoreError {
     },
     /// A name belongs to somebody else.
     #[error("'{into}' in the store is not this sink's: {what}")]
-    Taken {
+    NotOwner {
         /// The table of the store.
         into: String,
         /// Whose it is, and what to do.
@@ -232,7 +232,10 @@ impl StoreError {
     /// Whether opening the store again and reading its position can help.
     #[must_use]
     pub const fn is_retryable(&self) -> bool {
-        matches!(self, Self::Unavailable { .. } | Self::Moved { .. })
+        matches!(
+            self,
+            Self::Unavailable { .. } | Self::PositionMismatch { .. }
+        )
     }
 
     pub fn refused(

@@ -21,7 +21,7 @@ pub(super) fn check(link: &mut Link, mapping: &MappingPlan) -> Result<(), StoreE
         Some(_) => misfits(link, mapping)?,
     };
     if !wrong.is_empty() {
-        return Err(StoreError::Misfit {
+        return Err(StoreError::SchemaMismatch {
             into: mapping.into.clone(),
             what: format!("{} (change the table or the mapping)", wrong.join("; ")),
         });

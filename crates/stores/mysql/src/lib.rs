@@ -242,7 +242,7 @@ impl MysqlStore {
             Trouble::Fault(mapping, fault)
                 if matches!(fault.code(), Some(NO_TABLE | NO_COLUMN)) =>
             {
-                StoreError::Misfit {
+                StoreError::SchemaMismatch {
                     into: self.plan.mappings[mapping].into.clone(),
                     what: fault.words(self.link.flavour()),
                 }

@@ -199,7 +199,7 @@ pub(super) fn advance(
     }
     let found = read(link, table, &who.sink, "").map_err(|fault| link.error(what, fault))?;
     check(found.as_ref(), who)?;
-    Err(StoreError::Moved {
+    Err(StoreError::PositionMismatch {
         expected: from,
         found: found.and_then(|found| found.stands_at(&who.plan)),
     })
@@ -216,7 +216,7 @@ pub(super) fn check<'r>(
             ours: who.epoch,
             found: found.epoch,
         }),
-        None => Err(StoreError::Moved {
+        None => Err(StoreError::PositionMismatch {
             expected: Position::ZERO,
             found: None,
         }),

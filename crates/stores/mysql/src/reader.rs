@@ -122,7 +122,7 @@ impl MysqlReader {
 }
 
 fn unfilled() -> StoreError {
-    StoreError::Moved {
+    StoreError::PositionMismatch {
         expected: Position::ZERO,
         found: None,
     }
@@ -195,7 +195,7 @@ impl StoreReader for MysqlReader {
                 self.link.give_up();
             }
             return Err(match fault.code() {
-                Some(NO_TABLE | NO_COLUMN) => StoreError::Misfit {
+                Some(NO_TABLE | NO_COLUMN) => StoreError::SchemaMismatch {
                     into: plan.into.clone(),
                     what: format!(
                         "it is not there as it should be ({})",

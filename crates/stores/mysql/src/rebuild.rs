@@ -131,7 +131,7 @@ impl Rebuild<'_> {
             };
             let wrong = schema::misfits(self.link, mapping, &found)?;
             if !wrong.is_empty() {
-                return Err(StoreError::Misfit {
+                return Err(StoreError::SchemaMismatch {
                     into: mapping.into.clone(),
                     what: format!(
                         "{} (in a sink with an existing table no table can be replaced: drop this one, or give it a sink of its own)",
@@ -314,7 +314,7 @@ impl Rebuild<'_> {
         for (n, sql) in statements {
             let done = self.link.statement(REBUILD_TIMEOUT, &sql);
             done.map_err(|fault| match fault.is_of_a_row() {
-                true => StoreError::Misfit {
+                true => StoreError::SchemaMismatch {
                     into: mappings[n].into.clone(),
                     what: format!(
                         "its rows cannot be made equal to the log's in one step: {} (empty the table, then try again)",

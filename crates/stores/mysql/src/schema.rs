@@ -204,7 +204,7 @@ pub(super) fn check_target(
     let into = &mapping.into;
     for name in mapping.column_names().chain([into.as_str()]) {
         if name.chars().count() > NAME_CHARS_MAX || name.ends_with(' ') {
-            return Err(StoreError::Misfit {
+            return Err(StoreError::SchemaMismatch {
                 into: into.clone(),
                 what: format!(
                     "the name '{name}' is not possible: names have at most {NAME_CHARS_MAX} characters here and do not end with a blank; change the definition"
@@ -213,7 +213,7 @@ pub(super) fn check_target(
         }
     }
     if let Some(dependent) = dependents(link, into)?.first() {
-        return Err(StoreError::Misfit {
+        return Err(StoreError::SchemaMismatch {
             into: into.clone(),
             what: format!(
                 "the foreign key {dependent} refers to it and would be carried away with the rows that a rebuild replaces; drop that key, or make the table yours and set 'existing'"
@@ -221,7 +221,7 @@ pub(super) fn check_target(
         });
     }
     let taken = |what: String| {
-        Err(StoreError::Taken {
+        Err(StoreError::NotOwner {
             into: into.clone(),
             what,
         })
@@ -270,7 +270,7 @@ pub(super) fn check_shape(link: &mut Link, mapping: &MappingPlan) -> Result<(), 
     if wrong.is_empty() {
         return Ok(());
     }
-    Err(StoreError::Misfit {
+    Err(StoreError::SchemaMismatch {
         into: mapping.into.clone(),
         what: wrong.join("; "),
     })

@@ -293,7 +293,7 @@ impl<'a> Scope<'a> {
             return fault;
         }
         match self.own.read_position(self.client).await {
-            Ok(found) => Fault::Store(StoreError::Moved { expected, found }),
+            Ok(found) => Fault::Store(StoreError::PositionMismatch { expected, found }),
             Err(fault) => fault,
         }
     }
@@ -441,7 +441,7 @@ impl<'a> Scope<'a> {
             .await?;
         match found {
             None => Ok(()),
-            Some(row) => Err(Fault::Store(StoreError::Misfit {
+            Some(row) => Err(Fault::Store(StoreError::SchemaMismatch {
                 into: plan.into.clone(),
                 what: format!(
                     "two rows exchange a unique value, which needs a row to be deleted for a moment, and the foreign key {} would follow; make that unique constraint or index one that is not needed, or the foreign key NO ACTION",

@@ -325,7 +325,7 @@ impl Scope<'_> {
                 ours: self.epoch,
                 found,
             },
-            None => StoreError::Moved {
+            None => StoreError::PositionMismatch {
                 expected: Position::ZERO,
                 found: None,
             },

@@ -71,7 +71,7 @@ impl PostgresReader {
             own.read_position(client).await
         })?;
         let Some(found) = found else {
-            return Err(StoreError::Moved {
+            return Err(StoreError::PositionMismatch {
                 expected: Position::ZERO,
                 found: None,
             });

@@ -268,13 +268,15 @@ impl Scope<'_> {
 /// A row that a table of the user's does not take names no record here: the words have to do.
 fn unmerged(mapping: &MappingPlan, fault: Fault) -> Fault {
     match fault {
-        Fault::Sql(error) if Fault::is_row_error(&error) => Fault::Store(StoreError::Misfit {
-            into: mapping.into.clone(),
-            what: format!(
-                "it does not take the rows of the log; PostgreSQL says: {}",
-                error::words(&error)
-            ),
-        }),
+        Fault::Sql(error) if Fault::is_row_error(&error) => {
+            Fault::Store(StoreError::SchemaMismatch {
+                into: mapping.into.clone(),
+                what: format!(
+                    "it does not take the rows of the log; PostgreSQL says: {}",
+                    error::words(&error)
+                ),
+            })
+        }
         other => other,
     }
 }

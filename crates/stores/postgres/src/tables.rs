@@ -69,7 +69,7 @@ pub(super) async fn standing(
         return Err(misfit(mapping, &bad));
     }
     let taken = |what: String| {
-        Err(Fault::Store(StoreError::Taken {
+        Err(Fault::Store(StoreError::NotOwner {
             into: mapping.into.clone(),
             what,
         }))
@@ -169,7 +169,7 @@ fn warn_of_triggers(own: &Own, mapping: &MappingPlan, facts: &TableFacts) {
 }
 
 pub(super) fn misfit(mapping: &MappingPlan, what: &[String]) -> Fault {
-    Fault::Store(StoreError::Misfit {
+    Fault::Store(StoreError::SchemaMismatch {
         into: mapping.into.clone(),
         what: what.join("; "),
     })

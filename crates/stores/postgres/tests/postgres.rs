@@ -88,7 +88,10 @@ fn every_kind_of_planted_difference_is_found_named_and_mended() {
     let mut late = repair;
     late.from = onelog_record::Position(model.position().get() - 1);
     late.to = late.from;
-    assert!(matches!(store.apply(&late), Err(StoreError::Moved { .. })));
+    assert!(matches!(
+        store.apply(&late),
+        Err(StoreError::PositionMismatch { .. })
+    ));
 }
 
 #[test]

@@ -47,7 +47,7 @@ impl Guard<'_> {
                 ours: self.epoch,
                 found,
             }),
-            None => Err(StoreError::Moved {
+            None => Err(StoreError::PositionMismatch {
                 expected: self.step.map_or(Position::ZERO, |(from, _)| from),
                 found: None,
             }),
@@ -70,7 +70,7 @@ impl Guard<'_> {
         stands &= from != to || records.iter().all(|r| r.position == Some(from.get()));
         match stands {
             true => Ok(()),
-            false => Err(StoreError::Moved {
+            false => Err(StoreError::PositionMismatch {
                 expected: from,
                 found,
             }),
@@ -278,7 +278,7 @@ fn answer_of_guard(link: &Link, guard: Guard<'_>, value: Value) -> Result<(), St
         Value::Array(_) => {
             let record = Record::parse(link, value)?;
             guard.check_epoch(&record)?;
-            Err(StoreError::Moved {
+            Err(StoreError::PositionMismatch {
                 expected: guard.step.map_or(Position::ZERO, |(from, _)| from),
                 found: record.stands(guard.plan),
             })

@@ -41,7 +41,7 @@ impl RedisStore {
                 continue;
             }
             if let Some(name) = self.find_row(mapping)? {
-                return Err(StoreError::Taken {
+                return Err(StoreError::NotOwner {
                     into: template.to_string(),
                     what: format!(
                         "the key '{}' is there and onelog has not made it (or 'onelog:owners' was deleted); choose another template, delete such keys, or let this sink replace all of them: HSET onelog:owners '{template}' '{}'",
@@ -61,7 +61,7 @@ impl RedisStore {
             let template = &mapping.key_template;
             check_others(&owners, &self.sink, template)?;
             if owners.get(&template.to_string()) != Some(&self.sink) {
-                return Err(StoreError::Misfit {
+                return Err(StoreError::SchemaMismatch {
                     into: template.to_string(),
                     what: "'onelog:owners' no longer says that the keys are this sink's".into(),
                 });
@@ -140,7 +140,7 @@ fn check_others(
             suffix: suffix.to_owned(),
         };
         if overlap(&other, template) {
-            return Err(StoreError::Taken {
+            return Err(StoreError::NotOwner {
                 into: template.to_string(),
                 what: format!(
                     "the sink '{owner}' owns the keys '{text}', which could be the same; choose another template"

@@ -282,7 +282,7 @@ impl RedisReader {
         let entered = gate.enter();
         let records = record::read_all(&mut servers, &names)?;
         let Some(found) = record::least(&records, fingerprint) else {
-            return Err(StoreError::Moved {
+            return Err(StoreError::PositionMismatch {
                 expected: Position::ZERO,
                 found: None,
             });

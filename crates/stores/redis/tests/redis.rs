@@ -396,7 +396,7 @@ fn keys_of_others_are_not_touched() {
     store.take_over().unwrap();
     assert!(matches!(
         store.begin_rebuild(),
-        Err(StoreError::Taken { .. })
+        Err(StoreError::NotOwner { .. })
     ));
     assert_eq!(server.command(&["GET", "orders:theirs"]).trim_end(), "1");
     // What the message says is what helps.
@@ -417,7 +417,7 @@ fn keys_of_others_are_not_touched() {
     };
     for into in ["orders", "orders:eu"] {
         assert!(
-            matches!(other(into), Err(StoreError::Taken { .. })),
+            matches!(other(into), Err(StoreError::NotOwner { .. })),
             "{into}"
         );
     }
@@ -440,7 +440,7 @@ fn a_lost_position_is_not_position_0_and_what_was_left_goes() {
         assert_eq!(store.position().unwrap(), None);
         let error = store.apply(&batch).unwrap_err();
         assert!(
-            matches!(error, StoreError::Moved { found: None, .. }),
+            matches!(error, StoreError::PositionMismatch { found: None, .. }),
             "{error}"
         );
         let mut store = server.open(Arc::clone(&plan), LOG);

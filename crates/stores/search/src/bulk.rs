@@ -252,7 +252,7 @@ impl Bulk<'_> {
         // Whoever took the sink over may have exchanged the index.
         match (self.still_ours)() {
             Err(error) => error,
-            Ok(()) => StoreError::Misfit {
+            Ok(()) => StoreError::SchemaMismatch {
                 into: self.plan.mappings[mapping].into.clone(),
                 what: format!("its index is gone ({fault})"),
             },
@@ -403,7 +403,7 @@ impl Sending<'_, '_, '_> {
                     });
                 }
                 _ if fault.kind == "index_closed_exception" => {
-                    return Err(StoreError::Misfit {
+                    return Err(StoreError::SchemaMismatch {
                         into: self.bulk.plan.mappings[self.writes[*n].mapping]
                             .into
                             .clone(),

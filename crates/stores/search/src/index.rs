@@ -137,7 +137,7 @@ fn settings(mapping: &MappingPlan) -> BTreeMap<String, Value> {
 /// What of a mapping cannot be kept in these products.
 pub(super) fn check_mapping(mapping: &MappingPlan) -> Result<(), StoreError> {
     let misfit = |what: String| {
-        Err(StoreError::Misfit {
+        Err(StoreError::SchemaMismatch {
             into: mapping.into.clone(),
             what,
         })
@@ -187,7 +187,7 @@ pub(super) fn create(
     let path = format!("/{}", escape(index));
     let answer = client.call(DOING, Method::PUT, &path, Body::Json(body), LONG_TIMEOUT)?;
     if answer.status == 400 {
-        return Err(StoreError::Misfit {
+        return Err(StoreError::SchemaMismatch {
             into: mapping.into.clone(),
             what: format!("its index cannot be made: {}", answer.fault()),
         });
@@ -269,7 +269,7 @@ fn name_prefix(into: &str) -> String {
 /// sink.
 pub(super) fn check_owner(client: &Client, sink: &str, into: &str) -> Result<(), StoreError> {
     let taken = |what: String| {
-        Err(StoreError::Taken {
+        Err(StoreError::NotOwner {
             into: into.to_owned(),
             what,
         })
@@ -338,7 +338,7 @@ pub(super) fn check_shape(
     if what.is_empty() {
         return Ok(());
     }
-    Err(StoreError::Misfit {
+    Err(StoreError::SchemaMismatch {
         into: mapping.into.clone(),
         what: what.join("; "),
     })

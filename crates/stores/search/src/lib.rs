@@ -136,7 +136,7 @@ impl ElasticsearchStore {
                 ours,
                 found: page.ledger.epoch,
             }),
-            None => Err(StoreError::Moved {
+            None => Err(StoreError::PositionMismatch {
                 expected: Position::ZERO,
                 found: None,
             }),
@@ -150,7 +150,7 @@ impl ElasticsearchStore {
             return Ok(page);
         }
         let found = self.owned_page()?;
-        Err(StoreError::Moved {
+        Err(StoreError::PositionMismatch {
             expected,
             found: found.ledger.at(&self.fingerprint),
         })
@@ -341,7 +341,7 @@ impl Store for ElasticsearchStore {
             .as_ref()
             .is_some_and(|at| at.position == batch.from && at.log_id == self.log_id);
         let (true, Some(generation)) = (stands, page.ledger.generation) else {
-            return Err(StoreError::Moved {
+            return Err(StoreError::PositionMismatch {
                 expected: batch.from,
                 found: at,
             });
@@ -439,7 +439,7 @@ impl Store for ElasticsearchStore {
         let done = self.complete(page.ledger.clone())?;
         if done.generation != Some(generation) {
             self.owned_page()?;
-            return Err(StoreError::Moved {
+            return Err(StoreError::PositionMismatch {
                 expected: position,
                 found: done.at(&self.fingerprint),
             });
@@ -452,7 +452,7 @@ impl Store for ElasticsearchStore {
     }
 
     fn reader(&mut self) -> Result<Box<dyn StoreReader>, StoreError> {
-        let moved = |found| StoreError::Moved {
+        let moved = |found| StoreError::PositionMismatch {
             expected: Position::ZERO,
             found,
         };
@@ -474,7 +474,7 @@ impl Store for ElasticsearchStore {
         };
         match now == Some(at.clone()) {
             true => Ok(Box::new(reader)),
-            false => Err(StoreError::Moved {
+            false => Err(StoreError::PositionMismatch {
                 expected: at.position,
                 found: now,
             }),
@@ -499,7 +499,7 @@ impl Store for ElasticsearchStore {
 
 impl ElasticsearchStore {
     fn filling_generation(&self) -> Result<u64, StoreError> {
-        self.filling.ok_or_else(|| StoreError::Moved {
+        self.filling.ok_or_else(|| StoreError::PositionMismatch {
             expected: Position::ZERO,
             found: None,
         })

@@ -105,7 +105,7 @@ impl Reader {
         for (mapping, name) in plan.mappings.iter().zip(indexes) {
             let found = index::look(client, name)?;
             let Some(found) = found.get(name) else {
-                return Err(StoreError::Misfit {
+                return Err(StoreError::SchemaMismatch {
                     into: mapping.into.clone(),
                     what: format!("the index '{name}' is not there"),
                 });
@@ -123,7 +123,7 @@ impl Reader {
         for mapping in &plan.mappings {
             let found = index::look(client, &mapping.into)?;
             if found.is_empty() {
-                return Err(StoreError::Misfit {
+                return Err(StoreError::SchemaMismatch {
                     into: mapping.into.clone(),
                     what: "there is no index or alias of this name".into(),
                 });

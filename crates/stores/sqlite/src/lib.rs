@@ -319,7 +319,7 @@ impl Scope<'_> {
             return Ok(());
         }
         self.check_epoch(transaction)?;
-        Err(StoreError::Moved {
+        Err(StoreError::PositionMismatch {
             expected: from,
             found: read_position(transaction, self.sink, self.fingerprint).map_err(failed)?,
         })
@@ -340,7 +340,7 @@ impl Scope<'_> {
                 ours: self.epoch,
                 found,
             }),
-            None => Err(StoreError::Moved {
+            None => Err(StoreError::PositionMismatch {
                 expected: Position::ZERO,
                 found: None,
             }),

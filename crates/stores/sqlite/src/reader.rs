@@ -34,7 +34,7 @@ impl SqliteReader {
         // The first read fixes the picture.
         let found = read_position(&connection, sink, fingerprint).map_err(failed)?;
         let Some(found) = found else {
-            return Err(StoreError::Moved {
+            return Err(StoreError::PositionMismatch {
                 expected: Position::ZERO,
                 found: None,
             });

@@ -229,7 +229,7 @@ pub(super) fn check_owner(
         let is_index = name != mapping.into;
         let owner = owner(connection, &name).map_err(failed)?;
         let taken = |what: String| {
-            Err(StoreError::Taken {
+            Err(StoreError::NotOwner {
                 into: name.clone(),
                 what,
             })
@@ -327,7 +327,7 @@ pub(super) fn check_shape(
     if what.is_empty() {
         return Ok(());
     }
-    Err(StoreError::Misfit {
+    Err(StoreError::SchemaMismatch {
         into: mapping.into.clone(),
         what: what.join("; "),
     })

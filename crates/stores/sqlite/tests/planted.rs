@@ -110,7 +110,7 @@ impl Store for Buggy {
                 other => other,
             },
             Bug::IgnoresWhereTheBatchBegins => match self.inner.apply(batch) {
-                Err(StoreError::Moved {
+                Err(StoreError::PositionMismatch {
                     found: Some(found), ..
                 }) => {
                     let mut batch = batch.clone();

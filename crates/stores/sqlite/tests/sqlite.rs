@@ -241,7 +241,7 @@ fn a_table_that_onelog_did_not_make_is_never_replaced() {
     store.take_over().unwrap();
     assert!(matches!(
         store.begin_rebuild(),
-        Err(StoreError::Taken { .. })
+        Err(StoreError::NotOwner { .. })
     ));
     let rows: i64 = sqlite
         .connect()
@@ -324,7 +324,7 @@ fn a_table_that_was_altered_is_described() {
         let (mut store, model) = filled(&sqlite, &plan);
         sqlite.connect().execute_batch(sql).unwrap();
         let error = store.check_shape().unwrap_err();
-        assert!(matches!(error, StoreError::Misfit { .. }));
+        assert!(matches!(error, StoreError::SchemaMismatch { .. }));
         assert!(error.to_string().contains(expected), "{error}");
         model.rebuild(&plan, store.as_mut()).unwrap();
         store.check_shape().unwrap();

@@ -28,12 +28,12 @@ fn what_onelog_did_not_make_is_never_replaced() {
         database.sql(made);
         let mut store = database.store(SINK, LOG, standard_plan(&database)).unwrap();
         let error = store.check_target().unwrap_err();
-        assert!(matches!(error, StoreError::Taken { .. }));
+        assert!(matches!(error, StoreError::NotOwner { .. }));
         assert!(error.to_string().contains(expected), "{error}");
         store.take_over().unwrap();
         assert!(matches!(
             store.begin_rebuild(),
-            Err(StoreError::Taken { .. })
+            Err(StoreError::NotOwner { .. })
         ));
     }
 }
@@ -49,7 +49,7 @@ fn a_name_that_somebody_takes_during_a_rebuild_is_his() {
     let error = store
         .finish_rebuild(onelog_record::Position(3))
         .unwrap_err();
-    assert!(matches!(error, StoreError::Taken { .. }), "{error}");
+    assert!(matches!(error, StoreError::NotOwner { .. }), "{error}");
     assert_eq!(database.sql("SELECT mine FROM orders"), "1");
     assert_eq!(store.position().unwrap(), None);
 }
@@ -110,7 +110,7 @@ fn a_table_that_was_altered_is_described() {
         let (mut store, model) = filled(&database, &plan);
         database.sql(sql);
         let error = store.check_shape().unwrap_err();
-        assert!(matches!(error, StoreError::Misfit { .. }));
+        assert!(matches!(error, StoreError::SchemaMismatch { .. }));
         assert!(error.to_string().contains(expected), "{error}");
         model.rebuild(&plan, store.as_mut()).unwrap();
         store.check_shape().unwrap();

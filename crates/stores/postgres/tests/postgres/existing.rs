@@ -55,7 +55,7 @@ fn a_users_own_table_is_never_taken_for_one_that_onelog_made() {
     let is_taken = || {
         let error = pg.open(Arc::clone(&other), LOG).check_target().unwrap_err();
         assert!(
-            matches!(&error, StoreError::Taken { what, .. } if what.contains("it has rows")),
+            matches!(&error, StoreError::NotOwner { what, .. } if what.contains("it has rows")),
             "{error}"
         );
     };
@@ -157,7 +157,7 @@ fn everything_that_does_not_fit_is_said_at_once() {
     );
     let mut store = pg.open(Arc::clone(&plan), LOG);
     let error = store.check_target().unwrap_err();
-    assert!(matches!(error, StoreError::Misfit { .. }));
+    assert!(matches!(error, StoreError::SchemaMismatch { .. }));
     let text = error.to_string();
     for part in [
         "'id' has no primary key or unique index",

@@ -30,7 +30,7 @@ fn a_table_that_onelog_did_not_make_is_never_replaced() {
     store.take_over().unwrap();
     assert!(matches!(
         store.begin_rebuild(),
-        Err(StoreError::Taken { .. })
+        Err(StoreError::NotOwner { .. })
     ));
     assert_eq!(pg.sql("SELECT count(*) FROM orders"), "1");
 }
@@ -85,7 +85,7 @@ fn a_table_that_is_gone_leaves_no_claim_to_its_name() {
     store.remove().unwrap();
     pg.sql("CREATE TABLE orders (mine int); INSERT INTO orders VALUES (1)");
     let error = pg.open(plan, LOG).check_target().unwrap_err();
-    assert!(matches!(error, StoreError::Taken { .. }), "{error}");
+    assert!(matches!(error, StoreError::NotOwner { .. }), "{error}");
 }
 
 #[test]
@@ -186,7 +186,7 @@ fn a_table_that_was_altered_is_described_and_a_rebuild_mends_it() {
         let (mut store, model) = filled(&pg, &plan);
         pg.sql(sql);
         let error = store.check_shape().unwrap_err();
-        assert!(matches!(error, StoreError::Misfit { .. }));
+        assert!(matches!(error, StoreError::SchemaMismatch { .. }));
         assert!(error.to_string().contains(expected), "{error}");
         model.rebuild(&plan, store.as_mut()).unwrap();
         store.check_shape().unwrap();
@@ -209,7 +209,10 @@ fn names_that_postgresql_would_cut_are_refused() {
     ] {
         let plan = conformance::plan(&pg, &mapping);
         let error = pg.open(plan, LOG).check_target().unwrap_err();
-        assert!(matches!(error, StoreError::Misfit { .. }), "{error}");
+        assert!(
+            matches!(error, StoreError::SchemaMismatch { .. }),
+            "{error}"
+        );
     }
     // The longest name that is whole has a staging table of its own.
     let mapping = format!(r#"{{"table":"shop.orders","into":"{}"}}"#, &long[..63]);

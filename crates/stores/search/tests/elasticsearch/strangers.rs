@@ -137,7 +137,10 @@ pub(crate) fn a_changed_index_is_told(fixture: &Fixture) {
     let from = model.position();
     model.order("d", 4, "four");
     let error = store.apply(&model.batch(&plan, from)).unwrap_err();
-    assert!(matches!(error, StoreError::Misfit { .. }), "{error}");
+    assert!(
+        matches!(error, StoreError::SchemaMismatch { .. }),
+        "{error}"
+    );
     assert!(store.reader().is_err());
     // Nothing was made anew by writing to it.
     let found = fixture.ask("GET", "/_alias", "");
@@ -155,21 +158,21 @@ pub(crate) fn names_of_others_are_not_taken(fixture: &Fixture) {
     assert!(error.to_string().contains("'follower'"), "{error}");
     other.take_over().unwrap();
     let error = other.begin_rebuild().unwrap_err();
-    assert!(matches!(error, StoreError::Taken { .. }), "{error}");
+    assert!(matches!(error, StoreError::NotOwner { .. }), "{error}");
     // A stranger's index, and an alias of his.
     fixture.ask("PUT", "/theirs", r#"{"aliases":{"their-alias":{}}}"#);
     for name in ["theirs", "their-alias"] {
         let plan = harness.plan(&STANDARD.replace("\"orders\"", &format!("\"{name}\"")));
         let mut store = harness.open_as("third", &plan, LOG);
         let error = store.check_target().unwrap_err();
-        assert!(matches!(error, StoreError::Taken { .. }), "{error}");
+        assert!(matches!(error, StoreError::NotOwner { .. }), "{error}");
     }
     // Names that cannot be.
     for name in ["Orders", "_orders", "or ders", "a*", ".hidden"] {
         let plan = harness.plan(&STANDARD.replace("\"orders\"", &format!("\"{name}\"")));
         let error = harness.store(&plan).check_target().unwrap_err();
         assert!(
-            matches!(error, StoreError::Misfit { .. }),
+            matches!(error, StoreError::SchemaMismatch { .. }),
             "{name}: {error}"
         );
     }
