@@ -7,6 +7,7 @@
 
 mod consensus;
 mod engine;
+pub mod planted;
 mod raft;
 mod replies;
 mod tail;

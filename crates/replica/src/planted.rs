@@ -19,6 +19,8 @@ pub enum Bug {
     DropForgotten = 5,
     /// Retention does not look at followers.
     RetainPastFollowers = 6,
+    /// The position moves over a definition before its table is known.
+    CatalogLags = 7,
 }
 
 #[cfg(feature = "planted-bugs")]

@@ -6,6 +6,7 @@
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use onelog_commit::planted as commit;
+use onelog_engine::planted as engine;
 use onelog_log::{CrashMode, planted as log};
 use onelog_replica::planted as replica;
 use onelog_simulation::machine::{MachineOptions, World, crash_at, survey};
@@ -38,6 +39,12 @@ impl Planted {
         planted
     }
 
+    fn in_engine(bug: engine::Bug) -> Self {
+        let planted = Self::nothing();
+        engine::set(bug);
+        planted
+    }
+
     fn in_log(bug: log::Bug) -> Self {
         let planted = Self::nothing();
         log::set(bug);
@@ -64,6 +71,7 @@ impl Drop for Planted {
         commit::set(None);
         log::set(log::Bug::None);
         state::set(state::Bug::None);
+        engine::set(engine::Bug::None);
         replica::set(replica::Bug::None);
     }
 }
@@ -312,6 +320,18 @@ fn tables_that_only_the_checkpoint_knows_are_caught() {
     let _planted = Planted::in_replica(replica::Bug::CatalogOfCheckpoint);
     let rules = [Rule::WrongRefusal, Rule::NoSuchTable];
     assert_caught(Hunt::Power, &plain(), &rules);
+}
+
+#[test]
+fn a_decision_by_tables_that_are_about_to_change_is_caught() {
+    let _planted = Planted::in_engine(engine::Bug::DecideBehindDefinition);
+    assert_caught(Hunt::Calm, &plain(), &[Rule::NoSuchTable]);
+}
+
+#[test]
+fn rows_that_are_shown_before_their_table_are_caught() {
+    let _planted = Planted::in_replica(replica::Bug::CatalogLags);
+    assert_caught(Hunt::Calm, &plain(), &[Rule::Published]);
 }
 
 #[test]

@@ -94,3 +94,146 @@ impl Checker<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use onelog_record::{CommitRequest, Committed, Offset, Operation, Subject, TxnId, Write};
+    use serde_json::json;
+
+    use super::*;
+    use crate::checker::{Report, check};
+    use crate::history::{Answer, Clock, History, Seen};
+
+    const TABLE: TableId = USER_TABLES_FROM;
+
+    /// Transactions of one write each, sent one after the other.
+    #[derive(Default)]
+    struct Story {
+        clock: Clock,
+        history: History,
+        log: Vec<Logged>,
+    }
+
+    impl Story {
+        fn call(&mut self, request: CommitRequest, answer: Answer) {
+            self.history.commits.push(CommitCall {
+                client: 0,
+                begin: self.clock.tick(),
+                end: Some(self.clock.tick()),
+                id: TxnId(self.history.commits.len() as u128),
+                request,
+                seen: Seen::default(),
+                answer,
+            });
+        }
+
+        fn commits(mut self, table: TableId, key: &str, operation: Operation) -> Self {
+            let id = TxnId(self.history.commits.len() as u128);
+            let at = self.log.len() as u64;
+            let value = match &operation {
+                Operation::Put(value) => Some(value.clone()),
+                _ => None,
+            };
+            let record = Record {
+                offset: Offset(at),
+                op: if value.is_some() { Op::Put } else { Op::Delete },
+                table,
+                key: Bytes::copy_from_slice(key.as_bytes()),
+                value,
+                headers: Vec::new(),
+            };
+            let committed = Committed {
+                id,
+                position: Position(at + 1),
+                first_offset: Offset(at),
+                records: 1,
+                repeated: false,
+            };
+            self.call(request(table, key, operation), Answer::Committed(committed));
+            self.log.push(Logged {
+                id,
+                first_offset: Offset(at),
+                end: Position(at + 1),
+                records: vec![record],
+            });
+            self
+        }
+
+        fn defines(self) -> Self {
+            let definition = TableDefinition {
+                id: TABLE,
+                name: "t".into(),
+                kind: onelog_record::TableKind::Keyed,
+                value: onelog_record::ValueKind::Json,
+                schema: None,
+                unique: Vec::new(),
+                dropped: false,
+            };
+            let text = json!(definition).to_string();
+            self.commits(TABLE_TABLES, "t", Operation::Put(text.into()))
+        }
+
+        fn drops(self) -> Self {
+            self.commits(TABLE_TABLES, "t", Operation::Delete)
+        }
+
+        fn writes(self) -> Self {
+            self.commits(TABLE, "a", Operation::Put(Bytes::from_static(b"1")))
+        }
+
+        fn is_refused(mut self) -> Self {
+            let refusal = Refusal::UnknownTable {
+                subject: Subject::Write(0),
+                table: TABLE,
+            };
+            let put = Operation::Put(Bytes::from_static(b"1"));
+            self.call(request(TABLE, "a", put), Answer::Refused(refusal));
+            self
+        }
+
+        fn report(&self) -> Report {
+            check(&self.history, &self.log, &[])
+        }
+    }
+
+    fn request(table: TableId, key: &str, operation: Operation) -> CommitRequest {
+        CommitRequest {
+            writes: vec![Write {
+                table,
+                key: Bytes::copy_from_slice(key.as_bytes()),
+                operation,
+                headers: Vec::new(),
+            }],
+            ..CommitRequest::default()
+        }
+    }
+
+    #[track_caller]
+    fn assert_broke(story: &Story, rule: Option<Rule>) {
+        let report = story.report();
+        let broken: Vec<Rule> = report.violations.iter().map(|found| found.rule).collect();
+        assert_eq!(broken, Vec::from_iter(rule), "{report}");
+    }
+
+    #[test]
+    fn a_table_that_is_written_while_it_is_there_is_good() {
+        assert_broke(&Story::default().defines().writes().drops(), None);
+    }
+
+    #[test]
+    fn a_write_before_the_definition_or_behind_the_drop_is_caught() {
+        let early = Story::default().writes().defines();
+        assert_broke(&early, Some(Rule::NoSuchTable));
+        let late = Story::default().defines().drops().writes();
+        assert_broke(&late, Some(Rule::NoSuchTable));
+    }
+
+    #[test]
+    fn a_table_may_be_unknown_before_and_after_its_life_and_not_within() {
+        assert_broke(&Story::default().is_refused().defines(), None);
+        assert_broke(&Story::default().defines().drops().is_refused(), None);
+        let within = Story::default().defines().is_refused().writes();
+        assert_broke(&within, Some(Rule::WrongRefusal));
+    }
+}
