@@ -242,12 +242,6 @@ impl<T, O: Observer> Replica<T, O> {
         self.state.clone()
     }
 
-    /// A handle for readers of the log on any thread. They must go no further than what is applied.
-    #[must_use]
-    pub fn reader(&self) -> LogReader {
-        self.reader.clone()
-    }
-
     /// Those that retention waits for.
     #[must_use]
     pub const fn followers(&self) -> &Arc<Followers> {
@@ -270,12 +264,6 @@ impl<T, O: Observer> Replica<T, O> {
     #[must_use]
     pub fn log_start(&self) -> Position {
         self.log.start()
-    }
-
-    /// The random id of this log, the same for as long as it lives.
-    #[must_use]
-    pub const fn log_id(&self) -> u128 {
-        self.hard_state.log_id
     }
 
     #[must_use]

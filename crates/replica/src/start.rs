@@ -129,18 +129,19 @@ impl Recovered {
         })
     }
 
-    /// A handle for readers of the state.
+    /// A handle for readers of the state on any thread.
     #[must_use]
     pub fn state(&self) -> State {
         self.state.clone()
     }
 
-    /// A handle for readers of the log.
+    /// A handle for readers of the log on any thread. They must go no further than what is applied.
     #[must_use]
     pub fn reader(&self) -> LogReader {
         self.log.reader()
     }
 
+    /// The random id of this log, the same for as long as it lives.
     #[must_use]
     pub const fn log_id(&self) -> u128 {
         self.hard_state.log_id

@@ -121,20 +121,16 @@ impl World {
 
     /// Notes what the node made known and should not have.
     pub(super) fn check_published(&mut self) {
-        let Some(life) = &self.life else {
+        let Some(life) = &mut self.life else {
             return;
         };
         let published = life.replica.observer();
-        for fault in &published.faults {
-            self.report.add(Rule::Published, fault.clone());
+        for fault in published.take_faults() {
+            self.report.add(Rule::Published, fault);
         }
-        if let Some((_, held)) = &life.follower
-            && published.log_start() > *held
-        {
-            let text = format!(
-                "the log was cut to {}, a follower needs it from {held} on",
-                published.log_start()
-            );
+        let start = published.log_start();
+        if let Some((_, held)) = life.follower.take_if(|(_, held)| start > *held) {
+            let text = format!("the log was cut to {start}, a follower needs it from {held} on");
             self.report.add(Rule::CutTooFar, text);
         }
     }
@@ -151,6 +147,7 @@ impl World {
             self.hear()?;
         }
         self.hear()?;
+        self.check_published();
         Ok(())
     }
 

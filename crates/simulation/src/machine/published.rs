@@ -1,5 +1,6 @@
 //! What readers of the node may see, and whether it is made known in the order that is promised.
 
+use std::cell::RefCell;
 use std::sync::Arc;
 
 use onelog_record::{Entry, Index, Op, Position, TABLE_TABLES, TableDefinition};
@@ -11,8 +12,8 @@ pub(super) struct Published {
     position: Position,
     catalog: Arc<Catalog>,
     log_start: Position,
-    /// Promises that were broken.
-    pub(super) faults: Vec<String>,
+    /// Promises that were broken and are not reported yet.
+    faults: RefCell<Vec<String>>,
 }
 
 impl Published {
@@ -21,8 +22,12 @@ impl Published {
             position: Position::ZERO,
             catalog: Arc::default(),
             log_start,
-            faults: Vec::new(),
+            faults: RefCell::default(),
         }
+    }
+
+    pub(super) fn take_faults(&self) -> Vec<String> {
+        self.faults.take()
     }
 
     pub(super) const fn log_start(&self) -> Position {
@@ -32,7 +37,7 @@ impl Published {
     fn moves_to(&mut self, end: Position) {
         if end < self.position {
             let text = format!("the position went back from {} to {end}", self.position);
-            self.faults.push(text);
+            self.faults.get_mut().push(text);
         }
         self.position = end;
     }
@@ -69,7 +74,7 @@ impl Observer for Published {
 
     fn applied(&mut self, entry: &Entry) {
         let fault = self.catalog_fault(entry);
-        self.faults.extend(fault);
+        self.faults.get_mut().extend(fault);
         self.moves_to(entry.header.end());
     }
 
@@ -83,7 +88,7 @@ impl Observer for Published {
                 "the log's start went back from {} to {start}",
                 self.log_start
             );
-            self.faults.push(text);
+            self.faults.get_mut().push(text);
         }
         self.log_start = start;
     }
