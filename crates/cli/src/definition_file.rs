@@ -18,7 +18,6 @@ pub struct DefinitionFile {
     path: PathBuf,
     text: String,
     is_json: bool,
-    /// What it says.
     pub value: Value,
 }
 
@@ -49,7 +48,7 @@ impl DefinitionFile {
     }
 
     /// The definition as the server takes it: JSON as it was written, so that the server sees a
-    /// field that stands twice.
+    /// field that occurs twice.
     pub fn body(&self) -> Result<Vec<u8>, CommandError> {
         match self.is_json {
             true => Ok(self.text.clone().into_bytes()),

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use crate::error::CommandError;
 
-/// Whether `path` stands for standard input.
+/// Whether `path` means standard input.
 pub fn is_stdin(path: &Path) -> bool {
     path.as_os_str() == "-"
 }

@@ -8,9 +8,7 @@ use toml::de::{DeTable, DeValue};
 /// Something in a TOML text that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
-    /// The line, from 1.
     pub line: usize,
-    /// What is wrong there.
     pub message: String,
 }
 
@@ -37,7 +35,7 @@ pub fn to_json(text: &str, value: &Spanned<DeValue<'_>>) -> Result<Value, Fault>
         })
     };
     Ok(match value.get_ref() {
-        DeValue::String(words) => Value::String(words.to_string()),
+        DeValue::String(text) => Value::String(text.to_string()),
         DeValue::Boolean(flag) => Value::Bool(*flag),
         DeValue::Integer(number) => match i64::from_str_radix(number.as_str(), number.radix()) {
             Ok(number) => Value::from(number),
@@ -50,7 +48,7 @@ pub fn to_json(text: &str, value: &Spanned<DeValue<'_>>) -> Result<Value, Fault>
                 None => return fault("this is no number that JSON has"),
             }
         }
-        DeValue::Datetime(_) => return fault("a date stands here; write it as a text, in quotes"),
+        DeValue::Datetime(_) => return fault("this is a date; write it as a text, in quotes"),
         DeValue::Array(items) => Value::Array(
             items
                 .iter()
@@ -159,7 +157,7 @@ columns."a.b" = { from = "/x",
         assert_eq!(line("mappings[0].table"), 5);
         assert_eq!(line("mappings[0].columns.zulu.type"), 6);
         assert_eq!(line("mappings[0].columns.a.b.type"), 8);
-        // What is missing is told at the nearest thing around it.
+        // What is missing is reported at the nearest thing around it.
         assert_eq!(line("kind"), 2);
         assert_eq!(line("mappings[0].into"), 4);
     }

@@ -17,50 +17,31 @@ pub enum ClientError {
     #[error(
         "cannot use {url}: onelog speaks plain HTTP only; for TLS put a proxy in front of the server and give its http address"
     )]
-    Https {
-        /// The address.
-        url: String,
-    },
+    Https { url: String },
     /// No address.
     #[error(
         "'{url}' is not the address of a server: {reason}; expected something like http://127.0.0.1:7070"
     )]
-    BadUrl {
-        /// The address.
-        url: String,
-        /// What is wrong.
-        reason: String,
-    },
-    /// Nobody listens there.
+    BadUrl { url: String, reason: String },
+    /// Nothing listens there.
     #[error(
         "no server answers at {base} (connection refused): start one with `onelog serve`, or name another with --url or ONELOG_URL"
     )]
-    Refused {
-        /// The server.
-        base: String,
-    },
+    Refused { base: String },
     /// The host has no address.
     #[error("the host of {base} cannot be found")]
-    NoHost {
-        /// The server.
-        base: String,
-    },
-    /// No answer in time. Whether the server did what it was asked is not known.
+    NoHost { base: String },
+    /// No answer in time. Whether the server carried the request out is not known.
     #[error("{base} did not answer within {:.1} s ({what}); --timeout allows more", limit.as_secs_f64())]
     TimedOut {
-        /// The server.
         base: String,
-        /// What took so long.
         what: String,
-        /// The limit.
         limit: Duration,
     },
-    /// The connection broke. Whether the server did what it was asked is not known.
+    /// The connection broke. Whether the server carried the request out is not known.
     #[error("the connection to {base} was lost: {source}")]
     Lost {
-        /// The server.
         base: String,
-        /// Why.
         source: Box<ureq::Error>,
     },
     /// The server said no.
@@ -68,19 +49,14 @@ pub enum ClientError {
     Server(Box<ServerError>),
     /// Something answered that is no onelog server, or one of another version.
     #[error("{base} does not answer like an onelog server: {what}")]
-    Unexpected {
-        /// The server.
-        base: String,
-        /// What it answered.
-        what: String,
-    },
+    Unexpected { base: String, what: String },
     /// A request that cannot be written as JSON.
     #[error("the request cannot be written as JSON: {0}")]
     Encode(serde_json::Error),
 }
 
 impl ClientError {
-    /// Whether nothing is known of what the server did, so that the same id must be asked again.
+    /// Whether nothing is known of what the server did, so that the request must be repeated under the same id.
     pub fn is_lost(&self) -> bool {
         matches!(
             self,
@@ -97,15 +73,12 @@ impl ClientError {
     }
 }
 
-/// An error as the server tells it.
+/// The error that a server answered with.
 #[derive(Debug, thiserror::Error)]
 #[error("{message}")]
 pub struct ServerError {
-    /// The HTTP status.
     pub status: u16,
-    /// The kind of error, a word.
     pub error: String,
-    /// The sentence for people.
     pub message: String,
     /// Everything the server said.
     pub body: Value,
@@ -174,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn the_servers_words_are_kept() {
+    fn the_servers_message_is_kept() {
         let error = ServerError::read(&answer(
             409,
             r#"{"error":"conflict","message":"key \"a\" was written","retry_at":7}"#,

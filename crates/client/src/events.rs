@@ -90,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn events_are_told_apart_and_a_sign_of_life_carries_its_id() {
+    fn events_are_separated_and_a_sign_of_life_carries_its_id() {
         let stream = ": hello\n\nid: 2\n: alive\n\nid: 3\r\nevent: transaction\r\ndata: {\"a\":1}\r\n\r\n:\n\ndata:x\ndata:y\n\ndata: cut";
         let events: Vec<_> = Events::new(stream.as_bytes())
             .collect::<Result<_, _>>()

@@ -36,7 +36,6 @@ pub struct Client {
 /// An answer that was read as a whole.
 #[derive(Debug)]
 pub struct Answer {
-    /// The HTTP status.
     pub status: u16,
     pub headers: HeaderMap,
     pub body: Vec<u8>,
@@ -188,7 +187,7 @@ impl Client {
         })
     }
 
-    /// The error that an answer tells.
+    /// The error of an answer.
     pub fn refusal(&self, answer: &Answer) -> ClientError {
         match ServerError::read(answer) {
             Some(error) => ClientError::Server(Box::new(error)),

@@ -79,10 +79,10 @@ pub fn run(args: &Args, context: &Context) -> Result<(), CommandError> {
     let file = DefinitionFile::read(&args.mapping)?;
     let definition = AuditDefinition::from_json(&file.value, left.kind(), right.kind())
         .map_err(|error| file.fault(&error.place, error.what))?;
-    let tell = !context.json && std::io::stderr().is_terminal();
+    let show_progress = !context.json && std::io::stderr().is_terminal();
     let mut pause = |name: &str, differing: u64| {
         let time = args.again.unwrap_or_default();
-        if tell {
+        if show_progress {
             let keys = keys_differ(differing);
             eprintln!(
                 "{name}: {keys}; looking at them again in {:.1} s …",
@@ -201,8 +201,8 @@ fn notes(one: &Compared, out: &mut Out) -> std::io::Result<()> {
         notes.push(format!(
             "{} more than once on a side: what is named as the key is not unique there",
             match one.keys_twice {
-                1 => "1 key stands".to_owned(),
-                many => format!("{} keys stand", thousands(many)),
+                1 => "1 key occurs".to_owned(),
+                many => format!("{} keys occur", thousands(many)),
             }
         ));
     }

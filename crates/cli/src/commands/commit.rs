@@ -48,12 +48,12 @@ pub fn run(args: &Args, context: &Context) -> Result<(), CommandError> {
     out.flush()?;
     match not_reached(&answer) {
         None => Ok(()),
-        Some(words) => Err(CommandError::Failed(words)),
+        Some(message) => Err(CommandError::Failed(message)),
     }
 }
 
 /// Adds what to wait for to the text: read and written again it might lose digits of a number, or
-/// a field that stands twice, which the server must see.
+/// a field that occurs twice, which the server must see.
 fn with_wait(body: Vec<u8>, sinks: &[String], limit: Duration) -> Result<Vec<u8>, CommandError> {
     let inside = body
         .trim_ascii()

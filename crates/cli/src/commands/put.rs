@@ -43,7 +43,7 @@ pub struct Condition {
     /// Only if the key is there
     #[arg(long, conflicts_with_all = ["if_version", "if_absent"])]
     if_exists: bool,
-    /// The transaction's id: asking again under the same id never writes twice
+    /// The transaction's id: repeating it under the same id never writes twice
     #[arg(long)]
     id: Option<TxnId>,
 }

@@ -13,7 +13,7 @@ use crate::context::Context;
 use crate::error::CommandError;
 use crate::wire::{argument, bytes_from_json, key_query, shown};
 
-/// How many rows are printed unless more are asked for.
+/// How many rows are printed by default.
 const LIMIT: u64 = 100;
 /// The most rows that the server puts into one page.
 const PAGE_ROWS_MAX: u64 = 10_000;
@@ -108,7 +108,6 @@ impl Pages {
 pub struct Page {
     /// The position that all pages are read at.
     pub position: u64,
-    /// The rows.
     pub rows: Vec<Row>,
     next: Value,
 }
@@ -116,11 +115,9 @@ pub struct Page {
 /// One row. The value stays as it was written.
 #[derive(Debug, Deserialize, Serialize)]
 pub struct Row {
-    /// The key.
     pub key: Value,
     /// The offset of the record that wrote it.
     pub version: u64,
-    /// The value.
     pub value: Box<RawValue>,
 }
 

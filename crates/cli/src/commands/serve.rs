@@ -22,9 +22,9 @@ use crate::config::{self, Flags, LogFormat, Settings};
 use crate::context::Context;
 use crate::error::CommandError;
 
-/// The exit status after a second signal, as shells tell an interrupt.
+/// The exit status after a second signal, as shells report an interrupt.
 const STATUS_INTERRUPTED: i32 = 130;
-/// How often the node is asked whether it has failed.
+/// How often the node is checked for a failure.
 const WATCH_EVERY: Duration = Duration::from_millis(200);
 
 #[derive(Debug, clap::Args)]

@@ -37,7 +37,7 @@ enum Command {
     List,
     /// Make a sink
     Create(Source),
-    /// Give a sink another definition; its store is filled anew only if its rows would change
+    /// Give a sink another definition; its store is filled again only if its rows would change
     Replace(Source),
     /// Show what a definition would write, without touching any store
     #[command(alias = "try")]
@@ -62,11 +62,11 @@ enum Command {
         #[arg(long)]
         repair: bool,
     },
-    /// Show the keys that the store refused and that are set aside
+    /// Show the parked keys: those of which the store refused a record
     Parked {
         #[command(flatten)]
         name: Name,
-        /// Write them again; what the store takes now is no longer set aside
+        /// Write them again; what the store takes now is no longer parked
         #[arg(long)]
         replay: bool,
         /// Only this key, such as orders=o-17; can be given several times
@@ -76,7 +76,7 @@ enum Command {
         #[arg(long, value_name = "COUNT", default_value_t = 100)]
         limit: u32,
     },
-    /// Fill the store anew beside the old one, then swap
+    /// Fill new tables beside the old ones, then swap
     Rebuild(Name),
     /// Wait until the store has reached a position
     Wait {
@@ -139,7 +139,7 @@ pub fn run(args: &Args, context: &Context) -> Result<(), CommandError> {
             let answer = dry_run(source, *rows, &client)?;
             match context.json {
                 true => out.json(&answer)?,
-                false => print::trial(&answer, &mut out)?,
+                false => print::dry_run(&answer, &mut out)?,
             }
             return Ok(out.flush()?);
         }
@@ -205,7 +205,7 @@ fn dry_run(source: &Source, rows: u32, client: &Client) -> Result<Value, Command
     let definition = source.read()?;
     let query = [("rows", rows.to_string())];
     let body = Some(definition.body()?);
-    let answer = client.call(Method::POST, "/v1/sinks/try", &query, body)?;
+    let answer = client.call(Method::POST, "/v1/sinks/dry-run", &query, body)?;
     client
         .json(answer)
         .map_err(|error| definition.refused(error))

@@ -38,14 +38,13 @@ pub struct Declarations {
 /// One entry, with its place.
 #[derive(Clone, Debug)]
 pub struct Declared<T> {
-    /// What is declared.
     pub what: T,
-    /// Whether the entry says `paused`; otherwise a sink stays as somebody left it.
+    /// Whether the entry says `paused`; otherwise a sink stays as it was left.
     pub says_paused: bool,
     entry: Entry,
 }
 
-/// Where an entry stands.
+/// The place of an entry.
 #[derive(Clone, Debug)]
 struct Entry {
     path: PathBuf,
@@ -110,7 +109,7 @@ impl Entry {
         }
     }
 
-    /// The line of a part of the entry. The text is read anew: only errors need it.
+    /// The line of a part of the entry. The text is read again: only errors need it.
     fn line(&self, place: &str) -> usize {
         let inside = || {
             let table = toml_json::parse(&self.text).ok()?;

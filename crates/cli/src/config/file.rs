@@ -11,9 +11,7 @@ use crate::toml_json::{self, line_at};
 /// One key of the file, with its place.
 #[derive(Debug)]
 pub struct FileValue {
-    /// Which key.
     pub key: &'static Key,
-    /// Its value as text.
     pub text: String,
     /// The line in the file, from 1.
     pub line: usize,
@@ -22,9 +20,7 @@ pub struct FileValue {
 /// What a file says.
 #[derive(Debug)]
 pub struct FileContents {
-    /// The single keys.
     pub values: Vec<FileValue>,
-    /// The tables and sinks.
     pub declared: Declarations,
 }
 
@@ -34,29 +30,21 @@ pub enum FileError {
     /// It cannot be read.
     #[error("cannot read the configuration {}: {source}", path.display())]
     Read {
-        /// The file.
         path: PathBuf,
-        /// Why.
         source: std::io::Error,
     },
     /// It is no TOML.
     #[error("{}, line {line}: {message}", path.display())]
     Syntax {
-        /// The file.
         path: PathBuf,
-        /// Where.
         line: usize,
-        /// What is wrong.
         message: String,
     },
-    /// A key that nobody knows.
+    /// An unknown key.
     #[error("{}, line {line}: unknown key '{key}'{}", path.display(), hint(nearest))]
     UnknownKey {
-        /// The file.
         path: PathBuf,
-        /// Where.
         line: usize,
-        /// The key.
         key: String,
         /// The known key that looks most like it.
         nearest: Option<&'static str>,
@@ -64,21 +52,15 @@ pub enum FileError {
     /// A value of a type that no key has.
     #[error("{}, line {line}: {key} is {found}; expected a text, a whole number, true or false", path.display())]
     Type {
-        /// The file.
         path: PathBuf,
-        /// Where.
         line: usize,
-        /// The key.
         key: &'static str,
-        /// What it is.
         found: &'static str,
     },
     /// An entry of a section.
     #[error("{}, line {line}: {section}: {message}", path.display())]
     Section {
-        /// The file.
         path: PathBuf,
-        /// Where.
         line: usize,
         /// The entry and the place in it.
         section: String,

@@ -1,4 +1,4 @@
-//! The one list of everything that `onelog serve` can be told. The file, the environment, the
+//! The one list of everything that can be set for `onelog serve`. The file, the environment, the
 //! flags, their help and `onelog.example.toml` all come from it.
 
 use std::path::PathBuf;
@@ -10,17 +10,15 @@ use super::units::{parse_size, parse_time_ms};
 
 /// One thing that can be set.
 pub struct Key {
-    /// Its name in the file.
     pub name: &'static str,
     /// Its flag, without the leading hyphens.
     pub flag: &'static str,
     /// Its environment variable.
     pub env: &'static str,
-    /// What stands for the value in the help.
+    /// The name of the value in the help.
     pub value_name: &'static str,
     /// The default, as it is written in TOML.
     pub default: &'static str,
-    /// What it means.
     pub help: &'static str,
     /// Reads a value into the settings.
     pub set: fn(&mut Settings, &str) -> Result<(), String>,
@@ -33,7 +31,7 @@ impl std::fmt::Debug for Key {
 }
 
 impl Key {
-    /// Whether the flag may stand without a value.
+    /// Whether the flag may be given without a value.
     pub fn is_switch(&self) -> bool {
         matches!(self.default, "true" | "false")
     }
@@ -137,7 +135,7 @@ pub const KEYS: &[Key] = &[
         "ONELOG_RETAIN_PAST_FOLLOWERS",
         "BOOL",
         "false",
-        "Whether the log may be cut although a sink still needs it (the sink then starts anew)",
+        "Whether the log may be cut although a sink still needs it (the sink then starts again)",
         |s, t| s.node.retain_past_followers = boolean(t)?
     ),
     key!(
@@ -236,7 +234,7 @@ pub const KEYS: &[Key] = &[
         "ONELOG_REQUEST_TIMEOUT_MS",
         "TIME",
         "\"30s\"",
-        "How long a request may take, waits that it asks for not counted",
+        "How long a request may take, without the waits that it names",
         |s, t| s.http.request_timeout_ms = positive_ms(t)?
     ),
     key!(

@@ -28,31 +28,17 @@ pub enum ConfigError {
     /// A value in the file.
     #[error("{}, line {line}: {name}: {message}", path.display())]
     FileValue {
-        /// The file.
         path: PathBuf,
-        /// Where.
         line: usize,
-        /// The key.
         name: &'static str,
-        /// What is wrong.
         message: String,
     },
     /// A value in the environment.
     #[error("the environment variable {name}: {message}")]
-    EnvironmentValue {
-        /// The variable.
-        name: &'static str,
-        /// What is wrong.
-        message: String,
-    },
+    EnvironmentValue { name: &'static str, message: String },
     /// A value of a flag.
     #[error("--{name}: {message}")]
-    FlagValue {
-        /// The flag.
-        name: &'static str,
-        /// What is wrong.
-        message: String,
-    },
+    FlagValue { name: &'static str, message: String },
     /// Two values that do not fit together.
     #[error("{0}")]
     Together(String),
@@ -93,9 +79,9 @@ mod tests {
 
     const EXAMPLE: &str = include_str!("../../../../onelog.example.toml");
 
-    fn flags(words: &[&str]) -> Flags {
+    fn flags(arguments: &[&str]) -> Flags {
         let command = Flags::augment_args(Command::new("serve").no_binary_name(true));
-        let matches = command.try_get_matches_from(words).unwrap();
+        let matches = command.try_get_matches_from(arguments).unwrap();
         Flags::from_arg_matches(&matches).unwrap()
     }
 
@@ -174,7 +160,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_value_is_told_with_its_source() {
+    fn a_bad_value_is_reported_with_its_source() {
         let bad = file("\nsegment_bytes = \"many\"");
         let error = load(Some(bad.path()), &Flags::default()).unwrap_err();
         assert!(
@@ -194,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn a_switch_stands_alone_or_with_a_value() {
+    fn a_switch_is_given_alone_or_with_a_value() {
         let none = file("create_tables = true");
         assert!(
             load(Some(none.path()), &flags(&[]))

@@ -10,23 +10,20 @@ use onelog_record::Compression;
 
 use super::declared::Declarations;
 
-/// Where the server keeps its data unless told otherwise.
+/// The default folder of the server's data.
 pub const DEFAULT_FOLDER: &str = "onelog-data";
-/// Where the server listens unless told otherwise.
+/// The default address that the server listens on.
 pub const DEFAULT_LISTEN: &str = "127.0.0.1:7070";
 
 /// The settings of `onelog serve`.
 #[derive(Clone, Debug)]
 pub struct Settings {
-    /// The node.
     pub node: Options,
     /// The address that HTTP listens on, `host:port`.
     pub listen: String,
-    /// The HTTP API.
     pub http: HttpOptions,
     /// What the server logs, as directives of the tracing filter.
     pub log_level: String,
-    /// How it logs.
     pub log_format: LogFormat,
     /// The tables and sinks that are made when they are not there.
     pub declared: Declarations,

@@ -1,4 +1,4 @@
-//! `onelog audit`: two stores of somebody who has no onelog.
+//! `onelog audit`: two stores of a user who has no onelog.
 
 use std::path::Path;
 
@@ -109,14 +109,14 @@ fn what_the_numbers_do_not_say_is_told_in_words() {
     );
     let ran = stores.audit(&[]);
     assert_eq!(ran.status, 1, "{ran:?}");
-    for words in [
-        "orders: 1 key stands more than once on a side",
+    for text in [
+        "orders: 1 key occurs more than once on a side",
         "orders: 2 rows on the right left out",
         "3    (twice)",
         "NOT equal: 1 key differs",
         "--again looks a second time",
     ] {
-        assert!(ran.out.contains(words), "'{words}' is not in: {}", ran.out);
+        assert!(ran.out.contains(text), "'{text}' is not in: {}", ran.out);
     }
     assert!(!ran.out.contains("on the left left out"), "{}", ran.out);
 }
@@ -130,8 +130,8 @@ fn bounds_of_flags_are_told() {
         .fails(2, "from 0 to 10000");
     for flag in ["--left-ca-file", "--right-ca-file"] {
         let side = &flag[..flag.len() - "-ca-file".len()];
-        let words = format!("{side}: a store of the kind sqlite needs no certificates");
-        stores.audit(&[flag, "ca.pem"]).fails(2, &words);
+        let message = format!("{side}: a store of the kind sqlite needs no certificates");
+        stores.audit(&[flag, "ca.pem"]).fails(2, &message);
     }
 }
 

@@ -150,7 +150,7 @@ fn what_is_wrong_in_a_section_stops_the_start_with_its_line() {
         .try_start(&missing)
         .fails(2, "declare it in a section [[tables]]");
 
-    // A table that is there with another definition is not changed behind anybody's back.
+    // A table that is there with another definition is not changed silently.
     drop(place.start(&place.configure("")));
     let stream = place.path("stream.toml");
     let text = std::fs::read_to_string(place.configure("")).unwrap();
@@ -167,7 +167,7 @@ fn what_is_wrong_in_a_section_stops_the_start_with_its_line() {
 
 #[test]
 fn a_store_that_is_away_does_not_stop_the_start() {
-    // Given a port where nobody listens
+    // Given a port where nothing listens
     let free = std::net::TcpListener::bind("127.0.0.1:0")
         .unwrap()
         .local_addr()

@@ -164,7 +164,7 @@ fn a_state_of_another_length_is_found() {
     server.terminate();
     let state = |data: &Path| data.join("state").join("state.redb");
     fs::copy(state(&strange), state(&data)).unwrap();
-    run(&["check"], &[&data]).fails(1, "the state stands at entry");
+    run(&["check"], &[&data]).fails(1, "the state is at entry");
 }
 
 #[test]

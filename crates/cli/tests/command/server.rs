@@ -1,4 +1,4 @@
-//! The real binary as a process: started, waited for by its own words, ended by its id.
+//! The real binary as a process: started, waited for by its own output, ended by its id.
 
 use std::io::{BufRead, BufReader, Read};
 use std::path::Path;
@@ -169,11 +169,11 @@ impl Ran {
         serde_json::from_str(&out).unwrap_or_else(|error| panic!("{error}: {out}"))
     }
 
-    /// It failed with this status and these words.
+    /// It failed with this status and this text.
     #[track_caller]
-    pub fn fails(self, status: i32, words: &str) {
+    pub fn fails(self, status: i32, expected: &str) {
         assert_eq!(self.status, status, "{self:?}");
         let text = format!("{}{}", self.err, self.out);
-        assert!(text.contains(words), "'{words}' is not in: {text}");
+        assert!(text.contains(expected), "'{expected}' is not in: {text}");
     }
 }

@@ -204,7 +204,7 @@ fn a_refused_record_is_set_aside_shown_and_written_again_once_it_is_mended() {
         .good();
     assert!(said.contains("1 key written again"), "{said}");
     let said = shop.server.run(&["sinks", "parked", "reports"]).good();
-    assert_eq!(said, "no key is set aside\n");
+    assert_eq!(said, "no key is parked\n");
 }
 
 #[test]
@@ -262,7 +262,7 @@ fn a_sink_is_shown_rebuilt_and_deleted() {
         (&"running".into(), &0.into())
     );
 
-    // When somebody spoils the store, then a rebuild makes it anew from the log.
+    // When the store is spoiled, then a rebuild makes it again from the log.
     let total = || -> i64 {
         let query = "SELECT total FROM orders WHERE id = 'o1'";
         shop.database("reports.db")

@@ -46,7 +46,7 @@ pub fn compare(
     compared.ids(log, opened)
 }
 
-/// Whether the state stands at an entry that the log has, or right before its first one.
+/// Whether the state is at an entry that the log has, or right before its first one.
 fn fits(
     log: &dyn Disk,
     found: &CheckReport,
@@ -78,7 +78,7 @@ fn fits(
             report.fault(Fault {
                 place: place(),
                 what: format!(
-                    "the state stands at entry {}, position {}, term {}; in the log that entry ends at position {} and has term {}",
+                    "the state is at entry {}, position {}, term {}; in the log that entry ends at position {} and has term {}",
                     applied.index, applied.position, applied.term, there.0, there.1
                 ),
             });

@@ -16,15 +16,13 @@ use crate::error::CommandError;
 /// How many records one part is expected to have at most; keys are fewer.
 const PART_RECORDS: u64 = 4_000_000;
 
-/// A hash that tells keys, or values, apart.
+/// A hash that distinguishes keys, or values.
 pub type Hash = [u8; 16];
 
 /// The last record of a key.
 #[derive(Clone, Copy, Debug)]
 pub struct Last {
-    /// Its place in the log.
     pub offset: u64,
-    /// The table.
     pub table: TableId,
     /// The value; `None` when the key was deleted.
     pub value: Option<Hash>,

@@ -66,9 +66,7 @@ impl Place {
 /// One thing that is wrong.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
-    /// Where.
     pub place: Place,
-    /// What.
     pub what: String,
 }
 
@@ -78,7 +76,6 @@ pub struct Report {
     folder: PathBuf,
     log: CheckReport,
     state: Option<Applied>,
-    /// Rows of the state.
     pub rows: u64,
     /// Rows that were written before the log begins: nothing can be compared.
     pub rows_older: u64,
@@ -86,7 +83,6 @@ pub struct Report {
     pub ids: u64,
     /// What is wrong, the first `FAULTS_MAX`.
     pub faults: Vec<Fault>,
-    /// How much is wrong.
     pub faults_total: u64,
     notes: Vec<String>,
 }
@@ -137,7 +133,7 @@ impl Report {
             ));
         }
         for index in &found.wrong_indexes {
-            self.note(format!("an index is wrong and will be made anew: {index}"));
+            self.note(format!("an index is wrong and will be made again: {index}"));
         }
         self.log = found.clone();
     }

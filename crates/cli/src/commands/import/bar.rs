@@ -33,7 +33,7 @@ impl Bar {
         if let Ok(style) = ProgressStyle::with_template(template) {
             bar.set_style(style);
         }
-        // The time left is told from this run's speed alone.
+        // The time left is estimated from this run's speed alone.
         bar.reset_eta();
         Self {
             bar,

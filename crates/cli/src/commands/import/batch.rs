@@ -1,5 +1,5 @@
 //! Lines become batches: transactions of many puts, each with an id that is derived from what it
-//! writes and where that stands. The same batch of the same file has the same id in every run, so
+//! writes and where that is. The same batch of the same file has the same id in every run, so
 //! that the server answers a batch it has already committed instead of committing it again.
 
 use onelog_record::{FieldPath, KEY_BYTES_MAX, TxnId, VALUE_BYTES_MAX};
@@ -12,7 +12,6 @@ const ID_DOMAIN: &str = "onelog import batch, version 1";
 /// The bounds of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BatchBounds {
-    /// The most records.
     pub records_max: usize,
     /// The most bytes of keys and values, unless one record alone has more.
     pub bytes_max: usize,
@@ -22,9 +21,7 @@ pub struct BatchBounds {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("line {line}: {message}")]
 pub struct BadLine {
-    /// Its number.
     pub line: u64,
-    /// What is wrong.
     pub message: String,
 }
 
@@ -33,7 +30,6 @@ pub struct BadLine {
 pub struct Row {
     /// The line that it came from.
     pub line: u64,
-    /// The key.
     pub key: String,
     /// The value: the line's JSON as it was written.
     pub value: Vec<u8>,
@@ -231,7 +227,7 @@ impl Batcher {
     }
 }
 
-/// The parser's words without its line, which is always 1.
+/// The parser's message without its line, which is always 1.
 fn json_fault(error: &serde_json::Error) -> String {
     let text = error.to_string();
     let text = text.split(" at line ").next().unwrap_or(&text);

@@ -9,7 +9,6 @@ use super::batch::Batch;
 pub struct Job {
     /// Its number in the run, from 0.
     pub number: u64,
-    /// The batch.
     pub batch: Batch,
     /// The log's end before any batch of its reserve was sent.
     pub read_position: u64,
@@ -30,7 +29,6 @@ struct Place {
 /// How far everything is done now, and what was done on the way there.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Reached {
-    /// Every byte below.
     pub end: u64,
     /// Every line up to this one.
     pub last_line: u64,
@@ -48,7 +46,7 @@ pub struct UnderWay {
 }
 
 impl UnderWay {
-    /// Whether a batch writes a key that one under way writes too. Keys are told apart by hash: a
+    /// Whether a batch writes a key that one under way writes too. Keys are distinguished by hash: a
     /// false yes only costs time.
     pub fn collides(&self, batch: &Batch) -> bool {
         batch

@@ -29,7 +29,7 @@ pub struct Lines<R> {
 }
 
 impl<R: BufRead> Lines<R> {
-    /// Reads from a stream that stands at byte `at`, behind line `number`.
+    /// Reads from a stream that is at byte `at`, behind line `number`.
     pub const fn new(reader: R, number: u64, at: u64) -> Self {
         Self { reader, number, at }
     }

@@ -46,7 +46,7 @@ pub struct Args {
     /// Count lines that cannot be imported instead of stopping at the first
     #[arg(long)]
     skip_bad: bool,
-    /// Write everything anew, also what an earlier import of the same file has committed
+    /// Write everything again, also what an earlier import of the same file has committed
     #[arg(long)]
     again: bool,
     /// The most records of one transaction
@@ -58,7 +58,7 @@ pub struct Args {
     /// How many transactions are under way at once
     #[arg(long, value_name = "COUNT", default_value_t = 4, value_parser = clap::value_parser!(u64).range(1..=CONNECTIONS_MAX))]
     connections: u64,
-    /// How long to go on asking when the server is away or overloaded
+    /// How long to go on trying when the server is away or overloaded
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = timeout)]
     retry_for: Duration,
 }

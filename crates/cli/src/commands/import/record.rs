@@ -21,23 +21,17 @@ const SAMPLE_BYTES: u64 = 64 << 10;
 pub struct Progress {
     /// Which file, and which attempt at it.
     pub identity: String,
-    /// The server.
     pub url: String,
-    /// The table.
     pub table: String,
-    /// The field of the key.
     pub key: String,
     /// The bounds of a batch: others would cut other batches.
     pub batch_records: usize,
-    /// The same.
     pub batch_bytes: usize,
     /// Everything below is committed.
     pub done_bytes: u64,
     /// The lines below `done_bytes`.
     pub done_lines: u64,
-    /// The records committed.
     pub records: u64,
-    /// The lines passed over.
     pub bad_lines: u64,
     /// Nothing at or above was ever sent.
     pub reserved_bytes: u64,
@@ -75,7 +69,7 @@ pub fn save(path: &Path, progress: &Progress, sync: bool) -> io::Result<()> {
     fs::rename(&new, path)
 }
 
-/// What tells a file from another: its size, its time of change, its first and last bytes. A file
+/// What distinguishes a file from another: its size, its time of change, its first and last bytes. A file
 /// that is moved stays the same, one that is changed does not.
 pub fn identity(file: &mut File) -> io::Result<String> {
     let metadata = file.metadata()?;

@@ -64,7 +64,7 @@ struct Run<'a> {
 }
 
 impl<'a> Import<'a> {
-    /// Asks the server for the table and opens the source.
+    /// Requests the table of the server and opens the source.
     pub fn open(args: &'a Args, context: &Context) -> Result<Self, CommandError> {
         let client = context.client()?;
         if args.create {
@@ -288,7 +288,7 @@ impl Run<'_> {
                 let line = job.batch.rows.first().map_or(0, |row| row.line);
                 let advice = match error.server().is_some_and(|e| e.error == "id_expired") {
                     true => {
-                        "; the server has forgotten whether an earlier run committed these lines: look them up, then --again writes everything anew"
+                        "; the server has forgotten whether an earlier run committed these lines: look them up, then --again writes everything again"
                     }
                     false if self.can_save => "; run the same command again to go on",
                     false => "",

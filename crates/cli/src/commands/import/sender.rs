@@ -1,4 +1,4 @@
-//! Commits one batch: however often it must be asked, always under the same id.
+//! Commits one batch: however often it must be sent, always under the same id.
 
 use std::time::Duration;
 
@@ -11,7 +11,7 @@ use super::batch::Batch;
 /// The first wait after a lost connection; it doubles with each further one.
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
-/// The longest wait that an overloaded server may ask for.
+/// The longest wait that an overloaded server may demand.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(30);
 
 /// How requests are sent and time is passed.
@@ -37,12 +37,12 @@ impl Transport for Client {
 pub enum Sent {
     /// It is in the log.
     Committed {
-        /// The position behind it, where the server told it.
+        /// The position behind it, where the server answered it.
         position: Option<u64>,
         /// Whether an earlier run had committed it.
         repeated: bool,
     },
-    /// One of its records is refused: the number of the row, and the server's words.
+    /// One of its records is refused: the number of the row, and the server's message.
     BadRow(usize, String),
     /// It was not committed, or that is not known.
     Failed(ClientError),
@@ -53,7 +53,6 @@ pub enum Sent {
 pub struct Sender {
     /// Which file, and which attempt at it.
     pub identity: String,
-    /// The table.
     pub table: String,
     /// How long a lost server is waited for.
     pub patience: Duration,
@@ -82,7 +81,7 @@ impl Sender {
                         backoff = BACKOFF_FIRST;
                         Duration::from_millis(ms).min(RETRY_AFTER_MAX)
                     }
-                    // The id is a hash of the records: whoever used it wrote the same. Only the
+                    // The id is a hash of the records: another user of it wrote the same. Only the
                     // read position of that request can have been another.
                     None if refusal.error == "id_mismatch" => {
                         return Sent::Committed {

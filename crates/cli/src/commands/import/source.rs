@@ -16,13 +16,11 @@ const READ_BYTES: usize = 256 << 10;
 
 /// An opened source, and what is known of earlier runs.
 pub struct Source {
-    /// The rest of the lines.
     pub reader: BufReader<Box<dyn Read>>,
     /// The size of the whole file.
     pub size: Option<u64>,
     /// Where the record of progress is kept; not for standard input.
     pub record: Option<PathBuf>,
-    /// What is done.
     pub progress: Progress,
     /// Whether an earlier run is continued.
     pub resumed: bool,
@@ -87,7 +85,7 @@ pub fn open(args: &Args, client: &Client, position: u64) -> Result<Source, Comma
 fn load(path: &Path) -> Result<Option<Progress>, CommandError> {
     record::load(path).map_err(|error| {
         CommandError::Failed(format!(
-            "cannot read the record of the unfinished import {}: {error}; --again starts anew",
+            "cannot read the record of the unfinished import {}: {error}; --again starts from the beginning",
             path.display()
         ))
     })
@@ -108,7 +106,7 @@ fn check_same(earlier: &Progress, now: &Progress, path: &Path) -> Result<(), Com
         return Ok(());
     };
     Err(CommandError::Failed(format!(
-        "an earlier import of this file is unfinished, and {what} (recorded in {}); finish that one, or start anew with --again",
+        "an earlier import of this file is unfinished, and {what} (recorded in {}); finish that one, or start from the beginning with --again",
         path.display()
     )))
 }

@@ -68,8 +68,8 @@ fn last_verification(found: &Value) -> String {
 }
 
 fn error_text(error: &Value) -> String {
-    let words = error.get("what").or_else(|| error.get("message"));
-    words.map_or_else(|| shown(error), shown)
+    let text = error.get("what").or_else(|| error.get("message"));
+    text.map_or_else(|| shown(error), shown)
 }
 
 /// Prints what a verification found.
@@ -117,7 +117,7 @@ fn one_table(table: &Value, out: &mut Out) -> io::Result<()> {
     let parked = table["parked"].as_u64().unwrap_or_default();
     if parked > 0 {
         out.line(&format!(
-            "\n{name}: {} set aside, not compared",
+            "\n{name}: {} parked, not compared",
             counted(parked, "key")
         ))?;
     }
@@ -155,7 +155,7 @@ fn one_table(table: &Value, out: &mut Out) -> io::Result<()> {
 }
 
 /// Prints what a sink would write.
-pub fn trial(answer: &Value, out: &mut Out) -> io::Result<()> {
+pub fn dry_run(answer: &Value, out: &mut Out) -> io::Result<()> {
     for (n, mapping) in list_of(answer, "mappings").iter().enumerate() {
         if n > 0 {
             out.line("")?;
@@ -198,17 +198,17 @@ pub fn trial(answer: &Value, out: &mut Out) -> io::Result<()> {
     Ok(())
 }
 
-/// Prints keys that are set aside.
+/// Prints parked keys.
 pub fn parked(list: &[Value], total: u64, out: &mut Out) -> io::Result<()> {
     if total == 0 {
-        return out.line("no key is set aside");
+        return out.line("no key is parked");
     }
     let mut table = Table::new(&[
         "table",
         "key",
         ">first offset",
         ">newest offset",
-        "the store's words",
+        "message of the store",
     ]);
     for parked in list {
         let newest = match &parked["newest_offset"] {
