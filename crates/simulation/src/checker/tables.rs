@@ -182,7 +182,7 @@ mod tests {
             self.commits(TABLE, "a", Operation::Put(Bytes::from_static(b"1")))
         }
 
-        fn and_refused(mut self) -> Self {
+        fn unknown_table(mut self) -> Self {
             let refusal = Refusal::UnknownTable {
                 subject: Subject::Write(0),
                 table: TABLE,
@@ -231,9 +231,9 @@ mod tests {
 
     #[test]
     fn a_table_may_be_unknown_before_and_after_its_life_and_not_within() {
-        assert_broke(&Story::default().and_refused().defines(), None);
-        assert_broke(&Story::default().defines().drops().and_refused(), None);
-        let within = Story::default().defines().and_refused().writes();
+        assert_broke(&Story::default().unknown_table().defines(), None);
+        assert_broke(&Story::default().defines().drops().unknown_table(), None);
+        let within = Story::default().defines().unknown_table().writes();
         assert_broke(&within, Some(Rule::WrongRefusal));
     }
 }
