@@ -4,10 +4,10 @@ use bytes::Bytes;
 use onelog_record::{Guard, Predicate, Refusal, Subject, ValueKind};
 use serde_json::Value;
 
-use crate::halt::Halt;
 use crate::json;
 use crate::newest::Now;
 use crate::reads::keyed_table;
+use crate::rejection::Rejection;
 use crate::view::Rules;
 use crate::writes::JsonBudget;
 
@@ -18,7 +18,7 @@ pub fn check(
     budget: &mut JsonBudget,
     index: usize,
     guard: &Guard,
-) -> Result<(), Halt> {
+) -> Result<(), Rejection> {
     let table = keyed_table(rules, guard.table, || Subject::Guard(index))?;
     let newest = now.newest(guard.table, &guard.key)?;
     let present = newest.value.is_some();
@@ -32,7 +32,7 @@ pub fn check(
             value,
         } => {
             if table.definition.value == ValueKind::Bytes {
-                return Err(Halt::malformed(format!(
+                return Err(Rejection::malformed(format!(
                     "guards[{index}] compares a field, but the values of table '{}' are bytes",
                     table.definition.name
                 )));
@@ -46,7 +46,7 @@ pub fn check(
     if holds {
         return Ok(());
     }
-    Err(Halt::after(
+    Err(Rejection::after(
         Refusal::GuardFailed {
             index,
             version: newest.version.filter(|_| present),
@@ -61,7 +61,7 @@ fn parse(
     now: &Now<'_>,
     budget: &mut JsonBudget,
     value: Option<&Bytes>,
-) -> Result<Option<Value>, Halt> {
+) -> Result<Option<Value>, Rejection> {
     let Some(value) = value else {
         return Ok(Some(Value::Null));
     };

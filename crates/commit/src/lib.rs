@@ -7,13 +7,13 @@
 //! give the same decisions.
 
 mod guards;
-mod halt;
 mod ids;
 mod json;
 mod newest;
 mod operations;
 mod overlay;
 mod reads;
+mod rejection;
 mod staged;
 mod unique;
 mod validator;

@@ -3,9 +3,9 @@
 use bytes::Bytes;
 use onelog_record::{KeyRange, Offset, PointRead, Position, Refusal, Subject, TableId, TableKind};
 
-use crate::halt::Halt;
 use crate::newest::Now;
 use crate::planted::{self, Bug};
+use crate::rejection::Rejection;
 use crate::view::{Rules, TableRules};
 use crate::window::WriteWindow;
 
@@ -14,15 +14,15 @@ pub fn keyed_table(
     rules: &dyn Rules,
     table: TableId,
     subject: impl Fn() -> Subject,
-) -> Result<&TableRules, Halt> {
+) -> Result<&TableRules, Rejection> {
     let Some(found) = rules.table(table) else {
-        return Err(Halt::now(Refusal::UnknownTable {
+        return Err(Rejection::now(Refusal::UnknownTable {
             subject: subject(),
             table,
         }));
     };
     if found.definition.kind == TableKind::Stream {
-        return Err(Halt::malformed(format!(
+        return Err(Rejection::malformed(format!(
             "{:?} names table '{}', which is a stream: it has events but no state that could be read or compared",
             subject(),
             found.definition.name
@@ -39,14 +39,20 @@ fn written_since(version: Offset, position: Position) -> bool {
 }
 
 /// The refusal of a read position at which a key cannot be decided.
-fn too_old(now: &Now<'_>, read_position: Position) -> Halt {
-    Halt::now(Refusal::SnapshotTooOld {
+fn too_old(now: &Now<'_>, read_position: Position) -> Rejection {
+    Rejection::now(Refusal::SnapshotTooOld {
         read_position,
         floor: now.view.floor(),
     })
 }
 
-fn conflict(now: &Now<'_>, subject: Subject, table: TableId, key: Bytes, version: Offset) -> Halt {
+fn conflict(
+    now: &Now<'_>,
+    subject: Subject,
+    table: TableId,
+    key: Bytes,
+    version: Offset,
+) -> Rejection {
     // A write in flight has a row; without one (two keys share a fingerprint) wait for everything.
     let after = match now.overlay.get(table, &key) {
         Some(row) => now.in_flight(row.end),
@@ -54,7 +60,7 @@ fn conflict(now: &Now<'_>, subject: Subject, table: TableId, key: Bytes, version
         None => Position::ZERO,
     };
     let retry_at = now.readable(after);
-    Halt::after(
+    Rejection::after(
         Refusal::Conflict {
             subject,
             table,
@@ -74,7 +80,7 @@ pub fn check_point(
     index: usize,
     read: &PointRead,
     read_position: Position,
-) -> Result<(), Halt> {
+) -> Result<(), Rejection> {
     let version = if window.covers(read_position) {
         let version = window.last_write(fingerprint);
         if planted::is(Bug::ValidateCommittedOnly) {
@@ -107,7 +113,7 @@ pub fn check_range(
     index: usize,
     range: &KeyRange,
     read_position: Position,
-) -> Result<(), Halt> {
+) -> Result<(), Rejection> {
     if planted::is(Bug::SkipRangeCheck) {
         return Ok(());
     }

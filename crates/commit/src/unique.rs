@@ -19,8 +19,8 @@ use onelog_record::{
 };
 use serde_json::Value;
 
-use crate::halt::Halt;
 use crate::json::canonical;
+use crate::rejection::Rejection;
 use crate::writes::{Image, Writer};
 
 /// The longest canonical text that is put into a row's key as it is.
@@ -65,7 +65,7 @@ struct Changes {
 }
 
 /// Checks the unique fields of everything that the transaction wrote, and writes their rows.
-pub fn write_rows(writer: &mut Writer<'_>, request: &CommitRequest) -> Result<(), Halt> {
+pub fn write_rows(writer: &mut Writer<'_>, request: &CommitRequest) -> Result<(), Rejection> {
     let changes = collect(writer, request)?;
     let released: HashMap<&[u8], &[u8]> = changes
         .releases
@@ -112,8 +112,8 @@ fn write_row(writer: &mut Writer<'_>, row: Bytes, owner: Option<Bytes>) {
     writer.stage(TABLE_UNIQUE, row, image);
 }
 
-fn not_unique(claim: &Claim, owner: &Bytes, after: Position) -> Halt {
-    Halt::after(
+fn not_unique(claim: &Claim, owner: &Bytes, after: Position) -> Rejection {
+    Rejection::after(
         Refusal::NotUnique {
             index: claim.index,
             field: claim.field.clone(),
@@ -126,7 +126,7 @@ fn not_unique(claim: &Claim, owner: &Bytes, after: Position) -> Halt {
 
 /// What the transaction changes in the unique fields: each key's image before it against its last
 /// one, in the order of the last writes.
-fn collect(writer: &mut Writer<'_>, request: &CommitRequest) -> Result<Changes, Halt> {
+fn collect(writer: &mut Writer<'_>, request: &CommitRequest) -> Result<Changes, Rejection> {
     let mut changes = Changes::default();
     let mut staged = 0;
     for (index, write) in request.writes.iter().enumerate() {
@@ -161,7 +161,7 @@ fn compare(
     table: &TableDefinition,
     index: usize,
     last: crate::staged::StagedWrite,
-) -> Result<(), Halt> {
+) -> Result<(), Rejection> {
     let before = writer.now.newest(last.table, &last.key)?;
     let before = parse(writer, before.value.as_ref())?;
     let after = parse(writer, last.value.as_ref())?;
@@ -193,7 +193,7 @@ fn compare(
     Ok(())
 }
 
-fn parse(writer: &mut Writer<'_>, value: Option<&Bytes>) -> Result<Value, Halt> {
+fn parse(writer: &mut Writer<'_>, value: Option<&Bytes>) -> Result<Value, Rejection> {
     let Some(value) = value else {
         return Ok(Value::Null);
     };

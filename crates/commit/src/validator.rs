@@ -7,12 +7,12 @@ use onelog_record::{
 };
 
 use crate::guards;
-use crate::halt::Halt;
 use crate::ids::{IdWindow, Remembered};
 use crate::newest::Now;
 use crate::overlay::{Overlay, Row};
 use crate::planted::{self, Bug};
 use crate::reads;
+use crate::rejection::Rejection;
 use crate::staged::Staged;
 use crate::view::{Rules, View, ViewError};
 use crate::window::{Fingerprints, WriteWindow};
@@ -156,15 +156,19 @@ impl Validator {
         };
         match self.try_decide(&asked, body) {
             Ok(decision) => Ok(decision),
-            Err(Halt::View(error)) => Err(error),
-            Err(Halt::Refused(refused)) => {
+            Err(Rejection::View(error)) => Err(error),
+            Err(Rejection::Refused(refused)) => {
                 let (refusal, after) = *refused;
                 Ok(Decision::Refused { refusal, after })
             }
         }
     }
 
-    fn try_decide(&mut self, asked: &Asked<'_>, body: &mut BodyWriter) -> Result<Decision, Halt> {
+    fn try_decide(
+        &mut self,
+        asked: &Asked<'_>,
+        body: &mut BodyWriter,
+    ) -> Result<Decision, Rejection> {
         if let Some(committed) = self.check_id(asked)? {
             return Ok(Decision::Repeated(committed));
         }
@@ -180,10 +184,10 @@ impl Validator {
             }));
         }
         let mark = body.begin(asked.id, asked.fingerprint);
-        if let Err(halt) = self.write(asked, &mut budget, body) {
+        if let Err(rejection) = self.write(asked, &mut budget, body) {
             body.undo(mark);
             self.staged.clear();
-            return Err(halt);
+            return Err(rejection);
         }
         let records = body.seal(mark);
         Ok(Decision::Accepted(self.accept(asked, records)))
@@ -249,7 +253,7 @@ impl Validator {
         self.ids.floor()
     }
 
-    fn check_id(&self, asked: &Asked<'_>) -> Result<Option<Committed>, Halt> {
+    fn check_id(&self, asked: &Asked<'_>) -> Result<Option<Committed>, Rejection> {
         let id = asked.id;
         let Some(known) = self.ids.get(id) else {
             return self.check_id_age(asked).map(|()| None);
@@ -257,7 +261,7 @@ impl Validator {
         let position = known.position;
         if !IdWindow::same_request(&known, asked.fingerprint) {
             let in_flight = position > asked.view.position();
-            return Err(Halt::after(
+            return Err(Rejection::after(
                 Refusal::IdMismatch { id, position },
                 if in_flight { position } else { Position::ZERO },
             ));
@@ -273,34 +277,34 @@ impl Validator {
 
     /// An unknown id that may have been in use before ids were forgotten could be run twice. One
     /// that was made for this request, or writes nothing, cannot.
-    fn check_id_age(&self, asked: &Asked<'_>) -> Result<(), Halt> {
+    fn check_id_age(&self, asked: &Asked<'_>) -> Result<(), Rejection> {
         let (request, id, floor) = (asked.request, asked.id, self.ids.floor());
         let could_run_twice = request.id.is_some() && !request.writes.is_empty();
         if could_run_twice && request.read_position.is_some_and(|since| since < floor) {
-            return Err(Halt::now(Refusal::IdExpired { id, floor }));
+            return Err(Rejection::now(Refusal::IdExpired { id, floor }));
         }
         Ok(())
     }
 
     /// Everything up to the guards: what changes nothing.
-    fn check(&self, asked: &Asked<'_>, budget: &mut JsonBudget) -> Result<(), Halt> {
+    fn check(&self, asked: &Asked<'_>, budget: &mut JsonBudget) -> Result<(), Rejection> {
         let request = asked.request;
         request
             .check_limits()
-            .map_err(|fault| Halt::now(fault.into()))?;
+            .map_err(|fault| Rejection::now(fault.into()))?;
         let now = Now::new(asked.view, &self.overlay, asked.next);
         // Nobody can have read above what is applied, though the log may reach further.
         if let Some(read_position) = request.read_position
             && read_position > now.applied
         {
-            return Err(Halt::now(Refusal::SnapshotInFuture {
+            return Err(Rejection::now(Refusal::SnapshotInFuture {
                 read_position,
                 latest: now.applied,
             }));
         }
         if request.has_reads() {
             let read_position = request.read_position.ok_or_else(|| {
-                Halt::malformed(
+                Rejection::malformed(
                     "the request declares reads but no read_position: say at which position they were made".into(),
                 )
             })?;
@@ -317,7 +321,7 @@ impl Validator {
         now: &Now<'_>,
         asked: &Asked<'_>,
         read_position: Position,
-    ) -> Result<(), Halt> {
+    ) -> Result<(), Rejection> {
         for (index, read) in asked.request.point_reads.iter().enumerate() {
             reads::keyed_table(asked.rules, read.table, || Subject::PointRead(index))?;
             let fingerprint = self.fingerprints.of(read.table, &read.key);
@@ -335,7 +339,7 @@ impl Validator {
         asked: &Asked<'_>,
         budget: &mut JsonBudget,
         body: &mut BodyWriter,
-    ) -> Result<(), Halt> {
+    ) -> Result<(), Rejection> {
         self.staged.clear();
         Writer {
             now: Now::new(asked.view, &self.overlay, asked.next),

@@ -9,9 +9,9 @@ use onelog_record::{
 };
 use serde_json::Value;
 
-use crate::halt::Halt;
 use crate::newest::Now;
 use crate::operations::{self, FieldOperation};
+use crate::rejection::Rejection;
 use crate::staged::{Staged, StagedWrite};
 use crate::unique;
 use crate::view::{Rules, TableRules};
@@ -38,13 +38,13 @@ impl JsonBudget {
     }
 
     /// Counts bytes that are about to be parsed.
-    pub fn spend(&mut self, now: &Now<'_>, bytes: usize) -> Result<(), Halt> {
+    pub fn spend(&mut self, now: &Now<'_>, bytes: usize) -> Result<(), Rejection> {
         if let Some(left) = self.left.checked_sub(bytes) {
             self.left = left;
             return Ok(());
         }
         let spent = JSON_BYTES_READ_MAX - self.left;
-        Err(Halt::after(
+        Err(Rejection::after(
             Refusal::TooLarge(TooLarge {
                 what: "the JSON that the guards and writes of the transaction read".into(),
                 limit: "JSON_BYTES_READ_MAX",
@@ -79,14 +79,14 @@ pub struct Image {
 
 impl Writer<'_> {
     /// Writes all records of the transaction, those of unique fields last.
-    pub fn write_all(&mut self, request: &CommitRequest) -> Result<(), Halt> {
+    pub fn write_all(&mut self, request: &CommitRequest) -> Result<(), Rejection> {
         let body_before = self.body.len();
         let mut total = 0usize;
         let mut any_unique = false;
         for (index, write) in request.writes.iter().enumerate() {
             let rules = self.rules;
             let table = rules.table(write.table).ok_or_else(|| {
-                Halt::now(Refusal::UnknownTable {
+                Rejection::now(Refusal::UnknownTable {
                     subject: Subject::Write(index),
                     table: write.table,
                 })
@@ -107,11 +107,11 @@ impl Writer<'_> {
         )
     }
 
-    fn check_total(&self, is: usize, max: usize, limit: &'static str) -> Result<(), Halt> {
+    fn check_total(&self, is: usize, max: usize, limit: &'static str) -> Result<(), Rejection> {
         if is <= max {
             return Ok(());
         }
-        Err(Halt::after(
+        Err(Rejection::after(
             Refusal::TooLarge(TooLarge {
                 what: "the transaction, with the values that its operations make,".into(),
                 limit,
@@ -129,7 +129,7 @@ impl Writer<'_> {
         index: usize,
         write: &Write,
         table: &TableRules,
-    ) -> Result<usize, Halt> {
+    ) -> Result<usize, Rejection> {
         if table.definition.kind == TableKind::Stream {
             let Operation::Put(value) = &write.operation else {
                 return Err(wrong_table(index, "a stream table takes puts only"));
@@ -178,7 +178,7 @@ impl Writer<'_> {
     }
 
     /// The newest value of a key, this transaction's own writes included.
-    pub fn newest(&self, table: TableId, key: &[u8]) -> Result<Image, Halt> {
+    pub fn newest(&self, table: TableId, key: &[u8]) -> Result<Image, Rejection> {
         let fingerprint = self.fingerprints.of(table, key);
         if let Some(write) = self.staged.find(table, key, fingerprint) {
             return Ok(Image {
@@ -198,7 +198,7 @@ impl Writer<'_> {
         index: usize,
         write: &Write,
         table: &TableRules,
-    ) -> Result<Image, Halt> {
+    ) -> Result<Image, Rejection> {
         let is_json = table.definition.value == ValueKind::Json;
         let (path, operation) = match &write.operation {
             Operation::Put(value) => {
@@ -232,7 +232,7 @@ impl Writer<'_> {
         self.change_field(index, write, table, path, operation)
     }
 
-    fn append_bytes(&self, index: usize, write: &Write, tail: &Bytes) -> Result<Image, Halt> {
+    fn append_bytes(&self, index: usize, write: &Write, tail: &Bytes) -> Result<Image, Rejection> {
         let met = self.newest(write.table, &write.key)?;
         let head = met.value.unwrap_or_default();
         check_value_size(index, head.len() + tail.len(), met.after)?;
@@ -254,11 +254,11 @@ impl Writer<'_> {
         table: &TableRules,
         path: &FieldPath,
         operation: FieldOperation<'_>,
-    ) -> Result<Image, Halt> {
+    ) -> Result<Image, Rejection> {
         operations::check_nesting(index, path, operation)
-            .map_err(|fault| Halt::now(fault.into()))?;
+            .map_err(|fault| Rejection::now(fault.into()))?;
         let met = self.newest(write.table, &write.key)?;
-        let bad = |fault| Halt::bad_operation(index, fault, met.after);
+        let bad = |fault| Rejection::bad_operation(index, fault, met.after);
         let document = match &met.value {
             None => Value::Null,
             Some(text) => {
@@ -287,32 +287,32 @@ impl Writer<'_> {
         table: &TableRules,
         value: &Bytes,
         after: Position,
-    ) -> Result<(), Halt> {
+    ) -> Result<(), Rejection> {
         let looks_into = table.schema.is_some() || !table.definition.unique.is_empty();
         if table.definition.value == ValueKind::Bytes || !looks_into {
             return Ok(());
         }
         self.budget.spend(&self.now, value.len())?;
         let document = serde_json::from_slice(value)
-            .map_err(|_| Halt::bad_operation(index, OperationFault::NotJson, after))?;
+            .map_err(|_| Rejection::bad_operation(index, OperationFault::NotJson, after))?;
         let Some(schema) = &table.schema else {
             return Ok(());
         };
         schema
             .check(&document)
-            .map_err(|text| Halt::bad_operation(index, OperationFault::Schema(text), after))
+            .map_err(|text| Rejection::bad_operation(index, OperationFault::Schema(text), after))
     }
 }
 
-fn wrong_table(index: usize, text: &'static str) -> Halt {
-    Halt::bad_operation(index, OperationFault::WrongTable(text), Position::ZERO)
+fn wrong_table(index: usize, text: &'static str) -> Rejection {
+    Rejection::bad_operation(index, OperationFault::WrongTable(text), Position::ZERO)
 }
 
-fn check_value_size(index: usize, is: usize, after: Position) -> Result<(), Halt> {
+fn check_value_size(index: usize, is: usize, after: Position) -> Result<(), Rejection> {
     if is <= VALUE_BYTES_MAX {
         return Ok(());
     }
-    Err(Halt::after(
+    Err(Rejection::after(
         Refusal::TooLarge(TooLarge {
             what: format!("the value that writes[{index}] makes"),
             limit: "VALUE_BYTES_MAX",

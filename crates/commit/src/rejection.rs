@@ -7,12 +7,12 @@ use crate::view::ViewError;
 
 /// A refusal and when it may be answered, or a state that cannot be read.
 #[derive(Debug)]
-pub enum Halt {
+pub enum Rejection {
     Refused(Box<(Refusal, Position)>),
     View(ViewError),
 }
 
-impl Halt {
+impl Rejection {
     /// A refusal that is true whatever becomes of the transactions in flight.
     pub fn now(refusal: Refusal) -> Self {
         Self::after(refusal, Position::ZERO)
@@ -37,7 +37,7 @@ impl Halt {
     }
 }
 
-impl From<ViewError> for Halt {
+impl From<ViewError> for Rejection {
     fn from(error: ViewError) -> Self {
         Self::View(error)
     }
