@@ -274,7 +274,7 @@ columns.id = { from = "$key", type = "text" }
         assert!(unnamed.contains("line 1: [[tables]] number 1: missing field `name`"));
         let date = error("[[sinks]]\nname = \"a\"\n\nkind = 1979-05-27\n");
         assert!(
-            date.contains("line 4: [[sinks]] number 1: a date"),
+            date.contains("line 4: [[sinks]] number 1: this is a date"),
             "{date}"
         );
     }
