@@ -84,7 +84,6 @@ impl Overlay {
         }
     }
 
-    /// Drops everything.
     pub fn clear(&mut self) {
         self.tables.clear();
         self.order.clear();

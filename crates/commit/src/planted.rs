@@ -4,7 +4,6 @@
 
 use std::sync::atomic::{AtomicU8, Ordering};
 
-/// A planted mistake.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Bug {

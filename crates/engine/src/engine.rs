@@ -48,7 +48,6 @@ pub enum Effect<T> {
     Append(Vec<Entry>),
     /// This entry is committed: apply it to the state. The second part is its raw body.
     Apply(Entry, Bytes),
-    /// Answer a request.
     Reply(T, Result<Committed, Refusal>),
     /// Answer a read barrier: a read at this position, which is applied, is linearizable.
     Readable(T, Position),
@@ -69,7 +68,6 @@ pub enum EngineError {
     /// The state could not be read.
     #[error(transparent)]
     View(#[from] ViewError),
-    /// Consensus failed.
     #[error(transparent)]
     Consensus(#[from] ConsensusError),
     /// A committed entry's body is malformed.

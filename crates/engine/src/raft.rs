@@ -21,20 +21,17 @@ const MESSAGES_IN_FLIGHT_MAX: usize = 128;
 /// The most bytes of committed entries that are applied in one go.
 const COMMITTED_BYTES_MAX: u64 = 16 << 20;
 
-/// Where Raft starts.
 #[derive(Clone, Debug)]
 pub struct RaftOptions {
     /// This node's number, from 1.
     pub node: u64,
     /// All voters, this node among them.
     pub voters: Vec<u64>,
-    /// The saved term.
     pub term: Term,
     /// The saved vote, 0 for none.
     pub vote: u64,
     /// The last entry that is known to be committed. Raft reports only what comes behind it.
     pub committed: Index,
-    /// That entry's term.
     pub committed_term: Term,
     /// The position behind it.
     pub committed_end: Position,

@@ -38,7 +38,6 @@ pub struct CheckReport {
     pub hard_state: Option<HardState>,
     /// The first entry that is there.
     pub first_index: Index,
-    /// The last one.
     pub last_index: Index,
     /// The position before the first entry.
     pub start: Position,
@@ -55,7 +54,6 @@ pub struct CheckReport {
 /// The check itself failed.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckError {
-    /// The disk failed.
     #[error("the disk failed during the check ({doing}): {source}")]
     Io { doing: String, source: io::Error },
 }

@@ -43,7 +43,6 @@ pub enum OpenError {
     /// The hard state cannot be read.
     #[error(transparent)]
     HardState(#[from] HardStateError),
-    /// The disk failed.
     #[error("the disk failed while the log was opened ({doing}): {source}")]
     Io { doing: String, source: io::Error },
 }
@@ -76,11 +75,7 @@ pub enum StageError {
     },
     /// The entries do not continue the log. Nothing was staged.
     #[error("entry {index} does not continue the log: {what}")]
-    OutOfOrder {
-        index: Index,
-        /// Why not.
-        what: String,
-    },
+    OutOfOrder { index: Index, what: String },
     /// The segment could not be made or opened. This is final.
     #[error("the segment for new entries could not be made or opened: {0}; restart to recover")]
     Segment(#[source] io::Error),
@@ -89,16 +84,13 @@ pub enum StageError {
 /// A flush failed. This is final: it is never tried again.
 #[derive(Debug, thiserror::Error)]
 pub enum FlushError {
-    /// The write failed.
     #[error("writing {bytes} bytes to {file} at byte {at} failed: {source}")]
     Write {
         file: String,
         at: u64,
-        /// How many.
         bytes: usize,
         source: io::Error,
     },
-    /// The flush failed.
     #[error("flushing {file} failed: {source}")]
     Sync { file: String, source: io::Error },
     /// An earlier one failed, or this one was run before: nothing was written.
@@ -116,9 +108,7 @@ pub enum TruncateError {
     #[error("entry {index} does not lie in the log, which holds {first} to {last}")]
     Outside {
         index: Index,
-        /// The first entry.
         first: Index,
-        /// The last one.
         last: Index,
     },
     /// The log has stopped.
@@ -132,7 +122,6 @@ pub enum TruncateError {
     Read(#[from] ReadError),
 }
 
-/// Retention failed.
 #[derive(Debug, thiserror::Error)]
 pub enum RetainError {
     /// The log has stopped.
@@ -143,7 +132,6 @@ pub enum RetainError {
     Io(#[from] io::Error),
 }
 
-/// Reading failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
     /// What was asked for is no longer in the log.
@@ -159,7 +147,6 @@ pub enum ReadError {
     /// Durable bytes are damaged. They are not served.
     #[error("the log is corrupt: {0}; restore this node from a backup or a peer")]
     Corrupt(Corruption),
-    /// The disk failed.
     #[error("reading {file} failed: {source}")]
     Io { file: String, source: io::Error },
 }
@@ -178,7 +165,6 @@ pub enum CloseError {
     /// The log has stopped.
     #[error("the log has stopped: a write or flush failed earlier")]
     Stopped,
-    /// The disk failed.
     #[error("the disk failed while the log was closed: {0}")]
     Io(#[from] io::Error),
 }

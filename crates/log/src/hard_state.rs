@@ -55,7 +55,6 @@ pub struct HardState {
 pub enum HardStateRead {
     /// There is none, and there was none: a new log.
     Empty,
-    /// This one.
     Present(HardState),
 }
 
@@ -77,7 +76,6 @@ pub enum HardStateError {
         "the file {HARD_STATE_FILE} is missing although there are segments: restore it from a backup, or let the node join again with an empty folder"
     )]
     Missing,
-    /// The disk failed.
     #[error("the file {HARD_STATE_FILE} could not be read or written: {0}")]
     Io(#[from] io::Error),
 }

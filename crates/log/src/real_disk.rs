@@ -54,7 +54,6 @@ impl RealDisk {
         })
     }
 
-    /// The folder.
     #[must_use]
     pub fn folder(&self) -> &Path {
         &self.folder

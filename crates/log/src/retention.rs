@@ -18,9 +18,7 @@ use crate::{Log, ReadError, RetainError, TruncateError};
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Dropped {
     pub file: String,
-    /// Its first entry.
     pub first_index: Index,
-    /// Its last entry.
     pub last_index: Index,
     /// The position behind its last entry.
     pub end: Position,
@@ -33,7 +31,6 @@ pub struct Dropped {
 /// A sealed segment, for deciding what to drop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SegmentSpan {
-    /// Its last entry.
     pub last_index: Index,
     /// The bytes of its file.
     pub bytes: u64,

@@ -20,7 +20,6 @@ pub const SECTOR_BYTES: usize = 512;
 /// What a crash makes of everything that was not flushed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CrashMode {
-    /// It is lost.
     LoseAll,
     /// Each sector is in any state that it had since the flush.
     RandomPart,
@@ -31,7 +30,6 @@ pub enum CrashMode {
 }
 
 impl CrashMode {
-    /// Every mode.
     pub const ALL: [Self; 4] = [
         Self::LoseAll,
         Self::RandomPart,
@@ -89,7 +87,6 @@ struct SimulatedFile {
 }
 
 impl SimulatedDisk {
-    /// An empty disk.
     #[must_use]
     pub fn new(seed: u64) -> Self {
         Self::with_files(seed, BTreeMap::new())

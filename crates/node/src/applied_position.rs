@@ -10,10 +10,8 @@ use tokio::sync::Notify;
 /// Waiting for a position ended without it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WaitError {
-    /// The time is over.
     #[error("the position was not reached in time; the node is at {position}")]
     TimedOut { position: Position },
-    /// The node stopped.
     #[error("the node has stopped")]
     Stopped,
 }

@@ -180,7 +180,6 @@ impl Node {
         self.shared.followers.join(name, position)
     }
 
-    /// How the node is.
     #[must_use]
     pub fn status(&self) -> Status {
         Status::of(&self.shared)

@@ -26,7 +26,6 @@ pub struct LogBatch {
     /// Whole transactions, in order. The first one may begin before the position asked for, when
     /// that lies inside it.
     pub transactions: Vec<LogTransaction>,
-    /// Where to go on.
     pub next: Position,
 }
 

@@ -46,9 +46,7 @@ pub struct Limits {
     /// Bytes of a transaction.
     pub transaction_bytes_max: usize,
     pub records_max: usize,
-    /// Bytes of a key.
     pub key_bytes_max: usize,
-    /// Bytes of a value.
     pub value_bytes_max: usize,
     /// Bytes of a table's name.
     pub table_name_bytes_max: usize,

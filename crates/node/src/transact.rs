@@ -23,7 +23,6 @@ use crate::Node;
 
 /// The first pause after a conflict; each further one may be twice as long.
 const BACKOFF_FIRST: Duration = Duration::from_micros(200);
-/// The longest pause.
 const BACKOFF_MAX: Duration = Duration::from_millis(50);
 /// How long [`Node::transact`] tries.
 const DEADLINE: Duration = Duration::from_secs(10);
@@ -64,7 +63,6 @@ pub enum TransactError {
     Deadline {
         /// How often it was tried.
         attempts: u32,
-        /// The last refusal.
         last: Box<Refusal>,
     },
 }
@@ -224,7 +222,6 @@ impl Transaction {
         Ok(found)
     }
 
-    /// Puts a value.
     pub fn put(
         &mut self,
         table: &str,
@@ -254,7 +251,6 @@ impl Transaction {
         self.put(table, key, text)
     }
 
-    /// Deletes a key.
     pub fn delete(&mut self, table: &str, key: impl AsRef<[u8]>) -> Result<(), TransactError> {
         self.write(table, key.as_ref(), Operation::Delete, Own::Image(None))
     }

@@ -14,7 +14,6 @@ pub const PAYLOAD_HEADER_BYTES: usize = 32;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum EntryKind {
-    /// Transactions.
     Transactions = 1,
     /// Nothing: the first entry of a leader's term.
     NoOp = 2,
@@ -26,12 +25,9 @@ pub enum EntryKind {
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Compression {
-    /// As it is.
     #[default]
     None = 0,
-    /// LZ4 block.
     Lz4 = 1,
-    /// Zstandard.
     Zstd = 2,
 }
 
@@ -103,7 +99,6 @@ pub enum PayloadError {
     Offset {
         /// The offset of the first record.
         base_offset: Offset,
-        /// How many records.
         record_count: u32,
     },
 }

@@ -19,7 +19,6 @@ macro_rules! number {
             /// The smallest value, zero.
             pub const ZERO: Self = Self(0);
 
-            /// The bare number.
             #[must_use]
             pub const fn get(self) -> $inner {
                 self.0

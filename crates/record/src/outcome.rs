@@ -24,11 +24,9 @@ pub struct Committed {
 pub enum Subject {
     /// `reads[n]`, a point read.
     PointRead(usize),
-    /// `range_reads[n]`.
+    /// `range_reads[n]`, a range read.
     RangeRead(usize),
-    /// `guards[n]`.
     Guard(usize),
-    /// `writes[n]`.
     Write(usize),
 }
 
@@ -136,14 +134,12 @@ pub enum Refusal {
     /// The request is malformed in a way that types do not exclude.
     #[error("{0}")]
     Malformed(String),
-    /// Over a limit.
     #[error(transparent)]
     TooLarge(#[from] TooLarge),
     /// Too much is waiting. Nothing was done; try again after the delay.
     #[error("overloaded: {reason}; retry in {retry_after_ms} ms")]
     Overloaded {
         reason: &'static str,
-        /// When to try again.
         retry_after_ms: u64,
     },
     /// This node does not lead (any more). Whether the transaction took place is not known: repeat

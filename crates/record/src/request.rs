@@ -24,7 +24,6 @@ pub struct PointRead {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyRange {
     pub table: TableId,
-    /// The first key.
     pub from: Bytes,
     /// The first key behind the range; `None` is the table's end.
     pub to: Option<Bytes>,
@@ -34,24 +33,17 @@ pub struct KeyRange {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Compare {
-    /// Equal.
     Eq,
-    /// Not equal.
     Ne,
-    /// Less.
     Lt,
-    /// Less or equal.
     Le,
-    /// Greater.
     Gt,
-    /// Greater or equal.
     Ge,
 }
 
 /// What a guard demands of a key, on the newest state.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Predicate {
-    /// The key is there.
     Exists,
     /// The key is not there.
     Absent,
@@ -80,7 +72,6 @@ pub struct Guard {
 pub enum Operation {
     /// The key has this value now (in a stream table: this happened).
     Put(Bytes),
-    /// The key is gone.
     Delete,
     /// Adds to a number. Whole numbers stay whole and may not overflow 64 bits signed.
     Add(FieldPath, Number),

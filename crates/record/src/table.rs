@@ -36,13 +36,10 @@ pub enum TableKind {
     Stream,
 }
 
-/// What values are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ValueKind {
-    /// JSON documents.
     Json,
-    /// Any bytes.
     Bytes,
 }
 
@@ -67,7 +64,6 @@ pub struct TableDefinition {
 /// A text that is no name of a table.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TableNameError {
-    /// No text.
     #[error("a table needs a name, for example 'shop.orders'")]
     Empty,
     /// Over `TABLE_NAME_BYTES_MAX`.
@@ -82,7 +78,6 @@ pub enum TableNameError {
         /// The first character that is not allowed there.
         character: char,
     },
-    /// Reserved.
     #[error("names that start with 'onelog.' belong to onelog itself: '{0}'")]
     Reserved(String),
 }

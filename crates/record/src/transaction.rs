@@ -27,7 +27,6 @@ const BUFFER_BYTES_MAX: usize = 4 << 20;
 pub enum Op {
     /// The key has this value now.
     Put = 1,
-    /// The key is gone.
     Delete = 2,
     /// Something happened: a record of a stream table, which has no state.
     Event = 3,

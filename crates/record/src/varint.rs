@@ -1,7 +1,6 @@
 //! Unsigned LEB128: seven bits a byte, least significant first, the high bit says "more".
 //! Only the shortest form is accepted, so every number has one encoding.
 
-/// Appends `value`.
 pub fn write_varint(out: &mut Vec<u8>, mut value: u64) {
     while value >= 0x80 {
         out.push((value as u8) | 0x80);

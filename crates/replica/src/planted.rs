@@ -1,7 +1,6 @@
 //! Bugs planted on purpose, behind the feature `planted-bugs`: a test turns one on and asserts that
 //! the checkers then fail. Compiled out otherwise: every question is answered `false`.
 
-/// A planted bug.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub enum Bug {

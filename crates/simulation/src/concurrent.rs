@@ -31,7 +31,6 @@ const DEAF_PERCENT: u32 = 6;
 const BLIND_PERCENT: u32 = 50;
 const MISTAKE_PERCENT: u32 = 5;
 
-/// How much is done.
 #[derive(Clone, Debug)]
 pub struct Load {
     /// How many clients at once.
@@ -47,7 +46,6 @@ pub struct Load {
 /// What happened under a load.
 #[derive(Debug, Default)]
 pub struct Outcome {
-    /// Every call.
     pub history: History,
     /// Invariants that an audit found broken, and reads that failed.
     pub report: Report,

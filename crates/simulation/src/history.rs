@@ -61,11 +61,9 @@ pub struct Seen {
 /// Which position a reader asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Asked {
-    /// The newest one.
     Newest,
     /// One that is at or after this.
     After(Position),
-    /// Exactly this one.
     At(Position),
 }
 
@@ -78,7 +76,6 @@ pub enum Answer {
     Unknown,
 }
 
-/// A snapshot read.
 #[derive(Clone, Debug)]
 pub struct ReadCall {
     pub client: u32,
@@ -96,7 +93,6 @@ pub struct ReadCall {
 #[derive(Clone, Debug)]
 pub struct CommitCall {
     pub client: u32,
-    /// When it was sent.
     pub begin: Moment,
     /// When the answer was there; `None` when none came.
     pub end: Option<Moment>,

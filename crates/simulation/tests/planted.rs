@@ -79,7 +79,6 @@ impl Drop for Planted {
 /// What is done to the node before it is looked at.
 #[derive(Clone, Copy, Debug)]
 enum Hunt {
-    /// Nothing.
     Calm,
     /// A clean stop and start.
     Restart,

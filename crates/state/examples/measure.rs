@@ -53,7 +53,7 @@ impl Clock {
     }
 }
 
-/// splitmix64
+/// Numbers by splitmix64.
 struct Random(u64);
 
 impl Random {

@@ -40,7 +40,6 @@ pub struct CheckpointReport {
     pub position: Position,
     /// How many keys were written or deleted.
     pub keys: u64,
-    /// How long it took.
     pub duration: Duration,
 }
 

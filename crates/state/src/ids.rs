@@ -42,7 +42,6 @@ pub(crate) fn chunk_len(bytes: &[u8]) -> Option<u64> {
         .then_some((bytes.len() / ID_BYTES) as u64)
 }
 
-/// Unpacks a chunk.
 pub(crate) fn decode_chunk(bytes: &[u8]) -> impl Iterator<Item = RememberedId> {
     let (chunks, _) = bytes.as_chunks::<ID_BYTES>();
     chunks.iter().map(|chunk| {

@@ -120,7 +120,6 @@ impl VersionKey {
         out.extend_from_slice(&self.tail);
     }
 
-    /// The key's bytes.
     pub(crate) fn key(&self) -> Bytes {
         let mut out = Vec::with_capacity((self.len as usize).max(HEAD_BYTES));
         self.write_key(&mut out);

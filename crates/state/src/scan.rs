@@ -10,7 +10,6 @@ use crate::cursor::{Candidate, MemtableCursor};
 use crate::snapshot::Reach;
 use crate::tree::{BaseCursor, ReadError};
 
-/// A row of a scan.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Row {
     pub key: Bytes,
@@ -44,7 +43,7 @@ impl Source {
 /// The rows of a range, in order, each key once. Owns what it reads from; after an error it ends.
 #[derive(Debug)]
 pub struct Scan {
-    /// Newest first.
+    /// From the newest to the oldest.
     sources: Vec<Source>,
     reverse: bool,
 }

@@ -111,7 +111,6 @@ fn unreadable(source: impl Into<redb::Error>) -> OpenError {
     }
 }
 
-/// The open file.
 #[derive(Debug)]
 pub(crate) struct Tree {
     database: Database,
@@ -264,7 +263,6 @@ impl std::fmt::Debug for Base {
 }
 
 impl Base {
-    /// The row of a key.
     pub(crate) fn get(&self, table: TableId, key: &[u8]) -> Result<Option<Found>, ReadError> {
         let row = with_base_key(table, key, |key| self.rows.get(key)).map_err(ReadError::tree)?;
         let Some(row) = row else { return Ok(None) };
@@ -299,7 +297,6 @@ impl Base {
         })
     }
 
-    /// Walks a range.
     pub(crate) fn cursor(
         self: &Arc<Self>,
         range: &KeyRange,

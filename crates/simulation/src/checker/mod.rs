@@ -38,7 +38,6 @@ use time::Observed;
 /// How many violations of each rule a report keeps; all are counted.
 pub const VIOLATIONS_MAX: usize = 4;
 
-/// What was broken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Rule {
     /// Offsets have a gap or an overlap, or a transaction splits differently than it says.
@@ -110,12 +109,10 @@ pub struct Report {
     pub reads: usize,
     /// The first violations of each rule.
     pub violations: Vec<Violation>,
-    /// All violations.
     pub violations_total: usize,
 }
 
 impl Report {
-    /// Notes a violation.
     pub fn add(&mut self, rule: Rule, message: String) {
         self.violations_total += 1;
         let same = self.violations.iter().filter(|known| known.rule == rule);

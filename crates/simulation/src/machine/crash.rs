@@ -8,9 +8,7 @@ use crate::checker::Report;
 /// Which of the two disks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Which {
-    /// The log's.
     Log,
-    /// The state's.
     State,
 }
 

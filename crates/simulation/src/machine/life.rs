@@ -225,7 +225,6 @@ impl Life {
             || (!self.queue.is_empty() && self.run_checkpoint()))
     }
 
-    /// A clean end.
     pub(super) fn close(&mut self, now: Now) -> Result<(), Stopped> {
         self.handle(Event::Stop, now)?;
         while self.replica.has_background_job() {

@@ -167,7 +167,6 @@ impl World {
         Some(self.life.as_ref()?.replica.log_start())
     }
 
-    /// The disks.
     #[must_use]
     pub fn image(&self) -> &Image {
         &self.image

@@ -12,7 +12,6 @@ use crate::history::Seen;
 const ROOMS: u32 = 2;
 const PLACES: usize = 3;
 
-/// Rooms with places.
 #[derive(Debug)]
 pub struct Bookings {
     pub table: TableId,

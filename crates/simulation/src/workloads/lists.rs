@@ -14,7 +14,6 @@ use crate::history::Seen;
 const LISTS: u32 = 4;
 const ELEMENTS_MAX: usize = 24;
 
-/// Lists of marks.
 #[derive(Debug)]
 pub struct Lists {
     pub table: TableId,

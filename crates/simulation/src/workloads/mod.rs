@@ -33,7 +33,6 @@ pub use tables::Tables;
 /// Seeded random numbers.
 pub type Random = StdRng;
 
-/// What to read next.
 #[derive(Clone, Debug, Default)]
 pub struct Reads {
     pub points: Vec<PointRead>,

@@ -12,7 +12,6 @@ use crate::history::Seen;
 const KEYS: u32 = 12;
 const STEPS: usize = 4;
 
-/// The ring.
 #[derive(Debug)]
 pub struct Ring {
     pub table: TableId,

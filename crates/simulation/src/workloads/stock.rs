@@ -19,7 +19,6 @@ const SHELF: i64 = 20;
 /// Items in stock, and a stream of what was sold.
 #[derive(Debug)]
 pub struct Stock {
-    /// The items.
     pub table: TableId,
     pub orders: TableId,
 }
