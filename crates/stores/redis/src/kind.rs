@@ -13,10 +13,10 @@ use onelog_store::{
 };
 use serde_json::{Map, Value};
 
-use crate::RedisStore;
-use crate::names::{Names, check_mappings};
-use crate::picture::RedisReader;
-use crate::servers::Servers;
+use crate::bookkeeping::{Names, check_mappings};
+use crate::connection::Servers;
+use crate::reader::RedisReader;
+use crate::store::RedisStore;
 
 const PARTITIONS: &str = "partitions";
 /// The most partitions of a sink in a Redis Cluster.

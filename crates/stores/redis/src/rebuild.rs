@@ -11,20 +11,19 @@
 //!     ── script: UNLINK the gone, RENAME the new, position = P, filling away
 //! ```
 
-use onelog_mapping::TTL_SECONDS;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use onelog_mapping::TTL_SECONDS;
 use onelog_record::Position;
+use onelog_store::{StoreError, failpoint};
 use redis::Value;
 
-use super::guard::Guard;
-use super::link::{Link, SWAP_TIMEOUT};
-use super::names::List;
-use super::picture::scan_keys;
-use super::record;
-use super::{RedisStore, no_rows, wire};
-use onelog_store::{StoreError, failpoint};
+use crate::bookkeeping::{List, read_records};
+use crate::connection::{Link, SWAP_TIMEOUT, command};
+use crate::fence::Fence;
+use crate::reader::{receive_keys, scan_command, scan_keys};
+use crate::store::{RedisStore, no_rows};
 
 /// The most keys that are put in place and taken away in one step.
 const SWAP_KEYS_MAX: u64 = if cfg!(test) { 500 } else { 1_000_000 };
@@ -38,9 +37,9 @@ type Stray = (usize, Vec<u8>);
 
 impl RedisStore {
     /// Whether the store still is ours.
-    pub(super) fn check_epoch(&mut self) -> Result<(), StoreError> {
-        let records = record::read_all(&mut self.servers, &self.names)?;
-        let guard = Guard {
+    pub(crate) fn check_epoch(&mut self) -> Result<(), StoreError> {
+        let records = read_records(&mut self.servers, &self.names)?;
+        let fence = Fence {
             sink: &self.sink,
             log: &self.log_id,
             plan: &self.fingerprint,
@@ -49,18 +48,18 @@ impl RedisStore {
         };
         records
             .iter()
-            .try_for_each(|record| guard.check_epoch(record))
+            .try_for_each(|record| fence.check_epoch(record))
     }
 
     /// Whether an earlier rebuild was begun and not finished.
-    pub(super) fn is_filling(&mut self) -> Result<bool, StoreError> {
+    pub(crate) fn is_filling(&mut self) -> Result<bool, StoreError> {
         let what = "looking for an unfinished rebuild in";
         let mut any = false;
         for (link, partitions) in self.servers.by_link() {
             let mut bytes = Vec::new();
             for partition in &partitions {
                 let name = self.names.position(*partition);
-                wire::command(&[b"HEXISTS", &name, b"filling"], &mut bytes);
+                command(&[b"HEXISTS", &name, b"filling"], &mut bytes);
             }
             link.send(&bytes)?;
             for _ in partitions {
@@ -70,7 +69,7 @@ impl RedisStore {
         Ok(any)
     }
 
-    pub(super) fn begin(&mut self) -> Result<(), StoreError> {
+    pub(crate) fn begin(&mut self) -> Result<(), StoreError> {
         let gate = Arc::clone(&self.gate);
         let _entered = gate.enter();
         self.check_epoch()?;
@@ -88,7 +87,7 @@ impl RedisStore {
     }
 
     /// Throws away what a rebuild left.
-    pub(super) fn clear_leftovers(&mut self) -> Result<(), StoreError> {
+    pub(crate) fn clear_leftovers(&mut self) -> Result<(), StoreError> {
         for pattern in self.names.leftovers() {
             for link in &mut self.servers.links {
                 let _all = scan_keys(link, &pattern, |link, keys| {
@@ -100,7 +99,7 @@ impl RedisStore {
         Ok(())
     }
 
-    pub(super) fn finish(&mut self, position: Position) -> Result<(), StoreError> {
+    pub(crate) fn finish(&mut self, position: Position) -> Result<(), StoreError> {
         let gate = Arc::clone(&self.gate);
         let _entered = gate.enter();
         self.check_epoch()?;
@@ -139,9 +138,9 @@ impl RedisStore {
         loop {
             let connection = &mut self.servers.links[link];
             let mut bytes = Vec::new();
-            super::picture::scan_command(&cursor, &pattern, &mut bytes);
+            scan_command(&cursor, &pattern, &mut bytes);
             connection.send(&bytes)?;
-            let (next, found) = super::picture::receive_keys(connection)?;
+            let (next, found) = receive_keys(connection)?;
             let mut placed = Vec::with_capacity(found.len());
             for name in found {
                 let Some(key) = self.names.strip(&template, &name) else {
@@ -173,7 +172,7 @@ impl RedisStore {
         for (partition, key) in &placed {
             let mut name = self.names.staging(*partition, mapping);
             name.extend_from_slice(key);
-            wire::command(&[b"EXISTS", &name], &mut bytes);
+            command(&[b"EXISTS", &name], &mut bytes);
         }
         let connection = &mut self.servers.links[link];
         connection.send(&bytes)?;
@@ -206,7 +205,7 @@ impl RedisStore {
                 for mapping in 0..mappings {
                     for list in [List::New, List::Gone] {
                         let name = self.names.list(list, *partition, mapping);
-                        wire::command(&[b"LLEN", &name], &mut bytes);
+                        command(&[b"LLEN", &name], &mut bytes);
                     }
                 }
             }
@@ -236,14 +235,14 @@ impl RedisStore {
         }
     }
 
-    /// Gives open pictures every row that is about to change.
+    /// Gives open snapshots every row that is about to change.
     fn preserve_swap(&mut self, strays: &[Stray]) -> Result<(), StoreError> {
-        let pictures = self.gate.pictures();
-        if pictures.is_empty() {
+        let snapshots = self.gate.snapshots();
+        if snapshots.is_empty() {
             return Ok(());
         }
         if !strays.is_empty() {
-            pictures.iter().for_each(|picture| picture.give_up());
+            snapshots.iter().for_each(|snapshot| snapshot.give_up());
         }
         let what = "reading the names of new rows in";
         for partition in 0..self.names.partitions() {
@@ -355,7 +354,7 @@ impl RedisStore {
 fn unlink(link: &mut Link, names: &[Vec<u8>]) -> Result<(), StoreError> {
     let mut bytes = Vec::new();
     for name in names {
-        wire::command(&[b"UNLINK", name], &mut bytes);
+        command(&[b"UNLINK", name], &mut bytes);
     }
     link.send(&bytes)?;
     for _ in names {

@@ -1,20 +1,20 @@
 //! The scripts that run inside Redis, each one atomic step on one partition.
 
-use super::link::Link;
+use crate::connection::Link;
 use onelog_store::StoreError;
 
 /// A script and the name under which Redis keeps it.
 #[derive(Clone, Debug)]
-pub(super) struct Scripts {
-    pub(super) guard: Vec<u8>,
-    pub(super) take_over: Vec<u8>,
-    pub(super) swap: Vec<u8>,
+pub(crate) struct Scripts {
+    pub(crate) fenced: Vec<u8>,
+    pub(crate) take_over: Vec<u8>,
+    pub(crate) swap: Vec<u8>,
 }
 
 /// `KEYS[1]` the partition's record; the epoch, the position (empty: any), the log, the plan, then
 /// commands. Runs them when the record is as expected, otherwise answers what it holds. Numbers
 /// are compared as texts: Lua's are not exact.
-const GUARD: &str = "
+const FENCED: &str = "
 local found = redis.call('HMGET', KEYS[1], 'log', 'position', 'epoch', 'plan')
 if found[3] ~= ARGV[1] or (ARGV[2] ~= ''
     and (found[2] ~= ARGV[2] or found[1] ~= ARGV[3] or found[4] ~= ARGV[4])) then
@@ -92,7 +92,7 @@ return left";
 
 impl Scripts {
     /// Hands the scripts to a server.
-    pub(super) fn load(link: &mut Link) -> Result<Self, StoreError> {
+    pub(crate) fn load(link: &mut Link) -> Result<Self, StoreError> {
         let mut load = |text: &str| -> Result<Vec<u8>, StoreError> {
             let what = "loading scripts into";
             match link.ask(what, &[b"SCRIPT", b"LOAD", text.as_bytes()])? {
@@ -101,7 +101,7 @@ impl Scripts {
             }
         };
         Ok(Self {
-            guard: load(GUARD)?,
+            fenced: load(FENCED)?,
             take_over: load(TAKE_OVER)?,
             swap: load(SWAP)?,
         })

@@ -7,8 +7,8 @@ use std::sync::Arc;
 
 use onelog_testkit::{Kind, Redis, Server, require};
 
-use super::RedisStore;
 use crate::kind::RedisTarget;
+use crate::store::RedisStore;
 use onelog_mapping::Plan;
 use onelog_store::conformance::{self, Capabilities, Harness, LOG, Model};
 use onelog_store::{Address, Store};

@@ -15,7 +15,7 @@
 use onelog_mapping::{DefinitionError, KeyTemplate, Plan};
 
 /// The hash of the templates' owners.
-pub(super) const OWNERS: &[u8] = b"onelog:owners";
+pub(crate) const OWNERS: &[u8] = b"onelog:owners";
 /// What no template may name: our own keys, and what begins like a hash tag of ours.
 const RESERVED: [&str; 2] = ["onelog:", "{p"];
 /// How many slots Redis Cluster has.
@@ -23,7 +23,7 @@ const SLOTS: u16 = 16384;
 
 /// The names of one sink's keys.
 #[derive(Clone, Debug)]
-pub(super) struct Names {
+pub(crate) struct Names {
     sink: String,
     partitions: Option<u16>,
     tags: Vec<String>,
@@ -31,7 +31,7 @@ pub(super) struct Names {
 
 /// Which of a mapping's temporary lists.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum List {
+pub(crate) enum List {
     /// The rows of a rebuild.
     New,
     /// The rows that it takes away.
@@ -39,7 +39,7 @@ pub(super) enum List {
 }
 
 impl Names {
-    pub(super) fn new(sink: &str, partitions: Option<u16>) -> Self {
+    pub(crate) fn new(sink: &str, partitions: Option<u16>) -> Self {
         let tags = match partitions {
             None => vec![String::new()],
             Some(count) => (0..count.max(1)).map(|n| format!("{{p{n:03}}}")).collect(),
@@ -52,17 +52,17 @@ impl Names {
     }
 
     /// Whether keys are spread over partitions.
-    pub(super) const fn are_spread(&self) -> bool {
+    pub(crate) const fn are_spread(&self) -> bool {
         self.partitions.is_some()
     }
 
     /// How many partitions there are; one where none were asked for.
-    pub(super) fn partitions(&self) -> usize {
+    pub(crate) fn partitions(&self) -> usize {
         self.tags.len()
     }
 
     /// Where a record's key belongs.
-    pub(super) fn partition_of(&self, key: &[u8]) -> usize {
+    pub(crate) fn partition_of(&self, key: &[u8]) -> usize {
         match self.partitions {
             None => 0,
             Some(count) => usize::from(crc16(key) % count.max(1)),
@@ -70,25 +70,25 @@ impl Names {
     }
 
     /// The slot of a partition.
-    pub(super) fn slot_of(&self, partition: usize) -> u16 {
+    pub(crate) fn slot_of(&self, partition: usize) -> u16 {
         crc16(format!("p{partition:03}").as_bytes()) % SLOTS
     }
 
     /// The hash tag before every key of a partition.
-    pub(super) fn tag(&self, partition: usize) -> &str {
+    pub(crate) fn tag(&self, partition: usize) -> &str {
         &self.tags[partition]
     }
 
-    pub(super) fn position(&self, partition: usize) -> Vec<u8> {
+    pub(crate) fn position(&self, partition: usize) -> Vec<u8> {
         format!("{}onelog:position:{}", self.tag(partition), self.sink).into_bytes()
     }
 
     /// What the rows of a rebuild begin with.
-    pub(super) fn staging(&self, partition: usize, mapping: usize) -> Vec<u8> {
+    pub(crate) fn staging(&self, partition: usize, mapping: usize) -> Vec<u8> {
         format!("{}onelog:new:{}:{mapping}:", self.tag(partition), self.sink).into_bytes()
     }
 
-    pub(super) fn list(&self, list: List, partition: usize, mapping: usize) -> Vec<u8> {
+    pub(crate) fn list(&self, list: List, partition: usize, mapping: usize) -> Vec<u8> {
         let list = match list {
             List::New => "names",
             List::Gone => "gone",
@@ -102,7 +102,7 @@ impl Names {
     }
 
     /// Patterns of everything that a rebuild under way keeps.
-    pub(super) fn leftovers(&self) -> [Vec<u8>; 3] {
+    pub(crate) fn leftovers(&self) -> [Vec<u8>; 3] {
         ["new", "names", "gone"].map(|kind| {
             let mut pattern = self.any_tag();
             pattern.extend_from_slice(format!("onelog:{kind}:{}:*", self.sink).as_bytes());
@@ -118,7 +118,7 @@ impl Names {
     }
 
     /// A pattern that the rows of a template match, and perhaps other keys.
-    pub(super) fn pattern(&self, template: &KeyTemplate) -> Vec<u8> {
+    pub(crate) fn pattern(&self, template: &KeyTemplate) -> Vec<u8> {
         let mut pattern = self.any_tag();
         escape(template.prefix.as_bytes(), &mut pattern);
         pattern.push(b'*');
@@ -127,7 +127,7 @@ impl Names {
     }
 
     /// The record's key of a key in Redis; `None` when the template does not name it.
-    pub(super) fn strip<'k>(&self, template: &KeyTemplate, name: &'k [u8]) -> Option<&'k [u8]> {
+    pub(crate) fn strip<'k>(&self, template: &KeyTemplate, name: &'k [u8]) -> Option<&'k [u8]> {
         let rest = match self.partitions {
             None => name,
             Some(_) => {
@@ -140,7 +140,7 @@ impl Names {
     }
 
     /// The key of a row in Redis.
-    pub(super) fn row(
+    pub(crate) fn row(
         &self,
         template: &KeyTemplate,
         partition: usize,
@@ -153,7 +153,7 @@ impl Names {
 }
 
 /// The slot of `onelog:owners`.
-pub(super) fn owners_slot() -> u16 {
+pub(crate) fn owners_slot() -> u16 {
     crc16(OWNERS) % SLOTS
 }
 
@@ -176,7 +176,7 @@ fn crc16(bytes: &[u8]) -> u16 {
 }
 
 /// Whether some key fits both templates.
-pub(super) fn overlap(one: &KeyTemplate, other: &KeyTemplate) -> bool {
+pub(crate) fn overlap(one: &KeyTemplate, other: &KeyTemplate) -> bool {
     let nested = |a: &str, b: &str, is_part: fn(&str, &str) -> bool| is_part(a, b) || is_part(b, a);
     nested(&one.prefix, &other.prefix, |a, b| a.starts_with(b))
         && nested(&one.suffix, &other.suffix, |a, b| a.ends_with(b))

@@ -7,7 +7,7 @@ const WORDS_MAX: usize = 1000;
 
 /// How a command is written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Form {
+pub(crate) enum Form {
     /// As Redis reads commands.
     Command,
     /// As arguments of a script: how many words, then the words.
@@ -16,18 +16,18 @@ pub(super) enum Form {
 
 /// A run of commands.
 #[derive(Clone, Debug)]
-pub(super) struct Commands {
+pub(crate) struct Commands {
     form: Form,
     /// The bytes of all commands.
-    pub(super) bytes: Vec<u8>,
+    pub(crate) bytes: Vec<u8>,
     /// How many commands there are.
-    pub(super) count: usize,
+    pub(crate) count: usize,
     /// How many arguments they make.
-    pub(super) arguments: usize,
+    pub(crate) arguments: usize,
 }
 
 impl Commands {
-    pub(super) const fn new(form: Form) -> Self {
+    pub(crate) const fn new(form: Form) -> Self {
         Self {
             form,
             bytes: Vec::new(),
@@ -37,13 +37,13 @@ impl Commands {
     }
 
     /// Adds a command.
-    pub(super) fn push(&mut self, words: &[&[u8]]) {
+    pub(crate) fn push(&mut self, words: &[&[u8]]) {
         self.begin(words.len());
         words.iter().for_each(|given| self.word(given));
     }
 
     /// Begins a command of so many words; [`Commands::word`] adds them.
-    pub(super) fn begin(&mut self, words: usize) {
+    pub(crate) fn begin(&mut self, words: usize) {
         self.count += 1;
         self.arguments += words + 1;
         match self.form {
@@ -52,12 +52,12 @@ impl Commands {
         }
     }
 
-    pub(super) fn word(&mut self, given: &[u8]) {
+    pub(crate) fn word(&mut self, given: &[u8]) {
         word(given, &mut self.bytes);
     }
 
     /// Adds the commands of `other`.
-    pub(super) fn append(&mut self, other: &Self) {
+    pub(crate) fn append(&mut self, other: &Self) {
         debug_assert_eq!(self.form, other.form);
         self.bytes.extend_from_slice(&other.bytes);
         self.count += other.count;
@@ -77,14 +77,14 @@ impl Commands {
 
 /// A command that takes many keys, gathered word by word and cut into several where it grows long.
 #[derive(Clone, Debug, Default)]
-pub(super) struct Many {
+pub(crate) struct Many {
     bytes: Vec<u8>,
     words: usize,
 }
 
 impl Many {
     /// Adds words that belong together; a full command goes to `commands`.
-    pub(super) fn push(&mut self, verb: &[&[u8]], words: &[&[u8]], commands: &mut Commands) {
+    pub(crate) fn push(&mut self, verb: &[&[u8]], words: &[&[u8]], commands: &mut Commands) {
         if self.words + words.len() > WORDS_MAX {
             commands.close(verb, self);
         }
@@ -93,7 +93,7 @@ impl Many {
     }
 
     /// Hands what is left to `commands`.
-    pub(super) fn finish(&mut self, verb: &[&[u8]], commands: &mut Commands) {
+    pub(crate) fn finish(&mut self, verb: &[&[u8]], commands: &mut Commands) {
         commands.close(verb, self);
     }
 }
@@ -111,13 +111,13 @@ fn word(given: &[u8], out: &mut Vec<u8>) {
 }
 
 /// One command.
-pub(super) fn command(words: &[&[u8]], out: &mut Vec<u8>) {
+pub(crate) fn command(words: &[&[u8]], out: &mut Vec<u8>) {
     number(b'*', words.len(), out);
     words.iter().for_each(|given| word(given, out));
 }
 
 /// `EVALSHA` with some words and then the arguments that `commands` holds.
-pub(super) fn script(sha: &[u8], key: &[u8], words: &[&[u8]], commands: &Commands) -> Vec<u8> {
+pub(crate) fn script(sha: &[u8], key: &[u8], words: &[&[u8]], commands: &Commands) -> Vec<u8> {
     let mut out = Vec::with_capacity(commands.bytes.len() + 256);
     number(b'*', 4 + words.len() + commands.arguments, &mut out);
     for given in [b"EVALSHA", sha, b"1", key] {

@@ -8,8 +8,9 @@ use redis::{
     Value,
 };
 
-use super::link::{Link, classify};
-use super::names::{Names, owners_slot};
+use super::link::Link;
+use crate::bookkeeping::{Names, owners_slot};
+use crate::error::classify;
 use crate::kind::RedisTarget;
 use onelog_store::{StoreError, choose_cryptography, read_pem};
 
@@ -18,19 +19,19 @@ const VERSION_MIN: u32 = 6;
 
 /// The servers, and which of them has which partition.
 #[derive(Debug)]
-pub(super) struct Servers {
+pub(crate) struct Servers {
     /// One connection each.
-    pub(super) links: Vec<Link>,
+    pub(crate) links: Vec<Link>,
     /// Which link a partition belongs to.
-    pub(super) of_partition: Vec<usize>,
+    pub(crate) of_partition: Vec<usize>,
     /// Which link has the key `onelog:owners`.
-    pub(super) of_owners: usize,
+    pub(crate) of_owners: usize,
     infos: Vec<ConnectionInfo>,
 }
 
 impl Servers {
     /// Connects to all of them and checks their settings.
-    pub(super) fn connect(target: &RedisTarget, names: &Names) -> Result<Self, StoreError> {
+    pub(crate) fn connect(target: &RedisTarget, names: &Names) -> Result<Self, StoreError> {
         let place = target.url.shown();
         let seeds = addresses(target)?;
         let mut last = None;
@@ -104,12 +105,12 @@ impl Servers {
     }
 
     /// The link of a partition.
-    pub(super) fn link(&mut self, partition: usize) -> &mut Link {
+    pub(crate) fn link(&mut self, partition: usize) -> &mut Link {
         &mut self.links[self.of_partition[partition]]
     }
 
     /// Each link with its partitions.
-    pub(super) fn by_link(&mut self) -> Vec<(&mut Link, Vec<usize>)> {
+    pub(crate) fn by_link(&mut self) -> Vec<(&mut Link, Vec<usize>)> {
         let mut out: Vec<(&mut Link, Vec<usize>)> = self
             .links
             .iter_mut()
@@ -122,7 +123,7 @@ impl Servers {
     }
 
     /// New connections to the same servers, for whoever reads beside the sink.
-    pub(super) fn connect_again(&self) -> Result<Self, StoreError> {
+    pub(crate) fn connect_again(&self) -> Result<Self, StoreError> {
         let links = self.infos.iter().zip(&self.links);
         let links = links.map(|(info, link)| Link::connect(info, &link.place));
         Ok(Self {

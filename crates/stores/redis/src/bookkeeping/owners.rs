@@ -5,9 +5,9 @@ use std::ops::ControlFlow;
 
 use redis::Value;
 
-use super::RedisStore;
 use super::names::{OWNERS, overlap};
-use super::picture::scan_keys;
+use crate::reader::scan_keys;
+use crate::store::RedisStore;
 use onelog_mapping::KeyTemplate;
 use onelog_store::StoreError;
 
@@ -32,7 +32,7 @@ impl RedisStore {
     }
 
     /// Refuses keys that another sink owns, and keys that somebody else made.
-    pub(super) fn check_owners(&mut self) -> Result<(), StoreError> {
+    pub(crate) fn check_owners(&mut self) -> Result<(), StoreError> {
         let owners = self.owners()?;
         for mapping in 0..self.plan.mappings.len() {
             let template = self.plan.mappings[mapping].key_template.clone();
@@ -55,7 +55,7 @@ impl RedisStore {
     }
 
     /// Says whether the keys still are this sink's.
-    pub(super) fn check_owned(&mut self) -> Result<(), StoreError> {
+    pub(crate) fn check_owned(&mut self) -> Result<(), StoreError> {
         let owners = self.owners()?;
         for mapping in &self.plan.mappings {
             let template = &mapping.key_template;
@@ -71,14 +71,14 @@ impl RedisStore {
     }
 
     /// Makes the keys of this plan this sink's.
-    pub(super) fn own(&mut self) -> Result<(), StoreError> {
+    pub(crate) fn own(&mut self) -> Result<(), StoreError> {
         let templates = self.plan.mappings.iter();
         let templates: Vec<String> = templates.map(|m| m.key_template.to_string()).collect();
         self.set_owner(&templates, true)
     }
 
     /// Leaves the keys without an owner, until another sink takes them.
-    pub(super) fn give_up_ownership(&mut self) -> Result<(), StoreError> {
+    pub(crate) fn give_up_ownership(&mut self) -> Result<(), StoreError> {
         let owners = self.owners()?;
         let ours = owners.into_iter().filter(|(_, owner)| *owner == self.sink);
         let ours: Vec<String> = ours.map(|(template, _)| template).collect();

@@ -3,28 +3,27 @@
 use onelog_record::Position;
 use redis::Value;
 
-use super::link::Link;
 use super::names::Names;
-use super::servers::Servers;
-use super::wire;
+use crate::connection::{Commands, Link, Servers, command};
+use crate::scripts::Scripts;
 use onelog_store::{StoreError, StorePosition};
 
 /// The fields of a partition's record, in the order in which they are asked for.
-pub(super) const FIELDS: [&[u8]; 4] = [b"log", b"position", b"epoch", b"plan"];
+const FIELDS: [&[u8]; 4] = [b"log", b"position", b"epoch", b"plan"];
 const WHAT: &str = "reading the position in";
 
 /// A partition's record.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Record {
-    pub(super) log: Option<String>,
-    pub(super) position: Option<u64>,
-    pub(super) epoch: Option<u64>,
-    pub(super) plan: Option<String>,
+pub(crate) struct Record {
+    pub(crate) log: Option<String>,
+    pub(crate) position: Option<u64>,
+    pub(crate) epoch: Option<u64>,
+    pub(crate) plan: Option<String>,
 }
 
 impl Record {
     /// Reads the answer to `HMGET … FIELDS`.
-    pub(super) fn parse(link: &Link, value: Value) -> Result<Self, StoreError> {
+    pub(crate) fn parse(link: &Link, value: Value) -> Result<Self, StoreError> {
         let value = link.good(WHAT, value)?;
         let Value::Array(fields) = &value else {
             return Err(link.strange(WHAT, &value));
@@ -60,7 +59,7 @@ impl Record {
     }
 
     /// Where the partition stands under this plan.
-    pub(super) fn stands(&self, plan: &str) -> Option<StorePosition> {
+    pub(crate) fn stands(&self, plan: &str) -> Option<StorePosition> {
         if self.plan.as_deref() != Some(plan) {
             return None;
         }
@@ -73,13 +72,16 @@ impl Record {
 }
 
 /// The command that reads a record.
-pub(super) fn read_command(name: &[u8], out: &mut Vec<u8>) {
+pub(crate) fn read_command(name: &[u8], out: &mut Vec<u8>) {
     let [log, position, epoch, plan] = FIELDS;
-    wire::command(&[b"HMGET", name, log, position, epoch, plan], out);
+    command(&[b"HMGET", name, log, position, epoch, plan], out);
 }
 
 /// The records of all partitions.
-pub(super) fn read_all(servers: &mut Servers, names: &Names) -> Result<Vec<Record>, StoreError> {
+pub(crate) fn read_records(
+    servers: &mut Servers,
+    names: &Names,
+) -> Result<Vec<Record>, StoreError> {
     let mut out = vec![Record::default(); names.partitions()];
     for (link, partitions) in servers.by_link() {
         let mut bytes = Vec::new();
@@ -97,7 +99,7 @@ pub(super) fn read_all(servers: &mut Servers, names: &Names) -> Result<Vec<Recor
 
 /// Where a store of these partitions stands: where its last partition does. `None` when one of
 /// them was never filled, or follows another log than the others.
-pub(super) fn least(records: &[Record], plan: &str) -> Option<StorePosition> {
+pub(crate) fn least(records: &[Record], plan: &str) -> Option<StorePosition> {
     let mut least: Option<StorePosition> = None;
     for record in records {
         let stands = record.stands(plan)?;
@@ -112,6 +114,77 @@ pub(super) fn least(records: &[Record], plan: &str) -> Option<StorePosition> {
         });
     }
     least
+}
+
+/// Where the store stands under this plan.
+pub(crate) fn read_position(
+    servers: &mut Servers,
+    names: &Names,
+    plan: &str,
+) -> Result<Option<StorePosition>, StoreError> {
+    Ok(least(&read_records(servers, names)?, plan))
+}
+
+/// Adds the command that moves a partition to `position`.
+pub(crate) fn advance_position(name: &[u8], position: Position, commands: &mut Commands) {
+    commands.push(&[b"HSET", name, b"position", position.to_string().as_bytes()]);
+}
+
+/// The next epoch is drawn at the first partition, so that no two processes get the same one;
+/// then the others join it.
+pub(crate) fn take_over(
+    servers: &mut Servers,
+    names: &Names,
+    scripts: &Scripts,
+    log_id: &str,
+    plan: &str,
+) -> Result<u64, StoreError> {
+    let records = read_records(servers, names)?;
+    let floor = records.iter().filter_map(|r| r.epoch).max().unwrap_or(0);
+    let epoch_command = |partition: usize, how: &[u8], given: u64, out: &mut Vec<u8>| {
+        let (name, given) = (names.position(partition), given.to_string());
+        let words: [&[u8]; 8] = [
+            b"EVALSHA",
+            &scripts.take_over,
+            b"1",
+            &name,
+            how,
+            given.as_bytes(),
+            log_id.as_bytes(),
+            plan.as_bytes(),
+        ];
+        command(&words, out);
+    };
+    let mut bytes = Vec::new();
+    epoch_command(0, b"draw", floor, &mut bytes);
+    let first = servers.link(0);
+    first.send(&bytes)?;
+    let epoch = receive_epoch(first)?;
+    let mut commands = vec![(Vec::new(), 0); servers.links.len()];
+    for partition in 1..names.partitions() {
+        let (bytes, count) = &mut commands[servers.of_partition[partition]];
+        epoch_command(partition, b"join", epoch, bytes);
+        *count += 1;
+    }
+    let mut outcome = Ok(epoch);
+    for ((bytes, count), link) in commands.into_iter().zip(&mut servers.links) {
+        link.send(&bytes)?;
+        for _ in 0..count {
+            let found = receive_epoch(link)?;
+            if found != epoch {
+                outcome = Err(StoreError::Fenced { ours: epoch, found });
+            }
+        }
+    }
+    outcome
+}
+
+fn receive_epoch(link: &mut Link) -> Result<u64, StoreError> {
+    let what = "taking over";
+    match link.receive_good(what)? {
+        Value::Int(epoch) => Ok(epoch.cast_unsigned()),
+        other => Err(link.strange(what, &other)),
+    }
 }
 
 #[cfg(test)]

@@ -1,44 +1,25 @@
-//! Rows as Redis keeps them, and back.
-//!
-//! As a string: the document itself, or a JSON object with one field a column. As a hash: one field
-//! a column; a column without a value has no field. The key's column always has a value, so every
-//! row is there.
+//! Keys of Redis back as rows.
 //!
 //! Reading back never fails: what somebody else has written becomes cells that equal no cell of
 //! the log.
 
 use std::borrow::Cow;
 use std::fmt;
-use std::io::Write as _;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use onelog_mapping::{
+    Cell, ColumnPlan, ColumnType, MappingPlan, Row, numeric, parse_date, parse_timestamp,
+    parse_uuid,
+};
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::kind::{AS, HASH};
-use onelog_mapping::{
-    Cell, ColumnPlan, ColumnType, MappingPlan, Row, Source, date_text, numeric, parse_date,
-    parse_timestamp, parse_uuid, timestamp_text, uuid_text,
-};
-
-/// How a mapping's rows look in Redis.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Look {
-    /// The document itself.
-    Document {
-        /// Its column.
-        at: usize,
-    },
-    /// A JSON object.
-    Object,
-    /// A hash.
-    Hash,
-}
+use crate::encode::Look;
 
 /// What a key holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Content {
+pub(crate) enum Content {
     /// A string.
     Text(Vec<u8>),
     /// A hash.
@@ -47,103 +28,9 @@ pub(super) enum Content {
     Foreign,
 }
 
-impl Look {
-    pub(super) fn of(mapping: &MappingPlan) -> Self {
-        if mapping.options.choice(AS) == Some(HASH) {
-            return Self::Hash;
-        }
-        let document = mapping.columns.iter().position(|c| c.from == Source::Value);
-        match (mapping.is_document, document) {
-            (true, Some(at)) => Self::Document { at },
-            _ => Self::Object,
-        }
-    }
-
-    /// The command that reads such a row.
-    pub(super) const fn reading(self) -> &'static [u8] {
-        match self {
-            Self::Hash => b"HGETALL",
-            Self::Document { .. } | Self::Object => b"GET",
-        }
-    }
-}
-
-/// The string of a row.
-pub(super) fn write_text(look: Look, columns: &[ColumnPlan], row: &Row, out: &mut Vec<u8>) {
-    if let Look::Document { at } = look {
-        match &row.cells[at] {
-            Cell::Blob(bytes) => out.extend_from_slice(bytes),
-            Cell::Json(text) | Cell::Text(text) => out.extend_from_slice(text.as_bytes()),
-            cell => write_json(cell, out),
-        }
-        return;
-    }
-    out.push(b'{');
-    for (n, (column, cell)) in columns.iter().zip(&row.cells).enumerate() {
-        if n > 0 {
-            out.push(b',');
-        }
-        write_quoted(&column.name, out);
-        out.push(b':');
-        write_json(cell, out);
-    }
-    out.push(b'}');
-}
-
-fn write_quoted(text: &str, out: &mut Vec<u8>) {
-    // A text always is JSON, and writing into a vector cannot fail.
-    let _ = serde_json::to_writer(out, text);
-}
-
-/// A cell as JSON. Decimal numbers are texts, because most readers of JSON would round them.
-fn write_json(cell: &Cell, out: &mut Vec<u8>) {
-    match cell {
-        Cell::Null => out.extend_from_slice(b"null"),
-        Cell::Integer(_) | Cell::Real(_) | Cell::Boolean(_) | Cell::Json(_) => {
-            write_plain(cell, out);
-        }
-        Cell::Text(text) | Cell::Numeric(text) => write_quoted(text, out),
-        Cell::Blob(bytes) => write_quoted(&STANDARD.encode(bytes), out),
-        Cell::Timestamp(micros) => write_quoted(&timestamp_text(*micros), out),
-        Cell::Date(days) => write_quoted(&date_text(*days), out),
-        Cell::Uuid(bytes) => write_quoted(&uuid_text(bytes), out),
-        Cell::List(cells) => {
-            out.push(b'[');
-            for (n, cell) in cells.iter().enumerate() {
-                if n > 0 {
-                    out.push(b',');
-                }
-                write_json(cell, out);
-            }
-            out.push(b']');
-        }
-    }
-}
-
-/// A cell as the field of a hash.
-pub(super) fn write_plain(cell: &Cell, out: &mut Vec<u8>) {
-    // Writing into a vector cannot fail.
-    let _ = match cell {
-        Cell::Null => Ok(()),
-        Cell::Integer(number) => write!(out, "{number}"),
-        // The shortest text that is read as the same number; valid in JSON.
-        Cell::Real(number) => write!(out, "{number:?}"),
-        Cell::Boolean(value) => write!(out, "{value}"),
-        Cell::Text(text) | Cell::Json(text) | Cell::Numeric(text) => out.write_all(text.as_bytes()),
-        Cell::Blob(bytes) => out.write_all(bytes),
-        Cell::Timestamp(micros) => out.write_all(timestamp_text(*micros).as_bytes()),
-        Cell::Date(days) => out.write_all(date_text(*days).as_bytes()),
-        Cell::Uuid(bytes) => out.write_all(uuid_text(bytes).as_bytes()),
-        Cell::List(_) => {
-            write_json(cell, out);
-            Ok(())
-        }
-    };
-}
-
 /// The row that a key holds. Rows that onelog did not write (not `is_ours`) need not say their own
 /// key again.
-pub(super) fn read(
+pub(crate) fn read(
     mapping: &MappingPlan,
     look: Look,
     key: &[u8],

@@ -1,169 +1,28 @@
-//! A picture of a store that has no snapshots: Redis shows only what is there now.
-//!
-//! While a picture is open, whoever writes for its sink in this process first reads what it is
-//! about to change and gives it to the picture (copy on write). The reader scans the keys while
-//! batches go on; where the picture has an older value it counts instead. Looking there *after*
-//! reading a key makes it safe: a value that was changed before it was read had been kept before
-//! it was changed. `SCAN` gives every key that is there from beginning to end; what was deleted
-//! meanwhile is among the kept values.
-//!
-//! So batches go on at nearly full speed, and memory is bounded: a picture that would grow beyond
-//! its limits is given up, and its reader says so. A writer in another process knows nothing of
-//! the picture; it has raised the epoch, which ends the picture as well.
+//! Reading rows back: of a snapshot at one position, or as they are.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::hash::{BuildHasher, RandomState};
 use std::ops::ControlFlow;
-use std::sync::{Arc, LazyLock, Weak};
+use std::sync::Arc;
 
+use onelog_mapping::{Plan, Row};
 use onelog_record::Position;
-use parking_lot::{Mutex, MutexGuard};
+use onelog_store::{EachRow, IndexCheck, StoreError, StoreReader};
 use redis::Value;
 
-use super::content::{Content, Look, read};
-use super::link::Link;
-use super::names::Names;
-use super::record::{self, Record};
-use super::servers::Servers;
-use super::wire;
-use onelog_mapping::{Plan, Row};
-use onelog_store::{EachRow, IndexCheck, StoreError, StoreReader};
+use crate::bookkeeping::{Names, Record, least, read_records};
+use crate::connection::{Link, Servers, command};
+use crate::decode::{Content, read};
+use crate::encode::Look;
+use crate::snapshot::{Gate, Snapshot};
 
-/// The most changed rows that one picture keeps.
-const PICTURE_ROWS_MAX: usize = 1_000_000;
-/// The most bytes of keys and values that one picture keeps.
-const PICTURE_BYTES_MAX: usize = 256 << 20;
 /// How many keys are asked for at once.
-pub(super) const SCAN_KEYS: &[u8] = b"1000";
+pub(crate) const SCAN_KEYS: &[u8] = b"1000";
 /// How many rows are read at once.
-pub(super) const READ_ROWS: usize = 1000;
-
-/// The gates of all sinks of this process.
-static GATES: LazyLock<Mutex<HashMap<String, Weak<Gate>>>> = LazyLock::new(Mutex::default);
-
-/// Where a sink's writer and its pictures meet.
-#[derive(Debug, Default)]
-pub(super) struct Gate {
-    /// Held while a batch is applied, and while a picture is opened.
-    writing: Mutex<()>,
-    /// The last epoch that this process took.
-    epoch: Mutex<Option<u64>>,
-    pictures: Mutex<Vec<Weak<Picture>>>,
-}
-
-impl Gate {
-    /// The gate of a sink at a place.
-    pub(super) fn of(place: &str, sink: &str) -> Arc<Self> {
-        let mut gates = GATES.lock();
-        gates.retain(|_, gate| gate.strong_count() > 0);
-        let name = format!("{place} {sink}");
-        match gates.get(&name).and_then(Weak::upgrade) {
-            Some(gate) => gate,
-            None => {
-                let gate = Arc::new(Self::default());
-                gates.insert(name, Arc::downgrade(&gate));
-                gate
-            }
-        }
-    }
-
-    /// Keeps others out while something changes.
-    pub(super) fn enter(&self) -> MutexGuard<'_, ()> {
-        self.writing.lock()
-    }
-
-    pub(super) fn took(&self, epoch: u64) {
-        *self.epoch.lock() = Some(epoch);
-    }
-
-    /// The pictures that are open.
-    pub(super) fn pictures(&self) -> Vec<Arc<Picture>> {
-        let mut pictures = self.pictures.lock();
-        pictures.retain(|picture| picture.strong_count() > 0);
-        pictures.iter().filter_map(Weak::upgrade).collect()
-    }
-
-    fn open(&self) -> Arc<Picture> {
-        let picture = Arc::new(Picture::default());
-        self.pictures.lock().push(Arc::downgrade(&picture));
-        picture
-    }
-}
-
-/// What changed since a picture was opened, as it was before.
-#[derive(Debug, Default)]
-pub(super) struct Picture(Mutex<Kept>);
-
-#[derive(Debug, Default)]
-struct Kept {
-    /// By mapping and key in Redis; `None`: there was no such key.
-    old: HashMap<(usize, Vec<u8>), Option<Content>>,
-    bytes: usize,
-    given_up: bool,
-}
-
-impl Picture {
-    /// Whether the picture still has to be told about this key.
-    pub(super) fn wants(&self, mapping: usize, name: &[u8]) -> bool {
-        let kept = self.0.lock();
-        !kept.given_up && !kept.old.contains_key(&(mapping, name.to_vec()))
-    }
-
-    /// Keeps what a key held before it is changed.
-    pub(super) fn keep(&self, mapping: usize, name: &[u8], content: Option<&Content>) {
-        let mut kept = self.0.lock();
-        if kept.given_up || kept.old.contains_key(&(mapping, name.to_vec())) {
-            return;
-        }
-        kept.bytes += name.len() + content.map_or(0, Content::bytes);
-        kept.old.insert((mapping, name.to_vec()), content.cloned());
-        if kept.old.len() > PICTURE_ROWS_MAX || kept.bytes > PICTURE_BYTES_MAX {
-            *kept = Kept {
-                given_up: true,
-                ..Kept::default()
-            };
-        }
-    }
-
-    /// Gives the picture up.
-    pub(super) fn give_up(&self) {
-        *self.0.lock() = Kept {
-            given_up: true,
-            ..Kept::default()
-        };
-    }
-
-    fn is_given_up(&self) -> bool {
-        self.0.lock().given_up
-    }
-
-    /// What the key held, where it was changed since.
-    fn old(&self, mapping: usize, name: &[u8]) -> Option<Option<Content>> {
-        self.0.lock().old.get(&(mapping, name.to_vec())).cloned()
-    }
-
-    fn names(&self, mapping: usize) -> Vec<Vec<u8>> {
-        let kept = self.0.lock();
-        let of_mapping = kept
-            .old
-            .iter()
-            .filter(|((n, _), old)| *n == mapping && old.is_some());
-        of_mapping.map(|((_, name), _)| name.clone()).collect()
-    }
-}
-
-impl Content {
-    fn bytes(&self) -> usize {
-        match self {
-            Self::Text(bytes) => bytes.len(),
-            Self::Fields(fields) => fields.iter().map(|(n, v)| n.len() + v.len()).sum(),
-            Self::Foreign => 0,
-        }
-    }
-}
+pub(crate) const READ_ROWS: usize = 1000;
 
 /// What some keys hold. `None`: nothing.
-pub(super) fn read_contents(
+pub(crate) fn read_contents(
     link: &mut Link,
     wanted: &[(Look, &[u8])],
 ) -> Result<Vec<Option<Content>>, StoreError> {
@@ -171,7 +30,7 @@ pub(super) fn read_contents(
     for part in wanted.chunks(READ_ROWS) {
         let mut bytes = Vec::new();
         for (look, name) in part {
-            wire::command(&[look.reading(), name], &mut bytes);
+            command(&[look.reading(), name], &mut bytes);
         }
         link.send(&bytes)?;
         for _ in part {
@@ -206,7 +65,7 @@ fn receive_content(link: &mut Link) -> Result<Option<Content>, StoreError> {
 }
 
 /// The next keys that fit a pattern, and the cursor behind them.
-pub(super) fn receive_keys(link: &mut Link) -> Result<(Vec<u8>, Vec<Vec<u8>>), StoreError> {
+pub(crate) fn receive_keys(link: &mut Link) -> Result<(Vec<u8>, Vec<Vec<u8>>), StoreError> {
     let what = "scanning the keys of";
     let answer = link.receive_good(what)?;
     let Value::Array(parts) = answer else {
@@ -224,15 +83,15 @@ pub(super) fn receive_keys(link: &mut Link) -> Result<(Vec<u8>, Vec<Vec<u8>>), S
     }
 }
 
-pub(super) fn scan_command(cursor: &[u8], pattern: &[u8], out: &mut Vec<u8>) {
-    wire::command(
+pub(crate) fn scan_command(cursor: &[u8], pattern: &[u8], out: &mut Vec<u8>) {
+    command(
         &[b"SCAN", cursor, b"MATCH", pattern, b"COUNT", SCAN_KEYS],
         out,
     );
 }
 
 /// Calls `each` with keys of one server that fit a pattern; a key may come more than once.
-pub(super) fn scan_keys(
+pub(crate) fn scan_keys(
     link: &mut Link,
     pattern: &[u8],
     mut each: impl FnMut(&mut Link, Vec<Vec<u8>>) -> Result<ControlFlow<()>, StoreError>,
@@ -254,7 +113,7 @@ pub(super) fn scan_keys(
 }
 
 /// Reads a store's rows as they were at one position, or as they are.
-pub(super) struct RedisReader {
+pub(crate) struct RedisReader {
     servers: Servers,
     names: Names,
     plan: Arc<Plan>,
@@ -263,16 +122,16 @@ pub(super) struct RedisReader {
     moment: Option<Moment>,
 }
 
-/// What fixes a picture in time.
+/// What fixes a snapshot in time.
 struct Moment {
     gate: Arc<Gate>,
-    picture: Arc<Picture>,
+    snapshot: Arc<Snapshot>,
     epoch: u64,
 }
 
 impl RedisReader {
-    /// A picture of where the store stands now.
-    pub(super) fn open(
+    /// A snapshot of where the store stands now.
+    pub(crate) fn open(
         mut servers: Servers,
         names: Names,
         plan: Arc<Plan>,
@@ -280,8 +139,8 @@ impl RedisReader {
         gate: &Arc<Gate>,
     ) -> Result<Self, StoreError> {
         let entered = gate.enter();
-        let records = record::read_all(&mut servers, &names)?;
-        let Some(found) = record::least(&records, fingerprint) else {
+        let records = read_records(&mut servers, &names)?;
+        let Some(found) = least(&records, fingerprint) else {
             return Err(StoreError::PositionMismatch {
                 expected: Position::ZERO,
                 found: None,
@@ -290,11 +149,11 @@ impl RedisReader {
         let is_there = |record: &Record| record.position == Some(found.position.get());
         if !records.iter().all(is_there) {
             return Err(StoreError::Unavailable {
-                what: "opening a picture of the rows in Redis".into(),
+                what: "opening a snapshot of the rows in Redis".into(),
                 cause: "the partitions stand at different positions until the next batch".into(),
             });
         }
-        let picture = gate.open();
+        let snapshot = gate.open();
         drop(entered);
         Ok(Self {
             servers,
@@ -304,14 +163,14 @@ impl RedisReader {
             position: found.position,
             moment: Some(Moment {
                 gate: Arc::clone(gate),
-                picture,
+                snapshot,
                 epoch: found.epoch,
             }),
         })
     }
 
     /// The rows as they are, whoever writes them.
-    pub(super) fn unfixed(servers: Servers, names: Names, plan: Arc<Plan>) -> Self {
+    pub(crate) fn unfixed(servers: Servers, names: Names, plan: Arc<Plan>) -> Self {
         Self {
             servers,
             names,
@@ -322,7 +181,7 @@ impl RedisReader {
         }
     }
 
-    /// Whether the picture was kept up to now.
+    /// Whether the snapshot was kept up to now.
     fn check_moment(&mut self) -> Result<(), StoreError> {
         let Some(moment) = &self.moment else {
             return Ok(());
@@ -333,7 +192,7 @@ impl RedisReader {
                 cause: cause.into(),
             })
         };
-        if moment.picture.is_given_up() {
+        if moment.snapshot.is_given_up() {
             return lost(
                 "more rows changed during the comparison than are kept for it; compare again when less is written",
             );
@@ -345,7 +204,7 @@ impl RedisReader {
                 .is_none_or(|epoch| epoch != first && Some(epoch) != latest)
         };
         let back = |record: &Record| record.position.is_some_and(|at| at < self.position.get());
-        let records = record::read_all(&mut self.servers, &self.names)?;
+        let records = read_records(&mut self.servers, &self.names)?;
         if records.iter().any(foreign) {
             return lost("another process wrote for this sink meanwhile; compare again");
         }
@@ -355,14 +214,14 @@ impl RedisReader {
         Ok(())
     }
 
-    /// The row of a key as it was in the picture.
+    /// The row of a key as it was in the snapshot.
     fn row(&self, mapping: usize, name: &[u8], now: Option<Content>, row: &mut Row) -> Option<()> {
         let plan = &self.plan.mappings[mapping];
         let key = self.names.strip(&plan.key_template, name)?;
         let old = self
             .moment
             .as_ref()
-            .and_then(|moment| moment.picture.old(mapping, name));
+            .and_then(|moment| moment.snapshot.old(mapping, name));
         let content = old.unwrap_or(now)?;
         let is_ours = self.moment.is_some();
         read(plan, self.looks[mapping], key, &content, is_ours, row);
@@ -402,7 +261,7 @@ impl RedisReader {
                     .filter(|name| fits(name) && seen.is_new(name))
                     .collect();
                 for name in &next {
-                    wire::command(&[reading, name], &mut bytes);
+                    command(&[reading, name], &mut bytes);
                 }
                 last = cursor == b"0";
                 if !last {
@@ -441,7 +300,7 @@ impl StoreReader for RedisReader {
         let gone = self
             .moment
             .as_ref()
-            .map_or_else(Vec::new, |moment| moment.picture.names(mapping));
+            .map_or_else(Vec::new, |moment| moment.snapshot.names(mapping));
         let mut row = Row::default();
         for name in gone {
             if seen.is_new(&name)

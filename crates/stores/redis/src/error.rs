@@ -1,0 +1,70 @@
+//! What Redis's errors mean for a sink: worth another attempt, or final.
+
+use onelog_store::StoreError;
+use redis::{ErrorKind, RedisError, ServerError};
+
+/// An error of the driver: mostly of the connection.
+pub(crate) fn classify(what: &str, place: &str, error: RedisError) -> StoreError {
+    let what = format!("{what} Redis at {place}");
+    match error.kind() {
+        ErrorKind::AuthenticationFailed => StoreError::Broken {
+            what,
+            cause: format!("{error}; check the user and the password in 'url'").into(),
+        },
+        ErrorKind::InvalidClientConfig => StoreError::Broken {
+            what,
+            cause: Box::new(error),
+        },
+        _ => match error.code() {
+            Some(code) => by_code(what, code, &error.to_string()),
+            None => StoreError::Unavailable {
+                what,
+                cause: Box::new(error),
+            },
+        },
+    }
+}
+
+/// What Redis itself refused.
+pub(crate) fn refusal(what: &str, place: &str, error: &ServerError) -> StoreError {
+    let what = format!("{what} Redis at {place}");
+    let words = match error.details() {
+        Some(details) => format!("{} {details}", error.code()),
+        None => error.code().to_owned(),
+    };
+    by_code(what, error.code(), &words)
+}
+
+fn by_code(what: String, code: &str, words: &str) -> StoreError {
+    // A script's error is wrapped in some versions.
+    let has = |text: &str| code == text.trim() || words.contains(text);
+    let advice = if has("OOM ") {
+        "Redis has reached its 'maxmemory'; give it more memory or delete other keys"
+    } else if has("MISCONF") {
+        "Redis takes no writes because it cannot save its data; look at its log and its disk"
+    } else if has("NOPERM") {
+        "the user of 'url' lacks a right; the rights that are needed stand in the documentation of this store"
+    } else if has("NOAUTH") || has("WRONGPASS") {
+        "check the user and the password in 'url'"
+    } else if has("WRONGTYPE") {
+        "a key that onelog keeps for itself holds something else; delete the keys 'onelog:*' of this sink and rebuild it"
+    } else {
+        ""
+    };
+    let cause: onelog_store::Cause = match advice {
+        "" => words.into(),
+        advice => format!("{words}. {advice}").into(),
+    };
+    let hopeless = ["NOPERM", "NOAUTH", "WRONGPASS", "WRONGTYPE", "CROSSSLOT"];
+    let plain = code == "ERR" && !has("OOM ") && !words.contains("max number of clients");
+    if plain || hopeless.iter().any(|code| has(code)) {
+        StoreError::Broken { what, cause }
+    } else {
+        StoreError::Unavailable { what, cause }
+    }
+}
+
+/// Whether an error says that a partition is elsewhere now, or soon.
+pub(crate) fn is_moved(error: &ServerError) -> bool {
+    ["MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN"].contains(&error.code())
+}

@@ -1,0 +1,57 @@
+//! What must be true of the store's records for a step to change anything.
+
+use onelog_record::Position;
+use onelog_store::StoreError;
+
+use crate::bookkeeping::{Record, least};
+
+/// What must be true of the record.
+#[derive(Clone, Copy)]
+pub(crate) struct Fence<'a> {
+    pub(crate) sink: &'a str,
+    pub(crate) log: &'a str,
+    pub(crate) plan: &'a str,
+    pub(crate) epoch: u64,
+    /// Where the store must stand and where it stands afterwards; `None`: anywhere, and it stays.
+    pub(crate) step: Option<(Position, Position)>,
+}
+
+impl Fence<'_> {
+    /// Whether a record is ours.
+    pub(crate) fn check_epoch(&self, record: &Record) -> Result<(), StoreError> {
+        match record.epoch {
+            Some(epoch) if epoch == self.epoch => Ok(()),
+            Some(found) => Err(StoreError::Fenced {
+                ours: self.epoch,
+                found,
+            }),
+            None => Err(StoreError::PositionMismatch {
+                expected: self.step.map_or(Position::ZERO, |(from, _)| from),
+                found: None,
+            }),
+        }
+    }
+
+    /// Whether the store stands where it should.
+    pub(crate) fn check(&self, records: &[Record]) -> Result<(), StoreError> {
+        records
+            .iter()
+            .try_for_each(|record| self.check_epoch(record))?;
+        let Some((from, to)) = self.step else {
+            return Ok(());
+        };
+        let found = least(records, self.plan);
+        let mut stands = found
+            .as_ref()
+            .is_some_and(|found| found.log_id == self.log && found.position == from);
+        // A repair writes everywhere, so no partition may be further.
+        stands &= from != to || records.iter().all(|r| r.position == Some(from.get()));
+        match stands {
+            true => Ok(()),
+            false => Err(StoreError::PositionMismatch {
+                expected: from,
+                found,
+            }),
+        }
+    }
+}

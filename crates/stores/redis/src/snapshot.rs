@@ -1,0 +1,148 @@
+//! A snapshot of a store that has no snapshots: Redis shows only what is there now.
+//!
+//! While a snapshot is open, whoever writes for its sink in this process first reads what it is
+//! about to change and gives it to the snapshot (copy on write). The reader scans the keys while
+//! batches go on; where the snapshot has an older value it counts instead. Looking there *after*
+//! reading a key makes it safe: a value that was changed before it was read had been kept before
+//! it was changed. `SCAN` gives every key that is there from beginning to end; what was deleted
+//! meanwhile is among the kept values.
+//!
+//! So batches go on at nearly full speed, and memory is bounded: a snapshot that would grow beyond
+//! its limits is given up, and its reader says so. A writer in another process knows nothing of
+//! the snapshot; it has raised the epoch, which ends the snapshot as well.
+
+use std::collections::HashMap;
+use std::sync::{Arc, LazyLock, Weak};
+
+use parking_lot::{Mutex, MutexGuard};
+
+use crate::decode::Content;
+
+/// The most changed rows that one snapshot keeps.
+const SNAPSHOT_ROWS_MAX: usize = 1_000_000;
+/// The most bytes of keys and values that one snapshot keeps.
+const SNAPSHOT_BYTES_MAX: usize = 256 << 20;
+
+/// The gates of all sinks of this process.
+static GATES: LazyLock<Mutex<HashMap<String, Weak<Gate>>>> = LazyLock::new(Mutex::default);
+
+/// Where a sink's writer and its snapshots meet.
+#[derive(Debug, Default)]
+pub(crate) struct Gate {
+    /// Held while a batch is applied, and while a snapshot is opened.
+    writing: Mutex<()>,
+    /// The last epoch that this process took.
+    pub(crate) epoch: Mutex<Option<u64>>,
+    snapshots: Mutex<Vec<Weak<Snapshot>>>,
+}
+
+impl Gate {
+    /// The gate of a sink at a place.
+    pub(crate) fn of(place: &str, sink: &str) -> Arc<Self> {
+        let mut gates = GATES.lock();
+        gates.retain(|_, gate| gate.strong_count() > 0);
+        let name = format!("{place} {sink}");
+        match gates.get(&name).and_then(Weak::upgrade) {
+            Some(gate) => gate,
+            None => {
+                let gate = Arc::new(Self::default());
+                gates.insert(name, Arc::downgrade(&gate));
+                gate
+            }
+        }
+    }
+
+    /// Keeps others out while something changes.
+    pub(crate) fn enter(&self) -> MutexGuard<'_, ()> {
+        self.writing.lock()
+    }
+
+    pub(crate) fn took(&self, epoch: u64) {
+        *self.epoch.lock() = Some(epoch);
+    }
+
+    /// The snapshots that are open.
+    pub(crate) fn snapshots(&self) -> Vec<Arc<Snapshot>> {
+        let mut snapshots = self.snapshots.lock();
+        snapshots.retain(|snapshot| snapshot.strong_count() > 0);
+        snapshots.iter().filter_map(Weak::upgrade).collect()
+    }
+
+    pub(crate) fn open(&self) -> Arc<Snapshot> {
+        let snapshot = Arc::new(Snapshot::default());
+        self.snapshots.lock().push(Arc::downgrade(&snapshot));
+        snapshot
+    }
+}
+
+/// What changed since a snapshot was opened, as it was before.
+#[derive(Debug, Default)]
+pub(crate) struct Snapshot(Mutex<Kept>);
+
+#[derive(Debug, Default)]
+struct Kept {
+    /// By mapping and key in Redis; `None`: there was no such key.
+    old: HashMap<(usize, Vec<u8>), Option<Content>>,
+    bytes: usize,
+    given_up: bool,
+}
+
+impl Snapshot {
+    /// Whether the snapshot still has to be told about this key.
+    pub(crate) fn wants(&self, mapping: usize, name: &[u8]) -> bool {
+        let kept = self.0.lock();
+        !kept.given_up && !kept.old.contains_key(&(mapping, name.to_vec()))
+    }
+
+    /// Keeps what a key held before it is changed.
+    pub(crate) fn keep(&self, mapping: usize, name: &[u8], content: Option<&Content>) {
+        let mut kept = self.0.lock();
+        if kept.given_up || kept.old.contains_key(&(mapping, name.to_vec())) {
+            return;
+        }
+        kept.bytes += name.len() + content.map_or(0, Content::bytes);
+        kept.old.insert((mapping, name.to_vec()), content.cloned());
+        if kept.old.len() > SNAPSHOT_ROWS_MAX || kept.bytes > SNAPSHOT_BYTES_MAX {
+            *kept = Kept {
+                given_up: true,
+                ..Kept::default()
+            };
+        }
+    }
+
+    /// Gives the snapshot up.
+    pub(crate) fn give_up(&self) {
+        *self.0.lock() = Kept {
+            given_up: true,
+            ..Kept::default()
+        };
+    }
+
+    pub(crate) fn is_given_up(&self) -> bool {
+        self.0.lock().given_up
+    }
+
+    /// What the key held, where it was changed since.
+    pub(crate) fn old(&self, mapping: usize, name: &[u8]) -> Option<Option<Content>> {
+        self.0.lock().old.get(&(mapping, name.to_vec())).cloned()
+    }
+
+    pub(crate) fn names(&self, mapping: usize) -> Vec<Vec<u8>> {
+        let kept = self.0.lock();
+        let of_mapping = kept
+            .old
+            .iter()
+            .filter(|((n, _), old)| *n == mapping && old.is_some());
+        of_mapping.map(|((_, name), _)| name.clone()).collect()
+    }
+}
+
+impl Content {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Text(bytes) => bytes.len(),
+            Self::Fields(fields) => fields.iter().map(|(n, v)| n.len() + v.len()).sum(),
+            Self::Foreign => 0,
+        }
+    }
+}
