@@ -18,37 +18,37 @@ use onelog_record::Position;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
-use super::client::{Body, Client, LONG_TIMEOUT, Method, REQUEST_TIMEOUT, escape};
+use crate::connection::{Body, Client, LONG_TIMEOUT, Method, REQUEST_TIMEOUT, escape};
 use onelog_store::{StoreError, StorePosition};
 
 /// The index of all sinks.
-pub(super) const INDEX: &str = "onelog-sinks";
+pub(crate) const INDEX: &str = "onelog-sinks";
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(super) struct Ledger {
-    pub(super) sink: String,
-    pub(super) log_id: String,
-    pub(super) position: Option<u64>,
-    pub(super) epoch: u64,
-    pub(super) plan: String,
-    pub(super) generation: Option<u64>,
-    pub(super) newest_generation: u64,
-    pub(super) swap: Option<Swap>,
+pub(crate) struct Ledger {
+    pub(crate) sink: String,
+    pub(crate) log_id: String,
+    pub(crate) position: Option<u64>,
+    pub(crate) epoch: u64,
+    pub(crate) plan: String,
+    pub(crate) generation: Option<u64>,
+    pub(crate) newest_generation: u64,
+    pub(crate) swap: Option<Swap>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-pub(super) struct Swap {
-    pub(super) generation: u64,
-    pub(super) indexes: Vec<(String, String)>,
-    pub(super) position: u64,
-    pub(super) log_id: String,
-    pub(super) plan: String,
+pub(crate) struct Swap {
+    pub(crate) generation: u64,
+    pub(crate) indexes: Vec<(String, String)>,
+    pub(crate) position: u64,
+    pub(crate) log_id: String,
+    pub(crate) plan: String,
 }
 
 /// A ledger and the version of its document.
 #[derive(Clone, Debug)]
-pub(super) struct Page {
-    pub(super) ledger: Ledger,
+pub(crate) struct Page {
+    pub(crate) ledger: Ledger,
     seq_no: u64,
     primary_term: u64,
 }
@@ -73,7 +73,7 @@ struct Written {
 
 impl Ledger {
     /// The position under `plan`.
-    pub(super) fn at(&self, plan: &str) -> Option<StorePosition> {
+    pub(crate) fn position_under(&self, plan: &str) -> Option<StorePosition> {
         let position = self.position.filter(|_| self.plan == plan)?;
         Some(StorePosition {
             log_id: self.log_id.clone(),
@@ -83,7 +83,7 @@ impl Ledger {
     }
 
     /// What the exchange brought, once it took place.
-    pub(super) fn swapped(&self, swap: &Swap) -> Self {
+    pub(crate) fn swapped(&self, swap: &Swap) -> Self {
         Self {
             log_id: swap.log_id.clone(),
             position: Some(swap.position),
@@ -96,7 +96,7 @@ impl Ledger {
 }
 
 /// Reads a sink's ledger. `None`: there is none.
-pub(super) fn read(client: &Client, sink: &str) -> Result<Option<Page>, StoreError> {
+pub(crate) fn read_ledger(client: &Client, sink: &str) -> Result<Option<Page>, StoreError> {
     const DOING: &str = "reading the position in";
     let path = format!("/{INDEX}/_doc/{}", escape(sink));
     let Some(answer) = client.get(DOING, &path)?.found(client, DOING)? else {
@@ -118,14 +118,14 @@ pub(super) fn read(client: &Client, sink: &str) -> Result<Option<Page>, StoreErr
 }
 
 /// Writes a sink's first ledger. `false`: somebody else was faster.
-pub(super) fn create(client: &Client, ledger: &Ledger) -> Result<bool, StoreError> {
+pub(crate) fn create_ledger(client: &Client, ledger: &Ledger) -> Result<bool, StoreError> {
     make_index(client)?;
     let path = format!("/{INDEX}/_create/{}", escape(&ledger.sink));
     Ok(write(client, &path, ledger)?.is_some())
 }
 
 /// Puts `ledger` in the place of `page`. `None`: somebody else changed it meanwhile.
-pub(super) fn replace(
+pub(crate) fn replace_ledger(
     client: &Client,
     page: &Page,
     ledger: Ledger,
@@ -140,7 +140,7 @@ pub(super) fn replace(
 }
 
 /// Deletes `page`. `false`: somebody else changed it meanwhile.
-pub(super) fn delete(client: &Client, page: &Page) -> Result<bool, StoreError> {
+pub(crate) fn delete_ledger(client: &Client, page: &Page) -> Result<bool, StoreError> {
     const DOING: &str = "forgetting the position in";
     let path = format!("{}?{}", document(&page.ledger.sink), page.condition());
     let answer = client.call(DOING, Method::DELETE, &path, Body::Nothing, REQUEST_TIMEOUT)?;

@@ -24,18 +24,16 @@ use url::Url;
 use crate::kind::ElasticsearchTarget;
 use onelog_store::{Cause, StoreError, Trust, read_pem, tls_config};
 
-pub(super) use ureq::http::Method;
+pub(crate) use ureq::http::Method;
 
 /// How long a connection may take to be made.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a request may take.
-pub(super) const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a step of a rebuild may take.
-pub(super) const LONG_TIMEOUT: Duration = Duration::from_secs(300);
+pub(crate) const LONG_TIMEOUT: Duration = Duration::from_secs(300);
 /// The most bytes of an answer. A page of documents is far below it.
 const ANSWER_BYTES_MAX: u64 = 512 << 20;
-/// How many bytes of an answer that is no error of the product's own are shown.
-const WORDS_BYTES_MAX: usize = 500;
 /// The first version of Elasticsearch with points in time and `require_alias`.
 const ELASTICSEARCH_MIN: (u32, u32) = (7, 10);
 /// The first version of OpenSearch with points in time.
@@ -43,25 +41,25 @@ const OPENSEARCH_MIN: (u32, u32) = (2, 4);
 
 /// Which of the two answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Product {
+pub(crate) enum Product {
     Elasticsearch,
     OpenSearch,
 }
 
 /// A connection pool to one cluster.
 #[derive(Clone, Debug)]
-pub(super) struct Client {
+pub(crate) struct Client {
     http: Agent,
     authorization: Option<HeaderValue>,
     base: String,
     /// For people: without secrets.
-    pub(super) shown: String,
-    pub(super) product: Product,
+    pub(crate) shown: String,
+    pub(crate) product: Product,
 }
 
 /// What a request carries.
 #[derive(Clone, Debug)]
-pub(super) enum Body {
+pub(crate) enum Body {
     Nothing,
     Json(Value),
     /// Newline-delimited JSON.
@@ -70,20 +68,9 @@ pub(super) enum Body {
 
 /// An answer that came, whatever it says.
 #[derive(Debug)]
-pub(super) struct Answer {
-    pub(super) status: u16,
-    body: Vec<u8>,
-}
-
-/// What is wrong, in the product's own words.
-#[derive(Clone, Debug, Default, Deserialize)]
-pub(super) struct Fault {
-    #[serde(rename = "type", default)]
-    pub(super) kind: String,
-    #[serde(default)]
-    pub(super) reason: Option<String>,
-    #[serde(default)]
-    caused_by: Option<Box<Fault>>,
+pub(crate) struct Answer {
+    pub(crate) status: u16,
+    pub(crate) body: Vec<u8>,
 }
 
 #[derive(Deserialize)]
@@ -100,7 +87,7 @@ struct Version {
 
 impl Client {
     /// Asks the cluster what it is. Nothing is written.
-    pub(super) fn connect(target: &ElasticsearchTarget) -> Result<Self, StoreError> {
+    pub(crate) fn connect(target: &ElasticsearchTarget) -> Result<Self, StoreError> {
         let shown = target.url.shown();
         let broken = |cause: Cause| StoreError::Broken {
             what: format!("opening {shown}"),
@@ -170,12 +157,12 @@ impl Client {
     }
 
     /// Reads.
-    pub(super) fn get(&self, doing: &str, path: &str) -> Result<Answer, StoreError> {
+    pub(crate) fn get(&self, doing: &str, path: &str) -> Result<Answer, StoreError> {
         self.call(doing, Method::GET, path, Body::Nothing, REQUEST_TIMEOUT)
     }
 
     /// Sends a request and takes the answer, whatever its status.
-    pub(super) fn call(
+    pub(crate) fn call(
         &self,
         doing: &str,
         method: Method,
@@ -262,31 +249,31 @@ fn owned(der: &[u8]) -> Certificate<'static> {
 }
 
 impl Answer {
-    pub(super) const fn is_success(&self) -> bool {
+    pub(crate) const fn is_success(&self) -> bool {
         self.status >= 200 && self.status < 300
     }
 
-    pub(super) fn into_bytes(self) -> Vec<u8> {
+    pub(crate) fn into_bytes(self) -> Vec<u8> {
         self.body
     }
 
     /// The answer, or the error that its status stands for.
-    pub(super) fn success(self, client: &Client, doing: &str) -> Result<Self, StoreError> {
+    pub(crate) fn success(self, client: &Client, doing: &str) -> Result<Self, StoreError> {
         if self.is_success() {
             return Ok(self);
         }
-        Err(self.error(client, doing))
+        Err(self.classify(client, doing))
     }
 
     /// Like [`Answer::success`]; `None` when what was asked for is not there.
-    pub(super) fn found(self, client: &Client, doing: &str) -> Result<Option<Self>, StoreError> {
+    pub(crate) fn found(self, client: &Client, doing: &str) -> Result<Option<Self>, StoreError> {
         if self.status == 404 {
             return Ok(None);
         }
         self.success(client, doing).map(Some)
     }
 
-    pub(super) fn json<T: DeserializeOwned>(
+    pub(crate) fn json<T: DeserializeOwned>(
         &self,
         client: &Client,
         doing: &str,
@@ -298,84 +285,6 @@ impl Answer {
             )
             .into(),
         })
-    }
-
-    /// What is wrong, where the product says so.
-    pub(super) fn fault(&self) -> Fault {
-        #[derive(Deserialize)]
-        struct Envelope {
-            error: Value,
-        }
-        let fault = match serde_json::from_slice::<Envelope>(&self.body) {
-            Ok(Envelope {
-                error: Value::String(reason),
-            }) => Some(Fault {
-                reason: Some(reason),
-                ..Fault::default()
-            }),
-            Ok(Envelope { error }) => serde_json::from_value(error).ok(),
-            Err(_) => None,
-        };
-        fault.unwrap_or_else(|| {
-            let shown = &self.body[..self.body.len().min(WORDS_BYTES_MAX)];
-            Fault {
-                reason: Some(String::from_utf8_lossy(shown).into_owned()),
-                ..Fault::default()
-            }
-        })
-    }
-
-    /// The error that this status stands for.
-    pub(super) fn error(&self, client: &Client, doing: &str) -> StoreError {
-        let fault = self.fault();
-        let what = format!("{doing} {}", client.shown);
-        let words = format!("status {}: {fault}", self.status);
-        match self.status {
-            408 | 429 | 500..=599 => StoreError::Unavailable {
-                what,
-                cause: words.into(),
-            },
-            // A node with a full disk blocks its indexes until there is room again.
-            403 if fault.is_block() => StoreError::Unavailable {
-                what,
-                cause: words.into(),
-            },
-            401 => StoreError::Broken {
-                what,
-                cause: format!("{words}; the user and password, or the key, are not known there")
-                    .into(),
-            },
-            403 => StoreError::Broken {
-                what,
-                cause: format!("{words}; give the user this right").into(),
-            },
-            _ => StoreError::Broken {
-                what,
-                cause: words.into(),
-            },
-        }
-    }
-}
-
-impl Fault {
-    /// Whether writing is blocked for now.
-    pub(super) fn is_block(&self) -> bool {
-        self.kind == "cluster_block_exception"
-    }
-}
-
-impl std::fmt::Display for Fault {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match (&self.kind[..], &self.reason) {
-            ("", None) => f.write_str("no words")?,
-            ("", Some(reason)) => f.write_str(reason)?,
-            (kind, None) => f.write_str(kind)?,
-            (kind, Some(reason)) => write!(f, "{kind}: {reason}")?,
-        }
-        match &self.caused_by {
-            Some(cause) => write!(f, " ({cause})"),
-            None => Ok(()),
-        }
     }
 }
 
@@ -440,7 +349,7 @@ fn unescape(text: &str) -> Vec<u8> {
 }
 
 /// One part of a path, such as the name of an index.
-pub(super) fn escape(part: &str) -> String {
+pub(crate) fn escape(part: &str) -> String {
     use std::fmt::Write as _;
     let mut out = String::with_capacity(part.len());
     for byte in part.bytes() {
@@ -489,21 +398,6 @@ mod tests {
             let error = split_address(wrong).unwrap_err();
             assert!(!error.contains("secret@"), "{error}");
         }
-    }
-
-    #[test]
-    fn a_fault_is_told_with_its_causes() {
-        let answer = Answer {
-            status: 400,
-            body: br#"{"error":{"type":"a","reason":"b","caused_by":{"type":"c","reason":"d"}},"status":400}"#
-                .to_vec(),
-        };
-        assert_eq!(answer.fault().to_string(), "a: b (c: d)");
-        let plain = Answer {
-            status: 502,
-            body: b"<html>bad gateway".to_vec(),
-        };
-        assert_eq!(plain.fault().to_string(), "<html>bad gateway");
     }
 
     #[test]

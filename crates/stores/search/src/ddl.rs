@@ -7,40 +7,42 @@
 //! one more until it is put in place: taking that one away is part of the exchange, which therefore
 //! takes place once, whoever asks for it and however often.
 
-use crate::kind::SETTINGS;
+mod fields;
+
 use std::collections::BTreeMap;
 
+use onelog_mapping::MappingPlan;
+use onelog_store::StoreError;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
-use super::client::{Body, Client, LONG_TIMEOUT, Method, escape};
-use super::fields;
-use super::ledger::Swap;
-use onelog_mapping::MappingPlan;
-use onelog_store::StoreError;
+use crate::connection::{Body, Client, LONG_TIMEOUT, Method, escape};
+use crate::kind::SETTINGS;
+
+pub(crate) use self::fields::OWN;
 
 /// The most bytes of names in one path; servers take lines of 4 KiB.
 const NAMES_BYTES_MAX: usize = 3000;
 /// Settings that are different while an index is filled.
-const REFRESH: &str = "index.refresh_interval";
-const REPLICAS: &str = "index.number_of_replicas";
-const AUTO_REPLICAS: &str = "index.auto_expand_replicas";
-const DURABILITY: &str = "index.translog.durability";
+pub(crate) const REFRESH: &str = "index.refresh_interval";
+pub(crate) const REPLICAS: &str = "index.number_of_replicas";
+pub(crate) const AUTO_REPLICAS: &str = "index.auto_expand_replicas";
+pub(crate) const DURABILITY: &str = "index.translog.durability";
 
 /// An index as it is.
 #[derive(Clone, Debug, Deserialize)]
-pub(super) struct Index {
+pub(crate) struct Index {
     #[serde(default)]
-    pub(super) aliases: Map<String, Value>,
+    pub(crate) aliases: Map<String, Value>,
     #[serde(default)]
-    pub(super) mappings: Value,
+    pub(crate) mappings: Value,
     #[serde(default)]
-    pub(super) settings: Value,
+    pub(crate) settings: Value,
 }
 
 /// Whose an index is.
 #[derive(Debug, PartialEq)]
-pub(super) enum Owner<'i> {
+pub(crate) enum Owner<'i> {
     /// Not onelog's.
     Somebody,
     /// Onelog's; its sink was removed.
@@ -49,7 +51,7 @@ pub(super) enum Owner<'i> {
 }
 
 impl Index {
-    pub(super) fn owner(&self) -> Owner<'_> {
+    pub(crate) fn owner(&self) -> Owner<'_> {
         match self.mappings.pointer("/_meta/onelog/sink") {
             None => Owner::Somebody,
             Some(Value::String(sink)) => Owner::Sink(sink),
@@ -57,7 +59,7 @@ impl Index {
         }
     }
 
-    pub(super) fn shards(&self) -> u32 {
+    pub(crate) fn shards(&self) -> u32 {
         let text = self.settings.pointer("/index/number_of_shards");
         text.and_then(Value::as_str)
             .and_then(|text| text.parse().ok())
@@ -71,25 +73,25 @@ impl Index {
     }
 }
 
-pub(super) fn name(into: &str, generation: u64) -> String {
+pub(crate) fn name(into: &str, generation: u64) -> String {
     format!("{into}-onelog-{generation}")
 }
 
-pub(super) fn write_alias(index: &str) -> String {
+pub(crate) fn write_alias(index: &str) -> String {
     format!("{index}-write")
 }
 
-fn staged_alias(index: &str) -> String {
+pub(crate) fn staged_alias(index: &str) -> String {
     format!("{index}-staged")
 }
 
 /// The filter of the alias that readers use.
-pub(super) fn visible() -> Value {
+pub(crate) fn visible() -> Value {
     json!({"bool": {"must_not": [{"term": {"_onelog.deleted": true}}]}})
 }
 
 /// Why a name cannot be the name of an alias whose index is named after it.
-pub(super) fn check_name(into: &str) -> Option<String> {
+pub(crate) fn check_name(into: &str) -> Option<String> {
     let wrong = |c: char| c.is_control() || r#"\/*?"<>| ,#:"#.contains(c);
     if let Some(character) = into.chars().find(|c| wrong(*c)) {
         return Some(format!("it contains {character:?}"));
@@ -102,7 +104,7 @@ pub(super) fn check_name(into: &str) -> Option<String> {
 }
 
 /// All settings that a definition gives, by their full names.
-fn settings(mapping: &MappingPlan) -> BTreeMap<String, Value> {
+pub(crate) fn settings(mapping: &MappingPlan) -> BTreeMap<String, Value> {
     fn flatten(name: &str, value: &Value, out: &mut BTreeMap<String, Value>) {
         match value {
             Value::Object(fields) => {
@@ -135,7 +137,7 @@ fn settings(mapping: &MappingPlan) -> BTreeMap<String, Value> {
 }
 
 /// What of a mapping cannot be kept in these products.
-pub(super) fn check_mapping(mapping: &MappingPlan) -> Result<(), StoreError> {
+pub(crate) fn check_mapping(mapping: &MappingPlan) -> Result<(), StoreError> {
     let misfit = |what: String| {
         Err(StoreError::SchemaMismatch {
             into: mapping.into.clone(),
@@ -167,7 +169,7 @@ pub(super) fn check_mapping(mapping: &MappingPlan) -> Result<(), StoreError> {
 }
 
 /// Makes an index that is to be filled.
-pub(super) fn create(
+pub(crate) fn create(
     client: &Client,
     mapping: &MappingPlan,
     sink: &str,
@@ -195,50 +197,8 @@ pub(super) fn create(
     answer.success(client, DOING).map(|_| ())
 }
 
-/// Makes a filled index durable and gives it the settings that it has from now on.
-pub(super) fn settle(
-    client: &Client,
-    mapping: &MappingPlan,
-    index: &str,
-) -> Result<(), StoreError> {
-    let wanted = settings(mapping);
-    let or_default = |name: &str| wanted.get(name).cloned().unwrap_or(Value::Null);
-    let body = json!({
-        REFRESH: or_default(REFRESH),
-        REPLICAS: or_default(REPLICAS),
-        AUTO_REPLICAS: or_default(AUTO_REPLICAS),
-        DURABILITY: "request",
-    });
-    let index = escape(index);
-    for (doing, method, path, body) in [
-        (
-            "setting up an index in",
-            Method::PUT,
-            format!("/{index}/_settings"),
-            Body::Json(body),
-        ),
-        (
-            "flushing an index in",
-            Method::POST,
-            format!("/{index}/_flush"),
-            Body::Nothing,
-        ),
-        (
-            "refreshing an index in",
-            Method::POST,
-            format!("/{index}/_refresh"),
-            Body::Nothing,
-        ),
-    ] {
-        client
-            .call(doing, method, &path, body, LONG_TIMEOUT)?
-            .success(client, doing)?;
-    }
-    Ok(())
-}
-
 /// What is behind a name, which may be an index, an alias or a pattern.
-pub(super) fn look(client: &Client, name: &str) -> Result<BTreeMap<String, Index>, StoreError> {
+pub(crate) fn look(client: &Client, name: &str) -> Result<BTreeMap<String, Index>, StoreError> {
     const DOING: &str = "looking at the indexes of";
     let path = format!("/{}?allow_no_indices=true", escape(name));
     match client.get(DOING, &path)?.found(client, DOING)? {
@@ -248,7 +208,7 @@ pub(super) fn look(client: &Client, name: &str) -> Result<BTreeMap<String, Index
 }
 
 /// Every generation of a mapping's index.
-pub(super) fn generations(
+pub(crate) fn generations(
     client: &Client,
     into: &str,
 ) -> Result<Vec<(u64, String, Index)>, StoreError> {
@@ -267,7 +227,7 @@ fn name_prefix(into: &str) -> String {
 
 /// Refuses names that a rebuild may not take: whatever onelog did not make, or made for another
 /// sink.
-pub(super) fn check_owner(client: &Client, sink: &str, into: &str) -> Result<(), StoreError> {
+pub(crate) fn check_owner(client: &Client, sink: &str, into: &str) -> Result<(), StoreError> {
     let taken = |what: String| {
         Err(StoreError::NotOwner {
             into: into.to_owned(),
@@ -299,7 +259,7 @@ pub(super) fn check_owner(client: &Client, sink: &str, into: &str) -> Result<(),
 }
 
 /// Whether the alias leads to `index` and the index has the fields of the mapping.
-pub(super) fn check_shape(
+pub(crate) fn check_shape(
     client: &Client,
     mapping: &MappingPlan,
     index: &str,
@@ -344,61 +304,8 @@ pub(super) fn check_shape(
     })
 }
 
-/// How far an exchange has come.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub(super) enum SwapState {
-    /// The new indexes wait for it.
-    Waiting,
-    /// It took place.
-    Done,
-    /// The new indexes are gone, so it cannot take place any more.
-    Lost,
-}
-
-/// Asks the indexes how far an exchange has come. All aliases move together, so one tells for all.
-pub(super) fn swap_state(client: &Client, swap: &Swap) -> Result<SwapState, StoreError> {
-    let Some((into, index)) = swap.indexes.first() else {
-        return Ok(SwapState::Lost);
-    };
-    let found = look(client, index)?;
-    let Some(found) = found.get(index) else {
-        return Ok(SwapState::Lost);
-    };
-    if found.aliases.contains_key(&staged_alias(index)) {
-        return Ok(SwapState::Waiting);
-    }
-    Ok(match found.aliases.contains_key(into) {
-        true => SwapState::Done,
-        false => SwapState::Lost,
-    })
-}
-
-/// Puts the new indexes behind their aliases in one step, and answers the old ones. `None`: the
-/// indexes do not wait for it any more.
-pub(super) fn swap(client: &Client, swap: &Swap) -> Result<Option<Vec<String>>, StoreError> {
-    const DOING: &str = "exchanging aliases in";
-    let mut actions = Vec::with_capacity(swap.indexes.len() * 3);
-    let mut old = Vec::new();
-    for (into, index) in &swap.indexes {
-        actions.push(json!({"remove": {
-            "index": index, "alias": staged_alias(index), "must_exist": true}}));
-        for name in look(client, into)?.into_keys().filter(|name| name != index) {
-            actions.push(json!({"remove": {"index": name, "alias": into}}));
-            old.push(name);
-        }
-        actions.push(json!({"add": {"index": index, "alias": into, "filter": visible()}}));
-    }
-    let body = Body::Json(json!({ "actions": actions }));
-    let answer = client.call(DOING, Method::POST, "/_aliases", body, LONG_TIMEOUT)?;
-    if answer.status == 404 {
-        return Ok(None);
-    }
-    answer.success(client, DOING)?;
-    Ok(Some(old))
-}
-
 /// Deletes an index if it is there.
-pub(super) fn delete(client: &Client, index: &str) -> Result<(), StoreError> {
+pub(crate) fn delete(client: &Client, index: &str) -> Result<(), StoreError> {
     const DOING: &str = "deleting an old index in";
     let path = format!("/{}", escape(index));
     let answer = client.call(DOING, Method::DELETE, &path, Body::Nothing, LONG_TIMEOUT)?;
@@ -406,7 +313,7 @@ pub(super) fn delete(client: &Client, index: &str) -> Result<(), StoreError> {
 }
 
 /// Says that nobody owns an index any more.
-pub(super) fn disown(client: &Client, index: &str) -> Result<(), StoreError> {
+pub(crate) fn disown(client: &Client, index: &str) -> Result<(), StoreError> {
     const DOING: &str = "giving up an index in";
     let body = Body::Json(json!({"_meta": {"onelog": {"sink": null}}}));
     let path = format!("/{}/_mapping", escape(index));
@@ -415,7 +322,7 @@ pub(super) fn disown(client: &Client, index: &str) -> Result<(), StoreError> {
 }
 
 /// Makes everything that was written to these indexes visible to searches.
-pub(super) fn refresh(client: &Client, indexes: &[String]) -> Result<(), StoreError> {
+pub(crate) fn refresh(client: &Client, indexes: &[String]) -> Result<(), StoreError> {
     const DOING: &str = "refreshing the indexes of";
     let mut path = String::new();
     let mut rest = indexes.iter().peekable();

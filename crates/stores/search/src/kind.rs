@@ -13,9 +13,9 @@ use onelog_store::{
 };
 use serde_json::{Map, Value};
 
-use crate::ElasticsearchStore;
-use crate::client::Client;
+use crate::connection::Client;
 use crate::reader::Reader;
+use crate::store::ElasticsearchStore;
 
 /// The option that holds the settings of an index.
 pub const SETTINGS: &str = "settings";

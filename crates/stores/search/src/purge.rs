@@ -9,9 +9,9 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::json;
 
-use super::bulk::now_ms;
-use super::client::{Body, Client, Method, REQUEST_TIMEOUT, escape};
-use super::index::write_alias;
+use super::ddl::write_alias;
+use crate::connection::{Body, Client, Method, REQUEST_TIMEOUT, escape};
+use crate::write::now_ms;
 use onelog_store::StoreError;
 
 /// How many documents are purged at once …
@@ -56,7 +56,7 @@ struct Outcome {
 
 /// Deletes documents of an index that were marked that long ago and are of records below
 /// `position`; answers how many.
-pub(super) fn purge(
+pub(crate) fn purge(
     client: &Client,
     index: &str,
     position: u64,

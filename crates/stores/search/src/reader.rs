@@ -16,9 +16,9 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use super::client::{Body, Client, Method, Product, REQUEST_TIMEOUT, escape};
-use super::document::{Decoder, KeyField};
-use super::index::{self, Index};
+use crate::connection::{Body, Client, Method, Product, REQUEST_TIMEOUT, escape};
+use crate::ddl::{self, Index};
+use crate::decode::{Decoder, KeyField};
 use onelog_mapping::{Cell, Plan, Row};
 use onelog_store::{EachRow, IndexCheck, StoreError, StoreReader};
 
@@ -41,7 +41,7 @@ struct Shard {
 }
 
 #[derive(Debug)]
-pub(super) struct Reader {
+pub(crate) struct Reader {
     client: Client,
     plan: Arc<Plan>,
     position: Position,
@@ -94,7 +94,7 @@ struct Hit<'a> {
 
 impl Reader {
     /// Opens the indexes of a sink, in the plan's order.
-    pub(super) fn open(
+    pub(crate) fn open(
         client: &Client,
         plan: &Arc<Plan>,
         indexes: &[String],
@@ -103,7 +103,7 @@ impl Reader {
     ) -> Result<Self, StoreError> {
         let mut reader = Self::new(client, plan, position, true, in_use);
         for (mapping, name) in plan.mappings.iter().zip(indexes) {
-            let found = index::look(client, name)?;
+            let found = ddl::look(client, name)?;
             let Some(found) = found.get(name) else {
                 return Err(StoreError::SchemaMismatch {
                     into: mapping.into.clone(),
@@ -111,17 +111,17 @@ impl Reader {
                 });
             };
             reader.shards.push(Vec::new());
-            reader.add(name, found, &index::visible())?;
+            reader.add(name, found, &ddl::visible())?;
         }
         reader.check_finished(indexes)?;
         Ok(reader)
     }
 
     /// Opens whatever is behind the names of the plan, as it is.
-    pub(super) fn open_foreign(client: &Client, plan: &Arc<Plan>) -> Result<Self, StoreError> {
+    pub(crate) fn open_foreign(client: &Client, plan: &Arc<Plan>) -> Result<Self, StoreError> {
         let mut reader = Self::new(client, plan, Position::ZERO, false, Arc::default());
         for mapping in &plan.mappings {
-            let found = index::look(client, &mapping.into)?;
+            let found = ddl::look(client, &mapping.into)?;
             if found.is_empty() {
                 return Err(StoreError::SchemaMismatch {
                     into: mapping.into.clone(),

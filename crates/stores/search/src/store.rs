@@ -1,57 +1,21 @@
-//! Elasticsearch and OpenSearch as a store: exactly once for every document, but not atomic.
-//!
-//! These products have no transactions. What holds instead:
-//! - **Each document once.** A document's version is its record's offset + 1 (`external` versions),
-//!   and the product refuses a version that is not higher. A batch that is sent again, in part or
-//!   whole, early or late, therefore changes nothing that is as new or newer. This also holds for a
-//!   zombie: what it still sends are images that the log has at those offsets. Older ones than the
-//!   store's are refused; one that the new owner has not reached yet is what the new owner is about
-//!   to write, byte for byte, and his own is then refused as already there.
-//! - **The position moves last**, when every item of the batch was acknowledged, in a document that
-//!   is replaced only in the version in which it was read. A zombie fails there, and before it
-//!   writes anything at all. A crash in between repeats the batch.
-//! - **A deletion stays** as a document that is marked, hidden by the filter of the alias, with the
-//!   version of its record: a put that comes late cannot bring the row back. Such documents are
-//!   purged after an hour, which no request survives.
-//! - **A document that somebody else wrote** has a version of the product's own making, which may
-//!   be above those that are to come. Refused items are looked at, and where the document is of an
-//!   earlier record, ours is written above its version.
-//!
-//! What does not hold: a reader may see some rows of a transaction before the others. At the
-//! barrier, when nothing is being applied and the indexes were refreshed, the store equals the log
-//! at the position; [`Store::reader`] opens its picture there.
-//!
-//! An exchange of indexes (see `elasticsearch/index.rs`) is written into the ledger as an
-//! intention, carried out as one step, then written as done. Whoever opens the store in between is
-//! told by the aliases whether it took place, and whoever takes over completes it.
-
-mod bulk;
-mod client;
-mod document;
-mod fields;
-mod index;
-mod kind;
-mod ledger;
-mod purge;
-mod reader;
-
-pub use self::kind::{ElasticsearchKind, ElasticsearchTarget, KIND};
+//! The store: its client, and what each step of the contract does.
 
 use std::collections::BTreeSet;
 use std::ops::Range;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use onelog_record::Position;
-
-pub use self::client::{http_tls, split_address};
-
-use self::bulk::Bulk;
-use self::client::Client;
-use self::index::SwapState;
-use self::ledger::{Ledger, Page, Swap};
 use onelog_mapping::{Plan, Row};
+use onelog_record::Position;
 use onelog_store::{Batch, Change, Store, StoreError, StorePosition, StoreReader, failpoint};
+
+use crate::bookkeeping::{self, Ledger, Page};
+use crate::connection::Client;
+use crate::ddl;
+use crate::kind::ElasticsearchTarget;
+use crate::purge;
+use crate::reader::Reader;
+use crate::write::Bulk;
 
 /// How often several writers may change one ledger at the same moment.
 const LEDGER_ATTEMPTS_MAX: u32 = 10;
@@ -65,22 +29,22 @@ const PURGE_AFTER: Duration = Duration::from_secs(3600);
 /// A cluster that follows the log.
 #[derive(Debug)]
 pub struct ElasticsearchStore {
-    client: Client,
-    sink: String,
-    log_id: String,
-    plan: Arc<Plan>,
-    fingerprint: String,
-    epoch: Option<u64>,
+    pub(crate) client: Client,
+    pub(crate) sink: String,
+    pub(crate) log_id: String,
+    pub(crate) plan: Arc<Plan>,
+    pub(crate) fingerprint: String,
+    pub(crate) epoch: Option<u64>,
     /// The generation that is being filled.
-    filling: Option<u64>,
+    pub(crate) filling: Option<u64>,
     /// Held by every picture.
-    in_use: Arc<()>,
+    pub(crate) in_use: Arc<()>,
     /// Indexes that are deleted as soon as no picture needs them.
-    retired: Vec<String>,
-    purged: Instant,
+    pub(crate) retired: Vec<String>,
+    pub(crate) purged: Instant,
     /// Indexes that were written to since they were last refreshed.
-    unpublished: BTreeSet<String>,
-    row: Row,
+    pub(crate) unpublished: BTreeSet<String>,
+    pub(crate) row: Row,
 }
 
 impl ElasticsearchStore {
@@ -121,11 +85,11 @@ impl ElasticsearchStore {
     }
 
     fn read(&self) -> Result<Option<Page>, StoreError> {
-        ledger::read(&self.client, &self.sink)
+        bookkeeping::read_ledger(&self.client, &self.sink)
     }
 
     /// The ledger, if the sink is still ours.
-    fn owned_page(&self) -> Result<Page, StoreError> {
+    pub(crate) fn owned_page(&self) -> Result<Page, StoreError> {
         #[allow(clippy::expect_used)]
         let ours = self
             .epoch
@@ -144,22 +108,22 @@ impl ElasticsearchStore {
     }
 
     /// Replaces our own ledger.
-    fn replace(&self, page: &Page, ledger: Ledger) -> Result<Page, StoreError> {
+    pub(crate) fn replace(&self, page: &Page, ledger: Ledger) -> Result<Page, StoreError> {
         let expected = Position(page.ledger.position.unwrap_or(0));
-        if let Some(page) = ledger::replace(&self.client, page, ledger)? {
+        if let Some(page) = bookkeeping::replace_ledger(&self.client, page, ledger)? {
             return Ok(page);
         }
         let found = self.owned_page()?;
         Err(StoreError::PositionMismatch {
             expected,
-            found: found.ledger.at(&self.fingerprint),
+            found: found.ledger.position_under(&self.fingerprint),
         })
     }
 
-    fn indexes(&self, generation: u64) -> Vec<String> {
+    pub(crate) fn indexes(&self, generation: u64) -> Vec<String> {
         let mappings = self.plan.mappings.iter();
         mappings
-            .map(|mapping| index::name(&mapping.into, generation))
+            .map(|mapping| ddl::name(&mapping.into, generation))
             .collect()
     }
 
@@ -169,46 +133,14 @@ impl ElasticsearchStore {
             .map_or_else(Vec::new, |generation| self.indexes(generation))
     }
 
-    /// The ledger as it is once an exchange that took place is written as done.
-    fn resolved(&self, ledger: Ledger) -> Result<Ledger, StoreError> {
-        let Some(swap) = &ledger.swap else {
-            return Ok(ledger);
-        };
-        match index::swap_state(&self.client, swap)? {
-            SwapState::Done => Ok(ledger.swapped(swap)),
-            SwapState::Waiting | SwapState::Lost => Ok(ledger),
-        }
-    }
-
-    /// Carries an exchange out that was intended, unless its indexes are gone.
-    fn complete(&self, ledger: Ledger) -> Result<Ledger, StoreError> {
-        let Some(swap) = &ledger.swap else {
-            return Ok(ledger);
-        };
-        if index::swap_state(&self.client, swap)? == SwapState::Waiting {
-            index::swap(&self.client, swap)?;
-        }
-        match index::swap_state(&self.client, swap)? {
-            SwapState::Done => Ok(ledger.swapped(swap)),
-            SwapState::Lost => Ok(Ledger {
-                swap: None,
-                ..ledger
-            }),
-            SwapState::Waiting => Err(StoreError::Unavailable {
-                what: format!("completing an exchange of indexes in {}", self.client.shown),
-                cause: "the aliases changed meanwhile".into(),
-            }),
-        }
-    }
-
-    fn write<'b>(
+    pub(crate) fn write<'b>(
         &mut self,
         generation: u64,
         changes: impl Iterator<Item = (usize, &'b Change)>,
         is_repair: bool,
     ) -> Result<(), StoreError> {
         let indexes = self.indexes(generation);
-        let targets: Vec<String> = indexes.iter().map(|i| index::write_alias(i)).collect();
+        let targets: Vec<String> = indexes.iter().map(|i| ddl::write_alias(i)).collect();
         let mut row = std::mem::take(&mut self.row);
         let mut bulk = Bulk {
             client: &self.client,
@@ -225,27 +157,12 @@ impl ElasticsearchStore {
         outcome
     }
 
-    /// Deletes this sink's indexes that are neither in use nor shown by a picture.
-    fn discard(&mut self, keep: &[u64]) -> Result<(), StoreError> {
-        self.retired.clear();
-        for mapping in &self.plan.mappings {
-            for (generation, name, found) in index::generations(&self.client, &mapping.into)? {
-                let is_ours = found.owner() == index::Owner::Sink(&self.sink);
-                let is_live = found.aliases.contains_key(&mapping.into);
-                if is_ours && !is_live && !keep.contains(&generation) {
-                    self.retired.push(name);
-                }
-            }
-        }
-        self.delete_retired()
-    }
-
-    fn delete_retired(&mut self) -> Result<(), StoreError> {
+    pub(crate) fn delete_retired(&mut self) -> Result<(), StoreError> {
         if Arc::strong_count(&self.in_use) > 1 {
             return Ok(());
         }
         for index in std::mem::take(&mut self.retired) {
-            index::delete(&self.client, &index)?;
+            ddl::delete(&self.client, &index)?;
         }
         Ok(())
     }
@@ -267,7 +184,9 @@ impl Store for ElasticsearchStore {
         let Some(page) = self.read()? else {
             return Ok(None);
         };
-        Ok(self.resolved(page.ledger)?.at(&self.fingerprint))
+        Ok(self
+            .resolved(page.ledger)?
+            .position_under(&self.fingerprint))
     }
 
     fn take_over(&mut self) -> Result<u64, StoreError> {
@@ -283,7 +202,7 @@ impl Store for ElasticsearchStore {
                     newest_generation: 0,
                     swap: None,
                 };
-                if ledger::create(&self.client, &first)? {
+                if bookkeeping::create_ledger(&self.client, &first)? {
                     self.epoch = Some(1);
                     return Ok(1);
                 }
@@ -300,11 +219,11 @@ impl Store for ElasticsearchStore {
                 Some(_) => self.live_indexes(&next),
                 None => Vec::new(),
             };
-            if ledger::replace(&self.client, &page, next)?.is_some() {
+            if bookkeeping::replace_ledger(&self.client, &page, next)?.is_some() {
                 self.epoch = Some(epoch);
                 self.filling = None;
                 // What the predecessor applied counts as reached from now on.
-                index::refresh(&self.client, &shown)?;
+                ddl::refresh(&self.client, &shown)?;
                 return Ok(epoch);
             }
         }
@@ -316,8 +235,8 @@ impl Store for ElasticsearchStore {
 
     fn check_target(&mut self) -> Result<(), StoreError> {
         for mapping in &self.plan.mappings {
-            index::check_mapping(mapping)?;
-            index::check_owner(&self.client, &self.sink, &mapping.into)?;
+            ddl::check_mapping(mapping)?;
+            ddl::check_owner(&self.client, &self.sink, &mapping.into)?;
         }
         Ok(())
     }
@@ -329,14 +248,14 @@ impl Store for ElasticsearchStore {
         };
         let indexes = self.live_indexes(&ledger);
         for (mapping, index) in self.plan.mappings.iter().zip(&indexes) {
-            index::check_shape(&self.client, mapping, index)?;
+            ddl::check_shape(&self.client, mapping, index)?;
         }
         Ok(())
     }
 
     fn apply(&mut self, batch: &Batch) -> Result<(), StoreError> {
         let page = self.owned_page()?;
-        let at = page.ledger.at(&self.fingerprint);
+        let at = page.ledger.position_under(&self.fingerprint);
         let stands = at
             .as_ref()
             .is_some_and(|at| at.position == batch.from && at.log_id == self.log_id);
@@ -375,80 +294,21 @@ impl Store for ElasticsearchStore {
 
     fn publish(&mut self) -> Result<(), StoreError> {
         let indexes: Vec<String> = self.unpublished.iter().cloned().collect();
-        index::refresh(&self.client, &indexes)?;
+        ddl::refresh(&self.client, &indexes)?;
         self.unpublished.clear();
         Ok(())
     }
 
     fn begin_rebuild(&mut self) -> Result<(), StoreError> {
-        let page = self.owned_page()?;
-        let ledger = self.complete(page.ledger.clone())?;
-        self.discard(&[ledger.generation.unwrap_or(0)])?;
-        let mut newest = ledger.newest_generation;
-        for mapping in &self.plan.mappings {
-            index::check_mapping(mapping)?;
-            index::check_owner(&self.client, &self.sink, &mapping.into)?;
-            for (generation, _, _) in index::generations(&self.client, &mapping.into)? {
-                newest = newest.max(generation);
-            }
-        }
-        let generation = newest + 1;
-        let ledger = Ledger {
-            newest_generation: generation,
-            ..ledger
-        };
-        self.replace(&page, ledger)?;
-        let indexes = self.indexes(generation);
-        for (mapping, name) in self.plan.mappings.iter().zip(&indexes) {
-            index::create(&self.client, mapping, &self.sink, name)?;
-        }
-        self.filling = Some(generation);
-        Ok(())
+        self.begin()
     }
 
     fn load(&mut self, mapping: usize, rows: &[Change]) -> Result<(), StoreError> {
-        self.owned_page()?;
-        let generation = self.filling_generation()?;
-        let changes = rows.iter().map(|change| (mapping, change));
-        self.write(generation, changes, false)
+        self.stage(mapping, rows)
     }
 
     fn finish_rebuild(&mut self, position: Position) -> Result<(), StoreError> {
-        let page = self.owned_page()?;
-        let generation = self.filling_generation()?;
-        let indexes = self.indexes(generation);
-        for (mapping, index) in self.plan.mappings.iter().zip(&indexes) {
-            // Whoever made this name his own since the rebuild began keeps it.
-            index::check_owner(&self.client, &self.sink, &mapping.into)?;
-            index::settle(&self.client, mapping, index)?;
-        }
-        let names = self.plan.mappings.iter().map(|m| m.into.clone());
-        let swap = Swap {
-            generation,
-            indexes: names.zip(indexes).collect(),
-            position: position.get(),
-            log_id: self.log_id.clone(),
-            plan: self.fingerprint.clone(),
-        };
-        let intended = Ledger {
-            swap: Some(swap.clone()),
-            ..page.ledger.clone()
-        };
-        let page = self.replace(&page, intended)?;
-        failpoint::hit(&self.sink, "before_swap");
-        let done = self.complete(page.ledger.clone())?;
-        if done.generation != Some(generation) {
-            self.owned_page()?;
-            return Err(StoreError::PositionMismatch {
-                expected: position,
-                found: done.at(&self.fingerprint),
-            });
-        }
-        failpoint::hit(&self.sink, "after_swap");
-        self.replace(&page, done)?;
-        self.filling = None;
-        self.unpublished.clear();
-        self.discard(&[generation])
+        self.finish(position)
     }
 
     fn reader(&mut self) -> Result<Box<dyn StoreReader>, StoreError> {
@@ -460,16 +320,18 @@ impl Store for ElasticsearchStore {
             Some(page) => self.resolved(page.ledger)?,
             None => return Err(moved(None)),
         };
-        let Some(at) = ledger.at(&self.fingerprint) else {
+        let Some(at) = ledger.position_under(&self.fingerprint) else {
             return Err(moved(None));
         };
         let indexes = self.live_indexes(&ledger);
-        index::refresh(&self.client, &indexes)?;
+        ddl::refresh(&self.client, &indexes)?;
         let in_use = Arc::clone(&self.in_use);
-        let reader = reader::Reader::open(&self.client, &self.plan, &indexes, at.position, in_use)?;
+        let reader = Reader::open(&self.client, &self.plan, &indexes, at.position, in_use)?;
         // Somebody else may have gone on while the picture was opened.
         let now = match self.read()? {
-            Some(page) => self.resolved(page.ledger)?.at(&self.fingerprint),
+            Some(page) => self
+                .resolved(page.ledger)?
+                .position_under(&self.fingerprint),
             None => None,
         };
         match now == Some(at.clone()) {
@@ -486,22 +348,13 @@ impl Store for ElasticsearchStore {
         let live = page.ledger.generation.unwrap_or(0);
         self.discard(&[live])?;
         for index in self.live_indexes(&page.ledger) {
-            index::disown(&self.client, &index)?;
+            ddl::disown(&self.client, &index)?;
         }
-        if !ledger::delete(&self.client, &page)? {
+        if !bookkeeping::delete_ledger(&self.client, &page)? {
             self.owned_page()?;
         }
         self.epoch = None;
         self.filling = None;
         Ok(())
-    }
-}
-
-impl ElasticsearchStore {
-    fn filling_generation(&self) -> Result<u64, StoreError> {
-        self.filling.ok_or_else(|| StoreError::PositionMismatch {
-            expected: Position::ZERO,
-            found: None,
-        })
     }
 }

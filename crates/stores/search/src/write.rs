@@ -19,8 +19,9 @@ use onelog_record::Offset;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::client::{Answer, Body, Client, Fault, Method, REQUEST_TIMEOUT};
-use super::document::{Encoder, Version, id_of};
+use crate::connection::{Answer, Body, Client, Method, REQUEST_TIMEOUT};
+use crate::encode::{Encoder, Version, id_of};
+use crate::error::Fault;
 use onelog_mapping::{Cell, Plan, Row};
 use onelog_store::{Change, StoreError};
 
@@ -84,19 +85,19 @@ struct Outcome {
 }
 
 /// Writes the changes of a sink.
-pub(super) struct Bulk<'s> {
-    pub(super) client: &'s Client,
-    pub(super) plan: &'s Plan,
+pub(crate) struct Bulk<'s> {
+    pub(crate) client: &'s Client,
+    pub(crate) plan: &'s Plan,
     /// The name to write to, for each mapping.
-    pub(super) targets: &'s [String],
-    pub(super) row: &'s mut Row,
+    pub(crate) targets: &'s [String],
+    pub(crate) row: &'s mut Row,
     /// Asked before anything is written above a newer version: whether the sink is still ours.
-    pub(super) still_ours: &'s dyn Fn() -> Result<(), StoreError>,
+    pub(crate) still_ours: &'s dyn Fn() -> Result<(), StoreError>,
 }
 
 impl Bulk<'_> {
     /// Writes changes of the log.
-    pub(super) fn follow<'b>(
+    pub(crate) fn follow<'b>(
         &mut self,
         changes: impl Iterator<Item = (usize, &'b Change)>,
     ) -> Result<(), StoreError> {
@@ -110,7 +111,7 @@ impl Bulk<'_> {
     }
 
     /// Writes rows again, whatever the store has.
-    pub(super) fn repair<'b>(
+    pub(crate) fn repair<'b>(
         &mut self,
         changes: impl Iterator<Item = (usize, &'b Change)>,
     ) -> Result<(), StoreError> {
@@ -360,7 +361,7 @@ impl Sending<'_, '_, '_> {
                 Ok(())
             }
             200 => self.judge(&numbers, &answer),
-            _ => Err(answer.error(client, DOING)),
+            _ => Err(answer.classify(client, DOING)),
         }
     }
 
@@ -455,7 +456,7 @@ impl Sending<'_, '_, '_> {
 }
 
 /// Milliseconds since 1970.
-pub(super) fn now_ms() -> u64 {
+pub(crate) fn now_ms() -> u64 {
     let since = SystemTime::now().duration_since(UNIX_EPOCH);
     since.map_or(0, |since| since.as_millis() as u64)
 }

@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use onelog_mapping::{ColumnType, Element, MappingPlan};
 
 /// The field of every document that is onelog's own.
-pub(super) const OWN: &str = "_onelog";
+pub(crate) const OWN: &str = "_onelog";
 /// The most characters of a text that can be searched as a whole; the index takes 32766 bytes.
 const EXACT_CHARACTERS_MAX: u32 = 8191;
 
@@ -37,7 +37,7 @@ fn field(kind: ColumnType) -> Value {
 }
 
 /// The mappings of an index: ours, and over them what the definition's `settings.mappings` says.
-pub(super) fn mappings(mapping: &MappingPlan, sink: &str) -> Value {
+pub(crate) fn mappings(mapping: &MappingPlan, sink: &str) -> Value {
     let mut properties = Map::new();
     if !mapping.is_document {
         for column in &mapping.columns {
@@ -83,7 +83,7 @@ fn merge(into: &mut Value, over: &Value) {
 }
 
 /// What of an index's fields differs from the mapping's, in words.
-pub(super) fn misfits(mapping: &MappingPlan, found: &Value) -> Vec<String> {
+pub(crate) fn misfits(mapping: &MappingPlan, found: &Value) -> Vec<String> {
     let mut out = Vec::new();
     let expected = mappings(mapping, "");
     let Some(properties) = expected["properties"].as_object() else {

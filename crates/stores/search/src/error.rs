@@ -1,0 +1,121 @@
+//! What an answer that is no success means: worth another attempt, or final.
+
+use onelog_store::StoreError;
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::connection::{Answer, Client};
+
+/// How many bytes of an answer that is no error of the product's own are shown.
+const WORDS_BYTES_MAX: usize = 500;
+
+/// What is wrong, in the product's own words.
+#[derive(Clone, Debug, Default, Deserialize)]
+pub(crate) struct Fault {
+    #[serde(rename = "type", default)]
+    pub(crate) kind: String,
+    #[serde(default)]
+    pub(crate) reason: Option<String>,
+    #[serde(default)]
+    caused_by: Option<Box<Fault>>,
+}
+
+impl Answer {
+    /// What is wrong, where the product says so.
+    pub(crate) fn fault(&self) -> Fault {
+        #[derive(Deserialize)]
+        struct Envelope {
+            error: Value,
+        }
+        let fault = match serde_json::from_slice::<Envelope>(&self.body) {
+            Ok(Envelope {
+                error: Value::String(reason),
+            }) => Some(Fault {
+                reason: Some(reason),
+                ..Fault::default()
+            }),
+            Ok(Envelope { error }) => serde_json::from_value(error).ok(),
+            Err(_) => None,
+        };
+        fault.unwrap_or_else(|| {
+            let shown = &self.body[..self.body.len().min(WORDS_BYTES_MAX)];
+            Fault {
+                reason: Some(String::from_utf8_lossy(shown).into_owned()),
+                ..Fault::default()
+            }
+        })
+    }
+
+    /// The error that this status stands for.
+    pub(crate) fn classify(&self, client: &Client, doing: &str) -> StoreError {
+        let fault = self.fault();
+        let what = format!("{doing} {}", client.shown);
+        let words = format!("status {}: {fault}", self.status);
+        match self.status {
+            408 | 429 | 500..=599 => StoreError::Unavailable {
+                what,
+                cause: words.into(),
+            },
+            // A node with a full disk blocks its indexes until there is room again.
+            403 if fault.is_block() => StoreError::Unavailable {
+                what,
+                cause: words.into(),
+            },
+            401 => StoreError::Broken {
+                what,
+                cause: format!("{words}; the user and password, or the key, are not known there")
+                    .into(),
+            },
+            403 => StoreError::Broken {
+                what,
+                cause: format!("{words}; give the user this right").into(),
+            },
+            _ => StoreError::Broken {
+                what,
+                cause: words.into(),
+            },
+        }
+    }
+}
+
+impl Fault {
+    /// Whether writing is blocked for now.
+    pub(crate) fn is_block(&self) -> bool {
+        self.kind == "cluster_block_exception"
+    }
+}
+
+impl std::fmt::Display for Fault {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match (&self.kind[..], &self.reason) {
+            ("", None) => f.write_str("no words")?,
+            ("", Some(reason)) => f.write_str(reason)?,
+            (kind, None) => f.write_str(kind)?,
+            (kind, Some(reason)) => write!(f, "{kind}: {reason}")?,
+        }
+        match &self.caused_by {
+            Some(cause) => write!(f, " ({cause})"),
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_fault_is_told_with_its_causes() {
+        let answer = Answer {
+            status: 400,
+            body: br#"{"error":{"type":"a","reason":"b","caused_by":{"type":"c","reason":"d"}},"status":400}"#
+                .to_vec(),
+        };
+        assert_eq!(answer.fault().to_string(), "a: b (c: d)");
+        let plain = Answer {
+            status: 502,
+            body: b"<html>bad gateway".to_vec(),
+        };
+        assert_eq!(plain.fault().to_string(), "<html>bad gateway");
+    }
+}
