@@ -1,6 +1,6 @@
 //! Keys of Redis back as rows.
 //!
-//! Reading back never fails: what somebody else has written becomes cells that equal no cell of
+//! Reading back never fails: what other clients have written becomes cells that equal no cell of
 //! the log.
 
 use std::borrow::Cow;
@@ -15,16 +15,14 @@ use onelog_mapping::{
 use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use crate::encode::Look;
+use crate::encode::RowForm;
 
 /// What a key holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Content {
-    /// A string.
     Text(Vec<u8>),
-    /// A hash.
     Fields(Vec<(Vec<u8>, Vec<u8>)>),
-    /// Something else than the mapping makes.
+    /// Of a type that the mapping does not make.
     Foreign,
 }
 
@@ -32,7 +30,7 @@ pub(crate) enum Content {
 /// key again.
 pub(crate) fn read(
     mapping: &MappingPlan,
-    look: Look,
+    form: RowForm,
     key: &[u8],
     content: &Content,
     is_ours: bool,
@@ -44,19 +42,19 @@ pub(crate) fn read(
     if mapping.project_key(key, &mut key_cell).is_err() {
         key_cell.set_blob(key);
     }
-    let fault = match (look, content) {
-        (Look::Document { at }, Content::Text(bytes)) => {
+    let fault = match (form, content) {
+        (RowForm::Document { at }, Content::Text(bytes)) => {
             row.cells[at] = whole(mapping.columns[at].kind, bytes);
             None
         }
-        (Look::Object, Content::Text(bytes)) => read_object(mapping, bytes, row),
-        (Look::Hash, Content::Fields(fields)) => read_fields(mapping, fields, row),
+        (RowForm::Object, Content::Text(bytes)) => read_object(mapping, bytes, row),
+        (RowForm::Hash, Content::Fields(fields)) => read_fields(mapping, fields, row),
         _ => Some("the key is of another type".to_owned()),
     };
     // What the row says about its own key must be true as well; then the true key takes its place
     // unless the difference would be lost.
     let says = std::mem::replace(&mut row.cells[mapping.key], key_cell);
-    let lies = !matches!(look, Look::Document { .. })
+    let lies = !matches!(form, RowForm::Document { .. })
         && fault.is_none()
         && (is_ours || says != Cell::Null)
         && !says.is_same(&row.cells[mapping.key]);
@@ -149,7 +147,7 @@ fn read_object(mapping: &MappingPlan, bytes: &[u8], row: &mut Row) -> Option<Str
         Err(error) => return Some(format!("it is no JSON object: {error}")),
     };
     for (n, (name, value)) in fields.0.iter().enumerate() {
-        // Written by us, fields stand in the order of the columns.
+        // Written by us, fields are in the order of the columns.
         let at = match mapping.columns.get(n) {
             Some(column) if column.name == *name => n,
             _ => match mapping.columns.iter().position(|c| c.name == *name) {
@@ -162,7 +160,7 @@ fn read_object(mapping: &MappingPlan, bytes: &[u8], row: &mut Row) -> Option<Str
     None
 }
 
-/// A cell of what stands in JSON; of another type where it does not fit.
+/// A cell of a JSON value; of another type where the value does not fit.
 fn read_json(kind: ColumnType, raw: &str) -> Cell {
     let other = || Cell::Json(raw.to_owned());
     if raw == "null" {

@@ -14,21 +14,18 @@ use onelog_mapping::{
 
 use crate::kind::{AS, HASH};
 
-/// How a mapping's rows look in Redis.
+/// The form of a mapping's rows in Redis.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Look {
-    /// The document itself.
+pub(crate) enum RowForm {
+    /// The document itself, which is the column `at`.
     Document {
-        /// Its column.
         at: usize,
     },
-    /// A JSON object.
     Object,
-    /// A hash.
     Hash,
 }
 
-impl Look {
+impl RowForm {
     pub(crate) fn of(mapping: &MappingPlan) -> Self {
         if mapping.options.choice(AS) == Some(HASH) {
             return Self::Hash;
@@ -49,9 +46,8 @@ impl Look {
     }
 }
 
-/// The string of a row.
-pub(crate) fn write_text(look: Look, columns: &[ColumnPlan], row: &Row, out: &mut Vec<u8>) {
-    if let Look::Document { at } = look {
+pub(crate) fn write_text(form: RowForm, columns: &[ColumnPlan], row: &Row, out: &mut Vec<u8>) {
+    if let RowForm::Document { at } = form {
         match &row.cells[at] {
             Cell::Blob(bytes) => out.extend_from_slice(bytes),
             Cell::Json(text) | Cell::Text(text) => out.extend_from_slice(text.as_bytes()),

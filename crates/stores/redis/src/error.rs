@@ -16,7 +16,7 @@ pub(crate) fn classify(what: &str, place: &str, error: RedisError) -> StoreError
             cause: Box::new(error),
         },
         _ => match error.code() {
-            Some(code) => by_code(what, code, &error.to_string()),
+            Some(code) => classify_code(what, code, &error.to_string()),
             None => StoreError::Unavailable {
                 what,
                 cause: Box::new(error),
@@ -25,25 +25,25 @@ pub(crate) fn classify(what: &str, place: &str, error: RedisError) -> StoreError
     }
 }
 
-/// What Redis itself refused.
-pub(crate) fn refusal(what: &str, place: &str, error: &ServerError) -> StoreError {
+/// An error that Redis answered with.
+pub(crate) fn classify_refusal(what: &str, place: &str, error: &ServerError) -> StoreError {
     let what = format!("{what} Redis at {place}");
-    let words = match error.details() {
+    let message = match error.details() {
         Some(details) => format!("{} {details}", error.code()),
         None => error.code().to_owned(),
     };
-    by_code(what, error.code(), &words)
+    classify_code(what, error.code(), &message)
 }
 
-fn by_code(what: String, code: &str, words: &str) -> StoreError {
+fn classify_code(what: String, code: &str, message: &str) -> StoreError {
     // A script's error is wrapped in some versions.
-    let has = |text: &str| code == text.trim() || words.contains(text);
+    let has = |text: &str| code == text.trim() || message.contains(text);
     let advice = if has("OOM ") {
         "Redis has reached its 'maxmemory'; give it more memory or delete other keys"
     } else if has("MISCONF") {
         "Redis takes no writes because it cannot save its data; look at its log and its disk"
     } else if has("NOPERM") {
-        "the user of 'url' lacks a right; the rights that are needed stand in the documentation of this store"
+        "the user of 'url' lacks a right; the documentation of this store lists the rights that are needed"
     } else if has("NOAUTH") || has("WRONGPASS") {
         "check the user and the password in 'url'"
     } else if has("WRONGTYPE") {
@@ -52,11 +52,11 @@ fn by_code(what: String, code: &str, words: &str) -> StoreError {
         ""
     };
     let cause: onelog_store::Cause = match advice {
-        "" => words.into(),
-        advice => format!("{words}. {advice}").into(),
+        "" => message.into(),
+        advice => format!("{message}. {advice}").into(),
     };
     let hopeless = ["NOPERM", "NOAUTH", "WRONGPASS", "WRONGTYPE", "CROSSSLOT"];
-    let plain = code == "ERR" && !has("OOM ") && !words.contains("max number of clients");
+    let plain = code == "ERR" && !has("OOM ") && !message.contains("max number of clients");
     if plain || hopeless.iter().any(|code| has(code)) {
         StoreError::Broken { what, cause }
     } else {

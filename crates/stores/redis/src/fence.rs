@@ -12,7 +12,7 @@ pub(crate) struct Fence<'a> {
     pub(crate) log: &'a str,
     pub(crate) plan: &'a str,
     pub(crate) epoch: u64,
-    /// Where the store must stand and where it stands afterwards; `None`: anywhere, and it stays.
+    /// The position that the store must have and the one it has afterwards; `None`: any, unchanged.
     pub(crate) step: Option<(Position, Position)>,
 }
 
@@ -32,7 +32,7 @@ impl Fence<'_> {
         }
     }
 
-    /// Whether the store stands where it should.
+    /// Whether the store is ours and has the expected position.
     pub(crate) fn check(&self, records: &[Record]) -> Result<(), StoreError> {
         records
             .iter()
@@ -41,12 +41,12 @@ impl Fence<'_> {
             return Ok(());
         };
         let found = least(records, self.plan);
-        let mut stands = found
+        let mut is_expected = found
             .as_ref()
             .is_some_and(|found| found.log_id == self.log && found.position == from);
         // A repair writes everywhere, so no partition may be further.
-        stands &= from != to || records.iter().all(|r| r.position == Some(from.get()));
-        match stands {
+        is_expected &= from != to || records.iter().all(|r| r.position == Some(from.get()));
+        match is_expected {
             true => Ok(()),
             false => Err(StoreError::PositionMismatch {
                 expected: from,

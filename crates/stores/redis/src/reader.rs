@@ -13,7 +13,7 @@ use redis::Value;
 use crate::bookkeeping::{Names, Record, least, read_records};
 use crate::connection::{Link, Servers, command};
 use crate::decode::{Content, read};
-use crate::encode::Look;
+use crate::encode::RowForm;
 use crate::snapshot::{Gate, Snapshot};
 
 /// How many keys are asked for at once.
@@ -24,13 +24,13 @@ pub(crate) const READ_ROWS: usize = 1000;
 /// What some keys hold. `None`: nothing.
 pub(crate) fn read_contents(
     link: &mut Link,
-    wanted: &[(Look, &[u8])],
+    wanted: &[(RowForm, &[u8])],
 ) -> Result<Vec<Option<Content>>, StoreError> {
     let mut out = Vec::with_capacity(wanted.len());
     for part in wanted.chunks(READ_ROWS) {
         let mut bytes = Vec::new();
-        for (look, name) in part {
-            command(&[look.reading(), name], &mut bytes);
+        for (form, name) in part {
+            command(&[form.reading(), name], &mut bytes);
         }
         link.send(&bytes)?;
         for _ in part {
@@ -59,7 +59,7 @@ fn receive_content(link: &mut Link) -> Result<Option<Content>, StoreError> {
         Value::ServerError(error) if error.code() == "WRONGTYPE" => Ok(Some(Content::Foreign)),
         other => {
             let other = link.good(what, other)?;
-            Err(link.strange(what, &other))
+            Err(link.unexpected(what, &other))
         }
     }
 }
@@ -69,7 +69,7 @@ pub(crate) fn receive_keys(link: &mut Link) -> Result<(Vec<u8>, Vec<Vec<u8>>), S
     let what = "scanning the keys of";
     let answer = link.receive_good(what)?;
     let Value::Array(parts) = answer else {
-        return Err(link.strange(what, &answer));
+        return Err(link.unexpected(what, &answer));
     };
     match <[Value; 2]>::try_from(parts) {
         Ok([Value::BulkString(cursor), Value::Array(names)]) => {
@@ -79,7 +79,7 @@ pub(crate) fn receive_keys(link: &mut Link) -> Result<(Vec<u8>, Vec<Vec<u8>>), S
             });
             Ok((cursor, names.collect()))
         }
-        _ => Err(link.strange(what, &Value::Nil)),
+        _ => Err(link.unexpected(what, &Value::Nil)),
     }
 }
 
@@ -117,7 +117,7 @@ pub(crate) struct RedisReader {
     servers: Servers,
     names: Names,
     plan: Arc<Plan>,
-    looks: Vec<Look>,
+    forms: Vec<RowForm>,
     position: Position,
     moment: Option<Moment>,
 }
@@ -130,7 +130,7 @@ struct Moment {
 }
 
 impl RedisReader {
-    /// A snapshot of where the store stands now.
+    /// Opens a snapshot at the store's present position.
     pub(crate) fn open(
         mut servers: Servers,
         names: Names,
@@ -150,7 +150,7 @@ impl RedisReader {
         if !records.iter().all(is_there) {
             return Err(StoreError::Unavailable {
                 what: "opening a snapshot of the rows in Redis".into(),
-                cause: "the partitions stand at different positions until the next batch".into(),
+                cause: "the partitions are at different positions until the next batch".into(),
             });
         }
         let snapshot = gate.open();
@@ -158,7 +158,7 @@ impl RedisReader {
         Ok(Self {
             servers,
             names,
-            looks: plan.mappings.iter().map(Look::of).collect(),
+            forms: plan.mappings.iter().map(RowForm::of).collect(),
             plan,
             position: found.position,
             moment: Some(Moment {
@@ -169,12 +169,12 @@ impl RedisReader {
         })
     }
 
-    /// The rows as they are, whoever writes them.
+    /// The rows as they are while others may write them.
     pub(crate) fn unfixed(servers: Servers, names: Names, plan: Arc<Plan>) -> Self {
         Self {
             servers,
             names,
-            looks: plan.mappings.iter().map(Look::of).collect(),
+            forms: plan.mappings.iter().map(RowForm::of).collect(),
             plan,
             position: Position::ZERO,
             moment: None,
@@ -192,7 +192,7 @@ impl RedisReader {
                 cause: cause.into(),
             })
         };
-        if moment.snapshot.is_given_up() {
+        if moment.snapshot.is_abandoned() {
             return lost(
                 "more rows changed during the comparison than are kept for it; compare again when less is written",
             );
@@ -221,10 +221,10 @@ impl RedisReader {
         let old = self
             .moment
             .as_ref()
-            .and_then(|moment| moment.snapshot.old(mapping, name));
+            .and_then(|moment| moment.snapshot.preserved(mapping, name));
         let content = old.unwrap_or(now)?;
         let is_ours = self.moment.is_some();
-        read(plan, self.looks[mapping], key, &content, is_ours, row);
+        read(plan, self.forms[mapping], key, &content, is_ours, row);
         Some(())
     }
 
@@ -238,7 +238,7 @@ impl RedisReader {
     ) -> Result<ControlFlow<()>, StoreError> {
         let template = &self.plan.mappings[mapping].key_template;
         let pattern = self.names.pattern(template);
-        let reading = self.looks[mapping].reading();
+        let reading = self.forms[mapping].reading();
         let mut row = Row::default();
         let mut bytes = Vec::new();
         scan_command(b"0", &pattern, &mut bytes);

@@ -36,7 +36,7 @@ const NAMES: usize = 1000;
 type Stray = (usize, Vec<u8>);
 
 impl RedisStore {
-    /// Whether the store still is ours.
+    /// Fails when another process took the sink over.
     pub(crate) fn check_epoch(&mut self) -> Result<(), StoreError> {
         let records = read_records(&mut self.servers, &self.names)?;
         let fence = Fence {
@@ -52,7 +52,7 @@ impl RedisStore {
     }
 
     /// Whether an earlier rebuild was begun and not finished.
-    pub(crate) fn is_filling(&mut self) -> Result<bool, StoreError> {
+    pub(crate) fn has_unfinished_rebuild(&mut self) -> Result<bool, StoreError> {
         let what = "looking for an unfinished rebuild in";
         let mut any = false;
         for (link, partitions) in self.servers.by_link() {
@@ -80,13 +80,13 @@ impl RedisStore {
             step.then.push(&[b"HSET", &name, b"filling", b"1"]);
         }
         self.commit(None, steps)?;
-        self.own()?;
+        self.record_owners()?;
         self.clear_leftovers()?;
         self.loaded = no_rows(&self.names, &self.plan);
         Ok(())
     }
 
-    /// Throws away what a rebuild left.
+    /// Deletes the staged keys and lists of an unfinished rebuild.
     pub(crate) fn clear_leftovers(&mut self) -> Result<(), StoreError> {
         for pattern in self.names.leftovers() {
             for link in &mut self.servers.links {
@@ -103,7 +103,7 @@ impl RedisStore {
         let gate = Arc::clone(&self.gate);
         let _entered = gate.enter();
         self.check_epoch()?;
-        // Whoever made these keys his own since the rebuild began keeps them.
+        // Another sink may have taken these keys since the rebuild began; it keeps them.
         self.check_owners()?;
         let mut strays = Vec::new();
         for mapping in 0..self.plan.mappings.len() {
@@ -193,7 +193,7 @@ impl RedisStore {
     }
 
     /// How many keys each partition puts in place and takes away. The lists must hold what was
-    /// loaded: somebody may have deleted them.
+    /// loaded: another client may have deleted some.
     fn check_lists(&mut self) -> Result<Vec<u64>, StoreError> {
         let what = "counting the new rows in";
         let mappings = self.plan.mappings.len();
@@ -212,7 +212,7 @@ impl RedisStore {
             link.send(&bytes)?;
             let mut length = || match link.receive_good(what)? {
                 Value::Int(length) => Ok(length.cast_unsigned()),
-                other => Err(link.strange(what, &other)),
+                other => Err(link.unexpected(what, &other)),
             };
             for partition in partitions {
                 for mapping in 0..mappings {
@@ -231,7 +231,8 @@ impl RedisStore {
     fn rows_lost(&self) -> StoreError {
         StoreError::Unavailable {
             what: format!("putting new rows in place in Redis at {}", self.place),
-            cause: "somebody deleted keys 'onelog:…' of the rebuild; it has to begin again".into(),
+            cause: "another client deleted keys 'onelog:…' of the rebuild; it has to begin again"
+                .into(),
         }
     }
 
@@ -242,7 +243,7 @@ impl RedisStore {
             return Ok(());
         }
         if !strays.is_empty() {
-            snapshots.iter().for_each(|snapshot| snapshot.give_up());
+            snapshots.iter().for_each(|snapshot| snapshot.abandon());
         }
         let what = "reading the names of new rows in";
         for partition in 0..self.names.partitions() {
@@ -251,12 +252,12 @@ impl RedisStore {
                     let name = self.names.list(list, partition, mapping);
                     for from in (0..).step_by(NAMES) {
                         let (first, last) = (from.to_string(), (from + NAMES - 1).to_string());
-                        let words: [&[u8]; 4] =
+                        let arguments: [&[u8]; 4] =
                             [b"LRANGE", &name, first.as_bytes(), last.as_bytes()];
                         let link = self.servers.link(partition);
-                        let answer = link.ask(what, &words)?;
+                        let answer = link.request(what, &arguments)?;
                         let Value::Array(keys) = answer else {
-                            return Err(link.strange(what, &answer));
+                            return Err(link.unexpected(what, &answer));
                         };
                         if keys.is_empty() {
                             break;
@@ -318,7 +319,7 @@ impl RedisStore {
         position: Position,
     ) -> Result<i64, StoreError> {
         let what = "putting new rows in place in";
-        let mut words: Vec<Vec<u8>> = vec![
+        let mut arguments: Vec<Vec<u8>> = vec![
             b"EVALSHA".to_vec(),
             self.scripts.swap.clone(),
             b"1".to_vec(),
@@ -333,7 +334,7 @@ impl RedisStore {
             let life = plan.options.count(TTL_SECONDS).unwrap_or(0);
             let mut before = self.names.tag(partition).as_bytes().to_vec();
             before.extend_from_slice(plan.key_template.prefix.as_bytes());
-            words.extend([
+            arguments.extend([
                 life.to_string().into_bytes(),
                 self.names.staging(partition, mapping),
                 before,
@@ -342,11 +343,11 @@ impl RedisStore {
                 self.names.list(List::Gone, partition, mapping),
             ]);
         }
-        let words: Vec<&[u8]> = words.iter().map(Vec::as_slice).collect();
+        let arguments: Vec<&[u8]> = arguments.iter().map(Vec::as_slice).collect();
         let link = self.servers.link(partition);
-        match link.patiently(SWAP_TIMEOUT, |link| link.ask(what, &words))? {
+        match link.with_timeout(SWAP_TIMEOUT, |link| link.request(what, &arguments))? {
             Value::Int(left) => Ok(left),
-            other => Err(link.strange(what, &other)),
+            other => Err(link.unexpected(what, &other)),
         }
     }
 }

@@ -95,9 +95,9 @@ impl Scripts {
     pub(crate) fn load(link: &mut Link) -> Result<Self, StoreError> {
         let mut load = |text: &str| -> Result<Vec<u8>, StoreError> {
             let what = "loading scripts into";
-            match link.ask(what, &[b"SCRIPT", b"LOAD", text.as_bytes()])? {
+            match link.request(what, &[b"SCRIPT", b"LOAD", text.as_bytes()])? {
                 redis::Value::BulkString(name) => Ok(name),
-                other => Err(link.strange(what, &other)),
+                other => Err(link.unexpected(what, &other)),
             }
         };
         Ok(Self {

@@ -1,6 +1,6 @@
 //! A snapshot of a store that has no snapshots: Redis shows only what is there now.
 //!
-//! While a snapshot is open, whoever writes for its sink in this process first reads what it is
+//! While a snapshot is open, the writer of its sink in this process first reads what it is
 //! about to change and gives it to the snapshot (copy on write). The reader scans the keys while
 //! batches go on; where the snapshot has an older value it counts instead. Looking there *after*
 //! reading a key makes it safe: a value that was changed before it was read had been kept before
@@ -57,7 +57,7 @@ impl Gate {
         self.writing.lock()
     }
 
-    pub(crate) fn took(&self, epoch: u64) {
+    pub(crate) fn took_over(&self, epoch: u64) {
         *self.epoch.lock() = Some(epoch);
     }
 
@@ -77,53 +77,53 @@ impl Gate {
 
 /// What changed since a snapshot was opened, as it was before.
 #[derive(Debug, Default)]
-pub(crate) struct Snapshot(Mutex<Kept>);
+pub(crate) struct Snapshot(Mutex<Preserved>);
 
 #[derive(Debug, Default)]
-struct Kept {
+struct Preserved {
     /// By mapping and key in Redis; `None`: there was no such key.
     old: HashMap<(usize, Vec<u8>), Option<Content>>,
     bytes: usize,
-    given_up: bool,
+    abandoned: bool,
 }
 
 impl Snapshot {
-    /// Whether the snapshot still has to be told about this key.
+    /// Whether the snapshot still needs what this key holds.
     pub(crate) fn wants(&self, mapping: usize, name: &[u8]) -> bool {
         let kept = self.0.lock();
-        !kept.given_up && !kept.old.contains_key(&(mapping, name.to_vec()))
+        !kept.abandoned && !kept.old.contains_key(&(mapping, name.to_vec()))
     }
 
     /// Keeps what a key held before it is changed.
-    pub(crate) fn keep(&self, mapping: usize, name: &[u8], content: Option<&Content>) {
+    pub(crate) fn preserve(&self, mapping: usize, name: &[u8], content: Option<&Content>) {
         let mut kept = self.0.lock();
-        if kept.given_up || kept.old.contains_key(&(mapping, name.to_vec())) {
+        if kept.abandoned || kept.old.contains_key(&(mapping, name.to_vec())) {
             return;
         }
         kept.bytes += name.len() + content.map_or(0, Content::bytes);
         kept.old.insert((mapping, name.to_vec()), content.cloned());
         if kept.old.len() > SNAPSHOT_ROWS_MAX || kept.bytes > SNAPSHOT_BYTES_MAX {
-            *kept = Kept {
-                given_up: true,
-                ..Kept::default()
+            *kept = Preserved {
+                abandoned: true,
+                ..Preserved::default()
             };
         }
     }
 
-    /// Gives the snapshot up.
-    pub(crate) fn give_up(&self) {
-        *self.0.lock() = Kept {
-            given_up: true,
-            ..Kept::default()
+    /// Ends the snapshot: its reader reports that.
+    pub(crate) fn abandon(&self) {
+        *self.0.lock() = Preserved {
+            abandoned: true,
+            ..Preserved::default()
         };
     }
 
-    pub(crate) fn is_given_up(&self) -> bool {
-        self.0.lock().given_up
+    pub(crate) fn is_abandoned(&self) -> bool {
+        self.0.lock().abandoned
     }
 
     /// What the key held, where it was changed since.
-    pub(crate) fn old(&self, mapping: usize, name: &[u8]) -> Option<Option<Content>> {
+    pub(crate) fn preserved(&self, mapping: usize, name: &[u8]) -> Option<Option<Content>> {
         self.0.lock().old.get(&(mapping, name.to_vec())).cloned()
     }
 

@@ -8,7 +8,7 @@ use onelog_store::{Batch, Change, Store, StoreError, StorePosition, StoreReader}
 
 use crate::bookkeeping::{Names, Record, read_position, take_over};
 use crate::connection::{Form, Servers};
-use crate::encode::Look;
+use crate::encode::RowForm;
 use crate::fence::Fence;
 use crate::kind::RedisTarget;
 use crate::reader::{RedisReader, read_contents};
@@ -24,7 +24,7 @@ pub struct RedisStore {
     pub(crate) log_id: String,
     pub(crate) plan: Arc<Plan>,
     pub(crate) fingerprint: String,
-    pub(crate) looks: Vec<Look>,
+    pub(crate) forms: Vec<RowForm>,
     pub(crate) names: Names,
     pub(crate) servers: Servers,
     pub(crate) scripts: Scripts,
@@ -58,7 +58,7 @@ impl RedisStore {
             sink: sink.to_owned(),
             log_id: log_id.to_owned(),
             fingerprint: fingerprint(&plan, target.partitions),
-            looks: plan.mappings.iter().map(Look::of).collect(),
+            forms: plan.mappings.iter().map(RowForm::of).collect(),
             loaded: no_rows(&names, &plan),
             plan,
             names,
@@ -145,14 +145,14 @@ impl RedisStore {
             }
         }
         for (link, keys) in by_link.into_iter().enumerate() {
-            let asked: Vec<(Look, &[u8])> = keys
+            let asked: Vec<(RowForm, &[u8])> = keys
                 .iter()
-                .map(|(mapping, name)| (self.looks[*mapping], *name))
+                .map(|(mapping, name)| (self.forms[*mapping], *name))
                 .collect();
             let contents = read_contents(&mut self.servers.links[link], &asked)?;
             for ((mapping, name), content) in keys.iter().zip(&contents) {
                 for snapshot in &snapshots {
-                    snapshot.keep(*mapping, name, content.as_ref());
+                    snapshot.preserve(*mapping, name, content.as_ref());
                 }
             }
         }
@@ -176,9 +176,9 @@ impl Store for RedisStore {
             &self.log_id,
             &self.fingerprint,
         )?;
-        gate.took(epoch);
+        gate.took_over(epoch);
         self.epoch = Some(epoch);
-        if self.is_filling()? {
+        if self.has_unfinished_rebuild()? {
             self.clear_leftovers()?;
         }
         Ok(epoch)
@@ -193,7 +193,7 @@ impl Store for RedisStore {
     }
 
     fn apply(&mut self, batch: &Batch) -> Result<(), StoreError> {
-        let mut rows = Rows::new(&self.plan, &self.looks, &self.names, &mut self.row);
+        let mut rows = Rows::new(&self.plan, &self.forms, &self.names, &mut self.row);
         for (mapping, changes) in batch.changes.iter().enumerate() {
             if batch.is_repair() && self.names.are_spread() {
                 rows.forget_copies(mapping, changes);
@@ -212,7 +212,7 @@ impl Store for RedisStore {
     }
 
     fn load(&mut self, mapping: usize, rows: &[Change]) -> Result<(), StoreError> {
-        let mut staged = Rows::new(&self.plan, &self.looks, &self.names, &mut self.row);
+        let mut staged = Rows::new(&self.plan, &self.forms, &self.names, &mut self.row);
         staged.stage(mapping, rows)?;
         let steps = staged.finish();
         self.commit(None, steps)?;
@@ -242,7 +242,7 @@ impl Store for RedisStore {
         let _entered = gate.enter();
         self.check_epoch()?;
         self.clear_leftovers()?;
-        self.give_up_ownership()?;
+        self.forget_owners()?;
         let mut steps = self.no_steps();
         for (partition, step) in steps.iter_mut().enumerate() {
             step.then.push(&[b"DEL", &self.names.position(partition)]);

@@ -84,7 +84,7 @@ fn a_rebuild_of_many_keys_goes_in_parts_and_one_that_dies_between_them_begins_ag
 }
 
 #[test]
-fn new_rows_that_somebody_deleted_are_not_put_in_place() {
+fn new_rows_that_another_client_deleted_are_not_put_in_place() {
     require!(Kind::Redis);
     let server = Redis::start();
     let place = Place(RedisTarget {

@@ -17,7 +17,7 @@ use redis::Value;
 
 use crate::bookkeeping::{List, Names, Record, advance_position, read_command, read_records};
 use crate::connection::{Commands, Form, Link, Many, Servers, command, script};
-use crate::encode::{Look, write_plain, write_text};
+use crate::encode::{RowForm, write_plain, write_text};
 use crate::error::is_moved;
 use crate::fence::Fence;
 use crate::scripts::Scripts;
@@ -33,7 +33,7 @@ const MSET: &[&[u8]] = &[b"MSET"];
 /// Gathers the commands of one step.
 pub(crate) struct Rows<'a> {
     plan: &'a Plan,
-    looks: &'a [Look],
+    forms: &'a [RowForm],
     names: &'a Names,
     parts: Vec<Part>,
     row: &'a mut Row,
@@ -54,7 +54,6 @@ struct Part {
 pub(crate) struct Step {
     /// Deletions, and whatever must come before writing.
     pub(crate) first: Commands,
-    /// Rows.
     pub(crate) then: Commands,
 }
 
@@ -74,14 +73,14 @@ impl Step {
 /// Where a row is written.
 #[derive(Clone, Copy)]
 enum Place {
-    Real,
+    Live,
     Staging,
 }
 
 impl<'a> Rows<'a> {
     pub(crate) fn new(
         plan: &'a Plan,
-        looks: &'a [Look],
+        forms: &'a [RowForm],
         names: &'a Names,
         row: &'a mut Row,
     ) -> Self {
@@ -97,7 +96,7 @@ impl<'a> Rows<'a> {
         };
         Self {
             plan,
-            looks,
+            forms,
             names,
             parts: (0..names.partitions()).map(|_| part()).collect(),
             row,
@@ -111,18 +110,18 @@ impl<'a> Rows<'a> {
         for change in changes {
             match &change.value {
                 None => self.delete(mapping, &change.key),
-                Some(value) => self.write(mapping, change, value, Place::Real)?,
+                Some(value) => self.write(mapping, change, value, Place::Live)?,
             }
         }
         Ok(())
     }
 
-    /// Takes keys away wherever they stand: a copy in a partition where it does not belong is no
-    /// row, but somebody may have made it.
+    /// Deletes keys in every partition: a copy in a partition where it does not belong is no row,
+    /// but another client may have made it.
     pub(crate) fn forget_copies(&mut self, mapping: usize, changes: &[Change]) {
         for change in changes {
             for partition in 0..self.parts.len() {
-                self.find_name(mapping, partition, &change.key, Place::Real);
+                self.find_name(mapping, partition, &change.key, Place::Live);
                 let part = &mut self.parts[partition];
                 part.unlink.push(UNLINK, &[&self.name], &mut part.first);
             }
@@ -152,7 +151,7 @@ impl<'a> Rows<'a> {
 
     fn delete(&mut self, mapping: usize, key: &[u8]) {
         let partition = self.names.partition_of(key);
-        self.find_name(mapping, partition, key, Place::Real);
+        self.find_name(mapping, partition, key, Place::Live);
         let part = &mut self.parts[partition];
         part.unlink.push(UNLINK, &[&self.name], &mut part.first);
     }
@@ -160,7 +159,7 @@ impl<'a> Rows<'a> {
     fn find_name(&mut self, mapping: usize, partition: usize, key: &[u8], place: Place) {
         self.name.clear();
         match place {
-            Place::Real => {
+            Place::Live => {
                 let template = &self.plan.mappings[mapping].key_template;
                 self.names.row(template, partition, key, &mut self.name);
             }
@@ -185,13 +184,13 @@ impl<'a> Rows<'a> {
         self.find_name(mapping, partition, &change.key, place);
         // A row of a rebuild begins to age when it is put in place.
         let life = match place {
-            Place::Real => plan.options.count(TTL_SECONDS),
+            Place::Live => plan.options.count(TTL_SECONDS),
             Place::Staging => None,
         };
         let life = life.map(|seconds| seconds.to_string());
         let part = &mut self.parts[partition];
-        if self.looks[mapping] == Look::Hash {
-            // A key that somebody made a string would refuse fields, and old fields must go.
+        if self.forms[mapping] == RowForm::Hash {
+            // A key that another client made a string would refuse fields, and old fields must go.
             part.unlink.push(UNLINK, &[&self.name], &mut part.first);
             write_hash(plan, self.row, &self.name, &mut self.value, &mut part.then);
             if let Some(life) = life {
@@ -201,15 +200,15 @@ impl<'a> Rows<'a> {
         }
         self.value.clear();
         write_text(
-            self.looks[mapping],
+            self.forms[mapping],
             &plan.columns,
             self.row,
             &mut self.value,
         );
         match life {
             Some(life) => {
-                let words: [&[u8]; 5] = [b"SET", &self.name, &self.value, b"EX", life.as_bytes()];
-                part.then.push(&words);
+                let set: [&[u8]; 5] = [b"SET", &self.name, &self.value, b"EX", life.as_bytes()];
+                part.then.push(&set);
             }
             None => part
                 .set
@@ -243,14 +242,14 @@ fn write_hash(
 ) {
     let there = row.cells.iter().filter(|cell| **cell != Cell::Null).count();
     commands.begin(2 + 2 * there);
-    commands.word(b"HSET");
-    commands.word(name);
+    commands.part(b"HSET");
+    commands.part(name);
     for (column, cell) in plan.columns.iter().zip(&row.cells) {
         if *cell != Cell::Null {
             value.clear();
             write_plain(cell, value);
-            commands.word(column.name.as_bytes());
-            commands.word(value);
+            commands.part(column.name.as_bytes());
+            commands.part(value);
         }
     }
 }
@@ -287,7 +286,7 @@ pub(crate) fn commit_watched(
     }
     Err(StoreError::Unavailable {
         what: format!("{WHAT} Redis at {}", link.place),
-        cause: "the record of the position is touched again and again by somebody".into(),
+        cause: "another client touches the record of the position again and again".into(),
     })
 }
 
@@ -354,13 +353,13 @@ fn execute(
             *watched = Some(Record::parse(link, record)?);
             Ok(true)
         }
-        other => Err(link.strange(WHAT, &other)),
+        other => Err(link.unexpected(WHAT, &other)),
     }
 }
 
 /// `EXEC` does not undo: when one of its commands failed after all, the position is not true.
 fn forget_position(link: &mut Link, name: &[u8], error: &redis::ServerError) -> StoreError {
-    let forgotten = link.ask(WHAT, &[b"HDEL", name, b"position"]);
+    let forgotten = link.request(WHAT, &[b"HDEL", name, b"position"]);
     let then = match forgotten {
         Ok(_) => "so its position was forgotten; resume the sink, then it fills the store anew"
             .to_owned(),
@@ -418,13 +417,13 @@ pub(crate) fn commit_partitions(
             }
             let mut commands = step.first.clone();
             commands.append(&step.then);
-            let words = [
+            let arguments = [
                 epoch.as_bytes(),
                 expected.as_bytes(),
                 fence.log.as_bytes(),
                 fence.plan.as_bytes(),
             ];
-            bytes.append(&mut script(&scripts.fenced, &name, &words, &commands));
+            bytes.append(&mut script(&scripts.fenced, &name, &arguments, &commands));
             asked.push(partition);
         }
         connection.send(&bytes)?;
@@ -455,12 +454,12 @@ fn answer_of_fence(link: &Link, fence: Fence<'_>, value: Value) -> Result<(), St
             fence.check_epoch(&record)?;
             Err(StoreError::PositionMismatch {
                 expected: fence.step.map_or(Position::ZERO, |(from, _)| from),
-                found: record.stands(fence.plan),
+                found: record.position_under(fence.plan),
             })
         }
         other => {
             let other = link.good(WHAT, other)?;
-            Err(link.strange(WHAT, &other))
+            Err(link.unexpected(WHAT, &other))
         }
     }
 }

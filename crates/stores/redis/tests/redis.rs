@@ -1,5 +1,5 @@
 //! Redis against the contract of every store, and what is its own: shapes, lifetimes, owners,
-//! pictures, settings, rebuilds.
+//! snapshots, settings, rebuilds.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -50,10 +50,9 @@ impl OneServer {
         }
     }
 
-    /// Asks Redis itself.
-    fn command(&self, words: &[&str]) -> String {
+    fn command(&self, arguments: &[&str]) -> String {
         let mut all = vec!["-n", &self.database];
-        all.extend(words);
+        all.extend(arguments);
         SERVER.command(&all)
     }
 
@@ -62,7 +61,6 @@ impl OneServer {
     }
 }
 
-/// What a row is.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum RedisShape {
     String,
@@ -189,7 +187,7 @@ fn a_document_is_kept_byte_for_byte() {
         server.command(&["GET", "<k>"]).trim_end(),
         "{\"b\" : 1.50,\"a\":2}"
     );
-    // The same JSON in other words is no difference, another number is one.
+    // The same JSON written otherwise is no difference, another number is one.
     server.command(&["SET", "<k>", r#"{"a":2,"b":1.5}"#]);
     assert!(model.verify(&plan, store.as_mut()).equal);
     server.command(&["SET", "<k>", r#"{"a":2,"b":1.51}"#]);
@@ -241,7 +239,7 @@ fn every_kind_of_planted_difference_is_found_named_and_mended() {
         let plan = conformance::standard_plan(&server);
         let mut model = Model::default();
         for key in ["a", "b", "c", "d", "e", "f", "g", "h"] {
-            model.order(key, 1, "some words");
+            model.order(key, 1, "some note");
         }
         let mut store = server.open(Arc::clone(&plan), LOG);
         store.take_over().unwrap();
@@ -520,7 +518,7 @@ fn nothing_of_a_rebuild_is_left_behind() {
         let rows: Vec<Change> = model.batch(&plan, Position::ZERO).changes.remove(0);
         store.load(0, &rows).unwrap();
         assert!(keys() > 6 + bookkeeping);
-        // Whoever comes next cleans up.
+        // The next owner cleans up.
         let mut store = server.open(Arc::clone(&plan), LOG);
         store.take_over().unwrap();
         assert_eq!(keys(), 3 + bookkeeping);
@@ -530,7 +528,7 @@ fn nothing_of_a_rebuild_is_left_behind() {
 }
 
 #[test]
-fn a_picture_is_the_same_however_much_is_written_meanwhile() {
+fn a_snapshot_is_the_same_however_much_is_written_meanwhile() {
     require!(Kind::Redis);
     for (shape, partitions) in [
         (RedisShape::String, None),
@@ -547,7 +545,7 @@ fn a_picture_is_the_same_however_much_is_written_meanwhile() {
         store.take_over().unwrap();
         model.rebuild(&plan, store.as_mut()).unwrap();
         let before = model.clone();
-        let mut picture = store.reader().unwrap();
+        let mut snapshot = store.reader().unwrap();
         let mut rounds = 0;
         let mut written = 0;
         // Between any two rows that are read, rows before and behind them change.
@@ -567,13 +565,13 @@ fn a_picture_is_the_same_however_much_is_written_meanwhile() {
             }
             ControlFlow::Continue(())
         };
-        picture.scan(0, each).unwrap();
+        snapshot.scan(0, each).unwrap();
         assert_eq!((written, rounds), (5000, 10));
         model.rebuild(&plan, store.as_mut()).unwrap();
-        let found = verify(&plan, &before, picture.as_mut()).unwrap();
+        let found = verify(&plan, &before, snapshot.as_mut()).unwrap();
         assert!(found.equal, "{shape:?} {partitions:?} {found:#?}");
         assert!(model.verify(&plan, store.as_mut()).equal);
-        // Somebody whose writes this process cannot see ends the picture.
+        // A process whose writes this one cannot see ends the snapshot.
         let mut other = server.target.clone();
         other.url = Address::from(
             other
@@ -585,7 +583,7 @@ fn a_picture_is_the_same_however_much_is_written_meanwhile() {
         let mut other =
             RedisStore::open(&other, SINK, LOG, shaped(Arc::clone(&plan), shape)).unwrap();
         other.take_over().unwrap();
-        let error = verify(&plan, &before, picture.as_mut())
+        let error = verify(&plan, &before, snapshot.as_mut())
             .unwrap_err()
             .to_string();
         assert!(error.contains("another process"), "{error}");
@@ -713,7 +711,7 @@ fn the_server_is_only_talked_to_when_its_certificate_is_trusted() {
     store.take_over().unwrap();
     let mut model = Model::default();
     for n in 0..2000 {
-        model.order(&format!("k{n}"), n, "words that fill a packet");
+        model.order(&format!("k{n}"), n, "a note that fills a packet");
     }
     model.rebuild(&plan, &mut store).unwrap();
     assert!(model.verify(&plan, &mut store).equal);

@@ -1,4 +1,4 @@
-//! Where a sink stands, as one document of the index `onelog-sinks`; its id is the sink's name.
+//! The position of a sink, as one document of the index `onelog-sinks`; its id is the sink's name.
 //!
 //! ```text
 //! sink              the sink's name
@@ -117,14 +117,14 @@ pub(crate) fn read_ledger(client: &Client, sink: &str) -> Result<Option<Page>, S
     }))
 }
 
-/// Writes a sink's first ledger. `false`: somebody else was faster.
+/// Writes a sink's first ledger. `false`: another process was faster.
 pub(crate) fn create_ledger(client: &Client, ledger: &Ledger) -> Result<bool, StoreError> {
     make_index(client)?;
     let path = format!("/{INDEX}/_create/{}", escape(&ledger.sink));
     Ok(write(client, &path, ledger)?.is_some())
 }
 
-/// Puts `ledger` in the place of `page`. `None`: somebody else changed it meanwhile.
+/// Puts `ledger` in the place of `page`. `None`: another process changed it meanwhile.
 pub(crate) fn replace_ledger(
     client: &Client,
     page: &Page,
@@ -139,7 +139,7 @@ pub(crate) fn replace_ledger(
     }))
 }
 
-/// Deletes `page`. `false`: somebody else changed it meanwhile.
+/// Deletes `page`. `false`: another process changed it meanwhile.
 pub(crate) fn delete_ledger(client: &Client, page: &Page) -> Result<bool, StoreError> {
     const DOING: &str = "forgetting the position in";
     let path = format!("{}?{}", document(&page.ledger.sink), page.condition());

@@ -213,7 +213,7 @@ impl Client {
     }
 }
 
-/// How a client of HTTP checks whom it speaks to; the error is for people.
+/// How a client of HTTP checks the identity of a server; the error is for users.
 pub fn http_tls(trust: Trust<'_>) -> Result<TlsConfig, String> {
     static SYSTEM: OnceLock<RootCerts> = OnceLock::new();
     // Also says what is wrong with a file.
@@ -257,7 +257,7 @@ impl Answer {
         self.body
     }
 
-    /// The answer, or the error that its status stands for.
+    /// The answer, or the error that its status means.
     pub(crate) fn success(self, client: &Client, doing: &str) -> Result<Self, StoreError> {
         if self.is_success() {
             return Ok(self);

@@ -5,7 +5,7 @@
 //! rebuild makes the next one beside it. Each index has an alias of its own for writing, so that a
 //! request that comes too late cannot make an index anew by writing to it (`require_alias`), and
 //! one more until it is put in place: taking that one away is part of the exchange, which therefore
-//! takes place once, whoever asks for it and however often.
+//! takes place once, however many processes ask for it and how often.
 
 mod fields;
 
@@ -29,7 +29,6 @@ pub(crate) const REPLICAS: &str = "index.number_of_replicas";
 pub(crate) const AUTO_REPLICAS: &str = "index.auto_expand_replicas";
 pub(crate) const DURABILITY: &str = "index.translog.durability";
 
-/// An index as it is.
 #[derive(Clone, Debug, Deserialize)]
 pub(crate) struct Index {
     #[serde(default)]
@@ -40,22 +39,21 @@ pub(crate) struct Index {
     pub(crate) settings: Value,
 }
 
-/// Whose an index is.
 #[derive(Debug, PartialEq)]
 pub(crate) enum Owner<'i> {
-    /// Not onelog's.
-    Somebody,
+    /// Onelog did not make it.
+    Foreign,
     /// Onelog's; its sink was removed.
-    Nobody,
+    None,
     Sink(&'i str),
 }
 
 impl Index {
     pub(crate) fn owner(&self) -> Owner<'_> {
         match self.mappings.pointer("/_meta/onelog/sink") {
-            None => Owner::Somebody,
+            None => Owner::Foreign,
             Some(Value::String(sink)) => Owner::Sink(sink),
-            Some(_) => Owner::Nobody,
+            Some(_) => Owner::None,
         }
     }
 
@@ -73,7 +71,7 @@ impl Index {
     }
 }
 
-pub(crate) fn name(into: &str, generation: u64) -> String {
+pub(crate) fn index_name(into: &str, generation: u64) -> String {
     format!("{into}-onelog-{generation}")
 }
 
@@ -138,14 +136,14 @@ pub(crate) fn settings(mapping: &MappingPlan) -> BTreeMap<String, Value> {
 
 /// What of a mapping cannot be kept in these products.
 pub(crate) fn check_mapping(mapping: &MappingPlan) -> Result<(), StoreError> {
-    let misfit = |what: String| {
+    let mismatch = |what: String| {
         Err(StoreError::SchemaMismatch {
             into: mapping.into.clone(),
             what,
         })
     };
     if let Some(what) = check_name(&mapping.into) {
-        return misfit(format!(
+        return mismatch(format!(
             "the name cannot be the name of an index ({what}); choose another name for 'into'"
         ));
     }
@@ -154,14 +152,14 @@ pub(crate) fn check_mapping(mapping: &MappingPlan) -> Result<(), StoreError> {
         .iter()
         .any(|column| column.name == fields::OWN)
     {
-        return misfit(format!(
+        return mismatch(format!(
             "the column '{}' has the name of onelog's own field; choose another name",
             fields::OWN
         ));
     }
     let durability = settings(mapping).remove(DURABILITY);
     match durability.as_ref().and_then(Value::as_str) {
-        Some("async") => misfit(
+        Some("async") => mismatch(
             "with the setting 'translog.durability' = 'async' the store could forget rows and keep the position; take it out of the mapping's 'settings'".into(),
         ),
         _ => Ok(()),
@@ -169,7 +167,7 @@ pub(crate) fn check_mapping(mapping: &MappingPlan) -> Result<(), StoreError> {
 }
 
 /// Makes an index that is to be filled.
-pub(crate) fn create(
+pub(crate) fn create_index(
     client: &Client,
     mapping: &MappingPlan,
     sink: &str,
@@ -198,7 +196,10 @@ pub(crate) fn create(
 }
 
 /// What is behind a name, which may be an index, an alias or a pattern.
-pub(crate) fn look(client: &Client, name: &str) -> Result<BTreeMap<String, Index>, StoreError> {
+pub(crate) fn find_indexes(
+    client: &Client,
+    name: &str,
+) -> Result<BTreeMap<String, Index>, StoreError> {
     const DOING: &str = "looking at the indexes of";
     let path = format!("/{}?allow_no_indices=true", escape(name));
     match client.get(DOING, &path)?.found(client, DOING)? {
@@ -213,7 +214,7 @@ pub(crate) fn generations(
     into: &str,
 ) -> Result<Vec<(u64, String, Index)>, StoreError> {
     let prefix = name_prefix(into);
-    let found = look(client, &format!("{prefix}*"))?;
+    let found = find_indexes(client, &format!("{prefix}*"))?;
     let numbered = found.into_iter().filter_map(|(name, index)| {
         let number = name.strip_prefix(&prefix)?.parse().ok()?;
         Some((number, name, index))
@@ -228,28 +229,28 @@ fn name_prefix(into: &str) -> String {
 /// Refuses names that a rebuild may not take: whatever onelog did not make, or made for another
 /// sink.
 pub(crate) fn check_owner(client: &Client, sink: &str, into: &str) -> Result<(), StoreError> {
-    let taken = |what: String| {
+    let not_owner = |what: String| {
         Err(StoreError::NotOwner {
             into: into.to_owned(),
             what,
         })
     };
-    for (name, index) in look(client, into)? {
+    for (name, index) in find_indexes(client, into)? {
         match index.owner() {
-            Owner::Nobody => {}
+            Owner::None => {}
             Owner::Sink(owner) if owner == sink => {}
             Owner::Sink(owner) => {
-                return taken(format!(
+                return not_owner(format!(
                     "it belongs to the sink '{owner}'; choose another name for 'into'"
                 ));
             }
-            Owner::Somebody if name == into => {
-                return taken(
+            Owner::Foreign if name == into => {
+                return not_owner(
                     "an index of this name is there that onelog did not make; choose another name for 'into', or delete the index".into(),
                 );
             }
-            Owner::Somebody => {
-                return taken(format!(
+            Owner::Foreign => {
+                return not_owner(format!(
                     "an alias of this name is there that leads to '{name}', which onelog did not make; choose another name for 'into', or take the alias away"
                 ));
             }
@@ -264,7 +265,7 @@ pub(crate) fn check_shape(
     mapping: &MappingPlan,
     index: &str,
 ) -> Result<(), StoreError> {
-    let found = look(client, &mapping.into)?;
+    let found = find_indexes(client, &mapping.into)?;
     let mut what = Vec::new();
     match found.get(index) {
         None => what.push(format!(
@@ -286,7 +287,7 @@ pub(crate) fn check_shape(
             if !is.is_durable() {
                 what.push("its translog is not flushed with each request".into());
             }
-            what.extend(fields::misfits(mapping, &is.mappings));
+            what.extend(fields::mismatches(mapping, &is.mappings));
         }
     }
     for other in found.keys().filter(|name| *name != index) {
@@ -305,15 +306,15 @@ pub(crate) fn check_shape(
 }
 
 /// Deletes an index if it is there.
-pub(crate) fn delete(client: &Client, index: &str) -> Result<(), StoreError> {
+pub(crate) fn delete_index(client: &Client, index: &str) -> Result<(), StoreError> {
     const DOING: &str = "deleting an old index in";
     let path = format!("/{}", escape(index));
     let answer = client.call(DOING, Method::DELETE, &path, Body::Nothing, LONG_TIMEOUT)?;
     answer.found(client, DOING).map(|_| ())
 }
 
-/// Says that nobody owns an index any more.
-pub(crate) fn disown(client: &Client, index: &str) -> Result<(), StoreError> {
+/// Makes an index one without an owner.
+pub(crate) fn forget_owner(client: &Client, index: &str) -> Result<(), StoreError> {
     const DOING: &str = "giving up an index in";
     let body = Body::Json(json!({"_meta": {"onelog": {"sink": null}}}));
     let path = format!("/{}/_mapping", escape(index));
@@ -331,7 +332,7 @@ pub(crate) fn refresh(client: &Client, indexes: &[String]) -> Result<(), StoreEr
         path.push_str(&escape(index));
         let next = rest.peek().map(|next| next.len() * 3);
         if next.is_none_or(|next| path.len() + next > NAMES_BYTES_MAX) {
-            // That an index is gone is told by whoever needs it.
+            // A missing index is reported where it is needed.
             path.push_str("/_refresh?ignore_unavailable=true");
             let path = std::mem::take(&mut path);
             client

@@ -96,7 +96,7 @@ impl<'p> Decoder<'p> {
         })
     }
 
-    /// The same for an index that is not onelog's: the key's field tells the key where there is
+    /// The same for an index that is not onelog's: the key's field has the key where there is
     /// one.
     pub(crate) fn decode_foreign(
         &self,
@@ -178,7 +178,7 @@ fn each_field(object: &str, each: impl FnMut(&str, &str)) -> serde_json::Result<
 #[derive(Deserialize)]
 struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
 
-/// A stored value as the cell that it was, or as what somebody made of it.
+/// A stored value as the cell that it was, or as what others made of it.
 fn read_cell(kind: ColumnType, raw: &str, cell: &mut Cell) {
     if kind == ColumnType::Json && raw != "null" {
         return cell.set_json(raw);

@@ -22,13 +22,11 @@ const ID_BYTES_MAX: usize = 512;
 pub(crate) enum Version {
     /// The record's offset + 1: whatever is newer in the store stays.
     OfRecord,
-    /// Above the version that was found, because somebody else wrote to this document.
+    /// Above the version that was found, because another client wrote to this document.
     Above(u64),
-    /// There is no document.
     New,
 }
 
-/// The `_id` of a key's cell.
 fn id(mapping: &MappingPlan, key: &Cell) -> Result<String, RowFault> {
     let id = match key {
         Cell::Text(text) => text.clone(),
@@ -71,7 +69,7 @@ pub(crate) fn id_of(
 /// Where rows are turned into the lines of a bulk request.
 pub(crate) struct Encoder<'p> {
     pub(crate) mapping: &'p MappingPlan,
-    /// The name to write to.
+    /// The alias to write to.
     pub(crate) target: &'p str,
     /// When the request is made, in milliseconds since 1970.
     pub(crate) now_ms: u64,
@@ -180,7 +178,7 @@ fn text(text: &str, out: &mut Vec<u8>) {
     let _ = serde_json::to_writer(out, text);
 }
 
-/// JSON on one line: line breaks can only stand between its parts.
+/// JSON on one line: line breaks are only between its parts.
 fn one_line(json: &str, out: &mut Vec<u8>) {
     let start = out.len();
     out.extend_from_slice(json.as_bytes());

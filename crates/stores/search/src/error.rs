@@ -7,9 +7,9 @@ use serde_json::Value;
 use crate::connection::{Answer, Client};
 
 /// How many bytes of an answer that is no error of the product's own are shown.
-const WORDS_BYTES_MAX: usize = 500;
+const MESSAGE_BYTES_MAX: usize = 500;
 
-/// What is wrong, in the product's own words.
+/// What is wrong, as the product reports it.
 #[derive(Clone, Debug, Default, Deserialize)]
 pub(crate) struct Fault {
     #[serde(rename = "type", default)]
@@ -38,7 +38,7 @@ impl Answer {
             Err(_) => None,
         };
         fault.unwrap_or_else(|| {
-            let shown = &self.body[..self.body.len().min(WORDS_BYTES_MAX)];
+            let shown = &self.body[..self.body.len().min(MESSAGE_BYTES_MAX)];
             Fault {
                 reason: Some(String::from_utf8_lossy(shown).into_owned()),
                 ..Fault::default()
@@ -46,33 +46,33 @@ impl Answer {
         })
     }
 
-    /// The error that this status stands for.
+    /// The error that this status means.
     pub(crate) fn classify(&self, client: &Client, doing: &str) -> StoreError {
         let fault = self.fault();
         let what = format!("{doing} {}", client.shown);
-        let words = format!("status {}: {fault}", self.status);
+        let message = format!("status {}: {fault}", self.status);
         match self.status {
             408 | 429 | 500..=599 => StoreError::Unavailable {
                 what,
-                cause: words.into(),
+                cause: message.into(),
             },
             // A node with a full disk blocks its indexes until there is room again.
             403 if fault.is_block() => StoreError::Unavailable {
                 what,
-                cause: words.into(),
+                cause: message.into(),
             },
             401 => StoreError::Broken {
                 what,
-                cause: format!("{words}; the user and password, or the key, are not known there")
+                cause: format!("{message}; the user and password, or the key, are not known there")
                     .into(),
             },
             403 => StoreError::Broken {
                 what,
-                cause: format!("{words}; give the user this right").into(),
+                cause: format!("{message}; give the user this right").into(),
             },
             _ => StoreError::Broken {
                 what,
-                cause: words.into(),
+                cause: message.into(),
             },
         }
     }
@@ -88,7 +88,7 @@ impl Fault {
 impl std::fmt::Display for Fault {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match (&self.kind[..], &self.reason) {
-            ("", None) => f.write_str("no words")?,
+            ("", None) => f.write_str("no message")?,
             ("", Some(reason)) => f.write_str(reason)?,
             (kind, None) => f.write_str(kind)?,
             (kind, Some(reason)) => write!(f, "{kind}: {reason}")?,
@@ -105,7 +105,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_fault_is_told_with_its_causes() {
+    fn a_fault_is_shown_with_its_causes() {
         let answer = Answer {
             status: 400,
             body: br#"{"error":{"type":"a","reason":"b","caused_by":{"type":"c","reason":"d"}},"status":400}"#

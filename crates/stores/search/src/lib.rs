@@ -6,24 +6,24 @@
 //!   whole, early or late, therefore changes nothing that is as new or newer. This also holds for a
 //!   zombie: what it still sends are images that the log has at those offsets. Older ones than the
 //!   store's are refused; one that the new owner has not reached yet is what the new owner is about
-//!   to write, byte for byte, and his own is then refused as already there.
+//!   to write, byte for byte, and its own is then refused as already there.
 //! - **The position moves last**, when every item of the batch was acknowledged, in a document that
 //!   is replaced only in the version in which it was read. A zombie fails there, and before it
 //!   writes anything at all. A crash in between repeats the batch.
 //! - **A deletion stays** as a document that is marked, hidden by the filter of the alias, with the
 //!   version of its record: a put that comes late cannot bring the row back. Such documents are
 //!   purged after an hour, which no request survives.
-//! - **A document that somebody else wrote** has a version of the product's own making, which may
+//! - **A document that another client wrote** has a version of the product's own making, which may
 //!   be above those that are to come. Refused items are looked at, and where the document is of an
 //!   earlier record, ours is written above its version.
 //!
 //! What does not hold: a reader may see some rows of a transaction before the others. At the
 //! barrier, when nothing is being applied and the indexes were refreshed, the store equals the log
-//! at the position; [`Store::reader`] opens its picture there.
+//! at the position; [`Store::reader`] opens its snapshot there.
 //!
 //! An exchange of indexes (see `rebuild`) is written into the ledger as an
-//! intention, carried out as one step, then written as done. Whoever opens the store in between is
-//! told by the aliases whether it took place, and whoever takes over completes it.
+//! intention, carried out as one step, then written as done. The aliases show
+//! a process that opens the store in between whether it took place; a takeover completes it.
 
 mod bookkeeping;
 mod connection;

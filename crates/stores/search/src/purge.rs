@@ -1,7 +1,7 @@
 //! The end of deleted documents.
 //!
 //! A deletion is a document that is marked. It must stay until no older put can still be under way;
-//! then it is deleted, unless somebody wrote to it meanwhile.
+//! then it is deleted, unless it was written to meanwhile.
 
 use std::time::Duration;
 

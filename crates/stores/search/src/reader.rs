@@ -1,4 +1,4 @@
-//! A consistent picture of a sink's indexes: a point in time for each shard.
+//! A consistent snapshot of a sink's indexes: a point in time for each shard.
 //!
 //! Within a shard documents have numbers that do not change in a point in time, so a shard is read
 //! page by page in that order, which is the fastest one and needs no field to sort by. The points
@@ -30,10 +30,10 @@ const PAGE_FIRST: usize = 200;
 const PAGE_MAX: usize = 5_000;
 /// About how many bytes a page has.
 const PAGE_BYTES: usize = 4 << 20;
-/// How long the end of a picture may take.
+/// How long closing a snapshot may take.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 
-/// A shard as it was.
+/// A shard at a point in time.
 #[derive(Debug)]
 struct Shard {
     point: String,
@@ -45,11 +45,10 @@ pub(crate) struct Reader {
     client: Client,
     plan: Arc<Plan>,
     position: Position,
-    /// For each mapping.
     shards: Vec<Vec<Shard>>,
     /// Whether these are onelog's own indexes.
     is_ours: bool,
-    /// As long as somebody holds this, the indexes are not deleted.
+    /// While a reader holds this, the indexes are not deleted.
     _in_use: Arc<()>,
 }
 
@@ -103,7 +102,7 @@ impl Reader {
     ) -> Result<Self, StoreError> {
         let mut reader = Self::new(client, plan, position, true, in_use);
         for (mapping, name) in plan.mappings.iter().zip(indexes) {
-            let found = ddl::look(client, name)?;
+            let found = ddl::find_indexes(client, name)?;
             let Some(found) = found.get(name) else {
                 return Err(StoreError::SchemaMismatch {
                     into: mapping.into.clone(),
@@ -121,7 +120,7 @@ impl Reader {
     pub(crate) fn open_foreign(client: &Client, plan: &Arc<Plan>) -> Result<Self, StoreError> {
         let mut reader = Self::new(client, plan, Position::ZERO, false, Arc::default());
         for mapping in &plan.mappings {
-            let found = ddl::look(client, &mapping.into)?;
+            let found = ddl::find_indexes(client, &mapping.into)?;
             if found.is_empty() {
                 return Err(StoreError::SchemaMismatch {
                     into: mapping.into.clone(),
@@ -159,7 +158,7 @@ impl Reader {
     }
 
     fn add(&mut self, name: &str, index: &Index, query: &Value) -> Result<(), StoreError> {
-        const DOING: &str = "opening a picture of";
+        const DOING: &str = "opening a snapshot of";
         let way = match self.client.product {
             Product::Elasticsearch => "_pit",
             Product::OpenSearch => "_search/point_in_time",
@@ -187,7 +186,7 @@ impl Reader {
 
     /// Documents from behind the position belong to a batch that was begun and not finished.
     fn check_finished(&self, indexes: &[String]) -> Result<(), StoreError> {
-        const DOING: &str = "opening a picture of";
+        const DOING: &str = "opening a snapshot of";
         let later = json!({"range": {"_onelog.offset": {"gte": self.position.get()}}});
         for (shards, index) in self.shards.iter().zip(indexes) {
             for shard in shards {
@@ -290,7 +289,7 @@ impl Reader {
         let close = |path: &str, body: Value| {
             // A point that is not closed ends by itself after its keep-alive time.
             let _ = self.client.call(
-                "closing a picture of",
+                "closing a snapshot of",
                 Method::DELETE,
                 path,
                 Body::Json(body),
@@ -333,7 +332,7 @@ fn search(
         return Err(StoreError::Unavailable {
             what: format!("{doing} {}", client.shown),
             cause: format!(
-                "the picture is gone: its index was replaced, or nobody read for too long ({})",
+                "the snapshot is gone: its index was replaced, or nothing was read for too long ({})",
                 answer.fault()
             )
             .into(),

@@ -12,7 +12,8 @@ use onelog_mapping::MappingPlan;
 use crate::bookkeeping::{Ledger, Swap};
 use crate::connection::{Body, Client, LONG_TIMEOUT, Method, escape};
 use crate::ddl::{
-    self, AUTO_REPLICAS, DURABILITY, REFRESH, REPLICAS, look, settings, staged_alias, visible,
+    self, AUTO_REPLICAS, DURABILITY, REFRESH, REPLICAS, find_indexes, settings, staged_alias,
+    visible,
 };
 use crate::store::ElasticsearchStore;
 
@@ -69,25 +70,25 @@ impl ElasticsearchStore {
         self.replace(&page, ledger)?;
         let indexes = self.indexes(generation);
         for (mapping, name) in self.plan.mappings.iter().zip(&indexes) {
-            ddl::create(&self.client, mapping, &self.sink, name)?;
+            ddl::create_index(&self.client, mapping, &self.sink, name)?;
         }
-        self.filling = Some(generation);
+        self.rebuilding = Some(generation);
         Ok(())
     }
 
     pub(crate) fn stage(&mut self, mapping: usize, rows: &[Change]) -> Result<(), StoreError> {
         self.owned_page()?;
-        let generation = self.filling_generation()?;
+        let generation = self.staged_generation()?;
         let changes = rows.iter().map(|change| (mapping, change));
         self.write(generation, changes, false)
     }
 
     pub(crate) fn finish(&mut self, position: Position) -> Result<(), StoreError> {
         let page = self.owned_page()?;
-        let generation = self.filling_generation()?;
+        let generation = self.staged_generation()?;
         let indexes = self.indexes(generation);
         for (mapping, index) in self.plan.mappings.iter().zip(&indexes) {
-            // Whoever made this name his own since the rebuild began keeps it.
+            // Another sink may have taken this name since the rebuild began; it keeps it.
             ddl::check_owner(&self.client, &self.sink, &mapping.into)?;
             settle(&self.client, mapping, index)?;
         }
@@ -115,12 +116,12 @@ impl ElasticsearchStore {
         }
         failpoint::hit(&self.sink, "after_swap");
         self.replace(&page, done)?;
-        self.filling = None;
+        self.rebuilding = None;
         self.unpublished.clear();
         self.discard(&[generation])
     }
 
-    /// Deletes this sink's indexes that are neither in use nor shown by a picture.
+    /// Deletes this sink's indexes that are neither in use nor read by a snapshot.
     pub(crate) fn discard(&mut self, keep: &[u64]) -> Result<(), StoreError> {
         self.retired.clear();
         for mapping in &self.plan.mappings {
@@ -135,8 +136,8 @@ impl ElasticsearchStore {
         self.delete_retired()
     }
 
-    fn filling_generation(&self) -> Result<u64, StoreError> {
-        self.filling.ok_or_else(|| StoreError::PositionMismatch {
+    fn staged_generation(&self) -> Result<u64, StoreError> {
+        self.rebuilding.ok_or_else(|| StoreError::PositionMismatch {
             expected: Position::ZERO,
             found: None,
         })
@@ -148,18 +149,17 @@ impl ElasticsearchStore {
 enum SwapState {
     /// The new indexes wait for it.
     Waiting,
-    /// It took place.
     Done,
     /// The new indexes are gone, so it cannot take place any more.
     Lost,
 }
 
-/// Asks the indexes how far an exchange has come. All aliases move together, so one tells for all.
+/// Asks the indexes how far an exchange has come. All aliases move together, so one of them is enough.
 fn swap_state(client: &Client, swap: &Swap) -> Result<SwapState, StoreError> {
     let Some((into, index)) = swap.indexes.first() else {
         return Ok(SwapState::Lost);
     };
-    let found = look(client, index)?;
+    let found = find_indexes(client, index)?;
     let Some(found) = found.get(index) else {
         return Ok(SwapState::Lost);
     };
@@ -181,7 +181,10 @@ fn exchange_aliases(client: &Client, swap: &Swap) -> Result<Option<Vec<String>>,
     for (into, index) in &swap.indexes {
         actions.push(json!({"remove": {
             "index": index, "alias": staged_alias(index), "must_exist": true}}));
-        for name in look(client, into)?.into_keys().filter(|name| name != index) {
+        for name in find_indexes(client, into)?
+            .into_keys()
+            .filter(|name| name != index)
+        {
             actions.push(json!({"remove": {"index": name, "alias": into}}));
             old.push(name);
         }

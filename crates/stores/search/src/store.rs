@@ -35,11 +35,11 @@ pub struct ElasticsearchStore {
     pub(crate) plan: Arc<Plan>,
     pub(crate) fingerprint: String,
     pub(crate) epoch: Option<u64>,
-    /// The generation that is being filled.
-    pub(crate) filling: Option<u64>,
-    /// Held by every picture.
+    /// The generation that a rebuild under way fills.
+    pub(crate) rebuilding: Option<u64>,
+    /// Held by every snapshot.
     pub(crate) in_use: Arc<()>,
-    /// Indexes that are deleted as soon as no picture needs them.
+    /// Indexes that are deleted as soon as no snapshot needs them.
     pub(crate) retired: Vec<String>,
     pub(crate) purged: Instant,
     /// Indexes that were written to since they were last refreshed.
@@ -62,7 +62,7 @@ impl ElasticsearchStore {
             fingerprint: plan.fingerprint(),
             plan,
             epoch: None,
-            filling: None,
+            rebuilding: None,
             in_use: Arc::default(),
             retired: Vec::new(),
             purged: Instant::now(),
@@ -123,7 +123,7 @@ impl ElasticsearchStore {
     pub(crate) fn indexes(&self, generation: u64) -> Vec<String> {
         let mappings = self.plan.mappings.iter();
         mappings
-            .map(|mapping| ddl::name(&mapping.into, generation))
+            .map(|mapping| ddl::index_name(&mapping.into, generation))
             .collect()
     }
 
@@ -162,13 +162,13 @@ impl ElasticsearchStore {
             return Ok(());
         }
         for index in std::mem::take(&mut self.retired) {
-            ddl::delete(&self.client, &index)?;
+            ddl::delete_index(&self.client, &index)?;
         }
         Ok(())
     }
 
     /// Work that is not urgent, after a batch.
-    fn tidy(&mut self) -> Result<(), StoreError> {
+    fn maintenance(&mut self) -> Result<(), StoreError> {
         if !self.retired.is_empty() {
             self.delete_retired()?;
         }
@@ -221,7 +221,7 @@ impl Store for ElasticsearchStore {
             };
             if bookkeeping::replace_ledger(&self.client, &page, next)?.is_some() {
                 self.epoch = Some(epoch);
-                self.filling = None;
+                self.rebuilding = None;
                 // What the predecessor applied counts as reached from now on.
                 ddl::refresh(&self.client, &shown)?;
                 return Ok(epoch);
@@ -256,10 +256,10 @@ impl Store for ElasticsearchStore {
     fn apply(&mut self, batch: &Batch) -> Result<(), StoreError> {
         let page = self.owned_page()?;
         let at = page.ledger.position_under(&self.fingerprint);
-        let stands = at
+        let is_expected = at
             .as_ref()
             .is_some_and(|at| at.position == batch.from && at.log_id == self.log_id);
-        let (true, Some(generation)) = (stands, page.ledger.generation) else {
+        let (true, Some(generation)) = (is_expected, page.ledger.generation) else {
             return Err(StoreError::PositionMismatch {
                 expected: batch.from,
                 found: at,
@@ -279,10 +279,10 @@ impl Store for ElasticsearchStore {
             .filter(|(_, changes)| !changes.is_empty())
             .map(|(index, _)| index);
         self.unpublished.extend(touched);
-        self.tidy()
+        self.maintenance()
     }
 
-    /// Nobody waits for a bulk request but the sink.
+    /// No lock is held during a bulk request: only the sink waits for it.
     fn batch_time(&self) -> Range<Duration> {
         BATCH_TIME
     }
@@ -312,22 +312,22 @@ impl Store for ElasticsearchStore {
     }
 
     fn reader(&mut self) -> Result<Box<dyn StoreReader>, StoreError> {
-        let moved = |found| StoreError::PositionMismatch {
+        let mismatch = |found| StoreError::PositionMismatch {
             expected: Position::ZERO,
             found,
         };
         let ledger = match self.read()? {
             Some(page) => self.resolved(page.ledger)?,
-            None => return Err(moved(None)),
+            None => return Err(mismatch(None)),
         };
         let Some(at) = ledger.position_under(&self.fingerprint) else {
-            return Err(moved(None));
+            return Err(mismatch(None));
         };
         let indexes = self.live_indexes(&ledger);
         ddl::refresh(&self.client, &indexes)?;
         let in_use = Arc::clone(&self.in_use);
         let reader = Reader::open(&self.client, &self.plan, &indexes, at.position, in_use)?;
-        // Somebody else may have gone on while the picture was opened.
+        // Another process may have gone on while the snapshot was opened.
         let now = match self.read()? {
             Some(page) => self
                 .resolved(page.ledger)?
@@ -348,13 +348,13 @@ impl Store for ElasticsearchStore {
         let live = page.ledger.generation.unwrap_or(0);
         self.discard(&[live])?;
         for index in self.live_indexes(&page.ledger) {
-            ddl::disown(&self.client, &index)?;
+            ddl::forget_owner(&self.client, &index)?;
         }
         if !bookkeeping::delete_ledger(&self.client, &page)? {
             self.owned_page()?;
         }
         self.epoch = None;
-        self.filling = None;
+        self.rebuilding = None;
         Ok(())
     }
 }

@@ -4,11 +4,11 @@
 //! changes nothing. Then each item is judged by its own answer:
 //! - done;
 //! - 409: the store has this version or a later one. What it has says of which record it is: of
-//!   ours or a later one, then ours is done; of an earlier one (or of none), then somebody else
+//!   ours or a later one, then ours is done; of an earlier one (or of none), then another client
 //!   wrote to this document and raised its version: ours is written above it;
 //! - 429 and 503: sent again after a pause, with the other items of that kind and no others;
 //! - 404: the index is gone;
-//! - anything else: the record is refused, in the store's words.
+//! - anything else: the record is refused, with the store's message.
 
 use std::collections::VecDeque;
 use std::ops::Range;
@@ -28,13 +28,13 @@ use onelog_store::{Change, StoreError};
 /// About how many bytes one request has.
 const REQUEST_BYTES: usize = 8 << 20;
 /// How many documents are asked for at once.
-const LOOK_MAX: usize = 1000;
+const READ_MAX: usize = 1000;
 /// How long items are sent again before the store counts as unavailable.
 const AGAIN_MAX: Duration = Duration::from_secs(30);
 /// Pauses between attempts: doubled from the first to the last, then a random part of it.
 const PAUSE_FIRST: Duration = Duration::from_millis(50);
 const PAUSE_LAST: Duration = Duration::from_secs(5);
-/// How often one document is written above what somebody else wrote meanwhile.
+/// How often one document is written above what another client wrote meanwhile.
 const CONTESTS_MAX: usize = 8;
 
 const DOING: &str = "writing documents to";
@@ -129,15 +129,16 @@ impl Bulk<'_> {
         self.contest(writes.collect(), true)
     }
 
-    /// Looks at what stands against these writes, and writes above it where it is not newer.
+    /// Reads the documents that conflict with these writes, and writes above those that are not
+    /// newer.
     fn contest(&mut self, mut writes: Vec<Write<'_>>, always: bool) -> Result<(), StoreError> {
         for _ in 0..CONTESTS_MAX {
             if writes.is_empty() {
                 return Ok(());
             }
             let mut again = Vec::new();
-            for part in writes.chunks(LOOK_MAX) {
-                for (write, found) in part.iter().zip(self.look(part)?) {
+            for part in writes.chunks(READ_MAX) {
+                for (write, found) in part.iter().zip(self.read_versions(part)?) {
                     let offset = found.source["_onelog"]["offset"].as_u64();
                     let is_newer = offset.is_some_and(|offset| offset >= write.change.offset.get());
                     let version = match found.found {
@@ -157,13 +158,14 @@ impl Bulk<'_> {
         }
         match writes.is_empty() {
             true => Ok(()),
-            false => Err(self
-                .unavailable("somebody else writes to the same documents all the time".to_owned())),
+            false => Err(self.unavailable(
+                "another client writes to the same documents all the time".to_owned(),
+            )),
         }
     }
 
     /// What the store has of these documents, in their order.
-    fn look(&mut self, writes: &[Write<'_>]) -> Result<Vec<Found>, StoreError> {
+    fn read_versions(&mut self, writes: &[Write<'_>]) -> Result<Vec<Found>, StoreError> {
         const DOING: &str = "reading documents of";
         let mut docs = Vec::with_capacity(writes.len());
         for write in writes {
@@ -250,7 +252,7 @@ impl Bulk<'_> {
     }
 
     fn gone(&self, mapping: usize, fault: &Fault) -> StoreError {
-        // Whoever took the sink over may have exchanged the index.
+        // A process that took the sink over may have exchanged the index.
         match (self.still_ours)() {
             Err(error) => error,
             Ok(()) => StoreError::SchemaMismatch {
@@ -271,7 +273,7 @@ struct Sending<'a, 's, 'b> {
     queue: VecDeque<Vec<usize>>,
     /// What was turned away for now.
     again: Vec<usize>,
-    /// Why, in the store's words.
+    /// The store's message about that.
     why: String,
     conflicts: Vec<usize>,
     refused: Option<(Offset, StoreError)>,
@@ -421,7 +423,7 @@ impl Sending<'_, '_, '_> {
         Ok(())
     }
 
-    /// The first refused record of the log is the one that is told.
+    /// Of several refused records the first one of the log is reported.
     fn refuse(&mut self, n: usize, what: String) {
         let write = &self.writes[n];
         let offset = write.change.offset;

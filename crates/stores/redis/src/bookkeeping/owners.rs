@@ -17,9 +17,9 @@ impl RedisStore {
     /// Owners by template; empty: its sink was removed.
     fn owners(&mut self) -> Result<HashMap<String, String>, StoreError> {
         let link = &mut self.servers.links[self.servers.of_owners];
-        let answer = link.ask(WHAT, &[b"HGETALL", OWNERS])?;
+        let answer = link.request(WHAT, &[b"HGETALL", OWNERS])?;
         let Value::Array(items) = &answer else {
-            return Err(link.strange(WHAT, &answer));
+            return Err(link.unexpected(WHAT, &answer));
         };
         let text = |value: &Value| match value {
             Value::BulkString(bytes) => Some(String::from_utf8_lossy(bytes).into_owned()),
@@ -31,7 +31,7 @@ impl RedisStore {
             .collect())
     }
 
-    /// Refuses keys that another sink owns, and keys that somebody else made.
+    /// Refuses keys that another sink owns, and keys that onelog did not make.
     pub(crate) fn check_owners(&mut self) -> Result<(), StoreError> {
         let owners = self.owners()?;
         for mapping in 0..self.plan.mappings.len() {
@@ -71,31 +71,31 @@ impl RedisStore {
     }
 
     /// Makes the keys of this plan this sink's.
-    pub(crate) fn own(&mut self) -> Result<(), StoreError> {
+    pub(crate) fn record_owners(&mut self) -> Result<(), StoreError> {
         let templates = self.plan.mappings.iter();
         let templates: Vec<String> = templates.map(|m| m.key_template.to_string()).collect();
-        self.set_owner(&templates, true)
+        self.write_owners(&templates, true)
     }
 
     /// Leaves the keys without an owner, until another sink takes them.
-    pub(crate) fn give_up_ownership(&mut self) -> Result<(), StoreError> {
+    pub(crate) fn forget_owners(&mut self) -> Result<(), StoreError> {
         let owners = self.owners()?;
         let ours = owners.into_iter().filter(|(_, owner)| *owner == self.sink);
         let ours: Vec<String> = ours.map(|(template, _)| template).collect();
-        self.set_owner(&ours, false)
+        self.write_owners(&ours, false)
     }
 
-    fn set_owner(&mut self, templates: &[String], is_owned: bool) -> Result<(), StoreError> {
+    fn write_owners(&mut self, templates: &[String], is_owned: bool) -> Result<(), StoreError> {
         if templates.is_empty() {
             return Ok(());
         }
         let owner = if is_owned { self.sink.as_bytes() } else { b"" };
-        let mut words: Vec<&[u8]> = vec![b"HSET", OWNERS];
+        let mut arguments: Vec<&[u8]> = vec![b"HSET", OWNERS];
         for template in templates {
-            words.extend([template.as_bytes(), owner]);
+            arguments.extend([template.as_bytes(), owner]);
         }
         let link = &mut self.servers.links[self.servers.of_owners];
-        link.ask("writing the owners of keys to", &words)?;
+        link.request("writing the owners of keys to", &arguments)?;
         Ok(())
     }
 

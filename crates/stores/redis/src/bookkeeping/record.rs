@@ -12,7 +12,6 @@ use onelog_store::{StoreError, StorePosition};
 const FIELDS: [&[u8]; 4] = [b"log", b"position", b"epoch", b"plan"];
 const WHAT: &str = "reading the position in";
 
-/// A partition's record.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Record {
     pub(crate) log: Option<String>,
@@ -26,18 +25,19 @@ impl Record {
     pub(crate) fn parse(link: &Link, value: Value) -> Result<Self, StoreError> {
         let value = link.good(WHAT, value)?;
         let Value::Array(fields) = &value else {
-            return Err(link.strange(WHAT, &value));
+            return Err(link.unexpected(WHAT, &value));
         };
         let mut texts = Vec::with_capacity(FIELDS.len());
         for field in fields {
             texts.push(match field {
                 Value::Nil => None,
                 Value::BulkString(bytes) => Some(String::from_utf8_lossy(bytes).into_owned()),
-                other => return Err(link.strange(WHAT, other)),
+                other => return Err(link.unexpected(WHAT, other)),
             });
         }
-        let [log, position, epoch, plan] =
-            texts.try_into().map_err(|_| link.strange(WHAT, &value))?;
+        let [log, position, epoch, plan] = texts
+            .try_into()
+            .map_err(|_| link.unexpected(WHAT, &value))?;
         let number = |name: &str, text: Option<String>| {
             match text {
             None => Ok(None),
@@ -58,8 +58,8 @@ impl Record {
         })
     }
 
-    /// Where the partition stands under this plan.
-    pub(crate) fn stands(&self, plan: &str) -> Option<StorePosition> {
+    /// The position under `plan`.
+    pub(crate) fn position_under(&self, plan: &str) -> Option<StorePosition> {
         if self.plan.as_deref() != Some(plan) {
             return None;
         }
@@ -97,26 +97,26 @@ pub(crate) fn read_records(
     Ok(out)
 }
 
-/// Where a store of these partitions stands: where its last partition does. `None` when one of
-/// them was never filled, or follows another log than the others.
+/// The least position of these partitions, which is the store's. `None` when one of them was never
+/// filled, or follows another log than the others.
 pub(crate) fn least(records: &[Record], plan: &str) -> Option<StorePosition> {
     let mut least: Option<StorePosition> = None;
     for record in records {
-        let stands = record.stands(plan)?;
+        let found = record.position_under(plan)?;
         least = Some(match least {
-            None => stands,
-            Some(before) if before.log_id != stands.log_id => return None,
+            None => found,
+            Some(before) if before.log_id != found.log_id => return None,
             Some(before) => StorePosition {
-                position: before.position.min(stands.position),
-                epoch: before.epoch.max(stands.epoch),
-                log_id: stands.log_id,
+                position: before.position.min(found.position),
+                epoch: before.epoch.max(found.epoch),
+                log_id: found.log_id,
             },
         });
     }
     least
 }
 
-/// Where the store stands under this plan.
+/// The position of the store under this plan.
 pub(crate) fn read_position(
     servers: &mut Servers,
     names: &Names,
@@ -143,7 +143,7 @@ pub(crate) fn take_over(
     let floor = records.iter().filter_map(|r| r.epoch).max().unwrap_or(0);
     let epoch_command = |partition: usize, how: &[u8], given: u64, out: &mut Vec<u8>| {
         let (name, given) = (names.position(partition), given.to_string());
-        let words: [&[u8]; 8] = [
+        let arguments: [&[u8]; 8] = [
             b"EVALSHA",
             &scripts.take_over,
             b"1",
@@ -153,7 +153,7 @@ pub(crate) fn take_over(
             log_id.as_bytes(),
             plan.as_bytes(),
         ];
-        command(&words, out);
+        command(&arguments, out);
     };
     let mut bytes = Vec::new();
     epoch_command(0, b"draw", floor, &mut bytes);
@@ -183,7 +183,7 @@ fn receive_epoch(link: &mut Link) -> Result<u64, StoreError> {
     let what = "taking over";
     match link.receive_good(what)? {
         Value::Int(epoch) => Ok(epoch.cast_unsigned()),
-        other => Err(link.strange(what, &other)),
+        other => Err(link.unexpected(what, &other)),
     }
 }
 
@@ -201,7 +201,7 @@ mod tests {
     }
 
     #[test]
-    fn a_store_stands_where_its_last_partition_does() {
+    fn the_position_of_a_store_is_the_least_of_its_partitions() {
         let found = least(&[record("a", Some(7), 3), record("a", Some(5), 3)], "plan");
         assert_eq!(found.unwrap().position, Position(5));
         for unfilled in [

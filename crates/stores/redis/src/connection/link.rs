@@ -8,7 +8,7 @@ use std::time::Duration;
 use redis::{Client, Connection, ConnectionInfo, RedisError, Value};
 
 use super::wire::command;
-use crate::error::{classify, refusal};
+use crate::error::{classify, classify_refusal};
 use onelog_store::StoreError;
 
 /// How long connecting may take, TLS and log-in included.
@@ -18,7 +18,6 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long the answer to the swap of a rebuild may take: it is one long step of the server.
 pub(crate) const SWAP_TIMEOUT: Duration = Duration::from_secs(180);
 
-/// A connection.
 pub(crate) struct Link {
     connection: Connection,
     /// Where it leads to, for people.
@@ -83,21 +82,21 @@ impl Link {
 
     pub(crate) fn good(&self, what: &str, value: Value) -> Result<Value, StoreError> {
         match value {
-            Value::ServerError(error) => Err(refusal(what, &self.place, &error)),
+            Value::ServerError(error) => Err(classify_refusal(what, &self.place, &error)),
             value => Ok(value),
         }
     }
 
     /// Sends one command and takes its answer.
-    pub(crate) fn ask(&mut self, what: &str, words: &[&[u8]]) -> Result<Value, StoreError> {
+    pub(crate) fn request(&mut self, what: &str, arguments: &[&[u8]]) -> Result<Value, StoreError> {
         let mut bytes = Vec::new();
-        command(words, &mut bytes);
+        command(arguments, &mut bytes);
         self.send(&bytes)?;
         self.receive_good(what)
     }
 
-    /// Does something that may take long.
-    pub(crate) fn patiently<T>(
+    /// Waits up to `timeout` for each answer meanwhile.
+    pub(crate) fn with_timeout<T>(
         &mut self,
         timeout: Duration,
         act: impl FnOnce(&mut Self) -> Result<T, StoreError>,
@@ -105,7 +104,7 @@ impl Link {
         let set = |link: &mut Self, timeout| {
             link.connection
                 .set_read_timeout(Some(timeout))
-                .map_err(|error| link.lost("setting the patience with", error))
+                .map_err(|error| link.lost("setting the timeout of the connection to", error))
         };
         set(self, timeout)?;
         let done = act(self);
@@ -114,7 +113,7 @@ impl Link {
     }
 
     /// An answer of a form that Redis does not give.
-    pub(crate) fn strange(&self, what: &str, value: &Value) -> StoreError {
+    pub(crate) fn unexpected(&self, what: &str, value: &Value) -> StoreError {
         let shape = match value {
             Value::Nil => "nothing",
             Value::Int(_) => "a number",

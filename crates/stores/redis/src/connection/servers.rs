@@ -20,7 +20,6 @@ const VERSION_MIN: u32 = 6;
 /// The servers, and which of them has which partition.
 #[derive(Debug)]
 pub(crate) struct Servers {
-    /// One connection each.
     pub(crate) links: Vec<Link>,
     /// Which link a partition belongs to.
     pub(crate) of_partition: Vec<usize>,
@@ -38,7 +37,7 @@ impl Servers {
         for seed in &seeds {
             match Link::connect(seed, &place) {
                 Ok(mut link) => {
-                    let facts = Facts::read(&mut link)?;
+                    let facts = ServerInfo::read(&mut link)?;
                     facts.check(&place)?;
                     return match (facts.is_cluster(), target.partitions) {
                         (false, _) => Ok(Self::single(link, seed, names)),
@@ -85,7 +84,7 @@ impl Servers {
             let info = info.clone().set_addr(address);
             let place = format!("{host}:{port}");
             let mut link = Link::connect(&info, &place)?;
-            Facts::read(&mut link)?.check(&place)?;
+            ServerInfo::read(&mut link)?.check(&place)?;
             known.insert((host.clone(), *port), out.links.len());
             out.links.push(link);
             out.infos.push(info);
@@ -122,7 +121,7 @@ impl Servers {
         out
     }
 
-    /// New connections to the same servers, for whoever reads beside the sink.
+    /// New connections to the same servers, for a reader beside the sink.
     pub(crate) fn connect_again(&self) -> Result<Self, StoreError> {
         let links = self.infos.iter().zip(&self.links);
         let links = links.map(|(info, link)| Link::connect(info, &link.place));
@@ -208,12 +207,12 @@ fn at(like: &ConnectionAddr, host: &str, port: u16) -> ConnectionAddr {
 }
 
 /// What a server says about itself.
-struct Facts(HashMap<String, String>);
+struct ServerInfo(HashMap<String, String>);
 
-impl Facts {
+impl ServerInfo {
     fn read(link: &mut Link) -> Result<Self, StoreError> {
         let what = "asking for the state of";
-        match link.ask(what, &[b"INFO"])? {
+        match link.request(what, &[b"INFO"])? {
             Value::BulkString(text) => Ok(Self(
                 String::from_utf8_lossy(&text)
                     .lines()
@@ -221,7 +220,7 @@ impl Facts {
                     .map(|(name, value)| (name.to_owned(), value.trim().to_owned()))
                     .collect(),
             )),
-            other => Err(link.strange(what, &other)),
+            other => Err(link.unexpected(what, &other)),
         }
     }
 
@@ -262,7 +261,7 @@ impl Facts {
         let policy = self.get("maxmemory_policy");
         if !matches!(self.get("maxmemory"), "0" | "") && policy.starts_with("allkeys") {
             return broken(format!(
-                "its 'maxmemory-policy' is '{policy}': when memory is short it would throw away rows and positions without a word. Set it to 'noeviction' (CONFIG SET maxmemory-policy noeviction, and in its configuration file), or to a 'volatile-…' one, which throws away only keys with a time to live"
+                "its 'maxmemory-policy' is '{policy}': when memory is short it would throw away rows and positions silently. Set it to 'noeviction' (CONFIG SET maxmemory-policy noeviction, and in its configuration file), or to a 'volatile-…' one, which throws away only keys with a time to live"
             ));
         }
         Ok(())
@@ -279,15 +278,15 @@ impl Slots {
             ConnectionAddr::Tcp(host, _) | ConnectionAddr::TcpTls { host, .. } => host.clone(),
             _ => "localhost".to_owned(),
         };
-        let answer = link.ask(what, &[b"CLUSTER", b"SLOTS"])?;
+        let answer = link.request(what, &[b"CLUSTER", b"SLOTS"])?;
         let Value::Array(ranges) = &answer else {
-            return Err(link.strange(what, &answer));
+            return Err(link.unexpected(what, &answer));
         };
         let mut out = Vec::with_capacity(ranges.len());
         for range in ranges {
             match Self::range(range, &own) {
                 Some(range) => out.push(range),
-                None => return Err(link.strange(what, range)),
+                None => return Err(link.unexpected(what, range)),
             }
         }
         Ok(Self(out))
@@ -346,7 +345,7 @@ mod tests {
     #[test]
     fn settings_that_would_lose_rows_are_refused() {
         let facts = |text: &str| {
-            Facts(
+            ServerInfo(
                 text.split(' ')
                     .filter_map(|part| part.split_once(':'))
                     .map(|(name, value)| (name.to_owned(), value.to_owned()))
@@ -359,14 +358,14 @@ mod tests {
         facts(&volatile.replace("allkeys", "volatile"))
             .check("here")
             .unwrap();
-        for (bad, words) in [
+        for (bad, expected) in [
             (good.replace("7.2.4", "5.0.1"), "version"),
             (good.replace("master", "slave"), "replica"),
             (volatile, "noeviction"),
         ] {
             let error = facts(&bad).check("here").unwrap_err();
             assert!(
-                !error.is_retryable() && error.to_string().contains(words),
+                !error.is_retryable() && error.to_string().contains(expected),
                 "{error}"
             );
         }

@@ -82,8 +82,8 @@ fn merge(into: &mut Value, over: &Value) {
     }
 }
 
-/// What of an index's fields differs from the mapping's, in words.
-pub(crate) fn misfits(mapping: &MappingPlan, found: &Value) -> Vec<String> {
+/// What of an index's fields differs from the mapping's, for messages.
+pub(crate) fn mismatches(mapping: &MappingPlan, found: &Value) -> Vec<String> {
     let mut out = Vec::new();
     let expected = mappings(mapping, "");
     let Some(properties) = expected["properties"].as_object() else {

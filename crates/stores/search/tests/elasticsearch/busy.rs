@@ -13,17 +13,18 @@ use serde_json::{Value, json};
 use crate::common::STANDARD;
 use crate::search::SearchHarness;
 
-/// Answers as a cluster with a filled sink of epoch 4 does; bulk requests are told, and answered by `answers`.
+/// Answers as a cluster with a filled sink of epoch 4 does; it reports bulk requests and
+/// answers them with `answers`.
 struct Fake {
     url: String,
-    told: Receiver<String>,
+    requests: Receiver<String>,
 }
 
 impl Fake {
     fn start(plan: String, answers: Vec<Value>) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let (tell, told) = channel();
+        let (report, requests) = channel();
         // Ends with the process; it holds nothing.
         std::thread::spawn(move || {
             let mut answers = answers.into_iter();
@@ -31,10 +32,10 @@ impl Fake {
                 "sink": "follower", "log_id": "log-1", "position": 0, "epoch": 4, "plan": plan,
                 "generation": 1, "newest_generation": 1, "swap": null});
             for connection in listener.incoming() {
-                let _ = answer(connection.unwrap(), &mut ledger, &mut answers, &tell);
+                let _ = answer(connection.unwrap(), &mut ledger, &mut answers, &report);
             }
         });
-        Self { url, told }
+        Self { url, requests }
     }
 }
 
@@ -42,7 +43,7 @@ fn answer(
     connection: TcpStream,
     ledger: &mut Value,
     answers: &mut dyn Iterator<Item = Value>,
-    tell: &Sender<String>,
+    report: &Sender<String>,
 ) -> std::io::Result<()> {
     let mut reader = BufReader::new(connection);
     let mut line = String::new();
@@ -65,12 +66,12 @@ fn answer(
             json!({"_seq_no": 1, "_primary_term": 1, "_source": ledger})
         }
         "/_bulk" => {
-            let _ = tell.send(String::from_utf8(body).unwrap());
+            let _ = report.send(String::from_utf8(body).unwrap());
             answers.next().unwrap()
         }
         path if path.starts_with("/onelog-sinks") => {
             *ledger = serde_json::from_slice(&body).unwrap();
-            let _ = tell.send("the position".into());
+            let _ = report.send("the position".into());
             json!({"_seq_no": 2, "_primary_term": 1})
         }
         _ => json!({}),
@@ -116,27 +117,27 @@ fn apply_four(answers: Vec<Value>) -> (Result<(), onelog_store::StoreError>, Vec
         model.order(key, 1, "a note");
     }
     let outcome = store.apply(&model.batch(&plan, Position(0)));
-    (outcome, fake.told.try_iter().collect())
+    (outcome, fake.requests.try_iter().collect())
 }
 
 #[test]
 fn only_items_that_were_turned_away_are_sent_again() {
-    let (outcome, told) = apply_four(vec![
+    let (outcome, requests) = apply_four(vec![
         items(&[201, 429, 201, 503]),
         items(&[503, 201]),
         items(&[201]),
     ]);
     outcome.unwrap();
-    let sent: Vec<Vec<String>> = told[1..4].iter().map(|lines| ids(lines)).collect();
+    let sent: Vec<Vec<String>> = requests[1..4].iter().map(|lines| ids(lines)).collect();
     assert_eq!(sent, [vec!["a", "b", "c", "d"], vec!["b", "d"], vec!["b"]]);
     // Only then the position moves.
-    assert_eq!(told[4], "the position");
+    assert_eq!(requests[4], "the position");
 }
 
 #[test]
 fn an_answer_with_too_few_items_moves_nothing() {
-    let (outcome, told) = apply_four(vec![items(&[201, 201, 201])]);
+    let (outcome, requests) = apply_four(vec![items(&[201, 201, 201])]);
     let error = outcome.unwrap_err();
     assert!(error.is_retryable(), "{error}");
-    assert_eq!(told.len(), 2, "{told:?}");
+    assert_eq!(requests.len(), 2, "{requests:?}");
 }

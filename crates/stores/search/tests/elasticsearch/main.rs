@@ -157,7 +157,7 @@ fn readers_see_what_was_applied_and_no_marks(fixture: &Fixture) {
         .collect();
     ids.sort_unstable();
     assert_eq!(ids, ["b", "c", "d"]);
-    // Whoever takes over shows what the predecessor applied and did not show.
+    // A takeover shows what the predecessor applied and did not show.
     let from = model.position();
     model.order("e", 5, "unseen");
     apply_all(&plan, &model, from, store.as_mut());

@@ -37,7 +37,7 @@ pub fn a_server_is_only_talked_to_when_its_certificate_is_trusted(fixture: &Fixt
     store.take_over().unwrap();
     let mut model = Model::default();
     for n in 0..500 {
-        model.order(&format!("k{n}"), n, "words that fill a packet");
+        model.order(&format!("k{n}"), n, "a note that fills a packet");
     }
     model.rebuild(&plan, &mut store).unwrap();
     assert_equal(&plan, &model, &mut store);

@@ -11,7 +11,7 @@ pub(crate) fn hand_edits_are_found_and_mended(fixture: &Fixture) {
     let (mut store, mut model, plan, _) = filled(fixture);
     let from = model.position();
     model.order("d", 4, "four");
-    model.order("e", 5, "a long text that somebody cuts");
+    model.order("e", 5, "a long text that is cut later");
     model.order("f", 6, "six");
     apply_all(&plan, &model, from, store.as_mut());
     assert_equal(&plan, &model, store.as_mut());
@@ -47,7 +47,7 @@ pub(crate) fn hand_edits_are_found_and_mended(fixture: &Fixture) {
     let shown = json!(verification.tables[0].differences[1]);
     assert_eq!(shown["store"]["total"], 2.5, "{shown}");
 
-    let long = r#"{"total":5,"note":"a long text that somebody cuts"}"#;
+    let long = r#"{"total":5,"note":"a long text that is cut later"}"#;
     let rows = [
         ("a", Some(r#"{"total":1,"note":"one"}"#)),
         ("b", Some(r#"{"total":2,"note":"two"}"#)),

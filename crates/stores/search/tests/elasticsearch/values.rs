@@ -163,7 +163,7 @@ pub(crate) fn documents_are_kept_as_they_are(fixture: &Fixture) {
     assert_equal(&plan, &model, &mut store);
     model.rebuild(&plan, &mut store).unwrap();
     assert_equal(&plan, &model, &mut store);
-    // A field that somebody adds by hand is a difference.
+    // A field that is added by hand is a difference.
     fixture.ask("POST", "/whole/_update/0", r#"{"doc":{"added":1}}"#);
     let verification = model.verify(&plan, &mut store);
     assert_eq!(keys_that_differ(&verification), ["0"]);
@@ -185,14 +185,14 @@ pub(crate) fn many_documents_in_several_shards_are_read(fixture: &Fixture) {
         store.load(0, part).unwrap();
     }
     store.finish_rebuild(model.position()).unwrap();
-    let mut picture = store.reader().unwrap();
+    let mut snapshot = store.reader().unwrap();
     let from = model.position();
     for n in 0..6000 {
-        model.order(&format!("key {n}"), -n, "changed while somebody reads");
+        model.order(&format!("key {n}"), -n, "changed during the reading");
     }
     apply_all(&plan, &model, from, &mut store);
     let (mut rows, mut total) = (0, 0);
-    each_row(picture.as_mut(), 0, |row| {
+    each_row(snapshot.as_mut(), 0, |row| {
         rows += 1;
         let Cell::Integer(number) = row.cells[1] else {
             panic!()
@@ -200,6 +200,6 @@ pub(crate) fn many_documents_in_several_shards_are_read(fixture: &Fixture) {
         total += number;
     });
     assert_eq!((rows, total), (6000, (0..6000).sum()));
-    drop(picture);
+    drop(snapshot);
     assert_equal(&plan, &model, &mut store);
 }

@@ -102,7 +102,7 @@ pub(crate) fn a_zombie_that_already_wrote_is_fenced_and_harms_nothing(fixture: &
         let fenced = matches!(error, StoreError::Fenced { ours, found } if ours == epoch && found == epoch + 1);
         assert!(fenced, "{error}");
         // What the zombie wrote beyond its rival is of records that the rival has not reached: no
-        // picture is taken of that, and the rival gets there.
+        // snapshot is taken of that, and the rival gets there.
         let mut rival = harness.open_as("overtaken", &plan, LOG);
         rival.take_over().unwrap();
         if rivals.position() < zombies.position() {
@@ -152,12 +152,12 @@ pub(crate) fn an_exchange_survives_a_crash_before_and_after_it(fixture: &Fixture
         assert!(crashed.is_err());
         drop(store);
 
-        // Whoever only looks is told what readers see.
+        // A process that only reads sees what readers see.
         let mut store = harness.open_as(&sink, &plan, LOG);
         let expected = if has_moved { &model } else { &before };
         assert_equal(&plan, expected, &mut store);
         store.check_shape().unwrap();
-        // Whoever takes over finds the exchange made, and goes on from there.
+        // A takeover finds the exchange made, and goes on from there.
         store.take_over().unwrap();
         assert_equal(&plan, &model, &mut store);
         let from = model.position();
@@ -186,11 +186,11 @@ pub(crate) fn a_zombie_cannot_exchange_indexes_again(fixture: &Fixture) {
             let mut model = theirs.lock().unwrap();
             let mut rival = again.open_as("slow", &plan_again, LOG);
             rival.take_over().unwrap();
-            // A picture keeps the index that the zombie is about to put in place.
-            let picture = rival.reader().unwrap();
+            // A snapshot keeps the index that the zombie is about to put in place.
+            let snapshot = rival.reader().unwrap();
             model.order("a", 2, "of the rival");
             model.rebuild(&plan_again, &mut rival).unwrap();
-            drop(picture);
+            drop(snapshot);
         },
         || outcome = Some(model.rebuild(&plan, &mut zombie)),
     );
