@@ -367,41 +367,4 @@ pub(crate) fn escape(part: &str) -> String {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn secrets_become_a_header() {
-        for (text, base, header) in [
-            ("http://h:9200", "http://h:9200", None),
-            (
-                "https://us%40er:p%3Aw@h:9200/",
-                "https://h:9200",
-                Some("Basic dXNAZXI6cDp3"),
-            ),
-            (
-                "https://h/prefix/?api_key=abc==",
-                "https://h/prefix",
-                Some("ApiKey abc=="),
-            ),
-        ] {
-            let (found, authorization) = split_address(text).unwrap();
-            assert_eq!((&found[..], authorization.as_deref()), (base, header));
-        }
-        for wrong in [
-            "",
-            "h:9200",
-            "ftp://h",
-            "http://u:secret@h/?api_key=k",
-            "http://h?secret=1",
-        ] {
-            let error = split_address(wrong).unwrap_err();
-            assert!(!error.contains("secret@"), "{error}");
-        }
-    }
-
-    #[test]
-    fn names_are_escaped_in_paths() {
-        assert_eq!(escape("orders-ü/x?"), "orders-%C3%BC%2Fx%3F");
-    }
-}
+mod tests;

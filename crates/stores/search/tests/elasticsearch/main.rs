@@ -5,6 +5,7 @@
 
 mod busy;
 mod common;
+mod restarts;
 #[path = "../search/mod.rs"]
 mod search;
 mod secure;
@@ -21,6 +22,7 @@ use onelog_record::Position;
 use onelog_store::Store;
 use onelog_store::Target as _;
 use onelog_store::conformance::{self, LOG, Model, ORDERS};
+use restarts::*;
 use search::{Fixture, SearchHarness, stories};
 use secure::*;
 use serde_json::json;
@@ -42,12 +44,13 @@ stories! {
     documents_are_kept_as_they_are,
     marks_of_deleted_rows_are_purged,
     names_of_others_are_not_taken,
-    a_changed_index_is_told,
+    a_changed_index_is_reported,
     many_documents_in_several_shards_are_read,
     an_index_of_a_stranger_can_be_read,
     settings_of_the_mapping_reach_the_index,
     readers_see_what_was_applied_and_no_marks,
     a_server_is_only_talked_to_when_its_certificate_is_trusted,
+    a_store_goes_on_when_its_server_was_restarted,
 }
 
 fn the_conformance_functions_pass(fixture: &Fixture) {

@@ -113,7 +113,7 @@ pub(crate) fn a_document_under_a_false_key_is_found_and_mended(fixture: &Fixture
     );
 }
 
-pub(crate) fn a_changed_index_is_told(fixture: &Fixture) {
+pub(crate) fn a_changed_index_is_reported(fixture: &Fixture) {
     let (mut store, mut model, plan, _) = filled(fixture);
     store.check_shape().unwrap();
     let alias = |actions: Value| {
