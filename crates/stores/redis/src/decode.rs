@@ -17,7 +17,7 @@ use serde_json::value::RawValue;
 
 use crate::encode::RowForm;
 
-/// What a key holds.
+/// The value of a key in Redis.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Content {
     Text(Vec<u8>),

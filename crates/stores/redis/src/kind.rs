@@ -54,11 +54,11 @@ static RULES: MappingRules = MappingRules {
     check: check_mappings,
 };
 
-/// a Redis server or cluster.
+/// Redis servers and clusters.
 #[derive(Debug)]
 pub struct RedisKind;
 
-/// One a Redis server or cluster and how it is reached.
+/// One Redis server or cluster, and how it is reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RedisTarget {
     /// `redis://user:password@host:port/number`, or `rediss://…` with TLS.

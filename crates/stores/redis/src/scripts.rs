@@ -1,7 +1,8 @@
 //! The scripts that run inside Redis, each one atomic step on one partition.
 
-use crate::connection::Link;
 use onelog_store::StoreError;
+
+use crate::connection::Link;
 
 /// A script and the name under which Redis keeps it.
 #[derive(Clone, Debug)]

@@ -5,14 +5,14 @@
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 
-use onelog_testkit::{Kind, Redis, Server, require};
-
-use crate::kind::RedisTarget;
-use crate::store::RedisStore;
 use onelog_mapping::Plan;
 use onelog_store::conformance::{self, Capabilities, Harness, LOG, Model};
 use onelog_store::{Address, Store};
 use onelog_store::{StoreError, failpoint};
+use onelog_testkit::{Kind, Redis, Server, require};
+
+use crate::kind::RedisTarget;
+use crate::store::RedisStore;
 
 struct Place(RedisTarget);
 

@@ -15,11 +15,11 @@
 //! one is refused. Reads by id see the newest version without a refresh.
 
 use onelog_record::Position;
+use onelog_store::{StoreError, StorePosition};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::connection::{Body, Client, LONG_TIMEOUT, Method, REQUEST_TIMEOUT, escape};
-use onelog_store::{StoreError, StorePosition};
 
 /// The index of all sinks.
 pub(crate) const INDEX: &str = "onelog-sinks";

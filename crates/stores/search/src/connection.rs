@@ -10,6 +10,7 @@ use std::time::Duration;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use bytes::Bytes;
+use onelog_store::{Cause, StoreError, Trust, read_pem, tls_config};
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject as _;
 use serde::Deserialize;
@@ -22,7 +23,6 @@ use ureq::{Agent, RequestBuilder};
 use url::Url;
 
 use crate::kind::ElasticsearchTarget;
-use onelog_store::{Cause, StoreError, Trust, read_pem, tls_config};
 
 pub(crate) use ureq::http::Method;
 
@@ -156,7 +156,6 @@ impl Client {
         })
     }
 
-    /// Reads.
     pub(crate) fn get(&self, doing: &str, path: &str) -> Result<Answer, StoreError> {
         self.call(doing, Method::GET, path, Body::Nothing, REQUEST_TIMEOUT)
     }

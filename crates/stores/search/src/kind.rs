@@ -36,11 +36,11 @@ static RULES: MappingRules = MappingRules {
     check: no_further_check,
 };
 
-/// an Elasticsearch or OpenSearch cluster.
+/// Elasticsearch and OpenSearch clusters.
 #[derive(Debug)]
 pub struct ElasticsearchKind;
 
-/// One an Elasticsearch or OpenSearch cluster and how it is reached.
+/// One Elasticsearch or OpenSearch cluster, and how it is reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ElasticsearchTarget {
     /// `http://user:password@host:port`, or `https://…`.

@@ -6,13 +6,13 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use onelog_store::StoreError;
 use serde::Deserialize;
 use serde_json::json;
 
 use super::ddl::write_alias;
 use crate::connection::{Body, Client, Method, REQUEST_TIMEOUT, escape};
 use crate::write::now_ms;
-use onelog_store::StoreError;
 
 /// How many documents are purged at once …
 const PAGE: usize = 1000;

@@ -11,7 +11,9 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::time::Duration;
 
+use onelog_mapping::{Cell, Plan, Row};
 use onelog_record::Position;
+use onelog_store::{EachRow, IndexCheck, StoreError, StoreReader};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -19,8 +21,6 @@ use serde_json::{Value, json};
 use crate::connection::{Body, Client, Method, Product, REQUEST_TIMEOUT, escape};
 use crate::ddl::{self, Index};
 use crate::decode::{Decoder, KeyField};
-use onelog_mapping::{Cell, Plan, Row};
-use onelog_store::{EachRow, IndexCheck, StoreError, StoreReader};
 
 /// How long a point in time lives after it was last asked.
 const KEEP_ALIVE: &str = "5m";

@@ -3,11 +3,10 @@
 //! The exchange is written into the ledger as an intention, carried out as one step, then written
 //! as done.
 
+use onelog_mapping::MappingPlan;
 use onelog_record::Position;
 use onelog_store::{Change, StoreError, failpoint};
 use serde_json::{Value, json};
-
-use onelog_mapping::MappingPlan;
 
 use crate::bookkeeping::{Ledger, Swap};
 use crate::connection::{Body, Client, LONG_TIMEOUT, Method, escape};

@@ -15,15 +15,15 @@ use std::ops::Range;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
+use onelog_mapping::{Cell, Plan, Row};
 use onelog_record::Offset;
+use onelog_store::{Change, StoreError};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
 use crate::connection::{Answer, Body, Client, Method, REQUEST_TIMEOUT};
 use crate::encode::{Encoder, Version, id_of};
 use crate::error::Fault;
-use onelog_mapping::{Cell, Plan, Row};
-use onelog_store::{Change, StoreError};
 
 /// About how many bytes one request has.
 const REQUEST_BYTES: usize = 8 << 20;

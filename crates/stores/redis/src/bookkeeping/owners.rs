@@ -3,13 +3,13 @@
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 
+use onelog_mapping::KeyTemplate;
+use onelog_store::StoreError;
 use redis::Value;
 
 use super::names::{OWNERS, overlap};
 use crate::reader::scan_keys;
 use crate::store::RedisStore;
-use onelog_mapping::KeyTemplate;
-use onelog_store::StoreError;
 
 const WHAT: &str = "looking at the owners of keys in";
 

@@ -1,12 +1,12 @@
 //! What a partition says about itself: its log, position, epoch and plan.
 
 use onelog_record::Position;
+use onelog_store::{StoreError, StorePosition};
 use redis::Value;
 
 use super::names::Names;
 use crate::connection::{Commands, Link, Servers, command};
 use crate::scripts::Scripts;
-use onelog_store::{StoreError, StorePosition};
 
 /// The fields of a partition's record, in the order in which they are asked for.
 const FIELDS: [&[u8]; 4] = [b"log", b"position", b"epoch", b"plan"];

@@ -5,11 +5,11 @@
 
 use std::time::Duration;
 
+use onelog_store::StoreError;
 use redis::{Client, Connection, ConnectionInfo, RedisError, Value};
 
 use super::wire::command;
 use crate::error::{classify, classify_refusal};
-use onelog_store::StoreError;
 
 /// How long connecting may take, TLS and log-in included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);

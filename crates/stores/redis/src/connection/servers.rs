@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 
+use onelog_store::{StoreError, choose_cryptography, read_pem};
 use redis::{
     Client, ConnectionAddr, ConnectionInfo, IntoConnectionInfo, ProtocolVersion, TlsCertificates,
     Value,
@@ -12,7 +13,6 @@ use super::link::Link;
 use crate::bookkeeping::{Names, owners_slot};
 use crate::error::classify;
 use crate::kind::RedisTarget;
-use onelog_store::{StoreError, choose_cryptography, read_pem};
 
 /// The oldest version: older ones have no `UNLINK`-safe scripts with replicated effects by default.
 const VERSION_MIN: u32 = 6;

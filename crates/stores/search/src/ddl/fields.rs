@@ -4,10 +4,10 @@
 //! which alone is compared with the log. The types below say by what a row can be *searched*; a
 //! value that does not fit its field's index is kept all the same and not found by that field.
 
-use crate::kind::SETTINGS;
+use onelog_mapping::{ColumnType, Element, MappingPlan};
 use serde_json::{Map, Value, json};
 
-use onelog_mapping::{ColumnType, Element, MappingPlan};
+use crate::kind::SETTINGS;
 
 /// The field of every document that is onelog's own.
 pub(crate) const OWN: &str = "_onelog";
