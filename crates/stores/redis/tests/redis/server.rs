@@ -1,0 +1,145 @@
+//! Settings of the server, a full memory, TLS.
+
+use std::sync::Arc;
+
+use onelog_redis::{RedisStore, RedisTarget};
+use onelog_store::conformance::{self, LOG, Model, SINK};
+use onelog_store::{Address, Store};
+use onelog_testkit::{Certificates, Kind, Redis, Server, require};
+
+use crate::harness::{OneServer, SERVER};
+
+#[test]
+fn servers_that_would_lose_rows_are_refused_in_words() {
+    require!(Kind::Redis);
+    let harness = OneServer::new();
+    let plan = conformance::standard_plan(&harness);
+    let open = |url: &str| {
+        let target = RedisTarget {
+            url: Address::from(url),
+            partitions: None,
+            ca_file: None,
+        };
+        RedisStore::open(&target, SINK, LOG, Arc::clone(&plan)).unwrap_err()
+    };
+    let server = Redis::start_with(&["maxmemory=50mb", "maxmemory-policy=allkeys-lru"]);
+    let error = open(&server.url()).to_string();
+    assert!(error.contains("noeviction"), "{error}");
+    server.command(&["CONFIG", "SET", "maxmemory-policy", "volatile-lru"]);
+    let port = SERVER.port().to_string();
+    server.command(&["REPLICAOF", "127.0.0.1", &port]);
+    let error = open(&server.url()).to_string();
+    assert!(error.contains("replica"), "{error}");
+    server.command(&["REPLICAOF", "NO", "ONE"]);
+    server.command(&["CONFIG", "SET", "requirepass", "right"]);
+    for password in ["", ":wr0ng@", "user:wr0ng@"] {
+        let url = server.url().replace("://", &format!("://{password}"));
+        let error = open(&url);
+        assert!(
+            !error.is_retryable() && !error.to_string().contains("wr0ng"),
+            "{error}"
+        );
+    }
+    // A user without a right.
+    server.command(&[
+        "-a",
+        "right",
+        "--no-auth-warning",
+        "ACL",
+        "SETUSER",
+        "u",
+        "on",
+        ">pw",
+        "~*",
+        "+@all",
+        "-exec",
+    ]);
+    let url = server.url().replace("://", "://u:pw@");
+    let target = RedisTarget {
+        url: Address::from(url.as_str()),
+        ..harness.target.clone()
+    };
+    let mut store = RedisStore::open(&target, SINK, LOG, Arc::clone(&plan)).unwrap();
+    store.take_over().unwrap();
+    let error = store.begin_rebuild().unwrap_err();
+    assert!(
+        !error.is_retryable() && error.to_string().contains("lacks a right"),
+        "{error}"
+    );
+    server.stop();
+    let error = open(&server.url());
+    assert!(error.is_retryable(), "{error}");
+}
+
+#[test]
+fn a_full_memory_changes_nothing_and_is_waited_for() {
+    require!(Kind::Redis);
+    let server = Redis::start();
+    let harness = OneServer::new();
+    let target = RedisTarget {
+        url: Address::from(server.url().as_str()),
+        ..harness.target.clone()
+    };
+    let plan = conformance::standard_plan(&harness);
+    let mut store = RedisStore::open(&target, SINK, LOG, Arc::clone(&plan)).unwrap();
+    store.take_over().unwrap();
+    let mut model = Model::default();
+    model.order("a", 1, "one");
+    model.rebuild(&plan, &mut store).unwrap();
+    let from = model.position();
+    model.order("a", 2, &"long ".repeat(10_000));
+    let batch = model.batch(&plan, from);
+    server.command(&["CONFIG", "SET", "maxmemory", "1mb"]);
+    let error = store.apply(&batch).unwrap_err();
+    assert!(
+        error.is_retryable() && error.to_string().contains("'maxmemory'"),
+        "{error}"
+    );
+    assert_eq!(store.position().unwrap().unwrap().position, from);
+    server.command(&["CONFIG", "SET", "maxmemory", "0"]);
+    store.apply(&batch).unwrap();
+    assert!(model.verify(&plan, &mut store).equal);
+}
+
+#[test]
+fn the_server_is_only_talked_to_when_its_certificate_is_trusted() {
+    require!(Kind::Redis);
+    let certificates = Certificates::shared();
+    let free = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = free.local_addr().unwrap().port();
+    drop(free);
+    let option = |name: &str, path: &std::path::Path| format!("{name}={}", path.display());
+    let _server = Redis::start_with(&[
+        &format!("tls-port={port}"),
+        &option("tls-cert-file", &certificates.certificate),
+        &option("tls-key-file", &certificates.key),
+        &option("tls-ca-cert-file", &certificates.root),
+        "tls-auth-clients=no",
+    ]);
+    let harness = OneServer::new();
+    let plan = conformance::standard_plan(&harness);
+    let open = |host: &str, ca_file: Option<&std::path::Path>| {
+        let target = RedisTarget {
+            url: Address::from(format!("rediss://{host}:{port}").as_str()),
+            partitions: None,
+            ca_file: ca_file.map(std::path::Path::to_owned),
+        };
+        RedisStore::open(&target, SINK, LOG, Arc::clone(&plan))
+    };
+    let mut store = open("localhost", Some(&certificates.root)).unwrap();
+    store.take_over().unwrap();
+    let mut model = Model::default();
+    for n in 0..2000 {
+        model.order(&format!("k{n}"), n, "a note that fills a packet");
+    }
+    model.rebuild(&plan, &mut store).unwrap();
+    assert!(model.verify(&plan, &mut store).equal);
+    let error = open("localhost", None).unwrap_err().to_string();
+    assert!(error.contains("certificate"), "{error}");
+    let missing = open("localhost", Some(std::path::Path::new("/nowhere.pem")));
+    let error = missing.unwrap_err();
+    assert!(
+        !error.is_retryable() && error.to_string().contains("/nowhere.pem"),
+        "{error}"
+    );
+}
