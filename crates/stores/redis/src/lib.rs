@@ -2,7 +2,7 @@
 //!
 //! Rows and position move in one `MULTI … EXEC` (`write`). Redis has no transactions that undo
 //! and no snapshots, so: nothing is sent before every row of a batch has been made, commands are
-//! chosen so that none can fail inside `EXEC`, and snapshots are kept by copying what is about to
+//! chosen so that none can fail inside `EXEC`, and snapshots are made by copying what is about to
 //! change (`snapshot`). A rebuild is written under other names and put in place by one script
 //! (`rebuild`).
 //!
@@ -13,6 +13,7 @@
 //! With partitions a batch is atomic in each of them only. The position is the least of theirs.
 //!
 //! One value belongs to one thread; its snapshots are read by others.
+
 mod bookkeeping;
 mod connection;
 mod decode;

@@ -8,7 +8,7 @@
 //! meanwhile is among the kept values.
 //!
 //! So batches go on at nearly full speed, and memory is bounded: a snapshot that would grow beyond
-//! its limits is given up, and its reader says so. A writer in another process knows nothing of
+//! its limits is abandoned, and its reader reports that. A writer in another process does not know
 //! the snapshot; it has raised the epoch, which ends the snapshot as well.
 
 use std::collections::HashMap;

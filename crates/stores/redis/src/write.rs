@@ -2,6 +2,7 @@
 //! ours and its position is the expected one.
 //!
 //! Commands are gathered by partition, deletions first.
+//!
 //! One server: `WATCH` the record, read it, then `MULTI … EXEC`; Redis drops the `EXEC` when the
 //! record was touched since. The `WATCH` for the next step rides behind the `EXEC`, so a step is
 //! one round trip. Partitions: one script a partition, which checks its record and then writes;

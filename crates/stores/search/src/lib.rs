@@ -21,9 +21,9 @@
 //! barrier, when nothing is being applied and the indexes were refreshed, the store equals the log
 //! at the position; [`Store::reader`] opens its snapshot there.
 //!
-//! An exchange of indexes (see `rebuild`) is written into the ledger as an
-//! intention, carried out as one step, then written as done. The aliases show
-//! a process that opens the store in between whether it took place; a takeover completes it.
+//! An exchange of indexes (see `rebuild`) is written into the ledger as an intention, carried out as
+//! one step, then written as done. The aliases show a process that opens the store in between
+//! whether it took place; a takeover completes it.
 
 mod bookkeeping;
 mod connection;
