@@ -8,6 +8,7 @@ use onelog_store::StoreError;
 use crate::connection::Contents;
 use crate::encode::Key;
 use crate::error::schema_mismatch;
+use crate::full_text::Index;
 
 /// One table. `owner` is the sink that made it; `None` when that sink was removed.
 #[derive(Clone, Debug)]
@@ -15,6 +16,7 @@ pub(crate) struct Table {
     pub(crate) owner: Option<String>,
     pub(crate) columns: Vec<(String, ColumnType)>,
     pub(crate) rows: BTreeMap<Key, Vec<Cell>>,
+    pub(crate) index: Index,
 }
 
 impl Table {
@@ -23,6 +25,19 @@ impl Table {
             owner: Some(sink.to_owned()),
             columns: columns(plan),
             rows: BTreeMap::new(),
+            index: Index::new(&plan.full_text),
+        }
+    }
+
+    pub(crate) fn put(&mut self, key: Key, cells: Vec<Cell>) {
+        self.delete(&key);
+        self.index.add(&key, &cells);
+        self.rows.insert(key, cells);
+    }
+
+    pub(crate) fn delete(&mut self, key: &Key) {
+        if let Some(cells) = self.rows.remove(key) {
+            self.index.remove(key, &cells);
         }
     }
 }
@@ -51,8 +66,13 @@ pub(crate) fn check_owner(
 
 pub(crate) fn check_columns(contents: &Contents, plan: &MappingPlan) -> Result<(), StoreError> {
     match contents.tables.get(&plan.into) {
-        Some(table) if table.columns == columns(plan) => Ok(()),
-        Some(_) => Err(schema_mismatch(plan, "its columns differ")),
+        Some(table) if table.columns == columns(plan) && table.index.columns == plan.full_text => {
+            Ok(())
+        }
+        Some(_) => Err(schema_mismatch(
+            plan,
+            "its columns or its full-text index differ",
+        )),
         None => Err(schema_mismatch(plan, "it is not there")),
     }
 }

@@ -21,7 +21,7 @@ pub static KIND: MemoryKind = MemoryKind;
 static RULES: MappingRules = MappingRules {
     kind: "memory",
     has_type: |_| true,
-    full_text: false,
+    full_text: true,
     options: &[],
     keys: KeyForm::Column,
     rows: RowForm::Columns,

@@ -14,6 +14,7 @@ mod ddl;
 mod decode;
 mod encode;
 mod error;
+mod full_text;
 mod kind;
 mod reader;
 mod rebuild;

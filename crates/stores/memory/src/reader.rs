@@ -56,7 +56,13 @@ impl StoreReader for MemoryReader {
         Ok(())
     }
 
-    fn check_index(&mut self, _: usize, _: usize) -> Result<Option<IndexCheck>, StoreError> {
-        Ok(None)
+    fn check_index(
+        &mut self,
+        mapping: usize,
+        faults_max: usize,
+    ) -> Result<Option<IndexCheck>, StoreError> {
+        let (_, table) = &self.tables[mapping];
+        let has_index = !table.index.columns.is_empty();
+        Ok(has_index.then(|| table.index.check(&table.rows, faults_max)))
     }
 }

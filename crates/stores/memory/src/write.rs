@@ -36,8 +36,8 @@ pub(crate) fn apply(
 pub(crate) fn write(table: &mut Table, writes: Vec<Write>) {
     for (key, cells) in writes {
         match cells {
-            Some(cells) => table.rows.insert(key, cells),
-            None => table.rows.remove(&key),
-        };
+            Some(cells) => table.put(key, cells),
+            None => table.delete(&key),
+        }
     }
 }

@@ -26,10 +26,7 @@ impl Harness for Memory {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities {
-            full_text: false,
-            ..Capabilities::ALL
-        }
+        Capabilities::ALL
     }
 
     fn kind(&self) -> &'static dyn StoreKind {
