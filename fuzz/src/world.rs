@@ -1,4 +1,4 @@
-//! Tables, their rules and an applied state, all in memory: what the validator stands on.
+//! Tables, their rules and an applied state, all in memory: what the validator rests on.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;

@@ -52,7 +52,6 @@ impl Pair {
 /// Keys that differ, by the hash of the key.
 pub(super) type Differing = HashMap<u128, DifferenceKind>;
 
-/// What a comparison found.
 pub(super) struct Found {
     pub(super) rows_left: u64,
     pub(super) rows_right: u64,
@@ -125,7 +124,7 @@ impl Comparison {
         Ok(differing.collect())
     }
 
-    /// The rows of these keys in full. Of a key that stands twice, the last one.
+    /// The rows of these keys in full. Of a key that occurs twice, the last one.
     pub(super) fn rows(
         &mut self,
         left: &mut Side,

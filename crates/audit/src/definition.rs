@@ -32,7 +32,6 @@ pub struct AuditDefinition {
     pub(super) compares: Vec<Compare>,
 }
 
-/// One pair of places.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Compare {
     pub(super) name: String,
@@ -42,10 +41,9 @@ pub(super) struct Compare {
     pub(super) columns: Vec<(String, ColumnType)>,
 }
 
-/// One side of a pair.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Place {
-    /// The table, the index, or what stands before and behind a Redis key.
+    /// The table, the index, or the text before and behind a Redis key.
     pub(super) into: String,
     /// The schema of the table, where one was given (PostgreSQL).
     pub(super) schema: Option<String>,
@@ -75,11 +73,10 @@ pub(super) enum Rows {
 pub(super) enum FieldSource {
     /// `$value`: the whole, as it is, which need not be JSON.
     Value,
-    /// A field.
     Field(FieldPath),
 }
 
-/// Which side, in a definition and in words.
+/// Which side, in a definition and in messages.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum SideName {
     Left,
@@ -211,7 +208,6 @@ impl Column<'_> {
         Ok(given.unwrap_or(&self.name))
     }
 
-    /// A column of a row.
     fn of_row(&self, side: SideName) -> Result<(String, ColumnType), DefinitionError> {
         let kind = match self.object.fields.contains_key(side.type_field()) {
             true => column_type(&self.object, side.type_field())?,

@@ -1,9 +1,9 @@
 //! Compares two stores that exist already and that onelog knows nothing of: which keys differ, and
 //! how. Nothing is written to either.
 //!
-//! Each side is read in one consistent picture where the store has such a thing, the two one after
+//! Each side is read in one consistent snapshot where the store has such a thing, the two one after
 //! the other, while applications go on writing: a difference may be a write on its way. So the keys
-//! that differ can be looked at again a little later, with new pictures; what still differs then
+//! that differ can be looked at again a little later, with new snapshots; what still differs then
 //! stays so.
 
 mod compare;
@@ -43,7 +43,6 @@ pub struct AuditOptions<'f> {
     pub again: Option<Pause<'f>>,
 }
 
-/// What an audit found.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Audit {
     /// The left store, without secrets.
@@ -52,18 +51,14 @@ pub struct Audit {
     pub right: String,
     /// Whether every pair is equal.
     pub equal: bool,
-    /// One entry per pair.
     pub compared: Vec<Compared>,
 }
 
 /// What was found of one pair.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Compared {
-    /// The pair's name.
     pub name: String,
-    /// The place on the left.
     pub left: String,
-    /// The place on the right.
     pub right: String,
     /// How many rows the left side has.
     pub rows_left: u64,
@@ -115,12 +110,9 @@ pub enum DifferenceKind {
     KeyTwice,
 }
 
-/// One key that differs.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct AuditDifference {
-    /// The key.
     pub key: Value,
-    /// How it differs.
     pub kind: DifferenceKind,
     /// What the left side has; where both have the key, only the columns that differ.
     pub left: Option<Value>,
@@ -132,11 +124,8 @@ pub struct AuditDifference {
 #[derive(Debug, thiserror::Error)]
 #[error("'{name}', {side} side: {cause}")]
 pub struct AuditError {
-    /// The pair.
     pub name: String,
-    /// Which side.
     pub side: &'static str,
-    /// What is wrong.
     pub cause: SideError,
 }
 

@@ -22,8 +22,8 @@ pub(super) fn normalise(kind: ColumnType, cell: &mut Cell) {
         ColumnType::Json => json(cell).map(Cell::Json),
         ColumnType::Blob => blob(cell),
         ColumnType::Numeric => decimal(cell).map(Cell::Numeric),
-        ColumnType::Timestamp => words(cell).and_then(parse_timestamp).map(Cell::Timestamp),
-        ColumnType::Date => words(cell).and_then(parse_date).map(Cell::Date),
+        ColumnType::Timestamp => text_of(cell).and_then(parse_timestamp).map(Cell::Timestamp),
+        ColumnType::Date => text_of(cell).and_then(parse_date).map(Cell::Date),
         ColumnType::Uuid => uuid(cell),
         ColumnType::List(element) => {
             if let Cell::List(cells) = cell {
@@ -75,7 +75,7 @@ fn of_json(kind: ColumnType, text: &str) -> Cell {
     }
 }
 
-fn words(cell: &Cell) -> Option<&str> {
+fn text_of(cell: &Cell) -> Option<&str> {
     match cell {
         Cell::Text(text) => Some(text),
         _ => None,

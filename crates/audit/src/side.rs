@@ -14,28 +14,24 @@ use onelog_store::{StoreError, StoreReader, Target};
 use crate::definition::{AS, Compare, FieldSource, HASH, Place, Rows, SCHEMA, SideName};
 use crate::normal::{normalise, normalise_key};
 
-/// The table that stands for whatever filled the store.
+/// A table in the place of what filled the store.
 const TABLE: &str = "audit";
 
 /// Why a side cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum SideError {
-    /// The place cannot be.
     #[error(transparent)]
     Definition(#[from] DefinitionError),
-    /// The store says no.
     #[error(transparent)]
     Store(#[from] StoreError),
 }
 
-/// A side that failed.
 #[derive(Debug)]
 pub(super) struct SideFault {
     pub(super) side: SideName,
     pub(super) cause: SideError,
 }
 
-/// An open side.
 pub(super) struct Side {
     name: SideName,
     reader: Box<dyn StoreReader>,
@@ -158,7 +154,7 @@ fn strip(template: &KeyTemplate, cell: &mut Cell) -> bool {
 }
 
 impl Form {
-    /// Fields are taken as the text that stands in the document: a value of a wrong type is a
+    /// Fields are taken as their text in the document: a value of a wrong type is a
     /// difference to be shown, not an error.
     fn document(at: usize, fields: &[FieldSource]) -> Self {
         let columns: Vec<ColumnPlan> = fields

@@ -1,4 +1,4 @@
-//! Two stores that somebody filled himself, compared.
+//! Two stores that were filled by other programs, compared.
 
 #![allow(clippy::unwrap_used)] // a test may fail by it
 
@@ -132,7 +132,7 @@ fn only_so_many_differences_are_shown_but_all_are_counted() {
 }
 
 #[test]
-fn a_column_that_is_no_key_is_told() {
+fn a_column_that_is_no_key_is_reported() {
     let stores = Stores::equal();
     run(
         &stores.right,

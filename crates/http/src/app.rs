@@ -12,7 +12,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::errors::{ApiError, TableNames};
 use crate::options::{BLOCKING_CALLS_MAX, HttpOptions, VERIFICATIONS_MAX};
-use crate::parse::{KnownTable, Tables};
+use onelog_request::{KnownTable, Tables};
 
 /// The delay before the next try of a request that found no room.
 const RETRY_AFTER_MS: u64 = 1_000;

@@ -46,7 +46,7 @@ use axum::response::{IntoResponse, Response};
 use onelog_record::{TableId, TooLarge, ValueKind, code};
 
 use crate::api;
-use crate::text::BytesOut;
+use onelog_request::BytesOut;
 
 /// The shortest delay that an overloaded server answers with.
 const RETRY_AFTER_MS_MIN: u64 = 100;

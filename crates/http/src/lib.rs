@@ -24,19 +24,17 @@ mod api;
 mod app;
 mod body;
 pub mod errors;
+mod object;
 mod openapi;
 mod options;
-mod parse;
 mod query;
 mod refusals;
 mod router;
 mod routes;
 mod server;
-mod text;
 
-pub use options::{
-    HttpOptions, LIST_LIMIT, LIST_LIMIT_MAX, PORT, WAIT_TIMEOUT_MS, WAIT_TIMEOUT_MS_MAX,
-};
+pub use onelog_request::WAIT_TIMEOUT_MS_MAX;
+pub use options::{HttpOptions, LIST_LIMIT, LIST_LIMIT_MAX, PORT, WAIT_TIMEOUT_MS};
 pub use router::router;
 pub use server::serve;
 

@@ -12,8 +12,6 @@ pub const LIST_LIMIT: usize = 100;
 pub const LIST_BYTES_MAX: usize = 8 << 20;
 /// How long a read waits for a position, unless the request says.
 pub const WAIT_TIMEOUT_MS: u64 = 5_000;
-/// The longest wait that a request may name.
-pub const WAIT_TIMEOUT_MS_MAX: u64 = 60_000;
 /// About how many bytes of the log are read at once for one reader.
 pub const LOG_BATCH_BYTES: usize = 256 << 10;
 /// How many calls that read files may run at once.

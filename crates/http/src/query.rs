@@ -9,9 +9,10 @@ use onelog_record::Position;
 use percent_encoding::percent_decode_str;
 
 use crate::errors::ApiError;
-use crate::options::{WAIT_TIMEOUT_MS, WAIT_TIMEOUT_MS_MAX};
-use crate::parse::unknown_field;
-use crate::text::decode_base64;
+use crate::options::WAIT_TIMEOUT_MS;
+use onelog_request::WAIT_TIMEOUT_MS_MAX;
+use onelog_request::decode_base64;
+use onelog_request::unknown_field;
 
 /// The decoded parameters of one request.
 #[derive(Debug)]

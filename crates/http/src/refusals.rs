@@ -6,8 +6,8 @@ use onelog_record::{Offset, Position, Refusal, Subject, TableId, ValueKind, code
 use serde_json::Value;
 
 use crate::errors::{ApiError, TableNames, meant, show};
-use crate::parse::{ParseError, Parsed};
-use crate::text::ValueOut;
+use onelog_request::ValueOut;
+use onelog_request::{ParseError, Parsed};
 
 impl From<ParseError> for ApiError {
     fn from(error: ParseError) -> Self {

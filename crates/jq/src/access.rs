@@ -190,7 +190,7 @@ fn slice_of_object(object: &Object) -> (Option<Value>, Option<Value>) {
     (bound("start"), bound("end"))
 }
 
-/// At which indices the part stands in the whole.
+/// The indices of the part in the whole.
 fn positions(whole: &Array, part: &Array) -> Value {
     meter::step(whole.items().len() as u64);
     let length = part.items().len();

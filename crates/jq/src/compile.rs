@@ -60,7 +60,7 @@ fn compile_here(text: &str) -> Result<Filter<Kind>, JqError> {
         .map_err(|errors| {
             let mut undefined = errors.into_iter().flat_map(|(_, errors)| errors);
             match undefined.next() {
-                Some((name, kind)) => problem(text, name, undefined_words(name, &kind)),
+                Some((name, kind)) => problem(text, name, undefined_message(name, &kind)),
                 None => JqError::Defect("refused without a reason".to_owned()),
             }
         })
@@ -86,7 +86,7 @@ fn load_problem<'s>(text: &str, mut errors: impl Iterator<Item = LoadError<&'s s
     }
 }
 
-fn undefined_words(name: &str, kind: &Undefined) -> String {
+fn undefined_message(name: &str, kind: &Undefined) -> String {
     match kind {
         Undefined::Filter(arguments) => unknown_function(name, *arguments),
         Undefined::Var => match library::refusal(name) {
@@ -143,7 +143,7 @@ fn check(text: &str) -> Result<(), JqError> {
         problem(text, place(text, at), what)
     })?;
     if let Some(Token(word @ ("import" | "include" | "module"), _)) = tokens.first() {
-        let what = format!("'{word}' is not offered: a program stands alone");
+        let what = format!("'{word}' is not offered: a program is complete in itself");
         return Err(problem(text, word, what));
     }
     let term = Parser::new(&tokens).parse(Parser::term).map_err(|errors| {
@@ -169,7 +169,7 @@ fn found(at: &str) -> String {
     }
 }
 
-/// The place of an error: an empty one stands for the end.
+/// The place of an error: an empty one means the end.
 fn place<'s>(text: &'s str, at: &'s str) -> &'s str {
     if at.is_empty() {
         &text[text.len()..]

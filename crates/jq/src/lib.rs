@@ -43,7 +43,7 @@ use self::value::Value;
 
 /// The version of the language: raised whenever a program could make another result of the same
 /// record than before, by a change here or an upgrade of jaq. Stores keep it in the fingerprint of
-/// what they were filled by, so that rows of two versions never stand side by side.
+/// what they were filled by, so that rows of two versions are never side by side.
 pub const LANGUAGE_VERSION: u32 = 1;
 /// How long the result of a transform may be: as long as a value in the log.
 pub const RESULT_BYTES_MAX: usize = 1 << 20;
@@ -51,24 +51,16 @@ pub const RESULT_BYTES_MAX: usize = 1 << 20;
 /// A program was refused, or failed on a record.
 #[derive(Debug, thiserror::Error)]
 pub enum JqError {
-    /// The program is at fault.
     #[error("line {line}, column {column}: {what}")]
     Program {
         /// The line, from 1.
         line: usize,
         /// The character in the line, from 1.
         column: usize,
-        /// What is wrong there.
         what: String,
     },
-    /// The program is too long.
     #[error("the program has {bytes} bytes; at most {max} are allowed")]
-    ProgramTooLong {
-        /// How long it is.
-        bytes: usize,
-        /// How long it may be.
-        max: usize,
-    },
+    ProgramTooLong { bytes: usize, max: usize },
     /// No thread could be made to read the program.
     #[error("starting a thread to read the program: {0}")]
     Thread(#[source] std::io::Error),
@@ -87,15 +79,10 @@ pub enum JqError {
     /// A transform must give one row or none.
     #[error("a transform must give one value or none; this one gave {0} and more")]
     MoreThanOne(String),
-    /// JSON has no such number.
     #[error("the result holds a number that is infinite or none at all, which JSON cannot hold")]
     NotFinite,
-    /// The result is too long.
     #[error("the result is longer than {max} bytes")]
-    ResultTooLong {
-        /// How long it may be.
-        max: usize,
-    },
+    ResultTooLong { max: usize },
     /// The interpreter has a defect.
     #[error("the interpreter failed, which is a defect in it: {0}")]
     Defect(String),
@@ -200,7 +187,7 @@ impl Program {
             let context = Ctx::<Kind>::new(Terms(&self.filter.lut), variables);
             let mut outputs = self.filter.id.run((context, value)).map(|output| {
                 output.map_err(|raised| match raised.get_err() {
-                    Ok(error) => JqError::Failed(words(error)),
+                    Ok(error) => JqError::Failed(message(error)),
                     Err(_) => JqError::Defect("a jump left the program".to_owned()),
                 })
             });
@@ -209,7 +196,7 @@ impl Program {
         meter::run(run).unwrap_or_else(|stopped| {
             Err(match stopped {
                 Stopped::Limit(limit) => JqError::Limit(limit),
-                Stopped::Panic(words) => JqError::Defect(cut(&words)),
+                Stopped::Panic(message) => JqError::Defect(cut(&message)),
             })
         })
     }
@@ -222,7 +209,7 @@ fn key_text(key: &[u8]) -> String {
     }
 }
 
-fn words(error: Error) -> String {
+fn message(error: Error) -> String {
     match error.into_val() {
         Value::Text(text) => cut(&text),
         other => other.to_string(),

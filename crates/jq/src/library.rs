@@ -373,7 +373,7 @@ fn contains_part(whole: &Value, part: &Value) -> bool {
     }
 }
 
-/// Where the part stands: characters of a string, items of an array.
+/// The indices of the part: characters of a string, items of an array.
 fn indices(whole: Value, part: Value) -> ValR {
     match (&whole, &part) {
         (Value::Null, _) => Ok(Value::Null),

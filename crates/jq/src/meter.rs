@@ -1,6 +1,6 @@
 //! What one run of a program may use: steps, memory, stack, the size and depth of a value.
 //!
-//! The interpreter itself counts nothing and cannot be told to stop, and an error raised inside it
+//! The interpreter itself counts nothing and cannot be stopped from outside, and an error raised inside it
 //! could be swallowed by the program (`try`). Therefore a spent budget unwinds, without a panic
 //! message, to [`run`], which is the only way into the interpreter. All counts depend on program
 //! and record alone, so that a program which fails once fails always; only the stack's limit
@@ -27,13 +27,10 @@ const BYTES_PER_STEP: u64 = 64;
 /// Which limit a run has passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Limit {
-    /// Steps of evaluation.
     Steps,
-    /// Memory for values.
     Memory,
     /// Nesting of the program's own calls.
     Stack,
-    /// The size of one value.
     ValueSize,
     /// The nesting of one value.
     Depth,
@@ -63,9 +60,8 @@ pub struct Used {
 /// How a run ended before its time.
 #[derive(Debug)]
 pub(super) enum Stopped {
-    /// By a limit.
     Limit(Limit),
-    /// By a panic inside the interpreter, with its words.
+    /// By a panic inside the interpreter, with its message.
     Panic(String),
 }
 
@@ -123,16 +119,16 @@ pub(super) fn run<T>(work: impl FnOnce() -> T) -> Result<T, Stopped> {
     drop(metered);
     done.map_err(|payload| match payload.downcast::<Limit>() {
         Ok(limit) => Stopped::Limit(*limit),
-        Err(payload) => Stopped::Panic(panic_words(payload.as_ref())),
+        Err(payload) => Stopped::Panic(panic_message(payload.as_ref())),
     })
 }
 
-fn panic_words(payload: &(dyn std::any::Any + Send)) -> String {
+fn panic_message(payload: &(dyn std::any::Any + Send)) -> String {
     payload
         .downcast_ref::<String>()
         .cloned()
         .or_else(|| payload.downcast_ref::<&str>().map(|&s| s.to_owned()))
-        .unwrap_or_else(|| "without words".to_owned())
+        .unwrap_or_else(|| "without a message".to_owned())
 }
 
 /// Ends the run: the limit is passed.
@@ -207,8 +203,8 @@ mod tests {
 
     #[test]
     fn a_panic_inside_is_an_error_outside() {
-        let stopped = run(|| -> () { panic!("the words") });
-        assert!(matches!(stopped, Err(Stopped::Panic(words)) if words == "the words"));
+        let stopped = run(|| -> () { panic!("the message") });
+        assert!(matches!(stopped, Err(Stopped::Panic(message)) if message == "the message"));
     }
 
     #[test]

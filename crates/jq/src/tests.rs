@@ -110,7 +110,7 @@ fn every_listed_function_exists() {
 }
 
 #[test]
-fn every_listed_function_stands_in_the_docs() {
+fn every_listed_function_is_in_the_docs() {
     const PAGE: &str = include_str!("../../../docs/sinks/programs.md");
     let section = PAGE.split("\n## ").find(|s| s.starts_with("Functions"));
     let table: String = section.unwrap().split("\n\n").nth(1).unwrap().to_owned();
@@ -293,7 +293,10 @@ fn programs_reach_nothing_but_the_record() {
         "module {}; .",
     ] {
         let error = refused(text);
-        assert!(error.contains("a program stands alone"), "{text}: {error}");
+        assert!(
+            error.contains("a program is complete in itself"),
+            "{text}: {error}"
+        );
     }
 }
 
@@ -348,7 +351,7 @@ fn errors_of_a_program_name_place_and_remedy() {
 }
 
 #[test]
-fn errors_of_a_run_are_short_and_in_jqs_words() {
+fn errors_of_a_run_are_short_and_in_the_terms_of_jq() {
     assert!(failure(".a", "[1]").contains(r#"cannot index [1] with "a""#));
     assert!(failure(".[]", "1").contains("cannot use 1 as array or object"));
     assert!(failure("{} + 1", "null").contains("cannot calculate {} + 1"));

@@ -22,7 +22,6 @@ const INTEGER_BITS_MAX: u64 = 4096;
 /// Integers of more digits than this are kept as they are written and calculated as floats.
 const INTEGER_DIGITS_MAX: usize = 400;
 
-/// A JSON value.
 #[derive(Debug)]
 pub(super) enum Value {
     Null,
@@ -74,7 +73,6 @@ impl Extent {
     }
 }
 
-/// An array.
 #[derive(Clone, Debug)]
 pub(super) struct Array {
     items: Vec<Value>,
@@ -114,7 +112,7 @@ impl Array {
         item
     }
 
-    /// Puts an item where null stands.
+    /// Replaces null by an item.
     pub(super) fn put(&mut self, index: usize, item: Value) {
         if let Some(place) = self.items.get_mut(index) {
             self.extent.add(&item, 0);
@@ -198,7 +196,7 @@ impl FromIterator<(Rc<String>, Value)> for Object {
     }
 }
 
-/// The container itself, copied only where somebody else holds it too.
+/// The container itself, copied only where it is shared.
 pub(super) fn unshare_array(array: Rc<Array>) -> Array {
     Rc::try_unwrap(array).unwrap_or_else(|shared| {
         meter::allocate(shared.items.len() * ITEM_BYTES);
@@ -206,7 +204,7 @@ pub(super) fn unshare_array(array: Rc<Array>) -> Array {
     })
 }
 
-/// The container itself, copied only where somebody else holds it too.
+/// The container itself, copied only where it is shared.
 pub(super) fn unshare_object(object: Rc<Object>) -> Object {
     Rc::try_unwrap(object).unwrap_or_else(|shared| {
         meter::allocate(shared.fields.len() * FIELD_BYTES);
@@ -271,7 +269,7 @@ impl Value {
         }
     }
 
-    /// What kind of value it is, in jq's words.
+    /// What kind of value it is, as jq names it.
     pub(super) fn kind(&self) -> &'static str {
         match self {
             Self::Null => "null",

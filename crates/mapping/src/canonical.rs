@@ -1,10 +1,10 @@
 //! One encoding for JSON texts that mean the same: keys sorted, the last of equal keys, numbers as
 //! decimals, no blanks. Stores that keep JSON in a form of their own (`jsonb`) are compared by it.
 //!
-//! Works on bytes that somebody else has checked to be JSON; what is not JSON has no canonical form
+//! Works on bytes that were checked to be JSON before; what is not JSON has no canonical form
 //! and is compared as it is. Depth is bounded, so that no text can exhaust the stack.
 
-/// How deep lists and objects may stand in each other.
+/// How deep lists and objects may nest.
 const DEPTH_MAX: usize = 128;
 /// The most digits of a decimal number; also how far an exponent may move its point.
 const DIGITS_MAX: i64 = 1100;
@@ -51,7 +51,7 @@ pub fn numeric(text: &str) -> Option<String> {
         return Some("0".to_owned());
     }
     let length = i64::try_from(digits.len()).ok()?;
-    // Where the point stands, counted from the first digit.
+    // The place of the point, counted from the first digit.
     let point = i64::try_from(whole.len()).ok()? - i64::try_from(leading).ok()?;
     let point = point.checked_add(exponent)?;
     if length > DIGITS_MAX || point.abs() > DIGITS_MAX {

@@ -13,20 +13,15 @@ const SHOWN_BYTES_MAX: usize = 1024;
 /// One value of a row. Texts and bytes own buffers that are used again from row to row.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub enum Cell {
-    /// Nothing.
     #[default]
     Null,
-    /// A whole number.
     Integer(i64),
     /// A number; never NaN, never −0.
     Real(f64),
-    /// true or false.
     Boolean(bool),
-    /// Text.
     Text(String),
     /// A JSON value as text.
     Json(String),
-    /// Bytes.
     Blob(Vec<u8>),
     /// A decimal number in canonical form: an optional '-', digits, an optional fraction that does
     /// not end in '0'.
@@ -35,7 +30,6 @@ pub enum Cell {
     Timestamp(i64),
     /// A day: days since 1970-01-01.
     Date(i32),
-    /// A UUID.
     Uuid([u8; 16]),
     /// Values of one type, and `Null` among them.
     List(Vec<Cell>),
@@ -44,7 +38,6 @@ pub enum Cell {
 /// The cells of one row in the order of the mapping's columns.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Row {
-    /// The cells.
     pub cells: Vec<Cell>,
     pub(crate) seen: Vec<bool>,
 }
@@ -67,7 +60,6 @@ impl Row {
 }
 
 impl Cell {
-    /// Becomes this text.
     pub fn set_text(&mut self, text: &str) {
         match self {
             Self::Text(old) => {
@@ -78,7 +70,6 @@ impl Cell {
         }
     }
 
-    /// Becomes this JSON text.
     pub fn set_json(&mut self, text: &str) {
         match self {
             Self::Json(old) => {
@@ -89,7 +80,6 @@ impl Cell {
         }
     }
 
-    /// Becomes these bytes.
     pub fn set_blob(&mut self, bytes: &[u8]) {
         match self {
             Self::Blob(old) => {
@@ -256,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn long_values_are_shown_cut_but_told_apart() {
+    fn long_values_are_cut_when_shown_and_still_differ() {
         let long = |last: char| {
             let mut text = "ü".repeat(2000);
             text.push(last);

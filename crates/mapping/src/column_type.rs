@@ -13,7 +13,6 @@ pub enum ColumnType {
     Integer,
     /// A floating-point number of 64 bits. Whole numbers beyond 2^53 lose digits.
     Real,
-    /// true or false.
     Boolean,
     /// A JSON value as text.
     Json,
@@ -26,35 +25,25 @@ pub enum ColumnType {
     Timestamp,
     /// A day of the calendar: from a text `YYYY-MM-DD`.
     Date,
-    /// A UUID: from its text.
     Uuid,
     /// A list of values of one type, null among them.
     List(Element),
 }
 
-/// What a list holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Element {
     /// See [`ColumnType::Text`]; likewise the others.
     Text,
-    /// Whole numbers.
     Integer,
-    /// Floating-point numbers.
     Real,
-    /// Booleans.
     Boolean,
-    /// Decimal numbers.
     Numeric,
-    /// Moments.
     Timestamp,
-    /// Days.
     Date,
-    /// UUIDs.
     Uuid,
 }
 
 impl Element {
-    /// The type of one value.
     #[must_use]
     pub const fn kind(self) -> ColumnType {
         match self {
@@ -71,7 +60,7 @@ impl Element {
 }
 
 impl ColumnType {
-    /// Every type with its word, the lists last.
+    /// Every type with its name, the lists last.
     pub const ALL: [(&'static str, Self); 18] = [
         ("text", Self::Text),
         ("integer", Self::Integer),
@@ -93,7 +82,7 @@ impl ColumnType {
         ("uuid[]", Self::List(Element::Uuid)),
     ];
 
-    /// Words that other databases use.
+    /// Names that other databases use.
     const ALIASES: [(&'static str, &'static str); 8] = [
         ("bigint", "integer"),
         ("double", "real"),
@@ -105,26 +94,26 @@ impl ColumnType {
         ("timestamptz", "timestamp"),
     ];
 
-    /// The word in a definition.
+    /// The name in a definition.
     #[must_use]
     pub fn name(self) -> &'static str {
         let found = Self::ALL.iter().find(|(_, kind)| *kind == self);
         found.map_or("unknown", |(name, _)| name)
     }
 
-    /// The type that a word stands for; the error says what is wrong with the word.
-    pub fn parse(word: &str) -> Result<Self, String> {
-        let (bare, list) = match word.strip_suffix("[]") {
+    /// The type of a name or an alias; the error says what is wrong with it.
+    pub fn parse(text: &str) -> Result<Self, String> {
+        let (bare, list) = match text.strip_suffix("[]") {
             Some(bare) => (bare, "[]"),
-            None => (word, ""),
+            None => (text, ""),
         };
         let alias = Self::ALIASES.iter().find(|(alias, _)| *alias == bare);
         let name = format!("{}{list}", alias.map_or(bare, |(_, name)| name));
         let found = Self::ALL.iter().find(|(known, _)| *known == name);
-        let words = Self::ALL.map(|(known, _)| known);
+        let names = Self::ALL.map(|(known, _)| known);
         found
             .map(|(_, kind)| *kind)
-            .ok_or_else(|| unknown("type", word, words))
+            .ok_or_else(|| unknown("type", text, names))
     }
 }
 
@@ -136,7 +125,7 @@ impl Serialize for ColumnType {
 
 impl<'de> Deserialize<'de> for ColumnType {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let word = String::deserialize(deserializer)?;
-        Self::parse(&word).map_err(serde::de::Error::custom)
+        let text = String::deserialize(deserializer)?;
+        Self::parse(&text).map_err(serde::de::Error::custom)
     }
 }

@@ -16,9 +16,7 @@ use crate::{
 /// How one table's records become rows of one table of the store.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Mapping {
-    /// The table of the log.
     pub table: String,
-    /// The table of the store.
     pub into: String,
     /// The columns in their order. Empty: the key and the whole value.
     pub columns: Columns,
@@ -36,12 +34,10 @@ pub struct Mapping {
     pub options: MappingOptions,
 }
 
-/// A key made of the record's key: what stands before and behind it.
+/// A key made of the record's key: the text before and behind it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct KeyTemplate {
-    /// Before it.
     pub prefix: String,
-    /// Behind it.
     pub suffix: String,
 }
 
@@ -52,9 +48,7 @@ pub struct Columns(pub Vec<(String, Column)>);
 /// Where a column's cells come from, and what they are.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Column {
-    /// Where from.
     pub from: Source,
-    /// What it holds.
     pub kind: ColumnType,
 }
 
@@ -80,13 +74,13 @@ impl KeyTemplate {
     pub fn parse(text: &str) -> Result<Self, String> {
         let (prefix, suffix) = text.split_once(Self::WORD).ok_or_else(|| {
             format!(
-                "a key is made of the record's key: write '{}' where it stands, for example \"order:{}\"; fields of the document cannot be used, because a deletion has no document",
+                "a key is made of the record's key: write '{}' in its place, for example \"order:{}\"; fields of the document cannot be used, because a deletion has no document",
                 Self::WORD,
                 Self::WORD
             )
         })?;
         if suffix.contains(Self::WORD) {
-            return Err(format!("'{}' stands here twice", Self::WORD));
+            return Err(format!("'{}' occurs here twice", Self::WORD));
         }
         if text.len() > Self::BYTES_MAX {
             return Err(format!(
@@ -214,7 +208,7 @@ impl Mapping {
     }
 }
 
-/// What `onelog demo` makes in somebody's stores is told by its name.
+/// What `onelog demo` makes in a user's stores is recognised by its name.
 const DEMO: &str = "onelog_demo_";
 
 /// The fields that a mapping can have in every kind of store.
@@ -273,7 +267,7 @@ fn chosen_fields(place: &str, value: &Value) -> Result<Vec<(String, FieldPath)>,
                     ));
                 };
                 if out.iter().any(|(known, _)| known == name) {
-                    return Err(DefinitionError::new(place, "this field stands here twice"));
+                    return Err(DefinitionError::new(place, "this field occurs here twice"));
                 }
                 if name.starts_with('/') {
                     return Err(DefinitionError::new(
@@ -330,7 +324,7 @@ fn full_text(object: &Object<'_>) -> Result<Vec<String>, DefinitionError> {
         if names.iter().any(|known| known == name) {
             return Err(DefinitionError::new(
                 place,
-                format!("the column '{name}' stands here twice"),
+                format!("the column '{name}' occurs here twice"),
             ));
         }
         names.push(name.to_owned());

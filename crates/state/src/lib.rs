@@ -15,6 +15,8 @@ mod checkpoint;
 mod copy;
 mod cursor;
 mod filter;
+#[cfg(feature = "fuzzing")]
+pub mod fuzz;
 mod ids;
 mod key;
 mod latest;

@@ -6,7 +6,6 @@ use onelog_mapping::DefinitionError;
 
 use crate::kind::one_of;
 
-/// The most bytes of an address.
 const ADDRESS_BYTES_MAX: usize = 2048;
 
 /// An address with a password in it, perhaps as `${NAME}`: the value of an environment variable.
@@ -32,7 +31,7 @@ impl Address {
         Ok(Self(text.to_owned()))
     }
 
-    /// Whether both lead to one place, as far as their texts tell.
+    /// Whether both lead to one place, as far as their texts show.
     #[must_use]
     pub fn is_same_place(&self, other: &Self) -> bool {
         self.without_user() == other.without_user()
@@ -102,7 +101,7 @@ fn resolve(text: &str, value: impl Fn(&str) -> Option<String>) -> Result<String,
     Ok(out)
 }
 
-/// Whatever stands between the colon of the user and the last '@' may be a password; of the
+/// Everything between the colon of the user and the last '@' may be a password; of the
 /// parameters only the names are shown. In doubt too much is hidden.
 fn shown(text: &str) -> String {
     let start = text.find("://").map_or(0, |at| at + 3);
@@ -182,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn environment_variables_stand_for_secrets() {
+    fn environment_variables_replace_secrets() {
         let value = |name: &str| (name == "PW").then(|| "s3".to_owned());
         assert_eq!(resolve("a:${PW}@${PW}/", value).unwrap(), "a:s3@s3/");
         assert!(resolve("a:${NO}@", value).unwrap_err().contains("'NO'"));

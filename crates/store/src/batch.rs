@@ -9,28 +9,27 @@ use onelog_mapping::{MappingPlan, Plan, Row, RowFault, show_key};
 
 use crate::store::{Refused, StoreError};
 
-/// What a sink takes over in one atomic step: everything in `[from, to)`.
+/// What a store applies in one atomic step: everything in `[from, to)`.
 #[derive(Clone, Debug)]
 pub struct Batch {
-    /// Where the store stands.
+    /// The position of the store before it …
     pub from: Position,
-    /// Where it stands afterwards.
+    /// … and after it.
     pub to: Position,
     /// What happens to each mapping's rows, in the plan's order; by key, one change a key.
     pub changes: Vec<Vec<Change>>,
-    /// Every change in the order of the log, with its mapping's number: for stores in which a row
-    /// can stand in the way of another, so that the last images alone may not fit.
+    /// Every change in the order of the log, with its mapping's number: for stores in which one row
+    /// can exclude another, so that the last images alone may not fit.
     pub in_order: Vec<(usize, Change)>,
 }
 
 /// The newest image of one key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Change {
-    /// The key.
     pub key: Bytes,
     /// The record that wrote it.
     pub offset: Offset,
-    /// Its value, shaped by the mapping; `None` when it was deleted or the mapping leaves it out.
+    /// Its value, transformed by the mapping; `None` when it was deleted or the mapping leaves it out.
     pub value: Option<Bytes>,
 }
 
@@ -84,7 +83,7 @@ impl Batch {
         batch
     }
 
-    /// Whether rows shall be written again where the store stands, whatever it holds.
+    /// Whether rows are to be written again at the position of the store, whatever it holds.
     #[must_use]
     pub fn is_repair(&self) -> bool {
         self.from == self.to
@@ -110,7 +109,7 @@ impl Batch {
         }
     }
 
-    /// Ends the batch at `to`, shapes every change as its mapping says, and keeps each key's last
+    /// Ends the batch at `to`, transforms every change as its mapping says, and keeps each key's last
     /// change in `changes`. Sorted by key, because trees take neighbours at a fraction of the cost.
     pub fn seal(&mut self, plan: &Plan, to: Position) -> Result<(), StoreError> {
         self.end_at(to);
@@ -122,21 +121,21 @@ impl Batch {
         Ok(())
     }
 
-    /// As [`Batch::seal`], but a change that its mapping cannot shape is left out, with every later
-    /// one of its key, and told.
+    /// As [`Batch::seal`], but a change that its mapping cannot transform is left out, with every
+    /// later one of its key, and returned.
     pub fn seal_accepted(&mut self, plan: &Plan, to: Position) -> Vec<RejectedRow> {
         self.end_at(to);
-        let mut unfit = Vec::new();
+        let mut rejected = Vec::new();
         for (mapping, change) in &mut self.in_order {
             if let Err(fault) = change.try_transform(&plan.mappings[*mapping]) {
-                unfit.push(RejectedRow::new(*mapping, change, fault));
+                rejected.push(RejectedRow::new(*mapping, change, fault));
             }
         }
-        match unfit.is_empty() {
+        match rejected.is_empty() {
             true => self.collapse_all(),
-            false => self.leave_out(&unfit),
+            false => self.leave_out(&rejected),
         }
-        unfit
+        rejected
     }
 
     fn end_at(&mut self, to: Position) {
@@ -154,13 +153,11 @@ impl Batch {
 
     /// Takes changes out, and every later one of their keys; an earlier one in this batch becomes
     /// the key's last.
-    pub fn leave_out(&mut self, unfit: &[RejectedRow]) {
-        let mut first: HashMap<(usize, &[u8]), Offset> = HashMap::with_capacity(unfit.len());
-        for unfit in unfit {
-            let offset = first
-                .entry((unfit.mapping, &unfit.key))
-                .or_insert(unfit.offset);
-            *offset = unfit.offset.min(*offset);
+    pub fn leave_out(&mut self, rejected: &[RejectedRow]) {
+        let mut first: HashMap<(usize, &[u8]), Offset> = HashMap::with_capacity(rejected.len());
+        for row in rejected {
+            let offset = first.entry((row.mapping, &row.key)).or_insert(row.offset);
+            *offset = row.offset.min(*offset);
         }
         self.in_order.retain(|(mapping, change)| {
             first
@@ -195,7 +192,6 @@ impl Batch {
             .collect()
     }
 
-    /// How many rows change.
     #[must_use]
     pub fn rows(&self) -> usize {
         self.changes.iter().map(Vec::len).sum()
@@ -303,7 +299,8 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_shaped_is_left_out_with_all_behind_it_and_what_stood_before_is_the_last() {
+    fn a_change_without_a_transform_is_left_out_with_all_behind_it_and_an_earlier_one_is_the_last()
+    {
         let plan = plan();
         let records = [
             ("a", r#"{"n":1}"#),
@@ -312,9 +309,9 @@ mod tests {
             ("a", r#"{"n":3}"#),
         ];
         let mut batch = batch(&plan, &records);
-        let unfit = batch.seal_accepted(&plan, Position(9));
-        assert_eq!(unfit.len(), 1);
-        assert_eq!((unfit[0].mapping, unfit[0].offset), (1, Offset(2)));
+        let rejected = batch.seal_accepted(&plan, Position(9));
+        assert_eq!(rejected.len(), 1);
+        assert_eq!((rejected[0].mapping, rejected[0].offset), (1, Offset(2)));
         assert_eq!(batch.to, Position(9));
         let all = [("a".to_owned(), 3), ("b".to_owned(), 1)];
         assert_eq!(offsets(&batch, 0), all);
@@ -344,7 +341,7 @@ mod tests {
                 what: "no".into(),
             };
             let found = batch.refused(&plan, &refused);
-            found.iter().map(|unfit| unfit.mapping).collect::<Vec<_>>()
+            found.iter().map(|row| row.mapping).collect::<Vec<_>>()
         };
         assert_eq!(refused(Some("strict")), [1]);
         assert_eq!(refused(None), [0, 1]);

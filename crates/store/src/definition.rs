@@ -1,4 +1,4 @@
-//! The definition of a sink, as it stands in a request and in a record of `onelog.sinks`.
+//! The definition of a sink, as it is in a request and in a record of `onelog.sinks`.
 //!
 //! ```json
 //! {"name": "search", "kind": "sqlite", "path": "search.db", "mappings": [
@@ -37,13 +37,13 @@ pub struct SinkDefinition {
     pub target: Arc<dyn Target>,
     /// Which tables it follows, and how their records become rows.
     pub mappings: Vec<Mapping>,
-    /// Whether it has been told to stand still.
+    /// Whether it is paused until it is resumed.
     pub paused: bool,
     /// What happens when the store refuses a record.
     pub on_refused: OnRefused,
     /// How often the store is compared with the log, in seconds.
     pub verify_every_seconds: Option<u64>,
-    /// How much of the log is kept for this sink when it stands still or is slow. `None`: as much as
+    /// How much of the log is kept for this sink when it is paused, stopped or slow. `None`: as much as
     /// it needs.
     pub keep_log_bytes_max: Option<u64>,
 }
@@ -51,7 +51,7 @@ pub struct SinkDefinition {
 /// What happens when the store refuses a record.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OnRefused {
-    /// The sink stops until somebody mends the cause.
+    /// The sink stops until the cause is mended and it is resumed.
     #[default]
     Stop,
     /// The record, and every later one of its key, is set aside; the others go on.

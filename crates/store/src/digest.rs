@@ -1,7 +1,7 @@
 //! Digests of sets of rows that can be added up in any order: each row is hashed with keyed BLAKE3,
 //! the hashes are added in four lanes of 64 bits, per bucket of keys.
 //!
-//! The hashing key is made anew for every comparison, so that nobody can prepare rows whose sums
+//! The hashing key is made anew for every comparison, so that no client can prepare rows whose sums
 //! agree. The row's key is part of its hash: no row can stand for another.
 
 use onelog_mapping::{Cell, Row};
@@ -61,7 +61,6 @@ pub struct RowHasher {
 }
 
 impl Default for RowHasher {
-    /// With a new secret.
     fn default() -> Self {
         Self {
             secret: rand::random(),

@@ -1,5 +1,5 @@
 //! A kind of store, as everything outside its package knows it. The packages of `crates/stores` have
-//! one constant each; nothing else tells kinds apart.
+//! one constant each, `KIND`; no other code distinguishes kinds.
 
 use std::any::Any;
 use std::fmt;
@@ -19,19 +19,20 @@ pub const URL: &str = "url";
 
 /// One kind of store.
 pub trait StoreKind: fmt::Debug + Send + Sync {
-    /// The kind's name, and what it takes of a mapping.
+    /// The kind's name, which definitions keep, and what it takes of a mapping.
     fn rules(&self) -> &'static MappingRules;
 
     /// How addresses that lead to such a store begin, the usual one first.
     fn schemes(&self) -> &'static [&'static str];
 
-    /// The fields of a sink's definition that belong to this kind.
+    /// The fields of a sink's definition that belong to this kind. MUST NOT be those of every kind:
+    /// `name`, `kind`, `mappings` and the like, see [`SinkDefinition`](crate::SinkDefinition).
     fn fields(&self) -> &'static [&'static str];
 
-    /// Reads these fields. MUST NOT touch the store.
+    /// Reads these fields. MUST NOT touch the store. Unknown fields are refused by the caller.
     fn target(&self, definition: &Object<'_>) -> Result<Arc<dyn Target>, DefinitionError>;
 
-    /// The fields of a definition that an address stands for.
+    /// The fields of a definition that an address replaces, on the command line and in audits.
     fn fields_of(&self, address: &str) -> Map<String, Value> {
         Map::from_iter([(URL.to_owned(), address.into())])
     }
@@ -44,24 +45,26 @@ pub trait Target: Any + fmt::Debug + Send + Sync {
     /// The address, secrets included, where the store has one.
     fn address(&self) -> Option<&Address>;
 
-    /// Where the store is, for people. MUST NOT contain secrets.
+    /// Where the store is, in messages and statuses. MUST NOT contain secrets.
     fn place(&self) -> String;
 
-    /// The fields that [`StoreKind::target`] reads, without secrets or as they were written.
+    /// The fields that [`StoreKind::target`] reads, without secrets or as they were written. With
+    /// secrets they MUST make an equal target again: definitions are stored in this form.
     fn fields(&self, secrets: bool) -> Map<String, Value>;
 
-    /// Whether both lead to one store, as far as their texts tell. The store itself knows the owner
+    /// Whether both lead to one store, as far as their texts show. The store itself knows the owner
     /// of each of its tables.
     fn is_same_store(&self, other: &dyn Target) -> bool;
 
     /// What is wrong with the place, as far as it shows without connecting.
     fn check_place(&self) -> Result<(), String>;
 
-    /// Opens the store for the sink of this name. MUST NOT change rows.
+    /// Opens the store for the sink of this name. MUST NOT change rows, and MAY create bookkeeping. An
+    /// error that can pass, such as a lost connection, MUST be [`StoreError::Unavailable`].
     fn open(&self, sink: &str, log_id: &str, plan: Arc<Plan>)
     -> Result<Box<dyn Store>, StoreError>;
 
-    /// Opens the tables of a plan for reading alone, as they are and whatever owns them. The
+    /// Opens the tables of a plan for reading alone, as they are and with any owner. The
     /// snapshot's position is [`Position::ZERO`](onelog_record::Position::ZERO) and means nothing.
     fn open_reader(&self, plan: &Arc<Plan>) -> Result<Box<dyn StoreReader>, StoreError>;
 }
@@ -168,7 +171,7 @@ pub fn read_ca_file(definition: &Object<'_>) -> Result<Option<PathBuf>, Definiti
     Ok(path.map(PathBuf::from))
 }
 
-/// The fields that [`read_address`] and [`read_ca_file`] read; `more` stands between them.
+/// The fields that [`read_address`] and [`read_ca_file`] read; `more` comes between them.
 #[must_use]
 pub fn network_fields(
     address: &Address,

@@ -1,5 +1,5 @@
-//! The contract between the runner and a store. `conformance` tests its sentences on
-//! every implementation.
+//! The contract between the runner and a store. `conformance` tests its sentences on every
+//! implementation.
 //!
 //! A store holds, beside the rows, one record per sink: the log's id, the position, the epoch and
 //! the plan's fingerprint.
@@ -10,6 +10,9 @@
 //!                                                                 ▼
 //!                                                            epoch, position Q
 //! ```
+//!
+//! The usual order of calls: `open`, `check_target`, `take_over`, `position`; then `check_shape` and
+//! batches where the position is one of this log, else a rebuild and batches behind it.
 
 use std::fmt;
 use std::ops::{ControlFlow, Range};
@@ -24,7 +27,7 @@ use crate::batch::{Batch, Change};
 /// How long a batch should take where others wait while it is applied.
 pub const BATCH_TIME: Range<Duration> = Duration::from_millis(50)..Duration::from_millis(200);
 
-/// What a store says about where it stands.
+/// The position of a store, as the store itself keeps it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StorePosition {
     /// The store equals this log …
@@ -38,39 +41,48 @@ pub struct StorePosition {
 /// A store that follows the log. One value belongs to one sink and one thread.
 ///
 /// - Every method that changes the store MUST do so in one atomic step: a reader sees all of it or
-///   nothing, and so does whoever opens the store after a crash at any instruction.
-/// - After an error that says [`StoreError::is_retryable`] the store is dropped and opened again;
-///   whether the step took place MUST be told by the position that is then read.
-/// - A store MUST NOT remember a position; whoever asks gets what the store holds.
+///   nothing, and so does a process that opens the store after a crash at any instruction.
+/// - Every method that changes the store, except `take_over`, MUST check the epoch in that same step:
+///   after a later takeover it changes nothing and answers [`StoreError::Fenced`].
+/// - After an error that [`StoreError::is_retryable`], the store is dropped and opened again; the
+///   position that is then read MUST show whether the step took place.
+/// - A store MUST NOT remember a position: each call answers what the store holds.
 /// - Durability MAY lag behind atomicity: a store that loses its newest steps in a power failure
 ///   loses rows and position together, and the log fills the gap.
+/// - For tests, `apply` MUST come to the place `before_commit` of [`failpoint`](crate::failpoint) when
+///   everything is prepared and nothing is visible, and `finish_rebuild` SHOULD come to `before_swap`.
 pub trait Store: Send {
-    /// Where the store stands. `None` when it was never filled under this plan, which is not the
-    /// same as position 0: nothing is known about its rows.
+    /// The position of the store. `None` when it was never filled under this plan, which is not the
+    /// same as position 0: nothing is known about its rows. A position of another log is answered as
+    /// it is, with that log's id. `epoch` is the last takeover, of this value or a later one.
     fn position(&mut self) -> Result<Option<StorePosition>, StoreError>;
 
-    /// Takes the sink over: raises its epoch by one, in the store. From then on a rival that took
-    /// over earlier MUST change nothing and get [`StoreError::Fenced`]. MUST be called before
-    /// anything that changes the store. A position that was reached under another plan MUST be
-    /// forgotten here.
+    /// Takes the sink over: raises its epoch by one, in the store, and answers it; the first epoch of
+    /// a sink is 1. From then on a rival that took over earlier MUST change nothing and get
+    /// [`StoreError::Fenced`]. MUST be called before anything that changes the store. A position that
+    /// was reached under another plan MUST be forgotten here.
     fn take_over(&mut self) -> Result<u64, StoreError>;
 
-    /// Says what stands in the way of filling this sink's tables: names that somebody else owns,
-    /// a place that cannot be written. MUST NOT change rows.
+    /// Fails where this sink's tables cannot be filled: a name belongs to another owner, a place
+    /// cannot be written. MUST NOT change rows. MAY be called before a takeover.
     fn check_target(&mut self) -> Result<(), StoreError>;
 
-    /// Says whether the tables that are there still have the shape that the plan gives them.
+    /// Fails with [`StoreError::SchemaMismatch`] where a table is no longer as the plan defines it.
     fn check_shape(&mut self) -> Result<(), StoreError>;
 
     /// Applies a batch and moves the position from `batch.from` to `batch.to` in one atomic step.
-    /// - MUST check, in that same step, the epoch, the log's id and that the store stands at
+    /// - MUST check, in that same step, the epoch, the log's id and that the store is at
     ///   `batch.from`: otherwise it changes nothing and answers `Fenced` or `PositionMismatch`.
     /// - A row that the store refuses MUST fail the whole step with [`StoreError::Refused`], which
-    ///   names table, key and offset, and has the store's own words.
+    ///   names table, key and offset, and holds the message of the store.
     /// - SHOULD do deletes before upserts. An upsert writes every column.
+    /// - A delete MUST NOT fail where there is no such row, nor where the key has no place in the
+    ///   table at all: an earlier put of that key was never in the store.
+    /// - SHOULD write `batch.changes`; `batch.in_order` is for stores in which one row can exclude
+    ///   another, as with unique columns.
     /// - A batch without changes moves the position all the same.
     /// - A batch from P to P is a repair: the same checks, and its rows MUST be written, or deleted,
-    ///   whatever the store has there.
+    ///   regardless of what the store has there.
     /// - After `Refused` the store MUST stay usable: the batch comes again without that record.
     fn apply(&mut self, batch: &Batch) -> Result<(), StoreError>;
 
@@ -80,9 +92,9 @@ pub trait Store: Send {
         BATCH_TIME
     }
 
-    /// Whether what was applied shows only after [`Store::publish`]. Then the runner publishes when
-    /// the end of the log is reached, and from time to time before; whoever waits for a position
-    /// waits for that.
+    /// Whether what was applied is visible only after [`Store::publish`]. Then the runner publishes
+    /// when the end of the log is reached, and from time to time before; a client that waits for a
+    /// position waits for that.
     fn publishes(&self) -> bool {
         false
     }
@@ -92,19 +104,22 @@ pub trait Store: Send {
         Ok(())
     }
 
-    /// Begins to fill new tables beside the old ones, which stay readable and unchanged. Whatever
-    /// an earlier, unfinished rebuild left is thrown away.
+    /// Begins to fill new tables beside the old ones, which stay readable and unchanged. Rows of an
+    /// earlier, unfinished rebuild MUST NOT be in it.
     fn begin_rebuild(&mut self) -> Result<(), StoreError>;
 
     /// Adds rows of one mapping to the new tables. Keys come in order, each once; all are puts. A
-    /// refused row MUST leave what earlier calls loaded: the others are loaded again without it.
+    /// refused row MUST leave what earlier calls loaded, and nothing of its own call: the others are
+    /// loaded again without it.
     fn load(&mut self, mapping: usize, rows: &[Change]) -> Result<(), StoreError>;
 
-    /// Puts the new tables in the place of the old ones and sets the position, in one atomic step.
+    /// Puts the new tables in the place of the old ones and sets position, log and plan, in one
+    /// atomic step. SHOULD fail, and change nothing, where a table belongs to another sink by now.
     fn finish_rebuild(&mut self, position: Position) -> Result<(), StoreError>;
 
-    /// Opens a consistent picture of the store as it stands now; it lives on its own and MUST NOT
-    /// change when batches are applied later, nor hold them up.
+    /// Opens a consistent snapshot of the store at its position; it lives on its own and MUST NOT
+    /// change when batches are applied later, nor hold them up. MUST fail where
+    /// [`Store::position`] is `None`.
     fn reader(&mut self) -> Result<Box<dyn StoreReader>, StoreError>;
 
     /// Forgets the sink: its position, its epoch, an unfinished rebuild. The rows stay, without an
@@ -115,9 +130,9 @@ pub trait Store: Send {
 /// What a scan calls for each row.
 pub type EachRow<'f> = &'f mut dyn FnMut(&Row) -> ControlFlow<()>;
 
-/// A consistent picture of a store.
+/// A consistent snapshot of a store.
 pub trait StoreReader: Send {
-    /// The position of the picture.
+    /// The position of the snapshot.
     fn position(&self) -> Position;
 
     /// Gives every row of a mapping once, in any order, with its cells in the plan's order and in
@@ -135,9 +150,8 @@ pub trait StoreReader: Send {
 /// What is wrong with a full-text index.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct IndexCheck {
-    /// How many entries are wrong.
     pub faults_total: u64,
-    /// The first ones, in words.
+    /// Descriptions of the first ones.
     pub faults: Vec<String>,
 }
 
@@ -145,22 +159,18 @@ pub struct IndexCheck {
 #[derive(Clone, Debug, thiserror::Error)]
 #[error("the record at offset {offset} of table '{table}', key {key}, is refused: {what}")]
 pub struct Refused {
-    /// The table of the log.
     pub table: String,
-    /// The key, for people.
+    /// The key as [`show_key`] shows it.
     pub key: Value,
-    /// The record.
     pub offset: Offset,
     /// The table of the store, where it is known: one record can go into several.
     pub into: Option<String>,
-    /// The store's own words, or why the value does not fit its column.
+    /// The message of the store, or why the value does not fit its column.
     pub what: String,
 }
 
-/// What lies under an error.
 pub type Cause = Box<dyn std::error::Error + Send + Sync>;
 
-/// What can go wrong with a store.
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// The store cannot be reached or used now; trying again later can help.
@@ -168,60 +178,45 @@ pub enum StoreError {
     Unavailable {
         /// What was tried, and where.
         what: String,
-        /// Why it failed.
         cause: Cause,
     },
     /// A record cannot be stored.
     #[error(transparent)]
     Refused(Box<Refused>),
-    /// Somebody else took the sink over.
+    /// Another process took the sink over.
     #[error(
         "another process took this sink over in the store (epoch {found}, ours is {ours}); stop one of the two, then resume"
     )]
-    Fenced {
-        /// The epoch of our takeover.
-        ours: u64,
-        /// The epoch in the store.
-        found: u64,
-    },
-    /// The store does not stand where the batch begins.
+    Fenced { ours: u64, found: u64 },
+    /// The store is not at the position where the batch begins.
     #[error(
-        "the store stands at {}, not at {expected}, where onelog left it",
-        stands(found)
+        "the store is {}, not at {expected}, where onelog left it",
+        place_of(found)
     )]
     PositionMismatch {
-        /// Where the batch begins.
         expected: Position,
-        /// Where the store stands, and in which log.
         found: Option<StorePosition>,
     },
     /// A table is not as the mapping needs it.
     #[error("the table '{into}' in the store does not fit its mapping: {what}; rebuild the sink")]
-    SchemaMismatch {
-        /// The table of the store.
-        into: String,
-        /// What does not fit.
-        what: String,
-    },
-    /// A name belongs to somebody else.
+    SchemaMismatch { into: String, what: String },
+    /// A name belongs to another sink, or to no sink at all.
     #[error("'{into}' in the store is not this sink's: {what}")]
     NotOwner {
-        /// The table of the store.
         into: String,
-        /// Whose it is, and what to do.
+        /// Its owner, and what to do.
         what: String,
     },
     /// The store is damaged or is something else.
     #[error("{what}: {cause}")]
     Broken {
-        /// What was met, and where.
+        /// What was found, and where.
         what: String,
-        /// Why.
         cause: Cause,
     },
 }
 
-fn stands(found: &Option<StorePosition>) -> String {
+fn place_of(found: &Option<StorePosition>) -> String {
     match found {
         Some(found) => format!("at position {}", found.position),
         None => "elsewhere".to_owned(),

@@ -61,7 +61,7 @@ impl<'de> Visitor<'de> for Strict {
         while let Some((name, StrictValue(value))) = fields.next_entry::<String, StrictValue>()? {
             if out.contains_key(&name) {
                 return Err(A::Error::custom(format!(
-                    "the field '{name}' stands twice in one object"
+                    "the field '{name}' occurs twice in one object"
                 )));
             }
             out.insert(name, value);

@@ -12,7 +12,7 @@ use rustls::{ClientConfig, RootCertStore};
 /// Whose certificates are trusted.
 #[derive(Clone, Copy, Debug)]
 pub enum Trust<'a> {
-    /// Nobody's: the address has no TLS.
+    /// No certificate: the address has no TLS.
     Nobody,
     /// The system's authorities.
     System,
@@ -78,7 +78,7 @@ pub fn read_pem(path: &Path) -> Result<Vec<u8>, String> {
 
 /// Chooses the cryptography for drivers that take whatever the process has chosen.
 pub fn choose_cryptography() {
-    // Whoever came first has chosen; a second choice is refused, which is no harm.
+    // The first caller has chosen; a second choice is refused, which is no harm.
     let _ = rustls::crypto::ring::default_provider().install_default();
 }
 
@@ -90,8 +90,8 @@ mod tests {
     fn a_file_that_gives_no_trust_is_named_with_the_reason() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("ca.pem");
-        let told = || tls_config(Trust::These(&path)).unwrap_err();
-        assert!(told().contains("No such file"), "{}", told());
+        let message = || tls_config(Trust::These(&path)).unwrap_err();
+        assert!(message().contains("No such file"), "{}", message());
         for (content, why) in [
             ("", "there is no certificate in PEM form in it"),
             (
@@ -100,8 +100,8 @@ mod tests {
             ),
         ] {
             std::fs::write(&path, content).unwrap();
-            assert!(told().contains(why), "{}", told());
-            assert!(told().contains(path.to_str().unwrap()), "{}", told());
+            assert!(message().contains(why), "{}", message());
+            assert!(message().contains(path.to_str().unwrap()), "{}", message());
         }
         assert!(tls_config(Trust::Nobody).is_ok());
     }

@@ -1,7 +1,8 @@
 //! Whether a store equals the log: both sides at one position, projected through the mapping,
 //! compared by digests; unequal buckets are looked at again until each differing row has a name.
 //!
-//! Runs on the thread that asks and one more, one for each side. Both sides are consistent pictures,
+//! Runs on the thread of the caller and one more, one for each side. Both sides are consistent
+//! snapshots,
 //! so neither writers nor the sink wait. Memory is bounded: rows are held as hashes,
 //! `ROWS_PER_PASS` at most.
 
@@ -35,19 +36,16 @@ pub struct Verification {
     pub equal: bool,
     /// How long it took, repairs and their own comparison included.
     pub took_ms: u64,
-    /// How many rows were written again; `None` when nobody asked for it.
+    /// How many rows were written again; `None` unless a repair was requested.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub repaired: Option<u64>,
-    /// One entry per mapping.
     pub tables: Vec<TableVerification>,
 }
 
 /// The answer for one mapping.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct TableVerification {
-    /// The table of the log.
     pub table: String,
-    /// The table of the store.
     pub into: String,
     /// How many rows the log has.
     pub rows: u64,
@@ -59,7 +57,6 @@ pub struct TableVerification {
     /// to live. They are no differences.
     #[serde(skip_serializing_if = "is_none")]
     pub expired: u64,
-    /// How many rows differ.
     pub differences_total: u64,
     /// Whether `differences_total` counts all of them: not when nearly everything differs in a
     /// very large table.
@@ -68,11 +65,11 @@ pub struct TableVerification {
     pub differences: Vec<Difference>,
     /// How many keys are set aside and were not compared.
     pub parked: u64,
-    /// How many rows were written again; `None` when nobody asked for it.
+    /// How many rows were written again; `None` unless a repair was requested.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub repaired: Option<u64>,
     /// How many rows of the store no key of the log makes, so that onelog cannot delete them; `None`
-    /// when nobody asked for a repair.
+    /// unless a repair was requested.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub unrepairable: Option<u64>,
     /// What to do about what a repair left.
@@ -95,14 +92,12 @@ pub struct IndexVerification {
     pub equal: bool,
     /// How many entries are wrong.
     pub faults_total: u64,
-    /// The first ones, in words.
+    /// Descriptions of the first ones.
     pub faults: Vec<String>,
 }
 
-/// One row that differs.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Difference {
-    /// The row's key.
     pub key: Value,
     /// What the log has: `null` when the row is extra in the store. Where both have the row, only
     /// the columns that differ.
@@ -123,11 +118,8 @@ pub enum VerifyError {
     /// The log has a record that the mapping does not take; the store never had it.
     #[error("table '{table}', key {key}: {what}")]
     Unprojectable {
-        /// The table of the log.
         table: String,
-        /// The key.
         key: Value,
-        /// Why.
         what: String,
     },
     /// The sinks are stopping.
@@ -144,7 +136,7 @@ pub trait LogSide: Sync {
     fn scan(&self, table: TableId, each: EachEntry<'_>) -> Result<(), VerifyError>;
 }
 
-/// Compares a store's picture with the log's state at the same position.
+/// Compares a store's snapshot with the log's state at the same position.
 pub fn verify(
     plan: &Plan,
     log: &dyn LogSide,
@@ -173,7 +165,6 @@ pub struct Task<'a> {
     pub keys_max: usize,
 }
 
-/// What a comparison found.
 #[derive(Clone, Debug)]
 pub struct Compared {
     pub verification: Verification,
@@ -238,7 +229,6 @@ struct Comparison<'a> {
     keys_max: usize,
 }
 
-/// How rows differ.
 #[derive(Default)]
 struct Found {
     total: u64,
@@ -464,17 +454,17 @@ impl<'a> Side<'a> {
                 key: show_key(key),
                 what: fault.to_string(),
             };
-            let shaped;
+            let transformed;
             let mut value = value;
             if mapping.has_transform() {
                 match mapping
                     .transform(key, version, &Bytes::copy_from_slice(value))
                     .map_err(failed)?
                 {
-                    Some(bytes) => shaped = bytes,
+                    Some(bytes) => transformed = bytes,
                     None => return Ok(()),
                 }
-                value = &shaped;
+                value = &transformed;
             }
             mapping
                 .project(key, version, value, &mut row)
@@ -496,7 +486,7 @@ impl<'a> Side<'a> {
             if stop.load(Ordering::Relaxed) {
                 return ControlFlow::Break(());
             }
-            // A row whose key somebody emptied belongs to no key of the log.
+            // A row whose key was emptied by hand belongs to no key of the log.
             debug_assert!(row.cells.len() > key || row.cells.first() == Some(&Cell::Null));
             let hashed = hasher.row(row, key);
             if !parked.contains(&hashed.key) {

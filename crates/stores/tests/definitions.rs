@@ -59,7 +59,7 @@ fn what_is_doubled_is_refused() {
     for (text, expected) in [
         (
             with_mapping(r#"{"table":"t","table":"u","into":"i"}"#),
-            "'table' stands twice",
+            "'table' occurs twice",
         ),
         (
             with_mapping(r#"{"table":"t","into":"i"},{"table":"u","into":"I"}"#),
@@ -202,7 +202,7 @@ fn a_field_of_another_kind_is_named() {
         ),
         (
             of_kind(redis, &mapping(r#","fields":["a","a"]"#)),
-            "mappings[0].fields[1]: this field stands here twice",
+            "mappings[0].fields[1]: this field occurs here twice",
         ),
         (
             of_kind(redis, &mapping(r#","fields":["/a"]"#)),

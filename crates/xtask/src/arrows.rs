@@ -37,6 +37,7 @@ const ORDER: &[Place] = &[
     place(&[TESTKIT], Imports::Only(&[])),
     place(&["onelog-xtask"], Imports::Only(&[])),
     place(&["onelog-record"], Imports::Only(&[])),
+    place(&["onelog-request"], Imports::Only(&["onelog-record"])),
     place(&["onelog-log"], Imports::Above),
     place(&["onelog-state"], Imports::Above),
     place(&["onelog-commit"], Imports::Only(&["onelog-record"])),
@@ -72,6 +73,11 @@ const ORDER: &[Place] = &[
     place(&["onelog-demo", "onelog-bench"], Imports::AboveAndStores),
     place(&["onelog-cli"], Imports::AboveAndStores),
     place(&["onelog-simulation"], Imports::Above),
+    // The example of a store, in no program. It is last so that its test may start a whole node.
+    place(
+        &["onelog-memory"],
+        Imports::Only(&["onelog-record", "onelog-mapping", "onelog-store"]),
+    ),
 ];
 
 /// Arrows against the order that are there today, from and to. They may only become fewer.

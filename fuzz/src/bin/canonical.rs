@@ -4,10 +4,8 @@
 
 use libfuzzer_sys::fuzz_target;
 use onelog_fuzz::seeds::hand_out;
+use onelog_mapping::{encode_json, numeric};
 use serde_json::Value;
-
-#[path = "../../../crates/sinks/src/canonical.rs"]
-mod canonical;
 
 fn seeds() -> Vec<Vec<u8>> {
     [
@@ -33,11 +31,11 @@ fuzz_target!(init: hand_out(seeds), |data: &[u8]| {
     let Ok(text) = std::str::from_utf8(data) else {
         return;
     };
-    if let Some(number) = canonical::numeric(text) {
-        assert_eq!(canonical::numeric(&number).as_ref(), Some(&number));
+    if let Some(number) = numeric(text) {
+        assert_eq!(numeric(&number).as_ref(), Some(&number));
     }
     let mut encoded = vec![7];
-    let taken = canonical::encode_json(text, &mut encoded);
+    let taken = encode_json(text, &mut encoded);
     assert!(taken || encoded == [7]);
     let Ok(document) = serde_json::from_str::<Value>(text) else {
         return;
@@ -46,7 +44,7 @@ fuzz_target!(init: hand_out(seeds), |data: &[u8]| {
     assert!(taken || text.len() > 1000 || text.contains(['e', 'E']), "{text}");
     if taken && !has_fraction(&document) {
         let mut again = vec![7];
-        assert!(canonical::encode_json(&document.to_string(), &mut again));
+        assert!(encode_json(&document.to_string(), &mut again));
         assert_eq!(encoded, again, "{text}");
     }
 });

@@ -14,22 +14,15 @@ use onelog_fuzz::programs;
 use onelog_fuzz::seeds::hand_out;
 use serde_json::value::RawValue;
 
-use self::sinks::jq::{
+use onelog_jq::{
     FUNCTIONS, JqError, MEMORY_BYTES_MAX, PROGRAM_BYTES_MAX, Program, RESULT_BYTES_MAX, STEPS_MAX,
     Used, used,
 };
 
-// The interpreter's files are compiled into this target: the crate has all database drivers.
-#[allow(dead_code, unused_imports)]
-#[path = "../../../crates/sinks/src"]
-mod sinks {
-    pub mod jq;
-}
-
 const KEY: &[u8] = b"order-1";
 const VERSION: u64 = 7;
 
-/// What a run allocates beside values: its iterators, an error's words.
+/// What a run allocates beside values: its iterators, the text of an error.
 const BASE_BYTES: u64 = 1 << 20;
 /// Growing containers hold old and new place at once, and up to twice what they need.
 const BYTES_PER_COUNTED: u64 = 4;
@@ -187,11 +180,11 @@ impl std::fmt::Display for Run {
 
 /// The programs of the tests and of the docs, and some bytes of which programs are made.
 fn make_seeds() -> Vec<Vec<u8>> {
-    const TESTS: &str = include_str!("../../../crates/sinks/src/jq/tests.rs");
+    const TESTS: &str = include_str!("../../../crates/jq/src/tests.rs");
     const DOCS: &str = include_str!("../../../docs/sinks/README.md");
     let mut texts = literals(TESTS);
     texts.extend(literals(DOCS));
-    // Who stands behind a program is as a rule its document.
+    // What is behind a program is as a rule its document.
     let mut seeds: Vec<Vec<u8>> = texts
         .windows(2)
         .map(|pair| [b"\0", pair[0].as_bytes(), b"\0", pair[1].as_bytes()].concat())
@@ -209,7 +202,7 @@ fn make_seeds() -> Vec<Vec<u8>> {
     seeds
 }
 
-/// What stands in quotes in a text, plain or raw; an escaped character stands for itself.
+/// What is in quotes in a text, plain or raw; an escaped character is itself.
 fn literals(text: &str) -> Vec<String> {
     let mut found = Vec::new();
     let mut rest = text;

@@ -18,18 +18,8 @@ use onelog_record::{
     Offset, Op, Operation, PointRead, Position, Predicate, Refusal, Subject, TableId, Transactions,
     TxnId, Write, nearest_name,
 };
+use onelog_request::{KnownTable, Tables, parse_request};
 use serde_json::{Value, json};
-
-// The HTTP door keeps its parser to itself, so its files are compiled into this target.
-#[allow(dead_code)]
-#[path = "../../../crates/http/src/options.rs"]
-mod options;
-#[allow(dead_code, unused_imports)]
-#[path = "../../../crates/http/src/parse/mod.rs"]
-mod parse;
-#[allow(dead_code, unused_imports)]
-#[path = "../../../crates/http/src/text.rs"]
-mod text;
 
 const STEPS_MAX: usize = 24;
 /// Small windows, so that short histories go over their ends.
@@ -56,10 +46,10 @@ fuzz_target!(init: seeds::hand_out(make_seeds), |data: &[u8]| {
 
 struct Known;
 
-impl parse::Tables for Known {
-    fn table(&self, name: &str) -> Option<parse::KnownTable> {
+impl Tables for Known {
+    fn table(&self, name: &str) -> Option<KnownTable> {
         let (_, id, kind, value) = TABLES.into_iter().find(|table| table.0 == name)?;
-        Some(parse::KnownTable { id, kind, value })
+        Some(KnownTable { id, kind, value })
     }
 
     fn nearest(&self, name: &str) -> Option<String> {
@@ -92,13 +82,13 @@ impl Run {
     }
 
     fn text(&mut self, body: &[u8]) {
-        match parse::parse_request(body, &Known) {
+        match parse_request(body, &Known) {
             Ok(parsed) => {
                 parsed
                     .request
                     .check_limits()
                     .expect("the parser checks the limits");
-                let again = parse::parse_request(body, &Known).expect("it was parsed before");
+                let again = parse_request(body, &Known).expect("it was parsed before");
                 assert_eq!(again, parsed);
                 let decision = self.decide(&parsed.request);
                 if let Decision::Refused {
@@ -220,7 +210,7 @@ impl Run {
         self.validator.applied(self.world.position());
     }
 
-    /// What is not applied is forgotten and told again, as after an election.
+    /// What is not applied is forgotten and replayed, as after an election.
     fn new_term(&mut self) {
         let applied = self.world.position();
         self.validator.reset(applied);

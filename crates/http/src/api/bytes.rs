@@ -6,7 +6,7 @@ use utoipa::openapi::schema::{ObjectBuilder, OneOfBuilder, Schema, Type};
 use utoipa::openapi::{Object, RefOr};
 use utoipa::{PartialSchema, ToSchema};
 
-/// What [`crate::text`] reads and writes where the API carries bytes.
+/// What [`onelog_request`] reads and writes where the API carries bytes.
 pub(crate) struct Bytes;
 
 impl PartialSchema for Bytes {

@@ -6,7 +6,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::{Bytes, Fault};
-use crate::text::WireBytes;
+use onelog_request::WireBytes;
 
 /// What is wrong. Which further fields there are depends on `error`; `null` where something is
 /// known not to be there.

@@ -5,7 +5,7 @@ use serde::ser::{Serialize, SerializeMap as _, Serializer};
 use utoipa::ToSchema;
 
 use super::Bytes;
-use crate::text::{BytesOut, ValueOut};
+use onelog_request::{BytesOut, ValueOut};
 
 /// One line of the log.
 #[derive(serde::Serialize, ToSchema)]

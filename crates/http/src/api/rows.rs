@@ -5,7 +5,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::Bytes;
-use crate::text::{BytesOut, ValueOut};
+use onelog_request::{BytesOut, ValueOut};
 
 /// A page of a table.
 #[derive(Serialize, ToSchema)]

@@ -10,7 +10,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::{Bytes, NewSink};
-use crate::text::WireBytes;
+use onelog_request::WireBytes;
 
 /// A sink.
 #[derive(Serialize, ToSchema)]

@@ -125,7 +125,7 @@ mod tests {
     use serde_json::{Value, json};
 
     use super::*;
-    use crate::parse::fields_of;
+    use crate::object::fields_of;
 
     /// The fields that the parser lists for a definition with an unknown one.
     fn known(definition: &Value) -> BTreeSet<String> {

@@ -212,7 +212,8 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::parse::{KnownTable, ParseError, Tables, fields_of, parse_request};
+    use crate::object::fields_of;
+    use onelog_request::{KnownTable, ParseError, Tables, parse_request};
 
     struct NoTables;
 

@@ -9,7 +9,7 @@ use super::{Answer, Shared, json};
 use crate::api::{Backup, BackupMade};
 use crate::body::read_body;
 use crate::errors::ApiError;
-use crate::parse::read_object;
+use crate::object::read_object;
 
 /// Copies the node into an empty folder of the server's machine while it runs.
 #[utoipa::path(

@@ -15,9 +15,9 @@ use super::{Answer, Shared, at_position, json};
 use crate::api::{self, Page};
 use crate::errors::ApiError;
 use crate::options::{LIST_BYTES_MAX, LIST_LIMIT, LIST_LIMIT_MAX};
-use crate::parse::prefix_end;
 use crate::query::Query;
-use crate::text::{BytesOut, ValueOut};
+use onelog_request::prefix_end;
+use onelog_request::{BytesOut, ValueOut};
 
 const PARAMETERS: &[&str] = &[
     "from",

@@ -19,7 +19,7 @@ use crate::api::{EventRecord, Headers, LogRecord};
 use crate::app::App;
 use crate::errors::{ApiError, TableNames as _};
 use crate::query::Query;
-use crate::text::{BytesOut, ValueOut};
+use onelog_request::{BytesOut, ValueOut};
 
 /// Reads the log, or follows it.
 #[utoipa::path(

@@ -14,7 +14,7 @@ use crate::api::{
 use crate::app::{App, busy};
 use crate::body::read_body;
 use crate::errors::ApiError;
-use crate::parse::read_object;
+use crate::object::read_object;
 use crate::query::Query;
 use crate::refusals::refused;
 

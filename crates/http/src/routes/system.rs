@@ -9,9 +9,9 @@ use super::{Answer, Shared, at_position, json};
 use crate::api::{Health, HttpLimits, Status};
 use crate::errors::ApiError;
 use crate::openapi;
-use crate::options::{
-    BLOCKING_CALLS_MAX, LIST_BYTES_MAX, LIST_LIMIT_MAX, VERIFICATIONS_MAX, WAIT_TIMEOUT_MS_MAX,
-};
+use onelog_request::WAIT_TIMEOUT_MS_MAX;
+
+use crate::options::{BLOCKING_CALLS_MAX, LIST_BYTES_MAX, LIST_LIMIT_MAX, VERIFICATIONS_MAX};
 
 const OPENMETRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 

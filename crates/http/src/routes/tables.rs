@@ -9,7 +9,7 @@ use super::{Answer, Shared, at_position, json};
 use crate::api::{Dropped, NewTable, TableAt, Tables};
 use crate::body::read_body;
 use crate::errors::ApiError;
-use crate::parse::read_object;
+use crate::object::read_object;
 use crate::refusals::refused;
 
 /// Makes a table. The same definition again is no error.

@@ -16,8 +16,8 @@ use crate::app::{App, CatalogTables};
 use crate::body::read_body;
 use crate::errors::ApiError;
 use crate::options::{TABLES_CREATED_MAX, WAIT_TIMEOUT_MS};
-use crate::parse::{ParseError, Parsed, parse_request};
 use crate::refusals::refused;
+use onelog_request::{ParseError, Parsed, parse_request};
 
 /// Commits one transaction.
 #[utoipa::path(

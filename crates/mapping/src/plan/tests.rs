@@ -1,4 +1,4 @@
-use onelog_record::FieldPath;
+use onelog_record::{FieldPath, ValueKind};
 
 use super::*;
 use crate::RowForm;
@@ -157,7 +157,7 @@ fn the_last_of_doubled_fields_counts_as_everywhere_else() {
 
 #[test]
 fn a_value_that_does_not_fit_its_type_is_refused_with_its_column() {
-    for (value, column, words) in [
+    for (value, column, message) in [
         (r#"{"i":"3"}"#, "i", "text"),
         (r#"{"i":9223372036854775808}"#, "i", "64 bits"),
         (r#"{"i":1.5}"#, "i", "1.5"),
@@ -171,7 +171,7 @@ fn a_value_that_does_not_fit_its_type_is_refused_with_its_column() {
     ] {
         let fault = row(WIDE, b"k", value).unwrap_err();
         assert_eq!(fault.column, column, "{value}: {fault}");
-        assert!(fault.what.contains(words), "{value}: {fault}");
+        assert!(fault.what.contains(message), "{value}: {fault}");
     }
     let fault = row(WIDE, &[0xff], "{}").unwrap_err();
     assert!(fault.what.contains("'blob'"), "{fault}");
@@ -329,22 +329,22 @@ fn a_store_without_a_type_says_which_ones_it_has() {
 fn chosen_fields_keep_their_text_and_absent_ones_stay_absent() {
     let mapping = r#"{"table":"shop.orders","into":"o","fields":{"id":"id","city":"/address/city","first":"/lines/0","all":""}}"#;
     let plan = plan(mapping).unwrap();
-    let shape = |value: &str| {
+    let transform = |value: &str| {
         let value = bytes::Bytes::copy_from_slice(value.as_bytes());
         plan.mappings[0].transform(b"k", Offset(1), &value)
     };
-    let shaped = shape(r#"{"id": 1.50, "lines": [{"a" : 1}, 2]}"#)
+    let transformed = transform(r#"{"id": 1.50, "lines": [{"a" : 1}, 2]}"#)
         .unwrap()
         .unwrap();
     assert_eq!(
-        shaped,
+        transformed,
         r#"{"id":1.50,"first":{"a" : 1},"all":{"id": 1.50, "lines": [{"a" : 1}, 2]}}"#
     );
     assert_eq!(
-        shape(r#"{"address":{"city":null}}"#).unwrap().unwrap(),
+        transform(r#"{"address":{"city":null}}"#).unwrap().unwrap(),
         r#"{"city":null,"all":{"address":{"city":null}}}"#
     );
-    assert!(shape("[1]").is_err());
+    assert!(transform("[1]").is_err());
 }
 
 #[test]

@@ -39,7 +39,6 @@ impl Model {
         });
     }
 
-    /// An order.
     pub fn order(&mut self, key: &str, total: i64, note: &str) {
         let value = serde_json::json!({"total": total, "note": note}).to_string();
         self.write(ORDERS, key.as_bytes(), Some(&value));
@@ -60,7 +59,7 @@ impl Model {
         }
         batch
             .seal(plan, self.position())
-            .expect("the model's documents fit every shape");
+            .expect("the model's documents fit every transform");
         batch
     }
 
@@ -90,7 +89,7 @@ impl Model {
     /// Compares the store with this log.
     #[must_use]
     pub fn verify(&self, plan: &Plan, store: &mut dyn Store) -> Verification {
-        let mut reader = store.reader().expect("a picture of the store");
+        let mut reader = store.reader().expect("a snapshot of the store");
         verify(plan, self, reader.as_mut()).expect("a comparison")
     }
 

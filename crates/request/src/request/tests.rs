@@ -5,8 +5,8 @@ use onelog_record::{
 use proptest::prelude::*;
 use serde_json::json;
 
-use super::super::KnownTable;
 use super::*;
+use crate::KnownTable;
 
 const NAMES: [&str; 3] = ["shop.orders", "shop.blobs", "shop.clicks"];
 

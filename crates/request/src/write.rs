@@ -9,8 +9,8 @@ use onelog_record::{
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::{KnownTable, ParseError, Place};
 use crate::text::{Name, WireBytes};
+use crate::{KnownTable, ParseError, Place};
 
 const FIELDS: &[&str] = &["op", "table", "key", "value", "field", "by", "headers"];
 const OPERATIONS: &[&str] = &["put", "delete", "add", "min", "max", "append"];

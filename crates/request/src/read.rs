@@ -6,8 +6,8 @@ use bytes::Bytes;
 use onelog_record::{KeyRange, PointRead};
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, Visitor};
 
-use super::{KnownTable, Place};
 use crate::text::{Name, WireBytes};
+use crate::{KnownTable, Place};
 
 const FIELDS: &[&str] = &["table", "key", "from", "to", "prefix"];
 const FORMS: &str = "a read names its table and 'key' (one key), 'prefix', or 'from' and 'to' (a range; 'from': \"\" is the table's start, without 'to' it reaches to the end)";
@@ -83,7 +83,7 @@ impl Draft {
 }
 
 /// The first key behind all keys that start with `prefix`; `None` is the table's end.
-pub(crate) fn prefix_end(prefix: &[u8]) -> Option<Bytes> {
+pub fn prefix_end(prefix: &[u8]) -> Option<Bytes> {
     let last = prefix.iter().rposition(|byte| *byte != 0xff)?;
     let mut end = prefix[..=last].to_vec();
     end[last] += 1;

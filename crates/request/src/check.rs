@@ -12,7 +12,7 @@ use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Vis
 use crate::text::Name;
 
 /// Checks one JSON text. The message says what is wrong and where in the value.
-pub(crate) fn check_json(text: &str) -> Result<(), String> {
+pub fn check_json(text: &str) -> Result<(), String> {
     match serde_json::from_str::<Sound>(text) {
         Ok(Sound) => Ok(()),
         Err(error) if error.to_string().starts_with("recursion limit") => Err(format!(

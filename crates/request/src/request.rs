@@ -8,11 +8,11 @@ use onelog_record::{
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::error::Category;
 
-use super::guard::GuardSeed;
-use super::read::{Read, ReadSeed};
-use super::write::WriteSeed;
-use super::{ParseError, Place, Tables};
-use crate::options::WAIT_TIMEOUT_MS_MAX;
+use crate::WAIT_TIMEOUT_MS_MAX;
+use crate::guard::GuardSeed;
+use crate::read::{Read, ReadSeed};
+use crate::write::WriteSeed;
+use crate::{ParseError, Place, Tables};
 
 const FIELDS: &[&str] = &[
     "id",
@@ -28,18 +28,18 @@ const WAIT_FOR_MAX: usize = 64;
 
 /// A request, and which of the body's `reads` its point and range reads were.
 #[derive(Debug, Default, PartialEq)]
-pub(crate) struct Parsed {
-    pub(crate) request: CommitRequest,
+pub struct Parsed {
+    pub request: CommitRequest,
     /// The sinks that shall show the transaction before the answer comes.
-    pub(crate) wait_for: Vec<String>,
-    pub(crate) wait_timeout_ms: Option<u64>,
+    pub wait_for: Vec<String>,
+    pub wait_timeout_ms: Option<u64>,
     point_reads: Vec<usize>,
     range_reads: Vec<usize>,
 }
 
 impl Parsed {
     /// The place in the body that a refusal is about.
-    pub(crate) fn place(&self, subject: &Subject) -> String {
+    pub fn place(&self, subject: &Subject) -> String {
         let place = |list: &str, n: usize| format!("{list}[{n}]");
         let read = |of: &[usize], n: usize| place("reads", of.get(n).copied().unwrap_or(n));
         match subject {
@@ -52,7 +52,7 @@ impl Parsed {
 }
 
 /// Parses a body.
-pub(crate) fn parse_request(body: &[u8], tables: &dyn Tables) -> Result<Parsed, ParseError> {
+pub fn parse_request(body: &[u8], tables: &dyn Tables) -> Result<Parsed, ParseError> {
     let place = Place::new(tables);
     let text = std::str::from_utf8(body).map_err(|error| ParseError::Malformed {
         place: "body".to_owned(),
@@ -252,5 +252,4 @@ where
 }
 
 #[cfg(test)]
-#[path = "request_tests.rs"]
 mod tests;

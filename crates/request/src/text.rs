@@ -21,10 +21,10 @@ const STANDARD: GeneralPurpose = GeneralPurpose::new(&alphabet::STANDARD, LENIEN
 const URL_SAFE: GeneralPurpose = GeneralPurpose::new(&alphabet::URL_SAFE, LENIENT);
 
 /// What a request must look like where bytes are expected.
-pub(crate) const EXPECTED: &str = r#"a string or {"base64": "..."}"#;
+pub const EXPECTED: &str = r#"a string or {"base64": "..."}"#;
 
 /// Decodes base64 in the standard or the URL-safe alphabet, padded or not.
-pub(crate) fn decode_base64(text: &str) -> Result<Vec<u8>, base64::DecodeError> {
+pub fn decode_base64(text: &str) -> Result<Vec<u8>, base64::DecodeError> {
     if text.bytes().any(|b| b == b'-' || b == b'_') {
         URL_SAFE.decode(text)
     } else {
@@ -34,7 +34,7 @@ pub(crate) fn decode_base64(text: &str) -> Result<Vec<u8>, base64::DecodeError> 
 
 /// Bytes of a request or of an error: a string, which is UTF-8, or `{"base64": "..."}`.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct WireBytes(pub(crate) Bytes);
+pub struct WireBytes(pub Bytes);
 
 impl<'de> Deserialize<'de> for WireBytes {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -90,13 +90,13 @@ impl<'de> Visitor<'de> for WireVisitor {
 
 /// A string of a request, borrowed where it has no escapes.
 #[derive(Clone, Debug)]
-pub(crate) enum Name<'de> {
+pub enum Name<'de> {
     Borrowed(&'de str),
     Owned(String),
 }
 
 impl Name<'_> {
-    pub(crate) fn as_str(&self) -> &str {
+    pub fn as_str(&self) -> &str {
         match self {
             Self::Borrowed(text) => text,
             Self::Owned(text) => text,
@@ -128,7 +128,7 @@ impl<'de> Deserialize<'de> for Name<'de> {
 
 /// Bytes of an answer, in the form that this module describes.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct BytesOut<'b>(pub(crate) &'b [u8]);
+pub struct BytesOut<'b>(pub &'b [u8]);
 
 impl Serialize for BytesOut<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -144,9 +144,9 @@ impl Serialize for BytesOut<'_> {
 /// A value of an answer: JSON as it was written (line ends between its parts become spaces, so
 /// that it fits one line), bytes in the form that this module describes.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct ValueOut<'b> {
-    pub(crate) kind: ValueKind,
-    pub(crate) bytes: &'b [u8],
+pub struct ValueOut<'b> {
+    pub kind: ValueKind,
+    pub bytes: &'b [u8],
 }
 
 impl Serialize for ValueOut<'_> {

@@ -7,8 +7,8 @@ use onelog_record::{Compare, FieldPath, Guard, Offset, Predicate};
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, Visitor};
 use serde_json::value::RawValue;
 
-use super::{KnownTable, Place};
 use crate::text::{Name, WireBytes};
+use crate::{KnownTable, Place};
 
 const FIELDS: &[&str] = &[
     "table", "key", "exists", "absent", "version", "field", "eq", "ne", "lt", "le", "gt", "ge",

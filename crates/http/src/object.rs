@@ -5,7 +5,8 @@ use serde_json::{Map, Value};
 use utoipa::ToSchema;
 use utoipa::openapi::{RefOr, Schema};
 
-use super::{check_json, unknown_field};
+use onelog_request::{check_json, unknown_field};
+
 use crate::errors::ApiError;
 
 /// Reads an object of the fields of `T`, each at most once. Every error names its place.

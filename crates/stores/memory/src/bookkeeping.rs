@@ -1,0 +1,91 @@
+//! What a place knows of each sink, and the checks that come before every change.
+
+use onelog_record::Position;
+use onelog_store::{StoreError, StorePosition};
+
+use crate::connection::Contents;
+use crate::ddl::Table;
+use crate::error::not_filled;
+
+/// One sink.
+#[derive(Debug)]
+pub(crate) struct Entry {
+    pub(crate) log_id: String,
+    /// `None` until the tables were filled under `plan`.
+    pub(crate) position: Option<Position>,
+    pub(crate) epoch: u64,
+    pub(crate) plan: String,
+    /// The tables of a rebuild under way, in the plan's order.
+    pub(crate) rebuild: Option<Vec<Table>>,
+}
+
+/// Who works on the store.
+#[derive(Debug)]
+pub(crate) struct Owner {
+    pub(crate) sink: String,
+    pub(crate) log_id: String,
+    /// The fingerprint of its plan.
+    pub(crate) plan: String,
+    /// The epoch of its takeover; 0, which no entry has, before that.
+    pub(crate) epoch: u64,
+}
+
+impl Owner {
+    pub(crate) fn position(&self, contents: &Contents) -> Option<StorePosition> {
+        let entry = contents.entries.get(&self.sink)?;
+        Some(StorePosition {
+            log_id: entry.log_id.clone(),
+            position: entry.position.filter(|_| entry.plan == self.plan)?,
+            epoch: entry.epoch,
+        })
+    }
+
+    pub(crate) fn take_over(&mut self, contents: &mut Contents) -> u64 {
+        let entry = contents.entries.entry(self.sink.clone());
+        let entry = entry.or_insert_with(|| Entry {
+            log_id: self.log_id.clone(),
+            position: None,
+            epoch: 0,
+            plan: self.plan.clone(),
+            rebuild: None,
+        });
+        if entry.plan != self.plan {
+            entry.plan.clone_from(&self.plan);
+            entry.position = None;
+        }
+        entry.epoch += 1;
+        self.epoch = entry.epoch;
+        self.epoch
+    }
+
+    /// This sink's entry, unless another process took the sink over.
+    pub(crate) fn entry<'c>(
+        &self,
+        contents: &'c mut Contents,
+    ) -> Result<&'c mut Entry, StoreError> {
+        match contents.entries.get_mut(&self.sink) {
+            Some(entry) if entry.epoch == self.epoch => Ok(entry),
+            Some(entry) => Err(StoreError::Fenced {
+                ours: self.epoch,
+                found: entry.epoch,
+            }),
+            None => Err(not_filled(Position::ZERO)),
+        }
+    }
+
+    /// Whether the store is where a batch from `from` begins.
+    pub(crate) fn check_position(
+        &self,
+        contents: &mut Contents,
+        from: Position,
+    ) -> Result<(), StoreError> {
+        self.entry(contents)?;
+        match self.position(contents) {
+            Some(found) if found.position == from && found.log_id == self.log_id => Ok(()),
+            found => Err(StoreError::PositionMismatch {
+                expected: from,
+                found,
+            }),
+        }
+    }
+}

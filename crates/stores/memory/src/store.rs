@@ -1,0 +1,98 @@
+//! The store: each method is one step under the lock of its place.
+
+use std::sync::Arc;
+
+use onelog_mapping::Plan;
+use onelog_record::Position;
+use onelog_store::{Batch, Change, Store, StoreError, StorePosition, StoreReader};
+
+use crate::bookkeeping::Owner;
+use crate::connection::Connection;
+use crate::ddl::{check_columns, check_owner};
+use crate::error::not_filled;
+use crate::reader::MemoryReader;
+use crate::{rebuild, write};
+
+/// Tables in memory that follow the log.
+#[derive(Debug)]
+pub struct MemoryStore {
+    connection: Connection,
+    owner: Owner,
+    plan: Arc<Plan>,
+}
+
+impl MemoryStore {
+    pub(crate) fn new(connection: Connection, sink: &str, log_id: &str, plan: Arc<Plan>) -> Self {
+        let owner = Owner {
+            sink: sink.to_owned(),
+            log_id: log_id.to_owned(),
+            plan: plan.fingerprint(),
+            epoch: 0,
+        };
+        Self {
+            connection,
+            owner,
+            plan,
+        }
+    }
+}
+
+impl Store for MemoryStore {
+    fn position(&mut self) -> Result<Option<StorePosition>, StoreError> {
+        Ok(self.owner.position(&self.connection.lock()))
+    }
+
+    fn take_over(&mut self) -> Result<u64, StoreError> {
+        Ok(self.owner.take_over(&mut self.connection.lock()))
+    }
+
+    fn check_target(&mut self) -> Result<(), StoreError> {
+        let contents = self.connection.lock();
+        let mut mappings = self.plan.mappings.iter();
+        mappings.try_for_each(|mapping| check_owner(&contents, mapping, &self.owner.sink))
+    }
+
+    fn check_shape(&mut self) -> Result<(), StoreError> {
+        let contents = self.connection.lock();
+        let mut mappings = self.plan.mappings.iter();
+        mappings.try_for_each(|mapping| check_columns(&contents, mapping))
+    }
+
+    fn apply(&mut self, batch: &Batch) -> Result<(), StoreError> {
+        write::apply(&mut self.connection.lock(), &self.owner, &self.plan, batch)
+    }
+
+    fn begin_rebuild(&mut self) -> Result<(), StoreError> {
+        rebuild::begin(&mut self.connection.lock(), &self.owner, &self.plan)
+    }
+
+    fn load(&mut self, mapping: usize, rows: &[Change]) -> Result<(), StoreError> {
+        let contents = &mut self.connection.lock();
+        rebuild::load(contents, &self.owner, &self.plan, mapping, rows)
+    }
+
+    fn finish_rebuild(&mut self, position: Position) -> Result<(), StoreError> {
+        let contents = &mut self.connection.lock();
+        rebuild::finish(contents, &self.owner, &self.plan, position)
+    }
+
+    fn reader(&mut self) -> Result<Box<dyn StoreReader>, StoreError> {
+        let contents = self.connection.lock();
+        let found = self.owner.position(&contents);
+        let found = found.ok_or_else(|| not_filled(Position::ZERO))?;
+        let reader = MemoryReader::at(found.position, &contents, &self.plan)?;
+        Ok(Box::new(reader))
+    }
+
+    fn remove(&mut self) -> Result<(), StoreError> {
+        let contents = &mut *self.connection.lock();
+        self.owner.entry(contents)?;
+        contents.entries.remove(&self.owner.sink);
+        for table in contents.tables.values_mut() {
+            if table.owner.as_ref() == Some(&self.owner.sink) {
+                Arc::make_mut(table).owner = None;
+            }
+        }
+        Ok(())
+    }
+}
