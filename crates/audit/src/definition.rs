@@ -55,7 +55,6 @@ pub(super) struct Place {
 /// How the rows of a place are read.
 #[derive(Clone, Debug, PartialEq)]
 pub(super) enum Rows {
-    /// Columns by name.
     Columns {
         /// The key's column and its type there.
         key: (String, ColumnType),

@@ -47,7 +47,6 @@ pub struct AuditOptions<'f> {
 pub struct Audit {
     /// The left store, without secrets.
     pub left: String,
-    /// The right one.
     pub right: String,
     /// Whether every pair is equal.
     pub equal: bool,
@@ -96,7 +95,6 @@ const fn is_zero(number: &u64) -> bool {
     *number == 0
 }
 
-/// How a key differs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DifferenceKind {

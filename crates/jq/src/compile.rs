@@ -143,7 +143,7 @@ fn check(text: &str) -> Result<(), JqError> {
         problem(text, place(text, at), what)
     })?;
     if let Some(Token(word @ ("import" | "include" | "module"), _)) = tokens.first() {
-        let what = format!("'{word}' is not offered: a program is complete in itself");
+        let what = format!("'{word}' is not offered: there are no modules");
         return Err(problem(text, word, what));
     }
     let term = Parser::new(&tokens).parse(Parser::term).map_err(|errors| {

@@ -281,7 +281,6 @@ impl MappingPlan {
         self.columns.iter().map(|column| column.name.as_str())
     }
 
-    /// The key's cell.
     pub fn project_key(&self, key: &[u8], cell: &mut Cell) -> Result<(), RowFault> {
         let column = &self.columns[self.key];
         let fault = |what: String| RowFault {

@@ -51,7 +51,6 @@ impl Parsed {
     }
 }
 
-/// Parses a body.
 pub fn parse_request(body: &[u8], tables: &dyn Tables) -> Result<Parsed, ParseError> {
     let place = Place::new(tables);
     let text = std::str::from_utf8(body).map_err(|error| ParseError::Malformed {

@@ -7,7 +7,6 @@ use crate::connection::Contents;
 use crate::ddl::Table;
 use crate::error::not_filled;
 
-/// One sink.
 #[derive(Debug)]
 pub(crate) struct Entry {
     pub(crate) log_id: String,
@@ -19,7 +18,7 @@ pub(crate) struct Entry {
     pub(crate) rebuild: Option<Vec<Table>>,
 }
 
-/// Who works on the store.
+/// The sink that works on the store.
 #[derive(Debug)]
 pub(crate) struct Owner {
     pub(crate) sink: String,
