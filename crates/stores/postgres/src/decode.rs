@@ -14,18 +14,18 @@ const COPY_HEAD_BYTES: usize = COPY_SIGNATURE.len() + 8;
 /// Bytes that are not what the protocol says.
 #[derive(Debug, thiserror::Error)]
 #[error("the server's stream of rows is malformed: {0}")]
-pub(super) struct Malformed(&'static str);
+pub(crate) struct Malformed(&'static str);
 
 /// Splits the stream of a binary `COPY … TO STDOUT` into rows. The pieces may end anywhere.
 #[derive(Debug, Default)]
-pub(super) struct CopyStream {
+pub(crate) struct CopyStream {
     carried: Vec<u8>,
     begun: bool,
 }
 
 impl CopyStream {
     /// Takes the next piece; `each` gets every row that is now whole, and says whether to go on.
-    pub(super) fn take(
+    pub(crate) fn take(
         &mut self,
         piece: &[u8],
         kinds: &[ColumnType],

@@ -16,7 +16,7 @@ const WORDS_BYTES_MAX: usize = 2048;
 
 /// A step that did not succeed.
 #[derive(Debug)]
-pub(super) enum Fault {
+pub(crate) enum Fault {
     /// The server or the way to it.
     Sql(tokio_postgres::Error),
     /// Known to be this.
@@ -37,7 +37,7 @@ impl From<StoreError> for Fault {
 
 impl Fault {
     /// As the contract has it; `what` was tried at `place`.
-    pub(super) fn told(self, what: &str, place: &str) -> StoreError {
+    pub(crate) fn into_store_error(self, what: &str, place: &str) -> StoreError {
         match self {
             Self::Store(error) => error,
             Self::Sql(error) => classify(what, place, error),
@@ -53,23 +53,25 @@ impl Fault {
 
     /// Whether the order of changes within the batch can be what the server objects to: keys that
     /// are unique beside the primary one, foreign keys, exclusions.
-    pub(super) fn is_about_order(&self) -> bool {
+    pub(crate) fn is_between_rows(&self) -> bool {
         matches!(self.code(), Some("23505" | "23503" | "23P01"))
     }
 
     /// Whether trying again cannot help because of what a row holds.
-    pub(super) fn is_about_a_row(&self) -> bool {
-        self.code().is_some_and(is_row_code)
+    pub(crate) fn is_rejected_row(&self) -> bool {
+        self.code().is_some_and(is_rejected_row_code)
     }
 
-    pub(super) fn is_row_error(error: &tokio_postgres::Error) -> bool {
-        error.code().is_some_and(|code| is_row_code(code.code()))
+    pub(crate) fn is_rejected_row_error(error: &tokio_postgres::Error) -> bool {
+        error
+            .code()
+            .is_some_and(|code| is_rejected_row_code(code.code()))
     }
 }
 
 /// Classes 22 (data), 23 (constraints), 44 (a view's check), P0001 (a trigger's own refusal), and
 /// what is too large for an index or a field.
-fn is_row_code(code: &str) -> bool {
+fn is_rejected_row_code(code: &str) -> bool {
     code.starts_with("22")
         || code.starts_with("23")
         || code.starts_with("44")
@@ -96,7 +98,7 @@ impl std::error::Error for Told {
 }
 
 /// The server's own words.
-pub(super) fn words(error: &tokio_postgres::Error) -> String {
+pub(crate) fn words(error: &tokio_postgres::Error) -> String {
     let mut out = match error.as_db_error() {
         Some(error) => server_words(error),
         None => {
@@ -139,7 +141,7 @@ fn advice(code: &str) -> Option<&'static str> {
     })
 }
 
-pub(super) fn classify(what: &str, place: &str, error: tokio_postgres::Error) -> StoreError {
+pub(crate) fn classify(what: &str, place: &str, error: tokio_postgres::Error) -> StoreError {
     let what = format!("{what} {place}");
     let mut words = words(&error);
     let advice = error.code().and_then(|code| advice(code.code()));
@@ -159,14 +161,14 @@ pub(super) fn classify(what: &str, place: &str, error: tokio_postgres::Error) ->
 }
 
 /// A setting or a fact of the server that people must change.
-pub(super) fn broken(what: impl Into<String>, cause: impl Into<String>) -> StoreError {
+pub(crate) fn broken(what: impl Into<String>, cause: impl Into<String>) -> StoreError {
     StoreError::Broken {
         what: what.into(),
         cause: cause.into().into(),
     }
 }
 
-pub(super) fn unavailable(what: impl Into<String>, cause: impl Into<String>) -> StoreError {
+pub(crate) fn unavailable(what: impl Into<String>, cause: impl Into<String>) -> StoreError {
     StoreError::Unavailable {
         what: what.into(),
         cause: cause.into().into(),

@@ -11,7 +11,7 @@ const INFINITY: u16 = 0xD000;
 const NEGATIVE_INFINITY: u16 = 0xF000;
 
 /// Appends a number in its canonical text as binary, without a length.
-pub(super) fn encode(text: &str, out: &mut Vec<u8>) -> Result<(), String> {
+pub(crate) fn encode(text: &str, out: &mut Vec<u8>) -> Result<(), String> {
     let (negative, digits) = match text.strip_prefix('-') {
         Some(digits) => (true, digits),
         None => (false, text),
@@ -86,7 +86,7 @@ fn group_digits(whole: &str, fraction: &str, head_len: usize) -> Vec<u16> {
 
 /// A number from its binary form.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Decoded {
+pub(crate) enum Decoded {
     /// A number; the text is canonical.
     Number,
     /// Something that is no number, in PostgreSQL's words.
@@ -94,7 +94,7 @@ pub(super) enum Decoded {
 }
 
 /// Reads a number into `text`. `None`: these bytes are no `numeric`.
-pub(super) fn decode(bytes: &[u8], text: &mut String) -> Option<Decoded> {
+pub(crate) fn decode(bytes: &[u8], text: &mut String) -> Option<Decoded> {
     text.clear();
     let field = |n: usize| -> Option<u16> {
         let bytes = bytes.get(2 * n..2 * n + 2)?;
