@@ -1,8 +1,9 @@
-//! The table with a sink's position: one row, which every step checks and moves in its transaction.
+//! The table with a sink's position: one row, which every step checks and moves in its transaction;
+//! and the comments of tables, which say whose they are and move with them when they are renamed.
 //!
 //! Beside the epoch it holds the *owner*, a random text of each takeover. A takeover raises the
-//! epoch, throws away what earlier ones prepared, and looks again: only if its own text still
-//! stands there has it won. So it does not matter that a rival could swap in another such table in
+//! epoch, throws away what earlier ones prepared, and looks again: only if its own text is
+//! still there has it won. So it does not matter that a rival could swap in another such table in
 //! between; see the head of `rebuild`.
 
 use mysql_async::{Params, Row, Value};
@@ -13,7 +14,7 @@ use crate::connection::{Connection, Flavour, STATEMENT_TIMEOUT};
 use crate::error::{DUPLICATE, Fault, NO_TABLE};
 use crate::names::{literal, quote};
 
-/// A sink's row as it stands.
+/// A sink's row of the position table.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct Record {
     pub(crate) log_id: String,
@@ -26,7 +27,7 @@ pub(crate) struct Record {
 }
 
 impl Record {
-    /// What the store says of where it stands under a plan.
+    /// The position, where it was reached under this plan.
     pub(crate) fn position_under(&self, plan: &str) -> Option<StorePosition> {
         let position = self.position.filter(|_| self.plan == plan)?;
         Some(StorePosition {
@@ -37,7 +38,7 @@ impl Record {
     }
 }
 
-/// Who works: the sink, its log, its takeover.
+/// Which sink follows which log, by which mappings, in which takeover.
 #[derive(Clone, Debug)]
 pub(crate) struct Identity {
     pub(crate) sink: String,
@@ -167,7 +168,7 @@ fn raise_epoch_inside(
     Ok(Some(found.epoch + 1))
 }
 
-/// Moves the position inside the transaction that is under way; what is not ours to move is told.
+/// Moves the position inside the transaction that is under way; what is not ours to move is an error.
 pub(crate) fn advance_position(
     connection: &mut Connection,
     table: &str,
@@ -247,7 +248,7 @@ pub(crate) enum Owner {
     /// Not made by onelog: a table, a view …
     Foreign(String),
     /// A removed sink's, made by its rebuild of this number.
-    Nobody(u64),
+    Released(u64),
     /// A sink's, made by its rebuild of this number.
     Sink(String, u64),
 }
@@ -260,7 +261,7 @@ pub(crate) fn table_owner(kind: &str, comment: &str) -> Owner {
         .rsplit_once(GENERATION)
         .and_then(|(whose, number)| Some((whose, number.parse().ok()?)));
     match made {
-        Some((RELEASED, generation)) => Owner::Nobody(generation),
+        Some((RELEASED, generation)) => Owner::Released(generation),
         Some((whose, generation)) if whose.starts_with(MADE_FOR) => {
             Owner::Sink(whose[MADE_FOR.len()..].to_owned(), generation)
         }
@@ -296,7 +297,10 @@ mod tests {
             table_owner("table", &ours),
             Owner::Sink("a-sink.2".into(), 17)
         );
-        assert_eq!(table_owner("table", &released_comment(3)), Owner::Nobody(3));
+        assert_eq!(
+            table_owner("table", &released_comment(3)),
+            Owner::Released(3)
+        );
         for (kind, text) in [("table", ""), ("view", ours.as_str()), ("table", "orders")] {
             assert_eq!(table_owner(kind, text), Owner::Foreign(kind.into()));
         }

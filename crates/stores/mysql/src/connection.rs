@@ -19,7 +19,7 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 pub(crate) const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a statement of a rebuild may take that goes over all rows.
 pub(crate) const REBUILD_TIMEOUT: Duration = Duration::from_secs(3600);
-/// How long a statement waits for rows, or a table's definition, that somebody else holds.
+/// How long a statement waits for rows, or a table's definition, that another session holds.
 pub(crate) const LOCK_WAIT_SECONDS: u32 = 10;
 /// After how long MariaDB ends a transaction of ours that went silent, so that a process that was
 /// stopped does not hold up its successor.
@@ -32,7 +32,7 @@ const MYSQL_OLDEST: (u16, u16, u16) = (8, 0, 19);
 /// The least packet that a server must take: a record of the largest size, with room around it.
 const PACKET_BYTES_LEAST: usize = 4 << 20;
 
-/// Whose server it is.
+/// Which product the server is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Flavour {
     Mariadb,
@@ -40,7 +40,6 @@ pub(crate) enum Flavour {
 }
 
 impl Flavour {
-    /// The name, for people.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Mariadb => "MariaDB",
@@ -78,7 +77,7 @@ impl Connection {
         Ok(connection)
     }
 
-    /// Connects and makes the session strict.
+    /// Connects and makes the session strict; reading suffices.
     pub(crate) fn open_to_read(target: &MysqlTarget) -> Result<Self, StoreError> {
         let place = target.url.shown();
         let broken = |cause: Cause| StoreError::Broken {
@@ -216,8 +215,8 @@ impl Connection {
         Ok(())
     }
 
-    /// Does something with the connection. After a loss or a silence it is not used again: nobody
-    /// knows what it would answer.
+    /// Does something with the connection. After a loss or a silence it is not used again:
+    /// what it would answer is unknown.
     pub(crate) fn run<T>(
         &mut self,
         limit: Duration,
@@ -287,7 +286,7 @@ impl Connection {
             .map_err(|fault| self.store_error(what, fault))
     }
 
-    /// All rows of a small result.
+    /// As [`Self::rows`], with the fault as it came.
     pub(crate) fn fetch(&mut self, sql: &str, params: Params) -> Result<Vec<Row>, Fault> {
         self.run(STATEMENT_TIMEOUT, async |conn: &mut Conn| {
             conn.exec(sql, params).await

@@ -5,7 +5,7 @@ use jiff::tz::TimeZone;
 use mysql_async::Value;
 use onelog_mapping::{Cell, ColumnType, numeric};
 
-/// A stored value as the cell that it was, or as what somebody made of it.
+/// A stored value as the cell that it was, or as what another client made of it.
 pub(crate) fn read_cell(kind: ColumnType, value: Value, cell: &mut Cell) {
     *cell = match value {
         Value::NULL => Cell::Null,

@@ -8,14 +8,12 @@ use onelog_store::StoreError;
 
 use crate::connection::Flavour;
 
-/// No such table.
 pub(crate) const NO_TABLE: u16 = 1146;
-/// No such column.
 pub(crate) const NO_COLUMN: u16 = 1054;
-/// A table was made or changed after the picture was taken.
+/// A table was made or changed after the snapshot was taken.
 pub(crate) const TABLE_CHANGED: u16 = 1412;
 pub(crate) const DUPLICATE: u16 = 1062;
-/// Somebody else held something for too long.
+/// Another session held a lock for too long.
 pub(crate) const LOCK_WAIT_TIMEOUT: u16 = 1205;
 
 /// What went wrong with a statement.
@@ -53,8 +51,8 @@ impl Fault {
         matches!(self.code(), Some(1205 | 1213))
     }
 
-    /// The server's own words.
-    pub(crate) fn words(&self, flavour: Flavour) -> String {
+    /// The message of the server or the driver.
+    pub(crate) fn message(&self, flavour: Flavour) -> String {
         match self {
             Self::Driver(Error::Server(error)) => {
                 format!("{} says: {error}", flavour.name())
@@ -64,7 +62,7 @@ impl Fault {
     }
 }
 
-/// Errors that stay until somebody changes a right or a setting stop the sink; all others may pass.
+/// Errors that stay until a user changes a right or a setting stop the sink; all others may pass.
 pub(crate) fn classify(what: &str, fault: Fault) -> StoreError {
     let advice = match fault.code() {
         Some(1044 | 1045 | 1142 | 1143 | 1227 | 1370 | 1698) => {

@@ -8,8 +8,8 @@
 //! - `onelog_new_…`, `onelog_old_…`, `onelog_pin_…`: tables of a rebuild, and of readers.
 //!
 //! A row that the server refuses undoes the whole transaction; then the batch is applied again row
-//! by row, which names the record, or finds an order in which the rows do not stand in each other's
-//! way.
+//! by row, which names the record, or finds an order in which the rows do not
+//! conflict.
 
 mod bookkeeping;
 mod connection;

@@ -32,7 +32,7 @@ impl Names {
         format!("onelog_position_{}", self.base)
     }
 
-    /// What stands before every new table's takeover.
+    /// The beginning of every new table's name, before its takeover.
     pub(crate) fn new_prefix(&self) -> String {
         format!("onelog_new_{}_", self.base)
     }
@@ -47,7 +47,7 @@ impl Names {
         format!("{}{epoch}_{}", self.new_prefix(), hash(into, 8))
     }
 
-    /// What stands before every replaced table's generation.
+    /// The beginning of every replaced table's name, before its generation.
     pub(crate) fn old_prefix(&self) -> String {
         format!("onelog_old_{}_", self.base)
     }
@@ -57,12 +57,12 @@ impl Names {
         format!("{}{generation}", self.old_prefix())
     }
 
-    /// A table that a rebuild replaced, as long as somebody may still read it.
+    /// A table that a rebuild replaced, as long as a reader may still use it.
     pub(crate) fn old_table(&self, generation: u64, into: &str) -> String {
         format!("{}{generation}_{}", self.old_prefix(), hash(into, 8))
     }
 
-    /// What stands before every pin's generation.
+    /// The beginning of every pin's name, before its generation.
     pub(crate) fn pin_prefix(&self) -> String {
         format!("onelog_pin_{}_", self.base)
     }
@@ -72,7 +72,7 @@ impl Names {
         format!("{}{generation}", self.pin_prefix())
     }
 
-    /// The table in which a batch is staged where rows can stand in each other's way.
+    /// The table in which a batch is staged where rows can conflict.
     pub(crate) fn batch(&self, into: &str) -> String {
         format!("onelog_batch_{}_{}", self.base, hash(into, 8))
     }

@@ -1,10 +1,10 @@
-//! A consistent picture: a transaction on a connection of its own.
+//! A consistent snapshot: a transaction on a connection of its own.
 //!
-//! The picture holds no table between scans, so it never stands in a rebuild's way. It holds the
-//! *pin* of its generation, an empty table that is never renamed: as long as somebody does, the
+//! The snapshot holds no table between scans, so it never blocks a rebuild. It holds the
+//! *pin* of its generation, an empty table that is never renamed: as long as a reader does, the
 //! tables of that generation are kept, under another name once they were replaced. Which name is
-//! right is told by the comment of the table, read while it is held: a table that was being filled
-//! when the picture was taken would otherwise show a part of its rows.
+//! right is known by the comment of the table, read while it is held: a table that was being filled
+//! when the snapshot was taken would otherwise show a part of its rows.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -24,12 +24,12 @@ use crate::error::{Fault, NO_COLUMN, NO_TABLE, TABLE_CHANGED};
 use crate::kind::MysqlTarget;
 use crate::names::{Names, list, quote};
 
-/// How often a picture is begun again because tables were swapped while it was.
+/// How often a snapshot is begun again because tables were swapped while it was.
 const ATTEMPTS_MAX: usize = 8;
-const OPENING: &str = "taking a picture of";
+const OPENING: &str = "taking a snapshot of";
 const SCANNING: &str = "scanning";
 
-/// The picture. Its transaction ends with its connection.
+/// The snapshot. Its transaction ends with its connection.
 pub(crate) struct MysqlReader {
     connection: Connection,
     plan: Arc<Plan>,
@@ -38,7 +38,7 @@ pub(crate) struct MysqlReader {
 }
 
 impl MysqlReader {
-    /// A picture of a sink's tables, at its position.
+    /// A snapshot of a sink's tables, at its position.
     pub(crate) fn of_sink(
         target: &MysqlTarget,
         sink: &str,
@@ -67,7 +67,7 @@ impl MysqlReader {
                 Err(fault) => return Err(failed(&connection, fault)),
             }
         }
-        // Either nothing was ever there, or somebody swaps all the time.
+        // Either nothing was ever there, or another process swaps all the time.
         match bookkeeping::read_record(&mut connection, &names.position(), sink, "") {
             Ok(None) => Err(unfilled()),
             Ok(Some(_)) => Err(connection.unavailable(
@@ -78,7 +78,7 @@ impl MysqlReader {
         }
     }
 
-    /// A picture of tables as they are, whoever they belong to.
+    /// A snapshot of tables as they are, whichever sink owns them.
     pub(crate) fn of_tables(target: &MysqlTarget, plan: Arc<Plan>) -> Result<Self, StoreError> {
         let mut connection = Connection::open_to_read(target)?;
         snapshot(&mut connection).map_err(|fault| connection.store_error(OPENING, fault))?;
@@ -90,7 +90,7 @@ impl MysqlReader {
         })
     }
 
-    /// The name under which the rows of the picture stand now; the table is held until the
+    /// The name that the rows of the snapshot have now; the table is held until the
     /// transaction goes back to its savepoint.
     fn hold(&mut self, mapping: usize) -> Result<String, StoreError> {
         let mapping = &self.plan.mappings[mapping];
@@ -113,7 +113,7 @@ impl MysqlReader {
         }
         let owner = existing::find_table(&mut self.connection, &into)?.map(|found| found.owner);
         match (owner, touched) {
-            (Some(Owner::Sink(_, found) | Owner::Nobody(found)), _) if found != *generation => {
+            (Some(Owner::Sink(_, found) | Owner::Released(found)), _) if found != *generation => {
                 Ok(old)
             }
             (_, Ok(_)) => Ok(into),
@@ -204,7 +204,7 @@ impl StoreReader for MysqlReader {
                     into: plan.into.clone(),
                     what: format!(
                         "it is not there as it should be ({})",
-                        fault.words(self.connection.flavour())
+                        fault.message(self.connection.flavour())
                     ),
                 },
                 _ => self.connection.store_error(SCANNING, fault),

@@ -13,8 +13,8 @@
 //!   after    DROP the pin and the old tables of <g>, once no reader holds them
 //! ```
 //!
-//! Killed before the RENAME: the old generation stands, and the next takeover drops what was
-//! prepared. Killed behind it: the new one stands, and the next takeover drops what was replaced.
+//! Killed before the RENAME: the old generation stays, and the next takeover drops what was
+//! prepared. Killed behind it: the new one stays, and the next takeover drops what was replaced.
 //!
 //! *A zombie* could look at the epoch, fall asleep, be taken over, and rename. Therefore a takeover
 //! raises the epoch, **drops what earlier takeovers prepared**, and looks whether its own mark is
@@ -39,13 +39,13 @@ use crate::error::{Fault, LOCK_WAIT_TIMEOUT, NO_TABLE};
 use crate::names::{Names, literal, number_behind, quote};
 use crate::write::statements;
 
-/// How long a swap, or a drop, waits for whoever uses a table. Short, because new users queue up
+/// How long a swap, or a drop, waits for the users of a table. Short, because new users queue up
 /// behind it.
 const SWAP_WAIT_SECONDS: u32 = 1;
 /// How often the swap is tried; in between the users get on.
 const SWAP_ATTEMPTS_MAX: u32 = 30;
 const SWAP_PAUSE: Duration = Duration::from_secs(1);
-/// Everything a rebuild needs to know.
+/// What the steps of a rebuild need.
 pub(crate) struct Rebuild<'a> {
     pub(crate) connection: &'a mut Connection,
     pub(crate) plan: &'a Plan,
@@ -164,7 +164,7 @@ impl Rebuild<'_> {
         let record = self.own_record()?;
         let place = "putting the new tables in place in";
         for mapping in &self.plan.mappings {
-            // Whoever made this name his own since the rebuild began keeps it.
+            // A name that was taken since the rebuild began stays with its owner.
             existing::check_target(self.connection, &self.identity.sink, mapping)?;
         }
         self.write_new_position(position, record.generation + 1)
@@ -321,7 +321,7 @@ impl Rebuild<'_> {
                     into: mappings[n].into.clone(),
                     what: format!(
                         "its rows cannot be made equal to the log's in one step: {} (empty the table, then try again)",
-                        fault.words(self.connection.flavour())
+                        fault.message(self.connection.flavour())
                     ),
                 },
                 false => self.connection.store_error(place, fault),
@@ -355,7 +355,7 @@ impl Rebuild<'_> {
                 let Some(of) = number_behind(prefix, &name) else {
                     continue;
                 };
-                // Its tables stand under their own names; older ones of this number are stale.
+                // Its tables have their own names; older ones of this number are stale.
                 if of == generation && prefix == &pins {
                     continue;
                 }
@@ -376,9 +376,9 @@ impl Rebuild<'_> {
         Ok(())
     }
 
-    /// Drops the table of the position once the sink's row is gone. One that somebody uses just now
-    /// stays, empty. A successor who made the row anew in this very moment finds no position, and
-    /// fills his tables again.
+    /// Drops the table of the position once the sink's row is gone. One that is in use just now
+    /// stays, empty. A successor that made the row anew in this very moment finds no position, and
+    /// fills its tables again.
     pub(crate) fn drop_position(&mut self) {
         let table = self.names.position();
         let sink = &self.identity.sink;
@@ -390,7 +390,7 @@ impl Rebuild<'_> {
         }
         let sql = format!("DROP TABLE IF EXISTS {}", quote(&table));
         if let Err(fault) = hurried(self.connection, &sql) {
-            let why = fault.words(self.connection.flavour());
+            let why = fault.message(self.connection.flavour());
             tracing::debug!(
                 sink,
                 table,
@@ -400,8 +400,8 @@ impl Rebuild<'_> {
         }
     }
 
-    /// Gives up every table of the sink: their comments say that they are nobody's.
-    pub(crate) fn release(&mut self) -> Result<(), StoreError> {
+    /// Gives up every table of the sink: their comments say that no sink owns them.
+    pub(crate) fn release_tables(&mut self) -> Result<(), StoreError> {
         for mapping in &self.plan.mappings {
             let owner =
                 existing::find_table(self.connection, &mapping.into)?.map(|found| found.owner);
@@ -420,7 +420,7 @@ impl Rebuild<'_> {
     }
 }
 
-/// Runs a statement that waits only shortly for whoever uses its tables.
+/// Runs a statement that waits only shortly for the users of its tables.
 fn hurried(connection: &mut Connection, sql: &str) -> Result<(), Fault> {
     let set = |seconds: &str| format!("SET SESSION lock_wait_timeout = {seconds}");
     connection.statement(STATEMENT_TIMEOUT, &set(&SWAP_WAIT_SECONDS.to_string()))?;

@@ -148,7 +148,7 @@ impl MysqlStore {
             {
                 StoreError::SchemaMismatch {
                     into: self.plan.mappings[mapping].into.clone(),
-                    what: fault.words(self.connection.flavour()),
+                    what: fault.message(self.connection.flavour()),
                 }
             }
             Trouble::Fault(_, fault) => self.connection.store_error(what, fault),
@@ -233,7 +233,7 @@ impl MysqlStore {
         };
         rebuild.drop_new(u64::MAX)?;
         rebuild.drop_old(u64::MAX)?;
-        rebuild.release()?;
+        rebuild.release_tables()?;
         let gone = self.connection.prepared(
             &format!("DELETE FROM {} WHERE sink = ?", quote(&table)),
             mysql_async::Params::Positional(vec![self.identity.sink.clone().into()]),

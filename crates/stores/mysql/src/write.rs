@@ -1,4 +1,4 @@
-//! Rows into tables: many at once, and one by one where a row is at fault or in another's way.
+//! Rows into tables: many at once, and one by one where a row is at fault or conflicts with another.
 //!
 //! An upsert never changes another row than the one with its key. `ON DUPLICATE KEY UPDATE` acts
 //! on *any* unique index, so it is used only where the key's is the only one, and even then it
@@ -190,7 +190,7 @@ impl Writer<'_> {
                     return Err(Trouble::Store(StoreError::refused_change(
                         &self.plan.mappings[mapping],
                         change,
-                        fault.words(self.connection.flavour()),
+                        fault.message(self.connection.flavour()),
                     )));
                 }
                 other => other?,
@@ -291,7 +291,7 @@ impl MysqlStore {
         }
     }
 
-    /// A row is refused. Whether it is one by itself, or stands in the way of another, is found out
+    /// A row is refused. Whether it is one by itself, or conflicts with another one, is found out
     /// by other ways to the same rows.
     pub(crate) fn apply_otherwise(
         &mut self,
@@ -345,7 +345,7 @@ pub(crate) fn load_one_by_one(
                 return Err(Trouble::Store(StoreError::refused_change(
                     &writer.plan.mappings[mapping],
                     row,
-                    fault.words(writer.connection.flavour()),
+                    fault.message(writer.connection.flavour()),
                 )));
             }
             other => other?,

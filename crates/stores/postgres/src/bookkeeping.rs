@@ -1,12 +1,12 @@
 //! What a schema holds beside the rows: each sink's position and epoch, and whose a table is.
 
+use std::sync::Arc;
+
 use onelog_mapping::{EXISTING, MappingPlan, Plan};
 use onelog_record::Position;
 use onelog_store::{StoreError, StorePosition};
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Statement};
-
-use std::sync::Arc;
 
 use crate::connection::{Pipeline, in_transaction};
 use crate::ddl::table;
@@ -15,18 +15,19 @@ use crate::store::Scope;
 
 /// What every sink in a schema shares. The position's row is rewritten with every batch: free room
 /// in its page lets that happen in place.
-pub(crate) const POSITIONS: &str = "onelog_position";
-pub(crate) const OWNERS: &str = "onelog_tables";
+const POSITIONS: &str = "onelog_position";
+const OWNERS: &str = "onelog_tables";
+
 /// Two sinks that start at once must not both make the tables.
 const LOCK: i64 = 0x6f6e_656c_6f67; // "onelog"
 
-/// Whose the store is.
+/// Which sink follows which log, by which mappings, in which schema.
 #[derive(Debug)]
 pub(crate) struct Identity {
     pub(crate) sink: String,
     pub(crate) log_id: String,
     pub(crate) plan: Arc<Plan>,
-    /// Stands for the plan's fingerprint, which can be long.
+    /// A hash of the plan's fingerprint, which can be long.
     pub(crate) plan_id: String,
     pub(crate) schema: String,
 }
@@ -66,7 +67,7 @@ async fn has_bookkeeping(client: &Client, schema: &str) -> Result<bool, Fault> {
     Ok(row.get::<_, i64>(0) == 2)
 }
 
-pub(crate) fn bookkeeping_tables(schema: &str) -> String {
+fn bookkeeping_tables(schema: &str) -> String {
     let (positions, owners) = (table(schema, POSITIONS), table(schema, OWNERS));
     format!(
         "CREATE TABLE IF NOT EXISTS {positions} (
@@ -77,7 +78,7 @@ pub(crate) fn bookkeeping_tables(schema: &str) -> String {
     )
 }
 
-/// What is noted of a table that onelog fills or has filled.
+/// What is recorded of a table that onelog fills or has filled.
 pub(crate) struct Owner {
     /// `None`: its sink was removed.
     pub(crate) sink: Option<String>,
@@ -253,7 +254,7 @@ impl<'a> Scope<'a> {
         Ok(())
     }
 
-    /// Notes that the table is this sink's; what was somebody's own once stays so.
+    /// Records that the table is this sink's; what onelog did not make once stays so.
     pub(crate) async fn record_owner(&self, mapping: &MappingPlan) -> Result<(), Fault> {
         let sql = format!(
             "INSERT INTO {} AS t (name, sink, made) VALUES ($1, $2, $3)

@@ -28,10 +28,10 @@ pub(crate) const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
 pub(crate) const REBUILD_TIMEOUT: Duration = Duration::from_secs(6 * 3600);
 /// How long a statement waits for a lock.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long the server lets a transaction of ours stand open without a statement. A process that
+/// How long the server lets a transaction of ours stay open without a statement. A process that
 /// was stopped in the middle of one must not keep its successor from taking over.
 const IDLE_TRANSACTION_TIMEOUT: Duration = Duration::from_secs(30);
-/// This side waits a little longer than the server, whose words say more.
+/// This side waits a little longer than the server, whose message says more.
 const GRACE: Duration = Duration::from_secs(5);
 /// When a silent connection is probed, and for how long unanswered bytes are tolerated.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(20);
@@ -40,7 +40,7 @@ const UNANSWERED_MAX: Duration = Duration::from_secs(30);
 /// The first version that has every statement used here.
 const VERSION_MIN: i32 = 120_000;
 
-/// One connection.
+/// A connection and the runtime that drives it.
 pub(crate) struct Connection {
     pub(crate) client: Client,
     pub(crate) place: String,
@@ -196,7 +196,7 @@ fn config(target: &PostgresTarget, sink: &str) -> Result<Config, StoreError> {
         )
     })?;
     let mut config = Config::from_str(&known_ssl_mode(&url)).map_err(|_| {
-        // The driver's words could hold a part of the password.
+        // The driver's error could hold a part of the password.
         error::broken(
             format!("reading the url {}", target.url.shown()),
             "it is not an address as postgres://user:password@host:port/database?sslmode=require; special characters in user and password are written as %40 for @, %2F for /, %3F for ?",
@@ -232,7 +232,7 @@ fn known_ssl_mode(url: &str) -> String {
 async fn connect(config: &Config, target: &PostgresTarget) -> Result<Client, Fault> {
     if config.get_ssl_mode() == SslMode::Disable {
         let (client, connection) = config.connect(NoTls).await?;
-        // How a connection ends is told to whoever waits for its answer.
+        // How a connection ends is reported to the caller that waits for its answer.
         tokio::spawn(async move { connection.await.ok() });
         return Ok(client);
     }
@@ -256,7 +256,7 @@ pub(crate) async fn in_transaction<T>(
             Ok(value)
         }
         Err(fault) => {
-            // What failed is told; a connection that is gone has rolled back already.
+            // The first error is reported; a connection that is gone has rolled back already.
             client.batch_execute("ROLLBACK").await.ok();
             Err(fault)
         }

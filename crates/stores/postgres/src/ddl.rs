@@ -6,7 +6,7 @@ use onelog_mapping::{ColumnType, MappingPlan};
 
 use crate::encode::sql_type;
 
-/// Longer names are cut by PostgreSQL without a word.
+/// Longer names are cut by PostgreSQL silently.
 pub(crate) const IDENTIFIER_BYTES_MAX: usize = 63;
 const STAGING_PREFIX: &str = "onelog_new_";
 
@@ -24,7 +24,7 @@ pub(crate) fn table(schema: &str, name: &str) -> String {
     format!("{}.{}", quote(schema), quote(name))
 }
 
-/// The table that a rebuild fills. Long names are cut and told apart by a hash.
+/// The table that a rebuild fills. Long names are cut and get a hash, which keeps them distinct.
 pub(crate) fn staging_name(mapping: &MappingPlan) -> String {
     let room = IDENTIFIER_BYTES_MAX - STAGING_PREFIX.len();
     if mapping.into.len() <= room {

@@ -1,7 +1,7 @@
 //! Cells from PostgreSQL's binary forms, into buffers that are used again from row to row.
 //!
-//! Columns come cast to the types that onelog gives them. What onelog never writes but somebody
-//! else can (NaN, infinity, lists of lists) becomes a cell that equals none of onelog's.
+//! Columns come cast to the types that onelog gives them. What onelog never writes but another
+//! client can (NaN, infinity, lists of lists) becomes a cell that equals none of onelog's.
 
 use super::encode::{EPOCH_DAYS, EPOCH_US, type_of};
 use super::numeric::{self, Decoded};
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_stream_of_rows_is_told() {
+    fn what_is_no_stream_of_rows_is_an_error() {
         let mut stream = CopyStream::default();
         let mut row = Row::new(1);
         let text = [b'x'; 40];

@@ -116,7 +116,7 @@ impl ToSql for Parameter {
     to_sql_checked!();
 }
 
-/// One array per column. A list stands in its array as text, because arrays of arrays are
+/// One array per column. A list is text in its array, because arrays of arrays are
 /// flattened by `unnest`; the statement casts it back.
 #[derive(Debug)]
 pub(crate) struct Arrays {

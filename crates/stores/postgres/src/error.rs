@@ -1,7 +1,7 @@
-//! What PostgreSQL's errors mean for a sink, and how they are told.
+//! What PostgreSQL's errors mean for a sink, and how they are reported.
 //!
 //! Its codes come in classes: 22 and 23 are a row's fault, 08, 53 and 57 the moment's, 28 and 42
-//! the set-up's. A password is in none of these words: the driver's causes hold none, and an
+//! the set-up's. A password is in none of these messages: the driver's causes hold none, and an
 //! address that cannot be read is never shown.
 
 use std::error::Error as _;
@@ -11,8 +11,8 @@ use tokio_postgres::error::{DbError, SqlState};
 
 use onelog_store::StoreError;
 
-/// How many bytes of the server's words are kept; its details can hold a whole row.
-const WORDS_BYTES_MAX: usize = 2048;
+/// How many bytes of the server's message are kept; its details can hold a whole row.
+const MESSAGE_BYTES_MAX: usize = 2048;
 
 /// A step that did not succeed.
 #[derive(Debug)]
@@ -78,29 +78,29 @@ fn is_rejected_row_code(code: &str) -> bool {
         || matches!(code, "P0001" | "P0004" | "54000")
 }
 
-/// An error of the driver with its whole chain of causes in words.
+/// An error of the driver with its whole chain of causes as one message.
 #[derive(Debug)]
-struct Told {
-    words: String,
+struct DriverError {
+    message: String,
     source: tokio_postgres::Error,
 }
 
-impl fmt::Display for Told {
+impl fmt::Display for DriverError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.words)
+        f.write_str(&self.message)
     }
 }
 
-impl std::error::Error for Told {
+impl std::error::Error for DriverError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         Some(&self.source)
     }
 }
 
-/// The server's own words.
-pub(crate) fn words(error: &tokio_postgres::Error) -> String {
+/// The message of the server or the driver.
+pub(crate) fn message(error: &tokio_postgres::Error) -> String {
     let mut out = match error.as_db_error() {
-        Some(error) => server_words(error),
+        Some(error) => server_message(error),
         None => {
             let mut out = error.to_string();
             let mut cause = error.source();
@@ -112,14 +112,14 @@ pub(crate) fn words(error: &tokio_postgres::Error) -> String {
             out
         }
     };
-    if out.len() > WORDS_BYTES_MAX {
-        out.truncate(out.floor_char_boundary(WORDS_BYTES_MAX));
+    if out.len() > MESSAGE_BYTES_MAX {
+        out.truncate(out.floor_char_boundary(MESSAGE_BYTES_MAX));
         out.push('…');
     }
     out
 }
 
-fn server_words(error: &DbError) -> String {
+fn server_message(error: &DbError) -> String {
     let mut out = format!("{} (code {})", error.message(), error.code().code());
     for (name, part) in [("detail", error.detail()), ("hint", error.hint())] {
         if let Some(part) = part {
@@ -143,14 +143,14 @@ fn advice(code: &str) -> Option<&'static str> {
 
 pub(crate) fn classify(what: &str, place: &str, error: tokio_postgres::Error) -> StoreError {
     let what = format!("{what} {place}");
-    let mut words = words(&error);
+    let mut message = message(&error);
     let advice = error.code().and_then(|code| advice(code.code()));
     if let Some(advice) = advice {
-        words = format!("{words}; {advice}");
+        message = format!("{message}; {advice}");
     }
     let lasting = advice.is_some();
-    let cause = Box::new(Told {
-        words,
+    let cause = Box::new(DriverError {
+        message,
         source: error,
     });
     if lasting {

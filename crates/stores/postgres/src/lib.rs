@@ -11,7 +11,7 @@
 //!   whether it made them;
 //! - `onelog_new_…`: the tables of a rebuild under way.
 //!
-//! Whoever changes anything holds the position's row locked, so a takeover waits for the
+//! Every step that changes something locks the position's row, so a takeover waits for the
 //! transaction of its predecessor to end, and then fences it.
 
 mod bookkeeping;

@@ -1,5 +1,5 @@
 //! PostgreSQL's binary form of `numeric`: digits of base 10000, the place of the first one, the
-//! sign and how many decimal digits stand behind the point.
+//! sign and how many decimal digits are behind the point.
 
 /// The most decimal digits before the point.
 const WHOLE_DIGITS_MAX: usize = 131_072;
@@ -89,7 +89,7 @@ fn group_digits(whole: &str, fraction: &str, head_len: usize) -> Vec<u16> {
 pub(crate) enum Decoded {
     /// A number; the text is canonical.
     Number,
-    /// Something that is no number, in PostgreSQL's words.
+    /// Something that is no number, as PostgreSQL spells it.
     Special(&'static str),
 }
 

@@ -1,4 +1,4 @@
-//! A consistent picture of a PostgreSQL store: a read-only transaction on a connection of its own.
+//! A consistent snapshot of a PostgreSQL store: a read-only transaction on a connection of its own.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 /// The name under which an audit connects.
 const AUDIT: &str = "audit";
 
-/// The picture. Its transaction ends with its connection.
+/// The snapshot. Its transaction ends with its connection.
 #[derive(Debug)]
 pub(crate) struct PostgresReader {
     connection: Connection,
@@ -31,7 +31,7 @@ pub(crate) struct PostgresReader {
     position: Position,
 }
 
-/// Opens a picture of tables as they are, whoever fills them. The right to read them suffices.
+/// Opens a snapshot of tables as they are, without an owner. The right to read them suffices.
 pub(crate) fn open_reader(
     target: &PostgresTarget,
     plan: &Arc<Plan>,
@@ -71,7 +71,7 @@ impl PostgresReader {
     ) -> Result<Self, StoreError> {
         let connection = Connection::open(target, &identity.sink, Purpose::Read)?;
         let client = &connection.client;
-        let found = connection.wait("opening a picture of", STATEMENT_TIMEOUT, async {
+        let found = connection.wait("opening a snapshot of", STATEMENT_TIMEOUT, async {
             client.batch_execute(BEGIN).await?;
             identity.read_position(client).await
         })?;

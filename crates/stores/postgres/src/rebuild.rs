@@ -2,10 +2,10 @@
 //!
 //! Rows are copied into a new table without any index. At the end, in one transaction with the
 //! position:
-//! - where nothing stood under the name, or a table of ours that no longer fits, the new table gets
+//! - where there was nothing of the name, or a table of ours that no longer fits, the new table gets
 //!   its primary key and the name;
 //! - a table that fits is made equal to the new one, row by row that differs. So its views, rights,
-//!   indexes and foreign keys stay, nobody who reads it waits, and what is right is not rewritten.
+//!   indexes and foreign keys stay, no reader waits, and what is right is not rewritten.
 
 use futures_util::SinkExt as _;
 use onelog_mapping::{ColumnType, MappingPlan};
@@ -99,7 +99,7 @@ impl Scope<'_> {
         }
         let mut merged: Vec<(&MappingPlan, Merge)> = Vec::new();
         for mapping in &self.identity.plan.mappings {
-            // Whoever made this name his own since the rebuild began keeps it.
+            // A name that was taken since the rebuild began stays with its owner.
             match existing::check_target(self.client, self.identity, mapping).await? {
                 TargetState::Fits(fit) => {
                     merged.push((mapping, Merge::new(&self.identity.schema, mapping, &fit)));
@@ -236,7 +236,7 @@ impl Scope<'_> {
     }
 }
 
-/// A row that a table of the user's does not take names no record here: the words have to do.
+/// A row that a user's table does not take names no record here: the server's message has to do.
 fn unmerged(mapping: &MappingPlan, fault: Fault) -> Fault {
     match fault {
         Fault::Sql(error) if Fault::is_rejected_row_error(&error) => {
@@ -244,7 +244,7 @@ fn unmerged(mapping: &MappingPlan, fault: Fault) -> Fault {
                 into: mapping.into.clone(),
                 what: format!(
                     "it does not take the rows of the log; PostgreSQL says: {}",
-                    error::words(&error)
+                    error::message(&error)
                 ),
             })
         }
@@ -271,7 +271,7 @@ pub(crate) fn copy_in(schema: &str, mapping: &MappingPlan) -> String {
 pub(crate) struct Merge {
     /// Rows whose key the staging table has not.
     pub(crate) delete: String,
-    /// Rows that differ or whose key it has not: for when unique columns stand in the way.
+    /// Rows that differ or whose key it has not: for when unique columns conflict.
     pub(crate) delete_different: String,
     pub(crate) upsert: String,
 }

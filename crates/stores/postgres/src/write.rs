@@ -129,7 +129,7 @@ impl<'a> Scope<'a> {
         self.end(outcome).await
     }
 
-    /// As [`Self::at_once`], but rows are inserted where they stood before. Not where others would
+    /// As [`Self::at_once`], but rows that are there are deleted and inserted. Not where others would
     /// follow a deleted row.
     async fn anew(&mut self, batch: &Batch) -> Result<(), Fault> {
         for (mapping, _) in changed(batch) {
@@ -147,7 +147,7 @@ impl<'a> Scope<'a> {
                 Ok(self.client.batch_execute("COMMIT").await?)
             }
             Err(fault) => {
-                // What failed is told; a connection that is gone has rolled back already.
+                // The first error is reported; a connection that is gone has rolled back already.
                 self.client.batch_execute("ROLLBACK").await.ok();
                 Err(fault)
             }
@@ -344,17 +344,17 @@ impl<'a> Scope<'a> {
                 .fault
                 .into_store_error("applying a batch to", &connection.place);
         }
-        let words = format!("PostgreSQL says: {}", error::words(error));
-        // A constraint that is checked at the commit names no change: the last one stands for all.
+        let message = format!("PostgreSQL says: {}", error::message(error));
+        // A constraint that is checked at the commit names no change: the last one is named for all.
         let mappings = &self.identity.plan.mappings;
         match failure.step.and_then(|step| steps.get(step)) {
             Some((mapping, change)) => {
-                StoreError::refused_change(&mappings[*mapping], change, words)
+                StoreError::refused_change(&mappings[*mapping], change, message)
             }
             None => match steps.iter().max_by_key(|(_, change)| change.offset) {
                 Some((mapping, change)) => {
-                    let words = format!("this record or one shortly before it: {words}");
-                    StoreError::refused_change(&mappings[*mapping], change, words).in_some_table()
+                    let message = format!("this record or one shortly before it: {message}");
+                    StoreError::refused_change(&mappings[*mapping], change, message).in_some_table()
                 }
                 None => failure
                     .fault

@@ -30,7 +30,7 @@ pub(crate) fn open(path: &Path) -> Result<Connection, StoreError> {
     Ok(connection)
 }
 
-/// Opens a read transaction; the first read fixes its picture.
+/// Opens a read transaction; the first read fixes its snapshot.
 pub(crate) fn open_to_read(path: &Path) -> Result<Connection, StoreError> {
     let failed = |error| classify("opening for reading", path, error);
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;

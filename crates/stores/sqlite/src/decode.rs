@@ -3,7 +3,7 @@
 use onelog_mapping::{Cell, ColumnType, numeric, parse_date, parse_timestamp, parse_uuid};
 use rusqlite::types::ValueRef;
 
-/// A stored value as the cell that it was, or as what somebody made of it.
+/// A stored value as the cell that it was, or as what another client made of it.
 pub(crate) fn read_cell(kind: ColumnType, value: ValueRef<'_>, cell: &mut Cell) {
     match (kind, value) {
         (_, ValueRef::Null) => *cell = Cell::Null,

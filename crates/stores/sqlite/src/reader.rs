@@ -1,4 +1,4 @@
-//! A consistent picture of a SQLite store: a read transaction on a connection of its own.
+//! A consistent snapshot of a SQLite store: a read transaction on a connection of its own.
 
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
@@ -15,7 +15,7 @@ use crate::{ddl, full_text};
 use onelog_mapping::{Plan, Row};
 use onelog_store::{EachRow, IndexCheck, StoreError, StoreReader};
 
-/// The picture. Its read transaction ends with its connection.
+/// The snapshot. Its read transaction ends with its connection.
 pub(crate) struct SqliteReader {
     path: PathBuf,
     connection: Connection,
@@ -31,7 +31,7 @@ impl SqliteReader {
     ) -> Result<Self, StoreError> {
         let failed = |error| classify("opening for reading", path, error);
         let connection = open_to_read(path)?;
-        // The first read fixes the picture.
+        // The first read fixes the snapshot.
         let found = read_position(&connection, identity).map_err(failed)?;
         let Some(found) = found else {
             return Err(StoreError::PositionMismatch {
@@ -47,7 +47,7 @@ impl SqliteReader {
         })
     }
 
-    /// The tables as they are, whoever made them.
+    /// The tables as they are, whichever sink owns them.
     pub(crate) fn of_tables(path: &Path, plan: Arc<Plan>) -> Result<Self, StoreError> {
         Ok(Self {
             path: path.to_owned(),

@@ -48,7 +48,7 @@ impl Scope<'_> {
     ) -> Result<(), StoreError> {
         self.check_epoch(transaction)?;
         for mapping in &self.plan.mappings {
-            // Whoever made this name his own since the rebuild began keeps it.
+            // A name that was taken since the rebuild began stays with its owner.
             check_target(transaction, self.path, &self.identity.sink, mapping)?;
             swap(transaction, &self.identity.sink, mapping).map_err(|error| {
                 classify("putting the new tables in place in", self.path, error)

@@ -14,7 +14,6 @@ use crate::names::NAME_CHARS_MAX;
 
 const LOOKING: &str = "looking at the tables of";
 
-/// A table as it stands.
 #[derive(Clone, Debug)]
 pub(crate) struct Found {
     pub(crate) kind: String,
@@ -22,7 +21,6 @@ pub(crate) struct Found {
     pub(crate) owner: Owner,
 }
 
-/// A column as it stands.
 #[derive(Clone, Debug)]
 pub(crate) struct FoundColumn {
     pub(crate) name: String,
@@ -42,7 +40,7 @@ pub(crate) struct FoundColumn {
 #[derive(Clone, Debug, Default)]
 pub(crate) struct TargetTable {
     pub(crate) decimals: Vec<Decimal>,
-    /// Another unique index than the key's: a row can stand in the way of another one.
+    /// Another unique index than the key's: a row can conflict with another one.
     pub(crate) second_unique: bool,
     /// Whether a row can be deleted and inserted again without loss: there are no columns that the
     /// mapping does not fill, and no other table refers to it.
@@ -118,7 +116,7 @@ pub(crate) fn check_target(
         })
     };
     match find_table(connection, into)?.map(|found| found.owner) {
-        None | Some(Owner::Nobody(_)) => Ok(()),
+        None | Some(Owner::Released(_)) => Ok(()),
         Some(Owner::Sink(owner, _)) if owner == sink => Ok(()),
         Some(Owner::Sink(owner, _)) => taken(format!(
             "it belongs to the sink '{owner}'; choose another name for 'into'"
@@ -170,7 +168,7 @@ pub(crate) fn check_shape(
     })
 }
 
-/// What of a table's shape differs from the mapping's, in words.
+/// What of a table's shape differs from the mapping's.
 pub(crate) fn mismatches(
     connection: &mut Connection,
     mapping: &MappingPlan,
@@ -229,7 +227,7 @@ pub(crate) fn mismatches(
     Ok(wrong)
 }
 
-/// MariaDB tells a width of whole numbers that means nothing.
+/// MariaDB shows a width of whole numbers that means nothing.
 fn without_width(column_type: &str) -> String {
     match column_type.split_once('(') {
         Some(("bigint", rest)) => {

@@ -1,4 +1,4 @@
-//! Whether a table that a user made can be filled by a mapping: what does not fit, in words.
+//! Whether a table that a user made can be filled by a mapping: what does not fit.
 
 use mysql_async::{Params, Value};
 use onelog_mapping::{ColumnType, MappingPlan};
@@ -7,7 +7,7 @@ use onelog_store::StoreError;
 use super::existing::{self, FoundColumn};
 use crate::connection::{Connection, Flavour};
 
-/// Answers `Misfit` with everything that stands in the way.
+/// Answers `SchemaMismatch` with everything that does not fit.
 pub(crate) fn check_existing(
     connection: &mut Connection,
     mapping: &MappingPlan,
@@ -119,7 +119,7 @@ fn is_generated(column: &FoundColumn) -> bool {
     column.extra.contains("virtual generated") || column.extra.contains("stored generated")
 }
 
-/// Keys must be told apart as the log does: byte by byte.
+/// Keys must be distinguished as the log does: byte by byte.
 fn key_fault(connection: &Connection, kind: ColumnType, found: &FoundColumn) -> Option<String> {
     if found.nullable {
         return Some("a key must be NOT NULL".into());

@@ -10,7 +10,7 @@ use super::{index_name, index_objects, quote, sql_type};
 use crate::bookkeeping::table_owner;
 use crate::error::classify;
 
-/// Refuses names that a rebuild may not replace: whatever onelog did not make, or made for another
+/// Refuses names that a rebuild may not replace: what onelog did not make, or made for another
 /// sink. An empty table of exactly the right shape may be replaced.
 pub(crate) fn check_target(
     connection: &Connection,
@@ -124,7 +124,7 @@ struct Shape {
     key: bool,
 }
 
-/// What of the table's columns differs from the mapping's, in words.
+/// What of the table's columns differs from the mapping's.
 fn mismatches(connection: &Connection, mapping: &MappingPlan) -> rusqlite::Result<Vec<String>> {
     let mut statement = connection
         .prepare("SELECT name, type, \"notnull\", pk FROM pragma_table_xinfo(?1) ORDER BY cid")?;
@@ -147,8 +147,8 @@ fn mismatches(connection: &Connection, mapping: &MappingPlan) -> rusqlite::Resul
             None => wrong.push(format!("the column '{name}' is missing")),
             Some(is) if is != shape => wrong.push(format!(
                 "the column '{name}' is {}, and should be {}",
-                is.words(),
-                shape.words()
+                is.show(),
+                shape.show()
             )),
             Some(_) => {}
         }
@@ -170,7 +170,7 @@ fn mismatches(connection: &Connection, mapping: &MappingPlan) -> rusqlite::Resul
 }
 
 impl Shape {
-    fn words(&self) -> String {
+    fn show(&self) -> String {
         let null = if self.not_null { " NOT NULL" } else { "" };
         let key = if self.key { " PRIMARY KEY" } else { "" };
         format!("{}{key}{null}", self.kind)
