@@ -43,8 +43,8 @@ impl Record {
 pub(crate) struct Identity {
     pub(crate) sink: String,
     pub(crate) log_id: String,
-    /// The hash of the plan's fingerprint.
-    pub(crate) plan: String,
+    /// A hash of the plan's fingerprint.
+    pub(crate) plan_id: String,
     pub(crate) epoch: u64,
     pub(crate) owner: String,
 }
@@ -143,7 +143,7 @@ fn raise_epoch_inside(
                 Value::from(&identity.sink),
                 Value::from(&identity.log_id),
                 Value::from(&identity.owner),
-                Value::from(&identity.plan),
+                Value::from(&identity.plan_id),
             ]),
         );
         return match inserted {
@@ -152,7 +152,7 @@ fn raise_epoch_inside(
             Err(fault) => Err(fault),
         };
     };
-    let position = found.position.filter(|_| found.plan == identity.plan);
+    let position = found.position.filter(|_| found.plan == identity.plan_id);
     connection.prepared(
         &format!(
             "UPDATE {table_name} SET epoch = ?, owner = ?, position = ?, plan = ? WHERE sink = ?"
@@ -161,7 +161,7 @@ fn raise_epoch_inside(
             Value::from(found.epoch + 1),
             Value::from(&identity.owner),
             Value::from(position),
-            Value::from(&identity.plan),
+            Value::from(&identity.plan_id),
             Value::from(&identity.sink),
         ]),
     )?;
@@ -190,7 +190,7 @@ pub(crate) fn advance_position(
             Value::from(&identity.owner),
             Value::from(from.get()),
             Value::from(&identity.log_id),
-            Value::from(&identity.plan),
+            Value::from(&identity.plan_id),
         ]),
     );
     match moved {
@@ -204,7 +204,7 @@ pub(crate) fn advance_position(
     check_epoch(found.as_ref(), identity)?;
     Err(StoreError::PositionMismatch {
         expected: from,
-        found: found.and_then(|found| found.position_under(&identity.plan)),
+        found: found.and_then(|found| found.position_under(&identity.plan_id)),
     })
 }
 
@@ -242,7 +242,7 @@ pub(crate) fn released_comment(generation: u64) -> String {
     format!("{RELEASED}{GENERATION}{generation}")
 }
 
-/// Whose a table is.
+/// Who made a table, by its comment.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Owner {
     /// Not made by onelog: a table, a view …

@@ -22,7 +22,7 @@
 //! finds a foreign mark and begins again on top of it; or after, and fails for want of its tables.
 //! What it prepares later than that never gets that far: each of its steps looks at the epoch first.
 //!
-//! *With a table to be fitted* (`existing`) nothing is renamed, because its indexes, keys and rights
+//! *With an existing table* (`existing`) nothing is renamed, because its indexes, keys and rights
 //! must stay: the staged rows are merged in one transaction, together with the position.
 
 use std::time::Duration;
@@ -119,7 +119,7 @@ impl Rebuild<'_> {
         Ok(())
     }
 
-    /// Tables that onelog makes beside tables that it fits are made empty, or must fit.
+    /// Tables that onelog makes beside existing ones are made empty, or must fit.
     fn make_missing(&mut self, generation: u64) -> Result<(), StoreError> {
         for mapping in &self.plan.mappings {
             if mapping.options.flag(EXISTING) {
@@ -195,7 +195,7 @@ impl Rebuild<'_> {
                 Value::from(position.get()),
                 Value::from(self.identity.epoch),
                 Value::from(&self.identity.owner),
-                Value::from(&self.identity.plan),
+                Value::from(&self.identity.plan_id),
                 Value::from(generation),
             ]),
         )?;
@@ -287,7 +287,7 @@ impl Rebuild<'_> {
                 Params::Positional(vec![
                     Value::from(position.get()),
                     Value::from(&self.identity.log_id),
-                    Value::from(&self.identity.plan),
+                    Value::from(&self.identity.plan_id),
                     Value::from(&self.identity.sink),
                     Value::from(self.identity.epoch),
                     Value::from(&self.identity.owner),

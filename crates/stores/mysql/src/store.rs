@@ -56,7 +56,7 @@ impl MysqlStore {
             identity: Identity {
                 sink: sink.to_owned(),
                 log_id: log_id.to_owned(),
-                plan: fingerprint.to_hex().to_string(),
+                plan_id: fingerprint.to_hex().to_string(),
                 epoch: 0,
                 owner: String::new(),
             },
@@ -253,7 +253,7 @@ impl Store for MysqlStore {
                 self.connection
                     .store_error("reading the position in", fault)
             })?;
-        Ok(found.and_then(|found| found.position_under(&self.identity.plan)))
+        Ok(found.and_then(|found| found.position_under(&self.identity.plan_id)))
     }
 
     fn take_over(&mut self) -> Result<u64, StoreError> {
@@ -361,7 +361,7 @@ impl Store for MysqlStore {
         let reader = MysqlReader::of_sink(
             &self.target,
             &self.identity.sink,
-            &self.identity.plan,
+            &self.identity.plan_id,
             Arc::clone(&self.plan),
         )?;
         Ok(Box::new(reader))

@@ -53,7 +53,7 @@ impl Method {
 /// Why rows were not written.
 #[derive(Debug)]
 pub(crate) enum Trouble {
-    /// Known already.
+    /// An error that has its meaning for the sink already.
     Store(StoreError),
     /// The server's answer to a statement for rows of this mapping.
     Fault(usize, Fault),

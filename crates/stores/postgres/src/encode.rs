@@ -27,10 +27,12 @@ const COPY_END: [u8; 2] = (-1_i16).to_be_bytes();
 pub(crate) enum Limit {
     #[default]
     None,
-    /// So many characters.
     Characters(usize),
     /// So many digits, of which so many behind the point.
-    Digits { all: usize, fraction: usize },
+    Digits {
+        all: usize,
+        fraction: usize,
+    },
 }
 
 /// How the cells of one column are written.
@@ -183,7 +185,6 @@ impl Arrays {
         self.bytes
     }
 
-    /// Forgets the rows.
     pub(crate) fn clear(&mut self) {
         if self.rows > 0 || self.bytes > 0 {
             self.begin();

@@ -19,7 +19,7 @@ const MESSAGE_BYTES_MAX: usize = 2048;
 pub(crate) enum Fault {
     /// The server or the way to it.
     Sql(tokio_postgres::Error),
-    /// Known to be this.
+    /// An error that has its meaning for the sink already.
     Store(StoreError),
 }
 

@@ -28,26 +28,26 @@ const COPY_BYTES: usize = 128 << 10;
 /// What a rebuild under way knows of each mapping's table.
 #[derive(Debug)]
 pub(crate) struct Rebuild {
-    fits: Vec<TargetTable>,
+    targets: Vec<TargetTable>,
 }
 
 impl Scope<'_> {
     pub(crate) async fn begin_rebuild(&self) -> Result<Rebuild, Fault> {
         self.check_epoch().await?;
-        let mut fits = Vec::with_capacity(self.identity.plan.mappings.len());
+        let mut targets = Vec::with_capacity(self.identity.plan.mappings.len());
         for mapping in &self.identity.plan.mappings {
-            let (fit, merged_later) =
+            let (target, merged_later) =
                 match existing::check_target(self.client, self.identity, mapping).await? {
-                    TargetState::Fits(fit) => (fit, true),
+                    TargetState::Fits(target) => (target, true),
                     TargetState::Absent | TargetState::Outgrown => {
                         (TargetTable::exact(mapping), false)
                     }
                 };
             let sql = ddl::create_staging(&self.identity.schema, mapping, merged_later);
             self.client.batch_execute(&sql).await?;
-            fits.push(fit);
+            targets.push(target);
         }
-        Ok(Rebuild { fits })
+        Ok(Rebuild { targets })
     }
 
     pub(crate) async fn load(
@@ -59,7 +59,7 @@ impl Scope<'_> {
         self.check_epoch().await?;
         let rebuild = rebuild.ok_or_else(no_rebuild)?;
         let mapping = &self.identity.plan.mappings[number];
-        let wires = rebuild.fits[number].wires(mapping);
+        let wires = rebuild.targets[number].wires(mapping);
         let sql = copy_in(&self.identity.schema, mapping);
         let sink: CopyInSink<bytes::Bytes> = self.client.copy_in(&sql).await?;
         let mut sink = Box::pin(sink);
@@ -101,8 +101,8 @@ impl Scope<'_> {
         for mapping in &self.identity.plan.mappings {
             // A name that was taken since the rebuild began stays with its owner.
             match existing::check_target(self.client, self.identity, mapping).await? {
-                TargetState::Fits(fit) => {
-                    merged.push((mapping, Merge::new(&self.identity.schema, mapping, &fit)));
+                TargetState::Fits(target) => {
+                    merged.push((mapping, Merge::new(&self.identity.schema, mapping, &target)));
                 }
                 TargetState::Absent => self.put_in_place(mapping, false).await?,
                 TargetState::Outgrown => self.put_in_place(mapping, true).await?,
@@ -277,7 +277,7 @@ pub(crate) struct Merge {
 }
 
 impl Merge {
-    pub(crate) fn new(schema: &str, mapping: &MappingPlan, fit: &TargetTable) -> Self {
+    pub(crate) fn new(schema: &str, mapping: &MappingPlan, target: &TargetTable) -> Self {
         let into = table(schema, &mapping.into);
         let staging = table(schema, &staging_name(mapping));
         let key = &mapping.columns[mapping.key];
@@ -321,7 +321,7 @@ impl Merge {
             upsert: format!(
                 "INSERT INTO {into} AS t ({}) SELECT {} FROM {staging} {conflict}{unchanged}",
                 list(mapping.column_names()),
-                casts(mapping, fit, |n| quote(&mapping.columns[n].name)),
+                casts(mapping, target, |n| quote(&mapping.columns[n].name)),
             ),
         }
     }

@@ -67,7 +67,7 @@ type Step<'b> = (usize, &'b Change);
 enum Deletes {
     /// Those that the log deleted.
     Deleted,
-    /// All that change.
+    /// Every row that changes, because two exchange a unique value.
     All,
 }
 
@@ -382,15 +382,15 @@ impl<'a> Scope<'a> {
             return Ok(());
         }
         let plan = &self.identity.plan.mappings[mapping];
-        let fit = existing::check_shape(self.client, self.identity, plan).await?;
-        let upsert = statements::upsert(&self.identity.schema, plan, &fit);
+        let target = existing::check_shape(self.client, self.identity, plan).await?;
+        let upsert = statements::upsert(&self.identity.schema, plan, &target);
         let delete = statements::delete(&self.identity.schema, plan);
         let upsert = self.client.prepare(&upsert).await?;
         let delete = self.client.prepare(&delete).await?;
         self.writers[mapping] = Some(Writer {
             upsert,
             delete,
-            wires: fit.wires(plan),
+            wires: target.wires(plan),
             rows: Arrays::new(plan.columns.iter().map(|column| column.kind)),
             keys: Arrays::new(std::iter::once(plan.columns[plan.key].kind)),
         });

@@ -81,7 +81,7 @@ pub(crate) fn find_table(
     Ok(None)
 }
 
-/// Refuses names that a rebuild may not replace, and tables to be fitted that do not fit.
+/// Refuses names that a rebuild may not replace, and existing tables that do not fit.
 pub(crate) fn check_target(
     connection: &mut Connection,
     sink: &str,

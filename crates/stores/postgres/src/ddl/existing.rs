@@ -68,7 +68,7 @@ pub(crate) async fn check_target(
         Existing::Table(facts) => facts,
     };
     match facts.check_existing(mapping) {
-        Ok(fit) if existing || made || facts.is_empty => Ok(TargetState::Fits(fit)),
+        Ok(target) if existing || made || facts.is_empty => Ok(TargetState::Fits(target)),
         Ok(_) => taken(not_ours("it has rows")),
         Err(why) if existing => Err(schema_mismatch(mapping, &why)),
         Err(_) if made => Ok(TargetState::Outgrown),
@@ -97,9 +97,9 @@ pub(crate) async fn check_shape(
         Existing::Nothing => vec!["it is not there".to_owned()],
         Existing::Other(kind) => vec![format!("a {kind} has its name")],
         Existing::Table(facts) => match facts.check_existing(mapping) {
-            Ok(fit) => {
+            Ok(target) => {
                 warn_of_triggers(identity, mapping, &facts);
-                return Ok(fit);
+                return Ok(target);
             }
             Err(wrong) => wrong,
         },
@@ -151,9 +151,9 @@ impl TargetTable {
     pub(crate) fn wires(&self, mapping: &MappingPlan) -> Vec<Wire> {
         let columns = mapping.columns.iter().zip(&self.columns);
         columns
-            .map(|(column, fit)| Wire {
+            .map(|(column, target_column)| Wire {
                 kind: column.kind,
-                limit: fit.limit,
+                limit: target_column.limit,
             })
             .collect()
     }
@@ -168,7 +168,7 @@ pub(crate) enum Existing {
     Table(Box<TableFacts>),
 }
 
-/// A table as it is.
+/// A table as the catalog describes it.
 #[derive(Debug)]
 pub(crate) struct TableFacts {
     columns: Vec<ColumnFacts>,
@@ -303,7 +303,7 @@ impl TableFacts {
                 ));
             }
             match found.takes(plan.kind, n == mapping.key) {
-                Ok(fit) => columns.push(fit),
+                Ok(target) => columns.push(target),
                 Err(why) => wrong.push(format!(
                     "the column '{}' is {}, and should be {}{why}",
                     plan.name,

@@ -9,11 +9,11 @@ use crate::encode::{sql_type, type_of};
 /// The columns of a mapping, for SELECT, as the mapped table takes them.
 pub(crate) fn casts(
     mapping: &MappingPlan,
-    fit: &TargetTable,
+    target: &TargetTable,
     source: impl Fn(usize) -> String,
 ) -> String {
     let parts: Vec<String> = (0..mapping.columns.len())
-        .map(|n| match &fit.columns[n].cast {
+        .map(|n| match &target.columns[n].cast {
             Some(cast) => format!("({})::{cast}", source(n)),
             None => source(n),
         })
@@ -41,7 +41,7 @@ pub(crate) fn other_columns(mapping: &MappingPlan) -> impl Iterator<Item = &str>
 }
 
 /// One array per column in, one row per element written.
-pub(crate) fn upsert(schema: &str, mapping: &MappingPlan, fit: &TargetTable) -> String {
+pub(crate) fn upsert(schema: &str, mapping: &MappingPlan, target: &TargetTable) -> String {
     let arrays: Vec<String> = mapping
         .columns
         .iter()
@@ -59,7 +59,7 @@ pub(crate) fn upsert(schema: &str, mapping: &MappingPlan, fit: &TargetTable) -> 
         "INSERT INTO {} ({}) SELECT {} FROM unnest({}) AS u({}) {}",
         table(schema, &mapping.into),
         list(mapping.column_names()),
-        casts(mapping, fit, source),
+        casts(mapping, target, source),
         arrays.join(", "),
         names.join(", "),
         on_conflict(mapping)
