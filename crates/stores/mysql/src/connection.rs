@@ -6,20 +6,21 @@
 use std::time::Duration;
 
 use mysql_async::prelude::Queryable;
-use mysql_async::{Conn, Error, IoError, Opts, OptsBuilder, Params, Row, SslOpts};
+use mysql_async::{Conn, Error, Opts, OptsBuilder, Params, Row, SslOpts};
+use onelog_store::{Cause, StoreError, choose_cryptography, read_pem};
 use tokio::runtime::Runtime;
 
+use crate::error::{Fault, classify};
 use crate::kind::MysqlTarget;
-use onelog_store::{Cause, StoreError, choose_cryptography, read_pem};
 
 /// How long making a connection may take.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long one statement may take.
-pub(super) const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
+pub(crate) const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a statement of a rebuild may take that goes over all rows.
-pub(super) const REBUILD_TIMEOUT: Duration = Duration::from_secs(3600);
-/// How long a statement waits for rows, or a table's definition, that somebody else holds.
-pub(super) const LOCK_WAIT_SECONDS: u32 = 10;
+pub(crate) const REBUILD_TIMEOUT: Duration = Duration::from_secs(3600);
+/// How long a statement waits for rows, or a table's definition, that another session holds.
+pub(crate) const LOCK_WAIT_SECONDS: u32 = 10;
 /// After how long MariaDB ends a transaction of ours that went silent, so that a process that was
 /// stopped does not hold up its successor.
 const SILENT_TRANSACTION_SECONDS: u32 = 60;
@@ -31,16 +32,15 @@ const MYSQL_OLDEST: (u16, u16, u16) = (8, 0, 19);
 /// The least packet that a server must take: a record of the largest size, with room around it.
 const PACKET_BYTES_LEAST: usize = 4 << 20;
 
-/// Whose server it is.
+/// Which product the server is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Flavour {
+pub(crate) enum Flavour {
     Mariadb,
     Mysql,
 }
 
 impl Flavour {
-    /// The name, for people.
-    pub(super) const fn name(self) -> &'static str {
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Mariadb => "MariaDB",
             Self::Mysql => "MySQL",
@@ -48,7 +48,7 @@ impl Flavour {
     }
 
     /// The collation in which two texts are equal only when their bytes are.
-    pub(super) const fn exact_collation(self) -> &'static str {
+    pub(crate) const fn exact_collation(self) -> &'static str {
         match self {
             Self::Mariadb => "utf8mb4_nopad_bin",
             Self::Mysql => "utf8mb4_0900_bin",
@@ -56,55 +56,9 @@ impl Flavour {
     }
 }
 
-/// What went wrong with a statement.
-#[derive(Debug, thiserror::Error)]
-pub(super) enum Fault {
-    #[error(transparent)]
-    Driver(#[from] Error),
-    #[error("no answer within {0:?}")]
-    TimedOut(Duration),
-    #[error("the connection was lost before")]
-    Closed,
-}
-
-impl Fault {
-    /// The server's number of the error.
-    pub(super) fn code(&self) -> Option<u16> {
-        match self {
-            Self::Driver(Error::Server(error)) => Some(error.code),
-            _ => None,
-        }
-    }
-
-    /// Whether the row is at fault, so that trying again cannot help.
-    pub(super) fn is_of_a_row(&self) -> bool {
-        let Self::Driver(Error::Server(error)) = self else {
-            return false;
-        };
-        let class = error.state.get(..2).unwrap_or("");
-        matches!(class, "21" | "22" | "23" | "44" | "45")
-            || matches!(error.code, 1364 | 1366 | 1977 | 3819 | 3988 | 4025)
-    }
-
-    /// Whether the transaction lost against another one and can begin again at once.
-    pub(super) fn is_a_lost_race(&self) -> bool {
-        matches!(self.code(), Some(1205 | 1213))
-    }
-
-    /// The server's own words.
-    pub(super) fn words(&self, flavour: Flavour) -> String {
-        match self {
-            Self::Driver(Error::Server(error)) => {
-                format!("{} says: {error}", flavour.name())
-            }
-            other => other.to_string(),
-        }
-    }
-}
-
 /// A connection and the thread's runtime that drives it. The connection goes first.
 #[derive(Debug)]
-pub(super) struct Link {
+pub(crate) struct Connection {
     conn: Option<Conn>,
     runtime: Runtime,
     place: String,
@@ -115,16 +69,16 @@ pub(super) struct Link {
     is_read_only: bool,
 }
 
-impl Link {
+impl Connection {
     /// Connects, checks that the server can be written to, and makes the session strict.
-    pub(super) fn open(target: &MysqlTarget) -> Result<Self, StoreError> {
-        let link = Self::open_to_read(target)?;
-        link.check_writable()?;
-        Ok(link)
+    pub(crate) fn open(target: &MysqlTarget) -> Result<Self, StoreError> {
+        let connection = Self::open_to_read(target)?;
+        connection.check_writable()?;
+        Ok(connection)
     }
 
-    /// Connects and makes the session strict.
-    pub(super) fn open_to_read(target: &MysqlTarget) -> Result<Self, StoreError> {
+    /// Connects and makes the session strict; reading suffices.
+    pub(crate) fn open_to_read(target: &MysqlTarget) -> Result<Self, StoreError> {
         let place = target.url.shown();
         let broken = |cause: Cause| StoreError::Broken {
             what: format!("opening {place}"),
@@ -141,7 +95,7 @@ impl Link {
             Err(_) => Err(Fault::TimedOut(CONNECT_TIMEOUT)),
         };
         let conn = conn.map_err(|fault| classify(&format!("connecting to {place}"), fault))?;
-        let mut link = Self {
+        let mut connection = Self {
             conn: Some(conn),
             runtime,
             place,
@@ -151,22 +105,22 @@ impl Link {
             version: String::new(),
             is_read_only: false,
         };
-        link.learn_settings()?;
-        link.make_strict()?;
-        Ok(link)
+        connection.learn_settings()?;
+        connection.make_strict()?;
+        Ok(connection)
     }
 
-    pub(super) fn flavour(&self) -> Flavour {
+    pub(crate) fn flavour(&self) -> Flavour {
         self.flavour
     }
 
     /// The largest request that the server takes.
-    pub(super) fn packet_bytes(&self) -> usize {
+    pub(crate) fn packet_bytes(&self) -> usize {
         self.packet_bytes
     }
 
     /// Whether the server takes names of tables that differ in case for the same.
-    pub(super) fn folds_names(&self) -> bool {
+    pub(crate) fn folds_names(&self) -> bool {
         self.folds_names
     }
 
@@ -261,9 +215,9 @@ impl Link {
         Ok(())
     }
 
-    /// Does something with the connection. After a loss or a silence it is not used again: nobody
-    /// knows what it would answer.
-    pub(super) fn run<T>(
+    /// Does something with the connection. After a loss or a silence it is not used again:
+    /// what it would answer is unknown.
+    pub(crate) fn run<T>(
         &mut self,
         limit: Duration,
         work: impl AsyncFnOnce(&mut Conn) -> Result<T, Error>,
@@ -284,7 +238,7 @@ impl Link {
     }
 
     /// The same without one bound over all of it: the work bounds its own steps.
-    pub(super) fn run_unbounded<T, E: From<Fault>>(
+    pub(crate) fn run_unbounded<T, E: From<Fault>>(
         &mut self,
         work: impl AsyncFnOnce(&mut Conn) -> Result<T, E>,
     ) -> Result<T, E> {
@@ -295,12 +249,12 @@ impl Link {
     }
 
     /// The connection is not used again.
-    pub(super) fn give_up(&mut self) {
+    pub(crate) fn give_up(&mut self) {
         self.conn = None;
     }
 
     /// Runs a statement without parameters.
-    pub(super) fn statement(&mut self, limit: Duration, sql: &str) -> Result<u64, Fault> {
+    pub(crate) fn statement(&mut self, limit: Duration, sql: &str) -> Result<u64, Fault> {
         self.run(limit, async |conn: &mut Conn| {
             conn.query_drop(sql).await?;
             Ok(conn.affected_rows())
@@ -308,7 +262,7 @@ impl Link {
     }
 
     /// Runs a prepared statement; answers how many rows it found.
-    pub(super) fn prepared(&mut self, sql: &str, params: Params) -> Result<u64, Fault> {
+    pub(crate) fn prepared(&mut self, sql: &str, params: Params) -> Result<u64, Fault> {
         self.run(STATEMENT_TIMEOUT, async |conn: &mut Conn| {
             conn.exec_drop(sql, params).await?;
             Ok(conn.affected_rows())
@@ -316,24 +270,24 @@ impl Link {
     }
 
     /// Runs a statement without parameters; `what` says in an error what it was for.
-    pub(super) fn execute(&mut self, what: &str, sql: &str) -> Result<u64, StoreError> {
+    pub(crate) fn execute(&mut self, what: &str, sql: &str) -> Result<u64, StoreError> {
         self.statement(STATEMENT_TIMEOUT, sql)
-            .map_err(|fault| self.error(what, fault))
+            .map_err(|fault| self.store_error(what, fault))
     }
 
     /// All rows of a small result.
-    pub(super) fn rows(
+    pub(crate) fn rows(
         &mut self,
         what: &str,
         sql: &str,
         params: Params,
     ) -> Result<Vec<Row>, StoreError> {
         self.fetch(sql, params)
-            .map_err(|fault| self.error(what, fault))
+            .map_err(|fault| self.store_error(what, fault))
     }
 
-    /// All rows of a small result.
-    pub(super) fn fetch(&mut self, sql: &str, params: Params) -> Result<Vec<Row>, Fault> {
+    /// As [`Self::rows`], with the fault as it came.
+    pub(crate) fn fetch(&mut self, sql: &str, params: Params) -> Result<Vec<Row>, Fault> {
         self.run(STATEMENT_TIMEOUT, async |conn: &mut Conn| {
             conn.exec(sql, params).await
         })
@@ -341,66 +295,30 @@ impl Link {
 
     /// Ends a transaction without a trace. That it fails means that the connection is lost, which
     /// has the same effect.
-    pub(super) fn roll_back(&mut self) {
+    pub(crate) fn roll_back(&mut self) {
         if self.statement(STATEMENT_TIMEOUT, "ROLLBACK").is_err() {
             self.conn = None;
         }
     }
 
     /// What a fault means for the sink.
-    pub(super) fn error(&self, what: &str, fault: Fault) -> StoreError {
+    pub(crate) fn store_error(&self, what: &str, fault: Fault) -> StoreError {
         classify(&format!("{what} {}", self.place), fault)
     }
 
-    pub(super) fn broken(&self, what: &str, why: &str) -> StoreError {
+    pub(crate) fn broken(&self, what: &str, why: &str) -> StoreError {
         StoreError::Broken {
             what: format!("{what} {}", self.place),
             cause: why.to_owned().into(),
         }
     }
 
-    pub(super) fn unavailable(&self, what: &str, why: &str) -> StoreError {
+    pub(crate) fn unavailable(&self, what: &str, why: &str) -> StoreError {
         StoreError::Unavailable {
             what: format!("{what} {}", self.place),
             cause: why.to_owned().into(),
         }
     }
-}
-
-/// Errors that stay until somebody changes a right or a setting stop the sink; all others may pass.
-fn classify(what: &str, fault: Fault) -> StoreError {
-    let advice = match fault.code() {
-        Some(1044 | 1045 | 1142 | 1143 | 1227 | 1370 | 1698) => {
-            "give the user the rights that the page of this store lists"
-        }
-        Some(1049) => "make the database first",
-        Some(1290 | 1792 | 1836) => {
-            "the server is read-only (a replica?): give the url of the primary"
-        }
-        Some(1286) => "the storage engine InnoDB must be on",
-        Some(1059 | 1102 | 1300 | 1103 | 1166) => {
-            "names have at most 64 characters and do not end with a blank; choose another one"
-        }
-        Some(1064 | 1071 | 1074 | 1117 | 1118) => "the server does not take such a table",
-        _ if is_certificate_fault(&fault) => {
-            "the server's certificate is not trusted; give its authority as 'ca_file'"
-        }
-        _ => {
-            return StoreError::Unavailable {
-                what: what.to_owned(),
-                cause: Box::new(fault),
-            };
-        }
-    };
-    StoreError::Broken {
-        what: format!("{what} ({advice})"),
-        cause: Box::new(fault),
-    }
-}
-
-fn is_certificate_fault(fault: &Fault) -> bool {
-    matches!(fault, Fault::Driver(Error::Io(IoError::Tls(_))))
-        || (fault.code().is_none() && fault.to_string().contains("certificate"))
 }
 
 /// Where to connect and how. A file of certificates, or `require_ssl=true` in the url, means TLS.

@@ -33,11 +33,11 @@ static RULES: MappingRules = MappingRules {
     check: no_further_check,
 };
 
-/// a MariaDB or MySQL database.
+/// The kind of store `mysql`: a MariaDB or MySQL database.
 #[derive(Debug)]
 pub struct MysqlKind;
 
-/// One a MariaDB or MySQL database and how it is reached.
+/// A MariaDB or MySQL database and how it is reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MysqlTarget {
     /// `mysql://user:password@host:port/database`.

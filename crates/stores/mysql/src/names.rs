@@ -5,17 +5,17 @@
 //! generation of tables carries its number, so that two processes never meet under one name.
 
 /// The longest identifier, in characters.
-pub(super) const NAME_CHARS_MAX: usize = 64;
+pub(crate) const NAME_CHARS_MAX: usize = 64;
 const READABLE_CHARS: usize = 10;
 
 /// The names of one sink.
 #[derive(Clone, Debug)]
-pub(super) struct Names {
+pub(crate) struct Names {
     base: String,
 }
 
 impl Names {
-    pub(super) fn new(sink: &str) -> Self {
+    pub(crate) fn new(sink: &str) -> Self {
         let readable: String = sink
             .chars()
             .filter(char::is_ascii_alphanumeric)
@@ -28,58 +28,58 @@ impl Names {
     }
 
     /// The table with the sink's position: one row, or none.
-    pub(super) fn position(&self) -> String {
+    pub(crate) fn position(&self) -> String {
         format!("onelog_position_{}", self.base)
     }
 
-    /// What stands before every new table's takeover.
-    pub(super) fn new_prefix(&self) -> String {
+    /// The beginning of every new table's name, before its takeover.
+    pub(crate) fn new_prefix(&self) -> String {
         format!("onelog_new_{}_", self.base)
     }
 
     /// The position of a rebuild under way.
-    pub(super) fn new_position(&self, epoch: u64) -> String {
+    pub(crate) fn new_position(&self, epoch: u64) -> String {
         format!("{}{epoch}", self.new_prefix())
     }
 
     /// A table that a rebuild fills.
-    pub(super) fn new_table(&self, epoch: u64, into: &str) -> String {
+    pub(crate) fn new_table(&self, epoch: u64, into: &str) -> String {
         format!("{}{epoch}_{}", self.new_prefix(), hash(into, 8))
     }
 
-    /// What stands before every replaced table's generation.
-    pub(super) fn old_prefix(&self) -> String {
+    /// The beginning of every replaced table's name, before its generation.
+    pub(crate) fn old_prefix(&self) -> String {
         format!("onelog_old_{}_", self.base)
     }
 
     /// The position that a rebuild replaced.
-    pub(super) fn old_position(&self, generation: u64) -> String {
+    pub(crate) fn old_position(&self, generation: u64) -> String {
         format!("{}{generation}", self.old_prefix())
     }
 
-    /// A table that a rebuild replaced, as long as somebody may still read it.
-    pub(super) fn old_table(&self, generation: u64, into: &str) -> String {
+    /// A table that a rebuild replaced, as long as a reader may still use it.
+    pub(crate) fn old_table(&self, generation: u64, into: &str) -> String {
         format!("{}{generation}_{}", self.old_prefix(), hash(into, 8))
     }
 
-    /// What stands before every pin's generation.
-    pub(super) fn pin_prefix(&self) -> String {
+    /// The beginning of every pin's name, before its generation.
+    pub(crate) fn pin_prefix(&self) -> String {
         format!("onelog_pin_{}_", self.base)
     }
 
     /// The table that readers of a generation hold.
-    pub(super) fn pin(&self, generation: u64) -> String {
+    pub(crate) fn pin(&self, generation: u64) -> String {
         format!("{}{generation}", self.pin_prefix())
     }
 
-    /// The table in which a batch is staged where rows can stand in each other's way.
-    pub(super) fn batch(&self, into: &str) -> String {
+    /// The table in which a batch is staged where rows can conflict.
+    pub(crate) fn batch(&self, into: &str) -> String {
         format!("onelog_batch_{}_{}", self.base, hash(into, 8))
     }
 }
 
 /// The number behind a prefix: the takeover or the generation that a table belongs to.
-pub(super) fn number_behind(prefix: &str, name: &str) -> Option<u64> {
+pub(crate) fn number_behind(prefix: &str, name: &str) -> Option<u64> {
     let rest = name.strip_prefix(prefix)?;
     rest.split('_').next()?.parse().ok()
 }
@@ -89,17 +89,17 @@ fn hash(text: &str, digits: usize) -> String {
 }
 
 /// An identifier, safe whatever it contains.
-pub(super) fn quote(name: &str) -> String {
+pub(crate) fn quote(name: &str) -> String {
     format!("`{}`", name.replace('`', "``"))
 }
 
 /// A text of SQL, safe because backslashes mean nothing in our sessions.
-pub(super) fn literal(text: &str) -> String {
+pub(crate) fn literal(text: &str) -> String {
     format!("'{}'", text.replace('\'', "''"))
 }
 
 /// Identifiers with commas between.
-pub(super) fn list<'n>(names: impl Iterator<Item = &'n str>) -> String {
+pub(crate) fn list<'n>(names: impl Iterator<Item = &'n str>) -> String {
     names.map(quote).collect::<Vec<_>>().join(", ")
 }
 

@@ -1,10 +1,10 @@
-//! A consistent picture: a transaction on a connection of its own.
+//! A consistent snapshot: a transaction on a connection of its own.
 //!
-//! The picture holds no table between scans, so it never stands in a rebuild's way. It holds the
-//! *pin* of its generation, an empty table that is never renamed: as long as somebody does, the
+//! The snapshot holds no table between scans, so it never blocks a rebuild. It holds the
+//! *pin* of its generation, an empty table that is never renamed: as long as a reader does, the
 //! tables of that generation are kept, under another name once they were replaced. Which name is
-//! right is told by the comment of the table, read while it is held: a table that was being filled
-//! when the picture was taken would otherwise show a part of its rows.
+//! right is known by the comment of the table, read while it is held: a table that was being filled
+//! when the snapshot was taken would otherwise show a part of its rows.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -12,84 +12,85 @@ use std::time::Duration;
 
 use mysql_async::prelude::Queryable;
 use mysql_async::{BinaryProtocol, Conn, Params, QueryResult, Value};
-use onelog_record::Position;
-
-use super::connection::{Fault, Link, STATEMENT_TIMEOUT};
-use super::names::{Names, list, quote};
-use super::position::{self, NO_COLUMN, NO_TABLE, TABLE_CHANGED};
-use super::rows::read_cell;
-use super::schema::{self, Owner};
-use crate::kind::MysqlTarget;
 use onelog_mapping::{EXISTING, Plan, Row};
+use onelog_record::Position;
 use onelog_store::{EachRow, IndexCheck, StoreError, StoreReader};
 
-/// How often a picture is begun again because tables were swapped while it was.
+use crate::bookkeeping::{self, Owner};
+use crate::connection::{Connection, STATEMENT_TIMEOUT};
+use crate::ddl::existing;
+use crate::decode::read_cell;
+use crate::error::{Fault, NO_COLUMN, NO_TABLE, TABLE_CHANGED};
+use crate::kind::MysqlTarget;
+use crate::names::{Names, list, quote};
+
+/// How often a snapshot is begun again because tables were swapped while it was.
 const ATTEMPTS_MAX: usize = 8;
-const OPENING: &str = "taking a picture of";
+const OPENING: &str = "taking a snapshot of";
 const SCANNING: &str = "scanning";
 
-/// The picture. Its transaction ends with its connection.
-pub(super) struct MysqlReader {
-    link: Link,
+/// The snapshot. Its transaction ends with its connection.
+pub(crate) struct MysqlReader {
+    connection: Connection,
     plan: Arc<Plan>,
     position: Position,
     names: Option<(Names, u64)>,
 }
 
 impl MysqlReader {
-    /// A picture of a sink's tables, at its position.
-    pub(super) fn of_sink(
+    /// A snapshot of a sink's tables, at its position.
+    pub(crate) fn of_sink(
         target: &MysqlTarget,
         sink: &str,
         plan_hash: &str,
         plan: Arc<Plan>,
     ) -> Result<Self, StoreError> {
-        let mut link = Link::open(target)?;
+        let mut connection = Connection::open(target)?;
         let names = Names::new(sink);
         for _ in 0..ATTEMPTS_MAX {
-            let begun = begin(&mut link, &names, sink);
-            let failed = |link: &Link, fault| link.error(OPENING, fault);
+            let begun = begin(&mut connection, &names, sink);
+            let failed = |connection: &Connection, fault| connection.store_error(OPENING, fault);
             match begun {
                 Ok(Some(record)) => {
-                    let Some(found) = record.stands_at(plan_hash) else {
+                    let Some(found) = record.position_under(plan_hash) else {
                         return Err(unfilled());
                     };
                     return Ok(Self {
-                        link,
+                        connection,
                         plan,
                         position: found.position,
                         names: Some((names, record.generation)),
                     });
                 }
-                Ok(None) => link.roll_back(),
-                Err(fault) if is_swap(&fault) => link.roll_back(),
-                Err(fault) => return Err(failed(&link, fault)),
+                Ok(None) => connection.roll_back(),
+                Err(fault) if is_swap(&fault) => connection.roll_back(),
+                Err(fault) => return Err(failed(&connection, fault)),
             }
         }
-        // Either nothing was ever there, or somebody swaps all the time.
-        match position::read(&mut link, &names.position(), sink, "") {
+        // Either nothing was ever there, or another process swaps all the time.
+        match bookkeeping::read_record(&mut connection, &names.position(), sink, "") {
             Ok(None) => Err(unfilled()),
-            Ok(Some(_)) => Err(link.unavailable(
+            Ok(Some(_)) => Err(connection.unavailable(
                 OPENING,
                 "its tables were replaced again and again meanwhile",
             )),
-            Err(fault) => Err(link.error(OPENING, fault)),
+            Err(fault) => Err(connection.store_error(OPENING, fault)),
         }
     }
 
-    /// A picture of tables as they are, whoever they belong to.
-    pub(super) fn of_tables(target: &MysqlTarget, plan: Arc<Plan>) -> Result<Self, StoreError> {
-        let mut link = Link::open_to_read(target)?;
-        snapshot(&mut link).map_err(|fault| link.error(OPENING, fault))?;
+    /// A snapshot of tables as they are, whichever sink owns them.
+    pub(crate) fn of_tables(target: &MysqlTarget, plan: Arc<Plan>) -> Result<Self, StoreError> {
+        let mut connection = Connection::open_to_read(target)?;
+        snapshot(&mut connection).map_err(|fault| connection.store_error(OPENING, fault))?;
         Ok(Self {
-            link,
+            connection,
             plan,
             position: Position::ZERO,
             names: None,
         })
     }
 
-    /// The name under which the rows of the picture stand now; the table is held until the
+    /// The name that the rows of the snapshot have now; the table is held until the
     /// transaction goes back to its savepoint.
     fn hold(&mut self, mapping: usize) -> Result<String, StoreError> {
         let mapping = &self.plan.mappings[mapping];
@@ -103,20 +104,20 @@ impl MysqlReader {
         };
         let old = names.old_table(*generation, &into);
         let touch = format!("SELECT 1 FROM {} LIMIT 0", quote(&into));
-        let touched = self.link.statement(STATEMENT_TIMEOUT, &touch);
+        let touched = self.connection.statement(STATEMENT_TIMEOUT, &touch);
         if touched
             .as_ref()
             .is_err_and(|fault| fault.code() == Some(NO_TABLE))
         {
             return Ok(old);
         }
-        let owner = schema::find(&mut self.link, &into)?.map(|found| found.owner);
+        let owner = existing::find_table(&mut self.connection, &into)?.map(|found| found.owner);
         match (owner, touched) {
-            (Some(Owner::Sink(_, found) | Owner::Nobody(found)), _) if found != *generation => {
+            (Some(Owner::Sink(_, found) | Owner::Released(found)), _) if found != *generation => {
                 Ok(old)
             }
             (_, Ok(_)) => Ok(into),
-            (_, Err(fault)) => Err(self.link.error(SCANNING, fault)),
+            (_, Err(fault)) => Err(self.connection.store_error(SCANNING, fault)),
         }
     }
 }
@@ -132,33 +133,37 @@ fn is_swap(fault: &Fault) -> bool {
     matches!(fault.code(), Some(NO_TABLE | TABLE_CHANGED))
 }
 
-fn snapshot(link: &mut Link) -> Result<(), Fault> {
+fn snapshot(connection: &mut Connection) -> Result<(), Fault> {
     for sql in [
         "SET SESSION TRANSACTION ISOLATION LEVEL REPEATABLE READ",
         "START TRANSACTION WITH CONSISTENT SNAPSHOT, READ ONLY",
     ] {
-        link.statement(STATEMENT_TIMEOUT, sql)?;
+        connection.statement(STATEMENT_TIMEOUT, sql)?;
     }
     Ok(())
 }
 
 /// Begins the transaction, reads the sink's row in it and holds the pin of its generation.
-fn begin(link: &mut Link, names: &Names, sink: &str) -> Result<Option<position::Record>, Fault> {
-    snapshot(link)?;
-    link.statement(STATEMENT_TIMEOUT, "SAVEPOINT onelog_row")?;
-    let found = link.fetch(
-        &position::select(&names.position(), ""),
+fn begin(
+    connection: &mut Connection,
+    names: &Names,
+    sink: &str,
+) -> Result<Option<bookkeeping::Record>, Fault> {
+    snapshot(connection)?;
+    connection.statement(STATEMENT_TIMEOUT, "SAVEPOINT onelog_row")?;
+    let found = connection.fetch(
+        &bookkeeping::select_record(&names.position(), ""),
         Params::Positional(vec![Value::from(sink)]),
     )?;
-    let Some(record) = found.first().map(position::record) else {
+    let Some(record) = found.first().map(bookkeeping::record_of) else {
         return Ok(None);
     };
-    link.statement(STATEMENT_TIMEOUT, "ROLLBACK TO SAVEPOINT onelog_row")?;
+    connection.statement(STATEMENT_TIMEOUT, "ROLLBACK TO SAVEPOINT onelog_row")?;
     if record.generation > 0 {
         let pin = quote(&names.pin(record.generation));
-        link.statement(STATEMENT_TIMEOUT, &format!("SELECT 1 FROM {pin}"))?;
+        connection.statement(STATEMENT_TIMEOUT, &format!("SELECT 1 FROM {pin}"))?;
     }
-    link.statement(STATEMENT_TIMEOUT, "SAVEPOINT onelog_scan")?;
+    connection.statement(STATEMENT_TIMEOUT, "SAVEPOINT onelog_scan")?;
     Ok(Some(record))
 }
 
@@ -177,7 +182,7 @@ impl StoreReader for MysqlReader {
             quote(&table)
         );
         let mut row = Row::new(plan.columns.len());
-        let scanned = self.link.run_unbounded(async |conn: &mut Conn| {
+        let scanned = self.connection.run_unbounded(async |conn: &mut Conn| {
             let mut result = bounded(conn.exec_iter(sql.as_str(), ())).await?;
             while let Some(mut found) = bounded(next(&mut result)).await? {
                 for (n, column) in plan.columns.iter().enumerate() {
@@ -192,21 +197,21 @@ impl StoreReader for MysqlReader {
         });
         if let Err(fault) = scanned {
             if fault.code().is_none() {
-                self.link.give_up();
+                self.connection.give_up();
             }
             return Err(match fault.code() {
                 Some(NO_TABLE | NO_COLUMN) => StoreError::SchemaMismatch {
                     into: plan.into.clone(),
                     what: format!(
                         "it is not there as it should be ({})",
-                        fault.words(self.link.flavour())
+                        fault.message(self.connection.flavour())
                     ),
                 },
-                _ => self.link.error(SCANNING, fault),
+                _ => self.connection.store_error(SCANNING, fault),
             });
         }
         if self.names.is_some() {
-            self.link
+            self.connection
                 .execute(SCANNING, "ROLLBACK TO SAVEPOINT onelog_scan")?;
         }
         Ok(())

@@ -1,4 +1,4 @@
-//! Rows into tables: many at once, and one by one where a row is at fault or in another's way.
+//! Rows into tables: many at once, and one by one where a row is at fault or conflicts with another.
 //!
 //! An upsert never changes another row than the one with its key. `ON DUPLICATE KEY UPDATE` acts
 //! on *any* unique index, so it is used only where the key's is the only one, and even then it
@@ -6,15 +6,20 @@
 //! statement fails. Where a second unique index is known, a batch is staged in a temporary table,
 //! from which rows that are there are updated and the others inserted.
 
+pub(crate) mod statements;
+
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Params, Value};
-
-use super::connection::{Fault, Flavour, Link, STATEMENT_TIMEOUT};
-use super::names::{list, quote};
-use super::rows::{key_value, request_bytes, take_values};
-use super::schema::Facts;
 use onelog_mapping::{Cell, MappingPlan, Plan, Row};
-use onelog_store::{Change, StoreError};
+use onelog_store::{Batch, Change, StoreError, failpoint};
+
+use self::statements::{RowSql, Statements};
+use crate::bookkeeping::advance_position;
+use crate::connection::{Connection, Flavour, STATEMENT_TIMEOUT};
+use crate::ddl::existing::TargetTable;
+use crate::encode::{key_value, request_bytes, take_values};
+use crate::error::Fault;
+use crate::store::MysqlStore;
 
 /// The most rows of one request.
 const REQUEST_ROWS_MAX: usize = 4096;
@@ -29,7 +34,7 @@ const STATEMENT_ROWS_MAX: usize = 512;
 
 /// How many rows are sent at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Method {
+pub(crate) enum Method {
     /// One statement for one row, with many rows of parameters: MariaDB.
     Bulk,
     /// Statements with many rows; MySQL names the new row by an alias.
@@ -37,7 +42,7 @@ pub(super) enum Method {
 }
 
 impl Method {
-    pub(super) const fn of(flavour: Flavour) -> Self {
+    pub(crate) const fn of(flavour: Flavour) -> Self {
         match flavour {
             Flavour::Mariadb => Self::Bulk,
             Flavour::Mysql => Self::ManyRows { alias: true },
@@ -45,129 +50,10 @@ impl Method {
     }
 }
 
-/// A statement for rows: its text for any number of them.
-#[derive(Clone, Debug)]
-struct RowSql {
-    head: String,
-    marks: String,
-    tail: String,
-}
-
-impl RowSql {
-    fn text(&self, rows: usize) -> String {
-        let mut text = self.head.clone();
-        for n in 0..rows {
-            if n > 0 {
-                text.push_str(", ");
-            }
-            text.push_str(&self.marks);
-        }
-        text.push_str(&self.tail);
-        text
-    }
-
-    fn insert(mapping: &MappingPlan, table: &str, tail: String) -> Self {
-        let marks = vec!["?"; mapping.columns.len()].join(", ");
-        Self {
-            head: format!(
-                "INSERT INTO {} ({}) VALUES ",
-                quote(table),
-                list(mapping.column_names())
-            ),
-            marks: format!("({marks})"),
-            tail,
-        }
-    }
-}
-
-/// The statements of one mapping.
-#[derive(Clone, Debug)]
-pub(super) struct Statements {
-    upsert: RowSql,
-    insert: RowSql,
-    delete: RowSql,
-    update_one: String,
-    stage: RowSql,
-    /// What brings staged rows into the table.
-    merge: [String; 2],
-    empty_stage: String,
-}
-
-impl Statements {
-    pub(super) fn new(mapping: &MappingPlan, batch_table: &str, method: Method) -> Self {
-        let table = quote(&mapping.into);
-        let key = quote(&mapping.columns[mapping.key].name);
-        let alias = method == Method::ManyRows { alias: true };
-        let new = |column: &str| match alias {
-            true => format!("onelog_new.{column}"),
-            false => format!("VALUES({column})"),
-        };
-        let own_key = format!("{table}.{key}");
-        let mut sets = vec![format!(
-            "{own_key} = IF({own_key} = {}, {own_key}, NULL)",
-            new(&key)
-        )];
-        let others = mapping.columns.iter().enumerate();
-        for (_, column) in others.filter(|(n, _)| *n != mapping.key) {
-            let column = quote(&column.name);
-            sets.push(format!("{table}.{column} = {}", new(&column)));
-        }
-        let tail = format!(
-            "{} ON DUPLICATE KEY UPDATE {}",
-            if alias { " AS onelog_new" } else { "" },
-            sets.join(", ")
-        );
-        let assigned: Vec<String> = mapping
-            .column_names()
-            .map(|name| format!("{} = ?", quote(name)))
-            .collect();
-        Self {
-            upsert: RowSql::insert(mapping, &mapping.into, tail),
-            insert: RowSql::insert(mapping, &mapping.into, String::new()),
-            delete: RowSql {
-                head: format!("DELETE FROM {table} WHERE {key} IN ("),
-                marks: "?".into(),
-                tail: ")".into(),
-            },
-            update_one: format!("UPDATE {table} SET {} WHERE {key} = ?", assigned.join(", ")),
-            stage: RowSql::insert(mapping, batch_table, String::new()),
-            merge: merge(mapping, batch_table),
-            empty_stage: format!("DELETE FROM {}", quote(batch_table)),
-        }
-    }
-}
-
-/// Updates the rows of a table that another table has as well, and inserts those it lacks.
-pub(super) fn merge(mapping: &MappingPlan, from: &str) -> [String; 2] {
-    let table = quote(&mapping.into);
-    let from = quote(from);
-    let key = quote(&mapping.columns[mapping.key].name);
-    let assigned: Vec<String> = mapping
-        .column_names()
-        .map(|name| format!("t.{0} = n.{0}", quote(name)))
-        .collect();
-    let names: Vec<String> = mapping.column_names().map(quote).collect();
-    [
-        format!(
-            "UPDATE {table} t JOIN {from} n ON t.{key} = n.{key} SET {}",
-            assigned.join(", ")
-        ),
-        format!(
-            "INSERT INTO {table} ({}) SELECT {} FROM {from} n LEFT JOIN {table} t ON t.{key} = n.{key} WHERE t.{key} IS NULL",
-            names.join(", "),
-            names
-                .iter()
-                .map(|name| format!("n.{name}"))
-                .collect::<Vec<_>>()
-                .join(", ")
-        ),
-    ]
-}
-
 /// Why rows were not written.
 #[derive(Debug)]
-pub(super) enum Trouble {
-    /// Known already.
+pub(crate) enum Trouble {
+    /// An error that has its meaning for the sink already.
     Store(StoreError),
     /// The server's answer to a statement for rows of this mapping.
     Fault(usize, Fault),
@@ -179,20 +65,33 @@ impl From<StoreError> for Trouble {
     }
 }
 
+/// How a batch is brought into the tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Way {
+    /// Last images, many at once.
+    Many,
+    /// Last images, one by one, to name the one that is refused.
+    OneByOne,
+    /// All images in the order of the log.
+    InOrder,
+    /// Every row that changes is deleted, then inserted.
+    Anew,
+}
+
 /// Writes rows in the transaction that is under way.
-pub(super) struct Writer<'a> {
-    pub(super) link: &'a mut Link,
-    pub(super) plan: &'a Plan,
-    pub(super) statements: &'a [Statements],
-    pub(super) facts: &'a [Facts],
-    pub(super) method: Method,
-    pub(super) row: &'a mut Row,
+pub(crate) struct Writer<'a> {
+    pub(crate) connection: &'a mut Connection,
+    pub(crate) plan: &'a Plan,
+    pub(crate) statements: &'a [Statements],
+    pub(crate) facts: &'a [TargetTable],
+    pub(crate) method: Method,
+    pub(crate) row: &'a mut Row,
 }
 
 impl Writer<'_> {
     /// Applies last images: deletes against the order of mappings, so that what refers to a row
     /// goes before it, then puts.
-    pub(super) fn many(&mut self, changes: &[Vec<Change>]) -> Result<(), Trouble> {
+    pub(crate) fn many(&mut self, changes: &[Vec<Change>]) -> Result<(), Trouble> {
         for mapping in (0..changes.len()).rev() {
             self.delete(
                 mapping,
@@ -219,7 +118,7 @@ impl Writer<'_> {
 
     /// Applies last images by deleting every row that changes, then inserting: where rows exchange
     /// values that must be unique. Only where all tables are renewable.
-    pub(super) fn anew(&mut self, changes: &[Vec<Change>]) -> Result<(), Trouble> {
+    pub(crate) fn anew(&mut self, changes: &[Vec<Change>]) -> Result<(), Trouble> {
         for mapping in (0..changes.len()).rev() {
             self.delete(mapping, changes[mapping].iter())?;
         }
@@ -230,7 +129,7 @@ impl Writer<'_> {
     }
 
     fn run(&mut self, mapping: usize, sql: &str) -> Result<u64, Trouble> {
-        self.link
+        self.connection
             .statement(STATEMENT_TIMEOUT, sql)
             .map_err(|fault| Trouble::Fault(mapping, fault))
     }
@@ -242,7 +141,7 @@ impl Writer<'_> {
     ) -> Result<(), Trouble> {
         let plan = &self.plan.mappings[mapping];
         let sql = &self.statements[mapping].delete;
-        let mut request = Request::new(self.link, self.method, sql, 1);
+        let mut request = Request::new(self.connection, self.method, sql, 1);
         for change in changes {
             if let Some(key) = delete_key(plan, change) {
                 request
@@ -258,8 +157,11 @@ impl Writer<'_> {
     fn put(&mut self, mapping: usize, sql: &RowSql, changes: &[Change]) -> Result<(), Trouble> {
         let plan = &self.plan.mappings[mapping];
         let facts = &self.facts[mapping];
-        let limit = self.link.packet_bytes().saturating_sub(REQUEST_BYTES_EXTRA);
-        let mut request = Request::new(self.link, self.method, sql, plan.columns.len());
+        let limit = self
+            .connection
+            .packet_bytes()
+            .saturating_sub(REQUEST_BYTES_EXTRA);
+        let mut request = Request::new(self.connection, self.method, sql, plan.columns.len());
         for change in changes {
             let Some(values) = row_values(plan, facts, change, self.row, limit)? else {
                 continue;
@@ -274,7 +176,7 @@ impl Writer<'_> {
     }
 
     /// Applies changes one by one in their order; the one that is refused is named.
-    pub(super) fn one_by_one<'c>(
+    pub(crate) fn one_by_one<'c>(
         &mut self,
         changes: impl Iterator<Item = (usize, &'c Change)>,
     ) -> Result<(), Trouble> {
@@ -284,11 +186,11 @@ impl Writer<'_> {
                 Some(_) => self.put_one(mapping, change),
             };
             match done {
-                Err(Trouble::Fault(mapping, fault)) if fault.is_of_a_row() => {
+                Err(Trouble::Fault(mapping, fault)) if fault.is_rejected_row() => {
                     return Err(Trouble::Store(StoreError::refused_change(
                         &self.plan.mappings[mapping],
                         change,
-                        fault.words(self.link.flavour()),
+                        fault.message(self.connection.flavour()),
                     )));
                 }
                 other => other?,
@@ -302,7 +204,7 @@ impl Writer<'_> {
             return Ok(());
         };
         let sql = self.statements[mapping].delete.text(1);
-        self.link
+        self.connection
             .prepared(&sql, Params::Positional(vec![key]))
             .map(drop)
             .map_err(|fault| Trouble::Fault(mapping, fault))
@@ -310,7 +212,10 @@ impl Writer<'_> {
 
     fn put_one(&mut self, mapping: usize, change: &Change) -> Result<(), Trouble> {
         let plan = &self.plan.mappings[mapping];
-        let limit = self.link.packet_bytes().saturating_sub(REQUEST_BYTES_EXTRA);
+        let limit = self
+            .connection
+            .packet_bytes()
+            .saturating_sub(REQUEST_BYTES_EXTRA);
         let found = row_values(plan, &self.facts[mapping], change, self.row, limit)?;
         let Some(values) = found else {
             return Ok(());
@@ -320,12 +225,12 @@ impl Writer<'_> {
         keyed.push(values[plan.key].clone());
         let failed = |fault| Trouble::Fault(mapping, fault);
         let updated = self
-            .link
+            .connection
             .prepared(&statements.update_one, Params::Positional(keyed))
             .map_err(failed)?;
         if updated == 0 {
             let sql = statements.insert.text(1);
-            self.link
+            self.connection
                 .prepared(&sql, Params::Positional(values))
                 .map_err(failed)?;
         }
@@ -333,8 +238,90 @@ impl Writer<'_> {
     }
 }
 
+impl MysqlStore {
+    /// One attempt at a batch, in one transaction.
+    pub(crate) fn attempt(
+        &mut self,
+        batch: &Batch,
+        facts: &[TargetTable],
+        way: Way,
+    ) -> Result<(), Trouble> {
+        self.connection
+            .execute("beginning a transaction in", "START TRANSACTION")?;
+        let applied = self.apply_inside(batch, facts, way);
+        if applied.is_err() {
+            self.connection.roll_back();
+            return applied;
+        }
+        failpoint::hit(&self.identity.sink, "before_commit");
+        self.connection.execute("committing to", "COMMIT")?;
+        Ok(())
+    }
+
+    fn apply_inside(
+        &mut self,
+        batch: &Batch,
+        facts: &[TargetTable],
+        way: Way,
+    ) -> Result<(), Trouble> {
+        let table = self.names.position();
+        advance_position(
+            &mut self.connection,
+            &table,
+            &self.identity,
+            batch.from,
+            batch.to,
+        )?;
+        let last = || {
+            let all = batch.changes.iter().enumerate();
+            let pairs = all.flat_map(|(n, changes)| changes.iter().map(move |change| (n, change)));
+            pairs.collect::<Vec<_>>()
+        };
+        let mut writer = self.writer(facts);
+        match way {
+            Way::Many => writer.many(&batch.changes),
+            Way::Anew => writer.anew(&batch.changes),
+            Way::InOrder => writer.one_by_one(batch.in_order.iter().map(|(n, c)| (*n, c))),
+            Way::OneByOne => {
+                let mut pairs = last();
+                // As in the attempt before: deletes first.
+                pairs.sort_by_key(|(_, change)| change.value.is_some());
+                writer.one_by_one(pairs.into_iter())
+            }
+        }
+    }
+
+    /// A row is refused. Whether it is one by itself, or conflicts with another one, is found out
+    /// by other ways to the same rows.
+    pub(crate) fn apply_otherwise(
+        &mut self,
+        batch: &Batch,
+        facts: &[TargetTable],
+        fault: &Fault,
+    ) -> Result<(), Trouble> {
+        // Unique and foreign keys; 1048 is the guard of an upsert.
+        let between_rows = matches!(fault.code(), Some(1048 | 1062 | 1216 | 1217 | 1451 | 1452));
+        if !between_rows {
+            return self.attempt(batch, facts, Way::OneByOne);
+        }
+        let refused = match self.attempt(batch, facts, Way::InOrder) {
+            Err(Trouble::Store(StoreError::Refused(refused))) => refused,
+            other => return other,
+        };
+        if !facts.iter().all(|facts| facts.renewable) {
+            return Err(Trouble::Store(StoreError::Refused(refused)));
+        }
+        match self.attempt(batch, facts, Way::Anew) {
+            Err(Trouble::Fault(_, fault)) if fault.is_rejected_row() => {
+                Err(Trouble::Store(StoreError::Refused(refused)))
+            }
+            other => other,
+        }
+    }
+}
+
 /// Inserts rows into a table that a rebuild fills, in the transaction that is under way.
-pub(super) fn load(
+pub(crate) fn load(
     writer: &mut Writer<'_>,
     mapping: usize,
     table: &str,
@@ -345,7 +332,7 @@ pub(super) fn load(
 }
 
 /// Inserts rows into a table that a rebuild fills one by one, to name the one that is refused.
-pub(super) fn load_one_by_one(
+pub(crate) fn load_one_by_one(
     writer: &mut Writer<'_>,
     mapping: usize,
     table: &str,
@@ -354,11 +341,11 @@ pub(super) fn load_one_by_one(
     for row in rows {
         let loaded = load(writer, mapping, table, std::slice::from_ref(row));
         match loaded {
-            Err(Trouble::Fault(_, fault)) if fault.is_of_a_row() => {
+            Err(Trouble::Fault(_, fault)) if fault.is_rejected_row() => {
                 return Err(Trouble::Store(StoreError::refused_change(
                     &writer.plan.mappings[mapping],
                     row,
-                    fault.words(writer.link.flavour()),
+                    fault.message(writer.connection.flavour()),
                 )));
             }
             other => other?,
@@ -376,7 +363,7 @@ fn delete_key(plan: &MappingPlan, change: &Change) -> Option<Value> {
 
 fn row_values(
     plan: &MappingPlan,
-    facts: &Facts,
+    facts: &TargetTable,
     change: &Change,
     row: &mut Row,
     limit: usize,
@@ -400,7 +387,7 @@ fn row_values(
 /// Rows on their way to the server, sent whenever enough of them are there. Each request carries
 /// its own types, because a column that is NULL throughout a request has none.
 struct Request<'r> {
-    link: &'r mut Link,
+    connection: &'r mut Connection,
     method: Method,
     sql: &'r RowSql,
     rows: Vec<Vec<Value>>,
@@ -410,7 +397,12 @@ struct Request<'r> {
 }
 
 impl<'r> Request<'r> {
-    fn new(link: &'r mut Link, method: Method, sql: &'r RowSql, columns: usize) -> Self {
+    fn new(
+        connection: &'r mut Connection,
+        method: Method,
+        sql: &'r RowSql,
+        columns: usize,
+    ) -> Self {
         let rows_max = match method {
             Method::Bulk => REQUEST_ROWS_MAX,
             Method::ManyRows { .. } => {
@@ -419,9 +411,9 @@ impl<'r> Request<'r> {
                 STATEMENT_ROWS_MAX.min(power)
             }
         };
-        let bytes_max = REQUEST_BYTES_MAX.min(link.packet_bytes() - REQUEST_BYTES_EXTRA);
+        let bytes_max = REQUEST_BYTES_MAX.min(connection.packet_bytes() - REQUEST_BYTES_EXTRA);
         Self {
-            link,
+            connection,
             method,
             sql,
             rows: Vec::new(),
@@ -450,10 +442,11 @@ impl<'r> Request<'r> {
         match self.method {
             Method::Bulk => {
                 let sql = self.sql.text(1);
-                self.link.run(STATEMENT_TIMEOUT, async |conn: &mut Conn| {
-                    conn.exec_batch(sql, rows.into_iter().map(Params::Positional))
-                        .await
-                })
+                self.connection
+                    .run(STATEMENT_TIMEOUT, async |conn: &mut Conn| {
+                        conn.exec_batch(sql, rows.into_iter().map(Params::Positional))
+                            .await
+                    })
             }
             Method::ManyRows { .. } => self.send_powers(rows),
         }
@@ -468,7 +461,7 @@ impl<'r> Request<'r> {
             left -= count;
             let values = rows.by_ref().take(count).flatten().collect();
             let sql = self.sql.text(count);
-            self.link.prepared(&sql, Params::Positional(values))?;
+            self.connection.prepared(&sql, Params::Positional(values))?;
         }
         Ok(())
     }

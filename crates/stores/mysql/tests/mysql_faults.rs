@@ -1,5 +1,5 @@
 //! Rebuilds of a real MariaDB that is killed, or whose connections are cut, at any point: either
-//! the old generation of tables stands, or the new one, with its position, for every reader. What
+//! the old generation of tables is there, or the new one, with its position, for every reader. What
 //! concerns batches is in the faults that all stores share.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -135,14 +135,14 @@ fn a_server_that_is_killed_during_a_swap_has_one_generation_whole() {
             server.start_again();
             store = open(&target, &plan).unwrap();
             let position = store.position().unwrap().unwrap().position;
-            let stands = if position == model.position() {
+            let expected = if position == model.position() {
                 swapped += 1;
                 &model
             } else {
                 assert_eq!(position, before.position());
                 &before
             };
-            let found = stands.verify(&plan, &mut store);
+            let found = expected.verify(&plan, &mut store);
             assert!(found.equal, "round {round}: {found:#?}");
             // The next round begins with the log's newest state, whatever happened.
             model.rebuild(&plan, &mut store).unwrap();
@@ -201,11 +201,14 @@ fn a_rebuild_whose_connection_is_cut_anywhere_is_done_or_not_done() {
         let new = position == model.position();
         outcomes[usize::from(new)] += 1;
         assert!(new || rebuilt.is_err());
-        let stands = if new { &model } else { &before };
-        assert_eq!(position, stands.position());
+        let expected = if new { &model } else { &before };
+        assert_eq!(position, expected.position());
         let direct = database.target();
         let mut unhindered = MysqlStore::open(&direct, SINK, LOG, Arc::clone(&plan)).unwrap();
-        assert!(stands.verify(&plan, &mut unhindered).equal, "round {round}");
+        assert!(
+            expected.verify(&plan, &mut unhindered).equal,
+            "round {round}"
+        );
         if !new {
             model = before;
         }

@@ -1,7 +1,7 @@
 //! Cells from PostgreSQL's binary forms, into buffers that are used again from row to row.
 //!
-//! Columns come cast to the types that onelog gives them. What onelog never writes but somebody
-//! else can (NaN, infinity, lists of lists) becomes a cell that equals none of onelog's.
+//! Columns come cast to the types that onelog gives them. What onelog never writes but another
+//! client can (NaN, infinity, lists of lists) becomes a cell that equals none of onelog's.
 
 use super::encode::{EPOCH_DAYS, EPOCH_US, type_of};
 use super::numeric::{self, Decoded};
@@ -14,18 +14,18 @@ const COPY_HEAD_BYTES: usize = COPY_SIGNATURE.len() + 8;
 /// Bytes that are not what the protocol says.
 #[derive(Debug, thiserror::Error)]
 #[error("the server's stream of rows is malformed: {0}")]
-pub(super) struct Malformed(&'static str);
+pub(crate) struct Malformed(&'static str);
 
 /// Splits the stream of a binary `COPY … TO STDOUT` into rows. The pieces may end anywhere.
 #[derive(Debug, Default)]
-pub(super) struct CopyStream {
+pub(crate) struct CopyStream {
     carried: Vec<u8>,
     begun: bool,
 }
 
 impl CopyStream {
     /// Takes the next piece; `each` gets every row that is now whole, and says whether to go on.
-    pub(super) fn take(
+    pub(crate) fn take(
         &mut self,
         piece: &[u8],
         kinds: &[ColumnType],
@@ -275,7 +275,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_stream_of_rows_is_told() {
+    fn what_is_no_stream_of_rows_is_an_error() {
         let mut stream = CopyStream::default();
         let mut row = Row::new(1);
         let text = [b'x'; 40];

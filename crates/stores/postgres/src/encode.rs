@@ -11,8 +11,8 @@ use super::numeric;
 use onelog_mapping::{self, Cell, ColumnType, Element, Row};
 
 /// Microseconds and days from 1970 to 2000, where PostgreSQL's calendar begins.
-pub(super) const EPOCH_US: i64 = 946_684_800_000_000;
-pub(super) const EPOCH_DAYS: i32 = 10_957;
+pub(crate) const EPOCH_US: i64 = 946_684_800_000_000;
+pub(crate) const EPOCH_DAYS: i32 = 10_957;
 /// The first moment and the first day behind PostgreSQL's calendar, and the first ones in it.
 const TIMESTAMP_END: i64 = 9_223_371_331_200_000_000;
 const TIMESTAMP_START: i64 = -211_813_488_000_000_000;
@@ -24,24 +24,26 @@ const COPY_END: [u8; 2] = (-1_i16).to_be_bytes();
 
 /// What a column of an existing table takes beyond its type.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Limit {
+pub(crate) enum Limit {
     #[default]
     None,
-    /// So many characters.
     Characters(usize),
     /// So many digits, of which so many behind the point.
-    Digits { all: usize, fraction: usize },
+    Digits {
+        all: usize,
+        fraction: usize,
+    },
 }
 
 /// How the cells of one column are written.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Wire {
-    pub(super) kind: ColumnType,
-    pub(super) limit: Limit,
+pub(crate) struct Wire {
+    pub(crate) kind: ColumnType,
+    pub(crate) limit: Limit,
 }
 
 impl Wire {
-    pub(super) const fn of(kind: ColumnType) -> Self {
+    pub(crate) const fn of(kind: ColumnType) -> Self {
         Self {
             kind,
             limit: Limit::None,
@@ -50,7 +52,7 @@ impl Wire {
 }
 
 /// The type that a column has in PostgreSQL.
-pub(super) const fn sql_type(kind: ColumnType) -> &'static str {
+pub(crate) const fn sql_type(kind: ColumnType) -> &'static str {
     match kind {
         ColumnType::Text => "text",
         ColumnType::Integer => "bigint",
@@ -76,7 +78,7 @@ pub(super) const fn sql_type(kind: ColumnType) -> &'static str {
 }
 
 /// The number of a type; fixed for the built-in ones.
-pub(super) const fn type_of(kind: ColumnType) -> Type {
+pub(crate) const fn type_of(kind: ColumnType) -> Type {
     match kind {
         ColumnType::Text | ColumnType::List(_) => Type::TEXT,
         ColumnType::Integer => Type::INT8,
@@ -93,7 +95,7 @@ pub(super) const fn type_of(kind: ColumnType) -> Type {
 
 /// A parameter whose bytes are ready.
 #[derive(Debug)]
-pub(super) struct Parameter(Bytes);
+pub(crate) struct Parameter(Bytes);
 
 impl ToSql for Parameter {
     fn to_sql(
@@ -116,10 +118,10 @@ impl ToSql for Parameter {
     to_sql_checked!();
 }
 
-/// One array per column. A list stands in its array as text, because arrays of arrays are
+/// One array per column. A list is text in its array, because arrays of arrays are
 /// flattened by `unnest`; the statement casts it back.
 #[derive(Debug)]
-pub(super) struct Arrays {
+pub(crate) struct Arrays {
     columns: Vec<Vec<u8>>,
     kinds: Vec<ColumnType>,
     rows: i32,
@@ -131,7 +133,7 @@ const ARRAY_HEAD_BYTES: usize = 20;
 const ARRAY_COUNT_AT: usize = 12;
 
 impl Arrays {
-    pub(super) fn new(kinds: impl Iterator<Item = ColumnType>) -> Self {
+    pub(crate) fn new(kinds: impl Iterator<Item = ColumnType>) -> Self {
         let kinds: Vec<ColumnType> = kinds.collect();
         let mut arrays = Self {
             columns: vec![Vec::new(); kinds.len()],
@@ -158,7 +160,7 @@ impl Arrays {
 
     /// Adds a row; the error is the number of the column and why its cell cannot be stored. After
     /// an error the rows are good for nothing but [`Self::clear`].
-    pub(super) fn push(&mut self, cells: &[Cell], wires: &[Wire]) -> Result<(), (usize, String)> {
+    pub(crate) fn push(&mut self, cells: &[Cell], wires: &[Wire]) -> Result<(), (usize, String)> {
         for (n, (cell, wire)) in cells.iter().zip(wires).enumerate() {
             let column = &mut self.columns[n];
             let before = column.len();
@@ -175,23 +177,22 @@ impl Arrays {
         Ok(())
     }
 
-    pub(super) const fn rows(&self) -> i32 {
+    pub(crate) const fn rows(&self) -> i32 {
         self.rows
     }
 
-    pub(super) const fn bytes(&self) -> usize {
+    pub(crate) const fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Forgets the rows.
-    pub(super) fn clear(&mut self) {
+    pub(crate) fn clear(&mut self) {
         if self.rows > 0 || self.bytes > 0 {
             self.begin();
         }
     }
 
     /// The arrays as parameters; then it is empty again.
-    pub(super) fn take(&mut self) -> Vec<Parameter> {
+    pub(crate) fn take(&mut self) -> Vec<Parameter> {
         let count = self.rows.to_be_bytes();
         let mut out = Vec::with_capacity(self.columns.len());
         for column in &mut self.columns {
@@ -207,19 +208,19 @@ impl Arrays {
 
 /// The stream of a binary COPY.
 #[derive(Debug)]
-pub(super) struct CopyRows {
+pub(crate) struct CopyRows {
     out: Vec<u8>,
 }
 
 impl CopyRows {
-    pub(super) fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             out: COPY_HEAD.to_vec(),
         }
     }
 
     /// Adds a row; the error is the number of the column and why its cell cannot be stored.
-    pub(super) fn push(&mut self, row: &Row, wires: &[Wire]) -> Result<(), (usize, String)> {
+    pub(crate) fn push(&mut self, row: &Row, wires: &[Wire]) -> Result<(), (usize, String)> {
         let columns = wires.len() as i16;
         self.out.extend_from_slice(&columns.to_be_bytes());
         for (n, (cell, wire)) in row.cells.iter().zip(wires).enumerate() {
@@ -234,17 +235,17 @@ impl CopyRows {
         Ok(())
     }
 
-    pub(super) const fn bytes(&self) -> usize {
+    pub(crate) const fn bytes(&self) -> usize {
         self.out.len()
     }
 
     /// What has been gathered since the last call.
-    pub(super) fn take(&mut self) -> Bytes {
+    pub(crate) fn take(&mut self) -> Bytes {
         let next = Vec::with_capacity(self.out.capacity());
         Bytes::from(std::mem::replace(&mut self.out, next))
     }
 
-    pub(super) fn end(mut self) -> Bytes {
+    pub(crate) fn end(mut self) -> Bytes {
         self.out.extend_from_slice(&COPY_END);
         Bytes::from(self.out)
     }

@@ -1,7 +1,7 @@
-//! What PostgreSQL's errors mean for a sink, and how they are told.
+//! What PostgreSQL's errors mean for a sink, and how they are reported.
 //!
 //! Its codes come in classes: 22 and 23 are a row's fault, 08, 53 and 57 the moment's, 28 and 42
-//! the set-up's. A password is in none of these words: the driver's causes hold none, and an
+//! the set-up's. A password is in none of these messages: the driver's causes hold none, and an
 //! address that cannot be read is never shown.
 
 use std::error::Error as _;
@@ -11,15 +11,15 @@ use tokio_postgres::error::{DbError, SqlState};
 
 use onelog_store::StoreError;
 
-/// How many bytes of the server's words are kept; its details can hold a whole row.
-const WORDS_BYTES_MAX: usize = 2048;
+/// How many bytes of the server's message are kept; its details can hold a whole row.
+const MESSAGE_BYTES_MAX: usize = 2048;
 
 /// A step that did not succeed.
 #[derive(Debug)]
-pub(super) enum Fault {
+pub(crate) enum Fault {
     /// The server or the way to it.
     Sql(tokio_postgres::Error),
-    /// Known to be this.
+    /// An error that has its meaning for the sink already.
     Store(StoreError),
 }
 
@@ -37,7 +37,7 @@ impl From<StoreError> for Fault {
 
 impl Fault {
     /// As the contract has it; `what` was tried at `place`.
-    pub(super) fn told(self, what: &str, place: &str) -> StoreError {
+    pub(crate) fn into_store_error(self, what: &str, place: &str) -> StoreError {
         match self {
             Self::Store(error) => error,
             Self::Sql(error) => classify(what, place, error),
@@ -53,52 +53,54 @@ impl Fault {
 
     /// Whether the order of changes within the batch can be what the server objects to: keys that
     /// are unique beside the primary one, foreign keys, exclusions.
-    pub(super) fn is_about_order(&self) -> bool {
+    pub(crate) fn is_between_rows(&self) -> bool {
         matches!(self.code(), Some("23505" | "23503" | "23P01"))
     }
 
     /// Whether trying again cannot help because of what a row holds.
-    pub(super) fn is_about_a_row(&self) -> bool {
-        self.code().is_some_and(is_row_code)
+    pub(crate) fn is_rejected_row(&self) -> bool {
+        self.code().is_some_and(is_rejected_row_code)
     }
 
-    pub(super) fn is_row_error(error: &tokio_postgres::Error) -> bool {
-        error.code().is_some_and(|code| is_row_code(code.code()))
+    pub(crate) fn is_rejected_row_error(error: &tokio_postgres::Error) -> bool {
+        error
+            .code()
+            .is_some_and(|code| is_rejected_row_code(code.code()))
     }
 }
 
 /// Classes 22 (data), 23 (constraints), 44 (a view's check), P0001 (a trigger's own refusal), and
 /// what is too large for an index or a field.
-fn is_row_code(code: &str) -> bool {
+fn is_rejected_row_code(code: &str) -> bool {
     code.starts_with("22")
         || code.starts_with("23")
         || code.starts_with("44")
         || matches!(code, "P0001" | "P0004" | "54000")
 }
 
-/// An error of the driver with its whole chain of causes in words.
+/// An error of the driver with its whole chain of causes as one message.
 #[derive(Debug)]
-struct Told {
-    words: String,
+struct DriverError {
+    message: String,
     source: tokio_postgres::Error,
 }
 
-impl fmt::Display for Told {
+impl fmt::Display for DriverError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.words)
+        f.write_str(&self.message)
     }
 }
 
-impl std::error::Error for Told {
+impl std::error::Error for DriverError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         Some(&self.source)
     }
 }
 
-/// The server's own words.
-pub(super) fn words(error: &tokio_postgres::Error) -> String {
+/// The message of the server or the driver.
+pub(crate) fn message(error: &tokio_postgres::Error) -> String {
     let mut out = match error.as_db_error() {
-        Some(error) => server_words(error),
+        Some(error) => server_message(error),
         None => {
             let mut out = error.to_string();
             let mut cause = error.source();
@@ -110,14 +112,14 @@ pub(super) fn words(error: &tokio_postgres::Error) -> String {
             out
         }
     };
-    if out.len() > WORDS_BYTES_MAX {
-        out.truncate(out.floor_char_boundary(WORDS_BYTES_MAX));
+    if out.len() > MESSAGE_BYTES_MAX {
+        out.truncate(out.floor_char_boundary(MESSAGE_BYTES_MAX));
         out.push('…');
     }
     out
 }
 
-fn server_words(error: &DbError) -> String {
+fn server_message(error: &DbError) -> String {
     let mut out = format!("{} (code {})", error.message(), error.code().code());
     for (name, part) in [("detail", error.detail()), ("hint", error.hint())] {
         if let Some(part) = part {
@@ -139,16 +141,16 @@ fn advice(code: &str) -> Option<&'static str> {
     })
 }
 
-pub(super) fn classify(what: &str, place: &str, error: tokio_postgres::Error) -> StoreError {
+pub(crate) fn classify(what: &str, place: &str, error: tokio_postgres::Error) -> StoreError {
     let what = format!("{what} {place}");
-    let mut words = words(&error);
+    let mut message = message(&error);
     let advice = error.code().and_then(|code| advice(code.code()));
     if let Some(advice) = advice {
-        words = format!("{words}; {advice}");
+        message = format!("{message}; {advice}");
     }
     let lasting = advice.is_some();
-    let cause = Box::new(Told {
-        words,
+    let cause = Box::new(DriverError {
+        message,
         source: error,
     });
     if lasting {
@@ -159,14 +161,14 @@ pub(super) fn classify(what: &str, place: &str, error: tokio_postgres::Error) ->
 }
 
 /// A setting or a fact of the server that people must change.
-pub(super) fn broken(what: impl Into<String>, cause: impl Into<String>) -> StoreError {
+pub(crate) fn broken(what: impl Into<String>, cause: impl Into<String>) -> StoreError {
     StoreError::Broken {
         what: what.into(),
         cause: cause.into().into(),
     }
 }
 
-pub(super) fn unavailable(what: impl Into<String>, cause: impl Into<String>) -> StoreError {
+pub(crate) fn unavailable(what: impl Into<String>, cause: impl Into<String>) -> StoreError {
     StoreError::Unavailable {
         what: what.into(),
         cause: cause.into().into(),

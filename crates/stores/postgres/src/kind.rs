@@ -36,11 +36,11 @@ static RULES: MappingRules = MappingRules {
     check: no_further_check,
 };
 
-/// a PostgreSQL database.
+/// The kind of store `postgres`: a PostgreSQL database.
 #[derive(Debug)]
 pub struct PostgresKind;
 
-/// One a PostgreSQL database and how it is reached.
+/// A PostgreSQL database and how it is reached.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PostgresTarget {
     /// `postgres://user:password@host:port/database`.

@@ -1,5 +1,5 @@
 //! PostgreSQL's binary form of `numeric`: digits of base 10000, the place of the first one, the
-//! sign and how many decimal digits stand behind the point.
+//! sign and how many decimal digits are behind the point.
 
 /// The most decimal digits before the point.
 const WHOLE_DIGITS_MAX: usize = 131_072;
@@ -11,7 +11,7 @@ const INFINITY: u16 = 0xD000;
 const NEGATIVE_INFINITY: u16 = 0xF000;
 
 /// Appends a number in its canonical text as binary, without a length.
-pub(super) fn encode(text: &str, out: &mut Vec<u8>) -> Result<(), String> {
+pub(crate) fn encode(text: &str, out: &mut Vec<u8>) -> Result<(), String> {
     let (negative, digits) = match text.strip_prefix('-') {
         Some(digits) => (true, digits),
         None => (false, text),
@@ -86,15 +86,15 @@ fn group_digits(whole: &str, fraction: &str, head_len: usize) -> Vec<u16> {
 
 /// A number from its binary form.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Decoded {
+pub(crate) enum Decoded {
     /// A number; the text is canonical.
     Number,
-    /// Something that is no number, in PostgreSQL's words.
+    /// Something that is no number, as PostgreSQL spells it.
     Special(&'static str),
 }
 
 /// Reads a number into `text`. `None`: these bytes are no `numeric`.
-pub(super) fn decode(bytes: &[u8], text: &mut String) -> Option<Decoded> {
+pub(crate) fn decode(bytes: &[u8], text: &mut String) -> Option<Decoded> {
     text.clear();
     let field = |n: usize| -> Option<u16> {
         let bytes = bytes.get(2 * n..2 * n + 2)?;

@@ -1,61 +1,63 @@
-//! A consistent picture of a PostgreSQL store: a read-only transaction on a connection of its own.
+//! A consistent snapshot of a PostgreSQL store: a read-only transaction on a connection of its own.
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use futures_util::StreamExt as _;
+use onelog_mapping::{ColumnType, MappingPlan, Plan, Row};
 use onelog_record::Position;
-
-use super::connect::{Purpose, STATEMENT_TIMEOUT, Session};
-use super::decode::CopyStream;
-use super::error::{self, Fault};
-use super::fit::{self, Found};
-use super::{Own, schema, tables};
-use crate::kind::PostgresTarget;
-use onelog_mapping::{ColumnType, Plan, Row};
 use onelog_store::{EachRow, IndexCheck, StoreError, StoreReader};
+
+use crate::bookkeeping::Identity;
+use crate::connection::{Connection, Purpose, REBUILD_TIMEOUT, STATEMENT_TIMEOUT};
+use crate::ddl::existing::{self, Existing};
+use crate::ddl::{quote, table};
+use crate::decode::{CopyStream, Malformed};
+use crate::encode::sql_type;
+use crate::error::{self, Fault};
+use crate::kind::PostgresTarget;
 
 /// The first statement inside fixes what is seen.
 const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 /// The name under which an audit connects.
 const AUDIT: &str = "audit";
 
-/// The picture. Its transaction ends with its connection.
+/// The snapshot. Its transaction ends with its connection.
 #[derive(Debug)]
-pub(super) struct PostgresReader {
-    session: Session,
+pub(crate) struct PostgresReader {
+    connection: Connection,
     plan: Arc<Plan>,
     schema: String,
     position: Position,
 }
 
-/// Opens a picture of tables as they are, whoever fills them. The right to read them suffices.
+/// Opens a snapshot of tables as they are, without an owner. The right to read them suffices.
 pub(crate) fn open_reader(
     target: &PostgresTarget,
     plan: &Arc<Plan>,
 ) -> Result<Box<dyn StoreReader>, StoreError> {
-    let session = Session::open(target, AUDIT, Purpose::Read)?;
-    let client = &session.client;
-    session.wait("looking at the tables of", STATEMENT_TIMEOUT, async {
+    let connection = Connection::open(target, AUDIT, Purpose::Read)?;
+    let client = &connection.client;
+    connection.wait("looking at the tables of", STATEMENT_TIMEOUT, async {
         client.batch_execute(BEGIN).await?;
         for mapping in &plan.mappings {
-            let wrong = match fit::look(client, &target.schema, &mapping.into).await? {
-                Found::Nothing => vec![format!(
+            let wrong = match existing::find_table(client, &target.schema, &mapping.into).await? {
+                Existing::Nothing => vec![format!(
                     "there is no such table in the schema '{}'",
                     target.schema
                 )],
                 // Whatever can be selected from can be compared.
-                Found::Other(_) => Vec::new(),
-                Found::Table(facts) => facts.missing(mapping),
+                Existing::Other(_) => Vec::new(),
+                Existing::Table(facts) => facts.missing(mapping),
             };
             if !wrong.is_empty() {
-                return Err(tables::misfit(mapping, &wrong));
+                return Err(existing::schema_mismatch(mapping, &wrong));
             }
         }
         Ok(())
     })?;
     Ok(Box::new(PostgresReader {
-        session,
+        connection,
         plan: Arc::clone(plan),
         schema: target.schema.clone(),
         position: Position::ZERO,
@@ -63,12 +65,15 @@ pub(crate) fn open_reader(
 }
 
 impl PostgresReader {
-    pub(super) fn open(target: &PostgresTarget, own: &Own) -> Result<Self, StoreError> {
-        let session = Session::open(target, &own.sink, Purpose::Read)?;
-        let client = &session.client;
-        let found = session.wait("opening a picture of", STATEMENT_TIMEOUT, async {
+    pub(crate) fn of_sink(
+        target: &PostgresTarget,
+        identity: &Identity,
+    ) -> Result<Self, StoreError> {
+        let connection = Connection::open(target, &identity.sink, Purpose::Read)?;
+        let client = &connection.client;
+        let found = connection.wait("opening a snapshot of", STATEMENT_TIMEOUT, async {
             client.batch_execute(BEGIN).await?;
-            own.read_position(client).await
+            identity.read_position(client).await
         })?;
         let Some(found) = found else {
             return Err(StoreError::PositionMismatch {
@@ -77,9 +82,9 @@ impl PostgresReader {
             });
         };
         Ok(Self {
-            session,
-            plan: Arc::clone(&own.plan),
-            schema: own.schema.clone(),
+            connection,
+            plan: Arc::clone(&identity.plan),
+            schema: identity.schema.clone(),
             position: found.position,
         })
     }
@@ -93,17 +98,17 @@ impl StoreReader for PostgresReader {
     fn scan(&mut self, mapping: usize, each: EachRow<'_>) -> Result<(), StoreError> {
         let plan = &self.plan.mappings[mapping];
         let kinds: Vec<ColumnType> = plan.columns.iter().map(|column| column.kind).collect();
-        let sql = schema::copy_out(&self.schema, plan);
-        let (session, client) = (&self.session, &self.session.client);
+        let sql = copy_out(&self.schema, plan);
+        let (connection, client) = (&self.connection, &self.connection.client);
         let what = "scanning";
-        let malformed = |cause: super::decode::Malformed| {
+        let malformed = |cause: Malformed| {
             Fault::Store(StoreError::Broken {
-                what: format!("{what} {} in {}", plan.into, session.place),
+                what: format!("{what} {} in {}", plan.into, connection.place),
                 cause: cause.into(),
             })
         };
         // A table may be as large as it is; each piece has its time.
-        session.wait(what, super::REBUILD_TIMEOUT, async {
+        connection.wait(what, REBUILD_TIMEOUT, async {
             let stream = client.copy_out(&sql).await?;
             let mut stream = std::pin::pin!(stream);
             let mut copy = CopyStream::default();
@@ -113,7 +118,7 @@ impl StoreReader for PostgresReader {
                 let next = tokio::time::timeout(STATEMENT_TIMEOUT, stream.next()).await;
                 let Ok(next) = next else {
                     return Err(Fault::Store(error::unavailable(
-                        format!("{what} {}", session.place),
+                        format!("{what} {}", connection.place),
                         format!("no more rows within {} s", STATEMENT_TIMEOUT.as_secs()),
                     )));
                 };
@@ -131,4 +136,24 @@ impl StoreReader for PostgresReader {
     fn check_index(&mut self, _: usize, _: usize) -> Result<Option<IndexCheck>, StoreError> {
         Ok(None)
     }
+}
+
+/// Every column cast to onelog's own type, so that the bytes are known whatever the column is.
+pub(crate) fn copy_out(schema: &str, mapping: &MappingPlan) -> String {
+    let columns: Vec<String> = mapping
+        .columns
+        .iter()
+        .map(|column| {
+            let name = quote(&column.name);
+            match column.kind {
+                ColumnType::Json => format!("{name}::text"),
+                kind => format!("{name}::{}", sql_type(kind)),
+            }
+        })
+        .collect();
+    format!(
+        "COPY (SELECT {} FROM {}) TO STDOUT (FORMAT binary)",
+        columns.join(", "),
+        table(schema, &mapping.into)
+    )
 }

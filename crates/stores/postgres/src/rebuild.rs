@@ -2,53 +2,55 @@
 //!
 //! Rows are copied into a new table without any index. At the end, in one transaction with the
 //! position:
-//! - where nothing stood under the name, or a table of ours that no longer fits, the new table gets
+//! - where there was nothing of the name, or a table of ours that no longer fits, the new table gets
 //!   its primary key and the name;
 //! - a table that fits is made equal to the new one, row by row that differs. So its views, rights,
-//!   indexes and foreign keys stay, nobody who reads it waits, and what is right is not rewritten.
+//!   indexes and foreign keys stay, no reader waits, and what is right is not rewritten.
 
 use futures_util::SinkExt as _;
+use onelog_mapping::{ColumnType, MappingPlan};
 use onelog_record::Position;
+use onelog_store::{Change, StoreError, failpoint};
 use tokio_postgres::CopyInSink;
 use tokio_postgres::types::Type;
 
-use super::connect::REBUILD_TIMEOUT;
-use super::encode::CopyRows;
-use super::error::{self, Fault};
-use super::fit::Fit;
-use super::schema::{self, Merge, quote};
-use super::tables::{self, Standing};
-use super::{Scope, signed};
-use onelog_mapping::{EXISTING, MappingPlan};
-use onelog_store::{Change, StoreError, failpoint};
+use crate::connection::REBUILD_TIMEOUT;
+use crate::ddl::existing::{self, TargetState, TargetTable};
+use crate::ddl::{self, IDENTIFIER_BYTES_MAX, list, quote, staging_name, table};
+use crate::encode::CopyRows;
+use crate::error::{self, Fault};
+use crate::store::Scope;
+use crate::write::statements::{casts, on_conflict, other_columns};
 
 /// How many bytes go into one message of a COPY.
 const COPY_BYTES: usize = 128 << 10;
 
 /// What a rebuild under way knows of each mapping's table.
 #[derive(Debug)]
-pub(super) struct Rebuild {
-    fits: Vec<Fit>,
+pub(crate) struct Rebuild {
+    targets: Vec<TargetTable>,
 }
 
 impl Scope<'_> {
-    pub(super) async fn begin_rebuild(&self) -> Result<Rebuild, Fault> {
+    pub(crate) async fn begin_rebuild(&self) -> Result<Rebuild, Fault> {
         self.check_epoch().await?;
-        let mut fits = Vec::with_capacity(self.own.plan.mappings.len());
-        for mapping in &self.own.plan.mappings {
-            let (fit, merged_later) = match tables::standing(self.client, self.own, mapping).await?
-            {
-                Standing::Fits(fit) => (fit, true),
-                Standing::Absent | Standing::Outgrown => (Fit::exact(mapping), false),
-            };
-            let sql = schema::create_staging(&self.own.schema, mapping, merged_later);
+        let mut targets = Vec::with_capacity(self.identity.plan.mappings.len());
+        for mapping in &self.identity.plan.mappings {
+            let (target, merged_later) =
+                match existing::check_target(self.client, self.identity, mapping).await? {
+                    TargetState::Fits(target) => (target, true),
+                    TargetState::Absent | TargetState::Outgrown => {
+                        (TargetTable::exact(mapping), false)
+                    }
+                };
+            let sql = ddl::create_staging(&self.identity.schema, mapping, merged_later);
             self.client.batch_execute(&sql).await?;
-            fits.push(fit);
+            targets.push(target);
         }
-        Ok(Rebuild { fits })
+        Ok(Rebuild { targets })
     }
 
-    pub(super) async fn load(
+    pub(crate) async fn load(
         &mut self,
         rebuild: Option<&Rebuild>,
         number: usize,
@@ -56,9 +58,9 @@ impl Scope<'_> {
     ) -> Result<(), Fault> {
         self.check_epoch().await?;
         let rebuild = rebuild.ok_or_else(no_rebuild)?;
-        let mapping = &self.own.plan.mappings[number];
-        let wires = rebuild.fits[number].wires(mapping);
-        let sql = schema::copy_in(&self.own.schema, mapping);
+        let mapping = &self.identity.plan.mappings[number];
+        let wires = rebuild.targets[number].wires(mapping);
+        let sql = copy_in(&self.identity.schema, mapping);
         let sink: CopyInSink<bytes::Bytes> = self.client.copy_in(&sql).await?;
         let mut sink = Box::pin(sink);
         let mut copy = CopyRows::new();
@@ -80,7 +82,7 @@ impl Scope<'_> {
         Ok(())
     }
 
-    pub(super) async fn finish_rebuild(
+    pub(crate) async fn finish_rebuild(
         &self,
         rebuild: Option<&Rebuild>,
         position: Position,
@@ -96,28 +98,37 @@ impl Scope<'_> {
             return Err(no_rebuild());
         }
         let mut merged: Vec<(&MappingPlan, Merge)> = Vec::new();
-        for mapping in &self.own.plan.mappings {
-            // Whoever made this name his own since the rebuild began keeps it.
-            match tables::standing(self.client, self.own, mapping).await? {
-                Standing::Fits(fit) => {
-                    merged.push((mapping, Merge::new(&self.own.schema, mapping, &fit)));
+        for mapping in &self.identity.plan.mappings {
+            // A name that was taken since the rebuild began stays with its owner.
+            match existing::check_target(self.client, self.identity, mapping).await? {
+                TargetState::Fits(target) => {
+                    merged.push((mapping, Merge::new(&self.identity.schema, mapping, &target)));
                 }
-                Standing::Absent => self.put_in_place(mapping, false).await?,
-                Standing::Outgrown => self.put_in_place(mapping, true).await?,
+                TargetState::Absent => self.put_in_place(mapping, false).await?,
+                TargetState::Outgrown => self.put_in_place(mapping, true).await?,
             }
-            self.own_table(mapping).await?;
+            self.record_owner(mapping).await?;
         }
         self.merge(&merged).await?;
         self.set_position(position).await?;
-        failpoint::hit(&self.own.sink, "before_swap");
+        failpoint::hit(&self.identity.sink, "before_swap");
+        Ok(())
+    }
+
+    pub(crate) async fn drop_staging(&self) -> Result<(), Fault> {
+        for mapping in &self.identity.plan.mappings {
+            let name = table(&self.identity.schema, &staging_name(mapping));
+            let sql = format!("DROP TABLE IF EXISTS {name}");
+            self.client.batch_execute(&sql).await?;
+        }
         Ok(())
     }
 
     /// Gives the new table its primary key and the name, and who might read the old one.
     async fn put_in_place(&self, mapping: &MappingPlan, replaces: bool) -> Result<(), Fault> {
-        let schema = &self.own.schema;
-        let staging = schema::table(schema, &schema::staging_name(mapping));
-        let into = schema::table(schema, &mapping.into);
+        let schema = &self.identity.schema;
+        let staging = table(schema, &staging_name(mapping));
+        let into = table(schema, &mapping.into);
         let key = quote(&mapping.columns[mapping.key].name);
         if replaces {
             let mut sql = self.grants(mapping, &staging).await?.join(";");
@@ -138,14 +149,14 @@ impl Scope<'_> {
     /// The usual name for the primary key, where it is free.
     async fn constraint(&self, mapping: &MappingPlan) -> Result<String, Fault> {
         let name = format!("{}_pkey", mapping.into);
-        if name.len() > schema::IDENTIFIER_BYTES_MAX {
+        if name.len() > IDENTIFIER_BYTES_MAX {
             return Ok(String::new());
         }
         let row = self
             .client
             .query_typed_one(
                 "SELECT to_regclass($1) IS NULL",
-                &[(&schema::table(&self.own.schema, &name), Type::TEXT)],
+                &[(&table(&self.identity.schema, &name), Type::TEXT)],
             )
             .await?;
         Ok(match row.get(0) {
@@ -167,7 +178,7 @@ impl Scope<'_> {
             .query_typed(
                 sql,
                 &[
-                    (&self.own.schema, Type::TEXT),
+                    (&self.identity.schema, Type::TEXT),
                     (&mapping.into, Type::TEXT),
                     (&to, Type::TEXT),
                 ],
@@ -176,34 +187,13 @@ impl Scope<'_> {
         Ok(rows.iter().map(|row| row.get(0)).collect())
     }
 
-    /// Notes that the table is this sink's; what was somebody's own once stays so.
-    async fn own_table(&self, mapping: &MappingPlan) -> Result<(), Fault> {
-        let sql = format!(
-            "INSERT INTO {} AS t (name, sink, made) VALUES ($1, $2, $3)
-             ON CONFLICT (name) DO UPDATE SET sink = excluded.sink, made = t.made AND excluded.made",
-            schema::table(&self.own.schema, schema::OWNERS)
-        );
-        self.client
-            .execute_typed(
-                &sql,
-                &[
-                    (&mapping.into, Type::TEXT),
-                    (&self.own.sink, Type::TEXT),
-                    (&!mapping.options.flag(EXISTING), Type::BOOL),
-                ],
-            )
-            .await?;
-        Ok(())
-    }
-
     /// Makes tables equal to the new ones beside them. Deletes come first, the last mapping's
     /// before all; where unique columns are in the way, every row that differs is deleted first.
     async fn merge(&self, merged: &[(&MappingPlan, Merge)]) -> Result<(), Fault> {
         if merged.is_empty() {
             return Ok(());
         }
-        let staging =
-            |mapping: &MappingPlan| schema::table(&self.own.schema, &schema::staging_name(mapping));
+        let staging = |mapping: &MappingPlan| table(&self.identity.schema, &staging_name(mapping));
         for (mapping, _) in merged {
             let sql = format!("ANALYZE {}", staging(mapping));
             self.client.batch_execute(&sql).await?;
@@ -212,7 +202,7 @@ impl Scope<'_> {
         let mut outcome = self.merge_rows(merged, |merge| &merge.delete).await;
         if outcome
             .as_ref()
-            .is_err_and(|(_, fault)| fault.is_about_order())
+            .is_err_and(|(_, fault)| fault.is_between_rows())
         {
             self.client
                 .batch_execute("ROLLBACK TO SAVEPOINT merging; SET CONSTRAINTS ALL DEFERRED")
@@ -244,36 +234,17 @@ impl Scope<'_> {
         }
         Ok(())
     }
-
-    async fn set_position(&self, position: Position) -> Result<(), Fault> {
-        let sql = format!(
-            "UPDATE {} SET position = $2, log_id = $3, plan = $4 WHERE sink = $1",
-            schema::table(&self.own.schema, schema::POSITIONS)
-        );
-        self.client
-            .execute_typed(
-                &sql,
-                &[
-                    (&self.own.sink, Type::TEXT),
-                    (&signed(position)?, Type::INT8),
-                    (&self.own.log_id, Type::TEXT),
-                    (&self.own.plan_id, Type::TEXT),
-                ],
-            )
-            .await?;
-        Ok(())
-    }
 }
 
-/// A row that a table of the user's does not take names no record here: the words have to do.
+/// A row that a user's table does not take names no record here: the server's message has to do.
 fn unmerged(mapping: &MappingPlan, fault: Fault) -> Fault {
     match fault {
-        Fault::Sql(error) if Fault::is_row_error(&error) => {
+        Fault::Sql(error) if Fault::is_rejected_row_error(&error) => {
             Fault::Store(StoreError::SchemaMismatch {
                 into: mapping.into.clone(),
                 what: format!(
                     "it does not take the rows of the log; PostgreSQL says: {}",
-                    error::words(&error)
+                    error::message(&error)
                 ),
             })
         }
@@ -286,4 +257,72 @@ fn no_rebuild() -> Fault {
         "filling tables anew",
         "no rebuild was begun on this connection",
     ))
+}
+
+pub(crate) fn copy_in(schema: &str, mapping: &MappingPlan) -> String {
+    format!(
+        "COPY {} ({}) FROM STDIN (FORMAT binary)",
+        table(schema, &staging_name(mapping)),
+        list(mapping.column_names())
+    )
+}
+
+/// The statements that make a table equal to its staging table, row by row that differs.
+pub(crate) struct Merge {
+    /// Rows whose key the staging table has not.
+    pub(crate) delete: String,
+    /// Rows that differ or whose key it has not: for when unique columns conflict.
+    pub(crate) delete_different: String,
+    pub(crate) upsert: String,
+}
+
+impl Merge {
+    pub(crate) fn new(schema: &str, mapping: &MappingPlan, target: &TargetTable) -> Self {
+        let into = table(schema, &mapping.into);
+        let staging = table(schema, &staging_name(mapping));
+        let key = &mapping.columns[mapping.key];
+        let key_name = quote(&key.name);
+        let collate = match key.kind {
+            ColumnType::Text => " COLLATE \"C\"",
+            _ => "",
+        };
+        let same_key = format!("s.{key_name}{collate} = t.{key_name}");
+        let comparable = |prefix: &str, n: usize| {
+            let name = format!("{prefix}{}", quote(&mapping.columns[n].name));
+            match mapping.columns[n].kind {
+                // A json column has no equality; bytes decide for texts whatever their collation.
+                ColumnType::Json => format!("{name}::jsonb"),
+                ColumnType::Text => format!("{name}::text COLLATE \"C\""),
+                _ => name,
+            }
+        };
+        let row = |prefix: &str| {
+            let parts: Vec<String> = (0..mapping.columns.len())
+                .map(|n| comparable(prefix, n))
+                .collect();
+            format!("ROW({})", parts.join(", "))
+        };
+        let conflict = on_conflict(mapping);
+        let unchanged = if other_columns(mapping).next().is_none() {
+            String::new()
+        } else {
+            format!(" WHERE {} IS DISTINCT FROM {}", row("t."), row("excluded."))
+        };
+        Self {
+            delete: format!(
+                "DELETE FROM {into} t WHERE NOT EXISTS (SELECT FROM {staging} s WHERE {same_key})"
+            ),
+            delete_different: format!(
+                "DELETE FROM {into} t WHERE NOT EXISTS (SELECT FROM {staging} s WHERE {same_key}
+                   AND {} IS NOT DISTINCT FROM {})",
+                row("s."),
+                row("t.")
+            ),
+            upsert: format!(
+                "INSERT INTO {into} AS t ({}) SELECT {} FROM {staging} {conflict}{unchanged}",
+                list(mapping.column_names()),
+                casts(mapping, target, |n| quote(&mapping.columns[n].name)),
+            ),
+        }
+    }
 }

@@ -6,7 +6,7 @@ use std::cmp::Ordering;
 
 use rusqlite::{Connection, OptionalExtension, Rows, params};
 
-use super::schema::{index_name, quote};
+use crate::ddl::{index_name, quote};
 use onelog_mapping::MappingPlan;
 use onelog_store::IndexCheck;
 
@@ -19,7 +19,7 @@ struct Instance {
     place: i64,
 }
 
-pub(super) fn check(
+pub(crate) fn check(
     connection: &Connection,
     mapping: &MappingPlan,
     faults_max: usize,

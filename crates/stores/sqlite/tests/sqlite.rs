@@ -165,11 +165,11 @@ fn an_index_that_was_tampered_with_is_found_word_by_word() {
     assert!(model.verify(&plan, store.as_mut()).equal);
 }
 
-fn search(connection: &Connection, words: &str) -> Vec<String> {
+fn search(connection: &Connection, query: &str) -> Vec<String> {
     let mut statement = connection
         .prepare("SELECT id FROM orders_fts WHERE orders_fts MATCH ?1 ORDER BY id")
         .unwrap();
-    let rows = statement.query_map([words], |row| row.get(0)).unwrap();
+    let rows = statement.query_map([query], |row| row.get(0)).unwrap();
     rows.collect::<Result<_, _>>().unwrap()
 }
 
@@ -333,7 +333,7 @@ fn a_table_that_was_altered_is_described() {
 }
 
 #[test]
-fn the_words_of_the_store_are_kept_when_it_refuses_a_row() {
+fn the_message_of_the_store_is_kept_when_it_refuses_a_row() {
     let sqlite = Sqlite::new();
     let plan = standard_plan();
     let (mut store, mut model) = filled(&sqlite, &plan);

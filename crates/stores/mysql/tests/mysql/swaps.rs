@@ -16,7 +16,7 @@ fn a_picture_outlives_many_rebuilds_and_then_nothing_is_left_of_the_old_tables()
     let plan = standard_plan(&database);
     let (mut store, mut model) = filled(&database, &plan);
     let before = model.clone();
-    let mut picture = store.reader().unwrap();
+    let mut snapshot = store.reader().unwrap();
     // This one is taken while the next generation is being filled.
     store.begin_rebuild().unwrap();
     let half: Vec<Change> =
@@ -27,14 +27,14 @@ fn a_picture_outlives_many_rebuilds_and_then_nothing_is_left_of_the_old_tables()
     for n in 0..3 {
         model.order("more", n, "rows");
         model.rebuild(&plan, store.as_mut()).unwrap();
-        for picture in [&mut picture, &mut late] {
-            let found = verify(&plan, &before, picture.as_mut()).unwrap();
+        for snapshot in [&mut snapshot, &mut late] {
+            let found = verify(&plan, &before, snapshot.as_mut()).unwrap();
             assert!(found.equal, "{found:#?}");
         }
     }
     assert!(model.verify(&plan, store.as_mut()).equal);
     assert_ne!(database.sql("SHOW TABLES LIKE 'onelog\\_old%'"), "");
-    drop((picture, late));
+    drop((snapshot, late));
     // The server takes a moment to notice; every rebuild and takeover tries again.
     for _ in 0..30 {
         store.take_over().unwrap();
@@ -185,14 +185,14 @@ fn a_sink_that_was_removed_and_made_again_is_rebuilt_over_what_was_left() {
     let database = Database::new();
     let plan = standard_plan(&database);
     let (mut store, mut model) = filled(&database, &plan);
-    // A picture of the first life keeps its tables, and their names, through the second.
+    // A snapshot of the first life keeps its tables, and their names, through the second.
     let before = model.clone();
-    let mut picture = store.reader().unwrap();
+    let mut snapshot = store.reader().unwrap();
     model.order("d", 4, "four");
     model.rebuild(&plan, store.as_mut()).unwrap();
     store.remove().unwrap();
-    assert!(verify(&plan, &before, picture.as_mut()).unwrap().equal);
-    drop(picture);
+    assert!(verify(&plan, &before, snapshot.as_mut()).unwrap().equal);
+    drop(snapshot);
     assert_eq!(store.take_over().unwrap(), 1);
     for n in 0..4 {
         model.order("e", n, "again");
@@ -208,8 +208,8 @@ fn a_table_that_vanished_is_named_by_whoever_reads_it() {
     let plan = standard_plan(&database);
     let (mut store, model) = filled(&database, &plan);
     database.sql("DROP TABLE orders");
-    let mut picture = store.reader().unwrap();
-    let error = verify(&plan, &model, picture.as_mut()).unwrap_err();
+    let mut snapshot = store.reader().unwrap();
+    let error = verify(&plan, &model, snapshot.as_mut()).unwrap_err();
     assert!(
         error
             .to_string()

@@ -1,4 +1,4 @@
-//! Whose tables are whose, tables that were there before, and rows that stand in each other's way.
+//! Whose tables are whose, tables that were there before, and rows that conflict with each other.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -180,7 +180,7 @@ fn an_existing_table_is_filled_as_it_is_and_keeps_what_is_the_users() {
             database.sql("SELECT id, mine FROM orders ORDER BY id"),
             "a\t42\nb\t7\nc\t7"
         );
-        let mut picture = store.reader().unwrap();
+        let mut snapshot = store.reader().unwrap();
         let before = model.clone();
         let from = model.position();
         model.order("a", 5, "changed");
@@ -191,7 +191,7 @@ fn an_existing_table_is_filled_as_it_is_and_keeps_what_is_the_users() {
         model.rebuild(&plan, store.as_mut()).unwrap();
         assert!(model.verify(&plan, store.as_mut()).equal);
         assert!(
-            onelog_store::verify(&plan, &before, picture.as_mut())
+            onelog_store::verify(&plan, &before, snapshot.as_mut())
                 .unwrap()
                 .equal
         );
@@ -390,7 +390,7 @@ fn the_connection_is_encrypted_and_the_servers_certificate_is_checked() {
     store.take_over().unwrap();
     Model::default().rebuild(&plan, &mut store).unwrap();
     assert!(Model::default().verify(&plan, &mut store).equal);
-    // Not in the clear, and not with somebody whom nobody vouches for.
+    // Not in the clear, and not with a server that no trusted authority has signed.
     assert!(open(server.url(), None).is_err());
     let url = format!("{}?require_ssl=true", server.url());
     let error = open(url, None).unwrap_err();

@@ -267,7 +267,7 @@ fn tables_are_read_as_they_are_without_any_bookkeeping() {
             .unwrap()
             .equal
     );
-    // Whoever may only read cannot be a sink, and is told why.
+    // A user who may only read cannot be a sink, and the error says why.
     let mut store =
         onelog_mysql::MysqlStore::open(&database.target_at(&url), SINK, LOG, plan).unwrap();
     let error = store.take_over().unwrap_err();

@@ -108,7 +108,7 @@ fn what_a_users_column_cannot_hold_is_refused_by_name_and_never_rounded_or_cut()
     let mut model = Model::default();
     model.write(ORDERS, b"1", Some(&person("ada", "10.5", 36)));
     let mut store = filled(&pg, &plan, &model);
-    for (key, document, words) in [
+    for (key, document, message) in [
         ("2", person("nine char", "1", 1), "9 characters"),
         ("3", person("trailing  ", "1", 1), "10 characters"),
         ("4", person("x", "0.001", 1), "numeric(8,2)"),
@@ -133,7 +133,7 @@ fn what_a_users_column_cannot_hold_is_refused_by_name_and_never_rounded_or_cut()
                 store.apply(&batch).unwrap_err()
             };
             let text = error.to_string();
-            assert!(text.contains(words), "{text}");
+            assert!(text.contains(message), "{text}");
             assert!(!error.is_retryable(), "{text}");
             if !filling {
                 assert!(

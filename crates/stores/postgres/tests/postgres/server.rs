@@ -1,4 +1,4 @@
-//! The server and the way to it: what is refused, in which words, and how soon.
+//! The server and the way to it: what is refused, by which message, and how soon.
 
 use std::net::TcpListener;
 use std::process::Command;
@@ -22,7 +22,7 @@ fn what_people_must_change_is_said_and_not_tried_again() {
     server();
     let url = server().url();
     let stranger = Pg::new().new_role("stranger");
-    for (url, schema, words) in [
+    for (url, schema, message) in [
         (
             url.clone(),
             "no such schema",
@@ -53,7 +53,7 @@ fn what_people_must_change_is_said_and_not_tried_again() {
         let plan = standard_plan(&Pg::new());
         let error = pg.try_open(&plan, LOG).err().unwrap();
         let text = error.to_string();
-        assert!(text.contains(words), "{text}");
+        assert!(text.contains(message), "{text}");
         assert!(!text.contains("cret"), "{text}");
         assert!(matches!(error, StoreError::Broken { .. }), "{text}");
     }
@@ -91,7 +91,7 @@ fn a_server_that_is_not_there_may_come_back() {
 #[test]
 fn a_server_that_never_answers_is_given_up() {
     require!(Kind::Postgres);
-    // Connections wait in the queue of the system; nobody ever speaks.
+    // Connections wait in the queue of the system; no answer ever comes.
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = listener.local_addr().unwrap();
     let pg = Pg::at(&format!("postgres://u@{address}/d"), "public");

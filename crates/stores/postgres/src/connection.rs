@@ -11,27 +11,27 @@ use std::str::FromStr as _;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
+use onelog_store::{StoreError, Trust, tls_config};
 use tokio::runtime::Runtime;
 use tokio_postgres::config::SslMode;
 use tokio_postgres::{Client, Config, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::error::{self, Fault};
+use crate::error::{self, Fault};
 use crate::kind::PostgresTarget;
-use onelog_store::{StoreError, Trust, tls_config};
 
 /// How long connecting may take, TLS and password included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long one statement may take.
-pub(super) const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
+pub(crate) const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long a step of a rebuild over whole tables may take.
-pub(super) const REBUILD_TIMEOUT: Duration = Duration::from_secs(6 * 3600);
+pub(crate) const REBUILD_TIMEOUT: Duration = Duration::from_secs(6 * 3600);
 /// How long a statement waits for a lock.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long the server lets a transaction of ours stand open without a statement. A process that
+/// How long the server lets a transaction of ours stay open without a statement. A process that
 /// was stopped in the middle of one must not keep its successor from taking over.
 const IDLE_TRANSACTION_TIMEOUT: Duration = Duration::from_secs(30);
-/// This side waits a little longer than the server, whose words say more.
+/// This side waits a little longer than the server, whose message says more.
 const GRACE: Duration = Duration::from_secs(5);
 /// When a silent connection is probed, and for how long unanswered bytes are tolerated.
 const KEEPALIVE_IDLE: Duration = Duration::from_secs(20);
@@ -40,16 +40,16 @@ const UNANSWERED_MAX: Duration = Duration::from_secs(30);
 /// The first version that has every statement used here.
 const VERSION_MIN: i32 = 120_000;
 
-/// One connection.
-pub(super) struct Session {
-    pub(super) client: Client,
-    pub(super) place: String,
+/// A connection and the runtime that drives it.
+pub(crate) struct Connection {
+    pub(crate) client: Client,
+    pub(crate) place: String,
     runtime: Runtime,
 }
 
-impl std::fmt::Debug for Session {
+impl std::fmt::Debug for Connection {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Session")
+        f.debug_struct("Connection")
             .field("place", &self.place)
             .finish_non_exhaustive()
     }
@@ -57,14 +57,14 @@ impl std::fmt::Debug for Session {
 
 /// What a connection is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Purpose {
+pub(crate) enum Purpose {
     Write,
     Read,
 }
 
-impl Session {
+impl Connection {
     /// Connects and checks that the server can be used.
-    pub(super) fn open(
+    pub(crate) fn open(
         target: &PostgresTarget,
         sink: &str,
         purpose: Purpose,
@@ -81,35 +81,35 @@ impl Session {
         let what = "connecting to";
         let client = runtime.block_on(async {
             match tokio::time::timeout(CONNECT_TIMEOUT, connect(&config, target)).await {
-                Ok(outcome) => outcome.map_err(|fault| fault.told(what, &place)),
+                Ok(outcome) => outcome.map_err(|fault| fault.into_store_error(what, &place)),
                 Err(_) => Err(error::unavailable(
                     format!("{what} {place}"),
                     format!("no answer within {} s", CONNECT_TIMEOUT.as_secs()),
                 )),
             }
         })?;
-        let session = Self {
+        let connection = Self {
             client,
             place,
             runtime,
         };
-        session.configure(purpose)?;
-        Ok(session)
+        connection.configure(purpose)?;
+        Ok(connection)
     }
 
     /// Waits for `future`, at most `limit` and a little.
-    pub(super) fn wait<T>(
+    pub(crate) fn wait<T>(
         &self,
         what: &str,
         limit: Duration,
         future: impl Future<Output = Result<T, Fault>>,
     ) -> Result<T, StoreError> {
         self.try_wait(what, limit, future)
-            .map_err(|fault| fault.told(what, &self.place))
+            .map_err(|fault| fault.into_store_error(what, &self.place))
     }
 
-    /// As [`Session::wait`], with the error as it came.
-    pub(super) fn try_wait<T>(
+    /// As [`Connection::wait`], with the error as it came.
+    pub(crate) fn try_wait<T>(
         &self,
         what: &str,
         limit: Duration,
@@ -196,7 +196,7 @@ fn config(target: &PostgresTarget, sink: &str) -> Result<Config, StoreError> {
         )
     })?;
     let mut config = Config::from_str(&known_ssl_mode(&url)).map_err(|_| {
-        // The driver's words could hold a part of the password.
+        // The driver's error could hold a part of the password.
         error::broken(
             format!("reading the url {}", target.url.shown()),
             "it is not an address as postgres://user:password@host:port/database?sslmode=require; special characters in user and password are written as %40 for @, %2F for /, %3F for ?",
@@ -232,7 +232,7 @@ fn known_ssl_mode(url: &str) -> String {
 async fn connect(config: &Config, target: &PostgresTarget) -> Result<Client, Fault> {
     if config.get_ssl_mode() == SslMode::Disable {
         let (client, connection) = config.connect(NoTls).await?;
-        // How a connection ends is told to whoever waits for its answer.
+        // How a connection ends is reported to the caller that waits for its answer.
         tokio::spawn(async move { connection.await.ok() });
         return Ok(client);
     }
@@ -244,19 +244,38 @@ async fn connect(config: &Config, target: &PostgresTarget) -> Result<Client, Fau
     Ok(client)
 }
 
+/// Runs `steps` in a transaction, which is rolled back when they fail.
+pub(crate) async fn in_transaction<T>(
+    client: &Client,
+    steps: impl Future<Output = Result<T, Fault>>,
+) -> Result<T, Fault> {
+    client.batch_execute("BEGIN").await?;
+    match steps.await {
+        Ok(value) => {
+            client.batch_execute("COMMIT").await?;
+            Ok(value)
+        }
+        Err(fault) => {
+            // The first error is reported; a connection that is gone has rolled back already.
+            client.batch_execute("ROLLBACK").await.ok();
+            Err(fault)
+        }
+    }
+}
+
 type Answer<'c> = Pin<Box<dyn Future<Output = Result<u64, tokio_postgres::Error>> + 'c>>;
 
 /// Statements that are sent one behind the other without waiting for answers in between. After an
 /// error the server refuses the rest of the transaction, so the first error is the one to tell.
 #[derive(Default)]
-pub(super) struct Pipeline<'c> {
+pub(crate) struct Pipeline<'c> {
     sent: Vec<Result<u64, Answer<'c>>>,
     failed: Option<(usize, tokio_postgres::Error)>,
 }
 
 impl<'c> Pipeline<'c> {
     /// Sends a statement. A future of the driver writes its request when it is polled first.
-    pub(super) fn send(
+    pub(crate) fn send(
         &mut self,
         statement: impl Future<Output = Result<u64, tokio_postgres::Error>> + 'c,
     ) {
@@ -275,12 +294,12 @@ impl<'c> Pipeline<'c> {
     }
 
     /// How many statements were sent.
-    pub(super) const fn len(&self) -> usize {
+    pub(crate) const fn len(&self) -> usize {
         self.sent.len()
     }
 
     /// The answers in the order of the statements, or the number of the first that failed.
-    pub(super) async fn answers(self) -> Result<Vec<u64>, (usize, tokio_postgres::Error)> {
+    pub(crate) async fn answers(self) -> Result<Vec<u64>, (usize, tokio_postgres::Error)> {
         let mut rows = Vec::with_capacity(self.sent.len());
         for (number, sent) in self.sent.into_iter().enumerate() {
             let outcome = match sent {

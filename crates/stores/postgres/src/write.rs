@@ -14,16 +14,19 @@
 //! Batches of any size go by `unnest`, in pieces. COPY into a temporary table and a merge costs the
 //! server the same time for 40,000 rows (measured), and would have to be waited for.
 
-use onelog_record::Position;
-use tokio_postgres::Statement;
-use tokio_postgres::types::{ToSql, Type};
+pub(crate) mod statements;
 
-use super::connect::{Pipeline, STATEMENT_TIMEOUT, Session};
-use super::encode::{Arrays, Wire};
-use super::error::{self, Fault};
-use super::{Scope, schema, signed, tables};
 use onelog_mapping::{Cell, MappingPlan};
 use onelog_store::{Batch, Change, StoreError, failpoint};
+use tokio_postgres::Statement;
+use tokio_postgres::types::Type;
+
+use crate::bookkeeping::ADVANCE;
+use crate::connection::{Connection, Pipeline, STATEMENT_TIMEOUT};
+use crate::ddl::existing;
+use crate::encode::{Arrays, Wire};
+use crate::error::{self, Fault};
+use crate::store::Scope;
 
 /// How many rows, and about how many bytes of them, go into one statement. The server works on one
 /// statement while the next is made ready.
@@ -34,7 +37,7 @@ const WINDOW: usize = 256;
 
 /// The statements of one mapping and the buffers of their parameters.
 #[derive(Debug)]
-pub(super) struct Writer {
+pub(crate) struct Writer {
     upsert: Statement,
     delete: Statement,
     wires: Vec<Wire>,
@@ -64,57 +67,58 @@ type Step<'b> = (usize, &'b Change);
 enum Deletes {
     /// Those that the log deleted.
     Deleted,
-    /// All that change.
+    /// Every row that changes, because two exchange a unique value.
     All,
 }
 
-/// The place of the position's UPDATE among the statements of a transaction.
-const ADVANCE: usize = 1;
-
 impl<'a> Scope<'a> {
     /// Applies a batch, whatever attempts that takes.
-    pub(super) fn apply(&mut self, session: &Session, batch: &Batch) -> Result<(), StoreError> {
+    pub(crate) fn apply(
+        &mut self,
+        connection: &Connection,
+        batch: &Batch,
+    ) -> Result<(), StoreError> {
         let what = "applying a batch to";
-        let told = |fault: Fault| fault.told(what, &session.place);
-        let first = match session.try_wait(what, STATEMENT_TIMEOUT, self.at_once(batch)) {
+        let failed = |fault: Fault| fault.into_store_error(what, &connection.place);
+        let first = match connection.try_wait(what, STATEMENT_TIMEOUT, self.at_once(batch)) {
             Ok(()) => return Ok(()),
-            Err(fault) if fault.is_about_order() => {
+            Err(fault) if fault.is_between_rows() => {
                 let steps: Vec<Step<'_>> = batch
                     .in_order
                     .iter()
                     .map(|(mapping, change)| (*mapping, change))
                     .collect();
-                return self.in_order(session, batch, &steps);
+                return self.in_order(connection, batch, &steps);
             }
-            Err(fault) if fault.is_about_a_row() => fault,
-            Err(fault) => return Err(told(fault)),
+            Err(fault) if fault.is_rejected_row() => fault,
+            Err(fault) => return Err(failed(fault)),
         };
-        tracing::debug!(sink = self.own.sink, error = ?first, "looking for the row that was refused");
+        tracing::debug!(sink = self.identity.sink, error = ?first, "looking for the row that was refused");
         let steps = steps(batch);
-        self.single(session, batch, &steps)
-            .map_err(|failure| self.refusal(session, &steps, failure))
+        self.single(connection, batch, &steps)
+            .map_err(|failure| self.refusal(connection, &steps, failure))
     }
 
     /// In the order of the log every transaction's end was a state that the writers saw.
     fn in_order(
         &mut self,
-        session: &Session,
+        connection: &Connection,
         batch: &Batch,
         steps: &[Step<'_>],
     ) -> Result<(), StoreError> {
-        let failure = match self.single(session, batch, steps) {
+        let failure = match self.single(connection, batch, steps) {
             Ok(()) => return Ok(()),
             Err(failure) => failure,
         };
-        if !failure.fault.is_about_order() {
-            return Err(self.refusal(session, steps, failure));
+        if !failure.fault.is_between_rows() {
+            return Err(self.refusal(connection, steps, failure));
         }
         // Two rows that exchange a unique value are in each other's way in any order.
         let what = "applying a batch to";
-        match session.try_wait(what, STATEMENT_TIMEOUT, self.anew(batch)) {
+        match connection.try_wait(what, STATEMENT_TIMEOUT, self.anew(batch)) {
             Ok(()) => Ok(()),
-            Err(fault) if fault.is_about_a_row() => Err(self.refusal(session, steps, failure)),
-            Err(fault) => Err(fault.told(what, &session.place)),
+            Err(fault) if fault.is_rejected_row() => Err(self.refusal(connection, steps, failure)),
+            Err(fault) => Err(fault.into_store_error(what, &connection.place)),
         }
     }
 
@@ -125,7 +129,7 @@ impl<'a> Scope<'a> {
         self.end(outcome).await
     }
 
-    /// As [`Self::at_once`], but rows are inserted where they stood before. Not where others would
+    /// As [`Self::at_once`], but rows that are there are deleted and inserted. Not where others would
     /// follow a deleted row.
     async fn anew(&mut self, batch: &Batch) -> Result<(), Fault> {
         for (mapping, _) in changed(batch) {
@@ -139,11 +143,11 @@ impl<'a> Scope<'a> {
     async fn end(&mut self, outcome: Result<(), Fault>) -> Result<(), Fault> {
         match outcome {
             Ok(()) => {
-                failpoint::hit(&self.own.sink, "before_commit");
+                failpoint::hit(&self.identity.sink, "before_commit");
                 Ok(self.client.batch_execute("COMMIT").await?)
             }
             Err(fault) => {
-                // What failed is told; a connection that is gone has rolled back already.
+                // The first error is reported; a connection that is gone has rolled back already.
                 self.client.batch_execute("ROLLBACK").await.ok();
                 Err(fault)
             }
@@ -152,41 +156,15 @@ impl<'a> Scope<'a> {
 
     async fn send_all(&mut self, batch: &Batch, deletes: Deletes) -> Result<(), Fault> {
         let mut pipeline = Pipeline::default();
-        self.begin(&mut pipeline, batch).await?;
+        self.advance_position(&mut pipeline, batch.from, batch.to)
+            .await?;
         let refused = self.send_rows(&mut pipeline, batch, deletes).await.err();
         match pipeline.answers().await {
             // A batch that is not ours to apply has no refused rows.
-            Ok(rows) if rows[ADVANCE] == 0 => Err(self.not_moved(batch.from).await),
+            Ok(rows) if rows[ADVANCE] == 0 => Err(self.position_mismatch(batch.from).await),
             Ok(_) => refused.map_or(Ok(()), |error| Err(Fault::Store(error))),
             Err((_, error)) => Err(error.into()),
         }
-    }
-
-    /// Sends the beginning of a transaction and the position's move, which locks the sink's row.
-    async fn begin(&mut self, pipeline: &mut Pipeline<'a>, batch: &Batch) -> Result<(), Fault> {
-        let client = self.client;
-        let advance = match self.advance {
-            Some(statement) => statement.clone(),
-            None => {
-                let sql = format!(
-                    "UPDATE {} SET position = $1
-                     WHERE sink = $2 AND epoch = $3 AND position = $4 AND log_id = $5 AND plan = $6",
-                    schema::table(&self.own.schema, schema::POSITIONS)
-                );
-                let statement = client.prepare(&sql).await?;
-                self.advance.insert(statement).clone()
-            }
-        };
-        let (from, to) = (signed(batch.from)?, signed(batch.to)?);
-        let (own, epoch) = (self.own, self.epoch.cast_signed());
-        pipeline.send(async move { client.batch_execute("BEGIN").await.map(|()| 0) });
-        debug_assert_eq!(pipeline.len(), ADVANCE);
-        pipeline.send(async move {
-            let parameters: [&(dyn ToSql + Sync); 6] =
-                [&to, &own.sink, &epoch, &from, &own.log_id, &own.plan_id];
-            client.execute(&advance, &parameters).await
-        });
-        Ok(())
     }
 
     async fn send_rows(
@@ -225,7 +203,7 @@ impl<'a> Scope<'a> {
 
     /// Adds a key to be deleted; whether the statement is full.
     fn push_key(&mut self, mapping: usize, change: &Change) -> Result<bool, StoreError> {
-        let plan = &self.own.plan.mappings[mapping];
+        let plan = &self.identity.plan.mappings[mapping];
         let mut key = std::mem::take(&mut self.row.cells);
         key.resize(1.max(key.len()), Cell::Null);
         // A key that has no place in this table can never have had a row there.
@@ -246,7 +224,7 @@ impl<'a> Scope<'a> {
         let Some(value) = &change.value else {
             return Ok(false);
         };
-        let plan = &self.own.plan.mappings[mapping];
+        let plan = &self.identity.plan.mappings[mapping];
         plan.project(&change.key, change.offset, value, self.row)
             .map_err(|fault| StoreError::refused_change(plan, change, fault))?;
         let Some(writer) = self.writers[mapping].as_mut() else {
@@ -287,28 +265,17 @@ impl<'a> Scope<'a> {
         }
     }
 
-    /// Why the position's UPDATE met no row; in its transaction.
-    async fn not_moved(&self, expected: Position) -> Fault {
-        if let Err(fault) = self.check_epoch().await {
-            return fault;
-        }
-        match self.own.read_position(self.client).await {
-            Ok(found) => Fault::Store(StoreError::PositionMismatch { expected, found }),
-            Err(fault) => fault,
-        }
-    }
-
     /// One change after the other, each a statement of its own.
     fn single(
         &mut self,
-        session: &Session,
+        connection: &Connection,
         batch: &Batch,
         steps: &[Step<'_>],
     ) -> Result<(), Failure> {
         // Each window is bounded; so many of them may take longer than one statement.
         let limit = STATEMENT_TIMEOUT * (steps.len() / WINDOW + 1) as u32;
         let mut failed_step = None;
-        let outcome = session.try_wait("applying changes one by one to", limit, async {
+        let outcome = connection.try_wait("applying changes one by one to", limit, async {
             let outcome = self.send_single(batch, steps).await;
             let outcome = outcome.map_err(|failure| {
                 failed_step = failure.step;
@@ -325,10 +292,11 @@ impl<'a> Scope<'a> {
     async fn send_single(&mut self, batch: &Batch, steps: &[Step<'_>]) -> Result<(), Failure> {
         self.prepare(batch).await?;
         let mut pipeline = Pipeline::default();
-        self.begin(&mut pipeline, batch).await?;
+        self.advance_position(&mut pipeline, batch.from, batch.to)
+            .await?;
         let begun = pipeline.answers().await.map_err(|(_, error)| error)?;
         if begun[ADVANCE] == 0 {
-            return Err(self.not_moved(batch.from).await.into());
+            return Err(self.position_mismatch(batch.from).await.into());
         }
         for (n, window) in steps.chunks(WINDOW).enumerate() {
             let mut pipeline = Pipeline::default();
@@ -365,26 +333,32 @@ impl<'a> Scope<'a> {
     }
 
     /// The failure of single changes as the contract has it.
-    fn refusal(&self, session: &Session, steps: &[Step<'_>], failure: Failure) -> StoreError {
+    fn refusal(&self, connection: &Connection, steps: &[Step<'_>], failure: Failure) -> StoreError {
         let Fault::Sql(error) = &failure.fault else {
-            return failure.fault.told("applying a batch to", &session.place);
+            return failure
+                .fault
+                .into_store_error("applying a batch to", &connection.place);
         };
-        if !failure.fault.is_about_a_row() {
-            return failure.fault.told("applying a batch to", &session.place);
+        if !failure.fault.is_rejected_row() {
+            return failure
+                .fault
+                .into_store_error("applying a batch to", &connection.place);
         }
-        let words = format!("PostgreSQL says: {}", error::words(error));
-        // A constraint that is checked at the commit names no change: the last one stands for all.
-        let mappings = &self.own.plan.mappings;
+        let message = format!("PostgreSQL says: {}", error::message(error));
+        // A constraint that is checked at the commit names no change: the last one is named for all.
+        let mappings = &self.identity.plan.mappings;
         match failure.step.and_then(|step| steps.get(step)) {
             Some((mapping, change)) => {
-                StoreError::refused_change(&mappings[*mapping], change, words)
+                StoreError::refused_change(&mappings[*mapping], change, message)
             }
             None => match steps.iter().max_by_key(|(_, change)| change.offset) {
                 Some((mapping, change)) => {
-                    let words = format!("this record or one shortly before it: {words}");
-                    StoreError::refused_change(&mappings[*mapping], change, words).in_some_table()
+                    let message = format!("this record or one shortly before it: {message}");
+                    StoreError::refused_change(&mappings[*mapping], change, message).in_some_table()
                 }
-                None => failure.fault.told("applying a batch to", &session.place),
+                None => failure
+                    .fault
+                    .into_store_error("applying a batch to", &connection.place),
             },
         }
     }
@@ -407,16 +381,16 @@ impl<'a> Scope<'a> {
             writer.rows.clear();
             return Ok(());
         }
-        let plan = &self.own.plan.mappings[mapping];
-        let fit = tables::shape(self.client, self.own, plan).await?;
-        let upsert = schema::upsert(&self.own.schema, plan, &fit);
-        let delete = schema::delete(&self.own.schema, plan);
+        let plan = &self.identity.plan.mappings[mapping];
+        let target = existing::check_shape(self.client, self.identity, plan).await?;
+        let upsert = statements::upsert(&self.identity.schema, plan, &target);
+        let delete = statements::delete(&self.identity.schema, plan);
         let upsert = self.client.prepare(&upsert).await?;
         let delete = self.client.prepare(&delete).await?;
         self.writers[mapping] = Some(Writer {
             upsert,
             delete,
-            wires: fit.wires(plan),
+            wires: target.wires(plan),
             rows: Arrays::new(plan.columns.iter().map(|column| column.kind)),
             keys: Arrays::new(std::iter::once(plan.columns[plan.key].kind)),
         });
@@ -425,7 +399,7 @@ impl<'a> Scope<'a> {
 
     /// Rows of other tables that would be deleted or emptied together with a row of this mapping.
     async fn check_no_followers(&self, mapping: usize) -> Result<(), Fault> {
-        let plan = &self.own.plan.mappings[mapping];
+        let plan = &self.identity.plan.mappings[mapping];
         let sql = "SELECT format('%s of %s', k.conname, k.conrelid::regclass)
             FROM pg_catalog.pg_constraint k
             JOIN pg_catalog.pg_class c ON c.oid = k.confrelid
@@ -436,7 +410,10 @@ impl<'a> Scope<'a> {
             .client
             .query_typed_opt(
                 sql,
-                &[(&self.own.schema, Type::TEXT), (&plan.into, Type::TEXT)],
+                &[
+                    (&self.identity.schema, Type::TEXT),
+                    (&plan.into, Type::TEXT),
+                ],
             )
             .await?;
         match found {

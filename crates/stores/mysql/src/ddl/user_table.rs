@@ -1,15 +1,18 @@
-//! Whether a table that a user made can be filled by a mapping: what does not fit, in words.
+//! Whether a table that a user made can be filled by a mapping: what does not fit.
 
 use mysql_async::{Params, Value};
-
-use super::connection::Link;
-use super::schema::{self, FoundColumn};
 use onelog_mapping::{ColumnType, MappingPlan};
 use onelog_store::StoreError;
 
-/// Answers `Misfit` with everything that stands in the way.
-pub(super) fn check(link: &mut Link, mapping: &MappingPlan) -> Result<(), StoreError> {
-    let wrong = match schema::find(link, &mapping.into)? {
+use super::existing::{self, FoundColumn};
+use crate::connection::{Connection, Flavour};
+
+/// Answers `SchemaMismatch` with everything that does not fit.
+pub(crate) fn check_existing(
+    connection: &mut Connection,
+    mapping: &MappingPlan,
+) -> Result<(), StoreError> {
+    let wrong = match existing::find_table(connection, &mapping.into)? {
         None => vec!["it is not there, and 'existing' says that it is".to_owned()],
         Some(found) if found.kind != "table" => {
             vec![format!("it is a {}, not a table", found.kind)]
@@ -18,7 +21,7 @@ pub(super) fn check(link: &mut Link, mapping: &MappingPlan) -> Result<(), StoreE
             "its storage engine is {}, which cannot undo a failed step; ALTER TABLE … ENGINE=InnoDB",
             found.engine
         )],
-        Some(_) => misfits(link, mapping)?,
+        Some(_) => mismatches(connection, mapping)?,
     };
     if !wrong.is_empty() {
         return Err(StoreError::SchemaMismatch {
@@ -27,7 +30,7 @@ pub(super) fn check(link: &mut Link, mapping: &MappingPlan) -> Result<(), StoreE
         });
     }
     let triggers = names(
-        link,
+        connection,
         "SELECT TRIGGER_NAME FROM information_schema.TRIGGERS
          WHERE EVENT_OBJECT_SCHEMA = DATABASE() AND EVENT_OBJECT_TABLE = ?",
         &mapping.into,
@@ -42,14 +45,17 @@ pub(super) fn check(link: &mut Link, mapping: &MappingPlan) -> Result<(), StoreE
     Ok(())
 }
 
-fn names(link: &mut Link, sql: &str, table: &str) -> Result<Vec<String>, StoreError> {
+fn names(connection: &mut Connection, sql: &str, table: &str) -> Result<Vec<String>, StoreError> {
     let params = Params::Positional(vec![Value::from(table)]);
-    let rows = link.rows("looking at the tables of", sql, params)?;
+    let rows = connection.rows("looking at the tables of", sql, params)?;
     Ok(rows.iter().filter_map(|row| row.get(0)).collect())
 }
 
-fn misfits(link: &mut Link, mapping: &MappingPlan) -> Result<Vec<String>, StoreError> {
-    let mut columns = schema::columns(link, &mapping.into)?;
+fn mismatches(
+    connection: &mut Connection,
+    mapping: &MappingPlan,
+) -> Result<Vec<String>, StoreError> {
+    let mut columns = existing::columns(connection, &mapping.into)?;
     let mut wrong = Vec::new();
     for (n, column) in mapping.columns.iter().enumerate() {
         let name = &column.name;
@@ -62,8 +68,8 @@ fn misfits(link: &mut Link, mapping: &MappingPlan) -> Result<Vec<String>, StoreE
         };
         let found = columns.remove(at);
         let fault = match n == mapping.key {
-            true => key_fault(link, column.kind, &found),
-            false => type_fault(link, column.kind, &found),
+            true => key_fault(connection, column.kind, &found),
+            false => type_fault(connection, column.kind, &found),
         };
         if let Some(fault) = fault {
             wrong.push(format!(
@@ -89,12 +95,12 @@ fn misfits(link: &mut Link, mapping: &MappingPlan) -> Result<Vec<String>, StoreE
         }
     }
     let key = &mapping.columns[mapping.key].name;
-    let indexes = schema::unique_indexes(link, &mapping.into)?;
+    let indexes = existing::unique_indexes(connection, &mapping.into)?;
     if !indexes.iter().any(|index| index.covers_exactly(key)) {
         wrong.push(format!("the column '{key}' has no unique index of its own"));
     }
     let changing = names(
-        link,
+        connection,
         "SELECT CONSTRAINT_NAME FROM information_schema.REFERENTIAL_CONSTRAINTS
          WHERE CONSTRAINT_SCHEMA = DATABASE() AND TABLE_NAME = ?
            AND (DELETE_RULE IN ('CASCADE', 'SET NULL', 'SET DEFAULT')
@@ -113,12 +119,12 @@ fn is_generated(column: &FoundColumn) -> bool {
     column.extra.contains("virtual generated") || column.extra.contains("stored generated")
 }
 
-/// Keys must be told apart as the log does: byte by byte.
-fn key_fault(link: &Link, kind: ColumnType, found: &FoundColumn) -> Option<String> {
+/// Keys must be distinguished as the log does: byte by byte.
+fn key_fault(connection: &Connection, kind: ColumnType, found: &FoundColumn) -> Option<String> {
     if found.nullable {
         return Some("a key must be NOT NULL".into());
     }
-    let exact = link.flavour().exact_collation();
+    let exact = connection.flavour().exact_collation();
     if matches!(kind, ColumnType::Text) {
         let Some(collation) = &found.collation else {
             return Some("a key of text needs a type of text, for example varchar(255)".into());
@@ -129,10 +135,10 @@ fn key_fault(link: &Link, kind: ColumnType, found: &FoundColumn) -> Option<Strin
             ));
         }
     }
-    type_fault(link, kind, found)
+    type_fault(connection, kind, found)
 }
 
-fn type_fault(link: &Link, kind: ColumnType, found: &FoundColumn) -> Option<String> {
+fn type_fault(connection: &Connection, kind: ColumnType, found: &FoundColumn) -> Option<String> {
     let is = found.data_type.as_str();
     let needed = |what: &str| Some(format!("{what} is needed"));
     match kind {
@@ -145,7 +151,7 @@ fn type_fault(link: &Link, kind: ColumnType, found: &FoundColumn) -> Option<Stri
         },
         ColumnType::Json => match is {
             "text" | "mediumtext" | "longtext" => None,
-            "json" if link.flavour() == super::connection::Flavour::Mariadb => None,
+            "json" if connection.flavour() == Flavour::Mariadb => None,
             "json" => Some("json keeps long numbers inexactly here; use longtext".into()),
             _ => needed("longtext"),
         },

@@ -4,69 +4,182 @@
 //! never changed: `integer` for 64-bit numbers, `varchar(n)`, `numeric(p, s)`, `timestamp`, an
 //! enumeration. Columns that the mapping does not fill may be there when they fill themselves.
 
+use onelog_mapping::{ColumnType, EXISTING, Element, MappingPlan};
+use onelog_store::StoreError;
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
-use super::encode::{Limit, Wire, sql_type};
-use super::error::Fault;
-use super::schema::{self, quote};
-use onelog_mapping::{ColumnType, Element, MappingPlan};
+use super::{IDENTIFIER_BYTES_MAX, quote, table};
+use crate::bookkeeping::{Identity, Owner, table_owner};
+use crate::encode::{Limit, Wire, sql_type};
+use crate::error::Fault;
+
+/// What has the name of a mapping's table, when the sink may have that name.
+pub(crate) enum TargetState {
+    Absent,
+    /// A table that can be filled as it is.
+    Fits(TargetTable),
+    /// A table that onelog made, and that no longer fits: another one takes its place.
+    Outgrown,
+}
+
+/// Refuses names that this sink may not have: whatever onelog did not make, or fills for another
+/// sink. An empty table that fits may be filled, and any that the mapping calls its own.
+pub(crate) async fn check_target(
+    client: &Client,
+    identity: &Identity,
+    mapping: &MappingPlan,
+) -> Result<TargetState, Fault> {
+    let bad = bad_names(mapping);
+    if !bad.is_empty() {
+        return Err(schema_mismatch(mapping, &bad));
+    }
+    let taken = |what: String| {
+        Err(Fault::Store(StoreError::NotOwner {
+            into: mapping.into.clone(),
+            what,
+        }))
+    };
+    let owner = table_owner(client, identity, &mapping.into).await?;
+    if let Some(Owner {
+        sink: Some(sink), ..
+    }) = &owner
+        && *sink != identity.sink
+    {
+        return taken(format!(
+            "it belongs to the sink '{sink}'; choose another name for 'into'"
+        ));
+    }
+    let made = owner.is_some_and(|owner| owner.made);
+    let existing = mapping.options.flag(EXISTING);
+    let facts = match find_table(client, &identity.schema, &mapping.into).await? {
+        Existing::Nothing if existing => {
+            return Err(schema_mismatch(
+                mapping,
+                &["it is not there, and the mapping says 'existing'; create it".to_owned()],
+            ));
+        }
+        Existing::Nothing => return Ok(TargetState::Absent),
+        Existing::Other(kind) => {
+            return taken(format!(
+                "a {kind} of this name is there that onelog did not make; choose another name for 'into'"
+            ));
+        }
+        Existing::Table(facts) => facts,
+    };
+    match facts.check_existing(mapping) {
+        Ok(target) if existing || made || facts.is_empty => Ok(TargetState::Fits(target)),
+        Ok(_) => taken(not_ours("it has rows")),
+        Err(why) if existing => Err(schema_mismatch(mapping, &why)),
+        Err(_) if made => Ok(TargetState::Outgrown),
+        Err(mut why) => {
+            if !facts.is_empty {
+                why.insert(0, "it has rows".to_owned());
+            }
+            taken(not_ours(&why.join("; ")))
+        }
+    }
+}
+
+fn not_ours(why: &str) -> String {
+    format!(
+        "a table of this name is there that onelog did not make ({why}); choose another name for 'into', drop the table, or let the mapping say \"existing\": true to fill it as it is"
+    )
+}
+
+/// How the mapping fits the table that is there.
+pub(crate) async fn check_shape(
+    client: &Client,
+    identity: &Identity,
+    mapping: &MappingPlan,
+) -> Result<TargetTable, Fault> {
+    let wrong = match find_table(client, &identity.schema, &mapping.into).await? {
+        Existing::Nothing => vec!["it is not there".to_owned()],
+        Existing::Other(kind) => vec![format!("a {kind} has its name")],
+        Existing::Table(facts) => match facts.check_existing(mapping) {
+            Ok(target) => {
+                warn_of_triggers(identity, mapping, &facts);
+                return Ok(target);
+            }
+            Err(wrong) => wrong,
+        },
+    };
+    Err(schema_mismatch(mapping, &wrong))
+}
+
+fn warn_of_triggers(identity: &Identity, mapping: &MappingPlan, facts: &TableFacts) {
+    if !facts.triggers.is_empty() {
+        tracing::warn!(
+            sink = identity.sink,
+            table = mapping.into,
+            triggers = facts.triggers.join(", "),
+            "the table has row triggers, which run for every row that onelog writes; one that changes these rows makes them differ from the log"
+        );
+    }
+}
+
+pub(crate) fn schema_mismatch(mapping: &MappingPlan, what: &[String]) -> Fault {
+    Fault::Store(StoreError::SchemaMismatch {
+        into: mapping.into.clone(),
+        what: what.join("; "),
+    })
+}
 
 /// What is special about a column that fits.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct ColumnFit {
+pub(crate) struct TargetColumn {
     /// A cast that PostgreSQL does not make by itself when it writes.
-    pub(super) cast: Option<String>,
-    pub(super) limit: Limit,
+    pub(crate) cast: Option<String>,
+    pub(crate) limit: Limit,
 }
 
 /// How a mapping's columns fit.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Fit {
-    pub(super) columns: Vec<ColumnFit>,
+pub(crate) struct TargetTable {
+    pub(crate) columns: Vec<TargetColumn>,
 }
 
-impl Fit {
+impl TargetTable {
     /// A table that onelog makes itself.
-    pub(super) fn exact(mapping: &MappingPlan) -> Self {
+    pub(crate) fn exact(mapping: &MappingPlan) -> Self {
         Self {
-            columns: vec![ColumnFit::default(); mapping.columns.len()],
+            columns: vec![TargetColumn::default(); mapping.columns.len()],
         }
     }
 
     /// How each column's cells are written.
-    pub(super) fn wires(&self, mapping: &MappingPlan) -> Vec<Wire> {
+    pub(crate) fn wires(&self, mapping: &MappingPlan) -> Vec<Wire> {
         let columns = mapping.columns.iter().zip(&self.columns);
         columns
-            .map(|(column, fit)| Wire {
+            .map(|(column, target_column)| Wire {
                 kind: column.kind,
-                limit: fit.limit,
+                limit: target_column.limit,
             })
             .collect()
     }
 }
 
-/// What was found under a name.
+/// What a name belongs to.
 #[derive(Debug)]
-pub(super) enum Found {
+pub(crate) enum Existing {
     Nothing,
-    /// Something that is no table, in words.
+    /// Something that is no table: what it is.
     Other(&'static str),
     Table(Box<TableFacts>),
 }
 
-/// A table as it is.
+/// A table as the catalog describes it.
 #[derive(Debug)]
-pub(super) struct TableFacts {
+pub(crate) struct TableFacts {
     columns: Vec<ColumnFacts>,
     /// Columns with a unique key of their own.
     unique: Vec<String>,
-    pub(super) is_empty: bool,
+    pub(crate) is_empty: bool,
     unlogged: bool,
-    /// Foreign keys that change this table's rows when others change, in words.
+    /// Foreign keys that change this table's rows when others change, with their definitions.
     foreign: Vec<String>,
     /// Row triggers that are enabled.
-    pub(super) triggers: Vec<String>,
+    pub(crate) triggers: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -79,9 +192,9 @@ struct ColumnFacts {
     is_enum: bool,
     modifier: i32,
     not_null: bool,
-    /// It is filled when nobody fills it.
+    /// A default or an identity fills it.
     fills_itself: bool,
-    /// `a`: always, so nobody else may fill it.
+    /// Always by the database, so that no client may fill it.
     generated: bool,
     deterministic: bool,
 }
@@ -111,7 +224,11 @@ SELECT tgname::text FROM pg_catalog.pg_trigger
 WHERE tgrelid = $1 AND NOT tgisinternal AND tgenabled IN ('O', 'A') AND tgtype & 1 = 1 ORDER BY tgname";
 
 /// Looks at what is there under a name.
-pub(super) async fn look(client: &Client, schema: &str, name: &str) -> Result<Found, Fault> {
+pub(crate) async fn find_table(
+    client: &Client,
+    schema: &str,
+    name: &str,
+) -> Result<Existing, Fault> {
     let found = client
         .query_typed_opt(
             "SELECT c.oid, c.relkind::text, c.relpersistence = 'u' FROM pg_catalog.pg_class c
@@ -121,26 +238,23 @@ pub(super) async fn look(client: &Client, schema: &str, name: &str) -> Result<Fo
         )
         .await?;
     let Some(found) = found else {
-        return Ok(Found::Nothing);
+        return Ok(Existing::Nothing);
     };
     let (oid, kind): (u32, String) = (found.get(0), found.get(1));
     match kind.as_str() {
         "r" | "p" => {}
-        "v" => return Ok(Found::Other("view")),
-        "m" => return Ok(Found::Other("materialized view")),
-        "f" => return Ok(Found::Other("foreign table")),
-        "S" => return Ok(Found::Other("sequence")),
-        "i" | "I" => return Ok(Found::Other("index")),
-        _ => return Ok(Found::Other("relation that is no table")),
+        "v" => return Ok(Existing::Other("view")),
+        "m" => return Ok(Existing::Other("materialized view")),
+        "f" => return Ok(Existing::Other("foreign table")),
+        "S" => return Ok(Existing::Other("sequence")),
+        "i" | "I" => return Ok(Existing::Other("index")),
+        _ => return Ok(Existing::Other("relation that is no table")),
     }
     let of_table = &[(
         &oid as &(dyn tokio_postgres::types::ToSql + Sync),
         Type::OID,
     )];
-    let empty = format!(
-        "SELECT NOT EXISTS (SELECT FROM {})",
-        schema::table(schema, name)
-    );
+    let empty = format!("SELECT NOT EXISTS (SELECT FROM {})", table(schema, name));
     let (columns, unique, foreign, triggers, is_empty) = tokio::try_join!(
         client.query_typed(COLUMNS, of_table),
         client.query_typed(UNIQUE, of_table),
@@ -149,7 +263,7 @@ pub(super) async fn look(client: &Client, schema: &str, name: &str) -> Result<Fo
         client.query_typed_one(&empty, &[]),
     )?;
     let texts = |rows: Vec<tokio_postgres::Row>| rows.iter().map(|row| row.get(0)).collect();
-    Ok(Found::Table(Box::new(TableFacts {
+    Ok(Existing::Table(Box::new(TableFacts {
         columns: columns
             .iter()
             .map(|row| ColumnFacts {
@@ -173,8 +287,8 @@ pub(super) async fn look(client: &Client, schema: &str, name: &str) -> Result<Fo
 }
 
 impl TableFacts {
-    /// How the mapping fits, or everything that does not, in words.
-    pub(super) fn fit(&self, mapping: &MappingPlan) -> Result<Fit, Vec<String>> {
+    /// How the mapping fits, or everything that does not.
+    pub(crate) fn check_existing(&self, mapping: &MappingPlan) -> Result<TargetTable, Vec<String>> {
         let mut wrong = Vec::new();
         let mut columns = Vec::with_capacity(mapping.columns.len());
         for (n, plan) in mapping.columns.iter().enumerate() {
@@ -184,12 +298,12 @@ impl TableFacts {
             };
             if found.generated {
                 wrong.push(format!(
-                    "the column '{}' is generated by the database, so nobody else can fill it",
+                    "the column '{}' is generated by the database, so no client can fill it",
                     plan.name
                 ));
             }
             match found.takes(plan.kind, n == mapping.key) {
-                Ok(fit) => columns.push(fit),
+                Ok(target) => columns.push(target),
                 Err(why) => wrong.push(format!(
                     "the column '{}' is {}, and should be {}{why}",
                     plan.name,
@@ -225,14 +339,14 @@ impl TableFacts {
             );
         }
         if wrong.is_empty() {
-            Ok(Fit { columns })
+            Ok(TargetTable { columns })
         } else {
             Err(wrong)
         }
     }
 
     /// Whether the columns that a mapping reads are there.
-    pub(super) fn missing(&self, mapping: &MappingPlan) -> Vec<String> {
+    pub(crate) fn missing(&self, mapping: &MappingPlan) -> Vec<String> {
         let known = |name: &str| self.columns.iter().any(|column| column.name == name);
         mapping
             .column_names()
@@ -243,15 +357,15 @@ impl TableFacts {
 }
 
 impl ColumnFacts {
-    fn takes(&self, kind: ColumnType, is_key: bool) -> Result<ColumnFit, &'static str> {
+    fn takes(&self, kind: ColumnType, is_key: bool) -> Result<TargetColumn, &'static str> {
         if is_key && !self.deterministic {
             return Err(" with a collation under which different texts are never equal");
         }
-        let plain = Ok(ColumnFit::default());
+        let plain = Ok(TargetColumn::default());
         let limited = |limit| {
-            Ok(ColumnFit {
+            Ok(TargetColumn {
                 limit,
-                ..ColumnFit::default()
+                ..TargetColumn::default()
             })
         };
         match (kind, self.type_name.as_str()) {
@@ -267,7 +381,7 @@ impl ColumnFacts {
                 ..4 => plain,
                 modifier => limited(Limit::Characters((modifier - 4) as usize)),
             },
-            (ColumnType::Text, _) if self.is_enum && !is_key => Ok(ColumnFit {
+            (ColumnType::Text, _) if self.is_enum && !is_key => Ok(TargetColumn {
                 cast: Some(self.shown.clone()),
                 limit: Limit::None,
             }),
@@ -321,16 +435,16 @@ const fn list_type(element: Element) -> &'static str {
 }
 
 /// Names that PostgreSQL would cut or cannot have as columns.
-pub(super) fn bad_names(mapping: &MappingPlan) -> Vec<String> {
+pub(crate) fn bad_names(mapping: &MappingPlan) -> Vec<String> {
     const SYSTEM: [&str; 6] = ["tableoid", "xmin", "cmin", "xmax", "cmax", "ctid"];
     let mut wrong = Vec::new();
     for name in mapping.column_names().chain([mapping.into.as_str()]) {
-        if name.len() > schema::IDENTIFIER_BYTES_MAX {
+        if name.len() > IDENTIFIER_BYTES_MAX {
             wrong.push(format!(
                 "the name {} has {} bytes, and PostgreSQL's names have at most {}",
                 quote(name),
                 name.len(),
-                schema::IDENTIFIER_BYTES_MAX
+                IDENTIFIER_BYTES_MAX
             ));
         }
     }

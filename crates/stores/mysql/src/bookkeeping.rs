@@ -1,0 +1,308 @@
+//! The table with a sink's position: one row, which every step checks and moves in its transaction;
+//! and the comments of tables, which say whose they are and move with them when they are renamed.
+//!
+//! Beside the epoch it holds the *owner*, a random text of each takeover. A takeover raises the
+//! epoch, throws away what earlier ones prepared, and looks again: only if its own text is
+//! still there has it won. So it does not matter that a rival could swap in another such table in
+//! between; see the head of `rebuild`.
+
+use mysql_async::{Params, Row, Value};
+use onelog_record::Position;
+use onelog_store::{StoreError, StorePosition};
+
+use crate::connection::{Connection, Flavour, STATEMENT_TIMEOUT};
+use crate::error::{DUPLICATE, Fault, NO_TABLE};
+use crate::names::{literal, quote};
+
+/// A sink's row of the position table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Record {
+    pub(crate) log_id: String,
+    pub(crate) position: Option<u64>,
+    pub(crate) epoch: u64,
+    pub(crate) owner: String,
+    pub(crate) plan: String,
+    /// The number of the rebuild that made the tables.
+    pub(crate) generation: u64,
+}
+
+impl Record {
+    /// The position, where it was reached under this plan.
+    pub(crate) fn position_under(&self, plan: &str) -> Option<StorePosition> {
+        let position = self.position.filter(|_| self.plan == plan)?;
+        Some(StorePosition {
+            log_id: self.log_id.clone(),
+            position: Position(position),
+            epoch: self.epoch,
+        })
+    }
+}
+
+/// Which sink follows which log, by which mappings, in which takeover.
+#[derive(Clone, Debug)]
+pub(crate) struct Identity {
+    pub(crate) sink: String,
+    pub(crate) log_id: String,
+    /// A hash of the plan's fingerprint.
+    pub(crate) plan_id: String,
+    pub(crate) epoch: u64,
+    pub(crate) owner: String,
+}
+
+pub(crate) fn create_bookkeeping(flavour: Flavour, table: &str, sink: &str) -> String {
+    let text = format!(
+        "CHARACTER SET utf8mb4 COLLATE {} NOT NULL",
+        flavour.exact_collation()
+    );
+    format!(
+        "CREATE TABLE IF NOT EXISTS {} (sink VARCHAR(128) {text} PRIMARY KEY,
+           log_id VARCHAR(128) {text}, position BIGINT UNSIGNED NULL,
+           epoch BIGINT UNSIGNED NOT NULL, owner VARCHAR(64) {text}, plan VARCHAR(128) {text},
+           generation BIGINT UNSIGNED NOT NULL)
+         ENGINE=InnoDB COMMENT={}",
+        quote(table),
+        literal(&format!("onelog: the position of the sink {sink}"))
+    )
+}
+
+/// Reads a sink's row; `suffix` is a lock, or nothing. `None` without a row or a table.
+pub(crate) fn read_record(
+    connection: &mut Connection,
+    table: &str,
+    sink: &str,
+    suffix: &str,
+) -> Result<Option<Record>, Fault> {
+    let found = connection.fetch(
+        &select_record(table, suffix),
+        Params::Positional(vec![Value::from(sink)]),
+    );
+    match found {
+        Ok(rows) => Ok(rows.first().map(record_of)),
+        Err(fault) if fault.code() == Some(NO_TABLE) => Ok(None),
+        Err(fault) => Err(fault),
+    }
+}
+
+pub(crate) fn select_record(table: &str, suffix: &str) -> String {
+    format!(
+        "SELECT log_id, position, epoch, owner, plan, generation FROM {} WHERE sink = ? {suffix}",
+        quote(table)
+    )
+}
+
+pub(crate) fn record_of(row: &Row) -> Record {
+    let text = |n| {
+        row.get::<Option<String>, _>(n)
+            .flatten()
+            .unwrap_or_default()
+    };
+    let number = |n| row.get::<Option<u64>, _>(n).flatten();
+    Record {
+        log_id: text(0),
+        position: number(1),
+        epoch: number(2).unwrap_or(0),
+        owner: text(3),
+        plan: text(4),
+        generation: number(5).unwrap_or(0),
+    }
+}
+
+/// Raises the epoch in the table and puts `owner` there. `None`: a rival was in the way; again.
+pub(crate) fn raise_epoch(
+    connection: &mut Connection,
+    table: &str,
+    identity: &Identity,
+) -> Result<Option<u64>, Fault> {
+    connection.statement(STATEMENT_TIMEOUT, "START TRANSACTION")?;
+    let raised = raise_epoch_inside(connection, table, identity);
+    match raised {
+        Ok(Some(epoch)) => {
+            connection.statement(STATEMENT_TIMEOUT, "COMMIT")?;
+            Ok(Some(epoch))
+        }
+        other => {
+            connection.roll_back();
+            other
+        }
+    }
+}
+
+fn raise_epoch_inside(
+    connection: &mut Connection,
+    table: &str,
+    identity: &Identity,
+) -> Result<Option<u64>, Fault> {
+    let table_name = quote(table);
+    let Some(found) = read_record(connection, table, &identity.sink, "FOR UPDATE")? else {
+        let inserted = connection.prepared(
+            &format!(
+                "INSERT INTO {table_name} (sink, log_id, position, epoch, owner, plan, generation)
+                 VALUES (?, ?, NULL, 1, ?, ?, 0)"
+            ),
+            Params::Positional(vec![
+                Value::from(&identity.sink),
+                Value::from(&identity.log_id),
+                Value::from(&identity.owner),
+                Value::from(&identity.plan_id),
+            ]),
+        );
+        return match inserted {
+            Ok(_) => Ok(Some(1)),
+            Err(fault) if fault.code() == Some(DUPLICATE) => Ok(None),
+            Err(fault) => Err(fault),
+        };
+    };
+    let position = found.position.filter(|_| found.plan == identity.plan_id);
+    connection.prepared(
+        &format!(
+            "UPDATE {table_name} SET epoch = ?, owner = ?, position = ?, plan = ? WHERE sink = ?"
+        ),
+        Params::Positional(vec![
+            Value::from(found.epoch + 1),
+            Value::from(&identity.owner),
+            Value::from(position),
+            Value::from(&identity.plan_id),
+            Value::from(&identity.sink),
+        ]),
+    )?;
+    Ok(Some(found.epoch + 1))
+}
+
+/// Moves the position inside the transaction that is under way; what is not ours to move is an error.
+pub(crate) fn advance_position(
+    connection: &mut Connection,
+    table: &str,
+    identity: &Identity,
+    from: Position,
+    to: Position,
+) -> Result<(), StoreError> {
+    let what = "moving the position in";
+    let moved = connection.prepared(
+        &format!(
+            "UPDATE {} SET position = ? WHERE sink = ? AND epoch = ? AND owner = ?
+               AND position = ? AND log_id = ? AND plan = ?",
+            quote(table)
+        ),
+        Params::Positional(vec![
+            Value::from(to.get()),
+            Value::from(&identity.sink),
+            Value::from(identity.epoch),
+            Value::from(&identity.owner),
+            Value::from(from.get()),
+            Value::from(&identity.log_id),
+            Value::from(&identity.plan_id),
+        ]),
+    );
+    match moved {
+        Ok(1) => return Ok(()),
+        Ok(_) => {}
+        Err(fault) if fault.code() == Some(NO_TABLE) => {}
+        Err(fault) => return Err(connection.store_error(what, fault)),
+    }
+    let found = read_record(connection, table, &identity.sink, "")
+        .map_err(|fault| connection.store_error(what, fault))?;
+    check_epoch(found.as_ref(), identity)?;
+    Err(StoreError::PositionMismatch {
+        expected: from,
+        found: found.and_then(|found| found.position_under(&identity.plan_id)),
+    })
+}
+
+/// Whether a sink's row still is of our takeover.
+pub(crate) fn check_epoch<'r>(
+    found: Option<&'r Record>,
+    identity: &Identity,
+) -> Result<&'r Record, StoreError> {
+    match found {
+        Some(found) if found.epoch == identity.epoch && found.owner == identity.owner => Ok(found),
+        Some(found) => Err(StoreError::Fenced {
+            ours: identity.epoch,
+            found: found.epoch,
+        }),
+        None => Err(StoreError::PositionMismatch {
+            expected: Position::ZERO,
+            found: None,
+        }),
+    }
+}
+
+const MADE_FOR: &str = "onelog: sink ";
+
+const GENERATION: &str = ", generation ";
+
+const RELEASED: &str = "onelog: no sink";
+
+/// The comment of a sink's table.
+pub(crate) fn owner_comment(sink: &str, generation: u64) -> String {
+    format!("{MADE_FOR}{sink}{GENERATION}{generation}")
+}
+
+/// The comment of a table whose sink was removed.
+pub(crate) fn released_comment(generation: u64) -> String {
+    format!("{RELEASED}{GENERATION}{generation}")
+}
+
+/// Who made a table, by its comment.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Owner {
+    /// Not made by onelog: a table, a view …
+    Foreign(String),
+    /// A removed sink's, made by its rebuild of this number.
+    Released(u64),
+    /// A sink's, made by its rebuild of this number.
+    Sink(String, u64),
+}
+
+pub(crate) fn table_owner(kind: &str, comment: &str) -> Owner {
+    if kind != "table" {
+        return Owner::Foreign(kind.to_owned());
+    }
+    let made = comment
+        .rsplit_once(GENERATION)
+        .and_then(|(whose, number)| Some((whose, number.parse().ok()?)));
+    match made {
+        Some((RELEASED, generation)) => Owner::Released(generation),
+        Some((whose, generation)) if whose.starts_with(MADE_FOR) => {
+            Owner::Sink(whose[MADE_FOR.len()..].to_owned(), generation)
+        }
+        _ => Owner::Foreign(kind.to_owned()),
+    }
+}
+
+/// The names of tables that begin so.
+pub(crate) fn names_with_prefix(
+    connection: &mut Connection,
+    prefix: &str,
+) -> Result<Vec<String>, StoreError> {
+    let rows = connection.rows(
+        "looking at the tables of",
+        "SELECT TABLE_NAME FROM information_schema.TABLES
+         WHERE TABLE_SCHEMA = DATABASE() AND LEFT(TABLE_NAME, ?) = ?",
+        Params::Positional(vec![
+            Value::from(prefix.chars().count()),
+            Value::from(prefix),
+        ]),
+    )?;
+    Ok(rows.iter().filter_map(|row| row.get(0)).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_comment_tells_whose_a_table_is() {
+        let ours = owner_comment("a-sink.2", 17);
+        assert_eq!(
+            table_owner("table", &ours),
+            Owner::Sink("a-sink.2".into(), 17)
+        );
+        assert_eq!(
+            table_owner("table", &released_comment(3)),
+            Owner::Released(3)
+        );
+        for (kind, text) in [("table", ""), ("view", ours.as_str()), ("table", "orders")] {
+            assert_eq!(table_owner(kind, text), Owner::Foreign(kind.into()));
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! Values of the server as cells.
+
+use jiff::civil;
+use jiff::tz::TimeZone;
+use mysql_async::Value;
+use onelog_mapping::{Cell, ColumnType, numeric};
+
+/// A stored value as the cell that it was, or as what another client made of it.
+pub(crate) fn read_cell(kind: ColumnType, value: Value, cell: &mut Cell) {
+    *cell = match value {
+        Value::NULL => Cell::Null,
+        Value::Int(number) => integer(kind, number),
+        Value::UInt(number) => match i64::try_from(number) {
+            Ok(number) => integer(kind, number),
+            Err(_) => Cell::Numeric(number.to_string()),
+        },
+        Value::Float(number) => real(f64::from(number)),
+        Value::Double(number) => real(number),
+        Value::Date(year, month, day, hour, minute, second, micros) => read_date(
+            kind,
+            [
+                u32::from(year),
+                month.into(),
+                day.into(),
+                hour.into(),
+                minute.into(),
+                second.into(),
+            ],
+            micros,
+        ),
+        Value::Time(..) => Cell::Text(value.as_sql(true)),
+        Value::Bytes(bytes) => read_bytes(kind, bytes),
+    };
+}
+
+fn integer(kind: ColumnType, number: i64) -> Cell {
+    match (kind, number) {
+        (ColumnType::Boolean, 0 | 1) => Cell::Boolean(number == 1),
+        _ => Cell::Integer(number),
+    }
+}
+
+fn real(number: f64) -> Cell {
+    Cell::Real(if number == 0.0 { 0.0 } else { number })
+}
+
+fn read_bytes(kind: ColumnType, bytes: Vec<u8>) -> Cell {
+    if kind == ColumnType::Blob {
+        return Cell::Blob(bytes);
+    }
+    if kind == ColumnType::Uuid {
+        return match <[u8; 16]>::try_from(bytes) {
+            Ok(uuid) => Cell::Uuid(uuid),
+            Err(bytes) => Cell::Blob(bytes),
+        };
+    }
+    match String::from_utf8(bytes) {
+        Ok(text) if kind == ColumnType::Json => Cell::Json(text),
+        Ok(text) if kind == ColumnType::Numeric => match numeric(&text) {
+            Some(number) => Cell::Numeric(number),
+            None => Cell::Text(text),
+        },
+        Ok(text) => Cell::Text(text),
+        Err(error) => Cell::Blob(error.into_bytes()),
+    }
+}
+
+fn read_date(kind: ColumnType, parts: [u32; 6], micros: u32) -> Cell {
+    let [year, month, day, hour, minute, second] = parts;
+    let small = |number: u32| i8::try_from(number).unwrap_or(i8::MAX);
+    let found = civil::DateTime::new(
+        i16::try_from(year).unwrap_or(i16::MAX),
+        small(month),
+        small(day),
+        small(hour),
+        small(minute),
+        small(second),
+        i32::try_from(micros * 1000).unwrap_or(i32::MAX),
+    );
+    let shown = || {
+        Cell::Text(format!(
+            "{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}.{micros:06}"
+        ))
+    };
+    let Ok(at) = found else {
+        return shown();
+    };
+    if kind == ColumnType::Date && at.time() == civil::Time::midnight() {
+        let span = at.date().since((jiff::Unit::Day, civil::date(1970, 1, 1)));
+        return span.map_or_else(|_| shown(), |span| Cell::Date(span.get_days()));
+    }
+    match at.to_zoned(TimeZone::UTC) {
+        Ok(moment) => Cell::Timestamp(moment.timestamp().as_microsecond()),
+        Err(_) => shown(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::encode::{date, timestamp};
+
+    #[test]
+    fn moments_and_days_come_back() {
+        for micros in [0, -1, 1_700_000_000_123_456, -30_000_000_000_000_000] {
+            let mut cell = Cell::Null;
+            read_cell(ColumnType::Timestamp, timestamp(micros).unwrap(), &mut cell);
+            assert_eq!(cell, Cell::Timestamp(micros));
+        }
+        for days in [0, -1, 19_000, -350_000, 2_932_896] {
+            let mut cell = Cell::Null;
+            read_cell(ColumnType::Date, date(days).unwrap(), &mut cell);
+            assert_eq!(cell, Cell::Date(days));
+        }
+        assert!(date(2_932_897).unwrap_err().contains("9999"));
+        assert!(timestamp(i64::MAX).is_err());
+    }
+}

@@ -1,0 +1,99 @@
+//! What the server's errors mean for a sink: a row's fault, a race that was lost, the moment's, or
+//! the set-up's.
+
+use std::time::Duration;
+
+use mysql_async::{Error, IoError};
+use onelog_store::StoreError;
+
+use crate::connection::Flavour;
+
+pub(crate) const NO_TABLE: u16 = 1146;
+pub(crate) const NO_COLUMN: u16 = 1054;
+/// A table was made or changed after the snapshot was taken.
+pub(crate) const TABLE_CHANGED: u16 = 1412;
+pub(crate) const DUPLICATE: u16 = 1062;
+/// Another session held a lock for too long.
+pub(crate) const LOCK_WAIT_TIMEOUT: u16 = 1205;
+
+/// What went wrong with a statement.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Fault {
+    #[error(transparent)]
+    Driver(#[from] Error),
+    #[error("no answer within {0:?}")]
+    TimedOut(Duration),
+    #[error("the connection was lost before")]
+    Closed,
+}
+
+impl Fault {
+    /// The server's number of the error.
+    pub(crate) fn code(&self) -> Option<u16> {
+        match self {
+            Self::Driver(Error::Server(error)) => Some(error.code),
+            _ => None,
+        }
+    }
+
+    /// Whether the row is at fault, so that trying again cannot help.
+    pub(crate) fn is_rejected_row(&self) -> bool {
+        let Self::Driver(Error::Server(error)) = self else {
+            return false;
+        };
+        let class = error.state.get(..2).unwrap_or("");
+        matches!(class, "21" | "22" | "23" | "44" | "45")
+            || matches!(error.code, 1364 | 1366 | 1977 | 3819 | 3988 | 4025)
+    }
+
+    /// Whether the transaction lost against another one and can begin again at once.
+    pub(crate) fn is_lost_race(&self) -> bool {
+        matches!(self.code(), Some(1205 | 1213))
+    }
+
+    /// The message of the server or the driver.
+    pub(crate) fn message(&self, flavour: Flavour) -> String {
+        match self {
+            Self::Driver(Error::Server(error)) => {
+                format!("{} says: {error}", flavour.name())
+            }
+            other => other.to_string(),
+        }
+    }
+}
+
+/// Errors that stay until a user changes a right or a setting stop the sink; all others may pass.
+pub(crate) fn classify(what: &str, fault: Fault) -> StoreError {
+    let advice = match fault.code() {
+        Some(1044 | 1045 | 1142 | 1143 | 1227 | 1370 | 1698) => {
+            "give the user the rights that the page of this store lists"
+        }
+        Some(1049) => "make the database first",
+        Some(1290 | 1792 | 1836) => {
+            "the server is read-only (a replica?): give the url of the primary"
+        }
+        Some(1286) => "the storage engine InnoDB must be on",
+        Some(1059 | 1102 | 1300 | 1103 | 1166) => {
+            "names have at most 64 characters and do not end with a blank; choose another one"
+        }
+        Some(1064 | 1071 | 1074 | 1117 | 1118) => "the server does not take such a table",
+        _ if is_certificate_fault(&fault) => {
+            "the server's certificate is not trusted; give its authority as 'ca_file'"
+        }
+        _ => {
+            return StoreError::Unavailable {
+                what: what.to_owned(),
+                cause: Box::new(fault),
+            };
+        }
+    };
+    StoreError::Broken {
+        what: format!("{what} ({advice})"),
+        cause: Box::new(fault),
+    }
+}
+
+fn is_certificate_fault(fault: &Fault) -> bool {
+    matches!(fault, Fault::Driver(Error::Io(IoError::Tls(_))))
+        || (fault.code().is_none() && fault.to_string().contains("certificate"))
+}

@@ -1,0 +1,383 @@
+//! The store: one connection, and the steps of the contract on it.
+
+use std::sync::Arc;
+
+use onelog_mapping::{EXISTING, MappingPlan, Plan, Row};
+use onelog_record::Position;
+use onelog_store::{Batch, Change, Store, StoreError, StorePosition, StoreReader, failpoint};
+
+use crate::bookkeeping::{self, Identity};
+use crate::connection::Connection;
+use crate::ddl::existing::{self, TargetTable};
+use crate::encode::Decimal;
+use crate::error::{NO_COLUMN, NO_TABLE};
+use crate::kind::MysqlTarget;
+use crate::names::{Names, quote};
+use crate::reader::MysqlReader;
+use crate::rebuild::Rebuild;
+use crate::write::statements::Statements;
+use crate::write::{self, Method, Trouble, Way, Writer};
+
+/// How often a step that lost against another transaction begins again at once.
+const RACES_MAX: u32 = 4;
+/// How often a takeover looks again because a rival came in between.
+const TAKEOVERS_MAX: u32 = 16;
+
+/// A MariaDB or MySQL database that follows the log.
+#[derive(Debug)]
+pub struct MysqlStore {
+    pub(crate) connection: Connection,
+    pub(crate) target: MysqlTarget,
+    pub(crate) plan: Arc<Plan>,
+    pub(crate) names: Names,
+    pub(crate) identity: Identity,
+    pub(crate) method: Method,
+    pub(crate) statements: Vec<Statements>,
+    /// What the tables are like; looked up before the first batch.
+    pub(crate) facts: Option<Vec<TargetTable>>,
+    pub(crate) row: Row,
+}
+
+impl MysqlStore {
+    /// Connects; the database must be there.
+    pub fn open(
+        target: &MysqlTarget,
+        sink: &str,
+        log_id: &str,
+        plan: Arc<Plan>,
+    ) -> Result<Self, StoreError> {
+        let connection = Connection::open(target)?;
+        let method = Method::of(connection.flavour());
+        let fingerprint = blake3::hash(plan.fingerprint().as_bytes());
+        let mut store = Self {
+            connection,
+            target: target.clone(),
+            names: Names::new(sink),
+            identity: Identity {
+                sink: sink.to_owned(),
+                log_id: log_id.to_owned(),
+                plan_id: fingerprint.to_hex().to_string(),
+                epoch: 0,
+                owner: String::new(),
+            },
+            plan,
+            method,
+            statements: Vec::new(),
+            facts: None,
+            row: Row::default(),
+        };
+        store.use_method(method);
+        Ok(store)
+    }
+
+    /// Sends rows as MySQL gets them, in the spelling that MariaDB knows.
+    #[cfg(any(test, feature = "failpoints"))]
+    pub fn use_many_rows(&mut self) {
+        self.use_method(Method::ManyRows { alias: false });
+    }
+
+    fn use_method(&mut self, method: Method) {
+        self.method = method;
+        self.statements = self
+            .plan
+            .mappings
+            .iter()
+            .map(|mapping| Statements::new(mapping, &self.names.batch(&mapping.into), method))
+            .collect();
+    }
+
+    fn rebuild(&mut self) -> Rebuild<'_> {
+        Rebuild {
+            connection: &mut self.connection,
+            plan: &self.plan,
+            names: &self.names,
+            identity: &self.identity,
+        }
+    }
+
+    fn check_taken_over(&self) {
+        assert!(
+            self.identity.epoch > 0,
+            "the contract: take_over comes before every change"
+        );
+    }
+
+    /// Looks at the tables once, and makes what staging needs.
+    fn look_at_tables(&mut self) -> Result<Vec<TargetTable>, StoreError> {
+        if let Some(facts) = &self.facts {
+            return Ok(facts.clone());
+        }
+        let mut all = Vec::with_capacity(self.plan.mappings.len());
+        for mapping in &self.plan.mappings {
+            let facts = existing::target_table(&mut self.connection, mapping)?;
+            if facts.second_unique {
+                let batch = quote(&self.names.batch(&mapping.into));
+                for sql in [
+                    format!("DROP TEMPORARY TABLE IF EXISTS {batch}"),
+                    format!(
+                        "CREATE TEMPORARY TABLE {batch} LIKE {}",
+                        quote(&mapping.into)
+                    ),
+                ] {
+                    self.connection
+                        .execute("making a temporary table in", &sql)?;
+                }
+            }
+            all.push(facts);
+        }
+        self.facts = Some(all.clone());
+        Ok(all)
+    }
+
+    pub(crate) fn writer<'w>(&'w mut self, facts: &'w [TargetTable]) -> Writer<'w> {
+        Writer {
+            connection: &mut self.connection,
+            plan: &self.plan,
+            statements: &self.statements,
+            facts,
+            method: self.method,
+            row: &mut self.row,
+        }
+    }
+
+    fn trouble(&mut self, what: &str, trouble: Trouble) -> StoreError {
+        match trouble {
+            Trouble::Store(error) => error,
+            Trouble::Fault(mapping, fault)
+                if matches!(fault.code(), Some(NO_TABLE | NO_COLUMN)) =>
+            {
+                StoreError::SchemaMismatch {
+                    into: self.plan.mappings[mapping].into.clone(),
+                    what: fault.message(self.connection.flavour()),
+                }
+            }
+            Trouble::Fault(_, fault) => self.connection.store_error(what, fault),
+        }
+    }
+
+    fn load_rows(
+        &mut self,
+        mapping: usize,
+        rows: &[Change],
+        facts: &[TargetTable],
+        one_by_one: bool,
+    ) -> Result<(), Trouble> {
+        self.connection
+            .execute("beginning a transaction in", "START TRANSACTION")?;
+        let loaded = self.load_inside(mapping, rows, facts, one_by_one);
+        if loaded.is_err() {
+            self.connection.roll_back();
+            return loaded;
+        }
+        self.connection.execute("committing to", "COMMIT")?;
+        Ok(())
+    }
+
+    fn load_inside(
+        &mut self,
+        mapping: usize,
+        rows: &[Change],
+        facts: &[TargetTable],
+        one_by_one: bool,
+    ) -> Result<(), Trouble> {
+        let table = self.names.position();
+        let found = bookkeeping::read_record(
+            &mut self.connection,
+            &table,
+            &self.identity.sink,
+            "LOCK IN SHARE MODE",
+        )
+        .map_err(|fault| {
+            self.connection
+                .store_error("reading the position in", fault)
+        })?;
+        bookkeeping::check_epoch(found.as_ref(), &self.identity)?;
+        let target = self.rebuild().target(mapping);
+        let mut writer = self.writer(facts);
+        match one_by_one {
+            true => write::load_one_by_one(&mut writer, mapping, &target, rows),
+            false => write::load(&mut writer, mapping, &target, rows),
+        }
+    }
+
+    /// What the tables that are being filled are like.
+    fn facts_of_new_tables(&mut self) -> Result<Vec<TargetTable>, StoreError> {
+        if self.plan.mappings.iter().any(|m| m.options.flag(EXISTING)) {
+            return self.look_at_tables();
+        }
+        let facts = |mapping: &MappingPlan| TargetTable {
+            decimals: vec![Decimal::default(); mapping.columns.len()],
+            ..TargetTable::default()
+        };
+        Ok(self.plan.mappings.iter().map(facts).collect())
+    }
+
+    fn remove_inside(&mut self) -> Result<(), StoreError> {
+        let removing = "removing the sink from";
+        let table = self.names.position();
+        let found = bookkeeping::read_record(
+            &mut self.connection,
+            &table,
+            &self.identity.sink,
+            "FOR UPDATE",
+        )
+        .map_err(|fault| self.connection.store_error(removing, fault))?;
+        bookkeeping::check_epoch(found.as_ref(), &self.identity)?;
+        // DDL would end the transaction that holds off a successor, so it has its own connection.
+        let mut other = Connection::open(&self.target)?;
+        let mut rebuild = Rebuild {
+            connection: &mut other,
+            plan: &self.plan,
+            names: &self.names,
+            identity: &self.identity,
+        };
+        rebuild.drop_new(u64::MAX)?;
+        rebuild.drop_old(u64::MAX)?;
+        rebuild.release_tables()?;
+        let gone = self.connection.prepared(
+            &format!("DELETE FROM {} WHERE sink = ?", quote(&table)),
+            mysql_async::Params::Positional(vec![self.identity.sink.clone().into()]),
+        );
+        gone.map_err(|fault| self.connection.store_error(removing, fault))?;
+        self.connection.execute(removing, "COMMIT")?;
+        rebuild.drop_position();
+        Ok(())
+    }
+}
+
+impl Store for MysqlStore {
+    fn position(&mut self) -> Result<Option<StorePosition>, StoreError> {
+        let table = self.names.position();
+        let found = bookkeeping::read_record(&mut self.connection, &table, &self.identity.sink, "")
+            .map_err(|fault| {
+                self.connection
+                    .store_error("reading the position in", fault)
+            })?;
+        Ok(found.and_then(|found| found.position_under(&self.identity.plan_id)))
+    }
+
+    fn take_over(&mut self) -> Result<u64, StoreError> {
+        let taking = "taking over";
+        let table = self.names.position();
+        self.facts = None;
+        self.identity.owner = format!("{:032x}", rand::random::<u128>());
+        let sql =
+            bookkeeping::create_bookkeeping(self.connection.flavour(), &table, &self.identity.sink);
+        for _ in 0..TAKEOVERS_MAX {
+            self.connection.execute(taking, &sql)?;
+            let raised = bookkeeping::raise_epoch(&mut self.connection, &table, &self.identity)
+                .map_err(|fault| self.connection.store_error(taking, fault))?;
+            let Some(epoch) = raised else { continue };
+            failpoint::hit(&self.identity.sink, "raised");
+            self.rebuild().drop_new(epoch)?;
+            let found =
+                bookkeeping::read_record(&mut self.connection, &table, &self.identity.sink, "")
+                    .map_err(|fault| self.connection.store_error(taking, fault))?;
+            let Some(found) = found else { continue };
+            if found.owner != self.identity.owner && found.epoch <= epoch {
+                // An earlier takeover swapped its tables in meanwhile, our mark went with the old.
+                continue;
+            }
+            self.identity.epoch = epoch;
+            if let Err(error) = self.rebuild().drop_old(found.generation) {
+                tracing::debug!(sink = self.identity.sink, %error, "replaced tables are dropped later");
+            }
+            return Ok(epoch);
+        }
+        Err(self
+            .connection
+            .unavailable(taking, "rivals take this sink over again and again"))
+    }
+
+    fn check_target(&mut self) -> Result<(), StoreError> {
+        for mapping in &self.plan.mappings {
+            existing::check_target(&mut self.connection, &self.identity.sink, mapping)?;
+        }
+        Ok(())
+    }
+
+    fn check_shape(&mut self) -> Result<(), StoreError> {
+        self.facts = None;
+        for mapping in &self.plan.mappings {
+            existing::check_shape(&mut self.connection, mapping)?;
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, batch: &Batch) -> Result<(), StoreError> {
+        self.check_taken_over();
+        let facts = self.look_at_tables()?;
+        let mut races = 0;
+        let trouble = loop {
+            match self.attempt(batch, &facts, Way::Many) {
+                Ok(()) => return Ok(()),
+                Err(Trouble::Fault(_, fault)) if fault.is_lost_race() && races < RACES_MAX => {
+                    races += 1;
+                }
+                Err(Trouble::Fault(_, fault)) if fault.is_rejected_row() => {
+                    match self.apply_otherwise(batch, &facts, &fault) {
+                        Ok(()) => return Ok(()),
+                        Err(trouble) => break trouble,
+                    }
+                }
+                Err(trouble) => break trouble,
+            }
+        };
+        Err(self.trouble("writing rows to", trouble))
+    }
+
+    fn begin_rebuild(&mut self) -> Result<(), StoreError> {
+        self.check_taken_over();
+        self.rebuild().begin()
+    }
+
+    fn load(&mut self, mapping: usize, rows: &[Change]) -> Result<(), StoreError> {
+        self.check_taken_over();
+        let facts = self.facts_of_new_tables()?;
+        let loaded = match self.load_rows(mapping, rows, &facts, false) {
+            Err(Trouble::Fault(_, fault)) if fault.is_rejected_row() => {
+                self.load_rows(mapping, rows, &facts, true)
+            }
+            other => other,
+        };
+        loaded.map_err(|trouble| match trouble {
+            Trouble::Fault(_, fault) if fault.code() == Some(NO_TABLE) => {
+                self.connection.unavailable(
+                    "loading rows into",
+                    "the new tables were dropped meanwhile; the rebuild begins again",
+                )
+            }
+            other => self.trouble("loading rows into", other),
+        })
+    }
+
+    fn finish_rebuild(&mut self, position: Position) -> Result<(), StoreError> {
+        self.check_taken_over();
+        self.facts = None;
+        self.rebuild().finish(position)
+    }
+
+    fn reader(&mut self) -> Result<Box<dyn StoreReader>, StoreError> {
+        let reader = MysqlReader::of_sink(
+            &self.target,
+            &self.identity.sink,
+            &self.identity.plan_id,
+            Arc::clone(&self.plan),
+        )?;
+        Ok(Box::new(reader))
+    }
+
+    fn remove(&mut self) -> Result<(), StoreError> {
+        self.check_taken_over();
+        let removed = self
+            .connection
+            .execute("removing the sink from", "START TRANSACTION")
+            .and_then(|_| self.remove_inside());
+        if removed.is_err() {
+            self.connection.roll_back();
+        } else {
+            self.identity.epoch = 0;
+        }
+        removed
+    }
+}

@@ -1,0 +1,315 @@
+//! What a schema holds beside the rows: each sink's position and epoch, and whose a table is.
+
+use std::sync::Arc;
+
+use onelog_mapping::{EXISTING, MappingPlan, Plan};
+use onelog_record::Position;
+use onelog_store::{StoreError, StorePosition};
+use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{Client, Statement};
+
+use crate::connection::{Pipeline, in_transaction};
+use crate::ddl::table;
+use crate::error::Fault;
+use crate::store::Scope;
+
+/// What every sink in a schema shares. The position's row is rewritten with every batch: free room
+/// in its page lets that happen in place.
+const POSITIONS: &str = "onelog_position";
+const OWNERS: &str = "onelog_tables";
+
+/// Two sinks that start at once must not both make the tables.
+const LOCK: i64 = 0x6f6e_656c_6f67; // "onelog"
+
+/// Which sink follows which log, by which mappings, in which schema.
+#[derive(Debug)]
+pub(crate) struct Identity {
+    pub(crate) sink: String,
+    pub(crate) log_id: String,
+    pub(crate) plan: Arc<Plan>,
+    /// A hash of the plan's fingerprint, which can be long.
+    pub(crate) plan_id: String,
+    pub(crate) schema: String,
+}
+
+/// Makes the bookkeeping tables where they are missing. Where they are there, no right to make
+/// tables is needed.
+pub(crate) async fn create_bookkeeping(client: &Client, schema: &str) -> Result<(), Fault> {
+    if has_bookkeeping(client, schema).await? {
+        return Ok(());
+    }
+    in_transaction(client, async {
+        let sql = format!("SELECT pg_advisory_xact_lock({LOCK})");
+        client.batch_execute(&sql).await?;
+        let tables = bookkeeping_tables(schema);
+        client.batch_execute(&tables).await?;
+        Ok(())
+    })
+    .await
+}
+
+async fn has_bookkeeping(client: &Client, schema: &str) -> Result<bool, Fault> {
+    let sql = "SELECT count(*) FROM pg_catalog.pg_attribute a
+        JOIN pg_catalog.pg_class c ON c.oid = a.attrelid
+        JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+        WHERE n.nspname = $1 AND c.relkind IN ('r', 'p') AND NOT a.attisdropped
+          AND (c.relname, a.attname) IN (($2, 'sink'), ($3, 'made'))";
+    let row = client
+        .query_typed_one(
+            sql,
+            &[
+                (&schema, Type::TEXT),
+                (&POSITIONS, Type::TEXT),
+                (&OWNERS, Type::TEXT),
+            ],
+        )
+        .await?;
+    Ok(row.get::<_, i64>(0) == 2)
+}
+
+fn bookkeeping_tables(schema: &str) -> String {
+    let (positions, owners) = (table(schema, POSITIONS), table(schema, OWNERS));
+    format!(
+        "CREATE TABLE IF NOT EXISTS {positions} (
+           sink text PRIMARY KEY, log_id text NOT NULL, position bigint,
+           epoch bigint NOT NULL, plan text NOT NULL) WITH (fillfactor = 10);
+         CREATE TABLE IF NOT EXISTS {owners} (name text PRIMARY KEY, sink text);
+         ALTER TABLE {owners} ADD COLUMN IF NOT EXISTS made boolean NOT NULL DEFAULT true"
+    )
+}
+
+/// What is recorded of a table that onelog fills or has filled.
+pub(crate) struct Owner {
+    /// `None`: its sink was removed.
+    pub(crate) sink: Option<String>,
+    /// Not so when the mapping said that the table is there already.
+    pub(crate) made: bool,
+}
+
+pub(crate) async fn table_owner(
+    client: &Client,
+    identity: &Identity,
+    name: &str,
+) -> Result<Option<Owner>, Fault> {
+    let sql = format!(
+        "SELECT sink, made FROM {} WHERE name = $1",
+        table(&identity.schema, OWNERS)
+    );
+    let row = client.query_typed_opt(&sql, &[(&name, Type::TEXT)]).await?;
+    Ok(row.map(|row| Owner {
+        sink: row.get(0),
+        made: row.get(1),
+    }))
+}
+
+impl Identity {
+    pub(crate) async fn read_position(
+        &self,
+        client: &Client,
+    ) -> Result<Option<StorePosition>, Fault> {
+        let sql = format!(
+            "SELECT log_id, position, epoch FROM {}
+             WHERE sink = $1 AND plan = $2 AND position IS NOT NULL",
+            table(&self.schema, POSITIONS)
+        );
+        let row = client
+            .query_typed_opt(
+                &sql,
+                &[(&self.sink, Type::TEXT), (&self.plan_id, Type::TEXT)],
+            )
+            .await?;
+        Ok(row.map(|row| StorePosition {
+            log_id: row.get(0),
+            position: Position(row.get::<_, i64>(1).cast_unsigned()),
+            epoch: row.get::<_, i64>(2).cast_unsigned(),
+        }))
+    }
+
+    /// Durable at once, so that no crash of the server lets two processes hold one epoch.
+    pub(crate) async fn take_over(&self, client: &Client) -> Result<u64, Fault> {
+        let name = table(&self.schema, POSITIONS);
+        let sql = format!(
+            "INSERT INTO {name} AS p (sink, log_id, position, epoch, plan)
+             VALUES ($1, $2, NULL, 1, $3)
+             ON CONFLICT (sink) DO UPDATE SET epoch = p.epoch + 1, plan = excluded.plan,
+               position = CASE WHEN p.plan = excluded.plan THEN p.position END
+             RETURNING epoch"
+        );
+        in_transaction(client, async {
+            client
+                .batch_execute("SET LOCAL synchronous_commit = on")
+                .await?;
+            let row = client
+                .query_typed_one(
+                    &sql,
+                    &[
+                        (&self.sink, Type::TEXT),
+                        (&self.log_id, Type::TEXT),
+                        (&self.plan_id, Type::TEXT),
+                    ],
+                )
+                .await?;
+            Ok(row.get::<_, i64>(0).cast_unsigned())
+        })
+        .await
+    }
+}
+
+/// The place of the position's UPDATE among the statements of a transaction.
+pub(crate) const ADVANCE: usize = 1;
+
+impl<'a> Scope<'a> {
+    /// Sends the beginning of a transaction and the position's move, which locks the sink's row. It
+    /// meets no row when the position is not ours to move from there.
+    pub(crate) async fn advance_position(
+        &mut self,
+        pipeline: &mut Pipeline<'a>,
+        from: Position,
+        to: Position,
+    ) -> Result<(), Fault> {
+        let client = self.client;
+        let advance = self.advance_statement().await?;
+        let (from, to) = (signed(from)?, signed(to)?);
+        let (identity, epoch) = (self.identity, self.epoch.cast_signed());
+        pipeline.send(async move { client.batch_execute("BEGIN").await.map(|()| 0) });
+        debug_assert_eq!(pipeline.len(), ADVANCE);
+        pipeline.send(async move {
+            let parameters: [&(dyn ToSql + Sync); 6] = [
+                &to,
+                &identity.sink,
+                &epoch,
+                &from,
+                &identity.log_id,
+                &identity.plan_id,
+            ];
+            client.execute(&advance, &parameters).await
+        });
+        Ok(())
+    }
+
+    async fn advance_statement(&mut self) -> Result<Statement, Fault> {
+        if let Some(statement) = self.advance {
+            return Ok(statement.clone());
+        }
+        let sql = format!(
+            "UPDATE {} SET position = $1
+             WHERE sink = $2 AND epoch = $3 AND position = $4 AND log_id = $5 AND plan = $6",
+            table(&self.identity.schema, POSITIONS)
+        );
+        let statement = self.client.prepare(&sql).await?;
+        Ok(self.advance.insert(statement).clone())
+    }
+
+    /// Why the position's UPDATE met no row; in its transaction.
+    pub(crate) async fn position_mismatch(&self, expected: Position) -> Fault {
+        if let Err(fault) = self.check_epoch().await {
+            return fault;
+        }
+        match self.identity.read_position(self.client).await {
+            Ok(found) => Fault::Store(StoreError::PositionMismatch { expected, found }),
+            Err(fault) => fault,
+        }
+    }
+
+    /// Locks the sink's row against a takeover until the transaction ends.
+    pub(crate) async fn check_epoch(&self) -> Result<(), Fault> {
+        let sql = format!(
+            "SELECT epoch FROM {} WHERE sink = $1 FOR UPDATE",
+            table(&self.identity.schema, POSITIONS)
+        );
+        let row = self
+            .client
+            .query_typed_opt(&sql, &[(&self.identity.sink, Type::TEXT)])
+            .await?;
+        let found = row.map(|row| row.get::<_, i64>(0).cast_unsigned());
+        Err(Fault::Store(match found {
+            Some(found) if found == self.epoch => return Ok(()),
+            Some(found) => StoreError::Fenced {
+                ours: self.epoch,
+                found,
+            },
+            None => StoreError::PositionMismatch {
+                expected: Position::ZERO,
+                found: None,
+            },
+        }))
+    }
+
+    pub(crate) async fn set_position(&self, position: Position) -> Result<(), Fault> {
+        let sql = format!(
+            "UPDATE {} SET position = $2, log_id = $3, plan = $4 WHERE sink = $1",
+            table(&self.identity.schema, POSITIONS)
+        );
+        self.client
+            .execute_typed(
+                &sql,
+                &[
+                    (&self.identity.sink, Type::TEXT),
+                    (&signed(position)?, Type::INT8),
+                    (&self.identity.log_id, Type::TEXT),
+                    (&self.identity.plan_id, Type::TEXT),
+                ],
+            )
+            .await?;
+        Ok(())
+    }
+
+    /// Records that the table is this sink's; what onelog did not make once stays so.
+    pub(crate) async fn record_owner(&self, mapping: &MappingPlan) -> Result<(), Fault> {
+        let sql = format!(
+            "INSERT INTO {} AS t (name, sink, made) VALUES ($1, $2, $3)
+             ON CONFLICT (name) DO UPDATE SET sink = excluded.sink, made = t.made AND excluded.made",
+            table(&self.identity.schema, OWNERS)
+        );
+        self.client
+            .execute_typed(
+                &sql,
+                &[
+                    (&mapping.into, Type::TEXT),
+                    (&self.identity.sink, Type::TEXT),
+                    (&!mapping.options.flag(EXISTING), Type::BOOL),
+                ],
+            )
+            .await?;
+        Ok(())
+    }
+
+    /// Forgets the sink; its rows stay.
+    pub(crate) async fn forget_sink(&self) -> Result<(), Fault> {
+        let owners = table(&self.identity.schema, OWNERS);
+        let positions = table(&self.identity.schema, POSITIONS);
+        // What onelog has not made, or is there no longer, no later sink may take for its own.
+        let sql = format!(
+            "DELETE FROM {owners} WHERE sink = $1
+               AND (NOT made OR to_regclass(format('%I.%I', $2, name)) IS NULL)"
+        );
+        self.client
+            .execute_typed(
+                &sql,
+                &[
+                    (&self.identity.sink, Type::TEXT),
+                    (&self.identity.schema, Type::TEXT),
+                ],
+            )
+            .await?;
+        for sql in [
+            format!("UPDATE {owners} SET sink = NULL WHERE sink = $1"),
+            format!("DELETE FROM {positions} WHERE sink = $1"),
+        ] {
+            self.client
+                .execute_typed(&sql, &[(&self.identity.sink, Type::TEXT)])
+                .await?;
+        }
+        Ok(())
+    }
+}
+
+/// A position as PostgreSQL's bigint.
+fn signed(position: Position) -> Result<i64, Fault> {
+    i64::try_from(position.get()).map_err(|cause| {
+        Fault::Store(StoreError::Broken {
+            what: format!("position {position} does not fit into a bigint"),
+            cause: cause.into(),
+        })
+    })
+}

@@ -1,0 +1,62 @@
+//! The names and tables of a sink as SQL text.
+
+pub(crate) mod existing;
+
+use onelog_mapping::{ColumnType, MappingPlan};
+
+use crate::encode::sql_type;
+
+/// Longer names are cut by PostgreSQL silently.
+pub(crate) const IDENTIFIER_BYTES_MAX: usize = 63;
+const STAGING_PREFIX: &str = "onelog_new_";
+
+/// An identifier, safe whatever it contains.
+pub(crate) fn quote(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+pub(crate) fn list<'n>(names: impl Iterator<Item = &'n str>) -> String {
+    names.map(quote).collect::<Vec<_>>().join(", ")
+}
+
+/// A table's name with its schema.
+pub(crate) fn table(schema: &str, name: &str) -> String {
+    format!("{}.{}", quote(schema), quote(name))
+}
+
+/// The table that a rebuild fills. Long names are cut and get a hash, which keeps them distinct.
+pub(crate) fn staging_name(mapping: &MappingPlan) -> String {
+    let room = IDENTIFIER_BYTES_MAX - STAGING_PREFIX.len();
+    if mapping.into.len() <= room {
+        return format!("{STAGING_PREFIX}{}", mapping.into);
+    }
+    let hash = blake3::hash(mapping.into.as_bytes()).to_hex();
+    let end = mapping.into.floor_char_boundary(room - 17);
+    format!("{STAGING_PREFIX}{}_{}", &mapping.into[..end], &hash[..16])
+}
+
+/// Texts that are keys are ordered by their bytes, as the log orders them: faster to compare, and
+/// each load adds to the end of the index.
+fn column(mapping: &MappingPlan, n: usize) -> String {
+    let plan = &mapping.columns[n];
+    let role = match (n == mapping.key, plan.kind) {
+        (true, ColumnType::Text) => " COLLATE \"C\" NOT NULL",
+        (true, _) => " NOT NULL",
+        (false, _) => "",
+    };
+    format!("{} {}{role}", quote(&plan.name), sql_type(plan.kind))
+}
+
+/// A new table without its primary key, which is quicker made when the rows are in.
+pub(crate) fn create_staging(schema: &str, mapping: &MappingPlan, merged_later: bool) -> String {
+    let columns: Vec<String> = (0..mapping.columns.len())
+        .map(|n| column(mapping, n))
+        .collect();
+    // What is thrown away after a merge need not survive a crash.
+    let kind = if merged_later { "UNLOGGED " } else { "" };
+    let name = table(schema, &staging_name(mapping));
+    format!(
+        "DROP TABLE IF EXISTS {name}; CREATE {kind}TABLE {name} ({})",
+        columns.join(", ")
+    )
+}

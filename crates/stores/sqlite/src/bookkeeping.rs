@@ -1,0 +1,191 @@
+//! What SQLite holds beside the rows: each sink's position and epoch, and whose a table is.
+
+use std::path::Path;
+
+use onelog_record::Position;
+use onelog_store::{StoreError, StorePosition};
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
+
+use crate::error::classify;
+use crate::store::Scope;
+
+const BOOKKEEPING: &str = "
+CREATE TABLE IF NOT EXISTS onelog_position (
+  sink TEXT PRIMARY KEY NOT NULL, log_id TEXT NOT NULL, position INTEGER,
+  epoch INTEGER NOT NULL, plan TEXT NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS onelog_tables (
+  name TEXT PRIMARY KEY NOT NULL COLLATE NOCASE, sink TEXT) STRICT;";
+
+/// Which sink follows which log, by which mappings.
+#[derive(Debug)]
+pub(crate) struct Identity {
+    pub(crate) sink: String,
+    pub(crate) log_id: String,
+    /// The plan's fingerprint.
+    pub(crate) plan_id: String,
+}
+
+/// Makes the bookkeeping tables where they are missing.
+pub(crate) fn create_bookkeeping(connection: &Connection) -> rusqlite::Result<()> {
+    connection.execute_batch(&format!("BEGIN IMMEDIATE; {BOOKKEEPING} COMMIT;"))
+}
+
+/// Raises the epoch, and forgets a position that was reached under another plan.
+pub(crate) fn take_over(connection: &Connection, identity: &Identity) -> rusqlite::Result<u64> {
+    let epoch: i64 = connection.query_row(
+        "INSERT INTO onelog_position (sink, log_id, position, epoch, plan)
+         VALUES (?1, ?2, NULL, 1, ?3)
+         ON CONFLICT (sink) DO UPDATE SET epoch = epoch + 1, plan = excluded.plan,
+           position = CASE WHEN plan = excluded.plan THEN position END
+         RETURNING epoch",
+        params![identity.sink, identity.log_id, identity.plan_id],
+        |row| row.get(0),
+    )?;
+    Ok(epoch.cast_unsigned())
+}
+
+pub(crate) fn read_position(
+    connection: &Connection,
+    identity: &Identity,
+) -> rusqlite::Result<Option<StorePosition>> {
+    connection
+        .prepare_cached(
+            "SELECT log_id, position, epoch FROM onelog_position
+             WHERE sink = ?1 AND plan = ?2 AND position IS NOT NULL",
+        )?
+        .query_row(params![identity.sink, identity.plan_id], |row| {
+            Ok(StorePosition {
+                log_id: row.get(0)?,
+                position: Position(row.get::<_, i64>(1)?.cast_unsigned()),
+                epoch: row.get::<_, i64>(2)?.cast_unsigned(),
+            })
+        })
+        .optional()
+}
+
+fn signed(position: Position, path: &Path) -> Result<i64, StoreError> {
+    i64::try_from(position.get()).map_err(|error| StoreError::Broken {
+        what: format!("position {position} does not fit into {}", path.display()),
+        cause: error.into(),
+    })
+}
+
+/// Whose a table is; the inner `None` is a sink that was removed.
+pub(crate) fn table_owner(
+    connection: &Connection,
+    name: &str,
+) -> rusqlite::Result<Option<Option<String>>> {
+    connection
+        .query_row(
+            "SELECT sink FROM onelog_tables WHERE name = ?1",
+            params![name],
+            |row| row.get(0),
+        )
+        .optional()
+}
+
+/// Records that a table is this sink's.
+pub(crate) fn record_owner(
+    transaction: &Transaction<'_>,
+    name: &str,
+    sink: &str,
+) -> rusqlite::Result<()> {
+    transaction.execute(
+        "INSERT INTO onelog_tables (name, sink) VALUES (?1, ?2)
+         ON CONFLICT (name) DO UPDATE SET sink = excluded.sink",
+        params![name, sink],
+    )?;
+    Ok(())
+}
+
+/// Forgets the owner of a table that is there no longer.
+pub(crate) fn forget_owner(transaction: &Transaction<'_>, name: &str) -> rusqlite::Result<()> {
+    transaction.execute("DELETE FROM onelog_tables WHERE name = ?1", params![name])?;
+    Ok(())
+}
+
+impl Scope<'_> {
+    /// Moves the position; nothing else of the batch is worth trying when it is not ours to move.
+    pub(crate) fn advance_position(
+        &self,
+        transaction: &Transaction<'_>,
+        from: Position,
+        to: Position,
+    ) -> Result<(), StoreError> {
+        let failed = |error| classify("moving the position in", self.path, error);
+        let moved = transaction
+            .prepare_cached(
+                "UPDATE onelog_position SET position = ?1
+                 WHERE sink = ?2 AND epoch = ?3 AND position = ?4 AND log_id = ?5 AND plan = ?6",
+            )
+            .and_then(|mut statement| {
+                statement.execute(params![
+                    to.get().cast_signed(),
+                    self.identity.sink,
+                    self.epoch.cast_signed(),
+                    from.get().cast_signed(),
+                    self.identity.log_id,
+                    self.identity.plan_id
+                ])
+            })
+            .map_err(failed)?;
+        if moved == 1 {
+            return Ok(());
+        }
+        self.check_epoch(transaction)?;
+        Err(StoreError::PositionMismatch {
+            expected: from,
+            found: read_position(transaction, self.identity).map_err(failed)?,
+        })
+    }
+
+    pub(crate) fn check_epoch(&self, transaction: &Transaction<'_>) -> Result<(), StoreError> {
+        let found: Option<i64> = transaction
+            .query_row(
+                "SELECT epoch FROM onelog_position WHERE sink = ?1",
+                params![self.identity.sink],
+                |row| row.get(0),
+            )
+            .optional()
+            .map_err(|error| classify("reading the epoch in", self.path, error))?;
+        match found.map(i64::cast_unsigned) {
+            Some(found) if found == self.epoch => Ok(()),
+            Some(found) => Err(StoreError::Fenced {
+                ours: self.epoch,
+                found,
+            }),
+            None => Err(StoreError::PositionMismatch {
+                expected: Position::ZERO,
+                found: None,
+            }),
+        }
+    }
+
+    /// Sets the position that a rebuild has reached.
+    pub(crate) fn set_position(
+        &self,
+        transaction: &Transaction<'_>,
+        position: Position,
+    ) -> Result<(), StoreError> {
+        transaction
+            .execute(
+                "UPDATE onelog_position SET position = ?2, log_id = ?3, plan = ?4 WHERE sink = ?1",
+                params![
+                    self.identity.sink,
+                    signed(position, self.path)?,
+                    self.identity.log_id,
+                    self.identity.plan_id
+                ],
+            )
+            .map_err(|error| classify("setting the position in", self.path, error))?;
+        Ok(())
+    }
+
+    /// Forgets the sink; its rows stay.
+    pub(crate) fn forget_sink(&self, transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+        let sink = params![self.identity.sink];
+        transaction.execute("UPDATE onelog_tables SET sink = NULL WHERE sink = ?1", sink)?;
+        transaction.execute("DELETE FROM onelog_position WHERE sink = ?1", sink)?;
+        Ok(())
+    }
+}

@@ -1,0 +1,197 @@
+//! The tables that are there: who owns them, and whether they still have the shape of their mapping.
+
+use std::path::Path;
+
+use onelog_mapping::MappingPlan;
+use onelog_store::StoreError;
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::{index_name, index_objects, quote, sql_type};
+use crate::bookkeeping::table_owner;
+use crate::error::classify;
+
+/// Refuses names that a rebuild may not replace: what onelog did not make, or made for another
+/// sink. An empty table of exactly the right shape may be replaced.
+pub(crate) fn check_target(
+    connection: &Connection,
+    path: &Path,
+    sink: &str,
+    mapping: &MappingPlan,
+) -> Result<(), StoreError> {
+    let failed = |error| classify("looking at the tables of", path, error);
+    for name in [mapping.into.clone(), index_name(mapping)] {
+        let is_index = name != mapping.into;
+        let owner = table_owner(connection, &name).map_err(failed)?;
+        let taken = |what: String| {
+            Err(StoreError::NotOwner {
+                into: name.clone(),
+                what,
+            })
+        };
+        match (find_table(connection, &name).map_err(failed)?, owner) {
+            (None, _) | (Some(_), Some(None)) => {}
+            (Some(_), Some(Some(owner))) if owner == sink => {}
+            (Some(_), Some(Some(owner))) => {
+                return taken(format!(
+                    "it belongs to the sink '{owner}'; choose another name for 'into'"
+                ));
+            }
+            // Without a search index of ours the name is not touched.
+            (Some(_), None) if is_index && mapping.full_text.is_empty() => {}
+            (Some(kind), None) if kind != "table" || is_index => {
+                return taken(format!(
+                    "a {kind} of this name is there that onelog did not make; choose another name for 'into'"
+                ));
+            }
+            (Some(_), None) => {
+                let mismatches = mismatches(connection, mapping).map_err(failed)?;
+                let empty: bool = connection
+                    .query_row(
+                        &format!("SELECT NOT EXISTS (SELECT 1 FROM {})", quote(&name)),
+                        [],
+                        |r| r.get(0),
+                    )
+                    .map_err(failed)?;
+                if !mismatches.is_empty() || !empty {
+                    let mut why = mismatches;
+                    if !empty {
+                        why.insert(0, "it has rows".into());
+                    }
+                    return taken(format!(
+                        "a table of this name is there that onelog did not make ({}); choose another name for 'into', or drop the table",
+                        why.join("; ")
+                    ));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn find_table(connection: &Connection, name: &str) -> rusqlite::Result<Option<String>> {
+    connection
+        .query_row(
+            "SELECT type FROM sqlite_schema WHERE name = ?1 COLLATE NOCASE AND type IN ('table', 'view')",
+            params![name],
+            |row| row.get(0),
+        )
+        .optional()
+}
+
+/// Whether the table and its index still are what this mapping makes.
+pub(crate) fn check_shape(
+    connection: &Connection,
+    path: &Path,
+    mapping: &MappingPlan,
+) -> Result<(), StoreError> {
+    let failed = |error| classify("looking at the tables of", path, error);
+    let mut what = match find_table(connection, &mapping.into)
+        .map_err(failed)?
+        .as_deref()
+    {
+        Some("table") => mismatches(connection, mapping).map_err(failed)?,
+        Some(other) => vec![format!("a {other} has its name")],
+        None => vec!["it is not there".to_owned()],
+    };
+    for (name, sql) in index_objects(mapping) {
+        let found: Option<String> = connection
+            .query_row(
+                "SELECT sql FROM sqlite_schema WHERE name = ?1",
+                params![name],
+                |row| row.get(0),
+            )
+            .optional()
+            .map_err(failed)?;
+        match found {
+            Some(found) if found == sql => {}
+            Some(_) => what.push(format!("'{name}' of its full-text index was changed")),
+            None => what.push(format!("'{name}' of its full-text index is not there")),
+        }
+    }
+    if what.is_empty() {
+        return Ok(());
+    }
+    Err(StoreError::SchemaMismatch {
+        into: mapping.into.clone(),
+        what: what.join("; "),
+    })
+}
+
+#[derive(Debug, PartialEq)]
+struct Shape {
+    kind: String,
+    not_null: bool,
+    key: bool,
+}
+
+/// What of the table's columns differs from the mapping's.
+fn mismatches(connection: &Connection, mapping: &MappingPlan) -> rusqlite::Result<Vec<String>> {
+    let mut statement = connection
+        .prepare("SELECT name, type, \"notnull\", pk FROM pragma_table_xinfo(?1) ORDER BY cid")?;
+    let mut found: Vec<(String, Shape)> = statement
+        .query_map(params![mapping.into], |row| {
+            let shape = Shape {
+                kind: row.get(1)?,
+                not_null: row.get(2)?,
+                key: row.get::<_, i64>(3)? == 1,
+            };
+            Ok((row.get(0)?, shape))
+        })?
+        .collect::<Result<_, _>>()?;
+    let mut wrong = Vec::new();
+    for (name, shape) in expected(mapping) {
+        let at = found
+            .iter()
+            .position(|(n, _)| n.eq_ignore_ascii_case(&name));
+        match at.map(|at| found.remove(at).1) {
+            None => wrong.push(format!("the column '{name}' is missing")),
+            Some(is) if is != shape => wrong.push(format!(
+                "the column '{name}' is {}, and should be {}",
+                is.show(),
+                shape.show()
+            )),
+            Some(_) => {}
+        }
+    }
+    for (name, _) in found {
+        wrong.push(format!("the column '{name}' is not in the mapping"));
+    }
+    let strict: Option<bool> = connection
+        .query_row(
+            "SELECT strict FROM pragma_table_list WHERE name = ?1 COLLATE NOCASE",
+            params![mapping.into],
+            |row| row.get(0),
+        )
+        .optional()?;
+    if strict == Some(false) {
+        wrong.push("the table is not STRICT".into());
+    }
+    Ok(wrong)
+}
+
+impl Shape {
+    fn show(&self) -> String {
+        let null = if self.not_null { " NOT NULL" } else { "" };
+        let key = if self.key { " PRIMARY KEY" } else { "" };
+        format!("{}{key}{null}", self.kind)
+    }
+}
+
+fn expected(mapping: &MappingPlan) -> Vec<(String, Shape)> {
+    let indexed = !mapping.full_text.is_empty();
+    let shape = |kind: &str, not_null, key| Shape {
+        kind: kind.to_owned(),
+        not_null,
+        key,
+    };
+    let mut out = Vec::new();
+    if indexed {
+        out.push(("_row".to_owned(), shape("INTEGER", true, true)));
+    }
+    for (n, column) in mapping.columns.iter().enumerate() {
+        let is_key = n == mapping.key;
+        let shape = shape(sql_type(column.kind), is_key, is_key && !indexed);
+        out.push((column.name.clone(), shape));
+    }
+    out
+}

@@ -1,0 +1,98 @@
+//! Filling tables anew, while the old rows stay readable: new tables beside the old ones, which
+//! take their names in one transaction with the position.
+
+use onelog_mapping::MappingPlan;
+use onelog_record::Position;
+use onelog_store::{Change, StoreError};
+use rusqlite::Transaction;
+
+use crate::bookkeeping::{forget_owner, record_owner};
+use crate::ddl::existing::check_target;
+use crate::ddl::{self, index_name, index_objects, quote, staging_name};
+use crate::error::classify;
+use crate::store::Scope;
+
+impl Scope<'_> {
+    pub(crate) fn begin_rebuild(&self, transaction: &Transaction<'_>) -> Result<(), StoreError> {
+        self.check_epoch(transaction)?;
+        for mapping in &self.plan.mappings {
+            check_target(transaction, self.path, &self.identity.sink, mapping)?;
+            let name = staging_name(mapping);
+            let sql = format!(
+                "DROP TABLE IF EXISTS {}; {}",
+                quote(&name),
+                ddl::create_table(mapping, &name)
+            );
+            transaction
+                .execute_batch(&sql)
+                .map_err(|error| classify("making new tables in", self.path, error))?;
+        }
+        Ok(())
+    }
+
+    pub(crate) fn load(
+        &mut self,
+        transaction: &Transaction<'_>,
+        mapping: usize,
+        rows: &[Change],
+    ) -> Result<(), StoreError> {
+        self.check_epoch(transaction)?;
+        let sql = &self.statements[mapping].load;
+        self.write(transaction, mapping, sql, rows)
+    }
+
+    pub(crate) fn finish_rebuild(
+        &self,
+        transaction: &Transaction<'_>,
+        position: Position,
+    ) -> Result<(), StoreError> {
+        self.check_epoch(transaction)?;
+        for mapping in &self.plan.mappings {
+            // A name that was taken since the rebuild began stays with its owner.
+            check_target(transaction, self.path, &self.identity.sink, mapping)?;
+            swap(transaction, &self.identity.sink, mapping).map_err(|error| {
+                classify("putting the new tables in place in", self.path, error)
+            })?;
+        }
+        self.set_position(transaction, position)
+    }
+
+    pub(crate) fn drop_staging(&self, transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+        for mapping in &self.plan.mappings {
+            let name = quote(&staging_name(mapping));
+            transaction.execute_batch(&format!("DROP TABLE IF EXISTS {name}"))?;
+        }
+        Ok(())
+    }
+}
+
+/// Puts a filled staging table in the place of the table, and makes its index.
+fn swap(transaction: &Transaction<'_>, sink: &str, mapping: &MappingPlan) -> rusqlite::Result<()> {
+    let mut sql = format!(
+        "DROP TABLE IF EXISTS {}; DROP TABLE IF EXISTS {}; ALTER TABLE {} RENAME TO {};",
+        quote(&index_name(mapping)),
+        quote(&mapping.into),
+        quote(&staging_name(mapping)),
+        quote(&mapping.into)
+    );
+    let objects = index_objects(mapping);
+    for (_, create) in &objects {
+        sql.push_str(create);
+        sql.push(';');
+    }
+    let mut owned = vec![mapping.into.clone()];
+    if !objects.is_empty() {
+        let index = quote(&index_name(mapping));
+        sql.push_str(&format!(
+            "INSERT INTO {index} ({index}) VALUES ('rebuild');"
+        ));
+        owned.push(index_name(mapping));
+    } else {
+        forget_owner(transaction, &index_name(mapping))?;
+    }
+    transaction.execute_batch(&sql)?;
+    for name in owned {
+        record_owner(transaction, &name, sink)?;
+    }
+    Ok(())
+}

@@ -1,0 +1,183 @@
+//! The store: one writing connection, and a transaction for each step of the contract.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use onelog_mapping::{Plan, Row};
+use onelog_record::Position;
+use onelog_store::{Batch, Change, Store, StoreError, StorePosition, StoreReader, failpoint};
+use rusqlite::{Connection, Transaction, TransactionBehavior};
+
+use crate::bookkeeping::{self, Identity, read_position};
+use crate::connection::{self, file_identity};
+use crate::ddl::existing;
+use crate::error::classify;
+use crate::reader::SqliteReader;
+use crate::write::Statements;
+
+#[derive(Debug)]
+pub struct SqliteStore {
+    path: PathBuf,
+    file_identity: Option<(u64, u64)>,
+    identity: Identity,
+    plan: Arc<Plan>,
+    statements: Vec<Statements>,
+    connection: Connection,
+    epoch: Option<u64>,
+    row: Row,
+}
+
+impl SqliteStore {
+    /// Opens the file, which is made when it is not there; its folder must be.
+    pub fn open(
+        path: &Path,
+        sink: &str,
+        log_id: &str,
+        plan: Arc<Plan>,
+    ) -> Result<Self, StoreError> {
+        let connection = connection::open(path)?;
+        bookkeeping::create_bookkeeping(&connection)
+            .map_err(|error| classify("opening", path, error))?;
+        Ok(Self {
+            path: path.to_owned(),
+            file_identity: file_identity(path),
+            identity: Identity {
+                sink: sink.to_owned(),
+                log_id: log_id.to_owned(),
+                plan_id: plan.fingerprint(),
+            },
+            statements: plan.mappings.iter().map(Statements::new).collect(),
+            plan,
+            connection,
+            epoch: None,
+            row: Row::default(),
+        })
+    }
+
+    /// A file that was replaced or removed behind our back would swallow every write silently.
+    fn check_identity(&self) -> Result<(), StoreError> {
+        if file_identity(&self.path) == self.file_identity {
+            return Ok(());
+        }
+        Err(StoreError::Unavailable {
+            what: format!("writing to {}", self.path.display()),
+            cause: "the file was replaced or removed while it was open".into(),
+        })
+    }
+
+    fn begin(&mut self) -> Result<(Transaction<'_>, Scope<'_>), StoreError> {
+        self.check_identity()?;
+        #[allow(clippy::expect_used)]
+        let epoch = self
+            .epoch
+            .expect("the contract: take_over comes before every change");
+        let path = self.path.as_path();
+        let transaction = self
+            .connection
+            .transaction_with_behavior(TransactionBehavior::Immediate)
+            .map_err(|error| classify("beginning a transaction in", path, error))?;
+        let scope = Scope {
+            path,
+            identity: &self.identity,
+            plan: &self.plan,
+            statements: &self.statements,
+            row: &mut self.row,
+            epoch,
+        };
+        Ok((transaction, scope))
+    }
+}
+
+/// What a transaction needs of the store while the connection is lent out.
+pub(crate) struct Scope<'a> {
+    pub(crate) path: &'a Path,
+    pub(crate) identity: &'a Identity,
+    pub(crate) plan: &'a Plan,
+    pub(crate) statements: &'a [Statements],
+    pub(crate) row: &'a mut Row,
+    pub(crate) epoch: u64,
+}
+
+impl Scope<'_> {
+    fn commit(&self, transaction: Transaction<'_>) -> Result<(), StoreError> {
+        transaction
+            .commit()
+            .map_err(|error| classify("committing to", self.path, error))
+    }
+}
+
+impl Store for SqliteStore {
+    fn position(&mut self) -> Result<Option<StorePosition>, StoreError> {
+        self.check_identity()?;
+        read_position(&self.connection, &self.identity)
+            .map_err(|error| classify("reading the position in", &self.path, error))
+    }
+
+    fn take_over(&mut self) -> Result<u64, StoreError> {
+        self.check_identity()?;
+        let epoch = bookkeeping::take_over(&self.connection, &self.identity)
+            .map_err(|error| classify("taking over", &self.path, error))?;
+        self.epoch = Some(epoch);
+        Ok(epoch)
+    }
+
+    fn check_target(&mut self) -> Result<(), StoreError> {
+        for mapping in &self.plan.mappings {
+            existing::check_target(&self.connection, &self.path, &self.identity.sink, mapping)?;
+        }
+        Ok(())
+    }
+
+    fn check_shape(&mut self) -> Result<(), StoreError> {
+        for mapping in &self.plan.mappings {
+            existing::check_shape(&self.connection, &self.path, mapping)?;
+        }
+        Ok(())
+    }
+
+    fn apply(&mut self, batch: &Batch) -> Result<(), StoreError> {
+        let (transaction, mut scope) = self.begin()?;
+        scope.apply(&transaction, batch)?;
+        failpoint::hit(&scope.identity.sink, "before_commit");
+        scope.commit(transaction)
+    }
+
+    fn begin_rebuild(&mut self) -> Result<(), StoreError> {
+        let (transaction, scope) = self.begin()?;
+        scope.begin_rebuild(&transaction)?;
+        scope.commit(transaction)
+    }
+
+    fn load(&mut self, mapping: usize, rows: &[Change]) -> Result<(), StoreError> {
+        let (transaction, mut scope) = self.begin()?;
+        scope.load(&transaction, mapping, rows)?;
+        scope.commit(transaction)
+    }
+
+    fn finish_rebuild(&mut self, position: Position) -> Result<(), StoreError> {
+        self.connection.flush_prepared_statement_cache();
+        let (transaction, scope) = self.begin()?;
+        scope.finish_rebuild(&transaction, position)?;
+        failpoint::hit(&scope.identity.sink, "before_swap");
+        scope.commit(transaction)
+    }
+
+    fn reader(&mut self) -> Result<Box<dyn StoreReader>, StoreError> {
+        self.check_identity()?;
+        let reader = SqliteReader::of_sink(&self.path, &self.identity, Arc::clone(&self.plan))?;
+        Ok(Box::new(reader))
+    }
+
+    fn remove(&mut self) -> Result<(), StoreError> {
+        self.connection.flush_prepared_statement_cache();
+        let (transaction, scope) = self.begin()?;
+        scope.check_epoch(&transaction)?;
+        scope
+            .drop_staging(&transaction)
+            .and_then(|()| scope.forget_sink(&transaction))
+            .map_err(|error| classify("removing the sink from", scope.path, error))?;
+        scope.commit(transaction)?;
+        self.epoch = None;
+        Ok(())
+    }
+}
