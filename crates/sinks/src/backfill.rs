@@ -9,7 +9,7 @@ use onelog::{KeyRange, Position, ReadError, Row, Snapshot};
 
 use crate::error::SinkFault;
 use crate::progress::SinkState;
-use crate::runner::{Halt, Runner};
+use crate::runner::{Runner, SessionEnd};
 use onelog_mapping::Plan;
 use onelog_store::{
     Change, EachEntry, LogSide, RejectedRow, Store, StoreError, VerifyError, failpoint,
@@ -23,12 +23,12 @@ const LOAD_BYTES_MAX: usize = 4 << 20;
 
 impl Runner {
     /// Fills the store and answers the position that it then stands at.
-    pub(crate) fn fill(
+    pub(crate) fn backfill(
         &mut self,
         plan: &Arc<Plan>,
         store: &mut dyn Store,
         at: Option<Position>,
-    ) -> Result<Position, Halt> {
+    ) -> Result<Position, SessionEnd> {
         self.progress.set_state(if self.is_rebuilding() {
             SinkState::Rebuilding
         } else {
@@ -36,7 +36,7 @@ impl Runner {
         });
         // The log must be kept from the snapshot on; or, as long as the old rows stand, from there.
         if at.is_none() {
-            self.hold.advance(self.node.position());
+            self.retention.advance(self.node.position());
         }
         let snapshot = self.node.snapshot();
         let position = snapshot.position();
@@ -48,9 +48,10 @@ impl Runner {
         }
         failpoint::hit(&self.definition.name, "before_finish");
         store.finish_rebuild(position)?;
-        self.hold.advance(position);
-        self.aside.refilled(&self.node, plan, &refused, position)?;
-        self.progress.set_parked(self.aside.len());
+        self.retention.advance(position);
+        self.parked
+            .backfilled(&self.node, plan, &refused, position)?;
+        self.progress.set_parked(self.parked.len());
         self.progress.set_position(Some(position));
         Ok(position)
     }
@@ -62,8 +63,8 @@ impl Runner {
         snapshot: &Snapshot,
         number: usize,
         refused: &mut Vec<RejectedRow>,
-    ) -> Result<(), Halt> {
-        let failed = |error: ReadError| Halt::Retry(SinkFault::new(error));
+    ) -> Result<(), SessionEnd> {
+        let failed = |error: ReadError| SessionEnd::Retry(SinkFault::new(error));
         let range = whole(plan.mappings[number].table);
         let mut rows = Vec::new();
         let mut bytes = 0;
@@ -83,9 +84,9 @@ impl Runner {
                 Ok(()) if change.value.is_some() => rows.push(change),
                 Ok(()) => {}
                 Err(fault) if self.parks() => {
-                    let unfit = [RejectedRow::new(number, &change, fault)];
-                    self.park(plan, &unfit)?;
-                    refused.extend(unfit);
+                    let rejected = [RejectedRow::new(number, &change, fault)];
+                    self.park(plan, &rejected)?;
+                    refused.extend(rejected);
                 }
                 Err(fault) => {
                     let of = &plan.mappings[number];
@@ -93,27 +94,27 @@ impl Runner {
                 }
             }
             if rows.len() >= LOAD_ROWS_MAX || bytes >= LOAD_BYTES_MAX {
-                self.load_what_fits(plan, store, number, &mut rows, refused)?;
+                self.load_accepted(plan, store, number, &mut rows, refused)?;
                 bytes = 0;
                 self.receive();
                 if self.is_leaving() {
-                    return Err(Halt::Exit);
+                    return Err(SessionEnd::Exit);
                 }
             }
         }
-        self.load_what_fits(plan, store, number, &mut rows, refused)
+        self.load_accepted(plan, store, number, &mut rows, refused)
     }
 
-    /// Loads rows and empties the list; what the store refuses is set aside, where the definition
+    /// Loads rows and empties the list; what the store refuses is parked, where the definition
     /// says so.
-    fn load_what_fits(
+    fn load_accepted(
         &mut self,
         plan: &Plan,
         store: &mut dyn Store,
         number: usize,
         rows: &mut Vec<Change>,
         refused: &mut Vec<RejectedRow>,
-    ) -> Result<(), Halt> {
+    ) -> Result<(), SessionEnd> {
         while !rows.is_empty() {
             let Err(error) = store.load(number, rows) else {
                 break;
@@ -125,12 +126,12 @@ impl Runner {
             let Some(named) = named.filter(|_| self.parks()) else {
                 return Err(error.into());
             };
-            let mut unfit = vec![RejectedRow::new(number, named, &words.what)];
-            unfit.extend(rejected_rows(plan, number, rows));
-            self.park(plan, &unfit)?;
-            let gone: HashSet<&Bytes> = unfit.iter().map(|unfit| &unfit.key).collect();
+            let mut rejected = vec![RejectedRow::new(number, named, &words.what)];
+            rejected.extend(rejected_rows(plan, number, rows));
+            self.park(plan, &rejected)?;
+            let gone: HashSet<&Bytes> = rejected.iter().map(|rejected| &rejected.key).collect();
             rows.retain(|row| !gone.contains(&row.key));
-            refused.extend(unfit);
+            refused.extend(rejected);
         }
         rows.clear();
         Ok(())

@@ -1,5 +1,5 @@
 //! What others ask of a sink's thread between two batches, where the store stands exactly at a
-//! position: pictures of both sides, rows to be written again, parked keys to be replayed.
+//! position: snapshots of both sides, rows to be written again, parked keys to be replayed.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -11,8 +11,8 @@ use onelog::{Offset, Position, Snapshot, SnapshotError};
 
 use crate::error::{SinkError, SinkFault};
 use crate::open::{open_store, plan_of};
-use crate::parking::{Aside, Parked, parked};
-use crate::runner::{Halt, Runner};
+use crate::parking::{Parked, ParkedKeys, parked};
+use crate::runner::{Runner, SessionEnd};
 use onelog_mapping::Plan;
 use onelog_store::{Batch, Change, RejectedRow, Store, StoreError, StoreReader, failpoint};
 
@@ -22,11 +22,11 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 const ROWS_MAX: usize = 1000;
 
 /// Both sides at one position.
-pub(crate) struct Pictures {
+pub(crate) struct SnapshotPair {
     pub(crate) plan: Arc<Plan>,
     pub(crate) store: Box<dyn StoreReader>,
     pub(crate) log: Snapshot,
-    /// The keys that are set aside, by mapping: their rows may be old.
+    /// The keys that are parked, by mapping: their rows may be old.
     pub(crate) parked: Vec<std::collections::HashSet<Bytes>>,
 }
 
@@ -59,8 +59,8 @@ pub struct Replayed {
 pub(crate) type Reply<T> = SyncSender<Result<T, SinkError>>;
 
 /// Something asked.
-pub(crate) enum Ask {
-    Picture(Reply<Pictures>),
+pub(crate) enum Request {
+    Snapshots(Reply<SnapshotPair>),
     /// Writes the rows of these keys again; answers how many.
     Repair(Keys, Reply<u64>),
     Replay(Replay, Reply<Replayed>),
@@ -68,7 +68,7 @@ pub(crate) enum Ask {
 
 /// Something asked that waits for its turn.
 pub(crate) struct Pending {
-    ask: Ask,
+    request: Request,
     deadline: Instant,
 }
 
@@ -76,59 +76,59 @@ pub(crate) struct Pending {
 pub(crate) struct Failed(Box<Failure>);
 
 struct Failure {
-    told: SinkError,
-    halt: Option<Halt>,
+    reported: SinkError,
+    end: Option<SessionEnd>,
 }
 
 impl From<SinkError> for Failed {
-    fn from(told: SinkError) -> Self {
-        Self::new(told, None)
+    fn from(reported: SinkError) -> Self {
+        Self::new(reported, None)
     }
 }
 
 impl From<StoreError> for Failed {
     fn from(error: StoreError) -> Self {
-        let halt = match error {
+        let end = match error {
             StoreError::Refused(_) => None,
-            _ => Some(Halt::of(&error)),
+            _ => Some(SessionEnd::of(&error)),
         };
-        Self::new(error.into(), halt)
+        Self::new(error.into(), end)
     }
 }
 
-/// The session ends, and whoever asked is told why.
-impl From<Halt> for Failed {
-    fn from(halt: Halt) -> Self {
-        let fault = match &halt {
-            Halt::Exit => SinkFault::new("it was told to end"),
-            Halt::Retry(fault) | Halt::Stop(fault) => fault.clone(),
+/// The session ends, and whoever asked is reported why.
+impl From<SessionEnd> for Failed {
+    fn from(end: SessionEnd) -> Self {
+        let fault = match &end {
+            SessionEnd::Exit => SinkFault::new("it was reported to end"),
+            SessionEnd::Retry(fault) | SessionEnd::Stop(fault) => fault.clone(),
         };
-        let told = SinkError::Failed {
+        let reported = SinkError::Failed {
             fault: Box::new(fault),
         };
-        Self::new(told, Some(halt))
+        Self::new(reported, Some(end))
     }
 }
 
 impl Failed {
-    fn new(told: SinkError, halt: Option<Halt>) -> Self {
-        Self(Box::new(Failure { told, halt }))
+    fn new(reported: SinkError, end: Option<SessionEnd>) -> Self {
+        Self(Box::new(Failure { reported, end }))
     }
 
     /// For a session that cannot go on without what was not done.
-    pub(crate) fn into_halt(self) -> Halt {
-        match (self.0.halt, self.0.told) {
-            (Some(halt), _) => halt,
-            (None, SinkError::Store(error)) => Halt::of(&error),
-            (None, told) => Halt::Stop(SinkFault::new(told)),
+    pub(crate) fn into_session_end(self) -> SessionEnd {
+        match (self.0.end, self.0.reported) {
+            (Some(end), _) => end,
+            (None, SinkError::Store(error)) => SessionEnd::of(&error),
+            (None, reported) => SessionEnd::Stop(SinkFault::new(reported)),
         }
     }
 }
 
 impl Pending {
-    pub(crate) fn new(ask: Ask) -> Self {
+    pub(crate) fn new(request: Request) -> Self {
         Self {
-            ask,
+            request,
             deadline: Instant::now() + PATIENCE,
         }
     }
@@ -141,7 +141,7 @@ impl Runner {
         plan: &Arc<Plan>,
         store: &mut dyn Store,
         at: Option<Position>,
-    ) -> Result<(), Halt> {
+    ) -> Result<(), SessionEnd> {
         let mut waiting: VecDeque<Pending> = std::mem::take(&mut self.pending).into();
         while let Some(pending) = waiting.pop_front() {
             let may_wait = !self.paused && Instant::now() < pending.deadline;
@@ -151,31 +151,31 @@ impl Runner {
                 let lost = matches!(error, SinkError::Store(error) if error.is_retryable());
                 later(error) || (may_wait && lost)
             };
-            let failed = match &pending.ask {
-                Ask::Picture(reply) => {
-                    let done = self.picture(plan, store, at);
-                    tell(reply, done, &later_anew)
+            let failed = match &pending.request {
+                Request::Snapshots(reply) => {
+                    let done = self.snapshots(plan, store, at);
+                    answer(reply, done, &later_anew)
                 }
-                Ask::Repair(keys, reply) => {
+                Request::Repair(keys, reply) => {
                     let done = self.repair(plan, store, at, keys);
-                    tell(reply, done, &later)
+                    answer(reply, done, &later)
                 }
-                Ask::Replay(which, reply) => {
+                Request::Replay(which, reply) => {
                     let done = self.replay(plan, store, at, which);
-                    tell(reply, done, &later)
+                    answer(reply, done, &later)
                 }
             };
             match failed {
-                Told::Later(None) => self.pending.push(pending),
-                Told::Later(Some(halt)) => {
+                Served::Later(None) => self.pending.push(pending),
+                Served::Later(Some(end)) => {
                     self.pending.push(pending);
                     self.pending.extend(waiting);
-                    return Err(halt);
+                    return Err(end);
                 }
-                Told::Done => {}
-                Told::Halted(halt) => {
+                Served::Done => {}
+                Served::Ended(end) => {
                     self.pending.extend(waiting);
-                    return Err(halt);
+                    return Err(end);
                 }
             }
         }
@@ -201,19 +201,19 @@ impl Runner {
         })
     }
 
-    fn picture(
+    fn snapshots(
         &self,
         plan: &Arc<Plan>,
         store: &mut dyn Store,
         at: Option<Position>,
-    ) -> Result<Pictures, Failed> {
-        self.open_picture(plan, store, at, &self.aside)
+    ) -> Result<SnapshotPair, Failed> {
+        self.open_snapshots(plan, store, at, &self.parked)
             .map_err(|error| match error {
                 // The store was restarted, perhaps with older data, while nothing was written: a
                 // new session begins where it stands.
                 SinkError::Store(error) if error.is_retryable() => {
                     if matches!(error, StoreError::PositionMismatch { .. }) {
-                        // Nobody who waits is told what was reached before.
+                        // Nobody who waits is reported what was reached before.
                         self.progress.set_position(None);
                     }
                     error.into()
@@ -222,13 +222,13 @@ impl Runner {
             })
     }
 
-    fn open_picture(
+    fn open_snapshots(
         &self,
         plan: &Arc<Plan>,
         store: &mut dyn Store,
         at: Option<Position>,
-        aside: &Aside,
-    ) -> Result<Pictures, SinkError> {
+        parked: &ParkedKeys,
+    ) -> Result<SnapshotPair, SinkError> {
         let log = self.snapshot_at(at)?;
         let position = log.position();
         let reader = store.reader()?;
@@ -239,40 +239,40 @@ impl Runner {
                 found: store.position().unwrap_or(None),
             }));
         }
-        Ok(Pictures {
+        Ok(SnapshotPair {
             plan: Arc::clone(plan),
             store: reader,
             log,
-            parked: aside.keys(),
+            parked: parked.keys(),
         })
     }
 
     /// A sink that stands still has no store open; one is opened for a comparison alone.
     pub(crate) fn serve_detached(&mut self) {
         for pending in std::mem::take(&mut self.pending) {
-            match pending.ask {
-                Ask::Picture(reply) => {
-                    let _ = reply.try_send(self.detached_picture());
+            match pending.request {
+                Request::Snapshots(reply) => {
+                    let _ = reply.try_send(self.detached_snapshots());
                 }
-                Ask::Repair(_, reply) => {
+                Request::Repair(_, reply) => {
                     let _ = reply.try_send(Err(self.not_following()));
                 }
-                Ask::Replay(_, reply) => {
+                Request::Replay(_, reply) => {
                     let _ = reply.try_send(Err(self.not_following()));
                 }
             }
         }
     }
 
-    fn detached_picture(&self) -> Result<Pictures, SinkError> {
+    fn detached_snapshots(&self) -> Result<SnapshotPair, SinkError> {
         let plan = Arc::new(plan_of(&self.node, &self.definition)?);
         let mut store = open_store(&self.definition, &plan, &self.log_id)?;
         let found = store.position()?;
         let ours = found.filter(|found| found.log_id == self.log_id);
         let at = ours.map(|found| found.position);
-        let aside = Aside::load(&self.node, &self.definition.name, &plan, at);
-        let aside = aside.map_err(|_| self.not_following())?;
-        self.open_picture(&plan, store.as_mut(), at, &aside)
+        let parked = ParkedKeys::load(&self.node, &self.definition.name, &plan, at);
+        let parked = parked.map_err(|_| self.not_following())?;
+        self.open_snapshots(&plan, store.as_mut(), at, &parked)
     }
 
     fn not_following(&self) -> SinkError {
@@ -295,20 +295,20 @@ impl Runner {
         for part in keys.chunks(ROWS_MAX) {
             let mut images = Images::default();
             for (mapping, key) in part {
-                if !self.aside.contains(*mapping, key) {
+                if !self.parked.contains(*mapping, key) {
                     images.add(plan, &snapshot, *mapping, key)?;
                 }
             }
-            if let Some(first) = images.unfit.first() {
+            if let Some(first) = images.rejected.first() {
                 if !self.parks() {
                     let of = &plan.mappings[first.mapping];
                     let error = StoreError::refused(of, &first.key, first.offset, &first.what);
                     return Err(error.into());
                 }
-                self.park(plan, &images.unfit)?;
+                self.park(plan, &images.rejected)?;
             }
             let mut batch = images.into_batch(plan, snapshot.position());
-            self.apply_what_fits(plan, store, &mut batch)?;
+            self.apply_accepted(plan, store, &mut batch)?;
             written += batch.rows() as u64;
         }
         store.publish()?;
@@ -325,12 +325,12 @@ impl Runner {
     ) -> Result<Replayed, Failed> {
         let snapshot = self.snapshot_at(at)?;
         let keys: Keys = match which {
-            Replay::All => self.aside.all(),
+            Replay::All => self.parked.all(),
             Replay::Keys(wanted) => wanted
                 .iter()
                 .filter_map(|(into, key)| {
                     let mapping = plan.mappings.iter().position(|m| m.into == *into)?;
-                    let known = self.aside.contains(mapping, key);
+                    let known = self.parked.contains(mapping, key);
                     known.then(|| (mapping, key.clone()))
                 })
                 .collect(),
@@ -365,10 +365,10 @@ impl Runner {
             for (mapping, key) in part {
                 images.add(plan, snapshot, *mapping, key)?;
             }
-            let mut unfit = std::mem::take(&mut images.unfit);
+            let mut rejected = std::mem::take(&mut images.rejected);
             let mut batch = images.into_batch(plan, snapshot.position());
-            unfit.extend(batch.rejected_rows(plan));
-            batch.leave_out(&unfit);
+            rejected.extend(batch.rejected_rows(plan));
+            batch.leave_out(&rejected);
             while batch.rows() > 0 {
                 let Err(error) = store.apply(&batch) else {
                     break;
@@ -381,21 +381,25 @@ impl Runner {
                     return Err(error.into());
                 }
                 batch.leave_out(&more);
-                unfit.extend(more);
+                rejected.extend(more);
             }
             failpoint::hit(&self.definition.name, "after_replay");
-            self.park(plan, &unfit)?;
+            self.park(plan, &rejected)?;
             let taken: Keys = part
                 .iter()
-                .filter(|(of, key)| !unfit.iter().any(|u| u.mapping == *of && u.key == *key))
+                .filter(|(of, key)| !rejected.iter().any(|u| u.mapping == *of && u.key == *key))
                 .cloned()
                 .collect();
             let at = snapshot.position();
-            let released = self.aside.release(&self.node, plan, &taken, at);
-            self.progress.set_parked(self.aside.len());
+            let released = self.parked.release(&self.node, plan, &taken, at);
+            self.progress.set_parked(self.parked.len());
             released?;
             replayed += taken.len() as u64;
-            refused.extend(unfit.into_iter().map(|unfit| (unfit.mapping, unfit.key)));
+            refused.extend(
+                rejected
+                    .into_iter()
+                    .map(|rejected| (rejected.mapping, rejected.key)),
+            );
         }
         // No batch may come for long, and whoever asked looks now.
         store.publish()?;
@@ -403,50 +407,54 @@ impl Runner {
     }
 
     /// Replays what was replayed before at a position that this copy of the store has not passed.
-    pub(crate) fn replay_again(
+    pub(crate) fn repeat_replays(
         &mut self,
         plan: &Plan,
         store: &mut dyn Store,
         at: Option<Position>,
-    ) -> Result<(), Halt> {
-        if self.aside.again().is_empty() {
+    ) -> Result<(), SessionEnd> {
+        if self.parked.to_repeat().is_empty() {
             return Ok(());
         }
         // Too far behind to read the log's state there: the next batches bring it nearer.
         let Ok(snapshot) = self.snapshot_at(at) else {
             return Ok(());
         };
-        let keys = self.aside.again().to_vec();
+        let keys = self.parked.to_repeat().to_vec();
         match self.replay_keys(plan, store, &snapshot, &keys) {
             Ok(_) => Ok(()),
-            Err(failed) => Err(failed.into_halt()),
+            Err(failed) => Err(failed.into_session_end()),
         }
     }
 }
 
-enum Told {
+enum Served {
     Done,
     /// Once more; in a new session when this one ends.
-    Later(Option<Halt>),
-    Halted(Halt),
+    Later(Option<SessionEnd>),
+    Ended(SessionEnd),
 }
 
-fn tell<T>(reply: &Reply<T>, done: Result<T, Failed>, later: &dyn Fn(&SinkError) -> bool) -> Told {
-    let (answer, halt) = match done {
+fn answer<T>(
+    reply: &Reply<T>,
+    done: Result<T, Failed>,
+    later: &dyn Fn(&SinkError) -> bool,
+) -> Served {
+    let (answer, end) = match done {
         Ok(done) => (Ok(done), None),
-        Err(failed) if later(&failed.0.told) => return Told::Later(failed.0.halt),
-        Err(failed) => (Err(failed.0.told), failed.0.halt),
+        Err(failed) if later(&failed.0.reported) => return Served::Later(failed.0.end),
+        Err(failed) => (Err(failed.0.reported), failed.0.end),
     };
     // Who asked may have stopped waiting.
     let _ = reply.try_send(answer);
-    halt.map_or(Told::Done, Told::Halted)
+    end.map_or(Served::Done, Served::Ended)
 }
 
 /// The images of keys at one position, by mapping.
 #[derive(Default)]
 struct Images {
     changes: Vec<(usize, Change)>,
-    unfit: Vec<RejectedRow>,
+    rejected: Vec<RejectedRow>,
 }
 
 impl Images {
@@ -476,7 +484,9 @@ impl Images {
         };
         match change.try_transform(of) {
             Ok(()) => self.changes.push((mapping, change)),
-            Err(fault) => self.unfit.push(RejectedRow::new(mapping, &change, fault)),
+            Err(fault) => self
+                .rejected
+                .push(RejectedRow::new(mapping, &change, fault)),
         }
         Ok(())
     }

@@ -21,7 +21,7 @@ mod sinks;
 mod waiting;
 
 pub use control::{Replay, Replayed};
-pub use dry_run::{TRIAL_ROWS_MAX, Trial, TrialMapping, TrialRefused, TrialRow};
+pub use dry_run::{DRY_RUN_ROWS_MAX, DryRun, DryRunMapping, DryRunRefused, DryRunRow};
 pub use error::{SinkError, SinkFault, SinksError};
 pub use onelog_store::{
     Difference, IndexVerification, SinkDefinition, TableVerification, Verification,

@@ -8,7 +8,7 @@ use serde::Serialize;
 use tokio::sync::watch;
 
 use crate::error::{SinkError, SinkFault};
-use crate::retention::Hold;
+use crate::retention::RetentionHold;
 use onelog_store::SinkDefinition;
 
 /// Over about how long the rate is averaged, in seconds.
@@ -254,7 +254,7 @@ impl Progress {
     pub(crate) fn status(
         &self,
         node: &Node,
-        hold: &Hold,
+        retention: &RetentionHold,
         definition: SinkDefinition,
     ) -> SinkStatus {
         let mut status = {
@@ -269,8 +269,8 @@ impl Progress {
                 records_per_second: inner.rate.now(),
                 last_error: inner.last_error.clone(),
                 parked: inner.parked,
-                held_log_bytes: hold.held_bytes(),
-                left_behind: hold.is_left_behind(),
+                held_log_bytes: retention.held_bytes(),
+                left_behind: retention.is_left_behind(),
                 last_verification: inner.verified.clone(),
                 definition,
             }

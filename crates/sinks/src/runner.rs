@@ -15,12 +15,12 @@ use onelog_record::{Op, Record, TABLE_TABLES, TableDefinition, TableId};
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 
-use crate::control::{Ask, Failed, Pending};
+use crate::control::{Failed, Pending, Request};
 use crate::error::{SinkError, SinkFault};
 use crate::open::{open_store, plan_of};
-use crate::parking::{self, Aside};
+use crate::parking::{self, ParkedKeys};
 use crate::progress::{Progress, SinkState};
-use crate::retention::Hold;
+use crate::retention::RetentionHold;
 use onelog_mapping::Plan;
 use onelog_store::{Batch, OnRefused, RejectedRow, SinkDefinition, Store, StoreError, failpoint};
 
@@ -38,12 +38,12 @@ const RETRY_LAST: Duration = Duration::from_secs(30);
 /// How long one wait lasts at most; then it begins again, and an idle store is asked where it stands.
 const WAIT_MAX: Duration = Duration::from_secs(60);
 
-/// What a runner is told. The sender is answered when it has been heard.
+/// What a runner is reported. The sender is answered when it has been heard.
 pub(crate) enum Command {
     Pause(SyncSender<()>),
     Resume(SyncSender<()>),
     Rebuild(SyncSender<()>),
-    Ask(Ask),
+    Request(Request),
     Remove,
     /// End, because another thread goes on with the sink: whoever waits for it waits on.
     Leave,
@@ -51,7 +51,7 @@ pub(crate) enum Command {
 }
 
 /// Why a session ended.
-pub(crate) enum Halt {
+pub(crate) enum SessionEnd {
     /// The thread ends.
     Exit,
     /// Try again after a delay.
@@ -60,7 +60,7 @@ pub(crate) enum Halt {
     Stop(SinkFault),
 }
 
-impl Halt {
+impl SessionEnd {
     pub(crate) fn of(error: &StoreError) -> Self {
         let fault = SinkFault::of(error);
         if error.is_retryable() {
@@ -71,7 +71,7 @@ impl Halt {
     }
 }
 
-impl From<StoreError> for Halt {
+impl From<StoreError> for SessionEnd {
     fn from(error: StoreError) -> Self {
         Self::of(&error)
     }
@@ -83,9 +83,9 @@ pub(crate) struct Runner {
     pub(crate) definition: SinkDefinition,
     pub(crate) log_id: String,
     pub(crate) progress: Arc<Progress>,
-    pub(crate) hold: Arc<Hold>,
-    /// What is set aside; read anew from the log in each session.
-    pub(crate) aside: Aside,
+    pub(crate) retention: Arc<RetentionHold>,
+    /// What is parked; read anew from the log in each session.
+    pub(crate) parked: ParkedKeys,
     /// What is asked and waits for its turn.
     pub(crate) pending: Vec<Pending>,
     commands: mpsc::Receiver<Command>,
@@ -95,7 +95,7 @@ pub(crate) struct Runner {
     /// A command that ends standing still came.
     woken: bool,
     /// The store is to be asked whether it still stands where it was left.
-    look_again: bool,
+    check_position: bool,
     exit: bool,
     remove: bool,
     leaves: bool,
@@ -127,7 +127,7 @@ impl Runner {
         definition: SinkDefinition,
         progress: Arc<Progress>,
         commands: mpsc::Receiver<Command>,
-        hold: Arc<Hold>,
+        retention: Arc<RetentionHold>,
     ) -> std::io::Result<Self> {
         Ok(Self {
             log_id: log_id(&node),
@@ -138,13 +138,13 @@ impl Runner {
             node,
             definition,
             progress,
-            hold,
-            aside: Aside::default(),
+            retention,
+            parked: ParkedKeys::default(),
             pending: Vec::new(),
             commands,
             rebuild: false,
             woken: false,
-            look_again: false,
+            check_position: false,
             exit: false,
             remove: false,
             leaves: false,
@@ -161,13 +161,13 @@ impl Runner {
         while !self.exit {
             self.progress.set_state(SinkState::Starting);
             match self.guarded_session() {
-                Halt::Exit => self.exit = true,
-                Halt::Retry(fault) => {
+                SessionEnd::Exit => self.exit = true,
+                SessionEnd::Retry(fault) => {
                     tracing::warn!(sink = self.definition.name, %fault, "a sink will try again");
                     self.progress.fail(SinkState::Waiting, fault);
                     self.back_off();
                 }
-                Halt::Stop(fault) => {
+                SessionEnd::Stop(fault) => {
                     tracing::error!(sink = self.definition.name, %fault, "a sink has stopped");
                     self.progress.fail(SinkState::Stopped, fault);
                     self.stand_still();
@@ -183,16 +183,16 @@ impl Runner {
     }
 
     /// A broken invariant must not leave a sink that looks alive.
-    fn guarded_session(&mut self) -> Halt {
+    fn guarded_session(&mut self) -> SessionEnd {
         let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| self.session()));
         match outcome {
-            Ok(Err(halt)) => halt,
+            Ok(Err(end)) => end,
             Err(panic) => {
                 let words = panic
                     .downcast_ref::<String>()
                     .map(String::as_str)
                     .or_else(|| panic.downcast_ref::<&str>().copied());
-                Halt::Stop(SinkFault::new(format!(
+                SessionEnd::Stop(SinkFault::new(format!(
                     "the sink's thread met a broken invariant, which is a fault of onelog: {}",
                     words.unwrap_or("no words")
                 )))
@@ -200,33 +200,33 @@ impl Runner {
         }
     }
 
-    fn session(&mut self) -> Result<Infallible, Halt> {
+    fn session(&mut self) -> Result<Infallible, SessionEnd> {
         let plan = plan_of(&self.node, &self.definition)
-            .map_err(|error| Halt::Stop(SinkFault::new(error)))?;
+            .map_err(|error| SessionEnd::Stop(SinkFault::new(error)))?;
         let plan = Arc::new(plan);
         let mut store = open_store(&self.definition, &plan, &self.log_id)?;
         store.take_over()?;
         self.unpublished = None;
-        let mut at = self.where_it_stands(store.as_mut())?;
-        self.aside = Aside::load(&self.node, &self.definition.name, &plan, at)?;
-        self.progress.set_parked(self.aside.len());
+        let mut at = self.read_position(store.as_mut())?;
+        self.parked = ParkedKeys::load(&self.node, &self.definition.name, &plan, at)?;
+        self.progress.set_parked(self.parked.len());
         loop {
             self.receive();
             if self.exit {
-                return Err(Halt::Exit);
+                return Err(SessionEnd::Exit);
             }
             if self.rebuild || (at.is_none() && !self.paused) {
-                at = Some(self.fill(&plan, store.as_mut(), at)?);
+                at = Some(self.backfill(&plan, store.as_mut(), at)?);
                 self.unpublished = None;
                 self.rebuild = false;
                 self.failures = 0;
                 continue;
             }
-            self.replay_again(&plan, store.as_mut(), at)?;
+            self.repeat_replays(&plan, store.as_mut(), at)?;
             self.serve(&plan, store.as_mut(), at)?;
             match at {
                 Some(position) if !self.paused => {
-                    self.look_again(store.as_mut(), position)?;
+                    self.check_position(store.as_mut(), position)?;
                     self.progress.set_state(SinkState::Running);
                     at = self.step(&plan, store.as_mut(), position)?;
                 }
@@ -243,7 +243,7 @@ impl Runner {
     }
 
     /// Asks the store. `None`: it has to be filled.
-    fn where_it_stands(&mut self, store: &mut dyn Store) -> Result<Option<Position>, Halt> {
+    fn read_position(&mut self, store: &mut dyn Store) -> Result<Option<Position>, SessionEnd> {
         let found = store.position()?;
         let latest = self.node.position();
         // A position that means nothing in this log must not be taken for one that was reached.
@@ -258,13 +258,13 @@ impl Runner {
             return Ok(None);
         }
         if found.log_id != self.log_id {
-            return Err(Halt::Stop(SinkFault::new(format!(
+            return Err(SessionEnd::Stop(SinkFault::new(format!(
                 "the store follows another log (its id is {}, this log's is {}); rebuild the sink to fill the store from this log",
                 found.log_id, self.log_id
             ))));
         }
         if found.position > latest {
-            return Err(Halt::Stop(SinkFault::new(format!(
+            return Err(SessionEnd::Stop(SinkFault::new(format!(
                 "the store is at position {}, but the log ends at {latest}: one of them was restored from another time; rebuild the sink to make the store equal to the log",
                 found.position
             ))));
@@ -273,21 +273,21 @@ impl Runner {
             return Ok(None);
         }
         store.check_shape()?;
-        self.hold.advance(found.position);
+        self.retention.advance(found.position);
         Ok(Some(found.position))
     }
 
     /// While nothing is written nobody speaks to the store, so nobody would notice that it was
     /// restored, or is gone.
-    fn look_again(&mut self, store: &mut dyn Store, at: Position) -> Result<(), Halt> {
-        if !std::mem::take(&mut self.look_again) {
+    fn check_position(&mut self, store: &mut dyn Store, at: Position) -> Result<(), SessionEnd> {
+        if !std::mem::take(&mut self.check_position) {
             return Ok(());
         }
         let found = store.position()?;
         if found.as_ref().is_some_and(|found| found.position == at) {
             return Ok(());
         }
-        // Nobody who waits is told what was reached before.
+        // Nobody who waits is reported what was reached before.
         self.progress.set_position(None);
         let expected = at;
         Err(StoreError::PositionMismatch { expected, found }.into())
@@ -299,19 +299,19 @@ impl Runner {
         plan: &Plan,
         store: &mut dyn Store,
         from: Position,
-    ) -> Result<Option<Position>, Halt> {
+    ) -> Result<Option<Position>, SessionEnd> {
         let read = match self.node.read_log(from, self.batch_bytes) {
             Ok(read) => read,
             Err(ReadLogError::Cut { .. }) => return Ok(None),
             Err(error @ ReadLogError::InFuture { .. }) => {
-                return Err(Halt::Stop(SinkFault::new(error)));
+                return Err(SessionEnd::Stop(SinkFault::new(error)));
             }
-            Err(error) => return Err(Halt::Retry(SinkFault::new(error))),
+            Err(error) => return Err(SessionEnd::Retry(SinkFault::new(error))),
         };
         if read.next <= from {
             self.publish(store, from)?;
             let woken = self.wait(Position(from.get() + 1), WAIT_MAX);
-            self.look_again |= matches!(woken, Woken::TimedOut);
+            self.check_position |= matches!(woken, Woken::TimedOut);
             self.react(woken)?;
             return Ok(Some(from));
         }
@@ -331,10 +331,10 @@ impl Runner {
                 batch.push(plan, record);
             }
         }
-        self.aside.leave_out(&mut batch);
+        self.parked.leave_out(&mut batch);
         if self.parks() {
-            let unfit = batch.seal_accepted(plan, to);
-            self.park(plan, &unfit)?;
+            let rejected = batch.seal_accepted(plan, to);
+            self.park(plan, &rejected)?;
         } else {
             batch.seal(plan, to)?;
         }
@@ -343,14 +343,14 @@ impl Runner {
         }
         match dropped {
             None => Ok(Some(to)),
-            Some(name) => Err(Halt::Stop(SinkFault::new(format!(
+            Some(name) => Err(SessionEnd::Stop(SinkFault::new(format!(
                 "the table '{name}' was deleted from the log at position {to}; delete this sink, or make a new one without that table"
             )))),
         }
     }
 
     /// Shows readers what was applied up to `to`, and tells whoever waits for it.
-    fn publish(&mut self, store: &mut dyn Store, to: Position) -> Result<(), Halt> {
+    fn publish(&mut self, store: &mut dyn Store, to: Position) -> Result<(), SessionEnd> {
         if let Some(from) = self.unpublished {
             let begun = Instant::now();
             store.publish()?;
@@ -362,15 +362,20 @@ impl Runner {
         Ok(())
     }
 
-    fn apply(&mut self, plan: &Plan, store: &mut dyn Store, batch: &mut Batch) -> Result<(), Halt> {
+    fn apply(
+        &mut self,
+        plan: &Plan,
+        store: &mut dyn Store,
+        batch: &mut Batch,
+    ) -> Result<(), SessionEnd> {
         let name = self.definition.name.clone();
         failpoint::hit(&name, "before_apply");
         let begun = Instant::now();
-        self.apply_what_fits(plan, store, batch)
-            .map_err(Failed::into_halt)?;
+        self.apply_accepted(plan, store, batch)
+            .map_err(Failed::into_session_end)?;
         let took = begun.elapsed();
         failpoint::hit(&name, "after_commit");
-        self.hold.advance(batch.to);
+        self.retention.advance(batch.to);
         self.unpublished.get_or_insert(batch.from);
         let more = batch.to < self.node.position();
         if !store.publishes() || !more || self.published_at.elapsed() >= self.publish_after {
@@ -386,8 +391,8 @@ impl Runner {
         Ok(())
     }
 
-    /// Applies a batch; what the store refuses is set aside, where the definition says so.
-    pub(crate) fn apply_what_fits(
+    /// Applies a batch; what the store refuses is parked, where the definition says so.
+    pub(crate) fn apply_accepted(
         &mut self,
         plan: &Plan,
         store: &mut dyn Store,
@@ -401,29 +406,29 @@ impl Runner {
             let StoreError::Refused(refused) = &error else {
                 return Err(error.into());
             };
-            let mut unfit = batch.refused(plan, refused);
-            if unfit.is_empty() || !self.parks() {
+            let mut rejected = batch.refused(plan, refused);
+            if rejected.is_empty() || !self.parks() {
                 return Err(error.into());
             }
             // Others that cannot fit are found without asking the store for each.
-            unfit.extend(batch.rejected_rows(plan));
-            self.park(plan, &unfit)?;
-            batch.leave_out(&unfit);
+            rejected.extend(batch.rejected_rows(plan));
+            self.park(plan, &rejected)?;
+            batch.leave_out(&rejected);
         }
     }
 
-    /// Whether a refused record is set aside.
+    /// Whether a refused record is parked.
     pub(crate) fn parks(&self) -> bool {
         self.definition.on_refused == OnRefused::Park
     }
 
-    /// Sets keys aside.
-    pub(crate) fn park(&mut self, plan: &Plan, unfit: &[RejectedRow]) -> Result<(), Halt> {
-        if unfit.is_empty() {
+    /// Parks keys.
+    pub(crate) fn park(&mut self, plan: &Plan, rejected: &[RejectedRow]) -> Result<(), SessionEnd> {
+        if rejected.is_empty() {
             return Ok(());
         }
-        self.aside.park(&self.node, plan, unfit)?;
-        self.progress.set_parked(self.aside.len());
+        self.parked.park(&self.node, plan, rejected)?;
+        self.progress.set_parked(self.parked.len());
         failpoint::hit(&self.definition.name, "after_park");
         Ok(())
     }
@@ -462,7 +467,7 @@ impl Runner {
             Some(Command::Resume(reply)) => {
                 self.paused = false;
                 self.woken = true;
-                self.look_again = true;
+                self.check_position = true;
                 self.progress.revive(SinkState::Starting);
                 heard(reply);
             }
@@ -472,7 +477,7 @@ impl Runner {
                 self.progress.revive(SinkState::Rebuilding);
                 heard(reply);
             }
-            Some(Command::Ask(ask)) => self.pending.push(Pending::new(ask)),
+            Some(Command::Request(ask)) => self.pending.push(Pending::new(ask)),
             Some(Command::Remove) => {
                 self.remove = true;
                 self.exit = true;
@@ -500,11 +505,11 @@ impl Runner {
         })
     }
 
-    fn react(&mut self, woken: Woken) -> Result<(), Halt> {
+    fn react(&mut self, woken: Woken) -> Result<(), SessionEnd> {
         match woken {
             Woken::Command(command) => self.handle(command),
             Woken::Reached | Woken::TimedOut => {}
-            Woken::NodeStopped => return Err(Halt::Exit),
+            Woken::NodeStopped => return Err(SessionEnd::Exit),
         }
         Ok(())
     }
@@ -554,11 +559,11 @@ impl Runner {
             tracing::warn!(sink = self.definition.name, %error, "the store of a deleted sink keeps its position");
             return;
         }
-        // As long as the store has a position, what is set aside is part of what it means.
-        if let Err(Halt::Retry(fault) | Halt::Stop(fault)) =
+        // As long as the store has a position, what is parked is part of what it means.
+        if let Err(SessionEnd::Retry(fault) | SessionEnd::Stop(fault)) =
             parking::forget(&self.node, &self.definition.name)
         {
-            tracing::warn!(sink = self.definition.name, %fault, "what a deleted sink had set aside stays in onelog.parked");
+            tracing::warn!(sink = self.definition.name, %fault, "what a deleted sink had parked stays in onelog.parked");
         }
     }
 }

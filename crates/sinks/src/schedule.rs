@@ -17,7 +17,7 @@ use crate::sinks::Inner;
 /// is made by a process that is restarted every day.
 const FIRST_WITHIN: Duration = Duration::from_secs(300);
 /// How often it is looked at how much log is kept.
-const KEEP_INTERVAL: Duration = Duration::from_secs(1);
+const RETENTION_INTERVAL: Duration = Duration::from_secs(1);
 /// How long the comparing thread sleeps when nothing is scheduled; changes wake it.
 const IDLE: Duration = Duration::from_secs(3600);
 
@@ -90,7 +90,7 @@ pub(crate) fn start(inner: &Arc<Inner>) -> Result<(), SinksError> {
     };
     let threads: [JoinHandle<()>; 2] = [
         spawn("sinks-verify", compare_on_schedule)?,
-        spawn("sinks-keep", keep_the_log)?,
+        spawn("sinks-retention", check_retention_often)?,
     ];
     inner.helpers.lock().extend(threads);
     Ok(())
@@ -138,15 +138,15 @@ fn compare(inner: &Inner, name: &str) {
     }
 }
 
-fn keep_the_log(sinks: Weak<Inner>, bell: Arc<Bell>) {
+fn check_retention_often(sinks: Weak<Inner>, bell: Arc<Bell>) {
     loop {
         let heard = bell.rung();
         let Some(inner) = sinks.upgrade().filter(|inner| !is_stopping(inner)) else {
             return;
         };
-        inner.check_holds();
+        inner.check_retention();
         drop(inner);
-        bell.wait(heard, Instant::now() + KEEP_INTERVAL);
+        bell.wait(heard, Instant::now() + RETENTION_INTERVAL);
     }
 }
 

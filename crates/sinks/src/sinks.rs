@@ -15,14 +15,14 @@ use onelog_record::{TABLE_SINKS, nearest_name};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
-use crate::control::{Ask, Replay, Replayed};
+use crate::control::{Replay, Replayed, Request};
 use crate::error::{SinkError, SinksError};
 use crate::metrics::SinkCollector;
 use crate::open::{open_store, plan_of};
 use crate::overlap::check_overlap;
 use crate::parking::{self, Parked};
 use crate::progress::{Figures, Progress, SinkState, SinkStatus};
-use crate::retention::Hold;
+use crate::retention::RetentionHold;
 use crate::runner::{Command, Runner, log_id};
 use crate::schedule::{self, Bell};
 use onelog_mapping::DefinitionError;
@@ -63,14 +63,14 @@ pub(crate) struct Inner {
 pub(crate) struct Found {
     pub(crate) definition: SinkDefinition,
     pub(crate) progress: Arc<Progress>,
-    pub(crate) hold: Arc<Hold>,
+    pub(crate) retention: Arc<RetentionHold>,
 }
 
 #[derive(Debug)]
 struct Handle {
     definition: SinkDefinition,
     progress: Arc<Progress>,
-    hold: Arc<Hold>,
+    retention: Arc<RetentionHold>,
     commands: mpsc::Sender<Command>,
     thread: Option<JoinHandle<()>>,
 }
@@ -179,8 +179,8 @@ impl Sinks {
         known.progress.revive(SinkState::Starting);
         // Nobody knows where the store stands under the new definition until it is asked.
         known.progress.set_position(None);
-        // The old hold keeps the log until the new one stands in its place.
-        inner.spawn(definition, known.hold.position(), known.progress)?;
+        // The old retention keeps the log until the new one stands in its place.
+        inner.spawn(definition, known.retention.position(), known.progress)?;
         self.get(&name)
     }
 
@@ -198,8 +198,8 @@ impl Sinks {
     /// Gives the store the newest images of keys that are set aside. Those that it takes are set
     /// aside no longer.
     pub fn replay(&self, name: &str, which: Replay) -> Result<Replayed, SinkError> {
-        let ask = |reply| Ask::Replay(which, reply);
-        self.inner.ask(name, REPLAY_TIMEOUT, ask)
+        let request = |reply| Request::Replay(which, reply);
+        self.inner.request(name, REPLAY_TIMEOUT, request)
     }
 
     /// All sinks by name.
@@ -247,7 +247,7 @@ impl Sinks {
 
     /// Fills the store anew, beside what it has, and swaps. Answers as soon as that has begun.
     pub fn rebuild(&self, name: &str) -> Result<SinkStatus, SinkError> {
-        self.ask(name, Command::Rebuild)?;
+        self.command(name, Command::Rebuild)?;
         self.get(name)
     }
 
@@ -267,7 +267,7 @@ impl Sinks {
                 handle.definition = definition;
             }
         }
-        self.ask(
+        self.command(
             name,
             if paused {
                 Command::Pause
@@ -277,9 +277,9 @@ impl Sinks {
         )
     }
 
-    fn ask(&self, name: &str, command: fn(SyncSender<()>) -> Command) -> Result<(), SinkError> {
+    fn command(&self, name: &str, command: fn(SyncSender<()>) -> Command) -> Result<(), SinkError> {
         let (reply, answer): (_, Receiver<()>) = sync_channel(1);
-        self.inner.tell(name, command(reply))?;
+        self.inner.send(name, command(reply))?;
         answer
             .recv_timeout(COMMAND_TIMEOUT)
             .map_err(|_| SinkError::Busy {
@@ -290,7 +290,7 @@ impl Sinks {
 
 impl Found {
     pub(crate) fn status(self, node: &Node) -> SinkStatus {
-        self.progress.status(node, &self.hold, self.definition)
+        self.progress.status(node, &self.retention, self.definition)
     }
 }
 
@@ -334,15 +334,15 @@ impl Inner {
     }
 
     /// Looks whether the log that is kept for each sink is within its limit.
-    pub(crate) fn check_holds(&self) {
+    pub(crate) fn check_retention(&self) {
         for found in self.all() {
-            if found.hold.check() {
+            if found.retention.check() {
                 found.progress.touch();
             }
         }
     }
 
-    pub(crate) fn tell(&self, name: &str, command: Command) -> Result<(), SinkError> {
+    pub(crate) fn send(&self, name: &str, command: Command) -> Result<(), SinkError> {
         self.find(name)?;
         let sent = match self.sinks.lock().get(name) {
             Some(handle) => handle.commands.try_send(command).is_ok(),
@@ -423,14 +423,14 @@ impl Inner {
             cause,
         };
         let limit = definition.keep_log_bytes_max;
-        let hold = Arc::new(Hold::new(self.node.clone(), &name, limit, from));
+        let retention = Arc::new(RetentionHold::new(self.node.clone(), &name, limit, from));
         let (commands, received) = mpsc::channel(COMMANDS_MAX);
         let runner = Runner::new(
             self.node.clone(),
             definition.clone(),
             Arc::clone(&progress),
             received,
-            Arc::clone(&hold),
+            Arc::clone(&retention),
         )
         .map_err(failed)?;
         let thread = std::thread::Builder::new()
@@ -440,7 +440,7 @@ impl Inner {
         let handle = Handle {
             definition,
             progress,
-            hold,
+            retention,
             commands,
             thread: Some(thread),
         };
@@ -484,7 +484,7 @@ impl Handle {
         Found {
             definition: self.definition.clone(),
             progress: Arc::clone(&self.progress),
-            hold: Arc::clone(&self.hold),
+            retention: Arc::clone(&self.retention),
         }
     }
 

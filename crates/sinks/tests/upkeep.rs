@@ -336,9 +336,9 @@ fn a_trial_shows_rows_and_touches_no_store() {
     let definition = json!({"kind": "sqlite", "mappings": [{
         "table": "shop.orders", "into": "orders", "where": ".total != 1",
         "columns": {"id": {"from": "$key", "type": "text"}, "total": {"from": "/total", "type": "integer"}}}]});
-    let trial = sinks.try_json(&definition, 3).unwrap();
-    assert_eq!(trial.position, node.position());
-    let mapping = &trial.mappings[0];
+    let dry_run = sinks.dry_run_json(&definition, 3).unwrap();
+    assert_eq!(dry_run.position, node.position());
+    let mapping = &dry_run.mappings[0];
     assert_eq!(
         (mapping.looked_at, mapping.left_out, mapping.rows.len()),
         (5, 1, 3)
@@ -351,16 +351,16 @@ fn a_trial_shows_rows_and_touches_no_store() {
     assert!(mapping.refused[0].what.contains("total"));
     let documents = json!({"kind": "redis", "mappings": [{
         "table": "shop.orders", "into": "orders", "fields": {"sum": "/total"}, "key": "order:{$key}"}]});
-    let trial = sinks.try_json(&documents, 100).unwrap();
-    let row = &trial.mappings[0].rows[1];
+    let dry_run = sinks.dry_run_json(&documents, 100).unwrap();
+    let row = &dry_run.mappings[0].rows[1];
     assert_eq!(
         (&row.key, &row.document),
         (&json!("order:k0"), &Some(json!({"sum": 0})))
     );
-    assert_eq!(trial.mappings[0].rows.len(), 11);
+    assert_eq!(dry_run.mappings[0].rows.len(), 11);
     let mut wrong = definition;
     wrong["mappings"][0]["where"] = json!(".total ==");
-    let error = sinks.try_json(&wrong, 3).unwrap_err().to_string();
+    let error = sinks.dry_run_json(&wrong, 3).unwrap_err().to_string();
     assert!(error.contains("mappings[0].where"), "{error}");
     assert!(sinks.list().is_empty() && !place.path("try.db").exists());
     close(&node, &sinks);
