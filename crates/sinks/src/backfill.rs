@@ -9,7 +9,8 @@ use onelog::{KeyRange, Position, ReadError, Row, Snapshot};
 
 use crate::error::SinkFault;
 use crate::progress::SinkState;
-use crate::runner::{Runner, SessionEnd};
+use crate::runner::Runner;
+use crate::session_end::SessionEnd;
 use onelog_mapping::Plan;
 use onelog_store::{
     Change, EachEntry, LogSide, RejectedRow, Store, StoreError, VerifyError, failpoint,

@@ -7,10 +7,9 @@ use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 
 use crate::backfill::LogSnapshot;
-use crate::control::{Keys, Reply, Request, SnapshotPair};
 use crate::error::SinkError;
 use crate::progress::{VerificationSummary, now_ms};
-use crate::runner::Command;
+use crate::request::{Command, Keys, Reply, Request, SnapshotPair};
 use crate::sinks::{Inner, Sinks};
 use onelog_store::{Compared, Task, Verification};
 

@@ -14,13 +14,15 @@ mod open;
 mod overlap;
 mod parking;
 mod progress;
+mod request;
 mod retention;
+mod rewrite;
 mod runner;
 mod schedule;
+mod session_end;
 mod sinks;
 mod waiting;
 
-pub use control::{Replay, Replayed};
 pub use dry_run::{DRY_RUN_ROWS_MAX, DryRun, DryRunMapping, DryRunRefused, DryRunRow};
 pub use error::{SinkError, SinkFault, SinksError};
 pub use onelog_store::{
@@ -28,5 +30,6 @@ pub use onelog_store::{
 };
 pub use parking::{PARKED_MAX, Parked};
 pub use progress::{SinkState, SinkStatus, VerificationSummary};
+pub use request::{Replay, Replayed};
 pub use sinks::{SINKS_MAX, Sinks};
 pub use waiting::{SubmitError, Waited};

@@ -23,7 +23,7 @@ use serde_json::Value;
 
 use crate::error::SinkFault;
 use crate::progress::now_ms;
-use crate::runner::SessionEnd;
+use crate::session_end::SessionEnd;
 use onelog_mapping::{Plan, show_key};
 use onelog_store::{Batch, RejectedRow};
 

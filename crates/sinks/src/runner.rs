@@ -15,12 +15,13 @@ use onelog_record::{Op, Record, TABLE_TABLES, TableDefinition, TableId};
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 
-use crate::control::{Failed, Pending, Request};
 use crate::error::{SinkError, SinkFault};
 use crate::open::{open_store, plan_of};
 use crate::parking::{self, ParkedKeys};
 use crate::progress::{Progress, SinkState};
+use crate::request::{Command, Failed, Pending};
 use crate::retention::RetentionHold;
+use crate::session_end::SessionEnd;
 use onelog_mapping::Plan;
 use onelog_store::{Batch, OnRefused, RejectedRow, SinkDefinition, Store, StoreError, failpoint};
 
@@ -37,45 +38,6 @@ const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_LAST: Duration = Duration::from_secs(30);
 /// How long one wait lasts at most; then it begins again, and an idle store is asked where it stands.
 const WAIT_MAX: Duration = Duration::from_secs(60);
-
-/// What a runner is reported. The sender is answered when it has been heard.
-pub(crate) enum Command {
-    Pause(SyncSender<()>),
-    Resume(SyncSender<()>),
-    Rebuild(SyncSender<()>),
-    Request(Request),
-    Remove,
-    /// End, because another thread goes on with the sink: whoever waits for it waits on.
-    Leave,
-    Stop,
-}
-
-/// Why a session ended.
-pub(crate) enum SessionEnd {
-    /// The thread ends.
-    Exit,
-    /// Try again after a delay.
-    Retry(SinkFault),
-    /// Wait for people.
-    Stop(SinkFault),
-}
-
-impl SessionEnd {
-    pub(crate) fn of(error: &StoreError) -> Self {
-        let fault = SinkFault::of(error);
-        if error.is_retryable() {
-            Self::Retry(fault)
-        } else {
-            Self::Stop(fault)
-        }
-    }
-}
-
-impl From<StoreError> for SessionEnd {
-    fn from(error: StoreError) -> Self {
-        Self::of(&error)
-    }
-}
 
 /// The state of the thread.
 pub(crate) struct Runner {

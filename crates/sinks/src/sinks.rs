@@ -15,15 +15,15 @@ use onelog_record::{TABLE_SINKS, nearest_name};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
-use crate::control::{Replay, Replayed, Request};
 use crate::error::{SinkError, SinksError};
 use crate::metrics::SinkCollector;
 use crate::open::{open_store, plan_of};
 use crate::overlap::check_overlap;
 use crate::parking::{self, Parked};
 use crate::progress::{Figures, Progress, SinkState, SinkStatus};
+use crate::request::{Command, Replay, Replayed, Request};
 use crate::retention::RetentionHold;
-use crate::runner::{Command, Runner, log_id};
+use crate::runner::{Runner, log_id};
 use crate::schedule::{self, Bell};
 use onelog_mapping::DefinitionError;
 use onelog_store::{Kinds, SinkDefinition, StoreError};
