@@ -1,5 +1,5 @@
 //! Filling a store from a snapshot: when it has no position, when the log no longer reaches back
-//! to it, and when somebody asks for it.
+//! to it, and when a rebuild is requested.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -8,8 +8,7 @@ use bytes::Bytes;
 use onelog::{KeyRange, Position, ReadError, Row, Snapshot};
 
 use crate::error::SinkFault;
-use crate::progress::SinkState;
-use crate::runner::Runner;
+use crate::feed::Feed;
 use crate::session_end::SessionEnd;
 use onelog_mapping::Plan;
 use onelog_store::{
@@ -22,21 +21,18 @@ const LOAD_ROWS_MAX: usize = 10_000;
 /// How many bytes of keys and values are loaded in one step, about.
 const LOAD_BYTES_MAX: usize = 4 << 20;
 
-impl Runner {
-    /// Fills the store and answers the position that it then stands at.
+impl Feed {
+    /// Fills the store; `old`: the position of the rows that it has. Returns the new position, or
+    /// `None` when it was interrupted.
     pub(crate) fn backfill(
         &mut self,
         plan: &Arc<Plan>,
         store: &mut dyn Store,
-        at: Option<Position>,
-    ) -> Result<Position, SessionEnd> {
-        self.progress.set_state(if self.is_rebuilding() {
-            SinkState::Rebuilding
-        } else {
-            SinkState::Bootstrapping
-        });
-        // The log must be kept from the snapshot on; or, as long as the old rows stand, from there.
-        if at.is_none() {
+        old: Option<Position>,
+        is_interrupted: &mut dyn FnMut() -> bool,
+    ) -> Result<Option<Position>, SessionEnd> {
+        // The log must be kept from the snapshot on; or, as long as the old rows are there, from them on.
+        if old.is_none() {
             self.retention.advance(self.node.position());
         }
         let snapshot = self.node.snapshot();
@@ -45,7 +41,10 @@ impl Runner {
         let mut refused = Vec::new();
         store.begin_rebuild()?;
         for number in 0..plan.mappings.len() {
-            self.load(plan, store, &snapshot, number, &mut refused)?;
+            let loaded = self.load(plan, store, &snapshot, number, &mut refused, is_interrupted)?;
+            if !loaded {
+                return Ok(None);
+            }
         }
         failpoint::hit(&self.definition.name, "before_finish");
         store.finish_rebuild(position)?;
@@ -54,9 +53,10 @@ impl Runner {
             .backfilled(&self.node, plan, &refused, position)?;
         self.progress.set_parked(self.parked.len());
         self.progress.set_position(Some(position));
-        Ok(position)
+        Ok(Some(position))
     }
 
+    /// Whether it came to the end.
     fn load(
         &mut self,
         plan: &Plan,
@@ -64,7 +64,8 @@ impl Runner {
         snapshot: &Snapshot,
         number: usize,
         refused: &mut Vec<RejectedRow>,
-    ) -> Result<(), SessionEnd> {
+        is_interrupted: &mut dyn FnMut() -> bool,
+    ) -> Result<bool, SessionEnd> {
         let failed = |error: ReadError| SessionEnd::Retry(SinkFault::new(error));
         let range = whole(plan.mappings[number].table);
         let mut rows = Vec::new();
@@ -97,13 +98,13 @@ impl Runner {
             if rows.len() >= LOAD_ROWS_MAX || bytes >= LOAD_BYTES_MAX {
                 self.load_accepted(plan, store, number, &mut rows, refused)?;
                 bytes = 0;
-                self.receive();
-                if self.is_leaving() {
-                    return Err(SessionEnd::Exit);
+                if is_interrupted() {
+                    return Ok(false);
                 }
             }
         }
-        self.load_accepted(plan, store, number, &mut rows, refused)
+        self.load_accepted(plan, store, number, &mut rows, refused)?;
+        Ok(true)
     }
 
     /// Loads rows and empties the list; what the store refuses is parked, where the definition
@@ -120,14 +121,14 @@ impl Runner {
             let Err(error) = store.load(number, rows) else {
                 break;
             };
-            let StoreError::Refused(words) = &error else {
+            let StoreError::Refused(refusal) = &error else {
                 return Err(error.into());
             };
-            let named = rows.iter().find(|row| row.offset == words.offset);
+            let named = rows.iter().find(|row| row.offset == refusal.offset);
             let Some(named) = named.filter(|_| self.parks()) else {
                 return Err(error.into());
             };
-            let mut rejected = vec![RejectedRow::new(number, named, &words.what)];
+            let mut rejected = vec![RejectedRow::new(number, named, &refusal.what)];
             rejected.extend(rejected_rows(plan, number, rows));
             self.park(plan, &rejected)?;
             let gone: HashSet<&Bytes> = rejected.iter().map(|rejected| &rejected.key).collect();

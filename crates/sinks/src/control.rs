@@ -1,39 +1,42 @@
-//! What others ask of a sink's thread between two batches, where the store stands exactly at a
-//! position: snapshots of both sides, rows to be written again, parked keys to be replayed.
+//! Serves requests between two batches, where the store is exactly at a position, and for a sink
+//! that has no store open.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
-use onelog::{Position, Snapshot, SnapshotError};
-
-use crate::error::SinkError;
-use crate::open::{open_store, plan_of};
-use crate::parking::ParkedKeys;
-use crate::request::{Failed, Pending, Reply, Request, SnapshotPair};
-use crate::runner::Runner;
-use crate::session_end::SessionEnd;
+use onelog::Position;
 use onelog_mapping::Plan;
 use onelog_store::{Store, StoreError};
 
-impl Runner {
-    /// Does what was asked. A sink that is too far behind is given some time to catch up.
+use crate::error::SinkError;
+use crate::feed::Feed;
+use crate::open::{open_store, plan_of};
+use crate::parking::ParkedKeys;
+use crate::request::{PendingRequest, Reply, Request, RequestError, SnapshotPair};
+use crate::session_end::SessionEnd;
+
+impl Feed {
+    /// Serves requests. While the sink follows the log, one for which it is too far behind is
+    /// given some time.
     pub(crate) fn serve(
         &mut self,
+        requests: &mut Vec<PendingRequest>,
         plan: &Arc<Plan>,
         store: &mut dyn Store,
         at: Option<Position>,
+        is_paused: bool,
     ) -> Result<(), SessionEnd> {
-        let mut waiting: VecDeque<Pending> = std::mem::take(&mut self.pending).into();
+        let mut waiting: VecDeque<PendingRequest> = std::mem::take(requests).into();
         while let Some(pending) = waiting.pop_front() {
-            let may_wait = !self.paused && Instant::now() < pending.deadline;
+            let may_wait = !is_paused && Instant::now() < pending.deadline;
             let later =
                 |error: &SinkError| may_wait && matches!(error, SinkError::TooFarBehind { .. });
             let later_anew = |error: &SinkError| {
                 let lost = matches!(error, SinkError::Store(error) if error.is_retryable());
                 later(error) || (may_wait && lost)
             };
-            let failed = match &pending.request {
+            let served = match &pending.request {
                 Request::Snapshots(reply) => {
                     let done = self.snapshots(plan, store, at);
                     answer(reply, done, &later_anew)
@@ -47,40 +50,19 @@ impl Runner {
                     answer(reply, done, &later)
                 }
             };
-            match failed {
-                Served::Later(None) => self.pending.push(pending),
-                Served::Later(Some(end)) => {
-                    self.pending.push(pending);
-                    self.pending.extend(waiting);
-                    return Err(end);
+            let end = match served {
+                Served::Done(end) => end,
+                Served::Later(end) => {
+                    requests.push(pending);
+                    end
                 }
-                Served::Done => {}
-                Served::Ended(end) => {
-                    self.pending.extend(waiting);
-                    return Err(end);
-                }
+            };
+            if let Some(end) = end {
+                requests.extend(waiting);
+                return Err(end);
             }
         }
         Ok(())
-    }
-
-    /// The log's state where the store stands.
-    pub(crate) fn snapshot_at(&self, at: Option<Position>) -> Result<Snapshot, SinkError> {
-        let name = &self.definition.name;
-        let Some(position) = at else {
-            return Err(SinkError::Unfilled { name: name.clone() });
-        };
-        self.node.snapshot_at(position).map_err(|error| {
-            let floor = match error {
-                SnapshotError::TooOld { floor } => floor,
-                SnapshotError::InFuture { latest } => latest,
-            };
-            SinkError::TooFarBehind {
-                name: name.clone(),
-                position,
-                floor,
-            }
-        })
     }
 
     fn snapshots(
@@ -88,14 +70,14 @@ impl Runner {
         plan: &Arc<Plan>,
         store: &mut dyn Store,
         at: Option<Position>,
-    ) -> Result<SnapshotPair, Failed> {
+    ) -> Result<SnapshotPair, RequestError> {
         self.open_snapshots(plan, store, at, &self.parked)
             .map_err(|error| match error {
                 // The store was restarted, perhaps with older data, while nothing was written: a
-                // new session begins where it stands.
+                // new session begins at its position.
                 SinkError::Store(error) if error.is_retryable() => {
                     if matches!(error, StoreError::PositionMismatch { .. }) {
-                        // Nobody who waits is reported what was reached before.
+                        // Waiters must not see what was reached before.
                         self.progress.set_position(None);
                     }
                     error.into()
@@ -129,9 +111,9 @@ impl Runner {
         })
     }
 
-    /// A sink that stands still has no store open; one is opened for a comparison alone.
-    pub(crate) fn serve_detached(&mut self) {
-        for pending in std::mem::take(&mut self.pending) {
+    /// Without an open store only a comparison can be served: one is opened for it alone.
+    pub(crate) fn serve_detached(&self, requests: &mut Vec<PendingRequest>) {
+        for pending in requests.drain(..) {
             match pending.request {
                 Request::Snapshots(reply) => {
                     let _ = reply.try_send(self.detached_snapshots());
@@ -165,24 +147,27 @@ impl Runner {
     }
 }
 
+/// With the reason to end the session, if there is one.
 enum Served {
-    Done,
+    Done(Option<SessionEnd>),
     /// Once more; in a new session when this one ends.
     Later(Option<SessionEnd>),
-    Ended(SessionEnd),
 }
 
 fn answer<T>(
     reply: &Reply<T>,
-    done: Result<T, Failed>,
+    done: Result<T, RequestError>,
     later: &dyn Fn(&SinkError) -> bool,
 ) -> Served {
     let (answer, end) = match done {
         Ok(done) => (Ok(done), None),
-        Err(failed) if later(&failed.0.reported) => return Served::Later(failed.0.end),
-        Err(failed) => (Err(failed.0.reported), failed.0.end),
+        Err(error) if later(error.reported()) => return Served::Later(error.into_parts().1),
+        Err(error) => {
+            let (reported, end) = error.into_parts();
+            (Err(reported), end)
+        }
     };
-    // Who asked may have stopped waiting.
+    // The caller may have stopped waiting.
     let _ = reply.try_send(answer);
-    end.map_or(Served::Done, Served::Ended)
+    Served::Done(end)
 }

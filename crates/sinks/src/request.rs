@@ -1,5 +1,6 @@
 //! What is asked of a sink's thread, and what it answers.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
@@ -10,40 +11,49 @@ use onelog_mapping::Plan;
 use onelog_store::{StoreError, StoreReader};
 
 use crate::error::{SinkError, SinkFault};
+use crate::lifecycle::Leave;
 use crate::parking::Parked;
 use crate::session_end::SessionEnd;
 
-/// How long somebody who asks waits for a sink that is too far behind.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+/// How long a request waits for a sink that is too far behind.
+const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What a runner is reported. The sender is answered when it has been heard.
+/// The sender is answered when the command has been received.
 pub(crate) enum Command {
     Pause(SyncSender<()>),
     Resume(SyncSender<()>),
     Rebuild(SyncSender<()>),
     Request(Request),
-    Remove,
-    /// End, because another thread goes on with the sink: whoever waits for it waits on.
-    Leave,
-    Stop,
+    Leave(Leave),
 }
 
-/// Both sides at one position.
+/// Work for a moment between two batches, when the store is exactly at a position.
+pub(crate) enum Request {
+    Snapshots(Reply<SnapshotPair>),
+    /// Writes the rows of these keys again; answers how many.
+    Repair(Keys, Reply<u64>),
+    Replay(Replay, Reply<Replayed>),
+}
+
+/// An answer, once.
+pub(crate) type Reply<T> = SyncSender<Result<T, SinkError>>;
+
+/// Keys of the log with the numbers of their mappings.
+pub(crate) type Keys = Vec<(usize, Bytes)>;
+
+/// The store and the log at one position.
 pub(crate) struct SnapshotPair {
     pub(crate) plan: Arc<Plan>,
     pub(crate) store: Box<dyn StoreReader>,
     pub(crate) log: Snapshot,
     /// The keys that are parked, by mapping: their rows may be old.
-    pub(crate) parked: Vec<std::collections::HashSet<Bytes>>,
+    pub(crate) parked: Vec<HashSet<Bytes>>,
 }
-
-/// Keys of the log with the numbers of their mappings.
-pub(crate) type Keys = Vec<(usize, Bytes)>;
 
 /// Which parked keys are replayed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Replay {
-    /// All.
+    /// Every parked key of the sink.
     All,
     /// These: table of the store, key of the log.
     Keys(Vec<(String, Bytes)>),
@@ -52,48 +62,41 @@ pub enum Replay {
 /// What became of a replay.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct Replayed {
-    /// The sink.
+    /// The sink's name.
     pub sink: String,
     /// The store has the newest images of the replayed keys at this position.
     pub position: Position,
     /// How many keys the store has taken.
     pub replayed: u64,
-    /// Those that it still refuses, with its new words.
+    /// Those that it still refuses, with the new message.
     pub remaining: Vec<Parked>,
 }
 
-/// An answer, once.
-pub(crate) type Reply<T> = SyncSender<Result<T, SinkError>>;
-
-/// Something asked.
-pub(crate) enum Request {
-    Snapshots(Reply<SnapshotPair>),
-    /// Writes the rows of these keys again; answers how many.
-    Repair(Keys, Reply<u64>),
-    Replay(Replay, Reply<Replayed>),
-}
-
-/// Something asked that waits for its turn.
-pub(crate) struct Pending {
+/// A request that waits for its turn.
+pub(crate) struct PendingRequest {
     pub(crate) request: Request,
     pub(crate) deadline: Instant,
 }
 
-/// Something asked was not done; perhaps the session ends with it.
-pub(crate) struct Failed(pub(crate) Box<Failure>);
-
-pub(crate) struct Failure {
-    pub(crate) reported: SinkError,
-    pub(crate) end: Option<SessionEnd>,
+impl PendingRequest {
+    pub(crate) fn new(request: Request) -> Self {
+        Self {
+            request,
+            deadline: Instant::now() + PATIENCE,
+        }
+    }
 }
 
-impl From<SinkError> for Failed {
+/// A request was not served; perhaps the session ends with it.
+pub(crate) struct RequestError(Box<(SinkError, Option<SessionEnd>)>);
+
+impl From<SinkError> for RequestError {
     fn from(reported: SinkError) -> Self {
         Self::new(reported, None)
     }
 }
 
-impl From<StoreError> for Failed {
+impl From<StoreError> for RequestError {
     fn from(error: StoreError) -> Self {
         let end = match error {
             StoreError::Refused(_) => None,
@@ -103,40 +106,33 @@ impl From<StoreError> for Failed {
     }
 }
 
-/// The session ends, and whoever asked is reported why.
-impl From<SessionEnd> for Failed {
+/// The session ends, and the reason is answered.
+impl From<SessionEnd> for RequestError {
     fn from(end: SessionEnd) -> Self {
-        let fault = match &end {
-            SessionEnd::Exit => SinkFault::new("it was reported to end"),
-            SessionEnd::Retry(fault) | SessionEnd::Stop(fault) => fault.clone(),
-        };
-        let reported = SinkError::Failed {
-            fault: Box::new(fault),
-        };
-        Self::new(reported, Some(end))
+        let fault = Box::new(end.fault().clone());
+        Self::new(SinkError::Failed { fault }, Some(end))
     }
 }
 
-impl Failed {
+impl RequestError {
     fn new(reported: SinkError, end: Option<SessionEnd>) -> Self {
-        Self(Box::new(Failure { reported, end }))
+        Self(Box::new((reported, end)))
+    }
+
+    pub(crate) const fn reported(&self) -> &SinkError {
+        &self.0.0
+    }
+
+    pub(crate) fn into_parts(self) -> (SinkError, Option<SessionEnd>) {
+        *self.0
     }
 
     /// For a session that cannot go on without what was not done.
     pub(crate) fn into_session_end(self) -> SessionEnd {
-        match (self.0.end, self.0.reported) {
-            (Some(end), _) => end,
-            (None, SinkError::Store(error)) => SessionEnd::of(&error),
-            (None, reported) => SessionEnd::Stop(SinkFault::new(reported)),
-        }
-    }
-}
-
-impl Pending {
-    pub(crate) fn new(request: Request) -> Self {
-        Self {
-            request,
-            deadline: Instant::now() + PATIENCE,
+        match self.into_parts() {
+            (_, Some(end)) => end,
+            (SinkError::Store(error), None) => SessionEnd::of(&error),
+            (reported, None) => SessionEnd::Stop(SinkFault::new(reported)),
         }
     }
 }

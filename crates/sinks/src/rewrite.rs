@@ -7,23 +7,23 @@ use onelog_mapping::Plan;
 use onelog_store::{Batch, Change, RejectedRow, Store, StoreError, failpoint};
 
 use crate::error::SinkError;
+use crate::feed::Feed;
 use crate::parking::{Parked, parked};
-use crate::request::{Failed, Keys, Replay, Replayed};
-use crate::runner::Runner;
+use crate::request::{Keys, Replay, Replayed, RequestError};
 use crate::session_end::SessionEnd;
 
 /// How many rows are written again in one step, at most.
 const ROWS_MAX: usize = 1000;
 
-impl Runner {
-    /// Writes the rows of keys again as the log has them where the store stands.
+impl Feed {
+    /// Writes the rows of keys again as the log has them at the store's position.
     pub(crate) fn repair(
         &mut self,
         plan: &Plan,
         store: &mut dyn Store,
         at: Option<Position>,
         keys: &Keys,
-    ) -> Result<u64, Failed> {
+    ) -> Result<u64, RequestError> {
         let snapshot = self.snapshot_at(at)?;
         let mut written = 0;
         for part in keys.chunks(ROWS_MAX) {
@@ -49,14 +49,14 @@ impl Runner {
         Ok(written)
     }
 
-    /// Gives the store the newest images of parked keys where it stands.
+    /// Gives the store the newest images of parked keys at its position.
     pub(crate) fn replay(
         &mut self,
         plan: &Plan,
         store: &mut dyn Store,
         at: Option<Position>,
         which: &Replay,
-    ) -> Result<Replayed, Failed> {
+    ) -> Result<Replayed, RequestError> {
         let snapshot = self.snapshot_at(at)?;
         let keys: Keys = match which {
             Replay::All => self.parked.all(),
@@ -92,7 +92,7 @@ impl Runner {
         store: &mut dyn Store,
         snapshot: &Snapshot,
         keys: &[(usize, Bytes)],
-    ) -> Result<(u64, Keys), Failed> {
+    ) -> Result<(u64, Keys), RequestError> {
         let (mut replayed, mut refused) = (0, Vec::new());
         for part in keys.chunks(ROWS_MAX) {
             let mut images = Images::default();
@@ -107,10 +107,10 @@ impl Runner {
                 let Err(error) = store.apply(&batch) else {
                     break;
                 };
-                let StoreError::Refused(words) = &error else {
+                let StoreError::Refused(refusal) = &error else {
                     return Err(error.into());
                 };
-                let more = batch.refused(plan, words);
+                let more = batch.refused(plan, refusal);
                 if more.is_empty() {
                     return Err(error.into());
                 }
@@ -135,7 +135,7 @@ impl Runner {
                     .map(|rejected| (rejected.mapping, rejected.key)),
             );
         }
-        // No batch may come for long, and whoever asked looks now.
+        // The caller reads now, and the next batch may come late.
         store.publish()?;
         Ok((replayed, refused))
     }

@@ -4,13 +4,10 @@ use onelog_store::StoreError;
 
 use crate::error::SinkFault;
 
-/// Why a session ended.
 pub(crate) enum SessionEnd {
-    /// The thread ends.
-    Exit,
     /// Try again after a delay.
     Retry(SinkFault),
-    /// Wait for people.
+    /// Wait for a command.
     Stop(SinkFault),
 }
 
@@ -22,6 +19,11 @@ impl SessionEnd {
         } else {
             Self::Stop(fault)
         }
+    }
+
+    pub(crate) const fn fault(&self) -> &SinkFault {
+        let (Self::Retry(fault) | Self::Stop(fault)) = self;
+        fault
     }
 }
 

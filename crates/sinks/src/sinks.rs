@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
 use crate::error::{SinkError, SinksError};
+use crate::lifecycle::Leave;
 use crate::metrics::SinkCollector;
 use crate::open::{open_store, plan_of};
 use crate::overlap::check_overlap;
@@ -169,7 +170,7 @@ impl Sinks {
             let mut sinks = inner.sinks.lock();
             sinks.get_mut(&name).and_then(|handle| {
                 // A full queue is read to its end, and the sender is dropped with the handle.
-                let _ = handle.commands.try_send(Command::Leave);
+                let _ = handle.commands.try_send(Command::Leave(Leave::HandOver));
                 handle.thread.take()
             })
         };
@@ -239,7 +240,7 @@ impl Sinks {
         inner.commit(name, Predicate::Exists, Operation::Delete)?;
         let handle = inner.sinks.lock().remove(name);
         if let Some(handle) = handle {
-            handle.end(Command::Remove);
+            handle.end(Leave::Remove);
         }
         inner.bell.ring();
         Ok(())
@@ -458,7 +459,7 @@ impl Inner {
             handles
                 .filter_map(|handle| {
                     // A full queue is read to its end; an ended thread needs no telling.
-                    let _ = handle.commands.try_send(Command::Stop);
+                    let _ = handle.commands.try_send(Command::Leave(Leave::Stop));
                     handle.thread.take()
                 })
                 .collect()
@@ -488,8 +489,8 @@ impl Handle {
         }
     }
 
-    fn end(mut self, command: Command) {
-        let _ = self.commands.try_send(command);
+    fn end(mut self, reason: Leave) {
+        let _ = self.commands.try_send(Command::Leave(reason));
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }
