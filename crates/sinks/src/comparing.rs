@@ -1,7 +1,7 @@
 //! Comparing a sink's store with the log, and writing again what differs.
 //!
 //! Rows are repaired by the sink's own thread between two batches, from the log's state where the
-//! store stands at that moment: a repair never puts an older image over a newer one.
+//! store is at that moment: a repair never puts an older image over a newer one.
 
 use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};

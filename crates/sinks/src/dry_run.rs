@@ -1,4 +1,4 @@
-//! Trying a definition: the first rows that it would write. No store is touched.
+//! A dry run of a definition: the first rows that it would write. No store is touched.
 
 use bytes::Bytes;
 use onelog::{KeyRange, Offset, Position, Row as LogRow, Snapshot};
@@ -37,13 +37,11 @@ pub struct DryRunMapping {
     pub looked_at: u64,
     /// How many of them make no row: `where` or `transform` leave them out.
     pub left_out: u64,
-    /// The first rows.
     pub rows: Vec<DryRunRow>,
     /// The first records that do not fit.
     pub refused: Vec<DryRunRefused>,
 }
 
-/// One row.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct DryRunRow {
     /// The key in the store.
@@ -63,7 +61,6 @@ pub struct DryRunRow {
 pub struct DryRunRefused {
     /// The key in the log.
     pub key: Value,
-    /// The record.
     pub version: Offset,
     /// Why it does not fit.
     pub what: String,
@@ -95,7 +92,7 @@ impl Sinks {
     }
 }
 
-/// Fills in what says where a store is: for a trial it does not matter.
+/// Fills in the place of a store: for a dry run it does not matter.
 fn completed(kinds: Kinds, definition: &Value) -> Value {
     let mut out = definition.clone();
     let kind = definition.get("kind").and_then(Value::as_str);

@@ -58,7 +58,6 @@ enum State {
     Leaving(Leave),
 }
 
-/// What happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Event {
     /// The store is open; `None`: it has to be filled.

@@ -1,7 +1,7 @@
-//! Records that a store refuses, parked where the definition says so: the record and every later
+//! Records that a store refuses are parked where the definition says so: the record and every later
 //! one of its key, until it is replayed; everything else goes on.
 //!
-//! What is parked stands in the table `onelog.parked`, so it survives restarts and failovers. It
+//! What is parked is kept in the table `onelog.parked`, so it survives restarts and failovers. It
 //! is committed there *before* the store passes the record, and taken out *after* the store has the
 //! key's newest image: whatever crashes in between, the table has every key whose row may be old,
 //! and perhaps one more. A replayed key is remembered with the position of its replay, because a
@@ -33,8 +33,8 @@ pub const PARKED_MAX: usize = 10_000;
 const REPLAYED_MAX: usize = 10_000;
 /// How many records are committed at once, at most.
 const COMMIT_RECORDS_MAX: usize = 500;
-/// How much of a store's words is kept with each record.
-const WORDS_BYTES_MAX: usize = 2048;
+/// How much of a store's message is kept with each record.
+const MESSAGE_BYTES_MAX: usize = 2048;
 
 /// A key that is parked.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -49,11 +49,11 @@ pub struct Parked {
     pub first_offset: Offset,
     /// The record that holds the key's newest image now; `None` when it has been deleted since.
     pub newest_offset: Option<Offset>,
-    /// The store's words.
+    /// The store's message.
     pub what: String,
     /// When it was refused, in milliseconds since 1970.
     pub at_ms: u64,
-    /// The key.
+    /// `key` as it is in the log.
     #[serde(skip)]
     pub key_bytes: Bytes,
 }
@@ -121,7 +121,7 @@ fn range_of(sink: &str) -> KeyRange {
     }
 }
 
-/// Every record of a sink, in the order of the keys. One that cannot be read is told and left out.
+/// Every record of a sink, in the order of the keys. One that cannot be read is logged and left out.
 fn stored(snapshot: &Snapshot, sink: &str) -> Result<Vec<(Bytes, Stored, Bytes)>, ReadError> {
     let mut out = Vec::new();
     for row in snapshot.scan(&range_of(sink), false)? {
@@ -175,7 +175,7 @@ pub(crate) fn forget(node: &Node, sink: &str) -> Result<(), SessionEnd> {
 fn commit(node: &Node, records: Vec<(Bytes, Option<Stored>)>) -> Result<(), SessionEnd> {
     let failed = |what: String| {
         SessionEnd::Retry(SinkFault::new(format!(
-            "the keys that are parked could not be committed: {what}"
+            "the parked keys could not be committed: {what}"
         )))
     };
     for part in records.chunks(COMMIT_RECORDS_MAX) {
@@ -195,14 +195,13 @@ fn commit(node: &Node, records: Vec<(Bytes, Option<Stored>)>) -> Result<(), Sess
                 headers: Vec::new(),
             });
         }
-        // Whoever does not know the outcome reads the table again before it goes on.
+        // With an unknown outcome the session ends, and the next one reads the table again.
         let committed = node.submit(request).wait();
         committed.map_err(|refusal| failed(refusal.to_string()))?;
     }
     Ok(())
 }
 
-/// A key that is parked, as the runner knows it.
 #[derive(Clone, Debug)]
 struct ParkedRecord {
     first_offset: Offset,
@@ -210,7 +209,7 @@ struct ParkedRecord {
     at_ms: u64,
 }
 
-/// What a sink has parked, by mapping; a picture of `onelog.parked` that its thread keeps.
+/// What a sink has parked, by mapping; a copy of `onelog.parked` that its thread keeps.
 #[derive(Debug, Default)]
 pub(crate) struct ParkedKeys {
     sink: String,
@@ -224,7 +223,6 @@ pub(crate) struct ParkedKeys {
 }
 
 impl ParkedKeys {
-    /// Nothing yet.
     pub(crate) fn new(sink: &str, plan: &Plan) -> Self {
         Self {
             sink: sink.to_owned(),
@@ -233,7 +231,7 @@ impl ParkedKeys {
         }
     }
 
-    /// Reads what is parked for a store that stands at `at`.
+    /// Reads what is parked for a store that is at `at`.
     pub(crate) fn load(
         node: &Node,
         sink: &str,
@@ -313,7 +311,7 @@ impl ParkedKeys {
         });
     }
 
-    /// Parks keys: in the log first. Keys that were known get the new words.
+    /// Parks keys: in the log first. Keys that were known get the new message.
     pub(crate) fn park(
         &mut self,
         node: &Node,
@@ -446,8 +444,8 @@ fn too_many(rejected: &[RejectedRow]) -> SinkFault {
     ))
 }
 
-fn cut(words: &str) -> String {
-    words[..words.floor_char_boundary(WORDS_BYTES_MAX)].to_owned()
+fn cut(message: &str) -> String {
+    message[..message.floor_char_boundary(MESSAGE_BYTES_MAX)].to_owned()
 }
 
 #[cfg(test)]
@@ -455,7 +453,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_records_of_a_sink_stand_together_and_apart_from_others() {
+    fn the_records_of_a_sink_are_together_and_no_others_among_them() {
         let inside = |sink: &str, key: &Bytes| {
             let range = range_of(sink);
             *key >= range.from && range.to.is_none_or(|to| *key < to)

@@ -35,7 +35,6 @@ pub(crate) enum Request {
     Replay(Replay, Reply<Replayed>),
 }
 
-/// An answer, once.
 pub(crate) type Reply<T> = SyncSender<Result<T, SinkError>>;
 
 /// Keys of the log with the numbers of their mappings.
@@ -62,7 +61,6 @@ pub enum Replay {
 /// What became of a replay.
 #[derive(Clone, Debug, PartialEq, serde::Serialize)]
 pub struct Replayed {
-    /// The sink's name.
     pub sink: String,
     /// The store has the newest images of the replayed keys at this position.
     pub position: Position,

@@ -15,7 +15,7 @@ const CALM_PERCENT: u64 = 40;
 
 #[derive(Debug)]
 struct State {
-    /// Where the sink stands, as far as is known.
+    /// The sink's last known position.
     at: Position,
     warned: bool,
     left_behind: bool,
@@ -58,7 +58,7 @@ impl RetentionHold {
         self.follower.advance(position);
     }
 
-    /// Where the sink stands, as far as is known.
+    /// The sink's last known position.
     pub(crate) fn position(&self) -> Position {
         self.state.lock().at
     }

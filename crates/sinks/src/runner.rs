@@ -67,7 +67,6 @@ impl Runner {
         })
     }
 
-    /// The thread.
     pub(crate) fn run(mut self) {
         loop {
             match self.inbox.lifecycle.action() {

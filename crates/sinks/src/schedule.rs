@@ -21,10 +21,8 @@ const RETENTION_INTERVAL: Duration = Duration::from_secs(1);
 /// How long the comparing thread sleeps when nothing is scheduled; changes wake it.
 const IDLE: Duration = Duration::from_secs(3600);
 
-/// Wakes the threads.
 #[derive(Debug, Default)]
 pub(crate) struct Bell {
-    /// How often it rang.
     rung: Mutex<u64>,
     condition: Condvar,
 }
@@ -119,7 +117,7 @@ fn compare_on_schedule(sinks: Weak<Inner>, bell: Arc<Bell>) {
                 continue;
             }
         };
-        // Whoever owns the sinks may let go of them while this thread sleeps.
+        // The owner of the sinks may drop them while this thread sleeps.
         drop(inner);
         bell.wait(heard, until);
     }

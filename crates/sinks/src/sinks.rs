@@ -35,9 +35,9 @@ pub const SINKS_MAX: usize = 256;
 const COMMANDS_MAX: usize = 64;
 /// How long a sink may take to hear a command; a batch or a step of a rebuild may be under way.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long replaying parked keys may take before whoever asked is told to come back.
+/// How long replaying parked keys may take before the caller gets `Busy`.
 const REPLAY_TIMEOUT: Duration = Duration::from_secs(600);
-/// A word of the API that stands where names stand.
+/// A segment of the API's paths in the place of names.
 const RESERVED_NAME: &str = "try";
 
 /// The sinks of a node. Cheap to clone. One per node.
@@ -90,7 +90,7 @@ impl Sinks {
             helpers: Mutex::default(),
         });
         for definition in definitions {
-            // Until its store has been asked, nobody knows what of the log it still needs.
+            // Until its position is read from its store, the whole log may be needed.
             let from = inner.node.log_start();
             inner.spawn(definition, from, Arc::new(Progress::new()))?;
         }
@@ -104,7 +104,7 @@ impl Sinks {
         Ok(Self { inner })
     }
 
-    /// Reads a definition from its text, in which no field may stand twice.
+    /// Reads a definition from its text, in which no field may occur twice.
     pub fn read_definition(&self, text: &[u8]) -> Result<SinkDefinition, DefinitionError> {
         SinkDefinition::from_slice(self.inner.kinds, text)
     }
@@ -153,7 +153,7 @@ impl Sinks {
     }
 
     /// Gives a sink another definition. Where its mappings changed the store is filled anew;
-    /// otherwise the sink goes on where the store stands. Blocks until the step of the sink that is
+    /// otherwise the sink goes on from the store's position. Blocks until the step of the sink that is
     /// under way has ended. The same definition again changes nothing.
     pub fn replace(&self, definition: SinkDefinition) -> Result<SinkStatus, SinkError> {
         let inner = &self.inner;
@@ -178,9 +178,9 @@ impl Sinks {
             let _ = thread.join();
         }
         known.progress.revive(SinkState::Starting);
-        // Nobody knows where the store stands under the new definition until it is asked.
+        // Under the new definition the store's position is unknown until it is read.
         known.progress.set_position(None);
-        // The old retention keeps the log until the new one stands in its place.
+        // The old hold keeps the log until the new one has replaced it.
         inner.spawn(definition, known.retention.position(), known.progress)?;
         self.get(&name)
     }
@@ -190,43 +190,41 @@ impl Sinks {
         Ok(self.inner.find(name)?.definition)
     }
 
-    /// The keys that a sink has set aside because its store refused a record of theirs.
+    /// The keys that a sink has parked because its store refused a record of theirs.
     pub fn parked(&self, name: &str) -> Result<Vec<Parked>, SinkError> {
         self.inner.find(name)?;
         parking::parked(&self.inner.node, name).map_err(|cause| SinkError::Read { cause })
     }
 
-    /// Gives the store the newest images of keys that are set aside. Those that it takes are set
-    /// aside no longer.
+    /// Gives the store the newest images of parked keys. Those that it takes are no longer
+    /// parked.
     pub fn replay(&self, name: &str, which: Replay) -> Result<Replayed, SinkError> {
         let request = |reply| Request::Replay(which, reply);
         self.inner.request(name, REPLAY_TIMEOUT, request)
     }
 
-    /// All sinks by name.
     #[must_use]
     pub fn list(&self) -> Vec<SinkStatus> {
         let statuses = self.inner.statuses();
         statuses.into_iter().map(|(status, _)| status).collect()
     }
 
-    /// One sink.
     pub fn get(&self, name: &str) -> Result<SinkStatus, SinkError> {
         let found = self.inner.find(name)?;
         Ok(found.status(&self.inner.node))
     }
 
-    /// Lets a sink stand still, also across restarts.
+    /// Pauses a sink, also across restarts.
     pub fn pause(&self, name: &str) -> Result<SinkStatus, SinkError> {
         self.set_paused(name, true)?;
         let progress = self.inner.find(name)?.progress;
-        // A batch or a filling under way ends first; the status tells when it does not end soon.
+        // A batch or a backfill under way ends first; the status shows when it does not end soon.
         let still = [SinkState::Paused, SinkState::Stopped, SinkState::Waiting];
         progress.wait_for_state(&still, COMMAND_TIMEOUT);
         self.get(name)
     }
 
-    /// Lets a sink go on that stands still, was told to or not.
+    /// Lets a sink go on that is paused or has stopped.
     pub fn resume(&self, name: &str) -> Result<SinkStatus, SinkError> {
         self.set_paused(name, false)?;
         self.get(name)
@@ -458,7 +456,7 @@ impl Inner {
             let handles = sinks.values_mut();
             handles
                 .filter_map(|handle| {
-                    // A full queue is read to its end; an ended thread needs no telling.
+                    // A full queue is read to its end; an ended thread needs no command.
                     let _ = handle.commands.try_send(Command::Leave(Leave::Stop));
                     handle.thread.take()
                 })
