@@ -1,5 +1,5 @@
 //! Filling a store from a snapshot: when it has no position, when the log no longer reaches back
-//! to it, and when somebody asks for it.
+//! to it, and when a rebuild is requested.
 
 use std::collections::HashSet;
 use std::sync::Arc;
@@ -8,8 +8,8 @@ use bytes::Bytes;
 use onelog::{KeyRange, Position, ReadError, Row, Snapshot};
 
 use crate::error::SinkFault;
-use crate::progress::SinkState;
-use crate::runner::{Halt, Runner};
+use crate::feed::Feed;
+use crate::session_end::SessionEnd;
 use onelog_mapping::Plan;
 use onelog_store::{
     Change, EachEntry, LogSide, RejectedRow, Store, StoreError, VerifyError, failpoint,
@@ -21,22 +21,19 @@ const LOAD_ROWS_MAX: usize = 10_000;
 /// How many bytes of keys and values are loaded in one step, about.
 const LOAD_BYTES_MAX: usize = 4 << 20;
 
-impl Runner {
-    /// Fills the store and answers the position that it then stands at.
-    pub(crate) fn fill(
+impl Feed {
+    /// Fills the store; `old`: the position of the rows that it has. Returns the new position, or
+    /// `None` when it was interrupted.
+    pub(crate) fn backfill(
         &mut self,
         plan: &Arc<Plan>,
         store: &mut dyn Store,
-        at: Option<Position>,
-    ) -> Result<Position, Halt> {
-        self.progress.set_state(if self.is_rebuilding() {
-            SinkState::Rebuilding
-        } else {
-            SinkState::Bootstrapping
-        });
-        // The log must be kept from the snapshot on; or, as long as the old rows stand, from there.
-        if at.is_none() {
-            self.hold.advance(self.node.position());
+        old: Option<Position>,
+        is_interrupted: &mut dyn FnMut() -> bool,
+    ) -> Result<Option<Position>, SessionEnd> {
+        // The log must be kept from the snapshot on; or, as long as the old rows are there, from them on.
+        if old.is_none() {
+            self.retention.advance(self.node.position());
         }
         let snapshot = self.node.snapshot();
         let position = snapshot.position();
@@ -44,17 +41,22 @@ impl Runner {
         let mut refused = Vec::new();
         store.begin_rebuild()?;
         for number in 0..plan.mappings.len() {
-            self.load(plan, store, &snapshot, number, &mut refused)?;
+            let loaded = self.load(plan, store, &snapshot, number, &mut refused, is_interrupted)?;
+            if !loaded {
+                return Ok(None);
+            }
         }
         failpoint::hit(&self.definition.name, "before_finish");
         store.finish_rebuild(position)?;
-        self.hold.advance(position);
-        self.aside.refilled(&self.node, plan, &refused, position)?;
-        self.progress.set_parked(self.aside.len());
+        self.retention.advance(position);
+        self.parked
+            .backfilled(&self.node, plan, &refused, position)?;
+        self.progress.set_parked(self.parked.len());
         self.progress.set_position(Some(position));
-        Ok(position)
+        Ok(Some(position))
     }
 
+    /// Whether it came to the end.
     fn load(
         &mut self,
         plan: &Plan,
@@ -62,8 +64,9 @@ impl Runner {
         snapshot: &Snapshot,
         number: usize,
         refused: &mut Vec<RejectedRow>,
-    ) -> Result<(), Halt> {
-        let failed = |error: ReadError| Halt::Retry(SinkFault::new(error));
+        is_interrupted: &mut dyn FnMut() -> bool,
+    ) -> Result<bool, SessionEnd> {
+        let failed = |error: ReadError| SessionEnd::Retry(SinkFault::new(error));
         let range = whole(plan.mappings[number].table);
         let mut rows = Vec::new();
         let mut bytes = 0;
@@ -83,9 +86,9 @@ impl Runner {
                 Ok(()) if change.value.is_some() => rows.push(change),
                 Ok(()) => {}
                 Err(fault) if self.parks() => {
-                    let unfit = [RejectedRow::new(number, &change, fault)];
-                    self.park(plan, &unfit)?;
-                    refused.extend(unfit);
+                    let rejected = [RejectedRow::new(number, &change, fault)];
+                    self.park(plan, &rejected)?;
+                    refused.extend(rejected);
                 }
                 Err(fault) => {
                     let of = &plan.mappings[number];
@@ -93,44 +96,44 @@ impl Runner {
                 }
             }
             if rows.len() >= LOAD_ROWS_MAX || bytes >= LOAD_BYTES_MAX {
-                self.load_what_fits(plan, store, number, &mut rows, refused)?;
+                self.load_accepted(plan, store, number, &mut rows, refused)?;
                 bytes = 0;
-                self.receive();
-                if self.is_leaving() {
-                    return Err(Halt::Exit);
+                if is_interrupted() {
+                    return Ok(false);
                 }
             }
         }
-        self.load_what_fits(plan, store, number, &mut rows, refused)
+        self.load_accepted(plan, store, number, &mut rows, refused)?;
+        Ok(true)
     }
 
-    /// Loads rows and empties the list; what the store refuses is set aside, where the definition
+    /// Loads rows and empties the list; what the store refuses is parked, where the definition
     /// says so.
-    fn load_what_fits(
+    fn load_accepted(
         &mut self,
         plan: &Plan,
         store: &mut dyn Store,
         number: usize,
         rows: &mut Vec<Change>,
         refused: &mut Vec<RejectedRow>,
-    ) -> Result<(), Halt> {
+    ) -> Result<(), SessionEnd> {
         while !rows.is_empty() {
             let Err(error) = store.load(number, rows) else {
                 break;
             };
-            let StoreError::Refused(words) = &error else {
+            let StoreError::Refused(refusal) = &error else {
                 return Err(error.into());
             };
-            let named = rows.iter().find(|row| row.offset == words.offset);
+            let named = rows.iter().find(|row| row.offset == refusal.offset);
             let Some(named) = named.filter(|_| self.parks()) else {
                 return Err(error.into());
             };
-            let mut unfit = vec![RejectedRow::new(number, named, &words.what)];
-            unfit.extend(rejected_rows(plan, number, rows));
-            self.park(plan, &unfit)?;
-            let gone: HashSet<&Bytes> = unfit.iter().map(|unfit| &unfit.key).collect();
+            let mut rejected = vec![RejectedRow::new(number, named, &refusal.what)];
+            rejected.extend(rejected_rows(plan, number, rows));
+            self.park(plan, &rejected)?;
+            let gone: HashSet<&Bytes> = rejected.iter().map(|rejected| &rejected.key).collect();
             rows.retain(|row| !gone.contains(&row.key));
-            refused.extend(unfit);
+            refused.extend(rejected);
         }
         rows.clear();
         Ok(())

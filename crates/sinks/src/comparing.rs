@@ -1,21 +1,20 @@
 //! Comparing a sink's store with the log, and writing again what differs.
 //!
 //! Rows are repaired by the sink's own thread between two batches, from the log's state where the
-//! store stands at that moment: a repair never puts an older image over a newer one.
+//! store is at that moment: a repair never puts an older image over a newer one.
 
 use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 
 use crate::backfill::LogSnapshot;
-use crate::control::{Ask, Keys, Pictures, Reply};
 use crate::error::SinkError;
 use crate::progress::{VerificationSummary, now_ms};
-use crate::runner::Command;
+use crate::request::{Command, Keys, Reply, Request, SnapshotPair};
 use crate::sinks::{Inner, Sinks};
 use onelog_store::{Compared, Task, Verification};
 
 /// How long a comparison waits for both sides to be opened.
-const PICTURE_TIMEOUT: Duration = Duration::from_secs(60);
+const SNAPSHOTS_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long one step of a repair may take.
 const REPAIR_TIMEOUT: Duration = Duration::from_secs(300);
 /// How many differing rows one comparison hands over for repair.
@@ -61,7 +60,7 @@ impl Sinks {
                 table.advice = Some(if table.differences_total == 0 {
                     "the full-text index does not say what its rows say; rebuild the sink".into()
                 } else {
-                    "rows still differ after they were written again: something else writes to this table, or changes what is written; find it, or rebuild the sink".into()
+                    "rows still differ after they were written to_repeat: something else writes to this table, or changes what is written; find it, or rebuild the sink".into()
                 });
             }
         }
@@ -89,7 +88,8 @@ fn repair(
             .cloned()
             .collect();
         if !keys.is_empty() {
-            *repaired += inner.ask(name, REPAIR_TIMEOUT, |reply| Ask::Repair(keys, reply))?;
+            *repaired +=
+                inner.request(name, REPAIR_TIMEOUT, |reply| Request::Repair(keys, reply))?;
         }
     }
     Ok(())
@@ -104,15 +104,16 @@ impl Inner {
     }
 
     fn compare(&self, name: &str, keys_max: usize) -> Result<Compared, SinkError> {
-        let mut pictures: Pictures = self.ask(name, PICTURE_TIMEOUT, Ask::Picture)?;
+        let mut snapshots: SnapshotPair =
+            self.request(name, SNAPSHOTS_TIMEOUT, Request::Snapshots)?;
         let task = Task {
-            plan: &pictures.plan,
-            log: &LogSnapshot(&pictures.log),
-            parked: &pictures.parked,
+            plan: &snapshots.plan,
+            log: &LogSnapshot(&snapshots.log),
+            parked: &snapshots.parked,
             stop: &self.stopping,
             keys_max,
         };
-        Ok(task.run(pictures.store.as_mut())?)
+        Ok(task.run(snapshots.store.as_mut())?)
     }
 
     fn note(&self, name: &str, verification: &Verification, scheduled: bool) {
@@ -138,14 +139,14 @@ impl Inner {
     }
 
     /// Asks the sink's thread for something and waits for the answer.
-    pub(crate) fn ask<T>(
+    pub(crate) fn request<T>(
         &self,
         name: &str,
         timeout: Duration,
-        ask: impl FnOnce(Reply<T>) -> Ask,
+        request: impl FnOnce(Reply<T>) -> Request,
     ) -> Result<T, SinkError> {
         let (reply, answer) = sync_channel(1);
-        self.tell(name, Command::Ask(ask(reply)))?;
+        self.send(name, Command::Request(request(reply)))?;
         answer.recv_timeout(timeout).map_err(|_| SinkError::Busy {
             name: name.to_owned(),
         })?

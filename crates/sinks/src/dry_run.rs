@@ -1,4 +1,4 @@
-//! Trying a definition: the first rows that it would write. No store is touched.
+//! A dry run of a definition: the first rows that it would write. No store is touched.
 
 use bytes::Bytes;
 use onelog::{KeyRange, Offset, Position, Row as LogRow, Snapshot};
@@ -13,22 +13,22 @@ use onelog_mapping::{MappingPlan, Row, RowFault, show_key};
 use onelog_store::{Kinds, SinkDefinition};
 
 /// The most rows of one mapping that are shown.
-pub const TRIAL_ROWS_MAX: usize = 100;
+pub const DRY_RUN_ROWS_MAX: usize = 100;
 /// How many records of a table are looked at, at most.
 const LOOKED_AT_MAX: u64 = 10_000;
 
 /// What a definition would write.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Trial {
+pub struct DryRun {
     /// The log's state was read here.
     pub position: Position,
     /// One entry per mapping.
-    pub mappings: Vec<TrialMapping>,
+    pub mappings: Vec<DryRunMapping>,
 }
 
 /// What one mapping would write.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct TrialMapping {
+pub struct DryRunMapping {
     /// The table of the log.
     pub table: String,
     /// The table of the store.
@@ -37,15 +37,13 @@ pub struct TrialMapping {
     pub looked_at: u64,
     /// How many of them make no row: `where` or `transform` leave them out.
     pub left_out: u64,
-    /// The first rows.
-    pub rows: Vec<TrialRow>,
+    pub rows: Vec<DryRunRow>,
     /// The first records that do not fit.
-    pub refused: Vec<TrialRefused>,
+    pub refused: Vec<DryRunRefused>,
 }
 
-/// One row.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct TrialRow {
+pub struct DryRunRow {
     /// The key in the store.
     pub key: Value,
     /// The record that wrote it.
@@ -60,10 +58,9 @@ pub struct TrialRow {
 
 /// A record that does not fit.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct TrialRefused {
+pub struct DryRunRefused {
     /// The key in the log.
     pub key: Value,
-    /// The record.
     pub version: Offset,
     /// Why it does not fit.
     pub what: String,
@@ -71,35 +68,31 @@ pub struct TrialRefused {
 
 impl Sinks {
     /// Shows the first rows that a definition would write. The store is not touched.
-    pub fn try_definition(
-        &self,
-        definition: &SinkDefinition,
-        rows: usize,
-    ) -> Result<Trial, SinkError> {
+    pub fn dry_run(&self, definition: &SinkDefinition, rows: usize) -> Result<DryRun, SinkError> {
         let node = &self.inner.node;
         let plan = plan_of(node, definition)?;
         let rules = definition.target.kind().rules();
         let snapshot = node.snapshot();
-        let rows = rows.clamp(1, TRIAL_ROWS_MAX);
+        let rows = rows.clamp(1, DRY_RUN_ROWS_MAX);
         let mut mappings = Vec::with_capacity(plan.mappings.len());
         for mapping in &plan.mappings {
-            mappings.push(try_mapping(rules, mapping, &snapshot, rows)?);
+            mappings.push(run_mapping(rules, mapping, &snapshot, rows)?);
         }
-        Ok(Trial {
+        Ok(DryRun {
             position: snapshot.position(),
             mappings,
         })
     }
 
-    /// [`Sinks::try_definition`] for a definition that may lack its name and its place.
-    pub fn try_json(&self, definition: &Value, rows: usize) -> Result<Trial, SinkError> {
+    /// [`Sinks::dry_run`] for a definition that may lack its name and its place.
+    pub fn dry_run_json(&self, definition: &Value, rows: usize) -> Result<DryRun, SinkError> {
         let definition =
             SinkDefinition::from_json(self.inner.kinds, &completed(self.inner.kinds, definition))?;
-        self.try_definition(&definition, rows)
+        self.dry_run(&definition, rows)
     }
 }
 
-/// Fills in what says where a store is: for a trial it does not matter.
+/// Fills in the place of a store: for a dry run it does not matter.
 fn completed(kinds: Kinds, definition: &Value) -> Value {
     let mut out = definition.clone();
     let kind = definition.get("kind").and_then(Value::as_str);
@@ -115,13 +108,13 @@ fn completed(kinds: Kinds, definition: &Value) -> Value {
     out
 }
 
-fn try_mapping(
+fn run_mapping(
     rules: &MappingRules,
     mapping: &MappingPlan,
     snapshot: &Snapshot,
     rows: usize,
-) -> Result<TrialMapping, SinkError> {
-    let mut out = TrialMapping {
+) -> Result<DryRunMapping, SinkError> {
+    let mut out = DryRunMapping {
         table: mapping.table_name.clone(),
         into: mapping.into.clone(),
         looked_at: 0,
@@ -141,10 +134,10 @@ fn try_mapping(
         }
         let found = found.map_err(failed)?;
         out.looked_at += 1;
-        match try_row(rules, mapping, &found) {
+        match run_row(rules, mapping, &found) {
             Ok(Some(row)) => out.rows.push(row),
             Ok(None) => out.left_out += 1,
-            Err(fault) if out.refused.len() < rows => out.refused.push(TrialRefused {
+            Err(fault) if out.refused.len() < rows => out.refused.push(DryRunRefused {
                 key: show_key(&found.key),
                 version: found.version,
                 what: fault.to_string(),
@@ -155,11 +148,11 @@ fn try_mapping(
     Ok(out)
 }
 
-fn try_row(
+fn run_row(
     rules: &MappingRules,
     mapping: &MappingPlan,
     found: &LogRow,
-) -> Result<Option<TrialRow>, RowFault> {
+) -> Result<Option<DryRunRow>, RowFault> {
     let (key, version) = (&found.key, found.version);
     let Some(value) = mapping.transform(key, version, &found.value)? else {
         return Ok(None);
@@ -186,7 +179,7 @@ fn try_row(
             (Some(Value::Object(cells)), None)
         }
     };
-    Ok(Some(TrialRow {
+    Ok(Some(DryRunRow {
         key: shown_key,
         version,
         columns,

@@ -16,15 +16,10 @@ pub enum SinksError {
     Read(#[from] onelog::ReadError),
     /// No thread could be made.
     #[error("starting the thread of the sink '{name}': {cause}")]
-    Thread {
-        /// The sink.
-        name: String,
-        /// Why.
-        cause: std::io::Error,
-    },
+    Thread { name: String, cause: std::io::Error },
 }
 
-/// Something asked of a sink was not done.
+/// A request to the sinks was not served.
 #[derive(Debug, thiserror::Error)]
 pub enum SinkError {
     /// The definition is at fault.
@@ -32,24 +27,17 @@ pub enum SinkError {
     Definition(#[from] DefinitionError),
     /// Another sink has this name.
     #[error("there is a sink '{name}' already; delete it first or choose another name")]
-    Exists {
-        /// The name.
-        name: String,
-    },
+    Exists { name: String },
     /// No sink has this name.
     #[error("there is no sink '{name}'{}", nearest.as_ref().map(|n| format!("; did you mean '{n}'?")).unwrap_or_default())]
     Unknown {
-        /// The name.
         name: String,
         /// The nearest one that exists.
         nearest: Option<String>,
     },
     /// Over the limit of sinks.
     #[error("there are {max} sinks, which is the limit")]
-    TooMany {
-        /// The limit.
-        max: usize,
-    },
+    TooMany { max: usize },
     /// The store cannot be used for this sink.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -59,66 +47,42 @@ pub enum SinkError {
     /// The sink did not get there in time.
     #[error("the sink '{name}' did not reach position {wanted} in time; it is at {}", position.map_or_else(|| "no position yet".to_owned(), |p| p.to_string()))]
     TimedOut {
-        /// The sink.
         name: String,
         /// What was waited for.
         wanted: Position,
-        /// Where it is.
         position: Option<Position>,
     },
     /// The sink has stopped, so it will not get there.
     #[error("the sink '{name}' has stopped: {fault}")]
-    Stopped {
-        /// The sink.
-        name: String,
-        /// Why.
-        fault: Box<SinkFault>,
-    },
+    Stopped { name: String, fault: Box<SinkFault> },
     /// Its state at the sink's position is no longer kept.
     #[error(
         "the sink '{name}' is at position {position}, too far behind to be compared: the oldest position that can be read is {floor}. Let it catch up first"
     )]
     TooFarBehind {
-        /// The sink.
         name: String,
-        /// Where it is.
         position: Position,
         /// The oldest readable position.
         floor: Position,
     },
     /// The sink has not been filled yet.
     #[error("the sink '{name}' has not been filled yet, so there is nothing to compare")]
-    Unfilled {
-        /// The sink.
-        name: String,
-    },
+    Unfilled { name: String },
     /// The log's own state cannot be read.
     #[error("reading the log's state: {cause}")]
-    Read {
-        /// Why.
-        cause: onelog::ReadError,
-    },
-    /// The sink met something else while it did what was asked.
+    Read { cause: onelog::ReadError },
+    /// The sink met another fault while it served a request.
     #[error("the sink could not do it: {fault}")]
-    Failed {
-        /// What.
-        fault: Box<SinkFault>,
-    },
+    Failed { fault: Box<SinkFault> },
     /// A name that means something else.
-    #[error("'{name}' cannot be the name of a sink: it is a word of the API")]
-    Reserved {
-        /// The name.
-        name: String,
-    },
+    #[error("'{name}' cannot be the name of a sink: the API uses it as a path")]
+    Reserved { name: String },
     /// The comparison failed.
     #[error(transparent)]
     Verify(#[from] VerifyError),
     /// The sink's thread does not answer.
     #[error("the sink '{name}' is busy and did not answer in time; try again")]
-    Busy {
-        /// The sink.
-        name: String,
-    },
+    Busy { name: String },
     /// No thread could be made.
     #[error(transparent)]
     Start(#[from] SinksError),
@@ -127,12 +91,11 @@ pub enum SinkError {
 /// The last thing that went wrong with a sink.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct SinkFault {
-    /// In words; the store's own among them.
+    /// A text for people, with the store's own message in it.
     pub what: String,
     /// The table of the record that was refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub table: Option<String>,
-    /// Its key.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key: Option<Value>,
     /// Its place in the log.

@@ -9,24 +9,31 @@ mod comparing;
 mod control;
 mod dry_run;
 mod error;
+mod feed;
+mod inbox;
+mod lifecycle;
 mod metrics;
 mod open;
 mod overlap;
+mod pace;
 mod parking;
 mod progress;
+mod request;
 mod retention;
+mod rewrite;
 mod runner;
 mod schedule;
+mod session_end;
 mod sinks;
 mod waiting;
 
-pub use control::{Replay, Replayed};
-pub use dry_run::{TRIAL_ROWS_MAX, Trial, TrialMapping, TrialRefused, TrialRow};
+pub use dry_run::{DRY_RUN_ROWS_MAX, DryRun, DryRunMapping, DryRunRefused, DryRunRow};
 pub use error::{SinkError, SinkFault, SinksError};
 pub use onelog_store::{
     Difference, IndexVerification, SinkDefinition, TableVerification, Verification,
 };
 pub use parking::{PARKED_MAX, Parked};
 pub use progress::{SinkState, SinkStatus, VerificationSummary};
+pub use request::{Replay, Replayed};
 pub use sinks::{SINKS_MAX, Sinks};
 pub use waiting::{SubmitError, Waited};

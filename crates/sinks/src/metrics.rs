@@ -94,7 +94,7 @@ impl Collector for SinkCollector {
         })?;
         family(
             "sink_parked_keys",
-            "Keys that are set aside because the store refused a record of theirs",
+            "Keys that are parked because the store refused a record of theirs",
             &|line| Some(Figure::Whole(line.status.parked)),
         )?;
         family(

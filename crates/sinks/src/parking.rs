@@ -1,7 +1,7 @@
-//! Records that a store refuses, set aside where the definition says so: the record and every later
+//! Records that a store refuses are parked where the definition says so: the record and every later
 //! one of its key, until it is replayed; everything else goes on.
 //!
-//! What is set aside stands in the table `onelog.parked`, so it survives restarts and failovers. It
+//! What is parked is kept in the table `onelog.parked`, so it survives restarts and failovers. It
 //! is committed there *before* the store passes the record, and taken out *after* the store has the
 //! key's newest image: whatever crashes in between, the table has every key whose row may be old,
 //! and perhaps one more. A replayed key is remembered with the position of its replay, because a
@@ -23,20 +23,20 @@ use serde_json::Value;
 
 use crate::error::SinkFault;
 use crate::progress::now_ms;
-use crate::runner::Halt;
+use crate::session_end::SessionEnd;
 use onelog_mapping::{Plan, show_key};
 use onelog_store::{Batch, RejectedRow};
 
-/// The most keys that a sink sets aside; then it stops.
+/// The most keys that a sink parks; then it stops.
 pub const PARKED_MAX: usize = 10_000;
 /// The most replayed keys that are remembered for stores restored from an older copy.
 const REPLAYED_MAX: usize = 10_000;
 /// How many records are committed at once, at most.
 const COMMIT_RECORDS_MAX: usize = 500;
-/// How much of a store's words is kept with each record.
-const WORDS_BYTES_MAX: usize = 2048;
+/// How much of a store's message is kept with each record.
+const MESSAGE_BYTES_MAX: usize = 2048;
 
-/// A key that is set aside.
+/// A key that is parked.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Parked {
     /// The table of the log.
@@ -49,11 +49,11 @@ pub struct Parked {
     pub first_offset: Offset,
     /// The record that holds the key's newest image now; `None` when it has been deleted since.
     pub newest_offset: Option<Offset>,
-    /// The store's words.
+    /// The store's message.
     pub what: String,
     /// When it was refused, in milliseconds since 1970.
     pub at_ms: u64,
-    /// The key.
+    /// `key` as it is in the log.
     #[serde(skip)]
     pub key_bytes: Bytes,
 }
@@ -67,7 +67,7 @@ struct Stored {
     first_offset: u64,
     what: String,
     at_ms: u64,
-    /// It is set aside no longer: the store got its newest image at this position.
+    /// It is no longer parked: the store got its newest image at this position.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     replayed_at: Option<u64>,
 }
@@ -121,7 +121,7 @@ fn range_of(sink: &str) -> KeyRange {
     }
 }
 
-/// Every record of a sink, in the order of the keys. One that cannot be read is told and left out.
+/// Every record of a sink, in the order of the keys. One that cannot be read is logged and left out.
 fn stored(snapshot: &Snapshot, sink: &str) -> Result<Vec<(Bytes, Stored, Bytes)>, ReadError> {
     let mut out = Vec::new();
     for row in snapshot.scan(&range_of(sink), false)? {
@@ -137,7 +137,7 @@ fn stored(snapshot: &Snapshot, sink: &str) -> Result<Vec<(Bytes, Stored, Bytes)>
     Ok(out)
 }
 
-/// The keys of a sink that are set aside.
+/// The keys of a sink that are parked.
 pub(crate) fn parked(node: &Node, sink: &str) -> Result<Vec<Parked>, ReadError> {
     let snapshot = node.snapshot();
     let catalog = node.catalog();
@@ -165,16 +165,17 @@ pub(crate) fn parked(node: &Node, sink: &str) -> Result<Vec<Parked>, ReadError> 
 }
 
 /// Forgets everything of a sink.
-pub(crate) fn forget(node: &Node, sink: &str) -> Result<(), Halt> {
-    let records = stored(&node.snapshot(), sink).map_err(|e| Halt::Retry(SinkFault::new(e)))?;
+pub(crate) fn forget(node: &Node, sink: &str) -> Result<(), SessionEnd> {
+    let records =
+        stored(&node.snapshot(), sink).map_err(|e| SessionEnd::Retry(SinkFault::new(e)))?;
     let keys = records.into_iter().map(|(key, ..)| (key, None));
     commit(node, keys.collect())
 }
 
-fn commit(node: &Node, records: Vec<(Bytes, Option<Stored>)>) -> Result<(), Halt> {
+fn commit(node: &Node, records: Vec<(Bytes, Option<Stored>)>) -> Result<(), SessionEnd> {
     let failed = |what: String| {
-        Halt::Retry(SinkFault::new(format!(
-            "the keys that are set aside could not be committed: {what}"
+        SessionEnd::Retry(SinkFault::new(format!(
+            "the parked keys could not be committed: {what}"
         )))
     };
     for part in records.chunks(COMMIT_RECORDS_MAX) {
@@ -194,59 +195,57 @@ fn commit(node: &Node, records: Vec<(Bytes, Option<Stored>)>) -> Result<(), Halt
                 headers: Vec::new(),
             });
         }
-        // Whoever does not know the outcome reads the table again before it goes on.
+        // With an unknown outcome the session ends, and the next one reads the table again.
         let committed = node.submit(request).wait();
         committed.map_err(|refusal| failed(refusal.to_string()))?;
     }
     Ok(())
 }
 
-/// A key that is set aside, as the runner knows it.
 #[derive(Clone, Debug)]
-struct Held {
+struct ParkedRecord {
     first_offset: Offset,
     what: String,
     at_ms: u64,
 }
 
-/// What a sink has set aside, by mapping; a picture of `onelog.parked` that its thread keeps.
+/// What a sink has parked, by mapping; a copy of `onelog.parked` that its thread keeps.
 #[derive(Debug, Default)]
-pub(crate) struct Aside {
+pub(crate) struct ParkedKeys {
     sink: String,
-    held: Vec<HashMap<Bytes, Held>>,
+    keys: Vec<HashMap<Bytes, ParkedRecord>>,
     /// Of tables that the sink fills no longer.
     strays: Vec<Bytes>,
     /// Replayed, and remembered.
     replayed: Vec<(Position, Bytes)>,
     /// Replayed at a position that the store has not passed, so perhaps not in this copy of it.
-    again: Vec<(usize, Bytes)>,
+    to_repeat: Vec<(usize, Bytes)>,
 }
 
-impl Aside {
-    /// Nothing yet.
+impl ParkedKeys {
     pub(crate) fn new(sink: &str, plan: &Plan) -> Self {
         Self {
             sink: sink.to_owned(),
-            held: vec![HashMap::new(); plan.mappings.len()],
+            keys: vec![HashMap::new(); plan.mappings.len()],
             ..Self::default()
         }
     }
 
-    /// Reads what is set aside for a store that stands at `at`.
+    /// Reads what is parked for a store that is at `at`.
     pub(crate) fn load(
         node: &Node,
         sink: &str,
         plan: &Plan,
         at: Option<Position>,
-    ) -> Result<Self, Halt> {
-        let mut aside = Self::new(sink, plan);
+    ) -> Result<Self, SessionEnd> {
+        let mut out = Self::new(sink, plan);
         let mut outdated = Vec::new();
-        let records =
-            stored(&node.snapshot(), sink).map_err(|error| Halt::Retry(SinkFault::new(error)))?;
+        let records = stored(&node.snapshot(), sink)
+            .map_err(|error| SessionEnd::Retry(SinkFault::new(error)))?;
         for (record_key, stored, key) in records {
             let mapping = plan.mappings.iter().position(|m| m.into == stored.into);
             let Some(mapping) = mapping else {
-                aside.strays.push(record_key);
+                out.strays.push(record_key);
                 continue;
             };
             if let Some(replayed_at) = stored.replayed_at.map(Position) {
@@ -255,80 +254,82 @@ impl Aside {
                     outdated.push((record_key, None));
                     continue;
                 }
-                aside.replayed.push((replayed_at, record_key));
+                out.replayed.push((replayed_at, record_key));
                 if at.is_none_or(|at| at > replayed_at) {
                     continue;
                 }
-                aside.again.push((mapping, key.clone()));
+                out.to_repeat.push((mapping, key.clone()));
             }
-            let held = Held {
+            let parked = ParkedRecord {
                 first_offset: Offset(stored.first_offset),
                 what: stored.what,
                 at_ms: stored.at_ms,
             };
-            aside.held[mapping].insert(key, held);
+            out.keys[mapping].insert(key, parked);
         }
         commit(node, outdated)?;
-        Ok(aside)
+        Ok(out)
     }
 
-    /// How many keys are set aside.
+    /// How many keys are parked.
     pub(crate) fn len(&self) -> usize {
-        self.held.iter().map(HashMap::len).sum()
+        self.keys.iter().map(HashMap::len).sum()
     }
 
     /// The keys, by mapping.
     pub(crate) fn keys(&self) -> Vec<HashSet<Bytes>> {
-        let keys = |held: &HashMap<Bytes, Held>| held.keys().cloned().collect();
-        self.held.iter().map(keys).collect()
+        let keys = |parked: &HashMap<Bytes, ParkedRecord>| parked.keys().cloned().collect();
+        self.keys.iter().map(keys).collect()
     }
 
     /// All keys with their mappings.
     pub(crate) fn all(&self) -> Vec<(usize, Bytes)> {
-        let held = self.held.iter().enumerate();
-        held.flat_map(|(mapping, held)| held.keys().map(move |key| (mapping, key.clone())))
+        let parked = self.keys.iter().enumerate();
+        parked
+            .flat_map(|(mapping, parked)| parked.keys().map(move |key| (mapping, key.clone())))
             .collect()
     }
 
     pub(crate) fn contains(&self, mapping: usize, key: &[u8]) -> bool {
-        self.held[mapping].contains_key(key)
+        self.keys[mapping].contains_key(key)
     }
 
     /// The keys that have to be replayed once more.
-    pub(crate) fn again(&self) -> &[(usize, Bytes)] {
-        &self.again
+    pub(crate) fn to_repeat(&self) -> &[(usize, Bytes)] {
+        &self.to_repeat
     }
 
-    /// Takes what is set aside out of a batch that is not sealed yet.
+    /// Takes what is parked out of a batch that is not sealed yet.
     pub(crate) fn leave_out(&self, batch: &mut Batch) {
         if self.len() == 0 {
             return;
         }
         batch.in_order.retain(|(mapping, change)| {
-            self.held[*mapping]
+            self.keys[*mapping]
                 .get(&change.key)
-                .is_none_or(|held| change.offset < held.first_offset)
+                .is_none_or(|parked| change.offset < parked.first_offset)
         });
     }
 
-    /// Sets keys aside: in the log first. Keys that were known get the new words.
+    /// Parks keys: in the log first. Keys that were known get the new message.
     pub(crate) fn park(
         &mut self,
         node: &Node,
         plan: &Plan,
-        unfit: &[RejectedRow],
-    ) -> Result<(), Halt> {
-        let mut records = Vec::with_capacity(unfit.len());
-        let mut more = Vec::with_capacity(unfit.len());
-        for unfit in unfit {
-            let known = self.held[unfit.mapping].get(&unfit.key);
-            let held = Held {
-                first_offset: known.map_or(unfit.offset, |k| k.first_offset.min(unfit.offset)),
-                what: cut(&unfit.what),
+        rejected: &[RejectedRow],
+    ) -> Result<(), SessionEnd> {
+        let mut records = Vec::with_capacity(rejected.len());
+        let mut more = Vec::with_capacity(rejected.len());
+        for rejected in rejected {
+            let known = self.keys[rejected.mapping].get(&rejected.key);
+            let parked = ParkedRecord {
+                first_offset: known
+                    .map_or(rejected.offset, |k| k.first_offset.min(rejected.offset)),
+                what: cut(&rejected.what),
                 at_ms: now_ms(),
             };
-            records.push(self.record(plan, unfit.mapping, &unfit.key, &held, None));
-            more.push((unfit.mapping, unfit.key.clone(), held));
+            records.push(self.record(plan, rejected.mapping, &rejected.key, &parked, None));
+            more.push((rejected.mapping, rejected.key.clone(), parked));
         }
         let new: HashSet<(usize, &Bytes)> = more
             .iter()
@@ -336,35 +337,35 @@ impl Aside {
             .map(|(mapping, key, _)| (*mapping, key))
             .collect();
         if self.len() + new.len() > PARKED_MAX {
-            return Err(Halt::Stop(too_many(unfit)));
+            return Err(SessionEnd::Stop(too_many(rejected)));
         }
         let parked: HashSet<Bytes> = records.iter().map(|(key, _)| key.clone()).collect();
         commit(node, records)?;
         self.replayed.retain(|(_, key)| !parked.contains(key));
-        for (mapping, key, held) in more {
+        for (mapping, key, parked) in more {
             tracing::warn!(
                 sink = self.sink, table = plan.mappings[mapping].table_name, key = %show_key(&key),
-                offset = %held.first_offset, what = held.what, "a record is set aside"
+                offset = %parked.first_offset, what = parked.what, "a record is parked"
             );
-            self.again
+            self.to_repeat
                 .retain(|(of, other)| *of != mapping || *other != key);
-            self.held[mapping].insert(key, held);
+            self.keys[mapping].insert(key, parked);
         }
         Ok(())
     }
 
-    /// The store has the newest images of these keys at `at`: they are set aside no longer.
+    /// The store has the newest images of these keys at `at`: they are no longer parked.
     pub(crate) fn release(
         &mut self,
         node: &Node,
         plan: &Plan,
         keys: &[(usize, Bytes)],
         at: Position,
-    ) -> Result<(), Halt> {
+    ) -> Result<(), SessionEnd> {
         let mut records = Vec::with_capacity(keys.len());
         for (mapping, key) in keys {
-            if let Some(held) = self.held[*mapping].get(key) {
-                records.push(self.record(plan, *mapping, key, held, Some(at)));
+            if let Some(parked) = self.keys[*mapping].get(key) {
+                records.push(self.record(plan, *mapping, key, parked, Some(at)));
             }
         }
         let fresh: Vec<Bytes> = records.iter().map(|(key, _)| key.clone()).collect();
@@ -377,22 +378,22 @@ impl Aside {
         commit(node, records)?;
         self.replayed.extend(fresh.into_iter().map(|key| (at, key)));
         for (mapping, key) in keys {
-            self.held[*mapping].remove(key);
+            self.keys[*mapping].remove(key);
         }
-        let held = &self.held;
-        self.again
-            .retain(|(mapping, key)| held[*mapping].contains_key(key));
+        let parked = &self.keys;
+        self.to_repeat
+            .retain(|(mapping, key)| parked[*mapping].contains_key(key));
         Ok(())
     }
 
     /// The store was filled at `at`, and refused exactly these keys, which are in the log already.
-    pub(crate) fn refilled(
+    pub(crate) fn backfilled(
         &mut self,
         node: &Node,
         plan: &Plan,
         refused: &[RejectedRow],
         at: Position,
-    ) -> Result<(), Halt> {
+    ) -> Result<(), SessionEnd> {
         let still: HashSet<(usize, &Bytes)> = refused.iter().map(|u| (u.mapping, &u.key)).collect();
         let taken: Vec<(usize, Bytes)> = self
             .all()
@@ -402,13 +403,13 @@ impl Aside {
         self.release(node, plan, &taken, at)?;
         let strays = std::mem::take(&mut self.strays);
         commit(node, strays.into_iter().map(|key| (key, None)).collect())?;
-        for unfit in refused {
+        for rejected in refused {
             // Older records of the key are in no row of the new tables.
-            if let Some(held) = self.held[unfit.mapping].get_mut(&unfit.key) {
-                held.first_offset = unfit.offset.min(held.first_offset);
+            if let Some(parked) = self.keys[rejected.mapping].get_mut(&rejected.key) {
+                parked.first_offset = rejected.offset.min(parked.first_offset);
             }
         }
-        self.again.clear();
+        self.to_repeat.clear();
         Ok(())
     }
 
@@ -417,7 +418,7 @@ impl Aside {
         plan: &Plan,
         mapping: usize,
         key: &Bytes,
-        held: &Held,
+        parked: &ParkedRecord,
         replayed_at: Option<Position>,
     ) -> (Bytes, Option<Stored>) {
         let mapping = &plan.mappings[mapping];
@@ -425,24 +426,26 @@ impl Aside {
             table: mapping.table_name.clone(),
             into: mapping.into.clone(),
             key: StoredKey::new(key),
-            first_offset: held.first_offset.get(),
-            what: held.what.clone(),
-            at_ms: held.at_ms,
+            first_offset: parked.first_offset.get(),
+            what: parked.what.clone(),
+            at_ms: parked.at_ms,
             replayed_at: replayed_at.map(Position::get),
         };
         (record_key(&self.sink, &mapping.into, key), Some(stored))
     }
 }
 
-fn too_many(unfit: &[RejectedRow]) -> SinkFault {
-    let last = unfit.last().map_or("", |unfit| unfit.what.as_str());
+fn too_many(rejected: &[RejectedRow]) -> SinkFault {
+    let last = rejected
+        .last()
+        .map_or("", |rejected| rejected.what.as_str());
     SinkFault::new(format!(
-        "the store refuses more than {PARKED_MAX} keys, which is the most that a sink sets aside; mend the cause, then replay or rebuild. The last refusal: {last}"
+        "the store refuses more than {PARKED_MAX} keys, which is the most that a sink parks; mend the cause, then replay or rebuild. The last refusal: {last}"
     ))
 }
 
-fn cut(words: &str) -> String {
-    words[..words.floor_char_boundary(WORDS_BYTES_MAX)].to_owned()
+fn cut(message: &str) -> String {
+    message[..message.floor_char_boundary(MESSAGE_BYTES_MAX)].to_owned()
 }
 
 #[cfg(test)]
@@ -450,7 +453,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_records_of_a_sink_stand_together_and_apart_from_others() {
+    fn the_records_of_a_sink_are_together_and_no_others_among_them() {
         let inside = |sink: &str, key: &Bytes| {
             let range = range_of(sink);
             *key >= range.from && range.to.is_none_or(|to| *key < to)

@@ -8,7 +8,7 @@ use serde::Serialize;
 use tokio::sync::watch;
 
 use crate::error::{SinkError, SinkFault};
-use crate::retention::Hold;
+use crate::retention::RetentionHold;
 use onelog_store::SinkDefinition;
 
 /// Over about how long the rate is averaged, in seconds.
@@ -22,25 +22,21 @@ pub enum SinkState {
     Starting,
     /// Its store is being filled from a snapshot, because it was empty or too far behind the log.
     Bootstrapping,
-    /// Its store is being filled anew because somebody asked for it.
+    /// Its store is being filled anew because a rebuild was requested.
     Rebuilding,
     /// It follows the log.
     Running,
     /// Something failed; it will try again by itself.
     Waiting,
-    /// It was told to stand still.
     Paused,
-    /// Something failed that only people can mend; then resume or rebuild it.
+    /// Something failed that it cannot mend by itself; then resume or rebuild it.
     Stopped,
 }
 
-/// How a sink is.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct SinkStatus {
-    /// Its name.
     pub name: String,
     pub kind: &'static str,
-    /// What it is doing.
     pub state: SinkState,
     /// The store shows everything below this position. `None` until it is filled.
     pub position: Option<Position>,
@@ -52,7 +48,7 @@ pub struct SinkStatus {
     pub records_per_second: f64,
     /// What went wrong last; gone once it has been resumed.
     pub last_error: Option<SinkFault>,
-    /// How many keys are set aside because the store refused a record of theirs.
+    /// How many keys are parked because the store refused a record of theirs.
     pub parked: u64,
     /// How many bytes of log, as stored, lie behind the sink.
     pub held_log_bytes: u64,
@@ -60,7 +56,6 @@ pub struct SinkStatus {
     pub left_behind: bool,
     /// The last comparison with the log since the start of the process.
     pub last_verification: Option<VerificationSummary>,
-    /// The definition.
     pub definition: SinkDefinition,
 }
 
@@ -71,7 +66,6 @@ pub struct VerificationSummary {
     pub position: Position,
     /// When it ended, in milliseconds since 1970.
     pub at_ms: u64,
-    /// How long it took.
     pub took_ms: u64,
     /// Whether every table was equal.
     pub equal: bool,
@@ -79,11 +73,10 @@ pub struct VerificationSummary {
     pub differences_total: u64,
     /// How many rows were written again.
     pub repaired: u64,
-    /// Whether the schedule asked for it.
+    /// Whether it was made on the schedule.
     pub scheduled: bool,
 }
 
-/// A rate that fades.
 #[derive(Debug)]
 struct Rate {
     per_second: f64,
@@ -104,7 +97,6 @@ impl Rate {
 
 #[derive(Debug)]
 struct Inner {
-    /// Counts changes.
     version: u64,
     state: SinkState,
     position: Option<Position>,
@@ -118,7 +110,7 @@ struct Inner {
     pending_since: Option<(Position, u64)>,
 }
 
-/// The shared picture of one sink.
+/// What is known of one sink, shared by its thread and its readers.
 #[derive(Debug)]
 pub(crate) struct Progress {
     inner: Mutex<Inner>,
@@ -142,7 +134,7 @@ impl Inner {
             let fault = self.last_error.clone();
             Err(SinkError::Stopped {
                 name: name.to_owned(),
-                fault: Box::new(fault.unwrap_or_else(|| SinkFault::new("it was told to stop"))),
+                fault: Box::new(fault.unwrap_or_else(|| SinkFault::new("it was stopped"))),
             })
         })
     }
@@ -209,7 +201,7 @@ impl Progress {
         });
     }
 
-    /// It begins anew: what went wrong before no longer tells how it is.
+    /// It begins anew: what went wrong before no longer describes it.
     pub(crate) fn revive(&self, state: SinkState) {
         self.change(|inner| {
             inner.state = state;
@@ -232,7 +224,7 @@ impl Progress {
 
     pub(crate) fn last_error(&self) -> SinkFault {
         let known = self.inner.lock().last_error.clone();
-        known.unwrap_or_else(|| SinkFault::new("it stands still"))
+        known.unwrap_or_else(|| SinkFault::new("it does not follow the log now"))
     }
 
     pub(crate) fn parked(&self) -> u64 {
@@ -254,7 +246,7 @@ impl Progress {
     pub(crate) fn status(
         &self,
         node: &Node,
-        hold: &Hold,
+        retention: &RetentionHold,
         definition: SinkDefinition,
     ) -> SinkStatus {
         let mut status = {
@@ -269,8 +261,8 @@ impl Progress {
                 records_per_second: inner.rate.now(),
                 last_error: inner.last_error.clone(),
                 parked: inner.parked,
-                held_log_bytes: hold.held_bytes(),
-                left_behind: hold.is_left_behind(),
+                held_log_bytes: retention.held_bytes(),
+                left_behind: retention.is_left_behind(),
                 last_verification: inner.verified.clone(),
                 definition,
             }
@@ -287,7 +279,7 @@ impl Progress {
     }
 
     /// When the first record at or behind `position` was ordered; read from the log, because a
-    /// sink that stands still does not know what it misses.
+    /// sink that does not follow the log does not know what it misses.
     fn pending_since(&self, node: &Node, position: Position) -> Option<u64> {
         let known = self.inner.lock().pending_since;
         if let Some((at, since)) = known

@@ -15,7 +15,7 @@ const CALM_PERCENT: u64 = 40;
 
 #[derive(Debug)]
 struct State {
-    /// Where the sink stands, as far as is known.
+    /// The sink's last known position.
     at: Position,
     warned: bool,
     left_behind: bool,
@@ -23,7 +23,7 @@ struct State {
 
 /// The hold of one sink on the log.
 #[derive(Debug)]
-pub(crate) struct Hold {
+pub(crate) struct RetentionHold {
     node: Node,
     name: String,
     limit: Option<u64>,
@@ -31,7 +31,7 @@ pub(crate) struct Hold {
     state: Mutex<State>,
 }
 
-impl Hold {
+impl RetentionHold {
     pub(crate) fn new(node: Node, name: &str, limit: Option<u64>, from: Position) -> Self {
         let follower = node.follower(&format!("sink {name}"), from);
         Self {
@@ -58,7 +58,7 @@ impl Hold {
         self.follower.advance(position);
     }
 
-    /// Where the sink stands, as far as is known.
+    /// The sink's last known position.
     pub(crate) fn position(&self) -> Position {
         self.state.lock().at
     }

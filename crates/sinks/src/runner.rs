@@ -1,119 +1,43 @@
-//! The thread of one sink: connects to the store, asks it where it stands, and feeds it the log.
+//! The thread of one sink: connects to the store, reads its position, and feeds it the log.
 //!
-//! Nothing is remembered across connections but the wish to follow: every session begins with the
-//! position that the store holds. The thread never polls: it sleeps until the log grows, a command
-//! comes or a delay is over.
+//! What it does next is decided by [`Lifecycle`](crate::lifecycle::Lifecycle) alone. Every session
+//! begins with the position that the store holds. The thread never polls: it sleeps until the log
+//! grows, a command comes or a delay is over.
 
-use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::mpsc::SyncSender;
 use std::time::{Duration, Instant};
 
-use onelog::{Node, Position, ReadLogError, WaitError};
+use onelog::{Node, Position, ReadLogError};
+use onelog_mapping::Plan;
 use onelog_record::{Op, Record, TABLE_TABLES, TableDefinition, TableId};
-use tokio::runtime::Runtime;
+use onelog_store::{Batch, SinkDefinition, Store, StoreError, failpoint};
 use tokio::sync::mpsc;
 
-use crate::control::{Ask, Failed, Pending};
 use crate::error::{SinkError, SinkFault};
+use crate::feed::Feed;
+use crate::inbox::Inbox;
+use crate::lifecycle::{Action, Event, Leave};
 use crate::open::{open_store, plan_of};
-use crate::parking::{self, Aside};
+use crate::pace::Pace;
+use crate::parking::{self, ParkedKeys};
 use crate::progress::{Progress, SinkState};
-use crate::retention::Hold;
-use onelog_mapping::Plan;
-use onelog_store::{Batch, OnRefused, RejectedRow, SinkDefinition, Store, StoreError, failpoint};
+use crate::request::{Command, RequestError};
+use crate::retention::RetentionHold;
+use crate::session_end::SessionEnd;
 
-/// The least and the most log that is read for one batch, in stored bytes.
-const BATCH_BYTES_MIN: usize = 64 << 10;
-const BATCH_BYTES_MAX: usize = 8 << 20;
-/// How long what was applied may stay unseen while the sink is behind, in stores where showing it
-/// costs: as long as showing it took so many times, between the two bounds.
-const PUBLISH_SHARE: u32 = 20;
-const PUBLISH_MIN: Duration = Duration::from_secs(1);
-const PUBLISH_MAX: Duration = Duration::from_secs(5);
 /// Delays between attempts: doubled from the first to the last, then a random part of it.
 const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_LAST: Duration = Duration::from_secs(30);
-/// How long one wait lasts at most; then it begins again, and an idle store is asked where it stands.
+/// How long one wait lasts at most; then it begins again, and an idle store confirms its position.
 const WAIT_MAX: Duration = Duration::from_secs(60);
+/// Waiting for this position ends by a command or the time.
+const NEVER: Position = Position(u64::MAX);
 
-/// What a runner is told. The sender is answered when it has been heard.
-pub(crate) enum Command {
-    Pause(SyncSender<()>),
-    Resume(SyncSender<()>),
-    Rebuild(SyncSender<()>),
-    Ask(Ask),
-    Remove,
-    /// End, because another thread goes on with the sink: whoever waits for it waits on.
-    Leave,
-    Stop,
-}
-
-/// Why a session ended.
-pub(crate) enum Halt {
-    /// The thread ends.
-    Exit,
-    /// Try again after a delay.
-    Retry(SinkFault),
-    /// Wait for people.
-    Stop(SinkFault),
-}
-
-impl Halt {
-    pub(crate) fn of(error: &StoreError) -> Self {
-        let fault = SinkFault::of(error);
-        if error.is_retryable() {
-            Self::Retry(fault)
-        } else {
-            Self::Stop(fault)
-        }
-    }
-}
-
-impl From<StoreError> for Halt {
-    fn from(error: StoreError) -> Self {
-        Self::of(&error)
-    }
-}
-
-/// The state of the thread.
 pub(crate) struct Runner {
-    pub(crate) node: Node,
-    pub(crate) definition: SinkDefinition,
-    pub(crate) log_id: String,
-    pub(crate) progress: Arc<Progress>,
-    pub(crate) hold: Arc<Hold>,
-    /// What is set aside; read anew from the log in each session.
-    pub(crate) aside: Aside,
-    /// What is asked and waits for its turn.
-    pub(crate) pending: Vec<Pending>,
-    commands: mpsc::Receiver<Command>,
-    runtime: Runtime,
-    pub(crate) paused: bool,
-    rebuild: bool,
-    /// A command that ends standing still came.
-    woken: bool,
-    /// The store is to be asked whether it still stands where it was left.
-    look_again: bool,
-    exit: bool,
-    remove: bool,
-    leaves: bool,
-    batch_bytes: usize,
-    failures: u32,
-    /// Where what was applied and not shown yet begins.
-    unpublished: Option<Position>,
-    published_at: Instant,
-    /// When the next showing is due.
-    publish_after: Duration,
-}
-
-/// Why a wait ended.
-enum Woken {
-    Command(Option<Command>),
-    Reached,
-    TimedOut,
-    NodeStopped,
+    feed: Feed,
+    inbox: Inbox,
+    pace: Pace,
 }
 
 /// The log's id as stores keep it.
@@ -127,193 +51,228 @@ impl Runner {
         definition: SinkDefinition,
         progress: Arc<Progress>,
         commands: mpsc::Receiver<Command>,
-        hold: Arc<Hold>,
+        retention: Arc<RetentionHold>,
     ) -> std::io::Result<Self> {
         Ok(Self {
-            log_id: log_id(&node),
-            runtime: tokio::runtime::Builder::new_current_thread()
-                .enable_time()
-                .build()?,
-            paused: definition.paused,
-            node,
-            definition,
-            progress,
-            hold,
-            aside: Aside::default(),
-            pending: Vec::new(),
-            commands,
-            rebuild: false,
-            woken: false,
-            look_again: false,
-            exit: false,
-            remove: false,
-            leaves: false,
-            batch_bytes: BATCH_BYTES_MIN,
-            failures: 0,
-            unpublished: None,
-            published_at: Instant::now(),
-            publish_after: PUBLISH_MIN,
+            inbox: Inbox::new(definition.paused, Arc::clone(&progress), commands)?,
+            feed: Feed {
+                log_id: log_id(&node),
+                node,
+                definition,
+                progress,
+                retention,
+                parked: ParkedKeys::default(),
+            },
+            pace: Pace::new(),
         })
     }
 
-    /// The thread.
     pub(crate) fn run(mut self) {
-        while !self.exit {
-            self.progress.set_state(SinkState::Starting);
-            match self.guarded_session() {
-                Halt::Exit => self.exit = true,
-                Halt::Retry(fault) => {
-                    tracing::warn!(sink = self.definition.name, %fault, "a sink will try again");
-                    self.progress.fail(SinkState::Waiting, fault);
-                    self.back_off();
+        loop {
+            match self.inbox.lifecycle.action() {
+                Action::Leave(reason) => return self.leave(reason),
+                Action::BackOff { attempt } => self.back_off(attempt),
+                Action::AwaitCommand => {
+                    self.feed.serve_detached(&mut self.inbox.requests);
+                    self.inbox.wait(&self.feed.node, NEVER, WAIT_MAX);
                 }
-                Halt::Stop(fault) => {
-                    tracing::error!(sink = self.definition.name, %fault, "a sink has stopped");
-                    self.progress.fail(SinkState::Stopped, fault);
-                    self.stand_still();
+                Action::Connect
+                | Action::Fill { .. }
+                | Action::Confirm(_)
+                | Action::Follow(_)
+                | Action::StandBy(_) => {
+                    self.feed.progress.set_state(SinkState::Starting);
+                    if let Err(end) = self.guarded_session() {
+                        self.fail(end);
+                    }
                 }
             }
         }
-        if self.remove {
-            self.remove_from_store();
-        }
-        if !self.leaves {
-            self.progress.set_state(SinkState::Stopped);
-        }
+    }
+
+    fn fail(&mut self, end: SessionEnd) {
+        let sink = &self.feed.definition.name;
+        let (state, fault) = match end {
+            SessionEnd::Retry(fault) => {
+                tracing::warn!(sink, %fault, "a sink will try again");
+                (SinkState::Waiting, fault)
+            }
+            SessionEnd::Stop(fault) => {
+                tracing::error!(sink, %fault, "a sink has stopped");
+                (SinkState::Stopped, fault)
+            }
+        };
+        let retryable = state == SinkState::Waiting;
+        self.inbox.lifecycle.apply(Event::Failed { retryable });
+        self.feed.progress.fail(state, fault);
     }
 
     /// A broken invariant must not leave a sink that looks alive.
-    fn guarded_session(&mut self) -> Halt {
+    fn guarded_session(&mut self) -> Result<(), SessionEnd> {
         let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| self.session()));
-        match outcome {
-            Ok(Err(halt)) => halt,
-            Err(panic) => {
-                let words = panic
-                    .downcast_ref::<String>()
-                    .map(String::as_str)
-                    .or_else(|| panic.downcast_ref::<&str>().copied());
-                Halt::Stop(SinkFault::new(format!(
-                    "the sink's thread met a broken invariant, which is a fault of onelog: {}",
-                    words.unwrap_or("no words")
-                )))
-            }
-        }
+        outcome.unwrap_or_else(|panic| {
+            let message = panic
+                .downcast_ref::<String>()
+                .map(String::as_str)
+                .or_else(|| panic.downcast_ref::<&str>().copied());
+            Err(SessionEnd::Stop(SinkFault::new(format!(
+                "the sink's thread met a broken invariant, which is a fault of onelog: {}",
+                message.unwrap_or("no message")
+            ))))
+        })
     }
 
-    fn session(&mut self) -> Result<Infallible, Halt> {
-        let plan = plan_of(&self.node, &self.definition)
-            .map_err(|error| Halt::Stop(SinkFault::new(error)))?;
+    /// One connection to the store, until the next action needs none.
+    fn session(&mut self) -> Result<(), SessionEnd> {
+        let plan = plan_of(&self.feed.node, &self.feed.definition)
+            .map_err(|error| SessionEnd::Stop(SinkFault::new(error)))?;
         let plan = Arc::new(plan);
-        let mut store = open_store(&self.definition, &plan, &self.log_id)?;
+        let mut store = open_store(&self.feed.definition, &plan, &self.feed.log_id)?;
+        let store = store.as_mut();
         store.take_over()?;
-        self.unpublished = None;
-        let mut at = self.where_it_stands(store.as_mut())?;
-        self.aside = Aside::load(&self.node, &self.definition.name, &plan, at)?;
-        self.progress.set_parked(self.aside.len());
+        self.pace.begin();
+        let at = self.read_position(store)?;
+        let name = &self.feed.definition.name;
+        self.feed.parked = ParkedKeys::load(&self.feed.node, name, &plan, at)?;
+        self.feed.progress.set_parked(self.feed.parked.len());
+        self.inbox.lifecycle.apply(Event::Connected(at));
         loop {
-            self.receive();
-            if self.exit {
-                return Err(Halt::Exit);
-            }
-            if self.rebuild || (at.is_none() && !self.paused) {
-                at = Some(self.fill(&plan, store.as_mut(), at)?);
-                self.unpublished = None;
-                self.rebuild = false;
-                self.failures = 0;
-                continue;
-            }
-            self.replay_again(&plan, store.as_mut(), at)?;
-            self.serve(&plan, store.as_mut(), at)?;
-            match at {
-                Some(position) if !self.paused => {
-                    self.look_again(store.as_mut(), position)?;
-                    self.progress.set_state(SinkState::Running);
-                    at = self.step(&plan, store.as_mut(), position)?;
+            self.inbox.receive();
+            match self.inbox.lifecycle.action() {
+                Action::Fill { old } => self.fill(&plan, store, old)?,
+                Action::Confirm(at) => {
+                    self.serve(&plan, store, Some(at))?;
+                    self.confirm_position(store, at)?;
                 }
-                _ => {
-                    if let Some(position) = at {
-                        self.publish(store.as_mut(), position)?;
+                Action::Follow(at) => {
+                    self.serve(&plan, store, Some(at))?;
+                    self.feed.progress.set_state(SinkState::Running);
+                    self.step(&plan, store, at)?;
+                }
+                Action::StandBy(at) => {
+                    self.serve(&plan, store, at)?;
+                    if let Some(at) = at {
+                        self.publish(store, at)?;
                     }
-                    self.progress.set_state(SinkState::Paused);
-                    let woken = self.wait(Position(u64::MAX), WAIT_MAX);
-                    self.react(woken)?;
+                    self.feed.progress.set_state(SinkState::Paused);
+                    self.inbox.wait(&self.feed.node, NEVER, WAIT_MAX);
                 }
+                Action::Connect
+                | Action::BackOff { .. }
+                | Action::AwaitCommand
+                | Action::Leave(_) => return Ok(()),
             }
         }
     }
 
-    /// Asks the store. `None`: it has to be filled.
-    fn where_it_stands(&mut self, store: &mut dyn Store) -> Result<Option<Position>, Halt> {
+    fn fill(
+        &mut self,
+        plan: &Arc<Plan>,
+        store: &mut dyn Store,
+        old: Option<Position>,
+    ) -> Result<(), SessionEnd> {
+        let Self { feed, inbox, pace } = self;
+        feed.progress.set_state(inbox.lifecycle.shown());
+        let filled = feed.backfill(plan, store, old, &mut || {
+            inbox.receive();
+            inbox.lifecycle.is_leaving()
+        })?;
+        if let Some(at) = filled {
+            pace.begin();
+            inbox.lifecycle.apply(Event::Filled(at));
+        }
+        Ok(())
+    }
+
+    fn serve(
+        &mut self,
+        plan: &Arc<Plan>,
+        store: &mut dyn Store,
+        at: Option<Position>,
+    ) -> Result<(), SessionEnd> {
+        let Self { feed, inbox, .. } = self;
+        feed.repeat_replays(plan, store, at)?;
+        let is_paused = inbox.lifecycle.is_paused();
+        feed.serve(&mut inbox.requests, plan, store, at, is_paused)
+    }
+
+    /// The store's position. `None`: it has to be filled.
+    fn read_position(&self, store: &mut dyn Store) -> Result<Option<Position>, SessionEnd> {
+        let Feed { node, log_id, .. } = &self.feed;
         let found = store.position()?;
-        let latest = self.node.position();
+        let latest = node.position();
         // A position that means nothing in this log must not be taken for one that was reached.
         let ours = found
             .as_ref()
-            .filter(|found| found.log_id == self.log_id && found.position <= latest);
-        self.progress.set_position(ours.map(|found| found.position));
+            .filter(|found| found.log_id == *log_id && found.position <= latest);
+        self.feed
+            .progress
+            .set_position(ours.map(|found| found.position));
         let Some(found) = found else {
             return Ok(None);
         };
-        if self.rebuild {
+        if self.inbox.lifecycle.is_rebuilding() {
             return Ok(None);
         }
-        if found.log_id != self.log_id {
-            return Err(Halt::Stop(SinkFault::new(format!(
-                "the store follows another log (its id is {}, this log's is {}); rebuild the sink to fill the store from this log",
-                found.log_id, self.log_id
+        if found.log_id != *log_id {
+            return Err(SessionEnd::Stop(SinkFault::new(format!(
+                "the store follows another log (its id is {}, this log's is {log_id}); rebuild the sink to fill the store from this log",
+                found.log_id
             ))));
         }
         if found.position > latest {
-            return Err(Halt::Stop(SinkFault::new(format!(
+            return Err(SessionEnd::Stop(SinkFault::new(format!(
                 "the store is at position {}, but the log ends at {latest}: one of them was restored from another time; rebuild the sink to make the store equal to the log",
                 found.position
             ))));
         }
-        if found.position < self.node.log_start() {
+        if found.position < node.log_start() {
             return Ok(None);
         }
         store.check_shape()?;
-        self.hold.advance(found.position);
+        self.feed.retention.advance(found.position);
         Ok(Some(found.position))
     }
 
-    /// While nothing is written nobody speaks to the store, so nobody would notice that it was
-    /// restored, or is gone.
-    fn look_again(&mut self, store: &mut dyn Store, at: Position) -> Result<(), Halt> {
-        if !std::mem::take(&mut self.look_again) {
-            return Ok(());
-        }
+    /// While nothing is written the store is not read either, so it could be restored or vanish
+    /// unnoticed.
+    fn confirm_position(&mut self, store: &mut dyn Store, at: Position) -> Result<(), SessionEnd> {
         let found = store.position()?;
         if found.as_ref().is_some_and(|found| found.position == at) {
+            self.inbox.lifecycle.apply(Event::Confirmed);
             return Ok(());
         }
-        // Nobody who waits is told what was reached before.
-        self.progress.set_position(None);
+        // Waiters must not see what was reached before.
+        self.feed.progress.set_position(None);
         let expected = at;
         Err(StoreError::PositionMismatch { expected, found }.into())
     }
 
-    /// One batch, or one wait for something to do. `None`: the log no longer reaches back.
+    /// One batch, or one wait for something to do.
     fn step(
         &mut self,
         plan: &Plan,
         store: &mut dyn Store,
         from: Position,
-    ) -> Result<Option<Position>, Halt> {
-        let read = match self.node.read_log(from, self.batch_bytes) {
+    ) -> Result<(), SessionEnd> {
+        let read = match self.feed.node.read_log(from, self.pace.batch_bytes()) {
             Ok(read) => read,
-            Err(ReadLogError::Cut { .. }) => return Ok(None),
-            Err(error @ ReadLogError::InFuture { .. }) => {
-                return Err(Halt::Stop(SinkFault::new(error)));
+            Err(ReadLogError::Cut { .. }) => {
+                self.inbox.lifecycle.apply(Event::LogCut);
+                return Ok(());
             }
-            Err(error) => return Err(Halt::Retry(SinkFault::new(error))),
+            Err(error @ ReadLogError::InFuture { .. }) => {
+                return Err(SessionEnd::Stop(SinkFault::new(error)));
+            }
+            Err(error) => return Err(SessionEnd::Retry(SinkFault::new(error))),
         };
         if read.next <= from {
             self.publish(store, from)?;
-            let woken = self.wait(Position(from.get() + 1), WAIT_MAX);
-            self.look_again |= matches!(woken, Woken::TimedOut);
-            self.react(woken)?;
-            return Ok(Some(from));
+            let next = Position(from.get() + 1);
+            if self.inbox.wait(&self.feed.node, next, WAIT_MAX) {
+                self.inbox.lifecycle.apply(Event::Idle);
+            }
+            return Ok(());
         }
         let mut batch = Batch::new(plan, from);
         let mut to = read.next;
@@ -331,10 +290,10 @@ impl Runner {
                 batch.push(plan, record);
             }
         }
-        self.aside.leave_out(&mut batch);
-        if self.parks() {
-            let unfit = batch.seal_accepted(plan, to);
-            self.park(plan, &unfit)?;
+        self.feed.parked.leave_out(&mut batch);
+        if self.feed.parks() {
+            let rejected = batch.seal_accepted(plan, to);
+            self.feed.park(plan, &rejected)?;
         } else {
             batch.seal(plan, to)?;
         }
@@ -342,223 +301,96 @@ impl Runner {
             self.apply(plan, store, &mut batch)?;
         }
         match dropped {
-            None => Ok(Some(to)),
-            Some(name) => Err(Halt::Stop(SinkFault::new(format!(
+            None => Ok(()),
+            Some(name) => Err(SessionEnd::Stop(SinkFault::new(format!(
                 "the table '{name}' was deleted from the log at position {to}; delete this sink, or make a new one without that table"
             )))),
         }
     }
 
-    /// Shows readers what was applied up to `to`, and tells whoever waits for it.
-    fn publish(&mut self, store: &mut dyn Store, to: Position) -> Result<(), Halt> {
-        if let Some(from) = self.unpublished {
+    /// Makes what was applied up to `to` visible, and reports it to those who wait for it.
+    fn publish(&mut self, store: &mut dyn Store, to: Position) -> Result<(), SessionEnd> {
+        if let Some(from) = self.pace.unpublished() {
             let begun = Instant::now();
             store.publish()?;
-            self.unpublished = None;
-            self.published_at = Instant::now();
-            self.publish_after = (begun.elapsed() * PUBLISH_SHARE).clamp(PUBLISH_MIN, PUBLISH_MAX);
-            self.progress.applied(from, to);
+            self.pace.published(begun.elapsed());
+            self.feed.progress.applied(from, to);
         }
         Ok(())
     }
 
-    fn apply(&mut self, plan: &Plan, store: &mut dyn Store, batch: &mut Batch) -> Result<(), Halt> {
-        let name = self.definition.name.clone();
-        failpoint::hit(&name, "before_apply");
-        let begun = Instant::now();
-        self.apply_what_fits(plan, store, batch)
-            .map_err(Failed::into_halt)?;
-        let took = begun.elapsed();
-        failpoint::hit(&name, "after_commit");
-        self.hold.advance(batch.to);
-        self.unpublished.get_or_insert(batch.from);
-        let more = batch.to < self.node.position();
-        if !store.publishes() || !more || self.published_at.elapsed() >= self.publish_after {
-            self.publish(store, batch.to)?;
-        }
-        self.failures = 0;
-        let goal = store.batch_time();
-        if took > goal.end {
-            self.batch_bytes = (self.batch_bytes / 2).max(BATCH_BYTES_MIN);
-        } else if took < goal.start && more {
-            self.batch_bytes = (self.batch_bytes * 2).min(BATCH_BYTES_MAX);
-        }
-        Ok(())
-    }
-
-    /// Applies a batch; what the store refuses is set aside, where the definition says so.
-    pub(crate) fn apply_what_fits(
+    fn apply(
         &mut self,
         plan: &Plan,
         store: &mut dyn Store,
         batch: &mut Batch,
-    ) -> Result<(), Failed> {
-        loop {
-            let error = match store.apply(batch) {
-                Ok(()) => return Ok(()),
-                Err(error) => error,
-            };
-            let StoreError::Refused(refused) = &error else {
-                return Err(error.into());
-            };
-            let mut unfit = batch.refused(plan, refused);
-            if unfit.is_empty() || !self.parks() {
-                return Err(error.into());
-            }
-            // Others that cannot fit are found without asking the store for each.
-            unfit.extend(batch.rejected_rows(plan));
-            self.park(plan, &unfit)?;
-            batch.leave_out(&unfit);
+    ) -> Result<(), SessionEnd> {
+        let feed = &mut self.feed;
+        failpoint::hit(&feed.definition.name, "before_apply");
+        let begun = Instant::now();
+        feed.apply_accepted(plan, store, batch)
+            .map_err(RequestError::into_session_end)?;
+        let took = begun.elapsed();
+        failpoint::hit(&feed.definition.name, "after_commit");
+        feed.retention.advance(batch.to);
+        self.pace.applied(batch.from);
+        let more = batch.to < feed.node.position();
+        if !store.publishes() || !more || self.pace.is_publishing_due() {
+            self.publish(store, batch.to)?;
         }
-    }
-
-    /// Whether a refused record is set aside.
-    pub(crate) fn parks(&self) -> bool {
-        self.definition.on_refused == OnRefused::Park
-    }
-
-    /// Sets keys aside.
-    pub(crate) fn park(&mut self, plan: &Plan, unfit: &[RejectedRow]) -> Result<(), Halt> {
-        if unfit.is_empty() {
-            return Ok(());
-        }
-        self.aside.park(&self.node, plan, unfit)?;
-        self.progress.set_parked(self.aside.len());
-        failpoint::hit(&self.definition.name, "after_park");
+        self.inbox.lifecycle.apply(Event::Applied(batch.to));
+        self.pace.adapt(took, &store.batch_time(), more);
         Ok(())
     }
 
-    /// Takes every command that has come.
-    pub(crate) fn receive(&mut self) {
-        loop {
-            match self.commands.try_recv() {
-                Ok(command) => self.handle(Some(command)),
-                Err(mpsc::error::TryRecvError::Empty) => return,
-                Err(mpsc::error::TryRecvError::Disconnected) => return self.handle(None),
-            }
-        }
-    }
-
-    /// Whether the thread shall end.
-    pub(crate) const fn is_leaving(&self) -> bool {
-        self.exit
-    }
-
-    /// Whether somebody asked for the filling that is under way.
-    pub(crate) const fn is_rebuilding(&self) -> bool {
-        self.rebuild
-    }
-
-    fn handle(&mut self, command: Option<Command>) {
-        let heard = |reply: SyncSender<()>| {
-            // Who asked may have stopped waiting.
-            let _ = reply.try_send(());
-        };
-        match command {
-            Some(Command::Pause(reply)) => {
-                self.paused = true;
-                heard(reply);
-            }
-            Some(Command::Resume(reply)) => {
-                self.paused = false;
-                self.woken = true;
-                self.look_again = true;
-                self.progress.revive(SinkState::Starting);
-                heard(reply);
-            }
-            Some(Command::Rebuild(reply)) => {
-                self.rebuild = true;
-                self.woken = true;
-                self.progress.revive(SinkState::Rebuilding);
-                heard(reply);
-            }
-            Some(Command::Ask(ask)) => self.pending.push(Pending::new(ask)),
-            Some(Command::Remove) => {
-                self.remove = true;
-                self.exit = true;
-            }
-            Some(Command::Leave) => {
-                self.leaves = true;
-                self.exit = true;
-            }
-            Some(Command::Stop) | None => self.exit = true,
-        }
-    }
-
-    fn wait(&mut self, position: Position, timeout: Duration) -> Woken {
-        let (node, commands) = (&self.node, &mut self.commands);
-        self.runtime.block_on(async {
-            tokio::select! {
-                biased;
-                command = commands.recv() => Woken::Command(command),
-                reached = node.wait_for(position, timeout) => match reached {
-                    Ok(()) => Woken::Reached,
-                    Err(WaitError::TimedOut { .. }) => Woken::TimedOut,
-                    Err(WaitError::Stopped) => Woken::NodeStopped,
-                },
-            }
-        })
-    }
-
-    fn react(&mut self, woken: Woken) -> Result<(), Halt> {
-        match woken {
-            Woken::Command(command) => self.handle(command),
-            Woken::Reached | Woken::TimedOut => {}
-            Woken::NodeStopped => return Err(Halt::Exit),
-        }
-        Ok(())
-    }
-
-    fn back_off(&mut self) {
+    fn back_off(&mut self, attempt: u32) {
         let delay = RETRY_FIRST
-            .saturating_mul(1 << self.failures.min(16))
+            .saturating_mul(1 << attempt.min(16))
             .min(RETRY_LAST)
             .mul_f64(rand::random_range(0.5..1.0));
-        self.failures = self.failures.saturating_add(1);
-        self.stand(Some(Instant::now() + delay));
-    }
-
-    fn stand_still(&mut self) {
-        self.failures = 0;
-        self.stand(None);
-    }
-
-    /// Waits for a command that changes something, or until a time.
-    fn stand(&mut self, until: Option<Instant>) {
-        self.woken = false;
-        while !self.woken && !self.exit {
-            self.serve_detached();
-            let left = until.map_or(WAIT_MAX, |until| {
-                until.saturating_duration_since(Instant::now())
-            });
+        let until = Instant::now() + delay;
+        while matches!(self.inbox.lifecycle.action(), Action::BackOff { .. }) {
+            self.feed.serve_detached(&mut self.inbox.requests);
+            let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
-                return;
+                return self.inbox.lifecycle.apply(Event::DelayOver);
             }
-            let woken = self.wait(Position(u64::MAX), left);
-            if self.react(woken).is_err() {
-                self.exit = true;
-            }
+            self.inbox.wait(&self.feed.node, NEVER, left);
+        }
+    }
+
+    fn leave(self, reason: Leave) {
+        if reason == Leave::Remove {
+            self.remove_from_store();
+        }
+        if reason != Leave::HandOver {
+            self.feed.progress.set_state(SinkState::Stopped);
         }
     }
 
     /// Forgets the sink in its store. A store that cannot be reached keeps what it has: the
     /// position in it stays true.
     fn remove_from_store(&self) {
+        let Feed {
+            node,
+            definition,
+            log_id,
+            ..
+        } = &self.feed;
         let remove = || -> Result<(), SinkError> {
-            let plan = Arc::new(plan_of(&self.node, &self.definition)?);
-            let mut store = open_store(&self.definition, &plan, &self.log_id)?;
+            let plan = Arc::new(plan_of(node, definition)?);
+            let mut store = open_store(definition, &plan, log_id)?;
             store.take_over()?;
             Ok(store.remove()?)
         };
         if let Err(error) = remove() {
-            tracing::warn!(sink = self.definition.name, %error, "the store of a deleted sink keeps its position");
+            tracing::warn!(sink = definition.name, %error, "the store of a deleted sink keeps its position");
             return;
         }
-        // As long as the store has a position, what is set aside is part of what it means.
-        if let Err(Halt::Retry(fault) | Halt::Stop(fault)) =
-            parking::forget(&self.node, &self.definition.name)
-        {
-            tracing::warn!(sink = self.definition.name, %fault, "what a deleted sink had set aside stays in onelog.parked");
+        // As long as the store has a position, what is parked is part of what it means.
+        if let Err(end) = parking::forget(node, &definition.name) {
+            let fault = end.fault();
+            tracing::warn!(sink = definition.name, %fault, "what a deleted sink had parked stays in onelog.parked");
         }
     }
 }

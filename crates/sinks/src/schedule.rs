@@ -17,14 +17,12 @@ use crate::sinks::Inner;
 /// is made by a process that is restarted every day.
 const FIRST_WITHIN: Duration = Duration::from_secs(300);
 /// How often it is looked at how much log is kept.
-const KEEP_INTERVAL: Duration = Duration::from_secs(1);
+const RETENTION_INTERVAL: Duration = Duration::from_secs(1);
 /// How long the comparing thread sleeps when nothing is scheduled; changes wake it.
 const IDLE: Duration = Duration::from_secs(3600);
 
-/// Wakes the threads.
 #[derive(Debug, Default)]
 pub(crate) struct Bell {
-    /// How often it rang.
     rung: Mutex<u64>,
     condition: Condvar,
 }
@@ -90,7 +88,7 @@ pub(crate) fn start(inner: &Arc<Inner>) -> Result<(), SinksError> {
     };
     let threads: [JoinHandle<()>; 2] = [
         spawn("sinks-verify", compare_on_schedule)?,
-        spawn("sinks-keep", keep_the_log)?,
+        spawn("sinks-retention", check_retention_often)?,
     ];
     inner.helpers.lock().extend(threads);
     Ok(())
@@ -119,7 +117,7 @@ fn compare_on_schedule(sinks: Weak<Inner>, bell: Arc<Bell>) {
                 continue;
             }
         };
-        // Whoever owns the sinks may let go of them while this thread sleeps.
+        // The owner of the sinks may drop them while this thread sleeps.
         drop(inner);
         bell.wait(heard, until);
     }
@@ -138,15 +136,15 @@ fn compare(inner: &Inner, name: &str) {
     }
 }
 
-fn keep_the_log(sinks: Weak<Inner>, bell: Arc<Bell>) {
+fn check_retention_often(sinks: Weak<Inner>, bell: Arc<Bell>) {
     loop {
         let heard = bell.rung();
         let Some(inner) = sinks.upgrade().filter(|inner| !is_stopping(inner)) else {
             return;
         };
-        inner.check_holds();
+        inner.check_retention();
         drop(inner);
-        bell.wait(heard, Instant::now() + KEEP_INTERVAL);
+        bell.wait(heard, Instant::now() + RETENTION_INTERVAL);
     }
 }
 

@@ -15,15 +15,16 @@ use onelog_record::{TABLE_SINKS, nearest_name};
 use parking_lot::Mutex;
 use tokio::sync::mpsc;
 
-use crate::control::{Ask, Replay, Replayed};
 use crate::error::{SinkError, SinksError};
+use crate::lifecycle::Leave;
 use crate::metrics::SinkCollector;
 use crate::open::{open_store, plan_of};
 use crate::overlap::check_overlap;
 use crate::parking::{self, Parked};
 use crate::progress::{Figures, Progress, SinkState, SinkStatus};
-use crate::retention::Hold;
-use crate::runner::{Command, Runner, log_id};
+use crate::request::{Command, Replay, Replayed, Request};
+use crate::retention::RetentionHold;
+use crate::runner::{Runner, log_id};
 use crate::schedule::{self, Bell};
 use onelog_mapping::DefinitionError;
 use onelog_store::{Kinds, SinkDefinition, StoreError};
@@ -34,9 +35,9 @@ pub const SINKS_MAX: usize = 256;
 const COMMANDS_MAX: usize = 64;
 /// How long a sink may take to hear a command; a batch or a step of a rebuild may be under way.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
-/// How long replaying parked keys may take before whoever asked is told to come back.
+/// How long replaying parked keys may take before the caller gets `Busy`.
 const REPLAY_TIMEOUT: Duration = Duration::from_secs(600);
-/// A word of the API that stands where names stand.
+/// A segment of the API's paths in the place of names.
 const RESERVED_NAME: &str = "try";
 
 /// The sinks of a node. Cheap to clone. One per node.
@@ -63,14 +64,14 @@ pub(crate) struct Inner {
 pub(crate) struct Found {
     pub(crate) definition: SinkDefinition,
     pub(crate) progress: Arc<Progress>,
-    pub(crate) hold: Arc<Hold>,
+    pub(crate) retention: Arc<RetentionHold>,
 }
 
 #[derive(Debug)]
 struct Handle {
     definition: SinkDefinition,
     progress: Arc<Progress>,
-    hold: Arc<Hold>,
+    retention: Arc<RetentionHold>,
     commands: mpsc::Sender<Command>,
     thread: Option<JoinHandle<()>>,
 }
@@ -89,7 +90,7 @@ impl Sinks {
             helpers: Mutex::default(),
         });
         for definition in definitions {
-            // Until its store has been asked, nobody knows what of the log it still needs.
+            // Until its position is read from its store, the whole log may be needed.
             let from = inner.node.log_start();
             inner.spawn(definition, from, Arc::new(Progress::new()))?;
         }
@@ -103,7 +104,7 @@ impl Sinks {
         Ok(Self { inner })
     }
 
-    /// Reads a definition from its text, in which no field may stand twice.
+    /// Reads a definition from its text, in which no field may occur twice.
     pub fn read_definition(&self, text: &[u8]) -> Result<SinkDefinition, DefinitionError> {
         SinkDefinition::from_slice(self.inner.kinds, text)
     }
@@ -152,7 +153,7 @@ impl Sinks {
     }
 
     /// Gives a sink another definition. Where its mappings changed the store is filled anew;
-    /// otherwise the sink goes on where the store stands. Blocks until the step of the sink that is
+    /// otherwise the sink goes on from the store's position. Blocks until the step of the sink that is
     /// under way has ended. The same definition again changes nothing.
     pub fn replace(&self, definition: SinkDefinition) -> Result<SinkStatus, SinkError> {
         let inner = &self.inner;
@@ -169,7 +170,7 @@ impl Sinks {
             let mut sinks = inner.sinks.lock();
             sinks.get_mut(&name).and_then(|handle| {
                 // A full queue is read to its end, and the sender is dropped with the handle.
-                let _ = handle.commands.try_send(Command::Leave);
+                let _ = handle.commands.try_send(Command::Leave(Leave::HandOver));
                 handle.thread.take()
             })
         };
@@ -177,10 +178,10 @@ impl Sinks {
             let _ = thread.join();
         }
         known.progress.revive(SinkState::Starting);
-        // Nobody knows where the store stands under the new definition until it is asked.
+        // Under the new definition the store's position is unknown until it is read.
         known.progress.set_position(None);
-        // The old hold keeps the log until the new one stands in its place.
-        inner.spawn(definition, known.hold.position(), known.progress)?;
+        // The old hold keeps the log until the new one has replaced it.
+        inner.spawn(definition, known.retention.position(), known.progress)?;
         self.get(&name)
     }
 
@@ -189,43 +190,41 @@ impl Sinks {
         Ok(self.inner.find(name)?.definition)
     }
 
-    /// The keys that a sink has set aside because its store refused a record of theirs.
+    /// The keys that a sink has parked because its store refused a record of theirs.
     pub fn parked(&self, name: &str) -> Result<Vec<Parked>, SinkError> {
         self.inner.find(name)?;
         parking::parked(&self.inner.node, name).map_err(|cause| SinkError::Read { cause })
     }
 
-    /// Gives the store the newest images of keys that are set aside. Those that it takes are set
-    /// aside no longer.
+    /// Gives the store the newest images of parked keys. Those that it takes are no longer
+    /// parked.
     pub fn replay(&self, name: &str, which: Replay) -> Result<Replayed, SinkError> {
-        let ask = |reply| Ask::Replay(which, reply);
-        self.inner.ask(name, REPLAY_TIMEOUT, ask)
+        let request = |reply| Request::Replay(which, reply);
+        self.inner.request(name, REPLAY_TIMEOUT, request)
     }
 
-    /// All sinks by name.
     #[must_use]
     pub fn list(&self) -> Vec<SinkStatus> {
         let statuses = self.inner.statuses();
         statuses.into_iter().map(|(status, _)| status).collect()
     }
 
-    /// One sink.
     pub fn get(&self, name: &str) -> Result<SinkStatus, SinkError> {
         let found = self.inner.find(name)?;
         Ok(found.status(&self.inner.node))
     }
 
-    /// Lets a sink stand still, also across restarts.
+    /// Pauses a sink, also across restarts.
     pub fn pause(&self, name: &str) -> Result<SinkStatus, SinkError> {
         self.set_paused(name, true)?;
         let progress = self.inner.find(name)?.progress;
-        // A batch or a filling under way ends first; the status tells when it does not end soon.
+        // A batch or a backfill under way ends first; the status shows when it does not end soon.
         let still = [SinkState::Paused, SinkState::Stopped, SinkState::Waiting];
         progress.wait_for_state(&still, COMMAND_TIMEOUT);
         self.get(name)
     }
 
-    /// Lets a sink go on that stands still, was told to or not.
+    /// Lets a sink go on that is paused or has stopped.
     pub fn resume(&self, name: &str) -> Result<SinkStatus, SinkError> {
         self.set_paused(name, false)?;
         self.get(name)
@@ -239,7 +238,7 @@ impl Sinks {
         inner.commit(name, Predicate::Exists, Operation::Delete)?;
         let handle = inner.sinks.lock().remove(name);
         if let Some(handle) = handle {
-            handle.end(Command::Remove);
+            handle.end(Leave::Remove);
         }
         inner.bell.ring();
         Ok(())
@@ -247,7 +246,7 @@ impl Sinks {
 
     /// Fills the store anew, beside what it has, and swaps. Answers as soon as that has begun.
     pub fn rebuild(&self, name: &str) -> Result<SinkStatus, SinkError> {
-        self.ask(name, Command::Rebuild)?;
+        self.command(name, Command::Rebuild)?;
         self.get(name)
     }
 
@@ -267,7 +266,7 @@ impl Sinks {
                 handle.definition = definition;
             }
         }
-        self.ask(
+        self.command(
             name,
             if paused {
                 Command::Pause
@@ -277,9 +276,9 @@ impl Sinks {
         )
     }
 
-    fn ask(&self, name: &str, command: fn(SyncSender<()>) -> Command) -> Result<(), SinkError> {
+    fn command(&self, name: &str, command: fn(SyncSender<()>) -> Command) -> Result<(), SinkError> {
         let (reply, answer): (_, Receiver<()>) = sync_channel(1);
-        self.inner.tell(name, command(reply))?;
+        self.inner.send(name, command(reply))?;
         answer
             .recv_timeout(COMMAND_TIMEOUT)
             .map_err(|_| SinkError::Busy {
@@ -290,7 +289,7 @@ impl Sinks {
 
 impl Found {
     pub(crate) fn status(self, node: &Node) -> SinkStatus {
-        self.progress.status(node, &self.hold, self.definition)
+        self.progress.status(node, &self.retention, self.definition)
     }
 }
 
@@ -334,15 +333,15 @@ impl Inner {
     }
 
     /// Looks whether the log that is kept for each sink is within its limit.
-    pub(crate) fn check_holds(&self) {
+    pub(crate) fn check_retention(&self) {
         for found in self.all() {
-            if found.hold.check() {
+            if found.retention.check() {
                 found.progress.touch();
             }
         }
     }
 
-    pub(crate) fn tell(&self, name: &str, command: Command) -> Result<(), SinkError> {
+    pub(crate) fn send(&self, name: &str, command: Command) -> Result<(), SinkError> {
         self.find(name)?;
         let sent = match self.sinks.lock().get(name) {
             Some(handle) => handle.commands.try_send(command).is_ok(),
@@ -423,14 +422,14 @@ impl Inner {
             cause,
         };
         let limit = definition.keep_log_bytes_max;
-        let hold = Arc::new(Hold::new(self.node.clone(), &name, limit, from));
+        let retention = Arc::new(RetentionHold::new(self.node.clone(), &name, limit, from));
         let (commands, received) = mpsc::channel(COMMANDS_MAX);
         let runner = Runner::new(
             self.node.clone(),
             definition.clone(),
             Arc::clone(&progress),
             received,
-            Arc::clone(&hold),
+            Arc::clone(&retention),
         )
         .map_err(failed)?;
         let thread = std::thread::Builder::new()
@@ -440,7 +439,7 @@ impl Inner {
         let handle = Handle {
             definition,
             progress,
-            hold,
+            retention,
             commands,
             thread: Some(thread),
         };
@@ -457,8 +456,8 @@ impl Inner {
             let handles = sinks.values_mut();
             handles
                 .filter_map(|handle| {
-                    // A full queue is read to its end; an ended thread needs no telling.
-                    let _ = handle.commands.try_send(Command::Stop);
+                    // A full queue is read to its end; an ended thread needs no command.
+                    let _ = handle.commands.try_send(Command::Leave(Leave::Stop));
                     handle.thread.take()
                 })
                 .collect()
@@ -484,12 +483,12 @@ impl Handle {
         Found {
             definition: self.definition.clone(),
             progress: Arc::clone(&self.progress),
-            hold: Arc::clone(&self.hold),
+            retention: Arc::clone(&self.retention),
         }
     }
 
-    fn end(mut self, command: Command) {
-        let _ = self.commands.try_send(command);
+    fn end(mut self, reason: Leave) {
+        let _ = self.commands.try_send(Command::Leave(reason));
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }

@@ -10,22 +10,21 @@ use crate::error::SinkError;
 use crate::progress::SinkStatus;
 use crate::sinks::{Found, Sinks};
 
-/// How far a sink got while somebody waited for it.
+/// How far a sink got during a wait for it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Waited {
     /// Whether its store shows everything below the position that was waited for.
     pub reached: bool,
-    /// Where it is.
     pub position: Option<Position>,
     /// Why it did not get there.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub reason: Option<String>,
-    /// How many keys are set aside: their rows are old even where the position is reached.
+    /// How many keys are parked: their rows are old even where the position is reached.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub parked: Option<u64>,
 }
 
-/// A transaction that somebody wanted to see in stores was not made.
+/// A transaction whose effects were to be awaited in stores was not made.
 #[derive(Debug, thiserror::Error)]
 pub enum SubmitError {
     /// A name is no sink's; nothing was committed.
@@ -47,7 +46,7 @@ impl Waited {
         }
     }
 
-    /// Nobody knows how far it got.
+    /// It is unknown how far it got.
     #[must_use]
     pub fn given_up(reason: impl std::fmt::Display) -> Self {
         Self {
@@ -92,7 +91,7 @@ impl Sinks {
         Ok(())
     }
 
-    /// Waits until several sinks have reached a position, and tells for each whether it did. One
+    /// Waits until several sinks have reached a position, and reports for each whether it did. One
     /// deadline holds for all.
     pub async fn wait_all(
         &self,

@@ -142,11 +142,11 @@ fn a_server_killed_under_load_ends_equal_to_the_log() {
     let harness = harness(&server);
     let (mut store, mut model, plan) = filled(&harness);
     let stop = AtomicBool::new(false);
-    let pictures = AtomicUsize::new(0);
+    let snapshots = AtomicUsize::new(0);
     let (back, server_is_back) = mpsc::channel();
     let (applied, batches) = mpsc::channel();
     std::thread::scope(|scope| {
-        let (harness, plan, stop, pictures) = (&harness, &plan, &stop, &pictures);
+        let (harness, plan, stop, snapshots) = (&harness, &plan, &stop, &snapshots);
         let writer = scope.spawn(move || {
             for n in 20.. {
                 if stop.load(Ordering::SeqCst) {
@@ -182,10 +182,10 @@ fn a_server_killed_under_load_ends_equal_to_the_log() {
             while !stop.load(Ordering::SeqCst) {
                 let opened =
                     ElasticsearchStore::open(&harness.target(), "follower", LOG, Arc::clone(plan));
-                let picture = opened.and_then(|mut store| store.reader());
-                if let Ok(mut picture) = picture {
-                    assert_whole_transactions(picture.as_mut());
-                    pictures.fetch_add(1, Ordering::SeqCst);
+                let snapshot = opened.and_then(|mut store| store.reader());
+                if let Ok(mut snapshot) = snapshot {
+                    assert_whole_transactions(snapshot.as_mut());
+                    snapshots.fetch_add(1, Ordering::SeqCst);
                 }
             }
         });
@@ -208,15 +208,15 @@ fn a_server_killed_under_load_ends_equal_to_the_log() {
         assert_whole_transactions(store.reader().unwrap().as_mut());
     });
     assert!(
-        pictures.load(Ordering::SeqCst) > 0,
-        "no picture could be taken"
+        snapshots.load(Ordering::SeqCst) > 0,
+        "no snapshot could be taken"
     );
     assert_written_once(&server, "left");
     assert_written_once(&server, "right");
 }
 
 #[test]
-fn lost_answers_are_asked_for_again() {
+fn lost_answers_are_requested_again() {
     require!(Kind::OpenSearch);
     let server = OpenSearch::start();
     let direct = harness(&server);

@@ -134,7 +134,7 @@ fn a_store_follows_two_tables_through_pause_rebuild_and_restart() {
     );
     assert_eq!(count(&store, "SELECT document ->> 'sold' FROM stock"), 199);
 
-    // While it is paused the store stands still; afterwards it catches up.
+    // While it is paused the store does not change; afterwards it catches up.
     assert_eq!(sinks.pause("search").unwrap().state, SinkState::Paused);
     let end = order(&node, "paused", 1, "unseen");
     let status = sinks.get("search").unwrap();
@@ -147,7 +147,7 @@ fn a_store_follows_two_tables_through_pause_rebuild_and_restart() {
         count(&store, "SELECT count(*) FROM orders WHERE id = 'paused'"),
         0
     );
-    // It can be compared where it stands.
+    // It can be compared at its position.
     assert!(sinks.verify("search").unwrap().equal);
     sinks.resume("search").unwrap();
     assert_equal(&sinks, "search", end);
@@ -169,7 +169,7 @@ fn a_store_follows_two_tables_through_pause_rebuild_and_restart() {
     let end = order(&node, "after", 2, "the rebuild began");
     assert_equal(&sinks, "search", end);
 
-    // A restart goes on where the store stands, paused or not.
+    // A restart goes on from the store's position, paused or not.
     sinks.pause("search").unwrap();
     close(&node, &sinks);
     drop((node, sinks));
@@ -194,7 +194,7 @@ fn a_store_follows_two_tables_through_pause_rebuild_and_restart() {
 }
 
 #[test]
-fn comparing_does_not_need_writers_or_the_sink_to_stand_still() {
+fn comparing_does_not_need_writers_or_the_sink_to_pause() {
     let place = Place::new();
     let (node, sinks) = place.open();
     with_tables(&node);
@@ -235,7 +235,7 @@ fn a_store_that_the_log_no_longer_reaches_is_filled_anew() {
     sinks
         .create(place.definition("search", &format!("{ORDERS},{STOCK}")))
         .unwrap();
-    let kept = order(&node, "gone", 1, "deleted while nobody looked");
+    let kept = order(&node, "gone", 1, "deleted meanwhile");
     assert_equal(&sinks, "search", kept);
     sinks.pause("search").unwrap();
     delete(&node, "gone");
@@ -332,7 +332,7 @@ fn a_sink_of_a_deleted_table_says_so() {
 }
 
 #[test]
-fn what_cannot_be_is_refused_when_it_is_asked_for() {
+fn what_cannot_be_is_refused_when_it_is_defined() {
     let place = Place::new();
     let (node, sinks) = place.open();
     with_tables(&node);
@@ -423,7 +423,7 @@ fn a_store_that_went_back_in_time_catches_up_and_one_from_the_future_is_refused(
     let (node, sinks) = place.open();
     let text = wait_for_stop(&sinks, "search");
     assert!(text.contains("but the log ends at"), "{text}");
-    // Nobody who waits is told that it has reached what it has of another future.
+    // No waiter is answered that it has reached what it has of another future.
     assert_eq!(sinks.get("search").unwrap().position, None);
     sinks.rebuild("search").unwrap();
     let end = order(&node, "c", 4, "of the restored log");
@@ -438,7 +438,7 @@ fn a_store_that_went_back_in_time_catches_up_and_one_from_the_future_is_refused(
 #[test]
 fn a_store_that_went_back_in_time_while_nothing_was_written_catches_up_when_it_is_verified_or_resumed()
  {
-    // Given a sink at the end of the log, and nobody who writes
+    // Given a sink at the end of the log, and no writers
     let place = Place::new();
     let (node, sinks) = place.open();
     with_tables(&node);
@@ -465,13 +465,13 @@ fn a_store_that_went_back_in_time_while_nothing_was_written_catches_up_when_it_i
     let found = sinks.verify("back").unwrap();
     assert_eq!((found.equal, found.position), (true, end), "{found:?}");
     assert_eq!(count(&store, "SELECT count(*) FROM orders"), 2);
-    // When that happens again, and somebody who knows of it resumes the sink, then it is brought
+    // When that happens again, and a user who knows of it resumes the sink, then it is brought
     // forward, too.
     go_back();
     sinks.resume("back").unwrap();
     let begun = std::time::Instant::now();
     while count(&store, "SELECT count(*) FROM orders") < 2 {
-        assert!(begun.elapsed() < PATIENCE, "nobody asked the store");
+        assert!(begun.elapsed() < PATIENCE, "the store was not asked");
         std::thread::yield_now();
     }
     let found = sinks.verify("back").unwrap();

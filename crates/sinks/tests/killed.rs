@@ -57,7 +57,7 @@ fn the_victim() {
 }
 
 #[test]
-fn a_process_killed_at_any_place_of_a_sink_goes_on_exactly_where_the_store_stands() {
+fn a_process_killed_at_any_place_of_a_sink_goes_on_exactly_at_the_position_of_the_store() {
     for place in [
         "before_apply",
         "before_commit",
@@ -93,9 +93,9 @@ fn a_process_killed_at_any_place_of_a_sink_goes_on_exactly_where_the_store_stand
             .env(PLACE, place)
             .output()
             .unwrap();
-        let words = String::from_utf8_lossy(&victim.stderr);
-        assert!(!victim.status.success(), "{place}: {words}");
-        assert!(!words.contains("should have died"), "{place}: {words}");
+        let stderr = String::from_utf8_lossy(&victim.stderr);
+        assert!(!victim.status.success(), "{place}: {stderr}");
+        assert!(!stderr.contains("should have died"), "{place}: {stderr}");
 
         let (node, sinks) = open(folder.path());
         let end = write(&node, 400, 410);

@@ -1,4 +1,4 @@
-//! A real process that is killed while it sets records aside and while it replays them: nothing is
+//! A real process that is killed while it parks records and while it replays them: nothing is
 //! lost, whatever the place. The test runs itself again as the victim.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
@@ -64,7 +64,7 @@ fn finish(sinks: &Sinks, node: &Node) {
 }
 
 #[test]
-fn a_process_killed_while_it_sets_records_aside_or_replays_them_loses_nothing() {
+fn a_process_killed_while_it_parks_records_or_replays_them_loses_nothing() {
     for round in 0..ROUNDS {
         for event in [
             "after_park",
@@ -88,11 +88,11 @@ fn a_process_killed_while_it_sets_records_aside_or_replays_them_loses_nothing() 
                 .env(EVENT, event)
                 .output()
                 .unwrap();
-            let words = String::from_utf8_lossy(&victim.stderr);
-            assert!(!victim.status.success(), "{event} {round}: {words}");
+            let stderr = String::from_utf8_lossy(&victim.stderr);
+            assert!(!victim.status.success(), "{event} {round}: {stderr}");
             assert!(
-                !words.contains("should have died"),
-                "{event} {round}: {words}"
+                !stderr.contains("should have died"),
+                "{event} {round}: {stderr}"
             );
 
             let (node, sinks) = place.open();

@@ -1,4 +1,4 @@
-//! Records that a store refuses are set aside, wait, and are replayed; nothing else waits for them.
+//! Records that a store refuses are parked, wait, and are replayed; nothing else waits for them.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -106,7 +106,7 @@ fn a_refused_record_and_the_later_ones_of_its_key_wait_while_all_others_go_on() 
 }
 
 #[test]
-fn a_record_is_set_aside_in_the_log_before_the_store_passes_it() {
+fn a_record_is_parked_in_the_log_before_the_store_passes_it() {
     let place = Place::new();
     let (node, sinks) = place.open();
     with_orders(&node);
@@ -131,7 +131,7 @@ fn a_record_is_set_aside_in_the_log_before_the_store_passes_it() {
 }
 
 #[test]
-fn what_the_store_itself_refuses_is_set_aside_with_its_words() {
+fn what_the_store_itself_refuses_is_parked_with_its_message() {
     let place = Place::new();
     let (node, sinks) = place.open();
     with_orders(&node);
@@ -186,7 +186,7 @@ fn what_the_store_itself_refuses_is_set_aside_with_its_words() {
 }
 
 #[test]
-fn filling_a_store_sets_aside_what_it_refuses_and_a_rebuild_tries_everything_again() {
+fn a_backfill_parks_what_the_store_refuses_and_a_rebuild_tries_everything_again() {
     let place = Place::new();
     let (node, sinks) = place.open();
     with_orders(&node);
@@ -213,7 +213,7 @@ fn filling_a_store_sets_aside_what_it_refuses_and_a_rebuild_tries_everything_aga
     assert_eq!((found.tables[0].rows, found.tables[0].parked), (20, 2));
     assert_eq!(keys(&sinks, "shop"), ["k3", "worse"]);
 
-    // With the sink goes what it had set aside.
+    // With the sink goes what it had parked.
     sinks.delete("shop").unwrap();
     assert_eq!(records(&node), 0);
     close(&node, &sinks);
@@ -260,7 +260,7 @@ fn a_store_restored_from_before_a_replay_gets_the_replayed_rows_again() {
 }
 
 #[test]
-fn a_sink_that_sets_too_much_aside_stops_with_words() {
+fn a_sink_that_parks_too_much_stops_with_a_message() {
     let place = Place::new();
     let (node, sinks) = place.open();
     with_orders(&node);
@@ -274,17 +274,17 @@ fn a_sink_that_sets_too_much_aside_stops_with_words() {
         });
         done.unwrap();
     }
-    let words = wait_for_stop(&sinks, "shop");
+    let message = wait_for_stop(&sinks, "shop");
     assert!(
-        words.contains("10000") && words.contains("rebuild"),
-        "{words}"
+        message.contains("10000") && message.contains("rebuild"),
+        "{message}"
     );
     assert!(sinks.get("shop").unwrap().parked <= PARKED_MAX as u64);
     close(&node, &sinks);
 }
 
 #[test]
-fn without_the_policy_nothing_is_set_aside_but_what_was_stays_so() {
+fn without_the_policy_nothing_is_parked_but_what_was_stays_so() {
     let place = Place::new();
     let (node, sinks) = place.open();
     with_orders(&node);
@@ -294,7 +294,7 @@ fn without_the_policy_nothing_is_set_aside_but_what_was_stays_so() {
     sinks
         .replace(place.definition("shop", &json!({"on_refused": "stop"})))
         .unwrap();
-    let end = order(&node, "a", 1, "set aside all the same");
+    let end = order(&node, "a", 1, "parked all the same");
     wait(&sinks, "shop", end);
     assert_eq!(verified(&sinks, "shop").tables[0].parked, 1);
     put(&node, "b", &json!({"total": "many"}));

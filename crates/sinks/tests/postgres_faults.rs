@@ -1,7 +1,7 @@
 //! PostgreSQL under faults: killed under load, cut off in the middle of a commit, set back to an
 //! older copy, followed by two at once, refused by its own disk.
 //!
-//! Two tables get two halves of every transaction: whoever reads them sees equal sums, always. A
+//! Two tables get two halves of every transaction: every reader sees equal sums, always. A
 //! trigger notes every row that is written with the version that it got, under a unique key: a
 //! change that was applied twice would be refused.
 
@@ -90,7 +90,7 @@ impl Followed {
         Self { server, pg, plan }
     }
 
-    /// Opens the store as the runner does after an error, and says where it stands.
+    /// Opens the store as the runner does after an error, and says where it is.
     fn reopen(&self) -> Result<(Box<dyn Store>, Position), StoreError> {
         let mut store = self.pg.try_open(&self.plan, LOG)?;
         store.take_over()?;
@@ -143,7 +143,7 @@ impl Watcher {
     fn finish(mut self) {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.take().unwrap().join().unwrap();
-        assert!(self.reads.load(Ordering::Relaxed) > 0, "nobody looked");
+        assert!(self.reads.load(Ordering::Relaxed) > 0, "there was no read");
     }
 }
 
@@ -307,7 +307,7 @@ fn a_store_set_back_to_an_older_copy_is_replayed_from_there() {
         followed.server.restore_data(&saved);
         followed.server.start_again();
         (store, at) = followed.reopen().unwrap();
-        assert_eq!(at, then, "the store says where it stands");
+        assert_eq!(at, then, "the store reports its position");
         let batch = ledger.model.batch(&followed.plan, at);
         store.apply(&batch).unwrap();
         at = batch.to;
@@ -350,7 +350,7 @@ fn two_processes_at_once_fence_each_other_and_apply_everything_once() {
                                 fenced.fetch_add(1, Ordering::Relaxed);
                                 break;
                             }
-                            // Taken over between opening and asking where it stands.
+                            // Taken over between opening and reading the position.
                             Err(error) => assert!(error.is_retryable(), "{error}"),
                         }
                     }
@@ -359,7 +359,7 @@ fn two_processes_at_once_fence_each_other_and_apply_everything_once() {
         }
     });
     watcher.finish();
-    assert!(fenced.load(Ordering::Relaxed) > 0, "nobody was fenced");
+    assert!(fenced.load(Ordering::Relaxed) > 0, "no rival was fenced");
     followed.assert_equal(&ledger);
 }
 

@@ -109,7 +109,6 @@ fn open(folder: &Path) -> (Node, Sinks) {
     (node, sinks)
 }
 
-/// What a reader saw.
 #[derive(Default)]
 struct Seen {
     looks: u64,
@@ -312,7 +311,7 @@ impl Cluster {
 }
 
 impl Cluster {
-    /// What stands under the only key that ends so.
+    /// The value of the only key that ends so.
     fn row(&self, key: &str) -> String {
         for node in self.servers.nodes() {
             let name = node.command(&["KEYS", &format!("*orders:{key}")]);
@@ -408,9 +407,9 @@ fn a_batch_that_ended_in_the_middle_of_a_cluster_is_finished_and_nothing_goes_ba
     let mut store = open();
     store.take_over().unwrap();
     assert_eq!(store.position().unwrap().unwrap().position, start);
-    // A picture needs all partitions at one position.
-    let picture = store.reader().err().expect("no picture");
-    assert!(picture.is_retryable(), "{picture}");
+    // A snapshot needs all partitions at one position.
+    let snapshot = store.reader().err().expect("no snapshot");
+    assert!(snapshot.is_retryable(), "{snapshot}");
     // A shorter batch is no step back for the partitions that are further.
     store.apply(&first).unwrap();
     assert_eq!(store.position().unwrap().unwrap().position, middle);

@@ -1,5 +1,5 @@
 //! What keeps a sink right over time: repairs, comparisons on schedule, limits on the log that is
-//! kept for it, definitions that change, trials, and waiting for it in a commit.
+//! kept for it, definitions that change, dry runs, and waiting for it in a commit.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
@@ -44,7 +44,7 @@ fn a_repair_undoes_every_kind_of_change_by_hand_while_the_sink_goes_on() {
                 "UPDATE orders SET total = total + 1 WHERE total % 2 = 0;
                  UPDATE orders SET note = substr(note, 1, 3) WHERE id = 'k1';
                  DELETE FROM orders WHERE id LIKE 'k29%';
-                 INSERT INTO orders VALUES ('extra', 1, 'nobody wrote this'), ('', 2, 'nor this');",
+                 INSERT INTO orders VALUES ('extra', 1, 'no commit wrote this'), ('', 2, 'nor this');",
             )
             .unwrap();
     };
@@ -86,7 +86,7 @@ fn a_repair_undoes_every_kind_of_change_by_hand_while_the_sink_goes_on() {
 }
 
 #[test]
-fn a_row_that_no_key_of_the_log_makes_is_told_with_what_to_do() {
+fn a_row_that_no_key_of_the_log_makes_is_reported_with_what_to_do() {
     let place = Place::new();
     let (node, sinks) = place.open();
     with_orders(&node);
@@ -164,7 +164,7 @@ fn a_store_is_compared_on_its_schedule_and_the_finding_is_shown() {
     close(&node, &sinks);
 }
 
-/// Holds a sink's thread before its next batch until it is told to go on.
+/// Holds a sink's thread before its next batch until it is released.
 fn hang(place: &str) -> impl FnOnce() {
     let (hanging, hangs) = sync_channel::<()>(1);
     let (go, wait_to_go) = sync_channel::<()>(0);
@@ -183,7 +183,7 @@ fn hang(place: &str) -> impl FnOnce() {
 }
 
 #[test]
-fn a_store_that_hangs_delays_nobody_and_holds_the_log_only_so_far() {
+fn a_store_that_hangs_delays_no_other_and_holds_the_log_only_so_far() {
     let place = Place::new();
     let mut options = place.options();
     options.segment_bytes = 256 << 10;
@@ -274,7 +274,7 @@ fn a_definition_changes_without_a_restart() {
     );
     assert_eq!(sinks.replace(lax.clone()).unwrap().definition, lax);
 
-    // Other columns fill the store anew; whoever waits for the sink waits on.
+    // Other columns fill the store anew; waiters for the sink wait on.
     let columns = json!({"mappings": [{"table": "shop.orders", "into": "orders", "columns": {
         "sum": {"from": "/total", "type": "integer"}}}]});
     let changed = place.definition("shop", &columns);
@@ -325,7 +325,7 @@ fn a_stopped_sink_goes_on_with_a_better_definition() {
 }
 
 #[test]
-fn a_trial_shows_rows_and_touches_no_store() {
+fn a_dry_run_shows_rows_and_touches_no_store() {
     let place = Place::new();
     let (node, sinks) = place.open();
     with_orders(&node);
@@ -336,9 +336,9 @@ fn a_trial_shows_rows_and_touches_no_store() {
     let definition = json!({"kind": "sqlite", "mappings": [{
         "table": "shop.orders", "into": "orders", "where": ".total != 1",
         "columns": {"id": {"from": "$key", "type": "text"}, "total": {"from": "/total", "type": "integer"}}}]});
-    let trial = sinks.try_json(&definition, 3).unwrap();
-    assert_eq!(trial.position, node.position());
-    let mapping = &trial.mappings[0];
+    let dry_run = sinks.dry_run_json(&definition, 3).unwrap();
+    assert_eq!(dry_run.position, node.position());
+    let mapping = &dry_run.mappings[0];
     assert_eq!(
         (mapping.looked_at, mapping.left_out, mapping.rows.len()),
         (5, 1, 3)
@@ -351,16 +351,16 @@ fn a_trial_shows_rows_and_touches_no_store() {
     assert!(mapping.refused[0].what.contains("total"));
     let documents = json!({"kind": "redis", "mappings": [{
         "table": "shop.orders", "into": "orders", "fields": {"sum": "/total"}, "key": "order:{$key}"}]});
-    let trial = sinks.try_json(&documents, 100).unwrap();
-    let row = &trial.mappings[0].rows[1];
+    let dry_run = sinks.dry_run_json(&documents, 100).unwrap();
+    let row = &dry_run.mappings[0].rows[1];
     assert_eq!(
         (&row.key, &row.document),
         (&json!("order:k0"), &Some(json!({"sum": 0})))
     );
-    assert_eq!(trial.mappings[0].rows.len(), 11);
+    assert_eq!(dry_run.mappings[0].rows.len(), 11);
     let mut wrong = definition;
     wrong["mappings"][0]["where"] = json!(".total ==");
-    let error = sinks.try_json(&wrong, 3).unwrap_err().to_string();
+    let error = sinks.dry_run_json(&wrong, 3).unwrap_err().to_string();
     assert!(error.contains("mappings[0].where"), "{error}");
     assert!(sinks.list().is_empty() && !place.path("try.db").exists());
     close(&node, &sinks);
@@ -392,7 +392,7 @@ fn a_commit_can_wait_for_stores() {
     assert!(waited["quick"].reached && waited["quick"].position >= Some(committed.position));
     let rows: i64 = one(&place.store("quick.db"), "SELECT count(*) FROM orders");
     assert_eq!(rows, 1);
-    // One that stands still is told, and the transaction stays.
+    // One that is paused is reported, and the transaction stays.
     let names = ["quick".to_owned(), "still".to_owned()];
     let short = std::time::Duration::from_millis(200);
     let (committed, waited) = sinks.submit_and_wait(request("b"), &names, short).unwrap();

@@ -1,10 +1,7 @@
 //! Sinks: how they are, what they parked, what a definition would write.
 
 use onelog_record::{Offset, Position};
-use onelog_sinks::{
-    Parked, SinkDefinition, SinkFault, SinkState, SinkStatus, Trial, TrialMapping, TrialRefused,
-    TrialRow, VerificationSummary,
-};
+use onelog_sinks::{Parked, SinkDefinition, SinkFault, SinkState, SinkStatus, VerificationSummary};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
@@ -341,9 +338,9 @@ impl From<VerificationSummary> for LastVerification {
     }
 }
 
-impl From<Trial> for DryRun {
-    fn from(trial: Trial) -> Self {
-        let Trial { position, mappings } = trial;
+impl From<onelog_sinks::DryRun> for DryRun {
+    fn from(dry_run: onelog_sinks::DryRun) -> Self {
+        let onelog_sinks::DryRun { position, mappings } = dry_run;
         Self {
             position,
             mappings: mappings.into_iter().map(Into::into).collect(),
@@ -351,9 +348,9 @@ impl From<Trial> for DryRun {
     }
 }
 
-impl From<TrialMapping> for DryRunMapping {
-    fn from(mapping: TrialMapping) -> Self {
-        let TrialMapping {
+impl From<onelog_sinks::DryRunMapping> for DryRunMapping {
+    fn from(mapping: onelog_sinks::DryRunMapping) -> Self {
+        let onelog_sinks::DryRunMapping {
             table,
             into,
             looked_at,
@@ -361,13 +358,13 @@ impl From<TrialMapping> for DryRunMapping {
             rows,
             refused,
         } = mapping;
-        let row = |row: TrialRow| DryRunRow {
+        let row = |row: onelog_sinks::DryRunRow| DryRunRow {
             key: row.key,
             version: row.version,
             columns: row.columns,
             document: row.document,
         };
-        let refusal = |refused: TrialRefused| DryRunRefused {
+        let refusal = |refused: onelog_sinks::DryRunRefused| DryRunRefused {
             key: refused.key,
             version: refused.version,
             what: refused.what,

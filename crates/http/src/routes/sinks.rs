@@ -265,12 +265,12 @@ pub(crate) async fn dry_run(
     let rows = Query::parse(uri.query(), &["rows"])?.limit(
         "rows",
         DRY_RUN_ROWS,
-        onelog_sinks::TRIAL_ROWS_MAX,
+        onelog_sinks::DRY_RUN_ROWS_MAX,
     )?;
     let body = read_body(&app, &headers, body).await?;
     let definition: Value = serde_json::from_slice(&body.bytes)
         .map_err(|error| ApiError::malformed("body", format!("this is not JSON: {error}")))?;
-    let dry_run = on_sinks(&app, move |sinks| sinks.try_json(&definition, rows)).await?;
+    let dry_run = on_sinks(&app, move |sinks| sinks.dry_run_json(&definition, rows)).await?;
     json(StatusCode::OK, &DryRun::from(dry_run))
 }
 

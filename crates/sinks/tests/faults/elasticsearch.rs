@@ -32,8 +32,8 @@ impl ElasticsearchRig {
             .header("content-type", "application/json")
             .send(&body.to_string())
             .unwrap();
-        let words = answer.body_mut().read_to_string();
-        assert!(answer.status().is_success(), "{words:?}");
+        let message = answer.body_mut().read_to_string();
+        assert!(answer.status().is_success(), "{message:?}");
     }
 }
 

@@ -1,5 +1,5 @@
 //! Every fault of a store or of onelog, on real servers: after each the store equals the log, no
-//! row was applied twice, and nobody ever saw half a transaction.
+//! row was applied twice, and no reader ever saw half a transaction.
 //!
 //! ```text
 //!   transfers ──▶ node ──▶ sink ──▶ proxy ──▶ server ◀── watcher: the sum of all accounts

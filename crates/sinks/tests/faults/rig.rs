@@ -15,7 +15,6 @@ pub const RIGHT: &str = "accounts_right";
 
 /// One store under test.
 pub trait Rig: Send + Sync {
-    /// The server.
     fn server(&self) -> &dyn Server;
     /// What the sink connects through.
     fn proxy(&self) -> &Proxy;
@@ -37,7 +36,6 @@ pub trait Rig: Send + Sync {
     fn connect(&self) -> Option<Box<dyn Auditor>>;
     /// Makes every later write fail, as a full disk or a rule of the store would.
     fn refuse_writes(&self);
-    /// Ends it.
     fn allow_writes(&self);
 }
 

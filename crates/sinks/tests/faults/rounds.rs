@@ -52,7 +52,7 @@ pub fn the_store_is_killed_under_load(world: &mut World<'_>) {
     println!("store killed: ok");
 }
 
-/// The commit took place, but nobody tells.
+/// The commit took place, but no answer arrives.
 pub fn the_answer_of_a_commit_is_lost(world: &mut World<'_>) {
     let rig = world.rig;
     for round in 0..rig.rounds() {
@@ -79,7 +79,7 @@ pub fn the_answer_of_a_commit_is_lost(world: &mut World<'_>) {
     println!("lost answers: ok");
 }
 
-/// Its processes stand still, as on an overloaded machine; commits go on meanwhile.
+/// Its processes are frozen, as on an overloaded machine; commits go on meanwhile.
 pub fn the_store_hangs_and_comes_back(world: &mut World<'_>) {
     world.rig.server().pause();
     let end = transfer(world.node(), 99, 200);
@@ -98,9 +98,9 @@ pub fn the_store_refuses(world: &mut World<'_>) {
     loop {
         let status = world.sinks().get(SINK).unwrap();
         if matches!(status.state, SinkState::Stopped | SinkState::Waiting) {
-            let words = status.last_error.unwrap().what;
-            assert!(!words.is_empty());
-            println!("the store refuses: {words}");
+            let message = status.last_error.unwrap().what;
+            assert!(!message.is_empty());
+            println!("the store refuses: {message}");
             break;
         }
         assert!(
@@ -145,10 +145,10 @@ pub fn two_processes_feed_one_store(world: &mut World<'_>) {
         .wait_blocking(SINK, node.position(), PATIENCE)
         .unwrap();
     transfer(world.node(), 77, 10);
-    let words = world.wait_until_stopped();
+    let message = world.wait_until_stopped();
     assert!(
-        words.contains("another process took this sink over"),
-        "{words}"
+        message.contains("another process took this sink over"),
+        "{message}"
     );
     let end: Position = transfer(&node, 78, 30);
     sinks.wait_blocking(SINK, end, PATIENCE).unwrap();

@@ -36,8 +36,8 @@ pub fn kill_at(place: &str, log: &Path, seed: u64) {
         .env(SEED, seed.to_string())
         .output()
         .unwrap();
-    let words = String::from_utf8_lossy(&victim.stderr);
-    assert!(!victim.status.success(), "{place}: {words}");
-    assert!(!words.contains("should have died"), "{place}: {words}");
-    assert!(!words.contains("panicked"), "{place}: {words}");
+    let message = String::from_utf8_lossy(&victim.stderr);
+    assert!(!victim.status.success(), "{place}: {message}");
+    assert!(!message.contains("should have died"), "{place}: {message}");
+    assert!(!message.contains("panicked"), "{place}: {message}");
 }

@@ -1,4 +1,4 @@
-//! A process that dies around setting aside and replaying: the test's own program.
+//! A process that dies around parking and replaying: the test's own program.
 
 use std::process::Command;
 
@@ -60,7 +60,7 @@ pub fn live_and_die() {
     panic!("the process should have died at {event}");
 }
 
-pub fn a_process_that_dies_while_it_sets_aside_or_replays_loses_nothing(rig: &dyn Rig) {
+pub fn a_process_that_dies_while_it_parks_or_replays_loses_nothing(rig: &dyn Rig) {
     let mut world = World::new(rig, SINK);
     world.create(&json!({"on_refused": "park"}));
     world.order("first", 0);
@@ -81,9 +81,9 @@ pub fn a_process_that_dies_while_it_sets_aside_or_replays_loses_nothing(rig: &dy
             .env(REFUSED, rig.refused().to_string())
             .output()
             .unwrap();
-        let words = String::from_utf8_lossy(&victim.stderr);
-        assert!(!victim.status.success(), "{event}: {words}");
-        assert!(!words.contains("panicked"), "{event}: {words}");
+        let message = String::from_utf8_lossy(&victim.stderr);
+        assert!(!victim.status.success(), "{event}: {message}");
+        assert!(!message.contains("panicked"), "{event}: {message}");
 
         world.reopen();
         // Before anything is written again, which would hide a row that was lost.

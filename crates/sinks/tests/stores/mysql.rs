@@ -38,7 +38,7 @@ impl Rig for MysqlRig {
         true
     }
 
-    fn words(&self) -> &str {
+    fn message(&self) -> &str {
         "not_negative"
     }
 

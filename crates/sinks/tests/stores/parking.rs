@@ -1,4 +1,4 @@
-//! Records that the store refuses are set aside; nothing else waits for them.
+//! Records that the store refuses are parked; nothing else waits for them.
 
 use bytes::Bytes;
 use onelog_sinks::Replay;
@@ -37,7 +37,7 @@ pub fn what_is_refused_waits_and_is_replayed_when_the_record_or_the_store_is_men
     assert_eq!((world.total("new"), world.total("gone")), (None, None));
     for parked in world.sinks().parked(world.sink()).unwrap() {
         assert_eq!((&parked.table[..], &parked.into), ("shop.orders", &orders));
-        assert!(parked.what.contains(rig.words()), "{}", parked.what);
+        assert!(parked.what.contains(rig.message()), "{}", parked.what);
         assert!(!before.sees(parked.first_offset) && first.sees(parked.first_offset));
     }
     let status = world.sinks().get(world.sink()).unwrap();
@@ -60,7 +60,7 @@ pub fn what_is_refused_waits_and_is_replayed_when_the_record_or_the_store_is_men
     let done = world.sinks().replay(world.sink(), Replay::All).unwrap();
     assert_eq!((done.replayed, done.remaining.len()), (1, 1));
     assert_eq!(done.remaining[0].key, json!("new"));
-    assert!(done.remaining[0].what.contains(rig.words()));
+    assert!(done.remaining[0].what.contains(rig.message()));
     world.assert_total("b", 21);
 
     // Mended in the store where that can be, otherwise by another record.
@@ -86,7 +86,7 @@ pub fn what_is_refused_waits_and_is_replayed_when_the_record_or_the_store_is_men
     world.end();
 }
 
-pub fn only_the_table_that_refuses_sets_the_record_aside(rig: &dyn Rig) {
+pub fn only_the_table_that_refuses_parks_the_record(rig: &dyn Rig) {
     let world = World::new(rig, "two_tables");
     let (archive, orders) = (world.table("archive"), world.table("orders"));
     let mappings = json!([rig.lax_mapping(&archive), rig.mapping(&orders)]);
@@ -122,7 +122,7 @@ pub fn only_the_table_that_refuses_sets_the_record_aside(rig: &dyn Rig) {
     world.end();
 }
 
-pub fn filling_sets_aside_and_a_rebuild_tries_again(rig: &dyn Rig) {
+pub fn a_backfill_parks_and_a_rebuild_tries_again(rig: &dyn Rig) {
     let world = World::new(rig, "filling");
     for n in 0..20 {
         world.order(&format!("k{n}"), n);

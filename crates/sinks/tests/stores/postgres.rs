@@ -41,7 +41,7 @@ impl Rig for PostgresRig {
         true
     }
 
-    fn words(&self) -> &str {
+    fn message(&self) -> &str {
         "_not_negative"
     }
 

@@ -61,7 +61,7 @@ impl Rig for RedisRig {
         json!({"total": "many", "note": "no number"})
     }
 
-    fn words(&self) -> &str {
+    fn message(&self) -> &str {
         "total"
     }
 

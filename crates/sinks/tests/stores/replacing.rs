@@ -25,8 +25,8 @@ pub fn a_definition_changes_while_others_wait_for_its_sink(rig: &dyn Rig) {
     world.assert_total("a", 77);
     world.assert_total("c", 3);
 
-    // Other rows, and other columns where there are any, fill the store anew; whoever waits for the
-    // sink waits on.
+    // Other rows, and other columns where there are any, fill the store anew; waiters for the
+    // sink wait on.
     let mut mapping = rig.mapping(&orders);
     mapping["where"] = json!(".total > 1");
     if mapping.get("columns").is_some() {

@@ -34,8 +34,8 @@ pub trait Rig: Send + Sync {
         json!({"total": "many"})
     }
 
-    /// What the words of the refusal have in them.
-    fn words(&self) -> &str;
+    /// What the message of the refusal contains.
+    fn message(&self) -> &str;
 
     /// Whether all that a batch writes is seen together, or nothing of it.
     fn is_atomic(&self) -> bool {
@@ -48,10 +48,8 @@ pub trait Rig: Send + Sync {
     /// Changes the total of a row.
     fn change(&self, into: &str, key: &str, total: i64);
 
-    /// Removes a row.
     fn remove(&self, into: &str, key: &str);
 
-    /// Adds a row.
     fn add(&self, into: &str, key: &str, total: i64);
 }
 

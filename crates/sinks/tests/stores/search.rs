@@ -60,7 +60,7 @@ impl Rig for SearchRig {
         json!({"total": 0, "place": "Berlin"})
     }
 
-    fn words(&self) -> &str {
+    fn message(&self) -> &str {
         "strict_dynamic_mapping_exception"
     }
 

@@ -1,4 +1,4 @@
-//! Without `park` a refused record stops its sink, with words, and no other.
+//! Without `park` a refused record stops its sink, with a message, and no other.
 
 use onelog_sinks::SinkState;
 use serde_json::json;
@@ -23,8 +23,8 @@ pub fn a_refused_record_stops_its_sink_and_no_other(rig: &dyn Rig) {
         tx.put_json("shop.orders", "b", &rig.refused())
     });
     let end = done.unwrap().position;
-    let words = world.wait_for_stop(world.sink());
-    assert!(words.contains(rig.words()), "{words}");
+    let message = world.wait_for_stop(world.sink());
+    assert!(message.contains(rig.message()), "{message}");
     let status = world.sinks().get(world.sink()).unwrap();
     assert_eq!((status.state, status.parked), (SinkState::Stopped, 0));
     assert_eq!(status.position, Some(before));
@@ -33,7 +33,7 @@ pub fn a_refused_record_stops_its_sink_and_no_other(rig: &dyn Rig) {
     assert_eq!(fault.key, Some(json!("b")));
     let offset = fault.offset.unwrap();
     assert!(!before.sees(offset) && end.sees(offset), "{offset}");
-    assert!(fault.what.contains(rig.words()), "{}", fault.what);
+    assert!(fault.what.contains(rig.message()), "{}", fault.what);
     if rig.is_atomic() {
         world.assert_total("a", 1);
         assert_eq!(world.total("b"), None);
@@ -50,9 +50,9 @@ pub fn a_refused_record_stops_its_sink_and_no_other(rig: &dyn Rig) {
 
     // Nothing was mended: it stops again, also after a restart.
     world.sinks().resume(world.sink()).unwrap();
-    assert!(world.wait_for_stop(world.sink()).contains(rig.words()));
+    assert!(world.wait_for_stop(world.sink()).contains(rig.message()));
     world.reopen();
-    assert!(world.wait_for_stop(world.sink()).contains(rig.words()));
+    assert!(world.wait_for_stop(world.sink()).contains(rig.message()));
 
     // Mended by a newer record it goes on, and mended in the store as well.
     world.order("b", 4);

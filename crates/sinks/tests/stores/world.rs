@@ -164,7 +164,7 @@ impl<'r> World<'r> {
         assert_eq!(self.total(key), Some(total.to_string()), "{key}");
     }
 
-    /// The keys that are set aside.
+    /// The keys that are parked.
     pub fn parked(&self) -> Vec<String> {
         let parked = self.sinks().parked(self.story).unwrap();
         let key = |key: &Value| key.as_str().unwrap().to_owned();

@@ -1,0 +1,86 @@
+//! What a sink's thread needs to write to its store, whatever the state of the thread.
+
+use std::sync::Arc;
+
+use onelog::{Node, Position, Snapshot, SnapshotError};
+use onelog_mapping::Plan;
+use onelog_store::{Batch, OnRefused, RejectedRow, SinkDefinition, Store, StoreError, failpoint};
+
+use crate::error::SinkError;
+use crate::parking::ParkedKeys;
+use crate::progress::Progress;
+use crate::request::RequestError;
+use crate::retention::RetentionHold;
+use crate::session_end::SessionEnd;
+
+pub(crate) struct Feed {
+    pub(crate) node: Node,
+    pub(crate) definition: SinkDefinition,
+    pub(crate) log_id: String,
+    pub(crate) progress: Arc<Progress>,
+    pub(crate) retention: Arc<RetentionHold>,
+    /// Read again from the log in each session.
+    pub(crate) parked: ParkedKeys,
+}
+
+impl Feed {
+    /// Applies a batch; what the store refuses is parked, where the definition says so.
+    pub(crate) fn apply_accepted(
+        &mut self,
+        plan: &Plan,
+        store: &mut dyn Store,
+        batch: &mut Batch,
+    ) -> Result<(), RequestError> {
+        loop {
+            let error = match store.apply(batch) {
+                Ok(()) => return Ok(()),
+                Err(error) => error,
+            };
+            let StoreError::Refused(refused) = &error else {
+                return Err(error.into());
+            };
+            let mut rejected = batch.refused(plan, refused);
+            if rejected.is_empty() || !self.parks() {
+                return Err(error.into());
+            }
+            // Others that cannot be written are found without a request to the store for each.
+            rejected.extend(batch.rejected_rows(plan));
+            self.park(plan, &rejected)?;
+            batch.leave_out(&rejected);
+        }
+    }
+
+    /// Whether a refused record is parked.
+    pub(crate) fn parks(&self) -> bool {
+        self.definition.on_refused == OnRefused::Park
+    }
+
+    pub(crate) fn park(&mut self, plan: &Plan, rejected: &[RejectedRow]) -> Result<(), SessionEnd> {
+        if rejected.is_empty() {
+            return Ok(());
+        }
+        self.parked.park(&self.node, plan, rejected)?;
+        self.progress.set_parked(self.parked.len());
+        failpoint::hit(&self.definition.name, "after_park");
+        Ok(())
+    }
+
+    /// The log's state at the store's position.
+    pub(crate) fn snapshot_at(&self, at: Option<Position>) -> Result<Snapshot, SinkError> {
+        let name = &self.definition.name;
+        let Some(position) = at else {
+            return Err(SinkError::Unfilled { name: name.clone() });
+        };
+        self.node.snapshot_at(position).map_err(|error| {
+            let floor = match error {
+                SnapshotError::TooOld { floor } => floor,
+                SnapshotError::InFuture { latest } => latest,
+            };
+            SinkError::TooFarBehind {
+                name: name.clone(),
+                position,
+                floor,
+            }
+        })
+    }
+}

@@ -1,0 +1,103 @@
+//! What reaches a sink's thread: its commands drive the state machine, its requests wait for their
+//! turn.
+
+use std::sync::Arc;
+use std::sync::mpsc::SyncSender;
+use std::time::Duration;
+
+use onelog::{Node, Position, WaitError};
+use tokio::runtime::Runtime;
+use tokio::sync::mpsc;
+
+use crate::lifecycle::{Action, Event, Leave, Lifecycle};
+use crate::progress::{Progress, SinkState};
+use crate::request::{Command, PendingRequest};
+
+pub(crate) struct Inbox {
+    pub(crate) lifecycle: Lifecycle,
+    pub(crate) requests: Vec<PendingRequest>,
+    progress: Arc<Progress>,
+    commands: mpsc::Receiver<Command>,
+    runtime: Runtime,
+}
+
+impl Inbox {
+    pub(crate) fn new(
+        paused: bool,
+        progress: Arc<Progress>,
+        commands: mpsc::Receiver<Command>,
+    ) -> std::io::Result<Self> {
+        Ok(Self {
+            lifecycle: Lifecycle::new(paused),
+            requests: Vec::new(),
+            progress,
+            commands,
+            runtime: tokio::runtime::Builder::new_current_thread()
+                .enable_time()
+                .build()?,
+        })
+    }
+
+    /// Takes every command that has come.
+    pub(crate) fn receive(&mut self) {
+        loop {
+            match self.commands.try_recv() {
+                Ok(command) => self.handle(Some(command)),
+                Err(mpsc::error::TryRecvError::Empty) => return,
+                Err(mpsc::error::TryRecvError::Disconnected) => return self.handle(None),
+            }
+        }
+    }
+
+    /// Waits for a command or until the log has reached a position. Whether the time ran out.
+    pub(crate) fn wait(&mut self, node: &Node, position: Position, timeout: Duration) -> bool {
+        enum Woken {
+            Command(Option<Command>),
+            Log(Result<(), WaitError>),
+        }
+        let commands = &mut self.commands;
+        let woken = self.runtime.block_on(async {
+            tokio::select! {
+                biased;
+                command = commands.recv() => Woken::Command(command),
+                reached = node.wait_for(position, timeout) => Woken::Log(reached),
+            }
+        });
+        match woken {
+            Woken::Command(command) => self.handle(command),
+            Woken::Log(Ok(())) => {}
+            Woken::Log(Err(WaitError::TimedOut { .. })) => return true,
+            Woken::Log(Err(WaitError::Stopped)) => self.lifecycle.apply(Event::Leave(Leave::Stop)),
+        }
+        false
+    }
+
+    fn handle(&mut self, command: Option<Command>) {
+        let confirm = |reply: SyncSender<()>| {
+            // The caller may have stopped waiting.
+            let _ = reply.try_send(());
+        };
+        match command {
+            Some(Command::Pause(reply)) => {
+                self.lifecycle.apply(Event::Pause);
+                confirm(reply);
+            }
+            Some(Command::Resume(reply)) => {
+                self.lifecycle.apply(Event::Resume);
+                self.progress.revive(match self.lifecycle.action() {
+                    Action::Fill { .. } => self.lifecycle.shown(),
+                    _ => SinkState::Starting,
+                });
+                confirm(reply);
+            }
+            Some(Command::Rebuild(reply)) => {
+                self.lifecycle.apply(Event::Rebuild);
+                self.progress.revive(SinkState::Rebuilding);
+                confirm(reply);
+            }
+            Some(Command::Request(request)) => self.requests.push(PendingRequest::new(request)),
+            Some(Command::Leave(reason)) => self.lifecycle.apply(Event::Leave(reason)),
+            None => self.lifecycle.apply(Event::Leave(Leave::Stop)),
+        }
+    }
+}

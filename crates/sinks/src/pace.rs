@@ -1,0 +1,71 @@
+//! How much of the log one batch takes, and how long applied rows stay invisible in stores where
+//! publishing them costs.
+
+use std::ops::Range;
+use std::time::{Duration, Instant};
+
+use onelog::Position;
+
+/// The least and the most log that is read for one batch, in stored bytes.
+const BATCH_BYTES_MIN: usize = 64 << 10;
+const BATCH_BYTES_MAX: usize = 8 << 20;
+/// While the sink is behind, what was applied stays invisible for this many times as long as
+/// publishing took last, between the two bounds.
+const PUBLISH_SHARE: u32 = 20;
+const PUBLISH_MIN: Duration = Duration::from_secs(1);
+const PUBLISH_MAX: Duration = Duration::from_secs(5);
+
+pub(crate) struct Pace {
+    batch_bytes: usize,
+    /// Where what was applied and is not visible yet begins.
+    unpublished: Option<Position>,
+    published_at: Instant,
+    publish_after: Duration,
+}
+
+impl Pace {
+    pub(crate) fn new() -> Self {
+        Self {
+            batch_bytes: BATCH_BYTES_MIN,
+            unpublished: None,
+            published_at: Instant::now(),
+            publish_after: PUBLISH_MIN,
+        }
+    }
+
+    pub(crate) const fn batch_bytes(&self) -> usize {
+        self.batch_bytes
+    }
+
+    pub(crate) const fn unpublished(&self) -> Option<Position> {
+        self.unpublished
+    }
+
+    /// A new connection or filling: nothing is applied and invisible.
+    pub(crate) const fn begin(&mut self) {
+        self.unpublished = None;
+    }
+
+    pub(crate) fn applied(&mut self, from: Position) {
+        self.unpublished.get_or_insert(from);
+    }
+
+    pub(crate) fn is_publishing_due(&self) -> bool {
+        self.published_at.elapsed() >= self.publish_after
+    }
+
+    pub(crate) fn published(&mut self, took: Duration) {
+        self.unpublished = None;
+        self.published_at = Instant::now();
+        self.publish_after = (took * PUBLISH_SHARE).clamp(PUBLISH_MIN, PUBLISH_MAX);
+    }
+
+    /// Brings the time of a batch near the goal; `more`: the log has more to read.
+    pub(crate) fn adapt(&mut self, took: Duration, goal: &Range<Duration>, more: bool) {
+        if took > goal.end {
+            self.batch_bytes = (self.batch_bytes / 2).max(BATCH_BYTES_MIN);
+        } else if took < goal.start && more {
+            self.batch_bytes = (self.batch_bytes * 2).min(BATCH_BYTES_MAX);
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! Rows that are written again outside the order of the log: repairs and replays, from the log's
+//! state where the store is, so that an older image never replaces a newer one.
+
+use bytes::Bytes;
+use onelog::{Offset, Position, Snapshot};
+use onelog_mapping::Plan;
+use onelog_store::{Batch, Change, RejectedRow, Store, StoreError, failpoint};
+
+use crate::error::SinkError;
+use crate::feed::Feed;
+use crate::parking::{Parked, parked};
+use crate::request::{Keys, Replay, Replayed, RequestError};
+use crate::session_end::SessionEnd;
+
+/// How many rows are written again in one step, at most.
+const ROWS_MAX: usize = 1000;
+
+impl Feed {
+    /// Writes the rows of keys again as the log has them at the store's position.
+    pub(crate) fn repair(
+        &mut self,
+        plan: &Plan,
+        store: &mut dyn Store,
+        at: Option<Position>,
+        keys: &Keys,
+    ) -> Result<u64, RequestError> {
+        let snapshot = self.snapshot_at(at)?;
+        let mut written = 0;
+        for part in keys.chunks(ROWS_MAX) {
+            let mut images = Images::default();
+            for (mapping, key) in part {
+                if !self.parked.contains(*mapping, key) {
+                    images.add(plan, &snapshot, *mapping, key)?;
+                }
+            }
+            if let Some(first) = images.rejected.first() {
+                if !self.parks() {
+                    let of = &plan.mappings[first.mapping];
+                    let error = StoreError::refused(of, &first.key, first.offset, &first.what);
+                    return Err(error.into());
+                }
+                self.park(plan, &images.rejected)?;
+            }
+            let mut batch = images.into_batch(plan, snapshot.position());
+            self.apply_accepted(plan, store, &mut batch)?;
+            written += batch.rows() as u64;
+        }
+        store.publish()?;
+        Ok(written)
+    }
+
+    /// Gives the store the newest images of parked keys at its position.
+    pub(crate) fn replay(
+        &mut self,
+        plan: &Plan,
+        store: &mut dyn Store,
+        at: Option<Position>,
+        which: &Replay,
+    ) -> Result<Replayed, RequestError> {
+        let snapshot = self.snapshot_at(at)?;
+        let keys: Keys = match which {
+            Replay::All => self.parked.all(),
+            Replay::Keys(wanted) => wanted
+                .iter()
+                .filter_map(|(into, key)| {
+                    let mapping = plan.mappings.iter().position(|m| m.into == *into)?;
+                    let known = self.parked.contains(mapping, key);
+                    known.then(|| (mapping, key.clone()))
+                })
+                .collect(),
+        };
+        let (replayed, refused) = self.replay_keys(plan, store, &snapshot, &keys)?;
+        let of_refused = |entry: &Parked| {
+            refused.iter().any(|(mapping, key)| {
+                plan.mappings[*mapping].into == entry.into && *key == entry.key_bytes
+            })
+        };
+        let known = parked(&self.node, &self.definition.name);
+        let known = known.map_err(|error| SinkError::Read { cause: error })?;
+        Ok(Replayed {
+            sink: self.definition.name.clone(),
+            position: snapshot.position(),
+            replayed,
+            remaining: known.into_iter().filter(of_refused).collect(),
+        })
+    }
+
+    /// Answers how many keys the store has taken, and those that it refuses.
+    fn replay_keys(
+        &mut self,
+        plan: &Plan,
+        store: &mut dyn Store,
+        snapshot: &Snapshot,
+        keys: &[(usize, Bytes)],
+    ) -> Result<(u64, Keys), RequestError> {
+        let (mut replayed, mut refused) = (0, Vec::new());
+        for part in keys.chunks(ROWS_MAX) {
+            let mut images = Images::default();
+            for (mapping, key) in part {
+                images.add(plan, snapshot, *mapping, key)?;
+            }
+            let mut rejected = std::mem::take(&mut images.rejected);
+            let mut batch = images.into_batch(plan, snapshot.position());
+            rejected.extend(batch.rejected_rows(plan));
+            batch.leave_out(&rejected);
+            while batch.rows() > 0 {
+                let Err(error) = store.apply(&batch) else {
+                    break;
+                };
+                let StoreError::Refused(refusal) = &error else {
+                    return Err(error.into());
+                };
+                let more = batch.refused(plan, refusal);
+                if more.is_empty() {
+                    return Err(error.into());
+                }
+                batch.leave_out(&more);
+                rejected.extend(more);
+            }
+            failpoint::hit(&self.definition.name, "after_replay");
+            self.park(plan, &rejected)?;
+            let taken: Keys = part
+                .iter()
+                .filter(|(of, key)| !rejected.iter().any(|u| u.mapping == *of && u.key == *key))
+                .cloned()
+                .collect();
+            let at = snapshot.position();
+            let released = self.parked.release(&self.node, plan, &taken, at);
+            self.progress.set_parked(self.parked.len());
+            released?;
+            replayed += taken.len() as u64;
+            refused.extend(
+                rejected
+                    .into_iter()
+                    .map(|rejected| (rejected.mapping, rejected.key)),
+            );
+        }
+        // The caller reads now, and the next batch may come late.
+        store.publish()?;
+        Ok((replayed, refused))
+    }
+
+    /// Replays what was replayed before at a position that this copy of the store has not passed.
+    pub(crate) fn repeat_replays(
+        &mut self,
+        plan: &Plan,
+        store: &mut dyn Store,
+        at: Option<Position>,
+    ) -> Result<(), SessionEnd> {
+        if self.parked.to_repeat().is_empty() {
+            return Ok(());
+        }
+        // Too far behind to read the log's state there: the next batches bring it nearer.
+        let Ok(snapshot) = self.snapshot_at(at) else {
+            return Ok(());
+        };
+        let keys = self.parked.to_repeat().to_vec();
+        match self.replay_keys(plan, store, &snapshot, &keys) {
+            Ok(_) => Ok(()),
+            Err(failed) => Err(failed.into_session_end()),
+        }
+    }
+}
+
+/// The images of keys at one position, by mapping.
+#[derive(Default)]
+struct Images {
+    changes: Vec<(usize, Change)>,
+    rejected: Vec<RejectedRow>,
+}
+
+impl Images {
+    fn add(
+        &mut self,
+        plan: &Plan,
+        snapshot: &Snapshot,
+        mapping: usize,
+        key: &Bytes,
+    ) -> Result<(), SinkError> {
+        let of = &plan.mappings[mapping];
+        let found = snapshot
+            .get(of.table, key)
+            .map_err(|cause| SinkError::Read { cause })?;
+        let mut change = match found {
+            Some(found) => Change {
+                key: key.clone(),
+                offset: found.version,
+                value: Some(found.value),
+            },
+            // The last record below the position is at least as new as the one that deleted it.
+            None => Change {
+                key: key.clone(),
+                offset: Offset(snapshot.position().get().saturating_sub(1)),
+                value: None,
+            },
+        };
+        match change.try_transform(of) {
+            Ok(()) => self.changes.push((mapping, change)),
+            Err(fault) => self
+                .rejected
+                .push(RejectedRow::new(mapping, &change, fault)),
+        }
+        Ok(())
+    }
+
+    fn into_batch(self, plan: &Plan, at: Position) -> Batch {
+        let mut changes = vec![Vec::new(); plan.mappings.len()];
+        for (mapping, change) in self.changes {
+            changes[mapping].push(change);
+        }
+        Batch::repair(at, changes)
+    }
+}
