@@ -22,7 +22,7 @@ pub enum SinkState {
     Starting,
     /// Its store is being filled from a snapshot, because it was empty or too far behind the log.
     Bootstrapping,
-    /// Its store is being filled anew because a rebuild was requested.
+    /// Its store is being filled again on request.
     Rebuilding,
     /// It follows the log.
     Running,
