@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_number_is_refused_or_told() {
+    fn what_is_no_number_is_refused_or_special() {
         let mut out = Vec::new();
         for text in ["", "-", "1e5", "NaN", ".5", "1.2.3"] {
             assert!(encode(text, &mut out).is_err(), "{text}");

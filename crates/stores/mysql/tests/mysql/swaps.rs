@@ -10,7 +10,7 @@ use onelog_testkit::{Kind, require};
 use crate::harness::Database;
 
 #[test]
-fn a_picture_outlives_many_rebuilds_and_then_nothing_is_left_of_the_old_tables() {
+fn a_snapshot_outlives_many_rebuilds_and_then_nothing_is_left_of_the_old_tables() {
     require!(Kind::Mariadb);
     let database = Database::new();
     let plan = standard_plan(&database);
@@ -143,7 +143,7 @@ fn a_zombie_that_swaps_in_the_middle_of_a_takeover_is_taken_over_all_the_same() 
 }
 
 #[test]
-fn whoever_dies_around_the_swap_leaves_one_generation_whole() {
+fn a_process_that_dies_around_the_swap_leaves_one_generation_whole() {
     require!(Kind::Mariadb);
     for (event, swapped) in [("before_swap", false), ("after_swap", true)] {
         let database = Database::new();
@@ -202,7 +202,7 @@ fn a_sink_that_was_removed_and_made_again_is_rebuilt_over_what_was_left() {
 }
 
 #[test]
-fn a_table_that_vanished_is_named_by_whoever_reads_it() {
+fn a_table_that_vanished_is_named_by_the_reader() {
     require!(Kind::Mariadb);
     let database = Database::new();
     let plan = standard_plan(&database);

@@ -39,7 +39,7 @@ fn what_onelog_did_not_make_is_never_replaced() {
 }
 
 #[test]
-fn a_name_that_somebody_takes_during_a_rebuild_is_his() {
+fn a_name_that_a_user_takes_during_a_rebuild_stays_theirs() {
     require!(Kind::Mariadb);
     let database = Database::new();
     let mut store = database.store(SINK, LOG, standard_plan(&database)).unwrap();
@@ -335,7 +335,7 @@ fn parents_and_children_come_and_go_together() {
 }
 
 #[test]
-fn what_stands_in_the_way_is_told_without_the_password() {
+fn what_is_in_the_way_is_reported_without_the_password() {
     require!(Kind::Mariadb);
     let database = Database::new();
     let plan = standard_plan(&database);
@@ -460,7 +460,7 @@ fn the_rights_that_the_page_lists_suffice() {
 }
 
 #[test]
-fn a_foreign_key_onto_a_table_of_onelog_is_told_before_a_rebuild_would_carry_it_away() {
+fn a_foreign_key_onto_a_table_of_onelog_is_reported_before_a_rebuild_would_carry_it_away() {
     require!(Kind::Mariadb);
     let database = Database::new();
     let plan = standard_plan(&database);

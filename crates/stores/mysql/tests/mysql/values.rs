@@ -133,7 +133,7 @@ fn extremes_of_every_type_come_back() {
 }
 
 #[test]
-fn what_does_not_fit_is_refused_in_words_and_never_changed() {
+fn what_does_not_fit_is_refused_with_a_message_and_never_changed() {
     require!(Kind::Mariadb);
     let database = Database::new();
     let plan = conformance::plan(&database, TYPES);
@@ -204,7 +204,7 @@ fn columns_that_are_empty_for_thousands_of_rows_get_the_right_type_later() {
 }
 
 #[test]
-fn the_words_of_the_server_are_kept_when_it_refuses_a_row() {
+fn the_message_of_the_server_is_kept_when_it_refuses_a_row() {
     require!(Kind::Mariadb);
     for many_rows in [false, true] {
         let database = Database {

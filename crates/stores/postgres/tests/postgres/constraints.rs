@@ -201,7 +201,7 @@ fn a_child_without_a_parent_is_refused() {
 }
 
 #[test]
-fn what_a_users_trigger_refuses_is_told_in_its_words() {
+fn what_a_users_trigger_refuses_is_reported_with_its_message() {
     require!(Kind::Postgres);
     let (pg, mut model, mut store, plan) = users("");
     pg.sql(
