@@ -19,7 +19,7 @@
 //!
 //! What does not hold: a reader may see some rows of a transaction before the others. At the
 //! barrier, when nothing is being applied and the indexes were refreshed, the store equals the log
-//! at the position; [`Store::reader`] opens its snapshot there.
+//! at the position; [`Store::reader`](onelog_store::Store::reader) opens its snapshot there.
 //!
 //! An exchange of indexes (see `rebuild`) is written into the ledger as an intention, carried out as
 //! one step, then written as done. The aliases show a process that opens the store in between
