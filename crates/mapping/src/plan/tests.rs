@@ -1,8 +1,8 @@
 use onelog_record::{FieldPath, ValueKind};
 
 use super::*;
-use crate::RowForm;
 use crate::rules::no_further_check;
+use crate::{EXISTING, OptionRule, OptionValue, RowForm};
 
 fn tables() -> Vec<TableDefinition> {
     let table = |id, name: &str, kind, value| TableDefinition {
@@ -37,7 +37,10 @@ static RICH: MappingRules = MappingRules {
     kind: "rich",
     has_type: |_| true,
     full_text: false,
-    options: &[],
+    options: &[OptionRule {
+        name: EXISTING,
+        value: OptionValue::Flag,
+    }],
     keys: KeyForm::Column,
     rows: RowForm::Columns,
     check: no_further_check,
@@ -376,4 +379,20 @@ fn an_older_definitions_fingerprint_has_not_changed() {
         plan.fingerprint(),
         r#"[[1024,"o",[["_key","$key","text"],["n","/n","real"]],[]]]"#
     );
+}
+
+#[test]
+fn a_fingerprint_holds_programs_with_the_version_of_their_language_and_options() {
+    let mapping = r#"{"table":"shop.orders","into":"o","where":".n > 1","existing":true,"columns":{"n":{"from":"/n","type":"real"}}}"#;
+    let plan = plan_for(&RICH, mapping).unwrap();
+    assert_eq!(
+        plan.fingerprint(),
+        format!(
+            r#"[[1024,"o",[["_key","$key","text"],["n","/n","real"]],[],{{"language":{},"where":".n > 1","options":{{"existing":true}}}}]]"#,
+            onelog_jq::LANGUAGE_VERSION
+        )
+    );
+    let default = mapping.replace(r#""existing":true"#, r#""existing":false"#);
+    let without = plan_for(&RICH, &default).unwrap().fingerprint();
+    assert!(!without.contains("options"), "{without}");
 }
