@@ -94,11 +94,12 @@ impl Driver {
                 self.handle(event)?;
             }
             let has_taken = self.take_requests()?;
-            let has_sealed = self.replica.end_turn(self.now, &mut self.outbox);
-            self.carry_out();
             if has_taken {
+                // What is sealed now is stamped after its requests arrived.
                 self.now = self.shared.now();
             }
+            let has_sealed = self.replica.end_turn(self.now, &mut self.outbox);
+            self.carry_out();
             if has_sealed? || has_taken {
                 continue;
             }

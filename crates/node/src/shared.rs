@@ -173,9 +173,11 @@ impl Observer for Published {
         self.0.checkpoint_running.store(true, Ordering::Relaxed);
     }
 
-    fn checkpoint_ended(&mut self, report: &CheckpointReport) {
+    fn checkpoint_ended(&mut self, report: Option<&CheckpointReport>) {
         self.0.checkpoint_running.store(false, Ordering::Relaxed);
-        self.0.metrics.checkpoint(report.duration);
+        if let Some(report) = report {
+            self.0.metrics.checkpoint(report.duration);
+        }
     }
 
     fn log_start_moved(&mut self, start: Position) {

@@ -46,8 +46,8 @@ impl<T, O: Observer> Replica<T, O> {
         now: Now,
     ) -> Result<(), Failure> {
         self.checkpoints.is_running = false;
-        let report = result?;
-        self.observer.checkpoint_ended(&report);
+        self.observer.checkpoint_ended(result.as_ref().ok());
+        result?;
         self.checkpoints.covered = self.state.checkpointed().index;
         self.retain(now)
     }

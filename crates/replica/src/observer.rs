@@ -29,7 +29,7 @@ pub trait Observer {
 
     fn checkpoint_started(&mut self) {}
 
-    fn checkpoint_ended(&mut self, _report: &CheckpointReport) {}
+    fn checkpoint_ended(&mut self, _report: Option<&CheckpointReport>) {}
 
     /// The log's start was cut: what lies below `start` can no longer be read.
     fn log_start_moved(&mut self, _start: Position) {}

@@ -60,7 +60,7 @@ impl Sinks {
                 table.advice = Some(if table.differences_total == 0 {
                     "the full-text index does not say what its rows say; rebuild the sink".into()
                 } else {
-                    "rows still differ after they were written to_repeat: something else writes to this table, or changes what is written; find it, or rebuild the sink".into()
+                    "rows still differ after they were written again: something else writes to this table, or changes what is written; find it, or rebuild the sink".into()
                 });
             }
         }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use onelog::{
-    CommitRequest, Guard, KeyRange, Node, Operation, Position, Predicate, Refusal, Snapshot, Write,
+    CommitRequest, Follower, Guard, KeyRange, Node, Operation, Position, Predicate, Refusal, Write,
 };
 use onelog_record::{TABLE_SINKS, nearest_name};
 use parking_lot::Mutex;
@@ -37,8 +37,8 @@ const COMMANDS_MAX: usize = 64;
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long replaying parked keys may take before the caller gets `Busy`.
 const REPLAY_TIMEOUT: Duration = Duration::from_secs(600);
-/// A segment of the API's paths in the place of names.
-const RESERVED_NAME: &str = "try";
+/// Segments of the API's paths in the place of names.
+const RESERVED_NAMES: [&str; 2] = ["dry-run", "try"];
 
 /// The sinks of a node. Cheap to clone. One per node.
 #[derive(Clone, Debug)]
@@ -58,6 +58,8 @@ pub(crate) struct Inner {
     /// Wakes the threads that look after all sinks.
     pub(crate) bell: Arc<Bell>,
     pub(crate) helpers: Mutex<Vec<JoinHandle<()>>>,
+    /// Keep the log for sinks of kinds that this program does not know.
+    _foreign: Vec<Follower>,
 }
 
 /// What is known of a sink.
@@ -79,7 +81,7 @@ struct Handle {
 impl Sinks {
     /// Starts every sink that is defined. `kinds` are the kinds of store that this program knows.
     pub fn start(node: Node, kinds: Kinds) -> Result<Self, SinksError> {
-        let definitions = defined(kinds, &node.snapshot())?;
+        let (definitions, foreign) = defined(kinds, &node)?;
         let inner = Arc::new(Inner {
             node,
             kinds,
@@ -88,6 +90,7 @@ impl Sinks {
             stopping: AtomicBool::new(false),
             bell: Arc::default(),
             helpers: Mutex::default(),
+            _foreign: foreign,
         });
         for definition in definitions {
             // Until its position is read from its store, the whole log may be needed.
@@ -359,7 +362,7 @@ impl Inner {
     /// the sink of a name.
     fn check(&self, definition: &SinkDefinition, replaced: Option<&str>) -> Result<(), SinkError> {
         check_text(self.kinds, definition)?;
-        if definition.name == RESERVED_NAME {
+        if RESERVED_NAMES.contains(&definition.name.as_str()) {
             return Err(SinkError::Reserved {
                 name: definition.name.clone(),
             });
@@ -504,23 +507,27 @@ fn definition_bytes(definition: &SinkDefinition) -> Bytes {
     definition.to_stored().to_string().into()
 }
 
-/// The definitions that the log has. One that cannot be read stops nothing but itself.
-fn defined(kinds: Kinds, snapshot: &Snapshot) -> Result<Vec<SinkDefinition>, SinksError> {
+/// The definitions that the log has. One that cannot be read stops nothing but itself. Where its
+/// kind of store is not part of this program, the log is kept for a program that has it.
+fn defined(kinds: Kinds, node: &Node) -> Result<(Vec<SinkDefinition>, Vec<Follower>), SinksError> {
     let range = KeyRange {
         table: TABLE_SINKS,
         from: Bytes::new(),
         to: None,
     };
-    let mut out = Vec::new();
-    for row in snapshot.scan(&range, false)? {
+    let (mut out, mut foreign) = (Vec::new(), Vec::new());
+    for row in node.snapshot().scan(&range, false)? {
         let row = row?;
         match SinkDefinition::from_slice(kinds, &row.value) {
             Ok(definition) => out.push(definition),
             Err(error) => {
                 let sink = String::from_utf8_lossy(&row.key);
                 tracing::error!(%sink, %error, "the definition of a sink cannot be read");
+                if error.place == "kind" {
+                    foreign.push(node.follower(&format!("sink {sink}"), node.log_start()));
+                }
             }
         }
     }
-    Ok(out)
+    Ok((out, foreign))
 }

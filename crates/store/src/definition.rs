@@ -222,9 +222,10 @@ fn names_made(mapping: &Mapping) -> Vec<String> {
     names
 }
 
+/// As texts, because the order of columns and fields counts.
 impl PartialEq for SinkDefinition {
     fn eq(&self, other: &Self) -> bool {
-        self.to_stored() == other.to_stored()
+        self.to_stored().to_string() == other.to_stored().to_string()
     }
 }
 

@@ -260,3 +260,17 @@ fn an_address_leads_to_its_kind() {
         error.what
     );
 }
+
+#[test]
+fn definitions_whose_columns_have_another_order_are_not_the_same() {
+    let with = |columns: &str| {
+        let mapping = format!(r#"{{"table":"t","into":"i","columns":{{{columns}}}}}"#);
+        SinkDefinition::from_slice(KINDS, with_mapping(&mapping).as_bytes()).unwrap()
+    };
+    let (a, b) = (
+        r#""a":{"from":"/a","type":"text"}"#,
+        r#""b":{"from":"/b","type":"text"}"#,
+    );
+    assert_eq!(with(&format!("{a},{b}")), with(&format!("{a},{b}")));
+    assert_ne!(with(&format!("{a},{b}")), with(&format!("{b},{a}")));
+}

@@ -311,9 +311,11 @@ fn a_definition_is_replaced_after_a_dry_run() {
     named["name"] = json!("other");
     let refused = put("/v1/sinks/search", &named).refused(422, "malformed");
     assert_eq!(refused["where"], "name");
-    named["name"] = json!("try");
-    let refused = server.post("/v1/sinks", &named).refused(422, "malformed");
-    assert_eq!(refused["where"], "name");
+    for reserved in ["try", "dry-run"] {
+        named["name"] = json!(reserved);
+        let refused = server.post("/v1/sinks", &named).refused(422, "malformed");
+        assert_eq!(refused["where"], "name");
+    }
 }
 
 #[test]
