@@ -1,4 +1,4 @@
-//! Two stores that were filled by other programs, compared.
+//! Two stores that were written by other programs, compared.
 
 #![allow(clippy::unwrap_used)] // a test may fail by it
 

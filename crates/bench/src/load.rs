@@ -108,7 +108,7 @@ async fn futures_join(
         .await
 }
 
-/// Submits; an overloaded node is asked again after the time that it names.
+/// Submits; to an overloaded node again, after the time that it names.
 pub async fn submit(node: &Node, request: CommitRequest) -> Result<onelog::Committed, Refusal> {
     loop {
         match node.submit(request.clone()).await {

@@ -293,7 +293,7 @@ impl Validator {
             .check_limits()
             .map_err(|fault| Rejection::now(fault.into()))?;
         let now = Now::new(asked.view, &self.overlay, asked.next);
-        // Nobody can have read above what is applied, though the log may reach further.
+        // No client can have read above what is applied, though the log may reach further.
         if let Some(read_position) = request.read_position
             && read_position > now.applied
         {

@@ -99,7 +99,7 @@ fn run_one(
     for (number, delay) in delays.iter().enumerate() {
         together.wait();
         if let Some(progress) = progress {
-            // Nobody listens any more once both kill and restart are done.
+            // The receiver is gone once both kill and restart are done.
             let _ = progress.send(number);
         }
         // After an error a client goes on meeting the other one, so that it is not left waiting.

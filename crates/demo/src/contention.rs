@@ -45,7 +45,7 @@ pub struct Outcome {
     pub lost: u64,
     /// Buyers turned away because the stock was empty.
     pub turned_away: u64,
-    /// Commits refused because somebody was faster, and tried again.
+    /// Commits refused because another buyer was faster, and tried again.
     pub conflicts: u64,
 }
 
@@ -195,7 +195,7 @@ mod tests {
             turned_away: 7,
             conflicts: 3,
         };
-        // When it is counted, then every piece and order that should not be so is told.
+        // When it is counted, then every piece and order that should not be so is reported.
         let found = count(&node, &[bought]).unwrap();
         assert_eq!(
             (found.orders, found.pieces_sold, found.pieces_left),

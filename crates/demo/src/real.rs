@@ -335,7 +335,7 @@ impl Writes for ToEach {
     }
 }
 
-/// The SQLite file that stands in where only one store was named.
+/// The SQLite file that is the second store where only one was named.
 struct File {
     path: PathBuf,
     connection: Connection,
@@ -431,7 +431,6 @@ impl Outcome {
         table.print(out)
     }
 
-    /// The last words.
     pub fn print_end(&self, out: &mut Out) -> std::io::Result<()> {
         out.line("\nEverything that was made in the stores has been taken away.")?;
         for name in &self.left_behind {
@@ -467,7 +466,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_of_another_kind_of_store_is_told_with_its_flag() {
+    fn an_address_of_another_kind_of_store_is_reported_with_its_flag() {
         let urls = Addresses {
             redis: Some("postgres://h/d".to_owned()),
             ..Addresses::default()

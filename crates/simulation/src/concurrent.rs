@@ -1,5 +1,5 @@
 //! Many threads against one real node: each a client that reads snapshots, commits, drops answers,
-//! asks again under the same id, and writes down everything.
+//! sends requests again under the same id, and writes down everything.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -15,15 +15,15 @@ use crate::workloads::{self, Random, Workload};
 const WAIT: Duration = Duration::from_secs(60);
 /// How many requests a client sends before it waits for the answers.
 const BURST_MAX: usize = 3;
-/// How many of its calls a client remembers for asking again.
+/// How many of its calls a client remembers for sending again.
 const REMEMBERED_MAX: usize = 64;
 /// How much of the log is read at once, and how long the tail waits for more.
 const TAIL_BYTES: usize = 8 << 10;
 const TAIL_WAIT: Duration = Duration::from_millis(20);
 /// How much of the log is read at once when it is at rest.
 const READ_BYTES: usize = 1 << 20;
-/// Of a hundred steps: audits, repeated requests, answers that nobody waits for, ids that are used
-/// for another request by mistake.
+/// Of a hundred steps: audits, repeated requests, answers that no client waits for, ids that are
+/// used for another request by mistake.
 const AUDIT_PERCENT: u32 = 4;
 const RETRY_PERCENT: u32 = 6;
 const DEAF_PERCENT: u32 = 6;
@@ -211,8 +211,8 @@ impl Outcome {
         }
     }
 
-    /// Asks again, on a node that was opened again, about every call whose outcome is not known
-    /// and about every `stride`th of the others.
+    /// Sends again, on a node that was opened again, every call whose outcome is not known
+    /// and every `stride`th of the others.
     pub fn ask_again(&mut self, node: &Node, clock: &Clock, stride: usize) {
         let open = |call: &CommitCall| {
             matches!(

@@ -113,7 +113,10 @@ fn assert_proved(report: &Report) {
 fn bank_transfers_neither_make_nor_lose_money() {
     let report = prove(vec![Box::new(Bank { table: TABLE })], 1);
     assert_proved(&report);
-    assert!(report.refused > 0, "nobody ever was in anybody's way");
+    assert!(
+        report.refused > 0,
+        "no transfer ever conflicted with another"
+    );
 }
 
 #[test]

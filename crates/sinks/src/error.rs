@@ -65,8 +65,8 @@ pub enum SinkError {
         /// The oldest readable position.
         floor: Position,
     },
-    /// The sink has not been filled yet.
-    #[error("the sink '{name}' has not been filled yet, so there is nothing to compare")]
+    /// The sink's store has not been backfilled yet.
+    #[error("the sink '{name}' has not been backfilled yet, so there is nothing to compare")]
     Unfilled { name: String },
     /// The log's own state cannot be read.
     #[error("reading the log's state: {cause}")]

@@ -196,7 +196,7 @@ impl Runner {
         feed.serve(&mut inbox.requests, plan, store, at, is_paused)
     }
 
-    /// The store's position. `None`: it has to be filled.
+    /// The store's position. `None`: it has to be backfilled.
     fn read_position(&self, store: &mut dyn Store) -> Result<Option<Position>, SessionEnd> {
         let Feed { node, log_id, .. } = &self.feed;
         let found = store.position()?;
@@ -216,7 +216,7 @@ impl Runner {
         }
         if found.log_id != *log_id {
             return Err(SessionEnd::Stop(SinkFault::new(format!(
-                "the store follows another log (its id is {}, this log's is {log_id}); rebuild the sink to fill the store from this log",
+                "the store follows another log (its id is {}, this log's is {log_id}); rebuild the sink to backfill the store from this log",
                 found.log_id
             ))));
         }

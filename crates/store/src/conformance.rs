@@ -101,7 +101,7 @@ pub fn standard_plan(harness: &dyn Harness) -> Arc<Plan> {
     plan(harness, STANDARD)
 }
 
-/// A store with three orders, taken over and filled.
+/// A store with three orders, taken over and backfilled.
 pub fn filled(harness: &dyn Harness, plan: &Arc<Plan>) -> (Box<dyn Store>, Model) {
     let mut model = Model::default();
     model.order("a", 1, "one");
@@ -162,7 +162,7 @@ pub fn a_new_store_has_no_position(harness: &dyn Harness) {
         "{error}"
     );
     assert!(store.reader().is_err());
-    // Filled with nothing it has a position all the same.
+    // Backfilled with nothing it has a position all the same.
     let model = Model::default();
     model.rebuild(&plan, store.as_mut()).unwrap();
     model.assert_equal(&plan, store.as_mut());
@@ -291,7 +291,7 @@ pub fn a_refused_record_leaves_everything(harness: &dyn Harness) {
     before.assert_equal(&plan, store.as_mut());
 }
 
-/// A filling goes on without the record that does not fit.
+/// A backfill goes on without the record that does not fit.
 pub fn a_refused_load_leaves_what_was_loaded(harness: &dyn Harness) {
     let plan = standard_plan(harness);
     let (mut store, mut model) = filled(harness, &plan);

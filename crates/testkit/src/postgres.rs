@@ -157,7 +157,7 @@ fn template() -> &'static Path {
     })
 }
 
-/// PostgreSQL wants the key to be its own and readable by nobody else.
+/// PostgreSQL wants the key to be its own and readable by no other user.
 fn install_certificate(data: &Path) {
     let made = Certificates::shared();
     for (from, name) in [(&made.certificate, "server.crt"), (&made.key, "server.key")] {

@@ -1,4 +1,4 @@
-//! Clients as scripts: read, decide, send, hear or not, ask again.
+//! Clients as scripts: read, decide, send, hear or not, send again.
 
 use std::hash::Hash;
 
@@ -19,7 +19,7 @@ use crate::workloads::{self, Attempt};
 
 /// How many requests of a client wait for their answers at most.
 const WAITING_MAX: usize = 3;
-/// Of a hundred: reads that only audit, answers that nobody hears, requests that are asked again,
+/// Of a hundred: reads that only audit, answers that no client hears, requests that are sent again,
 /// ids that are used for another request by mistake.
 const AUDIT_PERCENT: u32 = 4;
 const DEAF_PERCENT: u32 = 8;
@@ -34,7 +34,7 @@ const IDS_ALL: usize = 100_000;
 const TABLE_SETUP_FROM: u128 = 1 << 64;
 /// How often the setup is sent; each answer is heard more often than not.
 const SETUP_ATTEMPTS_MAX: usize = 32;
-/// How many acknowledged requests are asked again after a recovery.
+/// How many acknowledged requests are sent again after a recovery.
 const ASKED_AGAIN_MAX: usize = 12;
 
 #[derive(Clone, Debug, Default)]
@@ -262,7 +262,7 @@ impl World {
     }
 
     /// Reads at the position of a barrier: as the newest, it must show everything that was answered
-    /// before the barrier was asked for.
+    /// before the barrier was requested.
     fn read_at_barrier(&mut self, barrier: usize, position: Position) -> Result<(), Stopped> {
         let (client, begin) = self.barriers[barrier];
         let Some(Ok(snapshot)) = self
@@ -342,7 +342,7 @@ impl World {
         Ok(())
     }
 
-    /// Asks again about everything whose answer is not known, and some of the rest.
+    /// Sends everything again whose answer is not known, and some of the rest.
     pub(super) fn ask_again(&mut self) -> Result<(), Stopped> {
         let commits = &self.history.commits;
         let unknown = |call: &CommitCall| call.answer == Answer::Unknown;

@@ -16,7 +16,7 @@ use crate::decode::{Content, read};
 use crate::encode::RowForm;
 use crate::snapshot::{Gate, Snapshot};
 
-/// How many keys are asked for at once.
+/// How many keys are read at once.
 pub(crate) const SCAN_KEYS: &[u8] = b"1000";
 /// How many rows are read at once.
 pub(crate) const READ_ROWS: usize = 1000;
@@ -228,7 +228,7 @@ impl RedisReader {
         Some(())
     }
 
-    /// One server's keys and their rows; the next keys are asked for together with the rows.
+    /// One server's keys and their rows; the next keys are requested together with the rows.
     fn scan_link(
         &mut self,
         link: usize,

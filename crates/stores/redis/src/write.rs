@@ -362,8 +362,9 @@ fn execute(
 fn forget_position(link: &mut Link, name: &[u8], error: &redis::ServerError) -> StoreError {
     let forgotten = link.request(WHAT, &[b"HDEL", name, b"position"]);
     let then = match forgotten {
-        Ok(_) => "so its position was forgotten; resume the sink, then it fills the store anew"
-            .to_owned(),
+        Ok(_) => {
+            "so its position was forgotten; resume the sink, then it backfills the store".to_owned()
+        }
         Err(error) => {
             format!("and its position could not be forgotten ({error}); rebuild the sink")
         }

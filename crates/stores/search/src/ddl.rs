@@ -23,7 +23,7 @@ pub(crate) use self::fields::OWN;
 
 /// The most bytes of names in one path; servers take lines of 4 KiB.
 const NAMES_BYTES_MAX: usize = 3000;
-/// Settings that are different while an index is filled.
+/// Settings that are different while an index is backfilled.
 pub(crate) const REFRESH: &str = "index.refresh_interval";
 pub(crate) const REPLICAS: &str = "index.number_of_replicas";
 pub(crate) const AUTO_REPLICAS: &str = "index.auto_expand_replicas";
@@ -166,7 +166,7 @@ pub(crate) fn check_mapping(mapping: &MappingPlan) -> Result<(), StoreError> {
     }
 }
 
-/// Makes an index that is to be filled.
+/// Makes an index that is to be backfilled.
 pub(crate) fn create_index(
     client: &Client,
     mapping: &MappingPlan,

@@ -198,7 +198,7 @@ fn exchange_aliases(client: &Client, swap: &Swap) -> Result<Option<Vec<String>>,
     Ok(Some(old))
 }
 
-/// Makes a filled index durable and gives it the settings that it has from now on.
+/// Makes a backfilled index durable and gives it the settings that it has from now on.
 fn settle(client: &Client, mapping: &MappingPlan, index: &str) -> Result<(), StoreError> {
     let wanted = settings(mapping);
     let or_default = |name: &str| wanted.get(name).cloned().unwrap_or(Value::Null);

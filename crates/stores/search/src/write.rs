@@ -27,7 +27,7 @@ use crate::error::Fault;
 
 /// About how many bytes one request has.
 const REQUEST_BYTES: usize = 8 << 20;
-/// How many documents are asked for at once.
+/// How many documents are read at once.
 const READ_MAX: usize = 1000;
 /// How long items are sent again before the store counts as unavailable.
 const AGAIN_MAX: Duration = Duration::from_secs(30);

@@ -246,7 +246,7 @@ fn a_user_in_a_transaction_holds_a_swap_up_and_is_not_held_up_by_it() {
             model.rebuild(plan, store.as_mut()).unwrap();
             swapped.send(()).unwrap();
         });
-        // The swap waits for him, and he goes on with what he saw.
+        // The swap waits for the reader, who goes on with the same rows.
         while database.sql(
             "SELECT count(*) FROM information_schema.PROCESSLIST WHERE INFO LIKE 'RENAME TABLE%'",
         ) == "0"

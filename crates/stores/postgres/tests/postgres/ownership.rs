@@ -1,4 +1,4 @@
-//! Which names onelog takes, and what stays when tables are filled anew.
+//! Which names onelog takes, and what stays when tables are backfilled.
 
 use std::sync::Arc;
 
@@ -223,7 +223,7 @@ fn names_that_postgresql_would_cut_are_refused() {
 }
 
 #[test]
-fn anybody_who_may_read_a_table_can_compare_it() {
+fn any_role_that_may_read_a_table_can_compare_it() {
     require!(Kind::Postgres);
     let pg = Pg::new();
     let plan = standard_plan(&pg);

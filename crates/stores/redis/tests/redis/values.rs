@@ -106,7 +106,7 @@ fn rows_with_a_lifetime_vanish_and_are_not_missed() {
         let life = |key| -> i64 { server.command(&["TTL", key]).trim().parse().unwrap() };
         assert!(
             (990..=1000).contains(&life("orders:a")),
-            "of a first filling"
+            "of a first backfill"
         );
         let from = model.position();
         model.order("d", 4, "four");

@@ -15,10 +15,10 @@ pub(crate) const STANDARD: &str = r#"{"table":"shop.orders","into":"orders","col
   "id":{"from":"$key","type":"text"},"total":{"from":"/total","type":"integer"},
   "note":{"from":"/note","type":"text"}}}"#;
 
-/// The index behind the alias after the first filling.
+/// The index behind the alias after the first backfill.
 pub(crate) const FIRST: &str = "orders-onelog-1";
 
-/// A filled store with the orders a, b and c.
+/// A backfilled store with the orders a, b and c.
 pub(crate) fn filled(fixture: &Fixture) -> (Box<dyn Store>, Model, Arc<Plan>, SearchHarness) {
     let harness = fixture.harness();
     let plan = harness.plan(STANDARD);

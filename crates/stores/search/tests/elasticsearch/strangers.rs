@@ -17,7 +17,7 @@ pub(crate) fn hand_edits_are_found_and_mended(fixture: &Fixture) {
     assert_equal(&plan, &model, store.as_mut());
 
     // By a new document under the same id, by an update, by deletion, by an extra document; through
-    // the alias that everybody knows, and past it.
+    // the alias that all readers use, and past it.
     fixture.ask(
         "PUT",
         "/orders/_doc/a",
@@ -159,7 +159,7 @@ pub(crate) fn names_of_others_are_not_taken(fixture: &Fixture) {
     other.take_over().unwrap();
     let error = other.begin_rebuild().unwrap_err();
     assert!(matches!(error, StoreError::NotOwner { .. }), "{error}");
-    // A stranger's index, and an alias of his.
+    // An index of another application, and its alias.
     fixture.ask("PUT", "/theirs", r#"{"aliases":{"their-alias":{}}}"#);
     for name in ["theirs", "their-alias"] {
         let plan = harness.plan(&STANDARD.replace("\"orders\"", &format!("\"{name}\"")));

@@ -115,7 +115,7 @@ pub(crate) fn a_zombie_that_already_wrote_is_fenced_and_harms_nothing(fixture: &
     }
 }
 
-/// Fills the store with the state that `model` had at `position`.
+/// Backfills the store with the state that `model` had at `position`.
 fn rebuilt_to(model: &Model, position: Position, plan: &Arc<Plan>, store: &mut dyn Store) {
     let mut before = Model::default();
     before.order("a", 1, "one");
