@@ -29,7 +29,7 @@ pub struct Outcome {
     pub buyers: u64,
     /// How many pieces there were.
     pub pieces: u64,
-    /// How many pieces the buyers asked for.
+    /// How many pieces the buyers wanted.
     pub pieces_wanted: u64,
     /// Orders in the table.
     pub orders: u64,

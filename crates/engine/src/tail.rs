@@ -1,4 +1,4 @@
-//! The entries that Raft may still ask for: from the first one not known to be committed at start
+//! The entries that Raft may still read: from the first one not known to be committed at start
 //! up to the last appended. Everything older lives in the log alone.
 
 use std::collections::VecDeque;

@@ -8,7 +8,7 @@ use onelog::{CommitRequest, Node, Position, Refusal, Snapshot, Ticket, TxnId};
 use rand::{Rng, SeedableRng};
 
 use crate::checker::{Report, Rule};
-use crate::history::{Answer, Asked, Clock, CommitCall, History, Logged, ReadCall, Seen};
+use crate::history::{Answer, Clock, CommitCall, History, Logged, ReadCall, Requested, Seen};
 use crate::workloads::{self, Random, Workload};
 
 /// How long a client waits for a position that was answered: far longer than any flush.
@@ -213,7 +213,7 @@ impl Outcome {
 
     /// Sends again, on a node that was opened again, every call whose outcome is not known
     /// and every `stride`th of the others.
-    pub fn ask_again(&mut self, node: &Node, clock: &Clock, stride: usize) {
+    pub fn send_again(&mut self, node: &Node, clock: &Clock, stride: usize) {
         let open = |call: &CommitCall| {
             matches!(
                 call.answer,
@@ -254,7 +254,7 @@ impl Outcome {
                         client: 0,
                         begin,
                         end,
-                        asked: Asked::Newest,
+                        requested: Requested::Newest,
                         position: snapshot.position(),
                         seen,
                     });
@@ -314,24 +314,24 @@ impl Client<'_> {
     }
 
     /// A snapshot at the newest position, at or after one that was answered, or at exactly that one.
-    fn snapshot(&mut self) -> Option<(Asked, Snapshot)> {
+    fn snapshot(&mut self) -> Option<(Requested, Snapshot)> {
         match self.random.random_range(0..10) {
             0 => {
                 self.node.wait_for_blocking(self.reached, WAIT).ok()?;
-                Some((Asked::After(self.reached), self.node.snapshot()))
+                Some((Requested::After(self.reached), self.node.snapshot()))
             }
             // It may be too old by now; then there is nothing to see.
             1 => Some((
-                Asked::At(self.reached),
+                Requested::At(self.reached),
                 self.node.snapshot_at(self.reached).ok()?,
             )),
-            _ => Some((Asked::Newest, self.node.snapshot())),
+            _ => Some((Requested::Newest, self.node.snapshot())),
         }
     }
 
     fn read_and_send(&mut self) {
         let begin = self.clock.tick();
-        let Some((asked, snapshot)) = self.snapshot() else {
+        let Some((requested, snapshot)) = self.snapshot() else {
             return;
         };
         let end = self.clock.tick();
@@ -356,7 +356,7 @@ impl Client<'_> {
             client: self.number,
             begin,
             end,
-            asked,
+            requested,
             position: snapshot.position(),
             seen: all,
         });

@@ -52,7 +52,7 @@ fn prove(workloads: Vec<Box<dyn Workload>>, seed: u64) -> Report {
 
     let node = Node::open(options(folder.path())).unwrap();
     outcome.audit(&node, &workloads, &clock);
-    outcome.ask_again(&node, &clock, 16);
+    outcome.send_again(&node, &clock, 16);
     let second = Load {
         seed: seed + 1_000,
         stop_at: None,
@@ -66,7 +66,7 @@ fn prove(workloads: Vec<Box<dyn Workload>>, seed: u64) -> Report {
 
     let node = Node::open(options(folder.path())).unwrap();
     outcome.audit(&node, &workloads, &clock);
-    outcome.ask_again(&node, &clock, 16);
+    outcome.send_again(&node, &clock, 16);
     outcome.audit(&node, &workloads, &clock);
     let log = whole_log(&node).unwrap();
     outcome.check_tails(&log);

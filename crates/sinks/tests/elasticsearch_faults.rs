@@ -65,7 +65,7 @@ fn assert_equal(plan: &Plan, model: &Model, store: &mut dyn Store) {
     assert_eq!(verification.position, model.position());
 }
 
-fn ask(server: &OpenSearch, method: &str, path: &str, body: &str) -> Value {
+fn request(server: &OpenSearch, method: &str, path: &str, body: &str) -> Value {
     let (status, answer) = server.request(method, path, body);
     assert!(status < 300, "{method} {path}: {status} {answer}");
     serde_json::from_str(&answer).unwrap()
@@ -73,8 +73,8 @@ fn ask(server: &OpenSearch, method: &str, path: &str, body: &str) -> Value {
 
 /// A document that was written twice for one record would have a higher version than its record's.
 fn assert_written_once(server: &OpenSearch, name: &str) {
-    ask(server, "POST", &format!("/{name}/_refresh"), "");
-    let found = ask(
+    request(server, "POST", &format!("/{name}/_refresh"), "");
+    let found = request(
         server,
         "GET",
         &format!("/{name}/_search?version=true&size=1000"),
@@ -361,7 +361,7 @@ fn a_full_disk_is_waited_for() {
     // What the product does to indexes when the disk is nearly full.
     let block = |on: bool| {
         let settings = json!({"index.blocks.read_only_allow_delete": on.then_some(true)});
-        ask(&server, "PUT", "/left/_settings", &settings.to_string());
+        request(&server, "PUT", "/left/_settings", &settings.to_string());
     };
     block(true);
     let error = store.apply(&model.batch(&plan, from)).unwrap_err();
@@ -438,7 +438,7 @@ fn a_sink_follows_through_the_death_of_its_server() {
     let at = order("a", 1);
     sinks.wait_blocking("search", at, PATIENCE).unwrap();
     // Read your writes: what was waited for is found by a search.
-    let found = ask(&server, "GET", "/orders/_search?q=total:1", "");
+    let found = request(&server, "GET", "/orders/_search?q=total:1", "");
     let hits = found["hits"]["hits"].as_array().unwrap();
     assert!(hits.iter().any(|hit| hit["_id"] == "a"), "{found}");
 

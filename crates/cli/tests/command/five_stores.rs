@@ -24,7 +24,7 @@ const BATCH_RECORDS: &str = "100";
 /// One of so many records is written again, or deleted, while a part comes in.
 const REWRITTEN: usize = 97;
 const DELETED: usize = 211;
-/// How often the log is asked for before an import counts as stuck; the server waits 5 s each time.
+/// How often the log is read before an import counts as stuck; the server waits 5 s each time.
 const LOG_ASKED_MAX: usize = 60;
 
 const CONFIG: &str = r#"
@@ -465,8 +465,8 @@ impl World {
 
         let total = json!({"size": 0, "track_total_hits": true,
             "aggs": {"bytes": {"sum": {"field": "size"}}}});
-        let asked = ("POST", "/packages/_search", total.to_string());
-        let (status, found) = self.search.request(asked.0, asked.1, &asked.2);
+        let request = ("POST", "/packages/_search", total.to_string());
+        let (status, found) = self.search.request(request.0, request.1, &request.2);
         assert_eq!(status, 200, "{found}");
         let found: Value = serde_json::from_str(&found).unwrap();
         assert_eq!(found["hits"]["total"]["value"], expected.len(), "{found}");

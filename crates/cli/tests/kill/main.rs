@@ -29,7 +29,7 @@ const ACKNOWLEDGED_MAX: usize = 300;
 /// One start in so many is killed before it is ready.
 const EARLY_KILL_ONE_IN: u32 = 4;
 /// How many acknowledged transactions of a round are sent again.
-const ASKED_AGAIN: usize = 3;
+const SENT_AGAIN: usize = 3;
 /// Everything, the sink included, is compared after so many kills.
 const DEEP_EVERY: usize = 10;
 /// The longest wait that the server grants.
@@ -110,7 +110,7 @@ fn settle(client: &Client, history: &mut History, rng: &mut StdRng) {
         let answer = client.commit(&transfer).expect("the server is up");
         history.answered(transfer, &answer);
     }
-    for _ in 0..ASKED_AGAIN {
+    for _ in 0..SENT_AGAIN {
         if let Some((transfer, before)) = history.pick_answered(rng) {
             let again = client.commit(&transfer).expect("the server is up");
             assert_eq!(again.place(), before, "the original answer again");

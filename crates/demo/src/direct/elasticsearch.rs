@@ -61,7 +61,7 @@ impl Elasticsearch {
         }
     }
 
-    /// One request. `None`: what was asked for, or deleted, is not there.
+    /// One request. `None`: what was to be read, or deleted, is not there.
     fn call(
         &mut self,
         method: Method,

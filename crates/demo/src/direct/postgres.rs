@@ -129,9 +129,9 @@ impl Direct for Postgres {
             }
             for name in names.iter().filter(|name| !before.contains(*name)) {
                 let table = quote(name);
-                let ask = format!("SELECT EXISTS (SELECT 1 FROM {table})");
+                let query = format!("SELECT EXISTS (SELECT 1 FROM {table})");
                 let unused = name.contains(run) || {
-                    let row = self.runtime.block_on(self.client.query_one(&ask, &[]))?;
+                    let row = self.runtime.block_on(self.client.query_one(&query, &[]))?;
                     !row.try_get::<_, bool>(0)?
                 };
                 if unused {

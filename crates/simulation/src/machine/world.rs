@@ -297,7 +297,7 @@ impl World {
         self.archive_all()?;
         self.audit_all()?;
         self.set_up()?;
-        self.ask_again()?;
+        self.send_again()?;
         self.act(ACTIONS_AFTER_RECOVERY)?;
         self.drain()?;
         self.audit_all()?;

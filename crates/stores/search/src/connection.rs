@@ -1,7 +1,7 @@
 //! Requests to Elasticsearch and OpenSearch, and what their answers mean.
 //!
-//! One pool of connections per client; every request is bounded by a timeout. The address that is
-//! asked has no user, no password and no parameters: they become a header that is never shown.
+//! One pool of connections per client; every request is bounded by a timeout. The address of the
+//! requests has no user, no password and no parameters: they become a header that is never shown.
 
 use std::path::Path;
 use std::sync::OnceLock;
@@ -86,7 +86,7 @@ struct Version {
 }
 
 impl Client {
-    /// Asks the cluster what it is. Nothing is written.
+    /// Reads what the cluster is. Nothing is written.
     pub(crate) fn connect(target: &ElasticsearchTarget) -> Result<Self, StoreError> {
         let shown = target.url.shown();
         let broken = |cause: Cause| StoreError::Broken {
@@ -264,7 +264,7 @@ impl Answer {
         Err(self.classify(client, doing))
     }
 
-    /// Like [`Answer::success`]; `None` when what was asked for is not there.
+    /// Like [`Answer::success`]; `None` when what was requested is not there.
     pub(crate) fn found(self, client: &Client, doing: &str) -> Result<Option<Self>, StoreError> {
         if self.status == 404 {
             return Ok(None);

@@ -5,7 +5,7 @@
 //! rebuild makes the next one beside it. Each index has an alias of its own for writing, so that a
 //! request that comes too late cannot make an index anew by writing to it (`require_alias`), and
 //! one more until it is put in place: taking that one away is part of the exchange, which therefore
-//! takes place once, however many processes ask for it and how often.
+//! takes place once, however many processes request it and how often.
 
 mod fields;
 

@@ -153,7 +153,8 @@ enum SwapState {
     Lost,
 }
 
-/// Asks the indexes how far an exchange has come. All aliases move together, so one of them is enough.
+/// Reads from the indexes how far an exchange has come. All aliases move together, so one of them
+/// is enough.
 fn swap_state(client: &Client, swap: &Swap) -> Result<SwapState, StoreError> {
     let Some((into, index)) = swap.indexes.first() else {
         return Ok(SwapState::Lost);

@@ -73,8 +73,8 @@ pub(crate) fn each_row(reader: &mut dyn StoreReader, mapping: usize, mut each: i
 }
 
 pub(crate) fn count(fixture: &Fixture, name: &str) -> u64 {
-    fixture.ask("POST", &format!("/{name}/_refresh"), "");
-    fixture.ask("GET", &format!("/{name}/_count"), "")["count"]
+    fixture.request("POST", &format!("/{name}/_refresh"), "");
+    fixture.request("GET", &format!("/{name}/_count"), "")["count"]
         .as_u64()
         .unwrap()
 }

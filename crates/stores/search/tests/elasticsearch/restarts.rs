@@ -8,7 +8,7 @@ use crate::search::Fixture;
 /// Until the indexes answer: a node takes requests before it has its shards.
 fn start_again(fixture: &Fixture) {
     fixture.server().start_again();
-    fixture.ask("GET", "/_cluster/health/onelog-sinks,orders-onelog-1?wait_for_status=yellow&wait_for_no_initializing_shards=true&timeout=60s", "");
+    fixture.request("GET", "/_cluster/health/onelog-sinks,orders-onelog-1?wait_for_status=yellow&wait_for_no_initializing_shards=true&timeout=60s", "");
 }
 
 pub fn a_store_goes_on_when_its_server_was_restarted(fixture: &Fixture) {

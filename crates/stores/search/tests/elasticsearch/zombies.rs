@@ -15,7 +15,7 @@ use crate::search::Fixture;
 fn bulk(fixture: &Fixture, index: &str, id: &str, version: u64, source: &Value) -> u64 {
     let action = json!({"index": {"_index": index, "_id": id,
         "version": version, "version_type": "external"}});
-    let answer = fixture.ask(
+    let answer = fixture.request(
         "POST",
         "/_bulk?require_alias=true",
         &format!("{action}\n{source}\n"),
@@ -38,7 +38,7 @@ pub(crate) fn a_put_that_comes_late_brings_nothing_back(fixture: &Fixture) {
     model.rebuild(&plan, store.as_mut()).unwrap();
     assert_eq!(bulk(fixture, &write, "late", late + 1, &source), 404);
     assert_equal(&plan, &model, store.as_mut());
-    let found = fixture.ask("GET", "/orders", "");
+    let found = fixture.request("GET", "/orders", "");
     let names: Vec<&String> = found.as_object().unwrap().keys().collect();
     assert_eq!(names, ["orders-onelog-2"]);
 }

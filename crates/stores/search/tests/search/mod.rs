@@ -32,7 +32,7 @@ impl Fixture {
     }
 
     /// A request that must succeed.
-    pub fn ask(&self, method: &str, path: &str, body: &str) -> Value {
+    pub fn request(&self, method: &str, path: &str, body: &str) -> Value {
         let (status, answer) = match self {
             Self::OpenSearch(server) => server.request(method, path, body),
             Self::Elasticsearch(server) => server.request(method, path, body),
@@ -43,7 +43,7 @@ impl Fixture {
 
     /// Deletes every index.
     pub fn wipe(&self) {
-        self.ask("DELETE", "/*", "");
+        self.request("DELETE", "/*", "");
     }
 
     pub fn harness(&self) -> SearchHarness {
