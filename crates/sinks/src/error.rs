@@ -67,7 +67,7 @@ pub enum SinkError {
     },
     /// The sink's store has not been backfilled yet.
     #[error("the sink '{name}' has not been backfilled yet, so there is nothing to compare")]
-    Unfilled { name: String },
+    NotBackfilled { name: String },
     /// The log's own state cannot be read.
     #[error("reading the log's state: {cause}")]
     Read { cause: onelog::ReadError },

@@ -47,7 +47,7 @@ fn transact(model: &mut Model, number: i64) {
     model.write(BLOBS, key.as_bytes(), Some(&number.to_string()));
 }
 
-fn filled(harness: &SearchHarness) -> (ElasticsearchStore, Model, Arc<Plan>) {
+fn backfilled(harness: &SearchHarness) -> (ElasticsearchStore, Model, Arc<Plan>) {
     let plan = harness.plan(PAIR);
     let mut model = Model::default();
     for n in 0..20 {
@@ -140,7 +140,7 @@ fn a_server_killed_under_load_ends_equal_to_the_log() {
     require!(Kind::OpenSearch);
     let server = OpenSearch::start();
     let harness = harness(&server);
-    let (mut store, mut model, plan) = filled(&harness);
+    let (mut store, mut model, plan) = backfilled(&harness);
     let stop = AtomicBool::new(false);
     let snapshots = AtomicUsize::new(0);
     let (back, server_is_back) = mpsc::channel();
@@ -155,7 +155,7 @@ fn a_server_killed_under_load_ends_equal_to_the_log() {
                 (0..10).for_each(|more| transact(&mut model, n * 10 + more));
                 loop {
                     let at = match store.position() {
-                        Ok(at) => at.expect("it was filled").position,
+                        Ok(at) => at.expect("it was backfilled").position,
                         Err(error) => {
                             assert!(error.is_retryable(), "{error}");
                             store = reopen(harness, plan, &server_is_back);
@@ -220,7 +220,7 @@ fn lost_answers_are_requested_again() {
     require!(Kind::OpenSearch);
     let server = OpenSearch::start();
     let direct = harness(&server);
-    let (_, mut model, plan) = filled(&direct);
+    let (_, mut model, plan) = backfilled(&direct);
     let proxy = Proxy::in_front_of(&server);
     let through = SearchHarness {
         url: proxy.url_of(&server.url()),
@@ -273,7 +273,7 @@ fn a_server_with_older_data_is_given_what_it_lacks() {
     require!(Kind::OpenSearch);
     let server = OpenSearch::start();
     let harness = harness(&server);
-    let (store, mut model, plan) = filled(&harness);
+    let (store, mut model, plan) = backfilled(&harness);
     let old = model.position();
     drop(store);
     server.stop();
@@ -303,7 +303,7 @@ fn two_processes_that_take_a_sink_from_each_other_harm_nothing() {
     require!(Kind::OpenSearch);
     let server = OpenSearch::start();
     let harness = harness(&server);
-    let (store, model, plan) = filled(&harness);
+    let (store, model, plan) = backfilled(&harness);
     drop(store);
     let log = Mutex::new(model);
     let takeovers = AtomicUsize::new(0);
@@ -355,7 +355,7 @@ fn a_full_disk_is_waited_for() {
     require!(Kind::OpenSearch);
     let server = OpenSearch::start();
     let harness = harness(&server);
-    let (mut store, mut model, plan) = filled(&harness);
+    let (mut store, mut model, plan) = backfilled(&harness);
     let from = model.position();
     transact(&mut model, 100);
     // What the product does to indexes when the disk is nearly full.
@@ -382,7 +382,7 @@ fn what_is_turned_away_is_sent_again_in_smaller_parts() {
         "indexing_pressure.memory.limit=150kb",
     ]);
     let harness = harness(&server);
-    let (mut store, mut model, plan) = filled(&harness);
+    let (mut store, mut model, plan) = backfilled(&harness);
     let from = model.position();
     for n in 0..300 {
         model.order(&format!("large {n}"), n, &"a long note ".repeat(200));

@@ -211,7 +211,7 @@ fn comparing_does_not_need_writers_or_the_sink_to_pause() {
         while !writer.is_finished() {
             match sinks.verify("search") {
                 Ok(found) => assert!(found.equal, "{found:#?}"),
-                Err(SinkError::Unfilled { .. }) => {}
+                Err(SinkError::NotBackfilled { .. }) => {}
                 Err(error) => panic!("{error}"),
             }
             compared += 1;

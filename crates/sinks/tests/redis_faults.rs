@@ -481,7 +481,7 @@ fn two_processes_at_a_cluster_never_get_the_same_epoch() {
     let cluster = Cluster::start();
     let harness = InCluster::new(&cluster);
     let plan = conformance::standard_plan(&harness);
-    let (mut one, mut model) = conformance::filled(&harness, &plan);
+    let (mut one, mut model) = conformance::backfilled(&harness, &plan);
     let mut other = harness.store(&plan);
     let mut last = 1;
     for _ in 0..10 {

@@ -34,7 +34,7 @@ impl Elasticsearch {
         let (base, authorization) = split_address(url).map_err(|why| failed(&why))?;
         let trust = match base.starts_with("https:") {
             true => Trust::System,
-            false => Trust::Nobody,
+            false => Trust::NoCertificate,
         };
         let config = Agent::config_builder()
             .tls_config(http_tls(trust).map_err(|why| failed(&why))?)

@@ -416,7 +416,7 @@ pub(crate) fn sink_error(app: &App, error: SinkError) -> ApiError {
             body.sink = Some(name);
             body.fault = Some(Box::new((*fault).into()));
         }),
-        SinkError::Unfilled { name } => {
+        SinkError::NotBackfilled { name } => {
             conflict("sink_not_filled").with(|body| body.sink = Some(name))
         }
         SinkError::TooFarBehind {

@@ -97,7 +97,7 @@ impl Client {
         let (base, authorization) = split_address(&text).map_err(|what| broken(what.into()))?;
         let trust = match base.starts_with("https:") {
             true => Trust::of(target.ca_file.as_deref()),
-            false => Trust::Nobody,
+            false => Trust::NoCertificate,
         };
         let tls = http_tls(trust).map_err(|what| broken(what.into()))?;
         let authorization = authorization
@@ -218,7 +218,7 @@ pub fn http_tls(trust: Trust<'_>) -> Result<TlsConfig, String> {
     // Also says what is wrong with a file.
     let config = tls_config(trust)?;
     let roots = match trust {
-        Trust::Nobody => RootCerts::new_with_certs(&[]),
+        Trust::NoCertificate => RootCerts::new_with_certs(&[]),
         Trust::These(path) => authorities(path)?,
         Trust::System => SYSTEM
             .get_or_init(|| {

@@ -98,7 +98,7 @@ pub(crate) fn read_records(
 }
 
 /// The least position of these partitions, which is the store's. `None` when one of them was never
-/// filled, or follows another log than the others.
+/// backfilled, or follows another log than the others.
 pub(crate) fn least(records: &[Record], plan: &str) -> Option<StorePosition> {
     let mut least: Option<StorePosition> = None;
     for record in records {

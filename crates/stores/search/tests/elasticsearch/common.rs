@@ -19,10 +19,10 @@ pub(crate) const STANDARD: &str = r#"{"table":"shop.orders","into":"orders","col
 pub(crate) const FIRST: &str = "orders-onelog-1";
 
 /// A backfilled store with the orders a, b and c.
-pub(crate) fn filled(fixture: &Fixture) -> (Box<dyn Store>, Model, Arc<Plan>, SearchHarness) {
+pub(crate) fn backfilled(fixture: &Fixture) -> (Box<dyn Store>, Model, Arc<Plan>, SearchHarness) {
     let harness = fixture.harness();
     let plan = harness.plan(STANDARD);
-    let (store, model) = conformance::filled(&harness, &plan);
+    let (store, model) = conformance::backfilled(&harness, &plan);
     (store, model, plan, harness)
 }
 

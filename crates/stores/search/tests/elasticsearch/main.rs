@@ -16,7 +16,7 @@ mod zombies;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::{FIRST, STANDARD, apply_all, assert_equal, count, each_row, filled};
+use common::{FIRST, STANDARD, apply_all, assert_equal, backfilled, count, each_row};
 use onelog_mapping::Cell;
 use onelog_record::Position;
 use onelog_store::Store;
@@ -116,7 +116,7 @@ fn settings_of_the_mapping_reach_the_index(fixture: &Fixture) {
         "number_of_replicas":0,
         "mappings":{"properties":{"note":{"type":"keyword"}}}},"#;
     let plan = harness.plan(&STANDARD.replacen('{', settings, 1));
-    let (mut store, model) = conformance::filled(&harness, &plan);
+    let (mut store, model) = conformance::backfilled(&harness, &plan);
     let found = fixture.request("GET", "/orders", "");
     let index = &found[FIRST];
     for (name, value) in [
@@ -141,7 +141,7 @@ fn settings_of_the_mapping_reach_the_index(fixture: &Fixture) {
 }
 
 fn readers_see_what_was_applied_and_no_marks(fixture: &Fixture) {
-    let (mut store, mut model, plan, harness) = filled(fixture);
+    let (mut store, mut model, plan, harness) = backfilled(fixture);
     let from = model.position();
     model.order("d", 4, "seen");
     model.write(ORDERS, b"a", None);

@@ -2,7 +2,7 @@
 
 use onelog_store::StoreError;
 
-use crate::common::{apply_all, assert_equal, filled};
+use crate::common::{apply_all, assert_equal, backfilled};
 use crate::search::Fixture;
 
 /// Until the indexes answer: a node takes requests before it has its shards.
@@ -13,7 +13,7 @@ fn start_again(fixture: &Fixture) {
 
 pub fn a_store_goes_on_when_its_server_was_restarted(fixture: &Fixture) {
     // Given a store whose connections are open and unused while the server restarts
-    let (mut store, mut model, plan, _) = filled(fixture);
+    let (mut store, mut model, plan, _) = backfilled(fixture);
     fixture.server().stop();
     start_again(fixture);
     // When it goes on, then it makes new connections,

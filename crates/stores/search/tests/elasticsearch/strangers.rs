@@ -4,11 +4,13 @@ use onelog_store::conformance::{LOG, ORDERS};
 use onelog_store::{Store, StoreError};
 use serde_json::{Value, json};
 
-use crate::common::{FIRST, STANDARD, apply_all, assert_equal, filled, keys_that_differ, repair};
+use crate::common::{
+    FIRST, STANDARD, apply_all, assert_equal, backfilled, keys_that_differ, repair,
+};
 use crate::search::Fixture;
 
 pub(crate) fn hand_edits_are_found_and_mended(fixture: &Fixture) {
-    let (mut store, mut model, plan, _) = filled(fixture);
+    let (mut store, mut model, plan, _) = backfilled(fixture);
     let from = model.position();
     model.order("d", 4, "four");
     model.order("e", 5, "a long text that is cut later");
@@ -67,7 +69,7 @@ pub(crate) fn hand_edits_are_found_and_mended(fixture: &Fixture) {
 }
 
 pub(crate) fn a_document_that_was_edited_by_hand_still_follows(fixture: &Fixture) {
-    let (mut store, mut model, plan, _) = filled(fixture);
+    let (mut store, mut model, plan, _) = backfilled(fixture);
     // Many edits raise the versions far above the offsets that are to come.
     for n in 0..20 {
         fixture.request(
@@ -95,7 +97,7 @@ pub(crate) fn a_document_that_was_edited_by_hand_still_follows(fixture: &Fixture
 }
 
 pub(crate) fn a_document_under_a_false_key_is_found_and_mended(fixture: &Fixture) {
-    let (mut store, model, plan, _) = filled(fixture);
+    let (mut store, model, plan, _) = backfilled(fixture);
     fixture.request("POST", "/orders/_update/a", r#"{"doc":{"id":"b"}}"#);
     fixture.request(
         "PUT",
@@ -114,7 +116,7 @@ pub(crate) fn a_document_under_a_false_key_is_found_and_mended(fixture: &Fixture
 }
 
 pub(crate) fn a_changed_index_is_reported(fixture: &Fixture) {
-    let (mut store, mut model, plan, _) = filled(fixture);
+    let (mut store, mut model, plan, _) = backfilled(fixture);
     store.check_shape().unwrap();
     let alias = |actions: Value| {
         fixture.request(
@@ -151,7 +153,7 @@ pub(crate) fn a_changed_index_is_reported(fixture: &Fixture) {
 }
 
 pub(crate) fn names_of_others_are_not_taken(fixture: &Fixture) {
-    let (mut store, model, plan, harness) = filled(fixture);
+    let (mut store, model, plan, harness) = backfilled(fixture);
     // Another sink's.
     let mut other = harness.open_as("other", &plan, LOG);
     let error = other.check_target().unwrap_err();

@@ -12,7 +12,7 @@ use crate::search::Fixture;
 pub(crate) fn a_record_that_the_store_refuses_is_named(fixture: &Fixture) {
     let harness = fixture.harness();
     let plan = harness.plan(r#"{"table":"shop.orders","into":"whole"}"#);
-    let (mut store, mut model) = conformance::filled(&harness, &plan);
+    let (mut store, mut model) = conformance::backfilled(&harness, &plan);
     let from = model.position();
     model.write(ORDERS, b"object", Some(r#"{"place":{"city":"Berlin"}}"#));
     model.write(ORDERS, b"text", Some(r#"{"place":"Berlin"}"#));

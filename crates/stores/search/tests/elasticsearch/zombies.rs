@@ -9,7 +9,7 @@ use onelog_store::conformance::{LOG, Model, ORDERS};
 use onelog_store::{Store, StoreError, failpoint};
 use serde_json::{Value, json};
 
-use crate::common::{FIRST, STANDARD, apply_all, assert_equal, filled};
+use crate::common::{FIRST, STANDARD, apply_all, assert_equal, backfilled};
 use crate::search::Fixture;
 
 fn bulk(fixture: &Fixture, index: &str, id: &str, version: u64, source: &Value) -> u64 {
@@ -24,7 +24,7 @@ fn bulk(fixture: &Fixture, index: &str, id: &str, version: u64, source: &Value) 
 }
 
 pub(crate) fn a_put_that_comes_late_brings_nothing_back(fixture: &Fixture) {
-    let (mut store, mut model, plan, _) = filled(fixture);
+    let (mut store, mut model, plan, _) = backfilled(fixture);
     let from = model.position();
     model.order("late", 1, "one");
     let late = model.batch(&plan, from).changes[0][0].offset.get();
