@@ -23,7 +23,6 @@ pub const STORES_MAX: usize = 5;
 pub struct Delays(Vec<Vec<[Duration; STORES_MAX]>>);
 
 impl Delays {
-    /// Throws them.
     pub fn random() -> Self {
         let mut random = rand::rng();
         let mut throw = || Duration::from_micros(random.random_range(0..DELAY_US_MAX));

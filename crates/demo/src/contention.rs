@@ -22,7 +22,6 @@ const BUYERS: usize = 8;
 const ATTEMPTS_EACH: usize = 60;
 const PIECES_PER_ORDER_MAX: i64 = 3;
 
-/// What was counted.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Outcome {
     /// How many buyers ran at once.

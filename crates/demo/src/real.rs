@@ -38,7 +38,6 @@ pub struct Addresses {
     pub elasticsearch: Option<String>,
 }
 
-/// What was counted.
 #[derive(Clone, Debug, Serialize)]
 pub struct Outcome {
     /// Keys on which not all stores say the same after the clients wrote to each store themselves.
@@ -58,7 +57,6 @@ pub struct Outcome {
 /// What was counted in one store.
 #[derive(Clone, Debug, Serialize)]
 pub struct StoreOutcome {
-    /// Its kind.
     pub kind: &'static str,
     /// Where it is, without secrets.
     pub place: String,
@@ -249,7 +247,6 @@ impl Real {
         SinkDefinition::from_json(KINDS, &definition.into()).map_err(|error| failed(&error))
     }
 
-    /// Both parts.
     pub fn race(
         &self,
         server: &Server,
@@ -376,7 +373,6 @@ impl Direct for File {
 }
 
 impl Outcome {
-    /// For programs.
     pub fn json(&self) -> Value {
         json!({
             "keys": KEYS,
@@ -392,7 +388,6 @@ impl Outcome {
         })
     }
 
-    /// For people.
     pub fn print(&self, out: &mut Out) -> std::io::Result<()> {
         let keys = thousands(KEYS as u64);
         out.line("")?;

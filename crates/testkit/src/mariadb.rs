@@ -42,7 +42,6 @@ const OPTIONS: [&str; 10] = [
 /// In the template, too: a server with another size would rebuild its log at the first start.
 const LOG_FILE_SIZE: &str = "--innodb-log-file-size=48M";
 
-/// A MariaDB server.
 #[derive(Debug)]
 pub struct Mariadb {
     node: Node,

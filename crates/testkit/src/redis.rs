@@ -21,7 +21,6 @@ const OPTIONS: [&str; 7] = [
     "databases=16",
 ];
 
-/// A Redis server.
 #[derive(Debug)]
 pub struct Redis {
     node: Node,

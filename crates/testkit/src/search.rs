@@ -33,7 +33,6 @@ const SETTINGS: [&str; 7] = [
     "action.destructive_requires_name=false",
 ];
 
-/// Which of the two.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Product {
     folder: &'static str,

@@ -74,7 +74,6 @@ fn set_environment(command: &mut Command, folder: &Path) {
         .stdin(Stdio::null());
 }
 
-/// A server to start.
 #[derive(Debug, Clone)]
 pub(crate) struct Program {
     pub(crate) path: PathBuf,

@@ -5,7 +5,6 @@ mod promises;
 
 use onelog_testkit::{Elasticsearch, Kind, OpenSearch, Server, require};
 
-/// One of the two.
 trait Search: Server {
     fn send(&self, method: &str, path: &str, body: &str) -> (u16, String);
 

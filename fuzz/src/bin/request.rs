@@ -62,7 +62,6 @@ struct Run {
     validator: Validator,
     /// The bodies of accepted transactions that are not applied.
     open: Vec<u8>,
-    /// All bodies.
     whole: Vec<u8>,
     next: Offset,
     /// The last write of each key, and whether the key is there since.

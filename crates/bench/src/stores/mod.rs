@@ -76,7 +76,6 @@ pub(super) trait Bare {
     fn clean(&mut self) -> Result<(), Failure>;
 }
 
-/// One store.
 pub(super) struct Target {
     url: String,
     kind: &'static str,

@@ -24,7 +24,6 @@ pub const PREFIX: &str = "onelog_demo_";
 pub trait Direct: Send {
     /// Makes a place for keys and texts; refused when something has this name.
     fn create(&mut self, place: &str) -> Result<(), DemoError>;
-    /// Writes a key.
     fn put(&mut self, place: &str, key: &str, text: &str) -> Result<(), DemoError>;
     /// Reads every key of a place, whether it was written by `put` or by a sink.
     fn contents(&mut self, place: &str) -> Result<Contents, DemoError>;

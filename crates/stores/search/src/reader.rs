@@ -196,7 +196,7 @@ impl Reader {
                     return Err(StoreError::Unavailable {
                         what: format!("{DOING} {}", self.client.shown),
                         cause: format!(
-                            "the document '{}' of the index '{index}' is of a record behind the sink's position {}: a batch was begun and not finished; let the sink go on, then ask again",
+                            "the document '{}' of the index '{index}' is of a record behind the sink's position {}: a batch was begun and not finished; let the sink go on, then verify again",
                             hit.id, self.position
                         )
                         .into(),

@@ -44,7 +44,6 @@ impl Connection {
         self.cut.load(Ordering::SeqCst)
     }
 
-    /// Resets both sides.
     pub(crate) fn sever(&self) {
         self.cut.store(true, Ordering::SeqCst);
         for (stream, writing) in [

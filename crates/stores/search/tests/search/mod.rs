@@ -17,7 +17,6 @@ use onelog_store::{Address, Store};
 use onelog_testkit::{Elasticsearch, OpenSearch, Server};
 use serde_json::Value;
 
-/// One server.
 pub enum Fixture {
     OpenSearch(OpenSearch),
     Elasticsearch(Elasticsearch),
