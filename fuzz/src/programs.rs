@@ -92,7 +92,6 @@ fn call(
     })
 }
 
-/// Any document.
 pub fn document(input: &mut Unstructured<'_>) -> Taken<Value> {
     value(input, DEPTH_MAX)
 }

@@ -16,7 +16,6 @@ use serde_json::Value;
 pub const DOCUMENTS: TableId = TableId(1024);
 /// A keyed table of bytes.
 pub const BLOBS: TableId = TableId(1025);
-/// A stream of JSON.
 pub const CLICKS: TableId = TableId(1026);
 /// A keyed table of JSON objects with the unique field `/name`.
 pub const USERS: TableId = TableId(1027);

@@ -14,7 +14,7 @@ use onelog_store::{StoreError, StoreReader, Target};
 use crate::definition::{AS, Compare, FieldSource, HASH, Place, Rows, SCHEMA, SideName};
 use crate::normal::{normalise, normalise_key};
 
-/// A table in the place of what filled the store.
+/// A table in the place of what wrote the store.
 const TABLE: &str = "audit";
 
 /// Why a side cannot be opened.
@@ -222,7 +222,7 @@ fn in_schema(store: &Arc<dyn Target>, place: &Place) -> Result<Arc<dyn Target>, 
     other.unwrap_or_else(|| Ok(Arc::clone(store)))
 }
 
-/// The plan of a sink that would have filled this place.
+/// The plan of a sink that would have written this place.
 fn plan(store: &dyn Target, place: &Place) -> Result<Plan, DefinitionError> {
     let rules = store.kind().rules();
     let options = match place.rows {

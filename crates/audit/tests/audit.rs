@@ -1,4 +1,4 @@
-//! Two stores that were filled by other programs, compared.
+//! Two stores that were written by other programs, compared.
 
 #![allow(clippy::unwrap_used)] // a test may fail by it
 
@@ -157,9 +157,9 @@ fn a_write_on_its_way_is_no_difference_when_it_is_looked_at_again() {
     let (left, right) = (target(&stores.left), target(&stores.right));
     let definition = AuditDefinition::from_json(&definition(), left.kind(), right.kind()).unwrap();
     // When the write arrives between the two looks
-    let mut asked = Vec::new();
+    let mut looked_again = Vec::new();
     let mut pause = |name: &str, differing: u64| {
-        asked.push((name.to_owned(), differing));
+        looked_again.push((name.to_owned(), differing));
         run(&stores.left, "UPDATE orders SET state = 'new' WHERE id = 5");
     };
     let mut options = AuditOptions {
@@ -168,7 +168,7 @@ fn a_write_on_its_way_is_no_difference_when_it_is_looked_at_again() {
     };
     let found = audit(&definition, &left, &right, &mut options).unwrap();
     // Then only the other one still differs, and the report says that one did.
-    assert_eq!(asked, [("orders".to_owned(), 2)]);
+    assert_eq!(looked_again, [("orders".to_owned(), 2)]);
     let orders = &found.compared[0];
     assert_eq!(orders.differences_total, 1);
     assert_eq!(orders.settled, Some(1));

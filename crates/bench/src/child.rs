@@ -43,7 +43,6 @@ fn resident_mib() -> f64 {
     kib / 1024.0
 }
 
-/// Runs one.
 pub fn run(part: Part, folder: &Path, keys: u64, cache_bytes: usize) -> Result<(), Failure> {
     let mut out = std::io::stdout();
     match part {

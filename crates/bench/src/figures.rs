@@ -5,11 +5,8 @@ use serde::Serialize;
 /// One measured figure: several rounds, and what a bare loop did in the same run.
 #[derive(Clone, Debug, Serialize)]
 pub struct Figure {
-    /// What was measured.
     pub name: String,
-    /// In which unit.
     pub unit: &'static str,
-    /// One value a round.
     pub rounds: Vec<f64>,
     /// The median of the rounds.
     pub median: f64,
@@ -43,7 +40,6 @@ impl Figure {
         self
     }
 
-    /// Adds a remark.
     pub fn note(mut self, note: impl Into<String>) -> Self {
         self.note = note.into();
         self

@@ -13,7 +13,6 @@ use onelog::{
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
-/// Bytes of a value.
 pub const VALUE_BYTES: usize = 100;
 /// Records of a transaction that fills a table.
 const FILL_RECORDS: u64 = 1000;
@@ -38,7 +37,6 @@ pub fn value(random: &mut SmallRng) -> Bytes {
     Bytes::from(bytes)
 }
 
-/// A put.
 pub fn put(table: TableId, key: Bytes, value: Bytes) -> Write {
     Write {
         table,
@@ -48,7 +46,6 @@ pub fn put(table: TableId, key: Bytes, value: Bytes) -> Write {
     }
 }
 
-/// A table of bytes.
 pub fn table(node: &Node, name: &str) -> Result<TableId, Failure> {
     let table = NewTable {
         kind: TableKind::Keyed,
@@ -108,7 +105,7 @@ async fn futures_join(
         .await
 }
 
-/// Submits; an overloaded node is asked again after the time that it names.
+/// Submits; to an overloaded node again, after the time that it names.
 pub async fn submit(node: &Node, request: CommitRequest) -> Result<onelog::Committed, Refusal> {
     loop {
         match node.submit(request.clone()).await {
@@ -120,14 +117,12 @@ pub async fn submit(node: &Node, request: CommitRequest) -> Result<onelog::Commi
     }
 }
 
-/// What a load did.
 #[derive(Debug, Default)]
 pub struct Load {
     /// Transactions committed.
     pub committed: u64,
     /// Conflicts met; each was read again and retried as a new transaction.
     pub conflicts: u64,
-    /// Seconds.
     pub seconds: f64,
     /// Latencies of commits, in milliseconds.
     pub latencies_ms: Vec<f64>,
@@ -145,11 +140,8 @@ impl Load {
 /// What each transaction does.
 #[derive(Clone, Copy, Debug)]
 pub struct Shape {
-    /// Point reads.
     pub reads: usize,
-    /// Writes.
     pub writes: usize,
-    /// Keys of the table.
     pub keys: u64,
 }
 

@@ -12,7 +12,6 @@ use crate::child::without_checkpoints;
 use crate::figures::Figure;
 use crate::load::{self, Failure};
 
-/// All three figures.
 pub fn run(bench: &Bench) -> Result<Vec<Figure>, Failure> {
     let mut figures = clean(bench)?;
     figures.extend(killed(bench)?);

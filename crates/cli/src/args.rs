@@ -69,7 +69,6 @@ enum Command {
 }
 
 impl Cli {
-    /// Runs the command.
     pub fn run(self) -> Result<ExitCode, CommandError> {
         let context = &self.context;
         match self.command {

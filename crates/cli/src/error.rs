@@ -19,7 +19,6 @@ pub enum CommandError {
     /// Between here and the server.
     #[error(transparent)]
     Client(#[from] ClientError),
-    /// The configuration.
     #[error(transparent)]
     Config(#[from] ConfigError),
     /// The command was used wrongly.

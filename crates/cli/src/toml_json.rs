@@ -18,7 +18,6 @@ pub fn line_at(text: &str, byte: usize) -> usize {
     1 + before.iter().filter(|byte| **byte == b'\n').count()
 }
 
-/// Parses a text.
 pub fn parse(text: &str) -> Result<Spanned<DeTable<'_>>, Fault> {
     DeTable::parse(text).map_err(|error| Fault {
         line: line_at(text, error.span().map_or(0, |span| span.start)),

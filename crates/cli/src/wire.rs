@@ -9,7 +9,6 @@ use base64::prelude::BASE64_STANDARD;
 use onelog_client::segment;
 use serde_json::{Value, json};
 
-/// Bytes as JSON.
 pub fn bytes_json(bytes: &[u8]) -> Value {
     match std::str::from_utf8(bytes) {
         Ok(text) => Value::String(text.to_owned()),

@@ -18,7 +18,6 @@ pub enum ClientError {
         "cannot use {url}: onelog speaks plain HTTP only; for TLS put a proxy in front of the server and give its http address"
     )]
     Https { url: String },
-    /// No address.
     #[error(
         "'{url}' is not the address of a server: {reason}; expected something like http://127.0.0.1:7070"
     )]

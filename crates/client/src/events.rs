@@ -5,7 +5,6 @@ use std::io::{self, BufRead, BufReader, Read};
 /// The most bytes of one event: a whole transaction fits, written as JSON with every byte escaped.
 const EVENT_BYTES_MAX: usize = 64 << 20;
 
-/// One event.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Event {
     /// Its id, to go on from after a broken connection.

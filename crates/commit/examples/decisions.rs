@@ -24,7 +24,7 @@ const IN_FLIGHT: usize = 512;
 const ENTRY: usize = 64;
 const TABLE: TableId = TableId(1024);
 
-/// Nothing is ever asked of it: the window covers every read position.
+/// It is never read: the window covers every read position.
 struct Applied(Position);
 
 impl View for Applied {

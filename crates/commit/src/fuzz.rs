@@ -1,4 +1,4 @@
-//! Arbitrary bytes as requests: nothing that a client can ask may panic, and what is accepted can
+//! Arbitrary bytes as requests: nothing that a client can send may panic, and what is accepted can
 //! be read back.
 
 use std::collections::BTreeMap;

@@ -1,6 +1,6 @@
 //! The validator and the idempotency window: pure data structures.
 //!
-//! One thread owns a [`Validator`] and asks it to decide each request in the order in which
+//! One thread owns a [`Validator`] and lets it decide each request in the order in which
 //! requests are to be put into the log. It knows everything that was accepted before, whether
 //! committed and applied already or still in flight, and reads the applied state through a
 //! [`View`]. Nothing here does I/O, reads a clock or waits, so the same requests in the same order

@@ -9,7 +9,7 @@
 //!        | 0x00 | BLAKE3 of that text [32]        (no JSON text begins with a zero byte)
 //! row   := the key of the owner
 //! ```
-//! `null` and missing values belong to nobody. The values of a transaction's end state are
+//! `null` and missing values have no owner. The values of a transaction's end state are
 //! compared, so two keys may swap theirs in one transaction.
 
 use bytes::Bytes;

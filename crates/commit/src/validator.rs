@@ -75,7 +75,7 @@ pub struct Validator {
 }
 
 /// One request and what it is decided against.
-struct Asked<'a> {
+struct Incoming<'a> {
     request: &'a CommitRequest,
     id: TxnId,
     fingerprint: u64,
@@ -146,7 +146,7 @@ impl Validator {
             view.position(),
             self.applied
         );
-        let asked = Asked {
+        let incoming = Incoming {
             request,
             id,
             fingerprint,
@@ -154,7 +154,7 @@ impl Validator {
             view,
             rules,
         };
-        match self.try_decide(&asked, body) {
+        match self.try_decide(&incoming, body) {
             Ok(decision) => Ok(decision),
             Err(Rejection::View(error)) => Err(error),
             Err(Rejection::Refused(refused)) => {
@@ -166,31 +166,31 @@ impl Validator {
 
     fn try_decide(
         &mut self,
-        asked: &Asked<'_>,
+        incoming: &Incoming<'_>,
         body: &mut BodyWriter,
     ) -> Result<Decision, Rejection> {
-        if let Some(committed) = self.check_id(asked)? {
+        if let Some(committed) = self.check_id(incoming)? {
             return Ok(Decision::Repeated(committed));
         }
         let mut budget = JsonBudget::new();
-        self.check(asked, &mut budget)?;
-        if asked.request.writes.is_empty() {
+        self.check(incoming, &mut budget)?;
+        if incoming.request.writes.is_empty() {
             return Ok(Decision::Validated(Committed {
-                id: asked.id,
-                position: Position(asked.next.0),
-                first_offset: asked.next,
+                id: incoming.id,
+                position: Position(incoming.next.0),
+                first_offset: incoming.next,
                 records: 0,
                 repeated: false,
             }));
         }
-        let mark = body.begin(asked.id, asked.fingerprint);
-        if let Err(rejection) = self.write(asked, &mut budget, body) {
+        let mark = body.begin(incoming.id, incoming.fingerprint);
+        if let Err(rejection) = self.write(incoming, &mut budget, body) {
             body.undo(mark);
             self.staged.clear();
             return Err(rejection);
         }
         let records = body.seal(mark);
-        Ok(Decision::Accepted(self.accept(asked, records)))
+        Ok(Decision::Accepted(self.accept(incoming, records)))
     }
 
     /// Entries below `position` are applied to the view.
@@ -253,14 +253,14 @@ impl Validator {
         self.ids.floor()
     }
 
-    fn check_id(&self, asked: &Asked<'_>) -> Result<Option<Committed>, Rejection> {
-        let id = asked.id;
+    fn check_id(&self, incoming: &Incoming<'_>) -> Result<Option<Committed>, Rejection> {
+        let id = incoming.id;
         let Some(known) = self.ids.get(id) else {
-            return self.check_id_age(asked).map(|()| None);
+            return self.check_id_age(incoming).map(|()| None);
         };
         let position = known.position;
-        if !IdWindow::same_request(&known, asked.fingerprint) {
-            let in_flight = position > asked.view.position();
+        if !IdWindow::same_request(&known, incoming.fingerprint) {
+            let in_flight = position > incoming.view.position();
             return Err(Rejection::after(
                 Refusal::IdMismatch { id, position },
                 if in_flight { position } else { Position::ZERO },
@@ -277,8 +277,8 @@ impl Validator {
 
     /// An unknown id that may have been in use before ids were forgotten could be run twice. One
     /// that was made for this request, or writes nothing, cannot.
-    fn check_id_age(&self, asked: &Asked<'_>) -> Result<(), Rejection> {
-        let (request, id, floor) = (asked.request, asked.id, self.ids.floor());
+    fn check_id_age(&self, incoming: &Incoming<'_>) -> Result<(), Rejection> {
+        let (request, id, floor) = (incoming.request, incoming.id, self.ids.floor());
         let could_run_twice = request.id.is_some() && !request.writes.is_empty();
         if could_run_twice && request.read_position.is_some_and(|since| since < floor) {
             return Err(Rejection::now(Refusal::IdExpired { id, floor }));
@@ -287,13 +287,13 @@ impl Validator {
     }
 
     /// Everything up to the guards: what changes nothing.
-    fn check(&self, asked: &Asked<'_>, budget: &mut JsonBudget) -> Result<(), Rejection> {
-        let request = asked.request;
+    fn check(&self, incoming: &Incoming<'_>, budget: &mut JsonBudget) -> Result<(), Rejection> {
+        let request = incoming.request;
         request
             .check_limits()
             .map_err(|fault| Rejection::now(fault.into()))?;
-        let now = Now::new(asked.view, &self.overlay, asked.next);
-        // Nobody can have read above what is applied, though the log may reach further.
+        let now = Now::new(incoming.view, &self.overlay, incoming.next);
+        // No client can have read above what is applied, though the log may reach further.
         if let Some(read_position) = request.read_position
             && read_position > now.applied
         {
@@ -308,10 +308,10 @@ impl Validator {
                     "the request declares reads but no read_position: say at which position they were made".into(),
                 )
             })?;
-            self.check_reads(&now, asked, read_position)?;
+            self.check_reads(&now, incoming, read_position)?;
         }
         for (index, guard) in request.guards.iter().enumerate() {
-            guards::check(&now, asked.rules, budget, index, guard)?;
+            guards::check(&now, incoming.rules, budget, index, guard)?;
         }
         Ok(())
     }
@@ -319,16 +319,16 @@ impl Validator {
     fn check_reads(
         &self,
         now: &Now<'_>,
-        asked: &Asked<'_>,
+        incoming: &Incoming<'_>,
         read_position: Position,
     ) -> Result<(), Rejection> {
-        for (index, read) in asked.request.point_reads.iter().enumerate() {
-            reads::keyed_table(asked.rules, read.table, || Subject::PointRead(index))?;
+        for (index, read) in incoming.request.point_reads.iter().enumerate() {
+            reads::keyed_table(incoming.rules, read.table, || Subject::PointRead(index))?;
             let fingerprint = self.fingerprints.of(read.table, &read.key);
             reads::check_point(now, &self.window, fingerprint, index, read, read_position)?;
         }
-        for (index, range) in asked.request.range_reads.iter().enumerate() {
-            reads::keyed_table(asked.rules, range.table, || Subject::RangeRead(index))?;
+        for (index, range) in incoming.request.range_reads.iter().enumerate() {
+            reads::keyed_table(incoming.rules, range.table, || Subject::RangeRead(index))?;
             reads::check_range(now, index, range, read_position)?;
         }
         Ok(())
@@ -336,25 +336,25 @@ impl Validator {
 
     fn write(
         &mut self,
-        asked: &Asked<'_>,
+        incoming: &Incoming<'_>,
         budget: &mut JsonBudget,
         body: &mut BodyWriter,
     ) -> Result<(), Rejection> {
         self.staged.clear();
         Writer {
-            now: Now::new(asked.view, &self.overlay, asked.next),
-            rules: asked.rules,
+            now: Now::new(incoming.view, &self.overlay, incoming.next),
+            rules: incoming.rules,
             fingerprints: &self.fingerprints,
             staged: &mut self.staged,
             body,
             budget,
-            offset: asked.next,
+            offset: incoming.next,
         }
-        .write_all(asked.request)
+        .write_all(incoming.request)
     }
 
-    fn accept(&mut self, asked: &Asked<'_>, records: u32) -> Committed {
-        let end = Position(asked.next.0 + u64::from(records));
+    fn accept(&mut self, incoming: &Incoming<'_>, records: u32) -> Committed {
+        let end = Position(incoming.next.0 + u64::from(records));
         for write in self.staged.drain() {
             self.window.insert(write.fingerprint, write.offset);
             let row = Row {
@@ -365,16 +365,16 @@ impl Validator {
             self.overlay.insert(write.table, write.key, row);
         }
         self.ids.insert(Remembered {
-            id: asked.id,
-            fingerprint: asked.fingerprint,
+            id: incoming.id,
+            fingerprint: incoming.fingerprint,
             position: end,
             records,
         });
         self.end = end;
         Committed {
-            id: asked.id,
+            id: incoming.id,
             position: end,
-            first_offset: asked.next,
+            first_offset: incoming.next,
             records,
             repeated: false,
         }

@@ -1,4 +1,4 @@
-//! What the validator asks of the world: the applied state and the rules of the tables.
+//! What the validator needs of the world: the applied state and the rules of the tables.
 
 use std::error::Error;
 use std::fmt::Debug;

@@ -13,7 +13,7 @@ use onelog_record::{Offset, Position, TableId};
 
 use crate::planted::{self, Bug};
 
-/// The keyed hash: seeded anew in each process, so that nobody can choose keys that collide.
+/// The keyed hash: seeded anew in each process, so that no client can choose keys that collide.
 #[derive(Debug, Default)]
 pub struct Fingerprints {
     seed: RandomState,

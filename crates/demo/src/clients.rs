@@ -23,7 +23,6 @@ pub const STORES_MAX: usize = 5;
 pub struct Delays(Vec<Vec<[Duration; STORES_MAX]>>);
 
 impl Delays {
-    /// Throws them.
     pub fn random() -> Self {
         let mut random = rand::rng();
         let mut throw = || Duration::from_micros(random.random_range(0..DELAY_US_MAX));
@@ -99,7 +98,7 @@ fn run_one(
     for (number, delay) in delays.iter().enumerate() {
         together.wait();
         if let Some(progress) = progress {
-            // Nobody listens any more once both kill and restart are done.
+            // The receiver is gone once both kill and restart are done.
             let _ = progress.send(number);
         }
         // After an error a client goes on meeting the other one, so that it is not left waiting.

@@ -22,14 +22,13 @@ const BUYERS: usize = 8;
 const ATTEMPTS_EACH: usize = 60;
 const PIECES_PER_ORDER_MAX: i64 = 3;
 
-/// What was counted.
 #[derive(Clone, Debug, Default, Serialize)]
 pub struct Outcome {
     /// How many buyers ran at once.
     pub buyers: u64,
     /// How many pieces there were.
     pub pieces: u64,
-    /// How many pieces the buyers asked for.
+    /// How many pieces the buyers wanted.
     pub pieces_wanted: u64,
     /// Orders in the table.
     pub orders: u64,
@@ -45,7 +44,7 @@ pub struct Outcome {
     pub lost: u64,
     /// Buyers turned away because the stock was empty.
     pub turned_away: u64,
-    /// Commits refused because somebody was faster, and tried again.
+    /// Commits refused because another buyer was faster, and tried again.
     pub conflicts: u64,
 }
 
@@ -195,7 +194,7 @@ mod tests {
             turned_away: 7,
             conflicts: 3,
         };
-        // When it is counted, then every piece and order that should not be so is told.
+        // When it is counted, then every piece and order that should not be so is reported.
         let found = count(&node, &[bought]).unwrap();
         assert_eq!(
             (found.orders, found.pieces_sold, found.pieces_left),

@@ -34,7 +34,7 @@ impl Writes for Client {
     }
 }
 
-/// Runs the clients; answers on how many keys the stores differ when everybody has finished.
+/// Runs the clients; answers on how many keys the stores differ when all have finished.
 pub fn run(folder: &Path, delays: &Delays) -> Result<u64, DemoError> {
     let (database, search) = (folder.join("items.db"), folder.join("search.db"));
     let mut clients: Vec<Box<dyn Writes>> = Vec::new();

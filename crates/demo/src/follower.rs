@@ -107,7 +107,7 @@ impl Follower {
 
 impl Drop for Follower {
     fn drop(&mut self) {
-        // Nobody is left to be told.
+        // There is nowhere left to report an error.
         let _ = self.kill();
     }
 }

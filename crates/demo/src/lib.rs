@@ -283,7 +283,7 @@ impl Outcome {
         table.print(out)?;
         out.line("")?;
         out.line("1. Both clients did everything right, nothing failed and nothing raised an error. The second")?;
-        out.line("   store just got some writes in another order than the first, and nobody will ever know.")?;
+        out.line("   store just got some writes in another order than the first, and no error will ever show it.")?;
         out.line(&format!(
             "2. The clients wrote once; both stores follow the one order of the log. The search index's process was\n   killed (-9) at position {} and started again when the log was at {}: it went on where its own\n   database said it was, and applied {} of {} records, each once.",
             thousands(through.killed_at_position),

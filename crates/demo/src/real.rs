@@ -38,7 +38,6 @@ pub struct Addresses {
     pub elasticsearch: Option<String>,
 }
 
-/// What was counted.
 #[derive(Clone, Debug, Serialize)]
 pub struct Outcome {
     /// Keys on which not all stores say the same after the clients wrote to each store themselves.
@@ -58,7 +57,6 @@ pub struct Outcome {
 /// What was counted in one store.
 #[derive(Clone, Debug, Serialize)]
 pub struct StoreOutcome {
-    /// Its kind.
     pub kind: &'static str,
     /// Where it is, without secrets.
     pub place: String,
@@ -249,7 +247,6 @@ impl Real {
         SinkDefinition::from_json(KINDS, &definition.into()).map_err(|error| failed(&error))
     }
 
-    /// Both parts.
     pub fn race(
         &self,
         server: &Server,
@@ -335,7 +332,7 @@ impl Writes for ToEach {
     }
 }
 
-/// The SQLite file that stands in where only one store was named.
+/// The SQLite file that is the second store where only one was named.
 struct File {
     path: PathBuf,
     connection: Connection,
@@ -376,7 +373,6 @@ impl Direct for File {
 }
 
 impl Outcome {
-    /// For programs.
     pub fn json(&self) -> Value {
         json!({
             "keys": KEYS,
@@ -392,7 +388,6 @@ impl Outcome {
         })
     }
 
-    /// For people.
     pub fn print(&self, out: &mut Out) -> std::io::Result<()> {
         let keys = thousands(KEYS as u64);
         out.line("")?;
@@ -431,7 +426,6 @@ impl Outcome {
         table.print(out)
     }
 
-    /// The last words.
     pub fn print_end(&self, out: &mut Out) -> std::io::Result<()> {
         out.line("\nEverything that was made in the stores has been taken away.")?;
         for name in &self.left_behind {
@@ -467,7 +461,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_of_another_kind_of_store_is_told_with_its_flag() {
+    fn an_address_of_another_kind_of_store_is_reported_with_its_flag() {
         let urls = Addresses {
             redis: Some("postgres://h/d".to_owned()),
             ..Addresses::default()

@@ -1,6 +1,6 @@
 //! `onelog demo-store`: the search index as a process of its own that follows the log over HTTP.
 //!
-//! It can be killed at any instruction: the position stands in its own database and moves in the
+//! It can be killed at any instruction: the position is in its own database and moves in the
 //! same transaction as the data, so what was applied is never applied again and nothing is left
 //! out. Each position that it reaches is a line on standard output.
 

@@ -53,7 +53,7 @@ pub fn put_item(connection: &Connection, id: &str, text: &str) -> rusqlite::Resu
     Ok(())
 }
 
-/// Writes one key of the search index, within a transaction: the old words go, the new ones come.
+/// Writes one key of the search index, within a transaction: the old text goes, the new one comes.
 pub fn index_item(transaction: &Transaction<'_>, id: &str, text: &str) -> rusqlite::Result<()> {
     transaction
         .prepare_cached("INSERT INTO places (id, place) VALUES (?1, 1 + (SELECT coalesce(max(place), 0) FROM places)) ON CONFLICT (id) DO NOTHING")?
@@ -123,7 +123,7 @@ mod tests {
         let path = folder.path().join("search.db");
         let mut connection = open(&path, SEARCH).unwrap();
         let transaction = connection.transaction().unwrap();
-        for (id, text) in [("a", "old words"), ("b", "other"), ("a", "new words")] {
+        for (id, text) in [("a", "old text"), ("b", "other"), ("a", "new text")] {
             index_item(&transaction, id, text).unwrap();
         }
         index_item(&transaction, "c", "gone").unwrap();
@@ -131,7 +131,7 @@ mod tests {
         transaction.commit().unwrap();
         assert_eq!(
             contents(&path, "search").unwrap(),
-            contents_of(&[("a", "new words"), ("b", "other")])
+            contents_of(&[("a", "new text"), ("b", "other")])
         );
         let found: i64 = connection
             .query_row(

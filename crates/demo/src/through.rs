@@ -29,7 +29,6 @@ const RESTART_AT: usize = KEYS * 3 / 5;
 /// How long the stores may take to reach the end of the log.
 const CATCH_UP: Duration = Duration::from_secs(30);
 
-/// What was counted.
 #[derive(Clone, Debug, Serialize)]
 pub struct Outcome {
     /// Keys on which the two stores differ.

@@ -1,4 +1,4 @@
-//! The seam to consensus: what the engine asks of whatever orders its entries.
+//! The seam to consensus: what the engine needs of whatever orders its entries.
 //!
 //! ```text
 //!            propose ──▶ ┌───────────┐ ──▶ vote, entries to append      (poll, in this order)

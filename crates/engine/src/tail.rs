@@ -1,4 +1,4 @@
-//! The entries that Raft may still ask for: from the first one not known to be committed at start
+//! The entries that Raft may still read: from the first one not known to be committed at start
 //! up to the last appended. Everything older lives in the log alone.
 
 use std::collections::VecDeque;
@@ -44,7 +44,7 @@ impl Tail {
         self.entries.extend(entries.iter().cloned());
     }
 
-    /// Forgets entries up to `applied`: they are committed and nobody here asks for them again.
+    /// Forgets entries up to `applied`: they are committed and nothing here reads them again.
     pub(crate) fn forget(&mut self, applied: u64) {
         while let Some(entry) = self.entries.front() {
             if entry.index > applied {

@@ -175,7 +175,6 @@ impl App {
     }
 }
 
-/// No room now.
 pub(crate) fn busy(reason: impl std::fmt::Display) -> ApiError {
     ApiError::overloaded(reason, RETRY_AFTER_MS)
 }

@@ -6,7 +6,6 @@ use utoipa::openapi::Deprecated;
 use crate::router::ALIASES;
 use crate::routes::{backup, keys, list, log, sinks, system, tables, transactions};
 
-/// The document.
 pub(crate) fn document() -> utoipa::openapi::OpenApi {
     let mut document = Document::openapi();
     let paths = &mut document.paths.paths;

@@ -2,7 +2,6 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
-/// The default port.
 pub const PORT: u16 = 7070;
 /// The most rows of one page of a table.
 pub const LIST_LIMIT_MAX: usize = 10_000;

@@ -1,5 +1,5 @@
-//! The offline check: every header, frame, checksum, link and number of a log that nobody writes.
-//! It changes nothing, and trusts no index.
+//! The offline check: every header, frame, checksum, link and number of a log that no process
+//! writes. It changes nothing, and trusts no index.
 
 use std::io;
 use std::ops::ControlFlow;

@@ -50,7 +50,7 @@ pub trait Disk: Send + Sync + Debug {
 ///   since then. Sectors MUST NOT be affected that were not written.
 #[allow(clippy::len_without_is_empty)]
 pub trait DiskFile: Send + Sync + Debug {
-    /// Reads at byte `at`; answers how many bytes were read. Fewer than asked only at the end of
+    /// Reads at byte `at`; answers how many bytes were read. Fewer than requested only at the end of
     /// the file.
     fn read_at(&self, at: u64, out: &mut [u8]) -> io::Result<usize>;
 

@@ -134,7 +134,7 @@ pub enum RetainError {
 
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
-    /// What was asked for is no longer in the log.
+    /// What was requested is no longer in the log.
     #[error(
         "the log begins at entry {first_index}, position {start}: what lies before was dropped"
     )]

@@ -98,7 +98,7 @@ pub(crate) struct HardStateFile {
 
 impl HardStateFile {
     /// Reads the file and makes what it read durable; `None` when there is no file. A damaged slot
-    /// beside a whole one is mended when `mend` is asked for.
+    /// beside a whole one is mended when `mend` says so.
     pub fn read(disk: &dyn Disk, mend: bool) -> Result<Option<Self>, HardStateError> {
         let file = match disk.open(HARD_STATE_FILE) {
             Ok(file) => file,

@@ -247,7 +247,7 @@ pub(crate) fn evidence(
 const CHUNK_BYTES: usize = 1 << 20;
 
 /// Writes the bytes from `at` to `end` once more, with what they hold. After a failed flush the
-/// system may show bytes that never reached the disk, and flush nothing when asked again: only a
+/// system may show bytes that never reached the disk, and flush nothing at a second flush: only a
 /// new write makes it flush them.
 pub(crate) fn write_again(file: &dyn DiskFile, at: u64, end: u64) -> io::Result<()> {
     let mut chunk = vec![0; CHUNK_BYTES];

@@ -411,7 +411,7 @@ impl Disk for SimulatedDisk {
         if fault == Some(Fault::Error) {
             return Err(failure(Fault::Error));
         }
-        // A full disk and a lost power leave a file that is shorter than asked.
+        // A full disk and a lost power leave a file that is shorter than requested.
         let len = len as usize;
         let filled = if fault.is_some() { len / 2 } else { len };
         let id = state.new_file(SimulatedFile::default());

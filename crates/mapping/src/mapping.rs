@@ -100,7 +100,6 @@ impl KeyTemplate {
         self.prefix.is_empty() && self.suffix.is_empty()
     }
 
-    /// The key of a row.
     pub fn render(&self, key: &[u8], out: &mut Vec<u8>) {
         out.extend_from_slice(self.prefix.as_bytes());
         out.extend_from_slice(key);

@@ -254,7 +254,7 @@ impl MappingPlan {
         self.renders_key && !self.key_template.is_plain()
     }
 
-    /// What was added to mappings later, left out where it is not used: a store that was filled
+    /// What was added to mappings later, left out where it is not used: a store that was backfilled
     /// before keeps its position.
     fn more_of_the_fingerprint(&self) -> serde_json::Value {
         let mut more = self.transform.fingerprint();

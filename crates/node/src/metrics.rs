@@ -12,7 +12,7 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
-/// How many tables the conflict counter tells apart; conflicts in others count as `other`.
+/// How many tables the conflict counter distinguishes; conflicts in others count as `other`.
 const CONFLICT_TABLES_MAX: usize = 256;
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]

@@ -20,10 +20,10 @@ use crate::shared::Shared;
 use crate::status::Status;
 use crate::ticket::Ticket;
 
-/// How long a client is asked to wait when a queue is full.
+/// How long a client should wait when a queue is full.
 const RETRY_AFTER_MS: u64 = 50;
 
-/// A node: cheap to clone, safe to share between threads. The node stops when it is asked to or
+/// A node: cheap to clone, safe to share between threads. The node stops on request or
 /// when the last handle goes.
 #[derive(Clone, Debug)]
 pub struct Node {

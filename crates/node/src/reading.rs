@@ -23,7 +23,7 @@ pub struct LogTransaction {
 /// A piece of the log.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LogBatch {
-    /// Whole transactions, in order. The first one may begin before the position asked for, when
+    /// Whole transactions, in order. The first one may begin before the requested position, when
     /// that lies inside it.
     pub transactions: Vec<LogTransaction>,
     pub next: Position,

@@ -98,7 +98,7 @@ impl Index {
     }
 }
 
-/// The id of a transaction, made by the client that asks for it (a UUIDv7 by default). A retry under the
+/// The id of a transaction, made by the client that requests it (a UUIDv7 by default). A retry under the
 /// same id gets the original answer.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct TxnId(pub u128);

@@ -1,4 +1,4 @@
-//! What a client asks for: one transaction, with everything its decision rests on.
+//! What a client requests: one transaction, with everything its decision rests on.
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -95,7 +95,7 @@ pub struct Write {
     pub headers: Vec<Header>,
 }
 
-/// One transaction as a client asks for it.
+/// One transaction as a client requests it.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct CommitRequest {
     /// The client's id. A retry must carry the same one; without one, one is made.

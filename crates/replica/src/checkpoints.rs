@@ -19,7 +19,7 @@ pub(crate) struct Checkpoints {
 }
 
 impl<T, O: Observer> Replica<T, O> {
-    /// Starts a checkpoint when one is due or the memtable asks for it.
+    /// Starts a checkpoint when one is due or the memtable requests it.
     pub(crate) fn checkpoint_when_due(&mut self, now: Now, out: &mut Outbox<T>) {
         let since_ms = now
             .monotonic_ms

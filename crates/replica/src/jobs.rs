@@ -25,7 +25,7 @@ pub enum Answer<T> {
     Readable(T, Position),
 }
 
-/// What one call asks of the driver, each list in order. The driver MUST take all of it before it
+/// What one call requests of the driver, each list in order. The driver MUST take all of it before it
 /// waits for anything, and also when the call failed.
 #[derive(Debug)]
 pub struct Outbox<T> {

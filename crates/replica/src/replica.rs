@@ -21,7 +21,7 @@ use crate::view::StateView;
 
 /// How many requests are decided before completions are looked at again.
 const REQUESTS_PER_TURN_MAX: usize = 512;
-/// How long a client is asked to wait while checkpoints catch up.
+/// How long a client should wait while checkpoints catch up.
 const RETRY_AFTER_MS: u64 = 250;
 /// How often consensus hears that time has passed.
 const TICK_INTERVAL_MS: u64 = 200;

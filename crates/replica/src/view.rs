@@ -5,7 +5,7 @@ use onelog_commit::{Latest, View, ViewError};
 use onelog_record::{KeyRange, Offset, Position, TableId};
 use onelog_state::LatestView;
 
-/// The state at one instant through the validator's eyes. One decision asks one view: between two
+/// The state at one instant through the validator's eyes. One decision reads one view: between two
 /// looks at the state itself a checkpoint may end and move the floor.
 #[derive(Debug)]
 pub(crate) struct StateView(pub(crate) LatestView);

@@ -1,5 +1,5 @@
 //! Many threads against one real node: each a client that reads snapshots, commits, drops answers,
-//! asks again under the same id, and writes down everything.
+//! sends requests again under the same id, and writes down everything.
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -8,22 +8,22 @@ use onelog::{CommitRequest, Node, Position, Refusal, Snapshot, Ticket, TxnId};
 use rand::{Rng, SeedableRng};
 
 use crate::checker::{Report, Rule};
-use crate::history::{Answer, Asked, Clock, CommitCall, History, Logged, ReadCall, Seen};
+use crate::history::{Answer, Clock, CommitCall, History, Logged, ReadCall, Requested, Seen};
 use crate::workloads::{self, Random, Workload};
 
 /// How long a client waits for a position that was answered: far longer than any flush.
 const WAIT: Duration = Duration::from_secs(60);
 /// How many requests a client sends before it waits for the answers.
 const BURST_MAX: usize = 3;
-/// How many of its calls a client remembers for asking again.
+/// How many of its calls a client remembers for sending again.
 const REMEMBERED_MAX: usize = 64;
 /// How much of the log is read at once, and how long the tail waits for more.
 const TAIL_BYTES: usize = 8 << 10;
 const TAIL_WAIT: Duration = Duration::from_millis(20);
 /// How much of the log is read at once when it is at rest.
 const READ_BYTES: usize = 1 << 20;
-/// Of a hundred steps: audits, repeated requests, answers that nobody waits for, ids that are used
-/// for another request by mistake.
+/// Of a hundred steps: audits, repeated requests, answers that no client waits for, ids that are
+/// used for another request by mistake.
 const AUDIT_PERCENT: u32 = 4;
 const RETRY_PERCENT: u32 = 6;
 const DEAF_PERCENT: u32 = 6;
@@ -211,9 +211,9 @@ impl Outcome {
         }
     }
 
-    /// Asks again, on a node that was opened again, about every call whose outcome is not known
-    /// and about every `stride`th of the others.
-    pub fn ask_again(&mut self, node: &Node, clock: &Clock, stride: usize) {
+    /// Sends again, on a node that was opened again, every call whose outcome is not known
+    /// and every `stride`th of the others.
+    pub fn send_again(&mut self, node: &Node, clock: &Clock, stride: usize) {
         let open = |call: &CommitCall| {
             matches!(
                 call.answer,
@@ -254,7 +254,7 @@ impl Outcome {
                         client: 0,
                         begin,
                         end,
-                        asked: Asked::Newest,
+                        requested: Requested::Newest,
                         position: snapshot.position(),
                         seen,
                     });
@@ -314,24 +314,24 @@ impl Client<'_> {
     }
 
     /// A snapshot at the newest position, at or after one that was answered, or at exactly that one.
-    fn snapshot(&mut self) -> Option<(Asked, Snapshot)> {
+    fn snapshot(&mut self) -> Option<(Requested, Snapshot)> {
         match self.random.random_range(0..10) {
             0 => {
                 self.node.wait_for_blocking(self.reached, WAIT).ok()?;
-                Some((Asked::After(self.reached), self.node.snapshot()))
+                Some((Requested::After(self.reached), self.node.snapshot()))
             }
             // It may be too old by now; then there is nothing to see.
             1 => Some((
-                Asked::At(self.reached),
+                Requested::At(self.reached),
                 self.node.snapshot_at(self.reached).ok()?,
             )),
-            _ => Some((Asked::Newest, self.node.snapshot())),
+            _ => Some((Requested::Newest, self.node.snapshot())),
         }
     }
 
     fn read_and_send(&mut self) {
         let begin = self.clock.tick();
-        let Some((asked, snapshot)) = self.snapshot() else {
+        let Some((requested, snapshot)) = self.snapshot() else {
             return;
         };
         let end = self.clock.tick();
@@ -356,7 +356,7 @@ impl Client<'_> {
             client: self.number,
             begin,
             end,
-            asked,
+            requested,
             position: snapshot.position(),
             seen: all,
         });

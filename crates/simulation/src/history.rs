@@ -58,9 +58,9 @@ pub struct Seen {
     pub ranges: Vec<RangeSeen>,
 }
 
-/// Which position a reader asked for.
+/// Which position a reader requested.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Asked {
+pub enum Requested {
     Newest,
     /// One that is at or after this.
     After(Position),
@@ -83,7 +83,7 @@ pub struct ReadCall {
     pub begin: Moment,
     /// When the answer was there.
     pub end: Moment,
-    pub asked: Asked,
+    pub requested: Requested,
     /// The position of the snapshot.
     pub position: Position,
     pub seen: Seen,

@@ -10,8 +10,8 @@ pub mod workloads;
 
 pub use checker::{Report, Rule, VIOLATIONS_MAX, Violation, check};
 pub use history::{
-    Answer, Asked, Clock, CommitCall, Found, History, Logged, Moment, PointSeen, RangeSeen,
-    ReadCall, Seen,
+    Answer, Clock, CommitCall, Found, History, Logged, Moment, PointSeen, RangeSeen, ReadCall,
+    Requested, Seen,
 };
 
 /// Whether a test does everything, not only what fits a quick run: `ONELOG_TEST_FULL=1`.

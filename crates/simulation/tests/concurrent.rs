@@ -52,7 +52,7 @@ fn prove(workloads: Vec<Box<dyn Workload>>, seed: u64) -> Report {
 
     let node = Node::open(options(folder.path())).unwrap();
     outcome.audit(&node, &workloads, &clock);
-    outcome.ask_again(&node, &clock, 16);
+    outcome.send_again(&node, &clock, 16);
     let second = Load {
         seed: seed + 1_000,
         stop_at: None,
@@ -66,7 +66,7 @@ fn prove(workloads: Vec<Box<dyn Workload>>, seed: u64) -> Report {
 
     let node = Node::open(options(folder.path())).unwrap();
     outcome.audit(&node, &workloads, &clock);
-    outcome.ask_again(&node, &clock, 16);
+    outcome.send_again(&node, &clock, 16);
     outcome.audit(&node, &workloads, &clock);
     let log = whole_log(&node).unwrap();
     outcome.check_tails(&log);
@@ -113,7 +113,10 @@ fn assert_proved(report: &Report) {
 fn bank_transfers_neither_make_nor_lose_money() {
     let report = prove(vec![Box::new(Bank { table: TABLE })], 1);
     assert_proved(&report);
-    assert!(report.refused > 0, "nobody ever was in anybody's way");
+    assert!(
+        report.refused > 0,
+        "no transfer ever conflicted with another"
+    );
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! Filling a store from a snapshot: when it has no position, when the log no longer reaches back
+//! Backfills a store from a snapshot: when it has no position, when the log no longer reaches back
 //! to it, and when a rebuild is requested.
 
 use std::collections::HashSet;
@@ -22,7 +22,7 @@ const LOAD_ROWS_MAX: usize = 10_000;
 const LOAD_BYTES_MAX: usize = 4 << 20;
 
 impl Feed {
-    /// Fills the store; `old`: the position of the rows that it has. Returns the new position, or
+    /// Backfills the store; `old`: the position of the rows that it has. Returns the new position, or
     /// `None` when it was interrupted.
     pub(crate) fn backfill(
         &mut self,
@@ -37,7 +37,7 @@ impl Feed {
         }
         let snapshot = self.node.snapshot();
         let position = snapshot.position();
-        tracing::info!(sink = self.definition.name, %position, "filling a store from a snapshot");
+        tracing::info!(sink = self.definition.name, %position, "backfilling a store from a snapshot");
         let mut refused = Vec::new();
         store.begin_rebuild()?;
         for number in 0..plan.mappings.len() {

@@ -19,7 +19,7 @@ const SNAPSHOTS_TIMEOUT: Duration = Duration::from_secs(60);
 const REPAIR_TIMEOUT: Duration = Duration::from_secs(300);
 /// How many differing rows one comparison hands over for repair.
 const REPAIR_KEYS_MAX: usize = 200_000;
-/// How many rows the sink's thread is asked to write again at once, between two batches.
+/// How many rows the sink's thread writes again at once, between two batches.
 const REPAIR_ROWS: usize = 1000;
 /// How often is compared and repaired, at most.
 const PASSES_MAX: usize = 64;
@@ -138,7 +138,7 @@ impl Inner {
         }
     }
 
-    /// Asks the sink's thread for something and waits for the answer.
+    /// Sends a request to the sink's thread and waits for the answer.
     pub(crate) fn request<T>(
         &self,
         name: &str,

@@ -65,9 +65,9 @@ pub enum SinkError {
         /// The oldest readable position.
         floor: Position,
     },
-    /// The sink has not been filled yet.
-    #[error("the sink '{name}' has not been filled yet, so there is nothing to compare")]
-    Unfilled { name: String },
+    /// The sink's store has not been backfilled yet.
+    #[error("the sink '{name}' has not been backfilled yet, so there is nothing to compare")]
+    NotBackfilled { name: String },
     /// The log's own state cannot be read.
     #[error("reading the log's state: {cause}")]
     Read { cause: onelog::ReadError },

@@ -69,7 +69,7 @@ impl Feed {
     pub(crate) fn snapshot_at(&self, at: Option<Position>) -> Result<Snapshot, SinkError> {
         let name = &self.definition.name;
         let Some(position) = at else {
-            return Err(SinkError::Unfilled { name: name.clone() });
+            return Err(SinkError::NotBackfilled { name: name.clone() });
         };
         self.node.snapshot_at(position).map_err(|error| {
             let floor = match error {

@@ -85,7 +85,7 @@ impl Inbox {
             Some(Command::Resume(reply)) => {
                 self.lifecycle.apply(Event::Resume);
                 self.progress.revive(match self.lifecycle.action() {
-                    Action::Fill { .. } => self.lifecycle.shown(),
+                    Action::Backfill { .. } => self.lifecycle.shown(),
                     _ => SinkState::Starting,
                 });
                 confirm(reply);

@@ -2,14 +2,14 @@
 //!
 //! ```text
 //! Connecting ── connected ──> Following <── pause/resume ──> Paused
-//!     ^  ^           └─ no usable position ─> Filling ─ filled ──┘
+//!     ^  ^           └─ no usable position ─> Filling ─ done ────┘
 //!     │  └── delay over ── Waiting <── failed, retryable ── any of these
 //!     └───── resume, rebuild ─ Stopped <── failed, final ── any of these
 //! ```
 //!
-//! A rebuild leads from every state to `Filling`, and is remembered until a filling has succeeded.
+//! A rebuild leads from every state to `Filling`, and is remembered until a backfill has succeeded.
 //! `Leaving` is final. Whether the sink is paused is kept beside the state: it is a wish of the
-//! user that outlives connections, fillings and failures.
+//! user that outlives connections, backfills and failures.
 
 use onelog::Position;
 
@@ -32,7 +32,7 @@ enum State {
     Connecting {
         rebuild: bool,
     },
-    /// The store is loaded from a snapshot. Rows of an earlier filling are at `old`.
+    /// The store is loaded from a snapshot. Rows of an earlier backfill are at `old`.
     Filling {
         old: Option<Position>,
         rebuild: bool,
@@ -42,7 +42,7 @@ enum State {
         at: Position,
         check: bool,
     },
-    /// The store is open, but nothing is written. `None`: it was never filled.
+    /// The store is open, but nothing is written. `None`: it was never backfilled.
     Paused {
         at: Option<Position>,
     },
@@ -60,9 +60,9 @@ enum State {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Event {
-    /// The store is open; `None`: it has to be filled.
+    /// The store is open; `None`: it has to be backfilled.
     Connected(Option<Position>),
-    Filled(Position),
+    Backfilled(Position),
     /// A batch is in the store, which is now at this position.
     Applied(Position),
     /// The store is still at the position where it was left.
@@ -85,7 +85,7 @@ pub(crate) enum Event {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Action {
     Connect,
-    Fill { old: Option<Position> },
+    Backfill { old: Option<Position> },
     Confirm(Position),
     Follow(Position),
     StandBy(Option<Position>),
@@ -114,7 +114,7 @@ impl Lifecycle {
     pub(crate) const fn action(&self) -> Action {
         match self.state {
             State::Connecting { .. } => Action::Connect,
-            State::Filling { old, .. } => Action::Fill { old },
+            State::Filling { old, .. } => Action::Backfill { old },
             State::Following { at, check: true } => Action::Confirm(at),
             State::Following { at, check: false } => Action::Follow(at),
             State::Paused { at } => Action::StandBy(at),
@@ -160,7 +160,7 @@ impl Lifecycle {
         match event {
             Event::Pause => self.paused = true,
             Event::Resume => self.paused = false,
-            Event::Filled(_) | Event::Applied(_) | Event::Failed { retryable: false } => {
+            Event::Backfilled(_) | Event::Applied(_) | Event::Failed { retryable: false } => {
                 self.failures = 0;
             }
             _ => {}
@@ -196,7 +196,7 @@ impl Lifecycle {
                 State::Filling { old, rebuild: true }
             }
             (State::Connecting { .. }, Event::Connected(at)) => self.connected_at(at),
-            (State::Filling { .. }, Event::Filled(at)) => self.connected_at(Some(at)),
+            (State::Filling { .. }, Event::Backfilled(at)) => self.connected_at(Some(at)),
             (State::Following { check, .. }, Event::Applied(at)) => State::Following { at, check },
             (State::Following { at, .. }, Event::Confirmed) => {
                 State::Following { at, check: false }

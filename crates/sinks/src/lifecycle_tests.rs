@@ -44,7 +44,7 @@ fn an_empty_store_is_filled_and_then_follows() {
         false,
         &[
             EMPTY,
-            Event::Filled(Position(5)),
+            Event::Backfilled(Position(5)),
             Event::Applied(Position(9)),
             Event::Idle,
             Event::Confirmed,
@@ -52,12 +52,12 @@ fn an_empty_store_is_filled_and_then_follows() {
         ],
         &[
             "start -> Connect (Starting)",
-            "Connected(None) -> Fill { old: None } (Bootstrapping)",
-            "Filled(Position(5)) -> Follow(Position(5)) (Running)",
+            "Connected(None) -> Backfill { old: None } (Bootstrapping)",
+            "Backfilled(Position(5)) -> Follow(Position(5)) (Running)",
             "Applied(Position(9)) -> Follow(Position(9)) (Running)",
             "Idle -> Confirm(Position(9)) (Running)",
             "Confirmed -> Follow(Position(9)) (Running)",
-            "LogCut -> Fill { old: None } (Bootstrapping)",
+            "LogCut -> Backfill { old: None } (Bootstrapping)",
         ],
     );
 }
@@ -94,17 +94,17 @@ fn a_paused_sink_fills_nothing_until_it_is_resumed_or_rebuilt() {
         &[
             "start -> Connect (Starting)",
             "Connected(None) -> StandBy(None) (Paused)",
-            "Resume -> Fill { old: None } (Bootstrapping)",
+            "Resume -> Backfill { old: None } (Bootstrapping)",
         ],
     );
     assert_transcript(
         true,
-        &[EMPTY, Event::Rebuild, Event::Filled(Position(5))],
+        &[EMPTY, Event::Rebuild, Event::Backfilled(Position(5))],
         &[
             "start -> Connect (Starting)",
             "Connected(None) -> StandBy(None) (Paused)",
-            "Rebuild -> Fill { old: None } (Rebuilding, rebuild)",
-            "Filled(Position(5)) -> StandBy(Some(Position(5))) (Paused)",
+            "Rebuild -> Backfill { old: None } (Rebuilding, rebuild)",
+            "Backfilled(Position(5)) -> StandBy(Some(Position(5))) (Paused)",
         ],
     );
 }
@@ -117,14 +117,14 @@ fn a_rebuild_keeps_the_old_rows_until_it_is_done_and_takes_the_place_of_a_fillin
             OPEN,
             Event::Rebuild,
             Event::Rebuild,
-            Event::Filled(Position(8)),
+            Event::Backfilled(Position(8)),
         ],
         &[
             "start -> Connect (Starting)",
             "Connected(Some(Position(7))) -> Follow(Position(7)) (Running)",
-            "Rebuild -> Fill { old: Some(Position(7)) } (Rebuilding, rebuild)",
-            "Rebuild -> Fill { old: Some(Position(7)) } (Rebuilding, rebuild)",
-            "Filled(Position(8)) -> Follow(Position(8)) (Running)",
+            "Rebuild -> Backfill { old: Some(Position(7)) } (Rebuilding, rebuild)",
+            "Rebuild -> Backfill { old: Some(Position(7)) } (Rebuilding, rebuild)",
+            "Backfilled(Position(8)) -> Follow(Position(8)) (Running)",
         ],
     );
     assert_transcript(
@@ -133,14 +133,14 @@ fn a_rebuild_keeps_the_old_rows_until_it_is_done_and_takes_the_place_of_a_fillin
             EMPTY,
             Event::Rebuild,
             Event::Pause,
-            Event::Filled(Position(8)),
+            Event::Backfilled(Position(8)),
         ],
         &[
             "start -> Connect (Starting)",
-            "Connected(None) -> Fill { old: None } (Bootstrapping)",
-            "Rebuild -> Fill { old: None } (Rebuilding, rebuild)",
-            "Pause -> Fill { old: None } (Rebuilding, rebuild)",
-            "Filled(Position(8)) -> StandBy(Some(Position(8))) (Paused)",
+            "Connected(None) -> Backfill { old: None } (Bootstrapping)",
+            "Rebuild -> Backfill { old: None } (Rebuilding, rebuild)",
+            "Pause -> Backfill { old: None } (Rebuilding, rebuild)",
+            "Backfilled(Position(8)) -> StandBy(Some(Position(8))) (Paused)",
         ],
     );
 }
@@ -158,20 +158,20 @@ fn a_rebuild_that_fails_is_remembered_until_it_succeeds() {
             FINAL,
             Event::Resume,
             EMPTY,
-            Event::Filled(Position(8)),
+            Event::Backfilled(Position(8)),
             LOST,
         ],
         &[
             "start -> Connect (Starting)",
             "Connected(Some(Position(7))) -> Follow(Position(7)) (Running)",
-            "Rebuild -> Fill { old: Some(Position(7)) } (Rebuilding, rebuild)",
+            "Rebuild -> Backfill { old: Some(Position(7)) } (Rebuilding, rebuild)",
             "Failed { retryable: true } -> BackOff { attempt: 0 } (Waiting, rebuild)",
             "DelayOver -> Connect (Starting, rebuild)",
-            "Connected(None) -> Fill { old: None } (Rebuilding, rebuild)",
+            "Connected(None) -> Backfill { old: None } (Rebuilding, rebuild)",
             "Failed { retryable: false } -> AwaitCommand (Stopped, rebuild)",
             "Resume -> Connect (Starting, rebuild)",
-            "Connected(None) -> Fill { old: None } (Rebuilding, rebuild)",
-            "Filled(Position(8)) -> Follow(Position(8)) (Running)",
+            "Connected(None) -> Backfill { old: None } (Rebuilding, rebuild)",
+            "Backfilled(Position(8)) -> Follow(Position(8)) (Running)",
             "Failed { retryable: true } -> BackOff { attempt: 0 } (Waiting)",
         ],
     );

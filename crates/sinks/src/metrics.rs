@@ -1,4 +1,4 @@
-//! The sinks' figures for Prometheus, read at the moment when they are asked for.
+//! The sinks' figures for Prometheus, read at the moment when they are requested.
 
 use std::fmt;
 use std::sync::Weak;

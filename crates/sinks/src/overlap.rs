@@ -1,9 +1,9 @@
-//! Two sinks must not fill one table of one store.
+//! Two sinks must not write to one table of one store.
 
 use onelog_mapping::DefinitionError;
 use onelog_store::SinkDefinition;
 
-/// Checks that two sinks do not fill one table.
+/// Checks that two sinks do not write to one table.
 pub(crate) fn check_overlap(
     new: &SinkDefinition,
     other: &SinkDefinition,
@@ -20,7 +20,7 @@ pub(crate) fn check_overlap(
             return Err(DefinitionError::new(
                 format!("mappings[{n}].into"),
                 format!(
-                    "the sink '{}' fills '{}' in this store already; choose another name or another store",
+                    "the sink '{}' writes to '{}' in this store already; choose another name or another store",
                     other.name, mapping.into
                 ),
             ));

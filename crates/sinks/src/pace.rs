@@ -41,7 +41,7 @@ impl Pace {
         self.unpublished
     }
 
-    /// A new connection or filling: nothing is applied and invisible.
+    /// A new connection or backfill: nothing is applied and invisible.
     pub(crate) const fn begin(&mut self) {
         self.unpublished = None;
     }

@@ -214,7 +214,7 @@ struct ParkedRecord {
 pub(crate) struct ParkedKeys {
     sink: String,
     keys: Vec<HashMap<Bytes, ParkedRecord>>,
-    /// Of tables that the sink fills no longer.
+    /// Of tables that no mapping of the sink names any more.
     strays: Vec<Bytes>,
     /// Replayed, and remembered.
     replayed: Vec<(Position, Bytes)>,
@@ -250,7 +250,7 @@ impl ParkedKeys {
             };
             if let Some(replayed_at) = stored.replayed_at.map(Position) {
                 if replayed_at < node.log_start() {
-                    // A copy that old is filled anew.
+                    // A copy that old is backfilled.
                     outdated.push((record_key, None));
                     continue;
                 }
@@ -386,7 +386,7 @@ impl ParkedKeys {
         Ok(())
     }
 
-    /// The store was filled at `at`, and refused exactly these keys, which are in the log already.
+    /// The store was backfilled at `at`, and refused exactly these keys, which are in the log already.
     pub(crate) fn backfilled(
         &mut self,
         node: &Node,

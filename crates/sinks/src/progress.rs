@@ -1,4 +1,4 @@
-//! How far a sink is and how it is doing: written by its runner, read and awaited by anybody.
+//! How far a sink is and how it is doing: written by its runner, read and awaited by any thread.
 
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
@@ -20,9 +20,9 @@ const RATE_SECONDS: f64 = 5.0;
 pub enum SinkState {
     /// It is connecting to its store.
     Starting,
-    /// Its store is being filled from a snapshot, because it was empty or too far behind the log.
+    /// Its store is being backfilled from a snapshot, because it was empty or too far behind the log.
     Bootstrapping,
-    /// Its store is being filled again on request.
+    /// Its store is being backfilled on request.
     Rebuilding,
     /// It follows the log.
     Running,
@@ -38,7 +38,7 @@ pub struct SinkStatus {
     pub name: String,
     pub kind: &'static str,
     pub state: SinkState,
-    /// The store shows everything below this position. `None` until it is filled.
+    /// The store shows everything below this position. `None` until it is backfilled.
     pub position: Option<Position>,
     /// How many records of the log it has still to take.
     pub lag_records: Option<u64>,

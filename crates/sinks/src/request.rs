@@ -1,4 +1,4 @@
-//! What is asked of a sink's thread, and what it answers.
+//! Requests to a sink's thread, and their answers.
 
 use std::collections::HashSet;
 use std::sync::Arc;

@@ -1,9 +1,9 @@
 //! How much of the log is kept for a sink: all that it needs, or as much as its definition allows.
-//! A sink whose store is dead or slow loses its hold over that; when it comes back and the log no
-//! longer reaches back to it, its store is filled from a snapshot.
+//! A sink whose store is dead or slow holds no more than that; when it comes back and the log no
+//! longer reaches back to it, its store is backfilled from a snapshot.
 //!
-//! Advanced by the sink's thread, looked at by the node's keeper: a thread that hangs in a store
-//! cannot look.
+//! Advanced by the sink's thread, looked at by the thread `sinks-retention`: a thread that hangs in
+//! a store cannot look.
 
 use onelog::{Follower, Node, Position};
 use parking_lot::Mutex;
@@ -97,7 +97,7 @@ impl RetentionHold {
             state.warned = true;
             tracing::warn!(
                 sink = self.name, bytes, limit, position = %state.at,
-                "the log that is kept for a slow or dead sink comes near its limit; over it the sink is left behind and filled anew later"
+                "the log that is kept for a slow or dead sink comes near its limit; over it the sink is left behind and backfilled later"
             );
         }
         // Only the sink itself catches up: what is cut counts no bytes, but it is still missing.
@@ -108,7 +108,7 @@ impl RetentionHold {
         self.follower.let_go();
         tracing::warn!(
             sink = self.name, bytes, limit, position = %state.at,
-            "the log behind a sink is over its limit and no longer kept for it: when the sink comes back its store is filled anew"
+            "the log behind a sink is over its limit and no longer kept for it: when the sink comes back its store is backfilled"
         );
         true
     }

@@ -77,7 +77,7 @@ impl Runner {
                     self.inbox.wait(&self.feed.node, NEVER, WAIT_MAX);
                 }
                 Action::Connect
-                | Action::Fill { .. }
+                | Action::Backfill { .. }
                 | Action::Confirm(_)
                 | Action::Follow(_)
                 | Action::StandBy(_) => {
@@ -139,7 +139,7 @@ impl Runner {
         loop {
             self.inbox.receive();
             match self.inbox.lifecycle.action() {
-                Action::Fill { old } => self.fill(&plan, store, old)?,
+                Action::Backfill { old } => self.backfill(&plan, store, old)?,
                 Action::Confirm(at) => {
                     self.serve(&plan, store, Some(at))?;
                     self.confirm_position(store, at)?;
@@ -165,7 +165,7 @@ impl Runner {
         }
     }
 
-    fn fill(
+    fn backfill(
         &mut self,
         plan: &Arc<Plan>,
         store: &mut dyn Store,
@@ -173,13 +173,13 @@ impl Runner {
     ) -> Result<(), SessionEnd> {
         let Self { feed, inbox, pace } = self;
         feed.progress.set_state(inbox.lifecycle.shown());
-        let filled = feed.backfill(plan, store, old, &mut || {
+        let backfilled = feed.backfill(plan, store, old, &mut || {
             inbox.receive();
             inbox.lifecycle.is_leaving()
         })?;
-        if let Some(at) = filled {
+        if let Some(at) = backfilled {
             pace.begin();
-            inbox.lifecycle.apply(Event::Filled(at));
+            inbox.lifecycle.apply(Event::Backfilled(at));
         }
         Ok(())
     }
@@ -196,7 +196,7 @@ impl Runner {
         feed.serve(&mut inbox.requests, plan, store, at, is_paused)
     }
 
-    /// The store's position. `None`: it has to be filled.
+    /// The store's position. `None`: it has to be backfilled.
     fn read_position(&self, store: &mut dyn Store) -> Result<Option<Position>, SessionEnd> {
         let Feed { node, log_id, .. } = &self.feed;
         let found = store.position()?;
@@ -216,7 +216,7 @@ impl Runner {
         }
         if found.log_id != *log_id {
             return Err(SessionEnd::Stop(SinkFault::new(format!(
-                "the store follows another log (its id is {}, this log's is {log_id}); rebuild the sink to fill the store from this log",
+                "the store follows another log (its id is {}, this log's is {log_id}); rebuild the sink to backfill the store from this log",
                 found.log_id
             ))));
         }

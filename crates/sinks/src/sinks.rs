@@ -113,7 +113,7 @@ impl Sinks {
     }
 
     /// Defines a sink and starts it. Blocks until the definition is committed, not until the
-    /// store is filled.
+    /// store is backfilled.
     pub fn create(&self, definition: SinkDefinition) -> Result<SinkStatus, SinkError> {
         self.create_if(definition, Err)
     }
@@ -155,7 +155,7 @@ impl Sinks {
         self.get(&name)
     }
 
-    /// Gives a sink another definition. Where its mappings changed the store is filled anew;
+    /// Gives a sink another definition. Where its mappings changed the store is backfilled;
     /// otherwise the sink goes on from the store's position. Blocks until the step of the sink that is
     /// under way has ended. The same definition again changes nothing.
     pub fn replace(&self, definition: SinkDefinition) -> Result<SinkStatus, SinkError> {
@@ -247,7 +247,7 @@ impl Sinks {
         Ok(())
     }
 
-    /// Fills the store anew, beside what it has, and swaps. Answers as soon as that has begun.
+    /// Backfills the store beside what it has, and swaps. Answers as soon as that has begun.
     pub fn rebuild(&self, name: &str) -> Result<SinkStatus, SinkError> {
         self.command(name, Command::Rebuild)?;
         self.get(name)

@@ -47,7 +47,7 @@ fn transact(model: &mut Model, number: i64) {
     model.write(BLOBS, key.as_bytes(), Some(&number.to_string()));
 }
 
-fn filled(harness: &SearchHarness) -> (ElasticsearchStore, Model, Arc<Plan>) {
+fn backfilled(harness: &SearchHarness) -> (ElasticsearchStore, Model, Arc<Plan>) {
     let plan = harness.plan(PAIR);
     let mut model = Model::default();
     for n in 0..20 {
@@ -65,7 +65,7 @@ fn assert_equal(plan: &Plan, model: &Model, store: &mut dyn Store) {
     assert_eq!(verification.position, model.position());
 }
 
-fn ask(server: &OpenSearch, method: &str, path: &str, body: &str) -> Value {
+fn request(server: &OpenSearch, method: &str, path: &str, body: &str) -> Value {
     let (status, answer) = server.request(method, path, body);
     assert!(status < 300, "{method} {path}: {status} {answer}");
     serde_json::from_str(&answer).unwrap()
@@ -73,8 +73,8 @@ fn ask(server: &OpenSearch, method: &str, path: &str, body: &str) -> Value {
 
 /// A document that was written twice for one record would have a higher version than its record's.
 fn assert_written_once(server: &OpenSearch, name: &str) {
-    ask(server, "POST", &format!("/{name}/_refresh"), "");
-    let found = ask(
+    request(server, "POST", &format!("/{name}/_refresh"), "");
+    let found = request(
         server,
         "GET",
         &format!("/{name}/_search?version=true&size=1000"),
@@ -140,7 +140,7 @@ fn a_server_killed_under_load_ends_equal_to_the_log() {
     require!(Kind::OpenSearch);
     let server = OpenSearch::start();
     let harness = harness(&server);
-    let (mut store, mut model, plan) = filled(&harness);
+    let (mut store, mut model, plan) = backfilled(&harness);
     let stop = AtomicBool::new(false);
     let snapshots = AtomicUsize::new(0);
     let (back, server_is_back) = mpsc::channel();
@@ -155,7 +155,7 @@ fn a_server_killed_under_load_ends_equal_to_the_log() {
                 (0..10).for_each(|more| transact(&mut model, n * 10 + more));
                 loop {
                     let at = match store.position() {
-                        Ok(at) => at.expect("it was filled").position,
+                        Ok(at) => at.expect("it was backfilled").position,
                         Err(error) => {
                             assert!(error.is_retryable(), "{error}");
                             store = reopen(harness, plan, &server_is_back);
@@ -220,7 +220,7 @@ fn lost_answers_are_requested_again() {
     require!(Kind::OpenSearch);
     let server = OpenSearch::start();
     let direct = harness(&server);
-    let (_, mut model, plan) = filled(&direct);
+    let (_, mut model, plan) = backfilled(&direct);
     let proxy = Proxy::in_front_of(&server);
     let through = SearchHarness {
         url: proxy.url_of(&server.url()),
@@ -273,7 +273,7 @@ fn a_server_with_older_data_is_given_what_it_lacks() {
     require!(Kind::OpenSearch);
     let server = OpenSearch::start();
     let harness = harness(&server);
-    let (store, mut model, plan) = filled(&harness);
+    let (store, mut model, plan) = backfilled(&harness);
     let old = model.position();
     drop(store);
     server.stop();
@@ -303,7 +303,7 @@ fn two_processes_that_take_a_sink_from_each_other_harm_nothing() {
     require!(Kind::OpenSearch);
     let server = OpenSearch::start();
     let harness = harness(&server);
-    let (store, model, plan) = filled(&harness);
+    let (store, model, plan) = backfilled(&harness);
     drop(store);
     let log = Mutex::new(model);
     let takeovers = AtomicUsize::new(0);
@@ -355,13 +355,13 @@ fn a_full_disk_is_waited_for() {
     require!(Kind::OpenSearch);
     let server = OpenSearch::start();
     let harness = harness(&server);
-    let (mut store, mut model, plan) = filled(&harness);
+    let (mut store, mut model, plan) = backfilled(&harness);
     let from = model.position();
     transact(&mut model, 100);
     // What the product does to indexes when the disk is nearly full.
     let block = |on: bool| {
         let settings = json!({"index.blocks.read_only_allow_delete": on.then_some(true)});
-        ask(&server, "PUT", "/left/_settings", &settings.to_string());
+        request(&server, "PUT", "/left/_settings", &settings.to_string());
     };
     block(true);
     let error = store.apply(&model.batch(&plan, from)).unwrap_err();
@@ -382,7 +382,7 @@ fn what_is_turned_away_is_sent_again_in_smaller_parts() {
         "indexing_pressure.memory.limit=150kb",
     ]);
     let harness = harness(&server);
-    let (mut store, mut model, plan) = filled(&harness);
+    let (mut store, mut model, plan) = backfilled(&harness);
     let from = model.position();
     for n in 0..300 {
         model.order(&format!("large {n}"), n, &"a long note ".repeat(200));
@@ -438,7 +438,7 @@ fn a_sink_follows_through_the_death_of_its_server() {
     let at = order("a", 1);
     sinks.wait_blocking("search", at, PATIENCE).unwrap();
     // Read your writes: what was waited for is found by a search.
-    let found = ask(&server, "GET", "/orders/_search?q=total:1", "");
+    let found = request(&server, "GET", "/orders/_search?q=total:1", "");
     let hits = found["hits"]["hits"].as_array().unwrap();
     assert!(hits.iter().any(|hit| hit["_id"] == "a"), "{found}");
 

@@ -109,7 +109,7 @@ fn a_store_follows_two_tables_through_pause_rebuild_and_restart() {
     for n in 0..50 {
         order(&node, &format!("early {n}"), n, "before the sink");
     }
-    // A new store is filled from a snapshot, then follows.
+    // A new store is backfilled from a snapshot, then follows.
     sinks
         .create(place.definition("search", &format!("{ORDERS},{STOCK}")))
         .unwrap();
@@ -211,7 +211,7 @@ fn comparing_does_not_need_writers_or_the_sink_to_pause() {
         while !writer.is_finished() {
             match sinks.verify("search") {
                 Ok(found) => assert!(found.equal, "{found:#?}"),
-                Err(SinkError::Unfilled { .. }) => {}
+                Err(SinkError::NotBackfilled { .. }) => {}
                 Err(error) => panic!("{error}"),
             }
             compared += 1;
@@ -350,7 +350,7 @@ fn what_cannot_be_is_refused_when_it_is_defined() {
     assert!(text(sinks.create(place.definition("search", STOCK))).contains("already"));
     let mut same_file = place.definition("other", ORDERS);
     same_file.target = place.definition("search", ORDERS).target;
-    assert!(text(sinks.create(same_file)).contains("the sink 'search' fills 'orders'"));
+    assert!(text(sinks.create(same_file)).contains("the sink 'search' writes to 'orders'"));
     let mut nowhere = place.definition("nowhere", STOCK);
     nowhere.target = std::sync::Arc::new(onelog_sqlite::SqliteTarget {
         path: place.path("no/folder/x.db"),
@@ -471,7 +471,7 @@ fn a_store_that_went_back_in_time_while_nothing_was_written_catches_up_when_it_i
     sinks.resume("back").unwrap();
     let begun = std::time::Instant::now();
     while count(&store, "SELECT count(*) FROM orders") < 2 {
-        assert!(begun.elapsed() < PATIENCE, "the store was not asked");
+        assert!(begun.elapsed() < PATIENCE, "the store was not queried");
         std::thread::yield_now();
     }
     let found = sinks.verify("back").unwrap();

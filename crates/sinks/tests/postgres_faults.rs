@@ -94,7 +94,7 @@ impl Followed {
     fn reopen(&self) -> Result<(Box<dyn Store>, Position), StoreError> {
         let mut store = self.pg.try_open(&self.plan, LOG)?;
         store.take_over()?;
-        let found = store.position()?.expect("the store was filled");
+        let found = store.position()?.expect("the store was backfilled");
         assert_eq!(found.log_id, LOG);
         store.check_shape()?;
         Ok((store, found.position))

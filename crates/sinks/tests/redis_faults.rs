@@ -115,7 +115,7 @@ struct Seen {
     whole: u64,
 }
 
-/// Looks at both rows and the position until `stop` is set; a server that is gone is asked again.
+/// Looks at both rows and the position until `stop` is set; a server that is gone is queried again.
 fn look(url: &str, stop: &AtomicBool) -> Seen {
     let client = redis::Client::open(url).unwrap();
     let mut seen = Seen::default();
@@ -396,7 +396,7 @@ fn a_batch_that_ended_in_the_middle_of_a_cluster_is_finished_and_nothing_goes_ba
         model.order(&format!("k{n}"), -n, "second");
     }
     let whole = model.batch(&plan, start);
-    // One node dies when all have been asked: the others do their parts of the long batch.
+    // One node dies when all have been sent theirs: the others do their parts of the long batch.
     let servers = Arc::clone(&cluster.servers);
     failpoint::set("midway:before_commit", move || servers.nodes()[2].kill());
     let error = store.apply(&whole).unwrap_err();
@@ -481,7 +481,7 @@ fn two_processes_at_a_cluster_never_get_the_same_epoch() {
     let cluster = Cluster::start();
     let harness = InCluster::new(&cluster);
     let plan = conformance::standard_plan(&harness);
-    let (mut one, mut model) = conformance::filled(&harness, &plan);
+    let (mut one, mut model) = conformance::backfilled(&harness, &plan);
     let mut other = harness.store(&plan);
     let mut last = 1;
     for _ in 0..10 {

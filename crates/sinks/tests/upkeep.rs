@@ -217,7 +217,7 @@ fn a_store_that_hangs_delays_no_other_and_holds_the_log_only_so_far() {
     );
     assert_equal(&sinks, "quick", node.position());
 
-    // When it comes back it is filled from a snapshot.
+    // When it comes back it is backfilled from a snapshot.
     release();
     let end = order(&node, "back", 1, "again");
     let found = assert_equal(&sinks, "slow", end);
@@ -274,7 +274,7 @@ fn a_definition_changes_without_a_restart() {
     );
     assert_eq!(sinks.replace(lax.clone()).unwrap().definition, lax);
 
-    // Other columns fill the store anew; waiters for the sink wait on.
+    // With other columns the store is backfilled; waiters for the sink wait on.
     let columns = json!({"mappings": [{"table": "shop.orders", "into": "orders", "columns": {
         "sum": {"from": "/total", "type": "integer"}}}]});
     let changed = place.definition("shop", &columns);

@@ -2,7 +2,7 @@
 //!
 //! One thread inserts; any number of threads read without locks. A reader at a position looks
 //! only at versions below it, and a position is published after everything below it is in, so
-//! nobody sees half an entry. Nothing is ever removed: a memtable is dropped as a whole.
+//! no reader sees half an entry. Nothing is ever removed: a memtable is dropped as a whole.
 
 use std::fmt;
 use std::ops::Bound;

@@ -91,7 +91,7 @@ impl Snapshot {
         }))
     }
 
-    /// Walks the keys of a range, upwards or downwards. Rows are read as they are asked for.
+    /// Walks the keys of a range, upwards or downwards. Rows are read as they are taken.
     ///
     /// # Errors
     /// When the B-tree cannot be read.

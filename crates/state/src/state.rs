@@ -1,7 +1,7 @@
 //! The state: what a committed log makes true.
 //!
 //! One thread applies entries, freezes memtables and drops tables; checkpoints run on another;
-//! everybody reads. Invariants:
+//! any thread reads. Invariants:
 //! - the position moves only when a whole entry is in, and only ever up;
 //! - every write and delete at or above `floor()` is in a memtable of the views;
 //! - a view's base holds exactly the records below its position.

@@ -101,8 +101,8 @@ pub fn standard_plan(harness: &dyn Harness) -> Arc<Plan> {
     plan(harness, STANDARD)
 }
 
-/// A store with three orders, taken over and filled.
-pub fn filled(harness: &dyn Harness, plan: &Arc<Plan>) -> (Box<dyn Store>, Model) {
+/// A store with three orders, taken over and backfilled.
+pub fn backfilled(harness: &dyn Harness, plan: &Arc<Plan>) -> (Box<dyn Store>, Model) {
     let mut model = Model::default();
     model.order("a", 1, "one");
     model.order("b", 2, "two");
@@ -162,7 +162,7 @@ pub fn a_new_store_has_no_position(harness: &dyn Harness) {
         "{error}"
     );
     assert!(store.reader().is_err());
-    // Filled with nothing it has a position all the same.
+    // Backfilled with nothing it has a position all the same.
     let model = Model::default();
     model.rebuild(&plan, store.as_mut()).unwrap();
     model.assert_equal(&plan, store.as_mut());
@@ -171,7 +171,7 @@ pub fn a_new_store_has_no_position(harness: &dyn Harness) {
 /// Rows and position move together, and are there when the store is opened again.
 pub fn a_batch_and_its_position_are_one_step(harness: &dyn Harness) {
     let plan = standard_plan(harness);
-    let (mut store, mut model) = filled(harness, &plan);
+    let (mut store, mut model) = backfilled(harness, &plan);
     let from = model.position();
     model.order("a", -1, "changed");
     model.write(ORDERS, b"b", None);
@@ -193,7 +193,7 @@ pub fn a_batch_and_its_position_are_one_step(harness: &dyn Harness) {
 /// Only the last image of a key counts, and a batch has one change a key.
 pub fn a_batch_collapses_to_the_last_image(harness: &dyn Harness) {
     let plan = standard_plan(harness);
-    let (mut store, mut model) = filled(harness, &plan);
+    let (mut store, mut model) = backfilled(harness, &plan);
     let from = model.position();
     for n in 0..10 {
         model.order("a", n, "again");
@@ -212,7 +212,7 @@ pub fn a_batch_collapses_to_the_last_image(harness: &dyn Harness) {
 /// The position in the store decides, not the one in the batch.
 pub fn a_batch_that_begins_elsewhere_is_refused(harness: &dyn Harness) {
     let plan = standard_plan(harness);
-    let (mut store, mut model) = filled(harness, &plan);
+    let (mut store, mut model) = backfilled(harness, &plan);
     let before = model.clone();
     let from = model.position();
     model.order("z", 9, "later");
@@ -239,7 +239,7 @@ pub fn a_batch_that_begins_elsewhere_is_refused(harness: &dyn Harness) {
 /// A store that was taken over by a rival changes nothing any more.
 pub fn a_zombie_changes_nothing(harness: &dyn Harness) {
     let plan = standard_plan(harness);
-    let (mut zombie, mut model) = filled(harness, &plan);
+    let (mut zombie, mut model) = backfilled(harness, &plan);
     let before = model.clone();
     let mut rival = harness.open(Arc::clone(&plan), LOG);
     assert_eq!(rival.take_over().unwrap(), 2);
@@ -268,7 +268,7 @@ pub fn a_zombie_changes_nothing(harness: &dyn Harness) {
 /// A record that does not fit is named, and nothing of its batch is there.
 pub fn a_refused_record_leaves_everything(harness: &dyn Harness) {
     let plan = standard_plan(harness);
-    let (mut store, mut model) = filled(harness, &plan);
+    let (mut store, mut model) = backfilled(harness, &plan);
     let before = model.clone();
     let from = model.position();
     model.order("a", 100, "fine");
@@ -291,10 +291,10 @@ pub fn a_refused_record_leaves_everything(harness: &dyn Harness) {
     before.assert_equal(&plan, store.as_mut());
 }
 
-/// A filling goes on without the record that does not fit.
+/// A backfill goes on without the record that does not fit.
 pub fn a_refused_load_leaves_what_was_loaded(harness: &dyn Harness) {
     let plan = standard_plan(harness);
-    let (mut store, mut model) = filled(harness, &plan);
+    let (mut store, mut model) = backfilled(harness, &plan);
     let row = |key: &'static str, offset, text: &'static str| Change {
         key: Bytes::from_static(key.as_bytes()),
         offset: Offset(offset),
@@ -322,7 +322,7 @@ pub fn a_refused_load_leaves_what_was_loaded(harness: &dyn Harness) {
 /// A failure between the rows and the commit changes nothing; the replay is equal.
 pub fn a_failure_before_the_commit_changes_nothing(harness: &dyn Harness) {
     let plan = standard_plan(harness);
-    let (mut store, mut model) = filled(harness, &plan);
+    let (mut store, mut model) = backfilled(harness, &plan);
     let before = model.clone();
     let from = model.position();
     model.order("a", 100, "changed");
@@ -360,7 +360,7 @@ pub fn a_failure_before_the_commit_changes_nothing(harness: &dyn Harness) {
 /// Until it is finished a rebuild is invisible; then nothing of the old rows is left.
 pub fn a_rebuild_replaces_all_rows_in_one_step(harness: &dyn Harness) {
     let plan = standard_plan(harness);
-    let (mut store, mut model) = filled(harness, &plan);
+    let (mut store, mut model) = backfilled(harness, &plan);
     let before = model.clone();
     model.write(ORDERS, b"a", None);
     model.order("b", 20, "changed");
@@ -386,7 +386,7 @@ pub fn a_rebuild_replaces_all_rows_in_one_step(harness: &dyn Harness) {
 /// What an interrupted rebuild left is not in the next one.
 pub fn an_unfinished_rebuild_is_thrown_away(harness: &dyn Harness) {
     let plan = standard_plan(harness);
-    let (mut store, mut model) = filled(harness, &plan);
+    let (mut store, mut model) = backfilled(harness, &plan);
     store.begin_rebuild().unwrap();
     let stray = Change {
         key: Bytes::from_static(b"stray"),
@@ -408,7 +408,7 @@ pub fn an_unfinished_rebuild_is_thrown_away(harness: &dyn Harness) {
 /// A repair changes rows and not the position: here first to what is wrong, then to what is right.
 pub fn a_repair_writes_rows_at_the_stores_position(harness: &dyn Harness) {
     let plan = standard_plan(harness);
-    let (mut store, mut model) = filled(harness, &plan);
+    let (mut store, mut model) = backfilled(harness, &plan);
     let change = |key: &str, offset: u64, value: Option<&str>| Change {
         key: Bytes::copy_from_slice(key.as_bytes()),
         offset: Offset(offset),
@@ -448,7 +448,7 @@ pub fn a_repair_writes_rows_at_the_stores_position(harness: &dyn Harness) {
 /// A snapshot stays at its position while batches are applied.
 pub fn a_snapshot_does_not_change(harness: &dyn Harness) {
     let plan = standard_plan(harness);
-    let (mut store, mut model) = filled(harness, &plan);
+    let (mut store, mut model) = backfilled(harness, &plan);
     let before = model.clone();
     let mut snapshot = store.reader().unwrap();
     let from = model.position();
@@ -465,7 +465,7 @@ pub fn a_snapshot_does_not_change(harness: &dyn Harness) {
 /// Rows of one plan mean nothing under another.
 pub fn another_plan_has_no_position(harness: &dyn Harness) {
     let plan_before = standard_plan(harness);
-    let (store, model) = filled(harness, &plan_before);
+    let (store, model) = backfilled(harness, &plan_before);
     drop(store);
     let other = plan(harness, &STANDARD.replace("/total", "/sum"));
     let mut store = harness.open(Arc::clone(&other), LOG);
@@ -482,7 +482,7 @@ pub fn another_plan_has_no_position(harness: &dyn Harness) {
 /// A store that follows another log says so, and takes nothing until it is rebuilt.
 pub fn another_logs_position_is_reported(harness: &dyn Harness) {
     let plan = standard_plan(harness);
-    let (store, mut model) = filled(harness, &plan);
+    let (store, mut model) = backfilled(harness, &plan);
     drop(store);
     let mut store = harness.open(Arc::clone(&plan), "log-2");
     assert_eq!(store.take_over().unwrap(), 2);
@@ -503,10 +503,10 @@ pub fn another_logs_position_is_reported(harness: &dyn Harness) {
     assert!(model.verify(&plan, store.as_mut()).equal);
 }
 
-/// After a removal nothing of the sink is known, and its tables may be filled again.
+/// After a removal nothing of the sink is known, and its tables may be backfilled again.
 pub fn a_removed_sink_is_forgotten(harness: &dyn Harness) {
     let plan = standard_plan(harness);
-    let (mut store, model) = filled(harness, &plan);
+    let (mut store, model) = backfilled(harness, &plan);
     store.remove().unwrap();
     assert_eq!(store.position().unwrap(), None);
     drop(store);
@@ -521,7 +521,7 @@ pub fn a_removed_sink_is_forgotten(harness: &dyn Harness) {
 /// A delete changes nothing where no row is, also when its key cannot be in the table.
 pub fn a_delete_without_a_row_is_no_error(harness: &dyn Harness) {
     let plan = standard_plan(harness);
-    let (mut store, mut model) = filled(harness, &plan);
+    let (mut store, mut model) = backfilled(harness, &plan);
     let from = model.position();
     model.write(ORDERS, b"never there", None);
     model.write(ORDERS, &[0xff, 0xfe], None);
@@ -537,7 +537,7 @@ pub fn several_mappings_move_together(harness: &dyn Harness) {
             r#"{STANDARD},{{"table":"shop.orders","into":"whole"}},{{"table":"shop.blobs","into":"blobs"}}"#
         ),
     );
-    let (mut store, mut model) = filled(harness, &plan);
+    let (mut store, mut model) = backfilled(harness, &plan);
     let before = model.clone();
     let from = model.position();
     model.order("a", 50, "changed");
@@ -563,7 +563,7 @@ pub fn a_full_text_index_follows_its_rows(harness: &dyn Harness) {
     }
     let indexed = STANDARD.replacen("}}}", "}},\"full_text\":[\"note\"]}", 1);
     let plan = plan(harness, &indexed);
-    let (mut store, mut model) = filled(harness, &plan);
+    let (mut store, mut model) = backfilled(harness, &plan);
     model.assert_equal(&plan, store.as_mut());
     for step in 0..6 {
         let from = model.position();

@@ -54,7 +54,7 @@ pub enum OnRefused {
     /// The sink stops until the cause is mended and it is resumed.
     #[default]
     Stop,
-    /// The record, and every later one of its key, is set aside; the others go on.
+    /// The record, and every later one of its key, is parked; the others go on.
     Park,
 }
 

@@ -17,7 +17,6 @@ pub const CA_FILE: &str = "ca_file";
 /// The field of a definition that holds an address.
 pub const URL: &str = "url";
 
-/// One kind of store.
 pub trait StoreKind: fmt::Debug + Send + Sync {
     /// The kind's name, which definitions keep, and what it takes of a mapping.
     fn rules(&self) -> &'static MappingRules;

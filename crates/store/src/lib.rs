@@ -2,7 +2,7 @@
 //!
 //! A [`Store`] keeps rows and, in the same atomic step, the position that they belong to. A
 //! [`StoreKind`] is everything that the rest of onelog knows of one kind of store; the packages of
-//! `crates/stores` have one each. A [`SinkDefinition`] names a store and the mappings that fill it.
+//! `crates/stores` have one each. A [`SinkDefinition`] names a store and the mappings that write to it.
 //! [`verify()`] compares a store with the log; `conformance` holds what every store must pass.
 
 mod address;

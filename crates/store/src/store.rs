@@ -52,7 +52,7 @@ pub struct StorePosition {
 /// - For tests, `apply` MUST come to the place `before_commit` of [`failpoint`](crate::failpoint) when
 ///   everything is prepared and nothing is visible, and `finish_rebuild` SHOULD come to `before_swap`.
 pub trait Store: Send {
-    /// The position of the store. `None` when it was never filled under this plan, which is not the
+    /// The position of the store. `None` when it was never backfilled under this plan, which is not the
     /// same as position 0: nothing is known about its rows. A position of another log is answered as
     /// it is, with that log's id. `epoch` is the last takeover, of this value or a later one.
     fn position(&mut self) -> Result<Option<StorePosition>, StoreError>;
@@ -63,7 +63,7 @@ pub trait Store: Send {
     /// was reached under another plan MUST be forgotten here.
     fn take_over(&mut self) -> Result<u64, StoreError>;
 
-    /// Fails where this sink's tables cannot be filled: a name belongs to another owner, a place
+    /// Fails where this sink's tables cannot be written: a name belongs to another owner, a place
     /// cannot be written. MUST NOT change rows. MAY be called before a takeover.
     fn check_target(&mut self) -> Result<(), StoreError>;
 
@@ -104,7 +104,7 @@ pub trait Store: Send {
         Ok(())
     }
 
-    /// Begins to fill new tables beside the old ones, which stay readable and unchanged. Rows of an
+    /// Begins to backfill new tables beside the old ones, which stay readable and unchanged. Rows of an
     /// earlier, unfinished rebuild MUST NOT be in it.
     fn begin_rebuild(&mut self) -> Result<(), StoreError>;
 

@@ -13,7 +13,7 @@ use rustls::{ClientConfig, RootCertStore};
 #[derive(Clone, Copy, Debug)]
 pub enum Trust<'a> {
     /// No certificate: the address has no TLS.
-    Nobody,
+    NoCertificate,
     /// The system's authorities.
     System,
     /// Those in a file of PEM, a sink's `ca_file`.
@@ -31,7 +31,7 @@ impl<'a> Trust<'a> {
 pub fn tls_config(trust: Trust<'_>) -> Result<ClientConfig, String> {
     static SYSTEM: OnceLock<ClientConfig> = OnceLock::new();
     match trust {
-        Trust::Nobody => trusting(RootCertStore::empty()),
+        Trust::NoCertificate => trusting(RootCertStore::empty()),
         Trust::These(path) => trusting(authorities(path)?),
         Trust::System => {
             if let Some(config) = SYSTEM.get() {
@@ -103,6 +103,6 @@ mod tests {
             assert!(message().contains(why), "{}", message());
             assert!(message().contains(path.to_str().unwrap()), "{}", message());
         }
-        assert!(tls_config(Trust::Nobody).is_ok());
+        assert!(tls_config(Trust::NoCertificate).is_ok());
     }
 }

@@ -63,7 +63,7 @@ pub struct TableVerification {
     pub counted_all: bool,
     /// The first differences, at most `DIFFERENCES_MAX`.
     pub differences: Vec<Difference>,
-    /// How many keys are set aside and were not compared.
+    /// How many keys are parked and were not compared.
     pub parked: u64,
     /// How many rows were written again; `None` unless a repair was requested.
     #[serde(skip_serializing_if = "Option::is_none")]

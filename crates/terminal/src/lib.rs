@@ -25,7 +25,6 @@ impl Out {
         }
     }
 
-    /// One line.
     pub fn line(&mut self, text: &str) -> io::Result<()> {
         writeln!(self.writer, "{text}")
     }
@@ -36,7 +35,6 @@ impl Out {
         self.writer.write_all(b"\n")
     }
 
-    /// Bytes as they are.
     pub fn bytes(&mut self, bytes: &[u8]) -> io::Result<()> {
         self.writer.write_all(bytes)
     }
@@ -65,7 +63,6 @@ impl Table {
         }
     }
 
-    /// Adds a row.
     pub fn row(&mut self, cells: impl IntoIterator<Item = String>) {
         let mut row: Vec<String> = cells.into_iter().collect();
         row.resize(self.titles.len(), String::new());
@@ -77,7 +74,6 @@ impl Table {
         self.rows.clear();
     }
 
-    /// Writes the table.
     pub fn print(&self, out: &mut Out) -> io::Result<()> {
         let mut lines = self.lines().into_iter();
         if let Some(title) = lines.next() {

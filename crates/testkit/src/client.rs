@@ -6,7 +6,7 @@ use std::process::Command;
 use crate::spawner;
 
 /// Runs a client; its output without the last line end, or what it complained about.
-pub(crate) fn ask(program: &str, folder: &Path, arguments: &[&str]) -> Result<String, String> {
+pub(crate) fn run(program: &str, folder: &Path, arguments: &[&str]) -> Result<String, String> {
     let mut command = spawner::command(Path::new(program), None, folder);
     command.args(arguments);
     output_of(command)

@@ -1,4 +1,4 @@
-//! Just enough HTTP for a test to ask a search server.
+//! Just enough HTTP for a test to query a search server.
 
 use std::io::{self, Read, Write};
 use std::net::{Ipv4Addr, TcpStream};

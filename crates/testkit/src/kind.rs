@@ -10,7 +10,6 @@ use crate::search::{ELASTICSEARCH, OPENSEARCH, Product};
 /// by commas, such as `postgres,redis`.
 const REQUIRE: &str = "ONELOG_REQUIRE_SERVERS";
 
-/// A kind of server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     Postgres,

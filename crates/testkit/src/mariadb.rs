@@ -42,7 +42,6 @@ const OPTIONS: [&str; 10] = [
 /// In the template, too: a server with another size would rebuild its log at the first start.
 const LOG_FILE_SIZE: &str = "--innodb-log-file-size=48M";
 
-/// A MariaDB server.
 #[derive(Debug)]
 pub struct Mariadb {
     node: Node,
@@ -69,7 +68,7 @@ impl Mariadb {
     /// Runs SQL in the database by `mariadb`; the result's rows are lines, their columns separated
     /// by tabs. Panics when the server refuses.
     pub fn sql(&self, statements: &str) -> String {
-        match ask(self.node.folder(), self.node.port(), statements) {
+        match query(self.node.folder(), self.node.port(), statements) {
             Ok(rows) => rows,
             Err(problem) => panic!("{problem}"),
         }
@@ -109,7 +108,7 @@ fn setup(folder: &Path, port: u16, options: &[&str]) -> Setup {
         user: None,
         stop_signal: Signal::TERM,
         answers: Box::new(move || {
-            let answer = ask(&folder, port, "SELECT @@datadir")?;
+            let answer = query(&folder, port, "SELECT @@datadir")?;
             if answer == data {
                 return Ok(());
             }
@@ -120,11 +119,11 @@ fn setup(folder: &Path, port: u16, options: &[&str]) -> Setup {
     }
 }
 
-fn ask(folder: &Path, port: u16, statements: &str) -> Result<String, String> {
+fn query(folder: &Path, port: u16, statements: &str) -> Result<String, String> {
     let port = format!("--port={port}");
     let user = format!("--user={USER}");
     let password = format!("--password={PASSWORD}");
-    client::ask(
+    client::run(
         "mariadb",
         folder,
         &[

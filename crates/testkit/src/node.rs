@@ -12,7 +12,7 @@ use crate::port::Port;
 use crate::spawner::{Program, User};
 use crate::{process, run_folder, wait};
 
-/// How often a server is moved to another port because somebody else took its own.
+/// How often a server is moved to another port because another process took its own.
 const PORTS_TRIED: usize = 5;
 /// How much of a log is shown when something went wrong.
 const LOG_TAIL_BYTES: usize = 4000;

@@ -22,7 +22,6 @@ pub struct Port {
 }
 
 impl Port {
-    /// Its number.
     #[must_use]
     pub fn number(&self) -> u16 {
         self.number

@@ -63,7 +63,7 @@ impl Postgres {
     /// Runs SQL by `psql`, all statements in one transaction; the result's rows are lines, their
     /// columns separated by `|`. Panics when the server refuses.
     pub fn sql(&self, statements: &str) -> String {
-        match ask(self.node.folder(), self.node.port(), statements) {
+        match query(self.node.folder(), self.node.port(), statements) {
             Ok(rows) => rows,
             Err(problem) => panic!("{problem}"),
         }
@@ -100,7 +100,7 @@ fn setup(folder: &Path, port: u16, options: &[&str]) -> Setup {
         user: User::for_servers(),
         stop_signal: Signal::INT,
         answers: Box::new(move || {
-            let answer = ask(&folder, port, "SHOW data_directory")?;
+            let answer = query(&folder, port, "SHOW data_directory")?;
             if answer == data {
                 return Ok(());
             }
@@ -111,11 +111,11 @@ fn setup(folder: &Path, port: u16, options: &[&str]) -> Setup {
     }
 }
 
-fn ask(folder: &Path, port: u16, statements: &str) -> Result<String, String> {
+fn query(folder: &Path, port: u16, statements: &str) -> Result<String, String> {
     let server =
         format!("host=127.0.0.1 port={port} user={USER} dbname=postgres connect_timeout=5");
     let program = program("psql").ok_or("psql is not installed")?;
-    client::ask(
+    client::run(
         &program.display().to_string(),
         folder,
         &[
@@ -157,7 +157,7 @@ fn template() -> &'static Path {
     })
 }
 
-/// PostgreSQL wants the key to be its own and readable by nobody else.
+/// PostgreSQL wants the key to be its own and readable by no other user.
 fn install_certificate(data: &Path) {
     let made = Certificates::shared();
     for (from, name) in [(&made.certificate, "server.crt"), (&made.key, "server.key")] {
@@ -202,6 +202,6 @@ fn remove_shared_memory(folder: &Path) {
         .nth(6)
         .and_then(|line| line.split_whitespace().nth(1));
     if let Some(id) = id {
-        let _ = client::ask("ipcrm", folder, &["-m", id]);
+        let _ = client::run("ipcrm", folder, &["-m", id]);
     }
 }

@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use rustix::process::{Pid, Signal, kill_process};
 
-/// Between two looks at a process that was told to stop or to end.
+/// Between two looks at a process that was signalled to stop or to end.
 const LOOK_AGAIN: Duration = Duration::from_millis(2);
 /// Looks before a process that does not obey SIGKILL or SIGSTOP is given up: 60 s.
 const LOOKS: usize = 30_000;

@@ -175,7 +175,7 @@ impl Proxy {
         assert!(!timeout.timed_out(), "waited in vain for {what}: {state:?}");
     }
 
-    /// It looks up only when somebody comes.
+    /// It looks up only when a client connects.
     fn wake_acceptor(&self) {
         let _ = TcpStream::connect(self.address());
     }
@@ -251,7 +251,7 @@ fn accept_until_the_end(shared: &Arc<Shared>, port: u16) {
         }
         drop(state);
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, port))
-            .expect("nobody else takes a port that is held");
+            .expect("no other process takes a port that is held");
         shared.state().listens = true;
         shared.changed.notify_all();
         accept(shared, &listener);
@@ -296,7 +296,7 @@ fn connect(shared: &Arc<Shared>, client: TcpStream, number: u64, round: u64) {
     connection::serve(shared, &connection);
     let mut state = shared.state();
     state.connections.remove(&number);
-    // Closes the sockets before anybody hears that the connection is gone.
+    // Closes the sockets before a test hears that the connection is gone.
     drop(connection);
     drop(state);
     shared.changed.notify_all();

@@ -21,7 +21,6 @@ const OPTIONS: [&str; 7] = [
     "databases=16",
 ];
 
-/// A Redis server.
 #[derive(Debug)]
 pub struct Redis {
     node: Node,
@@ -68,7 +67,7 @@ impl Redis {
 
     /// Runs one command by `redis-cli`; an array's items are lines. Panics when the server refuses.
     pub fn command(&self, command: &[&str]) -> String {
-        match ask(self.node.folder(), self.node.port(), command) {
+        match query(self.node.folder(), self.node.port(), command) {
             Ok(answer) => answer,
             Err(problem) => panic!("{problem}"),
         }
@@ -114,8 +113,8 @@ fn setup(folder: &Path, port: u16, options: &[&str]) -> Setup {
         stop_signal: Signal::TERM,
         answers: Box::new(move || {
             // It refuses this one while it reads its file.
-            ask(&folder, port, &["DBSIZE"])?;
-            let answer = ask(&folder, port, &["CONFIG", "GET", "dir"])?;
+            query(&folder, port, &["DBSIZE"])?;
+            let answer = query(&folder, port, &["CONFIG", "GET", "dir"])?;
             if answer.lines().nth(1) == Some(data.as_str()) {
                 return Ok(());
             }
@@ -126,9 +125,9 @@ fn setup(folder: &Path, port: u16, options: &[&str]) -> Setup {
     }
 }
 
-fn ask(folder: &Path, port: u16, command: &[&str]) -> Result<String, String> {
+fn query(folder: &Path, port: u16, command: &[&str]) -> Result<String, String> {
     let port = port.to_string();
     let mut arguments = vec!["-e", "-h", "127.0.0.1", "-p", &port];
     arguments.extend(command);
-    client::ask("redis-cli", folder, &arguments)
+    client::run("redis-cli", folder, &arguments)
 }

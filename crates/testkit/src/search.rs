@@ -33,7 +33,6 @@ const SETTINGS: [&str; 7] = [
     "action.destructive_requires_name=false",
 ];
 
-/// Which of the two.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Product {
     folder: &'static str,
@@ -125,16 +124,16 @@ fn class_path(assembled: &Path) -> String {
 
 /// Whether the server of this name answers and has all its data.
 fn is_ready(port: u16, name: &str) -> Result<(), String> {
-    let ask = |path| match http::request(port, "GET", path, "") {
+    let get = |path| match http::request(port, "GET", path, "") {
         Ok((200, answer)) => Ok(answer),
         Ok((status, answer)) => Err(format!("{status}: {answer}")),
         Err(error) => Err(error.to_string()),
     };
-    let answer = ask("/")?;
+    let answer = get("/")?;
     if !answer.contains(&format!("\"{name}\"")) {
         return Err(format!("on port {port} is another server: {answer}"));
     }
-    ask("/_cluster/health?wait_for_status=yellow&timeout=5s").map(|_| ())
+    get("/_cluster/health?wait_for_status=yellow&timeout=5s").map(|_| ())
 }
 
 macro_rules! search_server {

@@ -26,8 +26,8 @@ pub(crate) struct User {
 }
 
 impl User {
-    /// Whoever may run a server that refuses root: nobody else than this process's user, except
-    /// when that is root.
+    /// The user that runs a server that refuses root: `None`, which is this process's user,
+    /// except when that is root.
     pub(crate) fn for_servers() -> Option<Self> {
         if !rustix::process::geteuid().is_root() {
             return None;
@@ -74,7 +74,6 @@ fn set_environment(command: &mut Command, folder: &Path) {
         .stdin(Stdio::null());
 }
 
-/// A server to start.
 #[derive(Debug, Clone)]
 pub(crate) struct Program {
     pub(crate) path: PathBuf,
@@ -127,7 +126,7 @@ fn spawner() -> &'static Sender<Request> {
             .name("spawner".into())
             .spawn(move || {
                 for (mut command, answer) in requests {
-                    // Whoever asked may have panicked meanwhile.
+                    // The thread that requested it may have panicked meanwhile.
                     let _ = answer.send(command.spawn());
                 }
             })

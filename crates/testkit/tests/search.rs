@@ -1,17 +1,16 @@
-//! Both search servers keep the promises of all servers and can do what a sink asks of them.
+//! Both search servers keep the promises of all servers and can do what a sink needs of them.
 #![allow(clippy::panic)]
 
 mod promises;
 
 use onelog_testkit::{Elasticsearch, Kind, OpenSearch, Server, require};
 
-/// One of the two.
 trait Search: Server {
-    fn ask(&self, method: &str, path: &str, body: &str) -> (u16, String);
+    fn send(&self, method: &str, path: &str, body: &str) -> (u16, String);
 
     /// Asks for what must work.
     fn do_it(&self, method: &str, path: &str, body: &str) -> String {
-        let (status, answer) = self.ask(method, path, body);
+        let (status, answer) = self.send(method, path, body);
         assert!(
             (200..300).contains(&status),
             "{method} {path}: {status} {answer}"
@@ -21,13 +20,13 @@ trait Search: Server {
 }
 
 impl Search for OpenSearch {
-    fn ask(&self, method: &str, path: &str, body: &str) -> (u16, String) {
+    fn send(&self, method: &str, path: &str, body: &str) -> (u16, String) {
         self.request(method, path, body)
     }
 }
 
 impl Search for Elasticsearch {
-    fn ask(&self, method: &str, path: &str, body: &str) -> (u16, String) {
+    fn send(&self, method: &str, path: &str, body: &str) -> (u16, String) {
         self.request(method, path, body)
     }
 }
@@ -137,7 +136,7 @@ fn does_what_a_sink_needs(server: &impl Search, open_point_in_time: &str) {
             .do_it("GET", "/t/_count", "")
             .contains(r#""count":0"#)
     );
-    assert_eq!(server.ask("GET", "/t-1", "").0, 404);
+    assert_eq!(server.send("GET", "/t-1", "").0, 404);
 }
 
 #[test]

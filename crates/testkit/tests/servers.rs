@@ -93,14 +93,14 @@ fn postgres_and_mariadb_speak_tls_with_the_kits_certificates() {
         made.root.display()
     );
     let sql = "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()";
-    let told = answer(Command::new("psql").args(["-X", "-A", "-t", "-d", &url, "-c", sql]));
-    assert_eq!(told, "t\n");
+    let shown = answer(Command::new("psql").args(["-X", "-A", "-t", "-d", &url, "-c", sql]));
+    assert_eq!(shown, "t\n");
 
     let mariadb = Mariadb::start_with(&[
         &format!("ssl-cert={}", made.certificate.display()),
         &format!("ssl-key={}", made.key.display()),
     ]);
-    let told = answer(
+    let shown = answer(
         Command::new("mariadb")
             .args(["--no-defaults", "--host=127.0.0.1", "--user=onelog"])
             .args(["--password=onelog", "--ssl-verify-server-cert", "--batch"])
@@ -108,5 +108,5 @@ fn postgres_and_mariadb_speak_tls_with_the_kits_certificates() {
             .arg(format!("--ssl-ca={}", made.root.display()))
             .arg("--execute=SHOW STATUS LIKE 'Ssl_version'"),
     );
-    assert!(told.contains("TLS"), "{told}");
+    assert!(shown.contains("TLS"), "{shown}");
 }

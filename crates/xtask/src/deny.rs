@@ -1,4 +1,4 @@
-//! `deny`: what deny.toml asks of all dependencies, read from `cargo metadata`. The file is
+//! `deny`: what deny.toml requires of all dependencies, read from `cargo metadata`. The file is
 //! cargo-deny's own, and `cargo deny check licenses bans sources` gives the same answer; this one
 //! needs no other program, because building cargo-deny takes longer than all its checks are worth
 //! on a fresh machine. Known vulnerabilities need a database from the net: `cargo deny check

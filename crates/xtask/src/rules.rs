@@ -36,50 +36,50 @@ pub type Tree<'a> = std::collections::BTreeSet<&'a str>;
 
 pub struct Rule {
     pub name: &'static str,
-    /// What it asks for, in one sentence.
-    pub asks: &'static str,
+    /// What it requires, in one sentence.
+    pub requires: &'static str,
     pub check: fn(&File, &Tree<'_>) -> Vec<Fault>,
 }
 
 pub const RULES: &[Rule] = &[
     Rule {
         name: "file-length",
-        asks: "a source file has at most 600 lines",
+        requires: "a source file has at most 600 lines",
         check: lengths::files,
     },
     Rule {
         name: "function-length",
-        asks: "a function has at most 70 lines",
+        requires: "a function has at most 70 lines",
         check: lengths::functions,
     },
     Rule {
         name: "words",
-        asks: "comments, messages and docs are plain technical English, see crates/xtask/words.txt",
+        requires: "comments, messages and docs are plain technical English, see crates/xtask/words.txt",
         check: words::check,
     },
     Rule {
         name: "filler-docs",
-        asks: "a comment says what the name does not, and more than 18 letters of it",
+        requires: "a comment says what the name does not, and more than 18 letters of it",
         check: filler::check,
     },
     Rule {
         name: "wrap",
-        asks: "docs are wrapped at 100 columns (tables, code and links apart)",
+        requires: "docs are wrapped at 100 columns (tables, code and links apart)",
         check: wrap::check,
     },
     Rule {
         name: "links",
-        asks: "a link of the docs leads to a file of this repository",
+        requires: "a link of the docs leads to a file of this repository",
         check: links::check,
     },
     Rule {
         name: "machine-paths",
-        asks: "no path of one machine",
+        requires: "no path of one machine",
         check: machine_paths::check,
     },
     Rule {
         name: "unfinished",
-        asks: "nothing unfinished",
+        requires: "nothing unfinished",
         check: unfinished::check,
     },
 ];

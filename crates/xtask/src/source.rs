@@ -160,8 +160,8 @@ mod tests {
 
     #[test]
     fn prose_is_what_is_left() {
-        let lines = split("let a = \"told\"; // why\n/// doc");
-        assert_eq!(lines[0].prose.trim(), "\"told\"  // why");
+        let lines = split("let a = \"text\"; // why\n/// doc");
+        assert_eq!(lines[0].prose.trim(), "\"text\"  // why");
         assert_eq!(lines[1].prose, "/// doc");
     }
 }

@@ -116,7 +116,7 @@ fn beyond(findings: &[Finding<'_>], known: &Counts) -> Vec<String> {
         report.push(format!(
             "  rule {}: {} (found {}, tolerated {tolerated})",
             rule.name,
-            rule.asks,
+            rule.requires,
             finding.weight()
         ));
     }

@@ -62,7 +62,6 @@ struct Run {
     validator: Validator,
     /// The bodies of accepted transactions that are not applied.
     open: Vec<u8>,
-    /// All bodies.
     whole: Vec<u8>,
     next: Offset,
     /// The last write of each key, and whether the key is there since.
@@ -131,7 +130,7 @@ impl Run {
     fn decide(&mut self, request: &CommitRequest) -> Decision {
         let made = TxnId(1 << 64 | u128::from(self.next.0));
         let id = request.id.unwrap_or(made);
-        let (decision, body) = self.ask(request, id);
+        let (decision, body) = self.submit(request, id);
         assert_eq!(!body.is_empty(), matches!(decision, Decision::Accepted(_)));
         match &decision {
             Decision::Accepted(committed) => {
@@ -139,7 +138,7 @@ impl Run {
                 assert_eq!(committed.id, id);
                 self.assert_let_through(request);
                 self.accept(committed, body, request.fingerprint());
-                let (again, _) = self.ask(request, id);
+                let (again, _) = self.submit(request, id);
                 let repeated = Committed {
                     repeated: true,
                     ..*committed
@@ -160,7 +159,7 @@ impl Run {
         decision
     }
 
-    fn ask(&mut self, request: &CommitRequest, id: TxnId) -> (Decision, Bytes) {
+    fn submit(&mut self, request: &CommitRequest, id: TxnId) -> (Decision, Bytes) {
         let mut body = BodyWriter::default();
         let decision = self
             .validator

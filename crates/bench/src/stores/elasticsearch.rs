@@ -40,7 +40,7 @@ impl BareElasticsearch {
     pub fn connect(url: &str) -> Result<Self, Failure> {
         let trust = match url.starts_with("https:") {
             true => Trust::System,
-            false => Trust::Nobody,
+            false => Trust::NoCertificate,
         };
         let config = Agent::config_builder()
             .tls_config(http_tls(trust)?)

@@ -61,9 +61,9 @@ impl Order {
 
 /// A bare client loop.
 pub(super) trait Bare {
-    /// What it does, in words.
+    /// What it does, for the table of figures.
     fn name(&self) -> &'static str;
-    /// Makes its table and fills it with every row once.
+    /// Makes its table and writes every row once.
     fn prepare(&mut self, rows: u64) -> Result<(), Failure>;
     /// Writes every row once more; seconds.
     fn pass(&mut self, rows: u64, pass: u64) -> Result<f64, Failure>;
@@ -76,7 +76,6 @@ pub(super) trait Bare {
     fn clean(&mut self) -> Result<(), Failure>;
 }
 
-/// One store.
 pub(super) struct Target {
     url: String,
     kind: &'static str,

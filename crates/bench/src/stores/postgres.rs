@@ -28,7 +28,6 @@ pub struct BarePostgres {
     runtime: Runtime,
     client: Client,
     way: Way,
-    /// Its own table.
     table: String,
 }
 

@@ -55,7 +55,6 @@ pub struct Pages {
 }
 
 impl Pages {
-    /// The whole table.
     pub fn of(table: &str, moment: Moment) -> Self {
         Self {
             path: format!("/v1/tables/{}/keys", segment(table.as_bytes())),
@@ -103,7 +102,6 @@ impl Pages {
     }
 }
 
-/// A page of a table.
 #[derive(Debug, Deserialize)]
 pub struct Page {
     /// The position that all pages are read at.

@@ -37,7 +37,7 @@ enum Command {
     List,
     /// Make a sink
     Create(Source),
-    /// Give a sink another definition; its store is filled again only if its rows would change
+    /// Give a sink another definition; its store is backfilled only if its rows would change
     Replace(Source),
     /// Show what a definition would write, without touching any store
     #[command(alias = "try")]
@@ -76,7 +76,7 @@ enum Command {
         #[arg(long, value_name = "COUNT", default_value_t = 100)]
         limit: u32,
     },
-    /// Fill new tables beside the old ones, then swap
+    /// Backfill new tables beside the old ones, then swap
     Rebuild(Name),
     /// Wait until the store has reached a position
     Wait {

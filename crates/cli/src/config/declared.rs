@@ -20,9 +20,7 @@ const ENTRIES_MAX: usize = 1024;
 /// The sections that are lists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Section {
-    /// `[[tables]]`.
     Tables,
-    /// `[[sinks]]`.
     Sinks,
 }
 
@@ -64,7 +62,6 @@ impl Section {
             .find(|section| section.name() == name)
     }
 
-    /// Its name.
     pub const fn name(self) -> &'static str {
         match self {
             Self::Tables => "tables",

@@ -17,7 +17,6 @@ pub struct FileValue {
     pub line: usize,
 }
 
-/// What a file says.
 #[derive(Debug)]
 pub struct FileContents {
     pub values: Vec<FileValue>,
@@ -27,20 +26,17 @@ pub struct FileContents {
 /// A file that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum FileError {
-    /// It cannot be read.
     #[error("cannot read the configuration {}: {source}", path.display())]
     Read {
         path: PathBuf,
         source: std::io::Error,
     },
-    /// It is no TOML.
     #[error("{}, line {line}: {message}", path.display())]
     Syntax {
         path: PathBuf,
         line: usize,
         message: String,
     },
-    /// An unknown key.
     #[error("{}, line {line}: unknown key '{key}'{}", path.display(), hint(nearest))]
     UnknownKey {
         path: PathBuf,

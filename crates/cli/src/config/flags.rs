@@ -12,7 +12,6 @@ use super::settings::Settings;
 pub enum Source {
     /// An environment variable.
     Environment,
-    /// A flag.
     Flag,
 }
 

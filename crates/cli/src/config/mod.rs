@@ -22,7 +22,6 @@ pub const DEFAULT_FILE: &str = "onelog.toml";
 /// A configuration that cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// The file.
     #[error(transparent)]
     File(#[from] FileError),
     /// A value in the file.
@@ -36,7 +35,6 @@ pub enum ConfigError {
     /// A value in the environment.
     #[error("the environment variable {name}: {message}")]
     EnvironmentValue { name: &'static str, message: String },
-    /// A value of a flag.
     #[error("--{name}: {message}")]
     FlagValue { name: &'static str, message: String },
     /// Two values that do not fit together.

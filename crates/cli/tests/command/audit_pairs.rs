@@ -44,10 +44,10 @@ const CHANGED: u32 = 1;
 const TRUNCATED: u32 = 2;
 const MOVED: u32 = 3;
 const EMPTIED: u32 = 4;
-/// And one is there that nobody else has.
+/// And one that only this store has.
 const EXTRA: u32 = 900;
 
-/// One order, as everybody means it.
+/// One order, as all stores should have it.
 struct Order(u32);
 
 impl Order {
@@ -447,7 +447,7 @@ fn planted(left: Place, right: Place) -> BTreeMap<String, Difference> {
     all
 }
 
-/// The invoice in the search store is not looked at, and that is told.
+/// The invoice in the search store is not looked at, and the report says so.
 fn assert_others_are_left_out(orders: &Value, left: Place, right: Place) {
     for (side, place) in [("other_keys_left", left), ("other_keys_right", right)] {
         let others = orders.get(side).and_then(Value::as_u64);

@@ -17,7 +17,7 @@ fn through_onelog_no_key_differs_and_nothing_is_oversold() {
         .output()
         .unwrap();
     let outcome: Value = Ran::of(ran).json();
-    // Part 1 is a race: how many keys differ is told, not demanded.
+    // Part 1 is a race: how many keys differ is reported, not demanded.
     println!("two writes: {}", outcome["two_writes_to_two_stores"]);
     assert!(outcome["two_writes_to_two_stores"]["differing_keys"].is_u64());
 

@@ -7,7 +7,7 @@ use crate::server::{Ran, Server, onelog};
 
 const TABLES: &str =
     "SELECT table_name FROM information_schema.tables WHERE table_name LIKE '%onelog%' ORDER BY 1";
-/// The sinks of somebody who has a onelog that feeds the same stores.
+/// The sinks of a user whose onelog feeds the same stores.
 const SINKS: [&str; 4] = ["postgres", "mysql", "redis", "elasticsearch"];
 
 struct Stores {
@@ -18,7 +18,7 @@ struct Stores {
 }
 
 impl Stores {
-    /// With something of somebody's own in each.
+    /// With something of a user's own in each.
     fn start() -> Self {
         let stores = Self {
             postgres: Postgres::start(),
@@ -47,7 +47,7 @@ impl Stores {
         ]
     }
 
-    /// Everything with a name, and somebody's own rows.
+    /// Everything with a name, and the user's own rows.
     fn contents(&self) -> Vec<String> {
         let mut keys: Vec<String> = self
             .redis
@@ -96,7 +96,7 @@ impl Stores {
 }
 
 fn assert_shows_what_it_promises(outcome: &Value) {
-    // Part 1 is a race: on how many keys the stores differ is told, not demanded.
+    // Part 1 is a race: on how many keys the stores differ is reported, not demanded.
     println!("two writes: {}", outcome["two_writes_to_each_store"]);
     let through = &outcome["one_write_to_onelog"];
     assert_eq!(through["differing_keys"], 0, "{outcome}");

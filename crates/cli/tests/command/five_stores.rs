@@ -24,7 +24,7 @@ const BATCH_RECORDS: &str = "100";
 /// One of so many records is written again, or deleted, while a part comes in.
 const REWRITTEN: usize = 97;
 const DELETED: usize = 211;
-/// How often the log is asked for before an import counts as stuck; the server waits 5 s each time.
+/// How often the log is read before an import counts as stuck; the server waits 5 s each time.
 const LOG_ASKED_MAX: usize = 60;
 
 const CONFIG: &str = r#"
@@ -155,7 +155,7 @@ struct World {
     mariadb: Mariadb,
     redis: Redis,
     search: OpenSearch,
-    /// Its own, so that nobody takes it while the server is dead.
+    /// Its own, so that no other process takes it while the server is dead.
     port: Port,
     server: Option<Server>,
     expected: Expected,
@@ -336,7 +336,7 @@ impl World {
         }
     }
 
-    /// While nobody has it open: keeps a copy of the SQLite file, or gives it the older copy.
+    /// While no process has it open: keeps a copy of the SQLite file, or gives it the older copy.
     fn put_file_back(&mut self) {
         let files = |folder: &Path| -> Vec<PathBuf> {
             let entries = std::fs::read_dir(folder).unwrap();
@@ -380,8 +380,8 @@ impl World {
         self.end += keys.len() as u64;
     }
 
-    /// Stores get older data while nothing is written: nobody speaks to them, so nobody notices
-    /// before a verification does.
+    /// Stores get older data while nothing is written: onelog sends them nothing, so it notices
+    /// only at a verification.
     fn go_back_while_nothing_is_written(&mut self, sinks: &[&str]) {
         let mut saved = Vec::new();
         for sink in sinks {
@@ -396,7 +396,7 @@ impl World {
             self.store(sink).kill();
             self.store(sink).restore_data(&saved);
             self.store(sink).start_again();
-            // Equal where it stands now, and brought forward from there.
+            // Equal at its present position, and brought forward from there.
             self.server().run(&["sinks", "verify", sink]).good();
         }
     }
@@ -465,8 +465,8 @@ impl World {
 
         let total = json!({"size": 0, "track_total_hits": true,
             "aggs": {"bytes": {"sum": {"field": "size"}}}});
-        let asked = ("POST", "/packages/_search", total.to_string());
-        let (status, found) = self.search.request(asked.0, asked.1, &asked.2);
+        let request = ("POST", "/packages/_search", total.to_string());
+        let (status, found) = self.search.request(request.0, request.1, &request.2);
         assert_eq!(status, 200, "{found}");
         let found: Value = serde_json::from_str(&found).unwrap();
         assert_eq!(found["hits"]["total"]["value"], expected.len(), "{found}");

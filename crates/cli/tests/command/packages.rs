@@ -97,7 +97,7 @@ fn follow(server: &Server, database: &Path) {
         .good();
 }
 
-/// As FTS5's own tokenizer splits plain words: whatever is no letter or digit stands between them.
+/// As FTS5's own tokenizer splits plain text: at whatever is no letter or digit.
 fn has_word(record: &Value, word: &str) -> bool {
     let text = record["description"]
         .as_str()

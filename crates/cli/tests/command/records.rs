@@ -32,7 +32,7 @@ pub fn records() -> Vec<String> {
 #[derive(Default)]
 pub struct Expected(BTreeMap<String, String>);
 
-/// The fields that the stores are asked for, one by one.
+/// The fields that are read from the stores, one by one.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Head {
     pub name: String,

@@ -24,7 +24,6 @@ pub struct History {
     read: Read,
 }
 
-/// What the log says.
 #[derive(Default)]
 struct Read {
     position: u64,

@@ -1,7 +1,7 @@
 //! A real server is killed with `kill -9` under load, again and again, on one folder.
 //!
 //! After every kill the folder checks clean, every acknowledged transaction is in the log once and
-//! at the offsets that were answered, every unanswered one gets a definite answer when it is asked
+//! at the offsets that were answered, every unanswered one gets a definite answer when it is sent
 //! again, no transaction is half there, and in the end the SQLite sink is equal.
 //!
 //! When to kill is drawn from a seed, in numbers of acknowledged transactions.
@@ -28,8 +28,8 @@ const CLIENTS: u64 = 6;
 const ACKNOWLEDGED_MAX: usize = 300;
 /// One start in so many is killed before it is ready.
 const EARLY_KILL_ONE_IN: u32 = 4;
-/// How many acknowledged transactions of a round are asked again.
-const ASKED_AGAIN: usize = 3;
+/// How many acknowledged transactions of a round are sent again.
+const SENT_AGAIN: usize = 3;
 /// Everything, the sink included, is compared after so many kills.
 const DEEP_EVERY: usize = 10;
 /// The longest wait that the server grants.
@@ -104,13 +104,13 @@ fn make_tables_and_sink(folder: &Folder) {
     client.post("/v1/sinks", &sink).expect(201);
 }
 
-/// Asks every unanswered transaction again until it is answered, and some answered ones.
+/// Sends every unanswered transaction again until it is answered, and some answered ones.
 fn settle(client: &Client, history: &mut History, rng: &mut StdRng) {
     for transfer in history.take_unanswered() {
         let answer = client.commit(&transfer).expect("the server is up");
         history.answered(transfer, &answer);
     }
-    for _ in 0..ASKED_AGAIN {
+    for _ in 0..SENT_AGAIN {
         if let Some((transfer, before)) = history.pick_answered(rng) {
             let again = client.commit(&transfer).expect("the server is up");
             assert_eq!(again.place(), before, "the original answer again");

@@ -108,7 +108,7 @@ impl Server {
         }
     }
 
-    /// Starts a server and kills it at its first word, which mostly comes before it is ready.
+    /// Starts a server and kills it at its first line, which mostly comes before it is ready.
     pub fn start_and_kill_early(folder: &Folder) {
         let server = Self::spawn(&folder.data());
         let word = server.said.recv_timeout(PATIENCE);
@@ -166,7 +166,7 @@ fn listen(
             }
             kept.push_back(line.clone());
             drop(kept);
-            // Nobody listens any more once the server is ready; the pipe must be read all the same.
+            // The receiver is gone once the server is ready; the pipe must be read all the same.
             let _ = say.send(said(line));
         }
     });

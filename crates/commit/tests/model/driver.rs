@@ -39,7 +39,7 @@ struct Episode {
     depth_max: usize,
     open: Entry,
     sealed: VecDeque<Entry>,
-    asked: Vec<(CommitRequest, TxnId)>,
+    sent: Vec<(CommitRequest, TxnId)>,
     ids: u128,
     counts: Counts,
 }
@@ -65,7 +65,7 @@ pub fn run_episode(seed: u64) -> Result<Counts, String> {
             end: 0,
         },
         sealed: VecDeque::new(),
-        asked: Vec::new(),
+        sent: Vec::new(),
         ids: 0,
         counts: Counts::new(),
         rng,
@@ -80,7 +80,7 @@ pub fn run_episode(seed: u64) -> Result<Counts, String> {
 
 impl Episode {
     fn step(&mut self) -> Result<(), String> {
-        self.ask()?;
+        self.submit()?;
         if self.depth_max == 0 || self.rng.random_ratio(1, 3) {
             self.seal();
         }
@@ -100,7 +100,7 @@ impl Episode {
         Ok(())
     }
 
-    fn ask(&mut self) -> Result<(), String> {
+    fn submit(&mut self) -> Result<(), String> {
         let (request, id) = self.next_request();
         let fingerprint = request.fingerprint();
         let expected = self
@@ -133,17 +133,17 @@ impl Episode {
                     self.floor
                 )
             })?;
-        self.asked.push((request, id));
+        self.sent.push((request, id));
         Ok(())
     }
 
     fn next_request(&mut self) -> (CommitRequest, TxnId) {
-        let recent = self.asked.len().min(60);
+        let recent = self.sent.len().min(60);
         match self.rng.random_range(0..100) {
             // A retry, or another request under a used id.
             0..14 if recent > 0 => {
                 let back = self.rng.random_range(1..=recent);
-                let (request, id) = self.asked[self.asked.len() - back].clone();
+                let (request, id) = self.sent[self.sent.len() - back].clone();
                 if self.rng.random_ratio(3, 4) {
                     return (request, id);
                 }

@@ -259,12 +259,12 @@ fn bytes(text: &str) -> Bytes {
     Bytes::copy_from_slice(text.as_bytes())
 }
 
-pub fn ask() -> CommitRequest {
+pub fn new_request() -> CommitRequest {
     CommitRequest::default()
 }
 
 /// A request, part by part.
-pub trait Ask: Sized {
+pub trait RequestParts: Sized {
     fn id(self, id: u128) -> Self;
     fn at(self, position: u64) -> Self;
     fn read(self, table: TableId, key: &str) -> Self;
@@ -294,7 +294,7 @@ pub trait Ask: Sized {
     }
 }
 
-impl Ask for CommitRequest {
+impl RequestParts for CommitRequest {
     fn id(mut self, id: u128) -> Self {
         self.id = Some(TxnId(id));
         self

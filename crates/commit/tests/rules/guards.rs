@@ -3,13 +3,13 @@
 use onelog_record::{Compare, Offset, Position, Predicate, Refusal, Subject};
 use serde_json::json;
 
-use crate::fixture::{Ask, BLOBS, EVENTS, Node, STOCK, UNKNOWN, ask, path};
+use crate::fixture::{BLOBS, EVENTS, Node, RequestParts, STOCK, UNKNOWN, new_request, path};
 
 #[test]
 fn a_guard_that_does_not_hold_says_what_it_met() {
     let mut node = Node::new();
-    node.commit(&ask().put(STOCK, "bolt", r#"{"n":3}"#));
-    let request = ask()
+    node.commit(&new_request().put(STOCK, "bolt", r#"{"n":3}"#));
+    let request = new_request()
         .guard(STOCK, "bolt", Predicate::Exists)
         .field("bolt", "n", Compare::Ge, json!(4))
         .add(STOCK, "bolt", "n", -4);
@@ -26,8 +26,8 @@ fn a_guard_that_does_not_hold_says_what_it_met() {
 #[test]
 fn each_predicate_holds_when_it_should() {
     let mut node = Node::new();
-    node.commit(&ask().put(STOCK, "bolt", r#"{"n":3,"s":"b","x":null}"#));
-    node.commit(&ask().put(STOCK, "gone", "1").delete(STOCK, "gone"));
+    node.commit(&new_request().put(STOCK, "bolt", r#"{"n":3,"s":"b","x":null}"#));
+    node.commit(&new_request().put(STOCK, "gone", "1").delete(STOCK, "gone"));
     let version = |offset| Predicate::Version(Offset(offset));
     for (holds, key, predicate) in [
         (true, "bolt", Predicate::Exists),
@@ -39,7 +39,7 @@ fn each_predicate_holds_when_it_should() {
         (false, "bolt", version(1)),
         (false, "gone", version(2)),
     ] {
-        let request = ask().guard(STOCK, key, predicate.clone());
+        let request = new_request().guard(STOCK, key, predicate.clone());
         let refused = matches!(
             node.decide(&request),
             onelog_commit::Decision::Refused { .. }
@@ -61,7 +61,7 @@ fn each_predicate_holds_when_it_should() {
         (false, "never", "n", Ge, json!(0)),
         (true, "bolt", "", Eq, json!({"x": null, "s": "b", "n": 3})),
     ] {
-        let request = ask().field(key, field, compare, value.clone());
+        let request = new_request().field(key, field, compare, value.clone());
         let refused = matches!(
             node.decide(&request),
             onelog_commit::Decision::Refused { .. }
@@ -73,8 +73,8 @@ fn each_predicate_holds_when_it_should() {
 #[test]
 fn a_guard_sees_what_is_in_flight_and_its_refusal_waits_for_it() {
     let mut node = Node::new();
-    node.commit(&ask().put(STOCK, "bolt", r#"{"n":1}"#));
-    let take_one = ask()
+    node.commit(&new_request().put(STOCK, "bolt", r#"{"n":1}"#));
+    let take_one = new_request()
         .field("bolt", "n", Compare::Ge, json!(1))
         .add(STOCK, "bolt", "n", -1);
     let taken = node.accept(&take_one);
@@ -91,9 +91,9 @@ fn a_guard_sees_what_is_in_flight_and_its_refusal_waits_for_it() {
 #[test]
 fn a_guard_may_rest_on_a_delete_in_flight() {
     let mut node = Node::new();
-    node.commit(&ask().put(STOCK, "bolt", "1"));
-    node.accept(&ask().delete(STOCK, "bolt"));
-    let (refusal, after) = node.refuse(&ask().guard(STOCK, "bolt", Predicate::Exists));
+    node.commit(&new_request().put(STOCK, "bolt", "1"));
+    node.accept(&new_request().delete(STOCK, "bolt"));
+    let (refusal, after) = node.refuse(&new_request().guard(STOCK, "bolt", Predicate::Exists));
     let expected = Refusal::GuardFailed {
         index: 0,
         met: None,
@@ -102,7 +102,7 @@ fn a_guard_may_rest_on_a_delete_in_flight() {
     };
     assert_eq!((refusal, after), (expected, 2));
     node.accept(
-        &ask()
+        &new_request()
             .guard(STOCK, "bolt", Predicate::Absent)
             .put(STOCK, "bolt", "2"),
     );
@@ -111,24 +111,28 @@ fn a_guard_may_rest_on_a_delete_in_flight() {
 #[test]
 fn a_guard_needs_a_table_whose_values_it_can_look_into() {
     let mut node = Node::new();
-    node.commit(&ask().put(STOCK, "text", "no JSON").put(BLOBS, "b", "1"));
+    node.commit(
+        &new_request()
+            .put(STOCK, "text", "no JSON")
+            .put(BLOBS, "b", "1"),
+    );
     let field = || Predicate::Field {
         path: path("n"),
         compare: Compare::Ne,
         value: json!(1),
     };
     for table in [BLOBS, EVENTS] {
-        let (refusal, _) = node.refuse(&ask().guard(table, "b", field()));
+        let (refusal, _) = node.refuse(&new_request().guard(table, "b", field()));
         assert!(matches!(refusal, Refusal::Malformed(_)));
     }
-    let (refusal, _) = node.refuse(&ask().guard(STOCK, "text", field()));
+    let (refusal, _) = node.refuse(&new_request().guard(STOCK, "text", field()));
     assert!(matches!(refusal, Refusal::GuardFailed { .. }));
     let expected = Refusal::UnknownTable {
         subject: Subject::Guard(0),
         table: UNKNOWN,
     };
     assert_eq!(
-        node.refuse(&ask().guard(UNKNOWN, "b", field())),
+        node.refuse(&new_request().guard(UNKNOWN, "b", field())),
         (expected, 0)
     );
 }

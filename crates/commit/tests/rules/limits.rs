@@ -7,7 +7,7 @@ use onelog_record::{
 };
 use serde_json::json;
 
-use crate::fixture::{Ask, BLOBS, Node, STOCK, ask, path};
+use crate::fixture::{BLOBS, Node, RequestParts, STOCK, new_request, path};
 
 fn limit(node: &mut Node, request: &onelog_record::CommitRequest) -> (&'static str, u64) {
     match node.refuse(request) {
@@ -27,7 +27,7 @@ fn limits_that_need_no_state_are_checked_here_too() {
     let mut node = Node::new();
     let long = "k".repeat(KEY_BYTES_MAX + 1);
     assert_eq!(
-        limit(&mut node, &ask().put(STOCK, &long, "1")),
+        limit(&mut node, &new_request().put(STOCK, &long, "1")),
         ("KEY_BYTES_MAX", 0)
     );
 }
@@ -37,24 +37,24 @@ fn a_value_that_grows_over_its_limit_is_refused_once_what_it_met_is_committed() 
     let mut node = Node::new();
     let full = "x".repeat(VALUE_BYTES_MAX);
     let tail = || Operation::AppendBytes("y".into());
-    node.accept(&ask().put(BLOBS, "b", &full));
+    node.accept(&new_request().put(BLOBS, "b", &full));
     assert_eq!(
-        limit(&mut node, &ask().write(BLOBS, "b", tail())),
+        limit(&mut node, &new_request().write(BLOBS, "b", tail())),
         ("VALUE_BYTES_MAX", 1)
     );
 
     let text = format!("[\"{}\"]", "x".repeat(VALUE_BYTES_MAX - 5));
-    node.commit(&ask().put(STOCK, "a", &text));
-    let append = ask().write(STOCK, "a", Operation::Append(path(""), json!(1)));
+    node.commit(&new_request().put(STOCK, "a", &text));
+    let append = new_request().write(STOCK, "a", Operation::Append(path(""), json!(1)));
     assert_eq!(limit(&mut node, &append), ("VALUE_BYTES_MAX", 0));
 }
 
 #[test]
 fn small_operations_on_large_values_cannot_grow_a_transaction_without_bound() {
     let mut node = Node::new();
-    node.commit(&ask().put(BLOBS, "b", &"x".repeat(VALUE_BYTES_MAX - 100)));
+    node.commit(&new_request().put(BLOBS, "b", &"x".repeat(VALUE_BYTES_MAX - 100)));
     let grow = |n| {
-        (0..n).fold(ask(), |request, _| {
+        (0..n).fold(new_request(), |request, _| {
             request.write(BLOBS, "b", Operation::AppendBytes("y".into()))
         })
     };
@@ -66,9 +66,9 @@ fn small_operations_on_large_values_cannot_grow_a_transaction_without_bound() {
 fn guards_cannot_make_the_deciding_thread_parse_without_bound() {
     let mut node = Node::new();
     let text = format!("\"{}\"", "x".repeat(VALUE_BYTES_MAX - 2));
-    node.commit(&ask().put(STOCK, "a", &text));
+    node.commit(&new_request().put(STOCK, "a", &text));
     let guarded = |n| {
-        (0..n).fold(ask(), |request, _| {
+        (0..n).fold(new_request(), |request, _| {
             request.field("a", "", Compare::Ne, json!(1))
         })
     };
@@ -87,8 +87,8 @@ fn guards_cannot_make_the_deciding_thread_parse_without_bound() {
 fn a_document_never_nests_deeper_than_can_be_read_back() {
     let mut node = Node::new();
     let deep = "/a".repeat(200);
-    let add = ask().add(STOCK, "a", &deep, 1);
+    let add = new_request().add(STOCK, "a", &deep, 1);
     assert_eq!(limit(&mut node, &add), ("JSON_DEPTH_MAX", 0));
-    node.commit(&ask().add(STOCK, "a", &"/a".repeat(127), 1));
-    node.accept(&ask().add(STOCK, "a", &"/a".repeat(127), 1));
+    node.commit(&new_request().add(STOCK, "a", &"/a".repeat(127), 1));
+    node.accept(&new_request().add(STOCK, "a", &"/a".repeat(127), 1));
 }

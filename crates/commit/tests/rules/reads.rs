@@ -3,7 +3,7 @@
 use onelog_commit::{Decision, ValidatorOptions};
 use onelog_record::{Offset, Position, Refusal, Subject};
 
-use crate::fixture::{Ask, EVENTS, Node, STOCK, UNKNOWN, ask};
+use crate::fixture::{EVENTS, Node, RequestParts, STOCK, UNKNOWN, new_request};
 
 fn one_write_window() -> ValidatorOptions {
     ValidatorOptions {
@@ -15,11 +15,12 @@ fn one_write_window() -> ValidatorOptions {
 #[test]
 fn a_key_written_since_it_was_read_is_a_conflict_that_says_where_to_read_again() {
     let mut node = Node::new();
-    node.commit(&ask().put(STOCK, "bolt", "1"));
-    node.commit(&ask().put(STOCK, "bolt", "2"));
-    node.commit(&ask().put(STOCK, "nut", "3"));
+    node.commit(&new_request().put(STOCK, "bolt", "1"));
+    node.commit(&new_request().put(STOCK, "bolt", "2"));
+    node.commit(&new_request().put(STOCK, "nut", "3"));
 
-    let (refusal, after) = node.refuse(&ask().at(1).read(STOCK, "bolt").put(STOCK, "x", "0"));
+    let (refusal, after) =
+        node.refuse(&new_request().at(1).read(STOCK, "bolt").put(STOCK, "x", "0"));
 
     let expected = Refusal::Conflict {
         subject: Subject::PointRead(0),
@@ -35,10 +36,15 @@ fn a_key_written_since_it_was_read_is_a_conflict_that_says_where_to_read_again()
 fn reading_right_behind_a_write_sees_it_and_right_before_it_does_not() {
     for options in [ValidatorOptions::default(), one_write_window()] {
         let mut node = Node::with(options);
-        node.commit(&ask().put(STOCK, "bolt", "1")); // offset 0
-        node.commit(&ask().put(STOCK, "bolt", "2")); // offset 1
-        node.commit(&ask().put(STOCK, "other", "2"));
-        let read = |at| ask().at(at).read(STOCK, "bolt").put(STOCK, "x", "0");
+        node.commit(&new_request().put(STOCK, "bolt", "1")); // offset 0
+        node.commit(&new_request().put(STOCK, "bolt", "2")); // offset 1
+        node.commit(&new_request().put(STOCK, "other", "2"));
+        let read = |at| {
+            new_request()
+                .at(at)
+                .read(STOCK, "bolt")
+                .put(STOCK, "x", "0")
+        };
 
         assert!(matches!(node.refuse(&read(1)).0, Refusal::Conflict { .. }));
         node.accept(&read(2));
@@ -48,19 +54,19 @@ fn reading_right_behind_a_write_sees_it_and_right_before_it_does_not() {
 #[test]
 fn a_key_that_was_read_as_absent_conflicts_when_it_appears() {
     let mut node = Node::new();
-    node.commit(&ask().put(STOCK, "bolt", "1"));
-    let read = ask().at(1).read(STOCK, "nut").put(STOCK, "x", "0");
+    node.commit(&new_request().put(STOCK, "bolt", "1"));
+    let read = new_request().at(1).read(STOCK, "nut").put(STOCK, "x", "0");
     node.commit(&read);
-    node.commit(&ask().put(STOCK, "nut", "1"));
+    node.commit(&new_request().put(STOCK, "nut", "1"));
     assert!(matches!(node.refuse(&read).0, Refusal::Conflict { .. }));
 }
 
 #[test]
 fn a_delete_is_a_write_to_whoever_read_the_key() {
     let mut node = Node::new();
-    node.commit(&ask().put(STOCK, "bolt", "1"));
-    node.commit(&ask().delete(STOCK, "bolt"));
-    let (refusal, _) = node.refuse(&ask().at(1).read(STOCK, "bolt").put(STOCK, "x", "0"));
+    node.commit(&new_request().put(STOCK, "bolt", "1"));
+    node.commit(&new_request().delete(STOCK, "bolt"));
+    let (refusal, _) = node.refuse(&new_request().at(1).read(STOCK, "bolt").put(STOCK, "x", "0"));
     assert!(matches!(
         refusal,
         Refusal::Conflict {
@@ -68,7 +74,12 @@ fn a_delete_is_a_write_to_whoever_read_the_key() {
             ..
         }
     ));
-    let (refusal, _) = node.refuse(&ask().at(1).scan(STOCK, "a", "c").put(STOCK, "x", "0"));
+    let (refusal, _) = node.refuse(
+        &new_request()
+            .at(1)
+            .scan(STOCK, "a", "c")
+            .put(STOCK, "x", "0"),
+    );
     assert!(matches!(
         refusal,
         Refusal::Conflict {
@@ -81,12 +92,22 @@ fn a_delete_is_a_write_to_whoever_read_the_key() {
 #[test]
 fn a_range_conflicts_with_a_phantom_but_not_with_a_key_at_its_end() {
     let mut node = Node::new();
-    node.commit(&ask().put(STOCK, "a", "1"));
-    node.commit(&ask().put(STOCK, "c", "1"));
-    node.accept(&ask().at(1).scan(STOCK, "a", "c").put(STOCK, "x", "0"));
-    node.commit(&ask().put(STOCK, "b", "1"));
+    node.commit(&new_request().put(STOCK, "a", "1"));
+    node.commit(&new_request().put(STOCK, "c", "1"));
+    node.accept(
+        &new_request()
+            .at(1)
+            .scan(STOCK, "a", "c")
+            .put(STOCK, "x", "0"),
+    );
+    node.commit(&new_request().put(STOCK, "b", "1"));
 
-    let (refusal, _) = node.refuse(&ask().at(1).scan(STOCK, "a", "c").put(STOCK, "x", "0"));
+    let (refusal, _) = node.refuse(
+        &new_request()
+            .at(1)
+            .scan(STOCK, "a", "c")
+            .put(STOCK, "x", "0"),
+    );
 
     let Refusal::Conflict { subject, key, .. } = refusal else {
         panic!("no conflict: {refusal:?}")
@@ -97,12 +118,12 @@ fn a_range_conflicts_with_a_phantom_but_not_with_a_key_at_its_end() {
 #[test]
 fn below_the_window_a_present_key_is_still_decided_by_its_version() {
     let mut node = Node::with(one_write_window());
-    node.commit(&ask().put(STOCK, "old", "1"));
-    node.commit(&ask().put(STOCK, "new", "1"));
-    node.commit(&ask().put(STOCK, "newest", "1"));
+    node.commit(&new_request().put(STOCK, "old", "1"));
+    node.commit(&new_request().put(STOCK, "new", "1"));
+    node.commit(&new_request().put(STOCK, "newest", "1"));
     node.state.floor = Position(3);
-    node.accept(&ask().at(1).read(STOCK, "old").put(STOCK, "x", "0"));
-    let (refusal, _) = node.refuse(&ask().at(1).read(STOCK, "new").put(STOCK, "x", "0"));
+    node.accept(&new_request().at(1).read(STOCK, "old").put(STOCK, "x", "0"));
+    let (refusal, _) = node.refuse(&new_request().at(1).read(STOCK, "new").put(STOCK, "x", "0"));
     assert!(matches!(
         refusal,
         Refusal::Conflict {
@@ -116,10 +137,16 @@ fn below_the_window_a_present_key_is_still_decided_by_its_version() {
 fn what_may_have_been_deleted_unseen_is_too_old_to_be_decided() {
     let mut node = Node::with(one_write_window());
     for key in ["a", "b", "c"] {
-        node.commit(&ask().put(STOCK, key, "1"));
+        node.commit(&new_request().put(STOCK, key, "1"));
     }
-    let absent = ask().at(1).read(STOCK, "never").put(STOCK, "x", "0");
-    let range = ask().at(1).scan(STOCK, "x", "z").put(BLIND, "y", "0");
+    let absent = new_request()
+        .at(1)
+        .read(STOCK, "never")
+        .put(STOCK, "x", "0");
+    let range = new_request()
+        .at(1)
+        .scan(STOCK, "x", "z")
+        .put(BLIND, "y", "0");
 
     node.state.floor = Position(2);
     let too_old = Refusal::SnapshotTooOld {
@@ -140,24 +167,24 @@ const BLIND: onelog_record::TableId = crate::fixture::BLOBS;
 fn a_blind_write_is_never_too_old_and_never_conflicts() {
     let mut node = Node::with(one_write_window());
     for _ in 0..3 {
-        node.commit(&ask().put(STOCK, "a", "1"));
+        node.commit(&new_request().put(STOCK, "a", "1"));
     }
     node.state.floor = Position(3);
-    node.accept(&ask().put(STOCK, "a", "2"));
-    node.accept(&ask().at(0).put(STOCK, "a", "3"));
+    node.accept(&new_request().put(STOCK, "a", "2"));
+    node.accept(&new_request().at(0).put(STOCK, "a", "3"));
 }
 
 #[test]
 fn nobody_can_have_read_above_what_is_applied() {
     let mut node = Node::new();
-    node.commit(&ask().put(STOCK, "a", "1"));
-    node.accept(&ask().put(STOCK, "a", "2"));
+    node.commit(&new_request().put(STOCK, "a", "1"));
+    node.accept(&new_request().put(STOCK, "a", "2"));
     for at in [2, 3, u64::MAX] {
         let expected = Refusal::SnapshotInFuture {
             read_position: Position(at),
             latest: Position(1),
         };
-        let request = ask().at(at).read(STOCK, "b").put(STOCK, "x", "0");
+        let request = new_request().at(at).read(STOCK, "b").put(STOCK, "x", "0");
         assert_eq!(node.refuse(&request), (expected, 0));
     }
 }
@@ -166,10 +193,13 @@ fn nobody_can_have_read_above_what_is_applied() {
 fn reads_need_a_read_position_and_a_table_that_has_state() {
     let mut node = Node::new();
     for request in [
-        ask().read(STOCK, "a").put(STOCK, "x", "0"),
-        ask().scan(STOCK, "a", "b").put(STOCK, "x", "0"),
-        ask().at(0).read(EVENTS, "a").put(STOCK, "x", "0"),
-        ask().at(0).scan(EVENTS, "a", "b").put(STOCK, "x", "0"),
+        new_request().read(STOCK, "a").put(STOCK, "x", "0"),
+        new_request().scan(STOCK, "a", "b").put(STOCK, "x", "0"),
+        new_request().at(0).read(EVENTS, "a").put(STOCK, "x", "0"),
+        new_request()
+            .at(0)
+            .scan(EVENTS, "a", "b")
+            .put(STOCK, "x", "0"),
     ] {
         assert!(matches!(node.refuse(&request), (Refusal::Malformed(_), 0)));
     }
@@ -177,18 +207,18 @@ fn reads_need_a_read_position_and_a_table_that_has_state() {
         let table = UNKNOWN;
         (Refusal::UnknownTable { subject, table }, 0)
     };
-    let request = ask().at(0).read(STOCK, "a").read(UNKNOWN, "a");
+    let request = new_request().at(0).read(STOCK, "a").read(UNKNOWN, "a");
     assert_eq!(node.refuse(&request), unknown(Subject::PointRead(1)));
-    let request = ask().at(0).scan(UNKNOWN, "a", "b");
+    let request = new_request().at(0).scan(UNKNOWN, "a", "b");
     assert_eq!(node.refuse(&request), unknown(Subject::RangeRead(0)));
 }
 
 #[test]
 fn a_request_without_writes_is_a_check_of_what_was_read_and_leaves_no_trace() {
     let mut node = Node::new();
-    node.commit(&ask().put(STOCK, "a", "1"));
-    node.accept(&ask().put(STOCK, "b", "1")); // in flight
-    let check = ask().id(9).at(1).read(STOCK, "a");
+    node.commit(&new_request().put(STOCK, "a", "1"));
+    node.accept(&new_request().put(STOCK, "b", "1")); // in flight
+    let check = new_request().id(9).at(1).read(STOCK, "a");
 
     for _ in 0..2 {
         let Decision::Validated(committed) = node.decide(&check) else {
@@ -202,16 +232,16 @@ fn a_request_without_writes_is_a_check_of_what_was_read_and_leaves_no_trace() {
         assert_eq!((committed.records, committed.repeated), (0, false));
     }
 
-    node.accept(&ask().put(STOCK, "a", "2"));
+    node.accept(&new_request().put(STOCK, "a", "2"));
     assert!(matches!(node.refuse(&check), (Refusal::Conflict { .. }, 3)));
 }
 
 #[test]
 fn a_state_that_cannot_be_read_decides_nothing() {
     let mut node = Node::new();
-    node.commit(&ask().put(STOCK, "a", "1"));
+    node.commit(&new_request().put(STOCK, "a", "1"));
     node.state.unreadable = true;
-    let add = ask().add(STOCK, "a", "", 1);
+    let add = new_request().add(STOCK, "a", "", 1);
     let error = node.try_decide(&add).unwrap_err();
     assert!(error.to_string().contains("the disk is gone"), "{error}");
     node.state.unreadable = false;

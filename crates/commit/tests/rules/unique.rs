@@ -4,7 +4,7 @@ use onelog_commit::unique_row_key;
 use onelog_record::{Op, Refusal, TABLE_UNIQUE};
 use serde_json::json;
 
-use crate::fixture::{Ask, Node, USERS, ask};
+use crate::fixture::{Node, RequestParts, USERS, new_request};
 
 fn user(name: &str) -> String {
     json!({ "name": name }).to_string()
@@ -22,8 +22,8 @@ fn not_unique(node: &mut Node, request: &onelog_record::CommitRequest) -> (usize
 #[test]
 fn a_taken_value_is_refused_with_its_owner() {
     let mut node = Node::new();
-    node.commit(&ask().put(USERS, "1", &user("ada")));
-    let request = ask()
+    node.commit(&new_request().put(USERS, "1", &user("ada")));
+    let request = new_request()
         .put(USERS, "3", &user("bob"))
         .put(USERS, "2", &user("ada"));
     let expected = Refusal::NotUnique {
@@ -33,18 +33,18 @@ fn a_taken_value_is_refused_with_its_owner() {
         owner: "1".into(),
     };
     assert_eq!(node.refuse(&request), (expected, 0));
-    node.accept(&ask().put(USERS, "1", &user("ada")));
+    node.accept(&new_request().put(USERS, "1", &user("ada")));
 }
 
 #[test]
 fn the_rows_stand_behind_the_records_in_the_same_transaction() {
     let mut node = Node::new();
     let row = |name: &str| unique_row_key(USERS, 0, &json!(name));
-    let committed = node.commit(&ask().put(USERS, "1", &user("ada")));
+    let committed = node.commit(&new_request().put(USERS, "1", &user("ada")));
     assert_eq!((committed.records, committed.position.0), (2, 2));
 
     node.accept(
-        &ask()
+        &new_request()
             .put(USERS, "1", &user("eve"))
             .put(USERS, "2", &user("bob")),
     );
@@ -65,12 +65,16 @@ fn the_rows_stand_behind_the_records_in_the_same_transaction() {
 #[test]
 fn a_value_given_up_can_be_taken_by_another_key() {
     let mut node = Node::new();
-    node.commit(&ask().put(USERS, "1", &user("ada")));
-    node.accept(&ask().delete(USERS, "1"));
-    node.accept(&ask().put(USERS, "2", &user("ada")));
-    node.accept(&ask().delete(USERS, "2").put(USERS, "3", &user("ada")));
+    node.commit(&new_request().put(USERS, "1", &user("ada")));
+    node.accept(&new_request().delete(USERS, "1"));
+    node.accept(&new_request().put(USERS, "2", &user("ada")));
+    node.accept(
+        &new_request()
+            .delete(USERS, "2")
+            .put(USERS, "3", &user("ada")),
+    );
     assert_eq!(
-        not_unique(&mut node, &ask().put(USERS, "1", &user("ada"))),
+        not_unique(&mut node, &new_request().put(USERS, "1", &user("ada"))),
         (0, "3".into())
     );
 }
@@ -79,20 +83,20 @@ fn a_value_given_up_can_be_taken_by_another_key() {
 fn two_keys_may_swap_their_values_in_one_transaction() {
     let mut node = Node::new();
     node.commit(
-        &ask()
+        &new_request()
             .put(USERS, "1", &user("ada"))
             .put(USERS, "2", &user("bob")),
     );
-    let swap = ask()
+    let swap = new_request()
         .put(USERS, "1", &user("bob"))
         .put(USERS, "2", &user("ada"));
     node.commit(&swap);
     assert_eq!(
-        not_unique(&mut node, &ask().put(USERS, "3", &user("ada"))),
+        not_unique(&mut node, &new_request().put(USERS, "3", &user("ada"))),
         (0, "2".into())
     );
     assert_eq!(
-        not_unique(&mut node, &ask().put(USERS, "3", &user("bob"))),
+        not_unique(&mut node, &new_request().put(USERS, "3", &user("bob"))),
         (0, "1".into())
     );
 }
@@ -100,7 +104,7 @@ fn two_keys_may_swap_their_values_in_one_transaction() {
 #[test]
 fn one_transaction_cannot_give_a_value_twice() {
     let mut node = Node::new();
-    let request = ask()
+    let request = new_request()
         .put(USERS, "1", &user("ada"))
         .put(USERS, "2", &user("ada"));
     assert_eq!(not_unique(&mut node, &request), (1, "1".into()));
@@ -119,11 +123,11 @@ fn null_and_missing_values_belong_to_nobody_and_equal_numbers_are_one_value() {
         ("5", "[]"),
         ("6", r#"{"name":1}"#),
     ] {
-        node.commit(&ask().put(USERS, key, document));
+        node.commit(&new_request().put(USERS, key, document));
     }
-    let one = ask().put(USERS, "7", r#"{"name":1.0}"#);
+    let one = new_request().put(USERS, "7", r#"{"name":1.0}"#);
     assert_eq!(not_unique(&mut node, &one), (0, "6".into()));
-    let mail = ask().put(USERS, "7", r#"{"mail":{"work":1}}"#);
+    let mail = new_request().put(USERS, "7", r#"{"mail":{"work":1}}"#);
     assert_eq!(not_unique(&mut node, &mail), (0, "4".into()));
 }
 
@@ -131,10 +135,10 @@ fn null_and_missing_values_belong_to_nobody_and_equal_numbers_are_one_value() {
 fn long_values_are_told_apart_by_all_their_bytes() {
     let mut node = Node::new();
     let long = "x".repeat(5_000);
-    node.commit(&ask().put(USERS, "1", &user(&long)));
-    node.commit(&ask().put(USERS, "2", &user(&format!("{long}y"))));
+    node.commit(&new_request().put(USERS, "1", &user(&long)));
+    node.commit(&new_request().put(USERS, "2", &user(&format!("{long}y"))));
     assert_eq!(
-        not_unique(&mut node, &ask().put(USERS, "3", &user(&long))),
+        not_unique(&mut node, &new_request().put(USERS, "3", &user(&long))),
         (0, "1".into())
     );
 }

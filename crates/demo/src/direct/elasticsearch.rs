@@ -34,7 +34,7 @@ impl Elasticsearch {
         let (base, authorization) = split_address(url).map_err(|why| failed(&why))?;
         let trust = match base.starts_with("https:") {
             true => Trust::System,
-            false => Trust::Nobody,
+            false => Trust::NoCertificate,
         };
         let config = Agent::config_builder()
             .tls_config(http_tls(trust).map_err(|why| failed(&why))?)
@@ -61,7 +61,7 @@ impl Elasticsearch {
         }
     }
 
-    /// One request. `None`: what was asked for, or deleted, is not there.
+    /// One request. `None`: what was to be read, or deleted, is not there.
     fn call(
         &mut self,
         method: Method,

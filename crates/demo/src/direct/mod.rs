@@ -24,9 +24,8 @@ pub const PREFIX: &str = "onelog_demo_";
 pub trait Direct: Send {
     /// Makes a place for keys and texts; refused when something has this name.
     fn create(&mut self, place: &str) -> Result<(), DemoError>;
-    /// Writes a key.
     fn put(&mut self, place: &str, key: &str, text: &str) -> Result<(), DemoError>;
-    /// Reads every key of a place, whether it was filled by `put` or by a sink.
+    /// Reads every key of a place, whether it was written by `put` or by a sink.
     fn contents(&mut self, place: &str) -> Result<Contents, DemoError>;
     /// Every name in the store that has to do with onelog.
     fn traces(&mut self) -> Result<BTreeSet<String>, DemoError>;

@@ -94,9 +94,9 @@ impl Direct for Mysql {
             let names = self.names()?;
             for name in names.iter().filter(|name| !before.contains(*name)) {
                 let table = quote(name);
-                let ask = format!("SELECT EXISTS (SELECT 1 FROM {table})");
+                let query = format!("SELECT EXISTS (SELECT 1 FROM {table})");
                 let unused = name.contains(run) || {
-                    let found: Option<u8> = self.runtime.block_on(self.conn.query_first(ask))?;
+                    let found: Option<u8> = self.runtime.block_on(self.conn.query_first(query))?;
                     found == Some(0)
                 };
                 if unused {

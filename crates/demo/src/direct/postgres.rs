@@ -57,14 +57,14 @@ impl Postgres {
     }
 }
 
-/// The server's own words stand below the driver's.
+/// The server's message is the source of the driver's error.
 fn failed(shown: &str, error: &Error) -> DemoError {
-    let words = match error.as_db_error() {
+    let message = match error.as_db_error() {
         Some(error) => error.to_string(),
         None => std::error::Error::source(error)
             .map_or_else(|| error.to_string(), |cause| format!("{error}: {cause}")),
     };
-    DemoError::Failed(format!("{shown}: {words}"))
+    DemoError::Failed(format!("{shown}: {message}"))
 }
 
 impl Direct for Postgres {
@@ -129,9 +129,9 @@ impl Direct for Postgres {
             }
             for name in names.iter().filter(|name| !before.contains(*name)) {
                 let table = quote(name);
-                let ask = format!("SELECT EXISTS (SELECT 1 FROM {table})");
+                let query = format!("SELECT EXISTS (SELECT 1 FROM {table})");
                 let unused = name.contains(run) || {
-                    let row = self.runtime.block_on(self.client.query_one(&ask, &[]))?;
+                    let row = self.runtime.block_on(self.client.query_one(&query, &[]))?;
                     !row.try_get::<_, bool>(0)?
                 };
                 if unused {

@@ -23,7 +23,7 @@ pub(crate) struct Sink {
     /// The kind of store.
     kind: &'static str,
     state: State,
-    /// The store shows everything below it; null until the store is filled.
+    /// The store shows everything below it; null until the store is backfilled.
     #[schema(value_type = Option<u64>, required)]
     position: Option<Position>,
     /// How many records of the log are still to be written.
@@ -58,9 +58,9 @@ pub(crate) struct Sink {
 enum State {
     /// It is connecting to its store.
     Starting,
-    /// Its store is being filled, because it was empty or too far behind the log.
+    /// Its store is being backfilled, because it was empty or too far behind the log.
     Bootstrapping,
-    /// Its store is being filled again on request.
+    /// Its store is being backfilled on request.
     Rebuilding,
     /// It follows the log.
     Running,

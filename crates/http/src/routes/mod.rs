@@ -29,7 +29,6 @@ pub(crate) const ONELOG_VERSION: HeaderName = HeaderName::from_static("onelog-ve
 /// The position that was read at, or that the change is below.
 pub(crate) const ONELOG_POSITION: HeaderName = HeaderName::from_static("onelog-position");
 
-/// A JSON answer.
 pub(crate) fn json(status: StatusCode, body: &impl Serialize) -> Answer {
     let mut bytes = serde_json::to_vec(body).map_err(|error| {
         ApiError::internal(format!("the answer cannot be written as JSON: {error}"))

@@ -174,7 +174,7 @@ pub(crate) async fn verify(
     json(StatusCode::OK, &Verification::from(verified))
 }
 
-/// Fills new tables beside the old ones from the log's state, and swaps them.
+/// Backfills new tables beside the old ones from the log's state, and swaps them.
 #[utoipa::path(
     post,
     path = "/v1/sinks/{name}/rebuild",
@@ -199,7 +199,7 @@ pub(crate) async fn rebuild(State(app): State<Shared>, Path(name): Path<String>)
     params(("name" = String, Path, description = "The sink", example = "search")),
     request_body = crate::api::NewSink,
     responses(
-        (status = 200, description = "It has it; where its mappings changed the store is filled anew", body = crate::api::Sink),
+        (status = 200, description = "It has it; where its mappings changed the store is backfilled", body = crate::api::Sink),
         (status = 404, description = "`unknown_sink`", body = crate::api::Error),
         (status = 422, description = "Malformed, and where", body = crate::api::Error),
         (status = 502, description = "`store_failed`: the store cannot be opened as it is defined", body = crate::api::Error),
@@ -416,7 +416,7 @@ pub(crate) fn sink_error(app: &App, error: SinkError) -> ApiError {
             body.sink = Some(name);
             body.fault = Some(Box::new((*fault).into()));
         }),
-        SinkError::Unfilled { name } => {
+        SinkError::NotBackfilled { name } => {
             conflict("sink_not_filled").with(|body| body.sink = Some(name))
         }
         SinkError::TooFarBehind {

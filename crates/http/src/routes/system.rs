@@ -112,7 +112,6 @@ pub(crate) async fn openapi() -> Answer {
     json(StatusCode::OK, &openapi::document())
 }
 
-/// What is no route.
 pub(crate) async fn not_found(method: Method, uri: Uri) -> ApiError {
     let message = format!(
         "there is no {method} {}; /openapi.json lists everything there is",

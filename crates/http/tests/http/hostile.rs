@@ -1,4 +1,4 @@
-//! Clumsy and hostile requests: a clear 4xx, and everybody else is served on.
+//! Clumsy and hostile requests: a clear 4xx, and all other clients are served on.
 
 use std::io::{BufReader, Write as _};
 

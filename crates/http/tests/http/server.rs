@@ -265,7 +265,6 @@ fn read_head<R: BufRead>(reader: &mut R) -> (u16, Vec<(String, String)>) {
     }
 }
 
-/// A chunked body.
 struct Chunks<R> {
     reader: R,
     left: usize,

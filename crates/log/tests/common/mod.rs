@@ -110,7 +110,7 @@ pub fn read_all(log: &Log) -> Vec<Entry> {
         .unwrap()
 }
 
-/// How often a long test is repeated: `quick`, or `full` when everything is asked for.
+/// How often a long test is repeated: `quick`, or `full` when everything is to be run.
 pub fn size(quick: u64, full: u64) -> u64 {
     if std::env::var("ONELOG_TEST_FULL").is_ok_and(|value| value == "1") {
         full

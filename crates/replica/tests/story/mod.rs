@@ -6,7 +6,7 @@
 //! turn                  ends a turn
 //! define T as N         sends the definition of table T under ticket N; `drop T as N` its end
 //! put K in T as N       sends a write of key K; `put K in #7` names the table by its number
-//! barrier as N          asks for a read barrier
+//! barrier as N          requests a read barrier
 //! flushed F             runs flush F and reports it; `checkpointed`, `prepared` likewise
 //! idle, stop, close     reports silence, or the end
 //! wait MS               lets time pass

@@ -1,4 +1,4 @@
-//! The log itself: whole, in order, and nobody's invention.
+//! The log itself: whole, in order, and nothing in it invented.
 
 use std::collections::{HashMap, HashSet};
 
@@ -47,7 +47,7 @@ impl Checker<'_> {
         }
     }
 
-    /// Whose is it, and is it what they asked for?
+    /// Whose is it, and is it what they requested?
     fn check_transaction(&mut self, logged: &Logged) {
         let id = logged.id;
         let Some(calls) = self.calls.get(&id).cloned() else {

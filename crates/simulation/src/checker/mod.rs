@@ -44,7 +44,7 @@ pub enum Rule {
     LogBroken,
     /// An id is in the log more than once.
     AppliedTwice,
-    /// A transaction that nobody asked for.
+    /// A transaction that no client sent.
     Invented,
     /// Records differ from what the request makes of the state before it.
     WrongRecords,

@@ -48,7 +48,7 @@ impl<'l> Model<'l> {
         self.log.last().map_or(Position::ZERO, |last| last.end)
     }
 
-    /// Why nobody can stand at this position, if so.
+    /// Why no reader can be at this position, if so.
     pub(super) fn position_fault(&self, position: Position) -> Option<String> {
         if position > self.end() {
             return Some(format!(

@@ -3,7 +3,7 @@
 use onelog_record::{CommitRequest, Position, TxnId};
 
 use super::{Checker, Rule};
-use crate::history::{Asked, ReadCall, Seen};
+use crate::history::{ReadCall, Requested, Seen};
 
 impl Checker<'_> {
     pub(super) fn check_reads(&mut self) {
@@ -22,16 +22,16 @@ impl Checker<'_> {
 
     fn check_read_time(&mut self, read: &ReadCall, who: &str) {
         let position = read.position;
-        let lower = match read.asked {
-            Asked::At(at) => {
+        let lower = match read.requested {
+            Requested::At(at) => {
                 if at != position {
-                    let text = format!("{who} asked for position {at} and got {position}");
+                    let text = format!("{who} requested position {at} and got {position}");
                     self.add(Rule::RealTime, text);
                 }
                 return;
             }
-            Asked::After(after) => after.max(self.observed.before(read.begin)),
-            Asked::Newest => self.observed.before(read.begin),
+            Requested::After(after) => after.max(self.observed.before(read.begin)),
+            Requested::Newest => self.observed.before(read.begin),
         };
         if position < lower {
             let text = format!(

@@ -10,7 +10,8 @@ use serde_json::json;
 
 use super::{Report, Rule, check};
 use crate::history::{
-    Answer, Asked, CommitCall, Found, History, Logged, Moment, PointSeen, RangeSeen, ReadCall, Seen,
+    Answer, CommitCall, Found, History, Logged, Moment, PointSeen, RangeSeen, ReadCall, Requested,
+    Seen,
 };
 
 const TABLE: TableId = TableId(1024);
@@ -92,7 +93,7 @@ impl Story {
             client: 7,
             begin,
             end,
-            asked: Asked::Newest,
+            requested: Requested::Newest,
             position: Position(position),
             seen: Seen {
                 points: vec![PointSeen {
@@ -345,7 +346,7 @@ fn a_position_inside_a_transaction_is_caught() {
     let mut request = put("b", "x");
     request.writes.extend(put("c", "y").writes);
     story.commit(3, request);
-    story.read(3, "b", Some((2, "x"))).asked = Asked::At(Position(3));
+    story.read(3, "b", Some((2, "x"))).requested = Requested::At(Position(3));
     assert_caught(&story.report(), Rule::WrongPosition, &id(3));
 }
 
@@ -360,7 +361,7 @@ fn a_read_that_misses_an_earlier_acknowledgement_is_caught() {
 fn a_read_that_stops_short_of_the_position_it_waits_for_is_caught() {
     let mut story = good();
     let read = story.read(2, "a", Some((1, "2")));
-    read.asked = Asked::After(Position(3));
+    read.requested = Requested::After(Position(3));
     assert_caught(&story.report(), Rule::RealTime, "client 7");
 }
 

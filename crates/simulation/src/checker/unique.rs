@@ -119,7 +119,7 @@ fn last_images(logged: &Logged, table: TableId) -> HashMap<Bytes, Option<Bytes>>
         .collect()
 }
 
-/// A field's value; `null` and nothing belong to nobody.
+/// A field's value; `null` and missing have no owner.
 pub(super) fn value_of(document: &[u8], path: &FieldPath) -> Option<Value> {
     let document: Value = serde_json::from_slice(document).ok()?;
     path.get(&document)

@@ -1,4 +1,4 @@
-//! Clients as scripts: read, decide, send, hear or not, ask again.
+//! Clients as scripts: read, decide, send, hear or not, send again.
 
 use std::hash::Hash;
 
@@ -14,12 +14,12 @@ use rand::Rng;
 use super::life::{Ticket, stopped};
 use super::world::{Stopped, World};
 use crate::checker::Rule;
-use crate::history::{Answer, Asked, CommitCall, ReadCall, Seen};
+use crate::history::{Answer, CommitCall, ReadCall, Requested, Seen};
 use crate::workloads::{self, Attempt};
 
 /// How many requests of a client wait for their answers at most.
 const WAITING_MAX: usize = 3;
-/// Of a hundred: reads that only audit, answers that nobody hears, requests that are asked again,
+/// Of a hundred: reads that only audit, answers that no client hears, requests that are sent again,
 /// ids that are used for another request by mistake.
 const AUDIT_PERCENT: u32 = 4;
 const DEAF_PERCENT: u32 = 8;
@@ -34,8 +34,8 @@ const IDS_ALL: usize = 100_000;
 const TABLE_SETUP_FROM: u128 = 1 << 64;
 /// How often the setup is sent; each answer is heard more often than not.
 const SETUP_ATTEMPTS_MAX: usize = 32;
-/// How many acknowledged requests are asked again after a recovery.
-const ASKED_AGAIN_MAX: usize = 12;
+/// How many acknowledged requests are sent again after a recovery.
+const SENT_AGAIN_MAX: usize = 12;
 
 #[derive(Clone, Debug, Default)]
 pub(super) struct Client {
@@ -77,21 +77,24 @@ impl World {
         self.read(client)
     }
 
-    fn snapshot(&mut self, client: usize) -> Option<(Asked, Snapshot)> {
+    fn snapshot(&mut self, client: usize) -> Option<(Requested, Snapshot)> {
         let life = self.life.as_ref()?;
         let reached = self.clients[client].reached;
         let newest = life.state.snapshot();
         match self.random.random_range(0..10) {
-            0 if newest.position() >= reached => Some((Asked::After(reached), newest)),
+            0 if newest.position() >= reached => Some((Requested::After(reached), newest)),
             // The position may be too old by now; then there is nothing to see.
-            1 => Some((Asked::At(reached), life.state.snapshot_at(reached).ok()?)),
-            _ => Some((Asked::Newest, newest)),
+            1 => Some((
+                Requested::At(reached),
+                life.state.snapshot_at(reached).ok()?,
+            )),
+            _ => Some((Requested::Newest, newest)),
         }
     }
 
     fn read(&mut self, client: usize) -> Result<(), Stopped> {
         let begin = self.clock.tick();
-        let Some((asked, snapshot)) = self.snapshot(client) else {
+        let Some((requested, snapshot)) = self.snapshot(client) else {
             return Ok(());
         };
         let end = self.clock.tick();
@@ -112,7 +115,7 @@ impl World {
             self.clients[client].prepared = Some(attempt);
             seen
         };
-        self.note_read(client, (begin, end), asked, snapshot.position(), seen);
+        self.note_read(client, (begin, end), requested, snapshot.position(), seen);
         Ok(())
     }
 
@@ -120,7 +123,7 @@ impl World {
         &mut self,
         client: usize,
         (begin, end): (crate::history::Moment, crate::history::Moment),
-        asked: Asked,
+        requested: Requested,
         position: Position,
         seen: Seen,
     ) {
@@ -130,7 +133,7 @@ impl World {
             client: client as u32,
             begin,
             end,
-            asked,
+            requested,
             position,
             seen,
         });
@@ -262,7 +265,7 @@ impl World {
     }
 
     /// Reads at the position of a barrier: as the newest, it must show everything that was answered
-    /// before the barrier was asked for.
+    /// before the barrier was requested.
     fn read_at_barrier(&mut self, barrier: usize, position: Position) -> Result<(), Stopped> {
         let (client, begin) = self.barriers[barrier];
         let Some(Ok(snapshot)) = self
@@ -278,7 +281,7 @@ impl World {
             workloads::audit(workload, &snapshot).map_err(|cause| stopped("read")(&cause))?;
         self.check_invariant(workload, &seen, position);
         let end = self.clock.tick();
-        self.note_read(client, (begin, end), Asked::Newest, position, seen);
+        self.note_read(client, (begin, end), Requested::Newest, position, seen);
         Ok(())
     }
 
@@ -298,7 +301,7 @@ impl World {
             self.check_invariant(&**workload, &seen, snapshot.position());
             all.ranges.extend(seen.ranges);
         }
-        self.note_read(0, (begin, end), Asked::Newest, snapshot.position(), all);
+        self.note_read(0, (begin, end), Requested::Newest, snapshot.position(), all);
         Ok(())
     }
 
@@ -342,8 +345,8 @@ impl World {
         Ok(())
     }
 
-    /// Asks again about everything whose answer is not known, and some of the rest.
-    pub(super) fn ask_again(&mut self) -> Result<(), Stopped> {
+    /// Sends everything again whose answer is not known, and some of the rest.
+    pub(super) fn send_again(&mut self) -> Result<(), Stopped> {
         let commits = &self.history.commits;
         let unknown = |call: &CommitCall| call.answer == Answer::Unknown;
         let mut calls: Vec<usize> = (0..commits.len())
@@ -352,7 +355,7 @@ impl World {
         let known: Vec<usize> = (0..commits.len())
             .filter(|call| matches!(commits[*call].answer, Answer::Committed(_)))
             .collect();
-        let step = (known.len() / ASKED_AGAIN_MAX).max(1);
+        let step = (known.len() / SENT_AGAIN_MAX).max(1);
         calls.extend(known.into_iter().rev().step_by(step));
         for call in calls {
             self.retry(call)?;

@@ -66,9 +66,9 @@ pub fn crash_again(
     stride: usize,
 ) -> (usize, Vec<(CrashPoint, Report)>) {
     let crashed = crashed_at(make, point, mode);
-    let mut trial = crashed.fork(point.step);
-    let _ = trial.open();
-    let points = points_of(&trial);
+    let mut probe = crashed.fork(point.step);
+    let _ = probe.open();
+    let points = points_of(&probe);
     let mut count = 0;
     let mut broken = Vec::new();
     for (n, again) in points.into_iter().step_by(stride.max(1)).enumerate() {

@@ -79,7 +79,7 @@ pub struct World {
     pub(super) archive: Archive,
     pub(super) archived_to: Index,
     pub(super) now: Now,
-    /// When each client that waits for a read barrier asked for it.
+    /// When each client that waits for a read barrier requested it.
     pub(super) barriers: Vec<(usize, Moment)>,
     /// From here on everything that the workloads need at the beginning is there.
     pub(super) set_up_at: Option<Position>,
@@ -273,7 +273,7 @@ impl World {
         Ok(())
     }
 
-    /// Begins a life, looks at everything, asks again about everything that is not known, goes on
+    /// Begins a life, looks at everything, sends everything again that is not known, goes on
     /// for a while, and proves the whole history.
     pub fn prove(&mut self) -> Report {
         if let Err(Stopped(why)) = self.prove_lives() {
@@ -297,7 +297,7 @@ impl World {
         self.archive_all()?;
         self.audit_all()?;
         self.set_up()?;
-        self.ask_again()?;
+        self.send_again()?;
         self.act(ACTIONS_AFTER_RECOVERY)?;
         self.drain()?;
         self.audit_all()?;

@@ -101,7 +101,7 @@ pub fn setup(workload: &dyn Workload) -> CommitRequest {
 }
 
 /// What a client sends that writes without having read and does not say since when its id is in
-/// use: only a node that remembers every id may be asked so.
+/// use: only a node that remembers every id may be sent such a request.
 pub fn make_blind(request: &mut CommitRequest) {
     if !request.has_reads() {
         request.read_position = None;

@@ -99,13 +99,13 @@ impl Auditor for MysqlAuditor {
         let sql = format!(
             "SELECT CAST((SELECT sum(balance) FROM {LEFT}) + (SELECT sum(balance) FROM {RIGHT}) AS SIGNED)"
         );
-        let asked = async {
+        let query = async {
             let row = connection.query_first::<i64, _>(sql);
             tokio::time::timeout(Duration::from_secs(5), row).await
         };
         let row = self
             .runtime
-            .block_on(asked)
+            .block_on(query)
             .map_err(|error| error.to_string())?;
         row.map_err(|error| error.to_string())?
             .ok_or_else(|| "no row".to_owned())

@@ -92,12 +92,12 @@ impl Auditor for PostgresAuditor {
         let sql = format!(
             "SELECT ((SELECT sum(balance) FROM {LEFT}) + (SELECT sum(balance) FROM {RIGHT}))::bigint"
         );
-        let asked = async {
+        let query = async {
             tokio::time::timeout(Duration::from_secs(5), client.query_one(&sql, &[])).await
         };
         let row = self
             .runtime
-            .block_on(asked)
+            .block_on(query)
             .map_err(|error| error.to_string())?;
         row.map(|row| row.get(0)).map_err(|error| error.to_string())
     }

@@ -70,7 +70,7 @@ impl Auditor for RedisAuditor {
             .map_err(|error| error.to_string())?;
         rows.into_iter()
             .map(|row| {
-                let row = row.ok_or_else(|| "not filled".to_owned())?;
+                let row = row.ok_or_else(|| "not backfilled".to_owned())?;
                 let row: Value = serde_json::from_str(&row).map_err(|error| error.to_string())?;
                 row["balance"]
                     .as_i64()

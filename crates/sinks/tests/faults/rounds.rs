@@ -156,7 +156,7 @@ pub fn two_processes_feed_one_store(world: &mut World<'_>) {
     assert!(found.equal, "{found:#?}");
     sinks.stop();
     node.stop().unwrap();
-    // The first one comes back; its log is another from the copy on, so its store is filled anew.
+    // The first one comes back; its log is another from the copy on, so its store is backfilled.
     world.rig.forget_writes();
     world.sinks().rebuild(SINK).unwrap();
     world.sinks().resume(SINK).unwrap();

@@ -56,7 +56,7 @@ pub fn transfer(node: &Node, seed: u64, count: u64) -> Position {
 }
 
 impl<'r> World<'r> {
-    /// All accounts are there, and the store is filled.
+    /// All accounts are there, and the store is backfilled.
     pub fn new(rig: &'r dyn Rig) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let (node, sinks) = open(&folder.path().join("log"));

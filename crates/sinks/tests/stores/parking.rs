@@ -123,7 +123,7 @@ pub fn only_the_table_that_refuses_parks_the_record(rig: &dyn Rig) {
 }
 
 pub fn a_backfill_parks_and_a_rebuild_tries_again(rig: &dyn Rig) {
-    let world = World::new(rig, "filling");
+    let world = World::new(rig, "backfill");
     for n in 0..20 {
         world.order(&format!("k{n}"), n);
     }

@@ -25,7 +25,7 @@ pub fn a_definition_changes_while_others_wait_for_its_sink(rig: &dyn Rig) {
     world.assert_total("a", 77);
     world.assert_total("c", 3);
 
-    // Other rows, and other columns where there are any, fill the store anew; waiters for the
+    // Other rows, and other columns where there are any, backfill the store; waiters for the
     // sink wait on.
     let mut mapping = rig.mapping(&orders);
     mapping["where"] = json!(".total > 1");

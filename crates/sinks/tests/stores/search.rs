@@ -14,7 +14,7 @@ impl SearchRig {
     }
 
     /// A request that must succeed.
-    fn ask(&self, method: &str, path: &str, body: &Value) -> Value {
+    fn request(&self, method: &str, path: &str, body: &Value) -> Value {
         let body = match body {
             Value::Null => String::new(),
             body => body.to_string(),
@@ -26,7 +26,7 @@ impl SearchRig {
 
     fn set_dynamic(&self, into: &str, dynamic: &Value) {
         let body = json!({ "dynamic": dynamic });
-        self.ask("PUT", &format!("/{into}/_mapping"), &body);
+        self.request("PUT", &format!("/{into}/_mapping"), &body);
     }
 }
 
@@ -70,23 +70,23 @@ impl Rig for SearchRig {
 
     fn total(&self, into: &str, key: &str) -> Option<String> {
         let query = json!({"query": {"ids": {"values": [key]}}});
-        let found = self.ask("POST", &format!("/{into}/_search"), &query);
+        let found = self.request("POST", &format!("/{into}/_search"), &query);
         let total = found.pointer("/hits/hits/0/_source/total")?;
         Some(total.to_string())
     }
 
     fn change(&self, into: &str, key: &str, total: i64) {
         let path = format!("/{into}/_update/{key}?refresh=true");
-        self.ask("POST", &path, &json!({"doc": {"total": total}}));
+        self.request("POST", &path, &json!({"doc": {"total": total}}));
     }
 
     fn remove(&self, into: &str, key: &str) {
         let path = format!("/{into}/_doc/{key}?refresh=true");
-        self.ask("DELETE", &path, &Value::Null);
+        self.request("DELETE", &path, &Value::Null);
     }
 
     fn add(&self, into: &str, key: &str, total: i64) {
         let path = format!("/{into}/_doc/{key}?refresh=true");
-        self.ask("PUT", &path, &json!({ "total": total }));
+        self.request("PUT", &path, &json!({ "total": total }));
     }
 }

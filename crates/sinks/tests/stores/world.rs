@@ -102,7 +102,7 @@ impl<'r> World<'r> {
         SinkDefinition::from_json(KINDS, &value).unwrap()
     }
 
-    /// Makes the story's sink, and waits until the store is filled.
+    /// Makes the story's sink, and waits until the store is backfilled.
     pub fn create(&self, more: &Value) {
         self.sinks()
             .create(self.definition(self.story, more))

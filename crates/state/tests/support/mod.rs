@@ -168,7 +168,7 @@ impl Log {
         assert_eq!(state.position(), self.applied().position);
     }
 
-    /// Checks everything that can be asked of a snapshot; says what is wrong.
+    /// Checks everything that can be read of a snapshot; says what is wrong.
     pub fn compare(&self, snapshot: &Snapshot, ranges: &[KeyRange]) -> Result<(), String> {
         let position = snapshot.position().0;
         for (table, key) in self.versions.keys() {

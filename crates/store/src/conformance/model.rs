@@ -63,7 +63,7 @@ impl Model {
         batch
     }
 
-    /// Fills the store as a bootstrap does.
+    /// Backfills the store as a sink does.
     pub fn rebuild(&self, plan: &Plan, store: &mut dyn Store) -> Result<(), StoreError> {
         store.begin_rebuild()?;
         for (number, mapping) in plan.mappings.iter().enumerate() {

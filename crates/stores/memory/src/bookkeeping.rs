@@ -10,7 +10,7 @@ use crate::error::not_filled;
 #[derive(Debug)]
 pub(crate) struct Entry {
     pub(crate) log_id: String,
-    /// `None` until the tables were filled under `plan`.
+    /// `None` until the tables were backfilled under `plan`.
     pub(crate) position: Option<Position>,
     pub(crate) epoch: u64,
     pub(crate) plan: String,

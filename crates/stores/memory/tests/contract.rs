@@ -7,7 +7,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use onelog_mapping::Plan;
 use onelog_memory::{KIND, MemoryTarget};
-use onelog_store::conformance::{self, Capabilities, Harness, LOG, SINK, filled, standard_plan};
+use onelog_store::conformance::{
+    self, Capabilities, Harness, LOG, SINK, backfilled, standard_plan,
+};
 use onelog_store::{Store, StoreError, StoreKind, Target};
 
 struct Memory(MemoryTarget);
@@ -43,7 +45,7 @@ fn a_store_in_memory_keeps_the_contract_of_every_store() {
 fn a_table_belongs_to_the_sink_that_made_it_until_that_is_removed() {
     let memory = Memory::new();
     let plan = standard_plan(&memory);
-    let (mut store, model) = filled(&memory, &plan);
+    let (mut store, model) = backfilled(&memory, &plan);
     let mut other = memory.0.open("other", LOG, Arc::clone(&plan)).unwrap();
     other.take_over().unwrap();
     for error in [
@@ -66,7 +68,7 @@ fn a_table_belongs_to_the_sink_that_made_it_until_that_is_removed() {
 fn tables_are_read_without_their_sink() {
     let memory = Memory::new();
     let plan = standard_plan(&memory);
-    let (_, model) = filled(&memory, &plan);
+    let (_, model) = backfilled(&memory, &plan);
     let mut reader = memory.0.open_reader(&plan).unwrap();
     let found = onelog_store::verify(&plan, &model, reader.as_mut()).unwrap();
     assert!(found.equal, "{found:#?}");

@@ -2,7 +2,7 @@
 //!
 //! Bookkeeping in the database, all of it named `onelog_…` (see `names`):
 //! - `onelog_position_…`: one table per sink with one row: the log's id, the position (NULL until
-//!   filled), the epoch and its owner's mark, the plan, the generation of the tables. A table of
+//!   backfilled), the epoch and its owner's mark, the plan, the generation of the tables. A table of
 //!   its own, because a rebuild swaps it together with the rows' tables; see `rebuild`.
 //! - the comment of each table that onelog makes says for which sink;
 //! - `onelog_new_…`, `onelog_old_…`, `onelog_pin_…`: tables of a rebuild, and of readers.

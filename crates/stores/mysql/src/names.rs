@@ -42,7 +42,7 @@ impl Names {
         format!("{}{epoch}", self.new_prefix())
     }
 
-    /// A table that a rebuild fills.
+    /// A table that a rebuild loads.
     pub(crate) fn new_table(&self, epoch: u64, into: &str) -> String {
         format!("{}{epoch}_{}", self.new_prefix(), hash(into, 8))
     }

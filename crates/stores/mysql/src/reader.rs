@@ -3,7 +3,7 @@
 //! The snapshot holds no table between scans, so it never blocks a rebuild. It holds the
 //! *pin* of its generation, an empty table that is never renamed: as long as a reader does, the
 //! tables of that generation are kept, under another name once they were replaced. Which name is
-//! right is known by the comment of the table, read while it is held: a table that was being filled
+//! right is known by the comment of the table, read while it is held: a table that was being backfilled
 //! when the snapshot was taken would otherwise show a part of its rows.
 
 use std::ops::ControlFlow;

@@ -378,7 +378,7 @@ impl Rebuild<'_> {
 
     /// Drops the table of the position once the sink's row is gone. One that is in use just now
     /// stays, empty. A successor that made the row anew in this very moment finds no position, and
-    /// fills its tables again.
+    /// loads its tables again.
     pub(crate) fn drop_position(&mut self) {
         let table = self.names.position();
         let sink = &self.identity.sink;

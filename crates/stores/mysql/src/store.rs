@@ -200,7 +200,7 @@ impl MysqlStore {
         }
     }
 
-    /// What the tables that are being filled are like.
+    /// What the tables that are being loaded are like.
     fn facts_of_new_tables(&mut self) -> Result<Vec<TargetTable>, StoreError> {
         if self.plan.mappings.iter().any(|m| m.options.flag(EXISTING)) {
             return self.look_at_tables();

@@ -320,7 +320,7 @@ impl MysqlStore {
     }
 }
 
-/// Inserts rows into a table that a rebuild fills, in the transaction that is under way.
+/// Inserts rows into a table that a rebuild loads, in the transaction that is under way.
 pub(crate) fn load(
     writer: &mut Writer<'_>,
     mapping: usize,
@@ -331,7 +331,7 @@ pub(crate) fn load(
     writer.put(mapping, &sql, rows)
 }
 
-/// Inserts rows into a table that a rebuild fills one by one, to name the one that is refused.
+/// Inserts rows into a table that a rebuild loads one by one, to name the one that is refused.
 pub(crate) fn load_one_by_one(
     writer: &mut Writer<'_>,
     mapping: usize,

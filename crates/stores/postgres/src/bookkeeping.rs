@@ -78,7 +78,7 @@ fn bookkeeping_tables(schema: &str) -> String {
     )
 }
 
-/// What is recorded of a table that onelog fills or has filled.
+/// What is recorded of a table that onelog writes or has written.
 pub(crate) struct Owner {
     /// `None`: its sink was removed.
     pub(crate) sink: Option<String>,

@@ -24,7 +24,7 @@ pub(crate) fn table(schema: &str, name: &str) -> String {
     format!("{}.{}", quote(schema), quote(name))
 }
 
-/// The table that a rebuild fills. Long names are cut and get a hash, which keeps them distinct.
+/// The table that a rebuild loads. Long names are cut and get a hash, which keeps them distinct.
 pub(crate) fn staging_name(mapping: &MappingPlan) -> String {
     let room = IDENTIFIER_BYTES_MAX - STAGING_PREFIX.len();
     if mapping.into.len() <= room {

@@ -6,8 +6,8 @@
 //! transactions, rows and position together, and the log fills the gap.
 //!
 //! Bookkeeping in the schema, shared by all sinks that write into it:
-//! - `onelog_position`: sink, the log's id, position (NULL until filled), epoch, a hash of the plan;
-//! - `onelog_tables`: which tables onelog fills, for which sink (NULL: its sink was removed), and
+//! - `onelog_position`: sink, the log's id, position (NULL until backfilled), epoch, a hash of the plan;
+//! - `onelog_tables`: which tables onelog writes, for which sink (NULL: its sink was removed), and
 //!   whether it made them;
 //! - `onelog_new_…`: the tables of a rebuild under way.
 //!

@@ -1,4 +1,4 @@
-//! Filling tables anew, while the old rows stay readable.
+//! Backfills tables, while the old rows stay readable.
 //!
 //! Rows are copied into a new table without any index. At the end, in one transaction with the
 //! position:
@@ -254,7 +254,7 @@ fn unmerged(mapping: &MappingPlan, fault: Fault) -> Fault {
 
 fn no_rebuild() -> Fault {
     Fault::Store(error::unavailable(
-        "filling tables anew",
+        "backfilling tables",
         "no rebuild was begun on this connection",
     ))
 }

@@ -19,7 +19,9 @@ mod types;
 use std::sync::Arc;
 
 use onelog_record::Offset;
-use onelog_store::conformance::{self, Harness as _, LOG, Model, ORDERS, filled, standard_plan};
+use onelog_store::conformance::{
+    self, Harness as _, LOG, Model, ORDERS, backfilled, standard_plan,
+};
 use onelog_store::{Batch, Change, StoreError};
 use onelog_testkit::{Kind, must_run, require};
 
@@ -44,7 +46,7 @@ fn every_kind_of_planted_difference_is_found_named_and_mended() {
     require!(Kind::Postgres);
     let pg = Pg::new();
     let plan = standard_plan(&pg);
-    let (mut store, model) = filled(&pg, &plan);
+    let (mut store, model) = backfilled(&pg, &plan);
     let found = pg.by_hand(
         &model,
         store.as_mut(),
@@ -132,7 +134,7 @@ fn a_large_batch_is_one_step_and_its_one_bad_row_is_named() {
     require!(Kind::Postgres);
     let pg = Pg::new();
     let plan = standard_plan(&pg);
-    let (mut store, mut model) = filled(&pg, &plan);
+    let (mut store, mut model) = backfilled(&pg, &plan);
     let from = model.position();
     for n in 0..12_345 {
         model.order(&format!("k{n:06}"), n, "a note");
@@ -190,7 +192,7 @@ proptest::proptest! {
         }
         let pg = Pg::new();
         let plan = standard_plan(&pg);
-        let (mut store, mut model) = filled(&pg, &plan);
+        let (mut store, mut model) = backfilled(&pg, &plan);
         let mut at = model.position();
         for step in steps.into_iter().chain([Step::Apply]) {
             match step {

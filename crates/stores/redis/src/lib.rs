@@ -8,7 +8,7 @@
 //!
 //! Redis may lose its newest steps in a crash (`appendfsync everysec`); rows and position are lost
 //! together, and the log fills the gap. A position that is absent is not position 0: nothing is
-//! known about the rows then, and the sink is filled anew, which also takes away what was left.
+//! known about the rows then, and the sink is backfilled, which also takes away what was left.
 //!
 //! With partitions a batch is atomic in each of them only. The position is the least of theirs.
 //!

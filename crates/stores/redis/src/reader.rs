@@ -16,7 +16,7 @@ use crate::decode::{Content, read};
 use crate::encode::RowForm;
 use crate::snapshot::{Gate, Snapshot};
 
-/// How many keys are asked for at once.
+/// How many keys are read at once.
 pub(crate) const SCAN_KEYS: &[u8] = b"1000";
 /// How many rows are read at once.
 pub(crate) const READ_ROWS: usize = 1000;
@@ -228,7 +228,7 @@ impl RedisReader {
         Some(())
     }
 
-    /// One server's keys and their rows; the next keys are asked for together with the rows.
+    /// One server's keys and their rows; the next keys are requested together with the rows.
     fn scan_link(
         &mut self,
         link: usize,
@@ -242,12 +242,12 @@ impl RedisReader {
         let mut row = Row::default();
         let mut bytes = Vec::new();
         scan_command(b"0", &pattern, &mut bytes);
-        let mut asked: Vec<Vec<u8>> = Vec::new();
+        let mut requested: Vec<Vec<u8>> = Vec::new();
         let mut last = false;
         loop {
             self.servers.links[link].send(&bytes)?;
-            let mut contents = Vec::with_capacity(asked.len());
-            for _ in &asked {
+            let mut contents = Vec::with_capacity(requested.len());
+            for _ in &requested {
                 contents.push(receive_content(&mut self.servers.links[link])?);
             }
             let mut next = Vec::new();
@@ -268,7 +268,7 @@ impl RedisReader {
                     scan_command(&cursor, &pattern, &mut bytes);
                 }
             }
-            for (name, content) in asked.iter().zip(contents) {
+            for (name, content) in requested.iter().zip(contents) {
                 if self.row(mapping, name, content, &mut row).is_some()
                     && each(&row) == ControlFlow::Break(())
                 {
@@ -276,8 +276,8 @@ impl RedisReader {
                     return Ok(ControlFlow::Break(()));
                 }
             }
-            asked = next;
-            if last && asked.is_empty() {
+            requested = next;
+            if last && requested.is_empty() {
                 return Ok(ControlFlow::Continue(()));
             }
         }

@@ -145,11 +145,11 @@ impl RedisStore {
             }
         }
         for (link, keys) in by_link.into_iter().enumerate() {
-            let asked: Vec<(RowForm, &[u8])> = keys
+            let requested: Vec<(RowForm, &[u8])> = keys
                 .iter()
                 .map(|(mapping, name)| (self.forms[*mapping], *name))
                 .collect();
-            let contents = read_contents(&mut self.servers.links[link], &asked)?;
+            let contents = read_contents(&mut self.servers.links[link], &requested)?;
             for ((mapping, name), content) in keys.iter().zip(&contents) {
                 for snapshot in &snapshots {
                     snapshot.preserve(*mapping, name, content.as_ref());

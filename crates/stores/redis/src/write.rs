@@ -362,8 +362,9 @@ fn execute(
 fn forget_position(link: &mut Link, name: &[u8], error: &redis::ServerError) -> StoreError {
     let forgotten = link.request(WHAT, &[b"HDEL", name, b"position"]);
     let then = match forgotten {
-        Ok(_) => "so its position was forgotten; resume the sink, then it fills the store anew"
-            .to_owned(),
+        Ok(_) => {
+            "so its position was forgotten; resume the sink, then it backfills the store".to_owned()
+        }
         Err(error) => {
             format!("and its position could not be forgotten ({error}); rebuild the sink")
         }
@@ -400,7 +401,7 @@ pub(crate) fn commit_partitions(
     let mut sent: Vec<(usize, Vec<usize>)> = Vec::new();
     for (link, (connection, partitions)) in servers.by_link().into_iter().enumerate() {
         let mut bytes = Vec::new();
-        let mut asked = Vec::new();
+        let mut requested = Vec::new();
         for partition in partitions {
             let (step, record) = (&mut steps[partition], &records[partition]);
             let name = names.position(partition);
@@ -425,13 +426,13 @@ pub(crate) fn commit_partitions(
                 fence.plan.as_bytes(),
             ];
             bytes.append(&mut script(&scripts.fenced, &name, &arguments, &commands));
-            asked.push(partition);
+            requested.push(partition);
         }
         connection.send(&bytes)?;
-        sent.push((link, asked));
+        sent.push((link, requested));
     }
-    for (link, asked) in sent {
-        for _ in asked {
+    for (link, requested) in sent {
+        for _ in requested {
             let link = &mut servers.links[link];
             let value = link.receive()?;
             outcome = outcome.and(answer_of_fence(link, fence, value));
@@ -447,7 +448,10 @@ fn answer_of_fence(link: &Link, fence: Fence<'_>, value: Value) -> Result<(), St
         Value::ServerError(error) if is_moved(&error) || error.code() == "NOSCRIPT" => {
             Err(StoreError::Unavailable {
                 what: format!("{WHAT} Redis at {}", link.place),
-                cause: format!("{error}; the cluster is asked again who has this partition").into(),
+                cause: format!(
+                    "{error}; the cluster is queried again for the server that has this partition"
+                )
+                .into(),
             })
         }
         Value::Array(_) => {

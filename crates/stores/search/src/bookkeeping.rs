@@ -3,7 +3,7 @@
 //! ```text
 //! sink              the sink's name
 //! log_id            the log that the rows equal …
-//! position          … at this position; null until the sink was filled
+//! position          … at this position; null until the sink was backfilled
 //! epoch             the number of the last takeover
 //! plan              the fingerprint of the plan under which the position was reached
 //! generation        the number at the end of the names of the indexes that are in use

@@ -1,7 +1,7 @@
 //! Requests to Elasticsearch and OpenSearch, and what their answers mean.
 //!
-//! One pool of connections per client; every request is bounded by a timeout. The address that is
-//! asked has no user, no password and no parameters: they become a header that is never shown.
+//! One pool of connections per client; every request is bounded by a timeout. The address of the
+//! requests has no user, no password and no parameters: they become a header that is never shown.
 
 use std::path::Path;
 use std::sync::OnceLock;
@@ -86,7 +86,7 @@ struct Version {
 }
 
 impl Client {
-    /// Asks the cluster what it is. Nothing is written.
+    /// Reads what the cluster is. Nothing is written.
     pub(crate) fn connect(target: &ElasticsearchTarget) -> Result<Self, StoreError> {
         let shown = target.url.shown();
         let broken = |cause: Cause| StoreError::Broken {
@@ -97,7 +97,7 @@ impl Client {
         let (base, authorization) = split_address(&text).map_err(|what| broken(what.into()))?;
         let trust = match base.starts_with("https:") {
             true => Trust::of(target.ca_file.as_deref()),
-            false => Trust::Nobody,
+            false => Trust::NoCertificate,
         };
         let tls = http_tls(trust).map_err(|what| broken(what.into()))?;
         let authorization = authorization
@@ -218,7 +218,7 @@ pub fn http_tls(trust: Trust<'_>) -> Result<TlsConfig, String> {
     // Also says what is wrong with a file.
     let config = tls_config(trust)?;
     let roots = match trust {
-        Trust::Nobody => RootCerts::new_with_certs(&[]),
+        Trust::NoCertificate => RootCerts::new_with_certs(&[]),
         Trust::These(path) => authorities(path)?,
         Trust::System => SYSTEM
             .get_or_init(|| {
@@ -264,7 +264,7 @@ impl Answer {
         Err(self.classify(client, doing))
     }
 
-    /// Like [`Answer::success`]; `None` when what was asked for is not there.
+    /// Like [`Answer::success`]; `None` when what was requested is not there.
     pub(crate) fn found(self, client: &Client, doing: &str) -> Result<Option<Self>, StoreError> {
         if self.status == 404 {
             return Ok(None);

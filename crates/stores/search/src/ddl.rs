@@ -5,7 +5,7 @@
 //! rebuild makes the next one beside it. Each index has an alias of its own for writing, so that a
 //! request that comes too late cannot make an index anew by writing to it (`require_alias`), and
 //! one more until it is put in place: taking that one away is part of the exchange, which therefore
-//! takes place once, however many processes ask for it and how often.
+//! takes place once, however many processes request it and how often.
 
 mod fields;
 
@@ -23,7 +23,7 @@ pub(crate) use self::fields::OWN;
 
 /// The most bytes of names in one path; servers take lines of 4 KiB.
 const NAMES_BYTES_MAX: usize = 3000;
-/// Settings that are different while an index is filled.
+/// Settings that are different while an index is backfilled.
 pub(crate) const REFRESH: &str = "index.refresh_interval";
 pub(crate) const REPLICAS: &str = "index.number_of_replicas";
 pub(crate) const AUTO_REPLICAS: &str = "index.auto_expand_replicas";
@@ -166,7 +166,7 @@ pub(crate) fn check_mapping(mapping: &MappingPlan) -> Result<(), StoreError> {
     }
 }
 
-/// Makes an index that is to be filled.
+/// Makes an index that is to be backfilled.
 pub(crate) fn create_index(
     client: &Client,
     mapping: &MappingPlan,

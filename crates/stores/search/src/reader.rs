@@ -22,7 +22,7 @@ use crate::connection::{Body, Client, Method, Product, REQUEST_TIMEOUT, escape};
 use crate::ddl::{self, Index};
 use crate::decode::{Decoder, KeyField};
 
-/// How long a point in time lives after it was last asked.
+/// How long a point in time lives after it was last read.
 const KEEP_ALIVE: &str = "5m";
 /// How many documents the first page has …
 const PAGE_FIRST: usize = 200;
@@ -196,7 +196,7 @@ impl Reader {
                     return Err(StoreError::Unavailable {
                         what: format!("{DOING} {}", self.client.shown),
                         cause: format!(
-                            "the document '{}' of the index '{index}' is of a record behind the sink's position {}: a batch was begun and not finished; let the sink go on, then ask again",
+                            "the document '{}' of the index '{index}' is of a record behind the sink's position {}: a batch was begun and not finished; let the sink go on, then verify again",
                             hit.id, self.position
                         )
                         .into(),
@@ -228,7 +228,7 @@ impl Reader {
                     return Ok(ControlFlow::Break(()));
                 }
             }
-            // Elasticsearch adds a number of its own to the one that was asked for.
+            // Elasticsearch adds a number of its own to the one that was requested.
             after = hits.last().and_then(|hit| hit.sort.first()).cloned();
             if hits.len() < size || after.is_none() {
                 return Ok(ControlFlow::Continue(()));

@@ -153,7 +153,8 @@ enum SwapState {
     Lost,
 }
 
-/// Asks the indexes how far an exchange has come. All aliases move together, so one of them is enough.
+/// Reads from the indexes how far an exchange has come. All aliases move together, so one of them
+/// is enough.
 fn swap_state(client: &Client, swap: &Swap) -> Result<SwapState, StoreError> {
     let Some((into, index)) = swap.indexes.first() else {
         return Ok(SwapState::Lost);
@@ -198,7 +199,7 @@ fn exchange_aliases(client: &Client, swap: &Swap) -> Result<Option<Vec<String>>,
     Ok(Some(old))
 }
 
-/// Makes a filled index durable and gives it the settings that it has from now on.
+/// Makes a backfilled index durable and gives it the settings that it has from now on.
 fn settle(client: &Client, mapping: &MappingPlan, index: &str) -> Result<(), StoreError> {
     let wanted = settings(mapping);
     let or_default = |name: &str| wanted.get(name).cloned().unwrap_or(Value::Null);

@@ -35,7 +35,7 @@ pub struct ElasticsearchStore {
     pub(crate) plan: Arc<Plan>,
     pub(crate) fingerprint: String,
     pub(crate) epoch: Option<u64>,
-    /// The generation that a rebuild under way fills.
+    /// The generation that a rebuild under way loads.
     pub(crate) rebuilding: Option<u64>,
     /// Held by every snapshot.
     pub(crate) in_use: Arc<()>,

@@ -27,7 +27,7 @@ use crate::error::Fault;
 
 /// About how many bytes one request has.
 const REQUEST_BYTES: usize = 8 << 20;
-/// How many documents are asked for at once.
+/// How many documents are read at once.
 const READ_MAX: usize = 1000;
 /// How long items are sent again before the store counts as unavailable.
 const AGAIN_MAX: Duration = Duration::from_secs(30);
@@ -91,7 +91,7 @@ pub(crate) struct Bulk<'s> {
     /// The name to write to, for each mapping.
     pub(crate) targets: &'s [String],
     pub(crate) row: &'s mut Row,
-    /// Asked before anything is written above a newer version: whether the sink is still ours.
+    /// Checked before anything is written above a newer version: whether the sink is still ours.
     pub(crate) still_ours: &'s dyn Fn() -> Result<(), StoreError>,
 }
 
@@ -176,14 +176,14 @@ impl Bulk<'_> {
                 "_index": self.targets[write.mapping], "_id": id,
                 "_source": ["_onelog.offset"]}));
         }
-        let asked = docs.len();
+        let requested = docs.len();
         let body = Body::Json(json!({ "docs": docs }));
         let answer = self
             .client
             .call(DOING, Method::POST, "/_mget", body, REQUEST_TIMEOUT)?
             .success(self.client, DOING)?;
         let found: FoundAll = answer.json(self.client, DOING)?;
-        if found.docs.len() != asked {
+        if found.docs.len() != requested {
             return Err(self.unavailable("an answer has too few documents".to_owned()));
         }
         for (write, found) in writes.iter().zip(&found.docs) {

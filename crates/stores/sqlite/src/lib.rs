@@ -5,7 +5,7 @@
 //! position are lost together, so the log fills the gap and nothing is wrong in between.
 //!
 //! Bookkeeping in the file, shared by all sinks that write into it:
-//! - `onelog_position`: sink, the log's id, position (NULL until filled), epoch, plan;
+//! - `onelog_position`: sink, the log's id, position (NULL until backfilled), epoch, plan;
 //! - `onelog_tables`: which tables onelog made, and for which sink (NULL: its sink was removed);
 //! - `onelog_new_…`: the tables of a rebuild under way.
 

@@ -1,4 +1,4 @@
-//! Filling tables anew, while the old rows stay readable: new tables beside the old ones, which
+//! Backfills tables, while the old rows stay readable: new tables beside the old ones, which
 //! take their names in one transaction with the position.
 
 use onelog_mapping::MappingPlan;
@@ -66,7 +66,7 @@ impl Scope<'_> {
     }
 }
 
-/// Puts a filled staging table in the place of the table, and makes its index.
+/// Puts a loaded staging table in the place of the table, and makes its index.
 fn swap(transaction: &Transaction<'_>, sink: &str, mapping: &MappingPlan) -> rusqlite::Result<()> {
     let mut sql = format!(
         "DROP TABLE IF EXISTS {}; DROP TABLE IF EXISTS {}; ALTER TABLE {} RENAME TO {};",

@@ -8,7 +8,9 @@ use std::sync::Arc;
 
 use onelog_mapping::Plan;
 use onelog_sqlite::SqliteStore;
-use onelog_store::conformance::{self, Capabilities, Harness, LOG, Model, ORDERS, SINK, filled};
+use onelog_store::conformance::{
+    self, Capabilities, Harness, LOG, Model, ORDERS, SINK, backfilled,
+};
 use onelog_store::{Store, StoreError, Verification};
 use rusqlite::Connection;
 
@@ -83,7 +85,7 @@ fn by_hand(
 fn every_kind_of_planted_difference_is_found_and_named() {
     let sqlite = Sqlite::new();
     let plan = standard_plan();
-    let (mut store, model) = filled(&sqlite, &plan);
+    let (mut store, model) = backfilled(&sqlite, &plan);
     let found = by_hand(
         &sqlite,
         &model,
@@ -140,7 +142,7 @@ fn many_differences_are_counted_and_the_first_hundred_listed() {
 fn an_index_that_was_tampered_with_is_found_word_by_word() {
     let sqlite = Sqlite::new();
     let plan = searched_plan();
-    let (mut store, model) = filled(&sqlite, &plan);
+    let (mut store, model) = backfilled(&sqlite, &plan);
     let found = by_hand(
         &sqlite,
         &model,
@@ -177,7 +179,7 @@ fn search(connection: &Connection, query: &str) -> Vec<String> {
 fn a_search_finds_what_the_newest_rows_say() {
     let sqlite = Sqlite::new();
     let plan = searched_plan();
-    let (mut store, mut model) = filled(&sqlite, &plan);
+    let (mut store, mut model) = backfilled(&sqlite, &plan);
     let reader = sqlite.connect();
     assert_eq!(search(&reader, "one OR three"), ["a", "c"]);
     let from = model.position();
@@ -204,7 +206,7 @@ fn a_search_finds_what_the_newest_rows_say() {
 fn a_change_by_hand_keeps_the_index_in_step_with_the_row() {
     let sqlite = Sqlite::new();
     let plan = searched_plan();
-    let (mut store, model) = filled(&sqlite, &plan);
+    let (mut store, model) = backfilled(&sqlite, &plan);
     let found = by_hand(
         &sqlite,
         &model,
@@ -260,7 +262,7 @@ fn an_empty_table_of_the_right_shape_is_taken_over_and_a_view_is_not() {
             "CREATE TABLE orders (id TEXT PRIMARY KEY NOT NULL, total INTEGER, note TEXT) STRICT",
         )
         .unwrap();
-    let (mut store, model) = filled(&sqlite, &plan);
+    let (mut store, model) = backfilled(&sqlite, &plan);
     assert!(model.verify(&plan, store.as_mut()).equal);
 
     let sqlite = Sqlite::new();
@@ -279,7 +281,7 @@ fn an_empty_table_of_the_right_shape_is_taken_over_and_a_view_is_not() {
 fn two_sinks_share_a_file_but_not_a_table() {
     let sqlite = Sqlite::new();
     let plan = standard_plan();
-    let (mut store, model) = filled(&sqlite, &plan);
+    let (mut store, model) = backfilled(&sqlite, &plan);
     let mut other = SqliteStore::open(&sqlite.path, "other", LOG, Arc::clone(&plan)).unwrap();
     let error = other.check_target().unwrap_err().to_string();
     assert!(error.contains("belongs to the sink 'follower'"), "{error}");
@@ -321,7 +323,7 @@ fn a_table_that_was_altered_is_described() {
         ),
     ] {
         let sqlite = Sqlite::new();
-        let (mut store, model) = filled(&sqlite, &plan);
+        let (mut store, model) = backfilled(&sqlite, &plan);
         sqlite.connect().execute_batch(sql).unwrap();
         let error = store.check_shape().unwrap_err();
         assert!(matches!(error, StoreError::SchemaMismatch { .. }));
@@ -336,7 +338,7 @@ fn a_table_that_was_altered_is_described() {
 fn the_message_of_the_store_is_kept_when_it_refuses_a_row() {
     let sqlite = Sqlite::new();
     let plan = standard_plan();
-    let (mut store, mut model) = filled(&sqlite, &plan);
+    let (mut store, mut model) = backfilled(&sqlite, &plan);
     sqlite
         .connect()
         .execute_batch(
@@ -357,7 +359,7 @@ fn the_message_of_the_store_is_kept_when_it_refuses_a_row() {
 fn a_file_that_was_replaced_is_noticed() {
     let sqlite = Sqlite::new();
     let plan = standard_plan();
-    let (mut store, mut model) = filled(&sqlite, &plan);
+    let (mut store, mut model) = backfilled(&sqlite, &plan);
     let from = model.position();
     model.order("d", 1, "late");
     std::fs::rename(&sqlite.path, sqlite.path.with_extension("old")).unwrap();
@@ -390,7 +392,7 @@ fn what_is_no_database_is_not_overwritten() {
 fn views_of_users_survive_a_rebuild() {
     let sqlite = Sqlite::new();
     let plan = standard_plan();
-    let (mut store, model) = filled(&sqlite, &plan);
+    let (mut store, model) = backfilled(&sqlite, &plan);
     let user = sqlite.connect();
     user.execute_batch("CREATE VIEW dear AS SELECT id FROM orders WHERE total > 1")
         .unwrap();
@@ -427,7 +429,7 @@ proptest::proptest! {
     fn any_history_in_any_batches_ends_equal(steps in proptest::collection::vec(step(), 1..60)) {
         let sqlite = Sqlite::new();
         let plan = searched_plan();
-        let (mut store, mut model) = filled(&sqlite, &plan);
+        let (mut store, mut model) = backfilled(&sqlite, &plan);
         let mut at = model.position();
         for step in steps.into_iter().chain([Step::Apply]) {
             match step {

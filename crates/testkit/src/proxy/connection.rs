@@ -44,14 +44,13 @@ impl Connection {
         self.cut.load(Ordering::SeqCst)
     }
 
-    /// Resets both sides.
     pub(crate) fn sever(&self) {
         self.cut.store(true, Ordering::SeqCst);
         for (stream, writing) in [
             (&self.client, &self.writing_to_client),
             (&self.server, &self.writing_to_server),
         ] {
-            // Sends the reset at once and wakes whoever reads or writes here.
+            // Sends the reset at once and wakes the threads that read or write here.
             if rustix::net::connect_unspec(stream).is_ok() {
                 continue;
             }
@@ -114,7 +113,7 @@ fn pump(shared: &Shared, connection: &Connection, direction: Direction) {
         let keeps_answer = connection.keep_answer.load(Ordering::SeqCst);
         let ours = keeps_answer && direction == Direction::ToClient;
         match read {
-            // The server has done all that it was asked, nobody heard of it.
+            // The server has done all that was requested, and no client heard of it.
             Ok(0) | Err(_) if ours => return shared.cut_one(connection),
             Ok(0) => {
                 let _ = to.shutdown(Shutdown::Write);

@@ -37,7 +37,7 @@ pub fn kept(server: &dyn Server, put: &dyn Fn(u32), get: &(dyn Fn() -> String + 
         put(3);
     }
 
-    // and while it is paused it stands still, after which it answers as before.
+    // and while it is paused it does nothing, after which it answers as before.
     server.pause();
     assert_eq!(state(server.pid()), "T");
     thread::scope(|scope| {

@@ -1,5 +1,5 @@
 //! The part of cargo-deny's configuration that is checked here. A field that is not is an error,
-//! so that the file never asks for what nothing checks.
+//! so that the file never requires what nothing checks.
 
 use serde::Deserialize;
 

@@ -1,7 +1,7 @@
 use super::{Fault, Tree};
 use crate::files::File;
 
-/// Relative links of the docs that lead nowhere. Addresses on the web are not asked for.
+/// Relative links of the docs that lead nowhere. Addresses on the web are not fetched.
 pub fn check(file: &File, tree: &Tree<'_>) -> Vec<Fault> {
     if !file.is_markdown() {
         return Vec::new();

@@ -18,8 +18,11 @@ const FAULTS_MAX: usize = 100;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Place {
     /// A byte of a file of the log, and the entry there.
-    Byte { file: String, byte: u64, entry: u64 },
-    /// A file as a whole.
+    Byte {
+        file: String,
+        byte: u64,
+        entry: u64,
+    },
     File(String),
     /// A row of the state.
     Row {
@@ -28,7 +31,9 @@ pub enum Place {
         offset: u64,
     },
     /// A transaction, by the position behind it.
-    Transaction { position: u64 },
+    Transaction {
+        position: u64,
+    },
 }
 
 impl fmt::Display for Place {
@@ -70,7 +75,6 @@ pub struct Fault {
     pub what: String,
 }
 
-/// What was found.
 #[derive(Clone, Debug)]
 pub struct Report {
     folder: PathBuf,

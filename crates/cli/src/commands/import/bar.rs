@@ -41,7 +41,6 @@ impl Bar {
         }
     }
 
-    /// Moves the bar.
     pub fn show(&self, bytes: u64, records: u64) {
         self.bar.set_position(bytes);
         let rate = rate(records, self.started.elapsed().as_secs_f64());

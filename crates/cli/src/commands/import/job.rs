@@ -55,7 +55,6 @@ impl UnderWay {
             .any(|row| self.keys.contains(&hash(&row.key)))
     }
 
-    /// Takes a batch in.
     pub fn add(&mut self, number: u64, batch: &Batch) {
         let mut keys: Vec<u64> = batch.rows.iter().map(|row| hash(&row.key)).collect();
         keys.sort_unstable();

@@ -7,7 +7,6 @@ use onelog_record::VALUE_BYTES_MAX;
 /// The longest line that is kept: a value of the greatest length, and some space around it.
 pub const LINE_BYTES_MAX: usize = VALUE_BYTES_MAX + 4096;
 
-/// One line.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Line {
     /// Its number in the stream, from 1.
@@ -20,7 +19,6 @@ pub struct Line {
     pub bytes: Option<Vec<u8>>,
 }
 
-/// Reads lines.
 #[derive(Debug)]
 pub struct Lines<R> {
     reader: R,

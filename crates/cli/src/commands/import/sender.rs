@@ -18,7 +18,6 @@ const RETRY_AFTER_MAX: Duration = Duration::from_secs(30);
 pub trait Transport {
     /// POST /v1/transactions.
     fn commit(&self, body: Vec<u8>) -> Result<Value, ClientError>;
-    /// Waits.
     fn pause(&self, time: Duration);
 }
 
@@ -35,7 +34,6 @@ impl Transport for Client {
 /// What became of a batch.
 #[derive(Debug)]
 pub enum Sent {
-    /// It is in the log.
     Committed {
         /// The position behind it, where the server answered it.
         position: Option<u64>,
@@ -59,7 +57,6 @@ pub struct Sender {
 }
 
 impl Sender {
-    /// Commits the batch.
     pub fn send(&self, transport: &impl Transport, batch: &Batch, read_position: u64) -> Sent {
         let id = batch.id(&self.identity, &self.table);
         let body = batch.body(id, read_position, &self.table);

@@ -1,4 +1,4 @@
-//! Whether a table that a user made can be filled by a mapping: what does not fit.
+//! Whether a table that a user made can be written by a mapping: what does not fit.
 
 use mysql_async::{Params, Value};
 use onelog_mapping::{ColumnType, MappingPlan};

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 
-use onelog_store::conformance::{LOG, Model, filled, standard_plan};
+use onelog_store::conformance::{LOG, Model, backfilled, standard_plan};
 use onelog_store::{Change, Store as _, StoreError, failpoint, verify};
 use onelog_testkit::{Kind, require};
 
@@ -14,10 +14,10 @@ fn a_snapshot_outlives_many_rebuilds_and_then_nothing_is_left_of_the_old_tables(
     require!(Kind::Mariadb);
     let database = Database::new();
     let plan = standard_plan(&database);
-    let (mut store, mut model) = filled(&database, &plan);
+    let (mut store, mut model) = backfilled(&database, &plan);
     let before = model.clone();
     let mut snapshot = store.reader().unwrap();
-    // This one is taken while the next generation is being filled.
+    // This one is taken while the next generation is being backfilled.
     store.begin_rebuild().unwrap();
     let half: Vec<Change> =
         model.batch(&plan, onelog_record::Position::ZERO).changes[0][..1].to_vec();
@@ -184,7 +184,7 @@ fn a_sink_that_was_removed_and_made_again_is_rebuilt_over_what_was_left() {
     require!(Kind::Mariadb);
     let database = Database::new();
     let plan = standard_plan(&database);
-    let (mut store, mut model) = filled(&database, &plan);
+    let (mut store, mut model) = backfilled(&database, &plan);
     // A snapshot of the first life keeps its tables, and their names, through the second.
     let before = model.clone();
     let mut snapshot = store.reader().unwrap();
@@ -206,7 +206,7 @@ fn a_table_that_vanished_is_named_by_the_reader() {
     require!(Kind::Mariadb);
     let database = Database::new();
     let plan = standard_plan(&database);
-    let (mut store, model) = filled(&database, &plan);
+    let (mut store, model) = backfilled(&database, &plan);
     database.sql("DROP TABLE orders");
     let mut snapshot = store.reader().unwrap();
     let error = verify(&plan, &model, snapshot.as_mut()).unwrap_err();
@@ -223,7 +223,7 @@ fn a_user_in_a_transaction_holds_a_swap_up_and_is_not_held_up_by_it() {
     require!(Kind::Mariadb);
     let database = Database::new();
     let plan = standard_plan(&database);
-    let (mut store, mut model) = filled(&database, &plan);
+    let (mut store, mut model) = backfilled(&database, &plan);
     model.order("d", 4, "four");
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -246,7 +246,7 @@ fn a_user_in_a_transaction_holds_a_swap_up_and_is_not_held_up_by_it() {
             model.rebuild(plan, store.as_mut()).unwrap();
             swapped.send(()).unwrap();
         });
-        // The swap waits for him, and he goes on with what he saw.
+        // The swap waits for the reader, who goes on with the same rows.
         while database.sql(
             "SELECT count(*) FROM information_schema.PROCESSLIST WHERE INFO LIKE 'RENAME TABLE%'",
         ) == "0"

@@ -7,7 +7,7 @@ use onelog_mapping::Plan;
 use onelog_mysql::{MysqlStore, MysqlTarget};
 use onelog_record::{Offset, TableId};
 use onelog_store::conformance::{
-    self, Harness as _, LOG, Model, ORDERS, SINK, filled, standard_plan,
+    self, Harness as _, LOG, Model, ORDERS, SINK, backfilled, standard_plan,
 };
 use onelog_store::{Address, Store, StoreError};
 use onelog_testkit::{Certificates, Kind, Mariadb, Server as _, require};
@@ -59,7 +59,7 @@ fn two_sinks_share_a_database_but_not_a_table() {
     require!(Kind::Mariadb);
     let database = Database::new();
     let plan = standard_plan(&database);
-    let (mut store, model) = filled(&database, &plan);
+    let (mut store, model) = backfilled(&database, &plan);
     let mut other = database.store("other", LOG, Arc::clone(&plan)).unwrap();
     let error = other.check_target().unwrap_err().to_string();
     assert!(error.contains("belongs to the sink 'follower'"), "{error}");
@@ -107,7 +107,7 @@ fn a_table_that_was_altered_is_described() {
     ] {
         let database = Database::new();
         let plan = standard_plan(&database);
-        let (mut store, model) = filled(&database, &plan);
+        let (mut store, model) = backfilled(&database, &plan);
         database.sql(sql);
         let error = store.check_shape().unwrap_err();
         assert!(matches!(error, StoreError::SchemaMismatch { .. }));
@@ -173,7 +173,7 @@ fn an_existing_table_is_filled_as_it_is_and_keeps_what_is_the_users() {
         };
         database.sql(FITTING);
         let plan = existing_plan(&database);
-        let (mut store, mut model) = filled(&database, &plan);
+        let (mut store, mut model) = backfilled(&database, &plan);
         assert!(model.verify(&plan, store.as_mut()).equal);
         store.check_shape().unwrap();
         assert_eq!(
@@ -239,7 +239,7 @@ fn a_unique_value_changes_hands_and_never_changes_another_row() {
             ..Database::new()
         };
         let plan = standard_plan(&database);
-        let (mut store, mut model) = filled(&database, &plan);
+        let (mut store, mut model) = backfilled(&database, &plan);
         // Nothing tells the store: it has looked at the tables before.
         let from = model.position();
         model.order("a", 1, "one");
@@ -464,7 +464,7 @@ fn a_foreign_key_onto_a_table_of_onelog_is_reported_before_a_rebuild_would_carry
     require!(Kind::Mariadb);
     let database = Database::new();
     let plan = standard_plan(&database);
-    let (mut store, mut model) = filled(&database, &plan);
+    let (mut store, mut model) = backfilled(&database, &plan);
     database.sql(
         "CREATE TABLE follows (id VARCHAR(768) CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin,
            CONSTRAINT to_orders FOREIGN KEY (id) REFERENCES orders (id) ON DELETE CASCADE);

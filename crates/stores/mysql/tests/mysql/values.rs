@@ -3,7 +3,7 @@
 use onelog_record::Offset;
 use onelog_store::Target as _;
 use onelog_store::conformance::{
-    self, Harness as _, LOG, Model, ORDERS, SINK, filled, standard_plan,
+    self, Harness as _, LOG, Model, ORDERS, SINK, backfilled, standard_plan,
 };
 use onelog_store::{Batch, Change, Store as _, StoreError};
 use onelog_testkit::{Kind, Server as _, require};
@@ -23,7 +23,7 @@ fn every_kind_of_planted_difference_is_found_named_and_mended() {
     require!(Kind::Mariadb);
     let database = Database::new();
     let plan = standard_plan(&database);
-    let (mut store, model) = filled(&database, &plan);
+    let (mut store, model) = backfilled(&database, &plan);
     let found = database.by_hand(
         &model,
         store.as_mut(),
@@ -73,7 +73,7 @@ fn keys_that_differ_in_case_or_in_blanks_are_different_rows() {
             ..Database::new()
         };
         let plan = standard_plan(&database);
-        let (mut store, mut model) = filled(&database, &plan);
+        let (mut store, mut model) = backfilled(&database, &plan);
         let from = model.position();
         for key in ["A", "a ", "a  ", "ä", "a\u{308}", "ß", "ss", "", " ", "\t"] {
             model.order(key, 1, key);
@@ -184,7 +184,7 @@ fn columns_that_are_empty_for_thousands_of_rows_get_the_right_type_later() {
     require!(Kind::Mariadb);
     let database = Database::new();
     let plan = standard_plan(&database);
-    let (mut store, mut model) = filled(&database, &plan);
+    let (mut store, mut model) = backfilled(&database, &plan);
     let from = model.position();
     for n in 0..9000 {
         let value = match n {
@@ -212,7 +212,7 @@ fn the_message_of_the_server_is_kept_when_it_refuses_a_row() {
             ..Database::new()
         };
         let plan = standard_plan(&database);
-        let (mut store, mut model) = filled(&database, &plan);
+        let (mut store, mut model) = backfilled(&database, &plan);
         let before = model.clone();
         database.sql(
             "\nDELIMITER //\nCREATE TRIGGER no BEFORE INSERT ON orders FOR EACH ROW IF NEW.total > 100 THEN SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'too dear'; END IF//",

@@ -1,4 +1,4 @@
-//! Whether a table that is there is one that a mapping can fill, and what of it does not fit.
+//! Whether a table that is there is one that a mapping can write, and what of it does not fit.
 //!
 //! A column may be narrower than onelog's own type where a value that does not fit is refused and
 //! never changed: `integer` for 64-bit numbers, `varchar(n)`, `numeric(p, s)`, `timestamp`, an
@@ -17,14 +17,14 @@ use crate::error::Fault;
 /// What has the name of a mapping's table, when the sink may have that name.
 pub(crate) enum TargetState {
     Absent,
-    /// A table that can be filled as it is.
+    /// A table that can be written as it is.
     Fits(TargetTable),
     /// A table that onelog made, and that no longer fits: another one takes its place.
     Outgrown,
 }
 
-/// Refuses names that this sink may not have: whatever onelog did not make, or fills for another
-/// sink. An empty table that fits may be filled, and any that the mapping calls its own.
+/// Refuses names that this sink may not have: whatever onelog did not make, or writes for another
+/// sink. An empty table that fits may be written, and any that the mapping calls its own.
 pub(crate) async fn check_target(
     client: &Client,
     identity: &Identity,

@@ -29,7 +29,7 @@ fn child(model: &mut Model, key: &str, parent: &str) {
     model.write(ORDERS, key.as_bytes(), Some(&document));
 }
 
-fn filled(pg: &Pg, mappings: &str, model: &Model) -> (Box<dyn Store>, Arc<Plan>) {
+fn backfilled(pg: &Pg, mappings: &str, model: &Model) -> (Box<dyn Store>, Arc<Plan>) {
     let plan = conformance::plan(pg, mappings);
     let mut store = pg.open(Arc::clone(&plan), LOG);
     store.take_over().unwrap();
@@ -61,7 +61,7 @@ fn users(more: &str) -> (Pg, Model, Box<dyn Store>, Arc<Plan>) {
     named(&mut model, "a", "ada");
     named(&mut model, "b", "bob");
     named(&mut model, "c", "cleo");
-    let (store, plan) = filled(&pg, USERS, &model);
+    let (store, plan) = backfilled(&pg, USERS, &model);
     (pg, model, store, plan)
 }
 
@@ -144,7 +144,7 @@ fn families(mappings: &str, foreign: &str) -> (Pg, Model, Box<dyn Store>, Arc<Pl
     let mut model = Model::default();
     model.write(BLOBS, b"p1", Some("x"));
     child(&mut model, "c1", "p1");
-    let (store, plan) = filled(&pg, mappings, &model);
+    let (store, plan) = backfilled(&pg, mappings, &model);
     (pg, model, store, plan)
 }
 
@@ -155,14 +155,14 @@ fn children_and_parents_come_and_go_in_any_order_of_mappings() {
         format!("{PARENTS},{CHILDREN}"),
         format!("{CHILDREN},{PARENTS}"),
     ] {
-        // With the children first nothing can be filled but what is there already.
+        // With the children first nothing can be backfilled but what is there already.
         let pg = Pg::new();
         pg.sql(
             "CREATE TABLE parents (id text PRIMARY KEY);
              CREATE TABLE children (id text PRIMARY KEY, parent text REFERENCES parents)",
         );
         let mut model = Model::default();
-        let (mut store, plan) = filled(&pg, &mappings, &model);
+        let (mut store, plan) = backfilled(&pg, &mappings, &model);
         let from = model.position();
         model.write(BLOBS, b"p1", Some("x"));
         child(&mut model, "c1", "p1");

@@ -34,7 +34,7 @@ fn people(table: &str) -> (Pg, Arc<Plan>) {
     (pg, plan)
 }
 
-fn filled(pg: &Pg, plan: &Arc<Plan>, model: &Model) -> Box<dyn Store> {
+fn backfilled(pg: &Pg, plan: &Arc<Plan>, model: &Model) -> Box<dyn Store> {
     let mut store = pg.open(Arc::clone(plan), LOG);
     store.check_target().unwrap();
     store.take_over().unwrap();
@@ -48,7 +48,7 @@ fn a_users_own_table_is_never_taken_for_one_that_onelog_made() {
     let (pg, plan) = people(TABLE);
     let mut model = Model::default();
     model.write(ORDERS, b"1", Some(&person("ada", "10.5", 36)));
-    let mut store = filled(&pg, &plan, &model);
+    let mut store = backfilled(&pg, &plan, &model);
     // Another definition of the sink that leaves 'existing' out and needs other columns would drop
     // it, and so would a later sink of that kind.
     let other = conformance::plan(&pg, r#"{"table":"shop.orders","into":"people"}"#);
@@ -76,7 +76,7 @@ fn a_users_own_table_is_filled_and_keeps_what_is_his() {
     let mut model = Model::default();
     model.write(ORDERS, b"1", Some(&person("ada", "10.5", 36)));
     model.write(ORDERS, b"2", Some(&person("grace", "-0.25", 85)));
-    let mut store = filled(&pg, &plan, &model);
+    let mut store = backfilled(&pg, &plan, &model);
     store.check_shape().unwrap();
     let found = model.verify(&plan, store.as_mut());
     assert!(found.equal, "{found:#?}");
@@ -107,7 +107,7 @@ fn what_a_users_column_cannot_hold_is_refused_by_name_and_never_rounded_or_cut()
     let (pg, plan) = people(TABLE);
     let mut model = Model::default();
     model.write(ORDERS, b"1", Some(&person("ada", "10.5", 36)));
-    let mut store = filled(&pg, &plan, &model);
+    let mut store = backfilled(&pg, &plan, &model);
     for (key, document, message) in [
         ("2", person("nine char", "1", 1), "9 characters"),
         ("3", person("trailing  ", "1", 1), "10 characters"),
@@ -122,11 +122,11 @@ fn what_a_users_column_cannot_hold_is_refused_by_name_and_never_rounded_or_cut()
         ),
         ("9", r#"{"age":1}"#.to_owned(), "null value in column"),
     ] {
-        for filling in [false, true] {
+        for backfills in [false, true] {
             let mut more = model.clone();
             more.write(ORDERS, b"100", Some(&person("good", "1", 1)));
             more.write(ORDERS, key.as_bytes(), Some(&document));
-            let error = if filling {
+            let error = if backfills {
                 more.rebuild(&plan, store.as_mut()).unwrap_err()
             } else {
                 let batch = more.batch(&plan, model.position());
@@ -135,7 +135,7 @@ fn what_a_users_column_cannot_hold_is_refused_by_name_and_never_rounded_or_cut()
             let text = error.to_string();
             assert!(text.contains(message), "{text}");
             assert!(!error.is_retryable(), "{text}");
-            if !filling {
+            if !backfills {
                 assert!(
                     matches!(&error, StoreError::Refused(refused) if refused.key == key),
                     "{text}"
@@ -189,7 +189,7 @@ fn a_merge_rewrites_only_what_differs() {
             Some(&person(&format!("p{n}"), "1.10", n)),
         );
     }
-    let mut store = filled(&pg, &plan, &model);
+    let mut store = backfilled(&pg, &plan, &model);
     pg.sql("UPDATE people SET name = 'forged' WHERE id = 7; DELETE FROM people WHERE id = 8; INSERT INTO people (id, name) VALUES (900, 'extra')");
     let before = pg.sql(
         "SELECT string_agg(ctid::text, ' ' ORDER BY id) FROM people WHERE id NOT IN (7, 8, 900)",
@@ -216,7 +216,7 @@ fn a_row_without_a_key_belongs_to_no_record_and_goes() {
     );
     let mut model = Model::default();
     model.write(ORDERS, b"a", Some("{}"));
-    let mut store = filled(&pg, &plan, &model);
+    let mut store = backfilled(&pg, &plan, &model);
     assert!(model.verify(&plan, store.as_mut()).equal);
     pg.sql("INSERT INTO t VALUES (NULL, '{}')");
     assert_eq!(

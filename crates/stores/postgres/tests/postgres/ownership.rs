@@ -1,8 +1,8 @@
-//! Which names onelog takes, and what stays when tables are filled anew.
+//! Which names onelog takes, and what stays when tables are backfilled.
 
 use std::sync::Arc;
 
-use onelog_store::conformance::{self, Harness as _, LOG, ORDERS, filled, standard_plan};
+use onelog_store::conformance::{self, Harness as _, LOG, ORDERS, backfilled, standard_plan};
 use onelog_store::{StoreError, verify};
 use onelog_testkit::{Kind, require};
 
@@ -41,7 +41,7 @@ fn an_empty_table_that_fits_is_filled_and_a_view_is_not() {
     let pg = Pg::new();
     pg.sql("CREATE TABLE orders (id text PRIMARY KEY, total bigint, note text, mood text)");
     let plan = standard_plan(&pg);
-    let (mut store, model) = filled(&pg, &plan);
+    let (mut store, model) = backfilled(&pg, &plan);
     assert!(model.verify(&plan, store.as_mut()).equal);
 
     let pg = Pg::new();
@@ -55,7 +55,7 @@ fn two_sinks_share_a_schema_but_not_a_table() {
     require!(Kind::Postgres);
     let pg = Pg::new();
     let plan = standard_plan(&pg);
-    let (mut store, model) = filled(&pg, &plan);
+    let (mut store, model) = backfilled(&pg, &plan);
     let mut other = pg.open_as("other", &plan, LOG).unwrap();
     let error = other.check_target().unwrap_err().to_string();
     assert!(error.contains("belongs to the sink 'follower'"), "{error}");
@@ -80,7 +80,7 @@ fn a_table_that_is_gone_leaves_no_claim_to_its_name() {
     require!(Kind::Postgres);
     let pg = Pg::new();
     let plan = standard_plan(&pg);
-    let (mut store, _model) = filled(&pg, &plan);
+    let (mut store, _model) = backfilled(&pg, &plan);
     pg.sql("DROP TABLE orders");
     store.remove().unwrap();
     pg.sql("CREATE TABLE orders (mine int); INSERT INTO orders VALUES (1)");
@@ -93,7 +93,7 @@ fn views_rights_and_indexes_of_users_survive_a_rebuild() {
     require!(Kind::Postgres);
     let pg = Pg::new();
     let plan = standard_plan(&pg);
-    let (mut store, mut model) = filled(&pg, &plan);
+    let (mut store, mut model) = backfilled(&pg, &plan);
     let reader = pg.new_role("reader");
     pg.sql(&format!(
         "CREATE VIEW dear AS SELECT id FROM orders WHERE total > 1;
@@ -128,7 +128,7 @@ fn another_shape_takes_the_name_and_keeps_the_rights() {
     require!(Kind::Postgres);
     let pg = Pg::new();
     let plan = standard_plan(&pg);
-    let (store, model) = filled(&pg, &plan);
+    let (store, model) = backfilled(&pg, &plan);
     drop(store);
     let reader = pg.new_role("reader");
     pg.sql(&format!("GRANT SELECT, UPDATE ON orders TO {reader}"));
@@ -183,7 +183,7 @@ fn a_table_that_was_altered_is_described_and_a_rebuild_mends_it() {
     ] {
         let pg = Pg::new();
         let plan = standard_plan(&pg);
-        let (mut store, model) = filled(&pg, &plan);
+        let (mut store, model) = backfilled(&pg, &plan);
         pg.sql(sql);
         let error = store.check_shape().unwrap_err();
         assert!(matches!(error, StoreError::SchemaMismatch { .. }));
@@ -217,17 +217,17 @@ fn names_that_postgresql_would_cut_are_refused() {
     // The longest name that is whole has a staging table of its own.
     let mapping = format!(r#"{{"table":"shop.orders","into":"{}"}}"#, &long[..63]);
     let plan = conformance::plan(&pg, &mapping);
-    let (mut store, model) = filled(&pg, &plan);
+    let (mut store, model) = backfilled(&pg, &plan);
     model.rebuild(&plan, store.as_mut()).unwrap();
     assert!(model.verify(&plan, store.as_mut()).equal);
 }
 
 #[test]
-fn anybody_who_may_read_a_table_can_compare_it() {
+fn any_role_that_may_read_a_table_can_compare_it() {
     require!(Kind::Postgres);
     let pg = Pg::new();
     let plan = standard_plan(&pg);
-    let (_store, model) = filled(&pg, &plan);
+    let (_store, model) = backfilled(&pg, &plan);
     let auditor = pg.new_role("auditor");
     pg.sql(&format!(
         "CREATE TABLE theirs AS SELECT id::varchar(10), total::int, note FROM orders;

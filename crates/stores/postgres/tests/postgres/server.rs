@@ -4,7 +4,7 @@ use std::net::TcpListener;
 use std::process::Command;
 use std::sync::Arc;
 
-use onelog_store::conformance::{self, Harness as _, LOG, filled, standard_plan};
+use onelog_store::conformance::{self, Harness as _, LOG, backfilled, standard_plan};
 use onelog_store::{SinkDefinition, StoreError};
 use onelog_testkit::{Kind, Postgres, Server as _, require};
 
@@ -115,7 +115,7 @@ fn the_least_rights_of_the_documentation_suffice() {
     ));
     let limited = pg.as_user(&role);
     let plan = standard_plan(&pg);
-    let (mut store, mut model) = filled(&limited, &plan);
+    let (mut store, mut model) = backfilled(&limited, &plan);
     let from = model.position();
     model.order("d", 4, "four");
     store.apply(&model.batch(&plan, from)).unwrap();

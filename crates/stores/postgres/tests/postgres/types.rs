@@ -133,7 +133,7 @@ fn a_key_that_no_index_can_hold_is_refused_by_name() {
     require!(Kind::Postgres);
     let pg = Pg::new();
     let plan = conformance::standard_plan(&pg);
-    let (mut store, mut model) = conformance::filled(&pg, &plan);
+    let (mut store, mut model) = conformance::backfilled(&pg, &plan);
     let from = model.position();
     model.order("short", 1, "fits");
     // Nothing repeats in it, so that it cannot be compressed.

@@ -4,7 +4,7 @@
 //! |---|---|
 //! | *template* | a row |
 //! | `onelog:owners` | hash: template → the sink that owns it; empty when its sink was removed |
-//! | `onelog:position:SINK` | hash: `log`, `position` (absent until filled), `epoch`, `plan`, `filling` |
+//! | `onelog:position:SINK` | hash: `log`, `position` (absent until backfilled), `epoch`, `plan`, `filling` |
 //! | `onelog:new:SINK:M:…` | a row of a rebuild under way, of mapping number M |
 //! | `onelog:names:SINK:M` | list: the keys of those rows |
 //! | `onelog:gone:SINK:M` | list: the keys of rows that the rebuild takes away |
@@ -56,7 +56,7 @@ impl Names {
         self.partitions.is_some()
     }
 
-    /// How many partitions there are; one where none were asked for.
+    /// How many partitions there are; one where none were requested.
     pub(crate) fn partitions(&self) -> usize {
         self.tags.len()
     }

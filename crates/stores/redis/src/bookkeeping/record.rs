@@ -8,7 +8,7 @@ use super::names::Names;
 use crate::connection::{Commands, Link, Servers, command};
 use crate::scripts::Scripts;
 
-/// The fields of a partition's record, in the order in which they are asked for.
+/// The fields of a partition's record, in the order in which they are read.
 const FIELDS: [&[u8]; 4] = [b"log", b"position", b"epoch", b"plan"];
 const WHAT: &str = "reading the position in";
 
@@ -44,7 +44,7 @@ impl Record {
             Some(text) => text.parse::<u64>().map(Some).map_err(|error| StoreError::Broken {
                 what: format!("{WHAT} Redis at {}", link.place),
                 cause: format!(
-                    "the field '{name}' of a key 'onelog:position:…' is '{text}' ({error}); delete that key, then the sink fills the store anew"
+                    "the field '{name}' of a key 'onelog:position:…' is '{text}' ({error}); delete that key, then the sink backfills the store"
                 )
                 .into(),
             }),
@@ -98,7 +98,7 @@ pub(crate) fn read_records(
 }
 
 /// The least position of these partitions, which is the store's. `None` when one of them was never
-/// filled, or follows another log than the others.
+/// backfilled, or follows another log than the others.
 pub(crate) fn least(records: &[Record], plan: &str) -> Option<StorePosition> {
     let mut least: Option<StorePosition> = None;
     for record in records {

@@ -307,7 +307,7 @@ impl Slots {
             Value::BulkString(host) if !host.is_empty() && host != b"?" => {
                 String::from_utf8(host.clone()).ok()?
             }
-            // A node that does not know its own name is the one that was asked.
+            // A node that does not know its own name is the one that was queried.
             _ => own.to_owned(),
         };
         Some((

@@ -10,7 +10,7 @@ use onelog_testkit::{Certificates, Kind, Redis, Server, require};
 use crate::harness::{OneServer, SERVER};
 
 #[test]
-fn servers_that_would_lose_rows_are_refused_in_words() {
+fn servers_that_would_lose_rows_are_refused_with_a_message() {
     require!(Kind::Redis);
     let harness = OneServer::new();
     let plan = conformance::standard_plan(&harness);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use onelog_mapping::Row;
 use onelog_record::Position;
 use onelog_redis::RedisStore;
-use onelog_store::conformance::{self, Harness, LOG, Model, ORDERS, SINK, filled};
+use onelog_store::conformance::{self, Harness, LOG, Model, ORDERS, SINK, backfilled};
 use onelog_store::{Address, Batch, Change, Store, StoreError, failpoint, verify};
 use onelog_testkit::{Kind, require};
 
@@ -18,7 +18,7 @@ fn a_lost_position_is_not_position_0_and_what_was_left_goes() {
     for lose in ["DEL onelog:position:follower", "FLUSHDB"] {
         let server = OneServer::new();
         let plan = conformance::standard_plan(&server);
-        let (mut store, mut model) = filled(&server, &plan);
+        let (mut store, mut model) = backfilled(&server, &plan);
         let from = model.position();
         model.write(ORDERS, b"a", None);
         let batch = model.batch(&plan, from);
@@ -98,7 +98,7 @@ fn nothing_of_a_rebuild_is_left_behind() {
     for partitions in [None, Some(5)] {
         let server = OneServer::with(RedisShape::String, partitions);
         let plan = conformance::standard_plan(&server);
-        let (mut store, model) = filled(&server, &plan);
+        let (mut store, model) = backfilled(&server, &plan);
         let bookkeeping = 1 + partitions.unwrap_or(1) as usize;
         let keys = || server.command(&["DBSIZE"]).trim().parse::<usize>().unwrap();
         assert_eq!(keys(), 3 + bookkeeping);

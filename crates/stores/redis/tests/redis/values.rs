@@ -5,7 +5,7 @@ use std::sync::Arc;
 use onelog_mapping::{Plan, timestamp_text};
 use onelog_record::TableId;
 use onelog_store::Store;
-use onelog_store::conformance::{self, Harness, LOG, Model, ORDERS, filled};
+use onelog_store::conformance::{self, Harness, LOG, Model, ORDERS, backfilled};
 use onelog_testkit::{Kind, require};
 
 use crate::harness::{OneServer, RedisShape};
@@ -102,11 +102,11 @@ fn rows_with_a_lifetime_vanish_and_are_not_missed() {
             *options = std::mem::take(options).with("ttl_seconds", 1000);
             Arc::new(plan)
         };
-        let (mut store, mut model) = filled(&server, &plan);
+        let (mut store, mut model) = backfilled(&server, &plan);
         let life = |key| -> i64 { server.command(&["TTL", key]).trim().parse().unwrap() };
         assert!(
             (990..=1000).contains(&life("orders:a")),
-            "of a first filling"
+            "of a first backfill"
         );
         let from = model.position();
         model.order("d", 4, "four");

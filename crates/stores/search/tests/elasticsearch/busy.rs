@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use crate::common::STANDARD;
 use crate::search::SearchHarness;
 
-/// Answers as a cluster with a filled sink of epoch 4 does; it reports bulk requests and
+/// Answers as a cluster with a backfilled sink of epoch 4 does; it reports bulk requests and
 /// answers them with `answers`.
 struct Fake {
     url: String,

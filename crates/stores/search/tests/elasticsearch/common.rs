@@ -15,14 +15,14 @@ pub(crate) const STANDARD: &str = r#"{"table":"shop.orders","into":"orders","col
   "id":{"from":"$key","type":"text"},"total":{"from":"/total","type":"integer"},
   "note":{"from":"/note","type":"text"}}}"#;
 
-/// The index behind the alias after the first filling.
+/// The index behind the alias after the first backfill.
 pub(crate) const FIRST: &str = "orders-onelog-1";
 
-/// A filled store with the orders a, b and c.
-pub(crate) fn filled(fixture: &Fixture) -> (Box<dyn Store>, Model, Arc<Plan>, SearchHarness) {
+/// A backfilled store with the orders a, b and c.
+pub(crate) fn backfilled(fixture: &Fixture) -> (Box<dyn Store>, Model, Arc<Plan>, SearchHarness) {
     let harness = fixture.harness();
     let plan = harness.plan(STANDARD);
-    let (store, model) = conformance::filled(&harness, &plan);
+    let (store, model) = conformance::backfilled(&harness, &plan);
     (store, model, plan, harness)
 }
 
@@ -73,8 +73,8 @@ pub(crate) fn each_row(reader: &mut dyn StoreReader, mapping: usize, mut each: i
 }
 
 pub(crate) fn count(fixture: &Fixture, name: &str) -> u64 {
-    fixture.ask("POST", &format!("/{name}/_refresh"), "");
-    fixture.ask("GET", &format!("/{name}/_count"), "")["count"]
+    fixture.request("POST", &format!("/{name}/_refresh"), "");
+    fixture.request("GET", &format!("/{name}/_count"), "")["count"]
         .as_u64()
         .unwrap()
 }

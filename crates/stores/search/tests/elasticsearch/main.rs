@@ -16,7 +16,7 @@ mod zombies;
 use std::sync::Arc;
 use std::time::Duration;
 
-use common::{FIRST, STANDARD, apply_all, assert_equal, count, each_row, filled};
+use common::{FIRST, STANDARD, apply_all, assert_equal, backfilled, count, each_row};
 use onelog_mapping::Cell;
 use onelog_record::Position;
 use onelog_store::Store;
@@ -86,7 +86,7 @@ fn marks_of_deleted_rows_are_purged(fixture: &Fixture) {
 }
 
 fn an_index_of_a_stranger_can_be_read(fixture: &Fixture) {
-    fixture.ask(
+    fixture.request(
         "PUT",
         "/shop",
         r#"{"settings":{"number_of_shards":2},
@@ -94,7 +94,7 @@ fn an_index_of_a_stranger_can_be_read(fixture: &Fixture) {
     );
     for n in 0..20 {
         let document = json!({"id": format!("key {n}"), "total": n, "note": "theirs"});
-        fixture.ask("POST", "/shop/_doc?refresh=true", &document.to_string());
+        fixture.request("POST", "/shop/_doc?refresh=true", &document.to_string());
     }
     let harness = fixture.harness();
     for (name, expected) in [("shop", 20), ("big", 10)] {
@@ -116,8 +116,8 @@ fn settings_of_the_mapping_reach_the_index(fixture: &Fixture) {
         "number_of_replicas":0,
         "mappings":{"properties":{"note":{"type":"keyword"}}}},"#;
     let plan = harness.plan(&STANDARD.replacen('{', settings, 1));
-    let (mut store, model) = conformance::filled(&harness, &plan);
-    let found = fixture.ask("GET", "/orders", "");
+    let (mut store, model) = conformance::backfilled(&harness, &plan);
+    let found = fixture.request("GET", "/orders", "");
     let index = &found[FIRST];
     for (name, value) in [
         ("number_of_shards", "2"),
@@ -141,7 +141,7 @@ fn settings_of_the_mapping_reach_the_index(fixture: &Fixture) {
 }
 
 fn readers_see_what_was_applied_and_no_marks(fixture: &Fixture) {
-    let (mut store, mut model, plan, harness) = filled(fixture);
+    let (mut store, mut model, plan, harness) = backfilled(fixture);
     let from = model.position();
     model.order("d", 4, "seen");
     model.write(ORDERS, b"a", None);
@@ -149,9 +149,9 @@ fn readers_see_what_was_applied_and_no_marks(fixture: &Fixture) {
     assert!(store.publishes());
     store.publish().unwrap();
     // Without a refresh of their own.
-    let found = fixture.ask("GET", "/orders/_search?q=note:seen", "");
+    let found = fixture.request("GET", "/orders/_search?q=note:seen", "");
     assert_eq!(found["hits"]["hits"][0]["_id"], "d");
-    let found = fixture.ask("GET", "/orders/_search?size=100", "");
+    let found = fixture.request("GET", "/orders/_search?size=100", "");
     let mut ids: Vec<&str> = found["hits"]["hits"]
         .as_array()
         .unwrap()
@@ -166,7 +166,7 @@ fn readers_see_what_was_applied_and_no_marks(fixture: &Fixture) {
     apply_all(&plan, &model, from, store.as_mut());
     drop(store);
     harness.store(&plan).take_over().unwrap();
-    let found = fixture.ask("GET", "/orders/_search?q=note:unseen", "");
+    let found = fixture.request("GET", "/orders/_search?q=note:unseen", "");
     assert_eq!(found["hits"]["hits"][0]["_id"], "e");
 }
 

@@ -2,18 +2,18 @@
 
 use onelog_store::StoreError;
 
-use crate::common::{apply_all, assert_equal, filled};
+use crate::common::{apply_all, assert_equal, backfilled};
 use crate::search::Fixture;
 
 /// Until the indexes answer: a node takes requests before it has its shards.
 fn start_again(fixture: &Fixture) {
     fixture.server().start_again();
-    fixture.ask("GET", "/_cluster/health/onelog-sinks,orders-onelog-1?wait_for_status=yellow&wait_for_no_initializing_shards=true&timeout=60s", "");
+    fixture.request("GET", "/_cluster/health/onelog-sinks,orders-onelog-1?wait_for_status=yellow&wait_for_no_initializing_shards=true&timeout=60s", "");
 }
 
 pub fn a_store_goes_on_when_its_server_was_restarted(fixture: &Fixture) {
     // Given a store whose connections are open and unused while the server restarts
-    let (mut store, mut model, plan, _) = filled(fixture);
+    let (mut store, mut model, plan, _) = backfilled(fixture);
     fixture.server().stop();
     start_again(fixture);
     // When it goes on, then it makes new connections,

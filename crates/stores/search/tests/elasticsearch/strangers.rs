@@ -4,11 +4,13 @@ use onelog_store::conformance::{LOG, ORDERS};
 use onelog_store::{Store, StoreError};
 use serde_json::{Value, json};
 
-use crate::common::{FIRST, STANDARD, apply_all, assert_equal, filled, keys_that_differ, repair};
+use crate::common::{
+    FIRST, STANDARD, apply_all, assert_equal, backfilled, keys_that_differ, repair,
+};
 use crate::search::Fixture;
 
 pub(crate) fn hand_edits_are_found_and_mended(fixture: &Fixture) {
-    let (mut store, mut model, plan, _) = filled(fixture);
+    let (mut store, mut model, plan, _) = backfilled(fixture);
     let from = model.position();
     model.order("d", 4, "four");
     model.order("e", 5, "a long text that is cut later");
@@ -17,27 +19,27 @@ pub(crate) fn hand_edits_are_found_and_mended(fixture: &Fixture) {
     assert_equal(&plan, &model, store.as_mut());
 
     // By a new document under the same id, by an update, by deletion, by an extra document; through
-    // the alias that everybody knows, and past it.
-    fixture.ask(
+    // the alias that all readers use, and past it.
+    fixture.request(
         "PUT",
         "/orders/_doc/a",
         r#"{"id":"a","total":1,"note":"ONE"}"#,
     );
     let update = r#"{"doc":{"total":2.5}}"#;
-    fixture.ask("POST", &format!("/{FIRST}/_update/b"), update);
-    fixture.ask("DELETE", "/orders/_doc/c", "");
-    fixture.ask(
+    fixture.request("POST", &format!("/{FIRST}/_update/b"), update);
+    fixture.request("DELETE", "/orders/_doc/c", "");
+    fixture.request(
         "PUT",
         "/orders/_doc/x",
         r#"{"id":"x","total":1,"note":"extra"}"#,
     );
-    fixture.ask(
+    fixture.request(
         "POST",
         "/orders/_update/e",
         r#"{"doc":{"note":"a long text"}}"#,
     );
     let hide = r#"{"doc":{"_onelog":{"deleted":true}}}"#;
-    fixture.ask("POST", "/orders/_update/f", hide);
+    fixture.request("POST", "/orders/_update/f", hide);
 
     let verification = model.verify(&plan, store.as_mut());
     assert_eq!(
@@ -67,17 +69,17 @@ pub(crate) fn hand_edits_are_found_and_mended(fixture: &Fixture) {
 }
 
 pub(crate) fn a_document_that_was_edited_by_hand_still_follows(fixture: &Fixture) {
-    let (mut store, mut model, plan, _) = filled(fixture);
+    let (mut store, mut model, plan, _) = backfilled(fixture);
     // Many edits raise the versions far above the offsets that are to come.
     for n in 0..20 {
-        fixture.ask(
+        fixture.request(
             "POST",
             "/orders/_update/a",
             &json!({"doc": {"total": n + 100}}).to_string(),
         );
-        fixture.ask("PUT", "/orders/_doc/b", &json!({"total": n}).to_string());
-        fixture.ask("PUT", "/orders/_doc/c", "{}");
-        fixture.ask("DELETE", "/orders/_doc/c", "");
+        fixture.request("PUT", "/orders/_doc/b", &json!({"total": n}).to_string());
+        fixture.request("PUT", "/orders/_doc/c", "{}");
+        fixture.request("DELETE", "/orders/_doc/c", "");
     }
     for round in 0..3 {
         let from = model.position();
@@ -95,9 +97,9 @@ pub(crate) fn a_document_that_was_edited_by_hand_still_follows(fixture: &Fixture
 }
 
 pub(crate) fn a_document_under_a_false_key_is_found_and_mended(fixture: &Fixture) {
-    let (mut store, model, plan, _) = filled(fixture);
-    fixture.ask("POST", "/orders/_update/a", r#"{"doc":{"id":"b"}}"#);
-    fixture.ask(
+    let (mut store, model, plan, _) = backfilled(fixture);
+    fixture.request("POST", "/orders/_update/a", r#"{"doc":{"id":"b"}}"#);
+    fixture.request(
         "PUT",
         "/orders/_doc/other",
         r#"{"id":"c","total":3,"note":"three"}"#,
@@ -114,10 +116,10 @@ pub(crate) fn a_document_under_a_false_key_is_found_and_mended(fixture: &Fixture
 }
 
 pub(crate) fn a_changed_index_is_reported(fixture: &Fixture) {
-    let (mut store, mut model, plan, _) = filled(fixture);
+    let (mut store, mut model, plan, _) = backfilled(fixture);
     store.check_shape().unwrap();
     let alias = |actions: Value| {
-        fixture.ask(
+        fixture.request(
             "POST",
             "/_aliases",
             &json!({ "actions": actions }).to_string(),
@@ -127,12 +129,12 @@ pub(crate) fn a_changed_index_is_reported(fixture: &Fixture) {
     alias(json!([{"add": {"index": FIRST, "alias": "orders", "filter": {"match_all": {}}}}]));
     let error = store.check_shape().unwrap_err();
     assert!(error.to_string().contains("filter"), "{error}");
-    fixture.ask("PUT", "/more", "");
+    fixture.request("PUT", "/more", "");
     alias(json!([{"add": {"index": "more", "alias": "orders"}}]));
     let error = store.check_shape().unwrap_err();
     assert!(error.to_string().contains("'more'"), "{error}");
-    fixture.ask("DELETE", "/more", "");
-    fixture.ask("DELETE", &format!("/{FIRST}"), "");
+    fixture.request("DELETE", "/more", "");
+    fixture.request("DELETE", &format!("/{FIRST}"), "");
     assert!(store.check_shape().unwrap_err().to_string().contains(FIRST));
     let from = model.position();
     model.order("d", 4, "four");
@@ -143,7 +145,7 @@ pub(crate) fn a_changed_index_is_reported(fixture: &Fixture) {
     );
     assert!(store.reader().is_err());
     // Nothing was made anew by writing to it.
-    let found = fixture.ask("GET", "/_alias", "");
+    let found = fixture.request("GET", "/_alias", "");
     assert_eq!(found.as_object().unwrap().len(), 1, "{found}");
     model.rebuild(&plan, store.as_mut()).unwrap();
     assert_equal(&plan, &model, store.as_mut());
@@ -151,7 +153,7 @@ pub(crate) fn a_changed_index_is_reported(fixture: &Fixture) {
 }
 
 pub(crate) fn names_of_others_are_not_taken(fixture: &Fixture) {
-    let (mut store, model, plan, harness) = filled(fixture);
+    let (mut store, model, plan, harness) = backfilled(fixture);
     // Another sink's.
     let mut other = harness.open_as("other", &plan, LOG);
     let error = other.check_target().unwrap_err();
@@ -159,8 +161,8 @@ pub(crate) fn names_of_others_are_not_taken(fixture: &Fixture) {
     other.take_over().unwrap();
     let error = other.begin_rebuild().unwrap_err();
     assert!(matches!(error, StoreError::NotOwner { .. }), "{error}");
-    // A stranger's index, and an alias of his.
-    fixture.ask("PUT", "/theirs", r#"{"aliases":{"their-alias":{}}}"#);
+    // An index of another application, and its alias.
+    fixture.request("PUT", "/theirs", r#"{"aliases":{"their-alias":{}}}"#);
     for name in ["theirs", "their-alias"] {
         let plan = harness.plan(&STANDARD.replace("\"orders\"", &format!("\"{name}\"")));
         let mut store = harness.open_as("third", &plan, LOG);

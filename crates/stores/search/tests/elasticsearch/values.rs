@@ -12,7 +12,7 @@ use crate::search::Fixture;
 pub(crate) fn a_record_that_the_store_refuses_is_named(fixture: &Fixture) {
     let harness = fixture.harness();
     let plan = harness.plan(r#"{"table":"shop.orders","into":"whole"}"#);
-    let (mut store, mut model) = conformance::filled(&harness, &plan);
+    let (mut store, mut model) = conformance::backfilled(&harness, &plan);
     let from = model.position();
     model.write(ORDERS, b"object", Some(r#"{"place":{"city":"Berlin"}}"#));
     model.write(ORDERS, b"text", Some(r#"{"place":"Berlin"}"#));
@@ -38,7 +38,7 @@ pub(crate) fn a_record_that_the_store_refuses_is_named(fixture: &Fixture) {
     model.write(ORDERS, &[b'k'; 513], Some("{}"));
     let error = store.apply(&model.batch(&plan, from)).unwrap_err();
     assert!(error.to_string().contains("512"), "{error}");
-    let found = fixture.ask(
+    let found = fixture.request(
         "POST",
         "/whole/_search",
         r#"{"query":{"ids":{"values":["fine"]}}}"#,
@@ -127,7 +127,7 @@ pub(crate) fn every_type_comes_back_as_it_was(fixture: &Fixture) {
         json!({"term": {"date": "0001-01-01"}}),
     ] {
         let body = json!({ "query": query }).to_string();
-        let found = fixture.ask("POST", "/types/_search", &body);
+        let found = fixture.request("POST", "/types/_search", &body);
         assert_eq!(
             found["hits"]["hits"].as_array().unwrap().len(),
             1,
@@ -164,7 +164,7 @@ pub(crate) fn documents_are_kept_as_they_are(fixture: &Fixture) {
     model.rebuild(&plan, &mut store).unwrap();
     assert_equal(&plan, &model, &mut store);
     // A field that is added by hand is a difference.
-    fixture.ask("POST", "/whole/_update/0", r#"{"doc":{"added":1}}"#);
+    fixture.request("POST", "/whole/_update/0", r#"{"doc":{"added":1}}"#);
     let verification = model.verify(&plan, &mut store);
     assert_eq!(keys_that_differ(&verification), ["0"]);
 }

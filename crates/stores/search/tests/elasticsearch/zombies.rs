@@ -9,13 +9,13 @@ use onelog_store::conformance::{LOG, Model, ORDERS};
 use onelog_store::{Store, StoreError, failpoint};
 use serde_json::{Value, json};
 
-use crate::common::{FIRST, STANDARD, apply_all, assert_equal, filled};
+use crate::common::{FIRST, STANDARD, apply_all, assert_equal, backfilled};
 use crate::search::Fixture;
 
 fn bulk(fixture: &Fixture, index: &str, id: &str, version: u64, source: &Value) -> u64 {
     let action = json!({"index": {"_index": index, "_id": id,
         "version": version, "version_type": "external"}});
-    let answer = fixture.ask(
+    let answer = fixture.request(
         "POST",
         "/_bulk?require_alias=true",
         &format!("{action}\n{source}\n"),
@@ -24,7 +24,7 @@ fn bulk(fixture: &Fixture, index: &str, id: &str, version: u64, source: &Value) 
 }
 
 pub(crate) fn a_put_that_comes_late_brings_nothing_back(fixture: &Fixture) {
-    let (mut store, mut model, plan, _) = filled(fixture);
+    let (mut store, mut model, plan, _) = backfilled(fixture);
     let from = model.position();
     model.order("late", 1, "one");
     let late = model.batch(&plan, from).changes[0][0].offset.get();
@@ -38,7 +38,7 @@ pub(crate) fn a_put_that_comes_late_brings_nothing_back(fixture: &Fixture) {
     model.rebuild(&plan, store.as_mut()).unwrap();
     assert_eq!(bulk(fixture, &write, "late", late + 1, &source), 404);
     assert_equal(&plan, &model, store.as_mut());
-    let found = fixture.ask("GET", "/orders", "");
+    let found = fixture.request("GET", "/orders", "");
     let names: Vec<&String> = found.as_object().unwrap().keys().collect();
     assert_eq!(names, ["orders-onelog-2"]);
 }
@@ -115,7 +115,7 @@ pub(crate) fn a_zombie_that_already_wrote_is_fenced_and_harms_nothing(fixture: &
     }
 }
 
-/// Fills the store with the state that `model` had at `position`.
+/// Backfills the store with the state that `model` had at `position`.
 fn rebuilt_to(model: &Model, position: Position, plan: &Arc<Plan>, store: &mut dyn Store) {
     let mut before = Model::default();
     before.order("a", 1, "one");

@@ -17,7 +17,6 @@ use onelog_store::{Address, Store};
 use onelog_testkit::{Elasticsearch, OpenSearch, Server};
 use serde_json::Value;
 
-/// One server.
 pub enum Fixture {
     OpenSearch(OpenSearch),
     Elasticsearch(Elasticsearch),
@@ -32,7 +31,7 @@ impl Fixture {
     }
 
     /// A request that must succeed.
-    pub fn ask(&self, method: &str, path: &str, body: &str) -> Value {
+    pub fn request(&self, method: &str, path: &str, body: &str) -> Value {
         let (status, answer) = match self {
             Self::OpenSearch(server) => server.request(method, path, body),
             Self::Elasticsearch(server) => server.request(method, path, body),
@@ -43,7 +42,7 @@ impl Fixture {
 
     /// Deletes every index.
     pub fn wipe(&self) {
-        self.ask("DELETE", "/*", "");
+        self.request("DELETE", "/*", "");
     }
 
     pub fn harness(&self) -> SearchHarness {
