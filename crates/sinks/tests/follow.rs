@@ -575,30 +575,3 @@ fn a_task_can_wait_for_a_store() {
     });
     close(&node, &sinks);
 }
-
-#[test]
-fn the_log_is_kept_for_a_sink_whose_kind_this_program_does_not_know() {
-    let place = Place::new();
-    let (node, sinks) = place.open();
-    with_tables(&node);
-    sinks.create(place.definition("search", ORDERS)).unwrap();
-    let end = order(&node, "a", 1, "one");
-    sinks.wait_blocking("search", end, PATIENCE).unwrap();
-    close(&node, &sinks);
-
-    let node = Node::open(place.options()).unwrap();
-    let sinks = Sinks::start(node.clone(), onelog_store::Kinds::new(&[])).unwrap();
-    assert!(sinks.list().is_empty());
-    let kept = node.status().slowest_follower.unwrap();
-    assert_eq!(
-        (kept.name.as_str(), kept.position),
-        ("sink search", node.log_start())
-    );
-    close(&node, &sinks);
-
-    let (node, sinks) = place.open();
-    let end = order(&node, "b", 2, "two");
-    sinks.wait_blocking("search", end, PATIENCE).unwrap();
-    assert_equal(&sinks, "search", end);
-    close(&node, &sinks);
-}

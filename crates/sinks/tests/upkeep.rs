@@ -9,9 +9,9 @@ use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 
 use bytes::Bytes;
-use onelog::{CommitRequest, Operation, Position, Write};
-use onelog_sinks::{SinkError, SinkState, SinkStatus, SubmitError};
-use onelog_store::failpoint;
+use onelog::{CommitRequest, Node, Operation, Position, Write};
+use onelog_sinks::{SinkError, SinkState, SinkStatus, Sinks, SubmitError};
+use onelog_store::{Kinds, failpoint};
 use parking_lot::Mutex;
 use place::{
     PATIENCE, Place, assert_equal, close, delete, one, open, order, put, verified, wait,
@@ -409,5 +409,29 @@ fn a_commit_can_wait_for_stores() {
         Err(SubmitError::Sink(SinkError::Unknown { .. }))
     ));
     assert_eq!(node.position(), before);
+    close(&node, &sinks);
+}
+
+#[test]
+fn the_log_is_kept_for_a_sink_whose_kind_this_program_does_not_know() {
+    let place = Place::new();
+    let (node, sinks) = place.open();
+    with_orders(&node);
+    sinks.create(place.definition("shop", &json!({}))).unwrap();
+    wait(&sinks, "shop", order(&node, "a", 1, "one"));
+    close(&node, &sinks);
+
+    let node = Node::open(place.options()).unwrap();
+    let sinks = Sinks::start(node.clone(), Kinds::new(&[])).unwrap();
+    assert!(sinks.list().is_empty());
+    let kept = node.status().slowest_follower.unwrap();
+    assert_eq!(
+        (kept.name.as_str(), kept.position),
+        ("sink shop", node.log_start())
+    );
+    close(&node, &sinks);
+
+    let (node, sinks) = place.open();
+    assert_equal(&sinks, "shop", order(&node, "b", 2, "two"));
     close(&node, &sinks);
 }

@@ -225,7 +225,8 @@ fn names_made(mapping: &Mapping) -> Vec<String> {
 /// As texts, because the order of columns and fields counts.
 impl PartialEq for SinkDefinition {
     fn eq(&self, other: &Self) -> bool {
-        self.to_stored().to_string() == other.to_stored().to_string()
+        let texts = [self, other].map(|definition| definition.to_stored().to_string());
+        texts[0] == texts[1]
     }
 }
 
