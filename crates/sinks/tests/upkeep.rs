@@ -420,6 +420,7 @@ fn the_log_is_kept_for_a_sink_whose_kind_this_program_does_not_know() {
     sinks.create(place.definition("shop", &json!({}))).unwrap();
     wait(&sinks, "shop", order(&node, "a", 1, "one"));
     close(&node, &sinks);
+    drop((node, sinks));
 
     let node = Node::open(place.options()).unwrap();
     let sinks = Sinks::start(node.clone(), Kinds::new(&[])).unwrap();
@@ -430,6 +431,7 @@ fn the_log_is_kept_for_a_sink_whose_kind_this_program_does_not_know() {
         ("sink shop", node.log_start())
     );
     close(&node, &sinks);
+    drop((node, sinks));
 
     let (node, sinks) = place.open();
     assert_equal(&sinks, "shop", order(&node, "b", 2, "two"));
