@@ -21,8 +21,8 @@ mod view;
 mod window;
 mod writes;
 
-#[cfg(any(test, feature = "fuzzing"))]
-pub mod fuzz;
+#[cfg(test)]
+mod arbitrary;
 #[cfg(feature = "planted-bugs")]
 pub mod planted;
 #[cfg(not(feature = "planted-bugs"))]

@@ -22,8 +22,6 @@ use onelog_record::{BODY_BYTES_MAX, Entry, EntryHeader, Index, PAYLOAD_HEADER_BY
 pub const FRAME_HEADER_BYTES: usize = 88;
 /// Frames start and end at multiples of this.
 pub const FRAME_ALIGNMENT: usize = 8;
-/// The most bytes of a frame.
-pub const FRAME_BYTES_MAX: usize = frame_len(BODY_BYTES_MAX);
 /// The first four bytes of a frame.
 pub const MAGIC: u32 = u32::from_le_bytes(*b"OLG1");
 /// What the first frame of a log carries as the checksum of the one before.

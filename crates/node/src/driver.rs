@@ -165,6 +165,10 @@ impl Driver {
                         let _ = self.complete.send(Event::Prepared(Ok(())));
                     }
                 }
+                Job::Release(released) => {
+                    // Where it does not fit, it is dropped here.
+                    let _ = self.preparer.push(move || drop(released));
+                }
             }
         }
         for answer in self.outbox.answers.drain(..) {

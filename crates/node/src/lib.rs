@@ -55,7 +55,7 @@ pub use onelog_record::{
     ValueKind, Write,
 };
 pub use onelog_replica::{
-    Catalog, CatalogError, Failure, Follower, NewTable, SchemaError, TableError,
+    Catalog, CatalogError, Failure, Follower, NewTable, SchemaError, StartError, TableError,
 };
 pub use onelog_state::{ReadError, Row, Scan, Snapshot, SnapshotError, Versioned};
 

@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use crossbeam_channel::{Receiver, bounded, unbounded};
 use onelog_log::{Disk, FlushPool, LogOptions, RealDisk};
-use onelog_record::Index;
-use onelog_replica::{Event, Failure, Outbox, Recovered, ReplicaOptions, StartError};
+use onelog_replica::{Event, Outbox, Recovered, ReplicaOptions, StartError};
 
 use crate::driver::{Command, Driver};
 use crate::options::Options;
@@ -24,50 +23,12 @@ pub enum OpenError {
         folder: String,
         cause: std::io::Error,
     },
-    /// The log cannot be recovered.
+    /// The disks cannot be recovered, or do not fit together.
     #[error(transparent)]
-    Log(#[from] onelog_log::OpenError),
-    /// The state cannot be opened.
-    #[error(
-        "the state cannot be opened: {0}; the log can rebuild it when it reaches back to offset 0: move the folder 'state' away and start again"
-    )]
-    State(#[from] onelog_state::OpenError),
-    /// Log and state do not fit together.
-    #[error(
-        "the state covers the log up to index {state}, but the log holds entries {first} to {last}: one of them is not from here or has lost data; restore both from the same backup"
-    )]
-    Mismatch {
-        /// The state's last applied index.
-        state: Index,
-        /// The log's first index.
-        first: Index,
-        /// The log's last index.
-        last: Index,
-    },
-    /// The log could not be read while replaying.
-    #[error("the log could not be replayed: {0}")]
-    Replay(#[from] onelog_log::ReadError),
-    /// Something failed while starting.
-    #[error(transparent)]
-    Start(#[from] Failure),
+    Start(#[from] StartError),
     /// A thread could not be started.
     #[error("a thread could not be started: {0}")]
     Thread(std::io::Error),
-    /// A random number is needed for the log's id.
-    #[error("the hard state could not be saved: {0}")]
-    HardState(std::io::Error),
-}
-
-impl From<StartError> for OpenError {
-    fn from(error: StartError) -> Self {
-        match error {
-            StartError::Log(cause) => Self::Log(cause),
-            StartError::State(cause) => Self::State(cause),
-            StartError::Mismatch { state, first, last } => Self::Mismatch { state, first, last },
-            StartError::Replay(cause) => Self::Replay(cause),
-            StartError::Start(failure) => Self::Start(failure),
-        }
-    }
 }
 
 /// A running node's handles.

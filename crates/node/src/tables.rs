@@ -4,51 +4,95 @@ use onelog_record::{Position, Refusal, TableDefinition};
 use onelog_replica::{Creation, NewTable, TableError, check, creation, removal};
 
 use crate::Node;
+use crate::ticket::{Answer, Ticket};
 
 /// How often making a table is tried again when another one was made at the same time.
 const ATTEMPTS_MAX: usize = 64;
 
+/// A table that exists now, and a position at which it does.
+type Made = (TableDefinition, Position);
+
+/// What comes next when a table is made.
+enum Step {
+    Done(Made),
+    /// A definition on its way: its answer belongs to [`Making::answered`].
+    Commit(TableDefinition, Ticket),
+}
+
+/// The attempts to make one table.
+struct Making<'n> {
+    node: &'n Node,
+    table: NewTable,
+    attempts: usize,
+}
+
+impl<'n> Making<'n> {
+    fn begin(node: &'n Node, table: NewTable) -> Result<Self, TableError> {
+        check(&table)?;
+        Ok(Self {
+            node,
+            table,
+            attempts: 0,
+        })
+    }
+
+    fn attempt(&mut self) -> Result<Step, TableError> {
+        self.attempts += 1;
+        // The position is read first: the catalog then shows at least what lies below it.
+        let position = self.node.position();
+        Ok(
+            match creation(position, &self.node.catalog(), &self.table)? {
+                Creation::Done(definition, position) => Step::Done((definition, position)),
+                Creation::Commit(definition, request) => {
+                    Step::Commit(definition, self.node.submit(*request))
+                }
+            },
+        )
+    }
+
+    /// `None`: another definition came in between, try again.
+    fn answered(
+        &self,
+        definition: TableDefinition,
+        answer: Answer,
+    ) -> Result<Option<Made>, TableError> {
+        match answer {
+            Ok(committed) => Ok(Some((definition, committed.position))),
+            Err(Refusal::Conflict { .. } | Refusal::GuardFailed { .. })
+                if self.attempts < ATTEMPTS_MAX =>
+            {
+                Ok(None)
+            }
+            Err(refusal) => Err(refusal.into()),
+        }
+    }
+}
+
 impl Node {
     /// Makes a table, or answers the existing one when its definition is the same.
-    pub async fn create_table(
-        &self,
-        table: NewTable,
-    ) -> Result<(TableDefinition, Position), TableError> {
-        check(&table)?;
-        let mut attempts = 0;
+    pub async fn create_table(&self, table: NewTable) -> Result<Made, TableError> {
+        let mut making = Making::begin(self, table)?;
         loop {
-            let (definition, request) = match self.creation(&table)? {
-                Creation::Done(definition, position) => return Ok((definition, position)),
-                Creation::Commit(definition, request) => (definition, request),
+            let (definition, ticket) = match making.attempt()? {
+                Step::Done(made) => return Ok(made),
+                Step::Commit(definition, ticket) => (definition, ticket),
             };
-            attempts += 1;
-            match self.submit(*request).await {
-                Ok(committed) => return Ok((definition, committed.position)),
-                Err(Refusal::Conflict { .. } | Refusal::GuardFailed { .. })
-                    if attempts < ATTEMPTS_MAX => {}
-                Err(refusal) => return Err(refusal.into()),
+            if let Some(made) = making.answered(definition, ticket.await)? {
+                return Ok(made);
             }
         }
     }
 
     /// [`Node::create_table`] for threads that block.
-    pub fn create_table_blocking(
-        &self,
-        table: NewTable,
-    ) -> Result<(TableDefinition, Position), TableError> {
-        check(&table)?;
-        let mut attempts = 0;
+    pub fn create_table_blocking(&self, table: NewTable) -> Result<Made, TableError> {
+        let mut making = Making::begin(self, table)?;
         loop {
-            let (definition, request) = match self.creation(&table)? {
-                Creation::Done(definition, position) => return Ok((definition, position)),
-                Creation::Commit(definition, request) => (definition, request),
+            let (definition, ticket) = match making.attempt()? {
+                Step::Done(made) => return Ok(made),
+                Step::Commit(definition, ticket) => (definition, ticket),
             };
-            attempts += 1;
-            match self.submit(*request).wait() {
-                Ok(committed) => return Ok((definition, committed.position)),
-                Err(Refusal::Conflict { .. } | Refusal::GuardFailed { .. })
-                    if attempts < ATTEMPTS_MAX => {}
-                Err(refusal) => return Err(refusal.into()),
+            if let Some(made) = making.answered(definition, ticket.wait())? {
+                return Ok(made);
             }
         }
     }
@@ -64,11 +108,5 @@ impl Node {
             .submit(removal(&self.catalog(), name)?)
             .wait()?
             .position)
-    }
-
-    fn creation(&self, table: &NewTable) -> Result<Creation, TableError> {
-        // The position is read first: the catalog then shows at least what lies below it.
-        let position = self.position();
-        creation(position, &self.catalog(), table)
     }
 }

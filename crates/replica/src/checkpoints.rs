@@ -1,4 +1,5 @@
-//! When the state is checkpointed: in time, when the memtable is large, and at a clean end.
+//! When the state is checkpointed: in time, when the memtable is large, and at a clean end. And for
+//! how long the view before the last checkpoint stays readable.
 
 use onelog_record::Index;
 use onelog_state::{CheckpointError, CheckpointReport};
@@ -16,6 +17,8 @@ pub(crate) struct Checkpoints {
     pub(crate) considered_at_ms: u64,
     /// The last entry that the B-tree on disk has: the next start needs the log behind it.
     pub(crate) covered: Index,
+    /// When the view before the last one became old, by the monotonic clock; `None` when it is gone.
+    pub(crate) kept_since_ms: Option<u64>,
 }
 
 impl<T, O: Observer> Replica<T, O> {
@@ -49,6 +52,22 @@ impl<T, O: Observer> Replica<T, O> {
         self.observer.checkpoint_ended(result.as_ref().ok());
         result?;
         self.checkpoints.covered = self.state.checkpointed().index;
+        self.checkpoints.kept_since_ms = Some(now.monotonic_ms);
         self.retain(now)
+    }
+
+    /// Lets the view before the last checkpoint go once it is old enough and no snapshot uses it.
+    pub(crate) fn release_old_view(&mut self, now: Now, out: &mut Outbox<T>) {
+        let is_old = self.checkpoints.kept_since_ms.is_some_and(|since| {
+            now.monotonic_ms.saturating_sub(since) >= self.options.snapshot_age_ms_max
+        });
+        // A checkpoint that runs puts a younger view in its place, perhaps right now.
+        if !is_old || self.checkpoints.is_running {
+            return;
+        }
+        if let Some(released) = self.state.release_old_view() {
+            self.checkpoints.kept_since_ms = None;
+            out.jobs.push(Job::Release(released));
+        }
     }
 }

@@ -2,7 +2,7 @@
 
 use onelog_log::{Flush, Prepare};
 use onelog_record::{Committed, Position, Refusal};
-use onelog_state::Checkpoint;
+use onelog_state::{Checkpoint, ReleasedView};
 
 /// Work that blocks and may run on any thread, at any time, beside any other job. The driver MUST
 /// run each one and report its end as an [`crate::Event`]. Messages to peers will be one more kind.
@@ -14,6 +14,8 @@ pub enum Job {
     Checkpoint(Checkpoint),
     /// Make the next segment of the log ready. One at a time.
     Prepare(Prepare),
+    /// Free memory, by dropping this. Its end is not reported.
+    Release(ReleasedView),
 }
 
 /// An answer to a client, by the ticket that came with its request.

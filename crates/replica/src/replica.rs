@@ -83,7 +83,6 @@ impl<T, O: Observer> Replica<T, O> {
                 Ok(())
             }
             Event::Idle => {
-                self.state.release_old_views();
                 self.save_watermark()?;
                 self.retain(now)
             }
@@ -167,6 +166,7 @@ impl<T, O: Observer> Replica<T, O> {
             return Ok(());
         }
         self.ticked_at_ms = now.monotonic_ms;
+        self.release_old_view(now, out);
         self.engine.tick(&mut self.effects)?;
         self.carry_out(out)
     }

@@ -113,7 +113,6 @@ impl Recovered {
             memtable_bytes: options.memtable_bytes,
             memtable_bytes_max: options.memtable_bytes_max,
             cache_bytes: options.cache_bytes,
-            snapshot_age_max_ms: options.snapshot_age_ms_max,
             ids_max: options.ids_max,
             ..StateOptions::default()
         };
@@ -195,6 +194,7 @@ impl Recovered {
                 is_running: false,
                 considered_at_ms: now.monotonic_ms,
                 covered: applied.index,
+                kept_since_ms: None,
             },
             retention: Retention {
                 considered_at_ms: now.monotonic_ms,

@@ -167,6 +167,7 @@ fn no_request_is_taken_while_the_memtables_are_full() {
         segment_bytes: 1 << 20,
         memtable_bytes: 4 << 10,
         memtable_bytes_max: 8 << 10,
+        snapshot_age_ms_max: 0,
         ..options()
     });
     story.tell(
@@ -196,7 +197,8 @@ fn no_request_is_taken_while_the_memtables_are_full() {
         "
         turn           | checkpoint
         checkpointed   |
-        idle           |
+        wait 200       |
+        turn           | release
         ",
     );
     assert!(story.replica().may_take());
@@ -390,6 +392,44 @@ fn a_stop_answers_everything_and_a_clean_end_leaves_nothing_to_replay() {
     story.tell("start | flush 1");
     assert_eq!(story.replica().applied().position, Position(2));
     assert_eq!(story.replica().state().checkpointed().position, Position(2));
+}
+
+#[test]
+fn the_view_before_a_checkpoint_is_released_when_it_is_old_by_the_drivers_clock() {
+    // Given a view that a checkpoint replaced,
+    let mut story = Story::leading(ReplicaOptions {
+        snapshot_age_ms_max: 1_000,
+        ..options()
+    });
+    story.tell(
+        "
+        define t as 1     |
+        turn              | flush 2
+        flushed 2         | 1 committed at 1
+        wait 30000        |
+        turn              | checkpoint
+        wait 5000         |
+        checkpointed      |
+        ",
+    );
+    let state = story.replica().state();
+    // when less than its time has passed since, then it can be read,
+    story.tell(
+        "
+        wait 999          |
+        turn              |
+        ",
+    );
+    assert_eq!(state.floor(), Position(0));
+    // and afterwards it is released, although requests go on.
+    story.tell(
+        "
+        put a in t as 2   |
+        wait 200          |
+        turn              | flush 3, release
+        ",
+    );
+    assert_eq!(state.floor(), Position(1));
 }
 
 #[test]

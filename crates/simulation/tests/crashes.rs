@@ -170,7 +170,7 @@ fn many_lives_in_a_row_are_one_history() {
             flushes_in_flight: pick(&[1, 2, 4]) as usize,
             memtable_bytes_max: pick(&[8 << 10, 256 << 10]) as usize,
             checkpoint_interval_ms: pick(&[100, 1_000, 30_000]),
-            keeps_old_views: pick(&[0, 1]) == 1,
+            snapshot_age_ms_max: pick(&[0, 400, u64::MAX]),
             retain_bytes: [None, Some(0), Some(64 << 10)][pick(&[0, 1, 2]) as usize],
             retain_ms: [None, Some(1 << 20)][pick(&[0, 1]) as usize],
             compression: [Compression::None, Compression::Lz4][seed as usize % 2],

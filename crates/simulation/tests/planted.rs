@@ -282,6 +282,33 @@ fn flushes_that_count_out_of_order_are_caught() {
     assert_caught(Hunt::Power, &without_checkpoints(), &rules);
 }
 
+/// The start finds that a checkpoint has what the log lost, and refuses.
+fn is_refused_for_what_the_log_lost(report: &Report) -> bool {
+    report.violations.iter().any(|found| {
+        found.rule == Rule::CannotGoOn
+            && found
+                .message
+                .contains("the state covers the log up to index")
+    })
+}
+
+#[test]
+fn with_checkpoints_the_start_refuses_a_log_that_lost_what_they_have() {
+    let bugs: [(fn() -> Planted, Hunt); 3] = [
+        (
+            || Planted::in_replica(replica::Bug::AnswerOnStage),
+            Hunt::Power,
+        ),
+        (|| Planted::in_log(log::Bug::FlushOutOfOrder), Hunt::Power),
+        (|| Planted::in_log(log::Bug::CutBelowWatermark), Hunt::Rot),
+    ];
+    for (number, (plant, how)) in bugs.into_iter().enumerate() {
+        let _planted = plant();
+        let found = hunt(how, &plain(), &is_refused_for_what_the_log_lost);
+        assert!(found.is_some(), "bug {number}: no start was refused");
+    }
+}
+
 #[test]
 fn retention_past_the_checkpoint_is_caught() {
     let _planted = Planted::in_replica(replica::Bug::RetainPastCheckpoint);

@@ -231,7 +231,7 @@ fn main() {
     if let Some(checkpoint) = state.freeze() {
         run(checkpoint);
     }
-    state.release_old_views();
+    drop(state.release_old_view());
     read(&state, "point reads, all in the tree", keys, 1_000_000);
     let next = || random.below(keys);
     write(

@@ -15,9 +15,9 @@ use crate::ids::{CHUNK_IDS, RememberedId, chunk_len, encode_chunk};
 use crate::key::{VersionKey, base_key};
 use crate::memtable::Memtable;
 use crate::planted::{self, Bug};
+use crate::snapshot::Reach;
 use crate::state::Shared;
 use crate::tree::{Applied, IDS, ROWS, write_applied, write_value};
-use crate::views::Kept;
 
 /// A checkpoint failed. Final: stop, and let the log rebuild what is missing.
 #[derive(Debug, thiserror::Error)]
@@ -53,7 +53,7 @@ pub struct Checkpoint {
     pub(crate) ids: VecDeque<RememberedId>,
     pub(crate) dropped: Vec<TableId>,
     /// A kept view that memory was too short for. Freeing it takes time, so it happens here.
-    pub(crate) discarded: Option<Kept>,
+    pub(crate) discarded: Option<Arc<Reach>>,
 }
 
 impl Checkpoint {

@@ -1,7 +1,7 @@
-//! How much memory the state may use, and for how long it keeps old views.
+//! How much memory the state may use.
 
 /// The least size at which a memtable is frozen; smaller settings are raised to it.
-pub const MEMTABLE_BYTES_MIN: usize = 4 << 10;
+pub(crate) const MEMTABLE_BYTES_MIN: usize = 4 << 10;
 
 /// Settings of a state.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -14,9 +14,6 @@ pub struct StateOptions {
     pub memtable_bytes_max: usize,
     /// Memory that the B-tree may use to cache pages, in bytes.
     pub cache_bytes: usize,
-    /// How long the view before the last checkpoint is kept for reads at older positions, in
-    /// milliseconds.
-    pub snapshot_age_max_ms: u64,
     /// How many ids of committed transactions are remembered, newest first.
     pub ids_max: usize,
     /// Whether opening reads the whole B-tree and checks every checksum: slow, for `check`.
@@ -29,7 +26,6 @@ impl Default for StateOptions {
             memtable_bytes: 64 << 20,
             memtable_bytes_max: 256 << 20,
             cache_bytes: 256 << 20,
-            snapshot_age_max_ms: 60_000,
             ids_max: 1_000_000,
             check_integrity: false,
         }

@@ -9,7 +9,6 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use onelog_log::Disk;
@@ -26,7 +25,7 @@ use crate::options::{MEMTABLE_BYTES_MIN, StateOptions};
 use crate::recent::{RECENT_WRITES_MAX, RecentWrites};
 use crate::snapshot::{Reach, Snapshot};
 use crate::tree::{Applied, Base, OpenError, ReadError, Tree};
-use crate::views::{Kept, Views};
+use crate::views::Views;
 
 /// What `State::open` found.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,6 +52,11 @@ pub enum SnapshotError {
         latest: Position,
     },
 }
+
+/// A view that readers no longer begin to use. Freeing its memory takes time: drop it where
+/// nothing waits for it.
+#[derive(Debug)]
+pub struct ReleasedView(#[expect(dead_code, reason = "it is only dropped")] Arc<Views>);
 
 /// Memory of the memtables, in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -119,19 +123,16 @@ impl Shared {
         self.views.read().clone()
     }
 
-    /// Puts other views in place. The old ones are freed outside of the lock.
-    fn replace_views(&self, change: impl FnOnce(&Views) -> Views) {
-        let old = {
-            let mut views = self.views.write();
-            let new = Arc::new(change(&views));
-            std::mem::replace(&mut *views, new)
-        };
-        drop(old);
+    /// Puts other views in place; answers the old ones, which are freed outside of the lock.
+    fn replace_views(&self, change: impl FnOnce(&Views) -> Views) -> Arc<Views> {
+        let mut views = self.views.write();
+        let new = Arc::new(change(&views));
+        std::mem::replace(&mut *views, new)
     }
 
     /// A checkpoint has ended: readers use the new base, the view before it is kept.
     pub(crate) fn publish(&self, base: Arc<Base>) {
-        self.replace_views(|old| {
+        let replaced = self.replace_views(|old| {
             let (active, frozen) = old.current.memtables.split_at(1);
             let kept = Reach {
                 memtables: frozen.to_vec(),
@@ -142,12 +143,10 @@ impl Shared {
                     memtables: active.to_vec(),
                     base,
                 }),
-                kept: Some(Kept {
-                    reach: Arc::new(kept),
-                    since: Instant::now(),
-                }),
+                kept: Some(Arc::new(kept)),
             }
         });
+        drop(replaced);
     }
 }
 
@@ -288,9 +287,7 @@ impl State {
             return Ok(Snapshot::new(views.current.clone(), at));
         }
         match &views.kept {
-            Some(kept) if at >= kept.reach.base.applied.position => {
-                Ok(Snapshot::new(kept.reach.clone(), at))
-            }
+            Some(kept) if at >= kept.base.applied.position => Ok(Snapshot::new(kept.clone(), at)),
             _ => Err(SnapshotError::TooOld {
                 floor: views.floor(),
             }),
@@ -350,13 +347,14 @@ impl State {
         let is_short = frozen.bytes() + views.kept_bytes() > options.memtable_bytes_max / 2;
         let discarded = views.kept.clone().filter(|_| is_short);
         drop(views);
-        self.shared.replace_views(|old| Views {
+        let replaced = self.shared.replace_views(|old| Views {
             current: Arc::new(Reach {
                 memtables: vec![active.clone(), frozen.clone()],
                 base: old.current.base.clone(),
             }),
             kept: old.kept.clone().filter(|_| !is_short),
         });
+        drop(replaced);
         writer.active = active;
         Some(Checkpoint {
             shared: self.shared.clone(),
@@ -375,22 +373,19 @@ impl State {
         self.writer().dropped.push(table);
     }
 
-    /// Forgets the view before the last checkpoint once it is older than `snapshot_age_max_ms`
-    /// and no snapshot uses it. Called from time to time, on any thread.
-    pub fn release_old_views(&self) {
-        let age_max = Duration::from_millis(self.shared.options.snapshot_age_max_ms);
-        let is_old =
-            |kept: &Kept| kept.since.elapsed() >= age_max && Arc::strong_count(&kept.reach) == 1;
+    /// Forgets the view before the last checkpoint unless a snapshot uses it; `None` when there is
+    /// nothing to forget. Not while a checkpoint runs, whose end would put a younger view there.
+    #[must_use]
+    pub fn release_old_view(&self) -> Option<ReleasedView> {
+        let is_unused = |kept: &&Arc<Reach>| Arc::strong_count(kept) == 1;
         let views = self.shared.views();
-        if !views.kept.as_ref().is_some_and(is_old) {
-            return;
-        }
+        views.kept.as_ref().filter(is_unused)?;
         drop(views);
-        self.shared.replace_views(|old| Views {
+        Some(ReleasedView(self.shared.replace_views(|old| Views {
             current: old.current.clone(),
             // Cloned last: a clone would count as a user.
-            kept: old.kept.as_ref().filter(|kept| !is_old(kept)).cloned(),
-        });
+            kept: old.kept.as_ref().filter(|kept| !is_unused(kept)).cloned(),
+        })))
     }
 }
 

@@ -31,7 +31,7 @@ const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
 const META_FORMAT: &str = "format";
 const META_APPLIED: &str = "applied";
 /// The format of the state file that this version writes, and the only one that it reads.
-pub const STATE_FORMAT: u32 = 1;
+const STATE_FORMAT: u32 = 1;
 
 const VERSION_BYTES: usize = 8;
 const APPLIED_BYTES: usize = 24;

@@ -9,37 +9,30 @@
 //! little below it still work. The lock is held for the clone of a pointer, never while reading.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use onelog_record::Position;
 
 use crate::memtable::Memtable;
 use crate::snapshot::Reach;
 
-/// The view before the last checkpoint: that base and the memtable that the checkpoint wrote.
-#[derive(Clone, Debug)]
-pub(crate) struct Kept {
-    pub(crate) reach: Arc<Reach>,
-    pub(crate) since: Instant,
-}
-
 #[derive(Clone, Debug)]
 pub(crate) struct Views {
     /// The active memtable, the one that is being checkpointed if there is one, and the base.
     pub(crate) current: Arc<Reach>,
-    pub(crate) kept: Option<Kept>,
+    /// The view before the last checkpoint: that base and the memtable that the checkpoint wrote.
+    pub(crate) kept: Option<Arc<Reach>>,
 }
 
 impl Views {
     /// Every write and delete at or above it is in the memtables.
     pub(crate) fn floor(&self) -> Position {
-        let oldest = self.kept.as_ref().map_or(&self.current, |kept| &kept.reach);
+        let oldest = self.kept.as_ref().unwrap_or(&self.current);
         oldest.base.applied.position
     }
 
     /// Every memtable, newest first.
     pub(crate) fn memtables(&self) -> impl Iterator<Item = &Arc<Memtable>> {
-        let kept = self.kept.iter().flat_map(|kept| &kept.reach.memtables);
+        let kept = self.kept.iter().flat_map(|kept| &kept.memtables);
         self.current.memtables.iter().chain(kept)
     }
 
@@ -52,7 +45,7 @@ impl Views {
     }
 
     pub(crate) fn kept_bytes(&self) -> usize {
-        let kept = self.kept.iter().flat_map(|kept| &kept.reach.memtables);
+        let kept = self.kept.iter().flat_map(|kept| &kept.memtables);
         kept.map(|memtable| memtable.bytes()).sum()
     }
 }

@@ -27,11 +27,7 @@ fn checkpoint(state: &State) {
 #[test]
 fn the_floor_follows_one_checkpoint_behind() {
     let mut log = Log::default();
-    let options = StateOptions {
-        snapshot_age_max_ms: u64::MAX,
-        ..small()
-    };
-    let (state, _) = log.open(Arc::new(SimulatedDisk::new(1)), options);
+    let (state, _) = log.open(Arc::new(SimulatedDisk::new(1)), small());
     let mut ends = vec![0];
     for round in 0..4 {
         log.append(&[put(round), put(round + 20)]);
@@ -41,12 +37,6 @@ fn the_floor_follows_one_checkpoint_behind() {
         assert_eq!(state.floor().0, *ends.last().unwrap());
         assert_eq!(state.checkpointed().position.0, log.position);
         ends.push(log.position);
-        state.release_old_views();
-        assert_eq!(
-            state.floor().0,
-            ends[round],
-            "it is not old enough to be released"
-        );
     }
     let below = Position(ends[2]);
     let floor = Position(ends[3]);
@@ -63,10 +53,10 @@ fn a_kept_view_is_released_when_nobody_uses_it() {
     log.replay(&state);
     checkpoint(&state);
     let older = state.snapshot_at(Position(0)).unwrap();
-    state.release_old_views();
+    assert!(state.release_old_view().is_none());
     assert_eq!(state.floor(), Position(0), "a snapshot uses it");
     drop(older);
-    state.release_old_views();
+    assert!(state.release_old_view().is_some());
     assert_eq!(state.floor(), Position(1));
     assert_eq!(state.memory().kept_bytes, 0);
 }
@@ -100,7 +90,7 @@ fn a_full_state_says_so_and_a_checkpoint_makes_room() {
     slow.run().unwrap();
     assert!(state.wants_checkpoint(), "memory is short");
     checkpoint(&state);
-    state.release_old_views();
+    drop(state.release_old_view());
     assert!(!state.is_full());
     assert_eq!(state.memory().held_bytes(), 0);
     assert_eq!(log.compare_state(&state, &ranges()), Ok(()));
@@ -113,7 +103,6 @@ fn a_kept_view_never_starves_the_writers() {
     let options = StateOptions {
         memtable_bytes: 8 << 10,
         memtable_bytes_max: 8 << 10,
-        snapshot_age_max_ms: u64::MAX,
         ..small()
     };
     let (state, _) = log.open(Arc::new(SimulatedDisk::new(1)), options);
@@ -389,7 +378,7 @@ fn a_view_keeps_its_floor_while_a_checkpoint_ends() {
     log.append(&[put(33)]);
     log.replay(&state);
     checkpoint(&state);
-    state.release_old_views();
+    drop(state.release_old_view());
     assert!(state.floor() > floor);
     // then the view still knows everything from its floor on, and nothing behind its position.
     assert_eq!(view.floor(), floor);

@@ -96,7 +96,7 @@ impl World {
                 }
             }
             Step::Reopen => self.reopen(),
-            Step::Release => self.state.release_old_views(),
+            Step::Release => drop(self.state.release_old_view()),
             Step::Hold(ago) => {
                 let at = self.log.position.saturating_sub(*ago);
                 self.held.extend(self.state.snapshot_at(Position(at)));

@@ -133,7 +133,7 @@ fn a_snapshot_never_changes_while_checkpoints_run() {
         if round % 2 == 0 {
             state.freeze().unwrap().run().unwrap();
         }
-        state.release_old_views();
+        drop(state.release_old_view());
     }
     // then every snapshot still shows what it showed, and the memory says who holds it.
     for snapshot in &held {
@@ -141,7 +141,7 @@ fn a_snapshot_never_changes_while_checkpoints_run() {
     }
     assert!(state.memory().pinned_bytes > 0);
     held.clear();
-    state.release_old_views();
+    drop(state.release_old_view());
     assert_eq!(state.memory().pinned_bytes, 0);
 }
 

@@ -1,5 +1,6 @@
 //! `onelog export TABLE`: the whole table at one position, one row a line.
 
+use onelog_record::code;
 use onelog_terminal::Out;
 
 use super::get::Moment;
@@ -25,7 +26,7 @@ pub fn run(args: &Args, context: &Context) -> Result<(), CommandError> {
     let mut out = Out::new();
     let mut position = None;
     while let Some(page) = pages.next(&client, u64::MAX).map_err(|error| {
-        let too_old = error.server().is_some_and(|e| e.error == "snapshot_too_old");
+        let too_old = error.server().is_some_and(|e| e.error == code::SNAPSHOT_TOO_OLD);
         match position {
             Some(position) if too_old => CommandError::Failed(format!(
                 "{error}: the export took longer than the server keeps position {position} readable (snapshot_age_ms_max); what was printed is not the whole table"

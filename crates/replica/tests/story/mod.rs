@@ -45,7 +45,7 @@ pub fn options() -> ReplicaOptions {
         memtable_bytes_max: 4 << 20,
         cache_bytes: 1 << 20,
         checkpoint_interval_ms: 30_000,
-        snapshot_age_ms_max: 0,
+        snapshot_age_ms_max: u64::MAX,
         retain_bytes: None,
         retain_ms: None,
         retain_past_followers: false,
@@ -265,6 +265,7 @@ impl Story {
                     lines.push("prepare".to_owned());
                     self.prepare = Some(prepare);
                 }
+                Job::Release(_) => lines.push("release".to_owned()),
             }
         }
         for answer in self.out.answers.drain(..) {

@@ -59,8 +59,7 @@ fn replica_options(options: &MachineOptions) -> ReplicaOptions {
         memtable_bytes_max: options.memtable_bytes_max,
         cache_bytes: CACHE_BYTES,
         checkpoint_interval_ms: options.checkpoint_interval_ms,
-        // The state counts its age by the real clock: at once or never, so that a seed is a run.
-        snapshot_age_ms_max: if options.keeps_old_views { u64::MAX } else { 0 },
+        snapshot_age_ms_max: options.snapshot_age_ms_max,
         retain_bytes: options.retain_bytes,
         retain_ms: options.retain_ms,
         retain_past_followers: false,
@@ -128,6 +127,7 @@ impl Life {
                     let before = self.prepare.replace(prepare);
                     assert!(before.is_none(), "one preparation at a time");
                 }
+                Job::Release(released) => drop(released),
             }
         }
         self.answered.append(&mut self.outbox.answers);

@@ -30,8 +30,8 @@ pub struct MachineOptions {
     /// At this size of all memtables requests wait for a checkpoint.
     pub memtable_bytes_max: usize,
     pub checkpoint_interval_ms: u64,
-    /// Whether the view before a checkpoint stays readable.
-    pub keeps_old_views: bool,
+    /// How long the view before a checkpoint stays readable.
+    pub snapshot_age_ms_max: u64,
     /// The log is cut beyond this size.
     pub retain_bytes: Option<u64>,
     /// Entries that are older are cut.
@@ -54,7 +54,7 @@ impl Default for MachineOptions {
             memtable_bytes: 4 << 10,
             memtable_bytes_max: 256 << 10,
             checkpoint_interval_ms: 500,
-            keeps_old_views: true,
+            snapshot_age_ms_max: u64::MAX,
             retain_bytes: Some(64 << 10),
             retain_ms: None,
             window_writes_max: 64,

@@ -41,7 +41,6 @@ pub fn small() -> StateOptions {
         memtable_bytes: 4 << 10,
         memtable_bytes_max: 64 << 10,
         cache_bytes: 1 << 20,
-        snapshot_age_max_ms: 0,
         ids_max: 1_000_000,
         check_integrity: false,
     }

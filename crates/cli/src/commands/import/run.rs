@@ -5,7 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use onelog_client::{Client, segment};
-use onelog_record::FieldPath;
+use onelog_record::{FieldPath, code};
 use onelog_terminal::{Out, counted, thousands};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -286,7 +286,7 @@ impl Run<'_> {
             Sent::Failed(error) => {
                 self.flying -= 1;
                 let line = job.batch.rows.first().map_or(0, |row| row.line);
-                let advice = match error.server().is_some_and(|e| e.error == "id_expired") {
+                let advice = match error.server().is_some_and(|e| e.error == code::ID_EXPIRED) {
                     true => {
                         "; the server has forgotten whether an earlier run committed these lines: look them up, then --again writes everything again"
                     }

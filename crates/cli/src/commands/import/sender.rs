@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use onelog_client::{Client, ClientError};
+use onelog_record::code;
 use rand::Rng;
 use serde_json::Value;
 
@@ -80,7 +81,7 @@ impl Sender {
                     }
                     // The id is a hash of the records: another user of it wrote the same. Only the
                     // read position of that request can have been another.
-                    None if refusal.error == "id_mismatch" => {
+                    None if refusal.error == code::ID_MISMATCH => {
                         return Sent::Committed {
                             position: refusal.body["position"].as_u64(),
                             repeated: true,

@@ -234,10 +234,7 @@ impl Rules for Tables {
 }
 
 /// Reads `bytes` as up to sixteen requests and decides them, one after another.
-///
-/// # Panics
-/// When the validator breaks a promise.
-pub fn decide_arbitrary(bytes: &[u8]) {
+fn decide_arbitrary(bytes: &[u8]) {
     let mut tape = Tape { bytes };
     let (mut state, tables) = (State::default(), Tables::new());
     let options = ValidatorOptions {
