@@ -276,7 +276,7 @@ impl Place {
             ));
         }
         let table = spec.text("table")?;
-        let has_schemas = kind.fields().contains(&SCHEMA);
+        let has_schemas = kind.fields().iter().any(|rule| rule.name == SCHEMA);
         let (schema, into) = match table.split_once('.').filter(|_| has_schemas) {
             Some((schema, table)) => (Some(schema.to_owned()), table),
             None => (None, table),

@@ -123,7 +123,7 @@ fn store(
     let Some(path) = ca_file else {
         return Ok(target);
     };
-    let trusting = target.with(CA_FILE, path.display().to_string().into());
+    let trusting = target.with(CA_FILE.name, path.display().to_string().into());
     let trusting = trusting.ok_or_else(|| {
         let kind = target.kind().name();
         usage(format!("a store of the kind {kind} needs no certificates"))

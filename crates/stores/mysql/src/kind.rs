@@ -4,14 +4,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use onelog_mapping::{
-    ColumnType, DefinitionError, EXISTING, KeyForm, MappingRules, Object, OptionRule, OptionValue,
-    Plan, RowForm, no_further_check,
+    ColumnType, DefinitionError, EXISTING_RULE, FieldRule, KeyForm, MappingRules, Object, Plan,
+    RowForm, no_further_check,
 };
 use onelog_store::{
     Address, CA_FILE, Store, StoreError, StoreKind, StoreReader, Target, URL, network_fields,
     read_address, read_ca_file,
 };
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::MysqlStore;
 use crate::reader::MysqlReader;
@@ -24,12 +24,10 @@ static RULES: MappingRules = MappingRules {
     kind: "mysql",
     has_type: |kind| !matches!(kind, ColumnType::List(_)),
     full_text: false,
-    options: &[OptionRule {
-        name: EXISTING,
-        value: OptionValue::Flag,
-    }],
+    options: &[EXISTING_RULE],
     keys: KeyForm::Column,
     rows: RowForm::Columns,
+    columns_by: None,
     check: no_further_check,
 };
 
@@ -55,8 +53,22 @@ impl StoreKind for MysqlKind {
         SCHEMES
     }
 
-    fn fields(&self) -> &'static [&'static str] {
+    fn fields(&self) -> &'static [FieldRule] {
         &[URL, CA_FILE]
+    }
+
+    fn example(&self) -> Value {
+        json!({
+            "name": "shop", "kind": "mysql",
+            "url": "mysql://onelog:${SHOP_PASSWORD}@db.example/shop",
+            "mappings": [{
+                "table": "shop.orders", "into": "orders", "existing": true,
+                "columns": {
+                    "id": {"from": "$key", "type": "text"},
+                    "total": {"from": "/total", "type": "numeric"},
+                },
+            }],
+        })
     }
 
     fn target(&self, definition: &Object<'_>) -> Result<Arc<dyn Target>, DefinitionError> {

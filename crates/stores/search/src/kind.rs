@@ -4,14 +4,14 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use onelog_mapping::{
-    DefinitionError, KeyForm, MappingRules, Object, OptionRule, OptionValue, Plan, RowForm,
+    DefinitionError, FieldRule, FieldValue, KeyForm, MappingRules, Object, Plan, RowForm,
     no_further_check,
 };
 use onelog_store::{
     Address, CA_FILE, Store, StoreError, StoreKind, StoreReader, Target, URL, network_fields,
     read_address, read_ca_file,
 };
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::connection::Client;
 use crate::reader::Reader;
@@ -27,12 +27,14 @@ static RULES: MappingRules = MappingRules {
     kind: "elasticsearch",
     has_type: |_| true,
     full_text: false,
-    options: &[OptionRule {
+    options: &[FieldRule {
         name: SETTINGS,
-        value: OptionValue::Object,
+        help: "the settings of the index",
+        value: FieldValue::Object,
     }],
     keys: KeyForm::Column,
     rows: RowForm::Document,
+    columns_by: None,
     check: no_further_check,
 };
 
@@ -58,8 +60,19 @@ impl StoreKind for ElasticsearchKind {
         SCHEMES
     }
 
-    fn fields(&self) -> &'static [&'static str] {
+    fn fields(&self) -> &'static [FieldRule] {
         &[URL, CA_FILE]
+    }
+
+    fn example(&self) -> Value {
+        json!({
+            "name": "find", "kind": "elasticsearch", "url": "https://search.example:9200",
+            "ca_file": "/etc/onelog/search-ca.pem",
+            "mappings": [{
+                "table": "shop.orders", "into": "orders",
+                "settings": {"number_of_replicas": 1},
+            }],
+        })
     }
 
     fn target(&self, definition: &Object<'_>) -> Result<Arc<dyn Target>, DefinitionError> {
