@@ -262,14 +262,12 @@ fn columns(place: &Place) -> Result<Columns, DefinitionError> {
         },
     )];
     for (name, kind) in columns {
-        // Nothing is projected, so where a column would come from does not matter.
-        out.push((
-            name.clone(),
-            Column {
-                from: Source::Field(FieldPath::whole()),
-                kind: *kind,
-            },
-        ));
+        // Nothing is projected, so a column may come from whatever gives this type.
+        let from = match kind {
+            ColumnType::Blob => Source::Value,
+            _ => Source::Field(FieldPath::whole()),
+        };
+        out.push((name.clone(), Column { from, kind: *kind }));
     }
     Ok(Columns(out))
 }
