@@ -3,27 +3,14 @@
 
 use std::any::Any;
 use std::fmt;
-use std::path::PathBuf;
 use std::sync::Arc;
 
-use onelog_mapping::{DefinitionError, FieldRule, FieldValue, MappingRules, Object, Plan, unknown};
+use onelog_mapping::{DefinitionError, FieldRule, MappingRules, Object, Plan, unknown};
 use serde_json::{Map, Value};
 
-use crate::address::Address;
+use crate::address::{Address, one_of};
+use crate::server_address::URL;
 use crate::store::{Store, StoreError, StoreReader};
-
-/// The field of a definition that names a file of certificates.
-pub const CA_FILE: FieldRule = FieldRule {
-    name: "ca_file",
-    help: "a file of certificates that are trusted instead of the system's",
-    value: FieldValue::Text,
-};
-/// The field of a definition that holds an address.
-pub const URL: FieldRule = FieldRule {
-    name: "url",
-    help: "where the store is; ${NAME} is replaced by that environment variable of the server",
-    value: FieldValue::Text,
-};
 
 pub trait StoreKind: fmt::Debug + Send + Sync {
     /// The kind's name, which definitions keep, and what it takes of a mapping.
@@ -182,51 +169,5 @@ impl Kinds {
             ));
         };
         kind.target_at(address, None)
-    }
-}
-
-/// The address in a definition, which begins with one of `schemes`.
-pub fn read_address(
-    definition: &Object<'_>,
-    schemes: &[&'static str],
-) -> Result<Address, DefinitionError> {
-    Address::parse(definition.text(URL.name)?, schemes)
-        .map_err(|what| DefinitionError::new(definition.place(URL.name), what))
-}
-
-/// The file of certificates in a definition.
-pub fn read_ca_file(definition: &Object<'_>) -> Result<Option<PathBuf>, DefinitionError> {
-    let path = definition.optional_text(CA_FILE.name)?;
-    Ok(path.map(PathBuf::from))
-}
-
-/// The fields that [`read_address`] and [`read_ca_file`] read; `more` comes between them.
-#[must_use]
-pub fn network_fields(
-    address: &Address,
-    ca_file: Option<&PathBuf>,
-    secrets: bool,
-    more: Option<(&str, Value)>,
-) -> Map<String, Value> {
-    let mut out = Map::new();
-    let address = match secrets {
-        true => address.as_written().to_owned(),
-        false => address.shown(),
-    };
-    out.insert(URL.name.to_owned(), address.into());
-    if let Some((name, value)) = more {
-        out.insert(name.to_owned(), value);
-    }
-    if let Some(path) = ca_file {
-        out.insert(CA_FILE.name.to_owned(), path.display().to_string().into());
-    }
-    out
-}
-
-pub(crate) fn one_of(names: &[String]) -> String {
-    match names {
-        [] => "nothing".to_owned(),
-        [one] => one.clone(),
-        [first @ .., last] => format!("{} or {last}", first.join(", ")),
     }
 }

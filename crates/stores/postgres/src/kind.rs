@@ -1,6 +1,5 @@
 //! What the rest of onelog knows of a PostgreSQL database.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use onelog_mapping::{
@@ -8,8 +7,7 @@ use onelog_mapping::{
     RowForm, no_further_check,
 };
 use onelog_store::{
-    Address, CA_FILE, Store, StoreError, StoreKind, StoreReader, Target, URL, network_fields,
-    read_address, read_ca_file,
+    Address, CA_FILE, ServerAddress, Store, StoreError, StoreKind, StoreReader, Target, URL,
 };
 use serde_json::{Map, Value, json};
 
@@ -46,11 +44,9 @@ pub struct PostgresKind;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PostgresTarget {
     /// `postgres://user:password@host:port/database`.
-    pub url: Address,
+    pub server: ServerAddress,
     /// The schema of the tables.
     pub schema: String,
-    /// Certificates that are trusted instead of the system's.
-    pub ca_file: Option<PathBuf>,
 }
 
 impl StoreKind for PostgresKind {
@@ -87,12 +83,11 @@ impl StoreKind for PostgresKind {
 
     fn target(&self, definition: &Object<'_>) -> Result<Arc<dyn Target>, DefinitionError> {
         Ok(Arc::new(PostgresTarget {
-            url: read_address(definition, SCHEMES)?,
+            server: ServerAddress::read(definition, SCHEMES)?,
             schema: definition
                 .optional_text(SCHEMA.name)?
                 .unwrap_or(USUAL_SCHEMA)
                 .to_owned(),
-            ca_file: read_ca_file(definition)?,
         }))
     }
 }
@@ -103,27 +98,29 @@ impl Target for PostgresTarget {
     }
 
     fn address(&self) -> Option<&Address> {
-        Some(&self.url)
+        Some(&self.server.url)
     }
 
     fn place(&self) -> String {
-        format!("{} schema {}", self.url.shown(), self.schema)
+        format!("{} schema {}", self.server.url.shown(), self.schema)
     }
 
     fn fields(&self, secrets: bool) -> Map<String, Value> {
         let schema =
             (self.schema != USUAL_SCHEMA).then(|| (SCHEMA.name, self.schema.clone().into()));
-        network_fields(&self.url, self.ca_file.as_ref(), secrets, schema)
+        self.server.fields(secrets, schema)
     }
 
     fn is_same_store(&self, other: &dyn Target) -> bool {
         (other as &dyn std::any::Any)
             .downcast_ref::<Self>()
-            .is_some_and(|other| self.url.is_same_place(&other.url) && self.schema == other.schema)
+            .is_some_and(|other| {
+                self.server.is_same_place(&other.server) && self.schema == other.schema
+            })
     }
 
     fn check_place(&self) -> Result<(), String> {
-        self.url.resolve().map(drop).map_err(|error| error.what)
+        self.server.check()
     }
 
     fn open(

@@ -1,6 +1,5 @@
 //! What the rest of onelog knows of a Redis server or cluster.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use onelog_mapping::{
@@ -8,8 +7,7 @@ use onelog_mapping::{
     TTL_SECONDS,
 };
 use onelog_store::{
-    Address, CA_FILE, Store, StoreError, StoreKind, StoreReader, Target, URL, network_fields,
-    read_address, read_ca_file,
+    Address, CA_FILE, ServerAddress, Store, StoreError, StoreKind, StoreReader, Target, URL,
 };
 use serde_json::{Map, Value, json};
 
@@ -71,11 +69,9 @@ pub struct RedisKind;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RedisTarget {
     /// `redis://user:password@host:port/number`, or `rediss://…` with TLS.
-    pub url: Address,
+    pub server: ServerAddress,
     /// Given for a cluster: into how many groups keys are spread.
     pub partitions: Option<u16>,
-    /// Certificates that are trusted instead of the system's.
-    pub ca_file: Option<PathBuf>,
 }
 
 impl StoreKind for RedisKind {
@@ -103,11 +99,10 @@ impl StoreKind for RedisKind {
 
     fn target(&self, definition: &Object<'_>) -> Result<Arc<dyn Target>, DefinitionError> {
         Ok(Arc::new(RedisTarget {
-            url: read_address(definition, SCHEMES)?,
+            server: ServerAddress::read(definition, SCHEMES)?,
             partitions: definition
                 .optional_count(PARTITIONS.name, PARTITIONS_MAX)?
                 .map(|count| count as u16),
-            ca_file: read_ca_file(definition)?,
         }))
     }
 }
@@ -118,26 +113,26 @@ impl Target for RedisTarget {
     }
 
     fn address(&self) -> Option<&Address> {
-        Some(&self.url)
+        Some(&self.server.url)
     }
 
     fn place(&self) -> String {
-        self.url.shown()
+        self.server.url.shown()
     }
 
     fn fields(&self, secrets: bool) -> Map<String, Value> {
         let partitions = self.partitions.map(|count| (PARTITIONS.name, count.into()));
-        network_fields(&self.url, self.ca_file.as_ref(), secrets, partitions)
+        self.server.fields(secrets, partitions)
     }
 
     fn is_same_store(&self, other: &dyn Target) -> bool {
         (other as &dyn std::any::Any)
             .downcast_ref::<Self>()
-            .is_some_and(|other| self.url.is_same_place(&other.url))
+            .is_some_and(|other| self.server.is_same_place(&other.server))
     }
 
     fn check_place(&self) -> Result<(), String> {
-        self.url.resolve().map(drop).map_err(|error| error.what)
+        self.server.check()
     }
 
     fn open(
