@@ -10,18 +10,12 @@
 //! ```
 
 use onelog_mapping::{
-    COLUMNS_MAX, ColumnType, DefinitionError, KeyForm, KeyTemplate, Object, RowForm, unknown,
+    COLUMNS_MAX, ColumnType, DefinitionError, KeyForm, KeyTemplate, MappingOptions, MappingRules,
+    Object, RowForm,
 };
 use onelog_record::FieldPath;
 use onelog_store::StoreKind;
 use serde_json::Value;
-
-/// The field that names a schema, in kinds of store that have them.
-pub(super) const SCHEMA: &str = "schema";
-/// The option that says what a row is, in kinds of store whose keys are names, and its value for a
-/// hash with one field a column.
-pub(super) const AS: &str = "as";
-pub(super) const HASH: &str = "hash";
 
 /// The most things that one audit compares.
 pub const COMPARES_MAX: usize = 256;
@@ -43,10 +37,12 @@ pub(super) struct Compare {
 
 #[derive(Clone, Debug, PartialEq)]
 pub(super) struct Place {
-    /// The table, the index, or the text before and behind a Redis key.
+    /// The table, the index, or how a key is made.
     pub(super) into: String,
-    /// The schema of the table, where one was given (PostgreSQL).
-    pub(super) schema: Option<String>,
+    /// The part of the store that the table is in, where one was given.
+    pub(super) part: Option<String>,
+    /// What the kind of store must know to read such rows.
+    pub(super) options: MappingOptions,
     /// How the key is made of the common key.
     pub(super) template: KeyTemplate,
     pub(super) rows: Rows,
@@ -60,8 +56,6 @@ pub(super) enum Rows {
         key: (String, ColumnType),
         /// The others, with their types there, in the order of [`Compare::columns`].
         columns: Vec<(String, ColumnType)>,
-        /// Whether a row is a hash of Redis.
-        is_hash: bool,
     },
     /// Documents under keys; of each column where it is in the document.
     Documents(Vec<FieldSource>),
@@ -243,12 +237,13 @@ impl Place {
     ) -> Result<Self, DefinitionError> {
         let rules = kind.rules();
         match (rules.keys, rules.rows) {
-            (KeyForm::Name, _) => Self::of_names(spec, side, columns),
+            (KeyForm::Name, _) => Self::of_names(spec, side, rules, columns),
             (KeyForm::Column, RowForm::Document) => {
                 spec.only(&["index", "key"])?;
                 Ok(Self {
                     into: spec.text("index")?.to_owned(),
-                    schema: None,
+                    part: None,
+                    options: MappingOptions::default(),
                     template: template(spec, "key")?.unwrap_or_default(),
                     rows: documents(side, columns)?,
                 })
@@ -276,19 +271,18 @@ impl Place {
             ));
         }
         let table = spec.text("table")?;
-        let has_schemas = kind.fields().contains(&SCHEMA);
-        let (schema, into) = match table.split_once('.').filter(|_| has_schemas) {
-            Some((schema, table)) => (Some(schema.to_owned()), table),
+        let (part, into) = match table.split_once('.').filter(|_| kind.part().is_some()) {
+            Some((part, table)) => (Some(part.to_owned()), table),
             None => (None, table),
         };
         let rows = Rows::Columns {
             key: (spec.text("key")?.to_owned(), key_type),
             columns: of_rows(side, columns)?,
-            is_hash: false,
         };
         Ok(Self {
             into: into.to_owned(),
-            schema,
+            part,
+            options: MappingOptions::default(),
             template: template(spec, "key_template")?.unwrap_or_default(),
             rows,
         })
@@ -297,38 +291,34 @@ impl Place {
     fn of_names(
         spec: &Object<'_>,
         side: SideName,
+        rules: &MappingRules,
         columns: &[Column<'_>],
     ) -> Result<Self, DefinitionError> {
-        spec.only(&["key", AS])?;
+        let by = rules.columns_by.map(|(option, _)| option);
+        spec.only(&["key"].into_iter().chain(by).collect::<Vec<_>>())?;
         // The text must be there, and a template without the key's place would match one key only.
         let text = spec.text("key")?;
-        let rows = match spec.optional_text(AS)? {
-            None | Some("string") => documents(side, columns)?,
-            Some(HASH) => Rows::Columns {
+        let options = MappingOptions::read(spec, by, rules)?;
+        let rows = match rules.has_columns(&options) {
+            false => documents(side, columns)?,
+            true => Rows::Columns {
                 key: ("$key".to_owned(), ColumnType::Text),
                 columns: of_rows(side, columns)?,
-                is_hash: true,
             },
-            Some(other) => {
-                return Err(DefinitionError::new(
-                    spec.place(AS),
-                    unknown("form", other, ["string", HASH]),
-                ));
-            }
         };
         Ok(Self {
             into: text.to_owned(),
-            schema: None,
+            part: None,
+            options,
             template: template(spec, "key")?.unwrap_or_default(),
             rows,
         })
     }
 
-    /// What a row is, where the place is a Redis.
     /// The place for people.
     pub(super) fn shown(&self) -> String {
-        match &self.schema {
-            Some(schema) => format!("{schema}.{}", self.into),
+        match &self.part {
+            Some(part) => format!("{part}.{}", self.into),
             None => self.into.clone(),
         }
     }
@@ -421,7 +411,7 @@ mod tests {
             ),
             (
                 |v| v["right"]["as"] = json!("list"),
-                "compare[0].right.as: unknown form 'list'",
+                "compare[0].right.as: unknown shape 'list'",
             ),
             (
                 |v| v["columns"] = json!([]),

@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use onelog_mapping::{
     Cell, Column, ColumnPlan, ColumnType, Columns, DefinitionError, Extractor, KeyForm,
-    KeyTemplate, Mapping, MappingOptions, Plan, Row, Source,
+    KeyTemplate, Mapping, Plan, Row, Source,
 };
 use onelog_record::{FieldPath, TableDefinition, TableId, TableKind, USER_TABLES_FROM, ValueKind};
 use onelog_store::{StoreError, StoreReader, Target};
 
-use crate::definition::{AS, Compare, FieldSource, HASH, Place, Rows, SCHEMA, SideName};
+use crate::definition::{Compare, FieldSource, Place, Rows, SideName};
 use crate::normal::{normalise, normalise_key};
 
 /// A table in the place of what wrote the store.
@@ -76,7 +76,7 @@ impl Side {
             SideName::Left => &compare.left,
             SideName::Right => &compare.right,
         };
-        let store = in_schema(store, place)?;
+        let store = in_part(store, place)?;
         let keys = store.kind().rules().keys;
         let plan = Arc::new(plan(store.as_ref(), place)?);
         let mapping = &plan.mappings[0];
@@ -215,20 +215,16 @@ impl Form {
     }
 }
 
-/// A place may name its own schema.
-fn in_schema(store: &Arc<dyn Target>, place: &Place) -> Result<Arc<dyn Target>, DefinitionError> {
-    let schema = place.schema.as_ref();
-    let other = schema.and_then(|schema| store.with(SCHEMA, schema.as_str().into()));
+/// A place may name its own part of the store.
+fn in_part(store: &Arc<dyn Target>, place: &Place) -> Result<Arc<dyn Target>, DefinitionError> {
+    let part = place.part.as_deref();
+    let other = part.and_then(|part| store.with(store.kind().part()?, part.into()));
     other.unwrap_or_else(|| Ok(Arc::clone(store)))
 }
 
 /// The plan of a sink that would have written this place.
 fn plan(store: &dyn Target, place: &Place) -> Result<Plan, DefinitionError> {
     let rules = store.kind().rules();
-    let options = match place.rows {
-        Rows::Columns { is_hash: true, .. } => MappingOptions::default().with(AS, HASH),
-        _ => MappingOptions::default(),
-    };
     let mapping = Mapping {
         table: TABLE.to_owned(),
         into: place.into.clone(),
@@ -238,7 +234,7 @@ fn plan(store: &dyn Target, place: &Place) -> Result<Plan, DefinitionError> {
         transform: None,
         fields: Vec::new(),
         key: (rules.keys == KeyForm::Name).then(|| place.template.clone()),
-        options,
+        options: place.options.clone(),
     };
     let table = TableDefinition {
         id: TableId(USER_TABLES_FROM.get()),
@@ -266,14 +262,12 @@ fn columns(place: &Place) -> Result<Columns, DefinitionError> {
         },
     )];
     for (name, kind) in columns {
-        // Nothing is projected, so where a column would come from does not matter.
-        out.push((
-            name.clone(),
-            Column {
-                from: Source::Field(FieldPath::whole()),
-                kind: *kind,
-            },
-        ));
+        // Nothing is projected, so a column may come from whatever gives this type.
+        let from = match kind {
+            ColumnType::Blob => Source::Value,
+            _ => Source::Field(FieldPath::whole()),
+        };
+        out.push((name.clone(), Column { from, kind: *kind }));
     }
     Ok(Columns(out))
 }

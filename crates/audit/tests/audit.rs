@@ -123,6 +123,36 @@ fn what_two_writes_to_two_stores_left_behind_is_counted_and_named() {
 }
 
 #[test]
+fn a_column_of_bytes_is_compared_byte_by_byte() {
+    // Given two tables with bytes, of which one byte of one row is another.
+    let stores = Stores::equal();
+    let table = "CREATE TABLE thumbs (id TEXT, image BLOB);
+        INSERT INTO thumbs VALUES ('a', x'00ff10'), ('b', x'');";
+    run(&stores.left, table);
+    run(&stores.right, table);
+    run(
+        &stores.right,
+        "UPDATE thumbs SET image = x'00ff11' WHERE id = 'a'",
+    );
+    let target = |path: &Path| -> Arc<dyn Target> { Arc::new(SqliteTarget { path: path.into() }) };
+    let (left, right) = (target(&stores.left), target(&stores.right));
+    let place = json!({"table": "thumbs", "key": "id"});
+    let compared = json!({"compare": [{"name": "thumbs", "left": place, "right": place,
+        "columns": [{"name": "image", "type": "blob"}]}]});
+    // When they are compared
+    let definition = AuditDefinition::from_json(&compared, left.kind(), right.kind()).unwrap();
+    let mut options = AuditOptions {
+        show: 5,
+        again: None,
+    };
+    let found = audit(&definition, &left, &right, &mut options).unwrap();
+    // Then that row differs, and no other.
+    assert_eq!(found.compared[0].rows_left, 2);
+    assert_eq!(found.compared[0].different, 1);
+    assert_eq!(found.compared[0].differences[0].key, "a");
+}
+
+#[test]
 fn only_so_many_differences_are_shown_but_all_are_counted() {
     let stores = Stores::equal();
     run(&stores.right, "UPDATE report SET status = 'gone'");

@@ -38,8 +38,8 @@ pub use options::{HttpOptions, LIST_LIMIT, LIST_LIMIT_MAX, PORT, WAIT_TIMEOUT_MS
 pub use router::router;
 pub use server::serve;
 
-/// The OpenAPI document that `/openapi.json` serves.
+/// The OpenAPI document that `/openapi.json` serves where these are the kinds of store.
 #[must_use]
-pub fn openapi_document() -> utoipa::openapi::OpenApi {
-    openapi::document()
+pub fn openapi_document(kinds: onelog_sinks::Kinds) -> utoipa::openapi::OpenApi {
+    openapi::document(kinds)
 }

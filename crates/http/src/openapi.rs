@@ -1,13 +1,19 @@
-//! The OpenAPI document: the operations of [`crate::routes`] over the types of [`crate::api`].
+//! The OpenAPI document: the operations of [`crate::routes`] over the types of [`crate::api`], with
+//! the kinds of store of this program.
 
+use onelog_sinks::Kinds;
 use utoipa::OpenApi;
 use utoipa::openapi::Deprecated;
 
+use crate::api::add_kinds;
 use crate::router::ALIASES;
 use crate::routes::{backup, keys, list, log, sinks, system, tables, transactions};
 
-pub(crate) fn document() -> utoipa::openapi::OpenApi {
+pub(crate) fn document(kinds: Kinds) -> utoipa::openapi::OpenApi {
     let mut document = Document::openapi();
+    if let Some(components) = &mut document.components {
+        add_kinds(kinds, components);
+    }
     let paths = &mut document.paths.paths;
     for (former, name) in ALIASES {
         let Some(mut item) = paths.get(*name).cloned() else {

@@ -31,7 +31,9 @@ pub use self::moment::{
     date_text, parse_date, parse_timestamp, parse_uuid, timestamp_text, uuid_text,
 };
 pub use self::object::Object;
-pub use self::options::{EXISTING, MappingOptions, OptionRule, OptionValue, TTL_SECONDS};
+pub use self::options::{
+    EXISTING, EXISTING_RULE, FieldRule, FieldValue, MappingOptions, TTL_SECONDS,
+};
 pub use self::plan::{ColumnPlan, KEY_COLUMN, MappingPlan, Plan, RowFault, Tables};
 pub use self::projection::Extractor;
 pub use self::rules::{KeyForm, MappingRules, RowForm, no_further_check};

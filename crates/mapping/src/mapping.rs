@@ -162,7 +162,10 @@ impl Mapping {
     ) -> Result<Self, DefinitionError> {
         let object = Object::new(place, value)?;
         let mut known = COMMON_FIELDS.to_vec();
-        known.extend(all.iter().flat_map(|rules| rules.fields()));
+        known.extend(
+            all.iter()
+                .flat_map(|rules| rules.fields().map(|rule| rule.name)),
+        );
         object.only(&known)?;
         only_of_kind(&object, rules, all)?;
         let into = object.text("into")?;
@@ -202,7 +205,11 @@ impl Mapping {
                 .map(KeyTemplate::parse)
                 .transpose()
                 .map_err(|what| DefinitionError::new(object.place("key"), what))?,
-            options: MappingOptions::from_object(&object, rules.options)?,
+            options: MappingOptions::read(
+                &object,
+                rules.options.iter().map(|rule| rule.name),
+                rules,
+            )?,
         })
     }
 }
@@ -226,7 +233,7 @@ fn only_of_kind(
     rules: &MappingRules,
     all: &[&'static MappingRules],
 ) -> Result<(), DefinitionError> {
-    let takes = |rules: &MappingRules, field: &str| rules.fields().any(|own| own == field);
+    let takes = |rules: &MappingRules, field: &str| rules.fields().any(|own| own.name == field);
     let foreign = object
         .fields
         .keys()

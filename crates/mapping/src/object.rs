@@ -77,6 +77,17 @@ impl<'v> Object<'v> {
         })
     }
 
+    pub fn texts(&self, field: &str) -> Result<Vec<&'v str>, DefinitionError> {
+        let list = self.array(field)?.iter().enumerate();
+        let texts = list.map(|(n, value)| {
+            value.as_str().ok_or_else(|| {
+                let place = self.place(&format!("{field}[{n}]"));
+                DefinitionError::new(place, format!("expected a text, found {value}"))
+            })
+        });
+        texts.collect()
+    }
+
     pub fn boolean(&self, field: &str) -> Result<bool, DefinitionError> {
         match self.fields.get(field) {
             None => Ok(false),

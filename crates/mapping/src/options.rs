@@ -1,30 +1,42 @@
-//! The fields of a mapping that only some kinds of store take. A kind describes each with an
-//! [`OptionRule`]; what equals the default is not kept, so that leaving it out means the same.
+//! The fields of a definition that only some kinds of store take. A kind describes each with a
+//! [`FieldRule`], which readers, command lines and documents are made of.
 
 use serde_json::{Map, Value};
 
 use crate::object::Object;
-use crate::{DefinitionError, unknown};
+use crate::{DefinitionError, MappingRules, unknown};
 
 /// The option by which a table of the store is there already and is fitted, not made.
 pub const EXISTING: &str = "existing";
+/// [`EXISTING`] as the kinds of store that have tables take it.
+pub const EXISTING_RULE: FieldRule = FieldRule {
+    name: EXISTING,
+    help: "the table exists already and is not made",
+    value: FieldValue::Flag,
+};
 /// The option by which a row ends by itself, so many seconds after it was written.
 pub const TTL_SECONDS: &str = "ttl_seconds";
 
-/// One field of a mapping that a kind of store takes.
-#[derive(Clone, Copy, Debug)]
-pub struct OptionRule {
+/// One field of a definition, or of a mapping in it, that a kind of store takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FieldRule {
     pub name: &'static str,
-    pub value: OptionValue,
+    /// What it is for, in one line that neither begins nor ends a sentence.
+    pub help: &'static str,
+    pub value: FieldValue,
 }
 
-/// What an option can be.
-#[derive(Clone, Copy, Debug)]
-pub enum OptionValue {
+/// What a field can be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FieldValue {
+    Text,
+    Texts,
     /// `true` or `false`, which is the default.
     Flag,
     /// A whole number from 1 to `max`.
-    Count { max: u64 },
+    Count {
+        max: u64,
+    },
     /// One of these texts; the first is the default. `what` names them in errors.
     Choice {
         what: &'static str,
@@ -34,17 +46,23 @@ pub enum OptionValue {
     Object,
 }
 
-/// The options of one mapping that differ from their defaults.
+/// The options of one mapping. What equals the default is not kept, so that leaving it out means the
+/// same.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct MappingOptions(Map<String, Value>);
 
 impl MappingOptions {
-    pub(crate) fn from_object(
+    /// Reads the options of these names.
+    pub fn read(
         object: &Object<'_>,
-        rules: &[OptionRule],
+        names: impl IntoIterator<Item = &'static str>,
+        rules: &MappingRules,
     ) -> Result<Self, DefinitionError> {
         let mut out = Map::new();
-        for rule in rules {
+        for name in names {
+            let Some(rule) = rules.options.iter().find(|rule| rule.name == name) else {
+                continue;
+            };
             if let Some(value) = rule.read(object)? {
                 out.insert(rule.name.to_owned(), value);
             }
@@ -93,13 +111,21 @@ impl MappingOptions {
     }
 }
 
-impl OptionRule {
-    /// The value in a mapping; `None` where it is absent or the default.
+impl FieldRule {
+    /// The value in a definition; `None` where it is absent or the default.
     fn read(&self, object: &Object<'_>) -> Result<Option<Value>, DefinitionError> {
         Ok(match self.value {
-            OptionValue::Flag => object.boolean(self.name)?.then_some(Value::Bool(true)),
-            OptionValue::Count { max } => object.optional_count(self.name, max)?.map(Value::from),
-            OptionValue::Choice { what, of } => match object.optional_text(self.name)? {
+            FieldValue::Text => object.optional_text(self.name)?.map(Value::from),
+            FieldValue::Texts => match object.fields.contains_key(self.name) {
+                true => {
+                    let texts = object.texts(self.name)?;
+                    (!texts.is_empty()).then(|| texts.into())
+                }
+                false => None,
+            },
+            FieldValue::Flag => object.boolean(self.name)?.then_some(Value::Bool(true)),
+            FieldValue::Count { max } => object.optional_count(self.name, max)?.map(Value::from),
+            FieldValue::Choice { what, of } => match object.optional_text(self.name)? {
                 None => None,
                 Some(chosen) if of.first() == Some(&chosen) => None,
                 Some(chosen) if of.contains(&chosen) => Some(chosen.into()),
@@ -110,7 +136,7 @@ impl OptionRule {
                     ));
                 }
             },
-            OptionValue::Object => match object.fields.get(self.name) {
+            FieldValue::Object => match object.fields.get(self.name) {
                 None => None,
                 Some(value) => {
                     let inner = Object::new(&object.place(self.name), value)?;

@@ -1,6 +1,6 @@
 //! What a kind of store takes of a mapping.
 
-use crate::{ColumnType, DefinitionError, OptionRule, Plan};
+use crate::{ColumnType, DefinitionError, FieldRule, FieldValue, MappingOptions, Plan};
 
 /// What one kind of store takes of a mapping: a constant of that store.
 #[derive(Debug)]
@@ -12,11 +12,14 @@ pub struct MappingRules {
     /// Whether a mapping can have a full-text index.
     pub full_text: bool,
     /// The fields of a mapping that this kind takes beyond those of every kind.
-    pub options: &'static [OptionRule],
+    pub options: &'static [FieldRule],
     /// How a row's key is kept.
     pub keys: KeyForm,
     /// How a mapping without columns is kept.
     pub rows: RowForm,
+    /// The option, and its value, by which a row has its columns one by one where it is a document
+    /// otherwise.
+    pub columns_by: Option<(&'static str, &'static str)>,
     /// What only this store demands of the mappings of one sink.
     pub check: fn(&Plan) -> Result<(), DefinitionError>,
 }
@@ -41,16 +44,26 @@ pub enum RowForm {
 }
 
 impl MappingRules {
+    /// Whether a row has its columns one by one.
+    #[must_use]
+    pub fn has_columns(&self, options: &MappingOptions) -> bool {
+        let by = |(option, value)| options.choice(option) == Some(value);
+        self.rows == RowForm::Columns || self.columns_by.is_some_and(by)
+    }
+
     /// The fields of a mapping that not every kind takes.
-    pub(crate) fn fields(&self) -> impl Iterator<Item = &'static str> {
-        let full_text = self.full_text.then_some(FULL_TEXT);
-        full_text
-            .into_iter()
-            .chain(self.options.iter().map(|option| option.name))
+    pub fn fields(&self) -> impl Iterator<Item = FieldRule> {
+        let full_text = self.full_text.then_some(FULL_TEXT_RULE);
+        full_text.into_iter().chain(self.options.iter().copied())
     }
 }
 
 pub(crate) const FULL_TEXT: &str = "full_text";
+const FULL_TEXT_RULE: FieldRule = FieldRule {
+    name: FULL_TEXT,
+    help: "columns with a full-text index",
+    value: FieldValue::Texts,
+};
 
 /// A plan that any store takes.
 ///

@@ -29,8 +29,10 @@ mod waiting;
 
 pub use dry_run::{DRY_RUN_ROWS_MAX, DryRun, DryRunMapping, DryRunRefused, DryRunRow};
 pub use error::{SinkError, SinkFault, SinksError};
+pub use onelog_mapping::{FieldRule, FieldValue};
 pub use onelog_store::{
-    Difference, IndexVerification, SinkDefinition, TableVerification, Verification,
+    Difference, IndexVerification, Kinds, SinkDefinition, StoreKind, TableVerification,
+    Verification,
 };
 pub use parking::{PARKED_MAX, Parked};
 pub use progress::{SinkState, SinkStatus, VerificationSummary};

@@ -107,6 +107,12 @@ impl Sinks {
         Ok(Self { inner })
     }
 
+    /// The kinds of store that this program knows.
+    #[must_use]
+    pub fn kinds(&self) -> Kinds {
+        self.inner.kinds
+    }
+
     /// Reads a definition from its text, in which no field may occur twice.
     pub fn read_definition(&self, text: &[u8]) -> Result<SinkDefinition, DefinitionError> {
         SinkDefinition::from_slice(self.inner.kinds, text)

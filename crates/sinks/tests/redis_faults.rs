@@ -16,7 +16,7 @@ use onelog_mapping::Plan;
 use onelog_redis::{RedisStore, RedisTarget};
 use onelog_sinks::Sinks;
 use onelog_store::conformance::{self, Capabilities, Harness, LOG, Model, ORDERS, SINK};
-use onelog_store::{Address, Batch, SinkDefinition, Store, StoreError, failpoint};
+use onelog_store::{Batch, ServerAddress, SinkDefinition, Store, StoreError, failpoint};
 use onelog_stores::KINDS;
 use onelog_testkit::{Direction, Kind, Proxy, Redis, RedisCluster, Server, require};
 use serde_json::json;
@@ -337,9 +337,8 @@ impl InCluster {
             node.command(&["FLUSHALL"]);
         }
         let target = RedisTarget {
-            url: Address::from(cluster.url().as_str()),
+            server: ServerAddress::from(cluster.url().as_str()),
             partitions: Some(64),
-            ca_file: None,
         };
         Self { target }
     }

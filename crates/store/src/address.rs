@@ -4,8 +4,6 @@ use std::fmt;
 
 use onelog_mapping::DefinitionError;
 
-use crate::kind::one_of;
-
 const ADDRESS_BYTES_MAX: usize = 2048;
 
 /// An address with a password in it, perhaps as `${NAME}`: the value of an environment variable.
@@ -78,6 +76,14 @@ impl fmt::Debug for Address {
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.shown())
+    }
+}
+
+pub(crate) fn one_of(names: &[String]) -> String {
+    match names {
+        [] => "nothing".to_owned(),
+        [one] => one.clone(),
+        [first @ .., last] => format!("{} or {last}", first.join(", ")),
     }
 }
 

@@ -251,6 +251,7 @@ mod tests {
         options: &[],
         keys: KeyForm::Column,
         rows: RowForm::Columns,
+        columns_by: None,
         check: no_further_check,
     };
 

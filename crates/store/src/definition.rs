@@ -73,7 +73,8 @@ impl SinkDefinition {
         ];
         let kind = kinds.of(&object);
         if let Ok(kind) = kind {
-            object.only(&[&own[..], kind.fields()].concat())?;
+            let of_kind = kind.fields().iter().map(|rule| rule.name);
+            object.only(&own.into_iter().chain(of_kind).collect::<Vec<_>>())?;
         }
         let name = object.text("name")?;
         check_sink_name(name)?;

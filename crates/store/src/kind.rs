@@ -3,19 +3,14 @@
 
 use std::any::Any;
 use std::fmt;
-use std::path::PathBuf;
 use std::sync::Arc;
 
-use onelog_mapping::{DefinitionError, MappingRules, Object, Plan, unknown};
+use onelog_mapping::{DefinitionError, FieldRule, MappingRules, Object, Plan, unknown};
 use serde_json::{Map, Value};
 
-use crate::address::Address;
+use crate::address::{Address, one_of};
+use crate::server_address::URL;
 use crate::store::{Store, StoreError, StoreReader};
-
-/// The field of a definition that names a file of certificates.
-pub const CA_FILE: &str = "ca_file";
-/// The field of a definition that holds an address.
-pub const URL: &str = "url";
 
 pub trait StoreKind: fmt::Debug + Send + Sync {
     /// The kind's name, which definitions keep, and what it takes of a mapping.
@@ -26,14 +21,24 @@ pub trait StoreKind: fmt::Debug + Send + Sync {
 
     /// The fields of a sink's definition that belong to this kind. MUST NOT be those of every kind:
     /// `name`, `kind`, `mappings` and the like, see [`SinkDefinition`](crate::SinkDefinition).
-    fn fields(&self) -> &'static [&'static str];
+    fn fields(&self) -> &'static [FieldRule];
+
+    /// A definition of such a sink, which documents show. It MUST follow the table `shop.orders`, and
+    /// SHOULD have what is special to this kind.
+    fn example(&self) -> Value;
+
+    /// The field that names a part of the store which has tables of its own, such as a schema. An
+    /// audit names a table of it as `part.table`.
+    fn part(&self) -> Option<&'static str> {
+        None
+    }
 
     /// Reads these fields. MUST NOT touch the store. Unknown fields are refused by the caller.
     fn target(&self, definition: &Object<'_>) -> Result<Arc<dyn Target>, DefinitionError>;
 
     /// The fields of a definition that an address replaces, on the command line and in audits.
     fn fields_of(&self, address: &str) -> Map<String, Value> {
-        Map::from_iter([(URL.to_owned(), address.into())])
+        Map::from_iter([(URL.name.to_owned(), address.into())])
     }
 }
 
@@ -91,9 +96,8 @@ impl dyn Target {
     /// The same store with one field changed; `None` where the kind has no such field.
     #[must_use]
     pub fn with(&self, field: &str, value: Value) -> Option<Result<Arc<Self>, DefinitionError>> {
-        if !self.kind().fields().contains(&field) {
-            return None;
-        }
+        let mut known = self.kind().fields().iter();
+        known.find(|rule| rule.name == field)?;
         let mut fields = self.fields(true);
         fields.insert(field.to_owned(), value);
         let fields = Value::Object(fields);
@@ -131,6 +135,19 @@ impl Kinds {
         self.iter().find(|kind| kind.name() == name)
     }
 
+    /// How addresses begin, for people.
+    #[must_use]
+    pub fn addresses(self) -> String {
+        let shown = self.iter().filter_map(|kind| {
+            let (name, scheme) = (kind.name(), kind.schemes().first()?);
+            Some(match name == *scheme {
+                true => format!("{scheme}://"),
+                false => format!("{scheme}:// ({name})"),
+            })
+        });
+        shown.collect::<Vec<_>>().join(", ")
+    }
+
     /// The kind that a definition names.
     pub fn of(self, definition: &Object<'_>) -> Result<&'static dyn StoreKind, DefinitionError> {
         let name = definition.text("kind")?;
@@ -152,51 +169,5 @@ impl Kinds {
             ));
         };
         kind.target_at(address, None)
-    }
-}
-
-/// The address in a definition, which begins with one of `schemes`.
-pub fn read_address(
-    definition: &Object<'_>,
-    schemes: &[&'static str],
-) -> Result<Address, DefinitionError> {
-    Address::parse(definition.text(URL)?, schemes)
-        .map_err(|what| DefinitionError::new(definition.place(URL), what))
-}
-
-/// The file of certificates in a definition.
-pub fn read_ca_file(definition: &Object<'_>) -> Result<Option<PathBuf>, DefinitionError> {
-    let path = definition.optional_text(CA_FILE)?;
-    Ok(path.map(PathBuf::from))
-}
-
-/// The fields that [`read_address`] and [`read_ca_file`] read; `more` comes between them.
-#[must_use]
-pub fn network_fields(
-    address: &Address,
-    ca_file: Option<&PathBuf>,
-    secrets: bool,
-    more: Option<(&str, Value)>,
-) -> Map<String, Value> {
-    let mut out = Map::new();
-    let address = match secrets {
-        true => address.as_written().to_owned(),
-        false => address.shown(),
-    };
-    out.insert(URL.to_owned(), address.into());
-    if let Some((name, value)) = more {
-        out.insert(name.to_owned(), value);
-    }
-    if let Some(path) = ca_file {
-        out.insert(CA_FILE.to_owned(), path.display().to_string().into());
-    }
-    out
-}
-
-pub(crate) fn one_of(names: &[String]) -> String {
-    match names {
-        [] => "nothing".to_owned(),
-        [one] => one.clone(),
-        [first @ .., last] => format!("{} or {last}", first.join(", ")),
     }
 }

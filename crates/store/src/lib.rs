@@ -13,6 +13,7 @@ mod definition;
 pub mod digest;
 pub mod failpoint;
 mod kind;
+mod server_address;
 mod store;
 mod strict_json;
 mod tls;
@@ -21,9 +22,8 @@ mod verify;
 pub use self::address::Address;
 pub use self::batch::{Batch, Change, RejectedRow, rejected_rows};
 pub use self::definition::{MAPPINGS_MAX, OnRefused, SinkDefinition};
-pub use self::kind::{
-    CA_FILE, Kinds, StoreKind, Target, URL, network_fields, read_address, read_ca_file,
-};
+pub use self::kind::{Kinds, StoreKind, Target};
+pub use self::server_address::{CA_FILE, ServerAddress, URL};
 pub use self::store::{
     BATCH_TIME, Cause, EachRow, IndexCheck, Refused, Store, StoreError, StorePosition, StoreReader,
 };

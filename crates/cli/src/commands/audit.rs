@@ -36,8 +36,7 @@ environment variable. The mapping file names what is compared, for example:\n\n\
 docs/audit.md explains it. Exit status: 0 equal, 1 different or an error, 2 wrong use."
 )]
 pub struct Args {
-    /// One store: postgres://, mysql://, redis://, http:// (Elasticsearch, OpenSearch), sqlite://FILE
-    #[arg(long, value_name = "URL")]
+    #[arg(long, value_name = "URL", help = format!("One store: {}", KINDS.addresses()))]
     left: String,
     /// The other store
     #[arg(long, value_name = "URL")]
@@ -123,7 +122,7 @@ fn store(
     let Some(path) = ca_file else {
         return Ok(target);
     };
-    let trusting = target.with(CA_FILE, path.display().to_string().into());
+    let trusting = target.with(CA_FILE.name, path.display().to_string().into());
     let trusting = trusting.ok_or_else(|| {
         let kind = target.kind().name();
         usage(format!("a store of the kind {kind} needs no certificates"))

@@ -1,5 +1,6 @@
 //! `onelog sinks …`.
 
+mod kind_flags;
 mod print;
 mod source;
 

@@ -27,7 +27,7 @@ pub(crate) use self::rows::{Page, Row};
 pub(crate) use self::sink::{
     DryRun, Fault, ParkedKeys, ReplayKeys, Replayed, Sink, SinkDeleted, Sinks,
 };
-pub(crate) use self::sink_definition::NewSink;
+pub(crate) use self::sink_definition::{NewSink, add_kinds};
 pub(crate) use self::system::{Backup, BackupMade, Health, HttpLimits, Status};
 pub(crate) use self::table::{Dropped, NewTable, TableAt, Tables};
 pub(crate) use self::transaction::{Committed, Offsets, Transaction, Waited};

@@ -1,48 +1,25 @@
-//! The shape of a sink's definition, which `onelog_sinks` reads and writes.
+//! The shape of a sink's definition, which `onelog_sinks` reads and writes. The fields of every kind
+//! of store are here; the others, and the examples, are those that the kinds describe.
 
 use std::collections::BTreeMap;
 
-use serde_json::Value;
+use onelog_sinks::{FieldRule, FieldValue, Kinds, StoreKind};
 use utoipa::ToSchema;
+use utoipa::openapi::RefOr;
+use utoipa::openapi::schema::{
+    AdditionalProperties, AnyOfBuilder, ArrayBuilder, Components, Object, ObjectBuilder, Schema,
+    Type,
+};
 
 /// A store that shall follow the log.
 #[derive(ToSchema)]
 #[allow(dead_code)]
-#[schema(examples(
-    json!({"name": "search", "kind": "sqlite", "path": "/var/lib/onelog/search.db", "mappings": [{
-        "table": "shop.orders", "into": "orders",
-        "columns": {"id": {"from": "$key", "type": "text"}, "total": {"from": "/total", "type": "real"}}}]}),
-    json!({"name": "reports", "kind": "postgres",
-        "url": "postgres://onelog:${REPORTS_PASSWORD}@db.example/reports", "schema": "shop",
-        "on_refused": "park", "verify_every": "1h", "keep_log": "10GiB", "mappings": [{
-            "table": "shop.orders", "into": "orders", "where": ".total > 0",
-            "columns": {"id": {"from": "$key", "type": "text"}, "order": {"from": "$value", "type": "json"}}}]}),
-    json!({"name": "cache", "kind": "redis", "url": "redis://cache.example:6379/0", "paused": true,
-        "mappings": [{"table": "shop.orders", "into": "orders", "key": "order:{$key}",
-            "fields": ["total"], "ttl_seconds": 3600}]}),
-))]
 pub(crate) struct NewSink {
     /// Needed to make a sink. In a request that names the sink in its path, and in a dry run, it
     /// may be missing.
     #[schema(nullable = false)]
     name: Option<String>,
-    /// `sqlite`, `postgres`, `mysql`, `redis` or `elasticsearch`.
     kind: String,
-    /// The database's file (`sqlite`).
-    #[schema(nullable = false)]
-    path: Option<String>,
-    /// Where the store is (all other kinds); `${NAME}` is replaced by that environment variable.
-    #[schema(nullable = false)]
-    url: Option<String>,
-    /// The schema of the tables (`postgres`); `public` unless given.
-    #[schema(nullable = false)]
-    schema: Option<String>,
-    /// Given for a cluster: into how many groups keys are spread (`redis`).
-    #[schema(nullable = false)]
-    partitions: Option<u64>,
-    /// Certificates that are trusted instead of the system's.
-    #[schema(nullable = false)]
-    ca_file: Option<String>,
     mappings: Vec<Mapping>,
     #[schema(nullable = false)]
     paused: Option<bool>,
@@ -68,9 +45,6 @@ pub(crate) struct Mapping {
     /// Columns by name.
     #[schema(nullable = false)]
     columns: Option<BTreeMap<String, Column>>,
-    /// Columns with a full-text index.
-    #[schema(nullable = false)]
-    full_text: Option<Vec<String>>,
     /// A jq program: whether a record makes a row.
     #[schema(nullable = false)]
     r#where: Option<String>,
@@ -83,18 +57,6 @@ pub(crate) struct Mapping {
     /// The row's key, made of the record's: `order:{$key}`.
     #[schema(nullable = false)]
     key: Option<String>,
-    /// The table exists already and is not made (`postgres`, `mysql`).
-    #[schema(nullable = false)]
-    existing: Option<bool>,
-    /// `string` or `hash` (`redis`).
-    #[schema(nullable = false)]
-    r#as: Option<String>,
-    /// For how long a row lives (`redis`).
-    #[schema(nullable = false)]
-    ttl_seconds: Option<u64>,
-    /// The index's settings (`elasticsearch`).
-    #[schema(nullable = false)]
-    settings: Option<BTreeMap<String, Value>>,
 }
 
 /// Where a column's cells come from, and what they are.
@@ -116,6 +78,82 @@ pub(crate) enum Fields {
     Paths(BTreeMap<String, String>),
 }
 
+/// Adds to the schemas of a definition what each kind of store takes and shows of it.
+pub(crate) fn add_kinds(kinds: Kinds, components: &mut Components) {
+    let own = |rules: fn(&'static dyn StoreKind) -> Vec<FieldRule>| {
+        let rules = kinds.iter().map(move |kind| (kind.name(), rules(kind)));
+        rules.flat_map(|(kind, rules)| rules.into_iter().map(move |rule| (kind, rule)))
+    };
+    if let Some(sink) = object(components, &NewSink::name()) {
+        add_fields(sink, own(|kind| kind.fields().to_vec()));
+        let names: Vec<String> = kinds.names().iter().map(|name| code(name)).collect();
+        let kind = ObjectBuilder::new()
+            .schema_type(Type::String)
+            .description(Some(format!("The kind of store: {}.", names.join(", "))));
+        sink.properties.insert("kind".to_owned(), kind.into());
+        sink.examples = kinds.iter().map(StoreKind::example).collect();
+    }
+    if let Some(mapping) = object(components, &Mapping::name()) {
+        add_fields(mapping, own(|kind| kind.rules().fields().collect()));
+    }
+}
+
+fn object<'c>(components: &'c mut Components, name: &str) -> Option<&'c mut Object> {
+    match components.schemas.get_mut(name)? {
+        RefOr::T(Schema::Object(object)) => Some(object),
+        _ => None,
+    }
+}
+
+/// A field that several kinds describe alike is described once, with their names.
+fn add_fields(schema: &mut Object, rules: impl Iterator<Item = (&'static str, FieldRule)>) {
+    let mut by_name: BTreeMap<&str, Vec<(FieldRule, Vec<&str>)>> = BTreeMap::new();
+    for (kind, rule) in rules {
+        let described = by_name.entry(rule.name).or_default();
+        match described.iter_mut().find(|(known, _)| *known == rule) {
+            Some((_, kinds)) => kinds.push(kind),
+            None => described.push((rule, vec![kind])),
+        }
+    }
+    for (name, described) in by_name {
+        let property = match &described[..] {
+            [(rule, kinds)] => property(rule, kinds),
+            several => {
+                let each = several.iter().map(|(rule, kinds)| property(rule, kinds));
+                let any = each.fold(AnyOfBuilder::new(), AnyOfBuilder::item);
+                any.into()
+            }
+        };
+        schema.properties.insert(name.to_owned(), property);
+    }
+}
+
+fn property(rule: &FieldRule, kinds: &[&str]) -> RefOr<Schema> {
+    let kinds: Vec<String> = kinds.iter().map(|kind| code(kind)).collect();
+    let help = format!("Of {}: {}.", kinds.join(", "), rule.help);
+    let typed = |of: Type| ObjectBuilder::new().schema_type(of);
+    let shape = match rule.value {
+        FieldValue::Text => typed(Type::String),
+        FieldValue::Flag => typed(Type::Boolean),
+        FieldValue::Count { max } => typed(Type::Integer)
+            .minimum(Some(1))
+            .maximum(i64::try_from(max).ok()),
+        FieldValue::Choice { of, .. } => typed(Type::String).enum_values(Some(of.iter().copied())),
+        FieldValue::Object => {
+            typed(Type::Object).additional_properties(Some(AdditionalProperties::FreeForm(true)))
+        }
+        FieldValue::Texts => {
+            let texts = ArrayBuilder::new().items(typed(Type::String));
+            return texts.description(Some(help)).into();
+        }
+    };
+    shape.description(Some(help)).into()
+}
+
+fn code(name: &str) -> String {
+    format!("`{name}`")
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -124,9 +162,6 @@ mod tests {
     use onelog_stores::KINDS;
     use serde_json::{Value, json};
 
-    use super::*;
-    use crate::object::fields_of;
-
     /// The fields that the parser lists for a definition with an unknown one.
     fn known(definition: &Value) -> BTreeSet<String> {
         let error = SinkDefinition::from_json(KINDS, definition).unwrap_err();
@@ -134,16 +169,96 @@ mod tests {
         list.split(", ").map(str::to_owned).collect()
     }
 
+    fn schemas() -> Value {
+        let document = serde_json::to_value(crate::openapi::document(KINDS)).unwrap();
+        document["components"]["schemas"].clone()
+    }
+
+    fn fields(schema: &Value) -> BTreeSet<String> {
+        schema["properties"]
+            .as_object()
+            .unwrap()
+            .keys()
+            .cloned()
+            .collect()
+    }
+
     #[test]
     fn the_shape_has_the_fields_that_the_parser_reads() {
+        let schemas = schemas();
         let of_kinds: BTreeSet<String> = KINDS
             .names()
             .iter()
             .flat_map(|kind| known(&json!({"kind": kind, "zzzzzzzzzzzzzzzz": 1})))
             .collect();
-        assert_eq!(of_kinds, fields_of::<NewSink>().into_iter().collect());
+        assert_eq!(of_kinds, fields(&schemas["NewSink"]));
         let of_mappings = known(&json!({"name": "s", "kind": "sqlite", "path": "p",
             "mappings": [{"table": "t", "into": "i", "zzzzzzzzzzzzzzzz": 1}]}));
-        assert_eq!(of_mappings, fields_of::<Mapping>().into_iter().collect());
+        assert_eq!(of_mappings, fields(&schemas["Mapping"]));
+    }
+
+    #[test]
+    fn a_field_of_some_kinds_names_them_and_has_its_shape() {
+        let schemas = schemas();
+        let (sink, mapping) = (
+            &schemas["NewSink"]["properties"],
+            &schemas["Mapping"]["properties"],
+        );
+        for (property, expected) in [
+            (
+                &sink["schema"],
+                json!({"type": "string",
+                    "description": "Of `postgres`: the schema of the tables, public unless given."}),
+            ),
+            (
+                &sink["partitions"],
+                json!({"type": "integer", "minimum": 1, "maximum": 4096, "description":
+                    "Of `redis`: given for a cluster: into how many groups keys are spread."}),
+            ),
+            (
+                &mapping["existing"],
+                json!({"type": "boolean", "description":
+                    "Of `postgres`, `mysql`: the table exists already and is not made."}),
+            ),
+            (
+                &mapping["as"],
+                json!({"type": "string", "enum": ["string", "hash"], "description": "Of `redis`: what a \
+                    row is, a string that holds JSON or a hash with one field a column."}),
+            ),
+            (
+                &mapping["settings"],
+                json!({"type": "object", "additionalProperties": true,
+                    "description": "Of `elasticsearch`: the settings of the index."}),
+            ),
+            (
+                &mapping["full_text"],
+                json!({"type": "array", "items": {"type": "string"},
+                    "description": "Of `sqlite`: columns with a full-text index."}),
+            ),
+        ] {
+            assert_eq!(property, &expected);
+        }
+        let url = sink["url"]["description"].as_str().unwrap();
+        assert!(
+            url.starts_with("Of `postgres`, `mysql`, `redis`, `elasticsearch`: where"),
+            "{url}"
+        );
+        let kind = sink["kind"]["description"].as_str().unwrap();
+        assert_eq!(
+            kind,
+            "The kind of store: `sqlite`, `postgres`, `mysql`, `redis`, `elasticsearch`."
+        );
+    }
+
+    #[test]
+    fn the_example_of_each_kind_is_one_that_the_parser_takes() {
+        let schemas = schemas();
+        let examples = schemas["NewSink"]["examples"].as_array().unwrap();
+        let kinds = examples.iter().map(|example| {
+            let read = SinkDefinition::from_json(KINDS, example).unwrap();
+            assert_eq!(read.mappings[0].table, "shop.orders");
+            read.target.kind().name()
+        });
+        assert_eq!(kinds.collect::<Vec<_>>(), KINDS.names());
     }
 }

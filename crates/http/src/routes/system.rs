@@ -108,8 +108,8 @@ pub(crate) async fn status(State(app): State<Shared>) -> Answer {
     tag = "system",
     responses((status = 200, description = "OpenAPI 3.1", body = Object, content_type = "application/json"))
 )]
-pub(crate) async fn openapi() -> Answer {
-    json(StatusCode::OK, &openapi::document())
+pub(crate) async fn openapi(State(app): State<Shared>) -> Answer {
+    json(StatusCode::OK, &openapi::document(app.sinks.kinds()))
 }
 
 pub(crate) async fn not_found(method: Method, uri: Uri) -> ApiError {

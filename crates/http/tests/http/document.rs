@@ -168,13 +168,15 @@ fn here(server: &Server, example: &Value) -> Value {
     let text = example
         .to_string()
         .replace("/var/lib/onelog", folder)
-        .replace("/var/backups/onelog", folder)
-        .replace(
-            "onelog:${REPORTS_PASSWORD}@db.example",
-            "onelog@127.0.0.1:1",
-        )
-        .replace("cache.example:6379", "127.0.0.1:1");
-    serde_json::from_str(&text).unwrap()
+        .replace("/var/backups/onelog", folder);
+    let mut here: Value = serde_json::from_str(&text).unwrap();
+    if let Some((scheme, _)) = example["url"]
+        .as_str()
+        .and_then(|url| url.split_once("://"))
+    {
+        here["url"] = json!(format!("{scheme}://onelog@127.0.0.1:1/shop"));
+    }
+    here
 }
 
 /// A sink of a store that is not here is refused because of that, not because of its definition;

@@ -2,7 +2,7 @@ use onelog_record::{FieldPath, ValueKind};
 
 use super::*;
 use crate::rules::no_further_check;
-use crate::{EXISTING, OptionRule, OptionValue, RowForm};
+use crate::{EXISTING, FieldRule, FieldValue, RowForm};
 
 fn tables() -> Vec<TableDefinition> {
     let table = |id, name: &str, kind, value| TableDefinition {
@@ -29,6 +29,7 @@ static PLAIN: MappingRules = MappingRules {
     options: &[],
     keys: KeyForm::Column,
     rows: RowForm::Columns,
+    columns_by: None,
     check: no_further_check,
 };
 
@@ -37,12 +38,14 @@ static RICH: MappingRules = MappingRules {
     kind: "rich",
     has_type: |_| true,
     full_text: false,
-    options: &[OptionRule {
+    options: &[FieldRule {
         name: EXISTING,
-        value: OptionValue::Flag,
+        help: "the table is there already",
+        value: FieldValue::Flag,
     }],
     keys: KeyForm::Column,
     rows: RowForm::Columns,
+    columns_by: None,
     check: no_further_check,
 };
 

@@ -4,16 +4,21 @@ use std::any::Any;
 use std::sync::Arc;
 
 use onelog_mapping::{
-    DefinitionError, KeyForm, MappingRules, Object, Plan, RowForm, no_further_check,
+    DefinitionError, FieldRule, FieldValue, KeyForm, MappingRules, Object, Plan, RowForm,
+    no_further_check,
 };
 use onelog_store::{Address, Store, StoreError, StoreKind, StoreReader, Target};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::connection::Connection;
 use crate::reader::MemoryReader;
 use crate::store::MemoryStore;
 
-const PLACE: &str = "place";
+const PLACE: FieldRule = FieldRule {
+    name: "place",
+    help: "the name of the place in memory",
+    value: FieldValue::Text,
+};
 const SCHEME: &str = "memory";
 
 pub static KIND: MemoryKind = MemoryKind;
@@ -25,6 +30,7 @@ static RULES: MappingRules = MappingRules {
     options: &[],
     keys: KeyForm::Column,
     rows: RowForm::Columns,
+    columns_by: None,
     check: no_further_check,
 };
 
@@ -46,12 +52,18 @@ impl StoreKind for MemoryKind {
         &[SCHEME]
     }
 
-    fn fields(&self) -> &'static [&'static str] {
+    fn fields(&self) -> &'static [FieldRule] {
         &[PLACE]
     }
 
+    fn example(&self) -> Value {
+        json!({"name": "fast", "kind": "memory", "place": "shelf", "mappings": [
+            {"table": "shop.orders", "into": "orders"},
+        ]})
+    }
+
     fn target(&self, definition: &Object<'_>) -> Result<Arc<dyn Target>, DefinitionError> {
-        let place = definition.text(PLACE)?.to_owned();
+        let place = definition.text(PLACE.name)?.to_owned();
         Ok(Arc::new(MemoryTarget { place }))
     }
 
@@ -59,7 +71,7 @@ impl StoreKind for MemoryKind {
         let place = address
             .split_once("://")
             .map_or(address, |(_, place)| place);
-        Map::from_iter([(PLACE.to_owned(), place.into())])
+        Map::from_iter([(PLACE.name.to_owned(), place.into())])
     }
 }
 
@@ -77,7 +89,7 @@ impl Target for MemoryTarget {
     }
 
     fn fields(&self, _secrets: bool) -> Map<String, Value> {
-        Map::from_iter([(PLACE.to_owned(), self.place().into())])
+        Map::from_iter([(PLACE.name.to_owned(), self.place().into())])
     }
 
     fn is_same_store(&self, other: &dyn Target) -> bool {

@@ -79,7 +79,7 @@ impl Connection {
 
     /// Connects and makes the session strict; reading suffices.
     pub(crate) fn open_to_read(target: &MysqlTarget) -> Result<Self, StoreError> {
-        let place = target.url.shown();
+        let place = target.server.url.shown();
         let broken = |cause: Cause| StoreError::Broken {
             what: format!("opening {place}"),
             cause,
@@ -323,13 +323,13 @@ impl Connection {
 
 /// Where to connect and how. A file of certificates, or `require_ssl=true` in the url, means TLS.
 fn options(target: &MysqlTarget) -> Result<Opts, Cause> {
-    let url = target.url.resolve()?;
+    let url = target.server.url.resolve()?;
     let url = match url.strip_prefix("mariadb://") {
         Some(rest) => format!("mysql://{rest}"),
         None => url,
     };
     let parsed = Opts::from_url(&url)?;
-    let tls = match (&target.ca_file, parsed.ssl_opts()) {
+    let tls = match (&target.server.ca_file, parsed.ssl_opts()) {
         (Some(file), _) => Some(trusting(vec![read_pem(file)?])),
         (None, Some(_)) => {
             let found = rustls_native_certs::load_native_certs();

@@ -1,17 +1,15 @@
 //! What the rest of onelog knows of a MariaDB or MySQL database.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use onelog_mapping::{
-    ColumnType, DefinitionError, EXISTING, KeyForm, MappingRules, Object, OptionRule, OptionValue,
-    Plan, RowForm, no_further_check,
+    ColumnType, DefinitionError, EXISTING_RULE, FieldRule, KeyForm, MappingRules, Object, Plan,
+    RowForm, no_further_check,
 };
 use onelog_store::{
-    Address, CA_FILE, Store, StoreError, StoreKind, StoreReader, Target, URL, network_fields,
-    read_address, read_ca_file,
+    Address, CA_FILE, ServerAddress, Store, StoreError, StoreKind, StoreReader, Target, URL,
 };
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::MysqlStore;
 use crate::reader::MysqlReader;
@@ -24,12 +22,10 @@ static RULES: MappingRules = MappingRules {
     kind: "mysql",
     has_type: |kind| !matches!(kind, ColumnType::List(_)),
     full_text: false,
-    options: &[OptionRule {
-        name: EXISTING,
-        value: OptionValue::Flag,
-    }],
+    options: &[EXISTING_RULE],
     keys: KeyForm::Column,
     rows: RowForm::Columns,
+    columns_by: None,
     check: no_further_check,
 };
 
@@ -41,9 +37,7 @@ pub struct MysqlKind;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MysqlTarget {
     /// `mysql://user:password@host:port/database`.
-    pub url: Address,
-    /// Certificates that are trusted instead of the system's.
-    pub ca_file: Option<PathBuf>,
+    pub server: ServerAddress,
 }
 
 impl StoreKind for MysqlKind {
@@ -55,14 +49,27 @@ impl StoreKind for MysqlKind {
         SCHEMES
     }
 
-    fn fields(&self) -> &'static [&'static str] {
+    fn fields(&self) -> &'static [FieldRule] {
         &[URL, CA_FILE]
+    }
+
+    fn example(&self) -> Value {
+        json!({
+            "name": "shop", "kind": "mysql",
+            "url": "mysql://onelog:${SHOP_PASSWORD}@db.example/shop",
+            "mappings": [{
+                "table": "shop.orders", "into": "orders", "existing": true,
+                "columns": {
+                    "id": {"from": "$key", "type": "text"},
+                    "total": {"from": "/total", "type": "numeric"},
+                },
+            }],
+        })
     }
 
     fn target(&self, definition: &Object<'_>) -> Result<Arc<dyn Target>, DefinitionError> {
         Ok(Arc::new(MysqlTarget {
-            url: read_address(definition, SCHEMES)?,
-            ca_file: read_ca_file(definition)?,
+            server: ServerAddress::read(definition, SCHEMES)?,
         }))
     }
 }
@@ -73,25 +80,25 @@ impl Target for MysqlTarget {
     }
 
     fn address(&self) -> Option<&Address> {
-        Some(&self.url)
+        Some(&self.server.url)
     }
 
     fn place(&self) -> String {
-        self.url.shown()
+        self.server.url.shown()
     }
 
     fn fields(&self, secrets: bool) -> Map<String, Value> {
-        network_fields(&self.url, self.ca_file.as_ref(), secrets, None)
+        self.server.fields(secrets, None)
     }
 
     fn is_same_store(&self, other: &dyn Target) -> bool {
         (other as &dyn std::any::Any)
             .downcast_ref::<Self>()
-            .is_some_and(|other| self.url.is_same_place(&other.url))
+            .is_some_and(|other| self.server.is_same_place(&other.server))
     }
 
     fn check_place(&self) -> Result<(), String> {
-        self.url.resolve().map(drop).map_err(|error| error.what)
+        self.server.check()
     }
 
     fn open(

@@ -11,7 +11,7 @@ use std::str::FromStr as _;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
-use onelog_store::{StoreError, Trust, tls_config};
+use onelog_store::{StoreError, tls_config};
 use tokio::runtime::Runtime;
 use tokio_postgres::config::SslMode;
 use tokio_postgres::{Client, Config, NoTls};
@@ -69,7 +69,7 @@ impl Connection {
         sink: &str,
         purpose: Purpose,
     ) -> Result<Self, StoreError> {
-        let place = target.url.shown();
+        let place = target.server.url.shown();
         let config = config(target, sink)?;
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
@@ -189,16 +189,16 @@ impl Connection {
 }
 
 fn config(target: &PostgresTarget, sink: &str) -> Result<Config, StoreError> {
-    let url = target.url.resolve().map_err(|fault| {
+    let url = target.server.url.resolve().map_err(|fault| {
         error::broken(
-            format!("reading the url {}", target.url.shown()),
+            format!("reading the url {}", target.server.url.shown()),
             fault.to_string(),
         )
     })?;
     let mut config = Config::from_str(&known_ssl_mode(&url)).map_err(|_| {
         // The driver's error could hold a part of the password.
         error::broken(
-            format!("reading the url {}", target.url.shown()),
+            format!("reading the url {}", target.server.url.shown()),
             "it is not an address as postgres://user:password@host:port/database?sslmode=require; special characters in user and password are written as %40 for @, %2F for /, %3F for ?",
         )
     })?;
@@ -236,7 +236,7 @@ async fn connect(config: &Config, target: &PostgresTarget) -> Result<Client, Fau
         tokio::spawn(async move { connection.await.ok() });
         return Ok(client);
     }
-    let tls = tls_config(Trust::of(target.ca_file.as_deref()))
+    let tls = tls_config(target.server.trust())
         .map_err(|why| error::broken("preparing the connection", why))?;
     let tls = MakeRustlsConnect::new(tls);
     let (client, connection) = config.connect(tls).await?;
@@ -317,13 +317,14 @@ impl<'c> Pipeline<'c> {
 
 #[cfg(test)]
 mod tests {
+    use onelog_store::ServerAddress;
+
     use super::*;
 
     fn target(url: &str) -> PostgresTarget {
         PostgresTarget {
-            url: url.into(),
+            server: ServerAddress::from(url),
             schema: "public".into(),
-            ca_file: None,
         }
     }
 

@@ -1,22 +1,24 @@
 //! What the rest of onelog knows of a PostgreSQL database.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use onelog_mapping::{
-    DefinitionError, EXISTING, KeyForm, MappingRules, Object, OptionRule, OptionValue, Plan,
+    DefinitionError, EXISTING_RULE, FieldRule, FieldValue, KeyForm, MappingRules, Object, Plan,
     RowForm, no_further_check,
 };
 use onelog_store::{
-    Address, CA_FILE, Store, StoreError, StoreKind, StoreReader, Target, URL, network_fields,
-    read_address, read_ca_file,
+    Address, CA_FILE, ServerAddress, Store, StoreError, StoreKind, StoreReader, Target, URL,
 };
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::PostgresStore;
 use crate::reader::open_reader;
 
-const SCHEMA: &str = "schema";
+const SCHEMA: FieldRule = FieldRule {
+    name: "schema",
+    help: "the schema of the tables, public unless given",
+    value: FieldValue::Text,
+};
 /// The schema in which tables are made when a definition names none.
 const USUAL_SCHEMA: &str = "public";
 const SCHEMES: &[&str] = &["postgres", "postgresql"];
@@ -27,12 +29,10 @@ static RULES: MappingRules = MappingRules {
     kind: "postgres",
     has_type: |_| true,
     full_text: false,
-    options: &[OptionRule {
-        name: EXISTING,
-        value: OptionValue::Flag,
-    }],
+    options: &[EXISTING_RULE],
     keys: KeyForm::Column,
     rows: RowForm::Columns,
+    columns_by: None,
     check: no_further_check,
 };
 
@@ -44,11 +44,9 @@ pub struct PostgresKind;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PostgresTarget {
     /// `postgres://user:password@host:port/database`.
-    pub url: Address,
+    pub server: ServerAddress,
     /// The schema of the tables.
     pub schema: String,
-    /// Certificates that are trusted instead of the system's.
-    pub ca_file: Option<PathBuf>,
 }
 
 impl StoreKind for PostgresKind {
@@ -60,18 +58,36 @@ impl StoreKind for PostgresKind {
         SCHEMES
     }
 
-    fn fields(&self) -> &'static [&'static str] {
+    fn fields(&self) -> &'static [FieldRule] {
         &[URL, SCHEMA, CA_FILE]
+    }
+
+    fn example(&self) -> Value {
+        json!({
+            "name": "reports", "kind": "postgres",
+            "url": "postgres://onelog:${REPORTS_PASSWORD}@db.example/reports", "schema": "shop",
+            "on_refused": "park", "verify_every": "1h", "keep_log": "10GiB",
+            "mappings": [{
+                "table": "shop.orders", "into": "orders", "where": ".total > 0",
+                "columns": {
+                    "id": {"from": "$key", "type": "text"},
+                    "order": {"from": "$value", "type": "json"},
+                },
+            }],
+        })
+    }
+
+    fn part(&self) -> Option<&'static str> {
+        Some(SCHEMA.name)
     }
 
     fn target(&self, definition: &Object<'_>) -> Result<Arc<dyn Target>, DefinitionError> {
         Ok(Arc::new(PostgresTarget {
-            url: read_address(definition, SCHEMES)?,
+            server: ServerAddress::read(definition, SCHEMES)?,
             schema: definition
-                .optional_text(SCHEMA)?
+                .optional_text(SCHEMA.name)?
                 .unwrap_or(USUAL_SCHEMA)
                 .to_owned(),
-            ca_file: read_ca_file(definition)?,
         }))
     }
 }
@@ -82,26 +98,29 @@ impl Target for PostgresTarget {
     }
 
     fn address(&self) -> Option<&Address> {
-        Some(&self.url)
+        Some(&self.server.url)
     }
 
     fn place(&self) -> String {
-        format!("{} schema {}", self.url.shown(), self.schema)
+        format!("{} schema {}", self.server.url.shown(), self.schema)
     }
 
     fn fields(&self, secrets: bool) -> Map<String, Value> {
-        let schema = (self.schema != USUAL_SCHEMA).then(|| (SCHEMA, self.schema.clone().into()));
-        network_fields(&self.url, self.ca_file.as_ref(), secrets, schema)
+        let schema =
+            (self.schema != USUAL_SCHEMA).then(|| (SCHEMA.name, self.schema.clone().into()));
+        self.server.fields(secrets, schema)
     }
 
     fn is_same_store(&self, other: &dyn Target) -> bool {
         (other as &dyn std::any::Any)
             .downcast_ref::<Self>()
-            .is_some_and(|other| self.url.is_same_place(&other.url) && self.schema == other.schema)
+            .is_some_and(|other| {
+                self.server.is_same_place(&other.server) && self.schema == other.schema
+            })
     }
 
     fn check_place(&self) -> Result<(), String> {
-        self.url.resolve().map(drop).map_err(|error| error.what)
+        self.server.check()
     }
 
     fn open(

@@ -1,27 +1,31 @@
 //! What the rest of onelog knows of a Redis server or cluster.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use onelog_mapping::{
-    DefinitionError, KeyForm, MappingRules, Object, OptionRule, OptionValue, Plan, RowForm,
+    DefinitionError, FieldRule, FieldValue, KeyForm, MappingRules, Object, Plan, RowForm,
     TTL_SECONDS,
 };
 use onelog_store::{
-    Address, CA_FILE, Store, StoreError, StoreKind, StoreReader, Target, URL, network_fields,
-    read_address, read_ca_file,
+    Address, CA_FILE, ServerAddress, Store, StoreError, StoreKind, StoreReader, Target, URL,
 };
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::bookkeeping::{Names, check_mappings};
 use crate::connection::Servers;
 use crate::reader::RedisReader;
 use crate::store::RedisStore;
 
-const PARTITIONS: &str = "partitions";
 /// The most partitions of a sink in a Redis Cluster.
 pub const PARTITIONS_MAX: u64 = 4096;
-/// The option that says what a row is: a string that holds JSON, or a hash with one field a column.
+const PARTITIONS: FieldRule = FieldRule {
+    name: "partitions",
+    help: "given for a cluster: into how many groups keys are spread",
+    value: FieldValue::Count {
+        max: PARTITIONS_MAX,
+    },
+};
+/// The option that says what a row is, a string that holds JSON or a hash with one field a column.
 pub const AS: &str = "as";
 pub const HASH: &str = "hash";
 /// The longest life of a row: ten years.
@@ -35,22 +39,25 @@ static RULES: MappingRules = MappingRules {
     has_type: |_| true,
     full_text: false,
     options: &[
-        OptionRule {
+        FieldRule {
             name: AS,
-            value: OptionValue::Choice {
+            help: "what a row is, a string that holds JSON or a hash with one field a column",
+            value: FieldValue::Choice {
                 what: "shape",
                 of: &["string", HASH],
             },
         },
-        OptionRule {
+        FieldRule {
             name: TTL_SECONDS,
-            value: OptionValue::Count {
+            help: "for how long a row lives, in seconds",
+            value: FieldValue::Count {
                 max: TTL_SECONDS_MAX,
             },
         },
     ],
     keys: KeyForm::Name,
     rows: RowForm::Document,
+    columns_by: Some((AS, HASH)),
     check: check_mappings,
 };
 
@@ -62,11 +69,9 @@ pub struct RedisKind;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RedisTarget {
     /// `redis://user:password@host:port/number`, or `rediss://…` with TLS.
-    pub url: Address,
+    pub server: ServerAddress,
     /// Given for a cluster: into how many groups keys are spread.
     pub partitions: Option<u16>,
-    /// Certificates that are trusted instead of the system's.
-    pub ca_file: Option<PathBuf>,
 }
 
 impl StoreKind for RedisKind {
@@ -78,17 +83,26 @@ impl StoreKind for RedisKind {
         SCHEMES
     }
 
-    fn fields(&self) -> &'static [&'static str] {
+    fn fields(&self) -> &'static [FieldRule] {
         &[URL, PARTITIONS, CA_FILE]
+    }
+
+    fn example(&self) -> Value {
+        json!({
+            "name": "cache", "kind": "redis", "url": "redis://cache.example:6379/0", "paused": true,
+            "mappings": [{
+                "table": "shop.orders", "into": "orders", "key": "order:{$key}",
+                "fields": ["total"], "ttl_seconds": 3600,
+            }],
+        })
     }
 
     fn target(&self, definition: &Object<'_>) -> Result<Arc<dyn Target>, DefinitionError> {
         Ok(Arc::new(RedisTarget {
-            url: read_address(definition, SCHEMES)?,
+            server: ServerAddress::read(definition, SCHEMES)?,
             partitions: definition
-                .optional_count(PARTITIONS, PARTITIONS_MAX)?
+                .optional_count(PARTITIONS.name, PARTITIONS_MAX)?
                 .map(|count| count as u16),
-            ca_file: read_ca_file(definition)?,
         }))
     }
 }
@@ -99,26 +113,26 @@ impl Target for RedisTarget {
     }
 
     fn address(&self) -> Option<&Address> {
-        Some(&self.url)
+        Some(&self.server.url)
     }
 
     fn place(&self) -> String {
-        self.url.shown()
+        self.server.url.shown()
     }
 
     fn fields(&self, secrets: bool) -> Map<String, Value> {
-        let partitions = self.partitions.map(|count| (PARTITIONS, count.into()));
-        network_fields(&self.url, self.ca_file.as_ref(), secrets, partitions)
+        let partitions = self.partitions.map(|count| (PARTITIONS.name, count.into()));
+        self.server.fields(secrets, partitions)
     }
 
     fn is_same_store(&self, other: &dyn Target) -> bool {
         (other as &dyn std::any::Any)
             .downcast_ref::<Self>()
-            .is_some_and(|other| self.url.is_same_place(&other.url))
+            .is_some_and(|other| self.server.is_same_place(&other.server))
     }
 
     fn check_place(&self) -> Result<(), String> {
-        self.url.resolve().map(drop).map_err(|error| error.what)
+        self.server.check()
     }
 
     fn open(

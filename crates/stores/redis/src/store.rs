@@ -51,7 +51,7 @@ impl RedisStore {
         for link in &mut servers.links[1..] {
             scripts = Scripts::load(link)?;
         }
-        let place = target.url.shown();
+        let place = target.server.url.shown();
         Ok(Self {
             gate: Gate::of(&place, sink),
             place,

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use onelog_mapping::Plan;
 use onelog_store::conformance::{self, Capabilities, Harness, LOG, Model};
-use onelog_store::{Address, Store};
+use onelog_store::{ServerAddress, Store};
 use onelog_store::{StoreError, failpoint};
 use onelog_testkit::{Kind, Redis, Server, require};
 
@@ -47,9 +47,8 @@ fn a_rebuild_of_many_keys_goes_in_parts_and_one_that_dies_between_them_begins_ag
     require!(Kind::Redis);
     let server = Redis::start();
     let place = Place(RedisTarget {
-        url: Address::from(server.url().as_str()),
+        server: ServerAddress::from(server.url().as_str()),
         partitions: None,
-        ca_file: None,
     });
     let plan = conformance::standard_plan(&place);
     let mut store = place.store("parts", &plan);
@@ -88,9 +87,8 @@ fn new_rows_that_another_client_deleted_are_not_put_in_place() {
     require!(Kind::Redis);
     let server = Redis::start();
     let place = Place(RedisTarget {
-        url: Address::from(server.url().as_str()),
+        server: ServerAddress::from(server.url().as_str()),
         partitions: None,
-        ca_file: None,
     });
     let plan = conformance::standard_plan(&place);
     let mut model = Model::default();

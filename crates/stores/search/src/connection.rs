@@ -88,15 +88,19 @@ struct Version {
 impl Client {
     /// Reads what the cluster is. Nothing is written.
     pub(crate) fn connect(target: &ElasticsearchTarget) -> Result<Self, StoreError> {
-        let shown = target.url.shown();
+        let shown = target.server.url.shown();
         let broken = |cause: Cause| StoreError::Broken {
             what: format!("opening {shown}"),
             cause,
         };
-        let text = target.url.resolve().map_err(|error| broken(error.into()))?;
+        let text = target
+            .server
+            .url
+            .resolve()
+            .map_err(|error| broken(error.into()))?;
         let (base, authorization) = split_address(&text).map_err(|what| broken(what.into()))?;
         let trust = match base.starts_with("https:") {
-            true => Trust::of(target.ca_file.as_deref()),
+            true => target.server.trust(),
             false => Trust::NoCertificate,
         };
         let tls = http_tls(trust).map_err(|what| broken(what.into()))?;

@@ -1,17 +1,15 @@
 //! What the rest of onelog knows of an Elasticsearch or OpenSearch cluster.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use onelog_mapping::{
-    DefinitionError, KeyForm, MappingRules, Object, OptionRule, OptionValue, Plan, RowForm,
+    DefinitionError, FieldRule, FieldValue, KeyForm, MappingRules, Object, Plan, RowForm,
     no_further_check,
 };
 use onelog_store::{
-    Address, CA_FILE, Store, StoreError, StoreKind, StoreReader, Target, URL, network_fields,
-    read_address, read_ca_file,
+    Address, CA_FILE, ServerAddress, Store, StoreError, StoreKind, StoreReader, Target, URL,
 };
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::connection::Client;
 use crate::reader::Reader;
@@ -27,12 +25,14 @@ static RULES: MappingRules = MappingRules {
     kind: "elasticsearch",
     has_type: |_| true,
     full_text: false,
-    options: &[OptionRule {
+    options: &[FieldRule {
         name: SETTINGS,
-        value: OptionValue::Object,
+        help: "the settings of the index",
+        value: FieldValue::Object,
     }],
     keys: KeyForm::Column,
     rows: RowForm::Document,
+    columns_by: None,
     check: no_further_check,
 };
 
@@ -44,9 +44,7 @@ pub struct ElasticsearchKind;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ElasticsearchTarget {
     /// `http://user:password@host:port`, or `https://…`.
-    pub url: Address,
-    /// Certificates that are trusted instead of the system's.
-    pub ca_file: Option<PathBuf>,
+    pub server: ServerAddress,
 }
 
 impl StoreKind for ElasticsearchKind {
@@ -58,14 +56,24 @@ impl StoreKind for ElasticsearchKind {
         SCHEMES
     }
 
-    fn fields(&self) -> &'static [&'static str] {
+    fn fields(&self) -> &'static [FieldRule] {
         &[URL, CA_FILE]
+    }
+
+    fn example(&self) -> Value {
+        json!({
+            "name": "find", "kind": "elasticsearch", "url": "https://search.example:9200",
+            "ca_file": "/etc/onelog/search-ca.pem",
+            "mappings": [{
+                "table": "shop.orders", "into": "orders",
+                "settings": {"number_of_replicas": 1},
+            }],
+        })
     }
 
     fn target(&self, definition: &Object<'_>) -> Result<Arc<dyn Target>, DefinitionError> {
         Ok(Arc::new(ElasticsearchTarget {
-            url: read_address(definition, SCHEMES)?,
-            ca_file: read_ca_file(definition)?,
+            server: ServerAddress::read(definition, SCHEMES)?,
         }))
     }
 }
@@ -76,25 +84,25 @@ impl Target for ElasticsearchTarget {
     }
 
     fn address(&self) -> Option<&Address> {
-        Some(&self.url)
+        Some(&self.server.url)
     }
 
     fn place(&self) -> String {
-        self.url.shown()
+        self.server.url.shown()
     }
 
     fn fields(&self, secrets: bool) -> Map<String, Value> {
-        network_fields(&self.url, self.ca_file.as_ref(), secrets, None)
+        self.server.fields(secrets, None)
     }
 
     fn is_same_store(&self, other: &dyn Target) -> bool {
         (other as &dyn std::any::Any)
             .downcast_ref::<Self>()
-            .is_some_and(|other| self.url.is_same_place(&other.url))
+            .is_some_and(|other| self.server.is_same_place(&other.server))
     }
 
     fn check_place(&self) -> Result<(), String> {
-        self.url.resolve().map(drop).map_err(|error| error.what)
+        self.server.check()
     }
 
     fn open(

@@ -4,15 +4,20 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use onelog_mapping::{
-    ColumnType, DefinitionError, KeyForm, MappingRules, Object, Plan, RowForm, no_further_check,
+    ColumnType, DefinitionError, FieldRule, FieldValue, KeyForm, MappingRules, Object, Plan,
+    RowForm, no_further_check,
 };
 use onelog_store::{Address, Store, StoreError, StoreKind, StoreReader, Target};
-use serde_json::{Map, Value};
+use serde_json::{Map, Value, json};
 
 use crate::SqliteStore;
 use crate::reader::SqliteReader;
 
-const PATH: &str = "path";
+const PATH: FieldRule = FieldRule {
+    name: "path",
+    help: "the database's file",
+    value: FieldValue::Text,
+};
 const SCHEME: &str = "sqlite";
 
 pub static KIND: SqliteKind = SqliteKind;
@@ -24,6 +29,7 @@ static RULES: MappingRules = MappingRules {
     options: &[],
     keys: KeyForm::Column,
     rows: RowForm::Columns,
+    columns_by: None,
     check: no_further_check,
 };
 
@@ -46,14 +52,24 @@ impl StoreKind for SqliteKind {
         &[SCHEME]
     }
 
-    fn fields(&self) -> &'static [&'static str] {
+    fn fields(&self) -> &'static [FieldRule] {
         &[PATH]
     }
 
+    fn example(&self) -> Value {
+        json!({"name": "search", "kind": "sqlite", "path": "/var/lib/onelog/search.db", "mappings": [{
+            "table": "shop.orders", "into": "orders",
+            "columns": {
+                "id": {"from": "$key", "type": "text"},
+                "total": {"from": "/total", "type": "real"},
+            },
+        }]})
+    }
+
     fn target(&self, definition: &Object<'_>) -> Result<Arc<dyn Target>, DefinitionError> {
-        let path = definition.text(PATH)?;
+        let path = definition.text(PATH.name)?;
         if path.is_empty() || path.contains('\0') {
-            return Err(DefinitionError::new(PATH, "a file's path is needed"));
+            return Err(DefinitionError::new(PATH.name, "a file's path is needed"));
         }
         Ok(Arc::new(SqliteTarget {
             path: PathBuf::from(path),
@@ -64,7 +80,7 @@ impl StoreKind for SqliteKind {
         let path = address
             .strip_prefix(SCHEME)
             .and_then(|rest| rest.strip_prefix("://"));
-        Map::from_iter([(PATH.to_owned(), path.unwrap_or(address).into())])
+        Map::from_iter([(PATH.name.to_owned(), path.unwrap_or(address).into())])
     }
 }
 
@@ -82,7 +98,7 @@ impl Target for SqliteTarget {
     }
 
     fn fields(&self, _secrets: bool) -> Map<String, Value> {
-        Map::from_iter([(PATH.to_owned(), self.place().into())])
+        Map::from_iter([(PATH.name.to_owned(), self.place().into())])
     }
 
     fn is_same_store(&self, other: &dyn Target) -> bool {

@@ -6,6 +6,7 @@ use onelog_client::ClientError;
 use onelog_stores::KINDS;
 use serde_json::{Map, Value, json};
 
+use super::kind_flags::KindFlags;
 use crate::definition_file::DefinitionFile;
 use crate::error::CommandError;
 
@@ -17,9 +18,7 @@ pub struct Source {
     /// The sink's name
     #[arg(long, requires = "to")]
     name: Option<String>,
-    /// The store: postgres://, mysql://, redis://, http:// (Elasticsearch, OpenSearch), sqlite://FILE.
-    /// A password can be given as ${NAME}, an environment variable of the server
-    #[arg(long, value_name = "URL", requires = "table")]
+    #[arg(long, value_name = "URL", requires = "table", help = to_help())]
     to: Option<String>,
     /// A table to follow, and its name in the store after '='; can be given several times
     #[arg(long, value_name = "TABLE[=INTO]", requires = "to")]
@@ -31,9 +30,6 @@ pub struct Source {
     /// How the key in the store is made, such as order:{$key}
     #[arg(long, value_name = "TEMPLATE", requires = "to")]
     key: Option<String>,
-    /// What a row is in Redis
-    #[arg(long = "as", value_name = "FORM", requires = "to", value_parser = ["string", "hash"])]
-    form: Option<String>,
     /// A jq program that says which records make rows
     #[arg(long = "where", value_name = "JQ", requires = "to")]
     filter: Option<String>,
@@ -46,6 +42,15 @@ pub struct Source {
     /// How much of the log is kept while the store is away
     #[arg(long, value_name = "SIZE", requires = "to")]
     keep_log: Option<String>,
+    #[command(flatten)]
+    of_kind: KindFlags,
+}
+
+fn to_help() -> String {
+    format!(
+        "The store: {}. A password can be given as ${{NAME}}, an environment variable of the server",
+        KINDS.addresses()
+    )
 }
 
 /// A definition on its way to the server.
@@ -77,14 +82,20 @@ impl Source {
         definition.insert("name".into(), json!(name));
         definition.insert("kind".into(), json!(kind.name()));
         definition.extend(kind.fields_of(to));
+        let (of_sink, of_mapping) = self.of_kind.fields(kind)?;
+        definition.extend(of_sink);
         if self.table.len() > 1 && !(self.column.is_empty() && self.filter.is_none()) {
             return Err(usage(
                 "--column and --where need one --table; give several in a file".to_owned(),
             ));
         }
-        let mappings: Result<Vec<Value>, CommandError> =
-            self.table.iter().map(|table| self.mapping(table)).collect();
-        definition.insert("mappings".into(), Value::Array(mappings?));
+        let mut mappings = Vec::with_capacity(self.table.len());
+        for table in &self.table {
+            let mut mapping = self.mapping(table)?;
+            mapping.extend(of_mapping.clone());
+            mappings.push(Value::Object(mapping));
+        }
+        definition.insert("mappings".into(), Value::Array(mappings));
         for (field, value) in [
             ("on_refused", &self.on_refused),
             ("verify_every", &self.verify_every),
@@ -97,7 +108,7 @@ impl Source {
         Ok(Value::Object(definition))
     }
 
-    fn mapping(&self, table: &str) -> Result<Value, CommandError> {
+    fn mapping(&self, table: &str) -> Result<Map<String, Value>, CommandError> {
         let (table, into) = match table.split_once('=') {
             Some((table, into)) => (table, into),
             None => (table, table.rsplit('.').next().unwrap_or(table)),
@@ -125,16 +136,12 @@ impl Source {
         if !columns.is_empty() {
             mapping.insert("columns".into(), Value::Object(columns));
         }
-        for (field, value) in [
-            ("key", &self.key),
-            ("as", &self.form),
-            ("where", &self.filter),
-        ] {
+        for (field, value) in [("key", &self.key), ("where", &self.filter)] {
             if let Some(value) = value {
                 mapping.insert(field.into(), json!(value));
             }
         }
-        Ok(Value::Object(mapping))
+        Ok(mapping)
     }
 }
 

@@ -9,7 +9,7 @@ use std::sync::{Arc, OnceLock};
 use onelog_mapping::Plan;
 use onelog_mysql::{MysqlStore, MysqlTarget};
 use onelog_store::conformance::{Capabilities, Harness, Model, SINK};
-use onelog_store::{Address, Store, StoreError, Verification};
+use onelog_store::{ServerAddress, Store, StoreError, Verification};
 use onelog_testkit::{Mariadb, Server};
 
 pub fn server() -> &'static Mariadb {
@@ -50,8 +50,7 @@ impl Database {
     pub fn target_at(&self, url: &str) -> MysqlTarget {
         let (address, _) = url.rsplit_once('/').unwrap();
         MysqlTarget {
-            url: Address::from(format!("{address}/{}", self.name).as_str()),
-            ca_file: None,
+            server: ServerAddress::from(format!("{address}/{}", self.name).as_str()),
         }
     }
 

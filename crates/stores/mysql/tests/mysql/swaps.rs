@@ -229,7 +229,7 @@ fn a_user_in_a_transaction_holds_a_swap_up_and_is_not_held_up_by_it() {
         .enable_all()
         .build()
         .unwrap();
-    let options = mysql_async::Opts::from_url(database.target().url.as_written()).unwrap();
+    let options = mysql_async::Opts::from_url(database.target().server.url.as_written()).unwrap();
     let mut user = runtime.block_on(mysql_async::Conn::new(options)).unwrap();
     let mut query = |sql: &str| {
         use mysql_async::prelude::Queryable as _;

@@ -9,7 +9,7 @@ use onelog_record::{Offset, TableId};
 use onelog_store::conformance::{
     self, Harness as _, LOG, Model, ORDERS, SINK, backfilled, standard_plan,
 };
-use onelog_store::{Address, Store, StoreError};
+use onelog_store::{Address, ServerAddress, Store, StoreError};
 use onelog_testkit::{Certificates, Kind, Mariadb, Server as _, require};
 
 use crate::harness::{Database, server};
@@ -352,8 +352,7 @@ fn what_is_in_the_way_is_reported_without_the_password() {
         (url.replace(&port, ":1/"), "connecting to"),
     ] {
         let target = MysqlTarget {
-            url: Address::from(url.as_str()),
-            ca_file: None,
+            server: ServerAddress::from(url.as_str()),
         };
         let error = MysqlStore::open(&target, SINK, LOG, Arc::clone(&plan)).unwrap_err();
         let text = error.to_string();
@@ -381,8 +380,10 @@ fn the_connection_is_encrypted_and_the_servers_certificate_is_checked() {
     });
     let open = |url: String, ca_file: Option<PathBuf>| {
         let target = MysqlTarget {
-            url: Address::from(url.as_str()),
-            ca_file,
+            server: ServerAddress {
+                url: Address::from(url.as_str()),
+                ca_file,
+            },
         };
         MysqlStore::open(&target, SINK, LOG, Arc::clone(&plan))
     };

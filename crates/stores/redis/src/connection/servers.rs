@@ -31,7 +31,7 @@ pub(crate) struct Servers {
 impl Servers {
     /// Connects to all of them and checks their settings.
     pub(crate) fn connect(target: &RedisTarget, names: &Names) -> Result<Self, StoreError> {
-        let place = target.url.shown();
+        let place = target.server.url.shown();
         let seeds = addresses(target)?;
         let mut last = None;
         for seed in &seeds {
@@ -136,13 +136,17 @@ impl Servers {
 
 /// How to reach each host of the address: `redis://user:password@one:6379,two:6379/0`.
 fn addresses(target: &RedisTarget) -> Result<Vec<ConnectionInfo>, StoreError> {
-    let place = target.url.shown();
+    let place = target.server.url.shown();
     let broken = |cause: onelog_store::Cause| StoreError::Broken {
         what: format!("connecting to Redis at {place}"),
         cause,
     };
-    let text = target.url.resolve().map_err(|error| broken(error.into()))?;
-    let trusted = match &target.ca_file {
+    let text = target
+        .server
+        .url
+        .resolve()
+        .map_err(|error| broken(error.into()))?;
+    let trusted = match &target.server.ca_file {
         None => None,
         Some(path) => Some(read_pem(path).map_err(|error| broken(error.into()))?),
     };

@@ -6,7 +6,7 @@ use std::sync::{Arc, LazyLock};
 use onelog_mapping::Plan;
 use onelog_redis::{RedisStore, RedisTarget};
 use onelog_store::conformance::{Capabilities, Harness, SINK};
-use onelog_store::{Address, Store, StoreError};
+use onelog_store::{ServerAddress, Store, StoreError};
 use onelog_testkit::{Redis, Server};
 
 pub(crate) static KINDS: onelog_store::Kinds = onelog_store::Kinds::new(&[&onelog_redis::KIND]);
@@ -32,9 +32,8 @@ impl OneServer {
         let url = format!("{}/{database}", SERVER.url());
         Self {
             target: RedisTarget {
-                url: Address::from(url.as_str()),
+                server: ServerAddress::from(url.as_str()),
                 partitions,
-                ca_file: None,
             },
             shape,
             database,

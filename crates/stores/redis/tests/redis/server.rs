@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use onelog_redis::{RedisStore, RedisTarget};
 use onelog_store::conformance::{self, LOG, Model, SINK};
-use onelog_store::{Address, Store};
+use onelog_store::{Address, ServerAddress, Store};
 use onelog_testkit::{Certificates, Kind, Redis, Server, require};
 
 use crate::harness::{OneServer, SERVER};
@@ -16,9 +16,8 @@ fn servers_that_would_lose_rows_are_refused_with_a_message() {
     let plan = conformance::standard_plan(&harness);
     let open = |url: &str| {
         let target = RedisTarget {
-            url: Address::from(url),
+            server: ServerAddress::from(url),
             partitions: None,
-            ca_file: None,
         };
         RedisStore::open(&target, SINK, LOG, Arc::clone(&plan)).unwrap_err()
     };
@@ -56,7 +55,7 @@ fn servers_that_would_lose_rows_are_refused_with_a_message() {
     ]);
     let url = server.url().replace("://", "://u:pw@");
     let target = RedisTarget {
-        url: Address::from(url.as_str()),
+        server: ServerAddress::from(url.as_str()),
         ..harness.target.clone()
     };
     let mut store = RedisStore::open(&target, SINK, LOG, Arc::clone(&plan)).unwrap();
@@ -77,7 +76,7 @@ fn a_full_memory_changes_nothing_and_is_waited_for() {
     let server = Redis::start();
     let harness = OneServer::new();
     let target = RedisTarget {
-        url: Address::from(server.url().as_str()),
+        server: ServerAddress::from(server.url().as_str()),
         ..harness.target.clone()
     };
     let plan = conformance::standard_plan(&harness);
@@ -120,9 +119,11 @@ fn the_server_is_only_talked_to_when_its_certificate_is_trusted() {
     let plan = conformance::standard_plan(&harness);
     let open = |host: &str, ca_file: Option<&std::path::Path>| {
         let target = RedisTarget {
-            url: Address::from(format!("rediss://{host}:{port}").as_str()),
+            server: ServerAddress {
+                url: Address::from(format!("rediss://{host}:{port}").as_str()),
+                ca_file: ca_file.map(std::path::Path::to_owned),
+            },
             partitions: None,
-            ca_file: ca_file.map(std::path::Path::to_owned),
         };
         RedisStore::open(&target, SINK, LOG, Arc::clone(&plan))
     };

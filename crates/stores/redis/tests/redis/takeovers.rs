@@ -161,8 +161,9 @@ fn a_snapshot_is_the_same_however_much_is_written_meanwhile() {
         assert!(model.verify(&plan, store.as_mut()).equal);
         // A process whose writes this one cannot see ends the snapshot.
         let mut other = server.target.clone();
-        other.url = Address::from(
+        other.server.url = Address::from(
             other
+                .server
                 .url
                 .as_written()
                 .replace("127.0.0.1", "localhost")

@@ -6,7 +6,7 @@ use std::net::{TcpListener, TcpStream};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
-use onelog_store::{Address, StoreError};
+use onelog_store::{ServerAddress, StoreError};
 use serde_json::json;
 
 use super::{Answer, Body, Client, Method, REQUEST_TIMEOUT, escape, split_address};
@@ -77,8 +77,7 @@ impl Fake {
 
     fn connect(&self) -> Client {
         Client::connect(&ElasticsearchTarget {
-            url: Address::from(&self.url[..]),
-            ca_file: None,
+            server: ServerAddress::from(&self.url[..]),
         })
         .unwrap()
     }

@@ -179,7 +179,7 @@ fn a_password_is_in_no_error() {
     let plan = harness.plan(STANDARD);
     let open = |url: &str| {
         let mut target = harness.target();
-        target.url = url.into();
+        target.server.url = url.into();
         let error = onelog_search::ElasticsearchStore::open(&target, "s", LOG, Arc::clone(&plan))
             .unwrap_err();
         let text = format!("{error} {error:?}");

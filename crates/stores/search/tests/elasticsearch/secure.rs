@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use onelog_search::{ElasticsearchStore, ElasticsearchTarget};
 use onelog_store::conformance::{LOG, Model};
-use onelog_store::{Address, Store as _};
+use onelog_store::{Address, ServerAddress, Store as _};
 use onelog_testkit::Certificates;
 use rustls::ServerConfig;
 use rustls::pki_types::pem::PemObject as _;
@@ -27,8 +27,10 @@ pub fn a_server_is_only_talked_to_when_its_certificate_is_trusted(fixture: &Fixt
     let plan = harness.plan(STANDARD);
     let open = |ca_file: Option<&Path>| {
         let target = ElasticsearchTarget {
-            url: Address::from(format!("https://localhost:{}", door.port()).as_str()),
-            ca_file: ca_file.map(PathBuf::from),
+            server: ServerAddress {
+                url: Address::from(format!("https://localhost:{}", door.port()).as_str()),
+                ca_file: ca_file.map(PathBuf::from),
+            },
         };
         ElasticsearchStore::open(&target, "follower", LOG, Arc::clone(&plan))
     };

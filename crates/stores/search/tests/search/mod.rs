@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use onelog_mapping::Plan;
 use onelog_search::{ElasticsearchStore, ElasticsearchTarget};
 use onelog_store::conformance::{Capabilities, Harness, LOG, plan};
-use onelog_store::{Address, Store};
+use onelog_store::{ServerAddress, Store};
 use onelog_testkit::{Elasticsearch, OpenSearch, Server};
 use serde_json::Value;
 
@@ -69,8 +69,7 @@ impl SearchHarness {
 
     pub fn target(&self) -> ElasticsearchTarget {
         ElasticsearchTarget {
-            url: Address::from(&self.url[..]),
-            ca_file: None,
+            server: ServerAddress::from(&self.url[..]),
         }
     }
 
