@@ -1,4 +1,5 @@
 mod costs;
+mod language;
 
 use proptest::prelude::*;
 use serde_json::json;
@@ -127,111 +128,6 @@ fn every_listed_function_is_in_the_docs() {
     let mut listed = FUNCTIONS.to_vec();
     listed.sort_unstable();
     assert_eq!(documented, listed);
-}
-
-#[test]
-fn the_usual_programs_give_what_jq_gives() {
-    for (text, value, expected) in [
-        (".a.b[1]", r#"{"a":{"b":[1,2]}}"#, "2"),
-        (".a.b", "{}", "null"),
-        (".[-1]", "[1,2]", "2"),
-        (".[1:]", "[1,2,3]", "[2,3]"),
-        (".[1:3]", r#""aüxb""#, r#""üx""#),
-        ("map(. + 1)", "[1,2]", "[2,3]"),
-        ("[.[] | select(. > 1)]", "[1,2,3]", "[2,3]"),
-        ("to_entries", r#"{"a":1}"#, r#"[{"key":"a","value":1}]"#),
-        (
-            "with_entries(.value += 1)",
-            r#"{"b":1,"a":2}"#,
-            r#"{"b":2,"a":3}"#,
-        ),
-        (".a.b = 1", "{}", r#"{"a":{"b":1}}"#),
-        (".a[2] = 1", "{}", r#"{"a":[null,null,1]}"#),
-        (".[1:2] = [7,8,9]", "[1,2,3]", "[1,7,8,9,3]"),
-        ("del(.b)", r#"{"a":1,"b":2,"c":3}"#, r#"{"a":1,"c":3}"#),
-        ("del(.[1])", "[1,2,3]", "[1,3]"),
-        (r#".x // "none""#, r#"{"x":null}"#, r#""none""#),
-        (r#""\(.a)-\(.b)""#, r#"{"a":1,"b":[2]}"#, r#""1-[2]""#),
-        (r#"split(",")"#, r#""a,b""#, r#"["a","b"]"#),
-        (r#"join("-")"#, r#"["a",null,1,true]"#, r#""a--1-true""#),
-        ("add", r#"["a","b"]"#, r#""ab""#),
-        ("length", r#""üß""#, "2"),
-        ("keys", r#"{"b":1,"a":2}"#, r#"["a","b"]"#),
-        ("sort_by(.a) | map(.a)", r#"[{"a":2},{"a":1}]"#, "[1,2]"),
-        ("group_by(.) | map(length)", "[1,2,1]", "[2,1]"),
-        ("unique", "[2,1,2]", "[1,2]"),
-        ("flatten", "[1,[2,[3]]]", "[1,2,3]"),
-        ("[..]", "[[1]]", "[[[1]],[1],1]"),
-        ("[recurse]", "[1]", "[[1],1]"),
-        (
-            "[recurse(if . < 3 then . + 1 else empty end)]",
-            "1",
-            "[1,2,3]",
-        ),
-        ("[limit(3; range(100))]", "null", "[0,1,2]"),
-        ("until(. > 100; . * 2)", "1", "128"),
-        ("[while(. < 8; . * 2)]", "1", "[1,2,4]"),
-        ("reduce .[] as $x (0; . + $x)", "[1,2,3]", "6"),
-        ("[foreach .[] as $x (0; . + $x)]", "[1,2,3]", "[1,3,6]"),
-        (
-            "walk(if type == \"number\" then -. else . end)",
-            "[1,[2]]",
-            "[-1,[-2]]",
-        ),
-        (r#"try error("x") catch ."#, "null", r#""x""#),
-        (
-            ". as {a: $x, b: [$y]} | [$x, $y]",
-            r#"{"a":1,"b":[2]}"#,
-            "[1,2]",
-        ),
-        ("def double: . * 2; double | double", "3", "12"),
-        (
-            "{a: {b: 1}} * {a: {c: 2}}",
-            "null",
-            r#"{"a":{"b":1,"c":2}}"#,
-        ),
-        ("{(.k): 1}", r#"{"k":"n"}"#, r#"{"n":1}"#),
-        ("4 / 2, 1 | select(. == 2)", "null", "2"),
-        ("3 / 2", "null", "1.5"),
-        ("tonumber", r#"" 12.50 ""#, "12.50"),
-        ("tojson | fromjson", r#"{"a":[1.10]}"#, r#"{"a":[1.10]}"#),
-        (r#"index("b"), 9 | select(. == 1)"#, r#""abc""#, "1"),
-        (r#"contains("b")"#, r#""abc""#, "true"),
-        ("contains({a: [1]})", r#"{"a":[1,2],"b":3}"#, "true"),
-        (r#"has("a")"#, r#"{"a":null}"#, "true"),
-        ("fromdate", r#""2026-11-22T00:00:00Z""#, "1795305600"),
-        (
-            "fromdate | todate",
-            r#""2026-11-22T01:02:03Z""#,
-            r#""2026-11-22T01:02:03Z""#,
-        ),
-        ("@base64", r#""ü""#, r#""w7w=""#),
-        ("@base64 | @base64d", r#""ü""#, r#""ü""#),
-        (r#"@uri "x?q=\(.)""#, r#""a b""#, r#""x?q=a%20b""#),
-        ("\"ab\" * 2", "null", r#""abab""#),
-        ("getpath([\"a\",\"b\"])", r#"{"a":{"b":5}}"#, "5"),
-        ("setpath([\"a\",\"b\"]; 1)", "null", r#"{"a":{"b":1}}"#),
-        ("type", "[]", r#""array""#),
-        ("type", r#"{"a":1}"#, r#""object""#),
-        ("explode | implode", r#""aü\u0000😀""#, r#""aü\u0000😀""#),
-        ("map(. / 2) | implode", "[130]", r#""A""#),
-        (
-            "[.[] | type]",
-            "[null,true,1,\"\",[],{}]",
-            r#"["null","boolean","number","string","array","object"]"#,
-        ),
-        ("ascii_downcase | ltrimstr(\"a\")", r#""AB""#, r#""b""#),
-        ("transpose", "[[1,2],[3]]", "[[1,3],[2,null]]"),
-        ("[.[] | floor, ceil, round]", "[1.5]", "[1,2,2]"),
-        ("[first(.[]), last(.[]), nth(1; .[])]", "[5,6,7]", "[5,7,6]"),
-        (
-            "label $out | .[] | if . > 1 then ., break $out else empty end",
-            "[1,2,3]",
-            "2",
-        ),
-    ] {
-        assert_eq!(result(text, value), expected, "{text} on {value}");
-    }
 }
 
 #[test]
@@ -408,45 +304,7 @@ fn what_is_not_json_is_refused_with_its_place() {
 }
 
 #[test]
-fn endless_programs_are_stopped() {
-    for text in [
-        "until(false; .)",
-        "[while(true; . + 1)]",
-        "[recurse(.)] | length",
-        "last(recurse(. + 1))",
-        "[range(1e4) | range(1e4) | range(1e4)] | length",
-        "reduce range(1e12) as $i (0; . + 1)",
-        "[range(0; 1; 0)]",
-        "reduce (.,.|.,.|.,.|.,.|.,.|.,.|.,.|.,.|.,.|.,.|.,.|.,.|.,.|.,.|.,.|.,.|.,.|.,.|.,.|.,.|.,.|.,.|.,.|.,.|.,.|.,.|.,.) as $x (.; .)",
-        "def a: .,.; def b: a|a|a|a|a; def c: b|b|b|b|b; isempty(c|c|c|empty)",
-        "try until(false; .) catch 1",
-        "(until(false; .))? // 1",
-        "[.[range(1e5)][range(1e5)][empty]]",
-    ] {
-        let passed = limit(text, "null");
-        assert!(
-            matches!(passed, Limit::Steps | Limit::Memory),
-            "{text}: {passed:?}"
-        );
-    }
-}
-
-#[test]
-fn programs_cannot_fill_the_memory() {
-    for text in [
-        r#""x" * 1e9"#,
-        r#""x" * 1e300"#,
-        r#"reduce range(100) as $i ("x"; . + .) | length"#,
-        "reduce range(100) as $i (.; [., .]) | length",
-        "reduce range(100) as $i (.; {a: ., b: .}) | tojson | length",
-        "[range(1e6) | \"x\" * 1e6] | length",
-        ".[1e9] = 1 | length",
-        r#"[limit(1000; "x" * 3e6 | while(true; .))] | map(explode) | length"#,
-        "reduce range(100) as $i ([1]; . + .) | length",
-        r#"("x" * 1e6) as $x | [range(1e5)] | map($x) | join("") | length"#,
-    ] {
-        limit(text, "null");
-    }
+fn digits_cannot_fill_the_memory() {
     assert!(failure("last(limit(100; recurse(. * .)))", "3").contains("too many digits"));
 }
 

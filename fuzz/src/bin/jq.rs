@@ -178,22 +178,26 @@ impl std::fmt::Display for Run {
     }
 }
 
-/// The programs of the tests and of the docs, and some bytes of which programs are made.
+/// The programs that show the language, those of the docs, and some bytes of which programs are
+/// made.
 fn make_seeds() -> Vec<Vec<u8>> {
-    const TESTS: &str = include_str!("../../../crates/jq/src/tests.rs");
-    const DOCS: &str = include_str!("../../../docs/sinks/README.md");
-    let mut texts = literals(TESTS);
-    texts.extend(literals(DOCS));
-    // What is behind a program is as a rule its document.
-    let mut seeds: Vec<Vec<u8>> = texts
-        .windows(2)
-        .map(|pair| [b"\0", pair[0].as_bytes(), b"\0", pair[1].as_bytes()].concat())
+    const PROGRAMS: &str = include_str!("../../../crates/jq/programs.tsv");
+    const DOCS: &str = include_str!("../../../docs/sinks/programs.md");
+    let lines = PROGRAMS.lines().filter(|line| !line.starts_with('#'));
+    let mut seeds: Vec<Vec<u8>> = lines
+        .filter_map(|line| {
+            let mut parts = line.split('\t');
+            Some(seed(parts.next()?, parts.next()?))
+        })
         .collect();
+    seeds.extend(literals(DOCS).iter().map(|program| seed(program, "{}")));
     // What a long number costs is counted wherever it is used.
     let digits = "9".repeat(6000);
     for text in ["-.", ". + 1", "tostring", "[., 1] | sort"] {
-        let program = format!("[range(1000) as $i | {text}] | length");
-        seeds.push(format!("\0{program}\0{digits}").into_bytes());
+        seeds.push(seed(
+            &format!("[range(1000) as $i | {text}] | length"),
+            &digits,
+        ));
     }
     for step in [1u8, 7, 29, 113] {
         let bytes = (0..600u32).map(|n| (n * n) as u8 ^ step.wrapping_mul(n as u8));
@@ -202,21 +206,16 @@ fn make_seeds() -> Vec<Vec<u8>> {
     seeds
 }
 
-/// What is in quotes in a text, plain or raw; an escaped character is itself.
+fn seed(program: &str, document: &str) -> Vec<u8> {
+    format!("\0{program}\0{document}").into_bytes()
+}
+
+/// What is in quotes in a text; an escaped character is itself.
 fn literals(text: &str) -> Vec<String> {
     let mut found = Vec::new();
-    let mut rest = text;
-    while let Some(at) = rest.find('"') {
-        let raw = rest[..at].ends_with("r#");
-        rest = &rest[at + 1..];
-        if raw {
-            let end = rest.find("\"#").unwrap_or(rest.len());
-            found.push(rest[..end].to_owned());
-            rest = rest.get(end + 2..).unwrap_or_default();
-            continue;
-        }
+    let mut characters = text.chars();
+    while characters.any(|character| character == '"') {
         let mut literal = String::new();
-        let mut characters = rest.chars();
         while let Some(character) = characters.next() {
             match character {
                 '"' => break,
@@ -224,7 +223,6 @@ fn literals(text: &str) -> Vec<String> {
                 plain => literal.push(plain),
             }
         }
-        rest = characters.as_str();
         found.push(literal);
     }
     found
