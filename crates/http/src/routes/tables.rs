@@ -181,7 +181,7 @@ mod tests {
             (
                 r#"{"name":"a","unique":"/x"}"#,
                 "unique",
-                "expected a sequence",
+                "expected a list",
             ),
             (
                 r#"{"name":"a","unique":["/x",1]}"#,
