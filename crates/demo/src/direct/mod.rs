@@ -42,7 +42,6 @@ type Connect = fn(&str, &str) -> Result<Box<dyn Direct>, DemoError>;
 pub struct StoreClient {
     /// The kind's name, which is also the flag that takes an address.
     pub kind: &'static str,
-    /// The flag's help.
     pub help: &'static str,
     connect: Connect,
 }
