@@ -12,6 +12,7 @@ mod examples;
 mod five_stores;
 mod folders;
 mod import;
+mod import_formats;
 mod packages;
 mod records;
 mod server;
