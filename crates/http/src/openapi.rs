@@ -39,6 +39,7 @@ pub(crate) fn document() -> utoipa::openapi::OpenApi {
     paths(
         transactions::commit,
         keys::get,
+        keys::get_empty,
         list::list,
         log::read,
         tables::create,
