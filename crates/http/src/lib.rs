@@ -34,5 +34,5 @@ mod routes;
 mod server;
 
 pub use onelog_request::WAIT_TIMEOUT_MS_MAX;
-pub use options::HttpOptions;
+pub use options::{Declared, HttpOptions};
 pub use server::serve;

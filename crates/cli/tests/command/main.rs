@@ -6,6 +6,7 @@ mod audit;
 mod audit_pairs;
 mod configured;
 mod data;
+mod deleting_tables;
 mod demo;
 mod demo_stores;
 mod examples;
