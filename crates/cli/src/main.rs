@@ -3,6 +3,7 @@
 mod args;
 mod commands;
 mod config;
+mod confirm;
 mod context;
 mod definition_file;
 mod error;

@@ -27,6 +27,7 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::runtime::{Builder, Runtime};
 
+pub use direct::{STORE_CLIENTS, StoreClient};
 pub use error::DemoError;
 pub use follower::FOLLOW_COMMAND;
 pub use real::Addresses;

@@ -29,14 +29,9 @@ use crate::through::{OneWrite, TABLE, log_contents};
 /// How long the stores may take to reach the end of the log.
 const CATCH_UP: Duration = Duration::from_secs(60);
 
-/// The addresses of the stores that were named.
+/// The addresses of the stores that were named, each with the kind that it must be of.
 #[derive(Clone, Debug, Default)]
-pub struct Addresses {
-    pub postgres: Option<String>,
-    pub mysql: Option<String>,
-    pub redis: Option<String>,
-    pub elasticsearch: Option<String>,
-}
+pub struct Addresses(Vec<(&'static str, String)>);
 
 #[derive(Clone, Debug, Serialize)]
 pub struct Outcome {
@@ -73,21 +68,20 @@ pub struct Real {
     before: Vec<BTreeSet<String>>,
 }
 
+impl FromIterator<(&'static str, String)> for Addresses {
+    fn from_iter<I: IntoIterator<Item = (&'static str, String)>>(addresses: I) -> Self {
+        Self(addresses.into_iter().collect())
+    }
+}
+
 impl Addresses {
     pub(crate) fn targets(&self) -> Result<Vec<Arc<dyn Target>>, DemoError> {
-        let given = [
-            ("postgres", &self.postgres),
-            ("mysql", &self.mysql),
-            ("redis", &self.redis),
-            ("elasticsearch", &self.elasticsearch),
-        ];
         let mut targets = Vec::new();
-        for (name, url) in given {
-            let Some(url) = url else { continue };
+        for (name, url) in &self.0 {
             let target = KINDS
                 .target(url)
                 .map_err(|error| DemoError::Usage(format!("--{name}: {}", error.what)))?;
-            if target.kind().name() != name {
+            if target.kind().name() != *name {
                 return Err(DemoError::Usage(format!(
                     "--{name}: this is the address of another kind of store: {}",
                     target.kind().name()
@@ -462,10 +456,7 @@ mod tests {
 
     #[test]
     fn an_address_of_another_kind_of_store_is_reported_with_its_flag() {
-        let urls = Addresses {
-            redis: Some("postgres://h/d".to_owned()),
-            ..Addresses::default()
-        };
+        let urls = Addresses::from_iter([("redis", "postgres://h/d".to_owned())]);
         let said = urls.targets().unwrap_err().to_string();
         assert!(
             said.contains("--redis") && said.contains("postgres"),

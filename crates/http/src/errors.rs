@@ -16,6 +16,7 @@
 //! | 409 | `not_unique` | `where`, `table`, `key`, `field`, `value`, `owner` | another key has this value in a unique field |
 //! | 409 | `id_mismatch` | `id`, `position` | the id belongs to another request |
 //! | 409 | `table_exists`, `sink_exists` | `table` or `sink` | the name is taken |
+//! | 409 | `table_in_use` | `table` | sinks follow the table, or the configuration declares it |
 //! | 409 | `too_many_sinks` | `max` | no more sinks can be made |
 //! | 409 | `sink_stopped` | `sink`, `fault` | the sink has stopped, and why: mend it, then resume or rebuild |
 //! | 409 | `sink_not_filled` | `sink` | there is nothing to compare yet |

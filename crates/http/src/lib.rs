@@ -1,8 +1,8 @@
 //! The HTTP door: JSON transactions, reads, the log as a stream.
 //!
-//! [`serve`] answers on a listener, [`router()`] is the same without one. Nothing here decides
-//! anything: requests become `CommitRequest`s and reads of the node, and every refusal becomes
-//! one JSON object ([`errors`] lists its forms).
+//! [`serve`] answers on a listener. Nothing here decides anything: requests become
+//! `CommitRequest`s and reads of the node, and every refusal becomes one JSON object ([`errors`]
+//! lists its forms).
 //!
 //! Routes: `POST /v1/transactions` · `GET /v1/tables/{table}/keys/{key}` ·
 //! `GET /v1/tables/{table}/keys` · `GET /v1/log` · `/v1/tables` · `/v1/sinks` · `/v1/status` ·
@@ -34,12 +34,14 @@ mod routes;
 mod server;
 
 pub use onelog_request::WAIT_TIMEOUT_MS_MAX;
-pub use options::{HttpOptions, LIST_LIMIT, LIST_LIMIT_MAX, PORT, WAIT_TIMEOUT_MS};
-pub use router::router;
+pub use options::{Declared, HttpOptions};
 pub use server::serve;
+<<<<<<< HEAD
 
 /// The OpenAPI document that `/openapi.json` serves where these are the kinds of store.
 #[must_use]
 pub fn openapi_document(kinds: onelog_sinks::Kinds) -> utoipa::openapi::OpenApi {
     openapi::document(kinds)
 }
+=======
+>>>>>>> people

@@ -1,24 +1,29 @@
 //! A body that is one small JSON object, read into the type that its schema is derived from.
 
 use serde::de::DeserializeOwned;
-use serde_json::{Map, Value};
+use serde_json::Value;
+use serde_path_to_error::Segment;
 use utoipa::ToSchema;
-use utoipa::openapi::{RefOr, Schema};
+use utoipa::openapi::{Object, RefOr, Schema};
 
 use onelog_request::{check_json, unknown_field};
 
 use crate::errors::ApiError;
 
-/// Reads an object of the fields of `T`, each at most once. Every error names its place.
+/// Reads an object of the fields of `T`, each at most once. Every error names its place and ends
+/// with an example, which is one of those in the OpenAPI document.
 pub(crate) fn read_object<T: DeserializeOwned + ToSchema>(body: &[u8]) -> Result<T, ApiError> {
     let malformed = |message: String| ApiError::malformed("body", message);
+    let not_json = |message: String| malformed(message + &example::<T>(None));
     let text = std::str::from_utf8(body).map_err(|error| {
         let at = error.valid_up_to();
         malformed(format!("the body is not UTF-8 at byte {at}"))
     })?;
-    check_json(text).map_err(malformed)?;
-    let fields: Map<String, Value> = serde_json::from_str(text)
-        .map_err(|error| malformed(format!("expected an object: {error}")))?;
+    check_json(text).map_err(not_json)?;
+    let value: Value = serde_json::from_str(text).map_err(|error| not_json(error.to_string()))?;
+    let Value::Object(fields) = value else {
+        return Err(not_json("expected an object".to_owned()));
+    };
     let known = fields_of::<T>();
     let known: Vec<&str> = known.iter().map(String::as_str).collect();
     if let Some(name) = fields.keys().find(|name| !known.contains(&name.as_str())) {
@@ -28,26 +33,137 @@ pub(crate) fn read_object<T: DeserializeOwned + ToSchema>(body: &[u8]) -> Result
         .iter()
         .find(|name| !fields.contains_key(*name))
     {
-        return Err(ApiError::malformed(missing, "the field is missing"));
+        let message = format!("the field is missing{}", example::<T>(Some(missing)));
+        return Err(ApiError::malformed(missing, message));
     }
     serde_path_to_error::deserialize(Value::Object(fields)).map_err(|error| {
-        let place = error.path().to_string();
-        let place = if place == "." { "body" } else { &place };
-        ApiError::malformed(place, error.inner())
+        let field = match error.path().iter().next() {
+            Some(Segment::Map { key }) => Some(key.clone()),
+            _ => None,
+        };
+        let place = match field {
+            Some(_) => error.path().to_string(),
+            None => "body".to_owned(),
+        };
+        let message = in_json_terms(&error.inner().to_string());
+        ApiError::malformed(&place, message + &example::<T>(field.as_deref()))
     })
+}
+
+/// Serde names what it expects by its own data model, where a client knows JSON's.
+fn in_json_terms(message: &str) -> String {
+    for (serde, json) in [("a sequence", "a list"), ("a map", "an object")] {
+        if let Some(rest) = message.strip_suffix(serde) {
+            return format!("{rest}{json}");
+        }
+    }
+    message.to_owned()
+}
+
+/// How a field of `T` is written, or all of it, for the end of a message.
+fn example<T: ToSchema>(field: Option<&str>) -> String {
+    let examples = schema_of::<T>().map_or_else(Vec::new, |schema| schema.examples);
+    let found = examples.iter().find_map(|example| match field {
+        None => Some(example.to_string()),
+        Some(field) => example
+            .get(field)
+            .map(|value| format!("\"{field}\": {value}")),
+    });
+    found.map_or_else(String::new, |example| format!("; for example {example}"))
+}
+
+fn schema_of<T: ToSchema>() -> Option<Object> {
+    match T::schema() {
+        RefOr::T(Schema::Object(object)) => Some(object),
+        _ => None,
+    }
 }
 
 /// The names of the fields that the schema of `T` has.
 pub(crate) fn fields_of<T: ToSchema>() -> Vec<String> {
-    match T::schema() {
-        RefOr::T(Schema::Object(object)) => object.properties.into_keys().collect(),
-        _ => Vec::new(),
-    }
+    schema_of::<T>().map_or_else(Vec::new, |schema| schema.properties.into_keys().collect())
 }
 
 fn required_of<T: ToSchema>() -> Vec<String> {
-    match T::schema() {
-        RefOr::T(Schema::Object(object)) => object.required,
-        _ => Vec::new(),
+    schema_of::<T>().map_or_else(Vec::new, |schema| schema.required)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::{Backup, NewTable, ReplayKeys};
+
+    fn message<T: DeserializeOwned + ToSchema>(body: &str) -> String {
+        let Err(error) = read_object::<T>(body.as_bytes()) else {
+            panic!("{body} was read");
+        };
+        let (status, fields) = error.parts();
+        assert_eq!(status, 422, "{body}");
+        fields["message"].as_str().unwrap().to_owned()
+    }
+
+    #[test]
+    fn a_value_of_another_type_is_answered_with_place_found_expected_and_an_example() {
+        for (body, expected) in [
+            (
+                r#"{"name":"a","unique":"/x"}"#,
+                r#"unique: invalid type: string "/x", expected a list; for example "unique": ["/email"]"#,
+            ),
+            (
+                r#"{"name":"a","unique":["/x",1]}"#,
+                r#"unique[1]: invalid type: integer `1`, expected a string; for example "unique": ["/email"]"#,
+            ),
+            (
+                r#"{"name":5}"#,
+                r#"name: invalid type: integer `5`, expected a string; for example "name": "shop.orders""#,
+            ),
+            (
+                r#"{"name":"a","kind":"queue"}"#,
+                r#"kind: unknown variant `queue`, expected `keyed` or `stream`; for example "kind": "keyed""#,
+            ),
+            (
+                "{}",
+                r#"name: the field is missing; for example "name": "shop.orders""#,
+            ),
+            (
+                "[]",
+                r#"body: expected an object; for example {"name":"shop.orders"}"#,
+            ),
+        ] {
+            assert_eq!(message::<NewTable>(body), expected, "{body}");
+        }
+    }
+
+    #[test]
+    fn the_bodies_of_backups_and_replays_are_answered_alike() {
+        for body in ["{}", r#"{"into":5}"#, r#"{"into":["a"]}"#] {
+            let message = message::<Backup>(body);
+            let example = r#"for example "into": "/var/backups/onelog/monday""#;
+            assert!(message.starts_with("into: "), "{message}");
+            assert!(message.ends_with(example), "{message}");
+        }
+        for body in [r#"{"keys":"o-2"}"#, r#"{"keys":["o-2"]}"#] {
+            let message = message::<ReplayKeys>(body);
+            let example = r#"for example "keys": [{"into":"orders","key":"o-2"}]"#;
+            assert!(message.starts_with("keys"), "{message}");
+            assert!(message.ends_with(example), "{message}");
+        }
+        let message = message::<ReplayKeys>(r#"{"keys":["o-2"]}"#);
+        assert!(
+            message.contains("expected an object with 'into' and 'key'"),
+            "{message}"
+        );
+    }
+
+    #[test]
+    fn each_field_of_a_body_is_in_an_example() {
+        fn check<T: ToSchema>() {
+            for field in fields_of::<T>() {
+                assert_ne!(example::<T>(Some(&field)), "", "{field}");
+            }
+        }
+        check::<NewTable>();
+        check::<Backup>();
+        check::<ReplayKeys>();
     }
 }

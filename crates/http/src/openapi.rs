@@ -45,6 +45,7 @@ pub(crate) fn document(kinds: Kinds) -> utoipa::openapi::OpenApi {
     paths(
         transactions::commit,
         keys::get,
+        keys::get_empty,
         list::list,
         log::read,
         tables::create,

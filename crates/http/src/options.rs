@@ -1,5 +1,6 @@
 //! The options of the HTTP server, and its bounds.
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 
 pub const PORT: u16 = 7070;
@@ -47,6 +48,15 @@ pub struct HttpOptions {
     pub log_streams_max: usize,
     /// How often a silent event stream shows that it lives.
     pub heartbeat_ms: u64,
+    /// What the server's configuration makes again at each start.
+    pub declared: Declared,
+}
+
+/// The tables and sinks that a configuration declares, each with its place there.
+#[derive(Clone, Debug, Default)]
+pub struct Declared {
+    pub tables: BTreeMap<String, String>,
+    pub sinks: BTreeMap<String, String>,
 }
 
 impl Default for HttpOptions {
@@ -61,6 +71,7 @@ impl Default for HttpOptions {
             bodies_bytes_max: BODIES_BYTES_MAX,
             log_streams_max: 256,
             heartbeat_ms: 10_000,
+            declared: Declared::default(),
         }
     }
 }

@@ -1,15 +1,9 @@
 //! The routes. They are listed once: the router is built from the list, and a test compares the
 //! list with the OpenAPI document.
 
-use std::sync::Arc;
-
 use axum::Router;
 use axum::routing::{MethodRouter, delete, get, post, put};
-use onelog::Node;
-use onelog_sinks::Sinks;
 
-use crate::app::App;
-use crate::options::HttpOptions;
 use crate::routes::{Shared, backup, keys, list, log, sinks, system, tables, transactions};
 
 type Route = (&'static str, &'static str, MethodRouter<Shared>);
@@ -25,6 +19,7 @@ fn routes() -> Vec<Route> {
     routes! {
         post "/v1/transactions" transactions::commit;
         get "/v1/tables/{table}/keys/{key}" keys::get;
+        get "/v1/tables/{table}/keys/" keys::get_empty;
         get "/v1/tables/{table}/keys" list::list;
         get "/v1/log" log::read;
         post "/v1/tables" tables::create;
@@ -56,12 +51,7 @@ fn routes() -> Vec<Route> {
 /// Former names of routes: they answer as before, and are in the document as deprecated.
 pub(crate) const ALIASES: &[(&str, &str)] = &[("/v1/sinks/try", "/v1/sinks/dry-run")];
 
-/// The routes over a node and its sinks, without a listener.
-pub fn router(node: Node, sinks: Sinks, options: HttpOptions) -> Router {
-    router_of(Arc::new(App::new(node, sinks, options)))
-}
-
-pub(crate) fn router_of(app: Shared) -> Router {
+pub(crate) fn router(app: Shared) -> Router {
     let router = routes()
         .into_iter()
         .fold(Router::new(), |router, (_, path, handlers)| {

@@ -24,7 +24,7 @@ use tokio::task::JoinSet;
 
 use crate::app::{App, busy};
 use crate::options::{HttpOptions, SHUTDOWN_GRACE_MS};
-use crate::router::router_of;
+use crate::router::router;
 use crate::routes::Shared;
 
 /// When no connection can be accepted (too many open files), the next try comes after this.
@@ -55,7 +55,7 @@ pub async fn serve(
         http: protocol(&options),
         app: Arc::new(App::new(node, sinks, options)),
     };
-    let router = router_of(Arc::clone(&door.app));
+    let router = router(Arc::clone(&door.app));
     let mut connections = JoinSet::new();
     let mut shutdown = pin!(shutdown);
     loop {

@@ -25,6 +25,7 @@ mod runner;
 mod schedule;
 mod session_end;
 mod sinks;
+mod tables;
 mod waiting;
 
 pub use dry_run::{DRY_RUN_ROWS_MAX, DryRun, DryRunMapping, DryRunRefused, DryRunRow};
@@ -38,4 +39,5 @@ pub use parking::{PARKED_MAX, Parked};
 pub use progress::{SinkState, SinkStatus, VerificationSummary};
 pub use request::{Replay, Replayed};
 pub use sinks::{SINKS_MAX, Sinks};
+pub use tables::DropTableError;
 pub use waiting::{SubmitError, Waited};

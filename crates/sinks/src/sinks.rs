@@ -52,7 +52,7 @@ pub(crate) struct Inner {
     pub(crate) kinds: Kinds,
     sinks: Mutex<BTreeMap<String, Handle>>,
     /// Held while definitions change, so that they change one after the other.
-    changing: Mutex<()>,
+    pub(crate) changing: Mutex<()>,
     /// Gives up comparisons under way.
     pub(crate) stopping: AtomicBool,
     /// Wakes the threads that look after all sinks.
@@ -312,6 +312,15 @@ impl Inner {
                 nearest: nearest_name(name, sinks.keys().map(String::as_str)).map(str::to_owned),
             }),
         }
+    }
+
+    /// The names of the sinks with such definitions.
+    pub(crate) fn names_of(&self, is_such: impl Fn(&SinkDefinition) -> bool) -> Vec<String> {
+        let sinks = self.sinks.lock();
+        let such = sinks
+            .iter()
+            .filter(|(_, handle)| is_such(&handle.definition));
+        such.map(|(name, _)| name.clone()).collect()
     }
 
     /// All sinks. The lock is not held while the log is looked at.

@@ -12,6 +12,7 @@ mod redis;
 use std::time::{Duration, Instant};
 
 use onelog::{CommitRequest, NewTable, Node, Operation, Position, TableId, Write};
+use onelog_mapping::RowForm;
 use onelog_sinks::{SinkDefinition, Sinks};
 use onelog_stores::KINDS;
 use serde_json::{Value, json};
@@ -76,33 +77,63 @@ pub(super) trait Bare {
     fn clean(&mut self) -> Result<(), Failure>;
 }
 
+type Connect = fn(&str) -> Result<Vec<Box<dyn Bare>>, Failure>;
+
+/// A kind of store, and every way of writing into it in bulk that may be its fastest.
+struct Ways {
+    kind: &'static str,
+    connect: Connect,
+}
+
+const WAYS: &[Ways] = &[
+    Ways {
+        kind: "postgres",
+        connect: |url| {
+            Ok(vec![
+                Box::new(postgres::BarePostgres::connect(url, Way::CopyAndMerge)?),
+                Box::new(postgres::BarePostgres::connect(url, Way::Unnest)?),
+            ])
+        },
+    },
+    Ways {
+        kind: "mysql",
+        connect: |url| Ok(vec![Box::new(mysql::BareMysql::connect(url)?)]),
+    },
+    Ways {
+        kind: "redis",
+        connect: |url| Ok(vec![Box::new(redis::BareRedis::connect(url)?)]),
+    },
+    Ways {
+        kind: "elasticsearch",
+        connect: |url| {
+            Ok(vec![Box::new(elasticsearch::BareElasticsearch::connect(
+                url,
+            )?)])
+        },
+    },
+];
+
 pub(super) struct Target {
     url: String,
     kind: &'static str,
+    rows: RowForm,
 }
 
 impl Target {
     pub(super) fn new(url: &str) -> Result<Self, Failure> {
-        let kind = KINDS.target(url)?.kind().name();
+        let rules = KINDS.target(url)?.kind().rules();
         Ok(Self {
             url: url.to_owned(),
-            kind,
+            kind: rules.kind,
+            rows: rules.rows,
         })
     }
 
-    /// Every way of writing in bulk that may be the store's fastest.
     fn bare(&self) -> Result<Vec<Box<dyn Bare>>, Failure> {
-        let url = &self.url;
-        Ok(match self.kind {
-            "postgres" => vec![
-                Box::new(postgres::BarePostgres::connect(url, Way::CopyAndMerge)?),
-                Box::new(postgres::BarePostgres::connect(url, Way::Unnest)?),
-            ],
-            "mysql" => vec![Box::new(mysql::BareMysql::connect(url)?)],
-            "redis" => vec![Box::new(redis::BareRedis::connect(url)?)],
-            "elasticsearch" => vec![Box::new(elasticsearch::BareElasticsearch::connect(url)?)],
-            kind => return Err(format!("there is no bare loop for {kind}").into()),
-        })
+        match WAYS.iter().find(|ways| ways.kind == self.kind) {
+            Some(ways) => (ways.connect)(&self.url),
+            None => Err(format!("there is no bare loop for {}", self.kind).into()),
+        }
     }
 
     fn definition(&self, name: &str) -> Result<SinkDefinition, Failure> {
@@ -116,7 +147,7 @@ impl Target {
             }
         });
         // Where a row is a document, the document itself is what both sides write.
-        if matches!(self.kind, "redis" | "elasticsearch")
+        if self.rows == RowForm::Document
             && let Some(mapping) = mapping.as_object_mut()
         {
             mapping.remove("columns");

@@ -2,7 +2,8 @@
 
 use std::path::PathBuf;
 
-use onelog_demo::{Addresses, DemoError, FollowOptions, Options};
+use clap::{Arg, ArgMatches, Command, FromArgMatches};
+use onelog_demo::{Addresses, DemoError, FollowOptions, Options, STORE_CLIENTS};
 
 use crate::config::DEFAULT_LISTEN;
 use crate::context::Context;
@@ -13,28 +14,47 @@ pub struct Args {
     /// End after the three parts instead of serving on
     #[arg(long)]
     exit: bool,
-    /// Run the race on this PostgreSQL, postgres://user@host/database
-    #[arg(long, value_name = "URL")]
-    postgres: Option<String>,
-    /// On this MariaDB or MySQL, mysql://user@host/database
-    #[arg(long, value_name = "URL")]
-    mysql: Option<String>,
-    /// On this Redis, redis://host
-    #[arg(long, value_name = "URL")]
-    redis: Option<String>,
-    /// On this Elasticsearch or OpenSearch, http://host:9200
-    #[arg(long, value_name = "URL")]
-    elasticsearch: Option<String>,
+    #[command(flatten)]
+    stores: Stores,
+}
+
+/// One flag for each kind of store that the demonstration has a client of.
+#[derive(Clone, Debug, Default)]
+struct Stores(Addresses);
+
+impl clap::Args for Stores {
+    fn augment_args(command: Command) -> Command {
+        command.args(STORE_CLIENTS.iter().map(|client| {
+            Arg::new(client.kind)
+                .long(client.kind)
+                .value_name("URL")
+                .help(client.help)
+        }))
+    }
+
+    fn augment_args_for_update(command: Command) -> Command {
+        Self::augment_args(command)
+    }
+}
+
+impl FromArgMatches for Stores {
+    fn from_arg_matches(matches: &ArgMatches) -> Result<Self, clap::Error> {
+        let given = STORE_CLIENTS.iter().filter_map(|client| {
+            let url = matches.get_one::<String>(client.kind)?;
+            Some((client.kind, url.clone()))
+        });
+        Ok(Self(given.collect()))
+    }
+
+    fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
+        *self = Self::from_arg_matches(matches)?;
+        Ok(())
+    }
 }
 
 pub fn run(args: &Args, context: &Context) -> Result<(), CommandError> {
     onelog_demo::run(&Options {
-        addresses: Addresses {
-            postgres: args.postgres.clone(),
-            mysql: args.mysql.clone(),
-            redis: args.redis.clone(),
-            elasticsearch: args.elasticsearch.clone(),
-        },
+        addresses: args.stores.0.clone(),
         exit: args.exit,
         json: context.json,
         timeout: context.timeout,

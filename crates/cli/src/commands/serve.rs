@@ -13,6 +13,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use onelog::Node;
+use onelog_http::HttpOptions;
 use onelog_sinks::Sinks;
 use serde_json::json;
 use tokio::runtime::{Builder, Runtime};
@@ -182,7 +183,7 @@ impl Server {
             onelog_http::serve(
                 self.node.clone(),
                 self.sinks.clone(),
-                self.settings.http.clone(),
+                self.http_options(),
                 listener,
                 shutdown,
             )
@@ -202,6 +203,13 @@ impl Server {
         Err(CommandError::Failed(format!(
             "the server has stopped: {reason}"
         )))
+    }
+
+    fn http_options(&self) -> HttpOptions {
+        HttpOptions {
+            declared: self.settings.declared.names(),
+            ..self.settings.http.clone()
+        }
     }
 
     fn announce(&self, address: SocketAddr, as_json: bool) {

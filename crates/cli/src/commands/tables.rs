@@ -6,6 +6,7 @@ use onelog_client::segment;
 use onelog_terminal::{Out, Table};
 use serde_json::{Map, Value, json};
 
+use crate::confirm::confirm;
 use crate::context::Context;
 use crate::error::CommandError;
 use crate::input::read_whole;
@@ -31,10 +32,13 @@ enum Command {
     },
     /// Make a table
     Create(Create),
-    /// Delete a table and all its keys
+    /// Delete a table and all its keys; refused while a sink or the server's configuration names it
     Delete {
         /// The table
         table: String,
+        /// Do not ask; needed where there is no terminal
+        #[arg(long)]
+        yes: bool,
     },
 }
 
@@ -79,7 +83,9 @@ pub fn run(args: &Args, context: &Context) -> Result<(), CommandError> {
                 false => out.line(&format!("table '{}' is there", create.table))?,
             }
         }
-        Command::Delete { table } => {
+        Command::Delete { table, yes } => {
+            let what = format!("deletes the table '{table}' with all its keys");
+            confirm(*yes, &what, table)?;
             let answer = client.delete(&path(table))?;
             match context.json {
                 true => out.json(&answer)?,

@@ -76,11 +76,18 @@ impl<T> Declared<T> {
         self.entry.fault(place, message.to_string())
     }
 
+    /// Where the entry begins.
+    pub fn place(&self) -> String {
+        format!(
+            "{}, line {}",
+            self.entry.path.display(),
+            self.entry.line("")
+        )
+    }
+
     /// Which entry of which file, for a sentence.
     pub fn origin(&self) -> String {
-        let entry = &self.entry;
-        let line = entry.line("");
-        format!("{}, line {line}: {}", entry.path.display(), entry.title())
+        format!("{}: {}", self.place(), self.entry.title())
     }
 }
 
@@ -128,6 +135,20 @@ fn list_of<'d, 't>(table: &'d DeTable<'t>, section: Section) -> Option<&'d [Span
 }
 
 impl Declarations {
+    /// The names, each with its place, for answers about what the next start makes again.
+    pub fn names(&self) -> onelog_http::Declared {
+        let tables = self.tables.iter();
+        let sinks = self.sinks.iter();
+        onelog_http::Declared {
+            tables: tables
+                .map(|table| (table.what.name.clone(), table.place()))
+                .collect(),
+            sinks: sinks
+                .map(|sink| (sink.what.name.clone(), sink.place()))
+                .collect(),
+        }
+    }
+
     /// Reads the two sections of a file.
     pub fn read(path: &Path, text: &str, table: &DeTable<'_>) -> Result<Self, FileError> {
         let text: Arc<str> = text.into();

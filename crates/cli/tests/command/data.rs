@@ -46,6 +46,19 @@ fn a_value_is_written_read_and_deleted() {
 }
 
 #[test]
+fn the_empty_key_is_read_and_deleted_like_any_other() {
+    let (_folder, server) = server();
+    server.run(&["put", "t.keyed", "", "1"]).good();
+    assert_eq!(server.run(&["get", "t.keyed", ""]).good(), "1\n");
+    let found = server.run(&["get", "t.keyed", "", "--json"]).json();
+    assert_eq!((&found["key"], &found["found"]), (&json!(""), &json!(true)));
+    server.run(&["delete", "t.keyed", ""]).good();
+    server
+        .run(&["get", "t.keyed", ""])
+        .fails(1, "there is no key \"\" in table 't.keyed'");
+}
+
+#[test]
 fn conditions_are_checked_by_the_server() {
     let (_folder, server) = server();
     let first = server
@@ -186,7 +199,7 @@ fn tables_are_made_listed_and_deleted() {
         server.run(&["tables", "show", "t.users", "--json"]).json()["unique"],
         json!(["/email"])
     );
-    server.run(&["tables", "delete", "t.users"]).good();
+    server.run(&["tables", "delete", "t.users", "--yes"]).good();
     server
         .run(&["tables", "show", "t.users"])
         .fails(1, "no table 't.users'");

@@ -38,7 +38,7 @@ fn filled_with(data: &Path, odd: &str, deleted: &[&str]) -> PathBuf {
         let text = serde_json::json!({"writes": writes}).to_string();
         server.run_fed(&["commit", "-"], &text).good();
     }
-    server.run(&["tables", "delete", "t.gone"]).good();
+    server.run(&["tables", "delete", "t.gone", "--yes"]).good();
     assert_eq!(server.terminate().0.code(), Some(0));
     data
 }

@@ -11,7 +11,7 @@ use ureq::http::{Method, StatusCode};
 use ureq::typestate::WithBody;
 use ureq::{Agent, RequestBuilder};
 
-use super::{Contents, Direct, taken};
+use super::{Contents, Direct, StoreClient, taken};
 use crate::error::DemoError;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -20,6 +20,12 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 const ANSWER_BYTES_MAX: u64 = 64 << 20;
 /// The most documents that are read; the product's own limit.
 const DOCUMENTS_MAX: usize = 10_000;
+
+pub const CLIENT: StoreClient = StoreClient {
+    kind: "elasticsearch",
+    help: "On this Elasticsearch or OpenSearch, http://host:9200",
+    connect: |url, shown| Ok(Box::new(Elasticsearch::connect(url, shown)?)),
+};
 
 pub struct Elasticsearch {
     agent: Agent,

@@ -34,34 +34,37 @@ pub trait Direct: Send {
     fn clean(&mut self, run: &str, before: &BTreeSet<String>) -> Result<(), DemoError>;
 }
 
-/// Connects to a store.
-pub fn connect(target: &dyn Target) -> Result<Box<dyn Direct>, DemoError> {
-    match target.kind().name() {
-        #[cfg(feature = "postgres")]
-        "postgres" => open(target, postgres::Postgres::connect),
-        #[cfg(feature = "mysql")]
-        "mysql" => open(target, mysql::Mysql::connect),
-        #[cfg(feature = "redis")]
-        "redis" => open(target, redis::Redis::connect),
-        #[cfg(feature = "search")]
-        "elasticsearch" => open(target, elasticsearch::Elasticsearch::connect),
-        other => Err(DemoError::Usage(format!(
-            "this program cannot write into a store of the kind {other} by itself"
-        ))),
-    }
+/// Connects to the address, and with the text that shows it without secrets.
+type Connect = fn(&str, &str) -> Result<Box<dyn Direct>, DemoError>;
+
+/// A kind of store that the demonstration can write into by itself.
+#[derive(Debug)]
+pub struct StoreClient {
+    /// The kind's name, which is also the flag that takes an address.
+    pub kind: &'static str,
+    pub help: &'static str,
+    connect: Connect,
 }
 
-/// Connects to the address, and with the text that shows it without secrets.
-#[cfg(any(
-    feature = "postgres",
-    feature = "mysql",
-    feature = "redis",
-    feature = "search"
-))]
-fn open<D: Direct + 'static>(
-    target: &dyn Target,
-    connect: fn(&str, &str) -> Result<D, DemoError>,
-) -> Result<Box<dyn Direct>, DemoError> {
+pub const STORE_CLIENTS: &[StoreClient] = &[
+    #[cfg(feature = "postgres")]
+    postgres::CLIENT,
+    #[cfg(feature = "mysql")]
+    mysql::CLIENT,
+    #[cfg(feature = "redis")]
+    redis::CLIENT,
+    #[cfg(feature = "search")]
+    elasticsearch::CLIENT,
+];
+
+/// Connects to a store.
+pub fn connect(target: &dyn Target) -> Result<Box<dyn Direct>, DemoError> {
+    let kind = target.kind().name();
+    let Some(client) = STORE_CLIENTS.iter().find(|client| client.kind == kind) else {
+        return Err(DemoError::Usage(format!(
+            "this program cannot write into a store of the kind {kind} by itself"
+        )));
+    };
     let Some(address) = target.address() else {
         return Err(DemoError::Usage(format!(
             "{} has no address",
@@ -71,7 +74,7 @@ fn open<D: Direct + 'static>(
     let resolved = address
         .resolve()
         .map_err(|error| DemoError::Usage(error.to_string()))?;
-    Ok(Box::new(connect(&resolved, &address.shown())?))
+    (client.connect)(&resolved, &address.shown())
 }
 
 /// A runtime for one connection.

@@ -6,11 +6,17 @@ use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Error, Opts};
 use tokio::runtime::Runtime;
 
-use super::{Contents, Direct, runtime, taken};
+use super::{Contents, Direct, StoreClient, runtime, taken};
 use crate::error::DemoError;
 
 const TRACES: &str = "SELECT table_name FROM information_schema.tables
   WHERE table_schema = DATABASE() AND table_name LIKE '%onelog%'";
+
+pub const CLIENT: StoreClient = StoreClient {
+    kind: "mysql",
+    help: "On this MariaDB or MySQL, mysql://user@host/database",
+    connect: |url, shown| Ok(Box::new(Mysql::connect(url, shown)?)),
+};
 
 pub struct Mysql {
     runtime: Runtime,

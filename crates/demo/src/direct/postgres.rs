@@ -7,7 +7,7 @@ use tokio::runtime::Runtime;
 use tokio_postgres::{Client, Error, Statement};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
-use super::{Contents, Direct, runtime, taken};
+use super::{Contents, Direct, StoreClient, runtime, taken};
 use crate::error::DemoError;
 
 /// Tables in the schema in which tables are made, with onelog in their names.
@@ -16,6 +16,12 @@ const TRACES: &str = "SELECT table_name FROM information_schema.tables
 
 /// Which table onelog made; it remembers a table beyond its sink.
 const OWNERS: &str = "onelog_tables";
+
+pub const CLIENT: StoreClient = StoreClient {
+    kind: "postgres",
+    help: "Run the race on this PostgreSQL, postgres://user@host/database",
+    connect: |url, shown| Ok(Box::new(Postgres::connect(url, shown)?)),
+};
 
 pub struct Postgres {
     runtime: Runtime,

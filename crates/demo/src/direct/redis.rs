@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use redis::{Connection, RedisError};
 
-use super::{Contents, Direct, taken};
+use super::{Contents, Direct, StoreClient, taken};
 use crate::error::DemoError;
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -14,6 +14,12 @@ const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
 const SCAN_KEYS: usize = 1_000;
 /// Which sink's table is whose; onelog's own.
 const OWNERS: &str = "onelog:owners";
+
+pub const CLIENT: StoreClient = StoreClient {
+    kind: "redis",
+    help: "On this Redis, redis://host",
+    connect: |url, shown| Ok(Box::new(Redis::connect(url, shown)?)),
+};
 
 pub struct Redis {
     connection: Connection,

@@ -226,7 +226,7 @@ pub(crate) struct ReplayKeys {
 
 /// A parked key.
 #[derive(Deserialize, ToSchema)]
-#[serde(deny_unknown_fields)]
+#[serde(deny_unknown_fields, expecting = "an object with 'into' and 'key'")]
 pub(crate) struct ReplayKey {
     /// The table of the store.
     pub(crate) into: String,

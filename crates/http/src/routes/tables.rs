@@ -4,6 +4,7 @@ use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode};
 use onelog::TableError;
+use onelog_sinks::DropTableError;
 
 use super::{Answer, Shared, at_position, json};
 use crate::api::{Dropped, NewTable, TableAt, Tables};
@@ -91,6 +92,7 @@ pub(crate) async fn get(State(app): State<Shared>, Path(name): Path<String>) -> 
         (status = 200, description = "It is gone", body = crate::api::Dropped),
         (status = 403, description = "`reserved_table`", body = crate::api::Error),
         (status = 404, description = "`unknown_table`", body = crate::api::Error),
+        (status = 409, description = "`table_in_use`: sinks follow it, or the configuration declares it", body = crate::api::Error),
         (status = 503, description = "Overloaded or stopped", body = crate::api::Error),
     )
 )]
@@ -99,13 +101,31 @@ pub(crate) async fn delete(State(app): State<Shared>, Path(name): Path<String>) 
         return Err(ApiError::reserved_table("table", &name));
     }
     app.table(&name)?;
-    let dropped = app.in_time(app.node.drop_table(&name)).await?;
-    let position = dropped.map_err(|error| table_error(&app, "table", error))?;
+    if let Some(place) = app.options.declared.tables.get(&name) {
+        return Err(in_use(
+            &name,
+            format!(
+                "{place} declares the table '{name}', and the next start would make it again, empty: take it out of the configuration, start again, then delete it"
+            ),
+        ));
+    }
+    let table = name.clone();
+    let dropping = app.blocking(move |app| app.sinks.drop_table(&table));
+    let dropped = app.in_time(dropping).await??;
+    let position = dropped.map_err(|error| match error {
+        DropTableError::Followed { .. } => in_use(&name, error.to_string()),
+        DropTableError::Table(error) => table_error(&app, "table", error),
+    })?;
     let body = Dropped {
         table: &name,
         position,
     };
     Ok(at_position(json(StatusCode::OK, &body)?, position))
+}
+
+fn in_use(table: &str, message: String) -> ApiError {
+    ApiError::new(StatusCode::CONFLICT, "table_in_use", message)
+        .with(|body| body.table = Some(table.to_owned()))
 }
 
 fn table_error(app: &Shared, place: &str, error: TableError) -> ApiError {
@@ -178,11 +198,7 @@ mod tests {
                 "value",
                 "expected `json` or `bytes`",
             ),
-            (
-                r#"{"name":"a","unique":"/x"}"#,
-                "unique",
-                "expected a sequence",
-            ),
+            (r#"{"name":"a","unique":"/x"}"#, "unique", "expected a list"),
             (
                 r#"{"name":"a","unique":["/x",1]}"#,
                 "unique[1]",

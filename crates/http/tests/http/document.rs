@@ -238,6 +238,10 @@ fn every_request_of_the_document_succeeds_and_is_answered_as_the_document_says()
                 requests.push(format!("{path}?{name}={}", shown(example)));
             }
             let bytes = body.as_ref().map(Value::to_string).unwrap_or_default();
+            if operation.path == "/v1/transactions" {
+                // What the reads of the empty key find.
+                server.put("shop.orders", "", json!({"total": 1}));
+            }
             for request in requests {
                 let answer = operation.send(&server, &request, bytes.as_bytes());
                 document.check_answer(&operation, &request, &answer);

@@ -41,6 +41,26 @@ fn a_missing_key_says_at_which_position_it_was_missing() {
 }
 
 #[test]
+fn the_empty_key_is_read_like_any_other() {
+    let server = Server::with_tables();
+    let missing = server.get("/v1/tables/shop.orders/keys/");
+    assert_eq!(missing.refused(404, "key_not_found")["key"], "");
+    let position = server.put("shop.orders", "", json!({"total": 1}));
+    for path in ["keys/", "keys/?encoding=base64", "keys/?encoding=text"] {
+        let answer = server.get(&format!("/v1/tables/shop.orders/{path}"));
+        assert_eq!(
+            (answer.status, answer.text()),
+            (200, r#"{"total":1}"#),
+            "{path}"
+        );
+    }
+    let before = server.get(&format!("/v1/tables/shop.orders/keys/?at={}", position - 1));
+    before.refused(404, "key_not_found");
+    let page = server.get("/v1/tables/shop.orders/keys").json();
+    assert_eq!(page["rows"][0]["key"], "", "no slash is the list: {page}");
+}
+
+#[test]
 fn any_bytes_are_a_key_and_a_value() {
     let server = Server::with_tables();
     let write = json!({"op": "put", "table": "shop.blobs", "key": {"base64": "/wA/"}, "value": {"base64": "AP8="}});

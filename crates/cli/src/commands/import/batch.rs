@@ -5,7 +5,7 @@
 use onelog_record::{FieldPath, KEY_BYTES_MAX, TxnId, VALUE_BYTES_MAX};
 use serde_json::Value;
 
-use super::lines::Line;
+use super::format::{Piece, too_long};
 
 const ID_DOMAIN: &str = "onelog import batch, version 1";
 
@@ -17,10 +17,11 @@ pub struct BatchBounds {
     pub bytes_max: usize,
 }
 
-/// A line that cannot be imported.
+/// A line, or a document, that cannot be imported.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("line {line}: {message}")]
+#[error("{unit} {line}: {message}")]
 pub struct BadLine {
+    pub unit: &'static str,
     pub line: u64,
     pub message: String,
 }
@@ -106,16 +107,18 @@ impl Batch {
 #[derive(Debug)]
 pub struct Batcher {
     key: FieldPath,
+    unit: &'static str,
     bounds: BatchBounds,
     open: Option<Batch>,
     bytes: usize,
 }
 
 impl Batcher {
-    /// Keys are found at `key`.
-    pub const fn new(key: FieldPath, bounds: BatchBounds) -> Self {
+    /// Keys are found at `key`; `unit` is what is counted.
+    pub const fn new(key: FieldPath, unit: &'static str, bounds: BatchBounds) -> Self {
         Self {
             key,
+            unit,
             bounds,
             open: None,
             bytes: 0,
@@ -124,7 +127,7 @@ impl Batcher {
 
     /// Adds a line; answers the batch before it, when the line did not fit any more. A bad line
     /// belongs to the batch that is open, as nothing: what follows a batch starts behind it.
-    pub fn push(&mut self, line: Line) -> (Option<Batch>, Result<(), BadLine>) {
+    pub fn push(&mut self, line: Piece) -> (Option<Batch>, Result<(), BadLine>) {
         let place = (line.number, line.start, line.end);
         match self.row(line) {
             Ok(Some(row)) => {
@@ -171,24 +174,23 @@ impl Batcher {
         open
     }
 
-    fn row(&self, line: Line) -> Result<Option<Row>, BadLine> {
+    fn row(&self, line: Piece) -> Result<Option<Row>, BadLine> {
         let number = line.number;
         let bad = |message: String| BadLine {
+            unit: self.unit,
             line: number,
             message,
         };
-        let too_large = || bad(format!("the value is larger than {VALUE_BYTES_MAX} bytes"));
-        let Some(bytes) = line.bytes else {
-            return Err(too_large());
-        };
+        let bytes = line.text.map_err(bad)?;
         let text = bytes.trim_ascii();
         if text.is_empty() {
             return Ok(None);
         }
         if text.len() > VALUE_BYTES_MAX {
-            return Err(too_large());
+            return Err(bad(too_long()));
         }
-        let value: Value = serde_json::from_slice(text).map_err(|error| bad(json_fault(&error)))?;
+        let value: Value = serde_json::from_slice(text)
+            .map_err(|error| bad(json_fault(&error) + other_format(number, text)))?;
         let key = self.key_of(&value).map_err(bad)?;
         Ok(Some(Row {
             line: number,
@@ -234,6 +236,17 @@ fn json_fault(error: &serde_json::Error) -> String {
     format!("not JSON: {text}, at byte {}", error.column())
 }
 
+/// What the first record may be instead of one line of JSON.
+fn other_format(number: u64, text: &[u8]) -> &'static str {
+    match (number, text.first()) {
+        (1, Some(b'{' | b'[')) => "; documents over several lines are read with --format json",
+        (1, Some(_)) if text.iter().any(|byte| b",;\t|".contains(byte)) => {
+            "; rows of columns are read with --format csv"
+        }
+        _ => "",
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -245,7 +258,7 @@ mod tests {
     };
 
     fn batches(text: &str, bounds: BatchBounds) -> (Vec<Batch>, Vec<String>) {
-        let mut batcher = Batcher::new(FieldPath::parse("id").unwrap(), bounds);
+        let mut batcher = Batcher::new(FieldPath::parse("id").unwrap(), "line", bounds);
         let (mut ready, mut bad) = (Vec::new(), Vec::new());
         for line in Lines::new(text.as_bytes(), 0, 0) {
             let (batch, line) = batcher.push(line.unwrap());

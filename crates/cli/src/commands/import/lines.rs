@@ -2,22 +2,7 @@
 
 use std::io::{self, BufRead};
 
-use onelog_record::VALUE_BYTES_MAX;
-
-/// The longest line that is kept: a value of the greatest length, and some space around it.
-pub const LINE_BYTES_MAX: usize = VALUE_BYTES_MAX + 4096;
-
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Line {
-    /// Its number in the stream, from 1.
-    pub number: u64,
-    /// Where the line begins, in bytes from the start of the stream.
-    pub start: u64,
-    /// Where the next line begins.
-    pub end: u64,
-    /// The line without its end; `None` when it is longer than `LINE_BYTES_MAX`.
-    pub bytes: Option<Vec<u8>>,
-}
+use super::format::{PIECE_BYTES_MAX, Piece, too_long};
 
 #[derive(Debug)]
 pub struct Lines<R> {
@@ -32,7 +17,7 @@ impl<R: BufRead> Lines<R> {
         Self { reader, number, at }
     }
 
-    fn read_line(&mut self) -> io::Result<Option<Line>> {
+    fn read_line(&mut self) -> io::Result<Option<Piece>> {
         let start = self.at;
         let mut bytes = Vec::new();
         let mut is_too_long = false;
@@ -44,7 +29,7 @@ impl<R: BufRead> Lines<R> {
             };
             let line_end = chunk.iter().position(|byte| *byte == b'\n');
             let part = &chunk[..line_end.unwrap_or(chunk.len())];
-            if bytes.len() + part.len() > LINE_BYTES_MAX {
+            if bytes.len() + part.len() > PIECE_BYTES_MAX {
                 is_too_long = true;
             } else if !is_too_long {
                 bytes.extend_from_slice(part);
@@ -60,17 +45,21 @@ impl<R: BufRead> Lines<R> {
             return Ok(None);
         }
         self.number += 1;
-        Ok(Some(Line {
+        Ok(Some(Piece {
             number: self.number,
             start,
             end: self.at,
-            bytes: (!is_too_long).then_some(bytes),
+            text: if is_too_long {
+                Err(too_long())
+            } else {
+                Ok(bytes)
+            },
         }))
     }
 }
 
 impl<R: BufRead> Iterator for Lines<R> {
-    type Item = io::Result<Line>;
+    type Item = io::Result<Piece>;
 
     fn next(&mut self) -> Option<Self::Item> {
         self.read_line().transpose()
@@ -83,7 +72,7 @@ mod tests {
 
     use super::*;
 
-    fn read(text: &[u8], chunk: usize) -> Vec<Line> {
+    fn read(text: &[u8], chunk: usize) -> Vec<Piece> {
         let reader = BufReader::with_capacity(chunk, text);
         Lines::new(reader, 0, 0).collect::<Result<_, _>>().unwrap()
     }
@@ -94,21 +83,21 @@ mod tests {
             let lines = read(b"ab\n\nc", chunk);
             let places: Vec<_> = lines.iter().map(|l| (l.number, l.start, l.end)).collect();
             assert_eq!(places, [(1, 0, 3), (2, 3, 4), (3, 4, 5)]);
-            assert_eq!(lines[0].bytes.as_deref(), Some(&b"ab"[..]));
-            assert_eq!(lines[1].bytes.as_deref(), Some(&b""[..]));
-            assert_eq!(lines[2].bytes.as_deref(), Some(&b"c"[..]));
+            assert_eq!(lines[0].text, Ok(b"ab".to_vec()));
+            assert_eq!(lines[1].text, Ok(b"".to_vec()));
+            assert_eq!(lines[2].text, Ok(b"c".to_vec()));
         }
         assert_eq!(read(b"", 4), []);
     }
 
     #[test]
     fn a_line_that_is_too_long_is_passed_over_and_the_next_is_read() {
-        let mut text = vec![b'x'; LINE_BYTES_MAX + 1];
+        let mut text = vec![b'x'; PIECE_BYTES_MAX + 1];
         text.extend_from_slice(b"\nnext\n");
         let lines = read(&text, 8192);
-        assert_eq!(lines[0].bytes, None);
-        assert_eq!(lines[0].end, LINE_BYTES_MAX as u64 + 2);
-        assert_eq!(lines[1].bytes.as_deref(), Some(&b"next"[..]));
+        assert_eq!(lines[0].text, Err(too_long()));
+        assert_eq!(lines[0].end, PIECE_BYTES_MAX as u64 + 2);
+        assert_eq!(lines[1].text, Ok(b"next".to_vec()));
         assert_eq!(lines.len(), 2);
     }
 }

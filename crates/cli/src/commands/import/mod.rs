@@ -1,4 +1,5 @@
-//! `onelog import TABLE FILE|- --key FIELD`: NDJSON into a table, resumable.
+//! `onelog import TABLE FILE|- --key FIELD`: records of a file into a table, resumable. The file is
+//! NDJSON, JSON or CSV, plain or packed; no more than the batches under way are in memory.
 //!
 //! Each batch of lines is one transaction whose id is derived from its content and place, so that
 //! a batch which is sent again (after a lost connection, or by the next run) is answered from the
@@ -13,9 +14,12 @@
 
 mod bar;
 mod batch;
+mod documents;
+mod format;
 mod job;
 mod lines;
 mod record;
+mod rows;
 mod run;
 mod sender;
 mod source;
@@ -28,6 +32,7 @@ use onelog_record::{FieldPath, RECORDS_MAX, TRANSACTION_BYTES_MAX};
 use crate::config::units::parse_size;
 use crate::context::{Context, timeout};
 use crate::error::CommandError;
+use format::Format;
 
 const CONNECTIONS_MAX: u64 = 32;
 
@@ -35,11 +40,20 @@ const CONNECTIONS_MAX: u64 = 32;
 pub struct Args {
     /// The table
     table: String,
-    /// The file, one JSON document per line; - is standard input
+    /// The file: NDJSON, a JSON array or CSV, also packed with gzip or zstd; - is standard input
     file: PathBuf,
     /// The field that is the key: a name, or a path like /customer/id
     #[arg(long, value_name = "FIELD", value_parser = FieldPath::parse)]
     key: FieldPath,
+    /// How records are written; found by the name and the content of the file unless given
+    #[arg(long)]
+    format: Option<Format>,
+    /// What separates the columns of CSV
+    #[arg(long, value_name = "CHARACTER", value_parser = delimiter)]
+    delimiter: Option<char>,
+    /// The columns of CSV whose values are numbers; all others are texts
+    #[arg(long, value_name = "COLUMN,…", value_delimiter = ',')]
+    numbers: Vec<String>,
     /// Make the table (keyed, JSON) if it does not exist
     #[arg(long)]
     create: bool,
@@ -63,6 +77,15 @@ pub struct Args {
     retry_for: Duration,
 }
 
+fn delimiter(text: &str) -> Result<char, String> {
+    let text = if text == "\\t" { "\t" } else { text };
+    let mut characters = text.chars();
+    match (characters.next(), characters.next()) {
+        (Some(one), None) if one.is_ascii() && !matches!(one, '"' | '\r' | '\n') => Ok(one),
+        _ => Err("expected one ASCII character, such as ; or \\t".to_owned()),
+    }
+}
+
 fn records(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(count) if (1..=RECORDS_MAX).contains(&count) => Ok(count),
@@ -80,5 +103,6 @@ fn bytes(text: &str) -> Result<usize, String> {
 }
 
 pub fn run(args: &Args, context: &Context) -> Result<(), CommandError> {
-    run::Import::open(args, context)?.run()
+    let (import, pieces) = run::Import::open(args, context)?;
+    import.run(pieces)
 }

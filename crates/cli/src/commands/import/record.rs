@@ -5,6 +5,7 @@
 //! its old id, and with `position`, which was the log's end before any of these batches was sent,
 //! so that a server that has forgotten ids since then says so instead of committing twice.
 
+use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -12,8 +13,50 @@ use std::time::UNIX_EPOCH;
 
 use serde::{Deserialize, Serialize};
 
+use super::format::Format;
+
 /// Bytes at each end of a file that go into its identity.
 const SAMPLE_BYTES: u64 = 64 << 10;
+
+/// How a stream is cut into records, and its values into JSON.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Form {
+    pub format: Format,
+    /// What is between two columns of CSV.
+    pub delimiter: char,
+    /// The columns of CSV whose values are numbers.
+    pub numbers: Vec<String>,
+}
+
+impl Default for Form {
+    fn default() -> Self {
+        Self {
+            format: Format::Ndjson,
+            delimiter: ',',
+            numbers: Vec::new(),
+        }
+    }
+}
+
+impl fmt::Display for Form {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            format,
+            delimiter,
+            numbers,
+        } = self;
+        f.write_str(format.name())?;
+        match format {
+            Format::Ndjson | Format::Json => Ok(()),
+            Format::Csv | Format::Tsv => write!(
+                f,
+                " with --delimiter {delimiter:?} and --numbers '{}'",
+                numbers.join(",")
+            ),
+        }
+    }
+}
 
 /// The record of an unfinished import.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,6 +67,9 @@ pub struct Progress {
     pub url: String,
     pub table: String,
     pub key: String,
+    /// How the records are read; a record of an earlier version has none, which means lines.
+    #[serde(default)]
+    pub form: Form,
     /// The bounds of a batch: others would cut other batches.
     pub batch_records: usize,
     pub batch_bytes: usize,
@@ -106,6 +152,7 @@ mod tests {
             url: "u".into(),
             table: "t".into(),
             key: "k".into(),
+            form: Form::default(),
             batch_records: 1,
             batch_bytes: 2,
             done_bytes: 3,
@@ -119,6 +166,17 @@ mod tests {
         assert_eq!(load(&path).unwrap(), Some(progress));
         fs::write(&path, "{").unwrap();
         assert!(load(&path).is_err());
+    }
+
+    #[test]
+    fn a_record_of_an_earlier_version_is_of_lines() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("r");
+        let earlier = r#"{"identity":"i","url":"u","table":"t","key":"k","batch_records":1,
+            "batch_bytes":2,"done_bytes":3,"done_lines":4,"records":5,"bad_lines":6,
+            "reserved_bytes":7,"position":8}"#;
+        fs::write(&path, earlier).unwrap();
+        assert_eq!(load(&path).unwrap().unwrap().form, Form::default());
     }
 
     #[test]

@@ -4,8 +4,13 @@ use std::sync::mpsc::{Receiver, Sender as Channel, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
+<<<<<<< HEAD
 use onelog_client::{Client, segment};
 use onelog_record::{FieldPath, code};
+=======
+use onelog_client::{Client, ClientError, segment};
+use onelog_record::FieldPath;
+>>>>>>> people
 use onelog_terminal::{Out, counted, thousands};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -14,10 +19,9 @@ use super::Args;
 use super::bar::{Bar, rate};
 use super::batch::{Batch, Batcher};
 use super::job::{Job, UnderWay};
-use super::lines::Lines;
 use super::record;
 use super::sender::{Sender, Sent};
-use super::source::{self, Source};
+use super::source::{self, Pieces, Source};
 use crate::context::Context;
 use crate::error::CommandError;
 
@@ -42,8 +46,10 @@ pub struct Import<'a> {
 #[derive(Debug, Default)]
 struct Tally {
     batches: u64,
-    repeated: u64,
     records: u64,
+    /// What an earlier run had committed.
+    repeated_batches: u64,
+    repeated_records: u64,
     bad_lines: u64,
     position: u64,
 }
@@ -60,21 +66,25 @@ struct Run<'a> {
     saved: Instant,
     can_save: bool,
     failure: Option<CommandError>,
+    /// Whether a batch was sent of which it is not known that it was refused.
+    is_unclear: bool,
     bar: Bar,
 }
 
 impl<'a> Import<'a> {
     /// Requests the table of the server and opens the source.
-    pub fn open(args: &'a Args, context: &Context) -> Result<Self, CommandError> {
+    pub fn open(args: &'a Args, context: &Context) -> Result<(Self, Pieces), CommandError> {
         let client = context.client()?;
-        if args.create {
-            let table = json!({"name": args.table, "kind": "keyed", "value": "json"});
-            client.post("/v1/tables", &table)?;
-        }
         let status = client.get("/v1/status", &[])?;
         let position = status["position"]
             .as_u64()
             .ok_or_else(|| client.unexpected("its status has no position".to_owned()))?;
+        let (source, pieces) = source::open(args, &client, position)?;
+        // What cannot be read makes no table.
+        if args.create {
+            let table = json!({"name": args.table, "kind": "keyed", "value": "json"});
+            client.post("/v1/tables", &table)?;
+        }
         let path = format!("/v1/tables/{}", segment(args.table.as_bytes()));
         let is_ordered = match client.get(&path, &[]) {
             // The order of a stream's records matters, and which of two lines has a unique value.
@@ -87,35 +97,29 @@ impl<'a> Import<'a> {
             true => 1,
             false => args.connections as usize,
         };
-        Ok(Self {
+        let import = Self {
             args,
             as_json: context.json,
-            source: source::open(args, &client, position)?,
+            source,
             client,
             connections,
             position,
-        })
+        };
+        Ok((import, pieces))
     }
 
     /// Imports everything and prints what was done.
-    pub fn run(mut self) -> Result<(), CommandError> {
+    pub fn run(self, pieces: Pieces) -> Result<(), CommandError> {
         let started = Instant::now();
         let progress = &self.source.progress;
         if self.source.resumed && !self.as_json {
             eprintln!(
-                "going on behind line {}, {} records are there already",
+                "going on behind {} {}, {} records are there already",
+                progress.form.format.unit(),
                 thousands(progress.done_lines),
                 thousands(progress.records)
             );
         }
-        let lines = Lines::new(
-            std::mem::replace(
-                &mut self.source.reader,
-                std::io::BufReader::new(Box::new(std::io::empty())),
-            ),
-            progress.done_lines,
-            progress.done_bytes,
-        );
         let bar = Bar::new(self.source.size, progress.done_bytes, !self.as_json);
         let sender = Sender {
             identity: progress.identity.clone(),
@@ -132,6 +136,7 @@ impl<'a> Import<'a> {
             saved: Instant::now(),
             can_save: self.source.record.is_some(),
             failure: None,
+            is_unclear: false,
             bar,
             import: &self,
         };
@@ -145,7 +150,7 @@ impl<'a> Import<'a> {
                 scope.spawn(move || work(queue, &results, sender, client));
             }
             drop(results);
-            run.feed(lines, &jobs, &answers);
+            run.feed(pieces, &jobs, &answers);
             drop(jobs);
         });
         run.bar.finish();
@@ -171,17 +176,12 @@ fn work(
 }
 
 impl Run<'_> {
-    fn feed<R: std::io::BufRead>(
-        &mut self,
-        lines: Lines<R>,
-        jobs: &Channel<Job>,
-        answers: &Receiver<(Job, Sent)>,
-    ) {
+    fn feed(&mut self, pieces: Pieces, jobs: &Channel<Job>, answers: &Receiver<(Job, Sent)>) {
         let key: FieldPath = self.import.args.key.clone();
-        let mut batcher = Batcher::new(key, self.import.source.bounds());
-        for line in lines {
-            let line = match line {
-                Ok(line) => line,
+        let mut batcher = Batcher::new(key, self.unit(), self.import.source.bounds());
+        for piece in pieces {
+            let piece = match piece {
+                Ok(piece) => piece,
                 Err(source) => {
                     self.fail(CommandError::Read {
                         path: self.import.args.file.clone(),
@@ -190,7 +190,7 @@ impl Run<'_> {
                     break;
                 }
             };
-            let (ready, pushed) = batcher.push(line);
+            let (ready, pushed) = batcher.push(piece);
             if let Some(batch) = ready {
                 self.dispatch(batch, jobs, answers);
             }
@@ -275,9 +275,14 @@ impl Run<'_> {
         match sent {
             Sent::Committed { position, repeated } => {
                 self.flying -= 1;
-                self.tally.batches += 1;
-                self.tally.repeated += u64::from(repeated);
-                self.tally.records += job.batch.rows.len() as u64;
+                let records = job.batch.rows.len() as u64;
+                if repeated {
+                    self.tally.repeated_batches += 1;
+                    self.tally.repeated_records += records;
+                } else {
+                    self.tally.batches += 1;
+                    self.tally.records += records;
+                }
                 self.tally.position = self.tally.position.max(position.unwrap_or(0));
                 self.latest = self.latest.max(position.unwrap_or(0));
                 self.done(job.number);
@@ -285,7 +290,12 @@ impl Run<'_> {
             Sent::BadRow(row, message) => self.bad_row(job, row, &message, jobs),
             Sent::Failed(error) => {
                 self.flying -= 1;
+                let is_refused = error
+                    .server()
+                    .is_some_and(|e| (400..500).contains(&e.status));
+                self.is_unclear |= !is_refused;
                 let line = job.batch.rows.first().map_or(0, |row| row.line);
+<<<<<<< HEAD
                 let advice = match error.server().is_some_and(|e| e.error == code::ID_EXPIRED) {
                     true => {
                         "; the server has forgotten whether an earlier run committed these lines: look them up, then --again writes everything again"
@@ -293,17 +303,37 @@ impl Run<'_> {
                     false if self.can_save => "; run the same command again to go on",
                     false => "",
                 };
+=======
+                let advice = self.advice(&error);
+                let unit = self.unit();
+>>>>>>> people
                 self.fail(CommandError::Failed(format!(
-                    "at line {line}: {error}{advice}"
+                    "at {unit} {line}: {error}{advice}"
                 )));
             }
         }
     }
 
+    fn advice(&self, error: &ClientError) -> &'static str {
+        match error.server().map(|error| error.error.as_str()) {
+            Some("id_expired") => {
+                "; the server has forgotten whether an earlier run committed these lines: look them up, then --again writes everything again"
+            }
+            Some("unknown_table") => "; --create makes it",
+            Some("reserved_table") => "",
+            _ if self.can_save => "; run the same command again to go on",
+            _ => "",
+        }
+    }
+
+    fn unit(&self) -> &'static str {
+        self.import.source.progress.form.format.unit()
+    }
+
     fn bad_row(&mut self, mut job: Job, row: usize, message: &str, jobs: &Channel<Job>) {
         let line = job.batch.rows.remove(row).line;
         self.under_way.pass_over(job.number);
-        self.bad_line(&format!("line {line}: {message}"));
+        self.bad_line(&format!("{} {line}: {message}", self.unit()));
         if self.failure.is_some() {
             self.flying -= 1;
         } else if job.batch.rows.is_empty() {
@@ -317,7 +347,8 @@ impl Run<'_> {
     fn bad_line(&mut self, text: &str) {
         if !self.import.args.skip_bad {
             self.fail(CommandError::Failed(format!(
-                "{text}; --skip-bad passes over such lines"
+                "{text}; --skip-bad passes over such {}s",
+                self.unit()
             )));
             return;
         }
@@ -341,7 +372,8 @@ impl Run<'_> {
                 self.save(false);
             }
         }
-        self.bar.show(self.record.done_bytes, self.tally.records);
+        let records = self.tally.records + self.tally.repeated_records;
+        self.bar.show(self.record.done_bytes, records);
     }
 
     fn save(&mut self, sync: bool) {
@@ -358,6 +390,20 @@ impl Run<'_> {
         }
     }
 
+    /// Whether it is certain that no run has written anything, so that there is nothing to go on
+    /// with.
+    const fn has_written_nothing(&self) -> bool {
+        let committed = self.tally.batches + self.tally.repeated_batches;
+        committed == 0 && !self.is_unclear && !self.import.source.resumed
+    }
+
+    fn forget(&self) {
+        if let Some(path) = &self.import.source.record {
+            // Nothing is lost when it stays: the next run finds nothing left to do.
+            let _ = std::fs::remove_file(path);
+        }
+    }
+
     fn fail(&mut self, error: CommandError) {
         if self.failure.is_none() {
             self.failure = Some(error);
@@ -366,13 +412,13 @@ impl Run<'_> {
 
     fn finish(mut self, elapsed: Duration) -> Result<(), CommandError> {
         if let Some(failure) = self.failure.take() {
-            self.save(true);
+            match self.has_written_nothing() {
+                true => self.forget(),
+                false => self.save(true),
+            }
             return Err(failure);
         }
-        if let Some(path) = &self.import.source.record {
-            // Nothing is lost when it stays: the next run finds nothing left to do.
-            let _ = std::fs::remove_file(path);
-        }
+        self.forget();
         let summary = self.summary(elapsed);
         let mut out = Out::new();
         if self.import.as_json {
@@ -385,21 +431,27 @@ impl Run<'_> {
             counted(self.tally.records, "record"),
             counted(self.tally.batches, "transaction"),
             thousands(rate(self.tally.records, seconds)),
-            thousands(self.tally.position),
+            thousands(self.position()),
         ))?;
-        if self.tally.repeated > 0 {
+        if self.tally.repeated_batches > 0 {
             out.line(&format!(
-                "{} had been committed by an earlier import and not written again (--again would)",
-                counted(self.tally.repeated, "transaction")
+                "{} in {} had been committed by an earlier import and not written again (--again would)",
+                counted(self.tally.repeated_records, "record"),
+                counted(self.tally.repeated_batches, "transaction")
             ))?;
         }
         if self.record.bad_lines > 0 {
             out.line(&format!(
                 "passed over {}",
-                counted(self.record.bad_lines, "bad line")
+                counted(self.record.bad_lines, &format!("bad {}", self.unit()))
             ))?;
         }
         Ok(out.flush()?)
+    }
+
+    /// Everything that was imported is below it.
+    fn position(&self) -> u64 {
+        self.tally.position.max(self.import.position)
     }
 
     fn summary(&self, elapsed: Duration) -> Value {
@@ -407,11 +459,13 @@ impl Run<'_> {
             "table": self.import.args.table,
             "records": self.tally.records,
             "transactions": self.tally.batches,
-            "repeated_transactions": self.tally.repeated,
+            "repeated_records": self.tally.repeated_records,
+            "repeated_transactions": self.tally.repeated_batches,
             "bad_lines": self.record.bad_lines,
             "resumed": self.import.source.resumed,
             "records_in_all_runs": self.record.records,
-            "position": self.tally.position,
+            "format": self.import.source.progress.form.format.name(),
+            "position": self.position(),
             "seconds": elapsed.as_secs_f64(),
         })
     }

@@ -63,12 +63,14 @@ impl Sender {
         let body = batch.body(id, read_position, &self.table);
         let mut waited = Duration::ZERO;
         let mut backoff = BACKOFF_FIRST;
+        // The answer to a lost request may have been that it was committed: by this run.
+        let mut was_lost = false;
         loop {
             let error = match transport.commit(body.clone()) {
                 Ok(answer) => {
                     return Sent::Committed {
                         position: answer["position"].as_u64(),
-                        repeated: answer["repeated"].as_bool().unwrap_or(false),
+                        repeated: !was_lost && answer["repeated"].as_bool().unwrap_or(false),
                     };
                 }
                 Err(error) => error,
@@ -87,6 +89,10 @@ impl Sender {
                             repeated: true,
                         };
                     }
+                    // It is the table that is refused, not a row.
+                    None if matches!(&refusal.error[..], "unknown_table" | "reserved_table") => {
+                        return Sent::Failed(error);
+                    }
                     None => {
                         return match bad_row(&refusal.body, batch.rows.len()) {
                             Some(row) => Sent::BadRow(row, refusal.message.clone()),
@@ -95,6 +101,7 @@ impl Sender {
                     }
                 },
                 lost if lost.is_lost() => {
+                    was_lost = true;
                     let pause = backoff;
                     backoff = (backoff * 2).min(BACKOFF_MAX);
                     pause

@@ -1,23 +1,31 @@
-//! What is imported: a file, from where the last run stopped, or standard input.
+//! What is imported: a file, from where the last run stopped, or standard input; unpacked, and cut
+//! into records.
 
 use std::fs::File;
-use std::io::{self, BufReader, Read, Seek, SeekFrom};
+use std::io::{self, BufRead as _, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
+use flate2::read::MultiGzDecoder;
 use onelog_client::Client;
 
 use super::Args;
 use super::batch::BatchBounds;
-use super::record::{self, Progress};
+use super::documents::Documents;
+use super::format::{Format, Packing, Piece, mark_bytes, peek, unreadable};
+use super::lines::Lines;
+use super::record::{self, Form, Progress};
+use super::rows::{RowOptions, Rows};
 use crate::error::CommandError;
 use crate::input::is_stdin;
 
 const READ_BYTES: usize = 256 << 10;
 
+type Stream = BufReader<Box<dyn Read>>;
+
 /// An opened source, and what is known of earlier runs.
+#[derive(Debug)]
 pub struct Source {
-    pub reader: BufReader<Box<dyn Read>>,
-    /// The size of the whole file.
+    /// The size of the whole stream, where it is known.
     pub size: Option<u64>,
     /// Where the record of progress is kept; not for standard input.
     pub record: Option<PathBuf>,
@@ -26,38 +34,97 @@ pub struct Source {
     pub resumed: bool,
 }
 
-/// Opens the source. `position` is the log's end now.
-pub fn open(args: &Args, client: &Client, position: u64) -> Result<Source, CommandError> {
-    let mut progress = Progress {
-        identity: String::new(),
-        url: client.base().to_owned(),
-        table: args.table.clone(),
-        key: args.key.as_str().to_owned(),
-        batch_records: args.batch_records,
-        batch_bytes: args.batch_bytes,
-        done_bytes: 0,
-        done_lines: 0,
-        records: 0,
-        bad_lines: 0,
-        reserved_bytes: 0,
-        position,
+/// The records of a source, behind those that an earlier run has done.
+pub struct Pieces {
+    records: Records,
+    done_bytes: u64,
+}
+
+enum Records {
+    Lines(Lines<Stream>),
+    Documents(Documents<Stream>),
+    Rows(Box<Rows<Stream>>),
+}
+
+impl Iterator for Pieces {
+    type Item = io::Result<Piece>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            let piece = match &mut self.records {
+                Records::Lines(lines) => lines.next(),
+                Records::Documents(documents) => documents.next(),
+                Records::Rows(rows) => rows.next(),
+            };
+            match piece {
+                Some(Ok(piece)) if piece.end <= self.done_bytes => {}
+                other => return other,
+            }
+        }
+    }
+}
+
+/// A stream that is unpacked, and what its first bytes say.
+struct Unpacked {
+    stream: Box<dyn Read>,
+    head: Vec<u8>,
+    packing: Packing,
+}
+
+fn unpack(stream: Box<dyn Read>, path: &Path) -> Result<Unpacked, CommandError> {
+    let fail = |source| read_error(path, source);
+    let (head, stream) = peek(stream).map_err(fail)?;
+    let packing = Packing::of_head(&head);
+    let (head, stream) = match packing {
+        Packing::Plain => (head, stream),
+        Packing::Gzip => peek(Box::new(MultiGzDecoder::new(stream))).map_err(fail)?,
+        Packing::Zstd => {
+            let stream = zstd::Decoder::new(stream).map_err(fail)?;
+            peek(Box::new(stream)).map_err(fail)?
+        }
     };
+    match unreadable(&head) {
+        Some(why) => Err(CommandError::Failed(format!(
+            "cannot import {}: {why}",
+            path.display()
+        ))),
+        None => Ok(Unpacked {
+            stream,
+            head,
+            packing,
+        }),
+    }
+}
+
+fn read_error(path: &Path, source: io::Error) -> CommandError {
+    CommandError::Read {
+        path: path.to_owned(),
+        source,
+    }
+}
+
+/// Opens the source. `position` is the log's end now.
+pub fn open(args: &Args, client: &Client, position: u64) -> Result<(Source, Pieces), CommandError> {
     if is_stdin(&args.file) {
+        let unpacked = unpack(Box::new(io::stdin()), &args.file)?;
+        let mut progress = new_progress(args, client, position, form(args, &unpacked)?);
         progress.identity = uuid::Uuid::now_v7().to_string();
-        return Ok(Source {
-            reader: BufReader::with_capacity(READ_BYTES, Box::new(io::stdin())),
+        let pieces = pieces(args, unpacked, &progress)?;
+        let source = Source {
             size: None,
             record: None,
             progress,
             resumed: false,
-        });
+        };
+        return Ok((source, pieces));
     }
-    let read_error = |source| CommandError::Read {
-        path: args.file.clone(),
-        source,
-    };
-    let mut file = File::open(&args.file).map_err(read_error)?;
-    progress.identity = record::identity(&mut file).map_err(read_error)?;
+    let fail = |source| read_error(&args.file, source);
+    let mut file = File::open(&args.file).map_err(fail)?;
+    let identity = record::identity(&mut file).map_err(fail)?;
+    let size = file.metadata().map_err(fail)?.len();
+    let unpacked = unpack(Box::new(file), &args.file)?;
+    let mut progress = new_progress(args, client, position, form(args, &unpacked)?);
+    progress.identity = identity;
     let path = record::path_of(&args.file);
     let earlier = load(&path)?;
     let mut resumed = false;
@@ -70,16 +137,102 @@ pub fn open(args: &Args, client: &Client, position: u64) -> Result<Source, Comma
         progress = earlier;
         resumed = true;
     }
-    file.seek(SeekFrom::Start(progress.done_bytes))
-        .map_err(read_error)?;
-    let size = file.metadata().map_err(read_error)?.len();
-    Ok(Source {
-        reader: BufReader::with_capacity(READ_BYTES, Box::new(file)),
-        size: Some(size),
+    let source = Source {
+        size: (unpacked.packing == Packing::Plain).then_some(size),
         record: Some(path),
         progress,
         resumed,
+    };
+    let pieces = pieces(args, unpacked, &source.progress)?;
+    Ok((source, pieces))
+}
+
+fn new_progress(args: &Args, client: &Client, position: u64, form: Form) -> Progress {
+    Progress {
+        identity: String::new(),
+        url: client.base().to_owned(),
+        table: args.table.clone(),
+        key: args.key.as_str().to_owned(),
+        form,
+        batch_records: args.batch_records,
+        batch_bytes: args.batch_bytes,
+        done_bytes: 0,
+        done_lines: 0,
+        records: 0,
+        bad_lines: 0,
+        reserved_bytes: 0,
+        position,
+    }
+}
+
+/// How the records are read: as the arguments say, or as name and content show.
+fn form(args: &Args, unpacked: &Unpacked) -> Result<Form, CommandError> {
+    let format = args
+        .format
+        .unwrap_or_else(|| Format::find(&args.file, &unpacked.head));
+    let is_rows = matches!(format, Format::Csv | Format::Tsv);
+    if !is_rows && (args.delimiter.is_some() || !args.numbers.is_empty()) {
+        return Err(CommandError::Usage(format!(
+            "--delimiter and --numbers are for CSV, and {} is read as {}; --format csv says otherwise",
+            args.file.display(),
+            format.name()
+        )));
+    }
+    let usual = match format {
+        Format::Tsv => '\t',
+        _ => ',',
+    };
+    Ok(Form {
+        format,
+        delimiter: args.delimiter.unwrap_or(usual),
+        numbers: args.numbers.clone(),
     })
+}
+
+/// Cuts a stream into records, behind those that are done.
+fn pieces(args: &Args, unpacked: Unpacked, progress: &Progress) -> Result<Pieces, CommandError> {
+    let fail = |source| read_error(&args.file, source);
+    let (form, done) = (&progress.form, progress.done_bytes);
+    let mark = mark_bytes(&unpacked.head);
+    let is_seekable = unpacked.packing == Packing::Plain && !is_stdin(&args.file);
+    if form.format == Format::Ndjson && done > 0 && is_seekable {
+        let mut file = File::open(&args.file).map_err(fail)?;
+        file.seek(SeekFrom::Start(done)).map_err(fail)?;
+        let stream = buffered(Box::new(file));
+        return Ok(Pieces {
+            records: Records::Lines(Lines::new(stream, progress.done_lines, done)),
+            done_bytes: done,
+        });
+    }
+    let mut stream = buffered(unpacked.stream);
+    if mark > 0 {
+        stream.fill_buf().map_err(fail)?;
+        stream.consume(mark);
+    }
+    let at = mark as u64;
+    let records = match form.format {
+        Format::Ndjson => Records::Lines(Lines::new(stream, 0, at)),
+        Format::Json => Records::Documents(Documents::new(stream, at)),
+        Format::Csv | Format::Tsv => {
+            let options = RowOptions {
+                delimiter: form.delimiter as u8,
+                numbers: form.numbers.clone(),
+                key: args.key.clone(),
+            };
+            let rows = Rows::open(stream, at, &options).map_err(|why| {
+                CommandError::Failed(format!("cannot import {}: {why}", args.file.display()))
+            })?;
+            Records::Rows(Box::new(rows))
+        }
+    };
+    Ok(Pieces {
+        records,
+        done_bytes: done,
+    })
+}
+
+fn buffered(stream: Box<dyn Read>) -> Stream {
+    BufReader::with_capacity(READ_BYTES, stream)
 }
 
 fn load(path: &Path) -> Result<Option<Progress>, CommandError> {
@@ -102,6 +255,8 @@ fn check_same(earlier: &Progress, now: &Progress, path: &Path) -> Result<(), Com
         format!("it was into the server {}", earlier.url)
     } else if earlier.key != now.key {
         format!("its key was the field '{}'", earlier.key)
+    } else if earlier.form != now.form {
+        format!("it was read as {}", earlier.form)
     } else {
         return Ok(());
     };

@@ -1,0 +1,229 @@
+//! `onelog import` of everything that is not plain NDJSON, and of what cannot be read.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use flate2::Compression;
+use flate2::write::GzEncoder;
+use serde_json::{Value, json};
+
+use crate::server::{Ran, Server};
+
+const TWO: &str = "{\"id\":\"a\",\"n\":1.50}\n{\"id\":\"b\",\"n\":2}\n";
+
+struct Place {
+    folder: tempfile::TempDir,
+    server: Server,
+}
+
+impl Place {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let server = Server::start(&folder.path().join("data"), &[]);
+        Self { folder, server }
+    }
+
+    fn file(&self, name: &str, bytes: &[u8]) -> PathBuf {
+        let path = self.folder.path().join(name);
+        fs::write(&path, bytes).unwrap();
+        path
+    }
+
+    fn import(&self, table: &str, path: &Path, more: &[&str]) -> Ran {
+        let path = path.to_str().unwrap();
+        let args = ["import", table, path, "--key", "id", "--create", "--json"];
+        self.server.run(&[&args, more].concat())
+    }
+
+    fn values(&self, table: &str) -> String {
+        self.server.run(&["export", table, "--values"]).good()
+    }
+
+    fn tables(&self) -> usize {
+        let listed = self.server.run(&["tables", "--json"]).json();
+        let tables = listed["tables"].as_array().unwrap().iter();
+        tables
+            .filter(|table| !table["name"].as_str().unwrap().starts_with("onelog."))
+            .count()
+    }
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut packed = GzEncoder::new(Vec::new(), Compression::fast());
+    packed.write_all(bytes).unwrap();
+    packed.finish().unwrap()
+}
+
+fn utf16(text: &str) -> Vec<u8> {
+    let units = std::iter::once(0xfeff).chain(text.encode_utf16());
+    units.flat_map(u16::to_le_bytes).collect()
+}
+
+#[test]
+fn a_byte_order_mark_is_no_part_of_the_first_record() {
+    let place = Place::new();
+    let mut bytes = b"\xef\xbb\xbf".to_vec();
+    bytes.extend_from_slice(TWO.as_bytes());
+    let file = place.file("rows.ndjson", &bytes);
+    let summary = place.import("t.rows", &file, &[]).json();
+    assert_eq!(summary["records"], 2, "{summary}");
+    assert_eq!(place.values("t.rows"), TWO);
+}
+
+#[test]
+fn an_import_that_wrote_nothing_leaves_nothing_to_go_on_with() {
+    let place = Place::new();
+    let bad = place.file("rows.ndjson", b"nope\n");
+    place
+        .import("t.rows", &bad, &[])
+        .fails(1, "line 1: not JSON");
+    let record = place.folder.path().join("rows.ndjson.onelog-import");
+    assert!(!record.exists());
+    place
+        .import("t.other", &bad, &[])
+        .fails(1, "line 1: not JSON");
+
+    // Nor does one whose table is not there, although its first batch was sent.
+    let file = place.file("rows.ndjson", TWO.as_bytes());
+    let path = file.to_str().unwrap();
+    let import = ["import", "t.missing", path, "--key", "id", "--skip-bad"];
+    place.server.run(&import).fails(1, "--create makes it");
+    assert!(!record.exists());
+    assert_eq!(place.import("t.rows", &file, &[]).json()["records"], 2);
+}
+
+#[test]
+fn what_was_written_is_counted_and_what_had_been_is_not() {
+    let place = Place::new();
+    let file = place.file("rows.ndjson", TWO.as_bytes());
+    assert_eq!(place.import("t.rows", &file, &[]).json()["records"], 2);
+    let again = place.import("t.rows", &file, &[]).json();
+    assert_eq!(
+        (&again["records"], &again["repeated_records"]),
+        (&json!(0), &json!(2)),
+        "{again}"
+    );
+    let path = file.to_str().unwrap();
+    let import = ["import", "t.rows", path, "--key", "id"];
+    let said = place.server.run(&import).good();
+    assert!(said.starts_with("imported 0 records"), "{said}");
+    assert!(
+        said.contains("2 records in 1 transaction had been"),
+        "{said}"
+    );
+
+    let empty = place.file("empty.ndjson", b"");
+    let nothing = place.import("t.rows", &empty, &[]).json();
+    assert_eq!(nothing["records"], 0);
+    assert_eq!(nothing["position"], again["position"], "{nothing}");
+}
+
+#[test]
+fn csv_arrays_documents_and_what_is_packed_become_the_same_rows() {
+    let place = Place::new();
+    let array = "[ {\"id\":\"a\",\"n\":1.50} ,\n  {\"id\":\"b\",\"n\":2} ]";
+    let documents = "{\"id\":\"a\",\"n\":1.50} {\"id\":\"b\",\"n\":2}";
+    let csv = "id,n\r\na,1.50\r\n\"b\",2\r\n";
+    let marked = format!("\u{feff}{csv}");
+    let zstd = zstd::encode_all(array.as_bytes(), 1).unwrap();
+    let members = [gzip(&TWO.as_bytes()[..10]), gzip(&TWO.as_bytes()[10..])].concat();
+    let cases: [(&str, Vec<u8>, &[&str]); 9] = [
+        ("a.json", array.into(), &[]),
+        ("b.json", documents.into(), &["--format", "json"]),
+        ("c.csv", csv.into(), &["--numbers", "n"]),
+        ("d.csv", marked.into(), &["--numbers", "n"]),
+        ("e.tsv", csv.replace(',', "\t").into(), &["--numbers", "n"]),
+        (
+            "f.txt",
+            csv.replace(',', ";").into(),
+            &["--format", "csv", "--delimiter", ";", "--numbers", "n"],
+        ),
+        ("g.csv.gz", gzip(csv.as_bytes()), &["--numbers", "n"]),
+        ("h.json.zst", zstd, &[]),
+        ("i", members, &[]),
+    ];
+    for (n, (name, bytes, more)) in cases.into_iter().enumerate() {
+        let table = format!("t.rows{n}");
+        let summary = place.import(&table, &place.file(name, &bytes), more).json();
+        assert_eq!(summary["records"], 2, "{name}: {summary}");
+        assert_eq!(place.values(&table), TWO, "{name}");
+    }
+}
+
+#[test]
+fn what_is_not_read_is_named_and_makes_no_table() {
+    let place = Place::new();
+    let truncated = gzip(TWO.as_bytes());
+    let truncated = &truncated[..truncated.len() - 12];
+    let cases: [(&str, &[u8], &str); 6] = [
+        (
+            "a.ndjson",
+            &utf16(TWO),
+            "UTF-16, which is not read; convert it first: iconv",
+        ),
+        ("b.json", b"PK\x03\x04....", "a zip archive"),
+        (
+            "c.csv",
+            b"name,n\na,1\n",
+            "there is no column 'id' for the key; the header has 'name', 'n'",
+        ),
+        ("d.xz", b"\xfd7zXZ\0", "packed with xz"),
+        ("e.parquet", b"PAR1", "Parquet"),
+        ("f.gz", truncated, "f.gz"),
+    ];
+    for (name, bytes, expected) in cases {
+        let file = place.file(name, bytes);
+        place.import("t.rows", &file, &[]).fails(1, expected);
+        assert!(
+            !place
+                .folder
+                .path()
+                .join(format!("{name}.onelog-import"))
+                .exists()
+        );
+    }
+    assert_eq!(place.tables(), 0);
+    let lines = place.file("g.txt", b"id,n\na,1\n");
+    place.import("t.rows", &lines, &[]).fails(1, "--format csv");
+    let pretty = place.file("h.json", b"{\n  \"id\": 1\n}\n");
+    place
+        .import("t.rows", &pretty, &[])
+        .fails(1, "--format json");
+    place
+        .import("t.rows", &lines, &["--numbers", "n"])
+        .fails(2, "g.txt is read as ndjson");
+}
+
+#[test]
+fn an_import_of_packed_rows_goes_on_behind_a_bad_row() {
+    let place = Place::new();
+    let mut csv = "id,n\n".to_owned();
+    for n in 0..100 {
+        let value = if n == 50 {
+            "many".to_owned()
+        } else {
+            n.to_string()
+        };
+        csv += &format!("{n},{value}\n");
+    }
+    let file = place.file("rows.csv.gz", &gzip(csv.as_bytes()));
+    let more = ["--numbers", "n", "--batch-records", "10"];
+    place
+        .import("t.rows", &file, &more)
+        .fails(1, "line 52: the column 'n' is 'many', which is no number");
+    place
+        .import("t.rows", &file, &["--batch-records", "10"])
+        .fails(
+            1,
+            "it was read as csv with --delimiter ',' and --numbers 'n'",
+        );
+    let summary = place
+        .import("t.rows", &file, &[&more[..], &["--skip-bad"]].concat())
+        .json();
+    assert_eq!(summary["resumed"], true, "{summary}");
+    assert_eq!(summary["records_in_all_runs"], 99, "{summary}");
+    assert_eq!(place.values("t.rows").lines().count(), 99);
+    let row: Value = serde_json::from_str(place.values("t.rows").lines().next().unwrap()).unwrap();
+    assert_eq!(row, json!({"id": "0", "n": 0}));
+}
