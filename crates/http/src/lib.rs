@@ -36,12 +36,3 @@ mod server;
 pub use onelog_request::WAIT_TIMEOUT_MS_MAX;
 pub use options::{Declared, HttpOptions};
 pub use server::serve;
-<<<<<<< HEAD
-
-/// The OpenAPI document that `/openapi.json` serves where these are the kinds of store.
-#[must_use]
-pub fn openapi_document(kinds: onelog_sinks::Kinds) -> utoipa::openapi::OpenApi {
-    openapi::document(kinds)
-}
-=======
->>>>>>> people

@@ -4,13 +4,8 @@ use std::sync::mpsc::{Receiver, Sender as Channel, channel};
 use std::thread;
 use std::time::{Duration, Instant};
 
-<<<<<<< HEAD
-use onelog_client::{Client, segment};
-use onelog_record::{FieldPath, code};
-=======
 use onelog_client::{Client, ClientError, segment};
-use onelog_record::FieldPath;
->>>>>>> people
+use onelog_record::{FieldPath, code};
 use onelog_terminal::{Out, counted, thousands};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -295,18 +290,8 @@ impl Run<'_> {
                     .is_some_and(|e| (400..500).contains(&e.status));
                 self.is_unclear |= !is_refused;
                 let line = job.batch.rows.first().map_or(0, |row| row.line);
-<<<<<<< HEAD
-                let advice = match error.server().is_some_and(|e| e.error == code::ID_EXPIRED) {
-                    true => {
-                        "; the server has forgotten whether an earlier run committed these lines: look them up, then --again writes everything again"
-                    }
-                    false if self.can_save => "; run the same command again to go on",
-                    false => "",
-                };
-=======
                 let advice = self.advice(&error);
                 let unit = self.unit();
->>>>>>> people
                 self.fail(CommandError::Failed(format!(
                     "at {unit} {line}: {error}{advice}"
                 )));
@@ -316,7 +301,7 @@ impl Run<'_> {
 
     fn advice(&self, error: &ClientError) -> &'static str {
         match error.server().map(|error| error.error.as_str()) {
-            Some("id_expired") => {
+            Some(code::ID_EXPIRED) => {
                 "; the server has forgotten whether an earlier run committed these lines: look them up, then --again writes everything again"
             }
             Some("unknown_table") => "; --create makes it",
