@@ -1,4 +1,4 @@
-//! The language itself: what the programs of `programs.tsv` give, and what its version stands for.
+//! The language itself: what the programs of `programs.tsv` give, and what its version is for.
 
 use super::*;
 
