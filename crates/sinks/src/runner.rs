@@ -129,7 +129,7 @@ impl Runner {
         let plan = Arc::new(plan);
         let mut store = open_store(&self.feed.definition, &plan, &self.feed.log_id)?;
         let store = store.as_mut();
-        store.take_over()?;
+        store.take_over_from(self.feed.definition.take_from_log.as_deref())?;
         self.pace.begin();
         let at = self.read_position(store)?;
         let name = &self.feed.definition.name;
@@ -198,13 +198,11 @@ impl Runner {
 
     /// The store's position. `None`: it has to be backfilled.
     fn read_position(&self, store: &mut dyn Store) -> Result<Option<Position>, SessionEnd> {
-        let Feed { node, log_id, .. } = &self.feed;
+        let node = &self.feed.node;
         let found = store.position()?;
         let latest = node.position();
         // A position that means nothing in this log must not be taken for one that was reached.
-        let ours = found
-            .as_ref()
-            .filter(|found| found.log_id == *log_id && found.position <= latest);
+        let ours = found.as_ref().filter(|found| found.position <= latest);
         self.feed
             .progress
             .set_position(ours.map(|found| found.position));
@@ -213,12 +211,6 @@ impl Runner {
         };
         if self.inbox.lifecycle.is_rebuilding() {
             return Ok(None);
-        }
-        if found.log_id != *log_id {
-            return Err(SessionEnd::Stop(SinkFault::new(format!(
-                "the store follows another log (its id is {}, this log's is {log_id}); rebuild the sink to backfill the store from this log",
-                found.log_id
-            ))));
         }
         if found.position > latest {
             return Err(SessionEnd::Stop(SinkFault::new(format!(

@@ -400,8 +400,15 @@ impl Inner {
                 check_overlap(definition, &handle.definition)?;
             }
         }
-        let mut store = open_store(definition, &plan, &log_id(&self.node))?;
-        Ok(store.check_target()?)
+        let ours = log_id(&self.node);
+        let mut store = open_store(definition, &plan, &ours)?;
+        store.check_target()?;
+        match store.followed_log()? {
+            Some(found) if found != ours && definition.take_from_log.as_ref() != Some(&found) => {
+                Err(StoreError::OtherLog { ours, found }.into())
+            }
+            _ => Ok(()),
+        }
     }
 
     fn commit(

@@ -57,11 +57,24 @@ pub trait Store: Send {
     /// it is, with that log's id. `epoch` is the last takeover, of this value or a later one.
     fn position(&mut self) -> Result<Option<StorePosition>, StoreError>;
 
+    /// The log that the sink of this name follows in this store, under any plan. `None`: the store
+    /// knows no such sink. MAY be called before a takeover.
+    fn followed_log(&mut self) -> Result<Option<String>, StoreError>;
+
     /// Takes the sink over: raises its epoch by one, in the store, and answers it; the first epoch of
     /// a sink is 1. From then on a rival that took over earlier MUST change nothing and get
     /// [`StoreError::Fenced`]. MUST be called before anything that changes the store. A position that
     /// was reached under another plan MUST be forgotten here.
-    fn take_over(&mut self) -> Result<u64, StoreError>;
+    ///
+    /// Where the store knows the sink as one of another log, this MUST change nothing and answer
+    /// [`StoreError::OtherLog`], unless that log is `from`: then the sink is this log's from now on,
+    /// without a position.
+    fn take_over_from(&mut self, from: Option<&str>) -> Result<u64, StoreError>;
+
+    /// [`Store::take_over_from`], where no other log's sink may be taken.
+    fn take_over(&mut self) -> Result<u64, StoreError> {
+        self.take_over_from(None)
+    }
 
     /// Fails where this sink's tables cannot be written: a name belongs to another owner, a place
     /// cannot be written. MUST NOT change rows. MAY be called before a takeover.
@@ -188,6 +201,11 @@ pub enum StoreError {
         "another process took this sink over in the store (epoch {found}, ours is {ours}); stop one of the two, then resume"
     )]
     Fenced { ours: u64, found: u64 },
+    /// The sink of this name is another log's.
+    #[error(
+        "this store follows another log: its sink of this name belongs to the log {found}, and this log is {ours}; give the sink another name and other tables, or, if this log is to have the store and its rows from now on, \"take_from_log\": \"{found}\" in its definition"
+    )]
+    OtherLog { ours: String, found: String },
     /// The store is not at the position where the batch begins.
     #[error(
         "the store is {}, not at {expected}, where onelog left it",

@@ -39,7 +39,16 @@ impl Owner {
         })
     }
 
-    pub(crate) fn take_over(&mut self, contents: &mut Contents) -> u64 {
+    pub(crate) fn followed_log(&self, contents: &Contents) -> Option<String> {
+        let entry = contents.entries.get(&self.sink)?;
+        Some(entry.log_id.clone())
+    }
+
+    pub(crate) fn take_over(
+        &mut self,
+        contents: &mut Contents,
+        from: Option<&str>,
+    ) -> Result<u64, StoreError> {
         let entry = contents.entries.entry(self.sink.clone());
         let entry = entry.or_insert_with(|| Entry {
             log_id: self.log_id.clone(),
@@ -48,13 +57,21 @@ impl Owner {
             plan: self.plan.clone(),
             rebuild: None,
         });
-        if entry.plan != self.plan {
+        let is_ours = entry.log_id == self.log_id;
+        if !is_ours && from != Some(&entry.log_id) {
+            return Err(StoreError::OtherLog {
+                ours: self.log_id.clone(),
+                found: entry.log_id.clone(),
+            });
+        }
+        if entry.plan != self.plan || !is_ours {
+            entry.log_id.clone_from(&self.log_id);
             entry.plan.clone_from(&self.plan);
             entry.position = None;
         }
         entry.epoch += 1;
         self.epoch = entry.epoch;
-        self.epoch
+        Ok(self.epoch)
     }
 
     /// This sink's entry, unless another process took the sink over.

@@ -42,8 +42,12 @@ impl Store for MemoryStore {
         Ok(self.owner.position(&self.connection.lock()))
     }
 
-    fn take_over(&mut self) -> Result<u64, StoreError> {
-        Ok(self.owner.take_over(&mut self.connection.lock()))
+    fn followed_log(&mut self) -> Result<Option<String>, StoreError> {
+        Ok(self.owner.followed_log(&self.connection.lock()))
+    }
+
+    fn take_over_from(&mut self, from: Option<&str>) -> Result<u64, StoreError> {
+        self.owner.take_over(&mut self.connection.lock(), from)
     }
 
     fn check_target(&mut self) -> Result<(), StoreError> {

@@ -107,18 +107,28 @@ pub(crate) fn record_of(row: &Row) -> Record {
     }
 }
 
-/// Raises the epoch in the table and puts `owner` there. `None`: a rival was in the way; again.
+/// What became of an attempt to take a sink over.
+pub(crate) enum Raised {
+    To(u64),
+    /// A rival was in the way; again.
+    Rival,
+    /// The sink is this log's, which may not be taken.
+    OtherLog(String),
+}
+
+/// Raises the epoch in the table and puts `owner` there.
 pub(crate) fn raise_epoch(
     connection: &mut Connection,
     table: &str,
     identity: &Identity,
-) -> Result<Option<u64>, Fault> {
+    from: Option<&str>,
+) -> Result<Raised, Fault> {
     connection.statement(STATEMENT_TIMEOUT, "START TRANSACTION")?;
-    let raised = raise_epoch_inside(connection, table, identity);
+    let raised = raise_epoch_inside(connection, table, identity, from);
     match raised {
-        Ok(Some(epoch)) => {
+        Ok(Raised::To(epoch)) => {
             connection.statement(STATEMENT_TIMEOUT, "COMMIT")?;
-            Ok(Some(epoch))
+            Ok(Raised::To(epoch))
         }
         other => {
             connection.roll_back();
@@ -131,7 +141,8 @@ fn raise_epoch_inside(
     connection: &mut Connection,
     table: &str,
     identity: &Identity,
-) -> Result<Option<u64>, Fault> {
+    from: Option<&str>,
+) -> Result<Raised, Fault> {
     let table_name = quote(table);
     let Some(found) = read_record(connection, table, &identity.sink, "FOR UPDATE")? else {
         let inserted = connection.prepared(
@@ -147,25 +158,32 @@ fn raise_epoch_inside(
             ]),
         );
         return match inserted {
-            Ok(_) => Ok(Some(1)),
-            Err(fault) if fault.code() == Some(DUPLICATE) => Ok(None),
+            Ok(_) => Ok(Raised::To(1)),
+            Err(fault) if fault.code() == Some(DUPLICATE) => Ok(Raised::Rival),
             Err(fault) => Err(fault),
         };
     };
-    let position = found.position.filter(|_| found.plan == identity.plan_id);
+    let is_ours = found.log_id == identity.log_id;
+    if !is_ours && from != Some(&found.log_id) {
+        return Ok(Raised::OtherLog(found.log_id));
+    }
+    let is_usable = is_ours && found.plan == identity.plan_id;
+    let position = found.position.filter(|_| is_usable);
     connection.prepared(
         &format!(
-            "UPDATE {table_name} SET epoch = ?, owner = ?, position = ?, plan = ? WHERE sink = ?"
+            "UPDATE {table_name} SET epoch = ?, owner = ?, log_id = ?, position = ?, plan = ?
+             WHERE sink = ?"
         ),
         Params::Positional(vec![
             Value::from(found.epoch + 1),
             Value::from(&identity.owner),
+            Value::from(&identity.log_id),
             Value::from(position),
             Value::from(&identity.plan_id),
             Value::from(&identity.sink),
         ]),
     )?;
-    Ok(Some(found.epoch + 1))
+    Ok(Raised::To(found.epoch + 1))
 }
 
 /// Moves the position inside the transaction that is under way; what is not ours to move is an error.

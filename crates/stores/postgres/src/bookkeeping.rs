@@ -125,14 +125,32 @@ impl Identity {
         }))
     }
 
+    /// The log of the sink of this name.
+    pub(crate) async fn followed_log(&self, client: &Client) -> Result<Option<String>, Fault> {
+        let sql = format!(
+            "SELECT log_id FROM {} WHERE sink = $1",
+            table(&self.schema, POSITIONS)
+        );
+        let row = client
+            .query_typed_opt(&sql, &[(&self.sink, Type::TEXT)])
+            .await?;
+        Ok(row.map(|row| row.get(0)))
+    }
+
     /// Durable at once, so that no crash of the server lets two processes hold one epoch.
-    pub(crate) async fn take_over(&self, client: &Client) -> Result<u64, Fault> {
+    pub(crate) async fn take_over(
+        &self,
+        client: &Client,
+        from: Option<&str>,
+    ) -> Result<u64, Fault> {
         let name = table(&self.schema, POSITIONS);
         let sql = format!(
             "INSERT INTO {name} AS p (sink, log_id, position, epoch, plan)
              VALUES ($1, $2, NULL, 1, $3)
              ON CONFLICT (sink) DO UPDATE SET epoch = p.epoch + 1, plan = excluded.plan,
-               position = CASE WHEN p.plan = excluded.plan THEN p.position END
+               log_id = excluded.log_id, position = CASE
+                 WHEN p.plan = excluded.plan AND p.log_id = excluded.log_id THEN p.position END
+               WHERE p.log_id IN (excluded.log_id, $4)
              RETURNING epoch"
         );
         in_transaction(client, async {
@@ -140,15 +158,22 @@ impl Identity {
                 .batch_execute("SET LOCAL synchronous_commit = on")
                 .await?;
             let row = client
-                .query_typed_one(
+                .query_typed_opt(
                     &sql,
                     &[
                         (&self.sink, Type::TEXT),
                         (&self.log_id, Type::TEXT),
                         (&self.plan_id, Type::TEXT),
+                        (&from, Type::TEXT),
                     ],
                 )
                 .await?;
+            let Some(row) = row else {
+                return Err(Fault::Store(StoreError::OtherLog {
+                    ours: self.log_id.clone(),
+                    found: self.followed_log(client).await?.unwrap_or_default(),
+                }));
+            };
             Ok(row.get::<_, i64>(0).cast_unsigned())
         })
         .await

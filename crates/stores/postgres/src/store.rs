@@ -101,11 +101,19 @@ impl Store for PostgresStore {
         )
     }
 
-    fn take_over(&mut self) -> Result<u64, StoreError> {
+    fn followed_log(&mut self) -> Result<Option<String>, StoreError> {
+        self.connection.wait(
+            "reading the position in",
+            STATEMENT_TIMEOUT,
+            self.identity.followed_log(&self.connection.client),
+        )
+    }
+
+    fn take_over_from(&mut self, from: Option<&str>) -> Result<u64, StoreError> {
         let epoch = self.connection.wait(
             "taking over",
             STATEMENT_TIMEOUT,
-            self.identity.take_over(&self.connection.client),
+            self.identity.take_over(&self.connection.client, from),
         )?;
         self.epoch = Some(epoch);
         Ok(epoch)

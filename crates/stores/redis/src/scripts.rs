@@ -29,10 +29,13 @@ while at < #ARGV do
 end
 return 'OK'";
 
-/// `KEYS[1]` the partition's record; `draw` or `join`, an epoch, the log, the plan. `draw` takes
-/// the next epoch, above the given one as well; `join` takes the given one unless a later one is
-/// there. Answers the epoch that the record has then. A position of another plan is forgotten.
+/// `KEYS[1]` the partition's record; `draw` or `join`, an epoch, the log, the plan, another log
+/// whose record may be taken. `draw` takes the next epoch, above the given one as well; `join` takes
+/// the given one unless a later one is there. Answers the epoch that the record has then, or, as a
+/// text, the log whose record may not be taken. A position of another plan or log is forgotten.
 const TAKE_OVER: &str = "
+local log = redis.call('HGET', KEYS[1], 'log')
+if log and log ~= ARGV[3] and log ~= ARGV[5] then return log end
 local epoch = tonumber(redis.call('HGET', KEYS[1], 'epoch') or '0')
 local given = tonumber(ARGV[2])
 if ARGV[1] == 'draw' then
@@ -42,11 +45,11 @@ elseif epoch > given then
 else
   epoch = given
 end
-if redis.call('HGET', KEYS[1], 'plan') ~= ARGV[4] then
+if log ~= ARGV[3] or redis.call('HGET', KEYS[1], 'plan') ~= ARGV[4] then
   redis.call('HDEL', KEYS[1], 'position')
 end
-redis.call('HSETNX', KEYS[1], 'log', ARGV[3])
-redis.call('HSET', KEYS[1], 'epoch', string.format('%.0f', epoch), 'plan', ARGV[4])
+redis.call('HSET', KEYS[1], 'log', ARGV[3], 'epoch', string.format('%.0f', epoch),
+  'plan', ARGV[4])
 return epoch";
 
 /// `KEYS[1]` the partition's record; the epoch, how many keys at most, the log, the position, the

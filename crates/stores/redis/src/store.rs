@@ -6,7 +6,7 @@ use onelog_mapping::{Plan, Row};
 use onelog_record::Position;
 use onelog_store::{Batch, Change, Store, StoreError, StorePosition, StoreReader};
 
-use crate::bookkeeping::{Names, Record, read_position, take_over};
+use crate::bookkeeping::{Names, Record, followed_log, read_position, take_over};
 use crate::connection::{Form, Servers};
 use crate::encode::RowForm;
 use crate::fence::Fence;
@@ -165,7 +165,11 @@ impl Store for RedisStore {
         read_position(&mut self.servers, &self.names, &self.fingerprint)
     }
 
-    fn take_over(&mut self) -> Result<u64, StoreError> {
+    fn followed_log(&mut self) -> Result<Option<String>, StoreError> {
+        followed_log(&mut self.servers, &self.names)
+    }
+
+    fn take_over_from(&mut self, from: Option<&str>) -> Result<u64, StoreError> {
         let gate = Arc::clone(&self.gate);
         let _entered = gate.enter();
         self.watched = None;
@@ -175,6 +179,7 @@ impl Store for RedisStore {
             &self.scripts,
             &self.log_id,
             &self.fingerprint,
+            from,
         )?;
         gate.took_over(epoch);
         self.epoch = Some(epoch);

@@ -189,7 +189,11 @@ impl Store for ElasticsearchStore {
             .position_under(&self.fingerprint))
     }
 
-    fn take_over(&mut self) -> Result<u64, StoreError> {
+    fn followed_log(&mut self) -> Result<Option<String>, StoreError> {
+        Ok(self.read()?.map(|page| page.ledger.log_id))
+    }
+
+    fn take_over_from(&mut self, from: Option<&str>) -> Result<u64, StoreError> {
         for _ in 0..LEDGER_ATTEMPTS_MAX {
             let Some(page) = self.read()? else {
                 let first = Ledger {
@@ -208,10 +212,18 @@ impl Store for ElasticsearchStore {
                 }
                 continue;
             };
+            let found = &page.ledger.log_id;
+            if *found != self.log_id && from != Some(found) {
+                return Err(StoreError::OtherLog {
+                    ours: self.log_id.clone(),
+                    found: found.clone(),
+                });
+            }
             let mut next = self.complete(page.ledger.clone())?;
             next.epoch += 1;
-            if next.plan != self.fingerprint {
+            if next.plan != self.fingerprint || next.log_id != self.log_id {
                 next.plan.clone_from(&self.fingerprint);
+                next.log_id.clone_from(&self.log_id);
                 next.position = None;
             }
             let epoch = next.epoch;

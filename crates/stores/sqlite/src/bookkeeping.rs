@@ -30,18 +30,41 @@ pub(crate) fn create_bookkeeping(connection: &Connection) -> rusqlite::Result<()
     connection.execute_batch(&format!("BEGIN IMMEDIATE; {BOOKKEEPING} COMMIT;"))
 }
 
-/// Raises the epoch, and forgets a position that was reached under another plan.
-pub(crate) fn take_over(connection: &Connection, identity: &Identity) -> rusqlite::Result<u64> {
-    let epoch: i64 = connection.query_row(
-        "INSERT INTO onelog_position (sink, log_id, position, epoch, plan)
-         VALUES (?1, ?2, NULL, 1, ?3)
-         ON CONFLICT (sink) DO UPDATE SET epoch = epoch + 1, plan = excluded.plan,
-           position = CASE WHEN plan = excluded.plan THEN position END
-         RETURNING epoch",
-        params![identity.sink, identity.log_id, identity.plan_id],
-        |row| row.get(0),
-    )?;
-    Ok(epoch.cast_unsigned())
+/// Raises the epoch, and forgets a position that was reached under another plan or of another log.
+/// `None`: the sink is another log's, which is not `from`.
+pub(crate) fn take_over(
+    connection: &Connection,
+    identity: &Identity,
+    from: Option<&str>,
+) -> rusqlite::Result<Option<u64>> {
+    let epoch: Option<i64> = connection
+        .query_row(
+            "INSERT INTO onelog_position (sink, log_id, position, epoch, plan)
+             VALUES (?1, ?2, NULL, 1, ?3)
+             ON CONFLICT (sink) DO UPDATE SET epoch = epoch + 1, plan = excluded.plan,
+               log_id = excluded.log_id, position = CASE
+                 WHEN plan = excluded.plan AND log_id = excluded.log_id THEN position END
+               WHERE log_id IN (excluded.log_id, ?4)
+             RETURNING epoch",
+            params![identity.sink, identity.log_id, identity.plan_id, from],
+            |row| row.get(0),
+        )
+        .optional()?;
+    Ok(epoch.map(i64::cast_unsigned))
+}
+
+/// The log of the sink of this name.
+pub(crate) fn followed_log(
+    connection: &Connection,
+    sink: &str,
+) -> rusqlite::Result<Option<String>> {
+    connection
+        .query_row(
+            "SELECT log_id FROM onelog_position WHERE sink = ?1",
+            params![sink],
+            |row| row.get(0),
+        )
+        .optional()
 }
 
 pub(crate) fn read_position(

@@ -113,10 +113,22 @@ impl Store for SqliteStore {
             .map_err(|error| classify("reading the position in", &self.path, error))
     }
 
-    fn take_over(&mut self) -> Result<u64, StoreError> {
+    fn followed_log(&mut self) -> Result<Option<String>, StoreError> {
         self.check_identity()?;
-        let epoch = bookkeeping::take_over(&self.connection, &self.identity)
+        bookkeeping::followed_log(&self.connection, &self.identity.sink)
+            .map_err(|error| classify("reading the position in", &self.path, error))
+    }
+
+    fn take_over_from(&mut self, from: Option<&str>) -> Result<u64, StoreError> {
+        self.check_identity()?;
+        let taken = bookkeeping::take_over(&self.connection, &self.identity, from)
             .map_err(|error| classify("taking over", &self.path, error))?;
+        let Some(epoch) = taken else {
+            return Err(StoreError::OtherLog {
+                ours: self.identity.log_id.clone(),
+                found: self.followed_log()?.unwrap_or_default(),
+            });
+        };
         self.epoch = Some(epoch);
         Ok(epoch)
     }

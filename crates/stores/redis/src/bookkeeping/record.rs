@@ -130,6 +130,15 @@ pub(crate) fn advance_position(name: &[u8], position: Position, commands: &mut C
     commands.push(&[b"HSET", name, b"position", position.to_string().as_bytes()]);
 }
 
+/// The log of the sink of this name.
+pub(crate) fn followed_log(
+    servers: &mut Servers,
+    names: &Names,
+) -> Result<Option<String>, StoreError> {
+    let records = read_records(servers, names)?;
+    Ok(records.into_iter().find_map(|record| record.log))
+}
+
 /// The next epoch is drawn at the first partition, so that no two processes get the same one;
 /// then the others join it.
 pub(crate) fn take_over(
@@ -138,12 +147,13 @@ pub(crate) fn take_over(
     scripts: &Scripts,
     log_id: &str,
     plan: &str,
+    from: Option<&str>,
 ) -> Result<u64, StoreError> {
     let records = read_records(servers, names)?;
     let floor = records.iter().filter_map(|r| r.epoch).max().unwrap_or(0);
     let epoch_command = |partition: usize, how: &[u8], given: u64, out: &mut Vec<u8>| {
         let (name, given) = (names.position(partition), given.to_string());
-        let arguments: [&[u8]; 8] = [
+        let arguments: [&[u8]; 9] = [
             b"EVALSHA",
             &scripts.take_over,
             b"1",
@@ -152,6 +162,7 @@ pub(crate) fn take_over(
             given.as_bytes(),
             log_id.as_bytes(),
             plan.as_bytes(),
+            from.unwrap_or_default().as_bytes(),
         ];
         command(&arguments, out);
     };
@@ -159,7 +170,7 @@ pub(crate) fn take_over(
     epoch_command(0, b"draw", floor, &mut bytes);
     let first = servers.link(0);
     first.send(&bytes)?;
-    let epoch = receive_epoch(first)?;
+    let epoch = receive_epoch(first, log_id)?;
     let mut commands = vec![(Vec::new(), 0); servers.links.len()];
     for partition in 1..names.partitions() {
         let (bytes, count) = &mut commands[servers.of_partition[partition]];
@@ -170,7 +181,7 @@ pub(crate) fn take_over(
     for ((bytes, count), link) in commands.into_iter().zip(&mut servers.links) {
         link.send(&bytes)?;
         for _ in 0..count {
-            let found = receive_epoch(link)?;
+            let found = receive_epoch(link, log_id)?;
             if found != epoch {
                 outcome = Err(StoreError::Fenced { ours: epoch, found });
             }
@@ -179,10 +190,14 @@ pub(crate) fn take_over(
     outcome
 }
 
-fn receive_epoch(link: &mut Link) -> Result<u64, StoreError> {
+fn receive_epoch(link: &mut Link, log_id: &str) -> Result<u64, StoreError> {
     let what = "taking over";
     match link.receive_good(what)? {
         Value::Int(epoch) => Ok(epoch.cast_unsigned()),
+        Value::BulkString(log) => Err(StoreError::OtherLog {
+            ours: log_id.to_owned(),
+            found: String::from_utf8_lossy(&log).into_owned(),
+        }),
         other => Err(link.unexpected(what, &other)),
     }
 }
