@@ -449,10 +449,11 @@ fn a_store_that_went_back_in_time_while_nothing_was_written_catches_up_when_it_i
     sinks.wait_blocking("back", end, PATIENCE).unwrap();
     let store = place.store("back.db");
     store.busy_timeout(PATIENCE).unwrap();
+    let chain = node.chain_at(early).unwrap().unwrap();
     let go_back = || {
         let sql = format!(
             "BEGIN; DELETE FROM orders WHERE id = 'b';
-             UPDATE onelog_position SET position = {early}; COMMIT"
+             UPDATE onelog_position SET position = {early}, chain = {chain}; COMMIT"
         );
         store.execute_batch(&sql).unwrap();
     };

@@ -1,8 +1,10 @@
-//! What keeps a store and its rows safe: other logs.
+//! What keeps a store and its rows safe: other logs, and other histories of the same log.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod place;
+
+use std::path::Path;
 
 use onelog::Options;
 use place::{Place, assert_equal, close, one, open, order, wait_for_stop, with_orders};
@@ -91,4 +93,100 @@ fn a_sink_that_was_made_while_its_store_was_away_does_not_take_it_over_later() {
     assert_eq!(one::<i64>(&store, "SELECT count(*) FROM orders"), 1);
     assert_eq!(one::<i64>(&store, "SELECT epoch FROM onelog_position"), 1);
     close(&rival, &rivals);
+}
+
+fn copy(from: &Path, to: &Path) {
+    std::fs::create_dir_all(to).unwrap();
+    for entry in std::fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let to = to.join(entry.file_name());
+        match entry.file_type().unwrap().is_dir() {
+            true => copy(&entry.path(), &to),
+            false => std::fs::copy(entry.path(), to).map(drop).unwrap(),
+        }
+    }
+}
+
+#[test]
+fn a_log_that_was_put_back_and_grew_again_does_not_pass_for_the_one_that_the_store_followed() {
+    // Given a store that followed five orders which a copy of the log's folder does not have.
+    let place = Place::new();
+    let (node, sinks) = place.open();
+    with_orders(&node);
+    sinks
+        .create(place.definition("search", &json!({})))
+        .unwrap();
+    let end = order(&node, "kept", 1, "in both");
+    assert_equal(&sinks, "search", end);
+    close(&node, &sinks);
+    drop((node, sinks));
+    copy(&place.path("log"), &place.path("copy"));
+    let (node, sinks) = place.open();
+    for n in 0..5 {
+        order(&node, &format!("lost{n}"), n, "in the store alone");
+    }
+    assert_equal(&sinks, "search", node.position());
+    close(&node, &sinks);
+    drop((node, sinks));
+    // When the copy is put back
+    std::fs::remove_dir_all(place.path("log")).unwrap();
+    std::fs::rename(place.path("copy"), place.path("log")).unwrap();
+    let (node, sinks) = place.open();
+    // Then the sink stops, because the store is ahead,
+    let text = wait_for_stop(&sinks, "search");
+    assert!(text.contains("but the log ends at"), "{text}");
+    // and it stops as well however long the log has become, at every start.
+    for round in 0..2 {
+        for n in 0..20 {
+            order(&node, &format!("new{round}-{n}"), n, "in the log alone");
+        }
+        sinks.resume("search").unwrap();
+        let text = wait_for_stop(&sinks, "search");
+        assert!(text.contains("of another history of this log"), "{text}");
+        assert_eq!(sinks.get("search").unwrap().position, None);
+    }
+    let found = sinks.verify("search").unwrap();
+    assert!(!found.equal, "{found:#?}");
+    let store = place.store("search.db");
+    let lost = "SELECT count(*) FROM orders WHERE id LIKE 'lost%'";
+    assert_eq!(one::<i64>(&store, lost), 5);
+    // When the user has seen that and rebuilds the sink, then the store equals the log.
+    sinks.rebuild("search").unwrap();
+    assert_equal(&sinks, "search", node.position());
+    let store = place.store("search.db");
+    assert_eq!(one::<i64>(&store, lost), 0);
+    close(&node, &sinks);
+}
+
+#[test]
+fn a_store_of_an_earlier_version_goes_on_and_learns_the_checksum() {
+    // Given a store whose bookkeeping has no checksum.
+    let place = Place::new();
+    let (node, sinks) = place.open();
+    with_orders(&node);
+    sinks
+        .create(place.definition("search", &json!({})))
+        .unwrap();
+    let end = order(&node, "a", 1, "one");
+    assert_equal(&sinks, "search", end);
+    close(&node, &sinks);
+    drop((node, sinks));
+    let store = place.store("search.db");
+    let marked = "UPDATE orders SET note = 'not written again'";
+    store
+        .execute_batch(&format!(
+            "ALTER TABLE onelog_position DROP COLUMN chain; {marked}"
+        ))
+        .unwrap();
+    // When it is followed again
+    let (node, sinks) = place.open();
+    let end = order(&node, "b", 2, "two");
+    sinks.wait_blocking("search", end, place::PATIENCE).unwrap();
+    // Then it was not backfilled, and has the checksum from now on.
+    let kept = "SELECT count(*) FROM orders WHERE note = 'not written again'";
+    assert_eq!(one::<i64>(&store, kept), 1);
+    let chain: Option<u32> = one(&store, "SELECT chain FROM onelog_position");
+    assert_eq!(chain, node.chain_at(end).unwrap());
+    assert!(chain.is_some());
+    close(&node, &sinks);
 }

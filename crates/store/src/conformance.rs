@@ -124,6 +124,7 @@ pub fn all(new: &dyn Fn() -> Box<dyn Harness>) {
     let functions = named![
         a_new_store_has_no_position,
         a_batch_and_its_position_are_one_step,
+        the_chain_is_kept_beside_the_position,
         a_batch_collapses_to_the_last_image,
         a_batch_that_begins_elsewhere_is_refused,
         a_zombie_changes_nothing,
@@ -191,6 +192,27 @@ pub fn a_batch_and_its_position_are_one_step(harness: &dyn Harness) {
     model.assert_equal(&plan, store.as_mut());
 }
 
+/// The checksum of the log's chain is kept as it is, or as unknown.
+pub fn the_chain_is_kept_beside_the_position(harness: &dyn Harness) {
+    let plan = standard_plan(harness);
+    let (mut store, mut model) = backfilled(harness, &plan);
+    for chain in [Some(0), None, Some(u32::MAX), Some(1)] {
+        let from = model.position();
+        model.order("a", 1, "again");
+        let mut batch = model.batch(&plan, from);
+        batch.chain = chain;
+        store.apply(&batch).unwrap();
+        assert_eq!(store.position().unwrap().unwrap().chain, chain);
+        store.begin_rebuild().unwrap();
+        store.finish_rebuild(batch.place()).unwrap();
+        drop(store);
+        store = harness.open(Arc::clone(&plan), LOG);
+        assert_eq!(store.position().unwrap().unwrap().chain, chain);
+        store.take_over().unwrap();
+        assert_eq!(store.position().unwrap().unwrap().chain, chain);
+    }
+}
+
 /// Only the last image of a key counts, and a batch has one change a key.
 pub fn a_batch_collapses_to_the_last_image(harness: &dyn Harness) {
     let plan = standard_plan(harness);
@@ -252,7 +274,7 @@ pub fn a_zombie_changes_nothing(harness: &dyn Harness) {
         zombie.apply(&batch).unwrap_err(),
         zombie.begin_rebuild().unwrap_err(),
         zombie.load(0, &row).unwrap_err(),
-        zombie.finish_rebuild(model.position()).unwrap_err(),
+        zombie.finish_rebuild(model.place()).unwrap_err(),
         zombie.remove().unwrap_err(),
     ] {
         assert!(
@@ -315,7 +337,7 @@ pub fn a_refused_load_leaves_what_was_loaded(harness: &dyn Harness) {
         (Offset(2), Some("bad"))
     );
     store.load(0, &[two]).unwrap();
-    store.finish_rebuild(model.position()).unwrap();
+    store.finish_rebuild(model.place()).unwrap();
     model.rows.remove(&(ORDERS, Bytes::from_static(b"c")));
     model.assert_equal(&plan, store.as_mut());
 }
@@ -415,7 +437,7 @@ pub fn a_repair_writes_rows_at_the_stores_position(harness: &dyn Harness) {
         offset: Offset(offset),
         value: value.map(|value| Bytes::copy_from_slice(value.as_bytes())),
     };
-    let (at, last) = (model.position(), model.position().get() - 1);
+    let (at, last) = (model.place(), model.position().get() - 1);
     let wrong = vec![
         change("a", last, Some(r#"{"total":-1,"note":"wrong"}"#)),
         change("b", last, None),
@@ -425,7 +447,7 @@ pub fn a_repair_writes_rows_at_the_stores_position(harness: &dyn Harness) {
     let found = model.verify(&plan, store.as_mut());
     assert!(!found.equal);
     assert_eq!(found.tables[0].differences_total, 3, "{found:#?}");
-    assert_eq!(store.position().unwrap().unwrap().position, at);
+    assert_eq!(store.position().unwrap().unwrap().position, at.position);
     let mut right: Vec<Change> = model.batch(&plan, Position::ZERO).changes.remove(0);
     right.retain(|change| change.key != b"c"[..]);
     right.push(change("extra", last, None));
@@ -434,7 +456,10 @@ pub fn a_repair_writes_rows_at_the_stores_position(harness: &dyn Harness) {
     // A repair of another position changes nothing.
     let stray = vec![change("a", last, None)];
     let error = store
-        .apply(&Batch::repair(Position(at.get() - 1), vec![stray]))
+        .apply(&Batch::repair(
+            Position(at.position.get() - 1).into(),
+            vec![stray],
+        ))
         .unwrap_err();
     assert!(
         matches!(error, StoreError::PositionMismatch { .. }),
@@ -442,7 +467,7 @@ pub fn a_repair_writes_rows_at_the_stores_position(harness: &dyn Harness) {
     );
     model.order("a", 10, "later");
     model.order("extra", 11, "now real");
-    store.apply(&model.batch(&plan, at)).unwrap();
+    store.apply(&model.batch(&plan, at.position)).unwrap();
     model.assert_equal(&plan, store.as_mut());
 }
 

@@ -8,10 +8,10 @@
 
 use mysql_async::{Params, Row, Value};
 use onelog_record::Position;
-use onelog_store::{StoreError, StorePosition};
+use onelog_store::{LogPlace, StoreError, StorePosition};
 
 use crate::connection::{Connection, Flavour, STATEMENT_TIMEOUT};
-use crate::error::{DUPLICATE, Fault, NO_TABLE};
+use crate::error::{DUPLICATE, DUPLICATE_COLUMN, Fault, NO_COLUMN, NO_TABLE};
 use crate::names::{literal, quote};
 
 /// A sink's row of the position table.
@@ -19,6 +19,7 @@ use crate::names::{literal, quote};
 pub(crate) struct Record {
     pub(crate) log_id: String,
     pub(crate) position: Option<u64>,
+    pub(crate) chain: Option<u32>,
     pub(crate) epoch: u64,
     pub(crate) owner: String,
     pub(crate) plan: String,
@@ -33,6 +34,7 @@ impl Record {
         Some(StorePosition {
             log_id: self.log_id.clone(),
             position: Position(position),
+            chain: self.chain,
             epoch: self.epoch,
         })
     }
@@ -58,7 +60,7 @@ pub(crate) fn create_bookkeeping(flavour: Flavour, table: &str, sink: &str) -> S
         "CREATE TABLE IF NOT EXISTS {} (sink VARCHAR(128) {text} PRIMARY KEY,
            log_id VARCHAR(128) {text}, position BIGINT UNSIGNED NULL,
            epoch BIGINT UNSIGNED NOT NULL, owner VARCHAR(64) {text}, plan VARCHAR(128) {text},
-           generation BIGINT UNSIGNED NOT NULL)
+           generation BIGINT UNSIGNED NOT NULL, chain INT UNSIGNED NULL)
          ENGINE=InnoDB COMMENT={}",
         quote(table),
         literal(&format!("onelog: the position of the sink {sink}"))
@@ -72,10 +74,12 @@ pub(crate) fn read_record(
     sink: &str,
     suffix: &str,
 ) -> Result<Option<Record>, Fault> {
-    let found = connection.fetch(
-        &select_record(table, suffix),
-        Params::Positional(vec![Value::from(sink)]),
-    );
+    let mut fetch = |sql: &str| connection.fetch(sql, Params::Positional(vec![Value::from(sink)]));
+    let mut found = fetch(&select_record(table, suffix));
+    if matches!(&found, Err(fault) if fault.code() == Some(NO_COLUMN)) {
+        // Written by a version that did not keep the checksum; the next takeover adds it.
+        found = fetch(&select_record(table, suffix).replacen("chain", "NULL", 1));
+    }
     match found {
         Ok(rows) => Ok(rows.first().map(record_of)),
         Err(fault) if fault.code() == Some(NO_TABLE) => Ok(None),
@@ -85,7 +89,8 @@ pub(crate) fn read_record(
 
 pub(crate) fn select_record(table: &str, suffix: &str) -> String {
     format!(
-        "SELECT log_id, position, epoch, owner, plan, generation FROM {} WHERE sink = ? {suffix}",
+        "SELECT log_id, position, epoch, owner, plan, generation, chain FROM {}
+         WHERE sink = ? {suffix}",
         quote(table)
     )
 }
@@ -104,6 +109,27 @@ pub(crate) fn record_of(row: &Row) -> Record {
         owner: text(3),
         plan: text(4),
         generation: number(5).unwrap_or(0),
+        chain: number(6).and_then(|chain| chain.try_into().ok()),
+    }
+}
+
+/// Adds what a table lacks that an earlier version made.
+pub(crate) fn add_chain(connection: &mut Connection, table: &str) -> Result<(), Fault> {
+    let looked = connection.fetch(
+        &format!("SELECT chain FROM {} LIMIT 0", quote(table)),
+        Params::Empty,
+    );
+    match looked {
+        Err(fault) if fault.code() == Some(NO_COLUMN) => {}
+        other => return other.map(drop),
+    }
+    let sql = format!(
+        "ALTER TABLE {} ADD COLUMN chain INT UNSIGNED NULL",
+        quote(table)
+    );
+    match connection.statement(STATEMENT_TIMEOUT, &sql) {
+        Err(fault) if fault.code() == Some(DUPLICATE_COLUMN) => Ok(()),
+        other => other.map(drop),
     }
 }
 
@@ -192,17 +218,18 @@ pub(crate) fn advance_position(
     table: &str,
     identity: &Identity,
     from: Position,
-    to: Position,
+    to: LogPlace,
 ) -> Result<(), StoreError> {
     let what = "moving the position in";
     let moved = connection.prepared(
         &format!(
-            "UPDATE {} SET position = ? WHERE sink = ? AND epoch = ? AND owner = ?
+            "UPDATE {} SET position = ?, chain = ? WHERE sink = ? AND epoch = ? AND owner = ?
                AND position = ? AND log_id = ? AND plan = ?",
             quote(table)
         ),
         Params::Positional(vec![
-            Value::from(to.get()),
+            Value::from(to.position.get()),
+            Value::from(to.chain),
             Value::from(&identity.sink),
             Value::from(identity.epoch),
             Value::from(&identity.owner),

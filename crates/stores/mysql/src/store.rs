@@ -3,8 +3,9 @@
 use std::sync::Arc;
 
 use onelog_mapping::{EXISTING, MappingPlan, Plan, Row};
-use onelog_record::Position;
-use onelog_store::{Batch, Change, Store, StoreError, StorePosition, StoreReader, failpoint};
+use onelog_store::{
+    Batch, Change, LogPlace, Store, StoreError, StorePosition, StoreReader, failpoint,
+};
 
 use crate::bookkeeping::{self, Identity, Raised};
 use crate::connection::Connection;
@@ -275,6 +276,8 @@ impl Store for MysqlStore {
             bookkeeping::create_bookkeeping(self.connection.flavour(), &table, &self.identity.sink);
         for _ in 0..TAKEOVERS_MAX {
             self.connection.execute(taking, &sql)?;
+            bookkeeping::add_chain(&mut self.connection, &table)
+                .map_err(|fault| self.connection.store_error(taking, fault))?;
             let (connection, identity) = (&mut self.connection, &self.identity);
             let raised = bookkeeping::raise_epoch(connection, &table, identity, from)
                 .map_err(|fault| self.connection.store_error(taking, fault))?;
@@ -371,10 +374,10 @@ impl Store for MysqlStore {
         })
     }
 
-    fn finish_rebuild(&mut self, position: Position) -> Result<(), StoreError> {
+    fn finish_rebuild(&mut self, place: LogPlace) -> Result<(), StoreError> {
         self.check_taken_over();
         self.facts = None;
-        self.rebuild().finish(position)
+        self.rebuild().finish(place)
     }
 
     fn reader(&mut self) -> Result<Box<dyn StoreReader>, StoreError> {

@@ -16,7 +16,7 @@ pub(crate) struct Scripts {
 /// commands. Runs them when the record is as expected, otherwise answers what it holds. Numbers
 /// are compared as texts: Lua's are not exact.
 const FENCED: &str = "
-local found = redis.call('HMGET', KEYS[1], 'log', 'position', 'epoch', 'plan')
+local found = redis.call('HMGET', KEYS[1], 'log', 'position', 'epoch', 'plan', 'chain')
 if found[3] ~= ARGV[1] or (ARGV[2] ~= ''
     and (found[2] ~= ARGV[2] or found[1] ~= ARGV[3] or found[4] ~= ARGV[4])) then
   return found
@@ -53,7 +53,7 @@ redis.call('HSET', KEYS[1], 'log', ARGV[3], 'epoch', string.format('%.0f', epoch
 return epoch";
 
 /// `KEYS[1]` the partition's record; the epoch, how many keys at most, the log, the position, the
-/// plan, then for each mapping: its rows' life in seconds, what new rows begin with, what rows
+/// plan, the chain's checksum, then for each mapping: its rows' life in seconds, what new rows begin with, what rows
 /// begin and end with, the lists of new and gone keys. Answers how many keys of the budget are
 /// left; 0: there may be more to do. When all is done the record gets its position. -1: another
 /// epoch. -2: new rows are not there any more.
@@ -66,7 +66,7 @@ local function part(list)
   left = left - #names
   return names
 end
-for at = 6, #ARGV, 6 do
+for at = 7, #ARGV, 6 do
   local life, new, before, behind = tonumber(ARGV[at]), ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
   while left > 0 do
     local names = part(ARGV[at + 5])
@@ -89,7 +89,8 @@ for at = 6, #ARGV, 6 do
   end
 end
 if left > 0 then
-  redis.call('HSET', KEYS[1], 'log', ARGV[3], 'position', ARGV[4], 'plan', ARGV[5])
+  redis.call('HSET', KEYS[1], 'log', ARGV[3], 'position', ARGV[4], 'plan', ARGV[5],
+    'chain', ARGV[6])
   redis.call('HDEL', KEYS[1], 'filling')
 end
 return left";

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use onelog_mapping::{Plan, Row};
 use onelog_record::Position;
-use onelog_store::{Batch, Change, Store, StoreError, StorePosition, StoreReader};
+use onelog_store::{
+    Batch, Change, LogPlace, Store, StoreError, StorePosition, StoreReader,
+};
 
 use crate::bookkeeping::{Names, Record, followed_log, read_position, take_over};
 use crate::connection::{Form, Servers};
@@ -79,7 +81,7 @@ impl RedisStore {
     /// Runs one step: on one server all of it at once, on partitions one after the other.
     pub(crate) fn commit(
         &mut self,
-        step: Option<(Position, Position)>,
+        step: Option<(Position, LogPlace)>,
         mut steps: Vec<Step>,
     ) -> Result<(), StoreError> {
         let fence = Fence {
@@ -209,7 +211,7 @@ impl Store for RedisStore {
         let gate = Arc::clone(&self.gate);
         let _entered = gate.enter();
         self.preserve_batch(batch)?;
-        self.commit(Some((batch.from, batch.to)), steps)
+        self.commit(Some((batch.from, batch.place())), steps)
     }
 
     fn begin_rebuild(&mut self) -> Result<(), StoreError> {
@@ -227,8 +229,8 @@ impl Store for RedisStore {
         Ok(())
     }
 
-    fn finish_rebuild(&mut self, position: Position) -> Result<(), StoreError> {
-        self.finish(position)
+    fn finish_rebuild(&mut self, place: LogPlace) -> Result<(), StoreError> {
+        self.finish(place)
     }
 
     fn reader(&mut self) -> Result<Box<dyn StoreReader>, StoreError> {

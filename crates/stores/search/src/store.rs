@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 
 use onelog_mapping::{Plan, Row};
 use onelog_record::Position;
-use onelog_store::{Batch, Change, Store, StoreError, StorePosition, StoreReader, failpoint};
+use onelog_store::{
+    Batch, Change, LogPlace, Store, StoreError, StorePosition, StoreReader, failpoint,
+};
 
 use crate::bookkeeping::{self, Ledger, Page};
 use crate::connection::Client;
@@ -200,6 +202,7 @@ impl Store for ElasticsearchStore {
                     sink: self.sink.clone(),
                     log_id: self.log_id.clone(),
                     position: None,
+                    chain: None,
                     epoch: 1,
                     plan: self.fingerprint.clone(),
                     generation: None,
@@ -283,6 +286,7 @@ impl Store for ElasticsearchStore {
         failpoint::hit(&self.sink, "before_commit");
         let ledger = Ledger {
             position: Some(batch.to.get()),
+            chain: batch.chain,
             ..page.ledger.clone()
         };
         self.replace(&page, ledger)?;
@@ -319,8 +323,8 @@ impl Store for ElasticsearchStore {
         self.stage(mapping, rows)
     }
 
-    fn finish_rebuild(&mut self, position: Position) -> Result<(), StoreError> {
-        self.finish(position)
+    fn finish_rebuild(&mut self, place: LogPlace) -> Result<(), StoreError> {
+        self.finish(place)
     }
 
     fn reader(&mut self) -> Result<Box<dyn StoreReader>, StoreError> {

@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use onelog_mapping::{Plan, Row};
-use onelog_record::Position;
-use onelog_store::{Batch, Change, Store, StoreError, StorePosition, StoreReader, failpoint};
+use onelog_store::{
+    Batch, Change, LogPlace, Store, StoreError, StorePosition, StoreReader, failpoint,
+};
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use crate::bookkeeping::{self, Identity, read_position};
@@ -166,10 +167,10 @@ impl Store for SqliteStore {
         scope.commit(transaction)
     }
 
-    fn finish_rebuild(&mut self, position: Position) -> Result<(), StoreError> {
+    fn finish_rebuild(&mut self, place: LogPlace) -> Result<(), StoreError> {
         self.connection.flush_prepared_statement_cache();
         let (transaction, scope) = self.begin()?;
-        scope.finish_rebuild(&transaction, position)?;
+        scope.finish_rebuild(&transaction, place)?;
         failpoint::hit(&scope.identity.sink, "before_swap");
         scope.commit(transaction)
     }

@@ -68,6 +68,7 @@ impl Store for Buggy {
             return Ok(Some(StorePosition {
                 log_id: conformance::LOG.into(),
                 position: Position::ZERO,
+                chain: None,
                 epoch: 0,
             }));
         }
@@ -151,8 +152,8 @@ impl Store for Buggy {
         Ok(())
     }
 
-    fn finish_rebuild(&mut self, position: Position) -> Result<(), StoreError> {
-        self.inner.finish_rebuild(position)
+    fn finish_rebuild(&mut self, place: LogPlace) -> Result<(), StoreError> {
+        self.inner.finish_rebuild(place)
     }
 
     fn reader(&mut self) -> Result<Box<dyn StoreReader>, StoreError> {
