@@ -25,6 +25,7 @@ use crate::progress::{Progress, SinkState};
 use crate::request::{Command, RequestError};
 use crate::retention::RetentionHold;
 use crate::session_end::SessionEnd;
+use crate::stored::TableIds;
 
 /// Delays between attempts: doubled from the first to the last, then a random part of it.
 const RETRY_FIRST: Duration = Duration::from_millis(100);
@@ -66,12 +67,13 @@ impl Runner {
     pub(crate) fn new(
         node: Node,
         definition: SinkDefinition,
+        tables: TableIds,
         progress: Arc<Progress>,
         commands: mpsc::Receiver<Command>,
         retention: Arc<RetentionHold>,
     ) -> std::io::Result<Self> {
         Ok(Self {
-            inbox: Inbox::new(definition.paused, Arc::clone(&progress), commands)?,
+            inbox: Inbox::new(definition.paused, tables, Arc::clone(&progress), commands)?,
             feed: Feed {
                 log_id: log_id(&node),
                 node,
@@ -143,6 +145,8 @@ impl Runner {
     fn session(&mut self) -> Result<(), SessionEnd> {
         let plan = plan_of(&self.feed.node, &self.feed.definition)
             .map_err(|error| SessionEnd::Stop(SinkFault::new(error)))?;
+        // Before the store is taken over, which would forget the position.
+        self.inbox.tables.check(&plan).map_err(SessionEnd::Stop)?;
         let plan = Arc::new(plan);
         let mut store = open_store(&self.feed.definition, &plan, &self.feed.log_id)?;
         let store = store.as_mut();

@@ -190,3 +190,66 @@ fn a_store_of_an_earlier_version_goes_on_and_learns_the_checksum() {
     assert!(chain.is_some());
     close(&node, &sinks);
 }
+
+#[test]
+fn a_table_that_was_made_again_does_not_empty_the_store_of_the_former_one() {
+    // Given a store that follows a table, which is then deleted and made again.
+    let place = Place::new();
+    let (node, sinks) = place.open();
+    with_orders(&node);
+    sinks
+        .create(place.definition("search", &json!({})))
+        .unwrap();
+    for n in 0..50 {
+        order(&node, &format!("k{n}"), n, "of the former table");
+    }
+    assert_equal(&sinks, "search", node.position());
+    node.drop_table_blocking("shop.orders").unwrap();
+    let text = wait_for_stop(&sinks, "search");
+    assert!(text.contains("was deleted from the log"), "{text}");
+    with_orders(&node);
+    let end = order(&node, "new", 1, "of the new table");
+    let store = place.store("search.db");
+    let rows = || one::<i64>(&store, "SELECT count(*) FROM orders");
+    // When the sink is resumed, or the node is started again, or its definition changes,
+    sinks.resume("search").unwrap();
+    let text = wait_for_stop(&sinks, "search");
+    assert!(
+        text.contains("is not the one that this sink followed"),
+        "{text}"
+    );
+    close(&node, &sinks);
+    drop((node, sinks));
+    let (node, sinks) = place.open();
+    let text = wait_for_stop(&sinks, "search");
+    assert!(
+        text.contains("is not the one that this sink followed"),
+        "{text}"
+    );
+    let wider =
+        json!({"keep_log": "10GiB", "mappings": [{"table": "shop.orders", "into": "orders"}]});
+    for more in [json!({"keep_log": "1GiB"}), wider, json!({})] {
+        sinks.replace(place.definition("search", &more)).unwrap();
+        let text = wait_for_stop(&sinks, "search");
+        assert!(
+            text.contains("is not the one that this sink followed"),
+            "{text}"
+        );
+    }
+    sinks.pause("search").unwrap();
+    sinks.resume("search").unwrap();
+    wait_for_stop(&sinks, "search");
+    // then the rows are all there.
+    assert_eq!(rows(), 50);
+    // When it is rebuilt, then it follows the new table, also after the next start.
+    sinks.rebuild("search").unwrap();
+    assert_equal(&sinks, "search", end);
+    assert_eq!(rows(), 1);
+    close(&node, &sinks);
+    drop((node, sinks));
+    let (node, sinks) = place.open();
+    let end = order(&node, "newer", 2, "of the new table");
+    assert_equal(&sinks, "search", end);
+    assert_eq!(rows(), 2);
+    close(&node, &sinks);
+}
