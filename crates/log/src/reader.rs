@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use onelog_record::{Entry, Index, Position};
 
-use crate::frame::{Frame, FrameFault, Salt, frame_len};
+use crate::frame::{CHAIN_START, Frame, FrameFault, Salt, frame_len};
 use crate::log::Shared;
 use crate::scan::{Expect, FrameReader, Stop};
 use crate::segment::{Point, SEGMENT_HEADER_BYTES, Segment};
@@ -101,6 +101,34 @@ impl LogReader {
             }
         }
         Ok(batch.entries)
+    }
+
+    /// The checksum of the frame that holds the last record below `position`, which vouches for the
+    /// whole log up to there: where two logs have the same, they are the same below the position.
+    /// `None` when the log no longer has that frame, or does not reach so far.
+    ///
+    /// # Errors
+    /// As [`LogReader::entries`], but never `Cut`.
+    pub fn chain_at(&self, position: Position) -> Result<Option<u32>, ReadError> {
+        let Some(last) = position.get().checked_sub(1).map(Position) else {
+            return Ok(Some(CHAIN_START));
+        };
+        let start = match self.start_at_position(last) {
+            Ok(Some(start)) => start,
+            Ok(None) | Err(ReadError::Cut { .. }) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let mut chain = None;
+        let walked = self.walk(&start, start.next_index, &mut |frame| {
+            let holds_it = frame.head.header.end() > last;
+            chain = holds_it.then_some(frame.head.frame_crc);
+            !holds_it
+        });
+        match walked {
+            Ok(_) => Ok(chain),
+            Err(ReadError::Cut { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// The position before the first durable entry whose timestamp is at or after `timestamp_ms`;

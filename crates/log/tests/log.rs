@@ -40,6 +40,49 @@ fn what_is_appended_is_read_back_over_many_segments() {
 }
 
 #[test]
+fn the_chain_says_at_each_position_which_history_is_below_it() {
+    // Given a log, one with the same entries, and one in which the entry 60 is another.
+    let disks = [1, 2, 3].map(SimulatedDisk::new);
+    let mut all = entries(1, 1..=100, 60);
+    let mut logs = disks.each_ref().map(fresh);
+    append(&mut logs[0], &all);
+    append(&mut logs[1], &all[..30]);
+    append(&mut logs[1], &all[30..]);
+    all[59] = entry(2, 60, 60);
+    let parted = all[59].header.base_offset.0;
+    for entry in &mut all[60..] {
+        entry.term = Term(2);
+    }
+    append(&mut logs[2], &all);
+    let chain = |log: &Log, position| log.reader().chain_at(Position(position)).unwrap();
+    // Then the chains are the same up to that entry, and nowhere behind it,
+    let mut before = None;
+    for position in 0..=logs[0].end().0 {
+        let here = chain(&logs[0], position);
+        assert!(here.is_some());
+        assert_eq!(here, chain(&logs[1], position), "at {position}");
+        assert_eq!(here == chain(&logs[2], position), position <= parted);
+        before = before.max(here);
+    }
+    assert!(before.is_some());
+    assert_eq!(chain(&logs[0], logs[0].end().0 + 1), None);
+    // and they are after the log was opened again.
+    let end = logs[0].end().0;
+    let (at_60, at_end) = (chain(&logs[0], 60), chain(&logs[0], end));
+    let [log, ..] = logs;
+    drop(log);
+    let (mut log, _) = open(&disks[0]).unwrap();
+    assert_eq!((chain(&log, 60), chain(&log, end)), (at_60, at_end));
+    // When the beginning is forgotten, then so is what it said.
+    let first = chain(&log, end / 2);
+    log.retain_from(Index(30)).unwrap();
+    let start = log.start();
+    assert!(start.0 > 1 && start.0 <= end / 2);
+    assert_eq!(chain(&log, start.0 - 1), None);
+    assert_eq!(chain(&log, end / 2), first);
+}
+
+#[test]
 fn entries_are_found_by_position_and_by_time() {
     let disk = SimulatedDisk::new(1);
     let mut log = fresh(&disk);

@@ -127,6 +127,12 @@ impl Node {
         self.shared.reader.bytes_from(position)
     }
 
+    /// What the log's chain of checksums says at a position, see [`onelog_log::LogReader::chain_at`].
+    /// `None` where the log no longer reaches back so far. Reads files; blocks.
+    pub fn chain_at(&self, position: Position) -> Result<Option<u32>, ReadLogError> {
+        Ok(self.shared.reader.chain_at(position)?)
+    }
+
     /// The position of the first record that was ordered at or after a time. Reads files; blocks.
     pub fn offset_at_time(&self, timestamp_ms: u64) -> Result<Position, ReadLogError> {
         Ok(self

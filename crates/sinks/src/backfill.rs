@@ -47,7 +47,7 @@ impl Feed {
             }
         }
         failpoint::hit(&self.definition.name, "before_finish");
-        store.finish_rebuild(position)?;
+        store.finish_rebuild(self.place(position)?)?;
         self.retention.advance(position);
         self.parked
             .backfilled(&self.node, plan, &refused, position)?;

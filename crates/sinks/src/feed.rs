@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use onelog::{Node, Position, Snapshot, SnapshotError};
 use onelog_mapping::Plan;
-use onelog_store::{Batch, OnRefused, RejectedRow, SinkDefinition, Store, StoreError, failpoint};
+use onelog_store::{
+    Batch, LogPlace, OnRefused, RejectedRow, SinkDefinition, Store, StoreError, failpoint,
+};
 
-use crate::error::SinkError;
+use crate::error::{SinkError, SinkFault};
 use crate::parking::ParkedKeys;
 use crate::progress::Progress;
 use crate::request::RequestError;
@@ -63,6 +65,13 @@ impl Feed {
         self.progress.set_parked(self.parked.len());
         failpoint::hit(&self.definition.name, "after_park");
         Ok(())
+    }
+
+    /// A position with what the log's chain says there.
+    pub(crate) fn place(&self, position: Position) -> Result<LogPlace, SessionEnd> {
+        let chain = self.node.chain_at(position);
+        let chain = chain.map_err(|error| SessionEnd::Retry(SinkFault::new(error)))?;
+        Ok(LogPlace { position, chain })
     }
 
     /// The log's state at the store's position.

@@ -12,10 +12,13 @@ use tokio::sync::mpsc;
 use crate::lifecycle::{Action, Event, Leave, Lifecycle};
 use crate::progress::{Progress, SinkState};
 use crate::request::{Command, PendingRequest};
+use crate::stored::TableIds;
 
 pub(crate) struct Inbox {
     pub(crate) lifecycle: Lifecycle,
     pub(crate) requests: Vec<PendingRequest>,
+    /// The tables that the sink follows.
+    pub(crate) tables: TableIds,
     progress: Arc<Progress>,
     commands: mpsc::Receiver<Command>,
     runtime: Runtime,
@@ -24,12 +27,14 @@ pub(crate) struct Inbox {
 impl Inbox {
     pub(crate) fn new(
         paused: bool,
+        tables: TableIds,
         progress: Arc<Progress>,
         commands: mpsc::Receiver<Command>,
     ) -> std::io::Result<Self> {
         Ok(Self {
             lifecycle: Lifecycle::new(paused),
             requests: Vec::new(),
+            tables,
             progress,
             commands,
             runtime: tokio::runtime::Builder::new_current_thread()
@@ -90,7 +95,8 @@ impl Inbox {
                 });
                 confirm(reply);
             }
-            Some(Command::Rebuild(reply)) => {
+            Some(Command::Rebuild { tables, reply }) => {
+                self.tables = tables;
                 self.lifecycle.apply(Event::Rebuild);
                 self.progress.revive(SinkState::Rebuilding);
                 confirm(reply);

@@ -25,6 +25,7 @@ mod runner;
 mod schedule;
 mod session_end;
 mod sinks;
+mod stored;
 mod tables;
 mod waiting;
 

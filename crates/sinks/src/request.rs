@@ -14,6 +14,7 @@ use crate::error::{SinkError, SinkFault};
 use crate::lifecycle::Leave;
 use crate::parking::Parked;
 use crate::session_end::SessionEnd;
+use crate::stored::TableIds;
 
 /// How long a request waits for a sink that is too far behind.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -22,7 +23,11 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub(crate) enum Command {
     Pause(SyncSender<()>),
     Resume(SyncSender<()>),
-    Rebuild(SyncSender<()>),
+    /// With the tables that the sink follows from now on.
+    Rebuild {
+        tables: TableIds,
+        reply: SyncSender<()>,
+    },
     Request(Request),
     Leave(Leave),
 }

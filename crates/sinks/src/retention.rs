@@ -55,7 +55,9 @@ impl RetentionHold {
             return;
         }
         state.left_behind = false;
-        self.follower.advance(position);
+        // The frame with the last record below says which history the position is of.
+        let last = position.get().saturating_sub(1);
+        self.follower.advance(Position(last));
     }
 
     /// The sink's last known position.

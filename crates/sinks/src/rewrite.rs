@@ -4,7 +4,7 @@
 use bytes::Bytes;
 use onelog::{Offset, Position, Snapshot};
 use onelog_mapping::Plan;
-use onelog_store::{Batch, Change, RejectedRow, Store, StoreError, failpoint};
+use onelog_store::{Batch, Change, LogPlace, RejectedRow, Store, StoreError, failpoint};
 
 use crate::error::SinkError;
 use crate::feed::Feed;
@@ -25,6 +25,7 @@ impl Feed {
         keys: &Keys,
     ) -> Result<u64, RequestError> {
         let snapshot = self.snapshot_at(at)?;
+        let at = self.place(snapshot.position())?;
         let mut written = 0;
         for part in keys.chunks(ROWS_MAX) {
             let mut images = Images::default();
@@ -41,7 +42,7 @@ impl Feed {
                 }
                 self.park(plan, &images.rejected)?;
             }
-            let mut batch = images.into_batch(plan, snapshot.position());
+            let mut batch = images.into_batch(plan, at);
             self.apply_accepted(plan, store, &mut batch)?;
             written += batch.rows() as u64;
         }
@@ -94,13 +95,14 @@ impl Feed {
         keys: &[(usize, Bytes)],
     ) -> Result<(u64, Keys), RequestError> {
         let (mut replayed, mut refused) = (0, Vec::new());
+        let at = self.place(snapshot.position())?;
         for part in keys.chunks(ROWS_MAX) {
             let mut images = Images::default();
             for (mapping, key) in part {
                 images.add(plan, snapshot, *mapping, key)?;
             }
             let mut rejected = std::mem::take(&mut images.rejected);
-            let mut batch = images.into_batch(plan, snapshot.position());
+            let mut batch = images.into_batch(plan, at);
             rejected.extend(batch.rejected_rows(plan));
             batch.leave_out(&rejected);
             while batch.rows() > 0 {
@@ -124,8 +126,7 @@ impl Feed {
                 .filter(|(of, key)| !rejected.iter().any(|u| u.mapping == *of && u.key == *key))
                 .cloned()
                 .collect();
-            let at = snapshot.position();
-            let released = self.parked.release(&self.node, plan, &taken, at);
+            let released = self.parked.release(&self.node, plan, &taken, at.position);
             self.progress.set_parked(self.parked.len());
             released?;
             replayed += taken.len() as u64;
@@ -203,7 +204,7 @@ impl Images {
         Ok(())
     }
 
-    fn into_batch(self, plan: &Plan, at: Position) -> Batch {
+    fn into_batch(self, plan: &Plan, at: LogPlace) -> Batch {
         let mut changes = vec![Vec::new(); plan.mappings.len()];
         for (mapping, change) in self.changes {
             changes[mapping].push(change);

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use onelog::{Node, Position, ReadLogError};
 use onelog_mapping::Plan;
 use onelog_record::{Op, Record, TABLE_TABLES, TableDefinition, TableId};
-use onelog_store::{Batch, SinkDefinition, Store, StoreError, failpoint};
+use onelog_store::{Batch, SinkDefinition, Store, StoreError, StorePosition, failpoint};
 use tokio::sync::mpsc;
 
 use crate::error::{SinkError, SinkFault};
@@ -25,6 +25,7 @@ use crate::progress::{Progress, SinkState};
 use crate::request::{Command, RequestError};
 use crate::retention::RetentionHold;
 use crate::session_end::SessionEnd;
+use crate::stored::TableIds;
 
 /// Delays between attempts: doubled from the first to the last, then a random part of it.
 const RETRY_FIRST: Duration = Duration::from_millis(100);
@@ -45,16 +46,34 @@ pub(crate) fn log_id(node: &Node) -> String {
     format!("{:032x}", node.log_id())
 }
 
+/// What a position that a store holds is in this log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum History {
+    Ours,
+    /// The log no longer reaches back to it.
+    Cut,
+    /// The log ends before it.
+    Ahead {
+        end: Position,
+    },
+    /// It was reached in another history, by the checksums of the two.
+    Other {
+        there: u32,
+        here: u32,
+    },
+}
+
 impl Runner {
     pub(crate) fn new(
         node: Node,
         definition: SinkDefinition,
+        tables: TableIds,
         progress: Arc<Progress>,
         commands: mpsc::Receiver<Command>,
         retention: Arc<RetentionHold>,
     ) -> std::io::Result<Self> {
         Ok(Self {
-            inbox: Inbox::new(definition.paused, Arc::clone(&progress), commands)?,
+            inbox: Inbox::new(definition.paused, tables, Arc::clone(&progress), commands)?,
             feed: Feed {
                 log_id: log_id(&node),
                 node,
@@ -126,10 +145,12 @@ impl Runner {
     fn session(&mut self) -> Result<(), SessionEnd> {
         let plan = plan_of(&self.feed.node, &self.feed.definition)
             .map_err(|error| SessionEnd::Stop(SinkFault::new(error)))?;
+        // Before the store is taken over, which would forget the position.
+        self.inbox.tables.check(&plan).map_err(SessionEnd::Stop)?;
         let plan = Arc::new(plan);
         let mut store = open_store(&self.feed.definition, &plan, &self.feed.log_id)?;
         let store = store.as_mut();
-        store.take_over()?;
+        store.take_over_from(self.feed.definition.take_from_log.as_deref())?;
         self.pace.begin();
         let at = self.read_position(store)?;
         let name = &self.feed.definition.name;
@@ -198,47 +219,71 @@ impl Runner {
 
     /// The store's position. `None`: it has to be backfilled.
     fn read_position(&self, store: &mut dyn Store) -> Result<Option<Position>, SessionEnd> {
-        let Feed { node, log_id, .. } = &self.feed;
         let found = store.position()?;
-        let latest = node.position();
+        let history = found.as_ref().map(|found| self.history_of(found));
+        let history = history.transpose()?;
         // A position that means nothing in this log must not be taken for one that was reached.
-        let ours = found
-            .as_ref()
-            .filter(|found| found.log_id == *log_id && found.position <= latest);
+        let ours = found.as_ref().filter(|_| history == Some(History::Ours));
         self.feed
             .progress
             .set_position(ours.map(|found| found.position));
-        let Some(found) = found else {
+        let (Some(found), Some(history)) = (found, history) else {
             return Ok(None);
         };
         if self.inbox.lifecycle.is_rebuilding() {
             return Ok(None);
         }
-        if found.log_id != *log_id {
-            return Err(SessionEnd::Stop(SinkFault::new(format!(
-                "the store follows another log (its id is {}, this log's is {log_id}); rebuild the sink to backfill the store from this log",
-                found.log_id
-            ))));
-        }
-        if found.position > latest {
-            return Err(SessionEnd::Stop(SinkFault::new(format!(
-                "the store is at position {}, but the log ends at {latest}: one of them was restored from another time; rebuild the sink to make the store equal to the log",
-                found.position
-            ))));
-        }
-        if found.position < node.log_start() {
-            return Ok(None);
+        let position = found.position;
+        let stopped = |what: String| Err(SessionEnd::Stop(SinkFault::new(what)));
+        match history {
+            History::Ours => {}
+            History::Cut => return Ok(None),
+            History::Ahead { end } => {
+                return stopped(format!(
+                    "the store is at position {position}, but the log ends at {end}: one of them was restored from another time; rebuild the sink to make the store equal to the log"
+                ));
+            }
+            History::Other { there, here } => {
+                return stopped(format!(
+                    "the store is at position {position} of another history of this log: the checksum of its history is {there:08x} there, and that of this log is {here:08x}. The log was put back to an older copy and has gone another way since (or the store was); records that only the store has are in this log no longer. See what differs (onelog sinks verify), then rebuild the sink to make the store equal to this log"
+                ));
+            }
         }
         store.check_shape()?;
-        self.feed.retention.advance(found.position);
-        Ok(Some(found.position))
+        self.feed.retention.advance(position);
+        Ok(Some(position))
+    }
+
+    /// Whether a position of the store is one of this log as it is now.
+    fn history_of(&self, found: &StorePosition) -> Result<History, SessionEnd> {
+        let node = &self.feed.node;
+        let end = node.position();
+        if found.position > end {
+            return Ok(History::Ahead { end });
+        }
+        if found.position < node.log_start() {
+            return Ok(History::Cut);
+        }
+        let here = self.feed.place(found.position)?.chain;
+        Ok(match (found.chain, here) {
+            (Some(there), Some(here)) if there != here => History::Other { there, here },
+            // A store that an earlier version wrote has no checksum until its next batch.
+            (None, _) | (Some(_), Some(_)) => History::Ours,
+            // What cannot be compared is not known to be of this log.
+            (Some(_), None) => History::Cut,
+        })
     }
 
     /// While nothing is written the store is not read either, so it could be restored or vanish
     /// unnoticed.
     fn confirm_position(&mut self, store: &mut dyn Store, at: Position) -> Result<(), SessionEnd> {
         let found = store.position()?;
-        if found.as_ref().is_some_and(|found| found.position == at) {
+        let here = self.feed.place(at)?.chain;
+        let is_there = |found: &StorePosition| {
+            let is_same = here.is_none() || found.chain.is_none() || found.chain == here;
+            found.position == at && is_same
+        };
+        if found.as_ref().is_some_and(is_there) {
             self.inbox.lifecycle.apply(Event::Confirmed);
             return Ok(());
         }
@@ -298,6 +343,7 @@ impl Runner {
             batch.seal(plan, to)?;
         }
         if to > from {
+            batch.chain = self.feed.place(to)?.chain;
             self.apply(plan, store, &mut batch)?;
         }
         match dropped {

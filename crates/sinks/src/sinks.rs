@@ -26,6 +26,7 @@ use crate::request::{Command, Replay, Replayed, Request};
 use crate::retention::RetentionHold;
 use crate::runner::{Runner, log_id};
 use crate::schedule::{self, Bell};
+use crate::stored::{self, StoredSink, TableIds};
 use onelog_mapping::DefinitionError;
 use onelog_store::{Kinds, SinkDefinition, StoreError};
 
@@ -67,11 +68,13 @@ pub(crate) struct Found {
     pub(crate) definition: SinkDefinition,
     pub(crate) progress: Arc<Progress>,
     pub(crate) retention: Arc<RetentionHold>,
+    tables: TableIds,
 }
 
 #[derive(Debug)]
 struct Handle {
     definition: SinkDefinition,
+    tables: TableIds,
     progress: Arc<Progress>,
     retention: Arc<RetentionHold>,
     commands: mpsc::Sender<Command>,
@@ -92,10 +95,10 @@ impl Sinks {
             helpers: Mutex::default(),
             _foreign: foreign,
         });
-        for definition in definitions {
+        for sink in definitions {
             // Until its position is read from its store, the whole log may be needed.
             let from = inner.node.log_start();
-            inner.spawn(definition, from, Arc::new(Progress::new()))?;
+            inner.spawn(sink, from, Arc::new(Progress::new()))?;
         }
         schedule::start(&inner)?;
         let collector = SinkCollector(Arc::downgrade(&inner));
@@ -141,11 +144,12 @@ impl Sinks {
         let inner = &self.inner;
         let _changing = inner.changing.lock();
         inner.check(&definition, None).or_else(excuse)?;
+        let tables = TableIds::of(&plan_of(&inner.node, &definition)?);
         let name = definition.name.clone();
         let committed = inner.commit(
             &name,
             Predicate::Absent,
-            Operation::Put(definition_bytes(&definition)),
+            Operation::Put(stored::record(&definition, &tables)),
         );
         match committed {
             Err(SinkError::Commit(Refusal::GuardFailed { .. })) => {
@@ -154,7 +158,7 @@ impl Sinks {
             other => other?,
         };
         inner.spawn(
-            definition,
+            StoredSink { definition, tables },
             inner.node.log_start(),
             Arc::new(Progress::new()),
         )?;
@@ -173,7 +177,9 @@ impl Sinks {
             return self.get(&name);
         }
         inner.check(&definition, Some(&name))?;
-        let put = Operation::Put(definition_bytes(&definition));
+        // Only a rebuild takes another table of the same name.
+        let tables = TableIds::of(&plan_of(&inner.node, &definition)?).or_former(&known.tables);
+        let put = Operation::Put(stored::record(&definition, &tables));
         inner.commit(&name, Predicate::Exists, put)?;
         let thread = {
             let mut sinks = inner.sinks.lock();
@@ -190,7 +196,8 @@ impl Sinks {
         // Under the new definition the store's position is unknown until it is read.
         known.progress.set_position(None);
         // The old hold keeps the log until the new one has replaced it.
-        inner.spawn(definition, known.retention.position(), known.progress)?;
+        let sink = StoredSink { definition, tables };
+        inner.spawn(sink, known.retention.position(), known.progress)?;
         self.get(&name)
     }
 
@@ -253,10 +260,32 @@ impl Sinks {
         Ok(())
     }
 
-    /// Backfills the store beside what it has, and swaps. Answers as soon as that has begun.
+    /// Backfills the store beside what it has, and swaps. Answers as soon as that has begun. A table
+    /// that was made again under the name of one that the sink followed is followed from now on.
     pub fn rebuild(&self, name: &str) -> Result<SinkStatus, SinkError> {
-        self.command(name, Command::Rebuild)?;
+        let tables = self.take_tables(name)?;
+        self.command(name, |reply| Command::Rebuild { tables, reply })?;
         self.get(name)
+    }
+
+    /// The tables that the names in a definition mean now; recorded as those that the sink follows.
+    fn take_tables(&self, name: &str) -> Result<TableIds, SinkError> {
+        let inner = &self.inner;
+        let _changing = inner.changing.lock();
+        let known = inner.find(name)?;
+        let tables = match plan_of(&inner.node, &known.definition) {
+            Ok(plan) => TableIds::of(&plan),
+            // The sink says what is wrong.
+            Err(_) => return Ok(known.tables),
+        };
+        if tables != known.tables {
+            let put = Operation::Put(stored::record(&known.definition, &tables));
+            inner.commit(name, Predicate::Exists, put)?;
+            if let Some(handle) = inner.sinks.lock().get_mut(name) {
+                handle.tables.clone_from(&tables);
+            }
+        }
+        Ok(tables)
     }
 
     /// Stops all threads; each ends its step first. Idempotent.
@@ -266,10 +295,11 @@ impl Sinks {
 
     fn set_paused(&self, name: &str, paused: bool) -> Result<(), SinkError> {
         let _changing = self.inner.changing.lock();
-        let mut definition = self.inner.find(name)?.definition;
+        let known = self.inner.find(name)?;
+        let mut definition = known.definition;
         if definition.paused != paused {
             definition.paused = paused;
-            let put = Operation::Put(definition_bytes(&definition));
+            let put = Operation::Put(stored::record(&definition, &known.tables));
             self.inner.commit(name, Predicate::Exists, put)?;
             if let Some(handle) = self.inner.sinks.lock().get_mut(name) {
                 handle.definition = definition;
@@ -285,7 +315,11 @@ impl Sinks {
         )
     }
 
-    fn command(&self, name: &str, command: fn(SyncSender<()>) -> Command) -> Result<(), SinkError> {
+    fn command(
+        &self,
+        name: &str,
+        command: impl FnOnce(SyncSender<()>) -> Command,
+    ) -> Result<(), SinkError> {
         let (reply, answer): (_, Receiver<()>) = sync_channel(1);
         self.inner.send(name, command(reply))?;
         answer
@@ -400,8 +434,15 @@ impl Inner {
                 check_overlap(definition, &handle.definition)?;
             }
         }
-        let mut store = open_store(definition, &plan, &log_id(&self.node))?;
-        Ok(store.check_target()?)
+        let ours = log_id(&self.node);
+        let mut store = open_store(definition, &plan, &ours)?;
+        store.check_target()?;
+        match store.followed_log()? {
+            Some(found) if found != ours && definition.take_from_log.as_ref() != Some(&found) => {
+                Err(StoreError::OtherLog { ours, found }.into())
+            }
+            _ => Ok(()),
+        }
     }
 
     fn commit(
@@ -430,10 +471,11 @@ impl Inner {
 
     fn spawn(
         &self,
-        definition: SinkDefinition,
+        sink: StoredSink,
         from: Position,
         progress: Arc<Progress>,
     ) -> Result<(), SinksError> {
+        let StoredSink { definition, tables } = sink;
         let name = definition.name.clone();
         let failed = |cause| SinksError::Thread {
             name: name.clone(),
@@ -445,6 +487,7 @@ impl Inner {
         let runner = Runner::new(
             self.node.clone(),
             definition.clone(),
+            tables.clone(),
             Arc::clone(&progress),
             received,
             Arc::clone(&retention),
@@ -456,6 +499,7 @@ impl Inner {
             .map_err(failed)?;
         let handle = Handle {
             definition,
+            tables,
             progress,
             retention,
             commands,
@@ -502,6 +546,7 @@ impl Handle {
             definition: self.definition.clone(),
             progress: Arc::clone(&self.progress),
             retention: Arc::clone(&self.retention),
+            tables: self.tables.clone(),
         }
     }
 
@@ -518,13 +563,9 @@ fn check_text(kinds: Kinds, definition: &SinkDefinition) -> Result<(), Definitio
     SinkDefinition::from_json(kinds, &definition.to_stored()).map(|_| ())
 }
 
-fn definition_bytes(definition: &SinkDefinition) -> Bytes {
-    definition.to_stored().to_string().into()
-}
-
 /// The definitions that the log has. One that cannot be read stops nothing but itself. Where its
 /// kind of store is not part of this program, the log is kept for a program that has it.
-fn defined(kinds: Kinds, node: &Node) -> Result<(Vec<SinkDefinition>, Vec<Follower>), SinksError> {
+fn defined(kinds: Kinds, node: &Node) -> Result<(Vec<StoredSink>, Vec<Follower>), SinksError> {
     let range = KeyRange {
         table: TABLE_SINKS,
         from: Bytes::new(),
@@ -533,8 +574,8 @@ fn defined(kinds: Kinds, node: &Node) -> Result<(Vec<SinkDefinition>, Vec<Follow
     let (mut out, mut foreign) = (Vec::new(), Vec::new());
     for row in node.snapshot().scan(&range, false)? {
         let row = row?;
-        match SinkDefinition::from_slice(kinds, &row.value) {
-            Ok(definition) => out.push(definition),
+        match StoredSink::read(kinds, &row.value) {
+            Ok(sink) => out.push(sink),
             Err(error) => {
                 let sink = String::from_utf8_lossy(&row.key);
                 tracing::error!(%sink, %error, "the definition of a sink cannot be read");

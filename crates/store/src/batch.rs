@@ -7,7 +7,7 @@ use onelog_record::{Offset, Op, Position, Record};
 
 use onelog_mapping::{MappingPlan, Plan, Row, RowFault, show_key};
 
-use crate::store::{Refused, StoreError};
+use crate::store::{LogPlace, Refused, StoreError};
 
 /// What a store applies in one atomic step: everything in `[from, to)`.
 #[derive(Clone, Debug)]
@@ -16,6 +16,8 @@ pub struct Batch {
     pub from: Position,
     /// … and after it.
     pub to: Position,
+    /// What the chain of the log says at `to`; see [`LogPlace`]. Set when the batch is sealed.
+    pub chain: Option<u32>,
     /// What happens to each mapping's rows, in the plan's order; by key, one change a key.
     pub changes: Vec<Vec<Change>>,
     /// Every change in the order of the log, with its mapping's number: for stores in which one row
@@ -60,6 +62,7 @@ impl Batch {
         Self {
             from,
             to: from,
+            chain: None,
             changes: vec![Vec::new(); plan.mappings.len()],
             in_order: Vec::new(),
         }
@@ -67,10 +70,11 @@ impl Batch {
 
     /// A batch that moves nothing but writes rows again, or deletes them: `changes` by mapping.
     #[must_use]
-    pub fn repair(at: Position, changes: Vec<Vec<Change>>) -> Self {
+    pub fn repair(at: LogPlace, changes: Vec<Vec<Change>>) -> Self {
         let mut batch = Self {
-            from: at,
-            to: at,
+            from: at.position,
+            to: at.position,
+            chain: at.chain,
             in_order: Vec::new(),
             changes,
         };
@@ -81,6 +85,15 @@ impl Batch {
                 .extend(changes.iter().map(|change| (mapping, change.clone())));
         }
         batch
+    }
+
+    /// Where the store is once it has the batch.
+    #[must_use]
+    pub const fn place(&self) -> LogPlace {
+        LogPlace {
+            position: self.to,
+            chain: self.chain,
+        }
     }
 
     /// Whether rows are to be written again at the position of the store, whatever it holds.

@@ -124,6 +124,7 @@ pub fn all(new: &dyn Fn() -> Box<dyn Harness>) {
     let functions = named![
         a_new_store_has_no_position,
         a_batch_and_its_position_are_one_step,
+        the_chain_is_kept_beside_the_position,
         a_batch_collapses_to_the_last_image,
         a_batch_that_begins_elsewhere_is_refused,
         a_zombie_changes_nothing,
@@ -135,7 +136,7 @@ pub fn all(new: &dyn Fn() -> Box<dyn Harness>) {
         a_repair_writes_rows_at_the_stores_position,
         a_snapshot_does_not_change,
         another_plan_has_no_position,
-        another_logs_position_is_reported,
+        another_logs_sink_is_not_taken_without_its_name,
         a_removed_sink_is_forgotten,
         a_delete_without_a_row_is_no_error,
         every_cell_comes_back_as_it_was,
@@ -153,6 +154,7 @@ pub fn a_new_store_has_no_position(harness: &dyn Harness) {
     let plan = standard_plan(harness);
     let mut store = harness.open(Arc::clone(&plan), LOG);
     assert_eq!(store.position().unwrap(), None);
+    assert_eq!(store.followed_log().unwrap(), None);
     store.check_target().unwrap();
     assert_eq!(store.take_over().unwrap(), 1);
     assert_eq!(store.position().unwrap(), None);
@@ -188,6 +190,27 @@ pub fn a_batch_and_its_position_are_one_step(harness: &dyn Harness) {
     model.write(TableId(9999), b"x", Some("{}"));
     store.apply(&model.batch(&plan, from)).unwrap();
     model.assert_equal(&plan, store.as_mut());
+}
+
+/// The checksum of the log's chain is kept as it is, or as unknown.
+pub fn the_chain_is_kept_beside_the_position(harness: &dyn Harness) {
+    let plan = standard_plan(harness);
+    let (mut store, mut model) = backfilled(harness, &plan);
+    for chain in [Some(0), None, Some(u32::MAX), Some(1)] {
+        let from = model.position();
+        model.order("a", 1, "again");
+        let mut batch = model.batch(&plan, from);
+        batch.chain = chain;
+        store.apply(&batch).unwrap();
+        assert_eq!(store.position().unwrap().unwrap().chain, chain);
+        store.begin_rebuild().unwrap();
+        store.finish_rebuild(batch.place()).unwrap();
+        drop(store);
+        store = harness.open(Arc::clone(&plan), LOG);
+        assert_eq!(store.position().unwrap().unwrap().chain, chain);
+        store.take_over().unwrap();
+        assert_eq!(store.position().unwrap().unwrap().chain, chain);
+    }
 }
 
 /// Only the last image of a key counts, and a batch has one change a key.
@@ -251,7 +274,7 @@ pub fn a_zombie_changes_nothing(harness: &dyn Harness) {
         zombie.apply(&batch).unwrap_err(),
         zombie.begin_rebuild().unwrap_err(),
         zombie.load(0, &row).unwrap_err(),
-        zombie.finish_rebuild(model.position()).unwrap_err(),
+        zombie.finish_rebuild(model.place()).unwrap_err(),
         zombie.remove().unwrap_err(),
     ] {
         assert!(
@@ -314,7 +337,7 @@ pub fn a_refused_load_leaves_what_was_loaded(harness: &dyn Harness) {
         (Offset(2), Some("bad"))
     );
     store.load(0, &[two]).unwrap();
-    store.finish_rebuild(model.position()).unwrap();
+    store.finish_rebuild(model.place()).unwrap();
     model.rows.remove(&(ORDERS, Bytes::from_static(b"c")));
     model.assert_equal(&plan, store.as_mut());
 }
@@ -414,7 +437,7 @@ pub fn a_repair_writes_rows_at_the_stores_position(harness: &dyn Harness) {
         offset: Offset(offset),
         value: value.map(|value| Bytes::copy_from_slice(value.as_bytes())),
     };
-    let (at, last) = (model.position(), model.position().get() - 1);
+    let (at, last) = (model.place(), model.position().get() - 1);
     let wrong = vec![
         change("a", last, Some(r#"{"total":-1,"note":"wrong"}"#)),
         change("b", last, None),
@@ -424,7 +447,7 @@ pub fn a_repair_writes_rows_at_the_stores_position(harness: &dyn Harness) {
     let found = model.verify(&plan, store.as_mut());
     assert!(!found.equal);
     assert_eq!(found.tables[0].differences_total, 3, "{found:#?}");
-    assert_eq!(store.position().unwrap().unwrap().position, at);
+    assert_eq!(store.position().unwrap().unwrap().position, at.position);
     let mut right: Vec<Change> = model.batch(&plan, Position::ZERO).changes.remove(0);
     right.retain(|change| change.key != b"c"[..]);
     right.push(change("extra", last, None));
@@ -433,7 +456,10 @@ pub fn a_repair_writes_rows_at_the_stores_position(harness: &dyn Harness) {
     // A repair of another position changes nothing.
     let stray = vec![change("a", last, None)];
     let error = store
-        .apply(&Batch::repair(Position(at.get() - 1), vec![stray]))
+        .apply(&Batch::repair(
+            Position(at.position.get() - 1).into(),
+            vec![stray],
+        ))
         .unwrap_err();
     assert!(
         matches!(error, StoreError::PositionMismatch { .. }),
@@ -441,7 +467,7 @@ pub fn a_repair_writes_rows_at_the_stores_position(harness: &dyn Harness) {
     );
     model.order("a", 10, "later");
     model.order("extra", 11, "now real");
-    store.apply(&model.batch(&plan, at)).unwrap();
+    store.apply(&model.batch(&plan, at.position)).unwrap();
     model.assert_equal(&plan, store.as_mut());
 }
 
@@ -479,28 +505,54 @@ pub fn another_plan_has_no_position(harness: &dyn Harness) {
     assert_eq!(store.position().unwrap(), None);
 }
 
-/// A store that follows another log says so, and takes nothing until it is rebuilt.
-pub fn another_logs_position_is_reported(harness: &dyn Harness) {
-    let plan = standard_plan(harness);
-    let (store, mut model) = backfilled(harness, &plan);
-    drop(store);
-    let mut store = harness.open(Arc::clone(&plan), "log-2");
-    assert_eq!(store.take_over().unwrap(), 2);
-    let found = store.position().unwrap().unwrap();
-    assert_eq!(
-        (found.log_id.as_str(), found.position, found.epoch),
-        (LOG, model.position(), 2)
-    );
+/// A store that follows another log says so, and changes nothing until that log is named.
+pub fn another_logs_sink_is_not_taken_without_its_name(harness: &dyn Harness) {
+    let plan_of_first = standard_plan(harness);
+    let (mut first, mut model) = backfilled(harness, &plan_of_first);
+    // Whether the rival's plan is the same or not makes no difference.
+    for text in [STANDARD.to_owned(), STANDARD.replace("/total", "/sum")] {
+        let mut rival = harness.open(plan(harness, &text), "log-2");
+        assert_eq!(rival.followed_log().unwrap().as_deref(), Some(LOG));
+        for from in [None, Some("log-3"), Some("log-2")] {
+            let error = rival.take_over_from(from).unwrap_err();
+            assert!(
+                matches!(&error, StoreError::OtherLog { ours, found }
+                    if ours == "log-2" && found == LOG),
+                "{error}"
+            );
+            assert!(!error.is_retryable());
+        }
+        let from = model.position();
+        model.order("z", 9, "of the first log");
+        first
+            .apply(&model.batch(&plan_of_first, from))
+            .expect("nothing has changed for the first log");
+        model.assert_equal(&plan_of_first, first.as_mut());
+        assert_eq!(first.position().unwrap().unwrap().epoch, 1);
+    }
+    // Once it is named the sink is the other log's, which knows nothing about the rows.
+    let mut second = harness.open(Arc::clone(&plan_of_first), "log-2");
+    assert_eq!(second.take_over_from(Some(LOG)).unwrap(), 2);
+    assert_eq!(second.followed_log().unwrap().as_deref(), Some("log-2"));
+    assert_eq!(second.position().unwrap(), None);
     let from = model.position();
-    model.order("z", 9, "of the other log");
-    let error = store.apply(&model.batch(&plan, from)).unwrap_err();
+    model.order("z", 10, "too late");
+    let error = first.apply(&model.batch(&plan_of_first, from)).unwrap_err();
     assert!(
-        matches!(error, StoreError::PositionMismatch { found: Some(_), .. }),
+        matches!(error, StoreError::Fenced { ours: 1, found: 2 }),
         "{error}"
     );
-    model.rebuild(&plan, store.as_mut()).unwrap();
-    assert_eq!(store.position().unwrap().unwrap().log_id, "log-2");
-    assert!(model.verify(&plan, store.as_mut()).equal);
+    model.rebuild(&plan_of_first, second.as_mut()).unwrap();
+    assert_eq!(second.position().unwrap().unwrap().log_id, "log-2");
+    assert!(model.verify(&plan_of_first, second.as_mut()).equal);
+    // The name of a log that the store no longer follows is no obstacle.
+    drop(second);
+    let mut second = harness.open(Arc::clone(&plan_of_first), "log-2");
+    assert_eq!(second.take_over_from(Some(LOG)).unwrap(), 3);
+    assert_eq!(
+        second.position().unwrap().unwrap().position,
+        model.position()
+    );
 }
 
 /// After a removal nothing of the sink is known, and its tables may be backfilled again.
@@ -509,6 +561,7 @@ pub fn a_removed_sink_is_forgotten(harness: &dyn Harness) {
     let (mut store, model) = backfilled(harness, &plan);
     store.remove().unwrap();
     assert_eq!(store.position().unwrap(), None);
+    assert_eq!(store.followed_log().unwrap(), None);
     drop(store);
     let mut store = harness.open(Arc::clone(&plan), LOG);
     store.check_target().unwrap();

@@ -46,6 +46,8 @@ pub struct SinkDefinition {
     /// How much of the log is kept for this sink when it is paused, stopped or slow. `None`: as much as
     /// it needs.
     pub keep_log_bytes_max: Option<u64>,
+    /// The id of another log, whose sink of this name in the store may be taken.
+    pub take_from_log: Option<String>,
 }
 
 /// What happens when the store refuses a record.
@@ -70,6 +72,7 @@ impl SinkDefinition {
             "on_refused",
             "verify_every",
             "keep_log",
+            "take_from_log",
         ];
         let kind = kinds.of(&object);
         if let Ok(kind) = kind {
@@ -109,6 +112,7 @@ impl SinkDefinition {
             on_refused,
             verify_every_seconds,
             keep_log_bytes_max,
+            take_from_log: object.optional_text("take_from_log")?.map(str::to_owned),
         })
     }
 
@@ -140,6 +144,9 @@ impl SinkDefinition {
         }
         if let Some(bytes) = self.keep_log_bytes_max {
             map.serialize_entry("keep_log", &show_bytes(bytes))?;
+        }
+        if let Some(log) = &self.take_from_log {
+            map.serialize_entry("take_from_log", log)?;
         }
         map.end()
     }

@@ -1,8 +1,8 @@
 //! The contract between the runner and a store. `conformance` tests its sentences on every
 //! implementation.
 //!
-//! A store holds, beside the rows, one record per sink: the log's id, the position, the epoch and
-//! the plan's fingerprint.
+//! A store holds, beside the rows, one record per sink: the log's id, the position with the checksum
+//! of the log's chain there, the epoch and the plan's fingerprint.
 //!
 //! ```text
 //!   nothing ── take_over ──▶ epoch, no position ── rebuild ──▶ epoch, position P
@@ -27,13 +27,33 @@ use crate::batch::{Batch, Change};
 /// How long a batch should take where others wait while it is applied.
 pub const BATCH_TIME: Range<Duration> = Duration::from_millis(50)..Duration::from_millis(200);
 
+/// A place in one history of a log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogPlace {
+    pub position: Position,
+    /// What the log's chain of checksums says there: it differs where a log of the same id was put
+    /// back to an older copy and went another way since. `None`: not known.
+    pub chain: Option<u32>,
+}
+
+impl From<Position> for LogPlace {
+    fn from(position: Position) -> Self {
+        Self {
+            position,
+            chain: None,
+        }
+    }
+}
+
 /// The position of a store, as the store itself keeps it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StorePosition {
     /// The store equals this log …
     pub log_id: String,
-    /// … at this position.
+    /// … at this position …
     pub position: Position,
+    /// … of the history with this checksum; see [`LogPlace`].
+    pub chain: Option<u32>,
     /// The number of the last takeover.
     pub epoch: u64,
 }
@@ -57,11 +77,24 @@ pub trait Store: Send {
     /// it is, with that log's id. `epoch` is the last takeover, of this value or a later one.
     fn position(&mut self) -> Result<Option<StorePosition>, StoreError>;
 
+    /// The log that the sink of this name follows in this store, under any plan. `None`: the store
+    /// knows no such sink. MAY be called before a takeover.
+    fn followed_log(&mut self) -> Result<Option<String>, StoreError>;
+
     /// Takes the sink over: raises its epoch by one, in the store, and answers it; the first epoch of
     /// a sink is 1. From then on a rival that took over earlier MUST change nothing and get
     /// [`StoreError::Fenced`]. MUST be called before anything that changes the store. A position that
     /// was reached under another plan MUST be forgotten here.
-    fn take_over(&mut self) -> Result<u64, StoreError>;
+    ///
+    /// Where the store knows the sink as one of another log, this MUST change nothing and answer
+    /// [`StoreError::OtherLog`], unless that log is `from`: then the sink is this log's from now on,
+    /// without a position.
+    fn take_over_from(&mut self, from: Option<&str>) -> Result<u64, StoreError>;
+
+    /// [`Store::take_over_from`], where no other log's sink may be taken.
+    fn take_over(&mut self) -> Result<u64, StoreError> {
+        self.take_over_from(None)
+    }
 
     /// Fails where this sink's tables cannot be written: a name belongs to another owner, a place
     /// cannot be written. MUST NOT change rows. MAY be called before a takeover.
@@ -70,7 +103,8 @@ pub trait Store: Send {
     /// Fails with [`StoreError::SchemaMismatch`] where a table is no longer as the plan defines it.
     fn check_shape(&mut self) -> Result<(), StoreError>;
 
-    /// Applies a batch and moves the position from `batch.from` to `batch.to` in one atomic step.
+    /// Applies a batch and moves the position from `batch.from` to `batch.to`, with `batch.chain` beside
+    /// it, in one atomic step.
     /// - MUST check, in that same step, the epoch, the log's id and that the store is at
     ///   `batch.from`: otherwise it changes nothing and answers `Fenced` or `PositionMismatch`.
     /// - A row that the store refuses MUST fail the whole step with [`StoreError::Refused`], which
@@ -113,9 +147,9 @@ pub trait Store: Send {
     /// loaded again without it.
     fn load(&mut self, mapping: usize, rows: &[Change]) -> Result<(), StoreError>;
 
-    /// Puts the new tables in the place of the old ones and sets position, log and plan, in one
+    /// Puts the new tables in the place of the old ones and sets position, chain, log and plan, in one
     /// atomic step. SHOULD fail, and change nothing, where a table belongs to another sink by now.
-    fn finish_rebuild(&mut self, position: Position) -> Result<(), StoreError>;
+    fn finish_rebuild(&mut self, place: LogPlace) -> Result<(), StoreError>;
 
     /// Opens a consistent snapshot of the store at its position; it lives on its own and MUST NOT
     /// change when batches are applied later, nor hold them up. MUST fail where
@@ -188,6 +222,11 @@ pub enum StoreError {
         "another process took this sink over in the store (epoch {found}, ours is {ours}); stop one of the two, then resume"
     )]
     Fenced { ours: u64, found: u64 },
+    /// The sink of this name is another log's.
+    #[error(
+        "this store follows another log: its sink of this name belongs to the log {found}, and this log is {ours}; give the sink another name and other tables, or, if this log is to have the store and its rows from now on, \"take_from_log\": \"{found}\" in its definition"
+    )]
+    OtherLog { ours: String, found: String },
     /// The store is not at the position where the batch begins.
     #[error(
         "the store is {}, not at {expected}, where onelog left it",

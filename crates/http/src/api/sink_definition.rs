@@ -32,6 +32,9 @@ pub(crate) struct NewSink {
     /// How much log is kept for the sink at most, for example `10GiB`.
     #[schema(nullable = false)]
     keep_log: Option<String>,
+    /// The id of another log whose sink of this name in the store this one may take, with its tables.
+    #[schema(nullable = false)]
+    take_from_log: Option<String>,
 }
 
 /// How a table's records become rows.

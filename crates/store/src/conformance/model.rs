@@ -8,7 +8,7 @@ use onelog_record::{Offset, Op, Position, Record, TableId};
 
 use super::{LOG, ORDERS};
 use crate::verify::{EachEntry, LogSide, VerifyError, verify};
-use crate::{Batch, Change, Store, StoreError, Verification};
+use crate::{Batch, Change, LogPlace, Store, StoreError, Verification};
 
 /// A log in memory: what the store must equal.
 #[derive(Clone, Debug, Default)]
@@ -50,6 +50,17 @@ impl Model {
         Position(self.records.len() as u64)
     }
 
+    /// The end of the log, and what its chain says there.
+    #[must_use]
+    pub fn place(&self) -> LogPlace {
+        let position = self.position();
+        LogPlace {
+            position,
+            // The largest checksums are among them.
+            chain: Some(u32::MAX - position.get() as u32),
+        }
+    }
+
     /// Everything from `from` on as one batch.
     #[must_use]
     pub fn batch(&self, plan: &Plan, from: Position) -> Batch {
@@ -60,6 +71,7 @@ impl Model {
         batch
             .seal(plan, self.position())
             .expect("the model's documents fit every transform");
+        batch.chain = self.place().chain;
         batch
     }
 
@@ -83,7 +95,7 @@ impl Model {
                 store.load(number, part)?;
             }
         }
-        store.finish_rebuild(self.position())
+        store.finish_rebuild(self.place())
     }
 
     /// Compares the store with this log.
@@ -98,10 +110,12 @@ impl Model {
         assert!(verification.equal, "{verification:#?}");
         assert_eq!(verification.position, self.position());
         let found = store.position().unwrap().expect("a position");
-        assert_eq!(
-            (found.position, found.log_id.as_str()),
-            (self.position(), LOG)
-        );
+        assert_eq!(found.log_id, LOG);
+        let found = LogPlace {
+            position: found.position,
+            chain: found.chain,
+        };
+        assert_eq!(found, self.place());
     }
 }
 

@@ -1,7 +1,7 @@
 //! What a place knows of each sink, and the checks that come before every change.
 
 use onelog_record::Position;
-use onelog_store::{StoreError, StorePosition};
+use onelog_store::{LogPlace, StoreError, StorePosition};
 
 use crate::connection::Contents;
 use crate::ddl::Table;
@@ -11,7 +11,7 @@ use crate::error::not_filled;
 pub(crate) struct Entry {
     pub(crate) log_id: String,
     /// `None` until the tables were backfilled under `plan`.
-    pub(crate) position: Option<Position>,
+    pub(crate) place: Option<LogPlace>,
     pub(crate) epoch: u64,
     pub(crate) plan: String,
     /// The tables of a rebuild under way, in the plan's order.
@@ -32,29 +32,48 @@ pub(crate) struct Owner {
 impl Owner {
     pub(crate) fn position(&self, contents: &Contents) -> Option<StorePosition> {
         let entry = contents.entries.get(&self.sink)?;
+        let place = entry.place.filter(|_| entry.plan == self.plan)?;
         Some(StorePosition {
             log_id: entry.log_id.clone(),
-            position: entry.position.filter(|_| entry.plan == self.plan)?,
+            position: place.position,
+            chain: place.chain,
             epoch: entry.epoch,
         })
     }
 
-    pub(crate) fn take_over(&mut self, contents: &mut Contents) -> u64 {
+    pub(crate) fn followed_log(&self, contents: &Contents) -> Option<String> {
+        let entry = contents.entries.get(&self.sink)?;
+        Some(entry.log_id.clone())
+    }
+
+    pub(crate) fn take_over(
+        &mut self,
+        contents: &mut Contents,
+        from: Option<&str>,
+    ) -> Result<u64, StoreError> {
         let entry = contents.entries.entry(self.sink.clone());
         let entry = entry.or_insert_with(|| Entry {
             log_id: self.log_id.clone(),
-            position: None,
+            place: None,
             epoch: 0,
             plan: self.plan.clone(),
             rebuild: None,
         });
-        if entry.plan != self.plan {
+        let is_ours = entry.log_id == self.log_id;
+        if !is_ours && from != Some(&entry.log_id) {
+            return Err(StoreError::OtherLog {
+                ours: self.log_id.clone(),
+                found: entry.log_id.clone(),
+            });
+        }
+        if entry.plan != self.plan || !is_ours {
+            entry.log_id.clone_from(&self.log_id);
             entry.plan.clone_from(&self.plan);
-            entry.position = None;
+            entry.place = None;
         }
         entry.epoch += 1;
         self.epoch = entry.epoch;
-        self.epoch
+        Ok(self.epoch)
     }
 
     /// This sink's entry, unless another process took the sink over.

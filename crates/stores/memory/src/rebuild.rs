@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use onelog_mapping::Plan;
-use onelog_record::Position;
-use onelog_store::{Change, StoreError, failpoint};
+use onelog_store::{Change, LogPlace, StoreError, failpoint};
 
 use crate::bookkeeping::Owner;
 use crate::connection::Contents;
@@ -37,7 +36,7 @@ pub(crate) fn finish(
     contents: &mut Contents,
     owner: &Owner,
     plan: &Plan,
-    position: Position,
+    place: LogPlace,
 ) -> Result<(), StoreError> {
     owner.entry(contents)?;
     // Another sink may have taken a name since the rebuild began.
@@ -45,7 +44,7 @@ pub(crate) fn finish(
     failpoint::hit(&owner.sink, "before_swap");
     let entry = owner.entry(contents)?;
     let tables = entry.rebuild.take().ok_or_else(no_rebuild)?;
-    entry.position = Some(position);
+    entry.place = Some(place);
     entry.log_id.clone_from(&owner.log_id);
     entry.plan.clone_from(&owner.plan);
     for (mapping, table) in plan.mappings.iter().zip(tables) {

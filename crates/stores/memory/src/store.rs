@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use onelog_mapping::Plan;
 use onelog_record::Position;
-use onelog_store::{Batch, Change, Store, StoreError, StorePosition, StoreReader};
+use onelog_store::{Batch, Change, LogPlace, Store, StoreError, StorePosition, StoreReader};
 
 use crate::bookkeeping::Owner;
 use crate::connection::Connection;
@@ -42,8 +42,12 @@ impl Store for MemoryStore {
         Ok(self.owner.position(&self.connection.lock()))
     }
 
-    fn take_over(&mut self) -> Result<u64, StoreError> {
-        Ok(self.owner.take_over(&mut self.connection.lock()))
+    fn followed_log(&mut self) -> Result<Option<String>, StoreError> {
+        Ok(self.owner.followed_log(&self.connection.lock()))
+    }
+
+    fn take_over_from(&mut self, from: Option<&str>) -> Result<u64, StoreError> {
+        self.owner.take_over(&mut self.connection.lock(), from)
     }
 
     fn check_target(&mut self) -> Result<(), StoreError> {
@@ -71,9 +75,9 @@ impl Store for MemoryStore {
         rebuild::load(contents, &self.owner, &self.plan, mapping, rows)
     }
 
-    fn finish_rebuild(&mut self, position: Position) -> Result<(), StoreError> {
+    fn finish_rebuild(&mut self, place: LogPlace) -> Result<(), StoreError> {
         let contents = &mut self.connection.lock();
-        rebuild::finish(contents, &self.owner, &self.plan, position)
+        rebuild::finish(contents, &self.owner, &self.plan, place)
     }
 
     fn reader(&mut self) -> Result<Box<dyn StoreReader>, StoreError> {

@@ -29,7 +29,7 @@ pub(crate) fn apply(
             write(Arc::make_mut(table), writes);
         }
     }
-    owner.entry(contents)?.position = Some(batch.to);
+    owner.entry(contents)?.place = Some(batch.place());
     Ok(())
 }
 

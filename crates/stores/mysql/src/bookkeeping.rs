@@ -8,10 +8,10 @@
 
 use mysql_async::{Params, Row, Value};
 use onelog_record::Position;
-use onelog_store::{StoreError, StorePosition};
+use onelog_store::{LogPlace, StoreError, StorePosition};
 
 use crate::connection::{Connection, Flavour, STATEMENT_TIMEOUT};
-use crate::error::{DUPLICATE, Fault, NO_TABLE};
+use crate::error::{DUPLICATE, DUPLICATE_COLUMN, Fault, NO_COLUMN, NO_TABLE};
 use crate::names::{literal, quote};
 
 /// A sink's row of the position table.
@@ -19,6 +19,7 @@ use crate::names::{literal, quote};
 pub(crate) struct Record {
     pub(crate) log_id: String,
     pub(crate) position: Option<u64>,
+    pub(crate) chain: Option<u32>,
     pub(crate) epoch: u64,
     pub(crate) owner: String,
     pub(crate) plan: String,
@@ -33,6 +34,7 @@ impl Record {
         Some(StorePosition {
             log_id: self.log_id.clone(),
             position: Position(position),
+            chain: self.chain,
             epoch: self.epoch,
         })
     }
@@ -58,7 +60,7 @@ pub(crate) fn create_bookkeeping(flavour: Flavour, table: &str, sink: &str) -> S
         "CREATE TABLE IF NOT EXISTS {} (sink VARCHAR(128) {text} PRIMARY KEY,
            log_id VARCHAR(128) {text}, position BIGINT UNSIGNED NULL,
            epoch BIGINT UNSIGNED NOT NULL, owner VARCHAR(64) {text}, plan VARCHAR(128) {text},
-           generation BIGINT UNSIGNED NOT NULL)
+           generation BIGINT UNSIGNED NOT NULL, chain INT UNSIGNED NULL)
          ENGINE=InnoDB COMMENT={}",
         quote(table),
         literal(&format!("onelog: the position of the sink {sink}"))
@@ -72,10 +74,12 @@ pub(crate) fn read_record(
     sink: &str,
     suffix: &str,
 ) -> Result<Option<Record>, Fault> {
-    let found = connection.fetch(
-        &select_record(table, suffix),
-        Params::Positional(vec![Value::from(sink)]),
-    );
+    let mut fetch = |sql: &str| connection.fetch(sql, Params::Positional(vec![Value::from(sink)]));
+    let mut found = fetch(&select_record(table, suffix));
+    if matches!(&found, Err(fault) if fault.code() == Some(NO_COLUMN)) {
+        // Written by a version that did not keep the checksum; the next takeover adds it.
+        found = fetch(&select_record(table, suffix).replacen("chain", "NULL", 1));
+    }
     match found {
         Ok(rows) => Ok(rows.first().map(record_of)),
         Err(fault) if fault.code() == Some(NO_TABLE) => Ok(None),
@@ -85,7 +89,8 @@ pub(crate) fn read_record(
 
 pub(crate) fn select_record(table: &str, suffix: &str) -> String {
     format!(
-        "SELECT log_id, position, epoch, owner, plan, generation FROM {} WHERE sink = ? {suffix}",
+        "SELECT log_id, position, epoch, owner, plan, generation, chain FROM {}
+         WHERE sink = ? {suffix}",
         quote(table)
     )
 }
@@ -104,21 +109,52 @@ pub(crate) fn record_of(row: &Row) -> Record {
         owner: text(3),
         plan: text(4),
         generation: number(5).unwrap_or(0),
+        chain: number(6).and_then(|chain| chain.try_into().ok()),
     }
 }
 
-/// Raises the epoch in the table and puts `owner` there. `None`: a rival was in the way; again.
+/// Adds what a table lacks that an earlier version made.
+pub(crate) fn add_chain(connection: &mut Connection, table: &str) -> Result<(), Fault> {
+    let looked = connection.fetch(
+        &format!("SELECT chain FROM {} LIMIT 0", quote(table)),
+        Params::Empty,
+    );
+    match looked {
+        Err(fault) if fault.code() == Some(NO_COLUMN) => {}
+        other => return other.map(drop),
+    }
+    let sql = format!(
+        "ALTER TABLE {} ADD COLUMN chain INT UNSIGNED NULL",
+        quote(table)
+    );
+    match connection.statement(STATEMENT_TIMEOUT, &sql) {
+        Err(fault) if fault.code() == Some(DUPLICATE_COLUMN) => Ok(()),
+        other => other.map(drop),
+    }
+}
+
+/// What became of an attempt to take a sink over.
+pub(crate) enum Raised {
+    To(u64),
+    /// A rival was in the way; again.
+    Rival,
+    /// The sink is this log's, which may not be taken.
+    OtherLog(String),
+}
+
+/// Raises the epoch in the table and puts `owner` there.
 pub(crate) fn raise_epoch(
     connection: &mut Connection,
     table: &str,
     identity: &Identity,
-) -> Result<Option<u64>, Fault> {
+    from: Option<&str>,
+) -> Result<Raised, Fault> {
     connection.statement(STATEMENT_TIMEOUT, "START TRANSACTION")?;
-    let raised = raise_epoch_inside(connection, table, identity);
+    let raised = raise_epoch_inside(connection, table, identity, from);
     match raised {
-        Ok(Some(epoch)) => {
+        Ok(Raised::To(epoch)) => {
             connection.statement(STATEMENT_TIMEOUT, "COMMIT")?;
-            Ok(Some(epoch))
+            Ok(Raised::To(epoch))
         }
         other => {
             connection.roll_back();
@@ -131,7 +167,8 @@ fn raise_epoch_inside(
     connection: &mut Connection,
     table: &str,
     identity: &Identity,
-) -> Result<Option<u64>, Fault> {
+    from: Option<&str>,
+) -> Result<Raised, Fault> {
     let table_name = quote(table);
     let Some(found) = read_record(connection, table, &identity.sink, "FOR UPDATE")? else {
         let inserted = connection.prepared(
@@ -147,25 +184,32 @@ fn raise_epoch_inside(
             ]),
         );
         return match inserted {
-            Ok(_) => Ok(Some(1)),
-            Err(fault) if fault.code() == Some(DUPLICATE) => Ok(None),
+            Ok(_) => Ok(Raised::To(1)),
+            Err(fault) if fault.code() == Some(DUPLICATE) => Ok(Raised::Rival),
             Err(fault) => Err(fault),
         };
     };
-    let position = found.position.filter(|_| found.plan == identity.plan_id);
+    let is_ours = found.log_id == identity.log_id;
+    if !is_ours && from != Some(&found.log_id) {
+        return Ok(Raised::OtherLog(found.log_id));
+    }
+    let is_usable = is_ours && found.plan == identity.plan_id;
+    let position = found.position.filter(|_| is_usable);
     connection.prepared(
         &format!(
-            "UPDATE {table_name} SET epoch = ?, owner = ?, position = ?, plan = ? WHERE sink = ?"
+            "UPDATE {table_name} SET epoch = ?, owner = ?, log_id = ?, position = ?, plan = ?
+             WHERE sink = ?"
         ),
         Params::Positional(vec![
             Value::from(found.epoch + 1),
             Value::from(&identity.owner),
+            Value::from(&identity.log_id),
             Value::from(position),
             Value::from(&identity.plan_id),
             Value::from(&identity.sink),
         ]),
     )?;
-    Ok(Some(found.epoch + 1))
+    Ok(Raised::To(found.epoch + 1))
 }
 
 /// Moves the position inside the transaction that is under way; what is not ours to move is an error.
@@ -174,17 +218,18 @@ pub(crate) fn advance_position(
     table: &str,
     identity: &Identity,
     from: Position,
-    to: Position,
+    to: LogPlace,
 ) -> Result<(), StoreError> {
     let what = "moving the position in";
     let moved = connection.prepared(
         &format!(
-            "UPDATE {} SET position = ? WHERE sink = ? AND epoch = ? AND owner = ?
+            "UPDATE {} SET position = ?, chain = ? WHERE sink = ? AND epoch = ? AND owner = ?
                AND position = ? AND log_id = ? AND plan = ?",
             quote(table)
         ),
         Params::Positional(vec![
-            Value::from(to.get()),
+            Value::from(to.position.get()),
+            Value::from(to.chain),
             Value::from(&identity.sink),
             Value::from(identity.epoch),
             Value::from(&identity.owner),

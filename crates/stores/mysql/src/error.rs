@@ -10,6 +10,7 @@ use crate::connection::Flavour;
 
 pub(crate) const NO_TABLE: u16 = 1146;
 pub(crate) const NO_COLUMN: u16 = 1054;
+pub(crate) const DUPLICATE_COLUMN: u16 = 1060;
 /// A table was made or changed after the snapshot was taken.
 pub(crate) const TABLE_CHANGED: u16 = 1412;
 pub(crate) const DUPLICATE: u16 = 1062;

@@ -29,8 +29,7 @@ use std::time::Duration;
 
 use mysql_async::{Params, Value};
 use onelog_mapping::{EXISTING, Plan};
-use onelog_record::Position;
-use onelog_store::{StoreError, failpoint};
+use onelog_store::{LogPlace, StoreError, failpoint};
 
 use crate::bookkeeping::{self, Identity, Owner, Record, names_with_prefix};
 use crate::connection::{Connection, LOCK_WAIT_SECONDS, REBUILD_TIMEOUT, STATEMENT_TIMEOUT};
@@ -153,22 +152,22 @@ impl Rebuild<'_> {
     }
 
     /// Puts the new tables in place, and the position with them.
-    pub(crate) fn finish(&mut self, position: Position) -> Result<(), StoreError> {
+    pub(crate) fn finish(&mut self, place: LogPlace) -> Result<(), StoreError> {
         match self.merges() {
-            true => self.merge(position),
-            false => self.swap(position),
+            true => self.merge(place),
+            false => self.swap(place),
         }
     }
 
-    fn swap(&mut self, position: Position) -> Result<(), StoreError> {
+    fn swap(&mut self, place: LogPlace) -> Result<(), StoreError> {
         let record = self.own_record()?;
-        let place = "putting the new tables in place in";
+        let doing = "putting the new tables in place in";
         for mapping in &self.plan.mappings {
             // A name that was taken since the rebuild began stays with its owner.
             existing::check_target(self.connection, &self.identity.sink, mapping)?;
         }
-        self.write_new_position(position, record.generation + 1)
-            .map_err(|fault| self.fault(place, fault))?;
+        self.write_new_position(place, record.generation + 1)
+            .map_err(|fault| self.fault(doing, fault))?;
         let sql = self.rename(record.generation)?;
         self.own_record()?;
         failpoint::hit(&self.identity.sink, "before_swap");
@@ -180,23 +179,25 @@ impl Rebuild<'_> {
         Ok(())
     }
 
-    fn write_new_position(&mut self, position: Position, generation: u64) -> Result<(), Fault> {
+    fn write_new_position(&mut self, place: LogPlace, generation: u64) -> Result<(), Fault> {
         let table = quote(&self.names.new_position(self.identity.epoch));
         self.connection
             .statement(STATEMENT_TIMEOUT, &format!("DELETE FROM {table}"))?;
         self.connection.prepared(
             &format!(
-                "INSERT INTO {table} (sink, log_id, position, epoch, owner, plan, generation)
-                 VALUES (?, ?, ?, ?, ?, ?, ?)"
+                "INSERT INTO {table}
+                   (sink, log_id, position, epoch, owner, plan, generation, chain)
+                 VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
             ),
             Params::Positional(vec![
                 Value::from(&self.identity.sink),
                 Value::from(&self.identity.log_id),
-                Value::from(position.get()),
+                Value::from(place.position.get()),
                 Value::from(self.identity.epoch),
                 Value::from(&self.identity.owner),
                 Value::from(&self.identity.plan_id),
                 Value::from(generation),
+                Value::from(place.chain),
             ]),
         )?;
         Ok(())
@@ -251,14 +252,14 @@ impl Rebuild<'_> {
     }
 
     /// Makes the tables equal to the staged ones, in one transaction with the position.
-    fn merge(&mut self, position: Position) -> Result<(), StoreError> {
-        let place = "merging the new rows in";
+    fn merge(&mut self, place: LogPlace) -> Result<(), StoreError> {
+        let doing = "merging the new rows in";
         self.own_record()?;
         for mapping in &self.plan.mappings {
             existing::check_target(self.connection, &self.identity.sink, mapping)?;
         }
-        self.connection.execute(place, "START TRANSACTION")?;
-        let merged = self.merge_inside(position);
+        self.connection.execute(doing, "START TRANSACTION")?;
+        let merged = self.merge_inside(place);
         if let Err(error) = merged {
             self.connection.roll_back();
             return Err(error);
@@ -266,7 +267,7 @@ impl Rebuild<'_> {
         failpoint::hit(&self.identity.sink, "before_swap");
         self.connection
             .statement(REBUILD_TIMEOUT, "COMMIT")
-            .map_err(|fault| self.fault(place, fault))?;
+            .map_err(|fault| self.fault(doing, fault))?;
         failpoint::hit(&self.identity.sink, "after_swap");
         if let Err(error) = self.drop_new(self.identity.epoch + 1) {
             tracing::debug!(sink = self.identity.sink, %error, "staged tables are dropped later");
@@ -274,18 +275,19 @@ impl Rebuild<'_> {
         Ok(())
     }
 
-    fn merge_inside(&mut self, position: Position) -> Result<(), StoreError> {
-        let place = "merging the new rows in";
+    fn merge_inside(&mut self, place: LogPlace) -> Result<(), StoreError> {
+        let doing = "merging the new rows in";
         let moved = self
             .connection
             .prepared(
                 &format!(
-                    "UPDATE {} SET position = ?, log_id = ?, plan = ?
+                    "UPDATE {} SET position = ?, chain = ?, log_id = ?, plan = ?
                      WHERE sink = ? AND epoch = ? AND owner = ?",
                     quote(&self.names.position())
                 ),
                 Params::Positional(vec![
-                    Value::from(position.get()),
+                    Value::from(place.position.get()),
+                    Value::from(place.chain),
                     Value::from(&self.identity.log_id),
                     Value::from(&self.identity.plan_id),
                     Value::from(&self.identity.sink),
@@ -293,7 +295,7 @@ impl Rebuild<'_> {
                     Value::from(&self.identity.owner),
                 ]),
             )
-            .map_err(|fault| self.fault(place, fault))?;
+            .map_err(|fault| self.fault(doing, fault))?;
         if moved != 1 {
             self.own_record()?;
         }
@@ -324,7 +326,7 @@ impl Rebuild<'_> {
                         fault.message(self.connection.flavour())
                     ),
                 },
-                false => self.connection.store_error(place, fault),
+                false => self.connection.store_error(doing, fault),
             })?;
         }
         Ok(())

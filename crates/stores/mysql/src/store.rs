@@ -3,10 +3,11 @@
 use std::sync::Arc;
 
 use onelog_mapping::{EXISTING, MappingPlan, Plan, Row};
-use onelog_record::Position;
-use onelog_store::{Batch, Change, Store, StoreError, StorePosition, StoreReader, failpoint};
+use onelog_store::{
+    Batch, Change, LogPlace, Store, StoreError, StorePosition, StoreReader, failpoint,
+};
 
-use crate::bookkeeping::{self, Identity};
+use crate::bookkeeping::{self, Identity, Raised};
 use crate::connection::Connection;
 use crate::ddl::existing::{self, TargetTable};
 use crate::encode::Decimal;
@@ -256,7 +257,17 @@ impl Store for MysqlStore {
         Ok(found.and_then(|found| found.position_under(&self.identity.plan_id)))
     }
 
-    fn take_over(&mut self) -> Result<u64, StoreError> {
+    fn followed_log(&mut self) -> Result<Option<String>, StoreError> {
+        let table = self.names.position();
+        let found = bookkeeping::read_record(&mut self.connection, &table, &self.identity.sink, "")
+            .map_err(|fault| {
+                self.connection
+                    .store_error("reading the position in", fault)
+            })?;
+        Ok(found.map(|found| found.log_id))
+    }
+
+    fn take_over_from(&mut self, from: Option<&str>) -> Result<u64, StoreError> {
         let taking = "taking over";
         let table = self.names.position();
         self.facts = None;
@@ -265,9 +276,21 @@ impl Store for MysqlStore {
             bookkeeping::create_bookkeeping(self.connection.flavour(), &table, &self.identity.sink);
         for _ in 0..TAKEOVERS_MAX {
             self.connection.execute(taking, &sql)?;
-            let raised = bookkeeping::raise_epoch(&mut self.connection, &table, &self.identity)
+            bookkeeping::add_chain(&mut self.connection, &table)
                 .map_err(|fault| self.connection.store_error(taking, fault))?;
-            let Some(epoch) = raised else { continue };
+            let (connection, identity) = (&mut self.connection, &self.identity);
+            let raised = bookkeeping::raise_epoch(connection, &table, identity, from)
+                .map_err(|fault| self.connection.store_error(taking, fault))?;
+            let epoch = match raised {
+                Raised::To(epoch) => epoch,
+                Raised::Rival => continue,
+                Raised::OtherLog(found) => {
+                    return Err(StoreError::OtherLog {
+                        ours: self.identity.log_id.clone(),
+                        found,
+                    });
+                }
+            };
             failpoint::hit(&self.identity.sink, "raised");
             self.rebuild().drop_new(epoch)?;
             let found =
@@ -351,10 +374,10 @@ impl Store for MysqlStore {
         })
     }
 
-    fn finish_rebuild(&mut self, position: Position) -> Result<(), StoreError> {
+    fn finish_rebuild(&mut self, place: LogPlace) -> Result<(), StoreError> {
         self.check_taken_over();
         self.facts = None;
-        self.rebuild().finish(position)
+        self.rebuild().finish(place)
     }
 
     fn reader(&mut self) -> Result<Box<dyn StoreReader>, StoreError> {

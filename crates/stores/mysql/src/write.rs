@@ -270,7 +270,7 @@ impl MysqlStore {
             &table,
             &self.identity,
             batch.from,
-            batch.to,
+            batch.place(),
         )?;
         let last = || {
             let all = batch.changes.iter().enumerate();

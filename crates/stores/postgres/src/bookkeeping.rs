@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use onelog_mapping::{EXISTING, MappingPlan, Plan};
 use onelog_record::Position;
-use onelog_store::{StoreError, StorePosition};
+use onelog_store::{LogPlace, StoreError, StorePosition};
 use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{Client, Statement};
 
@@ -53,7 +53,7 @@ async fn has_bookkeeping(client: &Client, schema: &str) -> Result<bool, Fault> {
         JOIN pg_catalog.pg_class c ON c.oid = a.attrelid
         JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
         WHERE n.nspname = $1 AND c.relkind IN ('r', 'p') AND NOT a.attisdropped
-          AND (c.relname, a.attname) IN (($2, 'sink'), ($3, 'made'))";
+          AND (c.relname, a.attname) IN (($2, 'chain'), ($3, 'made'))";
     let row = client
         .query_typed_one(
             sql,
@@ -72,7 +72,8 @@ fn bookkeeping_tables(schema: &str) -> String {
     format!(
         "CREATE TABLE IF NOT EXISTS {positions} (
            sink text PRIMARY KEY, log_id text NOT NULL, position bigint,
-           epoch bigint NOT NULL, plan text NOT NULL) WITH (fillfactor = 10);
+           epoch bigint NOT NULL, plan text NOT NULL, chain bigint) WITH (fillfactor = 10);
+         ALTER TABLE {positions} ADD COLUMN IF NOT EXISTS chain bigint;
          CREATE TABLE IF NOT EXISTS {owners} (name text PRIMARY KEY, sink text);
          ALTER TABLE {owners} ADD COLUMN IF NOT EXISTS made boolean NOT NULL DEFAULT true"
     )
@@ -108,7 +109,7 @@ impl Identity {
         client: &Client,
     ) -> Result<Option<StorePosition>, Fault> {
         let sql = format!(
-            "SELECT log_id, position, epoch FROM {}
+            "SELECT log_id, position, epoch, chain FROM {}
              WHERE sink = $1 AND plan = $2 AND position IS NOT NULL",
             table(&self.schema, POSITIONS)
         );
@@ -122,17 +123,38 @@ impl Identity {
             log_id: row.get(0),
             position: Position(row.get::<_, i64>(1).cast_unsigned()),
             epoch: row.get::<_, i64>(2).cast_unsigned(),
+            chain: row
+                .get::<_, Option<i64>>(3)
+                .and_then(|chain| chain.try_into().ok()),
         }))
     }
 
+    /// The log of the sink of this name.
+    pub(crate) async fn followed_log(&self, client: &Client) -> Result<Option<String>, Fault> {
+        let sql = format!(
+            "SELECT log_id FROM {} WHERE sink = $1",
+            table(&self.schema, POSITIONS)
+        );
+        let row = client
+            .query_typed_opt(&sql, &[(&self.sink, Type::TEXT)])
+            .await?;
+        Ok(row.map(|row| row.get(0)))
+    }
+
     /// Durable at once, so that no crash of the server lets two processes hold one epoch.
-    pub(crate) async fn take_over(&self, client: &Client) -> Result<u64, Fault> {
+    pub(crate) async fn take_over(
+        &self,
+        client: &Client,
+        from: Option<&str>,
+    ) -> Result<u64, Fault> {
         let name = table(&self.schema, POSITIONS);
         let sql = format!(
             "INSERT INTO {name} AS p (sink, log_id, position, epoch, plan)
              VALUES ($1, $2, NULL, 1, $3)
              ON CONFLICT (sink) DO UPDATE SET epoch = p.epoch + 1, plan = excluded.plan,
-               position = CASE WHEN p.plan = excluded.plan THEN p.position END
+               log_id = excluded.log_id, position = CASE
+                 WHEN p.plan = excluded.plan AND p.log_id = excluded.log_id THEN p.position END
+               WHERE p.log_id IN (excluded.log_id, $4)
              RETURNING epoch"
         );
         in_transaction(client, async {
@@ -140,15 +162,22 @@ impl Identity {
                 .batch_execute("SET LOCAL synchronous_commit = on")
                 .await?;
             let row = client
-                .query_typed_one(
+                .query_typed_opt(
                     &sql,
                     &[
                         (&self.sink, Type::TEXT),
                         (&self.log_id, Type::TEXT),
                         (&self.plan_id, Type::TEXT),
+                        (&from, Type::TEXT),
                     ],
                 )
                 .await?;
+            let Some(row) = row else {
+                return Err(Fault::Store(StoreError::OtherLog {
+                    ours: self.log_id.clone(),
+                    found: self.followed_log(client).await?.unwrap_or_default(),
+                }));
+            };
             Ok(row.get::<_, i64>(0).cast_unsigned())
         })
         .await
@@ -165,22 +194,24 @@ impl<'a> Scope<'a> {
         &mut self,
         pipeline: &mut Pipeline<'a>,
         from: Position,
-        to: Position,
+        to: LogPlace,
     ) -> Result<(), Fault> {
         let client = self.client;
         let advance = self.advance_statement().await?;
-        let (from, to) = (signed(from)?, signed(to)?);
+        let (from, chain) = (signed(from)?, to.chain.map(i64::from));
+        let to = signed(to.position)?;
         let (identity, epoch) = (self.identity, self.epoch.cast_signed());
         pipeline.send(async move { client.batch_execute("BEGIN").await.map(|()| 0) });
         debug_assert_eq!(pipeline.len(), ADVANCE);
         pipeline.send(async move {
-            let parameters: [&(dyn ToSql + Sync); 6] = [
+            let parameters: [&(dyn ToSql + Sync); 7] = [
                 &to,
                 &identity.sink,
                 &epoch,
                 &from,
                 &identity.log_id,
                 &identity.plan_id,
+                &chain,
             ];
             client.execute(&advance, &parameters).await
         });
@@ -192,7 +223,7 @@ impl<'a> Scope<'a> {
             return Ok(statement.clone());
         }
         let sql = format!(
-            "UPDATE {} SET position = $1
+            "UPDATE {} SET position = $1, chain = $7
              WHERE sink = $2 AND epoch = $3 AND position = $4 AND log_id = $5 AND plan = $6",
             table(&self.identity.schema, POSITIONS)
         );
@@ -235,9 +266,9 @@ impl<'a> Scope<'a> {
         }))
     }
 
-    pub(crate) async fn set_position(&self, position: Position) -> Result<(), Fault> {
+    pub(crate) async fn set_position(&self, place: LogPlace) -> Result<(), Fault> {
         let sql = format!(
-            "UPDATE {} SET position = $2, log_id = $3, plan = $4 WHERE sink = $1",
+            "UPDATE {} SET position = $2, log_id = $3, plan = $4, chain = $5 WHERE sink = $1",
             table(&self.identity.schema, POSITIONS)
         );
         self.client
@@ -245,9 +276,10 @@ impl<'a> Scope<'a> {
                 &sql,
                 &[
                     (&self.identity.sink, Type::TEXT),
-                    (&signed(position)?, Type::INT8),
+                    (&signed(place.position)?, Type::INT8),
                     (&self.identity.log_id, Type::TEXT),
                     (&self.identity.plan_id, Type::TEXT),
+                    (&place.chain.map(i64::from), Type::INT8),
                 ],
             )
             .await?;

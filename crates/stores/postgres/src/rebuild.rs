@@ -9,8 +9,7 @@
 
 use futures_util::SinkExt as _;
 use onelog_mapping::{ColumnType, MappingPlan};
-use onelog_record::Position;
-use onelog_store::{Change, StoreError, failpoint};
+use onelog_store::{Change, LogPlace, StoreError, failpoint};
 use tokio_postgres::CopyInSink;
 use tokio_postgres::types::Type;
 
@@ -85,7 +84,7 @@ impl Scope<'_> {
     pub(crate) async fn finish_rebuild(
         &self,
         rebuild: Option<&Rebuild>,
-        position: Position,
+        place: LogPlace,
     ) -> Result<(), Fault> {
         // The swap is durable at once, and may take long.
         let settings = format!(
@@ -110,7 +109,7 @@ impl Scope<'_> {
             self.record_owner(mapping).await?;
         }
         self.merge(&merged).await?;
-        self.set_position(position).await?;
+        self.set_position(place).await?;
         failpoint::hit(&self.identity.sink, "before_swap");
         Ok(())
     }

@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use onelog_mapping::{Plan, Row};
-use onelog_record::Position;
-use onelog_store::{Batch, Change, Store, StoreError, StorePosition, StoreReader};
+use onelog_store::{Batch, Change, LogPlace, Store, StoreError, StorePosition, StoreReader};
 use tokio_postgres::{Client, Statement};
 
 use crate::bookkeeping::{self, Identity};
@@ -101,11 +100,19 @@ impl Store for PostgresStore {
         )
     }
 
-    fn take_over(&mut self) -> Result<u64, StoreError> {
+    fn followed_log(&mut self) -> Result<Option<String>, StoreError> {
+        self.connection.wait(
+            "reading the position in",
+            STATEMENT_TIMEOUT,
+            self.identity.followed_log(&self.connection.client),
+        )
+    }
+
+    fn take_over_from(&mut self, from: Option<&str>) -> Result<u64, StoreError> {
         let epoch = self.connection.wait(
             "taking over",
             STATEMENT_TIMEOUT,
-            self.identity.take_over(&self.connection.client),
+            self.identity.take_over(&self.connection.client, from),
         )?;
         self.epoch = Some(epoch);
         Ok(epoch)
@@ -163,17 +170,14 @@ impl Store for PostgresStore {
         loaded
     }
 
-    fn finish_rebuild(&mut self, position: Position) -> Result<(), StoreError> {
+    fn finish_rebuild(&mut self, place: LogPlace) -> Result<(), StoreError> {
         let rebuild = self.rebuild.take();
         self.forget_statements();
         let (connection, scope) = self.scope();
         connection.wait(
             "putting the new tables in place in",
             REBUILD_TIMEOUT,
-            in_transaction(
-                scope.client,
-                scope.finish_rebuild(rebuild.as_ref(), position),
-            ),
+            in_transaction(scope.client, scope.finish_rebuild(rebuild.as_ref(), place)),
         )
     }
 

@@ -156,7 +156,7 @@ impl<'a> Scope<'a> {
 
     async fn send_all(&mut self, batch: &Batch, deletes: Deletes) -> Result<(), Fault> {
         let mut pipeline = Pipeline::default();
-        self.advance_position(&mut pipeline, batch.from, batch.to)
+        self.advance_position(&mut pipeline, batch.from, batch.place())
             .await?;
         let refused = self.send_rows(&mut pipeline, batch, deletes).await.err();
         match pipeline.answers().await {
@@ -292,7 +292,7 @@ impl<'a> Scope<'a> {
     async fn send_single(&mut self, batch: &Batch, steps: &[Step<'_>]) -> Result<(), Failure> {
         self.prepare(batch).await?;
         let mut pipeline = Pipeline::default();
-        self.advance_position(&mut pipeline, batch.from, batch.to)
+        self.advance_position(&mut pipeline, batch.from, batch.place())
             .await?;
         let begun = pipeline.answers().await.map_err(|(_, error)| error)?;
         if begun[ADVANCE] == 0 {

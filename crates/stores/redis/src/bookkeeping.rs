@@ -7,5 +7,10 @@ mod record;
 
 pub(crate) use self::names::{List, Names, check_mappings, owners_slot};
 pub(crate) use self::record::{
-    Record, advance_position, least, read_command, read_position, read_records, take_over,
+<<<<<<< ours
+    Record, advance_position, followed_log, least, read_command, read_position, read_records,
+    take_over,
+=======
+    Record, advance_position, chain_text, followed_log, least, read_command, read_position, read_records, take_over,
+>>>>>>> theirs
 };

@@ -1,7 +1,7 @@
 //! What must be true of the store's records for a step to change anything.
 
 use onelog_record::Position;
-use onelog_store::StoreError;
+use onelog_store::{LogPlace, StoreError};
 
 use crate::bookkeeping::{Record, least};
 
@@ -13,7 +13,7 @@ pub(crate) struct Fence<'a> {
     pub(crate) plan: &'a str,
     pub(crate) epoch: u64,
     /// The position that the store must have and the one it has afterwards; `None`: any, unchanged.
-    pub(crate) step: Option<(Position, Position)>,
+    pub(crate) step: Option<(Position, LogPlace)>,
 }
 
 impl Fence<'_> {
@@ -45,7 +45,7 @@ impl Fence<'_> {
             .as_ref()
             .is_some_and(|found| found.log_id == self.log && found.position == from);
         // A repair writes everywhere, so no partition may be further.
-        is_expected &= from != to || records.iter().all(|r| r.position == Some(from.get()));
+        is_expected &= from != to.position || records.iter().all(|r| r.position == Some(from.get()));
         match is_expected {
             true => Ok(()),
             false => Err(StoreError::PositionMismatch {

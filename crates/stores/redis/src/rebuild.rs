@@ -15,8 +15,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use onelog_mapping::TTL_SECONDS;
-use onelog_record::Position;
-use onelog_store::{StoreError, failpoint};
+use onelog_store::{LogPlace, StoreError, failpoint};
 use redis::Value;
 
 use crate::bookkeeping::{List, read_records};
@@ -99,7 +98,7 @@ impl RedisStore {
         Ok(())
     }
 
-    pub(crate) fn finish(&mut self, position: Position) -> Result<(), StoreError> {
+    pub(crate) fn finish(&mut self, place: LogPlace) -> Result<(), StoreError> {
         let gate = Arc::clone(&self.gate);
         let _entered = gate.enter();
         self.check_epoch()?;
@@ -115,7 +114,7 @@ impl RedisStore {
         self.preserve_swap(&strays)?;
         failpoint::hit(&self.sink, "before_swap");
         for (partition, size) in sizes.into_iter().enumerate() {
-            self.swap(partition, size, position)?;
+            self.swap(partition, size, place)?;
         }
         for (link, name) in strays {
             unlink(&mut self.servers.links[link], &[name])?;
@@ -289,7 +288,7 @@ impl RedisStore {
     }
 
     /// Puts one partition's rows in place.
-    fn swap(&mut self, partition: usize, size: u64, position: Position) -> Result<(), StoreError> {
+    fn swap(&mut self, partition: usize, size: u64, place: LogPlace) -> Result<(), StoreError> {
         let at_once = size <= SWAP_KEYS_MAX;
         if !at_once {
             let name = self.names.position(partition);
@@ -300,7 +299,7 @@ impl RedisStore {
         // One more than there is: then the script knows that it has done everything.
         let budget = if at_once { size + 1 } else { SWAP_PART };
         loop {
-            match self.run_swap(partition, budget, position)? {
+            match self.run_swap(partition, budget, place)? {
                 0 => failpoint::hit(&self.sink, "between_parts"),
                 -1 => {
                     self.check_epoch()?;
@@ -316,7 +315,7 @@ impl RedisStore {
         &mut self,
         partition: usize,
         budget: u64,
-        position: Position,
+        place: LogPlace,
     ) -> Result<i64, StoreError> {
         let what = "putting new rows in place in";
         let mut arguments: Vec<Vec<u8>> = vec![
@@ -327,8 +326,9 @@ impl RedisStore {
             self.epoch().to_string().into_bytes(),
             budget.to_string().into_bytes(),
             self.log_id.clone().into_bytes(),
-            position.to_string().into_bytes(),
+            place.position.to_string().into_bytes(),
             self.fingerprint.clone().into_bytes(),
+            chain_text(place).into_bytes(),
         ];
         for (mapping, plan) in self.plan.mappings.iter().enumerate() {
             let life = plan.options.count(TTL_SECONDS).unwrap_or(0);

@@ -16,7 +16,7 @@ pub(crate) struct Scripts {
 /// commands. Runs them when the record is as expected, otherwise answers what it holds. Numbers
 /// are compared as texts: Lua's are not exact.
 const FENCED: &str = "
-local found = redis.call('HMGET', KEYS[1], 'log', 'position', 'epoch', 'plan')
+local found = redis.call('HMGET', KEYS[1], 'log', 'position', 'epoch', 'plan', 'chain')
 if found[3] ~= ARGV[1] or (ARGV[2] ~= ''
     and (found[2] ~= ARGV[2] or found[1] ~= ARGV[3] or found[4] ~= ARGV[4])) then
   return found
@@ -29,10 +29,13 @@ while at < #ARGV do
 end
 return 'OK'";
 
-/// `KEYS[1]` the partition's record; `draw` or `join`, an epoch, the log, the plan. `draw` takes
-/// the next epoch, above the given one as well; `join` takes the given one unless a later one is
-/// there. Answers the epoch that the record has then. A position of another plan is forgotten.
+/// `KEYS[1]` the partition's record; `draw` or `join`, an epoch, the log, the plan, another log
+/// whose record may be taken. `draw` takes the next epoch, above the given one as well; `join` takes
+/// the given one unless a later one is there. Answers the epoch that the record has then, or, as a
+/// text, the log whose record may not be taken. A position of another plan or log is forgotten.
 const TAKE_OVER: &str = "
+local log = redis.call('HGET', KEYS[1], 'log')
+if log and log ~= ARGV[3] and log ~= ARGV[5] then return log end
 local epoch = tonumber(redis.call('HGET', KEYS[1], 'epoch') or '0')
 local given = tonumber(ARGV[2])
 if ARGV[1] == 'draw' then
@@ -42,15 +45,15 @@ elseif epoch > given then
 else
   epoch = given
 end
-if redis.call('HGET', KEYS[1], 'plan') ~= ARGV[4] then
+if log ~= ARGV[3] or redis.call('HGET', KEYS[1], 'plan') ~= ARGV[4] then
   redis.call('HDEL', KEYS[1], 'position')
 end
-redis.call('HSETNX', KEYS[1], 'log', ARGV[3])
-redis.call('HSET', KEYS[1], 'epoch', string.format('%.0f', epoch), 'plan', ARGV[4])
+redis.call('HSET', KEYS[1], 'log', ARGV[3], 'epoch', string.format('%.0f', epoch),
+  'plan', ARGV[4])
 return epoch";
 
 /// `KEYS[1]` the partition's record; the epoch, how many keys at most, the log, the position, the
-/// plan, then for each mapping: its rows' life in seconds, what new rows begin with, what rows
+/// plan, the chain's checksum, then for each mapping: its rows' life in seconds, what new rows begin with, what rows
 /// begin and end with, the lists of new and gone keys. Answers how many keys of the budget are
 /// left; 0: there may be more to do. When all is done the record gets its position. -1: another
 /// epoch. -2: new rows are not there any more.
@@ -63,7 +66,7 @@ local function part(list)
   left = left - #names
   return names
 end
-for at = 6, #ARGV, 6 do
+for at = 7, #ARGV, 6 do
   local life, new, before, behind = tonumber(ARGV[at]), ARGV[at + 1], ARGV[at + 2], ARGV[at + 3]
   while left > 0 do
     local names = part(ARGV[at + 5])
@@ -86,7 +89,8 @@ for at = 6, #ARGV, 6 do
   end
 end
 if left > 0 then
-  redis.call('HSET', KEYS[1], 'log', ARGV[3], 'position', ARGV[4], 'plan', ARGV[5])
+  redis.call('HSET', KEYS[1], 'log', ARGV[3], 'position', ARGV[4], 'plan', ARGV[5],
+    'chain', ARGV[6])
   redis.call('HDEL', KEYS[1], 'filling')
 end
 return left";

@@ -4,9 +4,11 @@ use std::sync::Arc;
 
 use onelog_mapping::{Plan, Row};
 use onelog_record::Position;
-use onelog_store::{Batch, Change, Store, StoreError, StorePosition, StoreReader};
+use onelog_store::{
+    Batch, Change, LogPlace, Store, StoreError, StorePosition, StoreReader,
+};
 
-use crate::bookkeeping::{Names, Record, read_position, take_over};
+use crate::bookkeeping::{Names, Record, followed_log, read_position, take_over};
 use crate::connection::{Form, Servers};
 use crate::encode::RowForm;
 use crate::fence::Fence;
@@ -79,7 +81,7 @@ impl RedisStore {
     /// Runs one step: on one server all of it at once, on partitions one after the other.
     pub(crate) fn commit(
         &mut self,
-        step: Option<(Position, Position)>,
+        step: Option<(Position, LogPlace)>,
         mut steps: Vec<Step>,
     ) -> Result<(), StoreError> {
         let fence = Fence {
@@ -165,7 +167,11 @@ impl Store for RedisStore {
         read_position(&mut self.servers, &self.names, &self.fingerprint)
     }
 
-    fn take_over(&mut self) -> Result<u64, StoreError> {
+    fn followed_log(&mut self) -> Result<Option<String>, StoreError> {
+        followed_log(&mut self.servers, &self.names)
+    }
+
+    fn take_over_from(&mut self, from: Option<&str>) -> Result<u64, StoreError> {
         let gate = Arc::clone(&self.gate);
         let _entered = gate.enter();
         self.watched = None;
@@ -175,6 +181,7 @@ impl Store for RedisStore {
             &self.scripts,
             &self.log_id,
             &self.fingerprint,
+            from,
         )?;
         gate.took_over(epoch);
         self.epoch = Some(epoch);
@@ -204,7 +211,7 @@ impl Store for RedisStore {
         let gate = Arc::clone(&self.gate);
         let _entered = gate.enter();
         self.preserve_batch(batch)?;
-        self.commit(Some((batch.from, batch.to)), steps)
+        self.commit(Some((batch.from, batch.place())), steps)
     }
 
     fn begin_rebuild(&mut self) -> Result<(), StoreError> {
@@ -222,8 +229,8 @@ impl Store for RedisStore {
         Ok(())
     }
 
-    fn finish_rebuild(&mut self, position: Position) -> Result<(), StoreError> {
-        self.finish(position)
+    fn finish_rebuild(&mut self, place: LogPlace) -> Result<(), StoreError> {
+        self.finish(place)
     }
 
     fn reader(&mut self) -> Result<Box<dyn StoreReader>, StoreError> {

@@ -103,7 +103,7 @@ fn new_rows_that_another_client_deleted_are_not_put_in_place() {
             .remove(0);
         store.load(0, &rows).unwrap();
         assert_eq!(server.command(&["DEL", lose]).trim(), "1");
-        let error = store.finish_rebuild(model.position()).unwrap_err();
+        let error = store.finish_rebuild(model.place()).unwrap_err();
         assert!(matches!(error, StoreError::Unavailable { .. }), "{error}");
         assert_eq!(store.position().unwrap(), None);
         model.rebuild(&plan, &mut store).unwrap();

@@ -409,7 +409,7 @@ pub(crate) fn commit_partitions(
             if let Some((from, to)) = fence.step {
                 let at = record.position.unwrap_or(0);
                 // It was done before the others, in an attempt that ended in the middle.
-                if at >= to.get() && from != to {
+                if at >= to.position.get() && from != to.position {
                     continue;
                 }
                 expected = at.to_string();

@@ -4,12 +4,13 @@
 //! sink              the sink's name
 //! log_id            the log that the rows equal …
 //! position          … at this position; null until the sink was backfilled
+//! chain             the checksum of the log's chain there; null: not known
 //! epoch             the number of the last takeover
 //! plan              the fingerprint of the plan under which the position was reached
 //! generation        the number at the end of the names of the indexes that are in use
 //! newest_generation the highest number that was ever given out
 //! swap              an exchange of indexes that may or may not have taken place:
-//!                   generation, indexes, and the position, log_id and plan that it brings
+//!                   generation, indexes, and the position, chain, log_id and plan that it brings
 //! ```
 //! Every write names the version of the document that it replaces (`if_seq_no`), so of two writers
 //! one is refused. Reads by id see the newest version without a refresh.
@@ -29,6 +30,8 @@ pub(crate) struct Ledger {
     pub(crate) sink: String,
     pub(crate) log_id: String,
     pub(crate) position: Option<u64>,
+    #[serde(default)]
+    pub(crate) chain: Option<u32>,
     pub(crate) epoch: u64,
     pub(crate) plan: String,
     pub(crate) generation: Option<u64>,
@@ -41,6 +44,8 @@ pub(crate) struct Swap {
     pub(crate) generation: u64,
     pub(crate) indexes: Vec<(String, String)>,
     pub(crate) position: u64,
+    #[serde(default)]
+    pub(crate) chain: Option<u32>,
     pub(crate) log_id: String,
     pub(crate) plan: String,
 }
@@ -78,6 +83,7 @@ impl Ledger {
         Some(StorePosition {
             log_id: self.log_id.clone(),
             position: Position(position),
+            chain: self.chain,
             epoch: self.epoch,
         })
     }
@@ -87,6 +93,7 @@ impl Ledger {
         Self {
             log_id: swap.log_id.clone(),
             position: Some(swap.position),
+            chain: swap.chain,
             plan: swap.plan.clone(),
             generation: Some(swap.generation),
             swap: None,

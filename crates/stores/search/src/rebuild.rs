@@ -5,7 +5,7 @@
 
 use onelog_mapping::MappingPlan;
 use onelog_record::Position;
-use onelog_store::{Change, StoreError, failpoint};
+use onelog_store::{Change, LogPlace, StoreError, failpoint};
 use serde_json::{Value, json};
 
 use crate::bookkeeping::{Ledger, Swap};
@@ -82,7 +82,7 @@ impl ElasticsearchStore {
         self.write(generation, changes, false)
     }
 
-    pub(crate) fn finish(&mut self, position: Position) -> Result<(), StoreError> {
+    pub(crate) fn finish(&mut self, place: LogPlace) -> Result<(), StoreError> {
         let page = self.owned_page()?;
         let generation = self.staged_generation()?;
         let indexes = self.indexes(generation);
@@ -95,7 +95,8 @@ impl ElasticsearchStore {
         let swap = Swap {
             generation,
             indexes: names.zip(indexes).collect(),
-            position: position.get(),
+            position: place.position.get(),
+            chain: place.chain,
             log_id: self.log_id.clone(),
             plan: self.fingerprint.clone(),
         };
@@ -109,7 +110,7 @@ impl ElasticsearchStore {
         if done.generation != Some(generation) {
             self.owned_page()?;
             return Err(StoreError::PositionMismatch {
-                expected: position,
+                expected: place.position,
                 found: done.position_under(&self.fingerprint),
             });
         }

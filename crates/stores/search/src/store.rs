@@ -7,7 +7,9 @@ use std::time::{Duration, Instant};
 
 use onelog_mapping::{Plan, Row};
 use onelog_record::Position;
-use onelog_store::{Batch, Change, Store, StoreError, StorePosition, StoreReader, failpoint};
+use onelog_store::{
+    Batch, Change, LogPlace, Store, StoreError, StorePosition, StoreReader, failpoint,
+};
 
 use crate::bookkeeping::{self, Ledger, Page};
 use crate::connection::Client;
@@ -189,13 +191,18 @@ impl Store for ElasticsearchStore {
             .position_under(&self.fingerprint))
     }
 
-    fn take_over(&mut self) -> Result<u64, StoreError> {
+    fn followed_log(&mut self) -> Result<Option<String>, StoreError> {
+        Ok(self.read()?.map(|page| page.ledger.log_id))
+    }
+
+    fn take_over_from(&mut self, from: Option<&str>) -> Result<u64, StoreError> {
         for _ in 0..LEDGER_ATTEMPTS_MAX {
             let Some(page) = self.read()? else {
                 let first = Ledger {
                     sink: self.sink.clone(),
                     log_id: self.log_id.clone(),
                     position: None,
+                    chain: None,
                     epoch: 1,
                     plan: self.fingerprint.clone(),
                     generation: None,
@@ -208,10 +215,18 @@ impl Store for ElasticsearchStore {
                 }
                 continue;
             };
+            let found = &page.ledger.log_id;
+            if *found != self.log_id && from != Some(found) {
+                return Err(StoreError::OtherLog {
+                    ours: self.log_id.clone(),
+                    found: found.clone(),
+                });
+            }
             let mut next = self.complete(page.ledger.clone())?;
             next.epoch += 1;
-            if next.plan != self.fingerprint {
+            if next.plan != self.fingerprint || next.log_id != self.log_id {
                 next.plan.clone_from(&self.fingerprint);
+                next.log_id.clone_from(&self.log_id);
                 next.position = None;
             }
             let epoch = next.epoch;
@@ -271,6 +286,7 @@ impl Store for ElasticsearchStore {
         failpoint::hit(&self.sink, "before_commit");
         let ledger = Ledger {
             position: Some(batch.to.get()),
+            chain: batch.chain,
             ..page.ledger.clone()
         };
         self.replace(&page, ledger)?;
@@ -307,8 +323,8 @@ impl Store for ElasticsearchStore {
         self.stage(mapping, rows)
     }
 
-    fn finish_rebuild(&mut self, position: Position) -> Result<(), StoreError> {
-        self.finish(position)
+    fn finish_rebuild(&mut self, place: LogPlace) -> Result<(), StoreError> {
+        self.finish(place)
     }
 
     fn reader(&mut self) -> Result<Box<dyn StoreReader>, StoreError> {

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use onelog_record::Position;
-use onelog_store::{StoreError, StorePosition};
+use onelog_store::{LogPlace, StoreError, StorePosition};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use crate::error::classify;
@@ -12,7 +12,7 @@ use crate::store::Scope;
 const BOOKKEEPING: &str = "
 CREATE TABLE IF NOT EXISTS onelog_position (
   sink TEXT PRIMARY KEY NOT NULL, log_id TEXT NOT NULL, position INTEGER,
-  epoch INTEGER NOT NULL, plan TEXT NOT NULL) STRICT;
+  epoch INTEGER NOT NULL, plan TEXT NOT NULL, chain INTEGER) STRICT;
 CREATE TABLE IF NOT EXISTS onelog_tables (
   name TEXT PRIMARY KEY NOT NULL COLLATE NOCASE, sink TEXT) STRICT;";
 
@@ -27,21 +27,61 @@ pub(crate) struct Identity {
 
 /// Makes the bookkeeping tables where they are missing.
 pub(crate) fn create_bookkeeping(connection: &Connection) -> rusqlite::Result<()> {
-    connection.execute_batch(&format!("BEGIN IMMEDIATE; {BOOKKEEPING} COMMIT;"))
+    connection.execute_batch(&format!("BEGIN IMMEDIATE; {BOOKKEEPING} COMMIT;"))?;
+    if has_chain(connection)? {
+        return Ok(());
+    }
+    // Written by a version that did not keep the checksum. Another process may do the same now.
+    let added = connection.execute_batch("ALTER TABLE onelog_position ADD COLUMN chain INTEGER");
+    match has_chain(connection)? {
+        true => Ok(()),
+        false => added,
+    }
 }
 
-/// Raises the epoch, and forgets a position that was reached under another plan.
-pub(crate) fn take_over(connection: &Connection, identity: &Identity) -> rusqlite::Result<u64> {
-    let epoch: i64 = connection.query_row(
-        "INSERT INTO onelog_position (sink, log_id, position, epoch, plan)
-         VALUES (?1, ?2, NULL, 1, ?3)
-         ON CONFLICT (sink) DO UPDATE SET epoch = epoch + 1, plan = excluded.plan,
-           position = CASE WHEN plan = excluded.plan THEN position END
-         RETURNING epoch",
-        params![identity.sink, identity.log_id, identity.plan_id],
+fn has_chain(connection: &Connection) -> rusqlite::Result<bool> {
+    connection.query_row(
+        "SELECT EXISTS (SELECT 1 FROM pragma_table_info('onelog_position') WHERE name = 'chain')",
+        [],
         |row| row.get(0),
-    )?;
-    Ok(epoch.cast_unsigned())
+    )
+}
+
+/// Raises the epoch, and forgets a position that was reached under another plan or of another log.
+/// `None`: the sink is another log's, which is not `from`.
+pub(crate) fn take_over(
+    connection: &Connection,
+    identity: &Identity,
+    from: Option<&str>,
+) -> rusqlite::Result<Option<u64>> {
+    let epoch: Option<i64> = connection
+        .query_row(
+            "INSERT INTO onelog_position (sink, log_id, position, epoch, plan)
+             VALUES (?1, ?2, NULL, 1, ?3)
+             ON CONFLICT (sink) DO UPDATE SET epoch = epoch + 1, plan = excluded.plan,
+               log_id = excluded.log_id, position = CASE
+                 WHEN plan = excluded.plan AND log_id = excluded.log_id THEN position END
+               WHERE log_id IN (excluded.log_id, ?4)
+             RETURNING epoch",
+            params![identity.sink, identity.log_id, identity.plan_id, from],
+            |row| row.get(0),
+        )
+        .optional()?;
+    Ok(epoch.map(i64::cast_unsigned))
+}
+
+/// The log of the sink of this name.
+pub(crate) fn followed_log(
+    connection: &Connection,
+    sink: &str,
+) -> rusqlite::Result<Option<String>> {
+    connection
+        .query_row(
+            "SELECT log_id FROM onelog_position WHERE sink = ?1",
+            params![sink],
+            |row| row.get(0),
+        )
+        .optional()
 }
 
 pub(crate) fn read_position(
@@ -50,7 +90,7 @@ pub(crate) fn read_position(
 ) -> rusqlite::Result<Option<StorePosition>> {
     connection
         .prepare_cached(
-            "SELECT log_id, position, epoch FROM onelog_position
+            "SELECT log_id, position, epoch, chain FROM onelog_position
              WHERE sink = ?1 AND plan = ?2 AND position IS NOT NULL",
         )?
         .query_row(params![identity.sink, identity.plan_id], |row| {
@@ -58,6 +98,7 @@ pub(crate) fn read_position(
                 log_id: row.get(0)?,
                 position: Position(row.get::<_, i64>(1)?.cast_unsigned()),
                 epoch: row.get::<_, i64>(2)?.cast_unsigned(),
+                chain: row.get(3)?,
             })
         })
         .optional()
@@ -110,22 +151,23 @@ impl Scope<'_> {
         &self,
         transaction: &Transaction<'_>,
         from: Position,
-        to: Position,
+        to: LogPlace,
     ) -> Result<(), StoreError> {
         let failed = |error| classify("moving the position in", self.path, error);
         let moved = transaction
             .prepare_cached(
-                "UPDATE onelog_position SET position = ?1
+                "UPDATE onelog_position SET position = ?1, chain = ?7
                  WHERE sink = ?2 AND epoch = ?3 AND position = ?4 AND log_id = ?5 AND plan = ?6",
             )
             .and_then(|mut statement| {
                 statement.execute(params![
-                    to.get().cast_signed(),
+                    to.position.get().cast_signed(),
                     self.identity.sink,
                     self.epoch.cast_signed(),
                     from.get().cast_signed(),
                     self.identity.log_id,
-                    self.identity.plan_id
+                    self.identity.plan_id,
+                    to.chain
                 ])
             })
             .map_err(failed)?;
@@ -165,16 +207,18 @@ impl Scope<'_> {
     pub(crate) fn set_position(
         &self,
         transaction: &Transaction<'_>,
-        position: Position,
+        place: LogPlace,
     ) -> Result<(), StoreError> {
         transaction
             .execute(
-                "UPDATE onelog_position SET position = ?2, log_id = ?3, plan = ?4 WHERE sink = ?1",
+                "UPDATE onelog_position SET position = ?2, log_id = ?3, plan = ?4, chain = ?5
+                 WHERE sink = ?1",
                 params![
                     self.identity.sink,
-                    signed(position, self.path)?,
+                    signed(place.position, self.path)?,
                     self.identity.log_id,
-                    self.identity.plan_id
+                    self.identity.plan_id,
+                    place.chain
                 ],
             )
             .map_err(|error| classify("setting the position in", self.path, error))?;

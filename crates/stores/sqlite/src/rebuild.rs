@@ -2,8 +2,7 @@
 //! take their names in one transaction with the position.
 
 use onelog_mapping::MappingPlan;
-use onelog_record::Position;
-use onelog_store::{Change, StoreError};
+use onelog_store::{Change, LogPlace, StoreError};
 use rusqlite::Transaction;
 
 use crate::bookkeeping::{forget_owner, record_owner};
@@ -44,7 +43,7 @@ impl Scope<'_> {
     pub(crate) fn finish_rebuild(
         &self,
         transaction: &Transaction<'_>,
-        position: Position,
+        place: LogPlace,
     ) -> Result<(), StoreError> {
         self.check_epoch(transaction)?;
         for mapping in &self.plan.mappings {
@@ -54,7 +53,7 @@ impl Scope<'_> {
                 classify("putting the new tables in place in", self.path, error)
             })?;
         }
-        self.set_position(transaction, position)
+        self.set_position(transaction, place)
     }
 
     pub(crate) fn drop_staging(&self, transaction: &Transaction<'_>) -> rusqlite::Result<()> {

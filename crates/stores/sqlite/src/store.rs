@@ -4,8 +4,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use onelog_mapping::{Plan, Row};
-use onelog_record::Position;
-use onelog_store::{Batch, Change, Store, StoreError, StorePosition, StoreReader, failpoint};
+use onelog_store::{
+    Batch, Change, LogPlace, Store, StoreError, StorePosition, StoreReader, failpoint,
+};
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use crate::bookkeeping::{self, Identity, read_position};
@@ -113,10 +114,22 @@ impl Store for SqliteStore {
             .map_err(|error| classify("reading the position in", &self.path, error))
     }
 
-    fn take_over(&mut self) -> Result<u64, StoreError> {
+    fn followed_log(&mut self) -> Result<Option<String>, StoreError> {
         self.check_identity()?;
-        let epoch = bookkeeping::take_over(&self.connection, &self.identity)
+        bookkeeping::followed_log(&self.connection, &self.identity.sink)
+            .map_err(|error| classify("reading the position in", &self.path, error))
+    }
+
+    fn take_over_from(&mut self, from: Option<&str>) -> Result<u64, StoreError> {
+        self.check_identity()?;
+        let taken = bookkeeping::take_over(&self.connection, &self.identity, from)
             .map_err(|error| classify("taking over", &self.path, error))?;
+        let Some(epoch) = taken else {
+            return Err(StoreError::OtherLog {
+                ours: self.identity.log_id.clone(),
+                found: self.followed_log()?.unwrap_or_default(),
+            });
+        };
         self.epoch = Some(epoch);
         Ok(epoch)
     }
@@ -154,10 +167,10 @@ impl Store for SqliteStore {
         scope.commit(transaction)
     }
 
-    fn finish_rebuild(&mut self, position: Position) -> Result<(), StoreError> {
+    fn finish_rebuild(&mut self, place: LogPlace) -> Result<(), StoreError> {
         self.connection.flush_prepared_statement_cache();
         let (transaction, scope) = self.begin()?;
-        scope.finish_rebuild(&transaction, position)?;
+        scope.finish_rebuild(&transaction, place)?;
         failpoint::hit(&scope.identity.sink, "before_swap");
         scope.commit(transaction)
     }

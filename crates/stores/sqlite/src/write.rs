@@ -57,7 +57,7 @@ impl Scope<'_> {
         transaction: &Transaction<'_>,
         batch: &Batch,
     ) -> Result<(), StoreError> {
-        self.advance_position(transaction, batch.from, batch.to)?;
+        self.advance_position(transaction, batch.from, batch.place())?;
         for (mapping, changes) in batch.changes.iter().enumerate() {
             if !changes.is_empty() {
                 self.delete(transaction, mapping, changes)?;

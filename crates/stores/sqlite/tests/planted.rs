@@ -24,9 +24,10 @@ enum Bug {
     MovesThePositionFirst,
     LoadsIntoTheOldRows,
     RemembersThePosition,
+    TakesOtherLogsSinks,
 }
 
-const BUGS: [Bug; 9] = [
+const BUGS: [Bug; 10] = [
     Bug::ForgetsDeletes,
     Bug::IgnoresTheFence,
     Bug::IgnoresWhereTheBatchBegins,
@@ -36,6 +37,7 @@ const BUGS: [Bug; 9] = [
     Bug::MovesThePositionFirst,
     Bug::LoadsIntoTheOldRows,
     Bug::RemembersThePosition,
+    Bug::TakesOtherLogsSinks,
 ];
 
 struct Buggy {
@@ -66,14 +68,24 @@ impl Store for Buggy {
             return Ok(Some(StorePosition {
                 log_id: conformance::LOG.into(),
                 position: Position::ZERO,
+                chain: None,
                 epoch: 0,
             }));
         }
         Ok(found)
     }
 
-    fn take_over(&mut self) -> Result<u64, StoreError> {
-        self.inner.take_over()
+    fn followed_log(&mut self) -> Result<Option<String>, StoreError> {
+        self.inner.followed_log()
+    }
+
+    fn take_over_from(&mut self, from: Option<&str>) -> Result<u64, StoreError> {
+        match self.inner.take_over_from(from) {
+            Err(StoreError::OtherLog { found, .. }) if self.bug == Bug::TakesOtherLogsSinks => {
+                self.inner.take_over_from(Some(&found))
+            }
+            other => other,
+        }
     }
 
     fn check_target(&mut self) -> Result<(), StoreError> {
@@ -140,8 +152,8 @@ impl Store for Buggy {
         Ok(())
     }
 
-    fn finish_rebuild(&mut self, position: Position) -> Result<(), StoreError> {
-        self.inner.finish_rebuild(position)
+    fn finish_rebuild(&mut self, place: LogPlace) -> Result<(), StoreError> {
+        self.inner.finish_rebuild(place)
     }
 
     fn reader(&mut self) -> Result<Box<dyn StoreReader>, StoreError> {

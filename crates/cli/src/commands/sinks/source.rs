@@ -42,6 +42,9 @@ pub struct Source {
     /// How much of the log is kept while the store is away
     #[arg(long, value_name = "SIZE", requires = "to")]
     keep_log: Option<String>,
+    /// The id of another log, whose sink of this name in the store is taken with its tables
+    #[arg(long, value_name = "LOG", requires = "to")]
+    take_from_log: Option<String>,
     #[command(flatten)]
     of_kind: KindFlags,
 }
@@ -100,6 +103,7 @@ impl Source {
             ("on_refused", &self.on_refused),
             ("verify_every", &self.verify_every),
             ("keep_log", &self.keep_log),
+            ("take_from_log", &self.take_from_log),
         ] {
             if let Some(value) = value {
                 definition.insert(field.into(), json!(value));

@@ -23,7 +23,7 @@ fn a_snapshot_outlives_many_rebuilds_and_then_nothing_is_left_of_the_old_tables(
         model.batch(&plan, onelog_record::Position::ZERO).changes[0][..1].to_vec();
     store.load(0, &half).unwrap();
     let mut late = store.reader().unwrap();
-    store.finish_rebuild(model.position()).unwrap();
+    store.finish_rebuild(model.place()).unwrap();
     for n in 0..3 {
         model.order("more", n, "rows");
         model.rebuild(&plan, store.as_mut()).unwrap();

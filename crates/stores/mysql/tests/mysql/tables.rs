@@ -47,7 +47,7 @@ fn a_name_that_a_user_takes_during_a_rebuild_stays_theirs() {
     store.begin_rebuild().unwrap();
     database.sql("CREATE TABLE orders (mine INT); INSERT INTO orders VALUES (1)");
     let error = store
-        .finish_rebuild(onelog_record::Position(3))
+        .finish_rebuild(onelog_record::Position(3).into())
         .unwrap_err();
     assert!(matches!(error, StoreError::NotOwner { .. }), "{error}");
     assert_eq!(database.sql("SELECT mine FROM orders"), "1");

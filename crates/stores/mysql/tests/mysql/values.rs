@@ -50,7 +50,7 @@ fn every_kind_of_planted_difference_is_found_named_and_mended() {
         ])
     );
     let repair = Batch::repair(
-        model.position(),
+        model.place(),
         vec![vec![
             change("a", 0, Some(r#"{"total":1,"note":"one"}"#)),
             change("a ", 0, None),

@@ -1,7 +1,7 @@
 //! What a partition says about itself: its log, position, epoch and plan.
 
 use onelog_record::Position;
-use onelog_store::{StoreError, StorePosition};
+use onelog_store::{LogPlace, StoreError, StorePosition};
 use redis::Value;
 
 use super::names::Names;
@@ -9,7 +9,7 @@ use crate::connection::{Commands, Link, Servers, command};
 use crate::scripts::Scripts;
 
 /// The fields of a partition's record, in the order in which they are read.
-const FIELDS: [&[u8]; 4] = [b"log", b"position", b"epoch", b"plan"];
+const FIELDS: [&[u8]; 5] = [b"log", b"position", b"epoch", b"plan", b"chain"];
 const WHAT: &str = "reading the position in";
 
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -18,6 +18,7 @@ pub(crate) struct Record {
     pub(crate) position: Option<u64>,
     pub(crate) epoch: Option<u64>,
     pub(crate) plan: Option<String>,
+    pub(crate) chain: Option<u32>,
 }
 
 impl Record {
@@ -35,7 +36,7 @@ impl Record {
                 other => return Err(link.unexpected(WHAT, other)),
             });
         }
-        let [log, position, epoch, plan] = texts
+        let [log, position, epoch, plan, chain] = texts
             .try_into()
             .map_err(|_| link.unexpected(WHAT, &value))?;
         let number = |name: &str, text: Option<String>| {
@@ -55,6 +56,8 @@ impl Record {
             position: number("position", position)?,
             epoch: number("epoch", epoch)?,
             plan,
+            chain: number("chain", chain.filter(|chain| !chain.is_empty()))?
+                .and_then(|chain| chain.try_into().ok()),
         })
     }
 
@@ -66,6 +69,7 @@ impl Record {
         Some(StorePosition {
             log_id: self.log.clone()?,
             position: Position(self.position?),
+            chain: self.chain,
             epoch: self.epoch?,
         })
     }
@@ -73,8 +77,8 @@ impl Record {
 
 /// The command that reads a record.
 pub(crate) fn read_command(name: &[u8], out: &mut Vec<u8>) {
-    let [log, position, epoch, plan] = FIELDS;
-    command(&[b"HMGET", name, log, position, epoch, plan], out);
+    let [log, position, epoch, plan, chain] = FIELDS;
+    command(&[b"HMGET", name, log, position, epoch, plan, chain], out);
 }
 
 /// The records of all partitions.
@@ -106,11 +110,14 @@ pub(crate) fn least(records: &[Record], plan: &str) -> Option<StorePosition> {
         least = Some(match least {
             None => found,
             Some(before) if before.log_id != found.log_id => return None,
-            Some(before) => StorePosition {
-                position: before.position.min(found.position),
-                epoch: before.epoch.max(found.epoch),
-                log_id: found.log_id,
-            },
+            Some(before) => {
+                let epoch = before.epoch.max(found.epoch);
+                let least = match found.position < before.position {
+                    true => found,
+                    false => before,
+                };
+                StorePosition { epoch, ..least }
+            }
         });
     }
     least
@@ -126,8 +133,24 @@ pub(crate) fn read_position(
 }
 
 /// Adds the command that moves a partition to `position`.
-pub(crate) fn advance_position(name: &[u8], position: Position, commands: &mut Commands) {
-    commands.push(&[b"HSET", name, b"position", position.to_string().as_bytes()]);
+pub(crate) fn advance_position(name: &[u8], place: LogPlace, commands: &mut Commands) {
+    let (position, chain) = (place.position.to_string(), chain_text(place));
+    let (position, chain) = (position.as_bytes(), chain.as_bytes());
+    commands.push(&[b"HSET", name, b"position", position, b"chain", chain]);
+}
+
+/// The field `chain`; empty: not known.
+pub(crate) fn chain_text(place: LogPlace) -> String {
+    place.chain.map_or_else(String::new, |chain| chain.to_string())
+}
+
+/// The log of the sink of this name.
+pub(crate) fn followed_log(
+    servers: &mut Servers,
+    names: &Names,
+) -> Result<Option<String>, StoreError> {
+    let records = read_records(servers, names)?;
+    Ok(records.into_iter().find_map(|record| record.log))
 }
 
 /// The next epoch is drawn at the first partition, so that no two processes get the same one;
@@ -138,12 +161,13 @@ pub(crate) fn take_over(
     scripts: &Scripts,
     log_id: &str,
     plan: &str,
+    from: Option<&str>,
 ) -> Result<u64, StoreError> {
     let records = read_records(servers, names)?;
     let floor = records.iter().filter_map(|r| r.epoch).max().unwrap_or(0);
     let epoch_command = |partition: usize, how: &[u8], given: u64, out: &mut Vec<u8>| {
         let (name, given) = (names.position(partition), given.to_string());
-        let arguments: [&[u8]; 8] = [
+        let arguments: [&[u8]; 9] = [
             b"EVALSHA",
             &scripts.take_over,
             b"1",
@@ -152,6 +176,7 @@ pub(crate) fn take_over(
             given.as_bytes(),
             log_id.as_bytes(),
             plan.as_bytes(),
+            from.unwrap_or_default().as_bytes(),
         ];
         command(&arguments, out);
     };
@@ -159,7 +184,7 @@ pub(crate) fn take_over(
     epoch_command(0, b"draw", floor, &mut bytes);
     let first = servers.link(0);
     first.send(&bytes)?;
-    let epoch = receive_epoch(first)?;
+    let epoch = receive_epoch(first, log_id)?;
     let mut commands = vec![(Vec::new(), 0); servers.links.len()];
     for partition in 1..names.partitions() {
         let (bytes, count) = &mut commands[servers.of_partition[partition]];
@@ -170,7 +195,7 @@ pub(crate) fn take_over(
     for ((bytes, count), link) in commands.into_iter().zip(&mut servers.links) {
         link.send(&bytes)?;
         for _ in 0..count {
-            let found = receive_epoch(link)?;
+            let found = receive_epoch(link, log_id)?;
             if found != epoch {
                 outcome = Err(StoreError::Fenced { ours: epoch, found });
             }
@@ -179,10 +204,14 @@ pub(crate) fn take_over(
     outcome
 }
 
-fn receive_epoch(link: &mut Link) -> Result<u64, StoreError> {
+fn receive_epoch(link: &mut Link, log_id: &str) -> Result<u64, StoreError> {
     let what = "taking over";
     match link.receive_good(what)? {
         Value::Int(epoch) => Ok(epoch.cast_unsigned()),
+        Value::BulkString(log) => Err(StoreError::OtherLog {
+            ours: log_id.to_owned(),
+            found: String::from_utf8_lossy(&log).into_owned(),
+        }),
         other => Err(link.unexpected(what, &other)),
     }
 }
@@ -197,13 +226,17 @@ mod tests {
             position,
             epoch: Some(epoch),
             plan: Some("plan".to_owned()),
+            chain: position.map(|position| position as u32 + 100),
         }
     }
 
     #[test]
     fn the_position_of_a_store_is_the_least_of_its_partitions() {
         let found = least(&[record("a", Some(7), 3), record("a", Some(5), 3)], "plan");
-        assert_eq!(found.unwrap().position, Position(5));
+        let found = found.unwrap();
+        assert_eq!((found.position, found.chain), (Position(5), Some(105)));
+        let found = least(&[record("a", Some(5), 2), record("a", Some(7), 3)], "plan").unwrap();
+        assert_eq!((found.position, found.chain, found.epoch), (Position(5), Some(105), 3));
         for unfilled in [
             vec![record("a", Some(7), 3), record("a", None, 3)],
             vec![record("a", Some(7), 3), record("b", Some(7), 3)],

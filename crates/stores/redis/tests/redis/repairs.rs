@@ -40,7 +40,7 @@ pub(crate) fn repair(plan: &Plan, model: &Model, store: &mut dyn Store, keys: &[
         model.scan(plan.mappings[0].table, newest).unwrap();
         changes[0].push(change);
     }
-    let batch = Batch::repair(model.position(), changes);
+    let batch = Batch::repair(model.place(), changes);
     store.apply(&batch).unwrap();
 }
 

@@ -57,7 +57,7 @@ pub(crate) fn repair(
         offset: Offset(0),
         value: value.map(|value| Bytes::copy_from_slice(value.as_bytes())),
     });
-    let batch = Batch::repair(model.position(), vec![changes.collect()]);
+    let batch = Batch::repair(model.place(), vec![changes.collect()]);
     assert!(batch.is_repair());
     store.apply(&batch).unwrap();
     assert_equal(plan, model, store);

@@ -184,7 +184,7 @@ pub(crate) fn many_documents_in_several_shards_are_read(fixture: &Fixture) {
     for part in batch.changes[0].chunks(2000) {
         store.load(0, part).unwrap();
     }
-    store.finish_rebuild(model.position()).unwrap();
+    store.finish_rebuild(model.place()).unwrap();
     let mut snapshot = store.reader().unwrap();
     let from = model.position();
     for n in 0..6000 {
