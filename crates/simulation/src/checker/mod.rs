@@ -10,7 +10,8 @@
 //! - every acknowledged transaction is in the log once, at the place that was answered, and
 //!   nothing is in the log that was only ever refused;
 //! - what ended before something else began comes before it in the log;
-//! - every record belongs to a table that the log itself defines at that place;
+//! - every record belongs to a table that the log itself defines at that place, and no two tables
+//!   have one number;
 //! - a refusal names something that is really so, and that its client can read.
 
 mod answers;
@@ -74,6 +75,8 @@ pub enum Rule {
     WrongRefusal,
     /// A record of a table that is not defined at its place in the log.
     NoSuchTable,
+    /// Two tables of the log have one number.
+    NumberReused,
     /// The log's start was cut although something still needed it.
     CutTooFar,
     /// Readers were shown something out of order.
