@@ -203,7 +203,7 @@ impl State {
             writer.is_broken = false;
             self.shared.recent.lock().extend(writer.writes.drain(..));
         }
-        writer.applied = applied_by(entry);
+        writer.applied = applied_by(entry, writer.applied);
         self.shared.advance(writer.applied);
         Ok(())
     }
@@ -229,7 +229,7 @@ impl State {
             if entry.header.kind == EntryKind::Transactions {
                 writer.apply(entry, raw, ids_max)?;
             }
-            writer.applied = applied_by(entry);
+            writer.applied = applied_by(entry, writer.applied);
         }
         let mut gathered = writer.gathered.take().unwrap_or_default();
         gathered.sort_unstable_by(|a, b| a.0.cmp(&b.0));
@@ -243,10 +243,11 @@ impl State {
     }
 }
 
-fn applied_by(entry: &Entry) -> Applied {
+fn applied_by(entry: &Entry, before: Applied) -> Applied {
     Applied {
         position: entry.header.end(),
         index: entry.index,
         term: entry.term,
+        timestamp_ms: before.timestamp_ms.max(entry.header.timestamp_ms),
     }
 }

@@ -2,7 +2,7 @@
 //! strict serializability is one replay, O(n log n), instead of a search.
 //!
 //! What is proved for every history and the log that was read back afterwards:
-//! - the log is whole: offsets without gaps, each id once, every transaction a client's request,
+//! - the log is whole: offsets without gaps, timestamps that never fall, each id once, every transaction a client's request,
 //!   its records what that request makes of the state before it;
 //! - reads of an update transaction equal the state at its read position and did not change up to
 //!   its place in the log, keys that appeared in a range included; its guards held there;
@@ -43,6 +43,8 @@ pub const VIOLATIONS_MAX: usize = 4;
 pub enum Rule {
     /// Offsets have a gap or an overlap, or a transaction splits differently than it says.
     LogBroken,
+    /// A timestamp is below one before it in the log.
+    TimestampFell,
     /// An id is in the log more than once.
     AppliedTwice,
     /// A transaction that no client sent.

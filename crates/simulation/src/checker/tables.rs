@@ -166,6 +166,7 @@ mod tests {
                 id,
                 first_offset: Offset(at),
                 end: Position(at + 1),
+                timestamp_ms: 0,
                 records: vec![record],
             });
             self
