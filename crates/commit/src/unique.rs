@@ -16,6 +16,7 @@ use bytes::Bytes;
 use hashbrown::HashMap;
 use onelog_record::{
     CommitRequest, Op, Position, Refusal, TABLE_UNIQUE, TableDefinition, TableId, ValueKind,
+    unique_rows_of,
 };
 use serde_json::Value;
 
@@ -31,7 +32,7 @@ const UNIQUE_TEXT_BYTES_MAX: usize = 64;
 pub fn unique_row_key(table: TableId, field: u16, value: &Value) -> Bytes {
     let text = canonical(value);
     let mut key = Vec::with_capacity(6 + UNIQUE_TEXT_BYTES_MAX);
-    key.extend_from_slice(&table.0.to_be_bytes());
+    key.extend_from_slice(&unique_rows_of(table));
     key.extend_from_slice(&field.to_be_bytes());
     if text.len() <= UNIQUE_TEXT_BYTES_MAX {
         key.extend_from_slice(text.as_bytes());

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use onelog_record::{
     BodyError, BodyWriter, CommitRequest, Committed, Offset, Op, Position, Refusal, Subject,
-    Transactions, TxnId,
+    Transactions, TxnId, USER_TABLES_FROM,
 };
 
 use crate::guards;
@@ -312,6 +312,12 @@ impl Validator {
         }
         for (index, guard) in request.guards.iter().enumerate() {
             guards::check(&now, incoming.rules, budget, index, guard)?;
+        }
+        let mut tables = request.writes.iter().map(|write| write.table);
+        if tables.any(|table| table < USER_TABLES_FROM) {
+            // The rules are those of everything before: nothing that changes them is in flight.
+            let checked = incoming.rules.check_system_writes(request);
+            checked.map_err(Rejection::now)?;
         }
         Ok(())
     }

@@ -5,7 +5,7 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use onelog_record::{KeyRange, Offset, Position, TableDefinition, TableId};
+use onelog_record::{CommitRequest, KeyRange, Offset, Position, Refusal, TableDefinition, TableId};
 
 /// The last write of a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -65,4 +65,11 @@ pub struct TableRules {
 pub trait Rules {
     /// The rules of a live table or a system table; `None` for one that is unknown or dropped.
     fn table(&self, table: TableId) -> Option<&TableRules>;
+
+    /// Whether the request may write to system tables what it writes there. MUST refuse whatever
+    /// these rules could not take in, once it is in the log. Requests that write to users' tables
+    /// alone need not be asked about.
+    fn check_system_writes(&self, _request: &CommitRequest) -> Result<(), Refusal> {
+        Ok(())
+    }
 }

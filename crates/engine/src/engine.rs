@@ -60,6 +60,8 @@ pub struct Applied {
     pub position: Position,
     pub index: Index,
     pub term: Term,
+    /// The highest timestamp of the entries so far.
+    pub timestamp_ms: u64,
 }
 
 /// The engine cannot go on; the node must stop.
@@ -103,6 +105,7 @@ pub struct Engine<T, C = Raft> {
     next_read: u64,
     /// Reads whose barrier is answered, by the index that must be applied first.
     readable: BTreeMap<(Index, u64), T>,
+    /// The highest timestamp of the entries that were applied or sealed: no later one is below it.
     last_timestamp_ms: u64,
 }
 
@@ -132,7 +135,7 @@ impl<T, C: Consensus> Engine<T, C> {
             reads: BTreeMap::new(),
             next_read: 0,
             readable: BTreeMap::new(),
-            last_timestamp_ms: 0,
+            last_timestamp_ms: applied.timestamp_ms,
             consensus,
         }
     }
@@ -411,7 +414,9 @@ impl<T, C: Consensus> Engine<T, C> {
             position: entry.header.end(),
             index,
             term: entry.term,
+            timestamp_ms: self.applied.timestamp_ms.max(entry.header.timestamp_ms),
         };
+        self.last_timestamp_ms = self.last_timestamp_ms.max(entry.header.timestamp_ms);
         // The validator comes first: what is applied at once need not pass through the overlay.
         self.validator.applied(self.applied.position);
         if entry.header.kind == EntryKind::Transactions && !decided_here {

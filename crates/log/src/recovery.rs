@@ -40,6 +40,8 @@ pub struct Recovery {
     pub start: Position,
     /// The position behind the last entry.
     pub end: Position,
+    /// The highest timestamp of the entries that are there.
+    pub timestamp_ms: u64,
     /// The first index of each run of one term, ascending.
     pub terms: Vec<(Index, Term)>,
     /// What was cut: entries that were never acknowledged.
@@ -425,6 +427,7 @@ fn report(survey: &Survey) -> Recovery {
     }
     let first = survey.segments.first();
     let last = survey.segments.last();
+    let timestamps = survey.segments.iter().map(|s| s.extent.timestamp_ms);
     Recovery {
         hard_state: survey.hard.as_ref().map_or(HardStateRead::Empty, |hard| {
             HardStateRead::Present(hard.stored.public)
@@ -433,6 +436,7 @@ fn report(survey: &Survey) -> Recovery {
         last_index: last.map_or(Index::ZERO, |s| s.extent.last_index()),
         start: first.map_or(Position::ZERO, |s| s.header.base_offset),
         end: last.map_or(Position::ZERO, |s| s.extent.next_offset),
+        timestamp_ms: timestamps.max().unwrap_or_default(),
         terms,
         cut: survey.cut.clone(),
         segments: survey.segments.len(),

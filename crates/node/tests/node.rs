@@ -5,7 +5,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use onelog::record::{PointRead, TABLE_TABLES};
+use onelog::record::{PointRead, TABLE_TABLES, TABLE_UNIQUE};
 use onelog::{
     CommitRequest, FieldPath, Guard, KeyRange, NewTable, Node, OpenError, Operation, Options,
     Position, Predicate, ReadLogError, Refusal, SnapshotError, TableDefinition, TableError,
@@ -518,4 +518,42 @@ fn definitions_are_records_like_all_else() {
         matches!(node.submit(reads).wait(), Err(Refusal::Malformed(_))),
         "reads need a position"
     );
+}
+
+#[test]
+fn the_values_of_unique_fields_go_with_their_table() {
+    // Given a table with a unique field, one like it, and rows of both in a checkpoint and behind it,
+    let folder = folder();
+    let unique = |name: &str| NewTable {
+        unique: vec![FieldPath::parse("/email").unwrap()],
+        ..NewTable::keyed(name)
+    };
+    let rows = |node: &Node| {
+        let all = KeyRange {
+            table: TABLE_UNIQUE,
+            from: Bytes::new(),
+            to: None,
+        };
+        let owners = node.snapshot().scan(&all, false).unwrap();
+        let owners = owners.map(|row| String::from_utf8(row.unwrap().value.to_vec()).unwrap());
+        owners.collect::<Vec<_>>()
+    };
+    let email = |n: u32| json!({ "email": n }).to_string();
+    let node = Node::open(small(&folder)).unwrap();
+    let users = node.create_table_blocking(unique("users")).unwrap().0.id;
+    let others = node.create_table_blocking(unique("others")).unwrap().0.id;
+    node.submit(put(users, "u1", &email(1))).wait().unwrap();
+    node.submit(put(others, "o1", &email(1))).wait().unwrap();
+    node.stop().unwrap();
+    drop(node);
+    let node = Node::open(small(&folder)).unwrap();
+    node.submit(put(users, "u2", &email(2))).wait().unwrap();
+    node.submit(put(others, "o2", &email(2))).wait().unwrap();
+    assert_eq!(rows(&node), ["u1", "u2", "o1", "o2"]);
+    // when it is dropped, then the next checkpoint keeps the other one's alone.
+    node.drop_table_blocking("users").unwrap();
+    node.stop().unwrap();
+    drop(node);
+    let node = Node::open(small(&folder)).unwrap();
+    assert_eq!(rows(&node), ["o1", "o2"]);
 }

@@ -31,7 +31,7 @@ pub use request::{
 pub use table::{
     SYSTEM_TABLES, TABLE_PARKED, TABLE_SETTINGS, TABLE_SINKS, TABLE_TABLES, TABLE_UNIQUE,
     TableDefinition, TableKind, TableNameError, USER_TABLES_FROM, ValueKind, check_table_name,
-    nearest_name,
+    nearest_name, unique_rows_of,
 };
 pub use transaction::{
     BodyError, BodyWriter, Header, Op, Record, Records, Transaction, TransactionMark, Transactions,

@@ -23,6 +23,12 @@ pub const SYSTEM_TABLES: [(TableId, &str); 5] = [
     (TABLE_SETTINGS, "onelog.settings"),
     (TABLE_PARKED, "onelog.parked"),
 ];
+/// How the keys of `onelog.unique` begin that belong to a table.
+#[must_use]
+pub const fn unique_rows_of(table: TableId) -> [u8; 4] {
+    table.0.to_be_bytes()
+}
+
 /// The first number of a user's table.
 pub const USER_TABLES_FROM: TableId = TableId(1024);
 

@@ -5,11 +5,11 @@ use std::sync::Arc;
 
 use onelog_commit::{Rules, TableRules};
 use onelog_record::{
-    Op, Record, SYSTEM_TABLES, TABLE_TABLES, TABLE_UNIQUE, TableDefinition, TableId, TableKind,
-    USER_TABLES_FROM, ValueKind, nearest_name,
+    CommitRequest, Op, Record, Refusal, SYSTEM_TABLES, TABLE_TABLES, TABLE_UNIQUE, TableDefinition,
+    TableId, TableKind, USER_TABLES_FROM, ValueKind, nearest_name,
 };
 
-use crate::schema;
+use crate::{schema, system_writes};
 
 /// A record of `onelog.tables` that cannot be understood: written by a newer version, or damage.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +36,9 @@ pub struct Catalog {
     names: BTreeMap<String, TableId>,
     /// Deleted tables: their number still names their old records.
     dropped: HashMap<TableId, Arc<TableDefinition>>,
+    /// The number of the next table. It never falls: each number that was given out has a record for
+    /// ever, of the table or of its end.
+    next_id: TableId,
 }
 
 impl Default for Catalog {
@@ -52,6 +55,7 @@ impl Catalog {
             rules: HashMap::new(),
             names: BTreeMap::new(),
             dropped: HashMap::new(),
+            next_id: USER_TABLES_FROM,
         };
         for (id, name) in SYSTEM_TABLES {
             let definition = TableDefinition {
@@ -94,6 +98,7 @@ impl Catalog {
                 cause,
             })?;
         let (id, name) = (definition.id, definition.name.clone());
+        self.next_id = self.next_id.max(TableId(id.0.saturating_add(1)));
         if definition.dropped {
             self.rules.remove(&id);
             self.dropped.insert(id, Arc::new(definition));
@@ -155,15 +160,17 @@ impl Catalog {
     }
 
     /// The number for the next table: behind every one that was ever used.
-    pub(crate) fn next_id(&self) -> TableId {
-        let used = self.rules.keys().chain(self.dropped.keys()).max();
-        let next = used.map_or(USER_TABLES_FROM, |id| TableId(id.0 + 1));
-        next.max(USER_TABLES_FROM)
+    pub(crate) const fn next_id(&self) -> TableId {
+        self.next_id
     }
 }
 
 impl Rules for Catalog {
     fn table(&self, table: TableId) -> Option<&TableRules> {
         self.rules.get(&table)
+    }
+
+    fn check_system_writes(&self, request: &CommitRequest) -> Result<(), Refusal> {
+        system_writes::check(self, request)
     }
 }

@@ -4,7 +4,8 @@
 use bytes::Bytes;
 use onelog_record::{
     CommitRequest, Compare, FieldPath, Guard, KeyRange, Operation, Position, Predicate, Refusal,
-    TABLE_TABLES, TableDefinition, TableKind, TableNameError, ValueKind, Write, check_table_name,
+    TABLE_TABLES, TableDefinition, TableId, TableKind, TableNameError, ValueKind, Write,
+    check_table_name,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -177,8 +178,7 @@ pub fn removal(catalog: &Catalog, name: &str) -> Result<CommitRequest, TableErro
     let key = Bytes::from(name.to_owned());
     let mut dropped = TableDefinition::clone(existing);
     dropped.dropped = true;
-    // '#' cannot be in a name: what is deleted is kept beside the names.
-    let grave = Bytes::from(format!("#{}", existing.id));
+    let grave = grave_key(existing.id);
     let delete = Write {
         table: TABLE_TABLES,
         key: key.clone(),
@@ -199,6 +199,11 @@ pub fn removal(catalog: &Catalog, name: &str) -> Result<CommitRequest, TableErro
         writes: vec![delete, put(grave, &dropped)],
         ..CommitRequest::default()
     })
+}
+
+/// Where the end of a table is kept: beside the names, none of which has a '#'.
+pub(crate) fn grave_key(id: TableId) -> Bytes {
+    Bytes::from(format!("#{id}"))
 }
 
 #[expect(clippy::expect_used, reason = "the path is a constant")]

@@ -103,7 +103,7 @@ impl<T, O: Observer> Replica<T, O> {
                 }
                 let catalog = changed.get_or_insert_with(|| (*self.catalog).clone());
                 if let Some(table) = catalog.apply(&record)? {
-                    self.state.drop_table(table);
+                    self.state.drop_table(table, record.offset.after());
                     has_dropped = true;
                 }
             }

@@ -25,6 +25,7 @@
 //! - An answer leaves only when what it rests on is durable and applied.
 //! - The catalog that decides a request is the one at its place in the log: requests behind a
 //!   definition are held until it is applied, and the catalog never lags behind the position.
+//! - What is committed can be applied: a change of the tables is checked against that catalog.
 //! - The log is never cut above what the last checkpoint needs, nor, unless the options say so,
 //!   above what a follower needs.
 //! - A failure is final. Nothing is tried again: the next start recovers from the disks.
@@ -45,6 +46,7 @@ mod replica;
 mod retention;
 mod schema;
 mod start;
+mod system_writes;
 mod view;
 
 pub use catalog::{Catalog, CatalogError};

@@ -166,6 +166,8 @@ impl Recovered {
             position: self.opened.applied.position,
             index: self.opened.applied.index,
             term: self.opened.applied.term,
+            // The clock may have been set back since, and the log may have been cut.
+            timestamp_ms: (self.opened.applied.timestamp_ms).max(self.recovery.timestamp_ms),
         };
         let engine = self.engine(applied)?;
         let catalog = Arc::new(load_catalog(&self.state)?);

@@ -126,14 +126,19 @@ pub struct Logged {
     pub first_offset: Offset,
     /// The position right behind it.
     pub end: Position,
+    /// The timestamp of its entry.
+    pub timestamp_ms: u64,
     pub records: Vec<Record>,
 }
 
-impl TryFrom<&Transaction> for Logged {
-    type Error = onelog_record::BodyError;
-
-    fn try_from(transaction: &Transaction) -> Result<Self, Self::Error> {
+impl Logged {
+    /// A transaction of an entry with this timestamp.
+    pub fn read(
+        transaction: &Transaction,
+        timestamp_ms: u64,
+    ) -> Result<Self, onelog_record::BodyError> {
         Ok(Self {
+            timestamp_ms,
             id: transaction.id,
             first_offset: transaction.first_offset,
             end: Position(transaction.first_offset.0 + u64::from(transaction.record_count)),
@@ -141,12 +146,14 @@ impl TryFrom<&Transaction> for Logged {
         })
     }
 }
+
 impl From<onelog::LogTransaction> for Logged {
     fn from(transaction: onelog::LogTransaction) -> Self {
         Self {
             id: transaction.id,
             first_offset: transaction.first_offset,
             end: transaction.end,
+            timestamp_ms: transaction.timestamp_ms,
             records: transaction.records,
         }
     }

@@ -33,6 +33,8 @@ enum Lie {
     CutTail,
     /// A transaction is there again at the end.
     Again,
+    /// A transaction has a later timestamp than the one behind it.
+    LaterTimestamp,
     /// A record has another value.
     OtherValue,
     /// Two transactions that wrote the same key have changed places.
@@ -47,10 +49,11 @@ enum Lie {
     OldConflict,
 }
 
-const LIES: [Lie; 9] = [
+const LIES: [Lie; 10] = [
     Lie::Missing,
     Lie::CutTail,
     Lie::Again,
+    Lie::LaterTimestamp,
     Lie::OtherValue,
     Lie::Swapped,
     Lie::OtherPosition,
@@ -75,6 +78,11 @@ fn tell(lie: Lie, at: Index, (history, log, _): &mut Witness) -> &'static [Rule]
             let end = log.last().map_or(0, |last| last.end.0);
             log.push(moved(again, end));
             &[Rule::AppliedTwice]
+        }
+        Lie::LaterTimestamp => {
+            let place = at.index(log.len() - 1);
+            log[place].timestamp_ms = u64::MAX;
+            &[Rule::TimestampFell]
         }
         Lie::OtherValue => {
             let mut puts: Vec<_> = log

@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use onelog_record::{
-    BodyError, CompressionError, Entry, EntryKind, Index, Op, Position, TableId, Transaction,
-    Transactions, raw_body,
+    BodyError, CompressionError, Entry, EntryKind, Index, Op, Position, Transaction, Transactions,
+    raw_body,
 };
 
+use crate::drops::Drops;
 use crate::filter::KeyHash;
 use crate::ids::RememberedId;
 use crate::key::VersionKey;
@@ -64,7 +65,7 @@ pub(crate) struct Writer {
     pub(crate) active: Arc<Memtable>,
     pub(crate) applied: Applied,
     pub(crate) ids: VecDeque<RememberedId>,
-    pub(crate) dropped: Vec<TableId>,
+    pub(crate) drops: Drops,
     /// What the entry at hand writes, in order.
     writes: Vec<VersionKey>,
     /// While many entries are applied at once: their versions, to be put in sorted.
@@ -74,12 +75,12 @@ pub(crate) struct Writer {
 }
 
 impl Writer {
-    pub(crate) const fn new(active: Arc<Memtable>, applied: Applied) -> Self {
+    pub(crate) fn new(active: Arc<Memtable>, applied: Applied) -> Self {
         Self {
             active,
             applied,
             ids: VecDeque::new(),
-            dropped: Vec::new(),
+            drops: Drops::default(),
             writes: Vec::new(),
             gathered: None,
             is_broken: false,
@@ -202,7 +203,7 @@ impl State {
             writer.is_broken = false;
             self.shared.recent.lock().extend(writer.writes.drain(..));
         }
-        writer.applied = applied_by(entry);
+        writer.applied = applied_by(entry, writer.applied);
         self.shared.advance(writer.applied);
         Ok(())
     }
@@ -228,7 +229,7 @@ impl State {
             if entry.header.kind == EntryKind::Transactions {
                 writer.apply(entry, raw, ids_max)?;
             }
-            writer.applied = applied_by(entry);
+            writer.applied = applied_by(entry, writer.applied);
         }
         let mut gathered = writer.gathered.take().unwrap_or_default();
         gathered.sort_unstable_by(|a, b| a.0.cmp(&b.0));
@@ -242,10 +243,11 @@ impl State {
     }
 }
 
-fn applied_by(entry: &Entry) -> Applied {
+fn applied_by(entry: &Entry, before: Applied) -> Applied {
     Applied {
         position: entry.header.end(),
         index: entry.index,
         term: entry.term,
+        timestamp_ms: before.timestamp_ms.max(entry.header.timestamp_ms),
     }
 }

@@ -8,11 +8,12 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use onelog_record::{Position, TableId};
+use onelog_record::Position;
 use redb::{ReadableTable, Table, WriteTransaction};
 
+use crate::drops::Drops;
 use crate::ids::{CHUNK_IDS, RememberedId, chunk_len, encode_chunk};
-use crate::key::{VersionKey, base_key};
+use crate::key::VersionKey;
 use crate::memtable::Memtable;
 use crate::planted::{self, Bug};
 use crate::snapshot::Reach;
@@ -51,7 +52,7 @@ pub struct Checkpoint {
     pub(crate) memtable: Arc<Memtable>,
     pub(crate) applied: Applied,
     pub(crate) ids: VecDeque<RememberedId>,
-    pub(crate) dropped: Vec<TableId>,
+    pub(crate) drops: Drops,
     /// A kept view that memory was too short for. Freeing it takes time, so it happens here.
     pub(crate) discarded: Option<Arc<Reach>>,
 }
@@ -73,12 +74,11 @@ impl Checkpoint {
             memtable,
             applied,
             ids,
-            mut dropped,
+            drops,
             discarded,
         } = self;
         drop(discarded);
         let begun = Instant::now();
-        dropped.sort_unstable();
         let tree_failed = |source: redb::Error| CheckpointError::Tree {
             position: applied.position,
             source: Box::new(source),
@@ -88,7 +88,7 @@ impl Checkpoint {
             applied,
             ids: &ids,
             ids_max: shared.options.ids_max,
-            dropped: &dropped,
+            drops: &drops,
         };
         let keys = batch.write(&shared).map_err(tree_failed)?;
         let base = shared.tree.view().map_err(tree_failed)?;
@@ -112,7 +112,7 @@ struct Batch<'c> {
     applied: Applied,
     ids: &'c VecDeque<RememberedId>,
     ids_max: usize,
-    dropped: &'c [TableId],
+    drops: &'c Drops,
 }
 
 impl Batch<'_> {
@@ -132,9 +132,7 @@ impl Batch<'_> {
 
     fn write_rows(&self, transaction: &WriteTransaction) -> Result<u64, redb::Error> {
         let mut rows = transaction.open_table(ROWS)?;
-        for table in self.dropped {
-            drop_rows(&mut rows, *table)?;
-        }
+        self.drops.remove_from(&mut rows)?;
         let mut keys = 0;
         let mut last: Option<VersionKey> = None;
         let mut key_bytes = Vec::new();
@@ -146,7 +144,7 @@ impl Batch<'_> {
                 continue;
             }
             last = Some(key.clone());
-            if self.dropped.binary_search(&key.table()).is_ok() {
+            if self.drops.hides(key) {
                 continue;
             }
             key_bytes.clear();
@@ -195,16 +193,4 @@ impl Batch<'_> {
 fn first_chunk(table: &Table<'_, u64, &[u8]>) -> Result<Option<(u64, u64)>, redb::Error> {
     let row = table.first()?;
     Ok(row.map(|(first, chunk)| (first.value(), chunk_len(chunk.value()).unwrap_or(0))))
-}
-
-fn drop_rows(rows: &mut Table<'_, &[u8], &[u8]>, table: TableId) -> Result<(), redb::Error> {
-    let from = base_key(table, b"");
-    match table.0.checked_add(1) {
-        Some(next) => {
-            let to = base_key(TableId(next), b"");
-            rows.retain_in(from.as_slice()..to.as_slice(), |_, _| false)?;
-        }
-        None => rows.retain_in(from.as_slice().., |_, _| false)?,
-    }
-    Ok(())
 }

@@ -79,6 +79,14 @@ impl VersionKey {
         Offset(self.offset)
     }
 
+    /// The key's first four bytes as a big-endian number; `None` when it has fewer.
+    pub(crate) const fn leading_u32(&self) -> Option<u32> {
+        if self.len < 4 {
+            return None;
+        }
+        Some((self.head[0] >> 32) as u32)
+    }
+
     /// This key at another version.
     pub(crate) fn at(&self, offset: Offset) -> Self {
         Self {

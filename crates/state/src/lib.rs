@@ -14,6 +14,7 @@ mod backend;
 mod checkpoint;
 mod copy;
 mod cursor;
+mod drops;
 mod filter;
 #[cfg(feature = "fuzzing")]
 pub mod fuzz;

@@ -361,16 +361,17 @@ impl State {
             memtable: frozen,
             applied,
             ids: std::mem::take(&mut writer.ids),
-            dropped: std::mem::take(&mut writer.dropped),
+            drops: std::mem::take(&mut writer.drops),
             discarded,
         })
     }
 
-    /// Forgets a table: its rows leave the B-tree at the next checkpoint. Called by the applying
-    /// thread when it has applied the record that drops the table and before it freezes. The
-    /// number is never used again; refusing reads of it is the caller's task.
-    pub fn drop_table(&self, table: TableId) {
-        self.writer().dropped.push(table);
+    /// Forgets what a table has below a position: its rows, and those of `onelog.unique` that belong
+    /// to it, leave the B-tree at the next checkpoint. Called by the applying thread with the position
+    /// behind the record that drops the table, before it freezes what holds that record. Refusing
+    /// reads of the table is the caller's task.
+    pub fn drop_table(&self, table: TableId, position: Position) {
+        self.writer().drops.add(table, position);
     }
 
     /// Forgets the view before the last checkpoint unless a snapshot uses it; `None` when there is

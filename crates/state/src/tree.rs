@@ -5,6 +5,7 @@
 //! table "ids":   number of the chunk's first id → packed ids (see ids.rs)
 //! table "meta":  "format"                       → u32 LE
 //!                "applied"                      → position u64 LE | index u64 LE | term u64 LE
+//!                "timestamp"                    → u64 LE; not in files of the first versions
 //! ```
 //! Every transaction is durable when it returns. The position is written in the transaction of
 //! the rows that it covers: whatever instant a crash picks, the tree is exactly one checkpoint.
@@ -30,6 +31,7 @@ pub(crate) const IDS: TableDefinition<u64, &[u8]> = TableDefinition::new("ids");
 const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
 const META_FORMAT: &str = "format";
 const META_APPLIED: &str = "applied";
+const META_TIMESTAMP: &str = "timestamp";
 /// The format of the state file that this version writes, and the only one that it reads.
 const STATE_FORMAT: u32 = 1;
 
@@ -45,6 +47,8 @@ pub struct Applied {
     pub index: Index,
     /// The term of that entry.
     pub term: Term,
+    /// The highest timestamp of the entries so far; no later one may be below it.
+    pub timestamp_ms: u64,
 }
 
 /// The state could not be opened. It can always be had again: by replaying the log, when it
@@ -200,8 +204,10 @@ impl Tree {
         let transaction = self.database.begin_read()?;
         let applied = {
             let meta = transaction.open_table(META)?;
+            let timestamp = meta.get(META_TIMESTAMP)?;
+            let timestamp = timestamp.map_or(Some(0), |bytes| u64_of(bytes.value()));
             let bytes = meta.get(META_APPLIED)?;
-            bytes.and_then(|bytes| applied_of(bytes.value()))
+            bytes.and_then(|bytes| applied_of(bytes.value(), timestamp?))
         };
         let applied = applied.ok_or_else(|| {
             redb::Error::Corrupted("the state file does not say how far it was applied".into())
@@ -226,6 +232,8 @@ pub(crate) fn write_applied(
     bytes[16..].copy_from_slice(&applied.term.0.to_le_bytes());
     let mut meta = transaction.open_table(META)?;
     meta.insert(META_APPLIED, bytes.as_slice())?;
+    let timestamp = applied.timestamp_ms.to_le_bytes();
+    meta.insert(META_TIMESTAMP, timestamp.as_slice())?;
     Ok(())
 }
 
@@ -233,13 +241,18 @@ fn u32_of(bytes: &[u8]) -> Option<u32> {
     bytes.try_into().ok().map(u32::from_le_bytes)
 }
 
-fn applied_of(bytes: &[u8]) -> Option<Applied> {
+fn u64_of(bytes: &[u8]) -> Option<u64> {
+    bytes.try_into().ok().map(u64::from_le_bytes)
+}
+
+fn applied_of(bytes: &[u8], timestamp_ms: u64) -> Option<Applied> {
     let (words, rest) = bytes.as_chunks::<8>();
     match (words, rest) {
         ([position, index, term], []) => Some(Applied {
             position: Position(u64::from_le_bytes(*position)),
             index: Index(u64::from_le_bytes(*index)),
             term: Term(u64::from_le_bytes(*term)),
+            timestamp_ms,
         }),
         _ => None,
     }

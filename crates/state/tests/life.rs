@@ -173,7 +173,7 @@ fn the_rows_of_a_dropped_table_leave_the_tree() {
     // When a table is dropped while some of its rows are only in the memtable,
     log.append(&[both(4), both(1)]);
     log.replay(&state);
-    state.drop_table(TableId(u32::MAX));
+    state.drop_table(TableId(u32::MAX), Position(log.position));
     checkpoint(&state);
     // then none of them is in the tree, and the other table is whole.
     log.versions.retain(|(table, _), _| *table == 1);
@@ -185,6 +185,32 @@ fn the_rows_of_a_dropped_table_leave_the_tree() {
     drop(state);
     let (state, _) = log.open(Arc::new(disk), small());
     assert_eq!(log.compare_state(&state, &ranges()), Ok(()));
+}
+
+#[test]
+fn what_is_written_behind_the_drop_of_a_table_stays() {
+    let mut log = Log::default();
+    let disk = SimulatedDisk::new(1);
+    let (state, _) = log.open(Arc::new(disk.clone()), small());
+    let row = |number| vec![Change::Put(7, key(number), 10)];
+    log.append(&[row(1), row(2)]);
+    log.replay(&state);
+    checkpoint(&state);
+    // When rows are written before and behind the place of a drop,
+    log.append(&[row(3), row(1)]);
+    log.replay(&state);
+    state.drop_table(TableId(7), Position(log.position));
+    log.append(&[row(1), row(4)]);
+    log.replay(&state);
+    checkpoint(&state);
+    // then those behind it are all that is left.
+    let rows = state.snapshot().scan(&range(7, b"", None), false).unwrap();
+    let rows: Vec<_> = rows
+        .map(|row| row.map(|row| (row.key, row.version)).unwrap())
+        .collect();
+    let mut left = [(key(1), Offset(4)), (key(4), Offset(5))];
+    left.sort();
+    assert_eq!(rows, left);
 }
 
 #[test]

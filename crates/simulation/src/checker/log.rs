@@ -12,7 +12,16 @@ impl Checker<'_> {
     pub(super) fn check_log(&mut self) {
         let mut expected = Position::ZERO;
         let mut ids: HashSet<TxnId> = HashSet::new();
+        let mut timestamp_ms = 0;
         for logged in self.model.log {
+            if logged.timestamp_ms < timestamp_ms {
+                let text = format!(
+                    "transaction {} at offset {} has timestamp {}, and one before it {timestamp_ms}",
+                    logged.id, logged.first_offset, logged.timestamp_ms
+                );
+                self.add(Rule::TimestampFell, text);
+            }
+            timestamp_ms = timestamp_ms.max(logged.timestamp_ms);
             self.check_place(logged, expected);
             expected = logged.end;
             if !ids.insert(logged.id) {
@@ -32,6 +41,7 @@ impl Checker<'_> {
             first_offset,
             end,
             records,
+            ..
         } = logged;
         let consecutive = records
             .iter()

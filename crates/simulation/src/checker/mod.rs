@@ -2,7 +2,7 @@
 //! strict serializability is one replay, O(n log n), instead of a search.
 //!
 //! What is proved for every history and the log that was read back afterwards:
-//! - the log is whole: offsets without gaps, each id once, every transaction a client's request,
+//! - the log is whole: offsets without gaps, timestamps that never fall, each id once, every transaction a client's request,
 //!   its records what that request makes of the state before it;
 //! - reads of an update transaction equal the state at its read position and did not change up to
 //!   its place in the log, keys that appeared in a range included; its guards held there;
@@ -10,7 +10,8 @@
 //! - every acknowledged transaction is in the log once, at the place that was answered, and
 //!   nothing is in the log that was only ever refused;
 //! - what ended before something else began comes before it in the log;
-//! - every record belongs to a table that the log itself defines at that place;
+//! - every record belongs to a table that the log itself defines at that place, and no two tables
+//!   have one number;
 //! - a refusal names something that is really so, and that its client can read.
 
 mod answers;
@@ -42,6 +43,8 @@ pub const VIOLATIONS_MAX: usize = 4;
 pub enum Rule {
     /// Offsets have a gap or an overlap, or a transaction splits differently than it says.
     LogBroken,
+    /// A timestamp is below one before it in the log.
+    TimestampFell,
     /// An id is in the log more than once.
     AppliedTwice,
     /// A transaction that no client sent.
@@ -74,6 +77,8 @@ pub enum Rule {
     WrongRefusal,
     /// A record of a table that is not defined at its place in the log.
     NoSuchTable,
+    /// Two tables of the log have one number.
+    NumberReused,
     /// The log's start was cut although something still needed it.
     CutTooFar,
     /// Readers were shown something out of order.

@@ -18,7 +18,11 @@ struct Life {
 }
 
 #[derive(Debug, Default)]
-pub(super) struct Tables(HashMap<TableId, Life>);
+pub(super) struct Tables {
+    lives: HashMap<TableId, Life>,
+    /// Numbers that were given out although another table had them before.
+    reused: Vec<(TableId, Position)>,
+}
 
 impl Tables {
     pub(super) fn new(log: &[Logged]) -> Self {
@@ -29,10 +33,13 @@ impl Tables {
                 if let Some(definition) = defined(record) {
                     names.insert(record.key.to_vec(), definition.id);
                     let from = logged.end;
-                    tables.0.insert(definition.id, Life { from, to: None });
+                    let life = Life { from, to: None };
+                    if tables.lives.insert(definition.id, life).is_some() {
+                        tables.reused.push((definition.id, from));
+                    }
                 } else if record.op == Op::Delete
                     && let Some(id) = names.remove(&record.key[..])
-                    && let Some(life) = tables.0.get_mut(&id)
+                    && let Some(life) = tables.lives.get_mut(&id)
                 {
                     life.to = Some(Position(logged.first_offset.0));
                 }
@@ -44,16 +51,16 @@ impl Tables {
     /// Whether a transaction that begins at this place may write to the table. Histories made by
     /// hand have no definitions; there every table is good.
     fn is_there(&self, table: TableId, place: Position) -> bool {
-        if self.0.is_empty() || table < USER_TABLES_FROM {
+        if self.lives.is_empty() || table < USER_TABLES_FROM {
             return true;
         }
-        let life = self.0.get(&table);
+        let life = self.lives.get(&table);
         life.is_some_and(|life| life.from <= place && life.to.is_none_or(|to| place <= to))
     }
 
     /// Whether the table is there from `place` on to the end.
     fn stays(&self, table: TableId, place: Position) -> bool {
-        let life = self.0.get(&table);
+        let life = self.lives.get(&table);
         life.is_some_and(|life| life.from <= place && life.to.is_none())
     }
 }
@@ -64,8 +71,12 @@ fn defined(record: &Record) -> Option<TableDefinition> {
 }
 
 impl Checker<'_> {
-    /// Every record belongs to a table that is there at its place.
+    /// Every record belongs to a table that is there at its place, and every number to one table.
     pub(super) fn check_tables(&mut self) {
+        for (table, position) in std::mem::take(&mut self.tables_by_log.reused) {
+            let text = format!("number {table} is given out again below position {position}");
+            self.add(Rule::NumberReused, text);
+        }
         for logged in self.model.log {
             let place = Position(logged.first_offset.0);
             for record in &logged.records {
@@ -155,6 +166,7 @@ mod tests {
                 id,
                 first_offset: Offset(at),
                 end: Position(at + 1),
+                timestamp_ms: 0,
                 records: vec![record],
             });
             self
@@ -227,6 +239,12 @@ mod tests {
         assert_broke(&early, Some(Rule::NoSuchTable));
         let late = Story::default().defines().drops().writes();
         assert_broke(&late, Some(Rule::NoSuchTable));
+    }
+
+    #[test]
+    fn a_number_that_is_given_out_twice_is_caught() {
+        let twice = Story::default().defines().drops().defines();
+        assert_broke(&twice, Some(Rule::NumberReused));
     }
 
     #[test]

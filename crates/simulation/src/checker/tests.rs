@@ -58,6 +58,7 @@ impl Story {
             id: TxnId(id),
             first_offset: Offset(first),
             end,
+            timestamp_ms: 0,
             records,
         });
         Committed {

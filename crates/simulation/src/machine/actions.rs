@@ -36,6 +36,8 @@ const WEIGHTS: [(Action, u32); 10] = [
 ];
 /// An action takes less than this.
 const ACTION_MS_MAX: u64 = 12;
+/// How far the calendar jumps back.
+const CLOCK_BACK_MS: u64 = 2_000_000;
 /// A pause that is longer than any request waits in a queue.
 const PAUSE_MS: u64 = 11_000;
 
@@ -110,7 +112,7 @@ impl World {
     /// The calendar jumps, also back; nothing may rest on it. The other clock only pauses.
     fn turn_clock(&mut self, number: usize) {
         self.now.unix_ms = if number.is_multiple_of(3) {
-            self.now.unix_ms - 1_000
+            self.now.unix_ms - CLOCK_BACK_MS
         } else {
             self.now.unix_ms + number as u64
         };

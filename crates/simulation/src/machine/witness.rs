@@ -35,7 +35,8 @@ pub(super) fn read(reader: &LogReader, from: Index, to: Index) -> Result<Vec<Log
             let raw = raw_body(&entry).map_err(|cause| failed(&cause))?;
             for transaction in Transactions::new(raw, entry.header.base_offset) {
                 let transaction = transaction.map_err(|cause| failed(&cause))?;
-                all.push(Logged::try_from(&transaction).map_err(|cause| failed(&cause))?);
+                let logged = Logged::read(&transaction, entry.header.timestamp_ms);
+                all.push(logged.map_err(|cause| failed(&cause))?);
             }
         }
     }

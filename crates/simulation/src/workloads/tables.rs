@@ -22,6 +22,10 @@ const DROP_PERCENT: u32 = 15;
 /// Of a hundred writes of rows: those into a table that is gone, or not there yet.
 const GONE_PERCENT: u32 = 12;
 const EARLY_PERCENT: u32 = 8;
+/// Of a hundred drops: those that guard nothing, and of these the ones that were prepared so long ago
+/// that their table is gone.
+const UNGUARDED_PERCENT: u32 = 40;
+const LATE_PERCENT: u32 = 60;
 
 /// Tables of a few names, defined, written to and dropped.
 #[derive(Debug)]
@@ -58,7 +62,7 @@ fn define(definitions: &[(Bytes, TableDefinition)], name: &str) -> Act {
     }
 }
 
-fn drop_table(definition: &TableDefinition) -> Act {
+fn drop_table(definition: &TableDefinition, is_guarded: bool) -> Act {
     let mut dropped = definition.clone();
     dropped.dropped = true;
     let guards = FieldPath::parse("/id").into_iter().map(|path| Guard {
@@ -71,7 +75,7 @@ fn drop_table(definition: &TableDefinition) -> Act {
         },
     });
     Act {
-        guards: guards.collect(),
+        guards: guards.filter(|_| is_guarded).collect(),
         writes: vec![
             write(TABLE_TABLES, definition.name.clone(), Operation::Delete),
             put(TABLE_TABLES, format!("#{}", definition.id), &json!(dropped)),
@@ -128,7 +132,10 @@ impl Workload for Tables {
             return free.map_or_else(Act::default, |name| define(&all, name));
         }
         if percent < DEFINE_PERCENT + DROP_PERCENT {
-            return pick(&live, random).map_or_else(Act::default, drop_table);
+            let is_guarded = !random.random_ratio(UNGUARDED_PERCENT, 100);
+            let is_late = !is_guarded && random.random_ratio(LATE_PERCENT, 100);
+            let meant = pick(if is_late { &gone } else { &live }, random);
+            return meant.map_or_else(Act::default, |table| drop_table(table, is_guarded));
         }
         let id = match random.random_range(0..100) {
             at if at < GONE_PERCENT => pick(&gone, random).map(|definition| definition.id),
@@ -142,11 +149,13 @@ impl Workload for Tables {
         }
     }
 
-    /// Rows are written blindly, so that the table may be gone when they are decided; dropping rests
-    /// on its guard.
+    /// Rows are written blindly, so that the table may be gone when they are decided; so are drops.
     fn declares(&self, act: &Act) -> bool {
-        let defines = act.writes.iter().any(|write| write.table == TABLE_TABLES);
-        defines && act.guards.is_empty()
+        let mut definitions = act
+            .writes
+            .iter()
+            .filter(|write| write.table == TABLE_TABLES);
+        definitions.next().is_some() && definitions.next().is_none()
     }
 
     fn audited(&self) -> Vec<KeyRange> {

@@ -64,6 +64,8 @@ impl Log {
         header.record_count = records;
         header.transaction_count = transactions;
         header.raw_len = body.len() as u32;
+        // It falls now and then, as after a jump of the clock.
+        header.timestamp_ms = 1_000 + self.entries.len() as u64 * 37 % 11;
         self.entries.push(Entry {
             term: Term(1 + self.entries.len() as u64 / 10),
             index: Index(self.entries.len() as u64 + 1),
@@ -130,7 +132,13 @@ impl Log {
                 position: entry.header.end(),
                 index: entry.index,
                 term: entry.term,
+                timestamp_ms: self.timestamp_ms(),
             })
+    }
+
+    fn timestamp_ms(&self) -> u64 {
+        let timestamps = self.entries.iter().map(|entry| entry.header.timestamp_ms);
+        timestamps.max().unwrap_or_default()
     }
 
     /// The newest version of a key below a position.

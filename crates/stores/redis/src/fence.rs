@@ -45,7 +45,8 @@ impl Fence<'_> {
             .as_ref()
             .is_some_and(|found| found.log_id == self.log && found.position == from);
         // A repair writes everywhere, so no partition may be further.
-        is_expected &= from != to.position || records.iter().all(|r| r.position == Some(from.get()));
+        is_expected &=
+            from != to.position || records.iter().all(|r| r.position == Some(from.get()));
         match is_expected {
             true => Ok(()),
             false => Err(StoreError::PositionMismatch {

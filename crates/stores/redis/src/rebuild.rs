@@ -18,7 +18,7 @@ use onelog_mapping::TTL_SECONDS;
 use onelog_store::{LogPlace, StoreError, failpoint};
 use redis::Value;
 
-use crate::bookkeeping::{List, read_records};
+use crate::bookkeeping::{List, chain_text, read_records};
 use crate::connection::{Link, SWAP_TIMEOUT, command};
 use crate::fence::Fence;
 use crate::reader::{receive_keys, scan_command, scan_keys};

@@ -4,9 +4,7 @@ use std::sync::Arc;
 
 use onelog_mapping::{Plan, Row};
 use onelog_record::Position;
-use onelog_store::{
-    Batch, Change, LogPlace, Store, StoreError, StorePosition, StoreReader,
-};
+use onelog_store::{Batch, Change, LogPlace, Store, StoreError, StorePosition, StoreReader};
 
 use crate::bookkeeping::{Names, Record, followed_log, read_position, take_over};
 use crate::connection::{Form, Servers};

@@ -10,7 +10,7 @@ use onelog_mapping::Plan;
 use onelog_record::Position;
 use onelog_sqlite::SqliteStore;
 use onelog_store::conformance::{self, Capabilities, Harness, SINK};
-use onelog_store::{Batch, Change, Store, StoreError, StorePosition, StoreReader};
+use onelog_store::{Batch, Change, LogPlace, Store, StoreError, StorePosition, StoreReader};
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Bug {

@@ -4,11 +4,11 @@ use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
 
 use onelog_log::{CheckReport, Disk};
-use onelog_record::{Offset, TABLE_TABLES, TableDefinition, TableId};
+use onelog_record::{Offset, TABLE_TABLES, TABLE_UNIQUE, TableDefinition, TableId};
 use onelog_state::{Opened, ReadError, RememberedId, STATE_FILE, State};
 
 use super::entries;
-use super::expected::{Expected, Part, failed, key_hash, records, transactions, value_hash};
+use super::expected::{Expected, Part, failed, key_hash, owner, records, transactions, value_hash};
 use super::report::{Fault, Place, Report};
 use crate::error::CommandError;
 
@@ -151,7 +151,6 @@ impl Comparison<'_> {
 
     /// Compares each row of one part; answers the offsets of rows that are missing.
     fn rows(&mut self, state: &State, mut expected: Expected, part: Part) -> Option<HashSet<u64>> {
-        let dropped: HashSet<TableId> = expected.dropped.iter().copied().collect();
         let scanned = state.scan_base(&mut |table, key, version, value| {
             let hash = key_hash(table, key);
             if !part.has(&hash) {
@@ -160,7 +159,9 @@ impl Comparison<'_> {
             self.report.rows += 1;
             let offset = version.get();
             let wrong = match expected.last.remove(&hash) {
-                _ if dropped.contains(&table) => {
+                // Versions before this one left unique values behind.
+                _ if table == TABLE_UNIQUE && expected.is_gone(owner(table, key), offset) => None,
+                _ if expected.is_gone(table, offset) => {
                     Some("the row belongs to a table that was deleted".to_owned())
                 }
                 None if offset < self.start => {
@@ -189,8 +190,8 @@ impl Comparison<'_> {
             ControlFlow::Continue(())
         });
         read(scanned, self.report)?;
-        let missing = expected.last.values();
-        let missing = missing.filter(|last| last.value.is_some() && !dropped.contains(&last.table));
+        let missing = expected.last.values().filter(|last| last.value.is_some());
+        let missing = missing.filter(|last| !expected.is_gone(last.table, last.offset));
         Some(missing.map(|last| last.offset).collect())
     }
 

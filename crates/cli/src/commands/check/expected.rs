@@ -6,8 +6,8 @@ use std::ops::ControlFlow;
 
 use onelog_log::Disk;
 use onelog_record::{
-    Entry, EntryKind, Index, Op, Record, TABLE_TABLES, TableDefinition, TableId, Transactions,
-    raw_body,
+    Entry, EntryKind, Index, Op, Record, TABLE_TABLES, TABLE_UNIQUE, TableDefinition, TableId,
+    Transactions, raw_body,
 };
 
 use super::entries;
@@ -23,6 +23,7 @@ pub type Hash = [u8; 16];
 #[derive(Clone, Copy, Debug)]
 pub struct Last {
     pub offset: u64,
+    /// Its table; of a unique value the table that it belongs to.
     pub table: TableId,
     /// The value; `None` when the key was deleted.
     pub value: Option<Hash>,
@@ -40,8 +41,8 @@ pub struct Part {
 pub struct Expected {
     /// The last record of each key.
     pub last: HashMap<Hash, Last>,
-    /// Deleted tables: their rows are gone.
-    pub dropped: Vec<TableId>,
+    /// Deleted tables and the offsets of their ends: what was written before is gone.
+    dropped: HashMap<TableId, u64>,
 }
 
 impl Part {
@@ -66,6 +67,14 @@ pub fn key_hash(table: TableId, key: &[u8]) -> Hash {
     hasher.update(&table.0.to_le_bytes());
     hasher.update(key);
     short(&hasher.finalize())
+}
+
+/// The table that a row belongs to, also when it is kept as a row of `onelog.unique`.
+pub fn owner(table: TableId, key: &[u8]) -> TableId {
+    match key.first_chunk() {
+        Some(owner) if table == TABLE_UNIQUE => TableId(u32::from_be_bytes(*owner)),
+        _ => table,
+    }
 }
 
 /// The hash of a value.
@@ -119,6 +128,11 @@ impl Expected {
         Ok(expected)
     }
 
+    /// Whether what was written at `offset` went with the end of its table.
+    pub fn is_gone(&self, table: TableId, offset: u64) -> bool {
+        self.dropped.get(&table).is_some_and(|end| offset < *end)
+    }
+
     fn add(&mut self, record: &Record, part: Part) {
         if record.op == Op::Event {
             return;
@@ -128,13 +142,13 @@ impl Expected {
             && let Ok(definition) = serde_json::from_slice::<TableDefinition>(value)
             && definition.dropped
         {
-            self.dropped.push(definition.id);
+            self.dropped.insert(definition.id, record.offset.get());
         }
         let hash = key_hash(record.table, &record.key);
         if part.has(&hash) {
             let last = Last {
                 offset: record.offset.get(),
-                table: record.table,
+                table: owner(record.table, &record.key),
                 value: record.value.as_deref().map(value_hash),
             };
             self.last.insert(hash, last);

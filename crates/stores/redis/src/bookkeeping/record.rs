@@ -141,7 +141,9 @@ pub(crate) fn advance_position(name: &[u8], place: LogPlace, commands: &mut Comm
 
 /// The field `chain`; empty: not known.
 pub(crate) fn chain_text(place: LogPlace) -> String {
-    place.chain.map_or_else(String::new, |chain| chain.to_string())
+    place
+        .chain
+        .map_or_else(String::new, |chain| chain.to_string())
 }
 
 /// The log of the sink of this name.
@@ -236,7 +238,10 @@ mod tests {
         let found = found.unwrap();
         assert_eq!((found.position, found.chain), (Position(5), Some(105)));
         let found = least(&[record("a", Some(5), 2), record("a", Some(7), 3)], "plan").unwrap();
-        assert_eq!((found.position, found.chain, found.epoch), (Position(5), Some(105), 3));
+        assert_eq!(
+            (found.position, found.chain, found.epoch),
+            (Position(5), Some(105), 3)
+        );
         for unfilled in [
             vec![record("a", Some(7), 3), record("a", None, 3)],
             vec![record("a", Some(7), 3), record("b", Some(7), 3)],
