@@ -93,6 +93,8 @@ pub enum FlushError {
     },
     #[error("flushing {file} failed: {source}")]
     Sync { file: String, source: io::Error },
+    #[error("the thread {thread} panicked: {message}; this is a fault of onelog, please report it")]
+    Panicked { thread: String, message: String },
     /// An earlier one failed, or this one was run before: nothing was written.
     #[error("the log has stopped: a write or flush failed earlier; restart to recover")]
     Stopped,

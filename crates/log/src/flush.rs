@@ -1,9 +1,11 @@
 //! Flushes: the write and the `fdatasync` of one group, on any thread; and a small pool of threads
 //! that keeps two to four of them in flight.
 //!
-//! A failed flush is final. The first failure closes the gate, and no later flush writes.
+//! A failed flush is final, and a flush that panics has failed. The first failure closes the gate, and no later flush writes.
 
+use std::any::Any;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -147,8 +149,21 @@ impl FlushPool {
 fn run_all(waiting: &Receiver<Flush>, on_done: &impl Fn(u64, Result<(), FlushError>, Duration)) {
     for flush in waiting {
         let start = Instant::now();
-        let result = flush.run();
+        let run = catch_unwind(AssertUnwindSafe(|| flush.run()));
+        let result = run.unwrap_or_else(|panic| {
+            flush.gate.close();
+            Err(panicked(panic.as_ref()))
+        });
         on_done(flush.number, result, start.elapsed());
+    }
+}
+
+fn panicked(panic: &(dyn Any + Send)) -> FlushError {
+    let text = panic.downcast_ref::<String>().map(String::as_str);
+    let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+    FlushError::Panicked {
+        thread: std::thread::current().name().unwrap_or("?").to_owned(),
+        message: text.unwrap_or("without a message").to_owned(),
     }
 }
 

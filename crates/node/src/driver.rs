@@ -2,8 +2,8 @@
 //! the replica's jobs on other threads, and sends its answers.
 //!
 //! Only this thread touches the replica. Flushes run on the pool's threads, checkpoints and the
-//! making of segments on two workers; all of them report back through one channel. Whatever fails
-//! here is final: the node stops acknowledging, says why, and every waiting request is answered
+//! making of segments on two workers; all of them report back through one channel, also when they
+//! panic. Whatever fails here is final: the node stops acknowledging, says why, and every waiting request is answered
 //! `Stopped`.
 
 use std::sync::Arc;
@@ -17,15 +17,23 @@ use onelog_replica::{
     Answer, Event, Failure, Job, Now, Outbox, Replica, Request, StartError, StartProgress,
 };
 
+use crate::panics::guarded;
+use crate::queue::Exit;
 use crate::shared::{Published, Shared};
 use crate::ticket;
 use crate::worker::Worker;
 
+pub(crate) const ENGINE_THREAD: &str = "onelog-engine";
+pub(crate) const CHECKPOINT_THREAD: &str = "onelog-checkpoint";
+pub(crate) const PREPARE_THREAD: &str = "onelog-prepare";
 /// How long nothing must happen before that is reported.
 const IDLE_INTERVAL: Duration = Duration::from_millis(200);
 
 /// By which a client is answered.
 pub(crate) type Reply = tokio::sync::oneshot::Sender<ticket::Answer>;
+
+/// How a job ended: reported to the replica, or a failure of the thread that ran it.
+pub(crate) type Completed = Result<Event<Reply>, Failure>;
 
 /// What handles of the node send. As small as can be: the queue has thousands of places.
 #[derive(Debug)]
@@ -40,9 +48,9 @@ pub(crate) struct Driver {
     pub(crate) replica: Replica<Reply, Published>,
     pub(crate) outbox: Outbox<Reply>,
     pub(crate) pool: FlushPool,
-    pub(crate) commands: Receiver<Command>,
-    pub(crate) completed: Receiver<Event<Reply>>,
-    pub(crate) complete: Sender<Event<Reply>>,
+    pub(crate) commands: Exit<Command>,
+    pub(crate) completed: Receiver<Completed>,
+    pub(crate) complete: Sender<Completed>,
     pub(crate) checkpointer: Worker,
     pub(crate) preparer: Worker,
     /// Read when the thread wakes and after each batch of requests.
@@ -53,8 +61,8 @@ impl Driver {
     /// Leads the replica until it admits requests.
     pub(crate) fn start(&mut self) -> Result<(), StartError> {
         loop {
-            while let Ok(event) = self.completed.try_recv() {
-                self.handle(event)?;
+            while let Ok(completed) = self.completed.try_recv() {
+                self.handle(completed?)?;
             }
             let progress = self.replica.start_more(self.now, &mut self.outbox);
             self.carry_out();
@@ -68,30 +76,26 @@ impl Driver {
 
     /// Runs until the node stops; the log is closed cleanly when nothing failed.
     pub(crate) fn run(mut self) {
-        let result = self.serve().and_then(|()| self.close());
-        if let Err(failure) = &result {
+        let result = guarded(ENGINE_THREAD, || self.serve().and_then(|()| self.close()));
+        if let Err(failure) = result.flatten() {
             tracing::error!(%failure, "the node stops");
-            self.shared.fail(failure);
+            self.shared.fail(&failure);
         }
-        self.shared.applied_position.stop();
         let reason = self.shared.stop_reason();
-        for reply in self.replica.abandon() {
-            let _ = reply.send(Err(Refusal::Stopped(reason.clone())));
-        }
-        while let Ok(command) = self.commands.try_recv() {
+        let stopped = |reply: Reply| drop(reply.send(Err(Refusal::Stopped(reason.clone()))));
+        for command in self.commands.close() {
             if let Command::Submit(request) = command {
-                let _ = request
-                    .submission
-                    .ticket
-                    .send(Err(Refusal::Stopped(reason.clone())));
+                stopped(request.submission.ticket);
             }
         }
+        self.shared.applied_position.stop();
+        self.replica.abandon().into_iter().for_each(stopped);
     }
 
     fn serve(&mut self) -> Result<(), Failure> {
         loop {
-            while let Ok(event) = self.completed.try_recv() {
-                self.handle(event)?;
+            while let Ok(completed) = self.completed.try_recv() {
+                self.handle(completed?)?;
             }
             let has_taken = self.take_requests()?;
             if has_taken {
@@ -103,7 +107,7 @@ impl Driver {
             if has_sealed? || has_taken {
                 continue;
             }
-            if self.replica.is_drained() && self.commands.is_empty() {
+            if self.replica.is_drained() && self.commands.receiver().is_empty() {
                 return Ok(());
             }
             self.wait()?;
@@ -113,7 +117,7 @@ impl Driver {
     fn take_requests(&mut self) -> Result<bool, Failure> {
         let mut has_taken = false;
         while self.replica.may_take() {
-            let Ok(command) = self.commands.try_recv() else {
+            let Ok(command) = self.commands.receiver().try_recv() else {
                 break;
             };
             self.command(command)?;
@@ -148,8 +152,9 @@ impl Driver {
                 Job::Flush(flush) => self.pool.push(flush),
                 Job::Checkpoint(checkpoint) => {
                     let is_taken = self.checkpointer.push(move || {
-                        let result = Box::new(checkpoint.run());
-                        let _ = complete.send(Event::Checkpointed(result));
+                        let _ = complete.send(guarded(CHECKPOINT_THREAD, || {
+                            Event::Checkpointed(Box::new(checkpoint.run()))
+                        }));
                     });
                     assert!(
                         is_taken,
@@ -158,11 +163,12 @@ impl Driver {
                 }
                 Job::Prepare(prepare) => {
                     let is_taken = self.preparer.push(move || {
-                        let _ = complete.send(Event::Prepared(prepare.run()));
+                        let _ = complete
+                            .send(guarded(PREPARE_THREAD, || Event::Prepared(prepare.run())));
                     });
                     if !is_taken {
                         // Its thread is gone; rolling makes the file inline.
-                        let _ = self.complete.send(Event::Prepared(Ok(())));
+                        let _ = self.complete.send(Ok(Event::Prepared(Ok(()))));
                     }
                 }
                 Job::Release(released) => {
@@ -181,25 +187,25 @@ impl Driver {
     }
 
     fn wait_for_completion(&mut self) -> Result<(), Failure> {
-        let event = self
+        let completed = self
             .completed
             .recv()
             .map_err(|_| Failure::Thread("completion"))?;
         self.now = self.shared.now();
-        self.handle(event)
+        self.handle(completed?)
     }
 
     fn wait(&mut self) -> Result<(), Failure> {
         let idle = never();
         let commands = if self.replica.may_take() {
-            &self.commands
+            self.commands.receiver()
         } else {
             &idle
         };
         select! {
-            recv(self.completed) -> event => {
+            recv(self.completed) -> completed => {
                 self.now = self.shared.now();
-                self.handle(event.map_err(|_| Failure::Thread("flush"))?)
+                self.handle(completed.map_err(|_| Failure::Thread("flush"))??)
             }
             recv(commands) -> command => {
                 self.now = self.shared.now();
@@ -207,7 +213,6 @@ impl Driver {
             }
             default(IDLE_INTERVAL) => {
                 self.now = self.shared.now();
-                self.shared.metrics.queue.set(self.commands.len() as i64);
                 self.handle(Event::Idle)
             }
         }

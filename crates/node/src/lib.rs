@@ -40,6 +40,8 @@ mod metrics;
 mod node;
 mod open;
 mod options;
+mod panics;
+mod queue;
 mod reading;
 mod shared;
 mod status;

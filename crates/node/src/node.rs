@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crossbeam_channel::{Sender, TrySendError};
 use onelog_engine::Submission;
 use onelog_record::{CommitRequest, Position, Refusal};
 use onelog_replica::{Catalog, Follower, Request};
@@ -16,6 +15,7 @@ use crate::applied_position::WaitError;
 use crate::driver::Command;
 use crate::open::{OpenError, Running, new_id, open};
 use crate::options::Options;
+use crate::queue::{Entrance, NotQueued};
 use crate::shared::Shared;
 use crate::status::Status;
 use crate::ticket::Ticket;
@@ -33,7 +33,7 @@ pub struct Node {
 
 #[derive(Debug)]
 struct Handle {
-    commands: Sender<Command>,
+    commands: Entrance<Command>,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
 }
 
@@ -116,8 +116,8 @@ impl Node {
             Err(refused) => {
                 self.shared.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
                 Err(match refused {
-                    TrySendError::Full(_) => overloaded("the queue of requests is full"),
-                    TrySendError::Disconnected(_) => Refusal::Stopped(self.shared.stop_reason()),
+                    NotQueued::Full => overloaded("the queue of requests is full"),
+                    NotQueued::Closed => Refusal::Stopped(self.shared.stop_reason()),
                 })
             }
         }
@@ -191,6 +191,7 @@ impl Node {
         let metrics = &self.shared.metrics;
         metrics.position.set(self.position().get() as i64);
         metrics.log_start.set(self.log_start().get() as i64);
+        metrics.queue.set(self.handle.commands.len() as i64);
         metrics
             .memtable_bytes
             .set(self.status().memtable_bytes as i64);
@@ -224,7 +225,7 @@ impl Handle {
         let mut thread = self.thread.lock();
         if let Some(thread) = thread.take() {
             // An engine that has failed is gone already, with its end of the queue.
-            let _ = self.commands.send(Command::Stop);
+            self.commands.send(Command::Stop);
             let _ = thread.join();
         }
     }

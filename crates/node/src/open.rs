@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use crossbeam_channel::{Receiver, bounded, unbounded};
+use crossbeam_channel::unbounded;
 use onelog_log::{Disk, FlushPool, LogOptions, RealDisk};
 use onelog_replica::{Event, Outbox, Recovered, ReplicaOptions, StartError};
 
-use crate::driver::{Command, Driver};
+use crate::driver::{CHECKPOINT_THREAD, Command, Driver, ENGINE_THREAD, PREPARE_THREAD};
 use crate::options::Options;
+use crate::queue::{Entrance, Exit, queue};
 use crate::shared::{Parts, Published, Shared};
 use crate::worker::Worker;
 
@@ -35,7 +36,7 @@ pub enum OpenError {
 #[derive(Debug)]
 pub(crate) struct Running {
     pub(crate) shared: Arc<Shared>,
-    pub(crate) commands: crossbeam_channel::Sender<Command>,
+    pub(crate) commands: Entrance<Command>,
     pub(crate) thread: std::thread::JoinHandle<()>,
 }
 
@@ -68,11 +69,11 @@ pub(crate) fn open_on(
         log_start: recovered.log_start(),
         options,
     }));
-    let (commands, waiting) = bounded(shared.options.queue_requests_max);
+    let (commands, waiting) = queue(shared.options.queue_requests_max);
     let mut driver = driver(&shared, recovered, waiting)?;
     driver.start()?;
     let thread = std::thread::Builder::new()
-        .name("onelog-engine".to_owned())
+        .name(ENGINE_THREAD.to_owned())
         .spawn(move || driver.run())
         .map_err(OpenError::Thread)?;
     Ok(Running {
@@ -105,7 +106,7 @@ fn replica_options(options: &Options) -> ReplicaOptions {
 fn driver(
     shared: &Arc<Shared>,
     recovered: Recovered,
-    commands: Receiver<Command>,
+    commands: Exit<Command>,
 ) -> Result<Driver, OpenError> {
     let now = shared.now();
     let published = Published(Arc::clone(shared));
@@ -117,7 +118,7 @@ fn driver(
         shared.options.flushes_in_flight,
         move |number, result, duration| {
             flush_seconds.observe(duration.as_secs_f64());
-            let _ = on_flush.send(Event::Flushed { number, result });
+            let _ = on_flush.send(Ok(Event::Flushed { number, result }));
         },
     )
     .map_err(OpenError::Thread)?;
@@ -129,9 +130,9 @@ fn driver(
         commands,
         completed,
         complete,
-        checkpointer: Worker::start_nice("onelog-checkpoint", CHECKPOINT_NICENESS)
+        checkpointer: Worker::start_nice(CHECKPOINT_THREAD, CHECKPOINT_NICENESS)
             .map_err(OpenError::Thread)?,
-        preparer: Worker::start("onelog-prepare").map_err(OpenError::Thread)?,
+        preparer: Worker::start(PREPARE_THREAD).map_err(OpenError::Thread)?,
         now,
     })
 }

@@ -47,6 +47,9 @@ pub enum ReadLogError {
         position: Position,
         latest: Position,
     },
+    /// Everything was read, and no more will come.
+    #[error("the node has stopped at position {end}: {reason}")]
+    Stopped { end: Position, reason: String },
     /// The disk or what is on it is at fault.
     #[error(transparent)]
     Log(#[from] onelog_log::ReadError),
@@ -60,7 +63,8 @@ pub enum ReadLogError {
 
 impl Node {
     /// Reads whole committed transactions from `from` on, about `max_bytes` of stored log but at
-    /// least one. Empty exactly when `from` is the applied position. Reads files; blocks.
+    /// least one. Empty exactly when `from` is the applied position; when the node has stopped there,
+    /// [`ReadLogError::Stopped`]. Reads files; blocks.
     pub fn read_log(&self, from: Position, max_bytes: usize) -> Result<LogBatch, ReadLogError> {
         let latest = self.position();
         if from > latest {
@@ -76,6 +80,13 @@ impl Node {
             });
         }
         if from == latest {
+            // The position is read again: what was applied before the end is served.
+            if self.shared.applied_position.is_stopped() && self.position() == latest {
+                return Err(ReadLogError::Stopped {
+                    end: latest,
+                    reason: self.shared.stop_reason(),
+                });
+            }
             return Ok(LogBatch {
                 transactions: Vec::new(),
                 next: from,

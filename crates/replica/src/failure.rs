@@ -43,4 +43,12 @@ pub enum Failure {
     /// A thread of the driver ended that must not.
     #[error("the {0} thread ended unexpectedly")]
     Thread(&'static str),
+    /// A thread of the driver panicked.
+    #[error(
+        "the thread {thread} panicked: {message}; this is a fault of onelog: start again, which recovers from the disk, and report it"
+    )]
+    Panicked {
+        thread: &'static str,
+        message: String,
+    },
 }

@@ -172,7 +172,10 @@ fn tail(node: &Node, is_done: &AtomicBool) -> Result<Vec<Logged>, onelog::ReadLo
     let (mut log, mut at) = (Vec::new(), Position::ZERO);
     loop {
         let was_done = is_done.load(Ordering::SeqCst);
-        let batch = node.read_log(at, TAIL_BYTES)?;
+        let batch = match node.read_log(at, TAIL_BYTES) {
+            Err(onelog::ReadLogError::Stopped { .. }) => return Ok(log),
+            read => read?,
+        };
         if batch.next > at {
             at = batch.next;
             log.extend(batch.transactions.into_iter().map(Logged::from));

@@ -144,26 +144,26 @@ fn tell(lie: Lie, at: Index, (history, log, _): &mut Witness) -> &'static [Rule]
             ranges[place].rows.remove(row);
             &[Rule::WrongRead]
         }
-        Lie::OldConflict => {
-            let mut conflicts: Vec<_> = history
-                .commits
-                .iter_mut()
-                .filter_map(|call| {
-                    let position = call.request.read_position?;
-                    match &mut call.answer {
-                        Answer::Refused(Refusal::Conflict { version, .. }) => {
-                            Some((position, version))
-                        }
-                        _ => None,
-                    }
-                })
-                .collect();
-            let place = at.index(conflicts.len());
-            let (position, version) = &mut conflicts[place];
-            **version = Offset(position.0 - 1);
-            &[Rule::WrongRefusal]
-        }
+        Lie::OldConflict => old_conflict(at, history),
     }
+}
+
+fn old_conflict(at: Index, history: &mut History) -> &'static [Rule] {
+    let mut conflicts: Vec<_> = history
+        .commits
+        .iter_mut()
+        .filter_map(|call| {
+            let position = call.request.read_position?;
+            match &mut call.answer {
+                Answer::Refused(Refusal::Conflict { version, .. }) => Some((position, version)),
+                _ => None,
+            }
+        })
+        .collect();
+    let place = at.index(conflicts.len());
+    let (position, version) = &mut conflicts[place];
+    **version = Offset(position.0 - 1);
+    &[Rule::WrongRefusal]
 }
 
 /// The place of a transaction that was acknowledged.

@@ -107,6 +107,7 @@ pub(crate) fn unreadable_log(error: &ReadLogError) -> ApiError {
         )
         .at("from".to_owned())
         .with(|body| body.latest = Some(*latest)),
+        ReadLogError::Stopped { reason, .. } => ApiError::stopped(reason.clone()),
         other => ApiError::internal(format!("the log could not be read: {other}")),
     }
 }
