@@ -165,7 +165,7 @@ impl ApiError {
         let message = format!(
             "{place}: the table '{name}' belongs to onelog itself; it can be read but not written or deleted"
         );
-        Self::new(StatusCode::FORBIDDEN, "reserved_table", message)
+        Self::new(StatusCode::FORBIDDEN, code::RESERVED_TABLE, message)
             .at(place.to_owned())
             .with(|body| body.table = Some(name.to_owned()))
     }

@@ -73,12 +73,8 @@ pub(crate) fn refused(
             owner,
         } => not_unique(index, &field, value, &owner, names, again()),
         Refusal::BadOperation { index, fault } => {
-            let place = format!("writes[{index}]");
-            error(
-                StatusCode::UNPROCESSABLE_ENTITY,
-                format!("{place}: {fault}"),
-            )
-            .at(place)
+            let message = format!("{}: {fault}", write_at(index));
+            error(StatusCode::UNPROCESSABLE_ENTITY, message).at(write_at(index))
         }
         Refusal::UnknownTable { subject, table } => dropped(&subject, table, names, again()),
         Refusal::SnapshotTooOld { floor, .. } => {
@@ -101,6 +97,9 @@ pub(crate) fn refused(
             body.id = Some(id);
             body.floor = Some(floor);
         }),
+        Refusal::ReservedTable { index, table } => {
+            ApiError::reserved_table(&write_at(index), table)
+        }
         Refusal::Malformed(message) => ApiError::malformed("body", message),
         Refusal::TooLarge(error) => ApiError::too_large(&error),
         Refusal::Overloaded {
@@ -110,6 +109,10 @@ pub(crate) fn refused(
         Refusal::NotLeader => ApiError::not_leader(message),
         Refusal::Stopped(why) => ApiError::stopped(why),
     }
+}
+
+fn write_at(index: usize) -> String {
+    format!("writes[{index}]")
 }
 
 fn conflict(
@@ -235,8 +238,9 @@ mod tests {
         }
     }
 
-    #[test]
-    fn every_refusal_has_its_status_its_code_and_its_fields() {
+    type Case = (Refusal, u16, &'static str, &'static [&'static str]);
+
+    fn cases() -> Vec<Case> {
         let (key, version, retry_at) = (Bytes::from_static(b"k"), Offset(5), Position(9));
         let subject = Subject::Write(1);
         let too_large = TooLarge {
@@ -246,7 +250,12 @@ mod tests {
             max: 1,
             unit: "bytes",
         };
-        for (refusal, status, code, fields) in [
+        let reserved = Refusal::ReservedTable {
+            index: 0,
+            table: "onelog.tables",
+        };
+        vec![
+            (reserved, 403, "reserved_table", &["where", "table"][..]),
             (
                 Refusal::Conflict {
                     subject: subject.clone(),
@@ -358,7 +367,12 @@ mod tests {
             ),
             (Refusal::NotLeader, 503, "not_leader", &[]),
             (Refusal::Stopped("why".into()), 503, "stopped", &[]),
-        ] {
+        ]
+    }
+
+    #[test]
+    fn every_refusal_has_its_status_its_code_and_its_fields() {
+        for (refusal, status, code, fields) in cases() {
             let error = refused(refusal, &Names, || None);
             let (found, body) = error.parts();
             assert_eq!((found, body["error"].as_str()), (status, Some(code)));

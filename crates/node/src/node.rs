@@ -71,15 +71,27 @@ impl Node {
         }
     }
 
-    /// Submits a transaction. Never blocks: a full queue answers `Overloaded`.
+    /// Submits a transaction. Never blocks: a full queue answers `Overloaded`. The tables of onelog
+    /// itself cannot be written.
     pub fn submit(&self, request: CommitRequest) -> Ticket {
+        match request.check_tables() {
+            Ok(()) => self.submit_system(request),
+            Err(refusal) => self.refuse(refusal),
+        }
+    }
+
+    /// [`Node::submit`] for the crates of onelog, which keep definitions and notes in tables of their
+    /// own. What the node could not apply is refused here too, whatever it is.
+    pub fn submit_system(&self, request: CommitRequest) -> Ticket {
         match self.enqueue(request) {
             Ok(ticket) => ticket,
-            Err(refusal) => {
-                self.shared.count(&refusal);
-                Ticket::known(Err(refusal))
-            }
+            Err(refusal) => self.refuse(refusal),
         }
+    }
+
+    fn refuse(&self, refusal: Refusal) -> Ticket {
+        self.shared.count(&refusal);
+        Ticket::known(Err(refusal))
     }
 
     fn enqueue(&self, request: CommitRequest) -> Result<Ticket, Refusal> {

@@ -44,7 +44,7 @@ impl<'n> Making<'n> {
             match creation(position, &self.node.catalog(), &self.table)? {
                 Creation::Done(definition, position) => Step::Done((definition, position)),
                 Creation::Commit(definition, request) => {
-                    Step::Commit(definition, self.node.submit(*request))
+                    Step::Commit(definition, self.node.submit_system(*request))
                 }
             },
         )
@@ -99,13 +99,16 @@ impl Node {
 
     /// Deletes a table and all its keys. Its records stay in the log; its number is never reused.
     pub async fn drop_table(&self, name: &str) -> Result<Position, TableError> {
-        Ok(self.submit(removal(&self.catalog(), name)?).await?.position)
+        Ok(self
+            .submit_system(removal(&self.catalog(), name)?)
+            .await?
+            .position)
     }
 
     /// [`Node::drop_table`] for threads that block.
     pub fn drop_table_blocking(&self, name: &str) -> Result<Position, TableError> {
         Ok(self
-            .submit(removal(&self.catalog(), name)?)
+            .submit_system(removal(&self.catalog(), name)?)
             .wait()?
             .position)
     }

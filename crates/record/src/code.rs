@@ -11,6 +11,7 @@ pub const SCHEMA: &str = "schema";
 pub const ID_MISMATCH: &str = "id_mismatch";
 pub const ID_EXPIRED: &str = "id_expired";
 pub const UNKNOWN_TABLE: &str = "unknown_table";
+pub const RESERVED_TABLE: &str = "reserved_table";
 pub const MALFORMED: &str = "malformed";
 pub const TOO_LARGE: &str = "too_large";
 pub const OVERLOADED: &str = "overloaded";

@@ -131,6 +131,11 @@ pub enum Refusal {
     /// A table that is not there, or no longer.
     #[error("{subject:?} names table {table}, which does not exist")]
     UnknownTable { subject: Subject, table: TableId },
+    /// A write to a table of onelog itself.
+    #[error(
+        "write {index} is for table '{table}', which belongs to onelog itself; it can be read but not written"
+    )]
+    ReservedTable { index: usize, table: &'static str },
     /// The request is malformed in a way that types do not exclude.
     #[error("{0}")]
     Malformed(String),
@@ -170,6 +175,7 @@ impl Refusal {
             Self::IdMismatch { .. } => code::ID_MISMATCH,
             Self::IdExpired { .. } => code::ID_EXPIRED,
             Self::UnknownTable { .. } => code::UNKNOWN_TABLE,
+            Self::ReservedTable { .. } => code::RESERVED_TABLE,
             Self::Malformed(_) => code::MALFORMED,
             Self::TooLarge(_) => code::TOO_LARGE,
             Self::Overloaded { .. } => code::OVERLOADED,
@@ -183,13 +189,12 @@ impl Refusal {
 mod tests {
     use super::*;
 
-    #[test]
-    fn every_refusal_has_a_code_that_never_changes() {
+    fn one_of_each() -> Vec<Refusal> {
         let (key, version, retry_at) = (Bytes::from_static(b"k"), Offset(5), Position(9));
         let subject = Subject::Write(0);
         let (table, id) = (TableId(1), TxnId(1));
         let operation = |fault| Refusal::BadOperation { index: 0, fault };
-        let refusals = [
+        vec![
             Refusal::Conflict {
                 subject: subject.clone(),
                 table,
@@ -228,6 +233,10 @@ mod tests {
                 floor: Position(2),
             },
             Refusal::UnknownTable { subject, table },
+            Refusal::ReservedTable {
+                index: 0,
+                table: "onelog.tables",
+            },
             Refusal::Malformed("both".to_owned()),
             Refusal::TooLarge(TooLarge {
                 what: "the value".to_owned(),
@@ -242,7 +251,12 @@ mod tests {
             },
             Refusal::NotLeader,
             Refusal::Stopped("why".to_owned()),
-        ];
+        ]
+    }
+
+    #[test]
+    fn every_refusal_has_a_code_that_never_changes() {
+        let refusals = one_of_each();
         let codes: Vec<_> = refusals.iter().map(Refusal::code).collect();
         assert_eq!(
             codes,
@@ -257,6 +271,7 @@ mod tests {
                 "id_mismatch",
                 "id_expired",
                 "unknown_table",
+                "reserved_table",
                 "malformed",
                 "too_large",
                 "overloaded",

@@ -8,7 +8,7 @@ use crate::limits::{
     GUARDS_MAX, HEADERS_MAX, KEY_BYTES_MAX, READS_MAX, RECORDS_MAX, TRANSACTION_BYTES_MAX,
     TooLarge, VALUE_BYTES_MAX,
 };
-use crate::{FieldPath, Header, Offset, Position, TableId, TxnId};
+use crate::{FieldPath, Header, Offset, Position, Refusal, SYSTEM_TABLES, TableId, TxnId};
 
 /// A number of JSON: whole numbers stay whole.
 pub type Number = serde_json::Number;
@@ -148,6 +148,18 @@ impl CommitRequest {
             .iter()
             .map(|w| w.key.len() + w.operation.size() + 96)
             .sum::<usize>()
+    }
+
+    /// Checks that no write is for a table of onelog itself.
+    pub fn check_tables(&self) -> Result<(), Refusal> {
+        let reserved = |(index, write): (usize, &Write)| {
+            let (_, table) = SYSTEM_TABLES.iter().find(|(id, _)| *id == write.table)?;
+            Some(Refusal::ReservedTable { index, table })
+        };
+        match self.writes.iter().enumerate().find_map(reserved) {
+            Some(refusal) => Err(refusal),
+            None => Ok(()),
+        }
     }
 
     /// Checks every limit that can be checked without the state.

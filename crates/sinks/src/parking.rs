@@ -196,7 +196,7 @@ fn commit(node: &Node, records: Vec<(Bytes, Option<Stored>)>) -> Result<(), Sess
             });
         }
         // With an unknown outcome the session ends, and the next one reads the table again.
-        let committed = node.submit(request).wait();
+        let committed = node.submit_system(request).wait();
         committed.map_err(|refusal| failed(refusal.to_string()))?;
     }
     Ok(())

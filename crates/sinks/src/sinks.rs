@@ -466,7 +466,7 @@ impl Inner {
             }],
             ..CommitRequest::default()
         };
-        Ok(self.node.submit(request).wait()?.position)
+        Ok(self.node.submit_system(request).wait()?.position)
     }
 
     fn spawn(
