@@ -17,6 +17,11 @@ use crate::replies::Replies;
 
 /// An open entry is sealed when its body reaches this size: larger groups gain nothing.
 const ENTRY_BYTES_TARGET: usize = 1 << 20;
+/// How many requests wait for a change of the catalog at most, and how many bytes of them.
+const HELD_REQUESTS_MAX: usize = 1_024;
+const HELD_BYTES_MAX: usize = 16 << 20;
+/// How many refusals and repeated answers wait for what is in flight at most.
+const LATE_MAX: usize = 8_192;
 /// Bodies below this size are not worth compressing.
 const COMPRESS_BYTES_MIN: usize = 256;
 
@@ -99,6 +104,7 @@ pub struct Engine<T, C = Raft> {
     decided_from: Option<Index>,
     /// Requests that wait until a change of the catalog has been applied.
     held: VecDeque<Submission<T>>,
+    held_bytes: usize,
     barrier: Option<Position>,
     /// Reads that wait for their barrier, by its token.
     reads: BTreeMap<u64, T>,
@@ -131,6 +137,7 @@ impl<T, C: Consensus> Engine<T, C> {
             applied,
             decided_from: None,
             held: VecDeque::new(),
+            held_bytes: 0,
             barrier: None,
             reads: BTreeMap::new(),
             next_read: 0,
@@ -153,10 +160,17 @@ impl<T, C: Consensus> Engine<T, C> {
         self.consensus.leads() && self.applied.term == self.consensus.term()
     }
 
-    /// Whether the open entry should be sealed before more is decided.
+    /// Whether something must get done before more is submitted: the open entry sealed, or what waits
+    /// inside answered.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        self.open.len() >= ENTRY_BYTES_TARGET
+        !self.may_decide()
+            || self.held.len() >= HELD_REQUESTS_MAX
+            || self.held_bytes >= HELD_BYTES_MAX
+    }
+
+    fn may_decide(&self) -> bool {
+        self.open.len() < ENTRY_BYTES_TARGET && self.replies.late_len() < LATE_MAX
     }
 
     /// Whether there is something to seal.
@@ -236,6 +250,7 @@ impl<T, C: Consensus> Engine<T, C> {
             return Ok(());
         }
         if self.is_blocked() || !self.held.is_empty() {
+            self.held_bytes += submission.request.size();
             self.held.push_back(submission);
             return Ok(());
         }
@@ -249,11 +264,12 @@ impl<T, C: Consensus> Engine<T, C> {
         rules: &dyn Rules,
         out: &mut Vec<Effect<T>>,
     ) -> Result<(), EngineError> {
-        while !self.is_full() && !self.is_blocked() {
+        while self.may_decide() && !self.is_blocked() {
             self.barrier = None;
             let Some(submission) = self.held.pop_front() else {
                 break;
             };
+            self.held_bytes -= submission.request.size();
             self.decide(submission, view, rules, out)?;
         }
         Ok(())
@@ -342,6 +358,7 @@ impl<T, C: Consensus> Engine<T, C> {
     /// Takes every waiting ticket when the node stops: what became of them is not known.
     pub fn abandon(&mut self) -> Vec<T> {
         let held = std::mem::take(&mut self.held);
+        self.held_bytes = 0;
         let reads = std::mem::take(&mut self.reads);
         let readable = std::mem::take(&mut self.readable);
         self.replies

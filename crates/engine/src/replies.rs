@@ -41,6 +41,11 @@ impl<T> Replies<T> {
         self.late.insert((after, self.sequence), (ticket, answer));
     }
 
+    /// How many answers wait that no record of their own is in flight for.
+    pub(crate) fn late_len(&self) -> usize {
+        self.late.len()
+    }
+
     /// How many answers wait.
     pub(crate) fn len(&self) -> usize {
         self.accepted.len() + self.late.len()
