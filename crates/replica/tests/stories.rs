@@ -168,7 +168,6 @@ fn no_request_is_taken_while_the_memtables_are_full() {
         segment_bytes: 1 << 20,
         memtable_bytes: 4 << 10,
         memtable_bytes_max: 8 << 10,
-        snapshot_age_ms_max: 0,
         ..options()
     });
     story.tell(
@@ -198,8 +197,6 @@ fn no_request_is_taken_while_the_memtables_are_full() {
         "
         turn           | checkpoint
         checkpointed   |
-        wait 200       |
-        turn           | release
         ",
     );
     assert!(story.replica().may_take());

@@ -134,6 +134,9 @@ impl Shared {
     pub(crate) fn publish(&self, base: Arc<Base>) {
         let replaced = self.replace_views(|old| {
             let (active, frozen) = old.current.memtables.split_at(1);
+            // What is kept for old readers may not starve the writers: it would stay until it is old.
+            let bytes = old.active().bytes() + old.frozen_bytes();
+            let is_short = bytes >= self.options.memtable_bytes_max;
             let kept = Reach {
                 memtables: frozen.to_vec(),
                 base: old.current.base.clone(),
@@ -143,7 +146,7 @@ impl Shared {
                     memtables: active.to_vec(),
                     base,
                 }),
-                kept: Some(Arc::new(kept)),
+                kept: (!is_short).then(|| Arc::new(kept)),
             }
         });
         drop(replaced);
