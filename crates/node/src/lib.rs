@@ -58,6 +58,7 @@ pub use onelog_record::{
 };
 pub use onelog_replica::{
     Catalog, CatalogError, Failure, Follower, NewTable, SchemaError, StartError, TableError,
+    sink_follower,
 };
 pub use onelog_state::{ReadError, Row, Scan, Snapshot, SnapshotError, Versioned};
 

@@ -6,6 +6,12 @@ use std::sync::Arc;
 use onelog_record::Position;
 use parking_lot::Mutex;
 
+/// The name under which a sink holds the log.
+#[must_use]
+pub fn sink_follower(sink: &str) -> String {
+    format!("sink {sink}")
+}
+
 /// All followers and how far each has come.
 #[derive(Debug, Default)]
 pub struct Followers {
@@ -22,6 +28,13 @@ impl Followers {
             .filter_map(|(name, held)| held.map(|position| (name, position)))
             .min_by_key(|(_, position)| *position)
             .map(|(name, position)| (name.clone(), position))
+    }
+
+    /// Whether a follower of this name has joined, wherever it is.
+    #[must_use]
+    pub fn has(&self, name: &str) -> bool {
+        let positions = self.positions.lock();
+        positions.values().any(|(known, _)| known == name)
     }
 
     /// A follower that needs the log from `position` on.

@@ -53,7 +53,7 @@ pub use catalog::{Catalog, CatalogError};
 pub use definitions::{Creation, NewTable, TableError, check, creation, removal};
 pub use events::{Event, Now, Request};
 pub use failure::Failure;
-pub use followers::{Follower, Followers};
+pub use followers::{Follower, Followers, sink_follower};
 pub use jobs::{Answer, Job, Outbox};
 pub use observer::Observer;
 pub use options::{NODE, QUEUE_WAIT_MS_MAX, ReplicaOptions};

@@ -1,9 +1,11 @@
 //! Cutting the log's start: by size or age, but never past what the state or a follower needs.
 
-use onelog_record::{Index, Position};
+use bytes::Bytes;
+use onelog_record::{Index, KeyRange, Position, TABLE_SINKS};
 
 use crate::events::Now;
 use crate::failure::Failure;
+use crate::followers::sink_follower;
 use crate::observer::Observer;
 use crate::planted::{self, Bug};
 use crate::replica::Replica;
@@ -83,10 +85,32 @@ impl<T, O: Observer> Replica<T, O> {
         if self.options.retain_past_followers || planted::is(Bug::RetainPastFollowers) {
             return Ok(needed);
         }
+        if self.absent_sink()?.is_some() {
+            return Ok(self.log.first_index());
+        }
         match self.followers.slowest() {
             Some((_, position)) => Ok(needed.min(self.index_of(position)?)),
             None => Ok(needed),
         }
+    }
+
+    /// A sink that is defined and does not follow: this program runs without its sinks, or has not
+    /// started it yet. Where it is in the log only its store knows.
+    fn absent_sink(&self) -> Result<Option<String>, Failure> {
+        let all = KeyRange {
+            table: TABLE_SINKS,
+            from: Bytes::new(),
+            to: None,
+        };
+        let sinks = self.state.snapshot().scan(&all, false);
+        for row in sinks.map_err(retention_failed)? {
+            let sink = row.map_err(retention_failed)?.key;
+            let sink = String::from_utf8_lossy(&sink);
+            if !self.followers.has(&sink_follower(&sink)) {
+                return Ok(Some(sink.into_owned()));
+            }
+        }
+        Ok(None)
     }
 
     /// The index of the entry that holds the record at `position`.
@@ -114,8 +138,18 @@ impl<T, O: Observer> Replica<T, O> {
             return;
         }
         self.retention.complained_at_ms = Some(now.monotonic_ms);
-        if let Some((name, position)) = self.followers.slowest() {
-            tracing::warn!(follower = name, %position, "the log is kept beyond its limit for a slow follower");
+        match self.absent_sink() {
+            Ok(Some(sink)) => {
+                tracing::warn!(
+                    sink,
+                    "the log is kept beyond its limit for a sink that does not run"
+                );
+            }
+            _ => {
+                if let Some((name, position)) = self.followers.slowest() {
+                    tracing::warn!(follower = name, %position, "the log is kept beyond its limit for a slow follower");
+                }
+            }
         }
     }
 }

@@ -33,7 +33,7 @@ pub(crate) struct RetentionHold {
 
 impl RetentionHold {
     pub(crate) fn new(node: Node, name: &str, limit: Option<u64>, from: Position) -> Self {
-        let follower = node.follower(&format!("sink {name}"), from);
+        let follower = node.follower(&onelog::sink_follower(name), from);
         Self {
             node,
             name: name.to_owned(),

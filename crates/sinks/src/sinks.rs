@@ -580,7 +580,7 @@ fn defined(kinds: Kinds, node: &Node) -> Result<(Vec<StoredSink>, Vec<Follower>)
                 let sink = String::from_utf8_lossy(&row.key);
                 tracing::error!(%sink, %error, "the definition of a sink cannot be read");
                 if error.place == "kind" {
-                    foreign.push(node.follower(&format!("sink {sink}"), node.log_start()));
+                    foreign.push(node.follower(&onelog::sink_follower(&sink), node.log_start()));
                 }
             }
         }

@@ -136,7 +136,8 @@ impl Story {
         self.replica.as_mut().expect("the replica was started")
     }
 
-    fn step(&mut self, line: &str) -> Result<(), Failure> {
+    /// Runs one line.
+    pub fn step(&mut self, line: &str) -> Result<(), Failure> {
         let words: Vec<&str> = line.split_whitespace().collect();
         match words[..] {
             ["start"] => self.start(),
