@@ -136,7 +136,7 @@ impl Story {
         self.replica.as_mut().expect("the replica was started")
     }
 
-    /// Runs one line.
+    /// Runs a line, whatever comes of it: see [`Story::taken_out`].
     pub fn step(&mut self, line: &str) -> Result<(), Failure> {
         let words: Vec<&str> = line.split_whitespace().collect();
         match words[..] {
