@@ -22,13 +22,15 @@ const LOAD_ROWS_MAX: usize = 10_000;
 const LOAD_BYTES_MAX: usize = 4 << 20;
 
 impl Feed {
-    /// Backfills the store; `old`: the position of the rows that it has. Returns the new position, or
+    /// Backfills the store; `old`: the position of the rows that it has; `may_delete`: however many
+    /// rows that deletes. Returns the new position, or
     /// `None` when it was interrupted.
     pub(crate) fn backfill(
         &mut self,
         plan: &Arc<Plan>,
         store: &mut dyn Store,
         old: Option<Position>,
+        may_delete: bool,
         is_interrupted: &mut dyn FnMut() -> bool,
     ) -> Result<Option<Position>, SessionEnd> {
         // The log must be kept from the snapshot on; or, as long as the old rows are there, from them on.
@@ -38,6 +40,10 @@ impl Feed {
         let snapshot = self.node.snapshot();
         let position = snapshot.position();
         tracing::info!(sink = self.definition.name, %position, "backfilling a store from a snapshot");
+        store.check_target()?;
+        if !may_delete {
+            self.check_deletions(&snapshot)?;
+        }
         let mut refused = Vec::new();
         store.begin_rebuild()?;
         for number in 0..plan.mappings.len() {

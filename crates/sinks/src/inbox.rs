@@ -19,6 +19,8 @@ pub(crate) struct Inbox {
     pub(crate) requests: Vec<PendingRequest>,
     /// The tables that the sink follows.
     pub(crate) tables: TableIds,
+    /// Whether the next backfill may delete rows, however many.
+    pub(crate) may_delete: bool,
     progress: Arc<Progress>,
     commands: mpsc::Receiver<Command>,
     runtime: Runtime,
@@ -35,6 +37,7 @@ impl Inbox {
             lifecycle: Lifecycle::new(paused),
             requests: Vec::new(),
             tables,
+            may_delete: false,
             progress,
             commands,
             runtime: tokio::runtime::Builder::new_current_thread()
@@ -95,8 +98,13 @@ impl Inbox {
                 });
                 confirm(reply);
             }
-            Some(Command::Rebuild { tables, reply }) => {
+            Some(Command::Rebuild {
+                tables,
+                may_delete,
+                reply,
+            }) => {
                 self.tables = tables;
+                self.may_delete = may_delete;
                 self.lifecycle.apply(Event::Rebuild);
                 self.progress.revive(SinkState::Rebuilding);
                 confirm(reply);

@@ -7,6 +7,7 @@
 mod backfill;
 mod comparing;
 mod control;
+mod deletions;
 mod dry_run;
 mod error;
 mod feed;
@@ -29,6 +30,7 @@ mod stored;
 mod tables;
 mod waiting;
 
+pub use deletions::{DELETES_MAX, DELETES_PERCENT_MAX};
 pub use dry_run::{DRY_RUN_ROWS_MAX, DryRun, DryRunMapping, DryRunRefused, DryRunRow};
 pub use error::{SinkError, SinkFault, SinksError};
 pub use onelog_mapping::{FieldRule, FieldValue};

@@ -26,6 +26,7 @@ pub(crate) enum Command {
     /// With the tables that the sink follows from now on.
     Rebuild {
         tables: TableIds,
+        may_delete: bool,
         reply: SyncSender<()>,
     },
     Request(Request),

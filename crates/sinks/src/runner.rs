@@ -194,12 +194,14 @@ impl Runner {
     ) -> Result<(), SessionEnd> {
         let Self { feed, inbox, pace } = self;
         feed.progress.set_state(inbox.lifecycle.shown());
-        let backfilled = feed.backfill(plan, store, old, &mut || {
+        let may_delete = inbox.may_delete;
+        let backfilled = feed.backfill(plan, store, old, may_delete, &mut || {
             inbox.receive();
             inbox.lifecycle.is_leaving()
         })?;
         if let Some(at) = backfilled {
             pace.begin();
+            inbox.may_delete = false;
             inbox.lifecycle.apply(Event::Backfilled(at));
         }
         Ok(())

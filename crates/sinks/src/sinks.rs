@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use onelog::{
-    CommitRequest, Follower, Guard, KeyRange, Node, Operation, Position, Predicate, Refusal, Write,
+    CommitRequest, Follower, Guard, Node, Operation, Position, Predicate, Refusal, Write,
 };
 use onelog_record::{TABLE_SINKS, nearest_name};
 use parking_lot::Mutex;
@@ -84,7 +84,7 @@ struct Handle {
 impl Sinks {
     /// Starts every sink that is defined. `kinds` are the kinds of store that this program knows.
     pub fn start(node: Node, kinds: Kinds) -> Result<Self, SinksError> {
-        let (definitions, foreign) = defined(kinds, &node)?;
+        let (definitions, foreign) = stored::defined(kinds, &node)?;
         let inner = Arc::new(Inner {
             node,
             kinds,
@@ -262,9 +262,23 @@ impl Sinks {
 
     /// Backfills the store beside what it has, and swaps. Answers as soon as that has begun. A table
     /// that was made again under the name of one that the sink followed is followed from now on.
+    /// The sink stops where that would delete too many rows; see [`DELETES_MAX`](crate::DELETES_MAX).
     pub fn rebuild(&self, name: &str) -> Result<SinkStatus, SinkError> {
+        self.rebuild_with(name, false)
+    }
+
+    /// [`Sinks::rebuild`], however many rows that deletes.
+    pub fn rebuild_deleting(&self, name: &str) -> Result<SinkStatus, SinkError> {
+        self.rebuild_with(name, true)
+    }
+
+    fn rebuild_with(&self, name: &str, may_delete: bool) -> Result<SinkStatus, SinkError> {
         let tables = self.take_tables(name)?;
-        self.command(name, |reply| Command::Rebuild { tables, reply })?;
+        self.command(name, |reply| Command::Rebuild {
+            tables,
+            may_delete,
+            reply,
+        })?;
         self.get(name)
     }
 
@@ -561,29 +575,4 @@ impl Handle {
 /// A definition that was put together by a program passes the same checks as one that was read.
 fn check_text(kinds: Kinds, definition: &SinkDefinition) -> Result<(), DefinitionError> {
     SinkDefinition::from_json(kinds, &definition.to_stored()).map(|_| ())
-}
-
-/// The definitions that the log has. One that cannot be read stops nothing but itself. Where its
-/// kind of store is not part of this program, the log is kept for a program that has it.
-fn defined(kinds: Kinds, node: &Node) -> Result<(Vec<StoredSink>, Vec<Follower>), SinksError> {
-    let range = KeyRange {
-        table: TABLE_SINKS,
-        from: Bytes::new(),
-        to: None,
-    };
-    let (mut out, mut foreign) = (Vec::new(), Vec::new());
-    for row in node.snapshot().scan(&range, false)? {
-        let row = row?;
-        match StoredSink::read(kinds, &row.value) {
-            Ok(sink) => out.push(sink),
-            Err(error) => {
-                let sink = String::from_utf8_lossy(&row.key);
-                tracing::error!(%sink, %error, "the definition of a sink cannot be read");
-                if error.place == "kind" {
-                    foreign.push(node.follower(&onelog::sink_follower(&sink), node.log_start()));
-                }
-            }
-        }
-    }
-    Ok((out, foreign))
 }

@@ -12,12 +12,13 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use onelog::TableId;
+use onelog::{Follower, KeyRange, Node, TableId};
 use onelog_mapping::{DefinitionError, Plan};
+use onelog_record::TABLE_SINKS;
 use onelog_store::{Kinds, SinkDefinition};
 use serde_json::{Value, json};
 
-use crate::error::SinkFault;
+use crate::error::{SinkFault, SinksError};
 
 const TABLE_IDS: &str = "table_ids";
 
@@ -87,4 +88,32 @@ pub(crate) fn record(definition: &SinkDefinition, tables: &TableIds) -> Bytes {
         record[TABLE_IDS] = json!(tables.0);
     }
     record.to_string().into()
+}
+
+/// The definitions that the log has. One that cannot be read stops nothing but itself. Where its
+/// kind of store is not part of this program, the log is kept for a program that has it.
+pub(crate) fn defined(
+    kinds: Kinds,
+    node: &Node,
+) -> Result<(Vec<StoredSink>, Vec<Follower>), SinksError> {
+    let range = KeyRange {
+        table: TABLE_SINKS,
+        from: Bytes::new(),
+        to: None,
+    };
+    let (mut out, mut foreign) = (Vec::new(), Vec::new());
+    for row in node.snapshot().scan(&range, false)? {
+        let row = row?;
+        match StoredSink::read(kinds, &row.value) {
+            Ok(sink) => out.push(sink),
+            Err(error) => {
+                let sink = String::from_utf8_lossy(&row.key);
+                tracing::error!(%sink, %error, "the definition of a sink cannot be read");
+                if error.place == "kind" {
+                    foreign.push(node.follower(&onelog::sink_follower(&sink), node.log_start()));
+                }
+            }
+        }
+    }
+    Ok((out, foreign))
 }

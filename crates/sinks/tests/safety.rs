@@ -253,3 +253,67 @@ fn a_table_that_was_made_again_does_not_empty_the_store_of_the_former_one() {
     assert_eq!(rows(), 2);
     close(&node, &sinks);
 }
+
+#[test]
+fn a_backfill_that_would_empty_a_table_stops_and_says_how_many_rows_until_it_is_told_to() {
+    // Given a store with a thousand rows.
+    let place = Place::new();
+    let (node, sinks) = place.open();
+    with_orders(&node);
+    node.transact(|tx| {
+        (0..1000).try_for_each(|n| {
+            let value = json!({"total": n, "note": "a note"});
+            tx.put_json("shop.orders", format!("k{n}"), &value)
+        })
+    })
+    .unwrap();
+    sinks
+        .create(place.definition("search", &json!({})))
+        .unwrap();
+    assert_equal(&sinks, "search", node.position());
+    let store = place.store("search.db");
+    let rows = || one::<i64>(&store, "SELECT count(*) FROM orders");
+    // When its definition leaves nearly all of them out,
+    let mapping = |filter: &str| {
+        json!({"mappings": [{"table": "shop.orders", "into": "orders", "where": filter, "columns": {
+            "id": {"from": "$key", "type": "text"}, "total": {"from": "/total", "type": "integer"},
+            "note": {"from": "/note", "type": "text"}}}]})
+    };
+    let few = mapping(".total < 10");
+    sinks.replace(place.definition("search", &few)).unwrap();
+    // then the sink stops with the number, also when it is resumed, rebuilt or started again,
+    let says = "would delete 990 of the 1000 rows of 'orders'";
+    let text = wait_for_stop(&sinks, "search");
+    assert!(text.contains(says), "{text}");
+    sinks.resume("search").unwrap();
+    assert!(wait_for_stop(&sinks, "search").contains(says));
+    sinks.rebuild("search").unwrap();
+    assert!(wait_for_stop(&sinks, "search").contains(says));
+    close(&node, &sinks);
+    drop((node, sinks));
+    let (node, sinks) = place.open();
+    assert!(wait_for_stop(&sinks, "search").contains(says));
+    assert_eq!(rows(), 1000);
+    // and goes on with a definition that keeps most of them, or allows it.
+    let most = mapping(".total < 900");
+    sinks.replace(place.definition("search", &most)).unwrap();
+    assert_equal(&sinks, "search", node.position());
+    assert_eq!(rows(), 900);
+    let mut allowed = mapping(".total < 500");
+    allowed["max_deletes"] = json!(399);
+    sinks.replace(place.definition("search", &allowed)).unwrap();
+    assert!(wait_for_stop(&sinks, "search").contains("would delete 400 of the 900 rows"));
+    allowed["max_deletes"] = json!(400);
+    sinks.replace(place.definition("search", &allowed)).unwrap();
+    assert_equal(&sinks, "search", node.position());
+    assert_eq!(rows(), 500);
+    // When the user says so, then it deletes them, but only this once.
+    sinks.replace(place.definition("search", &few)).unwrap();
+    wait_for_stop(&sinks, "search");
+    sinks.rebuild_deleting("search").unwrap();
+    assert_equal(&sinks, "search", node.position());
+    assert_eq!(rows(), 10);
+    sinks.rebuild("search").unwrap();
+    assert_equal(&sinks, "search", node.position());
+    close(&node, &sinks);
+}

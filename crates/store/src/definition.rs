@@ -46,6 +46,8 @@ pub struct SinkDefinition {
     /// How much of the log is kept for this sink when it is paused, stopped or slow. `None`: as much as
     /// it needs.
     pub keep_log_bytes_max: Option<u64>,
+    /// How many rows of a table a backfill may delete without being asked to. `None`: what is usual.
+    pub max_deletes: Option<u64>,
     /// The id of another log, whose sink of this name in the store may be taken.
     pub take_from_log: Option<String>,
 }
@@ -72,6 +74,7 @@ impl SinkDefinition {
             "on_refused",
             "verify_every",
             "keep_log",
+            "max_deletes",
             "take_from_log",
         ];
         let kind = kinds.of(&object);
@@ -112,6 +115,7 @@ impl SinkDefinition {
             on_refused,
             verify_every_seconds,
             keep_log_bytes_max,
+            max_deletes: object.optional_count("max_deletes", i64::MAX as u64)?,
             take_from_log: object.optional_text("take_from_log")?.map(str::to_owned),
         })
     }
@@ -144,6 +148,9 @@ impl SinkDefinition {
         }
         if let Some(bytes) = self.keep_log_bytes_max {
             map.serialize_entry("keep_log", &show_bytes(bytes))?;
+        }
+        if let Some(max) = self.max_deletes {
+            map.serialize_entry("max_deletes", &max)?;
         }
         if let Some(log) = &self.take_from_log {
             map.serialize_entry("take_from_log", log)?;

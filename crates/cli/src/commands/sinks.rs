@@ -78,7 +78,7 @@ enum Command {
         limit: u32,
     },
     /// Backfill new tables beside the old ones, then swap
-    Rebuild(Name),
+    Rebuild(Rebuild),
     /// Wait until the store has reached a position
     Wait {
         #[command(flatten)]
@@ -105,6 +105,24 @@ enum Command {
 struct Name {
     /// The sink
     name: String,
+}
+
+#[derive(Debug, clap::Args)]
+struct Rebuild {
+    #[command(flatten)]
+    name: Name,
+    /// Also where that deletes many rows, which the log does not have
+    #[arg(long)]
+    delete_rows: bool,
+}
+
+impl Rebuild {
+    fn path(&self) -> String {
+        self.name.path(match self.delete_rows {
+            true => "/rebuild?delete_rows=true",
+            false => "/rebuild",
+        })
+    }
 }
 
 impl Name {
@@ -147,7 +165,7 @@ pub fn run(args: &Args, context: &Context) -> Result<(), CommandError> {
         Command::Show(name) => client.get(&name.path(""), &[])?,
         Command::Pause(name) => client.post(&name.path("/pause"), &nothing)?,
         Command::Resume(name) => client.post(&name.path("/resume"), &nothing)?,
-        Command::Rebuild(name) => client.post(&name.path("/rebuild"), &nothing)?,
+        Command::Rebuild(rebuild) => client.post(&rebuild.path(), &nothing)?,
         Command::Wait {
             name,
             position,

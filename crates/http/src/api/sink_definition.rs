@@ -32,6 +32,9 @@ pub(crate) struct NewSink {
     /// How much log is kept for the sink at most, for example `10GiB`.
     #[schema(nullable = false)]
     keep_log: Option<String>,
+    /// How many rows of a table a backfill may delete; unless given, 100 or a fifth of them.
+    #[schema(nullable = false)]
+    max_deletes: Option<u64>,
     /// The id of another log whose sink of this name in the store this one may take, with its tables.
     #[schema(nullable = false)]
     take_from_log: Option<String>,

@@ -179,15 +179,28 @@ pub(crate) async fn verify(
     post,
     path = "/v1/sinks/{name}/rebuild",
     tag = "sinks",
-    params(("name" = String, Path, description = "The sink", example = "search")),
+    params(
+        ("name" = String, Path, description = "The sink", example = "search"),
+        ("delete_rows" = Option<bool>, Query, description = "Deletes rows that the log does not have, however many", example = true),
+    ),
     responses(
         (status = 200, description = "It is being rebuilt", body = crate::api::Sink),
         (status = 404, description = "`unknown_sink`", body = crate::api::Error),
+        (status = 422, description = "A parameter is malformed", body = crate::api::Error),
         (status = 503, description = "Overloaded or stopped", body = crate::api::Error),
     )
 )]
-pub(crate) async fn rebuild(State(app): State<Shared>, Path(name): Path<String>) -> Answer {
-    let status = on_sinks(&app, move |sinks| sinks.rebuild(&name)).await?;
+pub(crate) async fn rebuild(
+    State(app): State<Shared>,
+    Path(name): Path<String>,
+    uri: Uri,
+) -> Answer {
+    let may_delete = Query::parse(uri.query(), &["delete_rows"])?.flag("delete_rows")?;
+    let rebuild = move |sinks: &onelog_sinks::Sinks| match may_delete {
+        true => sinks.rebuild_deleting(&name),
+        false => sinks.rebuild(&name),
+    };
+    let status = on_sinks(&app, rebuild).await?;
     json(StatusCode::OK, &Sink::from(status))
 }
 

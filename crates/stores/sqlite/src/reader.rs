@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use onelog_record::Position;
-use rusqlite::Connection;
+use rusqlite::{Connection, ErrorCode};
 
 use crate::bookkeeping::{Identity, read_position};
 use crate::connection::open_to_read;
@@ -72,7 +72,17 @@ impl StoreReader for SqliteReader {
             names.join(", "),
             ddl::quote(&plan.into)
         );
-        let mut statement = self.connection.prepare(&sql).map_err(failed)?;
+        let mut statement = match self.connection.prepare(&sql) {
+            Ok(statement) => statement,
+            // No such table or column: SQLite has one code for whatever is wrong in a text.
+            Err(error) if error.sqlite_error_code() == Some(ErrorCode::Unknown) => {
+                return Err(StoreError::SchemaMismatch {
+                    into: plan.into.clone(),
+                    what: format!("it is not there as it should be ({error})"),
+                });
+            }
+            Err(error) => return Err(failed(error)),
+        };
         let mut rows = statement.query([]).map_err(failed)?;
         let mut row = Row::new(plan.columns.len());
         while let Some(found) = rows.next().map_err(failed)? {

@@ -42,6 +42,9 @@ pub struct Source {
     /// How much of the log is kept while the store is away
     #[arg(long, value_name = "SIZE", requires = "to")]
     keep_log: Option<String>,
+    /// How many rows of a table a backfill may delete
+    #[arg(long, value_name = "COUNT", requires = "to")]
+    max_deletes: Option<u64>,
     /// The id of another log, whose sink of this name in the store is taken with its tables
     #[arg(long, value_name = "LOG", requires = "to")]
     take_from_log: Option<String>,
@@ -108,6 +111,9 @@ impl Source {
             if let Some(value) = value {
                 definition.insert(field.into(), json!(value));
             }
+        }
+        if let Some(max) = self.max_deletes {
+            definition.insert("max_deletes".into(), json!(max));
         }
         Ok(Value::Object(definition))
     }
