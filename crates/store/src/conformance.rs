@@ -6,6 +6,7 @@
 
 mod cells;
 mod model;
+mod records;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
@@ -16,6 +17,10 @@ use onelog_record::{Offset, Position, TableDefinition, TableId, TableKind, Value
 
 pub use self::cells::every_cell_comes_back_as_it_was;
 pub use self::model::Model;
+pub use self::records::{
+    a_removed_sink_is_forgotten, another_logs_sink_is_not_taken_without_its_name,
+    another_plan_has_no_position, the_chain_is_kept_beside_the_position,
+};
 use crate::verify::verify;
 use crate::{Batch, Change, Store, StoreError, StoreKind, failpoint};
 
@@ -190,27 +195,6 @@ pub fn a_batch_and_its_position_are_one_step(harness: &dyn Harness) {
     model.write(TableId(9999), b"x", Some("{}"));
     store.apply(&model.batch(&plan, from)).unwrap();
     model.assert_equal(&plan, store.as_mut());
-}
-
-/// The checksum of the log's chain is kept as it is, or as unknown.
-pub fn the_chain_is_kept_beside_the_position(harness: &dyn Harness) {
-    let plan = standard_plan(harness);
-    let (mut store, mut model) = backfilled(harness, &plan);
-    for chain in [Some(0), None, Some(u32::MAX), Some(1)] {
-        let from = model.position();
-        model.order("a", 1, "again");
-        let mut batch = model.batch(&plan, from);
-        batch.chain = chain;
-        store.apply(&batch).unwrap();
-        assert_eq!(store.position().unwrap().unwrap().chain, chain);
-        store.begin_rebuild().unwrap();
-        store.finish_rebuild(batch.place()).unwrap();
-        drop(store);
-        store = harness.open(Arc::clone(&plan), LOG);
-        assert_eq!(store.position().unwrap().unwrap().chain, chain);
-        store.take_over().unwrap();
-        assert_eq!(store.position().unwrap().unwrap().chain, chain);
-    }
 }
 
 /// Only the last image of a key counts, and a batch has one change a key.
@@ -485,89 +469,6 @@ pub fn a_snapshot_does_not_change(harness: &dyn Harness) {
     assert_eq!(snapshot.position(), before.position());
     assert!(verify(&plan, &before, snapshot.as_mut()).unwrap().equal);
     assert!(!verify(&plan, &model, snapshot.as_mut()).unwrap().equal);
-    model.assert_equal(&plan, store.as_mut());
-}
-
-/// Rows of one plan mean nothing under another.
-pub fn another_plan_has_no_position(harness: &dyn Harness) {
-    let plan_before = standard_plan(harness);
-    let (store, model) = backfilled(harness, &plan_before);
-    drop(store);
-    let other = plan(harness, &STANDARD.replace("/total", "/sum"));
-    let mut store = harness.open(Arc::clone(&other), LOG);
-    assert_eq!(store.position().unwrap(), None);
-    store.take_over().unwrap();
-    assert_eq!(store.position().unwrap(), None);
-    model.rebuild(&other, store.as_mut()).unwrap();
-    model.assert_equal(&other, store.as_mut());
-    // The way back is no shorter.
-    let mut store = harness.open(plan_before, LOG);
-    assert_eq!(store.position().unwrap(), None);
-}
-
-/// A store that follows another log says so, and changes nothing until that log is named.
-pub fn another_logs_sink_is_not_taken_without_its_name(harness: &dyn Harness) {
-    let plan_of_first = standard_plan(harness);
-    let (mut first, mut model) = backfilled(harness, &plan_of_first);
-    // Whether the rival's plan is the same or not makes no difference.
-    for text in [STANDARD.to_owned(), STANDARD.replace("/total", "/sum")] {
-        let mut rival = harness.open(plan(harness, &text), "log-2");
-        assert_eq!(rival.followed_log().unwrap().as_deref(), Some(LOG));
-        for from in [None, Some("log-3"), Some("log-2")] {
-            let error = rival.take_over_from(from).unwrap_err();
-            assert!(
-                matches!(&error, StoreError::OtherLog { ours, found }
-                    if ours == "log-2" && found == LOG),
-                "{error}"
-            );
-            assert!(!error.is_retryable());
-        }
-        let from = model.position();
-        model.order("z", 9, "of the first log");
-        first
-            .apply(&model.batch(&plan_of_first, from))
-            .expect("nothing has changed for the first log");
-        model.assert_equal(&plan_of_first, first.as_mut());
-        assert_eq!(first.position().unwrap().unwrap().epoch, 1);
-    }
-    // Once it is named the sink is the other log's, which knows nothing about the rows.
-    let mut second = harness.open(Arc::clone(&plan_of_first), "log-2");
-    assert_eq!(second.take_over_from(Some(LOG)).unwrap(), 2);
-    assert_eq!(second.followed_log().unwrap().as_deref(), Some("log-2"));
-    assert_eq!(second.position().unwrap(), None);
-    let from = model.position();
-    model.order("z", 10, "too late");
-    let error = first.apply(&model.batch(&plan_of_first, from)).unwrap_err();
-    assert!(
-        matches!(error, StoreError::Fenced { ours: 1, found: 2 }),
-        "{error}"
-    );
-    model.rebuild(&plan_of_first, second.as_mut()).unwrap();
-    assert_eq!(second.position().unwrap().unwrap().log_id, "log-2");
-    assert!(model.verify(&plan_of_first, second.as_mut()).equal);
-    // The name of a log that the store no longer follows is no obstacle.
-    drop(second);
-    let mut second = harness.open(Arc::clone(&plan_of_first), "log-2");
-    assert_eq!(second.take_over_from(Some(LOG)).unwrap(), 3);
-    assert_eq!(
-        second.position().unwrap().unwrap().position,
-        model.position()
-    );
-}
-
-/// After a removal nothing of the sink is known, and its tables may be backfilled again.
-pub fn a_removed_sink_is_forgotten(harness: &dyn Harness) {
-    let plan = standard_plan(harness);
-    let (mut store, model) = backfilled(harness, &plan);
-    store.remove().unwrap();
-    assert_eq!(store.position().unwrap(), None);
-    assert_eq!(store.followed_log().unwrap(), None);
-    drop(store);
-    let mut store = harness.open(Arc::clone(&plan), LOG);
-    store.check_target().unwrap();
-    assert_eq!(store.take_over().unwrap(), 1);
-    assert_eq!(store.position().unwrap(), None);
-    model.rebuild(&plan, store.as_mut()).unwrap();
     model.assert_equal(&plan, store.as_mut());
 }
 
