@@ -271,6 +271,81 @@ pub(crate) fn check_epoch<'r>(
     }
 }
 
+/// Whose the tables are that onelog has not made, those of mappings with `existing`. The others say it
+/// in their comments.
+const OWNERS: &str = "onelog_tables";
+
+pub(crate) fn create_owners(flavour: Flavour) -> String {
+    let text = format!(
+        "CHARACTER SET utf8mb4 COLLATE {} NOT NULL",
+        flavour.exact_collation()
+    );
+    format!(
+        "CREATE TABLE IF NOT EXISTS {OWNERS} (name VARCHAR(64) {text} PRIMARY KEY,
+           sink VARCHAR(128) {text})
+         ENGINE=InnoDB COMMENT='onelog: which sink writes which existing table'"
+    )
+}
+
+/// The sink that writes an existing table; `suffix` is a lock, or nothing.
+pub(crate) fn existing_owner(
+    connection: &mut Connection,
+    table: &str,
+    suffix: &str,
+) -> Result<Option<String>, Fault> {
+    let name = folded(connection, table);
+    let found = connection.fetch(
+        &format!("SELECT sink FROM {OWNERS} WHERE name = ? {suffix}"),
+        Params::Positional(vec![Value::from(name)]),
+    );
+    match found {
+        Ok(rows) => Ok(rows.first().and_then(|row| row.get(0))),
+        Err(fault) if fault.code() == Some(NO_TABLE) => Ok(None),
+        Err(fault) => Err(fault),
+    }
+}
+
+/// Records who writes an existing table, unless another sink does; answers who does.
+pub(crate) fn claim(
+    connection: &mut Connection,
+    table: &str,
+    sink: &str,
+) -> Result<Option<String>, Fault> {
+    let name = folded(connection, table);
+    connection.prepared(
+        &format!("INSERT IGNORE INTO {OWNERS} (name, sink) VALUES (?, ?)"),
+        Params::Positional(vec![Value::from(name), Value::from(sink)]),
+    )?;
+    existing_owner(connection, table, "FOR UPDATE")
+}
+
+pub(crate) fn forget_owner(connection: &mut Connection, sink: &str) -> Result<(), Fault> {
+    let gone = connection.prepared(
+        &format!("DELETE FROM {OWNERS} WHERE sink = ?"),
+        Params::Positional(vec![Value::from(sink)]),
+    );
+    match gone {
+        Err(fault) if fault.code() == Some(NO_TABLE) => Ok(()),
+        other => other.map(drop),
+    }
+}
+
+fn folded(connection: &Connection, table: &str) -> String {
+    match connection.folds_names() {
+        true => table.to_lowercase(),
+        false => table.to_owned(),
+    }
+}
+
+pub(crate) fn not_owner(table: &str, owner: &str) -> StoreError {
+    StoreError::NotOwner {
+        into: table.to_owned(),
+        what: format!(
+            "it belongs to the sink '{owner}', which may reach it at another address; choose another name for 'into', or delete that sink first"
+        ),
+    }
+}
+
 const MADE_FOR: &str = "onelog: sink ";
 
 const GENERATION: &str = ", generation ";

@@ -97,6 +97,9 @@ impl Rebuild<'_> {
                 &self.identity.sink,
             ));
         }
+        if self.merges() {
+            statements.push(bookkeeping::create_owners(flavour));
+        }
         for mapping in &self.plan.mappings {
             let name = self.names.new_table(epoch, &mapping.into);
             statements.push(match self.merges() {
@@ -299,6 +302,7 @@ impl Rebuild<'_> {
         if moved != 1 {
             self.own_record()?;
         }
+        self.claim_existing(doing)?;
         let mappings = &self.plan.mappings;
         let mut statements = Vec::new();
         for (n, mapping) in mappings.iter().enumerate().rev() {
@@ -328,6 +332,20 @@ impl Rebuild<'_> {
                 },
                 false => self.connection.store_error(doing, fault),
             })?;
+        }
+        Ok(())
+    }
+
+    /// Makes the existing tables this sink's, in the transaction under way.
+    pub(crate) fn claim_existing(&mut self, doing: &str) -> Result<(), StoreError> {
+        let existing = self.plan.mappings.iter();
+        for mapping in existing.filter(|mapping| mapping.options.flag(EXISTING)) {
+            let sink = &self.identity.sink;
+            let owner = bookkeeping::claim(self.connection, &mapping.into, sink);
+            let owner = owner.map_err(|fault| self.fault(doing, fault))?;
+            if let Some(owner) = owner.filter(|owner| owner != sink) {
+                return Err(bookkeeping::not_owner(&mapping.into, &owner));
+            }
         }
         Ok(())
     }

@@ -96,6 +96,17 @@ impl MysqlStore {
         }
     }
 
+    /// An earlier version filled existing tables and did not record whose they are.
+    fn own_filled_tables(&mut self) -> Result<(), StoreError> {
+        if !self.plan.mappings.iter().any(|m| m.options.flag(EXISTING)) {
+            return Ok(());
+        }
+        let doing = "recording the owners of tables in";
+        let sql = bookkeeping::create_owners(self.connection.flavour());
+        self.connection.execute(doing, &sql)?;
+        self.rebuild().claim_existing(doing)
+    }
+
     fn check_taken_over(&self) {
         assert!(
             self.identity.epoch > 0,
@@ -240,6 +251,8 @@ impl MysqlStore {
             mysql_async::Params::Positional(vec![self.identity.sink.clone().into()]),
         );
         gone.map_err(|fault| self.connection.store_error(removing, fault))?;
+        bookkeeping::forget_owner(&mut self.connection, &self.identity.sink)
+            .map_err(|fault| self.connection.store_error(removing, fault))?;
         self.connection.execute(removing, "COMMIT")?;
         rebuild.drop_position();
         Ok(())
@@ -302,6 +315,9 @@ impl Store for MysqlStore {
                 continue;
             }
             self.identity.epoch = epoch;
+            if found.position_under(&self.identity.plan_id).is_some() {
+                self.own_filled_tables()?;
+            }
             if let Err(error) = self.rebuild().drop_old(found.generation) {
                 tracing::debug!(sink = self.identity.sink, %error, "replaced tables are dropped later");
             }

@@ -7,7 +7,7 @@ use onelog_store::StoreError;
 
 use super::user_table::check_existing;
 use super::{column_type, is_text};
-use crate::bookkeeping::{Owner, table_owner};
+use crate::bookkeeping::{Owner, existing_owner, not_owner, table_owner};
 use crate::connection::Connection;
 use crate::encode::Decimal;
 use crate::names::NAME_CHARS_MAX;
@@ -88,7 +88,12 @@ pub(crate) fn check_target(
     mapping: &MappingPlan,
 ) -> Result<(), StoreError> {
     if mapping.options.flag(EXISTING) {
-        return check_existing(connection, mapping);
+        let owner = existing_owner(connection, &mapping.into, "")
+            .map_err(|fault| connection.store_error(LOOKING, fault))?;
+        return match owner {
+            Some(owner) if owner != sink => Err(not_owner(&mapping.into, &owner)),
+            _ => check_existing(connection, mapping),
+        };
     }
     let into = &mapping.into;
     for name in mapping.column_names().chain([into.as_str()]) {
