@@ -32,7 +32,8 @@ pub use self::moment::{
 };
 pub use self::object::Object;
 pub use self::options::{
-    EXISTING, EXISTING_RULE, FieldRule, FieldValue, MappingOptions, TTL_SECONDS,
+    ADOPT, ADOPT_RULE, EXISTING, EXISTING_RULE, FieldRule, FieldValue, MappingOptions, REPLACE,
+    TTL_SECONDS,
 };
 pub use self::plan::{ColumnPlan, KEY_COLUMN, MappingPlan, Plan, RowFault, Tables};
 pub use self::projection::Extractor;

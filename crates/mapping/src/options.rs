@@ -14,6 +14,19 @@ pub const EXISTING_RULE: FieldRule = FieldRule {
     help: "the table exists already and is not made",
     value: FieldValue::Flag,
 };
+/// The option that says what becomes of the rows that an existing table has before its first backfill,
+/// and the value by which they are deleted and written over.
+pub const ADOPT: &str = "adopt";
+pub const REPLACE: &str = "replace";
+/// [`ADOPT`] as the kinds of store that have tables take it.
+pub const ADOPT_RULE: FieldRule = FieldRule {
+    name: ADOPT,
+    help: "what becomes of the rows that an existing table has when the sink first fills it: with check, the sink stops where the log does not have them as they are; with replace, they are deleted and written over",
+    value: FieldValue::Choice {
+        what: "way",
+        of: &["check", REPLACE],
+    },
+};
 /// The option by which a row ends by itself, so many seconds after it was written.
 pub const TTL_SECONDS: &str = "ttl_seconds";
 

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use onelog_record::{Offset, TableDefinition, TableId, TableKind, nearest_name};
 
 use self::columns::{chosen_columns, default_columns, full_text};
-use crate::options::TTL_SECONDS;
+use crate::options::{ADOPT, TTL_SECONDS};
 use crate::projection::Extractor;
 use crate::transform::Transform;
 use crate::{
@@ -261,8 +261,11 @@ impl MappingPlan {
         if !self.key_template.is_plain() {
             more.insert("key".into(), self.key_template.to_string().into());
         }
-        if !self.options.is_empty() {
-            more.insert("options".into(), self.options.as_map().clone().into());
+        // How a table is adopted changes no row of it later.
+        let mut options = self.options.as_map().clone();
+        options.remove(ADOPT);
+        if !options.is_empty() {
+            more.insert("options".into(), options.into());
         }
         match more.is_empty() {
             true => serde_json::Value::Null,

@@ -41,8 +41,9 @@ impl Feed {
         let position = snapshot.position();
         tracing::info!(sink = self.definition.name, %position, "backfilling a store from a snapshot");
         store.check_target()?;
+        self.check_foreign_rows(store, &snapshot)?;
         if !may_delete {
-            self.check_deletions(&snapshot)?;
+            self.check_deletions(store, &snapshot)?;
         }
         let mut refused = Vec::new();
         store.begin_rebuild()?;

@@ -9,8 +9,10 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use onelog::{ReadError, Snapshot};
-use onelog_mapping::{Column, ColumnType, Columns, KEY_COLUMN, MappingPlan, Row, Source};
-use onelog_store::{Change, SinkDefinition, StoreError};
+use onelog_mapping::{
+    ADOPT, Column, ColumnType, Columns, KEY_COLUMN, MappingPlan, REPLACE, Row, Source,
+};
+use onelog_store::{Change, SinkDefinition, Store, StoreError};
 
 use crate::error::SinkFault;
 use crate::feed::Feed;
@@ -23,21 +25,60 @@ pub const DELETES_MAX: u64 = 100;
 pub const DELETES_PERCENT_MAX: u64 = 20;
 
 impl Feed {
+    /// Fails where a first backfill would delete or change rows of a table that was there before
+    /// onelog, unless the mapping says that they are replaced.
+    pub(crate) fn check_foreign_rows(
+        &self,
+        store: &mut dyn Store,
+        snapshot: &Snapshot,
+    ) -> Result<(), SessionEnd> {
+        for number in store.foreign_tables()? {
+            let mapping = &self.definition.mappings[number];
+            if mapping.options.choice(ADOPT) == Some(REPLACE) {
+                continue;
+            }
+            let alone = SinkDefinition {
+                mappings: vec![mapping.clone()],
+                ..self.definition.clone()
+            };
+            let counted =
+                self.count(&alone, &mut |mapping, row| compare(snapshot, mapping, row))?;
+            if counted.missing > 0 || counted.different > 0 {
+                return Err(SessionEnd::Stop(SinkFault::new(format!(
+                    "the table '{}' was there before onelog, and of its {} rows {} are not in the log's table '{}' and {} are there with other values; nothing was changed. Write these rows to the log first, then resume the sink; or, if they are to be deleted and written over, say \"adopt\": \"replace\" in the mapping",
+                    mapping.into, counted.rows, counted.missing, mapping.table, counted.different
+                ))));
+            }
+        }
+        Ok(())
+    }
+
     /// Fails where a backfill from `snapshot` would delete more than the definition allows.
-    pub(crate) fn check_deletions(&self, snapshot: &Snapshot) -> Result<(), SessionEnd> {
-        for number in 0..self.definition.mappings.len() {
-            let (rows, deleted) = self.count_deletions(snapshot, number)?;
+    pub(crate) fn check_deletions(
+        &self,
+        store: &mut dyn Store,
+        snapshot: &Snapshot,
+    ) -> Result<(), SessionEnd> {
+        let foreign = store.foreign_tables()?;
+        for number in (0..self.definition.mappings.len()).filter(|n| !foreign.contains(n)) {
+            let definition = keys_of(&self.definition, number);
+            let Counted { rows, missing, .. } = self.count(&definition, &mut |mapping, row| {
+                find(snapshot, mapping, row).map(|found| match found {
+                    Some(_) => Compared::Equal,
+                    None => Compared::Missing,
+                })
+            })?;
             let is_too_much = match self.definition.max_deletes {
-                Some(max) => deleted > max,
+                Some(max) => missing > max,
                 None => {
                     let part = u128::from(rows) * u128::from(DELETES_PERCENT_MAX) / 100;
-                    deleted > DELETES_MAX && u128::from(deleted) > part
+                    missing > DELETES_MAX && u128::from(missing) > part
                 }
             };
             if is_too_much {
                 let into = &self.definition.mappings[number].into;
                 return Err(SessionEnd::Stop(SinkFault::new(format!(
-                    "a backfill would delete {deleted} of the {rows} rows of '{into}', because the log has none of them at position {}; nothing was changed. If that is right, let it: onelog sinks rebuild {} --delete-rows (or \"max_deletes\" in the definition); if not, see which table of the log the sink follows, and what its 'where' leaves out",
+                    "a backfill would delete {missing} of the {rows} rows of '{into}', because the log has none of them at position {}; nothing was changed. If that is right, let it: onelog sinks rebuild {} --delete-rows (or \"max_deletes\" in the definition); if not, see which table of the log the sink follows, and what its 'where' leaves out",
                     snapshot.position(),
                     self.definition.name,
                 ))));
@@ -46,50 +87,69 @@ impl Feed {
         Ok(())
     }
 
-    /// How many rows the table of a mapping has, and how many of them would be deleted.
-    fn count_deletions(
+    /// Compares every row of the one mapping of a definition.
+    fn count(
         &self,
-        snapshot: &Snapshot,
-        number: usize,
-    ) -> Result<(u64, u64), SessionEnd> {
-        let definition = keys_of(&self.definition, number);
-        let plan = plan_of(&self.node, &definition);
+        definition: &SinkDefinition,
+        compare: &mut dyn FnMut(&MappingPlan, &Row) -> Result<Compared, ReadError>,
+    ) -> Result<Counted, SessionEnd> {
+        let plan = plan_of(&self.node, definition);
         let plan = Arc::new(plan.map_err(|error| SessionEnd::Stop(SinkFault::new(error)))?);
-        let (mut rows, mut deleted) = (0, 0);
+        let mut out = Counted::default();
         let mut failed = None;
-        let counted = definition.target.open_reader(&plan).and_then(|mut reader| {
+        let scanned = definition.target.open_reader(&plan).and_then(|mut reader| {
             reader.scan(0, &mut |row| {
-                rows += 1;
-                match has_record(snapshot, &plan.mappings[0], row) {
-                    Ok(true) => {}
-                    Ok(false) => deleted += 1,
-                    Err(error) => failed = Some(error),
+                out.rows += 1;
+                match compare(&plan.mappings[0], row) {
+                    Ok(Compared::Equal) => {}
+                    Ok(Compared::Different) => out.different += 1,
+                    Ok(Compared::Missing) => out.missing += 1,
+                    Err(error) => {
+                        failed = Some(error);
+                        return ControlFlow::Break(());
+                    }
                 }
-                match failed.is_some() {
-                    true => ControlFlow::Break(()),
-                    false => ControlFlow::Continue(()),
-                }
+                ControlFlow::Continue(())
             })
         });
         if let Some(error) = failed {
             return Err(SessionEnd::Retry(SinkFault::new(error)));
         }
-        match counted {
-            Ok(()) => Ok((rows, deleted)),
+        match scanned {
+            Ok(()) => Ok(out),
             // There is no such table, or not with that key.
-            Err(StoreError::SchemaMismatch { .. }) => Ok((0, 0)),
+            Err(StoreError::SchemaMismatch { .. }) => Ok(Counted::default()),
             Err(error) => Err(error.into()),
         }
     }
 }
 
-/// Whether the row of this key is there after a backfill.
-fn has_record(snapshot: &Snapshot, mapping: &MappingPlan, row: &Row) -> Result<bool, ReadError> {
+#[derive(Default)]
+struct Counted {
+    rows: u64,
+    /// The log does not have them.
+    missing: u64,
+    /// The log has other values.
+    different: u64,
+}
+
+enum Compared {
+    Equal,
+    Different,
+    Missing,
+}
+
+/// What the log has of a row's key, transformed; `None` where a backfill makes no row of it.
+fn find(
+    snapshot: &Snapshot,
+    mapping: &MappingPlan,
+    row: &Row,
+) -> Result<Option<Change>, ReadError> {
     let Some(key) = mapping.key_of_row(row) else {
-        return Ok(false);
+        return Ok(None);
     };
     let Some(found) = snapshot.get(mapping.table, &key)? else {
-        return Ok(false);
+        return Ok(None);
     };
     let mut change = Change {
         key: key.into(),
@@ -97,7 +157,21 @@ fn has_record(snapshot: &Snapshot, mapping: &MappingPlan, row: &Row) -> Result<b
         value: Some(found.value),
     };
     // What the mapping cannot transform is refused or parked, which is another matter.
-    Ok(change.try_transform(mapping).is_err() || change.value.is_some())
+    let left_out = change.try_transform(mapping).is_ok() && change.value.is_none();
+    Ok((!left_out).then_some(change))
+}
+
+fn compare(snapshot: &Snapshot, mapping: &MappingPlan, row: &Row) -> Result<Compared, ReadError> {
+    let Some(change) = find(snapshot, mapping, row)? else {
+        return Ok(Compared::Missing);
+    };
+    let value = change.value.unwrap_or_default();
+    let mut ours = Row::default();
+    let projected = mapping.project(&change.key, change.offset, &value, &mut ours);
+    Ok(match projected.is_ok() && ours.cells == row.cells {
+        true => Compared::Equal,
+        false => Compared::Different,
+    })
 }
 
 /// A definition of one of the mappings, with the column of the key alone.

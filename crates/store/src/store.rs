@@ -100,6 +100,12 @@ pub trait Store: Send {
     /// cannot be written. MUST NOT change rows. MAY be called before a takeover.
     fn check_target(&mut self) -> Result<(), StoreError>;
 
+    /// The mappings whose tables hold rows of others: each was there before onelog, and this sink has
+    /// not backfilled it yet. MAY be called before a takeover.
+    fn foreign_tables(&mut self) -> Result<Vec<usize>, StoreError> {
+        Ok(Vec::new())
+    }
+
     /// Fails with [`StoreError::SchemaMismatch`] where a table is no longer as the plan defines it.
     fn check_shape(&mut self) -> Result<(), StoreError>;
 

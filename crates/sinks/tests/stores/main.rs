@@ -7,6 +7,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod adopting;
 mod killed;
 mod mysql;
 mod parking;
@@ -28,6 +29,7 @@ fn tell(rig: &dyn Rig) {
     parking::what_is_refused_waits_and_is_replayed_when_the_record_or_the_store_is_mended(rig);
     parking::only_the_table_that_refuses_parks_the_record(rig);
     parking::a_backfill_parks_and_a_rebuild_tries_again(rig);
+    adopting::rows_that_were_there_before_are_kept_until_the_definition_says_otherwise(rig);
     upkeep::changes_by_hand_are_found_and_undone_while_the_sink_goes_on(rig);
     upkeep::the_schedule_finds_a_change_by_hand_and_shows_it(rig);
     replacing::a_definition_changes_while_others_wait_for_its_sink(rig);

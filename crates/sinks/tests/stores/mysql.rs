@@ -65,4 +65,11 @@ impl Rig for MysqlRig {
             "INSERT INTO {into} (id, total) VALUES ('{key}', {total})"
         ));
     }
+
+    fn make_table(&self, into: &str) -> bool {
+        self.0.sql(&format!(
+            "CREATE TABLE {into} (id varchar(50) CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin NOT NULL PRIMARY KEY, total bigint, note longtext CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin)"
+        ));
+        true
+    }
 }

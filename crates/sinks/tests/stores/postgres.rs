@@ -68,6 +68,13 @@ impl Rig for PostgresRig {
             "INSERT INTO {into} (id, total) VALUES ('{key}', {total})"
         ));
     }
+
+    fn make_table(&self, into: &str) -> bool {
+        self.0.sql(&format!(
+            "CREATE TABLE {into} (id text COLLATE \"C\" NOT NULL PRIMARY KEY, total bigint, note text)"
+        ));
+        true
+    }
 }
 
 /// A constraint that is checked at the commit names no table: the record waits in every one that it

@@ -1,5 +1,6 @@
 //! What the stories need to know of a store. Looks and edits are made by the server's own client.
 
+use onelog_store::SinkDefinition;
 use onelog_testkit::Server;
 use serde_json::{Value, json};
 
@@ -51,6 +52,18 @@ pub trait Rig: Send + Sync {
     fn remove(&self, into: &str, key: &str);
 
     fn add(&self, into: &str, key: &str, total: i64);
+
+    /// Makes a table by hand that the mapping fits. `false`: there are no such tables in the store.
+    fn make_table(&self, _into: &str) -> bool {
+        false
+    }
+
+    /// The same definition with another address of the server.
+    fn elsewhere(&self, definition: &SinkDefinition) -> SinkDefinition {
+        let text = definition.to_stored().to_string();
+        let text = text.replace("127.0.0.1", "localhost");
+        SinkDefinition::from_slice(onelog_stores::KINDS, text.as_bytes()).unwrap()
+    }
 }
 
 /// `id`, `total` and `note` as columns.

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use onelog_mapping::{
-    ColumnType, DefinitionError, EXISTING_RULE, FieldRule, KeyForm, MappingRules, Object, Plan,
-    RowForm, no_further_check,
+    ADOPT_RULE, ColumnType, DefinitionError, EXISTING_RULE, FieldRule, KeyForm, MappingRules,
+    Object, Plan, RowForm, no_further_check,
 };
 use onelog_store::{
     Address, CA_FILE, ServerAddress, Store, StoreError, StoreKind, StoreReader, Target, URL,
@@ -22,7 +22,7 @@ static RULES: MappingRules = MappingRules {
     kind: "mysql",
     has_type: |kind| !matches!(kind, ColumnType::List(_)),
     full_text: false,
-    options: &[EXISTING_RULE],
+    options: &[EXISTING_RULE, ADOPT_RULE],
     keys: KeyForm::Column,
     rows: RowForm::Columns,
     columns_by: None,

@@ -335,6 +335,24 @@ impl Store for MysqlStore {
         Ok(())
     }
 
+    fn foreign_tables(&mut self) -> Result<Vec<usize>, StoreError> {
+        let mut foreign = Vec::new();
+        for (n, mapping) in self.plan.mappings.iter().enumerate() {
+            if !mapping.options.flag(EXISTING) {
+                continue;
+            }
+            let owner = bookkeeping::existing_owner(&mut self.connection, &mapping.into, "")
+                .map_err(|fault| {
+                    self.connection
+                        .store_error("looking at the tables of", fault)
+                })?;
+            if owner.as_ref() != Some(&self.identity.sink) {
+                foreign.push(n);
+            }
+        }
+        Ok(foreign)
+    }
+
     fn check_shape(&mut self) -> Result<(), StoreError> {
         self.facts = None;
         for mapping in &self.plan.mappings {

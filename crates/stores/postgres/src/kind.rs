@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use onelog_mapping::{
-    DefinitionError, EXISTING_RULE, FieldRule, FieldValue, KeyForm, MappingRules, Object, Plan,
-    RowForm, no_further_check,
+    ADOPT_RULE, DefinitionError, EXISTING_RULE, FieldRule, FieldValue, KeyForm, MappingRules,
+    Object, Plan, RowForm, no_further_check,
 };
 use onelog_store::{
     Address, CA_FILE, ServerAddress, Store, StoreError, StoreKind, StoreReader, Target, URL,
@@ -29,7 +29,7 @@ static RULES: MappingRules = MappingRules {
     kind: "postgres",
     has_type: |_| true,
     full_text: false,
-    options: &[EXISTING_RULE],
+    options: &[EXISTING_RULE, ADOPT_RULE],
     keys: KeyForm::Column,
     rows: RowForm::Columns,
     columns_by: None,

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use onelog_mapping::{Plan, Row};
+use onelog_mapping::{EXISTING, Plan, Row};
 use onelog_store::{Batch, Change, LogPlace, Store, StoreError, StorePosition, StoreReader};
 use tokio_postgres::{Client, Statement};
 
@@ -126,6 +126,27 @@ impl Store for PostgresStore {
                     existing::check_target(client, identity, mapping).await?;
                 }
                 Ok(())
+            })
+    }
+
+    fn foreign_tables(&mut self) -> Result<Vec<usize>, StoreError> {
+        let (client, identity) = (&self.connection.client, &self.identity);
+        self.connection
+            .wait("looking at the tables of", STATEMENT_TIMEOUT, async {
+                let mut foreign = Vec::new();
+                for (n, mapping) in identity.plan.mappings.iter().enumerate() {
+                    if !mapping.options.flag(EXISTING) {
+                        continue;
+                    }
+                    let owner = bookkeeping::table_owner(client, identity, &mapping.into).await?;
+                    let is_known = owner.is_some_and(|owner| {
+                        owner.made || owner.sink.as_ref() == Some(&identity.sink)
+                    });
+                    if !is_known {
+                        foreign.push(n);
+                    }
+                }
+                Ok(foreign)
             })
     }
 
