@@ -43,12 +43,12 @@ fn what_is_appended_is_read_back_over_many_segments() {
 fn the_chain_says_at_each_position_which_history_is_below_it() {
     // Given a log, one with the same entries, and one in which the entry 60 is another.
     let disks = [1, 2, 3].map(SimulatedDisk::new);
-    let mut all = entries(1, 1..=100, 60);
+    let mut all = entries(1, 1..=100, 300);
     let mut logs = disks.each_ref().map(fresh);
     append(&mut logs[0], &all);
     append(&mut logs[1], &all[..30]);
     append(&mut logs[1], &all[30..]);
-    all[59] = entry(2, 60, 60);
+    all[59] = entry(2, 60, 300);
     let parted = all[59].header.base_offset.0;
     for entry in &mut all[60..] {
         entry.term = Term(2);

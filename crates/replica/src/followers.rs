@@ -58,7 +58,8 @@ pub struct Follower {
 }
 
 impl Follower {
-    /// What lies below `position` is needed no longer. A store that went back moves back.
+    /// What lies below `position` is needed no longer, but for the entry with the last record below:
+    /// its checksum says which history the position is of. A store that went back moves back.
     pub fn advance(&self, position: Position) {
         if let Some((_, held)) = self.all.positions.lock().get_mut(&self.number) {
             *held = Some(position);

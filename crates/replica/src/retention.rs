@@ -89,7 +89,11 @@ impl<T, O: Observer> Replica<T, O> {
             return Ok(self.log.first_index());
         }
         match self.followers.slowest() {
-            Some((_, position)) => Ok(needed.min(self.index_of(position)?)),
+            Some((_, position)) => {
+                // The entry with the last record below it says which history a position is of.
+                let last = Position(position.get().saturating_sub(1));
+                Ok(needed.min(self.index_of(last)?))
+            }
             None => Ok(needed),
         }
     }

@@ -55,9 +55,7 @@ impl RetentionHold {
             return;
         }
         state.left_behind = false;
-        // The frame with the last record below says which history the position is of.
-        let last = position.get().saturating_sub(1);
-        self.follower.advance(Position(last));
+        self.follower.advance(position);
     }
 
     /// The sink's last known position.
