@@ -14,9 +14,10 @@ mod side;
 use std::sync::Arc;
 
 use onelog_mapping::Row;
+use onelog_record::JsonText;
 use onelog_store::Target;
 use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use self::compare::{Comparison, Differing, Full};
 use self::definition::{Compare, SideName};
@@ -113,9 +114,9 @@ pub struct AuditDifference {
     pub key: Value,
     pub kind: DifferenceKind,
     /// What the left side has; where both have the key, only the columns that differ.
-    pub left: Option<Value>,
+    pub left: Option<JsonText>,
     /// What the right side has.
-    pub right: Option<Value>,
+    pub right: Option<JsonText>,
 }
 
 /// Why an audit could not be made.
@@ -240,19 +241,16 @@ impl OnePair<'_> {
 
     fn difference(&self, kind: DifferenceKind, (left, right): &Full) -> AuditDifference {
         let show = |row: &Row, other: Option<&Row>| {
-            let mut object = Map::new();
-            for (n, (name, _)) in self.compare.columns.iter().enumerate() {
-                let cell = &row.cells[n + 1];
+            let columns = self.compare.columns.iter().zip(row.cells.iter().skip(1));
+            let shown = columns.enumerate().filter(|(n, (_, cell))| {
                 let differs = other.is_none_or(|other| !other.cells[n + 1].is_same(cell));
-                if differs || kind == DifferenceKind::KeyTwice {
-                    object.insert(name.clone(), cell.show());
-                }
-            }
-            Value::Object(object)
+                differs || kind == DifferenceKind::KeyTwice
+            });
+            JsonText::object(shown.map(|(_, ((name, _), cell))| (&**name, cell.show())))
         };
         let key = left.as_ref().or(right.as_ref());
         AuditDifference {
-            key: key.map_or(Value::Null, |row| row.cells[0].show()),
+            key: key.map_or(Value::Null, |row| row.cells[0].show_key()),
             kind,
             left: left.as_ref().map(|row| show(row, right.as_ref())),
             right: right.as_ref().map(|row| show(row, left.as_ref())),

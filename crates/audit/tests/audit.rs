@@ -112,14 +112,14 @@ fn what_two_writes_to_two_stores_left_behind_is_counted_and_named() {
     assert_eq!(named("7").kind, DifferenceKind::MissingLeft);
     assert_eq!(
         named("7").right,
-        Some(json!({"total": "7.5", "status": "paid"}))
+        Some(json!({"total": "7.5", "status": "paid"}).into())
     );
     assert_eq!(named("8").kind, DifferenceKind::MissingRight);
     assert_eq!(named("8").right, None);
-    assert_eq!(named("10").left, Some(json!({"status": "paid"})));
-    assert_eq!(named("10").right, Some(json!({"status": "open"})));
-    assert_eq!(named("11").right, Some(json!({"total": "11.51"})));
-    assert_eq!(named("12").right, Some(json!({"status": null})));
+    assert_eq!(named("10").left, Some(json!({"status": "paid"}).into()));
+    assert_eq!(named("10").right, Some(json!({"status": "open"}).into()));
+    assert_eq!(named("11").right, Some(json!({"total": "11.51"}).into()));
+    assert_eq!(named("12").right, Some(json!({"status": null}).into()));
 }
 
 #[test]

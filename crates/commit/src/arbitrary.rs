@@ -6,9 +6,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use onelog_record::{
-    BodyWriter, CommitRequest, Compare, FieldPath, Guard, Header, KeyRange, Number, Offset,
-    Operation, PointRead, Position, Predicate, TableDefinition, TableId, TableKind, Transactions,
-    TxnId, ValueKind, Write,
+    BodyWriter, CommitRequest, Compare, FieldPath, Guard, Header, JsonText, KeyRange, Number,
+    Offset, Operation, PointRead, Position, Predicate, TableDefinition, TableId, TableKind,
+    Transactions, TxnId, ValueKind, Write,
 };
 use serde_json::Value;
 
@@ -51,23 +51,45 @@ impl Tape<'_> {
 
     fn number(&mut self) -> Number {
         let word = u64::from_le_bytes(std::array::from_fn(|_| self.byte()));
-        match self.below(4) {
+        match self.below(5) {
             0 => Number::from(word),
             1 => Number::from(word as i64),
-            2 => Number::from_f64(f64::from_bits(word)).unwrap_or_else(|| Number::from(0)),
+            2 => Number::try_from(f64::from_bits(word)).unwrap_or_else(|_| Number::from(0)),
+            3 => self.written(),
             _ => Number::from(word % 8),
         }
     }
 
-    fn value(&mut self) -> Value {
-        match self.below(6) {
+    /// Digits, points and exponents, as far as they make a number.
+    fn written(&mut self) -> Number {
+        const PARTS: &[u8; 16] = b"00123456789-.eE+";
+        let text: String = (0..self.byte() % 48)
+            .map(|_| PARTS[usize::from(self.below(16))] as char)
+            .collect();
+        Number::parse(&text).unwrap_or_else(|_| Number::from(1))
+    }
+
+    fn value(&mut self) -> JsonText {
+        let value = match self.below(7) {
+            6 => return JsonText::parse(self.written().as_str()).unwrap_or(Value::Null.into()),
+            n => self.plain_value(n),
+        };
+        value.into()
+    }
+
+    fn plain_value(&mut self, kind: u8) -> Value {
+        match kind {
             0 => (0..self.byte()).fold(Value::Null, |inner, _| Value::Array(vec![inner])),
             1 => Value::String(String::from_utf8_lossy(&self.blob()).into_owned()),
-            2 => Value::Number(self.number()),
+            2 => Value::from(self.number_u64()),
             3 => Value::Bool(true),
             4 => {
                 let name = String::from_utf8_lossy(&self.blob()).into_owned();
-                Value::Object([(name, Value::Number(self.number()))].into_iter().collect())
+                Value::Object(
+                    [(name, Value::from(self.number_u64()))]
+                        .into_iter()
+                        .collect(),
+                )
             }
             _ => serde_json::from_slice(&self.blob()).unwrap_or(Value::Null),
         }

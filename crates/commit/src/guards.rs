@@ -1,8 +1,7 @@
 //! Conditions on the newest state, everything accepted before included.
 
 use bytes::Bytes;
-use onelog_record::{Guard, Predicate, Refusal, Subject, ValueKind};
-use serde_json::Value;
+use onelog_record::{Guard, Json, Predicate, Refusal, Subject, ValueKind};
 
 use crate::json;
 use crate::newest::Now;
@@ -39,7 +38,11 @@ pub fn check(
             }
             let met = parse(now, budget, newest.value.as_ref())?;
             met.is_some_and(|met| {
-                json::holds(path.get(&met).unwrap_or(&Value::Null), *compare, value)
+                json::holds(
+                    met.get(path).unwrap_or(&Json::Null),
+                    *compare,
+                    &value.json(),
+                )
             })
         }
     };
@@ -57,14 +60,14 @@ pub fn check(
     ))
 }
 
-fn parse(
+fn parse<'v>(
     now: &Now<'_>,
     budget: &mut JsonBudget,
-    value: Option<&Bytes>,
-) -> Result<Option<Value>, Rejection> {
+    value: Option<&'v Bytes>,
+) -> Result<Option<Json<'v>>, Rejection> {
     let Some(value) = value else {
-        return Ok(Some(Value::Null));
+        return Ok(Some(Json::Null));
     };
     budget.spend(now, value.len())?;
-    Ok(serde_json::from_slice(value).ok())
+    Ok(Json::parse(value).ok())
 }

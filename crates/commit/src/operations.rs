@@ -1,45 +1,59 @@
 //! What the operations on JSON documents make of the value that they meet.
 //!
 //! A missing field, `null` and a missing document are the same to them: `add`, `min` and `max` take
-//! their own number, `append` makes the array. Whole numbers stay whole and must fit 64 bits signed;
-//! where a float takes part in a sum, the sum is a float and must be finite.
+//! their own number, `append` makes the array. Numbers are decimal text and never become a float:
+//! `min` and `max` keep the winner as it was written; the sum of whole numbers is whole and must fit
+//! 64 bits signed; the sum of others is exact. What an operation does not name stays as it was
+//! written.
 
+use std::borrow::Cow;
 use std::cmp::Ordering;
 
-use onelog_record::{FieldPath, JSON_DEPTH_MAX, Number, OperationFault, TooLarge};
-use serde_json::Value;
-
-use crate::json;
+use onelog_record::{
+    FieldPath, JSON_DEPTH_MAX, Json, NoSum, Number, OperationFault, TooLarge, add_numbers,
+    compare_numbers,
+};
 
 /// The deepest nesting of containers that the parser reads back.
 const NESTING_MAX: usize = JSON_DEPTH_MAX - 1;
 
 /// An operation on a field of a document.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub enum FieldOperation<'a> {
     Add(&'a Number),
     Min(&'a Number),
     Max(&'a Number),
-    Append(&'a Value),
+    Append(Json<'a>),
 }
 
 /// Carries an operation out on the document that it met; `Null` where there is none.
-pub fn apply(
-    mut document: Value,
+pub fn apply<'a>(
+    mut document: Json<'a>,
     path: &FieldPath,
-    operation: FieldOperation<'_>,
-) -> Result<Value, OperationFault> {
-    let place = path.make(&mut document).ok_or(OperationFault::NoPlace)?;
-    match operation {
-        FieldOperation::Append(element) => match place {
-            Value::Null => *place = Value::Array(vec![element.clone()]),
-            Value::Array(items) => items.push(element.clone()),
-            other => return Err(OperationFault::NotAnArray(json::kind_of(other))),
-        },
-        FieldOperation::Add(by) => *place = Value::Number(with_met(place, by, add)?),
-        FieldOperation::Min(by) => *place = Value::Number(with_met(place, by, min)?),
-        FieldOperation::Max(by) => *place = Value::Number(with_met(place, by, max)?),
-    }
+    operation: FieldOperation<'a>,
+) -> Result<Json<'a>, OperationFault> {
+    let place = document.make(path).ok_or(OperationFault::NoPlace)?;
+    let (by, combine): (_, Combine) = match operation {
+        FieldOperation::Append(element) => {
+            match place {
+                Json::Null => *place = Json::Array(vec![element]),
+                Json::Array(items) => items.push(element),
+                other => return Err(OperationFault::NotAnArray(other.kind())),
+            }
+            return Ok(document);
+        }
+        FieldOperation::Add(by) => (by, add),
+        FieldOperation::Min(by) => (by, min),
+        FieldOperation::Max(by) => (by, max),
+    };
+    // The operand alone is looked at first: it is refused whatever it meets.
+    combine(Cow::Borrowed("0"), by.as_str())?;
+    let number = match place {
+        Json::Null => Cow::Borrowed(by.as_str()),
+        Json::Number(met) => combine(std::mem::take(met), by.as_str())?,
+        other => return Err(OperationFault::NotANumber(other.kind())),
+    };
+    *place = Json::Number(number);
     Ok(document)
 }
 
@@ -48,7 +62,7 @@ pub fn apply(
 pub fn check_nesting(
     index: usize,
     path: &FieldPath,
-    operation: FieldOperation<'_>,
+    operation: &FieldOperation<'_>,
 ) -> Result<(), TooLarge> {
     let text = path.as_str();
     let steps = if path.is_whole() {
@@ -59,7 +73,7 @@ pub fn check_nesting(
     let fits = match operation {
         FieldOperation::Append(element) => NESTING_MAX
             .checked_sub(steps + 1)
-            .is_some_and(|left| json::nests_within(element, left)),
+            .is_some_and(|left| element.nests_within(left)),
         _ => steps <= NESTING_MAX,
     };
     if fits {
@@ -74,67 +88,60 @@ pub fn check_nesting(
     })
 }
 
-fn with_met(
-    met: &Value,
-    by: &Number,
-    combine: fn(&Number, &Number) -> Result<Number, OperationFault>,
-) -> Result<Number, OperationFault> {
-    check_whole(by)?;
-    match met {
-        Value::Null => Ok(by.clone()),
-        Value::Number(met) => {
-            check_whole(met)?;
-            combine(met, by)
-        }
-        other => Err(OperationFault::NotANumber(json::kind_of(other))),
-    }
+type Combine = for<'a> fn(Cow<'a, str>, &'a str) -> Result<Cow<'a, str>, OperationFault>;
+
+fn add<'a>(met: Cow<'a, str>, by: &'a str) -> Result<Cow<'a, str>, OperationFault> {
+    add_numbers(&met, by)
+        .map(Cow::Owned)
+        .map_err(|none| match none {
+            NoSum::Overflow => OperationFault::Overflow,
+            NoSum::NotFinite => OperationFault::NotFinite,
+            NoSum::TooManyDigits => OperationFault::TooManyDigits,
+        })
 }
 
-/// A whole number beyond 64 bits signed is refused by every operation alike.
-fn check_whole(number: &Number) -> Result<(), OperationFault> {
-    if number.is_u64() && number.as_i64().is_none() {
-        return Err(OperationFault::Overflow);
-    }
-    Ok(())
+fn min<'a>(met: Cow<'a, str>, by: &'a str) -> Result<Cow<'a, str>, OperationFault> {
+    Ok(match order(by, &met)? {
+        Ordering::Less => Cow::Borrowed(by),
+        _ => met,
+    })
 }
 
-fn add(met: &Number, by: &Number) -> Result<Number, OperationFault> {
-    if let (Some(met), Some(by)) = (met.as_i64(), by.as_i64()) {
-        return met
-            .checked_add(by)
-            .map(Number::from)
-            .ok_or(OperationFault::Overflow);
-    }
-    let sum = met.as_f64().zip(by.as_f64()).map(|(met, by)| met + by);
-    sum.and_then(Number::from_f64)
-        .ok_or(OperationFault::NotFinite)
+fn max<'a>(met: Cow<'a, str>, by: &'a str) -> Result<Cow<'a, str>, OperationFault> {
+    Ok(match order(by, &met)? {
+        Ordering::Greater => Cow::Borrowed(by),
+        _ => met,
+    })
 }
 
-fn min(met: &Number, by: &Number) -> Result<Number, OperationFault> {
-    let lower = json::compare_numbers(by, met) == Ordering::Less;
-    Ok(if lower { by } else { met }.clone())
-}
-
-fn max(met: &Number, by: &Number) -> Result<Number, OperationFault> {
-    let higher = json::compare_numbers(by, met) == Ordering::Greater;
-    Ok(if higher { by } else { met }.clone())
+fn order(by: &str, met: &str) -> Result<Ordering, OperationFault> {
+    compare_numbers(by, met).ok_or(OperationFault::TooManyDigits)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
 
     fn number(value: Value) -> Number {
-        match value {
-            Value::Number(number) => number,
-            other => panic!("{other} is no number"),
-        }
+        Number::parse(&value.to_string()).unwrap()
+    }
+
+    /// What an operation makes of a document, as text.
+    fn made(
+        met: &Value,
+        path: &FieldPath,
+        operation: FieldOperation<'_>,
+    ) -> Result<String, OperationFault> {
+        let text = met.to_string();
+        let document = Json::parse(text.as_bytes()).unwrap();
+        apply(document, path, operation).map(|after| after.to_string())
     }
 
     fn add_to(met: Value, by: Value) -> Result<Value, OperationFault> {
         let by = number(by);
-        apply(met, &FieldPath::whole(), FieldOperation::Add(&by))
+        let after = made(&met, &FieldPath::whole(), FieldOperation::Add(&by))?;
+        Ok(serde_json::from_str(&after).unwrap())
     }
 
     #[test]
@@ -175,12 +182,8 @@ mod tests {
             let by = number(by);
             let whole = FieldPath::whole();
             (
-                apply(met.clone(), &whole, FieldOperation::Min(&by))
-                    .unwrap()
-                    .to_string(),
-                apply(met, &whole, FieldOperation::Max(&by))
-                    .unwrap()
-                    .to_string(),
+                made(&met, &whole, FieldOperation::Min(&by)).unwrap(),
+                made(&met, &whole, FieldOperation::Max(&by)).unwrap(),
             )
         };
         assert_eq!(run(json!(5), json!(3)), ("3".into(), "5".into()));
@@ -194,8 +197,82 @@ mod tests {
         let path = FieldPath::parse("/b/n").unwrap();
         let by = number(json!(2));
         let document: Value = serde_json::from_str(r#"{"z":1,"a":2,"m":0.1}"#).unwrap();
-        let after = apply(document, &path, FieldOperation::Add(&by)).unwrap();
-        assert_eq!(after.to_string(), r#"{"z":1,"a":2,"m":0.1,"b":{"n":2}}"#);
+        let after = made(&document, &path, FieldOperation::Add(&by)).unwrap();
+        assert_eq!(after, r#"{"z":1,"a":2,"m":0.1,"b":{"n":2}}"#);
+    }
+
+    #[test]
+    fn what_an_operation_does_not_name_stays_as_it_was_written() {
+        // Given numbers that no float holds, beside a counter.
+        let document =
+            br#"{"count":1,"total":12345678901234567.89,"wei":10000000000000000000000001,
+            "price":1.10,"zero":-0.0,"big":1E+2,"text":"\u0041\/"}"#;
+        let one = Number::from(1);
+        let count = FieldPath::parse("/count").unwrap();
+        let tags = FieldPath::parse("/tags").unwrap();
+        let rest = r#""total":12345678901234567.89,"wei":10000000000000000000000001,"price":1.10,"zero":-0.0,"big":1E+2,"text":"\u0041\/""#;
+        let element = Json::parse(b"[1.10, 12345678901234567.89]").unwrap();
+        for (path, operation, expected) in [
+            (
+                &count,
+                FieldOperation::Add(&one),
+                format!(r#"{{"count":2,{rest}}}"#),
+            ),
+            (
+                &count,
+                FieldOperation::Max(&one),
+                format!(r#"{{"count":1,{rest}}}"#),
+            ),
+            (
+                &count,
+                FieldOperation::Min(&one),
+                format!(r#"{{"count":1,{rest}}}"#),
+            ),
+            (
+                &tags,
+                FieldOperation::Append(element),
+                format!(r#"{{"count":1,{rest},"tags":[[1.10,12345678901234567.89]]}}"#),
+            ),
+        ] {
+            // When something else is changed, then they have every digit that they had.
+            let met = Json::parse(document).unwrap();
+            let after = apply(met, path, operation).unwrap();
+            assert_eq!(after.to_string(), expected);
+        }
+    }
+
+    #[test]
+    fn what_an_operation_names_is_exact_or_refused() {
+        let document = br#"{"total":12345678901234567.89,"wei":10000000000000000000000001}"#;
+        let run = |field: &str, operation| {
+            let path = FieldPath::parse(field).unwrap();
+            let after = apply(Json::parse(document).unwrap(), &path, operation)?;
+            Ok(after.get(&path).unwrap().to_string())
+        };
+        let cent = Number::parse("0.01").unwrap();
+        let one = Number::from(1);
+        let more = Number::parse("10000000000000000000000002").unwrap();
+        let tiny = Number::parse("1e-99999999999999999999").unwrap();
+        assert_eq!(
+            run("total", FieldOperation::Add(&cent)).as_deref(),
+            Ok("12345678901234567.90")
+        );
+        assert_eq!(
+            run("wei", FieldOperation::Add(&one)),
+            Err(OperationFault::Overflow)
+        );
+        assert_eq!(
+            run("wei", FieldOperation::Max(&more)).as_deref(),
+            Ok("10000000000000000000000002")
+        );
+        assert_eq!(
+            run("wei", FieldOperation::Min(&more)).as_deref(),
+            Ok("10000000000000000000000001")
+        );
+        assert_eq!(
+            run("total", FieldOperation::Max(&tiny)),
+            Err(OperationFault::TooManyDigits)
+        );
     }
 
     #[test]
@@ -203,17 +280,15 @@ mod tests {
         let by = number(json!(1));
         let at = |path: &str, operation| {
             let document = json!({"s": "x", "n": 1, "a": [1]});
-            apply(document, &FieldPath::parse(path).unwrap(), operation)
+            let after = made(&document, &FieldPath::parse(path).unwrap(), operation)?;
+            Ok(serde_json::from_str::<Value>(&after).unwrap())
         };
-        let one = json!(1);
+        let one = || FieldOperation::Append(Json::parse(b"1").unwrap());
         assert_eq!(
             at("s", FieldOperation::Add(&by)),
             Err(OperationFault::NotANumber("a string"))
         );
-        assert_eq!(
-            at("n", FieldOperation::Append(&one)),
-            Err(OperationFault::NotAnArray("a number"))
-        );
+        assert_eq!(at("n", one()), Err(OperationFault::NotAnArray("a number")));
         assert_eq!(
             at("/n/x", FieldOperation::Add(&by)),
             Err(OperationFault::NoPlace)
@@ -224,9 +299,9 @@ mod tests {
         );
         let after = at("/a/0", FieldOperation::Add(&by)).unwrap();
         assert_eq!(after["a"], json!([2]));
-        let after = at("a", FieldOperation::Append(&one)).unwrap();
+        let after = at("a", one()).unwrap();
         assert_eq!(after["a"], json!([1, 1]));
-        let after = at("fresh", FieldOperation::Append(&one)).unwrap();
+        let after = at("fresh", one()).unwrap();
         assert_eq!(after["fresh"], json!([1]));
     }
 
@@ -234,23 +309,23 @@ mod tests {
     fn what_an_operation_makes_can_be_read_back_at_the_deepest_nesting() {
         let nested = |depth| (0..depth).fold(json!(1), |inner, _| json!([inner]));
         let path = FieldPath::parse("/a/b").unwrap();
-        let deepest = nested(NESTING_MAX - 3);
-        let append = FieldOperation::Append(&deepest);
-        assert!(check_nesting(0, &path, append).is_ok());
-        let text = apply(Value::Null, &path, append).unwrap().to_string();
+        let deepest: String = nested(NESTING_MAX - 3).to_string();
+        let append = FieldOperation::Append(Json::parse(deepest.as_bytes()).unwrap());
+        assert!(check_nesting(0, &path, &append).is_ok());
+        let text = made(&Value::Null, &path, append).unwrap();
         assert!(serde_json::from_str::<Value>(&text).is_ok());
 
-        let deeper = nested(NESTING_MAX - 2);
-        let append = FieldOperation::Append(&deeper);
+        let deeper: String = nested(NESTING_MAX - 2).to_string();
+        let append = FieldOperation::Append(Json::parse(deeper.as_bytes()).unwrap());
         assert_eq!(
-            check_nesting(0, &path, append).unwrap_err().limit,
+            check_nesting(0, &path, &append).unwrap_err().limit,
             "JSON_DEPTH_MAX"
         );
-        let text = apply(Value::Null, &path, append).unwrap().to_string();
+        let text = made(&Value::Null, &path, append).unwrap();
         assert!(serde_json::from_str::<Value>(&text).is_err());
 
         let by = number(json!(1));
         let long = FieldPath::parse(&"/a".repeat(NESTING_MAX + 1)).unwrap();
-        assert!(check_nesting(0, &long, FieldOperation::Add(&by)).is_err());
+        assert!(check_nesting(0, &long, &FieldOperation::Add(&by)).is_err());
     }
 }

@@ -15,12 +15,10 @@
 use bytes::Bytes;
 use hashbrown::HashMap;
 use onelog_record::{
-    CommitRequest, Op, Position, Refusal, TABLE_UNIQUE, TableDefinition, TableId, ValueKind,
-    unique_rows_of,
+    CommitRequest, Json, JsonText, Op, Position, Refusal, TABLE_UNIQUE, TableDefinition, TableId,
+    ValueKind, unique_rows_of,
 };
-use serde_json::Value;
 
-use crate::json::canonical;
 use crate::rejection::Rejection;
 use crate::writes::{Image, Writer};
 
@@ -29,8 +27,8 @@ const UNIQUE_TEXT_BYTES_MAX: usize = 64;
 
 /// The key of the row in `onelog.unique` that says who has `value` in this field of the table.
 #[must_use]
-pub fn unique_row_key(table: TableId, field: u16, value: &Value) -> Bytes {
-    let text = canonical(value);
+pub fn unique_row_key(table: TableId, field: u16, value: &Json<'_>) -> Bytes {
+    let text = value.canonical();
     let mut key = Vec::with_capacity(6 + UNIQUE_TEXT_BYTES_MAX);
     key.extend_from_slice(&unique_rows_of(table));
     key.extend_from_slice(&field.to_be_bytes());
@@ -49,7 +47,7 @@ struct Claim {
     owner: Bytes,
     index: usize,
     field: String,
-    value: Value,
+    value: JsonText,
     after: Position,
 }
 
@@ -167,9 +165,9 @@ fn compare(
     let before = parse(writer, before.value.as_ref())?;
     let after = parse(writer, last.value.as_ref())?;
     for (field, path) in table.unique.iter().enumerate() {
-        let row = |value: &Value| unique_row_key(last.table, field as u16, value);
-        let had = path.get(&before).filter(|value| !value.is_null());
-        let has = path.get(&after).filter(|value| !value.is_null());
+        let row = |value: &Json<'_>| unique_row_key(last.table, field as u16, value);
+        let had = before.get(path).filter(|value| !value.is_null());
+        let has = after.get(path).filter(|value| !value.is_null());
         let (had_row, has_row) = (had.map(row), has.map(row));
         if had_row == has_row {
             continue;
@@ -186,7 +184,7 @@ fn compare(
                 owner: last.key.clone(),
                 index,
                 field: path.to_string(),
-                value: value.clone(),
+                value: value.into(),
                 after: last.after,
             });
         }
@@ -194,33 +192,49 @@ fn compare(
     Ok(())
 }
 
-fn parse(writer: &mut Writer<'_>, value: Option<&Bytes>) -> Result<Value, Rejection> {
+fn parse<'v>(writer: &mut Writer<'_>, value: Option<&'v Bytes>) -> Result<Json<'v>, Rejection> {
     let Some(value) = value else {
-        return Ok(Value::Null);
+        return Ok(Json::Null);
     };
     writer.budget.spend(&writer.now, value.len())?;
     // What is no JSON has no fields. A put of it into such a table was refused before.
-    Ok(serde_json::from_slice(value).unwrap_or(Value::Null))
+    Ok(Json::parse(value).unwrap_or(Json::Null))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use serde_json::json;
+    use serde_json::{Value, json};
+
+    fn key(table: TableId, field: u16, value: &Value) -> Bytes {
+        unique_row_key(table, field, &JsonText::from(value.clone()).json())
+    }
+
+    #[test]
+    fn numbers_that_one_float_cannot_tell_apart_have_rows_of_their_own() {
+        let row = |number: &str| {
+            let text = JsonText::parse(number).unwrap();
+            unique_row_key(TableId(1), 0, &text.json())
+        };
+        assert_ne!(
+            row("10000000000000000000000001"),
+            row("10000000000000000000000002")
+        );
+        assert_ne!(row("9007199254740993.0"), row("9007199254740992"));
+        assert_eq!(row("9007199254740993.0"), row("9007199254740993"));
+        assert_eq!(row("1.10"), row("1.1"));
+    }
 
     #[test]
     fn a_unique_row_has_this_key() {
         assert_eq!(
-            &unique_row_key(TableId(0x0102), 3, &json!({"b": 1.0, "a": "x"}))[..],
+            &key(TableId(0x0102), 3, &json!({"b": 1.0, "a": "x"}))[..],
             b"\0\0\x01\x02\0\x03{\"a\":\"x\",\"b\":1}"
         );
         let longest = json!("x".repeat(UNIQUE_TEXT_BYTES_MAX - 2));
-        assert_eq!(unique_row_key(TableId(1), 0, &longest).len(), 6 + 64);
-        let hashed = unique_row_key(TableId(1), 0, &json!("x".repeat(63)));
+        assert_eq!(key(TableId(1), 0, &longest).len(), 6 + 64);
+        let hashed = key(TableId(1), 0, &json!("x".repeat(63)));
         assert_eq!((hashed.len(), hashed[6]), (6 + 33, 0));
-        assert_ne!(
-            hashed,
-            unique_row_key(TableId(1), 0, &json!("y".repeat(63)))
-        );
+        assert_ne!(hashed, key(TableId(1), 0, &json!("y".repeat(63))));
     }
 }

@@ -5,7 +5,9 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use onelog_record::{CommitRequest, KeyRange, Offset, Position, Refusal, TableDefinition, TableId};
+use onelog_record::{
+    CommitRequest, Json, KeyRange, Offset, Position, Refusal, TableDefinition, TableId,
+};
 
 /// The last write of a key.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,7 +52,7 @@ pub trait View {
 /// A compiled JSON Schema.
 pub trait Schema: Send + Sync + Debug {
     /// Says what is wrong with a value, if anything is.
-    fn check(&self, value: &serde_json::Value) -> Result<(), String>;
+    fn check(&self, value: &Json<'_>) -> Result<(), String>;
 }
 
 /// The rules of one table.

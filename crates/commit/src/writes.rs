@@ -3,11 +3,10 @@
 
 use bytes::Bytes;
 use onelog_record::{
-    BODY_BYTES_MAX, BodyWriter, CommitRequest, FieldPath, Offset, Op, Operation, OperationFault,
-    Position, Refusal, Subject, TRANSACTION_BYTES_MAX, TableId, TableKind, TooLarge,
-    VALUE_BYTES_MAX, ValueKind, Write,
+    BODY_BYTES_MAX, BodyWriter, CommitRequest, FieldPath, Json, Offset, Op, Operation,
+    OperationFault, Position, Refusal, Subject, TRANSACTION_BYTES_MAX, TableId, TableKind,
+    TooLarge, VALUE_BYTES_MAX, ValueKind, Write,
 };
-use serde_json::Value;
 
 use crate::newest::Now;
 use crate::operations::{self, FieldOperation};
@@ -221,7 +220,7 @@ impl Writer<'_> {
             Operation::Add(path, by) => (path, FieldOperation::Add(by)),
             Operation::Min(path, by) => (path, FieldOperation::Min(by)),
             Operation::Max(path, by) => (path, FieldOperation::Max(by)),
-            Operation::Append(path, element) => (path, FieldOperation::Append(element)),
+            Operation::Append(path, element) => (path, FieldOperation::Append(element.json())),
         };
         if !is_json {
             return Err(wrong_table(
@@ -255,15 +254,15 @@ impl Writer<'_> {
         path: &FieldPath,
         operation: FieldOperation<'_>,
     ) -> Result<Image, Rejection> {
-        operations::check_nesting(index, path, operation)
+        operations::check_nesting(index, path, &operation)
             .map_err(|fault| Rejection::now(fault.into()))?;
         let met = self.newest(write.table, &write.key)?;
         let bad = |fault| Rejection::bad_operation(index, fault, met.after);
         let document = match &met.value {
-            None => Value::Null,
+            None => Json::Null,
             Some(text) => {
                 self.budget.spend(&self.now, text.len())?;
-                serde_json::from_slice(text).map_err(|_| bad(OperationFault::NotJson))?
+                Json::parse(text).map_err(|_| bad(OperationFault::NotJson))?
             }
         };
         let document = operations::apply(document, path, operation).map_err(bad)?;
@@ -293,7 +292,7 @@ impl Writer<'_> {
             return Ok(());
         }
         self.budget.spend(&self.now, value.len())?;
-        let document = serde_json::from_slice(value)
+        let document = Json::parse(value)
             .map_err(|_| Rejection::bad_operation(index, OperationFault::NotJson, after))?;
         let Some(schema) = &table.schema else {
             return Ok(());

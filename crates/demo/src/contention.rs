@@ -105,7 +105,7 @@ fn shop(node: &Node, buyer: usize) -> Result<Bought, DemoError> {
             let enough = Predicate::Field {
                 path: left.clone(),
                 compare: Compare::Ge,
-                value: Value::from(pieces),
+                value: Value::from(pieces).into(),
             };
             tx.guard(STOCK, &item, enough)?;
             tx.add(STOCK, &item, left.clone(), -pieces)?;

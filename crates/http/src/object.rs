@@ -6,6 +6,7 @@ use serde_path_to_error::Segment;
 use utoipa::ToSchema;
 use utoipa::openapi::{Object, RefOr, Schema};
 
+use onelog_record::Json;
 use onelog_request::{check_json, unknown_field};
 
 use crate::errors::ApiError;
@@ -20,6 +21,19 @@ pub(crate) fn read_object<T: DeserializeOwned + ToSchema>(body: &[u8]) -> Result
         malformed(format!("the body is not UTF-8 at byte {at}"))
     })?;
     check_json(text).map_err(not_json)?;
+    if let Some(number) = Json::parse(text.as_bytes())
+        .ok()
+        .as_ref()
+        .and_then(Json::rounded_number)
+    {
+        let shown: String = number.chars().take(64).collect();
+        return Err(ApiError::malformed(
+            "body",
+            format!(
+                "the number {shown} would be rounded to 64 bits where it is kept; write it with fewer digits"
+            ),
+        ));
+    }
     let value: Value = serde_json::from_str(text).map_err(|error| not_json(error.to_string()))?;
     let Value::Object(fields) = value else {
         return Err(not_json("expected an object".to_owned()));

@@ -2,8 +2,8 @@
 
 use axum::http::StatusCode;
 use bytes::Bytes;
-use onelog_record::{Offset, Position, Refusal, Subject, TableId, ValueKind, code};
-use serde_json::Value;
+use onelog_record::{JsonText, Offset, Position, Refusal, Subject, TableId, ValueKind, code};
+use serde_json::value::to_raw_value;
 
 use crate::errors::{ApiError, TableNames, meant, show};
 use onelog_request::ValueOut;
@@ -168,7 +168,7 @@ fn guard_failed(
     }
     let met = met.as_deref().map(|bytes| ValueOut { kind, bytes });
     error.with(|body| {
-        body.met = Some(serde_json::to_value(met).unwrap_or(Value::Null));
+        body.met = to_raw_value(&met).ok();
         body.version = Some(version);
     })
 }
@@ -176,7 +176,7 @@ fn guard_failed(
 fn not_unique(
     index: usize,
     field: &str,
-    value: Value,
+    value: JsonText,
     owner: &[u8],
     names: &dyn TableNames,
     parsed: Option<Parsed>,
@@ -283,7 +283,7 @@ mod tests {
                 Refusal::NotUnique {
                     index: 0,
                     field: "/a".into(),
-                    value: Value::Null,
+                    value: serde_json::Value::Null.into(),
                     owner: key,
                 },
                 409,

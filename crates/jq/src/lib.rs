@@ -19,6 +19,7 @@ mod compile;
 mod json;
 mod library;
 mod meter;
+mod moment;
 mod order;
 #[cfg(test)]
 mod tests;
@@ -39,12 +40,13 @@ pub use self::library::FUNCTIONS;
 use self::library::{Kind, Terms};
 use self::meter::Stopped;
 pub use self::meter::{Limit, MEMORY_BYTES_MAX, STEPS_MAX, Used, used};
+pub use self::moment::{day_text, moment_text, parse_day, parse_moment};
 use self::value::Value;
 
 /// The version of the language: raised whenever a program could make another result of the same
 /// record than before, by a change here or an upgrade of jaq. Stores keep it in the fingerprint of
 /// what their rows were made by, so that rows of two versions are never side by side.
-pub const LANGUAGE_VERSION: u32 = 1;
+pub const LANGUAGE_VERSION: u32 = 2;
 /// How long the result of a transform may be: as long as a value in the log.
 pub const RESULT_BYTES_MAX: usize = 1 << 20;
 

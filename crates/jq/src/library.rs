@@ -16,6 +16,7 @@ use jaq_json::Num;
 use super::arithmetic::{Error, ValR};
 use super::json;
 use super::meter;
+use super::moment::{SECOND_NANOS, moment_text, parse_moment};
 use super::value::{Value, as_float};
 
 /// What programs run on.
@@ -488,30 +489,32 @@ fn from_date(value: Value) -> ValR {
         return Err(Error::typ(value, "date (a string)"));
     };
     meter::read(text.len());
-    let timestamp: jiff::Timestamp = text
-        .parse()
-        .map_err(|problem| CoreError::str(format_args!("{value} is no date: {problem}")))?;
-    let seconds = Num::from_integral(timestamp.as_second());
-    if timestamp.subsec_nanosecond() == 0 {
-        return Ok(Value::Number(seconds));
+    let nanos = parse_moment(text).ok_or_else(|| {
+        CoreError::str(format_args!(
+            "{value} is no moment of the years 1 to 9999 with an offset (RFC 3339)"
+        ))
+    })?;
+    // Within these years both are far below the bounds.
+    let (seconds, rest) = ((nanos / SECOND_NANOS) as i64, nanos % SECOND_NANOS);
+    if rest == 0 {
+        return Ok(Value::Number(Num::from_integral(seconds)));
     }
-    Ok(Value::from(timestamp.as_duration().as_secs_f64()))
+    Ok(Value::from(seconds as f64 + rest as f64 / 1e9))
 }
 
 fn to_date(value: Value) -> ValR {
     let Value::Number(number) = &value else {
         return Err(Error::typ(value, "time (a number of seconds)"));
     };
-    let timestamp = match number {
-        Num::Int(seconds) => i64::try_from(*seconds)
-            .ok()
-            .and_then(|seconds| jiff::Timestamp::from_second(seconds).ok()),
+    let nanos = match number {
+        Num::Int(seconds) => (*seconds as i128).checked_mul(SECOND_NANOS),
         other => jiff::SignedDuration::try_from_secs_f64(as_float(other))
             .ok()
-            .and_then(|duration| jiff::Timestamp::from_duration(duration).ok()),
+            .map(|duration| duration.as_nanos()),
     };
-    timestamp
-        .map(|timestamp| Value::text(timestamp.to_string()))
+    nanos
+        .and_then(moment_text)
+        .map(Value::text)
         .ok_or_else(|| CoreError::str(format_args!("{value} is beyond the calendar")))
 }
 

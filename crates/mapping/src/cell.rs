@@ -2,6 +2,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use onelog_record::{Json, JsonText};
 use serde_json::{Map, Value, json};
 
 use crate::canonical::encode_json;
@@ -157,26 +158,36 @@ impl Cell {
         mine == theirs
     }
 
-    /// As JSON, for people: long texts are cut, bytes are `{"base64": …}`.
+    /// As JSON, for people: long texts are cut, bytes are `{"base64": …}`, numbers have all their
+    /// digits.
     #[must_use]
-    pub fn show(&self) -> Value {
-        match self {
+    pub fn show(&self) -> JsonText {
+        let value = match self {
             Self::Null => Value::Null,
             Self::Integer(number) => json!(number),
             Self::Real(number) => json!(number),
             Self::Boolean(value) => json!(value),
             Self::Text(text) => Value::String(cut(text)),
-            Self::Json(text) if text.len() <= SHOWN_BYTES_MAX => {
-                serde_json::from_str(text).unwrap_or_else(|_| Value::String(text.clone()))
-            }
+            Self::Json(text) if text.len() <= SHOWN_BYTES_MAX => match Json::parse(text.as_bytes())
+            {
+                Ok(json) => return JsonText::from(&json),
+                Err(_) => Value::String(text.clone()),
+            },
             Self::Json(text) => Value::String(cut(text)),
             Self::Blob(bytes) => show_bytes(bytes),
             Self::Numeric(text) => Value::String(cut(text)),
             Self::Timestamp(micros) => Value::String(timestamp_text(*micros)),
             Self::Date(days) => Value::String(date_text(*days)),
             Self::Uuid(bytes) => Value::String(uuid_text(bytes)),
-            Self::List(cells) => Value::Array(cells.iter().map(Self::show).collect()),
-        }
+            Self::List(cells) => return JsonText::array(cells.iter().map(Self::show)),
+        };
+        value.into()
+    }
+
+    /// As [`show`](Self::show), for a cell of a key, which holds no JSON.
+    #[must_use]
+    pub fn show_key(&self) -> Value {
+        Value::from(&self.show().json())
     }
 }
 
@@ -250,11 +261,20 @@ mod tests {
         let long = |last: char| {
             let mut text = "ü".repeat(2000);
             text.push(last);
-            Cell::Text(text).show()
+            Cell::Text(text).show_key()
         };
         assert_ne!(long('a'), long('b'));
         assert!(long('a').as_str().unwrap().len() < 1200);
         assert_eq!(show_key(&[0xff, 0]), json!({"base64": "/wA="}));
+    }
+
+    #[test]
+    fn numbers_are_shown_with_all_their_digits() {
+        let json = Cell::Json("{\"wei\": 10000000000000000000000001,\n\"n\": [1.10, 1E+2]}".into());
+        let shown = r#"{"wei":10000000000000000000000001,"n":[1.10,1E+2]}"#;
+        assert_eq!(json.show().as_str(), shown);
+        let list = Cell::List(vec![json, Cell::Null, Cell::Integer(7)]);
+        assert_eq!(list.show().as_str(), format!("[{shown},null,7]"));
     }
 
     #[test]

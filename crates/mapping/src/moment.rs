@@ -1,58 +1,34 @@
 //! Moments, days and UUIDs: between their texts and the numbers that cells hold.
 
-use jiff::Timestamp;
-use jiff::civil::Date;
+use onelog_jq::{day_text, moment_text, parse_day, parse_moment};
 
-/// The first and the last year that every store can hold.
-const YEAR_MIN: i16 = 1;
-const YEAR_MAX: i16 = 9999;
-
-const EPOCH: Date = Date::constant(1970, 1, 1);
+const MICRO_NANOS: i128 = 1000;
 
 /// Microseconds since 1970 of a text as RFC 3339 has it, with an offset from UTC; what is finer than
 /// a microsecond is cut off (towards the past).
 #[must_use]
 pub fn parse_timestamp(text: &str) -> Option<i64> {
-    let moment: Timestamp = text.parse().ok()?;
-    let micros = moment.as_nanosecond().div_euclid(1000);
-    let micros = i64::try_from(micros).ok()?;
-    let year = days_date(i32::try_from(micros.div_euclid(86_400_000_000)).ok()?)?.year();
-    (YEAR_MIN..=YEAR_MAX).contains(&year).then_some(micros)
+    i64::try_from(parse_moment(text)?.div_euclid(MICRO_NANOS)).ok()
 }
 
 /// The text of a moment: `2024-05-01T12:00:00.000001Z`, without needless zeros.
 #[must_use]
 pub fn timestamp_text(micros: i64) -> String {
-    match Timestamp::from_microsecond(micros) {
-        Ok(moment) => moment.to_string(),
-        // A moment that no calendar has can only come from a store that was written to by others.
-        Err(_) => format!("{micros} µs since 1970"),
-    }
+    // A moment that no calendar has can only come from a store that was written to by others.
+    moment_text(i128::from(micros) * MICRO_NANOS)
+        .unwrap_or_else(|| format!("{micros} µs since 1970"))
 }
 
 /// Days since 1970 of a text `YYYY-MM-DD`.
 #[must_use]
 pub fn parse_date(text: &str) -> Option<i32> {
-    let plain = text.len() == 10 && text.bytes().all(|b| b.is_ascii_digit() || b == b'-');
-    let date: Date = plain.then(|| text.parse().ok())??;
-    if !(YEAR_MIN..=YEAR_MAX).contains(&date.year()) {
-        return None;
-    }
-    date.since(EPOCH).ok().map(|span| span.get_days())
+    parse_day(text)
 }
 
 /// The text of a day: `2024-05-01`.
 #[must_use]
 pub fn date_text(days: i32) -> String {
-    days_date(days).map_or_else(
-        || format!("{days} days since 1970"),
-        |date| date.to_string(),
-    )
-}
-
-fn days_date(days: i32) -> Option<Date> {
-    let span = jiff::Span::new().try_days(days).ok()?;
-    EPOCH.checked_add(span).ok()
+    day_text(days).unwrap_or_else(|| format!("{days} days since 1970"))
 }
 
 /// The bytes of a UUID's text: 32 hexadecimal digits, with or without hyphens.
@@ -108,6 +84,7 @@ mod tests {
             ("2024-05-01T12:00:00.5Z", 1_714_564_800_500_000),
             ("0001-01-01T00:00:00Z", -62_135_596_800_000_000),
             ("9999-12-30T21:59:59.999999Z", 253_402_207_199_999_999),
+            ("9999-12-31T23:59:59.999999Z", 253_402_300_799_999_999),
         ] {
             assert_eq!(parse_timestamp(text), Some(micros), "{text}");
             assert_eq!(timestamp_text(micros), text);
@@ -117,6 +94,9 @@ mod tests {
             Some(1_714_564_800_500_000)
         );
         assert_eq!(parse_timestamp("1969-12-31T23:59:59.9999999Z"), Some(-1));
+        assert_eq!(parse_timestamp("1969-12-31T23:59:59.9999999999Z"), Some(-1));
+        let next = parse_timestamp("2017-01-01T00:00:00Z");
+        assert_eq!(parse_timestamp("2016-12-31T23:59:60Z"), next);
         for (text, days) in [
             ("1970-01-01", 0),
             ("1969-12-31", -1),

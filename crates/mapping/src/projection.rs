@@ -1,8 +1,8 @@
 //! Fields out of a JSON document: read in passing, without building the document, wherever the
 //! mapping's paths allow it.
 //!
-//! Both ways give the same cells; a property test says so. Numbers that must stay exact and JSON
-//! values are taken as the text in the document.
+//! Both ways give the same cells; a property test says so. Every cell is made of the text in the
+//! document, so that no number is rounded on its way.
 
 mod scalar;
 
@@ -11,7 +11,7 @@ use std::fmt;
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
-use self::scalar::{Scalar, set_raw, set_scalar, takes_text};
+use self::scalar::set_raw;
 use crate::{Cell, ColumnPlan, Row, RowFault, Source};
 
 /// The columns that come from fields, arranged for one reading of the document.
@@ -149,7 +149,8 @@ fn in_passing(
     Ok(())
 }
 
-/// Reads the value at one node of the paths.
+/// Reads the value at one node of the paths: columns end at a node without children, so that what
+/// such a node holds is taken whole, and of another only what is below it.
 struct Step<'a> {
     node: &'a Node,
     columns: &'a [ColumnPlan],
@@ -165,26 +166,12 @@ impl Step<'_> {
         }
     }
 
-    fn set<E: Error>(&mut self, scalar: Scalar<'_>) -> Result<(), E> {
-        for column in &self.node.columns {
-            let plan = &self.columns[*column];
-            let set = set_scalar(plan, plan.kind, scalar, &mut self.row.cells[*column]);
-            self.note(*column, set)?;
-        }
-        Ok(())
-    }
-
     fn note<E: Error>(&mut self, column: usize, set: Result<(), RowFault>) -> Result<(), E> {
         self.row.seen[column] = true;
         set.map_err(|fault| {
             *self.fault = Some(fault);
             E::custom("a value does not fit its column")
         })
-    }
-
-    fn takes_text(&self) -> bool {
-        let mut kinds = self.node.columns.iter().map(|n| self.columns[*n].kind);
-        kinds.any(takes_text)
     }
 }
 
@@ -193,7 +180,7 @@ impl<'de> DeserializeSeed<'de> for Step<'_> {
 
     fn deserialize<D: Deserializer<'de>>(mut self, deserializer: D) -> Result<(), D::Error> {
         self.forget();
-        if !self.takes_text() {
+        if self.node.columns.is_empty() {
             return deserializer.deserialize_any(self);
         }
         let raw = <&RawValue as serde::Deserialize>::deserialize(deserializer)?;
@@ -213,35 +200,31 @@ impl<'de> Visitor<'de> for Step<'_> {
         f.write_str("a JSON value")
     }
 
-    fn visit_unit<E: Error>(mut self) -> Result<(), E> {
-        self.set(Scalar::Null)
+    fn visit_unit<E>(self) -> Result<(), E> {
+        Ok(())
     }
 
-    fn visit_bool<E: Error>(mut self, value: bool) -> Result<(), E> {
-        self.set(Scalar::Boolean(value))
+    fn visit_bool<E>(self, _: bool) -> Result<(), E> {
+        Ok(())
     }
 
-    fn visit_i64<E: Error>(mut self, value: i64) -> Result<(), E> {
-        self.set(Scalar::Signed(value))
+    fn visit_i64<E>(self, _: i64) -> Result<(), E> {
+        Ok(())
     }
 
-    fn visit_u64<E: Error>(mut self, value: u64) -> Result<(), E> {
-        match i64::try_from(value) {
-            Ok(value) => self.set(Scalar::Signed(value)),
-            Err(_) => self.set(Scalar::Unsigned(value)),
-        }
+    fn visit_u64<E>(self, _: u64) -> Result<(), E> {
+        Ok(())
     }
 
-    fn visit_f64<E: Error>(mut self, value: f64) -> Result<(), E> {
-        self.set(Scalar::Float(value))
+    fn visit_f64<E>(self, _: f64) -> Result<(), E> {
+        Ok(())
     }
 
-    fn visit_str<E: Error>(mut self, value: &str) -> Result<(), E> {
-        self.set(Scalar::Text(value))
+    fn visit_str<E>(self, _: &str) -> Result<(), E> {
+        Ok(())
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(mut self, mut items: A) -> Result<(), A::Error> {
-        self.set(Scalar::List)?;
+    fn visit_seq<A: SeqAccess<'de>>(self, mut items: A) -> Result<(), A::Error> {
         for at in 0usize.. {
             let child = self.node.children.iter().find(|(_, i, _)| *i == Some(at));
             let more = match child {
@@ -262,8 +245,7 @@ impl<'de> Visitor<'de> for Step<'_> {
         Ok(())
     }
 
-    fn visit_map<A: MapAccess<'de>>(mut self, mut fields: A) -> Result<(), A::Error> {
-        self.set(Scalar::Object)?;
+    fn visit_map<A: MapAccess<'de>>(self, mut fields: A) -> Result<(), A::Error> {
         while let Some(child) = fields.next_key_seed(Name(self.node))? {
             match child {
                 Some(at) => fields.next_value_seed(Step {

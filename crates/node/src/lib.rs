@@ -52,9 +52,9 @@ mod worker;
 
 pub use onelog_record as record;
 pub use onelog_record::{
-    CommitRequest, Committed, Compare, Compression, FieldPath, Guard, KeyRange, Offset, Operation,
-    PointRead, Position, Predicate, Record, Refusal, TableDefinition, TableId, TableKind, TxnId,
-    ValueKind, Write,
+    CommitRequest, Committed, Compare, Compression, FieldPath, Guard, JsonText, KeyRange, Offset,
+    Operation, PointRead, Position, Predicate, Record, Refusal, TableDefinition, TableId,
+    TableKind, TxnId, ValueKind, Write,
 };
 pub use onelog_replica::{
     Catalog, CatalogError, Failure, Follower, NewTable, SchemaError, StartError, TableError,

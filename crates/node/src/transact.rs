@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use onelog_record::{
-    CommitRequest, Committed, FieldPath, Guard, KeyRange, Number, Operation, PointRead, Position,
-    Predicate, Refusal, TableId, Write,
+    CommitRequest, Committed, FieldPath, Guard, JsonText, KeyRange, Number, Operation, PointRead,
+    Position, Predicate, Refusal, TableId, Write,
 };
 use onelog_replica::Catalog;
 use onelog_state::{ReadError, Row, Snapshot, Versioned};
@@ -277,12 +277,12 @@ impl Transaction {
         table: &str,
         key: impl AsRef<[u8]>,
         field: FieldPath,
-        element: Value,
+        element: impl Into<JsonText>,
     ) -> Result<(), TransactError> {
         self.write(
             table,
             key.as_ref(),
-            Operation::Append(field, element),
+            Operation::Append(field, element.into()),
             Own::Pending,
         )
     }

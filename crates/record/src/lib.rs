@@ -5,8 +5,10 @@
 
 pub mod code;
 mod compression;
+mod decimal;
 mod entry;
 mod field;
+mod json;
 mod limits;
 mod numbers;
 mod outcome;
@@ -16,8 +18,13 @@ mod transaction;
 mod varint;
 
 pub use compression::{CompressionError, compress, raw_body};
+pub use decimal::{
+    NoSum, NotANumber, Number, SUM_DIGITS_MAX, add_numbers, canonical_number, compare_numbers,
+    is_multiple_of, is_whole, whole_number,
+};
 pub use entry::{Compression, Entry, EntryHeader, EntryKind, PAYLOAD_HEADER_BYTES, PayloadError};
 pub use field::{FieldPath, FieldPathError};
+pub use json::{Json, JsonFault, JsonString, JsonText};
 pub use limits::{
     BODY_BYTES_MAX, FIELD_PATH_BYTES_MAX, GUARDS_MAX, HEADERS_MAX, HTTP_BODY_BYTES_MAX,
     JSON_DEPTH_MAX, KEY_BYTES_MAX, READS_MAX, RECORDS_MAX, TABLE_NAME_BYTES_MAX,
@@ -26,7 +33,7 @@ pub use limits::{
 pub use numbers::{Index, Offset, Position, TableId, Term, TxnId, TxnIdError};
 pub use outcome::{Committed, OperationFault, Refusal, Subject};
 pub use request::{
-    CommitRequest, Compare, Guard, KeyRange, Number, Operation, PointRead, Predicate, Write,
+    CommitRequest, Compare, Guard, KeyRange, Operation, PointRead, Predicate, Write,
 };
 pub use table::{
     SYSTEM_TABLES, TABLE_PARKED, TABLE_SETTINGS, TABLE_SINKS, TABLE_TABLES, TABLE_UNIQUE,

@@ -1,9 +1,8 @@
 //! What a client is answered.
 
 use bytes::Bytes;
-use serde_json::Value;
 
-use crate::{Offset, Position, TableId, TooLarge, TxnId, code};
+use crate::{JsonText, Offset, Position, TableId, TooLarge, TxnId, code};
 
 /// The transaction is in the log: durable, ordered, and what every follower will see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -47,12 +46,17 @@ pub enum OperationFault {
         "there is no place for the field: something on its path is neither an object nor an array that reaches so far"
     )]
     NoPlace,
-    /// The sum does not fit 64 bits signed.
+    /// A whole number that takes part, or the sum, does not fit 64 bits signed.
     #[error("the sum does not fit a whole number of 64 bits")]
     Overflow,
     /// The sum is not finite.
     #[error("the sum is not a finite number")]
     NotFinite,
+    #[error(
+        "the calculation would need more than {max} digits, or the exponent of a number has too many",
+        max = crate::SUM_DIGITS_MAX
+    )]
+    TooManyDigits,
     /// The operation does not fit the kind of table.
     #[error("{0}")]
     WrongTable(&'static str),
@@ -106,7 +110,7 @@ pub enum Refusal {
     NotUnique {
         index: usize,
         field: String,
-        value: Value,
+        value: JsonText,
         owner: Bytes,
     },
     /// A write cannot be carried out on the value that it met.
@@ -219,7 +223,7 @@ mod tests {
             Refusal::NotUnique {
                 index: 0,
                 field: "/a".to_owned(),
-                value: Value::Null,
+                value: serde_json::Value::Null.into(),
                 owner: key,
             },
             operation(OperationFault::Overflow),

@@ -2,16 +2,14 @@
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
-use serde_json::Value;
 
 use crate::limits::{
     GUARDS_MAX, HEADERS_MAX, KEY_BYTES_MAX, READS_MAX, RECORDS_MAX, TRANSACTION_BYTES_MAX,
     TooLarge, VALUE_BYTES_MAX,
 };
-use crate::{FieldPath, Header, Offset, Position, Refusal, SYSTEM_TABLES, TableId, TxnId};
-
-/// A number of JSON: whole numbers stay whole.
-pub type Number = serde_json::Number;
+use crate::{
+    FieldPath, Header, JsonText, Number, Offset, Position, Refusal, SYSTEM_TABLES, TableId, TxnId,
+};
 
 /// A key that the client read, found or not.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -54,7 +52,7 @@ pub enum Predicate {
     Field {
         path: FieldPath,
         compare: Compare,
-        value: Value,
+        value: JsonText,
     },
 }
 
@@ -73,14 +71,14 @@ pub enum Operation {
     /// The key has this value now (in a stream table: this happened).
     Put(Bytes),
     Delete,
-    /// Adds to a number. Whole numbers stay whole and may not overflow 64 bits signed.
+    /// Adds to a number, exactly. Whole numbers stay whole and may not overflow 64 bits signed.
     Add(FieldPath, Number),
     /// Lowers a number to this one, if it is higher or missing.
     Min(FieldPath, Number),
     /// Raises a number to this one, if it is lower or missing.
     Max(FieldPath, Number),
     /// Appends an element to an array, which is made where it is missing.
-    Append(FieldPath, Value),
+    Append(FieldPath, JsonText),
     /// Appends bytes to the value of a table of bytes.
     AppendBytes(Bytes),
 }
@@ -116,8 +114,8 @@ impl Operation {
         match self {
             Self::Put(value) | Self::AppendBytes(value) => value.len(),
             Self::Delete => 0,
-            Self::Add(..) | Self::Min(..) | Self::Max(..) => 8,
-            Self::Append(_, value) => value.as_str().map_or(8, str::len),
+            Self::Add(_, by) | Self::Min(_, by) | Self::Max(_, by) => by.as_str().len(),
+            Self::Append(_, value) => value.as_str().len(),
         }
     }
 }

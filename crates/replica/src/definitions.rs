@@ -193,7 +193,7 @@ pub fn removal(catalog: &Catalog, name: &str) -> Result<CommitRequest, TableErro
             predicate: Predicate::Field {
                 path: id_field(),
                 compare: Compare::Eq,
-                value: serde_json::json!(existing.id),
+                value: serde_json::json!(existing.id).into(),
             },
         }],
         writes: vec![delete, put(grave, &dropped)],

@@ -109,7 +109,7 @@ fn a_drop_that_comes_late_never_reaches_the_successor_of_its_table() {
 
 /// Requests that no catalog with the one table `t`, which has number 1024, could take in.
 fn spoiling() -> Vec<Vec<Write>> {
-    let append = Operation::Append(FieldPath::parse("/a").unwrap(), serde_json::json!(1));
+    let append = Operation::Append(FieldPath::parse("/a").unwrap(), serde_json::json!(1).into());
     vec![
         vec![put("u", "garbage")],
         vec![put("u", "{}")],

@@ -15,7 +15,7 @@ use std::cell::{Cell, RefCell};
 use std::fmt;
 
 use bytes::Bytes;
-use onelog_record::{TableId, TableKind, TooLarge, ValueKind, nearest_name};
+use onelog_record::{JsonText, Number, TableId, TableKind, TooLarge, ValueKind, nearest_name};
 use serde::de::{Error as _, MapAccess};
 use serde_json::value::RawValue;
 
@@ -166,10 +166,20 @@ impl<'t> Place<'t> {
         &self,
         field: &'static str,
         raw: &RawValue,
-    ) -> Result<serde_json::Value, E> {
+    ) -> Result<JsonText, E> {
         self.field.set(field);
         check_json(raw.get()).map_err(|message| self.malformed(message))?;
-        serde_json::from_str(raw.get()).map_err(|error| self.malformed(error.to_string()))
+        JsonText::parse(raw.get()).map_err(|error| self.malformed(error.to_string()))
+    }
+
+    /// A number, as it was written.
+    fn number<E: serde::de::Error>(
+        &self,
+        field: &'static str,
+        raw: &RawValue,
+    ) -> Result<Number, E> {
+        self.field.set(field);
+        Number::parse(raw.get()).map_err(|error| self.malformed(error.to_string()))
     }
 
     /// The next field of an object whose fields are `known`, each at most once.

@@ -4,7 +4,7 @@ use std::fmt;
 
 use bytes::Bytes;
 use onelog_record::{
-    FieldPath, HEADERS_MAX, Header, Number, Operation, TooLarge, ValueKind, Write, nearest_name,
+    FieldPath, HEADERS_MAX, Header, Operation, TooLarge, ValueKind, Write, nearest_name,
 };
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::value::RawValue;
@@ -24,7 +24,7 @@ struct Draft<'de> {
     key: Option<Bytes>,
     value: Option<&'de RawValue>,
     field: Option<FieldPath>,
-    by: Option<Number>,
+    by: Option<&'de RawValue>,
     headers: Vec<Header>,
 }
 
@@ -123,7 +123,7 @@ impl Draft<'_> {
                 }
             }
             _ => {
-                let by = place.required("by", self.by)?;
+                let by = place.number("by", place.required("by", self.by)?)?;
                 match name {
                     "add" => Operation::Add(field, by),
                     "min" => Operation::Min(field, by),

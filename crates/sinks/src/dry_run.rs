@@ -3,13 +3,14 @@
 use bytes::Bytes;
 use onelog::{KeyRange, Offset, Position, Row as LogRow, Snapshot};
 use serde::Serialize;
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::error::SinkError;
 use crate::open::plan_of;
 use crate::sinks::Sinks;
 use onelog_mapping::{KeyForm, MappingRules, RowForm, Source};
 use onelog_mapping::{MappingPlan, Row, RowFault, show_key};
+use onelog_record::JsonText;
 use onelog_store::{Kinds, SinkDefinition};
 
 /// The most rows of one mapping that are shown.
@@ -50,10 +51,10 @@ pub struct DryRunRow {
     pub version: Offset,
     /// The cells by column.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub columns: Option<Value>,
+    pub columns: Option<JsonText>,
     /// The document, where the store keeps one whole.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub document: Option<Value>,
+    pub document: Option<JsonText>,
 }
 
 /// A record that does not fit.
@@ -165,7 +166,7 @@ fn run_row(
             mapping.key_template.render(key, &mut rendered);
             show_key(&rendered)
         }
-        KeyForm::Column => row.cells[mapping.key].show(),
+        KeyForm::Column => row.cells[mapping.key].show_key(),
     };
     let whole = mapping.columns.iter().position(|c| c.from == Source::Value);
     let is_document = mapping.is_document && rules.rows == RowForm::Document;
@@ -173,10 +174,8 @@ fn run_row(
         Some(whole) => (None, Some(row.cells[whole].show())),
         None => {
             let cells = mapping.columns.iter().zip(&row.cells);
-            let cells: Map<String, Value> = cells
-                .map(|(column, cell)| (column.name.clone(), cell.show()))
-                .collect();
-            (Some(Value::Object(cells)), None)
+            let cells = cells.map(|(column, cell)| (&*column.name, cell.show()));
+            (Some(JsonText::object(cells)), None)
         }
     };
     Ok(Some(DryRunRow {

@@ -345,7 +345,7 @@ fn a_dry_run_shows_rows_and_touches_no_store() {
     );
     assert_eq!(
         mapping.rows[1].columns,
-        Some(json!({"id": "k2", "total": 2}))
+        Some(json!({"id": "k2", "total": 2}).into())
     );
     assert_eq!(mapping.refused[0].key, json!("a bad one"));
     assert!(mapping.refused[0].what.contains("total"));
@@ -355,7 +355,7 @@ fn a_dry_run_shows_rows_and_touches_no_store() {
     let row = &dry_run.mappings[0].rows[1];
     assert_eq!(
         (&row.key, &row.document),
-        (&json!("order:k0"), &Some(json!({"sum": 0})))
+        (&json!("order:k0"), &Some(json!({"sum": 0}).into()))
     );
     assert_eq!(dry_run.mappings[0].rows.len(), 11);
     let mut wrong = definition;

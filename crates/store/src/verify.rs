@@ -13,9 +13,9 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use onelog_mapping::{Cell, MappingPlan, Plan, Row, RowFault, show_key};
-use onelog_record::{Offset, Position, TableId};
+use onelog_record::{JsonText, Offset, Position, TableId};
 use serde::Serialize;
-use serde_json::{Map, Value};
+use serde_json::Value;
 
 use crate::digest::{BUCKETS, HashedRow, RowHasher, TableDigest, groups};
 use crate::store::{Cause, StoreError, StoreReader};
@@ -101,9 +101,9 @@ pub struct Difference {
     pub key: Value,
     /// What the log has: `null` when the row is extra in the store. Where both have the row, only
     /// the columns that differ.
-    pub log: Option<Value>,
+    pub log: Option<JsonText>,
     /// What the store has: `null` when the row is missing there.
-    pub store: Option<Value>,
+    pub store: Option<JsonText>,
 }
 
 /// Why a comparison could not be made.
@@ -377,7 +377,7 @@ impl Comparison<'_> {
                     None => {
                         out.strange += 1;
                         out.strange_key
-                            .get_or_insert_with(|| row.cells[mapping.key].show());
+                            .get_or_insert_with(|| row.cells[mapping.key].show_key());
                     }
                 }
             }
@@ -393,15 +393,15 @@ impl Comparison<'_> {
 
     fn difference(&self, log: Option<Row>, store: Option<Row>) -> Difference {
         let key = log.as_ref().or(store.as_ref());
-        let key = key.map_or(Value::Null, |row| row.cells[self.side.mapping.key].show());
+        let key = key.map_or(Value::Null, |row| {
+            row.cells[self.side.mapping.key].show_key()
+        });
         let show = |row: &Row, other: Option<&Row>| {
-            let mut object = Map::new();
-            for (n, column) in self.side.mapping.columns.iter().enumerate() {
-                if other.is_none_or(|other| !other.cells[n].is_same(&row.cells[n])) {
-                    object.insert(column.name.clone(), row.cells[n].show());
-                }
-            }
-            Value::Object(object)
+            let columns = self.side.mapping.columns.iter().enumerate();
+            let differing = columns.filter(|(n, _)| {
+                other.is_none_or(|other| !other.cells[*n].is_same(&row.cells[*n]))
+            });
+            JsonText::object(differing.map(|(n, column)| (&*column.name, row.cells[n].show())))
         };
         Difference {
             key,

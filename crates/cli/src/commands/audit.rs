@@ -9,10 +9,10 @@ use onelog_audit::{
     Audit, AuditDefinition, AuditDifference, AuditError, AuditOptions, Compared, DifferenceKind,
     SHOWN_MAX, SideError, audit,
 };
+use onelog_record::JsonText;
 use onelog_store::{CA_FILE, Target};
 use onelog_stores::KINDS;
 use onelog_terminal::{Out, Table, cell, counted, thousands};
-use serde_json::Value;
 
 use crate::context::{Context, timeout};
 use crate::definition_file::DefinitionFile;
@@ -228,12 +228,12 @@ fn notes(one: &Compared, out: &mut Out) -> std::io::Result<()> {
 fn differences(one: &Compared, out: &mut Out) -> std::io::Result<()> {
     out.line(&format!("\n{}: {} and {}", one.name, one.left, one.right))?;
     let mut table = Table::new(&["key", "left", "right"]);
-    let text = |difference: &AuditDifference, value: &Option<Value>| match value {
+    let text = |difference: &AuditDifference, value: &Option<JsonText>| match value {
         None => "(missing)".to_owned(),
         Some(value) if difference.kind == DifferenceKind::KeyTwice => {
-            cell(&format!("(twice) {}", shown(value)), CELL_CHARS_MAX)
+            cell(&format!("(twice) {value}"), CELL_CHARS_MAX)
         }
-        Some(value) => cell(&shown(value), CELL_CHARS_MAX),
+        Some(value) => cell(value.as_str(), CELL_CHARS_MAX),
     };
     for difference in &one.differences {
         table.row([

@@ -6,8 +6,9 @@ mod source;
 
 use std::time::Duration;
 
-use onelog_client::{Client, Method, segment};
+use onelog_client::{Answer, Client, ClientError, Method, segment};
 use onelog_http::WAIT_TIMEOUT_MS_MAX;
+use onelog_record::Json;
 use onelog_terminal::{Out, counted};
 use serde_json::{Map, Value, json};
 
@@ -157,7 +158,7 @@ pub fn run(args: &Args, context: &Context) -> Result<(), CommandError> {
         Command::DryRun { source, rows } => {
             let answer = dry_run(source, *rows, &client)?;
             match context.json {
-                true => out.json(&answer)?,
+                true => out.line(answer.text.trim_end())?,
                 false => print::dry_run(&answer, &mut out)?,
             }
             return Ok(out.flush()?);
@@ -220,14 +221,31 @@ fn replace(source: &Source, client: &Client) -> Result<Value, CommandError> {
         .map_err(|error| definition.refused(error))
 }
 
-fn dry_run(source: &Source, rows: u32, client: &Client) -> Result<Value, CommandError> {
+/// An answer, and its text, in which no number is rounded.
+struct Exact {
+    value: Value,
+    text: String,
+}
+
+impl Exact {
+    fn of(client: &Client, answer: Answer) -> Result<Self, ClientError> {
+        let text = String::from_utf8_lossy(&answer.body).into_owned();
+        let value = client.json(answer)?;
+        Ok(Self { value, text })
+    }
+
+    /// The values of the answer as they were written.
+    fn parts(&self) -> Json<'_> {
+        Json::parse(self.text.as_bytes()).unwrap_or_default()
+    }
+}
+
+fn dry_run(source: &Source, rows: u32, client: &Client) -> Result<Exact, CommandError> {
     let definition = source.read()?;
     let query = [("rows", rows.to_string())];
     let body = Some(definition.body()?);
     let answer = client.call(Method::POST, "/v1/sinks/dry-run", &query, body)?;
-    client
-        .json(answer)
-        .map_err(|error| definition.refused(error))
+    Exact::of(client, answer).map_err(|error| definition.refused(error))
 }
 
 fn verify(
@@ -241,11 +259,12 @@ fn verify(
         true => "/verify?repair=true",
         false => "/verify",
     };
-    let answer = client.post(&name.path(query), &Value::Object(Map::new()))?;
-    let tables = list_of(&answer, "tables");
+    let answer = client.call(Method::POST, &name.path(query), &[], Some(b"{}".to_vec()))?;
+    let answer = Exact::of(client, answer)?;
+    let tables = list_of(&answer.value, "tables");
     let equal = tables.iter().all(|table| table["equal"] == true);
     match as_json {
-        true => out.json(&answer)?,
+        true => out.line(answer.text.trim_end())?,
         false => print::verification(&answer, equal, out)?,
     }
     out.flush()?;

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use onelog_client::segment;
+use onelog_record::Json;
 use onelog_terminal::{Out, Table};
 use serde_json::{Map, Value, json};
 
@@ -104,6 +105,14 @@ impl Create {
         body.insert("value".to_owned(), json!(self.value));
         if let Some(file) = &self.schema {
             let text = read_whole(file, SCHEMA_BYTES_MAX)?;
+            let written = Json::parse(&text).ok();
+            if let Some(number) = written.as_ref().and_then(Json::rounded_number) {
+                let shown: String = number.chars().take(64).collect();
+                return Err(CommandError::Usage(format!(
+                    "the number {shown} of the schema {} would be rounded to 64 bits; write it with fewer digits",
+                    file.display()
+                )));
+            }
             let schema: Value = serde_json::from_slice(&text).map_err(|error| {
                 CommandError::Usage(format!(
                     "the schema {} is not JSON: {error}",

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use onelog_client::{Client, ClientError, Events};
+use onelog_record::{FieldPath, Json};
 use onelog_terminal::{Out, cell};
 use serde_json::Value;
 
@@ -78,6 +79,15 @@ pub fn run(args: &Args, context: &Context) -> Result<(), CommandError> {
     }
 }
 
+/// The value of a transaction's record, with all digits of its numbers.
+fn value_of(transaction: &Json<'_>, record: usize) -> String {
+    let path = FieldPath::parse(&format!("/records/{record}/value"));
+    let value = path
+        .ok()
+        .and_then(|path| transaction.get(&path).map(Json::to_string));
+    value.unwrap_or_default()
+}
+
 fn may_pass(error: &ClientError) -> bool {
     error.is_lost() || error.server().is_some_and(|e| e.status == 503)
 }
@@ -110,10 +120,13 @@ impl Tail<'_> {
         if self.as_json {
             self.out.line(text)?;
         } else {
-            for record in records {
+            let parts = Json::parse(text.as_bytes()).unwrap_or_default();
+            for (n, record) in records.iter().enumerate() {
                 let text = |name: &str| cell(&shown(&record[name]), CELL_CHARS_MAX);
                 let value = match record.get("value") {
-                    Some(_) => text("value"),
+                    // A text without its quotes, everything else as it was written.
+                    Some(Value::String(_)) => text("value"),
+                    Some(_) => cell(&value_of(&parts, n), CELL_CHARS_MAX),
                     None => String::new(),
                 };
                 let line = format!(

@@ -97,6 +97,37 @@ fn a_sink_is_made_of_toml_or_of_flags_and_its_errors_have_a_line() {
 }
 
 #[test]
+fn rows_are_printed_with_every_digit_that_the_store_gets() {
+    // Given a document with numbers that no float holds,
+    let shop = Shop::open();
+    let digits = r#""wei":10000000000000000000000001,"price":1.10,"total":12345678901234567.89"#;
+    shop.put("o1", &format!("{{{digits}}}"));
+    // when its rows are shown, for people and for programs,
+    let documents = r#"{"kind":"redis","mappings":[{"table":"shop.orders","into":"orders"}]}"#;
+    let columns = r#"{"kind":"postgres","mappings":[{"table":"shop.orders","into":"orders",
+        "columns":{"id":{"from":"$key","type":"text"},"all":{"from":"$value","type":"json"}}}]}"#;
+    for definition in [documents, columns] {
+        for arguments in [&["sinks", "try", "-"][..], &["sinks", "try", "-", "--json"]] {
+            let said = shop.server.run_fed(arguments, definition).good();
+            // then they have all their digits,
+            assert!(said.contains(digits), "{said}");
+        }
+    }
+    // as the log has.
+    let tail = [
+        "tail",
+        "--from",
+        "start",
+        "--table",
+        "shop.orders",
+        "--limit",
+        "1",
+    ];
+    let said = shop.server.run(&tail).good();
+    assert!(said.contains(&digits[..60]), "{said}");
+}
+
+#[test]
 fn a_definition_is_run_dry_and_replaced() {
     let shop = Shop::open();
     shop.put("o1", r#"{"total": 7, "state": "paid"}"#);

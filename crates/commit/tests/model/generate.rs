@@ -2,8 +2,8 @@
 
 use bytes::Bytes;
 use onelog_record::{
-    CommitRequest, Compare, FieldPath, Guard, Header, KeyRange, Number, Offset, Operation,
-    PointRead, Position, Predicate, TABLE_UNIQUE, TableId, TxnId, Write,
+    CommitRequest, Compare, FieldPath, Guard, Header, JsonText, KeyRange, Number, Offset,
+    Operation, PointRead, Position, Predicate, TABLE_UNIQUE, TableId, TxnId, Write,
 };
 use rand::Rng;
 use rand::rngs::StdRng;
@@ -13,6 +13,17 @@ use super::oracle::Oracle;
 use super::world::{BYTES, CHECKED, DROPPED, JSON, STREAM, UNIQUE};
 
 const KEYS: [&str; 7] = ["", "a", "ab", "b", "c", "d", "e"];
+/// Numbers that no float tells apart, and one number in several forms.
+const LONG: [&str; 8] = [
+    "10000000000000000000000001",
+    "10000000000000000000000001.0",
+    "1e25",
+    "12345678901234567.89",
+    "12345678901234567.88",
+    "0.10",
+    "0.1",
+    "-1E-7",
+];
 const PATHS: [&str; 9] = ["n", "u", "/v/w", "l", "", "/l/0", "s", "n", "/v"];
 
 fn pick<T: Copy>(rng: &mut StdRng, from: &[T]) -> T {
@@ -46,26 +57,25 @@ fn number(rng: &mut StdRng) -> Number {
         2 => json!(u64::MAX),
         3 => json!(1e308),
         4..8 => json!(f64::from(rng.random_range(-8..8)) / 2.0),
+        8..12 => return Number::parse(pick(rng, &LONG)).unwrap(),
         _ => json!(rng.random_range(-3..6)),
     };
-    match value {
-        Value::Number(number) => number,
-        other => unreachable!("{other} is no number"),
-    }
+    Number::parse(&value.to_string()).unwrap()
 }
 
-fn scalar(rng: &mut StdRng) -> Value {
-    match rng.random_range(0..10) {
+fn scalar(rng: &mut StdRng) -> JsonText {
+    let value = match rng.random_range(0..10) {
         0 => Value::Null,
         1 => json!(pick(rng, &["x", "y", ""])),
         2 => json!(true),
         3 => json!([1]),
         4 => json!({"b": 1, "a": 2.0}),
-        _ => Value::Number(number(rng)),
-    }
+        _ => return JsonText::parse(number(rng).as_str()).unwrap(),
+    };
+    value.into()
 }
 
-fn document(rng: &mut StdRng) -> Value {
+fn document(rng: &mut StdRng) -> JsonText {
     if rng.random_ratio(1, 12) {
         return scalar(rng);
     }
@@ -75,7 +85,7 @@ fn document(rng: &mut StdRng) -> Value {
     }
     if rng.random_ratio(1, 2) {
         document["u"] = match rng.random_range(0..6) {
-            0 => scalar(rng),
+            0 => json!("unique"),
             n => json!(n),
         };
     }
@@ -88,7 +98,13 @@ fn document(rng: &mut StdRng) -> Value {
     if rng.random_ratio(1, 4) {
         document["s"] = json!("text");
     }
-    document
+    // A field that holds any number, written as it is.
+    let text = document.to_string();
+    if text != "{}" && document.get("u").is_none() && rng.random_ratio(1, 3) {
+        let rest = text.trim_start_matches('{');
+        return JsonText::parse(&format!("{{\"u\":{},{rest}", scalar(rng))).unwrap();
+    }
+    document.into()
 }
 
 fn value(rng: &mut StdRng, table: TableId) -> Bytes {

@@ -7,10 +7,10 @@ use std::collections::{BTreeMap, HashSet};
 use bytes::Bytes;
 use onelog_commit::Rules;
 use onelog_record::{
-    CommitRequest, FieldPath, Header, KeyRange, Number, Offset, Op, Operation, OperationFault,
-    Position, Predicate, Refusal, Subject, TABLE_UNIQUE, TableId, TableKind, TxnId, ValueKind,
+    CommitRequest, FieldPath, Header, Json, KeyRange, Number, Offset, Op, Operation,
+    OperationFault, Position, Predicate, Refusal, Subject, TABLE_UNIQUE, TableId, TableKind, TxnId,
+    ValueKind,
 };
-use serde_json::Value;
 
 use super::values;
 use super::world::{AtMostFifty, CHECKED, Tables, UNIQUE, UNIQUE_FIELDS};
@@ -316,9 +316,9 @@ impl Oracle {
                 if table.definition.value == ValueKind::Bytes {
                     return Err((Refusal::Malformed(String::new()), 0));
                 }
-                let document = value.as_ref().map_or(Value::Null, |text| json(text));
-                let met = path.get(&document).cloned().unwrap_or(Value::Null);
-                values::holds(&met, *compare, wanted)
+                let document = value.as_ref().map_or(Json::Null, |text| json(text));
+                let met = document.get(path).unwrap_or(&Json::Null);
+                values::holds(met, *compare, &wanted.json())
             }
         };
         if holds {
@@ -424,7 +424,7 @@ impl Oracle {
                     let refusal = Refusal::NotUnique {
                         index,
                         field: path.into(),
-                        value,
+                        value: (&value).into(),
                         owner: owner.into(),
                     };
                     return Err((refusal, after.max(*rests_on)));
@@ -509,13 +509,13 @@ fn readable(rules: &Tables, table: TableId, subject: Subject) -> Result<(), Refu
     }
 }
 
-fn json(text: &[u8]) -> Value {
-    serde_json::from_slice(text).unwrap()
+fn json(text: &[u8]) -> Json<'_> {
+    Json::parse(text).unwrap()
 }
 
-fn field_of(value: Option<&Vec<u8>>, path: &str) -> Option<Value> {
+fn field_of<'v>(value: Option<&'v Vec<u8>>, path: &str) -> Option<Json<'v>> {
     let document = json(value?);
-    let found = FieldPath::parse(path).unwrap().get(&document)?.clone();
+    let found = document.get(&FieldPath::parse(path).unwrap())?.clone();
     (!found.is_null()).then_some(found)
 }
 
@@ -532,7 +532,8 @@ fn operate(
         value.extend_from_slice(tail);
         return Ok(value);
     }
-    let mut document = met.map_or(Value::Null, |text| json(&text));
+    let met = met.unwrap_or_else(|| b"null".to_vec());
+    let mut document = json(&met);
     let (Operation::Add(path, _)
     | Operation::Min(path, _)
     | Operation::Max(path, _)
@@ -540,32 +541,34 @@ fn operate(
     else {
         unreachable!("put and delete are handled before")
     };
-    let place = path.make(&mut document).ok_or(OperationFault::NoPlace)?;
+    let place = document.make(path).ok_or(OperationFault::NoPlace)?;
+    let met = std::mem::replace(place, Json::Null);
     if let Operation::Append(_, element) = operation {
-        let mut items = match place.take() {
-            Value::Null => Vec::new(),
-            Value::Array(items) => items,
-            other => return Err(OperationFault::NotAnArray(values::name_of(&other))),
+        let mut items = match met {
+            Json::Null => Vec::new(),
+            Json::Array(items) => items,
+            other => return Err(OperationFault::NotAnArray(other.kind())),
         };
-        items.push(element.clone());
-        *place = Value::Array(items);
-    } else {
-        let met = match place.take() {
-            Value::Null => None,
-            Value::Number(met) => Some(met),
-            other => {
-                // The operand is looked at first.
-                let operand = number_of(operation);
-                values::sum(None, operand)?;
-                return Err(OperationFault::NotANumber(values::name_of(&other)));
-            }
-        };
-        *place = match operation {
-            Operation::Add(_, by) => values::sum(met.as_ref(), by)?,
-            Operation::Min(_, by) => values::pick(met.as_ref(), by, Ordering::Less)?,
-            _ => values::pick(met.as_ref(), number_of(operation), Ordering::Greater)?,
-        };
+        items.push(element.json());
+        *place = Json::Array(items);
+        return Ok(document.to_string().into_bytes());
     }
+    let by = number_of(operation).as_str();
+    if matches!(operation, Operation::Add(..)) {
+        // The operand is looked at first.
+        values::sum(None, by)?;
+    }
+    let met = match &met {
+        Json::Null => None,
+        Json::Number(met) => Some(&**met),
+        other => return Err(OperationFault::NotANumber(other.kind())),
+    };
+    let made = match operation {
+        Operation::Add(..) => values::sum(met, by)?,
+        Operation::Min(..) => values::pick(met, by, Ordering::Less),
+        _ => values::pick(met, by, Ordering::Greater),
+    };
+    *place = Json::Number(made.into());
     Ok(document.to_string().into_bytes())
 }
 

@@ -1,62 +1,84 @@
-//! The oracle's own idea of JSON: slow, obvious, and sharing nothing with the validator's.
+//! The oracle's own idea of JSON values: slow, obvious, with numbers as fractions of big whole
+//! numbers, and sharing nothing with the validator's.
 
 use std::cmp::Ordering;
 
-use onelog_record::{Compare, Number, OperationFault};
-use serde_json::Value;
+use num_bigint::BigInt;
+use onelog_record::{Compare, Json, OperationFault};
 
-fn whole(number: &Number) -> Option<i128> {
-    let text = number.to_string();
-    text.parse().ok()
+/// A sum is written plainly up to so many places before its point.
+const PLAIN_PLACES_MAX: usize = 40;
+
+/// `digits / 10^scale`.
+struct Fraction {
+    digits: BigInt,
+    scale: usize,
 }
 
-/// The generator mixes floats only with whole numbers below 2^53 or near the ends of 64 bits.
-pub fn order(left: &Number, right: &Number) -> Ordering {
-    match (whole(left), whole(right)) {
-        (Some(l), Some(r)) => l.cmp(&r),
-        _ => {
-            let (l, r): (f64, f64) = (
-                left.to_string().parse().unwrap(),
-                right.to_string().parse().unwrap(),
-            );
-            l.partial_cmp(&r).unwrap()
-        }
+fn ten_to(power: usize) -> BigInt {
+    BigInt::from(10).pow(u32::try_from(power).unwrap())
+}
+
+fn fraction(number: &str) -> Fraction {
+    let (mantissa, exponent) = number.split_once(['e', 'E']).unwrap_or((number, "0"));
+    let exponent: i64 = exponent.parse().unwrap();
+    let (whole, behind) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+    let digits: BigInt = format!("{whole}{behind}").parse().unwrap();
+    let scale = behind.len() as i64 - exponent;
+    let up = usize::try_from(-scale.min(0)).unwrap();
+    Fraction {
+        digits: digits * ten_to(up),
+        scale: usize::try_from(scale.max(0)).unwrap(),
     }
 }
 
+fn with_common_scale(left: &str, right: &str) -> (BigInt, BigInt, usize) {
+    let (left, right) = (fraction(left), fraction(right));
+    let scale = left.scale.max(right.scale);
+    (
+        left.digits * ten_to(scale - left.scale),
+        right.digits * ten_to(scale - right.scale),
+        scale,
+    )
+}
+
+pub fn order(left: &str, right: &str) -> Ordering {
+    let (left, right, _) = with_common_scale(left, right);
+    left.cmp(&right)
+}
+
 /// One text for equal values.
-pub fn text(value: &Value) -> String {
+pub fn text(value: &Json<'_>) -> String {
     match value {
-        Value::Number(n) => match whole(n) {
-            Some(n) => n.to_string(),
-            None => {
-                let float: f64 = n.to_string().parse().unwrap();
-                if float == float.round() && float.abs() < 1e15 {
-                    format!("{}", float as i64)
-                } else {
-                    format!("{float}")
-                }
+        Json::Number(number) => {
+            let Fraction { digits, scale } = fraction(number);
+            let (mut digits, mut scale) = (digits, scale);
+            while scale > 0 && &digits % 10 == BigInt::from(0) {
+                digits /= 10;
+                scale -= 1;
             }
-        },
-        Value::Array(items) => {
+            format!("{digits}/{scale}")
+        }
+        Json::Array(items) => {
             format!("[{}]", items.iter().map(text).collect::<Vec<_>>().join(","))
         }
-        Value::Object(fields) => {
+        Json::Object(fields) => {
             let mut fields: Vec<String> = fields
                 .iter()
-                .map(|(name, value)| format!("{name:?}:{}", text(value)))
+                .map(|(name, value)| format!("{:?}:{}", name.text(), text(value)))
                 .collect();
             fields.sort();
             format!("{{{}}}", fields.join(","))
         }
+        Json::String(string) => format!("{:?}", string.text()),
         other => other.to_string(),
     }
 }
 
-pub fn holds(met: &Value, compare: Compare, value: &Value) -> bool {
+pub fn holds(met: &Json<'_>, compare: Compare, value: &Json<'_>) -> bool {
     let order = match (met, value) {
-        (Value::Number(l), Value::Number(r)) => Some(order(l, r)),
-        (Value::String(l), Value::String(r)) => Some(l.cmp(r)),
+        (Json::Number(l), Json::Number(r)) => Some(order(l, r)),
+        (Json::String(l), Json::String(r)) => Some(l.text().cmp(&r.text())),
         _ => None,
     };
     let same = text(met) == text(value);
@@ -71,51 +93,58 @@ pub fn holds(met: &Value, compare: Compare, value: &Value) -> bool {
 }
 
 /// What `add` makes of two numbers.
-pub fn sum(met: Option<&Number>, by: &Number) -> Result<Value, OperationFault> {
-    fits(met, by)?;
-    let Some(met) = met else {
-        return Ok(Value::Number(by.clone()));
-    };
-    if let (Some(l), Some(r)) = (whole(met), whole(by)) {
-        return i64::try_from(l + r)
-            .map(Value::from)
-            .map_err(|_| OperationFault::Overflow);
-    }
-    let float = |n: &Number| n.to_string().parse::<f64>().unwrap();
-    let sum = float(met) + float(by);
-    if sum.is_finite() {
-        Ok(Value::from(sum))
-    } else {
-        Err(OperationFault::NotFinite)
-    }
-}
-
-/// What `min` (`wanted` is less) or `max` (greater) makes of two numbers.
-pub fn pick(met: Option<&Number>, by: &Number, wanted: Ordering) -> Result<Value, OperationFault> {
-    fits(met, by)?;
-    let winner = match met {
-        Some(met) if order(by, met) != wanted => met,
-        _ => by,
-    };
-    Ok(Value::Number(winner.clone()))
-}
-
-fn fits(met: Option<&Number>, by: &Number) -> Result<(), OperationFault> {
+pub fn sum(met: Option<&str>, by: &str) -> Result<String, OperationFault> {
     for number in met.into_iter().chain([by]) {
-        if whole(number).is_some_and(|n| n > i128::from(i64::MAX)) {
+        if is_whole(number) && number.parse::<i64>().is_err() {
             return Err(OperationFault::Overflow);
         }
     }
-    Ok(())
+    let Some(met) = met else {
+        return Ok(by.to_owned());
+    };
+    let (left, right, scale) = with_common_scale(met, by);
+    if is_whole(met) && is_whole(by) {
+        return i64::try_from(left + right)
+            .map(|sum| sum.to_string())
+            .map_err(|_| OperationFault::Overflow);
+    }
+    let text = written(left + right, scale);
+    match text.parse::<f64>().unwrap().is_finite() {
+        true => Ok(text),
+        false => Err(OperationFault::NotFinite),
+    }
 }
 
-pub fn name_of(value: &Value) -> &'static str {
-    match value {
-        Value::Null => "null",
-        Value::Bool(_) => "a boolean",
-        Value::Number(_) => "a number",
-        Value::String(_) => "a string",
-        Value::Array(_) => "an array",
-        Value::Object(_) => "an object",
+fn is_whole(number: &str) -> bool {
+    !number.contains(['.', 'e', 'E'])
+}
+
+/// The text of a sum that is not whole: at least one place behind the point.
+fn written(mut digits: BigInt, mut scale: usize) -> String {
+    if scale == 0 {
+        digits *= 10;
+        scale = 1;
+    }
+    let sign = if digits < BigInt::from(0) { "-" } else { "" };
+    let all = format!(
+        "{:0>width$}",
+        digits.magnitude().to_string(),
+        width = scale + 1
+    );
+    let (whole, behind) = all.split_at(all.len() - scale);
+    if whole.len() <= PLAIN_PLACES_MAX {
+        return format!("{sign}{whole}.{behind}");
+    }
+    let exponent = whole.len() - 1;
+    let (first, rest) = all.trim_end_matches('0').split_at(1);
+    let point = if rest.is_empty() { "" } else { "." };
+    format!("{sign}{first}{point}{rest}e+{exponent}")
+}
+
+/// What `min` (`wanted` is less) or `max` (greater) makes of two numbers.
+pub fn pick(met: Option<&str>, by: &str, wanted: Ordering) -> String {
+    match met {
+        Some(met) if order(by, met) != wanted => met.to_owned(),
+        _ => by.to_owned(),
     }
 }

@@ -5,10 +5,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use onelog_commit::{Latest, Rules, Schema, TableRules, View, ViewError};
 use onelog_record::{
-    FieldPath, KeyRange, Offset, Position, TABLE_UNIQUE, TableDefinition, TableId, TableKind,
+    FieldPath, Json, KeyRange, Offset, Position, TABLE_UNIQUE, TableDefinition, TableId, TableKind,
     ValueKind,
 };
-use serde_json::Value;
 
 use super::oracle::Oracle;
 
@@ -26,8 +25,12 @@ pub const UNIQUE_FIELDS: [&str; 2] = ["u", "/v/w"];
 pub struct AtMostFifty;
 
 impl Schema for AtMostFifty {
-    fn check(&self, value: &Value) -> Result<(), String> {
-        match value.get("n").and_then(Value::as_f64) {
+    fn check(&self, value: &Json<'_>) -> Result<(), String> {
+        let number = match value.get(&FieldPath::parse("n").unwrap()) {
+            Some(Json::Number(number)) => number.parse::<f64>().ok(),
+            _ => None,
+        };
+        match number {
             Some(n) if n > 50.0 => Err(format!("n is {n}, at most 50 is allowed")),
             _ => Ok(()),
         }

@@ -8,9 +8,9 @@ use onelog_commit::{
     Decision, Latest, Rules, Schema, TableRules, Validator, ValidatorOptions, View, ViewError,
 };
 use onelog_record::{
-    BodyWriter, CommitRequest, Committed, Compare, FieldPath, Guard, KeyRange, Number, Offset, Op,
-    Operation, PointRead, Position, Predicate, Record, Refusal, TABLE_UNIQUE, TableDefinition,
-    TableId, TableKind, Transactions, TxnId, ValueKind, Write,
+    BodyWriter, CommitRequest, Committed, Compare, FieldPath, Guard, Json, KeyRange, Number,
+    Offset, Op, Operation, PointRead, Position, Predicate, Record, Refusal, TABLE_UNIQUE,
+    TableDefinition, TableId, TableKind, Transactions, TxnId, ValueKind, Write,
 };
 use serde_json::Value;
 
@@ -25,9 +25,9 @@ pub const UNKNOWN: TableId = TableId(4000);
 struct HasName;
 
 impl Schema for HasName {
-    fn check(&self, value: &Value) -> Result<(), String> {
-        match value.get("name") {
-            Some(Value::String(_)) => Ok(()),
+    fn check(&self, value: &Json<'_>) -> Result<(), String> {
+        match value.get(&path("name")) {
+            Some(Json::String(_)) => Ok(()),
             _ => Err("'name' must be a text".into()),
         }
     }
@@ -276,7 +276,7 @@ pub trait RequestParts: Sized {
         let predicate = Predicate::Field {
             path: path(field),
             compare,
-            value,
+            value: value.into(),
         };
         self.guard(STOCK, key, predicate)
     }

@@ -119,7 +119,7 @@ fn a_guard_needs_a_table_whose_values_it_can_look_into() {
     let field = || Predicate::Field {
         path: path("n"),
         compare: Compare::Ne,
-        value: json!(1),
+        value: json!(1).into(),
     };
     for table in [BLOBS, EVENTS] {
         let (refusal, _) = node.refuse(&new_request().guard(table, "b", field()));

@@ -45,7 +45,7 @@ fn a_value_that_grows_over_its_limit_is_refused_once_what_it_met_is_committed() 
 
     let text = format!("[\"{}\"]", "x".repeat(VALUE_BYTES_MAX - 5));
     node.commit(&new_request().put(STOCK, "a", &text));
-    let append = new_request().write(STOCK, "a", Operation::Append(path(""), json!(1)));
+    let append = new_request().write(STOCK, "a", Operation::Append(path(""), json!(1).into()));
     assert_eq!(limit(&mut node, &append), ("VALUE_BYTES_MAX", 0));
 }
 

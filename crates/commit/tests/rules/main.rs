@@ -6,6 +6,7 @@ mod guards;
 mod ids;
 mod in_flight;
 mod limits;
+mod numbers;
 mod reads;
 mod unique;
 mod writes;

@@ -29,7 +29,7 @@ fn a_taken_value_is_refused_with_its_owner() {
     let expected = Refusal::NotUnique {
         index: 1,
         field: "name".into(),
-        value: json!("ada"),
+        value: json!("ada").into(),
         owner: "1".into(),
     };
     assert_eq!(node.refuse(&request), (expected, 0));
@@ -39,7 +39,10 @@ fn a_taken_value_is_refused_with_its_owner() {
 #[test]
 fn the_rows_stand_behind_the_records_in_the_same_transaction() {
     let mut node = Node::new();
-    let row = |name: &str| unique_row_key(USERS, 0, &json!(name));
+    let row = |name: &str| {
+        let value = onelog_record::JsonText::from(json!(name));
+        unique_row_key(USERS, 0, &value.json())
+    };
     let committed = node.commit(&new_request().put(USERS, "1", &user("ada")));
     assert_eq!((committed.records, committed.position.0), (2, 2));
 

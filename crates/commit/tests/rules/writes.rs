@@ -27,7 +27,7 @@ fn each_operation_sees_those_before_it_and_only_after_images_leave() {
     let request = new_request()
         .add(STOCK, "a", "n", -2)
         .write(STOCK, "a", Operation::Max(path("z"), Number::from(9)))
-        .write(STOCK, "a", Operation::Append(path("/l"), json!("x")))
+        .write(STOCK, "a", Operation::Append(path("/l"), json!("x").into()))
         .delete(STOCK, "a")
         .add(STOCK, "a", "", 4)
         .put(STOCK, "a", "1")
@@ -38,9 +38,9 @@ fn each_operation_sees_those_before_it_and_only_after_images_leave() {
     assert_eq!(
         lines(&node),
         [
-            r#"put a {"z":1,"n":3,"price":0.12345678901234568}"#,
-            r#"put a {"z":9,"n":3,"price":0.12345678901234568}"#,
-            r#"put a {"z":9,"n":3,"price":0.12345678901234568,"l":["x"]}"#,
+            r#"put a {"z":1,"n":3,"price":0.1234567890123456789}"#,
+            r#"put a {"z":9,"n":3,"price":0.1234567890123456789}"#,
+            r#"put a {"z":9,"n":3,"price":0.1234567890123456789,"l":["x"]}"#,
             "delete a ",
             "put a 4",
             "put a 1",
@@ -85,7 +85,7 @@ fn bytes_can_be_appended_but_not_added_to() {
     for request in [
         new_request().write(STOCK, "a", append("x")),
         new_request().add(BLOBS, "b", "", 1),
-        new_request().write(BLOBS, "b", Operation::Append(path(""), json!(1))),
+        new_request().write(BLOBS, "b", Operation::Append(path(""), json!(1).into())),
     ] {
         assert!(matches!(
             fault(&mut node, &request),

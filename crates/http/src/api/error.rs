@@ -1,8 +1,8 @@
 //! The body of every answer that is no success.
 
-use onelog_record::{Offset, Position, TxnId};
+use onelog_record::{JsonText, Offset, Position, TxnId};
 use serde::Serialize;
-use serde_json::Value;
+use serde_json::value::RawValue;
 use utoipa::ToSchema;
 
 use super::{Bytes, Fault};
@@ -52,13 +52,14 @@ pub(crate) struct Error {
     /// The value that the guard met.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Value>)]
-    pub(crate) met: Option<Value>,
+    pub(crate) met: Option<Box<RawValue>>,
     /// The unique field.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) field: Option<String>,
     /// The value that another key has in the unique field.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) value: Option<Value>,
+    #[schema(value_type = Option<Value>)]
+    pub(crate) value: Option<JsonText>,
     /// The key that has it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Bytes>)]

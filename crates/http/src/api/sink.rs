@@ -1,6 +1,6 @@
 //! Sinks: how they are, what they parked, what a definition would write.
 
-use onelog_record::{Offset, Position};
+use onelog_record::{JsonText, Offset, Position};
 use onelog_sinks::{Parked, SinkDefinition, SinkFault, SinkState, SinkStatus, VerificationSummary};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
@@ -163,10 +163,12 @@ struct DryRunRow {
     version: Offset,
     /// The cells by column.
     #[serde(skip_serializing_if = "Option::is_none")]
-    columns: Option<Value>,
+    #[schema(value_type = Option<Value>)]
+    columns: Option<JsonText>,
     /// The document, where the store keeps one whole.
     #[serde(skip_serializing_if = "Option::is_none")]
-    document: Option<Value>,
+    #[schema(value_type = Option<Value>)]
+    document: Option<JsonText>,
 }
 
 /// A record that does not fit.

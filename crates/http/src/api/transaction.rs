@@ -125,8 +125,9 @@ pub(crate) struct Write {
     /// The field that `add`, `min`, `max` and `append` change; the whole value unless given.
     #[schema(nullable = false)]
     field: Option<String>,
-    #[schema(nullable = false)]
-    by: Option<f64>,
+    /// Whole numbers beyond 64 bits signed have no sum; else a number of any length.
+    #[schema(schema_with = number)]
+    by: Option<serde_json::Number>,
     /// Names and values for the readers of the log.
     #[schema(nullable = false)]
     headers: Option<BTreeMap<String, Bytes>>,
@@ -203,6 +204,14 @@ impl From<onelog_sinks::Waited> for Waited {
             parked,
         }
     }
+}
+
+/// A number without a format: clients that read `double` there would round it.
+fn number() -> utoipa::openapi::schema::Object {
+    utoipa::openapi::schema::ObjectBuilder::new()
+        .schema_type(utoipa::openapi::schema::Type::Number)
+        .description(Some("A number of any length, kept as it is written"))
+        .build()
 }
 
 #[cfg(test)]

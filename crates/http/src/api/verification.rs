@@ -1,6 +1,6 @@
 //! Comparisons of a store with the log.
 
-use onelog_record::Position;
+use onelog_record::{JsonText, Position};
 use onelog_sinks as sinks;
 use serde::Serialize;
 use serde_json::Value;
@@ -83,11 +83,11 @@ struct IndexVerification {
 struct Difference {
     key: Value,
     /// The row as the log has it, or only the columns that differ; null when the log has none.
-    #[schema(required)]
-    log: Option<Value>,
+    #[schema(required, value_type = Option<Value>)]
+    log: Option<JsonText>,
     /// The row as the store has it, or only the columns that differ; null when the store has none.
-    #[schema(required)]
-    store: Option<Value>,
+    #[schema(required, value_type = Option<Value>)]
+    store: Option<JsonText>,
 }
 
 impl From<sinks::Verification> for Verification {

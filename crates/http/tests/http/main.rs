@@ -5,6 +5,7 @@ mod document;
 mod hostile;
 mod limits;
 mod log;
+mod numbers;
 mod reads;
 mod server;
 mod shutdown;

@@ -1,8 +1,10 @@
-//! JSON values as cells of a column's type.
+//! JSON values as cells of a column's type, made of the text in the document: a number becomes a
+//! float in a column of floats and nowhere else.
 
+use std::borrow::Cow;
 use std::fmt;
 
-use serde_json::Number;
+use onelog_record::{is_whole, whole_number};
 use serde_json::value::RawValue;
 
 use crate::{
@@ -10,31 +12,10 @@ use crate::{
     parse_uuid,
 };
 
-/// The largest whole number up to which every whole number is a `f64`.
-const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
+/// So much of a number is shown in a message.
+const SHOWN_BYTES_MAX: usize = 64;
 
-/// What a field holds.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Scalar<'v> {
-    Null,
-    Boolean(bool),
-    Signed(i64),
-    Unsigned(u64),
-    Float(f64),
-    Text(&'v str),
-    List,
-    Object,
-}
-
-/// Whether cells of this type are made of the text in the document.
-pub(super) const fn takes_text(kind: ColumnType) -> bool {
-    matches!(
-        kind,
-        ColumnType::Json | ColumnType::Numeric | ColumnType::List(_)
-    )
-}
-
-/// A cell of the text of a JSON value.
+/// A cell of the text of a JSON value: the defined projections; everything else is a refusal.
 pub(super) fn set_raw(
     column: &ColumnPlan,
     kind: ColumnType,
@@ -44,22 +25,79 @@ pub(super) fn set_raw(
     match (kind, raw.as_bytes().first()) {
         (_, Some(b'n')) => *cell = Cell::Null,
         (ColumnType::Json, _) => cell.set_json(raw),
-        (ColumnType::Numeric, Some(b'-' | b'0'..=b'9')) => *cell = decimal(column, raw)?,
+        (_, Some(b'"')) => set_text(column, kind, &text_of(column, raw)?, cell)?,
+        (ColumnType::Text, Some(b't' | b'f')) => cell.set_text(raw),
+        (ColumnType::Boolean, Some(b't' | b'f')) => *cell = Cell::Boolean(raw == "true"),
+        (_, Some(b't' | b'f')) => return Err(no_fit(column, kind, raw)),
         (ColumnType::List(element), Some(b'[')) => *cell = list(column, element, raw)?,
-        (ColumnType::List(_), Some(b'{')) => return Err(no_fit(column, kind, Scalar::Object)),
-        (_, Some(b'[')) => return Err(no_fit(column, kind, Scalar::List)),
-        (_, Some(b'{')) => return Err(no_fit(column, kind, Scalar::Object)),
-        (_, Some(b'"')) => {
-            let text: String =
-                serde_json::from_str(raw).map_err(|error| fault(column, error.to_string()))?;
-            set_scalar(column, kind, Scalar::Text(&text), cell)?;
+        (_, Some(b'[')) => return Err(no_fit(column, kind, "a list")),
+        (_, Some(b'{')) => return Err(no_fit(column, kind, "an object")),
+        _ => set_number(column, kind, raw, cell)?,
+    }
+    Ok(())
+}
+
+/// What a string says. Most have no escapes.
+fn text_of<'r>(column: &ColumnPlan, raw: &'r str) -> Result<Cow<'r, str>, RowFault> {
+    match raw.get(1..raw.len() - 1) {
+        Some(text) if !text.contains('\\') => Ok(Cow::Borrowed(text)),
+        _ => serde_json::from_str(raw)
+            .map(Cow::Owned)
+            .map_err(|error| fault(column, error.to_string())),
+    }
+}
+
+fn set_text(
+    column: &ColumnPlan,
+    kind: ColumnType,
+    text: &str,
+    cell: &mut Cell,
+) -> Result<(), RowFault> {
+    let parsed = |found: Option<Cell>, wanted: &str| {
+        found.ok_or_else(|| fault(column, format!("the text is not {wanted}")))
+    };
+    match kind {
+        ColumnType::Text => cell.set_text(text),
+        ColumnType::Numeric => *cell = decimal(column, text)?,
+        ColumnType::Timestamp => {
+            let wanted = "a moment with an offset (RFC 3339, for example 2024-05-01T12:00:00Z)";
+            *cell = parsed(parse_timestamp(text).map(Cell::Timestamp), wanted)?;
         }
-        (_, Some(b't' | b'f')) => set_scalar(column, kind, Scalar::Boolean(raw == "true"), cell)?,
-        _ => {
-            let number: Number =
-                serde_json::from_str(raw).map_err(|error| fault(column, error.to_string()))?;
-            set_scalar(column, kind, scalar_of(&number), cell)?;
+        ColumnType::Date => {
+            let wanted = "a day (YYYY-MM-DD, from 0001-01-01 on)";
+            *cell = parsed(parse_date(text).map(Cell::Date), wanted)?;
         }
+        ColumnType::Uuid => *cell = parsed(parse_uuid(text).map(Cell::Uuid), "a UUID")?,
+        kind => return Err(no_fit(column, kind, "a text")),
+    }
+    Ok(())
+}
+
+fn set_number(
+    column: &ColumnPlan,
+    kind: ColumnType,
+    number: &str,
+    cell: &mut Cell,
+) -> Result<(), RowFault> {
+    match kind {
+        ColumnType::Text => cell.set_text(number),
+        ColumnType::Numeric => *cell = decimal(column, number)?,
+        ColumnType::Integer => match whole_number(number) {
+            Some(whole) => *cell = Cell::Integer(whole),
+            None if is_whole(number) == Some(true) => {
+                let shown = Shown(number);
+                return Err(fault(
+                    column,
+                    format!("{shown} is beyond a whole number of 64 bits, signed"),
+                ));
+            }
+            None => return Err(no_fit(column, kind, number)),
+        },
+        ColumnType::Real => match number.parse::<f64>() {
+            Ok(real) if real.is_finite() => cell.set_real(real),
+            _ => return Err(no_fit(column, kind, number)),
+        },
+        kind => return Err(no_fit(column, kind, number)),
     }
     Ok(())
 }
@@ -89,69 +127,11 @@ fn list(column: &ColumnPlan, element: Element, raw: &str) -> Result<Cell, RowFau
     Ok(Cell::List(cells))
 }
 
-fn scalar_of(number: &Number) -> Scalar<'static> {
-    if let Some(number) = number.as_i64() {
-        Scalar::Signed(number)
-    } else if let Some(number) = number.as_u64() {
-        Scalar::Unsigned(number)
-    } else {
-        Scalar::Float(number.as_f64().unwrap_or(f64::INFINITY))
-    }
-}
-
-/// The defined projections of a scalar; everything else is a refusal.
-pub(super) fn set_scalar(
-    column: &ColumnPlan,
-    kind: ColumnType,
-    scalar: Scalar<'_>,
-    cell: &mut Cell,
-) -> Result<(), RowFault> {
-    use ColumnType::{Boolean, Date, Integer, Numeric, Real, Text, Timestamp, Uuid};
-    let parsed = |found: Option<Cell>, wanted: &str| {
-        found.ok_or_else(|| fault(column, format!("the text is not {wanted}")))
-    };
-    match (kind, scalar) {
-        (_, Scalar::Null) => *cell = Cell::Null,
-        (Text, Scalar::Text(text)) => cell.set_text(text),
-        (Text, Scalar::Boolean(value)) => cell.set_text(if value { "true" } else { "false" }),
-        (Text, Scalar::Signed(_) | Scalar::Unsigned(_) | Scalar::Float(_)) => {
-            cell.set_text(&scalar.to_string());
-        }
-        (Integer, Scalar::Signed(number)) => *cell = Cell::Integer(number),
-        (Integer, Scalar::Float(number)) if number.fract() == 0.0 && number.abs() <= EXACT_MAX => {
-            *cell = Cell::Integer(number as i64);
-        }
-        (Integer, Scalar::Unsigned(_)) => {
-            return Err(fault(
-                column,
-                format!("{scalar} is beyond a whole number of 64 bits, signed"),
-            ));
-        }
-        (Real, Scalar::Signed(number)) => cell.set_real(number as f64),
-        (Real, Scalar::Unsigned(number)) => cell.set_real(number as f64),
-        (Real, Scalar::Float(number)) if number.is_finite() => cell.set_real(number),
-        (Boolean, Scalar::Boolean(value)) => *cell = Cell::Boolean(value),
-        (Numeric, Scalar::Text(text)) => *cell = decimal(column, text)?,
-        (Timestamp, Scalar::Text(text)) => {
-            let wanted = "a moment with an offset (RFC 3339, for example 2024-05-01T12:00:00Z)";
-            *cell = parsed(parse_timestamp(text).map(Cell::Timestamp), wanted)?;
-        }
-        (Date, Scalar::Text(text)) => {
-            let wanted = "a day (YYYY-MM-DD, from 0001-01-01 on)";
-            *cell = parsed(parse_date(text).map(Cell::Date), wanted)?;
-        }
-        (Uuid, Scalar::Text(text)) => {
-            *cell = parsed(parse_uuid(text).map(Cell::Uuid), "a UUID")?;
-        }
-        (kind, _) => return Err(no_fit(column, kind, scalar)),
-    }
-    Ok(())
-}
-
-fn no_fit(column: &ColumnPlan, kind: ColumnType, scalar: Scalar<'_>) -> RowFault {
+fn no_fit(column: &ColumnPlan, kind: ColumnType, what: &str) -> RowFault {
+    let what = Shown(what);
     fault(
         column,
-        format!("{scalar} does not fit the column's type '{}'", kind.name()),
+        format!("{what} does not fit the column's type '{}'", kind.name()),
     )
 }
 
@@ -162,20 +142,14 @@ fn fault(column: &ColumnPlan, what: String) -> RowFault {
     }
 }
 
-impl fmt::Display for Scalar<'_> {
+/// The beginning of a text that may be long.
+struct Shown<'t>(&'t str);
+
+impl fmt::Display for Shown<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::Null => f.write_str("null"),
-            Self::Boolean(value) => value.fmt(f),
-            Self::Signed(number) => number.fmt(f),
-            Self::Unsigned(number) => number.fmt(f),
-            Self::Float(number) => match Number::from_f64(*number) {
-                Some(number) => number.fmt(f),
-                None => number.fmt(f),
-            },
-            Self::Text(_) => f.write_str("a text"),
-            Self::List => f.write_str("a list"),
-            Self::Object => f.write_str("an object"),
+        match self.0.get(..SHOWN_BYTES_MAX) {
+            Some(beginning) if beginning.len() < self.0.len() => write!(f, "{beginning}…"),
+            _ => f.write_str(self.0),
         }
     }
 }

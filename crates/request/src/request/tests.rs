@@ -66,12 +66,9 @@ fn every_operation_is_read() {
             Operation::Put([0, 255][..].to_vec().into()),
             Operation::Delete,
             Operation::Add(FieldPath::whole(), (-2).into()),
-            Operation::Min(
-                path("/low"),
-                serde_json::Number::from_f64(1.5).expect("finite")
-            ),
+            Operation::Min(path("/low"), onelog_record::Number::parse("1.5").unwrap()),
             Operation::Max(path("high"), u64::MAX.into()),
-            Operation::Append(path("/tags"), json!(["x"])),
+            Operation::Append(path("/tags"), json!(["x"]).into()),
             Operation::AppendBytes(b"tail"[..].into()),
         ]
     );
@@ -126,7 +123,7 @@ fn every_read_and_guard_is_read_and_found_again_by_its_number() {
             Predicate::Field {
                 path: path("/n"),
                 compare: Compare::Ge,
-                value: json!(1)
+                value: json!(1).into()
             },
         ]
     );

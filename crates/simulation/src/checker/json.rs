@@ -26,7 +26,14 @@ pub(super) fn holds(predicate: &Predicate, met: Option<&Found>) -> bool {
                     Err(_) => return false,
                 },
             };
-            compares(path.get(&document).unwrap_or(&Value::Null), *compare, value)
+            let Ok(value) = serde_json::from_str(value.as_str()) else {
+                return false;
+            };
+            compares(
+                path.get(&document).unwrap_or(&Value::Null),
+                *compare,
+                &value,
+            )
         }
     }
 }
@@ -49,7 +56,7 @@ fn compares(met: &Value, compare: Compare, with: &Value) -> bool {
 }
 
 /// The workloads use whole numbers of 64 bits only.
-fn numbers(a: &Number, b: &Number) -> Ordering {
+fn numbers(a: &serde_json::Number, b: &serde_json::Number) -> Ordering {
     a.as_i64().cmp(&b.as_i64())
 }
 
@@ -71,7 +78,9 @@ pub(super) fn after_image(operation: &Operation, met: Option<&Bytes>) -> Option<
             if place.is_null() {
                 *place = Value::Array(Vec::new());
             }
-            place.as_array_mut()?.push(element.clone());
+            place
+                .as_array_mut()?
+                .push(serde_json::from_str(element.as_str()).ok()?);
             Some(())
         }),
         Operation::AppendBytes(bytes) => {
@@ -83,7 +92,7 @@ pub(super) fn after_image(operation: &Operation, met: Option<&Bytes>) -> Option<
 }
 
 fn number(place: &mut Value, by: &Number, change: fn(i64, i64) -> Option<i64>) -> Option<()> {
-    let by = by.as_i64()?;
+    let by = by.as_str().parse().ok()?;
     let new = match place {
         Value::Null => by,
         Value::Number(met) => change(met.as_i64()?, by)?,

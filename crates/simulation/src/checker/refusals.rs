@@ -1,7 +1,7 @@
 //! Refusals: a client acts on them, so they must be as true as acknowledgements.
 
 use bytes::Bytes;
-use onelog_record::{CommitRequest, Offset, Position, Refusal, Subject, TableId};
+use onelog_record::{CommitRequest, JsonText, Offset, Position, Refusal, Subject, TableId};
 
 use super::{Checker, Rule, json, model, unique};
 use crate::history::CommitCall;
@@ -161,7 +161,8 @@ impl Checker<'_> {
                     table
                         .unique
                         .iter()
-                        .any(|path| unique::value_of(&found.value, path).as_ref() == Some(value))
+                        .filter_map(|path| unique::value_of(&found.value, path))
+                        .any(|had| JsonText::from(had) == *value)
                 })
             };
             still && model::found(version).is_some_and(has)

@@ -391,7 +391,7 @@ fn a_guard_that_does_not_hold_is_caught() {
         predicate: Predicate::Field {
             path: FieldPath::parse("n").unwrap(),
             compare: Compare::Ge,
-            value: json!(2),
+            value: json!(2).into(),
         },
     });
     story.commit(2, request);
@@ -522,7 +522,10 @@ fn a_value_that_two_keys_have_in_a_unique_field_is_caught() {
         let request = put(key, &json!({"name": to}).to_string());
         story.commit(id, request);
         let last = story.log.last_mut().unwrap();
-        let row = |name: &str| onelog_commit::unique_row_key(TABLE, 0, &json!(name));
+        let row = |name: &str| {
+            let value = onelog_record::JsonText::from(json!(name));
+            onelog_commit::unique_row_key(TABLE, 0, &value.json())
+        };
         let mut rows = vec![(row(to), Some(bytes(key)))];
         rows.extend(from.map(|from| (row(from), None)));
         for (row, owner) in rows {

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use bytes::Bytes;
 use onelog_commit::unique_row_key;
-use onelog_record::{FieldPath, Op, TABLE_UNIQUE, TableId};
+use onelog_record::{FieldPath, JsonText, Op, TABLE_UNIQUE, TableId};
 use serde_json::Value;
 
 use super::{Checker, Rule};
@@ -64,7 +64,9 @@ impl Truth {
     /// Takes the values that a transaction changes from their owners, then gives the new ones out.
     fn give(&mut self, logged: &Logged, field: Field<'_>, touched: &mut Vec<Bytes>) -> Vec<String> {
         let (table, number, path) = field;
-        let row = |value: &Value| unique_row_key(table, number as u16, value);
+        let row = |value: &Value| {
+            unique_row_key(table, number as u16, &JsonText::from(value.clone()).json())
+        };
         let changed = last_images(logged, table);
         for key in changed.keys() {
             let before = self.rows.get(&(table, key.clone()));

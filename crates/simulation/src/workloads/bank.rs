@@ -66,7 +66,7 @@ impl Bank {
                 predicate: Predicate::Field {
                     path: path.clone(),
                     compare: Compare::Ge,
-                    value: json!(amount),
+                    value: json!(amount).into(),
                 },
             }],
         }

@@ -55,7 +55,7 @@ impl Workload for Lists {
             Some(list) => vec![put(self.table, list.key.clone(), &json!([]))],
             None => {
                 let mark = json!(random.random_range(0..i64::MAX));
-                let append = Operation::Append(FieldPath::whole(), mark);
+                let append = Operation::Append(FieldPath::whole(), mark.into());
                 let list = key(random.random_range(0..LISTS));
                 vec![write(self.table, list, append)]
             }

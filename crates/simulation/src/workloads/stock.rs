@@ -62,7 +62,7 @@ impl Workload for Stock {
             predicate: Predicate::Field {
                 path: count.clone(),
                 compare,
-                value: json!(bound),
+                value: json!(bound).into(),
             },
         };
         let add = Operation::Add(count, change.into());

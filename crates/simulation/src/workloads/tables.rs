@@ -71,7 +71,7 @@ fn drop_table(definition: &TableDefinition, is_guarded: bool) -> Act {
         predicate: Predicate::Field {
             path,
             compare: Compare::Eq,
-            value: json!(definition.id),
+            value: json!(definition.id).into(),
         },
     });
     Act {

@@ -1,9 +1,10 @@
 //! Values of the server as cells.
 
 use jiff::civil;
-use jiff::tz::TimeZone;
 use mysql_async::Value;
 use onelog_mapping::{Cell, ColumnType, numeric};
+
+use crate::encode::DAY_MICROS;
 
 /// A stored value as the cell that it was, or as what another client made of it.
 pub(crate) fn read_cell(kind: ColumnType, value: Value, cell: &mut Cell) {
@@ -89,8 +90,13 @@ fn read_date(kind: ColumnType, parts: [u32; 6], micros: u32) -> Cell {
         let span = at.date().since((jiff::Unit::Day, civil::date(1970, 1, 1)));
         return span.map_or_else(|_| shown(), |span| Cell::Date(span.get_days()));
     }
-    match at.to_zoned(TimeZone::UTC) {
-        Ok(moment) => Cell::Timestamp(moment.timestamp().as_microsecond()),
+    let span = at.date().since((jiff::Unit::Day, civil::date(1970, 1, 1)));
+    match span {
+        Ok(span) => {
+            let clock = (i64::from(hour) * 60 + i64::from(minute)) * 60 + i64::from(second);
+            let within = clock * 1_000_000 + i64::from(micros);
+            Cell::Timestamp(i64::from(span.get_days()) * DAY_MICROS + within)
+        }
         Err(_) => shown(),
     }
 }
@@ -102,7 +108,13 @@ mod tests {
 
     #[test]
     fn moments_and_days_come_back() {
-        for micros in [0, -1, 1_700_000_000_123_456, -30_000_000_000_000_000] {
+        for micros in [
+            0,
+            -1,
+            1_700_000_000_123_456,
+            -30_000_000_000_000_000,
+            253_402_300_799_999_999,
+        ] {
             let mut cell = Cell::Null;
             read_cell(ColumnType::Timestamp, timestamp(micros).unwrap(), &mut cell);
             assert_eq!(cell, Cell::Timestamp(micros));

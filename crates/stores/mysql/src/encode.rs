@@ -1,7 +1,6 @@
 //! Cells as values of the server.
 
 use jiff::civil;
-use jiff::tz::TimeZone;
 use mysql_async::Value;
 use onelog_mapping::{Cell, MappingPlan, Row};
 
@@ -11,6 +10,8 @@ pub(crate) const KEY_BYTES_MAX: usize = 3072;
 /// Digits of a decimal number, and how many of them are behind the point.
 pub(crate) const DECIMAL_DIGITS: u32 = 65;
 pub(crate) const DECIMAL_SCALE: u32 = 30;
+const SECOND_MICROS: i64 = 1_000_000;
+pub(crate) const DAY_MICROS: i64 = 86_400 * SECOND_MICROS;
 /// The years that the server's dates have.
 const YEARS: std::ops::RangeInclusive<i16> = 1000..=9999;
 /// What a value takes in a request beside its bytes, at most.
@@ -114,20 +115,23 @@ fn out_of_range(what: &str) -> String {
 }
 
 pub(crate) fn timestamp(micros: i64) -> Result<Value, String> {
-    let found = jiff::Timestamp::from_microsecond(micros)
-        .map(|moment| moment.to_zoned(TimeZone::UTC).datetime());
-    match found {
-        Ok(at) if YEARS.contains(&at.year()) => Ok(Value::Date(
-            at.year().cast_unsigned(),
-            at.month().cast_unsigned(),
-            at.day().cast_unsigned(),
-            at.hour().cast_unsigned(),
-            at.minute().cast_unsigned(),
-            at.second().cast_unsigned(),
-            at.subsec_nanosecond().cast_unsigned() / 1000,
-        )),
-        _ => Err(out_of_range(&onelog_mapping::timestamp_text(micros))),
-    }
+    let beyond = || out_of_range(&onelog_mapping::timestamp_text(micros));
+    let days = i32::try_from(micros.div_euclid(DAY_MICROS)).map_err(|_| beyond())?;
+    let Ok(Value::Date(year, month, day, ..)) = date(days) else {
+        return Err(beyond());
+    };
+    let within = micros.rem_euclid(DAY_MICROS);
+    let seconds = within / SECOND_MICROS;
+    let small = |number: i64| number as u8;
+    Ok(Value::Date(
+        year,
+        month,
+        day,
+        small(seconds / 3600),
+        small(seconds / 60 % 60),
+        small(seconds % 60),
+        (within % SECOND_MICROS) as u32,
+    ))
 }
 
 pub(crate) fn date(days: i32) -> Result<Value, String> {

@@ -76,7 +76,7 @@ fn mark(mapping: &MappingPlan, fault: String, row: &mut Row) {
             }
         }
         None => {
-            let shown = row.cells[mapping.key].show();
+            let shown = row.cells[mapping.key].show_key();
             row.cells[mapping.key] = Cell::Text(format!("{shown}: {fault}"));
         }
     }

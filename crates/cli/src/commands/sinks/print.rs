@@ -2,9 +2,11 @@
 
 use std::io;
 
+use onelog_record::{FieldPath, Json};
 use onelog_terminal::{Out, Table, cell, counted, thousands};
 use serde_json::Value;
 
+use super::Exact;
 use crate::commands::tables::list_of;
 use crate::config::units::size;
 use crate::wire::shown;
@@ -72,8 +74,15 @@ fn error_text(error: &Value) -> String {
     text.map_or_else(|| shown(error), shown)
 }
 
+/// The part of an answer at a path, as it was written.
+fn written(answer: &Json<'_>, path: &str) -> Option<String> {
+    let found = answer.get(&FieldPath::parse(path).ok()?)?;
+    (!found.is_null()).then(|| found.to_string())
+}
+
 /// Prints what a verification found.
-pub fn verification(answer: &Value, equal: bool, out: &mut Out) -> io::Result<()> {
+pub fn verification(answer: &Exact, equal: bool, out: &mut Out) -> io::Result<()> {
+    let (answer, parts) = (&answer.value, answer.parts());
     let repaired = answer["repaired"].as_u64();
     let titles: &[&'static str] = match repaired {
         None => &["table", "into", ">rows", ">in the store", "equal"],
@@ -102,8 +111,8 @@ pub fn verification(answer: &Value, equal: bool, out: &mut Out) -> io::Result<()
         summary.row(row);
     }
     summary.print(out)?;
-    for table in list_of(answer, "tables") {
-        one_table(table, out)?;
+    for (n, table) in list_of(answer, "tables").iter().enumerate() {
+        one_table(table, &parts, &format!("/tables/{n}"), out)?;
     }
     let position = thousands(answer["position"].as_u64().unwrap_or_default());
     out.line(&format!(
@@ -112,7 +121,7 @@ pub fn verification(answer: &Value, equal: bool, out: &mut Out) -> io::Result<()
     ))
 }
 
-fn one_table(table: &Value, out: &mut Out) -> io::Result<()> {
+fn one_table(table: &Value, parts: &Json<'_>, place: &str, out: &mut Out) -> io::Result<()> {
     let name = shown(&table["table"]);
     let parked = table["parked"].as_u64().unwrap_or_default();
     if parked > 0 {
@@ -129,12 +138,14 @@ fn one_table(table: &Value, out: &mut Out) -> io::Result<()> {
     if !differences.is_empty() {
         out.line(&format!("\nrows of {name} that differ:"))?;
         let mut rows = Table::new(&["key", "in the log", "in the store"]);
-        for difference in differences {
-            let text = |name: &str| match &difference[name] {
-                Value::Null => "(missing)".to_owned(),
-                value => cell(&shown(value), CELL_CHARS_MAX),
+        for (n, difference) in differences.iter().enumerate() {
+            let text = |name: &str| match written(parts, &format!("{place}/differences/{n}/{name}"))
+            {
+                None => "(missing)".to_owned(),
+                Some(row) => cell(&row, CELL_CHARS_MAX),
             };
-            rows.row([text("key"), text("log"), text("store")]);
+            let key = cell(&shown(&difference["key"]), CELL_CHARS_MAX);
+            rows.row([key, text("log"), text("store")]);
         }
         rows.print(out)?;
     }
@@ -155,7 +166,8 @@ fn one_table(table: &Value, out: &mut Out) -> io::Result<()> {
 }
 
 /// Prints what a sink would write.
-pub fn dry_run(answer: &Value, out: &mut Out) -> io::Result<()> {
+pub fn dry_run(answer: &Exact, out: &mut Out) -> io::Result<()> {
+    let (answer, parts) = (&answer.value, answer.parts());
     for (n, mapping) in list_of(answer, "mappings").iter().enumerate() {
         if n > 0 {
             out.line("")?;
@@ -173,14 +185,13 @@ pub fn dry_run(answer: &Value, out: &mut Out) -> io::Result<()> {
         }
         out.line(&head)?;
         let mut table = Table::new(&[">version", "key", "row"]);
-        for row in list_of(mapping, "rows") {
-            let content = row.get("document").or_else(|| row.get("columns"));
+        for (m, row) in list_of(mapping, "rows").iter().enumerate() {
+            let part = |name: &str| written(&parts, &format!("/mappings/{n}/rows/{m}/{name}"));
+            let content = part("document").or_else(|| part("columns"));
             table.row([
                 shown(&row["version"]),
                 cell(&shown(&row["key"]), CELL_CHARS_MAX),
-                content.map_or_else(String::new, |content| {
-                    cell(&shown(content), 2 * CELL_CHARS_MAX)
-                }),
+                cell(&content.unwrap_or_default(), 2 * CELL_CHARS_MAX),
             ]);
         }
         for row in list_of(mapping, "refused") {

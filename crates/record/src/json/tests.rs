@@ -1,0 +1,163 @@
+use proptest::prelude::*;
+use serde_json::{Value, json};
+
+use super::*;
+
+fn parsed(text: &str) -> Json<'_> {
+    Json::parse(text.as_bytes()).unwrap_or_else(|fault| panic!("{text}: {fault}"))
+}
+
+#[test]
+fn what_is_read_is_written_as_it_was_without_the_spaces() {
+    for text in [
+        "null",
+        "[true,false,[],{}]",
+        r#"{"a":1.10,"b":1E+2,"c":-0,"d":-0.0,"e":12345678901234567890123.10}"#,
+        r#"{"\u0061":"\u00fc\/","a":2}"#,
+    ] {
+        assert_eq!(parsed(text).to_string(), text);
+    }
+    assert_eq!(
+        parsed(" { \"a\" : [ 1 ,\n2 ] } ").to_string(),
+        r#"{"a":[1,2]}"#
+    );
+}
+
+#[test]
+fn a_field_is_found_and_made_by_its_path() {
+    let mut document = parsed(r#"{"a":{"b/c":[1,2.50]},"\u0061x":3,"twice":1,"twice":2}"#);
+    let at = |document: &Json<'_>, path: &str| {
+        let path = FieldPath::parse(path).unwrap();
+        document.get(&path).map(ToString::to_string)
+    };
+    assert_eq!(at(&document, "/a/b~1c/1").as_deref(), Some("2.50"));
+    assert_eq!(at(&document, "ax").as_deref(), Some("3"));
+    assert_eq!(at(&document, "twice").as_deref(), Some("2"));
+    assert_eq!(at(&document, "/a/x"), None);
+    assert_eq!(at(&document, "/a/b~1c/9"), None);
+
+    let new = FieldPath::parse("/n\"ew/in").unwrap();
+    *document.make(&new).unwrap() = Json::Bool(true);
+    assert!(document.to_string().ends_with(r#","n\"ew":{"in":true}}"#));
+    assert!(
+        document
+            .make(&FieldPath::parse("/ax/in").unwrap())
+            .is_none()
+    );
+}
+
+#[test]
+fn equal_values_share_one_text_and_others_do_not() {
+    for (left, right) in [
+        (r#"{"a":1,"b":[1.0,-0.0]}"#, r#"{"b":[1,0],"a":1.0}"#),
+        ("1e19", "10000000000000000000"),
+        ("-9223372036854775808", "-9223372036854775808.0"),
+        ("10000000000000000000000001", "10000000000000000000000001.0"),
+        (r#""\u00fc""#, r#""ü""#),
+        (r#"{"a":1,"a":2}"#, r#"{"a":2}"#),
+    ] {
+        let (left, right) = (parsed(left), parsed(right));
+        assert!(left.equals(&right), "{left} {right}");
+        assert_eq!(left.canonical(), right.canonical());
+    }
+    for (left, right) in [
+        ("\"1\"", "1"),
+        ("null", "\"null\""),
+        ("[1]", "[1,1]"),
+        ("1.5", "1"),
+        ("1e300", "1e301"),
+        ("9007199254740993", "9007199254740992.0"),
+        ("10000000000000000000000001", "1e25"),
+        ("12345678901234567.88", "12345678901234567.89"),
+    ] {
+        let (left, right) = (parsed(left), parsed(right));
+        assert!(!left.equals(&right), "{left} {right}");
+        assert_ne!(left.canonical(), right.canonical());
+    }
+}
+
+#[test]
+fn the_deepest_nesting_that_passes_is_the_deepest_that_serde_reads() {
+    let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
+    let deepest = JSON_DEPTH_MAX - 1;
+    let text = nested(deepest);
+    assert!(parsed(&text).nests_within(deepest));
+    assert!(!parsed(&text).nests_within(deepest - 1));
+    assert!(Json::parse(nested(deepest + 1).as_bytes()).is_err());
+    assert!(Json::parse("[".repeat(1_000_000).as_bytes()).is_err());
+    assert!(parsed("1").nests_within(0));
+}
+
+#[test]
+fn what_no_reader_could_hold_is_refused_with_its_place() {
+    for (text, what, at) in [
+        ("", "no JSON value", 0),
+        ("[1,]", "no JSON value", 3),
+        ("[1 2]", "neither ',' nor ']'", 3),
+        ("{\"a\" 1}", "no ':'", 5),
+        ("{1:2}", "no name of a field", 1),
+        ("1 2", "more than one value", 2),
+        ("01", "no number", 0),
+        ("[1e999]", "out of range", 1),
+        ("[\"\\ud800\"]", "wrong escape", 1),
+        ("\"a\nb\"", "control character", 2),
+        ("\"a", "the end inside a string", 2),
+    ] {
+        let fault = Json::parse(text.as_bytes()).unwrap_err();
+        assert!(fault.what.contains(what), "{text}: {fault}");
+        assert_eq!(fault.at, at, "{text}");
+    }
+    assert!(Json::parse(b"\"\xff\"").unwrap_err().what.contains("UTF-8"));
+}
+
+fn documents() -> impl Strategy<Value = Value> {
+    let leaf = prop_oneof![
+        Just(json!(null)),
+        any::<bool>().prop_map(|b| json!(b)),
+        any::<i64>().prop_map(|n| json!(n)),
+        any::<u64>().prop_map(|n| json!(n)),
+        any::<f64>().prop_map(|n| json!(n)),
+        any::<String>().prop_map(|s| json!(s)),
+    ];
+    leaf.prop_recursive(6, 60, 8, |inner| {
+        prop_oneof![
+            prop::collection::vec(inner.clone(), 0..8).prop_map(|items| json!(items)),
+            prop::collection::vec((any::<String>(), inner), 0..8)
+                .prop_map(|fields| Value::Object(fields.into_iter().collect())),
+        ]
+    })
+}
+
+proptest! {
+    #[test]
+    fn documents_are_written_as_they_were_read(document in documents()) {
+        let written = document.to_string();
+        prop_assert_eq!(parsed(&written).to_string(), written.clone());
+        let pretty = serde_json::to_string_pretty(&document).unwrap();
+        let again = parsed(&pretty);
+        prop_assert_eq!(again.to_string(), written.clone());
+        prop_assert!(again.equals(&parsed(&written)));
+    }
+
+    #[test]
+    fn it_takes_what_serde_takes_and_nothing_else(
+        document in documents(), at in any::<prop::sample::Index>(), byte in any::<u8>(),
+    ) {
+        let mut written = serde_json::to_vec_pretty(&document).unwrap();
+        let at = at.index(written.len());
+        written[at] = byte;
+        let expected = serde_json::from_slice::<Value>(&written);
+        let found = Json::parse(&written);
+        prop_assert_eq!(found.is_ok(), expected.is_ok(), "{:?} {:?}", found, expected);
+        if let (Ok(found), Ok(expected)) = (found, expected) {
+            let again: Value = serde_json::from_str(&found.to_string()).unwrap();
+            prop_assert_eq!(again, expected);
+        }
+    }
+
+    #[test]
+    fn hostile_texts_do_no_harm(text in r#"[\[\]{}",:0-9eu\\dant.\-]{0,24}"#) {
+        let expected = serde_json::from_str::<Value>(&text).is_ok();
+        prop_assert_eq!(Json::parse(text.as_bytes()).is_ok(), expected, "{}", text);
+    }
+}

@@ -1,0 +1,235 @@
+//! The keywords of JSON Schema whose answer rests on the exact value of a number, for documents with
+//! numbers that the library's own values would round.
+//!
+//! The library sees such a document with rounded numbers; these keywords look up what was written,
+//! by the place of the number in memory. The table of those places is the thread's own and is
+//! filled for one check.
+
+use std::cell::RefCell;
+use std::cmp::Ordering;
+use std::collections::{HashMap, HashSet};
+
+use jsonschema::{Keyword, ValidationError, ValidationOptions, Validator};
+use onelog_record::{Json, JsonString, JsonText, compare_numbers, is_multiple_of, is_whole};
+use serde_json::{Map, Value};
+
+thread_local! {
+    static WRITTEN: RefCell<HashMap<usize, Box<str>>> = RefCell::default();
+}
+
+/// Runs `check` while the keywords know the numbers of `document` as they were written; `copy` is
+/// the library's copy of it.
+pub(super) fn with_numbers<T>(document: &Json<'_>, copy: &Value, check: impl FnOnce() -> T) -> T {
+    WRITTEN.with_borrow_mut(|written| note(document, copy, written));
+    let answer = check();
+    WRITTEN.with_borrow_mut(HashMap::clear);
+    answer
+}
+
+fn address(value: &Value) -> usize {
+    std::ptr::from_ref(value) as usize
+}
+
+fn note(document: &Json<'_>, copy: &Value, written: &mut HashMap<usize, Box<str>>) {
+    match (document, copy) {
+        (Json::Number(number), Value::Number(_)) => {
+            written.insert(address(copy), number.as_ref().into());
+        }
+        (Json::Array(items), Value::Array(copies)) => {
+            let pairs = items.iter().zip(copies);
+            pairs.for_each(|(item, copy)| note(item, copy, written));
+        }
+        (Json::Object(fields), Value::Object(copies)) => {
+            for (name, field) in fields {
+                if let Some(copy) = copies.get(name.text().as_ref()) {
+                    note(field, copy, written);
+                }
+            }
+        }
+        _ => {}
+    }
+}
+
+/// A part of the document as it was written.
+fn exact(value: &Value) -> Json<'static> {
+    match value {
+        Value::Null => Json::Null,
+        Value::Bool(value) => Json::Bool(*value),
+        Value::Number(number) => {
+            let written = WRITTEN.with_borrow(|all| all.get(&address(value)).cloned());
+            let text = written.map_or_else(|| number.to_string(), String::from);
+            Json::Number(text.into())
+        }
+        Value::String(text) => Json::String(JsonString::new(text)),
+        Value::Array(items) => Json::Array(items.iter().map(exact).collect()),
+        Value::Object(fields) => {
+            let fields = fields.iter();
+            Json::Object(
+                fields
+                    .map(|(n, f)| (JsonString::new(n), exact(f)))
+                    .collect(),
+            )
+        }
+    }
+}
+
+/// Compiles a schema with these keywords in the place of the library's.
+pub(super) fn compile(schema: &Value) -> Result<Validator, ValidationError<'static>> {
+    let dialect = schema.get("$schema").and_then(Value::as_str);
+    let draft_4 = dialect.is_some_and(|dialect| dialect.contains("draft-04"));
+    let options = with_keyword(jsonschema::options(), "type", move |_, value| {
+        Demand::Types(names(value), draft_4)
+    });
+    // Draft 4 does not know it.
+    let options = with_keyword(options, "const", move |_, value| match draft_4 {
+        true => Demand::Nothing,
+        false => Demand::OneOf(vec![value.clone().into()]),
+    });
+    let options = with_keyword(options, "enum", |_, value| {
+        let values = value.as_array().map(Vec::as_slice).unwrap_or_default();
+        Demand::OneOf(values.iter().cloned().map(JsonText::from).collect())
+    });
+    let options = with_keyword(options, "uniqueItems", |_, value| match value {
+        Value::Bool(true) => Demand::UniqueItems,
+        _ => Demand::Nothing,
+    });
+    let options = with_keyword(options, "multipleOf", |_, value| {
+        limited(value, Demand::MultipleOf)
+    });
+    // In draft 4 `true` makes the other bound exclusive.
+    let exclusive = |parent: &Map<String, Value>, name| parent.get(name) == Some(&true.into());
+    let options = with_keyword(options, "minimum", move |parent, value| {
+        let allowed: &[Ordering] = match exclusive(parent, "exclusiveMinimum") {
+            true => &[Ordering::Greater],
+            false => &[Ordering::Greater, Ordering::Equal],
+        };
+        limited(value, |limit| Demand::Order(limit, allowed))
+    });
+    let options = with_keyword(options, "maximum", move |parent, value| {
+        let allowed: &[Ordering] = match exclusive(parent, "exclusiveMaximum") {
+            true => &[Ordering::Less],
+            false => &[Ordering::Less, Ordering::Equal],
+        };
+        limited(value, |limit| Demand::Order(limit, allowed))
+    });
+    let options = with_keyword(options, "exclusiveMinimum", |_, value| {
+        limited(value, |limit| Demand::Order(limit, &[Ordering::Greater]))
+    });
+    let options = with_keyword(options, "exclusiveMaximum", |_, value| {
+        limited(value, |limit| Demand::Order(limit, &[Ordering::Less]))
+    });
+    options.build(schema).map_err(ValidationError::to_owned)
+}
+
+fn with_keyword<'o, R>(
+    options: ValidationOptions<'o, R>,
+    name: &'static str,
+    demand: impl Fn(&Map<String, Value>, &Value) -> Demand + Send + Sync + 'static,
+) -> ValidationOptions<'o, R> {
+    options.with_keyword(
+        name,
+        move |parent: &Map<String, Value>, value: &Value, _| {
+            Ok(Box::new(demand(parent, value)) as Box<dyn Keyword>)
+        },
+    )
+}
+
+fn names(types: &Value) -> Vec<String> {
+    let list = std::slice::from_ref(types);
+    let list = types.as_array().map_or(list, Vec::as_slice);
+    let names = list.iter().filter_map(Value::as_str);
+    names.map(str::to_owned).collect()
+}
+
+fn limited(limit: &Value, demand: impl FnOnce(String) -> Demand) -> Demand {
+    let number = limit.as_number().map(ToString::to_string);
+    number.map_or(Demand::Nothing, demand)
+}
+
+/// What a keyword demands. The form of its value was checked against the schema of schemas.
+#[derive(Debug)]
+enum Demand {
+    Nothing,
+    /// One of these types; in draft 4 a whole number is one that is written without a point.
+    Types(Vec<String>, bool),
+    OneOf(Vec<JsonText>),
+    UniqueItems,
+    MultipleOf(String),
+    /// Of a number: that it compares so with the limit.
+    Order(String, &'static [Ordering]),
+}
+
+impl Demand {
+    /// What is wrong with a value, if anything is.
+    fn fault(&self, value: &Json<'_>) -> Option<String> {
+        match (self, value) {
+            (Self::Types(names, draft_4), _) => {
+                let fits = names.iter().any(|name| has_type(value, name, *draft_4));
+                (!fits).then(|| format!("{value} is not of type {}", names.join(" or ")))
+            }
+            (Self::OneOf(values), _) => {
+                let found = values.iter().any(|known| known.json().equals(value));
+                let shown = || {
+                    values
+                        .iter()
+                        .map(JsonText::as_str)
+                        .collect::<Vec<_>>()
+                        .join(", ")
+                };
+                (!found).then(|| format!("{value} is not one of {}", shown()))
+            }
+            (Self::UniqueItems, Json::Array(items)) => {
+                let mut seen = HashSet::new();
+                let unique = items.iter().all(|item| seen.insert(item.canonical()));
+                (!unique).then(|| format!("{value} has non-unique elements"))
+            }
+            (Self::MultipleOf(divisor), Json::Number(number)) => {
+                let holds = is_multiple_of(number, divisor) == Some(true);
+                (!holds).then(|| format!("{number} is not a multiple of {divisor}"))
+            }
+            (Self::Order(limit, allowed), Json::Number(number)) => {
+                let order = compare_numbers(number, limit);
+                let holds = order.is_some_and(|order| allowed.contains(&order));
+                let side = match allowed.contains(&Ordering::Less) {
+                    true => "above",
+                    false => "below",
+                };
+                let or_at = match allowed.contains(&Ordering::Equal) {
+                    true => "",
+                    false => " or at",
+                };
+                (!holds).then(|| format!("{number} is {side}{or_at} the limit of {limit}"))
+            }
+            _ => None,
+        }
+    }
+}
+
+fn has_type(value: &Json<'_>, name: &str, draft_4: bool) -> bool {
+    match (value, name) {
+        (Json::Null, "null")
+        | (Json::Bool(_), "boolean")
+        | (Json::String(_), "string")
+        | (Json::Array(_), "array")
+        | (Json::Object(_), "object")
+        | (Json::Number(_), "number") => true,
+        (Json::Number(number), "integer") => match draft_4 {
+            true => !number.contains(['.', 'e', 'E']),
+            false => is_whole(number) == Some(true),
+        },
+        _ => false,
+    }
+}
+
+impl Keyword for Demand {
+    fn validate<'i>(&self, value: &'i Value) -> Result<(), ValidationError<'i>> {
+        match self.fault(&exact(value)) {
+            None => Ok(()),
+            Some(fault) => Err(ValidationError::custom(fault)),
+        }
+    }
+
+    fn is_valid(&self, value: &Value) -> bool {
+        self.fault(&exact(value)).is_none()
+    }
+}
