@@ -7,8 +7,8 @@ use clap::{Parser, Subcommand};
 #[cfg(feature = "demo")]
 use crate::commands::demo;
 use crate::commands::{
-    audit, backup, check, commit, delete, export, get, import, put, restore, scan, serve, sinks,
-    status, tables, tail,
+    audit, backup, check, commit, config, delete, export, get, import, put, restore, scan, serve,
+    sinks, status, tables, tail,
 };
 use crate::context::Context;
 use crate::error::CommandError;
@@ -53,6 +53,8 @@ enum Command {
     Tables(tables::Args),
     /// List, make and command the stores that follow
     Sinks(sinks::Args),
+    /// Print what is in force, for the configuration file
+    Config(config::Args),
     /// Compare two stores of yours, without onelog: count and name the keys that differ
     Audit(audit::Args),
     /// Print what the server is doing
@@ -85,6 +87,7 @@ impl Cli {
             Command::Export(args) => export::run(&args, context)?,
             Command::Tables(args) => tables::run(&args, context)?,
             Command::Sinks(args) => sinks::run(&args, context)?,
+            Command::Config(args) => config::run(&args, context)?,
             Command::Audit(args) => audit::run(&args, context)?,
             Command::Status(args) => status::run(&args, context)?,
             Command::Check(args) => check::run(&args, context)?,

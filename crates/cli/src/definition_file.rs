@@ -1,4 +1,5 @@
-//! A definition in a file, as JSON or TOML; `-` is standard input.
+//! A definition in a file, as JSON or TOML; `-` is standard input. The configuration of a server is a
+//! file of several definitions.
 
 use std::path::{Path, PathBuf};
 
@@ -18,6 +19,8 @@ pub struct DefinitionFile {
     path: PathBuf,
     text: String,
     is_json: bool,
+    /// Where the definition is in the file; nothing where it is all of it.
+    prefix: String,
     pub value: Value,
 }
 
@@ -43,14 +46,32 @@ impl DefinitionFile {
             path: path.to_owned(),
             text,
             is_json,
+            prefix: String::new(),
             value,
         })
+    }
+
+    /// The definitions of the section `[[sinks]]`, where the file has one.
+    pub fn sinks(self) -> Vec<Self> {
+        let Some(list) = self.value["sinks"].as_array() else {
+            return vec![self];
+        };
+        let entries = list.iter().enumerate();
+        entries
+            .map(|(number, value)| Self {
+                path: self.path.clone(),
+                text: self.text.clone(),
+                is_json: self.is_json,
+                prefix: format!("sinks[{number}]."),
+                value: value.clone(),
+            })
+            .collect()
     }
 
     /// The definition as the server takes it: JSON as it was written, so that the server sees a
     /// field that occurs twice.
     pub fn body(&self) -> Result<Vec<u8>, CommandError> {
-        match self.is_json {
+        match self.is_json && self.prefix.is_empty() {
             true => Ok(self.text.clone().into_bytes()),
             false => {
                 serde_json::to_vec(&self.value).map_err(|error| ClientError::Encode(error).into())
@@ -81,9 +102,10 @@ impl DefinitionFile {
         };
         let line = match self.is_json {
             true => None,
-            false => toml_json::parse(&self.text)
-                .ok()
-                .map(|table| toml_json::line_in_document(&self.text, table.get_ref(), place)),
+            false => toml_json::parse(&self.text).ok().map(|table| {
+                let place = format!("{}{place}", self.prefix);
+                toml_json::line_in_document(&self.text, table.get_ref(), &place)
+            }),
         };
         match line {
             Some(line) => format!("{path}, line {line}"),
@@ -111,6 +133,25 @@ mod tests {
             json.body().unwrap().starts_with(b"\n {"),
             "as it was written"
         );
+    }
+
+    #[test]
+    fn the_sinks_of_a_configuration_are_definitions_with_their_lines() {
+        let text = "listen = \"x\"\n[[sinks]]\nname = \"a\"\n[[sinks]]\nname = \"b\"\n[[sinks.mappings]]\ntable = \"t\"";
+        let sinks = read(text).unwrap().sinks();
+        let names: Vec<&str> = sinks
+            .iter()
+            .filter_map(|s| s.value["name"].as_str())
+            .collect();
+        assert_eq!(names, ["a", "b"]);
+        let said = sinks[1]
+            .fault("mappings[0].table", "no such table")
+            .to_string();
+        assert!(
+            said.ends_with(", line 7: mappings[0].table: no such table"),
+            "{said}"
+        );
+        assert_eq!(read("name = \"a\"").unwrap().sinks().len(), 1);
     }
 
     #[test]

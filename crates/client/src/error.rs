@@ -4,6 +4,7 @@ use std::io;
 use std::time::Duration;
 
 use serde_json::Value;
+use serde_json::value::RawValue;
 
 use super::Answer;
 
@@ -47,7 +48,9 @@ pub enum ClientError {
     #[error("{0}")]
     Server(Box<ServerError>),
     /// Something answered that is no onelog server, or one of another version.
-    #[error("{base} does not answer like an onelog server: {what}")]
+    #[error(
+        "{base} does not answer like an onelog server: {what}; is --url, or ONELOG_URL, the address of one?"
+    )]
     Unexpected { base: String, what: String },
     /// A request that cannot be written as JSON.
     #[error("the request cannot be written as JSON: {0}")]
@@ -74,15 +77,37 @@ impl ClientError {
 
 /// The error that a server answered with.
 #[derive(Debug, thiserror::Error)]
-#[error("{message}")]
+#[error("{message}{}", shown(met))]
 pub struct ServerError {
     pub status: u16,
     pub error: String,
     pub message: String,
     /// Everything the server said.
     pub body: Value,
+    /// The value that a guard met, as the server wrote it.
+    pub met: Option<String>,
     /// When to try again, for an overloaded server.
     pub retry_after_ms: Option<u64>,
+}
+
+/// How much of a value that a guard met is shown.
+const MET_CHARS_MAX: usize = 500;
+
+fn shown(met: &Option<String>) -> String {
+    match met {
+        None => String::new(),
+        Some(met) => match met.char_indices().nth(MET_CHARS_MAX) {
+            None => format!("; met: {met}"),
+            Some((end, _)) => format!("; met: {}…", &met[..end]),
+        },
+    }
+}
+
+/// The value by its digits: as JSON of a program it would be rounded.
+#[derive(serde::Deserialize)]
+struct Met<'a> {
+    #[serde(borrow, default)]
+    met: Option<&'a RawValue>,
 }
 
 impl ServerError {
@@ -102,11 +127,13 @@ impl ServerError {
             .map(|seconds| seconds.saturating_mul(1_000));
         let retry_after_ms =
             (answer.status == 503).then(|| exact.or(header).unwrap_or(RETRY_AFTER_MS));
+        let met: Option<Met<'_>> = serde_json::from_slice(&answer.body).ok();
         Some(Self {
             status: answer.status,
             error,
             message,
             body,
+            met: met.and_then(|met| Some(met.met?.get().to_owned())),
             retry_after_ms,
         })
     }
@@ -155,6 +182,23 @@ mod tests {
         assert_eq!(error.to_string(), "key \"a\" was written");
         assert_eq!(error.body["retry_at"], 7);
         assert_eq!(error.retry_after_ms, None);
+    }
+
+    #[test]
+    fn what_a_guard_met_is_shown_by_its_digits() {
+        let met = "{\"count\": 1, \"wei\": 10000000000000000000000001}";
+        let body = format!("{{\"error\":\"guard_failed\",\"message\":\"m\",\"met\":{met}}}");
+        let error = ServerError::read(&answer(412, &body)).unwrap();
+        assert_eq!(error.to_string(), format!("m; met: {met}"));
+        let nothing = r#"{"error":"guard_failed","message":"it met no value","met":null}"#;
+        let error = ServerError::read(&answer(412, nothing)).unwrap();
+        assert_eq!(error.to_string(), "it met no value");
+        let long = format!(
+            "{{\"error\":\"e\",\"message\":\"m\",\"met\":\"{}\"}}",
+            "x".repeat(9_000)
+        );
+        let error = ServerError::read(&answer(412, &long)).unwrap();
+        assert!(error.to_string().len() < 600);
     }
 
     #[test]

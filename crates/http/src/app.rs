@@ -180,11 +180,12 @@ pub(crate) fn busy(reason: impl std::fmt::Display) -> ApiError {
 }
 
 /// The answer to a read at a position that cannot be read.
-pub(crate) fn unreadable(at: Position, error: &SnapshotError) -> ApiError {
+pub(crate) fn unreadable(node: &Node, at: Position, error: &SnapshotError) -> ApiError {
     match error {
         SnapshotError::TooOld { floor, .. } => {
+            let kept_s = node.status().limits.snapshot_age_ms_max as f64 / 1000.0;
             let message = format!(
-                "at: position {at} is too old to be read; the oldest that can be is {floor}"
+                "at: position {at} is too old to be read; the oldest that can be is {floor}. An old state stays readable for {kept_s} s after a checkpoint (the setting snapshot_age_ms_max); what was written when is in the log"
             );
             ApiError::new(StatusCode::GONE, code::SNAPSHOT_TOO_OLD, message)
                 .with(|body| body.floor = Some(*floor))

@@ -11,6 +11,8 @@ pub struct MappingRules {
     pub has_type: fn(ColumnType) -> bool,
     /// Whether a mapping can have a full-text index.
     pub full_text: bool,
+    /// Whether two tables whose names differ in nothing but case can be one.
+    pub folds_names: bool,
     /// The fields of a mapping that this kind takes beyond those of every kind.
     pub options: &'static [FieldRule],
     /// How a row's key is kept.
@@ -49,6 +51,15 @@ impl MappingRules {
     pub fn has_columns(&self, options: &MappingOptions) -> bool {
         let by = |(option, value)| options.choice(option) == Some(value);
         self.rows == RowForm::Columns || self.columns_by.is_some_and(by)
+    }
+
+    /// Whether both names lead to one table.
+    #[must_use]
+    pub fn is_same_table(&self, one: &str, other: &str) -> bool {
+        match self.folds_names {
+            true => one.eq_ignore_ascii_case(other),
+            false => one == other,
+        }
     }
 
     /// The fields of a mapping that not every kind takes.

@@ -60,6 +60,7 @@ impl Feed {
             .backfilled(&self.node, plan, &refused, position)?;
         self.progress.set_parked(self.parked.len());
         self.progress.set_position(Some(position));
+        tracing::info!(sink = self.definition.name, %position, "a store is backfilled");
         Ok(Some(position))
     }
 

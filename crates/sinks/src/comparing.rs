@@ -125,6 +125,10 @@ impl Inner {
                 "a store differs from the log"
             );
         }
+        if let Some(rows) = verification.repaired {
+            let position = verification.position;
+            tracing::info!(sink = name, rows, %position, "a store was repaired from the log");
+        }
         if let Ok(found) = self.find(name) {
             found.progress.set_verified(VerificationSummary {
                 position: verification.position,

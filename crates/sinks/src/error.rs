@@ -123,7 +123,12 @@ impl SinkFault {
     }
 
     pub(crate) fn of(error: &StoreError) -> Self {
-        let mut fault = Self::new(error);
+        let mut fault = match error {
+            StoreError::SchemaMismatch { .. } => Self::new(format!(
+                "{error}; rebuild the sink, or where the table is your own (existing), change it or the mapping, then resume"
+            )),
+            error => Self::new(error),
+        };
         if let StoreError::Refused(refused) = error {
             fault.table = Some(refused.table.clone());
             fault.key = Some(refused.key.clone());

@@ -12,16 +12,20 @@ pub(crate) fn check_overlap(
         return Ok(());
     }
     for (n, mapping) in new.mappings.iter().enumerate() {
-        let taken = other
-            .mappings
-            .iter()
-            .any(|known| known.into.eq_ignore_ascii_case(&mapping.into));
-        if taken {
+        let rules = new.target.kind().rules();
+        let mut known = other.mappings.iter();
+        let taken = known.find(|known| rules.is_same_table(&known.into, &mapping.into));
+        if let Some(taken) = taken {
             return Err(DefinitionError::new(
                 format!("mappings[{n}].into"),
                 format!(
-                    "the sink '{}' writes to '{}' in this store already; choose another name or another store",
-                    other.name, mapping.into
+                    "the sink '{}' writes to '{}' in this store already{}; choose another name or another store",
+                    other.name,
+                    taken.into,
+                    match taken.into == mapping.into {
+                        true => "",
+                        false => ", and names of tables are compared without regard to case",
+                    }
                 ),
             ));
         }

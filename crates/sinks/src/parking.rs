@@ -343,10 +343,14 @@ impl ParkedKeys {
         commit(node, records)?;
         self.replayed.retain(|(_, key)| !parked.contains(key));
         for (mapping, key, parked) in more {
-            tracing::warn!(
-                sink = self.sink, table = plan.mappings[mapping].table_name, key = %show_key(&key),
-                offset = %parked.first_offset, what = parked.what, "a record is parked"
-            );
+            // A later record of the key changes nothing that people must do.
+            if !self.keys[mapping].contains_key(&key) {
+                tracing::warn!(
+                    sink = self.sink, table = plan.mappings[mapping].table_name,
+                    key = %show_key(&key), offset = %parked.first_offset, what = parked.what,
+                    "a record is parked"
+                );
+            }
             self.to_repeat
                 .retain(|(of, other)| *of != mapping || *other != key);
             self.keys[mapping].insert(key, parked);

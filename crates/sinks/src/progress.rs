@@ -48,6 +48,9 @@ pub struct SinkStatus {
     pub records_per_second: f64,
     /// What went wrong last; gone once it has been resumed.
     pub last_error: Option<SinkFault>,
+    /// Since when the sink follows the log again after that, in milliseconds since 1970. `None`: it
+    /// does not.
+    pub last_error_over_at_ms: Option<u64>,
     /// How many keys are parked because the store refused a record of theirs.
     pub parked: u64,
     /// How many bytes of log, as stored, lie behind the sink.
@@ -101,6 +104,7 @@ struct Inner {
     state: SinkState,
     position: Option<Position>,
     last_error: Option<SinkFault>,
+    last_error_over_at_ms: Option<u64>,
     applied_records: u64,
     errors: u64,
     parked: u64,
@@ -148,6 +152,7 @@ impl Progress {
                 state: SinkState::Starting,
                 position: None,
                 last_error: None,
+                last_error_over_at_ms: None,
                 applied_records: 0,
                 errors: 0,
                 parked: 0,
@@ -179,6 +184,26 @@ impl Progress {
         }
     }
 
+    /// It follows the log. Answers the error that is over by this, if there was one.
+    pub(crate) fn run(&self) -> Option<SinkFault> {
+        let mut over = None;
+        let needs_change = {
+            let inner = self.inner.lock();
+            inner.state != SinkState::Running
+                || inner.last_error.is_some() && inner.last_error_over_at_ms.is_none()
+        };
+        if needs_change {
+            self.change(|inner| {
+                inner.state = SinkState::Running;
+                if inner.last_error_over_at_ms.is_none() {
+                    over.clone_from(&inner.last_error);
+                    inner.last_error_over_at_ms = over.as_ref().map(|_| now_ms());
+                }
+            });
+        }
+        over
+    }
+
     /// What the store says after connecting; it may be less than was known.
     pub(crate) fn set_position(&self, position: Option<Position>) {
         self.change(|inner| inner.position = position);
@@ -197,6 +222,7 @@ impl Progress {
         self.change(|inner| {
             inner.state = state;
             inner.last_error = Some(fault);
+            inner.last_error_over_at_ms = None;
             inner.errors += 1;
         });
     }
@@ -206,6 +232,7 @@ impl Progress {
         self.change(|inner| {
             inner.state = state;
             inner.last_error = None;
+            inner.last_error_over_at_ms = None;
         });
     }
 
@@ -260,6 +287,7 @@ impl Progress {
                 lag_seconds: None,
                 records_per_second: inner.rate.now(),
                 last_error: inner.last_error.clone(),
+                last_error_over_at_ms: inner.last_error_over_at_ms,
                 parked: inner.parked,
                 held_log_bytes: retention.held_bytes(),
                 left_behind: retention.is_left_behind(),

@@ -167,7 +167,10 @@ impl Runner {
                 }
                 Action::Follow(at) => {
                     self.serve(&plan, store, Some(at))?;
-                    self.feed.progress.set_state(SinkState::Running);
+                    if let Some(over) = self.feed.progress.run() {
+                        let sink = &self.feed.definition.name;
+                        tracing::info!(sink, fault = %over, "a sink follows again, this is over");
+                    }
                     self.step(&plan, store, at)?;
                 }
                 Action::StandBy(at) => {
@@ -431,6 +434,11 @@ impl Runner {
             store.take_over()?;
             Ok(store.remove()?)
         };
+        tracing::info!(
+            sink = definition.name,
+            store = definition.target.place(),
+            "a sink was deleted; its rows stay in the store"
+        );
         if let Err(error) = remove() {
             tracing::warn!(sink = definition.name, %error, "the store of a deleted sink keeps its position");
             return;

@@ -41,6 +41,8 @@ impl Sinks {
                 sinks,
             });
         }
-        Ok(self.inner.node.drop_table_blocking(table)?)
+        let position = self.inner.node.drop_table_blocking(table)?;
+        tracing::info!(table, %position, "a table was deleted");
+        Ok(position)
     }
 }

@@ -351,6 +351,22 @@ fn what_cannot_be_is_refused_when_it_is_defined() {
     let mut same_file = place.definition("other", ORDERS);
     same_file.target = place.definition("search", ORDERS).target;
     assert!(text(sinks.create(same_file)).contains("the sink 'search' writes to 'orders'"));
+    // Where the store folds names, the name that is taken is the one that is said;
+    let mut folded = place.definition("folded", &ORDERS.replace("\"orders\"", "\"Orders\""));
+    folded.target = place.definition("search", ORDERS).target;
+    let said = text(sinks.create(folded));
+    assert!(said.contains("writes to 'orders' in this store already, and names of tables are compared without regard to case"), "{said}");
+    // where it does not, both are tables.
+    for (name, into) in [("lower", "order"), ("upper", "Order")] {
+        let text = format!(
+            r#"{{"name":"{name}","kind":"postgres","url":"postgres://u@127.0.0.1:1/d","mappings":[{{"table":"shop.orders","into":"{into}"}}]}}"#
+        );
+        let definition = SinkDefinition::from_slice(KINDS, text.as_bytes()).unwrap();
+        sinks.create_ahead(definition).unwrap();
+    }
+    for name in ["lower", "upper"] {
+        sinks.delete(name).unwrap();
+    }
     let mut nowhere = place.definition("nowhere", STOCK);
     nowhere.target = std::sync::Arc::new(onelog_sqlite::SqliteTarget {
         path: place.path("no/folder/x.db"),

@@ -261,6 +261,7 @@ mod tests {
         kind: "test",
         has_type: |_| true,
         full_text: false,
+        folds_names: true,
         options: &[],
         keys: KeyForm::Column,
         rows: RowForm::Columns,

@@ -11,7 +11,6 @@
 
 mod units;
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
 use onelog_mapping::{
@@ -208,18 +207,24 @@ fn mappings(
         ));
     }
     let mut out = Vec::with_capacity(list.len());
-    let mut taken = HashSet::new();
+    let mut taken: Vec<String> = Vec::new();
     for (n, value) in list.iter().enumerate() {
         let mapping = Mapping::from_json(&format!("mappings[{n}]"), value, rules, &all)?;
         for name in names_made(&mapping) {
-            if !taken.insert(name.to_ascii_lowercase()) {
+            let known = taken.iter().find(|known| rules.is_same_table(known, &name));
+            if let Some(known) = known {
                 return Err(DefinitionError::new(
                     format!("mappings[{n}].into"),
                     format!(
-                        "the name '{name}' is used by another mapping of this sink; names of tables are compared without regard to case"
+                        "the name '{known}' is used by another mapping of this sink{}",
+                        match rules.folds_names {
+                            true => "; names of tables are compared without regard to case",
+                            false => "",
+                        }
                     ),
                 ));
             }
+            taken.push(name);
         }
         out.push(mapping);
     }

@@ -234,16 +234,13 @@ pub enum StoreError {
     )]
     OtherLog { ours: String, found: String },
     /// The store is not at the position where the batch begins.
-    #[error(
-        "the store is {}, not at {expected}, where onelog left it",
-        place_of(found)
-    )]
+    #[error("{}; onelog left it at position {expected}", place_of(found))]
     PositionMismatch {
         expected: Position,
         found: Option<StorePosition>,
     },
     /// A table is not as the mapping needs it.
-    #[error("the table '{into}' in the store does not fit its mapping: {what}; rebuild the sink")]
+    #[error("the table '{into}' in the store does not fit its mapping: {what}")]
     SchemaMismatch { into: String, what: String },
     /// A name belongs to another sink, or to no sink at all.
     #[error("'{into}' in the store is not this sink's: {what}")]
@@ -263,8 +260,9 @@ pub enum StoreError {
 
 fn place_of(found: &Option<StorePosition>) -> String {
     match found {
-        Some(found) => format!("at position {}", found.position),
-        None => "elsewhere".to_owned(),
+        Some(found) => format!("the store is at position {}", found.position),
+        None => "the store has nothing of this sink any more, as after it was wiped or replaced"
+            .to_owned(),
     }
 }
 
@@ -303,5 +301,31 @@ impl StoreError {
             refused.into = None;
         }
         self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_store_that_was_wiped_is_called_so() {
+        let error = StoreError::PositionMismatch {
+            expected: Position(5),
+            found: None,
+        };
+        assert_eq!(
+            error.to_string(),
+            "the store has nothing of this sink any more, as after it was wiped or replaced; onelog left it at position 5"
+        );
+    }
+
+    #[test]
+    fn a_mismatch_names_no_remedy_that_only_a_sink_has() {
+        let error = StoreError::SchemaMismatch {
+            into: "orders".to_owned(),
+            what: "the column 'x' is not there".to_owned(),
+        };
+        assert!(!error.to_string().contains("sink"), "{error}");
     }
 }

@@ -4,6 +4,7 @@ pub mod audit;
 pub mod backup;
 pub mod check;
 pub mod commit;
+pub mod config;
 pub mod delete;
 #[cfg(feature = "demo")]
 pub mod demo;

@@ -78,6 +78,14 @@ enum Command {
         #[arg(long, value_name = "COUNT", default_value_t = 100)]
         limit: u32,
     },
+    /// Write parked keys again; what the store takes now is no longer parked
+    Replay {
+        #[command(flatten)]
+        name: Name,
+        /// Only this key, such as orders=o-17; can be given several times
+        #[arg(long, value_name = "INTO=KEY")]
+        key: Vec<String>,
+    },
     /// Backfill new tables beside the old ones, then swap
     Rebuild(Rebuild),
     /// Wait until the store has reached a position
@@ -156,12 +164,7 @@ pub fn run(args: &Args, context: &Context) -> Result<(), CommandError> {
         }
         Command::Replace(source) => replace(source, &client)?,
         Command::DryRun { source, rows } => {
-            let answer = dry_run(source, *rows, &client)?;
-            match context.json {
-                true => out.line(answer.text.trim_end())?,
-                false => print::dry_run(&answer, &mut out)?,
-            }
-            return Ok(out.flush()?);
+            return dry_run(source, *rows, &client, context.json, &mut out);
         }
         Command::Show(name) => client.get(&name.path(""), &[])?,
         Command::Pause(name) => client.post(&name.path("/pause"), &nothing)?,
@@ -173,19 +176,13 @@ pub fn run(args: &Args, context: &Context) -> Result<(), CommandError> {
             position_flag,
             limit,
         } => wait(name, position.or(*position_flag), *limit, context)?,
-        Command::Delete(name) => {
-            let answer = client.delete(&name.path(""))?;
-            match context.json {
-                true => out.json(&answer)?,
-                false => out.line(&format!("sink '{}' is deleted", name.name))?,
-            }
-            return Ok(out.flush()?);
-        }
+        Command::Delete(name) => return delete(name, &client, context.json, &mut out),
         Command::Verify { name, repair } => {
             let client = client.with_timeout(VERIFY_TIME_MAX);
             return verify(&client, name, *repair, context.json, &mut out);
         }
-        Command::Parked {
+        Command::Replay { name, key }
+        | Command::Parked {
             name,
             replay: true,
             key,
@@ -209,6 +206,13 @@ pub fn run(args: &Args, context: &Context) -> Result<(), CommandError> {
     Ok(out.flush()?)
 }
 
+/// Says what the server's configuration will undo, where it declares the sink.
+fn note_declared(answer: &Value, consequence: &str) {
+    if let Some(place) = answer["declared"].as_str() {
+        eprintln!("note: {place} declares this sink: {consequence}");
+    }
+}
+
 fn replace(source: &Source, client: &Client) -> Result<Value, CommandError> {
     let definition = source.read()?;
     let name = definition.name().ok_or_else(|| {
@@ -216,9 +220,14 @@ fn replace(source: &Source, client: &Client) -> Result<Value, CommandError> {
     })?;
     let body = Some(definition.body()?);
     let answer = client.call(Method::PUT, &path(name, ""), &[], body)?;
-    client
+    let answer = client
         .json(answer)
-        .map_err(|error| definition.refused(error))
+        .map_err(|error| definition.refused(error))?;
+    note_declared(
+        &answer,
+        "the next start gives the sink that definition again; `onelog config export` prints the new one for the file",
+    );
+    Ok(answer)
 }
 
 /// An answer, and its text, in which no number is rounded.
@@ -240,12 +249,57 @@ impl Exact {
     }
 }
 
-fn dry_run(source: &Source, rows: u32, client: &Client) -> Result<Exact, CommandError> {
-    let definition = source.read()?;
+fn delete(name: &Name, client: &Client, as_json: bool, out: &mut Out) -> Result<(), CommandError> {
+    let answer = client.delete(&name.path(""))?;
+    match as_json {
+        true => out.json(&answer)?,
+        false => out.line(&format!("sink '{}' is deleted", name.name))?,
+    }
+    note_declared(
+        &answer,
+        "the next start makes the sink again; take it out of the file as well",
+    );
+    Ok(out.flush()?)
+}
+
+/// Prints what each definition of the source would write.
+fn dry_run(
+    source: &Source,
+    rows: u32,
+    client: &Client,
+    as_json: bool,
+    out: &mut Out,
+) -> Result<(), CommandError> {
+    let definitions = source.read_all()?;
     let query = [("rows", rows.to_string())];
-    let body = Some(definition.body()?);
-    let answer = client.call(Method::POST, "/v1/sinks/dry-run", &query, body)?;
-    Exact::of(client, answer).map_err(|error| definition.refused(error))
+    let mut answers = Vec::with_capacity(definitions.len());
+    for definition in &definitions {
+        let body = Some(definition.body()?);
+        let answer = client.call(Method::POST, "/v1/sinks/dry-run", &query, body)?;
+        let answer = Exact::of(client, answer).map_err(|error| definition.refused(error))?;
+        answers.push((definition.name().unwrap_or_default(), answer));
+    }
+    match (&answers[..], as_json) {
+        ([(_, answer)], true) => out.line(answer.text.trim_end())?,
+        (all, true) => {
+            let sinks = all.iter().map(|(name, answer)| {
+                let text = answer.text.trim_end();
+                format!(r#"{{"name":{},"dry_run":{text}}}"#, Value::from(*name))
+            });
+            let sinks: Vec<String> = sinks.collect();
+            out.line(&format!(r#"{{"sinks":[{}]}}"#, sinks.join(",")))?;
+        }
+        (all, false) => {
+            for (number, (name, answer)) in all.iter().enumerate() {
+                if all.len() > 1 {
+                    let space = if number > 0 { "\n" } else { "" };
+                    out.line(&format!("{space}sink '{name}'"))?;
+                }
+                print::dry_run(answer, out)?;
+            }
+        }
+    }
+    Ok(out.flush()?)
 }
 
 fn verify(

@@ -154,6 +154,12 @@ fn wrong_use_is_told_with_the_place_and_no_password() {
     );
     ran.fails(2, "'ONELOG_NOT_SET' is not set");
 
+    // A column that is not there is no matter of sinks.
+    stores.write("mapping.toml", &MAPPING.replace("\"state\"", "\"stat\""));
+    let misspelled = stores.audit(&[]);
+    assert!(!misspelled.err.contains("sink"), "{misspelled:?}");
+    misspelled.fails(1, "no such column: \"stat\"");
+
     stores.write("mapping.toml", MAPPING);
     let ran = audit(
         folder,

@@ -216,3 +216,97 @@ fn a_changed_section_changes_the_sink_at_the_next_start() {
         "{said}"
     );
 }
+
+/// A definition of the sink of the configuration without a column.
+fn replacement(place: &Place) -> String {
+    let path = place.path("reports.db");
+    format!(
+        r#"{{"name":"reports","kind":"sqlite","path":"{}","on_refused":"park","mappings":[{{"table":"shop.orders","into":"orders","columns":{{"zid":{{"from":"$key","type":"text"}},"item":{{"from":"/item","type":"text"}}}}}}]}}"#,
+        path.display()
+    )
+}
+
+#[test]
+fn that_a_start_undoes_a_replacement_is_said_when_it_is_made_and_when_it_is_undone() {
+    let place = Place::new();
+    let config = place.configure("");
+    let server = place.start(&config);
+    let shown = sink(&server);
+    let line = format!("{}, line 10", config.display());
+    assert_eq!(shown["declared"], line.as_str(), "{shown}");
+    let replace = ["sinks", "replace", "-"];
+    let replaced = server.run_fed(&replace, &replacement(&place));
+    assert!(
+        replaced
+            .err
+            .contains(&format!("note: {line} declares this sink")),
+        "{replaced:?}"
+    );
+    assert!(
+        replaced.err.contains("onelog config export"),
+        "{replaced:?}"
+    );
+    replaced.good();
+    drop(server);
+
+    let server = place.start(&config);
+    let (_, said) = server.terminate();
+    assert!(
+        said.contains("WARN") && said.contains("is undone"),
+        "{said}"
+    );
+    assert!(said.contains("zid"), "what it had is in the log: {said}");
+    let server = place.start(&config);
+    let deleted = server.run(&["sinks", "delete", "reports"]);
+    assert!(
+        deleted.err.contains("the next start makes the sink again"),
+        "{deleted:?}"
+    );
+}
+
+#[test]
+fn an_exported_configuration_is_what_is_in_force() {
+    // Given a server whose sink was replaced, and one of an address with a password
+    let place = Place::new();
+    let config = place.configure("");
+    let server = place.start(&config);
+    server
+        .run(&["tables", "create", "t.users", "--unique", "/mail"])
+        .good();
+    server
+        .run_fed(&["sinks", "replace", "-"], &replacement(&place))
+        .good();
+    let exported = server.run(&["config", "export"]).good();
+    let before = sink(&server)["definition"].to_string();
+    drop(server);
+    // When it starts with what it exported
+    std::fs::write(&config, &exported).unwrap();
+    let server = place.start(&config);
+    // Then the sink is what it was, in the order of its columns, and nothing was changed.
+    assert_eq!(
+        sink(&server)["definition"].to_string(),
+        before,
+        "{exported}"
+    );
+    let users = server.run(&["tables", "show", "t.users", "--json"]).json();
+    assert_eq!(users["unique"][0], "/mail");
+    assert_eq!(server.run(&["config", "export"]).good(), exported);
+    let (_, said) = server.terminate();
+    assert!(!said.contains("WARN"), "{said}");
+}
+
+#[test]
+fn an_exported_secret_is_a_variable_to_be_set() {
+    let place = Place::new();
+    let config = place.configure(
+        "[[sinks]]\nname = \"my-cache\"\nkind = \"redis\"\nurl = \"redis://:secret@127.0.0.1:1\"\nmappings = [{ table = \"shop.orders\", into = \"order\" }]\n",
+    );
+    let server = place.start(&config);
+    let exported = server.run(&["config", "export"]).good();
+    assert!(!exported.contains("secret@"), "{exported}");
+    assert!(
+        exported.contains("redis://:${MY_CACHE_PASSWORD}@127.0.0.1:1"),
+        "{exported}"
+    );
+    assert!(exported.contains("A server shows no secrets"), "{exported}");
+}

@@ -67,6 +67,10 @@ fn conditions_are_checked_by_the_server() {
     server
         .run(&["put", "t.keyed", "k", "2", "--if-absent"])
         .fails(1, "guards[0] does not hold");
+    let transaction = r#"{"guards":[{"table":"t.keyed","key":"k","field":"","gt":5}],"writes":[{"op":"put","table":"t.keyed","key":"k","value":9}]}"#;
+    server
+        .run_fed(&["commit", "-"], transaction)
+        .fails(1, "see 'met'; met: 1");
     let version = first["offsets"][0].to_string();
     server
         .run(&["put", "t.keyed", "k", "2", "--if-version", &version])

@@ -15,6 +15,7 @@ mod folders;
 mod import;
 mod import_formats;
 mod packages;
+mod readme;
 mod records;
 mod server;
 mod serving;

@@ -341,3 +341,47 @@ fn a_wait_that_ends_before_the_store_is_there_fails() {
         .run_fed(&["sinks", "replace", "-"], &nameless)
         .fails(2, "which sink shall it replace?");
 }
+
+#[test]
+fn an_error_is_dated_and_called_over_when_the_sink_follows_again() {
+    // Given a sink whose database another process holds
+    let shop = Shop::open();
+    let definition = shop.definition("");
+    shop.server
+        .run_fed(&["sinks", "create", "-"], &definition)
+        .good();
+    shop.put("o1", "{\"total\": 1}");
+    shop.server.run(&["sinks", "wait", "reports"]).good();
+    let database = shop.database("reports.db");
+    database.execute_batch("BEGIN EXCLUSIVE").unwrap();
+    shop.put("o2", "{\"total\": 2}");
+    let show = || {
+        shop.server
+            .run(&["sinks", "show", "reports", "--json"])
+            .json()
+    };
+    while show()["last_error"].is_null() {}
+    // When it is shown, its error is dated and lasts;
+    assert!(show()["last_error"]["over_at_ms"].is_null(), "{}", show());
+    let list = shop.server.run(&["sinks"]).good();
+    assert!(list.contains(" ago: ") && !list.contains("over"), "{list}");
+    // once the database is free, it is over,
+    database.execute_batch("ROLLBACK").unwrap();
+    shop.server.run(&["sinks", "wait", "reports"]).good();
+    assert!(show()["last_error"]["over_at_ms"].is_u64(), "{}", show());
+    let list = shop.server.run(&["sinks"]).good();
+    assert!(list.contains(" ago, over: "), "{list}");
+    let replayed = shop.server.run(&["sinks", "replay", "reports"]).good();
+    assert_eq!(replayed, "0 keys written again\n");
+    shop.server.run(&["sinks", "delete", "reports"]).good();
+    // and the server's log has it all.
+    let (_, said) = shop.server.terminate();
+    for line in [
+        "a store is backfilled",
+        "a sink will try again",
+        "a sink follows again, this is over",
+        "a sink was deleted; its rows stay in the store",
+    ] {
+        assert!(said.contains(line), "'{line}' is not in: {said}");
+    }
+}

@@ -7,6 +7,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::{Bytes, NewSink};
+use crate::options::Declared;
 use onelog_request::WireBytes;
 
 /// A sink.
@@ -34,7 +35,7 @@ pub(crate) struct Sink {
     lag_seconds: Option<f64>,
     /// Averaged over some seconds.
     records_per_second: f64,
-    /// What went wrong last; null once the sink has been resumed.
+    /// What went wrong last, and whether it is over; null once the sink has been resumed.
     #[schema(required)]
     last_error: Option<Fault>,
     /// How many keys are parked.
@@ -46,6 +47,9 @@ pub(crate) struct Sink {
     /// The last comparison with the log since the start of the process.
     #[schema(required)]
     last_verification: Option<LastVerification>,
+    /// Where the server's configuration declares it; the next start gives it that definition again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    declared: Option<String>,
     /// Without the address's password.
     #[schema(value_type = NewSink)]
     definition: SinkDefinition,
@@ -87,6 +91,9 @@ pub(crate) struct Fault {
     offset: Option<Offset>,
     /// Milliseconds since 1970.
     at_ms: u64,
+    /// Since when the sink follows again; null: it does not.
+    #[schema(required)]
+    over_at_ms: Option<u64>,
 }
 
 /// What the last comparison found.
@@ -120,6 +127,9 @@ pub(crate) struct Sinks {
 pub(crate) struct SinkDeleted<'s> {
     pub(crate) sink: &'s str,
     pub(crate) deleted: bool,
+    /// Where the server's configuration declares it; the next start makes it again.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) declared: Option<&'s str>,
 }
 
 /// What a definition would write.
@@ -249,8 +259,9 @@ pub(crate) struct Replayed {
     remaining: Vec<ParkedKey>,
 }
 
-impl From<SinkStatus> for Sink {
-    fn from(status: SinkStatus) -> Self {
+impl Sink {
+    /// The answer about a sink, by what the server's configuration declares.
+    pub(crate) fn new(status: SinkStatus, declared: &Declared) -> Self {
         let SinkStatus {
             name,
             kind,
@@ -260,6 +271,7 @@ impl From<SinkStatus> for Sink {
             lag_seconds,
             records_per_second,
             last_error,
+            last_error_over_at_ms,
             parked,
             held_log_bytes,
             left_behind,
@@ -267,6 +279,7 @@ impl From<SinkStatus> for Sink {
             definition,
         } = status;
         Self {
+            declared: declared.sinks.get(&name).cloned(),
             name,
             kind,
             state: state.into(),
@@ -274,7 +287,10 @@ impl From<SinkStatus> for Sink {
             lag_records,
             lag_seconds,
             records_per_second,
-            last_error: last_error.map(Into::into),
+            last_error: last_error.map(|fault| Fault {
+                over_at_ms: last_error_over_at_ms,
+                ..fault.into()
+            }),
             parked,
             held_log_bytes,
             left_behind,
@@ -313,6 +329,7 @@ impl From<SinkFault> for Fault {
             key,
             offset,
             at_ms,
+            over_at_ms: None,
         }
     }
 }

@@ -151,7 +151,7 @@ pub(crate) async fn snapshot(app: &App, query: &Query<'_>) -> Result<Snapshot, A
         (Some(at), None) => app
             .node
             .snapshot_at(at)
-            .map_err(|error| unreadable(at, &error)),
+            .map_err(|error| unreadable(&app.node, at, &error)),
         (None, Some(after)) => {
             app.wait_for(after, timeout).await?;
             Ok(app.node.snapshot())

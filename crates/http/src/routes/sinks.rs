@@ -44,7 +44,10 @@ pub(crate) async fn create(State(app): State<Shared>, headers: HeaderMap, body: 
         .read_definition(&body.bytes)
         .map_err(|error| ApiError::malformed(&error.place, error.what))?;
     let status = on_sinks(&app, move |sinks| sinks.create(definition)).await?;
-    json(StatusCode::CREATED, &Sink::from(status))
+    json(
+        StatusCode::CREATED,
+        &Sink::new(status, &app.options.declared),
+    )
 }
 
 /// Lists the sinks.
@@ -59,7 +62,10 @@ pub(crate) async fn list(State(app): State<Shared>) -> Answer {
     json(
         StatusCode::OK,
         &Sinks {
-            sinks: sinks.into_iter().map(Into::into).collect(),
+            sinks: sinks
+                .into_iter()
+                .map(|status| Sink::new(status, &app.options.declared))
+                .collect(),
         },
     )
 }
@@ -77,7 +83,7 @@ pub(crate) async fn list(State(app): State<Shared>) -> Answer {
 )]
 pub(crate) async fn get(State(app): State<Shared>, Path(name): Path<String>) -> Answer {
     let status = on_sinks(&app, move |sinks| sinks.get(&name)).await?;
-    json(StatusCode::OK, &Sink::from(status))
+    json(StatusCode::OK, &Sink::new(status, &app.options.declared))
 }
 
 /// Ends a sink. The store keeps what it has.
@@ -100,6 +106,7 @@ pub(crate) async fn delete(State(app): State<Shared>, Path(name): Path<String>) 
         &SinkDeleted {
             sink: &sink,
             deleted: true,
+            declared: app.options.declared.sinks.get(&sink).map(String::as_str),
         },
     )
 }
@@ -118,7 +125,7 @@ pub(crate) async fn delete(State(app): State<Shared>, Path(name): Path<String>) 
 )]
 pub(crate) async fn pause(State(app): State<Shared>, Path(name): Path<String>) -> Answer {
     let status = on_sinks(&app, move |sinks| sinks.pause(&name)).await?;
-    json(StatusCode::OK, &Sink::from(status))
+    json(StatusCode::OK, &Sink::new(status, &app.options.declared))
 }
 
 /// Resumes a sink.
@@ -135,7 +142,7 @@ pub(crate) async fn pause(State(app): State<Shared>, Path(name): Path<String>) -
 )]
 pub(crate) async fn resume(State(app): State<Shared>, Path(name): Path<String>) -> Answer {
     let status = on_sinks(&app, move |sinks| sinks.resume(&name)).await?;
-    json(StatusCode::OK, &Sink::from(status))
+    json(StatusCode::OK, &Sink::new(status, &app.options.declared))
 }
 
 /// Compares the store with the log, row by row, at one position.
@@ -201,7 +208,7 @@ pub(crate) async fn rebuild(
         false => sinks.rebuild(&name),
     };
     let status = on_sinks(&app, rebuild).await?;
-    json(StatusCode::OK, &Sink::from(status))
+    json(StatusCode::OK, &Sink::new(status, &app.options.declared))
 }
 
 /// Gives a sink another definition.
@@ -237,7 +244,7 @@ pub(crate) async fn replace(
         return Err(ApiError::malformed("name", message));
     }
     let status = on_sinks(&app, move |sinks| sinks.replace(definition)).await?;
-    json(StatusCode::OK, &Sink::from(status))
+    json(StatusCode::OK, &Sink::new(status, &app.options.declared))
 }
 
 /// The definition with the name of the path, where it has none.
@@ -400,7 +407,7 @@ pub(crate) async fn wait(State(app): State<Shared>, Path(name): Path<String>, ur
         .until_stopped(app.sinks.wait(&name, position, timeout))
         .await?;
     let status = waited.map_err(|error| sink_error(&app, error))?;
-    json(StatusCode::OK, &Sink::from(status))
+    json(StatusCode::OK, &Sink::new(status, &app.options.declared))
 }
 
 /// Calls the sinks away from the threads that serve connections.

@@ -26,6 +26,7 @@ static PLAIN: MappingRules = MappingRules {
     kind: "plain",
     has_type: |kind| !matches!(kind, ColumnType::List(_)),
     full_text: true,
+    folds_names: true,
     options: &[],
     keys: KeyForm::Column,
     rows: RowForm::Columns,
@@ -38,6 +39,7 @@ static RICH: MappingRules = MappingRules {
     kind: "rich",
     has_type: |_| true,
     full_text: false,
+    folds_names: true,
     options: &[FieldRule {
         name: EXISTING,
         help: "the table is there already",

@@ -27,6 +27,7 @@ static RULES: MappingRules = MappingRules {
     kind: "memory",
     has_type: |_| true,
     full_text: true,
+    folds_names: false,
     options: &[],
     keys: KeyForm::Column,
     rows: RowForm::Columns,

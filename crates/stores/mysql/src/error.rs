@@ -14,6 +14,9 @@ pub(crate) const DUPLICATE_COLUMN: u16 = 1060;
 /// A table was made or changed after the snapshot was taken.
 pub(crate) const TABLE_CHANGED: u16 = 1412;
 pub(crate) const DUPLICATE: u16 = 1062;
+/// A foreign key refers to a row that is not there.
+pub(crate) const NO_PARENT: u16 = 1452;
+pub(crate) const NO_PARENT_ADVICE: &str = "tables are filled in the order of the mappings: where the table that the foreign key refers to is one of them, put its mapping first";
 /// Another session held a lock for too long.
 pub(crate) const LOCK_WAIT_TIMEOUT: u16 = 1205;
 
@@ -66,12 +69,18 @@ impl Fault {
 /// Errors that stay until a user changes a right or a setting stop the sink; all others may pass.
 pub(crate) fn classify(what: &str, fault: Fault) -> StoreError {
     let advice = match fault.code() {
-        Some(1044 | 1045 | 1142 | 1143 | 1227 | 1370 | 1698) => {
-            "give the user the rights that the page of this store lists"
+        Some(1045 | 1698) => {
+            "the password is wrong, or there is no such user for the host that onelog connects from: mend user and password in the address"
         }
-        Some(1049) => "make the database first",
+        Some(1044) => {
+            "there is no such database, or the user has no rights in it, and the server does not say which: name another database in the address, make it, or give the user the rights that docs/sinks/mysql.md lists"
+        }
+        Some(1049) => "there is no such database: make it, or name another one in the address",
+        Some(1142 | 1143 | 1227 | 1370) => {
+            "the user lacks a right: give it those that docs/sinks/mysql.md lists"
+        }
         Some(1290 | 1792 | 1836) => {
-            "the server is read-only (a replica?): give the url of the primary"
+            "the server is read-only (a replica?): give the address of the primary"
         }
         Some(1286) => "the storage engine InnoDB must be on",
         Some(1059 | 1102 | 1300 | 1103 | 1166) => {

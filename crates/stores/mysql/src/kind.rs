@@ -22,6 +22,7 @@ static RULES: MappingRules = MappingRules {
     kind: "mysql",
     has_type: |kind| !matches!(kind, ColumnType::List(_)),
     full_text: false,
+    folds_names: true,
     options: &[EXISTING_RULE, ADOPT_RULE],
     keys: KeyForm::Column,
     rows: RowForm::Columns,

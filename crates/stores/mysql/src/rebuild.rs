@@ -34,7 +34,7 @@ use onelog_store::{LogPlace, StoreError, failpoint};
 use crate::bookkeeping::{self, Identity, Owner, Record, names_with_prefix};
 use crate::connection::{Connection, LOCK_WAIT_SECONDS, REBUILD_TIMEOUT, STATEMENT_TIMEOUT};
 use crate::ddl::{self, existing};
-use crate::error::{Fault, LOCK_WAIT_TIMEOUT, NO_TABLE};
+use crate::error::{Fault, LOCK_WAIT_TIMEOUT, NO_PARENT, NO_PARENT_ADVICE, NO_TABLE};
 use crate::names::{Names, literal, number_behind, quote};
 use crate::write::statements;
 
@@ -326,8 +326,12 @@ impl Rebuild<'_> {
                 true => StoreError::SchemaMismatch {
                     into: mappings[n].into.clone(),
                     what: format!(
-                        "its rows cannot be made equal to the log's in one step: {} (empty the table, then try again)",
-                        fault.message(self.connection.flavour())
+                        "its rows cannot be made equal to the log's in one step: {} ({})",
+                        fault.message(self.connection.flavour()),
+                        match fault.code() {
+                            Some(NO_PARENT) => NO_PARENT_ADVICE,
+                            _ => "empty the table, then try again",
+                        }
                     ),
                 },
                 false => self.connection.store_error(doing, fault),

@@ -174,7 +174,7 @@ impl Connection {
         if purpose == Purpose::Write && row.get::<_, bool>(2) {
             return Err(error::broken(
                 what,
-                "it is a standby, which takes no writes; let the sink's 'url' lead to the primary (several hosts and target_session_attrs=read-write find it)",
+                "it is a standby, which takes no writes; let the address lead to the primary (several hosts and target_session_attrs=read-write find it)",
             ));
         }
         let encoding: String = row.get(3);

@@ -132,11 +132,14 @@ fn server_message(error: &DbError) -> String {
 /// What people can do about an error that does not pass by itself.
 fn advice(code: &str) -> Option<&'static str> {
     Some(match code {
-        "42501" => "give onelog's user the rights that docs/sinks/postgres.md lists",
-        "3F000" => "create the schema, or name another one in the sink's 'schema'",
-        "3D000" => "create the database, or name another one in the sink's 'url'",
+        "42501" => "the user lacks a right: give it those that docs/sinks/postgres.md lists",
+        "3F000" => "there is no such schema: create it, or name another one as 'schema'",
+        "3D000" => "there is no such database: create it, or name another one in the address",
         "2BP01" => "drop what depends on the table, then rebuild the sink",
-        _ if code.starts_with("28") => "mend user and password in the sink's 'url'",
+        "28P01" => "the password is wrong, or there is no such user: mend them in the address",
+        _ if code.starts_with("28") => {
+            "there is no such user, or it may not log in from here: mend the user in the address, or the server's pg_hba.conf"
+        }
         _ => return None,
     })
 }

@@ -29,6 +29,7 @@ static RULES: MappingRules = MappingRules {
     kind: "postgres",
     has_type: |_| true,
     full_text: false,
+    folds_names: false,
     options: &[EXISTING_RULE, ADOPT_RULE],
     keys: KeyForm::Column,
     rows: RowForm::Columns,

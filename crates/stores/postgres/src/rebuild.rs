@@ -11,6 +11,7 @@ use futures_util::SinkExt as _;
 use onelog_mapping::{ColumnType, MappingPlan};
 use onelog_store::{Change, LogPlace, StoreError, failpoint};
 use tokio_postgres::CopyInSink;
+use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 
 use crate::connection::REBUILD_TIMEOUT;
@@ -235,6 +236,8 @@ impl Scope<'_> {
     }
 }
 
+const NO_PARENT: &str = "; tables are filled in the order of the mappings: where the table that the foreign key refers to is one of them, put its mapping first";
+
 /// A row that a user's table does not take names no record here: the server's message has to do.
 fn unmerged(mapping: &MappingPlan, fault: Fault) -> Fault {
     match fault {
@@ -242,8 +245,12 @@ fn unmerged(mapping: &MappingPlan, fault: Fault) -> Fault {
             Fault::Store(StoreError::SchemaMismatch {
                 into: mapping.into.clone(),
                 what: format!(
-                    "it does not take the rows of the log; PostgreSQL says: {}",
-                    error::message(&error)
+                    "it does not take the rows of the log; PostgreSQL says: {}{}",
+                    error::message(&error),
+                    match error.code() {
+                        Some(&SqlState::FOREIGN_KEY_VIOLATION) => NO_PARENT,
+                        _ => "",
+                    }
                 ),
             })
         }

@@ -7,10 +7,14 @@ use redis::{ErrorKind, RedisError, ServerError};
 pub(crate) fn classify(what: &str, place: &str, error: RedisError) -> StoreError {
     let what = format!("{what} Redis at {place}");
     match error.kind() {
-        ErrorKind::AuthenticationFailed => StoreError::Broken {
-            what,
-            cause: format!("{error}; check the user and the password in 'url'").into(),
-        },
+        ErrorKind::AuthenticationFailed => {
+            let message = error.to_string();
+            let advice = login_advice(&message).unwrap_or(WRONG_LOGIN);
+            StoreError::Broken {
+                what,
+                cause: format!("{message}. {advice}").into(),
+            }
+        }
         ErrorKind::InvalidClientConfig => StoreError::Broken {
             what,
             cause: Box::new(error),
@@ -35,6 +39,19 @@ pub(crate) fn classify_refusal(what: &str, place: &str, error: &ServerError) -> 
     classify_code(what, error.code(), &message)
 }
 
+const WRONG_LOGIN: &str = "The password is wrong, there is no such user, or the server has no password at all: mend them in the address";
+
+/// What is wrong with the user and the password of an address.
+fn login_advice(message: &str) -> Option<&'static str> {
+    Some(if message.contains("NOAUTH") {
+        "The server wants a password and the address has none: redis://:PASSWORD@host, or redis://USER:PASSWORD@host"
+    } else if message.contains("WRONGPASS") {
+        WRONG_LOGIN
+    } else {
+        return None;
+    })
+}
+
 fn classify_code(what: String, code: &str, message: &str) -> StoreError {
     // A script's error is wrapped in some versions.
     let has = |text: &str| code == text.trim() || message.contains(text);
@@ -43,9 +60,11 @@ fn classify_code(what: String, code: &str, message: &str) -> StoreError {
     } else if has("MISCONF") {
         "Redis takes no writes because it cannot save its data; look at its log and its disk"
     } else if has("NOPERM") {
-        "the user of 'url' lacks a right; the documentation of this store lists the rights that are needed"
-    } else if has("NOAUTH") || has("WRONGPASS") {
-        "check the user and the password in 'url'"
+        "The user lacks a right: give it those that docs/sinks/redis.md lists"
+    } else if has("DB index is out of range") {
+        "There is no database of this number: name another one in the address, or raise the server's 'databases'"
+    } else if let Some(advice) = login_advice(message) {
+        advice
     } else if has("WRONGTYPE") {
         "a key that onelog keeps for itself holds something else; delete the keys 'onelog:*' of this sink and rebuild it"
     } else {

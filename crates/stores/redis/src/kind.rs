@@ -38,6 +38,7 @@ static RULES: MappingRules = MappingRules {
     kind: "redis",
     has_type: |_| true,
     full_text: false,
+    folds_names: false,
     options: &[
         FieldRule {
             name: AS,

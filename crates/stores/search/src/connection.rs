@@ -86,6 +86,18 @@ struct Version {
 }
 
 impl Client {
+    /// What to do where the server does not know the user.
+    pub(crate) const fn login_advice(&self) -> &'static str {
+        match self.authorization {
+            Some(_) => {
+                "the password is wrong, or there is no such user or key: mend them in the address"
+            }
+            None => {
+                "the server wants a user and the address has none: https://USER:PASSWORD@host, or ?api_key=KEY behind it"
+            }
+        }
+    }
+
     /// Reads what the cluster is. Nothing is written.
     pub(crate) fn connect(target: &ElasticsearchTarget) -> Result<Self, StoreError> {
         let shown = target.server.url.shown();

@@ -63,12 +63,14 @@ impl Answer {
             },
             401 => StoreError::Broken {
                 what,
-                cause: format!("{message}; the user and password, or the key, are not known there")
-                    .into(),
+                cause: format!("{message}; {}", client.login_advice()).into(),
             },
             403 => StoreError::Broken {
                 what,
-                cause: format!("{message}; give the user this right").into(),
+                cause: format!(
+                    "{message}; the user lacks a right: give it those that docs/sinks/elasticsearch.md lists"
+                )
+                .into(),
             },
             _ => StoreError::Broken {
                 what,

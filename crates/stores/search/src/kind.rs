@@ -25,6 +25,7 @@ static RULES: MappingRules = MappingRules {
     kind: "elasticsearch",
     has_type: |_| true,
     full_text: false,
+    folds_names: true,
     options: &[FieldRule {
         name: SETTINGS,
         help: "the settings of the index",

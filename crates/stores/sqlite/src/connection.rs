@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use onelog_store::StoreError;
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
 use crate::error::classify;
@@ -36,6 +37,10 @@ pub(crate) fn open_to_read(path: &Path) -> Result<Connection, StoreError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let connection = Connection::open_with_flags(path, flags).map_err(failed)?;
     connection.busy_timeout(BUSY_TIMEOUT).map_err(failed)?;
+    // Else a column that is not there is read as a text of its name.
+    connection
+        .set_db_config(DbConfig::SQLITE_DBCONFIG_DQS_DML, false)
+        .map_err(failed)?;
     connection.execute_batch("BEGIN").map_err(failed)?;
     Ok(connection)
 }

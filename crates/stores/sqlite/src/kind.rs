@@ -26,6 +26,7 @@ static RULES: MappingRules = MappingRules {
     kind: "sqlite",
     has_type: |kind| !matches!(kind, ColumnType::List(_)),
     full_text: true,
+    folds_names: true,
     options: &[],
     keys: KeyForm::Column,
     rows: RowForm::Columns,

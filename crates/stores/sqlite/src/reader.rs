@@ -5,14 +5,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use onelog_record::Position;
-use rusqlite::{Connection, ErrorCode};
+use rusqlite::{Connection, Error};
 
 use crate::bookkeeping::{Identity, read_position};
 use crate::connection::open_to_read;
 use crate::decode::read_cell;
 use crate::error::classify;
 use crate::{ddl, full_text};
-use onelog_mapping::{Plan, Row};
+use onelog_mapping::{MappingPlan, Plan, Row};
 use onelog_store::{EachRow, IndexCheck, StoreError, StoreReader};
 
 /// The snapshot. Its read transaction ends with its connection.
@@ -58,6 +58,17 @@ impl SqliteReader {
     }
 }
 
+/// A table or a column that is not there is a matter of the mapping, not of the moment.
+fn unreadable(plan: &MappingPlan, path: &Path, error: Error) -> StoreError {
+    match error {
+        Error::SqlInputError { .. } => StoreError::SchemaMismatch {
+            into: plan.into.clone(),
+            what: format!("SQLite says: {error}"),
+        },
+        error => classify("scanning", path, error),
+    }
+}
+
 impl StoreReader for SqliteReader {
     fn position(&self) -> Position {
         self.position
@@ -72,17 +83,10 @@ impl StoreReader for SqliteReader {
             names.join(", "),
             ddl::quote(&plan.into)
         );
-        let mut statement = match self.connection.prepare(&sql) {
-            Ok(statement) => statement,
-            // No such table or column: SQLite has one code for whatever is wrong in a text.
-            Err(error) if error.sqlite_error_code() == Some(ErrorCode::Unknown) => {
-                return Err(StoreError::SchemaMismatch {
-                    into: plan.into.clone(),
-                    what: format!("it is not there as it should be ({error})"),
-                });
-            }
-            Err(error) => return Err(failed(error)),
-        };
+        let mut statement = self
+            .connection
+            .prepare(&sql)
+            .map_err(|error| unreadable(plan, &self.path, error))?;
         let mut rows = statement.query([]).map_err(failed)?;
         let mut row = Row::new(plan.columns.len());
         while let Some(found) = rows.next().map_err(failed)? {

@@ -176,6 +176,7 @@ mod tests {
             error: body["error"].as_str().unwrap().to_owned(),
             message: body["message"].as_str().unwrap_or_default().to_owned(),
             body,
+            met: None,
             retry_after_ms,
         }))
     }

@@ -59,7 +59,11 @@ fn apply_sink(declared: &Declared<SinkDefinition>, sinks: &Sinks) -> Result<(), 
     }
     match sinks.replace(wanted) {
         Ok(_) => {
-            tracing::info!(sink, "the configuration has changed this sink");
+            tracing::warn!(
+                sink,
+                before = shown(&known),
+                "the configuration has changed this sink: a definition that `onelog sinks replace` gave it since the last start is undone; `onelog config export` prints what is in force, for this file"
+            );
             Ok(())
         }
         Err(SinkError::Store(error @ StoreError::Unavailable { .. })) => {
@@ -68,6 +72,11 @@ fn apply_sink(declared: &Declared<SinkDefinition>, sinks: &Sinks) -> Result<(), 
         }
         Err(error) => Err(error),
     }
+}
+
+/// A definition without secrets.
+fn shown(definition: &SinkDefinition) -> String {
+    serde_json::to_string(definition).unwrap_or_default()
 }
 
 fn table_failed(table: &Declared<onelog::NewTable>, error: &TableError) -> CommandError {

@@ -34,7 +34,7 @@ pub fn list(list: &[Value], out: &mut Out) -> io::Result<()> {
         };
         let error = match &sink["last_error"] {
             Value::Null => "-".to_owned(),
-            other => cell(&error_text(other), CELL_CHARS_MAX),
+            other => cell(&dated_error(other), CELL_CHARS_MAX),
         };
         let held = match (sink["left_behind"] == true, sink["held_log_bytes"].as_u64()) {
             (true, _) => "left behind".to_owned(),
@@ -78,6 +78,32 @@ fn error_text(error: &Value) -> String {
 fn written(answer: &Json<'_>, path: &str) -> Option<String> {
     let found = answer.get(&FieldPath::parse(path).ok()?)?;
     (!found.is_null()).then(|| found.to_string())
+}
+
+/// When it was, whether it is over, and what.
+fn dated_error(error: &Value) -> String {
+    let now_ms = std::time::SystemTime::now()
+        .duration_since(std::time::UNIX_EPOCH)
+        .map_or(0, |since| since.as_millis() as u64);
+    let when = match error["at_ms"].as_u64() {
+        Some(at_ms) => format!("{} ago", age(now_ms.saturating_sub(at_ms) / 1000)),
+        None => "at an unknown time".to_owned(),
+    };
+    let over = if error["over_at_ms"].is_u64() {
+        ", over"
+    } else {
+        ""
+    };
+    format!("{when}{over}: {}", error_text(error))
+}
+
+fn age(seconds: u64) -> String {
+    match seconds {
+        0..60 => format!("{seconds} s"),
+        60..3_600 => format!("{} min", seconds / 60),
+        3_600..86_400 => format!("{} h", seconds / 3_600),
+        _ => format!("{} days", seconds / 86_400),
+    }
 }
 
 /// Prints what a verification found.

@@ -12,11 +12,12 @@ use crate::error::CommandError;
 
 #[derive(Debug, clap::Args)]
 pub struct Source {
-    /// A file with the definition as JSON or TOML; - is standard input. Or use the flags
+    /// A file with the definition as JSON or TOML, or a server's configuration; - is standard input.
+    /// Or use the flags
     #[arg(required_unless_present = "to", conflicts_with_all = ["to", "table"])]
     file: Option<PathBuf>,
-    /// The sink's name
-    #[arg(long, requires = "to")]
+    /// The sink's name; of a configuration, the sink that is meant
+    #[arg(long)]
     name: Option<String>,
     #[arg(long, value_name = "URL", requires = "table", help = to_help())]
     to: Option<String>,
@@ -66,10 +67,46 @@ pub enum Definition {
 }
 
 impl Source {
+    /// The one definition that is meant.
     pub fn read(&self) -> Result<Definition, CommandError> {
-        match &self.file {
-            Some(file) => DefinitionFile::read(file).map(Definition::File),
-            None => self.read_flags().map(Definition::Flags),
+        let mut all = self.read_all()?;
+        match (all.pop(), all.is_empty()) {
+            (Some(one), true) => Ok(one),
+            (last, _) => {
+                let names: Vec<&str> = all
+                    .iter()
+                    .chain(&last)
+                    .filter_map(Definition::name)
+                    .collect();
+                Err(CommandError::Usage(format!(
+                    "the configuration has the sinks {}: --name says which is meant",
+                    names.join(", ")
+                )))
+            }
+        }
+    }
+
+    /// Every definition of the file, or that of the flags.
+    pub fn read_all(&self) -> Result<Vec<Definition>, CommandError> {
+        let Some(file) = &self.file else {
+            return Ok(vec![Definition::Flags(self.read_flags()?)]);
+        };
+        let sinks = DefinitionFile::read(file)?.sinks();
+        let all: Vec<Definition> = sinks
+            .into_iter()
+            .map(Definition::File)
+            .filter(|sink| self.name.is_none() || sink.name() == self.name.as_deref())
+            .collect();
+        match (all.is_empty(), &self.name) {
+            (true, Some(name)) => Err(CommandError::Usage(format!(
+                "{} defines no sink '{name}'",
+                file.display()
+            ))),
+            (true, None) => Err(CommandError::Usage(format!(
+                "{} defines no sink",
+                file.display()
+            ))),
+            (false, _) => Ok(all),
         }
     }
 

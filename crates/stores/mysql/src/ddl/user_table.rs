@@ -26,7 +26,7 @@ pub(crate) fn check_existing(
     if !wrong.is_empty() {
         return Err(StoreError::SchemaMismatch {
             into: mapping.into.clone(),
-            what: format!("{} (change the table or the mapping)", wrong.join("; ")),
+            what: wrong.join("; "),
         });
     }
     let triggers = names(

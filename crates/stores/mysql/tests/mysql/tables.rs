@@ -335,6 +335,87 @@ fn parents_and_children_come_and_go_together() {
 }
 
 #[test]
+fn a_first_fill_of_children_before_their_parents_says_which_order_fills_them() {
+    require!(Kind::Mariadb);
+    const CHILDREN: &str = r#"{"table":"shop.orders","into":"children","existing":true,"where":".kind == \"child\"","columns":{
+      "id":{"from":"$key","type":"text"},"parent":{"from":"/parent","type":"text"}}}"#;
+    const PARENTS: &str = r#"{"table":"shop.orders","into":"parents","existing":true,"where":".kind == \"parent\"","columns":{
+      "id":{"from":"$key","type":"text"}}}"#;
+    // Given two empty tables of the user, one of which refers to the other
+    let database = Database::new();
+    let key = "VARCHAR(40) CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin";
+    database.sql(&format!(
+        "CREATE TABLE parents (id {key} NOT NULL PRIMARY KEY);
+         CREATE TABLE children (id {key} NOT NULL PRIMARY KEY, parent {key},
+           FOREIGN KEY of_parent (parent) REFERENCES parents (id));"
+    ));
+    let mut model = Model::default();
+    model.write(ORDERS, b"p1", Some(r#"{"kind":"parent"}"#));
+    model.write(ORDERS, b"c1", Some(r#"{"kind":"child","parent":"p1"}"#));
+    let fill = |mappings: &str, sink: &str| {
+        let plan = conformance::plan(&database, mappings);
+        let mut store = database.store(sink, LOG, Arc::clone(&plan)).unwrap();
+        store.take_over().unwrap();
+        model.rebuild(&plan, &mut store)
+    };
+    // When the mapping of the children is first, the refusal says what to do,
+    let error = fill(&format!("{CHILDREN},{PARENTS}"), SINK).unwrap_err();
+    let said = error.to_string();
+    assert!(said.contains("put its mapping first"), "{said}");
+    assert!(!said.contains("empty the table"), "{said}");
+    // and done so, it works.
+    fill(&format!("{PARENTS},{CHILDREN}"), SINK).unwrap();
+    assert_eq!(database.sql("SELECT parent FROM children"), "p1");
+}
+
+#[test]
+fn a_wrong_password_a_missing_database_and_a_missing_right_are_told_apart() {
+    require!(Kind::Mariadb);
+    let database = Database::new();
+    let plan = standard_plan(&database);
+    let name = &database.name;
+    server().sql(&format!(
+        "CREATE USER reader_{name}@'%' IDENTIFIED BY 'right'; GRANT SELECT ON {name}.* TO reader_{name}@'%'"
+    ));
+    let open = |login: &str, database: &str| {
+        let (_, place) = server()
+            .url()
+            .rsplit_once('@')
+            .map(|(a, b)| (a.to_owned(), b.to_owned()))
+            .unwrap();
+        let (host, _) = place.split_once('/').unwrap();
+        let target = MysqlTarget {
+            server: ServerAddress::from(format!("mysql://{login}@{host}/{database}").as_str()),
+        };
+        let error = MysqlStore::open(&target, SINK, LOG, Arc::clone(&plan))
+            .and_then(|mut store| store.take_over().map(drop))
+            .unwrap_err();
+        assert!(!error.is_retryable(), "{error}");
+        error.to_string()
+    };
+    let reader = format!("reader_{name}:right");
+    let wrong = open(&format!("reader_{name}:hunter2"), name);
+    assert!(wrong.contains("the password is wrong"), "{wrong}");
+    assert!(
+        !wrong.contains("rights") && !wrong.contains("hunter2"),
+        "{wrong}"
+    );
+    let missing = open("onelog:onelog", "missing");
+    assert!(
+        missing.contains("there is no such database: make it"),
+        "{missing}"
+    );
+    // To a user without rights the server hides whether the database is there.
+    let hidden = open(&reader, "missing");
+    assert!(
+        hidden.contains("there is no such database, or the user has no rights in it"),
+        "{hidden}"
+    );
+    let without = open(&reader, name);
+    assert!(without.contains("the user lacks a right"), "{without}");
+}
+
+#[test]
 fn what_is_in_the_way_is_reported_without_the_password() {
     require!(Kind::Mariadb);
     let database = Database::new();
@@ -345,10 +426,13 @@ fn what_is_in_the_way_is_reported_without_the_password() {
     for (url, expected) in [
         (
             url.replace("onelog:onelog@", "nobody:hunter2@"),
-            "Access denied",
+            "the password is wrong, or there is no such user",
         ),
         (address.to_owned(), "names no database"),
-        (format!("{address}/missing"), "make the database first"),
+        (
+            format!("{address}/missing"),
+            "there is no such database: make it",
+        ),
         (url.replace(&port, ":1/"), "connecting to"),
     ] {
         let target = MysqlTarget {

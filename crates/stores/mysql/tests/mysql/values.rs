@@ -272,7 +272,7 @@ fn tables_are_read_as_they_are_without_any_bookkeeping() {
         onelog_mysql::MysqlStore::open(&database.target_at(&url), SINK, LOG, plan).unwrap();
     let error = store.take_over().unwrap_err();
     assert!(
-        !error.is_retryable() && error.to_string().contains("rights"),
+        !error.is_retryable() && error.to_string().contains("the user lacks a right"),
         "{error}"
     );
 }

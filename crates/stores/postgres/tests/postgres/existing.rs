@@ -102,6 +102,60 @@ fn a_users_own_table_is_filled_and_keeps_what_is_his() {
 }
 
 #[test]
+fn a_first_fill_of_children_before_their_parents_says_which_order_fills_them() {
+    require!(Kind::Postgres);
+    const CHILDREN: &str = r#"{"table":"shop.orders","into":"children","existing":true,"where":".kind == \"child\"","columns":{
+      "id":{"from":"$key","type":"text"},"parent":{"from":"/parent","type":"text"}}}"#;
+    const PARENTS: &str = r#"{"table":"shop.orders","into":"parents","existing":true,"where":".kind == \"parent\"","columns":{
+      "id":{"from":"$key","type":"text"}}}"#;
+    // Given two empty tables of the user, one of which refers to the other
+    let pg = Pg::new();
+    pg.sql(
+        "CREATE TABLE parents (id text COLLATE \"C\" PRIMARY KEY);
+         CREATE TABLE children (id text COLLATE \"C\" PRIMARY KEY, parent text REFERENCES parents)",
+    );
+    let mut model = Model::default();
+    model.write(ORDERS, b"p1", Some(r#"{"kind":"parent"}"#));
+    model.write(ORDERS, b"c1", Some(r#"{"kind":"child","parent":"p1"}"#));
+    let fill = |mappings: &str| {
+        let plan = conformance::plan(&pg, mappings);
+        let mut store = pg.open(Arc::clone(&plan), LOG);
+        store.take_over().unwrap();
+        model.rebuild(&plan, store.as_mut())
+    };
+    // When the mapping of the children is first, the refusal says what to do,
+    let said = fill(&format!("{CHILDREN},{PARENTS}"))
+        .unwrap_err()
+        .to_string();
+    assert!(said.contains("put its mapping first"), "{said}");
+    // and done so, it works.
+    fill(&format!("{PARENTS},{CHILDREN}")).unwrap();
+    assert_eq!(pg.sql("SELECT parent FROM children"), "p1");
+}
+
+#[test]
+fn two_tables_whose_names_differ_in_case_are_two_tables() {
+    require!(Kind::Postgres);
+    // Given one sink with a table `order` and another beside it, `Order`
+    let pg = Pg::new();
+    let plan = conformance::plan(
+        &pg,
+        r#"{"table":"shop.orders","into":"order"},{"table":"shop.orders","into":"Order"}"#,
+    );
+    let mut model = Model::default();
+    model.order("a", 1, "one");
+    // When both are filled and written, each has every row.
+    let mut store = backfilled(&pg, &plan, &model);
+    let from = model.position();
+    model.order("b", 2, "two");
+    store.apply(&model.batch(&plan, from)).unwrap();
+    model.rebuild(&plan, store.as_mut()).unwrap();
+    assert!(model.verify(&plan, store.as_mut()).equal);
+    assert_eq!(pg.sql("SELECT count(*) FROM \"Order\""), "2");
+    assert_eq!(pg.sql("SELECT count(*) FROM \"order\""), "2");
+}
+
+#[test]
 fn what_a_users_column_cannot_hold_is_refused_by_name_and_never_rounded_or_cut() {
     require!(Kind::Postgres);
     let (pg, plan) = people(TABLE);

@@ -26,22 +26,22 @@ fn what_people_must_change_is_said_and_not_tried_again() {
         (
             url.clone(),
             "no such schema",
-            "create the schema, or name another one",
+            "there is no such schema: create it, or name another one",
         ),
         (
             url.replace("/postgres", "/nowhere"),
             "public",
-            "create the database",
+            "there is no such database: create it",
         ),
         (
             url.replace("onelog@", "nobody:se%2Fcret@"),
             "public",
-            "mend user and password",
+            "there is no such user",
         ),
         (
             url.replace("onelog@", &format!("{stranger}@")),
             "public",
-            "rights that docs/sinks/postgres.md lists",
+            "the user lacks a right: give it those that docs/sinks/postgres.md lists",
         ),
         (
             url.replace("127.0.0.1:", "127.0.0.1:x"),
@@ -57,6 +57,38 @@ fn what_people_must_change_is_said_and_not_tried_again() {
         assert!(!text.contains("cret"), "{text}");
         assert!(matches!(error, StoreError::Broken { .. }), "{text}");
     }
+}
+
+#[test]
+fn a_wrong_password_is_called_one() {
+    require!(Kind::Postgres);
+    // Given a server that wants a password of one user
+    let server = Postgres::start();
+    server.sql("CREATE ROLE locked LOGIN PASSWORD 'right'");
+    let rules = server.sql("SHOW hba_file");
+    server.sql(&format!(
+        "COPY (SELECT * FROM (VALUES ('host all locked 127.0.0.1/32 scram-sha-256'),
+           ('host all all 127.0.0.1/32 trust'), ('local all all trust')) AS lines) TO '{rules}'"
+    ));
+    server.sql("SELECT pg_reload_conf()");
+    let refused = |login: &str| {
+        let url = server.url().replace("onelog@", &format!("{login}@"));
+        refused(&Pg::at(&url, "public"))
+    };
+    // The new rules are in force once a login without a password is refused.
+    while !refused("locked").to_string().contains("password") {}
+    // When the password is wrong, then that is what is said.
+    let error = refused("locked:hunter2");
+    let said = error.to_string();
+    assert!(
+        said.contains("the password is wrong, or there is no such user"),
+        "{said}"
+    );
+    assert!(
+        !said.contains("right:") && !said.contains("hunter2"),
+        "{said}"
+    );
+    assert!(!error.is_retryable(), "{said}");
 }
 
 #[test]

@@ -31,14 +31,6 @@ fn servers_that_would_lose_rows_are_refused_with_a_message() {
     assert!(error.contains("replica"), "{error}");
     server.command(&["REPLICAOF", "NO", "ONE"]);
     server.command(&["CONFIG", "SET", "requirepass", "right"]);
-    for password in ["", ":wr0ng@", "user:wr0ng@"] {
-        let url = server.url().replace("://", &format!("://{password}"));
-        let error = open(&url);
-        assert!(
-            !error.is_retryable() && !error.to_string().contains("wr0ng"),
-            "{error}"
-        );
-    }
     // A user without a right.
     server.command(&[
         "-a",
@@ -68,6 +60,43 @@ fn servers_that_would_lose_rows_are_refused_with_a_message() {
     server.stop();
     let error = open(&server.url());
     assert!(error.is_retryable(), "{error}");
+}
+
+#[test]
+fn a_wrong_password_a_missing_one_and_a_missing_database_are_told_apart() {
+    require!(Kind::Redis);
+    let plan = conformance::standard_plan(&OneServer::new());
+    let server = Redis::start();
+    let open = |url: &str| {
+        let target = RedisTarget {
+            server: ServerAddress::from(url),
+            partitions: None,
+        };
+        RedisStore::open(&target, SINK, LOG, Arc::clone(&plan)).unwrap_err()
+    };
+    let login = |password: &str| open(&server.url().replace("://", &format!("://{password}")));
+    let number = open(&format!("{}/99999", server.url())).to_string();
+    assert!(
+        number.contains("There is no database of this number"),
+        "{number}"
+    );
+    let needless = login(":wr0ng@").to_string();
+    assert!(
+        needless.contains("or the server has no password at all"),
+        "{needless}"
+    );
+    server.command(&["CONFIG", "SET", "requirepass", "right"]);
+    for (password, expected) in [
+        ("", "wants a password and the address has none"),
+        (":wr0ng@", "The password is wrong"),
+        ("user:wr0ng@", "The password is wrong"),
+    ] {
+        let error = login(password);
+        let said = error.to_string();
+        assert!(!error.is_retryable() && !said.contains("wr0ng"), "{said}");
+        assert!(said.contains(expected), "{said}");
+        assert!(!said.contains("lacks a right"), "{said}");
+    }
 }
 
 #[test]

@@ -274,3 +274,29 @@ fn secrets_become_a_header() {
 fn names_are_escaped_in_paths() {
     assert_eq!(escape("orders-ü/x?"), "orders-%C3%BC%2Fx%3F");
 }
+
+#[test]
+fn a_wrong_password_a_missing_one_and_a_missing_right_are_told_apart() {
+    let said = |url: &str, status: u16| {
+        let client = Client::connect(&ElasticsearchTarget {
+            server: ServerAddress::from(url),
+        });
+        let body = br#"{"error":{"type":"security_exception","reason":"no"}}"#.to_vec();
+        let error = Answer { status, body }.classify(&client.unwrap(), DOING);
+        assert!(!error.is_retryable(), "{error}");
+        error.to_string()
+    };
+    let known = Fake::start(Vec::new());
+    let wrong = said(&known.url, 401);
+    assert!(
+        wrong.contains("the password is wrong, or there is no such user"),
+        "{wrong}"
+    );
+    let stranger = Fake::start(Vec::new());
+    let missing = said(&stranger.url.replace("user:p%40ss@", ""), 401);
+    assert!(missing.contains("the address has none"), "{missing}");
+    let limited = Fake::start(Vec::new());
+    let without = said(&limited.url, 403);
+    assert!(without.contains("the user lacks a right"), "{without}");
+    assert!(!without.contains("password is wrong"), "{without}");
+}
