@@ -7,7 +7,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use onelog_commit::{Latest, Rules, Schema, TableRules, View, ViewError};
 use onelog_record::{
-    FieldPath, KeyRange, Offset, Op, Position, SYSTEM_TABLES, TABLE_UNIQUE, TableDefinition,
+    FieldPath, Json, KeyRange, Offset, Op, Position, SYSTEM_TABLES, TABLE_UNIQUE, TableDefinition,
     TableId, TableKind, Transactions, USER_TABLES_FROM, ValueKind,
 };
 use serde_json::Value;
@@ -46,9 +46,8 @@ pub struct World {
 struct AnObject;
 
 impl Schema for AnObject {
-    fn check(&self, value: &Value) -> Result<(), String> {
-        value
-            .is_object()
+    fn check(&self, value: &Json<'_>) -> Result<(), String> {
+        matches!(value, Json::Object(_))
             .then_some(())
             .ok_or_else(|| "it must be an object".to_owned())
     }

@@ -347,9 +347,18 @@ fn number(input: &mut Unstructured<'_>) -> Taken<Number> {
     Ok(match input.int_in_range(0..=4)? {
         0 => Number::from(input.arbitrary::<i64>()?),
         1 => Number::from(input.arbitrary::<u64>()?),
-        2 => Number::from_f64(input.arbitrary()?).unwrap_or_else(|| Number::from(i64::MAX)),
+        2 => Number::try_from(input.arbitrary::<f64>()?).unwrap_or_else(|_| i64::MAX.into()),
+        3 => decimal(input)?,
         _ => Number::from(input.arbitrary::<i8>()?),
     })
+}
+
+/// More digits than any number of the machine has.
+fn decimal(input: &mut Unstructured<'_>) -> Taken<Number> {
+    let (whole, part) = (input.arbitrary::<i128>()?, input.arbitrary::<u64>()?);
+    let exponent = input.int_in_range(-40..=40)?;
+    let text = format!("{whole}.{part}e{exponent}");
+    Ok(Number::parse(&text).expect("it is written as JSON writes numbers"))
 }
 
 fn predicate(input: &mut Unstructured<'_>, next: Offset) -> Taken<Predicate> {
@@ -368,7 +377,7 @@ fn predicate(input: &mut Unstructured<'_>, next: Offset) -> Taken<Predicate> {
         _ => Predicate::Field {
             path: path(input)?,
             compare: *input.choose(&ALL)?,
-            value: value(input)?,
+            value: value(input)?.into(),
         },
     })
 }
@@ -379,7 +388,7 @@ fn write(input: &mut Unstructured<'_>) -> Taken<Write> {
         1 => Operation::Add(path(input)?, number(input)?),
         2 => Operation::Min(path(input)?, number(input)?),
         3 => Operation::Max(path(input)?, number(input)?),
-        4 => Operation::Append(path(input)?, value(input)?),
+        4 => Operation::Append(path(input)?, value(input)?.into()),
         5 => Operation::AppendBytes(Bytes::copy_from_slice(input.arbitrary()?)),
         6 => Operation::Put(Bytes::copy_from_slice(input.arbitrary()?)),
         _ => Operation::Put(value(input)?.to_string().into()),
