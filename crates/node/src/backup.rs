@@ -1,7 +1,12 @@
 //! Consistent copies of a running node: the last checkpoint and the log, entry by entry, every
 //! checksum verified on the way. The copy is a fork: it gets a log id of its own, because from its
 //! end on it may go another way, and a store that follows one must never follow the other.
+//!
+//! The log is copied into a folder of another name, which is renamed when everything is on disk: a
+//! copy that was interrupted has no folder `log` and is never taken for a shorter one.
 
+use std::fs::{self, File};
+use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -13,15 +18,15 @@ use crate::Node;
 /// How many bytes of the log are copied at once.
 const COPY_BYTES: usize = 8 << 20;
 
+/// The folder of a copy's log until the copy is complete.
+pub const UNFINISHED_LOG: &str = "log-unfinished";
+
 /// A copy was not made. The folder may hold a part of it: remove it before trying again.
 #[derive(Debug, thiserror::Error)]
 pub enum BackupError {
     /// The folder cannot be used.
     #[error("cannot use the folder {folder}: {cause}")]
-    Folder {
-        folder: String,
-        cause: std::io::Error,
-    },
+    Folder { folder: String, cause: io::Error },
     /// The folder holds something.
     #[error("the folder {0} is not empty; choose a new one")]
     NotEmpty(String),
@@ -51,17 +56,22 @@ impl Node {
             folder: into.display().to_string(),
             cause,
         };
-        std::fs::create_dir_all(into).map_err(folder)?;
-        if std::fs::read_dir(into).map_err(folder)?.next().is_some() {
+        fs::create_dir_all(into).map_err(folder)?;
+        if fs::read_dir(into).map_err(folder)?.next().is_some() {
             return Err(BackupError::NotEmpty(into.display().to_string()));
         }
         // Joined before anything is read: retention stays where it is until the copy is made.
         let held = self.follower("backup", self.log_start());
+        let unfinished = into.join(UNFINISHED_LOG);
+        let log_disk: Arc<dyn Disk> = Arc::new(RealDisk::open(&unfinished).map_err(folder)?);
         let state_disk = RealDisk::open(into.join("state")).map_err(folder)?;
         let checkpoint = self.shared.state.copy_base(&state_disk)?;
-        let log_disk: Arc<dyn Disk> = Arc::new(RealDisk::open(into.join("log")).map_err(folder)?);
         let position = self.copy_log(log_disk, checkpoint.index)?;
         drop(held);
+        sync(into)
+            .and_then(|()| fs::rename(&unfinished, into.join("log")))
+            .and_then(|()| sync(into))
+            .map_err(folder)?;
         Ok(position)
     }
 
@@ -110,4 +120,8 @@ impl Node {
         copy.close(&hard_state).map_err(write_failed)?;
         Ok(position)
     }
+}
+
+fn sync(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
 }

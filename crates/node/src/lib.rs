@@ -63,7 +63,7 @@ pub use onelog_replica::{
 pub use onelog_state::{ReadError, Row, Scan, Snapshot, SnapshotError, Versioned};
 
 pub use crate::applied_position::WaitError;
-pub use crate::backup::BackupError;
+pub use crate::backup::{BackupError, UNFINISHED_LOG};
 pub use crate::node::{Node, StopError};
 pub use crate::open::OpenError;
 pub use crate::options::{

@@ -7,9 +7,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use onelog::record::{PointRead, TABLE_TABLES, TABLE_UNIQUE};
 use onelog::{
-    CommitRequest, FieldPath, Guard, KeyRange, NewTable, Node, OpenError, Operation, Options,
-    Position, Predicate, ReadLogError, Refusal, SnapshotError, TableDefinition, TableError,
-    TableId, TransactError, TxnId, WaitError, Write,
+    BackupError, CommitRequest, FieldPath, Guard, KeyRange, NewTable, Node, OpenError, Operation,
+    Options, Position, Predicate, ReadLogError, Refusal, SnapshotError, TableDefinition,
+    TableError, TableId, TransactError, TxnId, WaitError, Write,
 };
 use serde_json::json;
 
@@ -499,6 +499,38 @@ fn a_backup_has_everything_below_its_position_and_is_a_log_of_its_own() {
         matches!(copy.submit(retried).wait(), Err(Refusal::IdMismatch { .. })),
         "ids are remembered"
     );
+}
+
+#[test]
+fn a_backup_that_was_not_finished_is_never_taken_for_a_shorter_one() {
+    let folder = folder();
+    let node = Node::open(small(&folder)).unwrap();
+    let t = table(&node, "t");
+    let text = format!("\"{}\"", "x".repeat(1000));
+    for n in 0..500 {
+        node.submit(put(t, &format!("k{n}"), &text)).wait().unwrap();
+    }
+    // The copy reads what it cannot verify, somewhere in its middle.
+    let log = folder.path().join("log");
+    let mut segments: Vec<_> = std::fs::read_dir(&log)
+        .unwrap()
+        .map(|file| file.unwrap().path())
+        .filter(|path| path.extension().is_some_and(|end| end == "log"))
+        .collect();
+    segments.sort();
+    assert!(segments.len() > 2, "{segments:?}");
+    let middle = &segments[segments.len() - 2];
+    let mut bytes = std::fs::read(middle).unwrap();
+    let at = bytes.len() / 2;
+    bytes[at..at + 64].fill(0xee);
+    std::fs::write(middle, bytes).unwrap();
+
+    let into = folder.path().join("copy");
+    let error = node.backup(&into).unwrap_err();
+
+    assert!(matches!(error, BackupError::Read(_)), "{error}");
+    let refused = Node::open(Options::new(&into)).unwrap_err();
+    assert!(refused.to_string().contains("interrupted"), "{refused}");
 }
 
 #[test]

@@ -4,14 +4,15 @@ use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
+use onelog::UNFINISHED_LOG;
 use onelog_terminal::{Out, thousands};
 
-use super::check::check;
+use super::check::{check, refuse_unfinished};
 use crate::context::Context;
 use crate::error::CommandError;
 
-/// The folders of a server's data.
-const FOLDERS: [&str; 2] = ["log", "state"];
+/// The folders of a server's data, and their names until the copy is complete.
+const FOLDERS: [(&str, &str); 2] = [("log", UNFINISHED_LOG), ("state", "state")];
 const LOCK_FILE: &str = "LOCK";
 
 #[derive(Debug, clap::Args)]
@@ -25,6 +26,7 @@ pub struct Args {
 /// Copies, then checks the copy: what will be served is what was checked, and the backup may lie
 /// where nothing can be written. A copy that is wrong is taken away again.
 pub fn run(args: &Args, context: &Context) -> Result<(), CommandError> {
+    refuse_unfinished(&args.from)?;
     if !args.from.join("log").is_dir() {
         return Err(CommandError::Failed(format!(
             "{} is not a backup: there is no folder 'log' in it",
@@ -94,12 +96,16 @@ fn refuse_full(into: &Path) -> Result<(), CommandError> {
 }
 
 fn copy_all(from: &Path, into: &Path) -> Result<(), CommandError> {
-    for name in FOLDERS {
+    for (name, target) in FOLDERS {
         let source = from.join(name);
         if source.is_dir() {
-            copy_folder(&source, &into.join(name))?;
+            copy_folder(&source, &into.join(target))?;
         }
     }
+    sync(into)?;
+    let log = into.join("log");
+    fs::rename(into.join(UNFINISHED_LOG), &log)
+        .map_err(|source| CommandError::Write { path: log, source })?;
     sync(into)
 }
 

@@ -221,6 +221,17 @@ fn a_backup_of_a_running_server_is_consistent() {
     copy.run(&["get", "t.rows", "later"]).fails(1, "no key");
 }
 
+#[test]
+fn a_backup_that_was_interrupted_is_refused_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = filled(folder.path());
+    fs::rename(data.join("log"), data.join("log-unfinished")).unwrap();
+    let into = folder.path().join("restored");
+    run(&["check"], &[&data]).fails(1, "interrupted");
+    run(&["restore"], &[&data, &into]).fails(1, "interrupted");
+    assert!(!into.exists());
+}
+
 fn find(bytes: &[u8], wanted: &[u8]) -> usize {
     let found = bytes.windows(wanted.len()).position(|part| part == wanted);
     found.expect("the bytes are in the file")

@@ -12,6 +12,7 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use onelog::UNFINISHED_LOG;
 use onelog_log::{Disk, RealDisk};
 use onelog_state::{STATE_FILE, State, StateOptions};
 use onelog_terminal::Out;
@@ -45,6 +46,7 @@ pub fn run(args: &Args, context: &Context) -> Result<(), CommandError> {
 pub fn check(folder: &Path) -> Result<Report, CommandError> {
     let log_folder = folder.join("log");
     let state_folder = folder.join("state");
+    refuse_unfinished(folder)?;
     if !log_folder.is_dir() {
         return Err(CommandError::Failed(format!(
             "{} is not the folder of a server: there is no folder 'log' in it",
@@ -90,6 +92,17 @@ pub fn check(folder: &Path) -> Result<Report, CommandError> {
         }),
     }
     Ok(report)
+}
+
+/// A copy that was interrupted is whole as far as it goes, so nothing else would show it.
+pub fn refuse_unfinished(folder: &Path) -> Result<(), CommandError> {
+    match folder.join(UNFINISHED_LOG).exists() {
+        true => Err(CommandError::Failed(format!(
+            "{} is a copy that was interrupted, so records are missing; remove it and make the backup, or restore it, again",
+            folder.display()
+        ))),
+        false => Ok(()),
+    }
 }
 
 fn open(folder: &Path) -> Result<RealDisk, CommandError> {
