@@ -150,7 +150,8 @@ fn sync(folder: &Path) -> Result<(), CommandError> {
 
 /// Takes an unfinished copy away: only the folders that were copied.
 fn remove(into: &Path) {
-    for name in FOLDERS {
+    for (name, unfinished) in FOLDERS {
+        let _ = fs::remove_dir_all(into.join(unfinished));
         let _ = fs::remove_dir_all(into.join(name));
     }
     let _ = fs::remove_dir(into);

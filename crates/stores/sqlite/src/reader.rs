@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use onelog_record::Position;
-use rusqlite::{Connection, Error};
+use rusqlite::{Connection, Error, ErrorCode};
 
 use crate::bookkeeping::{Identity, read_position};
 use crate::connection::open_to_read;
@@ -60,12 +60,15 @@ impl SqliteReader {
 
 /// A table or a column that is not there is a matter of the mapping, not of the moment.
 fn unreadable(plan: &MappingPlan, path: &Path, error: Error) -> StoreError {
-    match error {
-        Error::SqlInputError { .. } => StoreError::SchemaMismatch {
+    // SQLite has one code for whatever is wrong in a statement's text.
+    let is_about_text = matches!(error, Error::SqlInputError { .. })
+        || error.sqlite_error_code() == Some(ErrorCode::Unknown);
+    match is_about_text {
+        true => StoreError::SchemaMismatch {
             into: plan.into.clone(),
             what: format!("SQLite says: {error}"),
         },
-        error => classify("scanning", path, error),
+        false => classify("scanning", path, error),
     }
 }
 
