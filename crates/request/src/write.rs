@@ -4,7 +4,7 @@ use std::fmt;
 
 use bytes::Bytes;
 use onelog_record::{
-    FieldPath, HEADERS_MAX, Header, Operation, TooLarge, ValueKind, Write, nearest_name,
+    FieldPath, HEADERS_MAX, Header, Number, Operation, TooLarge, ValueKind, Write, nearest_name,
 };
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::value::RawValue;
@@ -24,7 +24,7 @@ struct Draft<'de> {
     key: Option<Bytes>,
     value: Option<&'de RawValue>,
     field: Option<FieldPath>,
-    by: Option<&'de RawValue>,
+    by: Option<Number>,
     headers: Vec<Header>,
 }
 
@@ -54,7 +54,7 @@ impl<'de> Visitor<'de> for WriteSeed<'_, '_> {
                 "key" => draft.key = Some(map.next_value::<WireBytes>()?.0),
                 "value" => draft.value = Some(map.next_value()?),
                 "field" => draft.field = Some(map.next_value()?),
-                "by" => draft.by = Some(map.next_value()?),
+                "by" => draft.by = Some(place.number("by", map.next_value()?)?),
                 _ => draft.headers = map.next_value_seed(HeadersSeed(place))?,
             }
         }
@@ -123,7 +123,7 @@ impl Draft<'_> {
                 }
             }
             _ => {
-                let by = place.number("by", place.required("by", self.by)?)?;
+                let by = place.required("by", self.by)?;
                 match name {
                     "add" => Operation::Add(field, by),
                     "min" => Operation::Min(field, by),

@@ -135,7 +135,8 @@ pub(crate) fn timestamp(micros: i64) -> Result<Value, String> {
 }
 
 pub(crate) fn date(days: i32) -> Result<Value, String> {
-    let found = civil::date(1970, 1, 1).checked_add(jiff::Span::new().days(days));
+    let span = jiff::Span::new().try_days(days);
+    let found = span.and_then(|span| civil::date(1970, 1, 1).checked_add(span));
     match found {
         Ok(at) if YEARS.contains(&at.year()) => Ok(Value::Date(
             at.year().cast_unsigned(),
