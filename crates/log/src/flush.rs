@@ -1,7 +1,8 @@
 //! Flushes: the write and the `fdatasync` of one group, on any thread; and a small pool of threads
 //! that keeps two to four of them in flight.
 //!
-//! A failed flush is final, and a flush that panics has failed. The first failure closes the gate, and no later flush writes.
+//! A failed flush is final, and a flush that panics has failed. The first failure closes the gate,
+//! and no later flush writes.
 
 use std::any::Any;
 use std::io;
@@ -12,7 +13,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender};
-use onelog_record::Index;
+use onelog_record::{Index, panic_message};
 
 use crate::FlushError;
 use crate::disk::DiskFile;
@@ -159,11 +160,10 @@ fn run_all(waiting: &Receiver<Flush>, on_done: &impl Fn(u64, Result<(), FlushErr
 }
 
 fn panicked(panic: &(dyn Any + Send)) -> FlushError {
-    let text = panic.downcast_ref::<String>().map(String::as_str);
-    let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+    let message = panic_message(panic).unwrap_or("without a message");
     FlushError::Panicked {
         thread: std::thread::current().name().unwrap_or("?").to_owned(),
-        message: text.unwrap_or("without a message").to_owned(),
+        message: message.to_owned(),
     }
 }
 

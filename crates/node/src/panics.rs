@@ -1,8 +1,8 @@
 //! A panic on one of the node's threads is a failure of the node, with its message.
 
-use std::any::Any;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
+use onelog_record::panic_message;
 use onelog_replica::Failure;
 
 /// Runs something; a panic is the failure of the thread. What the closure touches may be half
@@ -10,12 +10,8 @@ use onelog_replica::Failure;
 pub(crate) fn guarded<R>(thread: &'static str, run: impl FnOnce() -> R) -> Result<R, Failure> {
     catch_unwind(AssertUnwindSafe(run)).map_err(|panic| Failure::Panicked {
         thread,
-        message: message(panic.as_ref()),
+        message: panic_message(panic.as_ref())
+            .unwrap_or("without a message")
+            .to_owned(),
     })
-}
-
-fn message(panic: &(dyn Any + Send)) -> String {
-    let text = panic.downcast_ref::<String>().map(String::as_str);
-    let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
-    text.unwrap_or("without a message").to_owned()
 }

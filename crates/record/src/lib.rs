@@ -12,6 +12,7 @@ mod json;
 mod limits;
 mod numbers;
 mod outcome;
+mod panic;
 mod request;
 mod table;
 mod transaction;
@@ -32,6 +33,7 @@ pub use limits::{
 };
 pub use numbers::{Index, Offset, Position, TableId, Term, TxnId, TxnIdError};
 pub use outcome::{Committed, OperationFault, Refusal, Subject};
+pub use panic::panic_message;
 pub use request::{
     CommitRequest, Compare, Guard, KeyRange, Operation, PointRead, Predicate, Write,
 };

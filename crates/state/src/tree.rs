@@ -14,7 +14,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use onelog_record::{Index, KeyRange, Offset, Position, TableId, Term};
+use onelog_record::{Index, KeyRange, Offset, Position, TableId, Term, panic_message};
 use redb::{
     Database, Durability, Range, ReadOnlyTable, ReadableDatabase, StorageBackend, TableDefinition,
     WriteTransaction,
@@ -155,10 +155,7 @@ impl Tree {
             Ok(Arc::new(tree))
         }));
         opened.unwrap_or_else(|panic| {
-            let message = panic
-                .downcast_ref::<String>()
-                .map(String::as_str)
-                .or_else(|| panic.downcast_ref::<&str>().copied());
+            let message = panic_message(panic.as_ref());
             Err(OpenError::Damaged(
                 message.unwrap_or("no further message").to_owned(),
             ))
