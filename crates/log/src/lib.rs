@@ -41,7 +41,7 @@ pub use hard_state::{HardState, HardStateError, HardStateRead};
 pub use log::Log;
 pub use options::LogOptions;
 pub use prepare::Prepare;
-pub use reader::LogReader;
+pub use reader::{Chained, LogReader};
 pub use real_disk::RealDisk;
 pub use recovery::{Cut, Recovery};
 pub use retention::{Dropped, SegmentSpan};

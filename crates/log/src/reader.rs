@@ -52,6 +52,10 @@ impl LogReader {
         to: Index,
         max_bytes: usize,
     ) -> Result<Vec<Entry>, ReadError> {
+        Ok(alone(self.chained(from, to, max_bytes)?))
+    }
+
+    fn chained(&self, from: Index, to: Index, max_bytes: usize) -> Result<Vec<Chained>, ReadError> {
         let mut batch = Batch::new(max_bytes);
         let mut next = from;
         while next < to {
@@ -81,6 +85,19 @@ impl LogReader {
         limit: Index,
         max_bytes: usize,
     ) -> Result<Vec<Entry>, ReadError> {
+        Ok(alone(self.chained_from(position, limit, max_bytes)?))
+    }
+
+    /// [`LogReader::entries_from`], each with its place in the chain.
+    ///
+    /// # Errors
+    /// As [`LogReader::entries`].
+    pub fn chained_from(
+        &self,
+        position: Position,
+        limit: Index,
+        max_bytes: usize,
+    ) -> Result<Vec<Chained>, ReadError> {
         let Some(start) = self.start_at_position(position)? else {
             return Ok(Vec::new());
         };
@@ -90,12 +107,13 @@ impl LogReader {
             frame.head.header.end() <= position || batch.take(frame)
         })?;
         if done && bound < limit && bound >= start.next_index {
-            let next = batch.entries.last().map_or(bound, |last| last.index.next());
-            let more = self.entries(next, limit, batch.left)?;
+            let last = batch.entries.last();
+            let next = last.map_or(bound, |last| last.entry.index.next());
+            let more = self.chained(next, limit, batch.left)?;
             let fits = batch.entries.is_empty()
                 || more
                     .first()
-                    .is_some_and(|entry| frame_len(entry.body.len()) <= batch.left);
+                    .is_some_and(|more| frame_len(more.entry.body.len()) <= batch.left);
             if fits {
                 batch.entries.extend(more);
             }
@@ -351,8 +369,20 @@ fn corrupt(segment: &Segment, at: u64, index: Index, fault: &FrameFault) -> Read
     })
 }
 
+/// An entry and the checksum of its frame, which vouches for the whole log up to its end: see
+/// [`LogReader::chain_at`].
+#[derive(Clone, Debug)]
+pub struct Chained {
+    pub entry: Entry,
+    pub chain: u32,
+}
+
+fn alone(chained: Vec<Chained>) -> Vec<Entry> {
+    chained.into_iter().map(|chained| chained.entry).collect()
+}
+
 struct Batch {
-    entries: Vec<Entry>,
+    entries: Vec<Chained>,
     left: usize,
 }
 
@@ -371,7 +401,10 @@ impl Batch {
             return false;
         }
         self.left = self.left.saturating_sub(bytes);
-        self.entries.push(to_entry(frame));
+        self.entries.push(Chained {
+            entry: to_entry(frame),
+            chain: frame.head.frame_crc,
+        });
         true
     }
 }

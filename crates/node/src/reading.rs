@@ -16,6 +16,8 @@ pub struct LogTransaction {
     pub end: Position,
     /// When it was ordered, in milliseconds since 1970 by the leader's clock.
     pub timestamp_ms: u64,
+    /// What the log's chain of checksums says at [`Self::end`], see [`Node::chain_at`].
+    pub chain: u32,
     /// Its records, in order; those of system tables included.
     pub records: Vec<Record>,
 }
@@ -96,7 +98,7 @@ impl Node {
         let entries = self
             .shared
             .reader
-            .entries_from(from, limit, max_bytes)
+            .chained_from(from, limit, max_bytes)
             .map_err(|cause| match cause {
                 onelog_log::ReadError::Cut { start, .. } => ReadLogError::Cut {
                     position: from,
@@ -108,7 +110,7 @@ impl Node {
             transactions: Vec::new(),
             next: from,
         };
-        for entry in entries {
+        for onelog_log::Chained { entry, chain } in entries {
             batch.next = batch.next.max(entry.header.end());
             if entry.header.kind != EntryKind::Transactions {
                 continue;
@@ -125,6 +127,7 @@ impl Node {
                     first_offset: transaction.first_offset,
                     end,
                     timestamp_ms: entry.header.timestamp_ms,
+                    chain,
                     records: transaction.records().collect::<Result<_, _>>()?,
                 });
             }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use onelog::{Node, Position, ReadLogError};
 use onelog_mapping::Plan;
-use onelog_record::{Op, Record, TABLE_TABLES, TableDefinition, TableId};
+use onelog_record::{Op, Record, TABLE_TABLES, TableDefinition, TableId, panic_message};
 use onelog_store::{Batch, SinkDefinition, Store, StoreError, StorePosition, failpoint};
 use tokio::sync::mpsc;
 
@@ -130,10 +130,7 @@ impl Runner {
     fn guarded_session(&mut self) -> Result<(), SessionEnd> {
         let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| self.session()));
         outcome.unwrap_or_else(|panic| {
-            let message = panic
-                .downcast_ref::<String>()
-                .map(String::as_str)
-                .or_else(|| panic.downcast_ref::<&str>().copied());
+            let message = panic_message(panic.as_ref());
             Err(SessionEnd::Stop(SinkFault::new(format!(
                 "the sink's thread met a broken invariant, which is a fault of onelog: {}",
                 message.unwrap_or("no message")
@@ -326,6 +323,7 @@ impl Runner {
         }
         let mut batch = Batch::new(plan, from);
         let mut to = read.next;
+        let mut chain = None;
         let mut dropped = None;
         for transaction in &read.transactions {
             dropped = transaction
@@ -339,6 +337,7 @@ impl Runner {
             for record in transaction.records.iter().filter(|r| !from.sees(r.offset)) {
                 batch.push(plan, record);
             }
+            chain = Some(transaction.chain);
         }
         self.feed.parked.leave_out(&mut batch);
         if self.feed.parks() {
@@ -348,7 +347,7 @@ impl Runner {
             batch.seal(plan, to)?;
         }
         if to > from {
-            batch.chain = self.feed.place(to)?.chain;
+            batch.chain = chain;
             self.apply(plan, store, &mut batch)?;
         }
         match dropped {

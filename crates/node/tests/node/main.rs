@@ -445,6 +445,28 @@ fn checkpoints_and_rolls_happen_while_commits_go_on_and_retention_keeps_what_is_
 }
 
 #[test]
+fn a_transaction_that_is_read_has_what_the_chain_says_behind_it() {
+    let folder = folder();
+    let node = Node::open(small(&folder)).unwrap();
+    let t = table(&node, "t");
+    for n in 0..500 {
+        node.submit(put(t, &format!("k{n}"), "1")).wait().unwrap();
+    }
+    let mut at = node.log_start();
+    let mut transactions = 0;
+    while at < node.position() {
+        let batch = node.read_log(at, 4 << 10).unwrap();
+        for transaction in &batch.transactions {
+            let there = node.chain_at(transaction.end).unwrap();
+            assert_eq!(there, Some(transaction.chain), "at {}", transaction.end);
+        }
+        transactions += batch.transactions.len();
+        at = batch.next;
+    }
+    assert!(transactions >= 500, "{transactions}");
+}
+
+#[test]
 fn definitions_are_records_like_all_else() {
     let folder = folder();
     let node = Node::open(small(&folder)).unwrap();
