@@ -1,11 +1,8 @@
 //! Consistent copies of a running node: the last checkpoint and the log, entry by entry, every
 //! checksum verified on the way. The copy is a fork: it gets a log id of its own, because from its
 //! end on it may go another way, and a store that follows one must never follow the other.
-//!
-//! The log is copied into a folder of another name, which is renamed when everything is on disk: a
-//! copy that was interrupted has no folder `log` and is never taken for a shorter one.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
@@ -14,12 +11,10 @@ use onelog_log::{Disk, HardState, Log, LogOptions, RealDisk};
 use onelog_record::{Index, Position, Term};
 
 use crate::Node;
+use crate::copy::{UNFINISHED_LOG, finish_copy};
 
 /// How many bytes of the log are copied at once.
 const COPY_BYTES: usize = 8 << 20;
-
-/// The folder of a copy's log until the copy is complete.
-pub const UNFINISHED_LOG: &str = "log-unfinished";
 
 /// A copy was not made. The folder may hold a part of it: remove it before trying again.
 #[derive(Debug, thiserror::Error)]
@@ -62,16 +57,13 @@ impl Node {
         }
         // Joined before anything is read: retention stays where it is until the copy is made.
         let held = self.follower("backup", self.log_start());
-        let unfinished = into.join(UNFINISHED_LOG);
-        let log_disk: Arc<dyn Disk> = Arc::new(RealDisk::open(&unfinished).map_err(folder)?);
+        let log_disk: Arc<dyn Disk> =
+            Arc::new(RealDisk::open(into.join(UNFINISHED_LOG)).map_err(folder)?);
         let state_disk = RealDisk::open(into.join("state")).map_err(folder)?;
         let checkpoint = self.shared.state.copy_base(&state_disk)?;
         let position = self.copy_log(log_disk, checkpoint.index)?;
         drop(held);
-        sync(into)
-            .and_then(|()| fs::rename(&unfinished, into.join("log")))
-            .and_then(|()| sync(into))
-            .map_err(folder)?;
+        finish_copy(into).map_err(folder)?;
         Ok(position)
     }
 
@@ -120,8 +112,4 @@ impl Node {
         copy.close(&hard_state).map_err(write_failed)?;
         Ok(position)
     }
-}
-
-fn sync(folder: &Path) -> io::Result<()> {
-    File::open(folder)?.sync_all()
 }

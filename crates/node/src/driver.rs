@@ -3,8 +3,8 @@
 //!
 //! Only this thread touches the replica. Flushes run on the pool's threads, checkpoints and the
 //! making of segments on two workers; all of them report back through one channel, also when they
-//! panic. Whatever fails here is final: the node stops acknowledging, says why, and every waiting request is answered
-//! `Stopped`.
+//! panic. Whatever fails here is final: the node stops acknowledging, says why, and every waiting
+//! request is answered `Stopped`.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

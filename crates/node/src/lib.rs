@@ -35,6 +35,7 @@
 
 mod applied_position;
 mod backup;
+mod copy;
 mod driver;
 mod metrics;
 mod node;
@@ -63,7 +64,8 @@ pub use onelog_replica::{
 pub use onelog_state::{ReadError, Row, Scan, Snapshot, SnapshotError, Versioned};
 
 pub use crate::applied_position::WaitError;
-pub use crate::backup::{BackupError, UNFINISHED_LOG};
+pub use crate::backup::BackupError;
+pub use crate::copy::{UNFINISHED_LOG, UnfinishedCopy, check_finished, finish_copy};
 pub use crate::node::{Node, StopError};
 pub use crate::open::OpenError;
 pub use crate::options::{

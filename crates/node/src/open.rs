@@ -6,7 +6,7 @@ use crossbeam_channel::unbounded;
 use onelog_log::{Disk, FlushPool, LogOptions, RealDisk};
 use onelog_replica::{Event, Outbox, Recovered, ReplicaOptions, StartError};
 
-use crate::backup::UNFINISHED_LOG;
+use crate::copy::{UnfinishedCopy, check_finished};
 use crate::driver::{CHECKPOINT_THREAD, Command, Driver, ENGINE_THREAD, PREPARE_THREAD};
 use crate::options::Options;
 use crate::queue::{Entrance, Exit, queue};
@@ -25,10 +25,8 @@ pub enum OpenError {
         folder: String,
         cause: std::io::Error,
     },
-    #[error(
-        "{0} is a copy that was interrupted, so records are missing; remove it and make the backup, or restore it, again"
-    )]
-    Unfinished(String),
+    #[error(transparent)]
+    Unfinished(#[from] UnfinishedCopy),
     /// The disks cannot be recovered, or do not fit together.
     #[error(transparent)]
     Start(#[from] StartError),
@@ -46,10 +44,7 @@ pub(crate) struct Running {
 }
 
 pub(crate) fn open(options: Options) -> Result<Running, OpenError> {
-    if options.folder.join(UNFINISHED_LOG).exists() {
-        let folder = options.folder.display().to_string();
-        return Err(OpenError::Unfinished(folder));
-    }
+    check_finished(&options.folder)?;
     let disk = |name: &str| {
         let folder = options.folder.join(name);
         RealDisk::open(&folder)

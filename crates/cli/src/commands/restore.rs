@@ -4,7 +4,7 @@ use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use onelog::UNFINISHED_LOG;
+use onelog::{UNFINISHED_LOG, finish_copy};
 use onelog_terminal::{Out, thousands};
 
 use super::check::{check, refuse_unfinished};
@@ -102,11 +102,10 @@ fn copy_all(from: &Path, into: &Path) -> Result<(), CommandError> {
             copy_folder(&source, &into.join(target))?;
         }
     }
-    sync(into)?;
-    let log = into.join("log");
-    fs::rename(into.join(UNFINISHED_LOG), &log)
-        .map_err(|source| CommandError::Write { path: log, source })?;
-    sync(into)
+    finish_copy(into).map_err(|source| CommandError::Write {
+        path: into.to_owned(),
+        source,
+    })
 }
 
 fn copy_folder(from: &Path, into: &Path) -> Result<(), CommandError> {

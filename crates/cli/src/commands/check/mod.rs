@@ -12,7 +12,6 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use onelog::UNFINISHED_LOG;
 use onelog_log::{Disk, RealDisk};
 use onelog_state::{STATE_FILE, State, StateOptions};
 use onelog_terminal::Out;
@@ -94,15 +93,8 @@ pub fn check(folder: &Path) -> Result<Report, CommandError> {
     Ok(report)
 }
 
-/// A copy that was interrupted is whole as far as it goes, so nothing else would show it.
 pub fn refuse_unfinished(folder: &Path) -> Result<(), CommandError> {
-    match folder.join(UNFINISHED_LOG).exists() {
-        true => Err(CommandError::Failed(format!(
-            "{} is a copy that was interrupted, so records are missing; remove it and make the backup, or restore it, again",
-            folder.display()
-        ))),
-        false => Ok(()),
-    }
+    onelog::check_finished(folder).map_err(|error| CommandError::Failed(error.to_string()))
 }
 
 fn open(folder: &Path) -> Result<RealDisk, CommandError> {
