@@ -40,7 +40,9 @@ pub use self::library::FUNCTIONS;
 use self::library::{Kind, Terms};
 use self::meter::Stopped;
 pub use self::meter::{Limit, MEMORY_BYTES_MAX, STEPS_MAX, Used, used};
-pub use self::moment::{day_text, moment_text, parse_day, parse_moment};
+pub use self::moment::{
+    date_of_days, day_text, days_of_date, moment_text, parse_day, parse_moment,
+};
 use self::value::Value;
 
 /// The version of the language: raised whenever a program could make another result of the same

@@ -76,11 +76,15 @@ pub fn day_text(days: i32) -> Option<String> {
     date_of_days(days).map(|date| date.to_string())
 }
 
-fn days_of_date(date: Date) -> Option<i32> {
+/// Days since 1970 of a day.
+#[must_use]
+pub fn days_of_date(date: Date) -> Option<i32> {
     date.since(EPOCH).ok().map(|span| span.get_days())
 }
 
-fn date_of_days(days: i32) -> Option<Date> {
+/// The day so many days after 1970-01-01. `None`: no calendar has it.
+#[must_use]
+pub fn date_of_days(days: i32) -> Option<Date> {
     let span = jiff::Span::new().try_days(days).ok()?;
     EPOCH.checked_add(span).ok()
 }

@@ -28,7 +28,8 @@ pub use self::column_type::{ColumnType, Element};
 pub use self::error::{DefinitionError, unknown};
 pub use self::mapping::{Column, Columns, KeyTemplate, Mapping, Source};
 pub use self::moment::{
-    date_text, parse_date, parse_timestamp, parse_uuid, timestamp_text, uuid_text,
+    date_of_days, date_text, days_of_date, parse_date, parse_timestamp, parse_uuid, timestamp_text,
+    uuid_text,
 };
 pub use self::object::Object;
 pub use self::options::{

@@ -1,5 +1,6 @@
 //! Moments, days and UUIDs: between their texts and the numbers that cells hold.
 
+pub use onelog_jq::{date_of_days, days_of_date};
 use onelog_jq::{day_text, moment_text, parse_day, parse_moment};
 
 const MICRO_NANOS: i128 = 1000;

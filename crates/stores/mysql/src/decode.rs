@@ -2,7 +2,7 @@
 
 use jiff::civil;
 use mysql_async::Value;
-use onelog_mapping::{Cell, ColumnType, numeric};
+use onelog_mapping::{Cell, ColumnType, days_of_date, numeric};
 
 use crate::encode::DAY_MICROS;
 
@@ -86,19 +86,15 @@ fn read_date(kind: ColumnType, parts: [u32; 6], micros: u32) -> Cell {
     let Ok(at) = found else {
         return shown();
     };
+    let Some(days) = days_of_date(at.date()) else {
+        return shown();
+    };
     if kind == ColumnType::Date && at.time() == civil::Time::midnight() {
-        let span = at.date().since((jiff::Unit::Day, civil::date(1970, 1, 1)));
-        return span.map_or_else(|_| shown(), |span| Cell::Date(span.get_days()));
+        return Cell::Date(days);
     }
-    let span = at.date().since((jiff::Unit::Day, civil::date(1970, 1, 1)));
-    match span {
-        Ok(span) => {
-            let clock = (i64::from(hour) * 60 + i64::from(minute)) * 60 + i64::from(second);
-            let within = clock * 1_000_000 + i64::from(micros);
-            Cell::Timestamp(i64::from(span.get_days()) * DAY_MICROS + within)
-        }
-        Err(_) => shown(),
-    }
+    let clock = (i64::from(hour) * 60 + i64::from(minute)) * 60 + i64::from(second);
+    let within = clock * 1_000_000 + i64::from(micros);
+    Cell::Timestamp(i64::from(days) * DAY_MICROS + within)
 }
 
 #[cfg(test)]

@@ -1,8 +1,7 @@
 //! Cells as values of the server.
 
-use jiff::civil;
 use mysql_async::Value;
-use onelog_mapping::{Cell, MappingPlan, Row};
+use onelog_mapping::{Cell, MappingPlan, Row, date_of_days};
 
 /// The longest key of text, in characters, and of bytes: what an index takes.
 pub(crate) const KEY_CHARS_MAX: usize = 768;
@@ -135,10 +134,8 @@ pub(crate) fn timestamp(micros: i64) -> Result<Value, String> {
 }
 
 pub(crate) fn date(days: i32) -> Result<Value, String> {
-    let span = jiff::Span::new().try_days(days);
-    let found = span.and_then(|span| civil::date(1970, 1, 1).checked_add(span));
-    match found {
-        Ok(at) if YEARS.contains(&at.year()) => Ok(Value::Date(
+    match date_of_days(days) {
+        Some(at) if YEARS.contains(&at.year()) => Ok(Value::Date(
             at.year().cast_unsigned(),
             at.month().cast_unsigned(),
             at.day().cast_unsigned(),
