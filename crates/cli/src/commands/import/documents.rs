@@ -4,7 +4,7 @@
 
 use std::io::{self, BufRead};
 
-use super::format::{PIECE_BYTES_MAX, Piece, too_long};
+use super::format::{Piece, PieceText};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
@@ -120,8 +120,7 @@ impl<R: BufRead> Documents<R> {
 
     /// Reads one document, whose first byte is the next.
     fn document(&mut self, start: u64) -> io::Result<Piece> {
-        let mut text = Vec::new();
-        let mut is_too_long = false;
+        let mut text = PieceText::default();
         let (mut depth, mut in_text, mut is_escaped) = (0u64, false, false);
         loop {
             let Some(byte) = self.byte()? else {
@@ -135,10 +134,7 @@ impl<R: BufRead> Documents<R> {
                 break;
             }
             self.consume();
-            match text.len() < PIECE_BYTES_MAX {
-                true => text.push(byte),
-                false => is_too_long = true,
-            }
+            text.push(&[byte]);
             if in_text {
                 in_text = is_escaped || byte != b'"';
                 is_escaped = !is_escaped && byte == b'\\';
@@ -164,11 +160,7 @@ impl<R: BufRead> Documents<R> {
             number: self.number,
             start,
             end: self.at,
-            text: if is_too_long {
-                Err(too_long())
-            } else {
-                Ok(text)
-            },
+            text: text.finish(),
         })
     }
 }
@@ -188,6 +180,7 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::Value;
 
+    use super::super::format::{PIECE_BYTES_MAX, too_long};
     use super::*;
 
     fn read(text: &str, chunk: usize) -> Result<Vec<String>, String> {

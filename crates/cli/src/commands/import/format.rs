@@ -50,6 +50,34 @@ pub struct Piece {
     pub text: Result<Vec<u8>, String>,
 }
 
+/// The text of one record while it is read. What is beyond the bound is not held.
+#[derive(Debug, Default)]
+pub struct PieceText {
+    bytes: Vec<u8>,
+    is_too_long: bool,
+}
+
+impl PieceText {
+    pub fn push(&mut self, part: &[u8]) {
+        self.is_too_long |= self.bytes.len() + part.len() > PIECE_BYTES_MAX;
+        if !self.is_too_long {
+            self.bytes.extend_from_slice(part);
+        }
+    }
+
+    pub const fn is_empty(&self) -> bool {
+        self.bytes.is_empty()
+    }
+
+    /// What a [`Piece`] holds.
+    pub fn finish(self) -> Result<Vec<u8>, String> {
+        match self.is_too_long {
+            true => Err(too_long()),
+            false => Ok(self.bytes),
+        }
+    }
+}
+
 pub fn too_long() -> String {
     format!("the value is larger than {VALUE_BYTES_MAX} bytes")
 }

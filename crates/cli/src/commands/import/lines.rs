@@ -2,7 +2,7 @@
 
 use std::io::{self, BufRead};
 
-use super::format::{PIECE_BYTES_MAX, Piece, too_long};
+use super::format::{Piece, PieceText};
 
 #[derive(Debug)]
 pub struct Lines<R> {
@@ -19,8 +19,7 @@ impl<R: BufRead> Lines<R> {
 
     fn read_line(&mut self) -> io::Result<Option<Piece>> {
         let start = self.at;
-        let mut bytes = Vec::new();
-        let mut is_too_long = false;
+        let mut text = PieceText::default();
         loop {
             let chunk = match self.reader.fill_buf() {
                 Ok(chunk) => chunk,
@@ -29,11 +28,7 @@ impl<R: BufRead> Lines<R> {
             };
             let line_end = chunk.iter().position(|byte| *byte == b'\n');
             let part = &chunk[..line_end.unwrap_or(chunk.len())];
-            if bytes.len() + part.len() > PIECE_BYTES_MAX {
-                is_too_long = true;
-            } else if !is_too_long {
-                bytes.extend_from_slice(part);
-            }
+            text.push(part);
             let used = part.len() + usize::from(line_end.is_some());
             self.reader.consume(used);
             self.at += used as u64;
@@ -49,11 +44,7 @@ impl<R: BufRead> Lines<R> {
             number: self.number,
             start,
             end: self.at,
-            text: if is_too_long {
-                Err(too_long())
-            } else {
-                Ok(bytes)
-            },
+            text: text.finish(),
         }))
     }
 }
@@ -70,6 +61,7 @@ impl<R: BufRead> Iterator for Lines<R> {
 mod tests {
     use std::io::BufReader;
 
+    use super::super::format::{PIECE_BYTES_MAX, too_long};
     use super::*;
 
     fn read(text: &[u8], chunk: usize) -> Vec<Piece> {
