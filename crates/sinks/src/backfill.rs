@@ -23,8 +23,7 @@ const LOAD_BYTES_MAX: usize = 4 << 20;
 
 impl Feed {
     /// Backfills the store; `old`: the position of the rows that it has; `may_delete`: however many
-    /// rows that deletes. Returns the new position, or
-    /// `None` when it was interrupted.
+    /// rows that deletes. Returns the new position, or `None` when it was interrupted.
     pub(crate) fn backfill(
         &mut self,
         plan: &Arc<Plan>,
@@ -41,9 +40,10 @@ impl Feed {
         let position = snapshot.position();
         tracing::info!(sink = self.definition.name, %position, "backfilling a store from a snapshot");
         store.check_target()?;
-        self.check_foreign_rows(store, &snapshot)?;
+        let foreign = store.foreign_tables()?;
+        self.check_foreign_rows(&foreign, &snapshot)?;
         if !may_delete {
-            self.check_deletions(store, &snapshot)?;
+            self.check_deletions(&foreign, &snapshot)?;
         }
         let mut refused = Vec::new();
         store.begin_rebuild()?;

@@ -12,7 +12,7 @@ use onelog::{ReadError, Snapshot};
 use onelog_mapping::{
     ADOPT, Column, ColumnType, Columns, KEY_COLUMN, MappingPlan, REPLACE, Row, Source,
 };
-use onelog_store::{Change, SinkDefinition, Store, StoreError};
+use onelog_store::{Change, SinkDefinition, StoreError};
 
 use crate::error::SinkFault;
 use crate::feed::Feed;
@@ -29,10 +29,10 @@ impl Feed {
     /// onelog, unless the mapping says that they are replaced.
     pub(crate) fn check_foreign_rows(
         &self,
-        store: &mut dyn Store,
+        foreign: &[usize],
         snapshot: &Snapshot,
     ) -> Result<(), SessionEnd> {
-        for number in store.foreign_tables()? {
+        for &number in foreign {
             let mapping = &self.definition.mappings[number];
             if mapping.options.choice(ADOPT) == Some(REPLACE) {
                 continue;
@@ -56,10 +56,9 @@ impl Feed {
     /// Fails where a backfill from `snapshot` would delete more than the definition allows.
     pub(crate) fn check_deletions(
         &self,
-        store: &mut dyn Store,
+        foreign: &[usize],
         snapshot: &Snapshot,
     ) -> Result<(), SessionEnd> {
-        let foreign = store.foreign_tables()?;
         for number in (0..self.definition.mappings.len()).filter(|n| !foreign.contains(n)) {
             let definition = keys_of(&self.definition, number);
             let Counted { rows, missing, .. } = self.count(&definition, &mut |mapping, row| {

@@ -6,9 +6,26 @@ mod place;
 
 use std::path::Path;
 
-use onelog::Options;
+use onelog::{Node, Options};
+use onelog_sinks::Sinks;
 use place::{Place, assert_equal, close, one, open, order, wait_for_stop, with_orders};
 use serde_json::json;
+
+/// A node with orders, and a sink `search` that follows them.
+fn following(place: &Place) -> (Node, Sinks) {
+    let (node, sinks) = place.open();
+    with_orders(&node);
+    sinks
+        .create(place.definition("search", &json!({})))
+        .unwrap();
+    (node, sinks)
+}
+
+fn restart(place: &Place, node: Node, sinks: Sinks) -> (Node, Sinks) {
+    close(&node, &sinks);
+    drop((node, sinks));
+    place.open()
+}
 
 #[test]
 fn a_store_that_another_log_writes_is_not_taken_over_without_saying_so() {
@@ -111,11 +128,7 @@ fn copy(from: &Path, to: &Path) {
 fn a_log_that_was_put_back_and_grew_again_does_not_pass_for_the_one_that_the_store_followed() {
     // Given a store that followed five orders which a copy of the log's folder does not have.
     let place = Place::new();
-    let (node, sinks) = place.open();
-    with_orders(&node);
-    sinks
-        .create(place.definition("search", &json!({})))
-        .unwrap();
+    let (node, sinks) = following(&place);
     let end = order(&node, "kept", 1, "in both");
     assert_equal(&sinks, "search", end);
     close(&node, &sinks);
@@ -162,11 +175,7 @@ fn a_log_that_was_put_back_and_grew_again_does_not_pass_for_the_one_that_the_sto
 fn a_store_of_an_earlier_version_goes_on_and_learns_the_checksum() {
     // Given a store whose bookkeeping has no checksum.
     let place = Place::new();
-    let (node, sinks) = place.open();
-    with_orders(&node);
-    sinks
-        .create(place.definition("search", &json!({})))
-        .unwrap();
+    let (node, sinks) = following(&place);
     let end = order(&node, "a", 1, "one");
     assert_equal(&sinks, "search", end);
     close(&node, &sinks);
@@ -195,11 +204,7 @@ fn a_store_of_an_earlier_version_goes_on_and_learns_the_checksum() {
 fn a_table_that_was_made_again_does_not_empty_the_store_of_the_former_one() {
     // Given a store that follows a table, which is then deleted and made again.
     let place = Place::new();
-    let (node, sinks) = place.open();
-    with_orders(&node);
-    sinks
-        .create(place.definition("search", &json!({})))
-        .unwrap();
+    let (node, sinks) = following(&place);
     for n in 0..50 {
         order(&node, &format!("k{n}"), n, "of the former table");
     }
@@ -218,9 +223,7 @@ fn a_table_that_was_made_again_does_not_empty_the_store_of_the_former_one() {
         text.contains("is not the one that this sink followed"),
         "{text}"
     );
-    close(&node, &sinks);
-    drop((node, sinks));
-    let (node, sinks) = place.open();
+    let (node, sinks) = restart(&place, node, sinks);
     let text = wait_for_stop(&sinks, "search");
     assert!(
         text.contains("is not the one that this sink followed"),
@@ -245,9 +248,7 @@ fn a_table_that_was_made_again_does_not_empty_the_store_of_the_former_one() {
     sinks.rebuild("search").unwrap();
     assert_equal(&sinks, "search", end);
     assert_eq!(rows(), 1);
-    close(&node, &sinks);
-    drop((node, sinks));
-    let (node, sinks) = place.open();
+    let (node, sinks) = restart(&place, node, sinks);
     let end = order(&node, "newer", 2, "of the new table");
     assert_equal(&sinks, "search", end);
     assert_eq!(rows(), 2);
@@ -289,9 +290,7 @@ fn a_backfill_that_would_empty_a_table_stops_and_says_how_many_rows_until_it_is_
     assert!(wait_for_stop(&sinks, "search").contains(says));
     sinks.rebuild("search").unwrap();
     assert!(wait_for_stop(&sinks, "search").contains(says));
-    close(&node, &sinks);
-    drop((node, sinks));
-    let (node, sinks) = place.open();
+    let (node, sinks) = restart(&place, node, sinks);
     assert!(wait_for_stop(&sinks, "search").contains(says));
     assert_eq!(rows(), 1000);
     // and goes on with a definition that keeps most of them, or allows it.
