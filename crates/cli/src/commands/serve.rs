@@ -18,6 +18,9 @@ use onelog_sinks::Sinks;
 use serde_json::json;
 use tokio::runtime::{Builder, Runtime};
 use tokio::signal::unix::{Signal, SignalKind, signal};
+use tracing_subscriber::filter::Targets;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::config::{self, Flags, LogFormat, Settings};
 use crate::context::Context;
@@ -67,16 +70,15 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CommandError> {
 }
 
 fn start_logging(settings: &Settings) {
-    let filter = tracing_subscriber::EnvFilter::try_new(&settings.log_level).unwrap_or_default();
-    let lines = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(io::stderr);
+    let filter: Targets = settings.log_level.parse().unwrap_or_default();
+    let lines = tracing_subscriber::fmt::layer().with_writer(io::stderr);
+    let log = tracing_subscriber::registry().with(filter);
     match settings.log_format {
-        LogFormat::Json => lines.json().init(),
+        LogFormat::Json => log.with(lines.json()).init(),
         LogFormat::Text => {
             use std::io::IsTerminal;
             let colours = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
-            lines.with_ansi(colours).init();
+            log.with(lines.with_ansi(colours)).init();
         }
     }
 }

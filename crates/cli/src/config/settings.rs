@@ -7,6 +7,7 @@ use std::str::FromStr;
 use onelog::Options;
 use onelog_http::HttpOptions;
 use onelog_record::Compression;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 
 use super::declared::Declarations;
 
@@ -98,12 +99,40 @@ pub fn parse_listen(text: &str) -> Result<String, String> {
     ))
 }
 
-/// Reads the filter of the server's own log.
+/// Reads the filter of the server's own log. A directive without `=` must be a level: the library
+/// takes any other text for the name of a module, so that a misspelled level would silence the rest.
 pub fn parse_log_level(text: &str) -> Result<String, String> {
-    match tracing_subscriber::EnvFilter::try_new(text) {
-        Ok(_) if !text.trim().is_empty() => Ok(text.to_owned()),
-        _ => Err(format!(
-            "'{text}' is not a log level: expected error, warn, info, debug or trace, or directives such as info,onelog_http=debug"
-        )),
+    let level = |directive: &str| !directive.is_empty() && directive.parse::<LevelFilter>().is_ok();
+    let known = |directive: &str| directive.contains('=') || level(directive);
+    if text.split(',').all(known) && text.parse::<Targets>().is_ok() {
+        return Ok(text.to_owned());
+    }
+    Err(format!(
+        "'{text}' is not a log level: expected error, warn, info, debug or trace, or directives such as info,onelog_http=debug"
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_misspelled_log_level_is_refused_instead_of_silencing_the_log() {
+        for good in ["info", "WARN", "off", "info,onelog_http=debug"] {
+            assert_eq!(parse_log_level(good), Ok(good.to_owned()));
+        }
+        for bad in [
+            "",
+            "infoo",
+            "warn onelog",
+            "info,onelog_http",
+            "onelog=loud",
+        ] {
+            let refused = parse_log_level(bad).unwrap_err();
+            assert!(
+                refused.contains(&format!("'{bad}' is not a log level")),
+                "{refused}"
+            );
+        }
     }
 }
