@@ -13,7 +13,7 @@ use crate::reader::to_entry;
 use crate::recovery::{Cut, Survey, SurveyOptions, survey};
 use crate::scan::{Expect, FrameReader, Stop};
 use crate::segment::{Extent, SEGMENT_HEADER_BYTES, SegmentHeader, parse_name};
-use crate::{Corruption, HardState, HardStateError, OpenError};
+use crate::{Corruption, HardState, HardStateError, NewerFormat, OpenError};
 
 const INDEX_EVERY_BYTES: u64 = 64 << 10;
 
@@ -54,6 +54,9 @@ pub struct CheckReport {
 /// The check itself failed.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckError {
+    /// The log was made by a newer version of onelog: this one cannot say what is right.
+    #[error(transparent)]
+    Newer(#[from] NewerFormat),
     #[error("the disk failed during the check ({doing}): {source}")]
     Io { doing: String, source: io::Error },
 }
@@ -96,6 +99,9 @@ pub fn check(
             let file = fault.file.clone();
             report.faults.push(fault);
             first_faults(disk, &file, &mut report)?;
+        }
+        Err(OpenError::Newer(newer) | OpenError::HardState(HardStateError::Newer(newer))) => {
+            return Err(newer.into());
         }
         Err(OpenError::HardState(HardStateError::Io(source))) => {
             let doing = format!("reading {HARD_STATE_FILE}");

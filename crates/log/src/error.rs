@@ -5,7 +5,7 @@ use std::io;
 
 use onelog_record::{Index, Position};
 
-use crate::HardStateError;
+use crate::{HardStateError, NewerFormat};
 
 /// Bytes on disk are not what was acknowledged.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -40,6 +40,9 @@ pub enum OpenError {
         "the log is corrupt: {0}; nothing was changed; restore this node from a backup or a peer"
     )]
     Corrupt(Corruption),
+    /// The files were made by a newer version of onelog.
+    #[error(transparent)]
+    Newer(#[from] NewerFormat),
     /// The hard state cannot be read.
     #[error(transparent)]
     HardState(#[from] HardStateError),

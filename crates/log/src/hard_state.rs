@@ -21,9 +21,11 @@ use std::sync::Arc;
 use onelog_record::{Index, Term};
 
 use crate::disk::{Disk, DiskFile};
+use crate::format::{KnownFormat, NewerFormat};
 use crate::frame::{long, word};
 
-pub(crate) const HARD_STATE_FILE: &str = "hard-state";
+/// The name of the hard state's file: where it is, a log was begun.
+pub const HARD_STATE_FILE: &str = "hard-state";
 pub(crate) const HARD_STATE_NEW: &str = "hard-state.new";
 
 const SLOT_BYTES: usize = 4096;
@@ -31,6 +33,11 @@ const USED_BYTES: usize = 100;
 const CRC_AT: usize = 96;
 const MAGIC: u32 = u32::from_le_bytes(*b"OLHS");
 const FORMAT: u8 = 1;
+const KNOWN: KnownFormat = KnownFormat {
+    magic: MAGIC,
+    format: FORMAT,
+    crc_at: CRC_AT,
+};
 
 /// What a node must never forget.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -76,6 +83,9 @@ pub enum HardStateError {
         "the file {HARD_STATE_FILE} is missing although there are segments: restore it from a backup, or let the node join again with an empty folder"
     )]
     Missing,
+    /// The folder was written by a newer version of onelog.
+    #[error(transparent)]
+    Newer(#[from] NewerFormat),
     #[error("the file {HARD_STATE_FILE} could not be read or written: {0}")]
     Io(#[from] io::Error),
 }
@@ -107,10 +117,15 @@ impl HardStateFile {
         };
         let mut bytes = vec![0; 2 * SLOT_BYTES];
         let count = file.read_at(0, &mut bytes)?;
-        let slot = |place: usize| {
+        let block = |place: usize| {
             let from = (place * SLOT_BYTES).min(count);
-            decode(&bytes[from..(from + SLOT_BYTES).min(count)])
+            &bytes[from..(from + SLOT_BYTES).min(count)]
         };
+        // A newer version may have been cut short between the two slots.
+        for place in 0..2 {
+            KNOWN.check(HARD_STATE_FILE, block(place))?;
+        }
+        let slot = |place: usize| decode(block(place));
         let (newest, doubtful) = match (slot(0), slot(1)) {
             (Ok(a), Ok(b)) if a.0 == b.0 => (a, None),
             (Ok(a), Ok(b)) if a.0 > b.0 => (a, Some(1)),
@@ -218,7 +233,7 @@ fn decode(slot: &[u8]) -> Result<(u64, Stored), &'static str> {
         return Err("the checksum does not match");
     }
     if slot[4] != FORMAT {
-        return Err("the format is unknown: written by a newer onelog?");
+        return Err("the format number is wrong");
     }
     let reserved = slot[5] > 1 || slot[6] != 0 || slot[7] != 0;
     if reserved || slot[USED_BYTES..].iter().any(|b| *b != 0) {

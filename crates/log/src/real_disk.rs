@@ -7,8 +7,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::disk::{Disk, DiskFile};
+use crate::folders::make_folder;
 
-const LOCK_FILE: &str = "LOCK";
+/// A running process holds this file of its folder locked.
+pub const LOCK_FILE: &str = "LOCK";
 const ZEROS_BYTES: usize = 1 << 20;
 
 /// A folder of the operating system, held by this process alone until the last handle is gone.
@@ -26,7 +28,7 @@ impl RealDisk {
     /// `WouldBlock` with a sentence for people when another process holds the folder.
     pub fn open(folder: impl AsRef<Path>) -> io::Result<Self> {
         let folder = folder.as_ref().to_path_buf();
-        std::fs::create_dir_all(&folder)?;
+        make_folder(&folder)?;
         let lock = OpenOptions::new()
             .create(true)
             .write(true)
@@ -44,9 +46,6 @@ impl RealDisk {
             Err(TryLockError::Error(error)) => return Err(error),
         }
         let handle = File::open(&folder)?;
-        if let Some(parent) = folder.parent().filter(|p| !p.as_os_str().is_empty()) {
-            File::open(parent)?.sync_all()?;
-        }
         Ok(Self {
             folder,
             handle,

@@ -24,7 +24,7 @@ use crate::index_file::{INDEX_SUFFIX, index_name, read_index};
 use crate::planted::{self, Bug};
 use crate::prepare::{SPARE_PREFIX, SPARES_MAX, Spare, is_leftover};
 use crate::scan::{Evidence, evidence, scan, write_again, zero_rest};
-use crate::segment::{Extent, SEGMENT_HEADER_BYTES, Segment, SegmentHeader, parse_name};
+use crate::segment::{Extent, KNOWN, SEGMENT_HEADER_BYTES, Segment, SegmentHeader, parse_name};
 use crate::{Corruption, HardStateError, LogOptions, OpenError};
 
 /// What opening a log found and did.
@@ -194,6 +194,7 @@ fn load(disk: &dyn Disk, name: &str, index: Index, stored: &Stored) -> Result<Lo
     let count = file
         .read_at(0, &mut block)
         .map_err(OpenError::io(doing()))?;
+    KNOWN.check(name, &block[..count])?;
     let header =
         SegmentHeader::decode(&block[..count]).map_err(|what| corrupt(name, 0, index, what))?;
     if header.name() != name {

@@ -19,6 +19,7 @@ use onelog_record::{Index, Position, Term};
 use parking_lot::{Mutex, RwLock};
 
 use crate::disk::{Disk, DiskFile};
+use crate::format::KnownFormat;
 use crate::frame::{FrameHead, long, word};
 
 /// The bytes of the header block.
@@ -29,8 +30,13 @@ const FORMAT: u8 = 1;
 /// The bytes that the header's checksum covers.
 pub(crate) const CHECKED_BYTES: usize = 68;
 const USED_BYTES: usize = 72;
+pub(crate) const KNOWN: KnownFormat = KnownFormat {
+    magic: MAGIC,
+    format: FORMAT,
+    crc_at: CHECKED_BYTES,
+};
 const NAME_DIGITS: usize = 20;
-const SUFFIX: &str = ".log";
+pub(crate) const SUFFIX: &str = ".log";
 
 /// The header of a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,7 +90,7 @@ impl SegmentHeader {
             return Err("the checksum of the header block does not match");
         }
         if block[4] != FORMAT {
-            return Err("unknown format of the segment: written by a newer onelog?");
+            return Err("the format number of the segment is wrong");
         }
         let reserved = block[5] > 1 || block[6] != 0 || block[7] != 0;
         if reserved

@@ -2,16 +2,16 @@
 //! checksum verified on the way. The copy is a fork: it gets a log id of its own, because from its
 //! end on it may go another way, and a store that follows one must never follow the other.
 
-use std::fs;
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use onelog_log::{Disk, HardState, Log, LogOptions, RealDisk};
+use onelog_log::{Disk, HardState, Log, LogOptions, RealDisk, make_folder};
 use onelog_record::{Index, Position, Term};
 
 use crate::Node;
 use crate::copy::{UNFINISHED_LOG, finish_copy};
+use crate::folder::{entries, shown};
 
 /// How many bytes of the log are copied at once.
 const COPY_BYTES: usize = 8 << 20;
@@ -23,8 +23,8 @@ pub enum BackupError {
     #[error("cannot use the folder {folder}: {cause}")]
     Folder { folder: String, cause: io::Error },
     /// The folder holds something.
-    #[error("the folder {0} is not empty; choose a new one")]
-    NotEmpty(String),
+    #[error("the folder {folder} is not empty, it holds {entries}; choose a new one")]
+    NotEmpty { folder: String, entries: String },
     /// The state could not be copied.
     #[error(transparent)]
     State(#[from] onelog_state::CopyError),
@@ -51,9 +51,13 @@ impl Node {
             folder: into.display().to_string(),
             cause,
         };
-        fs::create_dir_all(into).map_err(folder)?;
-        if fs::read_dir(into).map_err(folder)?.next().is_some() {
-            return Err(BackupError::NotEmpty(into.display().to_string()));
+        make_folder(into).map_err(folder)?;
+        let held = entries(into).map_err(folder)?;
+        if !held.is_empty() {
+            return Err(BackupError::NotEmpty {
+                folder: into.display().to_string(),
+                entries: shown(&held),
+            });
         }
         // Joined before anything is read: retention stays where it is until the copy is made.
         let held = self.follower("backup", self.log_start());

@@ -2,9 +2,11 @@
 //! everything is on disk: a copy that was interrupted has no folder `log`, and is never taken for a
 //! shorter one.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io;
 use std::path::Path;
+
+use onelog_log::flush_folder;
 
 /// The folder of a copy's log until [`finish_copy`].
 pub const UNFINISHED_LOG: &str = "log-unfinished";
@@ -18,10 +20,9 @@ pub struct UnfinishedCopy(String);
 
 /// Gives the log of a copy its name. All files of the copy MUST be flushed before.
 pub fn finish_copy(folder: &Path) -> io::Result<()> {
-    let sync = || File::open(folder)?.sync_all();
-    sync()?;
+    flush_folder(folder)?;
     fs::rename(folder.join(UNFINISHED_LOG), folder.join("log"))?;
-    sync()
+    flush_folder(folder)
 }
 
 /// Fails where the folder is a copy that was interrupted.

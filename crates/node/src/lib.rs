@@ -37,6 +37,7 @@ mod applied_position;
 mod backup;
 mod copy;
 mod driver;
+mod folder;
 mod metrics;
 mod node;
 mod open;
@@ -66,6 +67,7 @@ pub use onelog_state::{ReadError, Row, Scan, Snapshot, SnapshotError, Versioned}
 pub use crate::applied_position::WaitError;
 pub use crate::backup::BackupError;
 pub use crate::copy::{UNFINISHED_LOG, UnfinishedCopy, check_finished, finish_copy};
+pub use crate::folder::{FolderError, ForeignFiles, check_folder, entries};
 pub use crate::node::{Node, StopError};
 pub use crate::open::OpenError;
 pub use crate::options::{

@@ -8,6 +8,7 @@ use onelog_replica::{Event, Outbox, Recovered, ReplicaOptions, StartError};
 
 use crate::copy::{UnfinishedCopy, check_finished};
 use crate::driver::{CHECKPOINT_THREAD, Command, Driver, ENGINE_THREAD, PREPARE_THREAD};
+use crate::folder::{FolderError, ForeignFiles, check_folder};
 use crate::options::Options;
 use crate::queue::{Entrance, Exit, queue};
 use crate::shared::{Parts, Published, Shared};
@@ -26,6 +27,8 @@ pub enum OpenError {
         cause: std::io::Error,
     },
     #[error(transparent)]
+    Foreign(#[from] ForeignFiles),
+    #[error(transparent)]
     Unfinished(#[from] UnfinishedCopy),
     /// The disks cannot be recovered, or do not fit together.
     #[error(transparent)]
@@ -33,6 +36,15 @@ pub enum OpenError {
     /// A thread could not be started.
     #[error("a thread could not be started: {0}")]
     Thread(std::io::Error),
+}
+
+impl From<FolderError> for OpenError {
+    fn from(error: FolderError) -> Self {
+        match error {
+            FolderError::Foreign(foreign) => Self::Foreign(foreign),
+            FolderError::Io { folder, cause } => Self::Folder { folder, cause },
+        }
+    }
 }
 
 /// A running node's handles.
@@ -45,6 +57,7 @@ pub(crate) struct Running {
 
 pub(crate) fn open(options: Options) -> Result<Running, OpenError> {
     check_finished(&options.folder)?;
+    check_folder(&options.folder)?;
     let disk = |name: &str| {
         let folder = options.folder.join(name);
         RealDisk::open(&folder)

@@ -13,7 +13,7 @@ use onelog_commit::{Remembered, ValidatorOptions, ViewError};
 use onelog_engine::{
     Applied, ConsensusError, Engine, EngineError, EngineOptions, Raft, RaftOptions,
 };
-use onelog_log::{Disk, HardState, Log, LogOptions, LogReader, ReadError, Recovery};
+use onelog_log::{Disk, HardState, Log, LogOptions, LogReader, NewerFormat, ReadError, Recovery};
 use onelog_record::{Index, KeyRange, Op, Position, Record, TABLE_TABLES, Term};
 use onelog_state::{Opened, State, StateOptions};
 
@@ -39,11 +39,14 @@ pub enum StartError {
     /// The log cannot be recovered.
     #[error(transparent)]
     Log(#[from] onelog_log::OpenError),
+    /// The files were made by a newer version of onelog.
+    #[error(transparent)]
+    Newer(NewerFormat),
     /// The state cannot be opened.
     #[error(
         "the state cannot be opened: {0}; the log can rebuild it when it reaches back to offset 0: move the folder 'state' away and start again"
     )]
-    State(#[from] onelog_state::OpenError),
+    State(onelog_state::OpenError),
     /// Log and state do not fit together.
     #[error(
         "the state covers the log up to index {state}, but the log holds entries {first} to {last}: one of them is not from here or has lost data; restore both from the same backup"
@@ -60,6 +63,15 @@ pub enum StartError {
     /// Something failed while starting.
     #[error(transparent)]
     Start(#[from] Failure),
+}
+
+impl From<onelog_state::OpenError> for StartError {
+    fn from(error: onelog_state::OpenError) -> Self {
+        match error {
+            onelog_state::OpenError::Newer(newer) => Self::Newer(newer),
+            other => Self::State(other),
+        }
+    }
 }
 
 /// What is left to do before requests are admitted.

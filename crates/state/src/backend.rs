@@ -1,9 +1,17 @@
 //! redb's storage on a file of our own disk, so that the simulated disk can crash it too.
+//!
+//! ```text
+//! header page [4096]
+//!  0 magic u32 "OLST" | 4 format u8 = 2 | 5 zero [3] | 8 CRC-32C of bytes 0..8 | 12 zeros
+//! the file as redb knows it
+//! ```
+//! A file of format 1 has no such page and begins with redb's own; it stays as it is. The number is
+//! outside of what redb reads: a newer redb may lay its files out in a way that this one cannot read.
 
 use std::io;
 use std::sync::Arc;
 
-use onelog_log::{Disk, DiskFile};
+use onelog_log::{Disk, DiskFile, KnownFormat, LOCK_FILE};
 use redb::StorageBackend;
 
 use crate::tree::OpenError;
@@ -14,21 +22,57 @@ pub const STATE_FILE: &str = "state.redb";
 const STATE_FILE_NEW: &str = "state.redb.new";
 /// redb's page, on which the file's length must end.
 const PAGE_BYTES: u64 = 4096;
+const MAGIC: u32 = u32::from_le_bytes(*b"OLST");
+const KNOWN: KnownFormat = KnownFormat {
+    magic: MAGIC,
+    format: 2,
+    crc_at: 8,
+};
 
 #[derive(Debug)]
 pub(crate) struct Backend {
     file: Arc<dyn DiskFile>,
+    /// Where redb's part begins.
+    start: u64,
+}
+
+impl Backend {
+    /// Whether the file is of format 1, which names itself in a row of the B-tree.
+    pub(crate) const fn is_bare(&self) -> bool {
+        self.start == 0
+    }
+}
+
+fn header_page() -> Vec<u8> {
+    KNOWN.header(PAGE_BYTES as usize)
+}
+
+/// Where redb's part of the file begins.
+fn start_of(file: &dyn DiskFile) -> Result<u64, OpenError> {
+    let mut page = vec![0; PAGE_BYTES as usize];
+    let count = file.read_at(0, &mut page).map_err(disk_error)?;
+    let page = &page[..count];
+    if !page.starts_with(&MAGIC.to_le_bytes()) {
+        return Ok(0);
+    }
+    KNOWN.check(STATE_FILE, page)?;
+    if page != header_page() {
+        return Err(OpenError::Damaged("its header page is not whole".into()));
+    }
+    Ok(PAGE_BYTES)
 }
 
 impl StorageBackend for Backend {
     fn len(&self) -> io::Result<u64> {
-        self.file.len()
+        Ok(self.file.len()?.saturating_sub(self.start))
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
         let mut done = 0;
         while done < out.len() {
-            let read = self.file.read_at(offset + done as u64, &mut out[done..])?;
+            let read = self
+                .file
+                .read_at(self.start + offset + done as u64, &mut out[done..])?;
             if read == 0 {
                 return Err(io::Error::from(io::ErrorKind::UnexpectedEof));
             }
@@ -38,7 +82,7 @@ impl StorageBackend for Backend {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.file.set_len(len)
+        self.file.set_len(self.start + len)
     }
 
     fn sync_data(&self) -> io::Result<()> {
@@ -46,8 +90,14 @@ impl StorageBackend for Backend {
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.file.write_all_at(offset, data)
+        self.file.write_all_at(self.start + offset, data)
     }
+}
+
+/// Whether a file of this name can be one of a state's. A newer version may have others.
+#[must_use]
+pub fn is_state_file(name: &str) -> bool {
+    [LOCK_FILE, STATE_FILE, STATE_FILE_NEW].contains(&name)
 }
 
 fn disk_error(source: io::Error) -> OpenError {
@@ -69,8 +119,9 @@ pub(crate) fn open_file(disk: &dyn Disk) -> Result<Option<Backend>, OpenError> {
         Err(error) => return Err(disk_error(error)),
     };
     let len = file.len().map_err(disk_error)?;
+    let start = start_of(&*file)?;
     // A new file gets its name when it is whole. redb would take an empty one for a new one.
-    if len < PAGE_BYTES {
+    if len < start + PAGE_BYTES {
         return Err(OpenError::Damaged(format!("it has only {len} bytes")));
     }
     let odd = len % PAGE_BYTES;
@@ -83,7 +134,7 @@ pub(crate) fn open_file(disk: &dyn Disk) -> Result<Option<Backend>, OpenError> {
         file.set_len(len - odd).map_err(disk_error)?;
         file.sync_data().map_err(disk_error)?;
     }
-    Ok(Some(Backend { file }))
+    Ok(Some(Backend { file, start }))
 }
 
 /// Begins a new, empty file under another name: a crash before [`publish_file`] leaves nothing
@@ -95,7 +146,12 @@ pub(crate) fn begin_file(disk: &dyn Disk) -> Result<Backend, OpenError> {
         Err(error) => return Err(disk_error(error)),
     }
     let file = disk.create(STATE_FILE_NEW, 0).map_err(disk_error)?;
-    Ok(Backend { file })
+    // Flushed with the first checkpoint, before the file gets its name.
+    file.write_all_at(0, &header_page()).map_err(disk_error)?;
+    Ok(Backend {
+        file,
+        start: PAGE_BYTES,
+    })
 }
 
 /// Gives a new file, whose contents are durable, its name.
@@ -107,4 +163,68 @@ pub(crate) fn publish_file(disk: &dyn Disk) -> Result<(), OpenError> {
     disk.rename(STATE_FILE_NEW, STATE_FILE)
         .map_err(disk_error)?;
     disk.sync_folder().map_err(disk_error)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use onelog_log::SimulatedDisk;
+
+    use super::*;
+    use crate::options::StateOptions;
+    use crate::state::State;
+    use crate::tree::{Tree, name_bare_format};
+
+    #[test]
+    fn a_header_page_has_these_bytes() {
+        let mut expected = b"OLST\x02\0\0\0\x38\xba\xd5\x41".to_vec();
+        expected.resize(4096, 0);
+        assert_eq!(header_page(), expected);
+    }
+
+    fn made_with(start: u64) -> SimulatedDisk {
+        let disk = SimulatedDisk::new(1);
+        let mut backend = begin_file(&disk).unwrap();
+        backend.start = start;
+        let tree = Tree::create(backend, &StateOptions::default()).unwrap();
+        if start == 0 {
+            name_bare_format(&tree);
+        }
+        drop(tree);
+        publish_file(&disk).unwrap();
+        disk
+    }
+
+    #[test]
+    fn a_file_of_the_first_format_is_read_and_stays_as_it_is() {
+        let disk = made_with(0);
+        for _ in 0..2 {
+            State::open(Arc::new(disk.clone()), StateOptions::default()).unwrap();
+        }
+        assert!(disk.files()[STATE_FILE].starts_with(b"redb"));
+    }
+
+    #[test]
+    fn a_file_of_a_newer_version_is_called_newer_and_a_damaged_header_damaged() {
+        let whole = made_with(PAGE_BYTES).files()[STATE_FILE].clone();
+        let open = |change: &dyn Fn(&mut Vec<u8>)| {
+            let mut bytes = whole.clone();
+            change(&mut bytes);
+            let files = BTreeMap::from([(STATE_FILE.to_owned(), bytes)]);
+            let disk = Arc::new(SimulatedDisk::with_files(1, files));
+            State::open(disk, StateOptions::default()).map(drop)
+        };
+        open(&|_| {}).unwrap();
+        // What is behind the number is the newer version's own affair.
+        let newer = open(&|bytes| {
+            bytes[4] = 3;
+            bytes[8..].fill(0xee);
+        });
+        assert!(matches!(newer, Err(OpenError::Newer(_))), "{newer:?}");
+        for (at, with) in [(4, 3), (5, 1), (9, 0), (4095, 1)] {
+            let damaged = open(&|bytes| bytes[at] = with);
+            assert!(matches!(damaged, Err(OpenError::Damaged(_))), "{damaged:?}");
+        }
+    }
 }

@@ -32,7 +32,7 @@ mod tree;
 mod views;
 
 pub use apply::ApplyError;
-pub use backend::STATE_FILE;
+pub use backend::{STATE_FILE, is_state_file};
 pub use checkpoint::{Checkpoint, CheckpointError, CheckpointReport};
 pub use copy::{CopyError, RowVisitor};
 pub use ids::RememberedId;

@@ -3,7 +3,7 @@
 //! ```text
 //! table "state": table u32 BE | key            → version u64 LE | value
 //! table "ids":   number of the chunk's first id → packed ids (see ids.rs)
-//! table "meta":  "format"                       → u32 LE
+//! table "meta":  "format"                       → u32 LE; only in files without a header page
 //!                "applied"                      → position u64 LE | index u64 LE | term u64 LE
 //!                "timestamp"                    → u64 LE; not in files of the first versions
 //! ```
@@ -16,10 +16,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use onelog_record::{Index, KeyRange, Offset, Position, TableId, Term, panic_message};
 use redb::{
-    Database, Durability, Range, ReadOnlyTable, ReadableDatabase, StorageBackend, TableDefinition,
-    WriteTransaction,
+    Database, Durability, Range, ReadOnlyTable, ReadableDatabase, TableDefinition, WriteTransaction,
 };
 
+use crate::backend::Backend;
 use crate::cursor::Candidate;
 use crate::ids::{RememberedId, chunk_len, decode_chunk};
 use crate::key::{base_key, split_base_key, with_base_key};
@@ -32,8 +32,8 @@ const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
 const META_FORMAT: &str = "format";
 const META_APPLIED: &str = "applied";
 const META_TIMESTAMP: &str = "timestamp";
-/// The format of the state file that this version writes, and the only one that it reads.
-const STATE_FORMAT: u32 = 1;
+/// The format of a file without a header page.
+const BARE_FORMAT: u32 = 1;
 
 const VERSION_BYTES: usize = 8;
 const APPLIED_BYTES: usize = 24;
@@ -71,9 +71,9 @@ pub enum OpenError {
         "the state file is damaged ({0}). The log rebuilds it when it still reaches back to offset 0: move the file away and start again; else restore a backup"
     )]
     Damaged(String),
-    /// The file was written by another version of onelog.
-    #[error("the state file has format {0}, this version reads format {STATE_FORMAT}")]
-    Format(u32),
+    /// The file was made by a newer version of onelog.
+    #[error(transparent)]
+    Newer(#[from] onelog_log::NewerFormat),
 }
 
 /// The B-tree could not answer a read. Final: what it would say is unknown.
@@ -122,23 +122,21 @@ pub(crate) struct Tree {
 
 impl Tree {
     /// Makes an empty state of the empty file behind `backend`.
-    pub(crate) fn create(
-        backend: impl StorageBackend,
-        options: &StateOptions,
-    ) -> Result<Arc<Self>, OpenError> {
+    pub(crate) fn create(backend: Backend, options: &StateOptions) -> Result<Arc<Self>, OpenError> {
         Self::open_with(backend, options, Self::initialize)
     }
 
     /// Opens the file behind `backend`.
-    pub(crate) fn open(
-        backend: impl StorageBackend,
-        options: &StateOptions,
-    ) -> Result<Arc<Self>, OpenError> {
-        Self::open_with(backend, options, Self::check_format)
+    pub(crate) fn open(backend: Backend, options: &StateOptions) -> Result<Arc<Self>, OpenError> {
+        let is_bare = backend.is_bare();
+        Self::open_with(backend, options, |tree| match is_bare {
+            true => tree.check_bare_format(),
+            false => Ok(()),
+        })
     }
 
     fn open_with(
-        backend: impl StorageBackend,
+        backend: Backend,
         options: &StateOptions,
         begin: impl FnOnce(&Self) -> Result<(), OpenError>,
     ) -> Result<Arc<Self>, OpenError> {
@@ -167,22 +165,19 @@ impl Tree {
         let transaction = self.begin_write().map_err(unreadable)?;
         transaction.open_table(ROWS).map_err(unreadable)?;
         transaction.open_table(IDS).map_err(unreadable)?;
-        {
-            let mut meta = transaction.open_table(META).map_err(unreadable)?;
-            meta.insert(META_FORMAT, STATE_FORMAT.to_le_bytes().as_slice())
-                .map_err(unreadable)?;
-        }
         write_applied(&transaction, Applied::default()).map_err(unreadable)?;
         transaction.commit().map_err(unreadable)
     }
 
-    fn check_format(&self) -> Result<(), OpenError> {
+    fn check_bare_format(&self) -> Result<(), OpenError> {
         let transaction = self.database.begin_read().map_err(unreadable)?;
         let meta = transaction.open_table(META).map_err(unreadable)?;
         let format = meta.get(META_FORMAT).map_err(unreadable)?;
         match format.and_then(|bytes| u32_of(bytes.value())) {
-            Some(STATE_FORMAT) => Ok(()),
-            Some(format) => Err(OpenError::Format(format)),
+            Some(BARE_FORMAT) => Ok(()),
+            Some(format) => Err(OpenError::Damaged(format!(
+                "it has no header page and names the format {format}"
+            ))),
             None => Err(OpenError::Damaged("it names no format".into())),
         }
     }
@@ -216,6 +211,18 @@ impl Tree {
             _tree: self.clone(),
         })
     }
+}
+
+/// Names the format as the first versions did.
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+pub(crate) fn name_bare_format(tree: &Tree) {
+    let transaction = tree.begin_write().unwrap();
+    let format = BARE_FORMAT.to_le_bytes();
+    let mut meta = transaction.open_table(META).unwrap();
+    meta.insert(META_FORMAT, format.as_slice()).unwrap();
+    drop(meta);
+    transaction.commit().unwrap();
 }
 
 /// Writes how far the rows of this transaction reach.

@@ -9,6 +9,7 @@
 
 mod certificates;
 mod client;
+mod folder_trace;
 mod http;
 mod kind;
 mod mariadb;
@@ -26,6 +27,7 @@ mod spawner;
 mod wait;
 
 pub use certificates::Certificates;
+pub use folder_trace::{FolderTrace, trace_folders};
 pub use kind::{Kind, available, must_run};
 pub use mariadb::Mariadb;
 pub use port::Port;

@@ -5,15 +5,15 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use onelog::{UNFINISHED_LOG, finish_copy};
+use onelog_log::{LOCK_FILE, flush_folder, make_folder};
 use onelog_terminal::{Out, thousands};
 
-use super::check::{check, refuse_unfinished};
+use super::check::{check, refuse_foreign, refuse_unfinished};
 use crate::context::Context;
 use crate::error::CommandError;
 
 /// The folders of a server's data, and their names until the copy is complete.
 const FOLDERS: [(&str, &str); 2] = [("log", UNFINISHED_LOG), ("state", "state")];
-const LOCK_FILE: &str = "LOCK";
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -27,6 +27,7 @@ pub struct Args {
 /// where nothing can be written. A copy that is wrong is taken away again.
 pub fn run(args: &Args, context: &Context) -> Result<(), CommandError> {
     refuse_unfinished(&args.from)?;
+    refuse_foreign(&args.from)?;
     if !args.from.join("log").is_dir() {
         return Err(CommandError::Failed(format!(
             "{} is not a backup: there is no folder 'log' in it",
@@ -79,19 +80,16 @@ fn refuse_running(from: &Path) -> Result<(), CommandError> {
 }
 
 fn refuse_full(into: &Path) -> Result<(), CommandError> {
-    match fs::read_dir(into) {
-        Ok(mut files) => match files.next() {
-            None => Ok(()),
-            Some(_) => Err(CommandError::Failed(format!(
-                "{} is not empty; choose a new folder",
-                into.display()
-            ))),
-        },
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
-        Err(source) => Err(CommandError::Read {
-            path: into.to_owned(),
-            source,
-        }),
+    let held = onelog::entries(into).map_err(|source| CommandError::Read {
+        path: into.to_owned(),
+        source,
+    })?;
+    match held.first() {
+        None => Ok(()),
+        Some(first) => Err(CommandError::Failed(format!(
+            "{} is not empty, it holds {first}; choose a new folder",
+            into.display()
+        ))),
     }
 }
 
@@ -113,7 +111,7 @@ fn copy_folder(from: &Path, into: &Path) -> Result<(), CommandError> {
         path: from.to_owned(),
         source,
     };
-    fs::create_dir_all(into).map_err(|source| CommandError::Write {
+    make_folder(into).map_err(|source| CommandError::Write {
         path: into.to_owned(),
         source,
     })?;
@@ -129,7 +127,10 @@ fn copy_folder(from: &Path, into: &Path) -> Result<(), CommandError> {
             source,
         })?;
     }
-    sync(into)
+    flush_folder(into).map_err(|source| CommandError::Write {
+        path: into.to_owned(),
+        source,
+    })
 }
 
 fn copy_file(from: &Path, into: &Path) -> io::Result<()> {
@@ -139,14 +140,6 @@ fn copy_file(from: &Path, into: &Path) -> io::Result<()> {
     target.sync_all()
 }
 
-fn sync(folder: &Path) -> Result<(), CommandError> {
-    let synced = File::open(folder).and_then(|handle| handle.sync_all());
-    synced.map_err(|source| CommandError::Write {
-        path: folder.to_owned(),
-        source,
-    })
-}
-
 /// Takes an unfinished copy away: only the folders that were copied.
 fn remove(into: &Path) {
     for (name, unfinished) in FOLDERS {
@@ -154,4 +147,26 @@ fn remove(into: &Path) {
         let _ = fs::remove_dir_all(into.join(name));
     }
     let _ = fs::remove_dir(into);
+}
+
+#[cfg(test)]
+mod tests {
+    use onelog::{Node, Options};
+    use onelog_testkit::trace_folders;
+
+    use super::*;
+
+    #[test]
+    fn what_was_restored_is_there_after_a_power_loss_with_all_folders_that_lead_to_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let from = folder.path().join("data");
+        Node::open(Options::new(&from)).unwrap().stop().unwrap();
+        let into = folder.path().join("new/deep/restored");
+
+        let (copied, trace) = trace_folders(|| copy_all(&from, &into));
+
+        copied.unwrap();
+        assert!(trace.made.contains(&folder.path().join("new")), "{trace:?}");
+        assert!(trace.at_risk.is_empty(), "{trace:?}");
+    }
 }

@@ -175,6 +175,48 @@ fn what_is_no_folder_of_a_server_is_refused() {
 }
 
 #[test]
+fn a_folder_of_other_files_is_neither_served_nor_checked_nor_restored() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = folder.path().join("var");
+    fs::create_dir_all(data.join("log")).unwrap();
+    fs::write(data.join("log/messages"), "boot").unwrap();
+    let into = folder.path().join("restored");
+    run(&["serve", "--listen", "127.0.0.1:0", "--folder"], &[&data]).fails(1, "log/messages");
+    run(&["check"], &[&data]).fails(1, "log/messages");
+    run(&["restore"], &[&data, &into]).fails(1, "log/messages");
+    assert_eq!(fs::read_dir(data.join("log")).unwrap().count(), 1);
+    assert!(!into.exists());
+}
+
+#[test]
+fn a_folder_of_a_newer_version_is_called_newer_and_not_wrong() {
+    let folder = tempfile::tempdir().unwrap();
+    let data = filled(folder.path());
+    let newer = |path: &Path, blocks: &[usize], format: u8| {
+        let mut bytes = fs::read(path).unwrap();
+        for at in blocks {
+            bytes[at + 4] = format;
+            bytes[at + 8..at + 64].fill(0xee);
+        }
+        fs::write(path, bytes).unwrap();
+    };
+    let into = folder.path().join("restored");
+    let refused = || {
+        for (command, paths) in [("check", vec![&data]), ("restore", vec![&data, &into])] {
+            let paths: Vec<&Path> = paths.into_iter().map(PathBuf::as_path).collect();
+            run(&[command], &paths).fails(1, "made by a newer version of onelog");
+        }
+        run(&["serve", "--listen", "127.0.0.1:0", "--folder"], &[&data])
+            .fails(1, "made by a newer version of onelog");
+        assert!(!into.exists());
+    };
+    newer(&data.join("state/state.redb"), &[0], 3);
+    refused();
+    newer(&data.join("log/hard-state"), &[0, 4096], 2);
+    refused();
+}
+
+#[test]
 fn a_copy_is_restored_checked_and_served() {
     let folder = tempfile::tempdir().unwrap();
     let data = filled(folder.path());

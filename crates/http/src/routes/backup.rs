@@ -48,7 +48,7 @@ pub(crate) async fn make(State(app): State<Shared>, headers: HeaderMap, body: Bo
 
 fn failed(error: &BackupError) -> ApiError {
     match error {
-        BackupError::NotEmpty(_) => {
+        BackupError::NotEmpty { .. } => {
             ApiError::new(StatusCode::CONFLICT, "not_empty", error.to_string())
         }
         other => ApiError::new(

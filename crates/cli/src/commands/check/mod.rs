@@ -12,8 +12,9 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use onelog::{FolderError, ForeignFiles};
 use onelog_log::{Disk, RealDisk};
-use onelog_state::{STATE_FILE, State, StateOptions};
+use onelog_state::{OpenError, STATE_FILE, State, StateOptions};
 use onelog_terminal::Out;
 
 use crate::context::Context;
@@ -46,6 +47,7 @@ pub fn check(folder: &Path) -> Result<Report, CommandError> {
     let log_folder = folder.join("log");
     let state_folder = folder.join("state");
     refuse_unfinished(folder)?;
+    refuse_foreign(folder)?;
     if !log_folder.is_dir() {
         return Err(CommandError::Failed(format!(
             "{} is not the folder of a server: there is no folder 'log' in it",
@@ -85,6 +87,7 @@ pub fn check(folder: &Path) -> Result<Report, CommandError> {
             report.add_state(&opened.applied);
             compare::compare(&log, &found, &state, &opened, &mut report)?;
         }
+        Err(OpenError::Newer(newer)) => return Err(CommandError::Failed(newer.to_string())),
         Err(error) => report.fault(Fault {
             place: Place::File(format!("state/{STATE_FILE}")),
             what: error.to_string(),
@@ -95,6 +98,18 @@ pub fn check(folder: &Path) -> Result<Report, CommandError> {
 
 pub fn refuse_unfinished(folder: &Path) -> Result<(), CommandError> {
     onelog::check_finished(folder).map_err(|error| CommandError::Failed(error.to_string()))
+}
+
+/// A folder named `log` may be of any program.
+pub fn refuse_foreign(folder: &Path) -> Result<(), CommandError> {
+    onelog::check_folder(folder).map_err(|error| {
+        CommandError::Failed(match error {
+            FolderError::Foreign(ForeignFiles { folder, entries }) => {
+                format!("{folder} is not the folder of a server: it holds {entries}")
+            }
+            error => error.to_string(),
+        })
+    })
 }
 
 fn open(folder: &Path) -> Result<RealDisk, CommandError> {

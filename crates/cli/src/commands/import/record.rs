@@ -112,7 +112,15 @@ pub fn save(path: &Path, progress: &Progress, sync: bool) -> io::Result<()> {
     if sync {
         file.sync_all()?;
     }
-    fs::rename(&new, path)
+    fs::rename(&new, path)?;
+    if !sync {
+        return Ok(());
+    }
+    // Without its name the record would be gone after a power loss, and batches be sent anew.
+    let folder = path
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty());
+    File::open(folder.unwrap_or(Path::new(".")))?.sync_all()
 }
 
 /// What distinguishes a file from another: its size, its time of change, its first and last bytes. A file
