@@ -5,7 +5,7 @@ use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use onelog_commit::{Latest, Rules, Schema, TableRules, View, ViewError};
+use onelog_commit::{Latest, Rules, Schema, TableRules, View, ViewError, Written};
 use onelog_record::{
     FieldPath, Json, KeyRange, Offset, Op, Position, SYSTEM_TABLES, TABLE_UNIQUE, TableDefinition,
     TableId, TableKind, Transactions, USER_TABLES_FROM, ValueKind,
@@ -152,7 +152,8 @@ impl View for World {
         &self,
         range: &KeyRange,
         since: Position,
-    ) -> Result<Option<(Bytes, Offset)>, ViewError> {
+        _: &mut usize,
+    ) -> Result<Written, ViewError> {
         Ok(self
             .rows
             .range((range.table, range.from.clone())..)
@@ -160,7 +161,8 @@ impl View for World {
                 *table == range.table && range.to.as_ref().is_none_or(|to| key < to)
             })
             .find(|(_, latest)| !since.sees(latest.version))
-            .map(|((_, key), latest)| (key.clone(), latest.version)))
+            .map(|((_, key), latest)| (key.clone(), latest.version))
+            .into())
     }
 
     fn floor(&self) -> Position {

@@ -10,7 +10,7 @@ use std::time::Instant;
 
 use bytes::Bytes;
 use onelog_commit::{
-    Decision, Latest, Rules, TableRules, Validator, ValidatorOptions, View, ViewError,
+    Decision, Latest, Rules, TableRules, Validator, ValidatorOptions, View, ViewError, Written,
 };
 use onelog_record::{
     BodyWriter, CommitRequest, KeyRange, Offset, Operation, PointRead, Position, TableDefinition,
@@ -36,8 +36,9 @@ impl View for Applied {
         &self,
         _: &KeyRange,
         _: Position,
-    ) -> Result<Option<(Bytes, Offset)>, ViewError> {
-        Ok(None)
+        _: &mut usize,
+    ) -> Result<Written, ViewError> {
+        Ok(Written::Nothing)
     }
 
     fn floor(&self) -> Position {

@@ -12,7 +12,9 @@ use onelog_record::{
 };
 use serde_json::Value;
 
-use crate::{Decision, Latest, Rules, TableRules, Validator, ValidatorOptions, View, ViewError};
+use crate::{
+    Decision, Latest, Rules, TableRules, Validator, ValidatorOptions, View, ViewError, Written,
+};
 
 const FIRST_TABLE: u32 = 1024;
 
@@ -194,14 +196,17 @@ impl View for State {
         &self,
         range: &KeyRange,
         since: Position,
-    ) -> Result<Option<(Bytes, Offset)>, ViewError> {
+        _: &mut usize,
+    ) -> Result<Written, ViewError> {
         let hit = self.rows.iter().find(|((table, key), latest)| {
             *table == range.table
                 && *key >= range.from
                 && range.to.as_ref().is_none_or(|to| key < to)
                 && !since.sees(latest.version)
         });
-        Ok(hit.map(|((_, key), latest)| (key.clone(), latest.version)))
+        Ok(hit
+            .map(|((_, key), latest)| (key.clone(), latest.version))
+            .into())
     }
 
     fn floor(&self) -> Position {

@@ -8,13 +8,11 @@ use crate::newest::Now;
 use crate::reads::keyed_table;
 use crate::rejection::Rejection;
 use crate::view::Rules;
-use crate::writes::JsonBudget;
 
 /// Refuses a guard that does not hold. A value that is no JSON fails every comparison of a field.
 pub fn check(
     now: &Now<'_>,
     rules: &dyn Rules,
-    budget: &mut JsonBudget,
     index: usize,
     guard: &Guard,
 ) -> Result<(), Rejection> {
@@ -36,7 +34,7 @@ pub fn check(
                     table.definition.name
                 )));
             }
-            let met = parse(now, budget, newest.value.as_ref())?;
+            let met = parse(now, newest.value.as_ref())?;
             met.is_some_and(|met| {
                 json::holds(
                     met.get(path).unwrap_or(&Json::Null),
@@ -60,14 +58,10 @@ pub fn check(
     ))
 }
 
-fn parse<'v>(
-    now: &Now<'_>,
-    budget: &mut JsonBudget,
-    value: Option<&'v Bytes>,
-) -> Result<Option<Json<'v>>, Rejection> {
+fn parse<'v>(now: &Now<'_>, value: Option<&'v Bytes>) -> Result<Option<Json<'v>>, Rejection> {
     let Some(value) = value else {
         return Ok(Some(Json::Null));
     };
-    budget.spend(now, value.len())?;
+    now.work.parse(now, value.len())?;
     Ok(Json::parse(value).ok())
 }

@@ -12,6 +12,7 @@ mod json;
 mod newest;
 mod operations;
 mod overlay;
+mod ranges;
 mod reads;
 mod rejection;
 mod staged;
@@ -19,6 +20,7 @@ mod unique;
 mod validator;
 mod view;
 mod window;
+mod work;
 mod writes;
 
 #[cfg(test)]
@@ -46,5 +48,6 @@ mod planted {
 pub use ids::Remembered;
 pub use unique::unique_row_key;
 pub use validator::{Decision, Validator, ValidatorOptions};
-pub use view::{Latest, Rules, Schema, TableRules, View, ViewError};
-pub use writes::{JSON_BYTES_READ_MAX, TRANSACTION_BODY_BYTES_MAX};
+pub use view::{Latest, Rules, Schema, TableRules, View, ViewError, Written};
+pub use work::{DECISION_STEPS_MAX, JSON_BYTES_READ_MAX};
+pub use writes::TRANSACTION_BODY_BYTES_MAX;

@@ -4,7 +4,9 @@ use bytes::Bytes;
 use onelog_record::{Offset, Position, TableId};
 
 use crate::overlay::Overlay;
-use crate::view::{View, ViewError};
+use crate::rejection::Rejection;
+use crate::view::View;
+use crate::work::Work;
 
 /// The last write of a key, as far as it is remembered.
 #[derive(Clone, Debug, Default)]
@@ -22,6 +24,7 @@ pub struct Newest {
 pub struct Now<'a> {
     pub view: &'a dyn View,
     pub overlay: &'a Overlay,
+    pub work: &'a Work,
     /// Everything below is applied.
     pub applied: Position,
     /// The offset of the next record.
@@ -29,17 +32,19 @@ pub struct Now<'a> {
 }
 
 impl<'a> Now<'a> {
-    pub fn new(view: &'a dyn View, overlay: &'a Overlay, next: Offset) -> Self {
+    pub fn new(view: &'a dyn View, overlay: &'a Overlay, work: &'a Work, next: Offset) -> Self {
         Self {
             view,
             overlay,
+            work,
             applied: view.position(),
             next,
         }
     }
 
     /// The last write of a key, in flight or applied.
-    pub fn newest(&self, table: TableId, key: &[u8]) -> Result<Newest, ViewError> {
+    pub fn newest(&self, table: TableId, key: &[u8]) -> Result<Newest, Rejection> {
+        self.work.search(self)?;
         if let Some(row) = self.overlay.get(table, key) {
             return Ok(Newest {
                 version: Some(row.version),
@@ -47,14 +52,16 @@ impl<'a> Now<'a> {
                 after: self.in_flight(row.end),
             });
         }
-        Ok(self
-            .view
-            .newest(table, key)?
-            .map_or_else(Newest::default, |latest| Newest {
-                version: Some(latest.version),
-                value: latest.value,
-                after: Position::ZERO,
-            }))
+        let Some(latest) = self.view.newest(table, key)? else {
+            return Ok(Newest::default());
+        };
+        self.work
+            .copy(self, latest.value.as_ref().map_or(0, Bytes::len))?;
+        Ok(Newest {
+            version: Some(latest.version),
+            value: latest.value,
+            after: Position::ZERO,
+        })
     }
 
     /// `end` when it is not applied yet, else zero.

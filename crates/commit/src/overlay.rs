@@ -40,8 +40,14 @@ impl Overlay {
         self.tables.get(&table)?.get(key)
     }
 
-    /// A row of the range that was written at or after `since`.
-    pub fn written_since(&self, range: &KeyRange, since: Position) -> Option<(&Bytes, &Row)> {
+    /// A row of the range that was written at or after `since`. Takes one off `steps` for each row
+    /// that was not, and finds nothing when none is left.
+    pub fn written_since(
+        &self,
+        range: &KeyRange,
+        since: Position,
+        steps: &mut usize,
+    ) -> Option<(&Bytes, &Row)> {
         if planted::is(Bug::ValidateCommittedOnly) {
             return None;
         }
@@ -53,6 +59,11 @@ impl Overlay {
         self.tables
             .get(&range.table)?
             .range::<[u8], _>((Bound::Included(&range.from[..]), to))
+            .take_while(|_| {
+                let is_left = *steps > 0;
+                *steps = steps.saturating_sub(1);
+                is_left
+            })
             .find(|(_, row)| !since.sees(row.version))
     }
 
@@ -132,7 +143,7 @@ mod tests {
         overlay.insert(TABLE, Bytes::from_static(b"b"), row(5));
         let hit = |from, to, since| {
             overlay
-                .written_since(&range(from, to), Position(since))
+                .written_since(&range(from, to), Position(since), &mut 10)
                 .is_some()
         };
         assert!(hit(b"b", Some(b"c"), 5));

@@ -1,7 +1,7 @@
 //! Whether anything that the client read was written since.
 
 use bytes::Bytes;
-use onelog_record::{KeyRange, Offset, PointRead, Position, Refusal, Subject, TableId, TableKind};
+use onelog_record::{Offset, PointRead, Position, Refusal, Subject, TableId, TableKind};
 
 use crate::newest::Now;
 use crate::planted::{self, Bug};
@@ -39,14 +39,14 @@ fn written_since(version: Offset, position: Position) -> bool {
 }
 
 /// The refusal of a read position at which a key cannot be decided.
-fn too_old(now: &Now<'_>, read_position: Position) -> Rejection {
+pub fn too_old(now: &Now<'_>, read_position: Position) -> Rejection {
     Rejection::now(Refusal::SnapshotTooOld {
         read_position,
         floor: now.view.floor(),
     })
 }
 
-fn conflict(
+pub fn conflict(
     now: &Now<'_>,
     subject: Subject,
     table: TableId,
@@ -104,39 +104,5 @@ pub fn check_point(
             version,
         )),
         _ => Ok(()),
-    }
-}
-
-/// Refuses a range read into which anything was written, or deleted, at or after the read position.
-pub fn check_range(
-    now: &Now<'_>,
-    index: usize,
-    range: &KeyRange,
-    read_position: Position,
-) -> Result<(), Rejection> {
-    if planted::is(Bug::SkipRangeCheck) {
-        return Ok(());
-    }
-    if read_position < now.view.floor() {
-        return Err(too_old(now, read_position));
-    }
-    let since = if planted::is(Bug::OffByOneRead) {
-        Position(read_position.0.saturating_add(1))
-    } else {
-        read_position
-    };
-    let hit = match now.overlay.written_since(range, since) {
-        Some((key, row)) => Some((key.clone(), row.version)),
-        None => now.view.written_since(range, since)?,
-    };
-    match hit {
-        Some((key, version)) => Err(conflict(
-            now,
-            Subject::RangeRead(index),
-            range.table,
-            key,
-            version,
-        )),
-        None => Ok(()),
     }
 }

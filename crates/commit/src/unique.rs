@@ -28,7 +28,10 @@ const UNIQUE_TEXT_BYTES_MAX: usize = 64;
 /// The key of the row in `onelog.unique` that says who has `value` in this field of the table.
 #[must_use]
 pub fn unique_row_key(table: TableId, field: u16, value: &Json<'_>) -> Bytes {
-    let text = value.canonical();
+    row_key(table, field, &value.canonical())
+}
+
+fn row_key(table: TableId, field: u16, text: &str) -> Bytes {
     let mut key = Vec::with_capacity(6 + UNIQUE_TEXT_BYTES_MAX);
     key.extend_from_slice(&unique_rows_of(table));
     key.extend_from_slice(&field.to_be_bytes());
@@ -90,16 +93,18 @@ pub fn write_rows(writer: &mut Writer<'_>, request: &CommitRequest) -> Result<()
     }
     for release in &changes.releases {
         if !claimed.contains_key(&release.row[..]) {
-            write_row(writer, release.row.clone(), None);
+            write_row(writer, release.row.clone(), None)?;
         }
     }
     for claim in &changes.claims {
-        write_row(writer, claim.row.clone(), Some(claim.owner.clone()));
+        write_row(writer, claim.row.clone(), Some(claim.owner.clone()))?;
     }
     Ok(())
 }
 
-fn write_row(writer: &mut Writer<'_>, row: Bytes, owner: Option<Bytes>) {
+fn write_row(writer: &mut Writer<'_>, row: Bytes, owner: Option<Bytes>) -> Result<(), Rejection> {
+    let bytes = row.len() + owner.as_ref().map_or(0, Bytes::len);
+    writer.now.work.copy(&writer.now, bytes)?;
     let op = if owner.is_some() { Op::Put } else { Op::Delete };
     writer
         .body
@@ -109,6 +114,7 @@ fn write_row(writer: &mut Writer<'_>, row: Bytes, owner: Option<Bytes>) {
         after: Position::ZERO,
     };
     writer.stage(TABLE_UNIQUE, row, image);
+    Ok(())
 }
 
 fn not_unique(claim: &Claim, owner: &Bytes, after: Position) -> Rejection {
@@ -165,10 +171,14 @@ fn compare(
     let before = parse(writer, before.value.as_ref())?;
     let after = parse(writer, last.value.as_ref())?;
     for (field, path) in table.unique.iter().enumerate() {
-        let row = |value: &Json<'_>| unique_row_key(last.table, field as u16, value);
+        let row = |value: &Json<'_>| {
+            let text = value.canonical();
+            let counted = writer.now.work.copy(&writer.now, text.len());
+            counted.map(|()| row_key(last.table, field as u16, &text))
+        };
         let had = before.get(path).filter(|value| !value.is_null());
         let has = after.get(path).filter(|value| !value.is_null());
-        let (had_row, has_row) = (had.map(row), has.map(row));
+        let (had_row, has_row) = (had.map(row).transpose()?, has.map(row).transpose()?);
         if had_row == has_row {
             continue;
         }
@@ -196,7 +206,7 @@ fn parse<'v>(writer: &mut Writer<'_>, value: Option<&'v Bytes>) -> Result<Json<'
     let Some(value) = value else {
         return Ok(Json::Null);
     };
-    writer.budget.spend(&writer.now, value.len())?;
+    writer.now.work.parse(&writer.now, value.len())?;
     // What is no JSON has no fields. A put of it into such a table was refused before.
     Ok(Json::parse(value).unwrap_or(Json::Null))
 }

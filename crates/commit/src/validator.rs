@@ -11,12 +11,14 @@ use crate::ids::{IdWindow, Remembered};
 use crate::newest::Now;
 use crate::overlay::{Overlay, Row};
 use crate::planted::{self, Bug};
+use crate::ranges;
 use crate::reads;
 use crate::rejection::Rejection;
 use crate::staged::Staged;
 use crate::view::{Rules, View, ViewError};
 use crate::window::{Fingerprints, WriteWindow};
-use crate::writes::{JsonBudget, Writer};
+use crate::work::Work;
+use crate::writes::Writer;
 
 /// The bounds of the validator's memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,6 +74,8 @@ pub struct Validator {
     applied: Position,
     /// Right behind the last record that is known.
     end: Position,
+    /// What all decisions have cost.
+    steps: u64,
 }
 
 /// One request and what it is decided against.
@@ -82,6 +86,7 @@ struct Incoming<'a> {
     next: Offset,
     view: &'a dyn View,
     rules: &'a dyn Rules,
+    work: &'a Work,
 }
 
 impl Validator {
@@ -106,7 +111,15 @@ impl Validator {
             staged: Staged::default(),
             applied: position,
             end: position,
+            steps: 0,
         }
+    }
+
+    /// How many steps all decisions have taken: what they looked at in what is stored. One takes at
+    /// most about [`DECISION_STEPS_MAX`](crate::DECISION_STEPS_MAX).
+    #[must_use]
+    pub const fn steps(&self) -> u64 {
+        self.steps
     }
 
     /// Decides one request against `view` and everything accepted before. Only an accepted one
@@ -146,6 +159,7 @@ impl Validator {
             view.position(),
             self.applied
         );
+        let work = Work::default();
         let incoming = Incoming {
             request,
             id,
@@ -153,8 +167,11 @@ impl Validator {
             next,
             view,
             rules,
+            work: &work,
         };
-        match self.try_decide(&incoming, body) {
+        let decided = self.try_decide(&incoming, body);
+        self.steps += work.steps() as u64;
+        match decided {
             Ok(decision) => Ok(decision),
             Err(Rejection::View(error)) => Err(error),
             Err(Rejection::Refused(refused)) => {
@@ -172,8 +189,7 @@ impl Validator {
         if let Some(committed) = self.check_id(incoming)? {
             return Ok(Decision::Repeated(committed));
         }
-        let mut budget = JsonBudget::new();
-        self.check(incoming, &mut budget)?;
+        self.check(incoming)?;
         if incoming.request.writes.is_empty() {
             return Ok(Decision::Validated(Committed {
                 id: incoming.id,
@@ -184,7 +200,7 @@ impl Validator {
             }));
         }
         let mark = body.begin(incoming.id, incoming.fingerprint);
-        if let Err(rejection) = self.write(incoming, &mut budget, body) {
+        if let Err(rejection) = self.write(incoming, body) {
             body.undo(mark);
             self.staged.clear();
             return Err(rejection);
@@ -287,12 +303,12 @@ impl Validator {
     }
 
     /// Everything up to the guards: what changes nothing.
-    fn check(&self, incoming: &Incoming<'_>, budget: &mut JsonBudget) -> Result<(), Rejection> {
+    fn check(&self, incoming: &Incoming<'_>) -> Result<(), Rejection> {
         let request = incoming.request;
         request
             .check_limits()
             .map_err(|fault| Rejection::now(fault.into()))?;
-        let now = Now::new(incoming.view, &self.overlay, incoming.next);
+        let now = Now::new(incoming.view, &self.overlay, incoming.work, incoming.next);
         // No client can have read above what is applied, though the log may reach further.
         if let Some(read_position) = request.read_position
             && read_position > now.applied
@@ -311,7 +327,7 @@ impl Validator {
             self.check_reads(&now, incoming, read_position)?;
         }
         for (index, guard) in request.guards.iter().enumerate() {
-            guards::check(&now, incoming.rules, budget, index, guard)?;
+            guards::check(&now, incoming.rules, index, guard)?;
         }
         let mut tables = request.writes.iter().map(|write| write.table);
         if tables.any(|table| table < USER_TABLES_FROM) {
@@ -333,27 +349,22 @@ impl Validator {
             let fingerprint = self.fingerprints.of(read.table, &read.key);
             reads::check_point(now, &self.window, fingerprint, index, read, read_position)?;
         }
-        for (index, range) in incoming.request.range_reads.iter().enumerate() {
-            reads::keyed_table(incoming.rules, range.table, || Subject::RangeRead(index))?;
-            reads::check_range(now, index, range, read_position)?;
-        }
-        Ok(())
+        ranges::check(
+            now,
+            incoming.rules,
+            &incoming.request.range_reads,
+            read_position,
+        )
     }
 
-    fn write(
-        &mut self,
-        incoming: &Incoming<'_>,
-        budget: &mut JsonBudget,
-        body: &mut BodyWriter,
-    ) -> Result<(), Rejection> {
+    fn write(&mut self, incoming: &Incoming<'_>, body: &mut BodyWriter) -> Result<(), Rejection> {
         self.staged.clear();
         Writer {
-            now: Now::new(incoming.view, &self.overlay, incoming.next),
+            now: Now::new(incoming.view, &self.overlay, incoming.work, incoming.next),
             rules: incoming.rules,
             fingerprints: &self.fingerprints,
             staged: &mut self.staged,
             body,
-            budget,
             offset: incoming.next,
         }
         .write_all(incoming.request)

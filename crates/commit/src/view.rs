@@ -17,6 +17,22 @@ pub struct Latest {
     pub value: Option<Bytes>,
 }
 
+/// Whether a range was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Written {
+    Nothing,
+    /// A key that was, and the version that did it.
+    At(Bytes, Offset),
+    /// More steps are needed to know.
+    OutOfSteps,
+}
+
+impl From<Option<(Bytes, Offset)>> for Written {
+    fn from(found: Option<(Bytes, Offset)>) -> Self {
+        found.map_or(Self::Nothing, |(key, version)| Self::At(key, version))
+    }
+}
+
 /// The applied state could not be read. No decision can be made: the node stops.
 #[derive(Debug, thiserror::Error)]
 #[error("the applied state cannot be read, so nothing can be committed: {0}")]
@@ -35,12 +51,14 @@ pub trait View {
     fn newest(&self, table: TableId, key: &[u8]) -> Result<Option<Latest>, ViewError>;
 
     /// A key of the range that was written or deleted at or after `since`, with its last version.
-    /// MUST find one if there is one and `since` is at or above [`View::floor`].
+    /// MUST find one if there is one, `since` is at or above [`View::floor`] and `steps` suffice.
+    /// Each version or block of versions that is looked at MUST take one off `steps`.
     fn written_since(
         &self,
         range: &KeyRange,
         since: Position,
-    ) -> Result<Option<(Bytes, Offset)>, ViewError>;
+        steps: &mut usize,
+    ) -> Result<Written, ViewError>;
 
     /// Deletes at or above this position are all remembered.
     fn floor(&self) -> Position;

@@ -19,43 +19,6 @@ use crate::window::Fingerprints;
 /// The most bytes of the body that one accepted transaction takes.
 pub const TRANSACTION_BODY_BYTES_MAX: usize = BODY_BYTES_MAX / 2;
 
-/// The most bytes of JSON that the guards, operations and unique fields of one transaction may have
-/// parsed, so that no request holds the deciding thread for long.
-pub const JSON_BYTES_READ_MAX: usize = 4 * TRANSACTION_BYTES_MAX;
-
-/// How much JSON may still be parsed.
-#[derive(Debug)]
-pub struct JsonBudget {
-    left: usize,
-}
-
-impl JsonBudget {
-    pub const fn new() -> Self {
-        Self {
-            left: JSON_BYTES_READ_MAX,
-        }
-    }
-
-    /// Counts bytes that are about to be parsed.
-    pub fn spend(&mut self, now: &Now<'_>, bytes: usize) -> Result<(), Rejection> {
-        if let Some(left) = self.left.checked_sub(bytes) {
-            self.left = left;
-            return Ok(());
-        }
-        let spent = JSON_BYTES_READ_MAX - self.left;
-        Err(Rejection::after(
-            Refusal::TooLarge(TooLarge {
-                what: "the JSON that the guards and writes of the transaction read".into(),
-                limit: "JSON_BYTES_READ_MAX",
-                is: spent.saturating_add(bytes),
-                max: JSON_BYTES_READ_MAX,
-                unit: "bytes",
-            }),
-            now.everything(),
-        ))
-    }
-}
-
 /// What carrying out the writes of one transaction needs.
 pub struct Writer<'a> {
     pub now: Now<'a>,
@@ -63,7 +26,6 @@ pub struct Writer<'a> {
     pub fingerprints: &'a Fingerprints,
     pub staged: &'a mut Staged,
     pub body: &'a mut BodyWriter,
-    pub budget: &'a mut JsonBudget,
     /// The offset of the next record of this transaction.
     pub offset: Offset,
 }
@@ -261,7 +223,7 @@ impl Writer<'_> {
         let document = match &met.value {
             None => Json::Null,
             Some(text) => {
-                self.budget.spend(&self.now, text.len())?;
+                self.now.work.parse(&self.now, text.len())?;
                 Json::parse(text).map_err(|_| bad(OperationFault::NotJson))?
             }
         };
@@ -291,7 +253,7 @@ impl Writer<'_> {
         if table.definition.value == ValueKind::Bytes || !looks_into {
             return Ok(());
         }
-        self.budget.spend(&self.now, value.len())?;
+        self.now.work.parse(&self.now, value.len())?;
         let document = Json::parse(value)
             .map_err(|_| Rejection::bad_operation(index, OperationFault::NotJson, after))?;
         let Some(schema) = &table.schema else {

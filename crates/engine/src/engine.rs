@@ -3,7 +3,9 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
-use onelog_commit::{Decision, Remembered, Rules, Validator, ValidatorOptions, View, ViewError};
+use onelog_commit::{
+    DECISION_STEPS_MAX, Decision, Remembered, Rules, Validator, ValidatorOptions, View, ViewError,
+};
 use onelog_record::{
     BodyError, BodyWriter, CommitRequest, Committed, Compression, CompressionError, Entry,
     EntryHeader, EntryKind, Index, PAYLOAD_HEADER_BYTES, Position, Refusal, TABLE_TABLES, Term,
@@ -201,6 +203,12 @@ impl<T, C: Consensus> Engine<T, C> {
             && (!decided_here || self.barrier.is_some_and(|barrier| span.contains(&barrier)))
     }
 
+    /// How many steps the decisions so far have taken: how much of the state they looked at.
+    #[must_use]
+    pub const fn steps(&self) -> u64 {
+        self.validator.steps()
+    }
+
     /// How many requests wait for their answer.
     #[must_use]
     pub fn waiting(&self) -> usize {
@@ -257,14 +265,25 @@ impl<T, C: Consensus> Engine<T, C> {
         self.decide(submission, view, rules, out)
     }
 
-    /// Decides the requests that waited for a change of the catalog, once it is applied.
+    /// Whether [`Engine::resume`] would decide a request now.
+    #[must_use]
+    pub fn may_resume(&self) -> bool {
+        self.has_held() && self.may_decide() && !self.is_blocked()
+    }
+
+    /// Decides the requests that waited for a change of the catalog, once it is applied: some of
+    /// them, when they take many steps.
     pub fn resume(
         &mut self,
         view: &dyn View,
         rules: &dyn Rules,
         out: &mut Vec<Effect<T>>,
     ) -> Result<(), EngineError> {
-        while self.may_decide() && !self.is_blocked() {
+        let began_at_step = self.steps();
+        while self.may_decide()
+            && !self.is_blocked()
+            && self.steps() - began_at_step < DECISION_STEPS_MAX as u64
+        {
             self.barrier = None;
             let Some(submission) = self.held.pop_front() else {
                 break;

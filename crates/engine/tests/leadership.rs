@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::rc::Rc;
 
 use bytes::Bytes;
-use onelog_commit::{Latest, Rules, TableRules, ValidatorOptions, View, ViewError};
+use onelog_commit::{Latest, Rules, TableRules, ValidatorOptions, View, ViewError, Written};
 use onelog_engine::{
     Applied, Consensus, ConsensusError, Effect, Engine, EngineOptions, Progress, Submission,
 };
@@ -92,8 +92,9 @@ impl View for Nothing {
         &self,
         _: &KeyRange,
         _: Position,
-    ) -> Result<Option<(Bytes, Offset)>, ViewError> {
-        Ok(None)
+        _: &mut usize,
+    ) -> Result<Written, ViewError> {
+        Ok(Written::Nothing)
     }
 
     fn floor(&self) -> Position {

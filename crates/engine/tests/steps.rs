@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use onelog_commit::{Latest, Rules, TableRules, ValidatorOptions, View, ViewError};
+use onelog_commit::{Latest, Rules, TableRules, ValidatorOptions, View, ViewError, Written};
 use onelog_engine::{Applied, Effect, Engine, EngineOptions, Raft, RaftOptions, Submission};
 use onelog_record::{
     CommitRequest, Committed, Compression, Entry, EntryKind, Index, KeyRange, Offset, Operation,
@@ -35,7 +35,8 @@ impl View for Model {
         &self,
         range: &KeyRange,
         since: Position,
-    ) -> Result<Option<(Bytes, Offset)>, ViewError> {
+        _: &mut usize,
+    ) -> Result<Written, ViewError> {
         let from = (range.table, range.from.clone());
         let rows = self.rows.range(from..).take_while(|((table, key), _)| {
             *table == range.table && range.to.as_ref().is_none_or(|to| key < to)
@@ -43,7 +44,8 @@ impl View for Model {
         let mut written = rows.filter(|(_, (version, _))| !since.sees(*version));
         Ok(written
             .next()
-            .map(|((_, key), (version, _))| (key.clone(), *version)))
+            .map(|((_, key), (version, _))| (key.clone(), *version))
+            .into())
     }
 
     fn floor(&self) -> Position {

@@ -32,6 +32,7 @@ pub(crate) struct Metrics {
     pub(crate) commits: Counter,
     pub(crate) records: Counter,
     pub(crate) log_bytes: Counter,
+    pub(crate) decision_steps: Counter,
     conflicts: Family<TableLabel, Counter>,
     conflict_tables: Mutex<std::collections::HashSet<String>>,
     refusals: Family<ReasonLabel, Counter>,
@@ -58,6 +59,7 @@ impl Metrics {
             commits: Counter::default(),
             records: Counter::default(),
             log_bytes: Counter::default(),
+            decision_steps: Counter::default(),
             conflicts: Family::default(),
             conflict_tables: Mutex::default(),
             refusals: Family::default(),
@@ -83,6 +85,11 @@ impl Metrics {
             "log_bytes",
             "Bytes of entries appended to the log",
             self.log_bytes.clone(),
+        );
+        registry.register(
+            "decision_steps",
+            "Steps that deciding transactions took: what was looked at in the state",
+            self.decision_steps.clone(),
         );
         registry.register(
             "conflicts",

@@ -139,6 +139,11 @@ impl Published {
 }
 
 impl Observer for Published {
+    fn decided(&mut self, steps: u64) {
+        let counter = &self.0.metrics.decision_steps;
+        counter.inc_by(steps - counter.get());
+    }
+
     fn appended(&mut self, entry: &Entry) {
         let metrics = &self.0.metrics;
         metrics.log_bytes.inc_by(entry.body.len() as u64);

@@ -8,6 +8,7 @@ mod compression;
 mod decimal;
 mod entry;
 mod field;
+mod fingerprint;
 mod json;
 mod limits;
 mod numbers;

@@ -243,59 +243,6 @@ impl CommitRequest {
             TRANSACTION_BYTES_MAX,
         )
     }
-
-    /// A fingerprint of everything but the id: the same request has the same one. It tells a retry
-    /// from another request that uses the same id by mistake.
-    #[must_use]
-    pub fn fingerprint(&self) -> u64 {
-        let mut hasher = blake3::Hasher::new();
-        let mut part = |tag: u8, table: TableId, pieces: &[&[u8]]| {
-            hasher.update(&[tag]);
-            hasher.update(&table.0.to_le_bytes());
-            for piece in pieces {
-                hasher.update(&(piece.len() as u64).to_le_bytes());
-                hasher.update(piece);
-            }
-        };
-        let position = self.read_position.map_or(u64::MAX, Position::get);
-        part(0, TableId(0), &[&position.to_le_bytes()]);
-        for read in &self.point_reads {
-            part(1, read.table, &[&read.key]);
-        }
-        for range in &self.range_reads {
-            let end: &[u8] = range.to.as_deref().unwrap_or_default();
-            part(
-                2 + u8::from(range.to.is_none()),
-                range.table,
-                &[&range.from, end],
-            );
-        }
-        for guard in &self.guards {
-            part(
-                4,
-                guard.table,
-                &[&guard.key, format!("{:?}", guard.predicate).as_bytes()],
-            );
-        }
-        for write in &self.writes {
-            match &write.operation {
-                Operation::Put(value) => part(5, write.table, &[&write.key, value]),
-                Operation::Delete => part(6, write.table, &[&write.key]),
-                Operation::AppendBytes(value) => part(7, write.table, &[&write.key, value]),
-                other => part(
-                    8,
-                    write.table,
-                    &[&write.key, format!("{other:?}").as_bytes()],
-                ),
-            }
-            for header in &write.headers {
-                part(9, TableId(0), &[&header.name, &header.value]);
-            }
-        }
-        let mut first = [0; 8];
-        first.copy_from_slice(&hasher.finalize().as_bytes()[..8]);
-        u64::from_le_bytes(first)
-    }
 }
 
 fn too_large(
@@ -389,23 +336,5 @@ mod tests {
             with(vec![put(b"1", &big); 8]).unwrap_err().limit,
             "TRANSACTION_BYTES_MAX"
         );
-    }
-
-    #[test]
-    fn a_fingerprint_tells_requests_apart_but_not_their_ids() {
-        let one = CommitRequest {
-            writes: vec![put(b"ab", b"c")],
-            ..CommitRequest::default()
-        };
-        let other = CommitRequest {
-            writes: vec![put(b"a", b"bc")],
-            ..CommitRequest::default()
-        };
-        let retried = CommitRequest {
-            id: Some(TxnId(7)),
-            ..one.clone()
-        };
-        assert_ne!(one.fingerprint(), other.fingerprint());
-        assert_eq!(one.fingerprint(), retried.fingerprint());
     }
 }

@@ -15,6 +15,10 @@ use crate::Catalog;
 ///
 /// Implementations SHOULD be quick: they run between two requests.
 pub trait Observer {
+    /// A turn's requests are decided. So many steps all decisions have taken until now: how much of
+    /// the state they looked at.
+    fn decided(&mut self, _steps: u64) {}
+
     /// An entry got its place in the log. It is not durable yet.
     fn appended(&mut self, _entry: &Entry) {}
 

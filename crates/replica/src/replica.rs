@@ -21,6 +21,9 @@ use crate::view::StateView;
 
 /// How many requests are decided before completions are looked at again.
 const REQUESTS_PER_TURN_MAX: usize = 512;
+/// A turn in which the decisions took so many steps takes no further request: those that are
+/// answered already are not kept waiting for others like it.
+const STEPS_PER_TURN_MAX: u64 = onelog_commit::DECISION_STEPS_MAX as u64;
 /// How long a client should wait while checkpoints catch up.
 const RETRY_AFTER_MS: u64 = 250;
 /// How often consensus hears that time has passed.
@@ -47,6 +50,8 @@ pub struct Replica<T, O> {
     pub(crate) checkpoints: Checkpoints,
     pub(crate) retention: Retention,
     pub(crate) taken: usize,
+    /// The engine's steps when the turn began.
+    pub(crate) turn_began_at_step: u64,
     pub(crate) ticked_at_ms: u64,
     pub(crate) is_stopping: bool,
 }
@@ -97,7 +102,11 @@ impl<T, O: Observer> Replica<T, O> {
     /// is not full, and completions are not kept waiting.
     #[must_use]
     pub fn may_take(&self) -> bool {
-        self.taken < REQUESTS_PER_TURN_MAX && !self.engine.is_full() && !self.state.is_full()
+        let steps = self.engine.steps() - self.turn_began_at_step;
+        self.taken < REQUESTS_PER_TURN_MAX
+            && steps < STEPS_PER_TURN_MAX
+            && !self.engine.is_full()
+            && !self.state.is_full()
     }
 
     fn submit(
@@ -130,12 +139,14 @@ impl<T, O: Observer> Replica<T, O> {
 
     /// Ends a turn: all that has happened was reported. Decides what waited for a change of the
     /// catalog, seals what was decided when a flush may begin (the batch grows by itself while
-    /// none may), and looks after checkpoints and segments. Answers whether anything was sealed.
+    /// none may), and looks after checkpoints and segments. Answers whether another turn has something
+    /// to do: anything was sealed, or requests that waited can be decided.
     ///
     /// # Errors
     /// As [`Replica::handle`].
     pub fn end_turn(&mut self, now: Now, out: &mut Outbox<T>) -> Result<bool, Failure> {
         self.taken = 0;
+        self.observer.decided(self.engine.steps());
         if self.engine.has_held() {
             let view = self
                 .view
@@ -146,10 +157,11 @@ impl<T, O: Observer> Replica<T, O> {
         }
         // A view that is held keeps memtables alive.
         self.view = None;
+        self.turn_began_at_step = self.engine.steps();
         let is_sealed = self.seal(now, out)?;
         self.tick(now, out)?;
         self.maintenance(now, out);
-        Ok(is_sealed)
+        Ok(is_sealed || self.engine.may_resume())
     }
 
     fn seal(&mut self, now: Now, out: &mut Outbox<T>) -> Result<bool, Failure> {

@@ -215,6 +215,7 @@ impl Recovered {
                 complained_at_ms: None,
             },
             taken: 0,
+            turn_began_at_step: 0,
             ticked_at_ms: now.monotonic_ms,
             is_stopping: false,
             options: self.options,

@@ -1,8 +1,7 @@
 //! The state as the validator looks at it.
 
-use bytes::Bytes;
-use onelog_commit::{Latest, View, ViewError};
-use onelog_record::{KeyRange, Offset, Position, TableId};
+use onelog_commit::{Latest, View, ViewError, Written};
+use onelog_record::{KeyRange, Position, TableId};
 use onelog_state::LatestView;
 
 /// The state at one instant through the validator's eyes. One decision reads one view: between two
@@ -27,8 +26,13 @@ impl View for StateView {
         &self,
         range: &KeyRange,
         since: Position,
-    ) -> Result<Option<(Bytes, Offset)>, ViewError> {
-        self.0.written_since(range, since).map_err(failed)
+        steps: &mut usize,
+    ) -> Result<Written, ViewError> {
+        Ok(match self.0.written_since(range, since, steps) {
+            onelog_state::Written::Nothing => Written::Nothing,
+            onelog_state::Written::At(key, version) => Written::At(key, version),
+            onelog_state::Written::OutOfSteps => Written::OutOfSteps,
+        })
     }
 
     fn floor(&self) -> Position {

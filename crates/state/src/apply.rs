@@ -66,8 +66,6 @@ pub(crate) struct Writer {
     pub(crate) applied: Applied,
     pub(crate) ids: VecDeque<RememberedId>,
     pub(crate) drops: Drops,
-    /// What the entry at hand writes, in order.
-    writes: Vec<VersionKey>,
     /// While many entries are applied at once: their versions, to be put in sorted.
     gathered: Option<Vec<(VersionKey, KeyHash, Option<Bytes>)>>,
     /// Set while an entry is half in: what follows it must not be applied.
@@ -81,7 +79,6 @@ impl Writer {
             applied,
             ids: VecDeque::new(),
             drops: Drops::default(),
-            writes: Vec::new(),
             gathered: None,
             is_broken: false,
         }
@@ -159,7 +156,6 @@ impl Writer {
                 continue;
             }
             let version = VersionKey::of_record(record.table, &record.key, record.offset);
-            self.writes.push(version.clone());
             let hash = KeyHash::of(record.table, &record.key);
             match &mut self.gathered {
                 Some(gathered) => gathered.push((version, hash, record.value)),
@@ -201,7 +197,6 @@ impl State {
             writer.is_broken = true;
             writer.apply(entry, raw, ids_max)?;
             writer.is_broken = false;
-            self.shared.recent.lock().extend(writer.writes.drain(..));
         }
         writer.applied = applied_by(entry, writer.applied);
         self.shared.advance(writer.applied);
@@ -237,7 +232,6 @@ impl State {
             writer.active.insert(hash, version, value);
         }
         writer.is_broken = false;
-        self.shared.recent.lock().extend(writer.writes.drain(..));
         self.shared.advance(writer.applied);
         Ok(())
     }

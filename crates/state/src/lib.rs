@@ -11,6 +11,7 @@
 
 mod apply;
 mod backend;
+mod blocks;
 mod checkpoint;
 mod copy;
 mod cursor;
@@ -24,7 +25,6 @@ mod latest;
 mod memtable;
 mod options;
 pub mod planted;
-mod recent;
 mod scan;
 mod snapshot;
 mod state;
@@ -37,6 +37,7 @@ pub use checkpoint::{Checkpoint, CheckpointError, CheckpointReport};
 pub use copy::{CopyError, RowVisitor};
 pub use ids::RememberedId;
 pub use latest::{Latest, LatestView};
+pub use memtable::Written;
 pub use options::StateOptions;
 pub use scan::{Row, Scan};
 pub use snapshot::{Snapshot, Versioned};

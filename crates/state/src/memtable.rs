@@ -1,6 +1,6 @@
 //! The newest versions, in memory: ordered, many versions per key.
 //!
-//! One thread inserts; any number of threads read without locks. A reader at a position looks
+//! One thread inserts; any number of threads read values without locks. A reader at a position looks
 //! only at versions below it, and a position is published after everything below it is in, so
 //! no reader sees half an entry. Nothing is ever removed: a memtable is dropped as a whole.
 
@@ -12,7 +12,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use bytes::Bytes;
 use crossbeam_skiplist::SkipMap;
 use onelog_record::{KeyRange, Offset};
+use parking_lot::RwLock;
 
+use crate::blocks::Blocks;
 use crate::filter::{KeyFilter, KeyHash};
 use crate::key::VersionKey;
 
@@ -31,6 +33,7 @@ pub(crate) struct Found {
 pub(crate) struct Memtable {
     pub(crate) versions: SkipMap<VersionKey, Option<Bytes>>,
     filter: KeyFilter,
+    blocks: RwLock<Blocks>,
     bytes: AtomicUsize,
     /// The bytes of every memtable of this state that is still in memory.
     live_bytes: Arc<AtomicUsize>,
@@ -42,6 +45,7 @@ impl Memtable {
         Self {
             versions: SkipMap::new(),
             filter: KeyFilter::new(bytes / VERSION_OVERHEAD_BYTES),
+            blocks: RwLock::default(),
             bytes: AtomicUsize::new(0),
             live_bytes,
         }
@@ -50,7 +54,8 @@ impl Memtable {
     /// Puts a version in. `None` is a delete.
     pub(crate) fn insert(&self, hash: KeyHash, key: VersionKey, value: Option<Bytes>) {
         self.filter.add(hash);
-        self.versions.insert(key, value);
+        self.versions.insert(key.clone(), value);
+        self.blocks.write().add(&key, &self.versions);
     }
 
     /// Counts memory that the memtable holds.
@@ -77,40 +82,84 @@ impl Memtable {
     }
 
     /// Looks for a version in the range, at or above `since` and up to `ceiling`, for as many
-    /// steps as there are left.
-    pub(crate) fn walk(
+    /// steps as there are left. A step is a block, or a version in a block that may have one.
+    pub(crate) fn written_since(
         &self,
         range: &KeyRange,
         since: Offset,
         ceiling: Offset,
         steps: &mut usize,
-    ) -> Walk {
+    ) -> Written {
+        let blocks = self.blocks.read();
+        let Some(table) = blocks.table(range.table) else {
+            return Written::Nothing;
+        };
+        if table.highest < since {
+            return Written::Nothing;
+        }
         let start = VersionKey::before(range.table, &range.from);
         let end = range_end(range);
-        let mut at = self.versions.lower_bound(Bound::Included(&start));
+        let mut of_table = table.from(&start).peekable();
+        while let Some((first, block)) = of_table.next() {
+            if end.as_ref().is_some_and(|end| first >= end) {
+                break;
+            }
+            if !take_one(steps) {
+                return Written::OutOfSteps;
+            }
+            if block.highest < since {
+                continue;
+            }
+            let block_end = of_table.peek().map(|(next, _)| *next);
+            let ends = block_end.into_iter().chain(&end).min();
+            match self.walk(first.max(&start), ends, since, ceiling, steps) {
+                Written::Nothing => {}
+                other => return other,
+            }
+        }
+        Written::Nothing
+    }
+
+    fn walk(
+        &self,
+        start: &VersionKey,
+        end: Option<&VersionKey>,
+        since: Offset,
+        ceiling: Offset,
+        steps: &mut usize,
+    ) -> Written {
+        let table = start.table();
+        let mut at = self.versions.lower_bound(Bound::Included(start));
         while let Some(entry) = at {
             let key = entry.key();
-            if end.as_ref().is_some_and(|end| key >= end) {
+            if key.table() != table || end.is_some_and(|end| key >= end) {
                 break;
             }
             if key.offset() <= ceiling && key.offset() >= since {
-                return Walk::Found(key.key(), key.offset());
+                return Written::At(key.key(), key.offset());
             }
-            if *steps == 0 {
-                return Walk::OutOfSteps;
+            if !take_one(steps) {
+                return Written::OutOfSteps;
             }
-            *steps -= 1;
             at = entry.next();
         }
-        Walk::Nothing
+        Written::Nothing
     }
 }
 
-/// How a walk over a range ended.
-#[derive(Debug)]
-pub(crate) enum Walk {
-    Found(Bytes, Offset),
+const fn take_one(steps: &mut usize) -> bool {
+    let is_left = *steps > 0;
+    *steps = steps.saturating_sub(1);
+    is_left
+}
+
+/// Whether a range was written.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Written {
     Nothing,
+    /// A key that was, and the offset of that.
+    At(Bytes, Offset),
+    /// More steps are needed to know.
     OutOfSteps,
 }
 

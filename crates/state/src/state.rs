@@ -20,9 +20,8 @@ use crate::backend::{begin_file, open_file, publish_file};
 use crate::checkpoint::Checkpoint;
 use crate::ids::RememberedId;
 use crate::latest::{Latest, LatestView};
-use crate::memtable::Memtable;
+use crate::memtable::{Memtable, Written};
 use crate::options::{MEMTABLE_BYTES_MIN, StateOptions};
-use crate::recent::{RECENT_WRITES_MAX, RecentWrites};
 use crate::snapshot::{Reach, Snapshot};
 use crate::tree::{Applied, Base, OpenError, ReadError, Tree};
 use crate::views::Views;
@@ -90,8 +89,6 @@ pub(crate) struct Shared {
     applied: Mutex<Applied>,
     views: RwLock<Arc<Views>>,
     writer: Mutex<Writer>,
-    /// Extended before the position moves over what it is extended by.
-    pub(crate) recent: Mutex<RecentWrites>,
 }
 
 impl Shared {
@@ -203,7 +200,6 @@ impl State {
                 kept: None,
             })),
             writer: Mutex::new(Writer::new(active, applied)),
-            recent: Mutex::new(RecentWrites::new(applied.position, RECENT_WRITES_MAX)),
         });
         Ok((Self { shared }, Opened { applied, ids }))
     }
@@ -242,11 +238,7 @@ impl State {
     #[must_use]
     pub fn latest(&self) -> LatestView {
         let (views, position) = self.shared.views_at_position();
-        LatestView {
-            shared: self.shared.clone(),
-            views,
-            position,
-        }
+        LatestView { views, position }
     }
 
     /// [`LatestView::newest`] of this instant.
@@ -257,16 +249,16 @@ impl State {
         self.latest().newest(table, key)
     }
 
-    /// [`LatestView::written_since`] of this instant.
-    ///
-    /// # Errors
-    /// None today.
-    pub fn written_since(
-        &self,
-        range: &KeyRange,
-        since: Position,
-    ) -> Result<Option<(Bytes, Offset)>, ReadError> {
-        self.latest().written_since(range, since)
+    /// [`LatestView::written_since`] of this instant, in as many steps as it takes.
+    #[must_use]
+    pub fn written_since(&self, range: &KeyRange, since: Position) -> Option<(Bytes, Offset)> {
+        match self
+            .latest()
+            .written_since(range, since, &mut usize::MAX.clone())
+        {
+            Written::At(key, version) => Some((key, version)),
+            Written::Nothing | Written::OutOfSteps => None,
+        }
     }
 
     /// The state at `position()`.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use onelog_commit::{Latest, Rules, Schema, TableRules, View, ViewError};
+use onelog_commit::{Latest, Rules, Schema, TableRules, View, ViewError, Written};
 use onelog_record::{
     FieldPath, Json, KeyRange, Offset, Position, TABLE_UNIQUE, TableDefinition, TableId, TableKind,
     ValueKind,
@@ -106,15 +106,16 @@ impl View for AppliedState<'_> {
         &self,
         range: &KeyRange,
         since: Position,
-    ) -> Result<Option<(Bytes, Offset)>, ViewError> {
+        _: &mut usize,
+    ) -> Result<Written, ViewError> {
         for key in self.oracle.keys_in(range) {
             if let Some(latest) = self.newest(range.table, &key)?
                 && latest.version.0 >= since.0
             {
-                return Ok(Some((key.into(), latest.version)));
+                return Ok(Written::At(key.into(), latest.version));
             }
         }
-        Ok(None)
+        Ok(Written::Nothing)
     }
 
     fn floor(&self) -> Position {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use onelog_commit::{
     Decision, Latest, Rules, Schema, TableRules, Validator, ValidatorOptions, View, ViewError,
+    Written,
 };
 use onelog_record::{
     BodyWriter, CommitRequest, Committed, Compare, FieldPath, Guard, Json, KeyRange, Number,
@@ -77,6 +78,8 @@ pub struct State {
     pub position: Position,
     pub floor: Position,
     pub unreadable: bool,
+    /// How many steps a look at one row costs beyond the first.
+    pub steps_per_row: usize,
 }
 
 impl View for State {
@@ -93,14 +96,23 @@ impl View for State {
         &self,
         range: &KeyRange,
         since: Position,
-    ) -> Result<Option<(Bytes, Offset)>, ViewError> {
-        let hit = self.rows.iter().find(|((table, key), latest)| {
+        steps: &mut usize,
+    ) -> Result<Written, ViewError> {
+        let rows = self.rows.iter().filter(|((table, key), _)| {
             *table == range.table
                 && *key >= range.from
                 && range.to.as_ref().is_none_or(|to| key < to)
-                && !since.sees(latest.version)
         });
-        Ok(hit.map(|((_, key), latest)| (key.clone(), latest.version)))
+        for ((_, key), latest) in rows {
+            let Some(left) = steps.checked_sub(1 + self.steps_per_row) else {
+                return Ok(Written::OutOfSteps);
+            };
+            *steps = left;
+            if !since.sees(latest.version) {
+                return Ok(Written::At(key.clone(), latest.version));
+            }
+        }
+        Ok(Written::Nothing)
     }
 
     fn floor(&self) -> Position {

@@ -9,4 +9,5 @@ mod limits;
 mod numbers;
 mod reads;
 mod unique;
+mod work;
 mod writes;

@@ -259,7 +259,7 @@ impl Log {
                 && is_in(range, key)
                 && versions.iter().any(|(offset, _)| offset.0 >= since)
         });
-        let found = state.written_since(range, Position(since)).unwrap();
+        let found = state.written_since(range, Position(since));
         if found.is_some() != written {
             return Err(format!(
                 "written since {since} in {range:?}: {found:?}, {written}"

@@ -1,0 +1,107 @@
+//! How much one decision may cost the thread that decides, counted in steps and never in time.
+//!
+//! Every look at what is stored is counted before it is paid for by those who wait behind it. The
+//! count rests on how this node keeps its state (memtables, blocks), which is not the same on
+//! another node: a decision is made once, by the node that leads, and the log has its outcome alone.
+
+use std::cell::Cell;
+
+use onelog_record::{Refusal, TRANSACTION_BYTES_MAX, TooLarge};
+
+use crate::newest::Now;
+use crate::rejection::Rejection;
+
+/// The most steps that the decision of one transaction may take. One that uses every other limit
+/// up, with 16 unique fields, stays below.
+pub const DECISION_STEPS_MAX: usize = 1 << 20;
+
+/// The most bytes of JSON that the guards, operations and unique fields of one transaction may have
+/// parsed, so that no request holds the deciding thread for long.
+pub const JSON_BYTES_READ_MAX: usize = 4 * TRANSACTION_BYTES_MAX;
+
+/// A search costs about as much as so many versions that are walked over.
+const SEARCH_STEPS: usize = 4;
+/// So many bytes are copied in about the time of one step.
+const BYTES_PER_STEP: usize = 256;
+
+/// What one decision has cost so far.
+#[derive(Debug, Default)]
+pub struct Work {
+    steps: Cell<usize>,
+    json_bytes: Cell<usize>,
+}
+
+impl Work {
+    /// The steps that were counted.
+    pub fn steps(&self) -> usize {
+        self.steps.get()
+    }
+
+    /// The steps that are left.
+    pub fn left(&self) -> usize {
+        DECISION_STEPS_MAX.saturating_sub(self.steps.get())
+    }
+
+    /// Counts a search for one key, or one place.
+    pub fn search(&self, now: &Now<'_>) -> Result<(), Rejection> {
+        self.count(now, SEARCH_STEPS)
+    }
+
+    /// Counts bytes that were copied or written.
+    pub fn copy(&self, now: &Now<'_>, bytes: usize) -> Result<(), Rejection> {
+        self.count(now, bytes / BYTES_PER_STEP)
+    }
+
+    pub fn count(&self, now: &Now<'_>, steps: usize) -> Result<(), Rejection> {
+        let spent = self.steps.get().saturating_add(steps);
+        self.steps.set(spent);
+        if spent <= DECISION_STEPS_MAX {
+            return Ok(());
+        }
+        Err(Rejection::after(
+            too_large(
+                "the work of deciding the transaction (fewer and narrower reads, smaller values under its guards, or several transactions take less)",
+                "DECISION_STEPS_MAX",
+                spent,
+                DECISION_STEPS_MAX,
+                "steps",
+            ),
+            now.everything(),
+        ))
+    }
+
+    /// Counts bytes of JSON that are about to be parsed.
+    pub fn parse(&self, now: &Now<'_>, bytes: usize) -> Result<(), Rejection> {
+        let spent = self.json_bytes.get().saturating_add(bytes);
+        self.json_bytes.set(spent);
+        if spent <= JSON_BYTES_READ_MAX {
+            return Ok(());
+        }
+        Err(Rejection::after(
+            too_large(
+                "the JSON that the guards and writes of the transaction read",
+                "JSON_BYTES_READ_MAX",
+                spent,
+                JSON_BYTES_READ_MAX,
+                "bytes",
+            ),
+            now.everything(),
+        ))
+    }
+}
+
+fn too_large(
+    what: &str,
+    limit: &'static str,
+    is: usize,
+    max: usize,
+    unit: &'static str,
+) -> Refusal {
+    Refusal::TooLarge(TooLarge {
+        what: what.into(),
+        limit,
+        is,
+        max,
+        unit,
+    })
+}
