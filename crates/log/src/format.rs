@@ -4,8 +4,8 @@
 //! 0 magic u32 | 4 format u8 | what follows is the format's own affair, its checksum too
 //! ```
 //! The number is judged before any checksum: a version that knows only lower ones cannot know how a
-//! newer one makes its checksums, and must not call the file damaged. A number that was damaged is
-//! told apart: with the known one in its place the checksum is right.
+//! newer one makes its checksums, and must not call the file damaged. A damaged number is
+//! distinguished: with the known one in its place the checksum is right.
 //!
 //! The hard state speaks for the whole folder: a version that changes the format of any file MUST
 //! raise its number too, before it writes anything else.

@@ -1,7 +1,7 @@
 //! What may be in the folder of a node. A new log is never made among files of others: they would
 //! be copied with it, removed with it, and one day taken for its own.
 //!
-//! A folder that holds a log already is opened whatever else came into it: whoever put a file there
+//! A folder that holds a log already is opened whatever else came into it: a file that was put there
 //! must not keep a server from starting. It is said once, and left alone.
 
 use std::io;
