@@ -12,6 +12,7 @@ mod json;
 mod newest;
 mod operations;
 mod overlay;
+pub mod planted;
 mod ranges;
 mod reads;
 mod rejection;
@@ -25,26 +26,6 @@ mod writes;
 
 #[cfg(test)]
 mod arbitrary;
-#[cfg(feature = "planted-bugs")]
-pub mod planted;
-#[cfg(not(feature = "planted-bugs"))]
-mod planted {
-    //! Without the feature no bug is planted, and the compiler drops every site.
-    #[derive(Clone, Copy, PartialEq, Eq)]
-    pub enum Bug {
-        SkipRangeCheck,
-        ValidateCommittedOnly,
-        OffByOneFloor,
-        OffByOneRead,
-        IdsInMemoryOnly,
-        RefusalAnsweredTooEarly,
-    }
-
-    pub const fn is(_: Bug) -> bool {
-        false
-    }
-}
-
 pub use ids::Remembered;
 pub use unique::unique_row_key;
 pub use validator::{Decision, Validator, ValidatorOptions};

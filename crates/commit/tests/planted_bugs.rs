@@ -18,9 +18,9 @@ fn every_planted_bug_is_found_by_the_model() {
         Bug::IdsInMemoryOnly,
         Bug::RefusalAnsweredTooEarly,
     ] {
-        planted::set(Some(bug));
+        planted::set(bug);
         let found = (1..=50).find_map(|seed| run_episode(seed).err());
-        planted::set(None);
+        planted::set(Bug::None);
         let text = found.unwrap_or_else(|| panic!("{bug:?} was not found in 50 episodes"));
         println!("{bug:?}: {}", text.lines().next().unwrap_or_default());
     }

@@ -14,6 +14,7 @@ mod limits;
 mod numbers;
 mod outcome;
 mod panic;
+mod planted;
 mod request;
 mod table;
 mod transaction;

@@ -35,7 +35,7 @@ impl Planted {
 
     fn in_commit(bug: commit::Bug) -> Self {
         let planted = Self::nothing();
-        commit::set(Some(bug));
+        commit::set(bug);
         planted
     }
 
@@ -68,7 +68,7 @@ impl Planted {
 
 impl Drop for Planted {
     fn drop(&mut self) {
-        commit::set(None);
+        commit::set(commit::Bug::None);
         log::set(log::Bug::None);
         state::set(state::Bug::None);
         engine::set(engine::Bug::None);
