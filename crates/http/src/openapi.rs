@@ -3,7 +3,7 @@
 
 use onelog_sinks::Kinds;
 use utoipa::OpenApi;
-use utoipa::openapi::Deprecated;
+use utoipa::openapi::{Deprecated, Paths, RefOr};
 
 use crate::api::add_kinds;
 use crate::router::ALIASES;
@@ -14,6 +14,7 @@ pub(crate) fn document(kinds: Kinds) -> utoipa::openapi::OpenApi {
     if let Some(components) = &mut document.components {
         add_kinds(kinds, components);
     }
+    add_empty_key(&mut document.paths);
     let paths = &mut document.paths.paths;
     for (former, name) in ALIASES {
         let Some(mut item) = paths.get(*name).cloned() else {
@@ -36,6 +37,26 @@ pub(crate) fn document(kinds: Kinds) -> utoipa::openapi::OpenApi {
     document
 }
 
+/// The place of the empty key in a path is empty as well, so its path is another one.
+fn add_empty_key(paths: &mut Paths) {
+    let Some(mut item) = paths.paths.get("/v1/tables/{table}/keys/{key}").cloned() else {
+        return;
+    };
+    if let Some(operation) = &mut item.get {
+        operation.summary = Some("Reads the empty key.".to_owned());
+        operation.operation_id = Some("get_empty".to_owned());
+        if let Some(parameters) = &mut operation.parameters {
+            parameters.retain(|parameter| match parameter {
+                RefOr::T(parameter) => !["key", "encoding"].contains(&parameter.name.as_str()),
+                RefOr::Ref(_) => true,
+            });
+        }
+    }
+    paths
+        .paths
+        .insert("/v1/tables/{table}/keys/".to_owned(), item);
+}
+
 #[derive(OpenApi)]
 #[openapi(
     info(
@@ -45,7 +66,6 @@ pub(crate) fn document(kinds: Kinds) -> utoipa::openapi::OpenApi {
     paths(
         transactions::commit,
         keys::get,
-        keys::get_empty,
         list::list,
         log::read,
         tables::create,

@@ -19,7 +19,7 @@ fn routes() -> Vec<Route> {
     routes! {
         post "/v1/transactions" transactions::commit;
         get "/v1/tables/{table}/keys/{key}" keys::get;
-        get "/v1/tables/{table}/keys/" keys::get_empty;
+        get "/v1/tables/{table}/keys/" keys::get;
         get "/v1/tables/{table}/keys" list::list;
         get "/v1/log" log::read;
         post "/v1/tables" tables::create;

@@ -68,33 +68,6 @@ pub(crate) async fn get(State(app): State<Shared>, uri: Uri) -> Answer {
     Ok(at_position(response, position))
 }
 
-/// Reads the empty key, whose place in a path is empty as well.
-#[utoipa::path(
-    get,
-    path = "/v1/tables/{table}/keys/",
-    tag = "reads",
-    params(
-        ("table" = String, Path, description = "The table", example = "shop.orders"),
-        crate::api::ReadAt,
-    ),
-    responses(
-        (status = 200, description = "The value of the empty key, as with any other key", content(
-            (serde_json::Value = "application/json"), (Vec<u8> = "application/octet-stream")),
-            headers(
-                ("Onelog-Version" = u64, description = "The offset of the record that wrote it"),
-                ("Onelog-Position" = u64, description = "The position it was read at"))),
-        (status = 404, description = "`key_not_found` (with Onelog-Position) or `unknown_table`", body = crate::api::Error,
-            headers(("Onelog-Position" = u64, description = "The position it was read at"))),
-        (status = 409, description = "`wrong_table`: a stream table has no state", body = crate::api::Error),
-        (status = 410, description = "`snapshot_too_old`", body = crate::api::Error),
-        (status = 422, description = "Malformed, and where", body = crate::api::Error),
-        (status = 504, description = "`wait_timed_out`", body = crate::api::Error),
-    )
-)]
-pub(crate) async fn get_empty(app: State<Shared>, uri: Uri) -> Answer {
-    get(app, uri).await
-}
-
 fn value_response(kind: ValueKind, value: Bytes) -> Response {
     let content_type = match kind {
         ValueKind::Json => "application/json",
