@@ -263,6 +263,12 @@ impl Validator {
         self.end = position;
     }
 
+    /// Whether a request was accepted under this id, as far as that is remembered.
+    #[must_use]
+    pub fn remembers(&self, id: TxnId) -> bool {
+        self.ids.get(id).is_some()
+    }
+
     /// Transactions below this position may be missing from the remembered ids.
     #[must_use]
     pub fn ids_floor(&self) -> Position {

@@ -181,6 +181,19 @@ impl<T, C: Consensus> Engine<T, C> {
         self.open.transactions() > 0
     }
 
+    /// The bytes of what would be sealed.
+    #[must_use]
+    pub fn open_bytes(&self) -> usize {
+        self.open.len()
+    }
+
+    /// Whether a request with this id is a repetition, or one under an id that is taken: it writes
+    /// nothing.
+    #[must_use]
+    pub fn remembers(&self, id: TxnId) -> bool {
+        self.validator.remembers(id)
+    }
+
     /// Whether requests wait for [`Engine::resume`].
     #[must_use]
     pub fn has_held(&self) -> bool {

@@ -38,6 +38,7 @@
 //! | 503 | `not_leader`, `stopped` | | whether it took place is unknown: repeat it under the same id |
 //! | 504 | `wait_timed_out` | `position` | the position was not reached in time |
 //! | 504 | `request_timeout` | `timeout_ms` | no answer in time: repeat it under the same id |
+//! | 507 | `disk_full` | | the disk is nearly full: nothing was done; reads go on, and writes when there is room |
 
 use std::fmt;
 

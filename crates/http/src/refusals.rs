@@ -102,6 +102,7 @@ pub(crate) fn refused(
         }
         Refusal::Malformed(message) => ApiError::malformed("body", message),
         Refusal::TooLarge(error) => ApiError::too_large(&error),
+        Refusal::DiskFull { .. } => error(StatusCode::INSUFFICIENT_STORAGE, message),
         Refusal::Overloaded {
             reason,
             retry_after_ms,
@@ -356,6 +357,21 @@ mod tests {
                 "too_large",
                 &["limit", "max", "is", "unit"],
             ),
+        ]
+    }
+
+    /// What says something about the node, and not about the request.
+    fn cases_of_the_node() -> Vec<Case> {
+        vec![
+            (
+                Refusal::DiskFull {
+                    free_bytes: 1,
+                    needed_bytes: 2,
+                },
+                507,
+                "disk_full",
+                &[],
+            ),
             (
                 Refusal::Overloaded {
                     reason: "full",
@@ -372,7 +388,7 @@ mod tests {
 
     #[test]
     fn every_refusal_has_its_status_its_code_and_its_fields() {
-        for (refusal, status, code, fields) in cases() {
+        for (refusal, status, code, fields) in cases().into_iter().chain(cases_of_the_node()) {
             let error = refused(refusal, &Names, || None);
             let (found, body) = error.parts();
             assert_eq!((found, body["error"].as_str()), (status, Some(code)));

@@ -38,8 +38,23 @@ pub trait Disk: Send + Sync + Debug {
     /// Removes a name. MUST answer `NotFound` when there is none. Handles stay good.
     fn remove(&self, name: &str) -> io::Result<()>;
 
+    /// How many bytes can still be written, as far as that is known. What is written meanwhile by
+    /// others is not held back for the caller.
+    fn free_bytes(&self) -> io::Result<Option<u64>> {
+        Ok(None)
+    }
+
     /// Makes all changes of names so far durable. A failed one MUST NOT be tried again.
     fn sync_folder(&self) -> io::Result<()>;
+}
+
+/// Whether a call failed because there was no room on the disk. What was written before is as it was.
+#[must_use]
+pub fn is_no_space(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+    )
 }
 
 /// One open file.

@@ -5,7 +5,7 @@ use std::io;
 
 use onelog_record::{Index, Position};
 
-use crate::{HardStateError, NewerFormat};
+use crate::{HardStateError, NewerFormat, is_no_space};
 
 /// Bytes on disk are not what was acknowledged.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -160,6 +160,14 @@ pub enum ReadError {
 #[derive(Debug, thiserror::Error)]
 #[error("preparing the log's next files failed: {0}")]
 pub struct PrepareError(#[from] pub(crate) io::Error);
+
+impl PrepareError {
+    /// Whether there was no room for it.
+    #[must_use]
+    pub fn is_no_space(&self) -> bool {
+        is_no_space(&self.0)
+    }
+}
 
 /// The log could not be closed in order. Nothing acknowledged is lost.
 #[derive(Debug, thiserror::Error)]

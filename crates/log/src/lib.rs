@@ -34,7 +34,7 @@ mod segment;
 mod simulated_disk;
 
 pub use check::{CheckError, CheckReport, Checked, check};
-pub use disk::{Disk, DiskFile};
+pub use disk::{Disk, DiskFile, is_no_space};
 pub use error::{
     CloseError, Corruption, FlushError, OpenError, PrepareError, ReadError, RetainError,
     StageError, TruncateError,

@@ -13,12 +13,12 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use onelog_record::{BODY_BYTES_MAX, Entry, Index, Position, Term};
 use parking_lot::{Mutex, RwLock};
 
-use crate::disk::Disk;
+use crate::disk::{Disk, is_no_space};
 use crate::flush::Gate;
 use crate::frame::{self, CHAIN_START, FrameHead, Salt, frame_len};
 use crate::hard_state::{HardStateFile, Stored};
 use crate::planted::{self, Bug};
-use crate::prepare::{INDEXES_MAX, Preparation, Spare, write_indexes};
+use crate::prepare::{INDEXES_MAX, Preparation, Spare, make_spare, write_indexes};
 use crate::recovery::recover;
 use crate::segment::{Extent, SEGMENT_HEADER_BYTES, Segment, SegmentHeader};
 use crate::{
@@ -279,7 +279,7 @@ impl Log {
             .max(self.options.segment_bytes)
             .next_multiple_of(SEGMENT_HEADER_BYTES);
         let name = self.preparation.lock().spare_name();
-        let file = self.shared.disk.create(&name, len)?;
+        let file = make_spare(&*self.shared.disk, &name, len)?;
         Ok(Spare {
             name,
             file,
@@ -402,6 +402,23 @@ impl Log {
         segments.iter().map(|segment| segment.capacity).sum()
     }
 
+    /// Whether a frame of so many bytes has a place in files that are there: it needs no more room on
+    /// the disk.
+    #[must_use]
+    pub fn has_room(&self, frame_bytes: u64) -> bool {
+        let segments = self.shared.segments.read();
+        let fits = |last: &Arc<Segment>| last.extent.read().end + frame_bytes <= last.capacity;
+        segments.back().is_some_and(fits)
+            || (SEGMENT_HEADER_BYTES + frame_bytes <= self.options.segment_bytes
+                && self.has_spare())
+    }
+
+    /// Whether the next segment is made ready.
+    #[must_use]
+    pub fn has_spare(&self) -> bool {
+        !self.preparation.lock().spares.is_empty()
+    }
+
     /// The hard state as it was last saved.
     #[must_use]
     pub fn hard_state(&self) -> Option<HardState> {
@@ -493,7 +510,13 @@ impl Log {
         if !self.in_flight.is_empty() {
             return Err(CloseError::InFlight(self.in_flight.len()));
         }
-        write_indexes(&*self.shared.disk, &self.preparation)?;
+        match write_indexes(&*self.shared.disk, &self.preparation) {
+            // The next opening makes them.
+            Err(error) if is_no_space(&error) => {
+                tracing::warn!(%error, "indexes were not written: the disk is full");
+            }
+            written => written?,
+        }
         self.save(state, true)?;
         self.gate.close();
         Ok(())

@@ -8,6 +8,7 @@ use parking_lot::Mutex;
 
 use crate::disk::{Disk, DiskFile};
 use crate::index_file::write_index;
+use crate::recovery::remove_if_there;
 use crate::segment::Segment;
 use crate::{PrepareError, index_file};
 
@@ -62,7 +63,7 @@ impl Prepare {
             is_wanted.then(|| preparation.spare_name())
         };
         if let Some(name) = spare {
-            let file = self.disk.create(&name, self.segment_bytes)?;
+            let file = make_spare(&*self.disk, &name, self.segment_bytes)?;
             file.sync_data()?;
             self.disk.sync_folder()?;
             self.preparation.lock().spares.push(Spare {
@@ -75,6 +76,13 @@ impl Prepare {
         write_indexes(&*self.disk, &self.preparation)?;
         Ok(())
     }
+}
+
+/// Makes a file of zeros; one that is cut short would take the room that was missing.
+pub(crate) fn make_spare(disk: &dyn Disk, name: &str, len: u64) -> io::Result<Arc<dyn DiskFile>> {
+    disk.create(name, len).inspect_err(|_| {
+        let _ = remove_if_there(disk, name);
+    })
 }
 
 /// Writes the indexes that wait. One that failed waits on.

@@ -106,6 +106,11 @@ impl Disk for RealDisk {
         std::fs::remove_file(self.folder.join(name))
     }
 
+    fn free_bytes(&self) -> io::Result<Option<u64>> {
+        let found = rustix::fs::fstatvfs(&self.handle)?;
+        Ok(Some(found.f_bavail.saturating_mul(found.f_frsize)))
+    }
+
     fn sync_folder(&self) -> io::Result<()> {
         self.handle.sync_all()
     }

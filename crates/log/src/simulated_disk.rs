@@ -65,6 +65,7 @@ struct State {
     steps: u64,
     faults: BTreeMap<u64, Fault>,
     full: bool,
+    free_bytes: Option<u64>,
     down: bool,
     /// Handles of an earlier epoch are dead: their process did not survive the crash.
     epoch: u64,
@@ -105,6 +106,7 @@ impl SimulatedDisk {
             steps: 0,
             faults: BTreeMap::new(),
             full: false,
+            free_bytes: None,
             down: false,
             epoch: 0,
             random: seed ^ 0x9e37_79b9_7f4a_7c15,
@@ -148,6 +150,11 @@ impl SimulatedDisk {
         let mut state = self.0.lock();
         state.faults.clear();
         state.full = false;
+    }
+
+    /// What the disk says about its room. Whether there is any, only [`Fault::Full`] decides.
+    pub fn set_free_bytes(&self, free_bytes: u64) {
+        self.0.lock().free_bytes = Some(free_bytes);
     }
 
     /// Flips one bit of a file, durably and without a trace.
@@ -449,6 +456,10 @@ impl Disk for SimulatedDisk {
         }
         state.change_name(NameChange::Remove(name.to_owned()));
         Ok(())
+    }
+
+    fn free_bytes(&self) -> io::Result<Option<u64>> {
+        Ok(self.0.lock().free_bytes)
     }
 
     fn sync_folder(&self) -> io::Result<()> {

@@ -20,6 +20,7 @@ use onelog_replica::{
 use crate::panics::guarded;
 use crate::queue::Exit;
 use crate::shared::{Published, Shared};
+use crate::space::{SpaceProbe, SpaceWatch};
 use crate::ticket;
 use crate::worker::Worker;
 
@@ -53,6 +54,7 @@ pub(crate) struct Driver {
     pub(crate) complete: Sender<Completed>,
     pub(crate) checkpointer: Worker,
     pub(crate) preparer: Worker,
+    pub(crate) space: SpaceWatch,
     /// Read when the thread wakes and after each batch of requests.
     pub(crate) now: Now,
 }
@@ -60,6 +62,9 @@ pub(crate) struct Driver {
 impl Driver {
     /// Leads the replica until it admits requests.
     pub(crate) fn start(&mut self) -> Result<(), StartError> {
+        if let Some(free) = self.space.probe.free_bytes() {
+            self.handle(Event::FreeSpace(free))?;
+        }
         loop {
             while let Ok(completed) = self.completed.try_recv() {
                 self.handle(completed?)?;
@@ -97,6 +102,7 @@ impl Driver {
             while let Ok(completed) = self.completed.try_recv() {
                 self.handle(completed?)?;
             }
+            self.look_for_room();
             let has_taken = self.take_requests()?;
             if has_taken {
                 // What is sealed now is stamped after its requests arrived.
@@ -111,6 +117,20 @@ impl Driver {
                 return Ok(());
             }
             self.wait()?;
+        }
+    }
+
+    fn look_for_room(&mut self) {
+        if !self.space.take_due(self.now) {
+            return;
+        }
+        let (probe, complete) = (self.space.probe.clone(), self.complete.clone());
+        let is_taken = self.preparer.push(move || {
+            report_room(&probe, &complete);
+            SpaceWatch::ended(&probe);
+        });
+        if !is_taken {
+            SpaceWatch::ended(&self.space.probe);
         }
     }
 
@@ -147,7 +167,7 @@ impl Driver {
     /// Starts jobs and sends answers.
     fn carry_out(&mut self) {
         for job in self.outbox.jobs.drain(..) {
-            let complete = self.complete.clone();
+            let (complete, probe) = (self.complete.clone(), self.space.probe.clone());
             match job {
                 Job::Flush(flush) => self.pool.push(flush),
                 Job::Checkpoint(checkpoint) => {
@@ -155,6 +175,7 @@ impl Driver {
                         let _ = complete.send(guarded(CHECKPOINT_THREAD, || {
                             Event::Checkpointed(Box::new(checkpoint.run()))
                         }));
+                        report_room(&probe, &complete);
                     });
                     assert!(
                         is_taken,
@@ -165,6 +186,7 @@ impl Driver {
                     let is_taken = self.preparer.push(move || {
                         let _ = complete
                             .send(guarded(PREPARE_THREAD, || Event::Prepared(prepare.run())));
+                        report_room(&probe, &complete);
                     });
                     if !is_taken {
                         // Its thread is gone; rolling makes the file inline.
@@ -223,5 +245,11 @@ impl Driver {
             self.wait_for_completion()?;
         }
         self.replica.close()
+    }
+}
+
+fn report_room(probe: &SpaceProbe, complete: &Sender<Completed>) {
+    if let Some(free) = probe.free_bytes() {
+        let _ = complete.send(Ok(Event::FreeSpace(free)));
     }
 }

@@ -46,6 +46,7 @@ mod panics;
 mod queue;
 mod reading;
 mod shared;
+mod space;
 mod status;
 mod tables;
 mod ticket;
@@ -71,11 +72,11 @@ pub use crate::folder::{FolderError, ForeignFiles, check_folder, entries};
 pub use crate::node::{Node, StopError};
 pub use crate::open::OpenError;
 pub use crate::options::{
-    CACHE_BYTES, CHECKPOINT_INTERVAL_MS, FLUSHES_IN_FLIGHT, IDS_MAX, MEMTABLE_BYTES,
-    MEMTABLE_BYTES_MAX, Options, QUEUE_BYTES_MAX, QUEUE_REQUESTS_MAX, QUEUE_WAIT_MS_MAX,
-    SEGMENT_BYTES, SNAPSHOT_AGE_MS_MAX, WINDOW_WRITES_MAX,
+    CACHE_BYTES, CHECKPOINT_INTERVAL_MS, DISK_RESERVE_BYTES, DISK_WARNING_BYTES, FLUSHES_IN_FLIGHT,
+    IDS_MAX, MEMTABLE_BYTES, MEMTABLE_BYTES_MAX, Options, QUEUE_BYTES_MAX, QUEUE_REQUESTS_MAX,
+    QUEUE_WAIT_MS_MAX, SEGMENT_BYTES, SNAPSHOT_AGE_MS_MAX, WINDOW_WRITES_MAX,
 };
 pub use crate::reading::{LogBatch, LogTransaction, ReadLogError};
-pub use crate::status::{Limits, Status};
+pub use crate::status::{DiskStatus, Limits, Status};
 pub use crate::ticket::Ticket;
 pub use crate::transact::{TransactError, TransactOptions, Transacted, Transaction};

@@ -45,6 +45,9 @@ pub(crate) struct Metrics {
     pub(crate) position: Gauge<i64>,
     pub(crate) log_start: Gauge<i64>,
     pub(crate) queue: Gauge,
+    pub(crate) disk_free_bytes: Gauge,
+    pub(crate) disk_needed_bytes: Gauge,
+    pub(crate) read_only: Gauge,
 }
 
 fn doubling(first: f64, count: u16) -> impl Iterator<Item = f64> {
@@ -72,6 +75,9 @@ impl Metrics {
             position: Gauge::default(),
             log_start: Gauge::default(),
             queue: Gauge::default(),
+            disk_free_bytes: Gauge::default(),
+            disk_needed_bytes: Gauge::default(),
+            read_only: Gauge::default(),
         };
         metrics.register();
         metrics
@@ -133,6 +139,21 @@ impl Metrics {
             "queued_requests",
             "Requests that wait to be decided",
             self.queue.clone(),
+        );
+        registry.register(
+            "disk_free_bytes",
+            "Bytes that can still be written to the disk",
+            self.disk_free_bytes.clone(),
+        );
+        registry.register(
+            "disk_needed_bytes",
+            "With fewer free bytes on the disk nothing is written",
+            self.disk_needed_bytes.clone(),
+        );
+        registry.register(
+            "read_only",
+            "1 while nothing is written because the disk is nearly full",
+            self.read_only.clone(),
         );
     }
 

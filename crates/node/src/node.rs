@@ -204,9 +204,13 @@ impl Node {
         metrics.position.set(self.position().get() as i64);
         metrics.log_start.set(self.log_start().get() as i64);
         metrics.queue.set(self.handle.commands.len() as i64);
-        metrics
-            .memtable_bytes
-            .set(self.status().memtable_bytes as i64);
+        let status = self.status();
+        metrics.memtable_bytes.set(status.memtable_bytes as i64);
+        if let Some(disk) = status.disk {
+            metrics.disk_free_bytes.set(disk.free_bytes as i64);
+            metrics.disk_needed_bytes.set(disk.needed_bytes as i64);
+            metrics.read_only.set(disk.read_only.into());
+        }
         metrics.text()
     }
 

@@ -12,6 +12,7 @@ use crate::folder::{FolderError, ForeignFiles, check_folder};
 use crate::options::Options;
 use crate::queue::{Entrance, Exit, queue};
 use crate::shared::{Parts, Published, Shared};
+use crate::space::{SpaceProbe, SpaceWatch};
 use crate::worker::Worker;
 
 /// Checkpoints yield to commits: a quarter of a core's share when both want one.
@@ -78,6 +79,7 @@ pub(crate) fn open_on(
     options: Options,
 ) -> Result<Running, OpenError> {
     let replica_options = replica_options(&options);
+    let probe = SpaceProbe::new([Arc::clone(&log_disk), Arc::clone(&state_disk)]);
     let recovered = Recovered::open(log_disk, state_disk, replica_options)?;
     let shared = Arc::new(Shared::new(Parts {
         reader: recovered.reader(),
@@ -87,7 +89,7 @@ pub(crate) fn open_on(
         options,
     }));
     let (commands, waiting) = queue(shared.options.queue_requests_max);
-    let mut driver = driver(&shared, recovered, waiting)?;
+    let mut driver = driver(&shared, recovered, waiting, probe)?;
     driver.start()?;
     let thread = std::thread::Builder::new()
         .name(ENGINE_THREAD.to_owned())
@@ -113,6 +115,8 @@ fn replica_options(options: &Options) -> ReplicaOptions {
         retain_bytes: options.retain_bytes,
         retain_ms: options.retain_ms,
         retain_past_followers: options.retain_past_followers,
+        disk_reserve_bytes: options.disk_reserve_bytes,
+        disk_warning_bytes: options.disk_warning_bytes,
         compression: options.compression,
         flushes_in_flight: options.flushes_in_flight,
         ids_max: options.ids_max,
@@ -124,6 +128,7 @@ fn driver(
     shared: &Arc<Shared>,
     recovered: Recovered,
     commands: Exit<Command>,
+    probe: SpaceProbe,
 ) -> Result<Driver, OpenError> {
     let now = shared.now();
     let published = Published(Arc::clone(shared));
@@ -149,6 +154,7 @@ fn driver(
         complete,
         checkpointer: Worker::start_nice(CHECKPOINT_THREAD, CHECKPOINT_NICENESS)
             .map_err(OpenError::Thread)?,
+        space: SpaceWatch::new(probe, now),
         preparer: Worker::start(PREPARE_THREAD).map_err(OpenError::Thread)?,
         now,
     })

@@ -28,6 +28,11 @@ pub const WINDOW_WRITES_MAX: usize = 65_536;
 /// How long an old snapshot is kept readable by its position after a checkpoint replaced it.
 pub const SNAPSHOT_AGE_MS_MAX: u64 = 60_000;
 
+/// With less room on the disk the node is read-only. A large entry and the next segment fit in it.
+pub const DISK_RESERVE_BYTES: u64 = 64 << 20;
+/// With less room on the disk the node logs a warning.
+pub const DISK_WARNING_BYTES: u64 = 1 << 30;
+
 /// Options of a node. [`Options::new`] has defaults for everything but the folder.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -50,6 +55,10 @@ pub struct Options {
     pub retain_ms: Option<u64>,
     /// Cut the log even when a sink or another follower still needs it.
     pub retain_past_followers: bool,
+    /// With less room on the disk nothing is written and reads go on, until there is more.
+    pub disk_reserve_bytes: u64,
+    /// With less room on the disk there is a warning.
+    pub disk_warning_bytes: u64,
     /// How entries are stored.
     pub compression: Compression,
     /// How many groups are flushed at the same time, 1 to 4.
@@ -79,6 +88,8 @@ impl Options {
             retain_bytes: None,
             retain_ms: None,
             retain_past_followers: false,
+            disk_reserve_bytes: DISK_RESERVE_BYTES,
+            disk_warning_bytes: DISK_WARNING_BYTES,
             compression: Compression::None,
             flushes_in_flight: FLUSHES_IN_FLIGHT,
             queue_requests_max: QUEUE_REQUESTS_MAX,

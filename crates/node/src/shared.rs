@@ -6,9 +6,9 @@ use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use onelog_log::LogReader;
 use onelog_record::{Entry, EntryKind, Index, Position, Refusal};
-use onelog_replica::{Catalog, Failure, Followers, Now, Observer};
+use onelog_replica::{Catalog, Failure, Followers, Now, Observer, SpaceReport};
 use onelog_state::{CheckpointReport, State};
-use parking_lot::RwLock;
+use parking_lot::{Mutex, RwLock};
 
 use crate::applied_position::AppliedPosition;
 use crate::driver::Reply;
@@ -30,6 +30,7 @@ pub(crate) struct Shared {
     pub(crate) metrics: Metrics,
     pub(crate) queued_bytes: AtomicUsize,
     pub(crate) checkpoint_running: AtomicBool,
+    pub(crate) space: Mutex<Option<SpaceReport>>,
     pub(crate) log_id: u128,
     pub(crate) started: Instant,
     failure: OnceLock<String>,
@@ -59,6 +60,7 @@ impl Shared {
             metrics: Metrics::new(),
             queued_bytes: AtomicUsize::new(0),
             checkpoint_running: AtomicBool::new(false),
+            space: Mutex::default(),
             log_id: parts.log_id,
             started: Instant::now(),
             failure: OnceLock::new(),
@@ -183,6 +185,10 @@ impl Observer for Published {
         if let Some(report) = report {
             self.0.metrics.checkpoint(report.duration);
         }
+    }
+
+    fn space_changed(&mut self, report: SpaceReport) {
+        *self.0.space.lock() = Some(report);
     }
 
     fn log_start_moved(&mut self, start: Position) {

@@ -28,9 +28,21 @@ pub struct Status {
     pub tables: usize,
     /// The slowest follower, which holds the log's retention back.
     pub slowest_follower: Option<SlowestFollower>,
+    /// How much room the disk has, where that is known.
+    pub disk: Option<DiskStatus>,
     /// Why the node stopped by itself, if it did.
     pub failure: Option<String>,
     pub limits: Limits,
+}
+
+/// The disk with less room of the two that a node uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct DiskStatus {
+    pub free_bytes: u64,
+    /// With less nothing is written.
+    pub needed_bytes: u64,
+    /// Whether nothing is written until there is more room. Reads go on.
+    pub read_only: bool,
 }
 
 /// The follower that is furthest behind.
@@ -82,6 +94,11 @@ impl Status {
                 .followers
                 .slowest()
                 .map(|(name, position)| SlowestFollower { name, position }),
+            disk: shared.space.lock().map(|report| DiskStatus {
+                free_bytes: report.free_bytes,
+                needed_bytes: report.needed_bytes,
+                read_only: report.is_read_only,
+            }),
             failure: shared.failure(),
             limits: Limits {
                 transaction_bytes_max: record::TRANSACTION_BYTES_MAX,

@@ -14,6 +14,7 @@ pub const UNKNOWN_TABLE: &str = "unknown_table";
 pub const RESERVED_TABLE: &str = "reserved_table";
 pub const MALFORMED: &str = "malformed";
 pub const TOO_LARGE: &str = "too_large";
+pub const DISK_FULL: &str = "disk_full";
 pub const OVERLOADED: &str = "overloaded";
 pub const NOT_LEADER: &str = "not_leader";
 pub const STOPPED: &str = "stopped";

@@ -145,6 +145,16 @@ pub enum Refusal {
     Malformed(String),
     #[error(transparent)]
     TooLarge(#[from] TooLarge),
+    /// The disk is nearly full, so nothing is written until there is room. Nothing was done; reads go
+    /// on.
+    #[error(
+        "the disk is nearly full: {free_bytes} bytes are free, and with less than {needed_bytes} nothing is written; make room, and writes are taken again; reads go on"
+    )]
+    DiskFull {
+        free_bytes: u64,
+        /// From how many free bytes on writes are taken.
+        needed_bytes: u64,
+    },
     /// Too much is waiting. Nothing was done; try again after the delay.
     #[error("overloaded: {reason}; retry in {retry_after_ms} ms")]
     Overloaded {
@@ -182,6 +192,7 @@ impl Refusal {
             Self::ReservedTable { .. } => code::RESERVED_TABLE,
             Self::Malformed(_) => code::MALFORMED,
             Self::TooLarge(_) => code::TOO_LARGE,
+            Self::DiskFull { .. } => code::DISK_FULL,
             Self::Overloaded { .. } => code::OVERLOADED,
             Self::NotLeader => code::NOT_LEADER,
             Self::Stopped(_) => code::STOPPED,
@@ -249,6 +260,10 @@ mod tests {
                 max: 1,
                 unit: "bytes",
             }),
+            Refusal::DiskFull {
+                free_bytes: 1,
+                needed_bytes: 2,
+            },
             Refusal::Overloaded {
                 reason: "full",
                 retry_after_ms: 1,
@@ -278,6 +293,7 @@ mod tests {
                 "reserved_table",
                 "malformed",
                 "too_large",
+                "disk_full",
                 "overloaded",
                 "not_leader",
                 "stopped",

@@ -2,7 +2,7 @@
 //! how long the view before the last checkpoint stays readable.
 
 use onelog_record::Index;
-use onelog_state::{CheckpointError, CheckpointReport};
+use onelog_state::{Checkpoint, CheckpointError, CheckpointReport};
 
 use crate::events::Now;
 use crate::failure::Failure;
@@ -10,9 +10,25 @@ use crate::jobs::{Job, Outbox};
 use crate::observer::Observer;
 use crate::replica::Replica;
 
+/// How long a checkpoint that found no room waits at least.
+const RETRY_MS: u64 = 10_000;
+
+/// A checkpoint that found no room.
+#[derive(Debug)]
+pub(crate) struct Unfinished {
+    checkpoint: Checkpoint,
+    ended_at_ms: u64,
+    /// How much was free when it began.
+    pub(crate) begun_with: Option<u64>,
+}
+
 #[derive(Debug)]
 pub(crate) struct Checkpoints {
     pub(crate) is_running: bool,
+    /// Runs again before another one begins.
+    pub(crate) unfinished: Option<Unfinished>,
+    /// How much was free when the one that runs began.
+    pub(crate) begun_with: Option<u64>,
     /// When the last one was considered, by the monotonic clock.
     pub(crate) considered_at_ms: u64,
     /// The last entry that the B-tree on disk has: the next start needs the log behind it.
@@ -27,17 +43,25 @@ impl<T, O: Observer> Replica<T, O> {
         let since_ms = now
             .monotonic_ms
             .saturating_sub(self.checkpoints.considered_at_ms);
-        let is_due = since_ms >= self.options.checkpoint_interval_ms;
-        if !self.checkpoints.is_running && (is_due || self.state.wants_checkpoint()) {
+        let is_due = match &self.checkpoints.unfinished {
+            Some(unfinished) => now.monotonic_ms.saturating_sub(unfinished.ended_at_ms) >= RETRY_MS,
+            None => {
+                since_ms >= self.options.checkpoint_interval_ms || self.state.wants_checkpoint()
+            }
+        };
+        if !self.checkpoints.is_running && is_due && self.checkpoint_has_room() {
             self.start_checkpoint(now, out);
         }
     }
 
     pub(crate) fn start_checkpoint(&mut self, now: Now, out: &mut Outbox<T>) {
         self.checkpoints.considered_at_ms = now.monotonic_ms;
-        let Some(checkpoint) = self.state.freeze() else {
+        let unfinished = self.checkpoints.unfinished.take();
+        let again = unfinished.map(|unfinished| unfinished.checkpoint);
+        let Some(checkpoint) = again.or_else(|| self.state.freeze()) else {
             return;
         };
+        self.checkpoints.begun_with = self.space.free();
         self.checkpoints.is_running = true;
         self.observer.checkpoint_started();
         out.jobs.push(Job::Checkpoint(checkpoint));
@@ -50,10 +74,37 @@ impl<T, O: Observer> Replica<T, O> {
     ) -> Result<(), Failure> {
         self.checkpoints.is_running = false;
         self.observer.checkpoint_ended(result.as_ref().ok());
+        if let Err(CheckpointError::NoSpace { checkpoint, .. }) = result {
+            tracing::warn!(
+                position = %checkpoint.position(),
+                "a checkpoint found no room on the disk; it is made when there is more"
+            );
+            self.checkpoints.unfinished = Some(Unfinished {
+                checkpoint: *checkpoint,
+                ended_at_ms: now.monotonic_ms,
+                begun_with: self.checkpoints.begun_with,
+            });
+            return Ok(());
+        }
         result?;
         self.checkpoints.covered = self.state.checkpointed().index;
         self.checkpoints.kept_since_ms = Some(now.monotonic_ms);
         self.retain(now)
+    }
+
+    /// What memory holds goes to the disk, where there is room; else the next start replays it.
+    pub(crate) fn checkpoint_at_the_end(&mut self) -> Result<(), Failure> {
+        let mut next = self.checkpoints.unfinished.take().map(|u| u.checkpoint);
+        while let Some(checkpoint) = next.take().or_else(|| self.state.freeze()) {
+            match checkpoint.run() {
+                Err(error @ CheckpointError::NoSpace { .. }) => {
+                    tracing::warn!(%error, "the last checkpoint was not made");
+                    return Ok(());
+                }
+                made => drop(made?),
+            }
+        }
+        Ok(())
     }
 
     /// Lets the view before the last checkpoint go once it is old enough and no snapshot uses it.

@@ -39,6 +39,8 @@ pub enum Event<T> {
     Checkpointed(Box<Result<CheckpointReport, CheckpointError>>),
     /// The job [`crate::Job::Prepare`] has ended.
     Prepared(Result<(), PrepareError>),
+    /// So many bytes can still be written to the disk that has less of them.
+    FreeSpace(u64),
     /// Nothing else has happened for a while: time for what may wait.
     Idle,
     /// No further request will come. Those that came are still decided and answered.

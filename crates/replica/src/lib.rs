@@ -28,7 +28,8 @@
 //! - What is committed can be applied: a change of the tables is checked against that catalog.
 //! - The log is never cut above what the last checkpoint needs, nor, unless the options say so,
 //!   above what a follower needs.
-//! - A failure is final. Nothing is tried again: the next start recovers from the disks.
+//! - A failure is final. Nothing is tried again: the next start recovers from the disks. That a
+//!   checkpoint finds no room on the disk is no failure: it waits until there is some.
 
 mod catalog;
 mod checkpoints;
@@ -45,6 +46,7 @@ pub mod planted;
 mod replica;
 mod retention;
 mod schema;
+mod space;
 mod start;
 mod system_writes;
 mod view;
@@ -59,4 +61,5 @@ pub use observer::Observer;
 pub use options::{NODE, QUEUE_WAIT_MS_MAX, ReplicaOptions};
 pub use replica::Replica;
 pub use schema::SchemaError;
+pub use space::SpaceReport;
 pub use start::{Recovered, StartError, StartProgress};

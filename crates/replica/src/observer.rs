@@ -5,7 +5,7 @@ use std::sync::Arc;
 use onelog_record::{Entry, Index, Position};
 use onelog_state::CheckpointReport;
 
-use crate::Catalog;
+use crate::{Catalog, SpaceReport};
 
 /// Hears of each step of a replica on the replica's own thread, in this order:
 ///
@@ -34,6 +34,9 @@ pub trait Observer {
     fn checkpoint_started(&mut self) {}
 
     fn checkpoint_ended(&mut self, _report: Option<&CheckpointReport>) {}
+
+    /// The disk has more or less room than before.
+    fn space_changed(&mut self, _report: SpaceReport) {}
 
     /// The log's start was cut: what lies below `start` can no longer be read.
     fn log_start_moved(&mut self, _start: Position) {}

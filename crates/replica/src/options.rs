@@ -32,6 +32,10 @@ pub struct ReplicaOptions {
     pub retain_ms: Option<u64>,
     /// Cut the log even when a follower still needs it.
     pub retain_past_followers: bool,
+    /// With less room on the disk nothing is written.
+    pub disk_reserve_bytes: u64,
+    /// With less room on the disk there is a warning.
+    pub disk_warning_bytes: u64,
     /// How entries are stored.
     pub compression: Compression,
     /// How many groups are flushed at the same time.

@@ -16,6 +16,7 @@ use crate::jobs::{Answer, Job, Outbox};
 use crate::observer::Observer;
 use crate::options::{QUEUE_WAIT_MS_MAX, ReplicaOptions};
 use crate::retention::Retention;
+use crate::space::Space;
 use crate::start::Startup;
 use crate::view::StateView;
 
@@ -49,6 +50,7 @@ pub struct Replica<T, O> {
     pub(crate) is_preparing: bool,
     pub(crate) checkpoints: Checkpoints,
     pub(crate) retention: Retention,
+    pub(crate) space: Space,
     pub(crate) taken: usize,
     /// The engine's steps when the turn began.
     pub(crate) turn_began_at_step: u64,
@@ -82,9 +84,16 @@ impl<T, O: Observer> Replica<T, O> {
             Event::Prepared(result) => {
                 self.is_preparing = false;
                 if let Err(error) = result {
+                    if error.is_no_space() {
+                        self.space_ran_out();
+                    }
                     // Not fatal: rolling makes the file inline and meets the error there.
                     tracing::warn!(%error, "the next segment could not be made ready ahead of time");
                 }
+                Ok(())
+            }
+            Event::FreeSpace(free) => {
+                self.space_found(free);
                 Ok(())
             }
             Event::Idle => {
@@ -103,10 +112,11 @@ impl<T, O: Observer> Replica<T, O> {
     #[must_use]
     pub fn may_take(&self) -> bool {
         let steps = self.engine.steps() - self.turn_began_at_step;
+        let is_full = self.engine.is_full() || self.state.is_full();
+        // Where nothing is written, requests need not wait to hear it.
         self.taken < REQUESTS_PER_TURN_MAX
             && steps < STEPS_PER_TURN_MAX
-            && !self.engine.is_full()
-            && !self.state.is_full()
+            && (!is_full || self.space.is_read_only())
     }
 
     fn submit(
@@ -122,6 +132,11 @@ impl<T, O: Observer> Replica<T, O> {
                 reason: "the request waited too long for the checkpoints to catch up",
                 retry_after_ms: RETRY_AFTER_MS,
             };
+            let answer = Answer::Decided(request.submission.ticket, Err(refusal));
+            out.answers.push(answer);
+            return Ok(());
+        }
+        if let Some(refusal) = self.space_refusal(&request.submission) {
             let answer = Answer::Decided(request.submission.ticket, Err(refusal));
             out.answers.push(answer);
             return Ok(());
@@ -165,7 +180,8 @@ impl<T, O: Observer> Replica<T, O> {
     }
 
     fn seal(&mut self, now: Now, out: &mut Outbox<T>) -> Result<bool, Failure> {
-        if !self.engine.has_open() || self.flushes_in_flight >= self.options.flushes_in_flight {
+        let is_busy = self.flushes_in_flight >= self.options.flushes_in_flight;
+        if !self.engine.has_open() || is_busy || !self.may_seal() {
             return Ok(false);
         }
         self.engine.seal(now.unix_ms, &mut self.effects)?;
@@ -184,8 +200,10 @@ impl<T, O: Observer> Replica<T, O> {
     }
 
     fn maintenance(&mut self, now: Now, out: &mut Outbox<T>) {
+        self.judge_space();
         self.checkpoint_when_due(now, out);
         if !self.is_preparing
+            && self.may_prepare()
             && let Some(prepare) = self.log.prepare()
         {
             self.is_preparing = true;
@@ -219,9 +237,7 @@ impl<T, O: Observer> Replica<T, O> {
             !self.has_background_job(),
             "the driver waits for the jobs before it closes"
         );
-        if let Some(checkpoint) = self.state.freeze() {
-            checkpoint.run()?;
-        }
+        self.checkpoint_at_the_end()?;
         self.save_clean_end()
     }
 

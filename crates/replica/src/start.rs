@@ -29,6 +29,7 @@ use crate::options::{NODE, ReplicaOptions};
 use crate::planted::{self, Bug};
 use crate::replica::Replica;
 use crate::retention::Retention;
+use crate::space::Space;
 
 /// How many bytes of the log are read at once while replaying.
 const REPLAY_BYTES: usize = 16 << 20;
@@ -204,8 +205,11 @@ impl Recovered {
             view: None,
             flushes_in_flight: 0,
             is_preparing: false,
+            space: Space::default(),
             checkpoints: Checkpoints {
                 is_running: false,
+                unfinished: None,
+                begun_with: None,
                 considered_at_ms: now.monotonic_ms,
                 covered: applied.index,
                 kept_since_ms: None,

@@ -86,7 +86,8 @@ impl StorageBackend for Backend {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        self.file.sync_data()
+        // Whatever the reason, a flush that failed is final, also for a want of room.
+        self.file.sync_data().map_err(io::Error::other)
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {

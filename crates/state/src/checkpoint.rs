@@ -2,7 +2,9 @@
 //! also says how far the tree now reaches.
 //!
 //! A crash before the commit returns leaves the tree at the checkpoint before; the log replays
-//! the rest. Any failure is final: the tree refuses to be used further and the process stops.
+//! the rest. A failure is final: the tree refuses to be used further and the process stops. Only
+//! where there was no room to write, the tree is opened again at the checkpoint before, for redb
+//! takes no call after one that failed, and the same memtable can be written later.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -18,9 +20,9 @@ use crate::memtable::Memtable;
 use crate::planted::{self, Bug};
 use crate::snapshot::Reach;
 use crate::state::Shared;
-use crate::tree::{Applied, IDS, ROWS, write_applied, write_value};
+use crate::tree::{Applied, IDS, OpenError, ROWS, Tree, write_applied, write_value};
 
-/// A checkpoint failed. Final: stop, and let the log rebuild what is missing.
+/// A checkpoint failed. Final unless there was no room: stop, and let the log rebuild what is missing.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckpointError {
     /// Writing the state file failed.
@@ -32,6 +34,17 @@ pub enum CheckpointError {
         position: Position,
         source: Box<redb::Error>,
     },
+    /// There was no room on the disk. The state is as before.
+    #[error("the checkpoint at position {position} found no room on the disk: {source}")]
+    NoSpace {
+        position: Position,
+        source: Box<redb::Error>,
+        /// To be run again when there is more room.
+        checkpoint: Box<Checkpoint>,
+    },
+    /// The tree cannot be opened again after a checkpoint that found no room.
+    #[error("the state cannot be opened again after a checkpoint that found no room: {0}")]
+    Reopen(#[source] Box<OpenError>),
 }
 
 /// What a checkpoint did.
@@ -67,43 +80,55 @@ impl Checkpoint {
     /// Writes the memtable into the tree and lets readers read from there.
     ///
     /// # Errors
-    /// When the disk fails or is full. Final.
-    pub fn run(self) -> Result<CheckpointReport, CheckpointError> {
-        let Self {
-            shared,
-            memtable,
-            applied,
-            ids,
-            drops,
-            discarded,
-        } = self;
-        drop(discarded);
+    /// When the disk fails: final. When it is full: the checkpoint is in the error.
+    pub fn run(mut self) -> Result<CheckpointReport, CheckpointError> {
+        drop(self.discarded.take());
         let begun = Instant::now();
-        let tree_failed = |source: redb::Error| CheckpointError::Tree {
-            position: applied.position,
-            source: Box::new(source),
+        let position = self.applied.position;
+        let keys = match self.write() {
+            Ok(keys) => keys,
+            Err(source) if is_no_space(&source) => {
+                self.shared
+                    .reopen()
+                    .map_err(|error| CheckpointError::Reopen(Box::new(error)))?;
+                return Err(CheckpointError::NoSpace {
+                    position,
+                    source: Box::new(source),
+                    checkpoint: Box::new(self),
+                });
+            }
+            Err(source) => {
+                let source = Box::new(source);
+                return Err(CheckpointError::Tree { position, source });
+            }
         };
+        let duration = begun.elapsed();
+        tracing::debug!(position = position.0, keys, ?duration, "checkpoint");
+        Ok(CheckpointReport {
+            position,
+            keys,
+            duration,
+        })
+    }
+
+    fn write(&self) -> Result<u64, redb::Error> {
+        let (shared, applied) = (&self.shared, self.applied);
         let batch = Batch {
-            memtable: &memtable,
+            memtable: &self.memtable,
             applied,
-            ids: &ids,
+            ids: &self.ids,
             ids_max: shared.options.ids_max,
-            drops: &drops,
+            drops: &self.drops,
         };
-        let keys = batch.write(&shared).map_err(tree_failed)?;
-        let base = shared.tree.view().map_err(tree_failed)?;
+        let tree = shared.tree();
+        let keys = batch.write(&tree)?;
+        let base = tree.view()?;
         assert_eq!(
             base.applied, applied,
             "the tree reads back the position that was committed with it"
         );
         shared.publish(Arc::new(base));
-        let duration = begun.elapsed();
-        tracing::debug!(position = applied.position.0, keys, ?duration, "checkpoint");
-        Ok(CheckpointReport {
-            position: applied.position,
-            keys,
-            duration,
-        })
+        Ok(keys)
     }
 }
 
@@ -116,13 +141,13 @@ struct Batch<'c> {
 }
 
 impl Batch<'_> {
-    fn write(&self, shared: &Shared) -> Result<u64, redb::Error> {
+    fn write(&self, tree: &Tree) -> Result<u64, redb::Error> {
         if planted::is(Bug::PositionOutsideCheckpoint) {
-            let early = shared.tree.begin_write()?;
+            let early = tree.begin_write()?;
             write_applied(&early, self.applied)?;
             early.commit()?;
         }
-        let transaction = shared.tree.begin_write()?;
+        let transaction = tree.begin_write()?;
         let keys = self.write_rows(&transaction)?;
         self.write_ids(&transaction)?;
         write_applied(&transaction, self.applied)?;
@@ -188,6 +213,10 @@ impl Batch<'_> {
         }
         Ok(())
     }
+}
+
+fn is_no_space(error: &redb::Error) -> bool {
+    matches!(error, redb::Error::Io(source) if onelog_log::is_no_space(source))
 }
 
 fn first_chunk(table: &Table<'_, u64, &[u8]>) -> Result<Option<(u64, u64)>, redb::Error> {

@@ -82,7 +82,9 @@ impl Memory {
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) options: StateOptions,
-    pub(crate) tree: Arc<Tree>,
+    disk: Arc<dyn Disk>,
+    /// Another one after a checkpoint that found no room.
+    tree: Mutex<Arc<Tree>>,
     pub(crate) live_bytes: Arc<AtomicUsize>,
     /// The published position. Stored, with release order, after everything below it is in.
     position: AtomicU64,
@@ -125,6 +127,32 @@ impl Shared {
         let mut views = self.views.write();
         let new = Arc::new(change(&views));
         std::mem::replace(&mut *views, new)
+    }
+
+    pub(crate) fn tree(&self) -> Arc<Tree> {
+        Arc::clone(&self.tree.lock())
+    }
+
+    /// Opens the tree again, where the last checkpoint left it: redb refuses every call after one that
+    /// failed, reads too. Snapshots of the tree before can no longer be read.
+    pub(crate) fn reopen(&self) -> Result<(), OpenError> {
+        let Some(backend) = open_file(self.disk.as_ref())? else {
+            return Err(OpenError::Damaged("the file is gone".into()));
+        };
+        let tree = Tree::open(backend, &self.options)?;
+        let base = tree.view().map_err(|source| OpenError::Unreadable {
+            source: Box::new(source),
+        })?;
+        let base = Arc::new(base);
+        *self.tree.lock() = tree;
+        drop(self.replace_views(|old| Views {
+            current: Arc::new(Reach {
+                memtables: old.current.memtables.clone(),
+                base,
+            }),
+            kept: None,
+        }));
+        Ok(())
     }
 
     /// A checkpoint has ended: readers use the new base, the view before it is kept.
@@ -171,10 +199,14 @@ impl State {
                 tree
             }
         };
-        Self::over(tree, options)
+        Self::over(disk, tree, options)
     }
 
-    fn over(tree: Arc<Tree>, mut options: StateOptions) -> Result<(Self, Opened), OpenError> {
+    fn over(
+        disk: Arc<dyn Disk>,
+        tree: Arc<Tree>,
+        mut options: StateOptions,
+    ) -> Result<(Self, Opened), OpenError> {
         options.memtable_bytes = options.memtable_bytes.max(MEMTABLE_BYTES_MIN);
         options.memtable_bytes_max = options.memtable_bytes_max.max(options.memtable_bytes);
         let base = tree.view().map_err(|source| OpenError::Unreadable {
@@ -191,7 +223,8 @@ impl State {
         });
         let shared = Arc::new(Shared {
             options,
-            tree,
+            disk,
+            tree: Mutex::new(tree),
             live_bytes,
             position: AtomicU64::new(applied.position.0),
             applied: Mutex::new(applied),

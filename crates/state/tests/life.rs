@@ -11,7 +11,8 @@ use bytes::Bytes;
 use onelog_log::{Disk, Fault, SimulatedDisk};
 use onelog_record::{EntryKind, Index, Offset, Position, TableId};
 use onelog_state::{
-    ApplyError, CopyError, OpenError, STATE_FILE, SnapshotError, State, StateOptions, Written,
+    ApplyError, CheckpointError, CopyError, OpenError, STATE_FILE, SnapshotError, State,
+    StateOptions, Written,
 };
 use support::crash::compare_base;
 use support::{Change, Log, key, range, ranges, small};
@@ -339,6 +340,39 @@ fn entries_without_transactions_only_advance() {
     drop(state);
     let (_, opened) = log.open(Arc::new(disk), small());
     assert_eq!(opened.applied, log.applied());
+}
+
+#[test]
+fn a_checkpoint_without_room_changes_nothing_and_can_be_run_again() {
+    // Given a state with a checkpoint, and changes that need more room than there is,
+    let mut log = Log::default();
+    let disk = SimulatedDisk::new(1);
+    let (state, _) = log.open(Arc::new(disk.clone()), small());
+    log.append(&[put(1)]);
+    log.replay(&state);
+    checkpoint(&state);
+    let before = state.checkpointed();
+    for number in 0..60 {
+        log.append(&[vec![Change::Put(1, key(number), 100_000)]]);
+    }
+    log.replay(&state);
+    let mut next = state.freeze().unwrap();
+    for step in 0..4 {
+        // when the disk is full from some step on,
+        disk.fail_at(disk.steps() + step * 3, Fault::Full);
+        next = match next.run() {
+            Err(CheckpointError::NoSpace { checkpoint, .. }) => *checkpoint,
+            other => panic!("{other:?}"),
+        };
+        disk.mend();
+        // then everything reads as before, from memory and from the tree,
+        assert_eq!(state.checkpointed(), before);
+        assert_eq!(log.compare_state(&state, &ranges()), Ok(()));
+    }
+    // and once there is room the same checkpoint is made.
+    next.run().unwrap();
+    assert_eq!(state.checkpointed(), log.applied());
+    assert_eq!(log.compare_state(&state, &ranges()), Ok(()));
 }
 
 #[test]

@@ -184,6 +184,24 @@ pub const KEYS: &[Key] = &[
         |s, t| s.node.snapshot_age_ms_max = parse_time_ms(t)?
     ),
     key!(
+        "disk_reserve_bytes",
+        "disk-reserve-bytes",
+        "ONELOG_DISK_RESERVE_BYTES",
+        "SIZE",
+        "\"64MiB\"",
+        "With less room on the disk nothing is written, and reads go on, until there is more",
+        |s, t| s.node.disk_reserve_bytes = parse_size(t)?
+    ),
+    key!(
+        "disk_warning_bytes",
+        "disk-warning-bytes",
+        "ONELOG_DISK_WARNING_BYTES",
+        "SIZE",
+        "\"1GiB\"",
+        "With less room on the disk the server logs a warning",
+        |s, t| s.node.disk_warning_bytes = parse_size(t)?
+    ),
+    key!(
         "queue_requests_max",
         "queue-requests-max",
         "ONELOG_QUEUE_REQUESTS_MAX",

@@ -12,6 +12,7 @@ mod demo_stores;
 mod examples;
 mod five_stores;
 mod folders;
+mod full_disk;
 mod import;
 mod import_formats;
 mod packages;

@@ -23,7 +23,9 @@ pub(crate) struct Health<'h> {
 #[schema(examples(json!({
     "version": "0.1.0", "log_id": "000102030405060708090a0b0c0d0e0f", "position": 7,
     "log_start": 0, "readable_from": 0, "uptime_s": 60, "memtable_bytes": 512,
-    "checkpoint_running": false, "tables": 1, "slowest_follower": null, "failure": null,
+    "checkpoint_running": false, "tables": 1, "slowest_follower": null,
+    "disk": {"free_bytes": 21_474_836_480u64, "needed_bytes": 67_108_864, "read_only": false},
+    "failure": null,
     "limits": {"transaction_bytes_max": 8_388_608, "records_max": 10_000, "key_bytes_max": 4096,
         "value_bytes_max": 1_048_576, "table_name_bytes_max": 128, "headers_max": 16,
         "http_body_bytes_max": 16_777_216, "memtable_bytes_max": 268_435_456,
@@ -55,6 +57,9 @@ pub(crate) struct Status {
     /// The follower that holds the log's retention back.
     #[schema(required)]
     slowest_follower: Option<SlowestFollower>,
+    /// How much room the disk has, where that is known.
+    #[schema(required)]
+    disk: Option<DiskStatus>,
     /// Why the node stopped by itself, if it did.
     #[schema(required)]
     failure: Option<String>,
@@ -69,6 +74,16 @@ struct SlowestFollower {
     name: String,
     #[schema(value_type = u64)]
     position: Position,
+}
+
+/// How much room the disk has.
+#[derive(Serialize, ToSchema)]
+struct DiskStatus {
+    free_bytes: u64,
+    /// With less nothing is written (`disk_full`).
+    needed_bytes: u64,
+    /// Whether nothing is written until there is more room. Reads go on.
+    read_only: bool,
 }
 
 /// The limits in force.
@@ -140,6 +155,7 @@ impl Status {
             checkpoint_running,
             tables,
             slowest_follower,
+            disk,
             failure,
             limits,
         } = node;
@@ -156,6 +172,11 @@ impl Status {
             slowest_follower: slowest_follower.map(|follower| SlowestFollower {
                 name: follower.name,
                 position: follower.position,
+            }),
+            disk: disk.map(|disk| DiskStatus {
+                free_bytes: disk.free_bytes,
+                needed_bytes: disk.needed_bytes,
+                read_only: disk.read_only,
             }),
             failure,
             limits: limits.into(),

@@ -35,6 +35,7 @@ const PARKED_LIMIT: usize = 100;
         (status = 422, description = "Malformed, and where", body = crate::api::Error),
         (status = 502, description = "`store_failed`: the store cannot be opened as it is defined", body = crate::api::Error),
         (status = 503, description = "Overloaded or stopped", body = crate::api::Error),
+        (status = 507, description = "`disk_full`: nothing is written until there is room on the disk", body = crate::api::Error),
     )
 )]
 pub(crate) async fn create(State(app): State<Shared>, headers: HeaderMap, body: Body) -> Answer {
@@ -96,6 +97,7 @@ pub(crate) async fn get(State(app): State<Shared>, Path(name): Path<String>) -> 
         (status = 200, description = "It no longer follows", body = crate::api::SinkDeleted),
         (status = 404, description = "`unknown_sink`", body = crate::api::Error),
         (status = 503, description = "Overloaded or stopped", body = crate::api::Error),
+        (status = 507, description = "`disk_full`: nothing is written until there is room on the disk", body = crate::api::Error),
     )
 )]
 pub(crate) async fn delete(State(app): State<Shared>, Path(name): Path<String>) -> Answer {
@@ -121,6 +123,7 @@ pub(crate) async fn delete(State(app): State<Shared>, Path(name): Path<String>) 
         (status = 200, description = "It is paused", body = crate::api::Sink),
         (status = 404, description = "`unknown_sink`", body = crate::api::Error),
         (status = 503, description = "Overloaded or stopped", body = crate::api::Error),
+        (status = 507, description = "`disk_full`: nothing is written until there is room on the disk", body = crate::api::Error),
     )
 )]
 pub(crate) async fn pause(State(app): State<Shared>, Path(name): Path<String>) -> Answer {
@@ -138,6 +141,7 @@ pub(crate) async fn pause(State(app): State<Shared>, Path(name): Path<String>) -
         (status = 200, description = "It follows again", body = crate::api::Sink),
         (status = 404, description = "`unknown_sink`", body = crate::api::Error),
         (status = 503, description = "Overloaded or stopped", body = crate::api::Error),
+        (status = 507, description = "`disk_full`: nothing is written until there is room on the disk", body = crate::api::Error),
     )
 )]
 pub(crate) async fn resume(State(app): State<Shared>, Path(name): Path<String>) -> Answer {
@@ -195,6 +199,7 @@ pub(crate) async fn verify(
         (status = 404, description = "`unknown_sink`", body = crate::api::Error),
         (status = 422, description = "A parameter is malformed", body = crate::api::Error),
         (status = 503, description = "Overloaded or stopped", body = crate::api::Error),
+        (status = 507, description = "`disk_full`: nothing is written until there is room on the disk", body = crate::api::Error),
     )
 )]
 pub(crate) async fn rebuild(
@@ -224,6 +229,7 @@ pub(crate) async fn rebuild(
         (status = 422, description = "Malformed, and where", body = crate::api::Error),
         (status = 502, description = "`store_failed`: the store cannot be opened as it is defined", body = crate::api::Error),
         (status = 503, description = "Overloaded or stopped", body = crate::api::Error),
+        (status = 507, description = "`disk_full`: nothing is written until there is room on the disk", body = crate::api::Error),
     )
 )]
 pub(crate) async fn replace(
@@ -343,6 +349,7 @@ pub(crate) async fn parked(
         (status = 409, description = "`sink_stopped`, `sink_not_filled`, `sink_too_far_behind`", body = crate::api::Error),
         (status = 422, description = "Malformed, and where", body = crate::api::Error),
         (status = 503, description = "Overloaded or stopped", body = crate::api::Error),
+        (status = 507, description = "`disk_full`: nothing is written until there is room on the disk", body = crate::api::Error),
     )
 )]
 pub(crate) async fn replay(

@@ -27,6 +27,7 @@ use crate::refusals::refused;
         (status = 413, description = "Over a limit", body = crate::api::Error),
         (status = 422, description = "Malformed, and where", body = crate::api::Error),
         (status = 503, description = "Overloaded or stopped", body = crate::api::Error),
+        (status = 507, description = "`disk_full`: nothing is written until there is room on the disk", body = crate::api::Error),
     )
 )]
 pub(crate) async fn create(State(app): State<Shared>, headers: HeaderMap, body: Body) -> Answer {
@@ -94,6 +95,7 @@ pub(crate) async fn get(State(app): State<Shared>, Path(name): Path<String>) -> 
         (status = 404, description = "`unknown_table`", body = crate::api::Error),
         (status = 409, description = "`table_in_use`: sinks follow it, or the configuration declares it", body = crate::api::Error),
         (status = 503, description = "Overloaded or stopped", body = crate::api::Error),
+        (status = 507, description = "`disk_full`: nothing is written until there is room on the disk", body = crate::api::Error),
     )
 )]
 pub(crate) async fn delete(State(app): State<Shared>, Path(name): Path<String>) -> Answer {

@@ -37,6 +37,7 @@ use onelog_request::{ParseError, Parsed, parse_request};
         (status = 422, description = "Malformed, and where", body = crate::api::Error),
         (status = 503, description = "Overloaded or stopped", body = crate::api::Error,
             headers(("Retry-After" = u64, description = "Seconds"))),
+        (status = 507, description = "`disk_full`: nothing is written until there is room on the disk", body = crate::api::Error),
         (status = 504, description = "No answer in time: repeat it under the same id", body = crate::api::Error),
     )
 )]

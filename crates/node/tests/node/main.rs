@@ -4,6 +4,7 @@
 
 mod backup;
 mod folder;
+mod full_disk;
 
 use std::time::Duration;
 

@@ -8,6 +8,7 @@
 //! put K in T as N       sends a write of key K; `put K in #7` names the table by its number
 //! barrier as N          requests a read barrier
 //! flushed F             runs flush F and reports it; `checkpointed`, `prepared` likewise
+//! free BYTES            reports how much room the disk has
 //! idle, stop, close     reports silence, or the end
 //! wait MS               lets time pass
 //! ```
@@ -49,6 +50,8 @@ pub fn options() -> ReplicaOptions {
         retain_bytes: None,
         retain_ms: None,
         retain_past_followers: false,
+        disk_reserve_bytes: 0,
+        disk_warning_bytes: 0,
         compression: Compression::None,
         flushes_in_flight: 4,
         ids_max: 1_000,
@@ -189,6 +192,10 @@ impl Story {
             ["prepared"] => {
                 let prepare = self.prepare.take().expect("one is under way");
                 self.handle(Event::Prepared(prepare.run()))
+            }
+            ["free", bytes] => {
+                let bytes = bytes.parse().expect("a number");
+                self.handle(Event::FreeSpace(bytes))
             }
             ["idle"] => self.handle(Event::Idle),
             ["stop"] => self.handle(Event::Stop),

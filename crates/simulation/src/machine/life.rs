@@ -63,6 +63,8 @@ fn replica_options(options: &MachineOptions) -> ReplicaOptions {
         retain_bytes: options.retain_bytes,
         retain_ms: options.retain_ms,
         retain_past_followers: false,
+        disk_reserve_bytes: 0,
+        disk_warning_bytes: 0,
         compression: options.compression,
         flushes_in_flight: options.flushes_in_flight,
         ids_max: options.ids_max,
