@@ -88,9 +88,10 @@ impl Checkpoint {
         let keys = match self.write() {
             Ok(keys) => keys,
             Err(source) if is_no_space(&source) => {
-                self.shared
-                    .reopen()
-                    .map_err(|error| CheckpointError::Reopen(Box::new(error)))?;
+                self.shared.reopen().map_err(|error| {
+                    self.shared.views().end_bases(None);
+                    CheckpointError::Reopen(Box::new(error))
+                })?;
                 return Err(CheckpointError::NoSpace {
                     position,
                     source: Box::new(source),
@@ -98,6 +99,7 @@ impl Checkpoint {
                 });
             }
             Err(source) => {
+                self.shared.views().end_bases(None);
                 let source = Box::new(source);
                 return Err(CheckpointError::Tree { position, source });
             }

@@ -28,6 +28,7 @@ pub mod planted;
 mod scan;
 mod snapshot;
 mod state;
+mod successor;
 mod tree;
 mod views;
 

@@ -134,7 +134,7 @@ impl Shared {
     }
 
     /// Opens the tree again, where the last checkpoint left it: redb refuses every call after one that
-    /// failed, reads too. Snapshots of the tree before can no longer be read.
+    /// failed, reads too. Reads at that checkpoint go on in the new one.
     pub(crate) fn reopen(&self) -> Result<(), OpenError> {
         let Some(backend) = open_file(self.disk.as_ref())? else {
             return Err(OpenError::Damaged("the file is gone".into()));
@@ -145,13 +145,14 @@ impl Shared {
         })?;
         let base = Arc::new(base);
         *self.tree.lock() = tree;
-        drop(self.replace_views(|old| Views {
+        let former = self.replace_views(|old| Views {
             current: Arc::new(Reach {
                 memtables: old.current.memtables.clone(),
-                base,
+                base: base.clone(),
             }),
             kept: None,
-        }));
+        });
+        former.end_bases(Some(base));
         Ok(())
     }
 

@@ -10,6 +10,7 @@
 //! Every transaction is durable when it returns. The position is written in the transaction of
 //! the rows that it covers: whatever instant a crash picks, the tree is exactly one checkpoint.
 
+use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
@@ -25,6 +26,7 @@ use crate::ids::{RememberedId, chunk_len, decode_chunk};
 use crate::key::{base_key, split_base_key, with_base_key};
 use crate::memtable::Found;
 use crate::options::StateOptions;
+use crate::successor::Successor;
 
 pub(crate) const ROWS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("state");
 pub(crate) const IDS: TableDefinition<u64, &[u8]> = TableDefinition::new("ids");
@@ -98,6 +100,11 @@ impl ReadError {
         Self::Tree {
             source: Box::new(source.into()),
         }
+    }
+
+    /// Whether the tree refuses to be read because another call had failed.
+    fn is_of_an_earlier_failure(&self) -> bool {
+        matches!(self, Self::Tree { source } if matches!(**source, redb::Error::PreviousIo))
     }
 
     pub(crate) fn short_key(key: &[u8]) -> Self {
@@ -208,6 +215,7 @@ impl Tree {
             applied,
             rows: transaction.open_table(ROWS)?,
             ids: transaction.open_table(IDS)?,
+            successor: Successor::default(),
             _tree: self.clone(),
         })
     }
@@ -267,6 +275,7 @@ pub(crate) struct Base {
     pub(crate) applied: Applied,
     pub(crate) rows: ReadOnlyTable<&'static [u8], &'static [u8]>,
     pub(crate) ids: ReadOnlyTable<u64, &'static [u8]>,
+    pub(crate) successor: Successor,
     /// Behind the tables, so that it is dropped after them.
     _tree: Arc<Tree>,
 }
@@ -281,6 +290,16 @@ impl std::fmt::Debug for Base {
 
 impl Base {
     pub(crate) fn get(&self, table: TableId, key: &[u8]) -> Result<Option<Found>, ReadError> {
+        match self.get_here(table, key) {
+            Err(error) if error.is_of_an_earlier_failure() => match self.successor.get() {
+                Some(next) => next.get(table, key),
+                None => Err(error),
+            },
+            found => found,
+        }
+    }
+
+    fn get_here(&self, table: TableId, key: &[u8]) -> Result<Option<Found>, ReadError> {
         let row = with_base_key(table, key, |key| self.rows.get(key)).map_err(ReadError::tree)?;
         let Some(row) = row else { return Ok(None) };
         let (version, value) = self.split_value(table, key, row.value())?;
@@ -328,16 +347,19 @@ impl Base {
                 .checked_add(1)
                 .map(|next| base_key(TableId(next), b"")),
         };
-        let rows = match &to {
-            Some(to) if *to <= from => None,
-            Some(to) => Some(self.rows.range(from.as_slice()..to.as_slice())),
-            None => Some(self.rows.range(from.as_slice()..)),
-        };
-        Ok(BaseCursor {
-            rows: rows.transpose().map_err(ReadError::tree)?,
+        let mut cursor = BaseCursor {
+            rows: None,
             base: self.clone(),
+            table: range.table,
+            bounds: (
+                Bound::Included(from),
+                to.map_or(Bound::Unbounded, Bound::Excluded),
+            ),
+            last: None,
             reverse,
-        })
+        };
+        cursor.begin()?;
+        Ok(cursor)
     }
 
     /// Every remembered id, oldest first.
@@ -367,11 +389,68 @@ pub(crate) fn write_value(out: &mut Vec<u8>, version: Offset, value: &[u8]) {
 pub(crate) struct BaseCursor {
     rows: Option<Range<'static, &'static [u8], &'static [u8]>>,
     base: Arc<Base>,
+    table: TableId,
+    bounds: (Bound<Vec<u8>>, Bound<Vec<u8>>),
+    /// The key that was given out last.
+    last: Option<Bytes>,
     reverse: bool,
 }
 
 impl BaseCursor {
     pub(crate) fn next(&mut self) -> Result<Option<Candidate>, ReadError> {
+        let found = match self.next_here() {
+            Err(error) if error.is_of_an_earlier_failure() => {
+                self.move_on(error)?;
+                return self.next();
+            }
+            found => found?,
+        };
+        self.last = found.as_ref().map(|found| found.key.clone());
+        Ok(found)
+    }
+
+    /// Begins behind the last key.
+    fn begin(&mut self) -> Result<(), ReadError> {
+        if let Some(last) = &self.last {
+            let last = Bound::Excluded(base_key(self.table, last));
+            match self.reverse {
+                true => self.bounds.1 = last,
+                false => self.bounds.0 = last,
+            }
+        }
+        if let (Bound::Included(from) | Bound::Excluded(from), Bound::Excluded(to)) = &self.bounds
+            && to <= from
+        {
+            return Ok(());
+        }
+        let bounds = (
+            self.bounds.0.as_ref().map(Vec::as_slice),
+            self.bounds.1.as_ref().map(Vec::as_slice),
+        );
+        match self
+            .base
+            .rows
+            .range::<&[u8]>(bounds)
+            .map_err(ReadError::tree)
+        {
+            Err(error) if error.is_of_an_earlier_failure() => self.move_on(error),
+            rows => {
+                self.rows = Some(rows?);
+                Ok(())
+            }
+        }
+    }
+
+    fn move_on(&mut self, error: ReadError) -> Result<(), ReadError> {
+        let Some(base) = self.base.successor.get() else {
+            return Err(error);
+        };
+        self.rows = None;
+        self.base = base;
+        self.begin()
+    }
+
+    fn next_here(&mut self) -> Result<Option<Candidate>, ReadError> {
         let Some(rows) = &mut self.rows else {
             return Ok(None);
         };

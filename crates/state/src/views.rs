@@ -14,6 +14,7 @@ use onelog_record::Position;
 
 use crate::memtable::Memtable;
 use crate::snapshot::Reach;
+use crate::tree::Base;
 
 #[derive(Clone, Debug)]
 pub(crate) struct Views {
@@ -28,6 +29,15 @@ impl Views {
     pub(crate) fn floor(&self) -> Position {
         let oldest = self.kept.as_ref().unwrap_or(&self.current);
         oldest.base.applied.position
+    }
+
+    /// The bases can no longer be read; `next` has the rows of the current one. Those of the kept one
+    /// are gone.
+    pub(crate) fn end_bases(&self, next: Option<Arc<Base>>) {
+        self.current.base.successor.set(next);
+        if let Some(kept) = &self.kept {
+            kept.base.successor.set(None);
+        }
     }
 
     /// Every memtable, newest first.
