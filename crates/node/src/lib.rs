@@ -47,6 +47,7 @@ mod queue;
 mod reading;
 mod shared;
 mod status;
+mod sync;
 mod tables;
 mod ticket;
 mod transact;
