@@ -5,7 +5,7 @@ use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use onelog_commit::{Latest, Rules, Schema, TableRules, View, ViewError, Written};
+use onelog_commit::{Latest, Rules, Schema, SchemaFault, TableRules, View, ViewError, Written};
 use onelog_record::{
     FieldPath, Json, KeyRange, Offset, Op, Position, SYSTEM_TABLES, TABLE_UNIQUE, TableDefinition,
     TableId, TableKind, Transactions, USER_TABLES_FROM, ValueKind,
@@ -46,10 +46,10 @@ pub struct World {
 struct AnObject;
 
 impl Schema for AnObject {
-    fn check(&self, value: &Json<'_>) -> Result<(), String> {
+    fn check(&self, value: &Json<'_>, _: &mut usize) -> Result<(), SchemaFault> {
         matches!(value, Json::Object(_))
             .then_some(())
-            .ok_or_else(|| "it must be an object".to_owned())
+            .ok_or_else(|| SchemaFault::Breaks("it must be an object".to_owned()))
     }
 }
 

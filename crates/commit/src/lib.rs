@@ -29,6 +29,6 @@ mod arbitrary;
 pub use ids::Remembered;
 pub use unique::unique_row_key;
 pub use validator::{Decision, Validator, ValidatorOptions};
-pub use view::{Latest, Rules, Schema, TableRules, View, ViewError, Written};
-pub use work::{DECISION_STEPS_MAX, JSON_BYTES_READ_MAX};
+pub use view::{Latest, Rules, Schema, SchemaFault, TableRules, View, ViewError, Written};
+pub use work::{DECISION_STEPS_MAX, JSON_BYTES_READ_MAX, SCHEMA_STEPS_MAX};
 pub use writes::TRANSACTION_BODY_BYTES_MAX;

@@ -67,10 +67,20 @@ pub trait View {
     fn position(&self) -> Position;
 }
 
+/// Why a value does not pass a schema.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SchemaFault {
+    /// What is wrong with it, and where.
+    Breaks(String),
+    /// More steps are needed to know.
+    OutOfSteps,
+}
+
 /// A compiled JSON Schema.
 pub trait Schema: Send + Sync + Debug {
-    /// Says what is wrong with a value, if anything is.
-    fn check(&self, value: &Json<'_>) -> Result<(), String>;
+    /// Says what is wrong with a value, if anything is. MUST take off `steps` what it took, about one
+    /// for each subschema that looks at a value, and end when there are none.
+    fn check(&self, value: &Json<'_>, steps: &mut usize) -> Result<(), SchemaFault>;
 }
 
 /// The rules of one table.

@@ -6,10 +6,11 @@
 
 use std::cell::Cell;
 
-use onelog_record::{Refusal, TRANSACTION_BYTES_MAX, TooLarge};
+use onelog_record::{Json, Refusal, TRANSACTION_BYTES_MAX, TooLarge};
 
 use crate::newest::Now;
 use crate::rejection::Rejection;
+use crate::view::{Schema, SchemaFault};
 
 /// The most steps that the decision of one transaction may take. One that uses every other limit
 /// up, with 16 unique fields, stays below.
@@ -18,6 +19,10 @@ pub const DECISION_STEPS_MAX: usize = 1 << 20;
 /// The most bytes of JSON that the guards, operations and unique fields of one transaction may have
 /// parsed, so that no request holds the deciding thread for long.
 pub const JSON_BYTES_READ_MAX: usize = 4 * TRANSACTION_BYTES_MAX;
+
+/// The most steps that the schemas of its tables may take to check the documents of one
+/// transaction: about one for each field. The largest transaction of numbers in lists stays below.
+pub const SCHEMA_STEPS_MAX: usize = 1 << 23;
 
 /// A search costs about as much as so many versions that are walked over.
 const SEARCH_STEPS: usize = 4;
@@ -29,6 +34,7 @@ const BYTES_PER_STEP: usize = 256;
 pub struct Work {
     steps: Cell<usize>,
     json_bytes: Cell<usize>,
+    schema_steps: Cell<usize>,
 }
 
 impl Work {
@@ -68,6 +74,32 @@ impl Work {
             ),
             now.everything(),
         ))
+    }
+
+    /// Checks a value against a schema, with the steps that are left for that.
+    pub fn check_schema(
+        &self,
+        now: &Now<'_>,
+        schema: &dyn Schema,
+        value: &Json<'_>,
+    ) -> Result<Result<(), String>, Rejection> {
+        let mut left = SCHEMA_STEPS_MAX.saturating_sub(self.schema_steps.get());
+        let checked = schema.check(value, &mut left);
+        self.schema_steps.set(SCHEMA_STEPS_MAX - left);
+        match checked {
+            Ok(()) => Ok(Ok(())),
+            Err(SchemaFault::Breaks(text)) => Ok(Err(text)),
+            Err(SchemaFault::OutOfSteps) => Err(Rejection::after(
+                too_large(
+                    "the work of checking the values of the transaction against the schemas of their tables",
+                    "SCHEMA_STEPS_MAX",
+                    SCHEMA_STEPS_MAX.saturating_add(1),
+                    SCHEMA_STEPS_MAX,
+                    "steps or more",
+                ),
+                now.everything(),
+            )),
+        }
     }
 
     /// Counts bytes of JSON that are about to be parsed.

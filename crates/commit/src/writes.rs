@@ -231,9 +231,11 @@ impl Writer<'_> {
         let text = document.to_string();
         check_value_size(index, text.len(), met.after)?;
         if let Some(schema) = &table.schema {
-            schema
-                .check(&document)
-                .map_err(|text| bad(OperationFault::Schema(text)))?;
+            let checked = self
+                .now
+                .work
+                .check_schema(&self.now, &**schema, &document)?;
+            checked.map_err(|text| bad(OperationFault::Schema(text)))?;
         }
         Ok(Image {
             value: Some(text.into()),
@@ -259,9 +261,11 @@ impl Writer<'_> {
         let Some(schema) = &table.schema else {
             return Ok(());
         };
-        schema
-            .check(&document)
-            .map_err(|text| Rejection::bad_operation(index, OperationFault::Schema(text), after))
+        let checked = self
+            .now
+            .work
+            .check_schema(&self.now, &**schema, &document)?;
+        checked.map_err(|text| Rejection::bad_operation(index, OperationFault::Schema(text), after))
     }
 }
 

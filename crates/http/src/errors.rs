@@ -26,7 +26,7 @@
 //! | 410 | `id_expired` | `id`, `floor` | whether this id was committed must be looked up in the log |
 //! | 410 | `log_cut` | `log_start` | the log no longer reaches back so far |
 //! | 412 | `guard_failed` | `where`, `guard`, `table`, `key`, `met`, `version`, `retry_at` | a guard does not hold |
-//! | 413 | `too_large` | `limit`, `max`, `is`, `unit` | a limit that the message names; `DECISION_STEPS_MAX`, `JSON_BYTES_READ_MAX`: it would hold up all others |
+//! | 413 | `too_large` | `limit`, `max`, `is`, `unit` | a limit that the message names; `DECISION_STEPS_MAX`, `JSON_BYTES_READ_MAX`, `SCHEMA_STEPS_MAX`: it would hold up all others |
 //! | 422 | `malformed` | `where` | the request cannot be understood |
 //! | 422 | `unknown_table` | `where`, `table`, `nearest` | a transaction names a table that is not there |
 //! | 422 | `bad_operation` | `where` | the write does not fit the value or table it met |

@@ -48,6 +48,7 @@ mod reading;
 mod shared;
 mod space;
 mod status;
+mod sync;
 mod tables;
 mod ticket;
 mod transact;

@@ -6,10 +6,7 @@
 //! nothing enters behind. Dropping the exit closes the gate too, so a panic of the engine's thread
 //! drops every request, and their tickets fail.
 
-use std::sync::Arc;
-
-use crossbeam_channel::{Receiver, Sender, TrySendError, bounded};
-use parking_lot::RwLock;
+use crate::sync::{Arc, Receiver, RwLock, Sender, TrySendError, bounded};
 
 /// Why a request was not queued.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,31 +84,5 @@ impl<T> Exit<T> {
 impl<T> Drop for Exit<T> {
     fn drop(&mut self) {
         drop(self.close());
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_is_inside_when_the_queue_closes_is_handed_out_and_nothing_enters_behind() {
-        let (entrance, exit) = queue(2);
-        assert_eq!(entrance.try_send(1), Ok(()));
-        assert_eq!(entrance.try_send(2), Ok(()));
-        assert_eq!(entrance.try_send(3), Err(NotQueued::Full));
-        assert_eq!(exit.close(), [1, 2]);
-        assert_eq!(entrance.try_send(4), Err(NotQueued::Closed));
-        assert_eq!(entrance.len(), 0);
-    }
-
-    #[test]
-    fn what_is_inside_is_dropped_with_the_exit_although_handles_live() {
-        let (entrance, exit) = queue(2);
-        let item = Arc::new(());
-        assert_eq!(entrance.try_send(Arc::clone(&item)), Ok(()));
-        drop(exit);
-        assert_eq!(Arc::strong_count(&item), 1);
-        assert_eq!(entrance.try_send(item), Err(NotQueued::Closed));
     }
 }

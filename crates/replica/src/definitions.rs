@@ -102,7 +102,7 @@ pub fn check(table: &NewTable) -> Result<(), TableError> {
         return Err(TableError::Definition("a unique field needs a name"));
     }
     if let Some(schema) = &table.schema {
-        schema::compile(schema)?;
+        schema::check_new(schema)?;
     }
     Ok(())
 }

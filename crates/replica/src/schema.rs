@@ -1,11 +1,12 @@
 //! JSON Schema, behind the validator's own trait so that the library stays replaceable.
 
 mod exact;
+mod steps;
 
 use std::sync::{Arc, OnceLock};
 
 use jsonschema::{ValidationError, Validator};
-use onelog_commit::Schema;
+use onelog_commit::{Schema, SchemaFault};
 use onelog_record::Json;
 use serde_json::Value;
 
@@ -16,6 +17,7 @@ pub struct SchemaError(String);
 
 #[derive(Debug)]
 struct Compiled {
+    /// With the keyword that counts steps in it.
     schema: Value,
     validator: Validator,
     /// For documents with numbers that `validator` would round. Few have any.
@@ -25,17 +27,34 @@ struct Compiled {
 /// Compiles a schema. References to other documents are refused: a decision may rest on nothing
 /// outside the log.
 pub(crate) fn compile(schema: &Value) -> Result<Arc<dyn Schema>, SchemaError> {
-    let validator =
-        jsonschema::validator_for(schema).map_err(|error| SchemaError(error.to_string()))?;
+    let schema = steps::marked(schema);
+    let validator = steps::options()
+        .build(&schema)
+        .map_err(|error| SchemaError(error.to_string()))?;
     Ok(Arc::new(Compiled {
-        schema: schema.clone(),
+        schema,
         validator,
         exact: OnceLock::new(),
     }))
 }
 
+/// Whether a schema can be that of a new table. Those of tables that are there are compiled as they
+/// are.
+pub(crate) fn check_new(schema: &Value) -> Result<(), SchemaError> {
+    compile(schema)?;
+    steps::check(schema).map_err(SchemaError)
+}
+
 impl Schema for Compiled {
-    fn check(&self, value: &Json<'_>) -> Result<(), String> {
+    fn check(&self, value: &Json<'_>, steps: &mut usize) -> Result<(), SchemaFault> {
+        let checked = steps::within(steps, || self.check_all(value));
+        let checked = checked.ok_or(SchemaFault::OutOfSteps)?;
+        checked.map_err(SchemaFault::Breaks)
+    }
+}
+
+impl Compiled {
+    fn check_all(&self, value: &Json<'_>) -> Result<(), String> {
         let copy = Value::from(value);
         if value.find_number(&is_beyond_the_library).is_none() {
             return self.validator.validate(&copy).map_err(described);
@@ -77,9 +96,12 @@ mod tests {
     use super::*;
 
     fn check(schema: &Value, text: &str) -> Result<(), String> {
-        compile(schema)
-            .unwrap()
-            .check(&Json::parse(text.as_bytes()).unwrap())
+        let document = Json::parse(text.as_bytes()).unwrap();
+        let checked = compile(schema).unwrap().check(&document, &mut 100_000);
+        checked.map_err(|fault| match fault {
+            SchemaFault::Breaks(text) => text,
+            SchemaFault::OutOfSteps => panic!("out of steps"),
+        })
     }
 
     #[test]

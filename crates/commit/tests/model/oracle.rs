@@ -6,6 +6,7 @@ use std::collections::{BTreeMap, HashSet};
 
 use bytes::Bytes;
 use onelog_commit::Rules;
+use onelog_commit::{Schema, SchemaFault};
 use onelog_record::{
     CommitRequest, FieldPath, Header, Json, KeyRange, Number, Offset, Op, Operation,
     OperationFault, Position, Predicate, Refusal, Subject, TABLE_UNIQUE, TableId, TableKind, TxnId,
@@ -368,7 +369,7 @@ impl Oracle {
             };
             if table == CHECKED
                 && let Some(value) = &value
-                && let Err(text) = onelog_commit::Schema::check(&AtMostFifty, &json(value))
+                && let Err(SchemaFault::Breaks(text)) = AtMostFifty.check(&json(value), &mut 0)
             {
                 let fault = OperationFault::Schema(text);
                 return Err((Refusal::BadOperation { index, fault }, after));

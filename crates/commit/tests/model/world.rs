@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use onelog_commit::{Latest, Rules, Schema, TableRules, View, ViewError, Written};
+use onelog_commit::{Latest, Rules, Schema, SchemaFault, TableRules, View, ViewError, Written};
 use onelog_record::{
     FieldPath, Json, KeyRange, Offset, Position, TABLE_UNIQUE, TableDefinition, TableId, TableKind,
     ValueKind,
@@ -25,13 +25,15 @@ pub const UNIQUE_FIELDS: [&str; 2] = ["u", "/v/w"];
 pub struct AtMostFifty;
 
 impl Schema for AtMostFifty {
-    fn check(&self, value: &Json<'_>) -> Result<(), String> {
+    fn check(&self, value: &Json<'_>, _: &mut usize) -> Result<(), SchemaFault> {
         let number = match value.get(&FieldPath::parse("n").unwrap()) {
             Some(Json::Number(number)) => number.parse::<f64>().ok(),
             _ => None,
         };
         match number {
-            Some(n) if n > 50.0 => Err(format!("n is {n}, at most 50 is allowed")),
+            Some(n) if n > 50.0 => Err(SchemaFault::Breaks(format!(
+                "n is {n}, at most 50 is allowed"
+            ))),
             _ => Ok(()),
         }
     }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use onelog_commit::{
-    Decision, Latest, Rules, Schema, TableRules, Validator, ValidatorOptions, View, ViewError,
-    Written,
+    Decision, Latest, Rules, Schema, SchemaFault, TableRules, Validator, ValidatorOptions, View,
+    ViewError, Written,
 };
 use onelog_record::{
     BodyWriter, CommitRequest, Committed, Compare, FieldPath, Guard, Json, KeyRange, Number,
@@ -26,10 +26,14 @@ pub const UNKNOWN: TableId = TableId(4000);
 struct HasName;
 
 impl Schema for HasName {
-    fn check(&self, value: &Json<'_>) -> Result<(), String> {
+    fn check(&self, value: &Json<'_>, steps: &mut usize) -> Result<(), SchemaFault> {
+        if let Some(Json::Number(needed)) = value.get(&path("steps")) {
+            let left = steps.checked_sub(needed.parse().unwrap());
+            *steps = left.ok_or(SchemaFault::OutOfSteps)?;
+        }
         match value.get(&path("name")) {
             Some(Json::String(_)) => Ok(()),
-            _ => Err("'name' must be a text".into()),
+            _ => Err(SchemaFault::Breaks("'name' must be a text".into())),
         }
     }
 }

@@ -1,9 +1,9 @@
 //! What a request may cost those who wait behind it, in steps.
 
-use onelog_commit::DECISION_STEPS_MAX;
+use onelog_commit::{DECISION_STEPS_MAX, SCHEMA_STEPS_MAX};
 use onelog_record::{CommitRequest, Predicate, READS_MAX, Refusal, VALUE_BYTES_MAX};
 
-use crate::fixture::{BLOBS, Node, RequestParts, STOCK, new_request};
+use crate::fixture::{BLOBS, Node, RequestParts, STOCK, STRICT, new_request};
 
 const ROWS: u64 = 300;
 
@@ -104,6 +104,23 @@ fn guards_cannot_make_the_deciding_thread_copy_values_without_bound() {
         "{refusal:?}"
     );
     node.decide(&guarded(100));
+}
+
+#[test]
+fn the_values_of_a_transaction_share_the_steps_that_schemas_may_take() {
+    let mut node = Node::new();
+    let costly = |n: usize| {
+        let value = format!(r#"{{"name":"x","steps":{}}}"#, SCHEMA_STEPS_MAX / 4);
+        (0..n).fold(new_request(), |request, row| {
+            request.put(STRICT, &format!("{row}"), &value)
+        })
+    };
+    let (refusal, _) = node.refuse(&costly(5));
+    assert!(
+        matches!(&refusal, Refusal::TooLarge(fault) if fault.limit == "SCHEMA_STEPS_MAX"),
+        "{refusal:?}"
+    );
+    node.accept(&costly(4));
 }
 
 #[test]

@@ -33,7 +33,7 @@ use onelog_request::{ParseError, Parsed, parse_request};
         (status = 409, description = "`conflict`: something that was read was written since; `not_unique`; `id_mismatch`", body = crate::api::Error),
         (status = 410, description = "`snapshot_too_old`, `id_expired`", body = crate::api::Error),
         (status = 412, description = "A guard does not hold: which one, and what it met", body = crate::api::Error),
-        (status = 413, description = "`too_large`: over the limit that `limit` names; `DECISION_STEPS_MAX` and `JSON_BYTES_READ_MAX` bound what deciding it may cost", body = crate::api::Error),
+        (status = 413, description = "`too_large`: over the limit that `limit` names; `DECISION_STEPS_MAX`, `SCHEMA_STEPS_MAX` and `JSON_BYTES_READ_MAX` bound what deciding it may cost", body = crate::api::Error),
         (status = 422, description = "Malformed, and where", body = crate::api::Error),
         (status = 503, description = "Overloaded or stopped", body = crate::api::Error,
             headers(("Retry-After" = u64, description = "Seconds"))),

@@ -13,6 +13,8 @@ use jsonschema::{Keyword, ValidationError, ValidationOptions, Validator};
 use onelog_record::{Json, JsonString, JsonText, compare_numbers, is_multiple_of, is_whole};
 use serde_json::{Map, Value};
 
+use super::steps;
+
 thread_local! {
     static WRITTEN: RefCell<HashMap<usize, Box<str>>> = RefCell::default();
 }
@@ -20,10 +22,16 @@ thread_local! {
 /// Runs `check` while the keywords know the numbers of `document` as they were written; `copy` is
 /// the library's copy of it.
 pub(super) fn with_numbers<T>(document: &Json<'_>, copy: &Value, check: impl FnOnce() -> T) -> T {
+    /// A check that is ended unwinds.
+    struct Cleared;
+    impl Drop for Cleared {
+        fn drop(&mut self) {
+            WRITTEN.with_borrow_mut(HashMap::clear);
+        }
+    }
+    let _cleared = Cleared;
     WRITTEN.with_borrow_mut(|written| note(document, copy, written));
-    let answer = check();
-    WRITTEN.with_borrow_mut(HashMap::clear);
-    answer
+    check()
 }
 
 fn address(value: &Value) -> usize {
@@ -77,7 +85,7 @@ fn exact(value: &Value) -> Json<'static> {
 pub(super) fn compile(schema: &Value) -> Result<Validator, ValidationError<'static>> {
     let dialect = schema.get("$schema").and_then(Value::as_str);
     let draft_4 = dialect.is_some_and(|dialect| dialect.contains("draft-04"));
-    let options = with_keyword(jsonschema::options(), "type", move |_, value| {
+    let options = with_keyword(steps::options(), "type", move |_, value| {
         Demand::Types(names(value), draft_4)
     });
     // Draft 4 does not know it.

@@ -1,0 +1,336 @@
+//! What checking a document against a schema may cost, counted in steps.
+//!
+//! A schema can be written so that a small document takes for ever: references that double the work
+//! at each level, a pattern that backtracks, long lists to compare with. So each place of a schema
+//! where a subschema may be gets a keyword of our own, which counts how often the library comes by,
+//! and ends the check when no step is left. The library has no way to be ended but to unwind; what
+//! it had built is dropped, and nothing of it outlives the check.
+
+use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+
+use jsonschema::{Keyword, PatternOptions, ValidationError, ValidationOptions};
+use serde_json::{Map, Value};
+
+/// The keyword that is put into each subschema.
+const KEYWORD: &str = "x-onelog-step";
+/// The most steps back that one match of a pattern with look-around or references may take. Other
+/// patterns never go back.
+const BACKTRACK_MAX: usize = 10_000;
+/// What such a match is counted as.
+const BACKTRACKING_STEPS: usize = 500;
+/// So many bytes of a text, or elements of a list, are looked at in about the time of one step.
+const BYTES_PER_STEP: usize = 64;
+const ELEMENTS_PER_STEP: usize = 8;
+/// The most bytes of a schema's text, and the most patterns in it: each is compiled by the thread
+/// that decides.
+const SCHEMA_BYTES_MAX: usize = 256 << 10;
+const SCHEMA_PATTERNS_MAX: usize = 256;
+
+/// Keywords whose value maps names to subschemas.
+const MAPS: [&str; 6] = [
+    "properties",
+    "patternProperties",
+    "$defs",
+    "definitions",
+    "dependentSchemas",
+    "dependencies",
+];
+/// Keywords whose value is data.
+const DATA: [&str; 4] = ["const", "enum", "default", "examples"];
+
+thread_local! {
+    static LEFT: Cell<usize> = const { Cell::new(0) };
+}
+
+struct OutOfSteps;
+
+/// Runs a check that takes at most `steps`, and takes off what it took; `None` when it needs more.
+pub(super) fn within<T>(steps: &mut usize, check: impl FnOnce() -> T) -> Option<T> {
+    LEFT.set(*steps);
+    let checked = catch_unwind(AssertUnwindSafe(check));
+    *steps = LEFT.get();
+    match checked {
+        Ok(answer) => Some(answer),
+        Err(panic) if panic.is::<OutOfSteps>() => None,
+        Err(panic) => resume_unwind(panic),
+    }
+}
+
+fn take(steps: usize) {
+    match LEFT.get().checked_sub(steps) {
+        Some(left) => LEFT.set(left),
+        None => {
+            LEFT.set(0);
+            resume_unwind(Box::new(OutOfSteps));
+        }
+    }
+}
+
+/// Options of the library whose checks are counted. The schema must be a marked one.
+pub(super) fn options() -> ValidationOptions<'static> {
+    jsonschema::options()
+        .with_pattern_options(PatternOptions::fancy_regex().backtrack_limit(BACKTRACK_MAX))
+        .with_keyword(KEYWORD, |parent: &Map<String, Value>, _: &Value, _| {
+            Ok(Box::new(Step::of(parent)) as Box<dyn Keyword>)
+        })
+}
+
+/// The schema with our keyword in each subschema.
+pub(super) fn marked(schema: &Value) -> Value {
+    match schema {
+        Value::Object(fields) => {
+            let marked = fields.iter().map(|(name, value)| {
+                let value = match (name.as_str(), value) {
+                    (name, value) if DATA.contains(&name) => value.clone(),
+                    (name, Value::Object(map)) if MAPS.contains(&name) => {
+                        let map = map.iter();
+                        Value::Object(map.map(|(n, v)| (n.clone(), marked(v))).collect())
+                    }
+                    (_, value) => marked(value),
+                };
+                (name.clone(), value)
+            });
+            let mut marked: Map<_, _> = marked.collect();
+            marked.insert(KEYWORD.to_owned(), Value::Bool(true));
+            Value::Object(marked)
+        }
+        Value::Array(items) => items.iter().map(marked).collect(),
+        other => other.clone(),
+    }
+}
+
+/// What a new schema must keep besides being one.
+pub(super) fn check(schema: &Value) -> Result<(), String> {
+    let bytes = schema.to_string().len();
+    if bytes > SCHEMA_BYTES_MAX {
+        return Err(format!(
+            "it has {bytes} bytes, the limit is {SCHEMA_BYTES_MAX}"
+        ));
+    }
+    let mut patterns = 0;
+    look_through(schema, &mut patterns)?;
+    if patterns > SCHEMA_PATTERNS_MAX {
+        return Err(format!(
+            "it has {patterns} patterns, the limit is {SCHEMA_PATTERNS_MAX}"
+        ));
+    }
+    Ok(())
+}
+
+fn look_through(schema: &Value, patterns: &mut usize) -> Result<(), String> {
+    match schema {
+        Value::Object(fields) => {
+            for (name, value) in fields {
+                match (name.as_str(), value) {
+                    ("$ref" | "$dynamicRef" | "$recursiveRef", Value::String(to))
+                        if leads_into_data(to) =>
+                    {
+                        return Err(format!(
+                            "'{name}' leads to '{to}', which is a value and no schema: put the schema under '$defs'"
+                        ));
+                    }
+                    ("pattern", Value::String(_)) => *patterns += 1,
+                    ("patternProperties", Value::Object(map)) => *patterns += map.len(),
+                    _ => {}
+                }
+                if !DATA.contains(&name.as_str()) {
+                    look_through(value, patterns)?;
+                }
+            }
+            Ok(())
+        }
+        Value::Array(items) => items
+            .iter()
+            .try_for_each(|item| look_through(item, patterns)),
+        _ => Ok(()),
+    }
+}
+
+fn leads_into_data(reference: &str) -> bool {
+    let Some((_, pointer)) = reference.split_once('#') else {
+        return false;
+    };
+    let steps: Vec<&str> = pointer.split('/').collect();
+    steps
+        .windows(2)
+        .any(|pair| DATA.contains(&pair[1]) && !MAPS.contains(&pair[0]))
+}
+
+/// Counts a visit of one subschema.
+#[derive(Debug)]
+struct Step {
+    /// What its keywords cost whatever they meet.
+    own: usize,
+    /// What its pattern costs for a text.
+    pattern: usize,
+    /// What its patterns cost for each field of an object.
+    patterns: usize,
+}
+
+impl Step {
+    fn of(schema: &Map<String, Value>) -> Self {
+        let long = schema.values().map(|value| match value {
+            Value::Array(items) => items.len(),
+            Value::Object(fields) => fields.len(),
+            _ => 0,
+        });
+        let pattern = schema.get("pattern").and_then(Value::as_str);
+        let patterns = schema.get("patternProperties").and_then(Value::as_object);
+        let patterns = patterns.into_iter().flat_map(Map::keys);
+        Self {
+            own: 1 + long.sum::<usize>() / ELEMENTS_PER_STEP,
+            pattern: pattern.map_or(0, match_steps),
+            patterns: patterns.map(String::as_str).map(match_steps).sum(),
+        }
+    }
+
+    fn take(&self, value: &Value) {
+        take(self.own.saturating_add(match value {
+            Value::String(text) => self.pattern + text.len() / BYTES_PER_STEP,
+            Value::Array(items) => items.len() / ELEMENTS_PER_STEP,
+            Value::Object(fields) => {
+                fields.len() / ELEMENTS_PER_STEP + self.patterns.saturating_mul(fields.len())
+            }
+            _ => 0,
+        }));
+    }
+}
+
+fn match_steps(pattern: &str) -> usize {
+    let bytes = pattern.as_bytes();
+    let goes_back = bytes
+        .windows(3)
+        .any(|part| part[..2] == *b"(?" && matches!(part[2], b'=' | b'!' | b'<' | b'>'));
+    let refers = bytes
+        .windows(2)
+        .any(|part| part[0] == b'\\' && matches!(part[1], b'1'..=b'9' | b'k'));
+    if goes_back || refers {
+        BACKTRACKING_STEPS
+    } else {
+        1
+    }
+}
+
+impl Keyword for Step {
+    fn validate<'i>(&self, value: &'i Value) -> Result<(), ValidationError<'i>> {
+        self.take(value);
+        Ok(())
+    }
+
+    fn is_valid(&self, value: &Value) -> bool {
+        self.take(value);
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use onelog_commit::SchemaFault;
+    use onelog_record::Json;
+    use serde_json::json;
+
+    use super::super::{check_new, compile};
+    use super::*;
+
+    const STEPS: usize = 1 << 20;
+
+    fn check(schema: &Value, document: &Value) -> (Result<(), SchemaFault>, usize) {
+        let text = document.to_string();
+        let mut left = STEPS;
+        let document = Json::parse(text.as_bytes()).unwrap();
+        let checked = compile(schema).unwrap().check(&document, &mut left);
+        (checked, STEPS - left)
+    }
+
+    /// A document that nests `field` so deep.
+    fn nested(depth: usize, inner: Value) -> Value {
+        (0..depth).fold(inner, |inner, _| json!({"a": inner}))
+    }
+
+    #[test]
+    fn references_that_double_the_work_at_each_level_end() {
+        let mut definitions = Map::new();
+        for n in 0..60 {
+            let next = format!("#/$defs/d{}", n + 1);
+            let twice = json!({"allOf": [{"$ref": next}, {"$ref": next}]});
+            definitions.insert(format!("d{n}"), twice);
+        }
+        definitions.insert("d60".into(), json!({"type": "integer"}));
+        let schema = json!({"$ref": "#/$defs/d0", "$defs": definitions});
+        assert_eq!(
+            check(&schema, &json!(1)),
+            (Err(SchemaFault::OutOfSteps), STEPS)
+        );
+
+        let itself = json!({"properties": {"a": {"allOf": [{"$ref": "#"}, {"$ref": "#"}]}}});
+        let deep = nested(100, json!(1));
+        assert_eq!(check(&itself, &deep).0, Err(SchemaFault::OutOfSteps));
+        assert_eq!(check(&itself, &nested(5, json!(1))).0, Ok(()));
+    }
+
+    #[test]
+    fn a_pattern_that_goes_back_and_forth_ends() {
+        let schema = json!({"items": {"pattern": "^(?=(a+)+$)(a|aa)+$"}});
+        let texts: Value = (0..10_000).map(|_| "a".repeat(60) + "b").collect();
+        let (checked, _) = check(&schema, &texts);
+        assert!(checked.is_err(), "{checked:?}");
+        let texts: Value = (0..10_000).map(|_| "a".repeat(9)).collect();
+        assert_eq!(check(&schema, &texts).0, Err(SchemaFault::OutOfSteps));
+    }
+
+    #[test]
+    fn long_lists_are_counted_for_each_value_that_is_compared_with_them() {
+        let schema = json!({"items": {"enum": (0..10_000).collect::<Vec<_>>()}});
+        let numbers: Value = (0..10_000).map(|_| 9_999).collect();
+        assert_eq!(check(&schema, &numbers).0, Err(SchemaFault::OutOfSteps));
+    }
+
+    #[test]
+    fn an_ordinary_document_costs_a_step_or_two_for_each_field() {
+        let schema = json!({
+            "type": "object",
+            "required": ["name"],
+            "properties": {
+                "name": {"type": "string", "minLength": 1, "pattern": "^[a-z]+$"},
+                "tree": {"$ref": "#/$defs/tree"},
+            },
+            "$defs": {"tree": {
+                "properties": {"a": {"anyOf": [{"$ref": "#/$defs/tree"}, {"type": "integer"}]}}
+            }},
+        });
+        let document = json!({"name": "x", "tree": nested(20, json!(1))});
+        let (checked, steps) = check(&schema, &document);
+        assert_eq!(checked, Ok(()));
+        assert!((20..200).contains(&steps), "{steps} steps");
+        // A check that was ended leaves nothing behind.
+        let mut none = 3;
+        let text = document.to_string();
+        let parsed = Json::parse(text.as_bytes()).unwrap();
+        let compiled = compile(&schema).unwrap();
+        assert_eq!(
+            compiled.check(&parsed, &mut none),
+            Err(SchemaFault::OutOfSteps)
+        );
+        let mut enough = STEPS;
+        assert_eq!(compiled.check(&parsed, &mut enough), Ok(()));
+    }
+
+    #[test]
+    fn a_new_schema_is_bounded_and_refers_to_schemas_alone() {
+        let patterns: Vec<_> = (0..300).map(|_| json!({"pattern": "a"})).collect();
+        for (schema, expected) in [
+            (json!({"anyOf": patterns}), "300 patterns"),
+            (json!({"description": "x".repeat(300_000)}), "300018 bytes"),
+            (
+                json!({"$ref": "#/default", "default": {"type": "null"}}),
+                "no schema",
+            ),
+        ] {
+            let error = check_new(&schema).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        }
+        let named = json!({"$ref": "#/$defs/default", "$defs": {"default": {"type": "null"}}});
+        assert_eq!(check_new(&named), Ok(()));
+    }
+}
