@@ -140,6 +140,12 @@ impl Metrics {
             "Requests that wait to be decided",
             self.queue.clone(),
         );
+        drop(registry);
+        self.register_disk();
+    }
+
+    fn register_disk(&self) {
+        let mut registry = self.registry.lock();
         registry.register(
             "disk_free_bytes",
             "Bytes that can still be written to the disk",

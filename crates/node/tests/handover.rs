@@ -142,14 +142,14 @@ const PREEMPTIONS_MAX: usize = 3;
 
 /// What a client is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Outcome {
+enum Answer {
     Decided,
     Stopped,
     /// The request was dropped: its ticket fails.
     Gone,
 }
 
-type Answer = (Mutex<Option<Outcome>>, Condvar);
+type Answer = (Mutex<Option<Answer>>, Condvar);
 
 /// A request on its way; its client waits for the answer.
 #[derive(Debug)]
@@ -164,31 +164,31 @@ impl Request {
         (Self(Arc::clone(&answer)), Ticket(answer))
     }
 
-    fn answer(&self, outcome: Outcome) {
-        self.0.0.lock().unwrap().get_or_insert(outcome);
+    fn answer(&self, told: Answer) {
+        self.0.0.lock().unwrap().get_or_insert(told);
         self.0.1.notify_all();
     }
 }
 
 impl Drop for Request {
     fn drop(&mut self) {
-        self.answer(Outcome::Gone);
+        self.answer(Answer::Gone);
     }
 }
 
 impl Ticket {
-    fn wait(self) -> Outcome {
-        let mut outcome = self.0.0.lock().unwrap();
+    fn wait(self) -> Answer {
+        let mut told = self.0.0.lock().unwrap();
         loop {
-            if let Some(outcome) = *outcome {
-                return outcome;
+            if let Some(told) = *told {
+                return told;
             }
-            outcome = self.0.1.wait(outcome).unwrap();
+            told = self.0.1.wait(told).unwrap();
         }
     }
 }
 
-fn ask(entrance: &Entrance<Request>) -> Result<Outcome, NotQueued> {
+fn ask(entrance: &Entrance<Request>) -> Result<Answer, NotQueued> {
     let (request, ticket) = Request::new();
     entrance.try_send(request)?;
     Ok(ticket.wait())
@@ -202,7 +202,7 @@ fn in_every_order(story: impl Fn() + Sync + Send + 'static) {
 }
 
 /// Two clients that ask while `engine` ends; what each of them hears.
-fn clients_beside(places: usize, engine: fn(Exit<Request>)) -> [Result<Outcome, NotQueued>; 2] {
+fn clients_beside(places: usize, engine: fn(Exit<Request>)) -> [Result<Answer, NotQueued>; 2] {
     let (entrance, exit) = queue(places);
     let entrance = Arc::new(entrance);
     let engine = thread::spawn(move || engine(exit));
@@ -220,10 +220,10 @@ fn clients_beside(places: usize, engine: fn(Exit<Request>)) -> [Result<Outcome, 
 /// Decides what comes first, then stops and says so to the rest, as the driver does.
 fn serve_and_stop(exit: Exit<Request>) {
     if let Some(request) = exit.receiver().try_recv() {
-        request.answer(Outcome::Decided);
+        request.answer(Answer::Decided);
     }
     for request in exit.close() {
-        request.answer(Outcome::Stopped);
+        request.answer(Answer::Stopped);
     }
 }
 
@@ -232,8 +232,8 @@ fn each_request_that_enters_is_answered_whatever_the_moment_of_the_stop() {
     in_every_order(|| {
         for heard in clients_beside(2, serve_and_stop) {
             let expected = [
-                Ok(Outcome::Decided),
-                Ok(Outcome::Stopped),
+                Ok(Answer::Decided),
+                Ok(Answer::Stopped),
                 Err(NotQueued::Closed),
             ];
             assert!(expected.contains(&heard), "{heard:?}");
@@ -246,7 +246,7 @@ fn a_ticket_fails_when_the_engine_is_gone_without_a_word() {
     in_every_order(|| {
         for heard in clients_beside(1, drop) {
             let expected = [
-                Ok(Outcome::Gone),
+                Ok(Answer::Gone),
                 Err(NotQueued::Closed),
                 Err(NotQueued::Full),
             ];

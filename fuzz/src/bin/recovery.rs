@@ -14,7 +14,8 @@ use libfuzzer_sys::fuzz_target;
 use onelog_fuzz::{bodies, seeds};
 use onelog_log::frame::{FRAME_HEADER_BYTES, MAGIC};
 use onelog_log::{
-    CrashMode, HardState, HardStateError, Log, LogOptions, OpenError, SimulatedDisk, check,
+    CheckError, CrashMode, HardState, HardStateError, Log, LogOptions, OpenError, SimulatedDisk,
+    check,
 };
 use onelog_record::{Compression, Entry, Index, Position, Term, raw_body};
 
@@ -320,12 +321,20 @@ impl Case {
         }
         let disk = SimulatedDisk::with_files(3, files);
         let mut visited = Vec::new();
-        let report = check(&disk, &mut |entry| {
+        let checked = check(&disk, &mut |entry| {
             visited.push(entry.clone());
             ControlFlow::Continue(())
-        })
-        .expect("the disk is well");
+        });
         self.judge_entries(&visited);
+        let report = match checked {
+            Ok(report) => report,
+            Err(CheckError::Newer(newer)) => {
+                let refused = Log::open(Arc::new(disk), options());
+                assert!(refused.is_err(), "opened, but the check says: {newer}");
+                return;
+            }
+            Err(error) => panic!("{error}"),
+        };
         match Log::open(Arc::new(disk.clone()), options()) {
             Ok((mut log, recovery)) => {
                 let served = read_all(&log);
