@@ -142,14 +142,14 @@ const PREEMPTIONS_MAX: usize = 3;
 
 /// What a client is answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Answer {
+enum Heard {
     Decided,
     Stopped,
     /// The request was dropped: its ticket fails.
     Gone,
 }
 
-type Answer = (Mutex<Option<Answer>>, Condvar);
+type Answer = (Mutex<Option<Heard>>, Condvar);
 
 /// A request on its way; its client waits for the answer.
 #[derive(Debug)]
@@ -164,31 +164,31 @@ impl Request {
         (Self(Arc::clone(&answer)), Ticket(answer))
     }
 
-    fn answer(&self, told: Answer) {
-        self.0.0.lock().unwrap().get_or_insert(told);
+    fn answer(&self, heard: Heard) {
+        self.0.0.lock().unwrap().get_or_insert(heard);
         self.0.1.notify_all();
     }
 }
 
 impl Drop for Request {
     fn drop(&mut self) {
-        self.answer(Answer::Gone);
+        self.answer(Heard::Gone);
     }
 }
 
 impl Ticket {
-    fn wait(self) -> Answer {
-        let mut told = self.0.0.lock().unwrap();
+    fn wait(self) -> Heard {
+        let mut heard = self.0.0.lock().unwrap();
         loop {
-            if let Some(told) = *told {
-                return told;
+            if let Some(heard) = *heard {
+                return heard;
             }
-            told = self.0.1.wait(told).unwrap();
+            heard = self.0.1.wait(heard).unwrap();
         }
     }
 }
 
-fn ask(entrance: &Entrance<Request>) -> Result<Answer, NotQueued> {
+fn ask(entrance: &Entrance<Request>) -> Result<Heard, NotQueued> {
     let (request, ticket) = Request::new();
     entrance.try_send(request)?;
     Ok(ticket.wait())
@@ -202,7 +202,7 @@ fn in_every_order(story: impl Fn() + Sync + Send + 'static) {
 }
 
 /// Two clients that ask while `engine` ends; what each of them hears.
-fn clients_beside(places: usize, engine: fn(Exit<Request>)) -> [Result<Answer, NotQueued>; 2] {
+fn clients_beside(places: usize, engine: fn(Exit<Request>)) -> [Result<Heard, NotQueued>; 2] {
     let (entrance, exit) = queue(places);
     let entrance = Arc::new(entrance);
     let engine = thread::spawn(move || engine(exit));
@@ -220,10 +220,10 @@ fn clients_beside(places: usize, engine: fn(Exit<Request>)) -> [Result<Answer, N
 /// Decides what comes first, then stops and says so to the rest, as the driver does.
 fn serve_and_stop(exit: Exit<Request>) {
     if let Some(request) = exit.receiver().try_recv() {
-        request.answer(Answer::Decided);
+        request.answer(Heard::Decided);
     }
     for request in exit.close() {
-        request.answer(Answer::Stopped);
+        request.answer(Heard::Stopped);
     }
 }
 
@@ -232,8 +232,8 @@ fn each_request_that_enters_is_answered_whatever_the_moment_of_the_stop() {
     in_every_order(|| {
         for heard in clients_beside(2, serve_and_stop) {
             let expected = [
-                Ok(Answer::Decided),
-                Ok(Answer::Stopped),
+                Ok(Heard::Decided),
+                Ok(Heard::Stopped),
                 Err(NotQueued::Closed),
             ];
             assert!(expected.contains(&heard), "{heard:?}");
@@ -246,7 +246,7 @@ fn a_ticket_fails_when_the_engine_is_gone_without_a_word() {
     in_every_order(|| {
         for heard in clients_beside(1, drop) {
             let expected = [
-                Ok(Answer::Gone),
+                Ok(Heard::Gone),
                 Err(NotQueued::Closed),
                 Err(NotQueued::Full),
             ];
