@@ -34,6 +34,7 @@ impl Feed {
         batch: &mut Batch,
     ) -> Result<(), RequestError> {
         loop {
+            failpoint::hit(&self.definition.name, "attempt");
             let error = match store.apply(batch) {
                 Ok(()) => return Ok(()),
                 Err(error) => error,
