@@ -137,6 +137,8 @@ fn server_message(error: &DbError) -> String {
     out
 }
 
+const STATEMENT_POOL: &str = "the address leads to a pool that takes single statements only: a pool with pool_mode = transaction or session is needed, or the server's own port";
+
 /// What people can do about an error that does not pass by itself.
 fn advice(code: &str) -> Option<&'static str> {
     Some(match code {
@@ -155,7 +157,10 @@ fn advice(code: &str) -> Option<&'static str> {
 pub(crate) fn classify(what: &str, place: &str, error: tokio_postgres::Error) -> StoreError {
     let what = format!("{what} {place}");
     let mut message = message(&error);
-    let advice = error.code().and_then(|code| advice(code.code()));
+    let advice = match message.contains("statement pooling mode") {
+        true => Some(STATEMENT_POOL),
+        false => error.code().and_then(|code| advice(code.code())),
+    };
     if let Some(advice) = advice {
         message = format!("{message}; {advice}");
     }
