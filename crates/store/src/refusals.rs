@@ -62,3 +62,54 @@ impl Refusals {
         Err(StoreError::Refused(Box::new(refused)))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use onelog_record::Offset;
+    use serde_json::json;
+
+    use super::*;
+
+    fn change(key: &'static str) -> Change {
+        Change {
+            key: Bytes::from_static(key.as_bytes()),
+            offset: Offset(0),
+            value: None,
+        }
+    }
+
+    fn refused(offset: u64) -> StoreError {
+        StoreError::Refused(Box::new(Refused {
+            table: "t".into(),
+            key: json!("k"),
+            offset: Offset(offset),
+            into: None,
+            what: "no".into(),
+            more: Vec::new(),
+        }))
+    }
+
+    #[test]
+    fn the_first_one_of_the_log_speaks_for_all_and_later_changes_of_a_key_are_covered() {
+        let mut refusals = Refusals::default();
+        for (key, offset) in [("b", 7), ("a", 3), ("c", 5)] {
+            refusals.note(0, &change(key), refused(offset)).unwrap();
+        }
+        assert!(refusals.covers(0, &change("a")) && !refusals.covers(1, &change("a")));
+        let Err(StoreError::Refused(first)) = refusals.into_result() else {
+            panic!("three were noted");
+        };
+        let mut more: Vec<u64> = first.more.iter().map(|other| other.offset.get()).collect();
+        more.sort_unstable();
+        assert_eq!((first.offset, more), (Offset(3), vec![5, 7]));
+    }
+
+    #[test]
+    fn what_is_no_refusal_is_handed_back() {
+        let mut refusals = Refusals::default();
+        let fenced = StoreError::Fenced { ours: 1, found: 2 };
+        let back = refusals.note(0, &change("a"), fenced).unwrap_err();
+        assert_eq!(back.code(), "fenced");
+        assert!(refusals.is_empty() && refusals.into_result().is_ok());
+    }
+}
