@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use onelog_mapping::DefinitionError;
-use onelog_store::{StoreError, VerifyError};
+use onelog_store::{StoreError, StoreErrorCode, VerifyError};
 
 /// The sinks of a node could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -95,7 +95,7 @@ pub struct SinkFault {
     pub what: String,
     /// [`StoreError::code`], where the store is what failed.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub code: Option<&'static str>,
+    pub code: Option<StoreErrorCode>,
     /// The table of the record that was refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub table: Option<String>,

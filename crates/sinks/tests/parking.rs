@@ -11,7 +11,7 @@ use bytes::Bytes;
 use onelog::{KeyRange, Node};
 use onelog_record::TABLE_PARKED;
 use onelog_sinks::{PARKED_MAX, Replay, SinkState, Sinks};
-use onelog_store::{SinkDefinition, failpoint};
+use onelog_store::{SinkDefinition, StoreErrorCode, failpoint};
 use place::{
     PATIENCE, Place, assert_equal, close, delete, one, order, put, verified, wait, wait_for_stop,
     with_orders,
@@ -356,7 +356,7 @@ fn a_file_that_another_process_writes_is_not_writable_now_and_followed_again_by_
     let status = sinks.wait_for_status("held", PATIENCE, |status| status.last_error.is_some());
     let status = status.unwrap();
     let fault = status.last_error.unwrap();
-    assert_eq!(fault.code, Some("not_writable"), "{fault:?}");
+    assert_eq!(fault.code, Some(StoreErrorCode::NotWritable), "{fault:?}");
     assert_eq!(status.state, SinkState::Waiting);
     assert!(keys(&sinks, "held").is_empty());
     other.execute_batch("ROLLBACK").unwrap();

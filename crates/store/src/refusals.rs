@@ -109,7 +109,7 @@ mod tests {
         let mut refusals = Refusals::default();
         let fenced = StoreError::Fenced { ours: 1, found: 2 };
         let back = refusals.note(0, &change("a"), fenced).unwrap_err();
-        assert_eq!(back.code(), "fenced");
+        assert_eq!(back.code(), crate::store::StoreErrorCode::Fenced);
         assert!(refusals.is_empty() && refusals.into_result().is_ok());
     }
 }

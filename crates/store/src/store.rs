@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use onelog_mapping::{MappingPlan, Row, show_key};
 use onelog_record::{Offset, Position};
+use serde::{Serialize, Serializer};
 use serde_json::Value;
 
 use crate::batch::{Batch, Change};
@@ -269,6 +270,43 @@ pub enum StoreError {
     },
 }
 
+/// What programs tell the errors of stores apart by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoreErrorCode {
+    Unavailable,
+    NotWritable,
+    Refused,
+    Fenced,
+    OtherLog,
+    PositionMismatch,
+    SchemaMismatch,
+    NotOwner,
+    Broken,
+}
+
+impl StoreErrorCode {
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Unavailable => "unavailable",
+            Self::NotWritable => "not_writable",
+            Self::Refused => "refused",
+            Self::Fenced => "fenced",
+            Self::OtherLog => "other_log",
+            Self::PositionMismatch => "position_mismatch",
+            Self::SchemaMismatch => "schema_mismatch",
+            Self::NotOwner => "not_owner",
+            Self::Broken => "broken",
+        }
+    }
+}
+
+impl Serialize for StoreErrorCode {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
 fn place_of(found: &Option<StorePosition>) -> String {
     match found {
         Some(found) => format!("the store is at position {}", found.position),
@@ -287,19 +325,18 @@ impl StoreError {
         )
     }
 
-    /// What programs tell errors apart by.
     #[must_use]
-    pub const fn code(&self) -> &'static str {
+    pub const fn code(&self) -> StoreErrorCode {
         match self {
-            Self::Unavailable { .. } => "unavailable",
-            Self::NotWritable { .. } => "not_writable",
-            Self::Refused(_) => "refused",
-            Self::Fenced { .. } => "fenced",
-            Self::OtherLog { .. } => "other_log",
-            Self::PositionMismatch { .. } => "position_mismatch",
-            Self::SchemaMismatch { .. } => "schema_mismatch",
-            Self::NotOwner { .. } => "not_owner",
-            Self::Broken { .. } => "broken",
+            Self::Unavailable { .. } => StoreErrorCode::Unavailable,
+            Self::NotWritable { .. } => StoreErrorCode::NotWritable,
+            Self::Refused(_) => StoreErrorCode::Refused,
+            Self::Fenced { .. } => StoreErrorCode::Fenced,
+            Self::OtherLog { .. } => StoreErrorCode::OtherLog,
+            Self::PositionMismatch { .. } => StoreErrorCode::PositionMismatch,
+            Self::SchemaMismatch { .. } => StoreErrorCode::SchemaMismatch,
+            Self::NotOwner { .. } => StoreErrorCode::NotOwner,
+            Self::Broken { .. } => StoreErrorCode::Broken,
         }
     }
 

@@ -331,7 +331,7 @@ impl From<SinkFault> for Fault {
         } = fault;
         Self {
             what,
-            code,
+            code: code.map(onelog_sinks::StoreErrorCode::as_str),
             table,
             key,
             offset,

@@ -7,7 +7,11 @@ use crate::rig::Rig;
 use crate::world::{PATIENCE, World};
 
 fn is_not_writable(status: &SinkStatus) -> bool {
-    let code = status.last_error.as_ref().and_then(|fault| fault.code);
+    let code = status
+        .last_error
+        .as_ref()
+        .and_then(|fault| fault.code)
+        .map(|code| code.as_str());
     status.state == SinkState::Waiting && code == Some("not_writable")
 }
 

@@ -229,7 +229,11 @@ pub fn a_standby_is_waited_for_or_another_host_is_taken(rig: &PostgresRig) {
     other.stop();
     world.order("b", 3);
     let waits = |status: &onelog_sinks::SinkStatus| {
-        let code = status.last_error.as_ref().and_then(|fault| fault.code);
+        let code = status
+            .last_error
+            .as_ref()
+            .and_then(|fault| fault.code)
+            .map(|code| code.as_str());
         matches!(code, Some("not_writable" | "unavailable"))
     };
     let status = world

@@ -1,6 +1,7 @@
 //! Redis under test. It refuses no value itself: what does not fit a column is refused before
 //! anything is sent, and only another record mends it.
 
+use onelog_store::StoreErrorCode;
 use onelog_testkit::{Redis, Server};
 use serde_json::{Value, json};
 
@@ -134,7 +135,7 @@ pub fn the_sink_follows_a_failover_to_the_replica(rig: &RedisRig) {
     assert!(other.command(&["GET", &name]).contains("\"total\":2"));
     let status = world.sinks().get(world.sink()).unwrap();
     let fault = status.last_error.unwrap();
-    assert_eq!(fault.code, Some("not_writable"), "{fault:?}");
+    assert_eq!(fault.code, Some(StoreErrorCode::NotWritable), "{fault:?}");
     world.end();
     rig.server.command(&["REPLICAOF", "NO", "ONE"]);
 }

@@ -241,8 +241,10 @@ impl<'a> Scope<'a> {
                 let (parameters, statement) = (arrays.take(), Arc::clone(statement));
                 pipeline.send(async move {
                     // Each has its type in the statement.
-                    let typed = |parameter| (parameter as &(dyn ToSql + Sync), Type::UNKNOWN);
-                    let parameters: Vec<_> = parameters.iter().map(|p| typed(p)).collect();
+                    let parameters: Vec<(&(dyn ToSql + Sync), Type)> = parameters
+                        .iter()
+                        .map(|parameter| (parameter as _, Type::UNKNOWN))
+                        .collect();
                     client.execute_typed(&statement, &parameters).await
                 });
             }

@@ -54,7 +54,9 @@ mod tests {
     fn a_file_that_takes_no_writes_now_is_told_from_one_that_is_lost() {
         let meant = |code| {
             let error = rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), None);
-            classify("writing to", Path::new("orders.db"), error).code()
+            classify("writing to", Path::new("orders.db"), error)
+                .code()
+                .as_str()
         };
         use rusqlite::ffi;
         for code in [

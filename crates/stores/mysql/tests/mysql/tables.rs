@@ -502,7 +502,7 @@ fn a_replica_is_not_written_to() {
         error.to_string().contains("the address of the primary"),
         "{error}"
     );
-    assert_eq!(error.code(), "not_writable", "{error}");
+    assert_eq!(error.code().as_str(), "not_writable", "{error}");
 }
 
 #[test]
