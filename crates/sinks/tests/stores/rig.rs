@@ -64,7 +64,7 @@ pub trait Rig: Send + Sync {
     /// From now on the store answers and takes no writes to this table, as in a failover.
     fn freeze(&self, into: &str);
 
-    /// Ends it.
+    /// The store takes writes again.
     fn thaw(&self, into: &str);
 
     /// The same definition with another address of the server.

@@ -61,6 +61,10 @@ impl<'b> Probe<'_, '_, 'b> {
         self.say("SAVEPOINT onelog_probe").await?;
         let all: Vec<usize> = (0..self.steps.len()).collect();
         let mut refused = self.one_by_one(&all, true, REFUSALS_MAX).await?;
+        if refused.len() >= REFUSALS_MAX {
+            // What was not tried may be what the others need.
+            return Ok(refused);
+        }
         let Some(objection) = self.objection().await? else {
             return Ok(refused);
         };
