@@ -231,7 +231,11 @@ fn serve_and_stop(exit: Exit<Request>) {
 fn each_request_that_enters_is_answered_whatever_the_moment_of_the_stop() {
     in_every_order(|| {
         for heard in clients_beside(2, serve_and_stop) {
-            let expected = [Ok(Answer::Decided), Ok(Answer::Stopped), Err(NotQueued::Closed)];
+            let expected = [
+                Ok(Answer::Decided),
+                Ok(Answer::Stopped),
+                Err(NotQueued::Closed),
+            ];
             assert!(expected.contains(&heard), "{heard:?}");
         }
     });
@@ -241,7 +245,11 @@ fn each_request_that_enters_is_answered_whatever_the_moment_of_the_stop() {
 fn a_ticket_fails_when_the_engine_is_gone_without_a_word() {
     in_every_order(|| {
         for heard in clients_beside(1, drop) {
-            let expected = [Ok(Answer::Gone), Err(NotQueued::Closed), Err(NotQueued::Full)];
+            let expected = [
+                Ok(Answer::Gone),
+                Err(NotQueued::Closed),
+                Err(NotQueued::Full),
+            ];
             assert!(expected.contains(&heard), "{heard:?}");
         }
     });
