@@ -13,7 +13,7 @@ use crate::session_end::SessionEnd;
 use onelog_mapping::Plan;
 use onelog_store::{
     Change, EachEntry, LogSide, RejectedRow, Store, StoreError, VerifyError, failpoint,
-    rejected_rows,
+    refused_rows, rejected_rows,
 };
 
 /// How many rows are loaded in one step, at most.
@@ -126,17 +126,17 @@ impl Feed {
         refused: &mut Vec<RejectedRow>,
     ) -> Result<(), SessionEnd> {
         while !rows.is_empty() {
+            failpoint::hit(&self.definition.name, "attempt");
             let Err(error) = store.load(number, rows) else {
                 break;
             };
             let StoreError::Refused(refusal) = &error else {
                 return Err(error.into());
             };
-            let named = rows.iter().find(|row| row.offset == refusal.offset);
-            let Some(named) = named.filter(|_| self.parks()) else {
+            let mut rejected = refused_rows(plan, number, rows, refusal);
+            if rejected.is_empty() || !self.parks() {
                 return Err(error.into());
-            };
-            let mut rejected = vec![RejectedRow::new(number, named, &refusal.what)];
+            }
             rejected.extend(rejected_rows(plan, number, rows));
             self.park(plan, &rejected)?;
             let gone: HashSet<&Bytes> = rejected.iter().map(|rejected| &rejected.key).collect();

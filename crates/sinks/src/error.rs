@@ -6,7 +6,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use onelog_mapping::DefinitionError;
-use onelog_store::{StoreError, VerifyError};
+use onelog_store::{StoreError, StoreErrorCode, VerifyError};
 
 /// The sinks of a node could not be started.
 #[derive(Debug, thiserror::Error)]
@@ -93,6 +93,9 @@ pub enum SinkError {
 pub struct SinkFault {
     /// A text for people, with the store's own message in it.
     pub what: String,
+    /// [`StoreError::code`], where the store is what failed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub code: Option<StoreErrorCode>,
     /// The table of the record that was refused.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub table: Option<String>,
@@ -115,6 +118,7 @@ impl SinkFault {
     pub(crate) fn new(what: impl std::fmt::Display) -> Self {
         Self {
             what: what.to_string(),
+            code: None,
             table: None,
             key: None,
             offset: None,
@@ -129,6 +133,7 @@ impl SinkFault {
             )),
             error => Self::new(error),
         };
+        fault.code = Some(error.code());
         if let StoreError::Refused(refused) = error {
             fault.table = Some(refused.table.clone());
             fault.key = Some(refused.key.clone());

@@ -34,6 +34,9 @@ impl Feed {
         batch: &mut Batch,
     ) -> Result<(), RequestError> {
         loop {
+            if batch.rows() > 0 {
+                failpoint::hit(&self.definition.name, "attempt");
+            }
             let error = match store.apply(batch) {
                 Ok(()) => return Ok(()),
                 Err(error) => error,

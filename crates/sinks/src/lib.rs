@@ -35,8 +35,8 @@ pub use dry_run::{DRY_RUN_ROWS_MAX, DryRun, DryRunMapping, DryRunRefused, DryRun
 pub use error::{SinkError, SinkFault, SinksError};
 pub use onelog_mapping::{FieldRule, FieldValue};
 pub use onelog_store::{
-    Difference, IndexVerification, Kinds, SinkDefinition, StoreKind, TableVerification,
-    Verification,
+    Difference, IndexVerification, Kinds, SinkDefinition, StoreErrorCode, StoreKind,
+    TableVerification, Verification,
 };
 pub use parking::{PARKED_MAX, Parked};
 pub use progress::{SinkState, SinkStatus, VerificationSummary};

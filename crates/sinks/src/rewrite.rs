@@ -106,6 +106,7 @@ impl Feed {
             rejected.extend(batch.rejected_rows(plan));
             batch.leave_out(&rejected);
             while batch.rows() > 0 {
+                failpoint::hit(&self.definition.name, "attempt");
                 let Err(error) = store.apply(&batch) else {
                     break;
                 };

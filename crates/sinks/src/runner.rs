@@ -334,6 +334,7 @@ impl Runner {
                 to = Position(transaction.first_offset.get()).max(from);
                 break;
             }
+            batch.begin_transaction(transaction.first_offset);
             for record in transaction.records.iter().filter(|r| !from.sees(r.offset)) {
                 batch.push(plan, record);
             }

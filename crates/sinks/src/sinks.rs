@@ -131,7 +131,9 @@ impl Sinks {
     /// one does whose store goes away later.
     pub fn create_ahead(&self, definition: SinkDefinition) -> Result<SinkStatus, SinkError> {
         self.create_if(definition, |error| match error {
-            SinkError::Store(StoreError::Unavailable { .. }) => Ok(()),
+            SinkError::Store(StoreError::Unavailable { .. } | StoreError::NotWritable { .. }) => {
+                Ok(())
+            }
             other => Err(other),
         })
     }

@@ -367,6 +367,7 @@ fn a_full_disk_is_waited_for() {
     let error = store.apply(&model.batch(&plan, from)).unwrap_err();
     assert!(error.is_retryable(), "{error}");
     assert!(error.to_string().contains("block"), "{error}");
+    assert_eq!(error.code().as_str(), "not_writable", "{error}");
     assert_eq!(store.position().unwrap().unwrap().position, from);
     block(false);
     store.apply(&model.batch(&plan, from)).unwrap();

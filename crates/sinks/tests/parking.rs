@@ -4,11 +4,14 @@
 
 mod place;
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use bytes::Bytes;
 use onelog::{KeyRange, Node};
 use onelog_record::TABLE_PARKED;
-use onelog_sinks::{PARKED_MAX, Replay, Sinks};
-use onelog_store::{SinkDefinition, failpoint};
+use onelog_sinks::{PARKED_MAX, Replay, SinkState, Sinks};
+use onelog_store::{SinkDefinition, StoreErrorCode, failpoint};
 use place::{
     PATIENCE, Place, assert_equal, close, delete, one, order, put, verified, wait, wait_for_stop,
     with_orders,
@@ -301,5 +304,63 @@ fn without_the_policy_nothing_is_parked_but_what_was_stays_so() {
     assert!(wait_for_stop(&sinks, "shop").contains("total"));
     let error = sinks.replay("shop", Replay::All).unwrap_err();
     assert!(error.to_string().contains("has stopped"), "{error}");
+    close(&node, &sinks);
+}
+
+#[test]
+fn many_refusals_in_one_batch_cost_one_attempt_more() {
+    let place = Place::new();
+    let (node, sinks) = place.open();
+    with_orders(&node);
+    sinks.create(parking(&place, "many")).unwrap();
+    let end = order(&node, "first", 1, "one");
+    wait(&sinks, "many", end);
+    let store = place.store("many.db");
+    store
+        .execute_batch("CREATE UNIQUE INDEX one_of_each ON orders (total)")
+        .unwrap();
+    let attempts = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&attempts);
+    failpoint::set("many:attempt", move || {
+        counted.fetch_add(1, Ordering::Relaxed);
+    });
+    let done = node.transact(|tx| {
+        for n in 0..6000 {
+            let total = n - i64::from(n % 10 == 9) + 10;
+            tx.put_json(
+                "shop.orders",
+                format!("k{n:04}"),
+                &json!({ "total": total }),
+            )?;
+        }
+        Ok(())
+    });
+    let found = assert_equal(&sinks, "many", done.unwrap().position);
+    failpoint::clear("many:attempt");
+    assert_eq!((found.tables[0].rows, found.tables[0].parked), (5401, 600));
+    assert_eq!(attempts.load(Ordering::Relaxed), 2);
+    close(&node, &sinks);
+}
+
+#[test]
+fn a_file_that_another_process_writes_is_not_writable_now_and_followed_again_by_itself() {
+    let place = Place::new();
+    let (node, sinks) = place.open();
+    with_orders(&node);
+    sinks.create(parking(&place, "held")).unwrap();
+    let end = order(&node, "a", 1, "one");
+    wait(&sinks, "held", end);
+    let other = place.store("held.db");
+    other.execute_batch("BEGIN IMMEDIATE").unwrap();
+    let end = order(&node, "a", 2, "two");
+    let status = sinks.wait_for_status("held", PATIENCE, |status| status.last_error.is_some());
+    let status = status.unwrap();
+    let fault = status.last_error.unwrap();
+    assert_eq!(fault.code, Some(StoreErrorCode::NotWritable), "{fault:?}");
+    assert_eq!(status.state, SinkState::Waiting);
+    assert!(keys(&sinks, "held").is_empty());
+    other.execute_batch("ROLLBACK").unwrap();
+    assert_equal(&sinks, "held", end);
+    assert_eq!(sinks.get("held").unwrap().state, SinkState::Running);
     close(&node, &sinks);
 }

@@ -23,6 +23,9 @@ pub struct Batch {
     /// Every change in the order of the log, with its mapping's number: for stores in which one row
     /// can exclude another, so that the last images alone may not fit.
     pub in_order: Vec<(usize, Change)>,
+    /// Where the transactions of the log begin whose changes these are, in their order. A store that
+    /// checks a rule only at the end of a transaction can tell by them what belongs together.
+    pub transactions: Vec<Offset>,
 }
 
 /// The newest image of one key.
@@ -65,6 +68,7 @@ impl Batch {
             chain: None,
             changes: vec![Vec::new(); plan.mappings.len()],
             in_order: Vec::new(),
+            transactions: Vec::new(),
         }
     }
 
@@ -76,6 +80,7 @@ impl Batch {
             to: at.position,
             chain: at.chain,
             in_order: Vec::new(),
+            transactions: Vec::new(),
             changes,
         };
         for (mapping, changes) in batch.changes.iter_mut().enumerate() {
@@ -100,6 +105,17 @@ impl Batch {
     #[must_use]
     pub fn is_repair(&self) -> bool {
         self.from == self.to
+    }
+
+    /// The records from here on are of another transaction of the log.
+    pub fn begin_transaction(&mut self, first: Offset) {
+        self.transactions.push(first);
+    }
+
+    /// The number of the transaction that a record belongs to.
+    #[must_use]
+    pub fn transaction_of(&self, offset: Offset) -> usize {
+        self.transactions.partition_point(|first| *first <= offset)
     }
 
     /// Adds a record. Records come in the order of the log.
@@ -191,24 +207,56 @@ impl Batch {
     /// The changes that a store's refusal is about: one where the store says which of its tables
     /// refused, otherwise one for each mapping that the record goes through.
     pub fn refused(&self, plan: &Plan, refused: &Refused) -> Vec<RejectedRow> {
-        let is_it = |mapping: usize, change: &Change| {
-            let plan = &plan.mappings[mapping];
-            change.offset == refused.offset
-                && plan.table_name == refused.table
-                && refused.into.as_ref().is_none_or(|into| *into == plan.into)
-                && show_key(&change.key) == refused.key
-        };
-        self.in_order
-            .iter()
-            .filter(|(mapping, change)| is_it(*mapping, change))
-            .map(|(mapping, change)| RejectedRow::new(*mapping, change, &refused.what))
-            .collect()
+        let by_offset = by_offset(refused);
+        let all = self.in_order.iter();
+        all.filter_map(|(mapping, change)| {
+            let refused = by_offset.get(&change.offset)?;
+            refusal_of(*mapping, &plan.mappings[*mapping], change, refused)
+        })
+        .collect()
     }
 
     #[must_use]
     pub fn rows(&self) -> usize {
         self.changes.iter().map(Vec::len).sum()
     }
+}
+
+fn by_offset(refused: &Refused) -> HashMap<Offset, Vec<&Refused>> {
+    let mut by_offset: HashMap<Offset, Vec<&Refused>> = HashMap::new();
+    for refused in std::iter::once(refused).chain(&refused.more) {
+        by_offset.entry(refused.offset).or_default().push(refused);
+    }
+    by_offset
+}
+
+fn refusal_of(
+    mapping: usize,
+    plan: &MappingPlan,
+    change: &Change,
+    refused: &[&Refused],
+) -> Option<RejectedRow> {
+    let is_it = |refused: &&&Refused| {
+        plan.table_name == refused.table
+            && refused.into.as_ref().is_none_or(|into| *into == plan.into)
+            && show_key(&change.key) == refused.key
+    };
+    let found = refused.iter().find(is_it)?;
+    Some(RejectedRow::new(mapping, change, &found.what))
+}
+
+/// The rows of a load that a store's refusal is about.
+pub fn refused_rows(
+    plan: &Plan,
+    mapping: usize,
+    rows: &[Change],
+    refused: &Refused,
+) -> Vec<RejectedRow> {
+    let by_offset = by_offset(refused);
+    let of = &plan.mappings[mapping];
+    rows.iter()
+        .filter_map(|row| refusal_of(mapping, of, row, by_offset.get(&row.offset)?))
+        .collect()
 }
 
 /// The rows of one mapping that do not fit its columns.
@@ -354,6 +402,7 @@ mod tests {
                 offset: Offset(0),
                 into: into.map(str::to_owned),
                 what: "no".into(),
+                more: Vec::new(),
             };
             let found = batch.refused(&plan, &refused);
             found.iter().map(|row| row.mapping).collect::<Vec<_>>()

@@ -64,7 +64,8 @@ pub trait Target: Any + fmt::Debug + Send + Sync {
     fn check_place(&self) -> Result<(), String>;
 
     /// Opens the store for the sink of this name. MUST NOT change rows, and MAY create bookkeeping. An
-    /// error that can pass, such as a lost connection, MUST be [`StoreError::Unavailable`].
+    /// error that can pass, such as a lost connection, MUST be [`StoreError::Unavailable`]; that the
+    /// store answers and cannot be written now, as during a failover, [`StoreError::NotWritable`].
     fn open(&self, sink: &str, log_id: &str, plan: Arc<Plan>)
     -> Result<Box<dyn Store>, StoreError>;
 

@@ -13,6 +13,7 @@ mod definition;
 pub mod digest;
 pub mod failpoint;
 mod kind;
+mod refusals;
 mod server_address;
 mod store;
 mod strict_json;
@@ -20,13 +21,14 @@ mod tls;
 mod verify;
 
 pub use self::address::Address;
-pub use self::batch::{Batch, Change, RejectedRow, rejected_rows};
+pub use self::batch::{Batch, Change, RejectedRow, refused_rows, rejected_rows};
 pub use self::definition::{MAPPINGS_MAX, OnRefused, SinkDefinition};
 pub use self::kind::{Kinds, StoreKind, Target};
+pub use self::refusals::{REFUSALS_MAX, Refusals};
 pub use self::server_address::{CA_FILE, ServerAddress, URL};
 pub use self::store::{
-    BATCH_TIME, Cause, EachRow, IndexCheck, LogPlace, Refused, Store, StoreError, StorePosition,
-    StoreReader,
+    BATCH_TIME, Cause, EachRow, IndexCheck, LogPlace, Refused, Store, StoreError, StoreErrorCode,
+    StorePosition, StoreReader,
 };
 pub use self::tls::{Trust, choose_cryptography, read_pem, tls_config};
 pub use self::verify::{

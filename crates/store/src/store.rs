@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use onelog_mapping::{MappingPlan, Row, show_key};
 use onelog_record::{Offset, Position};
+use serde::{Serialize, Serializer};
 use serde_json::Value;
 
 use crate::batch::{Batch, Change};
@@ -114,7 +115,8 @@ pub trait Store: Send {
     /// - MUST check, in that same step, the epoch, the log's id and that the store is at
     ///   `batch.from`: otherwise it changes nothing and answers `Fenced` or `PositionMismatch`.
     /// - A row that the store refuses MUST fail the whole step with [`StoreError::Refused`], which
-    ///   names table, key and offset, and holds the message of the store.
+    ///   names table, key and offset, and holds the message of the store. It SHOULD name the other
+    ///   rows of the batch that are refused in the same error: what is not named costs an attempt.
     /// - SHOULD do deletes before upserts. An upsert writes every column.
     /// - A delete MUST NOT fail where there is no such row, nor where the key has no place in the
     ///   table at all: an earlier put of that key was never in the store.
@@ -207,6 +209,8 @@ pub struct Refused {
     pub into: Option<String>,
     /// The message of the store, or why the value does not fit its column.
     pub what: String,
+    /// Other records of the same call that are refused as well, where the store looked for them.
+    pub more: Vec<Refused>,
 }
 
 pub type Cause = Box<dyn std::error::Error + Send + Sync>;
@@ -216,6 +220,14 @@ pub enum StoreError {
     /// The store cannot be reached or used now; trying again later can help.
     #[error("{what}: {cause}")]
     Unavailable {
+        /// What was tried, and where.
+        what: String,
+        cause: Cause,
+    },
+    /// The store answers and takes no writes for now: a replica that waits for its promotion, a
+    /// full disk, a block. It passes, and needs a new connection, which may lead to another server.
+    #[error("{what}: not writable now: {cause}")]
+    NotWritable {
         /// What was tried, and where.
         what: String,
         cause: Cause,
@@ -258,6 +270,43 @@ pub enum StoreError {
     },
 }
 
+/// What programs tell the errors of stores apart by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoreErrorCode {
+    Unavailable,
+    NotWritable,
+    Refused,
+    Fenced,
+    OtherLog,
+    PositionMismatch,
+    SchemaMismatch,
+    NotOwner,
+    Broken,
+}
+
+impl StoreErrorCode {
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Unavailable => "unavailable",
+            Self::NotWritable => "not_writable",
+            Self::Refused => "refused",
+            Self::Fenced => "fenced",
+            Self::OtherLog => "other_log",
+            Self::PositionMismatch => "position_mismatch",
+            Self::SchemaMismatch => "schema_mismatch",
+            Self::NotOwner => "not_owner",
+            Self::Broken => "broken",
+        }
+    }
+}
+
+impl Serialize for StoreErrorCode {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(self.as_str())
+    }
+}
+
 fn place_of(found: &Option<StorePosition>) -> String {
     match found {
         Some(found) => format!("the store is at position {}", found.position),
@@ -272,8 +321,23 @@ impl StoreError {
     pub const fn is_retryable(&self) -> bool {
         matches!(
             self,
-            Self::Unavailable { .. } | Self::PositionMismatch { .. }
+            Self::Unavailable { .. } | Self::NotWritable { .. } | Self::PositionMismatch { .. }
         )
+    }
+
+    #[must_use]
+    pub const fn code(&self) -> StoreErrorCode {
+        match self {
+            Self::Unavailable { .. } => StoreErrorCode::Unavailable,
+            Self::NotWritable { .. } => StoreErrorCode::NotWritable,
+            Self::Refused(_) => StoreErrorCode::Refused,
+            Self::Fenced { .. } => StoreErrorCode::Fenced,
+            Self::OtherLog { .. } => StoreErrorCode::OtherLog,
+            Self::PositionMismatch { .. } => StoreErrorCode::PositionMismatch,
+            Self::SchemaMismatch { .. } => StoreErrorCode::SchemaMismatch,
+            Self::NotOwner { .. } => StoreErrorCode::NotOwner,
+            Self::Broken { .. } => StoreErrorCode::Broken,
+        }
     }
 
     pub fn refused(
@@ -288,6 +352,7 @@ impl StoreError {
             offset,
             into: Some(plan.into.clone()),
             what: what.to_string(),
+            more: Vec::new(),
         }))
     }
 

@@ -13,6 +13,8 @@ const REQUIRE: &str = "ONELOG_REQUIRE_SERVERS";
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kind {
     Postgres,
+    /// Between a client and PostgreSQL.
+    Pgbouncer,
     Mariadb,
     Redis,
     OpenSearch,
@@ -23,6 +25,7 @@ impl Kind {
     fn name(self) -> &'static str {
         match self {
             Self::Postgres => "postgres",
+            Self::Pgbouncer => "pgbouncer",
             Self::Mariadb => "mariadb",
             Self::Redis => "redis",
             Self::OpenSearch => "opensearch",
@@ -40,6 +43,7 @@ pub fn available(kind: Kind) -> Result<(), String> {
             need("initdb", postgres::program("initdb"), "postgresql")?;
             need("psql", postgres::program("psql"), "postgresql-client")
         }
+        Kind::Pgbouncer => need("pgbouncer", find_program("pgbouncer"), "pgbouncer"),
         Kind::Mariadb => {
             need("mariadbd", find_program("mariadbd"), "mariadb-server")?;
             need("mariadb", find_program("mariadb"), "mariadb-client")

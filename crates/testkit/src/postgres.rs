@@ -14,7 +14,7 @@ use crate::run_folder;
 use crate::server::{Server, serve_by_node};
 use crate::spawner::{self, User};
 
-const USER: &str = "onelog";
+pub(crate) const USER: &str = "onelog";
 
 /// Killing a process loses nothing that was handed to the kernel, so `fsync` is off; a test that
 /// measures turns it on.
@@ -111,7 +111,7 @@ fn setup(folder: &Path, port: u16, options: &[&str]) -> Setup {
     }
 }
 
-fn query(folder: &Path, port: u16, statements: &str) -> Result<String, String> {
+pub(crate) fn query(folder: &Path, port: u16, statements: &str) -> Result<String, String> {
     let server =
         format!("host=127.0.0.1 port={port} user={USER} dbname=postgres connect_timeout=5");
     let program = program("psql").ok_or("psql is not installed")?;

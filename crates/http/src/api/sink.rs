@@ -81,6 +81,11 @@ enum State {
 pub(crate) struct Fault {
     /// The store's own message included.
     what: String,
+    /// What kind of fault of the store it is, where it is one: `not_writable` while the store answers
+    /// and takes no writes, as during a failover; `unavailable`, `position_mismatch`, and those that
+    /// stop a sink: `refused`, `fenced`, `other_log`, `schema_mismatch`, `not_owner`, `broken`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     table: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -318,6 +323,7 @@ impl From<SinkFault> for Fault {
     fn from(fault: SinkFault) -> Self {
         let SinkFault {
             what,
+            code,
             table,
             key,
             offset,
@@ -325,6 +331,7 @@ impl From<SinkFault> for Fault {
         } = fault;
         Self {
             what,
+            code: code.map(onelog_sinks::StoreErrorCode::as_str),
             table,
             key,
             offset,

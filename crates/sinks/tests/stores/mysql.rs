@@ -38,6 +38,21 @@ impl Rig for MysqlRig {
         true
     }
 
+    fn make_unique(&self, into: &str) {
+        self.0.sql(&format!(
+            "ALTER TABLE {into} ADD CONSTRAINT {into}_total UNIQUE (total)"
+        ));
+    }
+
+    /// The user of the sink may write all the same: it has every right.
+    fn freeze(&self, _into: &str) {
+        self.0.sql("SET GLOBAL read_only = 1");
+    }
+
+    fn thaw(&self, _into: &str) {
+        self.0.sql("SET GLOBAL read_only = 0");
+    }
+
     fn message(&self) -> &str {
         "not_negative"
     }

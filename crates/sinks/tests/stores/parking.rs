@@ -1,7 +1,11 @@
 //! Records that the store refuses are parked; nothing else waits for them.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
 use bytes::Bytes;
 use onelog_sinks::Replay;
+use onelog_store::failpoint;
 use serde_json::json;
 
 use crate::rig::Rig;
@@ -160,6 +164,147 @@ pub fn a_backfill_parks_and_a_rebuild_tries_again(rig: &dyn Rig) {
     let done = world.sinks().replay(world.sink(), Replay::All).unwrap();
     assert_eq!((done.replayed, done.remaining.len()), (2, 0));
     world.assert_total("k3", 3);
+    world.end();
+}
+
+/// How often a sink's thread comes to a place, until it is dropped.
+pub struct Visits {
+    place: String,
+    count: Arc<AtomicUsize>,
+}
+
+impl Visits {
+    pub fn of(world: &World<'_>, event: &str) -> Self {
+        let place = format!("{}:{event}", world.sink());
+        let count = Arc::new(AtomicUsize::new(0));
+        let counted = Arc::clone(&count);
+        failpoint::set(&place, move || {
+            counted.fetch_add(1, Ordering::Relaxed);
+        });
+        Self { place, count }
+    }
+
+    pub fn count(&self) -> usize {
+        self.count.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Visits {
+    fn drop(&mut self) {
+        failpoint::clear(&self.place);
+    }
+}
+
+const MANY: i64 = 6000;
+
+pub fn many_refusals_in_one_batch_cost_a_few_attempts(rig: &dyn Rig) {
+    let world = World::of_its_own(rig, "many_refused");
+    world.create(&json!({"on_refused": "park"}));
+    rig.forbid(&world.table("orders"));
+    let attempts = Visits::of(&world, "attempt");
+    let begun = std::time::Instant::now();
+    let done = world.node().transact(|tx| {
+        for n in 0..MANY {
+            let value = match n % 10 {
+                9 => rig.refused(),
+                _ => json!({ "total": n }),
+            };
+            tx.put_json("shop.orders", format!("k{n:04}"), &value)?;
+        }
+        Ok(())
+    });
+    done.unwrap();
+    world.wait();
+    println!(
+        "  {:?} for {MANY} rows of which one in ten is refused",
+        begun.elapsed()
+    );
+    assert!(attempts.count() <= 4, "{} attempts", attempts.count());
+    let found = world.assert_equal();
+    let table = &found.tables[0];
+    assert_eq!((table.rows, table.parked), (5400, 600));
+
+    for n in (9..MANY).step_by(10) {
+        world.delete(&format!("k{n:04}"));
+    }
+    world.wait();
+    world.sinks().replay(world.sink(), Replay::All).unwrap();
+    world.end();
+}
+
+pub fn many_rows_that_a_backfill_cannot_load_cost_a_few_attempts(rig: &dyn Rig) {
+    let world = World::of_its_own(rig, "many_unfit");
+    let done = world.node().transact(|tx| {
+        for n in 0..MANY {
+            let value = match n % 10 {
+                9 => rig.unfit(),
+                _ => json!({ "total": n }),
+            };
+            tx.put_json("shop.orders", format!("k{n:04}"), &value)?;
+        }
+        Ok(())
+    });
+    done.unwrap();
+    let attempts = Visits::of(&world, "attempt");
+    world.create(&json!({"on_refused": "park"}));
+    assert!(attempts.count() <= 4, "{} attempts", attempts.count());
+    let found = world.assert_equal();
+    let table = &found.tables[0];
+    assert_eq!((table.rows, table.parked), (5400, 600));
+    for n in (9..MANY).step_by(10) {
+        world.delete(&format!("k{n:04}"));
+    }
+    world.wait();
+    world.sinks().replay(world.sink(), Replay::All).unwrap();
+    world.end();
+}
+
+/// Only one row has each total. `event` is a step of the store, which comes at most `most` times.
+pub fn many_duplicates_in_one_batch_are_parked_alone(rig: &dyn Rig, event: &str, most: usize) {
+    let world = World::of_its_own(rig, "duplicates");
+    world.create(&json!({"on_refused": "park"}));
+    rig.make_unique(&world.table("orders"));
+    let (attempts, steps) = (Visits::of(&world, "attempt"), Visits::of(&world, event));
+    let begun = std::time::Instant::now();
+    let done = world.node().transact(|tx| {
+        for n in 0..MANY {
+            let total = n - i64::from(n % 10 == 9);
+            tx.put_json(
+                "shop.orders",
+                format!("k{n:04}"),
+                &json!({ "total": total }),
+            )?;
+        }
+        Ok(())
+    });
+    done.unwrap();
+    world.wait();
+    println!(
+        "  {:?} for {MANY} rows with 600 duplicates, {} of {event}",
+        begun.elapsed(),
+        steps.count()
+    );
+    assert!(attempts.count() <= 3, "{} attempts", attempts.count());
+    assert!(steps.count() <= most, "{} times {event}", steps.count());
+    let found = world.assert_equal();
+    let table = &found.tables[0];
+    assert_eq!((table.rows, table.parked), (5400, 600));
+    assert!(world.parked().iter().all(|key| key.ends_with('9')));
+
+    // Two that exchange what each has once are in no other's way.
+    let exchanged = world.node().transact(|tx| {
+        tx.put_json("shop.orders", "k0000", &json!({"total": 1}))?;
+        tx.put_json("shop.orders", "k0001", &json!({"total": 0}))
+    });
+    exchanged.unwrap();
+    world.assert_equal();
+    world.assert_total("k0000", 1);
+    for n in (9..MANY).step_by(10) {
+        world.delete(&format!("k{n:04}"));
+    }
+    world.wait();
+    let done = world.sinks().replay(world.sink(), Replay::All).unwrap();
+    assert_eq!((done.replayed, done.remaining.len()), (600, 0));
     world.end();
 }
 

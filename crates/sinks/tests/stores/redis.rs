@@ -1,10 +1,12 @@
 //! Redis under test. It refuses no value itself: what does not fit a column is refused before
 //! anything is sent, and only another record mends it.
 
+use onelog_store::StoreErrorCode;
 use onelog_testkit::{Redis, Server};
 use serde_json::{Value, json};
 
 use crate::rig::{Rig, columns};
+use crate::world::World;
 
 /// What a row is in Redis.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -61,6 +63,15 @@ impl Rig for RedisRig {
         json!({"total": "many", "note": "no number"})
     }
 
+    /// A replica of a master that is not there.
+    fn freeze(&self, _into: &str) {
+        self.server.command(&["REPLICAOF", "127.0.0.1", "1"]);
+    }
+
+    fn thaw(&self, _into: &str) {
+        self.server.command(&["REPLICAOF", "NO", "ONE"]);
+    }
+
     fn message(&self) -> &str {
         "total"
     }
@@ -98,4 +109,33 @@ impl Rig for RedisRig {
                 .command(&["HSET", &name, "id", key, "total", &total]),
         };
     }
+}
+
+/// The master becomes a replica of its replica while the sink is connected to it.
+pub fn the_sink_follows_a_failover_to_the_replica(rig: &RedisRig) {
+    let world = World::new(rig, "promoted");
+    let other = Redis::start();
+    let (first, second) = (rig.server.port().to_string(), other.port().to_string());
+    let url = format!("redis://127.0.0.1:{first},127.0.0.1:{second}");
+    world.create(&json!({ "url": url }));
+    world.order("a", 1);
+    world.assert_equal();
+    other.command(&["REPLICAOF", "127.0.0.1", &first]);
+    while !other
+        .command(&["INFO", "replication"])
+        .contains("master_link_status:up")
+    {}
+    rig.server.command(&["WAIT", "1", "0"]);
+
+    other.command(&["REPLICAOF", "NO", "ONE"]);
+    rig.server.command(&["REPLICAOF", "127.0.0.1", &second]);
+    world.order("a", 2);
+    world.assert_equal();
+    let name = format!("{}:a", world.table("orders"));
+    assert!(other.command(&["GET", &name]).contains("\"total\":2"));
+    let status = world.sinks().get(world.sink()).unwrap();
+    let fault = status.last_error.unwrap();
+    assert_eq!(fault.code, Some(StoreErrorCode::NotWritable), "{fault:?}");
+    world.end();
+    rig.server.command(&["REPLICAOF", "NO", "ONE"]);
 }

@@ -25,6 +25,9 @@ pub trait Rig: Send + Sync {
     /// Ends it. `false`: the store cannot be made to take such a record.
     fn allow(&self, into: &str) -> bool;
 
+    /// From now on a total is in one row only, where the store knows such rules.
+    fn make_unique(&self, _into: &str) {}
+
     /// A record that a table with a rule refuses.
     fn refused(&self) -> Value {
         json!({"total": -1, "note": "against the rule", "forbidden": true})
@@ -57,6 +60,12 @@ pub trait Rig: Send + Sync {
     fn make_table(&self, _into: &str) -> bool {
         false
     }
+
+    /// From now on the store answers and takes no writes to this table, as in a failover.
+    fn freeze(&self, into: &str);
+
+    /// The store takes writes again.
+    fn thaw(&self, into: &str);
 
     /// The same definition with another address of the server.
     fn elsewhere(&self, definition: &SinkDefinition) -> SinkDefinition {

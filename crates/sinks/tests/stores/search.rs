@@ -24,6 +24,11 @@ impl SearchRig {
         serde_json::from_str(&answer).unwrap()
     }
 
+    fn block(&self, value: &Value) {
+        let body = json!({ "index.blocks.read_only_allow_delete": value });
+        self.request("PUT", "/_all/_settings?expand_wildcards=all", &body);
+    }
+
     fn set_dynamic(&self, into: &str, dynamic: &Value) {
         let body = json!({ "dynamic": dynamic });
         self.request("PUT", &format!("/{into}/_mapping"), &body);
@@ -53,6 +58,15 @@ impl Rig for SearchRig {
     fn allow(&self, into: &str) -> bool {
         self.set_dynamic(into, &json!(true));
         true
+    }
+
+    /// What the product does to all indexes when the disk is nearly full.
+    fn freeze(&self, _into: &str) {
+        self.block(&json!(true));
+    }
+
+    fn thaw(&self, _into: &str) {
+        self.block(&Value::Null);
     }
 
     /// What is no number is kept all the same, and not found by it; an object is no text.

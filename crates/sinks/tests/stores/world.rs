@@ -69,6 +69,12 @@ impl<'r> World<'r> {
         }
     }
 
+    /// A story whose sink has a name that no other test in this process has, as what it counts needs.
+    pub fn of_its_own(rig: &'r dyn Rig, story: &str) -> Self {
+        let story = format!("{story}_{}", rig.server().port());
+        Self::new(rig, Box::leak(story.into_boxed_str()))
+    }
+
     pub fn log(&self) -> PathBuf {
         self.folder.path().join("log")
     }

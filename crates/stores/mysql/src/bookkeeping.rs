@@ -10,7 +10,7 @@ use mysql_async::{Params, Row, Value};
 use onelog_record::Position;
 use onelog_store::{LogPlace, StoreError, StorePosition};
 
-use crate::connection::{Connection, Flavour, STATEMENT_TIMEOUT};
+use crate::connection::{Connection, Flavour, IS_WRITABLE, STATEMENT_TIMEOUT};
 use crate::error::{DUPLICATE, DUPLICATE_COLUMN, Fault, NO_COLUMN, NO_TABLE};
 use crate::names::{literal, quote};
 
@@ -224,7 +224,7 @@ pub(crate) fn advance_position(
     let moved = connection.prepared(
         &format!(
             "UPDATE {} SET position = ?, chain = ? WHERE sink = ? AND epoch = ? AND owner = ?
-               AND position = ? AND log_id = ? AND plan = ?",
+               AND position = ? AND log_id = ? AND plan = ? AND {IS_WRITABLE}",
             quote(table)
         ),
         Params::Positional(vec![
@@ -244,6 +244,7 @@ pub(crate) fn advance_position(
         Err(fault) if fault.code() == Some(NO_TABLE) => {}
         Err(fault) => return Err(connection.store_error(what, fault)),
     }
+    connection.check_read_only(what)?;
     let found = read_record(connection, table, &identity.sink, "")
         .map_err(|fault| connection.store_error(what, fault))?;
     check_epoch(found.as_ref(), identity)?;

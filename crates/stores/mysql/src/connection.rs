@@ -10,7 +10,7 @@ use mysql_async::{Conn, Error, Opts, OptsBuilder, Params, Row, SslOpts};
 use onelog_store::{Cause, StoreError, choose_cryptography, read_pem};
 use tokio::runtime::Runtime;
 
-use crate::error::{Fault, classify};
+use crate::error::{Fault, READ_ONLY, classify};
 use crate::kind::MysqlTarget;
 
 /// How long making a connection may take.
@@ -31,6 +31,9 @@ const MARIADB_OLDEST: (u16, u16, u16) = (10, 6, 1);
 const MYSQL_OLDEST: (u16, u16, u16) = (8, 0, 19);
 /// The least packet that a server must take: a record of the largest size, with room around it.
 const PACKET_BYTES_LEAST: usize = 4 << 20;
+
+/// Whether the server is not read-only. Newer versions have names instead of numbers.
+pub(crate) const IS_WRITABLE: &str = "CAST(@@global.read_only AS CHAR) IN ('0', 'OFF')";
 
 /// Which product the server is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -128,8 +131,10 @@ impl Connection {
         let what = "looking at the settings of";
         let rows = self.rows(
             what,
-            "SELECT VERSION(), DATABASE(), @@max_allowed_packet, @@lower_case_table_names,
-             @@global.read_only",
+            &format!(
+                "SELECT VERSION(), DATABASE(), @@max_allowed_packet, @@lower_case_table_names,
+             {IS_WRITABLE}"
+            ),
             Params::Empty,
         )?;
         let [row] = &rows[..] else {
@@ -150,7 +155,7 @@ impl Connection {
         };
         self.packet_bytes = usize::try_from(number(2)).unwrap_or(usize::MAX);
         self.folds_names = number(3) != 0;
-        self.is_read_only = number(4) != 0;
+        self.is_read_only = number(4) == 0;
         Ok(())
     }
 
@@ -173,10 +178,7 @@ impl Connection {
             ));
         }
         if self.is_read_only {
-            return Err(self.broken(
-                what,
-                "the server is read-only (read_only=1; a replica?): give the url of the primary",
-            ));
+            return Err(self.read_only(what));
         }
         if self.packet_bytes < PACKET_BYTES_LEAST {
             return Err(self.broken(
@@ -310,6 +312,24 @@ impl Connection {
         StoreError::Broken {
             what: format!("{what} {}", self.place),
             cause: why.to_owned().into(),
+        }
+    }
+
+    pub(crate) fn read_only(&self, what: &str) -> StoreError {
+        StoreError::NotWritable {
+            what: format!("{what} {}", self.place),
+            cause: READ_ONLY.into(),
+        }
+    }
+
+    /// Fails where the server is read-only. A user with every right could write to it all the same,
+    /// and what is written to a replica is lost, or breaks its replication.
+    pub(crate) fn check_read_only(&mut self, what: &str) -> Result<(), StoreError> {
+        let rows = self.rows(what, &format!("SELECT {IS_WRITABLE}"), Params::Empty)?;
+        let is_writable = |row: &Row| row.get::<Option<u64>, _>(0).flatten() == Some(1);
+        match rows.first().is_some_and(is_writable) {
+            true => Ok(()),
+            false => Err(self.read_only(what)),
         }
     }
 

@@ -66,8 +66,31 @@ impl Fault {
     }
 }
 
+/// What a read-only server says of itself.
+pub(crate) const READ_ONLY: &str = "the server is read-only, as a replica is (read_only=1): until it is promoted nothing can be written; where that is not a failover, give the address of the primary";
+
+/// Whether the server answers and takes no writes for now: read-only in one of its ways, its disk
+/// full, or a node that its cluster has left out.
+fn is_not_writable(fault: &Fault) -> bool {
+    let Fault::Driver(Error::Server(error)) = fault else {
+        return false;
+    };
+    match error.code {
+        // Several options are reported by one number.
+        1290 => error.message.contains("read-only") || error.message.contains("read_only"),
+        1021 | 1036 | 1047 | 1114 | 1792 | 1836 => true,
+        _ => false,
+    }
+}
+
 /// Errors that stay until a user changes a right or a setting stop the sink; all others may pass.
 pub(crate) fn classify(what: &str, fault: Fault) -> StoreError {
+    if is_not_writable(&fault) {
+        return StoreError::NotWritable {
+            what: what.to_owned(),
+            cause: Box::new(fault),
+        };
+    }
     let advice = match fault.code() {
         Some(1045 | 1698) => {
             "the password is wrong, or there is no such user for the host that onelog connects from: mend user and password in the address"
@@ -78,9 +101,6 @@ pub(crate) fn classify(what: &str, fault: Fault) -> StoreError {
         Some(1049) => "there is no such database: make it, or name another one in the address",
         Some(1142 | 1143 | 1227 | 1370) => {
             "the user lacks a right: give it those that docs/sinks/mysql.md lists"
-        }
-        Some(1290 | 1792 | 1836) => {
-            "the server is read-only (a replica?): give the address of the primary"
         }
         Some(1286) => "the storage engine InnoDB must be on",
         Some(1059 | 1102 | 1300 | 1103 | 1166) => {

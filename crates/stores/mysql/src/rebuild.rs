@@ -72,6 +72,7 @@ impl Rebuild<'_> {
 
     /// Makes the new tables.
     pub(crate) fn begin(&mut self) -> Result<(), StoreError> {
+        self.connection.check_read_only("making new tables in")?;
         let record = self.own_record()?;
         for mapping in &self.plan.mappings {
             existing::check_target(self.connection, &self.identity.sink, mapping)?;
@@ -156,6 +157,8 @@ impl Rebuild<'_> {
 
     /// Puts the new tables in place, and the position with them.
     pub(crate) fn finish(&mut self, place: LogPlace) -> Result<(), StoreError> {
+        self.connection
+            .check_read_only("putting the new tables in place in")?;
         match self.merges() {
             true => self.merge(place),
             false => self.swap(place),

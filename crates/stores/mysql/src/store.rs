@@ -192,6 +192,7 @@ impl MysqlStore {
         facts: &[TargetTable],
         one_by_one: bool,
     ) -> Result<(), Trouble> {
+        self.connection.check_read_only("loading rows into")?;
         let table = self.names.position();
         let found = bookkeeping::read_record(
             &mut self.connection,
@@ -377,6 +378,13 @@ impl Store for MysqlStore {
                         Err(trouble) => break trouble,
                     }
                 }
+                Err(Trouble::Store(StoreError::Refused(_))) => {
+                    // A row that cannot be sent at all, and perhaps not the only one.
+                    match self.attempt(batch, &facts, Way::OneByOne) {
+                        Ok(()) => return Ok(()),
+                        Err(trouble) => break trouble,
+                    }
+                }
                 Err(trouble) => break trouble,
             }
         };
@@ -393,6 +401,9 @@ impl Store for MysqlStore {
         let facts = self.facts_of_new_tables()?;
         let loaded = match self.load_rows(mapping, rows, &facts, false) {
             Err(Trouble::Fault(_, fault)) if fault.is_rejected_row() => {
+                self.load_rows(mapping, rows, &facts, true)
+            }
+            Err(Trouble::Store(StoreError::Refused(_))) => {
                 self.load_rows(mapping, rows, &facts, true)
             }
             other => other,

@@ -11,7 +11,7 @@ pub(crate) mod statements;
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Params, Value};
 use onelog_mapping::{Cell, MappingPlan, Plan, Row};
-use onelog_store::{Batch, Change, StoreError, failpoint};
+use onelog_store::{Batch, Change, Refusals, StoreError, failpoint};
 
 use self::statements::{RowSql, Statements};
 use crate::bookkeeping::advance_position;
@@ -70,7 +70,7 @@ impl From<StoreError> for Trouble {
 pub(crate) enum Way {
     /// Last images, many at once.
     Many,
-    /// Last images, one by one, to name the one that is refused.
+    /// Last images, one by one, to name those that are refused.
     OneByOne,
     /// All images in the order of the log.
     InOrder,
@@ -175,28 +175,49 @@ impl Writer<'_> {
             .map_err(|fault| Trouble::Fault(mapping, fault))
     }
 
-    /// Applies changes one by one in their order; the one that is refused is named.
+    /// Applies changes one by one in their order; all that are refused are named. A statement that is
+    /// refused changes nothing, and the transaction goes on.
     pub(crate) fn one_by_one<'c>(
         &mut self,
         changes: impl Iterator<Item = (usize, &'c Change)>,
     ) -> Result<(), Trouble> {
+        let mut refusals = Refusals::default();
+        let mut are_new = false;
         for (mapping, change) in changes {
+            if refusals.is_full() {
+                break;
+            }
+            if refusals.covers(mapping, change) {
+                continue;
+            }
             let done = match change.value {
                 None => self.delete_one(mapping, change),
-                Some(_) => self.put_one(mapping, change),
+                Some(_) => self.put_one(mapping, change, &mut are_new),
             };
-            match done {
-                Err(Trouble::Fault(mapping, fault)) if fault.is_rejected_row() => {
-                    return Err(Trouble::Store(StoreError::refused_change(
-                        &self.plan.mappings[mapping],
-                        change,
-                        fault.message(self.connection.flavour()),
-                    )));
-                }
-                other => other?,
+            if let Some(refused) = self.refused(change, done)? {
+                refusals.note(mapping, change, refused)?;
             }
         }
-        Ok(())
+        Ok(refusals.into_result()?)
+    }
+
+    /// The refusal of a change, where that is what came out.
+    fn refused(
+        &self,
+        change: &Change,
+        done: Result<(), Trouble>,
+    ) -> Result<Option<StoreError>, Trouble> {
+        match done {
+            Err(Trouble::Fault(mapping, fault)) if fault.is_rejected_row() => {
+                Ok(Some(StoreError::refused_change(
+                    &self.plan.mappings[mapping],
+                    change,
+                    fault.message(self.connection.flavour()),
+                )))
+            }
+            Err(Trouble::Store(error @ StoreError::Refused(_))) => Ok(Some(error)),
+            other => other.map(|()| None),
+        }
     }
 
     fn delete_one(&mut self, mapping: usize, change: &Change) -> Result<(), Trouble> {
@@ -210,7 +231,13 @@ impl Writer<'_> {
             .map_err(|fault| Trouble::Fault(mapping, fault))
     }
 
-    fn put_one(&mut self, mapping: usize, change: &Change) -> Result<(), Trouble> {
+    /// `are_new`: whether the last row had to be inserted, which is then tried first for this one.
+    fn put_one(
+        &mut self,
+        mapping: usize,
+        change: &Change,
+        are_new: &mut bool,
+    ) -> Result<(), Trouble> {
         let plan = &self.plan.mappings[mapping];
         let limit = self
             .connection
@@ -221,20 +248,34 @@ impl Writer<'_> {
             return Ok(());
         };
         let statements = &self.statements[mapping];
+        let insert = statements.insert.text(1);
         let mut keyed = values.clone();
         keyed.push(values[plan.key].clone());
         let failed = |fault| Trouble::Fault(mapping, fault);
-        let updated = self
-            .connection
-            .prepared(&statements.update_one, Params::Positional(keyed))
-            .map_err(failed)?;
-        if updated == 0 {
-            let sql = statements.insert.text(1);
-            self.connection
-                .prepared(&sql, Params::Positional(values))
-                .map_err(failed)?;
+        let mut run = |sql: &str, values| {
+            let done = self.connection.prepared(sql, Params::Positional(values));
+            done.map_err(failed)
+        };
+        if !*are_new {
+            if run(&statements.update_one, keyed)? == 0 {
+                run(&insert, values)?;
+                *are_new = true;
+            }
+            return Ok(());
         }
-        Ok(())
+        match run(&insert, values) {
+            // Perhaps because the row is there.
+            Err(Trouble::Fault(_, fault)) if fault.is_rejected_row() => {
+                match run(&statements.update_one, keyed)? {
+                    0 => Err(failed(fault)),
+                    _ => {
+                        *are_new = false;
+                        Ok(())
+                    }
+                }
+            }
+            done => done.map(drop),
+        }
     }
 }
 
@@ -246,6 +287,7 @@ impl MysqlStore {
         facts: &[TargetTable],
         way: Way,
     ) -> Result<(), Trouble> {
+        failpoint::hit(&self.identity.sink, "transaction");
         self.connection
             .execute("beginning a transaction in", "START TRANSACTION")?;
         let applied = self.apply_inside(batch, facts, way);
@@ -331,27 +373,24 @@ pub(crate) fn load(
     writer.put(mapping, &sql, rows)
 }
 
-/// Inserts rows into a table that a rebuild loads one by one, to name the one that is refused.
+/// Inserts rows into a table that a rebuild loads one by one, to name those that are refused.
 pub(crate) fn load_one_by_one(
     writer: &mut Writer<'_>,
     mapping: usize,
     table: &str,
     rows: &[Change],
 ) -> Result<(), Trouble> {
+    let mut refusals = Refusals::default();
     for row in rows {
+        if refusals.is_full() {
+            break;
+        }
         let loaded = load(writer, mapping, table, std::slice::from_ref(row));
-        match loaded {
-            Err(Trouble::Fault(_, fault)) if fault.is_rejected_row() => {
-                return Err(Trouble::Store(StoreError::refused_change(
-                    &writer.plan.mappings[mapping],
-                    row,
-                    fault.message(writer.connection.flavour()),
-                )));
-            }
-            other => other?,
+        if let Some(refused) = writer.refused(row, loaded)? {
+            refusals.note(mapping, row, refused)?;
         }
     }
-    Ok(())
+    Ok(refusals.into_result()?)
 }
 
 /// A key that has no place in this table can never have had a row there.

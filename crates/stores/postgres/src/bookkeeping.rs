@@ -5,10 +5,10 @@ use std::sync::Arc;
 use onelog_mapping::{EXISTING, MappingPlan, Plan};
 use onelog_record::Position;
 use onelog_store::{LogPlace, StoreError, StorePosition};
+use tokio_postgres::Client;
 use tokio_postgres::types::{ToSql, Type};
-use tokio_postgres::{Client, Statement};
 
-use crate::connection::{Pipeline, in_transaction};
+use crate::connection::{BEGIN_WRITE, Pipeline, in_transaction};
 use crate::ddl::table;
 use crate::error::Fault;
 use crate::store::Scope;
@@ -190,45 +190,36 @@ pub(crate) const ADVANCE: usize = 1;
 impl<'a> Scope<'a> {
     /// Sends the beginning of a transaction and the position's move, which locks the sink's row. It
     /// meets no row when the position is not ours to move from there.
-    pub(crate) async fn advance_position(
-        &mut self,
+    pub(crate) fn advance_position(
+        &self,
         pipeline: &mut Pipeline<'a>,
         from: Position,
         to: LogPlace,
     ) -> Result<(), Fault> {
         let client = self.client;
-        let advance = self.advance_statement().await?;
-        let (from, chain) = (signed(from)?, to.chain.map(i64::from));
-        let to = signed(to.position)?;
-        let (identity, epoch) = (self.identity, self.epoch.cast_signed());
-        pipeline.send(async move { client.batch_execute("BEGIN").await.map(|()| 0) });
-        debug_assert_eq!(pipeline.len(), ADVANCE);
-        pipeline.send(async move {
-            let parameters: [&(dyn ToSql + Sync); 7] = [
-                &to,
-                &identity.sink,
-                &epoch,
-                &from,
-                &identity.log_id,
-                &identity.plan_id,
-                &chain,
-            ];
-            client.execute(&advance, &parameters).await
-        });
-        Ok(())
-    }
-
-    async fn advance_statement(&mut self) -> Result<Statement, Fault> {
-        if let Some(statement) = self.advance {
-            return Ok(statement.clone());
-        }
-        let sql = format!(
+        let advance = format!(
             "UPDATE {} SET position = $1, chain = $7
              WHERE sink = $2 AND epoch = $3 AND position = $4 AND log_id = $5 AND plan = $6",
             table(&self.identity.schema, POSITIONS)
         );
-        let statement = self.client.prepare(&sql).await?;
-        Ok(self.advance.insert(statement).clone())
+        let (from, chain) = (signed(from)?, to.chain.map(i64::from));
+        let to = signed(to.position)?;
+        let (identity, epoch) = (self.identity, self.epoch.cast_signed());
+        pipeline.send(async move { client.batch_execute(&BEGIN_WRITE).await.map(|()| 0) });
+        debug_assert_eq!(pipeline.len(), ADVANCE);
+        pipeline.send(async move {
+            let parameters: [(&(dyn ToSql + Sync), Type); 7] = [
+                (&to, Type::INT8),
+                (&identity.sink, Type::TEXT),
+                (&epoch, Type::INT8),
+                (&from, Type::INT8),
+                (&identity.log_id, Type::TEXT),
+                (&identity.plan_id, Type::TEXT),
+                (&chain, Type::INT8),
+            ];
+            client.execute_typed(&advance, &parameters).await
+        });
+        Ok(())
     }
 
     /// Why the position's UPDATE met no row; in its transaction.

@@ -8,12 +8,13 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::str::FromStr as _;
+use std::sync::LazyLock;
 use std::task::{Context, Poll, Waker};
 use std::time::Duration;
 
 use onelog_store::{StoreError, tls_config};
 use tokio::runtime::Runtime;
-use tokio_postgres::config::SslMode;
+use tokio_postgres::config::{SslMode, TargetSessionAttrs};
 use tokio_postgres::{Client, Config, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
@@ -40,6 +41,43 @@ const UNANSWERED_MAX: Duration = Duration::from_secs(30);
 /// The first version that has every statement used here.
 const VERSION_MIN: i32 = 120_000;
 
+const STANDBY: &str = "it is a standby: until it is promoted nothing can be written; where that is not a failover, let the address lead to the primary, or name all hosts, separated by commas";
+const READ_ONLY: &str = "its transactions are read-only: default_transaction_read_only is on for the server, the database or the user";
+
+/// The beginning of a transaction that writes, and of one that reads; the first statement behind it
+/// fixes what is seen.
+///
+/// Every setting ends with its transaction: behind the address may be a pool, which hands the same
+/// session of the server to other clients, and to us another one for each transaction. For the same
+/// reason nothing is prepared, and nothing temporary is made.
+pub(crate) static BEGIN_WRITE: LazyLock<String> = LazyLock::new(|| {
+    begin(
+        "ISOLATION LEVEL READ COMMITTED",
+        STATEMENT_TIMEOUT,
+        IDLE_TRANSACTION_TIMEOUT,
+    )
+});
+pub(crate) static BEGIN_READ: LazyLock<String> = LazyLock::new(|| {
+    begin(
+        "ISOLATION LEVEL REPEATABLE READ READ ONLY",
+        Duration::ZERO,
+        Duration::ZERO,
+    )
+});
+
+/// `row_security = off`: rows that a policy hides would be an error instead of missing.
+fn begin(how: &str, statement: Duration, idle: Duration) -> String {
+    format!(
+        "BEGIN {how}; SET LOCAL synchronous_commit = off; SET LOCAL TimeZone = 'UTC';
+         SET LOCAL row_security = off; SET LOCAL jit = off; SET LOCAL client_min_messages = error;
+         SET LOCAL statement_timeout = {}; SET LOCAL lock_timeout = {};
+         SET LOCAL idle_in_transaction_session_timeout = {}",
+        statement.as_millis(),
+        LOCK_TIMEOUT.as_millis(),
+        idle.as_millis(),
+    )
+}
+
 /// A connection and the runtime that drives it.
 pub(crate) struct Connection {
     pub(crate) client: Client,
@@ -59,6 +97,9 @@ impl std::fmt::Debug for Connection {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Purpose {
     Write,
+    /// Reading where a sink writes.
+    Snapshot,
+    /// Reading wherever the address leads to.
     Read,
 }
 
@@ -70,7 +111,11 @@ impl Connection {
         purpose: Purpose,
     ) -> Result<Self, StoreError> {
         let place = target.server.url.shown();
-        let config = config(target, sink)?;
+        let mut config = config(target, sink)?;
+        if purpose != Purpose::Read && config.get_hosts().len() > 1 {
+            // Whatever the order of the hosts, only one of them takes writes.
+            config.target_session_attrs(TargetSessionAttrs::ReadWrite);
+        }
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -93,7 +138,7 @@ impl Connection {
             place,
             runtime,
         };
-        connection.configure(purpose)?;
+        connection.check_server(purpose)?;
         Ok(connection)
     }
 
@@ -128,40 +173,14 @@ impl Connection {
         self.runtime.block_on(bounded)
     }
 
-    fn configure(&self, purpose: Purpose) -> Result<(), StoreError> {
-        // `row_security = off`: rows that a policy hides would be an error instead of missing.
-        // Defaults of the user or the database may say otherwise of transactions.
-        let settings = format!(
-            "SET synchronous_commit = off; SET TimeZone = 'UTC'; SET row_security = off;
-             SET jit = off; SET client_min_messages = error;
-             SET plan_cache_mode = force_generic_plan;
-             SET default_transaction_isolation = 'read committed';
-             SET default_transaction_read_only = off;
-             SET statement_timeout = {}; SET lock_timeout = {};
-             SET idle_in_transaction_session_timeout = {}",
-            match purpose {
-                Purpose::Write => STATEMENT_TIMEOUT.as_millis(),
-                Purpose::Read => 0,
-            },
-            LOCK_TIMEOUT.as_millis(),
-            match purpose {
-                Purpose::Write => IDLE_TRANSACTION_TIMEOUT.as_millis(),
-                Purpose::Read => 0,
-            },
-        );
+    /// Checks what no setting can mend.
+    fn check_server(&self, purpose: Purpose) -> Result<(), StoreError> {
         let facts =
             "SELECT current_setting('server_version_num')::int, current_setting('server_version'),
-                pg_is_in_recovery(), current_setting('server_encoding')";
+                pg_is_in_recovery(), current_setting('transaction_read_only')::bool,
+                current_setting('server_encoding')";
         let row = self.wait("looking at the server", STATEMENT_TIMEOUT, async {
-            let (set, row) = tokio::join!(
-                self.client.batch_execute(&settings),
-                self.client.query_typed_one(facts, &[])
-            );
-            let row = row?;
-            if row.get::<_, i32>(0) >= VERSION_MIN {
-                set?;
-            }
-            Ok(row)
+            Ok(self.client.query_typed_one(facts, &[]).await?)
         })?;
         let what = format!("the server at {} cannot be used", self.place);
         if row.get::<_, i32>(0) < VERSION_MIN {
@@ -171,13 +190,15 @@ impl Connection {
                 format!("it is PostgreSQL {found}; version 12 or newer is needed"),
             ));
         }
-        if purpose == Purpose::Write && row.get::<_, bool>(2) {
-            return Err(error::broken(
-                what,
-                "it is a standby, which takes no writes; let the address lead to the primary (several hosts and target_session_attrs=read-write find it)",
+        let (is_standby, is_read_only) = (row.get::<_, bool>(2), row.get::<_, bool>(3));
+        if purpose == Purpose::Write && (is_standby || is_read_only) {
+            let why = if is_standby { STANDBY } else { READ_ONLY };
+            return Err(error::not_writable(
+                format!("using the server at {}", self.place),
+                why,
             ));
         }
-        let encoding: String = row.get(3);
+        let encoding: String = row.get(4);
         if encoding != "UTF8" {
             return Err(error::broken(
                 what,
@@ -244,12 +265,12 @@ async fn connect(config: &Config, target: &PostgresTarget) -> Result<Client, Fau
     Ok(client)
 }
 
-/// Runs `steps` in a transaction, which is rolled back when they fail.
+/// Runs `steps` in a transaction that may write, which is rolled back when they fail.
 pub(crate) async fn in_transaction<T>(
     client: &Client,
     steps: impl Future<Output = Result<T, Fault>>,
 ) -> Result<T, Fault> {
-    client.batch_execute("BEGIN").await?;
+    client.batch_execute(&BEGIN_WRITE).await?;
     match steps.await {
         Ok(value) => {
             client.batch_execute("COMMIT").await?;

@@ -57,9 +57,17 @@ impl Fault {
         matches!(self.code(), Some("23505" | "23503" | "23P01"))
     }
 
+    /// Whether two rows of the batch may have exchanged what each may have once.
+    pub(crate) fn is_exchange(&self) -> bool {
+        matches!(self.code(), Some("23505" | "23P01"))
+    }
+
     /// Whether trying again cannot help because of what a row holds.
     pub(crate) fn is_rejected_row(&self) -> bool {
-        self.code().is_some_and(is_rejected_row_code)
+        match self {
+            Self::Sql(_) => self.code().is_some_and(is_rejected_row_code),
+            Self::Store(error) => matches!(error, StoreError::Refused(_)),
+        }
     }
 
     pub(crate) fn is_rejected_row_error(error: &tokio_postgres::Error) -> bool {
@@ -129,6 +137,8 @@ fn server_message(error: &DbError) -> String {
     out
 }
 
+const STATEMENT_POOL: &str = "the address leads to a pool that takes single statements only: a pool with pool_mode = transaction or session is needed, or the server's own port";
+
 /// What people can do about an error that does not pass by itself.
 fn advice(code: &str) -> Option<&'static str> {
     Some(match code {
@@ -147,19 +157,50 @@ fn advice(code: &str) -> Option<&'static str> {
 pub(crate) fn classify(what: &str, place: &str, error: tokio_postgres::Error) -> StoreError {
     let what = format!("{what} {place}");
     let mut message = message(&error);
-    let advice = error.code().and_then(|code| advice(code.code()));
+    let advice = match message.contains("statement pooling mode") {
+        true => Some(STATEMENT_POOL),
+        false => error.code().and_then(|code| advice(code.code())),
+    };
     if let Some(advice) = advice {
         message = format!("{message}; {advice}");
     }
     let lasting = advice.is_some();
+    let passes = error
+        .code()
+        .is_some_and(|code| is_not_writable(code.code()));
     let cause = Box::new(DriverError {
         message,
         source: error,
     });
     if lasting {
         StoreError::Broken { what, cause }
+    } else if passes || is_no_host_writable(&cause) {
+        StoreError::NotWritable { what, cause }
     } else {
         StoreError::Unavailable { what, cause }
+    }
+}
+
+/// A read-only transaction, which a standby and a server with `default_transaction_read_only` have;
+/// and a full disk.
+fn is_not_writable(code: &str) -> bool {
+    matches!(code, "25006" | "53100")
+}
+
+/// Whether servers answered, and none of them is what `target_session_attrs` wants.
+fn is_no_host_writable(error: &DriverError) -> bool {
+    let cause = error.source.source();
+    let cause = cause.and_then(|cause| cause.downcast_ref::<std::io::Error>());
+    cause.is_some_and(|cause| {
+        cause.kind() == std::io::ErrorKind::PermissionDenied
+            && cause.to_string().contains("does not allow writes")
+    })
+}
+
+pub(crate) fn not_writable(what: impl Into<String>, cause: impl Into<String>) -> StoreError {
+    StoreError::NotWritable {
+        what: what.into(),
+        cause: cause.into().into(),
     }
 }
 

@@ -9,7 +9,7 @@ use onelog_record::Position;
 use onelog_store::{EachRow, IndexCheck, StoreError, StoreReader};
 
 use crate::bookkeeping::Identity;
-use crate::connection::{Connection, Purpose, REBUILD_TIMEOUT, STATEMENT_TIMEOUT};
+use crate::connection::{BEGIN_READ, Connection, Purpose, REBUILD_TIMEOUT, STATEMENT_TIMEOUT};
 use crate::ddl::existing::{self, Existing};
 use crate::ddl::{quote, table};
 use crate::decode::{CopyStream, Malformed};
@@ -17,8 +17,6 @@ use crate::encode::sql_type;
 use crate::error::{self, Fault};
 use crate::kind::PostgresTarget;
 
-/// The first statement inside fixes what is seen.
-const BEGIN: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
 /// The name under which an audit connects.
 const AUDIT: &str = "audit";
 
@@ -39,7 +37,7 @@ pub(crate) fn open_reader(
     let connection = Connection::open(target, AUDIT, Purpose::Read)?;
     let client = &connection.client;
     connection.wait("looking at the tables of", STATEMENT_TIMEOUT, async {
-        client.batch_execute(BEGIN).await?;
+        client.batch_execute(&BEGIN_READ).await?;
         for mapping in &plan.mappings {
             let wrong = match existing::find_table(client, &target.schema, &mapping.into).await? {
                 Existing::Nothing => vec![format!(
@@ -69,10 +67,10 @@ impl PostgresReader {
         target: &PostgresTarget,
         identity: &Identity,
     ) -> Result<Self, StoreError> {
-        let connection = Connection::open(target, &identity.sink, Purpose::Read)?;
+        let connection = Connection::open(target, &identity.sink, Purpose::Snapshot)?;
         let client = &connection.client;
         let found = connection.wait("opening a snapshot of", STATEMENT_TIMEOUT, async {
-            client.batch_execute(BEGIN).await?;
+            client.batch_execute(&BEGIN_READ).await?;
             identity.read_position(client).await
         })?;
         let Some(found) = found else {

@@ -9,7 +9,7 @@
 
 use futures_util::SinkExt as _;
 use onelog_mapping::{ColumnType, MappingPlan};
-use onelog_store::{Change, LogPlace, StoreError, failpoint};
+use onelog_store::{Change, LogPlace, Refusals, StoreError, failpoint};
 use tokio_postgres::CopyInSink;
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
@@ -64,19 +64,26 @@ impl Scope<'_> {
         let sink: CopyInSink<bytes::Bytes> = self.client.copy_in(&sql).await?;
         let mut sink = Box::pin(sink);
         let mut copy = CopyRows::new();
+        let mut refusals = Refusals::default();
         for change in rows {
             let Some(value) = &change.value else { continue };
-            mapping
+            let pushed = mapping
                 .project(&change.key, change.offset, value, self.row)
-                .map_err(|fault| StoreError::refused_change(mapping, change, fault))?;
-            copy.push(self.row, &wires).map_err(|(column, what)| {
-                let what = format!("column '{}': {what}", mapping.columns[column].name);
-                StoreError::refused_change(mapping, change, what)
-            })?;
-            if copy.bytes() >= COPY_BYTES {
+                .map_err(|fault| StoreError::refused_change(mapping, change, fault))
+                .and_then(|()| {
+                    copy.push(self.row, &wires).map_err(|(column, what)| {
+                        let what = format!("column '{}': {what}", mapping.columns[column].name);
+                        StoreError::refused_change(mapping, change, what)
+                    })
+                });
+            if let Err(error) = pushed {
+                refusals.note(number, change, error)?;
+            }
+            if refusals.is_empty() && copy.bytes() >= COPY_BYTES {
                 sink.send(copy.take()).await?;
             }
         }
+        refusals.into_result()?;
         sink.send(copy.end()).await?;
         sink.as_mut().finish().await?;
         Ok(())

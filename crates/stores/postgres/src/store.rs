@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use onelog_mapping::{EXISTING, Plan, Row};
 use onelog_store::{Batch, Change, LogPlace, Store, StoreError, StorePosition, StoreReader};
-use tokio_postgres::{Client, Statement};
+use tokio_postgres::Client;
 
 use crate::bookkeeping::{self, Identity};
 use crate::connection::{Connection, Purpose, REBUILD_TIMEOUT, STATEMENT_TIMEOUT, in_transaction};
@@ -21,7 +21,6 @@ pub struct PostgresStore {
     connection: Connection,
     identity: Identity,
     epoch: Option<u64>,
-    advance: Option<Statement>,
     /// Of each mapping: its statements, once they were needed.
     writers: Vec<Option<Writer>>,
     row: Row,
@@ -33,7 +32,6 @@ pub(crate) struct Scope<'a> {
     pub(crate) client: &'a Client,
     pub(crate) identity: &'a Identity,
     pub(crate) epoch: u64,
-    pub(crate) advance: &'a mut Option<Statement>,
     pub(crate) writers: &'a mut Vec<Option<Writer>>,
     pub(crate) row: &'a mut Row,
 }
@@ -63,7 +61,6 @@ impl PostgresStore {
                 plan: Arc::clone(&plan),
             },
             epoch: None,
-            advance: None,
             writers: plan.mappings.iter().map(|_| None).collect(),
             row: Row::default(),
             rebuild: None,
@@ -79,7 +76,6 @@ impl PostgresStore {
             client: &self.connection.client,
             identity: &self.identity,
             epoch,
-            advance: &mut self.advance,
             writers: &mut self.writers,
             row: &mut self.row,
         };
@@ -96,7 +92,10 @@ impl Store for PostgresStore {
         self.connection.wait(
             "reading the position in",
             STATEMENT_TIMEOUT,
-            self.identity.read_position(&self.connection.client),
+            in_transaction(
+                &self.connection.client,
+                self.identity.read_position(&self.connection.client),
+            ),
         )
     }
 
@@ -104,7 +103,10 @@ impl Store for PostgresStore {
         self.connection.wait(
             "reading the position in",
             STATEMENT_TIMEOUT,
-            self.identity.followed_log(&self.connection.client),
+            in_transaction(
+                &self.connection.client,
+                self.identity.followed_log(&self.connection.client),
+            ),
         )
     }
 
@@ -120,19 +122,24 @@ impl Store for PostgresStore {
 
     fn check_target(&mut self) -> Result<(), StoreError> {
         let (client, identity) = (&self.connection.client, &self.identity);
-        self.connection
-            .wait("looking at the tables of", STATEMENT_TIMEOUT, async {
+        self.connection.wait(
+            "looking at the tables of",
+            STATEMENT_TIMEOUT,
+            in_transaction(client, async {
                 for mapping in &identity.plan.mappings {
                     existing::check_target(client, identity, mapping).await?;
                 }
                 Ok(())
-            })
+            }),
+        )
     }
 
     fn foreign_tables(&mut self) -> Result<Vec<usize>, StoreError> {
         let (client, identity) = (&self.connection.client, &self.identity);
-        self.connection
-            .wait("looking at the tables of", STATEMENT_TIMEOUT, async {
+        self.connection.wait(
+            "looking at the tables of",
+            STATEMENT_TIMEOUT,
+            in_transaction(client, async {
                 let mut foreign = Vec::new();
                 for (n, mapping) in identity.plan.mappings.iter().enumerate() {
                     if !mapping.options.flag(EXISTING) {
@@ -147,18 +154,22 @@ impl Store for PostgresStore {
                     }
                 }
                 Ok(foreign)
-            })
+            }),
+        )
     }
 
     fn check_shape(&mut self) -> Result<(), StoreError> {
         let (client, identity) = (&self.connection.client, &self.identity);
-        self.connection
-            .wait("looking at the tables of", STATEMENT_TIMEOUT, async {
+        self.connection.wait(
+            "looking at the tables of",
+            STATEMENT_TIMEOUT,
+            in_transaction(client, async {
                 for mapping in &identity.plan.mappings {
                     existing::check_shape(client, identity, mapping).await?;
                 }
                 Ok(())
-            })
+            }),
+        )
     }
 
     fn apply(&mut self, batch: &Batch) -> Result<(), StoreError> {

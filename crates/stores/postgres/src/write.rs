@@ -4,23 +4,27 @@
 //!  all at once ─ committed
 //!      │ a unique or foreign key objects           │ a row is refused
 //!      ▼                                           ▼
-//!  in the order of the log ─ committed      one by one, which names the row
+//!  in the order of the log ─ committed      one by one ─ committed, or every refused row is named
 //!      │ a unique key objects still
 //!      ▼
 //!  every changed row deleted, then inserted ─ committed, or refused as in the order of the log
 //! ```
 //! Each attempt is a transaction of its own and moves the position itself, under the same guard.
+//! How the refused ones are found is in `probe`.
 //!
 //! Batches of any size go by `unnest`, in pieces. COPY into a temporary table and a merge costs the
 //! server the same time for 40,000 rows (measured), and would have to be waited for.
 
+mod probe;
 pub(crate) mod statements;
 
-use onelog_mapping::{Cell, MappingPlan};
-use onelog_store::{Batch, Change, StoreError, failpoint};
-use tokio_postgres::Statement;
-use tokio_postgres::types::Type;
+use std::sync::Arc;
 
+use onelog_mapping::{Cell, MappingPlan};
+use onelog_store::{Batch, Change, Refusals, StoreError, failpoint};
+use tokio_postgres::types::{ToSql, Type};
+
+use self::probe::{Probe, Refusal};
 use crate::bookkeeping::ADVANCE;
 use crate::connection::{Connection, Pipeline, STATEMENT_TIMEOUT};
 use crate::ddl::existing;
@@ -34,30 +38,16 @@ const STATEMENT_ROWS_MAX: i32 = 5_000;
 const STATEMENT_BYTES_MAX: usize = 4 << 20;
 /// How many single changes are sent before their answers are awaited.
 const WINDOW: usize = 256;
+const APPLYING: &str = "applying a batch to";
 
 /// The statements of one mapping and the buffers of their parameters.
 #[derive(Debug)]
 pub(crate) struct Writer {
-    upsert: Statement,
-    delete: Statement,
+    upsert: Arc<str>,
+    delete: Arc<str>,
     wires: Vec<Wire>,
     rows: Arrays,
     keys: Arrays,
-}
-
-/// What failed, and at which step of a list of single changes.
-struct Failure {
-    fault: Fault,
-    step: Option<usize>,
-}
-
-impl<F: Into<Fault>> From<F> for Failure {
-    fn from(fault: F) -> Self {
-        Self {
-            fault: fault.into(),
-            step: None,
-        }
-    }
 }
 
 type Step<'b> = (usize, &'b Change);
@@ -78,48 +68,38 @@ impl<'a> Scope<'a> {
         connection: &Connection,
         batch: &Batch,
     ) -> Result<(), StoreError> {
-        let what = "applying a batch to";
-        let failed = |fault: Fault| fault.into_store_error(what, &connection.place);
-        let first = match connection.try_wait(what, STATEMENT_TIMEOUT, self.at_once(batch)) {
+        let fault = match connection.try_wait(APPLYING, STATEMENT_TIMEOUT, self.at_once(batch)) {
             Ok(()) => return Ok(()),
-            Err(fault) if fault.is_between_rows() => {
-                let steps: Vec<Step<'_>> = batch
-                    .in_order
-                    .iter()
-                    .map(|(mapping, change)| (*mapping, change))
-                    .collect();
-                return self.in_order(connection, batch, &steps);
-            }
             Err(fault) if fault.is_rejected_row() => fault,
-            Err(fault) => return Err(failed(fault)),
+            Err(fault) => return Err(fault.into_store_error(APPLYING, &connection.place)),
         };
-        tracing::debug!(sink = self.identity.sink, error = ?first, "looking for the row that was refused");
-        let steps = steps(batch);
-        self.single(connection, batch, &steps)
-            .map_err(|failure| self.refusal(connection, &steps, failure))
-    }
-
-    /// In the order of the log every transaction's end was a state that the writers saw.
-    fn in_order(
-        &mut self,
-        connection: &Connection,
-        batch: &Batch,
-        steps: &[Step<'_>],
-    ) -> Result<(), StoreError> {
-        let failure = match self.single(connection, batch, steps) {
-            Ok(()) => return Ok(()),
-            Err(failure) => failure,
+        tracing::debug!(sink = self.identity.sink, error = ?fault, "looking for the rows that were refused");
+        // In the order of the log every transaction's end was a state that the writers saw.
+        let steps: Vec<Step<'_>> = match fault.is_between_rows() {
+            true => batch
+                .in_order
+                .iter()
+                .map(|(n, change)| (*n, change))
+                .collect(),
+            false => steps(batch),
         };
-        if !failure.fault.is_between_rows() {
-            return Err(self.refusal(connection, steps, failure));
+        let refused = match self.one_by_one(connection, batch, &steps) {
+            Ok(refused) if refused.is_empty() => return Ok(()),
+            Ok(refused) => refused,
+            Err(fault) if fault.is_rejected_row() => {
+                return Err(self.refused_at_the_end(connection, &steps, fault));
+            }
+            Err(fault) => return Err(fault.into_store_error(APPLYING, &connection.place)),
+        };
+        if refused.iter().any(|(_, fault)| fault.is_exchange()) {
+            // Two rows that exchange a unique value are in each other's way in any order.
+            match connection.try_wait(APPLYING, STATEMENT_TIMEOUT, self.anew(batch)) {
+                Ok(()) => return Ok(()),
+                Err(fault) if fault.is_rejected_row() => {}
+                Err(fault) => return Err(fault.into_store_error(APPLYING, &connection.place)),
+            }
         }
-        // Two rows that exchange a unique value are in each other's way in any order.
-        let what = "applying a batch to";
-        match connection.try_wait(what, STATEMENT_TIMEOUT, self.anew(batch)) {
-            Ok(()) => Ok(()),
-            Err(fault) if fault.is_rejected_row() => Err(self.refusal(connection, steps, failure)),
-            Err(fault) => Err(fault.into_store_error(what, &connection.place)),
-        }
+        Err(self.refusals(connection, &steps, refused))
     }
 
     /// Everything collapsed: deletes, the last mapping's first; then upserts in the plan's order.
@@ -156,8 +136,7 @@ impl<'a> Scope<'a> {
 
     async fn send_all(&mut self, batch: &Batch, deletes: Deletes) -> Result<(), Fault> {
         let mut pipeline = Pipeline::default();
-        self.advance_position(&mut pipeline, batch.from, batch.place())
-            .await?;
+        self.advance_position(&mut pipeline, batch.from, batch.place())?;
         let refused = self.send_rows(&mut pipeline, batch, deletes).await.err();
         match pipeline.answers().await {
             // A batch that is not ours to apply has no refused rows.
@@ -259,107 +238,100 @@ impl<'a> Scope<'a> {
         ];
         for (arrays, statement) in gathered {
             if arrays.rows() > 0 {
-                let (parameters, statement) = (arrays.take(), statement.clone());
-                pipeline.send(async move { client.execute_raw(&statement, parameters).await });
+                let (parameters, statement) = (arrays.take(), Arc::clone(statement));
+                pipeline.send(async move {
+                    // Each has its type in the statement.
+                    let parameters: Vec<(&(dyn ToSql + Sync), Type)> = parameters
+                        .iter()
+                        .map(|parameter| (parameter as _, Type::UNKNOWN))
+                        .collect();
+                    client.execute_typed(&statement, &parameters).await
+                });
             }
         }
     }
 
-    /// One change after the other, each a statement of its own.
-    fn single(
+    /// One change after the other, each a statement of its own. Committed where none is refused.
+    fn one_by_one(
         &mut self,
         connection: &Connection,
         batch: &Batch,
         steps: &[Step<'_>],
-    ) -> Result<(), Failure> {
+    ) -> Result<Vec<Refusal>, Fault> {
         // Each window is bounded; so many of them may take longer than one statement.
         let limit = STATEMENT_TIMEOUT * (steps.len() / WINDOW + 1) as u32;
-        let mut failed_step = None;
-        let outcome = connection.try_wait("applying changes one by one to", limit, async {
-            let outcome = self.send_single(batch, steps).await;
-            let outcome = outcome.map_err(|failure| {
-                failed_step = failure.step;
-                failure.fault
-            });
-            self.end(outcome).await
-        });
-        outcome.map_err(|fault| Failure {
-            fault,
-            step: failed_step,
+        connection.try_wait("applying changes one by one to", limit, async {
+            let found = self.probe(batch, steps).await;
+            match found {
+                Ok(refused) if refused.is_empty() => {
+                    self.end(Ok(())).await?;
+                    Ok(refused)
+                }
+                found => {
+                    self.client.batch_execute("ROLLBACK").await.ok();
+                    found
+                }
+            }
         })
     }
 
-    async fn send_single(&mut self, batch: &Batch, steps: &[Step<'_>]) -> Result<(), Failure> {
+    async fn probe(&mut self, batch: &Batch, steps: &[Step<'_>]) -> Result<Vec<Refusal>, Fault> {
         self.prepare(batch).await?;
         let mut pipeline = Pipeline::default();
-        self.advance_position(&mut pipeline, batch.from, batch.place())
-            .await?;
+        self.advance_position(&mut pipeline, batch.from, batch.place())?;
         let begun = pipeline.answers().await.map_err(|(_, error)| error)?;
         if begun[ADVANCE] == 0 {
-            return Err(self.position_mismatch(batch.from).await.into());
+            return Err(self.position_mismatch(batch.from).await);
         }
-        for (n, window) in steps.chunks(WINDOW).enumerate() {
-            let mut pipeline = Pipeline::default();
-            // Which step each statement belongs to; a delete can need none.
-            let mut sent = Vec::with_capacity(window.len());
-            let mut refused = None;
-            for (m, (mapping, change)) in window.iter().enumerate() {
-                let step = n * WINDOW + m;
-                let pushed = match change.value {
-                    None => self.push_key(*mapping, change),
-                    Some(_) => self.push_row(*mapping, change),
-                };
-                if let Err(error) = pushed {
-                    refused = Some((step, error));
-                    break;
-                }
-                self.send_gathered(&mut pipeline, *mapping);
-                sent.resize(pipeline.len(), step);
-            }
-            if let Err((statement, error)) = pipeline.answers().await {
-                return Err(Failure {
-                    fault: error.into(),
-                    step: sent.get(statement).copied(),
-                });
-            }
-            if let Some((step, error)) = refused {
-                return Err(Failure {
-                    fault: error.into(),
-                    step: Some(step),
-                });
-            }
-        }
-        Ok(())
+        let mut probe = Probe {
+            scope: self,
+            batch,
+            steps,
+        };
+        probe.run().await
     }
 
-    /// The failure of single changes as the contract has it.
-    fn refusal(&self, connection: &Connection, steps: &[Step<'_>], failure: Failure) -> StoreError {
-        let Fault::Sql(error) = &failure.fault else {
-            return failure
-                .fault
-                .into_store_error("applying a batch to", &connection.place);
-        };
-        if !failure.fault.is_rejected_row() {
-            return failure
-                .fault
-                .into_store_error("applying a batch to", &connection.place);
-        }
-        let message = format!("PostgreSQL says: {}", error::message(error));
-        // A constraint that is checked at the commit names no change: the last one is named for all.
-        let mappings = &self.identity.plan.mappings;
-        match failure.step.and_then(|step| steps.get(step)) {
-            Some((mapping, change)) => {
-                StoreError::refused_change(&mappings[*mapping], change, message)
-            }
-            None => match steps.iter().max_by_key(|(_, change)| change.offset) {
-                Some((mapping, change)) => {
-                    let message = format!("this record or one shortly before it: {message}");
-                    StoreError::refused_change(&mappings[*mapping], change, message).in_some_table()
+    /// What was refused as the contract has it.
+    fn refusals(
+        &self,
+        connection: &Connection,
+        steps: &[Step<'_>],
+        refused: Vec<Refusal>,
+    ) -> StoreError {
+        let mut all = Refusals::default();
+        for (step, fault) in refused {
+            let (mapping, change) = steps[step];
+            let error = match fault {
+                Fault::Sql(error) => {
+                    let plan = &self.identity.plan.mappings[mapping];
+                    StoreError::refused_change(plan, change, says(&error))
                 }
-                None => failure
-                    .fault
-                    .into_store_error("applying a batch to", &connection.place),
-            },
+                Fault::Store(error) => error,
+            };
+            if let Err(error) = all.note(mapping, change, error) {
+                return error;
+            }
+        }
+        let nothing = || error::unavailable(format!("{APPLYING} {}", connection.place), "no rows");
+        all.into_result().err().unwrap_or_else(nothing)
+    }
+
+    /// A constraint that is checked at the commit, for which no change is found: the last one is named
+    /// for all.
+    fn refused_at_the_end(
+        &self,
+        connection: &Connection,
+        steps: &[Step<'_>],
+        fault: Fault,
+    ) -> StoreError {
+        let last = steps.iter().max_by_key(|(_, change)| change.offset);
+        match (last, &fault) {
+            (Some((mapping, change)), Fault::Sql(error)) => {
+                let plan = &self.identity.plan.mappings[*mapping];
+                let message = format!("this record or one shortly before it: {}", says(error));
+                StoreError::refused_change(plan, change, message).in_some_table()
+            }
+            _ => fault.into_store_error(APPLYING, &connection.place),
         }
     }
 
@@ -374,22 +346,27 @@ impl<'a> Scope<'a> {
         Ok(())
     }
 
-    async fn prepare_mapping(&mut self, mapping: usize) -> Result<(), Fault> {
-        if let Some(writer) = &mut self.writers[mapping] {
-            // What an attempt that failed had gathered.
+    /// Forgets what an attempt that failed had gathered; whether the mapping's statements are there.
+    fn clear(&mut self, mapping: usize) -> bool {
+        let writer = self.writers[mapping].as_mut();
+        writer.is_some_and(|writer| {
             writer.keys.clear();
             writer.rows.clear();
+            true
+        })
+    }
+
+    async fn prepare_mapping(&mut self, mapping: usize) -> Result<(), Fault> {
+        if self.clear(mapping) {
             return Ok(());
         }
         let plan = &self.identity.plan.mappings[mapping];
         let target = existing::check_shape(self.client, self.identity, plan).await?;
         let upsert = statements::upsert(&self.identity.schema, plan, &target);
         let delete = statements::delete(&self.identity.schema, plan);
-        let upsert = self.client.prepare(&upsert).await?;
-        let delete = self.client.prepare(&delete).await?;
         self.writers[mapping] = Some(Writer {
-            upsert,
-            delete,
+            upsert: upsert.into(),
+            delete: delete.into(),
             wires: target.wires(plan),
             rows: Arrays::new(plan.columns.iter().map(|column| column.kind)),
             keys: Arrays::new(std::iter::once(plan.columns[plan.key].kind)),
@@ -448,6 +425,10 @@ fn steps(batch: &Batch) -> Vec<Step<'_>> {
         written.map(move |change| (mapping, change))
     });
     deletes.chain(upserts).collect()
+}
+
+fn says(error: &tokio_postgres::Error) -> String {
+    format!("PostgreSQL says: {}", error::message(error))
 }
 
 fn refused(plan: &MappingPlan, change: &Change, column: usize, what: &str) -> StoreError {

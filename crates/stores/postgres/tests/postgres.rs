@@ -11,6 +11,8 @@ mod existing;
 mod harness;
 #[path = "postgres/ownership.rs"]
 mod ownership;
+#[path = "postgres/pool.rs"]
+mod pool;
 #[path = "postgres/server.rs"]
 mod server;
 #[path = "postgres/types.rs"]

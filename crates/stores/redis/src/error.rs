@@ -39,6 +39,11 @@ pub(crate) fn classify_refusal(what: &str, place: &str, error: &ServerError) -> 
     classify_code(what, error.code(), &message)
 }
 
+/// What a server answers writes with that it takes again by itself, or when it is mended.
+const NOT_WRITABLE: [&str; 5] = ["READONLY", "MISCONF", "OOM ", "NOREPLICAS", "MASTERDOWN"];
+
+pub(crate) const REPLICA: &str = "It is a replica: until it is promoted nothing can be written; where that is not a failover, give the address of the master, or of all servers, separated by commas";
+
 const WRONG_LOGIN: &str = "The password is wrong, there is no such user, or the server has no password at all: mend them in the address";
 
 /// What is wrong with the user and the password of an address.
@@ -55,7 +60,9 @@ fn login_advice(message: &str) -> Option<&'static str> {
 fn classify_code(what: String, code: &str, message: &str) -> StoreError {
     // A script's error is wrapped in some versions.
     let has = |text: &str| code == text.trim() || message.contains(text);
-    let advice = if has("OOM ") {
+    let advice = if has("READONLY") {
+        REPLICA
+    } else if has("OOM ") {
         "Redis has reached its 'maxmemory'; give it more memory or delete other keys"
     } else if has("MISCONF") {
         "Redis takes no writes because it cannot save its data; look at its log and its disk"
@@ -74,8 +81,11 @@ fn classify_code(what: String, code: &str, message: &str) -> StoreError {
         "" => message.into(),
         advice => format!("{message}. {advice}").into(),
     };
+    if NOT_WRITABLE.iter().any(|code| has(code)) {
+        return StoreError::NotWritable { what, cause };
+    }
     let hopeless = ["NOPERM", "NOAUTH", "WRONGPASS", "WRONGTYPE", "CROSSSLOT"];
-    let plain = code == "ERR" && !has("OOM ") && !message.contains("max number of clients");
+    let plain = code == "ERR" && !message.contains("max number of clients");
     if plain || hopeless.iter().any(|code| has(code)) {
         StoreError::Broken { what, cause }
     } else {

@@ -52,12 +52,13 @@ impl Answer {
         let what = format!("{doing} {}", client.shown);
         let message = format!("status {}: {fault}", self.status);
         match self.status {
-            408 | 429 | 500..=599 => StoreError::Unavailable {
+            // A node with a full disk blocks its indexes until there is room again, and a cluster that
+            // has lost its master or a shard takes no writes until there is another.
+            403 | 429 | 503 if fault.is_no_writes() => StoreError::NotWritable {
                 what,
                 cause: message.into(),
             },
-            // A node with a full disk blocks its indexes until there is room again.
-            403 if fault.is_block() => StoreError::Unavailable {
+            408 | 429 | 500..=599 => StoreError::Unavailable {
                 what,
                 cause: message.into(),
             },
@@ -84,6 +85,18 @@ impl Fault {
     /// Whether writing is blocked for now.
     pub(crate) fn is_block(&self) -> bool {
         self.kind == "cluster_block_exception"
+    }
+
+    /// Whether the cluster answers and cannot take writes now.
+    pub(crate) fn is_no_writes(&self) -> bool {
+        let of_the_cluster = [
+            "unavailable_shards_exception",
+            "master_not_discovered_exception",
+            "cluster_manager_not_discovered_exception",
+            "process_cluster_event_timeout_exception",
+            "node_not_connected_exception",
+        ];
+        self.is_block() || of_the_cluster.contains(&self.kind.as_str())
     }
 }
 

@@ -16,8 +16,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use onelog_mapping::{Cell, Plan, Row};
-use onelog_record::Offset;
-use onelog_store::{Change, StoreError};
+use onelog_store::{Change, Refusals, StoreError};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -210,12 +209,13 @@ impl Bulk<'_> {
             again: Vec::new(),
             why: String::new(),
             conflicts: Vec::new(),
-            refused: None,
+            refused: Refusals::default(),
             attempts: 0,
             since: None,
         };
         sending.run()?;
         let conflicts = sending.conflicts;
+        sending.refused.into_result()?;
         Ok(conflicts.into_iter().map(|n| writes[n]).collect())
     }
 
@@ -223,6 +223,7 @@ impl Bulk<'_> {
         let now_ms = now_ms();
         let mut lines = Vec::new();
         let mut ends = Vec::with_capacity(writes.len());
+        let mut refusals = Refusals::default();
         for write in writes {
             let mapping = &self.plan.mappings[write.mapping];
             let encoder = Encoder {
@@ -236,16 +237,26 @@ impl Bulk<'_> {
                 // A key that makes no document never had one.
                 Err(_) if write.change.value.is_none() => lines.truncate(start),
                 Err(fault) => {
-                    return Err(StoreError::refused_change(mapping, write.change, fault));
+                    lines.truncate(start);
+                    let error = StoreError::refused_change(mapping, write.change, fault);
+                    refusals.note(write.mapping, write.change, error)?;
                 }
             }
             ends.push(lines.len());
         }
+        refusals.into_result()?;
         Ok((lines.into(), ends))
     }
 
     fn unavailable(&self, cause: String) -> StoreError {
         StoreError::Unavailable {
+            what: format!("{DOING} {}", self.client.shown),
+            cause: cause.into(),
+        }
+    }
+
+    fn not_writable(&self, cause: String) -> StoreError {
+        StoreError::NotWritable {
             what: format!("{DOING} {}", self.client.shown),
             cause: cause.into(),
         }
@@ -276,7 +287,7 @@ struct Sending<'a, 's, 'b> {
     /// The store's message about that.
     why: String,
     conflicts: Vec<usize>,
-    refused: Option<(Offset, StoreError)>,
+    refused: Refusals,
     attempts: u32,
     since: Option<Instant>,
 }
@@ -286,8 +297,8 @@ impl Sending<'_, '_, '_> {
         self.fill_queue((0..self.writes.len()).collect(), REQUEST_BYTES);
         while let Some(numbers) = self.queue.pop_front() {
             self.request(numbers)?;
-            if let Some((_, refused)) = self.refused.take() {
-                return Err(refused);
+            if self.refused.is_full() {
+                return Ok(());
             }
             if self.queue.is_empty() && !self.again.is_empty() {
                 self.pause()?;
@@ -350,11 +361,8 @@ impl Sending<'_, '_, '_> {
                 Ok(())
             }
             413 => {
-                self.refuse(
-                    numbers[0],
-                    format!("the document is too large: {}", answer.fault()),
-                );
-                Ok(())
+                let what = format!("the document is too large: {}", answer.fault());
+                self.refuse(numbers[0], what)
             }
             429 if !answer.fault().is_block() => {
                 self.why = answer.fault().to_string();
@@ -392,7 +400,7 @@ impl Sending<'_, '_, '_> {
                 200..=299 => {}
                 409 => self.conflicts.push(*n),
                 403 | 429 if fault.is_block() => {
-                    return Err(self.bulk.unavailable(fault.to_string()));
+                    return Err(self.bulk.not_writable(fault.to_string()));
                 }
                 429 | 500..=599 => {
                     self.again.push(*n);
@@ -413,7 +421,7 @@ impl Sending<'_, '_, '_> {
                         what: format!("its index is closed ({fault}); open it"),
                     });
                 }
-                _ => self.refuse(*n, format!("the store says: {fault}")),
+                _ => self.refuse(*n, format!("the store says: {fault}"))?,
             }
         }
         if self.again.len() - turned_away < numbers.len() {
@@ -423,25 +431,17 @@ impl Sending<'_, '_, '_> {
         Ok(())
     }
 
-    /// Of several refused records the first one of the log is reported.
-    fn refuse(&mut self, n: usize, what: String) {
+    fn refuse(&mut self, n: usize, what: String) -> Result<(), StoreError> {
         let write = &self.writes[n];
-        let offset = write.change.offset;
-        if self
-            .refused
-            .as_ref()
-            .is_none_or(|(first, _)| offset < *first)
-        {
-            let mapping = &self.bulk.plan.mappings[write.mapping];
-            let error = StoreError::refused_change(mapping, write.change, what);
-            self.refused = Some((offset, error));
-        }
+        let mapping = &self.bulk.plan.mappings[write.mapping];
+        let error = StoreError::refused_change(mapping, write.change, what);
+        self.refused.note(write.mapping, write.change, error)
     }
 
     fn pause(&mut self) -> Result<(), StoreError> {
         let since = *self.since.get_or_insert_with(Instant::now);
         if since.elapsed() > AGAIN_MAX {
-            return Err(self.bulk.unavailable(format!(
+            return Err(self.bulk.not_writable(format!(
                 "documents were turned away for {} seconds: {}",
                 AGAIN_MAX.as_secs(),
                 self.why

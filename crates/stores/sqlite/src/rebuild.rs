@@ -2,7 +2,7 @@
 //! take their names in one transaction with the position.
 
 use onelog_mapping::MappingPlan;
-use onelog_store::{Change, LogPlace, StoreError};
+use onelog_store::{Change, LogPlace, Refusals, StoreError};
 use rusqlite::Transaction;
 
 use crate::bookkeeping::{forget_owner, record_owner};
@@ -37,7 +37,9 @@ impl Scope<'_> {
     ) -> Result<(), StoreError> {
         self.check_epoch(transaction)?;
         let sql = &self.statements[mapping].load;
-        self.write(transaction, mapping, sql, rows)
+        let mut refusals = Refusals::default();
+        self.write(transaction, mapping, sql, rows, &mut refusals)?;
+        refusals.into_result()
     }
 
     pub(crate) fn finish_rebuild(

@@ -1,7 +1,7 @@
 //! Rows into tables: deletes, then upserts, each by a prepared statement.
 
 use onelog_mapping::{Cell, MappingPlan};
-use onelog_store::{Batch, Change, StoreError};
+use onelog_store::{Batch, Change, Refusals, StoreError};
 use rusqlite::{CachedStatement, Transaction};
 
 use crate::ddl::{list, quote, staging_name};
@@ -58,14 +58,15 @@ impl Scope<'_> {
         batch: &Batch,
     ) -> Result<(), StoreError> {
         self.advance_position(transaction, batch.from, batch.place())?;
+        let mut refusals = Refusals::default();
         for (mapping, changes) in batch.changes.iter().enumerate() {
             if !changes.is_empty() {
-                self.delete(transaction, mapping, changes)?;
+                self.delete(transaction, mapping, changes, &mut refusals)?;
                 let sql = &self.statements[mapping].upsert;
-                self.write(transaction, mapping, sql, changes)?;
+                self.write(transaction, mapping, sql, changes, &mut refusals)?;
             }
         }
-        Ok(())
+        refusals.into_result()
     }
 
     fn delete(
@@ -73,6 +74,7 @@ impl Scope<'_> {
         transaction: &Transaction<'_>,
         mapping: usize,
         changes: &[Change],
+        refusals: &mut Refusals,
     ) -> Result<(), StoreError> {
         let plan = &self.plan.mappings[mapping];
         let mut statement = self.prepare(transaction, &self.statements[mapping].delete)?;
@@ -82,10 +84,13 @@ impl Scope<'_> {
             if plan.project_key(&change.key, &mut key).is_err() {
                 continue;
             }
-            statement
+            let deleted = statement
                 .raw_bind_parameter(1, Bound(&key))
                 .and_then(|()| statement.raw_execute())
-                .map_err(|error| classify_row(self.path, plan, change, error))?;
+                .map_err(|error| classify_row(self.path, plan, change, error));
+            if let Err(error) = deleted {
+                note(refusals, transaction, mapping, change, error)?;
+            }
         }
         Ok(())
     }
@@ -96,15 +101,25 @@ impl Scope<'_> {
         mapping: usize,
         sql: &str,
         changes: &[Change],
+        refusals: &mut Refusals,
     ) -> Result<(), StoreError> {
         let plan = &self.plan.mappings[mapping];
         let mut statement = self.prepare(transaction, sql)?;
         for change in changes {
             let Some(value) = &change.value else { continue };
-            plan.project(&change.key, change.offset, value, self.row)
-                .map_err(|fault| StoreError::refused_change(plan, change, fault))?;
-            bind_and_run(&mut statement, &self.row.cells)
-                .map_err(|error| classify_row(self.path, plan, change, error))?;
+            let written = plan
+                .project(&change.key, change.offset, value, self.row)
+                .map_err(|fault| StoreError::refused_change(plan, change, fault))
+                .and_then(|()| {
+                    bind_and_run(&mut statement, &self.row.cells)
+                        .map_err(|error| classify_row(self.path, plan, change, error))
+                });
+            if let Err(error) = written {
+                note(refusals, transaction, mapping, change, error)?;
+            }
+            if refusals.is_full() {
+                break;
+            }
         }
         Ok(())
     }
@@ -117,6 +132,21 @@ impl Scope<'_> {
         transaction
             .prepare_cached(sql)
             .map_err(|error| classify("preparing a statement for", self.path, error))
+    }
+}
+
+/// A refused row changes nothing, and the others are tried as well; unless a trigger has undone the
+/// whole transaction.
+fn note(
+    refusals: &mut Refusals,
+    transaction: &Transaction<'_>,
+    mapping: usize,
+    change: &Change,
+    error: StoreError,
+) -> Result<(), StoreError> {
+    match transaction.is_autocommit() {
+        true => Err(error),
+        false => refusals.note(mapping, change, error),
     }
 }
 

@@ -66,7 +66,9 @@ fn apply_sink(declared: &Declared<SinkDefinition>, sinks: &Sinks) -> Result<(), 
             );
             Ok(())
         }
-        Err(SinkError::Store(error @ StoreError::Unavailable { .. })) => {
+        Err(SinkError::Store(
+            error @ (StoreError::Unavailable { .. } | StoreError::NotWritable { .. }),
+        )) => {
             tracing::warn!(sink, %error, "this sink keeps its old definition: the store that the configuration names cannot be reached; start again, or use onelog sinks replace, when it can");
             Ok(())
         }

@@ -499,9 +499,10 @@ fn a_replica_is_not_written_to() {
     let plan = standard_plan(&database);
     let error = MysqlStore::open(&target, SINK, LOG, plan).unwrap_err();
     assert!(
-        !error.is_retryable() && error.to_string().contains("the url of the primary"),
+        error.to_string().contains("the address of the primary"),
         "{error}"
     );
+    assert_eq!(error.code().as_str(), "not_writable", "{error}");
 }
 
 #[test]

@@ -11,7 +11,7 @@ use redis::{
 
 use super::link::Link;
 use crate::bookkeeping::{Names, owners_slot};
-use crate::error::classify;
+use crate::error::{REPLICA, classify};
 use crate::kind::RedisTarget;
 
 /// The oldest version: older ones have no `UNLINK`-safe scripts with replicated effects by default.
@@ -35,27 +35,41 @@ impl Servers {
         let seeds = addresses(target)?;
         let mut last = None;
         for seed in &seeds {
-            match Link::connect(seed, &place) {
-                Ok(mut link) => {
-                    let facts = ServerInfo::read(&mut link)?;
-                    facts.check(&place)?;
-                    return match (facts.is_cluster(), target.partitions) {
-                        (false, _) => Ok(Self::single(link, seed, names)),
-                        (true, Some(_)) => Self::cluster(link, seed, names),
-                        (true, None) => Err(StoreError::Broken {
-                            what: format!("connecting to Redis at {place}"),
-                            cause: "this is a Redis Cluster: give 'partitions' in the definition of the sink, for example 256".into(),
-                        }),
-                    };
+            match Self::connect_by(seed, target, names, &place) {
+                // Another of the hosts may be the master.
+                Err(error @ StoreError::NotWritable { .. }) => last = Some(error),
+                Err(error @ StoreError::Unavailable { .. }) => {
+                    last.get_or_insert(error);
                 }
-                Err(error @ StoreError::Unavailable { .. }) => last = Some(error),
-                Err(error) => return Err(error),
+                done => return done,
             }
         }
         Err(last.unwrap_or_else(|| StoreError::Broken {
             what: format!("connecting to Redis at {place}"),
             cause: "the address names no host".into(),
         }))
+    }
+
+    fn connect_by(
+        seed: &ConnectionInfo,
+        target: &RedisTarget,
+        names: &Names,
+        place: &str,
+    ) -> Result<Self, StoreError> {
+        let mut link = Link::connect(seed, place)?;
+        let facts = ServerInfo::read(&mut link)?;
+        // Of a cluster, any node can say which are the masters.
+        match (facts.is_cluster(), target.partitions) {
+            (false, _) => {
+                facts.check(place)?;
+                Ok(Self::single(link, seed, names))
+            }
+            (true, Some(_)) => Self::cluster(link, seed, names),
+            (true, None) => Err(StoreError::Broken {
+                what: format!("connecting to Redis at {place}"),
+                cause: "this is a Redis Cluster: give 'partitions' in the definition of the sink, for example 256".into(),
+            }),
+        }
     }
 
     fn single(link: Link, info: &ConnectionInfo, names: &Names) -> Self {
@@ -258,9 +272,10 @@ impl ServerInfo {
             });
         }
         if !matches!(self.get("role"), "master" | "") {
-            return broken(
-                "it is a replica, which cannot be written; give the address of the master".into(),
-            );
+            return Err(StoreError::NotWritable {
+                what: what(),
+                cause: REPLICA.into(),
+            });
         }
         let policy = self.get("maxmemory_policy");
         if !matches!(self.get("maxmemory"), "0" | "") && policy.starts_with("allkeys") {
@@ -364,7 +379,6 @@ mod tests {
             .unwrap();
         for (bad, expected) in [
             (good.replace("7.2.4", "5.0.1"), "version"),
-            (good.replace("master", "slave"), "replica"),
             (volatile, "noeviction"),
         ] {
             let error = facts(&bad).check("here").unwrap_err();
@@ -373,6 +387,11 @@ mod tests {
                 "{error}"
             );
         }
+        let replica = facts(&good.replace("master", "slave")).check("here");
+        assert!(
+            matches!(replica, Err(StoreError::NotWritable { .. })),
+            "{replica:?}"
+        );
         assert!(
             facts(&format!("{good} loading:1"))
                 .check("here")

@@ -27,8 +27,9 @@ fn servers_that_would_lose_rows_are_refused_with_a_message() {
     server.command(&["CONFIG", "SET", "maxmemory-policy", "volatile-lru"]);
     let port = SERVER.port().to_string();
     server.command(&["REPLICAOF", "127.0.0.1", &port]);
-    let error = open(&server.url()).to_string();
-    assert!(error.contains("replica"), "{error}");
+    let error = open(&server.url());
+    assert_eq!(error.code().as_str(), "not_writable", "{error}");
+    assert!(error.to_string().contains("replica"), "{error}");
     server.command(&["REPLICAOF", "NO", "ONE"]);
     server.command(&["CONFIG", "SET", "requirepass", "right"]);
     // A user without a right.
@@ -123,6 +124,7 @@ fn a_full_memory_changes_nothing_and_is_waited_for() {
         error.is_retryable() && error.to_string().contains("'maxmemory'"),
         "{error}"
     );
+    assert_eq!(error.code().as_str(), "not_writable", "{error}");
     assert_eq!(store.position().unwrap().unwrap().position, from);
     server.command(&["CONFIG", "SET", "maxmemory", "0"]);
     store.apply(&batch).unwrap();
