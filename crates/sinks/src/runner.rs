@@ -32,6 +32,9 @@ const RETRY_FIRST: Duration = Duration::from_millis(100);
 const RETRY_LAST: Duration = Duration::from_secs(30);
 /// How long one wait lasts at most; then it begins again, and an idle store confirms its position.
 const WAIT_MAX: Duration = Duration::from_secs(60);
+/// How often the definitions of the tables are looked at while batches are written; an idle sink does
+/// so whenever it confirms its position.
+const SHAPE_EVERY: Duration = Duration::from_secs(60);
 /// Waiting for this position ends by a command or the time.
 const NEVER: Position = Position(u64::MAX);
 
@@ -39,6 +42,8 @@ pub(crate) struct Runner {
     feed: Feed,
     inbox: Inbox,
     pace: Pace,
+    /// When the store's tables were last found to be as the plan defines them.
+    shape_checked: Instant,
 }
 
 /// The log's id as stores keep it.
@@ -83,6 +88,7 @@ impl Runner {
                 parked: ParkedKeys::default(),
             },
             pace: Pace::new(),
+            shape_checked: Instant::now(),
         })
     }
 
@@ -192,7 +198,9 @@ impl Runner {
         store: &mut dyn Store,
         old: Option<Position>,
     ) -> Result<(), SessionEnd> {
-        let Self { feed, inbox, pace } = self;
+        let Self {
+            feed, inbox, pace, ..
+        } = self;
         feed.progress.set_state(inbox.lifecycle.shown());
         let may_delete = inbox.may_delete;
         let backfilled = feed.backfill(plan, store, old, may_delete, &mut || {
@@ -220,7 +228,7 @@ impl Runner {
     }
 
     /// The store's position. `None`: it has to be backfilled.
-    fn read_position(&self, store: &mut dyn Store) -> Result<Option<Position>, SessionEnd> {
+    fn read_position(&mut self, store: &mut dyn Store) -> Result<Option<Position>, SessionEnd> {
         let found = store.position()?;
         let history = found.as_ref().map(|found| self.history_of(found));
         let history = history.transpose()?;
@@ -251,7 +259,7 @@ impl Runner {
                 ));
             }
         }
-        store.check_shape()?;
+        self.check_shape(store)?;
         self.feed.retention.advance(position);
         Ok(Some(position))
     }
@@ -286,6 +294,7 @@ impl Runner {
             found.position == at && is_same
         };
         if found.as_ref().is_some_and(is_there) {
+            self.check_shape(store)?;
             self.inbox.lifecycle.apply(Event::Confirmed);
             return Ok(());
         }
@@ -295,6 +304,12 @@ impl Runner {
         Err(StoreError::PositionMismatch { expected, found }.into())
     }
 
+    fn check_shape(&mut self, store: &mut dyn Store) -> Result<(), SessionEnd> {
+        store.check_shape()?;
+        self.shape_checked = Instant::now();
+        Ok(())
+    }
+
     /// One batch, or one wait for something to do.
     fn step(
         &mut self,
@@ -302,6 +317,9 @@ impl Runner {
         store: &mut dyn Store,
         from: Position,
     ) -> Result<(), SessionEnd> {
+        if self.shape_checked.elapsed() >= SHAPE_EVERY {
+            self.check_shape(store)?;
+        }
         let read = match self.feed.node.read_log(from, self.pace.batch_bytes()) {
             Ok(read) => read,
             Err(ReadLogError::Cut { .. }) => {

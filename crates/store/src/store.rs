@@ -59,6 +59,14 @@ pub struct StorePosition {
     pub epoch: u64,
 }
 
+/// Rows that no mapping of a sink names any more.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Leftover {
+    /// What they are called in the store, for messages.
+    pub name: String,
+    pub rows: u64,
+}
+
 /// A store that follows the log. One value belongs to one sink and one thread.
 ///
 /// - Every method that changes the store MUST do so in one atomic step: a reader sees all of it or
@@ -107,7 +115,15 @@ pub trait Store: Send {
         Ok(Vec::new())
     }
 
-    /// Fails with [`StoreError::SchemaMismatch`] where a table is no longer as the plan defines it.
+    /// What the next backfill deletes beside rows of the mappings: what this sink wrote and no mapping
+    /// names any more. MAY be called before a takeover.
+    fn leftovers(&mut self) -> Result<Vec<Leftover>, StoreError> {
+        Ok(Vec::new())
+    }
+
+    /// Fails with [`StoreError::SchemaMismatch`] where a table is no longer as the plan defines it, or
+    /// no longer as it was when it was backfilled, so that its values may have changed with it. The
+    /// runner calls it in each session and once a minute.
     fn check_shape(&mut self) -> Result<(), StoreError>;
 
     /// Applies a batch and moves the position from `batch.from` to `batch.to`, with `batch.chain` beside
@@ -125,6 +141,9 @@ pub trait Store: Send {
     /// - A batch without changes moves the position all the same.
     /// - A batch from P to P is a repair: the same checks, and its rows MUST be written, or deleted,
     ///   regardless of what the store has there.
+    /// - SHOULD notice in that same step that a table was redefined since its statements were made, and
+    ///   then change nothing and answer `Unavailable` or `SchemaMismatch`. Where a product cannot
+    ///   tell, `check_shape` finds it a minute later, and the store's page says so.
     /// - After `Refused` the store MUST stay usable: the batch comes again without that record.
     fn apply(&mut self, batch: &Batch) -> Result<(), StoreError>;
 

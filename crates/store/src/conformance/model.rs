@@ -75,8 +75,20 @@ impl Model {
         batch
     }
 
+    /// Applies what the store lacks, as one batch.
+    pub fn apply(&self, plan: &Plan, store: &mut dyn Store) -> Result<(), StoreError> {
+        let found = store.position()?.expect("a backfilled store");
+        store.apply(&self.batch(plan, found.position))
+    }
+
     /// Backfills the store as a sink does.
     pub fn rebuild(&self, plan: &Plan, store: &mut dyn Store) -> Result<(), StoreError> {
+        self.load(plan, store)?;
+        store.finish_rebuild(self.place())
+    }
+
+    /// A rebuild up to the step that puts the new tables in place.
+    pub fn load(&self, plan: &Plan, store: &mut dyn Store) -> Result<(), StoreError> {
         store.begin_rebuild()?;
         for (number, mapping) in plan.mappings.iter().enumerate() {
             let rows: Vec<Change> = self
@@ -95,7 +107,7 @@ impl Model {
                 store.load(number, part)?;
             }
         }
-        store.finish_rebuild(self.place())
+        Ok(())
     }
 
     /// Compares the store with this log.

@@ -115,18 +115,24 @@ pub(crate) fn record_of(row: &Row) -> Record {
 
 /// Adds what a table lacks that an earlier version made.
 pub(crate) fn add_chain(connection: &mut Connection, table: &str) -> Result<(), Fault> {
+    add_column(connection, table, "chain", "INT UNSIGNED NULL")
+}
+
+fn add_column(
+    connection: &mut Connection,
+    table: &str,
+    column: &str,
+    kind: &str,
+) -> Result<(), Fault> {
     let looked = connection.fetch(
-        &format!("SELECT chain FROM {} LIMIT 0", quote(table)),
+        &format!("SELECT {column} FROM {} LIMIT 0", quote(table)),
         Params::Empty,
     );
     match looked {
         Err(fault) if fault.code() == Some(NO_COLUMN) => {}
         other => return other.map(drop),
     }
-    let sql = format!(
-        "ALTER TABLE {} ADD COLUMN chain INT UNSIGNED NULL",
-        quote(table)
-    );
+    let sql = format!("ALTER TABLE {} ADD COLUMN {column} {kind}", quote(table));
     match connection.statement(STATEMENT_TIMEOUT, &sql) {
         Err(fault) if fault.code() == Some(DUPLICATE_COLUMN) => Ok(()),
         other => other.map(drop),
@@ -254,6 +260,24 @@ pub(crate) fn advance_position(
     })
 }
 
+/// Whether the store is where a batch begins.
+pub(crate) fn check_position(
+    found: Option<Record>,
+    identity: &Identity,
+    from: Position,
+) -> Result<(), StoreError> {
+    let found = found.and_then(|found| found.position_under(&identity.plan_id));
+    let is_there =
+        |found: &StorePosition| found.position == from && found.log_id == identity.log_id;
+    match found.as_ref().is_some_and(is_there) {
+        true => Ok(()),
+        false => Err(StoreError::PositionMismatch {
+            expected: from,
+            found,
+        }),
+    }
+}
+
 /// Whether a sink's row still is of our takeover.
 pub(crate) fn check_epoch<'r>(
     found: Option<&'r Record>,
@@ -276,16 +300,52 @@ pub(crate) fn check_epoch<'r>(
 /// in their comments.
 const OWNERS: &str = "onelog_tables";
 
-pub(crate) fn create_owners(flavour: Flavour) -> String {
+fn create_owners(flavour: Flavour) -> String {
     let text = format!(
         "CHARACTER SET utf8mb4 COLLATE {} NOT NULL",
         flavour.exact_collation()
     );
     format!(
         "CREATE TABLE IF NOT EXISTS {OWNERS} (name VARCHAR(64) {text} PRIMARY KEY,
-           sink VARCHAR(128) {text})
+           sink VARCHAR(128) {text}, shape TEXT CHARACTER SET utf8mb4 NULL)
          ENGINE=InnoDB COMMENT='onelog: which sink writes which existing table'"
     )
+}
+
+/// Makes the table of owners, or adds what it lacks where an earlier version made it.
+pub(crate) fn make_owners(connection: &mut Connection) -> Result<(), Fault> {
+    let sql = create_owners(connection.flavour());
+    connection.statement(STATEMENT_TIMEOUT, &sql)?;
+    let shape = "TEXT CHARACTER SET utf8mb4 NULL";
+    add_column(connection, OWNERS, "shape", shape)
+}
+
+/// The shape in which an existing table was filled; `None`: nobody fills it. Empty: not recorded.
+pub(crate) fn recorded_shape(
+    connection: &mut Connection,
+    table: &str,
+) -> Result<Option<String>, Fault> {
+    let name = folded(connection, table);
+    let found = connection.fetch(
+        &format!("SELECT COALESCE(shape, '') FROM {OWNERS} WHERE name = ?"),
+        Params::Positional(vec![Value::from(name)]),
+    );
+    match found {
+        Ok(rows) => Ok(rows.first().and_then(|row| row.get(0))),
+        Err(fault) if matches!(fault.code(), Some(NO_TABLE | NO_COLUMN)) => Ok(None),
+        Err(fault) => Err(fault),
+    }
+}
+
+pub(crate) fn record_shape(
+    connection: &mut Connection,
+    table: &str,
+    shape: &str,
+) -> Result<(), Fault> {
+    let name = folded(connection, table);
+    let sql = format!("UPDATE {OWNERS} SET shape = ? WHERE name = ?");
+    let parameters = Params::Positional(vec![Value::from(shape), Value::from(name)]);
+    connection.prepared(&sql, parameters).map(drop)
 }
 
 /// The sink that writes an existing table; `suffix` is a lock, or nothing.

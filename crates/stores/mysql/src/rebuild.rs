@@ -33,7 +33,7 @@ use onelog_store::{LogPlace, StoreError, failpoint};
 
 use crate::bookkeeping::{self, Identity, Owner, Record, names_with_prefix};
 use crate::connection::{Connection, LOCK_WAIT_SECONDS, REBUILD_TIMEOUT, STATEMENT_TIMEOUT};
-use crate::ddl::{self, existing};
+use crate::ddl::{self, existing, shape};
 use crate::error::{Fault, LOCK_WAIT_TIMEOUT, NO_PARENT, NO_PARENT_ADVICE, NO_TABLE};
 use crate::names::{Names, literal, number_behind, quote};
 use crate::write::statements;
@@ -99,7 +99,8 @@ impl Rebuild<'_> {
             ));
         }
         if self.merges() {
-            statements.push(bookkeeping::create_owners(flavour));
+            let made = bookkeeping::make_owners(self.connection);
+            made.map_err(|fault| self.fault(making, fault))?;
         }
         for mapping in &self.plan.mappings {
             let name = self.names.new_table(epoch, &mapping.into);
@@ -339,6 +340,10 @@ impl Rebuild<'_> {
                 },
                 false => self.connection.store_error(doing, fault),
             })?;
+        }
+        for (n, mapping) in mappings.iter().enumerate() {
+            let staged = self.target(n);
+            shape::record_filled(self.connection, mapping, &staged)?;
         }
         Ok(())
     }

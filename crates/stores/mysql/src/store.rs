@@ -10,6 +10,8 @@ use onelog_store::{
 use crate::bookkeeping::{self, Identity, Raised};
 use crate::connection::Connection;
 use crate::ddl::existing::{self, TargetTable};
+use crate::ddl::shape;
+use crate::ddl::user_table::warn_of_triggers;
 use crate::encode::Decimal;
 use crate::error::{NO_COLUMN, NO_TABLE};
 use crate::kind::MysqlTarget;
@@ -36,6 +38,8 @@ pub struct MysqlStore {
     pub(crate) statements: Vec<Statements>,
     /// What the tables are like; looked up before the first batch.
     pub(crate) facts: Option<Vec<TargetTable>>,
+    /// Whether this session has named the triggers of the tables.
+    has_warned: bool,
     pub(crate) row: Row,
 }
 
@@ -65,6 +69,7 @@ impl MysqlStore {
             method,
             statements: Vec::new(),
             facts: None,
+            has_warned: false,
             row: Row::default(),
         };
         store.use_method(method);
@@ -102,8 +107,8 @@ impl MysqlStore {
             return Ok(());
         }
         let doing = "recording the owners of tables in";
-        let sql = bookkeeping::create_owners(self.connection.flavour());
-        self.connection.execute(doing, &sql)?;
+        bookkeeping::make_owners(&mut self.connection)
+            .map_err(|fault| self.connection.store_error(doing, fault))?;
         self.rebuild().claim_existing(doing)
     }
 
@@ -141,6 +146,68 @@ impl MysqlStore {
         Ok(all)
     }
 
+    fn check_place(&mut self, batch: &Batch) -> Result<(), StoreError> {
+        let (table, sink) = (self.names.position(), &self.identity.sink);
+        let found =
+            bookkeeping::read_record(&mut self.connection, &table, sink, "").map_err(|fault| {
+                self.connection
+                    .store_error("reading the position in", fault)
+            })?;
+        bookkeeping::check_epoch(found.as_ref(), &self.identity)?;
+        bookkeeping::check_position(found, &self.identity, batch.from)
+    }
+
+    fn warn_of_triggers(&mut self) -> Result<(), StoreError> {
+        if std::mem::replace(&mut self.has_warned, true) {
+            return Ok(());
+        }
+        for mapping in self
+            .plan
+            .mappings
+            .iter()
+            .filter(|m| m.options.flag(EXISTING))
+        {
+            warn_of_triggers(&mut self.connection, mapping)?;
+        }
+        Ok(())
+    }
+
+    /// Whether the tables fit their mappings, and are as they were when they were filled.
+    fn check_definitions(&mut self) -> Result<(), StoreError> {
+        for mapping in &self.plan.mappings {
+            existing::check_shape(&mut self.connection, mapping)?;
+            shape::check_filled(&mut self.connection, mapping)?;
+        }
+        Ok(())
+    }
+
+    /// Fails where a table of these mappings is another one than was looked at.
+    pub(crate) fn check_unchanged(
+        &mut self,
+        facts: &[TargetTable],
+        mappings: impl Iterator<Item = usize>,
+    ) -> Result<(), Trouble> {
+        for mapping in mappings {
+            let into = &self.plan.mappings[mapping].into;
+            if shape::definition(&mut self.connection, into)? != facts[mapping].definition {
+                return Err(Trouble::Redefined(mapping));
+            }
+        }
+        Ok(())
+    }
+
+    /// All at once; where a row is refused, otherwise.
+    fn attempt_some_way(&mut self, batch: &Batch, facts: &[TargetTable]) -> Result<(), Trouble> {
+        match self.attempt(batch, facts, Way::Many) {
+            Err(Trouble::Fault(_, fault)) if fault.is_rejected_row() => {
+                // A definition that is new may refuse a row, which is not to blame then.
+                self.check_unchanged(facts, 0..facts.len())?;
+                self.apply_otherwise(batch, facts, &fault)
+            }
+            other => other,
+        }
+    }
+
     pub(crate) fn writer<'w>(&'w mut self, facts: &'w [TargetTable]) -> Writer<'w> {
         Writer {
             connection: &mut self.connection,
@@ -155,6 +222,9 @@ impl MysqlStore {
     fn trouble(&mut self, what: &str, trouble: Trouble) -> StoreError {
         match trouble {
             Trouble::Store(error) => error,
+            Trouble::Redefined(mapping) => {
+                shape::redefined(&self.connection, &self.plan.mappings[mapping].into)
+            }
             Trouble::Fault(mapping, fault)
                 if matches!(fault.code(), Some(NO_TABLE | NO_COLUMN)) =>
             {
@@ -356,27 +426,34 @@ impl Store for MysqlStore {
 
     fn check_shape(&mut self) -> Result<(), StoreError> {
         self.facts = None;
-        for mapping in &self.plan.mappings {
-            existing::check_shape(&mut self.connection, mapping)?;
+        let checked = self.look_at_tables();
+        let checked = checked.and_then(|_| self.check_definitions());
+        if checked.is_err() {
+            self.facts = None;
         }
-        Ok(())
+        checked
     }
 
     fn apply(&mut self, batch: &Batch) -> Result<(), StoreError> {
         self.check_taken_over();
-        let facts = self.look_at_tables()?;
+        if self.facts.is_none() {
+            if let Err(error) = self.check_shape() {
+                // Where the batch is not ours to apply, that is to be said.
+                self.check_place(batch)?;
+                return Err(error);
+            }
+            self.warn_of_triggers()?;
+        }
+        let mut facts = self.look_at_tables()?;
         let mut races = 0;
         let trouble = loop {
-            match self.attempt(batch, &facts, Way::Many) {
+            match self.attempt_some_way(batch, &facts) {
                 Ok(()) => return Ok(()),
-                Err(Trouble::Fault(_, fault)) if fault.is_lost_race() && races < RACES_MAX => {
-                    races += 1;
-                }
-                Err(Trouble::Fault(_, fault)) if fault.is_rejected_row() => {
-                    match self.apply_otherwise(batch, &facts, &fault) {
-                        Ok(()) => return Ok(()),
-                        Err(trouble) => break trouble,
-                    }
+                Err(Trouble::Fault(_, fault)) if fault.is_lost_race() && races < RACES_MAX => {}
+                Err(Trouble::Redefined(_)) if races < RACES_MAX => {
+                    // Where the tables still fit.
+                    self.check_shape()?;
+                    facts = self.look_at_tables()?;
                 }
                 Err(Trouble::Store(StoreError::Refused(_))) => {
                     // A row that cannot be sent at all, and perhaps not the only one.
@@ -387,12 +464,14 @@ impl Store for MysqlStore {
                 }
                 Err(trouble) => break trouble,
             }
+            races += 1;
         };
         Err(self.trouble("writing rows to", trouble))
     }
 
     fn begin_rebuild(&mut self) -> Result<(), StoreError> {
         self.check_taken_over();
+        self.facts = None;
         self.rebuild().begin()
     }
 

@@ -16,7 +16,7 @@ use onelog_store::{Batch, Change, Refusals, StoreError, failpoint};
 use self::statements::{RowSql, Statements};
 use crate::bookkeeping::advance_position;
 use crate::connection::{Connection, Flavour, STATEMENT_TIMEOUT};
-use crate::ddl::existing::TargetTable;
+use crate::ddl::existing::{self, TargetTable};
 use crate::encode::{key_value, request_bytes, take_values};
 use crate::error::Fault;
 use crate::store::MysqlStore;
@@ -57,6 +57,9 @@ pub(crate) enum Trouble {
     Store(StoreError),
     /// The server's answer to a statement for rows of this mapping.
     Fault(usize, Fault),
+    /// The definition of this mapping's table was changed while rows were written, which are taken
+    /// back.
+    Redefined(usize),
 }
 
 impl From<StoreError> for Trouble {
@@ -290,7 +293,12 @@ impl MysqlStore {
         failpoint::hit(&self.identity.sink, "transaction");
         self.connection
             .execute("beginning a transaction in", "START TRANSACTION")?;
-        let applied = self.apply_inside(batch, facts, way);
+        let changed = batch.changes.iter().enumerate();
+        let changed = changed.filter(|(_, changes)| !changes.is_empty());
+        let applied = self.apply_inside(batch, facts, way).and_then(|()| {
+            // The locks of the writes keep the definitions as they are now until the commit.
+            self.check_unchanged(facts, changed.map(|(mapping, _)| mapping))
+        });
         if applied.is_err() {
             self.connection.roll_back();
             return applied;
@@ -350,7 +358,8 @@ impl MysqlStore {
             Err(Trouble::Store(StoreError::Refused(refused))) => refused,
             other => return other,
         };
-        if !facts.iter().all(|facts| facts.renewable) {
+        // A foreign key of another table may have come since they were looked at.
+        if !self.are_renewable()? {
             return Err(Trouble::Store(StoreError::Refused(refused)));
         }
         match self.attempt(batch, facts, Way::Anew) {
@@ -359,6 +368,17 @@ impl MysqlStore {
             }
             other => other,
         }
+    }
+}
+
+impl MysqlStore {
+    fn are_renewable(&mut self) -> Result<bool, StoreError> {
+        for mapping in &self.plan.mappings {
+            if !existing::target_table(&mut self.connection, mapping)?.renewable {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 }
 

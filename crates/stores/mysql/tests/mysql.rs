@@ -5,6 +5,8 @@
 
 #[path = "mysql/harness.rs"]
 mod harness;
+#[path = "mysql/redefined.rs"]
+mod redefined;
 #[path = "mysql/swaps.rs"]
 mod swaps;
 #[path = "mysql/tables.rs"]

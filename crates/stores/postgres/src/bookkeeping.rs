@@ -53,7 +53,7 @@ async fn has_bookkeeping(client: &Client, schema: &str) -> Result<bool, Fault> {
         JOIN pg_catalog.pg_class c ON c.oid = a.attrelid
         JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
         WHERE n.nspname = $1 AND c.relkind IN ('r', 'p') AND NOT a.attisdropped
-          AND (c.relname, a.attname) IN (($2, 'chain'), ($3, 'made'))";
+          AND (c.relname, a.attname) IN (($2, 'chain'), ($3, 'made'), ($3, 'shape'))";
     let row = client
         .query_typed_one(
             sql,
@@ -64,7 +64,7 @@ async fn has_bookkeeping(client: &Client, schema: &str) -> Result<bool, Fault> {
             ],
         )
         .await?;
-    Ok(row.get::<_, i64>(0) == 2)
+    Ok(row.get::<_, i64>(0) == 3)
 }
 
 fn bookkeeping_tables(schema: &str) -> String {
@@ -75,7 +75,8 @@ fn bookkeeping_tables(schema: &str) -> String {
            epoch bigint NOT NULL, plan text NOT NULL, chain bigint) WITH (fillfactor = 10);
          ALTER TABLE {positions} ADD COLUMN IF NOT EXISTS chain bigint;
          CREATE TABLE IF NOT EXISTS {owners} (name text PRIMARY KEY, sink text);
-         ALTER TABLE {owners} ADD COLUMN IF NOT EXISTS made boolean NOT NULL DEFAULT true"
+         ALTER TABLE {owners} ADD COLUMN IF NOT EXISTS made boolean NOT NULL DEFAULT true;
+         ALTER TABLE {owners} ADD COLUMN IF NOT EXISTS shape text"
     )
 }
 
@@ -101,6 +102,45 @@ pub(crate) async fn table_owner(
         sink: row.get(0),
         made: row.get(1),
     }))
+}
+
+/// The shape in which this sink filled a table, where it is recorded.
+pub(crate) async fn recorded_shape(
+    client: &Client,
+    identity: &Identity,
+    name: &str,
+) -> Result<Option<String>, Fault> {
+    let sql = format!(
+        "SELECT shape FROM {} WHERE name = $1 AND sink = $2",
+        table(&identity.schema, OWNERS)
+    );
+    let row = client
+        .query_typed_opt(&sql, &[(&name, Type::TEXT), (&identity.sink, Type::TEXT)])
+        .await?;
+    Ok(row.and_then(|row| row.get(0)))
+}
+
+pub(crate) async fn record_shape(
+    client: &Client,
+    identity: &Identity,
+    name: &str,
+    shape: &str,
+) -> Result<(), Fault> {
+    let sql = format!(
+        "UPDATE {} SET shape = $3 WHERE name = $1 AND sink = $2",
+        table(&identity.schema, OWNERS)
+    );
+    client
+        .execute_typed(
+            &sql,
+            &[
+                (&name, Type::TEXT),
+                (&identity.sink, Type::TEXT),
+                (&shape, Type::TEXT),
+            ],
+        )
+        .await?;
+    Ok(())
 }
 
 impl Identity {
@@ -281,7 +321,8 @@ impl<'a> Scope<'a> {
     pub(crate) async fn record_owner(&self, mapping: &MappingPlan) -> Result<(), Fault> {
         let sql = format!(
             "INSERT INTO {} AS t (name, sink, made) VALUES ($1, $2, $3)
-             ON CONFLICT (name) DO UPDATE SET sink = excluded.sink, made = t.made AND excluded.made",
+             ON CONFLICT (name) DO UPDATE SET sink = excluded.sink, made = t.made AND excluded.made,
+               shape = NULL",
             table(&self.identity.schema, OWNERS)
         );
         self.client

@@ -21,6 +21,8 @@ pub(crate) enum Fault {
     Sql(tokio_postgres::Error),
     /// An error that has its meaning for the sink already.
     Store(StoreError),
+    /// The definition of this table was changed while rows were written, which are taken back.
+    Redefined(String),
 }
 
 impl From<tokio_postgres::Error> for Fault {
@@ -41,13 +43,19 @@ impl Fault {
         match self {
             Self::Store(error) => error,
             Self::Sql(error) => classify(what, place, error),
+            Self::Redefined(into) => unavailable(
+                format!("{what} {place}"),
+                format!(
+                    "the definition of the table '{into}' was changed meanwhile; nothing was written, and it is looked at again"
+                ),
+            ),
         }
     }
 
     fn code(&self) -> Option<&str> {
         match self {
             Self::Sql(error) => error.code().map(SqlState::code),
-            Self::Store(_) => None,
+            Self::Store(_) | Self::Redefined(_) => None,
         }
     }
 
@@ -67,6 +75,7 @@ impl Fault {
         match self {
             Self::Sql(_) => self.code().is_some_and(is_rejected_row_code),
             Self::Store(error) => matches!(error, StoreError::Refused(_)),
+            Self::Redefined(_) => false,
         }
     }
 

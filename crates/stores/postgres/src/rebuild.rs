@@ -101,9 +101,7 @@ impl Scope<'_> {
         );
         self.client.batch_execute(&settings).await?;
         self.check_epoch().await?;
-        if rebuild.is_none() {
-            return Err(no_rebuild());
-        }
+        let rebuild = rebuild.ok_or_else(no_rebuild)?;
         let mut merged: Vec<(&MappingPlan, Merge)> = Vec::new();
         for mapping in &self.identity.plan.mappings {
             // A name that was taken since the rebuild began stays with its owner.
@@ -117,6 +115,9 @@ impl Scope<'_> {
             self.record_owner(mapping).await?;
         }
         self.merge(&merged).await?;
+        for (mapping, filled) in self.identity.plan.mappings.iter().zip(&rebuild.targets) {
+            existing::record_filled(self.client, self.identity, mapping, filled).await?;
+        }
         self.set_position(place).await?;
         failpoint::hit(&self.identity.sink, "before_swap");
         Ok(())

@@ -9,12 +9,14 @@
 //!      ▼
 //!  every changed row deleted, then inserted ─ committed, or refused as in the order of the log
 //! ```
-//! Each attempt is a transaction of its own and moves the position itself, under the same guard.
-//! How the refused ones are found is in `probe`.
+//! Each attempt is a transaction of its own and moves the position itself, under the same guard. Its
+//! last step is a look at the definitions of the tables, see `definitions`. How the refused ones are
+//! found is in `probe`.
 //!
 //! Batches of any size go by `unnest`, in pieces. COPY into a temporary table and a merge costs the
 //! server the same time for 40,000 rows (measured), and would have to be waited for.
 
+mod definitions;
 mod probe;
 pub(crate) mod statements;
 
@@ -27,7 +29,7 @@ use tokio_postgres::types::{ToSql, Type};
 use self::probe::{Probe, Refusal};
 use crate::bookkeeping::ADVANCE;
 use crate::connection::{Connection, Pipeline, STATEMENT_TIMEOUT};
-use crate::ddl::existing;
+use crate::ddl::{existing, shape};
 use crate::encode::{Arrays, Wire};
 use crate::error::{self, Fault};
 use crate::store::Scope;
@@ -36,6 +38,8 @@ use crate::store::Scope;
 /// statement while the next is made ready.
 const STATEMENT_ROWS_MAX: i32 = 5_000;
 const STATEMENT_BYTES_MAX: usize = 4 << 20;
+/// How often a batch begins again because tables were redefined meanwhile.
+const REDEFINITIONS_MAX: usize = 4;
 /// How many single changes are sent before their answers are awaited.
 const WINDOW: usize = 256;
 const APPLYING: &str = "applying a batch to";
@@ -48,6 +52,10 @@ pub(crate) struct Writer {
     wires: Vec<Wire>,
     rows: Arrays,
     keys: Arrays,
+    /// What the catalog said of the table before the statements were made.
+    versions: String,
+    /// Whether this transaction has written to the table, and so holds off changes of it.
+    is_locked: bool,
 }
 
 type Step<'b> = (usize, &'b Change);
@@ -68,7 +76,16 @@ impl<'a> Scope<'a> {
         connection: &Connection,
         batch: &Batch,
     ) -> Result<(), StoreError> {
-        let fault = match connection.try_wait(APPLYING, STATEMENT_TIMEOUT, self.at_once(batch)) {
+        let mut outcome = connection.try_wait(APPLYING, STATEMENT_TIMEOUT, self.at_once(batch));
+        for _ in 0..REDEFINITIONS_MAX {
+            let Err(Fault::Redefined(_)) = outcome else {
+                break;
+            };
+            // New statements, where the tables still fit.
+            self.writers.iter_mut().for_each(|writer| *writer = None);
+            outcome = connection.try_wait(APPLYING, STATEMENT_TIMEOUT, self.at_once(batch));
+        }
+        let fault = match outcome {
             Ok(()) => return Ok(()),
             Err(fault) if fault.is_rejected_row() => fault,
             Err(fault) => return Err(fault.into_store_error(APPLYING, &connection.place)),
@@ -106,7 +123,10 @@ impl<'a> Scope<'a> {
     async fn at_once(&mut self, batch: &Batch) -> Result<(), Fault> {
         self.prepare(batch).await?;
         let outcome = self.send_all(batch, Deletes::Deleted).await;
-        self.end(outcome).await
+        match self.end(outcome).await {
+            Err(fault) if fault.is_rejected_row() => Err(self.blame_definitions(fault).await),
+            other => other,
+        }
     }
 
     /// As [`Self::at_once`], but rows that are there are deleted and inserted. Not where others would
@@ -138,9 +158,12 @@ impl<'a> Scope<'a> {
         let mut pipeline = Pipeline::default();
         self.advance_position(&mut pipeline, batch.from, batch.place())?;
         let refused = self.send_rows(&mut pipeline, batch, deletes).await.err();
+        let check = pipeline.len();
+        self.send_check(&mut pipeline);
         match pipeline.answers().await {
             // A batch that is not ours to apply has no refused rows.
             Ok(rows) if rows[ADVANCE] == 0 => Err(self.position_mismatch(batch.from).await),
+            Ok(rows) if rows[check] > 0 => self.check_definitions().await,
             Ok(_) => refused.map_or(Ok(()), |error| Err(Fault::Store(error))),
             Err((_, error)) => Err(error.into()),
         }
@@ -238,6 +261,7 @@ impl<'a> Scope<'a> {
         ];
         for (arrays, statement) in gathered {
             if arrays.rows() > 0 {
+                writer.is_locked = true;
                 let (parameters, statement) = (arrays.take(), Arc::clone(statement));
                 pipeline.send(async move {
                     // Each has its type in the statement.
@@ -264,7 +288,8 @@ impl<'a> Scope<'a> {
             let found = self.probe(batch, steps).await;
             match found {
                 Ok(refused) if refused.is_empty() => {
-                    self.end(Ok(())).await?;
+                    let unchanged = self.check_definitions().await;
+                    self.end(unchanged).await?;
                     Ok(refused)
                 }
                 found => {
@@ -307,6 +332,9 @@ impl<'a> Scope<'a> {
                     StoreError::refused_change(plan, change, says(&error))
                 }
                 Fault::Store(error) => error,
+                redefined @ Fault::Redefined(_) => {
+                    redefined.into_store_error(APPLYING, &connection.place)
+                }
             };
             if let Err(error) = all.note(mapping, change, error) {
                 return error;
@@ -352,6 +380,7 @@ impl<'a> Scope<'a> {
         writer.is_some_and(|writer| {
             writer.keys.clear();
             writer.rows.clear();
+            writer.is_locked = false;
             true
         })
     }
@@ -361,7 +390,10 @@ impl<'a> Scope<'a> {
             return Ok(());
         }
         let plan = &self.identity.plan.mappings[mapping];
+        // Read first: what changes behind it is noticed at the end of the transaction.
+        let versions = shape::versions(self.client, &self.identity.schema, &plan.into).await?;
         let target = existing::check_shape(self.client, self.identity, plan).await?;
+        existing::warn_of_triggers(self.client, self.identity, plan).await?;
         let upsert = statements::upsert(&self.identity.schema, plan, &target);
         let delete = statements::delete(&self.identity.schema, plan);
         self.writers[mapping] = Some(Writer {
@@ -370,6 +402,8 @@ impl<'a> Scope<'a> {
             wires: target.wires(plan),
             rows: Arrays::new(plan.columns.iter().map(|column| column.kind)),
             keys: Arrays::new(std::iter::once(plan.columns[plan.key].kind)),
+            versions: versions.unwrap_or_default(),
+            is_locked: false,
         });
         Ok(())
     }

@@ -13,6 +13,8 @@ mod harness;
 mod ownership;
 #[path = "postgres/pool.rs"]
 mod pool;
+#[path = "postgres/redefined.rs"]
+mod redefined;
 #[path = "postgres/server.rs"]
 mod server;
 #[path = "postgres/types.rs"]

@@ -25,6 +25,8 @@ pub struct SqliteStore {
     statements: Vec<Statements>,
     connection: Connection,
     epoch: Option<u64>,
+    /// SQLite's number of the file's schema with which the tables were found to fit.
+    fitting_schema: Option<i64>,
     row: Row,
 }
 
@@ -51,6 +53,7 @@ impl SqliteStore {
             plan,
             connection,
             epoch: None,
+            fitting_schema: None,
             row: Row::default(),
         })
     }
@@ -83,6 +86,7 @@ impl SqliteStore {
             plan: &self.plan,
             statements: &self.statements,
             row: &mut self.row,
+            fitting_schema: &mut self.fitting_schema,
             epoch,
         };
         Ok((transaction, scope))
@@ -96,6 +100,7 @@ pub(crate) struct Scope<'a> {
     pub(crate) plan: &'a Plan,
     pub(crate) statements: &'a [Statements],
     pub(crate) row: &'a mut Row,
+    pub(crate) fitting_schema: &'a mut Option<i64>,
     pub(crate) epoch: u64,
 }
 

@@ -335,6 +335,50 @@ fn a_table_that_was_altered_is_described() {
 }
 
 #[test]
+fn a_table_that_another_process_makes_anew_gets_no_row_that_it_would_change() {
+    for (columns, expected) in [
+        (
+            "id TEXT COLLATE NOCASE PRIMARY KEY NOT NULL, total INTEGER, note TEXT) STRICT",
+            "the column 'id' has the collation NOCASE",
+        ),
+        (
+            "id TEXT PRIMARY KEY NOT NULL, total INTEGER, note TEXT)",
+            "the table is not STRICT",
+        ),
+        (
+            "id TEXT PRIMARY KEY NOT NULL, total INTEGER, note TEXT UNIQUE ON CONFLICT IGNORE) STRICT",
+            "the column 'note' has a UNIQUE constraint",
+        ),
+    ] {
+        // Given a sink that follows, when another process makes its table anew in the middle,
+        let sqlite = Sqlite::new();
+        let plan = standard_plan();
+        let (mut store, mut model) = backfilled(&sqlite, &plan);
+        model.order("first", 1, "one");
+        model.apply(&plan, store.as_mut()).unwrap();
+        sqlite
+            .connect()
+            .execute_batch(&format!(
+                "BEGIN; ALTER TABLE orders RENAME TO before; CREATE TABLE orders ({columns};
+                 INSERT INTO orders SELECT * FROM before; DROP TABLE before; COMMIT"
+            ))
+            .unwrap();
+        let position = store.position().unwrap();
+        // then the next batch is refused whole, and says what the table is now.
+        model.order("FIRST", 2, "one");
+        let error = model.apply(&plan, store.as_mut()).unwrap_err();
+        assert!(
+            matches!(&error, StoreError::SchemaMismatch { what, .. } if what.contains(expected)),
+            "{error}"
+        );
+        assert_eq!(store.position().unwrap(), position);
+        // A rebuild makes the table as it should be.
+        model.rebuild(&plan, store.as_mut()).unwrap();
+        assert!(model.verify(&plan, store.as_mut()).equal);
+    }
+}
+
+#[test]
 fn the_message_of_the_store_is_kept_when_it_refuses_a_row() {
     let sqlite = Sqlite::new();
     let plan = standard_plan();

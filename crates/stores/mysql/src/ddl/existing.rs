@@ -6,7 +6,7 @@ use onelog_mapping::{EXISTING, MappingPlan};
 use onelog_store::StoreError;
 
 use super::user_table::check_existing;
-use super::{column_type, is_text};
+use super::{column_type, is_text, shape};
 use crate::bookkeeping::{Owner, existing_owner, not_owner, table_owner};
 use crate::connection::Connection;
 use crate::encode::Decimal;
@@ -36,9 +36,18 @@ pub(crate) struct FoundColumn {
     pub(crate) extra: String,
 }
 
+impl FoundColumn {
+    /// A collation's name begins with that of its character set.
+    pub(crate) fn character_set(&self) -> Option<&str> {
+        self.collation.as_deref()?.split('_').next()
+    }
+}
+
 /// What writing into a table needs to know of it.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct TargetTable {
+    /// The definition that the rest was read of.
+    pub(crate) definition: String,
     pub(crate) decimals: Vec<Decimal>,
     /// Another unique index than the key's: a row can conflict with another one.
     pub(crate) second_unique: bool,
@@ -333,6 +342,8 @@ pub(crate) fn target_table(
     connection: &mut Connection,
     mapping: &MappingPlan,
 ) -> Result<TargetTable, StoreError> {
+    // Read first: what changes behind it is noticed in the transaction that writes.
+    let definition = shape::definition(connection, &mapping.into)?;
     let found = columns(connection, &mapping.into)?;
     let of = |name: &str| {
         found
@@ -351,6 +362,7 @@ pub(crate) fn target_table(
         .into_iter()
         .filter(|index| !index.covers_exactly(key));
     Ok(TargetTable {
+        definition,
         decimals,
         second_unique: others.count() > 0,
         renewable: found.len() <= mapping.columns.len()

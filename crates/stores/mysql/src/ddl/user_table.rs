@@ -29,6 +29,14 @@ pub(crate) fn check_existing(
             what: wrong.join("; "),
         });
     }
+    Ok(())
+}
+
+/// Names the triggers of a table that was there before onelog.
+pub(crate) fn warn_of_triggers(
+    connection: &mut Connection,
+    mapping: &MappingPlan,
+) -> Result<(), StoreError> {
     let triggers = names(
         connection,
         "SELECT TRIGGER_NAME FROM information_schema.TRIGGERS

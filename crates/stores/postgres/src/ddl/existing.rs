@@ -9,6 +9,7 @@ use onelog_store::StoreError;
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
+use super::shape::Shape;
 use super::{IDENTIFIER_BYTES_MAX, quote, table};
 use crate::bookkeeping::{Identity, Owner, table_owner};
 use crate::encode::{Limit, Wire, sql_type};
@@ -87,7 +88,7 @@ fn not_ours(why: &str) -> String {
     )
 }
 
-/// How the mapping fits the table that is there.
+/// How the mapping fits the table that is there, which is as it was when onelog filled it.
 pub(crate) async fn check_shape(
     client: &Client,
     identity: &Identity,
@@ -98,8 +99,14 @@ pub(crate) async fn check_shape(
         Existing::Other(kind) => vec![format!("a {kind} has its name")],
         Existing::Table(facts) => match facts.check_existing(mapping) {
             Ok(target) => {
-                warn_of_triggers(identity, mapping, &facts);
-                return Ok(target);
+                let narrowed = facts
+                    .shape(mapping)
+                    .check(client, identity, mapping)
+                    .await?;
+                if narrowed.is_empty() {
+                    return Ok(target);
+                }
+                narrowed
             }
             Err(wrong) => wrong,
         },
@@ -107,8 +114,15 @@ pub(crate) async fn check_shape(
     Err(schema_mismatch(mapping, &wrong))
 }
 
-fn warn_of_triggers(identity: &Identity, mapping: &MappingPlan, facts: &TableFacts) {
-    if !facts.triggers.is_empty() {
+/// Names the triggers of a table once a session.
+pub(crate) async fn warn_of_triggers(
+    client: &Client,
+    identity: &Identity,
+    mapping: &MappingPlan,
+) -> Result<(), Fault> {
+    if let Existing::Table(facts) = find_table(client, &identity.schema, &mapping.into).await?
+        && !facts.triggers.is_empty()
+    {
         tracing::warn!(
             sink = identity.sink,
             table = mapping.into,
@@ -116,6 +130,25 @@ fn warn_of_triggers(identity: &Identity, mapping: &MappingPlan, facts: &TableFac
             "the table has row triggers, which run for every row that onelog writes; one that changes these rows makes them differ from the log"
         );
     }
+    Ok(())
+}
+
+/// Records how the table that was just filled is, in the transaction that filled it: where it is
+/// not what the rows were made for, they are made again.
+pub(crate) async fn record_filled(
+    client: &Client,
+    identity: &Identity,
+    mapping: &MappingPlan,
+    filled: &TargetTable,
+) -> Result<(), Fault> {
+    if let Existing::Table(facts) = find_table(client, &identity.schema, &mapping.into).await?
+        && facts
+            .check_existing(mapping)
+            .is_ok_and(|target| target == *filled)
+    {
+        return facts.shape(mapping).record(client, identity, mapping).await;
+    }
+    Err(Fault::Redefined(mapping.into.clone()))
 }
 
 pub(crate) fn schema_mismatch(mapping: &MappingPlan, what: &[String]) -> Fault {
@@ -343,6 +376,12 @@ impl TableFacts {
         } else {
             Err(wrong)
         }
+    }
+
+    pub(crate) fn shape(&self, mapping: &MappingPlan) -> Shape {
+        let mapped = |name: &str| mapping.column_names().any(|column| column == name);
+        let columns = self.columns.iter().filter(|column| mapped(&column.name));
+        Shape::new(columns.map(|column| (column.name.clone(), column.shown.clone())))
     }
 
     /// Whether the columns that a mapping reads are there.

@@ -166,6 +166,40 @@ fn mismatches(connection: &Connection, mapping: &MappingPlan) -> rusqlite::Resul
     if strict == Some(false) {
         wrong.push("the table is not STRICT".into());
     }
+    wrong.extend(strange_constraints(connection, mapping)?);
+    Ok(wrong)
+}
+
+/// Keys that differ in the log must differ here, and no constraint may skip or replace rows (`UNIQUE
+/// … ON CONFLICT`).
+fn strange_constraints(
+    connection: &Connection,
+    mapping: &MappingPlan,
+) -> rusqlite::Result<Vec<String>> {
+    let key = &mapping.columns[mapping.key].name;
+    let mut statement = connection.prepare(
+        "SELECT l.origin, x.name, x.coll FROM pragma_index_list(?1) l, pragma_index_xinfo(l.name) x
+         WHERE l.origin IN ('pk', 'u') AND x.key = 1 ORDER BY l.seq, x.seqno",
+    )?;
+    let found = statement.query_map(params![mapping.into], |row| {
+        let (origin, collation): (String, String) = (row.get(0)?, row.get(2)?);
+        Ok((origin, row.get::<_, Option<String>>(1)?, collation))
+    })?;
+    let mut wrong = Vec::new();
+    for index in found {
+        let (origin, column, collation) = index?;
+        let column = column.unwrap_or_default();
+        let is_key = column.eq_ignore_ascii_case(key);
+        if is_key && !collation.eq_ignore_ascii_case("BINARY") {
+            wrong.push(format!(
+                "the column '{column}' has the collation {collation}, under which keys that differ in the log are one, and should have BINARY"
+            ));
+        } else if !is_key && origin == "u" {
+            wrong.push(format!(
+                "the column '{column}' has a UNIQUE constraint that the mapping does not make"
+            ));
+        }
+    }
     Ok(wrong)
 }
 

@@ -1,0 +1,222 @@
+//! Tables that somebody changes while they are followed: nothing is cut, rounded or merged unnoticed.
+
+use std::sync::Arc;
+
+use onelog_mapping::Plan;
+use onelog_mysql::MysqlStore;
+use onelog_store::conformance::{self, LOG, Model, ORDERS, SINK};
+use onelog_store::{Store, StoreError};
+use onelog_testkit::{Kind, require};
+
+use crate::harness::Database;
+
+fn order(total: &str, note: &str) -> String {
+    serde_json::json!({"total": total, "note": note}).to_string()
+}
+
+struct Followed {
+    database: Database,
+    plan: Arc<Plan>,
+    store: MysqlStore,
+    model: Model,
+}
+
+/// A table that was backfilled and gets batches: one that onelog made, or a user's own.
+fn followed(existing: Option<&str>) -> Followed {
+    let database = Database::new();
+    let mut mapping = serde_json::json!({"table": "shop.orders", "into": "orders", "columns": {
+        "id": {"from": "$key", "type": "text"}, "total": {"from": "/total", "type": "numeric"},
+        "note": {"from": "/note", "type": "text"}}});
+    if let Some(table) = existing {
+        database.sql(table);
+        mapping["existing"] = true.into();
+    }
+    let plan = conformance::plan(&database, &mapping.to_string());
+    let mut model = Model::default();
+    model.write(ORDERS, b"a", Some(&order("1.5", "one")));
+    let mut store = database.store(SINK, LOG, Arc::clone(&plan)).unwrap();
+    store.take_over().unwrap();
+    model.rebuild(&plan, &mut store).unwrap();
+    model.write(ORDERS, b"b", Some(&order("2.5", "two")));
+    model.apply(&plan, &mut store).unwrap();
+    Followed {
+        database,
+        plan,
+        store,
+        model,
+    }
+}
+
+impl Followed {
+    /// The store as the runner opens it after an error that can pass.
+    fn reopened(&self) -> MysqlStore {
+        let plan = Arc::clone(&self.plan);
+        let mut store = self.database.store(SINK, LOG, plan).unwrap();
+        store.take_over().unwrap();
+        store
+    }
+
+    fn write(&mut self, key: &str, total: &str, note: &str) -> Result<(), StoreError> {
+        self.model
+            .write(ORDERS, key.as_bytes(), Some(&order(total, note)));
+        self.model.apply(&self.plan, &mut self.store)
+    }
+}
+
+const OWN: &str = "CREATE TABLE orders (
+  id varchar(50) CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin PRIMARY KEY,
+  total decimal(30,10), note varchar(100) CHARACTER SET utf8mb4, mine int NULL)";
+
+#[test]
+fn a_column_that_is_narrowed_under_a_running_sink_stops_it_by_name_and_takes_no_value() {
+    require!(Kind::Mariadb);
+    for (existing, change, total, note, was_and_is) in [
+        (
+            None,
+            "MODIFY total decimal(10,2)",
+            "3.14159",
+            "three",
+            "'total' is decimal(10,2), and should be decimal(65,30)",
+        ),
+        (
+            None,
+            "MODIFY note varchar(3)",
+            "3",
+            "too long",
+            "'note' is varchar(3), and should be longtext",
+        ),
+        (
+            Some(OWN),
+            "MODIFY total decimal(10,2)",
+            "3.14159",
+            "three",
+            "'total' was decimal(30,10) when onelog filled it and is decimal(10,2) now",
+        ),
+        (
+            Some(OWN),
+            "MODIFY note varchar(3) CHARACTER SET utf8mb4",
+            "3",
+            "too long",
+            "'note' was varchar(100) utf8mb4 when onelog filled it and is varchar(3) utf8mb4 now",
+        ),
+        (
+            Some(OWN),
+            "MODIFY total float",
+            "3.1415926535",
+            "three",
+            "'total' is float: decimal is needed",
+        ),
+    ] {
+        // Given a sink that follows, when a column is made narrower,
+        let mut followed = followed(existing);
+        followed
+            .database
+            .sql(&format!("ALTER TABLE orders {change}"));
+        // then the next batch writes nothing, and is not blamed on its row: it names the column,
+        // what it was and is, and the way out,
+        let error = followed.write("c", total, note).unwrap_err();
+        assert!(
+            matches!(error, StoreError::SchemaMismatch { .. }),
+            "{change}: {error}"
+        );
+        assert!(error.to_string().contains(was_and_is), "{change}: {error}");
+        assert_eq!(followed.database.sql("SELECT count(*) FROM orders"), "2");
+        // and so does every session that opens it again.
+        for _ in 0..2 {
+            let error = followed.reopened().check_shape().unwrap_err();
+            assert!(
+                matches!(error, StoreError::SchemaMismatch { .. }),
+                "{error}"
+            );
+            assert!(error.to_string().contains(was_and_is), "{change}: {error}");
+        }
+    }
+}
+
+#[test]
+fn a_rebuild_accepts_the_narrower_column_and_says_which_record_does_not_fit() {
+    require!(Kind::Mariadb);
+    let mut followed = followed(Some(OWN));
+    followed
+        .database
+        .sql("ALTER TABLE orders MODIFY note varchar(3) CHARACTER SET utf8mb4");
+    let mut store = followed.reopened();
+    followed.model.rebuild(&followed.plan, &mut store).unwrap();
+    store.check_shape().unwrap();
+    followed.store = store;
+    let error = followed.write("c", "3", "four").unwrap_err();
+    assert!(matches!(error, StoreError::Refused(_)), "{error}");
+}
+
+#[test]
+fn a_key_whose_collation_merges_texts_is_noticed_before_two_keys_become_one() {
+    require!(Kind::Mariadb);
+    for existing in [None, Some(OWN)] {
+        let mut followed = followed(existing);
+        followed.database.sql(
+            "ALTER TABLE orders MODIFY id varchar(50) CHARACTER SET utf8mb4 COLLATE utf8mb4_general_ci NOT NULL",
+        );
+        for key in ["A", "á"] {
+            let error = followed.write(key, "3", "three").unwrap_err();
+            assert!(
+                matches!(error, StoreError::SchemaMismatch { .. }),
+                "{error}"
+            );
+        }
+        assert_eq!(
+            followed
+                .database
+                .sql("SELECT note FROM orders ORDER BY note"),
+            "one\ntwo"
+        );
+        let error = followed.reopened().check_shape().unwrap_err().to_string();
+        assert!(
+            error.contains("'id'") && error.contains("utf8mb4_general_ci"),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn what_keeps_every_value_is_looked_at_and_goes_on() {
+    require!(Kind::Mariadb);
+    for change in [
+        "ALTER TABLE orders ADD COLUMN more int NULL",
+        "CREATE INDEX orders_note ON orders (note(10))",
+        "CREATE UNIQUE INDEX orders_total ON orders (total)",
+        "OPTIMIZE TABLE orders",
+        "ALTER TABLE orders MODIFY note longtext CHARACTER SET utf8mb4",
+        "ALTER TABLE orders MODIFY total decimal(40,10)",
+    ] {
+        let mut followed = followed(Some(OWN));
+        followed.database.sql(change);
+        followed.write("c", "3.14159", "three").unwrap();
+        let Followed {
+            plan, store, model, ..
+        } = &mut followed;
+        assert!(model.verify(plan, store).equal, "{change}");
+    }
+}
+
+#[test]
+fn a_table_that_is_narrowed_during_its_backfill_is_filled_again() {
+    require!(Kind::Mariadb);
+    let mut followed = followed(Some(OWN));
+    followed
+        .model
+        .write(ORDERS, b"c", Some(&order("3.14159", "three")));
+    let Followed {
+        database,
+        plan,
+        store,
+        model,
+    } = &mut followed;
+    model.load(plan, store).unwrap();
+    database.sql("ALTER TABLE orders MODIFY total decimal(10,2)");
+    let error = store.finish_rebuild(model.place()).unwrap_err();
+    assert!(matches!(error, StoreError::Unavailable { .. }), "{error}");
+    assert_eq!(database.sql("SELECT count(*) FROM orders"), "2");
+    // Begun again it is the record that does not fit.
+    let error = model.rebuild(plan, store).unwrap_err();
+    assert!(matches!(error, StoreError::Refused(_)), "{error}");
+}
