@@ -44,6 +44,7 @@ impl Feed {
         self.check_foreign_rows(&foreign, &snapshot)?;
         if !may_delete {
             self.check_deletions(&foreign, &snapshot)?;
+            self.check_leftovers(&store.leftovers()?)?;
         }
         let mut refused = Vec::new();
         store.begin_rebuild()?;

@@ -12,7 +12,7 @@ use onelog::{ReadError, Snapshot};
 use onelog_mapping::{
     ADOPT, Column, ColumnType, Columns, KEY_COLUMN, MappingPlan, REPLACE, Row, Source,
 };
-use onelog_store::{Change, SinkDefinition, StoreError};
+use onelog_store::{Change, Leftover, SinkDefinition, StoreError};
 
 use crate::error::SinkFault;
 use crate::feed::Feed;
@@ -53,6 +53,29 @@ impl Feed {
         Ok(())
     }
 
+    /// Fails where a backfill would delete more than the definition allows of what no mapping names
+    /// any more.
+    pub(crate) fn check_leftovers(&self, leftovers: &[Leftover]) -> Result<(), SessionEnd> {
+        for Leftover { name, rows } in leftovers {
+            if self.is_too_much(*rows, *rows) {
+                return Err(SessionEnd::Stop(SinkFault::new(format!(
+                    "a backfill would delete the {rows} rows of '{name}', which this sink has written and no mapping of its definition names any more; nothing was changed. If that is right, let it: onelog sinks rebuild {} --delete-rows (or \"max_deletes\" in the definition); if not, put the mapping back as it was",
+                    self.definition.name,
+                ))));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether `missing` of so many rows are more than are deleted without being asked.
+    fn is_too_much(&self, rows: u64, missing: u64) -> bool {
+        if let Some(max) = self.definition.max_deletes {
+            return missing > max;
+        }
+        let part = u128::from(rows) * u128::from(DELETES_PERCENT_MAX) / 100;
+        missing > DELETES_MAX && u128::from(missing) > part
+    }
+
     /// Fails where a backfill from `snapshot` would delete more than the definition allows.
     pub(crate) fn check_deletions(
         &self,
@@ -67,14 +90,7 @@ impl Feed {
                     None => Compared::Missing,
                 })
             })?;
-            let is_too_much = match self.definition.max_deletes {
-                Some(max) => missing > max,
-                None => {
-                    let part = u128::from(rows) * u128::from(DELETES_PERCENT_MAX) / 100;
-                    missing > DELETES_MAX && u128::from(missing) > part
-                }
-            };
-            if is_too_much {
+            if self.is_too_much(rows, missing) {
                 let into = &self.definition.mappings[number].into;
                 return Err(SessionEnd::Stop(SinkFault::new(format!(
                     "a backfill would delete {missing} of the {rows} rows of '{into}', because the log has none of them at position {}; nothing was changed. If that is right, let it: onelog sinks rebuild {} --delete-rows (or \"max_deletes\" in the definition); if not, see which table of the log the sink follows, and what its 'where' leaves out",

@@ -11,6 +11,7 @@ mod adopting;
 mod failover;
 mod killed;
 mod mysql;
+mod narrowing;
 mod parking;
 mod postgres;
 mod redis;
@@ -35,6 +36,7 @@ fn tell(rig: &dyn Rig) {
     adopting::rows_that_were_there_before_are_kept_until_the_definition_says_otherwise(rig);
     upkeep::changes_by_hand_are_found_and_undone_while_the_sink_goes_on(rig);
     upkeep::the_schedule_finds_a_change_by_hand_and_shows_it(rig);
+    narrowing::a_column_that_is_narrowed_stops_its_sink_by_name(rig);
     replacing::a_definition_changes_while_others_wait_for_its_sink(rig);
     stopping::a_refused_record_stops_its_sink_and_no_other(rig);
     failover::a_store_that_takes_no_writes_for_a_while_is_waited_for(rig);
@@ -69,6 +71,7 @@ fn redis_passes_every_story_with_strings() {
     let rig = redis::RedisRig::start(redis::Shape::Strings);
     redis::the_sink_follows_a_failover_to_the_replica(&rig);
     tell(&rig);
+    redis::another_template_asks_before_it_takes_many_keys_away(&rig);
 }
 
 #[test]

@@ -87,4 +87,17 @@ impl Rig for MysqlRig {
         ));
         true
     }
+
+    fn narrow(&self, into: &str) -> Option<String> {
+        self.0.sql(&format!(
+            "SET sql_mode = ''; ALTER TABLE {into} MODIFY note varchar(3)"
+        ));
+        Some("'note' is varchar(3), and should be longtext".to_owned())
+    }
+
+    fn widen(&self, into: &str) {
+        self.0.sql(&format!(
+            "ALTER TABLE {into} MODIFY note longtext CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin"
+        ));
+    }
 }

@@ -99,6 +99,19 @@ impl Rig for PostgresRig {
         ));
         true
     }
+
+    fn narrow(&self, into: &str) -> Option<String> {
+        self.0.sql(&format!(
+            "ALTER TABLE {into} ALTER note TYPE varchar(3) USING left(note, 3)"
+        ));
+        let said = "'note' was text when onelog filled it and is character varying(3) now";
+        Some(said.to_owned())
+    }
+
+    fn widen(&self, into: &str) {
+        self.0
+            .sql(&format!("ALTER TABLE {into} ALTER note TYPE text"));
+    }
 }
 
 /// A rule that is checked at the commit names no row; the one at fault is found, in its table.

@@ -139,3 +139,35 @@ pub fn the_sink_follows_a_failover_to_the_replica(rig: &RedisRig) {
     world.end();
     rig.server.command(&["REPLICAOF", "NO", "ONE"]);
 }
+
+/// Keys that no mapping names any more are deletions like others.
+pub fn another_template_asks_before_it_takes_many_keys_away(rig: &RedisRig) {
+    const KEYS: usize = 150;
+    let world = World::new(rig, "templates");
+    let before = world.table("orders");
+    world.create(&json!({}));
+    for n in 0..KEYS {
+        world.order(&format!("k{n}"), 1);
+    }
+    world.wait();
+    let keys = |prefix: &str| {
+        let found = rig.server.command(&["KEYS", &format!("{prefix}:*")]);
+        found.lines().filter(|key| !key.is_empty()).count()
+    };
+
+    // Given a store with many keys, when its sink gets another template, it stops and counts.
+    let mut mapping = rig.mapping(&before);
+    mapping["key"] = json!("templates-new:{$key}");
+    let changed = world.definition(world.sink(), &json!({ "mappings": [mapping] }));
+    world.sinks().replace(changed).unwrap();
+    let stopped = world.wait_for_stop(world.sink());
+    let said = format!("would delete the {KEYS} rows of '{before}:{{$key}}'");
+    assert!(stopped.contains(&said), "{stopped}");
+    assert_eq!((keys(&before), keys("templates-new")), (KEYS, 0));
+
+    // Then, with leave, the new keys are there and the old ones are not.
+    world.sinks().rebuild_deleting(world.sink()).unwrap();
+    world.assert_equal();
+    assert_eq!((keys(&before), keys("templates-new")), (0, KEYS));
+    world.end();
+}

@@ -67,6 +67,15 @@ pub trait Rig: Send + Sync {
     /// The store takes writes again.
     fn thaw(&self, into: &str);
 
+    /// Makes the column `note` too narrow for its texts, which are cut. What a sink says of it; `None`:
+    /// there are no such columns in the store.
+    fn narrow(&self, _into: &str) -> Option<String> {
+        None
+    }
+
+    /// Gives the column its type back.
+    fn widen(&self, _into: &str) {}
+
     /// The same definition with another address of the server.
     fn elsewhere(&self, definition: &SinkDefinition) -> SinkDefinition {
         let text = definition.to_stored().to_string();

@@ -4,7 +4,7 @@
 //! and no snapshots, so: nothing is sent before every row of a batch has been made, commands are
 //! chosen so that none can fail inside `EXEC`, and snapshots are made by copying what is about to
 //! change (`snapshot`). A rebuild is written under other names and put in place by one script
-//! (`rebuild`).
+//! (`rebuild`), which also takes away the keys of templates that are no longer used (`retired`).
 //!
 //! Redis may lose its newest steps in a crash (`appendfsync everysec`); rows and position are lost
 //! together, and the log fills the gap. A position that is absent is not position 0: nothing is
@@ -23,6 +23,7 @@ mod fence;
 mod kind;
 mod reader;
 mod rebuild;
+mod retired;
 mod scripts;
 mod snapshot;
 mod store;

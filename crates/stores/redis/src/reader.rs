@@ -324,14 +324,14 @@ impl StoreReader for RedisReader {
 
 /// Which keys a scan has met, as hashes of 128 bits: `SCAN` may give a key twice.
 #[derive(Default)]
-struct Seen {
+pub(crate) struct Seen {
     keys: HashSet<(u64, u64)>,
     first: RandomState,
     second: RandomState,
 }
 
 impl Seen {
-    fn is_new(&mut self, name: &[u8]) -> bool {
+    pub(crate) fn is_new(&mut self, name: &[u8]) -> bool {
         let hash = (self.first.hash_one(name), self.second.hash_one(name));
         self.keys.insert(hash)
     }

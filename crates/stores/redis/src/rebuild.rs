@@ -4,7 +4,8 @@
 //! put in place and taken away; it keeps the server busy for some seconds a million keys. More
 //! keys go in parts: the position is taken away first, so a crash between parts leads to another
 //! rebuild, and readers see old and new rows side by side until the last part is done. With
-//! partitions each partition is put in place in one step of its own.
+//! partitions each partition is put in place in one step of its own. Keys of templates that the plan
+//! has no longer are among the gone, see `retired`.
 //!
 //! ```text
 //!   begin: filling = 1, old leftovers away ── load: onelog:new:… ── finish: which rows must go
@@ -14,7 +15,7 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use onelog_mapping::TTL_SECONDS;
+use onelog_mapping::{KeyTemplate, TTL_SECONDS};
 use onelog_store::{LogPlace, StoreError, failpoint};
 use redis::Value;
 
@@ -32,7 +33,7 @@ const SWAP_PART: u64 = if cfg!(test) { 150 } else { 100_000 };
 const NAMES: usize = 1000;
 
 /// A key in Redis that has no place in any partition, and the link that has it.
-type Stray = (usize, Vec<u8>);
+pub(crate) type Stray = (usize, Vec<u8>);
 
 impl RedisStore {
     /// Fails when another process took the sink over.
@@ -110,15 +111,20 @@ impl RedisStore {
                 self.find_gone(mapping, link, &mut strays)?;
             }
         }
-        let sizes = self.check_lists()?;
-        self.preserve_swap(&strays)?;
+        let retired = self.retired()?;
+        let has_retired = self.note_retired(&retired, &mut strays)?;
+        let sizes = self.check_lists(self.list_of(retired.len()))?;
+        self.preserve_swap(has_retired || !strays.is_empty())?;
         failpoint::hit(&self.sink, "before_swap");
         for (partition, size) in sizes.into_iter().enumerate() {
-            self.swap(partition, size, place)?;
+            self.swap(partition, size, place, &retired)?;
         }
         for (link, name) in strays {
             unlink(&mut self.servers.links[link], &[name])?;
         }
+        failpoint::hit(&self.sink, "after_swap");
+        let names: Vec<String> = retired.iter().map(KeyTemplate::to_string).collect();
+        self.forget_templates(&names)?;
         self.loaded = no_rows(&self.names, &self.plan);
         self.watched = None;
         Ok(())
@@ -193,9 +199,8 @@ impl RedisStore {
 
     /// How many keys each partition puts in place and takes away. The lists must hold what was
     /// loaded: another client may have deleted some.
-    fn check_lists(&mut self) -> Result<Vec<u64>, StoreError> {
+    fn check_lists(&mut self, mappings: usize) -> Result<Vec<u64>, StoreError> {
         let what = "counting the new rows in";
-        let mappings = self.plan.mappings.len();
         let mut sizes = vec![0; self.names.partitions()];
         let mut lost = false;
         for (link, partitions) in self.servers.by_link() {
@@ -217,7 +222,8 @@ impl RedisStore {
                 for mapping in 0..mappings {
                     let (new, gone) = (length()?, length()?);
                     sizes[partition] += new + gone;
-                    lost |= new != self.loaded[partition][mapping];
+                    let loaded = self.loaded[partition].get(mapping).copied();
+                    lost |= new != loaded.unwrap_or(0);
                 }
             }
         }
@@ -235,13 +241,13 @@ impl RedisStore {
         }
     }
 
-    /// Gives open snapshots every row that is about to change.
-    fn preserve_swap(&mut self, strays: &[Stray]) -> Result<(), StoreError> {
+    /// Gives open snapshots every row that is about to change; those of other plans cannot be kept.
+    fn preserve_swap(&mut self, abandon: bool) -> Result<(), StoreError> {
         let snapshots = self.gate.snapshots();
         if snapshots.is_empty() {
             return Ok(());
         }
-        if !strays.is_empty() {
+        if abandon {
             snapshots.iter().for_each(|snapshot| snapshot.abandon());
         }
         let what = "reading the names of new rows in";
@@ -288,7 +294,13 @@ impl RedisStore {
     }
 
     /// Puts one partition's rows in place.
-    fn swap(&mut self, partition: usize, size: u64, place: LogPlace) -> Result<(), StoreError> {
+    fn swap(
+        &mut self,
+        partition: usize,
+        size: u64,
+        place: LogPlace,
+        retired: &[KeyTemplate],
+    ) -> Result<(), StoreError> {
         let at_once = size <= SWAP_KEYS_MAX;
         if !at_once {
             let name = self.names.position(partition);
@@ -299,7 +311,7 @@ impl RedisStore {
         // One more than there is: then the script knows that it has done everything.
         let budget = if at_once { size + 1 } else { SWAP_PART };
         loop {
-            match self.run_swap(partition, budget, place)? {
+            match self.run_swap(partition, budget, place, retired)? {
                 0 => failpoint::hit(&self.sink, "between_parts"),
                 -1 => {
                     self.check_epoch()?;
@@ -316,6 +328,7 @@ impl RedisStore {
         partition: usize,
         budget: u64,
         place: LogPlace,
+        retired: &[KeyTemplate],
     ) -> Result<i64, StoreError> {
         let what = "putting new rows in place in";
         let mut arguments: Vec<Vec<u8>> = vec![
@@ -330,17 +343,22 @@ impl RedisStore {
             self.fingerprint.clone().into_bytes(),
             chain_text(place).into_bytes(),
         ];
-        for (mapping, plan) in self.plan.mappings.iter().enumerate() {
-            let life = plan.options.count(TTL_SECONDS).unwrap_or(0);
+        let mappings = self.plan.mappings.iter().map(|mapping| {
+            let life = mapping.options.count(TTL_SECONDS).unwrap_or(0);
+            (&mapping.key_template, life)
+        });
+        // A retired template has no new rows.
+        let all = mappings.chain(retired.iter().map(|template| (template, 0)));
+        for (number, (template, life)) in all.enumerate() {
             let mut before = self.names.tag(partition).as_bytes().to_vec();
-            before.extend_from_slice(plan.key_template.prefix.as_bytes());
+            before.extend_from_slice(template.prefix.as_bytes());
             arguments.extend([
                 life.to_string().into_bytes(),
-                self.names.staging(partition, mapping),
+                self.names.staging(partition, number),
                 before,
-                plan.key_template.suffix.clone().into_bytes(),
-                self.names.list(List::New, partition, mapping),
-                self.names.list(List::Gone, partition, mapping),
+                template.suffix.clone().into_bytes(),
+                self.names.list(List::New, partition, number),
+                self.names.list(List::Gone, partition, number),
             ]);
         }
         let arguments: Vec<&[u8]> = arguments.iter().map(Vec::as_slice).collect();

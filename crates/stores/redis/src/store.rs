@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use onelog_mapping::{Plan, Row};
 use onelog_record::Position;
-use onelog_store::{Batch, Change, LogPlace, Store, StoreError, StorePosition, StoreReader};
+use onelog_store::{
+    Batch, Change, Leftover, LogPlace, Store, StoreError, StorePosition, StoreReader,
+};
 
 use crate::bookkeeping::{Names, Record, followed_log, read_position, take_over};
 use crate::connection::{Form, Servers};
@@ -34,6 +36,8 @@ pub struct RedisStore {
     pub(crate) watched: Option<Record>,
     /// How many rows of a rebuild were written, by partition and mapping.
     pub(crate) loaded: Vec<Vec<u64>>,
+    /// Whether the keys of retired templates were named in the log.
+    pub(crate) has_named_retired: bool,
     pub(crate) row: Row,
 }
 
@@ -66,6 +70,7 @@ impl RedisStore {
             scripts,
             epoch: None,
             watched: None,
+            has_named_retired: false,
             row: Row::default(),
         })
     }
@@ -194,7 +199,12 @@ impl Store for RedisStore {
     }
 
     fn check_shape(&mut self) -> Result<(), StoreError> {
-        self.check_owned()
+        self.check_owned()?;
+        self.look_at_retired()
+    }
+
+    fn leftovers(&mut self) -> Result<Vec<Leftover>, StoreError> {
+        self.count_retired()
     }
 
     fn apply(&mut self, batch: &Batch) -> Result<(), StoreError> {

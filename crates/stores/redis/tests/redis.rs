@@ -12,6 +12,8 @@ mod repairs;
 mod server;
 #[path = "redis/takeovers.rs"]
 mod takeovers;
+#[path = "redis/templates.rs"]
+mod templates;
 #[path = "redis/values.rs"]
 mod values;
 

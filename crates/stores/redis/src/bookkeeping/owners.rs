@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 
-use onelog_mapping::KeyTemplate;
+use onelog_mapping::{KeyTemplate, Plan};
 use onelog_store::StoreError;
 use redis::Value;
 
@@ -31,16 +31,35 @@ impl RedisStore {
             .collect())
     }
 
+    /// The templates that this sink wrote by and its plan does not have.
+    pub(crate) fn retired(&mut self) -> Result<Vec<KeyTemplate>, StoreError> {
+        let owners = self.owners()?;
+        Ok(retired_of(&owners, &self.sink, &self.plan))
+    }
+
+    /// Takes templates out of the hash of owners, where they are this sink's.
+    pub(crate) fn forget_templates(&mut self, templates: &[String]) -> Result<(), StoreError> {
+        if templates.is_empty() {
+            return Ok(());
+        }
+        let mut arguments: Vec<&[u8]> = vec![b"HDEL", OWNERS];
+        arguments.extend(templates.iter().map(|template| template.as_bytes()));
+        let link = &mut self.servers.links[self.servers.of_owners];
+        link.request("writing the owners of keys to", &arguments)?;
+        Ok(())
+    }
+
     /// Refuses keys that another sink owns, and keys that onelog did not make.
     pub(crate) fn check_owners(&mut self) -> Result<(), StoreError> {
         let owners = self.owners()?;
+        let retired = retired_of(&owners, &self.sink, &self.plan);
         for mapping in 0..self.plan.mappings.len() {
             let template = self.plan.mappings[mapping].key_template.clone();
             check_others(&owners, &self.sink, &template)?;
             if owners.contains_key(&template.to_string()) {
                 continue;
             }
-            if let Some(name) = self.find_row(mapping)? {
+            if let Some(name) = self.find_row(mapping, &retired)? {
                 return Err(StoreError::NotOwner {
                     into: template.to_string(),
                     what: format!(
@@ -99,17 +118,23 @@ impl RedisStore {
         Ok(())
     }
 
-    /// Some key that a mapping's template names.
-    fn find_row(&mut self, mapping: usize) -> Result<Option<Vec<u8>>, StoreError> {
+    /// Some key that a mapping's template names, and that none of these other ones does.
+    fn find_row(
+        &mut self,
+        mapping: usize,
+        others: &[KeyTemplate],
+    ) -> Result<Option<Vec<u8>>, StoreError> {
         let template = &self.plan.mappings[mapping].key_template;
         let pattern = self.names.pattern(template);
         let mut found = None;
         for link in &mut self.servers.links {
             let names = &self.names;
             let flow = scan_keys(link, &pattern, |_, keys| {
-                found = keys
-                    .into_iter()
-                    .find(|key| names.strip(template, key).is_some());
+                let fits =
+                    |template: &KeyTemplate, key: &[u8]| names.strip(template, key).is_some();
+                found = keys.into_iter().find(|key| {
+                    fits(template, key) && !others.iter().any(|other| fits(other, key))
+                });
                 Ok(match found {
                     Some(_) => ControlFlow::Break(()),
                     None => ControlFlow::Continue(()),
@@ -123,6 +148,27 @@ impl RedisStore {
     }
 }
 
+fn retired_of(owners: &HashMap<String, String>, sink: &str, plan: &Plan) -> Vec<KeyTemplate> {
+    let ours = owners.iter().filter(|(_, owner)| *owner == sink);
+    let templates = ours.filter_map(|(text, _)| template_of(text));
+    let is_used = |template: &KeyTemplate| {
+        let mut mappings = plan.mappings.iter();
+        mappings.any(|mapping| mapping.key_template == *template)
+    };
+    let mut retired: Vec<KeyTemplate> = templates.filter(|t| !is_used(t)).collect();
+    // The lists of a rebuild are numbered by it.
+    retired.sort_by_key(KeyTemplate::to_string);
+    retired
+}
+
+fn template_of(text: &str) -> Option<KeyTemplate> {
+    let (prefix, suffix) = text.split_once("{$key}")?;
+    Some(KeyTemplate {
+        prefix: prefix.to_owned(),
+        suffix: suffix.to_owned(),
+    })
+}
+
 fn check_others(
     owners: &HashMap<String, String>,
     sink: &str,
@@ -132,12 +178,8 @@ fn check_others(
         .iter()
         .filter(|(_, owner)| !owner.is_empty() && *owner != sink);
     for (text, owner) in others {
-        let Some((prefix, suffix)) = text.split_once("{$key}") else {
+        let Some(other) = template_of(text) else {
             continue;
-        };
-        let other = KeyTemplate {
-            prefix: prefix.to_owned(),
-            suffix: suffix.to_owned(),
         };
         if overlap(&other, template) {
             return Err(StoreError::NotOwner {
