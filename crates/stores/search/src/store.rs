@@ -44,6 +44,8 @@ pub struct ElasticsearchStore {
     /// Indexes that are deleted as soon as no snapshot needs them.
     pub(crate) retired: Vec<String>,
     pub(crate) purged: Instant,
+    /// How often documents are purged that were marked as deleted, and for how long they stay.
+    purging: (Duration, Duration),
     /// Indexes that were written to since they were last refreshed.
     pub(crate) unpublished: BTreeSet<String>,
     pub(crate) row: Row,
@@ -68,9 +70,15 @@ impl ElasticsearchStore {
             in_use: Arc::default(),
             retired: Vec::new(),
             purged: Instant::now(),
+            purging: (PURGE_EVERY, PURGE_AFTER),
             unpublished: BTreeSet::new(),
             row: Row::default(),
         })
+    }
+
+    /// Purges `every` so often what was marked as deleted so long ago; otherwise an hour.
+    pub const fn set_purging(&mut self, every: Duration, after: Duration) {
+        self.purging = (every, after);
     }
 
     /// Deletes documents that were marked as deleted that long ago, some thousands at most, and
@@ -169,13 +177,14 @@ impl ElasticsearchStore {
         Ok(())
     }
 
-    /// Work that is not urgent, after a batch.
+    /// Work that is not urgent.
     fn maintenance(&mut self) -> Result<(), StoreError> {
         if !self.retired.is_empty() {
             self.delete_retired()?;
         }
-        if self.purged.elapsed() >= PURGE_EVERY {
-            self.purge_deleted(PURGE_AFTER)?;
+        let (every, after) = self.purging;
+        if self.purged.elapsed() >= every {
+            self.purge_deleted(after)?;
         }
         Ok(())
     }
@@ -265,7 +274,11 @@ impl Store for ElasticsearchStore {
         for (mapping, index) in self.plan.mappings.iter().zip(&indexes) {
             ddl::check_shape(&self.client, mapping, index)?;
         }
-        Ok(())
+        // An idle sink has no batches behind which it could be done.
+        match self.epoch {
+            Some(_) => self.maintenance(),
+            None => Ok(()),
+        }
     }
 
     fn apply(&mut self, batch: &Batch) -> Result<(), StoreError> {

@@ -43,6 +43,7 @@ stories! {
     every_type_comes_back_as_it_was,
     documents_are_kept_as_they_are,
     marks_of_deleted_rows_are_purged,
+    a_deleted_document_is_found_by_its_id_alone_and_only_with_its_mark_until_it_is_purged,
     names_of_others_are_not_taken,
     a_changed_index_is_reported,
     many_documents_in_several_shards_are_read,
@@ -82,6 +83,44 @@ fn marks_of_deleted_rows_are_purged(fixture: &Fixture) {
     let from = model.position();
     model.order("k1", 1, "again");
     apply_all(&plan, &model, from, &mut store);
+    assert_equal(&plan, &model, &mut store);
+}
+
+/// What the store's page tells readers to do.
+fn a_deleted_document_is_found_by_its_id_alone_and_only_with_its_mark_until_it_is_purged(
+    fixture: &Fixture,
+) {
+    let harness = fixture.harness();
+    let plan = harness.plan(STANDARD);
+    let mut model = Model::default();
+    model.order("a", 1, "one");
+    let mut store = harness.store(&plan);
+    store.take_over().unwrap();
+    model.rebuild(&plan, &mut store).unwrap();
+    model.write(ORDERS, b"a", None);
+    model.apply(&plan, &mut store).unwrap();
+    store.publish().unwrap();
+    let by_id = || {
+        let body = r#"{"docs":[{"_index":"orders","_id":"a"}]}"#;
+        fixture.request("POST", "/_mget", body)["docs"][0].clone()
+    };
+    // An alias's filter is no matter of requests by id: these see the mark, and nothing of the row.
+    let found = by_id();
+    assert_eq!(found["found"], true);
+    let own = found["_source"].as_object().unwrap();
+    assert_eq!(own.keys().collect::<Vec<_>>(), ["_onelog"]);
+    assert_eq!(own["_onelog"]["deleted"], true);
+    // A search by the id through the alias does not find it.
+    let query = r#"{"query":{"ids":{"values":["a"]}}}"#;
+    let searched = fixture.request("POST", "/orders/_search", query);
+    assert_eq!(searched["hits"]["hits"], json!([]));
+    // An idle sink purges it, when it is old enough.
+    store.set_purging(Duration::ZERO, Duration::from_secs(3600));
+    store.check_shape().unwrap();
+    assert_eq!(by_id()["found"], true);
+    store.set_purging(Duration::ZERO, Duration::ZERO);
+    store.check_shape().unwrap();
+    assert_eq!(by_id()["found"], false);
     assert_equal(&plan, &model, &mut store);
 }
 
