@@ -42,7 +42,7 @@ impl LogReader {
     }
 
     /// The entries from `from` up to, not including, `to`; at least one if there is one, and no
-    /// more than `max_bytes` of frames otherwise.
+    /// more than `max_bytes` otherwise, of frames or, where that is more, of what is in them unpacked.
     ///
     /// # Errors
     /// `Cut` when `from` was dropped; `Corrupt` naming the place; `Io`.
@@ -113,7 +113,7 @@ impl LogReader {
             let fits = batch.entries.is_empty()
                 || more
                     .first()
-                    .is_some_and(|more| frame_len(more.entry.body.len()) <= batch.left);
+                    .is_some_and(|more| weight(&more.entry) <= batch.left);
             if fits {
                 batch.entries.extend(more);
             }
@@ -396,7 +396,8 @@ impl Batch {
 
     /// Takes the entry where it fits; answers whether it did.
     fn take(&mut self, frame: &Frame<'_>) -> bool {
-        let bytes = frame.head.frame_len();
+        let unpacked = frame_len(frame.head.header.raw_len as usize);
+        let bytes = frame.head.frame_len().max(unpacked);
         if !self.entries.is_empty() && bytes > self.left {
             return false;
         }
@@ -407,6 +408,11 @@ impl Batch {
         });
         true
     }
+}
+
+/// What an entry counts where memory is bounded: its frame, as it is stored or as it is unpacked.
+fn weight(entry: &Entry) -> usize {
+    frame_len(entry.body.len().max(entry.header.raw_len as usize))
 }
 
 pub(crate) fn to_entry(frame: &Frame<'_>) -> Entry {

@@ -77,7 +77,7 @@ pub use crate::options::{
     IDS_MAX, MEMTABLE_BYTES, MEMTABLE_BYTES_MAX, Options, QUEUE_BYTES_MAX, QUEUE_REQUESTS_MAX,
     QUEUE_WAIT_MS_MAX, SEGMENT_BYTES, SNAPSHOT_AGE_MS_MAX, WINDOW_WRITES_MAX,
 };
-pub use crate::reading::{LogBatch, LogTransaction, ReadLogError};
+pub use crate::reading::{LogBatch, LogTransaction, PackedLog, ReadLogError};
 pub use crate::status::{DiskStatus, Limits, Status};
 pub use crate::ticket::Ticket;
 pub use crate::transact::{TransactError, TransactOptions, Transacted, Transaction};

@@ -63,11 +63,68 @@ pub enum ReadLogError {
     Unpack(#[from] CompressionError),
 }
 
+/// A piece of the log as it is stored.
+#[derive(Debug)]
+pub struct PackedLog {
+    from: Position,
+    entries: Vec<onelog_log::Chained>,
+}
+
+impl PackedLog {
+    /// How many bytes of records it has when it is unpacked.
+    #[must_use]
+    pub fn unpacked_bytes(&self) -> usize {
+        let bytes = self.entries.iter().map(|chained| &chained.entry);
+        bytes
+            .map(|entry| entry.body.len().max(entry.header.raw_len as usize))
+            .sum()
+    }
+
+    pub fn unpack(self) -> Result<LogBatch, ReadLogError> {
+        let mut batch = LogBatch {
+            transactions: Vec::new(),
+            next: self.from,
+        };
+        for onelog_log::Chained { entry, chain } in self.entries {
+            batch.next = batch.next.max(entry.header.end());
+            if entry.header.kind != EntryKind::Transactions {
+                continue;
+            }
+            for transaction in Transactions::new(raw_body(&entry)?, entry.header.base_offset) {
+                let transaction = transaction?;
+                let end =
+                    Position(transaction.first_offset.0 + u64::from(transaction.record_count));
+                if end <= self.from {
+                    continue;
+                }
+                batch.transactions.push(LogTransaction {
+                    id: transaction.id,
+                    first_offset: transaction.first_offset,
+                    end,
+                    timestamp_ms: entry.header.timestamp_ms,
+                    chain,
+                    records: transaction.records().collect::<Result<_, _>>()?,
+                });
+            }
+        }
+        Ok(batch)
+    }
+}
+
 impl Node {
-    /// Reads whole committed transactions from `from` on, about `max_bytes` of stored log but at
+    /// Reads whole committed transactions from `from` on, about `max_bytes` of them, unpacked, but at
     /// least one. Empty exactly when `from` is the applied position; when the node has stopped there,
     /// [`ReadLogError::Stopped`]. Reads files; blocks.
     pub fn read_log(&self, from: Position, max_bytes: usize) -> Result<LogBatch, ReadLogError> {
+        self.read_packed_log(from, max_bytes)?.unpack()
+    }
+
+    /// [`Node::read_log`], without unpacking it: how much memory that will take is known before.
+    pub fn read_packed_log(
+        &self,
+        from: Position,
+        max_bytes: usize,
+    ) -> Result<PackedLog, ReadLogError> {
         let latest = self.position();
         if from > latest {
             return Err(ReadLogError::InFuture {
@@ -89,9 +146,9 @@ impl Node {
                     reason: self.shared.stop_reason(),
                 });
             }
-            return Ok(LogBatch {
-                transactions: Vec::new(),
-                next: from,
+            return Ok(PackedLog {
+                from,
+                entries: Vec::new(),
             });
         }
         let limit = self.shared.applied_index().next();
@@ -106,33 +163,7 @@ impl Node {
                 },
                 other => other.into(),
             })?;
-        let mut batch = LogBatch {
-            transactions: Vec::new(),
-            next: from,
-        };
-        for onelog_log::Chained { entry, chain } in entries {
-            batch.next = batch.next.max(entry.header.end());
-            if entry.header.kind != EntryKind::Transactions {
-                continue;
-            }
-            for transaction in Transactions::new(raw_body(&entry)?, entry.header.base_offset) {
-                let transaction = transaction?;
-                let end =
-                    Position(transaction.first_offset.0 + u64::from(transaction.record_count));
-                if end <= from {
-                    continue;
-                }
-                batch.transactions.push(LogTransaction {
-                    id: transaction.id,
-                    first_offset: transaction.first_offset,
-                    end,
-                    timestamp_ms: entry.header.timestamp_ms,
-                    chain,
-                    records: transaction.records().collect::<Result<_, _>>()?,
-                });
-            }
-        }
-        Ok(batch)
+        Ok(PackedLog { from, entries })
     }
 
     /// About how many bytes of log, as stored, lie behind a position. Reads no file.

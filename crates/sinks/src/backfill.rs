@@ -9,6 +9,7 @@ use onelog::{KeyRange, Position, ReadError, Row, Snapshot};
 
 use crate::error::SinkFault;
 use crate::feed::Feed;
+use crate::memory::Held;
 use crate::session_end::SessionEnd;
 use onelog_mapping::Plan;
 use onelog_store::{
@@ -21,6 +22,9 @@ const LOAD_ROWS_MAX: usize = 10_000;
 /// How many bytes of keys and values are loaded in one step, about.
 const LOAD_BYTES_MAX: usize = 4 << 20;
 
+/// Waits for so many bytes of the memory of all sinks. `None`: the backfill is interrupted.
+pub(crate) type TakeMemory<'t> = &'t mut dyn FnMut(usize) -> Option<Held>;
+
 impl Feed {
     /// Backfills the store; `old`: the position of the rows that it has; `may_delete`: however many
     /// rows that deletes. Returns the new position, or `None` when it was interrupted.
@@ -30,7 +34,7 @@ impl Feed {
         store: &mut dyn Store,
         old: Option<Position>,
         may_delete: bool,
-        is_interrupted: &mut dyn FnMut() -> bool,
+        take: TakeMemory<'_>,
     ) -> Result<Option<Position>, SessionEnd> {
         // The log must be kept from the snapshot on; or, as long as the old rows are there, from them on.
         if old.is_none() {
@@ -49,7 +53,7 @@ impl Feed {
         let mut refused = Vec::new();
         store.begin_rebuild()?;
         for number in 0..plan.mappings.len() {
-            let loaded = self.load(plan, store, &snapshot, number, &mut refused, is_interrupted)?;
+            let loaded = self.load(plan, store, &snapshot, number, &mut refused, take)?;
             if !loaded {
                 return Ok(None);
             }
@@ -73,12 +77,16 @@ impl Feed {
         snapshot: &Snapshot,
         number: usize,
         refused: &mut Vec<RejectedRow>,
-        is_interrupted: &mut dyn FnMut() -> bool,
+        take: TakeMemory<'_>,
     ) -> Result<bool, SessionEnd> {
         let failed = |error: ReadError| SessionEnd::Retry(SinkFault::new(error));
         let range = whole(plan.mappings[number].table);
         let mut rows = Vec::new();
         let mut bytes = 0;
+        let mut held = take(LOAD_BYTES_MAX);
+        if held.is_none() {
+            return Ok(false);
+        }
         for row in snapshot.scan(&range, false).map_err(failed)? {
             let Row {
                 key,
@@ -107,7 +115,10 @@ impl Feed {
             if rows.len() >= LOAD_ROWS_MAX || bytes >= LOAD_BYTES_MAX {
                 self.load_accepted(plan, store, number, &mut rows, refused)?;
                 bytes = 0;
-                if is_interrupted() {
+                // Given back before it is asked for again.
+                drop(held.take());
+                held = take(LOAD_BYTES_MAX);
+                if held.is_none() {
                     return Ok(false);
                 }
             }

@@ -9,6 +9,7 @@ use onelog_store::{
 };
 
 use crate::error::{SinkError, SinkFault};
+use crate::memory::Memory;
 use crate::parking::ParkedKeys;
 use crate::progress::Progress;
 use crate::request::RequestError;
@@ -17,6 +18,7 @@ use crate::session_end::SessionEnd;
 
 pub(crate) struct Feed {
     pub(crate) node: Node,
+    pub(crate) memory: Memory,
     pub(crate) definition: SinkDefinition,
     pub(crate) log_id: String,
     pub(crate) progress: Arc<Progress>,

@@ -10,6 +10,7 @@ use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 
 use crate::lifecycle::{Action, Event, Leave, Lifecycle};
+use crate::memory::{Held, Memory};
 use crate::progress::{Progress, SinkState};
 use crate::request::{Command, PendingRequest};
 use crate::stored::TableIds;
@@ -78,6 +79,29 @@ impl Inbox {
             Woken::Log(Err(WaitError::Stopped)) => self.lifecycle.apply(Event::Leave(Leave::Stop)),
         }
         false
+    }
+
+    /// Waits for memory, in turn. `None`: a command came first, and was handled.
+    pub(crate) fn wait_for_memory(&mut self, memory: &Memory, bytes: usize) -> Option<Held> {
+        enum Woken {
+            Command(Option<Command>),
+            Held(Held),
+        }
+        let commands = &mut self.commands;
+        let woken = self.runtime.block_on(async {
+            tokio::select! {
+                biased;
+                held = memory.take(bytes) => Woken::Held(held),
+                command = commands.recv() => Woken::Command(command),
+            }
+        });
+        match woken {
+            Woken::Held(held) => Some(held),
+            Woken::Command(command) => {
+                self.handle(command);
+                None
+            }
+        }
     }
 
     fn handle(&mut self, command: Option<Command>) {

@@ -13,6 +13,7 @@ mod error;
 mod feed;
 mod inbox;
 mod lifecycle;
+mod memory;
 mod metrics;
 mod open;
 mod overlap;
@@ -33,6 +34,7 @@ mod waiting;
 pub use deletions::{DELETES_MAX, DELETES_PERCENT_MAX};
 pub use dry_run::{DRY_RUN_ROWS_MAX, DryRun, DryRunMapping, DryRunRefused, DryRunRow};
 pub use error::{SinkError, SinkFault, SinksError};
+pub use memory::{SINKS_MEMORY_BYTES, SINKS_MEMORY_BYTES_MIN};
 pub use onelog_mapping::{FieldRule, FieldValue};
 pub use onelog_store::{
     Difference, IndexVerification, Kinds, SinkDefinition, StoreErrorCode, StoreKind,

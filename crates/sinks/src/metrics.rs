@@ -58,6 +58,23 @@ impl Collector for SinkCollector {
         if lines.is_empty() {
             return Ok(());
         }
+        let memory = &inner.memory;
+        for (name, help, bytes) in [
+            (
+                "sinks_memory_bytes",
+                "What all sinks together may hold of the log, unpacked",
+                memory.all_bytes(),
+            ),
+            (
+                "sinks_memory_held_bytes",
+                "What they hold of it now: batches that are not in their stores yet",
+                memory.held_bytes(),
+            ),
+        ] {
+            let gauge = ConstGauge::new(bytes.cast_signed());
+            let line = encoder.encode_descriptor(name, help, None, gauge.metric_type())?;
+            gauge.encode(line)?;
+        }
         let mut family = |name, help, figure: &dyn Fn(&Line) -> Option<Figure>| {
             family(&mut encoder, &lines, name, help, figure)
         };

@@ -6,9 +6,8 @@ use std::time::{Duration, Instant};
 
 use onelog::Position;
 
-/// The least and the most log that is read for one batch, in stored bytes.
-const BATCH_BYTES_MIN: usize = 64 << 10;
-const BATCH_BYTES_MAX: usize = 8 << 20;
+/// The least log that is read for one batch, in unpacked bytes; the most is said by the definition.
+const BATCH_BYTES_MIN: usize = onelog_store::BATCH_BYTES_MIN as usize;
 /// While the sink is behind, what was applied stays invisible for this many times as long as
 /// publishing took last, between the two bounds.
 const PUBLISH_SHARE: u32 = 20;
@@ -17,6 +16,7 @@ const PUBLISH_MAX: Duration = Duration::from_secs(5);
 
 pub(crate) struct Pace {
     batch_bytes: usize,
+    batch_bytes_max: usize,
     /// Where what was applied and is not visible yet begins.
     unpublished: Option<Position>,
     published_at: Instant,
@@ -24,9 +24,11 @@ pub(crate) struct Pace {
 }
 
 impl Pace {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(batch_bytes_max: u64) -> Self {
+        let most = usize::try_from(batch_bytes_max).unwrap_or(usize::MAX);
         Self {
             batch_bytes: BATCH_BYTES_MIN,
+            batch_bytes_max: most.max(BATCH_BYTES_MIN),
             unpublished: None,
             published_at: Instant::now(),
             publish_after: PUBLISH_MIN,
@@ -65,7 +67,7 @@ impl Pace {
         if took > goal.end {
             self.batch_bytes = (self.batch_bytes / 2).max(BATCH_BYTES_MIN);
         } else if took < goal.start && more {
-            self.batch_bytes = (self.batch_bytes * 2).min(BATCH_BYTES_MAX);
+            self.batch_bytes = (self.batch_bytes * 2).min(self.batch_bytes_max);
         }
     }
 }

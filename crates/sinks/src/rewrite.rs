@@ -12,8 +12,9 @@ use crate::parking::{Parked, parked};
 use crate::request::{Keys, Replay, Replayed, RequestError};
 use crate::session_end::SessionEnd;
 
-/// How many rows are written again in one step, at most.
+/// How many rows, and about how many bytes of them, are written again in one step, at most.
 const ROWS_MAX: usize = 1000;
+const BYTES_MAX: usize = 8 << 20;
 
 impl Feed {
     /// Writes the rows of keys again as the log has them at the store's position.
@@ -27,13 +28,11 @@ impl Feed {
         let snapshot = self.snapshot_at(at)?;
         let at = self.place(snapshot.position())?;
         let mut written = 0;
-        for part in keys.chunks(ROWS_MAX) {
-            let mut images = Images::default();
-            for (mapping, key) in part {
-                if !self.parked.contains(*mapping, key) {
-                    images.add(plan, &snapshot, *mapping, key)?;
-                }
-            }
+        let mut rest = &keys[..];
+        while !rest.is_empty() {
+            let is_parked = |mapping, key: &Bytes| self.parked.contains(mapping, key);
+            let (images, part) = Images::of(plan, &snapshot, rest, is_parked)?;
+            rest = &rest[part.len()..];
             if let Some(first) = images.rejected.first() {
                 if !self.parks() {
                     let of = &plan.mappings[first.mapping];
@@ -96,11 +95,10 @@ impl Feed {
     ) -> Result<(u64, Keys), RequestError> {
         let (mut replayed, mut refused) = (0, Vec::new());
         let at = self.place(snapshot.position())?;
-        for part in keys.chunks(ROWS_MAX) {
-            let mut images = Images::default();
-            for (mapping, key) in part {
-                images.add(plan, snapshot, *mapping, key)?;
-            }
+        let mut rest = keys;
+        while !rest.is_empty() {
+            let (mut images, part) = Images::of(plan, snapshot, rest, |_, _| false)?;
+            rest = &rest[part.len()..];
             let mut rejected = std::mem::take(&mut images.rejected);
             let mut batch = images.into_batch(plan, at);
             rejected.extend(batch.rejected_rows(plan));
@@ -169,9 +167,32 @@ impl Feed {
 struct Images {
     changes: Vec<(usize, Change)>,
     rejected: Vec<RejectedRow>,
+    bytes: usize,
 }
 
 impl Images {
+    /// The images of as many of these keys as one step takes, without those that are left out; and
+    /// the keys.
+    fn of<'k>(
+        plan: &Plan,
+        snapshot: &Snapshot,
+        keys: &'k [(usize, Bytes)],
+        leave_out: impl Fn(usize, &Bytes) -> bool,
+    ) -> Result<(Self, &'k [(usize, Bytes)]), SinkError> {
+        let mut images = Self::default();
+        let mut count = 0;
+        for (mapping, key) in keys.iter().take(ROWS_MAX) {
+            if images.bytes >= BYTES_MAX {
+                break;
+            }
+            if !leave_out(*mapping, key) {
+                images.add(plan, snapshot, *mapping, key)?;
+            }
+            count += 1;
+        }
+        Ok((images, &keys[..count]))
+    }
+
     fn add(
         &mut self,
         plan: &Plan,
@@ -183,6 +204,7 @@ impl Images {
         let found = snapshot
             .get(of.table, key)
             .map_err(|cause| SinkError::Read { cause })?;
+        self.bytes += found.as_ref().map_or(0, |found| found.value.len());
         let mut change = match found {
             Some(found) => Change {
                 key: key.clone(),

@@ -8,16 +8,19 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use onelog::{Node, Position, ReadLogError};
+use onelog::{LogBatch, Node, Position, ReadLogError};
 use onelog_mapping::Plan;
 use onelog_record::{Op, Record, TABLE_TABLES, TableDefinition, TableId, panic_message};
-use onelog_store::{Batch, SinkDefinition, Store, StoreError, StorePosition, failpoint};
+use onelog_store::{
+    BATCH_BYTES_DEFAULT, Batch, SinkDefinition, Store, StoreError, StorePosition, failpoint,
+};
 use tokio::sync::mpsc;
 
 use crate::error::{SinkError, SinkFault};
 use crate::feed::Feed;
 use crate::inbox::Inbox;
 use crate::lifecycle::{Action, Event, Leave};
+use crate::memory::{Held, Memory};
 use crate::open::{open_store, plan_of};
 use crate::pace::Pace;
 use crate::parking::{self, ParkedKeys};
@@ -76,10 +79,13 @@ impl Runner {
         progress: Arc<Progress>,
         commands: mpsc::Receiver<Command>,
         retention: Arc<RetentionHold>,
+        memory: Memory,
     ) -> std::io::Result<Self> {
         Ok(Self {
             inbox: Inbox::new(definition.paused, tables, Arc::clone(&progress), commands)?,
+            pace: Pace::new(definition.batch_bytes_max.unwrap_or(BATCH_BYTES_DEFAULT)),
             feed: Feed {
+                memory,
                 log_id: log_id(&node),
                 node,
                 definition,
@@ -87,7 +93,6 @@ impl Runner {
                 retention,
                 parked: ParkedKeys::default(),
             },
-            pace: Pace::new(),
             shape_checked: Instant::now(),
         })
     }
@@ -203,9 +208,15 @@ impl Runner {
         } = self;
         feed.progress.set_state(inbox.lifecycle.shown());
         let may_delete = inbox.may_delete;
-        let backfilled = feed.backfill(plan, store, old, may_delete, &mut || {
+        let memory = feed.memory.clone();
+        let backfilled = feed.backfill(plan, store, old, may_delete, &mut |bytes| {
             inbox.receive();
-            inbox.lifecycle.is_leaving()
+            while !inbox.lifecycle.is_leaving() {
+                if let Some(held) = inbox.wait_for_memory(&memory, bytes) {
+                    return Some(held);
+                }
+            }
+            None
         })?;
         if let Some(at) = backfilled {
             pace.begin();
@@ -320,8 +331,10 @@ impl Runner {
         if self.shape_checked.elapsed() >= SHAPE_EVERY {
             self.check_shape(store)?;
         }
-        let read = match self.feed.node.read_log(from, self.pace.batch_bytes()) {
-            Ok(read) => read,
+        // Held until the batch is in the store.
+        let (held, read) = match self.read(from) {
+            Ok(Some(read)) => read,
+            Ok(None) => return Ok(()),
             Err(ReadLogError::Cut { .. }) => {
                 self.inbox.lifecycle.apply(Event::LogCut);
                 return Ok(());
@@ -332,6 +345,7 @@ impl Runner {
             Err(error) => return Err(SessionEnd::Retry(SinkFault::new(error))),
         };
         if read.next <= from {
+            drop(held);
             self.publish(store, from)?;
             let next = Position(from.get() + 1);
             if self.inbox.wait(&self.feed.node, next, WAIT_MAX) {
@@ -374,6 +388,30 @@ impl Runner {
             Some(name) => Err(SessionEnd::Stop(SinkFault::new(format!(
                 "the table '{name}' was deleted from the log at position {to}; delete this sink, or make a new one without that table"
             )))),
+        }
+    }
+
+    /// Reads the log from a position on, as soon as there is memory for it. `None`: a command came.
+    fn read(&mut self, from: Position) -> Result<Option<(Option<Held>, LogBatch)>, ReadLogError> {
+        let Self { feed, inbox, .. } = self;
+        if from >= feed.node.position() {
+            return Ok(Some((None, feed.node.read_log(from, 1)?)));
+        }
+        let batch_bytes = self.pace.batch_bytes();
+        let mut wanted = batch_bytes;
+        loop {
+            let Some(mut held) = inbox.wait_for_memory(&feed.memory, wanted) else {
+                return Ok(None);
+            };
+            let packed = feed.node.read_packed_log(from, batch_bytes)?;
+            let bytes = packed.unpacked_bytes();
+            if held.covers(bytes) {
+                held.shrink_to(bytes);
+                return Ok(Some((Some(held), packed.unpack()?)));
+            }
+            // One entry that is larger than a batch. What is held is given back first, else two
+            // could wait for each other.
+            wanted = bytes;
         }
     }
 

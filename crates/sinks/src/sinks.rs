@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 
 use crate::error::{SinkError, SinksError};
 use crate::lifecycle::Leave;
+use crate::memory::{Memory, SINKS_MEMORY_BYTES};
 use crate::metrics::SinkCollector;
 use crate::open::{open_store, plan_of};
 use crate::overlap::check_overlap;
@@ -56,6 +57,8 @@ pub(crate) struct Inner {
     pub(crate) changing: Mutex<()>,
     /// Gives up comparisons under way.
     pub(crate) stopping: AtomicBool,
+    /// What all sinks share for their batches.
+    pub(crate) memory: Memory,
     /// Wakes the threads that look after all sinks.
     pub(crate) bell: Arc<Bell>,
     pub(crate) helpers: Mutex<Vec<JoinHandle<()>>>,
@@ -84,6 +87,13 @@ struct Handle {
 impl Sinks {
     /// Starts every sink that is defined. `kinds` are the kinds of store that this program knows.
     pub fn start(node: Node, kinds: Kinds) -> Result<Self, SinksError> {
+        Self::start_within(node, kinds, SINKS_MEMORY_BYTES)
+    }
+
+    /// [`Sinks::start`], with so much memory for what all sinks together have unpacked of the log and
+    /// not yet written to their stores; at least
+    /// [`SINKS_MEMORY_BYTES_MIN`](crate::SINKS_MEMORY_BYTES_MIN).
+    pub fn start_within(node: Node, kinds: Kinds, memory_bytes: u64) -> Result<Self, SinksError> {
         let (definitions, foreign) = stored::defined(kinds, &node)?;
         let inner = Arc::new(Inner {
             node,
@@ -91,6 +101,7 @@ impl Sinks {
             sinks: Mutex::default(),
             changing: Mutex::default(),
             stopping: AtomicBool::new(false),
+            memory: Memory::new(memory_bytes),
             bell: Arc::default(),
             helpers: Mutex::default(),
             _foreign: foreign,
@@ -507,6 +518,7 @@ impl Inner {
             Arc::clone(&progress),
             received,
             Arc::clone(&retention),
+            self.memory.clone(),
         )
         .map_err(failed)?;
         let thread = std::thread::Builder::new()

@@ -9,15 +9,96 @@ use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 
 use bytes::Bytes;
-use onelog::{CommitRequest, Node, Operation, Position, Write};
+use onelog::{CommitRequest, Node, Operation, Options, Position, Write};
+use onelog_record::Compression;
 use onelog_sinks::{SinkError, SinkState, SinkStatus, Sinks, SubmitError};
 use onelog_store::{Kinds, failpoint};
+use onelog_stores::KINDS;
 use parking_lot::Mutex;
 use place::{
     PATIENCE, Place, assert_equal, close, delete, one, open, order, put, verified, wait,
     wait_for_stop, with_orders,
 };
 use serde_json::json;
+
+/// A figure of the node without a label.
+fn gauge(node: &Node, name: &str) -> u64 {
+    let text = node.metrics_text();
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
+    line.unwrap().trim().parse().unwrap()
+}
+
+#[test]
+fn a_backlog_that_packs_well_is_unpacked_within_the_bounds_of_a_batch_and_of_all_sinks() {
+    const MEMORY: u64 = 4 << 20;
+    const HELD: &str = "onelog_sinks_memory_held_bytes";
+    // Given 24 MiB that take some kilobytes of log, and among them one transaction that is larger
+    // than everything all sinks may hold,
+    let place = Place::new();
+    let node = Node::open(Options {
+        compression: Compression::Zstd,
+        ..place.options()
+    });
+    let node = node.unwrap();
+    let sinks = Sinks::start_within(node.clone(), KINDS, MEMORY).unwrap();
+    with_orders(&node);
+    let names = ["one", "two", "three"];
+    for name in names {
+        let bounded = json!({"batch_bytes": "2MiB"});
+        sinks.create(place.definition(name, &bounded)).unwrap();
+        wait(&sinks, name, node.position());
+        sinks.pause(name).unwrap();
+    }
+    let long = json!({"total": 1, "note": "again and again ".repeat(32 << 10)});
+    for n in 0..36 {
+        put(&node, &format!("k{n}"), &long);
+    }
+    let large = node.transact(|tx| {
+        for n in 0..12 {
+            tx.put_json("shop.orders", format!("l{n}"), &long)?;
+        }
+        Ok(())
+    });
+    let end = large.unwrap().position;
+    assert!(node.log_bytes_from(Position::ZERO) < MEMORY / 8);
+
+    // when three sinks take it at once,
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    for name in names {
+        let (seen, node) = (Arc::clone(&seen), node.clone());
+        failpoint::set(&format!("{name}:before_apply"), move || {
+            seen.lock().push((name, gauge(&node, HELD)));
+        });
+    }
+    for name in names {
+        sinks.resume(name).unwrap();
+    }
+    for name in names {
+        wait(&sinks, name, end);
+        failpoint::clear(&format!("{name}:before_apply"));
+    }
+
+    // then no moment has more than the bound, each sink came in batches of its own bound, the large
+    // transaction passed alone, and nothing is held in the end.
+    let seen = seen.lock();
+    assert_eq!(gauge(&node, "onelog_sinks_memory_bytes"), MEMORY);
+    for name in names {
+        let of = seen.iter().filter(|(of, _)| *of == name);
+        let held: Vec<u64> = of.map(|(_, held)| *held).collect();
+        assert!(held.len() > 9, "18 MiB, at most 2 MiB each: {held:?}");
+        assert!(
+            held.iter().all(|held| (1..=MEMORY).contains(held)),
+            "{held:?}"
+        );
+        assert!(held.contains(&MEMORY), "the large one: {held:?}");
+    }
+    for name in names {
+        assert_equal(&sinks, name, end);
+    }
+    sinks.stop();
+    assert_eq!(gauge(&node, HELD), 0);
+    node.stop().unwrap();
+}
 
 #[test]
 fn a_repair_undoes_every_kind_of_change_by_hand_while_the_sink_goes_on() {

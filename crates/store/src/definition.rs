@@ -24,6 +24,9 @@ use self::units::{parse_bytes, parse_seconds, show_bytes, show_seconds};
 use crate::kind::{Kinds, Target};
 use crate::strict_json::StrictValue;
 
+/// The least and the usual bound of [`SinkDefinition::batch_bytes_max`].
+pub const BATCH_BYTES_MIN: u64 = 64 << 10;
+pub const BATCH_BYTES_DEFAULT: u64 = 8 << 20;
 /// The most mappings of one sink.
 pub const MAPPINGS_MAX: usize = 256;
 
@@ -45,6 +48,9 @@ pub struct SinkDefinition {
     /// How much of the log is kept for this sink when it is paused, stopped or slow. `None`: as much as
     /// it needs.
     pub keep_log_bytes_max: Option<u64>,
+    /// How many bytes of the log, unpacked, one batch may have. `None`: [`BATCH_BYTES_DEFAULT`]. A larger
+    /// entry of the log is a batch alone.
+    pub batch_bytes_max: Option<u64>,
     /// How many rows of a table a backfill may delete without being asked to. `None`: what is usual.
     pub max_deletes: Option<u64>,
     /// The id of another log, whose sink of this name in the store may be taken.
@@ -73,6 +79,7 @@ impl SinkDefinition {
             "on_refused",
             "verify_every",
             "keep_log",
+            "batch_bytes",
             "max_deletes",
             "take_from_log",
         ];
@@ -106,6 +113,11 @@ impl SinkDefinition {
             .map(parse_bytes)
             .transpose()
             .map_err(fault("keep_log"))?;
+        let batch_bytes_max = object
+            .optional_text("batch_bytes")?
+            .map(parse_batch_bytes)
+            .transpose()
+            .map_err(fault("batch_bytes"))?;
         Ok(Self {
             name: name.to_owned(),
             mappings: mappings(&object, kind.rules(), kinds)?,
@@ -114,6 +126,7 @@ impl SinkDefinition {
             on_refused,
             verify_every_seconds,
             keep_log_bytes_max,
+            batch_bytes_max,
             max_deletes: object.optional_count("max_deletes", i64::MAX as u64)?,
             take_from_log: object.optional_text("take_from_log")?.map(str::to_owned),
         })
@@ -148,6 +161,9 @@ impl SinkDefinition {
         if let Some(bytes) = self.keep_log_bytes_max {
             map.serialize_entry("keep_log", &show_bytes(bytes))?;
         }
+        if let Some(bytes) = self.batch_bytes_max {
+            map.serialize_entry("batch_bytes", &show_bytes(bytes))?;
+        }
         if let Some(max) = self.max_deletes {
             map.serialize_entry("max_deletes", &max)?;
         }
@@ -167,6 +183,16 @@ impl SinkDefinition {
     /// Checks the mappings against the tables of the log.
     pub fn plan<T: Tables + ?Sized>(&self, tables: &T) -> Result<Plan, DefinitionError> {
         Plan::new(self.target.kind().rules(), &self.mappings, tables)
+    }
+}
+
+fn parse_batch_bytes(text: &str) -> Result<u64, String> {
+    match parse_bytes(text)? {
+        bytes if bytes < BATCH_BYTES_MIN => Err(format!(
+            "at least {} are needed, found \"{text}\"",
+            show_bytes(BATCH_BYTES_MIN)
+        )),
+        bytes => Ok(bytes),
     }
 }
 

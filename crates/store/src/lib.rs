@@ -22,7 +22,9 @@ mod verify;
 
 pub use self::address::Address;
 pub use self::batch::{Batch, Change, RejectedRow, refused_rows, rejected_rows};
-pub use self::definition::{MAPPINGS_MAX, OnRefused, SinkDefinition};
+pub use self::definition::{
+    BATCH_BYTES_DEFAULT, BATCH_BYTES_MIN, MAPPINGS_MAX, OnRefused, SinkDefinition,
+};
 pub use self::kind::{Kinds, StoreKind, Target};
 pub use self::refusals::{REFUSALS_MAX, Refusals};
 pub use self::server_address::{CA_FILE, ServerAddress, URL};

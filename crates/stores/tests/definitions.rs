@@ -151,7 +151,7 @@ fn every_kind_is_read_and_written_as_the_same_text_but_for_its_secrets() {
         let text = of_kind(kind, r#"{"table":"t","into":"i"}"#);
         let text = text.replace(
             "}]}",
-            r#"}],"on_refused":"park","verify_every":"1h","keep_log":"10GiB"}"#,
+            r#"}],"on_refused":"park","verify_every":"1h","keep_log":"10GiB","batch_bytes":"1MiB"}"#,
         );
         let definition = SinkDefinition::from_slice(KINDS, text.as_bytes()).unwrap();
         assert_eq!(definition.to_stored().to_string(), text);

@@ -53,7 +53,8 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CommandError> {
     let signals = runtime.block_on(async { Signals::new() })?;
     let node = Node::open(settings.node.clone())
         .map_err(|error| CommandError::Failed(error.to_string()))?;
-    let sinks = Sinks::start(node.clone(), onelog_stores::KINDS)
+    let memory = settings.sinks_memory_bytes;
+    let sinks = Sinks::start_within(node.clone(), onelog_stores::KINDS, memory)
         .map_err(|error| CommandError::Failed(format!("the sinks cannot start: {error}")))?;
     let server = Server {
         node,

@@ -3,10 +3,12 @@
 
 use std::path::PathBuf;
 
+use onelog_sinks::SINKS_MEMORY_BYTES_MIN;
+
 use super::settings::{
     Settings, parse_compression, parse_listen, parse_log_format, parse_log_level,
 };
-use super::units::{parse_size, parse_time_ms};
+use super::units::{parse_size, parse_time_ms, size};
 
 /// One thing that can be set.
 pub struct Key {
@@ -292,6 +294,15 @@ pub const KEYS: &[Key] = &[
         |s, t| s.http.heartbeat_ms = positive_ms(t)?
     ),
     key!(
+        "sinks_memory_bytes",
+        "sinks-memory-bytes",
+        "ONELOG_SINKS_MEMORY_BYTES",
+        "SIZE",
+        "\"256MiB\"",
+        "How much of the log, unpacked, all sinks together may hold for their stores",
+        |s, t| s.sinks_memory_bytes = sinks_memory(t)?
+    ),
+    key!(
         "log_level",
         "log-level",
         "ONELOG_LOG_LEVEL",
@@ -332,6 +343,16 @@ fn positive_ms(text: &str) -> Result<u64, String> {
 
 fn memory(text: &str) -> Result<usize, String> {
     usize::try_from(parse_size(text)?).map_err(|_| format!("'{text}' does not fit this machine"))
+}
+
+fn sinks_memory(text: &str) -> Result<u64, String> {
+    match parse_size(text)? {
+        bytes if bytes < SINKS_MEMORY_BYTES_MIN => Err(format!(
+            "'{text}' is too little: the sinks need {} at least",
+            size(SINKS_MEMORY_BYTES_MIN)
+        )),
+        bytes => Ok(bytes),
+    }
 }
 
 fn count(text: &str, min: usize, max: usize) -> Result<usize, String> {

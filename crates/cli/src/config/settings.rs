@@ -7,6 +7,7 @@ use std::str::FromStr;
 use onelog::Options;
 use onelog_http::HttpOptions;
 use onelog_record::Compression;
+use onelog_sinks::SINKS_MEMORY_BYTES;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
 use super::declared::Declarations;
@@ -23,6 +24,8 @@ pub struct Settings {
     /// The address that HTTP listens on, `host:port`.
     pub listen: String,
     pub http: HttpOptions,
+    /// What all sinks together may hold of the log, unpacked.
+    pub sinks_memory_bytes: u64,
     /// What the server logs, as directives of the tracing filter.
     pub log_level: String,
     pub log_format: LogFormat,
@@ -45,6 +48,7 @@ impl Default for Settings {
             node: Options::new(PathBuf::from(DEFAULT_FOLDER)),
             listen: DEFAULT_LISTEN.to_owned(),
             http: HttpOptions::default(),
+            sinks_memory_bytes: SINKS_MEMORY_BYTES,
             log_level: "info".to_owned(),
             log_format: LogFormat::Text,
             declared: Declarations::default(),

@@ -32,6 +32,9 @@ pub(crate) struct NewSink {
     /// How much log is kept for the sink at most, for example `10GiB`.
     #[schema(nullable = false)]
     keep_log: Option<String>,
+    /// How much of the log, unpacked, one batch may have, for example `1MiB`; `8MiB` unless given.
+    #[schema(nullable = false)]
+    batch_bytes: Option<String>,
     /// How many rows of a table a backfill may delete; unless given, 100 or a fifth of them.
     #[schema(nullable = false)]
     max_deletes: Option<u64>,

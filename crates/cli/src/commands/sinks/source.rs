@@ -43,6 +43,9 @@ pub struct Source {
     /// How much of the log is kept while the store is away
     #[arg(long, value_name = "SIZE", requires = "to")]
     keep_log: Option<String>,
+    /// How much of the log, unpacked, one batch may have
+    #[arg(long, value_name = "SIZE", requires = "to")]
+    batch_bytes: Option<String>,
     /// How many rows of a table a backfill may delete
     #[arg(long, value_name = "COUNT", requires = "to")]
     max_deletes: Option<u64>,
@@ -143,6 +146,7 @@ impl Source {
             ("on_refused", &self.on_refused),
             ("verify_every", &self.verify_every),
             ("keep_log", &self.keep_log),
+            ("batch_bytes", &self.batch_bytes),
             ("take_from_log", &self.take_from_log),
         ] {
             if let Some(value) = value {
