@@ -1,8 +1,8 @@
 //! The memory that all sinks of a node share for what they have unpacked of the log and not yet
 //! written to their stores.
 //!
-//! A sink takes from it before it unpacks, and gives back when its batch is in the store. Whoever
-//! waits is served in the order of asking, so a large batch is not passed by small ones for ever. A
+//! A sink takes from it before it unpacks, and gives back when its batch is in the store. Those
+//! that wait are served in the order of asking, so a large batch is not passed by small ones for ever. A
 //! sink holds one piece at a time and asks for nothing while it holds it, so no two can wait for each
 //! other. What is larger than everything there is counts as everything: it passes alone.
 
@@ -25,7 +25,7 @@ pub(crate) struct Memory(Arc<Shared>);
 struct Shared {
     pieces: Arc<Semaphore>,
     pieces_all: u32,
-    /// What is held, in bytes; the pieces that someone waits for are not in it.
+    /// What is held, in bytes; pieces that are promised to one that waits are not in it.
     held: AtomicU64,
 }
 

@@ -8,7 +8,8 @@ use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetri
 use prometheus_client::metrics::counter::ConstCounter;
 use prometheus_client::metrics::gauge::ConstGauge;
 
-use crate::progress::{SinkState, SinkStatus, VerificationSummary};
+use crate::memory::Memory;
+use crate::progress::{Figures, SinkState, SinkStatus, VerificationSummary};
 use crate::sinks::Inner;
 
 #[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
@@ -43,38 +44,11 @@ impl Collector for SinkCollector {
         let Some(inner) = self.0.upgrade() else {
             return Ok(());
         };
-        let lines: Vec<Line> = inner
-            .statuses()
-            .into_iter()
-            .map(|(status, figures)| Line {
-                label: SinkLabel {
-                    sink: status.name.clone(),
-                },
-                status,
-                applied_records: figures.applied_records,
-                errors: figures.errors,
-            })
-            .collect();
+        let lines = lines(&inner);
         if lines.is_empty() {
             return Ok(());
         }
-        let memory = &inner.memory;
-        for (name, help, bytes) in [
-            (
-                "sinks_memory_bytes",
-                "What all sinks together may hold of the log, unpacked",
-                memory.all_bytes(),
-            ),
-            (
-                "sinks_memory_held_bytes",
-                "What they hold of it now: batches that are not in their stores yet",
-                memory.held_bytes(),
-            ),
-        ] {
-            let gauge = ConstGauge::new(bytes.cast_signed());
-            let line = encoder.encode_descriptor(name, help, None, gauge.metric_type())?;
-            gauge.encode(line)?;
-        }
+        encode_memory(&mut encoder, &inner.memory)?;
         let mut family = |name, help, figure: &dyn Fn(&Line) -> Option<Figure>| {
             family(&mut encoder, &lines, name, help, figure)
         };
@@ -148,6 +122,38 @@ impl Collector for SinkCollector {
             },
         )
     }
+}
+
+fn lines(inner: &Inner) -> Vec<Line> {
+    let line = |(status, figures): (SinkStatus, Figures)| Line {
+        label: SinkLabel {
+            sink: status.name.clone(),
+        },
+        status,
+        applied_records: figures.applied_records,
+        errors: figures.errors,
+    };
+    inner.statuses().into_iter().map(line).collect()
+}
+
+fn encode_memory(encoder: &mut DescriptorEncoder<'_>, memory: &Memory) -> Result<(), fmt::Error> {
+    for (name, help, bytes) in [
+        (
+            "sinks_memory_bytes",
+            "What all sinks together may hold of the log, unpacked",
+            memory.all_bytes(),
+        ),
+        (
+            "sinks_memory_held_bytes",
+            "What they hold of it now: batches that are not in their stores yet",
+            memory.held_bytes(),
+        ),
+    ] {
+        let gauge = ConstGauge::new(bytes.cast_signed());
+        let line = encoder.encode_descriptor(name, help, None, gauge.metric_type())?;
+        gauge.encode(line)?;
+    }
+    Ok(())
 }
 
 enum Figure {

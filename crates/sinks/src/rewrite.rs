@@ -16,6 +16,9 @@ use crate::session_end::SessionEnd;
 const ROWS_MAX: usize = 1000;
 const BYTES_MAX: usize = 8 << 20;
 
+/// Keys of the log with the numbers of their mappings.
+type KeySlice = [(usize, Bytes)];
+
 impl Feed {
     /// Writes the rows of keys again as the log has them at the store's position.
     pub(crate) fn repair(
@@ -176,9 +179,9 @@ impl Images {
     fn of<'k>(
         plan: &Plan,
         snapshot: &Snapshot,
-        keys: &'k [(usize, Bytes)],
+        keys: &'k KeySlice,
         leave_out: impl Fn(usize, &Bytes) -> bool,
-    ) -> Result<(Self, &'k [(usize, Bytes)]), SinkError> {
+    ) -> Result<(Self, &'k KeySlice), SinkError> {
         let mut images = Self::default();
         let mut count = 0;
         for (mapping, key) in keys.iter().take(ROWS_MAX) {

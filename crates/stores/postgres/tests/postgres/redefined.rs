@@ -1,4 +1,4 @@
-//! Tables that somebody changes while they are followed: nothing is cut, rounded or merged unnoticed.
+//! Tables that are changed while they are followed: nothing is cut, rounded or merged unnoticed.
 
 use std::sync::Arc;
 
