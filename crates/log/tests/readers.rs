@@ -84,3 +84,41 @@ fn readers_see_what_was_written_or_that_it_was_dropped() {
     });
     assert!(log.first_index() > Index(1_300));
 }
+
+/// What a reader unpacks must fit in its memory, however little of the disk it takes.
+#[test]
+fn a_piece_of_the_log_is_bounded_by_what_it_takes_unpacked() {
+    const UNPACKED: u32 = 1 << 20;
+    // Given small entries that hold a mebibyte each when they are unpacked,
+    let folder = tempfile::tempdir().unwrap();
+    let disk = Arc::new(RealDisk::open(folder.path()).unwrap());
+    let (mut log, _) = Log::open(disk, options()).unwrap();
+    log.save_hard_state(&hard_state(1)).unwrap();
+    let mut all = entries(1, 1..=40, 50);
+    for entry in all.iter_mut().filter(|entry| !entry.body.is_empty()) {
+        entry.header.raw_len = UNPACKED;
+    }
+    for group in all.chunks(4) {
+        append(&mut log, group);
+    }
+    let reader = log.reader();
+    let unpacked = |found: &[Entry]| -> usize {
+        let bytes = found.iter().map(|entry| entry.header.raw_len as usize);
+        bytes.sum()
+    };
+    // then a reader gets them in pieces of what it can hold, over the ends of segments as well,
+    let bound = 4 * UNPACKED as usize;
+    let mut next = 1;
+    while next <= 40 {
+        let found = reader.entries(Index(next), Index(41), bound).unwrap();
+        assert!(!found.is_empty() && unpacked(&found) <= bound);
+        assert_eq!(found, all[next as usize - 1..][..found.len()]);
+        next += found.len() as u64;
+    }
+    let from = onelog_record::Position(0);
+    let found = reader.entries_from(from, Index(41), bound).unwrap();
+    assert!(!found.is_empty() && unpacked(&found) <= bound);
+    // and one that is larger than that alone.
+    let found = reader.entries(Index(1), Index(41), 1).unwrap();
+    assert_eq!(found.len(), 1);
+}
