@@ -395,7 +395,10 @@ impl Runner {
     fn read(&mut self, from: Position) -> Result<Option<(Option<Held>, LogBatch)>, ReadLogError> {
         let Self { feed, inbox, .. } = self;
         if from >= feed.node.position() {
-            return Ok(Some((None, feed.node.read_log(from, 1)?)));
+            let packed = feed.node.read_packed_log(from, 1)?;
+            if packed.unpacked_bytes() == 0 {
+                return Ok(Some((None, packed.unpack()?)));
+            }
         }
         let batch_bytes = self.pace.batch_bytes();
         let mut wanted = batch_bytes;

@@ -18,7 +18,8 @@ use tokio_postgres::types::Type;
 use crate::bookkeeping::{self, Identity};
 use crate::error::Fault;
 
-/// The versions of everything in the catalog that says what a table is; NULL: there is none.
+/// The versions of everything in the catalog that says what a table is; NULL: there is none. Names are
+/// compared as `name`: as texts they would be looked for in all of the catalog.
 const VERSIONS: &str = "(SELECT concat_ws(';', c.oid, c.xmin,
     (SELECT string_agg(a.xmin::text, ',' ORDER BY a.attnum) FROM pg_catalog.pg_attribute a
       WHERE a.attrelid = c.oid AND a.attnum > 0),
@@ -29,7 +30,7 @@ const VERSIONS: &str = "(SELECT concat_ws(';', c.oid, c.xmin,
     (SELECT string_agg(concat(t.oid, ':', t.xmin), ',' ORDER BY t.oid)
       FROM pg_catalog.pg_trigger t WHERE t.tgrelid = c.oid))
   FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-  WHERE n.nspname = $1 AND c.relname = ";
+  WHERE n.nspname = $1::name AND c.relname = ";
 
 /// The versions of one table, whose name is the second parameter.
 pub(crate) async fn versions(
@@ -37,7 +38,7 @@ pub(crate) async fn versions(
     schema: &str,
     name: &str,
 ) -> Result<Option<String>, Fault> {
-    let sql = format!("SELECT {VERSIONS} $2)");
+    let sql = format!("SELECT {VERSIONS} $2::name)");
     let row = client
         .query_typed_one(&sql, &[(&schema, Type::TEXT), (&name, Type::TEXT)])
         .await?;
@@ -48,7 +49,7 @@ pub(crate) async fn versions(
 pub(crate) fn redefined() -> String {
     format!(
         "SELECT u.name FROM unnest($2::text[], $3::text[]) AS u(name, versions)
-         WHERE u.versions IS DISTINCT FROM {VERSIONS} u.name)"
+         WHERE u.versions IS DISTINCT FROM {VERSIONS} u.name::name)"
     )
 }
 
