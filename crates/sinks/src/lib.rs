@@ -4,6 +4,7 @@
 //! A sink's definition is a record of `onelog.sinks`. [`Sinks`] starts, changes and stops them,
 //! compares their stores with the log and answers where each of them is.
 
+mod ahead;
 mod backfill;
 mod comparing;
 mod control;
@@ -19,6 +20,7 @@ mod overlap;
 mod pace;
 mod parking;
 mod progress;
+mod removal;
 mod request;
 mod retention;
 mod rewrite;
@@ -40,6 +42,7 @@ pub use onelog_store::{
 };
 pub use parking::{PARKED_MAX, Parked};
 pub use progress::{SinkState, SinkStatus, VerificationSummary};
+pub use removal::Remains;
 pub use request::{Replay, Replayed};
 pub use sinks::{SINKS_MAX, Sinks};
 pub use tables::DropTableError;

@@ -249,6 +249,15 @@ impl Progress {
         self.change(|_| {});
     }
 
+    pub(crate) fn state(&self) -> SinkState {
+        self.inner.lock().state
+    }
+
+    /// Whether something went wrong since the sink was resumed.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.inner.lock().last_error.is_some()
+    }
+
     pub(crate) fn last_error(&self) -> SinkFault {
         let known = self.inner.lock().last_error.clone();
         known.unwrap_or_else(|| SinkFault::new("it does not follow the log now"))

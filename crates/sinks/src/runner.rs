@@ -14,13 +14,13 @@ use onelog_record::{Op, Record, TABLE_TABLES, TableDefinition, TableId, panic_me
 use onelog_store::{Batch, SinkDefinition, Store, StoreError, StorePosition, failpoint};
 use tokio::sync::mpsc;
 
-use crate::error::{SinkError, SinkFault};
+use crate::error::SinkFault;
 use crate::feed::Feed;
 use crate::inbox::Inbox;
 use crate::lifecycle::{Action, Event, Leave};
 use crate::open::{open_store, plan_of};
 use crate::pace::Pace;
-use crate::parking::{self, ParkedKeys};
+use crate::parking::ParkedKeys;
 use crate::progress::{Progress, SinkState};
 use crate::request::{Command, RequestError};
 use crate::retention::RetentionHold;
@@ -100,7 +100,8 @@ impl Runner {
                 | Action::Confirm(_)
                 | Action::Follow(_)
                 | Action::StandBy(_) => {
-                    self.feed.progress.set_state(SinkState::Starting);
+                    let shown = self.inbox.lifecycle.shown();
+                    self.feed.progress.set_state(shown);
                     if let Err(end) = self.guarded_session() {
                         self.fail(end);
                     }
@@ -111,19 +112,18 @@ impl Runner {
 
     fn fail(&mut self, end: SessionEnd) {
         let sink = &self.feed.definition.name;
-        let (state, fault) = match end {
+        let (retryable, fault) = match end {
             SessionEnd::Retry(fault) => {
                 tracing::warn!(sink, %fault, "a sink will try again");
-                (SinkState::Waiting, fault)
+                (true, fault)
             }
             SessionEnd::Stop(fault) => {
                 tracing::error!(sink, %fault, "a sink has stopped");
-                (SinkState::Stopped, fault)
+                (false, fault)
             }
         };
-        let retryable = state == SinkState::Waiting;
         self.inbox.lifecycle.apply(Event::Failed { retryable });
-        self.feed.progress.fail(state, fault);
+        self.feed.progress.fail(self.inbox.lifecycle.shown(), fault);
     }
 
     /// A broken invariant must not leave a sink that looks alive.
@@ -411,42 +411,8 @@ impl Runner {
     }
 
     fn leave(self, reason: Leave) {
-        if reason == Leave::Remove {
-            self.remove_from_store();
-        }
         if reason != Leave::HandOver {
             self.feed.progress.set_state(SinkState::Stopped);
-        }
-    }
-
-    /// Forgets the sink in its store. A store that cannot be reached keeps what it has: the
-    /// position in it stays true.
-    fn remove_from_store(&self) {
-        let Feed {
-            node,
-            definition,
-            log_id,
-            ..
-        } = &self.feed;
-        let remove = || -> Result<(), SinkError> {
-            let plan = Arc::new(plan_of(node, definition)?);
-            let mut store = open_store(definition, &plan, log_id)?;
-            store.take_over()?;
-            Ok(store.remove()?)
-        };
-        tracing::info!(
-            sink = definition.name,
-            store = definition.target.place(),
-            "a sink was deleted; its rows stay in the store"
-        );
-        if let Err(error) = remove() {
-            tracing::warn!(sink = definition.name, %error, "the store of a deleted sink keeps its position");
-            return;
-        }
-        // As long as the store has a position, what is parked is part of what it means.
-        if let Err(end) = parking::forget(node, &definition.name) {
-            let fault = end.fault();
-            tracing::warn!(sink = definition.name, %fault, "what a deleted sink had parked stays in onelog.parked");
         }
     }
 }

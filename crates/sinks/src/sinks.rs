@@ -22,6 +22,7 @@ use crate::open::{open_store, plan_of};
 use crate::overlap::check_overlap;
 use crate::parking::{self, Parked};
 use crate::progress::{Figures, Progress, SinkState, SinkStatus};
+use crate::removal::Remains;
 use crate::request::{Command, Replay, Replayed, Request};
 use crate::retention::RetentionHold;
 use crate::runner::{Runner, log_id};
@@ -38,8 +39,8 @@ const COMMANDS_MAX: usize = 64;
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long replaying parked keys may take before the caller gets `Busy`.
 const REPLAY_TIMEOUT: Duration = Duration::from_secs(600);
-/// Segments of the API's paths in the place of names.
-const RESERVED_NAMES: [&str; 2] = ["dry-run", "try"];
+/// Segments of the API's paths in the place of names, and those that clients take for a folder.
+const RESERVED_NAMES: [&str; 5] = ["dry-run", "try", "forget", ".", ".."];
 
 /// The sinks of a node. Cheap to clone. One per node.
 #[derive(Clone, Debug)]
@@ -171,36 +172,36 @@ impl Sinks {
     /// otherwise the sink goes on from the store's position. Blocks until the step of the sink that is
     /// under way has ended. The same definition again changes nothing.
     pub fn replace(&self, definition: SinkDefinition) -> Result<SinkStatus, SinkError> {
+        Ok(self.replace_and_leave(definition)?.0)
+    }
+
+    /// [`Sinks::replace`], and what stays of a sink that moves to another store in one that cannot be
+    /// reached; see [`Sinks::forget`].
+    pub fn replace_and_leave(
+        &self,
+        definition: SinkDefinition,
+    ) -> Result<(SinkStatus, Option<Remains>), SinkError> {
         let inner = &self.inner;
         let _changing = inner.changing.lock();
         let name = definition.name.clone();
         let known = inner.find(&name)?;
         if known.definition == definition {
-            return self.get(&name);
+            return Ok((self.get(&name)?, None));
         }
         inner.check(&definition, Some(&name))?;
         // Only a rebuild takes another table of the same name.
         let tables = TableIds::of(&plan_of(&inner.node, &definition)?).or_former(&known.tables);
         let put = Operation::Put(stored::record(&definition, &tables));
         inner.commit(&name, Predicate::Exists, put)?;
-        let thread = {
-            let mut sinks = inner.sinks.lock();
-            sinks.get_mut(&name).and_then(|handle| {
-                // A full queue is read to its end, and the sender is dropped with the handle.
-                let _ = handle.commands.try_send(Command::Leave(Leave::HandOver));
-                handle.thread.take()
-            })
-        };
-        if let Some(thread) = thread {
-            let _ = thread.join();
-        }
+        inner.hand_over(&name);
+        let remains = inner.forget_moved(&known.definition, &definition);
         known.progress.revive(SinkState::Starting);
         // Under the new definition the store's position is unknown until it is read.
         known.progress.set_position(None);
         // The old hold keeps the log until the new one has replaced it.
         let sink = StoredSink { definition, tables };
         inner.spawn(sink, known.retention.position(), known.progress)?;
-        self.get(&name)
+        Ok((self.get(&name)?, remains))
     }
 
     /// A sink's definition as it was written, secrets included.
@@ -248,18 +249,19 @@ impl Sinks {
         self.get(name)
     }
 
-    /// Ends a sink and forgets its position; its rows stay in the store.
-    pub fn delete(&self, name: &str) -> Result<(), SinkError> {
+    /// Ends a sink and forgets its position; its rows stay in the store. Answers what stays of the
+    /// sink in a store that cannot be reached; see [`Sinks::forget`].
+    pub fn delete(&self, name: &str) -> Result<Option<Remains>, SinkError> {
         let inner = &self.inner;
         let _changing = inner.changing.lock();
-        inner.find(name)?;
+        let known = inner.find(name)?;
         inner.commit(name, Predicate::Exists, Operation::Delete)?;
         let handle = inner.sinks.lock().remove(name);
         if let Some(handle) = handle {
-            handle.end(Leave::Remove);
+            handle.end(Leave::Stop);
         }
         inner.bell.ring();
-        Ok(())
+        Ok(inner.forget_deleted(&known.definition))
     }
 
     /// Backfills the store beside what it has, and swaps. Answers as soon as that has begun. A table
@@ -427,7 +429,8 @@ impl Inner {
     /// the sink of a name.
     fn check(&self, definition: &SinkDefinition, replaced: Option<&str>) -> Result<(), SinkError> {
         check_text(self.kinds, definition)?;
-        if RESERVED_NAMES.contains(&definition.name.as_str()) {
+        // One that an earlier version has made can still be changed and deleted.
+        if replaced.is_none() && is_reserved(&definition.name) {
             return Err(SinkError::Reserved {
                 name: definition.name.clone(),
             });
@@ -451,8 +454,11 @@ impl Inner {
             }
         }
         let ours = log_id(&self.node);
-        let mut store = open_store(definition, &plan, &ours)?;
-        store.check_target()?;
+        let mut store = open_store(definition, &plan, &ours)
+            .map_err(|error| of_definition(definition, error))?;
+        store
+            .check_target()
+            .map_err(|error| of_definition(definition, error))?;
         match store.followed_log()? {
             Some(found) if found != ours && definition.take_from_log.as_ref() != Some(&found) => {
                 Err(StoreError::OtherLog { ours, found }.into())
@@ -483,6 +489,31 @@ impl Inner {
             ..CommitRequest::default()
         };
         Ok(self.node.submit_system(request).wait()?.position)
+    }
+
+    /// Ends the thread of a sink, which goes on with the next one that is spawned.
+    pub(crate) fn hand_over(&self, name: &str) {
+        let thread = {
+            let mut sinks = self.sinks.lock();
+            sinks.get_mut(name).and_then(|handle| {
+                // A full queue is read to its end, and the sender is dropped with the handle.
+                let _ = handle.commands.try_send(Command::Leave(Leave::HandOver));
+                handle.thread.take()
+            })
+        };
+        if let Some(thread) = thread {
+            let _ = thread.join();
+        }
+    }
+
+    /// Lets a sink whose thread has ended go on.
+    pub(crate) fn go_on(&self, known: Found) -> Result<(), SinkError> {
+        known.progress.revive(SinkState::Starting);
+        let Found {
+            definition, tables, ..
+        } = known;
+        let from = known.retention.position();
+        Ok(self.spawn(StoredSink { definition, tables }, from, known.progress)?)
     }
 
     fn spawn(
@@ -574,7 +605,27 @@ impl Handle {
     }
 }
 
+/// A fault of a store that a change of the definition mends, with its place there.
+fn of_definition(definition: &SinkDefinition, error: StoreError) -> SinkError {
+    let place = match &error {
+        StoreError::NoSuchPlace { field, .. } => (*field).to_owned(),
+        StoreError::SchemaMismatch { into, .. } | StoreError::NotOwner { into, .. } => {
+            let mut mappings = definition.mappings.iter();
+            match mappings.position(|mapping| mapping.into == *into) {
+                Some(number) => format!("mappings[{number}].into"),
+                None => "mappings".to_owned(),
+            }
+        }
+        _ => return error.into(),
+    };
+    DefinitionError::new(place, error.to_string()).into()
+}
+
+pub(crate) fn is_reserved(name: &str) -> bool {
+    RESERVED_NAMES.contains(&name)
+}
+
 /// A definition that was put together by a program passes the same checks as one that was read.
-fn check_text(kinds: Kinds, definition: &SinkDefinition) -> Result<(), DefinitionError> {
+pub(crate) fn check_text(kinds: Kinds, definition: &SinkDefinition) -> Result<(), DefinitionError> {
     SinkDefinition::from_json(kinds, &definition.to_stored()).map(|_| ())
 }

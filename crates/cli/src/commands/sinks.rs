@@ -16,7 +16,7 @@ use self::source::Source;
 use super::tables::{list_of, print_one};
 use crate::context::{Context, timeout};
 use crate::error::CommandError;
-use crate::wire::bytes_json;
+use crate::wire::{bytes_json, shown};
 
 pub use self::print::list as print_list;
 
@@ -103,11 +103,20 @@ enum Command {
         )]
         position_flag: Option<u64>,
         /// How long to wait
-        #[arg(long = "for", value_name = "TIME", default_value = "30s", value_parser = timeout)]
-        limit: Duration,
+        #[arg(
+            long,
+            alias = "for",
+            value_name = "TIME",
+            default_value = "30s",
+            value_parser = timeout
+        )]
+        timeout: Duration,
     },
     /// Stop following and forget the sink; the store's data stays
     Delete(Name),
+    /// Take away what a sink that was deleted or moved while its store was away has left there: its
+    /// position, and that its tables are its own; the rows stay. Wants its former definition
+    Forget(Source),
 }
 
 #[derive(Debug, clap::Args)]
@@ -174,8 +183,22 @@ pub fn run(args: &Args, context: &Context) -> Result<(), CommandError> {
             name,
             position,
             position_flag,
-            limit,
-        } => wait(name, position.or(*position_flag), *limit, context)?,
+            timeout,
+        } => wait(name, position.or(*position_flag), *timeout, context)?,
+        Command::Forget(source) => {
+            let definition = source.read()?;
+            let answer = client.post_bytes("/v1/sinks/forget", definition.body()?);
+            let answer = answer.map_err(|error| definition.refused(error))?;
+            let sink = answer["sink"].as_str().unwrap_or_default();
+            match (context.json, answer["forgotten"] == true) {
+                (true, _) => out.json(&answer)?,
+                (false, true) => out.line(&format!("the store has forgotten the sink '{sink}'"))?,
+                (false, false) => {
+                    out.line(&format!("the store has nothing of the sink '{sink}'"))?
+                }
+            }
+            return Ok(out.flush()?);
+        }
         Command::Delete(name) => return delete(name, &client, context.json, &mut out),
         Command::Verify { name, repair } => {
             let client = client.with_timeout(VERIFY_TIME_MAX);
@@ -213,6 +236,16 @@ fn note_declared(answer: &Value, consequence: &str) {
     }
 }
 
+/// Says what a deleted or moved sink has left in a store that cannot be reached.
+fn note_remains(answer: &Value) {
+    let remains = &answer["remains"];
+    if let (Some(store), Some(why)) = (remains["store"].as_str(), remains["why"].as_str()) {
+        eprintln!(
+            "note: {store} still says that its tables are this sink's, because it could not be reached ({why}); when it can: onelog sinks forget, with the former definition"
+        );
+    }
+}
+
 fn replace(source: &Source, client: &Client) -> Result<Value, CommandError> {
     let definition = source.read()?;
     let name = definition.name().ok_or_else(|| {
@@ -227,6 +260,7 @@ fn replace(source: &Source, client: &Client) -> Result<Value, CommandError> {
         &answer,
         "the next start gives the sink that definition again; `onelog config export` prints the new one for the file",
     );
+    note_remains(&answer);
     Ok(answer)
 }
 
@@ -259,6 +293,7 @@ fn delete(name: &Name, client: &Client, as_json: bool, out: &mut Out) -> Result<
         &answer,
         "the next start makes the sink again; take it out of the file as well",
     );
+    note_remains(&answer);
     Ok(out.flush()?)
 }
 
@@ -359,6 +394,10 @@ fn replay(
         false => {
             let replayed = answer["replayed"].as_u64().unwrap_or_default();
             out.line(&format!("{} written again", counted(replayed, "key")))?;
+            for key in list_of(&answer, "not_parked") {
+                let into = key["into"].as_str().unwrap_or_default();
+                out.line(&format!("not parked: {into}={}", shown(&key["key"])))?;
+            }
             if !remaining.is_empty() {
                 out.line("\nstill refused:")?;
                 print::parked(remaining, remaining.len() as u64, out)?;

@@ -231,7 +231,7 @@ impl World {
     /// Waits until a sink has reached what was written before this part.
     fn wait_for_sink(&self, sink: &str) {
         let position = self.end.to_string();
-        let wait = ["sinks", "wait", sink, &position, "--for", "300s"];
+        let wait = ["sinks", "wait", sink, &position, "--timeout", "300s"];
         self.server().run(&wait).good();
     }
 
