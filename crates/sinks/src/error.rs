@@ -78,6 +78,16 @@ pub enum SinkError {
         "the store has no position of the sink '{name}', so there is nothing to compare: it was never backfilled, or it was emptied or replaced since. The sink does not follow because of this: {fault}"
     )]
     NothingThere { name: String, fault: Box<SinkFault> },
+    /// A repair would delete more than is allowed without being asked for.
+    #[error(
+        "a repair would delete {deletes} of the {rows} rows of '{into}', because the log does not have them; it was stopped before that. If that is right, let it: onelog sinks verify {name} --repair --delete-rows (or \"max_deletes\" in the definition); if not, see which table of the log the sink follows, and what its 'where' leaves out"
+    )]
+    TooManyDeletes {
+        name: String,
+        into: String,
+        deletes: u64,
+        rows: u64,
+    },
     /// The log's own state cannot be read.
     #[error("reading the log's state: {cause}")]
     Read { cause: onelog::ReadError },

@@ -20,6 +20,7 @@ mod overlap;
 mod pace;
 mod parking;
 mod progress;
+mod rebuilding;
 mod removal;
 mod request;
 mod retention;
@@ -33,7 +34,10 @@ mod tables;
 mod waiting;
 
 pub use deletions::{DELETES_MAX, DELETES_PERCENT_MAX};
-pub use dry_run::{DRY_RUN_ROWS_MAX, DryRun, DryRunMapping, DryRunRefused, DryRunRow};
+pub use dry_run::{
+    DRY_RUN_ROWS_MAX, DRY_RUN_STORE_ROWS_MAX, DryRun, DryRunMapping, DryRunRefused, DryRunRow,
+    DryRunStore,
+};
 pub use error::{SinkError, SinkFault, SinksError};
 pub use onelog_mapping::{FieldRule, FieldValue};
 pub use onelog_store::{

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use onelog::{Node, Position};
 use parking_lot::{Condvar, Mutex};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::error::{SinkError, SinkFault};
@@ -57,13 +57,13 @@ pub struct SinkStatus {
     pub held_log_bytes: u64,
     /// Whether the log behind it grew over its limit, so that it is no longer kept for this sink.
     pub left_behind: bool,
-    /// The last comparison with the log since the start of the process.
+    /// The last comparison with the log.
     pub last_verification: Option<VerificationSummary>,
     pub definition: SinkDefinition,
 }
 
 /// What a comparison found, in short.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct VerificationSummary {
     /// Both sides were compared at this position.
     pub position: Position,
@@ -242,6 +242,10 @@ impl Progress {
 
     pub(crate) fn set_verified(&self, summary: VerificationSummary) {
         self.change(|inner| inner.verified = Some(summary));
+    }
+
+    pub(crate) fn verified(&self) -> Option<VerificationSummary> {
+        self.inner.lock().verified.clone()
     }
 
     /// Something that the status shows has changed elsewhere.

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use onelog::{Node, Position, ReadLogError};
 use onelog_mapping::Plan;
 use onelog_record::{Op, Record, TABLE_TABLES, TableDefinition, TableId, panic_message};
-use onelog_store::{Batch, SinkDefinition, Store, StoreError, StorePosition, failpoint};
+use onelog_store::{Batch, Store, StoreError, StorePosition, failpoint};
 use tokio::sync::mpsc;
 
 use crate::error::SinkFault;
@@ -25,7 +25,7 @@ use crate::progress::{Progress, SinkState};
 use crate::request::{Command, RequestError};
 use crate::retention::RetentionHold;
 use crate::session_end::SessionEnd;
-use crate::stored::TableIds;
+use crate::stored::StoredSink;
 
 /// Delays between attempts: doubled from the first to the last, then a random part of it.
 const RETRY_FIRST: Duration = Duration::from_millis(100);
@@ -66,18 +66,24 @@ enum History {
 impl Runner {
     pub(crate) fn new(
         node: Node,
-        definition: SinkDefinition,
-        tables: TableIds,
+        sink: StoredSink,
         progress: Arc<Progress>,
         commands: mpsc::Receiver<Command>,
         retention: Arc<RetentionHold>,
     ) -> std::io::Result<Self> {
+        let StoredSink {
+            definition,
+            tables,
+            former,
+            ..
+        } = sink;
         Ok(Self {
             inbox: Inbox::new(definition.paused, tables, Arc::clone(&progress), commands)?,
             feed: Feed {
                 log_id: log_id(&node),
                 node,
                 definition,
+                former,
                 progress,
                 retention,
                 parked: ParkedKeys::default(),

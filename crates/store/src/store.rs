@@ -374,6 +374,14 @@ impl StoreError {
         }
     }
 
+    /// A table of a sink that was there before.
+    pub fn not_there(plan: &MappingPlan) -> Self {
+        Self::SchemaMismatch {
+            into: plan.into.clone(),
+            what: "it is not there: it was dropped or renamed. Give it its name back, or make it anew from the log: onelog sinks rebuild".to_owned(),
+        }
+    }
+
     pub fn refused_change(plan: &MappingPlan, change: &Change, what: impl fmt::Display) -> Self {
         Self::refused(plan, &change.key, change.offset, what)
     }

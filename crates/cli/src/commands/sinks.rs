@@ -41,7 +41,7 @@ enum Command {
     Create(Source),
     /// Give a sink another definition; its store is backfilled only if its rows would change
     Replace(Source),
-    /// Show what a definition would write, without touching any store
+    /// Show what a definition would write and delete; nothing is written to a store
     #[command(alias = "try")]
     DryRun {
         #[command(flatten)]
@@ -63,6 +63,9 @@ enum Command {
         /// Write the rows that differ again from the log
         #[arg(long)]
         repair: bool,
+        /// Also where that deletes many rows, which the log does not have
+        #[arg(long, requires = "repair")]
+        delete_rows: bool,
     },
     /// Show the parked keys: those of which the store refused a record
     Parked {
@@ -200,9 +203,18 @@ pub fn run(args: &Args, context: &Context) -> Result<(), CommandError> {
             return Ok(out.flush()?);
         }
         Command::Delete(name) => return delete(name, &client, context.json, &mut out),
-        Command::Verify { name, repair } => {
+        Command::Verify {
+            name,
+            repair,
+            delete_rows,
+        } => {
             let client = client.with_timeout(VERIFY_TIME_MAX);
-            return verify(&client, name, *repair, context.json, &mut out);
+            let query = match (repair, delete_rows) {
+                (true, true) => "/verify?repair=true&delete_rows=true",
+                (true, false) => "/verify?repair=true",
+                (false, _) => "/verify",
+            };
+            return verify(&client, &name.path(query), context.json, &mut out);
         }
         Command::Replay { name, key }
         | Command::Parked {
@@ -337,18 +349,8 @@ fn dry_run(
     Ok(out.flush()?)
 }
 
-fn verify(
-    client: &Client,
-    name: &Name,
-    repair: bool,
-    as_json: bool,
-    out: &mut Out,
-) -> Result<(), CommandError> {
-    let query = match repair {
-        true => "/verify?repair=true",
-        false => "/verify",
-    };
-    let answer = client.call(Method::POST, &name.path(query), &[], Some(b"{}".to_vec()))?;
+fn verify(client: &Client, path: &str, as_json: bool, out: &mut Out) -> Result<(), CommandError> {
+    let answer = client.call(Method::POST, path, &[], Some(b"{}".to_vec()))?;
     let answer = Exact::of(client, answer)?;
     let tables = list_of(&answer.value, "tables");
     let equal = tables.iter().all(|table| table["equal"] == true);

@@ -44,7 +44,7 @@ pub(crate) struct Sink {
     held_log_bytes: u64,
     /// Whether the log behind the sink is no longer kept for it.
     left_behind: bool,
-    /// The last comparison with the log since the start of the process.
+    /// The last comparison with the log.
     #[schema(required)]
     last_verification: Option<LastVerification>,
     /// Where the server's configuration declares it; the next start gives it that definition again.
@@ -193,10 +193,47 @@ struct DryRunMapping {
     looked_at: u64,
     /// How many of them `where` or `transform` leave out.
     left_out: u64,
+    /// What the table in the store has; missing where the definition does not say where the store is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    store: Option<DryRunStore>,
     /// The first rows.
     rows: Vec<DryRunRow>,
     /// The first records that do not fit.
     refused: Vec<DryRunRefused>,
+}
+
+/// The rows that are in the store, and what a backfill would do to them.
+#[derive(Serialize, ToSchema)]
+struct DryRunStore {
+    rows: u64,
+    /// How many of them a backfill would delete, because the log does not have them.
+    deletes: u64,
+    /// Whether those are so many that the sink would stop and ask.
+    is_too_much: bool,
+    /// Not so where the table has more rows than are counted: 1,000,000.
+    counted_all: bool,
+    /// Why they could not be counted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    why: Option<String>,
+}
+
+impl From<onelog_sinks::DryRunStore> for DryRunStore {
+    fn from(store: onelog_sinks::DryRunStore) -> Self {
+        let onelog_sinks::DryRunStore {
+            rows,
+            deletes,
+            is_too_much,
+            counted_all,
+            why,
+        } = store;
+        Self {
+            rows,
+            deletes,
+            is_too_much,
+            counted_all,
+            why,
+        }
+    }
 }
 
 /// A row that would be written.
@@ -430,6 +467,7 @@ impl From<onelog_sinks::DryRunMapping> for DryRunMapping {
             into,
             looked_at,
             left_out,
+            store,
             rows,
             refused,
         } = mapping;
@@ -449,6 +487,7 @@ impl From<onelog_sinks::DryRunMapping> for DryRunMapping {
             into,
             looked_at,
             left_out,
+            store: store.map(Into::into),
             rows: rows.into_iter().map(row).collect(),
             refused: refused.into_iter().map(refusal).collect(),
         }

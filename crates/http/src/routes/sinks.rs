@@ -160,11 +160,12 @@ pub(crate) async fn resume(State(app): State<Shared>, Path(name): Path<String>) 
     params(
         ("name" = String, Path, description = "The sink", example = "search"),
         ("repair" = Option<bool>, Query, description = "Writes differing rows again, deletes extra ones, and compares once more", example = true),
+        ("delete_rows" = Option<bool>, Query, description = "With `repair`: deletes rows that the log does not have, however many", example = true),
     ),
     responses(
         (status = 200, description = "Equal or not, and which rows differ", body = crate::api::Verification),
         (status = 404, description = "`unknown_sink`", body = crate::api::Error),
-        (status = 409, description = "`sink_stopped`, `sink_waiting`, `sink_not_filled`, `sink_too_far_behind`", body = crate::api::Error),
+        (status = 409, description = "`sink_stopped`, `sink_waiting`, `sink_not_filled`, `sink_too_far_behind`, `too_many_deletes`", body = crate::api::Error),
         (status = 422, description = "Malformed, and where", body = crate::api::Error),
         (status = 502, description = "`store_failed`", body = crate::api::Error),
         (status = 503, description = "`overloaded`: other verifications are running", body = crate::api::Error),
@@ -175,12 +176,14 @@ pub(crate) async fn verify(
     Path(name): Path<String>,
     uri: Uri,
 ) -> Answer {
-    let repair = Query::parse(uri.query(), &["repair"])?.flag("repair")?;
+    let query = Query::parse(uri.query(), &["repair", "delete_rows"])?;
+    let (repair, may_delete) = (query.flag("repair")?, query.flag("delete_rows")?);
     let verified = app
         .verification(move |app| {
-            let verified = match repair {
-                true => app.sinks.verify_and_repair(&name),
-                false => app.sinks.verify(&name),
+            let verified = match (repair, may_delete) {
+                (true, true) => app.sinks.verify_and_repair_deleting(&name),
+                (true, false) => app.sinks.verify_and_repair(&name),
+                (false, _) => app.sinks.verify(&name),
             };
             verified.map_err(|error| sink_error(app, &name, error))
         })
@@ -302,7 +305,10 @@ pub(crate) async fn forget(State(app): State<Shared>, headers: HeaderMap, body: 
     json(StatusCode::OK, &SinkForgotten { sink, forgotten })
 }
 
-/// Shows the first rows that a definition would write. No store is touched.
+/// Shows the first rows that a definition would write, and what a backfill would delete.
+///
+/// Nothing is written to the store. Where the definition says where it is, the keys of its tables are
+/// read.
 #[utoipa::path(
     post,
     path = "/v1/sinks/dry-run",
@@ -478,6 +484,9 @@ pub(crate) fn sink_error(app: &App, sink: &str, error: SinkError) -> ApiError {
         }
         SinkError::StillThere { name } => {
             conflict("sink_exists").with(|body| body.sink = Some(name))
+        }
+        SinkError::TooManyDeletes { name, .. } => {
+            conflict("too_many_deletes").with(|body| body.sink = Some(name))
         }
         SinkError::TooMany { max } => conflict("too_many_sinks").with(|body| body.max = Some(max)),
         SinkError::Stopped { name, fault } => conflict("sink_stopped").with(|body| {

@@ -5,6 +5,8 @@
 
 #[path = "mysql/harness.rs"]
 mod harness;
+#[path = "mysql/reports.rs"]
+mod reports;
 #[path = "mysql/swaps.rs"]
 mod swaps;
 #[path = "mysql/tables.rs"]
