@@ -23,14 +23,13 @@ pub struct Remains {
 
 impl Sinks {
     /// Takes away what a sink that was deleted or moved has left in the store of its former
-    /// definition; its rows stay, without an owner. Whether there was anything.
+    /// definition; its rows stay, without an owner. Whether the store had a record of it.
     pub fn forget(&self, definition: &SinkDefinition) -> Result<bool, SinkError> {
         let inner = &self.inner;
         let _changing = inner.changing.lock();
         let mut store = inner.former_store(definition)?;
-        if store.followed_log()?.is_none() {
-            return Ok(false);
-        }
+        // Where there is no record of it, a table may still be called its own.
+        let is_known = store.followed_log()?.is_some();
         let name = &definition.name;
         match inner.find(name) {
             Ok(known) => {
@@ -51,7 +50,7 @@ impl Sinks {
             store = place,
             "a former sink was forgotten in its store"
         );
-        Ok(true)
+        Ok(is_known)
     }
 }
 

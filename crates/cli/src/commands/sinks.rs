@@ -188,20 +188,7 @@ pub fn run(args: &Args, context: &Context) -> Result<(), CommandError> {
             position_flag,
             timeout,
         } => wait(name, position.or(*position_flag), *timeout, context)?,
-        Command::Forget(source) => {
-            let definition = source.read()?;
-            let answer = client.post_bytes("/v1/sinks/forget", definition.body()?);
-            let answer = answer.map_err(|error| definition.refused(error))?;
-            let sink = answer["sink"].as_str().unwrap_or_default();
-            match (context.json, answer["forgotten"] == true) {
-                (true, _) => out.json(&answer)?,
-                (false, true) => out.line(&format!("the store has forgotten the sink '{sink}'"))?,
-                (false, false) => {
-                    out.line(&format!("the store has nothing of the sink '{sink}'"))?
-                }
-            }
-            return Ok(out.flush()?);
-        }
+        Command::Forget(source) => return forget(source, &client, context.json, &mut out),
         Command::Delete(name) => return delete(name, &client, context.json, &mut out),
         Command::Verify {
             name,
@@ -209,12 +196,8 @@ pub fn run(args: &Args, context: &Context) -> Result<(), CommandError> {
             delete_rows,
         } => {
             let client = client.with_timeout(VERIFY_TIME_MAX);
-            let query = match (repair, delete_rows) {
-                (true, true) => "/verify?repair=true&delete_rows=true",
-                (true, false) => "/verify?repair=true",
-                (false, _) => "/verify",
-            };
-            return verify(&client, &name.path(query), context.json, &mut out);
+            let path = name.path(verify_action(*repair, *delete_rows));
+            return verify(&client, &path, context.json, &mut out);
         }
         Command::Replay { name, key }
         | Command::Parked {
@@ -246,6 +229,32 @@ fn note_declared(answer: &Value, consequence: &str) {
     if let Some(place) = answer["declared"].as_str() {
         eprintln!("note: {place} declares this sink: {consequence}");
     }
+}
+
+const fn verify_action(repair: bool, delete_rows: bool) -> &'static str {
+    match (repair, delete_rows) {
+        (true, true) => "/verify?repair=true&delete_rows=true",
+        (true, false) => "/verify?repair=true",
+        (false, _) => "/verify",
+    }
+}
+
+fn forget(
+    source: &Source,
+    client: &Client,
+    as_json: bool,
+    out: &mut Out,
+) -> Result<(), CommandError> {
+    let definition = source.read()?;
+    let answer = client.post_bytes("/v1/sinks/forget", definition.body()?);
+    let answer = answer.map_err(|error| definition.refused(error))?;
+    let sink = answer["sink"].as_str().unwrap_or_default();
+    match (as_json, answer["forgotten"] == true) {
+        (true, _) => out.json(&answer)?,
+        (false, true) => out.line(&format!("the store has forgotten the sink '{sink}'"))?,
+        (false, false) => out.line(&format!("the store had nothing of the sink '{sink}'"))?,
+    }
+    Ok(out.flush()?)
 }
 
 /// Says what a deleted or moved sink has left in a store that cannot be reached.

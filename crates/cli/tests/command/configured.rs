@@ -328,7 +328,7 @@ into = "orders"
     );
     // When a server starts with it, then it says which one,
     let ran = place.try_start(&config);
-    ran.fails(1, "'ONELOG_TEST_NOT_SET' is not set");
+    ran.fails(2, "'ONELOG_TEST_NOT_SET' is not set");
     // and neither its tables nor its sinks are there.
     let empty = place.path("empty.toml");
     std::fs::write(&empty, "").unwrap();
