@@ -45,7 +45,7 @@ impl Inverse {
             ))
         };
         let program =
-            "a program has no inverse: what a document was before it cannot be told from the row";
+            "a program has no inverse: what a document was before it cannot be derived from the row";
         if mapping.filter.is_some() {
             return refused("where", program);
         }
@@ -55,7 +55,7 @@ impl Inverse {
         if !mapping.fields.is_empty() {
             return refused(
                 "fields",
-                "the fields that were not kept cannot be told from the row",
+                "the fields that were not kept cannot be derived from the row",
             );
         }
         let columns = &plan.columns;

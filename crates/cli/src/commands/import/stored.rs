@@ -53,7 +53,11 @@ impl Tables for OneTable<'_> {
 impl StoredRows {
     /// Opens the table that the definition fills from the table of the arguments.
     pub fn open(args: &Args) -> Result<Self, CommandError> {
-        let (target, plan, inverse) = read(args)?;
+        let Table {
+            target,
+            plan,
+            inverse,
+        } = read(args)?;
         let mut reader = target
             .open_reader(&plan)
             .map_err(|error| CommandError::Failed(error.to_string()))?;
@@ -131,8 +135,14 @@ impl Drop for StoredRows {
     }
 }
 
-/// The store, the plan of its one table, and the way back.
-fn read(args: &Args) -> Result<(Arc<dyn Target>, Arc<Plan>, Inverse), CommandError> {
+/// A table of a store, the plan of it alone, and the way back.
+struct Table {
+    target: Arc<dyn Target>,
+    plan: Arc<Plan>,
+    inverse: Inverse,
+}
+
+fn read(args: &Args) -> Result<Table, CommandError> {
     let mut sinks = DefinitionFile::read(&args.file)?.sinks();
     if let Some(name) = &args.name {
         sinks.retain(|sink| sink.value["name"].as_str() == Some(name));
@@ -189,5 +199,9 @@ fn read(args: &Args) -> Result<(Arc<dyn Target>, Arc<Plan>, Inverse), CommandErr
     let plan = definition.plan(&OneTable(&args.table)).map_err(in_place)?;
     let inverse = Inverse::new("mappings[0]", &definition.mappings[0], &plan.mappings[0]);
     let inverse = inverse.map_err(in_place)?;
-    Ok((definition.target, Arc::new(plan), inverse))
+    Ok(Table {
+        target: definition.target,
+        plan: Arc::new(plan),
+        inverse,
+    })
 }
