@@ -44,8 +44,7 @@ impl Inverse {
                 what.to_owned(),
             ))
         };
-        let program =
-            "a program has no inverse: what a document was before it cannot be derived from the row";
+        let program = "a program has no inverse: what a document was before it cannot be derived from the row";
         if mapping.filter.is_some() {
             return refused("where", program);
         }
