@@ -34,6 +34,20 @@ impl Context {
     }
 }
 
+/// In the place of a server's flags, for commands that speak to none: their help does not show what
+/// means nothing there.
+#[derive(Clone, Debug, Args)]
+pub struct NoServer {
+    #[arg(id = "url", long = "url", hide = true, value_parser = no_server::<String>)]
+    _url: Option<String>,
+    #[arg(id = "timeout", long = "timeout", hide = true, value_parser = no_server::<Duration>)]
+    _timeout: Option<Duration>,
+}
+
+fn no_server<T>(_: &str) -> Result<T, String> {
+    Err("this command speaks to no server; leave the flag out".to_owned())
+}
+
 /// Reads a time limit.
 pub fn timeout(text: &str) -> Result<Duration, String> {
     match parse_time_ms(text)? {

@@ -273,7 +273,7 @@ impl Real {
     pub fn end_sinks(&self, server: &Server) -> Result<(), DemoError> {
         for target in &self.targets {
             match server.sinks.delete(&self.sink_name(target.as_ref())) {
-                Ok(()) | Err(onelog_sinks::SinkError::Unknown { .. }) => {}
+                Ok(_) | Err(onelog_sinks::SinkError::Unknown { .. }) => {}
                 Err(error) => return Err(failed(&error)),
             }
         }

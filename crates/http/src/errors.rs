@@ -19,8 +19,10 @@
 //! | 409 | `table_in_use` | `table` | sinks follow the table, or the configuration declares it |
 //! | 409 | `too_many_sinks` | `max` | no more sinks can be made |
 //! | 409 | `sink_stopped` | `sink`, `fault` | the sink has stopped, and why: mend it, then resume or rebuild |
-//! | 409 | `sink_not_filled` | `sink` | there is nothing to compare yet |
+//! | 409 | `sink_waiting` | `sink`, `fault` | its store cannot be used now: it tries again by itself |
+//! | 409 | `sink_not_filled` | `sink`, `fault` | there is nothing to compare: not yet, or no longer |
 //! | 409 | `sink_too_far_behind` | `sink`, `position`, `floor` | its state is no longer kept: let it catch up |
+//! | 409 | `too_many_deletes` | `sink` | a repair would delete many rows: ask for it with `delete_rows` |
 //! | 409 | `wrong_table` | `table` | a stream table has no state to read: read the log |
 //! | 410 | `snapshot_too_old` | `floor` | the position is older than what is kept: read at a newer one |
 //! | 410 | `id_expired` | `id`, `floor` | whether this id was committed must be looked up in the log |

@@ -6,7 +6,7 @@ use serde_path_to_error::Segment;
 use utoipa::ToSchema;
 use utoipa::openapi::{Object, RefOr, Schema};
 
-use onelog_record::Json;
+use onelog_record::{Json, in_json_terms};
 use onelog_request::{check_json, unknown_field};
 
 use crate::errors::ApiError;
@@ -62,16 +62,6 @@ pub(crate) fn read_object<T: DeserializeOwned + ToSchema>(body: &[u8]) -> Result
         let message = in_json_terms(&error.inner().to_string());
         ApiError::malformed(&place, message + &example::<T>(field.as_deref()))
     })
-}
-
-/// Serde names what it expects by its own data model, where a client knows JSON's.
-fn in_json_terms(message: &str) -> String {
-    for (serde, json) in [("a sequence", "a list"), ("a map", "an object")] {
-        if let Some(rest) = message.strip_suffix(serde) {
-            return format!("{rest}{json}");
-        }
-    }
-    message.to_owned()
 }
 
 /// How a field of `T` is written, or all of it, for the end of a message.

@@ -2,6 +2,7 @@
 //! list with the OpenAPI document.
 
 use axum::Router;
+use axum::extract::Path;
 use axum::routing::{MethodRouter, delete, get, post, put};
 
 use crate::routes::{Shared, backup, keys, list, log, sinks, system, tables, transactions};
@@ -29,6 +30,7 @@ fn routes() -> Vec<Route> {
         post "/v1/sinks" sinks::create;
         get "/v1/sinks" sinks::list;
         post "/v1/sinks/dry-run" sinks::dry_run;
+        post "/v1/sinks/forget" sinks::forget;
         get "/v1/sinks/{name}" sinks::get;
         put "/v1/sinks/{name}" sinks::replace;
         delete "/v1/sinks/{name}" sinks::delete;
@@ -51,10 +53,25 @@ fn routes() -> Vec<Route> {
 /// Former names of routes: they answer as before, and are in the document as deprecated.
 pub(crate) const ALIASES: &[(&str, &str)] = &[("/v1/sinks/try", "/v1/sinks/dry-run")];
 
+/// Names of routes below `/v1/sinks/`. No new sink has such a name; one that an earlier version has
+/// made is read, changed and deleted all the same.
+const NOT_SINKS: [&str; 3] = ["dry-run", "try", "forget"];
+
+fn of_a_sink_named_as_a_route(name: &'static str) -> MethodRouter<Shared> {
+    let path = move || Path(name.to_owned());
+    get(move |state| sinks::get(state, path()))
+        .put(move |state, headers, body| sinks::replace(state, path(), headers, body))
+        .delete(move |state| sinks::delete(state, path()))
+}
+
 pub(crate) fn router(app: Shared) -> Router {
+    let router = NOT_SINKS.iter().fold(Router::new(), |router, name| {
+        let handlers = of_a_sink_named_as_a_route(name);
+        router.route(&format!("/v1/sinks/{name}"), handlers)
+    });
     let router = routes()
         .into_iter()
-        .fold(Router::new(), |router, (_, path, handlers)| {
+        .fold(router, |router, (_, path, handlers)| {
             let former = ALIASES.iter().filter(|(_, name)| *name == path);
             let router = former.fold(router, |router, (former, _)| {
                 router.route(former, handlers.clone())

@@ -13,6 +13,7 @@ mod canonical;
 mod cell;
 mod column_type;
 mod error;
+mod inverse;
 mod mapping;
 mod moment;
 mod object;
@@ -26,6 +27,7 @@ pub use self::canonical::{encode_json, numeric};
 pub use self::cell::{Cell, Row, show_key};
 pub use self::column_type::{ColumnType, Element};
 pub use self::error::{DefinitionError, unknown};
+pub use self::inverse::{Document, Inverse};
 pub use self::mapping::{Column, Columns, KeyTemplate, Mapping, Source};
 pub use self::moment::{
     date_of_days, date_text, days_of_date, parse_date, parse_timestamp, parse_uuid, timestamp_text,

@@ -373,12 +373,21 @@ fn whole_value(column: &ColumnPlan, value: &[u8], cell: &mut Cell) -> Result<(),
     Ok(())
 }
 
+/// The beginning of the names of onelog's own tables.
+const OWN_TABLES: &str = "onelog";
+
 fn find_table<T: Tables + ?Sized>(
     place: &str,
     name: &str,
     tables: &T,
 ) -> Result<TableDefinition, DefinitionError> {
     let place = format!("{place}.table");
+    if name == OWN_TABLES || name.starts_with(&format!("{OWN_TABLES}.")) {
+        let what = format!(
+            "the tables '{OWN_TABLES}.*' belong to onelog itself, so no sink follows '{name}'; follow a table of your own"
+        );
+        return Err(DefinitionError::new(place, what));
+    }
     let Some(table) = tables.table(name) else {
         let names = tables.names();
         let what = match nearest_name(name, names.iter().map(String::as_str)) {

@@ -97,6 +97,14 @@ impl Node {
         }
     }
 
+    /// The definition that a table would get, or has; nothing is made.
+    pub fn planned_table(&self, table: &NewTable) -> Result<TableDefinition, TableError> {
+        check(table)?;
+        Ok(match creation(self.position(), &self.catalog(), table)? {
+            Creation::Done(definition, _) | Creation::Commit(definition, _) => definition,
+        })
+    }
+
     /// Deletes a table and all its keys. Its records stay in the log; its number is never reused.
     pub async fn drop_table(&self, name: &str) -> Result<Position, TableError> {
         Ok(self

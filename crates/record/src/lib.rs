@@ -16,6 +16,7 @@ mod outcome;
 mod panic;
 mod planted;
 mod request;
+mod serde_message;
 mod table;
 mod transaction;
 mod varint;
@@ -39,6 +40,7 @@ pub use panic::panic_message;
 pub use request::{
     CommitRequest, Compare, Guard, KeyRange, Operation, PointRead, Predicate, Write,
 };
+pub use serde_message::in_json_terms;
 pub use table::{
     SYSTEM_TABLES, TABLE_PARKED, TABLE_SETTINGS, TABLE_SINKS, TABLE_TABLES, TABLE_UNIQUE,
     TableDefinition, TableKind, TableNameError, USER_TABLES_FROM, ValueKind, check_table_name,

@@ -5,7 +5,8 @@ mod steps;
 
 use std::sync::{Arc, OnceLock};
 
-use jsonschema::{ValidationError, Validator};
+use jsonschema::error::ValidationErrorKind;
+use jsonschema::{ReferencingError, ValidationError, Validator};
 use onelog_commit::{Schema, SchemaFault};
 use onelog_record::Json;
 use serde_json::Value;
@@ -30,7 +31,7 @@ pub(crate) fn compile(schema: &Value) -> Result<Arc<dyn Schema>, SchemaError> {
     let schema = steps::marked(schema);
     let validator = steps::options()
         .build(&schema)
-        .map_err(|error| SchemaError(error.to_string()))?;
+        .map_err(|error| SchemaError(refused(&error)))?;
     Ok(Arc::new(Compiled {
         schema,
         validator,
@@ -43,6 +44,15 @@ pub(crate) fn compile(schema: &Value) -> Result<Arc<dyn Schema>, SchemaError> {
 pub(crate) fn check_new(schema: &Value) -> Result<(), SchemaError> {
     compile(schema)?;
     steps::check(schema).map_err(SchemaError)
+}
+
+fn refused(error: &ValidationError<'_>) -> String {
+    match error.kind() {
+        ValidationErrorKind::Referencing(ReferencingError::Unretrievable { uri, .. }) => format!(
+            "it refers to another document, '{uri}'; put what it refers to under \"$defs\" in the schema itself"
+        ),
+        _ => error.to_string(),
+    }
 }
 
 impl Schema for Compiled {
@@ -251,6 +261,16 @@ mod tests {
         assert!(compile(&json!({"type": "no such type"})).is_err());
         assert!(compile(&json!({"minimum": "5"})).is_err());
         assert!(compile(&json!({"multipleOf": 0})).is_err());
-        assert!(compile(&json!({"$ref": "http://127.0.0.1:9/other.json"})).is_err());
+        let text = compile(&json!({"$ref": "http://127.0.0.1:9/other.json"}))
+            .unwrap_err()
+            .to_string();
+        assert!(
+            text.contains("refers to another document, 'http://127.0.0.1:9/other.json'"),
+            "{text}"
+        );
+        assert!(
+            text.contains("$defs") && !text.contains("registry"),
+            "{text}"
+        );
     }
 }

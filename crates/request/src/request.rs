@@ -3,7 +3,7 @@
 use std::fmt;
 
 use onelog_record::{
-    CommitRequest, GUARDS_MAX, Position, READS_MAX, RECORDS_MAX, Subject, TooLarge,
+    CommitRequest, GUARDS_MAX, Position, READS_MAX, RECORDS_MAX, Subject, TooLarge, in_json_terms,
 };
 use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
 use serde_json::error::Category;
@@ -81,7 +81,7 @@ fn explain(place: &Place<'_>, error: &serde_json::Error) -> ParseError {
         return fault;
     }
     let message = match error.classify() {
-        Category::Data | Category::Io => error.to_string(),
+        Category::Data | Category::Io => in_json_terms(&error.to_string()),
         Category::Syntax | Category::Eof => format!("this is not JSON: {error}"),
     };
     ParseError::Malformed {

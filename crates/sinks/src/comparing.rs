@@ -6,7 +6,10 @@
 use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 
+use onelog::{Operation, Predicate};
+
 use crate::backfill::LogSnapshot;
+use crate::deletions::{deletions_among, is_too_much};
 use crate::error::SinkError;
 use crate::progress::{VerificationSummary, now_ms};
 use crate::request::{Command, Keys, Reply, Request, SnapshotPair};
@@ -33,14 +36,30 @@ impl Sinks {
 
     /// Compares, writes every differing row again as the log has it, deletes rows that the log does
     /// not have, and compares once more. The answer is the last comparison's.
+    ///
+    /// Fails before it deletes more rows than the definition allows; see
+    /// [`DELETES_MAX`](crate::DELETES_MAX).
     pub fn verify_and_repair(&self, name: &str) -> Result<Verification, SinkError> {
+        self.repair_with(name, false)
+    }
+
+    /// [`Sinks::verify_and_repair`], however many rows that deletes.
+    pub fn verify_and_repair_deleting(&self, name: &str) -> Result<Verification, SinkError> {
+        self.repair_with(name, true)
+    }
+
+    fn repair_with(&self, name: &str, may_delete: bool) -> Result<Verification, SinkError> {
         let begun = Instant::now();
         let inner = &self.inner;
         let mut compared = inner.compare(name, REPAIR_KEYS_MAX)?;
         let mut repaired = vec![0; compared.verification.tables.len()];
+        let mut deleted = vec![0; compared.verification.tables.len()];
         for _ in 0..PASSES_MAX {
             if compared.keys.is_empty() {
                 break;
+            }
+            if !may_delete {
+                inner.check_repair(name, &compared, &mut deleted)?;
             }
             let before: u64 = differences(&compared.verification);
             for part in compared.keys.chunks(REPAIR_ROWS) {
@@ -96,6 +115,34 @@ fn repair(
 }
 
 impl Inner {
+    /// Fails where a repair would delete more of a table than the definition allows; `deleted`: what it
+    /// has deleted already.
+    fn check_repair(
+        &self,
+        name: &str,
+        compared: &Compared,
+        deleted: &mut [u64],
+    ) -> Result<(), SinkError> {
+        let definition = self.find(name)?.definition;
+        let now = deletions_among(&self.node, &definition, &compared.keys)?;
+        let tables = compared.verification.tables.iter();
+        for ((table, deleted), now) in tables.zip(deleted).zip(now) {
+            // Only so many keys are listed at once; what the store has beyond the log goes as well.
+            let more = now.max(table.store_rows.saturating_sub(table.rows));
+            let rows = table.store_rows + *deleted;
+            if now > 0 && is_too_much(*deleted + more, rows, definition.max_deletes) {
+                return Err(SinkError::TooManyDeletes {
+                    name: name.to_owned(),
+                    into: table.into.clone(),
+                    deletes: *deleted + more,
+                    rows,
+                });
+            }
+            *deleted += now;
+        }
+        Ok(())
+    }
+
     /// Compares, and notes what was found.
     pub(crate) fn verify(&self, name: &str, scheduled: bool) -> Result<Verification, SinkError> {
         let verification = self.compare(name, 0)?.verification;
@@ -129,16 +176,22 @@ impl Inner {
             let position = verification.position;
             tracing::info!(sink = name, rows, %position, "a store was repaired from the log");
         }
-        if let Ok(found) = self.find(name) {
-            found.progress.set_verified(VerificationSummary {
-                position: verification.position,
-                at_ms: now_ms(),
-                took_ms: verification.took_ms,
-                equal: verification.equal,
-                differences_total: differences(verification),
-                repaired: verification.repaired.unwrap_or(0),
-                scheduled,
-            });
+        let _changing = self.changing.lock();
+        let Ok(found) = self.find(name) else {
+            return;
+        };
+        found.progress.set_verified(VerificationSummary {
+            position: verification.position,
+            at_ms: now_ms(),
+            took_ms: verification.took_ms,
+            equal: verification.equal,
+            differences_total: differences(verification),
+            repaired: verification.repaired.unwrap_or(0),
+            scheduled,
+        });
+        let put = Operation::Put(found.stored().record());
+        if let Err(error) = self.commit(name, Predicate::Exists, put) {
+            tracing::warn!(sink = name, %error, "what a comparison found is not kept for the next start");
         }
     }
 

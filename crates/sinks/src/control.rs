@@ -13,6 +13,7 @@ use crate::error::SinkError;
 use crate::feed::Feed;
 use crate::open::{open_store, plan_of};
 use crate::parking::ParkedKeys;
+use crate::progress::SinkState;
 use crate::request::{PendingRequest, Reply, Request, RequestError, SnapshotPair};
 use crate::session_end::SessionEnd;
 
@@ -131,18 +132,29 @@ impl Feed {
     fn detached_snapshots(&self) -> Result<SnapshotPair, SinkError> {
         let plan = Arc::new(plan_of(&self.node, &self.definition)?);
         let mut store = open_store(&self.definition, &plan, &self.log_id)?;
-        let found = store.position()?;
-        let ours = found.filter(|found| found.log_id == self.log_id);
-        let at = ours.map(|found| found.position);
+        let followed = store.followed_log()?;
+        if let Some(found) = followed.filter(|found| *found != self.log_id) {
+            let ours = self.log_id.clone();
+            return Err(StoreError::OtherLog { ours, found }.into());
+        }
+        let at = store.position()?.map(|found| found.position);
+        if at.is_none() && self.progress.has_failed() {
+            return Err(SinkError::NothingThere {
+                name: self.definition.name.clone(),
+                fault: Box::new(self.progress.last_error()),
+            });
+        }
         let parked = ParkedKeys::load(&self.node, &self.definition.name, &plan, at);
         let parked = parked.map_err(|_| self.not_following())?;
         self.open_snapshots(&plan, store.as_mut(), at, &parked)
     }
 
     fn not_following(&self) -> SinkError {
-        SinkError::Stopped {
-            name: self.definition.name.clone(),
-            fault: Box::new(self.progress.last_error()),
+        let name = self.definition.name.clone();
+        let fault = Box::new(self.progress.last_error());
+        match self.progress.state() {
+            SinkState::Stopped => SinkError::Stopped { name, fault },
+            _ => SinkError::Waiting { name, fault },
         }
     }
 }

@@ -1,5 +1,5 @@
-//! What a backfill would delete in its store, counted before anything is changed there: the guard
-//! against emptying a store by accident. Backfills of every kind of store and for every reason come
+//! What a backfill or a repair would delete in its store, counted before anything is changed there:
+//! the guard against emptying a store by accident. Every kind of store and every reason comes
 //! through here.
 //!
 //! A row is deleted where the log has no record of its key, or the mapping leaves that record out.
@@ -8,23 +8,46 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
-use onelog::{ReadError, Snapshot};
+use bytes::Bytes;
+use onelog::{Node, ReadError, Snapshot};
 use onelog_mapping::{
-    ADOPT, Column, ColumnType, Columns, KEY_COLUMN, MappingPlan, REPLACE, Row, Source,
+    ADOPT, Column, ColumnType, Columns, DefinitionError, KEY_COLUMN, Mapping, MappingPlan, REPLACE,
+    Row, Source,
 };
 use onelog_store::{Change, Leftover, SinkDefinition, StoreError};
 
-use crate::error::SinkFault;
+use crate::error::{SinkError, SinkFault};
 use crate::feed::Feed;
-use crate::open::plan_of;
+use crate::open::{plan_of, plan_of_any_table};
 use crate::session_end::SessionEnd;
 
-/// So many rows of a table a backfill deletes without being asked to …
+/// So many rows of a table a backfill or a repair deletes without being asked to …
 pub const DELETES_MAX: u64 = 100;
 /// … and above that, so much of it, in percent.
 pub const DELETES_PERCENT_MAX: u64 = 20;
 
+/// Whether `deletes` of a table's rows must be asked for; `max` is the definition's own bound.
+pub(crate) fn is_too_much(deletes: u64, rows: u64, max: Option<u64>) -> bool {
+    match max {
+        Some(max) => deletes > max,
+        None => {
+            let part = u128::from(rows) * u128::from(DELETES_PERCENT_MAX) / 100;
+            deletes > DELETES_MAX && u128::from(deletes) > part
+        }
+    }
+}
+
 impl Feed {
+    fn counting<'c>(&'c self, snapshot: &'c Snapshot) -> Counting<'c> {
+        Counting {
+            node: &self.node,
+            definition: &self.definition,
+            former: &self.former,
+            snapshot,
+            rows_max: u64::MAX,
+        }
+    }
+
     /// Fails where a first backfill would delete or change rows of a table that was there before
     /// onelog, unless the mapping says that they are replaced.
     pub(crate) fn check_foreign_rows(
@@ -37,15 +60,10 @@ impl Feed {
             if mapping.options.choice(ADOPT) == Some(REPLACE) {
                 continue;
             }
-            let alone = SinkDefinition {
-                mappings: vec![mapping.clone()],
-                ..self.definition.clone()
-            };
-            let counted =
-                self.count(&alone, &mut |mapping, row| compare(snapshot, mapping, row))?;
+            let counted = self.counting(snapshot).compared(number)?;
             if counted.missing > 0 || counted.different > 0 {
                 return Err(SessionEnd::Stop(SinkFault::new(format!(
-                    "the table '{}' was there before onelog, and of its {} rows {} are not in the log's table '{}' and {} are there with other values; nothing was changed. Write these rows to the log first, then resume the sink; or, if they are to be deleted and written over, say \"adopt\": \"replace\" in the mapping",
+                    "the table '{}' was there before onelog, and of its {} rows {} are not in the log's table '{}' and {} are there with other values; nothing was changed. Write these rows to the log first (onelog import --from-store does), then resume the sink; or, if they are to be deleted and written over, say \"adopt\": \"replace\" in the mapping",
                     mapping.into, counted.rows, counted.missing, mapping.table, counted.different
                 ))));
             }
@@ -57,7 +75,7 @@ impl Feed {
     /// any more.
     pub(crate) fn check_leftovers(&self, leftovers: &[Leftover]) -> Result<(), SessionEnd> {
         for Leftover { name, rows } in leftovers {
-            if self.is_too_much(*rows, *rows) {
+            if is_too_much(*rows, *rows, self.definition.max_deletes) {
                 return Err(SessionEnd::Stop(SinkFault::new(format!(
                     "a backfill would delete the {rows} rows of '{name}', which this sink has written and no mapping of its definition names any more; nothing was changed. If that is right, let it: onelog sinks rebuild {} --delete-rows (or \"max_deletes\" in the definition); if not, put the mapping back as it was",
                     self.definition.name,
@@ -67,15 +85,6 @@ impl Feed {
         Ok(())
     }
 
-    /// Whether `missing` of so many rows are more than are deleted without being asked.
-    fn is_too_much(&self, rows: u64, missing: u64) -> bool {
-        if let Some(max) = self.definition.max_deletes {
-            return missing > max;
-        }
-        let part = u128::from(rows) * u128::from(DELETES_PERCENT_MAX) / 100;
-        missing > DELETES_MAX && u128::from(missing) > part
-    }
-
     /// Fails where a backfill from `snapshot` would delete more than the definition allows.
     pub(crate) fn check_deletions(
         &self,
@@ -83,14 +92,8 @@ impl Feed {
         snapshot: &Snapshot,
     ) -> Result<(), SessionEnd> {
         for number in (0..self.definition.mappings.len()).filter(|n| !foreign.contains(n)) {
-            let definition = keys_of(&self.definition, number);
-            let Counted { rows, missing, .. } = self.count(&definition, &mut |mapping, row| {
-                find(snapshot, mapping, row).map(|found| match found {
-                    Some(_) => Compared::Equal,
-                    None => Compared::Missing,
-                })
-            })?;
-            if self.is_too_much(rows, missing) {
+            let Counted { rows, missing, .. } = self.counting(snapshot).missing(number)?;
+            if is_too_much(missing, rows, self.definition.max_deletes) {
                 let into = &self.definition.mappings[number].into;
                 return Err(SessionEnd::Stop(SinkFault::new(format!(
                     "a backfill would delete {missing} of the {rows} rows of '{into}', because the log has none of them at position {}; nothing was changed. If that is right, let it: onelog sinks rebuild {} --delete-rows (or \"max_deletes\" in the definition); if not, see which table of the log the sink follows, and what its 'where' leaves out",
@@ -101,19 +104,88 @@ impl Feed {
         }
         Ok(())
     }
+}
 
-    /// Compares every row of the one mapping of a definition.
-    fn count(
+/// Compares the rows of a store's tables with the log's state.
+pub(crate) struct Counting<'c> {
+    pub(crate) node: &'c Node,
+    pub(crate) definition: &'c SinkDefinition,
+    /// Mappings by which the store may have been filled, with other keys than the definition's.
+    pub(crate) former: &'c [Mapping],
+    pub(crate) snapshot: &'c Snapshot,
+    /// Not more rows of a table are read.
+    pub(crate) rows_max: u64,
+}
+
+#[derive(Clone, Copy, Debug, Default)]
+pub(crate) struct Counted {
+    pub(crate) rows: u64,
+    /// The log does not have them.
+    pub(crate) missing: u64,
+    /// The log has other values.
+    different: u64,
+    /// Whether there are more rows, which were not read.
+    pub(crate) is_cut: bool,
+}
+
+enum Compared {
+    Equal,
+    Different,
+    Missing,
+}
+
+impl Counting<'_> {
+    /// How many rows of a mapping's table a backfill would delete.
+    pub(crate) fn missing(&self, number: usize) -> Result<Counted, CountError> {
+        let mapping = &self.definition.mappings[number];
+        let rules = self.definition.target.kind().rules();
+        let of_table = |former: &&Mapping| rules.is_same_table(&former.into, &mapping.into);
+        let plan = plan_of(self.node, self.definition)?;
+        let now = &plan.mappings[number];
+        for shape in [mapping]
+            .into_iter()
+            .chain(self.former.iter().filter(of_table))
+        {
+            let counted = self.scan(&keys_of(shape), &mut |reading, row| {
+                Ok(match reading.key_of_row(row) {
+                    Some(key) if find(self.snapshot, now, &key)?.is_some() => Compared::Equal,
+                    _ => Compared::Missing,
+                })
+            })?;
+            if let Some(counted) = counted {
+                return Ok(counted);
+            }
+        }
+        Ok(Counted::default())
+    }
+
+    /// The same, and how many rows have other values.
+    fn compared(&self, number: usize) -> Result<Counted, CountError> {
+        let counted = self.scan(&self.definition.mappings[number], &mut |mapping, row| {
+            compare(self.snapshot, mapping, row)
+        })?;
+        Ok(counted.unwrap_or_default())
+    }
+
+    /// Compares every row of a mapping's table. `None`: there is none of that shape.
+    fn scan(
         &self,
-        definition: &SinkDefinition,
+        mapping: &Mapping,
         compare: &mut dyn FnMut(&MappingPlan, &Row) -> Result<Compared, ReadError>,
-    ) -> Result<Counted, SessionEnd> {
-        let plan = plan_of(&self.node, definition);
-        let plan = Arc::new(plan.map_err(|error| SessionEnd::Stop(SinkFault::new(error)))?);
+    ) -> Result<Option<Counted>, CountError> {
+        let alone = SinkDefinition {
+            mappings: vec![mapping.clone()],
+            ..self.definition.clone()
+        };
+        let plan = Arc::new(plan_of_any_table(self.node, &alone)?);
         let mut out = Counted::default();
         let mut failed = None;
-        let scanned = definition.target.open_reader(&plan).and_then(|mut reader| {
+        let scanned = alone.target.open_reader(&plan).and_then(|mut reader| {
             reader.scan(0, &mut |row| {
+                if out.rows >= self.rows_max {
+                    out.is_cut = true;
+                    return ControlFlow::Break(());
+                }
                 out.rows += 1;
                 match compare(&plan.mappings[0], row) {
                     Ok(Compared::Equal) => {}
@@ -128,46 +200,66 @@ impl Feed {
             })
         });
         if let Some(error) = failed {
-            return Err(SessionEnd::Retry(SinkFault::new(error)));
+            return Err(CountError::Read(error));
         }
         match scanned {
-            Ok(()) => Ok(out),
+            Ok(()) => Ok(Some(out)),
             // There is no such table, or not with that key.
-            Err(StoreError::SchemaMismatch { .. }) => Ok(Counted::default()),
+            Err(StoreError::SchemaMismatch { .. }) => Ok(None),
             Err(error) => Err(error.into()),
         }
     }
 }
 
-#[derive(Default)]
-struct Counted {
-    rows: u64,
-    /// The log does not have them.
-    missing: u64,
-    /// The log has other values.
-    different: u64,
+/// Rows could not be counted.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum CountError {
+    #[error(transparent)]
+    Definition(#[from] DefinitionError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("reading the log's state: {0}")]
+    Read(ReadError),
 }
 
-enum Compared {
-    Equal,
-    Different,
-    Missing,
+impl From<CountError> for SessionEnd {
+    fn from(error: CountError) -> Self {
+        match error {
+            CountError::Definition(error) => Self::Stop(SinkFault::new(error)),
+            CountError::Store(error) => error.into(),
+            CountError::Read(error) => Self::Retry(SinkFault::new(error)),
+        }
+    }
 }
 
-/// What the log has of a row's key, transformed; `None` where a backfill makes no row of it.
+/// How many of these keys of each mapping a repair would delete.
+pub(crate) fn deletions_among(
+    node: &Node,
+    definition: &SinkDefinition,
+    keys: &[(usize, Bytes)],
+) -> Result<Vec<u64>, SinkError> {
+    let plan = plan_of(node, definition)?;
+    let snapshot = node.snapshot();
+    let mut out = vec![0; plan.mappings.len()];
+    for (number, key) in keys {
+        let found = find(&snapshot, &plan.mappings[*number], key);
+        let found = found.map_err(|cause| SinkError::Read { cause })?;
+        out[*number] += u64::from(found.is_none());
+    }
+    Ok(out)
+}
+
+/// What the log has of a key, transformed; `None` where a backfill makes no row of it.
 fn find(
     snapshot: &Snapshot,
     mapping: &MappingPlan,
-    row: &Row,
+    key: &[u8],
 ) -> Result<Option<Change>, ReadError> {
-    let Some(key) = mapping.key_of_row(row) else {
-        return Ok(None);
-    };
-    let Some(found) = snapshot.get(mapping.table, &key)? else {
+    let Some(found) = snapshot.get(mapping.table, key)? else {
         return Ok(None);
     };
     let mut change = Change {
-        key: key.into(),
+        key: Bytes::copy_from_slice(key),
         offset: found.version,
         value: Some(found.value),
     };
@@ -177,7 +269,10 @@ fn find(
 }
 
 fn compare(snapshot: &Snapshot, mapping: &MappingPlan, row: &Row) -> Result<Compared, ReadError> {
-    let Some(change) = find(snapshot, mapping, row)? else {
+    let Some(key) = mapping.key_of_row(row) else {
+        return Ok(Compared::Missing);
+    };
+    let Some(change) = find(snapshot, mapping, &key)? else {
         return Ok(Compared::Missing);
     };
     let value = change.value.unwrap_or_default();
@@ -189,9 +284,9 @@ fn compare(snapshot: &Snapshot, mapping: &MappingPlan, row: &Row) -> Result<Comp
     })
 }
 
-/// A definition of one of the mappings, with the column of the key alone.
-fn keys_of(definition: &SinkDefinition, number: usize) -> SinkDefinition {
-    let mut mapping = definition.mappings[number].clone();
+/// A mapping with the column of the key alone.
+pub(crate) fn keys_of(mapping: &Mapping) -> Mapping {
+    let mut mapping = mapping.clone();
     mapping.full_text.clear();
     if !mapping.columns.0.is_empty() {
         let columns = std::mem::take(&mut mapping.columns.0);
@@ -207,8 +302,5 @@ fn keys_of(definition: &SinkDefinition, number: usize) -> SinkDefinition {
         };
         mapping.columns = Columns(vec![key.unwrap_or_else(implied)]);
     }
-    SinkDefinition {
-        mappings: vec![mapping],
-        ..definition.clone()
-    }
+    mapping
 }

@@ -1,10 +1,12 @@
-//! A dry run of a definition: the first rows that it would write. No store is touched.
+//! A dry run of a definition: the first rows that it would write, and what a backfill would delete.
+//! Nothing is written to the store.
 
 use bytes::Bytes;
 use onelog::{KeyRange, Offset, Position, Row as LogRow, Snapshot};
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use crate::deletions::{Counting, is_too_much};
 use crate::error::SinkError;
 use crate::open::plan_of;
 use crate::sinks::Sinks;
@@ -15,6 +17,8 @@ use onelog_store::{Kinds, SinkDefinition};
 
 /// The most rows of one mapping that are shown.
 pub const DRY_RUN_ROWS_MAX: usize = 100;
+/// The most rows of a store's table that are counted.
+pub const DRY_RUN_STORE_ROWS_MAX: u64 = 1_000_000;
 /// How many records of a table are looked at, at most.
 const LOOKED_AT_MAX: u64 = 10_000;
 
@@ -38,9 +42,26 @@ pub struct DryRunMapping {
     pub looked_at: u64,
     /// How many of them make no row: `where` or `transform` leave them out.
     pub left_out: u64,
+    /// What the table in the store has; `None` where the definition does not say where the store is.
+    pub store: Option<DryRunStore>,
     pub rows: Vec<DryRunRow>,
     /// The first records that do not fit.
     pub refused: Vec<DryRunRefused>,
+}
+
+/// The rows that are in the store, and what a backfill would do to them.
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+pub struct DryRunStore {
+    pub rows: u64,
+    /// How many of them a backfill would delete, because the log does not have them.
+    pub deletes: u64,
+    /// Whether those are so many that the sink would stop and ask.
+    pub is_too_much: bool,
+    /// Whether all rows were counted; not more than [`DRY_RUN_STORE_ROWS_MAX`] are.
+    pub counted_all: bool,
+    /// Why they could not be counted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -68,16 +89,37 @@ pub struct DryRunRefused {
 }
 
 impl Sinks {
-    /// Shows the first rows that a definition would write. The store is not touched.
+    /// Shows the first rows that a definition would write, and how many rows of the store a backfill
+    /// would delete. Nothing is written to the store.
     pub fn dry_run(&self, definition: &SinkDefinition, rows: usize) -> Result<DryRun, SinkError> {
+        self.dry_run_with(definition, rows, true)
+    }
+
+    fn dry_run_with(
+        &self,
+        definition: &SinkDefinition,
+        rows: usize,
+        looks_into_the_store: bool,
+    ) -> Result<DryRun, SinkError> {
         let node = &self.inner.node;
         let plan = plan_of(node, definition)?;
         let rules = definition.target.kind().rules();
         let snapshot = node.snapshot();
         let rows = rows.clamp(1, DRY_RUN_ROWS_MAX);
         let mut mappings = Vec::with_capacity(plan.mappings.len());
-        for mapping in &plan.mappings {
-            mappings.push(run_mapping(rules, mapping, &snapshot, rows)?);
+        let known = self.inner.find(&definition.name).ok();
+        let former = known.map_or_else(Vec::new, |known| known.former_of(definition));
+        let counting = Counting {
+            node,
+            definition,
+            former: &former,
+            snapshot: &snapshot,
+            rows_max: DRY_RUN_STORE_ROWS_MAX,
+        };
+        for (number, mapping) in plan.mappings.iter().enumerate() {
+            let mut found = run_mapping(rules, mapping, &snapshot, rows)?;
+            found.store = looks_into_the_store.then(|| look(&counting, number));
+            mappings.push(found);
         }
         Ok(DryRun {
             position: snapshot.position(),
@@ -87,9 +129,34 @@ impl Sinks {
 
     /// [`Sinks::dry_run`] for a definition that may lack its name and its place.
     pub fn dry_run_json(&self, definition: &Value, rows: usize) -> Result<DryRun, SinkError> {
-        let definition =
-            SinkDefinition::from_json(self.inner.kinds, &completed(self.inner.kinds, definition))?;
-        self.dry_run(&definition, rows)
+        let completed = completed(self.inner.kinds, definition);
+        let has_place = completed.as_object().map(serde_json::Map::len)
+            == definition.as_object().map(|fields| {
+                let has_name = fields.contains_key("name");
+                fields.len() + usize::from(!has_name)
+            });
+        let definition = SinkDefinition::from_json(self.inner.kinds, &completed)?;
+        self.dry_run_with(&definition, rows, has_place)
+    }
+}
+
+fn look(counting: &Counting<'_>, number: usize) -> DryRunStore {
+    match counting.missing(number) {
+        Ok(counted) => DryRunStore {
+            rows: counted.rows,
+            deletes: counted.missing,
+            is_too_much: is_too_much(
+                counted.missing,
+                counted.rows,
+                counting.definition.max_deletes,
+            ),
+            counted_all: !counted.is_cut,
+            why: None,
+        },
+        Err(error) => DryRunStore {
+            why: Some(error.to_string()),
+            ..DryRunStore::default()
+        },
     }
 }
 
@@ -120,6 +187,7 @@ fn run_mapping(
         into: mapping.into.clone(),
         looked_at: 0,
         left_out: 0,
+        store: None,
         rows: Vec::new(),
         refused: Vec::new(),
     };

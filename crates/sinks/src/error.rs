@@ -55,6 +55,11 @@ pub enum SinkError {
     /// The sink has stopped, so it will not get there.
     #[error("the sink '{name}' has stopped: {fault}")]
     Stopped { name: String, fault: Box<SinkFault> },
+    /// The sink has no store open now; it tries again by itself.
+    #[error(
+        "the sink '{name}' waits for its store, so nothing was done; it tries again by itself: {fault}"
+    )]
+    Waiting { name: String, fault: Box<SinkFault> },
     /// Its state at the sink's position is no longer kept.
     #[error(
         "the sink '{name}' is at position {position}, too far behind to be compared: the oldest position that can be read is {floor}. Let it catch up first"
@@ -68,6 +73,21 @@ pub enum SinkError {
     /// The sink's store has not been backfilled yet.
     #[error("the sink '{name}' has not been backfilled yet, so there is nothing to compare")]
     NotBackfilled { name: String },
+    /// A sink that does not follow has no position in its store.
+    #[error(
+        "the store has no position of the sink '{name}', so there is nothing to compare: it was never backfilled, or it was emptied or replaced since. The sink does not follow because of this: {fault}"
+    )]
+    NothingThere { name: String, fault: Box<SinkFault> },
+    /// A repair would delete more than is allowed without being asked for.
+    #[error(
+        "a repair would delete {deletes} of the {rows} rows of '{into}', because the log does not have them; it was stopped before that. If that is right, let it: onelog sinks verify {name} --repair --delete-rows (or \"max_deletes\" in the definition); if not, see which table of the log the sink follows, and what its 'where' leaves out"
+    )]
+    TooManyDeletes {
+        name: String,
+        into: String,
+        deletes: u64,
+        rows: u64,
+    },
     /// The log's own state cannot be read.
     #[error("reading the log's state: {cause}")]
     Read { cause: onelog::ReadError },
@@ -75,8 +95,13 @@ pub enum SinkError {
     #[error("the sink could not do it: {fault}")]
     Failed { fault: Box<SinkFault> },
     /// A name that means something else.
-    #[error("'{name}' cannot be the name of a sink: the API uses it as a path")]
+    #[error(
+        "'{name}' cannot be the name of a sink: it means something else in the paths of the API"
+    )]
     Reserved { name: String },
+    /// What is to be forgotten is in use.
+    #[error("the sink '{name}' writes to this store; to end it, delete it")]
+    StillThere { name: String },
     /// The comparison failed.
     #[error(transparent)]
     Verify(#[from] VerifyError),

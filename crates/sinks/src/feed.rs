@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use onelog::{Node, Position, Snapshot, SnapshotError};
-use onelog_mapping::Plan;
+use onelog_mapping::{Mapping, Plan};
 use onelog_store::{
     Batch, LogPlace, OnRefused, RejectedRow, SinkDefinition, Store, StoreError, failpoint,
 };
@@ -23,6 +23,8 @@ pub(crate) struct Feed {
     pub(crate) log_id: String,
     pub(crate) progress: Arc<Progress>,
     pub(crate) retention: Arc<RetentionHold>,
+    /// Mappings by which the store may have been filled, with other keys than the definition's.
+    pub(crate) former: Vec<Mapping>,
     /// Read again from the log in each session.
     pub(crate) parked: ParkedKeys,
 }

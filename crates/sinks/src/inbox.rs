@@ -112,6 +112,10 @@ impl Inbox {
         match command {
             Some(Command::Pause(reply)) => {
                 self.lifecycle.apply(Event::Pause);
+                // With a store that is open, what was applied is published first.
+                if let Action::Connect | Action::BackOff { .. } = self.lifecycle.action() {
+                    self.progress.set_state(self.lifecycle.shown());
+                }
                 confirm(reply);
             }
             Some(Command::Resume(reply)) => {

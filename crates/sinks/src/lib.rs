@@ -4,6 +4,7 @@
 //! A sink's definition is a record of `onelog.sinks`. [`Sinks`] starts, changes and stops them,
 //! compares their stores with the log and answers where each of them is.
 
+mod ahead;
 mod backfill;
 mod comparing;
 mod control;
@@ -20,6 +21,8 @@ mod overlap;
 mod pace;
 mod parking;
 mod progress;
+mod rebuilding;
+mod removal;
 mod request;
 mod retention;
 mod rewrite;
@@ -32,7 +35,10 @@ mod tables;
 mod waiting;
 
 pub use deletions::{DELETES_MAX, DELETES_PERCENT_MAX};
-pub use dry_run::{DRY_RUN_ROWS_MAX, DryRun, DryRunMapping, DryRunRefused, DryRunRow};
+pub use dry_run::{
+    DRY_RUN_ROWS_MAX, DRY_RUN_STORE_ROWS_MAX, DryRun, DryRunMapping, DryRunRefused, DryRunRow,
+    DryRunStore,
+};
 pub use error::{SinkError, SinkFault, SinksError};
 pub use memory::{SINKS_MEMORY_BYTES, SINKS_MEMORY_BYTES_MIN};
 pub use onelog_mapping::{FieldRule, FieldValue};
@@ -42,6 +48,7 @@ pub use onelog_store::{
 };
 pub use parking::{PARKED_MAX, Parked};
 pub use progress::{SinkState, SinkStatus, VerificationSummary};
+pub use removal::Remains;
 pub use request::{Replay, Replayed};
 pub use sinks::{SINKS_MAX, Sinks};
 pub use tables::DropTableError;

@@ -22,8 +22,6 @@ pub(crate) enum Leave {
     Stop,
     /// Another thread goes on with the sink under a new definition.
     HandOver,
-    /// The sink is deleted: its store forgets it.
-    Remove,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -146,6 +144,12 @@ impl Lifecycle {
     /// What the status shows.
     pub(crate) const fn shown(&self) -> SinkState {
         match self.state {
+            // A store that cannot be reached does not undo the user's wish.
+            State::Connecting { rebuild: false } | State::Waiting { rebuild: false, .. }
+                if self.paused =>
+            {
+                SinkState::Paused
+            }
             State::Connecting { .. } => SinkState::Starting,
             State::Filling { rebuild: true, .. } => SinkState::Rebuilding,
             State::Filling { rebuild: false, .. } => SinkState::Bootstrapping,

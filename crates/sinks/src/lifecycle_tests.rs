@@ -287,17 +287,17 @@ fn every_state_is_left_at_once_and_for_the_strongest_reason() {
         &[
             Event::Leave(Leave::Stop),
             Event::Resume,
-            Event::Leave(Leave::Remove),
-            LOST,
             Event::Leave(Leave::HandOver),
+            LOST,
+            Event::Leave(Leave::Stop),
         ],
         &[
             "start -> Connect (Starting)",
             "Leave(Stop) -> Leave(Stop) (Stopped)",
             "Resume -> Leave(Stop) (Stopped)",
-            "Leave(Remove) -> Leave(Remove) (Stopped)",
-            "Failed { retryable: true } -> Leave(Remove) (Stopped)",
-            "Leave(HandOver) -> Leave(Remove) (Stopped)",
+            "Leave(HandOver) -> Leave(HandOver) (Stopped)",
+            "Failed { retryable: true } -> Leave(HandOver) (Stopped)",
+            "Leave(Stop) -> Leave(HandOver) (Stopped)",
         ],
     );
 }

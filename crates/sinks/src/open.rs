@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use onelog::{Catalog, Node};
 use onelog_mapping::{DefinitionError, Plan, Tables};
-use onelog_record::TableDefinition;
+use onelog_record::{TableDefinition, TableId, TableKind, ValueKind};
 use onelog_store::{SinkDefinition, Store, StoreError};
 
 /// The tables of the log, as a plan looks them up.
@@ -24,6 +24,58 @@ impl Tables for LogTables<'_> {
 /// Checks a definition against the tables that the log has now.
 pub(crate) fn plan_of(node: &Node, definition: &SinkDefinition) -> Result<Plan, DefinitionError> {
     definition.plan(&LogTables(&node.catalog()))
+}
+
+/// The plan of a definition that is no longer followed: a table that the log has no more is one of
+/// JSON.
+pub(crate) fn plan_of_any_table(
+    node: &Node,
+    definition: &SinkDefinition,
+) -> Result<Plan, DefinitionError> {
+    let catalog = node.catalog();
+    definition.plan(&MoreTables {
+        known: LogTables(&catalog),
+        more: &|name| {
+            Some(TableDefinition {
+                id: TableId(u32::MAX),
+                name: name.to_owned(),
+                kind: TableKind::Keyed,
+                value: ValueKind::Json,
+                schema: None,
+                unique: Vec::new(),
+                dropped: true,
+            })
+        },
+    })
+}
+
+/// Checks a definition against the tables of the log and these, which are to be made.
+pub(crate) fn plan_with(
+    node: &Node,
+    definition: &SinkDefinition,
+    tables: &[TableDefinition],
+) -> Result<Plan, DefinitionError> {
+    let catalog = node.catalog();
+    definition.plan(&MoreTables {
+        known: LogTables(&catalog),
+        more: &|name| tables.iter().find(|table| table.name == name).cloned(),
+    })
+}
+
+/// The tables of the log, and others.
+struct MoreTables<'a> {
+    known: LogTables<'a>,
+    more: &'a dyn Fn(&str) -> Option<TableDefinition>,
+}
+
+impl Tables for MoreTables<'_> {
+    fn table(&self, name: &str) -> Option<TableDefinition> {
+        self.known.table(name).or_else(|| (self.more)(name))
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.known.names()
+    }
 }
 
 /// Opens the store of a definition for the sink of that name.

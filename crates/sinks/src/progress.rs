@@ -4,7 +4,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use onelog::{Node, Position};
 use parking_lot::{Condvar, Mutex};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use tokio::sync::watch;
 
 use crate::error::{SinkError, SinkFault};
@@ -57,13 +57,13 @@ pub struct SinkStatus {
     pub held_log_bytes: u64,
     /// Whether the log behind it grew over its limit, so that it is no longer kept for this sink.
     pub left_behind: bool,
-    /// The last comparison with the log since the start of the process.
+    /// The last comparison with the log.
     pub last_verification: Option<VerificationSummary>,
     pub definition: SinkDefinition,
 }
 
 /// What a comparison found, in short.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct VerificationSummary {
     /// Both sides were compared at this position.
     pub position: Position,
@@ -244,9 +244,22 @@ impl Progress {
         self.change(|inner| inner.verified = Some(summary));
     }
 
+    pub(crate) fn verified(&self) -> Option<VerificationSummary> {
+        self.inner.lock().verified.clone()
+    }
+
     /// Something that the status shows has changed elsewhere.
     pub(crate) fn touch(&self) {
         self.change(|_| {});
+    }
+
+    pub(crate) fn state(&self) -> SinkState {
+        self.inner.lock().state
+    }
+
+    /// Whether something went wrong since the sink was resumed.
+    pub(crate) fn has_failed(&self) -> bool {
+        self.inner.lock().last_error.is_some()
     }
 
     pub(crate) fn last_error(&self) -> SinkFault {

@@ -9,6 +9,7 @@ use bytes::Bytes;
 use onelog::{Position, Snapshot};
 use onelog_mapping::Plan;
 use onelog_store::{StoreError, StoreReader};
+use serde_json::Value;
 
 use crate::error::{SinkError, SinkFault};
 use crate::lifecycle::Leave;
@@ -74,6 +75,8 @@ pub struct Replayed {
     pub replayed: u64,
     /// Those that it still refuses, with the new message.
     pub remaining: Vec<Parked>,
+    /// Those that were named and are not parked: table of the store, key of the log.
+    pub not_parked: Vec<(String, Value)>,
 }
 
 /// A request that waits for its turn.

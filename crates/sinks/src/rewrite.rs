@@ -3,7 +3,7 @@
 
 use bytes::Bytes;
 use onelog::{Offset, Position, Snapshot};
-use onelog_mapping::Plan;
+use onelog_mapping::{Plan, show_key};
 use onelog_store::{Batch, Change, LogPlace, RejectedRow, Store, StoreError, failpoint};
 
 use crate::error::SinkError;
@@ -61,14 +61,18 @@ impl Feed {
         which: &Replay,
     ) -> Result<Replayed, RequestError> {
         let snapshot = self.snapshot_at(at)?;
+        let mut not_parked = Vec::new();
         let keys: Keys = match which {
             Replay::All => self.parked.all(),
             Replay::Keys(wanted) => wanted
                 .iter()
                 .filter_map(|(into, key)| {
-                    let mapping = plan.mappings.iter().position(|m| m.into == *into)?;
-                    let known = self.parked.contains(mapping, key);
-                    known.then(|| (mapping, key.clone()))
+                    let mapping = plan.mappings.iter().position(|m| m.into == *into);
+                    let known = mapping.filter(|mapping| self.parked.contains(*mapping, key));
+                    if known.is_none() {
+                        not_parked.push((into.clone(), show_key(key)));
+                    }
+                    Some((known?, key.clone()))
                 })
                 .collect(),
         };
@@ -85,6 +89,7 @@ impl Feed {
             position: snapshot.position(),
             replayed,
             remaining: known.into_iter().filter(of_refused).collect(),
+            not_parked,
         })
     }
 

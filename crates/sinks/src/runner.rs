@@ -11,24 +11,22 @@ use std::time::{Duration, Instant};
 use onelog::{LogBatch, Node, Position, ReadLogError};
 use onelog_mapping::Plan;
 use onelog_record::{Op, Record, TABLE_TABLES, TableDefinition, TableId, panic_message};
-use onelog_store::{
-    BATCH_BYTES_DEFAULT, Batch, SinkDefinition, Store, StoreError, StorePosition, failpoint,
-};
+use onelog_store::{BATCH_BYTES_DEFAULT, Batch, Store, StoreError, StorePosition, failpoint};
 use tokio::sync::mpsc;
 
-use crate::error::{SinkError, SinkFault};
+use crate::error::SinkFault;
 use crate::feed::Feed;
 use crate::inbox::Inbox;
 use crate::lifecycle::{Action, Event, Leave};
 use crate::memory::{Held, Memory};
 use crate::open::{open_store, plan_of};
 use crate::pace::Pace;
-use crate::parking::{self, ParkedKeys};
+use crate::parking::ParkedKeys;
 use crate::progress::{Progress, SinkState};
 use crate::request::{Command, RequestError};
 use crate::retention::RetentionHold;
 use crate::session_end::SessionEnd;
-use crate::stored::TableIds;
+use crate::stored::StoredSink;
 
 /// Delays between attempts: doubled from the first to the last, then a random part of it.
 const RETRY_FIRST: Duration = Duration::from_millis(100);
@@ -74,13 +72,18 @@ enum History {
 impl Runner {
     pub(crate) fn new(
         node: Node,
-        definition: SinkDefinition,
-        tables: TableIds,
+        sink: StoredSink,
         progress: Arc<Progress>,
         commands: mpsc::Receiver<Command>,
         retention: Arc<RetentionHold>,
         memory: Memory,
     ) -> std::io::Result<Self> {
+        let StoredSink {
+            definition,
+            tables,
+            former,
+            ..
+        } = sink;
         Ok(Self {
             inbox: Inbox::new(definition.paused, tables, Arc::clone(&progress), commands)?,
             pace: Pace::new(definition.batch_bytes_max.unwrap_or(BATCH_BYTES_DEFAULT)),
@@ -89,6 +92,7 @@ impl Runner {
                 log_id: log_id(&node),
                 node,
                 definition,
+                former,
                 progress,
                 retention,
                 parked: ParkedKeys::default(),
@@ -111,7 +115,8 @@ impl Runner {
                 | Action::Confirm(_)
                 | Action::Follow(_)
                 | Action::StandBy(_) => {
-                    self.feed.progress.set_state(SinkState::Starting);
+                    let shown = self.inbox.lifecycle.shown();
+                    self.feed.progress.set_state(shown);
                     if let Err(end) = self.guarded_session() {
                         self.fail(end);
                     }
@@ -122,19 +127,18 @@ impl Runner {
 
     fn fail(&mut self, end: SessionEnd) {
         let sink = &self.feed.definition.name;
-        let (state, fault) = match end {
+        let (retryable, fault) = match end {
             SessionEnd::Retry(fault) => {
                 tracing::warn!(sink, %fault, "a sink will try again");
-                (SinkState::Waiting, fault)
+                (true, fault)
             }
             SessionEnd::Stop(fault) => {
                 tracing::error!(sink, %fault, "a sink has stopped");
-                (SinkState::Stopped, fault)
+                (false, fault)
             }
         };
-        let retryable = state == SinkState::Waiting;
         self.inbox.lifecycle.apply(Event::Failed { retryable });
-        self.feed.progress.fail(state, fault);
+        self.feed.progress.fail(self.inbox.lifecycle.shown(), fault);
     }
 
     /// A broken invariant must not leave a sink that looks alive.
@@ -470,42 +474,8 @@ impl Runner {
     }
 
     fn leave(self, reason: Leave) {
-        if reason == Leave::Remove {
-            self.remove_from_store();
-        }
         if reason != Leave::HandOver {
             self.feed.progress.set_state(SinkState::Stopped);
-        }
-    }
-
-    /// Forgets the sink in its store. A store that cannot be reached keeps what it has: the
-    /// position in it stays true.
-    fn remove_from_store(&self) {
-        let Feed {
-            node,
-            definition,
-            log_id,
-            ..
-        } = &self.feed;
-        let remove = || -> Result<(), SinkError> {
-            let plan = Arc::new(plan_of(node, definition)?);
-            let mut store = open_store(definition, &plan, log_id)?;
-            store.take_over()?;
-            Ok(store.remove()?)
-        };
-        tracing::info!(
-            sink = definition.name,
-            store = definition.target.place(),
-            "a sink was deleted; its rows stay in the store"
-        );
-        if let Err(error) = remove() {
-            tracing::warn!(sink = definition.name, %error, "the store of a deleted sink keeps its position");
-            return;
-        }
-        // As long as the store has a position, what is parked is part of what it means.
-        if let Err(end) = parking::forget(node, &definition.name) {
-            let fault = end.fault();
-            tracing::warn!(sink = definition.name, %fault, "what a deleted sink had parked stays in onelog.parked");
         }
     }
 }

@@ -19,16 +19,17 @@ use crate::error::{SinkError, SinksError};
 use crate::lifecycle::Leave;
 use crate::memory::{Memory, SINKS_MEMORY_BYTES};
 use crate::metrics::SinkCollector;
-use crate::open::{open_store, plan_of};
+use crate::open::plan_of;
 use crate::overlap::check_overlap;
 use crate::parking::{self, Parked};
 use crate::progress::{Figures, Progress, SinkState, SinkStatus};
+use crate::removal::Remains;
 use crate::request::{Command, Replay, Replayed, Request};
 use crate::retention::RetentionHold;
-use crate::runner::{Runner, log_id};
+use crate::runner::Runner;
 use crate::schedule::{self, Bell};
 use crate::stored::{self, StoredSink, TableIds};
-use onelog_mapping::DefinitionError;
+use onelog_mapping::{DefinitionError, Mapping};
 use onelog_store::{Kinds, SinkDefinition, StoreError};
 
 /// The most sinks of one node; each has a thread.
@@ -39,8 +40,6 @@ const COMMANDS_MAX: usize = 64;
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long replaying parked keys may take before the caller gets `Busy`.
 const REPLAY_TIMEOUT: Duration = Duration::from_secs(600);
-/// Segments of the API's paths in the place of names.
-const RESERVED_NAMES: [&str; 2] = ["dry-run", "try"];
 
 /// The sinks of a node. Cheap to clone. One per node.
 #[derive(Clone, Debug)]
@@ -71,13 +70,15 @@ pub(crate) struct Found {
     pub(crate) definition: SinkDefinition,
     pub(crate) progress: Arc<Progress>,
     pub(crate) retention: Arc<RetentionHold>,
-    tables: TableIds,
+    pub(crate) tables: TableIds,
+    former: Vec<Mapping>,
 }
 
 #[derive(Debug)]
 struct Handle {
     definition: SinkDefinition,
     tables: TableIds,
+    former: Vec<Mapping>,
     progress: Arc<Progress>,
     retention: Arc<RetentionHold>,
     commands: mpsc::Sender<Command>,
@@ -159,22 +160,21 @@ impl Sinks {
         inner.check(&definition, None).or_else(excuse)?;
         let tables = TableIds::of(&plan_of(&inner.node, &definition)?);
         let name = definition.name.clone();
-        let committed = inner.commit(
-            &name,
-            Predicate::Absent,
-            Operation::Put(stored::record(&definition, &tables)),
-        );
+        let sink = StoredSink {
+            definition,
+            tables,
+            former: Vec::new(),
+            verified: None,
+        };
+        let put = Operation::Put(sink.record());
+        let committed = inner.commit(&name, Predicate::Absent, put);
         match committed {
             Err(SinkError::Commit(Refusal::GuardFailed { .. })) => {
                 return Err(SinkError::Exists { name });
             }
             other => other?,
         };
-        inner.spawn(
-            StoredSink { definition, tables },
-            inner.node.log_start(),
-            Arc::new(Progress::new()),
-        )?;
+        inner.spawn(sink, inner.node.log_start(), Arc::new(Progress::new()))?;
         self.get(&name)
     }
 
@@ -182,36 +182,41 @@ impl Sinks {
     /// otherwise the sink goes on from the store's position. Blocks until the step of the sink that is
     /// under way has ended. The same definition again changes nothing.
     pub fn replace(&self, definition: SinkDefinition) -> Result<SinkStatus, SinkError> {
+        Ok(self.replace_and_leave(definition)?.0)
+    }
+
+    /// [`Sinks::replace`], and what stays of a sink that moves to another store in one that cannot be
+    /// reached; see [`Sinks::forget`].
+    pub fn replace_and_leave(
+        &self,
+        definition: SinkDefinition,
+    ) -> Result<(SinkStatus, Option<Remains>), SinkError> {
         let inner = &self.inner;
         let _changing = inner.changing.lock();
         let name = definition.name.clone();
         let known = inner.find(&name)?;
         if known.definition == definition {
-            return self.get(&name);
+            return Ok((self.get(&name)?, None));
         }
         inner.check(&definition, Some(&name))?;
         // Only a rebuild takes another table of the same name.
         let tables = TableIds::of(&plan_of(&inner.node, &definition)?).or_former(&known.tables);
-        let put = Operation::Put(stored::record(&definition, &tables));
-        inner.commit(&name, Predicate::Exists, put)?;
-        let thread = {
-            let mut sinks = inner.sinks.lock();
-            sinks.get_mut(&name).and_then(|handle| {
-                // A full queue is read to its end, and the sender is dropped with the handle.
-                let _ = handle.commands.try_send(Command::Leave(Leave::HandOver));
-                handle.thread.take()
-            })
+        let sink = StoredSink {
+            former: known.former_of(&definition),
+            verified: known.progress.verified(),
+            definition,
+            tables,
         };
-        if let Some(thread) = thread {
-            let _ = thread.join();
-        }
+        let put = Operation::Put(sink.record());
+        inner.commit(&name, Predicate::Exists, put)?;
+        inner.hand_over(&name);
+        let remains = inner.forget_moved(&known.definition, &sink.definition);
         known.progress.revive(SinkState::Starting);
         // Under the new definition the store's position is unknown until it is read.
         known.progress.set_position(None);
         // The old hold keeps the log until the new one has replaced it.
-        let sink = StoredSink { definition, tables };
         inner.spawn(sink, known.retention.position(), known.progress)?;
-        self.get(&name)
+        Ok((self.get(&name)?, remains))
     }
 
     /// A sink's definition as it was written, secrets included.
@@ -259,60 +264,19 @@ impl Sinks {
         self.get(name)
     }
 
-    /// Ends a sink and forgets its position; its rows stay in the store.
-    pub fn delete(&self, name: &str) -> Result<(), SinkError> {
-        let inner = &self.inner;
-        let _changing = inner.changing.lock();
-        inner.find(name)?;
-        inner.commit(name, Predicate::Exists, Operation::Delete)?;
-        let handle = inner.sinks.lock().remove(name);
-        if let Some(handle) = handle {
-            handle.end(Leave::Remove);
-        }
-        inner.bell.ring();
-        Ok(())
-    }
-
-    /// Backfills the store beside what it has, and swaps. Answers as soon as that has begun. A table
-    /// that was made again under the name of one that the sink followed is followed from now on.
-    /// The sink stops where that would delete too many rows; see [`DELETES_MAX`](crate::DELETES_MAX).
-    pub fn rebuild(&self, name: &str) -> Result<SinkStatus, SinkError> {
-        self.rebuild_with(name, false)
-    }
-
-    /// [`Sinks::rebuild`], however many rows that deletes.
-    pub fn rebuild_deleting(&self, name: &str) -> Result<SinkStatus, SinkError> {
-        self.rebuild_with(name, true)
-    }
-
-    fn rebuild_with(&self, name: &str, may_delete: bool) -> Result<SinkStatus, SinkError> {
-        let tables = self.take_tables(name)?;
-        self.command(name, |reply| Command::Rebuild {
-            tables,
-            may_delete,
-            reply,
-        })?;
-        self.get(name)
-    }
-
-    /// The tables that the names in a definition mean now; recorded as those that the sink follows.
-    fn take_tables(&self, name: &str) -> Result<TableIds, SinkError> {
+    /// Ends a sink and forgets its position; its rows stay in the store. Answers what stays of the
+    /// sink in a store that cannot be reached; see [`Sinks::forget`].
+    pub fn delete(&self, name: &str) -> Result<Option<Remains>, SinkError> {
         let inner = &self.inner;
         let _changing = inner.changing.lock();
         let known = inner.find(name)?;
-        let tables = match plan_of(&inner.node, &known.definition) {
-            Ok(plan) => TableIds::of(&plan),
-            // The sink says what is wrong.
-            Err(_) => return Ok(known.tables),
-        };
-        if tables != known.tables {
-            let put = Operation::Put(stored::record(&known.definition, &tables));
-            inner.commit(name, Predicate::Exists, put)?;
-            if let Some(handle) = inner.sinks.lock().get_mut(name) {
-                handle.tables.clone_from(&tables);
-            }
+        inner.commit(name, Predicate::Exists, Operation::Delete)?;
+        let handle = inner.sinks.lock().remove(name);
+        if let Some(handle) = handle {
+            handle.end(Leave::Stop);
         }
-        Ok(tables)
+        inner.bell.ring();
+        Ok(inner.forget_deleted(&known.definition))
     }
 
     /// Stops all threads; each ends its step first. Idempotent.
@@ -322,11 +286,15 @@ impl Sinks {
 
     fn set_paused(&self, name: &str, paused: bool) -> Result<(), SinkError> {
         let _changing = self.inner.changing.lock();
-        let known = self.inner.find(name)?;
-        let mut definition = known.definition;
+        let stored = self.inner.find(name)?.stored();
+        let mut definition = stored.definition.clone();
         if definition.paused != paused {
             definition.paused = paused;
-            let put = Operation::Put(stored::record(&definition, &known.tables));
+            let sink = StoredSink {
+                definition: definition.clone(),
+                ..stored
+            };
+            let put = Operation::Put(sink.record());
             self.inner.commit(name, Predicate::Exists, put)?;
             if let Some(handle) = self.inner.sinks.lock().get_mut(name) {
                 handle.definition = definition;
@@ -342,7 +310,7 @@ impl Sinks {
         )
     }
 
-    fn command(
+    pub(crate) fn command(
         &self,
         name: &str,
         command: impl FnOnce(SyncSender<()>) -> Command,
@@ -358,6 +326,22 @@ impl Sinks {
 }
 
 impl Found {
+    /// What the log keeps of it.
+    pub(crate) fn stored(&self) -> StoredSink {
+        StoredSink {
+            definition: self.definition.clone(),
+            tables: self.tables.clone(),
+            former: self.former.clone(),
+            verified: self.progress.verified(),
+        }
+    }
+
+    /// Mappings by which its store may have been filled, with other keys than those of `next`.
+    pub(crate) fn former_of(&self, next: &SinkDefinition) -> Vec<Mapping> {
+        let is_filled = self.progress.position().is_some();
+        self.stored().former_of(next, is_filled)
+    }
+
     pub(crate) fn status(self, node: &Node) -> SinkStatus {
         self.progress.status(node, &self.retention, self.definition)
     }
@@ -434,45 +418,31 @@ impl Inner {
         })
     }
 
-    /// Everything that can be checked before a sink is defined, its store included; it may replace
-    /// the sink of a name.
-    fn check(&self, definition: &SinkDefinition, replaced: Option<&str>) -> Result<(), SinkError> {
-        check_text(self.kinds, definition)?;
-        if RESERVED_NAMES.contains(&definition.name.as_str()) {
-            return Err(SinkError::Reserved {
+    /// Whether there is room for a sink beside the others; it may replace the sink of a name.
+    pub(crate) fn check_others(
+        &self,
+        definition: &SinkDefinition,
+        replaced: Option<&str>,
+    ) -> Result<(), SinkError> {
+        let sinks = self.sinks.lock();
+        if replaced.is_none() && sinks.contains_key(&definition.name) {
+            return Err(SinkError::Exists {
                 name: definition.name.clone(),
             });
         }
-        let plan = Arc::new(plan_of(&self.node, definition)?);
-        {
-            let sinks = self.sinks.lock();
-            if replaced.is_none() && sinks.contains_key(&definition.name) {
-                return Err(SinkError::Exists {
-                    name: definition.name.clone(),
-                });
-            }
-            if replaced.is_none() && sinks.len() >= SINKS_MAX {
-                return Err(SinkError::TooMany { max: SINKS_MAX });
-            }
-            let others = sinks
-                .values()
-                .filter(|h| Some(h.definition.name.as_str()) != replaced);
-            for handle in others {
-                check_overlap(definition, &handle.definition)?;
-            }
+        if replaced.is_none() && sinks.len() >= SINKS_MAX {
+            return Err(SinkError::TooMany { max: SINKS_MAX });
         }
-        let ours = log_id(&self.node);
-        let mut store = open_store(definition, &plan, &ours)?;
-        store.check_target()?;
-        match store.followed_log()? {
-            Some(found) if found != ours && definition.take_from_log.as_ref() != Some(&found) => {
-                Err(StoreError::OtherLog { ours, found }.into())
-            }
-            _ => Ok(()),
+        let others = sinks
+            .values()
+            .filter(|h| Some(h.definition.name.as_str()) != replaced);
+        for handle in others {
+            check_overlap(definition, &handle.definition)?;
         }
+        Ok(())
     }
 
-    fn commit(
+    pub(crate) fn commit(
         &self,
         name: &str,
         predicate: Predicate,
@@ -496,25 +466,48 @@ impl Inner {
         Ok(self.node.submit_system(request).wait()?.position)
     }
 
+    /// Ends the thread of a sink, which goes on with the next one that is spawned.
+    pub(crate) fn hand_over(&self, name: &str) {
+        let thread = {
+            let mut sinks = self.sinks.lock();
+            sinks.get_mut(name).and_then(|handle| {
+                // A full queue is read to its end, and the sender is dropped with the handle.
+                let _ = handle.commands.try_send(Command::Leave(Leave::HandOver));
+                handle.thread.take()
+            })
+        };
+        if let Some(thread) = thread {
+            let _ = thread.join();
+        }
+    }
+
+    /// Lets a sink whose thread has ended go on.
+    pub(crate) fn go_on(&self, known: Found) -> Result<(), SinkError> {
+        known.progress.revive(SinkState::Starting);
+        let from = known.retention.position();
+        Ok(self.spawn(known.stored(), from, known.progress)?)
+    }
+
     fn spawn(
         &self,
         sink: StoredSink,
         from: Position,
         progress: Arc<Progress>,
     ) -> Result<(), SinksError> {
-        let StoredSink { definition, tables } = sink;
-        let name = definition.name.clone();
+        let name = sink.definition.name.clone();
+        if let Some(verified) = &sink.verified {
+            progress.set_verified(verified.clone());
+        }
         let failed = |cause| SinksError::Thread {
             name: name.clone(),
             cause,
         };
-        let limit = definition.keep_log_bytes_max;
+        let limit = sink.definition.keep_log_bytes_max;
         let retention = Arc::new(RetentionHold::new(self.node.clone(), &name, limit, from));
         let (commands, received) = mpsc::channel(COMMANDS_MAX);
         let runner = Runner::new(
             self.node.clone(),
-            definition.clone(),
-            tables.clone(),
+            sink.clone(),
             Arc::clone(&progress),
             received,
             Arc::clone(&retention),
@@ -525,9 +518,16 @@ impl Inner {
             .name(format!("sink-{name}"))
             .spawn(move || runner.run())
             .map_err(failed)?;
+        let StoredSink {
+            definition,
+            tables,
+            former,
+            ..
+        } = sink;
         let handle = Handle {
             definition,
             tables,
+            former,
             progress,
             retention,
             commands,
@@ -536,6 +536,12 @@ impl Inner {
         self.sinks.lock().insert(name, handle);
         self.bell.ring();
         Ok(())
+    }
+
+    pub(crate) fn set_tables(&self, name: &str, tables: &TableIds) {
+        if let Some(handle) = self.sinks.lock().get_mut(name) {
+            handle.tables.clone_from(tables);
+        }
     }
 
     fn stop(&self) {
@@ -575,6 +581,7 @@ impl Handle {
             progress: Arc::clone(&self.progress),
             retention: Arc::clone(&self.retention),
             tables: self.tables.clone(),
+            former: self.former.clone(),
         }
     }
 
@@ -584,9 +591,4 @@ impl Handle {
             let _ = thread.join();
         }
     }
-}
-
-/// A definition that was put together by a program passes the same checks as one that was read.
-fn check_text(kinds: Kinds, definition: &SinkDefinition) -> Result<(), DefinitionError> {
-    SinkDefinition::from_json(kinds, &definition.to_stored()).map(|_| ())
 }

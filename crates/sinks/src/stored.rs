@@ -1,26 +1,38 @@
-//! The record of a sink in `onelog.sinks`: its definition, and the numbers of the tables that it
-//! follows.
+//! The record of a sink in `onelog.sinks`: its definition, the numbers of the tables that it
+//! follows, what its last comparison found, and mappings of former definitions.
 //!
 //! ```json
 //! {"name": "search", "kind": "sqlite", "path": "search.db", "mappings": [ … ],
-//!  "table_ids": {"shop.orders": 1024}}
+//!  "table_ids": {"shop.orders": 1024},
+//!  "verified": {"position": 7, "at_ms": 1790000000000, "took_ms": 3, "equal": true,
+//!               "differences_total": 0, "repaired": 0, "scheduled": false},
+//!  "former": [ … ]}
 //! ```
 //! A table that was deleted and made again has the name of the former one, but another number and
 //! none of its rows: a sink must not take it for the one whose rows are in its store. Records of
 //! earlier versions have no numbers; the first ones that are met are taken.
+//!
+//! `former` has the mappings by which the store may have been filled before the definition was
+//! replaced by one whose keys are in other columns: what a backfill would delete is counted by them.
 
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use onelog::{Follower, KeyRange, Node, TableId};
-use onelog_mapping::{DefinitionError, Plan};
+use onelog_mapping::{DefinitionError, Mapping, Plan};
 use onelog_record::TABLE_SINKS;
 use onelog_store::{Kinds, SinkDefinition};
 use serde_json::{Value, json};
 
+use crate::deletions::keys_of;
 use crate::error::{SinkFault, SinksError};
+use crate::progress::VerificationSummary;
 
 const TABLE_IDS: &str = "table_ids";
+const VERIFIED: &str = "verified";
+const FORMER: &str = "former";
+/// The most mappings of former definitions that are kept.
+const FORMER_MAX: usize = 512;
 
 /// The numbers of tables by their names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -62,32 +74,77 @@ impl TableIds {
     }
 }
 
+#[derive(Clone, Debug)]
 pub(crate) struct StoredSink {
     pub(crate) definition: SinkDefinition,
     pub(crate) tables: TableIds,
+    pub(crate) former: Vec<Mapping>,
+    pub(crate) verified: Option<VerificationSummary>,
 }
 
 impl StoredSink {
     pub(crate) fn read(kinds: Kinds, bytes: &[u8]) -> Result<Self, DefinitionError> {
         let broken = |error| DefinitionError::new("the definition", format!("{error}"));
         let mut record: Value = serde_json::from_slice(bytes).map_err(broken)?;
-        let ids = record
-            .as_object_mut()
-            .and_then(|fields| fields.remove(TABLE_IDS));
+        let mut take = |name: &str| {
+            let fields = record.as_object_mut();
+            fields.and_then(|fields| fields.remove(name))
+        };
+        let (ids, verified, former) = (take(TABLE_IDS), take(VERIFIED), take(FORMER));
         let ids = ids.map(serde_json::from_value).transpose();
+        let verified = verified.map(serde_json::from_value).transpose();
+        let tables = TableIds(ids.map_err(broken)?.unwrap_or_default());
+        let verified = verified.map_err(broken)?;
+        let definition = SinkDefinition::from_json(kinds, &record)?;
+        let rules = definition.target.kind().rules();
+        let former = former.as_ref().and_then(Value::as_array);
+        let former = former.into_iter().flatten();
+        let former = former.map(|mapping| Mapping::from_json(FORMER, mapping, rules, &[rules]));
         Ok(Self {
-            tables: TableIds(ids.map_err(broken)?.unwrap_or_default()),
-            definition: SinkDefinition::from_json(kinds, &record)?,
+            former: former.collect::<Result<_, _>>()?,
+            definition,
+            tables,
+            verified,
         })
     }
-}
 
-pub(crate) fn record(definition: &SinkDefinition, tables: &TableIds) -> Bytes {
-    let mut record = definition.to_stored();
-    if !tables.0.is_empty() {
-        record[TABLE_IDS] = json!(tables.0);
+    pub(crate) fn record(&self) -> Bytes {
+        let mut record = self.definition.to_stored();
+        if !self.tables.0.is_empty() {
+            record[TABLE_IDS] = json!(self.tables.0);
+        }
+        if let Some(verified) = &self.verified {
+            record[VERIFIED] = json!(verified);
+        }
+        if !self.former.is_empty() {
+            record[FORMER] = json!(self.former);
+        }
+        record.to_string().into()
     }
-    record.to_string().into()
+
+    /// The mappings by which the store of this sink may have been filled, as far as they have other
+    /// keys than those of `next`; `is_filled`: by its own.
+    pub(crate) fn former_of(&self, next: &SinkDefinition, is_filled: bool) -> Vec<Mapping> {
+        let target = &self.definition.target;
+        let rules = target.kind().rules();
+        let is_same = target.kind().name() == next.target.kind().name()
+            && target.is_same_store(next.target.as_ref());
+        if !is_same {
+            return Vec::new();
+        }
+        let before = if is_filled { &[][..] } else { &self.former[..] };
+        let all = self.definition.mappings.iter().chain(before);
+        let mut out: Vec<Mapping> = all
+            .filter(|former| {
+                let mut next = next.mappings.iter();
+                let next = next.find(|next| rules.is_same_table(&next.into, &former.into));
+                next.is_some_and(|next| keys_of(next).columns != keys_of(former).columns)
+            })
+            .cloned()
+            .collect();
+        out.truncate(FORMER_MAX);
+        out
+    }
 }
 
 /// The definitions that the log has. One that cannot be read stops nothing but itself. Where its

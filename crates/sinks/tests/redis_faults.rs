@@ -349,8 +349,8 @@ impl InCluster {
 }
 
 impl Harness for InCluster {
-    fn open(&self, plan: Arc<Plan>, log_id: &str) -> Box<dyn Store> {
-        Box::new(RedisStore::open(&self.target, SINK, log_id, plan).unwrap())
+    fn open_as(&self, sink: &str, plan: Arc<Plan>, log_id: &str) -> Box<dyn Store> {
+        Box::new(RedisStore::open(&self.target, sink, log_id, plan).unwrap())
     }
 
     fn capabilities(&self) -> Capabilities {

@@ -7,7 +7,7 @@ mod place;
 use std::path::Path;
 
 use onelog::{Node, Options};
-use onelog_sinks::Sinks;
+use onelog_sinks::{SinkError, Sinks};
 use place::{Place, assert_equal, close, one, open, order, wait_for_stop, with_orders};
 use serde_json::json;
 
@@ -314,5 +314,150 @@ fn a_backfill_that_would_empty_a_table_stops_and_says_how_many_rows_until_it_is_
     assert_eq!(rows(), 10);
     sinks.rebuild("search").unwrap();
     assert_equal(&sinks, "search", node.position());
+    close(&node, &sinks);
+}
+
+/// A node with a thousand orders, and a sink `search` that has them.
+fn with_a_thousand_orders(place: &Place) -> (Node, Sinks) {
+    let (node, sinks) = following(place);
+    node.transact(|tx| {
+        (0..1000).try_for_each(|n| {
+            let value = json!({"total": n, "note": "a note"});
+            tx.put_json("shop.orders", format!("k{n}"), &value)
+        })
+    })
+    .unwrap();
+    assert_equal(&sinks, "search", node.position());
+    (node, sinks)
+}
+
+/// Orders with a small total, by another name of the key's column.
+fn few_by_another_key() -> serde_json::Value {
+    json!({"mappings": [{"table": "shop.orders", "into": "orders", "where": ".total < 10", "columns": {
+        "order_id": {"from": "$key", "type": "text"},
+        "total": {"from": "/total", "type": "integer"}}}]})
+}
+
+#[test]
+fn rows_are_counted_also_where_the_definition_gives_their_key_another_column() {
+    // Given a store with a thousand rows.
+    let place = Place::new();
+    let (node, sinks) = with_a_thousand_orders(&place);
+    let store = place.store("search.db");
+    let rows = || one::<i64>(&store, "SELECT count(*) FROM orders");
+    // When its definition leaves nearly all out, and names the key's column differently,
+    let few = few_by_another_key();
+    sinks.replace(place.definition("search", &few)).unwrap();
+    // then the sink stops with the number, also after the next start and the next definition.
+    let says = "would delete 990 of the 1000 rows of 'orders'";
+    let text = wait_for_stop(&sinks, "search");
+    assert!(text.contains(says), "{text}");
+    let (node, sinks) = restart(&place, node, sinks);
+    assert!(wait_for_stop(&sinks, "search").contains(says));
+    let mut fewer = few;
+    fewer["keep_log"] = json!("1GiB");
+    sinks.replace(place.definition("search", &fewer)).unwrap();
+    assert!(wait_for_stop(&sinks, "search").contains(says));
+    assert_eq!(rows(), 1000);
+    // When the user says so, then they are deleted.
+    sinks.rebuild_deleting("search").unwrap();
+    assert_equal(&sinks, "search", node.position());
+    assert_eq!(rows(), 10);
+    close(&node, &sinks);
+}
+
+#[test]
+fn a_dry_run_shows_what_would_be_deleted() {
+    let place = Place::new();
+    let (node, sinks) = with_a_thousand_orders(&place);
+    let run = |definition: &onelog_store::SinkDefinition| {
+        let found = sinks.dry_run(definition, 1).unwrap();
+        found.mappings[0].store.clone().unwrap()
+    };
+    // When a definition would delete nearly all rows, then the dry run says how many.
+    let found = run(&place.definition("search", &few_by_another_key()));
+    assert_eq!((found.rows, found.deletes), (1000, 990), "{found:?}");
+    assert!(found.is_too_much && found.counted_all, "{found:?}");
+    // The definition in force deletes none, and one of a store that is not there has nothing to delete.
+    let found = run(&place.definition("search", &json!({})));
+    assert_eq!((found.rows, found.deletes), (1000, 0), "{found:?}");
+    let away = json!({"path": place.path("nowhere/there.db")});
+    let found = run(&place.definition("other", &away));
+    assert!(found.why.is_some(), "{found:?}");
+    // Nothing was written.
+    let store = place.store("search.db");
+    assert_eq!(one::<i64>(&store, "SELECT count(*) FROM orders"), 1000);
+    assert!(!place.path("nowhere").exists());
+    close(&node, &sinks);
+}
+
+#[test]
+fn a_repair_that_would_delete_many_rows_stops_and_says_how_many_until_it_is_allowed() {
+    // Given a store with a few rows that the log does not have, or with many.
+    let place = Place::new();
+    let (node, sinks) = following(&place);
+    assert_equal(&sinks, "search", order(&node, "a", 1, "one"));
+    let store = place.store("search.db");
+    let rows = || one::<i64>(&store, "SELECT count(*) FROM orders");
+    let add = |count: u32| {
+        let sql = format!(
+            "WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < {count})
+             INSERT INTO orders (id) SELECT 'extra' || n FROM n"
+        );
+        store.execute_batch(&sql).unwrap();
+    };
+    // When a few are repaired, then they are gone.
+    add(50);
+    assert!(sinks.verify_and_repair("search").unwrap().equal);
+    assert_eq!(rows(), 1);
+    // When many would be, then none is, and the number is said,
+    add(500);
+    let error = sinks.verify_and_repair("search").unwrap_err();
+    assert!(matches!(error, SinkError::TooManyDeletes { .. }), "{error}");
+    let text = error.to_string();
+    assert!(
+        text.contains("would delete 500 of the 501 rows of 'orders'"),
+        "{text}"
+    );
+    assert_eq!(rows(), 501);
+    // until it is asked for.
+    assert!(sinks.verify_and_repair_deleting("search").unwrap().equal);
+    assert_eq!(rows(), 1);
+    close(&node, &sinks);
+}
+
+#[test]
+fn what_the_last_comparison_found_survives_a_restart() {
+    let place = Place::new();
+    let (node, sinks) = following(&place);
+    assert_equal(&sinks, "search", order(&node, "a", 1, "one"));
+    let before = sinks.get("search").unwrap().last_verification;
+    assert!(before.as_ref().unwrap().equal);
+    let (node, sinks) = restart(&place, node, sinks);
+    assert_eq!(sinks.get("search").unwrap().last_verification, before);
+    // A change of the definition and a pause leave it as well.
+    sinks
+        .replace(place.definition("search", &json!({"keep_log": "1GiB"})))
+        .unwrap();
+    sinks.pause("search").unwrap();
+    let (node, sinks) = restart(&place, node, sinks);
+    assert_eq!(sinks.get("search").unwrap().last_verification, before);
+    close(&node, &sinks);
+}
+
+#[test]
+fn a_comparison_with_a_table_that_was_dropped_says_so() {
+    let place = Place::new();
+    let (node, sinks) = following(&place);
+    assert_equal(&sinks, "search", order(&node, "a", 1, "one"));
+    place
+        .store("search.db")
+        .execute_batch("DROP TABLE orders")
+        .unwrap();
+    let text = sinks.verify("search").unwrap_err().to_string();
+    assert!(
+        text.contains("'orders'") && text.contains("dropped or renamed"),
+        "{text}"
+    );
     close(&node, &sinks);
 }

@@ -6,6 +6,7 @@
 
 mod cells;
 mod model;
+mod owners;
 mod records;
 
 use std::panic::AssertUnwindSafe;
@@ -17,6 +18,9 @@ use onelog_record::{Offset, Position, TableDefinition, TableId, TableKind, Value
 
 pub use self::cells::every_cell_comes_back_as_it_was;
 pub use self::model::Model;
+pub use self::owners::{
+    a_table_of_another_sink_is_refused, an_existing_table_of_another_sink_is_refused,
+};
 pub use self::records::{
     a_removed_sink_is_forgotten, another_logs_sink_is_not_taken_without_its_name,
     another_plan_has_no_position, the_chain_is_kept_beside_the_position,
@@ -26,8 +30,14 @@ use crate::{Batch, Change, Store, StoreError, StoreKind, failpoint};
 
 /// Opens one store, which is empty when the harness is made.
 pub trait Harness {
-    /// Opens the store for the sink [`SINK`] of the log `log_id`.
-    fn open(&self, plan: Arc<Plan>, log_id: &str) -> Box<dyn Store>;
+    /// Opens the store for a sink of the log `log_id`.
+    fn open_as(&self, sink: &str, plan: Arc<Plan>, log_id: &str) -> Box<dyn Store>;
+
+    /// [`Harness::open_as`], for the sink [`SINK`].
+    fn open(&self, plan: Arc<Plan>, log_id: &str) -> Box<dyn Store> {
+        self.open_as(SINK, plan, log_id)
+    }
+
     /// What the product can hold of the contract.
     fn capabilities(&self) -> Capabilities;
     fn kind(&self) -> &'static dyn StoreKind;
@@ -64,7 +74,7 @@ impl Capabilities {
     };
 }
 
-/// The sink that every harness opens.
+/// The sink that every function opens.
 pub const SINK: &str = "follower";
 /// The log that is followed.
 pub const LOG: &str = "log-1";
@@ -143,6 +153,8 @@ pub fn all(new: &dyn Fn() -> Box<dyn Harness>) {
         another_plan_has_no_position,
         another_logs_sink_is_not_taken_without_its_name,
         a_removed_sink_is_forgotten,
+        a_table_of_another_sink_is_refused,
+        an_existing_table_of_another_sink_is_refused,
         a_delete_without_a_row_is_no_error,
         every_cell_comes_back_as_it_was,
         several_mappings_move_together,

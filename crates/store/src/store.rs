@@ -273,6 +273,14 @@ pub enum StoreError {
     /// A table is not as the mapping needs it.
     #[error("the table '{into}' in the store does not fit its mapping: {what}")]
     SchemaMismatch { into: String, what: String },
+    /// The definition names something that is not there; `field` is its place in it.
+    #[error("{what}: {cause}")]
+    NoSuchPlace {
+        field: &'static str,
+        /// What was tried, and where.
+        what: String,
+        cause: Cause,
+    },
     /// A name belongs to another sink, or to no sink at all.
     #[error("'{into}' in the store is not this sink's: {what}")]
     NotOwner {
@@ -355,7 +363,7 @@ impl StoreError {
             Self::PositionMismatch { .. } => StoreErrorCode::PositionMismatch,
             Self::SchemaMismatch { .. } => StoreErrorCode::SchemaMismatch,
             Self::NotOwner { .. } => StoreErrorCode::NotOwner,
-            Self::Broken { .. } => StoreErrorCode::Broken,
+            Self::NoSuchPlace { .. } | Self::Broken { .. } => StoreErrorCode::Broken,
         }
     }
 
@@ -373,6 +381,24 @@ impl StoreError {
             what: what.to_string(),
             more: Vec::new(),
         }))
+    }
+
+    /// A name that another sink has, by a `fact` that names it.
+    pub fn owned(into: impl Into<String>, fact: impl fmt::Display) -> Self {
+        Self::NotOwner {
+            into: into.into(),
+            what: format!(
+                "{fact}, which may reach it at another address; choose another name, or delete that sink. If there is none any more, because it was deleted or moved while this store was away, release what it left, with its former definition: onelog sinks forget"
+            ),
+        }
+    }
+
+    /// A table of a sink that was there before.
+    pub fn not_there(plan: &MappingPlan) -> Self {
+        Self::SchemaMismatch {
+            into: plan.into.clone(),
+            what: "it is not there: it was dropped or renamed. Give it its name back, or make it anew from the log: onelog sinks rebuild".to_owned(),
+        }
     }
 
     pub fn refused_change(plan: &MappingPlan, change: &Change, what: impl fmt::Display) -> Self {

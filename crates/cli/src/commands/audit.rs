@@ -14,7 +14,7 @@ use onelog_store::{CA_FILE, Target};
 use onelog_stores::KINDS;
 use onelog_terminal::{Out, Table, cell, counted, thousands};
 
-use crate::context::{Context, timeout};
+use crate::context::{Context, NoServer, timeout};
 use crate::definition_file::DefinitionFile;
 use crate::error::CommandError;
 use crate::wire::shown;
@@ -36,6 +36,8 @@ environment variable. The mapping file names what is compared, for example:\n\n\
 docs/audit.md explains it. Exit status: 0 equal, 1 different or an error, 2 wrong use."
 )]
 pub struct Args {
+    #[command(flatten)]
+    _no_server: NoServer,
     #[arg(long, value_name = "URL", help = format!("One store: {}", KINDS.addresses()))]
     left: String,
     /// The other store

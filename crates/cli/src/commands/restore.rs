@@ -9,7 +9,7 @@ use onelog_log::{LOCK_FILE, flush_folder, make_folder};
 use onelog_terminal::{Out, thousands};
 
 use super::check::{check, refuse_foreign, refuse_unfinished};
-use crate::context::Context;
+use crate::context::{Context, NoServer};
 use crate::error::CommandError;
 
 /// The folders of a server's data, and their names until the copy is complete.
@@ -17,6 +17,8 @@ const FOLDERS: [(&str, &str); 2] = [("log", UNFINISHED_LOG), ("state", "state")]
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
+    #[command(flatten)]
+    _no_server: NoServer,
     /// The backup, or the folder of a stopped server
     from: PathBuf,
     /// An empty or new folder

@@ -23,7 +23,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::config::{self, Flags, LogFormat, Settings};
-use crate::context::Context;
+use crate::context::{Context, NoServer};
 use crate::error::CommandError;
 
 /// The exit status after a second signal, as shells report an interrupt.
@@ -33,6 +33,8 @@ const WATCH_EVERY: Duration = Duration::from_millis(200);
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
+    #[command(flatten)]
+    _no_server: NoServer,
     /// The configuration file; onelog.toml in this folder, if it is there
     #[arg(
         long,

@@ -16,7 +16,7 @@ use self::source::Source;
 use super::tables::{list_of, print_one};
 use crate::context::{Context, timeout};
 use crate::error::CommandError;
-use crate::wire::bytes_json;
+use crate::wire::{bytes_json, shown};
 
 pub use self::print::list as print_list;
 
@@ -41,7 +41,7 @@ enum Command {
     Create(Source),
     /// Give a sink another definition; its store is backfilled only if its rows would change
     Replace(Source),
-    /// Show what a definition would write, without touching any store
+    /// Show what a definition would write and delete; nothing is written to a store
     #[command(alias = "try")]
     DryRun {
         #[command(flatten)]
@@ -63,6 +63,9 @@ enum Command {
         /// Write the rows that differ again from the log
         #[arg(long)]
         repair: bool,
+        /// Also where that deletes many rows, which the log does not have
+        #[arg(long, requires = "repair")]
+        delete_rows: bool,
     },
     /// Show the parked keys: those of which the store refused a record
     Parked {
@@ -103,11 +106,20 @@ enum Command {
         )]
         position_flag: Option<u64>,
         /// How long to wait
-        #[arg(long = "for", value_name = "TIME", default_value = "30s", value_parser = timeout)]
-        limit: Duration,
+        #[arg(
+            long,
+            alias = "for",
+            value_name = "TIME",
+            default_value = "30s",
+            value_parser = timeout
+        )]
+        timeout: Duration,
     },
     /// Stop following and forget the sink; the store's data stays
     Delete(Name),
+    /// Take away what a sink that was deleted or moved while its store was away has left there: its
+    /// position, and that its tables are its own; the rows stay. Wants its former definition
+    Forget(Source),
 }
 
 #[derive(Debug, clap::Args)]
@@ -174,12 +186,18 @@ pub fn run(args: &Args, context: &Context) -> Result<(), CommandError> {
             name,
             position,
             position_flag,
-            limit,
-        } => wait(name, position.or(*position_flag), *limit, context)?,
+            timeout,
+        } => wait(name, position.or(*position_flag), *timeout, context)?,
+        Command::Forget(source) => return forget(source, &client, context.json, &mut out),
         Command::Delete(name) => return delete(name, &client, context.json, &mut out),
-        Command::Verify { name, repair } => {
+        Command::Verify {
+            name,
+            repair,
+            delete_rows,
+        } => {
             let client = client.with_timeout(VERIFY_TIME_MAX);
-            return verify(&client, name, *repair, context.json, &mut out);
+            let path = name.path(verify_action(*repair, *delete_rows));
+            return verify(&client, &path, context.json, &mut out);
         }
         Command::Replay { name, key }
         | Command::Parked {
@@ -213,6 +231,42 @@ fn note_declared(answer: &Value, consequence: &str) {
     }
 }
 
+const fn verify_action(repair: bool, delete_rows: bool) -> &'static str {
+    match (repair, delete_rows) {
+        (true, true) => "/verify?repair=true&delete_rows=true",
+        (true, false) => "/verify?repair=true",
+        (false, _) => "/verify",
+    }
+}
+
+fn forget(
+    source: &Source,
+    client: &Client,
+    as_json: bool,
+    out: &mut Out,
+) -> Result<(), CommandError> {
+    let definition = source.read()?;
+    let answer = client.post_bytes("/v1/sinks/forget", definition.body()?);
+    let answer = answer.map_err(|error| definition.refused(error))?;
+    let sink = answer["sink"].as_str().unwrap_or_default();
+    match (as_json, answer["forgotten"] == true) {
+        (true, _) => out.json(&answer)?,
+        (false, true) => out.line(&format!("the store has forgotten the sink '{sink}'"))?,
+        (false, false) => out.line(&format!("the store had nothing of the sink '{sink}'"))?,
+    }
+    Ok(out.flush()?)
+}
+
+/// Says what a deleted or moved sink has left in a store that cannot be reached.
+fn note_remains(answer: &Value) {
+    let remains = &answer["remains"];
+    if let (Some(store), Some(why)) = (remains["store"].as_str(), remains["why"].as_str()) {
+        eprintln!(
+            "note: {store} still says that its tables are this sink's, because it could not be reached ({why}); when it can: onelog sinks forget, with the former definition"
+        );
+    }
+}
+
 fn replace(source: &Source, client: &Client) -> Result<Value, CommandError> {
     let definition = source.read()?;
     let name = definition.name().ok_or_else(|| {
@@ -227,6 +281,7 @@ fn replace(source: &Source, client: &Client) -> Result<Value, CommandError> {
         &answer,
         "the next start gives the sink that definition again; `onelog config export` prints the new one for the file",
     );
+    note_remains(&answer);
     Ok(answer)
 }
 
@@ -259,6 +314,7 @@ fn delete(name: &Name, client: &Client, as_json: bool, out: &mut Out) -> Result<
         &answer,
         "the next start makes the sink again; take it out of the file as well",
     );
+    note_remains(&answer);
     Ok(out.flush()?)
 }
 
@@ -302,18 +358,8 @@ fn dry_run(
     Ok(out.flush()?)
 }
 
-fn verify(
-    client: &Client,
-    name: &Name,
-    repair: bool,
-    as_json: bool,
-    out: &mut Out,
-) -> Result<(), CommandError> {
-    let query = match repair {
-        true => "/verify?repair=true",
-        false => "/verify",
-    };
-    let answer = client.call(Method::POST, &name.path(query), &[], Some(b"{}".to_vec()))?;
+fn verify(client: &Client, path: &str, as_json: bool, out: &mut Out) -> Result<(), CommandError> {
+    let answer = client.call(Method::POST, path, &[], Some(b"{}".to_vec()))?;
     let answer = Exact::of(client, answer)?;
     let tables = list_of(&answer.value, "tables");
     let equal = tables.iter().all(|table| table["equal"] == true);
@@ -359,6 +405,10 @@ fn replay(
         false => {
             let replayed = answer["replayed"].as_u64().unwrap_or_default();
             out.line(&format!("{} written again", counted(replayed, "key")))?;
+            for key in list_of(&answer, "not_parked") {
+                let into = key["into"].as_str().unwrap_or_default();
+                out.line(&format!("not parked: {into}={}", shown(&key["key"])))?;
+            }
             if !remaining.is_empty() {
                 out.line("\nstill refused:")?;
                 print::parked(remaining, remaining.len() as u64, out)?;

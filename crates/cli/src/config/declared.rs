@@ -218,7 +218,8 @@ fn new_table(value: &Value) -> Result<NewTable, String> {
     for (name, usual) in [("kind", "keyed"), ("value", "json")] {
         fields.entry(name).or_insert_with(|| usual.into());
     }
-    serde_json::from_value(Value::Object(fields)).map_err(|error| error.to_string())
+    serde_json::from_value(Value::Object(fields))
+        .map_err(|error| onelog_record::in_json_terms(&error.to_string()))
 }
 
 fn unique<T>(list: &[Declared<T>], name: impl Fn(&T) -> &String) -> Result<(), FileError> {

@@ -310,3 +310,66 @@ fn an_exported_secret_is_a_variable_to_be_set() {
     );
     assert!(exported.contains("A server shows no secrets"), "{exported}");
 }
+
+#[test]
+fn a_start_that_fails_by_its_configuration_has_made_nothing_of_it() {
+    // Given a file whose tables and first sink are right, and whose last sink lacks a variable.
+    let place = Place::new();
+    let config = place.configure(
+        r#"
+[[sinks]]
+name = "cache"
+kind = "redis"
+url = "redis://:${ONELOG_TEST_NOT_SET}@127.0.0.1:1/0"
+[[sinks.mappings]]
+table = "shop.orders"
+into = "orders"
+"#,
+    );
+    // When a server starts with it, then it says which one,
+    let ran = place.try_start(&config);
+    ran.fails(2, "'ONELOG_TEST_NOT_SET' is not set");
+    // and neither its tables nor its sinks are there.
+    let empty = place.path("empty.toml");
+    std::fs::write(&empty, "").unwrap();
+    let server = place.start(&empty);
+    let tables = server.run(&["tables", "--json"]).json();
+    let mut names = tables["tables"].as_array().unwrap().iter();
+    let is_own = |table: &Value| table["name"].as_str().unwrap().starts_with("onelog.");
+    assert!(names.all(is_own), "{tables}");
+    assert_eq!(sink_names(&server), serde_json::json!([]));
+    assert!(!place.path("reports.db").exists());
+}
+
+fn sink_names(server: &Server) -> Value {
+    server.run(&["sinks", "list", "--json"]).json()["sinks"].clone()
+}
+
+#[test]
+fn commands_that_speak_to_no_server_do_not_offer_its_flags() {
+    let help = |arguments: &[&str]| {
+        let output = onelog().args(arguments).arg("--help").output().unwrap();
+        Ran::of(output).good()
+    };
+    for command in ["serve", "check", "restore", "audit"] {
+        let text = help(&[command]);
+        assert!(
+            !text.contains("--url") && !text.contains("--timeout"),
+            "{text}"
+        );
+    }
+    for command in ["get", "import", "status"] {
+        let text = help(&[command]);
+        assert!(
+            text.contains("--url") && text.contains("--timeout"),
+            "{text}"
+        );
+    }
+    let refused = onelog()
+        .args(["check", "somewhere", "--url", "http://x"])
+        .output();
+    Ran::of(refused.unwrap()).fails(2, "speaks to no server");
+    let wait = help(&["sinks", "wait"]);
+    assert_eq!(wait.matches("--timeout").count(), 1, "{wait}");
+    assert!(!wait.contains("--for"), "{wait}");
+}

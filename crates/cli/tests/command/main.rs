@@ -15,6 +15,7 @@ mod folders;
 mod full_disk;
 mod import;
 mod import_formats;
+mod import_stores;
 mod packages;
 mod readme;
 mod records;

@@ -25,7 +25,7 @@ pub(crate) use self::log::{EventRecord, Headers, LogRecord, LogTransaction};
 pub(crate) use self::parameters::ReadAt;
 pub(crate) use self::rows::{Page, Row};
 pub(crate) use self::sink::{
-    DryRun, Fault, ParkedKeys, ReplayKeys, Replayed, Sink, SinkDeleted, Sinks,
+    DryRun, Fault, ParkedKeys, ReplayKeys, Replayed, Sink, SinkDeleted, SinkForgotten, Sinks,
 };
 pub(crate) use self::sink_definition::{NewSink, add_kinds};
 pub(crate) use self::system::{Backup, BackupMade, Health, HttpLimits, Status};

@@ -44,15 +44,43 @@ pub(crate) struct Sink {
     held_log_bytes: u64,
     /// Whether the log behind the sink is no longer kept for it.
     left_behind: bool,
-    /// The last comparison with the log since the start of the process.
+    /// The last comparison with the log.
     #[schema(required)]
     last_verification: Option<LastVerification>,
     /// Where the server's configuration declares it; the next start gives it that definition again.
     #[serde(skip_serializing_if = "Option::is_none")]
     declared: Option<String>,
+    /// What stays of the sink in the store that it wrote before, which cannot be reached.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    remains: Option<Remains>,
     /// Without the address's password.
     #[schema(value_type = NewSink)]
     definition: SinkDefinition,
+}
+
+/// A store that still says that its tables are those of a sink that no longer writes them. When it
+/// can be reached: `POST /v1/sinks/forget` with the sink's former definition.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Remains {
+    store: String,
+    /// Why it could not be cleaned.
+    why: String,
+}
+
+impl From<onelog_sinks::Remains> for Remains {
+    fn from(remains: onelog_sinks::Remains) -> Self {
+        let onelog_sinks::Remains { store, why } = remains;
+        Self { store, why }
+    }
+}
+
+/// What was forgotten.
+#[derive(Serialize, ToSchema)]
+#[schema(examples(json!({"sink": "search", "forgotten": true})))]
+pub(crate) struct SinkForgotten<'s> {
+    pub(crate) sink: &'s str,
+    /// Not so where the store has nothing of the sink.
+    pub(crate) forgotten: bool,
 }
 
 /// What a sink is doing.
@@ -135,6 +163,9 @@ pub(crate) struct SinkDeleted<'s> {
     /// Where the server's configuration declares it; the next start makes it again.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) declared: Option<&'s str>,
+    /// What stays of it in its store, which cannot be reached.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) remains: Option<Remains>,
 }
 
 /// What a definition would write.
@@ -162,10 +193,47 @@ struct DryRunMapping {
     looked_at: u64,
     /// How many of them `where` or `transform` leave out.
     left_out: u64,
+    /// What the table in the store has; missing where the definition does not say where the store is.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    store: Option<DryRunStore>,
     /// The first rows.
     rows: Vec<DryRunRow>,
     /// The first records that do not fit.
     refused: Vec<DryRunRefused>,
+}
+
+/// The rows that are in the store, and what a backfill would do to them.
+#[derive(Serialize, ToSchema)]
+struct DryRunStore {
+    rows: u64,
+    /// How many of them a backfill would delete, because the log does not have them.
+    deletes: u64,
+    /// Whether those are so many that the sink would stop and ask.
+    is_too_much: bool,
+    /// Not so where the table has more rows than are counted: 1,000,000.
+    counted_all: bool,
+    /// Why they could not be counted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    why: Option<String>,
+}
+
+impl From<onelog_sinks::DryRunStore> for DryRunStore {
+    fn from(store: onelog_sinks::DryRunStore) -> Self {
+        let onelog_sinks::DryRunStore {
+            rows,
+            deletes,
+            is_too_much,
+            counted_all,
+            why,
+        } = store;
+        Self {
+            rows,
+            deletes,
+            is_too_much,
+            counted_all,
+            why,
+        }
+    }
 }
 
 /// A row that would be written.
@@ -253,7 +321,8 @@ pub(crate) struct ReplayKey {
 
 /// What became of a replay.
 #[derive(Serialize, ToSchema)]
-#[schema(examples(json!({"sink": "search", "position": 9, "replayed": 1, "remaining": []})))]
+#[schema(examples(json!({"sink": "search", "position": 9, "replayed": 1, "remaining": [],
+    "not_parked": []})))]
 pub(crate) struct Replayed {
     sink: String,
     /// The store has the newest images of the replayed keys at this position.
@@ -262,6 +331,17 @@ pub(crate) struct Replayed {
     replayed: u64,
     /// What the store still refuses.
     remaining: Vec<ParkedKey>,
+    /// Keys of the request that are not parked.
+    not_parked: Vec<NotParked>,
+}
+
+/// A key of the request that is not parked.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct NotParked {
+    /// The table of the store.
+    into: String,
+    #[schema(value_type = Bytes)]
+    key: Value,
 }
 
 impl Sink {
@@ -300,8 +380,14 @@ impl Sink {
             held_log_bytes,
             left_behind,
             last_verification: last_verification.map(Into::into),
+            remains: None,
             definition,
         }
+    }
+
+    pub(crate) fn leaving(mut self, remains: Option<onelog_sinks::Remains>) -> Self {
+        self.remains = remains.map(Into::into);
+        self
     }
 }
 
@@ -381,6 +467,7 @@ impl From<onelog_sinks::DryRunMapping> for DryRunMapping {
             into,
             looked_at,
             left_out,
+            store,
             rows,
             refused,
         } = mapping;
@@ -400,6 +487,7 @@ impl From<onelog_sinks::DryRunMapping> for DryRunMapping {
             into,
             looked_at,
             left_out,
+            store: store.map(Into::into),
             rows: rows.into_iter().map(row).collect(),
             refused: refused.into_iter().map(refusal).collect(),
         }
@@ -438,12 +526,17 @@ impl From<onelog_sinks::Replayed> for Replayed {
             position,
             replayed,
             remaining,
+            not_parked,
         } = replayed;
+        let not_parked = not_parked.into_iter();
         Self {
             sink,
             position,
             replayed,
             remaining: remaining.into_iter().map(Into::into).collect(),
+            not_parked: not_parked
+                .map(|(into, key)| NotParked { into, key })
+                .collect(),
         }
     }
 }

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::{Answer, Shared, json};
 use crate::api::{
-    DryRun, ParkedKeys, ReplayKeys, Replayed, Sink, SinkDeleted, Sinks, Verification,
+    DryRun, ParkedKeys, ReplayKeys, Replayed, Sink, SinkDeleted, SinkForgotten, Sinks, Verification,
 };
 use crate::app::{App, busy};
 use crate::body::read_body;
@@ -44,7 +44,10 @@ pub(crate) async fn create(State(app): State<Shared>, headers: HeaderMap, body: 
         .sinks
         .read_definition(&body.bytes)
         .map_err(|error| ApiError::malformed(&error.place, error.what))?;
-    let status = on_sinks(&app, move |sinks| sinks.create(definition)).await?;
+    let status = {
+        let name = definition.name.clone();
+        on_sinks(&app, &name, move |sinks, _| sinks.create(definition)).await?
+    };
     json(
         StatusCode::CREATED,
         &Sink::new(status, &app.options.declared),
@@ -83,7 +86,7 @@ pub(crate) async fn list(State(app): State<Shared>) -> Answer {
     )
 )]
 pub(crate) async fn get(State(app): State<Shared>, Path(name): Path<String>) -> Answer {
-    let status = on_sinks(&app, move |sinks| sinks.get(&name)).await?;
+    let status = on_sinks(&app, &name, |sinks, name| sinks.get(name)).await?;
     json(StatusCode::OK, &Sink::new(status, &app.options.declared))
 }
 
@@ -101,14 +104,14 @@ pub(crate) async fn get(State(app): State<Shared>, Path(name): Path<String>) -> 
     )
 )]
 pub(crate) async fn delete(State(app): State<Shared>, Path(name): Path<String>) -> Answer {
-    let sink = name.clone();
-    on_sinks(&app, move |sinks| sinks.delete(&name)).await?;
+    let remains = on_sinks(&app, &name, |sinks, name| sinks.delete(name)).await?;
     json(
         StatusCode::OK,
         &SinkDeleted {
-            sink: &sink,
+            sink: &name,
             deleted: true,
-            declared: app.options.declared.sinks.get(&sink).map(String::as_str),
+            declared: app.options.declared.sinks.get(&name).map(String::as_str),
+            remains: remains.map(Into::into),
         },
     )
 }
@@ -127,7 +130,7 @@ pub(crate) async fn delete(State(app): State<Shared>, Path(name): Path<String>) 
     )
 )]
 pub(crate) async fn pause(State(app): State<Shared>, Path(name): Path<String>) -> Answer {
-    let status = on_sinks(&app, move |sinks| sinks.pause(&name)).await?;
+    let status = on_sinks(&app, &name, |sinks, name| sinks.pause(name)).await?;
     json(StatusCode::OK, &Sink::new(status, &app.options.declared))
 }
 
@@ -145,7 +148,7 @@ pub(crate) async fn pause(State(app): State<Shared>, Path(name): Path<String>) -
     )
 )]
 pub(crate) async fn resume(State(app): State<Shared>, Path(name): Path<String>) -> Answer {
-    let status = on_sinks(&app, move |sinks| sinks.resume(&name)).await?;
+    let status = on_sinks(&app, &name, |sinks, name| sinks.resume(name)).await?;
     json(StatusCode::OK, &Sink::new(status, &app.options.declared))
 }
 
@@ -157,11 +160,12 @@ pub(crate) async fn resume(State(app): State<Shared>, Path(name): Path<String>) 
     params(
         ("name" = String, Path, description = "The sink", example = "search"),
         ("repair" = Option<bool>, Query, description = "Writes differing rows again, deletes extra ones, and compares once more", example = true),
+        ("delete_rows" = Option<bool>, Query, description = "With `repair`: deletes rows that the log does not have, however many", example = true),
     ),
     responses(
         (status = 200, description = "Equal or not, and which rows differ", body = crate::api::Verification),
         (status = 404, description = "`unknown_sink`", body = crate::api::Error),
-        (status = 409, description = "`sink_stopped`, `sink_not_filled`, `sink_too_far_behind`", body = crate::api::Error),
+        (status = 409, description = "`sink_stopped`, `sink_waiting`, `sink_not_filled`, `sink_too_far_behind`, `too_many_deletes`", body = crate::api::Error),
         (status = 422, description = "Malformed, and where", body = crate::api::Error),
         (status = 502, description = "`store_failed`", body = crate::api::Error),
         (status = 503, description = "`overloaded`: other verifications are running", body = crate::api::Error),
@@ -172,14 +176,16 @@ pub(crate) async fn verify(
     Path(name): Path<String>,
     uri: Uri,
 ) -> Answer {
-    let repair = Query::parse(uri.query(), &["repair"])?.flag("repair")?;
+    let query = Query::parse(uri.query(), &["repair", "delete_rows"])?;
+    let (repair, may_delete) = (query.flag("repair")?, query.flag("delete_rows")?);
     let verified = app
         .verification(move |app| {
-            let verified = match repair {
-                true => app.sinks.verify_and_repair(&name),
-                false => app.sinks.verify(&name),
+            let verified = match (repair, may_delete) {
+                (true, true) => app.sinks.verify_and_repair_deleting(&name),
+                (true, false) => app.sinks.verify_and_repair(&name),
+                (false, _) => app.sinks.verify(&name),
             };
-            verified.map_err(|error| sink_error(app, error))
+            verified.map_err(|error| sink_error(app, &name, error))
         })
         .await??;
     json(StatusCode::OK, &Verification::from(verified))
@@ -208,11 +214,11 @@ pub(crate) async fn rebuild(
     uri: Uri,
 ) -> Answer {
     let may_delete = Query::parse(uri.query(), &["delete_rows"])?.flag("delete_rows")?;
-    let rebuild = move |sinks: &onelog_sinks::Sinks| match may_delete {
-        true => sinks.rebuild_deleting(&name),
-        false => sinks.rebuild(&name),
+    let rebuild = move |sinks: &onelog_sinks::Sinks, name: &str| match may_delete {
+        true => sinks.rebuild_deleting(name),
+        false => sinks.rebuild(name),
     };
-    let status = on_sinks(&app, rebuild).await?;
+    let status = on_sinks(&app, &name, rebuild).await?;
     json(StatusCode::OK, &Sink::new(status, &app.options.declared))
 }
 
@@ -249,28 +255,60 @@ pub(crate) async fn replace(
         );
         return Err(ApiError::malformed("name", message));
     }
-    let status = on_sinks(&app, move |sinks| sinks.replace(definition)).await?;
-    json(StatusCode::OK, &Sink::new(status, &app.options.declared))
+    let replace = |sinks: &onelog_sinks::Sinks, _: &str| sinks.replace_and_leave(definition);
+    let (status, remains) = on_sinks(&app, &name, replace).await?;
+    let sink = Sink::new(status, &app.options.declared);
+    json(StatusCode::OK, &sink.leaving(remains))
 }
 
 /// The definition with the name of the path, where it has none.
 fn named(body: &[u8], name: &str) -> Vec<u8> {
     // Read as text once more, so that a field that occurs twice is still found.
-    let has_name = match serde_json::from_slice::<Value>(body) {
-        Ok(Value::Object(fields)) => fields.contains_key("name") || fields.is_empty(),
-        _ => true,
+    let comma = match serde_json::from_slice::<Value>(body) {
+        Ok(Value::Object(fields)) if fields.is_empty() => "",
+        Ok(Value::Object(fields)) if !fields.contains_key("name") => ",",
+        _ => return body.to_vec(),
     };
-    let start = body.iter().position(|byte| *byte == b'{');
-    match start {
-        Some(start) if !has_name => {
-            let field = format!("{{\"name\":{},", Value::from(name));
-            [&body[..start], field.as_bytes(), &body[start + 1..]].concat()
-        }
-        _ => body.to_vec(),
-    }
+    let Some(start) = body.iter().position(|byte| *byte == b'{') else {
+        return body.to_vec();
+    };
+    let field = format!("{{\"name\":{}{comma}", Value::from(name));
+    [&body[..start], field.as_bytes(), &body[start + 1..]].concat()
 }
 
-/// Shows the first rows that a definition would write. No store is touched.
+/// Takes away what a sink that was deleted or moved has left in its former store.
+///
+/// Its position and the ownership of its tables stay there where the store could not be reached at
+/// that moment. The body is the sink's former definition; the rows stay.
+#[utoipa::path(
+    post,
+    path = "/v1/sinks/forget",
+    tag = "sinks",
+    request_body = crate::api::NewSink,
+    responses(
+        (status = 200, description = "The store knows nothing of the sink", body = crate::api::SinkForgotten),
+        (status = 409, description = "`sink_exists`: a sink of this name writes to this store", body = crate::api::Error),
+        (status = 422, description = "Malformed, and where", body = crate::api::Error),
+        (status = 502, description = "`store_failed`: the store cannot be opened", body = crate::api::Error),
+        (status = 503, description = "Overloaded or stopped", body = crate::api::Error),
+    )
+)]
+pub(crate) async fn forget(State(app): State<Shared>, headers: HeaderMap, body: Body) -> Answer {
+    let body = read_body(&app, &headers, body).await?;
+    let definition = app
+        .sinks
+        .read_definition(&body.bytes)
+        .map_err(|error| ApiError::malformed(&error.place, error.what))?;
+    let sink = definition.name.clone();
+    let forgotten = on_sinks(&app, &sink, move |sinks, _| sinks.forget(&definition)).await?;
+    let sink = &sink;
+    json(StatusCode::OK, &SinkForgotten { sink, forgotten })
+}
+
+/// Shows the first rows that a definition would write, and what a backfill would delete.
+///
+/// Nothing is written to the store. Where the definition says where it is, the keys of its tables are
+/// read.
 #[utoipa::path(
     post,
     path = "/v1/sinks/dry-run",
@@ -296,7 +334,13 @@ pub(crate) async fn dry_run(
     let body = read_body(&app, &headers, body).await?;
     let definition: Value = serde_json::from_slice(&body.bytes)
         .map_err(|error| ApiError::malformed("body", format!("this is not JSON: {error}")))?;
-    let dry_run = on_sinks(&app, move |sinks| sinks.dry_run_json(&definition, rows)).await?;
+    let dry_run = {
+        let name = definition["name"].as_str().unwrap_or_default().to_owned();
+        on_sinks(&app, &name, move |sinks, _| {
+            sinks.dry_run_json(&definition, rows)
+        })
+        .await?
+    };
     json(StatusCode::OK, &DryRun::from(dry_run))
 }
 
@@ -321,15 +365,13 @@ pub(crate) async fn parked(
     uri: Uri,
 ) -> Answer {
     let limit = Query::parse(uri.query(), &["limit"])?.limit("limit", PARKED_LIMIT, PARKED_MAX)?;
-    let sink = name.clone();
-    let mut parked = on_sinks(&app, move |sinks| sinks.parked(&name)).await?;
+    let mut parked = on_sinks(&app, &name, |sinks, name| sinks.parked(name)).await?;
     let total = parked.len();
     parked.truncate(limit);
-    let sink = &sink;
     json(
         StatusCode::OK,
         &ParkedKeys {
-            sink,
+            sink: &name,
             total,
             parked: parked.into_iter().map(Into::into).collect(),
         },
@@ -346,7 +388,7 @@ pub(crate) async fn parked(
     responses(
         (status = 200, description = "What the store took and what it still refuses", body = crate::api::Replayed),
         (status = 404, description = "`unknown_sink`", body = crate::api::Error),
-        (status = 409, description = "`sink_stopped`, `sink_not_filled`, `sink_too_far_behind`", body = crate::api::Error),
+        (status = 409, description = "`sink_stopped`, `sink_waiting`, `sink_not_filled`, `sink_too_far_behind`", body = crate::api::Error),
         (status = 422, description = "Malformed, and where", body = crate::api::Error),
         (status = 503, description = "Overloaded or stopped", body = crate::api::Error),
         (status = 507, description = "`disk_full`: nothing is written until there is room on the disk", body = crate::api::Error),
@@ -364,7 +406,7 @@ pub(crate) async fn replay(
         .verification(move |app| {
             app.sinks
                 .replay(&name, which)
-                .map_err(|error| sink_error(app, error))
+                .map_err(|error| sink_error(app, &name, error))
         })
         .await??;
     json(StatusCode::OK, &Replayed::from(replayed))
@@ -413,20 +455,22 @@ pub(crate) async fn wait(State(app): State<Shared>, Path(name): Path<String>, ur
     let waited = app
         .until_stopped(app.sinks.wait(&name, position, timeout))
         .await?;
-    let status = waited.map_err(|error| sink_error(&app, error))?;
+    let status = waited.map_err(|error| sink_error(&app, &name, error))?;
     json(StatusCode::OK, &Sink::new(status, &app.options.declared))
 }
 
 /// Calls the sinks away from the threads that serve connections.
 async fn on_sinks<T: Send + 'static>(
     app: &Shared,
-    call: impl FnOnce(&onelog_sinks::Sinks) -> Result<T, SinkError> + Send + 'static,
+    sink: &str,
+    call: impl FnOnce(&onelog_sinks::Sinks, &str) -> Result<T, SinkError> + Send + 'static,
 ) -> Result<T, ApiError> {
-    app.blocking(move |app| call(&app.sinks).map_err(|error| sink_error(app, error)))
+    let sink = sink.to_owned();
+    app.blocking(move |app| call(&app.sinks, &sink).map_err(|error| sink_error(app, &sink, error)))
         .await?
 }
 
-pub(crate) fn sink_error(app: &App, error: SinkError) -> ApiError {
+pub(crate) fn sink_error(app: &App, sink: &str, error: SinkError) -> ApiError {
     let message = error.to_string();
     let conflict = |code| ApiError::new(StatusCode::CONFLICT, code, message.clone());
     match error {
@@ -438,8 +482,22 @@ pub(crate) fn sink_error(app: &App, error: SinkError) -> ApiError {
                 body.nearest = Some(nearest);
             })
         }
+        SinkError::StillThere { name } => {
+            conflict("sink_exists").with(|body| body.sink = Some(name))
+        }
+        SinkError::TooManyDeletes { name, .. } => {
+            conflict("too_many_deletes").with(|body| body.sink = Some(name))
+        }
         SinkError::TooMany { max } => conflict("too_many_sinks").with(|body| body.max = Some(max)),
         SinkError::Stopped { name, fault } => conflict("sink_stopped").with(|body| {
+            body.sink = Some(name);
+            body.fault = Some(Box::new((*fault).into()));
+        }),
+        SinkError::Waiting { name, fault } => conflict("sink_waiting").with(|body| {
+            body.sink = Some(name);
+            body.fault = Some(Box::new((*fault).into()));
+        }),
+        SinkError::NothingThere { name, fault } => conflict("sink_not_filled").with(|body| {
             body.sink = Some(name);
             body.fault = Some(Box::new((*fault).into()));
         }),
@@ -466,7 +524,7 @@ pub(crate) fn sink_error(app: &App, error: SinkError) -> ApiError {
         SinkError::Reserved { .. } => ApiError::malformed("name", message),
         SinkError::Read { .. } => ApiError::internal(message),
         SinkError::Store(_) | SinkError::Verify(_) | SinkError::Failed { .. } => {
-            tracing::warn!("a sink's store failed: {message}");
+            tracing::warn!(sink, error = message, "a sink's store failed");
             ApiError::new(StatusCode::BAD_GATEWAY, "store_failed", message)
         }
         SinkError::Start(_) => ApiError::internal(message),

@@ -46,7 +46,7 @@ pub(crate) async fn commit(State(app): State<Shared>, headers: HeaderMap, body: 
     let parsed = parse(&app, &body.bytes).await?;
     app.sinks
         .check_names(&parsed.wait_for)
-        .map_err(|error| sink_error(&app, error))?;
+        .map_err(|error| sink_error(&app, "", error))?;
     let count = parsed.request.writes.len() as u64;
     let timeout = Duration::from_millis(parsed.wait_timeout_ms.unwrap_or(WAIT_TIMEOUT_MS));
     let answer = app.in_time(app.node.submit(parsed.request)).await?;

@@ -9,6 +9,7 @@ mod numbers;
 mod reads;
 mod server;
 mod shutdown;
+mod sink_names;
 mod sinks;
 mod system;
 mod tables;

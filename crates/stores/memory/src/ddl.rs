@@ -56,10 +56,10 @@ pub(crate) fn check_owner(
 ) -> Result<(), StoreError> {
     let table = contents.tables.get(&plan.into);
     match table.and_then(|table| table.owner.as_deref()) {
-        Some(owner) if owner != sink => Err(StoreError::NotOwner {
-            into: plan.into.clone(),
-            what: format!("it belongs to the sink '{owner}'; choose another name for 'into'"),
-        }),
+        Some(owner) if owner != sink => {
+            let fact = format!("it belongs to the sink '{owner}'");
+            Err(StoreError::owned(&plan.into, fact))
+        }
         _ => Ok(()),
     }
 }

@@ -23,8 +23,8 @@ impl Memory {
 }
 
 impl Harness for Memory {
-    fn open(&self, plan: Arc<Plan>, log_id: &str) -> Box<dyn Store> {
-        self.0.open(SINK, log_id, plan).unwrap()
+    fn open_as(&self, sink: &str, plan: Arc<Plan>, log_id: &str) -> Box<dyn Store> {
+        self.0.open(sink, log_id, plan).unwrap()
     }
 
     fn capabilities(&self) -> Capabilities {

@@ -399,28 +399,19 @@ fn folded(connection: &Connection, table: &str) -> String {
 }
 
 pub(crate) fn not_owner(table: &str, owner: &str) -> StoreError {
-    StoreError::NotOwner {
-        into: table.to_owned(),
-        what: format!(
-            "it belongs to the sink '{owner}', which may reach it at another address; choose another name for 'into', or delete that sink first"
-        ),
-    }
+    StoreError::owned(table, format!("it belongs to the sink '{owner}'"))
 }
 
 const MADE_FOR: &str = "onelog: sink ";
 
 const GENERATION: &str = ", generation ";
 
+/// How an earlier version marked the tables of a sink that it removed.
 const RELEASED: &str = "onelog: no sink";
 
 /// The comment of a sink's table.
 pub(crate) fn owner_comment(sink: &str, generation: u64) -> String {
     format!("{MADE_FOR}{sink}{GENERATION}{generation}")
-}
-
-/// The comment of a table whose sink was removed.
-pub(crate) fn released_comment(generation: u64) -> String {
-    format!("{RELEASED}{GENERATION}{generation}")
 }
 
 /// Who made a table, by its comment.
@@ -430,7 +421,8 @@ pub(crate) enum Owner {
     Foreign(String),
     /// A removed sink's, made by its rebuild of this number.
     Released(u64),
-    /// A sink's, made by its rebuild of this number.
+    /// A sink's, made by its rebuild of this number; nobody's where the database has no record of
+    /// that sink any more.
     Sink(String, u64),
 }
 
@@ -479,7 +471,7 @@ mod tests {
             Owner::Sink("a-sink.2".into(), 17)
         );
         assert_eq!(
-            table_owner("table", &released_comment(3)),
+            table_owner("table", "onelog: no sink, generation 3"),
             Owner::Released(3)
         );
         for (kind, text) in [("table", ""), ("view", ours.as_str()), ("table", "orders")] {

@@ -4,11 +4,12 @@
 use std::time::Duration;
 
 use mysql_async::{Error, IoError};
-use onelog_store::StoreError;
+use onelog_store::{StoreError, URL};
 
 use crate::connection::Flavour;
 
 pub(crate) const NO_TABLE: u16 = 1146;
+const NO_DATABASE: u16 = 1049;
 pub(crate) const NO_COLUMN: u16 = 1054;
 pub(crate) const DUPLICATE_COLUMN: u16 = 1060;
 /// A table was made or changed after the snapshot was taken.
@@ -23,12 +24,24 @@ pub(crate) const LOCK_WAIT_TIMEOUT: u16 = 1205;
 /// What went wrong with a statement.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Fault {
-    #[error(transparent)]
+    #[error("{}", driver_message(.0))]
     Driver(#[from] Error),
     #[error("no answer within {0:?}")]
     TimedOut(Duration),
     #[error("the connection was lost before")]
     Closed,
+}
+
+/// The message of an error of the driver, which repeats the name of its class in each layer.
+fn driver_message(error: &Error) -> String {
+    match error {
+        Error::Io(IoError::Io(error)) => error.to_string(),
+        Error::Io(error) => error.to_string(),
+        Error::Driver(error) => error.to_string(),
+        Error::Server(error) => error.to_string(),
+        Error::Other(error) => error.to_string(),
+        error => error.to_string(),
+    }
 }
 
 impl Fault {
@@ -98,7 +111,9 @@ pub(crate) fn classify(what: &str, fault: Fault) -> StoreError {
         Some(1044) => {
             "there is no such database, or the user has no rights in it, and the server does not say which: name another database in the address, make it, or give the user the rights that docs/sinks/mysql.md lists"
         }
-        Some(1049) => "there is no such database: make it, or name another one in the address",
+        Some(NO_DATABASE) => {
+            "there is no such database: make it, or name another one in the address"
+        }
         Some(1142 | 1143 | 1227 | 1370) => {
             "the user lacks a right: give it those that docs/sinks/mysql.md lists"
         }
@@ -117,9 +132,15 @@ pub(crate) fn classify(what: &str, fault: Fault) -> StoreError {
             };
         }
     };
-    StoreError::Broken {
-        what: format!("{what} ({advice})"),
-        cause: Box::new(fault),
+    let no_database = fault.code() == Some(NO_DATABASE);
+    let (what, cause) = (format!("{what} ({advice})"), Box::new(fault));
+    match no_database {
+        true => StoreError::NoSuchPlace {
+            field: URL.name,
+            what,
+            cause,
+        },
+        false => StoreError::Broken { what, cause },
     }
 }
 

@@ -200,7 +200,8 @@ impl StoreReader for MysqlReader {
                 self.connection.give_up();
             }
             return Err(match fault.code() {
-                Some(NO_TABLE | NO_COLUMN) => StoreError::SchemaMismatch {
+                Some(NO_TABLE) => StoreError::not_there(plan),
+                Some(NO_COLUMN) => StoreError::SchemaMismatch {
                     into: plan.into.clone(),
                     what: format!(
                         "it is not there as it should be ({})",

@@ -31,11 +31,11 @@ use mysql_async::{Params, Value};
 use onelog_mapping::{EXISTING, Plan};
 use onelog_store::{LogPlace, StoreError, failpoint};
 
-use crate::bookkeeping::{self, Identity, Owner, Record, names_with_prefix};
+use crate::bookkeeping::{self, Identity, Record, names_with_prefix};
 use crate::connection::{Connection, LOCK_WAIT_SECONDS, REBUILD_TIMEOUT, STATEMENT_TIMEOUT};
 use crate::ddl::{self, existing, shape};
 use crate::error::{Fault, LOCK_WAIT_TIMEOUT, NO_PARENT, NO_PARENT_ADVICE, NO_TABLE};
-use crate::names::{Names, literal, number_behind, quote};
+use crate::names::{Names, number_behind, quote};
 use crate::write::statements;
 
 /// How long a swap, or a drop, waits for the users of a table. Short, because new users queue up
@@ -430,25 +430,6 @@ impl Rebuild<'_> {
                 "the empty table of a removed sink's position stays"
             );
         }
-    }
-
-    /// Gives up every table of the sink: their comments say that no sink owns them.
-    pub(crate) fn release_tables(&mut self) -> Result<(), StoreError> {
-        for mapping in &self.plan.mappings {
-            let owner =
-                existing::find_table(self.connection, &mapping.into)?.map(|found| found.owner);
-            if let Some(Owner::Sink(sink, generation)) = owner
-                && sink == self.identity.sink
-            {
-                let sql = format!(
-                    "ALTER TABLE {} COMMENT = {}",
-                    quote(&mapping.into),
-                    literal(&bookkeeping::released_comment(generation))
-                );
-                self.connection.execute("giving up the tables in", &sql)?;
-            }
-        }
-        Ok(())
     }
 }
 

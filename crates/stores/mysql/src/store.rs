@@ -316,7 +316,6 @@ impl MysqlStore {
         };
         rebuild.drop_new(u64::MAX)?;
         rebuild.drop_old(u64::MAX)?;
-        rebuild.release_tables()?;
         let gone = self.connection.prepared(
             &format!("DELETE FROM {} WHERE sink = ?", quote(&table)),
             mysql_async::Params::Positional(vec![self.identity.sink.clone().into()]),

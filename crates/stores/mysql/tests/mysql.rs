@@ -7,6 +7,8 @@
 mod harness;
 #[path = "mysql/redefined.rs"]
 mod redefined;
+#[path = "mysql/reports.rs"]
+mod reports;
 #[path = "mysql/swaps.rs"]
 mod swaps;
 #[path = "mysql/tables.rs"]

@@ -9,7 +9,9 @@ use std::fmt;
 
 use tokio_postgres::error::{DbError, SqlState};
 
-use onelog_store::StoreError;
+use onelog_store::{StoreError, URL};
+
+use crate::kind::SCHEMA;
 
 /// How many bytes of the server's message are kept; its details can hold a whole row.
 const MESSAGE_BYTES_MAX: usize = 2048;
@@ -177,11 +179,20 @@ pub(crate) fn classify(what: &str, place: &str, error: tokio_postgres::Error) ->
     let passes = error
         .code()
         .is_some_and(|code| is_not_writable(code.code()));
+    let code = error.code().map(|code| code.code().to_owned());
+    let code = code.as_deref();
     let cause = Box::new(DriverError {
         message,
         source: error,
     });
-    if lasting {
+    let field = match code {
+        Some("3F000") => Some(SCHEMA.name),
+        Some("3D000") => Some(URL.name),
+        _ => None,
+    };
+    if let Some(field) = field {
+        StoreError::NoSuchPlace { field, what, cause }
+    } else if lasting {
         StoreError::Broken { what, cause }
     } else if passes || is_no_host_writable(&cause) {
         StoreError::NotWritable { what, cause }

@@ -14,7 +14,7 @@ use serde_json::{Map, Value, json};
 use crate::PostgresStore;
 use crate::reader::open_reader;
 
-const SCHEMA: FieldRule = FieldRule {
+pub(crate) const SCHEMA: FieldRule = FieldRule {
     name: "schema",
     help: "the schema of the tables, public unless given",
     value: FieldValue::Text,

@@ -7,6 +7,7 @@ use futures_util::StreamExt as _;
 use onelog_mapping::{ColumnType, MappingPlan, Plan, Row};
 use onelog_record::Position;
 use onelog_store::{EachRow, IndexCheck, StoreError, StoreReader};
+use tokio_postgres::error::SqlState;
 
 use crate::bookkeeping::Identity;
 use crate::connection::{BEGIN_READ, Connection, Purpose, REBUILD_TIMEOUT, STATEMENT_TIMEOUT};
@@ -107,7 +108,8 @@ impl StoreReader for PostgresReader {
         };
         // A table may be as large as it is; each piece has its time.
         connection.wait(what, REBUILD_TIMEOUT, async {
-            let stream = client.copy_out(&sql).await?;
+            let stream = client.copy_out(&sql).await;
+            let stream = stream.map_err(|error| unreadable(plan, error))?;
             let mut stream = std::pin::pin!(stream);
             let mut copy = CopyStream::default();
             let mut row = Row::new(kinds.len());
@@ -133,6 +135,17 @@ impl StoreReader for PostgresReader {
 
     fn check_index(&mut self, _: usize, _: usize) -> Result<Option<IndexCheck>, StoreError> {
         Ok(None)
+    }
+}
+
+/// A table or a column that is not there is a matter of the mapping, not of the moment.
+fn unreadable(plan: &MappingPlan, error: tokio_postgres::Error) -> Fault {
+    match error.code() {
+        Some(code) if *code == SqlState::UNDEFINED_TABLE => StoreError::not_there(plan).into(),
+        Some(code) if *code == SqlState::UNDEFINED_COLUMN => {
+            existing::schema_mismatch(plan, &[error::message(&error)])
+        }
+        _ => error.into(),
     }
 }
 

@@ -1,6 +1,6 @@
 //! What Redis's errors mean for a sink: worth another attempt, or final.
 
-use onelog_store::StoreError;
+use onelog_store::{StoreError, URL};
 use redis::{ErrorKind, RedisError, ServerError};
 
 /// An error of the driver: mostly of the connection.
@@ -83,6 +83,10 @@ fn classify_code(what: String, code: &str, message: &str) -> StoreError {
     };
     if NOT_WRITABLE.iter().any(|code| has(code)) {
         return StoreError::NotWritable { what, cause };
+    }
+    if has("DB index is out of range") {
+        let field = URL.name;
+        return StoreError::NoSuchPlace { field, what, cause };
     }
     let hopeless = ["NOPERM", "NOAUTH", "WRONGPASS", "WRONGTYPE", "CROSSSLOT"];
     let plain = code == "ERR" && !message.contains("max number of clients");

@@ -23,8 +23,8 @@ impl Place {
 }
 
 impl Harness for Place {
-    fn open(&self, plan: Arc<Plan>, _: &str) -> Box<dyn Store> {
-        Box::new(self.store(conformance::SINK, &plan))
+    fn open_as(&self, sink: &str, plan: Arc<Plan>, _: &str) -> Box<dyn Store> {
+        Box::new(self.store(sink, &plan))
     }
 
     fn capabilities(&self) -> Capabilities {

@@ -240,9 +240,8 @@ pub(crate) fn check_owner(client: &Client, sink: &str, into: &str) -> Result<(),
             Owner::None => {}
             Owner::Sink(owner) if owner == sink => {}
             Owner::Sink(owner) => {
-                return not_owner(format!(
-                    "it belongs to the sink '{owner}'; choose another name for 'into'"
-                ));
+                let fact = format!("it belongs to the sink '{owner}'");
+                return Err(StoreError::owned(into, fact));
             }
             Owner::Foreign if name == into => {
                 return not_owner(

@@ -104,10 +104,7 @@ impl Reader {
         for (mapping, name) in plan.mappings.iter().zip(indexes) {
             let found = ddl::find_indexes(client, name)?;
             let Some(found) = found.get(name) else {
-                return Err(StoreError::SchemaMismatch {
-                    into: mapping.into.clone(),
-                    what: format!("the index '{name}' is not there"),
-                });
+                return Err(StoreError::not_there(mapping));
             };
             reader.shards.push(Vec::new());
             reader.add(name, found, &ddl::visible())?;

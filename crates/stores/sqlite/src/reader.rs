@@ -64,6 +64,7 @@ fn unreadable(plan: &MappingPlan, path: &Path, error: Error) -> StoreError {
     let is_about_text = matches!(error, Error::SqlInputError { .. })
         || error.sqlite_error_code() == Some(ErrorCode::Unknown);
     match is_about_text {
+        true if error.to_string().contains("no such table") => StoreError::not_there(plan),
         true => StoreError::SchemaMismatch {
             into: plan.into.clone(),
             what: format!("SQLite says: {error}"),

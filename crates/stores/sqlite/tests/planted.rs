@@ -9,7 +9,7 @@ use std::sync::Arc;
 use onelog_mapping::Plan;
 use onelog_record::Position;
 use onelog_sqlite::SqliteStore;
-use onelog_store::conformance::{self, Capabilities, Harness, SINK};
+use onelog_store::conformance::{self, Capabilities, Harness};
 use onelog_store::{Batch, Change, LogPlace, Store, StoreError, StorePosition, StoreReader};
 
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -25,9 +25,10 @@ enum Bug {
     LoadsIntoTheOldRows,
     RemembersThePosition,
     TakesOtherLogsSinks,
+    TakesOtherSinksTables,
 }
 
-const BUGS: [Bug; 10] = [
+const BUGS: [Bug; 11] = [
     Bug::ForgetsDeletes,
     Bug::IgnoresTheFence,
     Bug::IgnoresWhereTheBatchBegins,
@@ -38,6 +39,7 @@ const BUGS: [Bug; 10] = [
     Bug::LoadsIntoTheOldRows,
     Bug::RemembersThePosition,
     Bug::TakesOtherLogsSinks,
+    Bug::TakesOtherSinksTables,
 ];
 
 struct Buggy {
@@ -89,7 +91,10 @@ impl Store for Buggy {
     }
 
     fn check_target(&mut self) -> Result<(), StoreError> {
-        self.inner.check_target()
+        match self.inner.check_target() {
+            Err(StoreError::NotOwner { .. }) if self.bug == Bug::TakesOtherSinksTables => Ok(()),
+            other => other,
+        }
     }
 
     fn check_shape(&mut self) -> Result<(), StoreError> {
@@ -171,10 +176,10 @@ struct Folder {
 }
 
 impl Harness for Folder {
-    fn open(&self, plan: Arc<Plan>, log_id: &str) -> Box<dyn Store> {
+    fn open_as(&self, sink: &str, plan: Arc<Plan>, log_id: &str) -> Box<dyn Store> {
         let path = self.folder.path().join("store.db");
         Box::new(Buggy {
-            inner: SqliteStore::open(&path, SINK, log_id, plan).unwrap(),
+            inner: SqliteStore::open(&path, sink, log_id, plan).unwrap(),
             bug: self.bug,
             path,
             remembered: None,

@@ -35,8 +35,8 @@ impl Sqlite {
 }
 
 impl Harness for Sqlite {
-    fn open(&self, plan: Arc<Plan>, log_id: &str) -> Box<dyn Store> {
-        Box::new(open(&self.path, plan, log_id).unwrap())
+    fn open_as(&self, sink: &str, plan: Arc<Plan>, log_id: &str) -> Box<dyn Store> {
+        Box::new(SqliteStore::open(&self.path, sink, log_id, plan).unwrap())
     }
 
     fn capabilities(&self) -> Capabilities {

@@ -17,7 +17,7 @@ use onelog_log::{Disk, RealDisk};
 use onelog_state::{OpenError, STATE_FILE, State, StateOptions};
 use onelog_terminal::Out;
 
-use crate::context::Context;
+use crate::context::{Context, NoServer};
 use crate::error::CommandError;
 pub use report::Report;
 use report::{Fault, Place};
@@ -27,6 +27,8 @@ const CACHE_BYTES: usize = 64 << 20;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
+    #[command(flatten)]
+    _no_server: NoServer,
     /// The folder of a server that is not running, or of a backup
     dir: PathBuf,
 }

@@ -2,7 +2,7 @@
 //! writes and where that is. The same batch of the same file has the same id in every run, so
 //! that the server answers a batch it has already committed instead of committing it again.
 
-use onelog_record::{FieldPath, KEY_BYTES_MAX, TxnId, VALUE_BYTES_MAX};
+use onelog_record::{FieldPath, Json, KEY_BYTES_MAX, TxnId, VALUE_BYTES_MAX};
 use serde_json::Value;
 
 use super::format::{Piece, too_long};
@@ -182,6 +182,17 @@ impl Batcher {
             message,
         };
         let bytes = line.text.map_err(bad)?;
+        if let Some(key) = line.key {
+            if bytes.len() > VALUE_BYTES_MAX {
+                return Err(bad(too_long()));
+            }
+            check_length(&key).map_err(bad)?;
+            return Ok(Some(Row {
+                line: number,
+                key,
+                value: bytes,
+            }));
+        }
         let text = bytes.trim_ascii();
         if text.is_empty() {
             return Ok(None);
@@ -189,8 +200,10 @@ impl Batcher {
         if text.len() > VALUE_BYTES_MAX {
             return Err(bad(too_long()));
         }
-        let value: Value = serde_json::from_slice(text)
+        // The parser's own messages, and its rules.
+        serde_json::from_slice::<Value>(text)
             .map_err(|error| bad(json_fault(&error) + other_format(number, text)))?;
+        let value = Json::parse(text).map_err(|error| bad(error.to_string()))?;
         let key = self.key_of(&value).map_err(bad)?;
         Ok(Some(Row {
             line: number,
@@ -199,19 +212,23 @@ impl Batcher {
         }))
     }
 
-    fn key_of(&self, value: &Value) -> Result<String, String> {
-        let found = self.key.get(value);
-        let key = match found {
+    fn key_of(&self, value: &Json<'_>) -> Result<String, String> {
+        let key = match value.get(&self.key) {
             None => return Err(format!("there is no field '{}' for the key", self.key)),
-            Some(Value::String(text)) => text.clone(),
-            Some(Value::Number(number)) if !number.is_f64() => number.to_string(),
+            Some(Json::String(text)) => text.text().into_owned(),
+            // Of any length, as it was written.
+            Some(Json::Number(number)) if is_plain_whole(number) => number.to_string(),
             Some(other) => {
                 let found = match other {
-                    Value::Null => "null",
-                    Value::Bool(_) => "true or false",
-                    Value::Number(_) => "a number with a fraction",
-                    Value::Array(_) => "a list",
-                    _ => "an object",
+                    Json::Null => "null",
+                    Json::Bool(_) => "true or false",
+                    Json::Number(number) if !number.contains('.') => {
+                        "a number with an exponent, or minus zero"
+                    }
+                    Json::Number(_) => "a number with a fraction",
+                    Json::Array(_) => "a list",
+                    Json::Object(_) => "an object",
+                    Json::String(_) => "a text",
                 };
                 return Err(format!(
                     "the key field '{}' is {found}; expected a text or a whole number",
@@ -219,14 +236,24 @@ impl Batcher {
                 ));
             }
         };
-        if key.len() > KEY_BYTES_MAX {
-            return Err(format!(
-                "the key has {} bytes, the limit is {KEY_BYTES_MAX}",
-                key.len()
-            ));
-        }
+        check_length(&key)?;
         Ok(key)
     }
+}
+
+fn check_length(key: &str) -> Result<(), String> {
+    match key.len() {
+        0..=KEY_BYTES_MAX => Ok(()),
+        bytes => Err(format!(
+            "the key has {bytes} bytes, the limit is {KEY_BYTES_MAX}"
+        )),
+    }
+}
+
+/// Whether a number is digits alone, perhaps with a sign: then no other text means the same.
+fn is_plain_whole(number: &str) -> bool {
+    let digits = number.strip_prefix('-').unwrap_or(number);
+    number != "-0" && digits.bytes().all(|byte| byte.is_ascii_digit())
 }
 
 /// The parser's message without its line, which is always 1.
@@ -312,6 +339,30 @@ mod tests {
         assert_eq!(ready[0].start, 0);
         assert!(ready.windows(2).all(|w| w[0].end == w[1].start));
         assert_eq!(ready.last().unwrap().end, text.len() as u64);
+    }
+
+    #[test]
+    fn a_key_is_a_whole_number_of_any_length_as_it_was_written() {
+        let digits = "123456789012345678901234567890";
+        let text =
+            format!("{{\"id\":{digits}}}\n{{\"id\":-{digits}}}\n{{\"id\":18446744073709551616}}\n");
+        let bounds = BatchBounds {
+            records_max: 10,
+            ..BOUNDS
+        };
+        let (ready, bad) = batches(&text, bounds);
+        assert!(bad.is_empty(), "{bad:?}");
+        let keys: Vec<&str> = ready[0].rows.iter().map(|row| row.key.as_str()).collect();
+        let negative = format!("-{digits}");
+        assert_eq!(keys, [digits, &negative, "18446744073709551616"]);
+        for (number, found) in [
+            ("1e3", "a number with an exponent, or minus zero"),
+            ("-0", "a number with an exponent, or minus zero"),
+            ("1.0", "a number with a fraction"),
+        ] {
+            let (_, bad) = batches(&format!("{{\"id\":{number}}}\n"), BOUNDS);
+            assert!(bad[0].contains(found), "{number}: {bad:?}");
+        }
     }
 
     #[test]

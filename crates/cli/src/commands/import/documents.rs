@@ -160,6 +160,7 @@ impl<R: BufRead> Documents<R> {
             number: self.number,
             start,
             end: self.at,
+            key: None,
             text: text.finish(),
         })
     }

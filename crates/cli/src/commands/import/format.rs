@@ -27,6 +27,9 @@ pub enum Format {
     Csv,
     /// The same, separated by tabs
     Tsv,
+    /// Rows of a table in a store
+    #[value(skip)]
+    Store,
 }
 
 /// How a stream is packed.
@@ -46,6 +49,8 @@ pub struct Piece {
     pub start: u64,
     /// Where the next one begins.
     pub end: u64,
+    /// The key, where it is not a field of the record.
+    pub key: Option<String>,
     /// Its JSON, or why it has none.
     pub text: Result<Vec<u8>, String>,
 }
@@ -96,6 +101,7 @@ impl Format {
             Self::Json => "json",
             Self::Csv => "csv",
             Self::Tsv => "tsv",
+            Self::Store => "store",
         }
     }
 
@@ -103,6 +109,7 @@ impl Format {
     pub const fn unit(self) -> &'static str {
         match self {
             Self::Json => "document",
+            Self::Store => "row",
             Self::Ndjson | Self::Csv | Self::Tsv => "line",
         }
     }

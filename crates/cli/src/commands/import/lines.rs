@@ -44,6 +44,7 @@ impl<R: BufRead> Lines<R> {
             number: self.number,
             start,
             end: self.at,
+            key: None,
             text: text.finish(),
         }))
     }

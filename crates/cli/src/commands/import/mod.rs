@@ -10,7 +10,9 @@
 //! so the last line of a key wins, as it would one by one. A stream table, and one with unique
 //! fields, gets one batch at a time.
 //!
-//! Threads: this one reads and decides; one per connection sends.
+//! With `--from-store` the records are the rows of a table in a store, see `stored`.
+//!
+//! Threads: this one reads and decides; one per connection sends; with `--from-store` one reads.
 
 mod bar;
 mod batch;
@@ -23,6 +25,7 @@ mod rows;
 mod run;
 mod sender;
 mod source;
+mod stored;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -40,11 +43,27 @@ const CONNECTIONS_MAX: u64 = 32;
 pub struct Args {
     /// The table
     table: String,
-    /// The file: NDJSON, a JSON array or CSV, also packed with gzip or zstd; - is standard input
+    /// The file: NDJSON, a JSON array or CSV, also packed with gzip or zstd; - is standard input.
+    /// With --from-store the definition of the sink that is to follow the table
     file: PathBuf,
     /// The field that is the key: a name, or a path like /customer/id
-    #[arg(long, value_name = "FIELD", value_parser = FieldPath::parse)]
-    key: FieldPath,
+    #[arg(
+        long,
+        value_name = "FIELD",
+        value_parser = FieldPath::parse,
+        required_unless_present = "from_store"
+    )]
+    key: Option<FieldPath>,
+    /// Read the rows that are in a store: the table that FILE, the definition of a sink, fills from
+    /// TABLE, in one snapshot
+    #[arg(long, conflicts_with_all = ["key", "format", "delimiter", "numbers"])]
+    from_store: bool,
+    /// Which sink of FILE, where it has several
+    #[arg(long, value_name = "SINK", requires = "from_store")]
+    name: Option<String>,
+    /// Which table of the store, where the sink fills several from TABLE
+    #[arg(long, value_name = "TABLE", requires = "from_store")]
+    into: Option<String>,
     /// How records are written; found by the name and the content of the file unless given
     #[arg(long)]
     format: Option<Format>,
@@ -60,7 +79,8 @@ pub struct Args {
     /// Count lines that cannot be imported instead of stopping at the first
     #[arg(long)]
     skip_bad: bool,
-    /// Write everything again, also what an earlier import of the same file has committed
+    /// Write everything again, also what an earlier import of the same file has committed; from a
+    /// store: also into a table that has keys already
     #[arg(long)]
     again: bool,
     /// The most records of one transaction
@@ -99,6 +119,13 @@ fn bytes(text: &str) -> Result<usize, String> {
     match usize::try_from(parse_size(text)?) {
         Ok(bytes) if (1..=max).contains(&bytes) => Ok(bytes),
         _ => Err(format!("expected a size from 1 B to {} MiB", max >> 20)),
+    }
+}
+
+impl Args {
+    /// Where a record's key is; of rows of a store it is known.
+    fn key(&self) -> FieldPath {
+        self.key.clone().unwrap_or_else(FieldPath::whole)
     }
 }
 

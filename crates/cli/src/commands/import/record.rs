@@ -48,7 +48,7 @@ impl fmt::Display for Form {
         } = self;
         f.write_str(format.name())?;
         match format {
-            Format::Ndjson | Format::Json => Ok(()),
+            Format::Ndjson | Format::Json | Format::Store => Ok(()),
             Format::Csv | Format::Tsv => write!(
                 f,
                 " with --delimiter {delimiter:?} and --numbers '{}'",

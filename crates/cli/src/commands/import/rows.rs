@@ -132,6 +132,7 @@ impl<R: Read> Rows<R> {
                 number: end.line() - lines,
                 start: self.at + start,
                 end: self.at + end.byte(),
+                key: None,
                 text: self.object(),
             }));
         }

@@ -5,7 +5,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use onelog_client::{Client, ClientError, segment};
-use onelog_record::{FieldPath, code};
+use onelog_record::code;
 use onelog_terminal::{Out, counted, thousands};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
@@ -75,6 +75,9 @@ impl<'a> Import<'a> {
             .as_u64()
             .ok_or_else(|| client.unexpected("its status has no position".to_owned()))?;
         let (source, pieces) = source::open(args, &client, position)?;
+        if args.from_store && !args.again {
+            check_empty(&client, &args.table)?;
+        }
         // What cannot be read makes no table.
         if args.create {
             let table = json!({"name": args.table, "kind": "keyed", "value": "json"});
@@ -153,6 +156,19 @@ impl<'a> Import<'a> {
     }
 }
 
+/// The first content of a table, not more of it.
+fn check_empty(client: &Client, table: &str) -> Result<(), CommandError> {
+    let path = format!("/v1/tables/{}/keys", segment(table.as_bytes()));
+    match client.get(&path, &[("limit", "1".to_owned())]) {
+        Ok(page) if page["rows"].as_array().is_some_and(Vec::is_empty) => Ok(()),
+        Ok(_) => Err(CommandError::Failed(format!(
+            "the table '{table}' has keys already, so the rows of the store are not its first content; --again writes them all the same, over the keys that both have"
+        ))),
+        Err(error) if error.server().is_some_and(|e| e.status == 404) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
 /// Sends jobs until there are no more.
 fn work(
     queue: &Mutex<Receiver<Job>>,
@@ -172,7 +188,7 @@ fn work(
 
 impl Run<'_> {
     fn feed(&mut self, pieces: Pieces, jobs: &Channel<Job>, answers: &Receiver<(Job, Sent)>) {
-        let key: FieldPath = self.import.args.key.clone();
+        let key = self.import.args.key();
         let mut batcher = Batcher::new(key, self.unit(), self.import.source.bounds());
         for piece in pieces {
             let piece = match piece {
@@ -306,6 +322,9 @@ impl Run<'_> {
             }
             Some("unknown_table") => "; --create makes it",
             Some("reserved_table") => "",
+            _ if self.import.args.from_store => {
+                "; --again begins anew, and writes the same rows under the same keys"
+            }
             _ if self.can_save => "; run the same command again to go on",
             _ => "",
         }

@@ -15,6 +15,7 @@ use super::format::{Format, Packing, Piece, mark_bytes, peek, unreadable};
 use super::lines::Lines;
 use super::record::{self, Form, Progress};
 use super::rows::{RowOptions, Rows};
+use super::stored::StoredRows;
 use crate::error::CommandError;
 use crate::input::is_stdin;
 
@@ -44,6 +45,7 @@ enum Records {
     Lines(Lines<Stream>),
     Documents(Documents<Stream>),
     Rows(Box<Rows<Stream>>),
+    Stored(StoredRows),
 }
 
 impl Iterator for Pieces {
@@ -55,6 +57,7 @@ impl Iterator for Pieces {
                 Records::Lines(lines) => lines.next(),
                 Records::Documents(documents) => documents.next(),
                 Records::Rows(rows) => rows.next(),
+                Records::Stored(rows) => rows.next(),
             };
             match piece {
                 Some(Ok(piece)) if piece.end <= self.done_bytes => {}
@@ -105,6 +108,25 @@ fn read_error(path: &Path, source: io::Error) -> CommandError {
 
 /// Opens the source. `position` is the log's end now.
 pub fn open(args: &Args, client: &Client, position: u64) -> Result<(Source, Pieces), CommandError> {
+    if args.from_store {
+        let form = Form {
+            format: Format::Store,
+            ..Form::default()
+        };
+        let mut progress = new_progress(args, client, position, form);
+        progress.identity = uuid::Uuid::now_v7().to_string();
+        let pieces = Pieces {
+            records: Records::Stored(StoredRows::open(args)?),
+            done_bytes: 0,
+        };
+        let source = Source {
+            size: None,
+            record: None,
+            progress,
+            resumed: false,
+        };
+        return Ok((source, pieces));
+    }
     if is_stdin(&args.file) {
         let unpacked = unpack(Box::new(io::stdin()), &args.file)?;
         let mut progress = new_progress(args, client, position, form(args, &unpacked)?);
@@ -152,7 +174,7 @@ fn new_progress(args: &Args, client: &Client, position: u64, form: Form) -> Prog
         identity: String::new(),
         url: client.base().to_owned(),
         table: args.table.clone(),
-        key: args.key.as_str().to_owned(),
+        key: args.key().as_str().to_owned(),
         form,
         batch_records: args.batch_records,
         batch_bytes: args.batch_bytes,
@@ -211,13 +233,14 @@ fn pieces(args: &Args, unpacked: Unpacked, progress: &Progress) -> Result<Pieces
     }
     let at = mark as u64;
     let records = match form.format {
-        Format::Ndjson => Records::Lines(Lines::new(stream, 0, at)),
+        // Rows of a store are opened elsewhere.
+        Format::Ndjson | Format::Store => Records::Lines(Lines::new(stream, 0, at)),
         Format::Json => Records::Documents(Documents::new(stream, at)),
         Format::Csv | Format::Tsv => {
             let options = RowOptions {
                 delimiter: form.delimiter as u8,
                 numbers: form.numbers.clone(),
-                key: args.key.clone(),
+                key: args.key(),
             };
             let rows = Rows::open(stream, at, &options).map_err(|why| {
                 CommandError::Failed(format!("cannot import {}: {why}", args.file.display()))

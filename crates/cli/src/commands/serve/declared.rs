@@ -8,8 +8,18 @@ use onelog_store::{SinkDefinition, StoreError};
 use crate::config::{Declarations, Declared};
 use crate::error::CommandError;
 
-/// Makes what is declared. Stops at the first thing that cannot be.
+/// Makes what is declared. What shows without the stores is checked first, so that a file with a
+/// mistake makes nothing; then it stops at the first thing that cannot be.
 pub fn apply(declared: &Declarations, node: &Node, sinks: &Sinks) -> Result<(), CommandError> {
+    let planned = declared.tables.iter().map(|table| {
+        let planned = node.planned_table(&table.what);
+        planned.map_err(|error| table_failed(table, &error))
+    });
+    let planned = planned.collect::<Result<Vec<_>, _>>()?;
+    let definitions: Vec<&SinkDefinition> = declared.sinks.iter().map(|sink| &sink.what).collect();
+    sinks
+        .check_ahead(&definitions, &planned)
+        .map_err(|(number, error)| sink_failed(&declared.sinks[number], error))?;
     for table in &declared.tables {
         let before = node.position();
         match node.create_table_blocking(table.what.clone()) {

@@ -210,6 +210,9 @@ pub fn dry_run(answer: &Exact, out: &mut Out) -> io::Result<()> {
             head.push_str(&format!(", {} left out", thousands(left_out)));
         }
         out.line(&head)?;
+        if let Some(line) = in_the_store(&mapping["store"]) {
+            out.line(&line)?;
+        }
         let mut table = Table::new(&[">version", "key", "row"]);
         for (m, row) in list_of(mapping, "rows").iter().enumerate() {
             let part = |name: &str| written(&parts, &format!("/mappings/{n}/rows/{m}/{name}"));
@@ -233,6 +236,29 @@ pub fn dry_run(answer: &Exact, out: &mut Out) -> io::Result<()> {
         table.print(out)?;
     }
     Ok(())
+}
+
+/// What a backfill would delete in the store.
+fn in_the_store(store: &Value) -> Option<String> {
+    let number = |name: &str| store[name].as_u64().map(thousands);
+    if let Some(why) = store["why"].as_str() {
+        return Some(format!("the rows of the store could not be counted: {why}"));
+    }
+    let at_least = match store["counted_all"].as_bool()? {
+        true => "",
+        false => "at least ",
+    };
+    let (deletes, rows) = (number("deletes")?, number("rows")?);
+    let mut line = match store["deletes"] == 0 {
+        true => format!("the store has {at_least}{rows} rows, of which none would be deleted"),
+        false => format!(
+            "the store has {at_least}{rows} rows, of which {at_least}{deletes} WOULD BE DELETED"
+        ),
+    };
+    if store["is_too_much"] == true {
+        line.push_str(": the sink would stop and ask");
+    }
+    Some(line)
 }
 
 /// Prints parked keys.

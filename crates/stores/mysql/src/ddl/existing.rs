@@ -7,10 +7,10 @@ use onelog_store::StoreError;
 
 use super::user_table::check_existing;
 use super::{column_type, is_text, shape};
-use crate::bookkeeping::{Owner, existing_owner, not_owner, table_owner};
+use crate::bookkeeping::{Owner, existing_owner, not_owner, read_record, table_owner};
 use crate::connection::Connection;
 use crate::encode::Decimal;
-use crate::names::NAME_CHARS_MAX;
+use crate::names::{NAME_CHARS_MAX, Names};
 
 const LOOKING: &str = "looking at the tables of";
 
@@ -131,14 +131,20 @@ pub(crate) fn check_target(
     };
     match find_table(connection, into)?.map(|found| found.owner) {
         None | Some(Owner::Released(_)) => Ok(()),
-        Some(Owner::Sink(owner, _)) if owner == sink => Ok(()),
-        Some(Owner::Sink(owner, _)) => taken(format!(
-            "it belongs to the sink '{owner}'; choose another name for 'into'"
-        )),
+        Some(Owner::Sink(owner, _)) if owner == sink || !is_known(connection, &owner)? => Ok(()),
+        Some(Owner::Sink(owner, _)) => Err(not_owner(into, &owner)),
         Some(Owner::Foreign(kind)) => taken(format!(
             "a {kind} of this name is there that onelog did not make; choose another name for 'into', drop the {kind}, or set 'existing' to fill it as it is"
         )),
     }
+}
+
+/// Whether the database has a record of a sink; one that was removed has none.
+fn is_known(connection: &mut Connection, sink: &str) -> Result<bool, StoreError> {
+    let table = Names::new(sink).position();
+    let found = read_record(connection, &table, sink, "");
+    let found = found.map_err(|fault| connection.store_error(LOOKING, fault))?;
+    Ok(found.is_some())
 }
 
 /// The foreign keys of other tables that refer to a table, by name.

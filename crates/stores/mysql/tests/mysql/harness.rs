@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 
 use onelog_mapping::Plan;
 use onelog_mysql::{MysqlStore, MysqlTarget};
-use onelog_store::conformance::{Capabilities, Harness, Model, SINK};
+use onelog_store::conformance::{Capabilities, Harness, Model};
 use onelog_store::{ServerAddress, Store, StoreError, Verification};
 use onelog_testkit::{Mariadb, Server};
 
@@ -80,8 +80,8 @@ impl Database {
 }
 
 impl Harness for Database {
-    fn open(&self, plan: Arc<Plan>, log_id: &str) -> Box<dyn Store> {
-        Box::new(self.store(SINK, log_id, plan).unwrap())
+    fn open_as(&self, sink: &str, plan: Arc<Plan>, log_id: &str) -> Box<dyn Store> {
+        Box::new(self.store(sink, log_id, plan).unwrap())
     }
 
     fn capabilities(&self) -> Capabilities {

@@ -47,9 +47,8 @@ pub(crate) async fn check_target(
     }) = &owner
         && *sink != identity.sink
     {
-        return taken(format!(
-            "it belongs to the sink '{sink}'; choose another name for 'into'"
-        ));
+        let fact = format!("it belongs to the sink '{sink}'");
+        return Err(StoreError::owned(&mapping.into, fact).into());
     }
     let made = owner.is_some_and(|owner| owner.made);
     let existing = mapping.options.flag(EXISTING);

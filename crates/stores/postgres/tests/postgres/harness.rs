@@ -107,8 +107,8 @@ impl Pg {
 }
 
 impl Harness for Pg {
-    fn open(&self, plan: Arc<Plan>, log_id: &str) -> Box<dyn Store> {
-        self.try_open(&plan, log_id).unwrap()
+    fn open_as(&self, sink: &str, plan: Arc<Plan>, log_id: &str) -> Box<dyn Store> {
+        Self::open_as(self, sink, &plan, log_id).unwrap()
     }
 
     fn capabilities(&self) -> Capabilities {

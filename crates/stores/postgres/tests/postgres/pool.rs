@@ -1,6 +1,9 @@
 //! A pool between onelog and the server, which hands every transaction to another session of the
 //! server, and the session to other clients afterwards.
 
+use std::sync::Arc;
+
+use onelog_mapping::Plan;
 use onelog_store::conformance::{self, Capabilities, Harness, LOG, backfilled, standard_plan};
 use onelog_store::{Store, StoreError};
 use onelog_testkit::{Kind, PgBouncer, Server as _, require};
@@ -18,8 +21,8 @@ impl Pooled {
 }
 
 impl Harness for Pooled {
-    fn open(&self, plan: std::sync::Arc<onelog_mapping::Plan>, log_id: &str) -> Box<dyn Store> {
-        self.0.open(plan, log_id)
+    fn open_as(&self, sink: &str, plan: Arc<Plan>, log_id: &str) -> Box<dyn Store> {
+        Harness::open_as(&self.0, sink, plan, log_id)
     }
 
     fn capabilities(&self) -> Capabilities {

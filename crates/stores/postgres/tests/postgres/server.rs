@@ -55,8 +55,34 @@ fn what_people_must_change_is_said_and_not_tried_again() {
         let text = error.to_string();
         assert!(text.contains(message), "{text}");
         assert!(!text.contains("cret"), "{text}");
-        assert!(matches!(error, StoreError::Broken { .. }), "{text}");
+        let field = match error {
+            StoreError::NoSuchPlace { field, .. } => Some(field),
+            StoreError::Broken { .. } => None,
+            _ => panic!("{text}"),
+        };
+        let expected = match message.split(' ').nth(4) {
+            Some("schema:") => Some("schema"),
+            Some("database:") => Some("url"),
+            _ => None,
+        };
+        assert_eq!(field, expected, "{text}");
     }
+}
+
+#[test]
+fn a_comparison_with_a_table_that_was_dropped_says_so() {
+    require!(Kind::Postgres);
+    let pg = Pg::new();
+    let plan = standard_plan(&pg);
+    let (mut store, _) = backfilled(&pg, &plan);
+    pg.sql(&format!("DROP TABLE {}.orders", pg.quoted()));
+    let mut reader = store.reader().unwrap();
+    let scanned = reader.scan(0, &mut |_| std::ops::ControlFlow::Continue(()));
+    let text = scanned.unwrap_err().to_string();
+    assert!(
+        text.contains("'orders'") && text.contains("dropped or renamed"),
+        "{text}"
+    );
 }
 
 #[test]

@@ -182,12 +182,9 @@ fn check_others(
             continue;
         };
         if overlap(&other, template) {
-            return Err(StoreError::NotOwner {
-                into: template.to_string(),
-                what: format!(
-                    "the sink '{owner}' owns the keys '{text}', which could be the same; choose another template"
-                ),
-            });
+            let fact =
+                format!("keys that could be the same, '{text}', belong to the sink '{owner}'");
+            return Err(StoreError::owned(template.to_string(), fact));
         }
     }
     Ok(())

@@ -73,8 +73,9 @@ pub(crate) const CAN: Capabilities = Capabilities {
 };
 
 impl Harness for OneServer {
-    fn open(&self, plan: Arc<Plan>, log_id: &str) -> Box<dyn Store> {
-        Box::new(self.store(plan, log_id).unwrap())
+    fn open_as(&self, sink: &str, plan: Arc<Plan>, log_id: &str) -> Box<dyn Store> {
+        let plan = shaped(plan, self.shape);
+        Box::new(RedisStore::open(&self.target, sink, log_id, plan).unwrap())
     }
 
     fn capabilities(&self) -> Capabilities {

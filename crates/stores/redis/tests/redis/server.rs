@@ -4,10 +4,29 @@ use std::sync::Arc;
 
 use onelog_redis::{RedisStore, RedisTarget};
 use onelog_store::conformance::{self, LOG, Model, SINK};
-use onelog_store::{Address, ServerAddress, Store};
+use onelog_store::{Address, ServerAddress, Store, StoreError};
 use onelog_testkit::{Certificates, Kind, Redis, Server, require};
 
 use crate::harness::{OneServer, SERVER};
+
+#[test]
+fn a_database_that_is_not_there_is_a_fault_of_the_address() {
+    require!(Kind::Redis);
+    let harness = OneServer::new();
+    let url = SERVER.url();
+    let target = RedisTarget {
+        server: ServerAddress::from(
+            format!("{}/99999", url.trim_end_matches("/0").trim_end_matches('/')).as_str(),
+        ),
+        partitions: None,
+    };
+    let plan = conformance::standard_plan(&harness);
+    let error = RedisStore::open(&target, SINK, LOG, plan).unwrap_err();
+    assert!(
+        matches!(error, StoreError::NoSuchPlace { field: "url", .. }),
+        "{error}"
+    );
+}
 
 #[test]
 fn servers_that_would_lose_rows_are_refused_with_a_message() {

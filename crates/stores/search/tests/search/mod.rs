@@ -79,8 +79,8 @@ impl SearchHarness {
 }
 
 impl Harness for SearchHarness {
-    fn open(&self, plan: Arc<Plan>, log_id: &str) -> Box<dyn Store> {
-        Box::new(self.open_as("follower", &plan, log_id))
+    fn open_as(&self, sink: &str, plan: Arc<Plan>, log_id: &str) -> Box<dyn Store> {
+        Box::new(Self::open_as(self, sink, &plan, log_id))
     }
 
     fn capabilities(&self) -> Capabilities {

@@ -32,9 +32,8 @@ pub(crate) fn check_target(
             (None, _) | (Some(_), Some(None)) => {}
             (Some(_), Some(Some(owner))) if owner == sink => {}
             (Some(_), Some(Some(owner))) => {
-                return taken(format!(
-                    "it belongs to the sink '{owner}'; choose another name for 'into'"
-                ));
+                let fact = format!("it belongs to the sink '{owner}'");
+                return Err(StoreError::owned(name, fact));
             }
             // Without a search index of ours the name is not touched.
             (Some(_), None) if is_index && mapping.full_text.is_empty() => {}

@@ -1,0 +1,207 @@
+//! Rows of a store as records: the way into the log for a table that was there before onelog.
+//!
+//! A thread reads the table in one snapshot and hands the records over through a bounded queue.
+//! Nothing of it can be gone on with: an import that was interrupted begins again, and writes the
+//! same records under the same keys.
+
+use std::io;
+use std::ops::ControlFlow;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+
+use onelog_mapping::{Inverse, KeyForm, Plan, RowForm, Tables};
+use onelog_record::{TableDefinition, TableId, TableKind, ValueKind};
+use onelog_store::{SinkDefinition, Target};
+use onelog_stores::KINDS;
+
+use super::Args;
+use super::format::Piece;
+use crate::definition_file::DefinitionFile;
+use crate::error::CommandError;
+
+/// How many records wait between the reading thread and the batches.
+const QUEUE_MAX: usize = 256;
+
+/// The rows of a store's table.
+pub struct StoredRows {
+    queue: Option<Receiver<io::Result<Piece>>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// The table of the log: keyed, of JSON.
+struct OneTable<'a>(&'a str);
+
+impl Tables for OneTable<'_> {
+    fn table(&self, name: &str) -> Option<TableDefinition> {
+        (name == self.0).then(|| TableDefinition {
+            id: TableId(u32::MAX),
+            name: name.to_owned(),
+            kind: TableKind::Keyed,
+            value: ValueKind::Json,
+            schema: None,
+            unique: Vec::new(),
+            dropped: false,
+        })
+    }
+
+    fn names(&self) -> Vec<String> {
+        vec![self.0.to_owned()]
+    }
+}
+
+impl StoredRows {
+    /// Opens the table that the definition fills from the table of the arguments.
+    pub fn open(args: &Args) -> Result<Self, CommandError> {
+        let Table {
+            target,
+            plan,
+            inverse,
+        } = read(args)?;
+        let mut reader = target
+            .open_reader(&plan)
+            .map_err(|error| CommandError::Failed(error.to_string()))?;
+        let (sender, queue) = sync_channel(QUEUE_MAX);
+        let thread = std::thread::Builder::new()
+            .name("import-store".to_owned())
+            .spawn(move || {
+                let mut rows = Rows {
+                    sender: &sender,
+                    number: 0,
+                    at: 0,
+                };
+                let mapping = &plan.mappings[0];
+                let scanned = reader.scan(0, &mut |row| rows.send(inverse.document(mapping, row)));
+                if let Err(error) = scanned {
+                    // The other side may have stopped listening.
+                    let _ = sender.send(Err(io::Error::other(error.to_string())));
+                }
+            })
+            .map_err(|error| CommandError::Failed(format!("cannot start a thread: {error}")))?;
+        Ok(Self {
+            queue: Some(queue),
+            thread: Some(thread),
+        })
+    }
+}
+
+struct Rows<'s> {
+    sender: &'s SyncSender<io::Result<Piece>>,
+    number: u64,
+    at: u64,
+}
+
+impl Rows<'_> {
+    fn send(
+        &mut self,
+        document: Result<onelog_mapping::Document, onelog_mapping::RowFault>,
+    ) -> ControlFlow<()> {
+        self.number += 1;
+        let start = self.at;
+        let (key, text) = match document {
+            Ok((key, document)) => (Some(key), Ok(document.into_bytes())),
+            Err(fault) => (None, Err(fault.to_string())),
+        };
+        self.at += text.as_ref().map_or(1, |text| text.len() as u64 + 1);
+        let piece = Piece {
+            number: self.number,
+            start,
+            end: self.at,
+            key,
+            text,
+        };
+        match self.sender.send(Ok(piece)) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(_) => ControlFlow::Break(()),
+        }
+    }
+}
+
+impl Iterator for StoredRows {
+    type Item = io::Result<Piece>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.queue.as_ref()?.recv().ok()
+    }
+}
+
+impl Drop for StoredRows {
+    fn drop(&mut self) {
+        // The thread ends at its next row.
+        self.queue = None;
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// A table of a store, the plan of it alone, and the way back.
+struct Table {
+    target: Arc<dyn Target>,
+    plan: Arc<Plan>,
+    inverse: Inverse,
+}
+
+fn read(args: &Args) -> Result<Table, CommandError> {
+    let mut sinks = DefinitionFile::read(&args.file)?.sinks();
+    if let Some(name) = &args.name {
+        sinks.retain(|sink| sink.value["name"].as_str() == Some(name));
+    }
+    let file = args.file.display();
+    let [sink] = &sinks[..] else {
+        return Err(CommandError::Usage(format!(
+            "{file} has {} definitions of sinks{}: --name says which one is meant",
+            sinks.len(),
+            match &args.name {
+                Some(name) => format!(" with the name '{name}'"),
+                None => String::new(),
+            }
+        )));
+    };
+    let fault = |error: onelog_mapping::DefinitionError| sink.fault(&error.place, &error.what);
+    let mut definition = SinkDefinition::from_json(KINDS, &sink.value).map_err(fault)?;
+    let rules = definition.target.kind().rules();
+    if rules.rows != RowForm::Columns || rules.keys != KeyForm::Column {
+        return Err(CommandError::Usage(format!(
+            "{file}: a store of the kind {} has no tables with columns that could be read back; write its documents into a file, one JSON document per line, and import that",
+            rules.kind
+        )));
+    }
+    let wanted = |mapping: &onelog_mapping::Mapping| {
+        mapping.table == args.table && args.into.as_ref().is_none_or(|into| *into == mapping.into)
+    };
+    let found: Vec<usize> = (0..definition.mappings.len())
+        .filter(|number| wanted(&definition.mappings[*number]))
+        .collect();
+    let [number] = found[..] else {
+        return Err(CommandError::Usage(format!(
+            "{file}: {} mappings of the definition follow '{}'; {}",
+            found.len(),
+            args.table,
+            match found.is_empty() {
+                true => "the definition is the one of the sink that is to follow the table",
+                false => "--into says which of their tables in the store is read",
+            }
+        )));
+    };
+    let mapping = definition.mappings.swap_remove(number);
+    definition.mappings = vec![mapping];
+    definition
+        .target
+        .check_place()
+        .map_err(|what| CommandError::Usage(format!("{file}: {what}")))?;
+    let in_place = |mut error: onelog_mapping::DefinitionError| {
+        error.place = error
+            .place
+            .replacen("mappings[0]", &format!("mappings[{number}]"), 1);
+        fault(error)
+    };
+    let plan = definition.plan(&OneTable(&args.table)).map_err(in_place)?;
+    let inverse = Inverse::new("mappings[0]", &definition.mappings[0], &plan.mappings[0]);
+    let inverse = inverse.map_err(in_place)?;
+    Ok(Table {
+        target: definition.target,
+        plan: Arc::new(plan),
+        inverse,
+    })
+}

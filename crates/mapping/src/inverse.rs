@@ -1,0 +1,187 @@
+//! A mapping backwards: of a row of the store the record that the mapping would make it of. What has
+//! no inverse is refused by name.
+
+use onelog_record::{JSON_DEPTH_MAX, JsonText};
+use serde_json::Value;
+
+use crate::{Cell, ColumnType, DefinitionError, Mapping, MappingPlan, Row, RowFault, Source};
+use crate::{date_text, timestamp_text, uuid_text};
+
+/// A key of the log and the JSON document under it.
+pub type Document = (String, String);
+
+/// Makes documents of the rows of one mapping.
+#[derive(Debug)]
+pub struct Inverse(Shape);
+
+#[derive(Debug)]
+enum Shape {
+    /// The column that holds the whole document.
+    Whole(usize),
+    Fields(Tree),
+}
+
+/// The fields of the document in the order of the columns.
+#[derive(Debug, Default)]
+struct Tree(Vec<(String, Node)>);
+
+#[derive(Debug)]
+enum Node {
+    Column(usize),
+    Inner(Tree),
+}
+
+impl Inverse {
+    /// Fails where the mapping forgets something of the documents, or makes it of something else.
+    pub fn new(
+        place: &str,
+        mapping: &Mapping,
+        plan: &MappingPlan,
+    ) -> Result<Self, DefinitionError> {
+        let refused = |field: &str, what: &str| {
+            Err(DefinitionError::new(
+                format!("{place}.{field}"),
+                what.to_owned(),
+            ))
+        };
+        let program = "a program has no inverse: what a document was before it cannot be derived from the row";
+        if mapping.filter.is_some() {
+            return refused("where", program);
+        }
+        if mapping.transform.is_some() {
+            return refused("transform", program);
+        }
+        if !mapping.fields.is_empty() {
+            return refused(
+                "fields",
+                "the fields that were not kept cannot be derived from the row",
+            );
+        }
+        let columns = &plan.columns;
+        let of = |source: &Source| columns.iter().position(|column| column.from == *source);
+        if let Some(version) = of(&Source::Version) {
+            let what =
+                "'$version' has no inverse: the offset of a record is known when it is written";
+            return refused(&format!("columns.{}", columns[version].name), what);
+        }
+        if let Some(whole) = of(&Source::Value) {
+            if !matches!(columns[whole].kind, ColumnType::Json) {
+                let what = "values that are not JSON cannot be imported";
+                return refused(&format!("columns.{}", columns[whole].name), what);
+            }
+            return Ok(Self(Shape::Whole(whole)));
+        }
+        let mut tree = Tree::default();
+        for (number, column) in columns.iter().enumerate() {
+            let Source::Field(path) = &column.from else {
+                continue;
+            };
+            if !tree.insert(path.steps(), number) {
+                let what = "another column comes from this field, or from a part of it: which of the two makes the document?";
+                return refused(&format!("columns.{}.from", column.name), what);
+            }
+        }
+        Ok(Self(Shape::Fields(tree)))
+    }
+
+    /// The record of a row.
+    pub fn document(&self, plan: &MappingPlan, row: &Row) -> Result<Document, RowFault> {
+        let fault = |column: usize, what: &str| RowFault {
+            column: plan.columns[column].name.clone(),
+            what: what.to_owned(),
+        };
+        let key = plan.key_of_row(row).ok_or_else(|| {
+            fault(plan.key, "no key of the log makes this row: it lacks the key's template, or is of another type")
+        })?;
+        let key = String::from_utf8(key).map_err(|_| fault(plan.key, "the key is not UTF-8"))?;
+        let mut out = String::new();
+        match &self.0 {
+            Shape::Whole(column) => write(&row.cells[*column], &mut out),
+            Shape::Fields(tree) => tree.write(row, &mut out),
+        }
+        .map_err(|(column, what)| match column {
+            Some(column) => fault(column, &what),
+            None => fault(plan.key, &what),
+        })?;
+        Ok((key, out))
+    }
+}
+
+type Fault = (Option<usize>, String);
+
+impl Tree {
+    /// Whether the path meets no other one.
+    fn insert(&mut self, steps: &[String], column: usize) -> bool {
+        let Some((step, rest)) = steps.split_first() else {
+            return false;
+        };
+        let known = self.0.iter_mut().find(|(name, _)| name == step);
+        match (known, rest.is_empty()) {
+            (None, true) => self.0.push((step.clone(), Node::Column(column))),
+            (None, false) => {
+                let mut inner = Self::default();
+                if !inner.insert(rest, column) {
+                    return false;
+                }
+                self.0.push((step.clone(), Node::Inner(inner)));
+            }
+            (Some((_, Node::Inner(inner))), false) => return inner.insert(rest, column),
+            (Some(_), _) => return false,
+        }
+        true
+    }
+
+    fn write(&self, row: &Row, out: &mut String) -> Result<(), Fault> {
+        out.push('{');
+        for (number, (name, node)) in self.0.iter().enumerate() {
+            if number > 0 {
+                out.push(',');
+            }
+            out.push_str(&Value::from(name.as_str()).to_string());
+            out.push(':');
+            match node {
+                Node::Inner(inner) => inner.write(row, out)?,
+                Node::Column(column) => {
+                    write(&row.cells[*column], out).map_err(|(_, what)| (Some(*column), what))?
+                }
+            }
+        }
+        out.push('}');
+        Ok(())
+    }
+}
+
+/// A cell as the JSON that makes the same cell again.
+fn write(cell: &Cell, out: &mut String) -> Result<(), Fault> {
+    let text = |text: &str| Value::from(text).to_string();
+    match cell {
+        Cell::Null => out.push_str("null"),
+        Cell::Integer(number) => out.push_str(&number.to_string()),
+        Cell::Real(number) if number.is_finite() => out.push_str(&Value::from(*number).to_string()),
+        Cell::Real(_) => return Err((None, "JSON has no such number".to_owned())),
+        Cell::Boolean(value) => out.push_str(if *value { "true" } else { "false" }),
+        Cell::Text(value) => out.push_str(&text(value)),
+        // All digits, whatever their number.
+        Cell::Numeric(number) => out.push_str(number),
+        Cell::Json(json) => match JsonText::parse(json) {
+            Ok(json) if json.json().nests_within(JSON_DEPTH_MAX) => out.push_str(json.as_str()),
+            Ok(_) => return Err((None, "the document nests too deeply".to_owned())),
+            Err(error) => return Err((None, error.to_string())),
+        },
+        Cell::Timestamp(micros) => out.push_str(&text(&timestamp_text(*micros))),
+        Cell::Date(days) => out.push_str(&text(&date_text(*days))),
+        Cell::Uuid(bytes) => out.push_str(&text(&uuid_text(bytes))),
+        Cell::Blob(_) => return Err((None, "bytes have no place in a document".to_owned())),
+        Cell::List(cells) => {
+            out.push('[');
+            for (number, cell) in cells.iter().enumerate() {
+                if number > 0 {
+                    out.push(',');
+                }
+                write(cell, out)?;
+            }
+            out.push(']');
+        }
+    }
+    Ok(())
+}

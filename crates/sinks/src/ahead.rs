@@ -1,0 +1,122 @@
+//! What is checked of a definition before its sink is made or changed: alone, with its store, and
+//! together with others that are to be made.
+
+use std::sync::Arc;
+
+use onelog_mapping::DefinitionError;
+use onelog_record::TableDefinition;
+use onelog_store::{Kinds, SinkDefinition, StoreError, URL};
+
+use crate::error::SinkError;
+use crate::open::{open_store, plan_of, plan_with};
+use crate::overlap::check_overlap;
+use crate::runner::log_id;
+use crate::sinks::{Inner, Sinks};
+
+/// Segments of the API's paths in the place of names, and those that clients take for a folder.
+const RESERVED_NAMES: [&str; 5] = ["dry-run", "try", "forget", ".", ".."];
+
+impl Sinks {
+    /// Everything that shows of definitions without their stores: their texts, the environment
+    /// variables in them, the tables that they follow (those of the log and `tables`, which are to be
+    /// made), and whether two of them write to one table. Answers the number of the one at fault.
+    pub fn check_ahead(
+        &self,
+        definitions: &[&SinkDefinition],
+        tables: &[TableDefinition],
+    ) -> Result<(), (usize, SinkError)> {
+        for (number, definition) in definitions.iter().enumerate() {
+            let at = |error: SinkError| (number, error);
+            self.check_one_ahead(definition, tables).map_err(at)?;
+            for other in &definitions[..number] {
+                check_overlap(definition, other).map_err(|error| at(error.into()))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn check_one_ahead(
+        &self,
+        definition: &SinkDefinition,
+        tables: &[TableDefinition],
+    ) -> Result<(), SinkError> {
+        let inner = &self.inner;
+        if let Ok(known) = inner.find(&definition.name) {
+            let mut known = known.definition;
+            known.paused = definition.paused;
+            // It goes on as it is, whatever its own thread says of it.
+            if known == *definition {
+                return Ok(());
+            }
+        }
+        check_text(inner.kinds, definition)?;
+        if is_reserved(&definition.name) && inner.find(&definition.name).is_err() {
+            return Err(SinkError::Reserved {
+                name: definition.name.clone(),
+            });
+        }
+        if let Some(address) = definition.target.address() {
+            let resolved = address.resolve();
+            resolved.map_err(|error| DefinitionError::new(URL.name, error.what))?;
+        }
+        plan_with(&inner.node, definition, tables)?;
+        Ok(())
+    }
+}
+
+impl Inner {
+    /// Everything that can be checked before a sink is defined, its store included; it may replace
+    /// the sink of a name.
+    pub(crate) fn check(
+        &self,
+        definition: &SinkDefinition,
+        replaced: Option<&str>,
+    ) -> Result<(), SinkError> {
+        check_text(self.kinds, definition)?;
+        // One that an earlier version has made can still be changed and deleted.
+        if replaced.is_none() && is_reserved(&definition.name) {
+            return Err(SinkError::Reserved {
+                name: definition.name.clone(),
+            });
+        }
+        let plan = Arc::new(plan_of(&self.node, definition)?);
+        self.check_others(definition, replaced)?;
+        let ours = log_id(&self.node);
+        let mut store = open_store(definition, &plan, &ours)
+            .map_err(|error| of_definition(definition, error))?;
+        store
+            .check_target()
+            .map_err(|error| of_definition(definition, error))?;
+        match store.followed_log()? {
+            Some(found) if found != ours && definition.take_from_log.as_ref() != Some(&found) => {
+                Err(StoreError::OtherLog { ours, found }.into())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A fault of a store that a change of the definition mends, with its place there.
+fn of_definition(definition: &SinkDefinition, error: StoreError) -> SinkError {
+    let place = match &error {
+        StoreError::NoSuchPlace { field, .. } => (*field).to_owned(),
+        StoreError::SchemaMismatch { into, .. } | StoreError::NotOwner { into, .. } => {
+            let mut mappings = definition.mappings.iter();
+            match mappings.position(|mapping| mapping.into == *into) {
+                Some(number) => format!("mappings[{number}].into"),
+                None => "mappings".to_owned(),
+            }
+        }
+        _ => return error.into(),
+    };
+    DefinitionError::new(place, error.to_string()).into()
+}
+
+fn is_reserved(name: &str) -> bool {
+    RESERVED_NAMES.contains(&name)
+}
+
+/// A definition that was put together by a program passes the same checks as one that was read.
+fn check_text(kinds: Kinds, definition: &SinkDefinition) -> Result<(), DefinitionError> {
+    SinkDefinition::from_json(kinds, &definition.to_stored()).map(|_| ())
+}

@@ -1,0 +1,154 @@
+//! What a sink leaves in a store that it no longer writes: its position and the ownership of its
+//! tables, which are taken away when it is deleted or moved, or later, by name.
+
+use std::sync::Arc;
+
+use onelog_store::{SinkDefinition, Store};
+use serde::Serialize;
+
+use crate::error::SinkError;
+use crate::open::{open_store, plan_of, plan_of_any_table};
+use crate::parking;
+use crate::runner::log_id;
+use crate::sinks::{Inner, Sinks};
+
+/// A store that still says what a deleted or moved sink had there.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Remains {
+    /// Where the store is, without secrets.
+    pub store: String,
+    /// Why it could not be cleaned.
+    pub why: String,
+}
+
+impl Sinks {
+    /// Takes away what a sink that was deleted or moved has left in the store of its former
+    /// definition; its rows stay, without an owner. Whether the store had a record of it.
+    pub fn forget(&self, definition: &SinkDefinition) -> Result<bool, SinkError> {
+        let inner = &self.inner;
+        let _changing = inner.changing.lock();
+        let mut store = inner.former_store(definition)?;
+        // Where there is no record of it, a table may still be called its own.
+        let is_known = store.followed_log()?.is_some();
+        let name = &definition.name;
+        match inner.find(name) {
+            Ok(known) => {
+                // Whether that one writes here shows by takeovers, which its thread must not meet.
+                inner.hand_over(name);
+                let forgotten = inner.forget_unless_used(&known.definition, definition, &mut store);
+                inner.go_on(known)?;
+                forgotten?;
+            }
+            Err(_) => {
+                store.take_over_from(definition.take_from_log.as_deref())?;
+                store.remove()?;
+            }
+        }
+        let place = definition.target.place();
+        tracing::info!(
+            sink = definition.name,
+            store = place,
+            "a former sink was forgotten in its store"
+        );
+        Ok(is_known)
+    }
+}
+
+impl Inner {
+    /// The store of a definition whose tables may be gone from the log.
+    fn former_store(&self, definition: &SinkDefinition) -> Result<Box<dyn Store>, SinkError> {
+        let plan = Arc::new(plan_of_any_table(&self.node, definition)?);
+        Ok(open_store(definition, &plan, &log_id(&self.node))?)
+    }
+
+    /// Whether a sink writes to the store `former` of another definition of its name, perhaps by
+    /// another address: a takeover through one of them then shows in the other.
+    fn writes_to(
+        &self,
+        sink: &SinkDefinition,
+        definition: &SinkDefinition,
+        former: &mut dyn Store,
+    ) -> Result<bool, SinkError> {
+        if sink.target.kind().name() != definition.target.kind().name() {
+            return Ok(false);
+        }
+        if sink.target.is_same_store(definition.target.as_ref()) {
+            return Ok(true);
+        }
+        let plan = Arc::new(plan_of(&self.node, sink)?);
+        let mut current = open_store(sink, &plan, &log_id(&self.node))?;
+        let before = former.take_over_from(definition.take_from_log.as_deref())?;
+        current.take_over_from(sink.take_from_log.as_deref())?;
+        Ok(former.take_over_from(definition.take_from_log.as_deref())? != before + 1)
+    }
+
+    fn forget_unless_used(
+        &self,
+        sink: &SinkDefinition,
+        definition: &SinkDefinition,
+        former: &mut Box<dyn Store>,
+    ) -> Result<(), SinkError> {
+        if self.writes_to(sink, definition, former.as_mut())? {
+            return Err(SinkError::StillThere {
+                name: definition.name.clone(),
+            });
+        }
+        former.take_over_from(definition.take_from_log.as_deref())?;
+        Ok(former.remove()?)
+    }
+
+    /// Forgets a deleted sink in its store, and what it had parked.
+    pub(crate) fn forget_deleted(&self, definition: &SinkDefinition) -> Option<Remains> {
+        let name = &definition.name;
+        let store = definition.target.place();
+        tracing::info!(
+            sink = name,
+            store,
+            "a sink was deleted; its rows stay in the store"
+        );
+        let removed = self.former_store(definition).and_then(|mut store| {
+            store.take_over()?;
+            Ok(store.remove()?)
+        });
+        if let Err(error) = removed {
+            return Some(remains(definition, &error));
+        }
+        // As long as the store has a position, what is parked is part of what it means.
+        if let Err(end) = parking::forget(&self.node, name) {
+            let fault = end.fault();
+            tracing::warn!(sink = name, %fault, "what a deleted sink had parked stays in onelog.parked");
+        }
+        None
+    }
+
+    /// Forgets a sink in the store of its former definition, where it has moved to another store.
+    pub(crate) fn forget_moved(
+        &self,
+        former: &SinkDefinition,
+        now: &SinkDefinition,
+    ) -> Option<Remains> {
+        if now.target.is_same_store(former.target.as_ref()) {
+            return None;
+        }
+        let removed = self.former_store(former).and_then(|mut store| {
+            if !self.writes_to(now, former, store.as_mut())? {
+                store.take_over()?;
+                store.remove()?;
+            }
+            Ok(())
+        });
+        removed.err().map(|error| remains(former, &error))
+    }
+}
+
+fn remains(definition: &SinkDefinition, error: &SinkError) -> Remains {
+    let store = definition.target.place();
+    tracing::warn!(
+        sink = definition.name, store, %error,
+        "a store that a sink no longer writes still says that its tables are that sink's; when it can be reached: onelog sinks forget, with the former definition"
+    );
+    Remains {
+        store,
+        why: error.to_string(),
+    }
+}

@@ -1,0 +1,206 @@
+//! Sinks whose stores are away: what they answer meanwhile, and what stays in a store that a sink has
+//! left.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod place;
+
+use std::path::PathBuf;
+
+use onelog_sinks::{Replay, SinkError, SinkState};
+use place::{PATIENCE, Place, assert_equal, close, one, order, wait_for_stop, with_orders};
+use serde_json::json;
+
+/// A file of a store that is somewhere else for a while; a folder is in its place.
+struct Away {
+    place: PathBuf,
+    kept: PathBuf,
+}
+
+impl Away {
+    fn take(place: PathBuf) -> Self {
+        let kept = place.with_extension("kept");
+        std::fs::rename(&place, &kept).unwrap();
+        std::fs::create_dir(&place).unwrap();
+        Self { place, kept }
+    }
+
+    fn put_back(self) {
+        std::fs::remove_dir(&self.place).unwrap();
+        std::fs::rename(&self.kept, &self.place).unwrap();
+    }
+}
+
+#[test]
+fn a_sink_whose_store_is_away_says_that_it_waits_and_shows_that_it_is_paused() {
+    // Given a sink that waits for its store.
+    let place = Place::new();
+    let (node, sinks) = place.open();
+    with_orders(&node);
+    sinks
+        .create(place.definition("search", &json!({})))
+        .unwrap();
+    assert_equal(&sinks, "search", order(&node, "a", 1, "one"));
+    sinks.pause("search").unwrap();
+    let away = Away::take(place.path("search.db"));
+    sinks
+        .replace(place.definition("search", &json!({"keep_log": "1GiB"})))
+        .unwrap_err();
+    close(&node, &sinks);
+    drop((node, sinks));
+    let (node, sinks) = place.open();
+    // When it starts while it is paused, then it shows that, and what is wrong.
+    let paused = |status: &onelog_sinks::SinkStatus| {
+        status.state == SinkState::Paused && status.last_error.is_some()
+    };
+    sinks.wait_for_status("search", PATIENCE, paused).unwrap();
+    sinks.resume("search").unwrap();
+    let waiting = |status: &onelog_sinks::SinkStatus| status.state == SinkState::Waiting;
+    sinks.wait_for_status("search", PATIENCE, waiting).unwrap();
+    // When keys are replayed meanwhile, then it does not say that it has stopped.
+    let error = sinks.replay("search", Replay::All).unwrap_err();
+    assert!(matches!(error, SinkError::Waiting { .. }), "{error}");
+    assert!(
+        error.to_string().contains("tries again by itself"),
+        "{error}"
+    );
+    // When it is paused meanwhile, then the status shows it at once, and so does every attempt after.
+    assert_eq!(sinks.pause("search").unwrap().state, SinkState::Paused);
+    away.put_back();
+    sinks.resume("search").unwrap();
+    assert_equal(&sinks, "search", order(&node, "b", 2, "two"));
+    close(&node, &sinks);
+}
+
+#[test]
+fn a_comparison_of_a_sink_that_has_stopped_says_what_is_in_its_store() {
+    // Given a sink that has stopped, and whose store was then emptied.
+    let place = Place::new();
+    let (node, sinks) = place.open();
+    with_orders(&node);
+    sinks
+        .create(place.definition("search", &json!({})))
+        .unwrap();
+    assert_equal(&sinks, "search", order(&node, "a", 1, "one"));
+    order(&node, "refused", i64::MAX, "a note");
+    place::put(&node, "wrong", &json!({"total": "many"}));
+    wait_for_stop(&sinks, "search");
+    let store = place.store("search.db");
+    store.execute("DELETE FROM onelog_position", []).unwrap();
+    // When it is compared, then it says that the store has nothing of it, and why it has stopped.
+    let error = sinks.verify("search").unwrap_err();
+    assert!(matches!(error, SinkError::NothingThere { .. }), "{error}");
+    let text = error.to_string();
+    assert!(
+        text.contains("emptied or replaced") && text.contains("total"),
+        "{text}"
+    );
+    // When the store follows another log, then it says so.
+    store
+        .execute(
+            "INSERT INTO onelog_position (sink, log_id, position, epoch, plan) VALUES ('search', 'another', 5, 1, '')",
+            [],
+        )
+        .unwrap();
+    let text = sinks.verify("search").unwrap_err().to_string();
+    assert!(text.contains("follows another log"), "{text}");
+    close(&node, &sinks);
+}
+
+#[test]
+fn what_a_deleted_sink_leaves_in_a_store_that_is_away_is_said_and_can_be_released() {
+    // Given a sink that is deleted while its store is away.
+    let place = Place::new();
+    let (node, sinks) = place.open();
+    with_orders(&node);
+    let former = place.definition("search", &json!({}));
+    sinks.create(former.clone()).unwrap();
+    assert_equal(&sinks, "search", order(&node, "a", 1, "one"));
+    let away = Away::take(place.path("search.db"));
+    let remains = sinks.delete("search").unwrap().unwrap();
+    assert!(remains.store.contains("search.db"), "{remains:?}");
+    away.put_back();
+    // When another sink wants the table, then it is refused, and says what to do.
+    let path = json!({"path": place.path("search.db")});
+    let other = place.definition("other", &path);
+    let error = sinks.create(other.clone()).unwrap_err();
+    assert!(
+        matches!(&error, SinkError::Definition(error) if error.place == "mappings[0].into"),
+        "{error}"
+    );
+    let text = error.to_string();
+    assert!(text.contains("belongs to the sink 'search'"), "{text}");
+    assert!(text.contains("onelog sinks forget"), "{text}");
+    // When that is done, then the other one has the table, and there is nothing more to forget.
+    assert!(sinks.forget(&former).unwrap());
+    sinks.create(other).unwrap();
+    assert_equal(&sinks, "other", node.position());
+    assert!(!sinks.forget(&former).unwrap());
+    close(&node, &sinks);
+}
+
+#[test]
+fn a_sink_that_moves_takes_what_it_had_in_its_former_store_along() {
+    // Given a sink that follows.
+    let place = Place::new();
+    let (node, sinks) = place.open();
+    with_orders(&node);
+    let former = place.definition("search", &json!({}));
+    sinks.create(former.clone()).unwrap();
+    assert_equal(&sinks, "search", order(&node, "a", 1, "one"));
+    // When it moves, then its former store forgets it, and keeps the rows.
+    let there = json!({"path": place.path("there.db")});
+    let (_, remains) = sinks
+        .replace_and_leave(place.definition("search", &there))
+        .unwrap();
+    assert_eq!(remains, None);
+    assert_equal(&sinks, "search", node.position());
+    let store = place.store("search.db");
+    assert_eq!(one::<i64>(&store, "SELECT count(*) FROM orders"), 1);
+    assert_eq!(
+        one::<i64>(&store, "SELECT count(*) FROM onelog_position"),
+        0
+    );
+    drop(store);
+    // When it moves back while that store is away, then it is said what stays there.
+    let away = Away::take(place.path("there.db"));
+    sinks.create(place.definition("other", &json!({}))).unwrap();
+    let (_, remains) = sinks
+        .replace_and_leave(place.definition("search", &json!({"path": place.path("third.db")})))
+        .unwrap();
+    assert!(remains.unwrap().store.contains("there.db"));
+    away.put_back();
+    // When what it writes to now is to be forgotten, by whichever name, then that is refused.
+    let link = place.path("link.db");
+    std::os::unix::fs::symlink(place.path("third.db"), &link).unwrap();
+    assert_equal(&sinks, "search", node.position());
+    for path in [place.path("third.db"), link] {
+        let now = place.definition("search", &json!({"path": path}));
+        let error = sinks.forget(&now).unwrap_err();
+        assert!(matches!(error, SinkError::StillThere { .. }), "{error}");
+    }
+    assert!(sinks.forget(&place.definition("search", &there)).unwrap());
+    let end = order(&node, "b", 2, "two");
+    assert_equal(&sinks, "search", end);
+    close(&node, &sinks);
+}
+
+#[test]
+fn a_sink_of_a_table_that_is_gone_is_forgotten_by_its_store_as_well() {
+    let place = Place::new();
+    let (node, sinks) = place.open();
+    with_orders(&node);
+    sinks
+        .create(place.definition("search", &json!({})))
+        .unwrap();
+    assert_equal(&sinks, "search", order(&node, "a", 1, "one"));
+    node.drop_table_blocking("shop.orders").unwrap();
+    wait_for_stop(&sinks, "search");
+    assert_eq!(sinks.delete("search").unwrap(), None);
+    let store = place.store("search.db");
+    assert_eq!(
+        one::<i64>(&store, "SELECT count(*) FROM onelog_position"),
+        0
+    );
+    close(&node, &sinks);
+}

@@ -1,0 +1,72 @@
+//! Two sinks never write to one table: the store knows whose each table is.
+
+use std::sync::Arc;
+
+use onelog_mapping::{EXISTING, Mapping, Plan};
+
+use super::{Harness, LOG, Model, SINK, STANDARD, backfilled, plan, standard_plan};
+use crate::{Store, StoreError};
+
+/// A table belongs to the sink that filled it until that is removed, for sinks of every log.
+pub fn a_table_of_another_sink_is_refused(harness: &dyn Harness) {
+    let plan = standard_plan(harness);
+    let (store, model) = backfilled(harness, &plan);
+    others_are_refused(harness, &plan, store, model);
+}
+
+/// The same for a table that the user has made. Where a store has none of these, a definition that
+/// asks for one is refused.
+pub fn an_existing_table_of_another_sink_is_refused(harness: &dyn Harness) {
+    let existing = STANDARD.replacen('{', "{\"existing\":true,", 1);
+    let rules = harness.kind().rules();
+    if !rules.options.iter().any(|rule| rule.name == EXISTING) {
+        let value = serde_json::from_str(&existing).unwrap();
+        Mapping::from_json("mapping", &value, rules, &[rules]).unwrap_err();
+        return;
+    }
+    // A table that is there, and no sink's.
+    let (mut former, _) = backfilled(harness, &standard_plan(harness));
+    former.remove().unwrap();
+    let plan = plan(harness, &existing);
+    let (store, model) = backfilled(harness, &plan);
+    others_are_refused(harness, &plan, store, model);
+}
+
+fn others_are_refused(
+    harness: &dyn Harness,
+    plan: &Arc<Plan>,
+    mut store: Box<dyn Store>,
+    mut model: Model,
+) {
+    for (sink, log_id) in [("intruder", LOG), ("stranger", "log-2")] {
+        let mut other = harness.open_as(sink, Arc::clone(plan), log_id);
+        is_refused(&other.check_target().unwrap_err());
+        other.take_over().unwrap();
+        is_refused(&other.check_target().unwrap_err());
+        is_refused(&model.rebuild(plan, other.as_mut()).unwrap_err());
+        other.remove().unwrap();
+    }
+    // The owner has not noticed any of that.
+    model.assert_equal(plan, store.as_mut());
+    let from = model.position();
+    model.order("a", -1, "changed");
+    store.apply(&model.batch(plan, from)).unwrap();
+    model.assert_equal(plan, store.as_mut());
+    store.remove().unwrap();
+    let mut other = harness.open_as("heir", Arc::clone(plan), LOG);
+    other.check_target().unwrap();
+    other.take_over().unwrap();
+    model.rebuild(plan, other.as_mut()).unwrap();
+    model.assert_equal(plan, other.as_mut());
+}
+
+fn is_refused(error: &StoreError) {
+    let StoreError::NotOwner { what, .. } = error else {
+        panic!("{error}");
+    };
+    let owner = format!("the sink '{SINK}'");
+    assert!(
+        what.contains(&owner) && what.contains("onelog sinks forget"),
+        "{what}"
+    );
+}

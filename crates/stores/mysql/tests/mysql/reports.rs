@@ -1,0 +1,59 @@
+//! What is reported of tables, databases and servers that are not there.
+
+use std::ops::ControlFlow;
+
+use onelog_mysql::{MysqlStore, MysqlTarget};
+use onelog_store::conformance::{LOG, SINK, backfilled, standard_plan};
+use onelog_store::{ServerAddress, StoreError};
+use onelog_testkit::{Kind, Server as _, require};
+
+use crate::harness::{Database, server};
+
+#[test]
+fn a_table_that_was_dropped_is_named_as_the_mapping_names_it() {
+    require!(Kind::Mariadb);
+    let database = Database::new();
+    let plan = standard_plan(&database);
+    let (mut store, _) = backfilled(&database, &plan);
+    database.sql("DROP TABLE orders");
+    let mut reader = store.reader().unwrap();
+    let scanned = reader.scan(0, &mut |_| ControlFlow::Continue(()));
+    let text = scanned.unwrap_err().to_string();
+    assert!(
+        text.contains("'orders'") && text.contains("dropped or renamed"),
+        "{text}"
+    );
+    assert!(!text.contains("onelog_old"), "{text}");
+}
+
+#[test]
+fn a_database_that_is_not_there_is_a_fault_of_the_address() {
+    require!(Kind::Mariadb);
+    let database = Database::new();
+    let url = server().url();
+    let (address, _) = url.rsplit_once('/').unwrap();
+    let target = MysqlTarget {
+        server: ServerAddress::from(format!("{address}/missing").as_str()),
+    };
+    let error = MysqlStore::open(&target, SINK, LOG, standard_plan(&database)).unwrap_err();
+    assert!(
+        matches!(error, StoreError::NoSuchPlace { field: "url", .. }),
+        "{error}"
+    );
+}
+
+#[test]
+fn an_outage_is_reported_once_and_not_by_the_layers_of_the_driver() {
+    require!(Kind::Mariadb);
+    let database = Database::new();
+    let url = server()
+        .url()
+        .replace(&format!(":{}/", server().port()), ":1/");
+    let target = MysqlTarget {
+        server: ServerAddress::from(url.as_str()),
+    };
+    let error = MysqlStore::open(&target, SINK, LOG, standard_plan(&database)).unwrap_err();
+    let text = error.to_string();
+    assert!(!text.contains("Input/output error"), "{text}");
+    assert_eq!(text.matches("refused").count(), 1, "{text}");
+}
