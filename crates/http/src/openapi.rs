@@ -85,6 +85,7 @@ fn add_empty_key(paths: &mut Paths) {
         sinks::dry_run,
         sinks::parked,
         sinks::replay,
+        sinks::forget,
         backup::make,
         system::status,
         system::healthz,
