@@ -7,7 +7,7 @@ mod common;
 use std::sync::Arc;
 use std::sync::mpsc;
 
-use common::{append, entries, entry, fresh, hard_state, open, options, read_all, run_all};
+use common::{append, entries, entry, fresh, hard_state, open, options, read_all, retain, run_all};
 use onelog_log::{
     CrashMode, FlushPool, HardStateRead, Log, LogReader, OpenError, ReadError, RealDisk,
     SimulatedDisk, StageError, TruncateError,
@@ -75,7 +75,7 @@ fn the_chain_says_at_each_position_which_history_is_below_it() {
     assert_eq!((chain(&log, 60), chain(&log, end)), (at_60, at_end));
     // When the beginning is forgotten, then so is what it said.
     let first = chain(&log, end / 2);
-    log.retain_from(Index(30)).unwrap();
+    retain(&mut log, 30);
     let start = log.start();
     assert!(start.0 > 1 && start.0 <= end / 2);
     assert_eq!(chain(&log, start.0 - 1), None);
@@ -273,7 +273,7 @@ fn retention_drops_whole_segments_and_recycles_their_files() {
         append(&mut log, group);
     }
     let (reader, _) = two_readers(&log);
-    let dropped = log.retain_from(Index(90)).unwrap();
+    let dropped = retain(&mut log, 90);
     assert!(dropped.len() > 2);
     assert_eq!(dropped.iter().filter(|d| d.is_recycled).count(), 2);
     let first = log.first_index();
@@ -291,7 +291,7 @@ fn retention_drops_whole_segments_and_recycles_their_files() {
         append(&mut log, group);
     }
     assert_eq!(read_all(&log), all[first.0 as usize - 1..]);
-    assert!(log.retain_from(Index(u64::MAX)).unwrap().len() > 2);
+    assert!(retain(&mut log, u64::MAX).len() > 2);
     assert_eq!(log.last_index(), Index(200), "the last segment stays");
     drop(log);
     let (log, recovery) = open(&disk).unwrap();

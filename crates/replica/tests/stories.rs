@@ -293,7 +293,8 @@ fn retention_waits_for_the_checkpoint_and_for_followers() {
         turn           | prepare
         prepared       |
         wait 1000      |
-        idle           |
+        idle           | save
+        saved          |
         ",
     );
     assert_eq!(
@@ -307,7 +308,8 @@ fn retention_waits_for_the_checkpoint_and_for_followers() {
         "
         wait 30000     |
         turn           | checkpoint
-        checkpointed   |
+        checkpointed   | retain
+        retained       |
         ",
     );
     assert_eq!(
@@ -331,7 +333,10 @@ fn retention_waits_for_the_checkpoint_and_for_followers() {
     story.tell(
         "
         wait 1         |
+        idle           | retain
+        wait 1000      |
         idle           |
+        retained       |
         ",
     );
     assert_eq!(
@@ -353,7 +358,14 @@ fn silence_saves_the_durable_watermark_once() {
         ",
     );
     let before = story.log.steps();
-    story.tell("idle | ");
+    story.tell("idle | save");
+    assert_eq!(story.log.steps(), before, "a job does it");
+    story.tell(
+        "
+        idle            |
+        saved           |
+        ",
+    );
     let saved = story.log.steps();
     assert!(saved > before, "it is saved when nothing is under way");
     story.tell("idle | ");

@@ -3,7 +3,10 @@
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
 
-use onelog_log::{Flush, HardStateRead, Log, LogReader, ReadError, Recovery, SimulatedDisk, check};
+use onelog_log::{
+    Flush, HardStateRead, Log, LogReader, ReadError, Recovery, Retain, SaveWatermark,
+    SimulatedDisk, check,
+};
 use onelog_record::{Entry, Index};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -11,6 +14,24 @@ use rand::{Rng, SeedableRng};
 use super::{entry, hard_state, open};
 
 const IN_FLIGHT_MAX: usize = 4;
+/// How many jobs beside the flushes wait at most.
+const JOBS_MAX: usize = 3;
+
+/// A job beside the flushes: it runs at any time after it was made.
+#[derive(Debug)]
+enum Job {
+    Retain(Retain),
+    Save(SaveWatermark),
+}
+
+impl Job {
+    fn run(self) -> Result<(), Failed> {
+        match self {
+            Self::Retain(retain) => retain.run().map(drop).map_err(failed),
+            Self::Save(save) => save.run().map_err(failed),
+        }
+    }
+}
 
 /// What may and what must be there after a crash.
 #[derive(Debug, Default)]
@@ -32,6 +53,7 @@ pub struct Workload {
     random: StdRng,
     log: Option<Log>,
     flushes: Vec<Flush>,
+    jobs: Vec<Job>,
     term: u64,
     keep_going: bool,
 }
@@ -59,6 +81,7 @@ impl Workload {
             random: StdRng::seed_from_u64(seed),
             log: None,
             flushes: Vec::new(),
+            jobs: Vec::new(),
             term: 1,
             keep_going,
         }
@@ -92,9 +115,11 @@ impl Workload {
             45..75 => self.flush(),
             75..80 => self.save(),
             80..86 => self.prepare(),
-            86..90 => self.retain(),
+            86..89 => self.retain(),
+            89..90 => self.watermark(),
             90..92 => self.truncate(),
-            92..97 => self.read(),
+            92..95 => self.read(),
+            95..97 => self.job(),
             97..99 => self.reopen(),
             _ => self.kill(),
         }
@@ -167,8 +192,31 @@ impl Workload {
     fn retain(&mut self) -> Result<(), Failed> {
         let below = self.log().durable().0.saturating_sub(25);
         self.model.may_drop_below = self.model.may_drop_below.max(below);
-        self.log().retain_from(Index(below)).map_err(failed)?;
-        Ok(())
+        let retain = self.log().retain_from(Index(below)).map_err(failed)?;
+        self.jobs.extend(retain.map(Job::Retain));
+        self.job_when_many()
+    }
+
+    fn watermark(&mut self) -> Result<(), Failed> {
+        let save = self.log().watermark(Index::ZERO);
+        self.jobs.push(Job::Save(save));
+        self.job_when_many()
+    }
+
+    fn job_when_many(&mut self) -> Result<(), Failed> {
+        if self.jobs.len() < JOBS_MAX {
+            return Ok(());
+        }
+        self.job()
+    }
+
+    /// Runs one of the jobs that wait, in any order.
+    fn job(&mut self) -> Result<(), Failed> {
+        if self.jobs.is_empty() {
+            return Ok(());
+        }
+        let place = self.random.random_range(0..self.jobs.len());
+        self.jobs.remove(place).run()
     }
 
     fn truncate(&mut self) -> Result<(), Failed> {
@@ -197,6 +245,9 @@ impl Workload {
 
     fn reopen(&mut self) -> Result<(), Failed> {
         self.drain()?;
+        while !self.jobs.is_empty() {
+            self.job()?;
+        }
         let term = self.term;
         self.log().close(&hard_state(term)).map_err(failed)?;
         self.log = None;
@@ -207,6 +258,7 @@ impl Workload {
     /// The process dies, the machine lives.
     fn kill(&mut self) -> Result<(), Failed> {
         self.flushes.clear();
+        self.jobs.clear();
         self.log = None;
         Ok(())
     }
