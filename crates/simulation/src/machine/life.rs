@@ -190,6 +190,13 @@ impl Life {
         self.handle(Event::Idle, now)
     }
 
+    /// Silence, until what it brings about has ended too.
+    pub(super) fn rest(&mut self, now: Now) -> Result<(), Stopped> {
+        self.idle(now)?;
+        while self.run_retain() || self.run_save() || self.report(0, now)? {}
+        Ok(())
+    }
+
     /// Runs one of the flushes that wait, if there is one.
     pub(super) fn run_flush(&mut self, number: usize) -> Result<bool, Stopped> {
         if self.flushes.is_empty() {
