@@ -5,9 +5,9 @@
 #[allow(dead_code)]
 mod story;
 
-use onelog_log::Fault;
+use onelog_log::{Fault, FlushError};
 use onelog_record::Position;
-use onelog_replica::{ReplicaOptions, removal};
+use onelog_replica::{Event, ReplicaOptions, removal};
 use story::{Story, options, put};
 
 #[test]
@@ -480,4 +480,25 @@ fn time_alone_changes_nothing_for_a_single_voter() {
         );
     }
     assert!(story.replica().admits());
+}
+
+#[test]
+fn the_failure_names_what_stopped_the_log_and_not_what_was_refused_because_of_it() {
+    // Given a flush whose disk fails, and a later one that was refused and has ended first,
+    let mut story = Story::leading(options());
+    story.tell(
+        "
+        define t as 1   |
+        turn            | flush 2
+        ",
+    );
+    let later = Event::Flushed {
+        number: 3,
+        result: Err(FlushError::Stopped),
+    };
+    story.handle(later).unwrap();
+    // when the first has ended too, then its own reason is the failure.
+    story.log.fail_at(story.log.steps(), Fault::Error);
+    let failure = story.fails("flushed 2");
+    assert!(failure.contains("planned failure"), "{failure}");
 }
