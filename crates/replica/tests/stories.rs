@@ -266,6 +266,19 @@ fn a_start_that_replays_more_than_memory_may_hold_waits_for_a_checkpoint() {
     );
 }
 
+/// Three rows of table t, each so large that it needs a segment.
+fn put_a_segment_each(story: &mut Story) {
+    let table = story.table("t");
+    let value = format!("\"{}\"", "x".repeat(6_000));
+    for (ticket, flush) in [("2", 3), ("3", 4), ("4", 5)] {
+        story.submit(ticket, put(table, ticket, &value)).unwrap();
+        let turn = story.step_turn();
+        assert!(turn.contains(&format!("flush {flush}")), "{turn:?}");
+        story.tell(&format!("flushed {flush} | {ticket} committed at {ticket}"));
+        story.end_preparation();
+    }
+}
+
 #[test]
 fn retention_waits_for_the_checkpoint_and_for_followers() {
     let mut story = Story::leading(ReplicaOptions {
@@ -279,15 +292,7 @@ fn retention_waits_for_the_checkpoint_and_for_followers() {
         flushed 2       | 1 committed at 1
         ",
     );
-    let table = story.table("t");
-    let value = format!("\"{}\"", "x".repeat(6_000));
-    for (ticket, flush) in [("2", 3), ("3", 4), ("4", 5)] {
-        story.submit(ticket, put(table, ticket, &value)).unwrap();
-        let turn = story.step_turn();
-        assert!(turn.contains(&format!("flush {flush}")), "{turn:?}");
-        story.tell(&format!("flushed {flush} | {ticket} committed at {ticket}"));
-        story.end_preparation();
-    }
+    put_a_segment_each(&mut story);
     story.tell(
         "
         turn           | prepare

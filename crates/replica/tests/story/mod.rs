@@ -191,22 +191,7 @@ impl Story {
                     result: flush.run(),
                 })
             }
-            ["checkpointed"] => {
-                let checkpoint = self.checkpoint.take().expect("one is under way");
-                self.handle(Event::Checkpointed(Box::new(checkpoint.run())))
-            }
-            ["prepared"] => {
-                let prepare = self.prepare.take().expect("one is under way");
-                self.handle(Event::Prepared(prepare.run()))
-            }
-            ["retained"] => {
-                let retain = self.retain.take().expect("one is under way");
-                self.handle(Event::Retained(retain.run()))
-            }
-            ["saved"] => {
-                let save = self.save.take().expect("one is under way");
-                self.handle(Event::WatermarkSaved(save.run()))
-            }
+            [job @ ("checkpointed" | "prepared" | "retained" | "saved")] => self.ended(job),
             ["free", bytes] => {
                 let bytes = bytes.parse().expect("a number");
                 self.handle(Event::FreeSpace(bytes))
@@ -216,6 +201,29 @@ impl Story {
             ["close"] => self.replica().close(),
             _ => panic!("what is '{line}'?"),
         }
+    }
+
+    /// Runs a job that is under way and reports it.
+    fn ended(&mut self, job: &str) -> Result<(), Failure> {
+        let event = match job {
+            "checkpointed" => {
+                let checkpoint = self.checkpoint.take().expect("one is under way");
+                Event::Checkpointed(Box::new(checkpoint.run()))
+            }
+            "prepared" => {
+                let prepare = self.prepare.take().expect("one is under way");
+                Event::Prepared(prepare.run())
+            }
+            "retained" => {
+                let retain = self.retain.take().expect("one is under way");
+                Event::Retained(retain.run())
+            }
+            _ => {
+                let save = self.save.take().expect("one is under way");
+                Event::WatermarkSaved(save.run())
+            }
+        };
+        self.handle(event)
     }
 
     fn start(&mut self) -> Result<(), Failure> {
