@@ -79,14 +79,16 @@ pub enum StageError {
     /// The entries do not continue the log. Nothing was staged.
     #[error("entry {index} does not continue the log: {what}")]
     OutOfOrder { index: Index, what: String },
-    /// The segment could not be made or opened. This is final.
-    #[error("the segment for new entries could not be made or opened: {0}; restart to recover")]
-    Segment(#[source] io::Error),
 }
 
 /// A flush failed. This is final: it is never tried again.
 #[derive(Debug, thiserror::Error)]
 pub enum FlushError {
+    /// The file was to be made by this flush.
+    #[error(
+        "the segment {file} for new entries could not be made or opened: {source}; restart to recover"
+    )]
+    Segment { file: String, source: io::Error },
     #[error("writing {bytes} bytes to {file} at byte {at} failed: {source}")]
     Write {
         file: String,

@@ -1,5 +1,6 @@
-//! Flushes: the write and the `fdatasync` of one group, on any thread; and a small pool of threads
-//! that keeps two to four of them in flight.
+//! Flushes: the write and the `fdatasync` of one group, on any thread, and before them the roll to
+//! the group's segment where it has no file yet; and a small pool of threads that keeps two to four
+//! of them in flight.
 //!
 //! A failed flush is final, and a flush that panics has failed. The first failure closes the gate,
 //! and no later flush writes.
@@ -18,6 +19,8 @@ use onelog_record::{Index, panic_message};
 use crate::FlushError;
 use crate::disk::DiskFile;
 use crate::planted::{self, Bug};
+use crate::segment::Segment;
+use crate::shared::Shared;
 
 /// The most threads of a pool.
 pub const FLUSH_THREADS_MAX: usize = 4;
@@ -44,12 +47,11 @@ impl Gate {
 pub struct Flush {
     /// Its number. Numbers ascend in the order in which the entries were staged.
     pub number: u64,
-    pub(crate) file: Arc<dyn DiskFile>,
-    pub(crate) file_name: String,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) segment: Arc<Segment>,
     pub(crate) at: u64,
     pub(crate) frames: Vec<u8>,
     pub(crate) last_index: Index,
-    pub(crate) gate: Gate,
     pub(crate) has_run: AtomicBool,
 }
 
@@ -60,21 +62,21 @@ impl Flush {
     /// Every error is final: the log stages nothing more, and no other flush writes. A second run
     /// is refused, for it would be a retry.
     pub fn run(&self) -> Result<(), FlushError> {
-        if self.has_run.swap(true, Ordering::SeqCst) || self.gate.is_closed() {
+        if self.has_run.swap(true, Ordering::SeqCst) || self.shared.gate.is_closed() {
             return Err(FlushError::Stopped);
         }
         let result = self.write();
         if result.is_err() {
-            self.gate.close();
+            self.shared.gate.close();
         }
         result
     }
 
     fn write(&self) -> Result<(), FlushError> {
-        self.file
-            .write_all_at(self.at, &self.frames)
+        let file = self.file()?;
+        file.write_all_at(self.at, &self.frames)
             .map_err(|source| FlushError::Write {
-                file: self.file_name.clone(),
+                file: self.segment.name.clone(),
                 at: self.at,
                 bytes: self.frames.len(),
                 source,
@@ -82,10 +84,21 @@ impl Flush {
         if planted::is(Bug::AcknowledgeBeforeFlush) {
             return Ok(());
         }
-        self.file.sync_data().map_err(|source| FlushError::Sync {
-            file: self.file_name.clone(),
+        file.sync_data().map_err(|source| FlushError::Sync {
+            file: self.segment.name.clone(),
             source,
         })
+    }
+
+    /// The segment's file, made where it is not made yet.
+    fn file(&self) -> Result<Arc<dyn DiskFile>, FlushError> {
+        self.shared.roll_to(self.segment.header.number)?;
+        self.segment
+            .file(&*self.shared.disk)
+            .map_err(|source| FlushError::Segment {
+                file: self.segment.name.clone(),
+                source,
+            })
     }
 
     /// How many bytes it writes.
@@ -142,7 +155,7 @@ impl FlushPool {
         // The threads hold receivers until the sender is dropped; a failed send means that all of
         // them have panicked in `on_done`, and then nothing may be acknowledged any more.
         if let Err(unsent) = queue.send(flush) {
-            unsent.0.gate.close();
+            unsent.0.shared.gate.close();
         }
     }
 }
@@ -152,7 +165,7 @@ fn run_all(waiting: &Receiver<Flush>, on_done: &impl Fn(u64, Result<(), FlushErr
         let start = Instant::now();
         let run = catch_unwind(AssertUnwindSafe(|| flush.run()));
         let result = run.unwrap_or_else(|panic| {
-            flush.gate.close();
+            flush.shared.gate.close();
             Err(panicked(panic.as_ref()))
         });
         on_done(flush.number, result, start.elapsed());

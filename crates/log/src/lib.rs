@@ -1,7 +1,8 @@
 //! The log on disk: frames, segments, hard state, group flush, recovery, readers.
 //!
-//! One thread owns the [`Log`]: it stages entries, hears of finished flushes and rolls segments.
-//! [`Flush`]es and [`Prepare`] jobs run on any thread; [`LogReader`]s read on any thread.
+//! One thread owns the [`Log`]: it stages entries and hears of finished flushes. [`Flush`]es, which
+//! roll to the next segment, and the jobs [`Prepare`], [`Retain`] and [`SaveWatermark`] run on any
+//! thread; [`LogReader`]s read on any thread.
 //!
 //! Invariants:
 //! - An index is durable once its flush and every flush before it has ended well.
@@ -29,8 +30,10 @@ mod reader;
 mod real_disk;
 mod recovery;
 mod retention;
+mod roll;
 mod scan;
 mod segment;
+mod shared;
 mod simulated_disk;
 
 pub use check::{CheckError, CheckReport, Checked, check};
@@ -50,5 +53,6 @@ pub use prepare::Prepare;
 pub use reader::{Chained, LogReader};
 pub use real_disk::{LOCK_FILE, RealDisk};
 pub use recovery::{Cut, Recovery};
-pub use retention::{Dropped, SegmentSpan};
+pub use retention::{Dropped, Retain, SegmentSpan};
+pub use shared::SaveWatermark;
 pub use simulated_disk::{CrashMode, Fault, SECTOR_BYTES, SimulatedDisk};

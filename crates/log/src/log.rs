@@ -1,9 +1,8 @@
 //! The writer's side of the log: numbering, chaining, rolling, and what is durable.
 //!
-//! One thread owns it. Staging decides where bytes will stand and writes none of them, except when
-//! a segment is full: then the next one gets its header and its name before anything is staged in
-//! it. Flushes run elsewhere and are reported back in any order; what counts as durable advances
-//! strictly in order.
+//! One thread owns it. Staging decides where bytes will stand, also in segments that have no file
+//! yet, and never touches the disk. Flushes run elsewhere and are reported back in any order; what
+//! counts as durable advances strictly in order.
 
 use std::collections::VecDeque;
 use std::io;
@@ -15,25 +14,17 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::disk::{Disk, is_no_space};
 use crate::flush::Gate;
-use crate::frame::{self, CHAIN_START, FrameHead, Salt, frame_len};
+use crate::frame::{self, FrameHead, Salt, frame_len};
 use crate::hard_state::{HardStateFile, Stored};
 use crate::planted::{self, Bug};
-use crate::prepare::{INDEXES_MAX, Preparation, Spare, make_spare, write_indexes};
+use crate::prepare::{INDEXES_MAX, Preparation, write_indexes};
 use crate::recovery::recover;
-use crate::segment::{Extent, SEGMENT_HEADER_BYTES, Segment, SegmentHeader};
+use crate::roll::Rolls;
+use crate::segment::{SEGMENT_HEADER_BYTES, Segment};
+use crate::shared::{SaveWatermark, Shared, stopped};
 use crate::{
     CloseError, Flush, HardState, LogOptions, LogReader, OpenError, Prepare, Recovery, StageError,
 };
-
-/// What the writer and the readers share.
-#[derive(Debug)]
-pub(crate) struct Shared {
-    pub disk: Arc<dyn Disk>,
-    pub segments: RwLock<VecDeque<Arc<Segment>>>,
-    pub durable: AtomicU64,
-    /// Sealed segments whose files are open for reading, the longest unused in front.
-    pub open_files: Mutex<VecDeque<Arc<Segment>>>,
-}
 
 #[derive(Debug)]
 struct InFlight {
@@ -56,14 +47,13 @@ struct Group {
 pub struct Log {
     pub(crate) shared: Arc<Shared>,
     pub(crate) options: LogOptions,
-    pub(crate) hard: Option<HardStateFile>,
-    pub(crate) gate: Gate,
-    pub(crate) preparation: Arc<Mutex<Preparation>>,
+    /// Known once the hard state was saved.
+    log_id: Option<u128>,
     in_flight: VecDeque<InFlight>,
     in_flight_bytes: usize,
     next_flush: u64,
     /// Sealed segments that are not known to be durable to their end.
-    sealed: VecDeque<Arc<Segment>>,
+    pub(crate) sealed: VecDeque<Arc<Segment>>,
 }
 
 impl Log {
@@ -85,22 +75,26 @@ impl Log {
             .take(INDEXES_MAX)
             .map(|place| Arc::clone(&segments[*place]))
             .collect();
+        let last_number = segments.back().map_or(0, |last| last.header.number);
+        let log_id = recovered.hard.as_ref().map(|h| h.stored.public.log_id);
         let log = Self {
             shared: Arc::new(Shared {
                 disk,
                 segments: RwLock::new(segments),
                 durable: AtomicU64::new(recovery.last_index.0),
                 open_files: Mutex::default(),
+                gate: Gate::default(),
+                hard: Mutex::new(recovered.hard),
+                rolls: Rolls::after(last_number),
+                preparation: Mutex::new(Preparation {
+                    spares: recovered.spares,
+                    indexes,
+                    next_spare: recovered.next_spare,
+                    running: false,
+                }),
             }),
             options,
-            hard: recovered.hard,
-            gate: Gate::default(),
-            preparation: Arc::new(Mutex::new(Preparation {
-                spares: recovered.spares,
-                indexes,
-                next_spare: recovered.next_spare,
-                running: false,
-            })),
+            log_id,
             in_flight: VecDeque::new(),
             in_flight_bytes: 0,
             next_flush: 1,
@@ -111,15 +105,15 @@ impl Log {
 
     /// Puts entries behind the log's end: numbers, chains and places them. Answers one flush for
     /// each segment touched, in order; every one must be run. The first entry of an empty log may
-    /// have any index and offset.
+    /// have any index and offset. Does not touch the disk.
     ///
     /// # Errors
-    /// `InFlight`, `OutOfOrder` and `NoHardState` change nothing. The others are final.
+    /// `InFlight`, `OutOfOrder` and `NoHardState` change nothing. `Stopped` is final.
     pub fn stage(&mut self, entries: &[Entry]) -> Result<Vec<Flush>, StageError> {
-        if self.gate.is_closed() {
+        if self.shared.gate.is_closed() {
             return Err(StageError::Stopped);
         }
-        let Some(log_id) = self.hard.as_ref().map(|hard| hard.stored.public.log_id) else {
+        let Some(log_id) = self.log_id else {
             return Err(StageError::NoHardState);
         };
         self.check_order(entries)?;
@@ -136,10 +130,8 @@ impl Log {
         let durable = self.durable();
         let mut groups: Vec<Group> = Vec::new();
         for entry in entries {
-            let segment = self.segment_for(entry).map_err(|error| {
-                self.gate.close();
-                StageError::Segment(error)
-            })?;
+            let frame_bytes = frame_len(entry.body.len()) as u64;
+            let segment = self.segment_for(entry, log_id, frame_bytes);
             let fits = groups
                 .last()
                 .is_some_and(|group| Arc::ptr_eq(&group.segment, &segment));
@@ -156,7 +148,7 @@ impl Log {
                 group.add(entry, durable, salt, self.options.index_every_bytes);
             }
         }
-        groups.into_iter().map(|group| self.launch(group)).collect()
+        Ok(groups.into_iter().map(|group| self.launch(group)).collect())
     }
 
     fn check_order(&self, entries: &[Entry]) -> Result<(), StageError> {
@@ -197,103 +189,7 @@ impl Log {
         Some((extent.next_index, extent.next_offset, extent.term))
     }
 
-    fn segment_for(&mut self, entry: &Entry) -> io::Result<Arc<Segment>> {
-        let need = frame_len(entry.body.len()) as u64;
-        let last = self.shared.segments.read().back().cloned();
-        if let Some(last) = last {
-            let end = last.extent.read().end;
-            if end + need <= last.capacity {
-                return Ok(last);
-            }
-            if end == SEGMENT_HEADER_BYTES {
-                return self.grow(&last, end + need);
-            }
-            self.sealed.push_back(last);
-        }
-        self.roll(entry, need)
-    }
-
-    /// Makes room for a large frame in a segment that is still empty: the next segment would have
-    /// the same name.
-    fn grow(&self, last: &Segment, need: u64) -> io::Result<Arc<Segment>> {
-        let file = last.file(&*self.shared.disk)?;
-        let capacity = need.next_multiple_of(SEGMENT_HEADER_BYTES);
-        file.set_len(capacity)?;
-        file.sync_data()?;
-        let extent = Extent::empty(&last.header);
-        let grown = Arc::new(Segment::new(last.header, capacity, extent, Some(file)));
-        let mut segments = self.shared.segments.write();
-        segments.pop_back();
-        segments.push_back(Arc::clone(&grown));
-        Ok(grown)
-    }
-
-    /// Makes the next segment: header flushed, named, folder flushed, and only then counted in the
-    /// hard state, so that a segment that was counted and is gone is noticed.
-    fn roll(&mut self, first: &Entry, need: u64) -> io::Result<Arc<Segment>> {
-        let spare = self.spare(SEGMENT_HEADER_BYTES + need)?;
-        let Some(hard) = self.hard.as_mut() else {
-            return Err(io::Error::other("no hard state was ever saved"));
-        };
-        let last = self.shared.segments.read().back().cloned();
-        let (previous, term) = last.map_or((CHAIN_START, Term::ZERO), |last| {
-            let extent = last.extent.read();
-            (extent.crc, extent.term)
-        });
-        let durable = Index(self.shared.durable.load(Ordering::Acquire));
-        let header = SegmentHeader {
-            recycled: spare.recycled,
-            log_id: hard.stored.public.log_id,
-            number: hard.stored.last_segment + 1,
-            base_offset: Position(first.header.base_offset.0),
-            first_index: first.index,
-            term,
-            durable,
-            previous,
-        };
-        spare.file.write_all_at(0, &header.encode())?;
-        spare.file.sync_data()?;
-        self.shared.disk.rename(&spare.name, &header.name())?;
-        self.shared.disk.sync_folder()?;
-        let mut stored = hard.stored;
-        stored.last_segment = header.number;
-        stored.first_segment = stored.first_segment.max(1);
-        stored.public.durable = durable;
-        hard.save(stored)?;
-        let segment = Arc::new(Segment::new(
-            header,
-            spare.len,
-            Extent::empty(&header),
-            Some(spare.file),
-        ));
-        self.shared.segments.write().push_back(Arc::clone(&segment));
-        Ok(segment)
-    }
-
-    fn spare(&self, need: u64) -> io::Result<Spare> {
-        let fits = need <= self.options.segment_bytes;
-        if fits && let Some(spare) = self.preparation.lock().spares.pop() {
-            return Ok(spare);
-        }
-        let len = need
-            .max(self.options.segment_bytes)
-            .next_multiple_of(SEGMENT_HEADER_BYTES);
-        let name = self.preparation.lock().spare_name();
-        let file = make_spare(&*self.shared.disk, &name, len)?;
-        Ok(Spare {
-            name,
-            file,
-            len,
-            recycled: false,
-        })
-    }
-
-    fn launch(&mut self, group: Group) -> Result<Flush, StageError> {
-        // The entries have their places already: without this flush there would be a hole.
-        let file = group.segment.file(&*self.shared.disk).map_err(|error| {
-            self.gate.close();
-            StageError::Segment(error)
-        })?;
+    fn launch(&mut self, group: Group) -> Flush {
         self.in_flight.push_back(InFlight {
             last_index: group.last_index,
             bytes: group.frames.len(),
@@ -302,16 +198,15 @@ impl Log {
         self.in_flight_bytes += group.frames.len();
         let number = self.next_flush;
         self.next_flush += 1;
-        Ok(Flush {
+        Flush {
             number,
-            file,
-            file_name: group.segment.name.clone(),
+            shared: Arc::clone(&self.shared),
+            segment: group.segment,
             at: group.at,
             frames: group.frames,
             last_index: group.last_index,
-            gate: self.gate.clone(),
             has_run: AtomicBool::new(false),
-        })
+        }
     }
 
     /// Reports that the flush of this number ended well; answers the durable index. Reports may
@@ -338,7 +233,7 @@ impl Log {
             .pop_front_if(|segment| segment.last_index() <= durable)
         {
             segment.release();
-            let mut preparation = self.preparation.lock();
+            let mut preparation = self.shared.preparation.lock();
             if preparation.indexes.len() < INDEXES_MAX {
                 preparation.indexes.push(segment);
             }
@@ -349,7 +244,7 @@ impl Log {
     /// The highest durable index.
     #[must_use]
     pub fn durable(&self) -> Index {
-        Index(self.shared.durable.load(Ordering::Acquire))
+        self.shared.durable()
     }
 
     /// The highest staged index; zero when the log never had an entry.
@@ -416,17 +311,18 @@ impl Log {
     /// Whether the next segment is made ready.
     #[must_use]
     pub fn has_spare(&self) -> bool {
-        !self.preparation.lock().spares.is_empty()
+        !self.shared.preparation.lock().spares.is_empty()
     }
 
-    /// The hard state as it was last saved.
+    /// The hard state as it was last saved. Waits for a save that is under way.
     #[must_use]
     pub fn hard_state(&self) -> Option<HardState> {
-        self.hard.as_ref().map(|hard| hard.stored.public)
+        let hard = self.shared.hard.lock();
+        hard.as_ref().map(|hard| hard.stored.public)
     }
 
     /// Saves the hard state durably: both slots, one after the other. `durable` and `clean` are
-    /// filled in by the log.
+    /// filled in by the log. Blocks.
     ///
     /// # Errors
     /// `InvalidInput` when the log's id is zero or another than before. A failure of the disk is
@@ -435,42 +331,43 @@ impl Log {
         self.save(state, false)
     }
 
+    /// A job that saves how far the log is durable, and that it is committed up to `commit`.
+    #[must_use]
+    pub fn watermark(&self, commit: Index) -> SaveWatermark {
+        SaveWatermark {
+            shared: Arc::clone(&self.shared),
+            commit,
+        }
+    }
+
     fn save(&mut self, state: &HardState, clean: bool) -> io::Result<()> {
-        if self.gate.is_closed() {
-            return Err(io::Error::other(StageError::Stopped));
+        if self.shared.gate.is_closed() {
+            return Err(stopped());
         }
         let wrong = |text| Err(io::Error::new(io::ErrorKind::InvalidInput, text));
         if state.log_id == 0 {
             return wrong("the id of a log is not zero");
         }
+        if self.log_id.is_some_and(|log_id| log_id != state.log_id) {
+            return wrong("the id of a log never changes");
+        }
+        let mut hard = self.shared.hard.lock();
         let public = HardState {
-            durable: self.durable(),
+            durable: self.shared.durable(),
             clean,
             ..*state
         };
-        let result = match &mut self.hard {
-            None => {
-                let stored = Stored {
-                    public,
-                    ..Stored::default()
-                };
-                HardStateFile::create(&*self.shared.disk, stored).map(|file| self.hard = Some(file))
-            }
-            Some(hard) if hard.stored.public.log_id != state.log_id => {
-                return wrong("the id of a log never changes");
-            }
-            Some(hard) => {
-                let stored = Stored {
-                    public,
-                    ..hard.stored
-                };
-                hard.save(stored)
-            }
-        };
-        if result.is_err() {
-            self.gate.close();
+        if let Some(hard) = hard.as_mut() {
+            return self.shared.save_in(hard, |stored| stored.public = public);
         }
-        result
+        let stored = Stored {
+            public,
+            ..Stored::default()
+        };
+        let created = HardStateFile::create(&*self.shared.disk, stored);
+        *hard = Some(created.inspect_err(|_| self.shared.gate.close())?);
+        self.log_id = Some(state.log_id);
+        Ok(())
     }
 
     /// A reader for any thread.
@@ -483,17 +380,16 @@ impl Log {
     /// nothing is to be done or such a job exists. Cheap: ask after every flush.
     #[must_use]
     pub fn prepare(&self) -> Option<Prepare> {
-        let mut preparation = self.preparation.lock();
+        let mut preparation = self.shared.preparation.lock();
         let idle = preparation.running
-            || self.hard.is_none()
+            || self.log_id.is_none()
             || (!preparation.spares.is_empty() && preparation.indexes.is_empty());
-        if idle || self.gate.is_closed() {
+        if idle || self.shared.gate.is_closed() {
             return None;
         }
         preparation.running = true;
         Some(Prepare {
-            disk: Arc::clone(&self.shared.disk),
-            preparation: Arc::clone(&self.preparation),
+            shared: Arc::clone(&self.shared),
             segment_bytes: self.options.segment_bytes,
         })
     }
@@ -504,13 +400,13 @@ impl Log {
     /// # Errors
     /// When flushes are in flight, or the disk fails.
     pub fn close(&mut self, state: &HardState) -> Result<(), CloseError> {
-        if self.gate.is_closed() {
+        if self.shared.gate.is_closed() {
             return Err(CloseError::Stopped);
         }
         if !self.in_flight.is_empty() {
             return Err(CloseError::InFlight(self.in_flight.len()));
         }
-        match write_indexes(&*self.shared.disk, &self.preparation) {
+        match write_indexes(&self.shared) {
             // The next opening makes them.
             Err(error) if is_no_space(&error) => {
                 tracing::warn!(%error, "indexes were not written: the disk is full");
@@ -518,7 +414,7 @@ impl Log {
             written => written?,
         }
         self.save(state, true)?;
-        self.gate.close();
+        self.shared.gate.close();
         Ok(())
     }
 }

@@ -8,4 +8,10 @@ onelog_record::planted_bugs! {
     AcknowledgeBeforeFlush = 2,
     /// Flushes count in the order in which they end, not in the order of the log.
     FlushOutOfOrder = 3,
+    /// A segment is counted, and takes frames, while its name may still be lost.
+    NameUnflushed = 4,
+    /// Retention removes segments that the hard state still counts on.
+    DropUnrecorded = 5,
+    /// A retention drops the segment before one that has no file yet.
+    DropBeforeRoll = 6,
 }

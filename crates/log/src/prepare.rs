@@ -4,12 +4,11 @@
 use std::io;
 use std::sync::Arc;
 
-use parking_lot::Mutex;
-
 use crate::disk::{Disk, DiskFile};
 use crate::index_file::write_index;
 use crate::recovery::remove_if_there;
 use crate::segment::Segment;
+use crate::shared::Shared;
 use crate::{PrepareError, index_file};
 
 pub(crate) const SPARE_PREFIX: &str = "spare-";
@@ -46,8 +45,7 @@ impl Preparation {
 /// A job that makes files ready. Run it on any thread, or drop it. Only one exists at a time.
 #[derive(Debug)]
 pub struct Prepare {
-    pub(crate) disk: Arc<dyn Disk>,
-    pub(crate) preparation: Arc<Mutex<Preparation>>,
+    pub(crate) shared: Arc<Shared>,
     pub(crate) segment_bytes: u64,
 }
 
@@ -58,22 +56,22 @@ impl Prepare {
     /// When the disk fails. The log goes on without what failed and does it itself when it must.
     pub fn run(self) -> Result<(), PrepareError> {
         let spare = {
-            let mut preparation = self.preparation.lock();
+            let mut preparation = self.shared.preparation.lock();
             let is_wanted = preparation.spares.is_empty();
             is_wanted.then(|| preparation.spare_name())
         };
         if let Some(name) = spare {
-            let file = make_spare(&*self.disk, &name, self.segment_bytes)?;
+            let file = make_spare(&*self.shared.disk, &name, self.segment_bytes)?;
             file.sync_data()?;
-            self.disk.sync_folder()?;
-            self.preparation.lock().spares.push(Spare {
+            self.shared.disk.sync_folder()?;
+            self.shared.preparation.lock().spares.push(Spare {
                 name,
                 file,
                 len: self.segment_bytes,
                 recycled: false,
             });
         }
-        write_indexes(&*self.disk, &self.preparation)?;
+        write_indexes(&self.shared)?;
         Ok(())
     }
 }
@@ -86,20 +84,20 @@ pub(crate) fn make_spare(disk: &dyn Disk, name: &str, len: u64) -> io::Result<Ar
 }
 
 /// Writes the indexes that wait. One that failed waits on.
-pub(crate) fn write_indexes(disk: &dyn Disk, preparation: &Mutex<Preparation>) -> io::Result<()> {
+pub(crate) fn write_indexes(shared: &Shared) -> io::Result<()> {
     loop {
-        let Some(segment) = preparation.lock().indexes.first().cloned() else {
+        let Some(segment) = shared.preparation.lock().indexes.first().cloned() else {
             return Ok(());
         };
-        write_index(disk, &segment)?;
-        let mut preparation = preparation.lock();
+        write_index(&*shared.disk, &segment)?;
+        let mut preparation = shared.preparation.lock();
         preparation.indexes.retain(|s| !Arc::ptr_eq(s, &segment));
     }
 }
 
 impl Drop for Prepare {
     fn drop(&mut self) {
-        self.preparation.lock().running = false;
+        self.shared.preparation.lock().running = false;
     }
 }
 

@@ -3,15 +3,14 @@
 
 use std::io;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use onelog_record::{Entry, Index, Position};
 
 use crate::frame::{CHAIN_START, Frame, FrameFault, Salt, frame_len};
-use crate::log::Shared;
 use crate::scan::{Expect, FrameReader, Stop};
 use crate::segment::{Point, SEGMENT_HEADER_BYTES, Segment};
+use crate::shared::Shared;
 use crate::{Corruption, ReadError};
 
 /// How many sealed segments keep their file open for readers.
@@ -217,7 +216,7 @@ impl LogReader {
     }
 
     fn durable(&self) -> Index {
-        Index(self.shared.durable.load(Ordering::Acquire))
+        self.shared.durable()
     }
 
     fn start_at_index(&self, index: Index) -> Result<Option<Start>, ReadError> {
@@ -278,6 +277,8 @@ impl LogReader {
         let segment = &start.segment;
         let file = match segment.file(&*self.shared.disk) {
             Ok(file) => file,
+            // It has no file yet.
+            Err(_) if point.index > self.durable() => return Ok(false),
             Err(error) => return Err(self.gone(segment, error)),
         };
         self.remember(segment);

@@ -487,7 +487,7 @@ fn mend(disk: &dyn Disk, options: &LogOptions, mut survey: Survey) -> io::Result
     let segments = survey
         .segments
         .into_iter()
-        .map(|s| Segment::new(s.header, s.capacity, s.extent, None))
+        .map(|s| Segment::new(s.header, s.capacity, s.extent))
         .collect();
     Ok(Recovered {
         hard,

@@ -1,5 +1,6 @@
 //! Dropping old segments, and taking back the end of the log.
 
+use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -8,10 +9,12 @@ use onelog_record::{Index, Position};
 
 use crate::frame::Salt;
 use crate::index_file::index_name;
+use crate::planted::{self, Bug};
 use crate::prepare::{SPARES_MAX, Spare};
 use crate::recovery::{remove_if_there, remove_segment};
 use crate::scan::{scan, zero_rest};
 use crate::segment::Segment;
+use crate::shared::Shared;
 use crate::{Log, ReadError, RetainError, TruncateError};
 
 /// A segment that retention dropped.
@@ -31,69 +34,116 @@ pub struct Dropped {
 /// A sealed segment, for deciding what to drop.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SegmentSpan {
+    pub first_index: Index,
     pub last_index: Index,
+    /// The position behind its last entry.
+    pub end: Position,
+    /// The highest timestamp of its entries.
+    pub timestamp_ms: u64,
     /// The bytes of its file.
     pub bytes: u64,
 }
 
+/// A job that removes the files of segments that were dropped. Run it on any thread. Where it is not
+/// run, they are part of the log again after the next opening.
+#[derive(Debug)]
+#[must_use = "the files stay until this is run"]
+pub struct Retain {
+    shared: Arc<Shared>,
+    dropped: Vec<Arc<Segment>>,
+    segment_bytes: u64,
+}
+
 impl Log {
-    /// The sealed segments, oldest first: all but the last one, which is never dropped.
+    /// The sealed segments, oldest first, for which the next one is there. The last one is never
+    /// dropped, nor one whose successor has no file yet: it says where the log goes on.
     #[must_use]
     pub fn sealed_segments(&self) -> Vec<SegmentSpan> {
         let segments = self.shared.segments.read();
-        let sealed = segments.len().saturating_sub(1);
-        let span = |segment: &Arc<Segment>| SegmentSpan {
-            last_index: segment.last_index(),
-            bytes: segment.capacity,
+        let span = |segment: &Arc<Segment>| {
+            let extent = segment.extent.read();
+            SegmentSpan {
+                first_index: segment.header.first_index,
+                last_index: extent.last_index(),
+                end: extent.next_offset,
+                timestamp_ms: extent.timestamp_ms,
+                bytes: segment.capacity,
+            }
         };
-        segments.iter().take(sealed).map(span).collect()
+        segments
+            .iter()
+            .take(self.sealed_count(&segments))
+            .map(span)
+            .collect()
+    }
+
+    fn sealed_count(&self, segments: &VecDeque<Arc<Segment>>) -> usize {
+        let made = self.shared.rolls.made();
+        let is_made =
+            |s: &&Arc<Segment>| s.header.number <= made || planted::is(Bug::DropBeforeRoll);
+        let made = segments.iter().take_while(is_made).count();
+        made.saturating_sub(1)
     }
 
     /// Drops the segments that lie wholly below `index`; never the last one, and none that is not
-    /// durable. Up to two of their files are kept to be written again. Answers what was dropped.
+    /// durable. Nothing of them is read any more; the job that is answered records that and removes
+    /// the files, up to two of which are kept to be written again. `None` when nothing is dropped.
     ///
     /// # Errors
-    /// A failure of the disk is final.
-    pub fn retain_from(&mut self, index: Index) -> Result<Vec<Dropped>, RetainError> {
-        if self.gate.is_closed() {
+    /// When the log has stopped.
+    pub fn retain_from(&mut self, index: Index) -> Result<Option<Retain>, RetainError> {
+        if self.shared.gate.is_closed() {
             return Err(RetainError::Stopped);
         }
         let below = index.min(self.durable().next());
         let dropped: Vec<Arc<Segment>> = {
             let mut segments = self.shared.segments.write();
-            let sealed = segments.len().saturating_sub(1);
             let count = segments
                 .iter()
-                .take(sealed)
+                .take(self.sealed_count(&segments))
                 .take_while(|segment| segment.last_index() < below)
                 .count();
             segments.drain(..count).collect()
         };
-        let mut report = Vec::new();
-        let result = self.drop_segments(dropped, &mut report);
-        if let Err(error) = result {
-            self.gate.close();
-            return Err(error.into());
+        Ok((!dropped.is_empty()).then(|| Retain {
+            shared: Arc::clone(&self.shared),
+            dropped,
+            segment_bytes: self.options.segment_bytes,
+        }))
+    }
+}
+
+impl Retain {
+    /// Does it: first it is recorded that the segments may be missing, then they go. Blocks. Answers
+    /// what was dropped.
+    ///
+    /// # Errors
+    /// A failure of the disk is final.
+    pub fn run(self) -> Result<Vec<Dropped>, RetainError> {
+        if self.shared.gate.is_closed() {
+            return Err(RetainError::Stopped);
         }
-        Ok(report)
+        let gate = self.shared.gate.clone();
+        self.drop_segments().map_err(|error| {
+            gate.close();
+            error.into()
+        })
     }
 
-    fn drop_segments(
-        &mut self,
-        dropped: Vec<Arc<Segment>>,
-        report: &mut Vec<Dropped>,
-    ) -> io::Result<()> {
-        let (Some(last), Some(hard)) = (dropped.last(), self.hard.as_mut()) else {
-            return Ok(());
+    fn drop_segments(mut self) -> io::Result<Vec<Dropped>> {
+        let dropped = std::mem::take(&mut self.dropped);
+        let Some(last) = dropped.last() else {
+            return Ok(Vec::new());
         };
-        // First it is said that they may be missing, then they go.
-        let mut stored = hard.stored;
-        stored.first_segment = last.header.number + 1;
-        stored.public.durable = Index(self.shared.durable.load(Ordering::Acquire));
-        hard.save(stored)?;
-        let is_kept = |other: &Arc<Segment>| other.header.number >= stored.first_segment;
+        let first_kept = last.header.number + 1;
+        if !planted::is(Bug::DropUnrecorded) {
+            self.shared
+                .save(|stored| stored.first_segment = stored.first_segment.max(first_kept))?;
+        }
+        let is_kept = |other: &Arc<Segment>| other.header.number >= first_kept;
         self.shared.open_files.lock().retain(is_kept);
-        self.preparation.lock().indexes.retain(is_kept);
+        self.shared.preparation.lock().indexes.retain(is_kept);
+        let mut report = Vec::new();
         for segment in dropped {
             let is_recycled = self.recycle(&segment)?;
             if !is_recycled {
@@ -109,23 +159,23 @@ impl Log {
                 is_recycled,
             });
         }
-        Ok(())
+        Ok(report)
     }
 
     /// Keeps the file as a spare, unless a reader still holds it or there are enough.
     fn recycle(&self, segment: &Arc<Segment>) -> io::Result<bool> {
         let is_free = Arc::strong_count(segment) == 1;
-        let is_wanted = self.preparation.lock().spares.len() < SPARES_MAX;
-        if !is_free || !is_wanted || segment.capacity != self.options.segment_bytes {
+        let is_wanted = self.shared.preparation.lock().spares.len() < SPARES_MAX;
+        if !is_free || !is_wanted || segment.capacity != self.segment_bytes {
             return Ok(false);
         }
         let disk = &*self.shared.disk;
         let file = segment.file(disk)?;
-        let name = self.preparation.lock().spare_name();
+        let name = self.shared.preparation.lock().spare_name();
         remove_if_there(disk, &index_name(&segment.name))?;
         disk.rename(&segment.name, &name)?;
         disk.sync_folder()?;
-        self.preparation.lock().spares.push(Spare {
+        self.shared.preparation.lock().spares.push(Spare {
             name,
             file,
             len: segment.capacity,
@@ -133,7 +183,9 @@ impl Log {
         });
         Ok(true)
     }
+}
 
+impl Log {
     /// Takes back all entries from `index` on, durably: nothing of them can come back. For a
     /// follower whose leader has other entries there; committed entries MUST NOT be taken back.
     ///
@@ -141,7 +193,7 @@ impl Log {
     /// When flushes are in flight or `index` does not lie in the log, nothing is changed. A failure
     /// of the disk is final; the next opening completes the truncation.
     pub fn truncate_from(&mut self, index: Index) -> Result<(), TruncateError> {
-        if self.gate.is_closed() {
+        if self.shared.gate.is_closed() {
             return Err(TruncateError::Stopped);
         }
         if self.flushes_in_flight() > 0 {
@@ -153,7 +205,7 @@ impl Log {
         }
         let result = self.truncate(index);
         if result.is_err() {
-            self.gate.close();
+            self.shared.gate.close();
         }
         result
     }
@@ -177,7 +229,8 @@ impl Log {
                 what: fault.to_string(),
             })));
         }
-        let Some(hard) = self.hard.as_mut() else {
+        let mut hard = self.shared.hard.lock();
+        let Some(hard) = hard.as_mut() else {
             return Ok(());
         };
         // The intent first: frames behind a half-zeroed cut would look like acknowledged ones.
@@ -187,9 +240,11 @@ impl Log {
         stored.public.durable = Index(index.0 - 1);
         hard.save(stored)?;
         self.shared.durable.store(index.0 - 1, Ordering::Release);
+        self.shared.rolls.go_back_to(kept.header.number);
         self.shared.segments.write().truncate(place + 1);
         self.shared.open_files.lock().clear();
-        self.preparation
+        self.shared
+            .preparation
             .lock()
             .indexes
             .retain(|s| s.header.number < kept.header.number);

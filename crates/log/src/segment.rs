@@ -235,18 +235,13 @@ pub(crate) struct Segment {
 }
 
 impl Segment {
-    pub fn new(
-        header: SegmentHeader,
-        capacity: u64,
-        extent: Extent,
-        file: Option<Arc<dyn DiskFile>>,
-    ) -> Self {
+    pub fn new(header: SegmentHeader, capacity: u64, extent: Extent) -> Self {
         Self {
             name: header.name(),
             header,
             capacity,
             extent: RwLock::new(extent),
-            file: Mutex::new(file),
+            file: Mutex::default(),
         }
     }
 
@@ -259,6 +254,11 @@ impl Segment {
         let file = disk.open(&self.name)?;
         *slot = Some(Arc::clone(&file));
         Ok(file)
+    }
+
+    /// Keeps a file open that is this segment's.
+    pub fn keep(&self, file: Arc<dyn DiskFile>) {
+        *self.file.lock() = Some(file);
     }
 
     /// Lets go of the open file. Those who hold it still may use it.

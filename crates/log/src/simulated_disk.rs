@@ -152,6 +152,12 @@ impl SimulatedDisk {
         state.full = false;
     }
 
+    /// Whether a planned [`Fault::Full`] has come and was not mended.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.0.lock().full
+    }
+
     /// What the disk says about its room. Whether there is any, only [`Fault::Full`] decides.
     pub fn set_free_bytes(&self, free_bytes: u64) {
         self.0.lock().free_bytes = Some(free_bytes);

@@ -69,3 +69,16 @@ fn recovery_itself_may_lose_power_at_any_step() {
         assert!(recovery_steps > sample * 5, "{recovery_steps}");
     }
 }
+
+#[test]
+fn power_may_go_while_threads_roll_cut_and_save_at_once() {
+    let rounds = size(300, 5_000);
+    for round in 0..rounds {
+        let disk = SimulatedDisk::new(round);
+        let mut workload = Workload::new(&disk, round, false);
+        disk.fail_at(5 + round, Fault::CrashNow);
+        workload.run_on_threads(size(60, 200));
+        disk.crash(CrashMode::ALL[round as usize % 4]);
+        judge_after_crash(&disk, &mut workload.model);
+    }
+}

@@ -7,7 +7,7 @@ mod common;
 use std::sync::Arc;
 use std::sync::mpsc;
 
-use common::{append, entries, entry, fresh, hard_state, open, options, read_all, run_all};
+use common::{append, entries, entry, fresh, hard_state, open, options, read_all, retain, run_all};
 use onelog_log::{
     CrashMode, FlushPool, HardStateRead, Log, LogReader, OpenError, ReadError, RealDisk,
     SimulatedDisk, StageError, TruncateError,
@@ -75,7 +75,7 @@ fn the_chain_says_at_each_position_which_history_is_below_it() {
     assert_eq!((chain(&log, 60), chain(&log, end)), (at_60, at_end));
     // When the beginning is forgotten, then so is what it said.
     let first = chain(&log, end / 2);
-    log.retain_from(Index(30)).unwrap();
+    retain(&mut log, 30);
     let start = log.start();
     assert!(start.0 > 1 && start.0 <= end / 2);
     assert_eq!(chain(&log, start.0 - 1), None);
@@ -273,7 +273,7 @@ fn retention_drops_whole_segments_and_recycles_their_files() {
         append(&mut log, group);
     }
     let (reader, _) = two_readers(&log);
-    let dropped = log.retain_from(Index(90)).unwrap();
+    let dropped = retain(&mut log, 90);
     assert!(dropped.len() > 2);
     assert_eq!(dropped.iter().filter(|d| d.is_recycled).count(), 2);
     let first = log.first_index();
@@ -291,12 +291,70 @@ fn retention_drops_whole_segments_and_recycles_their_files() {
         append(&mut log, group);
     }
     assert_eq!(read_all(&log), all[first.0 as usize - 1..]);
-    assert!(log.retain_from(Index(u64::MAX)).unwrap().len() > 2);
+    assert!(retain(&mut log, u64::MAX).len() > 2);
     assert_eq!(log.last_index(), Index(200), "the last segment stays");
     drop(log);
     let (log, recovery) = open(&disk).unwrap();
     assert_eq!(recovery.cut, None, "stale frames are no loss");
     assert_eq!(read_all(&log).last(), all.last());
+}
+
+#[test]
+fn the_last_file_stays_until_the_next_one_is_there() {
+    // Given a segment that is full, and the next one staged but not flushed,
+    let disk = SimulatedDisk::new(1);
+    let mut log = fresh(&disk);
+    let (mut last, one_segment) = (0, options().segment_bytes);
+    let flushes = loop {
+        last += 1;
+        let flushes = log.stage(&[entry(1, last, 600)]).unwrap();
+        if log.disk_bytes() > one_segment {
+            break flushes;
+        }
+        run_all(&mut log, &flushes);
+    };
+    // when everything durable may go,
+    assert_eq!(retain(&mut log, u64::MAX), []);
+    // then it is all there after a crash: where else would the log go on?
+    drop((log, flushes));
+    disk.crash(CrashMode::LoseAll);
+    let (log, recovery) = open(&disk).unwrap();
+    assert_eq!(
+        (recovery.first_index, recovery.last_index),
+        (Index(1), Index(last - 1))
+    );
+    assert_eq!(read_all(&log), entries(1, 1..=last - 1, 600));
+}
+
+#[test]
+fn segments_are_made_in_order_whichever_flush_comes_first() {
+    for mode in CrashMode::ALL {
+        // Given entries for many segments that have no files yet,
+        let disk = SimulatedDisk::new(1);
+        let mut log = fresh(&disk);
+        let all = entries(1, 1..=40, 600);
+        let flushes: Vec<_> = all
+            .chunks(6)
+            .flat_map(|group| log.stage(group).unwrap())
+            .collect();
+        assert_eq!(disk.files().len(), 1, "staging makes no file");
+        // and a reader, which finds nothing of them,
+        let found = log
+            .reader()
+            .entries(Index(1), Index(41), usize::MAX)
+            .unwrap();
+        assert_eq!(found, []);
+        // when the last flush runs first and power fails,
+        flushes.last().unwrap().run().unwrap();
+        assert_eq!(log.flushed(flushes.last().unwrap().number), Index(0));
+        drop(log);
+        disk.crash(mode);
+        // then there is a log without entries, and it goes on.
+        let (mut log, recovery) = open(&disk).unwrap();
+        assert_eq!(recovery.last_index, Index(0));
+        append(&mut log, &all);
+        assert_eq!(read_all(&log), all);
+    }
 }
 
 #[test]

@@ -10,14 +10,26 @@ use common::workload::{Workload, judge_after_crash};
 use onelog_log::planted::{self, Bug};
 use onelog_log::{CrashMode, Fault, SimulatedDisk};
 
+const SEEDS: u64 = 2;
+/// How many a rare bug may hide behind.
+const SEEDS_MAX: u64 = 40;
+const OPERATIONS: u64 = 150;
+
 /// Whether the crash sweep is content.
 fn crash_sweep_passes() -> bool {
+    (0..SEEDS).all(crash_sweep_of)
+}
+
+/// Whether it is with this seed. A run that a bug ends by itself is not.
+fn crash_sweep_of(seed: u64) -> bool {
     catch_unwind(AssertUnwindSafe(|| {
-        for step in 0..200 {
+        let disk = SimulatedDisk::new(seed);
+        Workload::new(&disk, seed, false).run(OPERATIONS).unwrap();
+        for step in 0..disk.steps() {
             let disk = SimulatedDisk::new(step);
             disk.fail_at(step, Fault::CrashNow);
-            let mut workload = Workload::new(&disk, 1, false);
-            workload.run(150).unwrap_err();
+            let mut workload = Workload::new(&disk, seed, false);
+            workload.run(OPERATIONS).unwrap_err();
             disk.crash(CrashMode::LoseAll);
             judge_after_crash(&disk, &mut workload.model);
         }
@@ -40,6 +52,14 @@ fn each_planted_bug_is_caught() {
     );
     planted::set(Bug::AcknowledgeBeforeFlush);
     assert!(!crash_sweep_passes(), "acknowledging before the flush");
+    planted::set(Bug::NameUnflushed);
+    assert!(!crash_sweep_passes(), "a name that was not flushed");
+    planted::set(Bug::DropUnrecorded);
+    assert!(!crash_sweep_passes(), "a cut that was not recorded");
+    planted::set(Bug::DropBeforeRoll);
+    let found = (0..SEEDS_MAX).find(|seed| !crash_sweep_of(*seed));
+    println!("a cut before the next segment is there: found with seed {found:?}");
+    assert!(found.is_some());
     planted::set(Bug::CutBelowWatermark);
     assert!(!flips_pass(), "cutting below the watermark");
     planted::set(Bug::None);

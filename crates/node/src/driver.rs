@@ -1,9 +1,9 @@
 //! The engine's thread: drives the replica. It reports what has happened and what time it is, runs
 //! the replica's jobs on other threads, and sends its answers.
 //!
-//! Only this thread touches the replica. Flushes run on the pool's threads, checkpoints and the
-//! making of segments on two workers; all of them report back through one channel, also when they
-//! panic. Whatever fails here is final: the node stops acknowledging, says why, and every waiting
+//! Only this thread touches the replica, and it never waits for the log's disk before the node stops.
+//! Flushes run on the pool's threads, checkpoints on one worker, what else is done to the log's files
+//! on another; all of them report back through one channel, also when they panic. Whatever fails here is final: the node stops acknowledging, says why, and every waiting
 //! request is answered `Stopped`.
 
 use std::sync::Arc;
@@ -27,6 +27,7 @@ use crate::worker::Worker;
 pub(crate) const ENGINE_THREAD: &str = "onelog-engine";
 pub(crate) const CHECKPOINT_THREAD: &str = "onelog-checkpoint";
 pub(crate) const PREPARE_THREAD: &str = "onelog-prepare";
+const FITS: &str = "one job of each kind at a time always fits the worker's queue";
 /// How long nothing must happen before that is reported.
 const IDLE_INTERVAL: Duration = Duration::from_millis(200);
 
@@ -177,10 +178,7 @@ impl Driver {
                         }));
                         report_room(&probe, &complete);
                     });
-                    assert!(
-                        is_taken,
-                        "one checkpoint at a time always fits the worker's queue"
-                    );
+                    assert!(is_taken, "{FITS}");
                 }
                 Job::Prepare(prepare) => {
                     let is_taken = self.preparer.push(move || {
@@ -188,14 +186,27 @@ impl Driver {
                             .send(guarded(PREPARE_THREAD, || Event::Prepared(prepare.run())));
                         report_room(&probe, &complete);
                     });
-                    if !is_taken {
-                        // Its thread is gone; rolling makes the file inline.
-                        let _ = self.complete.send(Ok(Event::Prepared(Ok(()))));
-                    }
+                    assert!(is_taken, "{FITS}");
+                }
+                Job::Retain(retain) => {
+                    let is_taken = self.preparer.push(move || {
+                        let _ = complete
+                            .send(guarded(PREPARE_THREAD, || Event::Retained(retain.run())));
+                        report_room(&probe, &complete);
+                    });
+                    assert!(is_taken, "{FITS}");
+                }
+                Job::SaveWatermark(save) => {
+                    let is_taken = self.preparer.push(move || {
+                        let _ = complete.send(guarded(PREPARE_THREAD, || {
+                            Event::WatermarkSaved(save.run())
+                        }));
+                    });
+                    assert!(is_taken, "{FITS}");
                 }
                 Job::Release(released) => {
                     // Where it does not fit, it is dropped here.
-                    let _ = self.preparer.push(move || drop(released));
+                    let _ = self.preparer.push_if_room(move || drop(released));
                 }
             }
         }

@@ -4,8 +4,10 @@ use std::thread::JoinHandle;
 
 use crossbeam_channel::{Sender, bounded};
 
-/// How many jobs may wait. The driver has at most a few outstanding.
+/// How many jobs may wait. The driver has at most a few outstanding that must fit.
 const JOBS_MAX: usize = 16;
+/// How many of the places stay free for those.
+const JOBS_KEPT: usize = 8;
 
 type Job = Box<dyn FnOnce() + Send>;
 
@@ -49,6 +51,12 @@ impl Worker {
         self.jobs
             .as_ref()
             .is_some_and(|jobs| jobs.try_send(Box::new(job)).is_ok())
+    }
+
+    /// Hands over a job that may as well not be done here: places are kept for others.
+    pub(crate) fn push_if_room(&self, job: impl FnOnce() + Send + 'static) -> bool {
+        let has_room = (self.jobs.as_ref()).is_some_and(|jobs| jobs.len() < JOBS_MAX - JOBS_KEPT);
+        has_room && self.push(job)
     }
 }
 

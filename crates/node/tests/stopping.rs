@@ -11,8 +11,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use onelog::{
-    CommitRequest, NewTable, Node, Operation, Options, Position, ReadLogError, Refusal, TableId,
-    WaitError, Write,
+    CommitRequest, Guard, NewTable, Node, Operation, Options, Position, Predicate, ReadLogError,
+    Refusal, TableId, WaitError, Write,
 };
 use onelog_log::{Disk, DiskFile, Fault, SimulatedDisk};
 
@@ -239,16 +239,24 @@ fn a_thread_that_panics_stops_the_node_and_everyone_hears_of_it() {
         };
         let options = Options {
             checkpoint_interval_ms: 1,
+            cache_bytes: 0,
             ..options()
         };
         let node = Node::open_on(Arc::new(disk.clone()), Arc::new(state), options).unwrap();
         let table = make_table(&node);
+        node.submit(put(table, "old")).wait().unwrap();
         // when one of its threads panics under load,
         let is_over = Arc::new(AtomicBool::new(false));
         let (worker, over) = (node.clone(), Arc::clone(&is_over));
         let work = thread::spawn(move || {
             let mut request = put(table, "k");
             request.writes[0].operation = Operation::Put(vec![b'1'; 4 << 10].into());
+            // All that the engine's thread asks of a disk: a row that is not in memory.
+            request.guards.push(Guard {
+                table,
+                key: Bytes::from_static(b"old"),
+                predicate: Predicate::Exists,
+            });
             while !over.load(Ordering::SeqCst) {
                 match worker.submit(request.clone()).wait() {
                     Err(Refusal::Stopped(why)) => return why,

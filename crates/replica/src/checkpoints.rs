@@ -71,6 +71,7 @@ impl<T, O: Observer> Replica<T, O> {
         &mut self,
         result: Result<CheckpointReport, CheckpointError>,
         now: Now,
+        out: &mut Outbox<T>,
     ) -> Result<(), Failure> {
         self.checkpoints.is_running = false;
         self.observer.checkpoint_ended(result.as_ref().ok());
@@ -89,7 +90,7 @@ impl<T, O: Observer> Replica<T, O> {
         result?;
         self.checkpoints.covered = self.state.checkpointed().index;
         self.checkpoints.kept_since_ms = Some(now.monotonic_ms);
-        self.retain(now)
+        self.retain(now, out)
     }
 
     /// What memory holds goes to the disk, where there is room; else the next start replays it.

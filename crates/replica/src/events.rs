@@ -1,7 +1,7 @@
 //! What a driver reports to a replica.
 
 use onelog_engine::Submission;
-use onelog_log::{FlushError, PrepareError};
+use onelog_log::{Dropped, FlushError, PrepareError, RetainError};
 use onelog_state::{CheckpointError, CheckpointReport};
 
 /// The time, as the driver reads it. A replica reads no clock.
@@ -39,6 +39,10 @@ pub enum Event<T> {
     Checkpointed(Box<Result<CheckpointReport, CheckpointError>>),
     /// The job [`crate::Job::Prepare`] has ended.
     Prepared(Result<(), PrepareError>),
+    /// The job [`crate::Job::Retain`] has ended.
+    Retained(Result<Vec<Dropped>, RetainError>),
+    /// The job [`crate::Job::SaveWatermark`] has ended.
+    WatermarkSaved(std::io::Result<()>),
     /// So many bytes can still be written to the disk that has less of them.
     FreeSpace(u64),
     /// Nothing else has happened for a while: time for what may wait.

@@ -1,14 +1,16 @@
 //! What a replica must never forget, and when it is saved.
 //!
-//! - A vote is saved before anything else of its term leaves the replica.
-//! - The durable watermark is saved when nothing happens, so that damage to the log's last frames
-//!   can never pass for a torn tail; while entries flow, every frame carries it anyway.
+//! - A vote is saved before anything else of its term leaves the replica, and the replica waits for
+//!   the disk meanwhile: with one voter that is once, at the start.
+//! - The durable watermark is saved by a job when nothing happens, so that damage to the log's last
+//!   frames can never pass for a torn tail; while entries flow, every frame carries it anyway.
 //! - A clean end is saved last.
 
 use onelog_log::{HardState, HardStateRead, Recovery};
 use onelog_record::{Index, Term};
 
 use crate::failure::Failure;
+use crate::jobs::{Job, Outbox};
 use crate::options::NODE;
 use crate::replica::Replica;
 
@@ -39,19 +41,27 @@ impl<T, O> Replica<T, O> {
     }
 
     /// Saves how far the log is durable, when it got further since and nothing is under way.
-    pub(crate) fn save_watermark(&mut self) -> Result<(), Failure> {
-        if self.flushes_in_flight == 0 && self.hard_state.durable < self.log.durable() {
-            self.save_hard_state()?;
+    pub(crate) fn save_watermark(&mut self, out: &mut Outbox<T>) {
+        let is_old = self.hard_state.durable < self.log.durable();
+        if self.flushes_in_flight > 0 || self.is_saving || !is_old {
+            return;
         }
-        Ok(())
+        self.is_saving = true;
+        self.note_progress();
+        let save = self.log.watermark(self.hard_state.commit);
+        out.jobs.push(Job::SaveWatermark(save));
     }
 
     fn save_hard_state(&mut self) -> Result<(), Failure> {
-        self.hard_state.durable = self.log.durable();
-        self.hard_state.commit = self.engine.applied().index;
+        self.note_progress();
         self.log
             .save_hard_state(&self.hard_state)
             .map_err(Failure::HardState)
+    }
+
+    fn note_progress(&mut self) {
+        self.hard_state.durable = self.log.durable();
+        self.hard_state.commit = self.engine.applied().index;
     }
 
     pub(crate) fn save_clean_end(&mut self) -> Result<(), Failure> {

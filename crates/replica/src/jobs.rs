@@ -1,6 +1,6 @@
 //! What a replica wants from its driver.
 
-use onelog_log::{Flush, Prepare};
+use onelog_log::{Flush, Prepare, Retain, SaveWatermark};
 use onelog_record::{Committed, Position, Refusal};
 use onelog_state::{Checkpoint, ReleasedView};
 
@@ -8,12 +8,17 @@ use onelog_state::{Checkpoint, ReleasedView};
 /// run each one and report its end as an [`crate::Event`]. Messages to peers will be one more kind.
 #[derive(Debug)]
 pub enum Job {
-    /// Write a group of entries and make it durable. Several at once.
+    /// Write a group of entries and make it durable, in a new segment where it is the first of one.
+    /// Several at once.
     Flush(Flush),
     /// Write a frozen memtable into the B-tree. One at a time.
     Checkpoint(Checkpoint),
     /// Make the next segment of the log ready. One at a time.
     Prepare(Prepare),
+    /// Record that the log's start was cut and remove the files. One at a time.
+    Retain(Retain),
+    /// Save how far the log is durable. One at a time.
+    SaveWatermark(SaveWatermark),
     /// Free memory, by dropping this. Its end is not reported.
     Release(ReleasedView),
 }

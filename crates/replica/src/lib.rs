@@ -4,10 +4,11 @@
 //!            Event ──▶ ┌─────────────────────────────────────────────┐ ──▶ Answer
 //!  Submitted           │ Replica                                     │     by ticket
 //!  ReadBarrier         │   engine      validate, number, agree       │ ──▶ Job
-//!  Flushed             │   log, state  stage, apply (through Disk)   │     Flush, Checkpoint,
-//!  Checkpointed        │   catalog     the tables at this position   │     Prepare
-//!  Prepared            │   hard state, checkpoints, retention,       │ ──▶ Observer
-//!  Idle, Stop          │   limits                                    │     what readers may see
+//!  Flushed             │   log, state  stage, apply                  │     Flush, Checkpoint,
+//!  Checkpointed        │   catalog     the tables at this position   │     Prepare, Retain,
+//!  Prepared, Retained  │   hard state, checkpoints, retention,       │     SaveWatermark
+//!  WatermarkSaved      │   limits                                    │ ──▶ Observer
+//!  Idle, Stop          │                                             │     what readers may see
 //!  + the time: Now ──▶ └─────────────────────────────────────────────┘
 //! ```
 //!

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use onelog_engine::{Applied, Effect, Engine};
-use onelog_log::{HardState, Log, LogReader};
+use onelog_log::{FlushError, HardState, Log, LogReader};
 use onelog_record::{Index, Position, Refusal};
 use onelog_state::State;
 
@@ -48,6 +48,7 @@ pub struct Replica<T, O> {
     pub(crate) view: Option<StateView>,
     pub(crate) flushes_in_flight: usize,
     pub(crate) is_preparing: bool,
+    pub(crate) is_saving: bool,
     pub(crate) checkpoints: Checkpoints,
     pub(crate) retention: Retention,
     pub(crate) space: Space,
@@ -76,18 +77,23 @@ impl<T, O: Observer> Replica<T, O> {
                 self.engine.read_barrier(ticket, &mut self.effects)?;
                 self.carry_out(out)
             }
+            // What stopped the log is reported by the job that met it, and says more.
+            Event::Flushed {
+                result: Err(FlushError::Stopped),
+                ..
+            } => Ok(()),
             Event::Flushed { number, result } => {
                 result?;
                 self.flushed(number, out)
             }
-            Event::Checkpointed(result) => self.checkpointed(*result, now),
+            Event::Checkpointed(result) => self.checkpointed(*result, now, out),
             Event::Prepared(result) => {
                 self.is_preparing = false;
                 if let Err(error) = result {
                     if error.is_no_space() {
                         self.space_ran_out();
                     }
-                    // Not fatal: rolling makes the file inline and meets the error there.
+                    // Not fatal: the flush that rolls makes the file, and meets the error there.
                     tracing::warn!(%error, "the next segment could not be made ready ahead of time");
                 }
                 Ok(())
@@ -96,9 +102,14 @@ impl<T, O: Observer> Replica<T, O> {
                 self.space_found(free);
                 Ok(())
             }
+            Event::Retained(result) => self.retained(result),
+            Event::WatermarkSaved(result) => {
+                self.is_saving = false;
+                result.map_err(Failure::HardState)
+            }
             Event::Idle => {
-                self.save_watermark()?;
-                self.retain(now)
+                self.save_watermark(out);
+                self.retain(now, out)
             }
             Event::Stop => {
                 self.is_stopping = true;
@@ -224,7 +235,8 @@ impl<T, O: Observer> Replica<T, O> {
     /// touches.
     #[must_use]
     pub fn has_background_job(&self) -> bool {
-        self.checkpoints.is_running || self.is_preparing
+        let is_at_log = self.is_preparing || self.retention.is_running || self.is_saving;
+        self.checkpoints.is_running || is_at_log
     }
 
     /// A clean end, after [`Replica::is_drained`]: the state is checkpointed and the log marked as

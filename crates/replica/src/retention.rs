@@ -1,11 +1,16 @@
 //! Cutting the log's start: by size or age, but never past what the state or a follower needs.
+//!
+//! What goes is decided here, by what memory says about whole segments. From then on it can no
+//! longer be read; a job records that and removes the files.
 
 use bytes::Bytes;
+use onelog_log::{Dropped, RetainError, SegmentSpan};
 use onelog_record::{Index, KeyRange, Position, TABLE_SINKS};
 
 use crate::events::Now;
 use crate::failure::Failure;
 use crate::followers::sink_follower;
+use crate::jobs::{Job, Outbox};
 use crate::observer::Observer;
 use crate::planted::{self, Bug};
 use crate::replica::Replica;
@@ -17,26 +22,28 @@ const COMPLAINT_INTERVAL_MS: u64 = 60_000;
 /// When retention last did what, by the monotonic clock.
 #[derive(Debug)]
 pub(crate) struct Retention {
+    pub(crate) is_running: bool,
     pub(crate) considered_at_ms: u64,
     pub(crate) complained_at_ms: Option<u64>,
 }
 
 impl<T, O: Observer> Replica<T, O> {
     /// Drops whole segments that the settings no longer want and nothing needs.
-    pub(crate) fn retain(&mut self, now: Now) -> Result<(), Failure> {
+    pub(crate) fn retain(&mut self, now: Now, out: &mut Outbox<T>) -> Result<(), Failure> {
         let is_unlimited = self.options.retain_bytes.is_none() && self.options.retain_ms.is_none();
         let since_ms = now
             .monotonic_ms
             .saturating_sub(self.retention.considered_at_ms);
-        if is_unlimited || since_ms < INTERVAL_MS {
+        if is_unlimited || self.retention.is_running || since_ms < INTERVAL_MS {
             return Ok(());
         }
         self.retention.considered_at_ms = now.monotonic_ms;
-        let wanted = self.unwanted_below(now)?;
+        let segments = self.log.sealed_segments();
+        let wanted = self.unwanted_below(&segments, now);
         if wanted <= self.log.first_index() {
             return Ok(());
         }
-        let needed = self.needed_from()?;
+        let needed = self.needed_from(&segments)?;
         if needed < wanted {
             self.complain(now);
         }
@@ -44,19 +51,32 @@ impl<T, O: Observer> Replica<T, O> {
             .log
             .retain_from(wanted.min(needed))
             .map_err(retention_failed)?;
+        if let Some(retain) = dropped {
+            self.retention.is_running = true;
+            self.observer.log_start_moved(self.log.start());
+            out.jobs.push(Job::Retain(retain));
+        }
+        Ok(())
+    }
+
+    pub(crate) fn retained(
+        &mut self,
+        result: Result<Vec<Dropped>, RetainError>,
+    ) -> Result<(), Failure> {
+        self.retention.is_running = false;
+        let dropped = result.map_err(retention_failed)?;
         if let Some(last) = dropped.last() {
             tracing::info!(segments = dropped.len(), log_start = %last.end, "cut the log's start");
-            self.observer.log_start_moved(self.log.start());
         }
         Ok(())
     }
 
     /// The settings want nothing below this index.
-    fn unwanted_below(&self, now: Now) -> Result<Index, Failure> {
+    fn unwanted_below(&self, segments: &[SegmentSpan], now: Now) -> Index {
         let mut below = Index::ZERO;
         if let Some(limit) = self.options.retain_bytes {
             let mut total = self.log.disk_bytes();
-            for segment in self.log.sealed_segments() {
+            for segment in segments {
                 if total <= limit {
                     break;
                 }
@@ -66,17 +86,16 @@ impl<T, O: Observer> Replica<T, O> {
         }
         if let Some(age_ms) = self.options.retain_ms {
             let since = now.unix_ms.saturating_sub(age_ms);
-            let position = self
-                .reader
-                .position_at_time(since)
-                .map_err(retention_failed)?;
-            below = below.max(self.index_of(position)?);
+            let is_old = |segment: &&SegmentSpan| segment.timestamp_ms < since;
+            if let Some(last) = segments.iter().take_while(is_old).last() {
+                below = below.max(last.last_index.next());
+            }
         }
-        Ok(below)
+        below
     }
 
     /// Everything from this index on is needed: by the next start, or by a follower.
-    fn needed_from(&self) -> Result<Index, Failure> {
+    fn needed_from(&self, segments: &[SegmentSpan]) -> Result<Index, Failure> {
         let needed = if planted::is(Bug::RetainPastCheckpoint) {
             self.engine.applied().index.next()
         } else {
@@ -88,14 +107,13 @@ impl<T, O: Observer> Replica<T, O> {
         if self.absent_sink()?.is_some() {
             return Ok(self.log.first_index());
         }
-        match self.followers.slowest() {
-            Some((_, position)) => {
-                // The entry with the last record below it says which history a position is of.
-                let last = Position(position.get().saturating_sub(1));
-                Ok(needed.min(self.index_of(last)?))
-            }
-            None => Ok(needed),
-        }
+        let Some((_, position)) = self.followers.slowest() else {
+            return Ok(needed);
+        };
+        // The entry with the last record below it says which history a position is of.
+        let last = Position(position.get().saturating_sub(1));
+        let holder = segments.iter().find(|segment| last < segment.end);
+        Ok(holder.map_or(needed, |holder| needed.min(holder.first_index)))
     }
 
     /// A sink that is defined and does not follow: this program runs without its sinks, or has not
@@ -115,22 +133,6 @@ impl<T, O: Observer> Replica<T, O> {
             }
         }
         Ok(None)
-    }
-
-    /// The index of the entry that holds the record at `position`.
-    fn index_of(&self, position: Position) -> Result<Index, Failure> {
-        let next = self.engine.applied().index.next();
-        if position >= self.engine.applied().position {
-            return Ok(next);
-        }
-        if position < self.log.start() {
-            return Ok(self.log.first_index());
-        }
-        let entries = self
-            .reader
-            .entries_from(position, next, 1)
-            .map_err(retention_failed)?;
-        Ok(entries.first().map_or(next, |entry| entry.index))
     }
 
     fn complain(&mut self, now: Now) {

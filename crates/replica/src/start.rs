@@ -205,6 +205,7 @@ impl Recovered {
             view: None,
             flushes_in_flight: 0,
             is_preparing: false,
+            is_saving: false,
             space: Space::default(),
             checkpoints: Checkpoints {
                 is_running: false,
@@ -215,6 +216,7 @@ impl Recovered {
                 kept_since_ms: None,
             },
             retention: Retention {
+                is_running: false,
                 considered_at_ms: now.monotonic_ms,
                 complained_at_ms: None,
             },

@@ -159,7 +159,8 @@ fn the_log_is_kept_for_a_sink_that_is_defined_and_not_running() {
         turn            | checkpoint
         checkpointed    |
         wait 1000       |
-        idle            |
+        idle            | save
+        saved           |
         ",
     );
     assert_eq!(story.replica().log_start(), Position(0));
@@ -169,7 +170,8 @@ fn the_log_is_kept_for_a_sink_that_is_defined_and_not_running() {
     story.tell(
         "
         wait 1000       |
-        idle            |
+        idle            | retain
+        retained        |
         ",
     );
     assert!(story.replica().log_start() > Position(0));

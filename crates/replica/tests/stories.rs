@@ -5,9 +5,9 @@
 #[allow(dead_code)]
 mod story;
 
-use onelog_log::Fault;
+use onelog_log::{Fault, FlushError};
 use onelog_record::Position;
-use onelog_replica::{ReplicaOptions, removal};
+use onelog_replica::{Event, ReplicaOptions, removal};
 use story::{Story, options, put};
 
 #[test]
@@ -266,6 +266,19 @@ fn a_start_that_replays_more_than_memory_may_hold_waits_for_a_checkpoint() {
     );
 }
 
+/// Three rows of table t, each so large that it needs a segment.
+fn put_a_segment_each(story: &mut Story) {
+    let table = story.table("t");
+    let value = format!("\"{}\"", "x".repeat(6_000));
+    for (ticket, flush) in [("2", 3), ("3", 4), ("4", 5)] {
+        story.submit(ticket, put(table, ticket, &value)).unwrap();
+        let turn = story.step_turn();
+        assert!(turn.contains(&format!("flush {flush}")), "{turn:?}");
+        story.tell(&format!("flushed {flush} | {ticket} committed at {ticket}"));
+        story.end_preparation();
+    }
+}
+
 #[test]
 fn retention_waits_for_the_checkpoint_and_for_followers() {
     let mut story = Story::leading(ReplicaOptions {
@@ -279,21 +292,14 @@ fn retention_waits_for_the_checkpoint_and_for_followers() {
         flushed 2       | 1 committed at 1
         ",
     );
-    let table = story.table("t");
-    let value = format!("\"{}\"", "x".repeat(6_000));
-    for (ticket, flush) in [("2", 3), ("3", 4), ("4", 5)] {
-        story.submit(ticket, put(table, ticket, &value)).unwrap();
-        let turn = story.step_turn();
-        assert!(turn.contains(&format!("flush {flush}")), "{turn:?}");
-        story.tell(&format!("flushed {flush} | {ticket} committed at {ticket}"));
-        story.end_preparation();
-    }
+    put_a_segment_each(&mut story);
     story.tell(
         "
         turn           | prepare
         prepared       |
         wait 1000      |
-        idle           |
+        idle           | save
+        saved          |
         ",
     );
     assert_eq!(
@@ -307,7 +313,8 @@ fn retention_waits_for_the_checkpoint_and_for_followers() {
         "
         wait 30000     |
         turn           | checkpoint
-        checkpointed   |
+        checkpointed   | retain
+        retained       |
         ",
     );
     assert_eq!(
@@ -331,7 +338,10 @@ fn retention_waits_for_the_checkpoint_and_for_followers() {
     story.tell(
         "
         wait 1         |
+        idle           | retain
+        wait 1000      |
         idle           |
+        retained       |
         ",
     );
     assert_eq!(
@@ -353,7 +363,14 @@ fn silence_saves_the_durable_watermark_once() {
         ",
     );
     let before = story.log.steps();
-    story.tell("idle | ");
+    story.tell("idle | save");
+    assert_eq!(story.log.steps(), before, "a job does it");
+    story.tell(
+        "
+        idle            |
+        saved           |
+        ",
+    );
     let saved = story.log.steps();
     assert!(saved > before, "it is saved when nothing is under way");
     story.tell("idle | ");
@@ -468,4 +485,25 @@ fn time_alone_changes_nothing_for_a_single_voter() {
         );
     }
     assert!(story.replica().admits());
+}
+
+#[test]
+fn the_failure_names_what_stopped_the_log_and_not_what_was_refused_because_of_it() {
+    // Given a flush whose disk fails, and a later one that was refused and has ended first,
+    let mut story = Story::leading(options());
+    story.tell(
+        "
+        define t as 1   |
+        turn            | flush 2
+        ",
+    );
+    let later = Event::Flushed {
+        number: 3,
+        result: Err(FlushError::Stopped),
+    };
+    story.handle(later).unwrap();
+    // when the first has ended too, then its own reason is the failure.
+    story.log.fail_at(story.log.steps(), Fault::Error);
+    let failure = story.fails("flushed 2");
+    assert!(failure.contains("planned failure"), "{failure}");
 }

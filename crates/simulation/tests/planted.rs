@@ -282,6 +282,24 @@ fn flushes_that_count_out_of_order_are_caught() {
     assert_caught(Hunt::Power, &without_checkpoints(), &rules);
 }
 
+#[test]
+fn a_segment_whose_name_was_not_flushed_is_caught() {
+    let _planted = Planted::in_log(log::Bug::NameUnflushed);
+    let rules = [Rule::AcknowledgedLost, Rule::CannotGoOn];
+    assert_caught(Hunt::Power, &without_checkpoints(), &rules);
+}
+
+#[test]
+fn a_cut_that_was_not_recorded_is_caught() {
+    let _planted = Planted::in_log(log::Bug::DropUnrecorded);
+    let options = MachineOptions {
+        segment_bytes: 8 << 10,
+        retain_bytes: Some(8 << 10),
+        ..plain()
+    };
+    assert_caught(Hunt::Power, &options, &[Rule::CannotGoOn]);
+}
+
 /// The start finds that a checkpoint has what the log lost, and refuses.
 fn is_refused_for_what_the_log_lost(report: &Report) -> bool {
     report.violations.iter().any(|found| {

@@ -4,7 +4,9 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use onelog_log::{Disk, Flush, HardState, Log, LogOptions, OpenError, Recovery, SimulatedDisk};
+use onelog_log::{
+    Disk, Dropped, Flush, HardState, Log, LogOptions, OpenError, Recovery, SimulatedDisk,
+};
 use onelog_record::{
     BodyWriter, Compression, Entry, EntryHeader, EntryKind, Index, Offset, Op, TableId, Term, TxnId,
 };
@@ -102,6 +104,12 @@ pub fn run_all(log: &mut Log, flushes: &[Flush]) {
 pub fn append(log: &mut Log, entries: &[Entry]) {
     let flushes = log.stage(entries).unwrap();
     run_all(log, &flushes);
+}
+
+/// Drops what lies below `index`, and its files.
+pub fn retain(log: &mut Log, index: u64) -> Vec<Dropped> {
+    let retain = log.retain_from(Index(index)).unwrap();
+    retain.map_or_else(Vec::new, |retain| retain.run().unwrap())
 }
 
 pub fn read_all(log: &Log) -> Vec<Entry> {

@@ -2,8 +2,12 @@
 
 use std::collections::BTreeMap;
 use std::ops::ControlFlow;
+use std::sync::mpsc;
 
-use onelog_log::{Flush, HardStateRead, Log, LogReader, ReadError, Recovery, SimulatedDisk, check};
+use onelog_log::{
+    Flush, FlushPool, HardStateRead, Log, LogReader, Prepare, ReadError, Recovery, Retain,
+    SaveWatermark, SimulatedDisk, check,
+};
 use onelog_record::{Entry, Index};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -11,6 +15,28 @@ use rand::{Rng, SeedableRng};
 use super::{entry, hard_state, open};
 
 const IN_FLIGHT_MAX: usize = 4;
+/// With so many bytes in flight there is still room for any group.
+const IN_FLIGHT_BYTES: usize = 32 << 10;
+/// How many jobs beside the flushes wait at most.
+const JOBS_MAX: usize = 3;
+
+/// A job beside the flushes: it runs at any time after it was made.
+#[derive(Debug)]
+enum Job {
+    Retain(Retain),
+    Save(SaveWatermark),
+    Prepare(Prepare),
+}
+
+impl Job {
+    fn run(self) -> Result<(), Failed> {
+        match self {
+            Self::Retain(retain) => retain.run().map(drop).map_err(failed),
+            Self::Save(save) => save.run().map_err(failed),
+            Self::Prepare(prepare) => prepare.run().map_err(failed),
+        }
+    }
+}
 
 /// What may and what must be there after a crash.
 #[derive(Debug, Default)]
@@ -24,6 +50,8 @@ pub struct Model {
     saved_term: u64,
     tried_term: u64,
     is_closed: bool,
+    /// Whether it was closed on a full disk, which takes no indexes.
+    is_closed_full: bool,
 }
 
 pub struct Workload {
@@ -32,6 +60,7 @@ pub struct Workload {
     random: StdRng,
     log: Option<Log>,
     flushes: Vec<Flush>,
+    jobs: Vec<Job>,
     term: u64,
     keep_going: bool,
 }
@@ -59,6 +88,7 @@ impl Workload {
             random: StdRng::seed_from_u64(seed),
             log: None,
             flushes: Vec::new(),
+            jobs: Vec::new(),
             term: 1,
             keep_going,
         }
@@ -92,9 +122,11 @@ impl Workload {
             45..75 => self.flush(),
             75..80 => self.save(),
             80..86 => self.prepare(),
-            86..90 => self.retain(),
+            86..89 => self.retain(),
+            89..90 => self.watermark(),
             90..92 => self.truncate(),
-            92..97 => self.read(),
+            92..95 => self.read(),
+            95..97 => self.job(),
             97..99 => self.reopen(),
             _ => self.kill(),
         }
@@ -140,6 +172,54 @@ impl Workload {
         Ok(())
     }
 
+    /// Stages so many groups while a pool flushes them and another thread runs the jobs, until the
+    /// power goes.
+    pub fn run_on_threads(&mut self, groups: u64) {
+        let Ok((mut log, _)) = open(&self.disk) else {
+            return;
+        };
+        self.model.tried_term = 1;
+        if log.save_hard_state(&hard_state(1)).is_err() {
+            return;
+        }
+        self.model.saved_term = 1;
+        let (done, ended) = mpsc::channel();
+        let pool = FlushPool::start(IN_FLIGHT_MAX, move |number, result, _| {
+            let _ = done.send((number, result.is_ok()));
+        })
+        .expect("threads can be started");
+        let (job, jobs) = mpsc::channel::<Job>();
+        let worker = std::thread::spawn(move || jobs.iter().try_for_each(Job::run));
+        self.log = Some(log);
+        for _ in 0..groups {
+            if self.stage().is_err() || self.retain().is_err() || self.watermark().is_err() {
+                break;
+            }
+            self.flushes.drain(..).for_each(|flush| pool.push(flush));
+            let prepare = self.log().prepare().map(Job::Prepare);
+            let waiting = self.jobs.drain(..).chain(prepare);
+            waiting.for_each(|waiting| drop(job.send(waiting)));
+            while self.log().in_flight_bytes() > IN_FLIGHT_BYTES
+                || self.log().flushes_in_flight() >= IN_FLIGHT_MAX
+            {
+                let Ok((number, true)) = ended.recv() else {
+                    break;
+                };
+                let durable = self.log().flushed(number).0;
+                self.model.acknowledged = self.model.acknowledged.max(durable);
+            }
+        }
+        drop((pool, job));
+        for (number, is_done) in ended {
+            if is_done {
+                let durable = self.log().flushed(number).0;
+                self.model.acknowledged = self.model.acknowledged.max(durable);
+            }
+        }
+        let _ = worker.join().expect("no job panics");
+        self.log = None;
+    }
+
     fn drain(&mut self) -> Result<(), Failed> {
         while !self.flushes.is_empty() {
             self.flush()?;
@@ -165,10 +245,41 @@ impl Workload {
     }
 
     fn retain(&mut self) -> Result<(), Failed> {
-        let below = self.log().durable().0.saturating_sub(25);
+        // All that is durable, or all but the newest.
+        let kept = [0, 25][self.random.random_range(0..2)];
+        let below = (self.log().durable().0 + 1).saturating_sub(kept);
         self.model.may_drop_below = self.model.may_drop_below.max(below);
-        self.log().retain_from(Index(below)).map_err(failed)?;
-        Ok(())
+        let retain = self.log().retain_from(Index(below)).map_err(failed)?;
+        let Some(retain) = retain.map(Job::Retain) else {
+            return Ok(());
+        };
+        if self.random.random_range(0..2) == 0 {
+            return retain.run();
+        }
+        self.jobs.push(retain);
+        self.job_when_many()
+    }
+
+    fn watermark(&mut self) -> Result<(), Failed> {
+        let save = self.log().watermark(Index::ZERO);
+        self.jobs.push(Job::Save(save));
+        self.job_when_many()
+    }
+
+    fn job_when_many(&mut self) -> Result<(), Failed> {
+        if self.jobs.len() < JOBS_MAX {
+            return Ok(());
+        }
+        self.job()
+    }
+
+    /// Runs one of the jobs that wait, in any order.
+    fn job(&mut self) -> Result<(), Failed> {
+        if self.jobs.is_empty() {
+            return Ok(());
+        }
+        let place = self.random.random_range(0..self.jobs.len());
+        self.jobs.remove(place).run()
     }
 
     fn truncate(&mut self) -> Result<(), Failed> {
@@ -197,16 +308,21 @@ impl Workload {
 
     fn reopen(&mut self) -> Result<(), Failed> {
         self.drain()?;
+        while !self.jobs.is_empty() {
+            self.job()?;
+        }
         let term = self.term;
         self.log().close(&hard_state(term)).map_err(failed)?;
         self.log = None;
         self.model.is_closed = true;
+        self.model.is_closed_full = self.disk.is_full();
         Ok(())
     }
 
     /// The process dies, the machine lives.
     fn kill(&mut self) -> Result<(), Failed> {
         self.flushes.clear();
+        self.jobs.clear();
         self.log = None;
         Ok(())
     }
@@ -234,7 +350,7 @@ impl Model {
         );
         if self.is_closed {
             assert_eq!(recovery.cut, None, "a clean shutdown loses nothing");
-            assert!(recovery.scanned_segments <= 1);
+            assert!(recovery.scanned_segments <= 1 || self.is_closed_full);
         }
         let found = read(&log.reader(), log.first_index(), Index(last))?;
         self.judge_entries(first, last, &found);

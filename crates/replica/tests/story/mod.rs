@@ -7,7 +7,8 @@
 //! define T as N         sends the definition of table T under ticket N; `drop T as N` its end
 //! put K in T as N       sends a write of key K; `put K in #7` names the table by its number
 //! barrier as N          requests a read barrier
-//! flushed F             runs flush F and reports it; `checkpointed`, `prepared` likewise
+//! flushed F             runs flush F and reports it; `checkpointed`, `prepared`, `retained` and
+//!                       `saved` likewise
 //! free BYTES            reports how much room the disk has
 //! idle, stop, close     reports silence, or the end
 //! wait MS               lets time pass
@@ -17,7 +18,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use onelog_engine::Submission;
-use onelog_log::{CrashMode, Flush, Prepare, SimulatedDisk};
+use onelog_log::{CrashMode, Flush, Prepare, Retain, SaveWatermark, SimulatedDisk};
 use onelog_record::{CommitRequest, Compression, Operation, Refusal, TableId, TxnId, Write};
 use onelog_replica::{
     Answer, Creation, Event, Failure, Job, NewTable, Now, Outbox, Recovered, Replica,
@@ -35,6 +36,8 @@ pub struct Story {
     flushes: Vec<Flush>,
     checkpoint: Option<Checkpoint>,
     prepare: Option<Prepare>,
+    retain: Option<Retain>,
+    save: Option<SaveWatermark>,
 }
 
 pub fn options() -> ReplicaOptions {
@@ -74,6 +77,8 @@ impl Story {
             flushes: Vec::new(),
             checkpoint: None,
             prepare: None,
+            retain: None,
+            save: None,
         }
     }
 
@@ -133,6 +138,7 @@ impl Story {
         self.out = Outbox::default();
         self.flushes.clear();
         (self.checkpoint, self.prepare) = (None, None);
+        (self.retain, self.save) = (None, None);
     }
 
     pub fn replica(&mut self) -> &mut Replica<u32, ()> {
@@ -185,14 +191,7 @@ impl Story {
                     result: flush.run(),
                 })
             }
-            ["checkpointed"] => {
-                let checkpoint = self.checkpoint.take().expect("one is under way");
-                self.handle(Event::Checkpointed(Box::new(checkpoint.run())))
-            }
-            ["prepared"] => {
-                let prepare = self.prepare.take().expect("one is under way");
-                self.handle(Event::Prepared(prepare.run()))
-            }
+            [job @ ("checkpointed" | "prepared" | "retained" | "saved")] => self.ended(job),
             ["free", bytes] => {
                 let bytes = bytes.parse().expect("a number");
                 self.handle(Event::FreeSpace(bytes))
@@ -202,6 +201,29 @@ impl Story {
             ["close"] => self.replica().close(),
             _ => panic!("what is '{line}'?"),
         }
+    }
+
+    /// Runs a job that is under way and reports it.
+    fn ended(&mut self, job: &str) -> Result<(), Failure> {
+        let event = match job {
+            "checkpointed" => {
+                let checkpoint = self.checkpoint.take().expect("one is under way");
+                Event::Checkpointed(Box::new(checkpoint.run()))
+            }
+            "prepared" => {
+                let prepare = self.prepare.take().expect("one is under way");
+                Event::Prepared(prepare.run())
+            }
+            "retained" => {
+                let retain = self.retain.take().expect("one is under way");
+                Event::Retained(retain.run())
+            }
+            _ => {
+                let save = self.save.take().expect("one is under way");
+                Event::WatermarkSaved(save.run())
+            }
+        };
+        self.handle(event)
     }
 
     fn start(&mut self) -> Result<(), Failure> {
@@ -272,6 +294,14 @@ impl Story {
                 Job::Prepare(prepare) => {
                     lines.push("prepare".to_owned());
                     self.prepare = Some(prepare);
+                }
+                Job::Retain(retain) => {
+                    lines.push("retain".to_owned());
+                    self.retain = Some(retain);
+                }
+                Job::SaveWatermark(save) => {
+                    lines.push("save".to_owned());
+                    self.save = Some(save);
                 }
                 Job::Release(_) => lines.push("release".to_owned()),
             }

@@ -15,6 +15,8 @@ enum Action {
     RunFlush,
     RunCheckpoint,
     RunPrepare,
+    RunRetain,
+    RunSave,
     Report,
     Idle,
     Follower,
@@ -22,13 +24,15 @@ enum Action {
 }
 
 /// What may happen, and how often relative to each other.
-const WEIGHTS: [(Action, u32); 10] = [
+const WEIGHTS: [(Action, u32); 12] = [
     (Action::Client, 50),
     (Action::TakeRequest, 40),
     (Action::EndTurn, 14),
     (Action::RunFlush, 14),
     (Action::RunCheckpoint, 4),
     (Action::RunPrepare, 4),
+    (Action::RunRetain, 4),
+    (Action::RunSave, 4),
     (Action::Report, 18),
     (Action::Idle, 3),
     (Action::Follower, 1),
@@ -97,6 +101,14 @@ impl World {
             }
             Action::RunPrepare => {
                 life.run_prepare();
+                Ok(())
+            }
+            Action::RunRetain => {
+                life.run_retain();
+                Ok(())
+            }
+            Action::RunSave => {
+                life.run_save();
                 Ok(())
             }
             Action::Report => life.report(number, now).map(drop),

@@ -6,7 +6,7 @@ use std::fmt::Display;
 use std::sync::Arc;
 
 use onelog_engine::Submission;
-use onelog_log::{Flush, LogReader, Prepare};
+use onelog_log::{Flush, LogReader, Prepare, Retain, SaveWatermark};
 use onelog_record::Position;
 use onelog_replica::{
     Answer, Event, Follower, Job, Now, Outbox, Recovered, Replica, ReplicaOptions, Request,
@@ -40,6 +40,8 @@ pub(super) struct Life {
     flushes: Vec<Flush>,
     checkpoint: Option<Checkpoint>,
     prepare: Option<Prepare>,
+    retain: Option<Retain>,
+    save: Option<SaveWatermark>,
     /// Jobs that have ended and were not reported yet.
     ended: Vec<Event<Ticket>>,
     pub(super) answered: Vec<Answer<Ticket>>,
@@ -97,6 +99,8 @@ impl Life {
             flushes: Vec::new(),
             checkpoint: None,
             prepare: None,
+            retain: None,
+            save: None,
             ended: Vec::new(),
             answered: Vec::new(),
             follower: None,
@@ -128,6 +132,14 @@ impl Life {
                 Job::Prepare(prepare) => {
                     let before = self.prepare.replace(prepare);
                     assert!(before.is_none(), "one preparation at a time");
+                }
+                Job::Retain(retain) => {
+                    let before = self.retain.replace(retain);
+                    assert!(before.is_none(), "one retention at a time");
+                }
+                Job::SaveWatermark(save) => {
+                    let before = self.save.replace(save);
+                    assert!(before.is_none(), "one saved watermark at a time");
                 }
                 Job::Release(released) => drop(released),
             }
@@ -178,6 +190,13 @@ impl Life {
         self.handle(Event::Idle, now)
     }
 
+    /// Silence, until what it brings about has ended too.
+    pub(super) fn rest(&mut self, now: Now) -> Result<(), Stopped> {
+        self.idle(now)?;
+        while self.run_retain() || self.run_save() || self.report(0, now)? {}
+        Ok(())
+    }
+
     /// Runs one of the flushes that wait, if there is one.
     pub(super) fn run_flush(&mut self, number: usize) -> Result<bool, Stopped> {
         if self.flushes.is_empty() {
@@ -208,6 +227,26 @@ impl Life {
         true
     }
 
+    pub(super) fn run_retain(&mut self) -> bool {
+        let Some(retain) = self.retain.take() else {
+            return false;
+        };
+        self.ended.push(Event::Retained(retain.run()));
+        true
+    }
+
+    pub(super) fn run_save(&mut self) -> bool {
+        let Some(save) = self.save.take() else {
+            return false;
+        };
+        self.ended.push(Event::WatermarkSaved(save.run()));
+        true
+    }
+
+    fn run_background(&mut self) -> bool {
+        self.run_checkpoint() || self.run_prepare() || self.run_retain() || self.run_save()
+    }
+
     /// Reports one of the jobs that have ended, if there is one.
     pub(super) fn report(&mut self, number: usize, now: Now) -> Result<bool, Stopped> {
         if self.ended.is_empty() {
@@ -230,7 +269,7 @@ impl Life {
     pub(super) fn close(&mut self, now: Now) -> Result<(), Stopped> {
         self.handle(Event::Stop, now)?;
         while self.replica.has_background_job() {
-            if !self.run_checkpoint() && !self.run_prepare() && self.ended.is_empty() {
+            if !self.run_background() && self.ended.is_empty() {
                 return Err(Stopped("a job got lost".to_owned()));
             }
             self.report(0, now)?;

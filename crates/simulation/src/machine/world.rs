@@ -210,7 +210,7 @@ impl World {
         self.drain()?;
         self.archive_more()?;
         let now = self.now;
-        self.life.as_mut().map_or(Ok(()), |life| life.idle(now))
+        self.life.as_mut().map_or(Ok(()), |life| life.rest(now))
     }
 
     /// The process ends; what it wrote stays as the disk has it. The disk is mended.
