@@ -204,6 +204,52 @@ fn an_unfinished_import_is_only_continued_as_what_it_was() {
 }
 
 #[test]
+fn a_table_that_was_made_again_has_nothing_of_an_earlier_import() {
+    let place = Place::new();
+    let file = place.file(&rows(20));
+    let path = file.to_str().unwrap();
+    let delete_table = || {
+        place
+            .server
+            .run(&["tables", "delete", "t.rows", "--yes"])
+            .good();
+    };
+    // Given an import that is finished, when its table is made again, then it writes everything again.
+    place.import(path, &["--create"]).good();
+    delete_table();
+    let summary = place.import(path, &["--create"]).json();
+    assert_eq!(
+        (&summary["records"], &summary["repeated_records"]),
+        (&json!(20), &json!(0))
+    );
+    // Given one that is unfinished, then it is not continued.
+    fs::write(&file, rows(20) + "nope\n").unwrap();
+    place.import(path, &[]).fails(1, "line 21");
+    delete_table();
+    place
+        .import(path, &["--create"])
+        .fails(1, "the table was deleted and made again since");
+}
+
+#[test]
+fn an_import_is_not_continued_into_another_log_at_the_same_address() {
+    let place = Place::new();
+    let file = place.file(&(rows(20) + "nope\n"));
+    let path = file.to_str().unwrap();
+    place.import(path, &["--create"]).fails(1, "line 21");
+    // Given a server of another log, when it has the first one's address,
+    let other = Server::start(&place.folder.path().join("other"), &[]);
+    other.run(&["tables", "create", "t.rows"]).good();
+    let record = place.folder.path().join(format!("{path}.onelog-import"));
+    let text = fs::read_to_string(&record).unwrap();
+    fs::write(&record, text.replace(&place.server.url, &other.url)).unwrap();
+    // then the import does not go on there.
+    other
+        .run(&["import", "t.rows", path, "--key", "id"])
+        .fails(1, "it was into another log");
+}
+
+#[test]
 fn standard_input_is_imported() {
     let place = Place::new();
     let args = [

@@ -54,7 +54,9 @@ pub(crate) fn take_over(
     identity: &Identity,
     from: Option<&str>,
 ) -> rusqlite::Result<Option<u64>> {
-    let epoch: Option<i64> = connection
+    // A transaction of its own: the commit of a statement that answers rows can fail unseen.
+    let transaction = connection.unchecked_transaction()?;
+    let epoch: Option<i64> = transaction
         .query_row(
             "INSERT INTO onelog_position (sink, log_id, position, epoch, plan)
              VALUES (?1, ?2, NULL, 1, ?3)
@@ -67,6 +69,7 @@ pub(crate) fn take_over(
             |row| row.get(0),
         )
         .optional()?;
+    transaction.commit()?;
     Ok(epoch.map(i64::cast_unsigned))
 }
 
@@ -231,5 +234,34 @@ impl Scope<'_> {
         transaction.execute("UPDATE onelog_tables SET sink = NULL WHERE sink = ?1", sink)?;
         transaction.execute("DELETE FROM onelog_position WHERE sink = ?1", sink)?;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_takeover_whose_commit_fails_is_not_reported_as_done() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("store.db");
+        let identity = Identity {
+            sink: "s".into(),
+            log_id: "l".into(),
+            plan_id: "p".into(),
+        };
+        // Given a reader, which a commit must wait for without a write-ahead log,
+        let ours = Connection::open(&path).unwrap();
+        ours.busy_timeout(std::time::Duration::ZERO).unwrap();
+        create_bookkeeping(&ours).unwrap();
+        assert_eq!(take_over(&ours, &identity, None), Ok(Some(1)));
+        let reader = Connection::open(&path).unwrap();
+        reader.execute_batch("BEGIN").unwrap();
+        assert_eq!(followed_log(&reader, "s"), Ok(Some("l".into())));
+        // when the sink is taken over, then that fails,
+        assert!(take_over(&ours, &identity, None).is_err());
+        // and succeeds when the reader is gone: the epoch is the one after the last that was written.
+        reader.execute_batch("COMMIT").unwrap();
+        assert_eq!(take_over(&ours, &identity, None), Ok(Some(2)));
     }
 }

@@ -74,7 +74,8 @@ impl<'a> Import<'a> {
         let position = status["position"]
             .as_u64()
             .ok_or_else(|| client.unexpected("its status has no position".to_owned()))?;
-        let (source, pieces) = source::open(args, &client, position)?;
+        let log_id = status["log_id"].as_str().unwrap_or_default();
+        let (mut source, pieces) = source::open(args, &client, position)?;
         if args.from_store && !args.again {
             check_empty(&client, &args.table)?;
         }
@@ -84,13 +85,19 @@ impl<'a> Import<'a> {
             client.post("/v1/tables", &table)?;
         }
         let path = format!("/v1/tables/{}", segment(args.table.as_bytes()));
-        let is_ordered = match client.get(&path, &[]) {
-            // The order of a stream's records matters, and which of two lines has a unique value.
-            Ok(table) => table["kind"] == "stream" || table["unique"].is_array(),
+        let table = match client.get(&path, &[]) {
+            Ok(table) => Some(table),
             // A server with create_tables makes the table with the first batch; any other refuses it.
-            Err(error) if error.server().is_some_and(|e| e.status == 404) => false,
+            Err(error) if error.server().is_some_and(|e| e.status == 404) => None,
             Err(error) => return Err(error.into()),
         };
+        source.bind(
+            log_id,
+            table.as_ref().and_then(|table| table["id"].as_u64()),
+        )?;
+        // The order of a stream's records matters, and which of two lines has a unique value.
+        let is_ordered =
+            table.is_some_and(|table| table["kind"] == "stream" || table["unique"].is_array());
         let connections = match is_ordered {
             true => 1,
             false => args.connections as usize,

@@ -283,13 +283,42 @@ fn check_same(earlier: &Progress, now: &Progress, path: &Path) -> Result<(), Com
     } else {
         return Ok(());
     };
-    Err(CommandError::Failed(format!(
+    Err(unlike(&what, path))
+}
+
+fn unlike(what: &str, path: &Path) -> CommandError {
+    CommandError::Failed(format!(
         "an earlier import of this file is unfinished, and {what} (recorded in {}); finish that one, or start from the beginning with --again",
         path.display()
-    )))
+    ))
 }
 
 impl Source {
+    /// Ties the import to a log and to a table in it, by their numbers: names and addresses come
+    /// again for others, which have nothing of what was written. A table that the first batch makes
+    /// has no number yet.
+    pub fn bind(&mut self, log_id: &str, table: Option<u64>) -> Result<(), CommandError> {
+        let known =
+            |table: Option<u64>| table.map_or_else(|| "new".to_owned(), |id| id.to_string());
+        let identity = &mut self.progress.identity;
+        let Some(path) = self.record.as_deref().filter(|_| self.resumed) else {
+            identity.push_str(&format!(" in {log_id}/{}", known(table)));
+            return Ok(());
+        };
+        let place = identity
+            .rsplit_once(" in ")
+            .and_then(|(_, place)| place.split_once('/'));
+        let what = match place {
+            None => "it is not recorded which log it was into",
+            Some((log, _)) if log != log_id => "it was into another log, which the server had then",
+            Some((_, number)) if number != "new" && number != known(table) => {
+                "the table was deleted and made again since"
+            }
+            Some(_) => return Ok(()),
+        };
+        Err(unlike(what, path))
+    }
+
     /// The bounds by which batches are cut: those of the run that is continued.
     pub const fn bounds(&self) -> BatchBounds {
         BatchBounds {
