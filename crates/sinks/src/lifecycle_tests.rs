@@ -75,7 +75,7 @@ fn a_paused_sink_stands_by_and_confirms_its_position_when_it_goes_on() {
             Event::Pause,
         ],
         &[
-            "start -> Connect (Starting)",
+            "start -> Connect (Paused)",
             "Connected(Some(Position(7))) -> StandBy(Some(Position(7))) (Paused)",
             "Idle -> StandBy(Some(Position(7))) (Paused)",
             "Pause -> StandBy(Some(Position(7))) (Paused)",
@@ -92,7 +92,7 @@ fn a_paused_sink_fills_nothing_until_it_is_resumed_or_rebuilt() {
         true,
         &[EMPTY, Event::Resume],
         &[
-            "start -> Connect (Starting)",
+            "start -> Connect (Paused)",
             "Connected(None) -> StandBy(None) (Paused)",
             "Resume -> Backfill { old: None } (Bootstrapping)",
         ],
@@ -101,7 +101,7 @@ fn a_paused_sink_fills_nothing_until_it_is_resumed_or_rebuilt() {
         true,
         &[EMPTY, Event::Rebuild, Event::Backfilled(Position(5))],
         &[
-            "start -> Connect (Starting)",
+            "start -> Connect (Paused)",
             "Connected(None) -> StandBy(None) (Paused)",
             "Rebuild -> Backfill { old: None } (Rebuilding, rebuild)",
             "Backfilled(Position(5)) -> StandBy(Some(Position(5))) (Paused)",
@@ -217,8 +217,8 @@ fn a_pause_does_not_end_a_delay_and_a_resume_or_a_rebuild_does() {
         &[
             "start -> Connect (Starting)",
             "Failed { retryable: true } -> BackOff { attempt: 0 } (Waiting)",
-            "Pause -> BackOff { attempt: 0 } (Waiting)",
-            "DelayOver -> Connect (Starting)",
+            "Pause -> BackOff { attempt: 0 } (Paused)",
+            "DelayOver -> Connect (Paused)",
             "Connected(Some(Position(7))) -> StandBy(Some(Position(7))) (Paused)",
         ],
     );

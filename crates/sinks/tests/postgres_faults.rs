@@ -376,7 +376,7 @@ fn a_full_disk_stops_nothing_for_good() {
         .sql("SELECT pid FROM pg_stat_activity WHERE application_name = 'onelog:follower'");
     // The server process of this connection can make no file longer.
     followed.server.sql(&format!(
-        "COPY (SELECT 1) TO PROGRAM 'prlimit --pid {pid} --fsize=8192:8192'"
+        "COPY (SELECT 1) TO PROGRAM 'cat >/dev/null; prlimit --pid {pid} --fsize=8192:8192'"
     ));
     let error = store
         .apply(&ledger.model.batch(&followed.plan, at))

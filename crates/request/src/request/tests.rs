@@ -164,7 +164,11 @@ fn every_fault_says_where_it_is_and_what_to_do() {
             "id",
             "not a transaction id",
         ),
-        (r#"{"read_position":-1}"#.into(), "read_position", "u64"),
+        (
+            r#"{"read_position":-1}"#.into(),
+            "read_position",
+            "a whole number",
+        ),
         (r#"{"writes":[5]}"#.into(), "writes[0]", "expected a write"),
         (r#"{"writes":[{"op":"#.into(), "writes[0].op", "not JSON"),
         (
@@ -269,7 +273,11 @@ fn every_fault_says_where_it_is_and_what_to_do() {
             "guards[0].field",
             "one thing",
         ),
-        (guard(r#""version":"2""#), "guards[0].version", "u64"),
+        (
+            guard(r#""version":"2""#),
+            "guards[0].version",
+            "a whole number",
+        ),
     ] {
         match parse(&body) {
             Err(ParseError::Malformed {

@@ -139,7 +139,9 @@ pub fn two_processes_feed_one_store(world: &mut World<'_>) {
     let copy = folder.path().join("log");
     copy_folder(&world.log(), &copy);
     world.reopen();
-    world.assert_equal();
+    // No comparison here: what it finds is a record of the log, which the copy does not have.
+    let end = world.node().position();
+    world.sinks().wait_blocking(SINK, end, PATIENCE).unwrap();
     let (node, sinks) = open(&copy);
     sinks
         .wait_blocking(SINK, node.position(), PATIENCE)

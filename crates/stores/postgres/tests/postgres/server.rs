@@ -290,7 +290,7 @@ fn tls_is_spoken_and_a_strange_certificate_refused() {
         ));
     }
     server.sql(&format!(
-        "COPY (SELECT 1) TO PROGRAM 'chmod 600 {data}/server.key'"
+        "COPY (SELECT 1) TO PROGRAM 'cat >/dev/null; chmod 600 {data}/server.key'"
     ));
     server.sql("ALTER SYSTEM SET ssl = on");
     server.sql("SELECT pg_reload_conf()");
