@@ -9,17 +9,27 @@ use crate::{Store, StoreError};
 
 /// A table belongs to the sink that filled it until that is removed, for sinks of every log.
 pub fn a_table_of_another_sink_is_refused(harness: &dyn Harness) {
-    let plan = standard_plan(harness);
-    let (store, model) = backfilled(harness, &plan);
-    others_are_refused(harness, &plan, store, model);
+    let made = standard_plan(harness);
+    let (store, model) = backfilled(harness, &made);
+    let existing = has_existing(harness).then(|| plan(harness, &existing_mapping()));
+    others_are_refused(harness, &made, existing.as_ref(), store, model);
+}
+
+fn existing_mapping() -> String {
+    STANDARD.replacen('{', "{\"existing\":true,", 1)
+}
+
+fn has_existing(harness: &dyn Harness) -> bool {
+    let rules = harness.kind().rules();
+    rules.options.iter().any(|rule| rule.name == EXISTING)
 }
 
 /// The same for a table that the user has made. Where a store has none of these, a definition that
 /// asks for one is refused.
 pub fn an_existing_table_of_another_sink_is_refused(harness: &dyn Harness) {
-    let existing = STANDARD.replacen('{', "{\"existing\":true,", 1);
+    let existing = existing_mapping();
     let rules = harness.kind().rules();
-    if !rules.options.iter().any(|rule| rule.name == EXISTING) {
+    if !has_existing(harness) {
         let value = serde_json::from_str(&existing).unwrap();
         Mapping::from_json("mapping", &value, rules, &[rules]).unwrap_err();
         return;
@@ -29,22 +39,27 @@ pub fn an_existing_table_of_another_sink_is_refused(harness: &dyn Harness) {
     former.remove().unwrap();
     let plan = plan(harness, &existing);
     let (store, model) = backfilled(harness, &plan);
-    others_are_refused(harness, &plan, store, model);
+    let made = standard_plan(harness);
+    others_are_refused(harness, &plan, Some(&made), store, model);
 }
 
 fn others_are_refused(
     harness: &dyn Harness,
     plan: &Arc<Plan>,
+    otherwise: Option<&Arc<Plan>>,
     mut store: Box<dyn Store>,
     mut model: Model,
 ) {
     for (sink, log_id) in [("intruder", LOG), ("stranger", "log-2")] {
-        let mut other = harness.open_as(sink, Arc::clone(plan), log_id);
-        is_refused(&other.check_target().unwrap_err());
-        other.take_over().unwrap();
-        is_refused(&other.check_target().unwrap_err());
-        is_refused(&model.rebuild(plan, other.as_mut()).unwrap_err());
-        other.remove().unwrap();
+        // Also to one that would have the table in the other way, made or as it is.
+        for theirs in std::iter::once(plan).chain(otherwise) {
+            let mut other = harness.open_as(sink, Arc::clone(theirs), log_id);
+            is_refused(&other.check_target().unwrap_err());
+            other.take_over().unwrap();
+            is_refused(&other.check_target().unwrap_err());
+            is_refused(&model.rebuild(theirs, other.as_mut()).unwrap_err());
+            other.remove().unwrap();
+        }
     }
     // The owner has not noticed any of that.
     model.assert_equal(plan, store.as_mut());

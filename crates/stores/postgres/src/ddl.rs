@@ -25,15 +25,14 @@ pub(crate) fn table(schema: &str, name: &str) -> String {
     format!("{}.{}", quote(schema), quote(name))
 }
 
-/// The table that a rebuild loads. Long names are cut and get a hash, which keeps them distinct.
-pub(crate) fn staging_name(mapping: &MappingPlan) -> String {
+/// The table that a rebuild of this sink loads. The hash keeps long names distinct, and the tables of
+/// two sinks that want the same name: which of them gets it is decided when the first one is done.
+pub(crate) fn staging_name(sink: &str, mapping: &MappingPlan) -> String {
+    let into = &mapping.into;
+    let hash = blake3::hash(format!("{sink}\0{into}").as_bytes()).to_hex();
     let room = IDENTIFIER_BYTES_MAX - STAGING_PREFIX.len();
-    if mapping.into.len() <= room {
-        return format!("{STAGING_PREFIX}{}", mapping.into);
-    }
-    let hash = blake3::hash(mapping.into.as_bytes()).to_hex();
-    let end = mapping.into.floor_char_boundary(room - 17);
-    format!("{STAGING_PREFIX}{}_{}", &mapping.into[..end], &hash[..16])
+    let end = into.floor_char_boundary(room - 17);
+    format!("{STAGING_PREFIX}{}_{}", &into[..end], &hash[..16])
 }
 
 /// Texts that are keys are ordered by their bytes, as the log orders them: faster to compare, and
@@ -49,13 +48,18 @@ fn column(mapping: &MappingPlan, n: usize) -> String {
 }
 
 /// A new table without its primary key, which is quicker made when the rows are in.
-pub(crate) fn create_staging(schema: &str, mapping: &MappingPlan, merged_later: bool) -> String {
+pub(crate) fn create_staging(
+    schema: &str,
+    sink: &str,
+    mapping: &MappingPlan,
+    merged_later: bool,
+) -> String {
     let columns: Vec<String> = (0..mapping.columns.len())
         .map(|n| column(mapping, n))
         .collect();
     // What is thrown away after a merge need not survive a crash.
     let kind = if merged_later { "UNLOGGED " } else { "" };
-    let name = table(schema, &staging_name(mapping));
+    let name = table(schema, &staging_name(sink, mapping));
     format!(
         "DROP TABLE IF EXISTS {name}; CREATE {kind}TABLE {name} ({})",
         columns.join(", ")

@@ -43,7 +43,12 @@ impl Scope<'_> {
                         (TargetTable::exact(mapping), false)
                     }
                 };
-            let sql = ddl::create_staging(&self.identity.schema, mapping, merged_later);
+            let sql = ddl::create_staging(
+                &self.identity.schema,
+                &self.identity.sink,
+                mapping,
+                merged_later,
+            );
             self.client.batch_execute(&sql).await?;
             targets.push(target);
         }
@@ -60,7 +65,7 @@ impl Scope<'_> {
         let rebuild = rebuild.ok_or_else(no_rebuild)?;
         let mapping = &self.identity.plan.mappings[number];
         let wires = rebuild.targets[number].wires(mapping);
-        let sql = copy_in(&self.identity.schema, mapping);
+        let sql = copy_in(&self.identity.schema, &self.identity.sink, mapping);
         let sink: CopyInSink<bytes::Bytes> = self.client.copy_in(&sql).await?;
         let mut sink = Box::pin(sink);
         let mut copy = CopyRows::new();
@@ -107,7 +112,10 @@ impl Scope<'_> {
             // A name that was taken since the rebuild began stays with its owner.
             match existing::check_target(self.client, self.identity, mapping).await? {
                 TargetState::Fits(target) => {
-                    merged.push((mapping, Merge::new(&self.identity.schema, mapping, &target)));
+                    merged.push((
+                        mapping,
+                        Merge::new(&self.identity.schema, &self.identity.sink, mapping, &target),
+                    ));
                 }
                 TargetState::Absent => self.put_in_place(mapping, false).await?,
                 TargetState::Outgrown => self.put_in_place(mapping, true).await?,
@@ -125,7 +133,10 @@ impl Scope<'_> {
 
     pub(crate) async fn drop_staging(&self) -> Result<(), Fault> {
         for mapping in &self.identity.plan.mappings {
-            let name = table(&self.identity.schema, &staging_name(mapping));
+            let name = table(
+                &self.identity.schema,
+                &staging_name(&self.identity.sink, mapping),
+            );
             let sql = format!("DROP TABLE IF EXISTS {name}");
             self.client.batch_execute(&sql).await?;
         }
@@ -135,7 +146,7 @@ impl Scope<'_> {
     /// Gives the new table its primary key and the name, and who might read the old one.
     async fn put_in_place(&self, mapping: &MappingPlan, replaces: bool) -> Result<(), Fault> {
         let schema = &self.identity.schema;
-        let staging = table(schema, &staging_name(mapping));
+        let staging = table(schema, &staging_name(&self.identity.sink, mapping));
         let into = table(schema, &mapping.into);
         let key = quote(&mapping.columns[mapping.key].name);
         if replaces {
@@ -201,7 +212,12 @@ impl Scope<'_> {
         if merged.is_empty() {
             return Ok(());
         }
-        let staging = |mapping: &MappingPlan| table(&self.identity.schema, &staging_name(mapping));
+        let staging = |mapping: &MappingPlan| {
+            table(
+                &self.identity.schema,
+                &staging_name(&self.identity.sink, mapping),
+            )
+        };
         for (mapping, _) in merged {
             let sql = format!("ANALYZE {}", staging(mapping));
             self.client.batch_execute(&sql).await?;
@@ -273,10 +289,10 @@ fn no_rebuild() -> Fault {
     ))
 }
 
-pub(crate) fn copy_in(schema: &str, mapping: &MappingPlan) -> String {
+pub(crate) fn copy_in(schema: &str, sink: &str, mapping: &MappingPlan) -> String {
     format!(
         "COPY {} ({}) FROM STDIN (FORMAT binary)",
-        table(schema, &staging_name(mapping)),
+        table(schema, &staging_name(sink, mapping)),
         list(mapping.column_names())
     )
 }
@@ -291,9 +307,14 @@ pub(crate) struct Merge {
 }
 
 impl Merge {
-    pub(crate) fn new(schema: &str, mapping: &MappingPlan, target: &TargetTable) -> Self {
+    pub(crate) fn new(
+        schema: &str,
+        sink: &str,
+        mapping: &MappingPlan,
+        target: &TargetTable,
+    ) -> Self {
         let into = table(schema, &mapping.into);
-        let staging = table(schema, &staging_name(mapping));
+        let staging = table(schema, &staging_name(sink, mapping));
         let key = &mapping.columns[mapping.key];
         let key_name = quote(&key.name);
         let collate = match key.kind {

@@ -96,15 +96,22 @@ pub(crate) fn check_target(
     sink: &str,
     mapping: &MappingPlan,
 ) -> Result<(), StoreError> {
-    if mapping.options.flag(EXISTING) {
-        let owner = existing_owner(connection, &mapping.into, "")
-            .map_err(|fault| connection.store_error(LOOKING, fault))?;
-        return match owner {
-            Some(owner) if owner != sink => Err(not_owner(&mapping.into, &owner)),
-            _ => check_existing(connection, mapping),
-        };
-    }
     let into = &mapping.into;
+    let made = find_table(connection, into)?.map(|found| found.owner);
+    let writes = existing_owner(connection, into, "")
+        .map_err(|fault| connection.store_error(LOOKING, fault))?;
+    if let Some(owner) = writes.filter(|owner| owner != sink) {
+        return Err(not_owner(into, &owner));
+    }
+    if let Some(Owner::Sink(owner, _)) = &made
+        && owner != sink
+        && is_known(connection, owner)?
+    {
+        return Err(not_owner(into, owner));
+    }
+    if mapping.options.flag(EXISTING) {
+        return check_existing(connection, mapping);
+    }
     for name in mapping.column_names().chain([into.as_str()]) {
         if name.chars().count() > NAME_CHARS_MAX || name.ends_with(' ') {
             return Err(StoreError::SchemaMismatch {
@@ -129,10 +136,8 @@ pub(crate) fn check_target(
             what,
         })
     };
-    match find_table(connection, into)?.map(|found| found.owner) {
-        None | Some(Owner::Released(_)) => Ok(()),
-        Some(Owner::Sink(owner, _)) if owner == sink || !is_known(connection, &owner)? => Ok(()),
-        Some(Owner::Sink(owner, _)) => Err(not_owner(into, &owner)),
+    match made {
+        None | Some(Owner::Released(_) | Owner::Sink(..)) => Ok(()),
         Some(Owner::Foreign(kind)) => taken(format!(
             "a {kind} of this name is there that onelog did not make; choose another name for 'into', drop the {kind}, or set 'existing' to fill it as it is"
         )),

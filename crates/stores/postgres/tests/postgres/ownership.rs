@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use onelog_store::conformance::{self, Harness as _, LOG, ORDERS, backfilled, standard_plan};
+use onelog_store::conformance::{
+    self, Harness as _, LOG, Model, ORDERS, backfilled, standard_plan,
+};
 use onelog_store::{StoreError, verify};
 use onelog_testkit::{Kind, require};
 
@@ -73,6 +75,31 @@ fn two_sinks_share_a_schema_but_not_a_table() {
         .unwrap()
         .check_target()
         .unwrap();
+}
+
+#[test]
+fn of_two_first_backfills_of_one_table_the_first_that_ends_has_it_to_itself() {
+    require!(Kind::Postgres);
+    let pg = Pg::new();
+    let plan = standard_plan(&pg);
+    let (mut first, mut second) = (
+        pg.open_as("first", &plan, LOG).unwrap(),
+        pg.open_as("second", &plan, LOG).unwrap(),
+    );
+    let (mut model, mut theirs) = (Model::default(), Model::default());
+    model.order("a", 1, "first");
+    theirs.order("b", 2, "second");
+    // Given two sinks that load the rows of their own into a table that is not there yet,
+    for (store, model) in [(&mut first, &model), (&mut second, &theirs)] {
+        store.take_over().unwrap();
+        model.load(&plan, store.as_mut()).unwrap();
+    }
+    // when the first ends and the second goes on,
+    first.finish_rebuild(model.place()).unwrap();
+    let error = second.finish_rebuild(theirs.place()).unwrap_err();
+    assert!(matches!(error, StoreError::NotOwner { .. }), "{error}");
+    // then the table has the first one's rows alone.
+    assert!(model.verify(&plan, first.as_mut()).equal);
 }
 
 #[test]
