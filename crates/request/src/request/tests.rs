@@ -164,11 +164,7 @@ fn every_fault_says_where_it_is_and_what_to_do() {
             "id",
             "not a transaction id",
         ),
-        (
-            r#"{"read_position":-1}"#.into(),
-            "read_position",
-            "a whole number",
-        ),
+        (r#"{"read_position":-1}"#.into(), "read_position", "whole"),
         (r#"{"writes":[5]}"#.into(), "writes[0]", "expected a write"),
         (r#"{"writes":[{"op":"#.into(), "writes[0].op", "not JSON"),
         (
@@ -273,11 +269,7 @@ fn every_fault_says_where_it_is_and_what_to_do() {
             "guards[0].field",
             "one thing",
         ),
-        (
-            guard(r#""version":"2""#),
-            "guards[0].version",
-            "a whole number",
-        ),
+        (guard(r#""version":"2""#), "guards[0].version", "whole"),
     ] {
         match parse(&body) {
             Err(ParseError::Malformed {
