@@ -122,6 +122,8 @@ impl Operation<'_> {
             ("post", "/v1/sinks/{name}/resume") => 5,
             ("post", "/v1/sinks/{name}/rebuild") => 6,
             ("delete", _) => 7,
+            // What a deleted sink has left.
+            ("post", "/v1/sinks/forget") => 8,
             _ => 3,
         }
     }
