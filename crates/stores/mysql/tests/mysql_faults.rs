@@ -191,13 +191,19 @@ fn a_rebuild_whose_connection_is_cut_anywhere_is_done_or_not_done() {
         let rebuilt = model.rebuild(&plan, &mut store);
         drop(store);
         // Whatever the trap did not catch is disarmed by its next victim.
-        store = loop {
-            match open(&target, &plan) {
-                Ok(store) => break store,
+        let opened = || {
+            let mut store = open(&target, &plan)?;
+            let found = store.position()?;
+            Ok::<_, StoreError>((store, found))
+        };
+        let found;
+        (store, found) = loop {
+            match opened() {
+                Ok(opened) => break opened,
                 Err(error) => assert!(error.is_retryable(), "{error}"),
             }
         };
-        let position = store.position().unwrap().unwrap().position;
+        let position = found.unwrap().position;
         let new = position == model.position();
         outcomes[usize::from(new)] += 1;
         assert!(new || rebuilt.is_err());
