@@ -7,8 +7,8 @@ use std::sync::Arc;
 use bytes::Bytes;
 use onelog_commit::{Latest, Rules, Schema, SchemaFault, TableRules, View, ViewError, Written};
 use onelog_record::{
-    FieldPath, Json, KeyRange, Offset, Op, Position, SYSTEM_TABLES, TABLE_UNIQUE, TableDefinition,
-    TableId, TableKind, Transactions, USER_TABLES_FROM, ValueKind,
+    FieldPath, Json, KeyRange, Op, Position, SYSTEM_TABLES, TABLE_UNIQUE, TableDefinition, TableId,
+    TableKind, Transactions, USER_TABLES_FROM, ValueKind,
 };
 use serde_json::Value;
 
