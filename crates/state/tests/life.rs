@@ -14,15 +14,7 @@ use onelog_state::{
     ApplyError, CopyError, OpenError, STATE_FILE, SnapshotError, State, StateOptions, Written,
 };
 use support::crash::compare_base;
-use support::{Change, Log, key, range, ranges, small};
-
-fn put(number: usize) -> Vec<Change> {
-    vec![Change::Put(1, key(number), 100)]
-}
-
-fn checkpoint(state: &State) {
-    state.freeze().unwrap().run().unwrap();
-}
+use support::{Change, Log, checkpoint, key, put, range, ranges, small};
 
 #[test]
 fn the_floor_follows_one_checkpoint_behind() {

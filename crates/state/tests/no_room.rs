@@ -10,15 +10,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use onelog_log::{Fault, SimulatedDisk};
 use onelog_record::TableId;
 use onelog_state::{CheckpointError, State};
-use support::{Change, Log, key, range, ranges, small};
-
-fn put(number: usize) -> Vec<Change> {
-    vec![Change::Put(1, key(number), 100)]
-}
-
-fn checkpoint(state: &State) {
-    state.freeze().unwrap().run().unwrap();
-}
+use support::{Change, Log, checkpoint, key, put, range, ranges, small};
 
 #[test]
 fn a_checkpoint_without_room_changes_nothing_and_can_be_run_again() {

@@ -15,6 +15,7 @@ pub mod failpoint;
 mod kind;
 mod refusals;
 mod server_address;
+mod shape;
 mod store;
 mod strict_json;
 mod tls;
@@ -28,6 +29,7 @@ pub use self::definition::{
 pub use self::kind::{Kinds, StoreKind, Target};
 pub use self::refusals::{REFUSALS_MAX, Refusals};
 pub use self::server_address::{CA_FILE, ServerAddress, URL};
+pub use self::shape::{Shape, narrowed};
 pub use self::store::{
     BATCH_TIME, Cause, EachRow, IndexCheck, Leftover, LogPlace, Refused, Store, StoreError,
     StoreErrorCode, StorePosition, StoreReader,

@@ -286,6 +286,15 @@ pub fn range(table: u32, from: &[u8], to: Option<&[u8]>) -> KeyRange {
     }
 }
 
+/// A put of one of these keys in the first table.
+pub fn put(number: usize) -> Vec<Change> {
+    vec![Change::Put(1, key(number), 100)]
+}
+
+pub fn checkpoint(state: &State) {
+    state.freeze().unwrap().run().unwrap();
+}
+
 /// A small set of keys that sort in every awkward way: zero bytes, prefixes of each other, long
 /// ones that differ only at the end.
 pub fn key(number: usize) -> Bytes {

@@ -10,11 +10,9 @@
 //!   columns at the end of the last backfill. It is in `onelog_tables`, so that a change is noticed
 //!   over reconnects and restarts as well. The other tables have one possible shape.
 
-use std::collections::BTreeMap;
-
 use mysql_async::Params;
 use onelog_mapping::{EXISTING, MappingPlan};
-use onelog_store::StoreError;
+use onelog_store::{Shape, StoreError, narrowed};
 
 use super::existing::{self, FoundColumn};
 use crate::bookkeeping;
@@ -63,7 +61,7 @@ fn shape(
     connection: &mut Connection,
     mapping: &MappingPlan,
     table: &str,
-) -> Result<BTreeMap<String, String>, StoreError> {
+) -> Result<Shape, StoreError> {
     let found = existing::columns(connection, table)?;
     let shown = |column: &FoundColumn| match column.character_set() {
         Some(set) => format!("{} {set}", column.column_type),
@@ -100,7 +98,7 @@ pub(crate) fn record_filled(
 fn record(
     connection: &mut Connection,
     mapping: &MappingPlan,
-    shape: &BTreeMap<String, String>,
+    shape: &Shape,
 ) -> Result<(), StoreError> {
     let text = serde_json::json!(shape).to_string();
     bookkeeping::record_shape(connection, &mapping.into, &text)
@@ -121,17 +119,9 @@ pub(crate) fn check_filled(
     else {
         return Ok(());
     };
-    let known: BTreeMap<String, String> = serde_json::from_str(&known).unwrap_or_default();
+    let known: Shape = serde_json::from_str(&known).unwrap_or_default();
     let is = shape(connection, mapping, &mapping.into)?;
-    let narrowed: Vec<String> = is
-        .iter()
-        .filter_map(|(name, is)| {
-            let was = known.get(name).filter(|was| !keeps_values(was, is))?;
-            Some(format!(
-                "the column '{name}' was {was} when onelog filled it and is {is} now, so values that were there may have been cut, rounded or converted; give the column back its type, or leave it, and rebuild the sink: that writes every row again that differs"
-            ))
-        })
-        .collect();
+    let narrowed = narrowed(&known, &is, keeps_values);
     if !narrowed.is_empty() {
         return Err(StoreError::SchemaMismatch {
             into: mapping.into.clone(),

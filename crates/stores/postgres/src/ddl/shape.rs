@@ -9,9 +9,8 @@
 //!   are made and again inside each transaction, behind its writes: the locks of these keep every
 //!   change of the table out from then until the commit.
 
-use std::collections::BTreeMap;
-
 use onelog_mapping::MappingPlan;
+use onelog_store::narrowed;
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
@@ -55,7 +54,7 @@ pub(crate) fn redefined() -> String {
 
 /// The types of a mapping's columns, as PostgreSQL writes them.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Shape(BTreeMap<String, String>);
+pub(crate) struct Shape(onelog_store::Shape);
 
 impl Shape {
     pub(crate) fn new(columns: impl Iterator<Item = (String, String)>) -> Self {
@@ -83,17 +82,8 @@ impl Shape {
     ) -> Result<Vec<String>, Fault> {
         let known = bookkeeping::recorded_shape(client, identity, &mapping.into).await?;
         let known = known.and_then(|text| serde_json::from_str(&text).ok());
-        let known: BTreeMap<String, String> = known.unwrap_or_default();
-        let narrowed: Vec<String> = self
-            .0
-            .iter()
-            .filter_map(|(name, is)| {
-                let was = known.get(name).filter(|was| !keeps_values(was, is))?;
-                Some(format!(
-                    "the column '{name}' was {was} when onelog filled it and is {is} now, so values that were there may have been cut, rounded or converted; give the column back its type, or leave it, and rebuild the sink: that writes every row again that differs"
-                ))
-            })
-            .collect();
+        let known: onelog_store::Shape = known.unwrap_or_default();
+        let narrowed = narrowed(&known, &self.0, keeps_values);
         if narrowed.is_empty() && known != self.0 {
             self.record(client, identity, mapping).await?;
         }
