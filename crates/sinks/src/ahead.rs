@@ -50,10 +50,8 @@ impl Sinks {
             }
         }
         check_text(inner.kinds, definition)?;
-        if is_reserved(&definition.name) && inner.find(&definition.name).is_err() {
-            return Err(SinkError::Reserved {
-                name: definition.name.clone(),
-            });
+        if inner.find(&definition.name).is_err() {
+            check_name(&definition.name)?;
         }
         if let Some(address) = definition.target.address() {
             let resolved = address.resolve();
@@ -74,10 +72,8 @@ impl Inner {
     ) -> Result<(), SinkError> {
         check_text(self.kinds, definition)?;
         // One that an earlier version has made can still be changed and deleted.
-        if replaced.is_none() && is_reserved(&definition.name) {
-            return Err(SinkError::Reserved {
-                name: definition.name.clone(),
-            });
+        if replaced.is_none() {
+            check_name(&definition.name)?;
         }
         let plan = Arc::new(plan_of(&self.node, definition)?);
         self.check_others(definition, replaced)?;
@@ -112,8 +108,14 @@ fn of_definition(definition: &SinkDefinition, error: StoreError) -> SinkError {
     DefinitionError::new(place, error.to_string()).into()
 }
 
-fn is_reserved(name: &str) -> bool {
-    RESERVED_NAMES.contains(&name)
+/// Refuses names that a new sink cannot have.
+fn check_name(name: &str) -> Result<(), SinkError> {
+    match RESERVED_NAMES.contains(&name) {
+        true => Err(SinkError::Reserved {
+            name: name.to_owned(),
+        }),
+        false => Ok(()),
+    }
 }
 
 /// A definition that was put together by a program passes the same checks as one that was read.

@@ -7,7 +7,8 @@ mod place;
 
 use std::path::PathBuf;
 
-use onelog_sinks::{Replay, SinkError, SinkState};
+use onelog::Node;
+use onelog_sinks::{Replay, SinkError, SinkState, Sinks};
 use place::{PATIENCE, Place, assert_equal, close, one, order, wait_for_stop, with_orders};
 use serde_json::json;
 
@@ -31,16 +32,22 @@ impl Away {
     }
 }
 
-#[test]
-fn a_sink_whose_store_is_away_says_that_it_waits_and_shows_that_it_is_paused() {
-    // Given a sink that waits for its store.
-    let place = Place::new();
+/// A node with a sink that has brought its first row to its store.
+fn followed(place: &Place) -> (Node, Sinks) {
     let (node, sinks) = place.open();
     with_orders(&node);
     sinks
         .create(place.definition("search", &json!({})))
         .unwrap();
     assert_equal(&sinks, "search", order(&node, "a", 1, "one"));
+    (node, sinks)
+}
+
+#[test]
+fn a_sink_whose_store_is_away_says_that_it_waits_and_shows_that_it_is_paused() {
+    // Given a sink that waits for its store.
+    let place = Place::new();
+    let (node, sinks) = followed(&place);
     sinks.pause("search").unwrap();
     let away = Away::take(place.path("search.db"));
     sinks
@@ -76,12 +83,7 @@ fn a_sink_whose_store_is_away_says_that_it_waits_and_shows_that_it_is_paused() {
 fn a_comparison_of_a_sink_that_has_stopped_says_what_is_in_its_store() {
     // Given a sink that has stopped, and whose store was then emptied.
     let place = Place::new();
-    let (node, sinks) = place.open();
-    with_orders(&node);
-    sinks
-        .create(place.definition("search", &json!({})))
-        .unwrap();
-    assert_equal(&sinks, "search", order(&node, "a", 1, "one"));
+    let (node, sinks) = followed(&place);
     order(&node, "refused", i64::MAX, "a note");
     place::put(&node, "wrong", &json!({"total": "many"}));
     wait_for_stop(&sinks, "search");
@@ -111,11 +113,8 @@ fn a_comparison_of_a_sink_that_has_stopped_says_what_is_in_its_store() {
 fn what_a_deleted_sink_leaves_in_a_store_that_is_away_is_said_and_can_be_released() {
     // Given a sink that is deleted while its store is away.
     let place = Place::new();
-    let (node, sinks) = place.open();
-    with_orders(&node);
+    let (node, sinks) = followed(&place);
     let former = place.definition("search", &json!({}));
-    sinks.create(former.clone()).unwrap();
-    assert_equal(&sinks, "search", order(&node, "a", 1, "one"));
     let away = Away::take(place.path("search.db"));
     let remains = sinks.delete("search").unwrap().unwrap();
     assert!(remains.store.contains("search.db"), "{remains:?}");
@@ -143,11 +142,7 @@ fn what_a_deleted_sink_leaves_in_a_store_that_is_away_is_said_and_can_be_release
 fn a_sink_that_moves_takes_what_it_had_in_its_former_store_along() {
     // Given a sink that follows.
     let place = Place::new();
-    let (node, sinks) = place.open();
-    with_orders(&node);
-    let former = place.definition("search", &json!({}));
-    sinks.create(former.clone()).unwrap();
-    assert_equal(&sinks, "search", order(&node, "a", 1, "one"));
+    let (node, sinks) = followed(&place);
     // When it moves, then its former store forgets it, and keeps the rows.
     let there = json!({"path": place.path("there.db")});
     let (_, remains) = sinks
@@ -188,12 +183,7 @@ fn a_sink_that_moves_takes_what_it_had_in_its_former_store_along() {
 #[test]
 fn a_sink_of_a_table_that_is_gone_is_forgotten_by_its_store_as_well() {
     let place = Place::new();
-    let (node, sinks) = place.open();
-    with_orders(&node);
-    sinks
-        .create(place.definition("search", &json!({})))
-        .unwrap();
-    assert_equal(&sinks, "search", order(&node, "a", 1, "one"));
+    let (node, sinks) = followed(&place);
     node.drop_table_blocking("shop.orders").unwrap();
     wait_for_stop(&sinks, "search");
     assert_eq!(sinks.delete("search").unwrap(), None);

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use bytes::Bytes;
 use onelog_sinks::Replay;
 use onelog_store::failpoint;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::rig::Rig;
 use crate::world::{PATIENCE, World};
@@ -197,65 +197,56 @@ impl Drop for Visits {
 
 const MANY: i64 = 6000;
 
+/// One transaction of so many rows, of which each tenth is `bad`.
+fn write_many(world: &World<'_>, bad: &Value) {
+    let done = world.node().transact(|tx| {
+        for n in 0..MANY {
+            let value = match n % 10 {
+                9 => bad.clone(),
+                _ => json!({ "total": n }),
+            };
+            tx.put_json("shop.orders", format!("k{n:04}"), &value)?;
+        }
+        Ok(())
+    });
+    done.unwrap();
+}
+
+/// The bad rows were found in a few attempts, and are parked until they are deleted.
+fn one_in_ten_is_parked(world: &World<'_>, attempts: &Visits) {
+    assert!(attempts.count() <= 4, "{} attempts", attempts.count());
+    let found = world.assert_equal();
+    let table = &found.tables[0];
+    assert_eq!((table.rows, table.parked), (5400, 600));
+    for n in (9..MANY).step_by(10) {
+        world.delete(&format!("k{n:04}"));
+    }
+    world.wait();
+    world.sinks().replay(world.sink(), Replay::All).unwrap();
+}
+
 pub fn many_refusals_in_one_batch_cost_a_few_attempts(rig: &dyn Rig) {
     let world = World::of_its_own(rig, "many_refused");
     world.create(&json!({"on_refused": "park"}));
     rig.forbid(&world.table("orders"));
     let attempts = Visits::of(&world, "attempt");
     let begun = std::time::Instant::now();
-    let done = world.node().transact(|tx| {
-        for n in 0..MANY {
-            let value = match n % 10 {
-                9 => rig.refused(),
-                _ => json!({ "total": n }),
-            };
-            tx.put_json("shop.orders", format!("k{n:04}"), &value)?;
-        }
-        Ok(())
-    });
-    done.unwrap();
+    write_many(&world, &rig.refused());
     world.wait();
     println!(
         "  {:?} for {MANY} rows of which one in ten is refused",
         begun.elapsed()
     );
-    assert!(attempts.count() <= 4, "{} attempts", attempts.count());
-    let found = world.assert_equal();
-    let table = &found.tables[0];
-    assert_eq!((table.rows, table.parked), (5400, 600));
-
-    for n in (9..MANY).step_by(10) {
-        world.delete(&format!("k{n:04}"));
-    }
-    world.wait();
-    world.sinks().replay(world.sink(), Replay::All).unwrap();
+    one_in_ten_is_parked(&world, &attempts);
     world.end();
 }
 
 pub fn many_rows_that_a_backfill_cannot_load_cost_a_few_attempts(rig: &dyn Rig) {
     let world = World::of_its_own(rig, "many_unfit");
-    let done = world.node().transact(|tx| {
-        for n in 0..MANY {
-            let value = match n % 10 {
-                9 => rig.unfit(),
-                _ => json!({ "total": n }),
-            };
-            tx.put_json("shop.orders", format!("k{n:04}"), &value)?;
-        }
-        Ok(())
-    });
-    done.unwrap();
+    write_many(&world, &rig.unfit());
     let attempts = Visits::of(&world, "attempt");
     world.create(&json!({"on_refused": "park"}));
-    assert!(attempts.count() <= 4, "{} attempts", attempts.count());
-    let found = world.assert_equal();
-    let table = &found.tables[0];
-    assert_eq!((table.rows, table.parked), (5400, 600));
-    for n in (9..MANY).step_by(10) {
-        world.delete(&format!("k{n:04}"));
-    }
-    world.wait();
-    world.sinks().replay(world.sink(), Replay::All).unwrap();
+    one_in_ten_is_parked(&world, &attempts);
     world.end();
 }
 
