@@ -129,12 +129,7 @@ impl Sinks {
 
     /// [`Sinks::dry_run`] for a definition that may lack its name and its place.
     pub fn dry_run_json(&self, definition: &Value, rows: usize) -> Result<DryRun, SinkError> {
-        let completed = completed(self.inner.kinds, definition);
-        let has_place = completed.as_object().map(serde_json::Map::len)
-            == definition.as_object().map(|fields| {
-                let has_name = fields.contains_key("name");
-                fields.len() + usize::from(!has_name)
-            });
+        let (completed, has_place) = completed(self.inner.kinds, definition);
         let definition = SinkDefinition::from_json(self.inner.kinds, &completed)?;
         self.dry_run_with(&definition, rows, has_place)
     }
@@ -160,20 +155,25 @@ fn look(counting: &Counting<'_>, number: usize) -> DryRunStore {
     }
 }
 
-/// Fills in the place of a store: for a dry run it does not matter.
-fn completed(kinds: Kinds, definition: &Value) -> Value {
+/// Fills in the name and the place of a store, which do not matter for the rows. Answers whether the
+/// place was there.
+fn completed(kinds: Kinds, definition: &Value) -> (Value, bool) {
     let mut out = definition.clone();
+    let mut has_place = true;
     let kind = definition.get("kind").and_then(Value::as_str);
     if let Some(object) = out.as_object_mut() {
         object.entry("name").or_insert_with(|| json!("try"));
         if let Some(kind) = kind.and_then(|kind| kinds.find(kind)) {
             let scheme = kind.schemes().first().copied().unwrap_or_default();
             for (field, place) in kind.fields_of(&format!("{scheme}://localhost")) {
-                object.entry(field).or_insert(place);
+                object.entry(field).or_insert_with(|| {
+                    has_place = false;
+                    place
+                });
             }
         }
     }
-    out
+    (out, has_place)
 }
 
 fn run_mapping(

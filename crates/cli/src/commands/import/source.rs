@@ -113,31 +113,18 @@ pub fn open(args: &Args, client: &Client, position: u64) -> Result<(Source, Piec
             format: Format::Store,
             ..Form::default()
         };
-        let mut progress = new_progress(args, client, position, form);
-        progress.identity = uuid::Uuid::now_v7().to_string();
+        let source = Source::once(new_progress(args, client, position, form));
         let pieces = Pieces {
             records: Records::Stored(StoredRows::open(args)?),
             done_bytes: 0,
-        };
-        let source = Source {
-            size: None,
-            record: None,
-            progress,
-            resumed: false,
         };
         return Ok((source, pieces));
     }
     if is_stdin(&args.file) {
         let unpacked = unpack(Box::new(io::stdin()), &args.file)?;
-        let mut progress = new_progress(args, client, position, form(args, &unpacked)?);
-        progress.identity = uuid::Uuid::now_v7().to_string();
-        let pieces = pieces(args, unpacked, &progress)?;
-        let source = Source {
-            size: None,
-            record: None,
-            progress,
-            resumed: false,
-        };
+        let form = form(args, &unpacked)?;
+        let source = Source::once(new_progress(args, client, position, form));
+        let pieces = pieces(args, unpacked, &source.progress)?;
         return Ok((source, pieces));
     }
     let fail = |source| read_error(&args.file, source);
@@ -294,6 +281,19 @@ fn unlike(what: &str, path: &Path) -> CommandError {
 }
 
 impl Source {
+    /// One that is not gone on with: its next run cannot be known to be the same.
+    fn once(progress: Progress) -> Self {
+        Self {
+            size: None,
+            record: None,
+            progress: Progress {
+                identity: uuid::Uuid::now_v7().to_string(),
+                ..progress
+            },
+            resumed: false,
+        }
+    }
+
     /// Ties the import to a log and to a table in it, by their numbers: names and addresses come
     /// again for others, which have nothing of what was written. A table that the first batch makes
     /// has no number yet.
