@@ -98,13 +98,13 @@ impl Held {
     /// Gives back what is more than so many bytes.
     pub(crate) fn shrink_to(&mut self, bytes: usize) {
         let wanted = self.memory.pieces(bytes) as usize;
-        let before = self.bytes();
         if let Some(permit) = &mut self.permit {
-            let surplus = permit.num_permits().saturating_sub(wanted);
-            drop(permit.split(surplus));
+            let surplus = permit.split(permit.num_permits().saturating_sub(wanted));
+            let less = surplus.as_ref().map_or(0, |p| p.num_permits()) as u64 * PIECE_BYTES;
+            // Counted before it is given back: one that waits takes it, and counts it, at once.
+            self.memory.0.held.fetch_sub(less, Ordering::Relaxed);
+            drop(surplus);
         }
-        let less = before - self.bytes();
-        self.memory.0.held.fetch_sub(less, Ordering::Relaxed);
     }
 }
 
@@ -121,7 +121,9 @@ impl Drop for Held {
 mod tests {
     use std::future::Future;
     use std::pin::{Pin, pin};
+    use std::sync::atomic::AtomicBool;
     use std::task::{Context, Poll, Waker};
+    use std::{hint, thread};
 
     use super::*;
 
@@ -168,6 +170,36 @@ mod tests {
         let huge = poll(huge.as_mut()).unwrap();
         assert!(huge.covers(100 * MIB));
         assert!(poll(pin!(memory.take(1))).is_none());
+    }
+
+    #[test]
+    fn no_moment_counts_more_than_there_is() {
+        // Given one that takes everything there is and gives a part of it back early,
+        const ROUNDS: usize = 100_000;
+        let memory = Memory::new(2 * MIB as u64);
+        let ended = AtomicBool::new(false);
+        thread::scope(|threads| {
+            threads.spawn(|| {
+                for _ in 0..ROUNDS {
+                    let mut all = pin!(memory.take(2 * MIB));
+                    let mut held = loop {
+                        match poll(all.as_mut()) {
+                            Some(held) => break held,
+                            None => hint::spin_loop(),
+                        }
+                    };
+                    held.shrink_to(MIB);
+                }
+                ended.store(true, Ordering::Relaxed);
+            });
+            // when another takes that part as soon as it is there,
+            while !ended.load(Ordering::Relaxed) {
+                let part = poll(pin!(memory.take(MIB)));
+                // then no moment has more than there is.
+                assert!(memory.held_bytes() <= memory.all_bytes(), "{part:?}");
+            }
+        });
+        assert_eq!(memory.held_bytes(), 0);
     }
 
     #[test]
