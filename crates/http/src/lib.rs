@@ -20,7 +20,6 @@
 //! **Threads.** Tasks of the tokio runtime. Reading one key and committing happen on them;
 //! calls that may read many pages of files go to the blocking pool.
 
-mod api;
 mod app;
 mod body;
 pub mod errors;
@@ -33,6 +32,7 @@ mod router;
 mod routes;
 mod server;
 
+use onelog_api as api;
 pub use onelog_request::WAIT_TIMEOUT_MS_MAX;
 pub use options::{Declared, HttpOptions};
 pub use server::serve;

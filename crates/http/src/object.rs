@@ -4,8 +4,8 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use serde_path_to_error::Segment;
 use utoipa::ToSchema;
-use utoipa::openapi::{Object, RefOr, Schema};
 
+use onelog_api::{example, fields_of, required_of};
 use onelog_record::{Json, in_json_terms};
 use onelog_request::{check_json, unknown_field};
 
@@ -62,34 +62,6 @@ pub(crate) fn read_object<T: DeserializeOwned + ToSchema>(body: &[u8]) -> Result
         let message = in_json_terms(&error.inner().to_string());
         ApiError::malformed(&place, message + &example::<T>(field.as_deref()))
     })
-}
-
-/// How a field of `T` is written, or all of it, for the end of a message.
-fn example<T: ToSchema>(field: Option<&str>) -> String {
-    let examples = schema_of::<T>().map_or_else(Vec::new, |schema| schema.examples);
-    let found = examples.iter().find_map(|example| match field {
-        None => Some(example.to_string()),
-        Some(field) => example
-            .get(field)
-            .map(|value| format!("\"{field}\": {value}")),
-    });
-    found.map_or_else(String::new, |example| format!("; for example {example}"))
-}
-
-fn schema_of<T: ToSchema>() -> Option<Object> {
-    match T::schema() {
-        RefOr::T(Schema::Object(object)) => Some(object),
-        _ => None,
-    }
-}
-
-/// The names of the fields that the schema of `T` has.
-pub(crate) fn fields_of<T: ToSchema>() -> Vec<String> {
-    schema_of::<T>().map_or_else(Vec::new, |schema| schema.properties.into_keys().collect())
-}
-
-fn required_of<T: ToSchema>() -> Vec<String> {
-    schema_of::<T>().map_or_else(Vec::new, |schema| schema.required)
 }
 
 #[cfg(test)]

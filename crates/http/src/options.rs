@@ -3,6 +3,10 @@
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 
+use onelog_sinks::SinkStatus;
+
+use crate::api::Sink;
+
 pub const PORT: u16 = 7070;
 /// The most rows of one page of a table.
 pub const LIST_LIMIT_MAX: usize = 10_000;
@@ -57,6 +61,14 @@ pub struct HttpOptions {
 pub struct Declared {
     pub tables: BTreeMap<String, String>,
     pub sinks: BTreeMap<String, String>,
+}
+
+impl Declared {
+    /// The answer about a sink.
+    pub(crate) fn sink(&self, status: SinkStatus) -> Sink {
+        let declared = self.sinks.get(&status.name).cloned();
+        Sink::new(status, declared)
+    }
 }
 
 impl Default for HttpOptions {

@@ -67,6 +67,7 @@ const ORDER: &[Place] = &[
         Imports::Only(&["onelog-record", "onelog-mapping", "onelog-store"]),
     ),
     place(&["onelog-sinks"], Imports::Above),
+    place(&["onelog-api"], Imports::Above),
     place(&["onelog-http"], Imports::Above),
     place(&["onelog-client"], Imports::Only(&["onelog-record"])),
     place(&["onelog-terminal"], Imports::Only(&[])),

@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use super::{Answer, Shared, json};
 use crate::api::{
-    DryRun, ParkedKeys, ReplayKeys, Replayed, Sink, SinkDeleted, SinkForgotten, Sinks, Verification,
+    DryRun, ParkedKeys, ReplayKeys, Replayed, SinkDeleted, SinkForgotten, Sinks, Verification,
 };
 use crate::app::{App, busy};
 use crate::body::read_body;
@@ -48,10 +48,7 @@ pub(crate) async fn create(State(app): State<Shared>, headers: HeaderMap, body: 
         let name = definition.name.clone();
         on_sinks(&app, &name, move |sinks, _| sinks.create(definition)).await?
     };
-    json(
-        StatusCode::CREATED,
-        &Sink::new(status, &app.options.declared),
-    )
+    json(StatusCode::CREATED, &app.options.declared.sink(status))
 }
 
 /// Lists the sinks.
@@ -68,7 +65,7 @@ pub(crate) async fn list(State(app): State<Shared>) -> Answer {
         &Sinks {
             sinks: sinks
                 .into_iter()
-                .map(|status| Sink::new(status, &app.options.declared))
+                .map(|status| app.options.declared.sink(status))
                 .collect(),
         },
     )
@@ -87,7 +84,7 @@ pub(crate) async fn list(State(app): State<Shared>) -> Answer {
 )]
 pub(crate) async fn get(State(app): State<Shared>, Path(name): Path<String>) -> Answer {
     let status = on_sinks(&app, &name, |sinks, name| sinks.get(name)).await?;
-    json(StatusCode::OK, &Sink::new(status, &app.options.declared))
+    json(StatusCode::OK, &app.options.declared.sink(status))
 }
 
 /// Ends a sink. The store keeps what it has.
@@ -131,7 +128,7 @@ pub(crate) async fn delete(State(app): State<Shared>, Path(name): Path<String>) 
 )]
 pub(crate) async fn pause(State(app): State<Shared>, Path(name): Path<String>) -> Answer {
     let status = on_sinks(&app, &name, |sinks, name| sinks.pause(name)).await?;
-    json(StatusCode::OK, &Sink::new(status, &app.options.declared))
+    json(StatusCode::OK, &app.options.declared.sink(status))
 }
 
 /// Resumes a sink.
@@ -149,7 +146,7 @@ pub(crate) async fn pause(State(app): State<Shared>, Path(name): Path<String>) -
 )]
 pub(crate) async fn resume(State(app): State<Shared>, Path(name): Path<String>) -> Answer {
     let status = on_sinks(&app, &name, |sinks, name| sinks.resume(name)).await?;
-    json(StatusCode::OK, &Sink::new(status, &app.options.declared))
+    json(StatusCode::OK, &app.options.declared.sink(status))
 }
 
 /// Compares the store with the log, row by row, at one position.
@@ -219,7 +216,7 @@ pub(crate) async fn rebuild(
         false => sinks.rebuild(name),
     };
     let status = on_sinks(&app, &name, rebuild).await?;
-    json(StatusCode::OK, &Sink::new(status, &app.options.declared))
+    json(StatusCode::OK, &app.options.declared.sink(status))
 }
 
 /// Gives a sink another definition.
@@ -257,7 +254,7 @@ pub(crate) async fn replace(
     }
     let replace = |sinks: &onelog_sinks::Sinks, _: &str| sinks.replace_and_leave(definition);
     let (status, remains) = on_sinks(&app, &name, replace).await?;
-    let sink = Sink::new(status, &app.options.declared);
+    let sink = app.options.declared.sink(status);
     json(StatusCode::OK, &sink.leaving(remains))
 }
 
@@ -456,7 +453,7 @@ pub(crate) async fn wait(State(app): State<Shared>, Path(name): Path<String>, ur
         .until_stopped(app.sinks.wait(&name, position, timeout))
         .await?;
     let status = waited.map_err(|error| sink_error(&app, &name, error))?;
-    json(StatusCode::OK, &Sink::new(status, &app.options.declared))
+    json(StatusCode::OK, &app.options.declared.sink(status))
 }
 
 /// Calls the sinks away from the threads that serve connections.

@@ -6,7 +6,7 @@ use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::Response;
 
 use super::{Answer, Shared, at_position, json};
-use crate::api::{Health, HttpLimits, Sink, Status};
+use crate::api::{Health, HttpLimits, Status};
 use crate::errors::ApiError;
 use crate::openapi;
 use onelog_request::WAIT_TIMEOUT_MS_MAX;
@@ -98,7 +98,7 @@ pub(crate) async fn status(State(app): State<Shared>) -> Answer {
     let position = node.position;
     let sinks = sinks
         .into_iter()
-        .map(|status| Sink::new(status, &options.declared))
+        .map(|status| options.declared.sink(status))
         .collect();
     let body = Status::new(node, sinks, http);
     Ok(at_position(json(StatusCode::OK, &body)?, position))

@@ -26,83 +26,83 @@ use onelog_request::WireBytes;
         "message": "overloaded: 256 readers of the log are connected already; nothing was done, retry in 1000 ms",
         "retry_after_ms": 1000}),
 ))]
-pub(crate) struct Error {
+pub struct Error {
     /// A stable code for programs.
-    pub(crate) error: &'static str,
+    pub error: &'static str,
     /// What is wrong, where, and what to do.
-    pub(crate) message: String,
+    pub message: String,
     /// The place in the request.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
-    pub(crate) r#where: Option<Option<String>>,
+    pub r#where: Option<Option<String>>,
     /// The number of the guard that does not hold.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) guard: Option<usize>,
+    pub guard: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) sink: Option<String>,
+    pub sink: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) table: Option<String>,
+    pub table: Option<String>,
     /// The known name that was probably meant.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
-    pub(crate) nearest: Option<Option<String>>,
+    pub nearest: Option<Option<String>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Bytes>)]
-    pub(crate) key: Option<WireBytes>,
+    pub key: Option<WireBytes>,
     /// The value that the guard met.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Value>)]
-    pub(crate) met: Option<Box<RawValue>>,
+    pub met: Option<Box<RawValue>>,
     /// The unique field.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) field: Option<String>,
+    pub field: Option<String>,
     /// The value that another key has in the unique field.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Value>)]
-    pub(crate) value: Option<JsonText>,
+    pub value: Option<JsonText>,
     /// The key that has it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Bytes>)]
-    pub(crate) owner: Option<WireBytes>,
+    pub owner: Option<WireBytes>,
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<u64>)]
-    pub(crate) version: Option<Option<Offset>>,
+    pub version: Option<Option<Offset>>,
     /// The position to read at for the next try.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<u64>)]
-    pub(crate) retry_at: Option<Position>,
+    pub retry_at: Option<Position>,
     /// The transaction that the refusal is about.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
-    pub(crate) id: Option<TxnId>,
+    pub id: Option<TxnId>,
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<u64>)]
-    pub(crate) position: Option<Option<Position>>,
+    pub position: Option<Option<Position>>,
     /// The oldest position that would do.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<u64>)]
-    pub(crate) floor: Option<Position>,
+    pub floor: Option<Position>,
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<u64>)]
-    pub(crate) log_start: Option<Position>,
+    pub log_start: Option<Position>,
     /// The end of the log.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<u64>)]
-    pub(crate) latest: Option<Position>,
+    pub latest: Option<Position>,
     /// The name of the limit.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) limit: Option<&'static str>,
+    pub limit: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) max: Option<usize>,
+    pub max: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) is: Option<usize>,
+    pub is: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) unit: Option<&'static str>,
+    pub unit: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) retry_after_ms: Option<u64>,
+    pub retry_after_ms: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) timeout_ms: Option<u64>,
+    pub timeout_ms: Option<u64>,
     /// Why the sink has stopped.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) fault: Option<Box<Fault>>,
+    pub fault: Option<Box<Fault>>,
 }

@@ -8,30 +8,30 @@ use super::Bytes;
 use onelog_request::{BytesOut, ValueOut};
 
 /// A page of a table.
-#[derive(Serialize, ToSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 #[schema(examples(json!({
     "position": 7,
     "rows": [{"key": "o-1", "version": 5, "value": {"total": 12}}],
     "next": "o-2"
 })))]
-pub(crate) struct Page<'p> {
+pub struct Page<'p> {
     /// All rows were read at this position.
     #[schema(value_type = u64)]
-    pub(crate) position: Position,
-    pub(crate) rows: Vec<Row<'p>>,
+    pub position: Position,
+    pub rows: Vec<Row<'p>>,
     /// The next page's `from`, or its `to` with `reverse`; null on the last page.
     #[schema(value_type = Option<Bytes>, required)]
-    pub(crate) next: Option<BytesOut<'p>>,
+    pub next: Option<BytesOut<'p>>,
 }
 
 /// A key with its value.
-#[derive(Serialize, ToSchema)]
-pub(crate) struct Row<'p> {
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Row<'p> {
     #[schema(value_type = Bytes)]
-    pub(crate) key: BytesOut<'p>,
+    pub key: BytesOut<'p>,
     /// The offset of the record that wrote it.
     #[schema(value_type = u64)]
-    pub(crate) version: Offset,
+    pub version: Offset,
     #[schema(value_type = Value)]
-    pub(crate) value: ValueOut<'p>,
+    pub value: ValueOut<'p>,
 }

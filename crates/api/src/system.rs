@@ -9,17 +9,17 @@ use utoipa::ToSchema;
 use super::Sink;
 
 /// How the node is.
-#[derive(Serialize, ToSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 #[schema(examples(json!({"status": "ok"}), json!({"status": "failed", "failure": "the disk is full"})))]
-pub(crate) struct Health<'h> {
+pub struct Health<'h> {
     /// `ok`, `ready` or `failed`.
-    pub(crate) status: &'static str,
+    pub status: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) failure: Option<&'h str>,
+    pub failure: Option<&'h str>,
 }
 
 /// The node's state.
-#[derive(Serialize, ToSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 #[schema(examples(json!({
     "version": "0.1.0", "log_id": "000102030405060708090a0b0c0d0e0f", "position": 7,
     "log_start": 0, "readable_from": 0, "uptime_s": 60, "memtable_bytes": 512,
@@ -37,7 +37,7 @@ pub(crate) struct Health<'h> {
         "wait_timeout_ms_max": 60_000, "list_limit_max": 10_000, "list_bytes_max": 8_388_608,
         "log_streams_max": 256, "blocking_calls_max": 16, "verifications_max": 2}
 })))]
-pub(crate) struct Status {
+pub struct Status {
     version: &'static str,
     log_id: String,
     /// The applied position.
@@ -69,7 +69,7 @@ pub(crate) struct Status {
 }
 
 /// The follower that is furthest behind.
-#[derive(Serialize, ToSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 struct SlowestFollower {
     name: String,
     #[schema(value_type = u64)]
@@ -77,7 +77,7 @@ struct SlowestFollower {
 }
 
 /// How much room the disk has.
-#[derive(Serialize, ToSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 struct DiskStatus {
     free_bytes: u64,
     /// With less nothing is written (`disk_full`).
@@ -87,7 +87,7 @@ struct DiskStatus {
 }
 
 /// The limits in force.
-#[derive(Serialize, ToSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 struct Limits {
     transaction_bytes_max: usize,
     records_max: usize,
@@ -104,46 +104,46 @@ struct Limits {
 }
 
 /// The limits of the HTTP door in force.
-#[derive(Serialize, ToSchema)]
-pub(crate) struct HttpLimits {
-    pub(crate) create_tables: bool,
-    pub(crate) connections_max: usize,
-    pub(crate) request_timeout_ms: u64,
-    pub(crate) header_timeout_ms: u64,
-    pub(crate) body_timeout_ms: u64,
-    pub(crate) bodies_bytes_max: usize,
-    pub(crate) wait_timeout_ms_max: u64,
-    pub(crate) list_limit_max: usize,
-    pub(crate) list_bytes_max: usize,
-    pub(crate) log_streams_max: usize,
-    pub(crate) blocking_calls_max: usize,
-    pub(crate) verifications_max: usize,
+#[derive(Debug, Serialize, ToSchema)]
+pub struct HttpLimits {
+    pub create_tables: bool,
+    pub connections_max: usize,
+    pub request_timeout_ms: u64,
+    pub header_timeout_ms: u64,
+    pub body_timeout_ms: u64,
+    pub bodies_bytes_max: usize,
+    pub wait_timeout_ms_max: u64,
+    pub list_limit_max: usize,
+    pub list_bytes_max: usize,
+    pub log_streams_max: usize,
+    pub blocking_calls_max: usize,
+    pub verifications_max: usize,
 }
 
 /// Where a backup goes.
-#[derive(Deserialize, ToSchema)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(examples(json!({"into": "/var/backups/onelog/monday"})))]
-pub(crate) struct Backup {
+pub struct Backup {
     /// An empty or new folder on the server's machine, as an absolute path.
     #[schema(value_type = String)]
-    pub(crate) into: PathBuf,
+    pub into: PathBuf,
 }
 
 /// A backup that was made.
-#[derive(Serialize, ToSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 #[schema(examples(json!({"into": "/var/backups/onelog/monday", "position": 7})))]
-pub(crate) struct BackupMade {
+pub struct BackupMade {
     /// The folder.
     #[schema(value_type = String)]
-    pub(crate) into: PathBuf,
+    pub into: PathBuf,
     /// It has every transaction below this position and none above.
     #[schema(value_type = u64)]
-    pub(crate) position: Position,
+    pub position: Position,
 }
 
 impl Status {
-    pub(crate) fn new(node: onelog::Status, sinks: Vec<Sink>, http: HttpLimits) -> Self {
+    pub fn new(node: onelog::Status, sinks: Vec<Sink>, http: HttpLimits) -> Self {
         let onelog::Status {
             version,
             log_id,

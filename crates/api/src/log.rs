@@ -8,80 +8,81 @@ use super::Bytes;
 use onelog_request::{BytesOut, ValueOut};
 
 /// One line of the log.
-#[derive(serde::Serialize, ToSchema)]
+#[derive(Debug, serde::Serialize, ToSchema)]
 #[schema(examples(json!({
     "offset": 5, "position": 6, "id": "01900000-0000-7000-8000-000000000001",
     "table": "shop.orders", "op": "put", "key": "o-1", "value": {"total": 12},
     "headers": {"source": "import"}, "timestamp_ms": 1_790_000_000_000_u64
 })))]
-pub(crate) struct LogRecord<'r> {
+pub struct LogRecord<'r> {
     #[schema(value_type = u64)]
-    pub(crate) offset: Offset,
+    pub offset: Offset,
     /// The position right behind the record's transaction.
     #[schema(value_type = u64)]
-    pub(crate) position: Position,
+    pub position: Position,
     /// The transaction.
     #[schema(value_type = String)]
-    pub(crate) id: TxnId,
-    pub(crate) table: String,
-    pub(crate) op: RecordOp,
+    pub id: TxnId,
+    pub table: String,
+    pub op: RecordOp,
     #[schema(value_type = Bytes)]
-    pub(crate) key: BytesOut<'r>,
+    pub key: BytesOut<'r>,
     /// Absent for a delete.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Value>)]
-    pub(crate) value: Option<ValueOut<'r>>,
+    pub value: Option<ValueOut<'r>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<BTreeMap<String, Bytes>>)]
-    pub(crate) headers: Option<Headers<'r>>,
-    pub(crate) timestamp_ms: u64,
+    pub headers: Option<Headers<'r>>,
+    pub timestamp_ms: u64,
 }
 
 /// One transaction: the data of an event.
-#[derive(serde::Serialize, ToSchema)]
+#[derive(Debug, serde::Serialize, ToSchema)]
 #[schema(examples(json!({
     "position": 6, "id": "01900000-0000-7000-8000-000000000001",
     "timestamp_ms": 1_790_000_000_000_u64,
     "records": [{"offset": 5, "table": "shop.orders", "op": "delete", "key": "o-1"}]
 })))]
-pub(crate) struct LogTransaction<'r> {
+pub struct LogTransaction<'r> {
     /// The position right behind it; also the event's id.
     #[schema(value_type = u64)]
-    pub(crate) position: Position,
+    pub position: Position,
     #[schema(value_type = String)]
-    pub(crate) id: TxnId,
-    pub(crate) timestamp_ms: u64,
-    pub(crate) records: Vec<EventRecord<'r>>,
+    pub id: TxnId,
+    pub timestamp_ms: u64,
+    pub records: Vec<EventRecord<'r>>,
 }
 
 /// A record of an event.
-#[derive(serde::Serialize, ToSchema)]
-pub(crate) struct EventRecord<'r> {
+#[derive(Debug, serde::Serialize, ToSchema)]
+pub struct EventRecord<'r> {
     #[schema(value_type = u64)]
-    pub(crate) offset: Offset,
-    pub(crate) table: String,
-    pub(crate) op: RecordOp,
+    pub offset: Offset,
+    pub table: String,
+    pub op: RecordOp,
     #[schema(value_type = Bytes)]
-    pub(crate) key: BytesOut<'r>,
+    pub key: BytesOut<'r>,
     /// Absent for a delete.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Value>)]
-    pub(crate) value: Option<ValueOut<'r>>,
+    pub value: Option<ValueOut<'r>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<BTreeMap<String, Bytes>>)]
-    pub(crate) headers: Option<Headers<'r>>,
+    pub headers: Option<Headers<'r>>,
 }
 
 /// What a record does.
-#[derive(serde::Serialize, ToSchema)]
+#[derive(Debug, serde::Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum RecordOp {
+pub enum RecordOp {
     Put,
     Delete,
     Event,
 }
 
 impl From<Op> for RecordOp {
+    #[inline]
     fn from(op: Op) -> Self {
         match op {
             Op::Put => Self::Put,
@@ -92,11 +93,13 @@ impl From<Op> for RecordOp {
 }
 
 /// The headers of a record by their names.
-pub(crate) struct Headers<'r>(&'r Record);
+#[derive(Debug)]
+pub struct Headers<'r>(&'r Record);
 
 impl<'r> Headers<'r> {
     /// `None` when the record has none.
-    pub(crate) fn of(record: &'r Record) -> Option<Self> {
+    #[inline]
+    pub fn of(record: &'r Record) -> Option<Self> {
         (!record.headers.is_empty()).then_some(Self(record))
     }
 }

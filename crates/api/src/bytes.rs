@@ -7,7 +7,8 @@ use utoipa::openapi::{Object, RefOr};
 use utoipa::{PartialSchema, ToSchema};
 
 /// What [`onelog_request`] reads and writes where the API carries bytes.
-pub(crate) struct Bytes;
+#[derive(Debug)]
+pub struct Bytes;
 
 impl PartialSchema for Bytes {
     fn schema() -> RefOr<Schema> {

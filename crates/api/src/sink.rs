@@ -7,11 +7,10 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use super::{Bytes, NewSink};
-use crate::options::Declared;
 use onelog_request::WireBytes;
 
 /// A sink.
-#[derive(Serialize, ToSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 #[schema(examples(json!({
     "name": "search", "kind": "sqlite", "state": "running", "position": 7, "lag_records": 0,
     "lag_seconds": 0.0, "records_per_second": 12.5, "last_error": null, "parked": 0,
@@ -19,7 +18,7 @@ use onelog_request::WireBytes;
     "definition": {"name": "search", "kind": "sqlite", "path": "/var/lib/onelog/search.db",
         "mappings": [{"table": "shop.orders", "into": "orders"}]}
 })))]
-pub(crate) struct Sink {
+pub struct Sink {
     name: String,
     /// The kind of store.
     kind: &'static str,
@@ -60,8 +59,8 @@ pub(crate) struct Sink {
 
 /// A store that still says that its tables are those of a sink that no longer writes them. When it
 /// can be reached: `POST /v1/sinks/forget` with the sink's former definition.
-#[derive(Serialize, ToSchema)]
-pub(crate) struct Remains {
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Remains {
     store: String,
     /// Why it could not be cleaned.
     why: String,
@@ -75,16 +74,16 @@ impl From<onelog_sinks::Remains> for Remains {
 }
 
 /// What was forgotten.
-#[derive(Serialize, ToSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 #[schema(examples(json!({"sink": "search", "forgotten": true})))]
-pub(crate) struct SinkForgotten<'s> {
-    pub(crate) sink: &'s str,
+pub struct SinkForgotten<'s> {
+    pub sink: &'s str,
     /// Not so where the store has nothing of the sink.
-    pub(crate) forgotten: bool,
+    pub forgotten: bool,
 }
 
 /// What a sink is doing.
-#[derive(Serialize, ToSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 #[schema(as = SinkState)]
 enum State {
@@ -106,7 +105,7 @@ enum State {
 
 /// What went wrong, and with which record.
 #[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct Fault {
+pub struct Fault {
     /// The store's own message included.
     what: String,
     /// What kind of fault of the store it is, where it is one: `not_writable` while the store answers
@@ -130,7 +129,7 @@ pub(crate) struct Fault {
 }
 
 /// What the last comparison found.
-#[derive(Serialize, ToSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 struct LastVerification {
     /// Both sides were compared at this position.
     #[schema(value_type = u64)]
@@ -148,34 +147,34 @@ struct LastVerification {
 }
 
 /// All sinks.
-#[derive(Serialize, ToSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 #[schema(examples(json!({"sinks": []})))]
-pub(crate) struct Sinks {
-    pub(crate) sinks: Vec<Sink>,
+pub struct Sinks {
+    pub sinks: Vec<Sink>,
 }
 
 /// A sink that was deleted.
-#[derive(Serialize, ToSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 #[schema(examples(json!({"sink": "search", "deleted": true})))]
-pub(crate) struct SinkDeleted<'s> {
-    pub(crate) sink: &'s str,
-    pub(crate) deleted: bool,
+pub struct SinkDeleted<'s> {
+    pub sink: &'s str,
+    pub deleted: bool,
     /// Where the server's configuration declares it; the next start makes it again.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) declared: Option<&'s str>,
+    pub declared: Option<&'s str>,
     /// What stays of it in its store, which cannot be reached.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(crate) remains: Option<Remains>,
+    pub remains: Option<Remains>,
 }
 
 /// What a definition would write.
-#[derive(Serialize, ToSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 #[schema(examples(json!({"position": 7, "mappings": [{
     "table": "shop.orders", "into": "orders", "looked_at": 2, "left_out": 0,
     "rows": [{"key": "o-1", "version": 5, "columns": {"id": "o-1", "total": 12.0}}],
     "refused": [{"key": "o-2", "version": 6, "what": "/total: a text, not a number"}]
 }]})))]
-pub(crate) struct DryRun {
+pub struct DryRun {
     /// The log's state was read at this position.
     #[schema(value_type = u64)]
     position: Position,
@@ -183,7 +182,7 @@ pub(crate) struct DryRun {
 }
 
 /// What a mapping would write.
-#[derive(Serialize, ToSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 struct DryRunMapping {
     /// The table of the log.
     table: String,
@@ -203,7 +202,7 @@ struct DryRunMapping {
 }
 
 /// The rows that are in the store, and what a backfill would do to them.
-#[derive(Serialize, ToSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 struct DryRunStore {
     rows: u64,
     /// How many of them a backfill would delete, because the log does not have them.
@@ -237,7 +236,7 @@ impl From<onelog_sinks::DryRunStore> for DryRunStore {
 }
 
 /// A row that would be written.
-#[derive(Serialize, ToSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 struct DryRunRow {
     /// The key in the store.
     key: Value,
@@ -255,7 +254,7 @@ struct DryRunRow {
 }
 
 /// A record that does not fit.
-#[derive(Serialize, ToSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 struct DryRunRefused {
     /// The key in the log.
     #[schema(value_type = Bytes)]
@@ -268,21 +267,21 @@ struct DryRunRefused {
 }
 
 /// The parked keys of a sink.
-#[derive(Serialize, ToSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 #[schema(examples(json!({"sink": "search", "total": 1, "parked": [{
     "table": "shop.orders", "into": "orders", "key": "o-2", "first_offset": 6,
     "newest_offset": 8, "what": "/total: a text, not a number", "at_ms": 1_790_000_000_000_u64
 }]})))]
-pub(crate) struct ParkedKeys<'s> {
-    pub(crate) sink: &'s str,
+pub struct ParkedKeys<'s> {
+    pub sink: &'s str,
     /// How many there are; the list may be shorter.
-    pub(crate) total: usize,
-    pub(crate) parked: Vec<ParkedKey>,
+    pub total: usize,
+    pub parked: Vec<ParkedKey>,
 }
 
 /// A parked key.
-#[derive(Serialize, ToSchema)]
-pub(crate) struct ParkedKey {
+#[derive(Debug, Serialize, ToSchema)]
+pub struct ParkedKey {
     /// The table of the log.
     table: String,
     /// The table of the store.
@@ -302,28 +301,28 @@ pub(crate) struct ParkedKey {
 }
 
 /// Which parked keys are replayed; all unless given.
-#[derive(Default, Deserialize, ToSchema)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(examples(json!({}), json!({"keys": [{"into": "orders", "key": "o-2"}]})))]
-pub(crate) struct ReplayKeys {
-    pub(crate) keys: Option<Vec<ReplayKey>>,
+pub struct ReplayKeys {
+    pub keys: Option<Vec<ReplayKey>>,
 }
 
 /// A parked key.
-#[derive(Deserialize, ToSchema)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, expecting = "an object with 'into' and 'key'")]
-pub(crate) struct ReplayKey {
+pub struct ReplayKey {
     /// The table of the store.
-    pub(crate) into: String,
+    pub into: String,
     #[schema(value_type = Bytes)]
-    pub(crate) key: WireBytes,
+    pub key: WireBytes,
 }
 
 /// What became of a replay.
-#[derive(Serialize, ToSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 #[schema(examples(json!({"sink": "search", "position": 9, "replayed": 1, "remaining": [],
     "not_parked": []})))]
-pub(crate) struct Replayed {
+pub struct Replayed {
     sink: String,
     /// The store has the newest images of the replayed keys at this position.
     #[schema(value_type = u64)]
@@ -336,8 +335,8 @@ pub(crate) struct Replayed {
 }
 
 /// A key of the request that is not parked.
-#[derive(Serialize, ToSchema)]
-pub(crate) struct NotParked {
+#[derive(Debug, Serialize, ToSchema)]
+pub struct NotParked {
     /// The table of the store.
     into: String,
     #[schema(value_type = Bytes)]
@@ -345,8 +344,8 @@ pub(crate) struct NotParked {
 }
 
 impl Sink {
-    /// The answer about a sink, by what the server's configuration declares.
-    pub(crate) fn new(status: SinkStatus, declared: &Declared) -> Self {
+    /// The answer about a sink, and where the server's configuration declares it.
+    pub fn new(status: SinkStatus, declared: Option<String>) -> Self {
         let SinkStatus {
             name,
             kind,
@@ -364,7 +363,7 @@ impl Sink {
             definition,
         } = status;
         Self {
-            declared: declared.sinks.get(&name).cloned(),
+            declared,
             name,
             kind,
             state: state.into(),
@@ -385,7 +384,7 @@ impl Sink {
         }
     }
 
-    pub(crate) fn leaving(mut self, remains: Option<onelog_sinks::Remains>) -> Self {
+    pub fn leaving(mut self, remains: Option<onelog_sinks::Remains>) -> Self {
         self.remains = remains.map(Into::into);
         self
     }

@@ -7,7 +7,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 /// Whether a store equals the log at a position.
-#[derive(Serialize, ToSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 #[schema(examples(
     json!({"position": 7, "equal": true, "took_ms": 3, "tables": [{
         "table": "shop.orders", "into": "orders", "rows": 2, "store_rows": 2, "equal": true,
@@ -17,7 +17,7 @@ use utoipa::ToSchema;
         "differences_total": 1, "counted_all": true, "parked": 0, "differences": [
             {"key": "o-1", "log": {"total": 12.0}, "store": {"total": 11.0}}]}]}),
 ))]
-pub(crate) struct Verification {
+pub struct Verification {
     /// Both sides were compared at this position.
     #[schema(value_type = u64)]
     position: Position,
@@ -32,7 +32,7 @@ pub(crate) struct Verification {
 }
 
 /// Whether a table of a store equals the log.
-#[derive(Serialize, ToSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 struct TableVerification {
     /// The table of the log.
     table: String,
@@ -70,7 +70,7 @@ struct TableVerification {
 }
 
 /// Whether a full-text index equals the rows of its table.
-#[derive(Serialize, ToSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 struct IndexVerification {
     equal: bool,
     faults_total: u64,
@@ -79,7 +79,7 @@ struct IndexVerification {
 }
 
 /// A row that differs.
-#[derive(Serialize, ToSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 struct Difference {
     key: Value,
     /// The row as the log has it, or only the columns that differ; null when the log has none.

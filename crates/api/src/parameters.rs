@@ -3,10 +3,10 @@
 use utoipa::IntoParams;
 
 /// Where to read.
-#[derive(IntoParams)]
+#[derive(Debug, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[allow(dead_code)]
-pub(crate) struct ReadAt {
+pub struct ReadAt {
     /// Reads exactly at this position.
     #[param(example = 12)]
     at: Option<u64>,

@@ -6,7 +6,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 /// A table to be made.
-#[derive(Deserialize, ToSchema)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(examples(
     json!({"name": "shop.orders"}),
@@ -14,44 +14,44 @@ use utoipa::ToSchema;
         "schema": {"type": "object", "required": ["email"]}, "unique": ["/email"]}),
     json!({"name": "shop.clicks", "kind": "stream", "value": "bytes"}),
 ))]
-pub(crate) struct NewTable {
+pub struct NewTable {
     /// `service.table` by convention.
-    pub(crate) name: String,
+    pub name: String,
     /// `keyed` unless given.
     #[serde(default)]
-    pub(crate) kind: TableKind,
+    pub kind: TableKind,
     /// `json` unless given.
     #[serde(default)]
-    pub(crate) value: ValueKind,
+    pub value: ValueKind,
     /// A JSON Schema that each value must satisfy.
-    pub(crate) schema: Option<Value>,
+    pub schema: Option<Value>,
     /// Fields whose values may occur only once in the table: JSON Pointers, or names at the top.
     #[serde(default)]
     #[schema(value_type = Vec<String>)]
-    pub(crate) unique: Vec<FieldPath>,
+    pub unique: Vec<FieldPath>,
 }
 
 /// `keyed`: the state keeps the latest value of each key. `stream`: events only.
-#[derive(Clone, Copy, Default, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum TableKind {
+pub enum TableKind {
     #[default]
     Keyed,
     Stream,
 }
 
 /// What values are.
-#[derive(Clone, Copy, Default, Serialize, Deserialize, ToSchema)]
+#[derive(Debug, Clone, Copy, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
-pub(crate) enum ValueKind {
+pub enum ValueKind {
     #[default]
     Json,
     Bytes,
 }
 
 /// The definition of a table.
-#[derive(Serialize, ToSchema)]
-pub(crate) struct Table<'t> {
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Table<'t> {
     /// Its number in the log.
     #[schema(value_type = u32)]
     id: record::TableId,
@@ -68,36 +68,36 @@ pub(crate) struct Table<'t> {
 }
 
 /// A table, and the position at which it is so.
-#[derive(Serialize, ToSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 #[schema(examples(json!({
     "id": 1024, "name": "shop.orders", "kind": "keyed", "value": "json", "position": 1
 })))]
-pub(crate) struct TableAt<'t> {
+pub struct TableAt<'t> {
     #[serde(flatten)]
-    pub(crate) table: Table<'t>,
+    pub table: Table<'t>,
     #[schema(value_type = u64)]
-    pub(crate) position: Position,
+    pub position: Position,
 }
 
 /// All tables.
-#[derive(Serialize, ToSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 #[schema(examples(json!({
     "position": 1,
     "tables": [{"id": 1024, "name": "shop.orders", "kind": "keyed", "value": "json"}]
 })))]
-pub(crate) struct Tables<'t> {
+pub struct Tables<'t> {
     #[schema(value_type = u64)]
-    pub(crate) position: Position,
-    pub(crate) tables: Vec<Table<'t>>,
+    pub position: Position,
+    pub tables: Vec<Table<'t>>,
 }
 
 /// A table that was deleted.
-#[derive(Serialize, ToSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 #[schema(examples(json!({"table": "shop.orders", "position": 9})))]
-pub(crate) struct Dropped<'t> {
-    pub(crate) table: &'t str,
+pub struct Dropped<'t> {
+    pub table: &'t str,
     #[schema(value_type = u64)]
-    pub(crate) position: Position,
+    pub position: Position,
 }
 
 impl<'t> From<&'t TableDefinition> for Table<'t> {

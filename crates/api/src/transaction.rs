@@ -11,7 +11,7 @@ use utoipa::ToSchema;
 use super::Bytes;
 
 /// One transaction: what was read, what must hold, what is written.
-#[derive(ToSchema)]
+#[derive(Debug, ToSchema)]
 #[allow(dead_code)]
 #[schema(examples(
     json!({"writes": [
@@ -37,7 +37,7 @@ use super::Bytes;
         {"op": "delete", "table": "shop.orders", "key": "o-2"},
     ]}),
 ))]
-pub(crate) struct Transaction {
+pub struct Transaction {
     /// 32 hexadecimal digits, with or without the hyphens of a UUID. A retry must carry the same one.
     id: Option<String>,
     /// The position that all reads were made at; needed with `reads`.
@@ -60,9 +60,9 @@ pub(crate) struct Transaction {
 }
 
 /// One key (`key`), the keys that start with `prefix`, or those from `from` up to but without `to`.
-#[derive(ToSchema)]
+#[derive(Debug, ToSchema)]
 #[allow(dead_code)]
-pub(crate) struct Read {
+pub struct Read {
     table: String,
     #[schema(nullable = false)]
     key: Option<Bytes>,
@@ -75,9 +75,9 @@ pub(crate) struct Read {
 }
 
 /// Exactly one of `exists`, `absent`, `version`, or `field` with one comparison.
-#[derive(ToSchema)]
+#[derive(Debug, ToSchema)]
 #[allow(dead_code)]
-pub(crate) struct Guard {
+pub struct Guard {
     table: String,
     key: Bytes,
     /// true: the key is there.
@@ -101,10 +101,10 @@ pub(crate) struct Guard {
 }
 
 /// What a write does.
-#[derive(ToSchema)]
+#[derive(Debug, ToSchema)]
 #[allow(dead_code)]
 #[schema(rename_all = "snake_case")]
-pub(crate) enum Op {
+pub enum Op {
     Put,
     Delete,
     Add,
@@ -114,9 +114,9 @@ pub(crate) enum Op {
 }
 
 /// One write. `put` and `append` take `value`; `add`, `min` and `max` take `by`.
-#[derive(ToSchema)]
+#[derive(Debug, ToSchema)]
 #[allow(dead_code)]
-pub(crate) struct Write {
+pub struct Write {
     op: Op,
     table: String,
     key: Bytes,
@@ -134,34 +134,35 @@ pub(crate) struct Write {
 }
 
 /// The transaction is in the log.
-#[derive(Serialize, ToSchema)]
+#[derive(Debug, Serialize, ToSchema)]
 #[schema(examples(
     json!({"id": "01900000-0000-7000-8000-000000000001", "position": 7, "offsets": [5, 6]}),
     json!({"id": "01900000-0000-7000-8000-000000000001", "position": 7, "offsets": [5, 6],
         "repeated": true, "waited": {"search": {"reached": true, "position": 7}}}),
 ))]
-pub(crate) struct Committed {
+pub struct Committed {
     #[schema(value_type = String)]
-    pub(crate) id: TxnId,
+    pub id: TxnId,
     /// The position right behind it: a read at or after it sees the transaction.
     #[schema(value_type = u64)]
-    pub(crate) position: Position,
+    pub position: Position,
     #[schema(value_type = Vec<u64>)]
-    pub(crate) offsets: Offsets,
+    pub offsets: Offsets,
     /// true: an earlier request under the same id did it.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     #[schema(required = false)]
-    pub(crate) repeated: bool,
+    pub repeated: bool,
     /// With `wait_for`: how far each sink got.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     #[schema(required = false)]
-    pub(crate) waited: BTreeMap<String, Waited>,
+    pub waited: BTreeMap<String, Waited>,
 }
 
 /// The offsets of the writes, in their order.
-pub(crate) struct Offsets {
-    pub(crate) first: u64,
-    pub(crate) count: u64,
+#[derive(Debug)]
+pub struct Offsets {
+    pub first: u64,
+    pub count: u64,
 }
 
 impl Serialize for Offsets {
@@ -175,8 +176,8 @@ impl Serialize for Offsets {
 }
 
 /// How far a sink got while the request waited for it.
-#[derive(Serialize, ToSchema)]
-pub(crate) struct Waited {
+#[derive(Debug, Serialize, ToSchema)]
+pub struct Waited {
     /// Whether its store shows everything below the position.
     reached: bool,
     #[schema(value_type = Option<u64>, required)]
@@ -221,7 +222,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::object::fields_of;
+    use crate::fields_of;
     use onelog_request::{KnownTable, ParseError, Tables, parse_request};
 
     struct NoTables;

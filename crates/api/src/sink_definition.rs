@@ -12,9 +12,9 @@ use utoipa::openapi::schema::{
 };
 
 /// A store that shall follow the log.
-#[derive(ToSchema)]
+#[derive(Debug, ToSchema)]
 #[allow(dead_code)]
-pub(crate) struct NewSink {
+pub struct NewSink {
     /// Needed to make a sink. In a request that names the sink in its path, and in a dry run, it
     /// may be missing.
     #[schema(nullable = false)]
@@ -44,9 +44,9 @@ pub(crate) struct NewSink {
 }
 
 /// How a table's records become rows.
-#[derive(ToSchema)]
+#[derive(Debug, ToSchema)]
 #[allow(dead_code)]
-pub(crate) struct Mapping {
+pub struct Mapping {
     /// The table of the log.
     table: String,
     /// The table of the store.
@@ -69,9 +69,9 @@ pub(crate) struct Mapping {
 }
 
 /// Where a column's cells come from, and what they are.
-#[derive(ToSchema)]
+#[derive(Debug, ToSchema)]
 #[allow(dead_code)]
-pub(crate) struct Column {
+pub struct Column {
     /// `$key`, `$value`, `$version`, or a field of the document: a JSON Pointer, or a name at the top.
     from: String,
     /// The type of the cells.
@@ -79,16 +79,16 @@ pub(crate) struct Column {
 }
 
 /// A list of names, or an object of new names and paths.
-#[derive(serde::Serialize, ToSchema)]
+#[derive(Debug, serde::Serialize, ToSchema)]
 #[allow(dead_code)]
 #[serde(untagged)]
-pub(crate) enum Fields {
+pub enum Fields {
     Names(Vec<String>),
     Paths(BTreeMap<String, String>),
 }
 
 /// Adds to the schemas of a definition what each kind of store takes and shows of it.
-pub(crate) fn add_kinds(kinds: Kinds, components: &mut Components) {
+pub fn add_kinds(kinds: Kinds, components: &mut Components) {
     let own = |rules: fn(&'static dyn StoreKind) -> Vec<FieldRule>| {
         let rules = kinds.iter().map(move |kind| (kind.name(), rules(kind)));
         rules.flat_map(|(kind, rules)| rules.into_iter().map(move |rule| (kind, rule)))
@@ -170,6 +170,9 @@ mod tests {
     use onelog_sinks::SinkDefinition;
     use onelog_stores::KINDS;
     use serde_json::{Value, json};
+    use utoipa::{PartialSchema as _, ToSchema as _};
+
+    use super::{Components, Mapping, NewSink, add_kinds};
 
     /// The fields that the parser lists for a definition with an unknown one.
     fn known(definition: &Value) -> BTreeSet<String> {
@@ -179,8 +182,15 @@ mod tests {
     }
 
     fn schemas() -> Value {
-        let document = serde_json::to_value(crate::openapi::document(KINDS)).unwrap();
-        document["components"]["schemas"].clone()
+        let mut components = Components::new();
+        for (name, schema) in [
+            (NewSink::name(), NewSink::schema()),
+            (Mapping::name(), Mapping::schema()),
+        ] {
+            components.schemas.insert(name.into_owned(), schema);
+        }
+        add_kinds(KINDS, &mut components);
+        serde_json::to_value(components.schemas).unwrap()
     }
 
     fn fields(schema: &Value) -> BTreeSet<String> {

@@ -12,6 +12,7 @@ mod error;
 mod log;
 mod parameters;
 mod rows;
+mod shape;
 mod sink;
 mod sink_definition;
 mod system;
@@ -19,16 +20,17 @@ mod table;
 mod transaction;
 mod verification;
 
-pub(crate) use self::bytes::Bytes;
-pub(crate) use self::error::Error;
-pub(crate) use self::log::{EventRecord, Headers, LogRecord, LogTransaction};
-pub(crate) use self::parameters::ReadAt;
-pub(crate) use self::rows::{Page, Row};
-pub(crate) use self::sink::{
+pub use self::bytes::Bytes;
+pub use self::error::Error;
+pub use self::log::{EventRecord, Headers, LogRecord, LogTransaction};
+pub use self::parameters::ReadAt;
+pub use self::rows::{Page, Row};
+pub use self::shape::{example, fields_of, required_of};
+pub use self::sink::{
     DryRun, Fault, ParkedKeys, ReplayKeys, Replayed, Sink, SinkDeleted, SinkForgotten, Sinks,
 };
-pub(crate) use self::sink_definition::{NewSink, add_kinds};
-pub(crate) use self::system::{Backup, BackupMade, Health, HttpLimits, Status};
-pub(crate) use self::table::{Dropped, NewTable, TableAt, Tables};
-pub(crate) use self::transaction::{Committed, Offsets, Transaction, Waited};
-pub(crate) use self::verification::Verification;
+pub use self::sink_definition::{NewSink, add_kinds};
+pub use self::system::{Backup, BackupMade, Health, HttpLimits, Status};
+pub use self::table::{Dropped, NewTable, TableAt, Tables};
+pub use self::transaction::{Committed, Offsets, Transaction, Waited};
+pub use self::verification::Verification;
