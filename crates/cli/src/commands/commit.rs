@@ -20,7 +20,7 @@ pub struct Args {
     #[arg(long, value_name = "SINK")]
     wait_for: Vec<String>,
     /// How long to wait for the sinks
-    #[arg(long, value_name = "TIME", default_value = "5s", value_parser = timeout, requires = "wait_for")]
+    #[arg(long, value_name = "TIME", default_value = "30s", value_parser = timeout, requires = "wait_for")]
     wait_timeout: Duration,
 }
 

@@ -23,7 +23,7 @@ pub use self::print::list as print_list;
 /// A verification reads both sides as a whole; it takes as long as that takes.
 const VERIFY_TIME_MAX: Duration = Duration::from_secs(6 * 3_600);
 /// How much longer than the wait itself its answer may take.
-const WAIT_MARGIN: Duration = Duration::from_secs(5);
+const WAIT_MARGIN: Duration = Duration::from_secs(30);
 /// The longest that the server waits at a time.
 const WAIT_STEP_MS_MAX: u64 = WAIT_TIMEOUT_MS_MAX / 2;
 
@@ -429,7 +429,10 @@ fn wait(
     limit: Duration,
     context: &Context,
 ) -> Result<Value, CommandError> {
-    let client = context.client()?;
+    // `--timeout` says here how long to wait for the sink, not how long a request may take.
+    let client = context
+        .client()?
+        .with_timeout(limit.saturating_add(WAIT_MARGIN));
     let position = match position {
         Some(position) => position,
         None => client.get("/v1/status", &[])?["position"]
