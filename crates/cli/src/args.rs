@@ -4,14 +4,13 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
-#[cfg(feature = "demo")]
 use crate::commands::demo;
 use crate::commands::{
-    audit, backup, check, commit, config, delete, export, get, import, put, restore, scan, serve,
-    sinks, status, tables, tail,
+    audit, backup, check, commit, config, delete, export, get, put, restore, scan, serve, sinks,
+    status, tables, tail,
 };
-use crate::context::Context;
-use crate::error::CommandError;
+#[cfg(feature = "demo")]
+use onelog_command::{CommandError, Context};
 
 /// A transactional log: write once, in order; every datastore follows.
 #[derive(Debug, Parser)]
@@ -46,7 +45,7 @@ enum Command {
     /// Follow the log
     Tail(tail::Args),
     /// Write the lines of an NDJSON file into a table
-    Import(import::Args),
+    Import(onelog_import::Args),
     /// Print a table as NDJSON, all of it at one position
     Export(export::Args),
     /// List, make and delete tables
@@ -83,7 +82,7 @@ impl Cli {
             Command::Scan(args) => scan::run(&args, context)?,
             Command::Commit(args) => commit::run(&args, context)?,
             Command::Tail(args) => tail::run(&args, context)?,
-            Command::Import(args) => import::run(&args, context)?,
+            Command::Import(args) => onelog_import::run(&args, context, onelog_stores::KINDS)?,
             Command::Export(args) => export::run(&args, context)?,
             Command::Tables(args) => tables::run(&args, context)?,
             Command::Sinks(args) => sinks::run(&args, context)?,

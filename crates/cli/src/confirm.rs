@@ -1,9 +1,9 @@
 //! A question before something that cannot be undone: asked on a terminal, and elsewhere answered
 //! by `--yes` alone.
 
-use std::io::{self, BufRead, IsTerminal, Write};
+use onelog_command::CommandError;
 
-use crate::error::CommandError;
+use std::io::{self, BufRead, IsTerminal, Write};
 
 /// Goes on when the name of what is lost has been typed, or with `--yes`. `what` is what will
 /// happen, `name` what it happens to.

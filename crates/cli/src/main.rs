@@ -4,11 +4,6 @@ mod args;
 mod commands;
 mod config;
 mod confirm;
-mod context;
-mod definition_file;
-mod error;
-mod input;
-mod toml_json;
 mod wire;
 
 use std::process::ExitCode;

@@ -71,6 +71,19 @@ const ORDER: &[Place] = &[
     place(&["onelog-http"], Imports::Above),
     place(&["onelog-client"], Imports::Only(&["onelog-record"])),
     place(&["onelog-terminal"], Imports::Only(&[])),
+    place(&["onelog-command"], Imports::Only(&["onelog-client"])),
+    // It is given the kinds of stores, and starts no node.
+    place(
+        &["onelog-import"],
+        Imports::Only(&[
+            "onelog-record",
+            "onelog-mapping",
+            "onelog-store",
+            "onelog-client",
+            "onelog-terminal",
+            "onelog-command",
+        ]),
+    ),
     place(&["onelog-demo", "onelog-bench"], Imports::AboveAndStores),
     place(&["onelog-cli"], Imports::AboveAndStores),
     place(&["onelog-simulation"], Imports::Above),

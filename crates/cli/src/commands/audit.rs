@@ -9,14 +9,12 @@ use onelog_audit::{
     Audit, AuditDefinition, AuditDifference, AuditError, AuditOptions, Compared, DifferenceKind,
     SHOWN_MAX, SideError, audit,
 };
+use onelog_command::{CommandError, Context, DefinitionFile, NoServer, timeout};
 use onelog_record::JsonText;
 use onelog_store::{CA_FILE, Target};
 use onelog_stores::KINDS;
 use onelog_terminal::{Out, Table, cell, counted, thousands};
 
-use crate::context::{Context, NoServer, timeout};
-use crate::definition_file::DefinitionFile;
-use crate::error::CommandError;
 use crate::wire::shown;
 
 /// The longest pause before the keys that differ are looked at again.

@@ -3,11 +3,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use onelog_command::{CommandError, Context};
 use onelog_terminal::{Out, thousands};
 use serde_json::json;
-
-use crate::context::Context;
-use crate::error::CommandError;
 
 /// A backup reads and writes everything there is; it takes as long as that takes.
 const BACKUP_TIME_MAX: Duration = Duration::from_secs(6 * 3_600);

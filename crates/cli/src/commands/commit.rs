@@ -3,13 +3,11 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use onelog_command::{CommandError, Context, read_whole, timeout};
 use onelog_record::HTTP_BODY_BYTES_MAX;
 use onelog_terminal::Out;
 use serde_json::{Value, json};
 
-use crate::context::{Context, timeout};
-use crate::error::CommandError;
-use crate::input::read_whole;
 use crate::wire::shown;
 
 #[derive(Debug, clap::Args)]

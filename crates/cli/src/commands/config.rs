@@ -1,13 +1,12 @@
 //! `onelog config export`: what is in force on a server, as sections of its configuration file.
 
 use onelog_client::Client;
+use onelog_command::{CommandError, Context};
 use onelog_terminal::Out;
 use serde::Serialize;
 use serde_json::{Map, Value};
 
 use super::tables::list_of;
-use crate::context::Context;
-use crate::error::CommandError;
 
 const HEAD: &str = "\
 # The tables and sinks of a running server, as `onelog config export` printed them. Put them into the

@@ -2,11 +2,10 @@
 
 use std::ffi::OsString;
 
+use onelog_command::{CommandError, Context};
 use serde_json::json;
 
 use super::put::{Condition, send};
-use crate::context::Context;
-use crate::error::CommandError;
 use crate::wire::{argument, bytes_json};
 
 #[derive(Debug, clap::Args)]

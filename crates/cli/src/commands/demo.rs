@@ -3,11 +3,10 @@
 use std::path::PathBuf;
 
 use clap::{Arg, ArgMatches, Command, FromArgMatches};
+use onelog_command::{CommandError, Context};
 use onelog_demo::{Addresses, DemoError, FollowOptions, Options, STORE_CLIENTS};
 
 use crate::config::DEFAULT_LISTEN;
-use crate::context::Context;
-use crate::error::CommandError;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -59,8 +58,8 @@ pub fn run(args: &Args, context: &Context) -> Result<(), CommandError> {
         json: context.json,
         timeout: context.timeout,
         listen: DEFAULT_LISTEN.to_owned(),
-    })?;
-    Ok(())
+    })
+    .map_err(failed)
 }
 
 #[derive(Debug, clap::Args)]
@@ -79,18 +78,16 @@ pub fn follow(args: &FollowArgs, context: &Context) -> Result<(), CommandError> 
         timeout: context.timeout,
         table: args.table.clone(),
         database: args.database.clone(),
-    })?;
-    Ok(())
+    })
+    .map_err(failed)
 }
 
-impl From<DemoError> for CommandError {
-    fn from(error: DemoError) -> Self {
-        match error {
-            DemoError::Client(error) => Self::Client(error),
-            DemoError::Usage(what) => Self::Usage(what),
-            DemoError::Write { path, source } => Self::Write { path, source },
-            DemoError::Output(error) => Self::Output(error),
-            DemoError::Failed(what) => Self::Failed(what),
-        }
+fn failed(error: DemoError) -> CommandError {
+    match error {
+        DemoError::Client(error) => CommandError::Client(error),
+        DemoError::Usage(what) => CommandError::Usage(what),
+        DemoError::Write { path, source } => CommandError::Write { path, source },
+        DemoError::Output(error) => CommandError::Output(error),
+        DemoError::Failed(what) => CommandError::Failed(what),
     }
 }

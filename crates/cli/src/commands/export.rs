@@ -1,12 +1,11 @@
 //! `onelog export TABLE`: the whole table at one position, one row a line.
 
+use onelog_command::{CommandError, Context};
 use onelog_record::code;
 use onelog_terminal::Out;
 
 use super::get::Moment;
 use super::scan::Pages;
-use crate::context::Context;
-use crate::error::CommandError;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {

@@ -3,13 +3,12 @@
 use std::ffi::OsString;
 
 use onelog_client::{Answer, Method};
+use onelog_command::{CommandError, Context};
 use onelog_terminal::Out;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use crate::context::Context;
-use crate::error::CommandError;
 use crate::wire::{argument, bytes_json, key_path};
 
 #[derive(Debug, clap::Args)]

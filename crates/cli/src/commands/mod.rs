@@ -10,7 +10,6 @@ pub mod delete;
 pub mod demo;
 pub mod export;
 pub mod get;
-pub mod import;
 pub mod put;
 pub mod restore;
 pub mod scan;

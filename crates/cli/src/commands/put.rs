@@ -3,14 +3,12 @@
 use std::ffi::OsString;
 use std::path::Path;
 
+use onelog_command::{CommandError, Context, read_whole};
 use onelog_record::{TxnId, VALUE_BYTES_MAX};
 use onelog_terminal::{Out, thousands};
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
 
-use crate::context::Context;
-use crate::error::CommandError;
-use crate::input::read_whole;
 use crate::wire::{argument, bytes_json};
 
 #[derive(Debug, clap::Args)]

@@ -5,12 +5,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use onelog::{UNFINISHED_LOG, finish_copy};
+use onelog_command::{CommandError, Context, NoServer};
 use onelog_log::{LOCK_FILE, flush_folder, make_folder};
 use onelog_terminal::{Out, thousands};
 
 use super::check::{check, refuse_foreign, refuse_unfinished};
-use crate::context::{Context, NoServer};
-use crate::error::CommandError;
 
 /// The folders of a server's data, and their names until the copy is complete.
 const FOLDERS: [(&str, &str); 2] = [("log", UNFINISHED_LOG), ("state", "state")];

@@ -3,14 +3,13 @@
 use std::ffi::OsString;
 
 use onelog_client::{Client, ClientError, segment};
+use onelog_command::{CommandError, Context};
 use onelog_terminal::{Out, Table, cell};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::get::Moment;
-use crate::context::Context;
-use crate::error::CommandError;
 use crate::wire::{argument, bytes_from_json, key_query, shown};
 
 /// How many rows are printed by default.

@@ -13,6 +13,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use onelog::Node;
+use onelog_command::{CommandError, Context, NoServer};
 use onelog_http::HttpOptions;
 use onelog_sinks::Sinks;
 use serde_json::json;
@@ -23,8 +24,6 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::config::{self, Flags, LogFormat, Settings};
-use crate::context::{Context, NoServer};
-use crate::error::CommandError;
 
 /// The exit status after a second signal, as shells report an interrupt.
 const STATUS_INTERRUPTED: i32 = 130;

@@ -7,6 +7,7 @@ mod source;
 use std::time::Duration;
 
 use onelog_client::{Answer, Client, ClientError, Method, segment};
+use onelog_command::{CommandError, Context, timeout};
 use onelog_http::WAIT_TIMEOUT_MS_MAX;
 use onelog_record::Json;
 use onelog_terminal::{Out, counted};
@@ -14,8 +15,6 @@ use serde_json::{Map, Value, json};
 
 use self::source::Source;
 use super::tables::{list_of, print_one};
-use crate::context::{Context, timeout};
-use crate::error::CommandError;
 use crate::wire::{bytes_json, shown};
 
 pub use self::print::list as print_list;

@@ -1,12 +1,10 @@
 //! `onelog status`.
 
+use onelog_command::{CommandError, Context, units};
 use onelog_terminal::{Out, bold, thousands};
 use serde_json::Value;
 
 use super::sinks;
-use crate::config::units;
-use crate::context::Context;
-use crate::error::CommandError;
 use crate::wire::shown;
 
 #[derive(Debug, clap::Args)]

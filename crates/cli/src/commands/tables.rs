@@ -3,14 +3,12 @@
 use std::path::PathBuf;
 
 use onelog_client::segment;
+use onelog_command::{CommandError, Context, read_whole};
 use onelog_record::Json;
 use onelog_terminal::{Out, Table};
 use serde_json::{Map, Value, json};
 
 use crate::confirm::confirm;
-use crate::context::Context;
-use crate::error::CommandError;
-use crate::input::read_whole;
 use crate::wire::shown;
 
 /// The most bytes of a schema's file.

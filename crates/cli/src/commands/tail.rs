@@ -3,12 +3,11 @@
 use std::time::Duration;
 
 use onelog_client::{Client, ClientError, Events};
+use onelog_command::{CommandError, Context};
 use onelog_record::{FieldPath, Json};
 use onelog_terminal::{Out, cell};
 use serde_json::Value;
 
-use crate::context::Context;
-use crate::error::CommandError;
 use crate::wire::shown;
 
 const BACKOFF_FIRST: Duration = Duration::from_millis(200);

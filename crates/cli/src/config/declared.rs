@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use onelog::NewTable;
+use onelog_command::toml_json::{self, Fault};
 use onelog_store::SinkDefinition;
 use onelog_stores::KINDS;
 use serde_json::Value;
@@ -12,7 +13,6 @@ use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
 use super::file::FileError;
-use crate::toml_json::{self, Fault};
 
 /// The most entries of one section.
 const ENTRIES_MAX: usize = 1024;

@@ -2,11 +2,11 @@
 
 use std::path::{Path, PathBuf};
 
+use onelog_command::toml_json::{self, line_at};
 use toml::de::DeValue;
 
 use super::declared::{Declarations, Section};
 use super::keys::{KEYS, Key};
-use crate::toml_json::{self, line_at};
 
 /// One key of the file, with its place.
 #[derive(Debug)]

@@ -3,12 +3,12 @@
 
 use std::path::PathBuf;
 
+use onelog_command::units::{parse_size, parse_time_ms, size};
 use onelog_sinks::SINKS_MEMORY_BYTES_MIN;
 
 use super::settings::{
     Settings, parse_compression, parse_listen, parse_log_format, parse_log_level,
 };
-use super::units::{parse_size, parse_time_ms, size};
 
 /// One thing that can be set.
 pub struct Key {

@@ -5,9 +5,10 @@ mod file;
 mod flags;
 mod keys;
 mod settings;
-pub mod units;
 
 use std::path::{Path, PathBuf};
+
+use onelog_command::CommandError;
 
 pub use declared::{Declarations, Declared};
 pub use file::FileError;
@@ -40,6 +41,12 @@ pub enum ConfigError {
     /// Two values that do not fit together.
     #[error("{0}")]
     Together(String),
+}
+
+impl From<ConfigError> for CommandError {
+    fn from(error: ConfigError) -> Self {
+        Self::Config(error.into())
+    }
 }
 
 /// Puts the settings together. `file` must exist; without one, `onelog.toml` in the current

@@ -3,6 +3,7 @@
 use std::collections::{HashMap, HashSet};
 use std::ops::ControlFlow;
 
+use onelog_command::CommandError;
 use onelog_log::{CheckReport, Disk};
 use onelog_record::{Offset, TABLE_TABLES, TABLE_UNIQUE, TableDefinition, TableId};
 use onelog_state::{Opened, ReadError, RememberedId, STATE_FILE, State};
@@ -10,7 +11,6 @@ use onelog_state::{Opened, ReadError, RememberedId, STATE_FILE, State};
 use super::entries;
 use super::expected::{Expected, Part, failed, key_hash, owner, records, transactions, value_hash};
 use super::report::{Fault, Place, Report};
-use crate::error::CommandError;
 
 /// The part of a fingerprint that is kept in memory and on disk alike.
 const FINGERPRINT_MASK: u64 = (1 << 48) - 1;

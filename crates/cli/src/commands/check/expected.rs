@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::ops::ControlFlow;
 
+use onelog_command::CommandError;
 use onelog_log::Disk;
 use onelog_record::{
     Entry, EntryKind, Index, Op, Record, TABLE_TABLES, TABLE_UNIQUE, TableDefinition, TableId,
@@ -11,7 +12,6 @@ use onelog_record::{
 };
 
 use super::entries;
-use crate::error::CommandError;
 
 /// How many records one part is expected to have at most; keys are fewer.
 const PART_RECORDS: u64 = 4_000_000;

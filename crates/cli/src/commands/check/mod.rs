@@ -13,12 +13,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use onelog::{FolderError, ForeignFiles};
+use onelog_command::{CommandError, Context, NoServer};
 use onelog_log::{Disk, RealDisk};
 use onelog_state::{OpenError, STATE_FILE, State, StateOptions};
 use onelog_terminal::Out;
 
-use crate::context::{Context, NoServer};
-use crate::error::CommandError;
 pub use report::Report;
 use report::{Fault, Place};
 

@@ -3,12 +3,12 @@
 use std::fmt;
 use std::path::{Path, PathBuf};
 
+use onelog_command::units;
 use onelog_log::CheckReport;
 use onelog_state::Applied;
 use onelog_terminal::{Out, counted, thousands};
 use serde_json::{Value, json};
 
-use crate::config::units;
 use crate::wire::{bytes_json, shown};
 
 /// How many faults are listed; all are counted.

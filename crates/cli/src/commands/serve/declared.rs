@@ -2,11 +2,11 @@
 //! they differ, never deleted.
 
 use onelog::{Node, TableError};
+use onelog_command::CommandError;
 use onelog_sinks::{SinkError, Sinks};
 use onelog_store::{SinkDefinition, StoreError};
 
 use crate::config::{Declarations, Declared};
-use crate::error::CommandError;
 
 /// Makes what is declared. What shows without the stores is checked first, so that a file with a
 /// mistake makes nothing; then it stops at the first thing that cannot be.

@@ -6,11 +6,10 @@ use std::sync::LazyLock;
 
 use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgAction, ArgMatches, Command, FromArgMatches};
+use onelog_command::CommandError;
 use onelog_sinks::{FieldRule, FieldValue, StoreKind};
 use onelog_stores::KINDS;
 use serde_json::{Map, Value};
-
-use crate::error::CommandError;
 
 static FLAGS: LazyLock<Vec<Flag>> = LazyLock::new(flags);
 

@@ -2,13 +2,13 @@
 
 use std::io;
 
+use onelog_command::units::size;
 use onelog_record::{FieldPath, Json};
 use onelog_terminal::{Out, Table, cell, counted, thousands};
 use serde_json::Value;
 
 use super::Exact;
 use crate::commands::tables::list_of;
-use crate::config::units::size;
 use crate::wire::shown;
 
 const CELL_CHARS_MAX: usize = 80;

@@ -3,12 +3,11 @@
 use std::path::PathBuf;
 
 use onelog_client::ClientError;
+use onelog_command::{CommandError, DefinitionFile};
 use onelog_stores::KINDS;
 use serde_json::{Map, Value, json};
 
 use super::kind_flags::KindFlags;
-use crate::definition_file::DefinitionFile;
-use crate::error::CommandError;
 
 #[derive(Debug, clap::Args)]
 pub struct Source {

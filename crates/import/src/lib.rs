@@ -30,11 +30,11 @@ mod stored;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use onelog_command::units::parse_size;
+use onelog_command::{CommandError, Context, timeout};
 use onelog_record::{FieldPath, RECORDS_MAX, TRANSACTION_BYTES_MAX};
+use onelog_store::Kinds;
 
-use crate::config::units::parse_size;
-use crate::context::{Context, timeout};
-use crate::error::CommandError;
 use format::Format;
 
 const CONNECTIONS_MAX: u64 = 32;
@@ -129,7 +129,11 @@ impl Args {
     }
 }
 
-pub fn run(args: &Args, context: &Context) -> Result<(), CommandError> {
-    let (import, pieces) = run::Import::open(args, context)?;
+/// Imports everything and prints what was done. `kinds` are the stores that can be read.
+///
+/// # Errors
+/// When something could not be imported. Run again, the import goes on behind what is done.
+pub fn run(args: &Args, context: &Context, kinds: Kinds) -> Result<(), CommandError> {
+    let (import, pieces) = run::Import::open(args, context, kinds)?;
     import.run(pieces)
 }

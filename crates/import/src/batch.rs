@@ -5,7 +5,7 @@
 use onelog_record::{FieldPath, Json, KEY_BYTES_MAX, TxnId, VALUE_BYTES_MAX};
 use serde_json::Value;
 
-use super::format::{Piece, too_long};
+use crate::format::{Piece, too_long};
 
 const ID_DOMAIN: &str = "onelog import batch, version 1";
 
@@ -277,7 +277,7 @@ fn other_format(number: u64, text: &[u8]) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::commands::import::lines::Lines;
+    use crate::lines::Lines;
 
     const BOUNDS: BatchBounds = BatchBounds {
         records_max: 2,

@@ -2,7 +2,7 @@
 
 use std::io::{self, BufRead};
 
-use super::format::{Piece, PieceText};
+use crate::format::{Piece, PieceText};
 
 #[derive(Debug)]
 pub struct Lines<R> {
@@ -62,8 +62,8 @@ impl<R: BufRead> Iterator for Lines<R> {
 mod tests {
     use std::io::BufReader;
 
-    use super::super::format::{PIECE_BYTES_MAX, too_long};
     use super::*;
+    use crate::format::{PIECE_BYTES_MAX, too_long};
 
     fn read(text: &[u8], chunk: usize) -> Vec<Piece> {
         let reader = BufReader::with_capacity(chunk, text);

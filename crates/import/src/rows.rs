@@ -9,7 +9,7 @@ use onelog_record::FieldPath;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
-use super::format::{PIECE_BYTES_MAX, Piece};
+use crate::format::{PIECE_BYTES_MAX, Piece};
 
 const READ_BYTES: usize = 64 << 10;
 /// How many names of columns a message lists.

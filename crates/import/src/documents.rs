@@ -4,7 +4,7 @@
 
 use std::io::{self, BufRead};
 
-use super::format::{Piece, PieceText};
+use crate::format::{Piece, PieceText};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Place {
@@ -181,8 +181,8 @@ mod tests {
     use proptest::prelude::*;
     use serde_json::Value;
 
-    use super::super::format::{PIECE_BYTES_MAX, too_long};
     use super::*;
+    use crate::format::{PIECE_BYTES_MAX, too_long};
 
     fn read(text: &str, chunk: usize) -> Result<Vec<String>, String> {
         let documents = Documents::new(BufReader::with_capacity(chunk, text.as_bytes()), 0);

@@ -1,12 +1,11 @@
 //! Why a command ended without success, and the exit status that says so.
 
+use std::error::Error;
 use std::io;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use onelog_client::ClientError;
-
-use crate::config::ConfigError;
 
 /// The exit status of an error.
 const STATUS_ERROR: u8 = 1;
@@ -19,8 +18,9 @@ pub enum CommandError {
     /// Between here and the server.
     #[error(transparent)]
     Client(#[from] ClientError),
+    /// A configuration that cannot be used.
     #[error(transparent)]
-    Config(#[from] ConfigError),
+    Config(Box<dyn Error + Send + Sync>),
     /// The command was used wrongly.
     #[error("{0}")]
     Usage(String),

@@ -7,7 +7,7 @@ use onelog_client::ClientError;
 use serde_json::Value;
 
 use crate::error::CommandError;
-use crate::input::read_whole;
+use crate::input::{is_stdin, read_whole};
 use crate::toml_json;
 
 /// The most bytes of a definition's file.
@@ -96,7 +96,7 @@ impl DefinitionFile {
     }
 
     fn at(&self, place: &str) -> String {
-        let path = match crate::input::is_stdin(&self.path) {
+        let path = match is_stdin(&self.path) {
             true => "standard input".to_owned(),
             false => self.path.display().to_string(),
         };

@@ -5,20 +5,20 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use onelog_client::{Client, ClientError, segment};
+use onelog_command::{CommandError, Context};
 use onelog_record::code;
+use onelog_store::Kinds;
 use onelog_terminal::{Out, counted, thousands};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 
-use super::Args;
-use super::bar::{Bar, rate};
-use super::batch::{Batch, Batcher};
-use super::job::{Job, UnderWay};
-use super::record;
-use super::sender::{Sender, Sent};
-use super::source::{self, Pieces, Source};
-use crate::context::Context;
-use crate::error::CommandError;
+use crate::Args;
+use crate::bar::{Bar, rate};
+use crate::batch::{Batch, Batcher};
+use crate::job::{Job, UnderWay};
+use crate::record;
+use crate::sender::{Sender, Sent};
+use crate::source::{self, Pieces, Source};
 
 /// How far ahead of what is done batches may be sent before the record says so.
 const RESERVE_BYTES: u64 = 64 << 20;
@@ -68,14 +68,18 @@ struct Run<'a> {
 
 impl<'a> Import<'a> {
     /// Requests the table of the server and opens the source.
-    pub fn open(args: &'a Args, context: &Context) -> Result<(Self, Pieces), CommandError> {
+    pub fn open(
+        args: &'a Args,
+        context: &Context,
+        kinds: Kinds,
+    ) -> Result<(Self, Pieces), CommandError> {
         let client = context.client()?;
         let status = client.get("/v1/status", &[])?;
         let position = status["position"]
             .as_u64()
             .ok_or_else(|| client.unexpected("its status has no position".to_owned()))?;
         let log_id = status["log_id"].as_str().unwrap_or_default();
-        let (mut source, pieces) = source::open(args, &client, position)?;
+        let (mut source, pieces) = source::open(args, &client, position, kinds)?;
         if args.from_store && !args.again {
             check_empty(&client, &args.table)?;
         }

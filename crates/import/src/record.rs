@@ -13,7 +13,7 @@ use std::time::UNIX_EPOCH;
 
 use serde::{Deserialize, Serialize};
 
-use super::format::Format;
+use crate::format::Format;
 
 /// Bytes at each end of a file that go into its identity.
 const SAMPLE_BYTES: u64 = 64 << 10;

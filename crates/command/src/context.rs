@@ -5,7 +5,7 @@ use std::time::Duration;
 use clap::Args;
 use onelog_client::{Client, ClientError};
 
-use crate::config::units::parse_time_ms;
+use crate::units::parse_time_ms;
 
 /// The flags that every command takes.
 #[derive(Clone, Debug, Args)]

@@ -7,7 +7,7 @@ use onelog_record::code;
 use rand::Rng;
 use serde_json::Value;
 
-use super::batch::Batch;
+use crate::batch::Batch;
 
 /// The first wait after a lost connection; it doubles with each further one.
 const BACKOFF_FIRST: Duration = Duration::from_millis(100);
@@ -140,7 +140,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::commands::import::batch::Row;
+    use crate::batch::Row;
     use onelog_client::ServerError;
 
     struct Script {

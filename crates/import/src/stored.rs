@@ -10,15 +10,13 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
+use onelog_command::{CommandError, DefinitionFile};
 use onelog_mapping::{Inverse, KeyForm, Plan, RowForm, Tables};
 use onelog_record::{TableDefinition, TableId, TableKind, ValueKind};
-use onelog_store::{SinkDefinition, Target};
-use onelog_stores::KINDS;
+use onelog_store::{Kinds, SinkDefinition, Target};
 
-use super::Args;
-use super::format::Piece;
-use crate::definition_file::DefinitionFile;
-use crate::error::CommandError;
+use crate::Args;
+use crate::format::Piece;
 
 /// How many records wait between the reading thread and the batches.
 const QUEUE_MAX: usize = 256;
@@ -52,12 +50,12 @@ impl Tables for OneTable<'_> {
 
 impl StoredRows {
     /// Opens the table that the definition fills from the table of the arguments.
-    pub fn open(args: &Args) -> Result<Self, CommandError> {
+    pub fn open(args: &Args, kinds: Kinds) -> Result<Self, CommandError> {
         let Table {
             target,
             plan,
             inverse,
-        } = read(args)?;
+        } = read(args, kinds)?;
         let mut reader = target
             .open_reader(&plan)
             .map_err(|error| CommandError::Failed(error.to_string()))?;
@@ -142,7 +140,7 @@ struct Table {
     inverse: Inverse,
 }
 
-fn read(args: &Args) -> Result<Table, CommandError> {
+fn read(args: &Args, kinds: Kinds) -> Result<Table, CommandError> {
     let mut sinks = DefinitionFile::read(&args.file)?.sinks();
     if let Some(name) = &args.name {
         sinks.retain(|sink| sink.value["name"].as_str() == Some(name));
@@ -159,7 +157,7 @@ fn read(args: &Args) -> Result<Table, CommandError> {
         )));
     };
     let fault = |error: onelog_mapping::DefinitionError| sink.fault(&error.place, &error.what);
-    let mut definition = SinkDefinition::from_json(KINDS, &sink.value).map_err(fault)?;
+    let mut definition = SinkDefinition::from_json(kinds, &sink.value).map_err(fault)?;
     let rules = definition.target.kind().rules();
     if rules.rows != RowForm::Columns || rules.keys != KeyForm::Column {
         return Err(CommandError::Usage(format!(

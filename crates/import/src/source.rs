@@ -7,17 +7,17 @@ use std::path::{Path, PathBuf};
 
 use flate2::read::MultiGzDecoder;
 use onelog_client::Client;
+use onelog_command::{CommandError, is_stdin};
+use onelog_store::Kinds;
 
-use super::Args;
-use super::batch::BatchBounds;
-use super::documents::Documents;
-use super::format::{Format, Packing, Piece, mark_bytes, peek, unreadable};
-use super::lines::Lines;
-use super::record::{self, Form, Progress};
-use super::rows::{RowOptions, Rows};
-use super::stored::StoredRows;
-use crate::error::CommandError;
-use crate::input::is_stdin;
+use crate::Args;
+use crate::batch::BatchBounds;
+use crate::documents::Documents;
+use crate::format::{Format, Packing, Piece, mark_bytes, peek, unreadable};
+use crate::lines::Lines;
+use crate::record::{self, Form, Progress};
+use crate::rows::{RowOptions, Rows};
+use crate::stored::StoredRows;
 
 const READ_BYTES: usize = 256 << 10;
 
@@ -107,7 +107,12 @@ fn read_error(path: &Path, source: io::Error) -> CommandError {
 }
 
 /// Opens the source. `position` is the log's end now.
-pub fn open(args: &Args, client: &Client, position: u64) -> Result<(Source, Pieces), CommandError> {
+pub fn open(
+    args: &Args,
+    client: &Client,
+    position: u64,
+    kinds: Kinds,
+) -> Result<(Source, Pieces), CommandError> {
     if args.from_store {
         let form = Form {
             format: Format::Store,
@@ -115,7 +120,7 @@ pub fn open(args: &Args, client: &Client, position: u64) -> Result<(Source, Piec
         };
         let source = Source::once(new_progress(args, client, position, form));
         let pieces = Pieces {
-            records: Records::Stored(StoredRows::open(args)?),
+            records: Records::Stored(StoredRows::open(args, kinds)?),
             done_bytes: 0,
         };
         return Ok((source, pieces));

@@ -2,7 +2,7 @@
 
 use std::collections::{HashSet, VecDeque};
 
-use super::batch::Batch;
+use crate::batch::Batch;
 
 /// A batch on its way to the server.
 #[derive(Clone, Debug)]
@@ -112,7 +112,7 @@ fn hash(key: &str) -> u64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::commands::import::batch::Row;
+    use crate::batch::Row;
 
     fn batch(end: u64, keys: &[&str]) -> Batch {
         let row = |key: &&str| Row {
