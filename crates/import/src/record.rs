@@ -83,6 +83,10 @@ pub struct Progress {
     pub reserved_bytes: u64,
     /// The log's end before anything between `done_bytes` and `reserved_bytes` was sent.
     pub position: u64,
+    /// The number of the table; unknown until the first batch has made it, and in a record of an
+    /// earlier version, whose `identity` may have it.
+    #[serde(default)]
+    pub table_number: Option<u64>,
 }
 
 /// Where the record of a file is kept.
@@ -169,6 +173,7 @@ mod tests {
             bad_lines: 6,
             reserved_bytes: 7,
             position: 8,
+            table_number: Some(9),
         };
         save(&path, &progress, true).unwrap();
         assert_eq!(load(&path).unwrap(), Some(progress));

@@ -88,17 +88,9 @@ impl<'a> Import<'a> {
             let table = json!({"name": args.table, "kind": "keyed", "value": "json"});
             client.post("/v1/tables", &table)?;
         }
-        let path = format!("/v1/tables/{}", segment(args.table.as_bytes()));
-        let table = match client.get(&path, &[]) {
-            Ok(table) => Some(table),
-            // A server with create_tables makes the table with the first batch; any other refuses it.
-            Err(error) if error.server().is_some_and(|e| e.status == 404) => None,
-            Err(error) => return Err(error.into()),
-        };
-        source.bind(
-            log_id,
-            table.as_ref().and_then(|table| table["id"].as_u64()),
-        )?;
+        // A server with create_tables makes the table with the first batch; any other refuses it.
+        let table = look_up(&client, &args.table)?;
+        source.bind(log_id, table.as_ref().and_then(number_of))?;
         // The order of a stream's records matters, and which of two lines has a unique value.
         let is_ordered =
             table.is_some_and(|table| table["kind"] == "stream" || table["unique"].is_array());
@@ -165,6 +157,20 @@ impl<'a> Import<'a> {
         run.bar.finish();
         run.finish(started.elapsed())
     }
+}
+
+/// The table as the server describes it, if it is there.
+fn look_up(client: &Client, table: &str) -> Result<Option<Value>, ClientError> {
+    let path = format!("/v1/tables/{}", segment(table.as_bytes()));
+    match client.get(&path, &[]) {
+        Ok(table) => Ok(Some(table)),
+        Err(error) if error.server().is_some_and(|e| e.status == 404) => Ok(None),
+        Err(error) => Err(error),
+    }
+}
+
+fn number_of(table: &Value) -> Option<u64> {
+    table["id"].as_u64()
 }
 
 /// The first content of a table, not more of it.
@@ -307,6 +313,7 @@ impl Run<'_> {
                 }
                 self.tally.position = self.tally.position.max(position.unwrap_or(0));
                 self.latest = self.latest.max(position.unwrap_or(0));
+                self.learn_table();
                 self.done(job.number);
             }
             Sent::BadRow(row, message) => self.bad_row(job, row, &message, jobs),
@@ -324,6 +331,20 @@ impl Run<'_> {
                 )));
             }
         }
+    }
+
+    /// Notes the number of the table that a batch has made, before anything is recorded as done: by it
+    /// the next run knows another table of that name.
+    fn learn_table(&mut self) {
+        if !self.can_save || self.record.table_number.is_some() {
+            return;
+        }
+        // An error says nothing about what was committed; the next batch asks again.
+        let Ok(Some(table)) = look_up(&self.import.client, &self.import.args.table) else {
+            return;
+        };
+        self.record.table_number = number_of(&table);
+        self.save(true);
     }
 
     fn advice(&self, error: &ClientError) -> &'static str {

@@ -176,6 +176,7 @@ fn new_progress(args: &Args, client: &Client, position: u64, form: Form) -> Prog
         bad_lines: 0,
         reserved_bytes: 0,
         position,
+        table_number: None,
     }
 }
 
@@ -301,27 +302,37 @@ impl Source {
 
     /// Ties the import to a log and to a table in it, by their numbers: names and addresses come
     /// again for others, which have nothing of what was written. A table that the first batch makes
-    /// has no number yet.
+    /// has no number yet; the record has it from the first answer on.
     pub fn bind(&mut self, log_id: &str, table: Option<u64>) -> Result<(), CommandError> {
-        let known =
-            |table: Option<u64>| table.map_or_else(|| "new".to_owned(), |id| id.to_string());
-        let identity = &mut self.progress.identity;
+        let progress = &mut self.progress;
         let Some(path) = self.record.as_deref().filter(|_| self.resumed) else {
-            identity.push_str(&format!(" in {log_id}/{}", known(table)));
+            let number = table.map_or_else(|| "new".to_owned(), |id| id.to_string());
+            progress
+                .identity
+                .push_str(&format!(" in {log_id}/{number}"));
+            progress.table_number = table;
             return Ok(());
         };
-        let place = identity
-            .rsplit_once(" in ")
-            .and_then(|(_, place)| place.split_once('/'));
-        let what = match place {
-            None => "it is not recorded which log it was into",
-            Some((log, _)) if log != log_id => "it was into another log, which the server had then",
-            Some((_, number)) if number != "new" && number != known(table) => {
-                "the table was deleted and made again since"
-            }
-            Some(_) => return Ok(()),
+        let place = progress.identity.rsplit_once(" in ");
+        let Some((log, number)) = place.and_then(|(_, place)| place.split_once('/')) else {
+            return Err(unlike("it is not recorded which log it was into", path));
         };
-        Err(unlike(what, path))
+        if log != log_id {
+            let what = "it was into another log, which the server had then";
+            return Err(unlike(what, path));
+        }
+        let earlier = progress.table_number.or_else(|| number.parse().ok());
+        let has_written = earlier.is_some() || progress.records > 0;
+        match (earlier, table) {
+            (_, None) if has_written => Err(unlike("the table was deleted since", path)),
+            (Some(earlier), Some(table)) if earlier != table => {
+                Err(unlike("the table was deleted and made again since", path))
+            }
+            _ => {
+                progress.table_number = table;
+                Ok(())
+            }
+        }
     }
 
     /// The bounds by which batches are cut: those of the run that is continued.

@@ -232,6 +232,37 @@ fn a_table_that_was_made_again_has_nothing_of_an_earlier_import() {
 }
 
 #[test]
+fn a_table_that_the_first_batch_made_is_known_again_by_its_number() {
+    let folder = tempfile::tempdir().unwrap();
+    let server = Server::start(&folder.path().join("data"), &["--create-tables"]);
+    let place = Place { folder, server };
+    let file = place.file(&(rows(20) + "nope\n"));
+    let path = file.to_str().unwrap();
+    let delete_table = || {
+        place
+            .server
+            .run(&["tables", "delete", "t.rows", "--yes"])
+            .good();
+    };
+    // Given an import that began before there was a table, when it goes on, then it does.
+    for resumed in [false, true] {
+        place.import(path, &[]).fails(1, "line 21");
+        let record = fs::read_to_string(format!("{path}.onelog-import")).unwrap();
+        let record: Value = serde_json::from_str(&record).unwrap();
+        assert_eq!(record["records"], 10, "{resumed}: {record}");
+    }
+    // When the table is gone, or another one has its name, then it does not.
+    delete_table();
+    place
+        .import(path, &[])
+        .fails(1, "the table was deleted since");
+    place.server.run(&["put", "t.rows", "other", "{}"]).good();
+    place
+        .import(path, &[])
+        .fails(1, "the table was deleted and made again since");
+}
+
+#[test]
 fn an_import_is_not_continued_into_another_log_at_the_same_address() {
     let place = Place::new();
     let file = place.file(&(rows(20) + "nope\n"));
