@@ -482,6 +482,9 @@ impl Run<'_> {
                 counted(self.record.bad_lines, &format!("bad {}", self.unit()))
             ))?;
         }
+        if let Some(note) = &self.import.source.note {
+            out.line(note)?;
+        }
         Ok(out.flush()?)
     }
 

@@ -33,6 +33,8 @@ pub struct Source {
     pub progress: Progress,
     /// Whether an earlier run is continued.
     pub resumed: bool,
+    /// What is to be known of a store's table that was read.
+    pub note: Option<String>,
 }
 
 /// The records of a source, behind those that an earlier run has done.
@@ -118,9 +120,11 @@ pub fn open(
             format: Format::Store,
             ..Form::default()
         };
-        let source = Source::once(new_progress(args, client, position, form));
+        let mut rows = StoredRows::open(args, kinds)?;
+        let mut source = Source::once(new_progress(args, client, position, form));
+        source.note = rows.unfillable.take();
         let pieces = Pieces {
-            records: Records::Stored(StoredRows::open(args, kinds)?),
+            records: Records::Stored(rows),
             done_bytes: 0,
         };
         return Ok((source, pieces));
@@ -156,6 +160,7 @@ pub fn open(
         record: Some(path),
         progress,
         resumed,
+        note: None,
     };
     let pieces = pieces(args, unpacked, &source.progress)?;
     Ok((source, pieces))
@@ -297,6 +302,7 @@ impl Source {
                 ..progress
             },
             resumed: false,
+            note: None,
         }
     }
 

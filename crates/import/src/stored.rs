@@ -11,7 +11,10 @@ use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 
 use onelog_command::{CommandError, DefinitionFile};
-use onelog_mapping::{Inverse, KeyForm, Plan, RowForm, Tables};
+use onelog_mapping::{
+    Document, EXISTING, Inverse, KeyForm, MappingPlan, Plan, Row, RowFault, RowForm, Tables,
+    show_key,
+};
 use onelog_record::{TableDefinition, TableId, TableKind, ValueKind};
 use onelog_store::{Kinds, SinkDefinition, Target};
 
@@ -23,6 +26,8 @@ const QUEUE_MAX: usize = 256;
 
 /// The rows of a store's table.
 pub struct StoredRows {
+    /// Why no sink can fill the table that is read, where that is so.
+    pub unfillable: Option<String>,
     queue: Option<Receiver<io::Result<Piece>>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -54,11 +59,12 @@ impl StoredRows {
         let Table {
             target,
             plan,
-            inverse,
+            mut inverse,
         } = read(args, kinds)?;
         let mut reader = target
             .open_reader(&plan)
             .map_err(|error| CommandError::Failed(error.to_string()))?;
+        let unfillable = unfillable(&*target, &plan.mappings[0]);
         let (sender, queue) = sync_channel(QUEUE_MAX);
         let thread = std::thread::Builder::new()
             .name("import-store".to_owned())
@@ -69,7 +75,10 @@ impl StoredRows {
                     at: 0,
                 };
                 let mapping = &plan.mappings[0];
-                let scanned = reader.scan(0, &mut |row| rows.send(inverse.document(mapping, row)));
+                let scanned = reader.scan(0, &mut |row| {
+                    let document = inverse.document(mapping, row);
+                    rows.send(document.map_err(|fault| named(mapping, row, &fault)))
+                });
                 if let Err(error) = scanned {
                     // The other side may have stopped listening.
                     let _ = sender.send(Err(io::Error::other(error.to_string())));
@@ -77,10 +86,34 @@ impl StoredRows {
             })
             .map_err(|error| CommandError::Failed(format!("cannot start a thread: {error}")))?;
         Ok(Self {
+            unfillable,
             queue: Some(queue),
             thread: Some(thread),
         })
     }
+}
+
+/// What no record makes, so that one finds it in the store.
+fn named(mapping: &MappingPlan, row: &Row, fault: &RowFault) -> String {
+    let key = match mapping.key_of_row(row) {
+        Some(key) => show_key(&key),
+        None => row.cells[mapping.key].show_key(),
+    };
+    format!(
+        "the table '{}', key {key}, {fault}; change it in the store, or give the column another type or no place in the mapping",
+        mapping.into
+    )
+}
+
+fn unfillable(target: &dyn Target, mapping: &MappingPlan) -> Option<String> {
+    let rules = target.kind().rules();
+    let takes_existing = rules.options.iter().any(|option| option.name == EXISTING);
+    (!takes_existing).then(|| {
+        format!(
+            "a sink of the kind {} makes a table of its own and fills no other: give its mapping another name for 'into' than '{}', which stays as it is",
+            rules.kind, mapping.into
+        )
+    })
 }
 
 struct Rows<'s> {
@@ -90,15 +123,12 @@ struct Rows<'s> {
 }
 
 impl Rows<'_> {
-    fn send(
-        &mut self,
-        document: Result<onelog_mapping::Document, onelog_mapping::RowFault>,
-    ) -> ControlFlow<()> {
+    fn send(&mut self, document: Result<Document, String>) -> ControlFlow<()> {
         self.number += 1;
         let start = self.at;
         let (key, text) = match document {
             Ok((key, document)) => (Some(key), Ok(document.into_bytes())),
-            Err(fault) => (None, Err(fault.to_string())),
+            Err(why) => (None, Err(why)),
         };
         self.at += text.as_ref().map_or(1, |text| text.len() as u64 + 1);
         let piece = Piece {

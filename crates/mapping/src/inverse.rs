@@ -1,18 +1,26 @@
 //! A mapping backwards: of a row of the store the record that the mapping would make it of. What has
 //! no inverse is refused by name.
+//!
+//! A store can hold what no record makes: `infinity`, the year 10000, the JSON value null where the
+//! mapping writes NULL. So the record of a row is projected again, and is only given out where that
+//! makes the same row.
 
-use onelog_record::{JSON_DEPTH_MAX, JsonText};
+use onelog_record::{JSON_DEPTH_MAX, JsonText, Offset};
 use serde_json::Value;
 
 use crate::{Cell, ColumnType, DefinitionError, Mapping, MappingPlan, Row, RowFault, Source};
-use crate::{date_text, timestamp_text, uuid_text};
+use crate::{date_text, numeric, timestamp_text, uuid_text};
 
 /// A key of the log and the JSON document under it.
 pub type Document = (String, String);
 
 /// Makes documents of the rows of one mapping.
 #[derive(Debug)]
-pub struct Inverse(Shape);
+pub struct Inverse {
+    shape: Shape,
+    /// The row that the mapping makes of the latest document.
+    made: Row,
+}
 
 #[derive(Debug)]
 enum Shape {
@@ -69,7 +77,7 @@ impl Inverse {
                 let what = "values that are not JSON cannot be imported";
                 return refused(&format!("columns.{}", columns[whole].name), what);
             }
-            return Ok(Self(Shape::Whole(whole)));
+            return Ok(Self::of(Shape::Whole(whole)));
         }
         let mut tree = Tree::default();
         for (number, column) in columns.iter().enumerate() {
@@ -81,23 +89,93 @@ impl Inverse {
                 return refused(&format!("columns.{}.from", column.name), what);
             }
         }
-        Ok(Self(Shape::Fields(tree)))
+        Ok(Self::of(Shape::Fields(tree)))
     }
 
-    /// The record of a row.
-    pub fn document(&self, plan: &MappingPlan, row: &Row) -> Result<Document, RowFault> {
+    fn of(shape: Shape) -> Self {
+        Self {
+            shape,
+            made: Row::default(),
+        }
+    }
+
+    /// The record of a row; the fault names what a column holds and no record makes.
+    pub fn document(&mut self, plan: &MappingPlan, row: &Row) -> Result<Document, RowFault> {
+        let (key, document) = self.shape.write(plan, row)?;
+        plan.project(
+            key.as_bytes(),
+            Offset(0),
+            document.as_bytes(),
+            &mut self.made,
+        )
+        .map_err(|fault| {
+            let column = plan.column_names().position(|name| name == fault.column);
+            let held = column.map_or_else(String::new, |column| held(&row.cells[column]));
+            RowFault {
+                what: format!(
+                    "it holds {held}, which the mapping does not write: {}",
+                    fault.what
+                ),
+                ..fault
+            }
+        })?;
+        let cells = self.made.cells.iter().zip(&row.cells);
+        for (column, (made, read)) in plan.columns.iter().zip(cells) {
+            if !is_same_value(made, read) {
+                return Err(RowFault {
+                    column: column.name.clone(),
+                    what: format!(
+                        "it holds {}, for which the mapping of the type '{}' writes {}",
+                        held(read),
+                        column.kind.name(),
+                        held(made)
+                    ),
+                });
+            }
+        }
+        Ok((key, document))
+    }
+}
+
+/// Whether a cell that the mapping makes is the one that was read, or the same number in a store whose
+/// columns take numbers of any type.
+fn is_same_value(made: &Cell, read: &Cell) -> bool {
+    let number = |cell: &Cell| match cell {
+        Cell::Integer(number) => Some(number.to_string()),
+        Cell::Real(number) => numeric(&Value::from(*number).to_string()),
+        Cell::Numeric(number) => Some(number.clone()),
+        Cell::Text(text) if matches!(made, Cell::Numeric(_)) => numeric(text),
+        _ => None,
+    };
+    made.is_same(read) || (number(made).is_some() && number(made) == number(read))
+}
+
+/// What a cell holds, for people.
+fn held(cell: &Cell) -> String {
+    match cell {
+        Cell::Null => "NULL".to_owned(),
+        Cell::Json(_) => format!("the JSON value {}", cell.show()),
+        Cell::Real(number) => number.to_string(),
+        _ => cell.show().to_string(),
+    }
+}
+
+impl Shape {
+    fn write(&self, plan: &MappingPlan, row: &Row) -> Result<Document, RowFault> {
         let fault = |column: usize, what: &str| RowFault {
             column: plan.columns[column].name.clone(),
-            what: what.to_owned(),
+            what: format!("it holds {}: {what}", held(&row.cells[column])),
         };
         let key = plan.key_of_row(row).ok_or_else(|| {
             fault(plan.key, "no key of the log makes this row: it lacks the key's template, or is of another type")
         })?;
         let key = String::from_utf8(key).map_err(|_| fault(plan.key, "the key is not UTF-8"))?;
         let mut out = String::new();
-        match &self.0 {
-            Shape::Whole(column) => write(&row.cells[*column], &mut out),
-            Shape::Fields(tree) => tree.write(row, &mut out),
+        match self {
+            Self::Whole(column) => {
+                write(&row.cells[*column], &mut out).map_err(|(_, what)| (Some(*column), what))
+            }
+            Self::Fields(tree) => tree.write(row, &mut out),
         }
         .map_err(|(column, what)| match column {
             Some(column) => fault(column, &what),

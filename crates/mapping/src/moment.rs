@@ -4,6 +4,10 @@ pub use onelog_jq::{date_of_days, days_of_date};
 use onelog_jq::{day_text, moment_text, parse_day, parse_moment};
 
 const MICRO_NANOS: i128 = 1000;
+/// After so many years the calendar is the same again; so many days are in them.
+const CYCLE_YEARS: i64 = 400;
+const CYCLE_DAYS: i64 = 146_097;
+const DAY_MICROS: i64 = 86_400_000_000;
 
 /// Microseconds since 1970 of a text as RFC 3339 has it, with an offset from UTC; what is finer than
 /// a microsecond is cut off (towards the past).
@@ -15,9 +19,22 @@ pub fn parse_timestamp(text: &str) -> Option<i64> {
 /// The text of a moment: `2024-05-01T12:00:00.000001Z`, without needless zeros.
 #[must_use]
 pub fn timestamp_text(micros: i64) -> String {
-    // A moment that no calendar has can only come from a store that was written to by others.
-    moment_text(i128::from(micros) * MICRO_NANOS)
+    let text = |micros: i64| moment_text(i128::from(micros) * MICRO_NANOS);
+    text(micros)
+        .or_else(|| {
+            let cycle = CYCLE_DAYS * DAY_MICROS;
+            far(&text(micros.rem_euclid(cycle))?, micros.div_euclid(cycle))
+        })
         .unwrap_or_else(|| format!("{micros} µs since 1970"))
+}
+
+/// A text of the years from 1970 on, so many cycles of the calendar away. What comes out has a sign
+/// and six digits for the year, as ISO 8601 extends them: it is for people, and no record can hold
+/// it. Such a moment can only come from a store that was written to by others.
+fn far(text: &str, cycles: i64) -> Option<String> {
+    let (year, rest) = text.split_at_checked(4)?;
+    let year = year.parse::<i64>().ok()? + CYCLE_YEARS * cycles;
+    Some(format!("{year:+07}{rest}"))
 }
 
 /// Days since 1970 of a text `YYYY-MM-DD`.
@@ -29,7 +46,16 @@ pub fn parse_date(text: &str) -> Option<i32> {
 /// The text of a day: `2024-05-01`.
 #[must_use]
 pub fn date_text(days: i32) -> String {
-    day_text(days).unwrap_or_else(|| format!("{days} days since 1970"))
+    let days = i64::from(days);
+    let text = |days: i64| day_text(i32::try_from(days).ok()?);
+    text(days)
+        .or_else(|| {
+            far(
+                &text(days.rem_euclid(CYCLE_DAYS))?,
+                days.div_euclid(CYCLE_DAYS),
+            )
+        })
+        .unwrap_or_else(|| format!("{days} days since 1970"))
 }
 
 /// The bytes of a UUID's text: 32 hexadecimal digits, with or without hyphens.
@@ -112,6 +138,28 @@ mod tests {
         let bytes = parse_uuid(text).unwrap();
         assert_eq!(uuid_text(&bytes), text);
         assert_eq!(parse_uuid("00112233445566778899AABBCCDDEEFF"), Some(bytes));
+    }
+
+    #[test]
+    fn what_no_record_can_hold_is_shown_and_not_read() {
+        for (micros, text) in [
+            (253_402_300_800_000_000, "+010000-01-01T00:00:00Z"),
+            (9_223_371_331_199_999_999, "+294247-01-01T23:59:59.999999Z"),
+            (-62_135_596_800_000_001, "0000-12-31T23:59:59.999999Z"),
+            (-210_866_803_200_000_000, "-004713-11-24T00:00:00Z"),
+        ] {
+            assert_eq!(timestamp_text(micros), text);
+            assert_eq!(parse_timestamp(text), None, "{text}");
+        }
+        for (days, text) in [
+            (2_932_897, "+010000-01-01"),
+            (i32::MAX, "+5881580-07-11"),
+            (-719_163, "0000-12-31"),
+            (i32::MIN, "-5877641-06-23"),
+        ] {
+            assert_eq!(date_text(days), text);
+            assert_eq!(parse_date(text), None, "{text}");
+        }
     }
 
     #[test]

@@ -3,7 +3,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 use onelog_mapping::{
-    Cell, Inverse, KeyForm, Mapping, MappingRules, Plan, Row, RowForm, no_further_check,
+    Cell, Inverse, KeyForm, Mapping, MappingPlan, MappingRules, Plan, Row, RowForm,
+    no_further_check,
 };
 use onelog_record::{Offset, TableDefinition, TableId, TableKind, ValueKind};
 use serde_json::Value;
@@ -48,7 +49,7 @@ fn a_row_of_every_type_comes_back_as_it_was() {
             "l":{"from":"l","type":"text[]"},"x":{"from":"/list/0","type":"text"}}}"#,
     );
     let plan = &plan.mappings[0];
-    let inverse = Inverse::new("mappings[0]", &mapping, plan).unwrap();
+    let mut inverse = Inverse::new("mappings[0]", &mapping, plan).unwrap();
     let full = vec![
         Cell::Text("row-ä\"1".into()),
         Cell::Integer(i64::MIN),
@@ -116,10 +117,93 @@ fn what_has_no_inverse_is_refused_at_its_place() {
             "id":{"from":"$key","type":"text"},"r":{"from":"r","type":"real"}}}"#,
     );
     let plan = &plan.mappings[0];
-    let inverse = Inverse::new("mappings[0]", &mapping, plan).unwrap();
+    let mut inverse = Inverse::new("mappings[0]", &mapping, plan).unwrap();
     let mut row = Row::new(2);
     row.cells = vec![Cell::Text("k-1".into()), Cell::Real(f64::NAN)];
     assert_eq!(inverse.document(plan, &row).unwrap_err().column, "r");
     row.cells = vec![Cell::Text("other".into()), Cell::Real(1.0)];
     assert_eq!(inverse.document(plan, &row).unwrap_err().column, "id");
+}
+
+const TYPED: &str = r#"{"table":"t","into":"rows","columns":{"id":{"from":"$key","type":"integer"},
+            "n":{"from":"n","type":"numeric"},"i":{"from":"i","type":"integer"},
+            "r":{"from":"r","type":"real"},"t":{"from":"t","type":"text"},
+            "j":{"from":"j","type":"json"},"m":{"from":"m","type":"timestamp"},
+            "d":{"from":"d","type":"date"},"l":{"from":"l","type":"date[]"}}}"#;
+
+/// A row with this cell alone.
+fn with(plan: &MappingPlan, name: &str, cell: Cell) -> Row {
+    let mut row = Row::new(plan.columns.len());
+    row.cells[0] = Cell::Integer(7);
+    let column = plan.column_names().position(|known| known == name);
+    row.cells[column.unwrap()] = cell;
+    row
+}
+
+#[test]
+fn what_no_record_makes_is_refused_with_what_the_column_holds() {
+    let (mapping, plan) = read(TYPED);
+    let plan = &plan.mappings[0];
+    let mut inverse = Inverse::new("mappings[0]", &mapping, plan).unwrap();
+    let text = |text: &str| Cell::Text(text.to_owned());
+    for (name, cell, held) in [
+        ("m", text("infinity"), "\"infinity\""),
+        (
+            "m",
+            Cell::Timestamp(253_402_300_800_000_000),
+            "\"+010000-01-01T00:00:00Z\"",
+        ),
+        (
+            "m",
+            Cell::Timestamp(i64::MIN),
+            "\"-290308-12-21T19:59:05.224192Z\"",
+        ),
+        ("d", text("-infinity"), "\"-infinity\""),
+        ("d", Cell::Date(-719_163), "\"0000-12-31\""),
+        ("d", Cell::Timestamp(1), "\"1970-01-01T00:00:00.000001Z\""),
+        ("l", Cell::List(vec![text("infinity")]), "[\"infinity\"]"),
+        ("n", text("NaN"), "\"NaN\""),
+        ("n", Cell::Numeric("9".repeat(1_101)), "\"999"),
+        ("i", Cell::Numeric("1.5".into()), "\"1.5\""),
+        ("i", text("7"), "\"7\""),
+        ("r", Cell::Real(f64::INFINITY), "inf"),
+        ("r", Cell::Integer((1 << 53) + 1), "9007199254740993"),
+        (
+            "t",
+            Cell::Integer(5),
+            "5, for which the mapping of the type 'text' writes \"5\"",
+        ),
+        (
+            "j",
+            Cell::Json("null".into()),
+            "the JSON value null, for which the mapping of the type 'json' writes NULL",
+        ),
+        ("j", Cell::Json("nul".into()), "the JSON value"),
+    ] {
+        let fault = inverse
+            .document(plan, &with(plan, name, cell.clone()))
+            .unwrap_err();
+        assert_eq!(fault.column, name, "{cell:?}: {fault}");
+        let expected = format!("it holds {held}");
+        assert!(fault.what.starts_with(&expected), "{cell:?}: {fault}");
+    }
+}
+
+/// Some stores have columns that take numbers of any type.
+#[test]
+fn the_same_number_in_another_type_is_the_same() {
+    let (mapping, plan) = read(TYPED);
+    let plan = &plan.mappings[0];
+    let mut inverse = Inverse::new("mappings[0]", &mapping, plan).unwrap();
+    for (name, cell) in [
+        ("n", Cell::Integer(5)),
+        ("n", Cell::Real(0.1)),
+        ("n", Cell::Text("1.50".into())),
+        ("i", Cell::Real(2.0)),
+        ("r", Cell::Integer(1 << 53)),
+        ("r", Cell::Numeric("0.1".into())),
+        ("j", Cell::Json("{\"a\": null}".into())),
+    ] {
+        inverse.document(plan, &with(plan, name, cell)).unwrap();
+    }
 }

@@ -156,3 +156,255 @@ fn a_table_of_sqlite_is_read_and_what_cannot_be_read_back_is_refused_by_name() {
     assert_eq!(place.value("1").trim(), r#"{"price":"1.10","note":"a"}"#);
     assert_eq!(place.value("2").trim(), r#"{"price":null,"note":"b"}"#);
 }
+
+/// Every row of `unfit`, a key with its column and what the message says of its value, is refused by
+/// name until `delete` has taken it away; `--skip-bad` counts them all. What is left, with `good`
+/// rows, is adopted by a sink without a change.
+fn what_the_log_cannot_have_is_named(
+    definition: &Value,
+    good: u64,
+    unfit: &[(&str, &str, &str)],
+    delete: &dyn Fn(&str),
+) {
+    let place = Place::new();
+    let done = place.import(definition, &["--skip-bad"]).json();
+    let counted = (&done["records"], &done["bad_lines"]);
+    assert_eq!(counted, (&json!(good), &json!(unfit.len())), "{done}");
+    for (key, column, value) in unfit {
+        let ran = place.import(definition, &["--again"]);
+        let named =
+            format!("the table 'goods', key \"{key}\", column '{column}': it holds {value}");
+        ran.fails(1, &named);
+        delete(key);
+    }
+    place.import(definition, &["--again"]).good();
+    let path = place.define(definition);
+    let path = path.to_str().unwrap();
+    place.server.run(&["sinks", "create", path]).good();
+    place.server.run(&["sinks", "wait", "goods"]).good();
+    let verified = place
+        .server
+        .run(&["sinks", "verify", "goods", "--json"])
+        .json();
+    assert_eq!(verified["equal"], true, "{verified}");
+    assert_eq!(verified["tables"][0]["store_rows"], good, "{verified}");
+}
+
+#[test]
+fn what_only_postgresql_can_hold_is_refused_by_name_and_never_made_into_a_text() {
+    require!(Kind::Postgres);
+    let postgres = Postgres::start();
+    postgres.sql(
+        r#"CREATE TABLE goods (id bigint PRIMARY KEY, price numeric, rate double precision,
+           made timestamptz, day date, doc jsonb, days date[]);
+         INSERT INTO goods (id, price, rate, made, day, doc, days) VALUES
+           (1, 1e-30, -0.0, '0001-01-01T00:00:00Z', '9999-12-31', '{"b": [null, 1.10], "a": 1}', '{NULL,2024-05-01}'),
+           (2, 1e300, 1e308, '9999-12-31T23:59:59.999999Z', '0001-01-01', '"null"', '{}'),
+           (3, NULL, NULL, NULL, NULL, NULL, NULL);
+         INSERT INTO goods (id, made) VALUES (10, 'infinity'), (11, '-infinity'),
+           (12, '10000-01-01T00:00:00Z'), (13, '0044-03-15T12:00:00Z BC'), (14, '0001-12-31T00:00:00Z BC');
+         INSERT INTO goods (id, day) VALUES (20, 'infinity'), (21, '-infinity'), (22, '10000-01-01'),
+           (23, '0044-03-15 BC');
+         INSERT INTO goods (id, price) VALUES (30, 'NaN'), (31, 'Infinity'), (32, '-Infinity');
+         INSERT INTO goods (id, price) SELECT 33, ('1' || repeat('0', 1200))::numeric;
+         INSERT INTO goods (id, rate) VALUES (40, 'NaN'), (41, 'Infinity');
+         INSERT INTO goods (id, doc) VALUES (50, 'null');
+         INSERT INTO goods (id, days) VALUES (60, '{infinity}'), (61, '{{2024-05-01}}'), (62, '[0:0]={2024-05-01}')"#,
+    );
+    let mut goods = definition(&json!({"kind": "postgres", "url": postgres.url()}));
+    goods["mappings"][0]["existing"] = json!(true);
+    goods["mappings"][0]["columns"] = json!({
+        "id": {"from": "$key", "type": "integer"}, "price": {"from": "/price", "type": "numeric"},
+        "rate": {"from": "/rate", "type": "real"}, "made": {"from": "/made", "type": "timestamp"},
+        "day": {"from": "/day", "type": "date"}, "doc": {"from": "/doc", "type": "json"},
+        "days": {"from": "/days", "type": "date[]"}});
+    let unfit = [
+        ("10", "made", "\"infinity\""),
+        ("11", "made", "\"-infinity\""),
+        ("12", "made", "\"+010000-01-01T00:00:00Z\""),
+        ("13", "made", "\"-000043-03-15T12:00:00Z\""),
+        ("14", "made", "\"0000-12-31T00:00:00Z\""),
+        ("20", "day", "\"infinity\""),
+        ("21", "day", "\"-infinity\""),
+        ("22", "day", "\"+010000-01-01\""),
+        ("23", "day", "\"-000043-03-15\""),
+        ("30", "price", "\"NaN\""),
+        ("31", "price", "\"Infinity\""),
+        ("32", "price", "\"-Infinity\""),
+        ("33", "price", "\"1000"),
+        ("40", "rate", "NaN"),
+        ("41", "rate", "inf"),
+        ("50", "doc", "the JSON value null"),
+        ("60", "days", "[\"infinity\"]"),
+        ("61", "days", "\"a list of 2 dimensions\""),
+        (
+            "62",
+            "days",
+            "\"a list whose first element has the number 0\"",
+        ),
+    ];
+    what_the_log_cannot_have_is_named(&goods, 3, &unfit, &|key| {
+        postgres.sql(&format!("DELETE FROM goods WHERE id = {key}"));
+    });
+}
+
+#[test]
+fn a_column_of_postgresql_of_another_type_is_not_rounded_to_the_mappings() {
+    require!(Kind::Postgres);
+    let postgres = Postgres::start();
+    postgres.sql(
+        "CREATE TABLE goods (id text PRIMARY KEY, count numeric, made text, day timestamptz, ok int);
+         INSERT INTO goods VALUES ('1', 2, NULL, NULL, NULL), ('2', 1.5, NULL, NULL, NULL),
+           ('3', NULL, 'yesterday', NULL, NULL), ('4', NULL, NULL, '2024-05-01T12:00:00Z', NULL),
+           ('5', NULL, NULL, NULL, 5)",
+    );
+    let mut goods = definition(&json!({"kind": "postgres", "url": postgres.url()}));
+    goods["mappings"][0]["columns"] = json!({
+        "id": {"from": "$key", "type": "text"}, "count": {"from": "/count", "type": "integer"},
+        "made": {"from": "/made", "type": "timestamp"}, "day": {"from": "/day", "type": "date"},
+        "ok": {"from": "/ok", "type": "boolean"}});
+    let place = Place::new();
+    for (key, column, value) in [
+        ("2", "count", "\"1.5\""),
+        ("3", "made", "\"yesterday\""),
+        ("4", "day", "\"2024-05-01T12:00:00Z\""),
+        ("5", "ok", "5"),
+    ] {
+        place.import(&goods, &["--again"]).fails(
+            1,
+            &format!("the table 'goods', key \"{key}\", column '{column}': it holds {value}"),
+        );
+        postgres.sql(&format!("DELETE FROM goods WHERE id = '{key}'"));
+    }
+    place.import(&goods, &["--again"]).good();
+    assert!(
+        place.value("1").contains("\"count\":2,"),
+        "{}",
+        place.value("1")
+    );
+}
+
+#[test]
+fn a_document_that_is_written_otherwise_is_no_other_row() {
+    require!(Kind::Postgres);
+    let postgres = Postgres::start();
+    postgres.sql(
+        r#"CREATE TABLE goods (id text PRIMARY KEY, doc jsonb);
+         INSERT INTO goods VALUES ('1', '{"b": 1.10, "a": [1, null]}')"#,
+    );
+    let mut goods = definition(&json!({"kind": "postgres", "url": postgres.url()}));
+    goods["mappings"][0]["existing"] = json!(true);
+    goods["mappings"][0]["columns"] = json!({
+        "id": {"from": "$key", "type": "text"}, "doc": {"from": "/doc", "type": "json"}});
+    let place = Place::new();
+    let server = &place.server;
+    server.run(&["tables", "create", "shop.goods"]).good();
+    let document = r#"{"doc":{"a":[1,null],"b":1.1}}"#;
+    server.run(&["put", "shop.goods", "1", document]).good();
+    // When a sink is to adopt the table, then the log has its row as it is.
+    let path = place.define(&goods);
+    server
+        .run(&["sinks", "create", path.to_str().unwrap()])
+        .good();
+    server.run(&["sinks", "wait", "goods"]).good();
+    let verified = server.run(&["sinks", "verify", "goods", "--json"]).json();
+    assert_eq!(verified["equal"], true, "{verified}");
+}
+
+#[test]
+fn what_only_mariadb_can_hold_is_refused_by_name_and_never_made_into_a_text() {
+    require!(Kind::Mariadb);
+    let mariadb = Mariadb::start();
+    mariadb.sql(
+        "CREATE TABLE goods (id BIGINT NOT NULL PRIMARY KEY, made DATETIME(6), day DATE, doc JSON);
+         SET sql_mode = '';
+         INSERT INTO goods VALUES (1, '9999-12-31 23:59:59.999999', '1000-01-01', '{\"a\": [1.10, null]}'),
+           (2, NULL, NULL, NULL);
+         INSERT INTO goods (id, made) VALUES (10, '0000-00-00 00:00:00'), (11, '2024-05-00 12:00:00');
+         INSERT INTO goods (id, day) VALUES (20, '0000-00-00'), (21, '2024-00-01');
+         INSERT INTO goods (id, doc) VALUES (30, ' null ')",
+    );
+    let mut goods = definition(&json!({"kind": "mysql", "url": mariadb.url()}));
+    goods["mappings"][0]["existing"] = json!(true);
+    goods["mappings"][0]["columns"] = json!({
+        "id": {"from": "$key", "type": "integer"}, "made": {"from": "/made", "type": "timestamp"},
+        "day": {"from": "/day", "type": "date"}, "doc": {"from": "/doc", "type": "json"}});
+    let unfit = [
+        ("10", "made", "\"0000-00-00 00:00:00.000000\""),
+        ("11", "made", "\"2024-05-00 12:00:00.000000\""),
+        ("20", "day", "\"0000-00-00"),
+        ("21", "day", "\"2024-00-01"),
+        ("30", "doc", "the JSON value null"),
+    ];
+    what_the_log_cannot_have_is_named(&goods, 2, &unfit, &|key| {
+        mariadb.sql(&format!("DELETE FROM goods WHERE id = {key}"));
+    });
+    // A time of day is the text that the server shows.
+    mariadb.sql(
+        "DROP TABLE goods; CREATE TABLE goods (id BIGINT NOT NULL PRIMARY KEY, opens TIME(6));
+         INSERT INTO goods VALUES (1, '08:30:00'), (2, '-838:59:58.500000')",
+    );
+    let mut goods = definition(&json!({"kind": "mysql", "url": mariadb.url()}));
+    goods["mappings"][0]["columns"] = json!({"id": {"from": "$key", "type": "integer"},
+        "opens": {"from": "/opens", "type": "text"}});
+    let place = Place::new();
+    place.import(&goods, &[]).good();
+    assert_eq!(place.value("1").trim(), r#"{"opens":"08:30:00"}"#);
+    assert_eq!(place.value("2").trim(), r#"{"opens":"-838:59:58.500000"}"#);
+}
+
+#[test]
+fn a_table_of_sqlite_goes_into_the_log_and_a_sink_makes_a_table_of_its_own() {
+    let place = Place::new();
+    let path = place.folder.path().join("shop.db");
+    let database = rusqlite::Connection::open(&path).unwrap();
+    database
+        .execute_batch(
+            "CREATE TABLE goods (id INTEGER PRIMARY KEY, price DECIMAL(10,2), made TEXT);
+             INSERT INTO goods VALUES (1, 5, '2024-05-01T12:00:00Z'), (2, 5.25, NULL),
+               (3, NULL, '2024-05-01 12:00:00'), (4, 'free', NULL)",
+        )
+        .unwrap();
+    let mut goods = definition(&json!({"kind": "sqlite", "path": path}));
+    goods["mappings"][0]["columns"] = json!({"id": {"from": "$key", "type": "integer"},
+        "price": {"from": "/price", "type": "numeric"}, "made": {"from": "/made", "type": "timestamp"}});
+    // What the mapping would not write back is refused by name.
+    for (key, column, value) in [
+        ("3", "made", "\"2024-05-01 12:00:00\""),
+        ("4", "price", "\"free\""),
+    ] {
+        place.import(&goods, &["--again"]).fails(
+            1,
+            &format!("the table 'goods', key \"{key}\", column '{column}': it holds {value}"),
+        );
+        database
+            .execute("DELETE FROM goods WHERE id = ?1", [key])
+            .unwrap();
+    }
+    // When the rows are in the log, then the command says that no sink fills this table,
+    let file = place.define(&goods);
+    let file = file.to_str().unwrap();
+    let said = place
+        .server
+        .run(&["import", "shop.goods", file, "--from-store", "--again"])
+        .good();
+    assert!(
+        said.contains("a sink of the kind sqlite makes a table of its own"),
+        "{said}"
+    );
+    assert!(
+        said.contains("another name for 'into' than 'goods'"),
+        "{said}"
+    );
+    // and with another name a sink has the rows.
+    goods["mappings"][0]["into"] = json!("goods_of_the_log");
+    let file = place.define(&goods);
+    let server = &place.server;
+    server
+        .run(&["sinks", "create", file.to_str().unwrap()])
+        .good();
+    server.run(&["sinks", "wait", "goods"]).good();
+    let prices = "SELECT group_concat(price, ' ') FROM goods_of_the_log";
+    let prices: String = database.query_row(prices, [], |row| row.get(0)).unwrap();
+    assert_eq!(prices, "5 5.25");
+}

@@ -29,7 +29,17 @@ pub(crate) fn read_cell(kind: ColumnType, value: Value, cell: &mut Cell) {
             ],
             micros,
         ),
-        Value::Time(..) => Cell::Text(value.as_sql(true)),
+        Value::Time(negative, days, hours, minutes, seconds, micros) => {
+            let sign = if negative { "-" } else { "" };
+            let hours = u64::from(days) * 24 + u64::from(hours);
+            let fraction = match micros {
+                0 => String::new(),
+                micros => format!(".{micros:06}"),
+            };
+            Cell::Text(format!(
+                "{sign}{hours:02}:{minutes:02}:{seconds:02}{fraction}"
+            ))
+        }
         Value::Bytes(bytes) => read_bytes(kind, bytes),
     };
 }

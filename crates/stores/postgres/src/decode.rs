@@ -1,7 +1,8 @@
 //! Cells from PostgreSQL's binary forms, into buffers that are used again from row to row.
 //!
-//! Columns come cast to the types that onelog gives them. What onelog never writes but another
-//! client can (NaN, infinity, lists of lists) becomes a cell that equals none of onelog's.
+//! Columns come cast to types of onelog. What onelog never writes but another client can (NaN,
+//! infinity, lists of lists, lists that do not begin at 1) becomes a cell that equals none of
+//! onelog's.
 
 use super::encode::{EPOCH_DAYS, EPOCH_US, type_of};
 use super::numeric::{self, Decoded};
@@ -186,6 +187,14 @@ fn read_list(kind: ColumnType, field: &[u8], cell: &mut Cell) -> Result<(), Malf
     }
     if dimensions > 1 {
         *cell = Cell::Text(format!("a list of {dimensions} dimensions"));
+        return Ok(());
+    }
+    let Some(first) = field.get(16..).and_then(int) else {
+        return Err(malformed);
+    };
+    if first != 1 {
+        let text = format!("a list whose first element has the number {first}");
+        *cell = Cell::Text(text);
         return Ok(());
     }
     let element_type = field.get(8..12).and_then(int);

@@ -11,7 +11,7 @@ use tokio_postgres::error::SqlState;
 
 use crate::bookkeeping::Identity;
 use crate::connection::{BEGIN_READ, Connection, Purpose, REBUILD_TIMEOUT, STATEMENT_TIMEOUT};
-use crate::ddl::existing::{self, Existing};
+use crate::ddl::existing::{self, Existing, lossless};
 use crate::ddl::{quote, table};
 use crate::decode::{CopyStream, Malformed};
 use crate::encode::sql_type;
@@ -28,6 +28,8 @@ pub(crate) struct PostgresReader {
     plan: Arc<Plan>,
     schema: String,
     position: Position,
+    /// As what the columns of each mapping are read.
+    kinds: Vec<Vec<ColumnType>>,
 }
 
 /// Opens a snapshot of tables as they are, without an owner. The right to read them suffices.
@@ -37,8 +39,9 @@ pub(crate) fn open_reader(
 ) -> Result<Box<dyn StoreReader>, StoreError> {
     let connection = Connection::open(target, AUDIT, Purpose::Read)?;
     let client = &connection.client;
-    connection.wait("looking at the tables of", STATEMENT_TIMEOUT, async {
+    let kinds = connection.wait("looking at the tables of", STATEMENT_TIMEOUT, async {
         client.batch_execute(&BEGIN_READ).await?;
+        let mut kinds = Vec::with_capacity(plan.mappings.len());
         for mapping in &plan.mappings {
             let wrong = match existing::find_table(client, &target.schema, &mapping.into).await? {
                 Existing::Nothing => vec![format!(
@@ -52,14 +55,17 @@ pub(crate) fn open_reader(
             if !wrong.is_empty() {
                 return Err(existing::schema_mismatch(mapping, &wrong));
             }
+            let types = existing::column_types(client, &target.schema, &mapping.into).await?;
+            kinds.push(lossless(mapping, &types));
         }
-        Ok(())
+        Ok(kinds)
     })?;
     Ok(Box::new(PostgresReader {
         connection,
         plan: Arc::clone(plan),
         schema: target.schema.clone(),
         position: Position::ZERO,
+        kinds,
     }))
 }
 
@@ -80,11 +86,13 @@ impl PostgresReader {
                 found: None,
             });
         };
+        let of_mapping = |mapping: &MappingPlan| mapping.columns.iter().map(|c| c.kind).collect();
         Ok(Self {
             connection,
             plan: Arc::clone(&identity.plan),
             schema: identity.schema.clone(),
             position: found.position,
+            kinds: identity.plan.mappings.iter().map(of_mapping).collect(),
         })
     }
 }
@@ -96,8 +104,8 @@ impl StoreReader for PostgresReader {
 
     fn scan(&mut self, mapping: usize, each: EachRow<'_>) -> Result<(), StoreError> {
         let plan = &self.plan.mappings[mapping];
-        let kinds: Vec<ColumnType> = plan.columns.iter().map(|column| column.kind).collect();
-        let sql = copy_out(&self.schema, plan);
+        let kinds = &self.kinds[mapping];
+        let sql = copy_out(&self.schema, plan, kinds);
         let (connection, client) = (&self.connection, &self.connection.client);
         let what = "scanning";
         let malformed = |cause: Malformed| {
@@ -124,7 +132,7 @@ impl StoreReader for PostgresReader {
                 };
                 let Some(piece) = next else { return Ok(()) };
                 let go_on = copy
-                    .take(&piece?, &kinds, &mut row, &mut each)
+                    .take(&piece?, kinds, &mut row, &mut each)
                     .map_err(malformed)?;
                 if !go_on {
                     return Ok(());
@@ -149,14 +157,14 @@ fn unreadable(plan: &MappingPlan, error: tokio_postgres::Error) -> Fault {
     }
 }
 
-/// Every column cast to onelog's own type, so that the bytes are known whatever the column is.
-pub(crate) fn copy_out(schema: &str, mapping: &MappingPlan) -> String {
+/// Every column cast to a type of onelog, so that the bytes are known whatever the column is.
+fn copy_out(schema: &str, mapping: &MappingPlan, kinds: &[ColumnType]) -> String {
     let columns: Vec<String> = mapping
-        .columns
-        .iter()
-        .map(|column| {
-            let name = quote(&column.name);
-            match column.kind {
+        .column_names()
+        .zip(kinds)
+        .map(|(name, kind)| {
+            let name = quote(name);
+            match *kind {
                 ColumnType::Json => format!("{name}::text"),
                 kind => format!("{name}::{}", sql_type(kind)),
             }
