@@ -77,6 +77,51 @@ fn a_store_that_another_log_writes_is_not_taken_over_without_saying_so() {
 }
 
 #[test]
+fn a_sink_of_another_log_is_forgotten_only_where_that_is_said_and_then_stops() {
+    // Given a sink that follows, and a second log.
+    let place = Place::new();
+    let (node, sinks) = following(&place);
+    let end = order(&node, "a", 1, "one");
+    assert_equal(&sinks, "search", end);
+    let (rival, rivals) = open(Options::new(place.path("another-log")));
+    with_orders(&rival);
+    let log = format!("{:032x}", node.log_id());
+    let mut theirs = place.definition("search", &json!({}));
+    theirs.take_from_log = Some(log.clone());
+    // When the store is to forget it by order of the second log, then that is refused with what would
+    // be released, and nothing is changed.
+    let error = rivals.forget(&theirs).unwrap_err().to_string();
+    for part in [
+        &log,
+        "'search'",
+        &format!("position {end}"),
+        "--release-other-log",
+    ] {
+        assert!(error.contains(part), "{part}: {error}");
+    }
+    let end = order(&node, "b", 2, "two");
+    assert_equal(&sinks, "search", end);
+    let store = place.store("search.db");
+    assert_eq!(one::<i64>(&store, "SELECT epoch FROM onelog_position"), 1);
+    // When that is said, then the table is free, and the first log's sink stops instead of beginning
+    // again.
+    assert!(rivals.forget_of_other_log(&theirs).unwrap());
+    let path = json!({"path": place.path("search.db")});
+    rivals.create(place.definition("heir", &path)).unwrap();
+    let end = order(&rival, "z", 1, "of the other log");
+    assert_equal(&rivals, "heir", end);
+    order(&node, "c", 3, "three");
+    for _ in 0..2 {
+        let text = wait_for_stop(&sinks, "search");
+        assert!(text.contains("follows another log"), "{text}");
+        sinks.resume("search").unwrap();
+    }
+    assert_equal(&rivals, "heir", end);
+    close(&node, &sinks);
+    close(&rival, &rivals);
+}
+
+#[test]
 fn a_sink_that_was_made_while_its_store_was_away_does_not_take_it_over_later() {
     // Given a store that a first log has written, which is away when a second one is given its sink.
     let place = Place::new();
