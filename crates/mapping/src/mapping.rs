@@ -10,7 +10,8 @@ use serde_json::Value;
 use crate::object::Object;
 use crate::rules::FULL_TEXT;
 use crate::{
-    COLUMNS_MAX, ColumnType, DefinitionError, MappingOptions, MappingRules, NAME_BYTES_MAX, unknown,
+    ADOPT, COLUMNS_MAX, ColumnType, DefinitionError, EXISTING, MappingOptions, MappingRules,
+    NAME_BYTES_MAX, unknown,
 };
 
 /// How one table's records become rows of one table of the store.
@@ -246,10 +247,16 @@ fn only_of_kind(
         .filter(|rules| takes(rules, field))
         .map(|rules| rules.kind)
         .collect();
+    let remedy = match field.as_str() {
+        EXISTING | ADOPT => {
+            "; its tables are made by onelog: leave the field out, and choose an 'into' that nothing in the store has"
+        }
+        _ => "",
+    };
     Err(DefinitionError::new(
         object.place(field),
         format!(
-            "'{field}' belongs to sinks of the kind {}, this one is of the kind {}",
+            "'{field}' belongs to sinks of the kind {}, this one is of the kind {}{remedy}",
             owners.join(" and "),
             rules.kind
         ),

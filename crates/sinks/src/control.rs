@@ -99,7 +99,7 @@ impl Feed {
         let reader = store.reader()?;
         if reader.position() != position {
             return Err(SinkError::Store(StoreError::PositionMismatch {
-                expected: position,
+                expected: Some(position),
                 // The store may have come back with other data under an old connection.
                 found: store.position().unwrap_or(None),
             }));

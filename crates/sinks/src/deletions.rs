@@ -14,7 +14,7 @@ use onelog_mapping::{
     ADOPT, Column, ColumnType, Columns, DefinitionError, KEY_COLUMN, Mapping, MappingPlan, REPLACE,
     Row, Source,
 };
-use onelog_store::{Change, Leftover, SinkDefinition, StoreError};
+use onelog_store::{Change, EachRow, Leftover, SinkDefinition, StoreError, StoreReader};
 
 use crate::error::{SinkError, SinkFault};
 use crate::feed::Feed;
@@ -128,6 +128,9 @@ pub(crate) struct Counted {
     pub(crate) is_cut: bool,
 }
 
+/// How the rows of a table are read.
+type Way = fn(&mut (dyn StoreReader + 'static), usize, EachRow<'_>) -> Result<(), StoreError>;
+
 enum Compared {
     Equal,
     Different,
@@ -146,12 +149,13 @@ impl Counting<'_> {
             .into_iter()
             .chain(self.former.iter().filter(of_table))
         {
-            let counted = self.scan(&keys_of(shape), &mut |reading, row| {
+            let mut compare = |reading: &MappingPlan, row: &Row| {
                 Ok(match reading.key_of_row(row) {
                     Some(key) if find(self.snapshot, now, &key)?.is_some() => Compared::Equal,
                     _ => Compared::Missing,
                 })
-            })?;
+            };
+            let counted = self.scan(&keys_of(shape), StoreReader::scan_keys, &mut compare)?;
             if let Some(counted) = counted {
                 return Ok(counted);
             }
@@ -161,16 +165,18 @@ impl Counting<'_> {
 
     /// The same, and how many rows have other values.
     fn compared(&self, number: usize) -> Result<Counted, CountError> {
-        let counted = self.scan(&self.definition.mappings[number], &mut |mapping, row| {
+        let mapping = &self.definition.mappings[number];
+        let counted = self.scan(mapping, StoreReader::scan, &mut |mapping, row| {
             compare(self.snapshot, mapping, row)
         })?;
         Ok(counted.unwrap_or_default())
     }
 
-    /// Compares every row of a mapping's table. `None`: there is none of that shape.
+    /// Compares every row of a mapping's table, as `way` reads it. `None`: there is none of that shape.
     fn scan(
         &self,
         mapping: &Mapping,
+        way: Way,
         compare: &mut dyn FnMut(&MappingPlan, &Row) -> Result<Compared, ReadError>,
     ) -> Result<Option<Counted>, CountError> {
         let alone = SinkDefinition {
@@ -181,7 +187,7 @@ impl Counting<'_> {
         let mut out = Counted::default();
         let mut failed = None;
         let scanned = alone.target.open_reader(&plan).and_then(|mut reader| {
-            reader.scan(0, &mut |row| {
+            way(reader.as_mut(), 0, &mut |row| {
                 if out.rows >= self.rows_max {
                     out.is_cut = true;
                     return ControlFlow::Break(());

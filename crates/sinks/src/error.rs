@@ -102,6 +102,18 @@ pub enum SinkError {
     /// What is to be forgotten is in use.
     #[error("the sink '{name}' writes to this store; to end it, delete it")]
     StillThere { name: String },
+    /// What is to be forgotten is another log's, and nothing in a store says whether that one lives.
+    #[error(
+        "in {store} the sink '{name}' is one of the log {log}, {}, and this log is {ours}; nothing was changed. Where a server with that log still runs it, it would stop, and its tables could be taken by other sinks. If it is to be released all the same: onelog sinks forget … --release-other-log",
+        position.map_or_else(|| "without a position under this definition".to_owned(), |p| format!("at position {p}"))
+    )]
+    OfOtherLog {
+        name: String,
+        store: String,
+        log: String,
+        ours: String,
+        position: Option<Position>,
+    },
     /// The comparison failed.
     #[error(transparent)]
     Verify(#[from] VerifyError),

@@ -1,13 +1,17 @@
-//! Two sinks must not write to one table of one store.
+//! Two sinks must not write to one table of one store, nor to one store by ways that damage it.
 
 use onelog_mapping::DefinitionError;
 use onelog_store::SinkDefinition;
 
-/// Checks that two sinks do not write to one table.
+/// Checks that two sinks do not write to one table, and do not damage each other's store.
 pub(crate) fn check_overlap(
     new: &SinkDefinition,
     other: &SinkDefinition,
 ) -> Result<(), DefinitionError> {
+    if let Some((field, why)) = new.target.excludes(other.target.as_ref()) {
+        let what = format!("the sink '{}' writes here already: {why}", other.name);
+        return Err(DefinitionError::new(field, what));
+    }
     if !new.target.is_same_store(other.target.as_ref()) {
         return Ok(());
     }

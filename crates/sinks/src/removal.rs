@@ -24,25 +24,58 @@ pub struct Remains {
 impl Sinks {
     /// Takes away what a sink that was deleted or moved has left in the store of its former
     /// definition; its rows stay, without an owner. Whether the store had a record of it.
+    ///
+    /// Refuses a sink of another log, which may be alive there.
     pub fn forget(&self, definition: &SinkDefinition) -> Result<bool, SinkError> {
+        self.forget_with(definition, false)
+    }
+
+    /// [`Sinks::forget`], also of a sink of the log that the definition names in `take_from_log`. The
+    /// name stays this log's in the store, without a position, until it is forgotten once more: so a
+    /// server that still runs the sink finds that, and stops it.
+    pub fn forget_of_other_log(&self, definition: &SinkDefinition) -> Result<bool, SinkError> {
+        self.forget_with(definition, true)
+    }
+
+    fn forget_with(&self, definition: &SinkDefinition, release: bool) -> Result<bool, SinkError> {
         let inner = &self.inner;
         let _changing = inner.changing.lock();
         let mut store = inner.former_store(definition)?;
         // Where there is no record of it, a table may still be called its own.
-        let is_known = store.followed_log()?.is_some();
+        let followed = store.followed_log()?;
+        let is_known = followed.is_some();
+        let ours = log_id(&inner.node);
+        let other = followed.filter(|log| *log != ours);
         let name = &definition.name;
-        match inner.find(name) {
+        if let Some(log) = &other
+            && !release
+        {
+            return Err(SinkError::OfOtherLog {
+                name: name.clone(),
+                store: definition.target.place(),
+                log: log.clone(),
+                ours,
+                position: store.position()?.map(|found| found.position),
+            });
+        }
+        let epoch = match inner.find(name) {
             Ok(known) => {
                 // Whether that one writes here shows by takeovers, which its thread must not meet.
                 inner.hand_over(name);
                 let forgotten = inner.forget_unless_used(&known.definition, definition, &mut store);
                 inner.go_on(known)?;
-                forgotten?;
+                forgotten?
             }
             Err(_) => {
-                store.take_over_from(definition.take_from_log.as_deref())?;
+                let epoch = store.take_over_from(definition.take_from_log.as_deref())?;
                 store.remove()?;
+                epoch
             }
+        };
+        if other.is_some() {
+            // Otherwise the sink of the other log would find nothing and begin again, or, with the epoch
+            // that it has, finish a rebuild.
+            while store.take_over()? <= epoch {}
         }
         let place = definition.target.place();
         tracing::info!(
@@ -87,14 +120,15 @@ impl Inner {
         sink: &SinkDefinition,
         definition: &SinkDefinition,
         former: &mut Box<dyn Store>,
-    ) -> Result<(), SinkError> {
+    ) -> Result<u64, SinkError> {
         if self.writes_to(sink, definition, former.as_mut())? {
             return Err(SinkError::StillThere {
                 name: definition.name.clone(),
             });
         }
-        former.take_over_from(definition.take_from_log.as_deref())?;
-        Ok(former.remove()?)
+        let epoch = former.take_over_from(definition.take_from_log.as_deref())?;
+        former.remove()?;
+        Ok(epoch)
     }
 
     /// Forgets a deleted sink in its store, and what it had parked.

@@ -315,8 +315,11 @@ impl Runner {
         }
         // Waiters must not see what was reached before.
         self.feed.progress.set_position(None);
-        let expected = at;
-        Err(StoreError::PositionMismatch { expected, found }.into())
+        Err(StoreError::PositionMismatch {
+            expected: Some(at),
+            found,
+        }
+        .into())
     }
 
     fn check_shape(&mut self, store: &mut dyn Store) -> Result<(), SessionEnd> {

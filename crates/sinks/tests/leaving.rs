@@ -194,3 +194,31 @@ fn a_sink_of_a_table_that_is_gone_is_forgotten_by_its_store_as_well() {
     );
     close(&node, &sinks);
 }
+
+#[test]
+fn a_file_is_not_written_by_two_of_its_names() {
+    // Given a sink, and a second name of its file.
+    let place = Place::new();
+    let (node, sinks) = followed(&place);
+    let link = place.path("link.db");
+    std::fs::hard_link(place.path("search.db"), &link).unwrap();
+    // When another sink is to write to that, into a table of its own, then it is refused by name.
+    let other = json!({"path": link, "mappings": [{"table": "shop.orders", "into": "others"}]});
+    let error = sinks.create(place.definition("other", &other)).unwrap_err();
+    assert!(
+        matches!(&error, SinkError::Definition(error) if error.place == "path"),
+        "{error}"
+    );
+    let text = error.to_string();
+    assert!(
+        text.contains("'search'") && text.contains("hard link") && text.contains("search.db"),
+        "{text}"
+    );
+    // By the same name, or through a symbolic link, it is not.
+    let symbolic = place.path("symbolic.db");
+    std::os::unix::fs::symlink(place.path("search.db"), &symbolic).unwrap();
+    let other = json!({"path": symbolic, "mappings": [{"table": "shop.orders", "into": "others"}]});
+    sinks.create(place.definition("other", &other)).unwrap();
+    assert_equal(&sinks, "other", node.position());
+    close(&node, &sinks);
+}

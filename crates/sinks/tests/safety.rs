@@ -8,7 +8,7 @@ use std::path::Path;
 
 use onelog::{Node, Options};
 use onelog_sinks::{SinkError, Sinks};
-use place::{Place, assert_equal, close, one, open, order, wait_for_stop, with_orders};
+use place::{Place, assert_equal, close, one, open, order, wait, wait_for_stop, with_orders};
 use serde_json::json;
 
 /// A node with orders, and a sink `search` that follows them.
@@ -72,6 +72,54 @@ fn a_store_that_another_log_writes_is_not_taken_over_without_saying_so() {
     sinks.delete("search").unwrap();
     let end = order(&rival, "y", 2, "of the other log");
     assert_equal(&rivals, "search", end);
+    close(&node, &sinks);
+    close(&rival, &rivals);
+}
+
+#[test]
+fn a_sink_of_another_log_is_forgotten_only_where_that_is_said_and_then_stops() {
+    // Given a sink that follows, and a second log.
+    let place = Place::new();
+    let (node, sinks) = following(&place);
+    let end = order(&node, "a", 1, "one");
+    assert_equal(&sinks, "search", end);
+    // The comparison has written a record.
+    let at = node.position();
+    wait(&sinks, "search", at);
+    let (rival, rivals) = open(Options::new(place.path("another-log")));
+    with_orders(&rival);
+    let log = format!("{:032x}", node.log_id());
+    let mut theirs = place.definition("search", &json!({}));
+    theirs.take_from_log = Some(log.clone());
+    // When the store is to forget it by order of the second log, then that is refused with what would
+    // be released, and nothing is changed.
+    let error = rivals.forget(&theirs).unwrap_err().to_string();
+    for part in [
+        &log,
+        "'search'",
+        &format!("position {at},"),
+        "--release-other-log",
+    ] {
+        assert!(error.contains(part), "{part}: {error}");
+    }
+    let end = order(&node, "b", 2, "two");
+    assert_equal(&sinks, "search", end);
+    let store = place.store("search.db");
+    assert_eq!(one::<i64>(&store, "SELECT epoch FROM onelog_position"), 1);
+    // When that is said, then the table is free, and the first log's sink stops instead of beginning
+    // again.
+    assert!(rivals.forget_of_other_log(&theirs).unwrap());
+    let path = json!({"path": place.path("search.db")});
+    rivals.create(place.definition("heir", &path)).unwrap();
+    let end = order(&rival, "z", 1, "of the other log");
+    assert_equal(&rivals, "heir", end);
+    order(&node, "c", 3, "three");
+    let text = wait_for_stop(&sinks, "search");
+    assert!(text.contains("took this sink over"), "{text}");
+    sinks.resume("search").unwrap();
+    let text = wait_for_stop(&sinks, "search");
+    assert!(text.contains("follows another log"), "{text}");
+    assert_equal(&rivals, "heir", end);
     close(&node, &sinks);
     close(&rival, &rivals);
 }

@@ -60,6 +60,12 @@ pub trait Target: Any + fmt::Debug + Send + Sync {
     /// of each of its tables.
     fn is_same_store(&self, other: &dyn Target) -> bool;
 
+    /// Why two sinks cannot write by these two at all, whatever their tables: the field at fault of this
+    /// one, and what to do.
+    fn excludes(&self, _other: &dyn Target) -> Option<(&'static str, String)> {
+        None
+    }
+
     /// What is wrong with the place, as far as it shows without connecting.
     fn check_place(&self) -> Result<(), String>;
 

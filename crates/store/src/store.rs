@@ -200,6 +200,12 @@ pub trait StoreReader: Send {
     /// canonical form: a cell that was written as projected MUST come back equal.
     fn scan(&mut self, mapping: usize, each: EachRow<'_>) -> Result<(), StoreError>;
 
+    /// As [`StoreReader::scan`], for a mapping that has the column of the key alone: what a row holds
+    /// beside its key MUST NOT matter.
+    fn scan_keys(&mut self, mapping: usize, each: EachRow<'_>) -> Result<(), StoreError> {
+        self.scan(mapping, each)
+    }
+
     /// Compares a mapping's full-text index with the rows it covers. `None` when there is no index.
     fn check_index(
         &mut self,
@@ -265,9 +271,10 @@ pub enum StoreError {
     )]
     OtherLog { ours: String, found: String },
     /// The store is not at the position where the batch begins.
-    #[error("{}; onelog left it at position {expected}", place_of(found))]
+    #[error("{}{}", place_of(found), expected.map_or_else(String::new, |p| format!("; onelog left it at position {p}")))]
     PositionMismatch {
-        expected: Position,
+        /// `None`: it is not known where the step that failed would have begun.
+        expected: Option<Position>,
         found: Option<StorePosition>,
     },
     /// A table is not as the mapping needs it.
@@ -337,7 +344,7 @@ impl Serialize for StoreErrorCode {
 fn place_of(found: &Option<StorePosition>) -> String {
     match found {
         Some(found) => format!("the store is at position {}", found.position),
-        None => "the store has nothing of this sink any more, as after it was wiped or replaced"
+        None => "the store has no position of this sink, as before a backfill is done, or after the store was wiped or replaced"
             .to_owned(),
     }
 }
@@ -421,13 +428,20 @@ mod tests {
     #[test]
     fn a_store_that_was_wiped_is_called_so() {
         let error = StoreError::PositionMismatch {
-            expected: Position(5),
+            expected: Some(Position(5)),
             found: None,
         };
+        let gone = "the store has no position of this sink, as before a backfill is done, or after the store was wiped or replaced";
         assert_eq!(
             error.to_string(),
-            "the store has nothing of this sink any more, as after it was wiped or replaced; onelog left it at position 5"
+            format!("{gone}; onelog left it at position 5")
         );
+        // No position is made up where none is known.
+        let error = StoreError::PositionMismatch {
+            expected: None,
+            found: None,
+        };
+        assert_eq!(error.to_string(), gone);
     }
 
     #[test]

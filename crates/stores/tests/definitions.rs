@@ -171,6 +171,10 @@ fn a_field_of_another_kind_is_named() {
             "mappings[0].existing: 'existing' belongs to sinks of the kind postgres and mysql",
         ),
         (
+            with_mapping(&mapping(r#","existing":true"#)),
+            "choose an 'into' that nothing in the store has",
+        ),
+        (
             with_mapping(&mapping(r#","ttl_seconds":5"#)),
             "belongs to sinks of the kind redis",
         ),

@@ -118,7 +118,14 @@ enum Command {
     Delete(Name),
     /// Take away what a sink that was deleted or moved while its store was away has left there: its
     /// position, and that its tables are its own; the rows stay. Wants its former definition
-    Forget(Source),
+    Forget {
+        #[command(flatten)]
+        source: Source,
+        /// Also a sink of the log that the definition names in take_from_log, which stops wherever it
+        /// runs
+        #[arg(long)]
+        release_other_log: bool,
+    },
 }
 
 #[derive(Debug, clap::Args)]
@@ -187,7 +194,10 @@ pub fn run(args: &Args, context: &Context) -> Result<(), CommandError> {
             position_flag,
             timeout,
         } => wait(name, position.or(*position_flag), *timeout, context)?,
-        Command::Forget(source) => return forget(source, &client, context.json, &mut out),
+        Command::Forget {
+            source,
+            release_other_log,
+        } => return forget(source, *release_other_log, &client, context.json, &mut out),
         Command::Delete(name) => return delete(name, &client, context.json, &mut out),
         Command::Verify {
             name,
@@ -240,12 +250,17 @@ const fn verify_action(repair: bool, delete_rows: bool) -> &'static str {
 
 fn forget(
     source: &Source,
+    release_other_log: bool,
     client: &Client,
     as_json: bool,
     out: &mut Out,
 ) -> Result<(), CommandError> {
     let definition = source.read()?;
-    let answer = client.post_bytes("/v1/sinks/forget", definition.body()?);
+    let path = match release_other_log {
+        true => "/v1/sinks/forget?release_other_log=true",
+        false => "/v1/sinks/forget",
+    };
+    let answer = client.post_bytes(path, definition.body()?);
     let answer = answer.map_err(|error| definition.refused(error))?;
     let sink = answer["sink"].as_str().unwrap_or_default();
     match (as_json, answer["forgotten"] == true) {

@@ -281,23 +281,34 @@ fn named(body: &[u8], name: &str) -> Vec<u8> {
     post,
     path = "/v1/sinks/forget",
     tag = "sinks",
+    params(("release_other_log" = Option<bool>, Query, description = "Also a sink of the log that the definition names in `take_from_log`, which then stops wherever it runs", example = true)),
     request_body = crate::api::NewSink,
     responses(
         (status = 200, description = "The store knows nothing of the sink", body = crate::api::SinkForgotten),
-        (status = 409, description = "`sink_exists`: a sink of this name writes to this store", body = crate::api::Error),
+        (status = 409, description = "`sink_exists`: a sink of this name writes to this store; `other_log`: it is another log's, see `release_other_log`", body = crate::api::Error),
         (status = 422, description = "Malformed, and where", body = crate::api::Error),
         (status = 502, description = "`store_failed`: the store cannot be opened", body = crate::api::Error),
         (status = 503, description = "Overloaded or stopped", body = crate::api::Error),
     )
 )]
-pub(crate) async fn forget(State(app): State<Shared>, headers: HeaderMap, body: Body) -> Answer {
+pub(crate) async fn forget(
+    State(app): State<Shared>,
+    headers: HeaderMap,
+    uri: Uri,
+    body: Body,
+) -> Answer {
+    let release = Query::parse(uri.query(), &["release_other_log"])?.flag("release_other_log")?;
     let body = read_body(&app, &headers, body).await?;
     let definition = app
         .sinks
         .read_definition(&body.bytes)
         .map_err(|error| ApiError::malformed(&error.place, error.what))?;
     let sink = definition.name.clone();
-    let forgotten = on_sinks(&app, &sink, move |sinks, _| sinks.forget(&definition)).await?;
+    let forget = move |sinks: &onelog_sinks::Sinks, _: &str| match release {
+        true => sinks.forget_of_other_log(&definition),
+        false => sinks.forget(&definition),
+    };
+    let forgotten = on_sinks(&app, &sink, forget).await?;
     let sink = &sink;
     json(StatusCode::OK, &SinkForgotten { sink, forgotten })
 }
@@ -481,6 +492,9 @@ pub(crate) fn sink_error(app: &App, sink: &str, error: SinkError) -> ApiError {
         }
         SinkError::StillThere { name } => {
             conflict("sink_exists").with(|body| body.sink = Some(name))
+        }
+        SinkError::OfOtherLog { name, .. } => {
+            conflict("other_log").with(|body| body.sink = Some(name))
         }
         SinkError::TooManyDeletes { name, .. } => {
             conflict("too_many_deletes").with(|body| body.sink = Some(name))

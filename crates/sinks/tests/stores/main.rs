@@ -35,6 +35,7 @@ fn tell(rig: &dyn Rig) {
     parking::a_backfill_parks_and_a_rebuild_tries_again(rig);
     adopting::rows_that_were_there_before_are_kept_until_the_definition_says_otherwise(rig);
     upkeep::changes_by_hand_are_found_and_undone_while_the_sink_goes_on(rig);
+    upkeep::a_rebuild_of_many_rows_that_the_log_has_asks_nothing(rig);
     upkeep::the_schedule_finds_a_change_by_hand_and_shows_it(rig);
     narrowing::a_column_that_is_narrowed_stops_its_sink_by_name(rig);
     replacing::a_definition_changes_while_others_wait_for_its_sink(rig);

@@ -1,11 +1,16 @@
 //! Two sinks never write to one table: the store knows whose each table is.
 
-use std::sync::Arc;
+use std::sync::{Arc, Barrier};
 
 use onelog_mapping::{EXISTING, Mapping, Plan};
 
 use super::{Harness, LOG, Model, SINK, STANDARD, backfilled, plan, standard_plan};
 use crate::{Store, StoreError};
+
+/// How often sinks race for a table, each time for another one.
+const RACES: usize = 16;
+/// How often one of them begins again because the store was busy.
+const ATTEMPTS_MAX: usize = 10;
 
 /// A table belongs to the sink that filled it until that is removed, for sinks of every log.
 pub fn a_table_of_another_sink_is_refused(harness: &dyn Harness) {
@@ -73,6 +78,69 @@ fn others_are_refused(
     other.take_over().unwrap();
     model.rebuild(plan, other.as_mut()).unwrap();
     model.assert_equal(plan, other.as_mut());
+}
+
+/// Of sinks that backfill one new table at the same moment one has it, whatever the timing, and the
+/// others are refused.
+pub fn a_new_table_belongs_to_one_of_the_sinks_that_race_for_it(harness: &dyn Harness) {
+    for race in 0..RACES {
+        let into = format!("\"race_{race}\"");
+        let plan = plan(harness, &STANDARD.replacen("\"orders\"", &into, 1));
+        // given three sinks of which none has backfilled,
+        let mut rivals = ["left", "middle", "right"].map(|side| {
+            let sink = format!("{side}-{race}");
+            let mut model = Model::default();
+            model.order(&sink, 1, "theirs");
+            let mut store = harness.open_as(&sink, Arc::clone(&plan), LOG);
+            store.check_target().unwrap();
+            store.take_over().unwrap();
+            (sink, model, store)
+        });
+        // when they do so at once,
+        let (loading, finishing) = (Barrier::new(rivals.len()), Barrier::new(rivals.len()));
+        let (loading, finishing, plan) = (&loading, &finishing, &plan);
+        let outcomes = std::thread::scope(|scope| {
+            let threads = rivals.each_mut().map(|(_, model, store)| {
+                scope.spawn(move || {
+                    loading.wait();
+                    let loaded = model.load(plan, store.as_mut());
+                    finishing.wait();
+                    loaded.and_then(|()| store.finish_rebuild(model.place()))
+                })
+            });
+            threads.map(|thread| thread.join().unwrap())
+        });
+        // then one is done, and the others know that the table is its own.
+        let mut owners = Vec::new();
+        let mut errors = Vec::new();
+        for ((sink, model, mut store), mut outcome) in rivals.into_iter().zip(outcomes) {
+            for _ in 0..ATTEMPTS_MAX {
+                if !outcome.as_ref().is_err_and(StoreError::is_retryable) {
+                    break;
+                }
+                store = harness.open_as(&sink, Arc::clone(plan), LOG);
+                store.take_over().unwrap();
+                outcome = model.rebuild(plan, store.as_mut());
+            }
+            match outcome {
+                Ok(()) => owners.push((sink, model, store)),
+                Err(error) => errors.push(error),
+            }
+        }
+        let names: Vec<&String> = owners.iter().map(|(sink, ..)| sink).collect();
+        assert_eq!(names.len(), 1, "race {race}: {names:?}, {errors:?}");
+        let (sink, mut model, mut store) = owners.remove(0);
+        for error in &errors {
+            let is_named = error.to_string().contains(&format!("the sink '{sink}'"));
+            let is_refused = matches!(error, StoreError::NotOwner { .. });
+            assert!(is_refused && is_named, "race {race}: {error}");
+        }
+        let from = model.position();
+        model.order(&sink, 2, "theirs still");
+        store.apply(&model.batch(plan, from)).unwrap();
+        store.check_shape().unwrap();
+        model.assert_equal(plan, store.as_mut());
+    }
 }
 
 fn is_refused(error: &StoreError) {

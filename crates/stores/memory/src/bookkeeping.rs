@@ -87,7 +87,7 @@ impl Owner {
                 ours: self.epoch,
                 found: entry.epoch,
             }),
-            None => Err(not_filled(Position::ZERO)),
+            None => Err(not_filled()),
         }
     }
 
@@ -101,7 +101,7 @@ impl Owner {
         match self.position(contents) {
             Some(found) if found.position == from && found.log_id == self.log_id => Ok(()),
             found => Err(StoreError::PositionMismatch {
-                expected: from,
+                expected: Some(from),
                 found,
             }),
         }

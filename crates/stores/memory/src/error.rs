@@ -2,12 +2,11 @@
 //! rebuild that is not there.
 
 use onelog_mapping::MappingPlan;
-use onelog_record::Position;
 use onelog_store::StoreError;
 
-pub(crate) const fn not_filled(expected: Position) -> StoreError {
+pub(crate) const fn not_filled() -> StoreError {
     StoreError::PositionMismatch {
-        expected,
+        expected: None,
         found: None,
     }
 }

@@ -3,7 +3,6 @@
 use std::sync::Arc;
 
 use onelog_mapping::Plan;
-use onelog_record::Position;
 use onelog_store::{Batch, Change, LogPlace, Store, StoreError, StorePosition, StoreReader};
 
 use crate::bookkeeping::Owner;
@@ -83,7 +82,7 @@ impl Store for MemoryStore {
     fn reader(&mut self) -> Result<Box<dyn StoreReader>, StoreError> {
         let contents = self.connection.lock();
         let found = self.owner.position(&contents);
-        let found = found.ok_or_else(|| not_filled(Position::ZERO))?;
+        let found = found.ok_or_else(not_filled)?;
         let reader = MemoryReader::at(found.position, &contents, &self.plan)?;
         Ok(Box::new(reader))
     }

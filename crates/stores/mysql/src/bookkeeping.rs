@@ -115,15 +115,12 @@ pub(crate) fn record_of(row: &Row) -> Record {
 
 /// Adds what a table lacks that an earlier version made.
 pub(crate) fn add_chain(connection: &mut Connection, table: &str) -> Result<(), Fault> {
-    add_column(connection, table, "chain", "INT UNSIGNED NULL")
+    add_column(connection, table, "chain INT UNSIGNED NULL")
 }
 
-fn add_column(
-    connection: &mut Connection,
-    table: &str,
-    column: &str,
-    kind: &str,
-) -> Result<(), Fault> {
+/// Adds a column, by its definition, where it is not there.
+fn add_column(connection: &mut Connection, table: &str, definition: &str) -> Result<(), Fault> {
+    let column = definition.split(' ').next().unwrap_or_default();
     let looked = connection.fetch(
         &format!("SELECT {column} FROM {} LIMIT 0", quote(table)),
         Params::Empty,
@@ -132,7 +129,7 @@ fn add_column(
         Err(fault) if fault.code() == Some(NO_COLUMN) => {}
         other => return other.map(drop),
     }
-    let sql = format!("ALTER TABLE {} ADD COLUMN {column} {kind}", quote(table));
+    let sql = format!("ALTER TABLE {} ADD COLUMN {definition}", quote(table));
     match connection.statement(STATEMENT_TIMEOUT, &sql) {
         Err(fault) if fault.code() == Some(DUPLICATE_COLUMN) => Ok(()),
         other => other.map(drop),
@@ -255,7 +252,7 @@ pub(crate) fn advance_position(
         .map_err(|fault| connection.store_error(what, fault))?;
     check_epoch(found.as_ref(), identity)?;
     Err(StoreError::PositionMismatch {
-        expected: from,
+        expected: Some(from),
         found: found.and_then(|found| found.position_under(&identity.plan_id)),
     })
 }
@@ -272,7 +269,7 @@ pub(crate) fn check_position(
     match found.as_ref().is_some_and(is_there) {
         true => Ok(()),
         false => Err(StoreError::PositionMismatch {
-            expected: from,
+            expected: Some(from),
             found,
         }),
     }
@@ -290,15 +287,19 @@ pub(crate) fn check_epoch<'r>(
             found: found.epoch,
         }),
         None => Err(StoreError::PositionMismatch {
-            expected: Position::ZERO,
+            expected: None,
             found: None,
         }),
     }
 }
 
-/// Whose the tables are that onelog has not made, those of mappings with `existing`. The others say it
-/// in their comments.
+/// Which sink has the name of a table: it fills a table of the user's, or makes one of its own. Its key
+/// decides between sinks that take a name at the same moment: the comments of tables, which say
+/// whose a table is as well, are written by DDL, which nothing can be checked together with.
 const OWNERS: &str = "onelog_tables";
+
+const SHAPE: &str = "shape TEXT CHARACTER SET utf8mb4 NULL";
+const MADE: &str = "made BOOLEAN NOT NULL DEFAULT FALSE";
 
 fn create_owners(flavour: Flavour) -> String {
     let text = format!(
@@ -307,8 +308,8 @@ fn create_owners(flavour: Flavour) -> String {
     );
     format!(
         "CREATE TABLE IF NOT EXISTS {OWNERS} (name VARCHAR(64) {text} PRIMARY KEY,
-           sink VARCHAR(128) {text}, shape TEXT CHARACTER SET utf8mb4 NULL)
-         ENGINE=InnoDB COMMENT='onelog: which sink writes which existing table'"
+           sink VARCHAR(128) {text}, {SHAPE}, {MADE})
+         ENGINE=InnoDB COMMENT='onelog: which sink writes which table'"
     )
 }
 
@@ -316,8 +317,10 @@ fn create_owners(flavour: Flavour) -> String {
 pub(crate) fn make_owners(connection: &mut Connection) -> Result<(), Fault> {
     let sql = create_owners(connection.flavour());
     connection.statement(STATEMENT_TIMEOUT, &sql)?;
-    let shape = "TEXT CHARACTER SET utf8mb4 NULL";
-    add_column(connection, OWNERS, "shape", shape)
+    for column in [SHAPE, MADE] {
+        add_column(connection, OWNERS, column)?;
+    }
+    Ok(())
 }
 
 /// The shape in which an existing table was filled; `None`: nobody fills it. Empty: not recorded.
@@ -348,36 +351,84 @@ pub(crate) fn record_shape(
     connection.prepared(&sql, parameters).map(drop)
 }
 
-/// The sink that writes an existing table; `suffix` is a lock, or nothing.
-pub(crate) fn existing_owner(
+/// Who has the name of a table.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct NameOwner {
+    pub(crate) sink: String,
+    /// The sink makes the table; otherwise it has filled one that was there.
+    pub(crate) made: bool,
+}
+
+/// The sink that has a name; `suffix` is a lock, or nothing.
+pub(crate) fn name_owner(
     connection: &mut Connection,
     table: &str,
     suffix: &str,
-) -> Result<Option<String>, Fault> {
+) -> Result<Option<NameOwner>, Fault> {
     let name = folded(connection, table);
-    let found = connection.fetch(
-        &format!("SELECT sink FROM {OWNERS} WHERE name = ? {suffix}"),
-        Params::Positional(vec![Value::from(name)]),
-    );
+    let mut fetch = |made: &str| {
+        connection.fetch(
+            &format!("SELECT sink, {made} FROM {OWNERS} WHERE name = ? {suffix}"),
+            Params::Positional(vec![Value::from(&name)]),
+        )
+    };
+    let mut found = fetch("made");
+    if matches!(&found, Err(fault) if fault.code() == Some(NO_COLUMN)) {
+        // Written by a version that recorded the tables only that it had not made.
+        found = fetch("FALSE");
+    }
+    let owner = |row: &Row| NameOwner {
+        sink: row.get(0).unwrap_or_default(),
+        made: row.get(1).unwrap_or_default(),
+    };
     match found {
-        Ok(rows) => Ok(rows.first().and_then(|row| row.get(0))),
+        Ok(rows) => Ok(rows.first().map(owner)),
         Err(fault) if fault.code() == Some(NO_TABLE) => Ok(None),
         Err(fault) => Err(fault),
     }
 }
 
-/// Records who writes an existing table, unless another sink does; answers who does.
+/// Gives a sink the name of a table, unless another one has it; answers which has it then. Of sinks
+/// that do so at the same moment, each is answered the same one.
 pub(crate) fn claim(
     connection: &mut Connection,
     table: &str,
     sink: &str,
-) -> Result<Option<String>, Fault> {
+    made: bool,
+) -> Result<Option<NameOwner>, Fault> {
     let name = folded(connection, table);
     connection.prepared(
-        &format!("INSERT IGNORE INTO {OWNERS} (name, sink) VALUES (?, ?)"),
-        Params::Positional(vec![Value::from(name), Value::from(sink)]),
+        &format!(
+            "INSERT INTO {OWNERS} (name, sink, made) VALUES (?, ?, ?)
+             ON DUPLICATE KEY UPDATE made = IF(sink = ?, ?, made)"
+        ),
+        Params::Positional(vec![
+            Value::from(name),
+            Value::from(sink),
+            Value::from(made),
+            Value::from(sink),
+            Value::from(made),
+        ]),
     )?;
-    existing_owner(connection, table, "FOR UPDATE")
+    name_owner(connection, table, "FOR UPDATE")
+}
+
+/// Gives up the names of tables that a sink makes, but for these.
+pub(crate) fn release_other_names(
+    connection: &mut Connection,
+    sink: &str,
+    tables: &[&str],
+) -> Result<(), Fault> {
+    let mut parameters = vec![Value::from(sink)];
+    let names = tables.iter().map(|table| folded(connection, table));
+    parameters.extend(names.map(Value::from));
+    let places = vec!["?"; tables.len()].join(", ");
+    connection
+        .prepared(
+            &format!("DELETE FROM {OWNERS} WHERE sink = ? AND made AND name NOT IN ({places})"),
+            Params::Positional(parameters),
+        )
+        .map(drop)
 }
 
 pub(crate) fn forget_owner(connection: &mut Connection, sink: &str) -> Result<(), Fault> {

@@ -124,7 +124,7 @@ impl MysqlReader {
 
 fn unfilled() -> StoreError {
     StoreError::PositionMismatch {
-        expected: Position::ZERO,
+        expected: None,
         found: None,
     }
 }

@@ -22,6 +22,11 @@
 //! finds a foreign mark and begins again on top of it; or after, and fails for want of its tables.
 //! What it prepares later than that never gets that far: each of its steps looks at the epoch first.
 //!
+//! *Two sinks that make one table.* Each looks whose the table is, and either could rename in the
+//! moment behind that. Therefore a sink takes the name first, as a row of `onelog_tables`, and keeps it
+//! until it is removed or puts tables of other names in place. The key of that table has one owner
+//! at any moment; a rename is that one's alone, and needs no lock.
+//!
 //! *With an existing table* (`existing`) nothing is renamed, because its indexes, keys and rights
 //! must stay: the staged rows are merged in one transaction, together with the position.
 
@@ -44,6 +49,13 @@ const SWAP_WAIT_SECONDS: u32 = 1;
 /// How often the swap is tried; in between the users get on.
 const SWAP_ATTEMPTS_MAX: u32 = 30;
 const SWAP_PAUSE: Duration = Duration::from_secs(1);
+
+/// Tables that were there before onelog. Their names are taken in the transaction that fills them,
+/// because a sink that has the name of such a table has filled it.
+pub(crate) const EXISTING_TABLES: bool = true;
+/// Tables that onelog makes. Their names are taken before anything is made.
+const MADE_TABLES: bool = false;
+
 /// What the steps of a rebuild need.
 pub(crate) struct Rebuild<'a> {
     pub(crate) connection: &'a mut Connection,
@@ -77,12 +89,15 @@ impl Rebuild<'_> {
         for mapping in &self.plan.mappings {
             existing::check_target(self.connection, &self.identity.sink, mapping)?;
         }
+        let making = "making new tables in";
+        let owners = bookkeeping::make_owners(self.connection);
+        owners.map_err(|fault| self.fault(making, fault))?;
+        self.claim(making, MADE_TABLES)?;
         if self.merges() {
             self.make_missing(record.generation)?;
         }
         self.drop_new(self.identity.epoch + 1)?;
         self.drop_old(record.generation)?;
-        let making = "making new tables in";
         let flavour = self.connection.flavour();
         let epoch = self.identity.epoch;
         let mut statements = Vec::new();
@@ -97,10 +112,6 @@ impl Rebuild<'_> {
                 &table,
                 &self.identity.sink,
             ));
-        }
-        if self.merges() {
-            let made = bookkeeping::make_owners(self.connection);
-            made.map_err(|fault| self.fault(making, fault))?;
         }
         for mapping in &self.plan.mappings {
             let name = self.names.new_table(epoch, &mapping.into);
@@ -163,12 +174,19 @@ impl Rebuild<'_> {
         match self.merges() {
             true => self.merge(place),
             false => self.swap(place),
+        }?;
+        let into: Vec<&str> = self.plan.mappings.iter().map(|m| m.into.as_str()).collect();
+        let sink = &self.identity.sink;
+        if let Err(error) = bookkeeping::release_other_names(self.connection, sink, &into) {
+            tracing::debug!(sink, %error, "names of former tables are given up later");
         }
+        Ok(())
     }
 
     fn swap(&mut self, place: LogPlace) -> Result<(), StoreError> {
         let record = self.own_record()?;
         let doing = "putting the new tables in place in";
+        self.claim(doing, MADE_TABLES)?;
         for mapping in &self.plan.mappings {
             // A name that was taken since the rebuild began stays with its owner.
             existing::check_target(self.connection, &self.identity.sink, mapping)?;
@@ -306,7 +324,7 @@ impl Rebuild<'_> {
         if moved != 1 {
             self.own_record()?;
         }
-        self.claim_existing(doing)?;
+        self.claim(doing, EXISTING_TABLES)?;
         let mappings = &self.plan.mappings;
         let mut statements = Vec::new();
         for (n, mapping) in mappings.iter().enumerate().rev() {
@@ -348,15 +366,15 @@ impl Rebuild<'_> {
         Ok(())
     }
 
-    /// Makes the existing tables this sink's, in the transaction under way.
-    pub(crate) fn claim_existing(&mut self, doing: &str) -> Result<(), StoreError> {
-        let existing = self.plan.mappings.iter();
-        for mapping in existing.filter(|mapping| mapping.options.flag(EXISTING)) {
+    /// Gives this sink the names of its tables, of those that are `existing` or of the others.
+    pub(crate) fn claim(&mut self, doing: &str, existing: bool) -> Result<(), StoreError> {
+        let mappings = self.plan.mappings.iter();
+        for mapping in mappings.filter(|m| m.options.flag(EXISTING) == existing) {
             let sink = &self.identity.sink;
-            let owner = bookkeeping::claim(self.connection, &mapping.into, sink);
+            let owner = bookkeeping::claim(self.connection, &mapping.into, sink, !existing);
             let owner = owner.map_err(|fault| self.fault(doing, fault))?;
-            if let Some(owner) = owner.filter(|owner| owner != sink) {
-                return Err(bookkeeping::not_owner(&mapping.into, &owner));
+            if let Some(owner) = owner.filter(|owner| owner.sink != *sink) {
+                return Err(bookkeeping::not_owner(&mapping.into, &owner.sink));
             }
         }
         Ok(())

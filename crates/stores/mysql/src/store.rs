@@ -17,7 +17,7 @@ use crate::error::{NO_COLUMN, NO_TABLE};
 use crate::kind::MysqlTarget;
 use crate::names::{Names, quote};
 use crate::reader::MysqlReader;
-use crate::rebuild::Rebuild;
+use crate::rebuild::{EXISTING_TABLES, Rebuild};
 use crate::write::statements::Statements;
 use crate::write::{self, Method, Trouble, Way, Writer};
 
@@ -109,7 +109,7 @@ impl MysqlStore {
         let doing = "recording the owners of tables in";
         bookkeeping::make_owners(&mut self.connection)
             .map_err(|fault| self.connection.store_error(doing, fault))?;
-        self.rebuild().claim_existing(doing)
+        self.rebuild().claim(doing, EXISTING_TABLES)
     }
 
     fn check_taken_over(&self) {
@@ -411,12 +411,15 @@ impl Store for MysqlStore {
             if !mapping.options.flag(EXISTING) {
                 continue;
             }
-            let owner = bookkeeping::existing_owner(&mut self.connection, &mapping.into, "")
-                .map_err(|fault| {
+            let owner = bookkeeping::name_owner(&mut self.connection, &mapping.into, "").map_err(
+                |fault| {
                     self.connection
                         .store_error("looking at the tables of", fault)
-                })?;
-            if owner.as_ref() != Some(&self.identity.sink) {
+                },
+            )?;
+            let is_filled =
+                |owner: bookkeeping::NameOwner| owner.sink == self.identity.sink && !owner.made;
+            if !owner.is_some_and(is_filled) {
                 foreign.push(n);
             }
         }

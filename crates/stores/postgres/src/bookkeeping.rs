@@ -268,7 +268,10 @@ impl<'a> Scope<'a> {
             return fault;
         }
         match self.identity.read_position(self.client).await {
-            Ok(found) => Fault::Store(StoreError::PositionMismatch { expected, found }),
+            Ok(found) => Fault::Store(StoreError::PositionMismatch {
+                expected: Some(expected),
+                found,
+            }),
             Err(fault) => fault,
         }
     }
@@ -291,7 +294,7 @@ impl<'a> Scope<'a> {
                 found,
             },
             None => StoreError::PositionMismatch {
-                expected: Position::ZERO,
+                expected: None,
                 found: None,
             },
         }))

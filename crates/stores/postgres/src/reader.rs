@@ -82,7 +82,7 @@ impl PostgresReader {
         })?;
         let Some(found) = found else {
             return Err(StoreError::PositionMismatch {
-                expected: Position::ZERO,
+                expected: None,
                 found: None,
             });
         };

@@ -36,12 +36,8 @@ pub(crate) fn read(
     is_ours: bool,
     row: &mut Row,
 ) {
-    row.cells.fill(Cell::Null);
-    row.cells.resize(mapping.columns.len(), Cell::Null);
-    let mut key_cell = Cell::Null;
-    if mapping.project_key(key, &mut key_cell).is_err() {
-        key_cell.set_blob(key);
-    }
+    read_key(mapping, key, row);
+    let key_cell = std::mem::take(&mut row.cells[mapping.key]);
     let fault = match (form, content) {
         (RowForm::Document { at }, Content::Text(bytes)) => {
             row.cells[at] = whole(mapping.columns[at].kind, bytes);
@@ -61,6 +57,16 @@ pub(crate) fn read(
     let fault = fault.or_else(|| lies.then(|| "its own key in it is wrong".to_owned()));
     if let Some(fault) = fault {
         mark(mapping, fault, row);
+    }
+}
+
+/// The row of a key without what it holds.
+pub(crate) fn read_key(mapping: &MappingPlan, key: &[u8], row: &mut Row) {
+    row.cells.fill(Cell::Null);
+    row.cells.resize(mapping.columns.len(), Cell::Null);
+    let cell = &mut row.cells[mapping.key];
+    if mapping.project_key(key, cell).is_err() {
+        cell.set_blob(key);
     }
 }
 

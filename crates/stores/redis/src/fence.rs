@@ -26,7 +26,7 @@ impl Fence<'_> {
                 found,
             }),
             None => Err(StoreError::PositionMismatch {
-                expected: self.step.map_or(Position::ZERO, |(from, _)| from),
+                expected: self.step.map(|(from, _)| from),
                 found: None,
             }),
         }
@@ -50,7 +50,7 @@ impl Fence<'_> {
         match is_expected {
             true => Ok(()),
             false => Err(StoreError::PositionMismatch {
-                expected: from,
+                expected: Some(from),
                 found,
             }),
         }

@@ -12,7 +12,7 @@ use redis::Value;
 
 use crate::bookkeeping::{Names, Record, least, read_records};
 use crate::connection::{Link, Servers, command};
-use crate::decode::{Content, read};
+use crate::decode::{Content, read, read_key};
 use crate::encode::RowForm;
 use crate::snapshot::{Gate, Snapshot};
 
@@ -142,7 +142,7 @@ impl RedisReader {
         let records = read_records(&mut servers, &names)?;
         let Some(found) = least(&records, fingerprint) else {
             return Err(StoreError::PositionMismatch {
-                expected: Position::ZERO,
+                expected: None,
                 found: None,
             });
         };
@@ -307,6 +307,35 @@ impl StoreReader for RedisReader {
                 && self.row(mapping, &name, None, &mut row).is_some()
                 && each(&row) == ControlFlow::Break(())
             {
+                break;
+            }
+        }
+        self.check_moment()
+    }
+
+    /// The names of keys say it; no value is read.
+    fn scan_keys(&mut self, mapping: usize, each: EachRow<'_>) -> Result<(), StoreError> {
+        let plan = &self.plan.mappings[mapping];
+        let (names, pattern) = (&self.names, self.names.pattern(&plan.key_template));
+        let mut seen = Seen::default();
+        let mut row = Row::default();
+        for link in &mut self.servers.links {
+            let flow = scan_keys(link, &pattern, |_, found| {
+                for name in found {
+                    let Some(key) = names.strip(&plan.key_template, &name) else {
+                        continue;
+                    };
+                    if !seen.is_new(&name) {
+                        continue;
+                    }
+                    read_key(plan, key, &mut row);
+                    if each(&row) == ControlFlow::Break(()) {
+                        return Ok(ControlFlow::Break(()));
+                    }
+                }
+                Ok(ControlFlow::Continue(()))
+            })?;
+            if flow == ControlFlow::Break(()) {
                 break;
             }
         }

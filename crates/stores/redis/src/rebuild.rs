@@ -80,7 +80,7 @@ impl RedisStore {
             step.then.push(&[b"HSET", &name, b"filling", b"1"]);
         }
         self.commit(None, steps)?;
-        self.record_owners()?;
+        self.claim_keys()?;
         self.clear_leftovers()?;
         self.loaded = no_rows(&self.names, &self.plan);
         Ok(())

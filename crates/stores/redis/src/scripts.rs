@@ -10,6 +10,7 @@ pub(crate) struct Scripts {
     pub(crate) fenced: Vec<u8>,
     pub(crate) take_over: Vec<u8>,
     pub(crate) swap: Vec<u8>,
+    pub(crate) claim: Vec<u8>,
 }
 
 /// `KEYS[1]` the partition's record; the epoch, the position (empty: any), the log, the plan, then
@@ -95,6 +96,34 @@ if left > 0 then
 end
 return left";
 
+/// `KEYS[1]` the hash of owners; the sink, then the beginning and the end of each of its templates.
+/// Writes that they are the sink's and answers nothing, unless some key fits one of them and a template
+/// of another sink: then it answers that template, its owner and ours, and writes nothing.
+const CLAIM: &str = "
+local function nested(a, b)
+  return string.sub(a, 1, #b) == b or string.sub(b, 1, #a) == a
+end
+local function ends(a, b)
+  return #a >= #b and string.sub(a, #a - #b + 1) == b
+end
+local mark = '{$key}'
+local owners = redis.call('HGETALL', KEYS[1])
+for n = 1, #owners, 2 do
+  local at = string.find(owners[n], mark, 1, true)
+  if at and owners[n + 1] ~= '' and owners[n + 1] ~= ARGV[1] then
+    local prefix, suffix = string.sub(owners[n], 1, at - 1), string.sub(owners[n], at + #mark)
+    for m = 2, #ARGV, 2 do
+      if nested(prefix, ARGV[m]) and (ends(suffix, ARGV[m + 1]) or ends(ARGV[m + 1], suffix)) then
+        return {owners[n], owners[n + 1], ARGV[m] .. mark .. ARGV[m + 1]}
+      end
+    end
+  end
+end
+for m = 2, #ARGV, 2 do
+  redis.call('HSET', KEYS[1], ARGV[m] .. mark .. ARGV[m + 1], ARGV[1])
+end
+return {}";
+
 impl Scripts {
     /// Hands the scripts to a server.
     pub(crate) fn load(link: &mut Link) -> Result<Self, StoreError> {
@@ -109,6 +138,7 @@ impl Scripts {
             fenced: load(FENCED)?,
             take_over: load(TAKE_OVER)?,
             swap: load(SWAP)?,
+            claim: load(CLAIM)?,
         })
     }
 }

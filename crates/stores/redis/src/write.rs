@@ -12,7 +12,6 @@
 //! changed, and does nothing.
 
 use onelog_mapping::{Cell, MappingPlan, Plan, Row, TTL_SECONDS};
-use onelog_record::Position;
 use onelog_store::{Change, StoreError, failpoint};
 use redis::Value;
 
@@ -458,7 +457,7 @@ fn answer_of_fence(link: &Link, fence: Fence<'_>, value: Value) -> Result<(), St
             let record = Record::parse(link, value)?;
             fence.check_epoch(&record)?;
             Err(StoreError::PositionMismatch {
-                expected: fence.step.map_or(Position::ZERO, |(from, _)| from),
+                expected: fence.step.map(|(from, _)| from),
                 found: record.position_under(fence.plan),
             })
         }

@@ -11,6 +11,7 @@
 //! newest_generation the highest number that was ever given out
 //! swap              an exchange of indexes that may or may not have taken place:
 //!                   generation, indexes, and the position, chain, log_id and plan that it brings
+//! names             the aliases that the sink may have, see `claims`
 //! ```
 //! Every write names the version of the document that it replaces (`if_seq_no`), so of two writers
 //! one is refused. Reads by id see the newest version without a refresh.
@@ -37,6 +38,8 @@ pub(crate) struct Ledger {
     pub(crate) generation: Option<u64>,
     pub(crate) newest_generation: u64,
     pub(crate) swap: Option<Swap>,
+    #[serde(default)]
+    pub(crate) names: Vec<String>,
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -59,13 +62,24 @@ pub(crate) struct Page {
 }
 
 #[derive(Deserialize)]
-struct Found {
+pub(crate) struct Found {
     #[serde(rename = "_seq_no")]
     seq_no: u64,
     #[serde(rename = "_primary_term")]
     primary_term: u64,
     #[serde(rename = "_source")]
-    source: Value,
+    pub(crate) source: Value,
+}
+
+impl Found {
+    /// What lets a write replace this version of the document and no later one.
+    pub(crate) fn condition(&self) -> String {
+        condition(self.seq_no, self.primary_term)
+    }
+}
+
+fn condition(seq_no: u64, primary_term: u64) -> String {
+    format!("if_seq_no={seq_no}&if_primary_term={primary_term}")
 }
 
 #[derive(Deserialize)]
@@ -159,10 +173,7 @@ pub(crate) fn delete_ledger(client: &Client, page: &Page) -> Result<bool, StoreE
 
 impl Page {
     fn condition(&self) -> String {
-        format!(
-            "if_seq_no={}&if_primary_term={}",
-            self.seq_no, self.primary_term
-        )
+        condition(self.seq_no, self.primary_term)
     }
 }
 
@@ -185,7 +196,7 @@ fn write(client: &Client, path: &str, ledger: &Ledger) -> Result<Option<Written>
     answer.json(client, DOING).map(Some)
 }
 
-fn make_index(client: &Client) -> Result<(), StoreError> {
+pub(crate) fn make_index(client: &Client) -> Result<(), StoreError> {
     const DOING: &str = "making the index of positions in";
     let body = json!({
         "settings": {"index": {

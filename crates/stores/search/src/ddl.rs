@@ -97,8 +97,29 @@ pub(crate) fn check_name(into: &str) -> Option<String> {
     if into.chars().any(char::is_uppercase) {
         return Some("it contains a capital letter".into());
     }
-    into.starts_with(['-', '_', '+', '.'])
-        .then(|| "it begins with '-', '_', '+' or '.'".into())
+    if into.starts_with(['-', '_', '+', '.']) {
+        return Some("it begins with '-', '_', '+' or '.'".into());
+    }
+    is_reserved(into).then(|| {
+        format!(
+            "'{}' and names that end like 'orders-onelog-1' are onelog's own",
+            crate::bookkeeping::INDEX
+        )
+    })
+}
+
+/// Whether a name is one that onelog gives: its index of sinks, an index of some `into`, or an alias of
+/// such an index.
+fn is_reserved(name: &str) -> bool {
+    let of_index = |name: &str| {
+        let behind = name.rsplit_once("-onelog-").map(|(_, behind)| behind);
+        behind.is_some_and(|n| !n.is_empty() && n.bytes().all(|byte| byte.is_ascii_digit()))
+    };
+    let index = ["-write", "-staged"]
+        .iter()
+        .find_map(|end| name.strip_suffix(end))
+        .unwrap_or(name);
+    name == crate::bookkeeping::INDEX || of_index(index)
 }
 
 /// All settings that a definition gives, by their full names.
@@ -340,4 +361,33 @@ pub(crate) fn refresh(client: &Client, indexes: &[String]) -> Result<(), StoreEr
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_name_of_onelogs_own_is_a_sinks() {
+        let index = index_name("orders", 17);
+        for name in [
+            crate::bookkeeping::INDEX,
+            &index,
+            &write_alias(&index),
+            &staged_alias(&index),
+            &index_name(&index, 2),
+        ] {
+            let why = check_name(name).unwrap_or_default();
+            assert!(why.contains("onelog's own"), "{name}: {why}");
+        }
+        for name in [
+            "orders",
+            "orders-onelog-",
+            "an-onelog-index",
+            "orders-write",
+            "onelog-1",
+        ] {
+            assert_eq!(check_name(name), None, "{name}");
+        }
+    }
 }

@@ -26,6 +26,7 @@
 //! whether it took place; a takeover completes it.
 
 mod bookkeeping;
+mod claims;
 mod connection;
 mod ddl;
 mod decode;

@@ -4,11 +4,11 @@
 //! as done.
 
 use onelog_mapping::MappingPlan;
-use onelog_record::Position;
 use onelog_store::{Change, LogPlace, StoreError, failpoint};
 use serde_json::{Value, json};
 
 use crate::bookkeeping::{Ledger, Swap};
+use crate::claims;
 use crate::connection::{Body, Client, LONG_TIMEOUT, Method, escape};
 use crate::ddl::{
     self, AUTO_REPLICAS, DURABILITY, REFRESH, REPLICAS, find_indexes, settings, staged_alias,
@@ -62,11 +62,21 @@ impl ElasticsearchStore {
             }
         }
         let generation = newest + 1;
+        let mut names = ledger.names.clone();
+        for mapping in &self.plan.mappings {
+            if !names.contains(&mapping.into) {
+                names.push(mapping.into.clone());
+            }
+        }
         let ledger = Ledger {
             newest_generation: generation,
+            names,
             ..ledger
         };
         self.replace(&page, ledger)?;
+        for mapping in &self.plan.mappings {
+            claims::claim(&self.client, &self.sink, &mapping.into)?;
+        }
         let indexes = self.indexes(generation);
         for (mapping, name) in self.plan.mappings.iter().zip(&indexes) {
             ddl::create_index(&self.client, mapping, &self.sink, name)?;
@@ -87,7 +97,7 @@ impl ElasticsearchStore {
         let generation = self.staged_generation()?;
         let indexes = self.indexes(generation);
         for (mapping, index) in self.plan.mappings.iter().zip(&indexes) {
-            // Another sink may have taken this name since the rebuild began; it keeps it.
+            // An index that another version of onelog made may have this name by now; it keeps it.
             ddl::check_owner(&self.client, &self.sink, &mapping.into)?;
             settle(&self.client, mapping, index)?;
         }
@@ -110,12 +120,17 @@ impl ElasticsearchStore {
         if done.generation != Some(generation) {
             self.owned_page()?;
             return Err(StoreError::PositionMismatch {
-                expected: place.position,
+                expected: Some(place.position),
                 found: done.position_under(&self.fingerprint),
             });
         }
         failpoint::hit(&self.sink, "after_swap");
-        self.replace(&page, done)?;
+        let is_kept = |name: &String| self.plan.mappings.iter().any(|m| m.into == *name);
+        let (names, former): (Vec<_>, Vec<_>) = done.names.iter().cloned().partition(is_kept);
+        for name in former {
+            claims::release(&self.client, &self.sink, &name)?;
+        }
+        self.replace(&page, Ledger { names, ..done })?;
         self.rebuilding = None;
         self.unpublished.clear();
         self.discard(&[generation])
@@ -138,7 +153,7 @@ impl ElasticsearchStore {
 
     fn staged_generation(&self) -> Result<u64, StoreError> {
         self.rebuilding.ok_or_else(|| StoreError::PositionMismatch {
-            expected: Position::ZERO,
+            expected: None,
             found: None,
         })
     }

@@ -12,6 +12,7 @@ use onelog_store::{
 };
 
 use crate::bookkeeping::{self, Ledger, Page};
+use crate::claims;
 use crate::connection::Client;
 use crate::ddl;
 use crate::kind::ElasticsearchTarget;
@@ -111,7 +112,7 @@ impl ElasticsearchStore {
                 found: page.ledger.epoch,
             }),
             None => Err(StoreError::PositionMismatch {
-                expected: Position::ZERO,
+                expected: None,
                 found: None,
             }),
         }
@@ -119,7 +120,7 @@ impl ElasticsearchStore {
 
     /// Replaces our own ledger.
     pub(crate) fn replace(&self, page: &Page, ledger: Ledger) -> Result<Page, StoreError> {
-        let expected = Position(page.ledger.position.unwrap_or(0));
+        let expected = page.ledger.position.map(Position);
         if let Some(page) = bookkeeping::replace_ledger(&self.client, page, ledger)? {
             return Ok(page);
         }
@@ -217,6 +218,7 @@ impl Store for ElasticsearchStore {
                     generation: None,
                     newest_generation: 0,
                     swap: None,
+                    names: Vec::new(),
                 };
                 if bookkeeping::create_ledger(&self.client, &first)? {
                     self.epoch = Some(1);
@@ -289,7 +291,7 @@ impl Store for ElasticsearchStore {
             .is_some_and(|at| at.position == batch.from && at.log_id == self.log_id);
         let (true, Some(generation)) = (is_expected, page.ledger.generation) else {
             return Err(StoreError::PositionMismatch {
-                expected: batch.from,
+                expected: Some(batch.from),
                 found: at,
             });
         };
@@ -342,7 +344,7 @@ impl Store for ElasticsearchStore {
 
     fn reader(&mut self) -> Result<Box<dyn StoreReader>, StoreError> {
         let mismatch = |found| StoreError::PositionMismatch {
-            expected: Position::ZERO,
+            expected: None,
             found,
         };
         let ledger = match self.read()? {
@@ -366,7 +368,7 @@ impl Store for ElasticsearchStore {
         match now == Some(at.clone()) {
             true => Ok(Box::new(reader)),
             false => Err(StoreError::PositionMismatch {
-                expected: at.position,
+                expected: Some(at.position),
                 found: now,
             }),
         }
@@ -378,6 +380,10 @@ impl Store for ElasticsearchStore {
         self.discard(&[live])?;
         for index in self.live_indexes(&page.ledger) {
             ddl::forget_owner(&self.client, &index)?;
+        }
+        let planned = self.plan.mappings.iter().map(|m| &m.into);
+        for name in page.ledger.names.iter().chain(planned) {
+            claims::release(&self.client, &self.sink, name)?;
         }
         if !bookkeeping::delete_ledger(&self.client, &page)? {
             self.owned_page()?;

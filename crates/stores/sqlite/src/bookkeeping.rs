@@ -179,7 +179,7 @@ impl Scope<'_> {
         }
         self.check_epoch(transaction)?;
         Err(StoreError::PositionMismatch {
-            expected: from,
+            expected: Some(from),
             found: read_position(transaction, self.identity).map_err(failed)?,
         })
     }
@@ -200,7 +200,7 @@ impl Scope<'_> {
                 found,
             }),
             None => Err(StoreError::PositionMismatch {
-                expected: Position::ZERO,
+                expected: None,
                 found: None,
             }),
         }

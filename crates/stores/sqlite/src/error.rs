@@ -7,8 +7,18 @@ use onelog_store::{Change, StoreError};
 use rusqlite::ErrorCode;
 
 pub(crate) fn classify(what: &str, path: &Path, error: rusqlite::Error) -> StoreError {
-    let what = format!("{what} {}", path.display());
     let code = error.sqlite_error_code();
+    let names = match code {
+        Some(ErrorCode::SystemIoFailure) => names_of(path),
+        _ => 1,
+    };
+    let what = match names {
+        0 | 1 => format!("{what} {}", path.display()),
+        _ => format!(
+            "{what} {}, a file with {names} names (hard links), of which every program must use the same one",
+            path.display()
+        ),
+    };
     let cause = Box::new(error);
     match code {
         Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => {
@@ -23,6 +33,18 @@ pub(crate) fn classify(what: &str, path: &Path, error: rusqlite::Error) -> Store
         ) => StoreError::NotWritable { what, cause },
         _ => StoreError::Unavailable { what, cause },
     }
+}
+
+/// How many names a file has.
+#[cfg(unix)]
+fn names_of(path: &Path) -> u64 {
+    use std::os::unix::fs::MetadataExt as _;
+    std::fs::metadata(path).map_or(0, |metadata| metadata.nlink())
+}
+
+#[cfg(not(unix))]
+fn names_of(_: &Path) -> u64 {
+    0
 }
 
 /// Whether the row is at fault, so that trying again cannot help.
@@ -68,6 +90,17 @@ mod tests {
         ] {
             assert_eq!(meant(code), "not_writable", "{code}");
         }
+        let folder = tempfile::tempdir().unwrap();
+        let (path, link) = (folder.path().join("a.db"), folder.path().join("b.db"));
+        std::fs::write(&path, "").unwrap();
+        let said = || {
+            let error = ffi::Error::new(ffi::SQLITE_IOERR_SHMSIZE);
+            let error = rusqlite::Error::SqliteFailure(error, None);
+            classify("writing to", &path, error).to_string()
+        };
+        assert!(!said().contains("hard links"), "{}", said());
+        std::fs::hard_link(&path, &link).unwrap();
+        assert!(said().contains("2 names (hard links)"), "{}", said());
         assert_eq!(meant(ffi::SQLITE_CANTOPEN), "unavailable");
         assert_eq!(meant(ffi::SQLITE_IOERR), "unavailable");
         assert_eq!(meant(ffi::SQLITE_CORRUPT), "broken");

@@ -11,6 +11,7 @@ use onelog_store::{Address, Store, StoreError, StoreKind, StoreReader, Target};
 use serde_json::{Map, Value, json};
 
 use crate::SqliteStore;
+use crate::connection::file_identity;
 use crate::reader::SqliteReader;
 
 const PATH: FieldRule = FieldRule {
@@ -108,6 +109,22 @@ impl Target for SqliteTarget {
         };
         let files = (self.path.canonicalize(), other.path.canonicalize());
         self.path == other.path || matches!(files, (Ok(a), Ok(b)) if a == b)
+    }
+
+    /// SQLite names the write-ahead file after the name by which the file was opened. With two names
+    /// there are two, and neither writer sees the other's.
+    fn excludes(&self, other: &dyn Target) -> Option<(&'static str, String)> {
+        let other = (other as &dyn std::any::Any).downcast_ref::<Self>()?;
+        let is_linked = file_identity(&self.path).is_some()
+            && file_identity(&self.path) == file_identity(&other.path)
+            && !self.is_same_store(other);
+        is_linked.then(|| {
+            let what = format!(
+                "this is the file {} under another name (a hard link), which damages it when both are written; give the other name as the path",
+                other.path.display()
+            );
+            (PATH.name, what)
+        })
     }
 
     fn check_place(&self) -> Result<(), String> {

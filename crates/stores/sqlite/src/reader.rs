@@ -35,7 +35,7 @@ impl SqliteReader {
         let found = read_position(&connection, identity).map_err(failed)?;
         let Some(found) = found else {
             return Err(StoreError::PositionMismatch {
-                expected: Position::ZERO,
+                expected: None,
                 found: None,
             });
         };

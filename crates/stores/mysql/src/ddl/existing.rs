@@ -7,7 +7,7 @@ use onelog_store::StoreError;
 
 use super::user_table::check_existing;
 use super::{column_type, is_text, shape};
-use crate::bookkeeping::{Owner, existing_owner, not_owner, read_record, table_owner};
+use crate::bookkeeping::{Owner, name_owner, not_owner, read_record, table_owner};
 use crate::connection::Connection;
 use crate::encode::Decimal;
 use crate::names::{NAME_CHARS_MAX, Names};
@@ -98,14 +98,14 @@ pub(crate) fn check_target(
 ) -> Result<(), StoreError> {
     let into = &mapping.into;
     let made = find_table(connection, into)?.map(|found| found.owner);
-    let writes = existing_owner(connection, into, "")
-        .map_err(|fault| connection.store_error(LOOKING, fault))?;
-    if let Some(owner) = writes.filter(|owner| owner != sink) {
-        return Err(not_owner(into, &owner));
+    let named =
+        name_owner(connection, into, "").map_err(|fault| connection.store_error(LOOKING, fault))?;
+    if let Some(owner) = named.filter(|owner| owner.sink != sink) {
+        return Err(not_owner(into, &owner.sink));
     }
-    if let Some(Owner::Sink(owner, _)) = &made
+    if let Some(Owner::Sink(owner, generation)) = &made
         && owner != sink
-        && is_known(connection, owner)?
+        && has_made(connection, owner, *generation)?
     {
         return Err(not_owner(into, owner));
     }
@@ -144,12 +144,13 @@ pub(crate) fn check_target(
     }
 }
 
-/// Whether the database has a record of a sink; one that was removed has none.
-fn is_known(connection: &mut Connection, sink: &str) -> Result<bool, StoreError> {
+/// Whether a sink has made tables of this generation: not so by its record where it was removed, nor
+/// where it was removed and taken over again since.
+fn has_made(connection: &mut Connection, sink: &str, generation: u64) -> Result<bool, StoreError> {
     let table = Names::new(sink).position();
     let found = read_record(connection, &table, sink, "");
     let found = found.map_err(|fault| connection.store_error(LOOKING, fault))?;
-    Ok(found.is_some())
+    Ok(found.is_some_and(|found| found.generation >= generation))
 }
 
 /// The foreign keys of other tables that refer to a table, by name.

@@ -258,3 +258,52 @@ fn a_user_in_a_transaction_holds_a_swap_up_and_is_not_held_up_by_it() {
     });
     assert!(model.verify(&plan, store.as_mut()).equal);
 }
+
+#[test]
+fn a_sink_that_sleeps_right_before_its_swap_never_carries_the_table_of_another_sink_away() {
+    require!(Kind::Mariadb);
+    let database = Database::new();
+    let plan = standard_plan(&database);
+    // given a table that a removed sink has left, and a sink that is about to replace it,
+    let (mut former, _) = backfilled(&database, &plan);
+    former.remove().unwrap();
+    let mut model = Model::default();
+    model.order("a", 1, "one");
+    let mut sleeper = database.store("dozing", LOG, Arc::clone(&plan)).unwrap();
+    sleeper.take_over().unwrap();
+    // when another sink wants the table in that moment,
+    let refused = Arc::new(Mutex::new(None));
+    let place = "dozing:before_swap";
+    let (target, rival_plan, rival_model) = (database.target(), Arc::clone(&plan), model.clone());
+    let error = Arc::clone(&refused);
+    failpoint::set(place, move || {
+        let plan = Arc::clone(&rival_plan);
+        let mut rival =
+            onelog_mysql::MysqlStore::open(&target, "awake", LOG, Arc::clone(&plan)).unwrap();
+        rival.take_over().unwrap();
+        *error.lock().unwrap() = rival_model.rebuild(&plan, &mut rival).err();
+    });
+    model.rebuild(&plan, &mut sleeper).unwrap();
+    failpoint::clear(place);
+    // then it is refused, and the table is the first one's.
+    let error = refused.lock().unwrap().take().unwrap();
+    assert!(
+        matches!(&error, StoreError::NotOwner { what, .. } if what.contains("'dozing'")),
+        "{error}"
+    );
+    assert!(model.verify(&plan, &mut sleeper).equal);
+    // A name that a sink no longer writes is free once its table is dropped.
+    let other = onelog_store::conformance::plan(
+        &database,
+        r#"{"table":"shop.orders","into":"elsewhere","columns":{"id":{"from":"$key","type":"text"}}}"#,
+    );
+    let mut moved = database.store("dozing", LOG, Arc::clone(&other)).unwrap();
+    moved.take_over().unwrap();
+    model.rebuild(&other, &mut moved).unwrap();
+    database.sql("DROP TABLE orders");
+    let mut heir = database.store("awake", LOG, Arc::clone(&plan)).unwrap();
+    heir.check_target().unwrap();
+    heir.take_over().unwrap();
+    model.rebuild(&plan, &mut heir).unwrap();
+    assert!(model.verify(&plan, &mut heir).equal);
+}

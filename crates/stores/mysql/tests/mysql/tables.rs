@@ -71,7 +71,8 @@ fn two_sinks_share_a_database_but_not_a_table() {
     model.rebuild(&elsewhere, &mut other).unwrap();
     assert!(model.verify(&elsewhere, &mut other).equal);
     assert!(model.verify(&plan, store.as_mut()).equal);
-    // Once its sink is removed, the name is free, and nothing but the rows is left of it.
+    // Once its sink is removed, the name is free, and nothing but the rows is left of it: the table of
+    // owners is every sink's, and names none of the two.
     store.remove().unwrap();
     database
         .store("third", LOG, plan)
@@ -79,7 +80,11 @@ fn two_sinks_share_a_database_but_not_a_table() {
         .check_target()
         .unwrap();
     other.remove().unwrap();
-    assert_eq!(database.sql("SHOW TABLES"), "elsewhere\norders");
+    assert_eq!(
+        database.sql("SHOW TABLES"),
+        "elsewhere\nonelog_tables\norders"
+    );
+    assert_eq!(database.sql("SELECT count(*) FROM onelog_tables"), "0");
 }
 
 #[test]

@@ -41,6 +41,9 @@ pub(crate) async fn check_target(
             what,
         }))
     };
+    // In this order: a table and its owner are committed together, so a table that is seen here
+    // has an owner that is seen behind it.
+    let found = find_table(client, &identity.schema, &mapping.into).await?;
     let owner = table_owner(client, identity, &mapping.into).await?;
     if let Some(Owner {
         sink: Some(sink), ..
@@ -52,7 +55,7 @@ pub(crate) async fn check_target(
     }
     let made = owner.is_some_and(|owner| owner.made);
     let existing = mapping.options.flag(EXISTING);
-    let facts = match find_table(client, &identity.schema, &mapping.into).await? {
+    let facts = match found {
         Existing::Nothing if existing => {
             return Err(schema_mismatch(
                 mapping,

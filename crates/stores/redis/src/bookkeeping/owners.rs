@@ -89,11 +89,34 @@ impl RedisStore {
         Ok(())
     }
 
-    /// Makes the keys of this plan this sink's.
-    pub(crate) fn record_owners(&mut self) -> Result<(), StoreError> {
-        let templates = self.plan.mappings.iter();
-        let templates: Vec<String> = templates.map(|m| m.key_template.to_string()).collect();
-        self.write_owners(&templates, true)
+    /// Makes the keys of this plan this sink's, unless some are another sink's by now. One step: of sinks
+    /// that do so at the same moment one is first.
+    pub(crate) fn claim_keys(&mut self) -> Result<(), StoreError> {
+        let mut arguments: Vec<&[u8]> = vec![
+            b"EVALSHA",
+            &self.scripts.claim,
+            b"1",
+            OWNERS,
+            self.sink.as_bytes(),
+        ];
+        for mapping in &self.plan.mappings {
+            let KeyTemplate { prefix, suffix } = &mapping.key_template;
+            arguments.extend([prefix.as_bytes(), suffix.as_bytes()]);
+        }
+        let link = &mut self.servers.links[self.servers.of_owners];
+        let answer = link.request("writing the owners of keys to", &arguments)?;
+        let Value::Array(items) = &answer else {
+            return Err(link.unexpected(WHAT, &answer));
+        };
+        let text = |item: &Value| match item {
+            Value::BulkString(bytes) => String::from_utf8_lossy(bytes).into_owned(),
+            _ => String::new(),
+        };
+        match &items[..] {
+            [] => Ok(()),
+            [template, owner, ours] => Err(owned(&text(template), &text(owner), &text(ours))),
+            _ => Err(link.unexpected(WHAT, &answer)),
+        }
     }
 
     /// Leaves the keys without an owner, until another sink takes them.
@@ -101,17 +124,12 @@ impl RedisStore {
         let owners = self.owners()?;
         let ours = owners.into_iter().filter(|(_, owner)| *owner == self.sink);
         let ours: Vec<String> = ours.map(|(template, _)| template).collect();
-        self.write_owners(&ours, false)
-    }
-
-    fn write_owners(&mut self, templates: &[String], is_owned: bool) -> Result<(), StoreError> {
-        if templates.is_empty() {
+        if ours.is_empty() {
             return Ok(());
         }
-        let owner = if is_owned { self.sink.as_bytes() } else { b"" };
         let mut arguments: Vec<&[u8]> = vec![b"HSET", OWNERS];
-        for template in templates {
-            arguments.extend([template.as_bytes(), owner]);
+        for template in &ours {
+            arguments.extend([template.as_bytes(), b""]);
         }
         let link = &mut self.servers.links[self.servers.of_owners];
         link.request("writing the owners of keys to", &arguments)?;
@@ -182,10 +200,13 @@ fn check_others(
             continue;
         };
         if overlap(&other, template) {
-            let fact =
-                format!("keys that could be the same, '{text}', belong to the sink '{owner}'");
-            return Err(StoreError::owned(template.to_string(), fact));
+            return Err(owned(text, owner, &template.to_string()));
         }
     }
     Ok(())
+}
+
+fn owned(template: &str, owner: &str, ours: &str) -> StoreError {
+    let fact = format!("keys that could be the same, '{template}', belong to the sink '{owner}'");
+    StoreError::owned(ours, fact)
 }
