@@ -167,7 +167,7 @@ pub(crate) fn new_id() -> onelog_record::TxnId {
     id_at(SystemTime::now())
 }
 
-/// Ids are told apart by their random part; the time orders them, as well as the clock can.
+/// The random part makes ids distinct; the time orders them, as well as the clock can.
 fn id_at(now: SystemTime) -> onelog_record::TxnId {
     let since_1970 = now.duration_since(UNIX_EPOCH).unwrap_or_default();
     let at = Timestamp::from_unix(NoContext, since_1970.as_secs(), since_1970.subsec_nanos());

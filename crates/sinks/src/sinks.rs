@@ -556,10 +556,7 @@ impl Inner {
             let mut sinks = self.sinks.lock();
             let handles = sinks.values_mut();
             handles
-                .filter_map(|handle| {
-                    handle.tell(Leave::Stop);
-                    handle.thread.take()
-                })
+                .filter_map(|handle| handle.leave(Leave::Stop))
                 .collect()
         };
         threads.append(&mut self.helpers.lock());
@@ -589,17 +586,15 @@ impl Handle {
         }
     }
 
-    /// Tells the thread to leave.
-    fn tell(&self, reason: Leave) {
+    /// The thread, which leaves.
+    fn leave(&mut self, reason: Leave) -> Option<JoinHandle<()>> {
         // A full queue is read to its end; an ended thread needs no command.
         let _ = self.commands.try_send(Command::Leave(reason));
         self.leaving.store(true, Ordering::Release);
+        self.thread.take()
     }
 
     fn end(mut self, reason: Leave) {
-        self.tell(reason);
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
+        let _ = self.leave(reason).map(JoinHandle::join);
     }
 }
