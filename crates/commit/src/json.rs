@@ -2,11 +2,30 @@
 
 use std::cmp::Ordering;
 
-use onelog_record::{Compare, Json};
+use onelog_record::{Compare, Json, JsonText};
 
-/// Whether `met` compares with `value` as demanded. Only two numbers or two strings (bytewise) have
-/// an order.
-pub fn holds(met: &Json<'_>, compare: Compare, value: &Json<'_>) -> bool {
+use crate::newest::Now;
+use crate::rejection::Rejection;
+
+/// Whether `met`, the text of a value that was found, compares with `value` as demanded. Only two
+/// numbers or two strings (bytewise) have an order.
+pub fn holds(
+    now: &Now<'_>,
+    met: &str,
+    compare: Compare,
+    value: &JsonText,
+) -> Result<bool, Rejection> {
+    let value = value.as_str().trim();
+    if Json::kind_of(met) != Json::kind_of(value) {
+        return Ok(compare == Compare::Ne);
+    }
+    for text in [met, value] {
+        now.work.value(now, text)?;
+    }
+    Ok(compares(&Json::found(met), compare, &Json::found(value)))
+}
+
+fn compares(met: &Json<'_>, compare: Compare, value: &Json<'_>) -> bool {
     let order = met.order(value);
     match compare {
         Compare::Eq => met.equals(value),
@@ -24,7 +43,7 @@ mod tests {
 
     fn compare(met: &str, compare: Compare, value: &str) -> bool {
         let json = |text| Json::parse(str::as_bytes(text)).unwrap();
-        holds(&json(met), compare, &json(value))
+        compares(&json(met), compare, &json(value))
     }
 
     #[test]

@@ -2,16 +2,16 @@
 //!
 //! A missing field, `null` and a missing document are the same to them: `add`, `min` and `max` take
 //! their own number, `append` makes the array. Numbers are decimal text and never become a float:
-//! `min` and `max` keep the winner as it was written; the sum of whole numbers is whole and must fit
-//! 64 bits signed; the sum of others is exact. What an operation does not name stays as it was
+//! `min` and `max` keep the winner as it was written; the sum of two whole numbers is whole, and all
+//! three must fit 64 bits signed; every other sum is exact. What an operation does not name stays as it was
 //! written.
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
 
 use onelog_record::{
-    FieldPath, JSON_DEPTH_MAX, Json, NoSum, Number, OperationFault, TooLarge, add_numbers,
-    compare_numbers,
+    FieldPath, JSON_DEPTH_MAX, Json, JsonText, NoSum, Number, OperationFault, TooLarge,
+    add_numbers, compare_numbers, place,
 };
 
 /// The deepest nesting of containers that the parser reads back.
@@ -23,38 +23,46 @@ pub enum FieldOperation<'a> {
     Add(&'a Number),
     Min(&'a Number),
     Max(&'a Number),
-    Append(Json<'a>),
+    Append(&'a JsonText),
 }
 
-/// Carries an operation out on the document that it met; `Null` where there is none.
-pub fn apply<'a>(
-    mut document: Json<'a>,
+/// Carries an operation out on the text of the document that it met, `null` where there is none. The
+/// document is read once, and no tree is made of it.
+pub fn apply(
+    document: &[u8],
     path: &FieldPath,
-    operation: FieldOperation<'a>,
-) -> Result<Json<'a>, OperationFault> {
-    let place = document.make(path).ok_or(OperationFault::NoPlace)?;
+    operation: FieldOperation<'_>,
+) -> Result<String, OperationFault> {
+    let place = place(document, path).map_err(|_| OperationFault::NotJson)?;
+    let place = place.ok_or(OperationFault::NoPlace)?;
+    let met = place.met();
     let (by, combine): (_, Combine) = match operation {
-        FieldOperation::Append(element) => {
-            match place {
-                Json::Null => *place = Json::Array(vec![element]),
-                Json::Array(items) => items.push(element),
-                other => return Err(OperationFault::NotAnArray(other.kind())),
-            }
-            return Ok(document);
-        }
+        FieldOperation::Append(element) => return Ok(place.put(&appended(&met, element)?)),
         FieldOperation::Add(by) => (by, add),
         FieldOperation::Min(by) => (by, min),
         FieldOperation::Max(by) => (by, max),
     };
-    // The operand alone is looked at first: it is refused whatever it meets.
-    combine(Cow::Borrowed("0"), by.as_str())?;
-    let number = match place {
-        Json::Null => Cow::Borrowed(by.as_str()),
-        Json::Number(met) => combine(std::mem::take(met), by.as_str())?,
-        other => return Err(OperationFault::NotANumber(other.kind())),
+    let number = match Json::kind_of(&met) {
+        "null" => {
+            // It stays as it was written, and must be one that can be calculated with.
+            combine(Cow::Borrowed("0"), by.as_str())?;
+            Cow::Borrowed(by.as_str())
+        }
+        "a number" => combine(met, by.as_str())?,
+        other => return Err(OperationFault::NotANumber(other)),
     };
-    *place = Json::Number(number);
-    Ok(document)
+    Ok(place.put(&number))
+}
+
+fn appended(met: &str, element: &JsonText) -> Result<String, OperationFault> {
+    let element = element.compact();
+    let others = match Json::kind_of(met) {
+        "null" => "[",
+        "an array" => &met[..met.len() - 1],
+        other => return Err(OperationFault::NotAnArray(other)),
+    };
+    let comma = if others.len() > 1 { "," } else { "" };
+    Ok([others, comma, &element, "]"].concat())
 }
 
 /// Refuses an operation whose outcome would nest deeper than can be read back. The document that it
@@ -134,8 +142,7 @@ mod tests {
         operation: FieldOperation<'_>,
     ) -> Result<String, OperationFault> {
         let text = met.to_string();
-        let document = Json::parse(text.as_bytes()).unwrap();
-        apply(document, path, operation).map(|after| after.to_string())
+        apply(text.as_bytes(), path, operation)
     }
 
     fn add_to(met: Value, by: Value) -> Result<Value, OperationFault> {
@@ -211,7 +218,7 @@ mod tests {
         let count = FieldPath::parse("/count").unwrap();
         let tags = FieldPath::parse("/tags").unwrap();
         let rest = r#""total":12345678901234567.89,"wei":10000000000000000000000001,"price":1.10,"zero":-0.0,"big":1E+2,"text":"\u0041\/""#;
-        let element = Json::parse(b"[1.10, 12345678901234567.89]").unwrap();
+        let element = JsonText::parse("[1.10, 12345678901234567.89]").unwrap();
         for (path, operation, expected) in [
             (
                 &count,
@@ -230,14 +237,13 @@ mod tests {
             ),
             (
                 &tags,
-                FieldOperation::Append(element),
+                FieldOperation::Append(&element),
                 format!(r#"{{"count":1,{rest},"tags":[[1.10,12345678901234567.89]]}}"#),
             ),
         ] {
             // When something else is changed, then they have every digit that they had.
-            let met = Json::parse(document).unwrap();
-            let after = apply(met, path, operation).unwrap();
-            assert_eq!(after.to_string(), expected);
+            let after = apply(document, path, operation).unwrap();
+            assert_eq!(after, expected);
         }
     }
 
@@ -246,7 +252,8 @@ mod tests {
         let document = br#"{"total":12345678901234567.89,"wei":10000000000000000000000001}"#;
         let run = |field: &str, operation| {
             let path = FieldPath::parse(field).unwrap();
-            let after = apply(Json::parse(document).unwrap(), &path, operation)?;
+            let after = apply(document, &path, operation)?;
+            let after = Json::parse(after.as_bytes()).unwrap();
             Ok(after.get(&path).unwrap().to_string())
         };
         let cent = Number::parse("0.01").unwrap();
@@ -259,6 +266,15 @@ mod tests {
         );
         assert_eq!(
             run("wei", FieldOperation::Add(&one)),
+            Err(OperationFault::Overflow)
+        );
+        let also_one = Number::parse("1.0").unwrap();
+        assert_eq!(
+            run("wei", FieldOperation::Add(&also_one)).as_deref(),
+            Ok("10000000000000000000000002.0")
+        );
+        assert_eq!(
+            run("none", FieldOperation::Add(&more)),
             Err(OperationFault::Overflow)
         );
         assert_eq!(
@@ -283,7 +299,8 @@ mod tests {
             let after = made(&document, &FieldPath::parse(path).unwrap(), operation)?;
             Ok(serde_json::from_str::<Value>(&after).unwrap())
         };
-        let one = || FieldOperation::Append(Json::parse(b"1").unwrap());
+        let element = JsonText::parse("1").unwrap();
+        let one = || FieldOperation::Append(&element);
         assert_eq!(
             at("s", FieldOperation::Add(&by)),
             Err(OperationFault::NotANumber("a string"))
@@ -310,13 +327,15 @@ mod tests {
         let nested = |depth| (0..depth).fold(json!(1), |inner, _| json!([inner]));
         let path = FieldPath::parse("/a/b").unwrap();
         let deepest: String = nested(NESTING_MAX - 3).to_string();
-        let append = FieldOperation::Append(Json::parse(deepest.as_bytes()).unwrap());
+        let deepest = JsonText::parse(&deepest).unwrap();
+        let append = FieldOperation::Append(&deepest);
         assert!(check_nesting(0, &path, &append).is_ok());
         let text = made(&Value::Null, &path, append).unwrap();
         assert!(serde_json::from_str::<Value>(&text).is_ok());
 
         let deeper: String = nested(NESTING_MAX - 2).to_string();
-        let append = FieldOperation::Append(Json::parse(deeper.as_bytes()).unwrap());
+        let deeper = JsonText::parse(&deeper).unwrap();
+        let append = FieldOperation::Append(&deeper);
         assert_eq!(
             check_nesting(0, &path, &append).unwrap_err().limit,
             "JSON_DEPTH_MAX"

@@ -15,10 +15,11 @@
 use bytes::Bytes;
 use hashbrown::HashMap;
 use onelog_record::{
-    CommitRequest, Json, JsonText, Op, Position, Refusal, TABLE_UNIQUE, TableDefinition, TableId,
-    ValueKind, unique_rows_of,
+    CommitRequest, FOUND_AT_ONCE_MAX, FieldPath, Json, JsonText, Op, Position, Refusal,
+    TABLE_UNIQUE, TableDefinition, TableId, ValueKind, find, unique_rows_of,
 };
 
+use crate::newest::Now;
 use crate::rejection::Rejection;
 use crate::writes::{Image, Writer};
 
@@ -28,10 +29,7 @@ const UNIQUE_TEXT_BYTES_MAX: usize = 64;
 /// The key of the row in `onelog.unique` that says who has `value` in this field of the table.
 #[must_use]
 pub fn unique_row_key(table: TableId, field: u16, value: &Json<'_>) -> Bytes {
-    row_key(table, field, &value.canonical())
-}
-
-fn row_key(table: TableId, field: u16, text: &str) -> Bytes {
+    let text = value.canonical();
     let mut key = Vec::with_capacity(6 + UNIQUE_TEXT_BYTES_MAX);
     key.extend_from_slice(&unique_rows_of(table));
     key.extend_from_slice(&field.to_be_bytes());
@@ -168,47 +166,64 @@ fn compare(
     last: crate::staged::StagedWrite,
 ) -> Result<(), Rejection> {
     let before = writer.now.newest(last.table, &last.key)?;
-    let before = parse(writer, before.value.as_ref())?;
-    let after = parse(writer, last.value.as_ref())?;
-    for (field, path) in table.unique.iter().enumerate() {
-        let row = |value: &Json<'_>| {
-            let text = value.canonical();
-            let counted = writer.now.work.copy(&writer.now, text.len());
-            counted.map(|()| row_key(last.table, field as u16, &text))
-        };
-        let had = before.get(path).filter(|value| !value.is_null());
-        let has = after.get(path).filter(|value| !value.is_null());
-        let (had_row, has_row) = (had.map(row).transpose()?, has.map(row).transpose()?);
-        if had_row == has_row {
-            continue;
-        }
-        if let Some(row) = had_row {
-            changes.releases.push(Release {
-                row,
-                owner: last.key.clone(),
-            });
-        }
-        if let Some((row, value)) = has_row.zip(has) {
-            changes.claims.push(Claim {
-                row,
-                owner: last.key.clone(),
-                index,
-                field: path.to_string(),
-                value: value.into(),
-                after: last.after,
-            });
+    for (n, paths) in table.unique.chunks(FOUND_AT_ONCE_MAX).enumerate() {
+        let wanted: Vec<&FieldPath> = paths.iter().collect();
+        let had = values(writer, before.value.as_ref(), &wanted)?;
+        let has = values(writer, last.value.as_ref(), &wanted)?;
+        for ((at, path), (had, has)) in paths.iter().enumerate().zip(had.into_iter().zip(has)) {
+            if had == has {
+                continue;
+            }
+            let field = (n * FOUND_AT_ONCE_MAX + at) as u16;
+            let row = |text| row_of(&writer.now, last.table, field, text);
+            let (had, has) = (had.map(row).transpose()?, has.map(row).transpose()?);
+            if had.as_ref().map(|(row, _)| row) == has.as_ref().map(|(row, _)| row) {
+                continue;
+            }
+            if let Some((row, _)) = had {
+                let owner = last.key.clone();
+                changes.releases.push(Release { row, owner });
+            }
+            if let Some((row, value)) = has {
+                changes.claims.push(Claim {
+                    row,
+                    owner: last.key.clone(),
+                    index,
+                    field: path.to_string(),
+                    value: (&value).into(),
+                    after: last.after,
+                });
+            }
         }
     }
     Ok(())
 }
 
-fn parse<'v>(writer: &mut Writer<'_>, value: Option<&'v Bytes>) -> Result<Json<'v>, Rejection> {
-    let Some(value) = value else {
-        return Ok(Json::Null);
+/// The row of a value, and the value.
+fn row_of<'t>(
+    now: &Now<'_>,
+    table: TableId,
+    field: u16,
+    text: &'t str,
+) -> Result<(Bytes, Json<'t>), Rejection> {
+    now.work.value(now, text)?;
+    let value = Json::found(text);
+    Ok((unique_row_key(table, field, &value), value))
+}
+
+/// The values at the paths, without those that are `null`.
+fn values<'v>(
+    writer: &Writer<'_>,
+    document: Option<&'v Bytes>,
+    paths: &[&FieldPath],
+) -> Result<[Option<&'v str>; FOUND_AT_ONCE_MAX], Rejection> {
+    let Some(document) = document else {
+        return Ok([None; FOUND_AT_ONCE_MAX]);
     };
-    writer.now.work.parse(&writer.now, value.len())?;
+    writer.now.work.parse(&writer.now, document.len())?;
     // What is no JSON has no fields. A put of it into such a table was refused before.
-    Ok(Json::parse(value).unwrap_or(Json::Null))
+    let found = find(document, paths).unwrap_or_default();
+    Ok(found.map(|value| value.filter(|value| *value != "null")))
 }
 
 #[cfg(test)]

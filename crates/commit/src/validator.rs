@@ -332,9 +332,7 @@ impl Validator {
             })?;
             self.check_reads(&now, incoming, read_position)?;
         }
-        for (index, guard) in request.guards.iter().enumerate() {
-            guards::check(&now, incoming.rules, index, guard)?;
-        }
+        guards::check_all(&now, incoming.rules, &request.guards)?;
         let mut tables = request.writes.iter().map(|write| write.table);
         if tables.any(|table| table < USER_TABLES_FROM) {
             // The rules are those of everything before: nothing that changes them is in flight.

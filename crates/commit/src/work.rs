@@ -17,7 +17,8 @@ use crate::view::{Schema, SchemaFault};
 pub const DECISION_STEPS_MAX: usize = 1 << 20;
 
 /// The most bytes of JSON that the guards, operations and unique fields of one transaction may have
-/// parsed, so that no request holds the deciding thread for long.
+/// read, so that no request holds the deciding thread for long. Values of which a tree is made count
+/// [`TREE_COST`] times.
 pub const JSON_BYTES_READ_MAX: usize = 4 * TRANSACTION_BYTES_MAX;
 
 /// The most steps that the schemas of its tables may take to check the documents of one
@@ -28,6 +29,9 @@ pub const SCHEMA_STEPS_MAX: usize = 1 << 23;
 const SEARCH_STEPS: usize = 4;
 /// So many bytes are copied in about the time of one step.
 const BYTES_PER_STEP: usize = 256;
+
+/// So many bytes are passed over in the time that making a tree of one of them and comparing it takes.
+const TREE_COST: usize = 8;
 
 /// What one decision has cost so far.
 #[derive(Debug, Default)]
@@ -102,7 +106,17 @@ impl Work {
         }
     }
 
-    /// Counts bytes of JSON that are about to be parsed.
+    /// Counts a value that was found in a document and is about to be compared.
+    pub fn value(&self, now: &Now<'_>, text: &str) -> Result<(), Rejection> {
+        match Json::kind_of(text) {
+            "an array" | "an object" => self.parse(now, text.len().saturating_mul(TREE_COST)),
+            "a string" if !text.contains('\\') => self.copy(now, text.len()),
+            _ if text.len() < BYTES_PER_STEP => Ok(()),
+            _ => self.parse(now, text.len()),
+        }
+    }
+
+    /// Counts bytes of JSON that are about to be read.
     pub fn parse(&self, now: &Now<'_>, bytes: usize) -> Result<(), Rejection> {
         let spent = self.json_bytes.get().saturating_add(bytes);
         self.json_bytes.set(spent);

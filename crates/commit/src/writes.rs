@@ -54,8 +54,7 @@ impl Writer<'_> {
             })?;
             any_unique |= !table.definition.unique.is_empty();
             let written = self.write_one(index, write, table)?;
-            let headers = write.headers.iter().map(|h| h.name.len() + h.value.len());
-            total += write.key.len() + written + headers.sum::<usize>();
+            total += write.key.len() + written + write.header_bytes();
             self.check_total(total, TRANSACTION_BYTES_MAX, "TRANSACTION_BYTES_MAX")?;
         }
         if any_unique {
@@ -155,7 +154,7 @@ impl Writer<'_> {
     }
 
     fn carry_out(
-        &mut self,
+        &self,
         index: usize,
         write: &Write,
         table: &TableRules,
@@ -182,7 +181,7 @@ impl Writer<'_> {
             Operation::Add(path, by) => (path, FieldOperation::Add(by)),
             Operation::Min(path, by) => (path, FieldOperation::Min(by)),
             Operation::Max(path, by) => (path, FieldOperation::Max(by)),
-            Operation::Append(path, element) => (path, FieldOperation::Append(element.json())),
+            Operation::Append(path, element) => (path, FieldOperation::Append(element)),
         };
         if !is_json {
             return Err(wrong_table(
@@ -209,7 +208,7 @@ impl Writer<'_> {
     }
 
     fn change_field(
-        &mut self,
+        &self,
         index: usize,
         write: &Write,
         table: &TableRules,
@@ -220,23 +219,11 @@ impl Writer<'_> {
             .map_err(|fault| Rejection::now(fault.into()))?;
         let met = self.newest(write.table, &write.key)?;
         let bad = |fault| Rejection::bad_operation(index, fault, met.after);
-        let document = match &met.value {
-            None => Json::Null,
-            Some(text) => {
-                self.now.work.parse(&self.now, text.len())?;
-                Json::parse(text).map_err(|_| bad(OperationFault::NotJson))?
-            }
-        };
-        let document = operations::apply(document, path, operation).map_err(bad)?;
-        let text = document.to_string();
+        let document = met.value.as_deref().unwrap_or(b"null");
+        self.now.work.parse(&self.now, document.len())?;
+        let text = operations::apply(document, path, operation).map_err(bad)?;
         check_value_size(index, text.len(), met.after)?;
-        if let Some(schema) = &table.schema {
-            let checked = self
-                .now
-                .work
-                .check_schema(&self.now, &**schema, &document)?;
-            checked.map_err(|text| bad(OperationFault::Schema(text)))?;
-        }
+        self.check_schema(index, table, text.as_bytes(), met.after)?;
         Ok(Image {
             value: Some(text.into()),
             after: met.after,
@@ -245,7 +232,7 @@ impl Writer<'_> {
 
     /// Checks a value that was given whole, where the table's rules look into it.
     fn check_json(
-        &mut self,
+        &self,
         index: usize,
         table: &TableRules,
         value: &Bytes,
@@ -256,16 +243,29 @@ impl Writer<'_> {
             return Ok(());
         }
         self.now.work.parse(&self.now, value.len())?;
-        let document = Json::parse(value)
-            .map_err(|_| Rejection::bad_operation(index, OperationFault::NotJson, after))?;
+        if table.schema.is_some() {
+            return self.check_schema(index, table, value, after);
+        }
+        Json::check(value)
+            .map_err(|_| Rejection::bad_operation(index, OperationFault::NotJson, after))
+    }
+
+    /// Checks a document against the schema of its table, if that has one.
+    fn check_schema(
+        &self,
+        index: usize,
+        table: &TableRules,
+        document: &[u8],
+        after: Position,
+    ) -> Result<(), Rejection> {
         let Some(schema) = &table.schema else {
             return Ok(());
         };
-        let checked = self
-            .now
-            .work
-            .check_schema(&self.now, &**schema, &document)?;
-        checked.map_err(|text| Rejection::bad_operation(index, OperationFault::Schema(text), after))
+        let bad = |fault| Rejection::bad_operation(index, fault, after);
+        let document = Json::parse(document).map_err(|_| bad(OperationFault::NotJson))?;
+        let work = self.now.work;
+        let checked = work.check_schema(&self.now, &**schema, &document)?;
+        checked.map_err(|text| bad(OperationFault::Schema(text)))
     }
 }
 

@@ -4,11 +4,13 @@
 use std::fs::File;
 use std::io::{self, BufRead as _, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use flate2::read::MultiGzDecoder;
 use onelog_client::Client;
 use onelog_command::{CommandError, is_stdin};
 use onelog_store::Kinds;
+use uuid::{NoContext, Timestamp, Uuid};
 
 use crate::Args;
 use crate::batch::BatchBounds;
@@ -149,7 +151,7 @@ pub fn open(
     if args.again {
         progress
             .identity
-            .push_str(&format!(" again {}", uuid::Uuid::now_v7()));
+            .push_str(&format!(" again {}", new_identity()));
     } else if let Some(earlier) = earlier {
         check_same(&earlier, &progress, &path)?;
         progress = earlier;
@@ -291,6 +293,14 @@ fn unlike(what: &str, path: &Path) -> CommandError {
     ))
 }
 
+/// An identity that no other run has, whatever the clock says.
+fn new_identity() -> String {
+    let since_1970 = SystemTime::now().duration_since(UNIX_EPOCH);
+    let since_1970 = since_1970.unwrap_or_default();
+    let at = Timestamp::from_unix(NoContext, since_1970.as_secs(), since_1970.subsec_nanos());
+    Uuid::new_v7(at).to_string()
+}
+
 impl Source {
     /// One that is not gone on with: its next run cannot be known to be the same.
     fn once(progress: Progress) -> Self {
@@ -298,7 +308,7 @@ impl Source {
             size: None,
             record: None,
             progress: Progress {
-                identity: uuid::Uuid::now_v7().to_string(),
+                identity: new_identity(),
                 ..progress
             },
             resumed: false,

@@ -25,6 +25,10 @@ pub fn parse_moment(text: &str) -> Option<i128> {
     let pieces = Pieces::parse(text.as_bytes()).ok()?;
     let time = pieces.time()?;
     let offset = pieces.to_numeric_offset()?;
+    // What reads the text may know offsets of more than a day.
+    if i64::from(offset.seconds()).abs() >= DAY_SECONDS {
+        return None;
+    }
     let clock = i64::from(time.hour()) * 3600 + i64::from(time.minute()) * 60;
     let mut seconds =
         i64::from(days_of_date(pieces.date())?) * DAY_SECONDS + clock + i64::from(time.second())
@@ -144,6 +148,8 @@ mod tests {
         let same = parse_moment("9999-12-31T23:59:59Z");
         assert_eq!(parse_moment("9999-12-31T21:59:59-02:00"), same);
         assert_eq!(parse_moment("9999-12-31T23:59:59+00:00"), same);
+        let same = parse_moment("2024-05-01T00:00:00Z");
+        assert_eq!(parse_moment("2024-05-01T23:59:00+23:59"), same);
         assert_eq!(parse_moment("0000-12-31T23:00:00-01:00"), Some(FIRST));
         for beyond in [
             "9999-12-31T23:59:59-00:01",
@@ -206,6 +212,10 @@ mod tests {
             "2024-13-01T00:00:00Z",
             "2024-02-30T00:00:00Z",
             "2024-05-01T24:00:00Z",
+            "2024-05-01T12:00:00+24:00",
+            "2024-05-01T12:00:00-24:00",
+            "2024-05-01T12:00:00+25:59",
+            "2024-05-01T12:00:00+23:60",
             "....",
         ] {
             assert_eq!(parse_moment(wrong), None, "{wrong}");

@@ -548,7 +548,8 @@ impl DiskFile for Handle {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.with(true, |file, number, fault| {
+        let grows = len > self.len()?;
+        self.with(grows, |file, number, fault| {
             if fault.is_none() {
                 file.set_len(len as usize, number);
             }

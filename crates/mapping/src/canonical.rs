@@ -4,6 +4,8 @@
 //! Works on bytes that were checked to be JSON before; what is not JSON has no canonical form
 //! and is compared as it is. Depth is bounded, so that no text can exhaust the stack.
 
+use onelog_record::EXPONENT_DIGITS_MAX;
+
 /// How deep lists and objects may nest.
 const DEPTH_MAX: usize = 128;
 /// The most digits of a decimal number; also how far an exponent may move its point.
@@ -36,7 +38,7 @@ pub fn numeric(text: &str) -> Option<String> {
         None => (false, text.strip_prefix('+').unwrap_or(text)),
     };
     let (mantissa, exponent) = match rest.split_once(['e', 'E']) {
-        Some((mantissa, exponent)) => (mantissa, exponent.parse::<i64>().ok()?),
+        Some((mantissa, exponent)) => (mantissa, exponent_of(exponent)?),
         None => (rest, 0),
     };
     let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
@@ -75,6 +77,12 @@ pub fn numeric(text: &str) -> Option<String> {
         out.push_str(&digits[point as usize..]);
     }
     Some(out)
+}
+
+/// An exponent of at most as many digits as the log calculates with.
+fn exponent_of(text: &str) -> Option<i64> {
+    let digits = text.trim_start_matches(['+', '-']).trim_start_matches('0');
+    (digits.len() <= EXPONENT_DIGITS_MAX).then(|| text.parse().ok())?
 }
 
 struct Reader<'t> {
@@ -370,6 +378,8 @@ mod tests {
             "e5",
             "1e",
             "1e99999999999999999999",
+            "0e99999999999999999999",
+            "0e1234567890123456789",
             "1e5000",
             "NaN",
             "1,5",

@@ -242,7 +242,7 @@ fn write(cell: &Cell, out: &mut String) -> Result<(), Fault> {
         // All digits, whatever their number.
         Cell::Numeric(number) => out.push_str(number),
         Cell::Json(json) => match JsonText::parse(json) {
-            Ok(json) if json.json().nests_within(JSON_DEPTH_MAX) => out.push_str(json.as_str()),
+            Ok(json) if json.nests_within(JSON_DEPTH_MAX) => out.push_str(json.as_str()),
             Ok(_) => return Err((None, "the document nests too deeply".to_owned())),
             Err(error) => return Err((None, error.to_string())),
         },

@@ -79,5 +79,6 @@ pub use crate::options::{
 };
 pub use crate::reading::{LogBatch, LogTransaction, PackedLog, ReadLogError};
 pub use crate::status::{DiskStatus, Limits, Status};
+pub use crate::tables::DefinedTable;
 pub use crate::ticket::Ticket;
 pub use crate::transact::{TransactError, TransactOptions, Transacted, Transaction};

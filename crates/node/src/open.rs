@@ -1,10 +1,12 @@
 //! Opening a node: its disks, its threads, and the replica that they drive until it leads.
 
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use crossbeam_channel::unbounded;
 use onelog_log::{Disk, FlushPool, LogOptions, RealDisk};
 use onelog_replica::{Event, Outbox, Recovered, ReplicaOptions, StartError};
+use uuid::{NoContext, Timestamp, Uuid};
 
 use crate::copy::{UnfinishedCopy, check_finished};
 use crate::driver::{CHECKPOINT_THREAD, Command, Driver, ENGINE_THREAD, PREPARE_THREAD};
@@ -162,5 +164,36 @@ fn driver(
 
 /// An id for a request that came without one.
 pub(crate) fn new_id() -> onelog_record::TxnId {
-    onelog_record::TxnId(uuid::Uuid::now_v7().as_u128())
+    id_at(SystemTime::now())
+}
+
+/// The random part makes ids distinct; the time orders them, as well as the clock can.
+fn id_at(now: SystemTime) -> onelog_record::TxnId {
+    let since_1970 = now.duration_since(UNIX_EPOCH).unwrap_or_default();
+    let at = Timestamp::from_unix(NoContext, since_1970.as_secs(), since_1970.subsec_nanos());
+    onelog_record::TxnId(Uuid::new_v7(at).as_u128())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn ids_are_made_whatever_the_clock_says() {
+        /// About so many seconds are 9,000 years.
+        const LONG: Duration = Duration::from_secs(9_000 * 31_557_600);
+        let clocks = [
+            UNIX_EPOCH - LONG,
+            UNIX_EPOCH - Duration::from_nanos(1),
+            UNIX_EPOCH,
+        ];
+        let clocks = clocks.into_iter().chain([UNIX_EPOCH + LONG]);
+        let ids: Vec<_> = clocks.flat_map(|at| [id_at(at), id_at(at)]).collect();
+        let distinct: HashSet<_> = ids.iter().collect();
+        assert_eq!(distinct.len(), ids.len());
+        assert!(ids.iter().all(|id| id.0 >> 76 & 15 == 7), "{ids:?}");
+    }
 }

@@ -9,12 +9,19 @@ use crate::ticket::{Answer, Ticket};
 /// How often making a table is tried again when another one was made at the same time.
 const ATTEMPTS_MAX: usize = 64;
 
-/// A table that exists now, and a position at which it does.
-type Made = (TableDefinition, Position);
+/// A table that exists now.
+#[derive(Clone, Debug, PartialEq)]
+pub struct DefinedTable {
+    pub definition: TableDefinition,
+    /// A position at which it exists.
+    pub position: Position,
+    /// Whether this call made it; else it was there already, defined the same.
+    pub is_new: bool,
+}
 
 /// What comes next when a table is made.
 enum Step {
-    Done(Made),
+    Done(DefinedTable),
     /// A definition on its way: its answer belongs to [`Making::answered`].
     Commit(TableDefinition, Ticket),
 }
@@ -42,7 +49,11 @@ impl<'n> Making<'n> {
         let position = self.node.position();
         Ok(
             match creation(position, &self.node.catalog(), &self.table)? {
-                Creation::Done(definition, position) => Step::Done((definition, position)),
+                Creation::Done(definition, position) => Step::Done(DefinedTable {
+                    definition,
+                    position,
+                    is_new: false,
+                }),
                 Creation::Commit(definition, request) => {
                     Step::Commit(definition, self.node.submit_system(*request))
                 }
@@ -55,9 +66,13 @@ impl<'n> Making<'n> {
         &self,
         definition: TableDefinition,
         answer: Answer,
-    ) -> Result<Option<Made>, TableError> {
+    ) -> Result<Option<DefinedTable>, TableError> {
         match answer {
-            Ok(committed) => Ok(Some((definition, committed.position))),
+            Ok(committed) => Ok(Some(DefinedTable {
+                definition,
+                position: committed.position,
+                is_new: true,
+            })),
             Err(Refusal::Conflict { .. } | Refusal::GuardFailed { .. })
                 if self.attempts < ATTEMPTS_MAX =>
             {
@@ -70,7 +85,17 @@ impl<'n> Making<'n> {
 
 impl Node {
     /// Makes a table, or answers the existing one when its definition is the same.
-    pub async fn create_table(&self, table: NewTable) -> Result<Made, TableError> {
+    pub async fn create_table(
+        &self,
+        table: NewTable,
+    ) -> Result<(TableDefinition, Position), TableError> {
+        let made = self.define_table(table).await?;
+        Ok((made.definition, made.position))
+    }
+
+    /// [`Node::create_table`], with whether this call made it: of equal calls at the same time one
+    /// does.
+    pub async fn define_table(&self, table: NewTable) -> Result<DefinedTable, TableError> {
         let mut making = Making::begin(self, table)?;
         loop {
             let (definition, ticket) = match making.attempt()? {
@@ -84,15 +109,18 @@ impl Node {
     }
 
     /// [`Node::create_table`] for threads that block.
-    pub fn create_table_blocking(&self, table: NewTable) -> Result<Made, TableError> {
+    pub fn create_table_blocking(
+        &self,
+        table: NewTable,
+    ) -> Result<(TableDefinition, Position), TableError> {
         let mut making = Making::begin(self, table)?;
         loop {
             let (definition, ticket) = match making.attempt()? {
-                Step::Done(made) => return Ok(made),
+                Step::Done(made) => return Ok((made.definition, made.position)),
                 Step::Commit(definition, ticket) => (definition, ticket),
             };
             if let Some(made) = making.answered(definition, ticket.wait())? {
-                return Ok(made);
+                return Ok((made.definition, made.position));
             }
         }
     }

@@ -9,8 +9,9 @@ use std::fmt;
 
 /// The most digits that a sum may need, on both sides of its point together.
 pub const SUM_DIGITS_MAX: usize = 1100;
-/// So many digits of an exponent always fit an `i64`, with room for the length of a text.
-const EXPONENT_DIGITS_MAX: usize = 18;
+/// The most digits of an exponent that is calculated with: they fit an `i64`, with room for the
+/// length of a text.
+pub const EXPONENT_DIGITS_MAX: usize = 18;
 /// Sums with more places than this before the point, or zeros behind it, are written with an
 /// exponent.
 const PLAIN_PLACES_MAX: i64 = 40;
@@ -29,7 +30,7 @@ pub struct NotANumber(String);
 /// Why two numbers have no sum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoSum {
-    /// A whole number, or the sum of two, does not fit 64 bits signed.
+    /// One of two whole numbers, or their sum, does not fit 64 bits signed.
     Overflow,
     /// The sum is beyond the range of 64-bit floats.
     NotFinite,
@@ -176,6 +177,13 @@ impl<'t> Decimal<'t> {
             (false, "") => (shown.trim_end_matches('0'), ""),
             (false, fraction) => (shown, fraction),
         };
+        let magnitude = exponent
+            .trim_start_matches(['+', '-'])
+            .trim_start_matches('0');
+        // Of zero, too: what has no order has none whatever its digits are.
+        if magnitude.len() > EXPONENT_DIGITS_MAX {
+            return None;
+        }
         let mut decimal = Self {
             negative,
             whole,
@@ -186,12 +194,6 @@ impl<'t> Decimal<'t> {
             decimal.negative = false;
             decimal.point = 0;
             return Some(decimal);
-        }
-        let magnitude = exponent
-            .trim_start_matches(['+', '-'])
-            .trim_start_matches('0');
-        if magnitude.len() > EXPONENT_DIGITS_MAX {
-            return None;
         }
         let magnitude: i64 = match magnitude {
             "" => 0,
@@ -267,15 +269,13 @@ pub fn compare_numbers(left: &str, right: &str) -> Option<Ordering> {
 /// places behind the point as the number with more of them, and at least one.
 ///
 /// # Errors
-/// Whole numbers beyond 64 bits signed, and sums that are out of range or too long.
+/// Two whole numbers of which one, or the sum, is beyond 64 bits signed; sums that are out of range or
+/// too long.
 pub fn add_numbers(left: &str, right: &str) -> Result<String, NoSum> {
-    let whole = |number: &str| match is_written_whole(number) {
-        true => number.parse::<i64>().map(Some).map_err(|_| NoSum::Overflow),
-        false => Ok(None),
-    };
-    if let (Some(left), Some(right)) = (whole(left)?, whole(right)?) {
-        let sum = left.checked_add(right).ok_or(NoSum::Overflow)?;
-        return Ok(sum.to_string());
+    if is_written_whole(left) && is_written_whole(right) {
+        let whole = |number: &str| number.parse::<i64>().map_err(|_| NoSum::Overflow);
+        let sum = whole(left)?.checked_add(whole(right)?);
+        return Ok(sum.ok_or(NoSum::Overflow)?.to_string());
     }
     let parts = |number| Decimal::of(number).ok_or(NoSum::TooManyDigits);
     let sum = add_decimals(

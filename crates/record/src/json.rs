@@ -8,8 +8,15 @@ use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::fmt::{self, Write as _};
 
-use crate::decimal::{canonical_number, compare_numbers, is_finite, number_length};
-use crate::{FieldPath, JSON_DEPTH_MAX};
+use crate::FieldPath;
+use crate::decimal::{canonical_number, compare_numbers};
+
+mod find;
+mod read;
+
+use find::compact;
+pub use find::{FOUND_AT_ONCE_MAX, Place, find, place};
+use read::{NESTING_MAX, Reader};
 
 /// A JSON value. Its text may be borrowed.
 #[derive(Clone, Debug, Default)]
@@ -42,12 +49,31 @@ impl JsonString<'_> {
         Self(Cow::Owned(serde_json::Value::from(text).to_string()))
     }
 
+    /// Whether the string says this.
+    #[must_use]
+    pub fn says(&self, text: &str) -> bool {
+        let inner = self.inner();
+        // An escape is longer than what it says.
+        match inner.len() < text.len() {
+            true => false,
+            false => inner == text || (!self.is_plain() && self.text() == text),
+        }
+    }
+
+    /// Whether it says what is between its quotes.
+    fn is_plain(&self) -> bool {
+        !self.0.contains('\\')
+    }
+
+    fn inner(&self) -> &str {
+        self.0.get(1..self.0.len() - 1).unwrap_or_default()
+    }
+
     /// What the string says.
     #[must_use]
     pub fn text(&self) -> Cow<'_, str> {
-        let inner = self.0.get(1..self.0.len() - 1).unwrap_or_default();
-        if !inner.contains('\\') {
-            return Cow::Borrowed(inner);
+        if self.is_plain() {
+            return Cow::Borrowed(self.inner());
         }
         // The escapes were checked when the string was read.
         Cow::Owned(serde_json::from_str(&self.0).unwrap_or_default())
@@ -61,16 +87,27 @@ impl<'t> Json<'t> {
     /// Says where the text is no JSON, or has what no reader of the log could hold: a number out
     /// of the range of floats, half of a surrogate pair, too deep a nesting.
     pub fn parse(text: &'t [u8]) -> Result<Self, JsonFault> {
-        let text = std::str::from_utf8(text).map_err(|error| JsonFault {
-            what: "text that is not UTF-8",
-            at: error.valid_up_to(),
-        })?;
-        let mut reader = Reader { text, at: 0 };
-        let value = reader.value(JSON_DEPTH_MAX - 1)?;
-        reader.blanks();
-        match reader.at == text.len() {
-            true => Ok(value),
-            false => Err(reader.fault("more than one value")),
+        let mut reader = Reader::new(text)?;
+        let value = reader.value(NESTING_MAX)?;
+        reader.end()?;
+        Ok(value)
+    }
+
+    /// Whether [`Json::parse`] takes the text, without making the value.
+    ///
+    /// # Errors
+    /// As [`Json::parse`].
+    pub fn check(text: &[u8]) -> Result<(), JsonFault> {
+        find(text, &[]).map(drop)
+    }
+
+    /// A value that was found in a document. Strings and numbers are not read again.
+    #[must_use]
+    pub fn found(text: &'t str) -> Self {
+        match text.as_bytes().first() {
+            Some(b'"') => Self::String(JsonString(Cow::Borrowed(text))),
+            Some(b'-' | b'0'..=b'9') => Self::Number(Cow::Borrowed(text)),
+            _ => Self::parse(text.as_bytes()).unwrap_or_default(),
         }
     }
 
@@ -82,7 +119,7 @@ impl<'t> Json<'t> {
             at = match at {
                 Self::Object(fields) => {
                     let mut found = fields.iter().rev();
-                    &found.find(|(name, _)| name.text() == step.as_str())?.1
+                    &found.find(|(name, _)| name.says(step))?.1
                 }
                 Self::Array(items) => items.get(step.parse::<usize>().ok()?)?,
                 _ => return None,
@@ -101,9 +138,7 @@ impl<'t> Json<'t> {
             }
             at = match at {
                 Self::Object(fields) => {
-                    let found = fields
-                        .iter()
-                        .rposition(|(name, _)| name.text() == step.as_str());
+                    let found = fields.iter().rposition(|(name, _)| name.says(step));
                     let index = found.unwrap_or_else(|| {
                         fields.push((JsonString::new(step), Self::Null));
                         fields.len() - 1
@@ -161,6 +196,19 @@ impl<'t> Json<'t> {
         }
     }
 
+    /// The name of the type of the value that this text of JSON is.
+    #[must_use]
+    pub fn kind_of(text: &str) -> &'static str {
+        match text.as_bytes().first() {
+            Some(b'n') => "null",
+            Some(b't' | b'f') => "a boolean",
+            Some(b'"') => "a string",
+            Some(b'[') => "an array",
+            Some(b'{') => "an object",
+            _ => "a number",
+        }
+    }
+
     /// Whether two values are equal.
     #[must_use]
     pub fn equals(&self, other: &Self) -> bool {
@@ -207,6 +255,7 @@ impl<'t> Json<'t> {
             Self::Bool(true) => out.push_str("true"),
             Self::Bool(false) => out.push_str("false"),
             Self::Number(number) => out.push_str(&canonical_number(number)),
+            Self::String(string) if string.is_plain() => out.push_str(&string.0),
             Self::String(string) => out.push_str(&canonical_string(&string.text())),
             Self::Array(items) => {
                 out.push('[');
@@ -237,20 +286,6 @@ impl<'t> Json<'t> {
                 }
                 out.push('}');
             }
-        }
-    }
-
-    /// Whether the value has at most `left` containers inside one another.
-    #[must_use]
-    pub fn nests_within(&self, left: usize) -> bool {
-        let inner = match (self, left.checked_sub(1)) {
-            (Self::Array(_) | Self::Object(_), None) => return false,
-            (_, inner) => inner.unwrap_or(0),
-        };
-        match self {
-            Self::Array(items) => items.iter().all(|item| item.nests_within(inner)),
-            Self::Object(fields) => fields.iter().all(|(_, field)| field.nests_within(inner)),
-            _ => true,
         }
     }
 }
@@ -317,146 +352,6 @@ impl fmt::Display for Json<'_> {
     }
 }
 
-struct Reader<'t> {
-    text: &'t str,
-    at: usize,
-}
-
-impl<'t> Reader<'t> {
-    const fn fault(&self, what: &'static str) -> JsonFault {
-        JsonFault { what, at: self.at }
-    }
-
-    fn peek(&self) -> Option<u8> {
-        self.text.as_bytes().get(self.at).copied()
-    }
-
-    fn blanks(&mut self) {
-        while matches!(self.peek(), Some(b' ' | b'\t' | b'\n' | b'\r')) {
-            self.at += 1;
-        }
-    }
-
-    fn next(&mut self) -> Option<u8> {
-        self.blanks();
-        self.peek()
-    }
-
-    fn word(&mut self, word: &str, value: Json<'t>) -> Result<Json<'t>, JsonFault> {
-        match self.text.get(self.at..self.at + word.len()) == Some(word) {
-            true => {
-                self.at += word.len();
-                Ok(value)
-            }
-            false => Err(self.fault("no JSON value")),
-        }
-    }
-
-    /// Reads a value with at most `left` containers inside one another.
-    fn value(&mut self, left: usize) -> Result<Json<'t>, JsonFault> {
-        match self.next() {
-            Some(b'n') => self.word("null", Json::Null),
-            Some(b't') => self.word("true", Json::Bool(true)),
-            Some(b'f') => self.word("false", Json::Bool(false)),
-            Some(b'"') => self.string().map(Json::String),
-            Some(b'-' | b'0'..=b'9') => self.number(),
-            Some(b'[') => self.array(left),
-            Some(b'{') => self.object(left),
-            _ => Err(self.fault("no JSON value")),
-        }
-    }
-
-    fn number(&mut self) -> Result<Json<'t>, JsonFault> {
-        let rest = self.text.get(self.at..).unwrap_or_default();
-        let length = number_length(rest.as_bytes()).ok_or(self.fault("no number of JSON"))?;
-        let number = rest.get(..length).unwrap_or_default();
-        if !is_finite(number) {
-            return Err(self.fault("a number out of range"));
-        }
-        self.at += length;
-        Ok(Json::Number(Cow::Borrowed(number)))
-    }
-
-    fn string(&mut self) -> Result<JsonString<'t>, JsonFault> {
-        let from = self.at;
-        let mut escaped = false;
-        self.at += 1;
-        loop {
-            match self.peek() {
-                None => return Err(self.fault("the end inside a string")),
-                Some(b'"') => break,
-                Some(b'\\') => {
-                    escaped = true;
-                    self.at += 2;
-                }
-                Some(0..0x20) => return Err(self.fault("a bare control character in a string")),
-                Some(_) => self.at += 1,
-            }
-        }
-        self.at += 1;
-        let written = self.text.get(from..self.at).unwrap_or_default();
-        if escaped && serde_json::from_str::<String>(written).is_err() {
-            return Err(JsonFault {
-                what: "a wrong escape in a string",
-                at: from,
-            });
-        }
-        Ok(JsonString(Cow::Borrowed(written)))
-    }
-
-    fn deeper(&self, left: usize) -> Result<usize, JsonFault> {
-        left.checked_sub(1).ok_or(self.fault("too deep a nesting"))
-    }
-
-    fn array(&mut self, left: usize) -> Result<Json<'t>, JsonFault> {
-        let inner = self.deeper(left)?;
-        let mut items = Vec::new();
-        self.at += 1;
-        if self.next() == Some(b']') {
-            self.at += 1;
-            return Ok(Json::Array(items));
-        }
-        loop {
-            items.push(self.value(inner)?);
-            match self.next() {
-                Some(b',') => self.at += 1,
-                Some(b']') => break,
-                _ => return Err(self.fault("neither ',' nor ']' after an element")),
-            }
-        }
-        self.at += 1;
-        Ok(Json::Array(items))
-    }
-
-    fn object(&mut self, left: usize) -> Result<Json<'t>, JsonFault> {
-        let inner = self.deeper(left)?;
-        let mut fields = Vec::new();
-        self.at += 1;
-        if self.next() == Some(b'}') {
-            self.at += 1;
-            return Ok(Json::Object(fields));
-        }
-        loop {
-            if self.next() != Some(b'"') {
-                return Err(self.fault("no name of a field"));
-            }
-            let name = self.string()?;
-            if self.next() != Some(b':') {
-                return Err(self.fault("no ':' after the name of a field"));
-            }
-            self.at += 1;
-            fields.push((name, self.value(inner)?));
-            match self.next() {
-                Some(b',') => self.at += 1,
-                Some(b'}') => break,
-                _ => return Err(self.fault("neither ',' nor '}' after a field")),
-            }
-        }
-        self.at += 1;
-        Ok(Json::Object(fields))
-    }
-}
-
 /// A JSON value of a request, as it was written, checked when it was made.
 #[derive(Clone, PartialEq, Eq)]
 pub struct JsonText(Box<str>);
@@ -465,7 +360,7 @@ impl JsonText {
     /// # Errors
     /// Says where the text is no JSON.
     pub fn parse(text: &str) -> Result<Self, JsonFault> {
-        Json::parse(text.as_bytes())?;
+        Json::check(text.as_bytes())?;
         Ok(Self(text.into()))
     }
 
@@ -486,6 +381,19 @@ impl JsonText {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+
+    /// The text without the blanks between its parts.
+    #[must_use]
+    pub fn compact(&self) -> Cow<'_, str> {
+        compact(&self.0, true)
+    }
+
+    /// Whether the value has at most `left` containers inside one another.
+    #[must_use]
+    pub fn nests_within(&self, left: usize) -> bool {
+        let reader = Reader::new(self.0.as_bytes());
+        reader.is_ok_and(|mut reader| reader.skip(left).is_ok())
     }
 
     /// The value, read again: only the text is kept.

@@ -46,7 +46,7 @@ pub enum OperationFault {
         "there is no place for the field: something on its path is neither an object nor an array that reaches so far"
     )]
     NoPlace,
-    /// A whole number that takes part, or the sum, does not fit 64 bits signed.
+    /// One of two whole numbers, or their sum, does not fit 64 bits signed.
     #[error("the sum does not fit a whole number of 64 bits")]
     Overflow,
     /// The sum is not finite.

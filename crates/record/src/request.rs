@@ -120,6 +120,25 @@ impl Operation {
     }
 }
 
+impl Write {
+    /// The bytes of its headers.
+    #[must_use]
+    pub fn header_bytes(&self) -> usize {
+        let headers = self.headers.iter();
+        headers.map(|h| h.name.len() + h.value.len()).sum()
+    }
+}
+
+impl Guard {
+    fn size(&self) -> usize {
+        let field = match &self.predicate {
+            Predicate::Field { path, value, .. } => path.as_str().len() + value.as_str().len(),
+            _ => 0,
+        };
+        self.key.len() + field + 96
+    }
+}
+
 impl CommitRequest {
     /// Whether the request declares reads.
     #[must_use]
@@ -140,11 +159,11 @@ impl CommitRequest {
                 .iter()
                 .map(|r| r.from.len() + 80)
                 .sum::<usize>()
-            + self.guards.iter().map(|g| g.key.len() + 96).sum::<usize>();
+            + self.guards.iter().map(Guard::size).sum::<usize>();
         keys + self
             .writes
             .iter()
-            .map(|w| w.key.len() + w.operation.size() + 96)
+            .map(|w| w.key.len() + w.operation.size() + w.header_bytes() + 96)
             .sum::<usize>()
     }
 
@@ -223,11 +242,7 @@ impl CommitRequest {
                     "headers",
                 ));
             }
-            let headers: usize = write
-                .headers
-                .iter()
-                .map(|h| h.name.len() + h.value.len())
-                .sum();
+            let headers = write.header_bytes();
             bytes(
                 || format!("headers of writes[{n}]"),
                 "VALUE_BYTES_MAX",

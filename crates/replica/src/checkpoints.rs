@@ -95,6 +95,10 @@ impl<T, O: Observer> Replica<T, O> {
 
     /// What memory holds goes to the disk, where there is room; else the next start replays it.
     pub(crate) fn checkpoint_at_the_end(&mut self) -> Result<(), Failure> {
+        if !self.checkpoint_has_room() {
+            tracing::warn!("the last checkpoint was not made: there is no room on the disk for it");
+            return Ok(());
+        }
         let mut next = self.checkpoints.unfinished.take().map(|u| u.checkpoint);
         while let Some(checkpoint) = next.take().or_else(|| self.state.freeze()) {
             match checkpoint.run() {

@@ -74,11 +74,16 @@ impl<T, O: Observer> Replica<T, O> {
         let Some(free_bytes) = self.space.free else {
             return;
         };
-        let mut needed_bytes = self.space_needed();
-        if self.space.is_read_only {
-            needed_bytes += self.options.disk_reserve_bytes / REGAINED_PART;
-        }
-        let is_read_only = free_bytes < needed_bytes;
+        let (to_go_on, to_regain) = (self.space_needed(), self.space_to_regain());
+        let is_read_only = free_bytes
+            < match self.space.is_read_only {
+                true => to_regain,
+                false => to_go_on,
+            };
+        let needed_bytes = match is_read_only {
+            true => to_regain,
+            false => to_go_on,
+        };
         if is_read_only != self.space.is_read_only {
             self.space.is_read_only = is_read_only;
             match is_read_only {
@@ -113,6 +118,11 @@ impl<T, O: Observer> Replica<T, O> {
             needed = needed.max(self.checkpoint_needs());
         }
         needed
+    }
+
+    /// How much must be free before a replica that is read-only takes writes.
+    fn space_to_regain(&self) -> u64 {
+        self.space_needed() + self.options.disk_reserve_bytes / REGAINED_PART
     }
 
     /// How much must be free before a checkpoint is begun: at least what it writes.
@@ -153,7 +163,7 @@ impl<T, O: Observer> Replica<T, O> {
         let writes = !submission.request.writes.is_empty() && !self.engine.remembers(submission.id);
         (writes || self.engine.is_full()).then(|| Refusal::DiskFull {
             free_bytes,
-            needed_bytes: self.space_needed() + self.options.disk_reserve_bytes / REGAINED_PART,
+            needed_bytes: self.space_to_regain(),
         })
     }
 

@@ -44,10 +44,8 @@ pub enum StartError {
     #[error(transparent)]
     Newer(NewerFormat),
     /// The state cannot be opened.
-    #[error(
-        "the state cannot be opened: {0}; the log can rebuild it when it reaches back to offset 0: move the folder 'state' away and start again"
-    )]
-    State(onelog_state::OpenError),
+    #[error("the state cannot be opened: {0}")]
+    State(#[source] onelog_state::OpenError),
     /// Log and state do not fit together.
     #[error(
         "the state covers the log up to index {state}, but the log holds entries {first} to {last}: one of them is not from here or has lost data; restore both from the same backup"

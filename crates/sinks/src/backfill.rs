@@ -93,6 +93,9 @@ impl Feed {
                 version,
                 value,
             } = row.map_err(failed)?;
+            if self.is_leaving() {
+                return Ok(false);
+            }
             bytes += key.len() + value.len();
             let mut change = Change {
                 key,

@@ -7,6 +7,7 @@
 
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use onelog::{Node, ReadError, Snapshot};
@@ -45,6 +46,7 @@ impl Feed {
             former: &self.former,
             snapshot,
             rows_max: u64::MAX,
+            stop: &self.leaving,
         }
     }
 
@@ -115,6 +117,8 @@ pub(crate) struct Counting<'c> {
     pub(crate) snapshot: &'c Snapshot,
     /// Not more rows of a table are read.
     pub(crate) rows_max: u64,
+    /// Gives the count up.
+    pub(crate) stop: &'c AtomicBool,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -185,9 +189,13 @@ impl Counting<'_> {
         };
         let plan = Arc::new(plan_of_any_table(self.node, &alone)?);
         let mut out = Counted::default();
-        let mut failed = None;
+        let (mut failed, mut is_given_up) = (None, false);
         let scanned = alone.target.open_reader(&plan).and_then(|mut reader| {
             way(reader.as_mut(), 0, &mut |row| {
+                if self.stop.load(Ordering::Acquire) {
+                    is_given_up = true;
+                    return ControlFlow::Break(());
+                }
                 if out.rows >= self.rows_max {
                     out.is_cut = true;
                     return ControlFlow::Break(());
@@ -205,6 +213,9 @@ impl Counting<'_> {
                 ControlFlow::Continue(())
             })
         });
+        if is_given_up {
+            return Err(CountError::Stopped);
+        }
         if let Some(error) = failed {
             return Err(CountError::Read(error));
         }
@@ -226,6 +237,8 @@ pub(crate) enum CountError {
     Store(#[from] StoreError),
     #[error("reading the log's state: {0}")]
     Read(ReadError),
+    #[error("it was given up because the sinks are stopping")]
+    Stopped,
 }
 
 impl From<CountError> for SessionEnd {
@@ -233,7 +246,7 @@ impl From<CountError> for SessionEnd {
         match error {
             CountError::Definition(error) => Self::Stop(SinkFault::new(error)),
             CountError::Store(error) => error.into(),
-            CountError::Read(error) => Self::Retry(SinkFault::new(error)),
+            CountError::Read(_) | CountError::Stopped => Self::Retry(SinkFault::new(error)),
         }
     }
 }

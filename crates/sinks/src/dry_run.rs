@@ -1,6 +1,8 @@
 //! A dry run of a definition: the first rows that it would write, and what a backfill would delete.
 //! Nothing is written to the store.
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use bytes::Bytes;
 use onelog::{KeyRange, Offset, Position, Row as LogRow, Snapshot};
 use serde::Serialize;
@@ -13,7 +15,7 @@ use crate::sinks::Sinks;
 use onelog_mapping::{KeyForm, MappingRules, RowForm, Source};
 use onelog_mapping::{MappingPlan, Row, RowFault, show_key};
 use onelog_record::JsonText;
-use onelog_store::{Kinds, SinkDefinition};
+use onelog_store::{Kinds, SinkDefinition, VerifyError};
 
 /// The most rows of one mapping that are shown.
 pub const DRY_RUN_ROWS_MAX: usize = 100;
@@ -115,9 +117,11 @@ impl Sinks {
             former: &former,
             snapshot: &snapshot,
             rows_max: DRY_RUN_STORE_ROWS_MAX,
+            stop: &self.inner.stopping,
         };
         for (number, mapping) in plan.mappings.iter().enumerate() {
-            let mut found = run_mapping(rules, mapping, &snapshot, rows)?;
+            let stop = &self.inner.stopping;
+            let mut found = run_mapping(rules, mapping, &snapshot, rows, stop)?;
             found.store = looks_into_the_store.then(|| look(&counting, number));
             mappings.push(found);
         }
@@ -181,6 +185,7 @@ fn run_mapping(
     mapping: &MappingPlan,
     snapshot: &Snapshot,
     rows: usize,
+    stop: &AtomicBool,
 ) -> Result<DryRunMapping, SinkError> {
     let mut out = DryRunMapping {
         table: mapping.table_name.clone(),
@@ -200,6 +205,9 @@ fn run_mapping(
     for found in snapshot.scan(&range, false).map_err(failed)? {
         if out.rows.len() >= rows || out.looked_at >= LOOKED_AT_MAX {
             break;
+        }
+        if stop.load(Ordering::Acquire) {
+            return Err(VerifyError::Stopped.into());
         }
         let found = found.map_err(failed)?;
         out.looked_at += 1;

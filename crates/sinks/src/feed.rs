@@ -1,6 +1,7 @@
 //! What a sink's thread needs to write to its store, whatever the state of the thread.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use onelog::{Node, Position, Snapshot, SnapshotError};
 use onelog_mapping::{Mapping, Plan};
@@ -23,6 +24,8 @@ pub(crate) struct Feed {
     pub(crate) log_id: String,
     pub(crate) progress: Arc<Progress>,
     pub(crate) retention: Arc<RetentionHold>,
+    /// The thread is to end. Looked at where one step takes long; the reason is in the inbox.
+    pub(crate) leaving: Arc<AtomicBool>,
     /// Mappings by which the store may have been filled, with other keys than the definition's.
     pub(crate) former: Vec<Mapping>,
     /// Read again from the log in each session.
@@ -57,6 +60,10 @@ impl Feed {
             self.park(plan, &rejected)?;
             batch.leave_out(&rejected);
         }
+    }
+
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.leaving.load(Ordering::Acquire)
     }
 
     /// Whether a refused record is parked.

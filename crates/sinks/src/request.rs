@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use onelog::{Position, Snapshot};
 use onelog_mapping::Plan;
-use onelog_store::{StoreError, StoreReader};
+use onelog_store::{StoreError, StoreReader, VerifyError};
 use serde_json::Value;
 
 use crate::error::{SinkError, SinkFault};
@@ -139,6 +139,9 @@ impl RequestError {
         match self.into_parts() {
             (_, Some(end)) => end,
             (SinkError::Store(error), None) => SessionEnd::of(&error),
+            (given_up @ SinkError::Verify(VerifyError::Stopped), None) => {
+                SessionEnd::Retry(SinkFault::new(given_up))
+            }
             (reported, None) => SessionEnd::Stop(SinkFault::new(reported)),
         }
     }

@@ -4,7 +4,9 @@
 use bytes::Bytes;
 use onelog::{Offset, Position, Snapshot};
 use onelog_mapping::{Plan, show_key};
-use onelog_store::{Batch, Change, LogPlace, RejectedRow, Store, StoreError, failpoint};
+use onelog_store::{
+    Batch, Change, LogPlace, RejectedRow, Store, StoreError, VerifyError, failpoint,
+};
 
 use crate::error::SinkError;
 use crate::feed::Feed;
@@ -34,7 +36,7 @@ impl Feed {
         let mut rest = &keys[..];
         while !rest.is_empty() {
             let is_parked = |mapping, key: &Bytes| self.parked.contains(mapping, key);
-            let (images, part) = Images::of(plan, &snapshot, rest, is_parked)?;
+            let (images, part) = Images::of(self, plan, &snapshot, rest, is_parked)?;
             rest = &rest[part.len()..];
             if let Some(first) = images.rejected.first() {
                 if !self.parks() {
@@ -105,7 +107,7 @@ impl Feed {
         let at = self.place(snapshot.position())?;
         let mut rest = keys;
         while !rest.is_empty() {
-            let (mut images, part) = Images::of(plan, snapshot, rest, |_, _| false)?;
+            let (mut images, part) = Images::of(self, plan, snapshot, rest, |_, _| false)?;
             rest = &rest[part.len()..];
             let mut rejected = std::mem::take(&mut images.rejected);
             let mut batch = images.into_batch(plan, at);
@@ -182,6 +184,7 @@ impl Images {
     /// The images of as many of these keys as one step takes, without those that are left out; and
     /// the keys.
     fn of<'k>(
+        feed: &Feed,
         plan: &Plan,
         snapshot: &Snapshot,
         keys: &'k KeySlice,
@@ -192,6 +195,9 @@ impl Images {
         for (mapping, key) in keys.iter().take(ROWS_MAX) {
             if images.bytes >= BYTES_MAX {
                 break;
+            }
+            if feed.is_leaving() {
+                return Err(VerifyError::Stopped.into());
             }
             if !leave_out(*mapping, key) {
                 images.add(plan, snapshot, *mapping, key)?;

@@ -6,6 +6,7 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
 use onelog::{LogBatch, Node, Position, ReadLogError};
@@ -77,6 +78,7 @@ impl Runner {
         commands: mpsc::Receiver<Command>,
         retention: Arc<RetentionHold>,
         memory: Memory,
+        leaving: Arc<AtomicBool>,
     ) -> std::io::Result<Self> {
         let StoredSink {
             definition,
@@ -95,6 +97,7 @@ impl Runner {
                 former,
                 progress,
                 retention,
+                leaving,
                 parked: ParkedKeys::default(),
             },
             shape_checked: Instant::now(),
@@ -381,10 +384,12 @@ impl Runner {
         }
         self.feed.parked.leave_out(&mut batch);
         if self.feed.parks() {
-            let rejected = batch.seal_accepted(plan, to);
+            let Some(rejected) = batch.seal_accepted(plan, to, &self.feed.leaving) else {
+                return Ok(());
+            };
             self.feed.park(plan, &rejected)?;
-        } else {
-            batch.seal(plan, to)?;
+        } else if !batch.seal(plan, to, &self.feed.leaving)? {
+            return Ok(());
         }
         if to > from {
             batch.chain = chain;

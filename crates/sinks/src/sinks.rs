@@ -82,6 +82,8 @@ struct Handle {
     progress: Arc<Progress>,
     retention: Arc<RetentionHold>,
     commands: mpsc::Sender<Command>,
+    /// Set once the thread has the command to leave.
+    leaving: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -505,6 +507,7 @@ impl Inner {
         let limit = sink.definition.keep_log_bytes_max;
         let retention = Arc::new(RetentionHold::new(self.node.clone(), &name, limit, from));
         let (commands, received) = mpsc::channel(COMMANDS_MAX);
+        let leaving = Arc::new(AtomicBool::new(false));
         let runner = Runner::new(
             self.node.clone(),
             sink.clone(),
@@ -512,6 +515,7 @@ impl Inner {
             received,
             Arc::clone(&retention),
             self.memory.clone(),
+            Arc::clone(&leaving),
         )
         .map_err(failed)?;
         let thread = std::thread::Builder::new()
@@ -531,6 +535,7 @@ impl Inner {
             progress,
             retention,
             commands,
+            leaving,
             thread: Some(thread),
         };
         self.sinks.lock().insert(name, handle);
@@ -551,11 +556,7 @@ impl Inner {
             let mut sinks = self.sinks.lock();
             let handles = sinks.values_mut();
             handles
-                .filter_map(|handle| {
-                    // A full queue is read to its end; an ended thread needs no command.
-                    let _ = handle.commands.try_send(Command::Leave(Leave::Stop));
-                    handle.thread.take()
-                })
+                .filter_map(|handle| handle.leave(Leave::Stop))
                 .collect()
         };
         threads.append(&mut self.helpers.lock());
@@ -585,10 +586,15 @@ impl Handle {
         }
     }
 
-    fn end(mut self, reason: Leave) {
+    /// The thread, which leaves.
+    fn leave(&mut self, reason: Leave) -> Option<JoinHandle<()>> {
+        // A full queue is read to its end; an ended thread needs no command.
         let _ = self.commands.try_send(Command::Leave(reason));
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
-        }
+        self.leaving.store(true, Ordering::Release);
+        self.thread.take()
+    }
+
+    fn end(mut self, reason: Leave) {
+        let _ = self.leave(reason).map(JoinHandle::join);
     }
 }

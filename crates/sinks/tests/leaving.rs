@@ -196,6 +196,35 @@ fn a_sink_of_a_table_that_is_gone_is_forgotten_by_its_store_as_well() {
 }
 
 #[test]
+fn a_sink_leaves_between_two_transforms_of_a_large_transaction() {
+    // Given a sink whose transform takes its time, and a transaction with many rows for it.
+    let place = Place::new();
+    let (node, sinks) = place.open();
+    with_orders(&node);
+    let slow = json!({"mappings": [{"table": "shop.orders", "into": "orders",
+        "transform": "{n: (if .n > 0 then [range(300000)] | length else 0 end)}"}]});
+    sinks.create(place.definition("search", &slow)).unwrap();
+    place::put(&node, "first", &json!({"n": 0}));
+    let begun = node.position();
+    place::wait(&sinks, "search", begun);
+    sinks.pause("search").unwrap();
+    node.transact(|tx| {
+        let mut keys = 0..500;
+        keys.try_for_each(|n| tx.put_json("shop.orders", format!("{n}"), &json!({"n": 1})))
+    })
+    .unwrap();
+    // When it is stopped in the middle of it, then nothing of it is in the store,
+    sinks.resume("search").unwrap();
+    let runs = |status: &onelog_sinks::SinkStatus| status.state == SinkState::Running;
+    sinks.wait_for_status("search", PATIENCE, runs).unwrap();
+    close(&node, &sinks);
+    let store = place.store("search.db");
+    let position: i64 = one(&store, "SELECT position FROM onelog_position");
+    assert_eq!(position as u64, begun.get());
+    assert_eq!(one::<i64>(&store, "SELECT count(*) FROM orders"), 1);
+}
+
+#[test]
 fn a_file_is_not_written_by_two_of_its_names() {
     // Given a sink, and a second name of its file.
     let place = Place::new();

@@ -11,7 +11,7 @@
 use std::io;
 use std::sync::Arc;
 
-use onelog_log::{Disk, DiskFile, KnownFormat, LOCK_FILE};
+use onelog_log::{Disk, DiskFile, KnownFormat, LOCK_FILE, is_no_space};
 use redb::StorageBackend;
 
 use crate::tree::OpenError;
@@ -82,7 +82,16 @@ impl StorageBackend for Backend {
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
-        self.file.set_len(self.start + len)
+        let is_cut = len < self.len()?;
+        let set = self.file.set_len(self.start + len);
+        // A commit cuts the file's end off once it is durable: not as if it had found no room.
+        set.map_err(|error| {
+            if is_cut {
+                io::Error::other(error)
+            } else {
+                error
+            }
+        })
     }
 
     fn sync_data(&self) -> io::Result<()> {
@@ -136,6 +145,27 @@ pub(crate) fn open_file(disk: &dyn Disk) -> Result<Option<Backend>, OpenError> {
         file.sync_data().map_err(disk_error)?;
     }
     Ok(Some(Backend { file, start }))
+}
+
+/// How long the state's file is.
+pub(crate) fn file_len(disk: &dyn Disk) -> Result<u64, OpenError> {
+    let file = disk.open(STATE_FILE).map_err(disk_error)?;
+    file.len().map_err(disk_error)
+}
+
+/// Cuts the state's file to a length that it had. Nothing that is durable refers to what is behind it.
+pub(crate) fn cut_file(disk: &dyn Disk, len: u64) -> Result<(), OpenError> {
+    if file_len(disk)? <= len {
+        return Ok(());
+    }
+    let file = disk.open(STATE_FILE).map_err(disk_error)?;
+    match file.set_len(len) {
+        Err(error) if is_no_space(&error) => {
+            tracing::warn!(%error, "the state file cannot be made shorter while the disk is full");
+            Ok(())
+        }
+        cut => cut.and_then(|()| file.sync_data()).map_err(disk_error),
+    }
 }
 
 /// Begins a new, empty file under another name: a crash before [`publish_file`] leaves nothing

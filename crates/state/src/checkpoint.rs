@@ -85,10 +85,12 @@ impl Checkpoint {
         drop(self.discarded.take());
         let begun = Instant::now();
         let position = self.applied.position;
+        let len = self.shared.file_len();
         let keys = match self.write() {
             Ok(keys) => keys,
             Err(source) if is_no_space(&source) => {
-                self.shared.reopen().map_err(|error| {
+                let reopened = len.and_then(|len| self.shared.reopen(len));
+                reopened.map_err(|error| {
                     self.shared.views().end_bases(None);
                     CheckpointError::Reopen(Box::new(error))
                 })?;

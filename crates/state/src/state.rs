@@ -16,7 +16,7 @@ use onelog_record::{KeyRange, Offset, Position, TableId};
 use parking_lot::{Mutex, RwLock};
 
 use crate::apply::Writer;
-use crate::backend::{begin_file, open_file, publish_file};
+use crate::backend::{begin_file, cut_file, file_len, open_file, publish_file};
 use crate::checkpoint::Checkpoint;
 use crate::ids::RememberedId;
 use crate::latest::{Latest, LatestView};
@@ -129,13 +129,20 @@ impl Shared {
         std::mem::replace(&mut *views, new)
     }
 
+    pub(crate) fn file_len(&self) -> Result<u64, OpenError> {
+        file_len(self.disk.as_ref())
+    }
+
     pub(crate) fn tree(&self) -> Arc<Tree> {
         Arc::clone(&self.tree.lock())
     }
 
     /// Opens the tree again, where the last checkpoint left it: redb refuses every call after one that
     /// failed, reads too. Reads at that checkpoint go on in the new one.
-    pub(crate) fn reopen(&self) -> Result<(), OpenError> {
+    ///
+    /// `len` is how long the file was then: what it has grown by since is given back to the disk.
+    pub(crate) fn reopen(&self, len: u64) -> Result<(), OpenError> {
+        cut_file(self.disk.as_ref(), len)?;
         let Some(backend) = open_file(self.disk.as_ref())? else {
             return Err(OpenError::Damaged("the file is gone".into()));
         };

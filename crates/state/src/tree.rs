@@ -65,12 +65,12 @@ pub enum OpenError {
     },
     /// The file cannot be read as a B-tree.
     #[error(
-        "the state file is unreadable: {source}. The log rebuilds it when it still reaches back to offset 0: move the file away and start again; else restore a backup"
+        "the state file is unreadable: {source}. The log rebuilds it when it still reaches back to offset 0: move the folder 'state' away and start again; else restore a backup"
     )]
     Unreadable { source: Box<redb::Error> },
     /// The B-tree gave up over the file's contents.
     #[error(
-        "the state file is damaged ({0}). The log rebuilds it when it still reaches back to offset 0: move the file away and start again; else restore a backup"
+        "the state file is damaged ({0}). The log rebuilds it when it still reaches back to offset 0: move the folder 'state' away and start again; else restore a backup"
     )]
     Damaged(String),
     /// The file was made by a newer version of onelog.

@@ -9,7 +9,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use onelog_log::{Fault, SimulatedDisk};
 use onelog_record::TableId;
-use onelog_state::{CheckpointError, State};
+use onelog_state::{CheckpointError, STATE_FILE, State};
 use support::{Change, Log, checkpoint, key, put, range, ranges, small};
 
 #[test]
@@ -22,6 +22,8 @@ fn a_checkpoint_without_room_changes_nothing_and_can_be_run_again() {
     log.replay(&state);
     checkpoint(&state);
     let before = state.checkpointed();
+    let length = || disk.files()[STATE_FILE].len();
+    let length_before = length();
     for number in 0..60 {
         log.append(&[vec![Change::Put(1, key(number), 100_000)]]);
     }
@@ -35,12 +37,20 @@ fn a_checkpoint_without_room_changes_nothing_and_can_be_run_again() {
             other => panic!("{other:?}"),
         };
         disk.mend();
-        // then everything reads as before, from memory and from the tree,
+        // then the room that it took is free again,
+        assert_eq!(length(), length_before);
+        // everything reads as before, from memory and from the tree,
         assert_eq!(state.checkpointed(), before);
         assert_eq!(log.compare_state(&state, &ranges()), Ok(()));
     }
     // and once there is room the same checkpoint is made.
     next.run().unwrap();
+    assert!(length() > length_before);
+    assert_eq!(state.checkpointed(), log.applied());
+    assert_eq!(log.compare_state(&state, &ranges()), Ok(()));
+    // The file is whole: the next start reads it.
+    drop(state);
+    let (state, _) = log.open(Arc::new(disk), small());
     assert_eq!(state.checkpointed(), log.applied());
     assert_eq!(log.compare_state(&state, &ranges()), Ok(()));
 }

@@ -1,6 +1,7 @@
 //! A batch: many whole transactions of the log, collapsed per key to the last image.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use onelog_record::{Offset, Op, Position, Record};
@@ -140,22 +141,40 @@ impl Batch {
 
     /// Ends the batch at `to`, transforms every change as its mapping says, and keeps each key's last
     /// change in `changes`. Sorted by key, because trees take neighbours at a fraction of the cost.
-    pub fn seal(&mut self, plan: &Plan, to: Position) -> Result<(), StoreError> {
+    /// Whether it came to the end: transforms take their time, and between two of them `stop` is looked
+    /// at.
+    pub fn seal(
+        &mut self,
+        plan: &Plan,
+        to: Position,
+        stop: &AtomicBool,
+    ) -> Result<bool, StoreError> {
         self.end_at(to);
         for (mapping, change) in &mut self.in_order {
+            if stop.load(Ordering::Acquire) {
+                return Ok(false);
+            }
             let plan = &plan.mappings[*mapping];
             change.transform(plan)?;
         }
         self.collapse_all();
-        Ok(())
+        Ok(true)
     }
 
     /// As [`Batch::seal`], but a change that its mapping cannot transform is left out, with every
-    /// later one of its key, and returned.
-    pub fn seal_accepted(&mut self, plan: &Plan, to: Position) -> Vec<RejectedRow> {
+    /// later one of its key, and returned. `None`: it did not come to the end.
+    pub fn seal_accepted(
+        &mut self,
+        plan: &Plan,
+        to: Position,
+        stop: &AtomicBool,
+    ) -> Option<Vec<RejectedRow>> {
         self.end_at(to);
         let mut rejected = Vec::new();
         for (mapping, change) in &mut self.in_order {
+            if stop.load(Ordering::Acquire) {
+                return None;
+            }
             if let Err(fault) = change.try_transform(&plan.mappings[*mapping]) {
                 rejected.push(RejectedRow::new(*mapping, change, fault));
             }
@@ -164,7 +183,7 @@ impl Batch {
             true => self.collapse_all(),
             false => self.leave_out(&rejected),
         }
-        rejected
+        Some(rejected)
     }
 
     fn end_at(&mut self, to: Position) {
@@ -317,6 +336,8 @@ mod tests {
         check: no_further_check,
     };
 
+    static GOES_ON: AtomicBool = AtomicBool::new(false);
+
     /// One table that goes into two: `lax` takes everything, `strict` wants a number.
     fn plan() -> Plan {
         let table = TableDefinition {
@@ -372,7 +393,7 @@ mod tests {
             ("a", r#"{"n":3}"#),
         ];
         let mut batch = batch(&plan, &records);
-        let rejected = batch.seal_accepted(&plan, Position(9));
+        let rejected = batch.seal_accepted(&plan, Position(9), &GOES_ON).unwrap();
         assert_eq!(rejected.len(), 1);
         assert_eq!((rejected[0].mapping, rejected[0].offset), (1, Offset(2)));
         assert_eq!(batch.to, Position(9));
@@ -385,10 +406,27 @@ mod tests {
     }
 
     #[test]
+    fn a_batch_is_given_up_between_two_transforms() {
+        let plan = plan();
+        let stop = AtomicBool::new(true);
+        let records = [("a", r#"{"n":1}"#), ("b", r#"{"n":-1}"#)];
+        let mut batch = batch(&plan, &records);
+        assert!(!batch.seal(&plan, Position(2), &stop).unwrap());
+        assert_eq!(batch.seal_accepted(&plan, Position(2), &stop), None);
+        assert_eq!(batch.rows(), 0);
+        assert!(
+            batch
+                .in_order
+                .iter()
+                .all(|(_, change)| change.value.is_some())
+        );
+    }
+
+    #[test]
     fn a_refusal_is_found_in_the_table_that_refused_or_in_every_one_that_the_record_goes_to() {
         let plan = plan();
         let mut batch = batch(&plan, &[("a", r#"{"n":1}"#), ("b", r#"{"n":0.5}"#)]);
-        batch.seal(&plan, Position(2)).unwrap();
+        assert!(batch.seal(&plan, Position(2), &GOES_ON).unwrap());
         let rejected_rows = batch.rejected_rows(&plan);
         assert_eq!(rejected_rows.len(), 1);
         assert_eq!(

@@ -123,7 +123,7 @@ pub enum VerifyError {
         what: String,
     },
     /// The sinks are stopping.
-    #[error("the comparison was given up because the sinks are stopping")]
+    #[error("it was given up because the sinks are stopping")]
     Stopped,
 }
 

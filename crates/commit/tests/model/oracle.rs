@@ -555,10 +555,6 @@ fn operate(
         return Ok(document.to_string().into_bytes());
     }
     let by = number_of(operation).as_str();
-    if matches!(operation, Operation::Add(..)) {
-        // The operand is looked at first.
-        values::sum(None, by)?;
-    }
     let met = match &met {
         Json::Null => None,
         Json::Number(met) => Some(&**met),

@@ -94,16 +94,21 @@ pub fn holds(met: &Json<'_>, compare: Compare, value: &Json<'_>) -> bool {
 
 /// What `add` makes of two numbers.
 pub fn sum(met: Option<&str>, by: &str) -> Result<String, OperationFault> {
-    for number in met.into_iter().chain([by]) {
-        if is_whole(number) && number.parse::<i64>().is_err() {
-            return Err(OperationFault::Overflow);
-        }
-    }
     let Some(met) = met else {
-        return Ok(by.to_owned());
+        // As if it were added to zero.
+        return match is_whole(by) && by.parse::<i64>().is_err() {
+            true => Err(OperationFault::Overflow),
+            false => Ok(by.to_owned()),
+        };
     };
     let (left, right, scale) = with_common_scale(met, by);
     if is_whole(met) && is_whole(by) {
+        if [met, by]
+            .iter()
+            .any(|number| number.parse::<i64>().is_err())
+        {
+            return Err(OperationFault::Overflow);
+        }
         return i64::try_from(left + right)
             .map(|sum| sum.to_string())
             .map_err(|_| OperationFault::Overflow);

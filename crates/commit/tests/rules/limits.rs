@@ -2,14 +2,14 @@
 
 use onelog_commit::{JSON_BYTES_READ_MAX, TRANSACTION_BODY_BYTES_MAX};
 use onelog_record::{
-    BODY_BYTES_MAX, Compare, KEY_BYTES_MAX, Operation, Refusal, TRANSACTION_BYTES_MAX,
-    VALUE_BYTES_MAX,
+    BODY_BYTES_MAX, CommitRequest, Compare, FOUND_AT_ONCE_MAX, KEY_BYTES_MAX, Operation, Refusal,
+    TRANSACTION_BYTES_MAX, VALUE_BYTES_MAX,
 };
 use serde_json::json;
 
 use crate::fixture::{BLOBS, Node, RequestParts, STOCK, new_request, path};
 
-fn limit(node: &mut Node, request: &onelog_record::CommitRequest) -> (&'static str, u64) {
+fn limit(node: &mut Node, request: &CommitRequest) -> (&'static str, u64) {
     match node.refuse(request) {
         (Refusal::TooLarge(fault), after) => (fault.limit, after),
         other => panic!("not too large: {other:?}"),
@@ -62,25 +62,61 @@ fn small_operations_on_large_values_cannot_grow_a_transaction_without_bound() {
     node.accept(&grow(8));
 }
 
-#[test]
-fn guards_cannot_make_the_deciding_thread_parse_without_bound() {
+/// Guards of fields of the two large documents `a` and `b`: `runs` times one after the other, so many
+/// of each at once.
+fn guarded(runs: usize, of_each: usize) -> CommitRequest {
+    let keys = (0..runs).flat_map(|n| std::iter::repeat_n(["a", "b"][n % 2], of_each));
+    keys.enumerate().fold(new_request(), |request, (n, key)| {
+        request.field(key, &format!("field {n}"), Compare::Eq, json!(null))
+    })
+}
+
+fn with_large_documents() -> Node {
     let mut node = Node::new();
-    let text = format!("\"{}\"", "x".repeat(VALUE_BYTES_MAX - 2));
-    node.commit(&new_request().put(STOCK, "a", &text));
-    let guarded = |n| {
+    let text = format!("[\"{}\"]", "x".repeat(VALUE_BYTES_MAX - 4));
+    node.commit(&new_request().put(STOCK, "a", &text).put(STOCK, "b", &text));
+    node
+}
+
+#[test]
+fn a_document_is_read_once_for_the_guards_that_follow_one_another() {
+    let mut node = with_large_documents();
+    let most = JSON_BYTES_READ_MAX / VALUE_BYTES_MAX;
+    for of_each in [1, FOUND_AT_ONCE_MAX] {
+        assert!(matches!(
+            node.decide(&guarded(most, of_each)),
+            onelog_commit::Decision::Validated(_)
+        ));
+    }
+}
+
+#[test]
+fn guards_cannot_make_the_deciding_thread_read_without_bound() {
+    let mut node = with_large_documents();
+    let most = JSON_BYTES_READ_MAX / VALUE_BYTES_MAX;
+    for (runs, of_each) in [(most + 1, 1), (most / 2 + 1, FOUND_AT_ONCE_MAX + 1)] {
+        assert_eq!(
+            limit(&mut node, &guarded(runs, of_each)),
+            ("JSON_BYTES_READ_MAX", 0)
+        );
+    }
+}
+
+#[test]
+fn comparing_objects_and_arrays_counts_more_than_passing_over_them() {
+    let mut node = with_large_documents();
+    let differing = |n| {
         (0..n).fold(new_request(), |request, _| {
-            request.field("a", "", Compare::Ne, json!(1))
+            request.field("a", "", Compare::Ne, json!([1]))
         })
     };
-    let most = JSON_BYTES_READ_MAX / VALUE_BYTES_MAX;
-    assert_eq!(
-        limit(&mut node, &guarded(most + 1)),
-        ("JSON_BYTES_READ_MAX", 0)
-    );
-    assert!(matches!(
-        node.decide(&guarded(most)),
-        onelog_commit::Decision::Validated(_)
-    ));
+    node.commit(&differing(3).put(STOCK, "c", "1"));
+    assert_eq!(limit(&mut node, &differing(4)), ("JSON_BYTES_READ_MAX", 0));
+    // A value of another type is another value, without a look into it.
+    let others = (0..FOUND_AT_ONCE_MAX).fold(new_request(), |request, _| {
+        request.field("a", "", Compare::Ne, json!({"0": 1}))
+    });
+    node.accept(&others.put(STOCK, "c", "1"));
 }
 
 #[test]

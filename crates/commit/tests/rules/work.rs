@@ -92,10 +92,12 @@ fn a_transaction_that_would_take_too_many_steps_is_refused_and_the_next_one_is_n
 #[test]
 fn guards_cannot_make_the_deciding_thread_copy_values_without_bound() {
     let mut node = Node::new();
-    node.commit(&new_request().put(BLOBS, "large", &"x".repeat(VALUE_BYTES_MAX)));
+    let large = "x".repeat(VALUE_BYTES_MAX);
+    let two = new_request().put(BLOBS, "a", &large);
+    node.commit(&two.put(BLOBS, "b", &large));
     let guarded = |n| {
-        (0..n).fold(new_request(), |request, _| {
-            request.guard(BLOBS, "large", Predicate::Exists)
+        (0..n).fold(new_request(), |request, n| {
+            request.guard(BLOBS, ["a", "b"][n % 2], Predicate::Exists)
         })
     };
     let (refusal, _) = node.refuse(&guarded(1_000));

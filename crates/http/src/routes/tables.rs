@@ -33,16 +33,15 @@ use crate::refusals::refused;
 pub(crate) async fn create(State(app): State<Shared>, headers: HeaderMap, body: Body) -> Answer {
     let body = read_body(&app, &headers, body).await?;
     let table = new_table(&body.bytes)?;
-    let name = table.name.clone();
-    let known = app.node.catalog().by_name(&name).is_some();
-    let made = app.in_time(app.node.create_table(table)).await?;
-    let (definition, position) = made.map_err(|error| table_error(&app, "name", error))?;
-    let status = if known {
-        StatusCode::OK
-    } else {
+    let made = app.in_time(app.node.define_table(table)).await?;
+    let made = made.map_err(|error| table_error(&app, "name", error))?;
+    let status = if made.is_new {
         StatusCode::CREATED
+    } else {
+        StatusCode::OK
     };
-    let table = (&definition).into();
+    let position = made.position;
+    let table = (&made.definition).into();
     Ok(at_position(
         json(status, &TableAt { table, position })?,
         position,

@@ -102,3 +102,18 @@ fn a_definition_that_cannot_be_says_where() {
         .send("DELETE", "/v1/tables/onelog.tables", &[], b"")
         .refused(403, "reserved_table");
 }
+
+#[test]
+fn of_equal_definitions_at_the_same_time_one_makes_the_table() {
+    let server = Server::start();
+    for round in 0..20 {
+        let definition = json!({"name": format!("shop.t{round}")});
+        let mut statuses: Vec<u16> = std::thread::scope(|scope| {
+            let define = || server.post("/v1/tables", &definition).status;
+            let all: Vec<_> = (0..8).map(|_| scope.spawn(define)).collect();
+            all.into_iter().map(|one| one.join().unwrap()).collect()
+        });
+        statuses.sort_unstable();
+        assert_eq!(statuses, [200, 200, 200, 200, 200, 200, 200, 201]);
+    }
+}

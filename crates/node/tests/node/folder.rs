@@ -162,3 +162,30 @@ fn a_new_folder_is_there_after_a_power_loss_with_all_that_lead_to_it() {
     assert_eq!(trace.made.len(), 4, "{trace:?}");
     assert!(trace.at_risk.is_empty(), "{trace:?}");
 }
+
+#[test]
+fn a_damaged_state_file_says_once_what_to_do() {
+    let folder = folder();
+    Node::open(Options::new(folder.path()))
+        .unwrap()
+        .stop()
+        .unwrap();
+    let file = folder.path().join("state/state.redb");
+    let mut bytes = fs::read(&file).unwrap();
+    bytes[4096..8192].fill(0xee);
+    for damaged in [&bytes[..], b"too short"] {
+        fs::write(&file, damaged).unwrap();
+        let refused = refusal(folder.path());
+        assert_eq!(refused.matches("start again").count(), 1, "{refused}");
+        assert!(
+            refused.contains("move the folder 'state' away"),
+            "{refused}"
+        );
+    }
+    // And that helps.
+    fs::remove_dir_all(folder.path().join("state")).unwrap();
+    Node::open(Options::new(folder.path()))
+        .unwrap()
+        .stop()
+        .unwrap();
+}

@@ -2,6 +2,7 @@ use proptest::prelude::*;
 use serde_json::{Value, json};
 
 use super::*;
+use crate::JSON_DEPTH_MAX;
 
 fn parsed(text: &str) -> Json<'_> {
     Json::parse(text.as_bytes()).unwrap_or_else(|fault| panic!("{text}: {fault}"))
@@ -81,11 +82,12 @@ fn the_deepest_nesting_that_passes_is_the_deepest_that_serde_reads() {
     let nested = |depth: usize| format!("{}{}", "[".repeat(depth), "]".repeat(depth));
     let deepest = JSON_DEPTH_MAX - 1;
     let text = nested(deepest);
-    assert!(parsed(&text).nests_within(deepest));
-    assert!(!parsed(&text).nests_within(deepest - 1));
+    let value = JsonText::parse(&text).unwrap();
+    assert!(value.nests_within(deepest));
+    assert!(!value.nests_within(deepest - 1));
     assert!(Json::parse(nested(deepest + 1).as_bytes()).is_err());
     assert!(Json::parse("[".repeat(1_000_000).as_bytes()).is_err());
-    assert!(parsed("1").nests_within(0));
+    assert!(JsonText::parse("1").unwrap().nests_within(0));
 }
 
 #[test]
@@ -108,6 +110,83 @@ fn what_no_reader_could_hold_is_refused_with_its_place() {
         assert_eq!(fault.at, at, "{text}");
     }
     assert!(Json::parse(b"\"\xff\"").unwrap_err().what.contains("UTF-8"));
+}
+
+/// Paths that lead to values of the document, beside it, or through what is no container.
+fn paths_into(document: &Json<'_>, at: &str, out: &mut Vec<FieldPath>) {
+    let mut add = |path: &str| out.extend(FieldPath::parse(path));
+    add(at);
+    add(&format!("{at}/0"));
+    add(&format!("{at}/new/in"));
+    match document {
+        Json::Object(fields) => {
+            for (name, field) in fields {
+                let step = name.text().replace('~', "~0").replace('/', "~1");
+                paths_into(field, &format!("{at}/{step}"), out);
+            }
+        }
+        Json::Array(items) => {
+            for (n, item) in items.iter().enumerate() {
+                paths_into(item, &format!("{at}/{n}"), out);
+            }
+        }
+        _ => {}
+    }
+}
+
+/// What is found, and what is made of the document, without a tree and with one.
+fn check_against_the_tree(text: &str) {
+    let mut paths = Vec::new();
+    paths_into(&parsed(text), "", &mut paths);
+    for paths in paths.chunks(FOUND_AT_ONCE_MAX) {
+        let wanted: Vec<_> = paths.iter().collect();
+        let found = find(text.as_bytes(), &wanted).unwrap();
+        for (path, found) in paths.iter().zip(found) {
+            let document = parsed(text);
+            let expected = document.get(path).map(ToString::to_string);
+            let found = found.map(|found| Json::found(found).to_string());
+            assert_eq!(found, expected, "{path} in {text}");
+        }
+    }
+    for path in &paths {
+        let mut document = parsed(text);
+        let made = document.make(path);
+        let met = made.map(|place| std::mem::replace(place, Json::Bool(true)).to_string());
+        let expected = met.map(|met| (met, document.to_string()));
+        let place = place(text.as_bytes(), path).unwrap();
+        let found = place.map(|place| (place.met().into_owned(), place.put("true")));
+        assert_eq!(found, expected, "{path} in {text}");
+    }
+}
+
+#[test]
+fn what_is_found_in_the_text_is_what_the_tree_has() {
+    for text in [
+        r#"{"a":{"x":1},"a":2}"#,
+        r#"{"a":2,"a":{"x":1,"x":[1, {"x" : " a \" b "}]},"b":{}}"#,
+        r#" { "\u0061" : [ null , { } , [ ] ] , "b" : null } "#,
+        r#"[[1,2,[3]],{"0":{"0":[]}},"01"]"#,
+        " null ",
+        " 1.10 ",
+    ] {
+        check_against_the_tree(text);
+    }
+}
+
+#[test]
+fn no_text_is_found_in_what_is_no_json() {
+    let path = FieldPath::parse("/a").unwrap();
+    for text in [
+        r#"{"a":1"#,
+        r#"{"a":1} 2"#,
+        r#"{"a":1,"b":1e999}"#,
+        r#"["\ud800"]"#,
+    ] {
+        let fault = Json::parse(text.as_bytes()).unwrap_err();
+        assert_eq!(find(text.as_bytes(), &[&path]).unwrap_err(), fault);
+        assert_eq!(place(text.as_bytes(), &path).unwrap_err(), fault);
+        assert_eq!(Json::check(text.as_bytes()).unwrap_err(), fault);
+    }
 }
 
 fn documents() -> impl Strategy<Value = Value> {
@@ -156,8 +235,22 @@ proptest! {
     }
 
     #[test]
+    fn any_document_is_looked_into_as_its_tree_is(document in documents()) {
+        check_against_the_tree(&document.to_string());
+        check_against_the_tree(&serde_json::to_string_pretty(&document).unwrap());
+    }
+
+    #[test]
+    fn strings_are_those_of_serde(text in r#""[\\u"dDcCfFeE0-9an/]{0,20}""#) {
+        let expected = serde_json::from_str::<String>(&text).ok();
+        let found = Json::check(text.as_bytes()).is_ok();
+        prop_assert_eq!(found, expected.is_some(), "{}", text);
+    }
+
+    #[test]
     fn hostile_texts_do_no_harm(text in r#"[\[\]{}",:0-9eu\\dant.\-]{0,24}"#) {
         let expected = serde_json::from_str::<Value>(&text).is_ok();
         prop_assert_eq!(Json::parse(text.as_bytes()).is_ok(), expected, "{}", text);
+        prop_assert_eq!(Json::check(text.as_bytes()).is_ok(), expected, "{}", text);
     }
 }

@@ -1,6 +1,7 @@
 //! The log that a store under test must equal, in memory.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::AtomicBool;
 
 use bytes::Bytes;
 use onelog_mapping::Plan;
@@ -69,7 +70,7 @@ impl Model {
             batch.push(plan, record);
         }
         batch
-            .seal(plan, self.position())
+            .seal(plan, self.position(), &AtomicBool::new(false))
             .expect("the model's documents fit every transform");
         batch.chain = self.place().chain;
         batch
