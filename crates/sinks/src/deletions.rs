@@ -142,11 +142,12 @@ impl Counting<'_> {
         let of_table = |former: &&Mapping| rules.is_same_table(&former.into, &mapping.into);
         let plan = plan_of(self.node, self.definition)?;
         let now = &plan.mappings[number];
-        for shape in [mapping]
-            .into_iter()
-            .chain(self.former.iter().filter(of_table))
-        {
-            let counted = self.scan(&keys_of(shape), &mut |reading, row| {
+        let mut shapes = vec![keys_of(mapping)];
+        shapes.extend(self.former.iter().filter(of_table).map(keys_of));
+        // A key that is not of the column's type is read as the text that it is.
+        shapes.push(with_text_key(&shapes[0]));
+        for shape in shapes {
+            let counted = self.scan(&shape, &mut |reading, row| {
                 Ok(match reading.key_of_row(row) {
                     Some(key) if find(self.snapshot, now, &key)?.is_some() => Compared::Equal,
                     _ => Compared::Missing,
@@ -204,7 +205,7 @@ impl Counting<'_> {
         }
         match scanned {
             Ok(()) => Ok(Some(out)),
-            // There is no such table, or not with that key.
+            // There is no such table, or not with that key, or keys that are not of its type.
             Err(StoreError::SchemaMismatch { .. }) => Ok(None),
             Err(error) => Err(error.into()),
         }
@@ -282,6 +283,15 @@ fn compare(snapshot: &Snapshot, mapping: &MappingPlan, row: &Row) -> Result<Comp
         true => Compared::Equal,
         false => Compared::Different,
     })
+}
+
+/// The same column of the key, whatever type it has there.
+fn with_text_key(keys: &Mapping) -> Mapping {
+    let mut keys = keys.clone();
+    for (_, column) in &mut keys.columns.0 {
+        column.kind = ColumnType::Text;
+    }
+    keys
 }
 
 /// A mapping with the column of the key alone.

@@ -72,3 +72,45 @@ pub fn rows_that_were_there_before_are_kept_until_the_definition_says_otherwise(
     assert_eq!(rig.total(&pets, "later"), Some("5".to_owned()));
     world.end();
 }
+
+/// Nothing where a key has no type in the store.
+pub fn a_key_gets_another_type_which_some_keys_do_not_have(rig: &dyn Rig) {
+    for (kind, fitting) in [
+        ("integer", ["1", "-20"]),
+        (
+            "uuid",
+            [
+                "0190cdd5-2a1b-7000-8000-000000000001",
+                "0190cdd5-2a1b-7000-8000-000000000002",
+            ],
+        ),
+    ] {
+        let story = format!("retyped_{kind}");
+        let world = World::new(rig, Box::leak(story.into_boxed_str()));
+        let orders = world.table("orders");
+        if !rig.make_table(&world.table("other")) {
+            return;
+        }
+        // Given a table whose key is a text,
+        world.order(fitting[0], 1);
+        world.order(fitting[1], 2);
+        world.order("x", 3);
+        world.create(&json!({"on_refused": "park"}));
+        rig.add(&orders, "by hand", 4);
+        // when the definition gives it another type, then the rows that have it are there, and the
+        // others are parked by name.
+        let mut mapping = rig.mapping(&orders);
+        mapping["columns"]["id"]["type"] = json!(kind);
+        let retyped = json!({"on_refused": "park", "mappings": [mapping]});
+        let retyped = world.definition(world.sink(), &retyped);
+        world.sinks().replace(retyped).unwrap();
+        let found = world.assert_equal();
+        assert_eq!((found.tables[0].rows, found.tables[0].parked), (2, 1));
+        assert_eq!(world.parked(), ["x"]);
+        world.delete("x");
+        world.wait();
+        let all = onelog_sinks::Replay::All;
+        world.sinks().replay(world.sink(), all).unwrap();
+        world.end();
+    }
+}

@@ -34,6 +34,7 @@ fn tell(rig: &dyn Rig) {
     parking::many_rows_that_a_backfill_cannot_load_cost_a_few_attempts(rig);
     parking::a_backfill_parks_and_a_rebuild_tries_again(rig);
     adopting::rows_that_were_there_before_are_kept_until_the_definition_says_otherwise(rig);
+    adopting::a_key_gets_another_type_which_some_keys_do_not_have(rig);
     upkeep::changes_by_hand_are_found_and_undone_while_the_sink_goes_on(rig);
     upkeep::the_schedule_finds_a_change_by_hand_and_shows_it(rig);
     narrowing::a_column_that_is_narrowed_stops_its_sink_by_name(rig);

@@ -406,6 +406,25 @@ impl TableFacts {
         Shape::new(columns.map(|column| (column.name.clone(), column.shown.clone())))
     }
 
+    /// The columns that are of another type than in a mapping.
+    pub(crate) fn unlike(&self, mapping: &MappingPlan) -> Vec<String> {
+        let mut wrong = Vec::new();
+        for (n, plan) in mapping.columns.iter().enumerate() {
+            let found = self.columns.iter().find(|column| column.name == plan.name);
+            if let Some(found) =
+                found.filter(|found| found.takes(plan.kind, n == mapping.key).is_err())
+            {
+                wrong.push(format!(
+                    "the column '{}' is {}, and {} in the mapping",
+                    plan.name,
+                    found.shown,
+                    sql_type(plan.kind)
+                ));
+            }
+        }
+        wrong
+    }
+
     /// Whether the columns that a mapping reads are there.
     pub(crate) fn missing(&self, mapping: &MappingPlan) -> Vec<String> {
         let known = |name: &str| self.columns.iter().any(|column| column.name == name);
