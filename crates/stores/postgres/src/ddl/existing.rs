@@ -172,6 +172,8 @@ pub(crate) struct TargetColumn {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct TargetTable {
     pub(crate) columns: Vec<TargetColumn>,
+    /// Whether it has columns that the mapping does not fill.
+    pub(crate) has_more: bool,
 }
 
 impl TargetTable {
@@ -179,6 +181,7 @@ impl TargetTable {
     pub(crate) fn exact(mapping: &MappingPlan) -> Self {
         Self {
             columns: vec![TargetColumn::default(); mapping.columns.len()],
+            has_more: false,
         }
     }
 
@@ -394,7 +397,10 @@ impl TableFacts {
             );
         }
         if wrong.is_empty() {
-            Ok(TargetTable { columns })
+            Ok(TargetTable {
+                has_more: self.columns.len() > columns.len(),
+                columns,
+            })
         } else {
             Err(wrong)
         }
