@@ -13,12 +13,15 @@ use crate::memory::Held;
 use crate::session_end::SessionEnd;
 use onelog_mapping::Plan;
 use onelog_store::{
-    Change, EachEntry, LogSide, RejectedRow, Store, StoreError, VerifyError, failpoint,
-    refused_rows, rejected_rows,
+    Change, EachEntry, Guard, LogSide, RejectedRow, Store, StoreError, VerifyError, failpoint,
+    refused_records, refused_rows, rejected_rows,
 };
 
 /// How many rows are loaded in one step, at most.
 const LOAD_ROWS_MAX: usize = 10_000;
+/// How often the end of a backfill is tried again because rows were refused: each attempt names all
+/// that it finds.
+const FINISHES_MAX: usize = 8;
 /// How many bytes of keys and values are loaded in one step, about.
 const LOAD_BYTES_MAX: usize = 4 << 20;
 
@@ -45,9 +48,8 @@ impl Feed {
         tracing::info!(sink = self.definition.name, %position, "backfilling a store from a snapshot");
         store.check_target()?;
         let foreign = store.foreign_tables()?;
-        self.check_foreign_rows(&foreign, &snapshot)?;
+        let guards = self.check_rows(&foreign, may_delete, &snapshot)?;
         if !may_delete {
-            self.check_deletions(&foreign, &snapshot)?;
             self.check_leftovers(&store.leftovers()?)?;
         }
         let mut refused = Vec::new();
@@ -59,7 +61,7 @@ impl Feed {
             }
         }
         failpoint::hit(&self.definition.name, "before_finish");
-        store.finish_rebuild(self.place(position)?)?;
+        self.finish(plan, store, position, &guards, &mut refused)?;
         self.retention.advance(position);
         self.parked
             .backfilled(&self.node, plan, &refused, position)?;
@@ -161,6 +163,50 @@ impl Feed {
         rows.clear();
         Ok(())
     }
+
+    /// Puts the loaded rows in place; what the tables that are there refuse only now is parked, where
+    /// the definition says so.
+    fn finish(
+        &mut self,
+        plan: &Plan,
+        store: &mut dyn Store,
+        position: Position,
+        guards: &[Guard],
+        refused: &mut Vec<RejectedRow>,
+    ) -> Result<(), SessionEnd> {
+        let place = self.place(position)?;
+        for attempt in 1.. {
+            failpoint::hit(&self.definition.name, "attempt");
+            store.guard(&with_refused(guards, refused));
+            let Err(error) = store.finish_rebuild(place) else {
+                break;
+            };
+            if let Some(end) = self.guarded(&error, guards, position) {
+                return Err(end);
+            }
+            let StoreError::Refused(refusal) = &error else {
+                return Err(error.into());
+            };
+            let rejected = refused_records(plan, refusal);
+            if rejected.is_empty() || !self.parks() || attempt > FINISHES_MAX {
+                return Err(error.into());
+            }
+            self.park(plan, &rejected)?;
+            refused.extend(rejected);
+        }
+        Ok(())
+    }
+}
+
+/// Rows that are refused are deleted as well, and were not counted: the log has them.
+fn with_refused(guards: &[Guard], refused: &[RejectedRow]) -> Vec<Guard> {
+    let mut guards = guards.to_vec();
+    for rejected in refused {
+        if let Guard::Deletes(most) = &mut guards[rejected.mapping] {
+            *most += 1;
+        }
+    }
+    guards
 }
 
 const fn whole(table: onelog::TableId) -> KeyRange {

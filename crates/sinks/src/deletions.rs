@@ -10,12 +10,12 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
-use onelog::{Node, ReadError, Snapshot};
+use onelog::{Node, Position, ReadError, Snapshot};
 use onelog_mapping::{
-    ADOPT, Column, ColumnType, Columns, DefinitionError, KEY_COLUMN, Mapping, MappingPlan, REPLACE,
-    Row, Source,
+    ADOPT, Column, ColumnType, Columns, DefinitionError, EXISTING, KEY_COLUMN, Mapping,
+    MappingPlan, REPLACE, Row, Source,
 };
-use onelog_store::{Change, EachRow, Leftover, SinkDefinition, StoreError, StoreReader};
+use onelog_store::{Change, EachRow, Guard, Leftover, SinkDefinition, StoreError, StoreReader};
 
 use crate::error::{SinkError, SinkFault};
 use crate::feed::Feed;
@@ -27,15 +27,16 @@ pub const DELETES_MAX: u64 = 100;
 /// … and above that, so much of it, in percent.
 pub const DELETES_PERCENT_MAX: u64 = 20;
 
-/// Whether `deletes` of a table's rows must be asked for; `max` is the definition's own bound.
+/// How many of a table's rows are deleted without being asked for; `max` is the definition's own
+/// bound.
+fn deletes_allowed(rows: u64, max: Option<u64>) -> u64 {
+    let part = u128::from(rows) * u128::from(DELETES_PERCENT_MAX) / 100;
+    max.unwrap_or_else(|| DELETES_MAX.max(u64::try_from(part).unwrap_or(u64::MAX)))
+}
+
+/// Whether `deletes` of a table's rows must be asked for.
 pub(crate) fn is_too_much(deletes: u64, rows: u64, max: Option<u64>) -> bool {
-    match max {
-        Some(max) => deletes > max,
-        None => {
-            let part = u128::from(rows) * u128::from(DELETES_PERCENT_MAX) / 100;
-            deletes > DELETES_MAX && u128::from(deletes) > part
-        }
-    }
+    deletes > deletes_allowed(rows, max)
 }
 
 impl Feed {
@@ -50,27 +51,80 @@ impl Feed {
         }
     }
 
-    /// Fails where a first backfill would delete or change rows of a table that was there before
-    /// onelog, unless the mapping says that they are replaced.
-    pub(crate) fn check_foreign_rows(
+    /// Fails where a backfill from `snapshot` would delete or change more rows than the definition
+    /// allows, and answers what it may do to those that come meanwhile. `foreign`: the mappings whose
+    /// tables were there before this sink, with rows of others.
+    pub(crate) fn check_rows(
         &self,
         foreign: &[usize],
+        may_delete: bool,
         snapshot: &Snapshot,
-    ) -> Result<(), SessionEnd> {
-        for &number in foreign {
-            let mapping = &self.definition.mappings[number];
-            if mapping.options.choice(ADOPT) == Some(REPLACE) {
-                continue;
-            }
-            let counted = self.counting(snapshot).compared(number)?;
-            if counted.missing > 0 || counted.different > 0 {
-                return Err(SessionEnd::Stop(SinkFault::new(format!(
-                    "the table '{}' was there before onelog, and of its {} rows {} are not in the log's table '{}' and {} are there with other values; nothing was changed. Write these rows to the log first (onelog import --from-store does), then resume the sink; or, if they are to be deleted and written over, say \"adopt\": \"replace\" in the mapping",
-                    mapping.into, counted.rows, counted.missing, mapping.table, counted.different
-                ))));
-            }
+    ) -> Result<Vec<Guard>, SessionEnd> {
+        let mut guards = Vec::with_capacity(self.definition.mappings.len());
+        for (number, mapping) in self.definition.mappings.iter().enumerate() {
+            let is_foreign = foreign.contains(&number);
+            let replaces = mapping.options.choice(ADOPT) == Some(REPLACE);
+            guards.push(match is_foreign {
+                true if replaces => Guard::Anything,
+                // It is empty, else the store has refused it.
+                true if !mapping.options.flag(EXISTING) => Guard::Untouched,
+                true => {
+                    let counted = self.counting(snapshot).compared(number)?;
+                    if counted.missing > 0 || counted.different > 0 {
+                        return Err(foreign_rows(mapping, counted));
+                    }
+                    Guard::Untouched
+                }
+                false if may_delete => Guard::Anything,
+                false => {
+                    let counted = self.counting(snapshot).missing(number)?;
+                    let allowed = deletes_allowed(counted.rows, self.definition.max_deletes);
+                    if counted.missing > allowed {
+                        return Err(self.too_many(mapping, counted, snapshot.position()));
+                    }
+                    Guard::Deletes(allowed)
+                }
+            });
         }
-        Ok(())
+        Ok(guards)
+    }
+
+    /// What the store itself counted at the end of a backfill and did not do, as
+    /// [`Feed::check_rows`] says it.
+    pub(crate) fn guarded(
+        &self,
+        error: &StoreError,
+        guards: &[Guard],
+        at: Position,
+    ) -> Option<SessionEnd> {
+        let StoreError::Guarded {
+            into,
+            rows,
+            deletes,
+            changes,
+        } = error
+        else {
+            return None;
+        };
+        let mut mappings = self.definition.mappings.iter().zip(guards);
+        let (mapping, guard) = mappings.find(|(mapping, _)| mapping.into == *into)?;
+        let counted = Counted {
+            rows: *rows,
+            missing: *deletes,
+            different: *changes,
+            is_cut: false,
+        };
+        Some(match guard {
+            Guard::Untouched => foreign_rows(mapping, counted),
+            Guard::Anything | Guard::Deletes(_) => self.too_many(mapping, counted, at),
+        })
+    }
+
+    fn too_many(&self, mapping: &Mapping, counted: Counted, at: Position) -> SessionEnd {
+        SessionEnd::Stop(SinkFault::new(format!(
+            "a backfill would delete {} of the {} rows of '{}', because the log has none of them at position {at}; nothing was changed. If that is right, let it: onelog sinks rebuild {} --delete-rows (or \"max_deletes\" in the definition); if not, see which table of the log the sink follows, and what its 'where' leaves out",
+            counted.missing, counted.rows, mapping.into, self.definition.name,
+        )))
     }
 
     /// Fails where a backfill would delete more than the definition allows of what no mapping names
@@ -86,26 +140,13 @@ impl Feed {
         }
         Ok(())
     }
+}
 
-    /// Fails where a backfill from `snapshot` would delete more than the definition allows.
-    pub(crate) fn check_deletions(
-        &self,
-        foreign: &[usize],
-        snapshot: &Snapshot,
-    ) -> Result<(), SessionEnd> {
-        for number in (0..self.definition.mappings.len()).filter(|n| !foreign.contains(n)) {
-            let Counted { rows, missing, .. } = self.counting(snapshot).missing(number)?;
-            if is_too_much(missing, rows, self.definition.max_deletes) {
-                let into = &self.definition.mappings[number].into;
-                return Err(SessionEnd::Stop(SinkFault::new(format!(
-                    "a backfill would delete {missing} of the {rows} rows of '{into}', because the log has none of them at position {}; nothing was changed. If that is right, let it: onelog sinks rebuild {} --delete-rows (or \"max_deletes\" in the definition); if not, see which table of the log the sink follows, and what its 'where' leaves out",
-                    snapshot.position(),
-                    self.definition.name,
-                ))));
-            }
-        }
-        Ok(())
-    }
+fn foreign_rows(mapping: &Mapping, counted: Counted) -> SessionEnd {
+    SessionEnd::Stop(SinkFault::new(format!(
+        "the table '{}' was there before this sink, and of its {} rows {} are not in the log's table '{}' and {} are there with other values; nothing was changed. Write these rows to the log first (onelog import --from-store does), then resume the sink; or, if they are to be deleted and written over, say \"adopt\": \"replace\" in the mapping",
+        mapping.into, counted.rows, counted.missing, mapping.table, counted.different
+    )))
 }
 
 /// Compares the rows of a store's tables with the log's state.
@@ -149,17 +190,18 @@ impl Counting<'_> {
         let of_table = |former: &&Mapping| rules.is_same_table(&former.into, &mapping.into);
         let plan = plan_of(self.node, self.definition)?;
         let now = &plan.mappings[number];
-        for shape in [mapping]
-            .into_iter()
-            .chain(self.former.iter().filter(of_table))
-        {
+        let mut shapes = vec![keys_of(mapping)];
+        shapes.extend(self.former.iter().filter(of_table).map(keys_of));
+        // A key that is not of the column's type is read as the text that it is.
+        shapes.push(with_text_key(&shapes[0]));
+        for shape in shapes {
             let mut compare = |reading: &MappingPlan, row: &Row| {
                 Ok(match reading.key_of_row(row) {
                     Some(key) if find(self.snapshot, now, &key)?.is_some() => Compared::Equal,
                     _ => Compared::Missing,
                 })
             };
-            let counted = self.scan(&keys_of(shape), StoreReader::scan_keys, &mut compare)?;
+            let counted = self.scan(&shape, StoreReader::scan_keys, &mut compare)?;
             if let Some(counted) = counted {
                 return Ok(counted);
             }
@@ -221,7 +263,7 @@ impl Counting<'_> {
         }
         match scanned {
             Ok(()) => Ok(Some(out)),
-            // There is no such table, or not with that key.
+            // There is no such table, or not with that key, or keys that are not of its type.
             Err(StoreError::SchemaMismatch { .. }) => Ok(None),
             Err(error) => Err(error.into()),
         }
@@ -305,6 +347,15 @@ fn compare(snapshot: &Snapshot, mapping: &MappingPlan, row: &Row) -> Result<Comp
             false => Compared::Different,
         },
     )
+}
+
+/// The same column of the key, whatever type it has there.
+fn with_text_key(keys: &Mapping) -> Mapping {
+    let mut keys = keys.clone();
+    for (_, column) in &mut keys.columns.0 {
+        column.kind = ColumnType::Text;
+    }
+    keys
 }
 
 /// A mapping with the column of the key alone.

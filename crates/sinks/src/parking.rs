@@ -209,6 +209,13 @@ struct ParkedRecord {
     at_ms: u64,
 }
 
+impl ParkedRecord {
+    /// Whether they differ in nothing but the time.
+    fn is_same(&self, other: &Self) -> bool {
+        self.first_offset == other.first_offset && self.what == other.what
+    }
+}
+
 /// What a sink has parked, by mapping; a copy of `onelog.parked` that its thread keeps.
 #[derive(Debug, Default)]
 pub(crate) struct ParkedKeys {
@@ -311,7 +318,8 @@ impl ParkedKeys {
         });
     }
 
-    /// Parks keys: in the log first. Keys that were known get the new message.
+    /// Parks keys: in the log first. Keys that were known get the new message; one that is there as it
+    /// is already is not written again, however often a backfill begins anew.
     pub(crate) fn park(
         &mut self,
         node: &Node,
@@ -328,6 +336,13 @@ impl ParkedKeys {
                 what: cut(&rejected.what),
                 at_ms: now_ms(),
             };
+            let is_repeated = || {
+                let mut repeated = self.to_repeat.iter();
+                repeated.any(|(of, key)| *of == rejected.mapping && *key == rejected.key)
+            };
+            if known.is_some_and(|known| known.is_same(&parked)) && !is_repeated() {
+                continue;
+            }
             records.push(self.record(plan, rejected.mapping, &rejected.key, &parked, None));
             more.push((rejected.mapping, rejected.key.clone(), parked));
         }

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use bytes::Bytes;
 use onelog_record::{Offset, Op, Position, Record};
 
-use onelog_mapping::{MappingPlan, Plan, Row, RowFault, show_key};
+use onelog_mapping::{MappingPlan, Plan, Row, RowFault};
 
 use crate::store::{LogPlace, Refused, StoreError};
 
@@ -258,7 +258,7 @@ fn refusal_of(
     let is_it = |refused: &&&Refused| {
         plan.table_name == refused.table
             && refused.into.as_ref().is_none_or(|into| *into == plan.into)
-            && show_key(&change.key) == refused.key
+            && change.key == refused.key_bytes
     };
     let found = refused.iter().find(is_it)?;
     Some(RejectedRow::new(mapping, change, &found.what))
@@ -276,6 +276,30 @@ pub fn refused_rows(
     rows.iter()
         .filter_map(|row| refusal_of(mapping, of, row, by_offset.get(&row.offset)?))
         .collect()
+}
+
+/// What a store's refusal names, without the rows that it is about.
+pub fn refused_records(plan: &Plan, refused: &Refused) -> Vec<RejectedRow> {
+    let mut out = Vec::new();
+    for refused in std::iter::once(refused).chain(&refused.more) {
+        let is_of = |mapping: &MappingPlan| {
+            mapping.table_name == refused.table
+                && refused
+                    .into
+                    .as_ref()
+                    .is_none_or(|into| *into == mapping.into)
+        };
+        let of = plan.mappings.iter().enumerate();
+        for (mapping, _) in of.filter(|(_, mapping)| is_of(mapping)) {
+            out.push(RejectedRow {
+                mapping,
+                key: refused.key_bytes.clone(),
+                offset: refused.offset,
+                what: refused.what.clone(),
+            });
+        }
+    }
+    out
 }
 
 /// The rows of one mapping that do not fit its columns.
@@ -320,7 +344,7 @@ mod tests {
     use onelog_record::{TableDefinition, TableId, TableKind, ValueKind};
 
     use super::*;
-    use onelog_mapping::{KeyForm, Mapping, MappingRules, RowForm, no_further_check};
+    use onelog_mapping::{KeyForm, Mapping, MappingRules, RowForm, no_further_check, show_key};
 
     const TABLE: TableId = TableId(1024);
 
@@ -437,6 +461,7 @@ mod tests {
             let refused = Refused {
                 table: "t".into(),
                 key: show_key(b"a"),
+                key_bytes: Bytes::from_static(b"a"),
                 offset: Offset(0),
                 into: into.map(str::to_owned),
                 what: "no".into(),

@@ -22,7 +22,7 @@ mod tls;
 mod verify;
 
 pub use self::address::Address;
-pub use self::batch::{Batch, Change, RejectedRow, refused_rows, rejected_rows};
+pub use self::batch::{Batch, Change, RejectedRow, refused_records, refused_rows, rejected_rows};
 pub use self::definition::{
     BATCH_BYTES_DEFAULT, BATCH_BYTES_MIN, MAPPINGS_MAX, OnRefused, SinkDefinition,
 };
@@ -31,7 +31,7 @@ pub use self::refusals::{REFUSALS_MAX, Refusals};
 pub use self::server_address::{CA_FILE, ServerAddress, URL};
 pub use self::shape::{Shape, narrowed};
 pub use self::store::{
-    BATCH_TIME, Cause, EachRow, IndexCheck, Leftover, LogPlace, Refused, Store, StoreError,
+    BATCH_TIME, Cause, EachRow, Guard, IndexCheck, Leftover, LogPlace, Refused, Store, StoreError,
     StoreErrorCode, StorePosition, StoreReader,
 };
 pub use self::tls::{Trust, choose_cryptography, read_pem, tls_config};

@@ -82,6 +82,7 @@ mod tests {
         StoreError::Refused(Box::new(Refused {
             table: "t".into(),
             key: json!("k"),
+            key_bytes: Bytes::from_static(b"k"),
             offset: Offset(offset),
             into: None,
             what: "no".into(),

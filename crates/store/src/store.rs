@@ -18,6 +18,7 @@ use std::fmt;
 use std::ops::{ControlFlow, Range};
 use std::time::Duration;
 
+use bytes::Bytes;
 use onelog_mapping::{MappingPlan, Row, show_key};
 use onelog_record::{Offset, Position};
 use serde::{Serialize, Serializer};
@@ -67,6 +68,17 @@ pub struct Leftover {
     pub rows: u64,
 }
 
+/// What the end of a rebuild may do to the rows that a mapping's table has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Guard {
+    /// Whatever makes it equal to the log.
+    Anything,
+    /// It deletes so many of them at most.
+    Deletes(u64),
+    /// They are others': it deletes and changes none of them, nor what is written meanwhile.
+    Untouched,
+}
+
 /// A store that follows the log. One value belongs to one sink and one thread.
 ///
 /// - Every method that changes the store MUST do so in one atomic step: a reader sees all of it or
@@ -109,8 +121,8 @@ pub trait Store: Send {
     /// cannot be written. MUST NOT change rows. MAY be called before a takeover.
     fn check_target(&mut self) -> Result<(), StoreError>;
 
-    /// The mappings whose tables hold rows of others: each was there before onelog, and this sink has
-    /// not backfilled it yet. MAY be called before a takeover.
+    /// The mappings whose tables hold rows of others: each was there before this sink, which has not
+    /// backfilled it yet. MAY be called before a takeover.
     fn foreign_tables(&mut self) -> Result<Vec<usize>, StoreError> {
         Ok(Vec::new())
     }
@@ -174,8 +186,17 @@ pub trait Store: Send {
     /// loaded again without it.
     fn load(&mut self, mapping: usize, rows: &[Change]) -> Result<(), StoreError>;
 
+    /// What the end of a rebuild may do to the rows that are there, by mapping; none was given: all. A
+    /// store that writes into tables which others can write MUST hold to it in the atomic step of
+    /// [`Store::finish_rebuild`], or fail with [`StoreError::Guarded`] and change nothing: what was
+    /// counted before may be another number by then.
+    fn guard(&mut self, _guards: &[Guard]) {}
+
     /// Puts the new tables in the place of the old ones and sets position, chain, log and plan, in one
     /// atomic step. SHOULD fail, and change nothing, where a table belongs to another sink by now.
+    ///
+    /// A store whose tables refuse rows only now answers `Refused`, which names all that it found, and
+    /// has taken them out of the new tables: the step can be tried again without them.
     fn finish_rebuild(&mut self, place: LogPlace) -> Result<(), StoreError>;
 
     /// Opens a consistent snapshot of the store at its position; it lives on its own and MUST NOT
@@ -229,6 +250,8 @@ pub struct Refused {
     pub table: String,
     /// The key as [`show_key`] shows it.
     pub key: Value,
+    /// The key as it is in the log.
+    pub key_bytes: Bytes,
     pub offset: Offset,
     /// The table of the store, where it is known: one record can go into several.
     pub into: Option<String>,
@@ -294,6 +317,16 @@ pub enum StoreError {
         into: String,
         /// Its owner, and what to do.
         what: String,
+    },
+    /// A rebuild would do more to the rows that are there than its [`Guard`] allows.
+    #[error(
+        "making '{into}' equal to the log would delete {deletes} and change {changes} of its {rows} rows; nothing was changed"
+    )]
+    Guarded {
+        into: String,
+        rows: u64,
+        deletes: u64,
+        changes: u64,
     },
     /// The store is damaged or is something else.
     #[error("{what}: {cause}")]
@@ -369,7 +402,7 @@ impl StoreError {
             Self::OtherLog { .. } => StoreErrorCode::OtherLog,
             Self::PositionMismatch { .. } => StoreErrorCode::PositionMismatch,
             Self::SchemaMismatch { .. } => StoreErrorCode::SchemaMismatch,
-            Self::NotOwner { .. } => StoreErrorCode::NotOwner,
+            Self::NotOwner { .. } | Self::Guarded { .. } => StoreErrorCode::NotOwner,
             Self::NoSuchPlace { .. } | Self::Broken { .. } => StoreErrorCode::Broken,
         }
     }
@@ -383,6 +416,7 @@ impl StoreError {
         Self::Refused(Box::new(Refused {
             table: plan.table_name.clone(),
             key: show_key(key),
+            key_bytes: Bytes::copy_from_slice(key),
             offset,
             into: Some(plan.into.clone()),
             what: what.to_string(),

@@ -1,9 +1,13 @@
 //! Tables that a user made and filled before a sink came.
 
+use std::sync::Mutex;
+use std::sync::mpsc::{Receiver, Sender, channel};
+
+use onelog_store::failpoint;
 use serde_json::{Value, json};
 
 use crate::rig::Rig;
-use crate::world::World;
+use crate::world::{PATIENCE, World};
 
 /// Nothing where the store has no tables that it does not make itself.
 pub fn rows_that_were_there_before_are_kept_until_the_definition_says_otherwise(rig: &dyn Rig) {
@@ -71,4 +75,164 @@ pub fn rows_that_were_there_before_are_kept_until_the_definition_says_otherwise(
     world.assert_equal();
     assert_eq!(rig.total(&pets, "later"), Some("5".to_owned()));
     world.end();
+}
+
+/// A sink's thread waits at a place until it is let go, once.
+struct Stop {
+    place: String,
+    reached: Receiver<()>,
+    go: Sender<()>,
+}
+
+impl Stop {
+    fn at(world: &World<'_>, event: &str) -> Self {
+        let place = format!("{}:{event}", world.sink());
+        let (reach, reached) = channel();
+        let (go, gone) = channel::<()>();
+        let gone = Mutex::new(gone);
+        failpoint::set(&place, move || {
+            reach.send(()).ok();
+            gone.lock().unwrap().recv_timeout(PATIENCE).ok();
+        });
+        Self { place, reached, go }
+    }
+
+    /// Does something while the thread waits there.
+    fn meanwhile(self, change: impl FnOnce()) {
+        self.reached.recv_timeout(PATIENCE).unwrap();
+        change();
+        failpoint::clear(&self.place);
+        self.go.send(()).unwrap();
+    }
+}
+
+/// Nothing where the store has no tables that it does not make itself.
+pub fn what_is_written_while_a_users_table_is_filled_first_is_kept(rig: &dyn Rig) {
+    let world = World::of_its_own(rig, "meanwhile");
+    let people = world.table("people");
+    if !rig.make_table(&people) {
+        return;
+    }
+    // Given a user's table that is as the log has it, and a sink that has counted its rows
+    rig.add(&people, "same", 1);
+    world.put("same", &json!({"total": 1}));
+    world.put("new", &json!({"total": 2}));
+    let mut mapping = rig.mapping(&people);
+    mapping["existing"] = json!(true);
+    let definition = world.definition(world.sink(), &json!({"mappings": [mapping]}));
+    let counted = Stop::at(&world, "before_finish");
+    world.sinks().create(definition).unwrap();
+    // when the user adds a row before the sink writes, then it stops and the row is there.
+    counted.meanwhile(|| rig.add(&people, "mine", 3));
+    let text = world.wait_for_stop(world.sink());
+    assert!(
+        text.contains("of its 2 rows 1 are not in the log's table 'shop.orders' and 0 are"),
+        "{text}"
+    );
+    assert_eq!(rig.total(&people, "mine"), Some("3".to_owned()));
+    assert_eq!(rig.total(&people, "new"), None);
+    // When he changes one, then so it is.
+    world.put("mine", &json!({"total": 3}));
+    let counted = Stop::at(&world, "before_finish");
+    world.sinks().resume(world.sink()).unwrap();
+    counted.meanwhile(|| rig.change(&people, "same", 9));
+    let text = world.wait_for_stop(world.sink());
+    assert!(
+        text.contains("of its 2 rows 0 are not in the log's table 'shop.orders' and 1 are"),
+        "{text}"
+    );
+    assert_eq!(rig.total(&people, "same"), Some("9".to_owned()));
+    // When the log has it all and nobody writes, then the sink goes on.
+    world.put("same", &json!({"total": 9}));
+    world.sinks().resume(world.sink()).unwrap();
+    world.assert_equal();
+    // When so many rows come before a rebuild writes that it would have stopped, then it stops.
+    let rows: Vec<String> = (0..150).map(|n| format!("extra{n}")).collect();
+    let counted = Stop::at(&world, "before_finish");
+    world.sinks().rebuild(world.sink()).unwrap();
+    counted.meanwhile(|| rig.add_many(&people, &rows));
+    let text = world.wait_for_stop(world.sink());
+    assert!(
+        text.contains(&format!("would delete 150 of the 153 rows of '{people}'")),
+        "{text}"
+    );
+    assert_eq!(rig.total(&people, "extra7"), Some("0".to_owned()));
+    world.sinks().rebuild_deleting(world.sink()).unwrap();
+    world.assert_equal();
+    assert_eq!(rig.total(&people, "extra7"), None);
+    world.end();
+}
+
+/// Nothing where the store has no tables that it does not make itself.
+pub fn what_a_deleted_sink_left_is_asked_for_as_any_table_that_is_there(rig: &dyn Rig) {
+    let world = World::new(rig, "left");
+    let orders = world.table("orders");
+    if !rig.make_table(&world.table("other")) {
+        return;
+    }
+    // Given a table that a sink made and left, to which a row was added since
+    world.order("a", 1);
+    world.create(&json!({}));
+    world.sinks().delete(world.sink()).unwrap();
+    rig.add(&orders, "mine", 2);
+    // When a sink is to fill it as one that is there, then it stops with the numbers;
+    let mut mapping = rig.mapping(&orders);
+    mapping["existing"] = json!(true);
+    let heir = world.definition("heir", &json!({"mappings": [mapping]}));
+    world.sinks().create(heir).unwrap();
+    let text = world.wait_for_stop("heir");
+    assert!(
+        text.contains("of its 2 rows 1 are not in the log's table 'shop.orders' and 0 are"),
+        "{text}"
+    );
+    assert_eq!(rig.total(&orders, "mine"), Some("2".to_owned()));
+    // in so many words it is replaced.
+    world.sinks().delete("heir").unwrap();
+    mapping["adopt"] = json!("replace");
+    world.create(&json!({"mappings": [mapping]}));
+    world.assert_equal();
+    assert_eq!(rig.total(&orders, "mine"), None);
+    world.end();
+}
+
+/// Nothing where a key has no type in the store.
+pub fn a_key_gets_another_type_which_some_keys_do_not_have(rig: &dyn Rig) {
+    for (kind, fitting) in [
+        ("integer", ["1", "-20"]),
+        (
+            "uuid",
+            [
+                "0190cdd5-2a1b-7000-8000-000000000001",
+                "0190cdd5-2a1b-7000-8000-000000000002",
+            ],
+        ),
+    ] {
+        let story = format!("retyped_{kind}");
+        let world = World::new(rig, Box::leak(story.into_boxed_str()));
+        let orders = world.table("orders");
+        if !rig.make_table(&world.table("other")) {
+            return;
+        }
+        // Given a table whose key is a text,
+        world.order(fitting[0], 1);
+        world.order(fitting[1], 2);
+        world.order("x", 3);
+        world.create(&json!({"on_refused": "park"}));
+        rig.add(&orders, "by hand", 4);
+        // when the definition gives it another type, then the rows that have it are there, and the
+        // others are parked by name.
+        let mut mapping = rig.mapping(&orders);
+        mapping["columns"]["id"]["type"] = json!(kind);
+        let retyped = json!({"on_refused": "park", "mappings": [mapping]});
+        let retyped = world.definition(world.sink(), &retyped);
+        world.sinks().replace(retyped).unwrap();
+        let found = world.assert_equal();
+        assert_eq!((found.tables[0].rows, found.tables[0].parked), (2, 1));
+        assert_eq!(world.parked(), ["x"]);
+        world.delete("x");
+        world.wait();
+        let all = onelog_sinks::Replay::All;
+        world.sinks().replay(world.sink(), all).unwrap();
+        world.end();
+    }
 }

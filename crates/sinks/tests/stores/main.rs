@@ -15,6 +15,7 @@ mod narrowing;
 mod parking;
 mod postgres;
 mod redis;
+mod refusing;
 mod replacing;
 mod rig;
 mod search;
@@ -33,7 +34,11 @@ fn tell(rig: &dyn Rig) {
     parking::many_refusals_in_one_batch_cost_a_few_attempts(rig);
     parking::many_rows_that_a_backfill_cannot_load_cost_a_few_attempts(rig);
     parking::a_backfill_parks_and_a_rebuild_tries_again(rig);
+    refusing::what_a_users_table_refuses_in_a_backfill_is_parked_once(rig);
     adopting::rows_that_were_there_before_are_kept_until_the_definition_says_otherwise(rig);
+    adopting::what_is_written_while_a_users_table_is_filled_first_is_kept(rig);
+    adopting::what_a_deleted_sink_left_is_asked_for_as_any_table_that_is_there(rig);
+    adopting::a_key_gets_another_type_which_some_keys_do_not_have(rig);
     upkeep::changes_by_hand_are_found_and_undone_while_the_sink_goes_on(rig);
     upkeep::a_rebuild_of_many_rows_that_the_log_has_asks_nothing(rig);
     upkeep::the_schedule_finds_a_change_by_hand_and_shows_it(rig);
@@ -54,6 +59,7 @@ fn postgres_passes_every_story() {
     parking::many_duplicates_in_one_batch_are_parked_alone(&rig, "window", 3 * 600 + 100);
     postgres::a_rule_that_is_checked_at_the_commit_parks_the_row_alone(&rig);
     postgres::what_a_deferred_key_refuses_is_parked_alone(&rig);
+    postgres::what_jsonb_or_an_index_refuses_in_a_backfill_is_parked(&rig);
     tell(&rig);
     postgres::a_standby_is_waited_for_or_another_host_is_taken(&rig);
 }

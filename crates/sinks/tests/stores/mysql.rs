@@ -81,6 +81,13 @@ impl Rig for MysqlRig {
         ));
     }
 
+    fn add_many(&self, into: &str, keys: &[String]) {
+        let rows: Vec<String> = keys.iter().map(|key| format!("('{key}', 0)")).collect();
+        let rows = rows.join(", ");
+        self.0
+            .sql(&format!("INSERT INTO {into} (id, total) VALUES {rows}"));
+    }
+
     fn make_table(&self, into: &str) -> bool {
         self.0.sql(&format!(
             "CREATE TABLE {into} (id varchar(50) CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin NOT NULL PRIMARY KEY, total bigint, note longtext CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin)"

@@ -93,6 +93,13 @@ impl Rig for PostgresRig {
         ));
     }
 
+    fn add_many(&self, into: &str, keys: &[String]) {
+        let rows: Vec<String> = keys.iter().map(|key| format!("('{key}', 0)")).collect();
+        let rows = rows.join(", ");
+        self.0
+            .sql(&format!("INSERT INTO {into} (id, total) VALUES {rows}"));
+    }
+
     fn make_table(&self, into: &str) -> bool {
         self.0.sql(&format!(
             "CREATE TABLE {into} (id text COLLATE \"C\" NOT NULL PRIMARY KEY, total bigint, note text)"
@@ -213,6 +220,77 @@ pub fn what_a_deferred_key_refuses_is_parked_alone(rig: &PostgresRig) {
     let done = world.sinks().replay(world.sink(), Replay::All).unwrap();
     assert_eq!((done.replayed, done.remaining.len()), (2, 0));
     world.end();
+}
+
+/// A number beyond the range of jsonb and a key beyond a page of an index, in a table that onelog
+/// makes and in tables that are there.
+pub fn what_jsonb_or_an_index_refuses_in_a_backfill_is_parked(rig: &PostgresRig) {
+    let world = World::new(rig, "unfit");
+    let mut seed = 1_u64;
+    let noise = std::iter::repeat_with(|| {
+        seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+        char::from(b'a' + (seed >> 33) as u8 % 26)
+    });
+    let long: String = noise.take(3000).collect();
+    for (key, value) in [
+        ("good", r#"{"total": 1}"#),
+        ("tiny", r#"{"total": 1, "note": [1e-20000]}"#),
+        (&long, r#"{"total": 2}"#),
+        ("also good", r#"{"total": 3, "note": {"a": 1e-200}}"#),
+        // More than one message of a COPY.
+        (
+            "zz",
+            &format!(r#"{{"note": "{long}"}}"#).replace(&long, &long.repeat(60)),
+        ),
+    ] {
+        let put = world
+            .node()
+            .transact(|tx| tx.put("shop.orders", key, value));
+        put.unwrap();
+    }
+    let parks = |note: &str, existing: bool| {
+        // Given a table of this kind
+        let into = world.table(note);
+        let sink = format!("{}_{note}_{existing}", world.sink());
+        let mut mapping = rig.mapping(&into);
+        mapping["columns"]["note"]["type"] = json!("json");
+        mapping["existing"] = json!(existing);
+        if existing {
+            rig.0.sql(&format!(
+                "DROP TABLE IF EXISTS {into};
+                 CREATE TABLE {into} (id text COLLATE \"C\" PRIMARY KEY, total int, note {note})"
+            ));
+        }
+        // When a sink fills it, then the two records are parked and the others are there.
+        let more = json!({"on_refused": "park", "mappings": [mapping]});
+        world
+            .sinks()
+            .create(world.definition(&sink, &more))
+            .unwrap();
+        world.wait_for(&sink);
+        let found = world.verified(&sink);
+        assert!(found.equal, "{found:#?}");
+        let parked = world.sinks().parked(&sink).unwrap();
+        let mut keys: Vec<&str> = parked.iter().map(|one| one.key.as_str().unwrap()).collect();
+        keys.sort_unstable();
+        let mut expected = [&long, "tiny"];
+        expected.sort_unstable();
+        assert_eq!(keys, expected, "{note} {existing}");
+        assert_eq!(rig.0.sql(&format!("SELECT count(*) FROM {into}")), "3");
+        // When the record of one comes again in a batch, then the table decides as it did before.
+        let again = r#"{"total": 2, "note": [1e-20000]}"#;
+        let put = world
+            .node()
+            .transact(|tx| tx.put("shop.orders", "tiny", again));
+        put.unwrap();
+        world.wait_for(&sink);
+        let done = world.sinks().replay(&sink, Replay::All).unwrap();
+        assert_eq!(done.remaining.len(), 2);
+        world.sinks().delete(&sink).unwrap();
+    };
+    parks("jsonb", false);
+    parks("jsonb", true);
+    parks("json", true);
 }
 
 /// Ends the story's server.

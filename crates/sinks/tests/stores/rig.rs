@@ -56,6 +56,11 @@ pub trait Rig: Send + Sync {
 
     fn add(&self, into: &str, key: &str, total: i64);
 
+    /// Adds rows with the total 0 in one step, where it has such.
+    fn add_many(&self, into: &str, keys: &[String]) {
+        keys.iter().for_each(|key| self.add(into, key, 0));
+    }
+
     /// Makes a table by hand that the mapping fits. `false`: there are no such tables in the store.
     fn make_table(&self, _into: &str) -> bool {
         false

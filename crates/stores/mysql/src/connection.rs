@@ -290,9 +290,17 @@ impl Connection {
 
     /// As [`Self::rows`], with the fault as it came.
     pub(crate) fn fetch(&mut self, sql: &str, params: Params) -> Result<Vec<Row>, Fault> {
-        self.run(STATEMENT_TIMEOUT, async |conn: &mut Conn| {
-            conn.exec(sql, params).await
-        })
+        self.fetch_within(STATEMENT_TIMEOUT, sql, params)
+    }
+
+    /// The same, which may take so long.
+    pub(crate) fn fetch_within(
+        &mut self,
+        limit: Duration,
+        sql: &str,
+        params: Params,
+    ) -> Result<Vec<Row>, Fault> {
+        self.run(limit, async |conn: &mut Conn| conn.exec(sql, params).await)
     }
 
     /// Ends a transaction without a trace. That it fails means that the connection is lost, which

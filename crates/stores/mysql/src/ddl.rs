@@ -1,6 +1,7 @@
 //! The tables that onelog makes, as SQL text.
 
 pub(crate) mod existing;
+pub(crate) mod foreign;
 pub(crate) mod shape;
 pub(crate) mod user_table;
 

@@ -34,10 +34,11 @@ use std::time::Duration;
 
 use mysql_async::{Params, Value};
 use onelog_mapping::{EXISTING, Plan};
-use onelog_store::{LogPlace, StoreError, failpoint};
+use onelog_store::{Guard, LogPlace, StoreError, failpoint};
 
 use crate::bookkeeping::{self, Identity, Record, names_with_prefix};
 use crate::connection::{Connection, LOCK_WAIT_SECONDS, REBUILD_TIMEOUT, STATEMENT_TIMEOUT};
+use crate::ddl::foreign::ForeignRows;
 use crate::ddl::{self, existing, shape};
 use crate::error::{Fault, LOCK_WAIT_TIMEOUT, NO_PARENT, NO_PARENT_ADVICE, NO_TABLE};
 use crate::names::{Names, number_behind, quote};
@@ -62,6 +63,10 @@ pub(crate) struct Rebuild<'a> {
     pub(crate) plan: &'a Plan,
     pub(crate) names: &'a Names,
     pub(crate) identity: &'a Identity,
+    /// What the end may do, by mapping.
+    pub(crate) guards: &'a [Guard],
+    /// The rows of tables that others filled, as they were before they were counted.
+    pub(crate) foreign: &'a [ForeignRows],
 }
 
 impl Rebuild<'_> {
@@ -283,6 +288,11 @@ impl Rebuild<'_> {
         for mapping in &self.plan.mappings {
             existing::check_target(self.connection, &self.identity.sink, mapping)?;
         }
+        if self.guards.contains(&Guard::Untouched) {
+            // For this transaction only: what it reads is locked with the gaps in between.
+            let sql = "SET TRANSACTION ISOLATION LEVEL REPEATABLE READ";
+            self.connection.execute(doing, sql)?;
+        }
         self.connection.execute(doing, "START TRANSACTION")?;
         let merged = self.merge_inside(place);
         if let Err(error) = merged {
@@ -325,43 +335,85 @@ impl Rebuild<'_> {
             self.own_record()?;
         }
         self.claim(doing, EXISTING_TABLES)?;
+        self.check_untouched(doing)?;
+        self.delete_rows(doing)?;
         let mappings = &self.plan.mappings;
         let mut statements = Vec::new();
-        for (n, mapping) in mappings.iter().enumerate().rev() {
-            let key = quote(&mapping.columns[mapping.key].name);
-            statements.push((
-                n,
-                format!(
-                    "DELETE t FROM {} t LEFT JOIN {} n ON t.{key} = n.{key} WHERE n.{key} IS NULL",
-                    quote(&mapping.into),
-                    quote(&self.target(n))
-                ),
-            ));
-        }
         for (n, mapping) in mappings.iter().enumerate() {
             let merge = statements::merge(mapping, &self.target(n));
             statements.extend(merge.map(|sql| (n, sql)));
         }
         for (n, sql) in statements {
-            let done = self.connection.statement(REBUILD_TIMEOUT, &sql);
-            done.map_err(|fault| match fault.is_rejected_row() {
-                true => StoreError::SchemaMismatch {
-                    into: mappings[n].into.clone(),
-                    what: format!(
-                        "its rows cannot be made equal to the log's in one step: {} ({})",
-                        fault.message(self.connection.flavour()),
-                        match fault.code() {
-                            Some(NO_PARENT) => NO_PARENT_ADVICE,
-                            _ => "empty the table, then try again",
-                        }
-                    ),
-                },
-                false => self.connection.store_error(doing, fault),
-            })?;
+            self.merge_by(doing, n, &sql)?;
         }
         for (n, mapping) in mappings.iter().enumerate() {
             let staged = self.target(n);
             shape::record_filled(self.connection, mapping, &staged)?;
+        }
+        Ok(())
+    }
+
+    /// Runs a statement of the merge, and answers how many rows it was about.
+    fn merge_by(&mut self, doing: &str, mapping: usize, sql: &str) -> Result<u64, StoreError> {
+        let done = self.connection.statement(REBUILD_TIMEOUT, sql);
+        done.map_err(|fault| match fault.is_rejected_row() {
+            true => StoreError::SchemaMismatch {
+                into: self.plan.mappings[mapping].into.clone(),
+                what: format!(
+                    "its rows cannot be made equal to the log's in one step: {} ({})",
+                    fault.message(self.connection.flavour()),
+                    match fault.code() {
+                        Some(NO_PARENT) => NO_PARENT_ADVICE,
+                        _ => "empty the table, then try again",
+                    }
+                ),
+            },
+            false => self.connection.store_error(doing, fault),
+        })
+    }
+
+    /// Deletes what the new rows have not, the last mapping's first.
+    fn delete_rows(&mut self, doing: &str) -> Result<(), StoreError> {
+        for (n, mapping) in self.plan.mappings.iter().enumerate().rev() {
+            let key = quote(&mapping.columns[mapping.key].name);
+            let sql = format!(
+                "DELETE t FROM {} t LEFT JOIN {} n ON t.{key} = n.{key} WHERE n.{key} IS NULL",
+                quote(&mapping.into),
+                quote(&self.target(n))
+            );
+            let deletes = self.merge_by(doing, n, &sql)?;
+            let most = match self.guards.get(n) {
+                None | Some(Guard::Anything) => continue,
+                Some(Guard::Deletes(most)) => *most,
+                Some(Guard::Untouched) => 0,
+            };
+            if deletes > most {
+                let left = ForeignRows::read(self.connection, mapping, "")?.rows;
+                return Err(StoreError::Guarded {
+                    into: mapping.into.clone(),
+                    rows: left + deletes,
+                    deletes,
+                    changes: 0,
+                });
+            }
+        }
+        Ok(())
+    }
+
+    /// Locks the rows of others until the end, and fails where they are no longer those that were
+    /// counted.
+    fn check_untouched(&mut self, doing: &str) -> Result<(), StoreError> {
+        let guarded = self.plan.mappings.iter().zip(self.guards);
+        for (mapping, _) in guarded.filter(|(_, guard)| **guard == Guard::Untouched) {
+            let counted = self.foreign.iter().find(|known| known.into == mapping.into);
+            let found = ForeignRows::read(self.connection, mapping, "FOR UPDATE")?;
+            if counted.is_some_and(|counted| *counted != found) {
+                let why = format!(
+                    "rows of the table '{}' were written meanwhile; nothing was changed, and they are counted again",
+                    mapping.into
+                );
+                return Err(self.connection.unavailable(doing, &why));
+            }
         }
         Ok(())
     }

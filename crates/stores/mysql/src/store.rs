@@ -4,12 +4,13 @@ use std::sync::Arc;
 
 use onelog_mapping::{EXISTING, MappingPlan, Plan, Row};
 use onelog_store::{
-    Batch, Change, LogPlace, Store, StoreError, StorePosition, StoreReader, failpoint,
+    Batch, Change, Guard, LogPlace, Store, StoreError, StorePosition, StoreReader, failpoint,
 };
 
 use crate::bookkeeping::{self, Identity, Raised};
 use crate::connection::Connection;
 use crate::ddl::existing::{self, TargetTable};
+use crate::ddl::foreign::ForeignRows;
 use crate::ddl::shape;
 use crate::ddl::user_table::warn_of_triggers;
 use crate::encode::Decimal;
@@ -40,6 +41,10 @@ pub struct MysqlStore {
     pub(crate) facts: Option<Vec<TargetTable>>,
     /// Whether this session has named the triggers of the tables.
     has_warned: bool,
+    /// What the next end of a rebuild may do, by mapping.
+    guards: Vec<Guard>,
+    /// The rows of tables that others filled, as they were before they were counted.
+    foreign: Vec<ForeignRows>,
     pub(crate) row: Row,
 }
 
@@ -70,6 +75,8 @@ impl MysqlStore {
             statements: Vec::new(),
             facts: None,
             has_warned: false,
+            guards: Vec::new(),
+            foreign: Vec::new(),
             row: Row::default(),
         };
         store.use_method(method);
@@ -98,6 +105,8 @@ impl MysqlStore {
             plan: &self.plan,
             names: &self.names,
             identity: &self.identity,
+            guards: &self.guards,
+            foreign: &self.foreign,
         }
     }
 
@@ -313,6 +322,8 @@ impl MysqlStore {
             plan: &self.plan,
             names: &self.names,
             identity: &self.identity,
+            guards: &[],
+            foreign: &[],
         };
         rebuild.drop_new(u64::MAX)?;
         rebuild.drop_old(u64::MAX)?;
@@ -407,6 +418,7 @@ impl Store for MysqlStore {
 
     fn foreign_tables(&mut self) -> Result<Vec<usize>, StoreError> {
         let mut foreign = Vec::new();
+        self.foreign.clear();
         for (n, mapping) in self.plan.mappings.iter().enumerate() {
             if !mapping.options.flag(EXISTING) {
                 continue;
@@ -421,6 +433,8 @@ impl Store for MysqlStore {
                 |owner: bookkeeping::NameOwner| owner.sink == self.identity.sink && !owner.made;
             if !owner.is_some_and(is_filled) {
                 foreign.push(n);
+                let rows = ForeignRows::read(&mut self.connection, mapping, "")?;
+                self.foreign.push(rows);
             }
         }
         Ok(foreign)
@@ -498,6 +512,10 @@ impl Store for MysqlStore {
             }
             other => self.trouble("loading rows into", other),
         })
+    }
+
+    fn guard(&mut self, guards: &[Guard]) {
+        self.guards = guards.to_vec();
     }
 
     fn finish_rebuild(&mut self, place: LogPlace) -> Result<(), StoreError> {

@@ -406,7 +406,12 @@ pub(crate) fn load_one_by_one(
             break;
         }
         let loaded = load(writer, mapping, table, std::slice::from_ref(row));
-        if let Some(refused) = writer.refused(row, loaded)? {
+        if let Some(mut refused) = writer.refused(row, loaded)? {
+            if let StoreError::Refused(refused) = &mut refused {
+                // The name of the new table means nothing to people, and changes with each rebuild.
+                let into = &writer.plan.mappings[mapping].into;
+                refused.what = refused.what.replace(table, into);
+            }
             refusals.note(mapping, row, refused)?;
         }
     }

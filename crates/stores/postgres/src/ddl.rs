@@ -47,21 +47,56 @@ fn column(mapping: &MappingPlan, n: usize) -> String {
     format!("{} {}{role}", quote(&plan.name), sql_type(plan.kind))
 }
 
-/// A new table without its primary key, which is quicker made when the rows are in.
+/// Keys below this length fit into a page of any index.
+const SHORT_KEY_BYTES: usize = 2000;
+
+/// The columns of a staging table that say which record of the log a row is of. No mapping has columns
+/// of these names.
+pub(crate) fn record_columns(mapping: &MappingPlan) -> [String; 2] {
+    ["onelog_key", "onelog_offset"].map(|name| {
+        let mut name = name.to_owned();
+        while mapping.column_names().any(|column| column == name) {
+            name.push('_');
+        }
+        name
+    })
+}
+
+/// The index of a staging table on keys that may be too long for one.
+pub(crate) fn long_keys_name(sink: &str, mapping: &MappingPlan) -> String {
+    staging_name(sink, mapping).replacen(STAGING_PREFIX, "onelog_key_", 1)
+}
+
+/// A new table without its primary key, which is quicker made when the rows are in. Only keys that
+/// may be too long for it are in an index from the beginning: then the row is refused by name.
 pub(crate) fn create_staging(
     schema: &str,
     sink: &str,
     mapping: &MappingPlan,
     merged_later: bool,
 ) -> String {
-    let columns: Vec<String> = (0..mapping.columns.len())
+    let mut columns: Vec<String> = (0..mapping.columns.len())
         .map(|n| column(mapping, n))
         .collect();
     // What is thrown away after a merge need not survive a crash.
-    let kind = if merged_later { "UNLOGGED " } else { "" };
+    let mut kind = "";
+    if merged_later {
+        kind = "UNLOGGED ";
+        let [key, offset] = record_columns(mapping);
+        columns.push(format!("{} bytea", quote(&key)));
+        columns.push(format!("{} bigint", quote(&offset)));
+    }
     let name = table(schema, &staging_name(sink, mapping));
-    format!(
+    let mut sql = format!(
         "DROP TABLE IF EXISTS {name}; CREATE {kind}TABLE {name} ({})",
         columns.join(", ")
-    )
+    );
+    let key = &mapping.columns[mapping.key];
+    if matches!(key.kind, ColumnType::Text | ColumnType::Blob) {
+        let (index, key) = (quote(&long_keys_name(sink, mapping)), quote(&key.name));
+        sql.push_str(&format!(
+            "; CREATE INDEX {index} ON {name} ({key}) WHERE octet_length({key}) > {SHORT_KEY_BYTES}"
+        ));
+    }
+    sql
 }

@@ -263,7 +263,7 @@ mod tests {
             .collect();
         let mut copy = CopyRows::new();
         for row in &rows {
-            copy.push(row, &wires).unwrap();
+            copy.push(row, &wires, None).unwrap();
         }
         let bytes = copy.end();
         for size in [1, 2, 3, 7, 19, 64, bytes.len()] {

@@ -9,6 +9,7 @@ use tokio_postgres::types::{Format, IsNull, ToSql, Type, to_sql_checked};
 
 use super::numeric;
 use onelog_mapping::{self, Cell, ColumnType, Element, Row};
+use onelog_store::Change;
 
 /// Microseconds and days from 1970 to 2000, where PostgreSQL's calendar begins.
 pub(crate) const EPOCH_US: i64 = 946_684_800_000_000;
@@ -21,6 +22,9 @@ const DATE_START: i32 = -2_451_545;
 
 const COPY_HEAD: &[u8] = b"PGCOPY\n\xff\r\n\0\0\0\0\0\0\0\0\0";
 const COPY_END: [u8; 2] = (-1_i16).to_be_bytes();
+
+/// The key and the offset of a record.
+const RECORD_COLUMNS: usize = 2;
 
 /// What a column of an existing table takes beyond its type.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -219,9 +223,16 @@ impl CopyRows {
         }
     }
 
-    /// Adds a row; the error is the number of the column and why its cell cannot be stored.
-    pub(crate) fn push(&mut self, row: &Row, wires: &[Wire]) -> Result<(), (usize, String)> {
-        let columns = wires.len() as i16;
+    /// Adds a row, with the record of the log behind its columns where that is given; the error is
+    /// the number of the column and why its cell cannot be stored.
+    pub(crate) fn push(
+        &mut self,
+        row: &Row,
+        wires: &[Wire],
+        record: Option<&Change>,
+    ) -> Result<(), (usize, String)> {
+        let more = record.map_or(0, |_| RECORD_COLUMNS);
+        let columns = (wires.len() + more) as i16;
         self.out.extend_from_slice(&columns.to_be_bytes());
         for (n, (cell, wire)) in row.cells.iter().zip(wires).enumerate() {
             match (cell, wire.kind) {
@@ -231,6 +242,10 @@ impl CopyRows {
                 _ => field(cell, *wire, &mut self.out),
             }
             .map_err(|what| (n, what))?;
+        }
+        if let Some(record) = record {
+            short(&mut self.out, &record.key);
+            short(&mut self.out, &record.offset.get().to_be_bytes());
         }
         Ok(())
     }

@@ -88,6 +88,13 @@ impl Fault {
     }
 }
 
+/// Whether a value cannot be what a statement makes of it.
+pub(crate) fn is_data_exception(error: &tokio_postgres::Error) -> bool {
+    error
+        .code()
+        .is_some_and(|code| code.code().starts_with("22"))
+}
+
 /// Classes 22 (data), 23 (constraints), 44 (a view's check), P0001 (a trigger's own refusal), and
 /// what is too large for an index or a field.
 fn is_rejected_row_code(code: &str) -> bool {

@@ -97,6 +97,24 @@ impl PostgresReader {
     }
 }
 
+impl PostgresReader {
+    /// A value that cannot be read as the type in the mapping, with the columns of other types. It
+    /// ends the snapshot, which the error has made useless.
+    async fn unlike(&self, plan: &MappingPlan, error: &tokio_postgres::Error) -> Result<(), Fault> {
+        let client = &self.connection.client;
+        client.batch_execute("ROLLBACK").await?;
+        let mut wrong = match existing::find_table(client, &self.schema, &plan.into).await? {
+            Existing::Table(facts) => facts.unlike(plan),
+            Existing::Nothing | Existing::Other(_) => Vec::new(),
+        };
+        wrong.push(format!(
+            "it has a value that cannot be read as the mapping has it; PostgreSQL says: {}",
+            error::message(error)
+        ));
+        Err(existing::schema_mismatch(plan, &wrong))
+    }
+}
+
 impl StoreReader for PostgresReader {
     fn position(&self) -> Position {
         self.position
@@ -115,7 +133,7 @@ impl StoreReader for PostgresReader {
             })
         };
         // A table may be as large as it is; each piece has its time.
-        connection.wait(what, REBUILD_TIMEOUT, async {
+        let scanned = connection.try_wait(what, REBUILD_TIMEOUT, async {
             let stream = client.copy_out(&sql).await;
             let stream = stream.map_err(|error| unreadable(plan, error))?;
             let mut stream = std::pin::pin!(stream);
@@ -138,7 +156,14 @@ impl StoreReader for PostgresReader {
                     return Ok(());
                 }
             }
-        })
+        });
+        let scanned = match scanned {
+            Err(Fault::Sql(error)) if error::is_data_exception(&error) => {
+                connection.try_wait(what, STATEMENT_TIMEOUT, self.unlike(plan, &error))
+            }
+            other => other,
+        };
+        scanned.map_err(|fault| fault.into_store_error(what, &connection.place))
     }
 
     fn check_index(&mut self, _: usize, _: usize) -> Result<Option<IndexCheck>, StoreError> {

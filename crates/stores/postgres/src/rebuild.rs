@@ -7,28 +7,32 @@
 //! - a table that fits is made equal to the new one, row by row that differs. So its views, rights,
 //!   indexes and foreign keys stay, no reader waits, and what is right is not rewritten.
 
-use futures_util::SinkExt as _;
-use onelog_mapping::{ColumnType, MappingPlan};
-use onelog_store::{Change, LogPlace, Refusals, StoreError, failpoint};
-use tokio_postgres::CopyInSink;
-use tokio_postgres::error::SqlState;
+mod load;
+mod merge;
+mod refused;
+
+use onelog_mapping::MappingPlan;
+use onelog_store::{Guard, LogPlace, failpoint};
 use tokio_postgres::types::Type;
 
+use self::merge::{Merge, Merging};
 use crate::connection::REBUILD_TIMEOUT;
 use crate::ddl::existing::{self, TargetState, TargetTable};
-use crate::ddl::{self, IDENTIFIER_BYTES_MAX, list, quote, staging_name, table};
-use crate::encode::CopyRows;
+use crate::ddl::{self, IDENTIFIER_BYTES_MAX, long_keys_name, quote, staging_name, table};
 use crate::error::{self, Fault};
 use crate::store::Scope;
-use crate::write::statements::{casts, on_conflict, other_columns};
-
-/// How many bytes go into one message of a COPY.
-const COPY_BYTES: usize = 128 << 10;
 
 /// What a rebuild under way knows of each mapping's table.
 #[derive(Debug)]
 pub(crate) struct Rebuild {
-    targets: Vec<TargetTable>,
+    targets: Vec<RebuildTarget>,
+}
+
+#[derive(Debug)]
+struct RebuildTarget {
+    table: TargetTable,
+    /// Whether the new rows are to be merged into the table that is there; else they become it.
+    is_merged: bool,
 }
 
 impl Scope<'_> {
@@ -36,7 +40,7 @@ impl Scope<'_> {
         self.check_epoch().await?;
         let mut targets = Vec::with_capacity(self.identity.plan.mappings.len());
         for mapping in &self.identity.plan.mappings {
-            let (target, merged_later) =
+            let (table, is_merged) =
                 match existing::check_target(self.client, self.identity, mapping).await? {
                     TargetState::Fits(target) => (target, true),
                     TargetState::Absent | TargetState::Outgrown => {
@@ -47,88 +51,64 @@ impl Scope<'_> {
                 &self.identity.schema,
                 &self.identity.sink,
                 mapping,
-                merged_later,
+                is_merged,
             );
             self.client.batch_execute(&sql).await?;
-            targets.push(target);
+            targets.push(RebuildTarget { table, is_merged });
         }
         Ok(Rebuild { targets })
-    }
-
-    pub(crate) async fn load(
-        &mut self,
-        rebuild: Option<&Rebuild>,
-        number: usize,
-        rows: &[Change],
-    ) -> Result<(), Fault> {
-        self.check_epoch().await?;
-        let rebuild = rebuild.ok_or_else(no_rebuild)?;
-        let mapping = &self.identity.plan.mappings[number];
-        let wires = rebuild.targets[number].wires(mapping);
-        let sql = copy_in(&self.identity.schema, &self.identity.sink, mapping);
-        let sink: CopyInSink<bytes::Bytes> = self.client.copy_in(&sql).await?;
-        let mut sink = Box::pin(sink);
-        let mut copy = CopyRows::new();
-        let mut refusals = Refusals::default();
-        for change in rows {
-            let Some(value) = &change.value else { continue };
-            let pushed = mapping
-                .project(&change.key, change.offset, value, self.row)
-                .map_err(|fault| StoreError::refused_change(mapping, change, fault))
-                .and_then(|()| {
-                    copy.push(self.row, &wires).map_err(|(column, what)| {
-                        let what = format!("column '{}': {what}", mapping.columns[column].name);
-                        StoreError::refused_change(mapping, change, what)
-                    })
-                });
-            if let Err(error) = pushed {
-                refusals.note(number, change, error)?;
-            }
-            if refusals.is_empty() && copy.bytes() >= COPY_BYTES {
-                sink.send(copy.take()).await?;
-            }
-        }
-        refusals.into_result()?;
-        sink.send(copy.end()).await?;
-        sink.as_mut().finish().await?;
-        Ok(())
     }
 
     pub(crate) async fn finish_rebuild(
         &self,
         rebuild: Option<&Rebuild>,
+        guards: &[Guard],
         place: LogPlace,
     ) -> Result<(), Fault> {
-        // The swap is durable at once, and may take long.
-        let settings = format!(
-            "SET LOCAL synchronous_commit = on; SET LOCAL statement_timeout = {}",
-            REBUILD_TIMEOUT.as_millis()
-        );
-        self.client.batch_execute(&settings).await?;
+        self.take_time().await?;
+        // The swap is durable at once.
+        self.client
+            .batch_execute("SET LOCAL synchronous_commit = on")
+            .await?;
         self.check_epoch().await?;
         let rebuild = rebuild.ok_or_else(no_rebuild)?;
-        let mut merged: Vec<(&MappingPlan, Merge)> = Vec::new();
-        for mapping in &self.identity.plan.mappings {
+        let mut merged = Vec::new();
+        for (number, mapping) in self.identity.plan.mappings.iter().enumerate() {
             // A name that was taken since the rebuild began stays with its owner.
-            match existing::check_target(self.client, self.identity, mapping).await? {
-                TargetState::Fits(target) => {
-                    merged.push((
+            let state = existing::check_target(self.client, self.identity, mapping).await?;
+            let is_merged = rebuild.targets[number].is_merged;
+            match state {
+                TargetState::Fits(target) if is_merged => {
+                    let (schema, sink) = (&self.identity.schema, &self.identity.sink);
+                    merged.push(Merging {
+                        number,
                         mapping,
-                        Merge::new(&self.identity.schema, &self.identity.sink, mapping, &target),
-                    ));
+                        merge: Merge::new(schema, sink, mapping, &target),
+                        is_renewable: !target.has_more && self.followers(mapping).await?.is_none(),
+                        guard: guards.get(number).copied().unwrap_or(Guard::Anything),
+                    });
                 }
-                TargetState::Absent => self.put_in_place(mapping, false).await?,
-                TargetState::Outgrown => self.put_in_place(mapping, true).await?,
+                TargetState::Absent if !is_merged => self.put_in_place(mapping, false).await?,
+                TargetState::Outgrown if !is_merged => self.put_in_place(mapping, true).await?,
+                // The rows were made for another table.
+                _ => return Err(Fault::Redefined(mapping.into.clone())),
             }
             self.record_owner(mapping).await?;
         }
         self.merge(&merged).await?;
         for (mapping, filled) in self.identity.plan.mappings.iter().zip(&rebuild.targets) {
-            existing::record_filled(self.client, self.identity, mapping, filled).await?;
+            existing::record_filled(self.client, self.identity, mapping, &filled.table).await?;
         }
         self.set_position(place).await?;
         failpoint::hit(&self.identity.sink, "before_swap");
         Ok(())
+    }
+
+    /// The statements of this transaction are about whole tables.
+    async fn take_time(&self) -> Result<(), Fault> {
+        let limit = REBUILD_TIMEOUT.as_millis();
+        let sql = format!("SET LOCAL statement_timeout = {limit}");
+        Ok(self.client.batch_execute(&sql).await?)
     }
 
     pub(crate) async fn drop_staging(&self) -> Result<(), Fault> {
@@ -155,10 +135,11 @@ impl Scope<'_> {
             self.client.batch_execute(&sql).await?;
         }
         let sql = format!(
-            "ALTER TABLE {staging} SET LOGGED;
+            "DROP INDEX IF EXISTS {};
              ALTER TABLE {staging} ADD {}PRIMARY KEY ({key});
              ALTER TABLE {staging} RENAME TO {};
              ANALYZE {into}",
+            table(schema, &long_keys_name(&self.identity.sink, mapping)),
             self.constraint(mapping).await?,
             quote(&mapping.into)
         );
@@ -205,81 +186,6 @@ impl Scope<'_> {
             .await?;
         Ok(rows.iter().map(|row| row.get(0)).collect())
     }
-
-    /// Makes tables equal to the new ones beside them. Deletes come first, the last mapping's
-    /// before all; where unique columns are in the way, every row that differs is deleted first.
-    async fn merge(&self, merged: &[(&MappingPlan, Merge)]) -> Result<(), Fault> {
-        if merged.is_empty() {
-            return Ok(());
-        }
-        let staging = |mapping: &MappingPlan| {
-            table(
-                &self.identity.schema,
-                &staging_name(&self.identity.sink, mapping),
-            )
-        };
-        for (mapping, _) in merged {
-            let sql = format!("ANALYZE {}", staging(mapping));
-            self.client.batch_execute(&sql).await?;
-        }
-        self.client.batch_execute("SAVEPOINT merging").await?;
-        let mut outcome = self.merge_rows(merged, |merge| &merge.delete).await;
-        if outcome
-            .as_ref()
-            .is_err_and(|(_, fault)| fault.is_between_rows())
-        {
-            self.client
-                .batch_execute("ROLLBACK TO SAVEPOINT merging; SET CONSTRAINTS ALL DEFERRED")
-                .await?;
-            outcome = self
-                .merge_rows(merged, |merge| &merge.delete_different)
-                .await;
-        }
-        outcome.map_err(|(mapping, fault)| unmerged(mapping, fault))?;
-        for (mapping, _) in merged {
-            let sql = format!("DROP TABLE {}", staging(mapping));
-            self.client.batch_execute(&sql).await?;
-        }
-        Ok(())
-    }
-
-    async fn merge_rows<'m>(
-        &self,
-        merged: &'m [(&'m MappingPlan, Merge)],
-        delete: impl Fn(&Merge) -> &String,
-    ) -> Result<(), (&'m MappingPlan, Fault)> {
-        for (mapping, merge) in merged.iter().rev() {
-            let deleted = self.client.batch_execute(delete(merge)).await;
-            deleted.map_err(|error| (*mapping, error.into()))?;
-        }
-        for (mapping, merge) in merged {
-            let written = self.client.batch_execute(&merge.upsert).await;
-            written.map_err(|error| (*mapping, error.into()))?;
-        }
-        Ok(())
-    }
-}
-
-const NO_PARENT: &str = "; tables are filled in the order of the mappings: where the table that the foreign key refers to is one of them, put its mapping first";
-
-/// A row that a user's table does not take names no record here: the server's message has to do.
-fn unmerged(mapping: &MappingPlan, fault: Fault) -> Fault {
-    match fault {
-        Fault::Sql(error) if Fault::is_rejected_row_error(&error) => {
-            Fault::Store(StoreError::SchemaMismatch {
-                into: mapping.into.clone(),
-                what: format!(
-                    "it does not take the rows of the log; PostgreSQL says: {}{}",
-                    error::message(&error),
-                    match error.code() {
-                        Some(&SqlState::FOREIGN_KEY_VIOLATION) => NO_PARENT,
-                        _ => "",
-                    }
-                ),
-            })
-        }
-        other => other,
-    }
 }
 
 fn no_rebuild() -> Fault {
@@ -287,77 +193,4 @@ fn no_rebuild() -> Fault {
         "backfilling tables",
         "no rebuild was begun on this connection",
     ))
-}
-
-pub(crate) fn copy_in(schema: &str, sink: &str, mapping: &MappingPlan) -> String {
-    format!(
-        "COPY {} ({}) FROM STDIN (FORMAT binary)",
-        table(schema, &staging_name(sink, mapping)),
-        list(mapping.column_names())
-    )
-}
-
-/// The statements that make a table equal to its staging table, row by row that differs.
-pub(crate) struct Merge {
-    /// Rows whose key the staging table has not.
-    pub(crate) delete: String,
-    /// Rows that differ or whose key it has not: for when unique columns conflict.
-    pub(crate) delete_different: String,
-    pub(crate) upsert: String,
-}
-
-impl Merge {
-    pub(crate) fn new(
-        schema: &str,
-        sink: &str,
-        mapping: &MappingPlan,
-        target: &TargetTable,
-    ) -> Self {
-        let into = table(schema, &mapping.into);
-        let staging = table(schema, &staging_name(sink, mapping));
-        let key = &mapping.columns[mapping.key];
-        let key_name = quote(&key.name);
-        let collate = match key.kind {
-            ColumnType::Text => " COLLATE \"C\"",
-            _ => "",
-        };
-        let same_key = format!("s.{key_name}{collate} = t.{key_name}");
-        let comparable = |prefix: &str, n: usize| {
-            let name = format!("{prefix}{}", quote(&mapping.columns[n].name));
-            match mapping.columns[n].kind {
-                // A json column has no equality; bytes decide for texts whatever their collation.
-                ColumnType::Json => format!("{name}::jsonb"),
-                ColumnType::Text => format!("{name}::text COLLATE \"C\""),
-                _ => name,
-            }
-        };
-        let row = |prefix: &str| {
-            let parts: Vec<String> = (0..mapping.columns.len())
-                .map(|n| comparable(prefix, n))
-                .collect();
-            format!("ROW({})", parts.join(", "))
-        };
-        let conflict = on_conflict(mapping);
-        let unchanged = if other_columns(mapping).next().is_none() {
-            String::new()
-        } else {
-            format!(" WHERE {} IS DISTINCT FROM {}", row("t."), row("excluded."))
-        };
-        Self {
-            delete: format!(
-                "DELETE FROM {into} t WHERE NOT EXISTS (SELECT FROM {staging} s WHERE {same_key})"
-            ),
-            delete_different: format!(
-                "DELETE FROM {into} t WHERE NOT EXISTS (SELECT FROM {staging} s WHERE {same_key}
-                   AND {} IS NOT DISTINCT FROM {})",
-                row("s."),
-                row("t.")
-            ),
-            upsert: format!(
-                "INSERT INTO {into} AS t ({}) SELECT {} FROM {staging} {conflict}{unchanged}",
-                list(mapping.column_names()),
-                casts(mapping, target, |n| quote(&mapping.columns[n].name)),
-            ),
-        }
-    }
 }

@@ -3,16 +3,21 @@
 use std::sync::Arc;
 
 use onelog_mapping::{EXISTING, Plan, Row};
-use onelog_store::{Batch, Change, LogPlace, Store, StoreError, StorePosition, StoreReader};
+use onelog_store::{Batch, Change, Guard, LogPlace, Store, StoreError, StorePosition, StoreReader};
 use tokio_postgres::Client;
 
 use crate::bookkeeping::{self, Identity};
 use crate::connection::{Connection, Purpose, REBUILD_TIMEOUT, STATEMENT_TIMEOUT, in_transaction};
 use crate::ddl::existing;
+use crate::error::Fault;
 use crate::kind::PostgresTarget;
 use crate::reader::PostgresReader;
 use crate::rebuild::Rebuild;
 use crate::write::Writer;
+
+const LOADING: &str = "loading rows into";
+/// How many rows of a load are looked at one by one within the time of a statement.
+const ROWS_EACH_TIMEOUT: usize = 256;
 
 /// A PostgreSQL database that follows the log.
 #[derive(Debug)]
@@ -25,6 +30,8 @@ pub struct PostgresStore {
     writers: Vec<Option<Writer>>,
     row: Row,
     rebuild: Option<Rebuild>,
+    /// What the next end of a rebuild may do, by mapping.
+    guards: Vec<Guard>,
 }
 
 /// What the steps of one transaction need.
@@ -64,6 +71,7 @@ impl PostgresStore {
             writers: plan.mappings.iter().map(|_| None).collect(),
             row: Row::default(),
             rebuild: None,
+            guards: Vec::new(),
         })
     }
 
@@ -142,14 +150,15 @@ impl Store for PostgresStore {
             in_transaction(client, async {
                 let mut foreign = Vec::new();
                 for (n, mapping) in identity.plan.mappings.iter().enumerate() {
-                    if !mapping.options.flag(EXISTING) {
-                        continue;
-                    }
                     let owner = bookkeeping::table_owner(client, identity, &mapping.into).await?;
-                    let is_known = owner.is_some_and(|owner| {
-                        owner.made || owner.sink.as_ref() == Some(&identity.sink)
-                    });
-                    if !is_known {
+                    let is_ours = owner
+                        .as_ref()
+                        .is_some_and(|owner| owner.sink.as_ref() == Some(&identity.sink));
+                    // What onelog made for a sink that is gone may be taken, unless the mapping calls
+                    // it a table that is there already.
+                    let is_free =
+                        owner.is_some_and(|owner| owner.made) && !mapping.options.flag(EXISTING);
+                    if !is_ours && !is_free {
                         foreign.push(n);
                     }
                 }
@@ -193,24 +202,44 @@ impl Store for PostgresStore {
         let rebuild = self.rebuild.take();
         let (connection, mut scope) = self.scope();
         let client = scope.client;
-        let loaded = connection.wait(
-            "loading rows into",
-            STATEMENT_TIMEOUT,
-            in_transaction(client, scope.load(rebuild.as_ref(), mapping, rows)),
-        );
+        let loading = in_transaction(client, scope.load(rebuild.as_ref(), mapping, rows));
+        let mut loaded = connection.try_wait(LOADING, STATEMENT_TIMEOUT, loading);
+        if matches!(&loaded, Err(Fault::Sql(error)) if Fault::is_rejected_row_error(error)) {
+            // Each COPY is bounded; so many of them may take longer than one.
+            let limit = STATEMENT_TIMEOUT * (rows.len() / ROWS_EACH_TIMEOUT + 1) as u32;
+            let looking = scope.refused_of_load(rebuild.as_ref(), mapping, rows);
+            let found = connection.try_wait(LOADING, limit, in_transaction(client, looking));
+            // Where all pass alone, what was said of them together says more.
+            loaded = found.and(loaded);
+        }
         self.rebuild = rebuild;
-        loaded
+        loaded.map_err(|fault| fault.into_store_error(LOADING, &self.connection.place))
+    }
+
+    fn guard(&mut self, guards: &[Guard]) {
+        self.guards = guards.to_vec();
     }
 
     fn finish_rebuild(&mut self, place: LogPlace) -> Result<(), StoreError> {
         let rebuild = self.rebuild.take();
+        let guards = std::mem::take(&mut self.guards);
         self.forget_statements();
         let (connection, scope) = self.scope();
-        connection.wait(
+        let client = scope.client;
+        let finished = connection.wait(
             "putting the new tables in place in",
             REBUILD_TIMEOUT,
-            in_transaction(scope.client, scope.finish_rebuild(rebuild.as_ref(), place)),
-        )
+            in_transaction(
+                client,
+                scope.finish_rebuild(rebuild.as_ref(), &guards, place),
+            ),
+        );
+        if let Err(StoreError::Refused(refused)) = &finished {
+            let left_out = in_transaction(client, scope.leave_out(refused));
+            connection.wait(LOADING, REBUILD_TIMEOUT, left_out)?;
+            self.rebuild = rebuild;
+        }
+        finished
     }
 
     fn reader(&mut self) -> Result<Box<dyn StoreReader>, StoreError> {

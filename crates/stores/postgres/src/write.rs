@@ -56,6 +56,8 @@ pub(crate) struct Writer {
     versions: String,
     /// Whether this transaction has written to the table, and so holds off changes of it.
     is_locked: bool,
+    /// Whether the table has columns that the mapping does not fill.
+    has_more: bool,
 }
 
 type Step<'b> = (usize, &'b Change);
@@ -108,7 +110,8 @@ impl<'a> Scope<'a> {
             }
             Err(fault) => return Err(fault.into_store_error(APPLYING, &connection.place)),
         };
-        if refused.iter().any(|(_, fault)| fault.is_exchange()) {
+        let is_exchange = refused.iter().any(|(_, fault)| fault.is_exchange());
+        if is_exchange && !self.loses_columns(batch) {
             // Two rows that exchange a unique value are in each other's way in any order.
             match connection.try_wait(APPLYING, STATEMENT_TIMEOUT, self.anew(batch)) {
                 Ok(()) => return Ok(()),
@@ -404,13 +407,34 @@ impl<'a> Scope<'a> {
             keys: Arrays::new(std::iter::once(plan.columns[plan.key].kind)),
             versions: versions.unwrap_or_default(),
             is_locked: false,
+            has_more: target.has_more,
         });
         Ok(())
     }
 
-    /// Rows of other tables that would be deleted or emptied together with a row of this mapping.
+    /// Fails where rows of other tables would follow a deleted row of this mapping.
     async fn check_no_followers(&self, mapping: usize) -> Result<(), Fault> {
         let plan = &self.identity.plan.mappings[mapping];
+        match self.followers(plan).await? {
+            None => Ok(()),
+            Some(followers) => Err(Fault::Store(StoreError::SchemaMismatch {
+                into: plan.into.clone(),
+                what: format!(
+                    "two rows exchange a unique value, which needs a row to be deleted for a moment, and the foreign key {followers} would follow; make that unique constraint or index one that is not needed, or the foreign key NO ACTION"
+                ),
+            })),
+        }
+    }
+
+    /// Whether a row that is deleted and inserted again loses columns of the user's own.
+    fn loses_columns(&self, batch: &Batch) -> bool {
+        let mut writers = changed(batch).map(|(mapping, _)| self.writers[mapping].as_ref());
+        writers.any(|writer| writer.is_some_and(|writer| writer.has_more))
+    }
+
+    /// A foreign key of another table whose rows would be deleted or emptied together with a row of
+    /// this mapping.
+    pub(crate) async fn followers(&self, plan: &MappingPlan) -> Result<Option<String>, Fault> {
         let sql = "SELECT format('%s of %s', k.conname, k.conrelid::regclass)
             FROM pg_catalog.pg_constraint k
             JOIN pg_catalog.pg_class c ON c.oid = k.confrelid
@@ -427,16 +451,7 @@ impl<'a> Scope<'a> {
                 ],
             )
             .await?;
-        match found {
-            None => Ok(()),
-            Some(row) => Err(Fault::Store(StoreError::SchemaMismatch {
-                into: plan.into.clone(),
-                what: format!(
-                    "two rows exchange a unique value, which needs a row to be deleted for a moment, and the foreign key {} would follow; make that unique constraint or index one that is not needed, or the foreign key NO ACTION",
-                    row.get::<_, String>(0)
-                ),
-            })),
-        }
+        Ok(found.map(|row| row.get(0)))
     }
 }
 
@@ -461,7 +476,7 @@ fn steps(batch: &Batch) -> Vec<Step<'_>> {
     deletes.chain(upserts).collect()
 }
 
-fn says(error: &tokio_postgres::Error) -> String {
+pub(crate) fn says(error: &tokio_postgres::Error) -> String {
     format!("PostgreSQL says: {}", error::message(error))
 }
 

@@ -68,6 +68,9 @@ pub(crate) async fn check_target(
                 "a {kind} of this name is there that onelog did not make; choose another name for 'into'"
             ));
         }
+        Existing::Table(facts) if !facts.shared.is_empty() => {
+            return Err(schema_mismatch(mapping, &facts.shared));
+        }
         Existing::Table(facts) => facts,
     };
     match facts.check_existing(mapping) {
@@ -172,6 +175,8 @@ pub(crate) struct TargetColumn {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct TargetTable {
     pub(crate) columns: Vec<TargetColumn>,
+    /// Whether it has columns that the mapping does not fill.
+    pub(crate) has_more: bool,
 }
 
 impl TargetTable {
@@ -179,6 +184,7 @@ impl TargetTable {
     pub(crate) fn exact(mapping: &MappingPlan) -> Self {
         Self {
             columns: vec![TargetColumn::default(); mapping.columns.len()],
+            has_more: false,
         }
     }
 
@@ -215,6 +221,8 @@ pub(crate) struct TableFacts {
     foreign: Vec<String>,
     /// Row triggers that are enabled.
     pub(crate) triggers: Vec<String>,
+    /// By what its rows are also those of other tables.
+    shared: Vec<String>,
 }
 
 #[derive(Debug)]
@@ -303,6 +311,21 @@ pub(crate) fn lossless(mapping: &MappingPlan, types: &[(String, String)]) -> Vec
     columns.collect()
 }
 
+/// A partition, and a table that inherits, is written through its parent as well; a parent's rows are
+/// also its children's, where it is not a partitioned table, whose partitions refuse other sinks by
+/// this. A rule sends writes elsewhere.
+const SHARED: &str = "
+SELECT CASE WHEN c.relispartition THEN format('it is a partition of %s: map that table', i.inhparent::regclass)
+  ELSE format('it inherits from %s, whose rows are its rows as well', i.inhparent::regclass) END
+FROM pg_catalog.pg_inherits i JOIN pg_catalog.pg_class c ON c.oid = i.inhrelid WHERE i.inhrelid = $1
+UNION ALL
+SELECT format('%s inherits from it, whose rows are its rows as well', i.inhrelid::regclass)
+FROM pg_catalog.pg_inherits i JOIN pg_catalog.pg_class c ON c.oid = i.inhparent
+WHERE i.inhparent = $1 AND c.relkind = 'r'
+UNION ALL
+SELECT format('the rule %s rewrites what is written to it', rulename)
+FROM pg_catalog.pg_rewrite WHERE ev_class = $1 AND ev_type <> '1' AND ev_enabled IN ('O', 'A')";
+
 /// Looks at what is there under a name.
 pub(crate) async fn find_table(
     client: &Client,
@@ -332,11 +355,12 @@ pub(crate) async fn find_table(
     }
     let of_table = &[(&oid as &(dyn ToSql + Sync), Type::OID)];
     let empty = format!("SELECT NOT EXISTS (SELECT FROM {})", table(schema, name));
-    let (columns, unique, foreign, triggers, is_empty) = tokio::try_join!(
+    let (columns, unique, foreign, triggers, shared, is_empty) = tokio::try_join!(
         client.query_typed(COLUMNS, of_table),
         client.query_typed(UNIQUE, of_table),
         client.query_typed(FOREIGN, of_table),
         client.query_typed(TRIGGERS, of_table),
+        client.query_typed(SHARED, of_table),
         client.query_typed_one(&empty, &[]),
     )?;
     let texts = |rows: Vec<tokio_postgres::Row>| rows.iter().map(|row| row.get(0)).collect();
@@ -358,6 +382,7 @@ pub(crate) async fn find_table(
         unique: texts(unique),
         foreign: texts(foreign),
         triggers: texts(triggers),
+        shared: texts(shared),
         is_empty: is_empty.get(0),
         unlogged: found.get(2),
     })))
@@ -409,6 +434,7 @@ impl TableFacts {
                 "the foreign key {foreign} would change rows that the log has not changed; make it NO ACTION"
             ));
         }
+        wrong.extend(self.shared.iter().cloned());
         if self.unlogged {
             wrong.push(
                 "it is UNLOGGED: a crash of the server would empty it while the position stays"
@@ -416,7 +442,10 @@ impl TableFacts {
             );
         }
         if wrong.is_empty() {
-            Ok(TargetTable { columns })
+            Ok(TargetTable {
+                has_more: self.columns.len() > columns.len(),
+                columns,
+            })
         } else {
             Err(wrong)
         }
@@ -426,6 +455,25 @@ impl TableFacts {
         let mapped = |name: &str| mapping.column_names().any(|column| column == name);
         let columns = self.columns.iter().filter(|column| mapped(&column.name));
         Shape::new(columns.map(|column| (column.name.clone(), column.shown.clone())))
+    }
+
+    /// The columns that are of another type than in a mapping.
+    pub(crate) fn unlike(&self, mapping: &MappingPlan) -> Vec<String> {
+        let mut wrong = Vec::new();
+        for (n, plan) in mapping.columns.iter().enumerate() {
+            let found = self.columns.iter().find(|column| column.name == plan.name);
+            if let Some(found) =
+                found.filter(|found| found.takes(plan.kind, n == mapping.key).is_err())
+            {
+                wrong.push(format!(
+                    "the column '{}' is {}, and {} in the mapping",
+                    plan.name,
+                    found.shown,
+                    sql_type(plan.kind)
+                ));
+            }
+        }
+        wrong
     }
 
     /// Whether the columns that a mapping reads are there.

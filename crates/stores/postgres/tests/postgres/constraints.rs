@@ -117,6 +117,27 @@ fn an_exchange_never_takes_others_rows_with_it() {
 }
 
 #[test]
+fn an_exchange_never_takes_columns_of_the_user_with_it() {
+    require!(Kind::Postgres);
+    // Given a user's table with a column of his own
+    let (pg, mut model, mut store, plan) = users("ALTER TABLE users ADD note text");
+    pg.sql("UPDATE users SET note = id");
+    let before = model.clone();
+    named(&mut model, "a", "bob");
+    named(&mut model, "b", "ada");
+    // When two rows exchange a unique value, in a batch or a rebuild, then a record is refused,
+    let applied = store.apply(&model.batch(&plan, before.position()));
+    let rebuilt = model.rebuild(&plan, store.as_mut());
+    for outcome in [applied, rebuilt] {
+        let error = outcome.unwrap_err();
+        assert!(matches!(error, StoreError::Refused(_)), "{error}");
+    }
+    // and no row was deleted for a moment.
+    assert_eq!(pg.sql("SELECT count(*) FROM users WHERE note = id"), "3");
+    assert!(before.verify(&plan, store.as_mut()).equal);
+}
+
+#[test]
 fn a_name_that_two_records_hold_is_refused_and_the_record_named() {
     require!(Kind::Postgres);
     let (_pg, mut model, mut store, plan) = users("");

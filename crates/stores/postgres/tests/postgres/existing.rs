@@ -189,15 +189,60 @@ fn what_a_users_column_cannot_hold_is_refused_by_name_and_never_rounded_or_cut()
             let text = error.to_string();
             assert!(text.contains(message), "{text}");
             assert!(!error.is_retryable(), "{text}");
-            if !backfills {
-                assert!(
-                    matches!(&error, StoreError::Refused(refused) if refused.key == key),
-                    "{text}"
-                );
-            }
+            assert!(
+                matches!(&error, StoreError::Refused(refused) if refused.key == key),
+                "{text}"
+            );
             assert!(model.verify(&plan, store.as_mut()).equal);
         }
     }
+}
+
+#[test]
+fn a_rebuild_that_is_refused_rows_can_end_without_them() {
+    require!(Kind::Postgres);
+    // Given a user's table with a rule of each kind, and rows in it that are equal to the log's
+    let (pg, plan) = people(&format!(
+        "{TABLE} ALTER TABLE people ADD CHECK (age < 150), ADD UNIQUE (name);
+         ALTER TABLE people ADD boss int REFERENCES people DEFERRABLE INITIALLY DEFERRED;"
+    ));
+    let mut model = Model::default();
+    for n in 0..20 {
+        let name = format!("p{n}");
+        model.write(
+            ORDERS,
+            format!("{n}").as_bytes(),
+            Some(&person(&name, "1", n)),
+        );
+    }
+    let mut store = backfilled(&pg, &plan, &model);
+    pg.sql("UPDATE people SET note = 'kept'");
+    // When the log has rows that it refuses
+    let good = model.clone();
+    for (key, name, age) in [
+        ("100", "old", 150),
+        ("101", "p7", 1),
+        ("102", "big", 99_999),
+    ] {
+        model.write(ORDERS, key.as_bytes(), Some(&person(name, "1", age)));
+    }
+    model.load(&plan, store.as_mut()).unwrap();
+    // then all of them are named at once, and nothing is changed
+    let Err(StoreError::Refused(refused)) = store.finish_rebuild(model.place()) else {
+        panic!("three rows are refused");
+    };
+    let all = std::iter::once(&*refused).chain(&refused.more);
+    let mut keys: Vec<&[u8]> = all.map(|refused| &refused.key_bytes[..]).collect();
+    keys.sort_unstable();
+    assert_eq!(keys, [b"100", b"101", b"102"]);
+    assert!(good.verify(&plan, store.as_mut()).equal);
+    // and the same rebuild ends without them.
+    store.finish_rebuild(model.place()).unwrap();
+    let left = "SELECT count(*), count(note), max(id) FROM people";
+    assert_eq!(pg.sql(left), "20|20|19");
+    let staged = "SELECT count(*) FROM pg_tables
+        WHERE schemaname = current_schema() AND tablename LIKE 'onelog_new%'";
+    assert_eq!(pg.sql(staged), "0");
 }
 
 #[test]

@@ -285,3 +285,52 @@ fn any_role_that_may_read_a_table_can_compare_it() {
     let error = target.open_reader(&more).err().unwrap().to_string();
     assert!(error.contains("'document' is missing"), "{error}");
 }
+
+#[test]
+fn a_table_whose_rows_are_those_of_another_table_is_refused_by_name() {
+    require!(Kind::Postgres);
+    // Given a sink that fills a user's partitioned table
+    let pg = Pg::new();
+    pg.sql(
+        "CREATE TABLE parent (id text COLLATE \"C\" PRIMARY KEY) PARTITION BY HASH (id);
+         CREATE TABLE part PARTITION OF parent FOR VALUES WITH (MODULUS 1, REMAINDER 0);
+         CREATE TABLE base (id text COLLATE \"C\" PRIMARY KEY);
+         CREATE TABLE heir (PRIMARY KEY (id)) INHERITS (base);
+         CREATE TABLE ruled (id text COLLATE \"C\" PRIMARY KEY);
+         CREATE RULE elsewhere AS ON DELETE TO ruled DO ALSO DELETE FROM base WHERE id = OLD.id;
+         CREATE VIEW seen AS SELECT id FROM base",
+    );
+    let plan = |into: &str| {
+        let mapping = format!(
+            r#"{{"table":"shop.orders","into":"{into}","existing":true,"columns":{{"id":{{"from":"$key","type":"text"}}}}}}"#
+        );
+        conformance::plan(&pg, &mapping)
+    };
+    let mut model = Model::default();
+    model.write(ORDERS, b"a", Some("{}"));
+    let parent = plan("parent");
+    let mut store = pg.open_as("first", &parent, LOG).unwrap();
+    store.take_over().unwrap();
+    model.rebuild(&parent, store.as_mut()).unwrap();
+    // When another sink is to fill what has the same rows, then it is refused, and says why.
+    for (into, why) in [
+        ("part", "it is a partition of"),
+        ("heir", "it inherits from"),
+        ("base", "inherits from it"),
+        ("ruled", "the rule elsewhere rewrites"),
+        ("seen", "a view of this name"),
+    ] {
+        let plan = plan(into);
+        let mut store = pg.open_as("second", &plan, LOG).unwrap();
+        let error = store.check_target().unwrap_err();
+        let text = error.to_string();
+        assert!(text.contains(why) && text.contains(into), "{text}");
+        assert!(!error.is_retryable(), "{text}");
+        store.take_over().unwrap();
+        assert!(store.begin_rebuild().is_err(), "{into}");
+    }
+    let from = model.position();
+    model.write(ORDERS, b"b", Some("{}"));
+    store.apply(&model.batch(&parent, from)).unwrap();
+    assert!(model.verify(&parent, store.as_mut()).equal);
+}
