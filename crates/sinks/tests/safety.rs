@@ -211,7 +211,7 @@ fn a_node_of_a_backup_leaves_the_stores_of_the_first_alone_until_it_may_take_the
     }
     wait_for_stop(&copies, "search");
     assert_equal(&sinks, "search", order(&node, "more", 3, "in the first"));
-    // When the copy is told to take the store, then the store equals the copy.
+    // When the copy may take the store, then the store equals the copy.
     let take = json!({"take_from_log": format!("{:032x}", node.log_id())});
     copies.replace(place.definition("search", &take)).unwrap();
     let end = order(&copy, "last", 4, "in the copy");

@@ -362,7 +362,7 @@ fn what_stays_in_a_store_that_cannot_be_reached_is_said_and_can_be_forgotten() {
     shop.server.run(&["sinks", "wait", "reports"]).good();
     take_away("moved.db");
     is_noted(shop.server.run(&["sinks", "delete", "reports"]));
-    // When the stores are back, then they can be told to forget it, once.
+    // When the stores are back, then they forget it on request, once.
     for (name, former) in [("reports.db", &definition), ("moved.db", &moved)] {
         std::fs::remove_dir(shop.path(name)).unwrap();
         std::fs::rename(shop.path(&format!("{name}.kept")), shop.path(name)).unwrap();
