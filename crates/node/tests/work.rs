@@ -10,6 +10,7 @@ use onelog::{
     Refusal, TableId, Write,
 };
 use onelog_log::SimulatedDisk;
+use serde_json::json;
 
 const ROWS: usize = 20_000;
 /// As many range reads as a request may declare.
@@ -96,6 +97,41 @@ fn ten_thousand_reads_of_a_whole_table_cost_as_much_as_none_when_it_was_not_writ
     node.stop().unwrap();
     let cost = steps(&node) - before;
     assert!(cost < 100, "{cost} steps");
+}
+
+#[test]
+fn values_that_a_schema_takes_for_ever_to_check_are_refused_and_the_others_go_on() {
+    // Given a table whose schema doubles the work at each level,
+    let (node, [table, _]) = opened();
+    let schema = json!({"properties": {"a": {"allOf": [{"$ref": "#"}, {"$ref": "#"}]}}});
+    let strict = NewTable {
+        schema: Some(schema),
+        ..NewTable::keyed("t.strict")
+    };
+    let strict = node.create_table_blocking(strict).unwrap().0.id;
+    let nested = |depth: usize| {
+        let text = format!("{}1{}", "{\"a\":".repeat(depth), "}".repeat(depth));
+        CommitRequest {
+            writes: vec![put(strict, "k", &Bytes::from(text))],
+            ..CommitRequest::default()
+        }
+    };
+    commit(&node, nested(5));
+    // when a value nests a hundred levels, then it is refused by the limit,
+    let refusal = node.submit(nested(100)).wait().unwrap_err();
+    let Refusal::TooLarge(fault) = &refusal else {
+        panic!("not too large: {refusal:?}")
+    };
+    assert_eq!(fault.limit, "SCHEMA_STEPS_MAX");
+    // and what others write is decided.
+    let next = vec![put(table, "next", &Bytes::from_static(b"1"))];
+    commit(
+        &node,
+        CommitRequest {
+            writes: next,
+            ..CommitRequest::default()
+        },
+    );
 }
 
 #[test]

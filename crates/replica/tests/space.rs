@@ -176,6 +176,43 @@ fn a_segment_that_could_not_be_made_leaves_nothing_and_turns_writes_off_at_once(
     );
 }
 
+#[test]
+fn what_was_taken_waits_for_room_for_its_segment_rather_than_fails_to_be_written() {
+    // Given a segment that is full, while the next one is being made,
+    let mut story = Story::new(reserved());
+    story.tell(
+        "
+        start           | flush 1
+        free 9000000    |
+        flushed 1       |
+        turn            | prepare
+        define t as 1   |
+        turn            | flush 2
+        flushed 2       | 1 committed at 1
+        ",
+    );
+    for ticket in 10..18 {
+        put_large(&mut story, ticket, 120_000);
+    }
+    // when another program takes the room behind what was just taken,
+    let table = story.table("t");
+    let value = format!("\"{}\"", "x".repeat(120_000));
+    story.submit("20", put(table, "k20", &value)).unwrap();
+    assert!(story.taken_out().is_empty());
+    story.tell(
+        "
+        free 1000       |
+        turn            |
+        ",
+    );
+    // then it is written when there is room.
+    story.step("free 9000000").unwrap();
+    let lines = story.step_turn();
+    let flush = lines.iter().find_map(|line| line.strip_prefix("flush "));
+    let flush = flush.expect("it is written").to_owned();
+    story.tell(&format!("flushed {flush} | 20 committed at 10"));
+}
+
 /// More than a new state file has room for.
 const LARGE: u32 = 30;
 

@@ -179,3 +179,21 @@ impl SinkFault {
         fault
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_that_does_not_fit_names_what_helps_a_table_of_onelog_and_one_of_the_user() {
+        let fault = SinkFault::of(&StoreError::SchemaMismatch {
+            into: "orders".to_owned(),
+            what: "the column 'x' is not there".to_owned(),
+        });
+        assert!(fault.what.contains("rebuild the sink"), "{fault}");
+        assert!(
+            fault.what.contains("change it or the mapping, then resume"),
+            "{fault}"
+        );
+    }
+}

@@ -14,7 +14,7 @@ use std::time::Duration;
 use onelog::{NewTable, Node, Options, Position};
 use onelog_mapping::Plan;
 use onelog_redis::{RedisStore, RedisTarget};
-use onelog_sinks::Sinks;
+use onelog_sinks::{SinkError, Sinks};
 use onelog_store::conformance::{self, Capabilities, Harness, LOG, Model, ORDERS, SINK};
 use onelog_store::{Batch, ServerAddress, SinkDefinition, Store, StoreError, failpoint};
 use onelog_stores::KINDS;
@@ -263,6 +263,38 @@ fn redis_without_persistence_is_filled_anew_after_a_restart() {
     // Emptied while it runs.
     server.command(&["FLUSHALL"]);
     world.assert_equal();
+    let fault = world.sinks.get("cache").unwrap().last_error.unwrap();
+    assert!(
+        fault
+            .what
+            .contains("the store has nothing of this sink any more"),
+        "{fault}"
+    );
+}
+
+#[test]
+fn another_address_of_the_same_server_is_no_other_store() {
+    require!(Kind::Redis);
+    let server = Redis::start();
+    let world = World::new(&server.url(), None);
+    let mut by_name = world.sinks.definition("cache").unwrap().to_stored();
+    by_name["url"] = server.url().replace("127.0.0.1", "localhost").into();
+    let by_name = SinkDefinition::from_json(KINDS, &by_name).unwrap();
+    // When what the sink writes is to be forgotten at another address, then that is refused.
+    let error = world.sinks.forget(&by_name).unwrap_err();
+    assert!(matches!(error, SinkError::StillThere { .. }), "{error}");
+    world.assert_equal();
+    // When it moves to that address, then it goes on where it was: nothing is written again.
+    server.command(&["SET", "many:k3", "changed by hand"]);
+    let (_, remains) = world.sinks.replace_and_leave(by_name).unwrap();
+    assert_eq!(remains, None);
+    world.write(1);
+    world.wait();
+    assert_eq!(
+        server.command(&["GET", "many:k3"]).trim(),
+        "changed by hand"
+    );
+    assert!(world.sinks.verify_and_repair("cache").unwrap().equal);
 }
 
 #[test]

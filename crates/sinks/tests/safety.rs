@@ -220,6 +220,58 @@ fn a_log_that_was_put_back_and_grew_again_does_not_pass_for_the_one_that_the_sto
 }
 
 #[test]
+fn a_store_that_becomes_one_of_another_history_is_noticed_while_nothing_is_written() {
+    // Given a sink at the end of the log, and no writers.
+    let place = Place::new();
+    let (node, sinks) = following(&place);
+    let end = order(&node, "a", 1, "one");
+    sinks.wait_blocking("search", end, place::PATIENCE).unwrap();
+    // When its store becomes one of another history, at the same position,
+    let store = place.store("search.db");
+    store.busy_timeout(place::PATIENCE).unwrap();
+    let other = "UPDATE onelog_position SET chain = (chain + 1) % 4294967296";
+    store.execute_batch(other).unwrap();
+    // then the sink stops when it looks.
+    sinks.resume("search").unwrap();
+    let text = wait_for_stop(&sinks, "search");
+    assert!(text.contains("of another history of this log"), "{text}");
+    close(&node, &sinks);
+}
+
+#[test]
+fn a_node_of_a_backup_leaves_the_stores_of_the_first_alone_until_it_may_take_them() {
+    // Given a node with a store, and a backup of it.
+    let place = Place::new();
+    let (node, sinks) = following(&place);
+    assert_equal(&sinks, "search", order(&node, "kept", 1, "in both"));
+    node.backup(&place.path("backup")).unwrap();
+    assert_equal(&sinks, "search", order(&node, "lost", 2, "in the first"));
+    // When a node starts from the backup, and its log becomes longer than the first one's,
+    let (copy, copies) = open(Options::new(place.path("backup")));
+    for n in 0..20 {
+        order(&copy, &format!("new{n}"), n, "in the copy");
+    }
+    // then its sink stops, also when it is resumed or rebuilt, and the first one goes on.
+    for _ in 0..2 {
+        let text = wait_for_stop(&copies, "search");
+        assert!(text.contains("follows another log"), "{text}");
+        copies.rebuild("search").unwrap();
+    }
+    wait_for_stop(&copies, "search");
+    assert_equal(&sinks, "search", order(&node, "more", 3, "in the first"));
+    // When the copy may take the store, then the store equals the copy.
+    let take = json!({"take_from_log": format!("{:032x}", node.log_id())});
+    copies.replace(place.definition("search", &take)).unwrap();
+    let end = order(&copy, "last", 4, "in the copy");
+    assert_equal(&copies, "search", end);
+    let store = place.store("search.db");
+    let lost = "SELECT count(*) FROM orders WHERE id IN ('lost', 'more')";
+    assert_eq!(one::<i64>(&store, lost), 0);
+    close(&copy, &copies);
+    close(&node, &sinks);
+}
+
+#[test]
 fn a_store_of_an_earlier_version_goes_on_and_learns_the_checksum() {
     // Given a store whose bookkeeping has no checksum.
     let place = Place::new();

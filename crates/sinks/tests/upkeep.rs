@@ -100,6 +100,73 @@ fn a_backlog_that_packs_well_is_unpacked_within_the_bounds_of_a_batch_and_of_all
     node.stop().unwrap();
 }
 
+/// Collects what all sinks hold whenever a sink comes to this place.
+fn watch_memory(node: &Node, place: &str) -> Arc<Mutex<Vec<u64>>> {
+    let seen = Arc::new(Mutex::new(Vec::new()));
+    let (node, seen_there) = (node.clone(), Arc::clone(&seen));
+    failpoint::set(place, move || {
+        let held = gauge(&node, "onelog_sinks_memory_held_bytes");
+        seen_there.lock().push(held);
+    });
+    seen
+}
+
+#[test]
+fn a_batch_is_never_larger_than_its_definition_says() {
+    const BATCH: u64 = 256 << 10;
+    // Given a sink with small batches, and much for it to read,
+    let place = Place::new();
+    let (node, sinks) = place.open();
+    with_orders(&node);
+    let small = json!({"batch_bytes": "256KiB"});
+    sinks.create(place.definition("small", &small)).unwrap();
+    wait(&sinks, "small", node.position());
+    sinks.pause("small").unwrap();
+    let value = json!({"total": 1, "note": "x".repeat(60 << 10)});
+    for n in 0..150 {
+        put(&node, &format!("k{n}"), &value);
+    }
+    // when it reads that, then no batch has more.
+    let seen = watch_memory(&node, "small:before_apply");
+    sinks.resume("small").unwrap();
+    wait(&sinks, "small", node.position());
+    failpoint::clear("small:before_apply");
+    let seen = seen.lock();
+    assert!(
+        !seen.is_empty() && seen.iter().all(|held| *held <= BATCH),
+        "{seen:?}"
+    );
+    close(&node, &sinks);
+}
+
+#[test]
+fn a_backfill_and_a_repair_go_in_steps_of_a_bounded_size() {
+    const LOADED: u64 = 4 << 20;
+    // Given a table with 24 MiB in few rows,
+    let place = Place::new();
+    let (node, sinks) = place.open();
+    with_orders(&node);
+    let long = json!({"total": 1, "note": "x".repeat(512 << 10)});
+    for n in 0..48 {
+        put(&node, &format!("k{n}"), &long);
+    }
+    // when it is loaded into a store, then that takes many steps, each within the memory of all sinks.
+    let seen = watch_memory(&node, "steps:attempt");
+    sinks.create(place.definition("steps", &json!({}))).unwrap();
+    wait(&sinks, "steps", node.position());
+    let loads = std::mem::take(&mut *seen.lock());
+    assert!(loads.len() >= 5, "{loads:?}");
+    assert!(loads.iter().all(|held| *held == LOADED), "{loads:?}");
+    // When all of it is repaired, then that takes several steps as well.
+    let store = place.store("steps.db");
+    store.execute_batch("UPDATE orders SET total = 0").unwrap();
+    assert!(sinks.verify_and_repair("steps").unwrap().equal);
+    failpoint::clear("steps:attempt");
+    let repairs = seen.lock().len();
+    assert!(repairs >= 3, "{repairs} steps");
+    close(&node, &sinks);
+}
+
 #[test]
 fn a_repair_undoes_every_kind_of_change_by_hand_while_the_sink_goes_on() {
     let place = Place::new();

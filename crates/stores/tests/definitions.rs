@@ -63,7 +63,7 @@ fn what_is_doubled_is_refused() {
         ),
         (
             with_mapping(r#"{"table":"t","into":"i"},{"table":"u","into":"I"}"#),
-            "mappings[1].into",
+            "mappings[1].into: the name 'i' is used by another mapping",
         ),
         (
             with_mapping(
@@ -83,6 +83,15 @@ fn what_is_doubled_is_refused() {
         ),
     ] {
         assert!(error(&text).contains(expected), "{}", error(&text));
+    }
+    // Where the store tells names apart by their case, these are two tables.
+    let two = r#"{"table":"t","into":"order"},{"table":"u","into":"Order"}"#;
+    for kind in [
+        r#""kind":"postgres","url":"postgres://me@host/db""#,
+        r#""kind":"redis","url":"redis://host""#,
+    ] {
+        let text = of_kind(kind, two);
+        SinkDefinition::from_slice(KINDS, text.as_bytes()).unwrap();
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::path::Path;
 
+use onelog_testkit::{Kind, Mariadb, Redis, Server as _, require};
+
 use crate::server::{Ran, onelog};
 
 const MAPPING: &str = r#"
@@ -170,4 +172,48 @@ fn wrong_use_is_told_with_the_place_and_no_password() {
     assert_eq!(ran.status, 1);
     assert!(!ran.err.contains("hidden"), "{ran:?}");
     ran.fails(1, "'orders', left side:");
+}
+
+#[test]
+fn a_login_that_is_refused_names_what_to_mend_and_nothing_of_sinks() {
+    require!(Kind::Mariadb, Kind::Redis);
+    let stores = Stores::equal();
+    let mariadb = Mariadb::start();
+    let redis = Redis::start();
+    redis.command(&["CONFIG", "SET", "requirepass", "right"]);
+    let at = |url: String, login: &str| {
+        let (scheme, rest) = url.split_once("://").unwrap();
+        let host = rest.rsplit_once('@').map_or(rest, |(_, host)| host);
+        format!("{scheme}://{login}{host}")
+    };
+    let in_redis = r#"
+[[compare]]
+name    = "orders"
+left    = { key = "order:{$key}", as = "hash" }
+right   = { table = "report", key = "ref" }
+columns = [ { name = "status", type = "text" } ]
+"#;
+    let missing = "wants a password and the address has none";
+    for (url, mapping, expected) in [
+        (
+            at(mariadb.url(), "nobody:wr0ng@"),
+            MAPPING,
+            "the password is wrong, or there is no such user",
+        ),
+        (at(redis.url(), ""), in_redis, missing),
+        (
+            at(redis.url(), ":wr0ng@"),
+            in_redis,
+            "The password is wrong",
+        ),
+    ] {
+        // When a store refuses the login,
+        stores.write("mapping.toml", mapping);
+        let ran = audit(stores.folder.path(), &url, "sqlite://report.db", &[]);
+        // then the message is about the address.
+        for word in ["sink", "'url'", "wr0ng"] {
+            assert!(!ran.err.contains(word), "'{word}' in {ran:?}");
+        }
+        ran.fails(1, expected);
+    }
 }

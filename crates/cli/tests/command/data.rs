@@ -207,6 +207,8 @@ fn tables_are_made_listed_and_deleted() {
     server
         .run(&["tables", "show", "t.users"])
         .fails(1, "no table 't.users'");
+    let (_, said) = server.terminate();
+    assert!(said.contains("a table was deleted"), "{said}");
 }
 
 #[test]

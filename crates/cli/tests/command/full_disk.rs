@@ -124,7 +124,11 @@ fn a_server_on_a_full_disk_goes_on_reading_and_writes_again_when_there_is_room()
     // When others take the very last byte, and it is started again, in order and after a kill,
     let _ = fill(&Path::new(&mounted).join("last"), 1 << 30);
     is_served(&server, rounds);
-    assert_eq!(server.terminate().0.code(), Some(0));
+    let (status, said) = server.terminate();
+    assert_eq!(status.code(), Some(0));
+    let warned = said.find("the disk fills up: below the reserve nothing is written");
+    let ended = said.find("the disk is nearly full: nothing is written");
+    assert!(warned.is_some() && warned < ended, "{said}");
     let server = Server::start(&data, &flags);
     is_served(&server, rounds);
     server.kill();

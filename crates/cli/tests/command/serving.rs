@@ -1,6 +1,7 @@
 //! `onelog serve`: how it starts and how it ends.
 
-use std::net::TcpListener;
+use std::io::{Read as _, Write as _};
+use std::net::{TcpListener, TcpStream};
 
 use serde_json::json;
 
@@ -142,6 +143,63 @@ fn without_a_server_the_command_says_what_to_start() {
             .unwrap(),
     )
     .fails(1, "plain HTTP");
+}
+
+#[test]
+fn the_memory_of_all_sinks_is_what_the_settings_say() {
+    let folder = tempfile::tempdir().unwrap();
+    let flags = ["--sinks-memory-bytes", "2MiB"];
+    let server = Server::start(&folder.path().join("data"), &flags);
+    server.run(&["tables", "create", "t.rows"]).good();
+    let sink = json!({"name": "store", "kind": "sqlite", "path": folder.path().join("store.db"),
+        "mappings": [{"table": "t.rows", "into": "rows"}]});
+    server
+        .run_fed(&["sinks", "create", "-"], &sink.to_string())
+        .good();
+    let address = server.url.strip_prefix("http://").unwrap();
+    let mut connection = TcpStream::connect(address).unwrap();
+    connection
+        .write_all(b"GET /metrics HTTP/1.1\r\nHost: here\r\nConnection: close\r\n\r\n")
+        .unwrap();
+    let mut metrics = String::new();
+    connection.read_to_string(&mut metrics).unwrap();
+    let expected = format!("\nonelog_sinks_memory_bytes {}\n", 2 << 20);
+    assert!(metrics.contains(&expected), "{metrics}");
+}
+
+#[test]
+fn an_address_of_another_server_is_called_one() {
+    // Given a server of something else,
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let url = format!("http://{}", listener.local_addr().unwrap());
+    let answers = [
+        "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 13\r\nConnection: close\r\n\r\n<html></html>",
+        "HTTP/1.1 404 Not Found\r\nContent-Length: 9\r\nConnection: close\r\n\r\nnot found",
+    ];
+    let other = std::thread::spawn(move || {
+        for answer in answers {
+            let (mut client, _) = listener.accept().unwrap();
+            let mut request = Vec::new();
+            while !request.ends_with(b"\r\n\r\n") {
+                let mut byte = [0];
+                client.read_exact(&mut byte).unwrap();
+                request.extend(byte);
+            }
+            client.write_all(answer.as_bytes()).unwrap();
+        }
+    });
+    // when it is asked as if it were onelog, then the message leads to the address.
+    for _ in answers {
+        let mut command = onelog();
+        let ran = Ran::of(command.args(["status", "--url", &url]).output().unwrap());
+        assert!(
+            ran.err
+                .contains("is --url, or ONELOG_URL, the address of one?"),
+            "{ran:?}"
+        );
+        ran.fails(1, "does not answer like an onelog server");
+    }
+    other.join().unwrap();
 }
 
 #[test]

@@ -202,6 +202,14 @@ fn a_hand_edit_is_found_told_by_the_exit_status_and_repaired() {
         .query_row("SELECT total FROM orders", [], |row| row.get(0))
         .unwrap();
     assert_eq!(total, 7);
+    // The server's log has what was found and what was done.
+    let (_, said) = shop.server.terminate();
+    for line in [
+        "a store differs from the log",
+        "a store was repaired from the log",
+    ] {
+        assert!(said.contains(line), "'{line}' is not in: {said}");
+    }
 }
 
 #[test]
@@ -220,6 +228,8 @@ fn a_refused_record_is_set_aside_shown_and_written_again_once_it_is_mended() {
     shop.server
         .run(&["sinks", "parked", "reports", "--replay"])
         .fails(1, "still refused");
+    shop.put("bad", r#"{"total": "still many"}"#);
+    shop.server.run(&["sinks", "wait", "reports"]).good();
     shop.put("bad", r#"{"total": 2}"#);
     shop.server.run(&["sinks", "wait", "reports"]).good();
     let said = shop
@@ -236,6 +246,9 @@ fn a_refused_record_is_set_aside_shown_and_written_again_once_it_is_mended() {
     assert!(said.contains("1 key written again"), "{said}");
     let said = shop.server.run(&["sinks", "parked", "reports"]).good();
     assert_eq!(said, "no key is parked\n");
+    // The server's log has it once, however often it was tried.
+    let (_, said) = shop.server.terminate();
+    assert_eq!(said.matches("a record is parked").count(), 1, "{said}");
 }
 
 #[test]
@@ -320,6 +333,50 @@ fn a_sink_is_shown_rebuilt_and_deleted() {
 }
 
 #[test]
+fn what_stays_in_a_store_that_cannot_be_reached_is_said_and_can_be_forgotten() {
+    // Given a sink that follows, of which no key is parked,
+    let shop = Shop::open();
+    let definition = shop.definition("");
+    shop.server
+        .run_fed(&["sinks", "create", "-"], &definition)
+        .good();
+    shop.put("o1", r#"{"total": 7}"#);
+    shop.server.run(&["sinks", "wait", "reports"]).good();
+    let replay = ["sinks", "replay", "reports", "--key", "orders=o1"];
+    let said = shop.server.run(&replay).good();
+    assert!(said.contains("not parked: orders=o1"), "{said}");
+    let take_away = |name: &str| {
+        std::fs::rename(shop.path(name), shop.path(&format!("{name}.kept"))).unwrap();
+        std::fs::create_dir(shop.path(name)).unwrap();
+    };
+    let is_noted = |ran: crate::server::Ran| {
+        let note = "still says that its tables are this sink's";
+        assert!(ran.err.contains(note), "{ran:?}");
+        assert!(ran.err.contains("onelog sinks forget"), "{ran:?}");
+        ran.good();
+    };
+    // when it moves while its store is away, or is deleted so, then that is noted.
+    take_away("reports.db");
+    let moved = definition.replace("reports.db", "moved.db");
+    is_noted(shop.server.run_fed(&["sinks", "replace", "-"], &moved));
+    shop.server.run(&["sinks", "wait", "reports"]).good();
+    take_away("moved.db");
+    is_noted(shop.server.run(&["sinks", "delete", "reports"]));
+    // When the stores are back, then they forget it on request, once.
+    for (name, former) in [("reports.db", &definition), ("moved.db", &moved)] {
+        std::fs::remove_dir(shop.path(name)).unwrap();
+        std::fs::rename(shop.path(&format!("{name}.kept")), shop.path(name)).unwrap();
+        let forget = || {
+            shop.server
+                .run_fed(&["sinks", "forget", "-"], former)
+                .good()
+        };
+        assert_eq!(forget(), "the store has forgotten the sink 'reports'\n");
+        assert_eq!(forget(), "the store had nothing of the sink 'reports'\n");
+    }
+}
+
+#[test]
 fn a_wait_that_ends_before_the_store_is_there_fails() {
     let shop = Shop::open();
     shop.server
@@ -328,7 +385,7 @@ fn a_wait_that_ends_before_the_store_is_there_fails() {
     shop.server.run(&["sinks", "pause", "reports"]).good();
     shop.put("o1", r#"{"total": 7}"#);
     shop.server
-        .run(&["sinks", "wait", "reports", "--for", "20ms"])
+        .run(&["sinks", "wait", "reports", "--timeout", "1ms"])
         .fails(1, "reports");
     shop.server.run(&["sinks", "resume", "reports"]).good();
     shop.server.run(&["sinks", "wait", "reports"]).good();

@@ -277,6 +277,22 @@ mod tests {
         assert!(checked.is_err(), "{checked:?}");
         let texts: Value = (0..10_000).map(|_| "a".repeat(9)).collect();
         assert_eq!(check(&schema, &texts).0, Err(SchemaFault::OutOfSteps));
+        let refers = json!({"items": {"pattern": "^(?:(a)\\1?)+$"}});
+        assert_eq!(check(&refers, &texts).0, Err(SchemaFault::OutOfSteps));
+    }
+
+    #[test]
+    fn one_match_goes_back_only_so_far() {
+        // A reference is never left to the engine that does not go back, and there are some ten
+        // thousand ways to read the text as pairs and single letters.
+        let schema = json!({"pattern": "^(?!(?:(a)\\1?)+$)a+b$"});
+        let (checked, _) = check(&schema, &json!("a".repeat(8) + "b"));
+        assert_eq!(checked, Ok(()));
+        let (checked, _) = check(&schema, &json!("a".repeat(22) + "b"));
+        let Err(SchemaFault::Breaks(text)) = checked else {
+            panic!("{checked:?}")
+        };
+        assert!(text.contains("backtrack"), "{text}");
     }
 
     #[test]
@@ -284,6 +300,25 @@ mod tests {
         let schema = json!({"items": {"enum": (0..10_000).collect::<Vec<_>>()}});
         let numbers: Value = (0..10_000).map(|_| 9_999).collect();
         assert_eq!(check(&schema, &numbers).0, Err(SchemaFault::OutOfSteps));
+    }
+
+    #[test]
+    fn large_values_are_counted_each_time_that_a_schema_reads_them() {
+        let often = |keyword: Value| json!({"allOf": vec![keyword; 1_000]});
+        let text = json!("a".repeat(100_000));
+        let list: Value = (0..10_000).collect();
+        for (schema, value) in [
+            (often(json!({"pattern": "b?$"})), &text),
+            (often(json!({"uniqueItems": true})), &list),
+        ] {
+            assert_eq!(check(&schema, value).0, Err(SchemaFault::OutOfSteps));
+        }
+        // Each pattern is matched with the name of each field.
+        let patterns = (0..200).map(|n| (format!("^x{n}$"), json!({})));
+        let schema = json!({"patternProperties": patterns.collect::<Map<_, _>>()});
+        let fields = (0..10_000).map(|n| (format!("f{n}"), json!(n)));
+        let object = Value::Object(fields.collect());
+        assert_eq!(check(&schema, &object).0, Err(SchemaFault::OutOfSteps));
     }
 
     #[test]

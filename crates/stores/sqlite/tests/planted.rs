@@ -26,9 +26,11 @@ enum Bug {
     RemembersThePosition,
     TakesOtherLogsSinks,
     TakesOtherSinksTables,
+    ForgetsTheHistory,
+    NamesNoLog,
 }
 
-const BUGS: [Bug; 11] = [
+const BUGS: [Bug; 13] = [
     Bug::ForgetsDeletes,
     Bug::IgnoresTheFence,
     Bug::IgnoresWhereTheBatchBegins,
@@ -40,6 +42,8 @@ const BUGS: [Bug; 11] = [
     Bug::RemembersThePosition,
     Bug::TakesOtherLogsSinks,
     Bug::TakesOtherSinksTables,
+    Bug::ForgetsTheHistory,
+    Bug::NamesNoLog,
 ];
 
 struct Buggy {
@@ -64,7 +68,13 @@ impl Store for Buggy {
         if self.bug == Bug::RemembersThePosition && self.remembered.is_some() {
             return Ok(self.remembered.clone());
         }
-        let found = self.inner.position()?;
+        let mut found = self.inner.position()?;
+        if let Some(found) = found
+            .as_mut()
+            .filter(|_| self.bug == Bug::ForgetsTheHistory)
+        {
+            found.chain = None;
+        }
         self.remembered = found.clone();
         if self.bug == Bug::TakesAbsenceForPositionZero && found.is_none() {
             return Ok(Some(StorePosition {
@@ -78,7 +88,10 @@ impl Store for Buggy {
     }
 
     fn followed_log(&mut self) -> Result<Option<String>, StoreError> {
-        self.inner.followed_log()
+        match self.bug {
+            Bug::NamesNoLog => Ok(None),
+            _ => self.inner.followed_log(),
+        }
     }
 
     fn take_over_from(&mut self, from: Option<&str>) -> Result<u64, StoreError> {
