@@ -1,11 +1,11 @@
 //! The seam to consensus: what the engine needs of whatever orders its entries.
 //!
 //! ```text
-//!            propose ──▶ ┌───────────┐ ──▶ vote, entries to append      (poll, in this order)
-//!             stored ──▶ │           │ ──▶ entries that are committed
-//!               tick ──▶ │ Consensus │ ──▶ read barriers that are passed
-//!       read_barrier ──▶ │           │ ──▶ leadership lost
-//!            applied ──▶ └───────────┘
+//!            propose ──▶ ┌───────────┐ ──▶ leadership lost             (poll, in this order)
+//!             stored ──▶ │           │ ──▶ vote, snapshot, cut, entries to append
+//!               tick ──▶ │ Consensus │ ──▶ messages, reads of the log
+//!       read_barrier ──▶ │           │ ──▶ entries that are committed
+//!            applied ──▶ └───────────┘ ──▶ read barriers that are passed
 //!
 //!   1 ───────── committed ───────── end
 //!   │  decided, never replaced  │  appended, may be lost with the leadership  │
@@ -22,6 +22,8 @@ use std::fmt::Debug;
 
 use onelog_record::{Entry, Index, PayloadError, Position, Term};
 
+use crate::raft::{Fetch, Members, Message, SnapshotMark};
+
 /// Orders entries and says when they are decided.
 ///
 /// - What is committed MUST never be replaced, and MUST come out of [`Consensus::poll`] once, in
@@ -37,6 +39,10 @@ pub trait Consensus: Debug {
 
     /// Whether this node leads in [`Consensus::term`] as far as it knows.
     fn leads(&self) -> bool;
+
+    /// Whether [`Consensus::propose`] would be taken now: this node leads, is not handing the
+    /// leadership on, and what it proposed before and is not committed yet leaves room.
+    fn may_propose(&self) -> bool;
 
     /// The highest index known to be committed.
     fn committed(&self) -> Index;
@@ -66,7 +72,8 @@ pub trait Consensus: Debug {
     /// Final: the payload may or may not be in the log.
     fn propose(&mut self, payload: Vec<u8>) -> Result<(), ConsensusError>;
 
-    /// Everything up to `index` is durable on this node. MUST ascend.
+    /// Everything up to `index` is durable on this node, of the entries as they were reported last:
+    /// while a [`Progress::cut`] is still to be carried out, nothing MUST be reported.
     fn stored(&mut self, index: Index);
 
     /// Asks from which index on a read is linearizable: with what is applied up to there it shows
@@ -83,6 +90,13 @@ pub trait Consensus: Debug {
     /// Final.
     fn poll(&mut self) -> Result<Option<Progress>, ConsensusError>;
 
+    /// A committed change of the members is being applied. MUST be called before
+    /// [`Consensus::applied`] with its index. Answers the members from there on.
+    ///
+    /// # Errors
+    /// Final.
+    fn change_members(&mut self, entry: &Entry) -> Result<Members, ConsensusError>;
+
     /// The entry at `index` and all before it are applied; the implementation MAY forget them.
     fn applied(&mut self, index: Index);
 }
@@ -96,12 +110,41 @@ pub struct Progress {
     pub lost_leadership: Option<Term>,
     /// The term and vote to flush before anything else leaves this node.
     pub vote: Option<(Term, u64)>,
+    /// The state and the log are to be replaced by this snapshot, which is here already.
+    pub install: Option<SnapshotMark>,
+    /// The log's entries from here on are to be removed: a later leader has others.
+    pub cut: Option<Index>,
     /// Entries to append to the log and to flush. [`Consensus::stored`] answers them.
     pub entries: Vec<Entry>,
+    /// To be sent, in any order; any of them may get lost.
+    pub messages: Vec<Message>,
+    /// Entries to be read from the log for a follower.
+    pub fetches: Vec<Fetch>,
     /// Entries that are committed now.
     pub committed: Vec<Entry>,
     /// Read barriers that are answered: token, and the index that must be applied first.
     pub barriers: Vec<(u64, Index)>,
+}
+
+impl Progress {
+    /// Whether there is nothing to do.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        let Self {
+            lost_leadership,
+            vote,
+            install,
+            cut,
+            entries,
+            messages,
+            fetches,
+            committed,
+            barriers,
+        } = self;
+        let nothing = lost_leadership.is_none() && vote.is_none() && install.is_none();
+        let nothing = nothing && cut.is_none() && entries.is_empty() && messages.is_empty();
+        nothing && fetches.is_empty() && committed.is_empty() && barriers.is_empty()
+    }
 }
 
 /// Consensus could not go on.
@@ -113,4 +156,15 @@ pub enum ConsensusError {
     /// An entry that consensus carried is malformed.
     #[error("entry {index} is malformed: {cause}")]
     Payload { index: Index, cause: PayloadError },
+    /// A change of the members cannot be read.
+    #[error("the change of members in entry {index} is malformed: {cause}")]
+    Members {
+        index: Index,
+        cause: Box<dyn std::error::Error + Send + Sync>,
+    },
+    /// The cluster counts on entries of this node that it does not have.
+    #[error(
+        "the leader knows that this node had the log up to index {committed}, but it ends at {last}: the disk has lost acknowledged entries; remove this node from the cluster and add it again, empty and under a new number"
+    )]
+    LostTail { committed: Index, last: Index },
 }

@@ -14,7 +14,7 @@ use onelog_record::{
 
 use crate::consensus::{Consensus, ConsensusError};
 use crate::planted::{self, Bug};
-use crate::raft::Raft;
+use crate::raft::{Fetch, Members, Message, Raft, SnapshotMark};
 use crate::replies::Replies;
 
 /// An open entry is sealed when its body reaches this size: larger groups gain nothing.
@@ -51,10 +51,22 @@ pub struct Submission<T> {
 pub enum Effect<T> {
     /// Save term and vote, flushed, before anything else.
     SaveVote(Term, u64),
+    /// Replace log and state by this snapshot, which is here already; [`Engine::installed`] answers
+    /// it.
+    Install(SnapshotMark),
+    /// Remove the log's entries from this one on, once no flush of them is under way. Until that is
+    /// done, nothing must be reported to be stored.
+    Cut(Index),
     /// Append these entries to the log and begin to flush them.
     Append(Vec<Entry>),
+    /// Send these to other nodes. Any of them may get lost.
+    Send(Vec<Message>),
+    /// Read entries of the log; [`Engine::fetched`] answers it.
+    Fetch(Fetch),
     /// This entry is committed: apply it to the state. The second part is its raw body.
     Apply(Entry, Bytes),
+    /// From the entry at this index on, which is applied, these are the members.
+    Members(Index, Members),
     Reply(T, Result<Committed, Refusal>),
     /// Answer a read barrier: a read at this position, which is applied, is linearizable.
     Readable(T, Position),
@@ -96,12 +108,12 @@ pub enum EngineError {
 /// Validator, numbering and consensus in one.
 #[derive(Debug)]
 pub struct Engine<T, C = Raft> {
-    options: EngineOptions,
-    consensus: C,
-    validator: Validator,
+    pub(crate) options: EngineOptions,
+    pub(crate) consensus: C,
+    pub(crate) validator: Validator,
     replies: Replies<T>,
     open: BodyWriter,
-    applied: Applied,
+    pub(crate) applied: Applied,
     /// Entries of this leadership behind this index were decided by this validator.
     decided_from: Option<Index>,
     /// Requests that wait until a change of the catalog has been applied.
@@ -114,7 +126,7 @@ pub struct Engine<T, C = Raft> {
     /// Reads whose barrier is answered, by the index that must be applied first.
     readable: BTreeMap<(Index, u64), T>,
     /// The highest timestamp of the entries that were applied or sealed: no later one is below it.
-    last_timestamp_ms: u64,
+    pub(crate) last_timestamp_ms: u64,
 }
 
 impl<T, C: Consensus> Engine<T, C> {
@@ -167,6 +179,7 @@ impl<T, C: Consensus> Engine<T, C> {
     #[must_use]
     pub fn is_full(&self) -> bool {
         !self.may_decide()
+            || !self.consensus.may_propose()
             || self.held.len() >= HELD_REQUESTS_MAX
             || self.held_bytes >= HELD_BYTES_MAX
     }
@@ -352,7 +365,7 @@ impl<T, C: Consensus> Engine<T, C> {
 
     /// Seals the open entry, if there is one, and proposes it.
     pub fn seal(&mut self, now_ms: u64, out: &mut Vec<Effect<T>>) -> Result<(), EngineError> {
-        if !self.has_open() {
+        if !self.has_open() || !self.consensus.may_propose() {
             return Ok(());
         }
         self.last_timestamp_ms = self.last_timestamp_ms.max(now_ms);
@@ -401,7 +414,7 @@ impl<T, C: Consensus> Engine<T, C> {
             .collect()
     }
 
-    fn pump(&mut self, out: &mut Vec<Effect<T>>) -> Result<(), EngineError> {
+    pub(crate) fn pump(&mut self, out: &mut Vec<Effect<T>>) -> Result<(), EngineError> {
         while let Some(progress) = self.consensus.poll()? {
             if progress.lost_leadership.is_some() {
                 // Before anything of a later term: it may have the positions of what was decided
@@ -411,9 +424,17 @@ impl<T, C: Consensus> Engine<T, C> {
             if let Some((term, vote)) = progress.vote {
                 out.push(Effect::SaveVote(term, vote));
             }
+            if let Some(mark) = progress.install {
+                self.install(mark, out);
+            }
+            out.extend(progress.cut.map(Effect::Cut));
             if !progress.entries.is_empty() {
                 self.append(progress.entries, out);
             }
+            if !progress.messages.is_empty() {
+                out.push(Effect::Send(progress.messages));
+            }
+            out.extend(progress.fetches.into_iter().map(Effect::Fetch));
             let last = progress.committed.last().map(|entry| entry.index);
             for entry in progress.committed {
                 self.apply(entry, out)?;
@@ -443,7 +464,9 @@ impl<T, C: Consensus> Engine<T, C> {
 
     fn append(&mut self, entries: Vec<Entry>, out: &mut Vec<Effect<T>>) {
         for entry in &entries {
-            if self.consensus.leads() && entry.header.kind == EntryKind::NoOp {
+            let begins_term =
+                entry.header.kind == EntryKind::NoOp && entry.term == self.consensus.term();
+            if begins_term && self.consensus.leads() && self.decided_from.is_none() {
                 self.decided_from = Some(entry.index);
             }
         }
@@ -473,12 +496,28 @@ impl<T, C: Consensus> Engine<T, C> {
                 .replay(&raw, entry.header.base_offset)
                 .map_err(|cause| EngineError::Body { index, cause })?;
         }
+        let members = match entry.header.kind {
+            EntryKind::Membership => Some(self.consensus.change_members(&entry)?),
+            EntryKind::Transactions | EntryKind::NoOp => None,
+        };
         out.push(Effect::Apply(entry, raw));
+        out.extend(members.map(|members| Effect::Members(index, members)));
         self.replies
             .release(self.applied.position, |ticket, answer| {
                 out.push(Effect::Reply(ticket, answer))
             });
         Ok(())
+    }
+
+    /// What was known of the entries below the snapshot is gone with them.
+    fn install(&mut self, mark: SnapshotMark, out: &mut Vec<Effect<T>>) {
+        self.applied = Applied {
+            position: mark.end,
+            index: mark.index,
+            term: mark.term,
+            timestamp_ms: self.applied.timestamp_ms,
+        };
+        out.push(Effect::Install(mark));
     }
 
     /// Everything speculative rests on entries that may be lost now.

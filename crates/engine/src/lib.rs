@@ -5,13 +5,16 @@
 //! validating, numbering and appending are one step, and whole clusters run in a simulator. What
 //! orders the entries is behind the trait [`Consensus`]; [`Raft`] implements it.
 
+mod cluster;
 mod consensus;
 mod engine;
 pub mod planted;
 mod raft;
 mod replies;
-mod tail;
 
-pub use self::raft::{Raft, RaftOptions};
+pub use self::raft::{
+    ELECTION_TICKS, Fetch, FetchId, MEMBERS_MAX, MESSAGE_BYTES_MAX, MemberChange, Members,
+    MembersError, Message, MessageError, PeerProgress, Raft, RaftOptions, SnapshotMark,
+};
 pub use consensus::{Consensus, ConsensusError, Progress};
 pub use engine::{Applied, Effect, Engine, EngineError, EngineOptions, Submission};

@@ -1,55 +1,109 @@
-//! Consensus by Raft: with `tail`, the only file that knows the library.
+//! Consensus by Raft: with the files beside it, the only code that knows the library.
 //!
 //! A single node is a cluster of one voter: it takes the same road as a cluster of many.
-//! Messages to peers are not carried yet: there is one voter.
+//!
+//! **What leaves a node, and when.** A leader's messages leave at once, beside its own flush (Ongaro's
+//! thesis, 10.2.1). Those of everyone else say that something is durable or voted, so they wait until
+//! it is: each bundle is kept with the last entry that it rests on.
+
+mod cluster;
+mod convert;
+mod members;
+mod message;
+mod tail;
+mod timeout;
 
 use std::collections::VecDeque;
 
-use ::raft::eraftpb::{Entry as RaftEntry, HardState};
-use ::raft::{Config, RawNode, StateRole};
-use bytes::Bytes;
-use onelog_record::{Entry, EntryHeader, EntryKind, Index, Position, Term};
+use ::raft::eraftpb::{Entry as RaftEntry, HardState, MessageType};
+use ::raft::{Config, RawNode, Ready, StateRole};
+use onelog_record::{Entry, Index, NodeId, Position, Term};
 use slog::{Discard, Logger, o};
 
 use crate::consensus::{Consensus, ConsensusError, Progress};
-use crate::tail::Tail;
 
-const ELECTION_TICKS: usize = 10;
+pub use self::cluster::PeerProgress;
+use self::convert::{from_raft, to_raft};
+pub use self::members::{MEMBERS_MAX, MemberChange, Members, MembersError};
+pub use self::message::{MESSAGE_BYTES_MAX, Message, MessageError, SnapshotMark};
+use self::tail::Tail;
+pub use self::tail::{Fetch, FetchId};
+use self::timeout::ElectionTimeout;
+
+/// After so many ticks without a leader a node may seek the leadership; after so many without a
+/// majority a leader gives it up.
+pub const ELECTION_TICKS: usize = 10;
 const HEARTBEAT_TICKS: usize = 2;
-const MESSAGE_BYTES_MAX: u64 = 1 << 20;
-const MESSAGES_IN_FLIGHT_MAX: usize = 128;
+/// About how many bytes of entries one message has.
+const BATCH_BYTES: u64 = 1 << 20;
+const MESSAGES_IN_FLIGHT_MAX: usize = 32;
 /// The most bytes of committed entries that are applied in one go.
 const COMMITTED_BYTES_MAX: u64 = 16 << 20;
+/// A leader proposes nothing while so much of what it proposed is not committed.
+const UNCOMMITTED_BYTES_MAX: usize = 64 << 20;
+/// How many bytes of applied entries are kept for followers that are a little behind.
+const KEPT_BYTES_MAX: usize = 32 << 20;
 
+/// What the library has for no node.
+const NOBODY: u64 = 0;
+
+/// How a node takes part in Raft.
 #[derive(Clone, Debug)]
 pub struct RaftOptions {
-    /// This node's number, from 1.
-    pub node: u64,
-    /// All voters, this node among them.
-    pub voters: Vec<u64>,
+    /// This node's number.
+    pub node: NodeId,
+    /// The members as of the last committed entry.
+    pub members: Members,
     pub term: Term,
     /// The saved vote, 0 for none.
     pub vote: u64,
+    /// The first entry that the log has.
+    pub first: Index,
+    /// From which index on each term holds: of the log's entries up to the last committed one, and of
+    /// the entry before the first one where that is known.
+    pub terms: Vec<(Index, Term)>,
     /// The last entry that is known to be committed. Raft reports only what comes behind it.
     pub committed: Index,
-    pub committed_term: Term,
     /// The position behind it.
     pub committed_end: Position,
     /// The log's entries behind it, not known to be committed.
     pub uncommitted: Vec<Entry>,
+    /// What election timeouts are drawn from.
+    pub seed: u64,
 }
 
-/// Raft, as one voter among [`RaftOptions::voters`].
+/// What is to be durable before messages may leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Until {
+    Stored(Index),
+    Installed,
+}
+
+/// A ready of the library that is not durable yet.
+#[derive(Debug)]
+struct Unflushed {
+    number: u64,
+    until: Until,
+    /// The messages that leave when it is.
+    messages: Vec<Message>,
+}
+
+/// Raft, as one of [`RaftOptions::members`].
 pub struct Raft {
     raw: RawNode<Tail>,
-    /// Number and last index of each ready whose entries are not durable yet.
-    unflushed: VecDeque<(u64, Index)>,
+    node: NodeId,
+    members: Members,
+    timeout: ElectionTimeout,
+    unflushed: VecDeque<Unflushed>,
+    /// Messages whose time has come.
+    released: Vec<Message>,
     saved_vote: (Term, u64),
     last_appended: Index,
     /// The position behind the last appended entry.
     end: Position,
     /// The position behind the last entry that was reported as committed.
     committed_end: Position,
+    applied: Index,
     /// The term in which this node leads, as reported.
     leading: Option<Term>,
 }
@@ -57,6 +111,7 @@ pub struct Raft {
 impl std::fmt::Debug for Raft {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Raft")
+            .field("node", &self.node)
             .field("term", &self.term())
             .field("leads", &self.leads())
             .field("last_appended", &self.last_appended)
@@ -65,17 +120,17 @@ impl std::fmt::Debug for Raft {
 }
 
 impl Raft {
-    /// A voter that has seen what `options` say.
+    /// A member that has seen what `options` say.
     ///
     /// # Errors
     /// When the options contradict each other.
     pub fn new(options: &RaftOptions) -> Result<Self, ConsensusError> {
         let config = Config {
-            id: options.node,
+            id: options.node.get(),
             election_tick: ELECTION_TICKS,
             heartbeat_tick: HEARTBEAT_TICKS,
             applied: options.committed.get(),
-            max_size_per_msg: MESSAGE_BYTES_MAX,
+            max_size_per_msg: BATCH_BYTES,
             max_inflight_msgs: MESSAGES_IN_FLIGHT_MAX,
             max_committed_size_per_ready: COMMITTED_BYTES_MAX,
             check_quorum: true,
@@ -89,22 +144,86 @@ impl Raft {
             commit: options.committed.get(),
             ..HardState::default()
         };
-        let before = (options.committed.get(), options.committed_term.get());
-        let mut tail = Tail::new(hard_state, options.voters.clone(), before);
-        let entries: Vec<RaftEntry> = options.uncommitted.iter().map(to_raft).collect();
-        tail.append(&entries);
+        let before = (options.committed, options.committed_end);
+        let (members, terms) = (&options.members, &options.terms);
+        let mut tail = Tail::new(hard_state, members, options.first, terms, before);
+        let mut end = options.committed_end;
+        for entry in &options.uncommitted {
+            end = entry.header.end();
+            tail.push(to_raft(entry), end);
+        }
         let last_appended = Index(tail.last());
-        let last = options.uncommitted.last();
         let raw = RawNode::new(&config, tail, &Logger::root(Discard, o!()))?;
         Ok(Self {
             raw,
+            node: options.node,
+            members: options.members.clone(),
+            timeout: ElectionTimeout::new(options.seed),
             unflushed: VecDeque::new(),
+            released: Vec::new(),
             saved_vote: (options.term, options.vote),
             last_appended,
-            end: last.map_or(options.committed_end, |entry| entry.header.end()),
+            end,
             committed_end: options.committed_end,
+            applied: options.committed,
             leading: None,
         })
+    }
+
+    /// Takes in a message of another node. The snapshot that it announces must be here already, with
+    /// none being installed.
+    ///
+    /// # Errors
+    /// Final: this node has lost what the cluster counts on.
+    pub fn step(&mut self, message: Message) -> Result<(), ConsensusError> {
+        let message = message.0;
+        // One snapshot at a time; and until it is installed, the library must not look at what is
+        // applied, as it does when it seeks the leadership.
+        let must_wait = [MessageType::MsgSnapshot, MessageType::MsgTimeoutNow];
+        let is_late = must_wait.contains(&message.msg_type) && self.is_installing();
+        if message.to != self.node.get() || is_late {
+            return Ok(());
+        }
+        let last = Index(self.raw.raft.raft_log.last_index());
+        let is_heartbeat = message.msg_type == MessageType::MsgHeartbeat;
+        // The library would panic: a leader reports to a follower only what that one has confirmed.
+        if is_heartbeat && message.term >= self.raw.raft.term && message.commit > last.get() {
+            return Err(ConsensusError::LostTail {
+                committed: Index(message.commit),
+                last,
+            });
+        }
+        match self.raw.step(message) {
+            // From a node that is no member any more.
+            Err(::raft::Error::StepPeerNotFound) => Ok(()),
+            other => Ok(other?),
+        }
+    }
+
+    fn is_installing(&self) -> bool {
+        let mut unflushed = self.unflushed.iter();
+        unflushed.any(|ready| ready.until == Until::Installed)
+    }
+
+    /// The snapshot of [`Progress::install`] has replaced state and log, durably.
+    pub fn installed(&mut self) {
+        let place = self.unflushed.iter();
+        let place = place
+            .rev()
+            .position(|ready| ready.until == Until::Installed);
+        if let Some(from_end) = place {
+            let count = self.unflushed.len() - from_end;
+            self.release(count);
+            self.raw.advance_apply_to(self.applied.get());
+        }
+    }
+
+    /// A read of the log has ended; with nothing where the log no longer has the entries.
+    pub fn fetched(&mut self, id: FetchId, entries: &[Entry]) {
+        let entries = entries.iter().map(to_raft).collect();
+        for context in self.raw.mut_store().fetched(id, entries) {
+            self.raw.on_entries_fetched(context);
+        }
     }
 
     /// The term whose leadership has ended since the last call, also when another one has begun.
@@ -112,6 +231,121 @@ impl Raft {
         let leading = self.leads().then(|| self.term());
         let before = std::mem::replace(&mut self.leading, leading);
         before.filter(|_| before != leading)
+    }
+
+    /// The first `count` readies are durable.
+    fn release(&mut self, count: usize) {
+        let mut number = None;
+        for ready in self.unflushed.drain(..count) {
+            number = Some(ready.number);
+            self.released.extend(ready.messages);
+        }
+        if let Some(number) = number {
+            self.raw.on_persist_ready(number);
+        }
+    }
+
+    fn take_ready(
+        &mut self,
+        mut ready: Ready,
+        progress: &mut Progress,
+    ) -> Result<(), ConsensusError> {
+        if let Some(hard_state) = ready.hs() {
+            let vote = (Term(hard_state.term), hard_state.vote);
+            if vote != self.saved_vote {
+                self.saved_vote = vote;
+                progress.vote = Some(vote);
+            }
+        }
+        if !ready.snapshot().is_empty() {
+            let mark = SnapshotMark::from_raft(ready.snapshot());
+            self.install(&mark);
+            progress.install = Some(mark);
+        }
+        let entries = ready.take_entries();
+        self.append(&entries, progress)?;
+        progress.committed = from_raft(&ready.take_committed_entries(), &mut self.committed_end)?;
+        progress.barriers = ready
+            .take_read_states()
+            .into_iter()
+            .filter_map(|read| {
+                // Matched by its token, never by its order: answers may come in any.
+                let token = read.request_ctx.try_into().ok().map(u64::from_le_bytes)?;
+                Some((token, Index(read.index)))
+            })
+            .collect();
+        let messages = |list: Vec<_>| list.into_iter().map(Message);
+        progress.messages.extend(messages(ready.take_messages()));
+        let later: Vec<Message> = messages(ready.take_persisted_messages()).collect();
+        let number = ready.number();
+        self.raw.advance_append_async(ready);
+        let is_waiting = progress.install.is_some() || !entries.is_empty();
+        if !is_waiting && self.unflushed.is_empty() {
+            // The vote is flushed before any later effect, and nothing else is outstanding.
+            self.raw.on_persist_ready(number);
+            progress.messages.extend(later);
+            return Ok(());
+        }
+        self.unflushed.push_back(Unflushed {
+            number,
+            until: match progress.install {
+                Some(_) => Until::Installed,
+                None => Until::Stored(self.last_appended),
+            },
+            messages: later,
+        });
+        Ok(())
+    }
+
+    fn install(&mut self, mark: &SnapshotMark) {
+        self.raw.mut_store().restore(mark);
+        self.members = mark.members.clone();
+        self.last_appended = mark.index;
+        self.end = mark.end;
+        self.committed_end = mark.end;
+        self.applied = mark.index;
+    }
+
+    fn append(
+        &mut self,
+        entries: &[RaftEntry],
+        progress: &mut Progress,
+    ) -> Result<(), ConsensusError> {
+        let (Some(first), Some(last)) = (entries.first(), entries.last()) else {
+            return Ok(());
+        };
+        if first.index <= self.last_appended.get() {
+            progress.cut = Some(Index(first.index));
+            self.cut_end(first.index);
+        }
+        progress.entries = from_raft(entries, &mut self.end)?;
+        for (raft_entry, entry) in entries.iter().zip(&progress.entries) {
+            let end = entry.header.end();
+            self.raw.mut_store().push(raft_entry.clone(), end);
+        }
+        self.last_appended = Index(last.index);
+        Ok(())
+    }
+
+    /// A later leader has other entries from `index` on.
+    #[expect(
+        clippy::expect_used,
+        reason = "only what is not committed is replaced, and that is in memory"
+    )]
+    fn cut_end(&mut self, index: u64) {
+        let store = self.raw.mut_store();
+        self.end = store.end_of(index - 1).expect("it is in memory");
+        store.cut_end(index);
+        let before = Index(index - 1);
+        for ready in &mut self.unflushed {
+            if let Until::Stored(last) = &mut ready.until
+                && *last > before
+            {
+                *last = before;
+                // They speak of entries that are gone, to a leader of an older term.
+                ready.messages.clear();
+            }
+        }
     }
 }
 
@@ -122,6 +356,13 @@ impl Consensus for Raft {
 
     fn leads(&self) -> bool {
         self.raw.raft.state == StateRole::Leader
+    }
+
+    fn may_propose(&self) -> bool {
+        let raft = &self.raw.raft;
+        let uncommitted = self.raw.store().bytes_behind(raft.raft_log.committed);
+        let has_room = uncommitted < UNCOMMITTED_BYTES_MAX;
+        self.leads() && has_room && raft.lead_transferee.is_none()
     }
 
     fn committed(&self) -> Index {
@@ -137,28 +378,30 @@ impl Consensus for Raft {
     }
 
     fn tick(&mut self) -> Result<(), ConsensusError> {
+        if self.is_installing() {
+            return Ok(());
+        }
+        let raft = &mut self.raw.raft;
+        // The library draws from the thread's own randomness, which no seed repeats.
+        let ticks = self.timeout.ticks(raft.election_elapsed == 0);
+        raft.set_randomized_election_timeout(ticks);
         self.raw.tick();
         Ok(())
     }
 
     /// Nothing is ever forwarded: the library would do it on a node that does not lead.
     fn propose(&mut self, payload: Vec<u8>) -> Result<(), ConsensusError> {
-        assert!(self.leads(), "only the leader proposes");
+        assert!(self.may_propose(), "only the leader proposes");
         Ok(self.raw.propose(Vec::new(), payload)?)
     }
 
     fn stored(&mut self, index: Index) {
-        let mut number = None;
-        while let Some((ready, last)) = self.unflushed.front() {
-            if *last > index {
-                break;
-            }
-            number = Some(*ready);
-            self.unflushed.pop_front();
-        }
-        if let Some(number) = number {
-            self.raw.on_persist_ready(number);
-        }
+        let is_stored = |ready: &&Unflushed| match ready.until {
+            Until::Stored(last) => last <= index,
+            Until::Installed => false,
+        };
+        let count = self.unflushed.iter().take_while(is_stored).count();
+        self.release(count);
     }
 
     /// By the ReadIndex of Raft, never by leases: no clock takes part.
@@ -168,55 +411,44 @@ impl Consensus for Raft {
     }
 
     fn poll(&mut self) -> Result<Option<Progress>, ConsensusError> {
-        let lost_leadership = self.lost_leadership();
-        if !self.raw.has_ready() {
-            return Ok(lost_leadership.map(|term| Progress {
-                lost_leadership: Some(term),
-                ..Progress::default()
-            }));
-        }
-        let mut ready = self.raw.ready();
         let mut progress = Progress {
-            lost_leadership,
+            lost_leadership: self.lost_leadership(),
+            messages: std::mem::take(&mut self.released),
             ..Progress::default()
         };
-        if let Some(hard_state) = ready.hs() {
-            let vote = (Term(hard_state.term), hard_state.vote);
-            if vote != self.saved_vote {
-                self.saved_vote = vote;
-                progress.vote = Some(vote);
-            }
+        let has_ready = self.raw.has_ready();
+        if has_ready {
+            let ready = self.raw.ready();
+            self.take_ready(ready, &mut progress)?;
         }
-        let entries = ready.take_entries();
-        progress.entries = from_raft(&entries, &mut self.end)?;
-        progress.committed = from_raft(&ready.take_committed_entries(), &mut self.committed_end)?;
-        progress.barriers = ready
-            .take_read_states()
-            .into_iter()
-            .filter_map(|read| {
-                // Matched by its token, never by its order: answers may come in any.
-                let token = read.request_ctx.try_into().ok().map(u64::from_le_bytes)?;
-                Some((token, Index(read.index)))
-            })
-            .collect();
-        self.raw.mut_store().append(&entries);
-        if let Some(last) = entries.last() {
-            self.last_appended = Index(last.index);
+        progress.fetches = self.raw.mut_store().take_fetches();
+        // An empty ready may have changed what comes next.
+        Ok((has_ready || !progress.is_empty()).then_some(progress))
+    }
+
+    fn change_members(&mut self, entry: &Entry) -> Result<Members, ConsensusError> {
+        let change =
+            members::decode_change(&entry.body).map_err(|error| ConsensusError::Members {
+                index: entry.index,
+                cause: Box::new(error),
+            })?;
+        let state = self.raw.apply_conf_change(&change)?;
+        self.members = Members::from_raft(&state);
+        if self.leads() && !self.members.is_voter(self.node) {
+            // The library lets it lead on, and where one voter is left, it would even answer reads
+            // without asking that one, which may lead by now.
+            let term = self.raw.raft.term;
+            self.raw.raft.become_follower(term, NOBODY);
         }
-        let number = ready.number();
-        self.raw.advance_append_async(ready);
-        if entries.is_empty() && self.unflushed.is_empty() {
-            // The vote is flushed before any later effect, and nothing else is outstanding.
-            self.raw.on_persist_ready(number);
-        } else {
-            self.unflushed.push_back((number, self.last_appended));
-        }
-        Ok(Some(progress))
+        Ok(self.members.clone())
     }
 
     fn applied(&mut self, index: Index) {
+        self.applied = index;
         self.raw.advance_apply_to(index.get());
-        self.raw.mut_store().forget(index.get());
+        let is_alone = self.members == Members::alone(self.node);
+        let keep = if is_alone { 0 } else { KEPT_BYTES_MAX };
+        self.raw.mut_store().forget(index.get(), keep);
     }
 }
 
@@ -226,149 +458,5 @@ impl From<::raft::Error> for ConsensusError {
     }
 }
 
-fn to_raft(entry: &Entry) -> RaftEntry {
-    let mut raft_entry = RaftEntry {
-        term: entry.term.get(),
-        index: entry.index.get(),
-        ..RaftEntry::default()
-    };
-    if entry.header.kind == EntryKind::Transactions {
-        raft_entry.data = Bytes::from(entry.payload());
-    }
-    raft_entry
-}
-
-/// Raft's own first entry of a term carries nothing; it is written as a no-op at its place in the
-/// offsets, which is the same on every replica. Moves `end` behind the last entry.
-fn from_raft(entries: &[RaftEntry], end: &mut Position) -> Result<Vec<Entry>, ConsensusError> {
-    let mut out = Vec::with_capacity(entries.len());
-    for raft_entry in entries {
-        let (term, index) = (Term(raft_entry.term), Index(raft_entry.index));
-        let entry = if raft_entry.data.is_empty() {
-            Entry {
-                term,
-                index,
-                header: EntryHeader::empty(EntryKind::NoOp, end.next_offset()),
-                body: Bytes::new(),
-            }
-        } else {
-            Entry::from_payload(term, index, &raft_entry.data)
-                .map_err(|cause| ConsensusError::Payload { index, cause })?
-        };
-        assert_eq!(
-            entry.header.base_offset,
-            end.next_offset(),
-            "entries are numbered without a gap"
-        );
-        *end = entry.header.end();
-        out.push(entry);
-    }
-    Ok(out)
-}
-
 #[cfg(test)]
-mod tests {
-    use ::raft::eraftpb::{Message, MessageType};
-
-    use super::*;
-
-    fn voter() -> Raft {
-        Raft::new(&RaftOptions {
-            node: 1,
-            voters: vec![1],
-            term: Term(0),
-            vote: 0,
-            committed: Index(0),
-            committed_term: Term(0),
-            committed_end: Position(0),
-            uncommitted: Vec::new(),
-        })
-        .unwrap()
-    }
-
-    fn all(raft: &mut Raft) -> Progress {
-        let mut all = Progress::default();
-        while let Some(next) = raft.poll().unwrap() {
-            all.lost_leadership = all.lost_leadership.or(next.lost_leadership);
-            all.vote = all.vote.or(next.vote);
-            all.entries.extend(next.entries);
-            all.committed.extend(next.committed);
-            all.barriers.extend(next.barriers);
-        }
-        if let Some(last) = all.committed.last() {
-            raft.applied(last.index);
-        }
-        all
-    }
-
-    fn leader() -> Raft {
-        let mut raft = voter();
-        raft.campaign().unwrap();
-        let started = all(&mut raft);
-        assert_eq!(started.vote, Some((Term(1), 1)));
-        assert_eq!(started.entries.len(), 1, "its own first entry");
-        raft.stored(Index(1));
-        assert_eq!(all(&mut raft).committed.len(), 1);
-        raft
-    }
-
-    #[test]
-    fn one_voter_keeps_its_leadership_however_much_time_passes() {
-        let mut raft = leader();
-        for _ in 0..10 * ELECTION_TICKS {
-            raft.tick().unwrap();
-            let progress = all(&mut raft);
-            assert_eq!(progress.lost_leadership, None);
-            assert_eq!(progress.vote, None, "no further election");
-        }
-        assert!(raft.leads());
-        assert_eq!(raft.term(), Term(1));
-    }
-
-    #[test]
-    fn one_voter_that_never_campaigned_does_so_when_its_time_is_over() {
-        let mut raft = voter();
-        for _ in 0..=2 * ELECTION_TICKS {
-            raft.tick().unwrap();
-        }
-        assert_eq!(all(&mut raft).vote, Some((Term(1), 1)));
-        assert!(raft.leads());
-    }
-
-    #[test]
-    fn a_barrier_of_one_voter_is_what_is_committed_not_what_is_appended() {
-        let mut raft = leader();
-        let entry = Entry {
-            term: Term(1),
-            index: Index(2),
-            header: EntryHeader::empty(EntryKind::Transactions, onelog_record::Offset(0)),
-            body: Bytes::new(),
-        };
-        raft.propose(entry.payload()).unwrap();
-        assert_eq!(all(&mut raft).entries.len(), 1);
-        raft.read_barrier(7);
-        assert_eq!(all(&mut raft).barriers, [(7, Index(1))]);
-        raft.stored(Index(2));
-        all(&mut raft);
-        raft.read_barrier(8);
-        assert_eq!(all(&mut raft).barriers, [(8, Index(2))]);
-    }
-
-    #[test]
-    fn a_leader_of_a_later_term_ends_the_leadership_and_it_is_said_once() {
-        let mut raft = leader();
-        let heartbeat = Message {
-            msg_type: MessageType::MsgHeartbeat,
-            from: 2,
-            to: 1,
-            term: 5,
-            ..Message::default()
-        };
-        raft.raw.step(heartbeat).unwrap();
-        let progress = all(&mut raft);
-        assert_eq!(progress.lost_leadership, Some(Term(1)));
-        assert!(!raft.leads());
-        assert_eq!(raft.term(), Term(5));
-        assert_eq!(all(&mut raft).lost_leadership, None);
-    }
-}
+mod tests;

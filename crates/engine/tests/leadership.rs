@@ -10,7 +10,8 @@ use std::rc::Rc;
 use bytes::Bytes;
 use onelog_commit::{Latest, Rules, TableRules, ValidatorOptions, View, ViewError, Written};
 use onelog_engine::{
-    Applied, Consensus, ConsensusError, Effect, Engine, EngineOptions, Progress, Submission,
+    Applied, Consensus, ConsensusError, Effect, Engine, EngineOptions, Members, Progress,
+    Submission,
 };
 use onelog_record::{
     CommitRequest, Committed, Compression, Entry, EntryHeader, EntryKind, Index, KeyRange, Offset,
@@ -44,6 +45,10 @@ impl Consensus for Scripted {
         self.0.borrow().leads
     }
 
+    fn may_propose(&self) -> bool {
+        self.leads()
+    }
+
     fn committed(&self) -> Index {
         self.0.borrow().committed
     }
@@ -73,6 +78,10 @@ impl Consensus for Scripted {
 
     fn poll(&mut self) -> Result<Option<Progress>, ConsensusError> {
         Ok(self.0.borrow_mut().next.pop_front())
+    }
+
+    fn change_members(&mut self, _entry: &Entry) -> Result<Members, ConsensusError> {
+        Ok(Members::default())
     }
 
     fn applied(&mut self, index: Index) {
@@ -226,6 +235,7 @@ impl Node {
                 Effect::Reply(ticket, answer) => self.answers.push((ticket, answer)),
                 Effect::Readable(ticket, position) => self.readable.push((ticket, position)),
                 Effect::SaveVote(..) | Effect::Append(_) | Effect::Apply(..) => {}
+                other => panic!("the script has no {other:?}"),
             }
         }
     }

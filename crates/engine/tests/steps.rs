@@ -7,11 +7,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use onelog_commit::{Latest, Rules, TableRules, ValidatorOptions, View, ViewError, Written};
-use onelog_engine::{Applied, Effect, Engine, EngineOptions, Raft, RaftOptions, Submission};
+use onelog_engine::{
+    Applied, Effect, Engine, EngineOptions, Members, Raft, RaftOptions, Submission,
+};
 use onelog_record::{
-    CommitRequest, Committed, Compression, Entry, EntryKind, Index, KeyRange, Offset, Operation,
-    PointRead, Position, Refusal, TABLE_TABLES, TableDefinition, TableId, TableKind, Term,
-    Transactions, TxnId, ValueKind, Write,
+    CommitRequest, Committed, Compression, Entry, EntryKind, Index, KeyRange, NodeId, Offset,
+    Operation, PointRead, Position, Refusal, TABLE_TABLES, TableDefinition, TableId, TableKind,
+    Term, Transactions, TxnId, ValueKind, Write,
 };
 
 const TABLE: TableId = TableId(1024);
@@ -59,14 +61,16 @@ impl View for Model {
 
 fn new_raft() -> Raft {
     Raft::new(&RaftOptions {
-        node: 1,
-        voters: vec![1],
+        node: NodeId(1),
+        members: Members::alone(NodeId(1)),
         term: Term(0),
         vote: 0,
+        first: Index(1),
+        terms: Vec::new(),
         committed: Index(0),
-        committed_term: Term(0),
         committed_end: Position(0),
         uncommitted: Vec::new(),
+        seed: 1,
     })
     .unwrap()
 }
@@ -117,14 +121,16 @@ impl World {
     fn starting_from(entries: Vec<Entry>) -> Self {
         let last = entries.last();
         let consensus = RaftOptions {
-            node: 1,
-            voters: vec![1],
+            node: NodeId(1),
+            members: Members::alone(NodeId(1)),
             term: last.map_or(Term(0), |entry| entry.term),
             vote: 0,
+            first: Index(1),
+            terms: entries.iter().map(|e| (e.index, e.term)).collect(),
             committed: last.map_or(Index(0), |entry| entry.index),
-            committed_term: last.map_or(Term(0), |entry| entry.term),
             committed_end: last.map_or(Position(0), |entry| entry.header.end()),
             uncommitted: Vec::new(),
+            seed: 1,
         };
         let consensus = Raft::new(&consensus).unwrap();
         let options = EngineOptions {
@@ -179,6 +185,7 @@ impl World {
                 }
                 Effect::Reply(ticket, answer) => self.answers.push((ticket, answer)),
                 Effect::Readable(ticket, position) => self.readable.push((ticket, position)),
+                other => panic!("one voter has no use for {other:?}"),
             }
         }
     }

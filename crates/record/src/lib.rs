@@ -34,7 +34,7 @@ pub use limits::{
     JSON_DEPTH_MAX, KEY_BYTES_MAX, READS_MAX, RECORDS_MAX, TABLE_NAME_BYTES_MAX,
     TRANSACTION_BYTES_MAX, TooLarge, VALUE_BYTES_MAX,
 };
-pub use numbers::{Index, Offset, Position, TableId, Term, TxnId, TxnIdError};
+pub use numbers::{Index, NodeId, Offset, Position, TableId, Term, TxnId, TxnIdError};
 pub use outcome::{Committed, OperationFault, Refusal, Subject};
 pub use panic::panic_message;
 pub use request::{

@@ -63,6 +63,12 @@ number!(
     u64
 );
 number!(
+    /// The number of a node in its cluster, from 1. Never reused: a node that lost its disk comes back
+    /// under a new one.
+    NodeId,
+    u64
+);
+number!(
     /// The number of a table. Records carry it instead of the name; it is never reused.
     TableId,
     u32

@@ -27,6 +27,13 @@ impl<T, O: Observer> Replica<T, O> {
                 Effect::Readable(ticket, position) => {
                     out.answers.push(Answer::Readable(ticket, position));
                 }
+                Effect::Install(_)
+                | Effect::Cut(_)
+                | Effect::Send(_)
+                | Effect::Fetch(_)
+                | Effect::Members(..) => {
+                    unreachable!("a cluster of one voter has nobody to send to or to hear from")
+                }
             }
         }
         if self.effects.is_empty() {

@@ -11,10 +11,10 @@ use std::sync::Arc;
 use bytes::Bytes;
 use onelog_commit::{Remembered, ValidatorOptions, ViewError};
 use onelog_engine::{
-    Applied, ConsensusError, Engine, EngineError, EngineOptions, Raft, RaftOptions,
+    Applied, ConsensusError, Engine, EngineError, EngineOptions, Members, Raft, RaftOptions,
 };
 use onelog_log::{Disk, HardState, Log, LogOptions, LogReader, NewerFormat, ReadError, Recovery};
-use onelog_record::{Index, KeyRange, Op, Position, Record, TABLE_TABLES, Term};
+use onelog_record::{Index, KeyRange, NodeId, Op, Position, Record, TABLE_TABLES};
 use onelog_state::{Opened, State, StateOptions};
 
 use crate::catalog::Catalog;
@@ -228,21 +228,22 @@ impl Recovered {
 
     fn engine<T>(&self, applied: Applied) -> Result<Engine<T>, Failure> {
         let recovery = &self.recovery;
-        let term_of_last = recovery.terms.last().map_or(Term::ZERO, |(_, term)| *term);
+        let mut terms = recovery.terms.clone();
+        if terms.is_empty() && applied.index > Index::ZERO {
+            terms.push((applied.index, applied.term));
+        }
         // With one voter whatever is durable here is committed.
         let raft = Raft::new(&RaftOptions {
-            node: NODE,
-            voters: vec![NODE],
+            node: NodeId(NODE),
+            members: Members::alone(NodeId(NODE)),
             term: self.hard_state.term,
             vote: self.hard_state.vote,
+            first: recovery.first_index,
+            terms,
             committed: recovery.last_index,
-            committed_term: if recovery.last_index == applied.index {
-                applied.term.max(term_of_last)
-            } else {
-                term_of_last
-            },
             committed_end: recovery.end.max(applied.position),
             uncommitted: Vec::new(),
+            seed: 0,
         })
         .map_err(|cause: ConsensusError| Failure::Engine(cause.into()))?;
         let options = EngineOptions {

@@ -1,0 +1,100 @@
+//! What the engine of one node among several is given beside requests and completions.
+
+use onelog_commit::{Remembered, Validator};
+use onelog_record::{Entry, Index, NodeId};
+
+use crate::engine::{Effect, Engine, EngineError};
+use crate::raft::{FetchId, MemberChange, MembersError, Message, Raft, SnapshotMark};
+
+impl<T> Engine<T, Raft> {
+    /// The consensus, for what it shows.
+    #[must_use]
+    pub const fn raft(&self) -> &Raft {
+        &self.consensus
+    }
+
+    /// A message of another node has come. One that announces a snapshot only when that is here.
+    pub fn step(&mut self, message: Message, out: &mut Vec<Effect<T>>) -> Result<(), EngineError> {
+        self.consensus.step(message)?;
+        self.pump(out)
+    }
+
+    /// [`Effect::Fetch`] is done; with no entries where the log does not have them any more.
+    pub fn fetched(
+        &mut self,
+        id: FetchId,
+        entries: &[Entry],
+        out: &mut Vec<Effect<T>>,
+    ) -> Result<(), EngineError> {
+        self.consensus.fetched(id, entries);
+        self.pump(out)
+    }
+
+    /// [`Effect::Install`] is done, durably. `ids` are the ids that the snapshot remembers, in log
+    /// order, and `timestamp_ms` is its highest timestamp.
+    pub fn installed(
+        &mut self,
+        ids: impl Iterator<Item = Remembered>,
+        timestamp_ms: u64,
+        out: &mut Vec<Effect<T>>,
+    ) -> Result<(), EngineError> {
+        let options = self.options.validator;
+        self.validator = Validator::new(options, self.applied.position, ids);
+        self.applied.timestamp_ms = timestamp_ms;
+        self.last_timestamp_ms = self.last_timestamp_ms.max(timestamp_ms);
+        self.consensus.installed();
+        self.pump(out)
+    }
+
+    /// The log now begins at `first`.
+    pub fn cut_start(&mut self, first: Index) {
+        self.consensus.cut_start(first);
+    }
+
+    /// A checkpoint can be sent to followers that need what the log no longer has.
+    pub fn has_snapshot(&mut self, mark: SnapshotMark) {
+        self.consensus.has_snapshot(mark);
+    }
+
+    /// A message to this node could not be sent.
+    pub fn unreachable(&mut self, node: NodeId) {
+        self.consensus.unreachable(node);
+    }
+
+    /// A snapshot was sent to this node whole, or not.
+    pub fn snapshot_sent(
+        &mut self,
+        node: NodeId,
+        is_whole: bool,
+        out: &mut Vec<Effect<T>>,
+    ) -> Result<(), EngineError> {
+        self.consensus.snapshot_sent(node, is_whole);
+        self.pump(out)
+    }
+
+    /// Proposes a change of the members. [`Effect::Members`] says when it is in force.
+    ///
+    /// The inner error is the answer: the change is not possible now, or at all.
+    pub fn propose_members(
+        &mut self,
+        changes: &[MemberChange],
+        out: &mut Vec<Effect<T>>,
+    ) -> Result<Result<(), MembersError>, EngineError> {
+        let answer = self.consensus.propose_members(changes);
+        self.pump(out)?;
+        Ok(answer)
+    }
+
+    /// Hands the leadership to another voter.
+    ///
+    /// The inner error is the answer: it cannot be handed there.
+    pub fn transfer(
+        &mut self,
+        to: NodeId,
+        out: &mut Vec<Effect<T>>,
+    ) -> Result<Result<(), MembersError>, EngineError> {
+        let answer = self.consensus.transfer(to);
+        self.pump(out)?;
+        Ok(answer)
+    }
+}

@@ -1,0 +1,123 @@
+//! What a node knows of the others, and what is requested of it as one of several.
+
+use ::raft::SnapshotStatus;
+use onelog_record::{Index, NodeId};
+
+use super::members::{self, MemberChange, Members, MembersError};
+use super::message::SnapshotMark;
+use super::{NOBODY, Raft};
+use crate::consensus::Consensus as _;
+
+/// How far another node is, as its leader knows it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PeerProgress {
+    pub node: NodeId,
+    /// Up to here its log is known to be the leader's.
+    pub matched: Index,
+    /// Whether it was heard of lately.
+    pub is_active: bool,
+    /// Whether it is being sent a snapshot.
+    pub takes_snapshot: bool,
+}
+
+impl Raft {
+    /// This node's number.
+    #[must_use]
+    pub const fn node(&self) -> NodeId {
+        self.node
+    }
+
+    /// The members as of the last applied entry.
+    #[must_use]
+    pub const fn members(&self) -> &Members {
+        &self.members
+    }
+
+    /// Who leads in this term, where that is known.
+    #[must_use]
+    pub fn leader(&self) -> Option<NodeId> {
+        match self.raw.raft.leader_id {
+            NOBODY => None,
+            node => Some(NodeId(node)),
+        }
+    }
+
+    /// How far the others are, in the order of their numbers. Nothing where this node does not lead.
+    #[must_use]
+    pub fn peers(&self) -> Vec<PeerProgress> {
+        if !self.leads() {
+            return Vec::new();
+        }
+        let progress = self.raw.raft.prs().iter();
+        let mut peers: Vec<PeerProgress> = progress
+            .filter(|(node, _)| **node != self.node.get())
+            .map(|(node, progress)| PeerProgress {
+                node: NodeId(*node),
+                matched: Index(progress.matched),
+                is_active: progress.recent_active,
+                takes_snapshot: progress.state == ::raft::ProgressState::Snapshot,
+            })
+            .collect();
+        peers.sort_by_key(|peer| peer.node);
+        peers
+    }
+
+    /// The log now begins at `first`.
+    pub fn cut_start(&mut self, first: Index) {
+        self.raw.mut_store().cut_start(first);
+    }
+
+    /// A checkpoint can be sent to followers that need what the log no longer has.
+    pub fn has_snapshot(&mut self, mark: SnapshotMark) {
+        self.raw.mut_store().set_snapshot(mark);
+    }
+
+    /// A message to this node could not be sent.
+    pub fn unreachable(&mut self, node: NodeId) {
+        self.raw.report_unreachable(node.get());
+    }
+
+    /// A snapshot was sent whole, or not.
+    pub fn snapshot_sent(&mut self, node: NodeId, is_whole: bool) {
+        let status = match is_whole {
+            true => SnapshotStatus::Finish,
+            false => SnapshotStatus::Failure,
+        };
+        self.raw.report_snapshot(node.get(), status);
+    }
+
+    /// Proposes a change of the members.
+    ///
+    /// # Errors
+    /// When it is not possible now, or at all.
+    pub fn propose_members(&mut self, changes: &[MemberChange]) -> Result<(), MembersError> {
+        if !self.may_propose() {
+            return Err(MembersError::NotLeader);
+        }
+        // Also until the first entry of this term is applied: an earlier change may be below it.
+        if self.raw.raft.has_pending_conf() {
+            return Err(MembersError::UnderWay);
+        }
+        self.members.after(changes)?;
+        let proposed = self
+            .raw
+            .propose_conf_change(Vec::new(), members::proposal(changes));
+        proposed.map_err(|_| MembersError::NotLeader)
+    }
+
+    /// Hands the leadership to another voter, which must catch up first. It is kept when that takes
+    /// longer than an election's timeout.
+    ///
+    /// # Errors
+    /// When this node does not lead, or the other one does not vote.
+    pub fn transfer(&mut self, to: NodeId) -> Result<(), MembersError> {
+        if !self.leads() {
+            return Err(MembersError::NotLeader);
+        }
+        if !self.members.voters.contains(&to) {
+            return Err(MembersError::NoMember(to));
+        }
+        self.raw.transfer_leader(to.get());
+        Ok(())
+    }
+}

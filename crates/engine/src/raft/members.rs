@@ -1,0 +1,250 @@
+//! Who takes part in a cluster, and how that changes.
+
+use std::collections::BTreeSet;
+
+use onelog_record::NodeId;
+use protobuf::Message as _;
+use raft::eraftpb::{ConfChangeSingle, ConfChangeType, ConfChangeV2, ConfState};
+
+/// The most nodes of a cluster, voters and learners together.
+pub const MEMBERS_MAX: usize = 16;
+
+/// Who votes, and who only follows.
+///
+/// While voters are exchanged there are two majorities to win, that of `voters` and that of
+/// `outgoing` (joint consensus, chapter 4.3 of Ongaro's thesis).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Members {
+    pub voters: BTreeSet<NodeId>,
+    /// They get everything and decide nothing.
+    pub learners: BTreeSet<NodeId>,
+    /// The voters of before, while a change goes on.
+    pub outgoing: BTreeSet<NodeId>,
+    /// Outgoing voters that become learners when the change ends.
+    pub demoted: BTreeSet<NodeId>,
+    /// Whether the leader ends the change by itself.
+    pub ends_by_itself: bool,
+}
+
+/// One change of the members.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MemberChange {
+    /// A new voter, or a learner that becomes one.
+    Voter(NodeId),
+    /// A new learner, or a voter that becomes one.
+    Learner(NodeId),
+    Remove(NodeId),
+}
+
+/// A change of the members is not possible.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum MembersError {
+    #[error("another change of the members is under way; try again when it has ended")]
+    UnderWay,
+    #[error("no voter would be left")]
+    NoVoter,
+    #[error("there would be {0} members, the limit is {MEMBERS_MAX}")]
+    TooMany(usize),
+    #[error("node {0} is no member")]
+    NoMember(NodeId),
+    #[error("node {0} is named twice in one change")]
+    Twice(NodeId),
+    #[error("this changes nothing")]
+    NoChange,
+    #[error("this node does not lead the cluster now")]
+    NotLeader,
+}
+
+impl Members {
+    /// The members of a cluster that has no other node.
+    #[must_use]
+    pub fn alone(node: NodeId) -> Self {
+        Self::of([node])
+    }
+
+    /// A cluster of these voters.
+    #[must_use]
+    pub fn of(voters: impl IntoIterator<Item = NodeId>) -> Self {
+        Self {
+            voters: voters.into_iter().collect(),
+            ..Self::default()
+        }
+    }
+
+    /// Every node that gets the log.
+    #[must_use]
+    pub fn all(&self) -> BTreeSet<NodeId> {
+        let lists = [&self.voters, &self.learners, &self.outgoing, &self.demoted];
+        lists.into_iter().flatten().copied().collect()
+    }
+
+    #[must_use]
+    pub fn is_voter(&self, node: NodeId) -> bool {
+        self.voters.contains(&node) || self.outgoing.contains(&node)
+    }
+
+    /// Whether a change goes on.
+    #[must_use]
+    pub fn is_changing(&self) -> bool {
+        !self.outgoing.is_empty()
+    }
+
+    /// What the members are once `changes` are made, or why that cannot be.
+    ///
+    /// # Errors
+    /// When it is no change, or one that the cluster would not survive.
+    pub fn after(&self, changes: &[MemberChange]) -> Result<Self, MembersError> {
+        if self.is_changing() {
+            return Err(MembersError::UnderWay);
+        }
+        let mut after = self.clone();
+        let mut named = BTreeSet::new();
+        for change in changes {
+            let node = change.node();
+            if !named.insert(node) {
+                return Err(MembersError::Twice(node));
+            }
+            let was_voter = after.voters.remove(&node);
+            let was_learner = after.learners.remove(&node);
+            match change {
+                MemberChange::Voter(_) => after.voters.insert(node),
+                MemberChange::Learner(_) => after.learners.insert(node),
+                MemberChange::Remove(_) if was_voter || was_learner => true,
+                MemberChange::Remove(_) => return Err(MembersError::NoMember(node)),
+            };
+        }
+        let members = after.voters.len() + after.learners.len();
+        match () {
+            () if after == *self => Err(MembersError::NoChange),
+            () if after.voters.is_empty() => Err(MembersError::NoVoter),
+            () if members > MEMBERS_MAX => Err(MembersError::TooMany(members)),
+            () => Ok(after),
+        }
+    }
+
+    pub(crate) fn from_raft(state: &ConfState) -> Self {
+        let set = |nodes: &[u64]| nodes.iter().copied().map(NodeId).collect();
+        Self {
+            voters: set(&state.voters),
+            learners: set(&state.learners),
+            outgoing: set(&state.voters_outgoing),
+            demoted: set(&state.learners_next),
+            ends_by_itself: state.auto_leave,
+        }
+    }
+
+    pub(crate) fn to_raft(&self) -> ConfState {
+        let list = |nodes: &BTreeSet<NodeId>| nodes.iter().map(|node| node.get()).collect();
+        ConfState {
+            voters: list(&self.voters),
+            learners: list(&self.learners),
+            voters_outgoing: list(&self.outgoing),
+            learners_next: list(&self.demoted),
+            auto_leave: self.ends_by_itself,
+            ..ConfState::default()
+        }
+    }
+}
+
+impl MemberChange {
+    #[must_use]
+    pub const fn node(self) -> NodeId {
+        match self {
+            Self::Voter(node) | Self::Learner(node) | Self::Remove(node) => node,
+        }
+    }
+}
+
+/// The changes as Raft proposes them.
+pub(crate) fn proposal(changes: &[MemberChange]) -> ConfChangeV2 {
+    let single = |change: &MemberChange| ConfChangeSingle {
+        change_type: match change {
+            MemberChange::Voter(_) => ConfChangeType::AddNode,
+            MemberChange::Learner(_) => ConfChangeType::AddLearnerNode,
+            MemberChange::Remove(_) => ConfChangeType::RemoveNode,
+        },
+        node_id: change.node().get(),
+        ..ConfChangeSingle::default()
+    };
+    ConfChangeV2 {
+        changes: changes.iter().map(single).collect::<Vec<_>>().into(),
+        ..ConfChangeV2::default()
+    }
+}
+
+/// The body of an entry of kind `Membership`. An empty one ends a joint configuration.
+pub(crate) fn decode_change(body: &[u8]) -> Result<ConfChangeV2, protobuf::ProtobufError> {
+    let mut change = ConfChangeV2::default();
+    change.merge_from_bytes(body)?;
+    Ok(change)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn nodes(numbers: &[u64]) -> BTreeSet<NodeId> {
+        numbers.iter().copied().map(NodeId).collect()
+    }
+
+    #[test]
+    fn the_body_of_a_change_has_these_bytes() {
+        let change = proposal(&[
+            MemberChange::Voter(NodeId(2)),
+            MemberChange::Remove(NodeId(300)),
+        ]);
+        let bytes = change.write_to_bytes().unwrap();
+        assert_eq!(bytes, [18, 2, 16, 2, 18, 5, 8, 1, 16, 172, 2]);
+        assert_eq!(decode_change(&bytes).unwrap(), change);
+        assert!(decode_change(&[0xff]).is_err());
+    }
+
+    #[test]
+    fn a_change_that_the_cluster_would_not_survive_is_refused() {
+        use MemberChange::{Learner, Remove, Voter};
+        let members = Members {
+            learners: nodes(&[4]),
+            ..Members::of(nodes(&[1, 2, 3]))
+        };
+        for (changes, expected) in [
+            (vec![Voter(NodeId(1))], MembersError::NoChange),
+            (vec![], MembersError::NoChange),
+            (vec![Remove(NodeId(9))], MembersError::NoMember(NodeId(9))),
+            (
+                vec![Voter(NodeId(4)), Remove(NodeId(4))],
+                MembersError::Twice(NodeId(4)),
+            ),
+            (
+                vec![Remove(NodeId(1)), Learner(NodeId(2)), Remove(NodeId(3))],
+                MembersError::NoVoter,
+            ),
+            (
+                (5..18).map(|node| Learner(NodeId(node))).collect(),
+                MembersError::TooMany(17),
+            ),
+        ] {
+            assert_eq!(members.after(&changes), Err(expected), "{changes:?}");
+        }
+        let after = members.after(&[Voter(NodeId(4)), Remove(NodeId(1))]);
+        assert_eq!(after.unwrap(), Members::of(nodes(&[2, 3, 4])));
+        let changing = Members {
+            outgoing: nodes(&[1]),
+            ..members
+        };
+        let refused = changing.after(&[Remove(NodeId(1))]);
+        assert_eq!(refused, Err(MembersError::UnderWay));
+    }
+
+    #[test]
+    fn the_members_are_the_same_after_a_way_through_raft() {
+        let members = Members {
+            voters: nodes(&[3, 1]),
+            learners: nodes(&[7]),
+            outgoing: nodes(&[1, 2]),
+            demoted: nodes(&[2]),
+            ends_by_itself: true,
+        };
+        assert_eq!(Members::from_raft(&members.to_raft()), members);
+        assert_eq!(members.all(), nodes(&[1, 2, 3, 7]));
+    }
+}
