@@ -1,6 +1,7 @@
 //! The names and tables of a sink as SQL text.
 
 pub(crate) mod existing;
+pub(crate) mod lossless;
 pub(crate) mod shape;
 
 use onelog_mapping::{ColumnType, MappingPlan};

@@ -11,7 +11,8 @@ use tokio_postgres::error::SqlState;
 
 use crate::bookkeeping::Identity;
 use crate::connection::{BEGIN_READ, Connection, Purpose, REBUILD_TIMEOUT, STATEMENT_TIMEOUT};
-use crate::ddl::existing::{self, Existing, lossless};
+use crate::ddl::existing::{self, Existing};
+use crate::ddl::lossless::{column_types, lossless};
 use crate::ddl::{quote, table};
 use crate::decode::{CopyStream, Malformed};
 use crate::encode::sql_type;
@@ -55,7 +56,7 @@ pub(crate) fn open_reader(
             if !wrong.is_empty() {
                 return Err(existing::schema_mismatch(mapping, &wrong));
             }
-            let types = existing::column_types(client, &target.schema, &mapping.into).await?;
+            let types = column_types(client, &target.schema, &mapping.into).await?;
             kinds.push(lossless(mapping, &types));
         }
         Ok(kinds)
