@@ -26,7 +26,7 @@ impl<T> Engine<T, Raft> {
         entries: &[Entry],
         out: &mut Vec<Effect<T>>,
     ) -> Result<(), EngineError> {
-        self.consensus.fetched(id, entries);
+        self.consensus.fetched(id, entries)?;
         self.pump(out)
     }
 

@@ -23,7 +23,7 @@ use slog::{Discard, Logger, o};
 use crate::consensus::{Consensus, ConsensusError, Progress};
 
 pub use self::cluster::PeerProgress;
-use self::convert::{from_raft, to_raft};
+use self::convert::{from_raft, no_change, to_raft};
 pub use self::members::{MEMBERS_MAX, MemberChange, Members, MembersError};
 pub use self::message::{MESSAGE_BYTES_MAX, Message, MessageError, SnapshotMark};
 use self::tail::Tail;
@@ -52,7 +52,8 @@ const NOBODY: u64 = 0;
 pub struct RaftOptions {
     /// This node's number.
     pub node: NodeId,
-    /// The members as of the last committed entry.
+    /// The members as of the state that the engine starts from. [`Consensus::change_members`] brings
+    /// those of the entries that are replayed.
     pub members: Members,
     pub term: Term,
     /// The saved vote, 0 for none.
@@ -150,7 +151,7 @@ impl Raft {
         let mut end = options.committed_end;
         for entry in &options.uncommitted {
             end = entry.header.end();
-            tail.push(to_raft(entry), end);
+            tail.push(to_raft(entry)?, end);
         }
         let last_appended = Index(tail.last());
         let raw = RawNode::new(&config, tail, &Logger::root(Discard, o!()))?;
@@ -219,11 +220,15 @@ impl Raft {
     }
 
     /// A read of the log has ended; with nothing where the log no longer has the entries.
-    pub fn fetched(&mut self, id: FetchId, entries: &[Entry]) {
-        let entries = entries.iter().map(to_raft).collect();
+    ///
+    /// # Errors
+    /// Final.
+    pub fn fetched(&mut self, id: FetchId, entries: &[Entry]) -> Result<(), ConsensusError> {
+        let entries = entries.iter().map(to_raft).collect::<Result<_, _>>()?;
         for context in self.raw.mut_store().fetched(id, entries) {
             self.raw.on_entries_fetched(context);
         }
+        Ok(())
     }
 
     /// The term whose leadership has ended since the last call, also when another one has begun.
@@ -427,11 +432,9 @@ impl Consensus for Raft {
     }
 
     fn change_members(&mut self, entry: &Entry) -> Result<Members, ConsensusError> {
-        let change =
-            members::decode_change(&entry.body).map_err(|error| ConsensusError::Members {
-                index: entry.index,
-                cause: Box::new(error),
-            })?;
+        let changes = members::decode_changes(&entry.body);
+        let changes = changes.map_err(|cause| no_change(entry.index, cause))?;
+        let change = members::proposal(&changes);
         let state = self.raw.apply_conf_change(&change)?;
         self.members = Members::from_raft(&state);
         if self.leads() && !self.members.is_voter(self.node) {

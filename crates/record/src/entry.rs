@@ -17,7 +17,7 @@ pub enum EntryKind {
     Transactions = 1,
     /// Nothing: the first entry of a leader's term.
     NoOp = 2,
-    /// A change of the cluster's members, in Raft's own encoding.
+    /// A change of the cluster's members.
     Membership = 3,
 }
 

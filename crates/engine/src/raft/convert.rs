@@ -4,9 +4,10 @@ use ::raft::eraftpb::{Entry as RaftEntry, EntryType};
 use bytes::Bytes;
 use onelog_record::{Entry, EntryHeader, EntryKind, Index, Position, Term};
 
+use super::members::{self, NoChangeError};
 use crate::consensus::ConsensusError;
 
-pub(super) fn to_raft(entry: &Entry) -> RaftEntry {
+pub(super) fn to_raft(entry: &Entry) -> Result<RaftEntry, ConsensusError> {
     let mut raft_entry = RaftEntry {
         term: entry.term.get(),
         index: entry.index.get(),
@@ -17,10 +18,18 @@ pub(super) fn to_raft(entry: &Entry) -> RaftEntry {
         EntryKind::NoOp => {}
         EntryKind::Membership => {
             raft_entry.entry_type = EntryType::EntryConfChangeV2;
-            raft_entry.data = entry.body.clone();
+            let data = members::to_library(&entry.body);
+            raft_entry.data = data.map_err(|cause| no_change(entry.index, cause))?;
         }
     }
-    raft_entry
+    Ok(raft_entry)
+}
+
+pub(super) fn no_change(index: Index, cause: NoChangeError) -> ConsensusError {
+    ConsensusError::Members {
+        index,
+        cause: Box::new(cause),
+    }
 }
 
 /// Raft's own first entry of a term carries nothing; it is written as a no-op at its place in the
@@ -43,7 +52,11 @@ pub(super) fn from_raft(
             body,
         };
         let entry = if raft_entry.entry_type != EntryType::EntryNormal {
-            without_records(EntryKind::Membership, raft_entry.data.clone())
+            let body = members::from_library(&raft_entry.data);
+            without_records(
+                EntryKind::Membership,
+                body.map_err(|cause| no_change(index, cause))?,
+            )
         } else if raft_entry.data.is_empty() {
             without_records(EntryKind::NoOp, Bytes::new())
         } else {

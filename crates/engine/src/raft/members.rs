@@ -2,12 +2,16 @@
 
 use std::collections::BTreeSet;
 
+use bytes::Bytes;
 use onelog_record::NodeId;
 use protobuf::Message as _;
 use raft::eraftpb::{ConfChangeSingle, ConfChangeType, ConfChangeV2, ConfState};
 
 /// The most nodes of a cluster, voters and learners together.
 pub const MEMBERS_MAX: usize = 16;
+
+/// The bytes of one change in the log.
+const CHANGE_BYTES: usize = 9;
 
 /// Who votes, and who only follows.
 ///
@@ -172,11 +176,71 @@ pub(crate) fn proposal(changes: &[MemberChange]) -> ConfChangeV2 {
     }
 }
 
-/// The body of an entry of kind `Membership`. An empty one ends a joint configuration.
-pub(crate) fn decode_change(body: &[u8]) -> Result<ConfChangeV2, protobuf::ProtobufError> {
-    let mut change = ConfChangeV2::default();
-    change.merge_from_bytes(body)?;
-    Ok(change)
+/// The changes of a proposal that this file made.
+fn changes_of(proposal: &ConfChangeV2) -> Vec<MemberChange> {
+    let changes = proposal.changes.iter().map(|single| {
+        let node = NodeId(single.node_id);
+        match single.change_type {
+            ConfChangeType::AddNode => MemberChange::Voter(node),
+            ConfChangeType::AddLearnerNode => MemberChange::Learner(node),
+            ConfChangeType::RemoveNode => MemberChange::Remove(node),
+        }
+    });
+    changes.collect()
+}
+
+/// Bytes that are no change of the members.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("{0} bytes are no change of the members")]
+pub struct NoChangeError(usize);
+
+/// The body of an entry of kind `Membership`, in the log and between nodes: for each change its kind
+/// u8 (1 voter, 2 learner, 3 removed) and the node u64. None of them ends a joint configuration.
+pub(super) fn encode_changes(changes: &[MemberChange]) -> Vec<u8> {
+    let mut out = Vec::with_capacity(changes.len() * CHANGE_BYTES);
+    for change in changes {
+        out.push(match change {
+            MemberChange::Voter(_) => 1,
+            MemberChange::Learner(_) => 2,
+            MemberChange::Remove(_) => 3,
+        });
+        out.extend_from_slice(&change.node().get().to_le_bytes());
+    }
+    out
+}
+
+pub(super) fn decode_changes(body: &[u8]) -> Result<Vec<MemberChange>, NoChangeError> {
+    let error = NoChangeError(body.len());
+    let (changes, []) = body.as_chunks::<CHANGE_BYTES>() else {
+        return Err(error);
+    };
+    if changes.len() > 2 * MEMBERS_MAX {
+        return Err(error);
+    }
+    let read = changes.iter().map(|[kind, node @ ..]| {
+        let node = NodeId(u64::from_le_bytes(*node));
+        match kind {
+            1 => Ok(MemberChange::Voter(node)),
+            2 => Ok(MemberChange::Learner(node)),
+            3 => Ok(MemberChange::Remove(node)),
+            _ => Err(error),
+        }
+    });
+    read.collect()
+}
+
+/// The body as the library carries it: in its own encoding, which no other process writes or reads.
+pub(super) fn to_library(body: &[u8]) -> Result<Bytes, NoChangeError> {
+    let bytes = proposal(&decode_changes(body)?).write_to_bytes();
+    bytes.map_or(Err(NoChangeError(body.len())), |bytes| Ok(bytes.into()))
+}
+
+/// What the library carries, as a body.
+pub(super) fn from_library(data: &[u8]) -> Result<Bytes, NoChangeError> {
+    let mut proposal = ConfChangeV2::default();
+    let read = proposal.merge_from_bytes(data);
+    read.map_err(|_| NoChangeError(data.len()))?;
+    Ok(encode_changes(&changes_of(&proposal)).into())
 }
 
 #[cfg(test)]
@@ -189,14 +253,34 @@ mod tests {
 
     #[test]
     fn the_body_of_a_change_has_these_bytes() {
-        let change = proposal(&[
+        let changes = [
             MemberChange::Voter(NodeId(2)),
+            MemberChange::Learner(NodeId(3)),
             MemberChange::Remove(NodeId(300)),
-        ]);
-        let bytes = change.write_to_bytes().unwrap();
-        assert_eq!(bytes, [18, 2, 16, 2, 18, 5, 8, 1, 16, 172, 2]);
-        assert_eq!(decode_change(&bytes).unwrap(), change);
-        assert!(decode_change(&[0xff]).is_err());
+        ];
+        let body = encode_changes(&changes);
+        let mut expected = vec![1, 2, 0, 0, 0, 0, 0, 0, 0];
+        expected.extend_from_slice(&[2, 3, 0, 0, 0, 0, 0, 0, 0]);
+        expected.extend_from_slice(&[3, 44, 1, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(body, expected);
+        assert_eq!(decode_changes(&body).unwrap(), changes);
+        let carried = to_library(&body).unwrap();
+        assert_eq!(from_library(&carried).unwrap(), body);
+    }
+
+    #[test]
+    fn the_end_of_a_change_has_no_bytes() {
+        assert_eq!(decode_changes(&[]), Ok(Vec::new()));
+        assert!(to_library(&[]).unwrap().is_empty());
+        assert!(from_library(&[]).unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_is_no_change_is_refused() {
+        assert!(decode_changes(&[1, 0]).is_err());
+        assert!(decode_changes(&[4, 1, 0, 0, 0, 0, 0, 0, 0]).is_err());
+        assert!(decode_changes(&[1; 33 * CHANGE_BYTES]).is_err());
+        assert!(from_library(&[0xff]).is_err());
     }
 
     #[test]

@@ -11,6 +11,7 @@
 //!             outgoing | demoted, each: 0 count u8 | 1 nodes u64 × count
 //! ```
 //!
+//! The data of an entry is its payload; of a change of the members (kind 2) it is the entry's body.
 //! Flags: bit 0 a refusal, bit 1 a snapshot follows. Numbers are little-endian. The kinds are those
 //! of Raft's library and never change.
 
@@ -20,7 +21,7 @@ use ::raft::eraftpb::{self, EntryType, MessageType, Snapshot, SnapshotMetadata};
 use bytes::{Buf, Bytes};
 use onelog_record::{BODY_BYTES_MAX, Index, NodeId, PAYLOAD_HEADER_BYTES, Position, Term};
 
-use super::members::{MEMBERS_MAX, Members};
+use super::members::{self, MEMBERS_MAX, Members, NoChangeError};
 
 const HEAD_BYTES: usize = 96;
 const ENTRY_HEAD_BYTES: usize = 24;
@@ -73,6 +74,8 @@ pub enum MessageError {
     },
     #[error("its entries are not numbered without a gap")]
     Gap,
+    #[error(transparent)]
+    Change(#[from] NoChangeError),
 }
 
 impl Message {
@@ -118,6 +121,10 @@ impl Message {
     }
 
     /// The message as it travels.
+    #[expect(
+        clippy::expect_used,
+        reason = "`decode` and `propose_members` make the data of changes, and nothing else"
+    )]
     #[must_use]
     pub fn encode(&self) -> Vec<u8> {
         let message = &self.0;
@@ -152,11 +159,15 @@ impl Message {
         out.extend_from_slice(&message.context);
         out.extend_from_slice(&snapshot);
         for entry in message.entries.iter() {
+            let data = match entry.entry_type {
+                EntryType::EntryNormal => entry.data.clone(),
+                _ => members::from_library(&entry.data).expect("this process has made it"),
+            };
             out.extend_from_slice(&[entry.entry_type as u8, 0, 0, 0]);
-            out.extend_from_slice(&(entry.data.len() as u32).to_le_bytes());
+            out.extend_from_slice(&(data.len() as u32).to_le_bytes());
             out.extend_from_slice(&entry.term.to_le_bytes());
             out.extend_from_slice(&entry.index.to_le_bytes());
-            out.extend_from_slice(&entry.data);
+            out.extend_from_slice(&data);
         }
         out
     }
@@ -384,11 +395,16 @@ impl Reader {
             return Err(MessageError::Reserved);
         }
         let len = self.count("an entry", PAYLOAD_HEADER_BYTES + BODY_BYTES_MAX)?;
+        let (term, index) = (self.u64()?, self.u64()?);
+        let data = self.take(len)?;
         Ok(eraftpb::Entry {
             entry_type,
-            term: self.u64()?,
-            index: self.u64()?,
-            data: self.take(len)?,
+            term,
+            index,
+            data: match entry_type {
+                EntryType::EntryNormal => data,
+                _ => members::to_library(&data)?,
+            },
             ..eraftpb::Entry::default()
         })
     }
