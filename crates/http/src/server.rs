@@ -8,7 +8,7 @@ use std::future::Future;
 use std::io;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use axum::Router;
 use axum::response::IntoResponse as _;
@@ -31,6 +31,8 @@ use crate::routes::Shared;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long a client that is turned away may take to read why.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
+/// The first second of the year 10000, since 1970.
+const YEAR_10000_S: u64 = 253_402_300_800;
 /// How many clients over the limit are answered at once; the connections of others are cut.
 const REFUSALS_MAX: usize = 64;
 
@@ -101,16 +103,18 @@ impl Door {
     fn admit(&self, connections: &mut JoinSet<()>, stream: TcpStream, router: &Router) {
         // Answers are small; waiting to fill a packet would only delay them.
         let _ = stream.set_nodelay(true);
-        match Arc::clone(&self.room).try_acquire_owned() {
-            Ok(room) => {
-                connections.spawn(self.connection(stream, router.clone(), room));
-            }
-            Err(_) => {
-                if let Ok(permit) = Arc::clone(&self.refusals).try_acquire_owned() {
-                    let max = self.app.options.max_connections;
-                    connections.spawn(turn_away(stream, max, permit));
-                }
-            }
+        let why = if !can_be_dated(SystemTime::now()) {
+            "the server's clock is before 1970 or after the year 9999, which no answer can say: set it"
+                .to_owned()
+        } else if let Ok(room) = Arc::clone(&self.room).try_acquire_owned() {
+            connections.spawn(self.connection(stream, router.clone(), room));
+            return;
+        } else {
+            let max = self.app.options.max_connections;
+            format!("{max} connections are open already")
+        };
+        if let Ok(permit) = Arc::clone(&self.refusals).try_acquire_owned() {
+            connections.spawn(turn_away(stream, why, permit));
         }
     }
 
@@ -140,9 +144,15 @@ impl Door {
     }
 }
 
-/// Answers a client over the limit, without reading its request.
-async fn turn_away(mut stream: TcpStream, max: usize, permit: OwnedSemaphorePermit) {
-    let answer = busy(format!("{max} connections are open already")).into_response();
+/// Whether the header `date` can say it: the library panics where it cannot.
+fn can_be_dated(now: SystemTime) -> bool {
+    let since_1970 = now.duration_since(UNIX_EPOCH);
+    since_1970.is_ok_and(|since| since.as_secs() < YEAR_10000_S)
+}
+
+/// Answers a client that is not served, without reading its request.
+async fn turn_away(mut stream: TcpStream, why: String, permit: OwnedSemaphorePermit) {
+    let answer = busy(why).into_response();
     let sending = async {
         let (head, body) = answer.into_parts();
         let body = axum::body::to_bytes(body, usize::MAX)
@@ -164,4 +174,17 @@ async fn turn_away(mut stream: TcpStream, max: usize, permit: OwnedSemaphorePerm
     };
     let _ = tokio::time::timeout(REFUSAL_TIMEOUT, sending).await;
     drop(permit);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_before_1970_or_after_9999_cannot_be_said_in_an_answer() {
+        let at = |since_s| UNIX_EPOCH + Duration::from_secs(since_s);
+        assert!(can_be_dated(UNIX_EPOCH) && can_be_dated(at(YEAR_10000_S - 1)));
+        assert!(!can_be_dated(UNIX_EPOCH - Duration::from_nanos(1)));
+        assert!(!can_be_dated(at(YEAR_10000_S)));
+    }
 }
