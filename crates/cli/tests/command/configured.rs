@@ -341,6 +341,28 @@ into = "orders"
     assert!(!place.path("reports.db").exists());
 }
 
+#[test]
+fn two_declared_sinks_of_one_table_are_refused_before_either_is_made() {
+    // Given a file whose two sinks write to one table of one store.
+    let place = Place::new();
+    let config = place.configure(
+        &r#"
+[[sinks]]
+name = "again"
+kind = "sqlite"
+path = "REPORTS"
+[[sinks.mappings]]
+table = "shop.orders"
+into = "ORDERS"
+"#
+        .replace("REPORTS", place.path("reports.db").to_str().unwrap()),
+    );
+    // When a server starts with it, then it names both, and has not touched the store.
+    let ran = place.try_start(&config);
+    ran.fails(2, "'reports' writes to 'orders' in this store already");
+    assert!(!place.path("reports.db").exists());
+}
+
 fn sink_names(server: &Server) -> Value {
     server.run(&["sinks", "list", "--json"]).json()["sinks"].clone()
 }
