@@ -205,9 +205,9 @@ fn a_sink_leaves_between_two_transforms_of_a_large_transaction() {
         "transform": "{n: (if .n > 0 then [range(300000)] | length else 0 end)}"}]});
     sinks.create(place.definition("search", &slow)).unwrap();
     place::put(&node, "first", &json!({"n": 0}));
-    let begun = node.position();
-    place::wait(&sinks, "search", begun);
+    place::wait(&sinks, "search", node.position());
     sinks.pause("search").unwrap();
+    let before = node.position();
     node.transact(|tx| {
         let mut keys = 0..500;
         keys.try_for_each(|n| tx.put_json("shop.orders", format!("{n}"), &json!({"n": 1})))
@@ -220,7 +220,7 @@ fn a_sink_leaves_between_two_transforms_of_a_large_transaction() {
     close(&node, &sinks);
     let store = place.store("search.db");
     let position: i64 = one(&store, "SELECT position FROM onelog_position");
-    assert_eq!(position as u64, begun.get());
+    assert!(position as u64 <= before.get(), "{position} and {before}");
     assert_eq!(one::<i64>(&store, "SELECT count(*) FROM orders"), 1);
 }
 

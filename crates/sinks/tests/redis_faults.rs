@@ -267,7 +267,7 @@ fn redis_without_persistence_is_filled_anew_after_a_restart() {
     assert!(
         fault
             .what
-            .contains("the store has nothing of this sink any more"),
+            .contains("the store has no position of this sink"),
         "{fault}"
     );
 }

@@ -154,7 +154,9 @@ fn a_backfill_and_a_repair_go_in_steps_of_a_bounded_size() {
     let seen = watch_memory(&node, "steps:attempt");
     sinks.create(place.definition("steps", &json!({}))).unwrap();
     wait(&sinks, "steps", node.position());
-    let loads = std::mem::take(&mut *seen.lock());
+    let mut loads = std::mem::take(&mut *seen.lock());
+    let put_in_place = loads.pop();
+    assert_eq!(put_in_place, Some(0), "what is loaded is in the store");
     assert!(loads.len() >= 5, "{loads:?}");
     assert!(loads.iter().all(|held| *held == LOADED), "{loads:?}");
     // When all of it is repaired, then that takes several steps as well.
