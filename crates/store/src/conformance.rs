@@ -19,7 +19,7 @@ use onelog_record::{Offset, Position, TableDefinition, TableId, TableKind, Value
 pub use self::cells::every_cell_comes_back_as_it_was;
 pub use self::model::Model;
 pub use self::owners::{
-    a_new_table_belongs_to_one_of_the_sinks_that_race_for_it, a_table_of_another_sink_is_refused,
+    a_table_belongs_to_one_of_the_sinks_that_race_for_it, a_table_of_another_sink_is_refused,
     an_existing_table_of_another_sink_is_refused,
 };
 pub use self::records::{
@@ -156,7 +156,7 @@ pub fn all(new: &dyn Fn() -> Box<dyn Harness>) {
         a_removed_sink_is_forgotten,
         a_table_of_another_sink_is_refused,
         an_existing_table_of_another_sink_is_refused,
-        a_new_table_belongs_to_one_of_the_sinks_that_race_for_it,
+        a_table_belongs_to_one_of_the_sinks_that_race_for_it,
         a_delete_without_a_row_is_no_error,
         every_cell_comes_back_as_it_was,
         several_mappings_move_together,

@@ -80,12 +80,20 @@ fn others_are_refused(
     model.assert_equal(plan, other.as_mut());
 }
 
-/// Of sinks that backfill one new table at the same moment one has it, whatever the timing, and the
-/// others are refused.
-pub fn a_new_table_belongs_to_one_of_the_sinks_that_race_for_it(harness: &dyn Harness) {
+/// Of sinks that backfill one table at the same moment one has it, whatever the timing, and the others
+/// are refused: a new table in every second race, else one that a deleted sink left.
+pub fn a_table_belongs_to_one_of_the_sinks_that_race_for_it(harness: &dyn Harness) {
     for race in 0..RACES {
         let into = format!("\"race_{race}\"");
         let plan = plan(harness, &STANDARD.replacen("\"orders\"", &into, 1));
+        if race % 2 == 1 {
+            let mut former = harness.open_as("former", Arc::clone(&plan), LOG);
+            let mut model = Model::default();
+            model.order("former", 1, "left");
+            former.take_over().unwrap();
+            model.rebuild(&plan, former.as_mut()).unwrap();
+            former.remove().unwrap();
+        }
         // given three sinks of which none has backfilled,
         let mut rivals = ["left", "middle", "right"].map(|side| {
             let sink = format!("{side}-{race}");

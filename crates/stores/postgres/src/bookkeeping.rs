@@ -104,6 +104,23 @@ pub(crate) async fn table_owner(
     }))
 }
 
+/// Refuses a table that is another sink's.
+pub(crate) async fn check_owner(
+    client: &Client,
+    identity: &Identity,
+    name: &str,
+) -> Result<(), Fault> {
+    match table_owner(client, identity, name).await? {
+        Some(Owner {
+            sink: Some(owner), ..
+        }) if owner != identity.sink => {
+            let fact = format!("it belongs to the sink '{owner}'");
+            Err(StoreError::owned(name, fact).into())
+        }
+        _ => Ok(()),
+    }
+}
+
 /// The shape in which this sink filled a table, where it is recorded.
 pub(crate) async fn recorded_shape(
     client: &Client,
@@ -320,15 +337,18 @@ impl<'a> Scope<'a> {
         Ok(())
     }
 
-    /// Records that the table is this sink's; what onelog did not make once stays so.
+    /// Records that the table is this sink's, unless it became another one's since it was looked at;
+    /// what onelog did not make once stays so.
     pub(crate) async fn record_owner(&self, mapping: &MappingPlan) -> Result<(), Fault> {
         let sql = format!(
             "INSERT INTO {} AS t (name, sink, made) VALUES ($1, $2, $3)
              ON CONFLICT (name) DO UPDATE SET sink = excluded.sink, made = t.made AND excluded.made,
-               shape = NULL",
+               shape = NULL
+             WHERE t.sink IS NULL OR t.sink = excluded.sink",
             table(&self.identity.schema, OWNERS)
         );
-        self.client
+        let recorded = self
+            .client
             .execute_typed(
                 &sql,
                 &[
@@ -338,7 +358,10 @@ impl<'a> Scope<'a> {
                 ],
             )
             .await?;
-        Ok(())
+        match recorded {
+            0 => check_owner(self.client, self.identity, &mapping.into).await,
+            _ => Ok(()),
+        }
     }
 
     /// Forgets the sink; its rows stay.

@@ -11,7 +11,7 @@ use tokio_postgres::types::{ToSql, Type};
 
 use super::shape::Shape;
 use super::{IDENTIFIER_BYTES_MAX, quote, table};
-use crate::bookkeeping::{Identity, Owner, table_owner};
+use crate::bookkeeping::{Identity, check_owner, table_owner};
 use crate::encode::{Limit, Wire, sql_type};
 use crate::error::Fault;
 
@@ -44,15 +44,8 @@ pub(crate) async fn check_target(
     // In this order: a table and its owner are committed together, so a table that is seen here
     // has an owner that is seen behind it.
     let found = find_table(client, &identity.schema, &mapping.into).await?;
+    check_owner(client, identity, &mapping.into).await?;
     let owner = table_owner(client, identity, &mapping.into).await?;
-    if let Some(Owner {
-        sink: Some(sink), ..
-    }) = &owner
-        && *sink != identity.sink
-    {
-        let fact = format!("it belongs to the sink '{sink}'");
-        return Err(StoreError::owned(&mapping.into, fact).into());
-    }
     let made = owner.is_some_and(|owner| owner.made);
     let existing = mapping.options.flag(EXISTING);
     let facts = match found {
@@ -99,6 +92,7 @@ pub(crate) async fn check_shape(
     identity: &Identity,
     mapping: &MappingPlan,
 ) -> Result<TargetTable, Fault> {
+    check_owner(client, identity, &mapping.into).await?;
     let wrong = match find_table(client, &identity.schema, &mapping.into).await? {
         Existing::Nothing => vec!["it is not there".to_owned()],
         Existing::Other(kind) => vec![format!("a {kind} has its name")],

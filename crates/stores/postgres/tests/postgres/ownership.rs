@@ -103,6 +103,21 @@ fn of_two_first_backfills_of_one_table_the_first_that_ends_has_it_to_itself() {
 }
 
 #[test]
+fn a_sink_whose_table_has_another_owner_notices_it_while_it_follows() {
+    require!(Kind::Postgres);
+    // Given a sink that follows, and bookkeeping that gives its table to another one,
+    let pg = Pg::new();
+    let plan = standard_plan(&pg);
+    let (mut store, _) = backfilled(&pg, &plan);
+    store.check_shape().unwrap();
+    pg.sql("UPDATE onelog_tables SET sink = 'other'");
+    // when it looks at its tables again, then it stops by name.
+    let error = store.check_shape().unwrap_err();
+    assert!(matches!(error, StoreError::NotOwner { .. }), "{error}");
+    assert!(error.to_string().contains("the sink 'other'"), "{error}");
+}
+
+#[test]
 fn a_table_that_is_gone_leaves_no_claim_to_its_name() {
     require!(Kind::Postgres);
     let pg = Pg::new();
