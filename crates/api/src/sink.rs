@@ -192,6 +192,10 @@ struct DryRunMapping {
     looked_at: u64,
     /// How many of them `where` or `transform` leave out.
     left_out: u64,
+    /// Whether the time was over before there were as many rows as requested.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[schema(required = false)]
+    ended_early: bool,
     /// What the table in the store has; missing where the definition does not say where the store is.
     #[serde(skip_serializing_if = "Option::is_none")]
     store: Option<DryRunStore>,
@@ -466,6 +470,7 @@ impl From<onelog_sinks::DryRunMapping> for DryRunMapping {
             into,
             looked_at,
             left_out,
+            ended_early,
             store,
             rows,
             refused,
@@ -486,6 +491,7 @@ impl From<onelog_sinks::DryRunMapping> for DryRunMapping {
             into,
             looked_at,
             left_out,
+            ended_early,
             store: store.map(Into::into),
             rows: rows.into_iter().map(row).collect(),
             refused: refused.into_iter().map(refusal).collect(),

@@ -11,7 +11,7 @@ use onelog_sinks::Sinks;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::errors::{ApiError, TableNames};
-use crate::options::{BLOCKING_CALLS_MAX, HttpOptions, VERIFICATIONS_MAX};
+use crate::options::{BLOCKING_CALLS_MAX, DRY_RUNS_MAX, HttpOptions, VERIFICATIONS_MAX};
 use onelog_request::{KnownTable, Tables};
 
 /// The delay before the next try of a request that found no room.
@@ -26,6 +26,7 @@ pub(crate) struct App {
     pub(crate) bodies: Semaphore,
     blocking: Arc<Semaphore>,
     verifications: Arc<Semaphore>,
+    dry_runs: Arc<Semaphore>,
     log_streams: Arc<Semaphore>,
     stop: watch::Sender<bool>,
 }
@@ -38,6 +39,7 @@ impl App {
             bodies: Semaphore::new(options.bodies_bytes_max.min(Semaphore::MAX_PERMITS)),
             blocking: Arc::new(Semaphore::new(BLOCKING_CALLS_MAX)),
             verifications: Arc::new(Semaphore::new(VERIFICATIONS_MAX)),
+            dry_runs: Arc::new(Semaphore::new(DRY_RUNS_MAX)),
             log_streams: Arc::new(Semaphore::new(
                 options.log_streams_max.min(Semaphore::MAX_PERMITS),
             )),
@@ -108,6 +110,17 @@ impl App {
         let permit = Arc::clone(&self.verifications)
             .try_acquire_owned()
             .map_err(|_| busy("other verifications are running"))?;
+        self.off_thread(permit, call).await
+    }
+
+    /// Runs a dry run: as a verification, it keeps nobody else from reading files.
+    pub(crate) async fn dry_run<T: Send + 'static>(
+        self: &Arc<Self>,
+        call: impl FnOnce(&Self) -> T + Send + 'static,
+    ) -> Result<T, ApiError> {
+        let permit = Arc::clone(&self.dry_runs)
+            .try_acquire_owned()
+            .map_err(|_| busy("other dry runs are running"))?;
         self.off_thread(permit, call).await
     }
 

@@ -22,6 +22,8 @@ pub const LOG_BATCH_BYTES: usize = 256 << 10;
 pub const BLOCKING_CALLS_MAX: usize = 16;
 /// How many sinks may be verified at once.
 pub const VERIFICATIONS_MAX: usize = 2;
+/// How many definitions may be tried at once: their programs may take long.
+pub const DRY_RUNS_MAX: usize = 4;
 /// The most bytes that request bodies over `BODY_FREE_BYTES` may hold together, by default.
 pub const BODIES_BYTES_MAX: usize = 128 << 20;
 /// A body up to this size is not counted: the number of connections bounds these.

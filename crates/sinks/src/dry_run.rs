@@ -2,6 +2,7 @@
 //! Nothing is written to the store.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use onelog::{KeyRange, Offset, Position, Row as LogRow, Snapshot};
@@ -23,6 +24,8 @@ pub const DRY_RUN_ROWS_MAX: usize = 100;
 pub const DRY_RUN_STORE_ROWS_MAX: u64 = 1_000_000;
 /// How many records of a table are looked at, at most.
 const LOOKED_AT_MAX: u64 = 10_000;
+/// For how long records are looked at: programs may take their time with each.
+pub const DRY_RUN_TIME_MAX: Duration = Duration::from_secs(15);
 
 /// What a definition would write.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -44,6 +47,8 @@ pub struct DryRunMapping {
     pub looked_at: u64,
     /// How many of them make no row: `where` or `transform` leave them out.
     pub left_out: u64,
+    /// Whether the time was over before there were as many rows as requested.
+    pub ended_early: bool,
     /// What the table in the store has; `None` where the definition does not say where the store is.
     pub store: Option<DryRunStore>,
     pub rows: Vec<DryRunRow>,
@@ -119,9 +124,16 @@ impl Sinks {
             rows_max: DRY_RUN_STORE_ROWS_MAX,
             stop: &self.inner.stopping,
         };
+        let begun = Instant::now();
+        let is_over = || begun.elapsed() >= DRY_RUN_TIME_MAX;
         for (number, mapping) in plan.mappings.iter().enumerate() {
-            let stop = &self.inner.stopping;
-            let mut found = run_mapping(rules, mapping, &snapshot, rows, stop)?;
+            let looking = Looking {
+                snapshot: &snapshot,
+                rows,
+                stop: &self.inner.stopping,
+                is_over: &is_over,
+            };
+            let mut found = looking.run_mapping(rules, mapping)?;
             found.store = looks_into_the_store.then(|| look(&counting, number));
             mappings.push(found);
         }
@@ -180,49 +192,62 @@ fn completed(kinds: Kinds, definition: &Value) -> (Value, bool) {
     (out, has_place)
 }
 
-fn run_mapping(
-    rules: &MappingRules,
-    mapping: &MappingPlan,
-    snapshot: &Snapshot,
+/// What records are looked at, and for how long.
+struct Looking<'l> {
+    snapshot: &'l Snapshot,
     rows: usize,
-    stop: &AtomicBool,
-) -> Result<DryRunMapping, SinkError> {
-    let mut out = DryRunMapping {
-        table: mapping.table_name.clone(),
-        into: mapping.into.clone(),
-        looked_at: 0,
-        left_out: 0,
-        store: None,
-        rows: Vec::new(),
-        refused: Vec::new(),
-    };
-    let range = KeyRange {
-        table: mapping.table,
-        from: Bytes::new(),
-        to: None,
-    };
-    let failed = |cause| SinkError::Read { cause };
-    for found in snapshot.scan(&range, false).map_err(failed)? {
-        if out.rows.len() >= rows || out.looked_at >= LOOKED_AT_MAX {
-            break;
+    stop: &'l AtomicBool,
+    is_over: &'l dyn Fn() -> bool,
+}
+
+impl Looking<'_> {
+    fn run_mapping(
+        &self,
+        rules: &MappingRules,
+        mapping: &MappingPlan,
+    ) -> Result<DryRunMapping, SinkError> {
+        let mut out = DryRunMapping {
+            table: mapping.table_name.clone(),
+            into: mapping.into.clone(),
+            looked_at: 0,
+            left_out: 0,
+            ended_early: false,
+            store: None,
+            rows: Vec::new(),
+            refused: Vec::new(),
+        };
+        let range = KeyRange {
+            table: mapping.table,
+            from: Bytes::new(),
+            to: None,
+        };
+        let failed = |cause| SinkError::Read { cause };
+        for found in self.snapshot.scan(&range, false).map_err(failed)? {
+            if out.rows.len() >= self.rows || out.looked_at >= LOOKED_AT_MAX {
+                break;
+            }
+            if (self.is_over)() {
+                out.ended_early = true;
+                break;
+            }
+            if self.stop.load(Ordering::Acquire) {
+                return Err(VerifyError::Stopped.into());
+            }
+            let found = found.map_err(failed)?;
+            out.looked_at += 1;
+            match run_row(rules, mapping, &found) {
+                Ok(Some(row)) => out.rows.push(row),
+                Ok(None) => out.left_out += 1,
+                Err(fault) if out.refused.len() < self.rows => out.refused.push(DryRunRefused {
+                    key: show_key(&found.key),
+                    version: found.version,
+                    what: fault.to_string(),
+                }),
+                Err(_) => {}
+            }
         }
-        if stop.load(Ordering::Acquire) {
-            return Err(VerifyError::Stopped.into());
-        }
-        let found = found.map_err(failed)?;
-        out.looked_at += 1;
-        match run_row(rules, mapping, &found) {
-            Ok(Some(row)) => out.rows.push(row),
-            Ok(None) => out.left_out += 1,
-            Err(fault) if out.refused.len() < rows => out.refused.push(DryRunRefused {
-                key: show_key(&found.key),
-                version: found.version,
-                what: fault.to_string(),
-            }),
-            Err(_) => {}
-        }
+        Ok(out)
     }
-    Ok(out)
 }
 
 fn run_row(

@@ -326,6 +326,7 @@ pub(crate) async fn forget(
     responses(
         (status = 200, description = "Rows, and records that do not fit", body = crate::api::DryRun),
         (status = 422, description = "Malformed, and where", body = crate::api::Error),
+        (status = 503, description = "`overloaded`: other dry runs are running", body = crate::api::Error),
     )
 )]
 pub(crate) async fn dry_run(
@@ -342,13 +343,12 @@ pub(crate) async fn dry_run(
     let body = read_body(&app, &headers, body).await?;
     let definition: Value = serde_json::from_slice(&body.bytes)
         .map_err(|error| ApiError::malformed("body", format!("this is not JSON: {error}")))?;
-    let dry_run = {
-        let name = definition["name"].as_str().unwrap_or_default().to_owned();
-        on_sinks(&app, &name, move |sinks, _| {
-            sinks.dry_run_json(&definition, rows)
-        })
-        .await?
-    };
+    let name = definition["name"].as_str().unwrap_or_default().to_owned();
+    let dry_run = app.dry_run(move |app| {
+        let done = app.sinks.dry_run_json(&definition, rows);
+        done.map_err(|error| sink_error(app, &name, error))
+    });
+    let dry_run = dry_run.await??;
     json(StatusCode::OK, &DryRun::from(dry_run))
 }
 

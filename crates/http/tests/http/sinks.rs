@@ -275,6 +275,41 @@ fn verify_with_repair_writes_what_differs_again() {
 }
 
 #[test]
+fn dry_runs_of_programs_that_take_long_keep_nobody_else_waiting() {
+    // Given as many dry runs as there may be at once, of a program that takes its time with each row,
+    let server = Server::with_tables();
+    for n in 0..8 {
+        server.put("shop.orders", &format!("k{n}"), json!({"total": n}));
+    }
+    let dry_run = |transform: &str| {
+        let definition = json!({"kind": "sqlite", "mappings": [
+            {"table": "shop.orders", "into": "orders", "transform": transform}]});
+        server.post("/v1/sinks/dry-run?rows=8", &definition)
+    };
+    std::thread::scope(|threads| {
+        let long = || dry_run("{total: reduce range(2000000) as $n (0; . + 1)}").expect(200);
+        let running: Vec<_> = (0..4).map(|_| threads.spawn(long)).collect();
+        // when another one comes, then it is refused at once,
+        loop {
+            let answer = dry_run(".");
+            if answer.status == 503 {
+                answer.refused(503, "overloaded");
+                break;
+            }
+            assert!(running.iter().any(|long| !long.is_finished()));
+        }
+        // and what else reads files is answered.
+        server.get("/v1/status").expect(200);
+        server.get("/v1/tables/shop.orders/keys").expect(200);
+        for long in running {
+            let shown = long.join().unwrap();
+            assert_eq!(shown["mappings"][0]["looked_at"], 8);
+        }
+    });
+    dry_run(".").expect(200);
+}
+
+#[test]
 fn a_definition_is_replaced_after_a_dry_run() {
     let server = with_sink();
     let position = server.put("shop.orders", "a", json!({"note": "a note", "total": 7}));

@@ -209,6 +209,9 @@ pub fn dry_run(answer: &Exact, out: &mut Out) -> io::Result<()> {
         if left_out > 0 {
             head.push_str(&format!(", {} left out", thousands(left_out)));
         }
+        if mapping["ended_early"] == true {
+            head.push_str("; the programs took so long that no more were looked at");
+        }
         out.line(&head)?;
         if let Some(line) = in_the_store(&mapping["store"]) {
             out.line(&line)?;
