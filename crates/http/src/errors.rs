@@ -22,6 +22,7 @@
 //! | 409 | `sink_waiting` | `sink`, `fault` | its store cannot be used now: it tries again by itself |
 //! | 409 | `sink_not_filled` | `sink`, `fault` | there is nothing to compare: not yet, or no longer |
 //! | 409 | `sink_too_far_behind` | `sink`, `position`, `floor` | its state is no longer kept: let it catch up |
+//! | 409 | `sink_ahead` | `sink`, `position`, `latest` | its store is ahead of the log: rebuild it |
 //! | 409 | `other_log` | `sink` | what a store is to forget is another log's: ask for it with `release_other_log` |
 //! | 409 | `too_many_deletes` | `sink` | a repair would delete many rows: ask for it with `delete_rows` |
 //! | 409 | `wrong_table` | `table` | a stream table has no state to read: read the log |

@@ -70,6 +70,16 @@ pub enum SinkError {
         /// The oldest readable position.
         floor: Position,
     },
+    /// Its store is ahead of the log.
+    #[error(
+        "the store of the sink '{name}' is at position {position}, but the log ends at {latest}: one of them was restored from another time, so they cannot be compared; rebuild the sink to make the store equal to the log"
+    )]
+    Ahead {
+        name: String,
+        position: Position,
+        /// The end of the log.
+        latest: Position,
+    },
     /// The sink's store has not been backfilled yet.
     #[error("the sink '{name}' has not been backfilled yet, so there is nothing to compare")]
     NotBackfilled { name: String },

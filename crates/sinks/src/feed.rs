@@ -94,16 +94,20 @@ impl Feed {
         let Some(position) = at else {
             return Err(SinkError::NotBackfilled { name: name.clone() });
         };
-        self.node.snapshot_at(position).map_err(|error| {
-            let floor = match error {
-                SnapshotError::TooOld { floor } => floor,
-                SnapshotError::InFuture { latest } => latest,
-            };
-            SinkError::TooFarBehind {
-                name: name.clone(),
-                position,
-                floor,
-            }
-        })
+        let name = name.clone();
+        self.node
+            .snapshot_at(position)
+            .map_err(|error| match error {
+                SnapshotError::TooOld { floor } => SinkError::TooFarBehind {
+                    name,
+                    position,
+                    floor,
+                },
+                SnapshotError::InFuture { latest } => SinkError::Ahead {
+                    name,
+                    position,
+                    latest,
+                },
+            })
     }
 }

@@ -441,6 +441,8 @@ fn a_store_that_went_back_in_time_catches_up_and_one_from_the_future_is_refused(
     assert!(text.contains("but the log ends at"), "{text}");
     // No waiter is answered that it has reached what it has of another future.
     assert_eq!(sinks.get("search").unwrap().position, None);
+    let error = sinks.verify("search").unwrap_err();
+    assert!(matches!(error, SinkError::Ahead { .. }), "{error}");
     sinks.rebuild("search").unwrap();
     let end = order(&node, "c", 4, "of the restored log");
     assert_equal(&sinks, "search", end);

@@ -162,7 +162,7 @@ pub(crate) async fn resume(State(app): State<Shared>, Path(name): Path<String>) 
     responses(
         (status = 200, description = "Equal or not, and which rows differ", body = crate::api::Verification),
         (status = 404, description = "`unknown_sink`", body = crate::api::Error),
-        (status = 409, description = "`sink_stopped`, `sink_waiting`, `sink_not_filled`, `sink_too_far_behind`, `too_many_deletes`", body = crate::api::Error),
+        (status = 409, description = "`sink_stopped`, `sink_waiting`, `sink_not_filled`, `sink_too_far_behind`, `sink_ahead`, `too_many_deletes`", body = crate::api::Error),
         (status = 422, description = "Malformed, and where", body = crate::api::Error),
         (status = 502, description = "`store_failed`", body = crate::api::Error),
         (status = 503, description = "`overloaded`: other verifications are running", body = crate::api::Error),
@@ -396,7 +396,7 @@ pub(crate) async fn parked(
     responses(
         (status = 200, description = "What the store took and what it still refuses", body = crate::api::Replayed),
         (status = 404, description = "`unknown_sink`", body = crate::api::Error),
-        (status = 409, description = "`sink_stopped`, `sink_waiting`, `sink_not_filled`, `sink_too_far_behind`", body = crate::api::Error),
+        (status = 409, description = "`sink_stopped`, `sink_waiting`, `sink_not_filled`, `sink_too_far_behind`, `sink_ahead`", body = crate::api::Error),
         (status = 422, description = "Malformed, and where", body = crate::api::Error),
         (status = 503, description = "Overloaded or stopped", body = crate::api::Error),
         (status = 507, description = "`disk_full`: nothing is written until there is room on the disk", body = crate::api::Error),
@@ -523,6 +523,15 @@ pub(crate) fn sink_error(app: &App, sink: &str, error: SinkError) -> ApiError {
             body.sink = Some(name);
             body.position = Some(Some(position));
             body.floor = Some(floor);
+        }),
+        SinkError::Ahead {
+            name,
+            position,
+            latest,
+        } => conflict("sink_ahead").with(|body| {
+            body.sink = Some(name);
+            body.position = Some(Some(position));
+            body.latest = Some(latest);
         }),
         SinkError::TimedOut { name, position, .. } => {
             ApiError::new(StatusCode::GATEWAY_TIMEOUT, "wait_timed_out", message).with(|body| {
