@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use onelog_jq::{JqError, LANGUAGE_VERSION, Program};
-use onelog_record::{FieldPath, Offset, ValueKind};
+use onelog_record::{FieldPath, Offset, ValueKind, array_index};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
@@ -152,7 +152,7 @@ fn descend<'v>(raw: &'v str, steps: &[String]) -> Option<&'v str> {
         }
         b'[' => {
             let items: Vec<&'v RawValue> = serde_json::from_str(raw).ok()?;
-            items.get(step.parse::<usize>().ok()?).copied()?
+            items.get(array_index(step)?).copied()?
         }
         _ => return None,
     };

@@ -81,7 +81,7 @@ impl FieldPath {
         for step in &self.steps {
             at = match at {
                 Value::Object(fields) => fields.get(step)?,
-                Value::Array(items) => items.get(step.parse::<usize>().ok()?)?,
+                Value::Array(items) => items.get(array_index(step)?)?,
                 _ => return None,
             };
         }
@@ -98,12 +98,20 @@ impl FieldPath {
             }
             at = match at {
                 Value::Object(fields) => fields.entry(step.as_str()).or_insert(Value::Null),
-                Value::Array(items) => items.get_mut(step.parse::<usize>().ok()?)?,
+                Value::Array(items) => items.get_mut(array_index(step)?)?,
                 _ => return None,
             };
         }
         Some(at)
     }
+}
+
+/// The place in a list that a step of a path says: digits without a zero in front (RFC 6901, section 4).
+#[must_use]
+pub fn array_index(step: &str) -> Option<usize> {
+    let is_number = step.bytes().all(|byte| byte.is_ascii_digit());
+    let is_plain = is_number && (step == "0" || !step.starts_with('0'));
+    is_plain.then(|| step.parse().ok()).flatten()
 }
 
 fn unescape(step: &str, whole: &str) -> Result<String, FieldPathError> {
@@ -165,6 +173,10 @@ mod tests {
             ("/a/x", None),
             ("/plain/x", None),
             ("/a/b~1c/9", None),
+            ("/a/b~1c/0", Some(json!(1))),
+            ("/a/b~1c/01", None),
+            ("/a/b~1c/+1", None),
+            ("/a/b~1c/", None),
         ] {
             assert_eq!(
                 FieldPath::parse(path).unwrap().get(&value).cloned(),

@@ -8,8 +8,8 @@ use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::fmt::{self, Write as _};
 
-use crate::FieldPath;
 use crate::decimal::{canonical_number, compare_numbers};
+use crate::field::{FieldPath, array_index};
 
 mod find;
 mod read;
@@ -121,7 +121,7 @@ impl<'t> Json<'t> {
                     let mut found = fields.iter().rev();
                     &found.find(|(name, _)| name.says(step))?.1
                 }
-                Self::Array(items) => items.get(step.parse::<usize>().ok()?)?,
+                Self::Array(items) => items.get(array_index(step)?)?,
                 _ => return None,
             };
         }
@@ -145,7 +145,7 @@ impl<'t> Json<'t> {
                     });
                     &mut fields.get_mut(index)?.1
                 }
-                Self::Array(items) => items.get_mut(step.parse::<usize>().ok()?)?,
+                Self::Array(items) => items.get_mut(array_index(step)?)?,
                 _ => return None,
             };
         }

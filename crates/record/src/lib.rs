@@ -27,7 +27,7 @@ pub use decimal::{
     compare_numbers, is_multiple_of, is_whole, whole_number,
 };
 pub use entry::{Compression, Entry, EntryHeader, EntryKind, PAYLOAD_HEADER_BYTES, PayloadError};
-pub use field::{FieldPath, FieldPathError};
+pub use field::{FieldPath, FieldPathError, array_index};
 pub use json::{FOUND_AT_ONCE_MAX, Json, JsonFault, JsonString, JsonText, Place, find, place};
 pub use limits::{
     BODY_BYTES_MAX, FIELD_PATH_BYTES_MAX, GUARDS_MAX, HEADERS_MAX, HTTP_BODY_BYTES_MAX,

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 use super::read::{NESTING_MAX, Reader};
 use super::{JsonFault, JsonString};
-use crate::FieldPath;
+use crate::field::{FieldPath, array_index};
 
 /// As many paths as one pass looks for.
 pub const FOUND_AT_ONCE_MAX: usize = 16;
@@ -110,7 +110,7 @@ impl<'t> Finder<'t, '_> {
     fn indices(&self, paths: Paths, depth: usize) -> [Option<usize>; FOUND_AT_ONCE_MAX] {
         let mut indices = [None; FOUND_AT_ONCE_MAX];
         for n in bits(paths) {
-            indices[n] = self.paths[n].steps()[depth].parse().ok();
+            indices[n] = array_index(&self.paths[n].steps()[depth]);
         }
         indices
     }
@@ -203,7 +203,7 @@ fn walk_to<'p>(
             return Ok(found);
         }
         (Some(b'['), [index, further @ ..]) => {
-            let wanted: Option<usize> = index.parse().ok();
+            let wanted = array_index(index);
             let mut at = 0;
             reader.items(left, |reader, inner| {
                 let is_it = wanted == Some(at);

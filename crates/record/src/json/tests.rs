@@ -36,6 +36,10 @@ fn a_field_is_found_and_made_by_its_path() {
     assert_eq!(at(&document, "twice").as_deref(), Some("2"));
     assert_eq!(at(&document, "/a/x"), None);
     assert_eq!(at(&document, "/a/b~1c/9"), None);
+    // A place in a list is a number as RFC 6901 has it.
+    for path in ["/a/b~1c/01", "/a/b~1c/+1", "/a/b~1c/"] {
+        assert_eq!(at(&document, path), None, "{path}");
+    }
 
     let new = FieldPath::parse("/n\"ew/in").unwrap();
     *document.make(&new).unwrap() = Json::Bool(true);
