@@ -75,6 +75,8 @@ impl JsonString<'_> {
         if self.is_plain() {
             return Cow::Borrowed(self.inner());
         }
+        #[cfg(test)]
+        ESCAPES_READ.set(ESCAPES_READ.get() + 1);
         // The escapes were checked when the string was read.
         Cow::Owned(serde_json::from_str(&self.0).unwrap_or_default())
     }
@@ -434,6 +436,12 @@ impl serde::Serialize for JsonText {
         raw.map_err(serde::ser::Error::custom)?
             .serialize(serializer)
     }
+}
+
+#[cfg(test)]
+thread_local! {
+    /// How many strings with escapes were read.
+    static ESCAPES_READ: std::cell::Cell<usize> = const { std::cell::Cell::new(0) };
 }
 
 #[cfg(test)]

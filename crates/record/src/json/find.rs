@@ -54,7 +54,9 @@ impl<'t> Finder<'t, '_> {
         let from = reader.at();
         match first {
             Some(b'{') if further != 0 => reader.fields(left, |reader, name, inner| {
-                let there = self.among(further, |path| name.says(&path.steps()[depth]));
+                // A name with escapes is read once, for all paths.
+                let name = name.text();
+                let there = self.among(further, |path| path.steps()[depth] == name);
                 self.walk_or_skip(reader, there, depth + 1, inner)
             })?,
             Some(b'[') if further != 0 => {

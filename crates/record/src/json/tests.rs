@@ -25,6 +25,34 @@ fn what_is_read_is_written_as_it_was_without_the_spaces() {
 }
 
 #[test]
+fn a_name_with_escapes_is_read_once_for_all_paths() {
+    let fields = |inner: &str| format!(r#"{{"\u0061":{inner},"\u0062":2,"plain":3}}"#);
+    let text = fields(&fields("1"));
+    let names = [
+        "a", "b", "/a/a", "/a/b", "plain", "none", "/a/none", "/a/plain",
+    ];
+    let paths = names.map(|name| FieldPath::parse(name).unwrap());
+    let paths: Vec<&FieldPath> = paths.iter().collect();
+
+    let before = ESCAPES_READ.get();
+    let found = find(text.as_bytes(), &paths).unwrap();
+
+    assert_eq!(ESCAPES_READ.get() - before, 4);
+    let inner = fields("1");
+    let expected = [
+        Some(inner.as_str()),
+        Some("2"),
+        Some("1"),
+        Some("2"),
+        Some("3"),
+        None,
+        None,
+        Some("3"),
+    ];
+    assert_eq!(found[..names.len()], expected);
+}
+
+#[test]
 fn a_field_is_found_and_made_by_its_path() {
     let mut document = parsed(r#"{"a":{"b/c":[1,2.50]},"\u0061x":3,"twice":1,"twice":2}"#);
     let at = |document: &Json<'_>, path: &str| {
