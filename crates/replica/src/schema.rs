@@ -16,10 +16,27 @@ use serde_json::Value;
 #[error("not a valid JSON Schema: {0}")]
 pub struct SchemaError(String);
 
+/// The most steps that finding the reason of a refusal takes: the library then looks at what it has
+/// looked at for deciding, once more.
+const REASON_STEPS_MAX: usize = 1 << 22;
+/// The same for a schema with `anyOf` or `oneOf`, for which the library builds the errors of all
+/// branches, with their places. Each takes a few hundred bytes, and a step builds a few.
+const BRANCHES_STEPS_MAX: usize = 1 << 13;
+/// The most members of a list or object, and the longest place, of a document for which such errors
+/// are built.
+const MEMBERS_MAX: usize = 8 * BRANCHES_STEPS_MAX;
+const PLACE_BYTES_MAX: usize = 1 << 10;
+/// The longest reason.
+const REASON_BYTES_MAX: usize = 64 << 10;
+const TOO_LONG: &str =
+    "the document does not fit the schema, and the reason takes too long to find";
+
 #[derive(Debug)]
 struct Compiled {
     /// With the keyword that counts steps in it.
     schema: Value,
+    has_branches: bool,
+    compares: bool,
     validator: Validator,
     /// For documents with numbers that `validator` would round. Few have any.
     exact: OnceLock<Result<Validator, String>>,
@@ -28,12 +45,16 @@ struct Compiled {
 /// Compiles a schema. References to other documents are refused: a decision may rest on nothing
 /// outside the log.
 pub(crate) fn compile(schema: &Value) -> Result<Arc<dyn Schema>, SchemaError> {
+    let has_branches = steps::has_branches(schema);
+    let compares = steps::compares(schema);
     let schema = steps::marked(schema);
     let validator = steps::options()
         .build(&schema)
         .map_err(|error| SchemaError(refused(&error)))?;
     Ok(Arc::new(Compiled {
         schema,
+        has_branches,
+        compares,
         validator,
         exact: OnceLock::new(),
     }))
@@ -57,21 +78,49 @@ fn refused(error: &ValidationError<'_>) -> String {
 
 impl Schema for Compiled {
     fn check(&self, value: &Json<'_>, steps: &mut usize) -> Result<(), SchemaFault> {
-        let checked = steps::within(steps, || self.check_all(value));
-        let checked = checked.ok_or(SchemaFault::OutOfSteps)?;
-        checked.map_err(SchemaFault::Breaks)
+        let mut copy = Value::from(value);
+        if self.compares {
+            steps::within(steps, || steps::sort(&mut copy)).ok_or(SchemaFault::OutOfSteps)?;
+        }
+        if value.find_number(&is_beyond_the_library).is_none() {
+            return self.decide(&self.validator, &copy, steps);
+        }
+        let compiled = || exact::compile(&self.schema).map_err(|error| error.to_string());
+        let exact = self.exact.get_or_init(compiled).as_ref();
+        let exact = exact.map_err(|error| SchemaFault::Breaks(error.clone()))?;
+        exact::with_numbers(value, &copy, || self.decide(exact, &copy, steps))
     }
 }
 
 impl Compiled {
-    fn check_all(&self, value: &Json<'_>) -> Result<(), String> {
-        let copy = Value::from(value);
-        if value.find_number(&is_beyond_the_library).is_none() {
-            return self.validator.validate(&copy).map_err(described);
+    fn decide(
+        &self,
+        validator: &Validator,
+        copy: &Value,
+        steps: &mut usize,
+    ) -> Result<(), SchemaFault> {
+        let fits = steps::within(steps, || validator.is_valid(copy));
+        match fits.ok_or(SchemaFault::OutOfSteps)? {
+            true => Ok(()),
+            false => Err(SchemaFault::Breaks(self.reason(validator, copy, steps))),
         }
-        let compiled = || exact::compile(&self.schema).map_err(|error| error.to_string());
-        let exact = self.exact.get_or_init(compiled).as_ref()?;
-        exact::with_numbers(value, &copy, || exact.validate(&copy).map_err(described))
+    }
+
+    /// Why a document is refused, as far as that is found with few steps and little memory.
+    fn reason(&self, validator: &Validator, copy: &Value, steps: &mut usize) -> String {
+        let max = match self.has_branches {
+            true if !steps::is_within(copy, MEMBERS_MAX, PLACE_BYTES_MAX) => 0,
+            true => BRANCHES_STEPS_MAX,
+            false => REASON_STEPS_MAX,
+        };
+        let given = max.min(*steps);
+        let mut left = given;
+        let found = steps::within(&mut left, || validator.validate(copy).map_err(described));
+        *steps -= given - left;
+        match found {
+            Some(Err(reason)) => reason,
+            _ => TOO_LONG.to_owned(),
+        }
     }
 }
 
@@ -96,7 +145,12 @@ fn described(error: ValidationError<'_>) -> String {
     } else {
         place
     };
-    format!("{place}: {error}")
+    let mut reason = format!("{place}: {error}");
+    if reason.len() > REASON_BYTES_MAX {
+        reason = format!("{place}: {}", error.masked_with("the value"));
+        reason.truncate(reason.floor_char_boundary(REASON_BYTES_MAX));
+    }
+    reason
 }
 
 #[cfg(test)]
@@ -254,6 +308,139 @@ mod tests {
         assert_eq!(check(&schema, "10000000000000000000000001"), Ok(()));
         assert!(check(&schema, "9999999999999999999999999").is_err());
         assert!(check(&schema, "10000000000000000000000000.0").is_err());
+    }
+
+    #[test]
+    fn the_reason_of_branches_is_looked_for_only_so_long() {
+        let itself = json!({"$ref": "#"});
+        let schema = json!({
+            "type": ["object", "string"],
+            "properties": {"x": {"anyOf": [itself, itself]}}
+        });
+        let nested = |depth| r#"{"x":"#.repeat(depth) + "1" + &"}".repeat(depth);
+        let text = check(&schema, &nested(2)).unwrap_err();
+        assert_eq!(
+            text,
+            r#"/x: {"x":1} is not valid under any of the schemas listed in the 'anyOf' keyword"#
+        );
+        for depth in [20, 60] {
+            assert_eq!(check(&schema, &nested(depth)).unwrap_err(), TOO_LONG);
+        }
+
+        let lengths = (0..16).map(|n| json!({"items": {"type": "string", "minLength": n}}));
+        let schema = json!({"anyOf": lengths.collect::<Vec<_>>()});
+        let items = format!("[{}1]", "1,".repeat(40_000));
+        assert_eq!(check(&schema, &items).unwrap_err(), TOO_LONG);
+        let text = check(&schema, "[1,1]").unwrap_err();
+        assert!(text.contains("'anyOf'"), "{text}");
+    }
+
+    #[test]
+    fn a_reason_whose_place_has_a_very_long_name_is_not_looked_for_in_branches() {
+        let name = "n".repeat(PLACE_BYTES_MAX);
+        let schema = json!({"additionalProperties": {"oneOf": [{"type": "string"}, false]}});
+        let text = check(&schema, &format!(r#"{{"{name}":1}}"#)).unwrap_err();
+        assert_eq!(text, TOO_LONG);
+        let text = check(&schema, r#"{"n":1}"#).unwrap_err();
+        assert!(text.starts_with("/n: 1 is not valid"), "{text}");
+    }
+
+    #[test]
+    fn without_branches_a_reason_is_found_however_far_back_it_is() {
+        let schema = json!({"items": {"type": "integer"}});
+        let items = format!(r#"[{}"x"]"#, "1,".repeat(20_000));
+        assert_eq!(
+            check(&schema, &items).unwrap_err(),
+            r#"/20000: "x" is not of type "integer""#
+        );
+    }
+
+    #[test]
+    fn a_message_is_shortened_where_the_value_is_long() {
+        let long = format!("\"{}\"", "ü".repeat(REASON_BYTES_MAX));
+        let text = check(&json!({"type": "integer"}), &long).unwrap_err();
+        assert_eq!(text, r#"the document: the value is not of type "integer""#);
+    }
+
+    #[test]
+    fn a_long_value_with_a_long_number_is_not_shown_either() {
+        let long = format!("[{}1e30]", "1,".repeat(4_000));
+        for (schema, expected) in [
+            (json!({"type": "string"}), "the value is not of type string"),
+            (json!({"const": 1}), "the value is not one of 1"),
+            (
+                json!({"uniqueItems": true}),
+                "the value has non-unique elements",
+            ),
+        ] {
+            let text = check(&schema, &long).unwrap_err();
+            assert_eq!(text, format!("the document: {expected}"));
+        }
+    }
+
+    #[test]
+    fn counting_changes_nothing_that_a_schema_says() {
+        let draft_7 = "http://json-schema.org/draft-07/schema#";
+        for (schema, holds, breaks) in [
+            (
+                json!({"allOf": [{"properties": {"a": {"enum": [1]}}}], "unevaluatedProperties": false}),
+                r#"{"a":1}"#,
+                r#"{"a":1,"b":2}"#,
+            ),
+            (
+                json!({"anyOf": [{"prefixItems": [true]}], "unevaluatedItems": {"const": 2}}),
+                "[1,2]",
+                "[1,1]",
+            ),
+            // Draft 7 leaves out what is beside a reference.
+            (
+                json!({
+                    "$schema": draft_7,
+                    "properties": {"a": {"$ref": "#/definitions/b", "enum": ["x"]}},
+                    "definitions": {"b": {"type": "integer", "pattern": "x"}}
+                }),
+                r#"{"a":1}"#,
+                r#"{"a":"x"}"#,
+            ),
+            (
+                json!({"$ref": "#/allOf/0/items", "allOf": [{"items": {"maxLength": 1}}]}),
+                r#""x""#,
+                r#""xx""#,
+            ),
+        ] {
+            assert_eq!(check(&schema, holds), Ok(()), "{schema}");
+            assert!(check(&schema, breaks).is_err(), "{schema}");
+        }
+        assert!(compile(&json!({"$schema": draft_7, "allOf": []})).is_err());
+        assert!(compile(&json!({"allOf": {}})).is_err());
+    }
+
+    #[test]
+    fn the_order_of_fields_does_not_matter() {
+        let one = r#"{"b":{"d":1,"c":[{"f":1,"e":2}]},"a":1}"#;
+        let other = json!({"a": 1, "b": {"c": [{"e": 2, "f": 1}], "d": 1}});
+        for schema in [json!({"const": other}), json!({"enum": [1, other]})] {
+            assert_eq!(check(&schema, one), Ok(()), "{schema}");
+            assert_eq!(check(&schema, &other.to_string()), Ok(()), "{schema}");
+            assert!(check(&schema, r#"{"a":1}"#).is_err(), "{schema}");
+        }
+        let schema = json!({"properties": {"const": {"uniqueItems": true}}});
+        for count in [0, 1, 20] {
+            let others: String = (0..count).map(|n| format!("{n},")).collect();
+            let twice = format!(r#"{{"const":[{others}{one},{other}]}}"#);
+            let text = check(&schema, &twice).unwrap_err();
+            assert!(text.starts_with("/const: "), "{text}");
+            let once = format!(r#"{{"const":[{others}{one}]}}"#);
+            assert_eq!(check(&schema, &once), Ok(()));
+        }
+    }
+
+    #[test]
+    fn fields_that_depend_on_others_can_be_demanded() {
+        let schema = json!({"dependentRequired": {"a": ["b"]}});
+        assert_eq!(check(&schema, r#"{"a":1,"b":2}"#), Ok(()));
+        let text = check(&schema, r#"{"a":1}"#).unwrap_err();
+        assert!(text.contains("\"b\""), "{text}");
     }
 
     #[test]

@@ -154,6 +154,16 @@ fn limited(limit: &Value, demand: impl FnOnce(String) -> Demand) -> Demand {
     number.map_or(Demand::Nothing, demand)
 }
 
+/// A longer value is not shown. Of a schema with branches the library keeps what is wrong with each.
+const SHOWN_BYTES_MAX: usize = 4 << 10;
+
+fn shown(text: String) -> String {
+    match text.len() <= SHOWN_BYTES_MAX {
+        true => text,
+        false => "the value".to_owned(),
+    }
+}
+
 /// What a keyword demands. The form of its value was checked against the schema of schemas.
 #[derive(Debug)]
 enum Demand {
@@ -173,27 +183,31 @@ impl Demand {
         match (self, value) {
             (Self::Types(names, draft_4), _) => {
                 let fits = names.iter().any(|name| has_type(value, name, *draft_4));
-                (!fits).then(|| format!("{value} is not of type {}", names.join(" or ")))
+                let value = || shown(value.to_string());
+                (!fits).then(|| format!("{} is not of type {}", value(), names.join(" or ")))
             }
             (Self::OneOf(values), _) => {
                 let found = values.iter().any(|known| known.json().equals(value));
-                let shown = || {
-                    values
-                        .iter()
-                        .map(JsonText::as_str)
-                        .collect::<Vec<_>>()
-                        .join(", ")
-                };
-                (!found).then(|| format!("{value} is not one of {}", shown()))
+                let listed = || values.iter().map(JsonText::as_str).collect::<Vec<_>>();
+                (!found).then(|| {
+                    let value = shown(value.to_string());
+                    match listed().join(", ") {
+                        list if list.len() <= SHOWN_BYTES_MAX => {
+                            format!("{value} is not one of {list}")
+                        }
+                        _ => format!("{value} is not one of those that the schema lists"),
+                    }
+                })
             }
             (Self::UniqueItems, Json::Array(items)) => {
                 let mut seen = HashSet::new();
                 let unique = items.iter().all(|item| seen.insert(item.canonical()));
-                (!unique).then(|| format!("{value} has non-unique elements"))
+                (!unique).then(|| format!("{} has non-unique elements", shown(value.to_string())))
             }
             (Self::MultipleOf(divisor), Json::Number(number)) => {
                 let holds = is_multiple_of(number, divisor) == Some(true);
-                (!holds).then(|| format!("{number} is not a multiple of {divisor}"))
+                let number = || shown(number.to_string());
+                (!holds).then(|| format!("{} is not a multiple of {divisor}", number()))
             }
             (Self::Order(limit, allowed), Json::Number(number)) => {
                 let order = compare_numbers(number, limit);
@@ -206,7 +220,8 @@ impl Demand {
                     true => "",
                     false => " or at",
                 };
-                (!holds).then(|| format!("{number} is {side}{or_at} the limit of {limit}"))
+                let number = || shown(number.to_string());
+                (!holds).then(|| format!("{} is {side}{or_at} the limit of {limit}", number()))
             }
             _ => None,
         }

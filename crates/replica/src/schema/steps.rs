@@ -5,6 +5,10 @@
 //! where a subschema may be gets a keyword of our own, which counts how often the library comes by,
 //! and ends the check when no step is left. The library has no way to be ended but to unwind; what
 //! it had built is dropped, and nothing of it outlives the check.
+//!
+//! The library asks its own keywords first, and no further one once one does not hold. So ours is in
+//! a part of `allOf`, which comes before whatever can double the work, and so do long comparisons,
+//! which are moved into a part behind it.
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
@@ -27,15 +31,30 @@ const ELEMENTS_PER_STEP: usize = 8;
 const SCHEMA_BYTES_MAX: usize = 256 << 10;
 const SCHEMA_PATTERNS_MAX: usize = 256;
 
-/// Keywords whose value maps names to subschemas.
-const MAPS: [&str; 6] = [
+/// Keywords whose value maps names to subschemas, or to names.
+const MAPS: [&str; 7] = [
     "properties",
     "patternProperties",
     "$defs",
     "definitions",
     "dependentSchemas",
     "dependencies",
+    "dependentRequired",
 ];
+/// Keywords that compare the value with something long, or with itself.
+const COMPARE: [&str; 4] = ["const", "enum", "pattern", "uniqueItems"];
+/// Keywords that are compared with all that is in them, or copied into what is wrong.
+const COPIED: [&str; 7] = [
+    "const",
+    "enum",
+    "pattern",
+    "not",
+    "required",
+    "dependentRequired",
+    "dependencies",
+];
+/// Keywords whose subschemas are asked one after another, whether one holds or not.
+const BRANCHES: [&str; 2] = ["anyOf", "oneOf"];
 /// Keywords whose value is data.
 const DATA: [&str; 4] = ["const", "enum", "default", "examples"];
 
@@ -71,32 +90,105 @@ fn take(steps: usize) {
 pub(super) fn options() -> ValidationOptions<'static> {
     jsonschema::options()
         .with_pattern_options(PatternOptions::fancy_regex().backtrack_limit(BACKTRACK_MAX))
-        .with_keyword(KEYWORD, |parent: &Map<String, Value>, _: &Value, _| {
-            Ok(Box::new(Step::of(parent)) as Box<dyn Keyword>)
+        .with_keyword(KEYWORD, |_: &Map<String, Value>, value: &Value, _| {
+            Ok(Box::new(Step::read(value)) as Box<dyn Keyword>)
         })
 }
 
-/// The schema with our keyword in each subschema.
+/// The schema with our keyword in each subschema, and the values to compare with as [`sort`] has
+/// them.
 pub(super) fn marked(schema: &Value) -> Value {
     match schema {
-        Value::Object(fields) => {
-            let marked = fields.iter().map(|(name, value)| {
-                let value = match (name.as_str(), value) {
-                    (name, value) if DATA.contains(&name) => value.clone(),
-                    (name, Value::Object(map)) if MAPS.contains(&name) => {
-                        let map = map.iter();
-                        Value::Object(map.map(|(n, v)| (n.clone(), marked(v))).collect())
-                    }
-                    (_, value) => marked(value),
-                };
-                (name.clone(), value)
-            });
-            let mut marked: Map<_, _> = marked.collect();
-            marked.insert(KEYWORD.to_owned(), Value::Bool(true));
-            Value::Object(marked)
-        }
+        Value::Object(fields) => marked_fields(fields),
         Value::Array(items) => items.iter().map(marked).collect(),
         other => other.clone(),
+    }
+}
+
+fn marked_fields(fields: &Map<String, Value>) -> Value {
+    let mut marked_fields = Map::new();
+    let mut comparing = Map::new();
+    for (name, value) in fields {
+        let mut value = match (name.as_str(), value) {
+            (name, value) if DATA.contains(&name) => value.clone(),
+            (name, Value::Object(map)) if MAPS.contains(&name) => {
+                let map = map.iter();
+                Value::Object(map.map(|(n, v)| (n.clone(), marked(v))).collect())
+            }
+            (_, value) => marked(value),
+        };
+        if COMPARE.contains(&name.as_str()) {
+            value.sort_all_objects();
+            comparing.insert(name.clone(), value);
+        } else {
+            marked_fields.insert(name.clone(), value);
+        }
+    }
+    let all = marked_fields
+        .entry("allOf")
+        .or_insert_with(|| Value::Array(Vec::new()));
+    // What is no list of schemas is left to the library, which refuses it.
+    match all {
+        Value::Array(all) if !all.is_empty() || !fields.contains_key("allOf") => {
+            let step = Step::of(fields).value();
+            all.push(Value::Object(Map::from_iter([(KEYWORD.to_owned(), step)])));
+            if !comparing.is_empty() {
+                all.push(Value::Object(comparing));
+            }
+        }
+        _ => marked_fields.extend(comparing),
+    }
+    Value::Object(marked_fields)
+}
+
+/// Whether a schema has one of these keywords somewhere.
+fn has_keyword(schema: &Value, names: &[&str]) -> bool {
+    match schema {
+        Value::Object(fields) => fields.iter().any(|(name, value)| {
+            names.contains(&name.as_str())
+                || !DATA.contains(&name.as_str()) && has_keyword(value, names)
+        }),
+        Value::Array(items) => items.iter().any(|item| has_keyword(item, names)),
+        _ => false,
+    }
+}
+
+/// Whether the library, asked for what is wrong, may build the errors of several subschemas.
+pub(super) fn has_branches(schema: &Value) -> bool {
+    has_keyword(schema, &BRANCHES)
+}
+
+/// Whether a schema compares values that may have fields.
+pub(super) fn compares(schema: &Value) -> bool {
+    has_keyword(schema, &["const", "enum", "uniqueItems"])
+}
+
+/// Sorts the fields of all objects by their names: the library compares them in their order.
+pub(super) fn sort(value: &mut Value) {
+    match value {
+        Value::Object(fields) => {
+            take(fields.len() / ELEMENTS_PER_STEP);
+            fields.sort_keys();
+            fields.values_mut().for_each(sort);
+        }
+        Value::Array(items) => items.iter_mut().for_each(sort),
+        _ => {}
+    }
+}
+
+/// Whether no list or object of a value has more members than this, and no place in it is written
+/// with more bytes.
+pub(super) fn is_within(value: &Value, members: usize, place_bytes: usize) -> bool {
+    let below = |step_bytes: usize, inner: &Value| {
+        let left = place_bytes.checked_sub(step_bytes + 1);
+        left.is_some_and(|left| is_within(inner, members, left))
+    };
+    match value {
+        Value::Array(items) => items.len() <= members && items.iter().all(|item| below(8, item)),
+        Value::Object(fields) => {
+            fields.len() <= members && fields.iter().all(|(name, field)| below(name.len(), field))
+        }
+        _ => true,
     }
 }
 
@@ -166,6 +258,8 @@ struct Step {
     pattern: usize,
     /// What its patterns cost for each field of an object.
     patterns: usize,
+    /// How often it may have all members of a value looked at.
+    scans: usize,
 }
 
 impl Step {
@@ -175,25 +269,57 @@ impl Step {
             Value::Object(fields) => fields.len(),
             _ => 0,
         });
+        let copied = COPIED.map(|name| schema.get(name).map_or(0, weight));
+        let long = long.sum::<usize>() + copied.iter().sum::<usize>();
+        let branches = BRANCHES.map(|name| schema.get(name).and_then(Value::as_array));
+        let branches = branches.into_iter().flatten().map(Vec::len);
         let pattern = schema.get("pattern").and_then(Value::as_str);
         let patterns = schema.get("patternProperties").and_then(Value::as_object);
         let patterns = patterns.into_iter().flat_map(Map::keys);
         Self {
-            own: 1 + long.sum::<usize>() / ELEMENTS_PER_STEP,
+            own: 1 + long / ELEMENTS_PER_STEP,
             pattern: pattern.map_or(0, match_steps),
             patterns: patterns.map(String::as_str).map(match_steps).sum(),
+            scans: 1 + branches.sum::<usize>(),
+        }
+    }
+
+    fn value(&self) -> Value {
+        Value::from(vec![self.own, self.pattern, self.patterns, self.scans])
+    }
+
+    /// As [`Self::value`] wrote it.
+    fn read(value: &Value) -> Self {
+        let number = |n: usize| value.get(n).and_then(Value::as_u64).unwrap_or(1);
+        let number = |n| usize::try_from(number(n)).unwrap_or(usize::MAX);
+        Self {
+            own: number(0),
+            pattern: number(1),
+            patterns: number(2),
+            scans: number(3),
         }
     }
 
     fn take(&self, value: &Value) {
+        let scanned = |members: usize| self.scans.saturating_mul(members) / ELEMENTS_PER_STEP;
         take(self.own.saturating_add(match value {
             Value::String(text) => self.pattern + text.len() / BYTES_PER_STEP,
-            Value::Array(items) => items.len() / ELEMENTS_PER_STEP,
+            Value::Array(items) => scanned(items.len()),
             Value::Object(fields) => {
-                fields.len() / ELEMENTS_PER_STEP + self.patterns.saturating_mul(fields.len())
+                scanned(fields.len()).saturating_add(self.patterns.saturating_mul(fields.len()))
             }
             _ => 0,
         }));
+    }
+}
+
+/// How many values, or parts of long texts, a value has in it.
+fn weight(value: &Value) -> usize {
+    match value {
+        Value::String(text) => 1 + text.len() / BYTES_PER_STEP * ELEMENTS_PER_STEP,
+        Value::Array(items) => 1 + items.iter().map(weight).sum::<usize>(),
+        Value::Object(fields) => 1 + fields.values().map(weight).sum::<usize>(),
+        _ => 1,
     }
 }
 
@@ -263,10 +389,11 @@ mod tests {
             (Err(SchemaFault::OutOfSteps), STEPS)
         );
 
+        // What a reference to itself says of a part of the document is found once.
         let itself = json!({"properties": {"a": {"allOf": [{"$ref": "#"}, {"$ref": "#"}]}}});
-        let deep = nested(100, json!(1));
-        assert_eq!(check(&itself, &deep).0, Err(SchemaFault::OutOfSteps));
-        assert_eq!(check(&itself, &nested(5, json!(1))).0, Ok(()));
+        for depth in [5, 100] {
+            assert_eq!(check(&itself, &nested(depth, json!(1))).0, Ok(()));
+        }
     }
 
     #[test]
@@ -300,6 +427,31 @@ mod tests {
         let schema = json!({"items": {"enum": (0..10_000).collect::<Vec<_>>()}});
         let numbers: Value = (0..10_000).map(|_| 9_999).collect();
         assert_eq!(check(&schema, &numbers).0, Err(SchemaFault::OutOfSteps));
+    }
+
+    #[test]
+    fn branches_that_fail_are_counted_as_those_that_hold() {
+        for both in ["anyOf", "oneOf"] {
+            let mut definitions = Map::new();
+            for n in 0..60 {
+                let next = json!({"$ref": format!("#/$defs/d{}", n + 1)});
+                definitions.insert(format!("d{n}"), json!({both: [next, next]}));
+            }
+            definitions.insert("d60".into(), json!({"type": "string"}));
+            let schema = json!({"$ref": "#/$defs/d0", "$defs": definitions});
+            assert_eq!(
+                check(&schema, &json!(1)),
+                (Err(SchemaFault::OutOfSteps), STEPS)
+            );
+        }
+        let pattern = json!({"pattern": "^(?=(a+)+$)(a|aa)+$"});
+        let often = json!({"items": {"not": {"allOf": [{"anyOf": vec![pattern; 200]}]}}});
+        let texts: Value = (0..10_000).map(|_| "a".repeat(60) + "b").collect();
+        assert_eq!(check(&often, &texts).0, Err(SchemaFault::OutOfSteps));
+        let listed = json!({"enum": (0..1_000).collect::<Vec<_>>()});
+        let often = json!({"items": {"not": {"anyOf": vec![listed; 50]}}});
+        let numbers: Value = (0..10_000).map(|_| -1).collect();
+        assert_eq!(check(&often, &numbers).0, Err(SchemaFault::OutOfSteps));
     }
 
     #[test]
