@@ -19,12 +19,13 @@ pub struct SchemaError(String);
 /// The most steps that finding the reason of a refusal takes: the library then looks at what it has
 /// looked at for deciding, once more.
 const REASON_STEPS_MAX: usize = 1 << 22;
-/// The same for a schema with `anyOf` or `oneOf`, for which the library builds the errors of all
-/// branches, with their places. Each takes a few hundred bytes, and a step builds a few.
-const BRANCHES_STEPS_MAX: usize = 1 << 13;
+/// The most of them that visit a part to say what is wrong with it, in a schema with `anyOf` or
+/// `oneOf`: the library builds the errors of all branches, with their places. Each takes a few
+/// hundred bytes, and a step builds a few.
+const BRANCHES_STEPS_MAX: usize = 1 << 14;
 /// The most members of a list or object, and the longest place, of a document for which such errors
 /// are built.
-const MEMBERS_MAX: usize = 8 * BRANCHES_STEPS_MAX;
+const MEMBERS_MAX: usize = 1 << 16;
 const PLACE_BYTES_MAX: usize = 1 << 10;
 /// The longest reason.
 const REASON_BYTES_MAX: usize = 64 << 10;
@@ -108,14 +109,15 @@ impl Compiled {
 
     /// Why a document is refused, as far as that is found with few steps and little memory.
     fn reason(&self, validator: &Validator, copy: &Value, steps: &mut usize) -> String {
-        let max = match self.has_branches {
+        let building = match self.has_branches {
             true if !steps::is_within(copy, MEMBERS_MAX, PLACE_BYTES_MAX) => 0,
             true => BRANCHES_STEPS_MAX,
             false => REASON_STEPS_MAX,
         };
-        let given = max.min(*steps);
+        let given = REASON_STEPS_MAX.min(*steps);
         let mut left = given;
-        let found = steps::within(&mut left, || validator.validate(copy).map_err(described));
+        let check = || validator.validate(copy).map_err(described);
+        let found = steps::within_building(&mut left, building, check);
         *steps -= given - left;
         match found {
             Some(Err(reason)) => reason,
@@ -333,6 +335,16 @@ mod tests {
         assert_eq!(check(&schema, &items).unwrap_err(), TOO_LONG);
         let text = check(&schema, "[1,1]").unwrap_err();
         assert!(text.contains("'anyOf'"), "{text}");
+    }
+
+    #[test]
+    fn the_reason_is_found_behind_many_branches_that_hold() {
+        let schema = json!({"items": {"anyOf": [{"type": "null"}, {"type": "integer"}]}});
+        let items = format!(r#"[{}"x"]"#, "1,".repeat(10_000));
+        assert_eq!(
+            check(&schema, &items).unwrap_err(),
+            r#"/10000: "x" is not valid under any of the schemas listed in the 'anyOf' keyword"#
+        );
     }
 
     #[test]

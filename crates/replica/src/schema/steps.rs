@@ -12,6 +12,7 @@
 
 use std::cell::Cell;
 use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::thread::LocalKey;
 
 use jsonschema::{Keyword, PatternOptions, ValidationError, ValidationOptions};
 use serde_json::{Map, Value};
@@ -60,6 +61,8 @@ const DATA: [&str; 4] = ["const", "enum", "default", "examples"];
 
 thread_local! {
     static LEFT: Cell<usize> = const { Cell::new(0) };
+    /// Of the steps that are left, those with which the library may build what is wrong.
+    static BUILDING_LEFT: Cell<usize> = const { Cell::new(0) };
 }
 
 struct OutOfSteps;
@@ -76,11 +79,26 @@ pub(super) fn within<T>(steps: &mut usize, check: impl FnOnce() -> T) -> Option<
     }
 }
 
+/// As [`within`], for a check that says what is wrong: of its steps at most `building` may be visits
+/// in which the library builds that, instead of only asking whether a part fits.
+pub(super) fn within_building<T>(
+    steps: &mut usize,
+    building: usize,
+    check: impl FnOnce() -> T,
+) -> Option<T> {
+    BUILDING_LEFT.set(building);
+    within(steps, check)
+}
+
 fn take(steps: usize) {
-    match LEFT.get().checked_sub(steps) {
-        Some(left) => LEFT.set(left),
+    take_from(&LEFT, steps);
+}
+
+fn take_from(all: &'static LocalKey<Cell<usize>>, steps: usize) {
+    match all.get().checked_sub(steps) {
+        Some(left) => all.set(left),
         None => {
-            LEFT.set(0);
+            all.set(0);
             resume_unwind(Box::new(OutOfSteps));
         }
     }
@@ -300,16 +318,16 @@ impl Step {
         }
     }
 
-    fn take(&self, value: &Value) {
+    fn cost(&self, value: &Value) -> usize {
         let scanned = |members: usize| self.scans.saturating_mul(members) / ELEMENTS_PER_STEP;
-        take(self.own.saturating_add(match value {
+        self.own.saturating_add(match value {
             Value::String(text) => self.pattern + text.len() / BYTES_PER_STEP,
             Value::Array(items) => scanned(items.len()),
             Value::Object(fields) => {
                 scanned(fields.len()).saturating_add(self.patterns.saturating_mul(fields.len()))
             }
             _ => 0,
-        }));
+        })
     }
 }
 
@@ -340,12 +358,14 @@ fn match_steps(pattern: &str) -> usize {
 
 impl Keyword for Step {
     fn validate<'i>(&self, value: &'i Value) -> Result<(), ValidationError<'i>> {
-        self.take(value);
+        let cost = self.cost(value);
+        take(cost);
+        take_from(&BUILDING_LEFT, cost);
         Ok(())
     }
 
     fn is_valid(&self, value: &Value) -> bool {
-        self.take(value);
+        take(self.cost(value));
         true
     }
 }
