@@ -15,6 +15,8 @@ use serde_json::json;
 const ROWS: usize = 20_000;
 /// As many range reads as a request may declare.
 const COPIES: usize = 10_000;
+/// As many levels of a schema, each of which doubles the work.
+const LEVELS: usize = 60;
 
 fn put(table: TableId, key: &str, value: &Bytes) -> Write {
     Write {
@@ -103,7 +105,6 @@ fn ten_thousand_reads_of_a_whole_table_cost_as_much_as_none_when_it_was_not_writ
 fn values_that_a_schema_takes_for_ever_to_check_are_refused_and_the_others_go_on() {
     // Given a table whose schema doubles the work at each level,
     let (node, [table, _]) = opened();
-    const LEVELS: usize = 60;
     let level = |n: usize| {
         let next = json!({"$ref": format!("#/$defs/{}", n + 1)});
         (n.to_string(), json!({"allOf": [next, next]}))
