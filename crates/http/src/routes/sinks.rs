@@ -4,7 +4,7 @@ use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, Uri};
 use bytes::Bytes;
-use onelog_sinks::{PARKED_MAX, Replay, SinkError};
+use onelog_sinks::{PARKED_MAX, Replay, SinkError, SinkFault};
 use serde_json::Value;
 
 use super::{Answer, Shared, json};
@@ -478,6 +478,13 @@ async fn on_sinks<T: Send + 'static>(
         .await?
 }
 
+fn faulty(error: ApiError, sink: String, fault: SinkFault) -> ApiError {
+    error.with(|body| {
+        body.sink = Some(sink);
+        body.fault = Some(Box::new(fault.into()));
+    })
+}
+
 pub(crate) fn sink_error(app: &App, sink: &str, error: SinkError) -> ApiError {
     let message = error.to_string();
     let conflict = |code| ApiError::new(StatusCode::CONFLICT, code, message.clone());
@@ -500,18 +507,11 @@ pub(crate) fn sink_error(app: &App, sink: &str, error: SinkError) -> ApiError {
             conflict("too_many_deletes").with(|body| body.sink = Some(name))
         }
         SinkError::TooMany { max } => conflict("too_many_sinks").with(|body| body.max = Some(max)),
-        SinkError::Stopped { name, fault } => conflict("sink_stopped").with(|body| {
-            body.sink = Some(name);
-            body.fault = Some(Box::new((*fault).into()));
-        }),
-        SinkError::Waiting { name, fault } => conflict("sink_waiting").with(|body| {
-            body.sink = Some(name);
-            body.fault = Some(Box::new((*fault).into()));
-        }),
-        SinkError::NothingThere { name, fault } => conflict("sink_not_filled").with(|body| {
-            body.sink = Some(name);
-            body.fault = Some(Box::new((*fault).into()));
-        }),
+        SinkError::Stopped { name, fault } => faulty(conflict("sink_stopped"), name, *fault),
+        SinkError::Waiting { name, fault } => faulty(conflict("sink_waiting"), name, *fault),
+        SinkError::NothingThere { name, fault } => {
+            faulty(conflict("sink_not_filled"), name, *fault)
+        }
         SinkError::NotBackfilled { name } => {
             conflict("sink_not_filled").with(|body| body.sink = Some(name))
         }
