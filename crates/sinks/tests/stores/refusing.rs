@@ -1,7 +1,7 @@
 //! Records that a store refuses while it is backfilled.
 
 use onelog::Position;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::parking::Visits;
 use crate::rig::Rig;
@@ -67,6 +67,90 @@ pub fn what_a_users_table_refuses_in_a_backfill_is_parked_once(rig: &dyn Rig) {
     rig.allow(&orders);
     world.order("k0007", 7 + GOOD);
     rebuilt(&world);
+    world.end();
+}
+
+/// Nothing where the store has no tables that it does not make itself.
+pub fn the_rows_of_what_a_backfill_refuses_stay_as_they_are(rig: &dyn Rig) {
+    let world = World::of_its_own(rig, "staying");
+    let orders = world.table("orders");
+    if !rig.make_table(&orders) {
+        return;
+    }
+    // Given a user's table with a row of each key, which refuses what the log has of most by now
+    let key = |n: i64| format!("k{n:04}");
+    let written = world.node().transact(|tx| {
+        (0..300).try_for_each(|n| tx.put_json("shop.orders", key(n), &json!({ "total": n })))
+    });
+    written.unwrap();
+    let mapping = |into: &str, more: &Value| {
+        let mut mapping = rig.mapping(into);
+        mapping["existing"] = json!(true);
+        for (field, more) in more.as_object().unwrap() {
+            mapping[field] = more.clone();
+        }
+        json!({"on_refused": "park", "max_deletes": 1, "mappings": [mapping]})
+    };
+    world.create(&mapping(&orders, &json!({})));
+    rig.forbid(&orders);
+    let written = world.node().transact(|tx| {
+        (0..199).try_for_each(|n| tx.put_json("shop.orders", key(n), &rig.refused()))?;
+        tx.put_json("shop.orders", key(199), &rig.unfit())
+    });
+    written.unwrap();
+    world.wait();
+    assert_eq!(world.parked().len(), 200);
+    let assert_kept = || {
+        assert_eq!(world.parked().len(), 200);
+        for n in [0, 100, 198, 199, 200, 299] {
+            world.assert_total(&key(n), n);
+        }
+    };
+    assert_kept();
+
+    // When it is rebuilt, then all of these rows are as they were.
+    rebuilt(&world);
+    assert_kept();
+    let found = world.assert_equal();
+    assert_eq!((found.tables[0].rows, found.tables[0].parked), (100, 200));
+
+    // When rows are there that the log lacks, then the guard counts these alone.
+    rig.add(&orders, "by hand", 1000);
+    rebuilt(&world);
+    assert_eq!(world.total("by hand"), None);
+    rig.add(&orders, "by hand", 1000);
+    rig.add(&orders, "another", 1001);
+    world.sinks().rebuild(world.sink()).unwrap();
+    let text = world.wait_for_stop(world.sink());
+    assert!(text.contains("would delete 2 of the 302 rows"), "{text}");
+    world.sinks().rebuild_deleting(world.sink()).unwrap();
+    world.assert_equal();
+    assert_kept();
+    world.sinks().delete(world.sink()).unwrap();
+
+    // When a table is to be replaced, then the rows for which the log has nothing to give stay.
+    let pets = world.table("pets");
+    assert!(rig.make_table(&pets));
+    rig.add(&pets, &key(0), 7000);
+    rig.add(&pets, &key(199), 7199);
+    rig.add(&pets, &key(299), 7299);
+    rig.add(&pets, "mine", 3);
+    rig.forbid(&pets);
+    let replacing = mapping(&pets, &json!({"adopt": "replace"}));
+    world.create(&replacing);
+    world.assert_equal();
+    let total = |key: &str| rig.total(&pets, key);
+    assert_eq!(total(&key(0)), Some("7000".to_owned()));
+    assert_eq!(total(&key(199)), Some("7199".to_owned()));
+    assert_eq!(total(&key(1)), None);
+    assert_eq!(total(&key(299)), Some("299".to_owned()));
+    assert_eq!(total("mine"), None);
+
+    // When the causes are gone, then a rebuild takes what was refused.
+    rig.allow(&pets);
+    world.order(&key(199), 199);
+    rebuilt(&world);
+    assert_eq!(total(&key(0)), Some("-1".to_owned()));
     world.end();
 }
 
