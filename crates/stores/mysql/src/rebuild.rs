@@ -55,6 +55,8 @@ const SWAP_PAUSE: Duration = Duration::from_secs(1);
 /// How many keys are in one list of those that are kept: MariaDB makes a table of a longer one.
 const KEPT_EACH: usize = 500;
 
+const KEPT_ADVICE: &str = "the rows of refused keys stay, and one of them may have a unique value that another row is to get: mend the parked records, then resume";
+
 /// Tables that were there before onelog. Their names are taken in the transaction that fills them,
 /// because a sink that has the name of such a table has filled it.
 pub(crate) const EXISTING_TABLES: bool = true;
@@ -383,6 +385,7 @@ impl Rebuild<'_> {
                     fault.message(self.connection.flavour()),
                     match fault.code() {
                         Some(NO_PARENT) => NO_PARENT_ADVICE,
+                        _ if !self.kept.get(mapping).is_none_or(Vec::is_empty) => KEPT_ADVICE,
                         _ => "empty the table, then try again",
                     }
                 ),
