@@ -9,7 +9,7 @@ use onelog_record::{Offset, TableId};
 use onelog_store::conformance::{
     self, Harness as _, LOG, Model, ORDERS, SINK, backfilled, standard_plan,
 };
-use onelog_store::{Address, Guard, ServerAddress, Store, StoreError};
+use onelog_store::{Address, ServerAddress, Store, StoreError};
 use onelog_testkit::{Certificates, Kind, Mariadb, Server as _, require};
 
 use crate::harness::{Database, server};
@@ -123,7 +123,7 @@ fn a_table_that_was_altered_is_described() {
     }
 }
 
-fn existing_plan(database: &Database) -> Arc<Plan> {
+pub fn existing_plan(database: &Database) -> Arc<Plan> {
     conformance::plan(
         database,
         r#"{"table":"shop.orders","into":"orders","existing":true,"columns":{
@@ -163,7 +163,7 @@ fn an_existing_table_that_does_not_fit_is_described() {
     assert!(text.contains("COLLATE utf8mb4_nopad_bin"), "{text}");
 }
 
-const FITTING: &str = "CREATE TABLE orders (
+pub const FITTING: &str = "CREATE TABLE orders (
     id VARCHAR(40) CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin NOT NULL PRIMARY KEY,
     total DECIMAL(10,2), note VARCHAR(20) CHARACTER SET utf8mb4, mine INT DEFAULT 7, UNIQUE KEY one_note (note));
   INSERT INTO orders VALUES ('a', 1, 'mine', 42), ('old', 2, 'old', 43);";
@@ -233,42 +233,6 @@ fn an_existing_table_is_filled_as_it_is_and_keeps_what_is_the_users() {
         store.remove().unwrap();
         assert_eq!(database.sql("SELECT count(*) FROM orders"), "3");
     }
-}
-
-#[test]
-fn rows_of_refused_keys_stay_whatever_their_number() {
-    require!(Kind::Mariadb);
-    // Given a user's table with as many rows as a sink parks, and more
-    let database = Database::new();
-    database.sql(FITTING);
-    let plan = existing_plan(&database);
-    let (mut store, model) = backfilled(&database, &plan);
-    database.sql(
-        "INSERT INTO orders SELECT concat('k', seq), seq, concat('n', seq), 42 FROM seq_1_to_10001",
-    );
-    let keys: Vec<String> = (1..=10_001).map(|n| format!("k{n}")).collect();
-    let keys: Vec<&[u8]> = keys.iter().map(String::as_bytes).collect();
-    for refused in [10_000, 10_001] {
-        // When a rebuild is refused all records of theirs, or all but one
-        model.load(&plan, store.as_mut()).unwrap();
-        assert!(store.keep(0, &keys[..refused]).unwrap());
-        store.guard(&[Guard::Deletes(0)]);
-        let finished = store.finish_rebuild(model.place());
-        // then the other one is counted as deleted, which is not allowed,
-        let guarded = matches!(&finished, Err(StoreError::Guarded { deletes: 1, .. }));
-        assert_eq!(guarded, refused == 10_000, "{finished:?}");
-        assert!(guarded || finished.is_ok(), "{finished:?}");
-        // and all stay as they were.
-        let left = "SELECT count(*), sum(mine), sum(total) FROM orders WHERE id LIKE 'k%'";
-        assert_eq!(database.sql(left), "10001\t420042\t50015001.00");
-    }
-    // Where one of these has a unique value that another row is to get, the sink says what to do.
-    let mut model = model.clone();
-    model.order("a", 1, "n5");
-    model.load(&plan, store.as_mut()).unwrap();
-    store.keep(0, &keys).unwrap();
-    let error = store.finish_rebuild(model.place()).unwrap_err().to_string();
-    assert!(error.contains("mend the parked records"), "{error}");
 }
 
 #[test]
