@@ -61,6 +61,7 @@ impl Feed {
             }
         }
         failpoint::hit(&self.definition.name, "before_finish");
+        self.keep(store, &snapshot, &guards, &refused)?;
         self.finish(plan, store, position, &guards, &mut refused)?;
         self.retention.advance(position);
         self.parked
@@ -164,6 +165,29 @@ impl Feed {
         Ok(())
     }
 
+    /// Has the store leave the rows that it has of refused records as they are. Where it cannot, they
+    /// are deleted with its old tables, and counted.
+    fn keep(
+        &self,
+        store: &mut dyn Store,
+        snapshot: &Snapshot,
+        guards: &[Guard],
+        refused: &[RejectedRow],
+    ) -> Result<(), SessionEnd> {
+        for (number, guard) in guards.iter().enumerate() {
+            let of_mapping = refused.iter().filter(|row| row.mapping == number);
+            let keys: Vec<&[u8]> = of_mapping.map(|row| &row.key[..]).collect();
+            if keys.is_empty() || store.keep(number, &keys)? {
+                continue;
+            }
+            if let Guard::Deletes(most) = guard {
+                let keys = keys.into_iter().collect();
+                self.check_refused(number, &keys, *most, snapshot)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Puts the loaded rows in place; what the tables that are there refuse only now is parked, where
     /// the definition says so.
     fn finish(
@@ -177,7 +201,7 @@ impl Feed {
         let place = self.place(position)?;
         for attempt in 1.. {
             failpoint::hit(&self.definition.name, "attempt");
-            store.guard(&with_refused(guards, refused));
+            store.guard(guards);
             let Err(error) = store.finish_rebuild(place) else {
                 break;
             };
@@ -196,17 +220,6 @@ impl Feed {
         }
         Ok(())
     }
-}
-
-/// Rows that are refused are deleted as well, and were not counted: the log has them.
-fn with_refused(guards: &[Guard], refused: &[RejectedRow]) -> Vec<Guard> {
-    let mut guards = guards.to_vec();
-    for rejected in refused {
-        if let Guard::Deletes(most) = &mut guards[rejected.mapping] {
-            *most += 1;
-        }
-    }
-    guards
 }
 
 const fn whole(table: onelog::TableId) -> KeyRange {

@@ -5,6 +5,7 @@
 //! A row is deleted where the log has no record of its key, or the mapping leaves that record out.
 //! Rows that are written over are not counted: the log has them.
 
+use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -127,6 +128,31 @@ impl Feed {
         )))
     }
 
+    /// Fails where new tables without the rows of `refused` keys would lack more than `most` of the rows
+    /// that are there.
+    pub(crate) fn check_refused(
+        &self,
+        number: usize,
+        refused: &HashSet<&[u8]>,
+        most: u64,
+        snapshot: &Snapshot,
+    ) -> Result<(), SessionEnd> {
+        let counted = self
+            .counting(snapshot)
+            .missing_or_refused(number, refused)?;
+        if counted.missing <= most {
+            return Ok(());
+        }
+        Err(SessionEnd::Stop(SinkFault::new(format!(
+            "a backfill would delete {} of the {} rows of '{}': new tables take the place of the old ones, and the log has none of these rows at position {}, or the store refuses what the log has of them (onelog sinks parked {name} lists those); nothing was changed. If that is right, let it: onelog sinks rebuild {name} --delete-rows (or \"max_deletes\" in the definition)",
+            counted.missing,
+            counted.rows,
+            self.definition.mappings[number].into,
+            snapshot.position(),
+            name = self.definition.name,
+        ))))
+    }
+
     /// Fails where a backfill would delete more than the definition allows of what no mapping names
     /// any more.
     pub(crate) fn check_leftovers(&self, leftovers: &[Leftover]) -> Result<(), SessionEnd> {
@@ -185,6 +211,15 @@ enum Compared {
 impl Counting<'_> {
     /// How many rows of a mapping's table a backfill would delete.
     pub(crate) fn missing(&self, number: usize) -> Result<Counted, CountError> {
+        self.missing_or_refused(number, &HashSet::new())
+    }
+
+    /// The same where rows of `refused` keys are deleted as well.
+    fn missing_or_refused(
+        &self,
+        number: usize,
+        refused: &HashSet<&[u8]>,
+    ) -> Result<Counted, CountError> {
         let mapping = &self.definition.mappings[number];
         let rules = self.definition.target.kind().rules();
         let of_table = |former: &&Mapping| rules.is_same_table(&former.into, &mapping.into);
@@ -197,6 +232,7 @@ impl Counting<'_> {
         for shape in shapes {
             let mut compare = |reading: &MappingPlan, row: &Row| {
                 Ok(match reading.key_of_row(row) {
+                    Some(key) if refused.contains(&key[..]) => Compared::Missing,
                     Some(key) if find(self.snapshot, now, &key)?.is_some() => Compared::Equal,
                     _ => Compared::Missing,
                 })

@@ -467,6 +467,36 @@ fn rows_are_counted_also_where_the_definition_gives_their_key_another_column() {
 }
 
 #[test]
+fn rows_of_refused_records_are_counted_where_new_tables_take_the_place_of_the_old() {
+    // Given a store with a thousand rows, and a quarter of them parked as they were before.
+    let place = Place::new();
+    let (node, sinks) = with_a_thousand_orders(&place);
+    let store = place.store("search.db");
+    let rows = || one::<i64>(&store, "SELECT count(*) FROM orders");
+    let parks = place.definition("search", &json!({"on_refused": "park"}));
+    sinks.replace(parks).unwrap();
+    node.transact(|tx| {
+        (0..250).try_for_each(|n| {
+            tx.put_json("shop.orders", format!("k{n}"), &json!({"total": "many"}))
+        })
+    })
+    .unwrap();
+    assert_equal(&sinks, "search", node.position());
+    assert_eq!((sinks.get("search").unwrap().parked, rows()), (250, 1000));
+    // When the store is rebuilt, then the sink stops with their number.
+    sinks.rebuild("search").unwrap();
+    let text = wait_for_stop(&sinks, "search");
+    let says = "would delete 250 of the 1000 rows of 'orders'";
+    assert!(text.contains(says), "{text}");
+    assert_eq!(rows(), 1000);
+    // When the user says so, then they are deleted, and they are parked still.
+    sinks.rebuild_deleting("search").unwrap();
+    assert_equal(&sinks, "search", node.position());
+    assert_eq!((sinks.get("search").unwrap().parked, rows()), (250, 750));
+    close(&node, &sinks);
+}
+
+#[test]
 fn a_dry_run_shows_what_would_be_deleted() {
     let place = Place::new();
     let (node, sinks) = with_a_thousand_orders(&place);

@@ -192,11 +192,20 @@ pub trait Store: Send {
     /// counted before may be another number by then.
     fn guard(&mut self, _guards: &[Guard]) {}
 
+    /// Records of these keys are refused in this rebuild, so no row of theirs was loaded; comes before
+    /// [`Store::finish_rebuild`], once for a mapping at most. `true`: the rows that are there are merged
+    /// into, and those of these keys stay as they are, neither deleted nor changed nor counted for the
+    /// guard. `false`: new tables take the place of the old ones, which go with all their rows.
+    fn keep(&mut self, _mapping: usize, _keys: &[&[u8]]) -> Result<bool, StoreError> {
+        Ok(false)
+    }
+
     /// Puts the new tables in the place of the old ones and sets position, chain, log and plan, in one
     /// atomic step. SHOULD fail, and change nothing, where a table belongs to another sink by now.
     ///
     /// A store whose tables refuse rows only now answers `Refused`, which names all that it found, and
-    /// has taken them out of the new tables: the step can be tried again without them.
+    /// has taken them out of the new tables: the step can be tried again without them, and the rows that
+    /// are there of these keys stay, as [`Store::keep`] says.
     fn finish_rebuild(&mut self, place: LogPlace) -> Result<(), StoreError>;
 
     /// Opens a consistent snapshot of the store at its position; it lives on its own and MUST NOT

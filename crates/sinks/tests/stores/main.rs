@@ -35,6 +35,7 @@ fn tell(rig: &dyn Rig) {
     parking::many_rows_that_a_backfill_cannot_load_cost_a_few_attempts(rig);
     parking::a_backfill_parks_and_a_rebuild_tries_again(rig);
     refusing::what_a_users_table_refuses_in_a_backfill_is_parked_once(rig);
+    refusing::the_rows_of_what_a_backfill_refuses_stay_as_they_are(rig);
     adopting::rows_that_were_there_before_are_kept_until_the_definition_says_otherwise(rig);
     adopting::what_is_written_while_a_users_table_is_filled_first_is_kept(rig);
     adopting::what_a_deleted_sink_left_is_asked_for_as_any_table_that_is_there(rig);
@@ -59,6 +60,7 @@ fn postgres_passes_every_story() {
     parking::many_duplicates_in_one_batch_are_parked_alone(&rig, "window", 3 * 600 + 100);
     postgres::a_rule_that_is_checked_at_the_commit_parks_the_row_alone(&rig);
     postgres::what_a_deferred_key_refuses_is_parked_alone(&rig);
+    postgres::a_refused_row_of_an_exchange_of_unique_values_takes_no_row_with_it(&rig);
     postgres::what_jsonb_or_an_index_refuses_in_a_backfill_is_parked(&rig);
     tell(&rig);
     postgres::a_standby_is_waited_for_or_another_host_is_taken(&rig);

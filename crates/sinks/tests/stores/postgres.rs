@@ -65,6 +65,10 @@ impl Rig for PostgresRig {
         self.reload("off");
     }
 
+    fn merges(&self) -> bool {
+        true
+    }
+
     fn message(&self) -> &str {
         "_not_negative"
     }
@@ -220,6 +224,46 @@ pub fn what_a_deferred_key_refuses_is_parked_alone(rig: &PostgresRig) {
     let done = world.sinks().replay(world.sink(), Replay::All).unwrap();
     assert_eq!((done.replayed, done.remaining.len()), (2, 0));
     world.end();
+}
+
+/// Each row takes the unique value of the one before; the first is refused, so all of them stay.
+pub fn a_refused_row_of_an_exchange_of_unique_values_takes_no_row_with_it(rig: &PostgresRig) {
+    let world = World::new(rig, "chained");
+    let key = |n: i64| format!("k{n}");
+    for (kind, own) in [("own", ", mine text DEFAULT 'precious'"), ("plain", "")] {
+        // Given a user's table, with and without a column of the user's own
+        let into = world.table(kind);
+        rig.0.sql(&format!(
+            "CREATE TABLE {into} (id text COLLATE \"C\" PRIMARY KEY, total bigint UNIQUE{own})"
+        ));
+        for n in 0..20 {
+            world.put(&key(n), &json!({ "total": n }));
+        }
+        let mut mapping = rig.mapping(&into);
+        mapping["existing"] = json!(true);
+        mapping["columns"].as_object_mut().unwrap().remove("note");
+        let more = json!({"on_refused": "park", "max_deletes": 1, "mappings": [mapping]});
+        world.create(&more);
+        rig.forbid(&into);
+        let before = rig.0.sql(&format!("SELECT t.* FROM {into} t ORDER BY id"));
+        // When all move on by one, and there is no place for the first
+        let moved = world.node().transact(|tx| {
+            (0..20).try_for_each(|n| tx.put_json("shop.orders", key(n), &json!({ "total": n - 1 })))
+        });
+        moved.unwrap();
+        world.wait();
+        crate::refusing::rebuilt(&world);
+        // then they are parked, and are as they were before.
+        assert_eq!(world.parked().len(), 20, "{kind}");
+        let after = rig.0.sql(&format!("SELECT t.* FROM {into} t ORDER BY id"));
+        assert_eq!(after, before);
+        // When the rule is gone, then a rebuild moves all of them.
+        rig.allow(&into);
+        crate::refusing::rebuilt(&world);
+        assert!(world.parked().is_empty(), "{:?}", world.parked());
+        assert_eq!(rig.total(&into, "k0").as_deref(), Some("-1"));
+        world.sinks().delete(world.sink()).unwrap();
+    }
 }
 
 /// A number beyond the range of jsonb and a key beyond a page of an index, in a table that onelog

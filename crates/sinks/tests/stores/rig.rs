@@ -46,6 +46,11 @@ pub trait Rig: Send + Sync {
         true
     }
 
+    /// Whether a backfill writes into the table that onelog made, instead of replacing it.
+    fn merges(&self) -> bool {
+        false
+    }
+
     /// The total of a row as JSON, as a reader finds it; `None` without a row.
     fn total(&self, into: &str, key: &str) -> Option<String>;
 

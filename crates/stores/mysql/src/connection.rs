@@ -265,7 +265,17 @@ impl Connection {
 
     /// Runs a prepared statement; answers how many rows it found.
     pub(crate) fn prepared(&mut self, sql: &str, params: Params) -> Result<u64, Fault> {
-        self.run(STATEMENT_TIMEOUT, async |conn: &mut Conn| {
+        self.prepared_within(STATEMENT_TIMEOUT, sql, params)
+    }
+
+    /// The same, which may take so long.
+    pub(crate) fn prepared_within(
+        &mut self,
+        limit: Duration,
+        sql: &str,
+        params: Params,
+    ) -> Result<u64, Fault> {
+        self.run(limit, async |conn: &mut Conn| {
             conn.exec_drop(sql, params).await?;
             Ok(conn.affected_rows())
         })

@@ -40,9 +40,10 @@ use crate::bookkeeping::{self, Identity, Record, names_with_prefix};
 use crate::connection::{Connection, LOCK_WAIT_SECONDS, REBUILD_TIMEOUT, STATEMENT_TIMEOUT};
 use crate::ddl::foreign::ForeignRows;
 use crate::ddl::{self, existing, shape};
+use crate::encode::request_bytes;
 use crate::error::{Fault, LOCK_WAIT_TIMEOUT, NO_PARENT, NO_PARENT_ADVICE, NO_TABLE};
 use crate::names::{Names, number_behind, quote};
-use crate::write::statements;
+use crate::write::{REQUEST_BYTES_EXTRA, statements};
 
 /// How long a swap, or a drop, waits for the users of a table. Short, because new users queue up
 /// behind it.
@@ -50,6 +51,11 @@ const SWAP_WAIT_SECONDS: u32 = 1;
 /// How often the swap is tried; in between the users get on.
 const SWAP_ATTEMPTS_MAX: u32 = 30;
 const SWAP_PAUSE: Duration = Duration::from_secs(1);
+
+/// How many keys are in one list of those that are kept: MariaDB makes a table of a longer one.
+const KEPT_EACH: usize = 500;
+
+const KEPT_ADVICE: &str = "the rows of refused keys stay, and one of them may have a unique value that another row is to get: mend the parked records, then resume";
 
 /// Tables that were there before onelog. Their names are taken in the transaction that fills them,
 /// because a sink that has the name of such a table has filled it.
@@ -65,6 +71,8 @@ pub(crate) struct Rebuild<'a> {
     pub(crate) identity: &'a Identity,
     /// What the end may do, by mapping.
     pub(crate) guards: &'a [Guard],
+    /// Keys whose rows the end leaves as they are, by mapping.
+    pub(crate) kept: &'a [Vec<Value>],
     /// The rows of tables that others filled, as they were before they were counted.
     pub(crate) foreign: &'a [ForeignRows],
 }
@@ -75,7 +83,7 @@ impl Rebuild<'_> {
     }
 
     /// Whether staged rows are merged, instead of tables swapped.
-    fn merges(&self) -> bool {
+    pub(crate) fn merges(&self) -> bool {
         self.plan.mappings.iter().any(|m| m.options.flag(EXISTING))
     }
 
@@ -344,7 +352,7 @@ impl Rebuild<'_> {
             statements.extend(merge.map(|sql| (n, sql)));
         }
         for (n, sql) in statements {
-            self.merge_by(doing, n, &sql)?;
+            self.merge_by(doing, n, &sql, &[])?;
         }
         for (n, mapping) in mappings.iter().enumerate() {
             let staged = self.target(n);
@@ -354,8 +362,21 @@ impl Rebuild<'_> {
     }
 
     /// Runs a statement of the merge, and answers how many rows it was about.
-    fn merge_by(&mut self, doing: &str, mapping: usize, sql: &str) -> Result<u64, StoreError> {
-        let done = self.connection.statement(REBUILD_TIMEOUT, sql);
+    fn merge_by(
+        &mut self,
+        doing: &str,
+        mapping: usize,
+        sql: &str,
+        values: &[Value],
+    ) -> Result<u64, StoreError> {
+        let done = match values {
+            [] => self.connection.statement(REBUILD_TIMEOUT, sql),
+            values => {
+                let values = Params::Positional(values.to_vec());
+                self.connection
+                    .prepared_within(REBUILD_TIMEOUT, sql, values)
+            }
+        };
         done.map_err(|fault| match fault.is_rejected_row() {
             true => StoreError::SchemaMismatch {
                 into: self.plan.mappings[mapping].into.clone(),
@@ -364,6 +385,7 @@ impl Rebuild<'_> {
                     fault.message(self.connection.flavour()),
                     match fault.code() {
                         Some(NO_PARENT) => NO_PARENT_ADVICE,
+                        _ if !self.kept.get(mapping).is_none_or(Vec::is_empty) => KEPT_ADVICE,
                         _ => "empty the table, then try again",
                     }
                 ),
@@ -372,16 +394,22 @@ impl Rebuild<'_> {
         })
     }
 
-    /// Deletes what the new rows have not, the last mapping's first.
+    /// Deletes what the new rows have not, but for what is kept, the last mapping's first.
     fn delete_rows(&mut self, doing: &str) -> Result<(), StoreError> {
         for (n, mapping) in self.plan.mappings.iter().enumerate().rev() {
             let key = quote(&mapping.columns[mapping.key].name);
-            let sql = format!(
+            let mut sql = format!(
                 "DELETE t FROM {} t LEFT JOIN {} n ON t.{key} = n.{key} WHERE n.{key} IS NULL",
                 quote(&mapping.into),
                 quote(&self.target(n))
             );
-            let deletes = self.merge_by(doing, n, &sql)?;
+            let kept = self.kept.get(n).map_or(&[][..], Vec::as_slice);
+            self.check_request(&mapping.into, kept)?;
+            for part in kept.chunks(KEPT_EACH) {
+                let marks = vec!["?"; part.len()].join(", ");
+                sql.push_str(&format!(" AND t.{key} NOT IN ({marks})"));
+            }
+            let deletes = self.merge_by(doing, n, &sql, kept)?;
             let most = match self.guards.get(n) {
                 None | Some(Guard::Anything) => continue,
                 Some(Guard::Deletes(most)) => *most,
@@ -398,6 +426,20 @@ impl Rebuild<'_> {
             }
         }
         Ok(())
+    }
+
+    /// Fails where the keys that are kept do not go into one request.
+    fn check_request(&self, into: &str, kept: &[Value]) -> Result<(), StoreError> {
+        let (bytes, limit) = (request_bytes(kept), self.connection.packet_bytes());
+        if bytes + REQUEST_BYTES_EXTRA <= limit {
+            return Ok(());
+        }
+        Err(StoreError::SchemaMismatch {
+            into: into.to_owned(),
+            what: format!(
+                "the keys of the records that it refuses take {bytes} bytes, the server takes requests of {limit}; raise max_allowed_packet there"
+            ),
+        })
     }
 
     /// Locks the rows of others until the end, and fails where they are no longer those that were

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use mysql_async::Value;
 use onelog_mapping::{EXISTING, MappingPlan, Plan, Row};
 use onelog_store::{
     Batch, Change, Guard, LogPlace, Store, StoreError, StorePosition, StoreReader, failpoint,
@@ -20,7 +21,7 @@ use crate::names::{Names, quote};
 use crate::reader::MysqlReader;
 use crate::rebuild::{EXISTING_TABLES, Rebuild};
 use crate::write::statements::Statements;
-use crate::write::{self, Method, Trouble, Way, Writer};
+use crate::write::{self, Method, Trouble, Way, Writer, key_of};
 
 /// How often a step that lost against another transaction begins again at once.
 const RACES_MAX: u32 = 4;
@@ -43,6 +44,8 @@ pub struct MysqlStore {
     has_warned: bool,
     /// What the next end of a rebuild may do, by mapping.
     guards: Vec<Guard>,
+    /// Keys whose rows the end of the rebuild leaves as they are, by mapping.
+    kept: Vec<Vec<Value>>,
     /// The rows of tables that others filled, as they were before they were counted.
     foreign: Vec<ForeignRows>,
     pub(crate) row: Row,
@@ -76,6 +79,7 @@ impl MysqlStore {
             facts: None,
             has_warned: false,
             guards: Vec::new(),
+            kept: Vec::new(),
             foreign: Vec::new(),
             row: Row::default(),
         };
@@ -106,6 +110,7 @@ impl MysqlStore {
             names: &self.names,
             identity: &self.identity,
             guards: &self.guards,
+            kept: &self.kept,
             foreign: &self.foreign,
         }
     }
@@ -323,6 +328,7 @@ impl MysqlStore {
             names: &self.names,
             identity: &self.identity,
             guards: &[],
+            kept: &[],
             foreign: &[],
         };
         rebuild.drop_new(u64::MAX)?;
@@ -488,6 +494,7 @@ impl Store for MysqlStore {
     fn begin_rebuild(&mut self) -> Result<(), StoreError> {
         self.check_taken_over();
         self.facts = None;
+        self.kept = vec![Vec::new(); self.plan.mappings.len()];
         self.rebuild().begin()
     }
 
@@ -516,6 +523,13 @@ impl Store for MysqlStore {
 
     fn guard(&mut self, guards: &[Guard]) {
         self.guards = guards.to_vec();
+    }
+
+    fn keep(&mut self, mapping: usize, keys: &[&[u8]]) -> Result<bool, StoreError> {
+        self.check_taken_over();
+        let plan = &self.plan.mappings[mapping];
+        self.kept[mapping] = keys.iter().filter_map(|key| key_of(plan, key)).collect();
+        Ok(self.rebuild().merges())
     }
 
     fn finish_rebuild(&mut self, place: LogPlace) -> Result<(), StoreError> {

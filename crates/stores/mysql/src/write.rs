@@ -26,7 +26,7 @@ const REQUEST_ROWS_MAX: usize = 4096;
 /// About how many bytes one request has, at most.
 const REQUEST_BYTES_MAX: usize = 4 << 20;
 /// What a request has beside its rows, at most.
-const REQUEST_BYTES_EXTRA: usize = 64 << 10;
+pub(crate) const REQUEST_BYTES_EXTRA: usize = 64 << 10;
 /// The most parameters of a statement.
 const PARAMETERS_MAX: usize = 65_535;
 /// The most rows of a statement with many rows; a power of two.
@@ -146,7 +146,7 @@ impl Writer<'_> {
         let sql = &self.statements[mapping].delete;
         let mut request = Request::new(self.connection, self.method, sql, 1);
         for change in changes {
-            if let Some(key) = delete_key(plan, change) {
+            if let Some(key) = key_of(plan, &change.key) {
                 request
                     .push(vec![key])
                     .map_err(|fault| Trouble::Fault(mapping, fault))?;
@@ -224,7 +224,7 @@ impl Writer<'_> {
     }
 
     fn delete_one(&mut self, mapping: usize, change: &Change) -> Result<(), Trouble> {
-        let Some(key) = delete_key(&self.plan.mappings[mapping], change) else {
+        let Some(key) = key_of(&self.plan.mappings[mapping], &change.key) else {
             return Ok(());
         };
         let sql = self.statements[mapping].delete.text(1);
@@ -421,9 +421,9 @@ pub(crate) fn load_one_by_one(
 }
 
 /// A key that has no place in this table can never have had a row there.
-fn delete_key(plan: &MappingPlan, change: &Change) -> Option<Value> {
+pub(crate) fn key_of(plan: &MappingPlan, key: &[u8]) -> Option<Value> {
     let mut cell = Cell::Null;
-    plan.project_key(&change.key, &mut cell).ok()?;
+    plan.project_key(key, &mut cell).ok()?;
     key_value(cell).ok()
 }
 

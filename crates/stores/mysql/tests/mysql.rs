@@ -5,6 +5,8 @@
 
 #[path = "mysql/harness.rs"]
 mod harness;
+#[path = "mysql/kept.rs"]
+mod kept;
 #[path = "mysql/redefined.rs"]
 mod redefined;
 #[path = "mysql/reports.rs"]

@@ -163,7 +163,7 @@ impl Arrays {
     }
 
     /// Adds a row; the error is the number of the column and why its cell cannot be stored. After
-    /// an error the rows are good for nothing but [`Self::clear`].
+    /// an error the rows of several columns are good for nothing but [`Self::clear`].
     pub(crate) fn push(&mut self, cells: &[Cell], wires: &[Wire]) -> Result<(), (usize, String)> {
         for (n, (cell, wire)) in cells.iter().zip(wires).enumerate() {
             let column = &mut self.columns[n];
@@ -174,7 +174,10 @@ impl Arrays {
                 }
                 _ => field(cell, *wire, column),
             }
-            .map_err(|what| (n, what))?;
+            .map_err(|what| {
+                column.truncate(before);
+                (n, what)
+            })?;
             self.bytes += column.len() - before;
         }
         self.rows += 1;

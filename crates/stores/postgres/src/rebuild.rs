@@ -7,6 +7,7 @@
 //! - a table that fits is made equal to the new one, row by row that differs. So its views, rights,
 //!   indexes and foreign keys stay, no reader waits, and what is right is not rewritten.
 
+mod keep;
 mod load;
 mod merge;
 mod refused;
@@ -22,10 +23,23 @@ use crate::ddl::{self, IDENTIFIER_BYTES_MAX, long_keys_name, quote, staging_name
 use crate::error::{self, Fault};
 use crate::store::Scope;
 
+/// How often rows that are refused are looked for with those that differ out of the way. A row that
+/// stays can be in the way of another, which then stays as well, and so on: beyond, all of these are
+/// found at once.
+const RENEWALS_MAX: u32 = 3;
+
 /// What a rebuild under way knows of each mapping's table.
 #[derive(Debug)]
 pub(crate) struct Rebuild {
     targets: Vec<RebuildTarget>,
+    /// How often the tables that are there have refused rows.
+    refusals: u32,
+}
+
+impl Rebuild {
+    pub(crate) const fn count_refusal(&mut self) {
+        self.refusals += 1;
+    }
 }
 
 #[derive(Debug)]
@@ -56,7 +70,10 @@ impl Scope<'_> {
             self.client.batch_execute(&sql).await?;
             targets.push(RebuildTarget { table, is_merged });
         }
-        Ok(Rebuild { targets })
+        Ok(Rebuild {
+            targets,
+            refusals: 0,
+        })
     }
 
     pub(crate) async fn finish_rebuild(
@@ -95,7 +112,8 @@ impl Scope<'_> {
             }
             self.record_owner(mapping).await?;
         }
-        self.merge(&merged).await?;
+        let may_renew = rebuild.refusals < RENEWALS_MAX;
+        self.merge(&merged, may_renew).await?;
         for (mapping, filled) in self.identity.plan.mappings.iter().zip(&rebuild.targets) {
             existing::record_filled(self.client, self.identity, mapping, &filled.table).await?;
         }

@@ -220,8 +220,18 @@ impl Store for PostgresStore {
         self.guards = guards.to_vec();
     }
 
-    fn finish_rebuild(&mut self, place: LogPlace) -> Result<(), StoreError> {
+    fn keep(&mut self, mapping: usize, keys: &[&[u8]]) -> Result<bool, StoreError> {
         let rebuild = self.rebuild.take();
+        let (connection, mut scope) = self.scope();
+        let client = scope.client;
+        let keeping = in_transaction(client, scope.keep(rebuild.as_ref(), mapping, keys));
+        let kept = connection.wait(LOADING, REBUILD_TIMEOUT, keeping);
+        self.rebuild = rebuild;
+        kept
+    }
+
+    fn finish_rebuild(&mut self, place: LogPlace) -> Result<(), StoreError> {
+        let mut rebuild = self.rebuild.take();
         let guards = std::mem::take(&mut self.guards);
         self.forget_statements();
         let (connection, scope) = self.scope();
@@ -237,6 +247,7 @@ impl Store for PostgresStore {
         if let Err(StoreError::Refused(refused)) = &finished {
             let left_out = in_transaction(client, scope.leave_out(refused));
             connection.wait(LOADING, REBUILD_TIMEOUT, left_out)?;
+            rebuild.iter_mut().for_each(Rebuild::count_refusal);
             self.rebuild = rebuild;
         }
         finished

@@ -123,7 +123,7 @@ fn a_table_that_was_altered_is_described() {
     }
 }
 
-fn existing_plan(database: &Database) -> Arc<Plan> {
+pub fn existing_plan(database: &Database) -> Arc<Plan> {
     conformance::plan(
         database,
         r#"{"table":"shop.orders","into":"orders","existing":true,"columns":{
@@ -163,7 +163,7 @@ fn an_existing_table_that_does_not_fit_is_described() {
     assert!(text.contains("COLLATE utf8mb4_nopad_bin"), "{text}");
 }
 
-const FITTING: &str = "CREATE TABLE orders (
+pub const FITTING: &str = "CREATE TABLE orders (
     id VARCHAR(40) CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin NOT NULL PRIMARY KEY,
     total DECIMAL(10,2), note VARCHAR(20) CHARACTER SET utf8mb4, mine INT DEFAULT 7, UNIQUE KEY one_note (note));
   INSERT INTO orders VALUES ('a', 1, 'mine', 42), ('old', 2, 'old', 43);";

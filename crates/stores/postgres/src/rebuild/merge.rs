@@ -14,6 +14,7 @@ use onelog_mapping::{ColumnType, MappingPlan};
 use onelog_store::{Guard, StoreError};
 use tokio_postgres::error::SqlState;
 
+use super::keep::is_written;
 use crate::ddl::existing::TargetTable;
 use crate::ddl::{list, quote, staging_name, table};
 use crate::error::{self, Fault};
@@ -33,7 +34,8 @@ pub(super) struct Merging<'p> {
 type Unmerged<'m> = (&'m MappingPlan, Fault);
 
 impl Scope<'_> {
-    pub(super) async fn merge(&self, merged: &[Merging<'_>]) -> Result<(), Fault> {
+    /// `may_renew`: refused rows may be looked for with those that differ out of the way.
+    pub(super) async fn merge(&self, merged: &[Merging<'_>], may_renew: bool) -> Result<(), Fault> {
         if merged.is_empty() {
             return Ok(());
         }
@@ -58,8 +60,8 @@ impl Scope<'_> {
                 self.client
                     .batch_execute("ROLLBACK TO SAVEPOINT merging; SET CONSTRAINTS ALL IMMEDIATE")
                     .await?;
-                self.merge_in_pieces(merged, is_renewable && fault.is_between_rows())
-                    .await?;
+                let renews = may_renew && is_renewable && fault.is_between_rows();
+                self.merge_in_pieces(merged, renews).await?;
             }
             outcome => outcome.map_err(|(_, fault)| fault)?,
         }
@@ -174,7 +176,8 @@ pub(super) fn unmerged(mapping: &MappingPlan, fault: Fault) -> Fault {
 pub(super) struct Merge {
     /// Rows whose key the staging table has not.
     delete: String,
-    /// Rows that differ or whose key it has not: for when unique columns conflict.
+    /// Rows that differ or whose key it has not, but for those that are kept: for when unique columns
+    /// conflict.
     delete_different: String,
     upsert: [String; 2],
     /// How many rows there are, how many of them `delete` takes, and how many the upsert changes.
@@ -219,10 +222,11 @@ impl Merge {
             format!(" WHERE {} IS DISTINCT FROM {}", row("t."), row("excluded."))
         };
         let (new, old) = (row("s."), row("t."));
+        let is_written = is_written(mapping);
         Self {
             counts: format!(
                 "SELECT count(*), count(*) FILTER (WHERE s.{key_name} IS NULL),
-                   count(*) FILTER (WHERE s.{key_name} IS NOT NULL AND {new} IS DISTINCT FROM {old})
+                   count(*) FILTER (WHERE s.{is_written} AND {new} IS DISTINCT FROM {old})
                  FROM {into} t LEFT JOIN {staging} s ON {same_key}"
             ),
             delete: format!(
@@ -230,11 +234,11 @@ impl Merge {
             ),
             delete_different: format!(
                 "DELETE FROM {into} t WHERE NOT EXISTS (SELECT FROM {staging} s WHERE {same_key}
-                   AND {new} IS NOT DISTINCT FROM {old})"
+                   AND (NOT s.{is_written} OR {new} IS NOT DISTINCT FROM {old}))"
             ),
             upsert: [
                 format!(
-                    "INSERT INTO {into} AS t ({}) SELECT {} FROM {staging}",
+                    "INSERT INTO {into} AS t ({}) SELECT {} FROM {staging} WHERE {is_written}",
                     list(mapping.column_names()),
                     casts(mapping, target, |n| quote(&mapping.columns[n].name)),
                 ),
@@ -243,7 +247,7 @@ impl Merge {
         }
     }
 
-    /// Writes the rows of the staging table, or those of them that `which` is about.
+    /// Writes the rows of the staging table, of them those that `which` is about.
     pub(super) fn upsert(&self, which: &str) -> String {
         let [head, tail] = &self.upsert;
         format!("{head} {which} {tail}")

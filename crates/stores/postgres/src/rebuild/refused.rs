@@ -6,10 +6,11 @@
 
 use onelog_mapping::Plan;
 use onelog_record::Offset;
-use onelog_store::{Change, Refusals, Refused, failpoint};
+use onelog_store::{Change, Refusals, failpoint};
 use tokio_postgres::error::SqlState;
 use tokio_postgres::types::Type;
 
+use super::keep::is_written;
 use super::load::refusal;
 use super::merge::{Merging, unmerged};
 use crate::ddl::{quote, record_columns, table};
@@ -54,8 +55,9 @@ impl Scope<'_> {
     async fn write_in_pieces(&self, merging: &Merging<'_>) -> Result<Vec<(Staged, Fault)>, Fault> {
         let [key, offset] = record_columns(merging.mapping).map(|name| quote(&name));
         let open = format!(
-            "DECLARE onelog_rows NO SCROLL CURSOR FOR SELECT ctid::text, {key}, {offset} FROM {}",
-            self.staging(merging.mapping)
+            "DECLARE onelog_rows NO SCROLL CURSOR FOR SELECT ctid::text, {key}, {offset} FROM {} WHERE {}",
+            self.staging(merging.mapping),
+            is_written(merging.mapping)
         );
         self.client.batch_execute(&open).await?;
         let next = format!("FETCH FORWARD {PIECE_ROWS} FROM onelog_rows");
@@ -131,7 +133,7 @@ impl Scope<'_> {
             .iter()
             .map(|row| format!("\"{}\"", row.place))
             .collect();
-        let which = format!("WHERE ctid = ANY('{{{}}}'::tid[])", places.join(","));
+        let which = format!("AND ctid = ANY('{{{}}}'::tid[])", places.join(","));
         let upsert = merging.merge.upsert(&which);
         self.client
             .batch_execute(&format!(
@@ -176,30 +178,5 @@ impl Scope<'_> {
             .query_typed(sql, &[(&into, Type::TEXT), (&later, Type::TEXT_ARRAY)])
             .await?;
         Ok(found.iter().map(|row| row.get(0)).collect())
-    }
-
-    /// Takes refused records out of the staging tables.
-    pub(crate) async fn leave_out(&self, refused: &Refused) -> Result<(), Fault> {
-        self.take_time().await?;
-        self.check_epoch().await?;
-        for mapping in &self.identity.plan.mappings {
-            let [_, offset] = record_columns(mapping).map(|name| quote(&name));
-            let of = std::iter::once(refused).chain(&refused.more);
-            let offsets: Vec<i64> = of
-                .filter(|refused| refused.into.as_ref() == Some(&mapping.into))
-                .map(|refused| refused.offset.get().cast_signed())
-                .collect();
-            if offsets.is_empty() {
-                continue;
-            }
-            let sql = format!(
-                "DELETE FROM {} WHERE {offset} = ANY($1)",
-                self.staging(mapping)
-            );
-            self.client
-                .execute_typed(&sql, &[(&offsets, Type::INT8_ARRAY)])
-                .await?;
-        }
-        Ok(())
     }
 }
