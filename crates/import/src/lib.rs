@@ -20,6 +20,7 @@ mod documents;
 mod format;
 mod job;
 mod lines;
+mod quotes;
 mod record;
 mod rows;
 mod run;
