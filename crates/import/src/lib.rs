@@ -19,6 +19,7 @@ mod batch;
 mod documents;
 mod format;
 mod job;
+mod keys;
 mod lines;
 mod quotes;
 mod record;
