@@ -78,7 +78,9 @@ impl StoredRows {
                 };
                 let mapping = &plan.mappings[0];
                 let scanned = reader.scan(0, &mut |row| {
-                    let document = inverse.document(mapping, row);
+                    let document = inverse
+                        .document(mapping, row)
+                        .and_then(|document| writable(&*target, mapping, row).map(|()| document));
                     rows.send(document.map_err(|fault| named(mapping, row, &fault)))
                 });
                 if let Err(error) = scanned {
@@ -107,6 +109,22 @@ fn refuse_shared_keys(reader: &mut dyn StoreReader, plan: &Arc<Plan>) -> Result<
         "several rows of the table '{}' have the key {key} (column '{column}'): the log keeps one record of a key, and the other rows would be lost; nothing was imported. Give each row a key of its own in the store, best with a unique index, or take '$key' from another column",
         mapping.into
     )))
+}
+
+/// Whether a sink can write the row again.
+fn writable(target: &dyn Target, mapping: &MappingPlan, row: &Row) -> Result<(), RowFault> {
+    for (column, cell) in mapping.columns.iter().zip(&row.cells) {
+        if let Some(why) = target.unwritable(cell) {
+            return Err(RowFault {
+                column: column.name.clone(),
+                what: format!(
+                    "it holds {}, which the sink does not write: {why}",
+                    cell.show()
+                ),
+            });
+        }
+    }
+    Ok(())
 }
 
 /// What no record makes, so that one finds it in the store.
