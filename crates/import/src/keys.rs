@@ -120,7 +120,7 @@ impl Range {
         self.twice.is_some()
     }
 
-    /// The scan is over.
+    /// What the scan has found; without two of a kind the next range begins.
     fn end(&mut self) -> End {
         self.compare();
         self.held.clear();
