@@ -6,7 +6,8 @@ use std::os::unix::ffi::OsStrExt;
 
 use base64::Engine;
 use base64::prelude::BASE64_STANDARD;
-use onelog_client::segment;
+use onelog_client::{Part, segment};
+use onelog_record::Json;
 use serde_json::{Value, json};
 
 pub fn bytes_json(bytes: &[u8]) -> Value {
@@ -59,6 +60,13 @@ pub fn shown(value: &Value) -> String {
         Value::String(text) => text.clone(),
         other => other.to_string(),
     }
+}
+
+/// A part of an answer on one line, with all digits of its numbers.
+pub fn written(part: Part<'_>) -> String {
+    let text = part.text();
+    // Documents are not as deep as what is around them may make it.
+    Json::parse(text.as_bytes()).map_or_else(|_| text.to_owned(), |json| json.to_string())
 }
 
 /// The bytes of a command's argument.

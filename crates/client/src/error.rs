@@ -7,6 +7,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use super::Answer;
+use crate::json::parse_answer;
 
 /// How long to wait when a server is overloaded and does not say how long.
 const RETRY_AFTER_MS: u64 = 1_000;
@@ -113,7 +114,7 @@ struct Met<'a> {
 impl ServerError {
     /// Reads the error of an answer; `None` when it holds none.
     pub(super) fn read(answer: &Answer) -> Option<Self> {
-        let body: Value = serde_json::from_slice(&answer.body).ok()?;
+        let body = parse_answer(&answer.body).ok()?;
         let error = body.get("error")?.as_str()?.to_owned();
         let message = match body.get("message").and_then(Value::as_str) {
             Some(message) => message.to_owned(),
@@ -182,6 +183,15 @@ mod tests {
         assert_eq!(error.to_string(), "key \"a\" was written");
         assert_eq!(error.body["retry_at"], 7);
         assert_eq!(error.retry_after_ms, None);
+    }
+
+    #[test]
+    fn what_a_guard_met_may_be_as_deep_as_a_document() {
+        let met = format!("{}7{}", "[".repeat(127), "]".repeat(127));
+        let body = format!("{{\"error\":\"guard_failed\",\"message\":\"m\",\"met\":{met}}}");
+        let error = ServerError::read(&answer(412, &body)).unwrap();
+        assert_eq!(error.met.as_deref(), Some(&*met));
+        assert_eq!(error.body["met"].to_string(), met);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 
 mod error;
 mod events;
+mod json;
 mod url;
 
 use std::io::Read;
@@ -15,6 +16,7 @@ use ureq::{Agent, Body};
 
 pub use error::{ClientError, ServerError};
 pub use events::{Event, Events};
+pub use json::{Part, parse_answer};
 pub use ureq::http::{HeaderMap, Method};
 pub use url::{Url, segment};
 
@@ -179,7 +181,7 @@ impl Client {
         if answer.body.is_empty() {
             return Ok(Value::Null);
         }
-        serde_json::from_slice(&answer.body).map_err(|_| {
+        parse_answer(&answer.body).map_err(|_| {
             self.unexpected(format!(
                 "status {} with a body that is not JSON",
                 answer.status

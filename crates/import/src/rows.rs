@@ -10,6 +10,7 @@ use serde_json::Value;
 use serde_json::value::RawValue;
 
 use crate::format::{PIECE_BYTES_MAX, Piece};
+use crate::quotes::Written;
 
 const READ_BYTES: usize = 64 << 10;
 /// How many names of columns a message lists.
@@ -28,21 +29,24 @@ pub struct RowOptions {
 
 pub struct Rows<R> {
     rows: Reader<Bounded<R>>,
+    delimiter: u8,
     names: Vec<String>,
     is_number: Vec<bool>,
-    /// Whether lines end with a carriage return and a line feed.
-    has_returns: bool,
     record: ByteRecord,
     at: u64,
+    /// How many lines are behind.
+    lines: u64,
 }
 
 /// A quote that is not closed makes one row of all that follows: it must not be held in memory.
 struct Bounded<R> {
     inner: R,
     left: usize,
-    /// All bytes that were read, and the last of them.
-    total: u64,
-    last: u8,
+    /// What was read and belongs to no row that was given out: the reader takes quotes away and is
+    /// lenient with them, so that each row is looked at as it was written.
+    raw: Vec<u8>,
+    /// How many bytes of `raw` belong to the latest row, and to those before it.
+    used: usize,
 }
 
 impl<R: Read> Read for Bounded<R> {
@@ -53,9 +57,20 @@ impl<R: Read> Read for Bounded<R> {
         let len = buffer.len().min(self.left);
         let read = self.inner.read(&mut buffer[..len])?;
         self.left -= read;
-        self.total += read as u64;
-        self.last = buffer[..read].last().copied().unwrap_or(self.last);
+        self.raw.drain(..self.used);
+        self.used = 0;
+        self.raw.extend_from_slice(&buffer[..read]);
         Ok(read)
+    }
+}
+
+impl<R> Bounded<R> {
+    /// The next bytes of those that were read.
+    fn take(&mut self, bytes: u64) -> &[u8] {
+        let start = self.used;
+        let bytes = usize::try_from(bytes).unwrap_or(usize::MAX);
+        self.used = start.saturating_add(bytes).min(self.raw.len());
+        &self.raw[start..self.used]
     }
 }
 
@@ -65,8 +80,8 @@ impl<R: Read> Rows<R> {
         let bounded = Bounded {
             inner: stream,
             left: PIECE_BYTES_MAX,
-            total: 0,
-            last: b'\n',
+            raw: Vec::new(),
+            used: 0,
         };
         let mut rows = ReaderBuilder::new()
             .delimiter(options.delimiter)
@@ -79,7 +94,14 @@ impl<R: Read> Rows<R> {
         let mut record = ByteRecord::new();
         rows.read_byte_record(&mut record)
             .map_err(|error| format!("its header: {}", said(error, 1)))?;
-        let has_returns = strip_return(&mut record);
+        let end = rows.position().byte();
+        let written = Written::of(rows.get_mut().take(end), options.delimiter);
+        if let Some(fault) = written.fault {
+            return Err(format!("its header: {}", fault.said(&[])));
+        }
+        if written.ends_with_return {
+            strip_return(&mut record);
+        }
         let names = header(&record)?;
         let listed = listed(&names);
         let unknown = options.numbers.iter().find(|name| !names.contains(name));
@@ -102,45 +124,51 @@ impl<R: Read> Rows<R> {
             .collect();
         Ok(Self {
             rows,
+            delimiter: options.delimiter,
             names,
             is_number,
-            has_returns,
             record,
             at,
+            lines: written.blank + written.lines,
         })
     }
 
     fn read_piece(&mut self) -> io::Result<Option<Piece>> {
         let start = self.rows.position().byte();
+        let mut begin = start;
         loop {
             if !self.read_record()? {
                 return Ok(None);
             }
-            if self.has_returns {
+            let end = self.rows.position().byte();
+            let raw = self.rows.get_mut().take(end - begin);
+            let written = Written::of(raw, self.delimiter);
+            begin = end;
+            let number = self.lines + written.blank + 1;
+            self.lines += written.blank + written.lines;
+            if written.ends_with_return {
                 strip_return(&mut self.record);
             }
-            let (begin, end) = (self.record.position(), self.rows.position());
-            let bytes = end.byte() - begin.map_or(start, |begin| begin.byte());
-            if self.record.len() == 1 && self.record[0].is_empty() && bytes <= 2 {
+            if written.is_empty {
                 continue;
             }
-            let inside = self.record.as_slice().iter().filter(|byte| **byte == b'\n');
-            let read = self.rows.get_ref();
-            let has_end = end.byte() < read.total || read.last == b'\n';
-            let lines = inside.count() as u64 + u64::from(has_end);
+            let text = match written.fault {
+                Some(fault) => Err(fault.said(&self.names)),
+                None => self.object(),
+            };
             return Ok(Some(Piece {
-                number: end.line() - lines,
+                number,
                 start: self.at + start,
-                end: self.at + end.byte(),
+                end: self.at + end,
                 key: None,
-                text: self.object(),
+                text,
             }));
         }
     }
 
     fn read_record(&mut self) -> io::Result<bool> {
         self.rows.get_mut().left = PIECE_BYTES_MAX;
-        let line = self.rows.position().line();
+        let line = self.lines + 1;
         let read = self.rows.read_byte_record(&mut self.record);
         read.map_err(|error| match error.into_kind() {
             ErrorKind::Io(error) if error.kind() == io::ErrorKind::FileTooLarge => too_large(line),
@@ -187,16 +215,15 @@ impl<R: Read> Iterator for Rows<R> {
 }
 
 /// Takes the carriage return off the last column.
-fn strip_return(record: &mut ByteRecord) -> bool {
+fn strip_return(record: &mut ByteRecord) {
     let Some(last) = record.len().checked_sub(1) else {
-        return false;
+        return;
     };
     let Some(rest) = record[last].strip_suffix(b"\r").map(<[u8]>::to_vec) else {
-        return false;
+        return;
     };
     record.truncate(last);
     record.push_field(&rest);
-    true
 }
 
 fn header(record: &ByteRecord) -> Result<Vec<String>, String> {
@@ -339,6 +366,103 @@ mod tests {
     }
 
     #[test]
+    fn a_quote_that_is_missing_makes_a_bad_row_instead_of_one_that_has_others_inside() {
+        let rows = read(b"id,n\n1,\"a\"\n2,\"b\n3,\"c\"\n4,\"d\"\n", &[]);
+        assert_eq!(rows.len(), 3);
+        assert_eq!(rows[0], (2, Ok(r#"{"id":"1","n":"a"}"#.to_owned())));
+        let said = rows[1].1.as_ref().unwrap_err();
+        assert_eq!(rows[1].0, 3);
+        assert!(
+            said.starts_with("the column 'n' has text behind its closing quote"),
+            "{said}"
+        );
+        assert_eq!(rows[2], (5, Ok(r#"{"id":"4","n":"d"}"#.to_owned())));
+    }
+
+    #[test]
+    fn what_is_not_quoted_as_csv_is_bad_and_names_its_line() {
+        for (row, expected) in [
+            ("1,\"a\"x\n", "has text behind its closing quote"),
+            ("1,\"a\" \n", "has text behind its closing quote"),
+            ("1,\"a\"\r\r\n", "has text behind its closing quote"),
+            ("1,a\"b\n", "has a quote inside a text without quotes"),
+            ("1, \"b\"\n", "has a quote inside a text without quotes"),
+            ("1,\"a", "is not closed: the file ends inside its quotes"),
+            ("1,\"a\n", "is not closed: the file ends inside its quotes"),
+            (
+                "1,\"a\"\"\r\n2,b\n",
+                "is not closed: the file ends inside its quotes",
+            ),
+            ("1,\"", "is not closed: the file ends inside its quotes"),
+        ] {
+            let text = format!("id,n\n\n0,\"\nx\"\n{row}");
+            let rows = read(text.as_bytes(), &[]);
+            assert_eq!(rows.len(), 2, "{row:?}: {rows:?}");
+            let (number, bad) = &rows[1];
+            let bad = bad.as_ref().unwrap_err();
+            assert_eq!(*number, 5, "{row:?}");
+            assert!(bad.starts_with("the column 'n' "), "{row:?}: {bad}");
+            assert!(bad.contains(expected), "{row:?}: {bad}");
+        }
+    }
+
+    #[test]
+    fn a_line_may_end_with_a_carriage_return_and_no_value_has_it() {
+        let expected = |n: u64, id: &str| (n, Ok(format!(r#"{{"id":"{id}","v":"a"}}"#)));
+        for text in [
+            "id,v\n1,a\r\n2,a\n3,\"a\"\r\n4,a\r",
+            "id,v\r\n1,a\n2,a\r\n3,\"a\"\n4,\"a\"\r",
+        ] {
+            assert_eq!(
+                read(text.as_bytes(), &[]),
+                [
+                    expected(2, "1"),
+                    expected(3, "2"),
+                    expected(4, "3"),
+                    expected(5, "4")
+                ],
+                "{text:?}"
+            );
+        }
+        // Inside quotes it is a part of the value.
+        assert_eq!(
+            read(b"id,v\r\n1,\"a\r\"\n2,\"a\r\n\"\r\n", &[]),
+            [
+                (2, Ok(r#"{"id":"1","v":"a\r"}"#.to_owned())),
+                (3, Ok(r#"{"id":"2","v":"a\r\n"}"#.to_owned())),
+            ]
+        );
+    }
+
+    #[test]
+    fn rows_are_the_same_however_their_bytes_arrive() {
+        struct Drops<'t>(&'t [u8], usize);
+        impl Read for Drops<'_> {
+            fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+                let len = self.1.min(self.0.len()).min(buffer.len());
+                buffer[..len].copy_from_slice(&self.0[..len]);
+                self.0 = &self.0[len..];
+                Ok(len)
+            }
+        }
+        let text = b"id,v\r\n1,\"a\"\"\r\n\"\r\n\n\r\n2,b\n3,\"c\"x\n\"4\",\n5,\"\"\r\n6,\"\n\nend";
+        let whole = read(text, &[]);
+        let numbers: Vec<u64> = whole.iter().map(|(number, _)| *number).collect();
+        assert_eq!(numbers, [2, 6, 7, 8, 9, 10]);
+        for size in 1..20 {
+            let rows = Rows::open(Drops(text, size), 0, &options(&[])).unwrap();
+            let rows: Vec<_> = rows
+                .map(|piece| {
+                    let piece = piece.unwrap();
+                    let text = piece.text.map(|text| String::from_utf8(text).unwrap());
+                    (piece.number, text)
+                })
+                .collect();
+            assert_eq!(rows, whole, "{size}");
+        }
+    }
+
+    #[test]
     fn every_byte_belongs_to_a_piece() {
         let text = b"id\na\n\"b\nc\"\n\nd";
         let pieces: Vec<Piece> = Rows::open(&text[..], 3, &options(&[]))
@@ -355,6 +479,8 @@ mod tests {
             ("", "it is empty"),
             ("id,id\n", "names the column 'id' twice"),
             ("id,\n", "its column 2 has no name"),
+            ("id,\"n\"x\n", "column 2 has text behind its closing quote"),
+            ("id,\"n", "column 2 is not closed"),
             ("id\ra\rb\r", "its lines end with a carriage return alone"),
             (
                 "a;id\n",

@@ -16,10 +16,11 @@ use onelog_mapping::{
     show_key,
 };
 use onelog_record::{TableDefinition, TableId, TableKind, ValueKind};
-use onelog_store::{Kinds, SinkDefinition, Target};
+use onelog_store::{Kinds, SinkDefinition, StoreError, StoreReader, Target};
 
 use crate::Args;
 use crate::format::Piece;
+use crate::keys::{self, FINGERPRINTS_MAX};
 
 /// How many records wait between the reading thread and the batches.
 const QUEUE_MAX: usize = 256;
@@ -64,6 +65,7 @@ impl StoredRows {
         let mut reader = target
             .open_reader(&plan)
             .map_err(|error| CommandError::Failed(error.to_string()))?;
+        refuse_shared_keys(reader.as_mut(), &plan)?;
         let unfillable = unfillable(&*target, &plan.mappings[0]);
         let (sender, queue) = sync_channel(QUEUE_MAX);
         let thread = std::thread::Builder::new()
@@ -76,7 +78,9 @@ impl StoredRows {
                 };
                 let mapping = &plan.mappings[0];
                 let scanned = reader.scan(0, &mut |row| {
-                    let document = inverse.document(mapping, row);
+                    let document = inverse
+                        .document(mapping, row)
+                        .and_then(|document| writable(&*target, mapping, row).map(|()| document));
                     rows.send(document.map_err(|fault| named(mapping, row, &fault)))
                 });
                 if let Err(error) = scanned {
@@ -91,6 +95,36 @@ impl StoredRows {
             thread: Some(thread),
         })
     }
+}
+
+/// A record has one row: of several with one key all but the last would be lost.
+fn refuse_shared_keys(reader: &mut dyn StoreReader, plan: &Arc<Plan>) -> Result<(), CommandError> {
+    let failed = |error: StoreError| CommandError::Failed(error.to_string());
+    let Some(key) = keys::shared(reader, plan, FINGERPRINTS_MAX).map_err(failed)? else {
+        return Ok(());
+    };
+    let mapping = &plan.mappings[0];
+    let column = &mapping.columns[mapping.key].name;
+    Err(CommandError::Failed(format!(
+        "several rows of the table '{}' have the key {key} (column '{column}'): the log keeps one record of a key, and the other rows would be lost; nothing was imported. Give each row a key of its own in the store, best with a unique index, or take '$key' from another column",
+        mapping.into
+    )))
+}
+
+/// Whether a sink can write the row again.
+fn writable(target: &dyn Target, mapping: &MappingPlan, row: &Row) -> Result<(), RowFault> {
+    for (column, cell) in mapping.columns.iter().zip(&row.cells) {
+        if let Some(why) = target.unwritable(cell) {
+            return Err(RowFault {
+                column: column.name.clone(),
+                what: format!(
+                    "it holds {}, which the sink does not write: {why}",
+                    cell.show()
+                ),
+            });
+        }
+    }
+    Ok(())
 }
 
 /// What no record makes, so that one finds it in the store.
@@ -163,7 +197,7 @@ impl Drop for StoredRows {
     }
 }
 
-/// A table of a store, the plan of it alone, and the way back.
+/// A table of a store, the plan of it and of its keys, and the way back.
 struct Table {
     target: Arc<dyn Target>,
     plan: Arc<Plan>,
@@ -229,7 +263,7 @@ fn read(args: &Args, kinds: Kinds) -> Result<Table, CommandError> {
     let inverse = inverse.map_err(in_place)?;
     Ok(Table {
         target: definition.target,
-        plan: Arc::new(plan),
+        plan: Arc::new(keys::with_keys(plan)),
         inverse,
     })
 }

@@ -5,7 +5,7 @@ use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 
-use onelog_mapping::{DefinitionError, FieldRule, MappingRules, Object, Plan, unknown};
+use onelog_mapping::{Cell, DefinitionError, FieldRule, MappingRules, Object, Plan, unknown};
 use serde_json::{Map, Value};
 
 use crate::address::{Address, one_of};
@@ -63,6 +63,12 @@ pub trait Target: Any + fmt::Debug + Send + Sync {
     /// Why two sinks cannot write by these two at all, whatever their tables: the field at fault of this
     /// one, and what to do.
     fn excludes(&self, _other: &dyn Target) -> Option<(&'static str, String)> {
+        None
+    }
+
+    /// Why a sink of this store refuses a cell, which others may have written into the store all the
+    /// same.
+    fn unwritable(&self, _cell: &Cell) -> Option<String> {
         None
     }
 

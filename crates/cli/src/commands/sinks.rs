@@ -6,10 +6,9 @@ mod source;
 
 use std::time::Duration;
 
-use onelog_client::{Answer, Client, ClientError, Method, segment};
+use onelog_client::{Answer, Client, ClientError, Method, Part, segment};
 use onelog_command::{CommandError, Context, timeout};
 use onelog_http::WAIT_TIMEOUT_MS_MAX;
-use onelog_record::Json;
 use onelog_terminal::{Out, counted};
 use serde_json::{Map, Value, json};
 
@@ -313,8 +312,8 @@ impl Exact {
     }
 
     /// The values of the answer as they were written.
-    fn parts(&self) -> Json<'_> {
-        Json::parse(self.text.as_bytes()).unwrap_or_default()
+    fn parts(&self) -> Part<'_> {
+        Part::of(&self.text)
     }
 }
 

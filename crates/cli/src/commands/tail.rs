@@ -2,13 +2,12 @@
 
 use std::time::Duration;
 
-use onelog_client::{Client, ClientError, Events};
+use onelog_client::{Client, ClientError, Events, Part, parse_answer};
 use onelog_command::{CommandError, Context};
-use onelog_record::{FieldPath, Json};
 use onelog_terminal::{Out, cell};
 use serde_json::Value;
 
-use crate::wire::shown;
+use crate::wire::{shown, written};
 
 const BACKOFF_FIRST: Duration = Duration::from_millis(200);
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
@@ -78,15 +77,6 @@ pub fn run(args: &Args, context: &Context) -> Result<(), CommandError> {
     }
 }
 
-/// The value of a transaction's record, with all digits of its numbers.
-fn value_of(transaction: &Json<'_>, record: usize) -> String {
-    let path = FieldPath::parse(&format!("/records/{record}/value"));
-    let value = path
-        .ok()
-        .and_then(|path| transaction.get(&path).map(Json::to_string));
-    value.unwrap_or_default()
-}
-
 fn may_pass(error: &ClientError) -> bool {
     error.is_lost() || error.server().is_some_and(|e| e.status == 503)
 }
@@ -104,7 +94,7 @@ impl Tail<'_> {
             // A stream that breaks is opened again behind the last whole event.
             let Ok(event) = event else { return Ok(()) };
             if !event.data.is_empty() {
-                let transaction = serde_json::from_str(&event.data)
+                let transaction = parse_answer(event.data.as_bytes())
                     .map_err(|_| client.unexpected("an event that is not JSON".to_owned()))?;
                 self.print(&event.data, &transaction)?;
             }
@@ -119,13 +109,16 @@ impl Tail<'_> {
         if self.as_json {
             self.out.line(text)?;
         } else {
-            let parts = Json::parse(text.as_bytes()).unwrap_or_default();
-            for (n, record) in records.iter().enumerate() {
+            let parts = Part::of(text).list("records");
+            for (record, part) in records.iter().zip(parts) {
                 let text = |name: &str| cell(&shown(&record[name]), CELL_CHARS_MAX);
                 let value = match record.get("value") {
                     // A text without its quotes, everything else as it was written.
                     Some(Value::String(_)) => text("value"),
-                    Some(_) => cell(&value_of(&parts, n), CELL_CHARS_MAX),
+                    Some(_) => {
+                        let value = part.get("value").map(written);
+                        cell(&value.unwrap_or_default(), CELL_CHARS_MAX)
+                    }
                     None => String::new(),
                 };
                 let line = format!(

@@ -239,6 +239,45 @@ fn a_tail_sees_what_is_committed_and_goes_on_after_a_restart() {
     assert_eq!(tail.0.wait().unwrap().code(), Some(0));
 }
 
+#[test]
+fn a_document_as_deep_as_the_server_takes_is_read_by_every_command() {
+    let (_folder, server) = server();
+    for depth in [124, 125, 127] {
+        let table = &format!("t.deep{depth}");
+        server.run(&["tables", "create", table]).good();
+        // Given a document of that many levels,
+        let deep = format!("{}1.10{}", "[".repeat(depth), "]".repeat(depth));
+        server.run_fed(&["put", table, "k", "-"], &deep).good();
+        // when it is read, then it is there as it was written, whatever lies around it,
+        let definition =
+            &format!(r#"{{"kind":"redis","mappings":[{{"table":"{table}","into":"deep"}}]}}"#);
+        let tail = ["tail", "--from", "start", "--table", table, "--limit", "1"];
+        for said in [
+            server.run(&["get", table, "k"]),
+            server.run(&["get", table, "k", "--json"]),
+            server.run(&["scan", table]),
+            server.run(&["scan", table, "--json"]),
+            server.run(&tail),
+            server.run(&[&tail[..], &["--json"]].concat()),
+            server.run_fed(&["sinks", "try", "-", "--json"], definition),
+        ] {
+            let said = said.good();
+            assert!(
+                said.contains(&"[".repeat(depth.min(100))),
+                "{depth}: {said}"
+            );
+        }
+        let said = server.run_fed(&["sinks", "try", "-"], definition).good();
+        assert!(said.contains(&"[".repeat(80)), "{depth}: {said}");
+        // and so it is in the answer to a guard that does not hold.
+        let guarded = format!(
+            r#"{{"guards":[{{"table":"{table}","key":"k","field":"","gt":5}}],"writes":[]}}"#
+        );
+        let ran = server.run_fed(&["commit", "-"], &guarded);
+        ran.fails(1, "guards[0] does not hold");
+    }
+}
+
 /// A process that ends with its test.
 struct Child(std::process::Child);
 

@@ -321,7 +321,9 @@ fn what_only_mariadb_can_hold_is_refused_by_name_and_never_made_into_a_text() {
          INSERT INTO goods VALUES (1, '9999-12-31 23:59:59.999999', '1000-01-01', '{\"a\": [1.10, null]}'),
            (2, NULL, NULL, NULL);
          INSERT INTO goods (id, made) VALUES (10, '0000-00-00 00:00:00'), (11, '2024-05-00 12:00:00');
+         INSERT INTO goods (id, made) VALUES (12, '0999-12-31 23:59:59'), (13, '0001-01-01 00:00:00');
          INSERT INTO goods (id, day) VALUES (20, '0000-00-00'), (21, '2024-00-01');
+         INSERT INTO goods (id, day) VALUES (22, '0999-12-31');
          INSERT INTO goods (id, doc) VALUES (30, ' null ')",
     );
     let mut goods = definition(&json!({"kind": "mysql", "url": mariadb.url()}));
@@ -332,8 +334,12 @@ fn what_only_mariadb_can_hold_is_refused_by_name_and_never_made_into_a_text() {
     let unfit = [
         ("10", "made", "\"0000-00-00 00:00:00.000000\""),
         ("11", "made", "\"2024-05-00 12:00:00.000000\""),
+        // MariaDB promises no years before 1000, and a sink writes none.
+        ("12", "made", "\"0999-12-31T23:59:59Z\", which the sink"),
+        ("13", "made", "\"0001-01-01T00:00:00Z\", which the sink"),
         ("20", "day", "\"0000-00-00"),
         ("21", "day", "\"2024-00-01"),
+        ("22", "day", "\"0999-12-31\", which the sink"),
         ("30", "doc", "the JSON value null"),
     ];
     what_the_log_cannot_have_is_named(&goods, 2, &unfit, &|key| {
@@ -407,4 +413,50 @@ fn a_table_of_sqlite_goes_into_the_log_and_a_sink_makes_a_table_of_its_own() {
     let prices = "SELECT group_concat(price, ' ') FROM goods_of_the_log";
     let prices: String = database.query_row(prices, [], |row| row.get(0)).unwrap();
     assert_eq!(prices, "5 5.25");
+}
+
+#[test]
+fn rows_that_share_a_key_are_refused_by_name_and_none_is_lost() {
+    // Given a table without a unique key, in which two rows have one key,
+    let place = Place::new();
+    let path = place.folder.path().join("shop.db");
+    let database = rusqlite::Connection::open(&path).unwrap();
+    database
+        .execute_batch(
+            "CREATE TABLE goods (id TEXT, n INTEGER);
+             INSERT INTO goods VALUES ('b', 0), ('a', 1), ('a', 2), (NULL, 3)",
+        )
+        .unwrap();
+    let mut goods = definition(&json!({"kind": "sqlite", "path": path}));
+    let columns = |kind: &str| json!({"id": {"from": "$key", "type": kind}, "n": {"from": "/n", "type": "integer"}});
+    goods["mappings"][0]["columns"] = columns("text");
+    // when it is imported, then it is refused, by name and before anything is written,
+    for more in [&[][..], &["--skip-bad"]] {
+        place.import(&goods, more).fails(
+            1,
+            "several rows of the table 'goods' have the key \"a\" (column 'id')",
+        );
+    }
+    place
+        .server
+        .run(&["get", "shop.goods", "b"])
+        .fails(1, "no table 'shop.goods'");
+    // and once each row has a key of its own, all of them are there.
+    database
+        .execute_batch("UPDATE goods SET id = 'c' WHERE n = 2; DELETE FROM goods WHERE n = 3")
+        .unwrap();
+    assert_eq!(place.import(&goods, &[]).json()["records"], 3);
+    // One UUID that is written in several ways is one key.
+    database
+        .execute_batch(
+            "DELETE FROM goods;
+             INSERT INTO goods VALUES ('67e55044-10b1-426f-9247-bb680e5fe0c8', 1),
+               ('67E55044-10B1-426F-9247-BB680E5FE0C8', 2), ('67e5504410b1426f9247bb680e5fe0c8', 3)",
+        )
+        .unwrap();
+    goods["mappings"][0]["columns"] = columns("uuid");
+    place.import(&goods, &["--again"]).fails(
+        1,
+        "have the key \"67e55044-10b1-426f-9247-bb680e5fe0c8\" (column 'id')",
+    );
 }

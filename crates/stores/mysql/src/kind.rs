@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use onelog_mapping::{
-    ADOPT_RULE, ColumnType, DefinitionError, EXISTING_RULE, FieldRule, KeyForm, MappingRules,
+    ADOPT_RULE, Cell, ColumnType, DefinitionError, EXISTING_RULE, FieldRule, KeyForm, MappingRules,
     Object, Plan, RowForm, no_further_check,
 };
 use onelog_store::{
@@ -12,6 +12,7 @@ use onelog_store::{
 use serde_json::{Map, Value, json};
 
 use crate::MysqlStore;
+use crate::encode;
 use crate::reader::MysqlReader;
 
 const SCHEMES: &[&str] = &["mysql", "mariadb"];
@@ -100,6 +101,15 @@ impl Target for MysqlTarget {
 
     fn check_place(&self) -> Result<(), String> {
         self.server.check()
+    }
+
+    fn unwritable(&self, cell: &Cell) -> Option<String> {
+        let value = match cell {
+            Cell::Timestamp(micros) => encode::timestamp(*micros),
+            Cell::Date(days) => encode::date(*days),
+            _ => return None,
+        };
+        value.err()
     }
 
     fn open(

@@ -2,14 +2,14 @@
 
 use std::io;
 
+use onelog_client::Part;
 use onelog_command::units::size;
-use onelog_record::{FieldPath, Json};
 use onelog_terminal::{Out, Table, cell, counted, thousands};
 use serde_json::Value;
 
 use super::Exact;
 use crate::commands::tables::list_of;
-use crate::wire::shown;
+use crate::wire::{shown, written};
 
 const CELL_CHARS_MAX: usize = 80;
 
@@ -74,10 +74,10 @@ fn error_text(error: &Value) -> String {
     text.map_or_else(|| shown(error), shown)
 }
 
-/// The part of an answer at a path, as it was written.
-fn written(answer: &Json<'_>, path: &str) -> Option<String> {
-    let found = answer.get(&FieldPath::parse(path).ok()?)?;
-    (!found.is_null()).then(|| found.to_string())
+/// What a field has, unless it is `null`.
+fn field(part: Part<'_>, name: &str) -> Option<String> {
+    let found = part.get(name)?;
+    (found.text() != "null").then(|| written(found))
 }
 
 /// When it was, whether it is over, and what.
@@ -137,8 +137,8 @@ pub fn verification(answer: &Exact, equal: bool, out: &mut Out) -> io::Result<()
         summary.row(row);
     }
     summary.print(out)?;
-    for (n, table) in list_of(answer, "tables").iter().enumerate() {
-        one_table(table, &parts, &format!("/tables/{n}"), out)?;
+    for (table, part) in list_of(answer, "tables").iter().zip(parts.list("tables")) {
+        one_table(table, part, out)?;
     }
     let position = thousands(answer["position"].as_u64().unwrap_or_default());
     out.line(&format!(
@@ -147,7 +147,7 @@ pub fn verification(answer: &Exact, equal: bool, out: &mut Out) -> io::Result<()
     ))
 }
 
-fn one_table(table: &Value, parts: &Json<'_>, place: &str, out: &mut Out) -> io::Result<()> {
+fn one_table(table: &Value, part: Part<'_>, out: &mut Out) -> io::Result<()> {
     let name = shown(&table["table"]);
     let parked = table["parked"].as_u64().unwrap_or_default();
     if parked > 0 {
@@ -164,9 +164,8 @@ fn one_table(table: &Value, parts: &Json<'_>, place: &str, out: &mut Out) -> io:
     if !differences.is_empty() {
         out.line(&format!("\nrows of {name} that differ:"))?;
         let mut rows = Table::new(&["key", "in the log", "in the store"]);
-        for (n, difference) in differences.iter().enumerate() {
-            let text = |name: &str| match written(parts, &format!("{place}/differences/{n}/{name}"))
-            {
+        for (difference, part) in differences.iter().zip(part.list("differences")) {
+            let text = |name: &str| match field(part, name) {
                 None => "(missing)".to_owned(),
                 Some(row) => cell(&row, CELL_CHARS_MAX),
             };
@@ -194,7 +193,8 @@ fn one_table(table: &Value, parts: &Json<'_>, place: &str, out: &mut Out) -> io:
 /// Prints what a sink would write.
 pub fn dry_run(answer: &Exact, out: &mut Out) -> io::Result<()> {
     let (answer, parts) = (&answer.value, answer.parts());
-    for (n, mapping) in list_of(answer, "mappings").iter().enumerate() {
+    let mappings = list_of(answer, "mappings");
+    for (n, (mapping, part)) in mappings.iter().zip(parts.list("mappings")).enumerate() {
         if n > 0 {
             out.line("")?;
         }
@@ -217,9 +217,8 @@ pub fn dry_run(answer: &Exact, out: &mut Out) -> io::Result<()> {
             out.line(&line)?;
         }
         let mut table = Table::new(&[">version", "key", "row"]);
-        for (m, row) in list_of(mapping, "rows").iter().enumerate() {
-            let part = |name: &str| written(&parts, &format!("/mappings/{n}/rows/{m}/{name}"));
-            let content = part("document").or_else(|| part("columns"));
+        for (row, part) in list_of(mapping, "rows").iter().zip(part.list("rows")) {
+            let content = field(part, "document").or_else(|| field(part, "columns"));
             table.row([
                 shown(&row["version"]),
                 cell(&shown(&row["key"]), CELL_CHARS_MAX),
