@@ -10,7 +10,7 @@ mod owners;
 mod records;
 
 use std::panic::AssertUnwindSafe;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
 use onelog_mapping::{Mapping, Plan};
@@ -349,6 +349,9 @@ pub fn a_failure_before_the_commit_changes_nothing(harness: &dyn Harness) {
     model.order("a", 100, "changed");
     model.write(ORDERS, b"c", None);
     let batch = model.batch(&plan, from);
+    // One test of a process at a time: they would replace each other's failure.
+    static PLANNED: Mutex<()> = Mutex::new(());
+    let planned = PLANNED.lock().unwrap_or_else(PoisonError::into_inner);
     let place = format!("{SINK}:before_commit");
     let thread = std::thread::current().id();
     failpoint::set(&place, move || {
@@ -357,6 +360,7 @@ pub fn a_failure_before_the_commit_changes_nothing(harness: &dyn Harness) {
     });
     let outcome = std::panic::catch_unwind(AssertUnwindSafe(|| store.apply(&batch)));
     failpoint::clear(&place);
+    drop(planned);
     assert!(
         outcome.is_err(),
         "every store comes to the place before_commit"
