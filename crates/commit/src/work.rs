@@ -18,7 +18,7 @@ pub const DECISION_STEPS_MAX: usize = 1 << 20;
 
 /// The most bytes of JSON that the guards, operations and unique fields of one transaction may have
 /// read, so that no request holds the deciding thread for long. Values of which a tree is made count
-/// [`TREE_COST`] times.
+/// `TREE_COST` times.
 pub const JSON_BYTES_READ_MAX: usize = 4 * TRANSACTION_BYTES_MAX;
 
 /// The most steps that the schemas of its tables may take to check the documents of one
