@@ -3,23 +3,24 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod support;
+
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
 
 use bytes::Bytes;
-use onelog_commit::{Latest, Rules, TableRules, ValidatorOptions, View, ViewError, Written};
+use onelog_commit::ValidatorOptions;
 use onelog_engine::{
     Applied, Consensus, ConsensusError, Effect, Engine, EngineOptions, Members, Progress,
     Submission,
 };
 use onelog_record::{
-    CommitRequest, Committed, Compression, Entry, EntryHeader, EntryKind, Index, KeyRange, Offset,
-    Operation, Position, Refusal, TableDefinition, TableId, TableKind, Term, TxnId, ValueKind,
-    Write,
+    CommitRequest, Committed, Compression, Entry, EntryHeader, EntryKind, Index, Offset, Operation,
+    Position, Refusal, Term, TxnId, Write,
 };
 
-const TABLE: TableId = TableId(1024);
+use support::{Nothing, OneTable, TABLE, rules};
 
 #[derive(Debug, Default)]
 struct Script {
@@ -89,40 +90,6 @@ impl Consensus for Scripted {
     }
 }
 
-/// A state with nothing in it, at the position that is applied.
-struct Nothing(Position);
-
-impl View for Nothing {
-    fn newest(&self, _: TableId, _: &[u8]) -> Result<Option<Latest>, ViewError> {
-        Ok(None)
-    }
-
-    fn written_since(
-        &self,
-        _: &KeyRange,
-        _: Position,
-        _: &mut usize,
-    ) -> Result<Written, ViewError> {
-        Ok(Written::Nothing)
-    }
-
-    fn floor(&self) -> Position {
-        Position::ZERO
-    }
-
-    fn position(&self) -> Position {
-        self.0
-    }
-}
-
-struct OneTable(TableRules);
-
-impl Rules for OneTable {
-    fn table(&self, table: TableId) -> Option<&TableRules> {
-        (table == TABLE).then_some(&self.0)
-    }
-}
-
 struct Node {
     engine: Engine<u32, Scripted>,
     consensus: Scripted,
@@ -139,15 +106,6 @@ impl Node {
             compression: Compression::None,
             validator: ValidatorOptions::default(),
         };
-        let definition = TableDefinition {
-            id: TABLE,
-            name: "t".into(),
-            kind: TableKind::Keyed,
-            value: ValueKind::Bytes,
-            schema: None,
-            unique: Vec::new(),
-            dropped: false,
-        };
         let mut node = Self {
             engine: Engine::new(
                 options,
@@ -156,10 +114,7 @@ impl Node {
                 std::iter::empty(),
             ),
             consensus,
-            rules: OneTable(TableRules {
-                definition: definition.into(),
-                schema: None,
-            }),
+            rules: rules(),
             answers: Vec::new(),
             readable: Vec::new(),
         };

@@ -6,4 +6,6 @@
 mod node;
 mod random;
 mod scripted;
+#[path = "../support/mod.rs"]
+mod support;
 mod world;

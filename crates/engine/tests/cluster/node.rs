@@ -3,67 +3,17 @@
 use std::collections::VecDeque;
 
 use bytes::Bytes;
-use onelog_commit::{Latest, Rules, TableRules, ValidatorOptions, View, ViewError, Written};
+use onelog_commit::ValidatorOptions;
 use onelog_engine::{
     Applied, Effect, Engine, EngineOptions, Fetch, Members, Message, Raft, RaftOptions,
     SnapshotMark, Submission,
 };
 use onelog_record::{
-    CommitRequest, Committed, Compression, Entry, Index, KeyRange, NodeId, Operation, Position,
-    Refusal, TableDefinition, TableId, TableKind, Term, TxnId, ValueKind, Write,
+    CommitRequest, Committed, Compression, Entry, Index, NodeId, Operation, Position, Refusal,
+    Term, TxnId, Write,
 };
 
-pub const TABLE: TableId = TableId(1024);
-
-/// A state with nothing in it, at the position that is applied.
-struct Nothing(Position);
-
-impl View for Nothing {
-    fn newest(&self, _: TableId, _: &[u8]) -> Result<Option<Latest>, ViewError> {
-        Ok(None)
-    }
-
-    fn written_since(
-        &self,
-        _: &KeyRange,
-        _: Position,
-        _: &mut usize,
-    ) -> Result<Written, ViewError> {
-        Ok(Written::Nothing)
-    }
-
-    fn floor(&self) -> Position {
-        Position::ZERO
-    }
-
-    fn position(&self) -> Position {
-        self.0
-    }
-}
-
-struct OneTable(TableRules);
-
-impl Rules for OneTable {
-    fn table(&self, table: TableId) -> Option<&TableRules> {
-        (table == TABLE).then_some(&self.0)
-    }
-}
-
-fn rules() -> OneTable {
-    let definition = TableDefinition {
-        id: TABLE,
-        name: "t".into(),
-        kind: TableKind::Keyed,
-        value: ValueKind::Bytes,
-        schema: None,
-        unique: Vec::new(),
-        dropped: false,
-    };
-    OneTable(TableRules {
-        definition: definition.into(),
-        schema: None,
-    })
-}
+use crate::support::{Nothing, OneTable, TABLE, rules};
 
 /// What a crash leaves.
 #[derive(Clone, Debug, Default)]
