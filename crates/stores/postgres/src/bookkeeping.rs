@@ -104,20 +104,19 @@ pub(crate) async fn table_owner(
     }))
 }
 
-/// Refuses a table that is another sink's.
+/// What is recorded of a table; one that is another sink's is refused.
 pub(crate) async fn check_owner(
     client: &Client,
     identity: &Identity,
     name: &str,
-) -> Result<(), Fault> {
-    match table_owner(client, identity, name).await? {
-        Some(Owner {
-            sink: Some(owner), ..
-        }) if owner != identity.sink => {
+) -> Result<Option<Owner>, Fault> {
+    let found = table_owner(client, identity, name).await?;
+    match found.as_ref().and_then(|owner| owner.sink.as_ref()) {
+        Some(owner) if *owner != identity.sink => {
             let fact = format!("it belongs to the sink '{owner}'");
             Err(StoreError::owned(name, fact).into())
         }
-        _ => Ok(()),
+        _ => Ok(found),
     }
 }
 
@@ -359,7 +358,9 @@ impl<'a> Scope<'a> {
             )
             .await?;
         match recorded {
-            0 => check_owner(self.client, self.identity, &mapping.into).await,
+            0 => check_owner(self.client, self.identity, &mapping.into)
+                .await
+                .map(drop),
             _ => Ok(()),
         }
     }

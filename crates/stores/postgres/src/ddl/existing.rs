@@ -11,7 +11,7 @@ use tokio_postgres::types::{ToSql, Type};
 
 use super::shape::Shape;
 use super::{IDENTIFIER_BYTES_MAX, quote, table};
-use crate::bookkeeping::{Identity, check_owner, table_owner};
+use crate::bookkeeping::{Identity, check_owner};
 use crate::encode::{Limit, Wire, sql_type};
 use crate::error::Fault;
 
@@ -44,8 +44,7 @@ pub(crate) async fn check_target(
     // In this order: a table and its owner are committed together, so a table that is seen here
     // has an owner that is seen behind it.
     let found = find_table(client, &identity.schema, &mapping.into).await?;
-    check_owner(client, identity, &mapping.into).await?;
-    let owner = table_owner(client, identity, &mapping.into).await?;
+    let owner = check_owner(client, identity, &mapping.into).await?;
     let made = owner.is_some_and(|owner| owner.made);
     let existing = mapping.options.flag(EXISTING);
     let facts = match found {
