@@ -13,6 +13,7 @@
 //! - Every index is derived: when absent or doubtful it is rebuilt from the frames.
 
 mod check;
+mod cut;
 pub mod disk;
 mod error;
 mod flush;
@@ -22,6 +23,7 @@ pub mod frame;
 mod hard_state;
 mod index_file;
 mod log;
+mod mend;
 mod names;
 mod options;
 pub mod planted;

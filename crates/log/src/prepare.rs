@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::disk::{Disk, DiskFile};
 use crate::index_file::write_index;
-use crate::recovery::remove_if_there;
+use crate::mend::remove_if_there;
 use crate::segment::Segment;
 use crate::shared::Shared;
 use crate::{PrepareError, index_file};
