@@ -31,6 +31,7 @@ mod prepare;
 mod reader;
 mod real_disk;
 mod recovery;
+mod restart;
 mod retention;
 mod roll;
 mod scan;
@@ -41,8 +42,8 @@ mod simulated_disk;
 pub use check::{CheckError, CheckReport, Checked, check};
 pub use disk::{Disk, DiskFile, is_no_space};
 pub use error::{
-    CloseError, Corruption, FlushError, OpenError, PrepareError, ReadError, RetainError,
-    StageError, TruncateError,
+    CloseError, Corruption, CutError, FlushError, OpenError, PrepareError, ReadError, RestartError,
+    RetainError, StageError,
 };
 pub use flush::{Flush, FlushPool};
 pub use folders::{flush_folder, make_folder};
@@ -55,6 +56,7 @@ pub use prepare::Prepare;
 pub use reader::{Chained, LogReader};
 pub use real_disk::{LOCK_FILE, RealDisk};
 pub use recovery::{Cut, Recovery};
+pub use restart::Place;
 pub use retention::{Dropped, Retain, SegmentSpan};
 pub use shared::SaveWatermark;
 pub use simulated_disk::{CrashMode, Fault, SECTOR_BYTES, SimulatedDisk};

@@ -14,6 +14,7 @@ use crate::hard_state::{HARD_STATE_NEW, HardStateFile};
 use crate::index_file::{INDEX_SUFFIX, index_name};
 use crate::prepare::{SPARE_PREFIX, SPARES_MAX, Spare, is_leftover};
 use crate::recovery::{Survey, Surveyed};
+use crate::restart::{RESTART_FILE, name_first_segment};
 use crate::scan::{write_again, zero_rest};
 use crate::segment::Segment;
 
@@ -62,6 +63,9 @@ pub(crate) fn mend(
     }
     for name in survey.behind.iter().rev().chain(&survey.given_up) {
         remove_segment(disk, name)?;
+    }
+    if let Some(first) = survey.segments.first().filter(|_| survey.is_restarting) {
+        name_first_segment(disk, &first.header)?;
     }
     drop_leftovers(disk, &survey)?;
     if let Some(last) = survey.segments.last().filter(|_| survey.doubtful_rest) {
@@ -124,7 +128,9 @@ fn drop_leftovers(disk: &dyn Disk, survey: &Survey) -> io::Result<()> {
     let mut changed = false;
     for name in &survey.names {
         let orphan = name.ends_with(INDEX_SUFFIX) && !sealed.contains(name);
-        if orphan || is_leftover(name) || name == HARD_STATE_NEW {
+        // Already renamed where it was counted.
+        let uncounted = name == RESTART_FILE;
+        if orphan || uncounted || is_leftover(name) || name == HARD_STATE_NEW {
             remove_if_there(disk, name)?;
             changed = true;
         }

@@ -17,6 +17,7 @@ use crate::hard_state::{HardStateFile, HardStateRead, Stored};
 use crate::index_file::{index_name, read_index};
 use crate::mend::{Recovered, mend};
 use crate::planted::{self, Bug};
+use crate::restart::{RESTART_FILE, unfinished_restart};
 use crate::scan::{Evidence, evidence, scan};
 use crate::segment::{Extent, KNOWN, SEGMENT_HEADER_BYTES, SegmentHeader, parse_name};
 use crate::{Corruption, HardStateError, LogOptions, OpenError};
@@ -36,7 +37,8 @@ pub struct Recovery {
     pub end: Position,
     /// The highest timestamp of the entries that are there.
     pub timestamp_ms: u64,
-    /// The first index of each run of one term, ascending.
+    /// The first index of each run of one term, ascending; the first run begins with the entry before
+    /// the log's first one, where that is known.
     pub terms: Vec<(Index, Term)>,
     /// What was cut: entries that were never acknowledged.
     pub cut: Option<Cut>,
@@ -80,6 +82,8 @@ pub(crate) struct Survey {
     pub behind: Vec<String>,
     /// Segments that retention had already given up.
     pub given_up: Vec<String>,
+    /// Whether the only segment still waits for its name: see [`crate::restart`].
+    pub is_restarting: bool,
     pub cut: Option<Cut>,
     /// The highest index that is known to have been durable.
     pub watermark: Index,
@@ -110,7 +114,7 @@ struct Loaded {
 #[derive(Clone, Copy, Debug)]
 struct Bounds {
     salt: Salt,
-    /// Where an unfinished truncation begins; nothing from there on counts.
+    /// Where an unfinished cut begins; nothing from there on counts.
     below: Index,
 }
 
@@ -156,14 +160,24 @@ pub(crate) fn survey(
             loaded.push(segment);
         }
     }
-    check_numbers(&loaded, &stored)?;
+    let restart = if loaded.is_empty() {
+        unfinished_restart(disk, &names, &stored)?
+    } else {
+        None
+    };
+    if restart.is_none() {
+        check_numbers(&loaded, &stored)?;
+    }
     let mut survey = Survey {
         names,
         hard: Some(hard),
         given_up,
         ..Survey::default()
     };
-    survey.follow(disk, options, &stored, &loaded, visit)?;
+    match restart {
+        Some((header, capacity)) => survey.begin_anew(header, capacity, &stored)?,
+        None => survey.follow(disk, options, &stored, &loaded, visit)?,
+    }
     Ok(survey)
 }
 
@@ -213,6 +227,29 @@ fn check_numbers(loaded: &[Loaded], stored: &Stored) -> Result<(), OpenError> {
 }
 
 impl Survey {
+    /// The log is empty, and begins with this segment.
+    fn begin_anew(
+        &mut self,
+        header: SegmentHeader,
+        capacity: u64,
+        stored: &Stored,
+    ) -> Result<(), OpenError> {
+        let extent = Extent::empty(&header);
+        self.watermark = stored.public.durable;
+        if self.watermark > extent.last_index() {
+            let what = format!("entries up to {} were durable", self.watermark);
+            return Err(corrupt(RESTART_FILE, 0, header.first_index, what));
+        }
+        self.is_restarting = true;
+        self.segments.push(Surveyed {
+            header,
+            capacity,
+            extent,
+            indexed: false,
+        });
+        Ok(())
+    }
+
     /// Follows the chain through the segments as far as it goes, and judges what lies behind.
     fn follow(
         &mut self,
@@ -312,9 +349,9 @@ impl Survey {
         };
         let name = last.header.name();
         let (at, last_index) = (last.extent.end, last.extent.last_index());
-        let is_truncating = stored.truncate_from != Index::ZERO;
+        let is_cutting = stored.truncate_from != Index::ZERO;
         let is_settled = stored.public.clean && stored.public.durable == last_index;
-        if is_settled && rest.is_empty() && !is_truncating {
+        if is_settled && rest.is_empty() && !is_cutting {
             return Ok(());
         }
         self.doubtful_rest = true;
@@ -344,7 +381,7 @@ impl Survey {
             let what = format!("{fault}; but entries up to {watermark} were durable");
             return Err(corrupt(&name, at, last_index.next(), what));
         }
-        if (lost_bytes > 0 || !rest.is_empty()) && !is_truncating {
+        if (lost_bytes > 0 || !rest.is_empty()) && !is_cutting {
             self.cut = Some(Cut {
                 file: name,
                 at,
@@ -389,6 +426,10 @@ pub(crate) fn recover(
 
 fn report(survey: &Survey) -> Recovery {
     let mut terms: Vec<(Index, Term)> = Vec::new();
+    if let Some(first) = survey.segments.first().map(|segment| &segment.header) {
+        let before = (Index(first.first_index.0 - 1), first.term);
+        terms.extend((first.term > Term::ZERO).then_some(before));
+    }
     for segment in &survey.segments {
         for run in &segment.extent.terms {
             if terms.last().is_none_or(|(_, term)| *term != run.1) {

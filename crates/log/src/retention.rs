@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use onelog_record::{Index, Position};
 
@@ -136,6 +137,12 @@ impl Retain {
         if !planted::is(Bug::DropUnrecorded) {
             self.shared
                 .save(|stored| stored.first_segment = stored.first_segment.max(first_kept))?;
+        }
+        let shared = Arc::clone(&self.shared);
+        let _files = shared.files.lock();
+        if last.header.number < shared.first_number.load(Ordering::Acquire) {
+            // The log was begun anew meanwhile, and all its old files went.
+            return Ok(Vec::new());
         }
         let is_kept = |other: &Arc<Segment>| other.header.number >= first_kept;
         self.shared.open_files.lock().retain(is_kept);
