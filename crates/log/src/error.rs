@@ -57,6 +57,26 @@ impl OpenError {
     }
 }
 
+/// A damaged entry was not put back.
+#[derive(Debug, thiserror::Error)]
+pub enum MendError {
+    /// The log does not have the entry, and nothing says that it had it.
+    #[error("entry {0} does not lie in the log: there is nothing to mend")]
+    NotThere(Index),
+    /// Its frame is as it should be.
+    #[error("entry {0} is not damaged")]
+    Whole(Index),
+    /// Another entry must be mended first.
+    #[error("an earlier entry must be mended first: {0}")]
+    Before(Corruption),
+    /// It is not the entry that was there.
+    #[error("entry {index} of another log or history cannot be put here: {what}")]
+    Other { index: Index, what: String },
+    /// The log's files cannot be read, or the disk failed.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+}
+
 /// Entries cannot be staged.
 #[derive(Debug, thiserror::Error)]
 pub enum StageError {

@@ -31,6 +31,7 @@ mod prepare;
 mod reader;
 mod real_disk;
 mod recovery;
+mod repair;
 mod restart;
 mod retention;
 mod roll;
@@ -42,8 +43,8 @@ mod simulated_disk;
 pub use check::{CheckError, CheckReport, Checked, check};
 pub use disk::{Disk, DiskFile, is_no_space};
 pub use error::{
-    CloseError, Corruption, CutError, FlushError, OpenError, PrepareError, ReadError, RestartError,
-    RetainError, StageError,
+    CloseError, Corruption, CutError, FlushError, MendError, OpenError, PrepareError, ReadError,
+    RestartError, RetainError, StageError,
 };
 pub use flush::{Flush, FlushPool};
 pub use folders::{flush_folder, make_folder};

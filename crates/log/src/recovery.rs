@@ -105,9 +105,9 @@ pub(crate) struct SurveyOptions {
 /// A segment whose header was read. Its file is closed again: there may be more of them than a
 /// process may have files open.
 #[derive(Clone, Copy, Debug)]
-struct Loaded {
-    header: SegmentHeader,
-    capacity: u64,
+pub(crate) struct Loaded {
+    pub header: SegmentHeader,
+    pub capacity: u64,
 }
 
 /// What the hard state says about the frames.
@@ -181,7 +181,12 @@ pub(crate) fn survey(
     Ok(survey)
 }
 
-fn load(disk: &dyn Disk, name: &str, index: Index, stored: &Stored) -> Result<Loaded, OpenError> {
+pub(crate) fn load(
+    disk: &dyn Disk,
+    name: &str,
+    index: Index,
+    stored: &Stored,
+) -> Result<Loaded, OpenError> {
     let doing = || format!("reading the header of {name}");
     let file = disk.open(name).map_err(OpenError::io(doing()))?;
     let capacity = file.len().map_err(OpenError::io(doing()))?;
@@ -427,7 +432,7 @@ pub(crate) fn recover(
 fn report(survey: &Survey) -> Recovery {
     let mut terms: Vec<(Index, Term)> = Vec::new();
     if let Some(first) = survey.segments.first().map(|segment| &segment.header) {
-        let before = (Index(first.first_index.0 - 1), first.term);
+        let before = (Index(first.first_index.0.saturating_sub(1)), first.term);
         terms.extend((first.term > Term::ZERO).then_some(before));
     }
     for segment in &survey.segments {

@@ -75,7 +75,7 @@ impl Log {
                 committed: known.commit,
             });
         }
-        if at.index == Index(u64::MAX) {
+        if at.index >= Index(u64::MAX - 1) {
             return Err(RestartError::LastIndex);
         }
         let restarted = self.restart(at);

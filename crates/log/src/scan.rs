@@ -59,7 +59,7 @@ impl Expect {
         self.term = head.term;
     }
 
-    fn check(&self, head: &FrameHead) -> Result<(), FrameFault> {
+    pub fn check(&self, head: &FrameHead) -> Result<(), FrameFault> {
         if head.index != self.index {
             return Err(FrameFault::Index {
                 expected: self.index,
@@ -246,6 +246,30 @@ pub(crate) fn evidence(
         }
     }
     Ok(found)
+}
+
+/// The first place from `at` on where the header of a frame of this log with this index is whole.
+pub(crate) fn find_head(
+    file: &dyn DiskFile,
+    salt: Salt,
+    at: u64,
+    index: Index,
+) -> io::Result<Option<(u64, FrameHead)>> {
+    let len = file.len()?;
+    let mut reader = FrameReader::new(file, salt, SCAN_BYTES);
+    for at in (at..len).step_by(FRAME_ALIGNMENT) {
+        let is_frame =
+            reader.bytes(at, FRAME_ALIGNMENT)?.first_chunk::<4>() == Some(&MAGIC.to_le_bytes());
+        if !is_frame {
+            continue;
+        }
+        match reader.head(at) {
+            Ok(head) if head.index == index => return Ok(Some((at, head))),
+            Ok(_) | Err(Stop::Fault(_)) => {}
+            Err(Stop::Io(error)) => return Err(error),
+        }
+    }
+    Ok(None)
 }
 
 const CHUNK_BYTES: usize = 1 << 20;

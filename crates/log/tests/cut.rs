@@ -3,19 +3,24 @@
 
 mod common;
 
+use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use common::cut::{LAST, goes_on, long_log, reader_across_a_cut};
 use common::pausing::{Pause, PausingDisk};
 use common::{
     append, entries, entry, fresh, hard_state, open, open_on, options, read_all, retain, run_all,
+    size,
 };
 use onelog_log::{
-    CrashMode, CutError, Fault, HardState, HardStateRead, Log, ReadError, RealDisk, SimulatedDisk,
-    check,
+    CrashMode, CutError, Fault, HardState, HardStateRead, Log, LogReader, ReadError, RealDisk,
+    SimulatedDisk, check,
 };
-use onelog_record::{Index, Term};
+use onelog_record::{Index, Position, Term};
+use rand::rngs::StdRng;
+use rand::{Rng, SeedableRng};
 
 /// Places of a cut: in the first segment, at its first entry, in the middle, at the first entry of
 /// a segment, and at the last entry.
@@ -295,4 +300,56 @@ fn the_end_of_a_log_on_a_real_disk_is_cut() {
     let (log, recovery) = open().unwrap();
     assert_eq!(recovery.cut, None);
     assert_eq!(read_all(&log), expected);
+}
+
+/// What a reader finds from the log's start on, as often as it can; each pair of neighbours by the
+/// checksums of their frames.
+fn read_until(stop: &AtomicBool, reader: &LogReader) -> HashSet<(u32, u32)> {
+    let mut pairs = HashSet::new();
+    let mut start = Position(0);
+    while !stop.load(Ordering::Acquire) {
+        match reader.chained_from(start, Index(u64::MAX), usize::MAX) {
+            Ok(found) => pairs.extend(found.windows(2).map(|two| (two[0].chain, two[1].chain))),
+            Err(ReadError::Cut { start: begins, .. }) => start = begins,
+            Err(error) => panic!("{error}"),
+        }
+    }
+    pairs
+}
+
+#[test]
+fn readers_on_other_threads_never_see_two_histories_in_one() {
+    let disk = SimulatedDisk::new(1);
+    let mut log = fresh(&disk);
+    let stop = Arc::new(AtomicBool::new(false));
+    let readers: Vec<_> = (0..3)
+        .map(|_| {
+            let (stop, reader) = (Arc::clone(&stop), log.reader());
+            std::thread::spawn(move || read_until(&stop, &reader))
+        })
+        .collect();
+    let mut random = StdRng::seed_from_u64(5);
+    let mut written = HashSet::new();
+    for term in 1..size(150, 2_000) {
+        let next = log.last_index().0 + 1;
+        let bytes = random.random_range(10..400);
+        append(&mut log, &entries(term, next..=next + 20, bytes));
+        let chains: Vec<u32> = (next.saturating_sub(1).max(log.first_index().0)..=next + 20)
+            .map(|index| log.reader().place(Index(index)).unwrap().unwrap().checksum)
+            .collect();
+        written.extend(chains.windows(2).map(|two| (two[0], two[1])));
+        let from = random.random_range(next.saturating_sub(15).max(log.first_index().0)..next + 15);
+        if term % 9 == 0 {
+            let at = log.reader().place(Index(from)).unwrap().unwrap();
+            log.restart_behind(at).unwrap();
+        } else {
+            log.cut_end(Index(from)).unwrap();
+        }
+    }
+    stop.store(true, Ordering::Release);
+    for reader in readers {
+        let read = reader.join().unwrap();
+        assert!(!read.is_empty());
+        assert!(read.is_subset(&written), "neighbours that never were");
+    }
 }
