@@ -57,6 +57,26 @@ impl OpenError {
     }
 }
 
+/// A damaged entry was not put back.
+#[derive(Debug, thiserror::Error)]
+pub enum MendError {
+    /// The log does not have the entry, and nothing says that it had it.
+    #[error("entry {0} does not lie in the log: there is nothing to mend")]
+    NotThere(Index),
+    /// Its frame is as it should be.
+    #[error("entry {0} is not damaged")]
+    Whole(Index),
+    /// Another entry must be mended first.
+    #[error("an earlier entry must be mended first: {0}")]
+    Before(Corruption),
+    /// It is not the entry that was there.
+    #[error("entry {index} of another log or history cannot be put here: {what}")]
+    Other { index: Index, what: String },
+    /// The log's files cannot be read, or the disk failed.
+    #[error(transparent)]
+    Open(#[from] OpenError),
+}
+
 /// Entries cannot be staged.
 #[derive(Debug, thiserror::Error)]
 pub enum StageError {
@@ -105,28 +125,58 @@ pub enum FlushError {
     Stopped,
 }
 
-/// A truncation did not happen.
+/// The end of the log was not cut.
 #[derive(Debug, thiserror::Error)]
-pub enum TruncateError {
+pub enum CutError {
     /// Flushes are in flight.
     #[error("{0} flushes are in flight: wait for them first")]
     InFlight(usize),
     /// The index does not lie in the log.
-    #[error("entry {index} does not lie in the log, which holds {first} to {last}")]
+    #[error("entry {from} does not lie in the log, which holds {first} to {last}")]
     Outside {
-        index: Index,
+        from: Index,
         first: Index,
         last: Index,
     },
+    /// Entries that are committed are never cut.
+    #[error(
+        "the log was to be cut from entry {from} on, but is committed up to {committed}; this is a fault of onelog, please report it"
+    )]
+    Committed { from: Index, committed: Index },
     /// The log has stopped.
     #[error("the log has stopped: a write or flush failed earlier; restart to recover")]
     Stopped,
     /// The disk failed. This is final; recovery completes what was begun.
-    #[error("the disk failed while the log was truncated: {0}; restart to recover")]
+    #[error("the disk failed while the end of the log was cut: {0}; restart to recover")]
     Io(#[from] io::Error),
     /// The log could not be read.
-    #[error("the log could not be read while it was truncated: {0}")]
+    #[error("the log could not be read while its end was cut: {0}")]
     Read(#[from] ReadError),
+}
+
+/// The log was not begun anew.
+#[derive(Debug, thiserror::Error)]
+pub enum RestartError {
+    /// Flushes are in flight.
+    #[error("{0} flushes are in flight: wait for them first")]
+    InFlight(usize),
+    /// There is no hard state yet.
+    #[error("no hard state was ever saved: save it before the log is begun anew")]
+    NoHardState,
+    /// Committed entries behind the new begin would be lost.
+    #[error(
+        "the log was to begin anew behind entry {at}, but is committed up to {committed}; this is a fault of onelog, please report it"
+    )]
+    Committed { at: Index, committed: Index },
+    /// No entry can follow.
+    #[error("the log was to begin anew behind the highest index that there is")]
+    LastIndex,
+    /// The log has stopped.
+    #[error("the log has stopped: a write or flush failed earlier; restart to recover")]
+    Stopped,
+    /// The disk failed. This is final; the next opening finds the old log or the new one.
+    #[error("the disk failed while the log was begun anew: {0}; restart to recover")]
+    Io(#[from] io::Error),
 }
 
 #[derive(Debug, thiserror::Error)]

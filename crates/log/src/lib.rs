@@ -13,6 +13,7 @@
 //! - Every index is derived: when absent or doubtful it is rebuilt from the frames.
 
 mod check;
+mod cut;
 pub mod disk;
 mod error;
 mod flush;
@@ -22,6 +23,7 @@ pub mod frame;
 mod hard_state;
 mod index_file;
 mod log;
+mod mend;
 mod names;
 mod options;
 pub mod planted;
@@ -29,6 +31,8 @@ mod prepare;
 mod reader;
 mod real_disk;
 mod recovery;
+mod repair;
+mod restart;
 mod retention;
 mod roll;
 mod scan;
@@ -39,8 +43,8 @@ mod simulated_disk;
 pub use check::{CheckError, CheckReport, Checked, check};
 pub use disk::{Disk, DiskFile, is_no_space};
 pub use error::{
-    CloseError, Corruption, FlushError, OpenError, PrepareError, ReadError, RetainError,
-    StageError, TruncateError,
+    CloseError, Corruption, CutError, FlushError, MendError, OpenError, PrepareError, ReadError,
+    RestartError, RetainError, StageError,
 };
 pub use flush::{Flush, FlushPool};
 pub use folders::{flush_folder, make_folder};
@@ -53,6 +57,7 @@ pub use prepare::Prepare;
 pub use reader::{Chained, LogReader};
 pub use real_disk::{LOCK_FILE, RealDisk};
 pub use recovery::{Cut, Recovery};
+pub use restart::Place;
 pub use retention::{Dropped, Retain, SegmentSpan};
 pub use shared::SaveWatermark;
 pub use simulated_disk::{CrashMode, Fault, SECTOR_BYTES, SimulatedDisk};

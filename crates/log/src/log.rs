@@ -92,6 +92,9 @@ impl Log {
                     next_spare: recovered.next_spare,
                     running: false,
                 }),
+                files: Mutex::default(),
+                first_number: AtomicU64::new(0),
+                changes: AtomicU64::new(0),
             }),
             options,
             log_id,
@@ -104,8 +107,9 @@ impl Log {
     }
 
     /// Puts entries behind the log's end: numbers, chains and places them. Answers one flush for
-    /// each segment touched, in order; every one must be run. The first entry of an empty log may
-    /// have any index and offset. Does not touch the disk.
+    /// each segment touched, in order; every one must be run. The first entry of a new log may have
+    /// any index and offset; that of a log that was emptied continues what was before. Does not
+    /// touch the disk.
     ///
     /// # Errors
     /// `InFlight`, `OutOfOrder` and `NoHardState` change nothing. `Stopped` is final.
@@ -164,8 +168,11 @@ impl Log {
                 return wrong(format!("its body is over {BODY_BYTES_MAX} bytes"));
             }
             let base = entry.header.base_offset.0;
-            if entry.index == Index::ZERO || base.checked_add(1 << 32).is_none() {
+            if entry.index == Index::ZERO {
                 return wrong("entries are numbered from 1".to_owned());
+            }
+            if base.checked_add(1 << 32).is_none() || entry.index == Index(u64::MAX) {
+                return wrong("nothing could follow it".to_owned());
             }
             if let Some((index, offset, term)) = next {
                 if entry.index != index {

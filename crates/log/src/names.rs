@@ -4,6 +4,7 @@ use crate::hard_state::{HARD_STATE_FILE, HARD_STATE_NEW};
 use crate::index_file::{INDEX_NEW_SUFFIX, INDEX_SUFFIX};
 use crate::prepare::SPARE_PREFIX;
 use crate::real_disk::LOCK_FILE;
+use crate::restart::RESTART_FILE;
 use crate::segment::{SUFFIX, parse_name};
 
 /// Whether a file of this name can be one of a log's. A newer version may have others.
@@ -16,5 +17,7 @@ pub fn is_log_file(name: &str) -> bool {
     let is_spare = name
         .strip_prefix(SPARE_PREFIX)
         .is_some_and(|number| number.parse::<u64>().is_ok());
-    [LOCK_FILE, HARD_STATE_FILE, HARD_STATE_NEW].contains(&name) || is_of_segment || is_spare
+    [LOCK_FILE, HARD_STATE_FILE, HARD_STATE_NEW, RESTART_FILE].contains(&name)
+        || is_of_segment
+        || is_spare
 }

@@ -14,4 +14,16 @@ onelog_record::planted_bugs! {
     DropUnrecorded = 5,
     /// A retention drops the segment before one that has no file yet.
     DropBeforeRoll = 6,
+    /// A cut answers while the frames behind it may still be on the disk.
+    CutUnflushed = 7,
+    /// A cut leaves the watermark in the hard state where it was.
+    CutKeepsWatermark = 8,
+    /// Frames behind an unfinished cut count as evidence of what was durable.
+    StaleEvidence = 9,
+    /// A restart removes the old segments before the hard state counts the new one.
+    RestartUncounted = 10,
+    /// A restart leaves files with old frames to the new log.
+    RestartKeepsSpares = 11,
+    /// A reader does not notice that what it reads was replaced meanwhile.
+    ReadAcrossCut = 12,
 }

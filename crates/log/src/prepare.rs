@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use crate::disk::{Disk, DiskFile};
 use crate::index_file::write_index;
-use crate::recovery::remove_if_there;
+use crate::mend::remove_if_there;
 use crate::segment::Segment;
 use crate::shared::Shared;
 use crate::{PrepareError, index_file};
@@ -86,6 +86,7 @@ pub(crate) fn make_spare(disk: &dyn Disk, name: &str, len: u64) -> io::Result<Ar
 /// Writes the indexes that wait. One that failed waits on.
 pub(crate) fn write_indexes(shared: &Shared) -> io::Result<()> {
     loop {
+        let _files = shared.files.lock();
         let Some(segment) = shared.preparation.lock().indexes.first().cloned() else {
             return Ok(());
         };

@@ -3,11 +3,14 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
-use onelog_record::{Entry, Index, Position};
+use onelog_record::{Entry, Index, Position, Term};
 
 use crate::frame::{CHAIN_START, Frame, FrameFault, Salt, frame_len};
+use crate::planted::{self, Bug};
+use crate::restart::Place;
 use crate::scan::{Expect, FrameReader, Stop};
 use crate::segment::{Point, SEGMENT_HEADER_BYTES, Segment};
 use crate::shared::Shared;
@@ -21,7 +24,8 @@ const READ_BYTES: usize = 64 << 10;
 /// Reads entries, on any thread. A clone is cheap.
 ///
 /// It sees what was staged; callers bound it by what is committed. An entry above the durable
-/// index whose write has not ended is left out, never taken for damage.
+/// index whose write has not ended is left out, never taken for damage. When the log's end is cut,
+/// or the log begins anew, each call sees it as it was before or as it is afterwards.
 #[derive(Clone, Debug)]
 pub struct LogReader {
     shared: Arc<Shared>,
@@ -51,7 +55,24 @@ impl LogReader {
         to: Index,
         max_bytes: usize,
     ) -> Result<Vec<Entry>, ReadError> {
-        Ok(alone(self.chained(from, to, max_bytes)?))
+        let read = || self.chained(from, to, max_bytes);
+        Ok(alone(self.at_one_time(read)?))
+    }
+
+    /// Reads the log as it was at one time: again when entries were replaced meanwhile, since then
+    /// what was read may be of the old log and of the new one, or half overwritten.
+    fn at_one_time<T>(&self, read: impl Fn() -> Result<T, ReadError>) -> Result<T, ReadError> {
+        loop {
+            let changes = self.changes();
+            let result = read();
+            if self.changes() == changes || planted::is(Bug::ReadAcrossCut) {
+                return result;
+            }
+        }
+    }
+
+    fn changes(&self) -> u64 {
+        self.shared.changes.load(Ordering::Acquire)
     }
 
     fn chained(&self, from: Index, to: Index, max_bytes: usize) -> Result<Vec<Chained>, ReadError> {
@@ -97,6 +118,15 @@ impl LogReader {
         limit: Index,
         max_bytes: usize,
     ) -> Result<Vec<Chained>, ReadError> {
+        self.at_one_time(|| self.read_from(position, limit, max_bytes))
+    }
+
+    fn read_from(
+        &self,
+        position: Position,
+        limit: Index,
+        max_bytes: usize,
+    ) -> Result<Vec<Chained>, ReadError> {
         let Some(start) = self.start_at_position(position)? else {
             return Ok(Vec::new());
         };
@@ -127,6 +157,10 @@ impl LogReader {
     /// # Errors
     /// As [`LogReader::entries`], but never `Cut`.
     pub fn chain_at(&self, position: Position) -> Result<Option<u32>, ReadError> {
+        self.at_one_time(|| self.find_chain(position))
+    }
+
+    fn find_chain(&self, position: Position) -> Result<Option<u32>, ReadError> {
         let Some(last) = position.get().checked_sub(1).map(Position) else {
             return Ok(Some(CHAIN_START));
         };
@@ -148,12 +182,81 @@ impl LogReader {
         }
     }
 
+    /// The place of the entry at `index`, or of the one right before the log's first entry. `None`
+    /// when the log has neither; it may be `None` for an entry whose flush has not ended.
+    ///
+    /// # Errors
+    /// As [`LogReader::entries`], but never `Cut`.
+    pub fn place(&self, index: Index) -> Result<Option<Place>, ReadError> {
+        self.at_one_time(|| match self.known_place(index) {
+            None => self.find_place(index),
+            known => Ok(known),
+        })
+    }
+
+    /// A place between two segments, or at an end of the log: no file is read for it.
+    fn known_place(&self, index: Index) -> Option<Place> {
+        let next = index.0.checked_add(1).map(Index)?;
+        let segments = self.shared.segments.read();
+        if segments.is_empty() {
+            return (index == Index::ZERO).then_some(Place::START);
+        }
+        let place = segments.partition_point(|segment| segment.header.first_index <= next);
+        let segment = segments.get(place.checked_sub(1)?)?;
+        let header = &segment.header;
+        let (term, end, checksum) = if header.first_index == next {
+            (header.term, header.base_offset, header.previous)
+        } else {
+            let extent = segment.extent.read();
+            if extent.next_index != next {
+                return None;
+            }
+            (extent.term, extent.next_offset, extent.crc)
+        };
+        // A log may begin in the middle without knowing what was before.
+        let is_known = index == Index::ZERO || term > Term::ZERO;
+        is_known.then_some(Place {
+            index,
+            term,
+            end,
+            checksum,
+        })
+    }
+
+    fn find_place(&self, index: Index) -> Result<Option<Place>, ReadError> {
+        let start = match self.start_at_index(index) {
+            Ok(Some(start)) => start,
+            Ok(None) | Err(ReadError::Cut { .. }) => return Ok(None),
+            Err(error) => return Err(error),
+        };
+        let mut place = None;
+        let walked = self.walk(&start, index.next(), &mut |frame| {
+            let head = &frame.head;
+            place = (head.index == index).then(|| Place {
+                index,
+                term: head.term,
+                end: head.header.end(),
+                checksum: head.frame_crc,
+            });
+            true
+        });
+        match walked {
+            Ok(_) => Ok(place),
+            Err(ReadError::Cut { .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     /// The position before the first durable entry whose timestamp is at or after `timestamp_ms`;
     /// the end of what is durable when there is none.
     ///
     /// # Errors
     /// As [`LogReader::entries`].
     pub fn position_at_time(&self, timestamp_ms: u64) -> Result<Position, ReadError> {
+        self.at_one_time(|| self.find_time(timestamp_ms))
+    }
+
+    fn find_time(&self, timestamp_ms: u64) -> Result<Position, ReadError> {
         let durable = self.durable();
         let segments: Vec<Arc<Segment>> = self.shared.segments.read().iter().cloned().collect();
         let mut end = Position::ZERO;

@@ -7,24 +7,19 @@
 //! acknowledged entries are damaged, and the log refuses to open. Otherwise whatever lies behind
 //! `L` was never acknowledged.
 //!
-//! Only then is anything *mended*, in an order that can be cut short anywhere and done again: the
-//! hard state says which segments must exist, segments behind the cut go, last one first, the rest
-//! of the last segment is zeroed, and everything that was read is flushed, because the process that
-//! wrote it may have been killed before it flushed. What lies above the watermark is written once
-//! more first: after a failed flush the system shows bytes that are not on the disk.
-
-use std::io;
+//! Only then is anything *mended* ([`crate::mend`]).
 
 use onelog_record::{Index, Position, Term};
 
 use crate::disk::Disk;
 use crate::frame::{Frame, FrameFault, Salt};
-use crate::hard_state::{HARD_STATE_NEW, HardStateFile, HardStateRead, Stored};
-use crate::index_file::{INDEX_SUFFIX, index_name, read_index};
+use crate::hard_state::{HardStateFile, HardStateRead, Stored};
+use crate::index_file::{index_name, read_index};
+use crate::mend::{Recovered, mend};
 use crate::planted::{self, Bug};
-use crate::prepare::{SPARE_PREFIX, SPARES_MAX, Spare, is_leftover};
-use crate::scan::{Evidence, evidence, scan, write_again, zero_rest};
-use crate::segment::{Extent, KNOWN, SEGMENT_HEADER_BYTES, Segment, SegmentHeader, parse_name};
+use crate::restart::{RESTART_FILE, unfinished_restart};
+use crate::scan::{Evidence, evidence, scan};
+use crate::segment::{Extent, KNOWN, SEGMENT_HEADER_BYTES, SegmentHeader, parse_name};
 use crate::{Corruption, HardStateError, LogOptions, OpenError};
 
 /// What opening a log found and did.
@@ -42,7 +37,8 @@ pub struct Recovery {
     pub end: Position,
     /// The highest timestamp of the entries that are there.
     pub timestamp_ms: u64,
-    /// The first index of each run of one term, ascending.
+    /// The first index of each run of one term, ascending; the first run begins with the entry before
+    /// the log's first one, where that is known.
     pub terms: Vec<(Index, Term)>,
     /// What was cut: entries that were never acknowledged.
     pub cut: Option<Cut>,
@@ -75,19 +71,6 @@ pub(crate) struct Surveyed {
     pub indexed: bool,
 }
 
-impl Surveyed {
-    /// Flushes the frames, those above the watermark after writing them once more.
-    fn make_durable(&self, disk: &dyn Disk, watermark: Index) -> io::Result<()> {
-        let file = disk.open(&self.header.name())?;
-        if self.extent.next_index > watermark.next() {
-            let mut known = self.extent.clone();
-            known.rewind(&self.header, watermark.next());
-            write_again(&*file, known.end, self.extent.end)?;
-        }
-        file.sync_data()
-    }
-}
-
 /// What is there, and the verdict on the tail.
 #[derive(Debug, Default)]
 pub(crate) struct Survey {
@@ -99,6 +82,8 @@ pub(crate) struct Survey {
     pub behind: Vec<String>,
     /// Segments that retention had already given up.
     pub given_up: Vec<String>,
+    /// Whether the only segment still waits for its name: see [`crate::restart`].
+    pub is_restarting: bool,
     pub cut: Option<Cut>,
     /// The highest index that is known to have been durable.
     pub watermark: Index,
@@ -120,16 +105,16 @@ pub(crate) struct SurveyOptions {
 /// A segment whose header was read. Its file is closed again: there may be more of them than a
 /// process may have files open.
 #[derive(Clone, Copy, Debug)]
-struct Loaded {
-    header: SegmentHeader,
-    capacity: u64,
+pub(crate) struct Loaded {
+    pub header: SegmentHeader,
+    pub capacity: u64,
 }
 
 /// What the hard state says about the frames.
 #[derive(Clone, Copy, Debug)]
 struct Bounds {
     salt: Salt,
-    /// Where an unfinished truncation begins; nothing from there on counts.
+    /// Where an unfinished cut begins; nothing from there on counts.
     below: Index,
 }
 
@@ -175,18 +160,33 @@ pub(crate) fn survey(
             loaded.push(segment);
         }
     }
-    check_numbers(&loaded, &stored)?;
+    let restart = if loaded.is_empty() {
+        unfinished_restart(disk, &names, &stored)?
+    } else {
+        None
+    };
+    if restart.is_none() {
+        check_numbers(&loaded, &stored)?;
+    }
     let mut survey = Survey {
         names,
         hard: Some(hard),
         given_up,
         ..Survey::default()
     };
-    survey.follow(disk, options, &stored, &loaded, visit)?;
+    match restart {
+        Some((header, capacity)) => survey.begin_anew(header, capacity, &stored)?,
+        None => survey.follow(disk, options, &stored, &loaded, visit)?,
+    }
     Ok(survey)
 }
 
-fn load(disk: &dyn Disk, name: &str, index: Index, stored: &Stored) -> Result<Loaded, OpenError> {
+pub(crate) fn load(
+    disk: &dyn Disk,
+    name: &str,
+    index: Index,
+    stored: &Stored,
+) -> Result<Loaded, OpenError> {
     let doing = || format!("reading the header of {name}");
     let file = disk.open(name).map_err(OpenError::io(doing()))?;
     let capacity = file.len().map_err(OpenError::io(doing()))?;
@@ -232,6 +232,29 @@ fn check_numbers(loaded: &[Loaded], stored: &Stored) -> Result<(), OpenError> {
 }
 
 impl Survey {
+    /// The log is empty, and begins with this segment.
+    fn begin_anew(
+        &mut self,
+        header: SegmentHeader,
+        capacity: u64,
+        stored: &Stored,
+    ) -> Result<(), OpenError> {
+        let extent = Extent::empty(&header);
+        self.watermark = stored.public.durable;
+        if self.watermark > extent.last_index() {
+            let what = format!("entries up to {} were durable", self.watermark);
+            return Err(corrupt(RESTART_FILE, 0, header.first_index, what));
+        }
+        self.is_restarting = true;
+        self.segments.push(Surveyed {
+            header,
+            capacity,
+            extent,
+            indexed: false,
+        });
+        Ok(())
+    }
+
     /// Follows the chain through the segments as far as it goes, and judges what lies behind.
     fn follow(
         &mut self,
@@ -331,9 +354,9 @@ impl Survey {
         };
         let name = last.header.name();
         let (at, last_index) = (last.extent.end, last.extent.last_index());
-        let is_truncating = stored.truncate_from != Index::ZERO;
+        let is_cutting = stored.truncate_from != Index::ZERO;
         let is_settled = stored.public.clean && stored.public.durable == last_index;
-        if is_settled && rest.is_empty() && !is_truncating {
+        if is_settled && rest.is_empty() && !is_cutting {
             return Ok(());
         }
         self.doubtful_rest = true;
@@ -363,7 +386,7 @@ impl Survey {
             let what = format!("{fault}; but entries up to {watermark} were durable");
             return Err(corrupt(&name, at, last_index.next(), what));
         }
-        if (lost_bytes > 0 || !rest.is_empty()) && !is_truncating {
+        if (lost_bytes > 0 || !rest.is_empty()) && !is_cutting {
             self.cut = Some(Cut {
                 file: name,
                 at,
@@ -374,17 +397,6 @@ impl Survey {
         }
         Ok(())
     }
-}
-
-/// A log that is ready to go on.
-#[derive(Debug)]
-pub(crate) struct Recovered {
-    pub hard: Option<HardStateFile>,
-    pub segments: Vec<Segment>,
-    /// Places in `segments` of those that are sealed and have no index file.
-    pub unindexed: Vec<usize>,
-    pub spares: Vec<Spare>,
-    pub next_spare: u64,
 }
 
 /// Surveys, judges and mends.
@@ -419,6 +431,10 @@ pub(crate) fn recover(
 
 fn report(survey: &Survey) -> Recovery {
     let mut terms: Vec<(Index, Term)> = Vec::new();
+    if let Some(first) = survey.segments.first().map(|segment| &segment.header) {
+        let before = (Index(first.first_index.0.saturating_sub(1)), first.term);
+        terms.extend((first.term > Term::ZERO).then_some(before));
+    }
     for segment in &survey.segments {
         for run in &segment.extent.terms {
             if terms.last().is_none_or(|(_, term)| *term != run.1) {
@@ -443,125 +459,4 @@ fn report(survey: &Survey) -> Recovery {
         segments: survey.segments.len(),
         scanned_segments: survey.segments.iter().filter(|s| !s.indexed).count(),
     }
-}
-
-fn mend(disk: &dyn Disk, options: &LogOptions, mut survey: Survey) -> io::Result<Recovered> {
-    let mut hard = survey.hard.take();
-    let last_index = survey
-        .segments
-        .last()
-        .map_or(Index::ZERO, |segment| segment.extent.last_index());
-    if let Some(hard) = &mut hard {
-        let mut stored = hard.stored;
-        stored.public.clean = false;
-        stored.last_segment = survey.segments.last().map_or(0, |s| s.header.number);
-        stored.first_segment = survey.segments.first().map_or(0, |s| s.header.number);
-        if stored != hard.stored {
-            hard.save(stored)?;
-        }
-    }
-    for name in survey.behind.iter().rev().chain(&survey.given_up) {
-        remove_segment(disk, name)?;
-    }
-    drop_leftovers(disk, &survey)?;
-    if let Some(last) = survey.segments.last().filter(|_| survey.doubtful_rest) {
-        let file = disk.open(&last.header.name())?;
-        zero_rest(&*file, last.extent.end)?;
-    }
-    for segment in survey.segments.iter().filter(|s| !s.indexed) {
-        segment.make_durable(disk, survey.watermark)?;
-    }
-    if let Some(hard) = &mut hard {
-        // From now on these entries count as durable, so their loss must be noticed.
-        let mut stored = hard.stored;
-        stored.public.durable = last_index;
-        stored.truncate_from = Index::ZERO;
-        // Even when nothing changed: what was read may not have reached the disk.
-        hard.save(stored)?;
-    }
-    let (spares, next_spare) = collect_spares(disk, options, &survey.names)?;
-    let count = survey.segments.len();
-    let unindexed = (0..count.saturating_sub(1))
-        .filter(|place| !survey.segments[*place].indexed)
-        .collect();
-    let segments = survey
-        .segments
-        .into_iter()
-        .map(|s| Segment::new(s.header, s.capacity, s.extent))
-        .collect();
-    Ok(Recovered {
-        hard,
-        segments,
-        unindexed,
-        spares,
-        next_spare,
-    })
-}
-
-/// Removes a segment and its index, durably, before anything else happens.
-pub(crate) fn remove_segment(disk: &dyn Disk, name: &str) -> io::Result<()> {
-    remove_if_there(disk, &index_name(name))?;
-    remove_if_there(disk, name)?;
-    disk.sync_folder()
-}
-
-pub(crate) fn remove_if_there(disk: &dyn Disk, name: &str) -> io::Result<()> {
-    match disk.remove(name) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
-    }
-}
-
-/// Removes what an interrupted process left: half-made files, and indexes of segments that are gone
-/// or that may still grow.
-fn drop_leftovers(disk: &dyn Disk, survey: &Survey) -> io::Result<()> {
-    let mut sealed: Vec<String> = survey
-        .segments
-        .iter()
-        .map(|segment| index_name(&segment.header.name()))
-        .collect();
-    sealed.pop();
-    let mut changed = false;
-    for name in &survey.names {
-        let orphan = name.ends_with(INDEX_SUFFIX) && !sealed.contains(name);
-        if orphan || is_leftover(name) || name == HARD_STATE_NEW {
-            remove_if_there(disk, name)?;
-            changed = true;
-        }
-    }
-    if changed {
-        disk.sync_folder()?;
-    }
-    Ok(())
-}
-
-fn collect_spares(
-    disk: &dyn Disk,
-    options: &LogOptions,
-    names: &[String],
-) -> io::Result<(Vec<Spare>, u64)> {
-    let mut spares = Vec::new();
-    let mut next_spare = 0;
-    for name in names {
-        let Some(number) = name.strip_prefix(SPARE_PREFIX) else {
-            continue;
-        };
-        let Ok(number) = number.parse::<u64>() else {
-            continue;
-        };
-        next_spare = next_spare.max(number.saturating_add(1));
-        let file = disk.open(name)?;
-        let len = file.len()?;
-        if len == options.segment_bytes && spares.len() < SPARES_MAX {
-            spares.push(Spare {
-                name: name.clone(),
-                file,
-                len,
-                recycled: true,
-            });
-        } else {
-            remove_if_there(disk, name)?;
-        }
-    }
-    Ok((spares, next_spare))
 }

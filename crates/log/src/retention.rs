@@ -1,4 +1,4 @@
-//! Dropping old segments, and taking back the end of the log.
+//! Dropping old segments.
 
 use std::collections::VecDeque;
 use std::io;
@@ -7,15 +7,13 @@ use std::sync::atomic::Ordering;
 
 use onelog_record::{Index, Position};
 
-use crate::frame::Salt;
 use crate::index_file::index_name;
+use crate::mend::{remove_if_there, remove_segment};
 use crate::planted::{self, Bug};
 use crate::prepare::{SPARES_MAX, Spare};
-use crate::recovery::{remove_if_there, remove_segment};
-use crate::scan::{scan, zero_rest};
 use crate::segment::Segment;
 use crate::shared::Shared;
-use crate::{Log, ReadError, RetainError, TruncateError};
+use crate::{Log, RetainError};
 
 /// A segment that retention dropped.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -140,6 +138,12 @@ impl Retain {
             self.shared
                 .save(|stored| stored.first_segment = stored.first_segment.max(first_kept))?;
         }
+        let shared = Arc::clone(&self.shared);
+        let _files = shared.files.lock();
+        if last.header.number < shared.first_number.load(Ordering::Acquire) {
+            // The log was begun anew meanwhile, and all its old files went.
+            return Ok(Vec::new());
+        }
         let is_kept = |other: &Arc<Segment>| other.header.number >= first_kept;
         self.shared.open_files.lock().retain(is_kept);
         self.shared.preparation.lock().indexes.retain(is_kept);
@@ -182,82 +186,5 @@ impl Retain {
             recycled: true,
         });
         Ok(true)
-    }
-}
-
-impl Log {
-    /// Takes back all entries from `index` on, durably: nothing of them can come back. For a
-    /// follower whose leader has other entries there; committed entries MUST NOT be taken back.
-    ///
-    /// # Errors
-    /// When flushes are in flight or `index` does not lie in the log, nothing is changed. A failure
-    /// of the disk is final; the next opening completes the truncation.
-    pub fn truncate_from(&mut self, index: Index) -> Result<(), TruncateError> {
-        if self.shared.gate.is_closed() {
-            return Err(TruncateError::Stopped);
-        }
-        if self.flushes_in_flight() > 0 {
-            return Err(TruncateError::InFlight(self.flushes_in_flight()));
-        }
-        let (first, last) = (self.first_index(), self.last_index());
-        if index < first || index > last {
-            return Err(TruncateError::Outside { index, first, last });
-        }
-        let result = self.truncate(index);
-        if result.is_err() {
-            self.shared.gate.close();
-        }
-        result
-    }
-
-    fn truncate(&mut self, index: Index) -> Result<(), TruncateError> {
-        let segments: Vec<Arc<Segment>> = self.shared.segments.read().iter().cloned().collect();
-        let place = segments.partition_point(|s| s.header.first_index <= index) - 1;
-        let kept = &segments[place];
-        let disk = Arc::clone(&self.shared.disk);
-        let file = kept.file(&*disk)?;
-        let mut extent = kept.extent.read().clone();
-        extent.rewind(&kept.header, index);
-        let salt = Salt::of(kept.header.log_id);
-        let every = self.options.index_every_bytes;
-        let (_, fault) = scan(&*file, salt, &mut extent, every, index, &mut |_| {})?;
-        if extent.next_index != index {
-            return Err(TruncateError::Read(ReadError::Corrupt(crate::Corruption {
-                file: kept.name.clone(),
-                at: extent.end,
-                index: extent.next_index,
-                what: fault.to_string(),
-            })));
-        }
-        let mut hard = self.shared.hard.lock();
-        let Some(hard) = hard.as_mut() else {
-            return Ok(());
-        };
-        // The intent first: frames behind a half-zeroed cut would look like acknowledged ones.
-        let mut stored = hard.stored;
-        stored.truncate_from = index;
-        stored.last_segment = kept.header.number;
-        stored.public.durable = Index(index.0 - 1);
-        hard.save(stored)?;
-        self.shared.durable.store(index.0 - 1, Ordering::Release);
-        self.shared.rolls.go_back_to(kept.header.number);
-        self.shared.segments.write().truncate(place + 1);
-        self.shared.open_files.lock().clear();
-        self.shared
-            .preparation
-            .lock()
-            .indexes
-            .retain(|s| s.header.number < kept.header.number);
-        let end = extent.end;
-        *kept.extent.write() = extent;
-        for segment in segments[place + 1..].iter().rev() {
-            remove_segment(&*disk, &segment.name)?;
-        }
-        remove_if_there(&*disk, &index_name(&kept.name))?;
-        disk.sync_folder()?;
-        zero_rest(&*file, end)?;
-        stored.truncate_from = Index::ZERO;
-        hard.save(stored)?;
-        Ok(())
     }
 }

@@ -52,8 +52,8 @@ impl Rolls {
         self.made.load(Ordering::Acquire)
     }
 
-    /// Segments above this number are gone; nothing may wait.
-    pub fn go_back_to(&self, number: u64) {
+    /// This segment is the last one now, and has its file; nothing may wait.
+    pub fn go_to(&self, number: u64) {
         self.made.store(number, Ordering::Release);
     }
 }

@@ -8,6 +8,7 @@ use crate::disk::DiskFile;
 use crate::frame::{
     self, FRAME_ALIGNMENT, FRAME_HEADER_BYTES, Frame, FrameFault, FrameHead, MAGIC, Salt,
 };
+use crate::planted::{self, Bug};
 use crate::segment::Extent;
 
 /// How much is read at once when a file is read through.
@@ -58,7 +59,7 @@ impl Expect {
         self.term = head.term;
     }
 
-    fn check(&self, head: &FrameHead) -> Result<(), FrameFault> {
+    pub fn check(&self, head: &FrameHead) -> Result<(), FrameFault> {
         if head.index != self.index {
             return Err(FrameFault::Index {
                 expected: self.index,
@@ -223,7 +224,10 @@ pub(crate) fn evidence(
         }
         let mut skip = FRAME_ALIGNMENT as u64;
         match reader.head(at) {
-            Ok(head) if head.index > above && head.index < below => {
+            Ok(head)
+                if head.index > above
+                    && (head.index < below || planted::is(Bug::StaleEvidence)) =>
+            {
                 found.durable = found.durable.max(head.durable);
                 found.frames += 1;
                 found.end = at + head.frame_len() as u64;
@@ -242,6 +246,30 @@ pub(crate) fn evidence(
         }
     }
     Ok(found)
+}
+
+/// The first place from `at` on where the header of a frame of this log with this index is whole.
+pub(crate) fn find_head(
+    file: &dyn DiskFile,
+    salt: Salt,
+    at: u64,
+    index: Index,
+) -> io::Result<Option<(u64, FrameHead)>> {
+    let len = file.len()?;
+    let mut reader = FrameReader::new(file, salt, SCAN_BYTES);
+    for at in (at..len).step_by(FRAME_ALIGNMENT) {
+        let is_frame =
+            reader.bytes(at, FRAME_ALIGNMENT)?.first_chunk::<4>() == Some(&MAGIC.to_le_bytes());
+        if !is_frame {
+            continue;
+        }
+        match reader.head(at) {
+            Ok(head) if head.index == index => return Ok(Some((at, head))),
+            Ok(_) | Err(Stop::Fault(_)) => {}
+            Err(Stop::Io(error)) => return Err(error),
+        }
+    }
+    Ok(None)
 }
 
 const CHUNK_BYTES: usize = 1 << 20;
@@ -267,13 +295,18 @@ pub(crate) fn write_again(file: &dyn DiskFile, at: u64, end: u64) -> io::Result<
 /// Overwrites everything from `at` on with zeros, and flushes. Zeros too are overwritten: those that
 /// are seen may come from a process whose flush failed, with old frames below them on the disk.
 pub(crate) fn zero_rest(file: &dyn DiskFile, at: u64) -> io::Result<()> {
-    let len = file.len()?;
+    zero(file, at, file.len()?)?;
+    file.sync_data()
+}
+
+/// Overwrites the bytes from `at` to `end` with zeros.
+pub(crate) fn zero(file: &dyn DiskFile, at: u64, end: u64) -> io::Result<()> {
     let zeros = vec![0; CHUNK_BYTES];
     let mut at = at;
-    while at < len {
-        let count = CHUNK_BYTES.min((len - at) as usize);
+    while at < end {
+        let count = CHUNK_BYTES.min((end - at) as usize);
         file.write_all_at(at, &zeros[..count])?;
         at += count as u64;
     }
-    file.sync_data()
+    Ok(())
 }

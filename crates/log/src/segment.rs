@@ -100,6 +100,9 @@ impl SegmentHeader {
         {
             return Err("reserved bytes of the header block are not zero");
         }
+        if long(block, 40) == 0 {
+            return Err("the segment begins with entry 0, and entries are numbered from 1");
+        }
         Ok(Self {
             recycled: block[5] == 1,
             log_id: u128::from(long(block, 8)) | u128::from(long(block, 16)) << 64,

@@ -1,8 +1,8 @@
 //! What the log's writer, its jobs and its readers share; and the hard state, which several of them
 //! change.
 //!
-//! The lock of the hard state is held while the disk is written: only jobs, and calls that say that
-//! they block, take it. All other locks are held for moments.
+//! The locks of the files and of the hard state, in this order, are held while the disk is written:
+//! only jobs, and calls that say that they block, take them. All other locks are held for moments.
 
 use std::collections::VecDeque;
 use std::io;
@@ -31,6 +31,13 @@ pub(crate) struct Shared {
     pub hard: Mutex<Option<HardStateFile>>,
     pub rolls: Rolls,
     pub preparation: Mutex<Preparation>,
+    /// Held while files of sealed or dropped segments, or their indexes, are made or removed.
+    pub files: Mutex<()>,
+    /// The number of the segment that the log began anew with; 0 = it never did in this process.
+    pub first_number: AtomicU64,
+    /// How often entries that readers may have seen were replaced: counted as the last part of such
+    /// a change, with the segments locked for writing.
+    pub changes: AtomicU64,
 }
 
 /// What a call of the disk answers once the log has stopped.
@@ -53,7 +60,7 @@ impl Shared {
     }
 
     /// The same under a lock that is held. Each save takes the watermark along: what is durable
-    /// goes back only by a truncation, which holds the lock.
+    /// goes back only by a cut or a restart, which holds the lock.
     pub fn save_in(
         &self,
         hard: &mut HardStateFile,

@@ -9,8 +9,8 @@ use std::sync::mpsc;
 
 use common::{append, entries, entry, fresh, hard_state, open, options, read_all, retain, run_all};
 use onelog_log::{
-    CrashMode, FlushPool, HardStateRead, Log, LogReader, OpenError, ReadError, RealDisk,
-    SimulatedDisk, StageError, TruncateError,
+    CrashMode, CutError, FlushPool, HardStateRead, Log, LogReader, OpenError, ReadError, RealDisk,
+    SimulatedDisk, StageError,
 };
 use onelog_record::{Index, Position, Term};
 
@@ -250,7 +250,7 @@ fn a_frame_larger_than_a_segment_gets_its_own() {
     append(&mut log, &all);
     assert_eq!(read_all(&log), all);
     // Also where an empty segment of the usual size is already there.
-    log.truncate_from(Index(1)).unwrap();
+    log.cut_end(Index(1)).unwrap();
     let again = [entry(2, 1, 100_000), entry(2, 2, 10)];
     append(&mut log, &again);
     drop(log);
@@ -368,7 +368,7 @@ fn a_truncated_end_never_comes_back() {
                 append(&mut log, group);
             }
             log.prepare().unwrap().run().unwrap();
-            log.truncate_from(Index(at)).unwrap();
+            log.cut_end(Index(at)).unwrap();
             assert_eq!(
                 (log.last_index(), log.durable()),
                 (Index(at - 1), Index(at - 1))
@@ -383,8 +383,9 @@ fn a_truncated_end_never_comes_back() {
             let other = entries(2, at..=at + 40, 100);
             append(&mut log, &other);
             assert_eq!(read_all(&log), [kept, &other[..]].concat());
-            let outside = log.truncate_from(Index(at + 41));
-            assert!(matches!(outside, Err(TruncateError::Outside { .. })));
+            log.cut_end(Index(at + 41)).unwrap();
+            let outside = log.cut_end(Index(at + 42));
+            assert!(matches!(outside, Err(CutError::Outside { .. })));
         }
     }
 }

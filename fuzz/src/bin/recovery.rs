@@ -14,7 +14,7 @@ use libfuzzer_sys::fuzz_target;
 use onelog_fuzz::{bodies, seeds};
 use onelog_log::frame::{FRAME_HEADER_BYTES, MAGIC};
 use onelog_log::{
-    CheckError, CrashMode, HardState, HardStateError, Log, LogOptions, OpenError, SimulatedDisk,
+    CheckError, CrashMode, Fault, HardState, HardStateError, Log, LogOptions, OpenError, SimulatedDisk,
     check,
 };
 use onelog_record::{Compression, Entry, Index, Position, Term, raw_body};
@@ -22,6 +22,9 @@ use onelog_record::{Compression, Entry, Index, Position, Term, raw_body};
 const LOG_ID: u128 = 0x5eed;
 const HARD_STATE: &str = "hard-state";
 const ENTRIES: u64 = 40;
+const CUT_FROM: u64 = 11;
+/// Enough for the intent, and not for all of it.
+const STEPS_OF_A_CUT: u64 = 8;
 const EDITS_MAX: usize = 8;
 const FILE_BYTES_MAX: usize = 64 << 10;
 const READ_BYTES: usize = 1 << 20;
@@ -65,7 +68,7 @@ fn originals() -> &'static [Original] {
     static MADE: OnceLock<Vec<Original>> = OnceLock::new();
     MADE.get_or_init(|| {
         let mut made = vec![nothing()];
-        made.extend([End::Closed, End::Killed].map(write_log));
+        made.extend([End::Closed, End::Killed, End::CutShort].map(write_log));
         made.extend(CrashMode::ALL.map(|mode| write_log(End::Crashed(mode))));
         made
     })
@@ -84,6 +87,8 @@ enum End {
     Closed,
     Killed,
     Crashed(CrashMode),
+    /// In the middle of a cut of the log's end.
+    CutShort,
 }
 
 fn entries() -> Vec<Entry> {
@@ -148,6 +153,13 @@ fn write_log(end: End) -> Original {
         }
         End::Killed => drop(log),
         End::Crashed(mode) => disk.crash(mode),
+        End::CutShort => {
+            disk.fail_at(disk.steps() + STEPS_OF_A_CUT, Fault::CrashNow);
+            log.cut_end(Index(CUT_FROM))
+                .expect_err("the power goes before it is done");
+            disk.crash(CrashMode::LoseAll);
+            durable = Index(CUT_FROM - 1);
+        }
     }
     Original {
         files: disk.files(),
@@ -194,8 +206,9 @@ impl Case {
 
     /// A file of arbitrary bytes, under a name of the log's own or a similar one.
     fn new_file(&mut self, input: &mut Unstructured<'_>) -> Taken<()> {
-        const NAMES: [&str; 6] = [
+        const NAMES: [&str; 7] = [
             HARD_STATE,
+            "restart",
             "hard-state.new",
             "00000000000000000000-00000000000000000001.log",
             "00000000000000000000-00000000000000000001.index",

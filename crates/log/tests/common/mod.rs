@@ -8,7 +8,8 @@ use onelog_log::{
     Disk, Dropped, Flush, HardState, Log, LogOptions, OpenError, Recovery, SimulatedDisk,
 };
 use onelog_record::{
-    BodyWriter, Compression, Entry, EntryHeader, EntryKind, Index, Offset, Op, TableId, Term, TxnId,
+    BodyWriter, Compression, Entry, EntryHeader, EntryKind, Index, Offset, Op, Position, TableId,
+    Term, TxnId,
 };
 
 pub const LOG_ID: u128 = 0x1234_5678_9abc_def0_0fed_cba9_8765_4321;
@@ -43,9 +44,14 @@ pub fn records_at(index: u64) -> u32 {
     }
 }
 
+/// The position behind the entry at `index`.
+pub fn end_at(index: u64) -> Position {
+    Position((1..=index).map(|i| u64::from(records_at(i))).sum())
+}
+
 /// The one entry that belongs at `index` in a log whose entries all come from here.
 pub fn entry(term: u64, index: u64, value_bytes: usize) -> Entry {
-    let base_offset = (1..index).map(|i| u64::from(records_at(i))).sum();
+    let base_offset = end_at(index - 1).get();
     let mut header = EntryHeader::empty(EntryKind::NoOp, Offset(base_offset));
     header.timestamp_ms = 1_000 + index * 10;
     let mut body = Vec::new();
@@ -127,5 +133,8 @@ pub fn size(quick: u64, full: u64) -> u64 {
     }
 }
 
+pub mod cut;
 pub mod damage;
+pub mod pausing;
+pub mod restart;
 pub mod workload;

@@ -5,14 +5,14 @@ use std::ops::ControlFlow;
 use std::sync::mpsc;
 
 use onelog_log::{
-    Flush, FlushPool, HardStateRead, Log, LogReader, Prepare, ReadError, Recovery, Retain,
+    Flush, FlushPool, HardStateRead, Log, LogReader, Place, Prepare, ReadError, Recovery, Retain,
     SaveWatermark, SimulatedDisk, check,
 };
-use onelog_record::{Entry, Index};
+use onelog_record::{Entry, Index, Term};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use super::{entry, hard_state, open};
+use super::{end_at, entry, hard_state, open};
 
 const IN_FLIGHT_MAX: usize = 4;
 /// With so many bytes in flight there is still room for any group.
@@ -47,6 +47,8 @@ pub struct Model {
     staged: BTreeMap<u64, Vec<Entry>>,
     /// The highest index below which retention was allowed to drop.
     may_drop_below: u64,
+    /// The place behind which a restart was begun and not ended.
+    restarting: Option<Place>,
     saved_term: u64,
     tried_term: u64,
     is_closed: bool,
@@ -124,8 +126,9 @@ impl Workload {
             80..86 => self.prepare(),
             86..89 => self.retain(),
             89..90 => self.watermark(),
-            90..92 => self.truncate(),
-            92..95 => self.read(),
+            90..92 => self.cut_end(),
+            92..94 => self.read(),
+            94..95 => self.restart(),
             95..97 => self.job(),
             97..99 => self.reopen(),
             _ => self.kill(),
@@ -282,7 +285,7 @@ impl Workload {
         self.jobs.remove(place).run()
     }
 
-    fn truncate(&mut self) -> Result<(), Failed> {
+    fn cut_end(&mut self) -> Result<(), Failed> {
         self.drain()?;
         let (first, last) = (self.log().first_index().0, self.log().last_index().0);
         let lowest = first
@@ -293,8 +296,30 @@ impl Workload {
         }
         let from = self.random.random_range(lowest..=last);
         self.model.acknowledged = self.model.acknowledged.min(from - 1);
-        self.log().truncate_from(Index(from)).map_err(failed)?;
+        self.log().cut_end(Index(from)).map_err(failed)?;
         self.model.staged.retain(|index, _| *index < from);
+        self.save()
+    }
+
+    /// Begins anew behind an entry that the log has, had, or never had.
+    fn restart(&mut self) -> Result<(), Failed> {
+        self.drain()?;
+        let (first, last) = (self.log().first_index().0, self.log().last_index().0);
+        let index = Index(
+            self.random
+                .random_range(first.saturating_sub(10)..last + 30),
+        );
+        let known = self.log().reader().place(index).map_err(failed)?;
+        let unknown = Place {
+            index,
+            term: Term(self.term),
+            end: end_at(index.0),
+            checksum: self.random.random(),
+        };
+        let at = known.unwrap_or(unknown);
+        self.model.restarting = Some(at);
+        self.log().restart_behind(at).map_err(failed)?;
+        self.model.begin_behind(at);
         self.save()
     }
 
@@ -329,6 +354,13 @@ impl Workload {
 }
 
 impl Model {
+    fn begin_behind(&mut self, at: Place) {
+        self.restarting = None;
+        self.acknowledged = at.index.0;
+        self.may_drop_below = at.index.0 + 1;
+        self.staged.clear();
+    }
+
     /// Judges a log that was just opened.
     pub fn judge(&mut self, log: &Log, recovery: &Recovery) -> Result<(), Failed> {
         let (first, last) = (log.first_index().0, log.last_index().0);
@@ -338,6 +370,13 @@ impl Model {
         );
         assert_eq!((recovery.start, recovery.end), (log.start(), log.end()));
         assert_eq!(log.durable().0, last);
+        if let Some(at) = self.restarting.take()
+            && (at.index, at.end) == (Index(last), recovery.start)
+            && first == last + 1
+        {
+            self.begin_behind(at);
+            assert_eq!(log.reader().place(at.index).unwrap(), Some(at));
+        }
         assert!(
             last >= self.acknowledged,
             "acknowledged up to {}, found up to {last}",
