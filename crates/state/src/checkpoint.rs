@@ -10,6 +10,7 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use onelog_record::Position;
 use redb::{ReadableTable, Table, WriteTransaction};
 
@@ -17,10 +18,11 @@ use crate::drops::Drops;
 use crate::ids::{CHUNK_IDS, RememberedId, chunk_len, encode_chunk};
 use crate::key::VersionKey;
 use crate::memtable::Memtable;
+use crate::meta::{META, Meta, write_applied};
 use crate::planted::{self, Bug};
 use crate::snapshot::Reach;
 use crate::state::Shared;
-use crate::tree::{Applied, IDS, OpenError, ROWS, Tree, write_applied, write_value};
+use crate::tree::{Applied, IDS, OpenError, ROWS, Tree, write_value};
 
 /// A checkpoint failed. Final unless there was no room: stop, and let the log rebuild what is missing.
 #[derive(Debug, thiserror::Error)]
@@ -66,6 +68,8 @@ pub struct Checkpoint {
     pub(crate) applied: Applied,
     pub(crate) ids: VecDeque<RememberedId>,
     pub(crate) drops: Drops,
+    /// The members at that place, where they were set since the checkpoint before.
+    pub(crate) members: Option<Bytes>,
     /// A kept view that memory was too short for. Freeing it takes time, so it happens here.
     pub(crate) discarded: Option<Arc<Reach>>,
 }
@@ -123,6 +127,10 @@ impl Checkpoint {
             ids: &self.ids,
             ids_max: shared.options.ids_max,
             drops: &self.drops,
+            members: match planted::is(Bug::MembersOfLaterEntry) {
+                true => shared.last_members().or_else(|| self.members.clone()),
+                false => self.members.clone(),
+            },
         };
         let tree = shared.tree();
         let keys = batch.write(&tree)?;
@@ -142,6 +150,7 @@ struct Batch<'c> {
     ids: &'c VecDeque<RememberedId>,
     ids_max: usize,
     drops: &'c Drops,
+    members: Option<Bytes>,
 }
 
 impl Batch<'_> {
@@ -154,9 +163,18 @@ impl Batch<'_> {
         let transaction = tree.begin_write()?;
         let keys = self.write_rows(&transaction)?;
         self.write_ids(&transaction)?;
-        write_applied(&transaction, self.applied)?;
+        self.write_meta(&transaction)?;
         transaction.commit()?;
         Ok(keys)
+    }
+
+    fn write_meta(&self, transaction: &WriteTransaction) -> Result<(), redb::Error> {
+        let before = Meta::read(&transaction.open_table(META)?)?;
+        let meta = Meta {
+            applied: self.applied,
+            members: self.members.clone().or(before.members),
+        };
+        meta.write(transaction)
     }
 
     fn write_rows(&self, transaction: &WriteTransaction) -> Result<u64, redb::Error> {

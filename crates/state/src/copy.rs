@@ -9,8 +9,9 @@ use redb::CursorError;
 
 use crate::backend::{STATE_FILE, begin_file, open_file, publish_file};
 use crate::key::split_base_key;
+use crate::meta::Meta;
 use crate::state::State;
-use crate::tree::{Applied, Base, IDS, OpenError, ROWS, ReadError, Tree, write_applied};
+use crate::tree::{Applied, Base, IDS, OpenError, ROWS, ReadError, Tree};
 
 /// Is shown the table, key, version and value of each row; may break off.
 pub type RowVisitor<'v> = dyn FnMut(TableId, &[u8], Offset, &[u8]) -> ControlFlow<()> + 'v;
@@ -98,6 +99,10 @@ fn copy_rows(from: &Base, to: &Tree) -> Result<(), CopyError> {
                 .map_err(tree_failed)?;
         }
     }
-    write_applied(&transaction, from.applied).map_err(tree_failed)?;
+    let meta = Meta {
+        applied: from.applied,
+        members: from.members.clone(),
+    };
+    meta.write(&transaction).map_err(tree_failed)?;
     transaction.commit().map_err(tree_failed)
 }

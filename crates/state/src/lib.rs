@@ -23,6 +23,7 @@ mod ids;
 mod key;
 mod latest;
 mod memtable;
+mod meta;
 mod options;
 pub mod planted;
 mod scan;

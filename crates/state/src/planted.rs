@@ -6,4 +6,6 @@ onelog_record::planted_bugs! {
     PositionOutsideCheckpoint = 1,
     /// A checkpoint forgets the deletes.
     TombstoneLost = 2,
+    /// A checkpoint takes the members of now in place of those at its own place.
+    MembersOfLaterEntry = 3,
 }

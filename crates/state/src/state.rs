@@ -33,6 +33,8 @@ pub struct Opened {
     pub applied: Applied,
     /// The remembered ids of transactions below it, oldest first.
     pub ids: Vec<RememberedId>,
+    /// The members at that place, as they were set; `None` where they never were.
+    pub members: Option<Bytes>,
 }
 
 /// There is no snapshot at the wanted position.
@@ -99,6 +101,11 @@ impl Shared {
             self.options.memtable_bytes,
             self.live_bytes.clone(),
         ))
+    }
+
+    /// The members that were set since the last freeze.
+    pub(crate) fn last_members(&self) -> Option<Bytes> {
+        self.writer.lock().members.clone()
     }
 
     /// Makes everything up to `applied` visible.
@@ -221,6 +228,7 @@ impl State {
             source: Box::new(source),
         })?;
         let applied = base.applied;
+        let members = base.members.clone();
         let mut ids = base.read_ids()?;
         ids.drain(..ids.len().saturating_sub(options.ids_max));
         let live_bytes = Arc::new(AtomicUsize::new(0));
@@ -242,7 +250,12 @@ impl State {
             })),
             writer: Mutex::new(Writer::new(active, applied)),
         });
-        Ok((Self { shared }, Opened { applied, ids }))
+        let opened = Opened {
+            applied,
+            ids,
+            members,
+        };
+        Ok((Self { shared }, opened))
     }
 
     pub(crate) fn writer(&self) -> parking_lot::MutexGuard<'_, Writer> {
@@ -398,6 +411,7 @@ impl State {
             applied,
             ids: std::mem::take(&mut writer.ids),
             drops: std::mem::take(&mut writer.drops),
+            members: writer.members.take(),
             discarded,
         })
     }

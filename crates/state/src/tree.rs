@@ -3,9 +3,7 @@
 //! ```text
 //! table "state": table u32 BE | key            → version u64 LE | value
 //! table "ids":   number of the chunk's first id → packed ids (see ids.rs)
-//! table "meta":  "format"                       → u32 LE; only in files without a header page
-//!                "applied"                      → position u64 LE | index u64 LE | term u64 LE
-//!                "timestamp"                    → u64 LE; not in files of the first versions
+//! table "meta":  see meta.rs; "format" → u32 LE, only in files without a header page
 //! ```
 //! Every transaction is durable when it returns. The position is written in the transaction of
 //! the rows that it covers: whatever instant a crash picks, the tree is exactly one checkpoint.
@@ -25,20 +23,17 @@ use crate::cursor::Candidate;
 use crate::ids::{RememberedId, chunk_len, decode_chunk};
 use crate::key::{base_key, split_base_key, with_base_key};
 use crate::memtable::Found;
+use crate::meta::{META, Meta, write_applied};
 use crate::options::StateOptions;
 use crate::successor::Successor;
 
 pub(crate) const ROWS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("state");
 pub(crate) const IDS: TableDefinition<u64, &[u8]> = TableDefinition::new("ids");
-const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
 const META_FORMAT: &str = "format";
-const META_APPLIED: &str = "applied";
-const META_TIMESTAMP: &str = "timestamp";
 /// The format of a file without a header page.
 const BARE_FORMAT: u32 = 1;
 
 const VERSION_BYTES: usize = 8;
-const APPLIED_BYTES: usize = 24;
 
 /// How far the log has been applied.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -201,18 +196,10 @@ impl Tree {
     /// The tree as it is now; later checkpoints do not change it.
     pub(crate) fn view(self: &Arc<Self>) -> Result<Base, redb::Error> {
         let transaction = self.database.begin_read()?;
-        let applied = {
-            let meta = transaction.open_table(META)?;
-            let timestamp = meta.get(META_TIMESTAMP)?;
-            let timestamp = timestamp.map_or(Some(0), |bytes| u64_of(bytes.value()));
-            let bytes = meta.get(META_APPLIED)?;
-            bytes.and_then(|bytes| applied_of(bytes.value(), timestamp?))
-        };
-        let applied = applied.ok_or_else(|| {
-            redb::Error::Corrupted("the state file does not say how far it was applied".into())
-        })?;
+        let meta = Meta::read(&transaction.open_table(META)?)?;
         Ok(Base {
-            applied,
+            applied: meta.applied,
+            members: meta.members,
             rows: transaction.open_table(ROWS)?,
             ids: transaction.open_table(IDS)?,
             successor: Successor::default(),
@@ -233,46 +220,15 @@ pub(crate) fn name_bare_format(tree: &Tree) {
     transaction.commit().unwrap();
 }
 
-/// Writes how far the rows of this transaction reach.
-pub(crate) fn write_applied(
-    transaction: &WriteTransaction,
-    applied: Applied,
-) -> Result<(), redb::Error> {
-    let mut bytes = [0; APPLIED_BYTES];
-    bytes[..8].copy_from_slice(&applied.position.0.to_le_bytes());
-    bytes[8..16].copy_from_slice(&applied.index.0.to_le_bytes());
-    bytes[16..].copy_from_slice(&applied.term.0.to_le_bytes());
-    let mut meta = transaction.open_table(META)?;
-    meta.insert(META_APPLIED, bytes.as_slice())?;
-    let timestamp = applied.timestamp_ms.to_le_bytes();
-    meta.insert(META_TIMESTAMP, timestamp.as_slice())?;
-    Ok(())
-}
-
 fn u32_of(bytes: &[u8]) -> Option<u32> {
     bytes.try_into().ok().map(u32::from_le_bytes)
-}
-
-fn u64_of(bytes: &[u8]) -> Option<u64> {
-    bytes.try_into().ok().map(u64::from_le_bytes)
-}
-
-fn applied_of(bytes: &[u8], timestamp_ms: u64) -> Option<Applied> {
-    let (words, rest) = bytes.as_chunks::<8>();
-    match (words, rest) {
-        ([position, index, term], []) => Some(Applied {
-            position: Position(u64::from_le_bytes(*position)),
-            index: Index(u64::from_le_bytes(*index)),
-            term: Term(u64::from_le_bytes(*term)),
-            timestamp_ms,
-        }),
-        _ => None,
-    }
 }
 
 /// The tree as one checkpoint left it. Its tables stay open: a read takes no transaction.
 pub(crate) struct Base {
     pub(crate) applied: Applied,
+    /// The members at that place.
+    pub(crate) members: Option<Bytes>,
     pub(crate) rows: ReadOnlyTable<&'static [u8], &'static [u8]>,
     pub(crate) ids: ReadOnlyTable<u64, &'static [u8]>,
     pub(crate) successor: Successor,

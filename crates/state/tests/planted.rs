@@ -8,6 +8,7 @@ mod support;
 use onelog_log::SimulatedDisk;
 use onelog_state::planted::{self, Bug};
 use support::crash::{check, crash_everywhere, log, work};
+use support::members::later_members_stay_out;
 
 #[test]
 fn every_planted_bug_is_caught() {
@@ -15,6 +16,7 @@ fn every_planted_bug_is_caught() {
         crash_everywhere(5, 1).is_ok(),
         "without a bug nothing is found"
     );
+    assert_eq!(later_members_stay_out(), Ok(()));
 
     planted::set(Bug::PositionOutsideCheckpoint);
     let found = crash_everywhere(5, 1).unwrap_err();
@@ -26,6 +28,10 @@ fn every_planted_bug_is_caught() {
     let reached = work(&log, &disk);
     let found = check(&log, &disk, &reached).unwrap_err();
     assert!(found.contains("the B-tree at"), "{found}");
+
+    planted::set(Bug::MembersOfLaterEntry);
+    let found = later_members_stay_out().unwrap_err();
+    assert!(found.contains("the members at"), "{found}");
 
     planted::set(Bug::None);
 }

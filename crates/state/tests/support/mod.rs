@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 pub mod crash;
+pub mod members;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
