@@ -5,20 +5,41 @@
 //! "applied"   → position u64 | index u64 | term u64
 //! "timestamp" → u64; not in files of the first versions
 //! "members"   → opaque bytes; not in a file that was given none
+//! "digest"    → index u64 | four lanes, u64 each; not in files of the first versions
+//! "installed" → index u64 | term u64 | end u64 | checksum u32; where the state came from a peer
 //! ```
+//! A version that does not know the last two leaves them as they are. They say which entry they belong
+//! to, and count for nothing at another one.
 
 use bytes::Bytes;
 use onelog_record::{Index, Position, Term};
 use redb::{AccessGuard, ReadableTable, TableDefinition, WriteTransaction};
 
+use crate::digest::{DIGEST_BYTES, Digest};
 use crate::tree::Applied;
 
 pub(crate) const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
 const APPLIED: &str = "applied";
 const TIMESTAMP: &str = "timestamp";
 const MEMBERS: &str = "members";
+const DIGEST: &str = "digest";
+const INSTALLED: &str = "installed";
 
 const APPLIED_BYTES: usize = 24;
+const INSTALLED_BYTES: usize = 28;
+
+/// Where a state was installed that came from a peer: the log begins behind it, or has still to be
+/// made to. Known until the next checkpoint.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Installed {
+    /// The last entry that the state has.
+    pub index: Index,
+    pub term: Term,
+    /// The position behind it.
+    pub end: Position,
+    /// Its chain checksum (`frame_crc`): the next entry follows it.
+    pub checksum: u32,
+}
 
 /// What a checkpoint says about itself.
 #[derive(Clone, Debug)]
@@ -26,6 +47,9 @@ pub(crate) struct Meta {
     pub(crate) applied: Applied,
     /// The members at that place, as they were given.
     pub(crate) members: Option<Bytes>,
+    /// The digest of the rows, where it is known.
+    pub(crate) digest: Option<Digest>,
+    pub(crate) installed: Option<Installed>,
 }
 
 impl Meta {
@@ -47,17 +71,35 @@ impl Meta {
             redb::Error::Corrupted("the state file does not say how far it was applied".into())
         })?;
         let members = get(MEMBERS)?.map(|bytes| Bytes::copy_from_slice(bytes.value()));
-        Ok(Self { applied, members })
+        let digest = get(DIGEST)?.and_then(|bytes| digest_of(bytes.value(), applied.index));
+        let installed = get(INSTALLED)?.and_then(|bytes| installed_of(bytes.value()));
+        Ok(Self {
+            applied,
+            members,
+            digest,
+            installed: installed.filter(|installed| installed.index == applied.index),
+        })
     }
 
     /// Writes what this transaction makes true.
     pub(crate) fn write(&self, transaction: &WriteTransaction) -> Result<(), redb::Error> {
         write_applied(transaction, self.applied)?;
         let mut meta = transaction.open_table(META)?;
-        match &self.members {
-            Some(members) => meta.insert(MEMBERS, members.as_ref())?,
-            None => meta.remove(MEMBERS)?,
-        };
+        let digest = self.digest.map(|digest| {
+            let index = self.applied.index.0.to_le_bytes();
+            [&index[..], &digest.to_bytes()].concat()
+        });
+        let installed = self.installed.map(|installed| installed.to_bytes());
+        for (name, bytes) in [
+            (MEMBERS, self.members.as_deref()),
+            (DIGEST, digest.as_deref()),
+            (INSTALLED, installed.as_ref().map(|bytes| &bytes[..])),
+        ] {
+            match bytes {
+                Some(bytes) => drop(meta.insert(name, bytes)?),
+                None => drop(meta.remove(name)?),
+            }
+        }
         Ok(())
     }
 }
@@ -76,6 +118,36 @@ pub(crate) fn write_applied(
     let timestamp = applied.timestamp_ms.to_le_bytes();
     meta.insert(TIMESTAMP, timestamp.as_slice())?;
     Ok(())
+}
+
+impl Installed {
+    fn to_bytes(self) -> [u8; INSTALLED_BYTES] {
+        let mut out = [0; INSTALLED_BYTES];
+        out[..8].copy_from_slice(&self.index.0.to_le_bytes());
+        out[8..16].copy_from_slice(&self.term.0.to_le_bytes());
+        out[16..24].copy_from_slice(&self.end.0.to_le_bytes());
+        out[24..].copy_from_slice(&self.checksum.to_le_bytes());
+        out
+    }
+}
+
+fn digest_of(bytes: &[u8], index: Index) -> Option<Digest> {
+    let (of_index, digest) = bytes.split_first_chunk::<8>()?;
+    let digest: &[u8; DIGEST_BYTES] = digest.try_into().ok()?;
+    (u64::from_le_bytes(*of_index) == index.0).then(|| Digest::from_bytes(digest))
+}
+
+fn installed_of(bytes: &[u8]) -> Option<Installed> {
+    let (words, rest) = bytes.as_chunks::<8>();
+    let ([index, term, end], Ok(checksum)) = (words, rest.try_into()) else {
+        return None;
+    };
+    Some(Installed {
+        index: Index(u64::from_le_bytes(*index)),
+        term: Term(u64::from_le_bytes(*term)),
+        end: Position(u64::from_le_bytes(*end)),
+        checksum: u32::from_le_bytes(checksum),
+    })
 }
 
 fn u64_of(bytes: &[u8]) -> Option<u64> {
@@ -131,6 +203,13 @@ mod tests {
                 timestamp_ms: 4,
             },
             members: Some(Bytes::from_static(b"AB")),
+            digest: Some(Digest::from_bytes(&[5; 32])),
+            installed: Some(Installed {
+                index: Index(2),
+                term: Term(3),
+                end: Position(1),
+                checksum: 6,
+            }),
         };
         let applied = b"\x01\0\0\0\0\0\0\0\x02\0\0\0\0\0\0\0\x03\0\0\0\0\0\0\0";
         let database = database();
@@ -138,10 +217,49 @@ mod tests {
             written(&meta, &database),
             [
                 row("applied", applied),
+                row("digest", &[&applied[8..16], &[5; 32]].concat()),
+                row(
+                    "installed",
+                    &[&applied[8..], &applied[..8], &[6, 0, 0, 0]].concat()
+                ),
                 row("members", b"AB"),
                 row("timestamp", b"\x04\0\0\0\0\0\0\0"),
             ]
         );
+        // What is not known any more is taken out.
+        let meta = Meta {
+            members: None,
+            digest: None,
+            installed: None,
+            ..meta
+        };
+        let names = written(&meta, &database).into_iter().map(|row| row.0);
+        assert!(names.eq(["applied", "timestamp"]));
+    }
+
+    #[test]
+    fn a_digest_of_another_place_counts_for_nothing() {
+        let database = database();
+        let mut meta = Meta {
+            applied: Applied::default(),
+            members: None,
+            digest: Some(Digest::default()),
+            installed: Some(Installed {
+                index: Index(0),
+                term: Term(0),
+                end: Position(0),
+                checksum: 0,
+            }),
+        };
+        written(&meta, &database);
+        // Given a later checkpoint by a version that does not know digests,
+        meta.applied.index = Index(1);
+        let transaction = database.begin_write().unwrap();
+        write_applied(&transaction, meta.applied).unwrap();
+        // then none is found.
+        let read = Meta::read(&transaction.open_table(META).unwrap()).unwrap();
+        assert_eq!(read.applied.index, Index(1));
+        assert_eq!((read.digest, read.installed), (None, None));
     }
 
     #[test]
@@ -153,5 +271,6 @@ mod tests {
         let read = Meta::read(&meta).unwrap();
         assert_eq!(read.applied.timestamp_ms, 0);
         assert_eq!(read.members, None);
+        assert_eq!((read.digest, read.installed), (None, None));
     }
 }

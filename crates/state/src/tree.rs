@@ -20,10 +20,11 @@ use redb::{
 
 use crate::backend::Backend;
 use crate::cursor::Candidate;
+use crate::digest::Digest;
 use crate::ids::{RememberedId, chunk_len, decode_chunk};
 use crate::key::{base_key, split_base_key, with_base_key};
 use crate::memtable::Found;
-use crate::meta::{META, Meta, write_applied};
+use crate::meta::{Installed, META, Meta};
 use crate::options::StateOptions;
 use crate::successor::Successor;
 
@@ -128,6 +129,20 @@ impl Tree {
         Self::open_with(backend, options, Self::initialize)
     }
 
+    /// Makes a tree without contents of the empty file behind `backend`: until it says how far it
+    /// was applied, it is no state.
+    pub(crate) fn create_unfinished(
+        backend: Backend,
+        options: &StateOptions,
+    ) -> Result<Arc<Self>, OpenError> {
+        Self::open_with(backend, options, |tree| {
+            let transaction = tree.begin_write().map_err(unreadable)?;
+            transaction.open_table(ROWS).map_err(unreadable)?;
+            transaction.open_table(IDS).map_err(unreadable)?;
+            transaction.commit().map_err(unreadable)
+        })
+    }
+
     /// Opens the file behind `backend`.
     pub(crate) fn open(backend: Backend, options: &StateOptions) -> Result<Arc<Self>, OpenError> {
         let is_bare = backend.is_bare();
@@ -167,7 +182,13 @@ impl Tree {
         let transaction = self.begin_write().map_err(unreadable)?;
         transaction.open_table(ROWS).map_err(unreadable)?;
         transaction.open_table(IDS).map_err(unreadable)?;
-        write_applied(&transaction, Applied::default()).map_err(unreadable)?;
+        let meta = Meta {
+            applied: Applied::default(),
+            members: None,
+            digest: Some(Digest::default()),
+            installed: None,
+        };
+        meta.write(&transaction).map_err(unreadable)?;
         transaction.commit().map_err(unreadable)
     }
 
@@ -200,6 +221,8 @@ impl Tree {
         Ok(Base {
             applied: meta.applied,
             members: meta.members,
+            digest: meta.digest,
+            installed: meta.installed,
             rows: transaction.open_table(ROWS)?,
             ids: transaction.open_table(IDS)?,
             successor: Successor::default(),
@@ -229,6 +252,9 @@ pub(crate) struct Base {
     pub(crate) applied: Applied,
     /// The members at that place.
     pub(crate) members: Option<Bytes>,
+    /// The digest of the rows, where it is known.
+    pub(crate) digest: Option<Digest>,
+    pub(crate) installed: Option<Installed>,
     pub(crate) rows: ReadOnlyTable<&'static [u8], &'static [u8]>,
     pub(crate) ids: ReadOnlyTable<u64, &'static [u8]>,
     pub(crate) successor: Successor,
@@ -245,6 +271,20 @@ impl std::fmt::Debug for Base {
 }
 
 impl Base {
+    /// Reads from here, or from what comes behind it when the tree refuses to be read.
+    pub(crate) fn read_on<R>(
+        self: &Arc<Self>,
+        read: &dyn Fn(&Arc<Self>) -> Result<R, ReadError>,
+    ) -> Result<R, ReadError> {
+        match read(self) {
+            Err(error) if error.is_of_an_earlier_failure() => match self.successor.get() {
+                Some(next) => next.read_on(read),
+                None => Err(error),
+            },
+            answer => answer,
+        }
+    }
+
     pub(crate) fn get(&self, table: TableId, key: &[u8]) -> Result<Option<Found>, ReadError> {
         match self.get_here(table, key) {
             Err(error) if error.is_of_an_earlier_failure() => match self.successor.get() {
@@ -272,10 +312,9 @@ impl Base {
         key: &[u8],
         bytes: &'v [u8],
     ) -> Result<(Offset, &'v [u8]), ReadError> {
-        let what = match bytes.split_first_chunk::<VERSION_BYTES>() {
+        let what = match split_version(bytes) {
             None => "it is shorter than a version",
             Some((version, value)) => {
-                let version = Offset(u64::from_le_bytes(*version));
                 if self.applied.position.sees(version) {
                     return Ok((version, value));
                 }
@@ -318,8 +357,14 @@ impl Base {
         Ok(cursor)
     }
 
-    /// Every remembered id, oldest first.
-    pub(crate) fn read_ids(&self) -> Result<Vec<RememberedId>, OpenError> {
+    /// The newest remembered ids, oldest first.
+    pub(crate) fn read_newest_ids(&self, ids_max: usize) -> Result<Vec<RememberedId>, OpenError> {
+        let mut ids = self.read_ids()?;
+        ids.drain(..ids.len().saturating_sub(ids_max));
+        Ok(ids)
+    }
+
+    fn read_ids(&self) -> Result<Vec<RememberedId>, OpenError> {
         let mut ids = Vec::new();
         for row in self.ids.range::<u64>(..).map_err(unreadable)? {
             let (_, chunk) = row.map_err(unreadable)?;
@@ -332,6 +377,12 @@ impl Base {
         }
         Ok(ids)
     }
+}
+
+/// Takes apart the stored form of a row's value; `None` when it is too short to be one.
+pub(crate) fn split_version(bytes: &[u8]) -> Option<(Offset, &[u8])> {
+    let (version, value) = bytes.split_first_chunk::<VERSION_BYTES>()?;
+    Some((Offset(u64::from_le_bytes(*version)), value))
 }
 
 /// Makes the stored form of a row's value.

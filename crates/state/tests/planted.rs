@@ -9,6 +9,7 @@ use onelog_log::SimulatedDisk;
 use onelog_state::planted::{self, Bug};
 use support::crash::{check, crash_everywhere, log, work};
 use support::members::later_members_stay_out;
+use support::transfer::follow_everywhere;
 
 #[test]
 fn every_planted_bug_is_caught() {
@@ -17,6 +18,7 @@ fn every_planted_bug_is_caught() {
         "without a bug nothing is found"
     );
     assert_eq!(later_members_stay_out(), Ok(()));
+    assert!(follow_everywhere(5, 3).is_ok());
 
     planted::set(Bug::PositionOutsideCheckpoint);
     let found = crash_everywhere(5, 1).unwrap_err();
@@ -32,6 +34,16 @@ fn every_planted_bug_is_caught() {
     planted::set(Bug::MembersOfLaterEntry);
     let found = later_members_stay_out().unwrap_err();
     assert!(found.contains("the members at"), "{found}");
+
+    planted::set(Bug::DigestForgetsDeletes);
+    let disk = SimulatedDisk::new(5);
+    let reached = work(&log, &disk);
+    let found = check(&log, &disk, &reached).unwrap_err();
+    assert!(found.contains("the digest is"), "{found}");
+
+    planted::set(Bug::InstallNotFlushed);
+    let found = follow_everywhere(5, 1).unwrap_err();
+    assert!(found.contains("was durable"), "{found}");
 
     planted::set(Bug::None);
 }

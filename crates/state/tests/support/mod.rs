@@ -5,6 +5,7 @@
 
 pub mod crash;
 pub mod members;
+pub mod transfer;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
