@@ -5,7 +5,7 @@
 //! "applied"   → position u64 | index u64 | term u64
 //! "timestamp" → u64; not in files of the first versions
 //! "members"   → opaque bytes; not in a file that was given none
-//! "digest"    → index u64 | four lanes, u64 each; not in files of the first versions
+//! "digest"    → index u64 | two lanes, u64 each; not in files of the first versions
 //! "installed" → index u64 | term u64 | end u64 | checksum u32; where the state came from a peer
 //! ```
 //! A version that does not know the last two leaves them as they are. They say which entry they belong
@@ -120,6 +120,13 @@ pub(crate) fn write_applied(
     Ok(())
 }
 
+/// Leaves a file as one of before there were digests.
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+pub(crate) fn forget_digest(meta: &mut redb::Table<'_, &str, &[u8]>) {
+    assert!(meta.remove(DIGEST).unwrap().is_some());
+}
+
 impl Installed {
     fn to_bytes(self) -> [u8; INSTALLED_BYTES] {
         let mut out = [0; INSTALLED_BYTES];
@@ -203,7 +210,7 @@ mod tests {
                 timestamp_ms: 4,
             },
             members: Some(Bytes::from_static(b"AB")),
-            digest: Some(Digest::from_bytes(&[5; 32])),
+            digest: Some(Digest::from_bytes(&[5; 16])),
             installed: Some(Installed {
                 index: Index(2),
                 term: Term(3),
@@ -217,7 +224,7 @@ mod tests {
             written(&meta, &database),
             [
                 row("applied", applied),
-                row("digest", &[&applied[8..16], &[5; 32]].concat()),
+                row("digest", &[&applied[8..16], &[5; 16]].concat()),
                 row(
                     "installed",
                     &[&applied[8..], &applied[..8], &[6, 0, 0, 0]].concat()

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use redb::{ReadableTable, ReadableTableMetadata};
 
 use super::{CURSOR_BYTES_MAX, ChunkWriter, Cursor, Head, Malformed};
-use crate::digest::{DIGEST_BYTES, Digest, scan_digest};
+use crate::digest::{Digest, IdsHasher, scan_digest};
 use crate::ids::{ID_BYTES, chunk_len};
 use crate::key::split_base_key;
 use crate::state::State;
@@ -41,7 +41,7 @@ pub struct Export {
     /// The number of the first id behind all of them.
     ids_end: u64,
     digest: Digest,
-    ids_digest: [u8; DIGEST_BYTES],
+    ids_digest: u128,
 }
 
 impl State {
@@ -65,14 +65,14 @@ impl State {
                 ids: (ids_end - ids_first).min(ids_max),
                 ids_end,
                 digest,
-                ids_digest: [0; DIGEST_BYTES],
+                ids_digest: 0,
             };
-            let mut hasher = blake3::Hasher::new();
+            let mut hasher = IdsHasher::default();
             export.visit_ids(base, export.ids, &mut |packed| {
-                hasher.update(packed);
+                hasher.add(packed);
                 true
             })?;
-            export.ids_digest = *hasher.finalize().as_bytes();
+            export.ids_digest = hasher.finish();
             Ok(export)
         })
     }

@@ -5,20 +5,20 @@
 //!  8 position u64 | 16 index u64 | 24 term u64 | 32 timestamp_ms u64
 //! 40 checksum u32: frame_crc of the entry at index | 44 members_len u32
 //! 48 rows u64 | 56 ids u64
-//! 64 digest of the rows [32] | 96 BLAKE3 of the ids, as they are stored [32]
-//! 128 members [members_len] | CRC-32C of all before, u32
+//! 64 digest of the rows [16] | 80 XXH3-128 of the ids, as they are stored, oldest first [16]
+//! 96 members [members_len] | CRC-32C of all before, u32
 //! ```
 
 use bytes::Bytes;
 use onelog_record::{Index, Position, Term};
 
 use super::Malformed;
-use crate::digest::{DIGEST_BYTES, Digest};
+use crate::digest::Digest;
 use crate::tree::Applied;
 
 const MAGIC: &[u8] = b"OLSH";
 const FORMAT: u8 = 1;
-const FIXED_BYTES: usize = 128;
+const FIXED_BYTES: usize = 96;
 const CRC_BYTES: usize = 4;
 const HAS_MEMBERS: u8 = 1;
 const MEMBERS_BYTES_MAX: usize = 64 << 10;
@@ -39,8 +39,8 @@ pub struct Head {
     /// How many remembered ids there are.
     pub ids: u64,
     pub digest: Digest,
-    /// BLAKE3 of the remembered ids as they are stored, oldest first.
-    pub ids_digest: [u8; DIGEST_BYTES],
+    /// XXH3-128 of the remembered ids as they are stored, oldest first.
+    pub ids_digest: u128,
 }
 
 /// Little-endian numbers in bytes whose length was checked.
@@ -123,7 +123,7 @@ impl Head {
         out.extend_from_slice(&self.rows.to_le_bytes());
         out.extend_from_slice(&self.ids.to_le_bytes());
         out.extend_from_slice(&self.digest.to_bytes());
-        out.extend_from_slice(&self.ids_digest);
+        out.extend_from_slice(&self.ids_digest.to_le_bytes());
         out.extend_from_slice(members);
         seal(&mut out);
         out
@@ -159,7 +159,7 @@ impl Head {
             rows: head.u64_at(48),
             ids: head.u64_at(56),
             digest: Digest::from_bytes(&head.bytes_at(64)),
-            ids_digest: head.bytes_at(96),
+            ids_digest: u128::from_le_bytes(head.bytes_at(80)),
         })
     }
 }
@@ -181,8 +181,8 @@ mod tests {
             members: Some(Bytes::from_static(b"AB")),
             rows: 9,
             ids: 10,
-            digest: Digest::from_bytes(&[11; 32]),
-            ids_digest: [12; 32],
+            digest: Digest::from_bytes(&[11; 16]),
+            ids_digest: u128::from_le_bytes([12; 16]),
         };
         let mut expected = b"OLSH\x01\x01\0\0".to_vec();
         for number in 1..=4_u64 {
@@ -190,7 +190,7 @@ mod tests {
         }
         expected.extend_from_slice(&[8, 7, 6, 5, 2, 0, 0, 0]);
         expected.extend_from_slice(&[9, 0, 0, 0, 0, 0, 0, 0, 10, 0, 0, 0, 0, 0, 0, 0]);
-        expected.extend_from_slice(&[[11; 32], [12; 32]].concat());
+        expected.extend_from_slice(&[[11; 16], [12; 16]].concat());
         expected.extend_from_slice(b"AB");
         expected.extend_from_slice(&crc32c::crc32c(&expected.clone()).to_le_bytes());
         let bytes = head.encode();

@@ -17,7 +17,7 @@ use super::{CURSOR_BYTES_MAX, Chunk, Content, Cursor, Head, Malformed};
 use crate::backend::{Backend, begin_file, remove_new_file};
 use crate::checkpoint::is_no_space;
 use crate::copy::append_failed;
-use crate::digest::{Digest, RowHasher};
+use crate::digest::{Digest, IdsHasher, RowHasher};
 use crate::ids::{CHUNK_IDS, ID_BYTES, RememberedId, decode_chunk};
 use crate::key::TABLE_PREFIX_BYTES;
 use crate::meta::{Installed, Meta};
@@ -164,7 +164,7 @@ pub struct Import {
     rows: u64,
     ids: u64,
     digest: Digest,
-    ids_hasher: blake3::Hasher,
+    ids_hasher: IdsHasher,
     /// Where the last id ends.
     ids_position: Position,
     hasher: RowHasher,
@@ -187,7 +187,7 @@ impl Import {
             rows: 0,
             ids: 0,
             digest: Digest::default(),
-            ids_hasher: blake3::Hasher::new(),
+            ids_hasher: IdsHasher::default(),
             ids_position: Position::ZERO,
             hasher: RowHasher::default(),
             writer,
@@ -315,7 +315,7 @@ impl Import {
         self.is_broken = true;
         self.writer.add_ids(packed)?;
         self.is_broken = false;
-        self.ids_hasher.update(packed);
+        self.ids_hasher.add(packed);
         self.ids_position = position;
         self.ids += count;
         self.want_next(Vec::new());
@@ -341,7 +341,7 @@ impl Import {
         if self.digest != self.head.digest {
             return Err(ImportError::Digest { what: "rows" });
         }
-        if *self.ids_hasher.finalize().as_bytes() != self.head.ids_digest {
+        if self.ids_hasher.finish() != self.head.ids_digest {
             return Err(ImportError::Digest { what: "ids" });
         }
         let applied = self.head.applied;
