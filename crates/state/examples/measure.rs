@@ -221,6 +221,15 @@ fn send(from: &State, folder: &Path, options: &StateOptions) {
     clock.report("install", 1);
 }
 
+fn read_whole(state: &State, keys: u64, folder: &Path, options: &StateOptions) {
+    scan(state, false);
+    scan(state, true);
+    let clock = Clock::start();
+    state.scan_digest().unwrap();
+    clock.report("digest of all rows", keys);
+    send(state, folder, options);
+}
+
 /// The most memory that the process had, as far as the system says.
 fn memory() -> String {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
@@ -292,15 +301,10 @@ fn main() {
             next,
         );
     });
-    scan(&state, false);
-    scan(&state, true);
-    let clock = Clock::start();
-    state.scan_digest().unwrap();
-    clock.report("digest of all rows", keys);
+    read_whole(&state, keys, folder.path(), &options);
     if let Some(checkpoint) = state.freeze() {
         run(checkpoint);
     }
-    send(&state, folder.path(), &options);
     let applied = state.applied();
     drop(state);
     let clock = Clock::start();
