@@ -1,5 +1,5 @@
 //! Measures the state alone, on a real disk: loading, writing with checkpoints, point reads while
-//! writing, scans, reopening. Usage: `measure [KEYS] [FOLDER] [CACHE_MIB]`.
+//! writing, scans, a digest of all rows, sending it to another state, reopening. Usage: `measure [KEYS] [FOLDER] [CACHE_MIB]`.
 //!
 //! Rates are per second of wall time and, in brackets, per second of the thread's own time on a
 //! core, because more threads run than this may have cores.
@@ -7,7 +7,7 @@
 #![allow(clippy::unwrap_used)]
 
 use std::cell::Cell;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -18,7 +18,7 @@ use onelog_log::RealDisk;
 use onelog_record::{
     BodyWriter, Entry, EntryHeader, EntryKind, Index, KeyRange, Offset, Op, TableId, Term, TxnId,
 };
-use onelog_state::{Checkpoint, State, StateOptions};
+use onelog_state::{Checkpoint, Import, State, StateOptions};
 
 const TABLE: TableId = TableId(1024);
 const VALUE_BYTES: usize = 100;
@@ -195,6 +195,48 @@ fn scan(state: &State, reverse: bool) {
     );
 }
 
+/// Sends the last checkpoint to an empty state.
+fn send(from: &State, folder: &Path, options: &StateOptions) {
+    let folder = tempfile::tempdir_in(folder).unwrap();
+    let disk = Arc::new(RealDisk::open(folder.path()).unwrap());
+    let (to, _) = State::open(disk, options.clone()).unwrap();
+    let clock = Clock::start();
+    let export = from.export().unwrap();
+    clock.report("pin a checkpoint, ids", export.head(0).ids);
+    let clock = Clock::start();
+    let mut import = Import::begin(&to, export.head(0)).unwrap();
+    let (mut chunks, mut bytes) = (0, 0);
+    while let Some(wanted) = import.wanted() {
+        let chunk = export.chunk(&wanted).unwrap();
+        chunks += 1;
+        bytes += chunk.len();
+        import.put(&chunk).unwrap();
+    }
+    let rows = import.taken().0;
+    let imported = import.finish().unwrap();
+    clock.report("send and take in, rows", rows);
+    println!("  {chunks} chunks, {} MiB, {}", bytes >> 20, memory());
+    let clock = Clock::start();
+    to.install(imported, &mut None).unwrap();
+    clock.report("install", 1);
+}
+
+fn read_whole(state: &State, keys: u64, folder: &Path, options: &StateOptions) {
+    scan(state, false);
+    scan(state, true);
+    let clock = Clock::start();
+    state.scan_digest().unwrap();
+    clock.report("digest of all rows", keys);
+    send(state, folder, options);
+}
+
+/// The most memory that the process had, as far as the system says.
+fn memory() -> String {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let peak = status.lines().find(|line| line.starts_with("VmHWM"));
+    peak.unwrap_or("memory unknown").replace('\t', " ")
+}
+
 fn main() {
     let mut arguments = std::env::args().skip(1);
     let keys: u64 = arguments
@@ -259,8 +301,7 @@ fn main() {
             next,
         );
     });
-    scan(&state, false);
-    scan(&state, true);
+    read_whole(&state, keys, folder.path(), &options);
     if let Some(checkpoint) = state.freeze() {
         run(checkpoint);
     }

@@ -66,6 +66,8 @@ pub(crate) struct Writer {
     pub(crate) applied: Applied,
     pub(crate) ids: VecDeque<RememberedId>,
     pub(crate) drops: Drops,
+    /// The members, where they were set since the last freeze.
+    pub(crate) members: Option<Bytes>,
     /// While many entries are applied at once: their versions, to be put in sorted.
     gathered: Option<Vec<(VersionKey, KeyHash, Option<Bytes>)>>,
     /// Set while an entry is half in: what follows it must not be applied.
@@ -79,6 +81,7 @@ impl Writer {
             applied,
             ids: VecDeque::new(),
             drops: Drops::default(),
+            members: None,
             gathered: None,
             is_broken: false,
         }
@@ -201,6 +204,13 @@ impl State {
         writer.applied = applied_by(entry, writer.applied);
         self.shared.advance(writer.applied);
         Ok(())
+    }
+
+    /// Says who the members are from here on: the next checkpoint keeps these bytes, unread, with the
+    /// place that it reaches. Called by the applying thread right behind the entry that changes them,
+    /// before it freezes what holds that entry.
+    pub fn set_members(&self, members: Vec<u8>) {
+        self.writer().members = Some(members.into());
     }
 
     /// Applies committed entries with their raw bodies; they become visible together. Several

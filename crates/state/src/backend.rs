@@ -41,6 +41,18 @@ impl Backend {
     pub(crate) const fn is_bare(&self) -> bool {
         self.start == 0
     }
+
+    pub(crate) fn file(&self) -> Arc<dyn DiskFile> {
+        self.file.clone()
+    }
+
+    /// The file that [`begin_file`] began, once more.
+    pub(crate) const fn of_new(file: Arc<dyn DiskFile>) -> Self {
+        Self {
+            file,
+            start: PAGE_BYTES,
+        }
+    }
 }
 
 fn header_page() -> Vec<u8> {
@@ -171,18 +183,22 @@ pub(crate) fn cut_file(disk: &dyn Disk, len: u64) -> Result<(), OpenError> {
 /// Begins a new, empty file under another name: a crash before [`publish_file`] leaves nothing
 /// that would pass for a state.
 pub(crate) fn begin_file(disk: &dyn Disk) -> Result<Backend, OpenError> {
-    match disk.remove(STATE_FILE_NEW) {
-        Ok(()) => disk.sync_folder().map_err(disk_error)?,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-        Err(error) => return Err(disk_error(error)),
+    if remove_new_file(disk)? {
+        disk.sync_folder().map_err(disk_error)?;
     }
     let file = disk.create(STATE_FILE_NEW, 0).map_err(disk_error)?;
     // Flushed with the first checkpoint, before the file gets its name.
     file.write_all_at(0, &header_page()).map_err(disk_error)?;
-    Ok(Backend {
-        file,
-        start: PAGE_BYTES,
-    })
+    Ok(Backend::of_new(file))
+}
+
+/// Removes a file that was begun and not published. Answers whether there was one.
+pub(crate) fn remove_new_file(disk: &dyn Disk) -> Result<bool, OpenError> {
+    match disk.remove(STATE_FILE_NEW) {
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(disk_error(error)),
+    }
 }
 
 /// Gives a new file, whose contents are durable, its name.
@@ -191,9 +207,13 @@ pub(crate) fn begin_file(disk: &dyn Disk) -> Result<Backend, OpenError> {
 /// without the making before it, a file left over from an earlier crash would get the name.
 pub(crate) fn publish_file(disk: &dyn Disk) -> Result<(), OpenError> {
     disk.sync_folder().map_err(disk_error)?;
-    disk.rename(STATE_FILE_NEW, STATE_FILE)
-        .map_err(disk_error)?;
+    rename_file(disk)?;
     disk.sync_folder().map_err(disk_error)
+}
+
+/// Gives a new file its name, which is not durable yet.
+pub(crate) fn rename_file(disk: &dyn Disk) -> Result<(), OpenError> {
+    disk.rename(STATE_FILE_NEW, STATE_FILE).map_err(disk_error)
 }
 
 #[cfg(test)]

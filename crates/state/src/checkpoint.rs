@@ -10,17 +10,20 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use onelog_record::Position;
 use redb::{ReadableTable, Table, WriteTransaction};
 
+use crate::digest::{Digest, Running, StateDigest, scan_digest};
 use crate::drops::Drops;
 use crate::ids::{CHUNK_IDS, RememberedId, chunk_len, encode_chunk};
 use crate::key::VersionKey;
 use crate::memtable::Memtable;
+use crate::meta::{META, Meta, write_applied};
 use crate::planted::{self, Bug};
 use crate::snapshot::Reach;
 use crate::state::Shared;
-use crate::tree::{Applied, IDS, OpenError, ROWS, Tree, write_applied, write_value};
+use crate::tree::{Applied, IDS, OpenError, ROWS, Tree, write_value};
 
 /// A checkpoint failed. Final unless there was no room: stop, and let the log rebuild what is missing.
 #[derive(Debug, thiserror::Error)]
@@ -52,6 +55,8 @@ pub enum CheckpointError {
 pub struct CheckpointReport {
     /// Where the tree reaches now.
     pub position: Position,
+    /// The digest of its rows: equal on every replica that has a checkpoint at the same place.
+    pub digest: StateDigest,
     /// How many keys were written or deleted.
     pub keys: u64,
     pub duration: Duration,
@@ -66,6 +71,8 @@ pub struct Checkpoint {
     pub(crate) applied: Applied,
     pub(crate) ids: VecDeque<RememberedId>,
     pub(crate) drops: Drops,
+    /// The members at that place, where they were set since the checkpoint before.
+    pub(crate) members: Option<Bytes>,
     /// A kept view that memory was too short for. Freeing it takes time, so it happens here.
     pub(crate) discarded: Option<Arc<Reach>>,
 }
@@ -86,8 +93,8 @@ impl Checkpoint {
         let begun = Instant::now();
         let position = self.applied.position;
         let len = self.shared.file_len();
-        let keys = match self.write() {
-            Ok(keys) => keys,
+        let (keys, digest) = match self.write() {
+            Ok(written) => written,
             Err(source) if is_no_space(&source) => {
                 let reopened = len.and_then(|len| self.shared.reopen(len));
                 reopened.map_err(|error| {
@@ -110,12 +117,16 @@ impl Checkpoint {
         tracing::debug!(position = position.0, keys, ?duration, "checkpoint");
         Ok(CheckpointReport {
             position,
+            digest: StateDigest {
+                applied: self.applied,
+                digest,
+            },
             keys,
             duration,
         })
     }
 
-    fn write(&self) -> Result<u64, redb::Error> {
+    fn write(&self) -> Result<(u64, Digest), redb::Error> {
         let (shared, applied) = (&self.shared, self.applied);
         let batch = Batch {
             memtable: &self.memtable,
@@ -123,16 +134,20 @@ impl Checkpoint {
             ids: &self.ids,
             ids_max: shared.options.ids_max,
             drops: &self.drops,
+            members: match planted::is(Bug::MembersOfLaterEntry) {
+                true => shared.last_members().or_else(|| self.members.clone()),
+                false => self.members.clone(),
+            },
         };
         let tree = shared.tree();
-        let keys = batch.write(&tree)?;
+        let written = batch.write(&tree)?;
         let base = tree.view()?;
         assert_eq!(
             base.applied, applied,
             "the tree reads back the position that was committed with it"
         );
         shared.publish(Arc::new(base));
-        Ok(keys)
+        Ok(written)
     }
 }
 
@@ -142,26 +157,39 @@ struct Batch<'c> {
     ids: &'c VecDeque<RememberedId>,
     ids_max: usize,
     drops: &'c Drops,
+    members: Option<Bytes>,
 }
 
 impl Batch<'_> {
-    fn write(&self, tree: &Tree) -> Result<u64, redb::Error> {
+    fn write(&self, tree: &Tree) -> Result<(u64, Digest), redb::Error> {
         if planted::is(Bug::PositionOutsideCheckpoint) {
             let early = tree.begin_write()?;
             write_applied(&early, self.applied)?;
             early.commit()?;
         }
         let transaction = tree.begin_write()?;
-        let keys = self.write_rows(&transaction)?;
+        let before = Meta::read(&transaction.open_table(META)?)?;
+        let (keys, digest) = self.write_rows(&transaction, Running::new(before.digest))?;
         self.write_ids(&transaction)?;
-        write_applied(&transaction, self.applied)?;
+        let meta = Meta {
+            applied: self.applied,
+            members: self.members.clone().or(before.members),
+            digest: Some(digest),
+            // What was applied since is in the log, so the log begins there.
+            installed: None,
+        };
+        meta.write(&transaction)?;
         transaction.commit()?;
-        Ok(keys)
+        Ok((keys, digest))
     }
 
-    fn write_rows(&self, transaction: &WriteTransaction) -> Result<u64, redb::Error> {
+    fn write_rows(
+        &self,
+        transaction: &WriteTransaction,
+        mut digest: Running,
+    ) -> Result<(u64, Digest), redb::Error> {
         let mut rows = transaction.open_table(ROWS)?;
-        self.drops.remove_from(&mut rows)?;
+        self.drops.remove_from(&mut rows, &mut digest)?;
         let mut keys = 0;
         let mut last: Option<VersionKey> = None;
         let mut key_bytes = Vec::new();
@@ -183,15 +211,32 @@ impl Batch<'_> {
             match entry.value() {
                 Some(value) => {
                     write_value(&mut value_bytes, key.offset(), value);
-                    rows.insert(key_bytes.as_slice(), value_bytes.as_slice())?;
+                    digest.add(&key_bytes, &value_bytes);
+                    if let Some(old) = rows.insert(key_bytes.as_slice(), value_bytes.as_slice())? {
+                        digest.take_away(&key_bytes, old.value());
+                    }
                 }
                 None if planted::is(Bug::TombstoneLost) => {}
                 None => {
-                    rows.remove(key_bytes.as_slice())?;
+                    let old = rows.remove(key_bytes.as_slice())?;
+                    if let Some(old) = old
+                        && !planted::is(Bug::DigestForgetsDeletes)
+                    {
+                        digest.take_away(&key_bytes, old.value());
+                    }
                 }
             }
         }
-        Ok(keys)
+        let digest = match digest.digest {
+            Some(digest) => digest,
+            None => {
+                tracing::info!(
+                    "the state has no digest of its rows yet; reading all of them, once"
+                );
+                scan_digest(&rows)?
+            }
+        };
+        Ok((keys, digest))
     }
 
     /// Appends the ids and forgets whole chunks in front of the window.
@@ -219,7 +264,7 @@ impl Batch<'_> {
     }
 }
 
-fn is_no_space(error: &redb::Error) -> bool {
+pub(crate) fn is_no_space(error: &redb::Error) -> bool {
     matches!(error, redb::Error::Io(source) if onelog_log::is_no_space(source))
 }
 

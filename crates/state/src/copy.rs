@@ -9,8 +9,9 @@ use redb::CursorError;
 
 use crate::backend::{STATE_FILE, begin_file, open_file, publish_file};
 use crate::key::split_base_key;
+use crate::meta::Meta;
 use crate::state::State;
-use crate::tree::{Applied, Base, IDS, OpenError, ROWS, ReadError, Tree, write_applied};
+use crate::tree::{Applied, Base, IDS, OpenError, ROWS, ReadError, Tree};
 
 /// Is shown the table, key, version and value of each row; may break off.
 pub type RowVisitor<'v> = dyn FnMut(TableId, &[u8], Offset, &[u8]) -> ControlFlow<()> + 'v;
@@ -33,10 +34,11 @@ fn tree_failed(source: impl Into<redb::Error>) -> CopyError {
     CopyError::Tree(Box::new(source.into()))
 }
 
-fn insert_failed(error: CursorError) -> CopyError {
+/// The cause of a failure to append a row.
+pub(crate) fn append_failed(error: CursorError) -> redb::Error {
     match error {
-        CursorError::Storage(source) => tree_failed(source),
-        other => tree_failed(io::Error::other(other.to_string())),
+        CursorError::Storage(source) => source.into(),
+        other => io::Error::other(other.to_string()).into(),
     }
 }
 
@@ -88,7 +90,7 @@ fn copy_rows(from: &Base, to: &Tree) -> Result<(), CopyError> {
         for row in from.rows.range::<&[u8]>(..).map_err(tree_failed)? {
             let (key, value) = row.map_err(tree_failed)?;
             end.insert_before(key.value(), value.value())
-                .map_err(insert_failed)?;
+                .map_err(|error| tree_failed(append_failed(error)))?;
         }
         end.close().map_err(tree_failed)?;
         let mut ids = transaction.open_table(IDS).map_err(tree_failed)?;
@@ -98,6 +100,12 @@ fn copy_rows(from: &Base, to: &Tree) -> Result<(), CopyError> {
                 .map_err(tree_failed)?;
         }
     }
-    write_applied(&transaction, from.applied).map_err(tree_failed)?;
+    let meta = Meta {
+        applied: from.applied,
+        members: from.members.clone(),
+        digest: from.digest,
+        installed: None,
+    };
+    meta.write(&transaction).map_err(tree_failed)?;
     transaction.commit().map_err(tree_failed)
 }

@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use onelog_record::{Position, TABLE_UNIQUE, TableId, unique_rows_of};
 use redb::Table;
 
+use crate::digest::Running;
 use crate::key::{VersionKey, base_key};
 
 #[derive(Debug, Default)]
@@ -36,14 +37,15 @@ impl Drops {
     pub(crate) fn remove_from(
         &self,
         rows: &mut Table<'_, &[u8], &[u8]>,
+        digest: &mut Running,
     ) -> Result<(), redb::Error> {
         for table in self.0.keys() {
             let next = table.0.checked_add(1).map(TableId);
             let to = next.map(|next| base_key(next, b""));
-            remove(rows, &base_key(*table, b""), to.as_deref())?;
+            remove(rows, &base_key(*table, b""), to.as_deref(), digest)?;
             let owned = |table: TableId| base_key(TABLE_UNIQUE, &unique_rows_of(table));
             let to = next.map_or_else(|| base_key(TableId(TABLE_UNIQUE.0 + 1), b""), owned);
-            remove(rows, &owned(*table), Some(&to))?;
+            remove(rows, &owned(*table), Some(&to), digest)?;
         }
         Ok(())
     }
@@ -53,10 +55,15 @@ fn remove(
     rows: &mut Table<'_, &[u8], &[u8]>,
     from: &[u8],
     to: Option<&[u8]>,
+    digest: &mut Running,
 ) -> Result<(), redb::Error> {
+    let mut is_kept = |key: &[u8], value: &[u8]| {
+        digest.take_away(key, value);
+        false
+    };
     match to {
-        Some(to) => rows.retain_in(from..to, |_, _| false)?,
-        None => rows.retain_in(from.., |_, _| false)?,
+        Some(to) => rows.retain_in(from..to, &mut is_kept)?,
+        None => rows.retain_in(from.., &mut is_kept)?,
     }
     Ok(())
 }

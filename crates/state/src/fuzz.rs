@@ -1,5 +1,7 @@
 //! Arbitrary keys: they keep their order in the memtable and in the tree, and come back.
 
+pub mod transfer;
+
 use bytes::Bytes;
 use onelog_record::{Offset, TableId};
 

@@ -5,7 +5,8 @@ use onelog_record::{Offset, Position, TxnId};
 
 /// How many ids one chunk holds at most.
 pub(crate) const CHUNK_IDS: usize = 512;
-const ID_BYTES: usize = 36;
+/// How many bytes an id takes, packed.
+pub(crate) const ID_BYTES: usize = 36;
 
 /// A committed transaction, as far as a retry of it needs to be answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

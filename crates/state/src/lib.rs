@@ -15,6 +15,7 @@ mod blocks;
 mod checkpoint;
 mod copy;
 mod cursor;
+mod digest;
 mod drops;
 mod filter;
 #[cfg(feature = "fuzzing")]
@@ -23,12 +24,14 @@ mod ids;
 mod key;
 mod latest;
 mod memtable;
+mod meta;
 mod options;
 pub mod planted;
 mod scan;
 mod snapshot;
 mod state;
 mod successor;
+mod transfer;
 mod tree;
 mod views;
 
@@ -36,11 +39,17 @@ pub use apply::ApplyError;
 pub use backend::{STATE_FILE, is_state_file};
 pub use checkpoint::{Checkpoint, CheckpointError, CheckpointReport};
 pub use copy::{CopyError, RowVisitor};
+pub use digest::{Digest, StateDigest};
 pub use ids::RememberedId;
 pub use latest::{Latest, LatestView};
 pub use memtable::Written;
+pub use meta::Installed;
 pub use options::StateOptions;
 pub use scan::{Row, Scan};
 pub use snapshot::{Snapshot, Versioned};
 pub use state::{Memory, Opened, ReleasedView, SnapshotError, State};
+pub use transfer::{
+    CHUNK_BYTES, CHUNK_BYTES_MAX, CURSOR_BYTES_MAX, Export, ExportError, HEAD_BYTES_MAX, Head,
+    Import, ImportError, Imported, InstallError, Malformed,
+};
 pub use tree::{Applied, OpenError, ReadError};

@@ -6,4 +6,10 @@ onelog_record::planted_bugs! {
     PositionOutsideCheckpoint = 1,
     /// A checkpoint forgets the deletes.
     TombstoneLost = 2,
+    /// A checkpoint takes the members of now in place of those at its own place.
+    MembersOfLaterEntry = 3,
+    /// A checkpoint leaves deleted rows in the digest.
+    DigestForgetsDeletes = 4,
+    /// An installation answers before the new file's name is durable.
+    InstallNotFlushed = 5,
 }

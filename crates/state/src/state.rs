@@ -8,7 +8,7 @@
 
 use std::collections::VecDeque;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use onelog_log::Disk;
@@ -16,11 +16,13 @@ use onelog_record::{KeyRange, Offset, Position, TableId};
 use parking_lot::{Mutex, RwLock};
 
 use crate::apply::Writer;
-use crate::backend::{begin_file, cut_file, file_len, open_file, publish_file};
+use crate::backend::{begin_file, cut_file, file_len, open_file, publish_file, remove_new_file};
 use crate::checkpoint::Checkpoint;
+use crate::digest::{StateDigest, scan_digest};
 use crate::ids::RememberedId;
 use crate::latest::{Latest, LatestView};
 use crate::memtable::{Memtable, Written};
+use crate::meta::Installed;
 use crate::options::{MEMTABLE_BYTES_MIN, StateOptions};
 use crate::snapshot::{Reach, Snapshot};
 use crate::tree::{Applied, Base, OpenError, ReadError, Tree};
@@ -33,6 +35,11 @@ pub struct Opened {
     pub applied: Applied,
     /// The remembered ids of transactions below it, oldest first.
     pub ids: Vec<RememberedId>,
+    /// The members at that place, as they were set; `None` where they never were.
+    pub members: Option<Bytes>,
+    /// The state came from a peer and has no checkpoint since: a log that ends before this place must
+    /// be made to begin behind it.
+    pub installed: Option<Installed>,
 }
 
 /// There is no snapshot at the wanted position.
@@ -82,9 +89,11 @@ impl Memory {
 #[derive(Debug)]
 pub(crate) struct Shared {
     pub(crate) options: StateOptions,
-    disk: Arc<dyn Disk>,
-    /// Another one after a checkpoint that found no room.
-    tree: Mutex<Arc<Tree>>,
+    pub(crate) disk: Arc<dyn Disk>,
+    /// Another one after a checkpoint that found no room, and after an installation.
+    pub(crate) tree: Mutex<Arc<Tree>>,
+    /// Whether there is a transfer into a new file; there is only one name for it.
+    pub(crate) is_importing: AtomicBool,
     pub(crate) live_bytes: Arc<AtomicUsize>,
     /// The published position. Stored, with release order, after everything below it is in.
     position: AtomicU64,
@@ -99,6 +108,11 @@ impl Shared {
             self.options.memtable_bytes,
             self.live_bytes.clone(),
         ))
+    }
+
+    /// The members that were set since the last freeze.
+    pub(crate) fn last_members(&self) -> Option<Bytes> {
+        self.writer.lock().members.clone()
     }
 
     /// Makes everything up to `applied` visible.
@@ -127,6 +141,14 @@ impl Shared {
         let mut views = self.views.write();
         let new = Arc::new(change(&views));
         std::mem::replace(&mut *views, new)
+    }
+
+    /// Puts other views and another place in; answers the former views.
+    pub(crate) fn replace_state(&self, new: Views, applied: Applied) -> Arc<Views> {
+        let mut views = self.views.write();
+        // A reader of both takes the same lock, so it never has the one without the other.
+        self.advance(applied);
+        std::mem::replace(&mut *views, Arc::new(new))
     }
 
     pub(crate) fn file_len(&self) -> Result<u64, OpenError> {
@@ -200,7 +222,11 @@ impl State {
     /// if it reaches back to offset 0.
     pub fn open(disk: Arc<dyn Disk>, options: StateOptions) -> Result<(Self, Opened), OpenError> {
         let tree = match open_file(disk.as_ref())? {
-            Some(backend) => Tree::open(backend, &options)?,
+            Some(backend) => {
+                // What is left of a transfer that was not installed.
+                remove_new_file(disk.as_ref())?;
+                Tree::open(backend, &options)?
+            }
             None => {
                 let tree = Tree::create(begin_file(disk.as_ref())?, &options)?;
                 publish_file(disk.as_ref())?;
@@ -221,8 +247,12 @@ impl State {
             source: Box::new(source),
         })?;
         let applied = base.applied;
-        let mut ids = base.read_ids()?;
-        ids.drain(..ids.len().saturating_sub(options.ids_max));
+        let opened = Opened {
+            applied,
+            ids: base.read_newest_ids(options.ids_max)?,
+            members: base.members.clone(),
+            installed: base.installed,
+        };
         let live_bytes = Arc::new(AtomicUsize::new(0));
         let active = Arc::new(Memtable::new(options.memtable_bytes, live_bytes.clone()));
         let current = Arc::new(Reach {
@@ -233,6 +263,7 @@ impl State {
             options,
             disk,
             tree: Mutex::new(tree),
+            is_importing: AtomicBool::new(false),
             live_bytes,
             position: AtomicU64::new(applied.position.0),
             applied: Mutex::new(applied),
@@ -242,7 +273,7 @@ impl State {
             })),
             writer: Mutex::new(Writer::new(active, applied)),
         });
-        Ok((Self { shared }, Opened { applied, ids }))
+        Ok((Self { shared }, opened))
     }
 
     pub(crate) fn writer(&self) -> parking_lot::MutexGuard<'_, Writer> {
@@ -265,6 +296,31 @@ impl State {
     #[must_use]
     pub fn checkpointed(&self) -> Applied {
         self.shared.views().current.base.applied
+    }
+
+    /// The digest of the rows of the last checkpoint: equal on every replica that has a checkpoint at
+    /// the same place. `None` in a file that was made before there were digests, until its next
+    /// checkpoint.
+    #[must_use]
+    pub fn digest(&self) -> Option<StateDigest> {
+        let base = self.shared.views().current.base.clone();
+        Some(StateDigest {
+            applied: base.applied,
+            digest: base.digest?,
+        })
+    }
+
+    /// The digest of the last checkpoint as reading every row of it says.
+    ///
+    /// # Errors
+    /// When the B-tree cannot be read.
+    pub fn scan_digest(&self) -> Result<StateDigest, ReadError> {
+        let base = self.shared.views().current.base.clone();
+        let digest = base.read_on(&|base| scan_digest(&base.rows).map_err(ReadError::tree))?;
+        Ok(StateDigest {
+            applied: base.applied,
+            digest,
+        })
     }
 
     /// Every write and delete at or above it is in the memtables, and it is the oldest position
@@ -398,6 +454,7 @@ impl State {
             applied,
             ids: std::mem::take(&mut writer.ids),
             drops: std::mem::take(&mut writer.drops),
+            members: writer.members.take(),
             discarded,
         })
     }

@@ -3,9 +3,7 @@
 //! ```text
 //! table "state": table u32 BE | key            → version u64 LE | value
 //! table "ids":   number of the chunk's first id → packed ids (see ids.rs)
-//! table "meta":  "format"                       → u32 LE; only in files without a header page
-//!                "applied"                      → position u64 LE | index u64 LE | term u64 LE
-//!                "timestamp"                    → u64 LE; not in files of the first versions
+//! table "meta":  see meta.rs; "format" → u32 LE, only in files without a header page
 //! ```
 //! Every transaction is durable when it returns. The position is written in the transaction of
 //! the rows that it covers: whatever instant a crash picks, the tree is exactly one checkpoint.
@@ -22,23 +20,21 @@ use redb::{
 
 use crate::backend::Backend;
 use crate::cursor::Candidate;
+use crate::digest::Digest;
 use crate::ids::{RememberedId, chunk_len, decode_chunk};
 use crate::key::{base_key, split_base_key, with_base_key};
 use crate::memtable::Found;
+use crate::meta::{Installed, META, Meta};
 use crate::options::StateOptions;
 use crate::successor::Successor;
 
 pub(crate) const ROWS: TableDefinition<&[u8], &[u8]> = TableDefinition::new("state");
 pub(crate) const IDS: TableDefinition<u64, &[u8]> = TableDefinition::new("ids");
-const META: TableDefinition<&str, &[u8]> = TableDefinition::new("meta");
 const META_FORMAT: &str = "format";
-const META_APPLIED: &str = "applied";
-const META_TIMESTAMP: &str = "timestamp";
 /// The format of a file without a header page.
 const BARE_FORMAT: u32 = 1;
 
 const VERSION_BYTES: usize = 8;
-const APPLIED_BYTES: usize = 24;
 
 /// How far the log has been applied.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -133,6 +129,20 @@ impl Tree {
         Self::open_with(backend, options, Self::initialize)
     }
 
+    /// Makes a tree without contents of the empty file behind `backend`: until it says how far it
+    /// was applied, it is no state.
+    pub(crate) fn create_unfinished(
+        backend: Backend,
+        options: &StateOptions,
+    ) -> Result<Arc<Self>, OpenError> {
+        Self::open_with(backend, options, |tree| {
+            let transaction = tree.begin_write().map_err(unreadable)?;
+            transaction.open_table(ROWS).map_err(unreadable)?;
+            transaction.open_table(IDS).map_err(unreadable)?;
+            transaction.commit().map_err(unreadable)
+        })
+    }
+
     /// Opens the file behind `backend`.
     pub(crate) fn open(backend: Backend, options: &StateOptions) -> Result<Arc<Self>, OpenError> {
         let is_bare = backend.is_bare();
@@ -172,7 +182,13 @@ impl Tree {
         let transaction = self.begin_write().map_err(unreadable)?;
         transaction.open_table(ROWS).map_err(unreadable)?;
         transaction.open_table(IDS).map_err(unreadable)?;
-        write_applied(&transaction, Applied::default()).map_err(unreadable)?;
+        let meta = Meta {
+            applied: Applied::default(),
+            members: None,
+            digest: Some(Digest::default()),
+            installed: None,
+        };
+        meta.write(&transaction).map_err(unreadable)?;
         transaction.commit().map_err(unreadable)
     }
 
@@ -201,18 +217,12 @@ impl Tree {
     /// The tree as it is now; later checkpoints do not change it.
     pub(crate) fn view(self: &Arc<Self>) -> Result<Base, redb::Error> {
         let transaction = self.database.begin_read()?;
-        let applied = {
-            let meta = transaction.open_table(META)?;
-            let timestamp = meta.get(META_TIMESTAMP)?;
-            let timestamp = timestamp.map_or(Some(0), |bytes| u64_of(bytes.value()));
-            let bytes = meta.get(META_APPLIED)?;
-            bytes.and_then(|bytes| applied_of(bytes.value(), timestamp?))
-        };
-        let applied = applied.ok_or_else(|| {
-            redb::Error::Corrupted("the state file does not say how far it was applied".into())
-        })?;
+        let meta = Meta::read(&transaction.open_table(META)?)?;
         Ok(Base {
-            applied,
+            applied: meta.applied,
+            members: meta.members,
+            digest: meta.digest,
+            installed: meta.installed,
             rows: transaction.open_table(ROWS)?,
             ids: transaction.open_table(IDS)?,
             successor: Successor::default(),
@@ -233,46 +243,18 @@ pub(crate) fn name_bare_format(tree: &Tree) {
     transaction.commit().unwrap();
 }
 
-/// Writes how far the rows of this transaction reach.
-pub(crate) fn write_applied(
-    transaction: &WriteTransaction,
-    applied: Applied,
-) -> Result<(), redb::Error> {
-    let mut bytes = [0; APPLIED_BYTES];
-    bytes[..8].copy_from_slice(&applied.position.0.to_le_bytes());
-    bytes[8..16].copy_from_slice(&applied.index.0.to_le_bytes());
-    bytes[16..].copy_from_slice(&applied.term.0.to_le_bytes());
-    let mut meta = transaction.open_table(META)?;
-    meta.insert(META_APPLIED, bytes.as_slice())?;
-    let timestamp = applied.timestamp_ms.to_le_bytes();
-    meta.insert(META_TIMESTAMP, timestamp.as_slice())?;
-    Ok(())
-}
-
 fn u32_of(bytes: &[u8]) -> Option<u32> {
     bytes.try_into().ok().map(u32::from_le_bytes)
-}
-
-fn u64_of(bytes: &[u8]) -> Option<u64> {
-    bytes.try_into().ok().map(u64::from_le_bytes)
-}
-
-fn applied_of(bytes: &[u8], timestamp_ms: u64) -> Option<Applied> {
-    let (words, rest) = bytes.as_chunks::<8>();
-    match (words, rest) {
-        ([position, index, term], []) => Some(Applied {
-            position: Position(u64::from_le_bytes(*position)),
-            index: Index(u64::from_le_bytes(*index)),
-            term: Term(u64::from_le_bytes(*term)),
-            timestamp_ms,
-        }),
-        _ => None,
-    }
 }
 
 /// The tree as one checkpoint left it. Its tables stay open: a read takes no transaction.
 pub(crate) struct Base {
     pub(crate) applied: Applied,
+    /// The members at that place.
+    pub(crate) members: Option<Bytes>,
+    /// The digest of the rows, where it is known.
+    pub(crate) digest: Option<Digest>,
+    pub(crate) installed: Option<Installed>,
     pub(crate) rows: ReadOnlyTable<&'static [u8], &'static [u8]>,
     pub(crate) ids: ReadOnlyTable<u64, &'static [u8]>,
     pub(crate) successor: Successor,
@@ -289,6 +271,20 @@ impl std::fmt::Debug for Base {
 }
 
 impl Base {
+    /// Reads from here, or from what comes behind it when the tree refuses to be read.
+    pub(crate) fn read_on<R>(
+        self: &Arc<Self>,
+        read: &dyn Fn(&Arc<Self>) -> Result<R, ReadError>,
+    ) -> Result<R, ReadError> {
+        match read(self) {
+            Err(error) if error.is_of_an_earlier_failure() => match self.successor.get() {
+                Some(next) => next.read_on(read),
+                None => Err(error),
+            },
+            answer => answer,
+        }
+    }
+
     pub(crate) fn get(&self, table: TableId, key: &[u8]) -> Result<Option<Found>, ReadError> {
         match self.get_here(table, key) {
             Err(error) if error.is_of_an_earlier_failure() => match self.successor.get() {
@@ -316,10 +312,9 @@ impl Base {
         key: &[u8],
         bytes: &'v [u8],
     ) -> Result<(Offset, &'v [u8]), ReadError> {
-        let what = match bytes.split_first_chunk::<VERSION_BYTES>() {
+        let what = match split_version(bytes) {
             None => "it is shorter than a version",
             Some((version, value)) => {
-                let version = Offset(u64::from_le_bytes(*version));
                 if self.applied.position.sees(version) {
                     return Ok((version, value));
                 }
@@ -362,8 +357,14 @@ impl Base {
         Ok(cursor)
     }
 
-    /// Every remembered id, oldest first.
-    pub(crate) fn read_ids(&self) -> Result<Vec<RememberedId>, OpenError> {
+    /// The newest remembered ids, oldest first.
+    pub(crate) fn read_newest_ids(&self, ids_max: usize) -> Result<Vec<RememberedId>, OpenError> {
+        let mut ids = self.read_ids()?;
+        ids.drain(..ids.len().saturating_sub(ids_max));
+        Ok(ids)
+    }
+
+    fn read_ids(&self) -> Result<Vec<RememberedId>, OpenError> {
         let mut ids = Vec::new();
         for row in self.ids.range::<u64>(..).map_err(unreadable)? {
             let (_, chunk) = row.map_err(unreadable)?;
@@ -376,6 +377,12 @@ impl Base {
         }
         Ok(ids)
     }
+}
+
+/// Takes apart the stored form of a row's value; `None` when it is too short to be one.
+pub(crate) fn split_version(bytes: &[u8]) -> Option<(Offset, &[u8])> {
+    let (version, value) = bytes.split_first_chunk::<VERSION_BYTES>()?;
+    Some((Offset(u64::from_le_bytes(*version)), value))
 }
 
 /// Makes the stored form of a row's value.

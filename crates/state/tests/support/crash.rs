@@ -102,6 +102,7 @@ pub fn check(log: &Log, disk: &SimulatedDisk, reached: &Reached) -> Result<(), S
         return Err(format!("no checkpoint ended at {applied:?}"));
     }
     compare_base(log, &state, applied.position)?;
+    compare_digest(&state)?;
     let ids = log
         .ids
         .iter()
@@ -113,6 +114,15 @@ pub fn check(log: &Log, disk: &SimulatedDisk, reached: &Reached) -> Result<(), S
     }
     log.replay(&state);
     log.compare_state(&state, &ranges()[..6])
+}
+
+/// Checks that the digest that checkpoints keep is that of all rows.
+pub fn compare_digest(state: &State) -> Result<(), String> {
+    let (kept, scanned) = (state.digest(), state.scan_digest().unwrap());
+    if kept != Some(scanned) {
+        return Err(format!("the digest is {kept:?}, should be {scanned:?}"));
+    }
+    Ok(())
 }
 
 /// Checks that the B-tree is exactly what the log makes true at a position.

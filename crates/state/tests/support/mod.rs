@@ -4,6 +4,8 @@
 #![allow(clippy::unwrap_used, clippy::panic)]
 
 pub mod crash;
+pub mod members;
+pub mod transfer;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
