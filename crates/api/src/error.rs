@@ -1,5 +1,7 @@
 //! The body of every answer that is no success.
 
+use std::borrow::Cow;
+
 use onelog_record::{JsonText, Offset, Position, TxnId};
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -91,13 +93,13 @@ pub struct Error {
     pub latest: Option<Position>,
     /// The name of the limit.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub limit: Option<&'static str>,
+    pub limit: Option<Cow<'static, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub max: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub is: Option<usize>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub unit: Option<&'static str>,
+    pub unit: Option<Cow<'static, str>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub retry_after_ms: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -49,7 +49,7 @@ pub fn apply(
             Cow::Borrowed(by.as_str())
         }
         "a number" => combine(met, by.as_str())?,
-        other => return Err(OperationFault::NotANumber(other)),
+        other => return Err(OperationFault::NotANumber(other.into())),
     };
     Ok(place.put(&number))
 }
@@ -59,7 +59,7 @@ fn appended(met: &str, element: &JsonText) -> Result<String, OperationFault> {
     let others = match Json::kind_of(met) {
         "null" => "[",
         "an array" => &met[..met.len() - 1],
-        other => return Err(OperationFault::NotAnArray(other)),
+        other => return Err(OperationFault::NotAnArray(other.into())),
     };
     let comma = if others.len() > 1 { "," } else { "" };
     Ok([others, comma, &element, "]"].concat())
@@ -89,10 +89,10 @@ pub fn check_nesting(
     }
     Err(TooLarge {
         what: format!("nesting of the document of writes[{index}]"),
-        limit: "JSON_DEPTH_MAX",
+        limit: "JSON_DEPTH_MAX".into(),
         is: JSON_DEPTH_MAX + 1,
         max: JSON_DEPTH_MAX,
-        unit: "levels or more",
+        unit: "levels or more".into(),
     })
 }
 
@@ -303,9 +303,12 @@ mod tests {
         let one = || FieldOperation::Append(&element);
         assert_eq!(
             at("s", FieldOperation::Add(&by)),
-            Err(OperationFault::NotANumber("a string"))
+            Err(OperationFault::NotANumber("a string".into()))
         );
-        assert_eq!(at("n", one()), Err(OperationFault::NotAnArray("a number")));
+        assert_eq!(
+            at("n", one()),
+            Err(OperationFault::NotAnArray("a number".into()))
+        );
         assert_eq!(
             at("/n/x", FieldOperation::Add(&by)),
             Err(OperationFault::NoPlace)

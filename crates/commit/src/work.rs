@@ -145,9 +145,9 @@ fn too_large(
 ) -> Refusal {
     Refusal::TooLarge(TooLarge {
         what: what.into(),
-        limit,
+        limit: limit.into(),
         is,
         max,
-        unit,
+        unit: unit.into(),
     })
 }

@@ -74,10 +74,10 @@ impl Writer<'_> {
         Err(Rejection::after(
             Refusal::TooLarge(TooLarge {
                 what: "the transaction, with the values that its operations make,".into(),
-                limit,
+                limit: limit.into(),
                 is,
                 max,
-                unit: "bytes",
+                unit: "bytes".into(),
             }),
             self.now.everything(),
         ))
@@ -270,7 +270,11 @@ impl Writer<'_> {
 }
 
 fn wrong_table(index: usize, text: &'static str) -> Rejection {
-    Rejection::bad_operation(index, OperationFault::WrongTable(text), Position::ZERO)
+    Rejection::bad_operation(
+        index,
+        OperationFault::WrongTable(text.into()),
+        Position::ZERO,
+    )
 }
 
 fn check_value_size(index: usize, is: usize, after: Position) -> Result<(), Rejection> {
@@ -280,10 +284,10 @@ fn check_value_size(index: usize, is: usize, after: Position) -> Result<(), Reje
     Err(Rejection::after(
         Refusal::TooLarge(TooLarge {
             what: format!("the value that writes[{index}] makes"),
-            limit: "VALUE_BYTES_MAX",
+            limit: "VALUE_BYTES_MAX".into(),
             is,
             max: VALUE_BYTES_MAX,
-            unit: "bytes",
+            unit: "bytes".into(),
         }),
         after,
     ))

@@ -115,9 +115,9 @@ async fn drain(mut stream: axum::body::BodyDataStream, mut len: usize) -> usize 
 fn too_large(len: usize) -> ApiError {
     ApiError::too_large(&TooLarge {
         what: "the body".to_owned(),
-        limit: "HTTP_BODY_BYTES_MAX",
+        limit: "HTTP_BODY_BYTES_MAX".into(),
         is: len,
         max: HTTP_BODY_BYTES_MAX,
-        unit: "bytes",
+        unit: "bytes".into(),
     })
 }

@@ -144,10 +144,10 @@ impl ApiError {
             error.to_string(),
         )
         .with(|body| {
-            body.limit = Some(error.limit);
+            body.limit = Some(error.limit.clone());
             body.max = Some(error.max);
             body.is = Some(error.is);
-            body.unit = Some(error.unit);
+            body.unit = Some(error.unit.clone());
         })
     }
 

@@ -98,7 +98,7 @@ pub(crate) fn refused(
             body.floor = Some(floor);
         }),
         Refusal::ReservedTable { index, table } => {
-            ApiError::reserved_table(&write_at(index), table)
+            ApiError::reserved_table(&write_at(index), &table)
         }
         Refusal::Malformed(message) => ApiError::malformed("body", message),
         Refusal::TooLarge(error) => ApiError::too_large(&error),
@@ -106,7 +106,7 @@ pub(crate) fn refused(
         Refusal::Overloaded {
             reason,
             retry_after_ms,
-        } => ApiError::overloaded(reason, retry_after_ms),
+        } => ApiError::overloaded(&reason, retry_after_ms),
         Refusal::NotLeader => ApiError::not_leader(message),
         Refusal::Stopped(why) => ApiError::stopped(why),
     }
@@ -246,14 +246,14 @@ mod tests {
         let subject = Subject::Write(1);
         let too_large = TooLarge {
             what: "the value".into(),
-            limit: "VALUE_BYTES_MAX",
+            limit: "VALUE_BYTES_MAX".into(),
             is: 2,
             max: 1,
-            unit: "bytes",
+            unit: "bytes".into(),
         };
         let reserved = Refusal::ReservedTable {
             index: 0,
-            table: "onelog.tables",
+            table: "onelog.tables".into(),
         };
         vec![
             (reserved, 403, "reserved_table", &["where", "table"][..]),
@@ -374,7 +374,7 @@ mod tests {
             ),
             (
                 Refusal::Overloaded {
-                    reason: "full",
+                    reason: "full".into(),
                     retry_after_ms: 1,
                 },
                 503,

@@ -255,7 +255,7 @@ impl Drop for Handle {
 
 fn overloaded(reason: &'static str) -> Refusal {
     Refusal::Overloaded {
-        reason,
+        reason: reason.into(),
         retry_after_ms: RETRY_AFTER_MS,
     }
 }

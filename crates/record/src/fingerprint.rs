@@ -12,7 +12,7 @@ impl CommitRequest {
     #[must_use]
     pub fn fingerprint(&self) -> u64 {
         let mut hasher = blake3::Hasher::new();
-        self.encode(&mut |bytes| {
+        self.parts(&mut |bytes| {
             hasher.update(bytes);
         });
         let mut first = [0; 8];
@@ -20,7 +20,8 @@ impl CommitRequest {
         u64::from_le_bytes(first)
     }
 
-    fn encode(&self, out: &mut dyn FnMut(&[u8])) {
+    /// What the fingerprint is made of; between nodes a request has these bytes too.
+    pub(crate) fn parts(&self, out: &mut dyn FnMut(&[u8])) {
         let position = self.read_position.map_or(u64::MAX, Position::get);
         part(out, 0, NO_TABLE, &[&position.to_le_bytes()]);
         for read in &self.point_reads {
@@ -104,7 +105,7 @@ fn text(path: &FieldPath) -> &[u8] {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use bytes::Bytes;
     use serde_json::json;
 
@@ -135,7 +136,7 @@ mod tests {
     }
 
     /// A request with one of everything.
-    fn everything() -> CommitRequest {
+    pub(crate) fn everything() -> CommitRequest {
         let range = |to: Option<&'static [u8]>| KeyRange {
             table: TABLE,
             from: Bytes::from_static(b"f"),
@@ -204,7 +205,7 @@ mod tests {
             part(13, t, &[b"k", b"/a", b"\"x\""]),
         ];
         let mut bytes = Vec::new();
-        everything().encode(&mut |more| bytes.extend_from_slice(more));
+        everything().parts(&mut |more| bytes.extend_from_slice(more));
         assert_eq!(bytes, expected.concat());
         let hash = blake3::hash(&bytes);
         let first: [u8; 8] = hash.as_bytes()[..8].try_into().unwrap();

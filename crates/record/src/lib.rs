@@ -20,6 +20,7 @@ mod serde_message;
 mod table;
 mod transaction;
 mod varint;
+mod wire;
 
 pub use compression::{CompressionError, compress, raw_body};
 pub use decimal::{
@@ -50,3 +51,4 @@ pub use transaction::{
     BodyError, BodyWriter, Header, Op, Record, Records, Transaction, TransactionMark, Transactions,
 };
 pub use varint::{read_varint, write_varint};
+pub use wire::{WireError, decode_answer, encode_answer};

@@ -1,5 +1,7 @@
 //! Every limit of a request, as a named constant with one error that says which limit was met.
 
+use std::borrow::Cow;
+
 /// The most bytes that keys, values and headers of one transaction may have together.
 pub const TRANSACTION_BYTES_MAX: usize = 8 << 20;
 /// The most records that one transaction may write.
@@ -33,9 +35,9 @@ pub struct TooLarge {
     /// What was too large, for example `value of writes[3]`.
     pub what: String,
     /// The name of the limit, for example `VALUE_BYTES_MAX`.
-    pub limit: &'static str,
+    pub limit: Cow<'static, str>,
     pub is: usize,
     pub max: usize,
     /// The unit of both numbers.
-    pub unit: &'static str,
+    pub unit: Cow<'static, str>,
 }

@@ -1,5 +1,7 @@
 //! What a client is answered.
 
+use std::borrow::Cow;
+
 use bytes::Bytes;
 
 use crate::{JsonText, Offset, Position, TableId, TooLarge, TxnId, code};
@@ -37,10 +39,10 @@ pub enum OperationFault {
     NotJson,
     /// The field holds something else than a number.
     #[error("the field holds {0}, not a number")]
-    NotANumber(&'static str),
+    NotANumber(Cow<'static, str>),
     /// The field holds something else than an array.
     #[error("the field holds {0}, not an array")]
-    NotAnArray(&'static str),
+    NotAnArray(Cow<'static, str>),
     /// Something on the way to the field is neither an object nor an array that reaches so far.
     #[error(
         "there is no place for the field: something on its path is neither an object nor an array that reaches so far"
@@ -59,7 +61,7 @@ pub enum OperationFault {
     TooManyDigits,
     /// The operation does not fit the kind of table.
     #[error("{0}")]
-    WrongTable(&'static str),
+    WrongTable(Cow<'static, str>),
     /// The value breaks the table's JSON Schema.
     #[error("the value breaks the table's schema: {0}")]
     Schema(String),
@@ -139,7 +141,10 @@ pub enum Refusal {
     #[error(
         "write {index} is for table '{table}', which belongs to onelog itself; it can be read but not written"
     )]
-    ReservedTable { index: usize, table: &'static str },
+    ReservedTable {
+        index: usize,
+        table: Cow<'static, str>,
+    },
     /// The request is malformed in a way that types do not exclude.
     #[error("{0}")]
     Malformed(String),
@@ -158,7 +163,7 @@ pub enum Refusal {
     /// Too much is waiting. Nothing was done; try again after the delay.
     #[error("overloaded: {reason}; retry in {retry_after_ms} ms")]
     Overloaded {
-        reason: &'static str,
+        reason: Cow<'static, str>,
         retry_after_ms: u64,
     },
     /// This node does not lead (any more). Whether the transaction took place is not known: repeat
@@ -201,10 +206,10 @@ impl Refusal {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
 
-    fn one_of_each() -> Vec<Refusal> {
+    pub(crate) fn one_of_each() -> Vec<Refusal> {
         let (key, version, retry_at) = (Bytes::from_static(b"k"), Offset(5), Position(9));
         let subject = Subject::Write(0);
         let (table, id) = (TableId(1), TxnId(1));
@@ -250,22 +255,22 @@ mod tests {
             Refusal::UnknownTable { subject, table },
             Refusal::ReservedTable {
                 index: 0,
-                table: "onelog.tables",
+                table: "onelog.tables".into(),
             },
             Refusal::Malformed("both".to_owned()),
             Refusal::TooLarge(TooLarge {
                 what: "the value".to_owned(),
-                limit: "VALUE_BYTES_MAX",
+                limit: "VALUE_BYTES_MAX".into(),
                 is: 2,
                 max: 1,
-                unit: "bytes",
+                unit: "bytes".into(),
             }),
             Refusal::DiskFull {
                 free_bytes: 1,
                 needed_bytes: 2,
             },
             Refusal::Overloaded {
-                reason: "full",
+                reason: "full".into(),
                 retry_after_ms: 1,
             },
             Refusal::NotLeader,

@@ -171,7 +171,10 @@ impl CommitRequest {
     pub fn check_tables(&self) -> Result<(), Refusal> {
         let reserved = |(index, write): (usize, &Write)| {
             let (_, table) = SYSTEM_TABLES.iter().find(|(id, _)| *id == write.table)?;
-            Some(Refusal::ReservedTable { index, table })
+            Some(Refusal::ReservedTable {
+                index,
+                table: (*table).into(),
+            })
         };
         match self.writes.iter().enumerate().find_map(reserved) {
             Some(refusal) => Err(refusal),
@@ -269,10 +272,10 @@ fn too_large(
 ) -> TooLarge {
     TooLarge {
         what,
-        limit,
+        limit: limit.into(),
         is,
         max,
-        unit,
+        unit: unit.into(),
     }
 }
 

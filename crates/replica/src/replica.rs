@@ -140,7 +140,7 @@ impl<T, O: Observer> Replica<T, O> {
         let waited_ms = now.monotonic_ms.saturating_sub(request.queued_at_ms);
         if waited_ms > QUEUE_WAIT_MS_MAX {
             let refusal = Refusal::Overloaded {
-                reason: "the request waited too long for the checkpoints to catch up",
+                reason: "the request waited too long for the checkpoints to catch up".into(),
                 retry_after_ms: RETRY_AFTER_MS,
             };
             let answer = Answer::Decided(request.submission.ticket, Err(refusal));

@@ -236,10 +236,10 @@ where
             if n == max {
                 return Err(place.stop(ParseError::TooLarge(TooLarge {
                     what: format!("the number of {}", self.name),
-                    limit,
+                    limit: limit.into(),
                     is: n + 1,
                     max,
-                    unit: "of them",
+                    unit: "of them".into(),
                 })));
             }
             (self.push)(n, element);

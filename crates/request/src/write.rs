@@ -164,10 +164,10 @@ impl<'de> Visitor<'de> for HeadersSeed<'_, '_> {
             if headers.len() == HEADERS_MAX {
                 return Err(self.0.stop(ParseError::TooLarge(TooLarge {
                     what: format!("the number of {}", self.0),
-                    limit: "HEADERS_MAX",
+                    limit: "HEADERS_MAX".into(),
                     is: headers.len() + 1,
                     max: HEADERS_MAX,
-                    unit: "of them",
+                    unit: "of them".into(),
                 })));
             }
             if headers.iter().any(|h| h.name == name.as_str().as_bytes()) {

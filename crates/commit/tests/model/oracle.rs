@@ -346,7 +346,7 @@ impl Oracle {
             };
             let stream = rule.definition.kind == TableKind::Stream;
             if stream && !matches!(write.operation, Operation::Put(_)) {
-                let fault = OperationFault::WrongTable("");
+                let fault = OperationFault::WrongTable("".into());
                 return Err((Refusal::BadOperation { index, fault }, 0));
             }
             let at = (table, write.key.to_vec());
@@ -526,7 +526,7 @@ fn operate(
     is_json: bool,
 ) -> Result<Vec<u8>, OperationFault> {
     if is_json == matches!(operation, Operation::AppendBytes(_)) {
-        return Err(OperationFault::WrongTable(""));
+        return Err(OperationFault::WrongTable("".into()));
     }
     if let Operation::AppendBytes(tail) = operation {
         let mut value = met.unwrap_or_default();
@@ -548,7 +548,7 @@ fn operate(
         let mut items = match met {
             Json::Null => Vec::new(),
             Json::Array(items) => items,
-            other => return Err(OperationFault::NotAnArray(other.kind())),
+            other => return Err(OperationFault::NotAnArray(other.kind().into())),
         };
         items.push(element.json());
         *place = Json::Array(items);
@@ -558,7 +558,7 @@ fn operate(
     let met = match &met {
         Json::Null => None,
         Json::Number(met) => Some(&**met),
-        other => return Err(OperationFault::NotANumber(other.kind())),
+        other => return Err(OperationFault::NotANumber(other.kind().into())),
     };
     let made = match operation {
         Operation::Add(..) => values::sum(met, by)?,

@@ -9,9 +9,9 @@ use serde_json::json;
 
 use crate::fixture::{BLOBS, Node, RequestParts, STOCK, new_request, path};
 
-fn limit(node: &mut Node, request: &CommitRequest) -> (&'static str, u64) {
+fn limit(node: &mut Node, request: &CommitRequest) -> (String, u64) {
     match node.refuse(request) {
-        (Refusal::TooLarge(fault), after) => (fault.limit, after),
+        (Refusal::TooLarge(fault), after) => (fault.limit.into_owned(), after),
         other => panic!("not too large: {other:?}"),
     }
 }
@@ -28,7 +28,7 @@ fn limits_that_need_no_state_are_checked_here_too() {
     let long = "k".repeat(KEY_BYTES_MAX + 1);
     assert_eq!(
         limit(&mut node, &new_request().put(STOCK, &long, "1")),
-        ("KEY_BYTES_MAX", 0)
+        ("KEY_BYTES_MAX".to_owned(), 0)
     );
 }
 
@@ -40,13 +40,13 @@ fn a_value_that_grows_over_its_limit_is_refused_once_what_it_met_is_committed() 
     node.accept(&new_request().put(BLOBS, "b", &full));
     assert_eq!(
         limit(&mut node, &new_request().write(BLOBS, "b", tail())),
-        ("VALUE_BYTES_MAX", 1)
+        ("VALUE_BYTES_MAX".to_owned(), 1)
     );
 
     let text = format!("[\"{}\"]", "x".repeat(VALUE_BYTES_MAX - 5));
     node.commit(&new_request().put(STOCK, "a", &text));
     let append = new_request().write(STOCK, "a", Operation::Append(path(""), json!(1).into()));
-    assert_eq!(limit(&mut node, &append), ("VALUE_BYTES_MAX", 0));
+    assert_eq!(limit(&mut node, &append), ("VALUE_BYTES_MAX".to_owned(), 0));
 }
 
 #[test]
@@ -58,7 +58,10 @@ fn small_operations_on_large_values_cannot_grow_a_transaction_without_bound() {
             request.write(BLOBS, "b", Operation::AppendBytes("y".into()))
         })
     };
-    assert_eq!(limit(&mut node, &grow(9)), ("TRANSACTION_BYTES_MAX", 0));
+    assert_eq!(
+        limit(&mut node, &grow(9)),
+        ("TRANSACTION_BYTES_MAX".to_owned(), 0)
+    );
     node.accept(&grow(8));
 }
 
@@ -97,7 +100,7 @@ fn guards_cannot_make_the_deciding_thread_read_without_bound() {
     for (runs, of_each) in [(most + 1, 1), (most / 2 + 1, FOUND_AT_ONCE_MAX + 1)] {
         assert_eq!(
             limit(&mut node, &guarded(runs, of_each)),
-            ("JSON_BYTES_READ_MAX", 0)
+            ("JSON_BYTES_READ_MAX".to_owned(), 0)
         );
     }
 }
@@ -111,7 +114,10 @@ fn comparing_objects_and_arrays_counts_more_than_passing_over_them() {
         })
     };
     node.commit(&differing(3).put(STOCK, "c", "1"));
-    assert_eq!(limit(&mut node, &differing(4)), ("JSON_BYTES_READ_MAX", 0));
+    assert_eq!(
+        limit(&mut node, &differing(4)),
+        ("JSON_BYTES_READ_MAX".to_owned(), 0)
+    );
     // A value of another type is another value, without a look into it.
     let others = (0..FOUND_AT_ONCE_MAX).fold(new_request(), |request, _| {
         request.field("a", "", Compare::Ne, json!({"0": 1}))
@@ -124,7 +130,7 @@ fn a_document_never_nests_deeper_than_can_be_read_back() {
     let mut node = Node::new();
     let deep = "/a".repeat(200);
     let add = new_request().add(STOCK, "a", &deep, 1);
-    assert_eq!(limit(&mut node, &add), ("JSON_DEPTH_MAX", 0));
+    assert_eq!(limit(&mut node, &add), ("JSON_DEPTH_MAX".to_owned(), 0));
     node.commit(&new_request().add(STOCK, "a", &"/a".repeat(127), 1));
     node.accept(&new_request().add(STOCK, "a", &"/a".repeat(127), 1));
 }
