@@ -31,6 +31,7 @@
 //! must stay: the staged rows are merged in one transaction, together with the position.
 
 mod merge;
+mod refused;
 
 use std::time::Duration;
 
@@ -70,6 +71,10 @@ pub(crate) struct Rebuild<'a> {
     pub(crate) kept: &'a [Vec<Value>],
     /// The rows of tables that others filled, as they were before they were counted.
     pub(crate) foreign: &'a [ForeignRows],
+    /// How often the end was refused rows.
+    pub(crate) refusals: u32,
+    /// Keys whose rows the end was refused to delete, by mapping.
+    pub(crate) undeleted: Vec<(usize, Value)>,
 }
 
 impl Rebuild<'_> {
@@ -123,18 +128,19 @@ impl Rebuild<'_> {
         }
         for mapping in &self.plan.mappings {
             let name = self.names.new_table(epoch, &mapping.into);
-            statements.push(match self.merges() {
-                true => format!(
-                    "CREATE TABLE {} LIKE {}",
-                    quote(&name),
-                    quote(&mapping.into)
-                ),
-                false => {
-                    let comment =
-                        bookkeeping::owner_comment(&self.identity.sink, record.generation + 1);
-                    ddl::create_table(flavour, mapping, &name, &comment)
-                }
-            });
+            if !self.merges() {
+                let comment =
+                    bookkeeping::owner_comment(&self.identity.sink, record.generation + 1);
+                statements.push(ddl::create_table(flavour, mapping, &name, &comment));
+                continue;
+            }
+            let (name, like) = (quote(&name), quote(&mapping.into));
+            let columns = existing::columns(self.connection, &mapping.into)?;
+            let [key, offset] = existing::record_columns(&columns).map(|name| quote(&name));
+            statements.push(format!("CREATE TABLE {name} LIKE {like}"));
+            statements.push(format!(
+                "ALTER TABLE {name} ADD COLUMN {key} BLOB NULL, ADD COLUMN {offset} BIGINT UNSIGNED NULL"
+            ));
         }
         for sql in statements {
             self.connection.execute(making, &sql)?;

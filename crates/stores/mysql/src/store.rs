@@ -48,6 +48,8 @@ pub struct MysqlStore {
     kept: Vec<Vec<Value>>,
     /// The rows of tables that others filled, as they were before they were counted.
     foreign: Vec<ForeignRows>,
+    /// How often the end of the rebuild was refused rows.
+    refusals: u32,
     pub(crate) row: Row,
 }
 
@@ -81,6 +83,7 @@ impl MysqlStore {
             guards: Vec::new(),
             kept: Vec::new(),
             foreign: Vec::new(),
+            refusals: 0,
             row: Row::default(),
         };
         store.use_method(method);
@@ -112,6 +115,8 @@ impl MysqlStore {
             guards: &self.guards,
             kept: &self.kept,
             foreign: &self.foreign,
+            refusals: self.refusals,
+            undeleted: Vec::new(),
         }
     }
 
@@ -330,6 +335,8 @@ impl MysqlStore {
             guards: &[],
             kept: &[],
             foreign: &[],
+            refusals: 0,
+            undeleted: Vec::new(),
         };
         rebuild.drop_new(u64::MAX)?;
         rebuild.drop_old(u64::MAX)?;
@@ -495,6 +502,7 @@ impl Store for MysqlStore {
         self.check_taken_over();
         self.facts = None;
         self.kept = vec![Vec::new(); self.plan.mappings.len()];
+        self.refusals = 0;
         self.rebuild().begin()
     }
 
@@ -535,7 +543,16 @@ impl Store for MysqlStore {
     fn finish_rebuild(&mut self, place: LogPlace) -> Result<(), StoreError> {
         self.check_taken_over();
         self.facts = None;
-        self.rebuild().finish(place)
+        let mut rebuild = self.rebuild();
+        let finished = rebuild.finish(place);
+        let undeleted = std::mem::take(&mut rebuild.undeleted);
+        if matches!(&finished, Err(StoreError::Refused(_))) {
+            self.refusals += 1;
+            for (mapping, key) in undeleted {
+                self.kept[mapping].push(key);
+            }
+        }
+        finished
     }
 
     fn reader(&mut self) -> Result<Box<dyn StoreReader>, StoreError> {
