@@ -170,6 +170,18 @@ pub(crate) async fn recorded_shape(
     Ok(row.and_then(|row| row.get(0)))
 }
 
+/// The number of the bookkeeping itself in the catalog: another one where it came out of a copy.
+pub(crate) async fn number(client: &Client, identity: &Identity) -> Result<u32, Fault> {
+    let owners = table(&identity.schema, OWNERS);
+    let row = client
+        .query_typed_one(
+            "SELECT coalesce(to_regclass($1)::oid, 0::oid)",
+            &[(&owners, Type::TEXT)],
+        )
+        .await?;
+    Ok(row.get(0))
+}
+
 pub(crate) async fn record_shape(
     client: &Client,
     identity: &Identity,
