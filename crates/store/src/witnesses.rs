@@ -1,4 +1,4 @@
-//! Some rows of a table, by which one that was made anew is told from one that was altered.
+//! Some rows of a table, by which one that was made anew is distinguished from one that was altered.
 //!
 //! A table that was dropped and made anew lacks everything from before, and so does a column that was
 //! dropped and added again. Where a product does not number what it makes, its own rows tell: as long as

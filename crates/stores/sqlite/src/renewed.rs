@@ -19,7 +19,7 @@ use crate::error::classify;
 pub(crate) struct Known {
     /// SQLite's number of the file's schema.
     schema: Option<i64>,
-    /// By mapping.
+    /// Some rows of each mapping's table.
     witnesses: Vec<Witnesses>,
 }
 
