@@ -17,6 +17,9 @@ use crate::session_end::SessionEnd;
 /// How many rows, and about how many bytes of them, are written again in one step, at most.
 const ROWS_MAX: usize = 1000;
 const BYTES_MAX: usize = 8 << 20;
+/// How often a replay tries the refused ones again, as long as some are taken: they may refer to each
+/// other.
+const ROUNDS_MAX: u32 = 16;
 
 /// Keys of the log with the numbers of their mappings.
 type KeySlice = [(usize, Bytes)];
@@ -95,8 +98,29 @@ impl Feed {
         })
     }
 
-    /// Answers how many keys the store has taken, and those that it refuses.
+    /// Answers how many keys the store has taken, and those that it refuses whatever the others are.
     fn replay_keys(
+        &mut self,
+        plan: &Plan,
+        store: &mut dyn Store,
+        snapshot: &Snapshot,
+        keys: &[(usize, Bytes)],
+    ) -> Result<(u64, Keys), RequestError> {
+        let (mut replayed, mut refused) = self.replay_once(plan, store, snapshot, keys)?;
+        let mut taken = replayed;
+        for _ in 1..ROUNDS_MAX {
+            if taken == 0 || refused.is_empty() {
+                break;
+            }
+            (taken, refused) = self.replay_once(plan, store, snapshot, &refused)?;
+            replayed += taken;
+        }
+        // The caller reads now, and the next batch may come late.
+        store.publish()?;
+        Ok((replayed, refused))
+    }
+
+    fn replay_once(
         &mut self,
         plan: &Plan,
         store: &mut dyn Store,
@@ -145,8 +169,6 @@ impl Feed {
                     .map(|rejected| (rejected.mapping, rejected.key)),
             );
         }
-        // The caller reads now, and the next batch may come late.
-        store.publish()?;
         Ok((replayed, refused))
     }
 

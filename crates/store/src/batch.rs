@@ -90,6 +90,8 @@ impl Batch {
                 .in_order
                 .extend(changes.iter().map(|change| (mapping, change.clone())));
         }
+        // What a row refers to was written before it, as a rule.
+        batch.in_order.sort_by_key(|(_, change)| change.offset);
         batch
     }
 

@@ -8,6 +8,7 @@ mod cells;
 mod model;
 mod owners;
 mod records;
+mod renewed;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -26,6 +27,7 @@ pub use self::records::{
     a_removed_sink_is_forgotten, another_logs_sink_is_not_taken_without_its_name,
     another_plan_has_no_position, the_chain_is_kept_beside_the_position,
 };
+pub use self::renewed::what_was_made_anew_is_noticed_before_it_is_written;
 use crate::verify::verify;
 use crate::{Batch, Change, Store, StoreError, StoreKind, failpoint};
 
@@ -42,6 +44,27 @@ pub trait Harness {
     /// What the product can hold of the contract.
     fn capabilities(&self) -> Capabilities;
     fn kind(&self) -> &'static dyn StoreKind;
+
+    /// Drops a table by hand and makes it anew, without its rows and otherwise as it was.
+    fn make_table_anew(&self, _into: &str) -> Anew {
+        Anew::Never
+    }
+
+    /// Drops a column by hand and adds it again, without its values.
+    fn make_column_anew(&self, _into: &str, _column: &str) -> Anew {
+        Anew::Never
+    }
+}
+
+/// What the store promises where something was made anew by hand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Anew {
+    /// There is no such thing, and nothing was done.
+    Never,
+    /// The store cannot tell; a comparison can.
+    Unnoticed,
+    /// Nothing is written any more.
+    Noticed,
 }
 
 /// What a product can hold of the contract. A function that needs more checks what is promised
@@ -157,6 +180,7 @@ pub fn all(new: &dyn Fn() -> Box<dyn Harness>) {
         a_table_of_another_sink_is_refused,
         an_existing_table_of_another_sink_is_refused,
         a_table_belongs_to_one_of_the_sinks_that_race_for_it,
+        what_was_made_anew_is_noticed_before_it_is_written,
         a_delete_without_a_row_is_no_error,
         every_cell_comes_back_as_it_was,
         several_mappings_move_together,

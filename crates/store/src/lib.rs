@@ -20,6 +20,7 @@ mod store;
 mod strict_json;
 mod tls;
 mod verify;
+mod witnesses;
 
 pub use self::address::Address;
 pub use self::batch::{Batch, Change, RejectedRow, refused_records, refused_rows, rejected_rows};
@@ -39,3 +40,4 @@ pub use self::verify::{
     Compared, DIFFERENCES_MAX, Difference, EachEntry, IndexVerification, LogSide,
     TableVerification, Task, Verification, VerifyError, verify,
 };
+pub use self::witnesses::{TABLE_RENEWED, WITNESSES_MAX, Witnesses, column_renewed};

@@ -95,6 +95,14 @@ impl Rig for MysqlRig {
         true
     }
 
+    fn make_family(&self, into: &str) -> bool {
+        let text = "varchar(50) CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin";
+        self.0.sql(&format!(
+            "CREATE TABLE {into} (id {text} NOT NULL PRIMARY KEY, total bigint, note {text}, FOREIGN KEY (note) REFERENCES {into} (id))"
+        ));
+        true
+    }
+
     fn narrow(&self, into: &str) -> Option<String> {
         self.0.sql(&format!(
             "SET sql_mode = ''; ALTER TABLE {into} MODIFY note varchar(3)"

@@ -169,6 +169,32 @@ pub fn a_backfill_parks_and_a_rebuild_tries_again(rig: &dyn Rig) {
     world.end();
 }
 
+/// Nothing where the store has no tables that it does not make itself.
+pub fn parked_rows_that_refer_to_each_other_are_replayed_by_one_call(rig: &dyn Rig) {
+    let world = World::of_its_own(rig, "family");
+    let people = world.table("people");
+    if !rig.make_family(&people) {
+        return;
+    }
+    // Given a table whose rows refer to each other, and a first one that it refuses
+    let mut mapping = rig.mapping(&people);
+    mapping["existing"] = json!(true);
+    world.create(&json!({"on_refused": "park", "mappings": [mapping]}));
+    rig.forbid(&people);
+    for (key, parent) in [("a", "b"), ("b", "c"), ("c", "d")] {
+        world.put(key, &json!({"total": 1, "note": parent}));
+    }
+    world.put("d", &json!({"total": -1}));
+    world.wait();
+    assert_eq!(world.parked(), ["a", "b", "c", "d"]);
+    // when the store takes that one, then all of them are replayed at once.
+    rig.allow(&people);
+    let done = world.sinks().replay(world.sink(), Replay::All).unwrap();
+    assert_eq!((done.replayed, done.remaining.len()), (4, 0));
+    world.assert_equal();
+    world.end();
+}
+
 /// How often a sink's thread comes to a place, until it is dropped.
 pub struct Visits {
     place: String,

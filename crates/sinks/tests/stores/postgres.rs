@@ -111,6 +111,13 @@ impl Rig for PostgresRig {
         true
     }
 
+    fn make_family(&self, into: &str) -> bool {
+        self.0.sql(&format!(
+            "CREATE TABLE {into} (id text COLLATE \"C\" NOT NULL PRIMARY KEY, total bigint, note text COLLATE \"C\" REFERENCES {into})"
+        ));
+        true
+    }
+
     fn narrow(&self, into: &str) -> Option<String> {
         self.0.sql(&format!(
             "ALTER TABLE {into} ALTER note TYPE varchar(3) USING left(note, 3)"

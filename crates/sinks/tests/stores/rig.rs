@@ -71,6 +71,11 @@ pub trait Rig: Send + Sync {
         false
     }
 
+    /// Makes such a table whose `note` refers to a row of its own.
+    fn make_family(&self, _into: &str) -> bool {
+        false
+    }
+
     /// From now on the store answers and takes no writes to this table, as in a failover.
     fn freeze(&self, into: &str);
 

@@ -63,6 +63,12 @@ impl Fault {
             || matches!(error.code, 1364 | 1366 | 1977 | 3819 | 3988 | 4025)
     }
 
+    /// Whether the row may be refused for another one: unique and foreign keys; 1048 is the guard of an
+    /// upsert.
+    pub(crate) fn is_between_rows(&self) -> bool {
+        matches!(self.code(), Some(1048 | 1062 | 1216 | 1217 | 1451 | 1452))
+    }
+
     /// Whether the transaction lost against another one and can begin again at once.
     pub(crate) fn is_lost_race(&self) -> bool {
         matches!(self.code(), Some(1205 | 1213))

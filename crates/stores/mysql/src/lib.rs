@@ -21,6 +21,7 @@ mod kind;
 mod names;
 mod reader;
 mod rebuild;
+mod renewed;
 mod store;
 mod write;
 

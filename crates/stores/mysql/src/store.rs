@@ -20,6 +20,7 @@ use crate::kind::MysqlTarget;
 use crate::names::{Names, quote};
 use crate::reader::MysqlReader;
 use crate::rebuild::{EXISTING_TABLES, Rebuild};
+use crate::renewed::Known;
 use crate::write::statements::Statements;
 use crate::write::{self, Method, Trouble, Way, Writer, key_of};
 
@@ -40,6 +41,8 @@ pub struct MysqlStore {
     pub(crate) statements: Vec<Statements>,
     /// What the tables are like; looked up before the first batch.
     pub(crate) facts: Option<Vec<TargetTable>>,
+    /// The tables as this session has known them, by mapping.
+    pub(crate) known: Vec<Known>,
     /// Whether this session has named the triggers of the tables.
     has_warned: bool,
     /// What the next end of a rebuild may do, by mapping.
@@ -48,6 +51,8 @@ pub struct MysqlStore {
     kept: Vec<Vec<Value>>,
     /// The rows of tables that others filled, as they were before they were counted.
     foreign: Vec<ForeignRows>,
+    /// How often the end of the rebuild was refused rows.
+    refusals: u32,
     pub(crate) row: Row,
 }
 
@@ -77,10 +82,12 @@ impl MysqlStore {
             method,
             statements: Vec::new(),
             facts: None,
+            known: Vec::new(),
             has_warned: false,
             guards: Vec::new(),
             kept: Vec::new(),
             foreign: Vec::new(),
+            refusals: 0,
             row: Row::default(),
         };
         store.use_method(method);
@@ -112,6 +119,8 @@ impl MysqlStore {
             guards: &self.guards,
             kept: &self.kept,
             foreign: &self.foreign,
+            refusals: self.refusals,
+            undeleted: Vec::new(),
         }
     }
 
@@ -330,6 +339,8 @@ impl MysqlStore {
             guards: &[],
             kept: &[],
             foreign: &[],
+            refusals: 0,
+            undeleted: Vec::new(),
         };
         rebuild.drop_new(u64::MAX)?;
         rebuild.drop_old(u64::MAX)?;
@@ -448,8 +459,10 @@ impl Store for MysqlStore {
 
     fn check_shape(&mut self) -> Result<(), StoreError> {
         self.facts = None;
-        let checked = self.look_at_tables();
-        let checked = checked.and_then(|_| self.check_definitions());
+        let checked = self.look_at_tables().and_then(|facts| {
+            self.check_definitions()?;
+            self.check_renewed(&facts)
+        });
         if checked.is_err() {
             self.facts = None;
         }
@@ -470,7 +483,10 @@ impl Store for MysqlStore {
         let mut races = 0;
         let trouble = loop {
             match self.attempt_some_way(batch, &facts) {
-                Ok(()) => return Ok(()),
+                Ok(()) => {
+                    self.follow_batch(batch);
+                    return Ok(());
+                }
                 Err(Trouble::Fault(_, fault)) if fault.is_lost_race() && races < RACES_MAX => {}
                 Err(Trouble::Redefined(_)) if races < RACES_MAX => {
                     // Where the tables still fit.
@@ -480,7 +496,10 @@ impl Store for MysqlStore {
                 Err(Trouble::Store(StoreError::Refused(_))) => {
                     // A row that cannot be sent at all, and perhaps not the only one.
                     match self.attempt(batch, &facts, Way::OneByOne) {
-                        Ok(()) => return Ok(()),
+                        Ok(()) => {
+                            self.follow_batch(batch);
+                            return Ok(());
+                        }
                         Err(trouble) => break trouble,
                     }
                 }
@@ -495,6 +514,7 @@ impl Store for MysqlStore {
         self.check_taken_over();
         self.facts = None;
         self.kept = vec![Vec::new(); self.plan.mappings.len()];
+        self.refusals = 0;
         self.rebuild().begin()
     }
 
@@ -535,7 +555,19 @@ impl Store for MysqlStore {
     fn finish_rebuild(&mut self, place: LogPlace) -> Result<(), StoreError> {
         self.check_taken_over();
         self.facts = None;
-        self.rebuild().finish(place)
+        let mut rebuild = self.rebuild();
+        let finished = rebuild.finish(place);
+        let undeleted = std::mem::take(&mut rebuild.undeleted);
+        if finished.is_ok() {
+            self.known.clear();
+        }
+        if matches!(&finished, Err(StoreError::Refused(_))) {
+            self.refusals += 1;
+            for (mapping, key) in undeleted {
+                self.kept[mapping].push(key);
+            }
+        }
+        finished
     }
 
     fn reader(&mut self) -> Result<Box<dyn StoreReader>, StoreError> {

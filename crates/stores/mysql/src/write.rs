@@ -29,6 +29,8 @@ const REQUEST_BYTES_MAX: usize = 4 << 20;
 pub(crate) const REQUEST_BYTES_EXTRA: usize = 64 << 10;
 /// The most parameters of a statement.
 const PARAMETERS_MAX: usize = 65_535;
+/// How many columns a row has at most beside its own: the key and the offset of its record.
+const RECORD_COLUMNS: usize = 2;
 /// The most rows of a statement with many rows; a power of two.
 const STATEMENT_ROWS_MAX: usize = 512;
 
@@ -158,17 +160,30 @@ impl Writer<'_> {
     }
 
     fn put(&mut self, mapping: usize, sql: &RowSql, changes: &[Change]) -> Result<(), Trouble> {
+        self.put_with(mapping, sql, changes, |_, _| {})
+    }
+
+    /// Puts rows with what `more` adds to each one's values.
+    fn put_with(
+        &mut self,
+        mapping: usize,
+        sql: &RowSql,
+        changes: &[Change],
+        more: impl Fn(&Change, &mut Vec<Value>),
+    ) -> Result<(), Trouble> {
         let plan = &self.plan.mappings[mapping];
         let facts = &self.facts[mapping];
         let limit = self
             .connection
             .packet_bytes()
             .saturating_sub(REQUEST_BYTES_EXTRA);
-        let mut request = Request::new(self.connection, self.method, sql, plan.columns.len());
+        let columns = plan.columns.len() + RECORD_COLUMNS;
+        let mut request = Request::new(self.connection, self.method, sql, columns);
         for change in changes {
-            let Some(values) = row_values(plan, facts, change, self.row, limit)? else {
+            let Some(mut values) = row_values(plan, facts, change, self.row, limit)? else {
                 continue;
             };
+            more(change, &mut values);
             request
                 .push(values)
                 .map_err(|fault| Trouble::Fault(mapping, fault))?;
@@ -351,9 +366,7 @@ impl MysqlStore {
         facts: &[TargetTable],
         fault: &Fault,
     ) -> Result<(), Trouble> {
-        // Unique and foreign keys; 1048 is the guard of an upsert.
-        let between_rows = matches!(fault.code(), Some(1048 | 1062 | 1216 | 1217 | 1451 | 1452));
-        if !between_rows {
+        if !fault.is_between_rows() {
             return self.attempt(batch, facts, Way::OneByOne);
         }
         let refused = match self.attempt(batch, facts, Way::InOrder) {
@@ -391,8 +404,16 @@ pub(crate) fn load(
     table: &str,
     rows: &[Change],
 ) -> Result<(), Trouble> {
-    let sql = RowSql::insert(&writer.plan.mappings[mapping], table, String::new());
-    writer.put(mapping, &sql, rows)
+    let plan = &writer.plan.mappings[mapping];
+    let Some(record) = &writer.facts[mapping].record_columns else {
+        let sql = RowSql::insert(plan, table, String::new());
+        return writer.put(mapping, &sql, rows);
+    };
+    let sql = RowSql::insert_records(plan, table, record);
+    writer.put_with(mapping, &sql, rows, |row, values| {
+        values.push(Value::from(&row.key[..]));
+        values.push(Value::from(row.offset.get()));
+    })
 }
 
 /// Inserts rows into a table that a rebuild loads one by one, to name those that are refused.

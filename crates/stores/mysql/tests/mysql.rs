@@ -9,6 +9,8 @@ mod harness;
 mod kept;
 #[path = "mysql/redefined.rs"]
 mod redefined;
+#[path = "mysql/refused.rs"]
+mod refused;
 #[path = "mysql/reports.rs"]
 mod reports;
 #[path = "mysql/swaps.rs"]

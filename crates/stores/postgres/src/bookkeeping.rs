@@ -104,7 +104,7 @@ pub(crate) async fn table_owner(
     }))
 }
 
-/// What is recorded of a table; one that is another sink's is refused.
+/// What is recorded of a table; one that is another sink's, or has a partition that is, is refused.
 pub(crate) async fn check_owner(
     client: &Client,
     identity: &Identity,
@@ -116,7 +116,41 @@ pub(crate) async fn check_owner(
             let fact = format!("it belongs to the sink '{owner}'");
             Err(StoreError::owned(name, fact).into())
         }
-        _ => Ok(found),
+        _ => {
+            check_partitions(client, identity, name).await?;
+            Ok(found)
+        }
+    }
+}
+
+/// A table that another sink fills can become a partition later: its rows are this table's from then on,
+/// and a rebuild would delete them.
+async fn check_partitions(client: &Client, identity: &Identity, name: &str) -> Result<(), Fault> {
+    let sql = format!(
+        "SELECT o.name, o.sink FROM pg_catalog.pg_partition_tree(to_regclass($1)) p
+         JOIN pg_catalog.pg_class c ON c.oid = p.relid
+         JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+         JOIN {} o ON o.name = c.relname
+         WHERE p.level > 0 AND n.nspname = $2 AND o.sink <> $3 ORDER BY 1 LIMIT 1",
+        table(&identity.schema, OWNERS)
+    );
+    let found = client
+        .query_typed_opt(
+            &sql,
+            &[
+                (&table(&identity.schema, name), Type::TEXT),
+                (&identity.schema, Type::TEXT),
+                (&identity.sink, Type::TEXT),
+            ],
+        )
+        .await?;
+    match found {
+        None => Ok(()),
+        Some(row) => {
+            let (partition, owner): (String, String) = (row.get(0), row.get(1));
+            let fact = format!("its partition '{partition}' belongs to the sink '{owner}'");
+            Err(StoreError::owned(name, fact).into())
+        }
     }
 }
 
@@ -134,6 +168,18 @@ pub(crate) async fn recorded_shape(
         .query_typed_opt(&sql, &[(&name, Type::TEXT), (&identity.sink, Type::TEXT)])
         .await?;
     Ok(row.and_then(|row| row.get(0)))
+}
+
+/// The number of the bookkeeping itself in the catalog: another one where it came out of a copy.
+pub(crate) async fn number(client: &Client, identity: &Identity) -> Result<u32, Fault> {
+    let owners = table(&identity.schema, OWNERS);
+    let row = client
+        .query_typed_one(
+            "SELECT coalesce(to_regclass($1)::oid, 0::oid)",
+            &[(&owners, Type::TEXT)],
+        )
+        .await?;
+    Ok(row.get(0))
 }
 
 pub(crate) async fn record_shape(

@@ -113,7 +113,7 @@ impl Scope<'_> {
             self.record_owner(mapping).await?;
         }
         let may_renew = rebuild.refusals < RENEWALS_MAX;
-        self.merge(&merged, may_renew).await?;
+        self.merge(&merged, may_renew, place).await?;
         for (mapping, filled) in self.identity.plan.mappings.iter().zip(&rebuild.targets) {
             existing::record_filled(self.client, self.identity, mapping, &filled.table).await?;
         }

@@ -234,7 +234,7 @@ impl Store for PostgresStore {
         let mut rebuild = self.rebuild.take();
         let guards = std::mem::take(&mut self.guards);
         self.forget_statements();
-        let (connection, scope) = self.scope();
+        let (connection, mut scope) = self.scope();
         let client = scope.client;
         let finished = connection.wait(
             "putting the new tables in place in",
@@ -245,7 +245,7 @@ impl Store for PostgresStore {
             ),
         );
         if let Err(StoreError::Refused(refused)) = &finished {
-            let left_out = in_transaction(client, scope.leave_out(refused));
+            let left_out = in_transaction(client, scope.leave_out(rebuild.as_ref(), refused));
             connection.wait(LOADING, REBUILD_TIMEOUT, left_out)?;
             rebuild.iter_mut().for_each(Rebuild::count_refusal);
             self.rebuild = rebuild;

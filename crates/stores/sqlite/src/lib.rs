@@ -19,6 +19,7 @@ mod full_text;
 mod kind;
 mod reader;
 mod rebuild;
+mod renewed;
 mod store;
 mod write;
 

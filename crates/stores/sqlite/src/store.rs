@@ -14,6 +14,7 @@ use crate::connection::{self, file_identity};
 use crate::ddl::existing;
 use crate::error::classify;
 use crate::reader::SqliteReader;
+use crate::renewed::Known;
 use crate::write::Statements;
 
 #[derive(Debug)]
@@ -25,8 +26,7 @@ pub struct SqliteStore {
     statements: Vec<Statements>,
     connection: Connection,
     epoch: Option<u64>,
-    /// SQLite's number of the file's schema with which the tables were found to fit.
-    fitting_schema: Option<i64>,
+    known: Known,
     row: Row,
 }
 
@@ -53,7 +53,7 @@ impl SqliteStore {
             plan,
             connection,
             epoch: None,
-            fitting_schema: None,
+            known: Known::default(),
             row: Row::default(),
         })
     }
@@ -86,7 +86,7 @@ impl SqliteStore {
             plan: &self.plan,
             statements: &self.statements,
             row: &mut self.row,
-            fitting_schema: &mut self.fitting_schema,
+            known: &mut self.known,
             epoch,
         };
         Ok((transaction, scope))
@@ -100,7 +100,7 @@ pub(crate) struct Scope<'a> {
     pub(crate) plan: &'a Plan,
     pub(crate) statements: &'a [Statements],
     pub(crate) row: &'a mut Row,
-    pub(crate) fitting_schema: &'a mut Option<i64>,
+    pub(crate) known: &'a mut Known,
     pub(crate) epoch: u64,
 }
 
@@ -150,14 +150,16 @@ impl Store for SqliteStore {
         for mapping in &self.plan.mappings {
             existing::check_shape(&self.connection, &self.path, mapping)?;
         }
-        Ok(())
+        self.known.check(&self.connection, &self.path, &self.plan)
     }
 
     fn apply(&mut self, batch: &Batch) -> Result<(), StoreError> {
         let (transaction, mut scope) = self.begin()?;
         scope.apply(&transaction, batch)?;
         failpoint::hit(&scope.identity.sink, "before_commit");
-        scope.commit(transaction)
+        scope.commit(transaction)?;
+        self.known.follow(&self.connection, &self.plan, batch);
+        Ok(())
     }
 
     fn begin_rebuild(&mut self) -> Result<(), StoreError> {
@@ -177,7 +179,9 @@ impl Store for SqliteStore {
         let (transaction, scope) = self.begin()?;
         scope.finish_rebuild(&transaction, place)?;
         failpoint::hit(&scope.identity.sink, "before_swap");
-        scope.commit(transaction)
+        scope.commit(transaction)?;
+        self.known = Known::default();
+        Ok(())
     }
 
     fn reader(&mut self) -> Result<Box<dyn StoreReader>, StoreError> {

@@ -4,7 +4,7 @@ use onelog_mapping::{Cell, MappingPlan};
 use onelog_store::{Batch, Change, Refusals, StoreError};
 use rusqlite::{CachedStatement, Transaction};
 
-use crate::ddl::{existing, list, quote, staging_name};
+use crate::ddl::{list, quote, staging_name};
 use crate::encode::Bound;
 use crate::error::{classify, classify_row};
 use crate::store::Scope;
@@ -58,7 +58,8 @@ impl Scope<'_> {
         batch: &Batch,
     ) -> Result<(), StoreError> {
         self.advance_position(transaction, batch.from, batch.place())?;
-        self.check_schema(transaction)?;
+        // The transaction keeps the schema as it is from here on.
+        self.known.check(transaction, self.path, self.plan)?;
         let mut refusals = Refusals::default();
         for (mapping, changes) in batch.changes.iter().enumerate() {
             if !changes.is_empty() {
@@ -68,21 +69,6 @@ impl Scope<'_> {
             }
         }
         refusals.into_result()
-    }
-
-    /// Fails where another process changed a table so that it no longer fits. The transaction keeps
-    /// the schema as it is from here on; looking at its number costs next to nothing.
-    fn check_schema(&mut self, transaction: &Transaction<'_>) -> Result<(), StoreError> {
-        let number: i64 = transaction
-            .pragma_query_value(None, "schema_version", |row| row.get(0))
-            .map_err(|error| classify("looking at the tables of", self.path, error))?;
-        if *self.fitting_schema != Some(number) {
-            for mapping in &self.plan.mappings {
-                existing::check_shape(transaction, self.path, mapping)?;
-            }
-            *self.fitting_schema = Some(number);
-        }
-        Ok(())
     }
 
     fn delete(

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use onelog_mapping::Plan;
 use onelog_sqlite::SqliteStore;
 use onelog_store::conformance::{
-    self, Capabilities, Harness, LOG, Model, ORDERS, SINK, backfilled,
+    self, Anew, Capabilities, Harness, LOG, Model, ORDERS, SINK, backfilled,
 };
 use onelog_store::{Store, StoreError, Verification};
 use rusqlite::Connection;
@@ -37,6 +37,25 @@ impl Sqlite {
 impl Harness for Sqlite {
     fn open_as(&self, sink: &str, plan: Arc<Plan>, log_id: &str) -> Box<dyn Store> {
         Box::new(SqliteStore::open(&self.path, sink, log_id, plan).unwrap())
+    }
+
+    fn make_table_anew(&self, into: &str) -> Anew {
+        let connection = self.connect();
+        let sql = "SELECT sql FROM sqlite_schema WHERE name = ?1";
+        let made: String = connection.query_row(sql, [into], |row| row.get(0)).unwrap();
+        connection
+            .execute_batch(&format!("BEGIN; DROP TABLE {into}; {made}; COMMIT"))
+            .unwrap();
+        Anew::Noticed
+    }
+
+    fn make_column_anew(&self, into: &str, column: &str) -> Anew {
+        let sql = format!(
+            "BEGIN; ALTER TABLE {into} DROP COLUMN {column};
+             ALTER TABLE {into} ADD COLUMN {column} TEXT; COMMIT"
+        );
+        self.connect().execute_batch(&sql).unwrap();
+        Anew::Noticed
     }
 
     fn capabilities(&self) -> Capabilities {

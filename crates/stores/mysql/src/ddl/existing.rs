@@ -54,6 +54,8 @@ pub(crate) struct TargetTable {
     /// Whether a row can be deleted and inserted again without loss: there are no columns that the
     /// mapping does not fill, and no other table refers to it.
     pub(crate) renewable: bool,
+    /// See [`record_columns`]. `None`: rows are loaded without their records.
+    pub(crate) record_columns: Option<[String; 2]>,
 }
 
 /// Looks a name up; `None` when nothing has it.
@@ -298,6 +300,20 @@ pub(crate) fn columns(
     Ok(rows.iter().map(read).collect())
 }
 
+/// What the columns of a staged row's record are called beside these: its key, its offset.
+pub(crate) fn record_columns(columns: &[FoundColumn]) -> [String; 2] {
+    ["onelog_key", "onelog_offset"].map(|name| {
+        let mut name = name.to_owned();
+        while columns
+            .iter()
+            .any(|column| column.name.to_lowercase() == name)
+        {
+            name.push('_');
+        }
+        name
+    })
+}
+
 /// A unique index: its columns, and whether it takes them whole.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct UniqueIndex {
@@ -374,6 +390,7 @@ pub(crate) fn target_table(
         .into_iter()
         .filter(|index| !index.covers_exactly(key));
     Ok(TargetTable {
+        record_columns: Some(record_columns(&found)),
         definition,
         decimals,
         second_unique: others.count() > 0,

@@ -22,7 +22,8 @@ use crate::names::quote;
 
 const LOOKING: &str = "looking at the tables of";
 
-/// A table's definition as text, without what writing rows changes in it. Empty: it is not there.
+/// A table's definition as text, without what writing rows changes in it, and when it was made or
+/// altered last. Empty: it is not there.
 pub(crate) fn definition(connection: &mut Connection, table: &str) -> Result<String, StoreError> {
     let sql = format!("SHOW CREATE TABLE {}", quote(table));
     let rows = match connection.fetch(&sql, Params::Empty) {
@@ -30,7 +31,15 @@ pub(crate) fn definition(connection: &mut Connection, table: &str) -> Result<Str
         other => other.map_err(|fault| connection.store_error(LOOKING, fault))?,
     };
     let text: Option<String> = rows.first().and_then(|row| row.get(1));
-    Ok(without_counter(&text.unwrap_or_default()))
+    let sql = "SELECT CAST(CREATE_TIME AS CHAR) FROM information_schema.TABLES
+        WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = ?";
+    let rows = connection.rows(LOOKING, sql, Params::Positional(vec![table.into()]))?;
+    let made: Option<String> = rows.first().and_then(|row| row.get(0)).flatten();
+    Ok(format!(
+        "{} made {}",
+        without_counter(&text.unwrap_or_default()),
+        made.unwrap_or_default()
+    ))
 }
 
 fn without_counter(definition: &str) -> String {

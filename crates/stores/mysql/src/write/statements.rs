@@ -27,15 +27,24 @@ impl RowSql {
     }
 
     pub(crate) fn insert(mapping: &MappingPlan, table: &str, tail: String) -> Self {
-        let marks = vec!["?"; mapping.columns.len()].join(", ");
         Self {
-            head: format!(
-                "INSERT INTO {} ({}) VALUES ",
-                quote(table),
-                list(mapping.column_names())
-            ),
-            marks: format!("({marks})"),
             tail,
+            ..Self::insert_into(table, mapping.column_names())
+        }
+    }
+
+    /// For rows that have the key and the offset of their record behind their own columns.
+    pub(crate) fn insert_records(mapping: &MappingPlan, table: &str, record: &[String; 2]) -> Self {
+        let record = record.iter().map(String::as_str);
+        Self::insert_into(table, mapping.column_names().chain(record))
+    }
+
+    fn insert_into<'n>(table: &str, columns: impl Iterator<Item = &'n str> + Clone) -> Self {
+        let marks = vec!["?"; columns.clone().count()].join(", ");
+        Self {
+            head: format!("INSERT INTO {} ({}) VALUES ", quote(table), list(columns)),
+            marks: format!("({marks})"),
+            tail: String::new(),
         }
     }
 }
@@ -91,35 +100,32 @@ impl Statements {
             },
             update_one: format!("UPDATE {table} SET {} WHERE {key} = ?", assigned.join(", ")),
             stage: RowSql::insert(mapping, batch_table, String::new()),
-            merge: merge(mapping, batch_table),
+            merge: merge(mapping, &quote(batch_table), "TRUE"),
             empty_stage: format!("DELETE FROM {}", quote(batch_table)),
         }
     }
 }
 
-/// Updates the rows of a table that another table has as well, and inserts those it lacks.
-pub(crate) fn merge(mapping: &MappingPlan, from: &str) -> [String; 2] {
+/// Updates the rows of a table that another table has as well, and inserts those it lacks; of its
+/// rows `n` those that `which` is about.
+pub(crate) fn merge(mapping: &MappingPlan, from: &str, which: &str) -> [String; 2] {
     let table = quote(&mapping.into);
-    let from = quote(from);
     let key = quote(&mapping.columns[mapping.key].name);
     let assigned: Vec<String> = mapping
         .column_names()
         .map(|name| format!("t.{0} = n.{0}", quote(name)))
         .collect();
     let names: Vec<String> = mapping.column_names().map(quote).collect();
+    let new: Vec<String> = names.iter().map(|name| format!("n.{name}")).collect();
     [
         format!(
-            "UPDATE {table} t JOIN {from} n ON t.{key} = n.{key} SET {}",
+            "UPDATE {table} t JOIN {from} n ON t.{key} = n.{key} SET {} WHERE {which}",
             assigned.join(", ")
         ),
         format!(
-            "INSERT INTO {table} ({}) SELECT {} FROM {from} n LEFT JOIN {table} t ON t.{key} = n.{key} WHERE t.{key} IS NULL",
+            "INSERT INTO {table} ({}) SELECT {} FROM {from} n LEFT JOIN {table} t ON t.{key} = n.{key} WHERE t.{key} IS NULL AND {which}",
             names.join(", "),
-            names
-                .iter()
-                .map(|name| format!("n.{name}"))
-                .collect::<Vec<_>>()
-                .join(", ")
+            new.join(", ")
         ),
     ]
 }

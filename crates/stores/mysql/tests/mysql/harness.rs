@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 
 use onelog_mapping::Plan;
 use onelog_mysql::{MysqlStore, MysqlTarget};
-use onelog_store::conformance::{Capabilities, Harness, Model};
+use onelog_store::conformance::{Anew, Capabilities, Harness, Model};
 use onelog_store::{ServerAddress, Store, StoreError, Verification};
 use onelog_testkit::{Mariadb, Server};
 
@@ -67,6 +67,19 @@ impl Database {
         Ok(store)
     }
 
+    /// Does this until the server, which counts in seconds, has another time for the table.
+    pub fn until_made_anew(&self, into: &str, statements: &str) {
+        let made = || {
+            self.sql(&format!(
+                "SELECT CREATE_TIME FROM information_schema.TABLES WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = '{into}'"
+            ))
+        };
+        let before = made();
+        while made() == before {
+            self.sql(statements);
+        }
+    }
+
     pub fn by_hand(
         &self,
         model: &Model,
@@ -82,6 +95,26 @@ impl Database {
 impl Harness for Database {
     fn open_as(&self, sink: &str, plan: Arc<Plan>, log_id: &str) -> Box<dyn Store> {
         Box::new(self.store(sink, log_id, plan).unwrap())
+    }
+
+    fn make_table_anew(&self, into: &str) -> Anew {
+        self.until_made_anew(
+            into,
+            &format!(
+                "CREATE TABLE anew LIKE {into}; DROP TABLE {into}; RENAME TABLE anew TO {into}"
+            ),
+        );
+        Anew::Noticed
+    }
+
+    fn make_column_anew(&self, into: &str, column: &str) -> Anew {
+        self.until_made_anew(
+            into,
+            &format!(
+                "ALTER TABLE {into} DROP COLUMN {column}, ADD COLUMN {column} LONGTEXT CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin"
+            ),
+        );
+        Anew::Noticed
     }
 
     fn capabilities(&self) -> Capabilities {

@@ -9,7 +9,7 @@ use onelog_store::StoreError;
 use tokio_postgres::Client;
 use tokio_postgres::types::{ToSql, Type};
 
-use super::shape::Shape;
+use super::shape::{Numbers, Shape};
 use super::{IDENTIFIER_BYTES_MAX, quote, table};
 use crate::bookkeeping::{Identity, check_owner};
 use crate::encode::{Limit, Wire, sql_type};
@@ -97,14 +97,14 @@ pub(crate) async fn check_shape(
         Existing::Other(kind) => vec![format!("a {kind} has its name")],
         Existing::Table(facts) => match facts.check_existing(mapping) {
             Ok(target) => {
-                let narrowed = facts
+                let changed = facts
                     .shape(mapping)
                     .check(client, identity, mapping)
                     .await?;
-                if narrowed.is_empty() {
+                if changed.is_empty() {
                     return Ok(target);
                 }
-                narrowed
+                changed
             }
             Err(wrong) => wrong,
         },
@@ -205,6 +205,8 @@ pub(crate) enum Existing {
 /// A table as the catalog describes it.
 #[derive(Debug)]
 pub(crate) struct TableFacts {
+    /// Its number in the catalog.
+    oid: u32,
     columns: Vec<ColumnFacts>,
     /// Columns with a unique key of their own.
     unique: Vec<String>,
@@ -221,6 +223,8 @@ pub(crate) struct TableFacts {
 #[derive(Debug)]
 struct ColumnFacts {
     name: String,
+    /// Its number in the catalog; one that is added again has another.
+    number: i16,
     /// As PostgreSQL writes it, with length or digits.
     shown: String,
     /// The bare name of the type.
@@ -238,7 +242,7 @@ struct ColumnFacts {
 const COLUMNS: &str = "
 SELECT a.attname::text, format_type(a.atttypid, a.atttypmod), t.typname::text, t.typtype = 'e',
   a.atttypmod, a.attnotnull, a.atthasdef OR a.attidentity <> '',
-  a.attgenerated <> '' OR a.attidentity = 'a', coalesce(c.collisdeterministic, true)
+  a.attgenerated <> '' OR a.attidentity = 'a', coalesce(c.collisdeterministic, true), a.attnum
 FROM pg_catalog.pg_attribute a
 JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
 LEFT JOIN pg_catalog.pg_collation c ON c.oid = a.attcollation
@@ -313,6 +317,7 @@ pub(crate) async fn find_table(
     )?;
     let texts = |rows: Vec<tokio_postgres::Row>| rows.iter().map(|row| row.get(0)).collect();
     Ok(Existing::Table(Box::new(TableFacts {
+        oid,
         columns: columns
             .iter()
             .map(|row| ColumnFacts {
@@ -325,6 +330,7 @@ pub(crate) async fn find_table(
                 fills_itself: row.get(6),
                 generated: row.get(7),
                 deterministic: row.get(8),
+                number: row.get(9),
             })
             .collect(),
         unique: texts(unique),
@@ -402,7 +408,17 @@ impl TableFacts {
     pub(crate) fn shape(&self, mapping: &MappingPlan) -> Shape {
         let mapped = |name: &str| mapping.column_names().any(|column| column == name);
         let columns = self.columns.iter().filter(|column| mapped(&column.name));
-        Shape::new(columns.map(|column| (column.name.clone(), column.shown.clone())))
+        let types = columns
+            .clone()
+            .map(|column| (column.name.clone(), column.shown.clone()));
+        let numbers = columns.map(|column| (column.name.clone(), column.number));
+        Shape {
+            types: types.collect(),
+            numbers: Numbers {
+                table: self.oid,
+                columns: numbers.collect(),
+            },
+        }
     }
 
     /// The columns that are of another type than in a mapping.

@@ -2,15 +2,22 @@
 //! that the statements of a batch were made for.
 //!
 //! A column that is changed under a running sink may round, cut or merge values, and no error says
-//! so. Two things are looked at:
+//! so; a table that is dropped and made anew, or a column that is, lacks everything from before.
+//! Three things are looked at:
 //! - the *shape*, the types of the mapped columns as they were at the end of the last backfill. It is
 //!   in `onelog_tables`, so that a change is noticed over reconnects and restarts as well;
+//! - the *numbers* of the table and of these columns in the catalog, beside the shape. A database that
+//!   was restored from a copy has other numbers and the rows of then: so has its `onelog_tables`, and
+//!   numbers that were recorded in another one mean nothing;
 //! - the *versions* of the table's rows in the catalog. They are read before a mapping's statements
 //!   are made and again inside each transaction, behind its writes: the locks of these keep every
 //!   change of the table out from then until the commit.
 
+use std::collections::BTreeMap;
+
 use onelog_mapping::MappingPlan;
-use onelog_store::narrowed;
+use onelog_store::{TABLE_RENEWED, column_renewed, narrowed};
+use serde::{Deserialize, Serialize};
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
 
@@ -52,15 +59,31 @@ pub(crate) fn redefined() -> String {
     )
 }
 
-/// The types of a mapping's columns, as PostgreSQL writes them.
+/// What the catalog says of a mapping's table.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Shape(onelog_store::Shape);
+pub(crate) struct Shape {
+    /// The types of its columns, as PostgreSQL writes them.
+    pub(crate) types: onelog_store::Shape,
+    pub(crate) numbers: Numbers,
+}
+
+/// By what the catalog tells a table and its columns from later ones of their names.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Numbers {
+    pub(crate) table: u32,
+    pub(crate) columns: BTreeMap<String, i16>,
+}
+
+/// A shape as it is recorded; one that an earlier version recorded is its types alone.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Recorded {
+    types: onelog_store::Shape,
+    numbers: Numbers,
+    /// The number of the table that it is recorded in.
+    recorded_in: u32,
+}
 
 impl Shape {
-    pub(crate) fn new(columns: impl Iterator<Item = (String, String)>) -> Self {
-        Self(columns.collect())
-    }
-
     /// Records it as the shape in which the table is filled.
     pub(crate) async fn record(
         &self,
@@ -68,8 +91,17 @@ impl Shape {
         identity: &Identity,
         mapping: &MappingPlan,
     ) -> Result<(), Fault> {
-        let text = serde_json::json!(self.0).to_string();
+        let now = self.recorded_in(bookkeeping::number(client, identity).await?);
+        let text = serde_json::json!(now).to_string();
         bookkeeping::record_shape(client, identity, &mapping.into, &text).await
+    }
+
+    fn recorded_in(&self, bookkeeping: u32) -> Recorded {
+        Recorded {
+            types: self.types.clone(),
+            numbers: self.numbers.clone(),
+            recorded_in: bookkeeping,
+        }
     }
 
     /// What changed since the table was filled, and may have changed its values. A shape that has
@@ -80,14 +112,36 @@ impl Shape {
         identity: &Identity,
         mapping: &MappingPlan,
     ) -> Result<Vec<String>, Fault> {
-        let known = bookkeeping::recorded_shape(client, identity, &mapping.into).await?;
-        let known = known.and_then(|text| serde_json::from_str(&text).ok());
-        let known: onelog_store::Shape = known.unwrap_or_default();
-        let narrowed = narrowed(&known, &self.0, keeps_values);
-        if narrowed.is_empty() && known != self.0 {
+        let text = bookkeeping::recorded_shape(client, identity, &mapping.into).await?;
+        let text = text.unwrap_or_default();
+        let now = self.recorded_in(bookkeeping::number(client, identity).await?);
+        let known: Option<Recorded> = serde_json::from_str(&text).ok();
+        let mut changed = match &known {
+            Some(known) if known.recorded_in == now.recorded_in => self.renewed(&known.numbers),
+            _ => Vec::new(),
+        };
+        let types = match &known {
+            Some(known) => known.types.clone(),
+            None => serde_json::from_str(&text).unwrap_or_default(),
+        };
+        changed.extend(narrowed(&types, &self.types, keeps_values));
+        if changed.is_empty() && known.as_ref() != Some(&now) {
             self.record(client, identity, mapping).await?;
         }
-        Ok(narrowed)
+        Ok(changed)
+    }
+
+    /// What has its name from something that is gone, with the values of that.
+    fn renewed(&self, was: &Numbers) -> Vec<String> {
+        if was.table != self.numbers.table {
+            return vec![TABLE_RENEWED.to_owned()];
+        }
+        let columns = self.numbers.columns.iter();
+        let renewed = columns.filter(|(name, number)| {
+            let was = was.columns.get(*name);
+            was.is_some_and(|was| was != *number)
+        });
+        renewed.map(|(name, _)| column_renewed(name)).collect()
     }
 }
 

@@ -3,6 +3,9 @@
 //! The staging table has a row for each of their keys without an offset: so the key is not missing
 //! there, and nothing is written of it.
 
+use std::collections::HashSet;
+use std::sync::Arc;
+
 use onelog_mapping::{Cell, MappingPlan};
 use onelog_store::Refused;
 use tokio_postgres::types::Type;
@@ -66,27 +69,48 @@ impl Scope<'_> {
         Ok(true)
     }
 
-    /// Leaves refused records of the staging tables out.
-    pub(crate) async fn leave_out(&self, refused: &Refused) -> Result<(), Fault> {
+    /// Leaves refused records of the staging tables out. A key that has no row there is of a row that
+    /// could not be deleted, which stays.
+    pub(crate) async fn leave_out(
+        &mut self,
+        rebuild: Option<&Rebuild>,
+        refused: &Refused,
+    ) -> Result<(), Fault> {
         self.take_time().await?;
         self.check_epoch().await?;
-        for mapping in &self.identity.plan.mappings {
-            let [_, offset] = record_columns(mapping).map(|name| quote(&name));
+        let plan = Arc::clone(&self.identity.plan);
+        for (number, mapping) in plan.mappings.iter().enumerate() {
+            let [key, offset] = record_columns(mapping).map(|name| quote(&name));
             let of = std::iter::once(refused).chain(&refused.more);
-            let offsets: Vec<i64> = of
-                .filter(|refused| refused.into.as_ref() == Some(&mapping.into))
-                .map(|refused| refused.offset.get().cast_signed())
-                .collect();
+            let of = of.filter(|refused| refused.into.as_ref() == Some(&mapping.into));
+            let (keys, offsets): (Vec<&[u8]>, Vec<i64>) = of
+                .map(|refused| {
+                    let offset = refused.offset.get().cast_signed();
+                    (&refused.key_bytes[..], offset)
+                })
+                .unzip();
             if offsets.is_empty() {
                 continue;
             }
             let sql = format!(
-                "UPDATE {} SET {offset} = NULL WHERE {offset} = ANY($1)",
+                "UPDATE {} SET {offset} = NULL WHERE {offset} = ANY($1) AND {key} = ANY($2) RETURNING {key}",
                 self.staging(mapping)
             );
-            self.client
-                .execute_typed(&sql, &[(&offsets, Type::INT8_ARRAY)])
+            let staged = self
+                .client
+                .query_typed(
+                    &sql,
+                    &[(&offsets, Type::INT8_ARRAY), (&keys, Type::BYTEA_ARRAY)],
+                )
                 .await?;
+            let staged: HashSet<Vec<u8>> = staged.iter().map(|row| row.get(0)).collect();
+            let undeleted: Vec<&[u8]> = keys
+                .into_iter()
+                .filter(|key| !staged.contains(*key))
+                .collect();
+            if !undeleted.is_empty() {
+                self.keep(rebuild, number, &undeleted).await?;
+            }
         }
         Ok(())
     }

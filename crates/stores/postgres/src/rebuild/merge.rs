@@ -11,7 +11,7 @@
 //! checked here, while the rows can still be found.
 
 use onelog_mapping::{ColumnType, MappingPlan};
-use onelog_store::{Guard, StoreError};
+use onelog_store::{Guard, LogPlace, StoreError};
 use tokio_postgres::error::SqlState;
 
 use super::keep::is_written;
@@ -35,7 +35,12 @@ type Unmerged<'m> = (&'m MappingPlan, Fault);
 
 impl Scope<'_> {
     /// `may_renew`: refused rows may be looked for with those that differ out of the way.
-    pub(super) async fn merge(&self, merged: &[Merging<'_>], may_renew: bool) -> Result<(), Fault> {
+    pub(super) async fn merge(
+        &self,
+        merged: &[Merging<'_>],
+        may_renew: bool,
+        place: LogPlace,
+    ) -> Result<(), Fault> {
         if merged.is_empty() {
             return Ok(());
         }
@@ -61,7 +66,7 @@ impl Scope<'_> {
                     .batch_execute("ROLLBACK TO SAVEPOINT merging; SET CONSTRAINTS ALL IMMEDIATE")
                     .await?;
                 let renews = may_renew && is_renewable && fault.is_between_rows();
-                self.merge_in_pieces(merged, renews).await?;
+                self.merge_in_pieces(merged, renews, place).await?;
             }
             outcome => outcome.map_err(|(_, fault)| fault)?,
         }
@@ -109,18 +114,28 @@ impl Scope<'_> {
             let mapping = merging.mapping;
             let deleted = self.client.execute_typed(&merging.merge.delete, &[]).await;
             let deleted = deleted.map_err(|error| (mapping, error.into()))?;
-            if let Guard::Deletes(most) = merging.guard
-                && deleted > most
-            {
-                let counts = self.counts(merging).await;
-                let [left, ..] = counts.map_err(|fault| (mapping, fault))?;
-                return Err((mapping, guarded(mapping, left + deleted, deleted, 0)));
-            }
+            let checked = self.check_deletes(merging, deleted).await;
+            checked.map_err(|fault| (mapping, fault))?;
         }
         for merging in merged.iter().rev().filter(|_| renews) {
             let sql = &merging.merge.delete_different;
             let deleted = self.client.batch_execute(sql).await;
             deleted.map_err(|error| (merging.mapping, error.into()))?;
+        }
+        Ok(())
+    }
+
+    /// Fails where so many rows may not be deleted.
+    pub(super) async fn check_deletes(
+        &self,
+        merging: &Merging<'_>,
+        deleted: u64,
+    ) -> Result<(), Fault> {
+        if let Guard::Deletes(most) = merging.guard
+            && deleted > most
+        {
+            let [left, ..] = self.counts(merging).await?;
+            return Err(guarded(merging.mapping, left + deleted, deleted, 0));
         }
         Ok(())
     }
@@ -174,7 +189,8 @@ pub(super) fn unmerged(mapping: &MappingPlan, fault: Fault) -> Fault {
 
 /// The statements that make a table equal to its staging table, row by row that differs.
 pub(super) struct Merge {
-    /// Rows whose key the staging table has not.
+    /// Rows `t` whose key the staging table has not, behind `FROM`.
+    pub(super) surplus: String,
     delete: String,
     /// Rows that differ or whose key it has not, but for those that are kept: for when unique columns
     /// conflict.
@@ -223,15 +239,16 @@ impl Merge {
         };
         let (new, old) = (row("s."), row("t."));
         let is_written = is_written(mapping);
+        let surplus =
+            format!("{into} t WHERE NOT EXISTS (SELECT FROM {staging} s WHERE {same_key})");
         Self {
             counts: format!(
                 "SELECT count(*), count(*) FILTER (WHERE s.{key_name} IS NULL),
                    count(*) FILTER (WHERE s.{is_written} AND {new} IS DISTINCT FROM {old})
                  FROM {into} t LEFT JOIN {staging} s ON {same_key}"
             ),
-            delete: format!(
-                "DELETE FROM {into} t WHERE NOT EXISTS (SELECT FROM {staging} s WHERE {same_key})"
-            ),
+            delete: format!("DELETE FROM {surplus}"),
+            surplus,
             delete_different: format!(
                 "DELETE FROM {into} t WHERE NOT EXISTS (SELECT FROM {staging} s WHERE {same_key}
                    AND (NOT s.{is_written} OR {new} IS NOT DISTINCT FROM {old}))"

@@ -327,3 +327,55 @@ fn a_row_without_a_key_belongs_to_no_record_and_goes() {
         Position(model.position().get())
     );
 }
+
+const PARENTS_AND_CHILDREN: &str = r#"
+  {"table":"shop.orders","into":"parents","existing":true,"where":".kind == \"parent\"","columns":{
+    "id":{"from":"$key","type":"text"}}},
+  {"table":"shop.orders","into":"children","existing":true,"where":".kind == \"child\"","columns":{
+    "id":{"from":"$key","type":"text"},"parent":{"from":"/parent","type":"text"}}}"#;
+
+#[test]
+fn a_parent_that_is_gone_is_deleted_unless_a_row_that_stays_needs_it() {
+    require!(Kind::Postgres);
+    // Given parents and children, of which the parents are in two partitions
+    let pg = Pg::new();
+    pg.sql(
+        "CREATE TABLE parents (id text COLLATE \"C\" PRIMARY KEY) PARTITION BY HASH (id);
+         CREATE TABLE one PARTITION OF parents FOR VALUES WITH (MODULUS 2, REMAINDER 0);
+         CREATE TABLE two PARTITION OF parents FOR VALUES WITH (MODULUS 2, REMAINDER 1);
+         CREATE TABLE children (id text COLLATE \"C\" PRIMARY KEY,
+           parent text COLLATE \"C\" REFERENCES parents)",
+    );
+    let plan = conformance::plan(&pg, PARENTS_AND_CHILDREN);
+    let mut model = Model::default();
+    let child = |parent: &str| format!(r#"{{"kind":"child","parent":"{parent}"}}"#);
+    for n in 1..=9 {
+        let (key, parent) = (format!("c{n}"), format!("p{n}"));
+        model.write(ORDERS, parent.as_bytes(), Some(r#"{"kind":"parent"}"#));
+        model.write(ORDERS, key.as_bytes(), Some(&child(&parent)));
+    }
+    let mut store = backfilled(&pg, &plan, &model);
+    // when parents go and their children move to another, then that is written;
+    for n in 2..=8 {
+        model.write(ORDERS, format!("p{n}").as_bytes(), None);
+        model.write(ORDERS, format!("c{n}").as_bytes(), Some(&child("p1")));
+    }
+    model.rebuild(&plan, store.as_mut()).unwrap();
+    assert!(model.verify(&plan, store.as_mut()).equal);
+    // when one goes and its child's new record is refused, then both are named, and stay.
+    model.write(ORDERS, b"p9", None);
+    model.write(ORDERS, b"c9", Some(&child("nobody")));
+    model.load(&plan, store.as_mut()).unwrap();
+    let Err(StoreError::Refused(refused)) = store.finish_rebuild(model.place()) else {
+        panic!("two rows are refused");
+    };
+    let all = std::iter::once(&*refused).chain(&refused.more);
+    let mut keys: Vec<&[u8]> = all.map(|refused| &refused.key_bytes[..]).collect();
+    keys.sort_unstable();
+    assert_eq!(keys, [b"c9", b"p9"]);
+    assert!(refused.what.contains("foreign key"), "{refused}");
+    store.finish_rebuild(model.place()).unwrap();
+    assert_eq!(pg.sql("SELECT id FROM parents ORDER BY id"), "p1\np9");
+    let stays = "SELECT parent FROM children WHERE id = 'c9'";
+    assert_eq!(pg.sql(stays), "p9");
+}

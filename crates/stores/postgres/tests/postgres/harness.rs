@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use onelog_mapping::Plan;
-use onelog_store::conformance::{Capabilities, Harness, Model, SINK};
+use onelog_store::conformance::{Anew, Capabilities, Harness, Model, SINK};
 use onelog_store::{SinkDefinition, Store, StoreError, Verification};
 use onelog_testkit::{Postgres, Server as _};
 
@@ -109,6 +109,20 @@ impl Pg {
 impl Harness for Pg {
     fn open_as(&self, sink: &str, plan: Arc<Plan>, log_id: &str) -> Box<dyn Store> {
         Self::open_as(self, sink, &plan, log_id).unwrap()
+    }
+
+    fn make_table_anew(&self, into: &str) -> Anew {
+        self.sql(&format!(
+            "CREATE TABLE anew (LIKE {into} INCLUDING ALL); DROP TABLE {into}; ALTER TABLE anew RENAME TO {into}"
+        ));
+        Anew::Noticed
+    }
+
+    fn make_column_anew(&self, into: &str, column: &str) -> Anew {
+        self.sql(&format!(
+            "ALTER TABLE {into} DROP COLUMN {column}, ADD COLUMN {column} text"
+        ));
+        Anew::Noticed
     }
 
     fn capabilities(&self) -> Capabilities {

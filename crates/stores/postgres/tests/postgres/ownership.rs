@@ -349,3 +349,53 @@ fn a_table_whose_rows_are_those_of_another_table_is_refused_by_name() {
     store.apply(&model.batch(&parent, from)).unwrap();
     assert!(model.verify(&parent, store.as_mut()).equal);
 }
+
+#[test]
+fn a_table_of_another_sink_that_becomes_a_partition_is_not_filled_through_its_parent() {
+    require!(Kind::Postgres);
+    // Given two sinks with a table of the user for each, one of them partitioned
+    let pg = Pg::new();
+    pg.sql(
+        "CREATE TABLE parent (id text COLLATE \"C\" PRIMARY KEY) PARTITION BY RANGE (id);
+         CREATE TABLE low PARTITION OF parent FOR VALUES FROM (MINVALUE) TO ('m');
+         CREATE TABLE high (id text COLLATE \"C\" PRIMARY KEY)",
+    );
+    let plan = |into: &str| {
+        let mapping = format!(
+            r#"{{"table":"shop.orders","into":"{into}","existing":true,"columns":{{"id":{{"from":"$key","type":"text"}}}}}}"#
+        );
+        conformance::plan(&pg, &mapping)
+    };
+    let (of_parent, of_high) = (plan("parent"), plan("high"));
+    let (mut ours, mut theirs) = (Model::default(), Model::default());
+    ours.write(ORDERS, b"a", Some("{}"));
+    theirs.write(ORDERS, b"z", Some("{}"));
+    let mut store = pg.open_as("ours", &of_parent, LOG).unwrap();
+    store.take_over().unwrap();
+    ours.rebuild(&of_parent, store.as_mut()).unwrap();
+    let mut other = pg.open_as("theirs", &of_high, LOG).unwrap();
+    other.take_over().unwrap();
+    theirs.rebuild(&of_high, other.as_mut()).unwrap();
+    store.check_shape().unwrap();
+    // when the one becomes a partition of the other, then neither sink writes into it,
+    pg.sql("ALTER TABLE parent ATTACH PARTITION high FOR VALUES FROM ('m') TO (MAXVALUE)");
+    for error in [
+        store.check_shape().unwrap_err(),
+        store.check_target().unwrap_err(),
+        ours.rebuild(&of_parent, store.as_mut()).unwrap_err(),
+    ] {
+        assert!(matches!(error, StoreError::NotOwner { .. }), "{error}");
+        let named = "its partition 'high' belongs to the sink 'theirs'";
+        assert!(error.to_string().contains(named), "{error}");
+    }
+    let error = other.check_shape().unwrap_err();
+    assert!(
+        error.to_string().contains("it is a partition of"),
+        "{error}"
+    );
+    assert_eq!(pg.sql("SELECT id FROM high"), "z");
+    // until the other sink is gone.
+    other.remove().unwrap();
+    ours.rebuild(&of_parent, store.as_mut()).unwrap();
+    assert_eq!(pg.sql("SELECT id FROM parent"), "a");
+}

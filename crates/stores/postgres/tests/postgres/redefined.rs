@@ -190,3 +190,34 @@ fn a_table_that_is_narrowed_during_its_backfill_is_filled_again() {
     let error = model.rebuild(&plan, store.as_mut()).unwrap_err();
     assert!(matches!(error, StoreError::Refused(_)), "{error}");
 }
+
+#[test]
+fn a_table_that_was_made_anew_is_noticed_after_a_restart_and_a_restored_database_goes_on() {
+    require!(Kind::Postgres);
+    // Given a table that is made anew while nothing is connected, when the sink comes back, then it
+    // says so;
+    let anew = |table: &str| {
+        format!(
+            "CREATE TABLE anew (LIKE {table} INCLUDING ALL); INSERT INTO anew SELECT * FROM {table};
+             DROP TABLE {table}; ALTER TABLE anew RENAME TO {table};"
+        )
+    };
+    let lost = followed();
+    lost.pg.sql(&anew("orders"));
+    let error = lost.reopened().check_shape().unwrap_err();
+    assert!(error.to_string().contains("made anew"), "{error}");
+    // where its bookkeeping came out of the same copy, it goes on;
+    let mut restored = followed();
+    restored.pg.sql(&anew("orders"));
+    restored.pg.sql(&anew("onelog_tables"));
+    restored.store = restored.reopened();
+    restored.store.check_shape().unwrap();
+    restored.write("c", "3", "three").unwrap();
+    // and what an earlier version recorded is completed, and then compared.
+    restored
+        .pg
+        .sql(r#"UPDATE onelog_tables SET shape = '{"id":"text","total":"numeric","note":"text"}'"#);
+    restored.reopened().check_shape().unwrap();
+    restored.pg.sql(&anew("orders"));
+    restored.reopened().check_shape().unwrap_err();
+}

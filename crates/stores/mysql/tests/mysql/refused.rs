@@ -1,0 +1,256 @@
+//! Rows that a user's table refuses only when a rebuild is merged into it.
+
+use std::sync::Arc;
+
+use onelog_mapping::Plan;
+use onelog_record::Offset;
+use onelog_store::conformance::{self, Harness as _, LOG, Model, ORDERS};
+use onelog_store::{Refused, Store, StoreError};
+use onelog_testkit::{Kind, require};
+
+use crate::harness::Database;
+use crate::tables::existing_plan;
+
+const KEY: &str = "VARCHAR(40) CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin";
+
+struct Filled {
+    database: Database,
+    plan: Arc<Plan>,
+    store: Box<dyn Store>,
+    model: Model,
+}
+
+/// A user's tables, which a sink fills.
+fn filled(tables: &str, plan: impl Fn(&Database) -> Arc<Plan>, model: Model) -> Filled {
+    let database = Database::new();
+    database.sql(tables);
+    let plan = plan(&database);
+    let mut store = database.open(Arc::clone(&plan), LOG);
+    store.take_over().unwrap();
+    model.rebuild(&plan, store.as_mut()).unwrap();
+    Filled {
+        database,
+        plan,
+        store,
+        model,
+    }
+}
+
+impl Filled {
+    /// Begins a rebuild; what its end is refused, by key.
+    fn refused(&mut self) -> Vec<Refused> {
+        self.model.load(&self.plan, self.store.as_mut()).unwrap();
+        self.refused_at_the_end()
+    }
+
+    fn refused_at_the_end(&mut self) -> Vec<Refused> {
+        let finished = self.store.finish_rebuild(self.model.place());
+        let Err(StoreError::Refused(first)) = finished else {
+            panic!("{finished:?}");
+        };
+        let mut all = vec![(*first).clone()];
+        all.extend(first.more.iter().cloned());
+        all.sort_by_key(|refused| refused.key_bytes.clone());
+        all
+    }
+
+    fn rebuild(&mut self) {
+        let rebuilt = self.model.rebuild(&self.plan, self.store.as_mut());
+        rebuilt.unwrap();
+    }
+
+    fn finish(&mut self) {
+        self.store.finish_rebuild(self.model.place()).unwrap();
+        let found = self.store.position().unwrap().unwrap();
+        assert_eq!(found.position, self.model.position());
+    }
+
+    /// How many rows differ from the log.
+    fn differences(&mut self) -> u64 {
+        let found = self.model.verify(&self.plan, self.store.as_mut());
+        found
+            .tables
+            .iter()
+            .map(|table| table.differences_total)
+            .sum()
+    }
+}
+
+fn keys(refused: &[Refused]) -> Vec<&str> {
+    let keys = refused.iter().map(|refused| refused.key.as_str().unwrap());
+    keys.collect()
+}
+
+const ORDERS_WITH_RULES: &str = "CREATE TABLE notes (note VARCHAR(20) PRIMARY KEY);
+  INSERT INTO notes VALUES ('one'), ('two');
+  CREATE TABLE orders (id VARCHAR(40) CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin PRIMARY KEY,
+    total DECIMAL(10,2), note VARCHAR(20), mine INT DEFAULT 7, onelog_key INT,
+    FOREIGN KEY of_note (note) REFERENCES notes (note));
+  \nDELIMITER //\nCREATE TRIGGER no_new BEFORE INSERT ON orders FOR EACH ROW
+    IF NEW.total < 0 THEN SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'not below nothing'; END IF//
+  CREATE TRIGGER no_change BEFORE UPDATE ON orders FOR EACH ROW
+    IF NEW.total < 0 THEN SIGNAL SQLSTATE '45000' SET MESSAGE_TEXT = 'not below nothing'; END IF//";
+
+#[test]
+fn what_a_trigger_or_a_foreign_key_refuses_at_the_end_of_a_rebuild_is_named_and_left_out() {
+    require!(Kind::Mariadb);
+    // Given a user's table with a trigger and a foreign key, and a log that breaks both
+    let mut model = Model::default();
+    for n in 0..40 {
+        model.order(&format!("k{n:02}"), n, "one");
+    }
+    let mut filled = filled(ORDERS_WITH_RULES, existing_plan, model);
+    filled.database.sql("UPDATE orders SET mine = 42");
+    for (key, total, note) in [
+        ("k07", -7, "one"),
+        ("k08", 8, "none"),
+        ("k09", 9, "two"),
+        ("new", -1, "two"),
+        ("newer", 1, "none"),
+        ("newest", 1, "two"),
+    ] {
+        filled.model.order(key, total, note);
+    }
+    // when a rebuild ends, then each is named with its offset and what the server says,
+    let refused = filled.refused();
+    assert_eq!(keys(&refused), ["k07", "k08", "new", "newer"]);
+    for (refused, (offset, says)) in refused.iter().zip([
+        (40, "not below nothing"),
+        (41, "of_note"),
+        (43, "not below nothing"),
+        (44, "of_note"),
+    ]) {
+        assert_eq!(refused.offset, Offset(offset), "{refused}");
+        assert_eq!(refused.into.as_deref(), Some("orders"));
+        assert!(refused.what.contains(says), "{refused}");
+    }
+    // nothing was changed,
+    assert_eq!(filled.differences(), 6);
+    // and without them it ends; their rows are as they were, and so is what is the user's.
+    filled.finish();
+    assert_eq!(filled.differences(), 4);
+    let sql = "SELECT id, total, note FROM orders WHERE id IN ('k07', 'k08') ORDER BY id";
+    let kept = "k07\t7.00\tone\nk08\t8.00\tone";
+    assert_eq!(filled.database.sql(sql), kept);
+    let sql = "SELECT count(*) FROM orders WHERE mine = 42";
+    assert_eq!(filled.database.sql(sql), "40");
+}
+
+#[test]
+fn rows_that_exchange_a_unique_value_are_written_or_named_and_lose_nothing() {
+    require!(Kind::Mariadb);
+    for mine in ["", ", mine INT DEFAULT 7"] {
+        // Given a user's table with a unique column, and perhaps one of the user's own
+        let table = format!(
+            "CREATE TABLE orders (id {KEY} PRIMARY KEY, total DECIMAL(10,2),
+               note VARCHAR(20) CHARACTER SET utf8mb4, UNIQUE KEY one_note (note){mine})"
+        );
+        let mut model = Model::default();
+        for key in ["a", "b", "c"] {
+            model.order(key, 1, key);
+        }
+        let mut filled = filled(&table, existing_plan, model);
+        // when two rows have exchanged their values in the log,
+        filled.model.order("a", 2, "b");
+        filled.model.order("b", 2, "a");
+        filled.model.order("c", 2, "c");
+        if mine.is_empty() {
+            // then they are written,
+            filled.rebuild();
+            assert_eq!(filled.differences(), 0);
+            continue;
+        }
+        // or, where a row cannot be made anew, named, and stay.
+        filled.database.sql("UPDATE orders SET mine = 42");
+        assert_eq!(keys(&filled.refused()), ["a", "b"]);
+        filled.finish();
+        let all = "SELECT id, total, note, mine FROM orders ORDER BY id";
+        let rows = "a\t1.00\ta\t42\nb\t1.00\tb\t42\nc\t2.00\tc\t42";
+        assert_eq!(filled.database.sql(all), rows);
+    }
+}
+
+#[test]
+fn a_row_that_stays_is_in_the_way_of_one_record_alone() {
+    require!(Kind::Mariadb);
+    // Given a row whose record is refused, and a new record that is to get its unique value
+    let mut model = Model::default();
+    model.order("a", 1, "one");
+    model.order("b", 2, "two");
+    let table = format!(
+        "CREATE TABLE orders (id {KEY} PRIMARY KEY, total DECIMAL(10,2),
+           note VARCHAR(20) CHARACTER SET utf8mb4, UNIQUE KEY one_note (note))"
+    );
+    let mut filled = filled(&table, existing_plan, model);
+    filled.model.write(ORDERS, b"a", None);
+    filled.model.order("c", 3, "one");
+    filled.model.order("d", 4, "four");
+    filled
+        .model
+        .load(&filled.plan, filled.store.as_mut())
+        .unwrap();
+    assert!(filled.store.keep(0, &[b"a"]).unwrap());
+    // when the rebuild ends, then that record is named, and all others get in.
+    let refused = filled.refused_at_the_end();
+    assert_eq!(keys(&refused), ["c"]);
+    assert!(refused[0].what.contains("one_note"), "{}", refused[0]);
+    filled.finish();
+    let all = "SELECT id, note FROM orders ORDER BY id";
+    assert_eq!(filled.database.sql(all), "a\tone\nb\ttwo\nd\tfour");
+}
+
+fn parents_and_children(database: &Database) -> Arc<Plan> {
+    conformance::plan(
+        database,
+        r#"{"table":"shop.orders","into":"parents","existing":true,"where":".kind == \"parent\"","columns":{
+             "id":{"from":"$key","type":"text"}}},
+           {"table":"shop.orders","into":"children","existing":true,"where":".kind == \"child\"","columns":{
+             "id":{"from":"$key","type":"text"},"parent":{"from":"/parent","type":"text"}}}"#,
+    )
+}
+
+#[test]
+fn a_parent_that_is_gone_is_deleted_unless_a_row_that_stays_needs_it() {
+    require!(Kind::Mariadb);
+    // Given parents and children
+    let mut model = Model::default();
+    let child = |parent: &str| format!(r#"{{"kind":"child","parent":"{parent}"}}"#);
+    for n in 1..=3 {
+        model.write(
+            ORDERS,
+            format!("p{n}").as_bytes(),
+            Some(r#"{"kind":"parent"}"#),
+        );
+        model.write(
+            ORDERS,
+            format!("c{n}").as_bytes(),
+            Some(&child(&format!("p{n}"))),
+        );
+    }
+    let tables = format!(
+        "CREATE TABLE parents (id {KEY} NOT NULL PRIMARY KEY);
+         CREATE TABLE children (id {KEY} NOT NULL PRIMARY KEY, parent {KEY},
+           FOREIGN KEY of_parent (parent) REFERENCES parents (id))"
+    );
+    let mut filled = filled(&tables, parents_and_children, model);
+    // when one parent goes and its child moves to another, then that is written;
+    filled.model.write(ORDERS, b"p1", None);
+    filled.model.write(ORDERS, b"c1", Some(&child("p2")));
+    filled.rebuild();
+    assert_eq!(filled.differences(), 0);
+    // when one goes and its child's new record is refused, then both are named and stay.
+    filled.model.write(ORDERS, b"p3", None);
+    filled.model.write(ORDERS, b"c3", Some(&child("nobody")));
+    let refused = filled.refused();
+    assert_eq!(keys(&refused), ["c3", "p3"]);
+    let last = Offset(filled.model.position().get() - 1);
+    assert_eq!((refused[0].offset, refused[1].offset), (last, last));
+    assert!(refused[1].what.contains("of_parent"), "{}", refused[1]);
+    filled.finish();
+    let all = "SELECT id, parent FROM children ORDER BY id";
+    assert_eq!(filled.database.sql(all), "c1\tp2\nc2\tp2\nc3\tp3");
+    assert_eq!(
+        filled.database.sql("SELECT id FROM parents ORDER BY id"),
+        "p2\np3"
+    );
+}
