@@ -44,28 +44,11 @@ pub(crate) async fn call(
     configs: Option<Configs>,
     timing: &Timing,
 ) -> Result<Open, ConnectionError> {
-    let resolve = |source| ConnectionError::Resolve {
-        address: address.to_owned(),
-        source,
-    };
     let no_answer = || ConnectionError::NoAnswer {
         address: address.to_owned(),
         within_ms: timing.connect.as_millis(),
     };
-    let connect = async {
-        let addresses = tokio::net::lookup_host(address).await.map_err(resolve)?;
-        let addresses: Vec<SocketAddr> = addresses.collect();
-        if let (None, Some(other)) = (&configs, addresses.iter().find(|a| !a.ip().is_loopback())) {
-            return Err(ConnectionError::PlainText(*other));
-        }
-        TcpStream::connect(&addresses[..])
-            .await
-            .map_err(|source| ConnectionError::Connect {
-                address: address.to_owned(),
-                source,
-            })
-    };
-    let tcp = timeout(timing.connect, connect)
+    let tcp = timeout(timing.connect, connect(address, configs.is_some(), timing))
         .await
         .map_err(|_| no_answer())??;
     let _ = tcp.set_nodelay(true);
@@ -79,6 +62,36 @@ pub(crate) async fn call(
         }
     };
     Ok(Open::new(io))
+}
+
+async fn connect(
+    address: &str,
+    has_tls: bool,
+    timing: &Timing,
+) -> Result<TcpStream, ConnectionError> {
+    let addresses = tokio::net::lookup_host(address).await;
+    let addresses = addresses.map_err(|source| ConnectionError::Resolve {
+        address: address.to_owned(),
+        source,
+    })?;
+    let addresses: Vec<SocketAddr> = addresses.collect();
+    if !has_tls && let Some(other) = addresses.iter().find(|a| !a.ip().is_loopback()) {
+        return Err(ConnectionError::PlainText(*other));
+    }
+    // A name may have several addresses, of which the first does not answer.
+    let each = timing.connect / addresses.len().max(1) as u32;
+    let mut source = io::Error::from(io::ErrorKind::NotFound);
+    for to in addresses {
+        match timeout(each, TcpStream::connect(to)).await {
+            Ok(Ok(tcp)) => return Ok(tcp),
+            Ok(Err(error)) => source = error,
+            Err(_) => source = io::ErrorKind::TimedOut.into(),
+        }
+    }
+    Err(ConnectionError::Connect {
+        address: address.to_owned(),
+        source,
+    })
 }
 
 /// Takes a connection of another node; with TLS, what its certificate says is checked by
@@ -285,14 +298,12 @@ async fn watch(link: &Link, timing: &Timing) -> ConnectionError {
         }
         last_tick = now;
         link.give_up(now);
-        let unheard = link.unheard_for();
-        if unheard > timing.silence {
-            return ConnectionError::Silent(unheard.as_millis());
+        if link.unheard_for() > timing.silence {
+            return ConnectionError::Silent(timing.silence.as_millis());
         }
         let (queued, _, _) = link.load();
-        let stalled = link.stalled_for();
-        if queued > 0 && stalled > timing.stall {
-            return ConnectionError::Stalled(stalled.as_millis());
+        if queued > 0 && link.stalled_for() > timing.stall {
+            return ConnectionError::Stalled(timing.stall.as_millis());
         }
         if last_ping.is_none_or(|at| now - at >= timing.ping) {
             last_ping = Some(now);

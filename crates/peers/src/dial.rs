@@ -34,7 +34,7 @@ pub(crate) struct PeerLane {
     /// The peer has called: it runs, so the next attempt need not wait.
     wake: Notify,
     last_error: Mutex<Option<String>>,
-    /// Of both lanes.
+    /// What was logged; both lanes to a peer share it, since they mostly fail alike.
     seen: Arc<Seen>,
 }
 
@@ -82,6 +82,10 @@ impl PeerLane {
         }
     }
 
+    fn is_ended(&self) -> bool {
+        matches!(*self.slot.lock(), Slot::Ended)
+    }
+
     pub fn figures(&self) -> LaneFigures {
         let mut figures = self.counters.figures();
         figures.last_error.clone_from(&self.last_error.lock());
@@ -99,7 +103,6 @@ impl PeerLane {
     fn failed(&self, error: &ConnectionError, address: &str) {
         let error = error.to_string();
         let (node, lane) = (self.node, self.lane.name());
-        // Both lanes mostly fail for the same reason.
         if self.seen.is_new(&error) {
             tracing::warn!("node {node} at {address} is not connected: {error}");
         } else {
@@ -114,14 +117,16 @@ struct Connected<'a> {
     shared: &'a Shared,
     peer: &'a PeerLane,
     link: Arc<Link>,
+    is_reported: bool,
 }
 
 impl<'a> Connected<'a> {
     fn new(shared: &'a Shared, peer: &'a PeerLane, link: &Arc<Link>, greeted_with: u128) -> Self {
-        let connected = Self {
+        let mut connected = Self {
             shared,
             peer,
             link: Arc::clone(link),
+            is_reported: false,
         };
         let mut slot = peer.slot.lock();
         match *slot {
@@ -136,6 +141,7 @@ impl<'a> Connected<'a> {
                 if peer.seen.is_new(peer.lane.name()) {
                     tracing::info!("connected to node {}, lane {}", peer.node, peer.lane.name());
                 }
+                connected.is_reported = true;
                 shared.handler.connected(peer.node, peer.lane, link.log_id);
             }
         }
@@ -157,7 +163,9 @@ impl Drop for Connected<'_> {
         if self.link.age() >= self.shared.timing.steady {
             self.peer.seen.forget();
         }
-        self.shared.handler.lost(self.peer.node, self.peer.lane);
+        if self.is_reported {
+            self.shared.handler.lost(self.peer.node, self.peer.lane);
+        }
     }
 }
 
@@ -181,6 +189,9 @@ pub(crate) async fn keep_connected(
             pause = Pause::new(&shared.timing);
             continue;
         };
+        if peer.is_ended() {
+            return;
+        }
         peer.failed(&error, &target);
         if was_steady {
             pause = Pause::new(&shared.timing);

@@ -7,7 +7,7 @@ use crate::lane::Lane;
 use crate::request::Reply;
 
 /// Takes what comes from other nodes. It is called on the threads of the connections and must not
-/// wait there: what it cannot take at once it drops, refuses, or hands to another thread.
+/// wait there, nor panic: what it cannot take at once it drops, refuses, or hands to another thread.
 ///
 /// `from` is checked: with TLS by the node's certificate.
 pub trait Handler: Send + Sync + 'static {
@@ -17,8 +17,8 @@ pub trait Handler: Send + Sync + 'static {
         true
     }
 
-    /// A message has come. Those of one lane come in the order in which they were sent, some of them
-    /// perhaps not at all, and none twice.
+    /// A message has come. Those of one connection come in the order in which they were sent, the last
+    /// ones perhaps not at all, and none twice.
     fn message(&self, from: NodeId, topic: u16, bytes: Bytes);
 
     /// A request has come. Its answer may be given later, by any thread.

@@ -6,8 +6,8 @@ use crate::limits::{
     CONTROL_QUEUE_BYTES_MAX, CONTROL_QUEUE_FRAMES_MAX,
 };
 
-/// Which of the connections to a peer. What is sent on one lane arrives in order, or not at all; two
-/// lanes have no order between them.
+/// Which of the connections to a peer. What is sent on one arrives in order, or not at all; two lanes
+/// have no order between them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 #[repr(u8)]
 pub enum Lane {

@@ -184,11 +184,17 @@ impl<'a> Registered<'a> {
     fn new(shared: &'a Shared, theirs: &Greeting, link: &Arc<Link>) -> Self {
         let incoming = Incoming {
             link: Arc::clone(link),
+            process: theirs.process,
             address: theirs.address.clone(),
         };
         let key = (link.node, link.lane);
         let older = shared.incoming.lock().insert(key, incoming);
         if let Some(older) = older {
+            let lives = older.link.unheard_for() < shared.timing.ping * 2;
+            let text = format!("two processes say that they are node {}", link.node);
+            if older.process != theirs.process && lives && shared.seen.is_new(&text) {
+                tracing::warn!("{text}, at {} and {}", older.address, theirs.address);
+            }
             older
                 .link
                 .close("a newer connection of the same node replaces it");

@@ -9,7 +9,7 @@ use crate::tls::TlsFiles;
 
 #[derive(Clone, Debug)]
 pub struct PeersOptions {
-    /// This node.
+    /// The number of this node.
     pub node: NodeId,
     /// The log's id, or [`crate::NO_LOG`] where it is still to be learned from a peer.
     pub log_id: u128,

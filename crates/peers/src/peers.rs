@@ -63,13 +63,6 @@ impl Peers {
         }
         let tls = options.tls.map(|files| Tls::load(files, options.node));
         let tls = tls.transpose()?;
-        let runtime = Builder::new_multi_thread()
-            .worker_threads(WORKERS)
-            .thread_name("onelog-peers")
-            .enable_io()
-            .enable_time()
-            .build()
-            .map_err(StartError::Threads)?;
         let listen_failed = |source| StartError::Listen {
             address: options.listen,
             source,
@@ -77,9 +70,24 @@ impl Peers {
         let listener = std::net::TcpListener::bind(options.listen).map_err(listen_failed)?;
         listener.set_nonblocking(true).map_err(listen_failed)?;
         let local_address = listener.local_addr().map_err(listen_failed)?;
-        let entered = runtime.enter();
-        let listener = TcpListener::from_std(listener).map_err(listen_failed)?;
-        drop(entered);
+        let runtime = Builder::new_multi_thread()
+            .worker_threads(WORKERS)
+            .thread_name("onelog-peers")
+            .enable_io()
+            .enable_time()
+            .build()
+            .map_err(StartError::Threads)?;
+        let registered = {
+            let _entered = runtime.enter();
+            TcpListener::from_std(listener)
+        };
+        let listener = match registered {
+            Ok(listener) => listener,
+            Err(error) => {
+                runtime.shutdown_background();
+                return Err(listen_failed(error));
+            }
+        };
         let shared = Arc::new(Shared {
             node: options.node,
             process: rand::random(),
@@ -105,7 +113,7 @@ impl Peers {
         })))
     }
 
-    /// Where it listens.
+    /// Where it listens; the port is the kernel's choice where the options say 0.
     #[must_use]
     pub fn local_address(&self) -> SocketAddr {
         self.0.local_address
@@ -151,8 +159,8 @@ impl Peers {
         Ok(())
     }
 
-    /// Ends the connections to a peer and those that it has made. Whether it may come back is decided
-    /// by [`Handler::admits`].
+    /// Ends the connections to a peer and those that it has made; what has come already may still be
+    /// handed to the handler. Whether it may come back is decided by [`Handler::admits`].
     pub fn remove(&self, node: NodeId) {
         const WHY: &str = "the node was removed";
         let peer = self.0.shared.table.lock().peers.remove(&node);

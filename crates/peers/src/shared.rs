@@ -49,6 +49,7 @@ pub(crate) struct Peer {
 
 pub(crate) struct Incoming {
     pub link: Arc<Link>,
+    pub process: u64,
     pub address: String,
 }
 

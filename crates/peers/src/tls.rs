@@ -21,7 +21,7 @@ use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use crate::error::TlsError;
 use crate::greeting::Refusal;
 
-/// Files in PEM form.
+/// Where certificates and key are, as PEM.
 #[derive(Clone, Debug)]
 pub struct TlsFiles {
     /// This node's certificate, those between it and the authority behind it.
@@ -186,7 +186,7 @@ fn load(files: &TlsFiles, node: NodeId) -> Result<Configs, TlsError> {
     })
 }
 
-/// At least one.
+/// One or more, or the file is no use.
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let pem = read(path)?;
     let all: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(&pem).collect();

@@ -1,4 +1,5 @@
 //! Nodes that are connected over loopback, with real sockets and real certificates.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod broken;
 mod ends;
