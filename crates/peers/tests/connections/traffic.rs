@@ -4,9 +4,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use onelog_peers::frame::{Frame, FrameKind};
-use onelog_peers::limits::{
-    CONTROL_BYTES_MAX, CONTROL_QUEUE_FRAMES_MAX, REQUESTS_HELD_MAX, REQUESTS_SENT_MAX,
-};
+use onelog_peers::limits::{CONTROL_BYTES_MAX, REQUESTS_HELD_MAX, REQUESTS_SENT_MAX};
 use onelog_peers::{Lane, RequestError, SendError};
 use onelog_record::NodeId;
 
@@ -214,11 +212,8 @@ fn a_broken_connection_fails_all_of_its_requests_at_once() {
 #[test]
 fn only_so_many_requests_wait_for_an_answer() {
     let (one, two) = pair();
-    let pending: Vec<_> = (0..REQUESTS_SENT_MAX.min(CONTROL_QUEUE_FRAMES_MAX))
-        .map(|_| {
-            let request = || one.peers.request(TWO, Lane::Bulk, HOLD, Bytes::new(), LONG);
-            request()
-        })
+    let pending: Vec<_> = (0..REQUESTS_SENT_MAX)
+        .map(|_| one.peers.request(TWO, Lane::Bulk, HOLD, Bytes::new(), LONG))
         .collect();
     let one_more = one.peers.request(TWO, Lane::Bulk, ECHO, Bytes::new(), LONG);
     assert_eq!(one_more.wait(), Err(SendError::Full.into()));
