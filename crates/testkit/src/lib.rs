@@ -27,7 +27,7 @@ mod server;
 mod spawner;
 mod wait;
 
-pub use certificates::Certificates;
+pub use certificates::{Authority, Certificates};
 pub use folder_trace::{FolderTrace, trace_folders};
 pub use kind::{Kind, available, must_run};
 pub use mariadb::Mariadb;

@@ -47,6 +47,8 @@ const ORDER: &[Place] = &[
         Imports::Only(&["onelog-record", "onelog-commit"]),
     ),
     place(&["onelog-replica"], Imports::Above),
+    // It knows nothing of what the nodes say to each other.
+    place(&["onelog-peers"], Imports::Only(&["onelog-record"])),
     place(&["onelog"], Imports::Above),
     place(&["onelog-jq"], Imports::Only(&[])),
     place(
