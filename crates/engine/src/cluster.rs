@@ -3,6 +3,7 @@
 use onelog_commit::{Remembered, Validator};
 use onelog_record::{Entry, Index, NodeId};
 
+use crate::consensus::Consensus as _;
 use crate::engine::{Effect, Engine, EngineError};
 use crate::raft::{FetchId, MemberChange, MembersError, Message, Raft, SnapshotMark};
 
@@ -11,6 +12,24 @@ impl<T> Engine<T, Raft> {
     #[must_use]
     pub const fn raft(&self) -> &Raft {
         &self.consensus
+    }
+
+    /// Goes on with another consensus, once everything up to its last committed entry is replayed. What
+    /// is committed may only be known then: entries that are replayed say who the members are.
+    ///
+    /// # Panics
+    /// When it does not begin where the replay ended, or anything was decided.
+    pub fn take_part(&mut self, raft: Raft) {
+        assert_eq!(
+            self.applied.index,
+            raft.committed(),
+            "what is committed is replayed"
+        );
+        assert!(
+            !self.has_open() && self.waiting() == 0,
+            "nothing is decided during a replay"
+        );
+        self.consensus = raft;
     }
 
     /// A message of another node has come. One that announces a snapshot only when that is here.
@@ -39,6 +58,7 @@ impl<T> Engine<T, Raft> {
         out: &mut Vec<Effect<T>>,
     ) -> Result<(), EngineError> {
         let options = self.options.validator;
+        self.earlier_steps = self.steps();
         self.validator = Validator::new(options, self.applied.position, ids);
         self.applied.timestamp_ms = timestamp_ms;
         self.last_timestamp_ms = self.last_timestamp_ms.max(timestamp_ms);

@@ -111,6 +111,8 @@ pub struct Engine<T, C = Raft> {
     pub(crate) options: EngineOptions,
     pub(crate) consensus: C,
     pub(crate) validator: Validator,
+    /// Those of the validators before a snapshot replaced them.
+    pub(crate) earlier_steps: u64,
     replies: Replies<T>,
     open: BodyWriter,
     pub(crate) applied: Applied,
@@ -146,6 +148,7 @@ impl<T, C: Consensus> Engine<T, C> {
         Self {
             options,
             validator,
+            earlier_steps: 0,
             replies: Replies::default(),
             open: BodyWriter::with_prefix(PAYLOAD_HEADER_BYTES),
             applied,
@@ -175,13 +178,14 @@ impl<T, C: Consensus> Engine<T, C> {
     }
 
     /// Whether something must get done before more is submitted: the open entry sealed, or what waits
-    /// inside answered.
+    /// inside answered. Never where nothing is admitted: such a request is answered at once.
     #[must_use]
     pub fn is_full(&self) -> bool {
-        !self.may_decide()
-            || !self.consensus.may_propose()
-            || self.held.len() >= HELD_REQUESTS_MAX
-            || self.held_bytes >= HELD_BYTES_MAX
+        let has_room = self.may_decide()
+            && self.consensus.may_propose()
+            && self.held.len() < HELD_REQUESTS_MAX
+            && self.held_bytes < HELD_BYTES_MAX;
+        self.admits() && !has_room
     }
 
     fn may_decide(&self) -> bool {
@@ -232,7 +236,7 @@ impl<T, C: Consensus> Engine<T, C> {
     /// How many steps the decisions so far have taken: how much of the state they looked at.
     #[must_use]
     pub const fn steps(&self) -> u64 {
-        self.validator.steps()
+        self.earlier_steps + self.validator.steps()
     }
 
     /// How many requests wait for their answer.

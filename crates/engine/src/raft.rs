@@ -60,8 +60,8 @@ pub struct RaftOptions {
     pub vote: u64,
     /// The first entry that the log has.
     pub first: Index,
-    /// From which index on each term holds: of the log's entries up to the last committed one, and of
-    /// the entry before the first one where that is known.
+    /// From which index on each term holds: of the log's entries, and of the entry before the first
+    /// one where that is known.
     pub terms: Vec<(Index, Term)>,
     /// The last entry that is known to be committed. Raft reports only what comes behind it.
     pub committed: Index,
@@ -216,6 +216,8 @@ impl Raft {
             let count = self.unflushed.len() - from_end;
             self.release(count);
             self.raw.advance_apply_to(self.applied.get());
+            // What came since then and brought no entries rests on nothing else: no flush would end.
+            self.stored(self.applied);
         }
     }
 

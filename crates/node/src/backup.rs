@@ -85,7 +85,7 @@ impl Node {
             durable: Index::ZERO,
             clean: false,
             log_id: rand::random(),
-            node: onelog_replica::NODE,
+            node: onelog_replica::FOUNDER.get(),
         };
         copy.save_hard_state(&hard_state).map_err(write_failed)?;
         let mut position = Position::ZERO;

@@ -17,6 +17,7 @@ use onelog_replica::{
     Answer, Event, Failure, Job, Now, Outbox, Replica, Request, StartError, StartProgress,
 };
 
+use crate::open::OpenError;
 use crate::panics::guarded;
 use crate::queue::Exit;
 use crate::shared::{Published, Shared};
@@ -29,7 +30,7 @@ pub(crate) const CHECKPOINT_THREAD: &str = "onelog-checkpoint";
 pub(crate) const PREPARE_THREAD: &str = "onelog-prepare";
 const FITS: &str = "one job of each kind at a time always fits the worker's queue";
 /// How long nothing must happen before that is reported.
-const IDLE_INTERVAL: Duration = Duration::from_millis(200);
+const IDLE_INTERVAL_MS: u64 = 200;
 
 /// By which a client is answered.
 pub(crate) type Reply = tokio::sync::oneshot::Sender<ticket::Answer>;
@@ -62,21 +63,36 @@ pub(crate) struct Driver {
 
 impl Driver {
     /// Leads the replica until it admits requests.
-    pub(crate) fn start(&mut self) -> Result<(), StartError> {
+    pub(crate) fn start(&mut self) -> Result<(), OpenError> {
         if let Some(free) = self.space.probe.free_bytes() {
-            self.handle(Event::FreeSpace(free))?;
+            self.handle(Event::FreeSpace(free))
+                .map_err(StartError::from)?;
         }
         loop {
             while let Ok(completed) = self.completed.try_recv() {
-                self.handle(completed?)?;
+                let event = completed.map_err(StartError::from)?;
+                self.handle(event).map_err(StartError::from)?;
+            }
+            if self.replica.has_replayed() {
+                self.refuse_members()?;
             }
             let progress = self.replica.start_more(self.now, &mut self.outbox);
             self.carry_out();
             match progress? {
                 StartProgress::Ready => return Ok(()),
                 StartProgress::More => self.now = self.shared.now(),
-                StartProgress::Waits => self.wait_for_completion()?,
+                StartProgress::Waits => {
+                    self.wait_for_completion().map_err(StartError::from)?;
+                }
             }
+        }
+    }
+
+    /// Nothing carries messages to other nodes yet. A node that is alone never has any.
+    fn refuse_members(&self) -> Result<(), OpenError> {
+        match self.replica.members().all().len() {
+            0 | 1 => Ok(()),
+            members => Err(OpenError::Member { members }),
         }
     }
 
@@ -204,6 +220,11 @@ impl Driver {
                     });
                     assert!(is_taken, "{FITS}");
                 }
+                Job::Send(_) | Job::Fetch(_) | Job::SendSnapshot(_) => {
+                    unreachable!(
+                        "a folder with other members is not opened, and a change of the members is never requested"
+                    )
+                }
                 Job::Release(released) => {
                     // Where it does not fit, it is dropped here.
                     let _ = self.preparer.push_if_room(move || drop(released));
@@ -215,6 +236,8 @@ impl Driver {
                 Answer::Decided(reply, answer) => self.shared.reply(reply, answer),
                 // The node reports no barriers: the only voter's own position is one.
                 Answer::Readable(..) => {}
+                // It requests none.
+                Answer::Members(..) | Answer::Transferred(..) => {}
             }
         }
     }
@@ -230,6 +253,7 @@ impl Driver {
 
     fn wait(&mut self) -> Result<(), Failure> {
         let idle = never();
+        let silence_ms = IDLE_INTERVAL_MS.min(self.replica.tick_interval_ms());
         let commands = if self.replica.may_take() {
             self.commands.receiver()
         } else {
@@ -244,7 +268,7 @@ impl Driver {
                 self.now = self.shared.now();
                 self.command(command.unwrap_or(Command::Stop))
             }
-            default(IDLE_INTERVAL) => {
+            default(Duration::from_millis(silence_ms)) => {
                 self.now = self.shared.now();
                 self.handle(Event::Idle)
             }

@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crossbeam_channel::unbounded;
 use onelog_log::{Disk, FlushPool, LogOptions, RealDisk};
-use onelog_replica::{Event, Outbox, Recovered, ReplicaOptions, StartError};
+use onelog_replica::{Event, FOUNDER, Outbox, Recovered, ReplicaOptions, StartError};
 use uuid::{NoContext, Timestamp, Uuid};
 
 use crate::copy::{UnfinishedCopy, check_finished};
@@ -36,6 +36,11 @@ pub enum OpenError {
     /// The disks cannot be recovered, or do not fit together.
     #[error(transparent)]
     Start(#[from] StartError),
+    /// The folder is that of a member of a cluster.
+    #[error(
+        "the folder belongs to a node of a cluster of {members} members, and this version runs single nodes only: open it with the version that made it"
+    )]
+    Member { members: usize },
     /// A thread could not be started.
     #[error("a thread could not be started: {0}")]
     Thread(std::io::Error),
@@ -106,6 +111,7 @@ pub(crate) fn open_on(
 
 fn replica_options(options: &Options) -> ReplicaOptions {
     ReplicaOptions {
+        node: FOUNDER,
         new_log_id: rand::random::<u128>().max(1),
         segment_bytes: options.segment_bytes,
         index_every_bytes: LogOptions::default().index_every_bytes,

@@ -1,6 +1,7 @@
 //! When the state is checkpointed: in time, when the memtable is large, and at a clean end. And for
 //! how long the view before the last checkpoint stays readable.
 
+use onelog_engine::Members;
 use onelog_record::Index;
 use onelog_state::{Checkpoint, CheckpointError, CheckpointReport};
 
@@ -16,7 +17,7 @@ const RETRY_MS: u64 = 10_000;
 /// A checkpoint that found no room.
 #[derive(Debug)]
 pub(crate) struct Unfinished {
-    checkpoint: Checkpoint,
+    pub(crate) checkpoint: Checkpoint,
     ended_at_ms: u64,
     /// How much was free when it began.
     pub(crate) begun_with: Option<u64>,
@@ -29,6 +30,11 @@ pub(crate) struct Checkpoints {
     pub(crate) unfinished: Option<Unfinished>,
     /// How much was free when the one that runs began.
     pub(crate) begun_with: Option<u64>,
+    /// Whether the next one is due at once: a follower needs it.
+    pub(crate) is_wanted: bool,
+    /// The members at the last one, and at the one that runs or is unfinished.
+    pub(crate) members: Members,
+    pub(crate) next_members: Members,
     /// When the last one was considered, by the monotonic clock.
     pub(crate) considered_at_ms: u64,
     /// The last entry that the B-tree on disk has: the next start needs the log behind it.
@@ -46,7 +52,9 @@ impl<T, O: Observer> Replica<T, O> {
         let is_due = match &self.checkpoints.unfinished {
             Some(unfinished) => now.monotonic_ms.saturating_sub(unfinished.ended_at_ms) >= RETRY_MS,
             None => {
-                since_ms >= self.options.checkpoint_interval_ms || self.state.wants_checkpoint()
+                since_ms >= self.options.checkpoint_interval_ms
+                    || self.state.wants_checkpoint()
+                    || self.checkpoints.is_wanted
             }
         };
         if !self.checkpoints.is_running && is_due && self.checkpoint_has_room() {
@@ -57,14 +65,33 @@ impl<T, O: Observer> Replica<T, O> {
     pub(crate) fn start_checkpoint(&mut self, now: Now, out: &mut Outbox<T>) {
         self.checkpoints.considered_at_ms = now.monotonic_ms;
         let unfinished = self.checkpoints.unfinished.take();
-        let again = unfinished.map(|unfinished| unfinished.checkpoint);
-        let Some(checkpoint) = again.or_else(|| self.state.freeze()) else {
+        self.checkpoints.is_wanted = false;
+        let checkpoint = match unfinished {
+            Some(unfinished) => Some(unfinished.checkpoint),
+            None => self.freeze(),
+        };
+        let Some(checkpoint) = checkpoint else {
             return;
         };
         self.checkpoints.begun_with = self.space.free();
         self.checkpoints.is_running = true;
         self.observer.checkpoint_started();
         out.jobs.push(Job::Checkpoint(checkpoint));
+    }
+
+    fn freeze(&mut self) -> Option<Checkpoint> {
+        // The next start needs the log behind it.
+        assert!(
+            self.state.applied().index <= self.log.durable(),
+            "what is applied is durable on this node"
+        );
+        let frozen = self.state.freeze();
+        if frozen.is_some() {
+            self.checkpoints
+                .next_members
+                .clone_from(&self.cluster.members);
+        }
+        frozen
     }
 
     pub(crate) fn checkpointed(
@@ -90,6 +117,9 @@ impl<T, O: Observer> Replica<T, O> {
         result?;
         self.checkpoints.covered = self.state.checkpointed().index;
         self.checkpoints.kept_since_ms = Some(now.monotonic_ms);
+        let next = self.checkpoints.next_members.clone();
+        self.checkpoints.members = next;
+        self.offer_snapshot();
         self.retain(now, out)
     }
 
@@ -100,7 +130,7 @@ impl<T, O: Observer> Replica<T, O> {
             return Ok(());
         }
         let mut next = self.checkpoints.unfinished.take().map(|u| u.checkpoint);
-        while let Some(checkpoint) = next.take().or_else(|| self.state.freeze()) {
+        while let Some(checkpoint) = next.take().or_else(|| self.freeze()) {
             match checkpoint.run() {
                 Err(error @ CheckpointError::NoSpace { .. }) => {
                     tracing::warn!(%error, "the last checkpoint was not made");

@@ -1,47 +1,95 @@
 //! Carrying out what the engine wants, in its order.
+//!
+//! Some of it must wait for jobs that run: what comes behind that waits too. So what is carried out may
+//! be behind what the engine has decided, and nothing here looks at the engine to know how far it is.
+//!
+//! | effect | waits until |
+//! |---|---|
+//! | `Cut` | no flush is under way: none may write what is cut |
+//! | `Install` | no job is under way that touches the files of log or state; none begins |
+//! | `Append` | what is in flight leaves room: only a follower can be sent more than that |
 
 use std::sync::Arc;
 
 use bytes::Bytes;
 use onelog_engine::Effect;
-use onelog_record::{Entry, Op, TABLE_TABLES, Transactions};
+use onelog_log::LogOptions;
+use onelog_log::frame::frame_len;
+use onelog_record::{Entry, Index, Op, TABLE_TABLES, Transactions};
 
 use crate::failure::Failure;
-use crate::jobs::{Answer, Job, Outbox};
+use crate::jobs::{Answer, Job, Outbox, ReadForFollower};
 use crate::observer::Observer;
 use crate::planted::{self, Bug};
 use crate::replica::Replica;
 
 impl<T, O: Observer> Replica<T, O> {
-    /// Carries out effects in order. Applying moves the position before any answer is handed out.
+    /// Carries out effects in order, as far as none must wait. Applying moves the position before any
+    /// answer is handed out.
     pub(crate) fn carry_out(&mut self, out: &mut Outbox<T>) -> Result<(), Failure> {
-        let mut effects = std::mem::take(&mut self.effects);
-        for effect in effects.drain(..) {
-            match effect {
-                Effect::SaveVote(term, vote) => self.save_vote(term, vote)?,
-                Effect::Append(entries) => self.append(&entries, out)?,
-                Effect::Apply(entry, raw) => self.apply(&entry, &raw)?,
-                Effect::Reply(ticket, answer) => {
-                    out.answers.push(Answer::Decided(ticket, answer));
-                }
-                Effect::Readable(ticket, position) => {
-                    out.answers.push(Answer::Readable(ticket, position));
-                }
-                Effect::Install(_)
-                | Effect::Cut(_)
-                | Effect::Send(_)
-                | Effect::Fetch(_)
-                | Effect::Members(..) => {
-                    unreachable!("a cluster of one voter has nobody to send to or to hear from")
-                }
+        loop {
+            self.queue.extend(self.effects.drain(..));
+            let Some(effect) = self.queue.pop_front() else {
+                break;
+            };
+            if self.must_wait(&effect) {
+                self.queue.push_front(effect);
+                break;
             }
+            self.carry_out_one(effect, out)?;
         }
-        if self.effects.is_empty() {
-            self.effects = effects;
-            return Ok(());
+        self.note_role(out);
+        Ok(())
+    }
+
+    fn must_wait(&self, effect: &Effect<T>) -> bool {
+        match effect {
+            Effect::Cut(_) => self.flushes_in_flight > 0,
+            Effect::Install(_) => self.flushes_in_flight > 0 || self.has_background_job(),
+            Effect::Append(entries) => {
+                let bytes: usize = entries.iter().map(|e| frame_len(e.body.len())).sum();
+                let max = LogOptions::default().in_flight_bytes_max;
+                self.flushes_in_flight > 0 && self.log.in_flight_bytes() + bytes > max
+            }
+            _ => false,
         }
-        // Only a planted bug makes effects while effects are carried out.
-        self.carry_out(out)
+    }
+
+    fn carry_out_one(&mut self, effect: Effect<T>, out: &mut Outbox<T>) -> Result<(), Failure> {
+        match effect {
+            Effect::SaveVote(term, vote) => self.save_vote(term, vote)?,
+            Effect::Cut(index) => self.cut(index)?,
+            Effect::Append(entries) => self.append(&entries, out)?,
+            Effect::Send(messages) => self.send(messages, out)?,
+            Effect::Fetch(fetch) => out.jobs.push(Job::Fetch(ReadForFollower {
+                fetch,
+                reader: self.reader.clone(),
+            })),
+            Effect::Apply(entry, raw) => self.apply(&entry, &raw)?,
+            Effect::Members(index, members) => self.members_changed(index, members, out),
+            Effect::Reply(ticket, answer) => out.answers.push(Answer::Decided(ticket, answer)),
+            Effect::Readable(ticket, position) => {
+                out.answers.push(Answer::Readable(ticket, position));
+            }
+            Effect::Install(mark) => self.install(mark)?,
+        }
+        Ok(())
+    }
+
+    /// Whether a cut is on its way: what is flushed until it is done may be what it cuts.
+    fn has_cut_waiting(&self) -> bool {
+        let mut queue = self.queue.iter();
+        queue.any(|effect| matches!(effect, Effect::Cut(_) | Effect::Install(_)))
+    }
+
+    /// A later leader has other entries from `index` on.
+    fn cut(&mut self, index: Index) -> Result<(), Failure> {
+        let last = self.log.last_index();
+        tracing::info!(from = %index, to = %last, "cut the end of the log: another leader has other entries there");
+        self.log.cut_end(index)?;
+        self.observer.cut(index);
+        let durable = self.log.durable();
+        Ok(self.engine.stored(durable, &mut self.effects)?)
     }
 
     fn append(&mut self, entries: &[Entry], out: &mut Outbox<T>) -> Result<(), Failure> {
@@ -62,7 +110,9 @@ impl<T, O: Observer> Replica<T, O> {
     pub(crate) fn flushed(&mut self, number: u64, out: &mut Outbox<T>) -> Result<(), Failure> {
         self.flushes_in_flight -= 1;
         let durable = self.log.flushed(number);
-        self.engine.stored(durable, &mut self.effects)?;
+        if !self.has_cut_waiting() || planted::is(Bug::StoredBeforeCut) {
+            self.engine.stored(durable, &mut self.effects)?;
+        }
         self.carry_out(out)
     }
 
@@ -74,6 +124,7 @@ impl<T, O: Observer> Replica<T, O> {
         }
         self.state.apply_raw(entry, raw)?;
         self.view = None;
+        self.unsaved_bytes += entry.body.len() as u64;
         self.observer.applied(entry);
         if lags {
             self.apply_definitions(entry, raw)?;
@@ -84,15 +135,23 @@ impl<T, O: Observer> Replica<T, O> {
     /// Applies replayed entries all at once; nothing reads yet.
     pub(crate) fn apply_replayed(&mut self) -> Result<(), Failure> {
         let mut entries = Vec::new();
+        let mut changed = None;
         for effect in std::mem::take(&mut self.effects) {
-            if let Effect::Apply(entry, raw) = effect {
-                if self.engine.may_define(&entry) && !planted::is(Bug::CatalogOfCheckpoint) {
-                    self.apply_definitions(&entry, &raw)?;
+            match effect {
+                Effect::Apply(entry, raw) => {
+                    if self.engine.may_define(&entry) && !planted::is(Bug::CatalogOfCheckpoint) {
+                        self.apply_definitions(&entry, &raw)?;
+                    }
+                    entries.push((entry, raw));
                 }
-                entries.push((entry, raw));
+                Effect::Members(index, members) => changed = Some((index, members)),
+                _ => {}
             }
         }
         self.state.apply_all(&entries)?;
+        if let Some((index, members)) = changed {
+            self.set_members(index, members);
+        }
         if let Some((last, _)) = entries.last() {
             self.observer.replayed(last.index, last.header.end());
         }
@@ -123,5 +182,12 @@ impl<T, O: Observer> Replica<T, O> {
             }
         }
         Ok(())
+    }
+}
+
+impl<T, O> Replica<T, O> {
+    /// Whether state and log are to be replaced next: no job on their files may begin.
+    pub(crate) fn waits_to_install(&self) -> bool {
+        matches!(self.queue.front(), Some(Effect::Install(_)))
     }
 }

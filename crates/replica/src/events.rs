@@ -1,8 +1,11 @@
 //! What a driver reports to a replica.
 
-use onelog_engine::Submission;
-use onelog_log::{Dropped, FlushError, PrepareError, RetainError};
+use onelog_engine::{FetchId, MemberChange, Message, Submission};
+use onelog_log::{Dropped, FlushError, PrepareError, ReadError, RetainError};
+use onelog_record::{Entry, NodeId};
 use onelog_state::{CheckpointError, CheckpointReport};
+
+use crate::snapshots::ArrivedSnapshot;
 
 /// The time, as the driver reads it. A replica reads no clock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -23,13 +26,31 @@ pub struct Request<T> {
     pub bytes: usize,
 }
 
-/// Something happened. Messages of peers will be one more kind.
+/// Something happened.
 #[derive(Debug)]
 pub enum Event<T> {
     /// A client sent a transaction. Only while [`crate::Replica::may_take`] says so.
     Submitted(Box<Request<T>>),
     /// A client wants to read what is linearizable; answered [`crate::Answer::Readable`].
     ReadBarrier(T),
+    /// Other members are wanted; answered [`crate::Answer::Members`] when they are in force.
+    ChangeMembers(T, Vec<MemberChange>),
+    /// Another voter is to lead; answered [`crate::Answer::Transferred`] when it does.
+    Transfer(T, NodeId),
+    /// A peer's message came. Any of them may get lost or come again. One that announces a snapshot
+    /// comes as [`Event::Snapshot`].
+    Message(Box<Message>),
+    /// The job [`crate::Job::Fetch`] of this number has ended.
+    Fetched {
+        id: FetchId,
+        result: Result<Vec<Entry>, ReadError>,
+    },
+    /// A leader's snapshot is here, whole.
+    Snapshot(Box<ArrivedSnapshot>),
+    /// The job [`crate::Job::SendSnapshot`] for this node has ended: whether the snapshot is there.
+    SnapshotSent { to: NodeId, is_whole: bool },
+    /// A message to this node could not be sent.
+    Unreachable(NodeId),
     /// The job [`crate::Job::Flush`] with this number has ended. In any order.
     Flushed {
         number: u64,
@@ -49,4 +70,18 @@ pub enum Event<T> {
     Idle,
     /// No further request will come. Those that came are still decided and answered.
     Stop,
+}
+
+impl<T> Event<T> {
+    /// Whether a job on the files of log or state has ended.
+    pub(crate) const fn is_job_end(&self) -> bool {
+        matches!(
+            self,
+            Self::Flushed { .. }
+                | Self::Checkpointed(_)
+                | Self::Prepared(_)
+                | Self::Retained(_)
+                | Self::WatermarkSaved(_)
+        )
+    }
 }

@@ -1,9 +1,9 @@
 //! Why a replica stopped by itself.
 
 use onelog_engine::EngineError;
-use onelog_log::{CloseError, FlushError, StageError};
+use onelog_log::{CloseError, CutError, FlushError, ReadError, RestartError, StageError};
 use onelog_record::BodyError;
-use onelog_state::{ApplyError, CheckpointError};
+use onelog_state::{ApplyError, CheckpointError, InstallError};
 
 use crate::catalog::CatalogError;
 
@@ -16,6 +16,18 @@ pub enum Failure {
     /// The log could not take more.
     #[error("the log could not be written: {0}")]
     Stage(#[from] StageError),
+    /// The log's end could not be cut.
+    #[error("the log's end could not be cut: {0}")]
+    Cut(#[from] CutError),
+    /// Another node's state could not be put in place.
+    #[error("another node's state could not be installed: {0}")]
+    Install(#[from] InstallError),
+    /// The log could not begin anew behind another node's state.
+    #[error("the log could not be restarted behind another node's state: {0}")]
+    Restart(#[from] RestartError),
+    /// Entries could not be read for a follower.
+    #[error("the log could not be read for a follower: {0}")]
+    Read(#[from] ReadError),
     /// Term and vote could not be saved.
     #[error("the hard state could not be saved: {0}")]
     HardState(std::io::Error),

@@ -4,6 +4,8 @@
 //!   the disk meanwhile: with one voter that is once, at the start.
 //! - The durable watermark is saved by a job when nothing happens, so that damage to the log's last
 //!   frames can never pass for a torn tail; while entries flow, every frame carries it anyway.
+//! - How far the log is committed is saved with it, among others also while entries flow: what lies
+//!   behind that is in memory after a start, until the leader says that it is committed.
 //! - A clean end is saved last.
 
 use onelog_log::{HardState, HardStateRead, Recovery};
@@ -11,11 +13,14 @@ use onelog_record::{Index, Term};
 
 use crate::failure::Failure;
 use crate::jobs::{Job, Outbox};
-use crate::options::NODE;
+use crate::options::ReplicaOptions;
 use crate::replica::Replica;
 
+/// How many bytes of the log may be applied until that is saved, where there are other nodes.
+const UNSAVED_BYTES_MAX: u64 = 16 << 20;
+
 /// The hard state to go on with. A new log gets its id here.
-pub(crate) fn after(recovery: &Recovery, new_log_id: u128) -> HardState {
+pub(crate) fn after(recovery: &Recovery, options: &ReplicaOptions) -> HardState {
     match &recovery.hard_state {
         HardStateRead::Present(found) => HardState {
             clean: false,
@@ -27,8 +32,8 @@ pub(crate) fn after(recovery: &Recovery, new_log_id: u128) -> HardState {
             commit: Index::ZERO,
             durable: Index::ZERO,
             clean: false,
-            log_id: new_log_id,
-            node: NODE,
+            log_id: options.new_log_id,
+            node: options.node.get(),
         },
     }
 }
@@ -42,8 +47,22 @@ impl<T, O> Replica<T, O> {
 
     /// Saves how far the log is durable, when it got further since and nothing is under way.
     pub(crate) fn save_watermark(&mut self, out: &mut Outbox<T>) {
-        let is_old = self.hard_state.durable < self.log.durable();
-        if self.flushes_in_flight > 0 || self.is_saving || !is_old {
+        let is_old = self.hard_state.durable < self.log.durable()
+            || self.cluster.has_peers() && self.hard_state.commit < self.state.applied().index;
+        if self.flushes_in_flight == 0 && is_old {
+            self.begin_save(out);
+        }
+    }
+
+    /// Saves how far the log is committed, when that is far beyond what was saved.
+    pub(crate) fn save_commit(&mut self, out: &mut Outbox<T>) {
+        if self.unsaved_bytes >= UNSAVED_BYTES_MAX && self.cluster.has_peers() {
+            self.begin_save(out);
+        }
+    }
+
+    fn begin_save(&mut self, out: &mut Outbox<T>) {
+        if self.is_saving || self.waits_to_install() {
             return;
         }
         self.is_saving = true;
@@ -60,12 +79,14 @@ impl<T, O> Replica<T, O> {
     }
 
     fn note_progress(&mut self) {
+        self.unsaved_bytes = 0;
         self.hard_state.durable = self.log.durable();
-        self.hard_state.commit = self.engine.applied().index;
+        // Not what the engine has decided: a snapshot that is to be installed is not in the log yet.
+        self.hard_state.commit = self.state.applied().index;
     }
 
     pub(crate) fn save_clean_end(&mut self) -> Result<(), Failure> {
-        self.hard_state.commit = self.engine.applied().index;
+        self.hard_state.commit = self.state.applied().index;
         Ok(self.log.close(&self.hard_state)?)
     }
 }

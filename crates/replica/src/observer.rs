@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use onelog_engine::{Members, PeerProgress};
 use onelog_record::{Entry, Index, Position};
 use onelog_state::CheckpointReport;
 
-use crate::{Catalog, SpaceReport};
+use crate::{Catalog, Role, SpaceReport};
 
 /// Hears of each step of a replica on the replica's own thread, in this order:
 ///
@@ -22,6 +23,10 @@ pub trait Observer {
     /// An entry got its place in the log. It is not durable yet.
     fn appended(&mut self, _entry: &Entry) {}
 
+    /// The log's entries from this one on are gone: another leader has others there. None of them was
+    /// applied.
+    fn cut(&mut self, _from: Index) {}
+
     /// Tables were defined or dropped.
     fn catalog_changed(&mut self, _catalog: &Arc<Catalog>) {}
 
@@ -30,6 +35,21 @@ pub trait Observer {
 
     /// While starting: everything up to this index is applied; `end` is the position behind it.
     fn replayed(&mut self, _index: Index, _end: Position) {}
+
+    /// State and log were replaced by those of another node: everything up to this index is there, and
+    /// `end` is the position behind it. Entries between the last one that was applied and this one
+    /// never come.
+    fn installed(&mut self, _index: Index, _end: Position) {}
+
+    /// Another node leads, or this one; requests are admitted, or no longer.
+    fn role_changed(&mut self, _role: Role) {}
+
+    /// From the entry of this index on, which is applied, these are the members.
+    fn members_changed(&mut self, _index: Index, _members: &Members) {}
+
+    /// How far the other nodes are has changed, as looked at now and then. None of them where this node
+    /// does not lead.
+    fn peers_progressed(&mut self, _peers: &[PeerProgress]) {}
 
     fn checkpoint_started(&mut self) {}
 

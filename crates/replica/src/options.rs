@@ -1,16 +1,20 @@
 //! How a replica works. Bounds without a default here have theirs with the driver.
 
-use onelog_record::Compression;
+use onelog_record::{Compression, NodeId};
 
-/// This node's number in its cluster of one.
-pub const NODE: u64 = 1;
+/// The node that began the log, alone: its number is the same in every cluster. Each other node joins.
+pub const FOUNDER: NodeId = NodeId(1);
 /// A request that has waited longer than this to be decided is refused.
 pub const QUEUE_WAIT_MS_MAX: u64 = 10_000;
 
 /// What can be chosen about a replica.
 #[derive(Clone, Debug)]
 pub struct ReplicaOptions {
-    /// The id that the log gets where there is none yet. Never zero.
+    /// This node's number. [`FOUNDER`] begins a log where there is none; any other node begins with an
+    /// empty one, and its members bring it the entries.
+    pub node: NodeId,
+    /// The id that the log gets where there is none yet. Never zero. A node that joins MUST know that
+    /// of its cluster.
     pub new_log_id: u128,
     /// The size of a segment of the log.
     pub segment_bytes: u64,

@@ -16,6 +16,16 @@ onelog_record::planted_bugs! {
     RetainPastFollowers = 6,
     /// The position moves over a definition before its table is known.
     CatalogLags = 7,
+    /// A start among others takes everything that is durable for committed.
+    DurableIsCommitted = 8,
+    /// What is flushed is reported while a cut of it waits.
+    StoredBeforeCut = 9,
+    /// A start forgets what the checkpoint has beyond the saved commit.
+    CommitBehindCheckpoint = 10,
+    /// Checkpoints, and the snapshots made of them, do not say who the members are.
+    MembersNotKept = 11,
+    /// A start among others does not look for changes of the members that must be committed.
+    ChangesNotLookedFor = 12,
 }
 
 /// The same place in the log without what was written there.

@@ -1,5 +1,6 @@
 //! The state machine itself: events in, jobs and answers out.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use onelog_engine::{Applied, Effect, Engine};
@@ -9,6 +10,7 @@ use onelog_state::State;
 
 use crate::catalog::Catalog;
 use crate::checkpoints::Checkpoints;
+use crate::cluster::Cluster;
 use crate::events::{Event, Now, Request};
 use crate::failure::Failure;
 use crate::followers::Followers;
@@ -16,6 +18,7 @@ use crate::jobs::{Answer, Job, Outbox};
 use crate::observer::Observer;
 use crate::options::{QUEUE_WAIT_MS_MAX, ReplicaOptions};
 use crate::retention::Retention;
+use crate::snapshots::Arrived;
 use crate::space::Space;
 use crate::start::Startup;
 use crate::view::StateView;
@@ -27,8 +30,6 @@ const REQUESTS_PER_TURN_MAX: usize = 512;
 const STEPS_PER_TURN_MAX: u64 = onelog_commit::DECISION_STEPS_MAX as u64;
 /// How long a client should wait while checkpoints catch up.
 const RETRY_AFTER_MS: u64 = 250;
-/// How often consensus hears that time has passed.
-const TICK_INTERVAL_MS: u64 = 200;
 
 /// One replica of the log. `T` is the ticket by which a client is answered.
 #[derive(Debug)]
@@ -43,12 +44,20 @@ pub struct Replica<T, O> {
     pub(crate) catalog: Arc<Catalog>,
     pub(crate) followers: Arc<Followers>,
     pub(crate) startup: Startup,
+    /// What the engine wants done, as it answers.
     pub(crate) effects: Vec<Effect<T>>,
+    /// What of it is not carried out. Empty between two calls, unless its first one waits.
+    pub(crate) queue: VecDeque<Effect<T>>,
+    pub(crate) cluster: Cluster<T>,
+    /// A leader's snapshot that is to be installed.
+    pub(crate) arrived: Option<Arrived>,
     /// The state that this turn's requests are decided on. Never older than what is applied.
     pub(crate) view: Option<StateView>,
     pub(crate) flushes_in_flight: usize,
     pub(crate) is_preparing: bool,
     pub(crate) is_saving: bool,
+    /// How many bytes of the log were applied since that was saved last.
+    pub(crate) unsaved_bytes: u64,
     pub(crate) checkpoints: Checkpoints,
     pub(crate) retention: Retention,
     pub(crate) space: Space,
@@ -71,11 +80,37 @@ impl<T, O: Observer> Replica<T, O> {
         now: Now,
         out: &mut Outbox<T>,
     ) -> Result<(), Failure> {
+        let is_job_end = event.is_job_end();
+        self.take_in(event, now, out)?;
+        if is_job_end && !self.queue.is_empty() {
+            // What waits may have waited for this.
+            self.carry_out(out)?;
+        }
+        Ok(())
+    }
+
+    fn take_in(&mut self, event: Event<T>, now: Now, out: &mut Outbox<T>) -> Result<(), Failure> {
         match event {
             Event::Submitted(request) => self.submit(*request, now, out),
             Event::ReadBarrier(ticket) => {
                 self.engine.read_barrier(ticket, &mut self.effects)?;
                 self.carry_out(out)
+            }
+            Event::ChangeMembers(ticket, changes) => self.change_members(ticket, &changes, out),
+            Event::Transfer(ticket, to) => self.transfer(ticket, to, out),
+            Event::Message(message) => self.message_came(*message, out),
+            Event::Fetched { id, result } => {
+                self.engine.fetched(id, &result?, &mut self.effects)?;
+                self.carry_out(out)
+            }
+            Event::Snapshot(arrived) => self.snapshot_came(*arrived, out),
+            Event::SnapshotSent { to, is_whole } => {
+                self.snapshot_sent(to, is_whole)?;
+                self.carry_out(out)
+            }
+            Event::Unreachable(node) => {
+                self.engine.unreachable(node);
+                Ok(())
             }
             // What stopped the log is reported by the job that met it, and says more.
             Event::Flushed {
@@ -123,7 +158,7 @@ impl<T, O: Observer> Replica<T, O> {
     #[must_use]
     pub fn may_take(&self) -> bool {
         let steps = self.engine.steps() - self.turn_began_at_step;
-        let is_full = self.engine.is_full() || self.state.is_full();
+        let is_full = self.engine.admits() && (self.engine.is_full() || self.state.is_full());
         // Where nothing is written, requests need not wait to hear it.
         self.taken < REQUESTS_PER_TURN_MAX
             && steps < STEPS_PER_TURN_MAX
@@ -137,6 +172,11 @@ impl<T, O: Observer> Replica<T, O> {
         out: &mut Outbox<T>,
     ) -> Result<(), Failure> {
         self.taken += 1;
+        if !self.engine.admits() {
+            let answer = Answer::Decided(request.submission.ticket, Err(Refusal::NotLeader));
+            out.answers.push(answer);
+            return Ok(());
+        }
         let waited_ms = now.monotonic_ms.saturating_sub(request.queued_at_ms);
         if waited_ms > QUEUE_WAIT_MS_MAX {
             let refusal = Refusal::Overloaded {
@@ -197,22 +237,29 @@ impl<T, O: Observer> Replica<T, O> {
         }
         self.engine.seal(now.unix_ms, &mut self.effects)?;
         self.carry_out(out)?;
-        Ok(true)
+        // It stays open while the leadership is being handed on.
+        Ok(!self.engine.has_open())
     }
 
     fn tick(&mut self, now: Now, out: &mut Outbox<T>) -> Result<(), Failure> {
-        if now.monotonic_ms.saturating_sub(self.ticked_at_ms) < TICK_INTERVAL_MS {
+        if now.monotonic_ms.saturating_sub(self.ticked_at_ms) < self.tick_interval_ms() {
             return Ok(());
         }
         self.ticked_at_ms = now.monotonic_ms;
         self.release_old_view(now, out);
         self.engine.tick(&mut self.effects)?;
-        self.carry_out(out)
+        self.carry_out(out)?;
+        self.note_peers();
+        Ok(())
     }
 
     fn maintenance(&mut self, now: Now, out: &mut Outbox<T>) {
         self.judge_space();
+        if self.waits_to_install() {
+            return;
+        }
         self.checkpoint_when_due(now, out);
+        self.save_commit(out);
         if !self.is_preparing
             && self.may_prepare()
             && let Some(prepare) = self.log.prepare()
@@ -227,7 +274,9 @@ impl<T, O: Observer> Replica<T, O> {
     pub fn is_drained(&self) -> bool {
         self.is_stopping
             && self.flushes_in_flight == 0
+            && self.queue.is_empty()
             && self.engine.waiting() == 0
+            && !self.cluster.has_waiting()
             && !self.engine.has_open()
     }
 
@@ -255,13 +304,25 @@ impl<T, O: Observer> Replica<T, O> {
 
     /// Takes every ticket that waits, when the replica stops: what became of them is not known.
     pub fn abandon(&mut self) -> Vec<T> {
-        self.engine.abandon()
+        let waiting = self.engine.abandon().into_iter();
+        waiting.chain(self.cluster.abandon()).collect()
     }
 
-    /// How far the log is applied.
+    /// How far the log is applied to the state.
     #[must_use]
     pub fn applied(&self) -> Applied {
-        self.engine.applied()
+        let onelog_state::Applied {
+            position,
+            index,
+            term,
+            timestamp_ms,
+        } = self.state.applied();
+        Applied {
+            position,
+            index,
+            term,
+            timestamp_ms,
+        }
     }
 
     /// Whether requests are decided: this node leads, and its term's first entry is applied.

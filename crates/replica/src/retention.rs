@@ -34,7 +34,8 @@ impl<T, O: Observer> Replica<T, O> {
         let since_ms = now
             .monotonic_ms
             .saturating_sub(self.retention.considered_at_ms);
-        if is_unlimited || self.retention.is_running || since_ms < INTERVAL_MS {
+        let is_busy = self.retention.is_running || self.waits_to_install();
+        if is_unlimited || is_busy || since_ms < INTERVAL_MS {
             return Ok(());
         }
         self.retention.considered_at_ms = now.monotonic_ms;
@@ -53,6 +54,7 @@ impl<T, O: Observer> Replica<T, O> {
             .map_err(retention_failed)?;
         if let Some(retain) = dropped {
             self.retention.is_running = true;
+            self.engine.cut_start(self.log.first_index());
             self.observer.log_start_moved(self.log.start());
             out.jobs.push(Job::Retain(retain));
         }
@@ -101,6 +103,9 @@ impl<T, O: Observer> Replica<T, O> {
         } else {
             self.checkpoints.covered.next()
         };
+        // The receiver of a snapshot goes on behind it; the entry there is what it is known by.
+        let sending = self.cluster.sending.values().min();
+        let needed = sending.map_or(needed, |last| needed.min(*last));
         if self.options.retain_past_followers || planted::is(Bug::RetainPastFollowers) {
             return Ok(needed);
         }

@@ -19,7 +19,7 @@ use crate::replica::Replica;
 /// What a start needs of the last segment, many times: each adds an entry of some hundred bytes.
 const STARTS_BYTES: u64 = 64 << 10;
 /// More than a frame takes around its body.
-const FRAME_BYTES: u64 = 4 << 10;
+pub(crate) const FRAME_BYTES: u64 = 4 << 10;
 /// Writes are taken again when this part of the reserve is free above what is needed: else each file
 /// that is made and removed would turn them off and on.
 const REGAINED_PART: u64 = 4;

@@ -1,31 +1,34 @@
-//! Starting: recover the log, open the state, replay what lies between, lead.
+//! Starting: replay what the log has beyond the state's checkpoint, then lead, or wait for a leader.
 //!
 //! ```text
 //!  open ──▶ begin ──▶ start_more ─┬▶ More   (replayed a piece: report completions, call again)
 //!                         ▲       ├▶ Waits  (a checkpoint or the first flush must end first)
-//!                         └───────┴▶ Ready  (requests are admitted)
+//!                         └───────┴▶ Ready  (events are taken)
 //! ```
+//!
+//! While it replays, the engine's consensus only keeps the members. That which takes part is made
+//! afterwards, when it is known who the members are and what of the log is committed.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use onelog_commit::{Remembered, ValidatorOptions, ViewError};
-use onelog_engine::{
-    Applied, ConsensusError, Engine, EngineError, EngineOptions, Members, Raft, RaftOptions,
-};
-use onelog_log::{Disk, HardState, Log, LogOptions, LogReader, NewerFormat, ReadError, Recovery};
-use onelog_record::{Index, KeyRange, NodeId, Op, Position, Record, TABLE_TABLES};
-use onelog_state::{Opened, State, StateOptions};
+use onelog_engine::{Applied, Engine, EngineError, EngineOptions, Members, Raft, RaftOptions};
+use onelog_log::HardState;
+use onelog_record::{Entry, EntryKind, Index, KeyRange, Op, Position, Record, TABLE_TABLES, Term};
+use onelog_state::{Opened, State};
 
 use crate::catalog::Catalog;
 use crate::checkpoints::Checkpoints;
+use crate::cluster::Cluster;
 use crate::events::Now;
 use crate::failure::Failure;
 use crate::followers::Followers;
-use crate::hard_state;
 use crate::jobs::Outbox;
 use crate::observer::Observer;
-use crate::options::{NODE, ReplicaOptions};
+use crate::opening::{Recovered, StartError};
+use crate::options::ReplicaOptions;
 use crate::planted::{self, Bug};
 use crate::replica::Replica;
 use crate::retention::Retention;
@@ -34,58 +37,71 @@ use crate::space::Space;
 /// How many bytes of the log are read at once while replaying.
 const REPLAY_BYTES: usize = 16 << 20;
 
-/// A replica could not be started. Nothing has been changed beyond what recovery logged.
-#[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// The log cannot be recovered.
-    #[error(transparent)]
-    Log(#[from] onelog_log::OpenError),
-    /// The files were made by a newer version of onelog.
-    #[error(transparent)]
-    Newer(NewerFormat),
-    /// The state cannot be opened.
-    #[error("the state cannot be opened: {0}")]
-    State(#[source] onelog_state::OpenError),
-    /// Log and state do not fit together.
-    #[error(
-        "the state covers the log up to index {state}, but the log holds entries {first} to {last}: one of them is not from here or has lost data; restore both from the same backup"
-    )]
-    Mismatch {
-        /// The state's last applied index.
-        state: Index,
-        first: Index,
-        last: Index,
-    },
-    /// The log could not be read while replaying.
-    #[error("the log could not be replayed: {0}")]
-    Replay(#[from] ReadError),
-    /// Something failed while starting.
-    #[error(transparent)]
-    Start(#[from] Failure),
-}
-
-impl From<onelog_state::OpenError> for StartError {
-    fn from(error: onelog_state::OpenError) -> Self {
-        match error {
-            onelog_state::OpenError::Newer(newer) => Self::Newer(newer),
-            other => Self::State(other),
-        }
-    }
-}
-
-/// What is left to do before requests are admitted.
+/// What is left to do before events are taken.
 #[derive(Debug)]
 pub(crate) struct Startup {
     from: Position,
     next: Index,
+    /// Everything up to here is committed, and replayed.
+    committed: Index,
+    /// The last entry of the log.
     last: Index,
+    /// From which index on each term holds.
+    terms: Vec<(Index, Term)>,
+    /// Whether `committed` is the end of the log because this node is alone: an entry that changes the
+    /// members ends that.
+    is_alone: bool,
+    has_replayed: bool,
     has_campaigned: bool,
+}
+
+impl Startup {
+    fn new(recovered: &Recovered) -> Self {
+        let (recovery, hard_state) = (&recovered.recovery, &recovered.hard_state);
+        let applied = recovered.opened.applied;
+        let is_alone = recovered.members == Members::alone(recovered.options.node);
+        let mut terms = recovery.terms.clone();
+        // The term before the log's first entry: a follower that lacks that one is known by it.
+        let is_before = applied.index > Index::ZERO && applied.index.next() == recovery.first_index;
+        if is_before
+            && terms
+                .first()
+                .is_none_or(|(first, _)| *first > applied.index)
+        {
+            terms.insert(0, (applied.index, applied.term));
+        }
+        let mut startup = Self {
+            from: applied.position,
+            next: applied.index.next(),
+            committed: recovery.last_index,
+            last: recovery.last_index,
+            terms,
+            is_alone,
+            has_replayed: false,
+            has_campaigned: false,
+        };
+        if !is_alone {
+            startup.among_others(applied.index, hard_state.commit);
+        }
+        startup
+    }
+
+    /// Up to `known` everything is committed, and up to what was saved.
+    fn among_others(&mut self, known: Index, saved: Index) {
+        self.is_alone = false;
+        self.committed = match () {
+            () if planted::is(Bug::DurableIsCommitted) => self.last,
+            () if planted::is(Bug::CommitBehindCheckpoint) => saved,
+            () => saved.max(known).min(self.last),
+        };
+    }
 }
 
 /// How a start goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StartProgress {
-    /// Requests are admitted.
+    /// It has ended. Where this node is the only voter, it leads and admits requests; else it hears of
+    /// a leader, or becomes one, later.
     Ready,
     /// There is more to do: report what has ended, and call again.
     More,
@@ -93,77 +109,9 @@ pub enum StartProgress {
     Waits,
 }
 
-/// Disks that were opened and fit together: the beginning of a replica.
-#[derive(Debug)]
-pub struct Recovered {
-    options: ReplicaOptions,
-    log: Log,
-    recovery: Recovery,
-    state: State,
-    opened: Opened,
-    hard_state: HardState,
-}
-
 impl Recovered {
-    /// Recovers the log and opens the state. Blocks.
-    ///
-    /// # Errors
-    /// When either is damaged, or they do not belong together.
-    pub fn open(
-        log_disk: Arc<dyn Disk>,
-        state_disk: Arc<dyn Disk>,
-        options: ReplicaOptions,
-    ) -> Result<Self, StartError> {
-        let log_options = LogOptions {
-            segment_bytes: options.segment_bytes,
-            index_every_bytes: options.index_every_bytes,
-            ..LogOptions::default()
-        };
-        let (log, recovery) = Log::open(log_disk, log_options)?;
-        let state_options = StateOptions {
-            memtable_bytes: options.memtable_bytes,
-            memtable_bytes_max: options.memtable_bytes_max,
-            cache_bytes: options.cache_bytes,
-            ids_max: options.ids_max,
-            ..StateOptions::default()
-        };
-        let (state, opened) = State::open(state_disk, state_options)?;
-        check_fit(&recovery, &opened)?;
-        Ok(Self {
-            hard_state: hard_state::after(&recovery, options.new_log_id),
-            options,
-            log,
-            recovery,
-            state,
-            opened,
-        })
-    }
-
-    /// A handle for readers of the state on any thread.
-    #[must_use]
-    pub fn state(&self) -> State {
-        self.state.clone()
-    }
-
-    /// A handle for readers of the log on any thread. They must go no further than what is applied.
-    #[must_use]
-    pub fn reader(&self) -> LogReader {
-        self.log.reader()
-    }
-
-    /// The random id of this log, the same for as long as it lives.
-    #[must_use]
-    pub const fn log_id(&self) -> u128 {
-        self.hard_state.log_id
-    }
-
-    /// The oldest position that the log still has.
-    #[must_use]
-    pub const fn log_start(&self) -> Position {
-        self.recovery.start
-    }
-
-    /// A replica at the state's checkpoint. [`Replica::start_more`] leads it on.
+    /// A replica at the state's checkpoint. [`Replica::start_more`] leads it
+    /// on.
     ///
     /// # Errors
     /// When the tables cannot be read.
@@ -180,9 +128,18 @@ impl Recovered {
             // The clock may have been set back since, and the log may have been cut.
             timestamp_ms: (self.opened.applied.timestamp_ms).max(self.recovery.timestamp_ms),
         };
-        let engine = self.engine(applied)?;
+        let startup = Startup::new(&self);
+        let parts = RaftParts {
+            members: &self.members,
+            committed: (startup.last, self.recovery.end.max(applied.position)),
+            first: self.log.first_index(),
+            uncommitted: Vec::new(),
+        };
+        let raft = raft(&self.options, &self.hard_state, &startup.terms, parts)?;
+        let engine = engine(&self.options, &self.opened, applied, raft);
         let catalog = Arc::new(load_catalog(&self.state)?);
         observer.catalog_changed(&catalog);
+        observer.members_changed(applied.index, &self.members);
         observer.replayed(applied.index, applied.position);
         Ok(Replica {
             observer,
@@ -193,23 +150,25 @@ impl Recovered {
             hard_state: self.hard_state,
             catalog,
             followers,
-            startup: Startup {
-                from: applied.position,
-                next: applied.index.next(),
-                last: self.recovery.last_index,
-                has_campaigned: false,
-            },
+            startup,
             effects: Vec::new(),
+            queue: VecDeque::new(),
+            cluster: Cluster::new(&self.options, self.members.clone()),
+            arrived: None,
             view: None,
             flushes_in_flight: 0,
             is_preparing: false,
             is_saving: false,
+            unsaved_bytes: 0,
             space: Space::default(),
             checkpoints: Checkpoints {
                 is_running: false,
                 unfinished: None,
                 begun_with: None,
                 considered_at_ms: now.monotonic_ms,
+                is_wanted: false,
+                members: self.members.clone(),
+                next_members: self.members,
                 covered: applied.index,
                 kept_since_ms: None,
             },
@@ -225,59 +184,73 @@ impl Recovered {
             options: self.options,
         })
     }
-
-    fn engine<T>(&self, applied: Applied) -> Result<Engine<T>, Failure> {
-        let recovery = &self.recovery;
-        let mut terms = recovery.terms.clone();
-        if terms.is_empty() && applied.index > Index::ZERO {
-            terms.push((applied.index, applied.term));
-        }
-        // With one voter whatever is durable here is committed.
-        let raft = Raft::new(&RaftOptions {
-            node: NodeId(NODE),
-            members: Members::alone(NodeId(NODE)),
-            term: self.hard_state.term,
-            vote: self.hard_state.vote,
-            first: recovery.first_index,
-            terms,
-            committed: recovery.last_index,
-            committed_end: recovery.end.max(applied.position),
-            uncommitted: Vec::new(),
-            seed: 0,
-        })
-        .map_err(|cause: ConsensusError| Failure::Engine(cause.into()))?;
-        let options = EngineOptions {
-            compression: self.options.compression,
-            validator: ValidatorOptions {
-                window_writes_max: self.options.window_writes_max,
-                ids_max: self.options.ids_max,
-            },
-        };
-        let ids = self.opened.ids.iter().map(|id| Remembered {
-            position: id.position,
-            id: id.id,
-            fingerprint: id.fingerprint,
-            records: id.records,
-        });
-        Ok(Engine::new(options, raft, applied, ids))
-    }
 }
 
-/// The state may be behind the log, which then replays; it may never be ahead of it, and there may
-/// be no gap between them.
-fn check_fit(recovery: &Recovery, opened: &Opened) -> Result<(), StartError> {
-    let state = opened.applied.index;
-    if state > recovery.last_index || state.next() < recovery.first_index {
-        return Err(StartError::Mismatch {
-            state,
-            first: recovery.first_index,
-            last: recovery.last_index,
-        });
-    }
-    Ok(())
+/// Up to where entries are committed because a change of the members comes behind them.
+///
+/// A leader proposes a change only when it has applied the one before. So of the changes in a log only
+/// the last one may be open, and who the members are is at most one change behind: the majorities
+/// before and after one change overlap, and those before and after two need not.
+fn committed_by_changes(entries: &[Entry]) -> Option<Index> {
+    let changes = entries.iter().rev();
+    let mut changes = changes.filter(|entry| entry.header.kind == EntryKind::Membership);
+    changes.nth(1).map(|entry| entry.index)
 }
 
-fn load_catalog(state: &State) -> Result<Catalog, Failure> {
+/// What differs between the consensus of a replay and that of a member.
+struct RaftParts<'m> {
+    members: &'m Members,
+    /// The last committed entry, and the position behind it.
+    committed: (Index, Position),
+    first: Index,
+    uncommitted: Vec<Entry>,
+}
+
+fn raft(
+    options: &ReplicaOptions,
+    hard_state: &HardState,
+    terms: &[(Index, Term)],
+    parts: RaftParts<'_>,
+) -> Result<Raft, Failure> {
+    let node = options.node;
+    let made = Raft::new(&RaftOptions {
+        node,
+        members: parts.members.clone(),
+        term: hard_state.term,
+        vote: hard_state.vote,
+        first: parts.first,
+        terms: terms.to_vec(),
+        committed: parts.committed.0,
+        committed_end: parts.committed.1,
+        uncommitted: parts.uncommitted,
+        // Another one for each node and each start.
+        seed: hard_state.log_id as u64 ^ node.get() << 32 ^ hard_state.term.get(),
+    });
+    made.map_err(|cause| Failure::Engine(cause.into()))
+}
+
+fn engine<T>(options: &ReplicaOptions, opened: &Opened, applied: Applied, raft: Raft) -> Engine<T> {
+    let options = EngineOptions {
+        compression: options.compression,
+        validator: ValidatorOptions {
+            window_writes_max: options.window_writes_max,
+            ids_max: options.ids_max,
+        },
+    };
+    Engine::new(options, raft, applied, remembered(opened))
+}
+
+/// The ids that a state remembers, as the engine takes them.
+pub(crate) fn remembered(opened: &Opened) -> impl Iterator<Item = Remembered> {
+    opened.ids.iter().map(|id| Remembered {
+        position: id.position,
+        id: id.id,
+        fingerprint: id.fingerprint,
+        records: id.records,
+    })
+}
+
+pub(crate) fn load_catalog(state: &State) -> Result<Catalog, Failure> {
     let all = KeyRange {
         table: TABLE_TABLES,
         from: Bytes::new(),
@@ -303,8 +276,9 @@ fn load_catalog(state: &State) -> Result<Catalog, Failure> {
 }
 
 impl<T, O: Observer> Replica<T, O> {
-    /// Goes on with the start: applies what the log has beyond the checkpoint, a piece with each
-    /// call, then seeks the leadership and waits until the first entry of the new term is durable.
+    /// Goes on with the start: applies what is committed beyond the checkpoint, a piece with each
+    /// call. The only voter then seeks the leadership, and waits until the first entry of the new term
+    /// is durable.
     ///
     /// # Errors
     /// Final.
@@ -313,7 +287,7 @@ impl<T, O: Observer> Replica<T, O> {
         now: Now,
         out: &mut Outbox<T>,
     ) -> Result<StartProgress, StartError> {
-        if self.startup.next <= self.startup.last {
+        if self.startup.next <= self.startup.committed {
             if !self.checkpoints.is_running && self.state.wants_checkpoint() {
                 self.start_checkpoint(now, out);
             }
@@ -322,6 +296,13 @@ impl<T, O: Observer> Replica<T, O> {
             }
             self.replay_piece()?;
             return Ok(StartProgress::More);
+        }
+        if !self.startup.has_replayed {
+            self.end_replay()?;
+            return Ok(StartProgress::More);
+        }
+        if !self.cluster.is_only_voter() {
+            return Ok(StartProgress::Ready);
         }
         if !self.startup.has_campaigned {
             self.startup.has_campaigned = true;
@@ -337,27 +318,73 @@ impl<T, O: Observer> Replica<T, O> {
         })
     }
 
+    /// Whether everything that is committed is applied: [`Replica::members`] says who takes part.
+    #[must_use]
+    pub const fn has_replayed(&self) -> bool {
+        self.startup.has_replayed
+    }
+
     fn replay_piece(&mut self) -> Result<(), StartError> {
-        let (next, last) = (self.startup.next, self.startup.last);
-        let entries = self.reader.entries(next, last.next(), REPLAY_BYTES)?;
+        let (next, committed) = (self.startup.next, self.startup.committed);
+        let entries = self.reader.entries(next, committed.next(), REPLAY_BYTES)?;
         assert!(
             !entries.is_empty(),
             "recovery has read every entry up to the last one"
         );
         for mut entry in entries {
             self.startup.next = entry.index.next();
-            if planted::is(Bug::ReplayShort) && entry.index == last {
+            if planted::is(Bug::ReplayShort) && entry.index == committed {
                 entry = planted::without_transactions(&entry);
             }
+            let (index, kind) = (entry.index, entry.header.kind);
             self.engine
                 .replay(entry, &mut self.effects)
                 .map_err(Failure::from)?;
+            if kind == EntryKind::Membership && self.startup.is_alone {
+                self.startup.among_others(index, self.hard_state.commit);
+            }
+            if self.startup.next > self.startup.committed {
+                break;
+            }
         }
         self.apply_replayed()?;
-        if self.startup.next > last {
-            let (from, to) = (self.startup.from, self.engine.applied().position);
-            tracing::info!(%from, %to, "replayed the log");
+        Ok(())
+    }
+
+    /// Everything that is committed is applied. From here on this node takes part; unless the rest of
+    /// the log says that more is committed.
+    fn end_replay(&mut self) -> Result<(), StartError> {
+        let applied = self.engine.applied();
+        let (from, last) = (self.startup.from, self.startup.last);
+        let mut uncommitted = Vec::new();
+        let mut next = applied.index.next();
+        while next <= last {
+            let entries = self.reader.entries(next, last.next(), REPLAY_BYTES)?;
+            assert!(
+                !entries.is_empty(),
+                "recovery has read every entry up to the last one"
+            );
+            next = Index(next.get() + entries.len() as u64);
+            uncommitted.extend(entries);
         }
+        if let Some(known) = committed_by_changes(&uncommitted)
+            && !planted::is(Bug::ChangesNotLookedFor)
+        {
+            self.startup.committed = known;
+            return Ok(());
+        }
+        self.startup.has_replayed = true;
+        tracing::info!(%from, to = %applied.position, "replayed the log");
+        let parts = RaftParts {
+            members: &self.cluster.members,
+            committed: (self.startup.committed, applied.position),
+            first: self.log.first_index(),
+            uncommitted,
+        };
+        let terms = std::mem::take(&mut self.startup.terms);
+        self.engine
+            .take_part(raft(&self.options, &self.hard_state, &terms, parts)?);
+        self.offer_snapshot();
         Ok(())
     }
 }

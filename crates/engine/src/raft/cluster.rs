@@ -42,6 +42,12 @@ impl Raft {
         }
     }
 
+    /// To whom the leadership is being handed on.
+    #[must_use]
+    pub fn hands_on_to(&self) -> Option<NodeId> {
+        self.raw.raft.lead_transferee.map(NodeId)
+    }
+
     /// How far the others are, in the order of their numbers. Nothing where this node does not lead.
     #[must_use]
     pub fn peers(&self) -> Vec<PeerProgress> {

@@ -110,6 +110,12 @@ impl Message {
         )
     }
 
+    /// Whether it brings entries. It may be dropped: its sender notices, and sends them again.
+    #[must_use]
+    pub fn has_entries(&self) -> bool {
+        !self.0.entries.is_empty()
+    }
+
     /// About how many bytes it has.
     #[must_use]
     pub fn size(&self) -> usize {
@@ -288,20 +294,7 @@ impl SnapshotMark {
         out.extend_from_slice(&self.index.get().to_le_bytes());
         out.extend_from_slice(&self.term.get().to_le_bytes());
         out.extend_from_slice(&self.end.get().to_le_bytes());
-        let members = &self.members;
-        out.push(u8::from(members.ends_by_itself));
-        for nodes in [
-            &members.voters,
-            &members.learners,
-            &members.outgoing,
-            &members.demoted,
-        ] {
-            // `MEMBERS_MAX` bounds each list.
-            out.push(nodes.len() as u8);
-            for node in nodes {
-                out.extend_from_slice(&node.get().to_le_bytes());
-            }
-        }
+        out.extend_from_slice(&self.members.encode());
         out
     }
 
@@ -316,25 +309,7 @@ impl SnapshotMark {
         };
         let (index, term) = (Index(reader.u64()?), Term(reader.u64()?));
         let end = Position(reader.u64()?);
-        let ends_by_itself = match reader.u8()? {
-            0 => false,
-            1 => true,
-            _ => return Err(MessageError::Reserved),
-        };
-        let mut nodes = || -> Result<BTreeSet<NodeId>, MessageError> {
-            let count = usize::from(reader.u8()?);
-            if count > MEMBERS_MAX {
-                return Err(too_large("a list of members", count, MEMBERS_MAX));
-            }
-            (0..count).map(|_| reader.u64().map(NodeId)).collect()
-        };
-        let members = Members {
-            voters: nodes()?,
-            learners: nodes()?,
-            outgoing: nodes()?,
-            demoted: nodes()?,
-            ends_by_itself,
-        };
+        let members = reader.members()?;
         match reader.rest.len() {
             0 => Ok(Self {
                 index,
@@ -342,6 +317,38 @@ impl SnapshotMark {
                 end,
                 members,
             }),
+            more => Err(MessageError::Long(more)),
+        }
+    }
+}
+
+impl Members {
+    /// Its bytes, as at the end of a snapshot's mark and beside a checkpoint.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut out = vec![u8::from(self.ends_by_itself)];
+        for nodes in [&self.voters, &self.learners, &self.outgoing, &self.demoted] {
+            // `MEMBERS_MAX` bounds each list.
+            out.push(nodes.len() as u8);
+            for node in nodes {
+                out.extend_from_slice(&node.get().to_le_bytes());
+            }
+        }
+        out
+    }
+
+    /// Reads them.
+    ///
+    /// # Errors
+    /// When the bytes are none.
+    pub fn decode(bytes: Bytes) -> Result<Self, MessageError> {
+        let mut reader = Reader {
+            len: bytes.len(),
+            rest: bytes,
+        };
+        let members = reader.members()?;
+        match reader.rest.len() {
+            0 => Ok(members),
             more => Err(MessageError::Long(more)),
         }
     }
@@ -383,6 +390,28 @@ impl Reader {
             return Err(too_large(what, is, max));
         }
         Ok(is)
+    }
+
+    fn members(&mut self) -> Result<Members, MessageError> {
+        let ends_by_itself = match self.u8()? {
+            0 => false,
+            1 => true,
+            _ => return Err(MessageError::Reserved),
+        };
+        let mut nodes = || -> Result<BTreeSet<NodeId>, MessageError> {
+            let count = usize::from(self.u8()?);
+            if count > MEMBERS_MAX {
+                return Err(too_large("a list of members", count, MEMBERS_MAX));
+            }
+            (0..count).map(|_| self.u64().map(NodeId)).collect()
+        };
+        Ok(Members {
+            voters: nodes()?,
+            learners: nodes()?,
+            outgoing: nodes()?,
+            demoted: nodes()?,
+            ends_by_itself,
+        })
     }
 
     fn entry(&mut self) -> Result<eraftpb::Entry, MessageError> {
@@ -483,7 +512,9 @@ mod tests {
         let message = snapshot();
         let mark = message.snapshot().unwrap();
         assert_eq!(mark.encode(), expected);
-        assert_eq!(SnapshotMark::decode(expected.into()), Ok(mark));
+        let members = expected.split_off(24);
+        assert_eq!(Members::decode(members.into()), Ok(mark.members.clone()));
+        assert_eq!(SnapshotMark::decode(mark.encode().into()), Ok(mark));
         assert_eq!(Message::decode(message.encode().into()), Ok(message));
     }
 

@@ -80,7 +80,7 @@ pub(super) struct Tail {
 
 impl Tail {
     /// `first` is the first entry of the log, and `terms` are those of its entries; `before` is the
-    /// last entry that is not kept in memory.
+    /// last entry that is not kept in memory. Those behind it are pushed.
     pub(super) fn new(
         hard_state: HardState,
         members: &Members,
@@ -90,6 +90,8 @@ impl Tail {
     ) -> Self {
         let mut runs: VecDeque<(u64, u64)> = terms
             .iter()
+            // What is pushed brings its own: a run that is noted twice would be searched wrongly.
+            .filter(|(index, _)| *index <= before.0)
             .map(|(index, term)| (index.get(), term.get()))
             .collect();
         // What is before entry 1 has term 0. What is before a log that was cut may not be known; then
@@ -174,10 +176,10 @@ impl Tail {
         }
     }
 
-    /// The log no longer has what is below `first`.
+    /// The log no longer has what is below `first`. The term of the entry before it is kept: a
+    /// follower that lacks `first` has that one.
     pub(super) fn cut_start(&mut self, first: Index) {
-        // One more than the log keeps: the term before the first one that can be read is needed.
-        let first = first.get() + u64::from(first.get() > 1);
+        let first = first.get();
         if first <= self.first {
             return;
         }

@@ -1,5 +1,6 @@
 //! One voter, and what a message of another one does to it.
 
+use ::raft::Storage as _;
 use ::raft::eraftpb::{self, MessageType};
 use bytes::Bytes;
 use onelog_record::{EntryHeader, EntryKind};
@@ -29,6 +30,7 @@ fn all(raft: &mut Raft) -> Progress {
         all.vote = all.vote.or(next.vote);
         all.entries.extend(next.entries);
         all.committed.extend(next.committed);
+        all.messages.extend(next.messages);
         all.barriers.extend(next.barriers);
     }
     if let Some(last) = all.committed.last() {
@@ -106,4 +108,83 @@ fn a_leader_of_a_later_term_ends_the_leadership_and_it_is_said_once() {
     assert!(!raft.leads());
     assert_eq!(raft.term(), Term(5));
     assert_eq!(all(&mut raft).lost_leadership, None);
+}
+
+#[test]
+fn what_waits_behind_an_installation_leaves_when_that_is_done() {
+    // Given a node that is to install a snapshot,
+    let mut raft = voter();
+    let mark = SnapshotMark {
+        index: Index(9),
+        term: Term(2),
+        end: Position(5),
+        members: Members::of([NodeId(1), NodeId(2)]),
+    };
+    let mut announced = eraftpb::Message {
+        msg_type: MessageType::MsgSnapshot,
+        from: 2,
+        to: 1,
+        term: 3,
+        ..eraftpb::Message::default()
+    };
+    announced.set_snapshot(mark.to_raft());
+    raft.step(Message(announced)).unwrap();
+    assert_eq!(raft.poll().unwrap().unwrap().install, Some(mark));
+    all(&mut raft);
+    // and that is heard of meanwhile,
+    let heartbeat = eraftpb::Message {
+        msg_type: MessageType::MsgHeartbeat,
+        from: 2,
+        to: 1,
+        term: 3,
+        ..eraftpb::Message::default()
+    };
+    raft.step(Message(heartbeat)).unwrap();
+    assert!(all(&mut raft).messages.is_empty());
+    // when it is installed, without a flush of anything else,
+    raft.installed();
+    // then it answers both.
+    let sent = all(&mut raft).messages;
+    assert_eq!(sent.len(), 2, "{sent:?}");
+}
+
+#[test]
+fn the_terms_of_what_is_not_committed_are_known_once() {
+    // Given a log of which only the first two entries are known to be committed,
+    let entry = |index, term| Entry {
+        term: Term(term),
+        index: Index(index),
+        header: EntryHeader::empty(EntryKind::NoOp, onelog_record::Offset(index - 1)),
+        body: Bytes::new(),
+    };
+    let raft = Raft::new(&RaftOptions {
+        node: NodeId(1),
+        members: Members::of([NodeId(1), NodeId(2), NodeId(3)]),
+        term: Term(9),
+        vote: 0,
+        first: Index(1),
+        terms: [(1, 1), (4, 2), (6, 4)]
+            .map(|(i, t)| (Index(i), Term(t)))
+            .into(),
+        committed: Index(2),
+        committed_end: Position(2),
+        uncommitted: [(3, 1), (4, 2), (5, 2), (6, 4)]
+            .map(|(i, t)| entry(i, t))
+            .into(),
+        seed: 1,
+    });
+    let mut raft = raft.unwrap();
+    let terms = |raft: &Raft, last| -> Vec<u64> {
+        let store = raft.raw.store();
+        (1..=last).map(|index| store.term(index).unwrap()).collect()
+    };
+    assert_eq!(terms(&raft, 6), [1, 1, 1, 2, 2, 4]);
+    // when a later leader has others from the fourth on, then those of before are forgotten.
+    let store = raft.raw.mut_store();
+    store.cut_end(4);
+    for index in 4..=9 {
+        let later = to_raft(&entry(index, 9)).unwrap();
+        store.push(later, Position(index));
+    }
+    assert_eq!(terms(&raft, 9), [1, 1, 1, 9, 9, 9, 9, 9, 9]);
 }

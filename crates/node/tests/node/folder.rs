@@ -2,7 +2,11 @@
 
 use std::fs;
 use std::path::Path;
+use std::sync::Arc;
 
+use bytes::Bytes;
+use onelog_log::{HardState, Log, LogOptions, RealDisk};
+use onelog_record::{Entry, EntryHeader, EntryKind, Index, Offset, Term};
 use onelog_testkit::trace_folders;
 
 use super::*;
@@ -188,4 +192,47 @@ fn a_damaged_state_file_says_once_what_to_do() {
         .unwrap()
         .stop()
         .unwrap();
+}
+
+#[test]
+fn the_folder_of_a_member_of_a_cluster_is_refused_before_anything_is_written() {
+    // Given a log with a first entry and one that makes node 2 a learner,
+    let folder = folder();
+    let disk = RealDisk::open(folder.path().join("log")).unwrap();
+    let (mut log, _) = Log::open(Arc::new(disk), LogOptions::default()).unwrap();
+    let hard_state = HardState {
+        term: Term(1),
+        vote: 1,
+        log_id: 7,
+        node: 1,
+        ..HardState::default()
+    };
+    log.save_hard_state(&hard_state).unwrap();
+    let learner = Bytes::from_static(&[2, 2, 0, 0, 0, 0, 0, 0, 0]);
+    let entry = |index, kind, body: Bytes| Entry {
+        term: Term(1),
+        index: Index(index),
+        header: EntryHeader {
+            raw_len: body.len() as u32,
+            ..EntryHeader::empty(kind, Offset(0))
+        },
+        body,
+    };
+    let entries = [
+        entry(1, EntryKind::NoOp, Bytes::new()),
+        entry(2, EntryKind::Membership, learner),
+    ];
+    for flush in log.stage(&entries).unwrap() {
+        flush.run().unwrap();
+        log.flushed(flush.number);
+    }
+    log.close(&hard_state).unwrap();
+    drop(log);
+    // when a single node is opened there,
+    let refused = refusal(folder.path());
+    // then it says why, and has added nothing to the log.
+    assert!(refused.contains("a cluster of 2 members"), "{refused}");
+    let disk = RealDisk::open(folder.path().join("log")).unwrap();
+    let (_, recovery) = Log::open(Arc::new(disk), LogOptions::default()).unwrap();
+    assert_eq!(recovery.last_index, Index(2));
 }

@@ -21,7 +21,7 @@ use onelog_engine::Submission;
 use onelog_log::{CrashMode, Flush, Prepare, Retain, SaveWatermark, SimulatedDisk};
 use onelog_record::{CommitRequest, Compression, Operation, Refusal, TableId, TxnId, Write};
 use onelog_replica::{
-    Answer, Creation, Event, Failure, Job, NewTable, Now, Outbox, Recovered, Replica,
+    Answer, Creation, Event, FOUNDER, Failure, Job, NewTable, Now, Outbox, Recovered, Replica,
     ReplicaOptions, Request, StartProgress, creation, removal,
 };
 use onelog_state::Checkpoint;
@@ -42,6 +42,7 @@ pub struct Story {
 
 pub fn options() -> ReplicaOptions {
     ReplicaOptions {
+        node: FOUNDER,
         new_log_id: 7,
         segment_bytes: 8 << 10,
         index_every_bytes: 1 << 10,
@@ -304,6 +305,9 @@ impl Story {
                     self.save = Some(save);
                 }
                 Job::Release(_) => lines.push("release".to_owned()),
+                Job::Send(_) | Job::Fetch(_) | Job::SendSnapshot(_) => {
+                    panic!("one node has no others")
+                }
             }
         }
         for answer in self.out.answers.drain(..) {
@@ -315,6 +319,9 @@ impl Story {
                     format!("{ticket} refused {}", name(&refusal))
                 }
                 Answer::Readable(ticket, position) => format!("{ticket} readable at {position}"),
+                Answer::Members(..) | Answer::Transferred(..) => {
+                    panic!("nothing like it is requested")
+                }
             });
         }
         lines

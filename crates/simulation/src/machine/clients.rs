@@ -236,6 +236,7 @@ impl World {
                 }
                 // Without the leadership there is no barrier; the client reads another time.
                 Answered::Decided(Ticket::Barrier(_), _) | Answered::Readable(..) => {}
+                Answered::Members(..) | Answered::Transferred(..) => {}
             }
         }
         Ok(())

@@ -9,8 +9,8 @@ use onelog_engine::Submission;
 use onelog_log::{Flush, LogReader, Prepare, Retain, SaveWatermark};
 use onelog_record::Position;
 use onelog_replica::{
-    Answer, Event, Follower, Job, Now, Outbox, Recovered, Replica, ReplicaOptions, Request,
-    StartProgress,
+    Answer, Event, FOUNDER, Follower, Job, Now, Outbox, Recovered, Replica, ReplicaOptions,
+    Request, StartProgress,
 };
 use onelog_state::{Checkpoint, State};
 
@@ -54,6 +54,7 @@ pub(super) fn stopped(doing: &'static str) -> impl Fn(&dyn Display) -> Stopped {
 
 fn replica_options(options: &MachineOptions) -> ReplicaOptions {
     ReplicaOptions {
+        node: FOUNDER,
         new_log_id: LOG_ID,
         segment_bytes: options.segment_bytes,
         index_every_bytes: INDEX_EVERY_BYTES,
@@ -142,6 +143,9 @@ impl Life {
                     assert!(before.is_none(), "one saved watermark at a time");
                 }
                 Job::Release(released) => drop(released),
+                Job::Send(_) | Job::Fetch(_) | Job::SendSnapshot(_) => {
+                    unreachable!("one node has no others")
+                }
             }
         }
         self.answered.append(&mut self.outbox.answers);

@@ -1,0 +1,14 @@
+//! Several replicas in one thread, each on two simulated disks, with a network in memory: what no
+//! single one can show. Messages are delayed, reordered, doubled and lost, jobs end late, disks lose
+//! what was not flushed.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod members;
+mod node;
+mod random;
+mod seeds;
+mod snapshots;
+mod stories;
+mod watch;
+mod world;

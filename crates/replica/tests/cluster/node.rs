@@ -1,0 +1,466 @@
+//! One node: a replica, its disks, and the jobs that wait until the test lets them end.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use onelog_engine::{Message, Submission};
+use onelog_log::{CrashMode, Flush, LogReader, Prepare, Retain, SaveWatermark, SimulatedDisk};
+use onelog_record::{
+    CommitRequest, Compression, Entry, KeyRange, NodeId, Offset, TABLE_TABLES, TableId, TxnId,
+};
+use onelog_replica::{
+    Answer, Event, Failure, Job, Now, Outbox, PinnedSnapshot, ReadForFollower, Recovered, Replica,
+    ReplicaOptions, Request, SendSnapshot, StartError, StartProgress,
+};
+use onelog_state::{Checkpoint, State};
+
+use crate::watch::Watch;
+
+const LOG_ID: u128 = 0x77;
+
+/// Everything that a node has while it runs.
+pub struct Life {
+    pub replica: Replica<u32, Watch>,
+    pub reader: LogReader,
+    pub state: State,
+    out: Outbox<u32>,
+    flushes: Vec<Flush>,
+    checkpoint: Option<Checkpoint>,
+    prepare: Option<Prepare>,
+    retain: Option<Retain>,
+    save: Option<SaveWatermark>,
+    fetches: Vec<ReadForFollower>,
+    snapshots: Vec<SendSnapshot>,
+    /// Jobs that have ended and are not reported.
+    ended: Vec<Event<u32>>,
+}
+
+pub struct Node {
+    pub id: NodeId,
+    pub log: SimulatedDisk,
+    pub state: SimulatedDisk,
+    pub options: ReplicaOptions,
+    pub now: Now,
+    life: Option<Life>,
+    pub sent: Vec<Message>,
+    pub answers: Vec<Answer<u32>>,
+    pub reached: Reached,
+    /// Whether a disk is to fail.
+    pub may_fail: bool,
+}
+
+/// What is rare, and must have happened in a batch of seeds: else it would say little.
+pub const RARE: [&str; 12] = [
+    "a tail was cut",
+    "a flush ended while a cut waited",
+    "a snapshot was installed",
+    "an installation waited for jobs",
+    "a snapshot was overtaken by a checkpoint",
+    "an installation was finished by a start",
+    "entries were read from the log for a follower",
+    "a leadership was lost",
+    "a start had entries not known to be committed",
+    "a segment was dropped",
+    "a checkpoint was made",
+    "a request met a node that does not lead",
+];
+
+/// How often each has happened.
+#[derive(Clone, Debug, Default)]
+pub struct Reached(pub BTreeMap<&'static str, usize>);
+
+impl Reached {
+    pub fn note(&mut self, what: &'static str, often: usize) {
+        assert!(RARE.contains(&what), "{what}");
+        *self.0.entry(what).or_default() += often;
+    }
+
+    pub fn add(&mut self, other: &Self) {
+        for (what, often) in &other.0 {
+            self.note(what, *often);
+        }
+    }
+
+    pub fn often(&self, what: &'static str) -> usize {
+        assert!(RARE.contains(&what), "{what}");
+        self.0.get(what).copied().unwrap_or_default()
+    }
+}
+
+pub fn options(node: NodeId) -> ReplicaOptions {
+    ReplicaOptions {
+        node,
+        new_log_id: LOG_ID,
+        segment_bytes: 8 << 10,
+        index_every_bytes: 1 << 10,
+        memtable_bytes: 4 << 10,
+        memtable_bytes_max: 256 << 10,
+        cache_bytes: 1 << 20,
+        checkpoint_interval_ms: u64::MAX,
+        snapshot_age_ms_max: u64::MAX,
+        retain_bytes: None,
+        retain_ms: None,
+        retain_past_followers: false,
+        disk_reserve_bytes: 0,
+        disk_warning_bytes: 0,
+        compression: Compression::None,
+        flushes_in_flight: 3,
+        ids_max: 100_000,
+        window_writes_max: 64,
+    }
+}
+
+impl Node {
+    /// A node with empty disks, which does not run.
+    pub fn new(id: NodeId, seed: u64, options: ReplicaOptions) -> Self {
+        Self {
+            id,
+            log: SimulatedDisk::new(seed),
+            state: SimulatedDisk::new(seed ^ 1),
+            options,
+            now: Now {
+                monotonic_ms: 0,
+                unix_ms: 1_700_000_000_000,
+            },
+            life: None,
+            sent: Vec::new(),
+            answers: Vec::new(),
+            reached: Reached::default(),
+            may_fail: false,
+        }
+    }
+
+    pub fn runs(&self) -> bool {
+        self.life.is_some()
+    }
+
+    #[track_caller]
+    pub fn life(&mut self) -> &mut Life {
+        self.life.as_mut().expect("the node runs")
+    }
+
+    #[track_caller]
+    pub fn replica(&self) -> &Replica<u32, Watch> {
+        &self.life.as_ref().expect("the node runs").replica
+    }
+
+    pub fn admits(&self) -> bool {
+        self.life.as_ref().is_some_and(|life| life.replica.admits())
+    }
+
+    /// Recovers and replays; the only voter leads then.
+    pub fn start(&mut self) -> Result<(), StartError> {
+        let disks = (Arc::new(self.log.clone()), Arc::new(self.state.clone()));
+        let recovered = Recovered::open(disks.0, disks.1, self.options.clone())?;
+        self.reached.note(
+            "an installation was finished by a start",
+            usize::from(recovered.has_finished_install()),
+        );
+        let (reader, state) = (recovered.reader(), recovered.state());
+        let replica = recovered.begin(Watch::default(), Arc::default(), self.now)?;
+        self.life = Some(Life {
+            replica,
+            reader,
+            state,
+            out: Outbox::default(),
+            flushes: Vec::new(),
+            checkpoint: None,
+            prepare: None,
+            retain: None,
+            save: None,
+            fetches: Vec::new(),
+            snapshots: Vec::new(),
+            ended: Vec::new(),
+        });
+        loop {
+            let now = self.now;
+            let life = self.life();
+            let progress = life.replica.start_more(now, &mut life.out);
+            self.take_out();
+            match progress? {
+                StartProgress::Ready => break,
+                StartProgress::More => {}
+                StartProgress::Waits => {
+                    assert!(self.run_all_jobs(), "a start waits for a job");
+                }
+            }
+        }
+        let replica = self.replica();
+        let has_tail = replica.applied().index < replica.durable();
+        self.reached.note(
+            "a start had entries not known to be committed",
+            usize::from(has_tail),
+        );
+        self.read_replayed();
+        Ok(())
+    }
+
+    /// What was replayed counts as applied: the log is looked at again as it was recovered.
+    fn read_replayed(&mut self) {
+        let life = self.life();
+        let first = life.replica.first_index();
+        let end = life.replica.observer().replayed_to.next();
+        let entries = life.reader.entries(first, end, usize::MAX).unwrap();
+        let mut applied = life.replica.observer().applied.borrow_mut();
+        applied.splice(0..0, entries);
+    }
+
+    /// Power fails: the process is gone, and of what was not flushed as much as `mode` says.
+    pub fn crash(&mut self, mode: CrashMode) {
+        self.log.crash(mode);
+        self.state.crash(mode);
+        self.end();
+    }
+
+    /// The process ends without a crash of the disks.
+    pub fn end(&mut self) {
+        self.note_reached();
+        self.life = None;
+        self.sent.clear();
+    }
+
+    pub fn note_reached(&mut self) {
+        let Some(life) = &self.life else { return };
+        let watch = life.replica.observer();
+        self.reached.note("a tail was cut", watch.cuts);
+        self.reached
+            .note("a snapshot was installed", watch.installs);
+        self.reached
+            .note("a leadership was lost", watch.lost_leaderships);
+    }
+
+    pub fn handle(&mut self, event: Event<u32>) {
+        let result = self.try_handle(event);
+        self.survive(result);
+    }
+
+    /// Where a disk is to fail, the process ends with it.
+    fn survive(&mut self, result: Result<impl Sized, Failure>) {
+        match result {
+            Err(_) if self.may_fail => self.end(),
+            result => drop(result.expect("nothing fails")),
+        }
+    }
+
+    pub fn try_handle(&mut self, event: Event<u32>) -> Result<(), Failure> {
+        let now = self.now;
+        let life = self.life();
+        let result = life.replica.handle(event, now, &mut life.out);
+        self.take_out();
+        result
+    }
+
+    /// Ends a turn; answers whether another one has something to do.
+    pub fn turn(&mut self) -> bool {
+        let now = self.now;
+        let life = self.life();
+        let result = life.replica.end_turn(now, &mut life.out);
+        self.take_out();
+        let more = matches!(result, Ok(true));
+        self.survive(result);
+        more
+    }
+
+    /// A tick's time passes.
+    pub fn tick(&mut self) {
+        let ms = self.replica().tick_interval_ms();
+        self.now.monotonic_ms += ms;
+        self.now.unix_ms += ms;
+        self.turn();
+    }
+
+    pub fn submit(&mut self, ticket: u32, id: TxnId, request: CommitRequest) {
+        if !self.replica().may_take() {
+            return;
+        }
+        let request = Request {
+            bytes: request.size(),
+            submission: Submission {
+                id,
+                fingerprint: request.fingerprint(),
+                request,
+                ticket,
+            },
+            queued_at_ms: self.now.monotonic_ms,
+        };
+        self.handle(Event::Submitted(Box::new(request)));
+    }
+
+    fn take_out(&mut self) {
+        let Some(life) = &mut self.life else { return };
+        for job in life.out.jobs.drain(..) {
+            match job {
+                Job::Flush(flush) => life.flushes.push(flush),
+                Job::Checkpoint(job) => put(&mut life.checkpoint, job),
+                Job::Prepare(job) => put(&mut life.prepare, job),
+                Job::Retain(job) => put(&mut life.retain, job),
+                Job::SaveWatermark(job) => put(&mut life.save, job),
+                Job::Release(released) => drop(released),
+                Job::Send(messages) => self.sent.extend(messages),
+                Job::Fetch(job) => life.fetches.push(job),
+                Job::SendSnapshot(job) => life.snapshots.push(*job),
+            }
+        }
+        self.answers.append(&mut life.out.answers);
+    }
+
+    /// What was applied since the last call.
+    pub fn take_applied(&mut self) -> Vec<Entry> {
+        let watch = self.life().replica.observer();
+        watch.applied.take()
+    }
+
+    /// Every row of every table, with its version.
+    pub fn rows(&mut self) -> Vec<(TableId, Bytes, Offset, Bytes)> {
+        let life = self.life();
+        let snapshot = life.state.snapshot();
+        let catalog = life.replica.catalog();
+        let users = catalog.tables().map(|table| table.id);
+        let tables: Vec<TableId> = users.chain([TABLE_TABLES]).collect();
+        let mut rows = Vec::new();
+        for table in tables {
+            let all = KeyRange {
+                table,
+                from: Bytes::new(),
+                to: None,
+            };
+            for row in snapshot.scan(&all, false).unwrap() {
+                let row = row.unwrap();
+                rows.push((table, row.key, row.version, row.value));
+            }
+        }
+        rows
+    }
+
+    /// Runs one of the flushes that wait; its end is not reported yet.
+    pub fn run_flush(&mut self, number: usize) -> bool {
+        let life = self.life();
+        if life.flushes.is_empty() {
+            return false;
+        }
+        let place = number % life.flushes.len();
+        let flush = life.flushes.remove(place);
+        life.ended.push(Event::Flushed {
+            number: flush.number,
+            result: flush.run(),
+        });
+        true
+    }
+
+    pub fn run_fetch(&mut self) -> bool {
+        let life = self.life();
+        let Some(job) = life.fetches.pop() else {
+            return false;
+        };
+        let (id, result) = (job.id(), job.run());
+        life.ended.push(Event::Fetched { id, result });
+        self.reached
+            .note("entries were read from the log for a follower", 1);
+        true
+    }
+
+    /// Begins to send a snapshot, if one is to be sent and its checkpoint is still the last one.
+    pub fn begin_snapshot(&mut self) -> Option<PinnedSnapshot> {
+        let job = self.life().snapshots.pop()?;
+        let to = job.to();
+        let pinned = match job.pin() {
+            Err(_) if self.may_fail => {
+                self.end();
+                return None;
+            }
+            pinned => pinned.expect("the state can be read"),
+        };
+        if pinned.is_none() {
+            self.reached
+                .note("a snapshot was overtaken by a checkpoint", 1);
+            let is_whole = false;
+            self.handle(Event::SnapshotSent { to, is_whole });
+        }
+        pinned
+    }
+
+    pub fn has_snapshot_to_send(&self) -> bool {
+        self.life
+            .as_ref()
+            .is_some_and(|life| !life.snapshots.is_empty())
+    }
+
+    pub fn run_checkpoint(&mut self) -> bool {
+        let life = self.life();
+        let Some(job) = life.checkpoint.take() else {
+            return false;
+        };
+        life.ended.push(Event::Checkpointed(Box::new(job.run())));
+        self.reached.note("a checkpoint was made", 1);
+        true
+    }
+
+    pub fn run_retain(&mut self) -> bool {
+        let life = self.life();
+        let Some(job) = life.retain.take() else {
+            return false;
+        };
+        let result = job.run();
+        let dropped = result.as_ref().map_or(0, Vec::len);
+        life.ended.push(Event::Retained(result));
+        self.reached.note("a segment was dropped", dropped);
+        true
+    }
+
+    pub fn run_save(&mut self) -> bool {
+        let life = self.life();
+        let Some(job) = life.save.take() else {
+            return false;
+        };
+        life.ended.push(Event::WatermarkSaved(job.run()));
+        true
+    }
+
+    pub fn run_prepare(&mut self) -> bool {
+        let life = self.life();
+        let Some(job) = life.prepare.take() else {
+            return false;
+        };
+        life.ended.push(Event::Prepared(job.run()));
+        true
+    }
+
+    /// Reports one of the jobs that have ended.
+    pub fn report(&mut self, number: usize) -> bool {
+        let life = self.life();
+        if life.ended.is_empty() {
+            return false;
+        }
+        let place = number % life.ended.len();
+        let event = life.ended.remove(place);
+        let is_flush = matches!(event, Event::Flushed { .. });
+        if is_flush && life.replica.waits_for_jobs() {
+            self.reached.note("a flush ended while a cut waited", 1);
+        }
+        self.handle(event);
+        true
+    }
+
+    /// Runs every job that waits, and those that come of it. Answers whether there was any.
+    pub fn run_all_jobs(&mut self) -> bool {
+        let mut any = false;
+        while self.runs()
+            && (self.run_flush(0)
+                || self.run_fetch()
+                || self.run_checkpoint()
+                || self.run_retain()
+                || self.run_save()
+                || self.run_prepare()
+                || self.report(0))
+        {
+            any = true;
+        }
+        any
+    }
+}
+
+fn put<J>(place: &mut Option<J>, job: J) {
+    assert!(place.is_none(), "one job of a kind at a time");
+    *place = Some(job);
+}

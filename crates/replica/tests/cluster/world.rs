@@ -1,0 +1,529 @@
+//! All nodes, what is on its way between them, and what must hold at every moment.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::Bytes;
+use onelog_engine::{MemberChange, Members, MembersError, Message};
+use onelog_log::CrashMode;
+use onelog_record::{
+    CommitRequest, Entry, Index, NodeId, Operation, Position, Refusal, TableId, Term, Transactions,
+    TxnId, Write, raw_body,
+};
+use onelog_replica::{
+    Answer, ArrivedSnapshot, Creation, Event, NewTable, PinnedSnapshot, ReplicaOptions,
+    TransferError, creation,
+};
+use onelog_state::Import;
+
+use crate::node::{Node, Reached, options};
+
+/// The table that every world has.
+pub const TABLE: &str = "t";
+
+/// A snapshot on its way, chunk by chunk.
+struct Transit {
+    from: NodeId,
+    pinned: PinnedSnapshot,
+    import: Option<Import>,
+}
+
+#[derive(Default)]
+pub struct World {
+    pub nodes: BTreeMap<NodeId, Node>,
+    pub mail: Vec<Message>,
+    transits: Vec<Transit>,
+    /// Pairs that do not hear each other, from and to.
+    pub cut: BTreeSet<(NodeId, NodeId)>,
+    leaders: BTreeMap<Term, NodeId>,
+    committed: BTreeMap<Index, Entry>,
+    /// The id of each request, by its ticket.
+    ids: BTreeMap<u32, TxnId>,
+    acknowledged: BTreeMap<TxnId, Position>,
+    pub refused: BTreeMap<u32, Refusal>,
+    readable: BTreeMap<u32, Position>,
+    /// The highest acknowledged position when each read was requested.
+    requested: BTreeMap<u32, Position>,
+    pub changed: BTreeMap<u32, Result<Members, MembersError>>,
+    pub transferred: BTreeMap<u32, Result<(), TransferError>>,
+    seed: u64,
+}
+
+pub const fn node(number: u64) -> NodeId {
+    NodeId(number)
+}
+
+impl World {
+    /// A node that has begun a log, leads, and has made [`TABLE`].
+    pub fn of_one(seed: u64) -> Self {
+        Self::of_one_with(seed, options(node(1)))
+    }
+
+    pub fn of_one_with(seed: u64, options: ReplicaOptions) -> Self {
+        let mut world = Self {
+            seed,
+            ..Self::default()
+        };
+        world.add(node(1), options);
+        world.define(node(1), TABLE, u32::MAX);
+        world.settle();
+        assert!(world.is_acknowledged(u32::MAX));
+        world
+    }
+
+    /// So many voters, grown from one. Node 1 leads.
+    pub fn of(count: u64, seed: u64) -> Self {
+        Self::of_with(count, seed, options)
+    }
+
+    pub fn of_with(count: u64, seed: u64, options: fn(NodeId) -> ReplicaOptions) -> Self {
+        let mut world = Self::of_one_with(seed, options(node(1)));
+        for id in (2..=count).map(NodeId) {
+            world.add(id, options(id));
+            world.change_and_wait(node(1), &[MemberChange::Learner(id)]);
+        }
+        let voters: Vec<_> = (2..=count).map(NodeId).map(MemberChange::Voter).collect();
+        if !voters.is_empty() {
+            world.change_and_wait(node(1), &voters);
+        }
+        world
+    }
+
+    /// An empty node starts.
+    pub fn add(&mut self, id: NodeId, options: ReplicaOptions) {
+        self.seed += 1;
+        let mut node = Node::new(id, self.seed << 8 | id.get(), options);
+        node.start().expect("an empty node starts");
+        self.nodes.insert(id, node);
+    }
+
+    #[track_caller]
+    pub fn get(&mut self, id: NodeId) -> &mut Node {
+        self.nodes.get_mut(&id).expect("there is such a node")
+    }
+
+    /// Power fails on a node, and comes back.
+    pub fn crash(&mut self, id: NodeId, mode: CrashMode) {
+        self.stop(id, mode);
+        let node = self.get(id);
+        node.may_fail = false;
+        node.start().expect("a node starts after a crash");
+        self.gather();
+    }
+
+    /// Power fails on a node. The other end of what it sends or receives hears that.
+    pub fn stop(&mut self, id: NodeId, mode: CrashMode) {
+        self.gather();
+        self.get(id).crash(mode);
+        let all = std::mem::take(&mut self.transits);
+        for transit in all {
+            if transit.from == id || transit.pinned.message.to() == id {
+                self.end_transit(transit, false);
+            } else {
+                self.transits.push(transit);
+            }
+        }
+    }
+
+    fn end_transit(&mut self, transit: Transit, is_whole: bool) {
+        let to = transit.pinned.message.to();
+        if let Some(sender) = self.nodes.get_mut(&transit.from).filter(|node| node.runs()) {
+            sender.handle(Event::SnapshotSent { to, is_whole });
+        }
+    }
+
+    /// The next step of a snapshot's way: it begins, or the next chunk arrives.
+    pub fn carry_snapshot(&mut self, number: usize) -> bool {
+        let sends = |node: &&mut Node| node.has_snapshot_to_send();
+        if let Some(sender) = self.nodes.values_mut().find(sends) {
+            let from = sender.id;
+            let pinned = sender.begin_snapshot();
+            self.transits.extend(pinned.map(|pinned| Transit {
+                from,
+                pinned,
+                import: None,
+            }));
+            return true;
+        }
+        if self.transits.is_empty() {
+            return false;
+        }
+        let mut transit = self.transits.swap_remove(number % self.transits.len());
+        match self.carry_on(&mut transit) {
+            None => self.transits.push(transit),
+            Some(is_whole) => self.end_transit(transit, is_whole),
+        }
+        true
+    }
+
+    /// Answers whether the snapshot is there, once its way has ended.
+    fn carry_on(&mut self, transit: &mut Transit) -> Option<bool> {
+        let (from, to) = (transit.from, transit.pinned.message.to());
+        let is_cut = self.cut.contains(&(from, to)) || self.cut.contains(&(to, from));
+        let Some(sender) = self.nodes.get(&from).filter(|node| node.runs()) else {
+            return Some(false);
+        };
+        let sender_may_fail = sender.may_fail;
+        let receiver = self.nodes.get_mut(&to).filter(|node| node.runs());
+        let Some(receiver) = receiver.filter(|_| !is_cut) else {
+            return Some(false);
+        };
+        let Some(import) = &mut transit.import else {
+            let state = receiver.replica().state();
+            // There may be another one under way.
+            transit.import = Import::begin(&state, transit.pinned.head.clone()).ok();
+            return transit.import.is_none().then_some(false);
+        };
+        if let Some(cursor) = import.wanted() {
+            let chunk = match transit.pinned.export.chunk(&cursor) {
+                Err(_) if sender_may_fail => return Some(false),
+                chunk => chunk.expect("the checkpoint is pinned"),
+            };
+            return match import.put(&chunk) {
+                Err(_) if receiver.may_fail => Some(false),
+                put => {
+                    put.expect("it is as it was sent");
+                    None
+                }
+            };
+        }
+        let imported = match transit.import.take()?.finish() {
+            Err(_) if receiver.may_fail => return Some(false),
+            finished => finished.expect("it is as it was sent"),
+        };
+        let arrived = ArrivedSnapshot {
+            message: transit.pinned.message.clone(),
+            head: transit.pinned.head.clone(),
+            imported,
+        };
+        receiver.handle(Event::Snapshot(Box::new(arrived)));
+        let waits = receiver.runs() && receiver.replica().waits_for_jobs();
+        let waits = usize::from(waits);
+        receiver
+            .reached
+            .note("an installation waited for jobs", waits);
+        Some(true)
+    }
+
+    pub fn isolate(&mut self, id: NodeId) {
+        for other in self.nodes.keys().copied().filter(|other| *other != id) {
+            self.cut.insert((id, other));
+            self.cut.insert((other, id));
+        }
+    }
+
+    /// Takes what the nodes have sent and answered, and looks at them.
+    pub fn gather(&mut self) {
+        let mut answers = Vec::new();
+        for (id, node) in &mut self.nodes {
+            for message in node.sent.drain(..) {
+                if !self.cut.contains(&(*id, message.to())) {
+                    // As it travels.
+                    let bytes = message.encode();
+                    self.mail.push(Message::decode(bytes.into()).unwrap());
+                }
+            }
+            answers.extend(node.answers.drain(..).map(|answer| (*id, answer)));
+        }
+        for (id, answer) in answers {
+            self.hear(id, answer);
+        }
+        self.check();
+    }
+
+    fn hear(&mut self, id: NodeId, answer: Answer<u32>) {
+        match answer {
+            Answer::Decided(ticket, Ok(committed)) => {
+                let txn = self.ids[&ticket];
+                let known = self.acknowledged.entry(txn).or_insert(committed.position);
+                assert_eq!(*known, committed.position, "{txn} has one place");
+            }
+            Answer::Decided(ticket, Err(refusal)) => {
+                if refusal == Refusal::NotLeader {
+                    self.get(id)
+                        .reached
+                        .note("a request met a node that does not lead", 1);
+                }
+                self.refused.insert(ticket, refusal);
+            }
+            Answer::Readable(ticket, position) => {
+                let requested = self.requested[&ticket];
+                assert!(
+                    position >= requested,
+                    "read {ticket} at {position} misses what was acknowledged at {requested}"
+                );
+                self.readable.insert(ticket, position);
+            }
+            Answer::Members(ticket, answer) => {
+                self.changed.insert(ticket, answer);
+            }
+            Answer::Transferred(ticket, answer) => {
+                self.transferred.insert(ticket, answer);
+            }
+        }
+    }
+
+    /// Gives a message to its receiver, if that runs and hears the sender.
+    pub fn deliver(&mut self, message: Message) {
+        let (from, to) = (message.from(), message.to());
+        let is_cut = self.cut.contains(&(from, to));
+        let receiver = self.nodes.get_mut(&to).filter(|node| node.runs());
+        match receiver.filter(|_| !is_cut) {
+            Some(receiver) => receiver.handle(Event::Message(Box::new(message))),
+            None => self.lose(&message),
+        }
+    }
+
+    /// A message does not arrive. Its sender hears that the connection broke.
+    pub fn lose(&mut self, message: &Message) {
+        let (from, to) = (message.from(), message.to());
+        if let Some(sender) = self.nodes.get_mut(&from).filter(|node| node.runs()) {
+            sender.handle(Event::Unreachable(to));
+        }
+    }
+
+    /// Everything that is under way happens, until nothing is.
+    pub fn settle(&mut self) {
+        for _ in 0..10_000 {
+            let mut is_busy = false;
+            for node in self.nodes.values_mut().filter(|node| node.runs()) {
+                is_busy |= node.turn();
+                is_busy |= node.run_all_jobs();
+            }
+            self.gather();
+            while self.carry_snapshot(0) {
+                is_busy = true;
+            }
+            is_busy |= !self.mail.is_empty();
+            for message in std::mem::take(&mut self.mail) {
+                self.deliver(message);
+            }
+            if !is_busy {
+                return;
+            }
+        }
+        panic!("it never ends");
+    }
+
+    /// Time passes for all, with everything happening at once.
+    pub fn run(&mut self, ticks: usize) {
+        for _ in 0..ticks {
+            for node in self.nodes.values_mut().filter(|node| node.runs()) {
+                node.tick();
+            }
+            self.settle();
+        }
+    }
+
+    /// Who leads in the highest term.
+    pub fn leader(&self) -> Option<NodeId> {
+        let leads = self.nodes.values().filter(|node| node.admits());
+        let leader = leads.max_by_key(|node| node.replica().role().term);
+        leader.map(|node| node.id)
+    }
+
+    /// Waits until a node leads that most others follow.
+    #[track_caller]
+    pub fn elect(&mut self) -> NodeId {
+        for _ in 0..300 {
+            self.run(1);
+            if let Some(leader) = self.leader() {
+                let follows =
+                    |node: &&Node| node.runs() && node.replica().role().leader == Some(leader);
+                if self.nodes.values().filter(follows).count() > self.nodes.len() / 2 {
+                    return leader;
+                }
+            }
+        }
+        panic!("none leads after 300 ticks");
+    }
+
+    /// Waits until one of these leads.
+    pub fn elect_of(&mut self, ids: &[NodeId]) -> NodeId {
+        for _ in 0..300 {
+            self.run(1);
+            if let Some(id) = ids.iter().find(|id| self.nodes[id].admits()) {
+                return *id;
+            }
+        }
+        panic!("none of {ids:?} leads after 300 ticks");
+    }
+
+    /// Sends a write of a key of its own under an id of its own.
+    pub fn put(&mut self, to: NodeId, ticket: u32) {
+        self.put_as(to, ticket, TxnId(u128::from(ticket)));
+    }
+
+    /// The same request under the same id, whatever the ticket.
+    pub fn put_as(&mut self, to: NodeId, ticket: u32, id: TxnId) {
+        self.put_value(to, ticket, id, 200);
+    }
+
+    pub fn put_value(&mut self, to: NodeId, ticket: u32, id: TxnId, bytes: usize) {
+        let table = self.table(to, TABLE).expect("every world has it");
+        let digits = id.0.to_string();
+        let value = format!("\"{}{digits}\"", "0".repeat(bytes - digits.len()));
+        let request = CommitRequest {
+            id: Some(id),
+            writes: vec![Write {
+                table,
+                key: Bytes::from(format!("k{}", id.0 % 50)),
+                operation: Operation::Put(Bytes::from(value)),
+                headers: Vec::new(),
+            }],
+            ..CommitRequest::default()
+        };
+        self.ids.insert(ticket, id);
+        let node = self.get(to);
+        node.submit(ticket, id, request);
+        node.turn();
+    }
+
+    pub fn table(&self, of: NodeId, name: &str) -> Option<TableId> {
+        let catalog = self.nodes[&of].replica().catalog();
+        catalog.by_name(name).map(|table| table.id)
+    }
+
+    /// Sends the definition of a table, if it is not there yet.
+    pub fn define(&mut self, to: NodeId, name: &str, ticket: u32) {
+        let replica = self.get(to).replica();
+        let position = replica.applied().position;
+        let creation = creation(position, replica.catalog(), &NewTable::keyed(name));
+        let Ok(Creation::Commit(_, request)) = creation else {
+            return;
+        };
+        let id = TxnId(1 << 64 | u128::from(ticket));
+        self.ids.insert(ticket, id);
+        let node = self.get(to);
+        node.submit(ticket, id, *request);
+        node.turn();
+    }
+
+    pub fn read(&mut self, of: NodeId, ticket: u32) {
+        let newest = self.acknowledged.values().copied().max();
+        self.requested.insert(ticket, newest.unwrap_or_default());
+        self.get(of).handle(Event::ReadBarrier(ticket));
+    }
+
+    pub fn change(&mut self, leader: NodeId, ticket: u32, changes: &[MemberChange]) {
+        let event = Event::ChangeMembers(ticket, changes.to_vec());
+        self.get(leader).handle(event);
+    }
+
+    /// Changes the members and waits until they are in force.
+    #[track_caller]
+    pub fn change_and_wait(&mut self, leader: NodeId, changes: &[MemberChange]) {
+        self.changed.remove(&0);
+        self.change(leader, 0, changes);
+        for _ in 0..100 {
+            self.settle();
+            if let Some(answer) = self.changed.remove(&0) {
+                answer.expect("the members change");
+                return self.settle();
+            }
+            self.run(1);
+        }
+        panic!("{changes:?} is not in force after 100 ticks");
+    }
+
+    pub fn is_acknowledged(&self, ticket: u32) -> bool {
+        let id = self.ids.get(&ticket);
+        id.is_some_and(|id| self.acknowledged.contains_key(id))
+    }
+
+    pub fn is_readable(&self, ticket: u32) -> bool {
+        self.readable.contains_key(&ticket)
+    }
+
+    pub fn reached(&mut self) -> Reached {
+        let mut all = Reached::default();
+        for node in self.nodes.values_mut() {
+            node.note_reached();
+            all.add(&node.reached);
+        }
+        all
+    }
+
+    /// What must hold whatever happens.
+    fn check(&mut self) {
+        for (id, node) in self.nodes.iter_mut().filter(|(_, node)| node.runs()) {
+            let role = node.replica().role();
+            if role.leads {
+                let leader = self.leaders.entry(role.term).or_insert(*id);
+                assert_eq!(leader, id, "term {} has one leader", role.term);
+            }
+            for entry in node.take_applied() {
+                let index = entry.index;
+                let known = self.committed.entry(index).or_insert_with(|| entry.clone());
+                assert_eq!(*known, entry, "node {id} applied another entry {index}");
+            }
+        }
+    }
+
+    /// The logs of all are the same up to the lowest applied entry; so are states at one position.
+    pub fn check_equal(&mut self) {
+        let positions = self.nodes.values().filter(|node| node.runs());
+        let positions = positions.map(|node| node.replica().applied().position);
+        let Some(lowest) = positions.min() else {
+            return;
+        };
+        let mut chain = None;
+        let mut states = BTreeMap::new();
+        let can_be_read = |node: &Node| node.runs() && !node.may_fail;
+        for (id, node) in self.nodes.iter_mut().filter(|(_, node)| can_be_read(node)) {
+            if let Some(found) = node.life().reader.chain_at(lowest).unwrap() {
+                let first = *chain.get_or_insert(found);
+                assert_eq!(found, first, "the log of node {id} differs below {lowest}");
+            }
+            let position = node.replica().applied().position;
+            let rows = node.rows();
+            let first = states.entry(position).or_insert_with(|| rows.clone());
+            assert_eq!(*first, rows, "the state of node {id} differs at {position}");
+        }
+    }
+
+    /// At the end: every member has everything, and whatever was acknowledged is there, once.
+    pub fn check_end(&mut self) {
+        let leader = self.leader().expect("one leads at the end");
+        let members = self.nodes[&leader].replica().members().clone();
+        let end = self.nodes[&leader].replica().applied();
+        for id in members.all() {
+            let replica = self.nodes[&id].replica();
+            assert_eq!(replica.applied(), end, "node {id} has everything");
+            assert_eq!(*replica.members(), members, "node {id} knows the members");
+        }
+        self.check_equal();
+        let mut found: BTreeMap<TxnId, Position> = BTreeMap::new();
+        let mut timestamp_ms = 0;
+        let last = self.committed.last_key_value().map(|(index, _)| *index);
+        assert_eq!(
+            last,
+            Some(end.index),
+            "nothing is committed beyond the leader"
+        );
+        assert_eq!(
+            self.committed.len() as u64,
+            end.index.get(),
+            "none is left out"
+        );
+        for entry in self.committed.values() {
+            if entry.header.transaction_count == 0 {
+                continue;
+            }
+            assert!(
+                entry.header.timestamp_ms >= timestamp_ms,
+                "time never falls"
+            );
+            timestamp_ms = entry.header.timestamp_ms;
+            let raw = raw_body(entry).unwrap();
+            for transaction in Transactions::new(raw, entry.header.base_offset) {
+                let transaction = transaction.unwrap();
+                let end = transaction.first_offset.get() + u64::from(transaction.record_count);
+                let before = found.insert(transaction.id, Position(end));
+                assert_eq!(before, None, "{} is in the log twice", transaction.id);
+            }
+        }
+        for (id, position) in &self.acknowledged {
+            assert_eq!(found.get(id), Some(position), "transaction {id} is lost");
+        }
+    }
+}
