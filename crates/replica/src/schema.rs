@@ -367,7 +367,7 @@ mod tests {
 
     #[test]
     fn a_message_is_shortened_where_the_value_is_long() {
-        let long = format!("\"{}\"", "ü".repeat(REASON_BYTES_MAX));
+        let long = format!("\"{}\"", "ü".repeat(QUOTED_BYTES_MAX));
         let text = check(&json!({"type": "integer"}), &long).unwrap_err();
         assert_eq!(text, r#"the document: the value is not of type "integer""#);
     }
