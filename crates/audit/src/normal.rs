@@ -135,7 +135,7 @@ fn boolean(cell: &Cell) -> Option<bool> {
 
 fn decimal(cell: &Cell) -> Option<String> {
     match cell {
-        Cell::Text(text) => numeric(text),
+        Cell::Text(text) | Cell::Numeric(text) => numeric(text),
         Cell::Integer(number) => Some(number.to_string()),
         Cell::Real(number) => numeric(&number.to_string()),
         _ => None,

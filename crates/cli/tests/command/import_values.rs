@@ -38,7 +38,7 @@ fn a_list_of_postgresql_is_a_list_of_json_and_numbers_keep_their_zeros() {
            (1, '{a,NULL,"NULL","b \"q\", {c}"}', '{x}', '{1.10,-0.50,12345678901234567890.1230,NULL}', '{{1,2},{3,NULL}}',
              ARRAY['{"a": [1.10]}', 'null']::jsonb[], B'0101', 1.10, '-0.0', '{1.50,2}', 3.000),
            (2, '{}', '{}', '{}', '{}', '{}', B'', -0.00, 2, '{}', 1e3),
-           (3)"#,
+           (3, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL, NULL)"#,
     );
     let store = json!({"kind": "postgres", "url": postgres.url()});
     let columns = json!({"id": {"from": "$key", "type": "integer"},
