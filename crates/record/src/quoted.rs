@@ -20,7 +20,7 @@ impl fmt::Display for Quoted<'_> {
     }
 }
 
-/// See [`Quoted`].
+/// [`Quoted`] as a text of its own.
 #[must_use]
 pub fn quoted(text: &str) -> String {
     Quoted(text).to_string()
