@@ -58,7 +58,7 @@ pub struct Error {
     /// The unique field.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub field: Option<String>,
-    /// The value that another key has in the unique field.
+    /// The value that another key has in the unique field, where it has at most 1,024 bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Value>)]
     pub value: Option<JsonText>,

@@ -85,9 +85,11 @@ fn text_of(cell: &Cell) -> Option<&str> {
 fn text(cell: &Cell) -> Option<String> {
     Some(match cell {
         Cell::Integer(number) => number.to_string(),
-        Cell::Real(number) => number.to_string(),
+        // Minus zero is zero.
+        Cell::Real(number) => (number + 0.0).to_string(),
         Cell::Boolean(value) => value.to_string(),
-        Cell::Numeric(text) | Cell::Json(text) => text.clone(),
+        Cell::Numeric(text) => numeric(text)?,
+        Cell::Json(text) => text.clone(),
         Cell::Blob(bytes) => std::str::from_utf8(bytes).ok()?.to_owned(),
         Cell::Timestamp(micros) => timestamp_text(*micros),
         Cell::Date(days) => date_text(*days),
@@ -133,7 +135,7 @@ fn boolean(cell: &Cell) -> Option<bool> {
 
 fn decimal(cell: &Cell) -> Option<String> {
     match cell {
-        Cell::Text(text) => numeric(text),
+        Cell::Text(text) | Cell::Numeric(text) => numeric(text),
         Cell::Integer(number) => Some(number.to_string()),
         Cell::Real(number) => numeric(&number.to_string()),
         _ => None,

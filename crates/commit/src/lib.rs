@@ -13,6 +13,7 @@ mod newest;
 mod operations;
 mod overlay;
 pub mod planted;
+mod prepared;
 mod ranges;
 mod reads;
 mod rejection;
@@ -27,6 +28,7 @@ mod writes;
 #[cfg(test)]
 mod arbitrary;
 pub use ids::Remembered;
+pub use prepared::Prepared;
 pub use unique::unique_row_key;
 pub use validator::{Decision, Validator, ValidatorOptions};
 pub use view::{Latest, Rules, Schema, SchemaFault, TableRules, View, ViewError, Written};

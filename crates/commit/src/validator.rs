@@ -11,6 +11,7 @@ use crate::ids::{IdWindow, Remembered};
 use crate::newest::Now;
 use crate::overlay::{Overlay, Row};
 use crate::planted::{self, Bug};
+use crate::prepared::Prepared;
 use crate::ranges;
 use crate::reads;
 use crate::rejection::Rejection;
@@ -81,6 +82,7 @@ pub struct Validator {
 /// One request and what it is decided against.
 struct Incoming<'a> {
     request: &'a CommitRequest,
+    prepared: &'a Prepared,
     id: TxnId,
     fingerprint: u64,
     next: Offset,
@@ -148,6 +150,32 @@ impl Validator {
         rules: &dyn Rules,
         body: &mut BodyWriter,
     ) -> Result<Decision, ViewError> {
+        let prepared = &Prepared::default();
+        self.decide_prepared(request, prepared, id, fingerprint, next, view, rules, body)
+    }
+
+    /// [`Validator::decide`], with what was found out about the request before.
+    ///
+    /// # Errors
+    /// See [`Validator::decide`].
+    ///
+    /// # Panics
+    /// See [`Validator::decide`].
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "one call per request; each part has another owner"
+    )]
+    pub fn decide_prepared(
+        &mut self,
+        request: &CommitRequest,
+        prepared: &Prepared,
+        id: TxnId,
+        fingerprint: u64,
+        next: Offset,
+        view: &dyn View,
+        rules: &dyn Rules,
+        body: &mut BodyWriter,
+    ) -> Result<Decision, ViewError> {
         assert!(
             next.0 >= self.end.0,
             "offset {next} is taken: everything below {} is known",
@@ -162,6 +190,7 @@ impl Validator {
         let work = Work::default();
         let incoming = Incoming {
             request,
+            prepared,
             id,
             fingerprint,
             next,
@@ -369,6 +398,7 @@ impl Validator {
             fingerprints: &self.fingerprints,
             staged: &mut self.staged,
             body,
+            prepared: incoming.prepared,
             offset: incoming.next,
         }
         .write_all(incoming.request)

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use onelog_record::{
-    CommitRequest, Json, KeyRange, Offset, Position, Refusal, TableDefinition, TableId,
+    CommitRequest, Json, KeyRange, Offset, Position, Refusal, TableDefinition, TableId, ValueKind,
 };
 
 /// The last write of a key.
@@ -89,6 +89,14 @@ pub struct TableRules {
     pub definition: Arc<TableDefinition>,
     /// Its schema, compiled.
     pub schema: Option<Arc<dyn Schema>>,
+}
+
+impl TableRules {
+    /// Whether they look into documents that are put.
+    pub(crate) fn looks_into(&self) -> bool {
+        let rules = self.schema.is_some() || !self.definition.unique.is_empty();
+        rules && self.definition.value == ValueKind::Json
+    }
 }
 
 /// The rules of every table.

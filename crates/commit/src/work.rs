@@ -93,16 +93,17 @@ impl Work {
         match checked {
             Ok(()) => Ok(Ok(())),
             Err(SchemaFault::Breaks(text)) => Ok(Err(text)),
-            Err(SchemaFault::OutOfSteps) => Err(Rejection::after(
-                too_large(
-                    "the work of checking the values of the transaction against the schemas of their tables",
-                    "SCHEMA_STEPS_MAX",
-                    SCHEMA_STEPS_MAX.saturating_add(1),
-                    SCHEMA_STEPS_MAX,
-                    "steps or more",
-                ),
-                now.everything(),
-            )),
+            Err(SchemaFault::OutOfSteps) => Err(out_of_schema_steps(now)),
+        }
+    }
+
+    /// Counts the steps of a schema that looked at a value before.
+    pub fn schema(&self, now: &Now<'_>, steps: usize) -> Result<(), Rejection> {
+        let spent = self.schema_steps.get().saturating_add(steps);
+        self.schema_steps.set(spent.min(SCHEMA_STEPS_MAX));
+        match spent <= SCHEMA_STEPS_MAX {
+            true => Ok(()),
+            false => Err(out_of_schema_steps(now)),
         }
     }
 
@@ -134,6 +135,19 @@ impl Work {
             now.everything(),
         ))
     }
+}
+
+fn out_of_schema_steps(now: &Now<'_>) -> Rejection {
+    Rejection::after(
+        too_large(
+            "the work of checking the values of the transaction against the schemas of their tables",
+            "SCHEMA_STEPS_MAX",
+            SCHEMA_STEPS_MAX.saturating_add(1),
+            SCHEMA_STEPS_MAX,
+            "steps or more",
+        ),
+        now.everything(),
+    )
 }
 
 fn too_large(

@@ -10,6 +10,7 @@ use onelog_record::{
 
 use crate::newest::Now;
 use crate::operations::{self, FieldOperation};
+use crate::prepared::Prepared;
 use crate::rejection::Rejection;
 use crate::staged::{Staged, StagedWrite};
 use crate::unique;
@@ -26,6 +27,7 @@ pub struct Writer<'a> {
     pub fingerprints: &'a Fingerprints,
     pub staged: &'a mut Staged,
     pub body: &'a mut BodyWriter,
+    pub prepared: &'a Prepared,
     /// The offset of the next record of this transaction.
     pub offset: Offset,
 }
@@ -238,9 +240,14 @@ impl Writer<'_> {
         value: &Bytes,
         after: Position,
     ) -> Result<(), Rejection> {
-        let looks_into = table.schema.is_some() || !table.definition.unique.is_empty();
-        if table.definition.value == ValueKind::Bytes || !looks_into {
+        if !table.looks_into() {
             return Ok(());
+        }
+        if let Some(put) = self.prepared.put(index) {
+            self.now.work.schema(&self.now, put.schema_steps)?;
+            let bad =
+                |fault: &OperationFault| Rejection::bad_operation(index, fault.clone(), after);
+            return put.found.as_ref().copied().map_err(bad);
         }
         self.now.work.parse(&self.now, value.len())?;
         if table.schema.is_some() {

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use onelog_commit::{
-    DECISION_STEPS_MAX, Decision, Remembered, Rules, Validator, ValidatorOptions, View, ViewError,
+    DECISION_STEPS_MAX, Decision, Prepared, Remembered, Rules, Validator, ValidatorOptions, View,
+    ViewError,
 };
 use onelog_record::{
     BodyError, BodyWriter, CommitRequest, Committed, Compression, CompressionError, Entry,
@@ -39,6 +40,8 @@ pub struct EngineOptions {
 #[derive(Debug)]
 pub struct Submission<T> {
     pub request: CommitRequest,
+    /// What was found out about it before; nothing needs to be.
+    pub prepared: Prepared,
     /// Given by the client or made on its behalf.
     pub id: TxnId,
     /// The fingerprint of the request, 0 when the id was made here.
@@ -333,15 +336,23 @@ impl<T, C: Consensus> Engine<T, C> {
     ) -> Result<(), EngineError> {
         let Submission {
             request,
+            prepared,
             id,
             fingerprint,
             ticket,
         } = submission;
         let end = self.consensus.end().get();
         let next = Position(end + u64::from(self.open.records())).next_offset();
-        let decision =
-            self.validator
-                .decide(&request, id, fingerprint, next, view, rules, &mut self.open)?;
+        let decision = self.validator.decide_prepared(
+            &request,
+            &prepared,
+            id,
+            fingerprint,
+            next,
+            view,
+            rules,
+            &mut self.open,
+        )?;
         let (after, answer) = match decision {
             Decision::Accepted(committed) => {
                 if request

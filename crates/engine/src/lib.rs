@@ -16,5 +16,7 @@ pub use self::raft::{
     ELECTION_TICKS, Fetch, FetchId, MEMBERS_MAX, MESSAGE_BYTES_MAX, MemberChange, Members,
     MembersError, Message, MessageError, PeerProgress, Raft, RaftOptions, SnapshotMark,
 };
+pub use onelog_commit::Prepared;
+
 pub use consensus::{Consensus, ConsensusError, Progress};
 pub use engine::{Applied, Effect, Engine, EngineError, EngineOptions, Submission};

@@ -12,7 +12,7 @@ use std::rc::Rc;
 use bytes::Bytes;
 use onelog_commit::ValidatorOptions;
 use onelog_engine::{
-    Applied, Consensus, ConsensusError, Effect, Engine, EngineOptions, Members, Progress,
+    Applied, Consensus, ConsensusError, Effect, Engine, EngineOptions, Members, Prepared, Progress,
     Submission,
 };
 use onelog_record::{
@@ -157,6 +157,7 @@ impl Node {
         };
         let submission = Submission {
             request,
+            prepared: Prepared::default(),
             id: TxnId(u128::from(ticket)),
             fingerprint: 0,
             ticket,

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use onelog_commit::{Latest, Rules, TableRules, ValidatorOptions, View, ViewError, Written};
 use onelog_engine::{
-    Applied, Effect, Engine, EngineOptions, Members, Raft, RaftOptions, Submission,
+    Applied, Effect, Engine, EngineOptions, Members, Prepared, Raft, RaftOptions, Submission,
 };
 use onelog_record::{
     CommitRequest, Committed, Compression, Entry, EntryKind, Index, KeyRange, NodeId, Offset,
@@ -195,6 +195,7 @@ impl World {
             id: request.id.unwrap_or(TxnId(u128::from(ticket))),
             fingerprint: request.fingerprint(),
             request,
+            prepared: Prepared::default(),
             ticket,
         };
         self.engine

@@ -13,7 +13,7 @@
 //! | 405 | `method_not_allowed` | | the header `Allow` lists the methods |
 //! | 408 | `body_timeout` | `timeout_ms` | the body did not arrive in time |
 //! | 409 | `conflict` | `where`, `table`, `key`, `version`, `retry_at` | something that was read was written since: read again at `retry_at`, retry |
-//! | 409 | `not_unique` | `where`, `table`, `key`, `field`, `value`, `owner` | another key has this value in a unique field |
+//! | 409 | `not_unique` | `where`, `table`, `key`, `field`, `value`, `owner` | another key has this value in a unique field; one of more than 1 KiB is not repeated |
 //! | 409 | `id_mismatch` | `id`, `position` | the id belongs to another request |
 //! | 409 | `table_exists`, `sink_exists` | `table` or `sink` | the name is taken |
 //! | 409 | `table_in_use` | `table` | sinks follow the table, or the configuration declares it |
@@ -49,13 +49,16 @@ use std::fmt;
 use axum::body::Body;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use onelog_record::{TableId, TooLarge, ValueKind, code};
+use onelog_record::{QUOTED_BYTES_MAX, TableId, TooLarge, ValueKind, code, quoted};
 
 use crate::api;
 use onelog_request::BytesOut;
 
 /// The shortest delay that an overloaded server answers with.
 const RETRY_AFTER_MS_MIN: u64 = 100;
+/// The longest message about a malformed request. Its parts are cut where they are quoted; what
+/// escapes that is cut here.
+const MALFORMED_BYTES_MAX: usize = 4 * QUOTED_BYTES_MAX;
 
 /// An answer that is no success.
 pub(crate) struct ApiError(Box<Inner>);
@@ -105,8 +108,13 @@ impl ApiError {
     }
 
     pub(crate) fn malformed(place: &str, message: impl fmt::Display) -> Self {
-        let text = format!("{place}: {message}");
-        Self::new(StatusCode::UNPROCESSABLE_ENTITY, code::MALFORMED, text).at(place.to_owned())
+        let place = quoted(place);
+        let mut text = format!("{place}: {message}");
+        if text.len() > MALFORMED_BYTES_MAX {
+            text.truncate(text.floor_char_boundary(MALFORMED_BYTES_MAX));
+            text.push('…');
+        }
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, code::MALFORMED, text).at(place)
     }
 
     pub(crate) fn internal(what: impl fmt::Display) -> Self {
@@ -159,20 +167,22 @@ impl ApiError {
 
     /// A table that a path names and that is not there.
     pub(crate) fn unknown_table(name: &str, nearest: Option<&str>) -> Self {
+        let name = quoted(name);
         let message = format!("there is no table '{name}'{}", meant(nearest));
         Self::new(StatusCode::NOT_FOUND, code::UNKNOWN_TABLE, message).with(|body| {
-            body.table = Some(name.to_owned());
+            body.table = Some(name);
             body.nearest = Some(nearest.map(str::to_owned));
         })
     }
 
     pub(crate) fn reserved_table(place: &str, name: &str) -> Self {
+        let name = quoted(name);
         let message = format!(
             "{place}: the table '{name}' belongs to onelog itself; it can be read but not written or deleted"
         );
         Self::new(StatusCode::FORBIDDEN, code::RESERVED_TABLE, message)
             .at(place.to_owned())
-            .with(|body| body.table = Some(name.to_owned()))
+            .with(|body| body.table = Some(name))
     }
 
     #[cfg(test)]
@@ -212,5 +222,5 @@ impl IntoResponse for ApiError {
 
 /// A key for a sentence.
 pub(crate) fn show(key: &[u8]) -> String {
-    serde_json::to_string(&BytesOut(key)).unwrap_or_default()
+    quoted(&serde_json::to_string(&BytesOut(key)).unwrap_or_default())
 }

@@ -2,7 +2,10 @@
 
 use axum::http::StatusCode;
 use bytes::Bytes;
-use onelog_record::{JsonText, Offset, Position, Refusal, Subject, TableId, ValueKind, code};
+use onelog_record::{
+    JsonText, Offset, Position, QUOTED_BYTES_MAX, Quoted, Refusal, Subject, TableId, ValueKind,
+    code, quoted,
+};
 use serde_json::value::to_raw_value;
 
 use crate::errors::{ApiError, TableNames, meant, show};
@@ -19,7 +22,8 @@ impl From<ParseError> for ApiError {
                 nearest,
             } => {
                 let message = format!(
-                    "{place}: there is no table '{name}'{}",
+                    "{place}: there is no table '{}'{}",
+                    Quoted(&name),
                     meant(nearest.as_deref())
                 );
                 Self::new(
@@ -29,7 +33,7 @@ impl From<ParseError> for ApiError {
                 )
                 .at(place)
                 .with(|body| {
-                    body.table = Some(name);
+                    body.table = Some(quoted(&name));
                     body.nearest = Some(nearest);
                 })
             }
@@ -184,7 +188,8 @@ fn not_unique(
 ) -> ApiError {
     let place = format!("writes[{index}]");
     let message = format!(
-        "{place}: field '{field}' must be unique, and {value} belongs to key {}",
+        "{place}: field '{field}' must be unique, and {} belongs to key {}",
+        Quoted(value.as_str()),
         show(owner)
     );
     let mut error = ApiError::new(StatusCode::CONFLICT, code::NOT_UNIQUE, message).at(place);
@@ -197,7 +202,8 @@ fn not_unique(
     }
     error.with(|body| {
         body.field = Some(field.to_owned());
-        body.value = Some(value);
+        // A longer one is known to who sent it.
+        body.value = Some(value).filter(|value| value.as_str().len() <= QUOTED_BYTES_MAX);
         body.owner = Some(owner.into());
     })
 }

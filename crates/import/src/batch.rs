@@ -2,8 +2,10 @@
 //! writes and where that is. The same batch of the same file has the same id in every run, so
 //! that the server answers a batch it has already committed instead of committing it again.
 
+use base64::Engine as _;
+use base64::prelude::BASE64_STANDARD;
 use onelog_record::{FieldPath, Json, KEY_BYTES_MAX, TxnId, VALUE_BYTES_MAX};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::format::{Piece, too_long};
 
@@ -31,7 +33,7 @@ pub struct BadLine {
 pub struct Row {
     /// The line that it came from.
     pub line: u64,
-    pub key: String,
+    pub key: Vec<u8>,
     /// The value: the line's JSON as it was written.
     pub value: Vec<u8>,
 }
@@ -63,7 +65,7 @@ impl Batch {
         part(table.as_bytes());
         part(&self.start.to_le_bytes());
         for row in &self.rows {
-            part(row.key.as_bytes());
+            part(&row.key);
             part(&row.value);
         }
         let mut bytes = [0; 16];
@@ -93,13 +95,21 @@ impl Batch {
             out.extend_from_slice(b"{\"op\":\"put\",\"table\":");
             out.extend_from_slice(table.as_bytes());
             out.extend_from_slice(b",\"key\":");
-            out.extend_from_slice(Value::from(row.key.as_str()).to_string().as_bytes());
+            out.extend_from_slice(key_json(&row.key).to_string().as_bytes());
             out.extend_from_slice(b",\"value\":");
             out.extend_from_slice(&row.value);
             out.push(b'}');
         }
         out.extend_from_slice(b"]}");
         out
+    }
+}
+
+/// A key as a request has it.
+fn key_json(key: &[u8]) -> Value {
+    match std::str::from_utf8(key) {
+        Ok(text) => Value::from(text),
+        Err(_) => json!({"base64": BASE64_STANDARD.encode(key)}),
     }
 }
 
@@ -207,7 +217,7 @@ impl Batcher {
         let key = self.key_of(&value).map_err(bad)?;
         Ok(Some(Row {
             line: number,
-            key,
+            key: key.into_bytes(),
             value: text.to_vec(),
         }))
     }
@@ -236,12 +246,12 @@ impl Batcher {
                 ));
             }
         };
-        check_length(&key)?;
+        check_length(key.as_bytes())?;
         Ok(key)
     }
 }
 
-fn check_length(key: &str) -> Result<(), String> {
+fn check_length(key: &[u8]) -> Result<(), String> {
     match key.len() {
         0..=KEY_BYTES_MAX => Ok(()),
         bytes => Err(format!(
@@ -306,7 +316,7 @@ mod tests {
             .map(|b| (b.start, b.end, b.last_line, b.rows.len()))
             .collect();
         assert_eq!(shape, [(0, 22, 2, 2), (22, 31, 3, 1)]);
-        assert_eq!(ready[1].rows[0].key, "3");
+        assert_eq!(ready[1].rows[0].key, b"3");
     }
 
     #[test]
@@ -352,9 +362,10 @@ mod tests {
         };
         let (ready, bad) = batches(&text, bounds);
         assert!(bad.is_empty(), "{bad:?}");
-        let keys: Vec<&str> = ready[0].rows.iter().map(|row| row.key.as_str()).collect();
+        let keys: Vec<&[u8]> = ready[0].rows.iter().map(|row| &row.key[..]).collect();
         let negative = format!("-{digits}");
-        assert_eq!(keys, [digits, &negative, "18446744073709551616"]);
+        let expected = [digits, &negative, "18446744073709551616"];
+        assert_eq!(keys, expected.map(str::as_bytes));
         for (number, found) in [
             ("1e3", "a number with an exponent, or minus zero"),
             ("-0", "a number with an exponent, or minus zero"),
@@ -392,5 +403,14 @@ mod tests {
             r#"{"id":"00000000-0000-0000-0000-000000000001","read_position":7,"writes":[{"op":"put","table":"s.t","key":"a\"b","value":{"id": "a\"b", "n": 1.0e2}}]}"#
         );
         serde_json::from_str::<Value>(&body).unwrap();
+    }
+
+    #[test]
+    fn a_key_of_bytes_goes_out_in_base64() {
+        let (mut ready, _) = batches("{\"id\": 1}", BOUNDS);
+        ready[0].rows[0].key = vec![0xff, 0];
+        let body = ready[0].body(TxnId(1), 7, "s.t");
+        let body: Value = serde_json::from_slice(&body).unwrap();
+        assert_eq!(body["writes"][0]["key"], json!({"base64": "/wA="}));
     }
 }

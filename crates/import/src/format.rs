@@ -50,7 +50,7 @@ pub struct Piece {
     /// Where the next one begins.
     pub end: u64,
     /// The key, where it is not a field of the record.
-    pub key: Option<String>,
+    pub key: Option<Vec<u8>>,
     /// Its JSON, or why it has none.
     pub text: Result<Vec<u8>, String>,
 }

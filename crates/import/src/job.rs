@@ -103,9 +103,9 @@ impl UnderWay {
     }
 }
 
-fn hash(key: &str) -> u64 {
+fn hash(key: &[u8]) -> u64 {
     let mut first = [0; 8];
-    first.copy_from_slice(&blake3::hash(key.as_bytes()).as_bytes()[..8]);
+    first.copy_from_slice(&blake3::hash(key).as_bytes()[..8]);
     u64::from_le_bytes(first)
 }
 
@@ -117,7 +117,7 @@ mod tests {
     fn batch(end: u64, keys: &[&str]) -> Batch {
         let row = |key: &&str| Row {
             line: 1,
-            key: (*key).to_owned(),
+            key: key.as_bytes().to_vec(),
             value: b"1".to_vec(),
         };
         Batch {

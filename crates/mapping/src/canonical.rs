@@ -79,6 +79,30 @@ pub fn numeric(text: &str) -> Option<String> {
     Some(out)
 }
 
+/// A decimal number as it was written, where that is a number of JSON without an exponent: `1.10`
+/// stays `1.10`. Other spellings become the canonical one.
+#[must_use]
+pub fn numeric_as_written(text: &str) -> Option<String> {
+    let canonical = numeric(text)?;
+    let plain = match text == canonical {
+        true => return Some(canonical),
+        false => without_zeros(text),
+    };
+    // "-0.0" is no "0", so it is not taken for one.
+    Some(match plain == canonical && !text.ends_with('.') {
+        true => text.to_owned(),
+        false => canonical,
+    })
+}
+
+/// The canonical text of a number that differs from it in needless zeros at its end alone.
+pub(crate) fn without_zeros(number: &str) -> &str {
+    match number.contains('.') {
+        true => number.trim_end_matches('0').trim_end_matches('.'),
+        false => number,
+    }
+}
+
 /// An exponent of at most as many digits as the log calculates with.
 fn exponent_of(text: &str) -> Option<i64> {
     let digits = text.trim_start_matches(['+', '-']).trim_start_matches('0');
@@ -388,6 +412,33 @@ mod tests {
         ] {
             assert_eq!(numeric(wrong), None, "{wrong}");
         }
+    }
+
+    #[test]
+    fn a_number_as_it_was_written_differs_in_zeros_at_its_end_alone() {
+        for (text, expected) in [
+            ("1.10", "1.10"),
+            ("-0.500", "-0.500"),
+            ("3.000", "3.000"),
+            ("0.00", "0.00"),
+            ("100", "100"),
+            ("-0", "0"),
+            ("-0.0", "0"),
+            ("5.", "5"),
+            (".50", "0.5"),
+            ("007.0", "7"),
+            ("1e3", "1000"),
+            ("+1.0", "1"),
+        ] {
+            let written = numeric_as_written(text).unwrap();
+            assert_eq!(written, expected, "{text}");
+            assert_eq!(
+                Some(without_zeros(&written)),
+                numeric(text).as_deref(),
+                "{text}"
+            );
+        }
+        assert_eq!(numeric_as_written("1.0x"), None);
     }
 
     fn document() -> impl Strategy<Value = Value> {

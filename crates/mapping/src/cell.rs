@@ -5,7 +5,7 @@ use base64::engine::general_purpose::STANDARD;
 use onelog_record::{Json, JsonText};
 use serde_json::{Map, Value, json};
 
-use crate::canonical::encode_json;
+use crate::canonical::{encode_json, without_zeros};
 use crate::moment::{date_text, timestamp_text, uuid_text};
 
 /// How many bytes of a long text a report of differences shows.
@@ -17,15 +17,15 @@ pub enum Cell {
     #[default]
     Null,
     Integer(i64),
-    /// A number; never NaN, never −0.
+    /// A number. A mapping makes neither NaN nor −0 of a record; a store may hold both.
     Real(f64),
     Boolean(bool),
     Text(String),
     /// A JSON value as text.
     Json(String),
     Blob(Vec<u8>),
-    /// A decimal number in canonical form: an optional '-', digits, an optional fraction that does
-    /// not end in '0'.
+    /// A decimal number: an optional '-', digits, an optional fraction. A mapping makes it without
+    /// needless zeros; what is read of a store may end in them, and is the same number.
     Numeric(String),
     /// A moment: microseconds since 1970-01-01T00:00:00Z.
     Timestamp(i64),
@@ -112,6 +112,8 @@ impl Cell {
             }
             Self::Real(number) => {
                 out.push(2);
+                // Stores do not keep −0 and 0 apart.
+                let number = if *number == 0.0 { 0.0 } else { *number };
                 out.extend_from_slice(&number.to_bits().to_le_bytes());
             }
             Self::Boolean(value) => out.extend_from_slice(&[3, u8::from(*value)]),
@@ -125,7 +127,7 @@ impl Cell {
                 }
             }
             Self::Blob(bytes) => long(6, bytes),
-            Self::Numeric(text) => long(7, text.as_bytes()),
+            Self::Numeric(text) => long(7, without_zeros(text).as_bytes()),
             Self::Timestamp(micros) => {
                 out.push(8);
                 out.extend_from_slice(&micros.to_le_bytes());
@@ -283,5 +285,21 @@ mod tests {
         cell.set_real(-0.0);
         let Cell::Real(number) = cell else { panic!() };
         assert!(number.is_sign_positive());
+        // One that a store has is the same cell.
+        let encoded = |cell: &Cell| {
+            let mut out = Vec::new();
+            cell.encode(&mut out);
+            out
+        };
+        assert_eq!(encoded(&Cell::Real(-0.0)), encoded(&cell));
+    }
+
+    #[test]
+    fn a_number_with_zeros_at_its_end_is_the_same_cell() {
+        let number = |text: &str| Cell::Numeric(text.to_owned());
+        assert!(number("1.10").is_same(&number("1.1")));
+        assert!(number("0.00").is_same(&number("0")));
+        assert!(!number("10").is_same(&number("1")));
+        assert!(!number("1.01").is_same(&number("1.1")));
     }
 }

@@ -1,6 +1,6 @@
 //! What is wrong with a definition, and where.
 
-use onelog_record::nearest_name;
+use onelog_record::{Quoted, nearest_name};
 
 /// A definition that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -30,10 +30,14 @@ pub fn unknown<'n>(
     known: impl IntoIterator<Item = &'n str> + Clone,
 ) -> String {
     match nearest_name(wanted, known.clone()) {
-        Some(name) => format!("unknown {what} '{wanted}'; did you mean '{name}'?"),
+        Some(name) => format!(
+            "unknown {what} '{}'; did you mean '{name}'?",
+            Quoted(wanted)
+        ),
         None => {
             let known: Vec<&str> = known.into_iter().collect();
-            format!("unknown {what} '{wanted}'; known are: {}", known.join(", "))
+            let known = known.join(", ");
+            format!("unknown {what} '{}'; known are: {known}", Quoted(wanted))
         }
     }
 }

@@ -9,10 +9,10 @@ use onelog_record::{JSON_DEPTH_MAX, JsonText, Offset};
 use serde_json::Value;
 
 use crate::{Cell, ColumnType, DefinitionError, Mapping, MappingPlan, Row, RowFault, Source};
-use crate::{date_text, numeric, timestamp_text, uuid_text};
+use crate::{date_text, numeric, numeric_as_written, timestamp_text, uuid_text};
 
 /// A key of the log and the JSON document under it.
-pub type Document = (String, String);
+pub type Document = (Vec<u8>, String);
 
 /// Makes documents of the rows of one mapping.
 #[derive(Debug)]
@@ -102,23 +102,18 @@ impl Inverse {
     /// The record of a row; the fault names what a column holds and no record makes.
     pub fn document(&mut self, plan: &MappingPlan, row: &Row) -> Result<Document, RowFault> {
         let (key, document) = self.shape.write(plan, row)?;
-        plan.project(
-            key.as_bytes(),
-            Offset(0),
-            document.as_bytes(),
-            &mut self.made,
-        )
-        .map_err(|fault| {
-            let column = plan.column_names().position(|name| name == fault.column);
-            let held = column.map_or_else(String::new, |column| held(&row.cells[column]));
-            RowFault {
-                what: format!(
-                    "it holds {held}, which the mapping does not write: {}",
-                    fault.what
-                ),
-                ..fault
-            }
-        })?;
+        plan.project(&key, Offset(0), document.as_bytes(), &mut self.made)
+            .map_err(|fault| {
+                let column = plan.column_names().position(|name| name == fault.column);
+                let held = column.map_or_else(String::new, |column| held(&row.cells[column]));
+                RowFault {
+                    what: format!(
+                        "it holds {held}, which the mapping does not write: {}",
+                        fault.what
+                    ),
+                    ..fault
+                }
+            })?;
         let cells = self.made.cells.iter().zip(&row.cells);
         for (column, (made, read)) in plan.columns.iter().zip(cells) {
             if !is_same_value(made, read) {
@@ -140,10 +135,14 @@ impl Inverse {
 /// Whether a cell that the mapping makes is the one that was read, or the same number in a store whose
 /// columns take numbers of any type.
 fn is_same_value(made: &Cell, read: &Cell) -> bool {
+    if let (Cell::List(made), Cell::List(read)) = (made, read) {
+        let same = |(made, read): (&Cell, &Cell)| is_same_value(made, read);
+        return made.len() == read.len() && made.iter().zip(read).all(same);
+    }
     let number = |cell: &Cell| match cell {
         Cell::Integer(number) => Some(number.to_string()),
         Cell::Real(number) => numeric(&Value::from(*number).to_string()),
-        Cell::Numeric(number) => Some(number.clone()),
+        Cell::Numeric(number) => numeric(number),
         Cell::Text(text) if matches!(made, Cell::Numeric(_)) => numeric(text),
         _ => None,
     };
@@ -169,23 +168,18 @@ impl Shape {
         let key = plan.key_of_row(row).ok_or_else(|| {
             fault(plan.key, "no key of the log makes this row: it lacks the key's template, or is of another type")
         })?;
-        let key = String::from_utf8(key).map_err(|_| fault(plan.key, "the key is not UTF-8"))?;
         let mut out = String::new();
         match self {
-            Self::Whole(column) => {
-                write(&row.cells[*column], &mut out).map_err(|(_, what)| (Some(*column), what))
-            }
-            Self::Fields(tree) => tree.write(row, &mut out),
+            Self::Whole(column) => write_cell(plan, row, *column, &mut out),
+            Self::Fields(tree) => tree.write(plan, row, &mut out),
         }
-        .map_err(|(column, what)| match column {
-            Some(column) => fault(column, &what),
-            None => fault(plan.key, &what),
-        })?;
+        .map_err(|(column, what)| fault(column, &what))?;
         Ok((key, out))
     }
 }
 
-type Fault = (Option<usize>, String);
+/// A column, and why its cell has no JSON.
+type Fault = (usize, String);
 
 impl Tree {
     /// Whether the path meets no other one.
@@ -209,7 +203,7 @@ impl Tree {
         true
     }
 
-    fn write(&self, row: &Row, out: &mut String) -> Result<(), Fault> {
+    fn write(&self, plan: &MappingPlan, row: &Row, out: &mut String) -> Result<(), Fault> {
         out.push('{');
         for (number, (name, node)) in self.0.iter().enumerate() {
             if number > 0 {
@@ -218,10 +212,8 @@ impl Tree {
             out.push_str(&Value::from(name.as_str()).to_string());
             out.push(':');
             match node {
-                Node::Inner(inner) => inner.write(row, out)?,
-                Node::Column(column) => {
-                    write(&row.cells[*column], out).map_err(|(_, what)| (Some(*column), what))?
-                }
+                Node::Inner(inner) => inner.write(plan, row, out)?,
+                Node::Column(column) => write_cell(plan, row, *column, out)?,
             }
         }
         out.push('}');
@@ -229,27 +221,40 @@ impl Tree {
     }
 }
 
+fn write_cell(plan: &MappingPlan, row: &Row, column: usize, out: &mut String) -> Result<(), Fault> {
+    match (&row.cells[column], plan.columns[column].kind) {
+        // A store without decimal numbers keeps them as texts.
+        (Cell::Text(text), ColumnType::Numeric)
+            if numeric_as_written(text).as_ref() == Some(text) =>
+        {
+            out.push_str(text);
+            Ok(())
+        }
+        (cell, _) => write(cell, out).map_err(|what| (column, what)),
+    }
+}
+
 /// A cell as the JSON that makes the same cell again.
-fn write(cell: &Cell, out: &mut String) -> Result<(), Fault> {
+fn write(cell: &Cell, out: &mut String) -> Result<(), String> {
     let text = |text: &str| Value::from(text).to_string();
     match cell {
         Cell::Null => out.push_str("null"),
         Cell::Integer(number) => out.push_str(&number.to_string()),
         Cell::Real(number) if number.is_finite() => out.push_str(&Value::from(*number).to_string()),
-        Cell::Real(_) => return Err((None, "JSON has no such number".to_owned())),
+        Cell::Real(_) => return Err("JSON has no such number".to_owned()),
         Cell::Boolean(value) => out.push_str(if *value { "true" } else { "false" }),
         Cell::Text(value) => out.push_str(&text(value)),
         // All digits, whatever their number.
         Cell::Numeric(number) => out.push_str(number),
         Cell::Json(json) => match JsonText::parse(json) {
             Ok(json) if json.nests_within(JSON_DEPTH_MAX) => out.push_str(json.as_str()),
-            Ok(_) => return Err((None, "the document nests too deeply".to_owned())),
-            Err(error) => return Err((None, error.to_string())),
+            Ok(_) => return Err("the document nests too deeply".to_owned()),
+            Err(error) => return Err(error.to_string()),
         },
         Cell::Timestamp(micros) => out.push_str(&text(&timestamp_text(*micros))),
         Cell::Date(days) => out.push_str(&text(&date_text(*days))),
         Cell::Uuid(bytes) => out.push_str(&text(&uuid_text(bytes))),
-        Cell::Blob(_) => return Err((None, "bytes have no place in a document".to_owned())),
+        Cell::Blob(_) => return Err("bytes have no place in a document".to_owned()),
         Cell::List(cells) => {
             out.push('[');
             for (number, cell) in cells.iter().enumerate() {

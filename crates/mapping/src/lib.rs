@@ -23,7 +23,7 @@ mod projection;
 mod rules;
 mod transform;
 
-pub use self::canonical::{encode_json, numeric};
+pub use self::canonical::{encode_json, numeric, numeric_as_written};
 pub use self::cell::{Cell, Row, show_key};
 pub use self::column_type::{ColumnType, Element};
 pub use self::error::{DefinitionError, unknown};

@@ -5,7 +5,7 @@ mod columns;
 use std::collections::HashMap;
 
 use bytes::Bytes;
-use onelog_record::{Offset, TableDefinition, TableId, TableKind, nearest_name};
+use onelog_record::{Offset, Quoted, TableDefinition, TableId, TableKind, nearest_name};
 
 use self::columns::{chosen_columns, default_columns, full_text};
 use crate::options::{ADOPT, TTL_SECONDS};
@@ -392,7 +392,7 @@ fn find_table<T: Tables + ?Sized>(
         let names = tables.names();
         let what = match nearest_name(name, names.iter().map(String::as_str)) {
             Some(near) => format!("there is no table '{name}'; did you mean '{near}'?"),
-            None => format!("there is no table '{name}'"),
+            None => format!("there is no table '{}'", Quoted(name)),
         };
         return Err(DefinitionError::new(place, what));
     };

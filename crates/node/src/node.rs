@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use onelog_engine::Submission;
+use onelog_engine::{Prepared, Submission};
 use onelog_record::{CommitRequest, Position, Refusal};
 use onelog_replica::{Catalog, Follower, Request};
 use onelog_state::{Snapshot, SnapshotError};
@@ -71,8 +71,9 @@ impl Node {
         }
     }
 
-    /// Submits a transaction. Never blocks: a full queue answers `Overloaded`. The tables of onelog
-    /// itself cannot be written.
+    /// Submits a transaction. Never waits: a full queue answers `Overloaded`. What it puts is checked
+    /// against the schemas of its tables here, on the caller's thread. The tables of onelog itself
+    /// cannot be written.
     pub fn submit(&self, request: CommitRequest) -> Ticket {
         match request.check_tables() {
             Ok(()) => self.submit_system(request),
@@ -107,8 +108,11 @@ impl Node {
         } else {
             0
         };
+        // Here, where others do not wait for it.
+        let prepared = Prepared::of(&request, &*self.shared.catalog());
         let (sender, ticket) = Ticket::pending();
         let submission = Submission {
+            prepared,
             id: request.id.unwrap_or_else(new_id),
             fingerprint,
             request,

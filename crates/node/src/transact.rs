@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use onelog_record::{
     CommitRequest, Committed, FieldPath, Guard, JsonText, KeyRange, Number, Operation, PointRead,
-    Position, Predicate, Refusal, TableId, Write,
+    Position, Predicate, Quoted, Refusal, TableId, Write,
 };
 use onelog_replica::Catalog;
 use onelog_state::{ReadError, Row, Snapshot, Versioned};
@@ -34,7 +34,7 @@ pub enum TransactError {
     #[error("aborted: {0}")]
     Aborted(Box<dyn Error + Send + Sync>),
     /// No table has this name.
-    #[error("there is no table '{name}'{}", nearest.as_ref().map(|n| format!("; did you mean '{n}'?")).unwrap_or_default())]
+    #[error("there is no table '{}'{}", Quoted(name), nearest.as_ref().map(|n| format!("; did you mean '{n}'?")).unwrap_or_default())]
     UnknownTable {
         name: String,
         /// The nearest one that exists.

@@ -7,6 +7,8 @@ use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::fmt;
 
+use crate::Quoted;
+
 /// The most digits that a sum may need, on both sides of its point together.
 pub const SUM_DIGITS_MAX: usize = 1100;
 /// The most digits of an exponent that is calculated with: they fit an `i64`, with room for the
@@ -24,7 +26,7 @@ pub struct Number(Cow<'static, str>);
 
 /// A text that is no number of JSON, or one beyond the range of a 64-bit float.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("'{0}' is not a number of JSON within the range of 64-bit floats")]
+#[error("'{}' is not a number of JSON within the range of 64-bit floats", Quoted(.0))]
 pub struct NotANumber(String);
 
 /// Why two numbers have no sum.

@@ -15,6 +15,7 @@ mod numbers;
 mod outcome;
 mod panic;
 mod planted;
+mod quoted;
 mod request;
 mod serde_message;
 mod table;
@@ -38,6 +39,7 @@ pub use limits::{
 pub use numbers::{Index, NodeId, Offset, Position, TableId, Term, TxnId, TxnIdError};
 pub use outcome::{Committed, OperationFault, Refusal, Subject};
 pub use panic::panic_message;
+pub use quoted::{QUOTED_BYTES_MAX, Quoted, quoted};
 pub use request::{
     CommitRequest, Compare, Guard, KeyRange, Operation, PointRead, Predicate, Write,
 };

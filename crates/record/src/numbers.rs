@@ -6,6 +6,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use crate::Quoted;
+
 macro_rules! number {
     ($(#[$meta:meta])* $name:ident, $inner:ty) => {
         $(#[$meta])*
@@ -112,7 +114,8 @@ pub struct TxnId(pub u128);
 /// A text that is no transaction id.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "'{text}' is not a transaction id: expected 32 hexadecimal digits, with or without the hyphens of a UUID, not all zero"
+    "'{}' is not a transaction id: expected 32 hexadecimal digits, with or without the hyphens of a UUID, not all zero",
+    Quoted(text)
 )]
 pub struct TxnIdError {
     text: String,

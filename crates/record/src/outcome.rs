@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 
-use crate::{JsonText, Offset, Position, TableId, TooLarge, TxnId, code};
+use crate::{JsonText, Offset, Position, Quoted, TableId, TooLarge, TxnId, code};
 
 /// The transaction is in the log: durable, ordered, and what every follower will see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,7 +72,8 @@ pub enum OperationFault {
 pub enum Refusal {
     /// Something that the client read was written since. Read again at `retry_at` and retry.
     #[error(
-        "conflict: key {key:?} of table {table} was written at offset {version}, at or after the read position"
+        "conflict: key {} of table {table} was written at offset {version}, at or after the read position",
+        Quoted(&format!("{key:?}"))
     )]
     Conflict {
         subject: Subject,
@@ -108,7 +109,11 @@ pub enum Refusal {
         retry_at: Position,
     },
     /// Another key of the table has the same value in a unique field.
-    #[error("field '{field}' must be unique: {value} belongs to key {owner:?}")]
+    #[error(
+        "field '{field}' must be unique: {} belongs to key {}",
+        Quoted(value.as_str()),
+        Quoted(&format!("{owner:?}"))
+    )]
     NotUnique {
         index: usize,
         field: String,

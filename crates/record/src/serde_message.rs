@@ -1,13 +1,17 @@
 //! The messages of serde, in the terms that users of JSON know.
 
-/// A message of serde, which names what it expects by its own data model, in the terms of JSON.
+use crate::{Quoted, quoted};
+
+/// A message of serde, which names what it expects by its own data model, in the terms of JSON. What
+/// it repeats of the text is [`Quoted`].
 #[must_use]
 pub fn in_json_terms(message: &str) -> String {
     const EXPECTED: &str = ", expected ";
     let Some(at) = message.rfind(EXPECTED) else {
-        return message.to_owned();
+        return quoted(message);
     };
-    let (before, rest) = message.split_at(at + EXPECTED.len());
+    // What was found, which may be long, and what was expected.
+    let (found, rest) = (&message[..at], &message[at + EXPECTED.len()..]);
     let (expected, place) = match rest.find(" at line ") {
         Some(at) => rest.split_at(at),
         None => (rest, ""),
@@ -21,7 +25,7 @@ pub fn in_json_terms(message: &str) -> String {
         "f32" | "f64" => "a number",
         other => other,
     };
-    format!("{before}{expected}{place}")
+    format!("{}{EXPECTED}{expected}{place}", Quoted(found))
 }
 
 #[cfg(test)]
@@ -43,5 +47,7 @@ mod tests {
             "invalid type: null, expected a list"
         );
         assert_eq!(in_json_terms("anything else"), "anything else");
+        let long = in_json_terms(&error(&format!("\"{}\"", "x".repeat(1 << 20))));
+        assert!(long.contains("xxx… (1048599 bytes), expected a whole number"));
     }
 }

@@ -121,9 +121,16 @@ pub fn check_table_name(name: &str) -> Result<(), TableNameError> {
     Ok(())
 }
 
+/// The longest mistyped name for which a known one is looked for.
+const WANTED_BYTES_MAX: usize = 4 * TABLE_NAME_BYTES_MAX;
+
 /// The known name that is nearest to a mistyped one, if one is near enough to be meant.
 #[must_use]
 pub fn nearest_name<'n>(wanted: &str, known: impl IntoIterator<Item = &'n str>) -> Option<&'n str> {
+    // Looking for it costs the product of both lengths.
+    if wanted.len() > WANTED_BYTES_MAX {
+        return None;
+    }
     let tolerance = (wanted.chars().count() / 3).clamp(1, 4);
     known
         .into_iter()
@@ -169,6 +176,8 @@ mod tests {
         assert_eq!(nearest_name("shop.order", known), Some("shop.orders"));
         assert_eq!(nearest_name("orders", known), Some("shop.orders"));
         assert_eq!(nearest_name("zebra", known), None);
+        let long = "x".repeat(WANTED_BYTES_MAX);
+        assert_eq!(nearest_name(&format!("{long}.orders"), known), None);
     }
 
     #[test]

@@ -3,8 +3,8 @@
 
 use bytes::Bytes;
 use onelog_record::{
-    CommitRequest, Compare, FieldPath, Guard, KeyRange, Operation, Position, Predicate, Refusal,
-    TABLE_TABLES, TableDefinition, TableId, TableKind, TableNameError, ValueKind, Write,
+    CommitRequest, Compare, FieldPath, Guard, KeyRange, Operation, Position, Predicate, Quoted,
+    Refusal, TABLE_TABLES, TableDefinition, TableId, TableKind, TableNameError, ValueKind, Write,
     check_table_name,
 };
 use serde::{Deserialize, Serialize};
@@ -59,7 +59,7 @@ pub enum TableError {
     )]
     Exists { name: String },
     /// No table has this name.
-    #[error("there is no table '{name}'{}", nearest.as_ref().map(|n| format!("; did you mean '{n}'?")).unwrap_or_default())]
+    #[error("there is no table '{}'{}", Quoted(name), nearest.as_ref().map(|n| format!("; did you mean '{n}'?")).unwrap_or_default())]
     Unknown {
         name: String,
         /// The nearest one that exists.

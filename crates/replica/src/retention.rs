@@ -3,9 +3,12 @@
 //! What goes is decided here, by what memory says about whole segments. From then on it can no
 //! longer be read; a job records that and removes the files.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use onelog_log::{Dropped, RetainError, SegmentSpan};
 use onelog_record::{Index, KeyRange, Position, TABLE_SINKS};
+use onelog_state::{ReadError, Written};
 
 use crate::events::Now;
 use crate::failure::Failure;
@@ -25,7 +28,20 @@ pub(crate) struct Retention {
     pub(crate) is_running: bool,
     pub(crate) considered_at_ms: u64,
     pub(crate) complained_at_ms: Option<u64>,
+    pub(crate) defined: Option<DefinedSinks>,
 }
+
+/// The sinks that the log defines. They are read on the thread that owns the replica, so only when
+/// their table was written since.
+#[derive(Debug)]
+pub(crate) struct DefinedSinks {
+    /// What lies below this position is in it.
+    at: Position,
+    names: Vec<String>,
+}
+
+/// Looking whether a table that was not written since was written takes none.
+const WRITTEN_STEPS_MAX: usize = 16;
 
 impl<T, O: Observer> Replica<T, O> {
     /// Drops whole segments that the settings no longer want and nothing needs.
@@ -97,7 +113,7 @@ impl<T, O: Observer> Replica<T, O> {
     }
 
     /// Everything from this index on is needed: by the next start, or by a follower.
-    fn needed_from(&self, segments: &[SegmentSpan]) -> Result<Index, Failure> {
+    fn needed_from(&mut self, segments: &[SegmentSpan]) -> Result<Index, Failure> {
         let needed = if planted::is(Bug::RetainPastCheckpoint) {
             self.engine.applied().index.next()
         } else {
@@ -123,21 +139,38 @@ impl<T, O: Observer> Replica<T, O> {
 
     /// A sink that is defined and does not follow: this program runs without its sinks, or has not
     /// started it yet. Where it is in the log only its store knows.
-    fn absent_sink(&self) -> Result<Option<String>, Failure> {
+    fn absent_sink(&mut self) -> Result<Option<String>, Failure> {
+        let followers = Arc::clone(&self.followers);
+        let is_absent = |sink: &&String| !followers.has(&sink_follower(sink));
+        Ok(self.defined_sinks()?.iter().find(is_absent).cloned())
+    }
+
+    fn defined_sinks(&mut self) -> Result<&[String], Failure> {
         let all = KeyRange {
             table: TABLE_SINKS,
             from: Bytes::new(),
             to: None,
         };
-        let sinks = self.state.snapshot().scan(&all, false);
-        for row in sinks.map_err(retention_failed)? {
-            let sink = row.map_err(retention_failed)?.key;
-            let sink = String::from_utf8_lossy(&sink);
-            if !self.followers.has(&sink_follower(&sink)) {
-                return Ok(Some(sink.into_owned()));
+        let latest = self.state.latest();
+        let at = latest.position();
+        let is_unchanged = |known: &DefinedSinks| {
+            known.at >= latest.floor()
+                && latest.written_since(&all, known.at, &mut { WRITTEN_STEPS_MAX })
+                    == Written::Nothing
+        };
+        let known = self.retention.defined.take().filter(is_unchanged);
+        let names = match known {
+            Some(known) => known.names,
+            None => {
+                let sinks = self.state.snapshot().scan(&all, false);
+                let rows = sinks.map_err(retention_failed)?;
+                rows.map(|row| Ok(String::from_utf8_lossy(&row?.key).into_owned()))
+                    .collect::<Result<_, ReadError>>()
+                    .map_err(retention_failed)?
             }
-        }
-        Ok(None)
+        };
+        let defined = self.retention.defined.insert(DefinedSinks { at, names });
+        Ok(&defined.names)
     }
 
     fn complain(&mut self, now: Now) {

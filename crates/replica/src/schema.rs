@@ -8,7 +8,7 @@ use std::sync::{Arc, OnceLock};
 use jsonschema::error::ValidationErrorKind;
 use jsonschema::{ReferencingError, ValidationError, Validator};
 use onelog_commit::{Schema, SchemaFault};
-use onelog_record::Json;
+use onelog_record::{Json, QUOTED_BYTES_MAX, Quoted, quoted};
 use serde_json::Value;
 
 /// A text that is no schema.
@@ -27,8 +27,6 @@ const BRANCHES_STEPS_MAX: usize = 1 << 14;
 /// are built.
 const MEMBERS_MAX: usize = 1 << 16;
 const PLACE_BYTES_MAX: usize = 1 << 10;
-/// The longest reason.
-const REASON_BYTES_MAX: usize = 64 << 10;
 const TOO_LONG: &str =
     "the document does not fit the schema, and the reason takes too long to find";
 
@@ -71,9 +69,10 @@ pub(crate) fn check_new(schema: &Value) -> Result<(), SchemaError> {
 fn refused(error: &ValidationError<'_>) -> String {
     match error.kind() {
         ValidationErrorKind::Referencing(ReferencingError::Unretrievable { uri, .. }) => format!(
-            "it refers to another document, '{uri}'; put what it refers to under \"$defs\" in the schema itself"
+            "it refers to another document, '{}'; put what it refers to under \"$defs\" in the schema itself",
+            Quoted(uri)
         ),
-        _ => error.to_string(),
+        _ => quoted(&error.to_string()),
     }
 }
 
@@ -147,12 +146,11 @@ fn described(error: ValidationError<'_>) -> String {
     } else {
         place
     };
-    let mut reason = format!("{place}: {error}");
-    if reason.len() > REASON_BYTES_MAX {
-        reason = format!("{place}: {}", error.masked_with("the value"));
-        reason.truncate(reason.floor_char_boundary(REASON_BYTES_MAX));
+    let mut reason = error.to_string();
+    if reason.len() > QUOTED_BYTES_MAX {
+        reason = error.masked_with("the value").to_string();
     }
-    reason
+    format!("{}: {}", Quoted(&place), Quoted(&reason))
 }
 
 #[cfg(test)]
@@ -369,7 +367,7 @@ mod tests {
 
     #[test]
     fn a_message_is_shortened_where_the_value_is_long() {
-        let long = format!("\"{}\"", "ü".repeat(REASON_BYTES_MAX));
+        let long = format!("\"{}\"", "ü".repeat(QUOTED_BYTES_MAX));
         let text = check(&json!({"type": "integer"}), &long).unwrap_err();
         assert_eq!(text, r#"the document: the value is not of type "integer""#);
     }

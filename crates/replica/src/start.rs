@@ -176,6 +176,7 @@ impl Recovered {
                 is_running: false,
                 considered_at_ms: now.monotonic_ms,
                 complained_at_ms: None,
+                defined: None,
             },
             taken: 0,
             turn_began_at_step: 0,

@@ -3,8 +3,8 @@
 //! older catalog, and may be wrong about anything.
 
 use onelog_record::{
-    CommitRequest, Operation, Refusal, TABLE_SETTINGS, TABLE_TABLES, TABLE_UNIQUE, TableDefinition,
-    Write,
+    CommitRequest, Operation, Quoted, Refusal, TABLE_SETTINGS, TABLE_TABLES, TABLE_UNIQUE,
+    TableDefinition, Write,
 };
 
 use crate::catalog::Catalog;
@@ -35,7 +35,10 @@ pub(crate) fn check(catalog: &Catalog, request: &CommitRequest) -> Result<(), Re
 }
 
 fn malformed(index: usize, why: impl std::fmt::Display) -> Result<(), Refusal> {
-    Err(Refusal::Malformed(format!("writes[{index}]: {why}")))
+    Err(Refusal::Malformed(format!(
+        "writes[{index}]: {}",
+        Quoted(&why.to_string())
+    )))
 }
 
 fn definition_of(write: &Write) -> Result<TableDefinition, String> {

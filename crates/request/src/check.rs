@@ -6,7 +6,7 @@
 
 use std::fmt;
 
-use onelog_record::JSON_DEPTH_MAX;
+use onelog_record::{JSON_DEPTH_MAX, Quoted};
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 
 use crate::text::Name;
@@ -79,7 +79,7 @@ impl<'de> Visitor<'de> for SoundVisitor {
             None => Ok(Sound),
             Some(twice) => Err(A::Error::custom(format_args!(
                 "the field '{}' occurs twice in one object",
-                twice[0].as_str()
+                Quoted(twice[0].as_str())
             ))),
         }
     }

@@ -15,7 +15,9 @@ use std::cell::{Cell, RefCell};
 use std::fmt;
 
 use bytes::Bytes;
-use onelog_record::{JsonText, Number, TableId, TableKind, TooLarge, ValueKind, nearest_name};
+use onelog_record::{
+    JsonText, Number, Quoted, TableId, TableKind, TooLarge, ValueKind, nearest_name,
+};
 use serde::de::{Error as _, MapAccess};
 use serde_json::value::RawValue;
 
@@ -50,13 +52,16 @@ pub trait Tables {
 pub enum ParseError {
     #[error("{place}: {message}")]
     Malformed { place: String, message: String },
-    #[error("{place}: there is no table '{name}'")]
+    #[error("{place}: there is no table '{}'", Quoted(name))]
     UnknownTable {
         place: String,
         name: String,
         nearest: Option<String>,
     },
-    #[error("{place}: the table '{name}' belongs to onelog itself and cannot be written")]
+    #[error(
+        "{place}: the table '{}' belongs to onelog itself and cannot be written",
+        Quoted(name)
+    )]
     ReservedTable { place: String, name: String },
     #[error(transparent)]
     TooLarge(#[from] TooLarge),

@@ -4,7 +4,8 @@ use std::fmt;
 
 use bytes::Bytes;
 use onelog_record::{
-    FieldPath, HEADERS_MAX, Header, Number, Operation, TooLarge, ValueKind, Write, nearest_name,
+    FieldPath, HEADERS_MAX, Header, Number, Operation, Quoted, TooLarge, ValueKind, Write,
+    nearest_name,
 };
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, Visitor};
 use serde_json::value::RawValue;
@@ -171,7 +172,7 @@ impl<'de> Visitor<'de> for HeadersSeed<'_, '_> {
                 })));
             }
             if headers.iter().any(|h| h.name == name.as_str().as_bytes()) {
-                let message = format_args!("the header '{}' occurs twice", name.as_str());
+                let message = format_args!("the header '{}' occurs twice", Quoted(name.as_str()));
                 return Err(A::Error::custom(message));
             }
             headers.push(Header {

@@ -268,7 +268,8 @@ impl Counting<'_> {
         let plan = Arc::new(plan_of_any_table(self.node, &alone)?);
         let mut out = Counted::default();
         let (mut failed, mut is_given_up) = (None, false);
-        let scanned = alone.target.open_reader(&plan).and_then(|mut reader| {
+        let reader = alone.target.open_reader_where_written(&plan);
+        let scanned = reader.and_then(|mut reader| {
             way(reader.as_mut(), 0, &mut |row| {
                 if self.stop.load(Ordering::Acquire) {
                     is_given_up = true;

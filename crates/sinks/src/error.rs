@@ -1,7 +1,7 @@
 //! What can go wrong with a sink as a whole.
 
 use onelog::{Position, Refusal};
-use onelog_record::Offset;
+use onelog_record::{Offset, Quoted};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -29,7 +29,7 @@ pub enum SinkError {
     #[error("there is a sink '{name}' already; delete it first or choose another name")]
     Exists { name: String },
     /// No sink has this name.
-    #[error("there is no sink '{name}'{}", nearest.as_ref().map(|n| format!("; did you mean '{n}'?")).unwrap_or_default())]
+    #[error("there is no sink '{}'{}", Quoted(name), nearest.as_ref().map(|n| format!("; did you mean '{n}'?")).unwrap_or_default())]
     Unknown {
         name: String,
         /// The nearest one that exists.

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use onelog::{Catalog, Node};
+use onelog::{Catalog, Node, Position};
 use onelog_mapping::{DefinitionError, Plan, Tables};
 use onelog_record::{TableDefinition, TableId, TableKind, ValueKind};
 use onelog_store::{SinkDefinition, Store, StoreError};
@@ -78,6 +78,18 @@ impl Tables for MoreTables<'_> {
     }
 }
 
+/// How many takeovers fit between the first epochs of two sinks of one name.
+const TAKEOVERS_BITS: u32 = 16;
+/// Redis calculates with floats, which hold whole numbers of 53 bits.
+const POSITION_BITS: u32 = 36;
+
+/// The epoch of a sink that a store does not know, taken over while the log ends here. The deletion
+/// of the former sink of its name and the definition of this one are in the log since, so it is
+/// above all that the former one had.
+pub(crate) const fn first_epoch(end: Position) -> u64 {
+    ((end.get() & ((1 << POSITION_BITS) - 1)) << TAKEOVERS_BITS) + 1
+}
+
 /// Opens the store of a definition for the sink of that name.
 pub(crate) fn open_store(
     definition: &SinkDefinition,
@@ -86,4 +98,18 @@ pub(crate) fn open_store(
 ) -> Result<Box<dyn Store>, StoreError> {
     let plan = Arc::clone(plan);
     definition.target.open(&definition.name, log_id, plan)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_sink_that_is_made_later_begins_above_all_takeovers_of_the_former_one() {
+        assert_eq!(first_epoch(Position::ZERO), 1);
+        let former = first_epoch(Position(7));
+        assert!(former + (1 << TAKEOVERS_BITS) - 1 < first_epoch(Position(8)));
+        let last = first_epoch(Position((1 << POSITION_BITS) - 1));
+        assert!(last < 1 << 53, "{last}");
+    }
 }

@@ -75,6 +75,7 @@ impl Sinks {
         if other.is_some() {
             // Otherwise the sink of the other log would find nothing and begin again, or, with the epoch
             // that it has, finish a rebuild.
+            store.set_first_epoch(epoch + 1);
             while store.take_over()? <= epoch {}
         }
         let place = definition.target.place();

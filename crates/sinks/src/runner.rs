@@ -20,7 +20,7 @@ use crate::feed::Feed;
 use crate::inbox::Inbox;
 use crate::lifecycle::{Action, Event, Leave};
 use crate::memory::{Held, Memory};
-use crate::open::{open_store, plan_of};
+use crate::open::{first_epoch, open_store, plan_of};
 use crate::pace::Pace;
 use crate::parking::ParkedKeys;
 use crate::progress::{Progress, SinkState};
@@ -165,6 +165,7 @@ impl Runner {
         let plan = Arc::new(plan);
         let mut store = open_store(&self.feed.definition, &plan, &self.feed.log_id)?;
         let store = store.as_mut();
+        store.set_first_epoch(first_epoch(self.feed.node.position()));
         store.take_over_from(self.feed.definition.take_from_log.as_deref())?;
         self.pace.begin();
         let at = self.read_position(store)?;

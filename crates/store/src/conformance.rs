@@ -24,8 +24,9 @@ pub use self::owners::{
     an_existing_table_of_another_sink_is_refused,
 };
 pub use self::records::{
-    a_removed_sink_is_forgotten, another_logs_sink_is_not_taken_without_its_name,
-    another_plan_has_no_position, the_chain_is_kept_beside_the_position,
+    a_removed_sink_is_forgotten, a_removed_sinks_process_is_fenced_by_the_next_sink_of_its_name,
+    another_logs_sink_is_not_taken_without_its_name, another_plan_has_no_position,
+    the_chain_is_kept_beside_the_position,
 };
 pub use self::renewed::what_was_made_anew_is_noticed_before_it_is_written;
 use crate::verify::verify;
@@ -177,6 +178,7 @@ pub fn all(new: &dyn Fn() -> Box<dyn Harness>) {
         another_plan_has_no_position,
         another_logs_sink_is_not_taken_without_its_name,
         a_removed_sink_is_forgotten,
+        a_removed_sinks_process_is_fenced_by_the_next_sink_of_its_name,
         a_table_of_another_sink_is_refused,
         an_existing_table_of_another_sink_is_refused,
         a_table_belongs_to_one_of_the_sinks_that_race_for_it,

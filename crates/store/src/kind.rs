@@ -84,6 +84,15 @@ pub trait Target: Any + fmt::Debug + Send + Sync {
     /// Opens the tables of a plan for reading alone, as they are and with any owner. The
     /// snapshot's position is [`Position::ZERO`](onelog_record::Position::ZERO) and means nothing.
     fn open_reader(&self, plan: &Arc<Plan>) -> Result<Box<dyn StoreReader>, StoreError>;
+
+    /// As [`Target::open_reader`], where a sink of this target would write: an address may lead to
+    /// other servers as well.
+    fn open_reader_where_written(
+        &self,
+        plan: &Arc<Plan>,
+    ) -> Result<Box<dyn StoreReader>, StoreError> {
+        self.open_reader(plan)
+    }
 }
 
 impl dyn StoreKind {

@@ -102,8 +102,14 @@ pub trait Store: Send {
     /// knows no such sink. MAY be called before a takeover.
     fn followed_log(&mut self) -> Result<Option<String>, StoreError>;
 
-    /// Takes the sink over: raises its epoch by one, in the store, and answers it; the first epoch of
-    /// a sink is 1. From then on a rival that took over earlier MUST change nothing and get
+    /// With which epoch a sink begins that the store does not know: 1, unless this is called before the
+    /// takeover. What the store forgot of a former sink of this name is its epoch as well; a process
+    /// that still writes for that one must not be taken for one of the new sink. So the runner gives
+    /// one here that is above all that a former sink can have had. A store that marks each takeover
+    /// in another way as well MAY ignore it.
+    fn set_first_epoch(&mut self, epoch: u64);
+
+    /// Takes the sink over: raises its epoch by one, in the store, and answers it. From then on a rival that took over earlier MUST change nothing and get
     /// [`StoreError::Fenced`]. MUST be called before anything that changes the store. A position that
     /// was reached under another plan MUST be forgotten here.
     ///

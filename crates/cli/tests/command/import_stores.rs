@@ -10,25 +10,25 @@ use crate::server::{Ran, Server};
 
 const ROWS: u64 = 3000;
 
-struct Place {
-    folder: tempfile::TempDir,
-    server: Server,
+pub struct Place {
+    pub folder: tempfile::TempDir,
+    pub server: Server,
 }
 
 impl Place {
-    fn new() -> Self {
+    pub fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let server = Server::start(&folder.path().join("data"), &[]);
         Self { folder, server }
     }
 
-    fn define(&self, definition: &Value) -> PathBuf {
+    pub fn define(&self, definition: &Value) -> PathBuf {
         let path = self.folder.path().join("sink.json");
         std::fs::write(&path, definition.to_string()).unwrap();
         path
     }
 
-    fn import(&self, definition: &Value, more: &[&str]) -> Ran {
+    pub fn import(&self, definition: &Value, more: &[&str]) -> Ran {
         let path = self.define(definition);
         let path = path.to_str().unwrap();
         let args = [
@@ -42,12 +42,12 @@ impl Place {
         self.server.run(&[&args, more].concat())
     }
 
-    fn value(&self, key: &str) -> String {
+    pub fn value(&self, key: &str) -> String {
         self.server.run(&["get", "shop.goods", key]).good()
     }
 }
 
-fn definition(store: &Value) -> Value {
+pub fn definition(store: &Value) -> Value {
     let mut out = json!({"name": "goods", "mappings": [{
         "table": "shop.goods", "into": "goods", "columns": {
             "id": {"from": "$key", "type": "integer"},

@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
-use onelog_commit::{Decision, Remembered, Validator, ValidatorOptions};
+use onelog_commit::{Decision, Prepared, Remembered, Validator, ValidatorOptions};
 use onelog_record::{
     BodyWriter, CommitRequest, Committed, Offset, Op, OperationFault, Position, Refusal,
     TABLE_UNIQUE, Transactions, TxnId,
@@ -112,10 +112,16 @@ impl Episode {
             floor: self.floor,
             keeps_deletes: self.keeps_deletes,
         };
+        // Whether anything was found out before makes no difference.
+        let prepared = match self.oracle.next % 2 {
+            0 => Prepared::default(),
+            _ => Prepared::of(&request, &self.tables),
+        };
         let decision = self
             .validator
-            .decide(
+            .decide_prepared(
                 &request,
+                &prepared,
                 id,
                 fingerprint,
                 Offset(self.oracle.next),

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use onelog_commit::ValidatorOptions;
 use onelog_engine::{
-    Applied, Effect, Engine, EngineOptions, Fetch, Members, Message, Raft, RaftOptions,
+    Applied, Effect, Engine, EngineOptions, Fetch, Members, Message, Prepared, Raft, RaftOptions,
     SnapshotMark, Submission,
 };
 use onelog_record::{
@@ -300,6 +300,7 @@ impl Node {
                 writes: vec![write],
                 ..CommitRequest::default()
             },
+            prepared: Prepared::default(),
             ticket,
         };
         let view = Nothing(self.engine.applied().position);

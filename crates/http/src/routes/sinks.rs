@@ -4,6 +4,7 @@ use axum::body::Body;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, StatusCode, Uri};
 use bytes::Bytes;
+use onelog_record::quoted;
 use onelog_sinks::{PARKED_MAX, Replay, SinkError, SinkFault};
 use serde_json::Value;
 
@@ -493,7 +494,7 @@ pub(crate) fn sink_error(app: &App, sink: &str, error: SinkError) -> ApiError {
         SinkError::Exists { name } => conflict("sink_exists").with(|body| body.sink = Some(name)),
         SinkError::Unknown { name, nearest } => {
             ApiError::new(StatusCode::NOT_FOUND, "unknown_sink", message).with(|body| {
-                body.sink = Some(name);
+                body.sink = Some(quoted(&name));
                 body.nearest = Some(nearest);
             })
         }

@@ -6,8 +6,9 @@ use std::time::Duration;
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
-use onelog::{NewTable, TableError};
+use onelog::{CommitRequest, NewTable, Node, TableError, Ticket};
 use onelog_record::{Position, check_table_name};
+use tokio::runtime::{Handle, RuntimeFlavor};
 
 use super::sinks::sink_error;
 use super::{Answer, Shared, json};
@@ -18,6 +19,9 @@ use crate::errors::ApiError;
 use crate::options::{TABLES_CREATED_MAX, WAIT_TIMEOUT_MS};
 use crate::refusals::refused;
 use onelog_request::{ParseError, Parsed, parse_request};
+
+/// A body of more bytes is worth a switch of threads.
+const LARGE_BODY_BYTES: usize = 256 << 10;
 
 /// Commits one transaction.
 #[utoipa::path(
@@ -49,7 +53,8 @@ pub(crate) async fn commit(State(app): State<Shared>, headers: HeaderMap, body: 
         .map_err(|error| sink_error(&app, "", error))?;
     let count = parsed.request.writes.len() as u64;
     let timeout = Duration::from_millis(parsed.wait_timeout_ms.unwrap_or(WAIT_TIMEOUT_MS));
-    let answer = app.in_time(app.node.submit(parsed.request)).await?;
+    let ticket = submit(&app.node, body.bytes.len(), parsed.request);
+    let answer = app.in_time(ticket).await?;
     match answer {
         Ok(committed) => json(
             StatusCode::OK,
@@ -69,6 +74,16 @@ pub(crate) async fn commit(State(app): State<Shared>, headers: HeaderMap, body: 
             let again = || parse_request(&body.bytes, &CatalogTables(&catalog)).ok();
             Err(refused(refusal, &*catalog, again))
         }
+    }
+}
+
+/// What is put is checked against schemas here. Where that may take long, the other tasks of this
+/// thread go on by another one, as far as there is one.
+fn submit(node: &Node, bytes: usize, request: CommitRequest) -> Ticket {
+    let runtime = Handle::current().runtime_flavor();
+    match bytes > LARGE_BODY_BYTES && runtime == RuntimeFlavor::MultiThread {
+        true => tokio::task::block_in_place(|| node.submit(request)),
+        false => node.submit(request),
     }
 }
 

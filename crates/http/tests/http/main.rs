@@ -6,6 +6,7 @@ mod hostile;
 mod limits;
 mod log;
 mod numbers;
+mod quotes;
 mod reads;
 mod server;
 mod shutdown;

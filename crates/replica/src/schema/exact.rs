@@ -10,7 +10,9 @@ use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet};
 
 use jsonschema::{Keyword, ValidationError, ValidationOptions, Validator};
-use onelog_record::{Json, JsonString, JsonText, compare_numbers, is_multiple_of, is_whole};
+use onelog_record::{
+    Json, JsonString, JsonText, QUOTED_BYTES_MAX, compare_numbers, is_multiple_of, is_whole,
+};
 use serde_json::{Map, Value};
 
 use super::steps;
@@ -97,10 +99,6 @@ pub(super) fn compile(schema: &Value) -> Result<Validator, ValidationError<'stat
         let values = value.as_array().map(Vec::as_slice).unwrap_or_default();
         Demand::OneOf(values.iter().cloned().map(JsonText::from).collect())
     });
-    let options = with_keyword(options, "uniqueItems", |_, value| match value {
-        Value::Bool(true) => Demand::UniqueItems,
-        _ => Demand::Nothing,
-    });
     let options = with_keyword(options, "multipleOf", |_, value| {
         limited(value, Demand::MultipleOf)
     });
@@ -129,6 +127,15 @@ pub(super) fn compile(schema: &Value) -> Result<Validator, ValidationError<'stat
     options.build(schema).map_err(ValidationError::to_owned)
 }
 
+/// The library's own puts lists that differ in their brackets alone into one place and compares each
+/// with all others.
+pub(super) fn with_unique_items<R>(options: ValidationOptions<'_, R>) -> ValidationOptions<'_, R> {
+    with_keyword(options, "uniqueItems", |_, value| match value {
+        Value::Bool(true) => Demand::UniqueItems,
+        _ => Demand::Nothing,
+    })
+}
+
 fn with_keyword<'o, R>(
     options: ValidationOptions<'o, R>,
     name: &'static str,
@@ -155,10 +162,8 @@ fn limited(limit: &Value, demand: impl FnOnce(String) -> Demand) -> Demand {
 }
 
 /// A longer value is not shown. Of a schema with branches the library keeps what is wrong with each.
-const SHOWN_BYTES_MAX: usize = 4 << 10;
-
 fn shown(text: String) -> String {
-    match text.len() <= SHOWN_BYTES_MAX {
+    match text.len() <= QUOTED_BYTES_MAX {
         true => text,
         false => "the value".to_owned(),
     }
@@ -192,7 +197,7 @@ impl Demand {
                 (!found).then(|| {
                     let value = shown(value.to_string());
                     match listed().join(", ") {
-                        list if list.len() <= SHOWN_BYTES_MAX => {
+                        list if list.len() <= QUOTED_BYTES_MAX => {
                             format!("{value} is not one of {list}")
                         }
                         _ => format!("{value} is not one of those that the schema lists"),
@@ -244,8 +249,17 @@ fn has_type(value: &Json<'_>, name: &str, draft_4: bool) -> bool {
     }
 }
 
+impl Demand {
+    fn count(&self, value: &Value) {
+        if matches!((self, value), (Self::UniqueItems, Value::Array(_))) {
+            steps::count_whole(value);
+        }
+    }
+}
+
 impl Keyword for Demand {
     fn validate<'i>(&self, value: &'i Value) -> Result<(), ValidationError<'i>> {
+        self.count(value);
         match self.fault(&exact(value)) {
             None => Ok(()),
             Some(fault) => Err(ValidationError::custom(fault)),
@@ -253,6 +267,7 @@ impl Keyword for Demand {
     }
 
     fn is_valid(&self, value: &Value) -> bool {
+        self.count(value);
         self.fault(&exact(value)).is_none()
     }
 }

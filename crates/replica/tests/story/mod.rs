@@ -17,7 +17,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use onelog_engine::Submission;
+use onelog_engine::{Prepared, Submission};
 use onelog_log::{CrashMode, Flush, Prepare, Retain, SaveWatermark, SimulatedDisk};
 use onelog_record::{CommitRequest, Compression, Operation, Refusal, TableId, TxnId, Write};
 use onelog_replica::{
@@ -259,6 +259,7 @@ impl Story {
                 id: request.id.unwrap_or(TxnId(u128::from(ticket))),
                 fingerprint: request.fingerprint(),
                 request,
+                prepared: Prepared::default(),
                 ticket,
             },
             queued_at_ms,

@@ -2,7 +2,7 @@
 
 use std::hash::Hash;
 
-use onelog_engine::Submission;
+use onelog_engine::{Prepared, Submission};
 use onelog_record::{
     CommitRequest, Committed, Operation, Position, Refusal, TABLE_TABLES, TableDefinition, TxnId,
     Write,
@@ -181,6 +181,7 @@ impl World {
             id,
             fingerprint: request.fingerprint(),
             request,
+            prepared: Prepared::default(),
             ticket: Ticket::Commit(call),
         };
         if let Some(life) = &mut self.life {

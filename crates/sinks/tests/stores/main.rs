@@ -8,6 +8,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod adopting;
+mod cut;
 mod failover;
 mod killed;
 mod mysql;
@@ -35,6 +36,7 @@ fn tell(rig: &dyn Rig) {
     parking::many_rows_that_a_backfill_cannot_load_cost_a_few_attempts(rig);
     parking::a_backfill_parks_and_a_rebuild_tries_again(rig);
     parking::parked_rows_that_refer_to_each_other_are_replayed_by_one_call(rig);
+    cut::rows_of_what_is_parked_are_treated_as_in_every_backfill(rig);
     refusing::what_a_users_table_refuses_in_a_backfill_is_parked_once(rig);
     refusing::the_rows_of_what_a_backfill_refuses_stay_as_they_are(rig);
     adopting::rows_that_were_there_before_are_kept_until_the_definition_says_otherwise(rig);

@@ -21,13 +21,20 @@ pub struct World<'r> {
     running: Option<(Node, Sinks)>,
 }
 
-/// Opens a node's folder with its sinks. A client that another test starts in this process has all
-/// open files until it is what it shall be, the lock of a node that was just closed among them.
+/// Opens a node's folder with its sinks.
 pub fn open(folder: &Path) -> (Node, Sinks) {
+    let node = open_node(&Options::new(folder.to_owned()));
+    let sinks = Sinks::start(node.clone(), KINDS).unwrap();
+    (node, sinks)
+}
+
+/// Opens a node without its sinks. A client that another test starts in this process has all open
+/// files until it is what it shall be, the lock of a node that was just closed among them.
+fn open_node(options: &Options) -> Node {
     let begun = Instant::now();
-    let node = loop {
-        match Node::open(Options::new(folder.to_owned())) {
-            Ok(node) => break node,
+    loop {
+        match Node::open(options.clone()) {
+            Ok(node) => return node,
             Err(error) => assert!(
                 error.to_string().contains("in use by another process")
                     && begun.elapsed() < PATIENCE,
@@ -35,9 +42,7 @@ pub fn open(folder: &Path) -> (Node, Sinks) {
             ),
         }
         std::thread::yield_now();
-    };
-    let sinks = Sinks::start(node.clone(), KINDS).unwrap();
-    (node, sinks)
+    }
 }
 
 pub fn put(node: &Node, key: &str, value: &Value) -> Position {
@@ -188,6 +193,31 @@ impl<'r> World<'r> {
     pub fn reopen(&mut self) {
         self.close();
         self.running = Some(open(&self.log()));
+    }
+
+    /// [`World::reopen`], where the log was cut past the sinks meanwhile.
+    pub fn reopen_with_a_cut_log(&mut self, first: impl FnOnce(&Node)) {
+        let at = self.node().position();
+        self.close();
+        let mut options = Options::new(self.log());
+        options.segment_bytes = 256 << 10;
+        options.retain_bytes = Some(1 << 20);
+        options.retain_past_followers = true;
+        options.checkpoint_interval_ms = 200;
+        let node = open_node(&options);
+        first(&node);
+        let note = "x".repeat(20_000);
+        for n in 0.. {
+            if node.log_start() > at {
+                break;
+            }
+            put(&node, "large", &json!({"total": n, "note": note}));
+        }
+        order(&node, "large", 0);
+        node.stop().unwrap();
+        drop(node);
+        self.running = Some(open(&self.log()));
+        assert!(self.node().log_start() > at);
     }
 
     /// The store equals the log and nothing waits.

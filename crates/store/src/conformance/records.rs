@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use super::{Harness, LOG, STANDARD, backfilled, plan, standard_plan};
+use onelog_record::Position;
+
+use super::{Harness, LOG, Model, STANDARD, backfilled, plan, standard_plan};
 use crate::StoreError;
 
 /// The checksum of the log's chain is kept as it is, or as unknown.
@@ -91,6 +93,47 @@ pub fn another_logs_sink_is_not_taken_without_its_name(harness: &dyn Harness) {
         second.position().unwrap().unwrap().position,
         model.position()
     );
+}
+
+/// A process that still writes for a removed sink changes nothing of the next one of its name.
+pub fn a_removed_sinks_process_is_fenced_by_the_next_sink_of_its_name(harness: &dyn Harness) {
+    let plan = standard_plan(harness);
+    let mut model = Model::default();
+    model.order("a", 1, "of the removed sink");
+    // Given a process that was stopped in the middle of its backfill, and whose sink was removed,
+    let mut zombie = harness.open(Arc::clone(&plan), LOG);
+    let former = zombie.take_over().unwrap();
+    zombie.begin_rebuild().unwrap();
+    let rows = model.batch(&plan, Position::ZERO).changes.remove(0);
+    let mut remover = harness.open(Arc::clone(&plan), LOG);
+    remover.take_over().unwrap();
+    remover.remove().unwrap();
+    drop(remover);
+    // when the next sink of the name is backfilled by the same plan,
+    let mut next = harness.open(Arc::clone(&plan), LOG);
+    next.set_first_epoch(former + (1 << 16));
+    let first = next.take_over().unwrap();
+    next.begin_rebuild().unwrap();
+    // then the process adds no row to that, and puts nothing in place,
+    assert!(zombie.load(0, &rows).is_err());
+    assert!(zombie.finish_rebuild(model.place()).is_err());
+    assert_eq!(next.position().unwrap(), None);
+    let mut new = Model::default();
+    new.order("b", 2, "of the new sink");
+    new.rebuild(&plan, next.as_mut()).unwrap();
+    new.assert_equal(&plan, next.as_mut());
+    // and applies no batch, also where the positions are the same.
+    let from = new.position();
+    new.order("z", 9, "too late");
+    let error = zombie.apply(&new.batch(&plan, from)).unwrap_err();
+    assert!(matches!(error, StoreError::Fenced { .. }), "{error}");
+    next.apply(&new.batch(&plan, from)).unwrap();
+    new.assert_equal(&plan, next.as_mut());
+    // The epochs of the sink go on from there.
+    drop(next);
+    let mut next = harness.open(Arc::clone(&plan), LOG);
+    next.set_first_epoch(1);
+    assert_eq!(next.take_over().unwrap(), first + 1);
 }
 
 /// After a removal nothing of the sink is known, and its tables may be backfilled again.

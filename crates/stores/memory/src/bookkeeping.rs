@@ -27,6 +27,8 @@ pub(crate) struct Owner {
     pub(crate) plan: String,
     /// The epoch of its takeover; 0, which no entry has, before that.
     pub(crate) epoch: u64,
+    /// The epoch of a sink that is not known.
+    pub(crate) first_epoch: u64,
 }
 
 impl Owner {
@@ -55,7 +57,7 @@ impl Owner {
         let entry = entry.or_insert_with(|| Entry {
             log_id: self.log_id.clone(),
             place: None,
-            epoch: 0,
+            epoch: self.first_epoch - 1,
             plan: self.plan.clone(),
             rebuild: None,
         });

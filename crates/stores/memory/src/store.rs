@@ -27,6 +27,7 @@ impl MemoryStore {
             log_id: log_id.to_owned(),
             plan: plan.fingerprint(),
             epoch: 0,
+            first_epoch: 1,
         };
         Self {
             connection,
@@ -43,6 +44,10 @@ impl Store for MemoryStore {
 
     fn followed_log(&mut self) -> Result<Option<String>, StoreError> {
         Ok(self.owner.followed_log(&self.connection.lock()))
+    }
+
+    fn set_first_epoch(&mut self, epoch: u64) {
+        self.owner.first_epoch = epoch.max(1);
     }
 
     fn take_over_from(&mut self, from: Option<&str>) -> Result<u64, StoreError> {

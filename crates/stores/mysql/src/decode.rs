@@ -1,10 +1,66 @@
 //! Values of the server as cells.
 
 use jiff::civil;
-use mysql_async::Value;
-use onelog_mapping::{Cell, ColumnType, days_of_date, numeric};
+use mysql_async::consts::ColumnType as SqlType;
+use mysql_async::{Column, Value};
+use onelog_mapping::{Cell, ColumnType, days_of_date, numeric_as_written};
 
 use crate::encode::DAY_MICROS;
+
+/// The character set of columns that hold bytes.
+const BINARY: u16 = 63;
+
+/// How a column is read, so that no text of a value is taken for another value.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum ReadAs {
+    Kind(ColumnType),
+    /// Bits are a whole number.
+    Bits(ColumnType),
+}
+
+impl ReadAs {
+    /// How a column is read that the mapping takes for this type.
+    pub(crate) fn of(kind: ColumnType, column: &Column) -> Self {
+        use ColumnType::{Blob, Boolean, Integer, Json, Numeric, Real};
+        match (kind, column.column_type()) {
+            (kind, SqlType::MYSQL_TYPE_BIT) => Self::Bits(kind),
+            (
+                Integer | Real | Boolean,
+                SqlType::MYSQL_TYPE_DECIMAL | SqlType::MYSQL_TYPE_NEWDECIMAL,
+            ) => Self::Kind(Numeric),
+            // MySQL's own JSON says the same of itself.
+            (Json, sql_type)
+                if sql_type != SqlType::MYSQL_TYPE_JSON
+                    && (sql_type.is_character_type() || is_blob(sql_type))
+                    && column.character_set() == BINARY =>
+            {
+                Self::Kind(Blob)
+            }
+            (kind, _) => Self::Kind(kind),
+        }
+    }
+
+    pub(crate) fn read(self, value: Value, cell: &mut Cell) {
+        match (self, value) {
+            (Self::Bits(kind), Value::Bytes(bytes)) if bytes.len() <= 8 => {
+                let number = bytes
+                    .iter()
+                    .fold(0, |sum, byte| sum << 8 | u64::from(*byte));
+                read_cell(kind, Value::UInt(number), cell);
+            }
+            (Self::Bits(kind) | Self::Kind(kind), value) => read_cell(kind, value, cell),
+        }
+    }
+}
+
+const fn is_blob(sql_type: SqlType) -> bool {
+    matches!(
+        sql_type,
+        SqlType::MYSQL_TYPE_TINY_BLOB
+            | SqlType::MYSQL_TYPE_MEDIUM_BLOB
+            | SqlType::MYSQL_TYPE_LONG_BLOB
+    )
+}
 
 /// A stored value as the cell that it was, or as what another client made of it.
 pub(crate) fn read_cell(kind: ColumnType, value: Value, cell: &mut Cell) {
@@ -15,8 +71,8 @@ pub(crate) fn read_cell(kind: ColumnType, value: Value, cell: &mut Cell) {
             Ok(number) => integer(kind, number),
             Err(_) => Cell::Numeric(number.to_string()),
         },
-        Value::Float(number) => real(f64::from(number)),
-        Value::Double(number) => real(number),
+        Value::Float(number) => Cell::Real(f64::from(number)),
+        Value::Double(number) => Cell::Real(number),
         Value::Date(year, month, day, hour, minute, second, micros) => read_date(
             kind,
             [
@@ -51,10 +107,6 @@ fn integer(kind: ColumnType, number: i64) -> Cell {
     }
 }
 
-fn real(number: f64) -> Cell {
-    Cell::Real(if number == 0.0 { 0.0 } else { number })
-}
-
 fn read_bytes(kind: ColumnType, bytes: Vec<u8>) -> Cell {
     if kind == ColumnType::Blob {
         return Cell::Blob(bytes);
@@ -67,7 +119,7 @@ fn read_bytes(kind: ColumnType, bytes: Vec<u8>) -> Cell {
     }
     match String::from_utf8(bytes) {
         Ok(text) if kind == ColumnType::Json => Cell::Json(text),
-        Ok(text) if kind == ColumnType::Numeric => match numeric(&text) {
+        Ok(text) if kind == ColumnType::Numeric => match numeric_as_written(&text) {
             Some(number) => Cell::Numeric(number),
             None => Cell::Text(text),
         },

@@ -19,7 +19,7 @@ use onelog_store::{EachRow, IndexCheck, StoreError, StoreReader};
 use crate::bookkeeping::{self, Owner};
 use crate::connection::{Connection, STATEMENT_TIMEOUT};
 use crate::ddl::existing;
-use crate::decode::read_cell;
+use crate::decode::ReadAs;
 use crate::error::{Fault, NO_COLUMN, NO_TABLE, TABLE_CHANGED};
 use crate::kind::MysqlTarget;
 use crate::names::{Names, list, quote};
@@ -184,10 +184,14 @@ impl StoreReader for MysqlReader {
         let mut row = Row::new(plan.columns.len());
         let scanned = self.connection.run_unbounded(async |conn: &mut Conn| {
             let mut result = bounded(conn.exec_iter(sql.as_str(), ())).await?;
+            let columns = plan.columns.iter().zip(result.columns_ref());
+            let read_as: Vec<ReadAs> = columns
+                .map(|(column, found)| ReadAs::of(column.kind, found))
+                .collect();
             while let Some(mut found) = bounded(next(&mut result)).await? {
-                for (n, column) in plan.columns.iter().enumerate() {
+                for (n, read_as) in read_as.iter().enumerate() {
                     let value = found.take::<Value, _>(n).unwrap_or(Value::NULL);
-                    read_cell(column.kind, value, &mut row.cells[n]);
+                    read_as.read(value, &mut row.cells[n]);
                 }
                 if each(&row) == ControlFlow::Break(()) {
                     break;

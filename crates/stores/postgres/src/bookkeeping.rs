@@ -30,6 +30,8 @@ pub(crate) struct Identity {
     /// A hash of the plan's fingerprint, which can be long.
     pub(crate) plan_id: String,
     pub(crate) schema: String,
+    /// The epoch of a sink that is not known.
+    pub(crate) first_epoch: u64,
 }
 
 /// Makes the bookkeeping tables where they are missing. Where they are there, no right to make
@@ -252,7 +254,7 @@ impl Identity {
         let name = table(&self.schema, POSITIONS);
         let sql = format!(
             "INSERT INTO {name} AS p (sink, log_id, position, epoch, plan)
-             VALUES ($1, $2, NULL, 1, $3)
+             VALUES ($1, $2, NULL, $5, $3)
              ON CONFLICT (sink) DO UPDATE SET epoch = p.epoch + 1, plan = excluded.plan,
                log_id = excluded.log_id, position = CASE
                  WHEN p.plan = excluded.plan AND p.log_id = excluded.log_id THEN p.position END
@@ -271,6 +273,7 @@ impl Identity {
                         (&self.log_id, Type::TEXT),
                         (&self.plan_id, Type::TEXT),
                         (&from, Type::TEXT),
+                        (&self.first_epoch.cast_signed(), Type::INT8),
                     ],
                 )
                 .await?;

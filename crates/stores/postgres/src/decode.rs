@@ -139,7 +139,7 @@ fn read(kind: ColumnType, field: &[u8], cell: &mut Cell) -> Result<(), Malformed
         },
         ColumnType::Blob => cell.set_blob(field),
         ColumnType::Integer => *cell = Cell::Integer(i64::from_be_bytes(fixed(field)?)),
-        ColumnType::Real => cell.set_real(f64::from_be_bytes(fixed(field)?)),
+        ColumnType::Real => *cell = Cell::Real(f64::from_be_bytes(fixed(field)?)),
         ColumnType::Boolean => *cell = Cell::Boolean(fixed::<1>(field)?[0] != 0),
         ColumnType::Numeric => read_numeric(field, cell)?,
         ColumnType::Timestamp => match i64::from_be_bytes(fixed(field)?) {

@@ -12,6 +12,7 @@ use onelog_store::{
 use serde_json::{Map, Value, json};
 
 use crate::PostgresStore;
+use crate::connection::Purpose;
 use crate::reader::open_reader;
 
 pub(crate) const SCHEMA: FieldRule = FieldRule {
@@ -134,6 +135,13 @@ impl Target for PostgresTarget {
     }
 
     fn open_reader(&self, plan: &Arc<Plan>) -> Result<Box<dyn StoreReader>, StoreError> {
-        open_reader(self, plan)
+        open_reader(self, plan, Purpose::Read)
+    }
+
+    fn open_reader_where_written(
+        &self,
+        plan: &Arc<Plan>,
+    ) -> Result<Box<dyn StoreReader>, StoreError> {
+        open_reader(self, plan, Purpose::Snapshot)
     }
 }

@@ -87,7 +87,7 @@ fn group_digits(whole: &str, fraction: &str, head_len: usize) -> Vec<u16> {
 /// A number from its binary form.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Decoded {
-    /// A number; the text is canonical.
+    /// A number, with as many digits behind the point as the server shows of it.
     Number,
     /// Something that is no number, as PostgreSQL spells it.
     Special(&'static str),
@@ -101,6 +101,7 @@ pub(crate) fn decode(bytes: &[u8], text: &mut String) -> Option<Decoded> {
         Some(u16::from_be_bytes([bytes[0], bytes[1]]))
     };
     let (count, weight, sign) = (field(0)?, field(1)?.cast_signed(), field(2)?);
+    let scale = usize::from(field(3)?);
     match sign {
         NAN => return Some(Decoded::Special("NaN")),
         INFINITY => return Some(Decoded::Special("Infinity")),
@@ -110,6 +111,7 @@ pub(crate) fn decode(bytes: &[u8], text: &mut String) -> Option<Decoded> {
     }
     if count == 0 {
         text.push('0');
+        set_fraction_digits(text, scale);
         return Some(Decoded::Number);
     }
     if sign == NEGATIVE {
@@ -145,7 +147,23 @@ pub(crate) fn decode(bytes: &[u8], text: &mut String) -> Option<Decoded> {
         let kept = text.trim_end_matches('0').trim_end_matches('.').len();
         text.truncate(kept);
     }
+    set_fraction_digits(text, scale);
     Some(Decoded::Number)
+}
+
+/// Adds the zeros with which a number without needless ones has so many digits behind the point.
+fn set_fraction_digits(text: &mut String, scale: usize) {
+    if scale > FRACTION_DIGITS_MAX {
+        return;
+    }
+    let there = match text.split_once('.') {
+        Some((_, fraction)) => fraction.len(),
+        None => 0,
+    };
+    if there == 0 && scale > 0 {
+        text.push('.');
+    }
+    (there..scale).for_each(|_| text.push('0'));
 }
 
 #[cfg(test)]
@@ -175,6 +193,11 @@ mod tests {
             "-0.000000001",
             "123.4",
             "5000.0005",
+            "1.10",
+            "-0.500",
+            "3.000",
+            "0.00",
+            "1000000.00000",
         ] {
             assert_eq!(there_and_back(text), text);
         }

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use futures_util::StreamExt as _;
-use onelog_mapping::{ColumnType, MappingPlan, Plan, Row};
+use onelog_mapping::{MappingPlan, Plan, Row};
 use onelog_record::Position;
 use onelog_store::{EachRow, IndexCheck, StoreError, StoreReader};
 use tokio_postgres::error::SqlState;
@@ -12,10 +12,9 @@ use tokio_postgres::error::SqlState;
 use crate::bookkeeping::Identity;
 use crate::connection::{BEGIN_READ, Connection, Purpose, REBUILD_TIMEOUT, STATEMENT_TIMEOUT};
 use crate::ddl::existing::{self, Existing};
-use crate::ddl::lossless::{column_types, lossless};
-use crate::ddl::{quote, table};
+use crate::ddl::lossless::{ReadAs, column_types, lossless};
+use crate::ddl::table;
 use crate::decode::{CopyStream, Malformed};
-use crate::encode::sql_type;
 use crate::error::{self, Fault};
 use crate::kind::PostgresTarget;
 
@@ -30,19 +29,20 @@ pub(crate) struct PostgresReader {
     schema: String,
     position: Position,
     /// As what the columns of each mapping are read.
-    kinds: Vec<Vec<ColumnType>>,
+    read_as: Vec<Vec<ReadAs>>,
 }
 
 /// Opens a snapshot of tables as they are, without an owner. The right to read them suffices.
 pub(crate) fn open_reader(
     target: &PostgresTarget,
     plan: &Arc<Plan>,
+    purpose: Purpose,
 ) -> Result<Box<dyn StoreReader>, StoreError> {
-    let connection = Connection::open(target, AUDIT, Purpose::Read)?;
+    let connection = Connection::open(target, AUDIT, purpose)?;
     let client = &connection.client;
-    let kinds = connection.wait("looking at the tables of", STATEMENT_TIMEOUT, async {
+    let read_as = connection.wait("looking at the tables of", STATEMENT_TIMEOUT, async {
         client.batch_execute(&BEGIN_READ).await?;
-        let mut kinds = Vec::with_capacity(plan.mappings.len());
+        let mut read_as = Vec::with_capacity(plan.mappings.len());
         for mapping in &plan.mappings {
             let wrong = match existing::find_table(client, &target.schema, &mapping.into).await? {
                 Existing::Nothing => vec![format!(
@@ -57,16 +57,17 @@ pub(crate) fn open_reader(
                 return Err(existing::schema_mismatch(mapping, &wrong));
             }
             let types = column_types(client, &target.schema, &mapping.into).await?;
-            kinds.push(lossless(mapping, &types));
+            let columns = lossless(mapping, &types);
+            read_as.push(columns.map_err(|wrong| existing::schema_mismatch(mapping, &wrong))?);
         }
-        Ok(kinds)
+        Ok(read_as)
     })?;
     Ok(Box::new(PostgresReader {
         connection,
         plan: Arc::clone(plan),
         schema: target.schema.clone(),
         position: Position::ZERO,
-        kinds,
+        read_as,
     }))
 }
 
@@ -87,13 +88,16 @@ impl PostgresReader {
                 found: None,
             });
         };
-        let of_mapping = |mapping: &MappingPlan| mapping.columns.iter().map(|c| c.kind).collect();
+        let of_mapping = |mapping: &MappingPlan| {
+            let columns = mapping.columns.iter();
+            columns.map(|column| ReadAs::of(column.kind)).collect()
+        };
         Ok(Self {
             connection,
             plan: Arc::clone(&identity.plan),
             schema: identity.schema.clone(),
             position: found.position,
-            kinds: identity.plan.mappings.iter().map(of_mapping).collect(),
+            read_as: identity.plan.mappings.iter().map(of_mapping).collect(),
         })
     }
 }
@@ -123,8 +127,8 @@ impl StoreReader for PostgresReader {
 
     fn scan(&mut self, mapping: usize, each: EachRow<'_>) -> Result<(), StoreError> {
         let plan = &self.plan.mappings[mapping];
-        let kinds = &self.kinds[mapping];
-        let sql = copy_out(&self.schema, plan, kinds);
+        let sql = copy_out(&self.schema, plan, &self.read_as[mapping]);
+        let kinds: Vec<_> = self.read_as[mapping].iter().map(|read| read.kind).collect();
         let (connection, client) = (&self.connection, &self.connection.client);
         let what = "scanning";
         let malformed = |cause: Malformed| {
@@ -151,7 +155,7 @@ impl StoreReader for PostgresReader {
                 };
                 let Some(piece) = next else { return Ok(()) };
                 let go_on = copy
-                    .take(&piece?, kinds, &mut row, &mut each)
+                    .take(&piece?, &kinds, &mut row, &mut each)
                     .map_err(malformed)?;
                 if !go_on {
                     return Ok(());
@@ -183,18 +187,11 @@ fn unreadable(plan: &MappingPlan, error: tokio_postgres::Error) -> Fault {
     }
 }
 
-/// Every column cast to a type of onelog, so that the bytes are known whatever the column is.
-fn copy_out(schema: &str, mapping: &MappingPlan, kinds: &[ColumnType]) -> String {
+fn copy_out(schema: &str, mapping: &MappingPlan, read_as: &[ReadAs]) -> String {
     let columns: Vec<String> = mapping
         .column_names()
-        .zip(kinds)
-        .map(|(name, kind)| {
-            let name = quote(name);
-            match *kind {
-                ColumnType::Json => format!("{name}::text"),
-                kind => format!("{name}::{}", sql_type(kind)),
-            }
-        })
+        .zip(read_as)
+        .map(|(name, read_as)| read_as.expression(name))
         .collect();
     format!(
         "COPY (SELECT {} FROM {}) TO STDOUT (FORMAT binary)",

@@ -66,6 +66,7 @@ impl PostgresStore {
                 plan_id: plan_id(&plan),
                 schema: target.schema.clone(),
                 plan: Arc::clone(&plan),
+                first_epoch: 1,
             },
             epoch: None,
             writers: plan.mappings.iter().map(|_| None).collect(),
@@ -116,6 +117,10 @@ impl Store for PostgresStore {
                 self.identity.followed_log(&self.connection.client),
             ),
         )
+    }
+
+    fn set_first_epoch(&mut self, epoch: u64) {
+        self.identity.first_epoch = epoch;
     }
 
     fn take_over_from(&mut self, from: Option<&str>) -> Result<u64, StoreError> {

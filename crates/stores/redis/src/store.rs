@@ -32,6 +32,8 @@ pub struct RedisStore {
     pub(crate) scripts: Scripts,
     pub(crate) gate: Arc<Gate>,
     pub(crate) epoch: Option<u64>,
+    /// The epoch of a sink that is not known.
+    first_epoch: u64,
     /// The record as it was when it was last watched; one server only.
     pub(crate) watched: Option<Record>,
     /// How many rows of a rebuild were written, by partition and mapping.
@@ -69,6 +71,7 @@ impl RedisStore {
             servers,
             scripts,
             epoch: None,
+            first_epoch: 1,
             watched: None,
             has_named_retired: false,
             row: Row::default(),
@@ -174,6 +177,10 @@ impl Store for RedisStore {
         followed_log(&mut self.servers, &self.names)
     }
 
+    fn set_first_epoch(&mut self, epoch: u64) {
+        self.first_epoch = epoch;
+    }
+
     fn take_over_from(&mut self, from: Option<&str>) -> Result<u64, StoreError> {
         let gate = Arc::clone(&self.gate);
         let _entered = gate.enter();
@@ -185,6 +192,7 @@ impl Store for RedisStore {
             &self.log_id,
             &self.fingerprint,
             from,
+            self.first_epoch,
         )?;
         gate.took_over(epoch);
         self.epoch = Some(epoch);

@@ -38,6 +38,8 @@ pub struct ElasticsearchStore {
     pub(crate) plan: Arc<Plan>,
     pub(crate) fingerprint: String,
     pub(crate) epoch: Option<u64>,
+    /// The epoch of a sink that is not known.
+    first_epoch: u64,
     /// The generation that a rebuild under way loads.
     pub(crate) rebuilding: Option<u64>,
     /// Held by every snapshot.
@@ -67,6 +69,7 @@ impl ElasticsearchStore {
             fingerprint: plan.fingerprint(),
             plan,
             epoch: None,
+            first_epoch: 1,
             rebuilding: None,
             in_use: Arc::default(),
             retired: Vec::new(),
@@ -205,6 +208,10 @@ impl Store for ElasticsearchStore {
         Ok(self.read()?.map(|page| page.ledger.log_id))
     }
 
+    fn set_first_epoch(&mut self, epoch: u64) {
+        self.first_epoch = epoch;
+    }
+
     fn take_over_from(&mut self, from: Option<&str>) -> Result<u64, StoreError> {
         for _ in 0..LEDGER_ATTEMPTS_MAX {
             let Some(page) = self.read()? else {
@@ -213,7 +220,7 @@ impl Store for ElasticsearchStore {
                     log_id: self.log_id.clone(),
                     position: None,
                     chain: None,
-                    epoch: 1,
+                    epoch: self.first_epoch,
                     plan: self.fingerprint.clone(),
                     generation: None,
                     newest_generation: 0,
@@ -221,8 +228,8 @@ impl Store for ElasticsearchStore {
                     names: Vec::new(),
                 };
                 if bookkeeping::create_ledger(&self.client, &first)? {
-                    self.epoch = Some(1);
-                    return Ok(1);
+                    self.epoch = Some(self.first_epoch);
+                    return Ok(self.first_epoch);
                 }
                 continue;
             };

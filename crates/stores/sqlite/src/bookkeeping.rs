@@ -23,6 +23,8 @@ pub(crate) struct Identity {
     pub(crate) log_id: String,
     /// The plan's fingerprint.
     pub(crate) plan_id: String,
+    /// The epoch of a sink that is not known.
+    pub(crate) first_epoch: u64,
 }
 
 /// Makes the bookkeeping tables where they are missing.
@@ -59,13 +61,19 @@ pub(crate) fn take_over(
     let epoch: Option<i64> = transaction
         .query_row(
             "INSERT INTO onelog_position (sink, log_id, position, epoch, plan)
-             VALUES (?1, ?2, NULL, 1, ?3)
+             VALUES (?1, ?2, NULL, ?5, ?3)
              ON CONFLICT (sink) DO UPDATE SET epoch = epoch + 1, plan = excluded.plan,
                log_id = excluded.log_id, position = CASE
                  WHEN plan = excluded.plan AND log_id = excluded.log_id THEN position END
                WHERE log_id IN (excluded.log_id, ?4)
              RETURNING epoch",
-            params![identity.sink, identity.log_id, identity.plan_id, from],
+            params![
+                identity.sink,
+                identity.log_id,
+                identity.plan_id,
+                from,
+                identity.first_epoch.cast_signed()
+            ],
             |row| row.get(0),
         )
         .optional()?;
@@ -249,6 +257,7 @@ mod tests {
             sink: "s".into(),
             log_id: "l".into(),
             plan_id: "p".into(),
+            first_epoch: 1,
         };
         // Given a reader, which a commit must wait for without a write-ahead log,
         let ours = Connection::open(&path).unwrap();

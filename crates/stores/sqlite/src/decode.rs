@@ -11,7 +11,7 @@ pub(crate) fn read_cell(kind: ColumnType, value: ValueRef<'_>, cell: &mut Cell) 
             *cell = Cell::Boolean(number == 1);
         }
         (_, ValueRef::Integer(number)) => *cell = Cell::Integer(number),
-        (_, ValueRef::Real(number)) => cell.set_real(number),
+        (_, ValueRef::Real(number)) => *cell = Cell::Real(number),
         (_, ValueRef::Blob(bytes)) => cell.set_blob(bytes),
         (kind, ValueRef::Text(bytes)) => match std::str::from_utf8(bytes) {
             Ok(text) => read_text(kind, text, cell),

@@ -48,6 +48,7 @@ impl SqliteStore {
                 sink: sink.to_owned(),
                 log_id: log_id.to_owned(),
                 plan_id: plan.fingerprint(),
+                first_epoch: 1,
             },
             statements: plan.mappings.iter().map(Statements::new).collect(),
             plan,
@@ -123,6 +124,10 @@ impl Store for SqliteStore {
         self.check_identity()?;
         bookkeeping::followed_log(&self.connection, &self.identity.sink)
             .map_err(|error| classify("reading the position in", &self.path, error))
+    }
+
+    fn set_first_epoch(&mut self, epoch: u64) {
+        self.identity.first_epoch = epoch;
     }
 
     fn take_over_from(&mut self, from: Option<&str>) -> Result<u64, StoreError> {

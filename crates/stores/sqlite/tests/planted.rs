@@ -87,6 +87,10 @@ impl Store for Buggy {
         Ok(found)
     }
 
+    fn set_first_epoch(&mut self, epoch: u64) {
+        self.inner.set_first_epoch(epoch);
+    }
+
     fn followed_log(&mut self) -> Result<Option<String>, StoreError> {
         match self.bug {
             Bug::NamesNoLog => Ok(None),

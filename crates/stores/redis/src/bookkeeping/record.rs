@@ -156,7 +156,7 @@ pub(crate) fn followed_log(
 }
 
 /// The next epoch is drawn at the first partition, so that no two processes get the same one;
-/// then the others join it.
+/// then the others join it. A sink that is known nowhere begins with `first_epoch`.
 pub(crate) fn take_over(
     servers: &mut Servers,
     names: &Names,
@@ -164,9 +164,11 @@ pub(crate) fn take_over(
     log_id: &str,
     plan: &str,
     from: Option<&str>,
+    first_epoch: u64,
 ) -> Result<u64, StoreError> {
     let records = read_records(servers, names)?;
-    let floor = records.iter().filter_map(|r| r.epoch).max().unwrap_or(0);
+    let floor = records.iter().filter_map(|r| r.epoch).max();
+    let floor = floor.unwrap_or(first_epoch.saturating_sub(1));
     let epoch_command = |partition: usize, how: &[u8], given: u64, out: &mut Vec<u8>| {
         let (name, given) = (names.position(partition), given.to_string());
         let arguments: [&[u8]; 9] = [

@@ -1,0 +1,234 @@
+use onelog_commit::SchemaFault;
+use onelog_record::Json;
+use serde_json::json;
+
+use super::super::{check_new, compile};
+use super::*;
+
+const STEPS: usize = 1 << 20;
+
+fn check(schema: &Value, document: &Value) -> (Result<(), SchemaFault>, usize) {
+    let text = document.to_string();
+    let mut left = STEPS;
+    let document = Json::parse(text.as_bytes()).unwrap();
+    let checked = compile(schema).unwrap().check(&document, &mut left);
+    (checked, STEPS - left)
+}
+
+/// A document that nests `field` so deep.
+fn nested(depth: usize, inner: Value) -> Value {
+    (0..depth).fold(inner, |inner, _| json!({"a": inner}))
+}
+
+#[test]
+fn references_that_double_the_work_at_each_level_end() {
+    let mut definitions = Map::new();
+    for n in 0..60 {
+        let next = format!("#/$defs/d{}", n + 1);
+        let twice = json!({"allOf": [{"$ref": next}, {"$ref": next}]});
+        definitions.insert(format!("d{n}"), twice);
+    }
+    definitions.insert("d60".into(), json!({"type": "integer"}));
+    let schema = json!({"$ref": "#/$defs/d0", "$defs": definitions});
+    assert_eq!(
+        check(&schema, &json!(1)),
+        (Err(SchemaFault::OutOfSteps), STEPS)
+    );
+
+    // What a reference to itself says of a part of the document is found once.
+    let itself = json!({"properties": {"a": {"allOf": [{"$ref": "#"}, {"$ref": "#"}]}}});
+    for depth in [5, 100] {
+        assert_eq!(check(&itself, &nested(depth, json!(1))).0, Ok(()));
+    }
+}
+
+#[test]
+fn a_pattern_that_goes_back_and_forth_ends() {
+    let schema = json!({"items": {"pattern": "^(?=(a+)+$)(a|aa)+$"}});
+    let texts: Value = (0..10_000).map(|_| "a".repeat(60) + "b").collect();
+    let (checked, _) = check(&schema, &texts);
+    assert!(checked.is_err(), "{checked:?}");
+    let texts: Value = (0..10_000).map(|_| "a".repeat(9)).collect();
+    assert_eq!(check(&schema, &texts).0, Err(SchemaFault::OutOfSteps));
+    let refers = json!({"items": {"pattern": "^(?:(a)\\1?)+$"}});
+    assert_eq!(check(&refers, &texts).0, Err(SchemaFault::OutOfSteps));
+}
+
+#[test]
+fn one_match_goes_back_only_so_far() {
+    // A reference is never left to the engine that does not go back, and there are some ten
+    // thousand ways to read the text as pairs and single letters.
+    let schema = json!({"pattern": "^(?!(?:(a)\\1?)+$)a+b$"});
+    let (checked, _) = check(&schema, &json!("a".repeat(8) + "b"));
+    assert_eq!(checked, Ok(()));
+    let (checked, _) = check(&schema, &json!("a".repeat(22) + "b"));
+    let Err(SchemaFault::Breaks(text)) = checked else {
+        panic!("{checked:?}")
+    };
+    assert!(text.contains("backtrack"), "{text}");
+}
+
+#[test]
+fn long_lists_are_counted_for_each_value_that_is_compared_with_them() {
+    let schema = json!({"items": {"enum": (0..10_000).collect::<Vec<_>>()}});
+    let numbers: Value = (0..10_000).map(|_| 9_999).collect();
+    assert_eq!(check(&schema, &numbers).0, Err(SchemaFault::OutOfSteps));
+}
+
+#[test]
+fn branches_that_fail_are_counted_as_those_that_hold() {
+    for both in ["anyOf", "oneOf"] {
+        let mut definitions = Map::new();
+        for n in 0..60 {
+            let next = json!({"$ref": format!("#/$defs/d{}", n + 1)});
+            definitions.insert(format!("d{n}"), json!({both: [next, next]}));
+        }
+        definitions.insert("d60".into(), json!({"type": "string"}));
+        let schema = json!({"$ref": "#/$defs/d0", "$defs": definitions});
+        assert_eq!(
+            check(&schema, &json!(1)),
+            (Err(SchemaFault::OutOfSteps), STEPS)
+        );
+    }
+    let pattern = json!({"pattern": "^(?=(a+)+$)(a|aa)+$"});
+    let often = json!({"items": {"not": {"allOf": [{"anyOf": vec![pattern; 200]}]}}});
+    let texts: Value = (0..10_000).map(|_| "a".repeat(60) + "b").collect();
+    assert_eq!(check(&often, &texts).0, Err(SchemaFault::OutOfSteps));
+    let listed = json!({"enum": (0..1_000).collect::<Vec<_>>()});
+    let often = json!({"items": {"not": {"anyOf": vec![listed; 50]}}});
+    let numbers: Value = (0..10_000).map(|_| -1).collect();
+    assert_eq!(check(&often, &numbers).0, Err(SchemaFault::OutOfSteps));
+}
+
+#[test]
+fn large_values_are_counted_each_time_that_a_schema_reads_them() {
+    let often = |keyword: Value| json!({"allOf": vec![keyword; 1_000]});
+    let text = json!("a".repeat(100_000));
+    let list: Value = (0..10_000).collect();
+    for (schema, value) in [
+        (often(json!({"pattern": "b?$"})), &text),
+        (often(json!({"uniqueItems": true})), &list),
+    ] {
+        assert_eq!(check(&schema, value).0, Err(SchemaFault::OutOfSteps));
+    }
+    // Each pattern is matched with the name of each field.
+    let patterns = (0..200).map(|n| (format!("^x{n}$"), json!({})));
+    let schema = json!({"patternProperties": patterns.collect::<Map<_, _>>()});
+    let fields = (0..10_000).map(|n| (format!("f{n}"), json!(n)));
+    let object = Value::Object(fields.collect());
+    assert_eq!(check(&schema, &object).0, Err(SchemaFault::OutOfSteps));
+}
+
+#[test]
+fn lists_whose_elements_differ_deep_inside_are_compared_in_time() {
+    // All of these have the numbers 1 to 12 in this order, and differ in their brackets alone.
+    fn nested(from: usize, to: usize, out: &mut Vec<Value>) {
+        for at in from + 1..to {
+            let (left, right): (Vec<_>, Vec<_>) = (from..to).partition(|n| *n < at);
+            for end in at + 1..=to {
+                let (inner, rest) = right.split_at(end - at);
+                out.push(json!([left, [inner, rest]]));
+                out.push(json!([[left, inner], rest]));
+                out.push(json!([left, inner, [rest]]));
+            }
+        }
+    }
+    let mut shapes = Vec::new();
+    nested(0, 60, &mut shapes);
+    shapes.sort_by_key(ToString::to_string);
+    shapes.dedup();
+    assert!(shapes.len() > 4_000, "{}", shapes.len());
+    let schema = json!({"uniqueItems": true});
+    let (checked, steps) = check(&schema, &Value::from(shapes.clone()));
+    assert_eq!(checked, Ok(()));
+    // Each value in them is counted.
+    assert!(steps > shapes.len() * 60 / ELEMENTS_PER_STEP, "{steps}");
+    shapes.push(shapes[7].clone());
+    let (checked, _) = check(&schema, &Value::from(shapes));
+    let Err(SchemaFault::Breaks(text)) = checked else {
+        panic!("{checked:?}")
+    };
+    assert!(text.contains("non-unique"), "{text}");
+}
+
+#[test]
+fn long_names_are_counted_for_each_pattern_that_is_matched_with_them() {
+    let document = json!({"x".repeat(100_000): 1});
+    let patterns = json!({"patternProperties": {"^y": {}, "z$": {}}});
+    let branch = json!({"$ref": "#/$defs/p"});
+    for (schema, at_least) in [
+        (patterns.clone(), 2 * 100_000 / BYTES_PER_STEP),
+        (
+            json!({"additionalProperties": {}}),
+            100_000 / BYTES_PER_STEP,
+        ),
+        (
+            json!({"anyOf": vec![branch; 50], "$defs": {"p": {"patternProperties": {"^x": false}}}}),
+            50 * 100_000 / BYTES_PER_STEP,
+        ),
+    ] {
+        let (_, steps) = check(&schema, &document);
+        assert!(steps >= at_least, "{schema}: {steps}");
+    }
+}
+
+#[test]
+fn a_table_of_an_earlier_version_keeps_a_reference_into_a_list_of_values() {
+    for schema in [
+        json!({"properties": {"a": {"$ref": "#/enum/0"}}, "enum": [{"type": "integer"}, {"a": 1}, {"a": "x"}]}),
+        json!({"properties": {"a": {"$ref": "#/$defs/n/const"}}, "$defs": {"n": {"const": {"type": "integer"}}}}),
+    ] {
+        assert!(check_new(&schema).is_err());
+        assert_eq!(check(&schema, &json!({"a": 1})).0, Ok(()), "{schema}");
+        let (checked, _) = check(&schema, &json!({"a": "x"}));
+        assert!(checked.is_err(), "{schema}");
+    }
+}
+
+#[test]
+fn an_ordinary_document_costs_a_step_or_two_for_each_field() {
+    let schema = json!({
+        "type": "object",
+        "required": ["name"],
+        "properties": {
+            "name": {"type": "string", "minLength": 1, "pattern": "^[a-z]+$"},
+            "tree": {"$ref": "#/$defs/tree"},
+        },
+        "$defs": {"tree": {
+            "properties": {"a": {"anyOf": [{"$ref": "#/$defs/tree"}, {"type": "integer"}]}}
+        }},
+    });
+    let document = json!({"name": "x", "tree": nested(20, json!(1))});
+    let (checked, steps) = check(&schema, &document);
+    assert_eq!(checked, Ok(()));
+    assert!((20..200).contains(&steps), "{steps} steps");
+    // A check that was ended leaves nothing behind.
+    let mut none = 3;
+    let text = document.to_string();
+    let parsed = Json::parse(text.as_bytes()).unwrap();
+    let compiled = compile(&schema).unwrap();
+    assert_eq!(
+        compiled.check(&parsed, &mut none),
+        Err(SchemaFault::OutOfSteps)
+    );
+    let mut enough = STEPS;
+    assert_eq!(compiled.check(&parsed, &mut enough), Ok(()));
+}
+
+#[test]
+fn a_new_schema_is_bounded_and_refers_to_schemas_alone() {
+    let patterns: Vec<_> = (0..300).map(|_| json!({"pattern": "a"})).collect();
+    for (schema, expected) in [
+        (json!({"anyOf": patterns}), "300 patterns"),
+        (json!({"description": "x".repeat(300_000)}), "300018 bytes"),
+        (
+            json!({"$ref": "#/default", "default": {"type": "null"}}),
+            "no schema",
+        ),
+    ] {
+        let error = check_new(&schema).unwrap_err().to_string();
+        assert!(error.contains(expected), "{error}");
+    }
+    let named = json!({"$ref": "#/$defs/default", "$defs": {"default": {"type": "null"}}});
+    assert_eq!(check_new(&named), Ok(()));
+}
