@@ -1,11 +1,12 @@
 //! Backfills tables, while the old rows stay readable: new tables beside the old ones, which
-//! take their names in one transaction with the position.
+//! take their names in one transaction with the position. A new table is the sink's that made it: two
+//! sinks that fill one table would have one new table, too, and mix their rows.
 
 use onelog_mapping::MappingPlan;
 use onelog_store::{Change, LogPlace, Refusals, StoreError};
 use rusqlite::Transaction;
 
-use crate::bookkeeping::{forget_owner, record_owner};
+use crate::bookkeeping::{forget_owner, record_owner, table_owner};
 use crate::ddl::existing::check_target;
 use crate::ddl::{self, index_name, index_objects, quote, staging_name};
 use crate::error::classify;
@@ -16,6 +17,7 @@ impl Scope<'_> {
         self.check_epoch(transaction)?;
         for mapping in &self.plan.mappings {
             check_target(transaction, self.path, &self.identity.sink, mapping)?;
+            self.check_staging(transaction, mapping)?;
             let name = staging_name(mapping);
             let sql = format!(
                 "DROP TABLE IF EXISTS {}; {}",
@@ -24,6 +26,7 @@ impl Scope<'_> {
             );
             transaction
                 .execute_batch(&sql)
+                .and_then(|()| record_owner(transaction, &name, &self.identity.sink))
                 .map_err(|error| classify("making new tables in", self.path, error))?;
         }
         Ok(())
@@ -36,6 +39,7 @@ impl Scope<'_> {
         rows: &[Change],
     ) -> Result<(), StoreError> {
         self.check_epoch(transaction)?;
+        self.check_staging(transaction, &self.plan.mappings[mapping])?;
         let sql = &self.statements[mapping].load;
         let mut refusals = Refusals::default();
         self.write(transaction, mapping, sql, rows, &mut refusals)?;
@@ -51,6 +55,7 @@ impl Scope<'_> {
         for mapping in &self.plan.mappings {
             // A name that was taken since the rebuild began stays with its owner.
             check_target(transaction, self.path, &self.identity.sink, mapping)?;
+            self.check_staging(transaction, mapping)?;
             swap(transaction, &self.identity.sink, mapping).map_err(|error| {
                 classify("putting the new tables in place in", self.path, error)
             })?;
@@ -58,10 +63,33 @@ impl Scope<'_> {
         self.set_position(transaction, place)
     }
 
+    /// Fails where another sink fills the table.
+    fn check_staging(
+        &self,
+        transaction: &Transaction<'_>,
+        mapping: &MappingPlan,
+    ) -> Result<(), StoreError> {
+        let owner = table_owner(transaction, &staging_name(mapping))
+            .map_err(|error| classify("looking at the tables of", self.path, error))?;
+        match owner.flatten() {
+            Some(owner) if owner != self.identity.sink => {
+                let fact = format!("the sink '{owner}' is filling it");
+                Err(StoreError::owned(mapping.into.clone(), fact))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Drops the new tables that no other sink fills.
     pub(crate) fn drop_staging(&self, transaction: &Transaction<'_>) -> rusqlite::Result<()> {
         for mapping in &self.plan.mappings {
-            let name = quote(&staging_name(mapping));
-            transaction.execute_batch(&format!("DROP TABLE IF EXISTS {name}"))?;
+            let name = staging_name(mapping);
+            let owner = table_owner(transaction, &name)?.flatten();
+            if owner.is_none_or(|owner| owner == self.identity.sink) {
+                let table = quote(&name);
+                transaction.execute_batch(&format!("DROP TABLE IF EXISTS {table}"))?;
+                forget_owner(transaction, &name)?;
+            }
         }
         Ok(())
     }
@@ -92,6 +120,7 @@ fn swap(transaction: &Transaction<'_>, sink: &str, mapping: &MappingPlan) -> rus
         forget_owner(transaction, &index_name(mapping))?;
     }
     transaction.execute_batch(&sql)?;
+    forget_owner(transaction, &staging_name(mapping))?;
     for name in owned {
         record_owner(transaction, &name, sink)?;
     }

@@ -324,6 +324,39 @@ fn two_sinks_share_a_file_but_not_a_table() {
 }
 
 #[test]
+fn sinks_that_fill_one_table_do_not_mix_their_rows() {
+    // Given a sink that has begun to fill a new table,
+    let (sqlite, plan) = (Sqlite::new(), standard_plan());
+    let sink = |name: &str| {
+        let mut model = Model::default();
+        model.order(name, 1, "theirs");
+        let mut store = sqlite.open_as(name, Arc::clone(&plan), LOG);
+        store.take_over().unwrap();
+        (model, store)
+    };
+    let (model, mut first) = sink("first");
+    model.load(&plan, first.as_mut()).unwrap();
+    // when another one is to fill it, and is removed,
+    let (other, mut second) = sink("second");
+    let error = other.load(&plan, second.as_mut()).unwrap_err();
+    second.remove().unwrap();
+    // then it was refused, with the name of the first,
+    let is_named = error.to_string().contains("the sink 'first' is filling it");
+    assert!(
+        matches!(error, StoreError::NotOwner { .. }) && is_named,
+        "{error}"
+    );
+    // which ends with its own rows,
+    first.finish_rebuild(model.place()).unwrap();
+    model.assert_equal(&plan, first.as_mut());
+    // and leaves the name free when it is gone.
+    first.remove().unwrap();
+    let (third_model, mut third) = sink("third");
+    third_model.rebuild(&plan, third.as_mut()).unwrap();
+    third_model.assert_equal(&plan, third.as_mut());
+}
+
+#[test]
 fn a_table_that_was_altered_is_described() {
     let plan = searched_plan();
     for (sql, expected) in [
