@@ -348,12 +348,12 @@ fn sinks_that_fill_one_table_do_not_mix_their_rows() {
     );
     // which ends with its own rows,
     first.finish_rebuild(model.place()).unwrap();
-    model.assert_equal(&plan, first.as_mut());
+    assert!(model.verify(&plan, first.as_mut()).equal);
     // and leaves the name free when it is gone.
     first.remove().unwrap();
     let (third_model, mut third) = sink("third");
     third_model.rebuild(&plan, third.as_mut()).unwrap();
-    third_model.assert_equal(&plan, third.as_mut());
+    assert!(third_model.verify(&plan, third.as_mut()).equal);
 }
 
 #[test]
