@@ -88,8 +88,10 @@ impl<T> Cluster<T> {
         self.members.outgoing.is_empty() && self.members.voters == [self.node].into()
     }
 
+    /// Whether an answer will come that a stop waits for. Without a leader that of a transfer may
+    /// not.
     pub(crate) const fn has_waiting(&self) -> bool {
-        self.change.is_some() || self.transfer.is_some()
+        self.change.is_some() || self.transfer.is_some() && self.role.leads
     }
 
     /// Takes every ticket that waits.

@@ -186,6 +186,12 @@ impl<T, O: Observer> Replica<T, O> {
 }
 
 impl<T, O> Replica<T, O> {
+    /// Whether state and log are to be replaced, maybe behind something else that waits.
+    pub(crate) fn has_install_waiting(&self) -> bool {
+        let mut queue = self.queue.iter();
+        queue.any(|effect| matches!(effect, Effect::Install(_)))
+    }
+
     /// Whether state and log are to be replaced next: no job on their files may begin.
     pub(crate) fn waits_to_install(&self) -> bool {
         matches!(self.queue.front(), Some(Effect::Install(_)))

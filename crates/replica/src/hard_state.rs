@@ -82,11 +82,17 @@ impl<T, O> Replica<T, O> {
         self.unsaved_bytes = 0;
         self.hard_state.durable = self.log.durable();
         // Not what the engine has decided: a snapshot that is to be installed is not in the log yet.
-        self.hard_state.commit = self.state.applied().index;
+        self.note_commit();
+    }
+
+    /// While the log is replayed, what was saved is beyond what is applied.
+    fn note_commit(&mut self) {
+        let applied = self.state.applied().index;
+        self.hard_state.commit = self.hard_state.commit.max(applied);
     }
 
     pub(crate) fn save_clean_end(&mut self) -> Result<(), Failure> {
-        self.hard_state.commit = self.state.applied().index;
+        self.note_commit();
         Ok(self.log.close(&self.hard_state)?)
     }
 }

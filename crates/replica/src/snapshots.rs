@@ -112,14 +112,20 @@ impl<T, O: Observer> Replica<T, O> {
         out: &mut Outbox<T>,
     ) -> Result<(), Failure> {
         let to = message.to();
+        if self.cluster.sending.contains_key(&to) {
+            // That of an earlier leadership is still on its way: its end is the answer to this one too.
+            return Ok(());
+        }
         if !mark.members.all().contains(&to) {
             // It would take itself for no member, and refuse. The next checkpoint has it.
             self.checkpoints.is_wanted = true;
             return self.snapshot_sent(to, false);
         }
-        let place = self.reader.place(mark.index)?;
-        let is_last = mark == self.mark();
-        let Some(place) = place.filter(|_| is_last) else {
+        let place = match mark == self.mark() {
+            true => self.reader.place(mark.index)?,
+            false => None,
+        };
+        let Some(place) = place else {
             self.offer_snapshot();
             return self.snapshot_sent(to, false);
         };
@@ -175,7 +181,7 @@ impl<T, O: Observer> Replica<T, O> {
         });
         self.engine.step(message, &mut self.effects)?;
         self.carry_out(out)?;
-        if !self.waits_to_install() {
+        if !self.has_install_waiting() {
             // Installed already, or of no use to the engine.
             self.arrived = None;
         }

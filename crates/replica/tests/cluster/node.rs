@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use onelog_engine::{Message, Submission};
+use onelog_engine::{Message, Prepared, Submission};
 use onelog_log::{CrashMode, Flush, LogReader, Prepare, Retain, SaveWatermark, SimulatedDisk};
 use onelog_record::{
     CommitRequest, Compression, Entry, KeyRange, NodeId, Offset, TABLE_TABLES, TableId, TxnId,
@@ -279,6 +279,7 @@ impl Node {
             submission: Submission {
                 id,
                 fingerprint: request.fingerprint(),
+                prepared: Prepared::default(),
                 request,
                 ticket,
             },
