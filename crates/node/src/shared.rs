@@ -132,12 +132,14 @@ impl Shared {
     }
 
     /// Answers a request; its client may have gone. With other nodes, one that met the end of this
-    /// node's leadership goes on to the next leader.
+    /// node's leadership goes on to the next leader, and one that has read what this node has not
+    /// applied yet is tried again.
     pub(crate) fn reply(self: &Arc<Self>, reply: Reply, answer: Answer) {
         let is_lost = matches!(answer, Err(Refusal::NotLeader));
+        let is_ahead = matches!(answer, Err(Refusal::SnapshotInFuture { .. }));
         match reply {
-            Reply::Client(sender, Some(later)) if is_lost => {
-                cluster::again(self, *later, sender);
+            Reply::Client(sender, Some(later)) if is_lost || is_ahead => {
+                cluster::again(self, *later, sender, is_lost);
             }
             Reply::Client(sender, _) => {
                 if let Err(refusal) = &answer {

@@ -28,6 +28,9 @@ pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 const FORWARDS_MAX: usize = 8_192;
 /// The pause before another attempt, unless who leads changes before.
 const PAUSE: Duration = Duration::from_millis(50);
+/// How long a read position may be ahead of the leader. Followers can be: an entry that a majority has
+/// flushed is applied on the leader once its own disk has it as well.
+const AHEAD_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a client should wait when no leader was found.
 const RETRY_AFTER_MS: u64 = 500;
 
@@ -146,13 +149,19 @@ pub(crate) fn submit(
     Ok(ticket)
 }
 
-/// This node does not lead any more: what became of the request is not known.
-pub(crate) fn again(shared: &Arc<Shared>, later: Again, sender: oneshot::Sender<Answer>) {
+/// A request that was answered here needs another attempt: this node does not lead any more, or has not
+/// applied what the client has read elsewhere.
+pub(crate) fn again(
+    shared: &Arc<Shared>,
+    later: Again,
+    sender: oneshot::Sender<Answer>,
+    may_be_done: bool,
+) {
     let Some(cluster) = &shared.cluster else {
         return;
     };
     match Entered::new(shared, later.request.size()) {
-        Some(entered) => cluster.spawn(attempt(entered, later, sender, true)),
+        Some(entered) => cluster.spawn(attempt(entered, later, sender, may_be_done)),
         None => drop(sender.send(Err(Refusal::NotLeader))),
     }
 }
@@ -180,6 +189,7 @@ async fn attempt(
 
 async fn commit(mut asking: Asking<'_>, later: &Again) -> Answer {
     let bytes = Bytes::from(later.request.encode());
+    let began = Instant::now();
     loop {
         let answer = match asking.leader().await {
             Leader::Here => {
@@ -217,6 +227,10 @@ async fn commit(mut asking: Asking<'_>, later: &Again) -> Answer {
             // They are answered before it is looked for the id: an earlier attempt may be in the log.
             Some(Err(Refusal::Overloaded { .. } | Refusal::DiskFull { .. }))
                 if asking.may_be_done => {}
+            // What this node has applied is committed: the leader gets there.
+            Some(Err(Refusal::SnapshotInFuture { read_position, .. }))
+                if read_position <= asking.shared.applied_position.position()
+                    || began.elapsed() < AHEAD_TIMEOUT => {}
             None => {}
             Some(answer) => return answer,
         }
