@@ -57,6 +57,18 @@ pub struct HardState {
     pub node: u64,
 }
 
+impl HardState {
+    /// Reads that of a log which no process has open; `None` where there is no log yet. Changes
+    /// nothing.
+    ///
+    /// # Errors
+    /// When it is there and cannot be read.
+    pub fn read(disk: &dyn Disk) -> Result<Option<Self>, HardStateError> {
+        let file = HardStateFile::read(disk, false)?;
+        Ok(file.map(|file| file.stored.public))
+    }
+}
+
 /// What reading the hard state gave; the third outcome, unreadable, is an error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HardStateRead {

@@ -34,6 +34,11 @@ pub enum BackupError {
     /// The copy of the log could not be made.
     #[error("the copy of the log could not be written: {0}")]
     Write(String),
+    /// A copy would have the cluster's members, and could not be opened alone.
+    #[error(
+        "this node has other members in its cluster, and a copy of it could not be opened alone yet; the other nodes are the copies"
+    )]
+    Members,
     /// The log was cut while it was copied, past what the copied checkpoint needs.
     #[error("the log was cut while it was copied; try again")]
     Overtaken,
@@ -51,6 +56,11 @@ impl Node {
             folder: into.display().to_string(),
             cause,
         };
+        if let Some(cluster) = self.cluster()
+            && cluster.members.len() > 1
+        {
+            return Err(BackupError::Members);
+        }
         make_folder(into).map_err(folder)?;
         let held = entries(into).map_err(folder)?;
         if !held.is_empty() {

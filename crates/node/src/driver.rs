@@ -4,36 +4,42 @@
 //! Only this thread touches the replica, and it never waits for the log's disk before the node stops.
 //! Flushes run on the pool's threads, checkpoints on one worker, what else is done to the log's files
 //! on another; all of them report back through one channel, also when they panic. Whatever fails here is final: the node stops acknowledging, says why, and every waiting
-//! request is answered `Stopped`.
+//! request is answered `Stopped`. With other nodes, their messages come through a channel of their own,
+//! and the replica's messages are handed to the connections, which wait for nothing.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, never, select};
+use onelog_engine::{MemberChange, Message};
 use onelog_log::FlushPool;
-use onelog_record::Refusal;
+use onelog_record::NodeId;
 use onelog_replica::{
-    Answer, Event, Failure, Job, Now, Outbox, Replica, Request, StartError, StartProgress,
+    Answer, Event, FOUNDER, Failure, Job, Now, Outbox, ReadForFollower, Replica, Request,
+    StartError, StartProgress,
 };
 
+use crate::cluster::{self, ClusterError, Messages, Reply};
 use crate::open::OpenError;
 use crate::panics::guarded;
 use crate::queue::Exit;
 use crate::shared::{Published, Shared};
 use crate::space::{SpaceProbe, SpaceWatch};
-use crate::ticket;
+use crate::stopping::Stopping;
 use crate::worker::Worker;
 
 pub(crate) const ENGINE_THREAD: &str = "onelog-engine";
 pub(crate) const CHECKPOINT_THREAD: &str = "onelog-checkpoint";
 pub(crate) const PREPARE_THREAD: &str = "onelog-prepare";
 const FITS: &str = "one job of each kind at a time always fits the worker's queue";
+const FETCH_THREAD: &str = "onelog-fetch";
 /// How long nothing must happen before that is reported.
 const IDLE_INTERVAL_MS: u64 = 200;
 
-/// By which a client is answered.
-pub(crate) type Reply = tokio::sync::oneshot::Sender<ticket::Answer>;
+/// How many messages of other nodes are taken in one turn.
+const MESSAGES_PER_TURN_MAX: usize = 256;
 
 /// How a job ended: reported to the replica, or a failure of the thread that ran it.
 pub(crate) type Completed = Result<Event<Reply>, Failure>;
@@ -42,7 +48,22 @@ pub(crate) type Completed = Result<Event<Reply>, Failure>;
 #[derive(Debug)]
 pub(crate) enum Command {
     Submit(Box<Request<Reply>>),
+    Barrier(Reply),
+    ChangeMembers(Reply, Vec<MemberChange>),
+    Transfer(Reply, NodeId),
     Stop,
+}
+
+impl Command {
+    pub(crate) fn into_reply(self) -> Option<Reply> {
+        match self {
+            Self::Submit(request) => Some(request.submission.ticket),
+            Self::Barrier(reply) | Self::ChangeMembers(reply, _) | Self::Transfer(reply, _) => {
+                Some(reply)
+            }
+            Self::Stop => None,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -52,11 +73,17 @@ pub(crate) struct Driver {
     pub(crate) outbox: Outbox<Reply>,
     pub(crate) pool: FlushPool,
     pub(crate) commands: Exit<Command>,
+    pub(crate) messages: Option<Messages>,
     pub(crate) completed: Receiver<Completed>,
     pub(crate) complete: Sender<Completed>,
     pub(crate) checkpointer: Worker,
     pub(crate) preparer: Worker,
     pub(crate) space: SpaceWatch,
+    /// To whom a message could not be sent.
+    pub(crate) unreachable: BTreeSet<NodeId>,
+    /// How many flushes have not ended.
+    pub(crate) flushing: usize,
+    pub(crate) stopping: Stopping,
     /// Read when the thread wakes and after each batch of requests.
     pub(crate) now: Now,
 }
@@ -73,7 +100,7 @@ impl Driver {
                 let event = completed.map_err(StartError::from)?;
                 self.handle(event).map_err(StartError::from)?;
             }
-            if self.replica.has_replayed() {
+            if self.replica.has_replayed() && self.shared.cluster.is_none() {
                 self.refuse_members()?;
             }
             let progress = self.replica.start_more(self.now, &mut self.outbox);
@@ -88,11 +115,11 @@ impl Driver {
         }
     }
 
-    /// Nothing carries messages to other nodes yet. A node that is alone never has any.
+    /// A node that is alone never has other members, and nothing would carry messages to them.
     fn refuse_members(&self) -> Result<(), OpenError> {
         match self.replica.members().all().len() {
             0 | 1 => Ok(()),
-            members => Err(OpenError::Member { members }),
+            _ => Err(ClusterError::NotAlone { node: FOUNDER }.into()),
         }
     }
 
@@ -104,14 +131,16 @@ impl Driver {
             self.shared.fail(&failure);
         }
         let reason = self.shared.stop_reason();
-        let stopped = |reply: Reply| drop(reply.send(Err(Refusal::Stopped(reason.clone()))));
         for command in self.commands.close() {
-            if let Command::Submit(request) = command {
-                stopped(request.submission.ticket);
+            if let Some(reply) = command.into_reply() {
+                reply.stopped(&reason);
             }
         }
         self.shared.applied_position.stop();
-        self.replica.abandon().into_iter().for_each(stopped);
+        for reply in self.replica.abandon() {
+            reply.stopped(&reason);
+        }
+        self.shared.lead_no_more();
     }
 
     fn serve(&mut self) -> Result<(), Failure> {
@@ -120,17 +149,24 @@ impl Driver {
                 self.handle(completed?)?;
             }
             self.look_for_room();
-            let has_taken = self.take_requests()?;
+            let has_heard = self.take_messages()?;
+            let has_taken = self.take_requests()? || has_heard;
             if has_taken {
                 // What is sealed now is stamped after its requests arrived.
                 self.now = self.shared.now();
             }
             let has_sealed = self.replica.end_turn(self.now, &mut self.outbox);
             self.carry_out();
-            if has_sealed? || has_taken {
+            let has_sealed = has_sealed?;
+            self.report_unreachable()?;
+            self.go_on_stopping()?;
+            if self.has_given_up() {
+                return Ok(());
+            }
+            if has_sealed || has_taken {
                 continue;
             }
-            if self.replica.is_drained() && self.commands.receiver().is_empty() {
+            if self.has_stopped() {
                 return Ok(());
             }
             self.wait()?;
@@ -149,6 +185,36 @@ impl Driver {
         if !is_taken {
             SpaceWatch::ended(&self.space.probe);
         }
+    }
+
+    /// Takes what other nodes have sent.
+    fn take_messages(&mut self) -> Result<bool, Failure> {
+        let mut has_heard = false;
+        for _ in 0..MESSAGES_PER_TURN_MAX {
+            let Some((message, bytes)) =
+                (self.messages.as_ref()).and_then(|messages| messages.receiver().try_recv().ok())
+            else {
+                break;
+            };
+            self.hear(message, bytes)?;
+            has_heard = true;
+        }
+        Ok(has_heard)
+    }
+
+    fn hear(&mut self, message: Message, bytes: usize) -> Result<(), Failure> {
+        if let Some(messages) = &self.messages {
+            messages.taken(bytes);
+        }
+        self.handle(Event::Message(Box::new(message)))
+    }
+
+    /// Reports those to whom messages could not be sent.
+    fn report_unreachable(&mut self) -> Result<(), Failure> {
+        for node in std::mem::take(&mut self.unreachable) {
+            self.handle(Event::Unreachable(node))?;
+        }
+        Ok(())
     }
 
     fn take_requests(&mut self) -> Result<bool, Failure> {
@@ -171,11 +237,17 @@ impl Driver {
                     .fetch_sub(request.bytes, Ordering::Relaxed);
                 Event::Submitted(request)
             }
-            Command::Stop => Event::Stop,
+            Command::Barrier(reply) => Event::ReadBarrier(reply),
+            Command::ChangeMembers(reply, changes) => Event::ChangeMembers(reply, changes),
+            Command::Transfer(reply, to) => Event::Transfer(reply, to),
+            Command::Stop => return self.begin_stopping(),
         })
     }
 
-    fn handle(&mut self, event: Event<Reply>) -> Result<(), Failure> {
+    pub(crate) fn handle(&mut self, event: Event<Reply>) -> Result<(), Failure> {
+        if matches!(event, Event::Flushed { .. }) {
+            self.flushing -= 1;
+        }
         let result = self.replica.handle(event, self.now, &mut self.outbox);
         self.carry_out();
         result
@@ -186,7 +258,10 @@ impl Driver {
         for job in self.outbox.jobs.drain(..) {
             let (complete, probe) = (self.complete.clone(), self.space.probe.clone());
             match job {
-                Job::Flush(flush) => self.pool.push(flush),
+                Job::Flush(flush) => {
+                    self.flushing += 1;
+                    self.pool.push(flush);
+                }
                 Job::Checkpoint(checkpoint) => {
                     let is_taken = self.checkpointer.push(move || {
                         let _ = complete.send(guarded(CHECKPOINT_THREAD, || {
@@ -220,24 +295,36 @@ impl Driver {
                     });
                     assert!(is_taken, "{FITS}");
                 }
-                Job::Send(_) | Job::Fetch(_) | Job::SendSnapshot(_) => {
-                    unreachable!(
-                        "a folder with other members is not opened, and a change of the members is never requested"
-                    )
-                }
                 Job::Release(released) => {
                     // Where it does not fit, it is dropped here.
                     let _ = self.preparer.push_if_room(move || drop(released));
                 }
+                Job::Send(messages) => {
+                    if let Some(cluster) = &self.shared.cluster {
+                        let mut unreachable = cluster::send(cluster, messages);
+                        self.unreachable.append(&mut unreachable);
+                    }
+                }
+                Job::Fetch(read) => fetch(&self.shared, read),
+                Job::SendSnapshot(snapshot) => cluster::send_snapshot(&self.shared, *snapshot),
             }
         }
+        self.send_answers();
+    }
+
+    fn send_answers(&mut self) {
         for answer in self.outbox.answers.drain(..) {
             match answer {
                 Answer::Decided(reply, answer) => self.shared.reply(reply, answer),
-                // The node reports no barriers: the only voter's own position is one.
-                Answer::Readable(..) => {}
-                // It requests none.
-                Answer::Members(..) | Answer::Transferred(..) => {}
+                Answer::Readable(reply, position) => reply.readable(position),
+                Answer::Members(reply, answer) => reply.members(answer),
+                Answer::Transferred(Reply::HandOver, answer) => {
+                    if let Err(error) = answer {
+                        tracing::info!(%error, "the leadership was not handed on");
+                    }
+                    self.stopping = Stopping::HandedOn;
+                }
+                Answer::Transferred(reply, answer) => reply.transferred(answer),
             }
         }
     }
@@ -254,6 +341,11 @@ impl Driver {
     fn wait(&mut self) -> Result<(), Failure> {
         let idle = never();
         let silence_ms = IDLE_INTERVAL_MS.min(self.replica.tick_interval_ms());
+        let no_messages = never();
+        let messages = match &self.messages {
+            Some(messages) => messages.receiver().clone(),
+            None => no_messages,
+        };
         let commands = if self.replica.may_take() {
             self.commands.receiver()
         } else {
@@ -268,6 +360,13 @@ impl Driver {
                 self.now = self.shared.now();
                 self.command(command.unwrap_or(Command::Stop))
             }
+            recv(messages) -> message => {
+                self.now = self.shared.now();
+                match message {
+                    Ok((message, bytes)) => self.hear(message, bytes),
+                    Err(_) => Err(Failure::Thread("peers")),
+                }
+            }
             default(Duration::from_millis(silence_ms)) => {
                 self.now = self.shared.now();
                 self.handle(Event::Idle)
@@ -281,6 +380,26 @@ impl Driver {
         }
         self.replica.close()
     }
+}
+
+/// Reads entries for a follower. What is not reported would stop its replication for ever.
+fn fetch(shared: &Arc<crate::shared::Shared>, read: ReadForFollower) {
+    let Some(cluster) = &shared.cluster else {
+        return;
+    };
+    let job_of = Arc::clone(shared);
+    let is_taken = cluster.fetcher.push(move || {
+        let id = read.id();
+        let ended = guarded(FETCH_THREAD, || Event::Fetched {
+            id,
+            result: read.run(),
+        });
+        job_of.report_end(ended);
+    });
+    assert!(
+        is_taken,
+        "each member has one read at a time, and the worker's queue has room for all"
+    );
 }
 
 fn report_room(probe: &SpaceProbe, complete: &Sender<Completed>) {

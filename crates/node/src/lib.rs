@@ -35,6 +35,7 @@
 
 mod applied_position;
 mod backup;
+mod cluster;
 mod copy;
 mod driver;
 mod folder;
@@ -48,16 +49,18 @@ mod reading;
 mod shared;
 mod space;
 mod status;
+mod stopping;
 mod sync;
 mod tables;
 mod ticket;
 mod transact;
 mod worker;
 
+pub use onelog_peers::{Timing, TlsFiles};
 pub use onelog_record as record;
 pub use onelog_record::{
-    CommitRequest, Committed, Compare, Compression, FieldPath, Guard, JsonText, KeyRange, Offset,
-    Operation, PointRead, Position, Predicate, Record, Refusal, TableDefinition, TableId,
+    CommitRequest, Committed, Compare, Compression, FieldPath, Guard, JsonText, KeyRange, NodeId,
+    Offset, Operation, PointRead, Position, Predicate, Record, Refusal, TableDefinition, TableId,
     TableKind, TxnId, ValueKind, Write,
 };
 pub use onelog_replica::{
@@ -68,6 +71,9 @@ pub use onelog_state::{ReadError, Row, Scan, Snapshot, SnapshotError, Versioned}
 
 pub use crate::applied_position::WaitError;
 pub use crate::backup::BackupError;
+pub use crate::cluster::{
+    ClusterError, ClusterOptions, ClusterStatus, MemberStatus, MembersChangeError, START_TIMEOUT,
+};
 pub use crate::copy::{UNFINISHED_LOG, UnfinishedCopy, check_finished, finish_copy};
 pub use crate::folder::{FolderError, ForeignFiles, check_folder, entries};
 pub use crate::node::{Node, StopError};

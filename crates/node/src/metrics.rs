@@ -12,6 +12,8 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+use crate::cluster::ClusterStatus;
+
 /// How many tables the conflict counter distinguishes; conflicts in others count as `other`.
 const CONFLICT_TABLES_MAX: usize = 256;
 
@@ -48,6 +50,79 @@ pub(crate) struct Metrics {
     pub(crate) disk_free_bytes: Gauge,
     pub(crate) disk_needed_bytes: Gauge,
     pub(crate) read_only: Gauge,
+    cluster: Option<ClusterFigures>,
+}
+
+#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+struct NodeLabel {
+    node: u64,
+}
+
+/// What a node of a cluster shows beside.
+#[derive(Debug, Default)]
+struct ClusterFigures {
+    term: Gauge,
+    leader: Gauge,
+    leads: Gauge,
+    voters: Gauge,
+    learners: Gauge,
+    peer_matched: Family<NodeLabel, Gauge>,
+    peer_connected: Family<NodeLabel, Gauge>,
+}
+
+impl ClusterFigures {
+    fn register(&self, registry: &mut Registry) {
+        let gauges = [
+            ("term", "Highest term of the cluster", &self.term),
+            (
+                "leader",
+                "Number of the node that leads, 0 where none is known",
+                &self.leader,
+            ),
+            (
+                "leads",
+                "1 while this node leads and decides requests",
+                &self.leads,
+            ),
+            ("voters", "Members that vote", &self.voters),
+            ("learners", "Members that only follow", &self.learners),
+        ];
+        for (name, help, gauge) in gauges {
+            registry.register(format!("cluster_{name}"), help, gauge.clone());
+        }
+        registry.register(
+            "cluster_peer_matched",
+            "On the leader: up to which entry a member has the log",
+            self.peer_matched.clone(),
+        );
+        registry.register(
+            "cluster_peer_connected",
+            "1 while this node is connected to the member",
+            self.peer_connected.clone(),
+        );
+    }
+
+    fn show(&self, status: &ClusterStatus) {
+        self.term.set(status.term as i64);
+        self.leader.set(status.leader.unwrap_or(0) as i64);
+        self.leads.set(status.leads.into());
+        let voters = status.members.iter().filter(|member| member.is_voter);
+        let voters = voters.count();
+        self.voters.set(voters as i64);
+        self.learners.set((status.members.len() - voters) as i64);
+        self.peer_matched.clear();
+        self.peer_connected.clear();
+        for member in &status.members {
+            let label = NodeLabel { node: member.node };
+            if let Some(matched) = member.matched {
+                self.peer_matched.get_or_create(&label).set(matched as i64);
+            }
+            if member.node != status.node {
+                let connected = self.peer_connected.get_or_create(&label);
+                connected.set(member.is_connected.into());
+            }
+        }
+    }
 }
 
 fn doubling(first: f64, count: u16) -> impl Iterator<Item = f64> {
@@ -55,7 +130,7 @@ fn doubling(first: f64, count: u16) -> impl Iterator<Item = f64> {
 }
 
 impl Metrics {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(is_in_cluster: bool) -> Self {
         let seconds = || Histogram::new(doubling(0.000_05, 18));
         let metrics = Self {
             registry: Mutex::new(Registry::with_prefix("onelog")),
@@ -78,6 +153,7 @@ impl Metrics {
             disk_free_bytes: Gauge::default(),
             disk_needed_bytes: Gauge::default(),
             read_only: Gauge::default(),
+            cluster: is_in_cluster.then(ClusterFigures::default),
         };
         metrics.register();
         metrics
@@ -140,6 +216,9 @@ impl Metrics {
             "Requests that wait to be decided",
             self.queue.clone(),
         );
+        if let Some(cluster) = &self.cluster {
+            cluster.register(&mut registry);
+        }
         drop(registry);
         self.register_disk();
     }
@@ -179,6 +258,12 @@ impl Metrics {
     pub(crate) fn checkpoint(&self, duration: Duration) {
         self.checkpoints.inc();
         self.checkpoint_seconds.observe(duration.as_secs_f64());
+    }
+
+    pub(crate) fn show_cluster(&self, status: &ClusterStatus) {
+        if let Some(cluster) = &self.cluster {
+            cluster.show(status);
+        }
     }
 
     pub(crate) fn text(&self) -> String {

@@ -1,27 +1,22 @@
 //! The handle of a node.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use onelog_engine::{Prepared, Submission};
 use onelog_record::{CommitRequest, Position, Refusal};
-use onelog_replica::{Catalog, Follower, Request};
+use onelog_replica::{Catalog, Follower};
 use onelog_state::{Snapshot, SnapshotError};
 use parking_lot::Mutex;
 use prometheus_client::registry::Registry;
 
 use crate::applied_position::WaitError;
+use crate::cluster::{Reply, submit};
 use crate::driver::Command;
-use crate::open::{OpenError, Running, new_id, open};
+use crate::open::{OpenError, Running, open};
 use crate::options::Options;
-use crate::queue::{Entrance, NotQueued};
 use crate::shared::Shared;
 use crate::status::Status;
 use crate::ticket::Ticket;
-
-/// How long a client should wait when a queue is full.
-const RETRY_AFTER_MS: u64 = 50;
 
 /// A node: cheap to clone, safe to share between threads. The node stops on request or
 /// when the last handle goes.
@@ -33,7 +28,7 @@ pub struct Node {
 
 #[derive(Debug)]
 struct Handle {
-    commands: Entrance<Command>,
+    shared: Arc<Shared>,
     thread: Mutex<Option<std::thread::JoinHandle<()>>>,
 }
 
@@ -44,7 +39,8 @@ pub struct StopError(pub String);
 
 impl Node {
     /// Opens the node of a folder, which is made when missing: recovers the log, replays it over
-    /// the state, and leads. Blocks until requests are admitted.
+    /// the state, and leads. Blocks until requests are admitted; with other nodes
+    /// ([`Options::cluster`]), until this one takes part, whichever leads.
     pub fn open(options: Options) -> Result<Self, OpenError> {
         Ok(Self::from_running(open(options)?))
     }
@@ -62,7 +58,7 @@ impl Node {
 
     fn from_running(running: Running) -> Self {
         let handle = Handle {
-            commands: running.commands,
+            shared: Arc::clone(&running.shared),
             thread: Mutex::new(Some(running.thread)),
         };
         Self {
@@ -84,59 +80,24 @@ impl Node {
     /// [`Node::submit`] for the crates of onelog, which keep definitions and notes in tables of their
     /// own. What the node could not apply is refused here too, whatever it is.
     pub fn submit_system(&self, request: CommitRequest) -> Ticket {
-        match self.enqueue(request) {
-            Ok(ticket) => ticket,
-            Err(refusal) => self.refuse(refusal),
-        }
-    }
-
-    fn refuse(&self, refusal: Refusal) -> Ticket {
-        self.shared.count(&refusal);
-        Ticket::known(Err(refusal))
-    }
-
-    fn enqueue(&self, request: CommitRequest) -> Result<Ticket, Refusal> {
-        request.check_limits()?;
-        let bytes = request.size();
-        let queued = self.shared.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
-        if queued + bytes > self.shared.options.queue_bytes_max {
-            self.shared.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
-            return Err(overloaded("the queue of requests holds too many bytes"));
+        if let Some(cluster) = &self.shared.cluster {
+            let submitted = submit(&self.shared, cluster, request);
+            return submitted.unwrap_or_else(|refusal| self.refuse(refusal));
         }
         let fingerprint = if request.id.is_some() {
             request.fingerprint()
         } else {
             0
         };
-        // Here, where others do not wait for it.
-        let prepared = Prepared::of(&request, &*self.shared.catalog());
         let (sender, ticket) = Ticket::pending();
-        let submission = Submission {
-            prepared,
-            id: request.id.unwrap_or_else(new_id),
-            fingerprint,
-            request,
-            ticket: sender,
-        };
-        let request = Request {
-            submission,
-            queued_at_ms: self.shared.uptime_ms(),
-            bytes,
-        };
-        match self
-            .handle
-            .commands
-            .try_send(Command::Submit(Box::new(request)))
-        {
-            Ok(()) => Ok(ticket),
-            Err(refused) => {
-                self.shared.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
-                Err(match refused {
-                    NotQueued::Full => overloaded("the queue of requests is full"),
-                    NotQueued::Closed => Refusal::Stopped(self.shared.stop_reason()),
-                })
-            }
-        }
+        let reply = Reply::Client(sender, None);
+        self.shared.enqueue(request, fingerprint, reply);
+        ticket
+    }
+
+    fn refuse(&self, refusal: Refusal) -> Ticket {
+        self.shared.count(&refusal);
+        Ticket::known(Err(refusal))
     }
 
     /// The applied position: everything below it is committed, durable and readable.
@@ -207,9 +168,12 @@ impl Node {
         let metrics = &self.shared.metrics;
         metrics.position.set(self.position().get() as i64);
         metrics.log_start.set(self.log_start().get() as i64);
-        metrics.queue.set(self.handle.commands.len() as i64);
+        metrics.queue.set(self.shared.commands.len() as i64);
         let status = self.status();
         metrics.memtable_bytes.set(status.memtable_bytes as i64);
+        if let Some(cluster) = &status.cluster {
+            metrics.show_cluster(cluster);
+        }
         if let Some(disk) = status.disk {
             metrics.disk_free_bytes.set(disk.free_bytes as i64);
             metrics.disk_needed_bytes.set(disk.needed_bytes as i64);
@@ -245,8 +209,11 @@ impl Handle {
         let mut thread = self.thread.lock();
         if let Some(thread) = thread.take() {
             // An engine that has failed is gone already, with its end of the queue.
-            self.commands.send(Command::Stop);
+            self.shared.commands.send(Command::Stop);
             let _ = thread.join();
+            if let Some(cluster) = &self.shared.cluster {
+                cluster.stop();
+            }
         }
     }
 }
@@ -254,12 +221,5 @@ impl Handle {
 impl Drop for Handle {
     fn drop(&mut self) {
         self.stop();
-    }
-}
-
-fn overloaded(reason: &'static str) -> Refusal {
-    Refusal::Overloaded {
-        reason: reason.into(),
-        retry_after_ms: RETRY_AFTER_MS,
     }
 }

@@ -1,20 +1,24 @@
 //! Opening a node: its disks, its threads, and the replica that they drive until it leads.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use crossbeam_channel::unbounded;
+use crossbeam_channel::{Receiver, Sender, unbounded};
 use onelog_log::{Disk, FlushPool, LogOptions, RealDisk};
 use onelog_replica::{Event, FOUNDER, Outbox, Recovered, ReplicaOptions, StartError};
 use uuid::{NoContext, Timestamp, Uuid};
 
+use crate::cluster::{self, ClusterError, Messages, Opening, check_alone};
 use crate::copy::{UnfinishedCopy, check_finished};
-use crate::driver::{CHECKPOINT_THREAD, Command, Driver, ENGINE_THREAD, PREPARE_THREAD};
+use crate::driver::{CHECKPOINT_THREAD, Command, Completed, Driver, ENGINE_THREAD, PREPARE_THREAD};
 use crate::folder::{FolderError, ForeignFiles, check_folder};
 use crate::options::Options;
-use crate::queue::{Entrance, Exit, queue};
+use crate::queue::{Exit, queue};
 use crate::shared::{Parts, Published, Shared};
 use crate::space::{SpaceProbe, SpaceWatch};
+use crate::stopping::Stopping;
 use crate::worker::Worker;
 
 /// Checkpoints yield to commits: a quarter of a core's share when both want one.
@@ -36,11 +40,9 @@ pub enum OpenError {
     /// The disks cannot be recovered, or do not fit together.
     #[error(transparent)]
     Start(#[from] StartError),
-    /// The folder is that of a member of a cluster.
-    #[error(
-        "the folder belongs to a node of a cluster of {members} members, and this version runs single nodes only: open it with the version that made it"
-    )]
-    Member { members: usize },
+    /// The node cannot take part in its cluster, or not without one.
+    #[error(transparent)]
+    Cluster(#[from] ClusterError),
     /// A thread could not be started.
     #[error("a thread could not be started: {0}")]
     Thread(std::io::Error),
@@ -59,7 +61,6 @@ impl From<FolderError> for OpenError {
 #[derive(Debug)]
 pub(crate) struct Running {
     pub(crate) shared: Arc<Shared>,
-    pub(crate) commands: Entrance<Command>,
     pub(crate) thread: std::thread::JoinHandle<()>,
 }
 
@@ -85,34 +86,84 @@ pub(crate) fn open_on(
     state_disk: Arc<dyn Disk>,
     options: Options,
 ) -> Result<Running, OpenError> {
-    let replica_options = replica_options(&options);
+    let opening = match &options.cluster {
+        Some(cluster) => Some(Opening::begin(&*log_disk, cluster)?),
+        None => {
+            check_alone(&*log_disk)?;
+            None
+        }
+    };
+    let log_id = opening.as_ref().and_then(|opening| opening.log_id);
+    let replica_options = replica_options(&options, log_id);
     let probe = SpaceProbe::new([Arc::clone(&log_disk), Arc::clone(&state_disk)]);
     let recovered = Recovered::open(log_disk, state_disk, replica_options)?;
+    let (inbox, messages, cluster) = match opening {
+        Some(opening) => {
+            opening.cluster.peers.set_log_id(recovered.log_id());
+            let Opening {
+                inbox,
+                messages,
+                cluster,
+                ..
+            } = opening;
+            (Some(inbox), Some(messages), Some(cluster))
+        }
+        None => (None, None, None),
+    };
+    let (commands, waiting) = queue(options.queue_requests_max);
+    let (complete, completed) = unbounded();
     let shared = Arc::new(Shared::new(Parts {
         reader: recovered.reader(),
         state: recovered.state(),
         log_id: recovered.log_id(),
         log_start: recovered.log_start(),
         options,
-    }));
-    let (commands, waiting) = queue(shared.options.queue_requests_max);
-    let mut driver = driver(&shared, recovered, waiting, probe)?;
-    driver.start()?;
-    let thread = std::thread::Builder::new()
-        .name(ENGINE_THREAD.to_owned())
-        .spawn(move || driver.run())
-        .map_err(OpenError::Thread)?;
-    Ok(Running {
-        shared,
         commands,
-        thread,
-    })
+        cluster,
+        complete: complete.clone(),
+    }));
+    let inputs = Inputs {
+        commands: waiting,
+        messages,
+        complete,
+        completed,
+    };
+    let driver = driver(&shared, recovered, inputs, probe)?;
+    if let Some(inbox) = inbox {
+        inbox.attach(&shared);
+    }
+    match start(&shared, driver) {
+        Ok(thread) => Ok(Running { shared, thread }),
+        Err(error) => {
+            if let Some(cluster) = &shared.cluster {
+                cluster.stop();
+            }
+            Err(error)
+        }
+    }
 }
 
-fn replica_options(options: &Options) -> ReplicaOptions {
+fn start(shared: &Arc<Shared>, mut driver: Driver) -> Result<JoinHandle<()>, OpenError> {
+    cluster::begin(shared);
+    driver.start()?;
+    std::thread::Builder::new()
+        .name(ENGINE_THREAD.to_owned())
+        .spawn(move || driver.run())
+        .map_err(OpenError::Thread)
+}
+
+/// What the engine's thread hears.
+struct Inputs {
+    commands: Exit<Command>,
+    messages: Option<Messages>,
+    complete: Sender<Completed>,
+    completed: Receiver<Completed>,
+}
+
+fn replica_options(options: &Options, log_id: Option<u128>) -> ReplicaOptions {
     ReplicaOptions {
-        node: FOUNDER,
-        new_log_id: rand::random::<u128>().max(1),
+        node: (options.cluster.as_ref()).map_or(FOUNDER, |cluster| cluster.node),
+        new_log_id: log_id.unwrap_or_else(|| rand::random::<u128>().max(1)),
         segment_bytes: options.segment_bytes,
         index_every_bytes: LogOptions::default().index_every_bytes,
         memtable_bytes: options.memtable_bytes,
@@ -135,13 +186,18 @@ fn replica_options(options: &Options) -> ReplicaOptions {
 fn driver(
     shared: &Arc<Shared>,
     recovered: Recovered,
-    commands: Exit<Command>,
+    inputs: Inputs,
     probe: SpaceProbe,
 ) -> Result<Driver, OpenError> {
     let now = shared.now();
     let published = Published(Arc::clone(shared));
     let replica = recovered.begin(published, Arc::clone(&shared.followers), now)?;
-    let (complete, completed) = unbounded();
+    let Inputs {
+        commands,
+        messages,
+        complete,
+        completed,
+    } = inputs;
     let on_flush = complete.clone();
     let flush_seconds = shared.metrics.flush_seconds.clone();
     let pool = FlushPool::start(
@@ -158,8 +214,12 @@ fn driver(
         outbox: Outbox::default(),
         pool,
         commands,
+        messages,
         completed,
         complete,
+        unreachable: BTreeSet::new(),
+        flushing: 0,
+        stopping: Stopping::No,
         checkpointer: Worker::start_nice(CHECKPOINT_THREAD, CHECKPOINT_NICENESS)
             .map_err(OpenError::Thread)?,
         space: SpaceWatch::new(probe, now),

@@ -5,6 +5,8 @@ use std::path::PathBuf;
 use onelog_record::Compression;
 pub use onelog_replica::QUEUE_WAIT_MS_MAX;
 
+use crate::cluster::ClusterOptions;
+
 /// The default size of a segment of the log.
 pub const SEGMENT_BYTES: u64 = 64 << 20;
 /// The memtable is checkpointed when it reaches this size.
@@ -71,6 +73,8 @@ pub struct Options {
     pub ids_max: usize,
     /// How many writes the validator's fast window holds.
     pub window_writes_max: usize,
+    /// Other nodes; `None` where this one is alone.
+    pub cluster: Option<ClusterOptions>,
 }
 
 impl Options {
@@ -96,6 +100,7 @@ impl Options {
             queue_bytes_max: QUEUE_BYTES_MAX,
             ids_max: IDS_MAX,
             window_writes_max: WINDOW_WRITES_MAX,
+            cluster: None,
         }
     }
 }

@@ -47,14 +47,14 @@ pub(crate) fn queue<T>(places: usize) -> (Entrance<T>, Exit<T>) {
 
 impl<T> Entrance<T> {
     /// Puts something in, without waiting for room.
-    pub(crate) fn try_send(&self, item: T) -> Result<(), NotQueued> {
+    pub(crate) fn try_send(&self, item: T) -> Result<(), (NotQueued, T)> {
         let is_closed = self.is_closed.read();
         if *is_closed {
-            return Err(NotQueued::Closed);
+            return Err((NotQueued::Closed, item));
         }
         self.sender.try_send(item).map_err(|refused| match refused {
-            TrySendError::Full(_) => NotQueued::Full,
-            TrySendError::Disconnected(_) => NotQueued::Closed,
+            TrySendError::Full(item) => (NotQueued::Full, item),
+            TrySendError::Disconnected(item) => (NotQueued::Closed, item),
         })
     }
 

@@ -4,17 +4,27 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use crossbeam_channel::Sender;
+use onelog_engine::{Members, PeerProgress, Prepared, Submission};
 use onelog_log::LogReader;
-use onelog_record::{Entry, EntryKind, Index, Position, Refusal};
-use onelog_replica::{Catalog, Failure, Followers, Now, Observer, SpaceReport};
+use onelog_record::{CommitRequest, Entry, EntryKind, Index, Position, Refusal, TxnId};
+use onelog_replica::{
+    Catalog, Event, Failure, Followers, Now, Observer, Request, Role, SpaceReport,
+};
 use onelog_state::{CheckpointReport, State};
 use parking_lot::{Mutex, RwLock};
 
 use crate::applied_position::AppliedPosition;
-use crate::driver::Reply;
+use crate::cluster::{self, Cluster, Reply, View, answer_bytes};
+use crate::driver::{Command, Completed};
 use crate::metrics::Metrics;
+use crate::open::new_id;
 use crate::options::Options;
+use crate::queue::{Entrance, NotQueued};
 use crate::ticket::Answer;
+
+/// How long a client should wait when a queue is full.
+const RETRY_AFTER_MS: u64 = 50;
 
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -33,6 +43,12 @@ pub(crate) struct Shared {
     pub(crate) space: Mutex<Option<SpaceReport>>,
     pub(crate) log_id: u128,
     pub(crate) started: Instant,
+    /// Requests for the engine's thread.
+    pub(crate) commands: Entrance<Command>,
+    /// Other nodes, where there are any.
+    pub(crate) cluster: Option<Cluster>,
+    /// What has ended, for the engine's thread.
+    complete: Sender<Completed>,
     failure: OnceLock<String>,
 }
 
@@ -44,6 +60,9 @@ pub(crate) struct Parts {
     pub(crate) reader: LogReader,
     pub(crate) log_id: u128,
     pub(crate) log_start: Position,
+    pub(crate) commands: Entrance<Command>,
+    pub(crate) cluster: Option<Cluster>,
+    pub(crate) complete: Sender<Completed>,
 }
 
 impl Shared {
@@ -57,11 +76,14 @@ impl Shared {
             log_start: AtomicU64::new(parts.log_start.get()),
             catalog: RwLock::default(),
             followers: Arc::new(Followers::default()),
-            metrics: Metrics::new(),
+            metrics: Metrics::new(parts.cluster.is_some()),
             queued_bytes: AtomicUsize::new(0),
             checkpoint_running: AtomicBool::new(false),
             space: Mutex::default(),
             log_id: parts.log_id,
+            commands: parts.commands,
+            cluster: parts.cluster,
+            complete: parts.complete,
             started: Instant::now(),
             failure: OnceLock::new(),
         }
@@ -109,12 +131,112 @@ impl Shared {
         u64::try_from(self.started.elapsed().as_millis()).unwrap_or(u64::MAX)
     }
 
-    /// Answers a request; its client may have gone.
-    pub(crate) fn reply(&self, reply: Reply, answer: Answer) {
-        if let Err(refusal) = &answer {
-            self.count(refusal);
+    /// Answers a request; its client may have gone. With other nodes, one that met the end of this
+    /// node's leadership goes on to the next leader, and one that has read what this node has not
+    /// applied yet is tried again.
+    pub(crate) fn reply(self: &Arc<Self>, reply: Reply, answer: Answer) {
+        let is_lost = matches!(answer, Err(Refusal::NotLeader));
+        let is_ahead = matches!(answer, Err(Refusal::SnapshotInFuture { .. }));
+        match reply {
+            Reply::Client(sender, Some(later)) if is_lost || is_ahead => {
+                cluster::again(self, *later, sender, is_lost);
+            }
+            Reply::Client(sender, _) => {
+                if let Err(refusal) = &answer {
+                    self.count(refusal);
+                }
+                let _ = sender.send(answer);
+            }
+            Reply::Peer(reply) => reply.send(answer_bytes(&answer)),
+            Reply::Barrier(sender) => {
+                let _ = sender.send(answer.map(|committed| committed.position));
+            }
+            Reply::PeerBarrier(reply) => reply.send(cluster::no_barrier()),
+            Reply::Members(_) | Reply::Transfer(_) | Reply::HandOver => {}
         }
-        let _ = reply.send(answer);
+    }
+
+    /// Puts a request with its id into the engine's queue.
+    pub(crate) fn enqueue(
+        self: &Arc<Self>,
+        request: CommitRequest,
+        fingerprint: u64,
+        reply: Reply,
+    ) {
+        let id = request.id.unwrap_or_else(new_id);
+        self.enqueue_as(id, fingerprint, request, reply)
+    }
+
+    /// Puts a request into the engine's queue, or answers why not.
+    pub(crate) fn enqueue_as(
+        self: &Arc<Self>,
+        id: TxnId,
+        fingerprint: u64,
+        request: CommitRequest,
+        reply: Reply,
+    ) {
+        if let Err(error) = request.check_limits() {
+            return self.reply(reply, Err(error.into()));
+        }
+        let bytes = request.size();
+        let queued = self.queued_bytes.fetch_add(bytes, Ordering::Relaxed);
+        if queued + bytes > self.options.queue_bytes_max {
+            self.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
+            let refusal = overloaded("the queue of requests holds too many bytes");
+            return self.reply(reply, Err(refusal));
+        }
+        // Here, where others do not wait for it.
+        let prepared = Prepared::of(&request, &*self.catalog());
+        let submission = Submission {
+            prepared,
+            id,
+            fingerprint,
+            request,
+            ticket: reply,
+        };
+        let request = Request {
+            submission,
+            queued_at_ms: self.uptime_ms(),
+            bytes,
+        };
+        let queued = self.commands.try_send(Command::Submit(Box::new(request)));
+        if let Err((refused, command)) = queued {
+            self.queued_bytes.fetch_sub(bytes, Ordering::Relaxed);
+            if let Command::Submit(request) = command {
+                self.reply(request.submission.ticket, Err(self.not_queued(refused)));
+            }
+        }
+    }
+
+    pub(crate) fn not_queued(&self, refused: NotQueued) -> Refusal {
+        match refused {
+            NotQueued::Full => overloaded("the queue of requests is full"),
+            NotQueued::Closed => Refusal::Stopped(self.stop_reason()),
+        }
+    }
+
+    /// Something has ended that the engine's thread waits for.
+    pub(crate) fn report(&self, event: Event<Reply>) {
+        let _ = self.complete.send(Ok(event));
+    }
+
+    /// A job of the cluster has ended, or its thread has panicked.
+    pub(crate) fn report_end(&self, ended: Completed) {
+        let _ = self.complete.send(ended);
+    }
+
+    /// The engine's thread has ended.
+    pub(crate) fn lead_no_more(&self) {
+        self.look(|view| {
+            view.role.leads = false;
+            view.role.admits = false;
+        });
+    }
+
+    fn look(&self, change: impl FnOnce(&mut View)) {
+        if let Some(cluster) = &self.cluster {
+            cluster.views.change(change);
+        }
     }
 
     pub(crate) fn count(&self, refusal: &Refusal) {
@@ -126,6 +248,13 @@ impl Shared {
             self.metrics.conflict(name);
         }
         self.metrics.refusal(refusal.code());
+    }
+}
+
+fn overloaded(reason: &'static str) -> Refusal {
+    Refusal::Overloaded {
+        reason: reason.into(),
+        retry_after_ms: RETRY_AFTER_MS,
     }
 }
 
@@ -174,6 +303,29 @@ impl Observer for Published {
 
     fn replayed(&mut self, index: Index, end: Position) {
         self.position(index, end);
+    }
+
+    fn installed(&mut self, index: Index, end: Position) {
+        self.position(index, end);
+    }
+
+    fn role_changed(&mut self, role: Role) {
+        tracing::info!(term = %role.term, leader = ?role.leader.map(|node| node.get()), leads = role.leads, "who leads");
+        self.0.look(|view| view.role = role);
+        if let Some(cluster) = &self.0.cluster {
+            cluster.look_at_addresses();
+        }
+    }
+
+    fn members_changed(&mut self, _index: Index, members: &Members) {
+        self.0.look(|view| view.members = members.clone());
+        if let Some(cluster) = &self.0.cluster {
+            cluster.look_at_addresses();
+        }
+    }
+
+    fn peers_progressed(&mut self, peers: &[PeerProgress]) {
+        self.0.look(|view| view.progress = peers.to_vec());
     }
 
     fn checkpoint_started(&mut self) {

@@ -6,6 +6,7 @@ use onelog_record as record;
 use onelog_record::Position;
 use serde::Serialize;
 
+use crate::cluster::ClusterStatus;
 use crate::shared::Shared;
 
 /// The node at one moment.
@@ -32,6 +33,9 @@ pub struct Status {
     pub disk: Option<DiskStatus>,
     /// Why the node stopped by itself, if it did.
     pub failure: Option<String>,
+    /// The cluster as this node sees it, where there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub cluster: Option<ClusterStatus>,
     pub limits: Limits,
 }
 
@@ -100,6 +104,7 @@ impl Status {
                 read_only: report.is_read_only,
             }),
             failure: shared.failure(),
+            cluster: shared.cluster.as_ref().map(ClusterStatus::of),
             limits: Limits {
                 transaction_bytes_max: record::TRANSACTION_BYTES_MAX,
                 records_max: record::RECORDS_MAX,

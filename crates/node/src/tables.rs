@@ -1,13 +1,18 @@
 //! Making and deleting tables: ordinary transactions on `onelog.tables`.
 
+use std::time::Duration;
+
 use onelog_record::{Position, Refusal, TableDefinition};
 use onelog_replica::{Creation, NewTable, TableError, check, creation, removal};
 
 use crate::Node;
 use crate::ticket::{Answer, Ticket};
+use crate::transact::retry_at;
 
 /// How often making a table is tried again when another one was made at the same time.
 const ATTEMPTS_MAX: usize = 64;
+/// How long this node may take to apply what another one has decided.
+const APPLY_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A table that exists now.
 #[derive(Clone, Debug, PartialEq)]
@@ -83,6 +88,14 @@ impl<'n> Making<'n> {
     }
 }
 
+/// From which position on an answer can be understood.
+fn rests_on(answer: &Answer) -> Position {
+    match answer {
+        Ok(committed) => committed.position,
+        Err(refusal) => retry_at(refusal).unwrap_or_default(),
+    }
+}
+
 impl Node {
     /// Makes a table, or answers the existing one when its definition is the same.
     pub async fn create_table(
@@ -102,7 +115,10 @@ impl Node {
                 Step::Done(made) => return Ok(made),
                 Step::Commit(definition, ticket) => (definition, ticket),
             };
-            if let Some(made) = making.answered(definition, ticket.await)? {
+            let answer = ticket.await;
+            // Where another node leads, what the answer rests on comes here a little later.
+            let _ = self.wait_for(rests_on(&answer), APPLY_TIMEOUT).await;
+            if let Some(made) = making.answered(definition, answer)? {
                 return Ok(made);
             }
         }
@@ -119,7 +135,9 @@ impl Node {
                 Step::Done(made) => return Ok((made.definition, made.position)),
                 Step::Commit(definition, ticket) => (definition, ticket),
             };
-            if let Some(made) = making.answered(definition, ticket.wait())? {
+            let answer = ticket.wait();
+            let _ = self.wait_for_blocking(rests_on(&answer), APPLY_TIMEOUT);
+            if let Some(made) = making.answered(definition, answer)? {
                 return Ok((made.definition, made.position));
             }
         }

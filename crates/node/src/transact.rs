@@ -376,6 +376,18 @@ impl Transaction {
     }
 }
 
+/// At which position a refused request reads what refused it. Where another node has refused it, that
+/// comes here a little later.
+pub(crate) const fn retry_at(refusal: &Refusal) -> Option<Position> {
+    match refusal {
+        Refusal::Conflict { retry_at, .. } | Refusal::GuardFailed { retry_at, .. } => {
+            Some(*retry_at)
+        }
+        Refusal::SnapshotTooOld { floor, .. } => Some(*floor),
+        _ => None,
+    }
+}
+
 /// Pauses and attempts of one closure.
 struct Attempts {
     started: Instant,
@@ -392,6 +404,10 @@ impl Attempts {
             count: 0,
             backoff: BACKOFF_FIRST,
         }
+    }
+
+    fn left(&self) -> Duration {
+        self.deadline.saturating_sub(self.started.elapsed())
     }
 
     /// How long to pause before the next attempt, or why there is none.
@@ -458,7 +474,13 @@ impl Node {
                         attempts: attempts.count,
                     });
                 }
-                Err(refusal) => std::thread::sleep(attempts.after(refusal)?),
+                Err(refusal) => {
+                    let seen_at = retry_at(&refusal);
+                    std::thread::sleep(attempts.after(refusal)?);
+                    if let Some(position) = seen_at {
+                        let _ = self.wait_for_blocking(position, attempts.left());
+                    }
+                }
             }
         }
     }
@@ -482,7 +504,13 @@ impl Node {
                         attempts: attempts.count,
                     });
                 }
-                Err(refusal) => tokio::time::sleep(attempts.after(refusal)?).await,
+                Err(refusal) => {
+                    let seen_at = retry_at(&refusal);
+                    tokio::time::sleep(attempts.after(refusal)?).await;
+                    if let Some(position) = seen_at {
+                        let _ = self.wait_for(position, attempts.left()).await;
+                    }
+                }
             }
         }
     }

@@ -32,7 +32,12 @@ impl Worker {
     }
 
     pub(crate) fn start(name: &str) -> std::io::Result<Self> {
-        let (jobs, waiting) = bounded::<Job>(JOBS_MAX);
+        Self::start_with(name, JOBS_MAX)
+    }
+
+    /// Starts a thread for which at most so many jobs may wait.
+    pub(crate) fn start_with(name: &str, jobs_max: usize) -> std::io::Result<Self> {
+        let (jobs, waiting) = bounded::<Job>(jobs_max);
         let thread = std::thread::Builder::new()
             .name(name.to_owned())
             .spawn(move || {

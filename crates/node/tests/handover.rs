@@ -190,7 +190,7 @@ impl Ticket {
 
 fn ask(entrance: &Entrance<Request>) -> Result<Heard, NotQueued> {
     let (request, ticket) = Request::new();
-    entrance.try_send(request)?;
+    entrance.try_send(request).map_err(|(why, _)| why)?;
     Ok(ticket.wait())
 }
 
@@ -263,7 +263,7 @@ fn the_wish_to_stop_never_waits_for_room_in_the_queue_of_an_engine_that_has_ende
         let engine = thread::spawn(move || drop(exit.close()));
         let _ = entrance.send(2);
         engine.join().unwrap();
-        assert_eq!(entrance.try_send(3), Err(NotQueued::Closed));
+        assert_eq!(entrance.try_send(3), Err((NotQueued::Closed, 3)));
     });
 }
 
@@ -273,9 +273,9 @@ fn what_is_inside_when_the_queue_closes_is_handed_out_and_nothing_enters_behind(
         let (entrance, exit) = queue(2);
         assert_eq!(entrance.try_send(1), Ok(()));
         assert_eq!(entrance.try_send(2), Ok(()));
-        assert_eq!(entrance.try_send(3), Err(NotQueued::Full));
+        assert_eq!(entrance.try_send(3), Err((NotQueued::Full, 3)));
         assert_eq!(exit.close(), [1, 2]);
-        assert_eq!(entrance.try_send(4), Err(NotQueued::Closed));
+        assert_eq!(entrance.try_send(4), Err((NotQueued::Closed, 4)));
         assert_eq!(entrance.len(), 0);
     });
 }
@@ -288,6 +288,7 @@ fn what_is_inside_is_dropped_with_the_exit_although_handles_live() {
         assert_eq!(entrance.try_send(std::sync::Arc::clone(&item)), Ok(()));
         drop(exit);
         assert_eq!(std::sync::Arc::strong_count(&item), 1);
-        assert_eq!(entrance.try_send(item), Err(NotQueued::Closed));
+        let refused = entrance.try_send(std::sync::Arc::clone(&item));
+        assert_eq!(refused, Err((NotQueued::Closed, item)));
     });
 }

@@ -15,13 +15,16 @@ pub const TABLE_UNIQUE: TableId = TableId(3);
 pub const TABLE_SETTINGS: TableId = TableId(4);
 /// Records that a sink's store refused: sink, table of the store and key → what was refused, and why.
 pub const TABLE_PARKED: TableId = TableId(5);
+/// The nodes of the cluster: number in decimal → where it is reached, or that it was removed.
+pub const TABLE_NODES: TableId = TableId(6);
 /// The system tables by name.
-pub const SYSTEM_TABLES: [(TableId, &str); 5] = [
+pub const SYSTEM_TABLES: [(TableId, &str); 6] = [
     (TABLE_TABLES, "onelog.tables"),
     (TABLE_SINKS, "onelog.sinks"),
     (TABLE_UNIQUE, "onelog.unique"),
     (TABLE_SETTINGS, "onelog.settings"),
     (TABLE_PARKED, "onelog.parked"),
+    (TABLE_NODES, "onelog.nodes"),
 ];
 /// How the keys of `onelog.unique` begin that belong to a table.
 #[must_use]

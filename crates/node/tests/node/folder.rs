@@ -231,7 +231,7 @@ fn the_folder_of_a_member_of_a_cluster_is_refused_before_anything_is_written() {
     // when a single node is opened there,
     let refused = refusal(folder.path());
     // then it says why, and has added nothing to the log.
-    assert!(refused.contains("a cluster of 2 members"), "{refused}");
+    assert!(refused.contains("node 1 of a cluster"), "{refused}");
     let disk = RealDisk::open(folder.path().join("log")).unwrap();
     let (_, recovery) = Log::open(Arc::new(disk), LogOptions::default()).unwrap();
     assert_eq!(recovery.last_index, Index(2));

@@ -1,0 +1,191 @@
+//! Where the members are reached.
+//!
+//! A node's address comes, in this order, from the node itself, which says it when it connects; from the
+//! table `onelog.nodes`, where the leader writes it when the node is added; from this node's
+//! configuration. A node that was removed stays in the table: its number is not used again.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use onelog_record::{CommitRequest, KeyRange, NodeId, Operation, TABLE_NODES, Write};
+use onelog_state::ReadError;
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+use tokio::sync::Notify;
+
+use super::Cluster;
+use crate::shared::Shared;
+
+/// How often it is looked for addresses that have changed.
+const LOOK_EVERY: Duration = Duration::from_secs(2);
+/// How many addresses are remembered that nodes say of themselves.
+const GREETED_MAX: usize = 64;
+
+/// A row of `onelog.nodes`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct NodeRecord {
+    pub(crate) address: String,
+    /// Whether it was a member and is none any more.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) removed: bool,
+}
+
+/// What is known of addresses.
+#[derive(Debug, Default)]
+pub(crate) struct Addresses {
+    known: Mutex<Known>,
+    pub(crate) changed: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    configured: BTreeMap<NodeId, String>,
+    recorded: BTreeMap<NodeId, NodeRecord>,
+    /// As the nodes say themselves.
+    greeted: BTreeMap<NodeId, String>,
+    /// Whom this node connects to.
+    connected: BTreeSet<NodeId>,
+}
+
+impl Known {
+    fn is_removed(&self, node: NodeId) -> bool {
+        self.recorded.get(&node).is_some_and(|found| found.removed)
+    }
+
+    fn address(&self, node: NodeId) -> Option<&String> {
+        let recorded = self.recorded.get(&node).map(|found| &found.address);
+        let greeted = self.greeted.get(&node);
+        greeted.or(recorded).or(self.configured.get(&node))
+    }
+}
+
+impl Addresses {
+    pub(crate) fn new(configured: &[(NodeId, String)]) -> Self {
+        let known = Known {
+            configured: configured.iter().cloned().collect(),
+            ..Known::default()
+        };
+        Self {
+            known: Mutex::new(known),
+            changed: Notify::new(),
+        }
+    }
+
+    pub(crate) fn get(&self, node: NodeId) -> Option<String> {
+        self.known.lock().address(node).cloned()
+    }
+
+    pub(crate) fn record(&self, node: NodeId) -> Option<NodeRecord> {
+        self.known.lock().recorded.get(&node).cloned()
+    }
+
+    pub(crate) fn is_removed(&self, node: NodeId) -> bool {
+        self.known.lock().is_removed(node)
+    }
+
+    /// A node says where it is. Whether it may connect.
+    pub(crate) fn greeted(&self, node: NodeId, address: &str) -> bool {
+        let mut known = self.known.lock();
+        if known.is_removed(node) {
+            return false;
+        }
+        let has_room = known.greeted.len() < GREETED_MAX || known.greeted.contains_key(&node);
+        let is_new = known.greeted.get(&node).is_none_or(|old| old != address);
+        if has_room && is_new {
+            known.greeted.insert(node, address.to_owned());
+            drop(known);
+            self.changed.notify_one();
+        }
+        true
+    }
+
+    /// Takes another number's place in no list: what the log says of the nodes.
+    fn recorded(&self, rows: BTreeMap<NodeId, NodeRecord>) {
+        self.known.lock().recorded = rows;
+    }
+
+    /// Connects to the members, to those that are configured, and, while this node is no member, to
+    /// those that have called it; to none that was removed.
+    fn connect(&self, cluster: &Cluster) {
+        let view = cluster.views.get();
+        let me = cluster.node;
+        let mut known = self.known.lock();
+        let mut wanted: BTreeSet<NodeId> = view.members.all();
+        wanted.extend(known.configured.keys());
+        if !wanted.contains(&me) || view.role.leader.is_none() {
+            wanted.extend(known.greeted.keys());
+        }
+        wanted.extend(view.role.leader);
+        wanted.retain(|node| *node != me && !known.is_removed(*node));
+        for node in &wanted {
+            let Some(address) = known.address(*node) else {
+                continue;
+            };
+            if let Err(error) = cluster.peers.set(*node, address) {
+                tracing::warn!(%node, address, %error, "a node cannot be connected to");
+            }
+        }
+        let connected = std::mem::replace(&mut known.connected, wanted.clone());
+        drop(known);
+        for gone in connected.difference(&wanted) {
+            cluster.peers.remove(*gone);
+        }
+    }
+}
+
+/// The rows of `onelog.nodes`.
+pub(crate) fn read(shared: &Shared) -> Result<BTreeMap<NodeId, NodeRecord>, ReadError> {
+    let all = KeyRange {
+        table: TABLE_NODES,
+        from: Bytes::new(),
+        to: None,
+    };
+    let mut found = BTreeMap::new();
+    for row in shared.state.snapshot().scan(&all, false)? {
+        let row = row?;
+        let number = std::str::from_utf8(&row.key).ok();
+        let number = number.and_then(|text| text.parse().ok());
+        let record = serde_json::from_slice(&row.value);
+        if let (Some(number), Ok(record)) = (number, record) {
+            found.insert(NodeId(number), record);
+        }
+    }
+    Ok(found)
+}
+
+/// The transaction that records nodes.
+pub(crate) fn recording(rows: &[(NodeId, NodeRecord)]) -> CommitRequest {
+    let writes = rows.iter().map(|(node, record)| Write {
+        table: TABLE_NODES,
+        key: Bytes::from(node.get().to_string()),
+        operation: Operation::Put(serde_json::json!(record).to_string().into()),
+        headers: Vec::new(),
+    });
+    CommitRequest {
+        writes: writes.collect(),
+        ..CommitRequest::default()
+    }
+}
+
+/// Reads the table and connects accordingly.
+pub(crate) fn refresh(shared: &Shared, cluster: &Cluster) {
+    match read(shared) {
+        Ok(rows) => cluster.addresses.recorded(rows),
+        Err(error) => tracing::warn!(%error, "the addresses of the nodes cannot be read"),
+    }
+    cluster.addresses.connect(cluster);
+}
+
+/// Looks after the addresses for as long as the node runs.
+pub(crate) async fn keep(shared: Arc<Shared>) {
+    let Some(cluster) = &shared.cluster else {
+        return;
+    };
+    loop {
+        let changed = cluster.addresses.changed.notified();
+        let _ = tokio::time::timeout(LOOK_EVERY, changed).await;
+        refresh(&shared, cluster);
+    }
+}

@@ -1,0 +1,295 @@
+//! Changes of the members, and of who leads: requested on any node, carried out by the leader.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use onelog_engine::{MemberChange, MembersError};
+use onelog_peers::{Lane, Reply as PeerReply};
+use onelog_record::{CommitRequest, NodeId, Refusal};
+use onelog_replica::TransferError;
+use serde::{Deserialize, Serialize};
+use tokio::sync::oneshot;
+
+use super::addresses::{NodeRecord, recording};
+use super::forward::{Asking, Leader, REQUEST_TIMEOUT};
+use super::reply::Reply;
+use super::{Cluster, wire};
+use crate::driver::Command;
+use crate::open::new_id;
+use crate::shared::Shared;
+
+/// The members are not changed, or it is not known that they are.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MembersChangeError {
+    /// The node takes part in no cluster.
+    #[error("this node is alone: start it with the options of a cluster")]
+    Alone,
+    /// No leader answered in time. Whether the change was made is shown by the members.
+    #[error("no leader of the cluster answered in time; look at the members, then try again")]
+    NoLeader,
+    #[error("another change of the members is under way; try again when it has ended")]
+    UnderWay,
+    #[error("it would leave no voter")]
+    NoVoter,
+    #[error("there would be too many members: {0}")]
+    TooMany(usize),
+    #[error("node {0} is no member")]
+    NoMember(u64),
+    /// Numbers are not used again.
+    #[error(
+        "node {0} was removed, and numbers are not used again: join with an empty folder under a new number"
+    )]
+    Removed(u64),
+    #[error("'{0}' is no address of a node: HOST:PORT is")]
+    Address(String),
+    /// A voter that lacks much of the log could hold up every commit.
+    #[error(
+        "node {node} is not ready to vote: it lacks entries {from} to {to}; try again when it has caught up"
+    )]
+    NotCaughtUp { node: u64, from: u64, to: u64 },
+    #[error("node {0} did not take over the leadership; try again when it has caught up")]
+    NotTaken(u64),
+    /// The address could not be recorded.
+    #[error("the node could not be recorded: {0}")]
+    NotRecorded(String),
+    #[error("the node has stopped")]
+    Stopped,
+}
+
+impl From<MembersError> for MembersChangeError {
+    fn from(error: MembersError) -> Self {
+        match error {
+            MembersError::UnderWay => Self::UnderWay,
+            MembersError::NoVoter => Self::NoVoter,
+            MembersError::TooMany(count) => Self::TooMany(count),
+            MembersError::NoMember(node) | MembersError::Twice(node) => Self::NoMember(node.get()),
+            MembersError::NotLeader | MembersError::NoChange => Self::NoLeader,
+        }
+    }
+}
+
+impl From<TransferError> for MembersChangeError {
+    fn from(error: TransferError) -> Self {
+        match error {
+            TransferError::Members(error) => error.into(),
+            TransferError::NotTaken(node) => Self::NotTaken(node.get()),
+        }
+    }
+}
+
+/// What is requested of the leader, as it travels: JSON.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Change {
+    Add { node: u64, address: String },
+    Promote { node: u64 },
+    Remove { node: u64 },
+    Transfer { node: u64 },
+}
+
+type Changed = Result<(), MembersChangeError>;
+
+/// How far a learner may be behind to become a voter.
+const BEHIND_MAX: u64 = 1_000;
+
+/// Has the leader make a change.
+pub(crate) async fn change(shared: Arc<Shared>, change: Change) -> Changed {
+    let mut asking = Asking::new(&shared);
+    let bytes = Bytes::from(serde_json::json!(change).to_string());
+    loop {
+        let answer = match asking.leader().await {
+            Leader::Here => Some(lead(&shared, change.clone()).await),
+            Leader::At(node, cluster) => {
+                let within = asking.left();
+                let sent = cluster.peers.request(
+                    node,
+                    Lane::Control,
+                    wire::MEMBERS,
+                    bytes.clone(),
+                    within,
+                );
+                let answer = asking.while_leading(node, sent).await;
+                let answer = asking.heard(answer);
+                answer.and_then(|bytes| serde_json::from_slice(&bytes).ok())
+            }
+            Leader::None => return Err(MembersChangeError::NoLeader),
+        };
+        match answer {
+            Some(Err(MembersChangeError::NoLeader)) | None => asking.pause().await,
+            Some(answer) => return answer,
+        }
+    }
+}
+
+/// Another node requests a change.
+pub(crate) fn serve(shared: Arc<Shared>, bytes: Bytes, reply: PeerReply) {
+    let Ok(change) = serde_json::from_slice::<Change>(&bytes) else {
+        return reply.refuse();
+    };
+    let job_of = Arc::clone(&shared);
+    if let Some(cluster) = &shared.cluster {
+        cluster.spawn(async move {
+            let answer = lead(&job_of, change).await;
+            reply.send(Bytes::from(serde_json::json!(answer).to_string()));
+        });
+    }
+}
+
+/// Makes a change, where this node leads.
+async fn lead(shared: &Arc<Shared>, change: Change) -> Changed {
+    let Some(cluster) = &shared.cluster else {
+        return Err(MembersChangeError::Alone);
+    };
+    if !cluster.views.role().leads {
+        return Err(MembersChangeError::NoLeader);
+    }
+    let making = Making { shared, cluster };
+    match change {
+        Change::Add { node, address } => making.add(NodeId(node), address).await,
+        Change::Promote { node } => making.promote(NodeId(node)).await,
+        Change::Remove { node } => making.remove(NodeId(node)).await,
+        Change::Transfer { node } => making.transfer(NodeId(node)).await,
+    }
+}
+
+struct Making<'s> {
+    shared: &'s Arc<Shared>,
+    cluster: &'s Cluster,
+}
+
+impl Making<'_> {
+    /// Records where the node is, then lets it follow.
+    async fn add(&self, node: NodeId, address: String) -> Changed {
+        super::refresh(self.shared, self.cluster);
+        if self.cluster.addresses.is_removed(node) {
+            return Err(MembersChangeError::Removed(node.get()));
+        }
+        let is_me = node == self.cluster.node;
+        if !is_me && self.cluster.peers.set(node, &address).is_err() {
+            return Err(MembersChangeError::Address(address));
+        }
+        let record = |address| NodeRecord {
+            address,
+            removed: false,
+        };
+        let mut rows = vec![(node, record(address))];
+        // Those that were there before addresses were recorded: the founder above all.
+        for member in self.cluster.views.get().members.all() {
+            let is_recorded = self.cluster.addresses.record(member).is_some();
+            let address = match member == self.cluster.node {
+                true => Some(self.cluster.own_address.clone()),
+                false => self.cluster.addresses.get(member),
+            };
+            if let Some(address) = address.filter(|_| !is_recorded && member != node) {
+                rows.push((member, record(address)));
+            }
+        }
+        self.record(&rows).await?;
+        if self.cluster.views.get().is_member(node) {
+            return Ok(());
+        }
+        self.propose(MemberChange::Learner(node)).await
+    }
+
+    /// A learner that has caught up becomes a voter.
+    async fn promote(&self, node: NodeId) -> Changed {
+        let view = self.cluster.views.get();
+        if view.members.voters.contains(&node) {
+            return Ok(());
+        }
+        if !view.members.learners.contains(&node) {
+            return Err(MembersChangeError::NoMember(node.get()));
+        }
+        let last = self.shared.applied_index().get();
+        let has_caught_up = |view: &super::View| {
+            let peer = view.progress.iter().find(|peer| peer.node == node);
+            peer.is_some_and(|peer| {
+                peer.matched.get() > 0 && peer.matched.get() + BEHIND_MAX >= last
+            })
+        };
+        let mut views = self.cluster.views.subscribe();
+        let waited = tokio::time::timeout(REQUEST_TIMEOUT / 2, views.wait_for(has_caught_up));
+        if waited.await.is_err() {
+            let progress = self.cluster.views.get().progress;
+            let peer = progress.iter().find(|peer| peer.node == node);
+            let from = peer.map_or(1, |peer| peer.matched.get() + 1);
+            return Err(MembersChangeError::NotCaughtUp {
+                node: node.get(),
+                from,
+                to: last,
+            });
+        }
+        self.propose(MemberChange::Voter(node)).await
+    }
+
+    /// Removes a node, and records that its number is used up.
+    async fn remove(&self, node: NodeId) -> Changed {
+        let view = self.cluster.views.get();
+        if node == self.cluster.node && view.members.voters.len() > 1 {
+            // Another one removes it: a leader that is no member could not commit its own removal.
+            let Some(next) = view.successor(node) else {
+                return Err(MembersChangeError::NotTaken(node.get()));
+            };
+            self.transfer(next).await?;
+            return Err(MembersChangeError::NoLeader);
+        }
+        let is_member = view.is_member(node);
+        let recorded = self.cluster.addresses.record(node);
+        if is_member {
+            self.propose(MemberChange::Remove(node)).await?;
+        } else if recorded.as_ref().is_none_or(|record| record.removed) {
+            return Err(MembersChangeError::NoMember(node.get()));
+        }
+        let address = recorded.map(|record| record.address).unwrap_or_default();
+        let removed = NodeRecord {
+            address,
+            removed: true,
+        };
+        self.record(&[(node, removed)]).await?;
+        super::refresh(self.shared, self.cluster);
+        Ok(())
+    }
+
+    async fn transfer(&self, to: NodeId) -> Changed {
+        if to == self.cluster.node {
+            return Ok(());
+        }
+        let (sender, receiver) = oneshot::channel();
+        self.command(Command::Transfer(Reply::Transfer(sender), to))?;
+        let answer = receiver.await.map_err(|_| MembersChangeError::NoLeader)?;
+        Ok(answer?)
+    }
+
+    async fn propose(&self, change: MemberChange) -> Changed {
+        let (sender, receiver) = oneshot::channel();
+        let reply = Reply::Members(sender);
+        self.command(Command::ChangeMembers(reply, vec![change]))?;
+        let waited = tokio::time::timeout(REQUEST_TIMEOUT, receiver).await;
+        let answer = waited.map_err(|_| MembersChangeError::NoLeader)?;
+        match answer.map_err(|_| MembersChangeError::NoLeader)? {
+            Ok(_) | Err(MembersError::NoChange) => {
+                self.cluster.look_at_addresses();
+                Ok(())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn command(&self, command: Command) -> Changed {
+        let queued = self.shared.commands.try_send(command);
+        queued.map_err(|_| MembersChangeError::Stopped)
+    }
+
+    async fn record(&self, rows: &[(NodeId, NodeRecord)]) -> Changed {
+        let (sender, receiver) = oneshot::channel();
+        let request: CommitRequest = recording(rows);
+        let reply = Reply::Client(sender, None);
+        self.shared.enqueue_as(new_id(), 0, request, reply);
+        match receiver.await.unwrap_or(Err(Refusal::NotLeader)) {
+            Ok(_) => Ok(()),
+            Err(Refusal::NotLeader | Refusal::Stopped(_)) => Err(MembersChangeError::NoLeader),
+            Err(refusal) => Err(MembersChangeError::NotRecorded(refusal.to_string())),
+        }
+    }
+}

@@ -1,0 +1,123 @@
+//! What nodes send to each other: the topics of messages and requests, and their bytes
+//! (docs/peers.md). Numbers are little-endian.
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use onelog_record::Position;
+use onelog_state::{Head, Malformed};
+
+/// What Raft sends, but for announced snapshots.
+pub(crate) const RAFT: u16 = 1;
+
+/// A transaction for the leader.
+pub(crate) const COMMIT: u16 = 2;
+/// At which position a read is linearizable.
+pub(crate) const BARRIER: u16 = 3;
+/// A change of the members, or of who leads.
+pub(crate) const MEMBERS: u16 = 4;
+/// A snapshot is to be fetched.
+pub(crate) const SNAPSHOT: u16 = 5;
+/// A piece of a snapshot.
+pub(crate) const CHUNK: u16 = 6;
+/// A snapshot was fetched, or will not be.
+pub(crate) const FETCHED: u16 = 7;
+
+/// Bytes of another node are not as nodes send them.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum WireError {
+    #[error("they end early")]
+    Short,
+    #[error(transparent)]
+    Message(#[from] onelog_engine::MessageError),
+    #[error(transparent)]
+    Head(#[from] Malformed),
+}
+
+/// An announced snapshot: `number u64 | message_len u32 | message | head`.
+#[derive(Debug)]
+pub(crate) struct Announced {
+    /// By which its pieces are requested.
+    pub(crate) number: u64,
+    pub(crate) message: onelog_engine::Message,
+    pub(crate) head: Head,
+}
+
+pub(crate) fn announcement(number: u64, message: &onelog_engine::Message, head: &Head) -> Bytes {
+    let (message, head) = (message.encode(), head.encode());
+    let mut out = BytesMut::with_capacity(12 + message.len() + head.len());
+    out.put_u64_le(number);
+    out.put_u32_le(message.len() as u32);
+    out.put_slice(&message);
+    out.put_slice(&head);
+    out.freeze()
+}
+
+impl Announced {
+    pub(crate) fn decode(mut bytes: Bytes) -> Result<Self, WireError> {
+        if bytes.len() < 12 {
+            return Err(WireError::Short);
+        }
+        let number = bytes.get_u64_le();
+        let message_len = bytes.get_u32_le() as usize;
+        if bytes.len() < message_len {
+            return Err(WireError::Short);
+        }
+        let message = onelog_engine::Message::decode(bytes.split_to(message_len))?;
+        let head = Head::decode(&bytes)?;
+        Ok(Self {
+            number,
+            message,
+            head,
+        })
+    }
+}
+
+/// `number u64 | rest`.
+pub(crate) fn numbered(number: u64, rest: &[u8]) -> Bytes {
+    let mut out = BytesMut::with_capacity(8 + rest.len());
+    out.put_u64_le(number);
+    out.put_slice(rest);
+    out.freeze()
+}
+
+pub(crate) fn split_numbered(mut bytes: Bytes) -> Result<(u64, Bytes), WireError> {
+    if bytes.len() < 8 {
+        return Err(WireError::Short);
+    }
+    let number = bytes.get_u64_le();
+    Ok((number, bytes))
+}
+
+/// The answer to [`BARRIER`]: `position u64`, or nothing where the node does not lead.
+pub(crate) fn barrier_answer(position: Option<Position>) -> Bytes {
+    position.map_or_else(Bytes::new, |position| numbered(position.get(), &[]))
+}
+
+pub(crate) fn decode_barrier_answer(bytes: Bytes) -> Result<Option<Position>, WireError> {
+    if bytes.is_empty() {
+        return Ok(None);
+    }
+    let (position, _) = split_numbered(bytes)?;
+    Ok(Some(Position(position)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_numbered_has_these_bytes() {
+        let bytes = numbered(0x0102, b"rest");
+        assert_eq!(&bytes[..], b"\x02\x01\0\0\0\0\0\0rest");
+        let (number, rest) = split_numbered(bytes).unwrap();
+        assert_eq!((number, &rest[..]), (0x0102, &b"rest"[..]));
+        assert!(split_numbered(Bytes::from_static(b"1234567")).is_err());
+        let answers = [None, Some(Position(7))];
+        for answer in answers {
+            assert_eq!(
+                decode_barrier_answer(barrier_answer(answer)).unwrap(),
+                answer
+            );
+        }
+        assert!(Announced::decode(Bytes::from_static(b"12345678\xff\0\0\0")).is_err());
+    }
+}

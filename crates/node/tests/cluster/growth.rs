@@ -1,0 +1,148 @@
+//! A node that was alone becomes a cluster.
+
+use onelog::{Node, NodeId, Options, TlsFiles};
+use onelog_testkit::Authority;
+
+use crate::rig::{Cluster, PATIENCE, Place, small};
+
+#[test]
+fn a_node_with_data_grows_to_three_and_all_have_the_same() {
+    // Given a node that is alone, with data from before,
+    let mut cluster = Cluster::empty();
+    let folder = cluster.place(1).folder.path().to_path_buf();
+    let alone = Node::open(small(Options::new(&folder))).unwrap();
+    let made = alone.create_table_blocking(onelog::NewTable::keyed(crate::rig::TABLE));
+    made.unwrap();
+    for n in 0..100 {
+        alone
+            .transact(|tx| tx.put(crate::rig::TABLE, format!("k{n}"), format!("{n}")))
+            .unwrap();
+    }
+    alone.stop().unwrap();
+    drop(alone);
+    // when it is opened as one of a cluster, and two others join,
+    cluster.start(1, &[]).unwrap();
+    cluster.join(2);
+    cluster.join(3);
+    // then all three vote and have everything,
+    let status = cluster.status(1);
+    assert_eq!(status.members.len(), 3);
+    assert!(status.members.iter().all(|member| member.is_voter));
+    cluster.check_equal();
+    assert_eq!(cluster.value(3, "k99").as_deref(), Some("99"));
+    // and what is written on the leader is read on the others.
+    let leader = cluster.leader();
+    let committed = cluster.put(leader, "k1", "\"new\"").unwrap();
+    for id in [1, 2, 3] {
+        let node = cluster.get(id);
+        node.wait_for_blocking(committed.position, PATIENCE)
+            .unwrap();
+        assert_eq!(cluster.value(id, "k1").as_deref(), Some("\"new\""));
+    }
+    cluster.check_equal();
+}
+
+#[test]
+fn a_learner_follows_and_a_node_that_is_no_member_cannot_be_promoted() {
+    let mut cluster = Cluster::of_one();
+    cluster.learn(2);
+    cluster.wait(2, |status| status.is_member);
+    cluster.put(1, "a", "1").unwrap();
+    cluster.check_equal();
+    let refused = cluster.get(1).promote_member_blocking(NodeId(7));
+    assert_eq!(refused, Err(onelog::MembersChangeError::NoMember(7)));
+}
+
+#[test]
+fn a_node_that_has_moved_is_found_at_its_new_address() {
+    // Given three nodes, of which one stops,
+    let mut cluster = Cluster::of(3);
+    cluster.stop(3);
+    cluster.put(1, "a", "1").unwrap();
+    // when it comes back at another address,
+    let elsewhere = Place::new();
+    let mut options = cluster.node_options(3, &[1, 2]);
+    let moved = options.cluster.as_mut().unwrap();
+    moved.listen = elsewhere.address().parse().unwrap();
+    cluster.start_with(3, options).unwrap();
+    // then the others find it there,
+    cluster.check_equal();
+    // and one that joins later does too: it is recorded where the node is.
+    let leader = cluster.leader();
+    let address = elsewhere.address();
+    cluster
+        .get(2)
+        .add_member_blocking(NodeId(3), &address)
+        .unwrap();
+    let is_there = |status: &onelog::ClusterStatus| {
+        let member = status.members.iter().find(|member| member.node == 3);
+        member.is_some_and(|member| member.address.as_deref() == Some(&address))
+    };
+    cluster.wait(leader, is_there);
+    cluster.learn(4);
+    cluster.wait(4, is_there);
+    cluster.check_equal();
+}
+
+#[test]
+fn nodes_with_certificates_form_a_cluster() {
+    let mut authority = Authority::new();
+    let mut cluster = Cluster::empty();
+    for id in [1, 2] {
+        cluster.place(id);
+        let certificates = authority.issue(&format!("node-{id}.onelog"));
+        let mut options = cluster.node_options(id, if id == 1 { &[] } else { &[1] });
+        options.cluster.as_mut().unwrap().tls = Some(TlsFiles {
+            certificate: certificates.certificate.clone(),
+            key: certificates.key.clone(),
+            authority: certificates.root.clone(),
+        });
+        cluster.start_with(id, options).unwrap();
+    }
+    let table = onelog::NewTable::keyed(crate::rig::TABLE);
+    cluster.get(1).create_table_blocking(table).unwrap();
+    let address = cluster.address(2);
+    cluster
+        .get(1)
+        .add_member_blocking(NodeId(2), address)
+        .unwrap();
+    cluster.get(2).promote_member_blocking(NodeId(2)).unwrap();
+    cluster.put(1, "a", "1").unwrap();
+    cluster.check_equal();
+}
+
+#[test]
+fn status_and_figures_show_the_cluster() {
+    let cluster = Cluster::of(3);
+    let leader = cluster.leader();
+    let end = cluster.get(leader).read_barrier_blocking().unwrap();
+    let all_heard = |status: &onelog::ClusterStatus| {
+        let others = status.members.iter().filter(|m| m.node != leader);
+        others
+            .filter(|m| m.is_active == Some(true) && m.is_connected)
+            .count()
+            == 2
+    };
+    cluster.wait(leader, all_heard);
+    let status = serde_json::to_value(cluster.get(leader).status()).unwrap();
+    assert_eq!(status["cluster"]["leader"], leader);
+    assert_eq!(status["cluster"]["members"].as_array().unwrap().len(), 3);
+    assert!(cluster.get(leader).position() >= end);
+    let text = cluster.get(leader).metrics_text();
+    for line in [
+        "onelog_cluster_leads 1",
+        "onelog_cluster_voters 3",
+        &format!("onelog_cluster_leader {leader}"),
+    ] {
+        assert!(text.contains(line), "{line}: {text}");
+    }
+    let other = leader % 3 + 1;
+    let matched = format!("onelog_cluster_peer_matched{{node=\"{other}\"}}");
+    assert!(text.contains(&matched), "{text}");
+    assert!(
+        cluster
+            .get(other)
+            .metrics_text()
+            .contains("onelog_cluster_leads 0")
+    );
+}

@@ -1,0 +1,236 @@
+//! Who may take part: lost disks, other logs, nodes that were removed.
+
+use std::time::Duration;
+
+use onelog::{
+    ClusterError, ClusterOptions, MembersChangeError, Node, NodeId, OpenError, Options, Refusal,
+};
+
+use crate::rig::{Cluster, PATIENCE, small};
+
+/// Long enough for what answers at all; waited for in vain.
+const SHORT: Duration = Duration::from_millis(300);
+
+fn cluster_of(options: &mut Options) -> &mut ClusterOptions {
+    options.cluster.as_mut().unwrap()
+}
+
+#[test]
+fn a_founder_that_has_lost_its_disk_is_refused_and_comes_back_under_a_new_number() {
+    // Given a cluster of three whose first node loses its disk,
+    let mut cluster = Cluster::of(3);
+    cluster.put(1, "a", "1").unwrap();
+    cluster.stop(1);
+    let lost = tempfile::tempdir().unwrap();
+    let mut options = cluster.node_options(1, &[2, 3]);
+    options.folder = lost.path().to_path_buf();
+    // when it starts with an empty one, then it is refused and the error says what to do,
+    let refused = Node::open(options.clone()).unwrap_err();
+    let text = refused.to_string();
+    assert!(
+        matches!(refused, OpenError::Cluster(ClusterError::DiskLost { .. })),
+        "{text}"
+    );
+    assert!(text.contains("under a new number"), "{text}");
+    // also when it is to found the cluster.
+    cluster_of(&mut options).found = true;
+    let refused = Node::open(options).unwrap_err();
+    assert!(
+        matches!(refused, OpenError::Cluster(ClusterError::DiskLost { .. })),
+        "{refused}"
+    );
+    // A new number takes its place.
+    cluster.get(2).remove_member_blocking(NodeId(1)).unwrap();
+    cluster.learn(4);
+    cluster.get(3).promote_member_blocking(NodeId(4)).unwrap();
+    let ids = cluster.check_equal();
+    assert!(!ids.is_empty());
+    assert_eq!(cluster.value(4, "a").as_deref(), Some("1"));
+}
+
+#[test]
+fn a_founder_whose_peers_do_not_answer_begins_no_log_unless_it_is_to() {
+    let mut cluster = Cluster::empty();
+    cluster.place(1);
+    cluster.place(2);
+    let mut options = cluster.node_options(1, &[2]);
+    cluster_of(&mut options).start_timeout = SHORT;
+    let refused = Node::open(options.clone()).unwrap_err();
+    assert!(
+        matches!(refused, OpenError::Cluster(ClusterError::MayBeLost { .. })),
+        "{refused}"
+    );
+    cluster_of(&mut options).found = true;
+    cluster.start_with(1, options.clone()).unwrap();
+    // From then on the option makes no difference.
+    let log_id = cluster.get(1).log_id();
+    cluster.stop(1);
+    cluster_of(&mut options).found = false;
+    cluster.start_with(1, options).unwrap();
+    assert_eq!(cluster.get(1).log_id(), log_id);
+}
+
+#[test]
+fn nodes_that_start_together_need_no_option() {
+    // Given three empty folders, each node knowing all others,
+    let mut cluster = Cluster::empty();
+    for id in [1, 2, 3] {
+        cluster.place(id);
+    }
+    let options = [(1, [2, 3]), (2, [1, 3]), (3, [1, 2])]
+        .map(|(id, peers)| (id, cluster.node_options(id, &peers)));
+    // when all start at once,
+    let starting =
+        options.map(|(id, options)| (id, std::thread::spawn(move || Node::open(options).unwrap())));
+    let nodes = starting.map(|(id, thread)| (id, thread.join().unwrap()));
+    // then they have the log of node 1, and wait to be added.
+    let log_id = nodes[0].1.log_id();
+    for (id, node) in &nodes {
+        assert_eq!(node.log_id(), log_id);
+        assert_eq!(node.cluster().unwrap().is_member, *id == 1);
+    }
+    let (id, joining) = &nodes[2];
+    let address = joining.cluster().unwrap().address;
+    nodes[0]
+        .1
+        .add_member_blocking(NodeId(*id), address)
+        .unwrap();
+    joining
+        .wait_for_cluster(PATIENCE, |status| status.is_member)
+        .unwrap();
+    for (_, node) in &nodes {
+        node.stop().unwrap();
+    }
+}
+
+#[test]
+fn a_folder_is_opened_as_what_it_is() {
+    let mut cluster = Cluster::of(2);
+    cluster.stop(2);
+    cluster.stop(1);
+    // A member's folder is not that of a node that is alone,
+    for id in [1, 2] {
+        let folder = cluster.place(id).folder.path().to_path_buf();
+        let refused = Node::open(small(Options::new(folder))).unwrap_err();
+        assert!(
+            matches!(refused, OpenError::Cluster(ClusterError::NotAlone { node }) if node == NodeId(id)),
+            "{refused}"
+        );
+    }
+    // nor that of another member.
+    let mut options = cluster.node_options(2, &[1]);
+    cluster_of(&mut options).node = NodeId(3);
+    let refused = Node::open(options).unwrap_err().to_string();
+    assert!(refused.contains("belongs to node 2"), "{refused}");
+    // A joining node needs a member to join.
+    let empty = tempfile::tempdir().unwrap();
+    let mut options = cluster.node_options(2, &[]);
+    options.folder = empty.path().to_path_buf();
+    let refused = Node::open(options).unwrap_err();
+    assert!(
+        matches!(refused, OpenError::Cluster(ClusterError::NoPeers(_))),
+        "{refused}"
+    );
+}
+
+#[test]
+fn a_node_of_another_log_is_not_connected_and_never_becomes_a_member() {
+    // Given two clusters, and a node of the second one,
+    let mut ours = Cluster::of_one();
+    let mut theirs = Cluster::of_one();
+    theirs.learn(2);
+    theirs.wait(2, |status| status.is_member);
+    // when that is added to the first one,
+    let address = theirs.address(2);
+    let added = ours.get(1).add_member_blocking(NodeId(2), address);
+    added.unwrap();
+    // then they refuse each other, and say why,
+    let is_refused = |status: &onelog::ClusterStatus| {
+        let second = status.members.iter().find(|member| member.node == 2);
+        let error = second.and_then(|member| member.last_error.clone());
+        error.is_some_and(|error| error.contains("log"))
+    };
+    ours.wait(1, is_refused);
+    // and each goes on with its own.
+    let end = ours.put(1, "a", "1").unwrap().position;
+    theirs.put(2, "b", "1").unwrap();
+    theirs.check_equal();
+    assert_eq!(theirs.value(2, "a"), None);
+    assert_eq!(ours.get(1).position(), end);
+    ours.stop(1);
+}
+
+#[test]
+fn a_node_that_was_removed_takes_no_part_and_its_number_is_not_used_again() {
+    // Given a cluster of three,
+    let mut cluster = Cluster::of(3);
+    cluster.put(1, "a", "1").unwrap();
+    // when the leader is removed on another node,
+    let leader = cluster.leader();
+    let other = leader % 3 + 1;
+    cluster
+        .get(other)
+        .remove_member_blocking(NodeId(leader))
+        .unwrap();
+    // then the others go on without it,
+    let stays = |status: &onelog::ClusterStatus| status.members.iter().all(|m| m.node != leader);
+    cluster.wait(other, stays);
+    let removed = cluster.get(leader).clone();
+    let before = removed.position();
+    cluster.put(other, "b", "2").unwrap();
+    let no_longer = |status: &onelog::ClusterStatus| !status.leads && status.leader != Some(leader);
+    removed.wait_for_cluster(PATIENCE, no_longer).unwrap();
+    assert!(removed.position() <= cluster.get(other).position());
+    assert!(removed.position() >= before);
+    // it does not come back under its number,
+    let address = cluster.address(leader);
+    let refused = cluster
+        .get(other)
+        .add_member_blocking(NodeId(leader), address);
+    assert_eq!(refused, Err(MembersChangeError::Removed(leader)));
+    let refused = cluster.get(other).remove_member_blocking(NodeId(leader));
+    assert_eq!(refused, Err(MembersChangeError::NoMember(leader)));
+    // not after a restart either, and the others hear nothing of it.
+    drop(removed);
+    cluster.stop(leader);
+    let term = cluster.status(other).term;
+    let others = cluster.running();
+    cluster.start(leader, &others).unwrap();
+    let refused = |status: &onelog::ClusterStatus| {
+        status.members.iter().any(|member| {
+            let error = member.last_error.as_ref();
+            error.is_some_and(|error| error.contains("refused"))
+        })
+    };
+    cluster.wait(leader, refused);
+    cluster.put(other, "c", "3").unwrap();
+    assert_eq!(cluster.status(other).term, term);
+    assert_eq!(cluster.value(leader, "c"), None);
+    cluster.stop(leader);
+    cluster.check_equal();
+}
+
+#[test]
+fn without_a_majority_nothing_is_acknowledged_and_a_node_still_stops() {
+    // Given two voters of which one stops without the other being asked,
+    let mut cluster = Cluster::of(2);
+    let leader = cluster.leader();
+    let other = 3 - leader;
+    cluster.stop(other);
+    // when a client writes, then it is not acknowledged,
+    let ticket = cluster
+        .get(leader)
+        .submit(crate::rig::request(cluster.table(leader), "a", "1"));
+    // and the node stops all the same.
+    cluster.stop(leader);
+    let refused = ticket.wait();
+    assert!(
+        matches!(refused, Err(Refusal::Stopped(_) | Refusal::NotLeader)),
+        "{refused:?}"
+    );
+    // Both come back, and one leads.
+    cluster.start(leader, &[other]).unwrap();
+    cluster.start(other, &[leader]).unwrap();
+    cluster.put(leader, "b", "1").unwrap();
+    cluster.check_equal();
+}

@@ -1,0 +1,10 @@
+//! Nodes of one cluster, from outside.
+
+#![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used)]
+
+mod failing;
+mod failover;
+mod growth;
+mod joining;
+mod reading;
+mod rig;
