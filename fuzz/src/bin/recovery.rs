@@ -14,8 +14,8 @@ use libfuzzer_sys::fuzz_target;
 use onelog_fuzz::{bodies, seeds};
 use onelog_log::frame::{FRAME_HEADER_BYTES, MAGIC};
 use onelog_log::{
-    CheckError, CrashMode, Fault, HardState, HardStateError, Log, LogOptions, OpenError, SimulatedDisk,
-    check,
+    CheckError, CrashMode, Fault, HardState, HardStateError, Log, LogOptions, OpenError,
+    SimulatedDisk, check,
 };
 use onelog_record::{Compression, Entry, Index, Position, Term, raw_body};
 
