@@ -115,7 +115,7 @@ impl Converter {
         for (number, id) in ids.into_iter().enumerate() {
             let calls = &calls[&id];
             let first = calls[0];
-            let name = format!("T{number} ({id})");
+            let name = format!("T{number}");
             let mut operations = self.declared(first, &name);
             for write in &first.request.writes {
                 operations.extend(self.written(write));
@@ -129,6 +129,7 @@ impl Converter {
             let end: Option<Moment> = committed.filter_map(|call| call.end).min();
             self.transactions.push(Transaction {
                 name,
+                note: id.to_string(),
                 client: first.client,
                 begin: calls
                     .iter()
@@ -174,6 +175,7 @@ impl Converter {
         }
         self.transactions.push(Transaction {
             name,
+            note: String::new(),
             client: read.client,
             begin: read.begin,
             end: Some(read.end),

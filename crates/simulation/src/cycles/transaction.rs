@@ -78,6 +78,8 @@ impl Operation {
 pub struct Transaction {
     /// What it is called where an anomaly is printed.
     pub name: String,
+    /// What else is known of it, such as its id.
+    pub note: String,
     pub client: u32,
     pub begin: Moment,
     /// When the answer was there; `None` when none came.
@@ -98,11 +100,12 @@ impl Transaction {
 
 impl fmt::Display for Transaction {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(
-            f,
-            "{} of client {}, moments {} to ",
-            self.name, self.client, self.begin.0
-        )?;
+        write!(f, "{}", self.name)?;
+        if !self.note.is_empty() {
+            write!(f, " ({})", self.note)?;
+        }
+        let (client, begin) = (self.client, self.begin.0);
+        write!(f, " of client {client}, moments {begin} to ")?;
         match self.end {
             Some(end) => write!(f, "{}", end.0)?,
             None => write!(f, "?")?,

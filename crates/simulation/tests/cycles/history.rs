@@ -33,6 +33,7 @@ pub fn committed(name: &str, operations: &[Operation]) -> Transaction {
 pub fn at((begin, end): (u64, u64), name: &str, operations: &[Operation]) -> Transaction {
     Transaction {
         name: name.to_owned(),
+        note: String::new(),
         client: name.bytes().map(u32::from).sum(),
         begin: Moment(begin),
         end: Some(Moment(end)),

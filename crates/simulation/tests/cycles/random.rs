@@ -64,6 +64,7 @@ fn serial(random: &mut StdRng, shape: Shape) -> Vec<Transaction> {
         let end = moment + random.random_range(0..=shape.spread);
         history.push(Transaction {
             name: format!("T{number}"),
+            note: String::new(),
             client: random.random_range(0..shape.clients),
             begin: Moment(moment - random.random_range(0..=shape.spread)),
             end: (outcome != Outcome::Unknown).then_some(Moment(end)),
