@@ -22,6 +22,10 @@ pub struct ClusterStatus {
     pub is_member: bool,
     /// Whether a change of the members goes on.
     pub is_changing: bool,
+    /// Whether other nodes refuse this one because it was removed.
+    pub is_removed: bool,
+    /// Why this node has not become a member, or a voter, where it requests that itself.
+    pub join_error: Option<String>,
     pub members: Vec<MemberStatus>,
 }
 
@@ -82,6 +86,8 @@ impl ClusterStatus {
             leads: view.role.admits,
             is_member: view.is_member(cluster.node),
             is_changing: view.members.is_changing(),
+            is_removed: cluster.is_removed(),
+            join_error: cluster.join_error.lock().clone(),
             members: view.members.all().into_iter().map(member).collect(),
         }
     }
