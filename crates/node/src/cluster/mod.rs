@@ -87,6 +87,9 @@ pub(crate) struct Cluster {
     in_flight: forward::InFlight,
     outgoing: outgoing::Outgoing,
     incoming: incoming::Incoming,
+    /// Held by the change of the members that this node makes as the leader: each rests on what the
+    /// one before has recorded.
+    changing: tokio::sync::Mutex<()>,
     /// Why this node has not become what it wants to be.
     join_error: Mutex<Option<String>>,
     exporter: Work,
@@ -115,6 +118,7 @@ impl Cluster {
             in_flight: forward::InFlight::default(),
             outgoing: outgoing::Outgoing::default(),
             incoming: incoming::Incoming::default(),
+            changing: tokio::sync::Mutex::default(),
             join_error: Mutex::default(),
             exporter: Work::start("onelog-export", FETCHES_MAX)?,
             importer: Work::start("onelog-import", 1)?,

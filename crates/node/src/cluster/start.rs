@@ -32,7 +32,7 @@ pub enum ClusterError {
     )]
     NoAddress(std::net::SocketAddr),
     #[error(
-        "node {0} joins a cluster and knows no other node: list at least one member with its address"
+        "node {0} joins a cluster and knows no other node: list at least one member with its address as a peer"
     )]
     NoPeers(NodeId),
     /// A joining node found no member.

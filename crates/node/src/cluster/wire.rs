@@ -21,7 +21,7 @@ pub(crate) const CHUNK: u16 = 6;
 /// A snapshot was fetched, or will not be.
 pub(crate) const FETCHED: u16 = 7;
 /// A node requests that it becomes a member.
-pub(crate) const JOIN: u16 = 8;
+pub(crate) const JOIN: u16 = 10;
 
 /// Bytes of another node are not as nodes send them.
 #[derive(Debug, thiserror::Error)]

@@ -6,5 +6,6 @@ mod failing;
 mod failover;
 mod growth;
 mod joining;
+mod own_joining;
 mod reading;
 mod rig;
