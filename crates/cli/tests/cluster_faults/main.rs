@@ -22,7 +22,8 @@ use onelog_simulation::cycles::{Outcome, Transaction, find};
 use onelog_simulation::is_full;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
-use rig::{Cluster, NODES};
+use rig::{Cluster, NODES, make_table, post};
+use serde_json::json;
 
 const CLIENTS: u32 = 4;
 const SEED: u64 = 7;
@@ -87,6 +88,41 @@ fn clients_see_one_order_through_kills_pauses_and_partitions() {
     );
 }
 
+#[test]
+fn a_node_that_is_behind_does_not_deny_a_table() {
+    if !network::is_inside("a_node_that_is_behind_does_not_deny_a_table") {
+        return;
+    }
+    // Given a node that was cut off before a table was made,
+    let cluster = Cluster::start();
+    let (leader, _) = cluster.wait_for_leader(&NODES);
+    let others: Vec<u64> = NODES.into_iter().filter(|node| *node != leader).collect();
+    let behind = others[0];
+    for other in [leader, others[1]] {
+        cluster.network.block(behind, other);
+        cluster.network.block(other, behind);
+    }
+    make_table(leader, "faults.new");
+
+    // when it is to write into the table, then it says that it cannot, not that there is none,
+    let write = json!({"op": "put", "table": "faults.new", "key": "a", "value": 1});
+    let transaction = json!({"writes": [write]});
+    let (status, said) = post(behind, "/v1/transactions", &transaction);
+    assert_eq!(
+        (status, &said["error"]),
+        (503, &json!("overloaded")),
+        "{said}"
+    );
+
+    // and writes once it is connected again.
+    for other in [leader, others[1]] {
+        cluster.network.unblock(behind, other);
+        cluster.network.unblock(other, behind);
+    }
+    let (status, said) = post(behind, "/v1/transactions", &transaction);
+    assert_eq!(status, 200, "{said}");
+}
+
 /// Ends the load when it is dropped.
 struct Ends<'s>(&'s Shared);
 
@@ -103,7 +139,7 @@ fn report(history: &[Transaction], without_leader: &mut [Duration]) {
             .count()
     };
     println!(
-        "{} committed, {} refused, {} never answered, {} reads of an old state",
+        "{} committed or read, {} refused, {} never answered, {} reads of an old state",
         count(Outcome::Committed, true),
         count(Outcome::Refused, true),
         count(Outcome::Unknown, true),

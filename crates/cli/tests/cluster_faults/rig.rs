@@ -41,6 +41,22 @@ pub fn agent(patience: Duration) -> ureq::Agent {
     config.build().new_agent()
 }
 
+#[track_caller]
+pub fn make_table(node: u64, name: &str) {
+    let table = json!({"name": name, "kind": "keyed", "value": "json"});
+    let (status, said) = post(node, "/v1/tables", &table);
+    assert!([200, 201].contains(&status), "{status}: {said}");
+}
+
+/// What a node answers, however long it takes.
+#[track_caller]
+pub fn post(node: u64, path: &str, body: &Value) -> (u16, Value) {
+    let sent = agent(Duration::from_secs(60)).post(format!("{}{path}", url(node)));
+    let mut answer = sent.send_json(body).unwrap();
+    let said = answer.body_mut().read_json().unwrap();
+    (answer.status().as_u16(), said)
+}
+
 impl Cluster {
     /// Three voters and a table.
     pub fn start() -> Self {
@@ -61,12 +77,7 @@ impl Cluster {
         cluster.wait("three voters", |cluster| {
             NODES.iter().all(|node| cluster.voters(*node) == 3)
         });
-        let table = json!({"name": TABLE, "kind": "keyed", "value": "json"});
-        let made = agent(Duration::from_secs(30))
-            .post(format!("{}/v1/tables", url(1)))
-            .send_json(table)
-            .unwrap();
-        assert!(made.status().is_success(), "{made:?}");
+        make_table(1, TABLE);
         cluster
     }
 

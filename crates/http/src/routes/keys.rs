@@ -115,6 +115,16 @@ pub(crate) fn readable_table(
     Ok(table)
 }
 
+/// Waits until this node has everything that was acknowledged anywhere before.
+pub(crate) async fn catch_up(app: &App) -> Result<(), ApiError> {
+    let barrier = app.in_time(app.until_stopped(app.node.read_barrier()));
+    let reached = barrier.await??;
+    match reached {
+        Ok(_) => Ok(()),
+        Err(refusal) => Err(refused(refusal, &*app.node.catalog(), || None)),
+    }
+}
+
 /// The snapshot that `at` or `after` name, or the newest.
 pub(crate) async fn snapshot(app: &App, query: &Query<'_>) -> Result<Snapshot, ApiError> {
     let (at, after) = (query.position("at")?, query.position("after")?);
@@ -126,10 +136,7 @@ pub(crate) async fn snapshot(app: &App, query: &Query<'_>) -> Result<Snapshot, A
                 "'at' and 'linearizable' do not go together: a read at a position is the same on every node, at any time",
             ));
         }
-        let barrier = app.in_time(app.until_stopped(app.node.read_barrier()));
-        barrier
-            .await??
-            .map_err(|refusal| refused(refusal, &*app.node.catalog(), || None))?;
+        catch_up(app).await?;
     }
     match (at, after) {
         (Some(_), Some(_)) => Err(ApiError::malformed(

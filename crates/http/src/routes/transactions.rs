@@ -112,6 +112,12 @@ async fn wait(
 
 /// Parses a body; with `create_tables`, tables that it names and that are not there are made.
 async fn parse(app: &App, body: &[u8]) -> Result<Parsed, ApiError> {
+    let parsed = parse_request(body, &CatalogTables(&app.node.catalog()));
+    if !matches!(parsed, Err(ParseError::UnknownTable { .. })) {
+        return Ok(parsed?);
+    }
+    // A node that is behind the leader may not know a table that was made.
+    super::keys::catch_up(app).await?;
     for _ in 0..TABLES_CREATED_MAX {
         let parsed = parse_request(body, &CatalogTables(&app.node.catalog()));
         match parsed {
