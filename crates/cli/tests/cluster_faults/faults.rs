@@ -86,7 +86,7 @@ impl Faults<'_> {
         NODES.into_iter().filter(|other| *other != node).collect()
     }
 
-    /// The clients go on.
+    /// Waits until the clients have got on in spite of what happened.
     fn work_on(&self) {
         let acknowledged = || self.shared.acknowledged.load(Ordering::SeqCst);
         let enough = acknowledged() + BETWEEN;
