@@ -48,6 +48,9 @@ pub struct Client<'s> {
     history: Vec<Transaction>,
 }
 
+/// A list by its name, as it was read.
+type Shown = (String, Vec<Value>);
+
 /// What a node answered to a transaction.
 enum Answer {
     Committed,
@@ -125,7 +128,7 @@ impl<'s> Client<'s> {
 
     /// Reads one or two lists at one position of some node: the newest, or one that may be old, which
     /// is noted.
-    fn read(&mut self) -> Option<(u64, Vec<(String, Vec<Value>)>)> {
+    fn read(&mut self) -> Option<(u64, Vec<Shown>)> {
         let node = self.node();
         let is_newest = self.percent(NEWEST_PERCENT);
         let query = if is_newest { NEWEST } else { "" };
