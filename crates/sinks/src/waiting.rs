@@ -1,4 +1,4 @@
-//! Waiting for sinks: read-your-writes in any store.
+//! Waiting for sinks: read-your-writes in any store, on any node.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
@@ -7,8 +7,9 @@ use onelog::{CommitRequest, Committed, Position, Refusal};
 use serde::Serialize;
 
 use crate::error::SinkError;
+use crate::handle::Found;
 use crate::progress::SinkStatus;
-use crate::sinks::{Found, Sinks};
+use crate::sinks::Sinks;
 
 /// How far a sink got during a wait for it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -36,11 +37,15 @@ pub enum SubmitError {
 }
 
 impl Waited {
-    fn new(found: &Found, outcome: Result<(), SinkError>) -> Self {
+    fn new(found: &Found, outcome: Result<Option<Position>, SinkError>) -> Self {
         let parked = found.progress.parked();
+        let position = match &outcome {
+            Ok(position) | Err(SinkError::TimedOut { position, .. }) => *position,
+            Err(_) => found.progress.position(),
+        };
         Self {
             reached: outcome.is_ok(),
-            position: found.progress.position(),
+            position,
             reason: outcome.err().map(|error| error.to_string()),
             parked: (parked > 0).then_some(parked),
         }
@@ -66,9 +71,8 @@ impl Sinks {
         position: Position,
         timeout: Duration,
     ) -> Result<SinkStatus, SinkError> {
-        let progress = self.inner.find(name)?.progress;
-        progress.wait(name, position, timeout).await?;
-        self.get(name)
+        let at = self.reach(name, position, timeout).await?;
+        self.reached(name, at)
     }
 
     /// [`Sinks::wait`] for threads that block.
@@ -78,9 +82,17 @@ impl Sinks {
         position: Position,
         timeout: Duration,
     ) -> Result<SinkStatus, SinkError> {
-        let progress = self.inner.find(name)?.progress;
-        progress.wait_blocking(name, position, timeout)?;
-        self.get(name)
+        let at = self.reach_blocking(name, position, timeout)?;
+        self.reached(name, at)
+    }
+
+    /// The status, with the position that was reached also where another node runs the sink.
+    fn reached(&self, name: &str, at: Option<Position>) -> Result<SinkStatus, SinkError> {
+        let status = self.get(name)?;
+        Ok(SinkStatus {
+            position: status.position.or(at),
+            ..status
+        })
     }
 
     /// Whether all these sinks exist.
@@ -105,7 +117,7 @@ impl Sinks {
             let left = timeout.saturating_sub(begun.elapsed());
             let waited = match self.inner.find(name) {
                 Ok(found) => {
-                    let outcome = found.progress.wait(name, position, left).await;
+                    let outcome = self.reach(name, position, left).await;
                     Waited::new(&found, outcome)
                 }
                 Err(error) => Waited::given_up(error),
@@ -131,7 +143,7 @@ impl Sinks {
             let left = timeout.saturating_sub(begun.elapsed());
             let waited = match self.inner.find(name) {
                 Ok(found) => {
-                    let outcome = found.progress.wait_blocking(name, committed.position, left);
+                    let outcome = self.reach_blocking(name, committed.position, left);
                     Waited::new(&found, outcome)
                 }
                 Err(error) => Waited::given_up(error),

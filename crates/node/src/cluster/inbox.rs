@@ -17,7 +17,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::reply::Reply;
 use super::wire;
-use super::{change, incoming, outgoing};
+use super::{calls, change, incoming, outgoing};
 use crate::driver::Command;
 use crate::shared::Shared;
 
@@ -141,6 +141,7 @@ impl Handler for Inbox {
             wire::MEMBERS => change::serve(shared, bytes, reply),
             wire::SNAPSHOT => incoming::announced(&shared, from, bytes, reply),
             wire::CHUNK => outgoing::chunk(&shared, from, bytes, reply),
+            wire::CALL => calls::serve(&shared, bytes, reply),
             wire::FETCHED => outgoing::fetched(&shared, from, bytes, reply),
             _ => reply.refuse(),
         }

@@ -1,0 +1,384 @@
+//! Sinks in a cluster: real nodes on loopback, one store that they share.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+#[allow(dead_code)]
+#[path = "../../node/tests/cluster/rig.rs"]
+mod rig;
+
+use std::collections::{BTreeMap, HashSet};
+use std::sync::mpsc::channel;
+use std::sync::{Arc, Mutex};
+use std::thread::ThreadId;
+
+use onelog::record::{TABLE_SINK_POSITIONS, TABLE_SINKS};
+use onelog::{NewTable, NodeId, Options, Position};
+use onelog_sinks::{SinkError, SinkState, Sinks};
+use onelog_store::{SinkDefinition, failpoint};
+use onelog_stores::KINDS;
+use rusqlite::Connection;
+use serde_json::{Value, json};
+
+use crate::rig::{Cluster, PATIENCE, small};
+
+const SINK: &str = "orders";
+
+/// The sinks end before their nodes.
+struct World {
+    sinks: BTreeMap<u64, Sinks>,
+    cluster: Cluster,
+    folder: tempfile::TempDir,
+}
+
+impl World {
+    fn of_three() -> Self {
+        Self::with(small)
+    }
+
+    fn with(options: fn(Options) -> Options) -> Self {
+        let mut cluster = Cluster::empty();
+        cluster.options = options;
+        cluster.place(1);
+        cluster.start(1, &[]).unwrap();
+        cluster.join(2);
+        cluster.join(3);
+        let made = cluster
+            .get(1)
+            .create_table_blocking(NewTable::keyed("shop.orders"));
+        made.unwrap();
+        let mut world = Self {
+            sinks: BTreeMap::new(),
+            cluster,
+            folder: tempfile::tempdir().unwrap(),
+        };
+        for id in [1, 2, 3] {
+            world.start_sinks(id);
+        }
+        world
+    }
+
+    fn start_sinks(&mut self, id: u64) {
+        let sinks = Sinks::start(self.cluster.get(id).clone(), KINDS).unwrap();
+        self.sinks.insert(id, sinks);
+    }
+
+    fn stop(&mut self, id: u64) {
+        self.sinks.remove(&id).unwrap().stop();
+        self.cluster.stop(id);
+    }
+
+    fn definition(&self, name: &str, more: &Value) -> SinkDefinition {
+        let mut value = json!({
+            "name": name, "kind": "sqlite", "path": self.folder.path().join("store.db"),
+            "mappings": [{"table": "shop.orders", "into": name, "columns": {
+                "id": {"from": "$key", "type": "text"},
+                "total": {"from": "/total", "type": "integer"}}}],
+        });
+        for (field, more) in more.as_object().unwrap() {
+            value[field] = more.clone();
+        }
+        SinkDefinition::from_json(KINDS, &value).unwrap()
+    }
+
+    fn store(&self) -> Connection {
+        let store = Connection::open(self.folder.path().join("store.db")).unwrap();
+        store.busy_timeout(PATIENCE).unwrap();
+        store
+    }
+
+    fn epoch(&self, name: &str) -> i64 {
+        let sql = "SELECT epoch FROM onelog_position WHERE sink = ?1";
+        let epoch = self.store().query_row(sql, [name], |row| row.get(0));
+        epoch.unwrap()
+    }
+
+    fn total(&self, name: &str, key: &str) -> i64 {
+        let sql = format!("SELECT total FROM {name} WHERE id = ?1");
+        let total = self.store().query_row(&sql, [key], |row| row.get(0));
+        total.unwrap()
+    }
+
+    fn put(&self, id: u64, key: &str, total: i64) -> Position {
+        let made = self
+            .cluster
+            .get(id)
+            .transact(|tx| tx.put_json("shop.orders", key, &json!({"total": total})));
+        made.unwrap().position
+    }
+
+    /// Waits until the sinks of a node are so.
+    #[track_caller]
+    fn until(&self, id: u64, is_so: impl Fn(&Sinks) -> bool) {
+        let sinks = &self.sinks[&id];
+        let waited = self
+            .cluster
+            .get(id)
+            .wait_for_cluster(PATIENCE, |_| is_so(sinks));
+        waited.unwrap_or_else(|error| panic!("node {id}: {error}: {:#?}", sinks.list()));
+    }
+
+    #[track_caller]
+    fn until_state(&self, id: u64, name: &str, state: SinkState, runs_on: u64) {
+        self.until(id, |sinks| {
+            sinks
+                .get(name)
+                .is_ok_and(|status| status.state == state && status.runs_on == Some(runs_on))
+        });
+    }
+
+    fn lead(&self, to: u64) {
+        let via = self.cluster.any();
+        self.cluster
+            .get(via)
+            .transfer_leadership_blocking(NodeId(to))
+            .unwrap();
+        self.cluster.wait(to, |status| status.leads);
+    }
+}
+
+#[test]
+fn a_sink_runs_on_the_leader_alone_and_moves_with_the_leadership() {
+    // Given a sink that was defined on a node which follows,
+    let world = World::of_three();
+    world.lead(1);
+    let status = world.sinks[&3]
+        .create(world.definition(SINK, &json!({})))
+        .unwrap();
+    assert_eq!(
+        (status.state, status.runs_on),
+        (SinkState::Elsewhere, Some(1))
+    );
+    // then it runs on the leader, and any node waits for it,
+    world.until_state(1, SINK, SinkState::Running, 1);
+    let mut total = 1;
+    let at = world.put(3, "a", total);
+    let reached = world.sinks[&3].wait_blocking(SINK, at, PATIENCE).unwrap();
+    assert!(reached.position >= Some(at), "{reached:?}");
+    assert_eq!(world.total(SINK, "a"), 1);
+    // and the others show where, and nothing that they cannot know.
+    for id in [2, 3] {
+        world.until_state(id, SINK, SinkState::Elsewhere, 1);
+        let status = world.sinks[&id].get(SINK).unwrap();
+        assert_eq!((status.position, status.lag_records), (None, None));
+        assert_eq!((status.lag_seconds, status.last_error), (None, None));
+        let refused = world.sinks[&id].pause(SINK).unwrap_err();
+        let SinkError::Elsewhere { runs_on, .. } = refused else {
+            panic!("{refused}");
+        };
+        assert_eq!(runs_on, Some(1));
+        assert!(world.sinks[&id].rebuild(SINK).is_err());
+        assert!(world.sinks[&id].verify(SINK).is_err());
+        assert!(world.sinks[&id].delete(SINK).is_err());
+    }
+    // When the leadership moves on,
+    for leader in [2, 3, 1] {
+        let epoch = world.epoch(SINK);
+        world.lead(leader);
+        // then so does the sink, with a higher epoch, though nothing was written meanwhile;
+        world.until_state(leader, SINK, SinkState::Running, leader);
+        assert!(world.epoch(SINK) > epoch);
+        for id in [1, 2, 3].into_iter().filter(|id| *id != leader) {
+            world.until_state(id, SINK, SinkState::Elsewhere, leader);
+        }
+        total += 1;
+        let at = world.put(leader % 3 + 1, "a", total);
+        world.sinks[&(leader % 3 + 1)]
+            .wait_blocking(SINK, at, PATIENCE)
+            .unwrap();
+        assert_eq!(world.total(SINK, "a"), total);
+        assert!(world.sinks[&leader].verify(SINK).unwrap().equal);
+    }
+    // A pause is the log's, too.
+    assert_eq!(
+        world.sinks[&1].pause(SINK).unwrap().state,
+        SinkState::Paused
+    );
+    world.lead(2);
+    world.until_state(2, SINK, SinkState::Paused, 2);
+    world.sinks[&2].resume(SINK).unwrap();
+    world.until_state(2, SINK, SinkState::Running, 2);
+    // So is the end of a sink.
+    world.sinks[&2].delete(SINK).unwrap();
+    for id in [1, 2, 3] {
+        world.until(id, |sinks| {
+            matches!(sinks.get(SINK), Err(SinkError::Unknown { .. }))
+        });
+        let row = |table| world.cluster.get(id).snapshot().get(table, SINK.as_bytes());
+        assert!(row(TABLE_SINKS).unwrap().is_none());
+        assert!(row(TABLE_SINK_POSITIONS).unwrap().is_none());
+    }
+}
+
+#[test]
+fn a_former_leader_that_is_about_to_write_is_shut_out_by_the_next_one() {
+    const SINK: &str = "fenced";
+    // Given a sink on the leader,
+    let world = World::of_three();
+    world.lead(1);
+    world.sinks[&1]
+        .create(world.definition(SINK, &json!({})))
+        .unwrap();
+    let at = world.put(1, "a", 1);
+    world.sinks[&1].wait_blocking(SINK, at, PATIENCE).unwrap();
+    // which has read a batch and hangs before it writes it,
+    let (entered, has_entered) = channel();
+    let (release, released) = channel::<()>();
+    let gate = Mutex::new(Some((entered, released)));
+    failpoint::set(&format!("{SINK}:before_apply"), move || {
+        let first = gate.lock().unwrap().take();
+        if let Some((entered, released)) = first {
+            entered.send(std::thread::current().id()).unwrap();
+            let _ = released.recv();
+        }
+    });
+    world.put(1, "a", 2);
+    let old_thread = has_entered.recv_timeout(PATIENCE).unwrap();
+    let committed: Arc<Mutex<HashSet<ThreadId>>> = Arc::default();
+    let seen = Arc::clone(&committed);
+    failpoint::set(&format!("{SINK}:after_commit"), move || {
+        seen.lock().unwrap().insert(std::thread::current().id());
+    });
+    // when another node leads, and its sink writes that and more,
+    world.lead(2);
+    world.until_state(1, SINK, SinkState::Elsewhere, 2);
+    let at = world.put(2, "a", 3);
+    world.sinks[&2].wait_blocking(SINK, at, PATIENCE).unwrap();
+    let epoch = world.epoch(SINK);
+    // then the former leader, which goes on now, writes nothing.
+    drop(release);
+    world.sinks[&1].stop();
+    assert!(!committed.lock().unwrap().contains(&old_thread));
+    assert!(!committed.lock().unwrap().is_empty());
+    assert_eq!(world.total(SINK, "a"), 3);
+    assert_eq!(world.epoch(SINK), epoch);
+    assert!(world.sinks[&2].verify(SINK).unwrap().equal);
+    for event in ["before_apply", "after_commit"] {
+        failpoint::clear(&format!("{SINK}:{event}"));
+    }
+}
+
+#[test]
+fn a_sink_runs_on_the_node_that_it_names_and_on_the_leader_while_that_is_gone() {
+    // Given a sink that names a node which follows,
+    let mut world = World::of_three();
+    world.lead(1);
+    let definition = world.definition(SINK, &json!({"run_on": 3}));
+    world.sinks[&1].create(definition).unwrap();
+    world.until_state(3, SINK, SinkState::Running, 3);
+    world.until_state(1, SINK, SinkState::Elsewhere, 3);
+    let at = world.put(2, "a", 1);
+    world.sinks[&2].wait_blocking(SINK, at, PATIENCE).unwrap();
+    // when that node stops,
+    world.stop(3);
+    // then the leader runs it,
+    world.until_state(1, SINK, SinkState::Running, 1);
+    let at = world.put(2, "a", 2);
+    world.sinks[&2].wait_blocking(SINK, at, PATIENCE).unwrap();
+    assert_eq!(world.total(SINK, "a"), 2);
+    // until it is back.
+    world.cluster.start(3, &[1, 2]).unwrap();
+    world.start_sinks(3);
+    world.until_state(1, SINK, SinkState::Elsewhere, 3);
+    world.until_state(3, SINK, SinkState::Running, 3);
+    let at = world.put(2, "a", 3);
+    world.sinks[&1].wait_blocking(SINK, at, PATIENCE).unwrap();
+    assert_eq!(world.total(SINK, "a"), 3);
+    // Another definition moves it, and backfills nothing.
+    let ghost = format!("INSERT INTO {SINK} (id, total) VALUES ('ghost', 7)");
+    world.store().execute(&ghost, []).unwrap();
+    let definition = world.definition(SINK, &json!({"run_on": 2}));
+    world.sinks[&3].replace(definition).unwrap();
+    world.until_state(2, SINK, SinkState::Running, 2);
+    world.until_state(3, SINK, SinkState::Elsewhere, 2);
+    let at = world.put(1, "a", 4);
+    world.sinks[&3].wait_blocking(SINK, at, PATIENCE).unwrap();
+    assert_eq!((world.total(SINK, "a"), world.total(SINK, "ghost")), (4, 7));
+}
+
+#[test]
+fn a_store_that_is_ahead_of_the_log_is_named_by_the_next_leader_as_well() {
+    // Given a sink whose store says that it has more than the log,
+    let world = World::of_three();
+    world.lead(1);
+    world.sinks[&1]
+        .create(world.definition(SINK, &json!({})))
+        .unwrap();
+    let at = world.put(1, "a", 1);
+    world.sinks[&1].wait_blocking(SINK, at, PATIENCE).unwrap();
+    world.sinks[&1].pause(SINK).unwrap();
+    let moved = "UPDATE onelog_position SET position = position + 1000";
+    world.store().execute(moved, []).unwrap();
+    // when another node leads,
+    world.lead(2);
+    world.until_state(2, SINK, SinkState::Stopped, 2);
+    // then it says so, and those who wait elsewhere hear it.
+    let fault = world.sinks[&2].get(SINK).unwrap().last_error.unwrap();
+    assert!(fault.what.contains("but the log ends at"), "{fault}");
+    let heard = world.sinks[&3].wait_blocking(SINK, at, PATIENCE);
+    let Err(SinkError::Stopped { fault, .. }) = heard else {
+        panic!("{heard:?}");
+    };
+    assert!(fault.what.contains("but the log ends at"), "{fault}");
+}
+
+#[test]
+fn nodes_on_which_a_sink_does_not_run_keep_the_log_for_it_and_no_more() {
+    // Given nodes that keep as little of the log as they may, and a sink on the leader,
+    let world = World::with(|options| Options {
+        retain_bytes: Some(0),
+        ..small(options)
+    });
+    world.lead(1);
+    world.sinks[&1]
+        .create(world.definition(SINK, &json!({})))
+        .unwrap();
+    world.until_state(1, SINK, SinkState::Running, 1);
+    let follower = world.cluster.get(2);
+    let hold = || {
+        let slowest = follower.status().slowest_follower;
+        slowest.map(|slowest| (slowest.name, slowest.position))
+    };
+    let floor = || {
+        let row = follower
+            .snapshot()
+            .get(TABLE_SINK_POSITIONS, SINK.as_bytes());
+        let row: Option<Value> = row
+            .unwrap()
+            .map(|row| serde_json::from_slice(&row.value).unwrap());
+        row.map_or(0, |row| row["position"].as_u64().unwrap())
+    };
+    // when much is written that cannot be compressed,
+    let text = || -> String {
+        let words = (0..1_000).map(|_| format!("{:016x}", rand::random::<u64>()));
+        words.collect()
+    };
+    let write = |from: u64| {
+        let mut last = Position::ZERO;
+        for n in from..from + 60 {
+            let value = json!({"total": n, "text": text()});
+            let put = world
+                .cluster
+                .get(1)
+                .transact(|tx| tx.put_json("shop.orders", format!("k{n}"), &value));
+            last = put.unwrap().position;
+        }
+        last
+    };
+    let at = write(0);
+    world.sinks[&1].wait_blocking(SINK, at, PATIENCE).unwrap();
+    // then a follower hears how far the sink is, and lets go of what lies below;
+    world.until(2, |_| {
+        hold().is_some_and(|(name, held)| name == "sink orders" && held.get() + 45 > at.get())
+    });
+    world.until(2, |_| follower.log_start() > Position::ZERO);
+    assert!(follower.log_start().get() <= floor());
+    // and with what it has kept the sink goes on there, without a backfill.
+    let ghost = format!("INSERT INTO {SINK} (id, total) VALUES ('ghost', 7)");
+    world.store().execute(&ghost, []).unwrap();
+    let at = write(60);
+    world.lead(2);
+    world.until_state(2, SINK, SinkState::Running, 2);
+    world.sinks[&3].wait_blocking(SINK, at, PATIENCE).unwrap();
+    assert_eq!(world.total(SINK, "k119"), 119);
+    assert_eq!(world.total(SINK, "ghost"), 7);
+}
