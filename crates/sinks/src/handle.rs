@@ -52,10 +52,9 @@ pub(crate) struct Handle {
 /// What a sink's thread is doing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Work {
-    /// There is none.
     Absent,
     Runs,
-    /// It was sent away.
+    /// It was sent away, and ends its step.
     Leaves,
     /// It was sent away, and has ended.
     Left,

@@ -144,7 +144,7 @@ pub(crate) struct Figures {
 }
 
 impl Inner {
-    /// What is shown.
+    /// Elsewhere, whatever its thread here still does.
     const fn state(&self) -> SinkState {
         match self.place {
             Place::Here(_) => self.state,

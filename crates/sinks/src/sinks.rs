@@ -139,6 +139,8 @@ impl Sinks {
         excuse: fn(SinkError) -> Result<(), SinkError>,
     ) -> Result<SinkStatus, SinkError> {
         let inner = &self.inner;
+        // The tables that it follows may have been made on another node.
+        inner.node.read_barrier_blocking()?;
         let _changing = inner.changing.lock();
         inner.check(&definition, None).or_else(excuse)?;
         let tables = TableIds::of(&plan_of(&inner.node, &definition)?);
@@ -175,6 +177,7 @@ impl Sinks {
         definition: SinkDefinition,
     ) -> Result<(SinkStatus, Option<Remains>), SinkError> {
         let inner = &self.inner;
+        inner.node.read_barrier_blocking()?;
         let _changing = inner.changing.lock();
         let name = definition.name.clone();
         let known = inner.find(&name)?;

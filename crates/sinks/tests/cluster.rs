@@ -188,7 +188,18 @@ fn a_sink_runs_on_the_leader_alone_and_moves_with_the_leadership() {
         assert_eq!(world.total(SINK, "a"), total);
         assert!(world.sinks[&leader].verify(SINK).unwrap().equal);
     }
-    // A pause is the log's, too.
+}
+
+#[test]
+fn the_next_leader_knows_of_pauses_and_deletions() {
+    // Given a sink on the leader,
+    let world = World::of_three();
+    world.lead(1);
+    world.sinks[&1]
+        .create(world.definition(SINK, &json!({})))
+        .unwrap();
+    world.until_state(1, SINK, SinkState::Running, 1);
+    // when it is paused, and another node leads, then it is paused there;
     assert_eq!(
         world.sinks[&1].pause(SINK).unwrap().state,
         SinkState::Paused
@@ -197,7 +208,7 @@ fn a_sink_runs_on_the_leader_alone_and_moves_with_the_leadership() {
     world.until_state(2, SINK, SinkState::Paused, 2);
     world.sinks[&2].resume(SINK).unwrap();
     world.until_state(2, SINK, SinkState::Running, 2);
-    // So is the end of a sink.
+    // and when it is deleted, all nodes forget it.
     world.sinks[&2].delete(SINK).unwrap();
     for id in [1, 2, 3] {
         world.until(id, |sinks| {
