@@ -16,6 +16,7 @@ use onelog::{NewTable, NodeId, Options, Position};
 use onelog_sinks::{SinkError, SinkState, Sinks};
 use onelog_store::{SinkDefinition, failpoint};
 use onelog_stores::KINDS;
+use onelog_testkit::{Postgres, Server};
 use rusqlite::Connection;
 use serde_json::{Value, json};
 
@@ -23,19 +24,64 @@ use crate::rig::{Cluster, PATIENCE, small};
 
 const SINK: &str = "orders";
 
-/// The sinks end before their nodes.
+/// The store that all nodes reach.
+enum Store {
+    Sqlite(tempfile::TempDir),
+    Postgres(Postgres),
+}
+
+impl Store {
+    fn sqlite() -> Self {
+        Self::Sqlite(tempfile::tempdir().unwrap())
+    }
+
+    fn target(&self) -> Value {
+        match self {
+            Self::Sqlite(folder) => {
+                json!({"kind": "sqlite", "path": folder.path().join("store.db")})
+            }
+            Self::Postgres(server) => json!({"kind": "postgres", "url": server.url()}),
+        }
+    }
+
+    /// The number that a query finds.
+    fn number(&self, sql: &str) -> i64 {
+        match self {
+            Self::Sqlite(folder) => {
+                let store = Self::open(folder);
+                store.query_row(sql, [], |row| row.get(0)).unwrap()
+            }
+            Self::Postgres(server) => server.sql(sql).parse().unwrap(),
+        }
+    }
+
+    fn change(&self, sql: &str) {
+        match self {
+            Self::Sqlite(folder) => drop(Self::open(folder).execute(sql, []).unwrap()),
+            Self::Postgres(server) => drop(server.sql(sql)),
+        }
+    }
+
+    fn open(folder: &tempfile::TempDir) -> Connection {
+        let store = Connection::open(folder.path().join("store.db")).unwrap();
+        store.busy_timeout(PATIENCE).unwrap();
+        store
+    }
+}
+
+/// The sinks end before their nodes, and these before the store.
 struct World {
     sinks: BTreeMap<u64, Sinks>,
     cluster: Cluster,
-    folder: tempfile::TempDir,
+    store: Store,
 }
 
 impl World {
     fn of_three() -> Self {
-        Self::with(small)
+        Self::with(small, Store::sqlite())
     }
 
-    fn with(options: fn(Options) -> Options) -> Self {
+    fn with(options: fn(Options) -> Options, store: Store) -> Self {
         let mut cluster = Cluster::empty();
         cluster.options = options;
         cluster.place(1);
@@ -49,7 +95,7 @@ impl World {
         let mut world = Self {
             sinks: BTreeMap::new(),
             cluster,
-            folder: tempfile::tempdir().unwrap(),
+            store,
         };
         for id in [1, 2, 3] {
             world.start_sinks(id);
@@ -69,33 +115,27 @@ impl World {
 
     fn definition(&self, name: &str, more: &Value) -> SinkDefinition {
         let mut value = json!({
-            "name": name, "kind": "sqlite", "path": self.folder.path().join("store.db"),
+            "name": name,
             "mappings": [{"table": "shop.orders", "into": name, "columns": {
                 "id": {"from": "$key", "type": "text"},
                 "total": {"from": "/total", "type": "integer"}}}],
         });
-        for (field, more) in more.as_object().unwrap() {
+        let target = self.store.target();
+        let target = target.as_object().unwrap().clone();
+        for (field, more) in target.iter().chain(more.as_object().unwrap()) {
             value[field] = more.clone();
         }
         SinkDefinition::from_json(KINDS, &value).unwrap()
     }
 
-    fn store(&self) -> Connection {
-        let store = Connection::open(self.folder.path().join("store.db")).unwrap();
-        store.busy_timeout(PATIENCE).unwrap();
-        store
-    }
-
     fn epoch(&self, name: &str) -> i64 {
-        let sql = "SELECT epoch FROM onelog_position WHERE sink = ?1";
-        let epoch = self.store().query_row(sql, [name], |row| row.get(0));
-        epoch.unwrap()
+        let sql = format!("SELECT epoch FROM onelog_position WHERE sink = '{name}'");
+        self.store.number(&sql)
     }
 
     fn total(&self, name: &str, key: &str) -> i64 {
-        let sql = format!("SELECT total FROM {name} WHERE id = ?1");
-        let total = self.store().query_row(&sql, [key], |row| row.get(0));
-        total.unwrap()
+        let sql = format!("SELECT total FROM {name} WHERE id = '{key}'");
+        self.store.number(&sql)
     }
 
     fn put(&self, id: u64, key: &str, total: i64) -> Position {
@@ -222,20 +262,28 @@ fn the_next_leader_knows_of_pauses_and_deletions() {
 
 #[test]
 fn a_former_leader_that_is_about_to_write_is_shut_out_by_the_next_one() {
-    const SINK: &str = "fenced";
+    check_fence("fenced", World::of_three());
+}
+
+#[test]
+fn a_former_leader_is_shut_out_of_postgres_as_well() {
+    let store = Store::Postgres(Postgres::start());
+    check_fence("fenced_there", World::with(small, store));
+}
+
+fn check_fence(name: &'static str, world: World) {
     // Given a sink on the leader,
-    let world = World::of_three();
     world.lead(1);
     world.sinks[&1]
-        .create(world.definition(SINK, &json!({})))
+        .create(world.definition(name, &json!({})))
         .unwrap();
     let at = world.put(1, "a", 1);
-    world.sinks[&1].wait_blocking(SINK, at, PATIENCE).unwrap();
+    world.sinks[&1].wait_blocking(name, at, PATIENCE).unwrap();
     // which has read a batch and hangs before it writes it,
     let (entered, has_entered) = channel();
     let (release, released) = channel::<()>();
     let gate = Mutex::new(Some((entered, released)));
-    failpoint::set(&format!("{SINK}:before_apply"), move || {
+    failpoint::set(&format!("{name}:before_apply"), move || {
         let first = gate.lock().unwrap().take();
         if let Some((entered, released)) = first {
             entered.send(std::thread::current().id()).unwrap();
@@ -246,25 +294,25 @@ fn a_former_leader_that_is_about_to_write_is_shut_out_by_the_next_one() {
     let old_thread = has_entered.recv_timeout(PATIENCE).unwrap();
     let committed: Arc<Mutex<HashSet<ThreadId>>> = Arc::default();
     let seen = Arc::clone(&committed);
-    failpoint::set(&format!("{SINK}:after_commit"), move || {
+    failpoint::set(&format!("{name}:after_commit"), move || {
         seen.lock().unwrap().insert(std::thread::current().id());
     });
     // when another node leads, and its sink writes that and more,
     world.lead(2);
-    world.until_state(1, SINK, SinkState::Elsewhere, 2);
+    world.until_state(1, name, SinkState::Elsewhere, 2);
     let at = world.put(2, "a", 3);
-    world.sinks[&2].wait_blocking(SINK, at, PATIENCE).unwrap();
-    let epoch = world.epoch(SINK);
+    world.sinks[&2].wait_blocking(name, at, PATIENCE).unwrap();
+    let epoch = world.epoch(name);
     // then the former leader, which goes on now, writes nothing.
     drop(release);
     world.sinks[&1].stop();
     assert!(!committed.lock().unwrap().contains(&old_thread));
     assert!(!committed.lock().unwrap().is_empty());
-    assert_eq!(world.total(SINK, "a"), 3);
-    assert_eq!(world.epoch(SINK), epoch);
-    assert!(world.sinks[&2].verify(SINK).unwrap().equal);
+    assert_eq!(world.total(name, "a"), 3);
+    assert_eq!(world.epoch(name), epoch);
+    assert!(world.sinks[&2].verify(name).unwrap().equal);
     for event in ["before_apply", "after_commit"] {
-        failpoint::clear(&format!("{SINK}:{event}"));
+        failpoint::clear(&format!("{name}:{event}"));
     }
 }
 
@@ -296,7 +344,7 @@ fn a_sink_runs_on_the_node_that_it_names_and_on_the_leader_while_that_is_gone() 
     assert_eq!(world.total(SINK, "a"), 3);
     // Another definition moves it, and backfills nothing.
     let ghost = format!("INSERT INTO {SINK} (id, total) VALUES ('ghost', 7)");
-    world.store().execute(&ghost, []).unwrap();
+    world.store.change(&ghost);
     let definition = world.definition(SINK, &json!({"run_on": 2}));
     world.sinks[&3].replace(definition).unwrap();
     world.until_state(2, SINK, SinkState::Running, 2);
@@ -318,7 +366,7 @@ fn a_store_that_is_ahead_of_the_log_is_named_by_the_next_leader_as_well() {
     world.sinks[&1].wait_blocking(SINK, at, PATIENCE).unwrap();
     world.sinks[&1].pause(SINK).unwrap();
     let moved = "UPDATE onelog_position SET position = position + 1000";
-    world.store().execute(moved, []).unwrap();
+    world.store.change(moved);
     // when another node leads,
     world.lead(2);
     world.until_state(2, SINK, SinkState::Stopped, 2);
@@ -335,10 +383,11 @@ fn a_store_that_is_ahead_of_the_log_is_named_by_the_next_leader_as_well() {
 #[test]
 fn nodes_on_which_a_sink_does_not_run_keep_the_log_for_it_and_no_more() {
     // Given nodes that keep as little of the log as they may, and a sink on the leader,
-    let world = World::with(|options| Options {
+    let little = |options| Options {
         retain_bytes: Some(0),
         ..small(options)
-    });
+    };
+    let world = World::with(little, Store::sqlite());
     world.lead(1);
     world.sinks[&1]
         .create(world.definition(SINK, &json!({})))
@@ -385,11 +434,33 @@ fn nodes_on_which_a_sink_does_not_run_keep_the_log_for_it_and_no_more() {
     assert!(follower.log_start().get() <= floor());
     // and with what it has kept the sink goes on there, without a backfill.
     let ghost = format!("INSERT INTO {SINK} (id, total) VALUES ('ghost', 7)");
-    world.store().execute(&ghost, []).unwrap();
+    world.store.change(&ghost);
     let at = write(60);
     world.lead(2);
     world.until_state(2, SINK, SinkState::Running, 2);
     world.sinks[&3].wait_blocking(SINK, at, PATIENCE).unwrap();
     assert_eq!(world.total(SINK, "k119"), 119);
     assert_eq!(world.total(SINK, "ghost"), 7);
+}
+
+#[test]
+fn a_sink_that_was_shut_out_by_a_node_without_a_right_to_it_takes_its_store_back() {
+    // Given a sink on the leader,
+    let world = World::of_three();
+    world.lead(1);
+    world.sinks[&1]
+        .create(world.definition(SINK, &json!({})))
+        .unwrap();
+    let at = world.put(1, "a", 1);
+    world.sinks[&1].wait_blocking(SINK, at, PATIENCE).unwrap();
+    // when another process takes the store over, and then nothing more comes of it,
+    world
+        .store
+        .change("UPDATE onelog_position SET epoch = epoch + 1");
+    let epoch = world.epoch(SINK);
+    // then the leader takes it back, and goes on.
+    let at = world.put(1, "a", 2);
+    world.sinks[&3].wait_blocking(SINK, at, PATIENCE).unwrap();
+    assert_eq!(world.total(SINK, "a"), 2);
+    assert!(world.epoch(SINK) > epoch);
 }
