@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
-use onelog::{KeyRange, Node, NodeId, Options, Position};
+use onelog::{KeyRange, NewTable, Node, NodeId, Options, Position};
 use tempfile::TempDir;
 
 use crate::rig::{Cluster, PATIENCE, TABLE, request, small};
@@ -128,26 +128,46 @@ fn the_copy_of_a_cluster_that_has_removed_its_first_node_grows_as_well() {
 
 #[test]
 fn a_node_that_was_sent_a_snapshot_and_nothing_since_is_copied() {
-    // Given a node whose log begins behind a snapshot,
-    let mut cluster = Cluster::of_one();
+    // Given a node whose log begins behind a snapshot that has everything,
+    let mut cluster = Cluster::empty();
     cluster.options = |options| Options {
         retain_bytes: Some(0),
+        checkpoint_interval_ms: 50,
+        snapshot_age_ms_max: 50,
         ..small(options)
     };
-    cluster.stop(1);
+    cluster.place(1);
     cluster.start(1, &[]).unwrap();
+    let made = cluster.get(1).create_table_blocking(NewTable::keyed(TABLE));
+    made.unwrap();
+    cluster.place(2);
+    let address = cluster.address(2);
+    let added = cluster.get(1).add_member_blocking(NodeId(2), address);
+    added.unwrap();
     let text = "x".repeat(2_000);
     for n in 0..400 {
         cluster.put(1, &format!("k{n}"), &text).unwrap();
     }
-    cluster.join(2);
+    let end = cluster.get(1).position();
+    cluster.wait(1, |_| {
+        let status = cluster.get(1).status();
+        let is_covered = status.memtable_bytes == 0 && !status.checkpoint_running;
+        is_covered && status.log_start > Position::ZERO
+    });
+    cluster.start(2, &[1]).unwrap();
+    let node = cluster.get(2);
+    node.wait_for_blocking(end, PATIENCE).unwrap();
+    assert!(node.log_start() > Position::ZERO);
     // when it is copied,
-    let at = cluster.get(2).read_barrier_blocking().unwrap();
     let copy = TempDir::new().unwrap();
-    assert_eq!(cluster.get(2).backup(copy.path()).unwrap(), at);
+    assert_eq!(node.backup(copy.path()).unwrap(), end);
     // then everything is in the copy, which goes on alone.
     let alone = Node::open(small(Options::new(copy.path()))).unwrap();
     assert_eq!(rows(&alone).len(), 400);
     alone.transact(|tx| tx.put(TABLE, "more", "1")).unwrap();
-    assert!(alone.position() > Position(at.get()));
+    assert!(alone.position() > end);
+    alone.stop().unwrap();
+    drop(alone);
+    let again = Node::open(small(Options::new(copy.path()))).unwrap();
+    assert_eq!(rows(&again).len(), 401);
 }
