@@ -12,7 +12,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use onelog_log::{Disk, HardState, Log, LogOptions, RealDisk, make_folder};
+use onelog_log::{Disk, HardState, Log, LogOptions, ReadError, RealDisk, make_folder};
 use onelog_record::{Entry, EntryHeader, EntryKind, Index, Position, Term};
 
 use crate::Node;
@@ -121,7 +121,11 @@ impl Node {
             (hard_state.term, position) = (place.term, place.end);
         }
         while at <= last {
-            let entries = self.shared.reader.entries(at, last.next(), COPY_BYTES)?;
+            let entries = self.shared.reader.entries(at, last.next(), COPY_BYTES);
+            let entries = entries.map_err(|error| match error {
+                ReadError::Cut { .. } => BackupError::Overtaken,
+                error => error.into(),
+            })?;
             let entries: Vec<Entry> = entries.into_iter().map(of_one_node).collect();
             // A state of another node, and the log behind it, have taken the place of these.
             let Some(end) = entries.last() else {
@@ -146,15 +150,10 @@ impl Node {
         if reader.place(Index::ZERO)?.is_some() {
             return Ok(Index::ZERO.next());
         }
-        // A search by position passes over entries without records.
+        // A search by position passes over entries without records: there may be some before the one
+        // that it finds, and there may be no others.
         let entries = reader.entries_from(self.log_start(), last.next(), 1)?;
-        let found = entries.first().map_or(last, |entry| entry.index);
-        let first = found.min(checkpoint.next());
-        match reader.place(first) {
-            Ok(Some(_)) => Ok(first),
-            Ok(None) if first > last => Ok(first),
-            Ok(None) => Err(BackupError::Overtaken),
-            Err(error) => Err(error.into()),
-        }
+        let next = checkpoint.next();
+        Ok(entries.first().map_or(next, |entry| entry.index.min(next)))
     }
 }

@@ -10,6 +10,7 @@ use onelog::{Answering, Position};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{SinkError, SinkFault};
+use crate::handle::Found;
 use crate::progress::Place;
 use crate::sinks::{Inner, Sinks};
 
@@ -100,6 +101,24 @@ pub(crate) fn answer_calls(inner: &Arc<Inner>) {
 }
 
 impl Sinks {
+    /// What is known of a sink, also where another node has just defined it.
+    pub(crate) async fn known(&self, name: &str) -> Result<Found, SinkError> {
+        let inner = &self.inner;
+        let unknown = match inner.find(name) {
+            Err(unknown @ SinkError::Unknown { .. }) if inner.node.cluster().is_some() => unknown,
+            other => return other,
+        };
+        let begun = Instant::now();
+        // Without a leader it stays unknown.
+        if inner.node.read_barrier().await.is_err() {
+            return Err(unknown);
+        }
+        while !inner.try_catch_up() && begun.elapsed() < ROUND {
+            tokio::time::sleep(PAUSE).await;
+        }
+        inner.find(name)
+    }
+
     /// Waits until a sink has reached a position, wherever it runs; where it is then.
     pub(crate) async fn reach(
         &self,
@@ -110,7 +129,7 @@ impl Sinks {
         let begun = Instant::now();
         let mut known = None;
         loop {
-            let progress = self.inner.find(name)?.progress;
+            let progress = self.known(name).await?.progress;
             let left = timeout.saturating_sub(begun.elapsed());
             let runs_on = match progress.wait(name, position, left).await {
                 Err(SinkError::Elsewhere { runs_on, .. }) => runs_on,
@@ -177,20 +196,34 @@ impl Sinks {
         timeout: Duration,
     ) -> Result<Option<Position>, SinkError> {
         let begun = Instant::now();
-        let progress = self.inner.find(name)?.progress;
-        match progress.wait_blocking(name, position, timeout) {
-            Err(SinkError::Elsewhere { .. }) => {}
-            outcome => return outcome.map(|()| progress.position()),
+        match self.inner.find(name) {
+            Ok(Found { progress, .. }) => match progress.wait_blocking(name, position, timeout) {
+                Err(SinkError::Elsewhere { .. }) => {}
+                outcome => return outcome.map(|()| progress.position()),
+            },
+            Err(error) if self.inner.node.cluster().is_none() => return Err(error),
+            Err(_) => {}
         }
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_time()
-            .build();
-        let Ok(runtime) = runtime else {
-            return Err(SinkError::Busy {
-                name: name.to_owned(),
-            });
-        };
+        let runtime = runtime(name)?;
         let left = timeout.saturating_sub(begun.elapsed());
         runtime.block_on(self.reach(name, position, left))
     }
+
+    /// [`Sinks::check_names`] for threads that block.
+    pub(crate) fn check_names_blocking(&self, names: &[String]) -> Result<(), SinkError> {
+        let unknown = names.iter().find(|name| self.inner.find(name).is_err());
+        match unknown {
+            None => Ok(()),
+            Some(name) => runtime(name)?.block_on(self.check_names(names)),
+        }
+    }
+}
+
+fn runtime(name: &str) -> Result<tokio::runtime::Runtime, SinkError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build();
+    runtime.map_err(|_| SinkError::Busy {
+        name: name.to_owned(),
+    })
 }

@@ -88,13 +88,21 @@ impl Found {
         }
     }
 
-    pub(crate) fn status(self, node: &Node) -> SinkStatus {
-        let name = self.definition.name.clone();
-        let mut status = self.progress.status(node, &self.retention, self.definition);
-        if status.state == SinkState::Elsewhere {
-            // Its thread knows how many are parked, and so does the log.
-            status.parked = parking::parked(node, &name).map_or(0, |keys| keys.len() as u64);
+    /// How many keys are parked. Its thread knows that, and elsewhere the log.
+    pub(crate) fn parked(&self, node: &Node) -> u64 {
+        match self.progress.place() {
+            Place::Here(_) => self.progress.parked(),
+            Place::Elsewhere(_) => {
+                let parked = parking::parked(node, &self.definition.name);
+                parked.map_or(0, |keys| keys.len() as u64)
+            }
         }
+    }
+
+    pub(crate) fn status(self, node: &Node) -> SinkStatus {
+        let parked = self.parked(node);
+        let mut status = self.progress.status(node, &self.retention, self.definition);
+        status.parked = parked;
         status
     }
 }

@@ -16,7 +16,7 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use onelog::{ClusterStatus, ClusterWatch, KeyRange, Node, Position, Predicate};
+use onelog::{ClusterStatus, ClusterWatch, KeyRange, Node, Position, Predicate, Refusal};
 use onelog_record::{Offset, TABLE_SINKS};
 use onelog_store::SinkDefinition;
 use parking_lot::Mutex;
@@ -136,6 +136,24 @@ impl Inner {
             }),
             _ => Ok(Predicate::Version(row.version)),
         }
+    }
+
+    /// Knows what was defined on any node before this call. `changing` MUST be held.
+    pub(crate) fn catch_up(&self) -> Result<(), Refusal> {
+        if self.node.cluster().is_none() {
+            return Ok(());
+        }
+        self.node.read_barrier_blocking()?;
+        if let Err(error) = self.follow_definitions() {
+            tracing::warn!(%error, "the definitions of the sinks cannot be read");
+        }
+        Ok(())
+    }
+
+    /// Takes in the definitions that are here, unless others are being changed.
+    pub(crate) fn try_catch_up(&self) -> bool {
+        let changing = self.changing.try_lock();
+        changing.is_some_and(|_changing| self.follow_definitions().is_ok())
     }
 
     /// Brings the sinks here in line with the definitions and the cluster. Answers whether that has to

@@ -139,9 +139,9 @@ impl Sinks {
         excuse: fn(SinkError) -> Result<(), SinkError>,
     ) -> Result<SinkStatus, SinkError> {
         let inner = &self.inner;
-        // The tables that it follows may have been made on another node.
-        inner.node.read_barrier_blocking()?;
         let _changing = inner.changing.lock();
+        // The tables that it follows, and sinks that write to the same, may be of another node.
+        inner.catch_up()?;
         inner.check(&definition, None).or_else(excuse)?;
         let tables = TableIds::of(&plan_of(&inner.node, &definition)?);
         let name = definition.name.clone();
@@ -177,8 +177,8 @@ impl Sinks {
         definition: SinkDefinition,
     ) -> Result<(SinkStatus, Option<Remains>), SinkError> {
         let inner = &self.inner;
-        inner.node.read_barrier_blocking()?;
         let _changing = inner.changing.lock();
+        inner.catch_up()?;
         let name = definition.name.clone();
         let known = inner.find(&name)?;
         if known.definition == definition {

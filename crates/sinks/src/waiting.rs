@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use onelog::{CommitRequest, Committed, Position, Refusal};
+use onelog::{CommitRequest, Committed, Node, Position, Refusal};
 use serde::Serialize;
 
 use crate::error::SinkError;
@@ -37,8 +37,8 @@ pub enum SubmitError {
 }
 
 impl Waited {
-    fn new(found: &Found, outcome: Result<Option<Position>, SinkError>) -> Self {
-        let parked = found.progress.parked();
+    fn new(found: &Found, node: &Node, outcome: Result<Option<Position>, SinkError>) -> Self {
+        let parked = found.parked(node);
         let position = match &outcome {
             Ok(position) | Err(SinkError::TimedOut { position, .. }) => *position,
             Err(_) => found.progress.position(),
@@ -96,9 +96,9 @@ impl Sinks {
     }
 
     /// Whether all these sinks exist.
-    pub fn check_names(&self, names: &[String]) -> Result<(), SinkError> {
+    pub async fn check_names(&self, names: &[String]) -> Result<(), SinkError> {
         for name in names {
-            self.inner.find(name)?;
+            self.known(name).await?;
         }
         Ok(())
     }
@@ -118,7 +118,7 @@ impl Sinks {
             let waited = match self.inner.find(name) {
                 Ok(found) => {
                     let outcome = self.reach(name, position, left).await;
-                    Waited::new(&found, outcome)
+                    Waited::new(&found, &self.inner.node, outcome)
                 }
                 Err(error) => Waited::given_up(error),
             };
@@ -135,7 +135,7 @@ impl Sinks {
         names: &[String],
         timeout: Duration,
     ) -> Result<(Committed, BTreeMap<String, Waited>), SubmitError> {
-        self.check_names(names)?;
+        self.check_names_blocking(names)?;
         let committed = self.inner.node.submit(request).wait()?;
         let begun = Instant::now();
         let mut out = BTreeMap::new();
@@ -144,7 +144,7 @@ impl Sinks {
             let waited = match self.inner.find(name) {
                 Ok(found) => {
                     let outcome = self.reach_blocking(name, committed.position, left);
-                    Waited::new(&found, outcome)
+                    Waited::new(&found, &self.inner.node, outcome)
                 }
                 Err(error) => Waited::given_up(error),
             };

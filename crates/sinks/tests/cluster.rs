@@ -13,7 +13,7 @@ use std::thread::ThreadId;
 
 use onelog::record::{TABLE_SINK_POSITIONS, TABLE_SINKS};
 use onelog::{NewTable, NodeId, Options, Position};
-use onelog_sinks::{SinkError, SinkState, Sinks};
+use onelog_sinks::{DropTableError, SinkError, SinkState, Sinks};
 use onelog_store::{SinkDefinition, failpoint};
 use onelog_stores::KINDS;
 use onelog_testkit::{Postgres, Server};
@@ -188,6 +188,8 @@ fn a_sink_runs_on_the_leader_alone_and_moves_with_the_leadership() {
         (status.state, status.runs_on),
         (SinkState::Elsewhere, Some(1))
     );
+    let follows = world.sinks[&2].drop_table("shop.orders");
+    assert!(matches!(follows, Err(DropTableError::Followed { .. })));
     // then it runs on the leader, and any node waits for it,
     world.until_state(1, SINK, SinkState::Running, 1);
     let mut total = 1;
@@ -231,21 +233,39 @@ fn a_sink_runs_on_the_leader_alone_and_moves_with_the_leadership() {
 }
 
 #[test]
-fn the_next_leader_knows_of_pauses_and_deletions() {
+fn the_next_leader_knows_of_pauses_parked_keys_and_deletions() {
     // Given a sink on the leader,
     let world = World::of_three();
     world.lead(1);
     world.sinks[&1]
-        .create(world.definition(SINK, &json!({})))
+        .create(world.definition(SINK, &json!({"on_refused": "park"})))
         .unwrap();
     world.until_state(1, SINK, SinkState::Running, 1);
-    // when it is paused, and another node leads, then it is paused there;
+    // which has parked a key,
+    let put = world
+        .cluster
+        .get(2)
+        .transact(|tx| tx.put_json("shop.orders", "bad", &json!({"total": "many"})));
+    let at = put.unwrap().position;
+    world.sinks[&2].wait_blocking(SINK, at, PATIENCE).unwrap();
+    assert_eq!(world.sinks[&2].get(SINK).unwrap().parked, 1);
+    let table = world.cluster.get(3).catalog();
+    let table = table.by_name("shop.orders").unwrap().id;
+    let request = rig::request(table, "good", "{\"total\": 1}");
+    let names = [SINK.to_owned()];
+    let (_, waited) = world.sinks[&3]
+        .submit_and_wait(request, &names, PATIENCE)
+        .unwrap();
+    let waited = &waited[SINK];
+    assert!(waited.reached && waited.parked == Some(1), "{waited:?}");
+    // when it is paused, and another node leads, then it is there, too;
     assert_eq!(
         world.sinks[&1].pause(SINK).unwrap().state,
         SinkState::Paused
     );
     world.lead(2);
     world.until_state(2, SINK, SinkState::Paused, 2);
+    world.until(2, |sinks| sinks.get(SINK).unwrap().parked == 1);
     world.sinks[&2].resume(SINK).unwrap();
     world.until_state(2, SINK, SinkState::Running, 2);
     // and when it is deleted, all nodes forget it.
