@@ -45,9 +45,9 @@ pub use request::{
 };
 pub use serde_message::in_json_terms;
 pub use table::{
-    SYSTEM_TABLES, TABLE_NODES, TABLE_PARKED, TABLE_SETTINGS, TABLE_SINKS, TABLE_TABLES,
-    TABLE_UNIQUE, TableDefinition, TableKind, TableNameError, USER_TABLES_FROM, ValueKind,
-    check_table_name, nearest_name, unique_rows_of,
+    SYSTEM_TABLES, TABLE_NODES, TABLE_PARKED, TABLE_SETTINGS, TABLE_SINK_POSITIONS, TABLE_SINKS,
+    TABLE_TABLES, TABLE_UNIQUE, TableDefinition, TableKind, TableNameError, USER_TABLES_FROM,
+    ValueKind, check_table_name, nearest_name, unique_rows_of,
 };
 pub use transaction::{
     BodyError, BodyWriter, Header, Op, Record, Records, Transaction, TransactionMark, Transactions,

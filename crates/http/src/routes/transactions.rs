@@ -50,6 +50,7 @@ pub(crate) async fn commit(State(app): State<Shared>, headers: HeaderMap, body: 
     let parsed = parse(&app, &body.bytes).await?;
     app.sinks
         .check_names(&parsed.wait_for)
+        .await
         .map_err(|error| sink_error(&app, "", error))?;
     let count = parsed.request.writes.len() as u64;
     let timeout = Duration::from_millis(parsed.wait_timeout_ms.unwrap_or(WAIT_TIMEOUT_MS));

@@ -254,7 +254,12 @@ impl Making<'_> {
         let mut rows = vec![(node, record(address))];
         // Those that were there before addresses were recorded: the founder above all.
         for member in self.cluster.views.get().members.all() {
-            let is_recorded = self.cluster.addresses.record(member).is_some();
+            // A log that was restored from a backup has those of another cluster.
+            let recorded = self.cluster.addresses.record(member);
+            let is_recorded = recorded.is_some_and(|known| {
+                let is_own = known.address == self.cluster.own_address;
+                !known.removed && (member != self.cluster.node || is_own)
+            });
             let address = match member == self.cluster.node {
                 true => Some(self.cluster.own_address.clone()),
                 false => self.cluster.addresses.get(member),

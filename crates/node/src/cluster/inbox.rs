@@ -17,7 +17,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::reply::Reply;
 use super::wire;
-use super::{change, incoming, joining, outgoing};
+use super::{calls, change, incoming, joining, outgoing};
 use crate::driver::Command;
 use crate::shared::Shared;
 
@@ -145,6 +145,7 @@ impl Handler for Inbox {
             wire::JOIN => joining::serve(shared, from, bytes, reply),
             wire::SNAPSHOT => incoming::announced(&shared, from, bytes, reply),
             wire::CHUNK => outgoing::chunk(&shared, from, bytes, reply),
+            wire::CALL => calls::serve(&shared, bytes, reply),
             wire::FETCHED => outgoing::fetched(&shared, from, bytes, reply),
             _ => reply.refuse(),
         }

@@ -6,6 +6,7 @@
 //! followers; `onelog-export` and `onelog-import` carry snapshots.
 
 mod addresses;
+mod calls;
 mod change;
 mod forward;
 mod inbox;
@@ -19,6 +20,7 @@ mod sending;
 mod start;
 mod status;
 mod view;
+mod watch;
 mod wire;
 
 use std::future::Future;
@@ -30,10 +32,12 @@ use onelog_record::NodeId;
 use parking_lot::{Condvar, Mutex};
 use tokio::runtime::{Builder, Handle, Runtime};
 
+pub use calls::{Answering, CallError};
 pub use change::MembersChangeError;
 pub use options::{ClusterOptions, Join, START_TIMEOUT};
 pub use start::ClusterError;
 pub use status::{ClusterStatus, MemberStatus};
+pub use watch::ClusterWatch;
 
 pub(crate) use addresses::{keep, refresh};
 pub(crate) use forward::{again, submit};
@@ -84,6 +88,7 @@ pub(crate) struct Cluster {
     pub(crate) views: view::Views,
     pub(crate) fetcher: Work,
     addresses: addresses::Addresses,
+    calls: calls::Calls,
     in_flight: forward::InFlight,
     outgoing: outgoing::Outgoing,
     incoming: incoming::Incoming,
@@ -115,6 +120,7 @@ impl Cluster {
             views: view::Views::default(),
             fetcher: Work::start("onelog-fetch", FETCHES_MAX)?,
             addresses: addresses::Addresses::new(&options.peers),
+            calls: calls::Calls::default(),
             in_flight: forward::InFlight::default(),
             outgoing: outgoing::Outgoing::default(),
             incoming: incoming::Incoming::default(),

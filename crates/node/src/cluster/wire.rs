@@ -20,6 +20,8 @@ pub(crate) const SNAPSHOT: u16 = 5;
 pub(crate) const CHUNK: u16 = 6;
 /// A snapshot was fetched, or will not be.
 pub(crate) const FETCHED: u16 = 7;
+/// What the programs that use the nodes have to say to each other.
+pub(crate) const CALL: u16 = 8;
 /// A node requests that it becomes a member.
 pub(crate) const JOIN: u16 = 10;
 
