@@ -151,6 +151,12 @@ impl Node {
 
     /// Recovers and replays; the only voter leads then.
     pub fn start(&mut self) -> Result<(), StartError> {
+        self.open()?;
+        self.lead_on()
+    }
+
+    /// Recovers what the disks hold.
+    pub fn open(&mut self) -> Result<(), StartError> {
         let disks = (Arc::new(self.log.clone()), Arc::new(self.state.clone()));
         let recovered = Recovered::open(disks.0, disks.1, self.options.clone())?;
         self.reached.note(
@@ -173,6 +179,11 @@ impl Node {
             snapshots: Vec::new(),
             ended: Vec::new(),
         });
+        Ok(())
+    }
+
+    /// Replays what was recovered.
+    pub fn lead_on(&mut self) -> Result<(), StartError> {
         loop {
             let now = self.now;
             let life = self.life();
