@@ -96,7 +96,16 @@ pub(crate) fn open_on(
     let log_id = opening.as_ref().and_then(|opening| opening.log_id);
     let replica_options = replica_options(&options, log_id);
     let probe = SpaceProbe::new([Arc::clone(&log_disk), Arc::clone(&state_disk)]);
-    let recovered = Recovered::open(log_disk, state_disk, replica_options)?;
+    let recover = || {
+        let (log, state) = (Arc::clone(&log_disk), Arc::clone(&state_disk));
+        Recovered::open(log, state, replica_options.clone())
+    };
+    let recovered = match (&opening, &options.cluster) {
+        (Some(Opening { cluster, .. }), Some(members)) => {
+            cluster::recover(cluster, &*log_disk, members.start_timeout, recover)?
+        }
+        _ => recover()?,
+    };
     let (inbox, messages, cluster) = match opening {
         Some(opening) => {
             opening.cluster.peers.set_log_id(recovered.log_id());

@@ -11,6 +11,7 @@ mod forward;
 mod inbox;
 mod incoming;
 mod members;
+mod mending;
 mod options;
 mod outgoing;
 mod reply;
@@ -37,6 +38,7 @@ pub use status::{ClusterStatus, MemberStatus};
 pub(crate) use addresses::{keep, refresh};
 pub(crate) use forward::{again, submit};
 pub(crate) use inbox::Messages;
+pub(crate) use mending::{mend, read_mended, recover};
 pub(crate) use outgoing::send as send_snapshot;
 pub(crate) use reply::{Reply, answer_bytes, no_barrier};
 pub(crate) use sending::send;
@@ -86,6 +88,7 @@ pub(crate) struct Cluster {
     in_flight: forward::InFlight,
     outgoing: outgoing::Outgoing,
     incoming: incoming::Incoming,
+    mending: mending::Mending,
     exporter: Work,
     importer: Work,
     runtime: Mutex<Option<Runtime>>,
@@ -112,6 +115,7 @@ impl Cluster {
             in_flight: forward::InFlight::default(),
             outgoing: outgoing::Outgoing::default(),
             incoming: incoming::Incoming::default(),
+            mending: mending::Mending::default(),
             exporter: Work::start("onelog-export", FETCHES_MAX)?,
             importer: Work::start("onelog-import", 1)?,
             handle: runtime.handle().clone(),

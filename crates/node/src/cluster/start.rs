@@ -11,9 +11,9 @@
 
 use std::sync::Arc;
 
-use onelog_log::{Disk, HARD_STATE_FILE, HardState, HardStateError, is_log_file};
+use onelog_log::{Corruption, Disk, HARD_STATE_FILE, HardState, HardStateError, is_log_file};
 use onelog_peers::{AddressError, NO_LOG, Peers, PeersOptions, StartError};
-use onelog_record::NodeId;
+use onelog_record::{Index, NodeId};
 use onelog_replica::FOUNDER;
 
 use super::inbox::{Inbox, Logs, Messages};
@@ -60,6 +60,37 @@ pub enum ClusterError {
         second: NodeId,
         second_id: u128,
     },
+    /// The log is shorter than it was: what it voted and acknowledged is not known.
+    #[error(
+        "the log of node {node} ends at entry {last}, and entries up to {durable} were durable here: its disk has lost acknowledged entries, so this node must not vote. Remove node {node} from the cluster, and let this machine join it with an empty folder under a new number, as a learner first"
+    )]
+    LostTail {
+        node: NodeId,
+        last: Index,
+        durable: Index,
+    },
+    /// A damaged entry waits for a node that has it.
+    #[error(
+        "the log of node {node} is damaged ({fault}): {why}. Start another node that has the entry, then this one; or remove node {node} from the cluster, and let this machine join it with an empty folder under a new number, as a learner first"
+    )]
+    Damaged {
+        node: NodeId,
+        fault: Corruption,
+        why: String,
+    },
+    /// The damage is of a kind that other nodes cannot mend.
+    #[error(
+        "the log of node {node} is damaged ({fault}) and cannot be mended: {why}. Remove node {node} from the cluster, and let this machine join it with an empty folder under a new number, as a learner first"
+    )]
+    NotMended {
+        node: NodeId,
+        fault: Corruption,
+        why: String,
+    },
+    #[error(
+        "so many frames of the log of node {node} are damaged that its disk is to be replaced: remove node {node} from the cluster, and let this machine join it with an empty folder under a new number, as a learner first"
+    )]
+    TooDamaged { node: NodeId },
     /// A member's folder was opened as that of a node that is alone.
     #[error(
         "the folder belongs to node {node} of a cluster: start it with its number, its address and its peers"

@@ -22,6 +22,8 @@ pub struct ClusterStatus {
     pub is_member: bool,
     /// Whether a change of the members goes on.
     pub is_changing: bool,
+    /// How many damaged frames of this node's log were put back from other nodes since its start.
+    pub mended_frames: u64,
     pub members: Vec<MemberStatus>,
 }
 
@@ -82,6 +84,7 @@ impl ClusterStatus {
             leads: view.role.admits,
             is_member: view.is_member(cluster.node),
             is_changing: view.members.is_changing(),
+            mended_frames: cluster.mending.mended(),
             members: view.members.all().into_iter().map(member).collect(),
         }
     }
