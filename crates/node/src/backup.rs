@@ -6,7 +6,7 @@ use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use onelog_log::{Disk, HardState, Log, LogOptions, RealDisk, make_folder};
+use onelog_log::{Disk, HardState, Log, LogOptions, Place, RealDisk, make_folder};
 use onelog_record::{Index, Position, Term};
 
 use crate::Node;
@@ -111,6 +111,10 @@ impl Node {
         if at > checkpoint.next() {
             return Err(BackupError::Overtaken);
         }
+        if at > Index::ZERO.next() {
+            let place = self.place_before(at)?;
+            copy.restart_behind(place).map_err(write_failed)?;
+        }
         while at <= last {
             let entries = self.shared.reader.entries(at, last.next(), COPY_BYTES)?;
             let Some(end) = entries.last() else { break };
@@ -125,5 +129,22 @@ impl Node {
         hard_state.clean = true;
         copy.close(&hard_state).map_err(write_failed)?;
         Ok(position)
+    }
+
+    /// Where the copy of a log begins whose start was cut.
+    fn place_before(&self, first: Index) -> Result<Place, BackupError> {
+        let reader = &self.shared.reader;
+        let before = Index(first.get() - 1);
+        if let Some(place) = reader.place(before)? {
+            return Ok(place);
+        }
+        // Copies of before do not say what was before their first entry.
+        let entries = reader.entries(first, first.next(), 1)?;
+        let base = entries.first().map(|entry| entry.header.base_offset);
+        Ok(Place {
+            index: before,
+            end: base.map_or(self.log_start(), |base| Position(base.get())),
+            ..Place::START
+        })
     }
 }

@@ -17,7 +17,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::reply::Reply;
 use super::wire;
-use super::{change, incoming, mending, outgoing};
+use super::{change, incoming, mending, newcomer, outgoing};
 use crate::driver::Command;
 use crate::shared::Shared;
 
@@ -142,6 +142,7 @@ impl Handler for Inbox {
             wire::SNAPSHOT => incoming::announced(&shared, from, bytes, reply),
             wire::CHUNK => outgoing::chunk(&shared, from, bytes, reply),
             wire::FETCHED => outgoing::fetched(&shared, from, bytes, reply),
+            wire::NEWCOMER => newcomer::serve(&shared, bytes, reply),
             wire::ENTRY => mending::serve(&shared, from, bytes, reply),
             _ => reply.refuse(),
         }

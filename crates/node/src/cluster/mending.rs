@@ -226,7 +226,7 @@ fn copy_of(cluster: &Cluster, from: NodeId, index: Index) -> Result<Copied, Stri
 }
 
 /// Waits on any thread, one of a runtime too.
-fn answer_of(cluster: &Cluster, request: Pending) -> Result<Bytes, RequestError> {
+pub(super) fn answer_of(cluster: &Cluster, request: Pending) -> Result<Bytes, RequestError> {
     let (sender, receiver) = crossbeam_channel::bounded(1);
     cluster.spawn(async move {
         let _ = sender.send(request.await);

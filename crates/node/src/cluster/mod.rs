@@ -12,6 +12,7 @@ mod inbox;
 mod incoming;
 mod members;
 mod mending;
+mod newcomer;
 mod options;
 mod outgoing;
 mod reply;

@@ -3,7 +3,7 @@
 //! | node | its folder | what follows |
 //! |---|---|---|
 //! | any | has a log | that is opened; other nodes have the same one or are not connected |
-//! | not 1 | empty | the log's id is learned from a peer; the node waits to be added |
+//! | not 1 | empty | the log's id is learned from a peer; refused where it was here before ([`newcomer`]); else it waits to be added |
 //! | 1 | empty, no peers listed | begins a log |
 //! | 1 | empty, a peer has a log | refused: this disk has lost it |
 //! | 1 | empty, all peers have none | begins a log |
@@ -17,7 +17,7 @@ use onelog_record::{Index, NodeId};
 use onelog_replica::FOUNDER;
 
 use super::inbox::{Inbox, Logs, Messages};
-use super::{Cluster, ClusterOptions};
+use super::{Cluster, ClusterOptions, newcomer};
 
 /// A node cannot take part in its cluster.
 #[derive(Debug, thiserror::Error)]
@@ -45,6 +45,20 @@ pub enum ClusterError {
         "the folder of node 1 is empty, but node {peer} has the log {log_id:032x} of this cluster: node 1 has lost its disk, and with it what it voted for. Remove node 1 from the cluster, and let this machine join it under a new number, as a learner first"
     )]
     DiskLost { peer: NodeId, log_id: u128 },
+    /// The disk of a node that has voted or acknowledged entries is empty.
+    #[error(
+        "the folder of node {node} is empty, but node {node} has taken part in this cluster: it has lost its disk, and with it what it voted for and acknowledged. Remove node {node} from the cluster, and let this machine join it under a new number, as a learner first"
+    )]
+    NodeDiskLost { node: NodeId },
+    /// Whether a node with an empty disk has lost it is not known.
+    #[error(
+        "the folder of node {node} is empty, and no leader has said within {seconds} s whether node {node} is new ({tried}): it could have lost its disk. Start the other nodes first; where no majority is left without this node, restore a backup"
+    )]
+    NoLeader {
+        node: NodeId,
+        seconds: u64,
+        tried: String,
+    },
     /// The founder's disk is empty, and whether it should be is not known.
     #[error(
         "the folder of node 1 is empty, and not all of its peers answered within {seconds} s ({tried}): they could have the log that this node has lost. Start them first; or, if this cluster has never run before, start node 1 with the option to found it"
@@ -165,6 +179,9 @@ impl Opening {
             Own::Empty => learn(options, &inbox, &peers)?,
         };
         let cluster = Cluster::new(options, peers).map_err(ClusterError::Thread)?;
+        if is_empty && options.node != FOUNDER {
+            newcomer::check(&cluster, options)?;
+        }
         Ok(Self {
             cluster,
             inbox,

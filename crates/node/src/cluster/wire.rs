@@ -27,6 +27,9 @@ pub(crate) const FETCHED: u16 = 7;
 /// An entry of the log that is damaged on the node which requests it.
 pub(crate) const ENTRY: u16 = 8;
 
+/// Whether a node with an empty folder is a new one.
+pub(crate) const NEWCOMER: u16 = 9;
+
 /// Bytes of another node are not as nodes send them.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum WireError {
