@@ -28,6 +28,8 @@ pub(crate) struct Checkpoints {
     pub(crate) is_running: bool,
     /// Runs again before another one begins.
     pub(crate) unfinished: Option<Unfinished>,
+    /// Begun behind an entry at which digests are compared: runs before another one begins.
+    pub(crate) frozen: Option<Checkpoint>,
     /// How much was free when the one that runs began.
     pub(crate) begun_with: Option<u64>,
     /// Whether the next one is due at once: a follower needs it.
@@ -55,6 +57,7 @@ impl<T, O: Observer> Replica<T, O> {
                 since_ms >= self.options.checkpoint_interval_ms
                     || self.state.wants_checkpoint()
                     || self.checkpoints.is_wanted
+                    || self.checkpoints.frozen.is_some()
             }
         };
         if !self.checkpoints.is_running && is_due && self.checkpoint_has_room() {
@@ -68,7 +71,7 @@ impl<T, O: Observer> Replica<T, O> {
         self.checkpoints.is_wanted = false;
         let checkpoint = match unfinished {
             Some(unfinished) => Some(unfinished.checkpoint),
-            None => self.freeze(),
+            None => self.checkpoints.frozen.take().or_else(|| self.freeze()),
         };
         let Some(checkpoint) = checkpoint else {
             return;
@@ -79,7 +82,7 @@ impl<T, O: Observer> Replica<T, O> {
         out.jobs.push(Job::Checkpoint(checkpoint));
     }
 
-    fn freeze(&mut self) -> Option<Checkpoint> {
+    pub(crate) fn freeze(&mut self) -> Option<Checkpoint> {
         // The next start needs the log behind it.
         assert!(
             self.state.applied().index <= self.log.durable(),
@@ -114,7 +117,9 @@ impl<T, O: Observer> Replica<T, O> {
             });
             return Ok(());
         }
-        result?;
+        let report = result?;
+        self.note_digest(report.digest);
+        self.compare_digests()?;
         self.checkpoints.covered = self.state.checkpointed().index;
         self.checkpoints.kept_since_ms = Some(now.monotonic_ms);
         let next = self.checkpoints.next_members.clone();
@@ -129,7 +134,8 @@ impl<T, O: Observer> Replica<T, O> {
             tracing::warn!("the last checkpoint was not made: there is no room on the disk for it");
             return Ok(());
         }
-        let mut next = self.checkpoints.unfinished.take().map(|u| u.checkpoint);
+        let unfinished = self.checkpoints.unfinished.take().map(|u| u.checkpoint);
+        let mut next = unfinished.or_else(|| self.checkpoints.frozen.take());
         while let Some(checkpoint) = next.take().or_else(|| self.freeze()) {
             match checkpoint.run() {
                 Err(error @ CheckpointError::NoSpace { .. }) => {

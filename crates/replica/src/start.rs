@@ -22,6 +22,7 @@ use onelog_state::{Opened, State};
 use crate::catalog::Catalog;
 use crate::checkpoints::Checkpoints;
 use crate::cluster::Cluster;
+use crate::digests::Digests;
 use crate::events::Now;
 use crate::failure::Failure;
 use crate::followers::Followers;
@@ -164,6 +165,7 @@ impl Recovered {
             checkpoints: Checkpoints {
                 is_running: false,
                 unfinished: None,
+                frozen: None,
                 begun_with: None,
                 considered_at_ms: now.monotonic_ms,
                 is_wanted: false,
@@ -172,6 +174,7 @@ impl Recovered {
                 covered: applied.index,
                 kept_since_ms: None,
             },
+            digests: Digests::default(),
             retention: Retention {
                 is_running: false,
                 considered_at_ms: now.monotonic_ms,

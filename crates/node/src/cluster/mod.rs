@@ -42,7 +42,7 @@ pub(crate) use inbox::Messages;
 pub(crate) use mending::{mend, read_mended, recover};
 pub(crate) use outgoing::send as send_snapshot;
 pub(crate) use reply::{Reply, answer_bytes, no_barrier};
-pub(crate) use sending::send;
+pub(crate) use sending::{send, send_digests};
 pub(crate) use start::{Opening, check_alone};
 pub(crate) use view::View;
 

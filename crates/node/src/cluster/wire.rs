@@ -6,7 +6,8 @@ use onelog_log::Copied;
 use onelog_record::{
     Entry, EntryHeader, Index, PAYLOAD_HEADER_BYTES, PayloadError, Position, Term,
 };
-use onelog_state::{Head, Malformed};
+use onelog_replica::{DIGESTS_MAX, DigestAt};
+use onelog_state::{Digest, Head, Malformed};
 
 /// What Raft sends, but for announced snapshots.
 pub(crate) const RAFT: u16 = 1;
@@ -29,6 +30,9 @@ pub(crate) const ENTRY: u16 = 8;
 
 /// Whether a node with an empty folder is a new one.
 pub(crate) const NEWCOMER: u16 = 9;
+
+/// The digests of a node's last checkpoints.
+pub(crate) const DIGESTS: u16 = 10;
 
 /// Bytes of another node are not as nodes send them.
 #[derive(Debug, thiserror::Error)]
@@ -98,6 +102,35 @@ pub(crate) fn split_numbered(mut bytes: Bytes) -> Result<(u64, Bytes), WireError
     }
     let number = bytes.get_u64_le();
     Ok((number, bytes))
+}
+
+const DIGEST_BYTES: usize = 16;
+
+/// [`DIGESTS`]: for each `index u64 | digest [16]`.
+pub(crate) fn digests(digests: &[DigestAt]) -> Bytes {
+    let mut out = BytesMut::with_capacity(digests.len() * (8 + DIGEST_BYTES));
+    for at in digests {
+        out.put_u64_le(at.index.get());
+        out.put_slice(&at.digest.to_bytes());
+    }
+    out.freeze()
+}
+
+pub(crate) fn decode_digests(mut bytes: Bytes) -> Result<Vec<DigestAt>, WireError> {
+    let mut digests = Vec::new();
+    while !bytes.is_empty() && digests.len() < DIGESTS_MAX {
+        if bytes.len() < 8 + DIGEST_BYTES {
+            return Err(WireError::Short);
+        }
+        let index = Index(bytes.get_u64_le());
+        let mut digest = [0; DIGEST_BYTES];
+        bytes.copy_to_slice(&mut digest);
+        digests.push(DigestAt {
+            index,
+            digest: Digest::from_bytes(&digest),
+        });
+    }
+    Ok(digests)
 }
 
 const COPIED_HEAD_BYTES: usize = 24;
@@ -183,6 +216,19 @@ mod tests {
         assert_eq!(decode_copied(bytes.clone()).unwrap(), sent);
         assert!(decode_copied(bytes.slice(..55)).is_err());
         assert!(decode_copied(Bytes::from(vec![9; 60])).is_err());
+    }
+
+    #[test]
+    fn digests_travel_with_these_bytes() {
+        let sent = [(1, 7), (2, 8)].map(|(index, byte)| DigestAt {
+            index: Index(index),
+            digest: Digest::from_bytes(&[byte; 16]),
+        });
+        let bytes = digests(&sent);
+        assert_eq!(&bytes[..9], b"\x01\0\0\0\0\0\0\0\x07");
+        assert_eq!(bytes.len(), 48);
+        assert_eq!(decode_digests(bytes.clone()).unwrap(), sent);
+        assert!(decode_digests(bytes.slice(..47)).is_err());
     }
 
     #[test]

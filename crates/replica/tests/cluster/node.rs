@@ -48,6 +48,8 @@ pub struct Node {
     pub reached: Reached,
     /// Whether a disk is to fail.
     pub may_fail: bool,
+    /// Why it has stopped by itself.
+    pub failure: Option<Failure>,
 }
 
 /// What is rare, and must have happened in a batch of seeds: else it would say little.
@@ -128,6 +130,7 @@ impl Node {
             answers: Vec::new(),
             reached: Reached::default(),
             may_fail: false,
+            failure: None,
         }
     }
 
@@ -249,7 +252,10 @@ impl Node {
     /// Where a disk is to fail, the process ends with it.
     fn survive(&mut self, result: Result<impl Sized, Failure>) {
         match result {
-            Err(_) if self.may_fail => self.end(),
+            Err(failure) if self.may_fail => {
+                self.end();
+                self.failure = Some(failure);
+            }
             result => drop(result.expect("nothing fails")),
         }
     }

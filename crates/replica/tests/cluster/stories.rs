@@ -385,6 +385,24 @@ fn entries_are_not_taken_while_the_disk_is_nearly_full_and_come_later() {
 }
 
 #[test]
+fn replicas_make_digests_at_the_same_places() {
+    let mut world = World::of(3, 51);
+    for ticket in 1..=200 {
+        // Each node makes checkpoints of its own as well, whenever it likes.
+        world.put(node(1), ticket);
+        world.settle();
+    }
+    world.run(3);
+    let digests = |id| world.nodes[&node(id)].replica().observer().digests.clone();
+    let (first, others) = (digests(1), [digests(2), digests(3)]);
+    for other in others {
+        let same = first.iter().filter(|at| other.contains(at)).count();
+        assert!(same > 1, "{first:?} {other:?}");
+    }
+    world.check_end();
+}
+
+#[test]
 fn who_leads_and_how_far_the_others_are_is_made_known() {
     let mut world = World::of(3, 36);
     world.run(1);
