@@ -66,7 +66,9 @@ pub use followers::{Follower, Followers, sink_follower};
 pub use jobs::{Answer, Job, Outbox, ReadForFollower, TransferError};
 pub use observer::Observer;
 pub use opening::{Recovered, StartError};
-pub use options::{FOUNDER, QUEUE_WAIT_MS_MAX, ReplicaOptions};
+pub use options::{
+    ELECTION_MS, ELECTION_MS_MAX, ELECTION_MS_MIN, FOUNDER, QUEUE_WAIT_MS_MAX, ReplicaOptions,
+};
 pub use replica::Replica;
 pub use schema::SchemaError;
 pub use snapshots::{ArrivedSnapshot, PinnedSnapshot, SendSnapshot};

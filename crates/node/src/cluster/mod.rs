@@ -32,7 +32,7 @@ use parking_lot::{Condvar, Mutex};
 use tokio::runtime::{Builder, Handle, Runtime};
 
 pub use change::MembersChangeError;
-pub use options::{ClusterOptions, START_TIMEOUT};
+pub use options::{ClusterOptions, ELECTION_MS, ELECTION_MS_MAX, ELECTION_MS_MIN, START_TIMEOUT};
 pub use start::ClusterError;
 pub use status::{ClusterStatus, MemberStatus};
 

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use onelog_peers::{Timing, TlsFiles};
 use onelog_record::NodeId;
+pub use onelog_replica::{ELECTION_MS, ELECTION_MS_MAX, ELECTION_MS_MIN};
 
 /// How long a start waits for other nodes to answer.
 pub const START_TIMEOUT: Duration = Duration::from_secs(30);
@@ -29,6 +30,11 @@ pub struct ClusterOptions {
     pub found: bool,
     /// How long a start with an empty folder waits for other nodes to answer.
     pub start_timeout: Duration,
+    /// How long this node waits for a leader before it seeks the leadership: from so many milliseconds
+    /// up to twice as many, [`ELECTION_MS_MIN`] at least and [`ELECTION_MS_MAX`] at most. A leader is
+    /// heard of five times within it, so it must be several times what a message takes between the
+    /// nodes. The same on all nodes.
+    pub election_ms: u64,
     pub timing: Timing,
 }
 
@@ -43,6 +49,7 @@ impl ClusterOptions {
             tls: None,
             found: false,
             start_timeout: START_TIMEOUT,
+            election_ms: ELECTION_MS,
             timing: Timing::default(),
         }
     }

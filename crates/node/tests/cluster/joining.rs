@@ -98,6 +98,25 @@ fn a_voter_that_has_lost_its_disk_is_refused_and_so_is_a_learner_that_had_the_lo
 }
 
 #[test]
+fn the_time_until_an_election_is_chosen_within_bounds() {
+    let mut cluster = Cluster::empty();
+    cluster.place(1);
+    for wrong in [0, onelog::ELECTION_MS_MIN - 1, onelog::ELECTION_MS_MAX + 1] {
+        let mut options = cluster.node_options(1, &[]);
+        cluster_of(&mut options).election_ms = wrong;
+        let refused = Node::open(options).unwrap_err();
+        let is_named = matches!(
+            refused,
+            OpenError::Cluster(ClusterError::ElectionTime { .. })
+        );
+        assert!(is_named, "{refused}");
+    }
+    let mut options = cluster.node_options(1, &[]);
+    cluster_of(&mut options).election_ms = onelog::ELECTION_MS_MIN;
+    drop(Node::open(options).unwrap());
+}
+
+#[test]
 fn a_node_that_was_added_before_its_first_start_is_new() {
     let mut cluster = Cluster::of_one();
     cluster.put(1, "a", "1").unwrap();

@@ -93,6 +93,7 @@ impl Reached {
 pub fn options(node: NodeId) -> ReplicaOptions {
     ReplicaOptions {
         node,
+        election_ms: onelog_replica::ELECTION_MS,
         new_log_id: LOG_ID,
         segment_bytes: 8 << 10,
         index_every_bytes: 1 << 10,
