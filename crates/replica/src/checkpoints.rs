@@ -45,6 +45,24 @@ pub(crate) struct Checkpoints {
     pub(crate) kept_since_ms: Option<u64>,
 }
 
+impl Checkpoints {
+    /// Of a replica that starts from the checkpoint at this entry.
+    pub(crate) fn at(covered: Index, members: Members, now: Now) -> Self {
+        Self {
+            is_running: false,
+            unfinished: None,
+            frozen: None,
+            begun_with: None,
+            considered_at_ms: now.monotonic_ms,
+            is_wanted: false,
+            members: members.clone(),
+            next_members: members,
+            covered,
+            kept_since_ms: None,
+        }
+    }
+}
+
 impl<T, O: Observer> Replica<T, O> {
     /// Starts a checkpoint when one is due or the memtable requests it.
     pub(crate) fn checkpoint_when_due(&mut self, now: Now, out: &mut Outbox<T>) {

@@ -42,7 +42,7 @@ pub(crate) struct Digests {
     reported: Index,
 }
 
-/// A difference.
+/// What a difference between digests means for this replica.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Verdict {
     /// Most voters have another digest than this replica.
@@ -114,8 +114,9 @@ impl<T, O: Observer> Replica<T, O> {
     /// An entry is applied: at some places a checkpoint begins right here.
     pub(crate) fn freeze_for_digest(&mut self, entry: &Entry) {
         // A change of the members is in force only with the effect behind this one.
-        let is_place = entry.index.get() % every(self.options.memtable_bytes) == 0
-            && entry.header.kind != EntryKind::Membership;
+        let every = every(self.options.memtable_bytes);
+        let is_place =
+            entry.index.get().is_multiple_of(every) && entry.header.kind != EntryKind::Membership;
         let checkpoints = &self.checkpoints;
         let is_busy = checkpoints.is_running
             || checkpoints.unfinished.is_some()

@@ -80,7 +80,7 @@ fn a_voter_that_has_lost_its_disk_is_refused_and_so_is_a_learner_that_had_the_lo
         );
         assert!(is_named, "{refused}");
         assert!(refused.to_string().contains("under a new number"));
-        // and whoever it asks first, the leader decides that.
+        // also by a follower, which requests it of the leader.
         let follower = if leader == 1 { 2 } else { 1 };
         let refused = start_empty(&cluster, id, &[follower]).unwrap_err();
         let is_named = matches!(
