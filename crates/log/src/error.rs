@@ -69,6 +69,16 @@ pub enum MendError {
     /// Another entry must be mended first.
     #[error("an earlier entry must be mended first: {0}")]
     Before(Corruption),
+    /// More than one frame is gone at the log's end.
+    #[error(
+        "the log ends at entry {last}, and entries up to {durable} were durable: the disk has lost acknowledged entries, which cannot be mended"
+    )]
+    LostTail { last: Index, durable: Index },
+    /// Only a committed entry may be put where nothing vouches for it.
+    #[error(
+        "entry {0} is the log's last one, and the copy of it is not known to be committed; try again when it is"
+    )]
+    NotCommitted(Index),
     /// It is not the entry that was there.
     #[error("entry {index} of another log or history cannot be put here: {what}")]
     Other { index: Index, what: String },

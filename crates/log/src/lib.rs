@@ -57,6 +57,7 @@ pub use prepare::Prepare;
 pub use reader::{Chained, LogReader};
 pub use real_disk::{LOCK_FILE, RealDisk};
 pub use recovery::{Cut, Recovery};
+pub use repair::Copied;
 pub use restart::Place;
 pub use retention::{Dropped, Retain, SegmentSpan};
 pub use shared::SaveWatermark;

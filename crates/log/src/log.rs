@@ -19,6 +19,7 @@ use crate::hard_state::{HardStateFile, Stored};
 use crate::planted::{self, Bug};
 use crate::prepare::{INDEXES_MAX, Preparation, write_indexes};
 use crate::recovery::recover;
+use crate::restart::Place;
 use crate::roll::Rolls;
 use crate::segment::{SEGMENT_HEADER_BYTES, Segment};
 use crate::shared::{SaveWatermark, Shared, stopped};
@@ -107,8 +108,9 @@ impl Log {
     }
 
     /// Puts entries behind the log's end: numbers, chains and places them. Answers one flush for
-    /// each segment touched, in order; every one must be run. The first entry of a new log may have
-    /// any index and offset; that of a log that was emptied continues what was before. Does not
+    /// each segment touched, in order; every one must be run. The first entry of a new log has
+    /// index 1 and offset 0; that of one that begins elsewhere continues its place
+    /// ([`Log::restart_behind`]). Does not
     /// touch the disk.
     ///
     /// # Errors
@@ -156,7 +158,7 @@ impl Log {
     }
 
     fn check_order(&self, entries: &[Entry]) -> Result<(), StageError> {
-        let mut next = self.tail();
+        let (mut index, mut offset, mut term) = self.tail();
         for entry in entries {
             let wrong = |what: String| {
                 Err(StageError::OutOfOrder {
@@ -174,26 +176,31 @@ impl Log {
             if base.checked_add(1 << 32).is_none() || entry.index == Index(u64::MAX) {
                 return wrong("nothing could follow it".to_owned());
             }
-            if let Some((index, offset, term)) = next {
-                if entry.index != index {
-                    return wrong(format!("entry {index} is next"));
-                }
-                if base != offset.0 {
-                    return wrong(format!("its base offset is {base}, {offset} is next"));
-                }
-                if entry.term < term {
-                    return wrong(format!("its term is {}, the log is at {term}", entry.term));
-                }
+            if entry.index != index {
+                return wrong(format!("entry {index} is next"));
             }
-            next = Some((entry.index.next(), entry.header.end(), entry.term));
+            if base != offset.0 {
+                return wrong(format!("its base offset is {base}, {offset} is next"));
+            }
+            if entry.term < term {
+                return wrong(format!("its term is {}, the log is at {term}", entry.term));
+            }
+            (index, offset, term) = (entry.index.next(), entry.header.end(), entry.term);
         }
         Ok(())
     }
 
-    fn tail(&self) -> Option<(Index, Position, Term)> {
+    /// What the next entry must continue.
+    fn tail(&self) -> (Index, Position, Term) {
         let segments = self.shared.segments.read();
-        let extent = segments.back()?.extent.read();
-        Some((extent.next_index, extent.next_offset, extent.term))
+        let Some(last) = segments.back() else {
+            let Place {
+                index, term, end, ..
+            } = Place::START;
+            return (index.next(), end, term);
+        };
+        let extent = last.extent.read();
+        (extent.next_index, extent.next_offset, extent.term)
     }
 
     fn launch(&mut self, group: Group) -> Flush {
@@ -257,14 +264,13 @@ impl Log {
     /// The highest staged index; zero when the log never had an entry.
     #[must_use]
     pub fn last_index(&self) -> Index {
-        self.tail()
-            .map_or(Index::ZERO, |(next, ..)| Index(next.0 - 1))
+        Index(self.tail().0.0 - 1)
     }
 
     /// The position behind the last staged entry.
     #[must_use]
     pub fn end(&self) -> Position {
-        self.tail().map_or(Position::ZERO, |(_, end, _)| end)
+        self.tail().1
     }
 
     /// The position before the first entry that is there.

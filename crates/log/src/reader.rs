@@ -28,7 +28,7 @@ const READ_BYTES: usize = 64 << 10;
 /// or the log begins anew, each call sees it as it was before or as it is afterwards.
 #[derive(Clone, Debug)]
 pub struct LogReader {
-    shared: Arc<Shared>,
+    pub(crate) shared: Arc<Shared>,
 }
 
 /// Where to begin in a segment, and what bounds the reading.

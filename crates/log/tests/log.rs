@@ -215,6 +215,13 @@ fn what_does_not_continue_the_log_is_refused_and_changes_nothing() {
     let first = [entry(1, 1, 10)];
     assert!(matches!(log.stage(&first), Err(StageError::NoHardState)));
     log.save_hard_state(&hard_state(1)).unwrap();
+    // The first entry of all follows the place before it, as each other one does.
+    let mut later = entry(1, 1, 10);
+    later.header.base_offset.0 += 1;
+    for wrong in [entry(1, 2, 10), later] {
+        let refused = log.stage(&[wrong]);
+        assert!(matches!(refused, Err(StageError::OutOfOrder { .. })));
+    }
     append(&mut log, &first);
     let mut offset = entry(1, 2, 10);
     offset.header.base_offset.0 += 1;

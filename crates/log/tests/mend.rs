@@ -9,9 +9,10 @@ use std::ops::ControlFlow;
 use common::damage::{Acknowledged, Place};
 use common::{append, entries, entry, fresh, open, read_all};
 use onelog_log::{
-    Corruption, CrashMode, Fault, Log, LogReader, MendError, OpenError, SimulatedDisk, check,
+    Copied, Corruption, CrashMode, Fault, Log, LogReader, MendError, OpenError, SimulatedDisk,
+    check,
 };
-use onelog_record::{Entry, Index};
+use onelog_record::Index;
 
 /// The same entries in a log of another node.
 fn peer(log: &Acknowledged) -> LogReader {
@@ -21,9 +22,8 @@ fn peer(log: &Acknowledged) -> LogReader {
     peer.reader()
 }
 
-fn fetch(peer: &LogReader, index: Index) -> (Entry, u32) {
-    let entry = peer.entries(index, index.next(), 1).unwrap().remove(0);
-    (entry, peer.place(index).unwrap().unwrap().checksum)
+fn fetch(peer: &LogReader, index: Index) -> Copied {
+    peer.copied(index, index).unwrap().unwrap()
 }
 
 fn faults(disk: &SimulatedDisk) -> Vec<Corruption> {
@@ -63,8 +63,8 @@ fn a_damaged_entry_is_put_back() {
                 flip(&disk, place, byte);
                 assert_eq!(faults(&disk)[0].index, place.index);
                 // When the entry comes from a peer,
-                let (entry, checksum) = fetch(&peer, place.index);
-                Log::mend(&disk, &entry, checksum).unwrap();
+                let copied = fetch(&peer, place.index);
+                Log::mend(&disk, &copied).unwrap();
                 disk.crash(CrashMode::LoseAll);
                 // then the log is whole.
                 assert_eq!(faults(&disk), []);
@@ -95,14 +95,14 @@ fn neighbours_that_are_damaged_are_put_back_one_after_the_other() {
             panic!("{refused}");
         };
         // Not out of order,
-        let (entry, checksum) = fetch(&peer, fault.index.next());
+        let copied = fetch(&peer, fault.index.next());
         if places[fault.index.0 as usize].file == fault.file {
-            let refused = Log::mend(&disk, &entry, checksum).unwrap_err();
+            let refused = Log::mend(&disk, &copied).unwrap_err();
             assert!(matches!(refused, MendError::Before(_)), "{refused}");
         }
         // but in it.
-        let (entry, checksum) = fetch(&peer, fault.index);
-        Log::mend(&disk, &entry, checksum).unwrap();
+        let copied = fetch(&peer, fault.index);
+        Log::mend(&disk, &copied).unwrap();
         mended += 1;
     }
     assert_eq!(mended, 5);
@@ -117,27 +117,29 @@ fn only_the_right_entry_is_put_back() {
         let disk = log.disk();
         flip(&disk, place, 20);
         let files: BTreeMap<_, _> = disk.files();
-        let (right, checksum) = fetch(&peer, place.index);
-        let mut wrong = vec![(right.clone(), checksum ^ 1)];
+        let right = fetch(&peer, place.index);
+        let mut wrong = vec![Copied {
+            checksum: right.checksum ^ 1,
+            ..right.clone()
+        }];
         // Another history: the peer's chain may even agree with itself.
         for other in [entry(2, place.index.0, 100), entry(1, place.index.0, 90)] {
             let disk = SimulatedDisk::new(2);
             let mut forked = fresh(&disk);
             append(&mut forked, &log.all[..place.index.0 as usize - 1]);
             append(&mut forked, std::slice::from_ref(&other));
-            let is_other = other != right;
-            let there = forked.reader().place(place.index).unwrap().unwrap();
+            let is_other = other != right.entry;
             // Behind the last entry nothing vouches against it but the peer.
             let is_last = place.index.0 as usize == log.all.len();
-            wrong.extend((is_other && !is_last).then_some((other, there.checksum)));
+            wrong.extend((is_other && !is_last).then(|| fetch(&forked.reader(), place.index)));
         }
-        for (entry, checksum) in wrong {
-            let refused = Log::mend(&disk, &entry, checksum).unwrap_err();
+        for copied in wrong {
+            let refused = Log::mend(&disk, &copied).unwrap_err();
             assert!(matches!(refused, MendError::Other { .. }), "{refused}");
             assert_eq!(disk.files(), files, "nothing was changed");
         }
-        Log::mend(&disk, &right, checksum).unwrap();
-        let refused = Log::mend(&disk, &right, checksum).unwrap_err();
+        Log::mend(&disk, &right).unwrap();
+        let refused = Log::mend(&disk, &right).unwrap_err();
         assert!(matches!(refused, MendError::Whole(_)), "{refused}");
     }
 }
@@ -150,12 +152,12 @@ fn nothing_is_put_where_the_log_had_nothing() {
     let more = SimulatedDisk::new(2);
     let mut longer = fresh(&more);
     append(&mut longer, &entries(1, 1..=next, 100));
-    let (entry, checksum) = fetch(&longer.reader(), Index(next));
-    let refused = Log::mend(&disk, &entry, checksum).unwrap_err();
+    let copied = fetch(&longer.reader(), Index(next));
+    let refused = Log::mend(&disk, &copied).unwrap_err();
     assert!(matches!(refused, MendError::NotThere(_)), "{refused}");
     assert_eq!(disk.files(), log.files);
     let empty = SimulatedDisk::new(1);
-    let refused = Log::mend(&empty, &entry, checksum).unwrap_err();
+    let refused = Log::mend(&empty, &copied).unwrap_err();
     assert!(matches!(refused, MendError::Open(_)), "{refused}");
 }
 
@@ -167,11 +169,11 @@ fn mending_may_be_cut_short_and_done_again() {
         for step in 0.. {
             let disk = SimulatedDisk::with_files(step, log.files.clone());
             flip(&disk, place, 20);
-            let (entry, checksum) = fetch(&peer, place.index);
+            let copied = fetch(&peer, place.index);
             disk.fail_at(disk.steps() + step, Fault::CrashNow);
-            let is_mended = Log::mend(&disk, &entry, checksum).is_ok();
+            let is_mended = Log::mend(&disk, &copied).is_ok();
             disk.crash(CrashMode::ALL[step as usize % 4]);
-            match Log::mend(&disk, &entry, checksum) {
+            match Log::mend(&disk, &copied) {
                 Ok(()) => assert!(!is_mended),
                 Err(MendError::Whole(_)) => {}
                 Err(error) => panic!("{error}"),
@@ -182,4 +184,99 @@ fn mending_may_be_cut_short_and_done_again() {
             }
         }
     }
+}
+
+#[test]
+fn what_nothing_here_vouches_for_must_be_committed() {
+    let log = Acknowledged::new(false);
+    let peer = peer(&log);
+    let last = log.places.last().unwrap();
+    let disk = log.disk();
+    flip(&disk, last, 20);
+    // Given a copy of the last entry that may yet be replaced there,
+    let before = Index(last.index.0 - 1);
+    let copied = peer.copied(last.index, before).unwrap().unwrap();
+    let refused = Log::mend(&disk, &copied).unwrap_err();
+    assert!(matches!(refused, MendError::NotCommitted(_)), "{refused}");
+    assert!(open(&disk).is_err(), "it does not start without it");
+    // when it is committed, then it is put back.
+    Log::mend(&disk, &fetch(&peer, last.index)).unwrap();
+    assert_eq!(read_all(&open(&disk).unwrap().0), log.all);
+    // An entry before others needs no more than them.
+    let place = &log.places[3];
+    flip(&disk, place, 20);
+    let copied = peer.copied(place.index, Index::ZERO).unwrap().unwrap();
+    Log::mend(&disk, &copied).unwrap();
+}
+
+#[test]
+fn a_log_that_has_lost_its_end_is_not_mended() {
+    let log = Acknowledged::new(false);
+    let peer = peer(&log);
+    let count = log.places.len();
+    for lost in [1, 2] {
+        // Given a log whose last frames are gone, not only damaged,
+        let place = &log.places[count - lost];
+        let mut files = log.files.clone();
+        files.get_mut(&place.file).unwrap()[place.at..].fill(0);
+        let disk = SimulatedDisk::with_files(1, files.clone());
+        assert!(matches!(open(&disk), Err(OpenError::Corrupt(_))));
+        // when they are to be mended, then it is said what was lost.
+        let expected = (Index(place.index.0 - 1), Index(count as u64));
+        for refused in [
+            Log::wound(&disk, place.index),
+            Log::mend(&disk, &fetch(&peer, place.index)),
+        ] {
+            let Err(MendError::LostTail { last, durable }) = refused else {
+                panic!("{refused:?}");
+            };
+            assert_eq!((last, durable), expected);
+        }
+        assert_eq!(disk.files(), files);
+    }
+    // A damaged one with nothing behind it where more was durable is no better.
+    let disk = log.disk();
+    let place = &log.places[count - 2];
+    let mut files = log.files.clone();
+    let segment = files.get_mut(&place.file).unwrap();
+    segment[place.at + place.len..].fill(0);
+    segment[place.at + 20] ^= 1;
+    drop(disk);
+    let disk = SimulatedDisk::with_files(1, files);
+    let refused = Log::wound(&disk, place.index).unwrap_err();
+    assert!(matches!(refused, MendError::LostTail { .. }), "{refused}");
+}
+
+#[test]
+fn a_log_that_is_open_is_mended_under_its_readers() {
+    let log = Acknowledged::new(true);
+    let peer = peer(&log);
+    let disk = log.disk();
+    let (mut open, _) = open(&disk).unwrap();
+    let reader = open.reader();
+    // Given frames that rot while the log is open, one of them in the segment that is written,
+    let count = log.places.len();
+    for place in [
+        &log.places[3],
+        &log.places[count - 2],
+        &log.places[count - 1],
+    ] {
+        flip(&disk, place, 20);
+        let index = place.index;
+        let read = reader.entries(index, index.next(), 1 << 20);
+        let Err(onelog_log::ReadError::Corrupt(fault)) = read else {
+            panic!("{read:?}");
+        };
+        // when they come from a peer, then readers go on, and so does the writer.
+        reader.mend(&fetch(&peer, fault.index)).unwrap();
+        let read = reader.entries(index, index.next(), 1 << 20).unwrap();
+        assert_eq!(read, [log.all[index.0 as usize - 1].clone()]);
+        let refused = reader.mend(&fetch(&peer, index)).unwrap_err();
+        assert!(matches!(refused, MendError::Whole(_)), "{refused}");
+    }
+    append(
+        &mut open,
+        &entries(1, count as u64 + 1..=count as u64 + 1, 100),
+    );
+    assert_eq!(read_all(&open).len(), count + 1);
 }

@@ -12,7 +12,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use onelog_log::{Disk, HardState, Log, LogOptions, ReadError, RealDisk, make_folder};
+use onelog_log::{Disk, HardState, Log, LogOptions, Place, ReadError, RealDisk, make_folder};
 use onelog_record::{Entry, EntryHeader, EntryKind, Index, Position, Term};
 
 use crate::Node;
@@ -112,11 +112,8 @@ impl Node {
         copy.save_hard_state(&hard_state).map_err(write_failed)?;
         let mut position = Position::ZERO;
         let mut at = self.first_to_copy(checkpoint, last)?;
-        if at > last {
-            // The checkpoint has everything: a state that another node has sent, since when nothing was
-            // written. The copy's log begins behind it, as this one does.
-            let place = self.shared.reader.place(last)?;
-            let place = place.ok_or(BackupError::Overtaken)?;
+        if at > Index::ZERO.next() {
+            let place = self.place_before(at, last)?;
             copy.restart_behind(place).map_err(write_failed)?;
             (hard_state.term, position) = (place.term, place.end);
         }
@@ -155,5 +152,27 @@ impl Node {
         let entries = reader.entries_from(self.log_start(), last.next(), 1)?;
         let next = checkpoint.next();
         Ok(entries.first().map_or(next, |entry| entry.index.min(next)))
+    }
+
+    /// Where the copy of a log begins whose start was cut.
+    fn place_before(&self, first: Index, last: Index) -> Result<Place, BackupError> {
+        let reader = &self.shared.reader;
+        let before = Index(first.get() - 1);
+        if let Some(place) = reader.place(before)? {
+            return Ok(place);
+        }
+        // The checkpoint has everything: a state that another node has sent, since when nothing was
+        // written. The log does not begin behind it any more.
+        if first > last {
+            return Err(BackupError::Overtaken);
+        }
+        // Copies of before do not say what was before their first entry.
+        let entries = reader.entries(first, first.next(), 1)?;
+        let base = entries.first().map(|entry| entry.header.base_offset);
+        Ok(Place {
+            index: before,
+            end: base.map_or(self.log_start(), |base| Position(base.get())),
+            ..Place::START
+        })
     }
 }

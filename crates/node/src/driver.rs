@@ -14,7 +14,7 @@ use std::time::Duration;
 
 use crossbeam_channel::{Receiver, Sender, never, select};
 use onelog_engine::{MemberChange, Message};
-use onelog_log::FlushPool;
+use onelog_log::{FlushPool, ReadError};
 use onelog_record::NodeId;
 use onelog_replica::{
     Answer, Event, FOUNDER, Failure, Job, Now, Outbox, ReadForFollower, Replica, Request,
@@ -105,6 +105,11 @@ impl Driver {
             }
             let progress = self.replica.start_more(self.now, &mut self.outbox);
             self.carry_out();
+            if let Err(StartError::Replay(ReadError::Corrupt(fault))) = &progress
+                && cluster::mend(&self.shared, fault)
+            {
+                continue;
+            }
             match progress? {
                 StartProgress::Ready => return Ok(()),
                 StartProgress::More => self.now = self.shared.now(),
@@ -392,7 +397,7 @@ fn fetch(shared: &Arc<crate::shared::Shared>, read: ReadForFollower) {
         let id = read.id();
         let ended = guarded(FETCH_THREAD, || Event::Fetched {
             id,
-            result: read.run(),
+            result: cluster::read_mended(&job_of, || read.run()),
         });
         job_of.report_end(ended);
     });

@@ -66,6 +66,7 @@ struct ClusterFigures {
     leads: Gauge,
     voters: Gauge,
     learners: Gauge,
+    mended_frames: Counter,
     peer_matched: Family<NodeLabel, Gauge>,
     peer_connected: Family<NodeLabel, Gauge>,
 }
@@ -91,6 +92,11 @@ impl ClusterFigures {
             registry.register(format!("cluster_{name}"), help, gauge.clone());
         }
         registry.register(
+            "cluster_mended_frames",
+            "Damaged frames of the log that were put back from other nodes",
+            self.mended_frames.clone(),
+        );
+        registry.register(
             "cluster_peer_matched",
             "On the leader: up to which entry a member has the log",
             self.peer_matched.clone(),
@@ -110,6 +116,10 @@ impl ClusterFigures {
         let voters = voters.count();
         self.voters.set(voters as i64);
         self.learners.set((status.members.len() - voters) as i64);
+        let mended = status
+            .mended_frames
+            .saturating_sub(self.mended_frames.get());
+        self.mended_frames.inc_by(mended);
         self.peer_matched.clear();
         self.peer_connected.clear();
         for member in &status.members {

@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use onelog_log::{Disk, FlushPool, LogOptions, RealDisk};
-use onelog_replica::{Event, FOUNDER, Outbox, Recovered, ReplicaOptions, StartError};
+use onelog_replica::{ELECTION_MS, Event, FOUNDER, Outbox, Recovered, ReplicaOptions, StartError};
 use uuid::{NoContext, Timestamp, Uuid};
 
 use crate::cluster::{self, ClusterError, Messages, Opening, check_alone};
@@ -96,7 +96,16 @@ pub(crate) fn open_on(
     let log_id = opening.as_ref().and_then(|opening| opening.log_id);
     let replica_options = replica_options(&options, log_id);
     let probe = SpaceProbe::new([Arc::clone(&log_disk), Arc::clone(&state_disk)]);
-    let recovered = Recovered::open(log_disk, state_disk, replica_options)?;
+    let recover = || {
+        let (log, state) = (Arc::clone(&log_disk), Arc::clone(&state_disk));
+        Recovered::open(log, state, replica_options.clone())
+    };
+    let recovered = match (&opening, &options.cluster) {
+        (Some(Opening { cluster, .. }), Some(members)) => {
+            cluster::recover(cluster, &*log_disk, members.start_timeout, recover)?
+        }
+        _ => recover()?,
+    };
     let (inbox, messages, cluster) = match opening {
         Some(opening) => {
             opening.cluster.peers.set_log_id(recovered.log_id());
@@ -164,6 +173,7 @@ fn replica_options(options: &Options, log_id: Option<u128>) -> ReplicaOptions {
     ReplicaOptions {
         node: (options.cluster.as_ref()).map_or(FOUNDER, |cluster| cluster.node),
         new_log_id: log_id.unwrap_or_else(|| rand::random::<u128>().max(1)),
+        election_ms: (options.cluster.as_ref()).map_or(ELECTION_MS, |cluster| cluster.election_ms),
         segment_bytes: options.segment_bytes,
         index_every_bytes: LogOptions::default().index_every_bytes,
         memtable_bytes: options.memtable_bytes,

@@ -5,6 +5,7 @@ use onelog_record::{
 };
 
 use crate::Node;
+use crate::cluster::read_mended;
 
 /// A committed transaction as the log has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -152,17 +153,14 @@ impl Node {
             });
         }
         let limit = self.shared.applied_index().next();
-        let entries = self
-            .shared
-            .reader
-            .chained_from(from, limit, max_bytes)
-            .map_err(|cause| match cause {
-                onelog_log::ReadError::Cut { start, .. } => ReadLogError::Cut {
-                    position: from,
-                    log_start: start,
-                },
-                other => other.into(),
-            })?;
+        let read = || self.shared.reader.chained_from(from, limit, max_bytes);
+        let entries = read_mended(&self.shared, read).map_err(|cause| match cause {
+            onelog_log::ReadError::Cut { start, .. } => ReadLogError::Cut {
+                position: from,
+                log_start: start,
+            },
+            other => other.into(),
+        })?;
         Ok(PackedLog { from, entries })
     }
 
@@ -175,15 +173,13 @@ impl Node {
     /// What the log's chain of checksums says at a position, see [`onelog_log::LogReader::chain_at`].
     /// `None` where the log no longer reaches back so far. Reads files; blocks.
     pub fn chain_at(&self, position: Position) -> Result<Option<u32>, ReadLogError> {
-        Ok(self.shared.reader.chain_at(position)?)
+        let read = || self.shared.reader.chain_at(position);
+        Ok(read_mended(&self.shared, read)?)
     }
 
     /// The position of the first record that was ordered at or after a time. Reads files; blocks.
     pub fn offset_at_time(&self, timestamp_ms: u64) -> Result<Position, ReadLogError> {
-        Ok(self
-            .shared
-            .reader
-            .position_at_time(timestamp_ms)?
-            .min(self.position()))
+        let read = || self.shared.reader.position_at_time(timestamp_ms);
+        Ok(read_mended(&self.shared, read)?.min(self.position()))
     }
 }

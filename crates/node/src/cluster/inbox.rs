@@ -13,11 +13,12 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use onelog_engine::Message;
 use onelog_peers::{Handler, Lane, NO_LOG, Reply as PeerReply};
 use onelog_record::{CommitRequest, NodeId};
+use onelog_replica::Event;
 use parking_lot::{Condvar, Mutex};
 
 use super::reply::Reply;
 use super::wire;
-use super::{calls, change, incoming, joining, outgoing};
+use super::{calls, change, incoming, joining, mending, newcomer, outgoing};
 use crate::driver::Command;
 use crate::shared::Shared;
 
@@ -92,6 +93,17 @@ impl Inbox {
         self.shared.get()?.upgrade()
     }
 
+    /// At most one in memory for each checkpoint that another node makes.
+    fn digests(&self, from: NodeId, bytes: Bytes) {
+        match (self.shared(), wire::decode_digests(bytes)) {
+            (Some(shared), Ok(digests)) => shared.report(Event::Digests { from, digests }),
+            (None, _) => {}
+            (_, Err(error)) => {
+                tracing::warn!(%from, %error, "the digests of another node are malformed");
+            }
+        }
+    }
+
     fn raft_message(&self, from: NodeId, bytes: Bytes) {
         let size = bytes.len();
         let message = match Message::decode(bytes) {
@@ -125,8 +137,10 @@ impl Handler for Inbox {
     }
 
     fn message(&self, from: NodeId, topic: u16, bytes: Bytes) {
-        if topic == wire::RAFT && self.shared.get().is_some() {
-            self.raft_message(from, bytes);
+        match topic {
+            wire::RAFT if self.shared.get().is_some() => self.raft_message(from, bytes),
+            wire::DIGESTS => self.digests(from, bytes),
+            _ => {}
         }
     }
 
@@ -147,6 +161,8 @@ impl Handler for Inbox {
             wire::CHUNK => outgoing::chunk(&shared, from, bytes, reply),
             wire::CALL => calls::serve(&shared, bytes, reply),
             wire::FETCHED => outgoing::fetched(&shared, from, bytes, reply),
+            wire::NEWCOMER => newcomer::serve(&shared, bytes, reply),
+            wire::ENTRY => mending::serve(&shared, from, bytes, reply),
             _ => reply.refuse(),
         }
     }

@@ -13,6 +13,8 @@ mod inbox;
 mod incoming;
 mod joining;
 mod members;
+mod mending;
+mod newcomer;
 mod options;
 mod outgoing;
 mod reply;
@@ -34,7 +36,9 @@ use tokio::runtime::{Builder, Handle, Runtime};
 
 pub use calls::{Answering, CallError};
 pub use change::MembersChangeError;
-pub use options::{ClusterOptions, Join, START_TIMEOUT};
+pub use options::{
+    ClusterOptions, ELECTION_MS, ELECTION_MS_MAX, ELECTION_MS_MIN, Join, START_TIMEOUT,
+};
 pub use start::ClusterError;
 pub use status::{ClusterStatus, MemberStatus};
 pub use watch::ClusterWatch;
@@ -42,9 +46,10 @@ pub use watch::ClusterWatch;
 pub(crate) use addresses::{keep, refresh};
 pub(crate) use forward::{again, submit};
 pub(crate) use inbox::Messages;
+pub(crate) use mending::{mend, read_mended, recover};
 pub(crate) use outgoing::send as send_snapshot;
 pub(crate) use reply::{Reply, answer_bytes, no_barrier};
-pub(crate) use sending::send;
+pub(crate) use sending::{send, send_digests};
 pub(crate) use start::{Opening, check_alone};
 pub(crate) use view::View;
 
@@ -97,6 +102,7 @@ pub(crate) struct Cluster {
     changing: tokio::sync::Mutex<()>,
     /// Why this node has not become what it wants to be.
     join_error: Mutex<Option<String>>,
+    mending: mending::Mending,
     exporter: Work,
     importer: Work,
     runtime: Mutex<Option<Runtime>>,
@@ -126,6 +132,7 @@ impl Cluster {
             incoming: incoming::Incoming::default(),
             changing: tokio::sync::Mutex::default(),
             join_error: Mutex::default(),
+            mending: mending::Mending::default(),
             exporter: Work::start("onelog-export", FETCHES_MAX)?,
             importer: Work::start("onelog-import", 1)?,
             handle: runtime.handle().clone(),

@@ -3,7 +3,7 @@
 //! | node | its folder | what follows |
 //! |---|---|---|
 //! | any | has a log | that is opened; other nodes have the same one or are not connected |
-//! | not 1 | empty | the log's id is learned from a peer; the node waits to be added |
+//! | not 1 | empty | the log's id is learned from a peer; refused where it was here before ([`newcomer`]); else it waits to be added |
 //! | 1 | empty, no peers listed | begins a log |
 //! | 1 | empty, a peer has a log | refused: this disk has lost it |
 //! | 1 | empty, all peers have none | begins a log |
@@ -11,13 +11,13 @@
 
 use std::sync::Arc;
 
-use onelog_log::{Disk, HARD_STATE_FILE, HardState, HardStateError, is_log_file};
+use onelog_log::{Corruption, Disk, HARD_STATE_FILE, HardState, HardStateError, is_log_file};
 use onelog_peers::{AddressError, NO_LOG, Peers, PeersOptions, StartError};
-use onelog_record::NodeId;
-use onelog_replica::FOUNDER;
+use onelog_record::{Index, NodeId};
+use onelog_replica::{ELECTION_MS_MAX, ELECTION_MS_MIN, FOUNDER};
 
 use super::inbox::{Inbox, Logs, Messages};
-use super::{Cluster, ClusterOptions};
+use super::{Cluster, ClusterOptions, newcomer};
 
 /// A node cannot take part in its cluster.
 #[derive(Debug, thiserror::Error)]
@@ -26,6 +26,10 @@ pub enum ClusterError {
     Connections(#[from] StartError),
     #[error("node {node} cannot be connected to: {source}")]
     Peer { node: NodeId, source: AddressError },
+    #[error(
+        "an election after {election_ms} ms without a leader is not possible: choose from {ELECTION_MS_MIN} to {ELECTION_MS_MAX} ms, the same on all nodes"
+    )]
+    ElectionTime { election_ms: u64 },
     /// Others could not call back.
     #[error(
         "a node that listens on {0} is reached there by no other node: configure the address by which they reach it"
@@ -45,6 +49,20 @@ pub enum ClusterError {
         "the folder of node 1 is empty, but node {peer} has the log {log_id:032x} of this cluster: node 1 has lost its disk, and with it what it voted for. Remove node 1 from the cluster, and let this machine join it under a new number, as a learner first"
     )]
     DiskLost { peer: NodeId, log_id: u128 },
+    /// The disk of a node that has voted or acknowledged entries is empty.
+    #[error(
+        "the folder of node {node} is empty, but node {node} has taken part in this cluster: it has lost its disk, and with it what it voted for and acknowledged. Remove node {node} from the cluster, and let this machine join it under a new number, as a learner first"
+    )]
+    NodeDiskLost { node: NodeId },
+    /// Whether a node with an empty disk has lost it is not known.
+    #[error(
+        "the folder of node {node} is empty, and no leader has said within {seconds} s whether node {node} is new ({tried}): it could have lost its disk. Start the other nodes first; where no majority is left without this node, restore a backup"
+    )]
+    NoLeader {
+        node: NodeId,
+        seconds: u64,
+        tried: String,
+    },
     /// The founder's disk is empty, and whether it should be is not known.
     #[error(
         "the folder of node 1 is empty, and not all of its peers answered within {seconds} s ({tried}): they could have the log that this node has lost. Start them first; or, if this cluster has never run before, start node 1 with the option to found it"
@@ -60,6 +78,37 @@ pub enum ClusterError {
         second: NodeId,
         second_id: u128,
     },
+    /// The log is shorter than it was: what it voted and acknowledged is not known.
+    #[error(
+        "the log of node {node} ends at entry {last}, and entries up to {durable} were durable here: its disk has lost acknowledged entries, so this node must not vote. Remove node {node} from the cluster, and let this machine join it with an empty folder under a new number, as a learner first"
+    )]
+    LostTail {
+        node: NodeId,
+        last: Index,
+        durable: Index,
+    },
+    /// A damaged entry waits for a node that has it.
+    #[error(
+        "the log of node {node} is damaged ({fault}): {why}. Start another node that has the entry, then this one; or remove node {node} from the cluster, and let this machine join it with an empty folder under a new number, as a learner first"
+    )]
+    Damaged {
+        node: NodeId,
+        fault: Corruption,
+        why: String,
+    },
+    /// The damage is of a kind that other nodes cannot mend.
+    #[error(
+        "the log of node {node} is damaged ({fault}) and cannot be mended: {why}. Remove node {node} from the cluster, and let this machine join it with an empty folder under a new number, as a learner first"
+    )]
+    NotMended {
+        node: NodeId,
+        fault: Corruption,
+        why: String,
+    },
+    #[error(
+        "so many frames of the log of node {node} are damaged that its disk is to be replaced: remove node {node} from the cluster, and let this machine join it with an empty folder under a new number, as a learner first"
+    )]
+    TooDamaged { node: NodeId },
     /// A member's folder was opened as that of a node that is alone.
     #[error(
         "the folder belongs to node {node} of a cluster: start it with its number, its address and its peers"
@@ -98,6 +147,10 @@ pub(crate) struct Opening {
 impl Opening {
     /// Connects, and finds out whose log it is. Blocks until enough peers have answered.
     pub(crate) fn begin(log: &dyn Disk, options: &ClusterOptions) -> Result<Self, ClusterError> {
+        let election_ms = options.election_ms;
+        if !(ELECTION_MS_MIN..=ELECTION_MS_MAX).contains(&election_ms) {
+            return Err(ClusterError::ElectionTime { election_ms });
+        }
         if options.address.is_none() && options.listen.ip().is_unspecified() {
             return Err(ClusterError::NoAddress(options.listen));
         }
@@ -134,6 +187,9 @@ impl Opening {
             Own::Empty => learn(options, &inbox, &peers)?,
         };
         let cluster = Cluster::new(options, peers).map_err(ClusterError::Thread)?;
+        if is_empty && options.node != FOUNDER {
+            newcomer::check(&cluster, options)?;
+        }
         Ok(Self {
             cluster,
             inbox,

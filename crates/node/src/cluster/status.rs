@@ -26,6 +26,8 @@ pub struct ClusterStatus {
     pub is_removed: bool,
     /// Why this node has not become a member, or a voter, where it requests that itself.
     pub join_error: Option<String>,
+    /// How many damaged frames of this node's log were put back from other nodes since its start.
+    pub mended_frames: u64,
     pub members: Vec<MemberStatus>,
 }
 
@@ -88,6 +90,7 @@ impl ClusterStatus {
             is_changing: view.members.is_changing(),
             is_removed: cluster.is_removed(),
             join_error: cluster.join_error.lock().clone(),
+            mended_frames: cluster.mending.mended(),
             members: view.members.all().into_iter().map(member).collect(),
         }
     }

@@ -2,8 +2,12 @@
 //! (docs/peers.md). Numbers are little-endian.
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
-use onelog_record::Position;
-use onelog_state::{Head, Malformed};
+use onelog_log::Copied;
+use onelog_record::{
+    Entry, EntryHeader, Index, PAYLOAD_HEADER_BYTES, PayloadError, Position, Term,
+};
+use onelog_replica::{DIGESTS_MAX, DigestAt};
+use onelog_state::{Digest, Head, Malformed};
 
 /// What Raft sends, but for announced snapshots.
 pub(crate) const RAFT: u16 = 1;
@@ -25,6 +29,15 @@ pub(crate) const CALL: u16 = 8;
 /// A node requests that it becomes a member.
 pub(crate) const JOIN: u16 = 10;
 
+/// An entry of the log that is damaged on the node which requests it.
+pub(crate) const ENTRY: u16 = 9;
+
+/// Whether a node with an empty folder is a new one.
+pub(crate) const NEWCOMER: u16 = 11;
+
+/// The digests of a node's last checkpoints.
+pub(crate) const DIGESTS: u16 = 12;
+
 /// Bytes of another node are not as nodes send them.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum WireError {
@@ -34,6 +47,10 @@ pub(crate) enum WireError {
     Message(#[from] onelog_engine::MessageError),
     #[error(transparent)]
     Head(#[from] Malformed),
+    #[error(transparent)]
+    Payload(#[from] PayloadError),
+    #[error("reserved bits are not zero")]
+    Reserved,
 }
 
 /// An announced snapshot: `number u64 | message_len u32 | message | head`.
@@ -91,6 +108,80 @@ pub(crate) fn split_numbered(mut bytes: Bytes) -> Result<(u64, Bytes), WireError
     Ok((number, bytes))
 }
 
+const DIGEST_BYTES: usize = 16;
+
+/// [`DIGESTS`]: for each `index u64 | digest [16]`.
+pub(crate) fn digests(digests: &[DigestAt]) -> Bytes {
+    let mut out = BytesMut::with_capacity(digests.len() * (8 + DIGEST_BYTES));
+    for at in digests {
+        out.put_u64_le(at.index.get());
+        out.put_slice(&at.digest.to_bytes());
+    }
+    out.freeze()
+}
+
+pub(crate) fn decode_digests(mut bytes: Bytes) -> Result<Vec<DigestAt>, WireError> {
+    let mut digests = Vec::new();
+    while !bytes.is_empty() && digests.len() < DIGESTS_MAX {
+        if bytes.len() < 8 + DIGEST_BYTES {
+            return Err(WireError::Short);
+        }
+        let index = Index(bytes.get_u64_le());
+        let mut digest = [0; DIGEST_BYTES];
+        bytes.copy_to_slice(&mut digest);
+        digests.push(DigestAt {
+            index,
+            digest: Digest::from_bytes(&digest),
+        });
+    }
+    Ok(digests)
+}
+
+const COPIED_HEAD_BYTES: usize = 24;
+
+/// The answer to [`ENTRY`]: `checksum u32 | is_committed u8 | zero [3] | term u64 | index u64 |
+/// payload header [32] | body`.
+pub(crate) fn copied(copied: &Copied) -> Bytes {
+    let Copied {
+        entry,
+        checksum,
+        is_committed,
+    } = copied;
+    let len = COPIED_HEAD_BYTES + PAYLOAD_HEADER_BYTES + entry.body.len();
+    let mut out = BytesMut::with_capacity(len);
+    out.put_u32_le(*checksum);
+    out.put_u8((*is_committed).into());
+    out.put_bytes(0, 3);
+    out.put_u64_le(entry.term.get());
+    out.put_u64_le(entry.index.get());
+    out.put_slice(&entry.header.encode());
+    out.put_slice(&entry.body);
+    out.freeze()
+}
+
+pub(crate) fn decode_copied(mut bytes: Bytes) -> Result<Copied, WireError> {
+    if bytes.len() < COPIED_HEAD_BYTES + PAYLOAD_HEADER_BYTES {
+        return Err(WireError::Short);
+    }
+    let checksum = bytes.get_u32_le();
+    let flags = bytes.get_u32_le();
+    if flags > 1 {
+        return Err(WireError::Reserved);
+    }
+    let (term, index) = (Term(bytes.get_u64_le()), Index(bytes.get_u64_le()));
+    let header = EntryHeader::decode(&bytes.split_to(PAYLOAD_HEADER_BYTES))?;
+    Ok(Copied {
+        entry: Entry {
+            term,
+            index,
+            header,
+            body: bytes,
+        },
+        checksum,
+        is_committed: flags == 1,
+    })
+}
+
 /// The answer to [`BARRIER`]: `position u64`, or nothing where the node does not lead.
 pub(crate) fn barrier_answer(position: Option<Position>) -> Bytes {
     position.map_or_else(Bytes::new, |position| numbered(position.get(), &[]))
@@ -107,6 +198,42 @@ pub(crate) fn decode_barrier_answer(bytes: Bytes) -> Result<Option<Position>, Wi
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn an_entry_travels_with_these_bytes() {
+        let entry = Entry {
+            term: Term(2),
+            index: Index(3),
+            header: EntryHeader::empty(onelog_record::EntryKind::NoOp, onelog_record::Offset(4)),
+            body: Bytes::from_static(b"body"),
+        };
+        let sent = Copied {
+            entry,
+            checksum: 0x0102_0304,
+            is_committed: true,
+        };
+        let bytes = copied(&sent);
+        let head = b"\x04\x03\x02\x01\x01\0\0\0\x02\0\0\0\0\0\0\0\x03\0\0\0\0\0\0\0";
+        assert_eq!(&bytes[..24], head);
+        assert_eq!(&bytes[24..56], sent.entry.header.encode());
+        assert_eq!(&bytes[56..], b"body");
+        assert_eq!(decode_copied(bytes.clone()).unwrap(), sent);
+        assert!(decode_copied(bytes.slice(..55)).is_err());
+        assert!(decode_copied(Bytes::from(vec![9; 60])).is_err());
+    }
+
+    #[test]
+    fn digests_travel_with_these_bytes() {
+        let sent = [(1, 7), (2, 8)].map(|(index, byte)| DigestAt {
+            index: Index(index),
+            digest: Digest::from_bytes(&[byte; 16]),
+        });
+        let bytes = digests(&sent);
+        assert_eq!(&bytes[..9], b"\x01\0\0\0\0\0\0\0\x07");
+        assert_eq!(bytes.len(), 48);
+        assert_eq!(decode_digests(bytes.clone()).unwrap(), sent);
+        assert!(decode_digests(bytes.slice(..47)).is_err());
+    }
 
     #[test]
     fn what_is_numbered_has_these_bytes() {

@@ -48,6 +48,88 @@ fn a_founder_that_has_lost_its_disk_is_refused_and_comes_back_under_a_new_number
     assert_eq!(cluster.value(4, "a").as_deref(), Some("1"));
 }
 
+/// A node starts with another folder, which is empty.
+fn start_empty(cluster: &Cluster, id: u64, peers: &[u64]) -> Result<Node, OpenError> {
+    let mut options = cluster.node_options(id, peers);
+    cluster_of(&mut options).start_timeout = SHORT;
+    let folder = tempfile::tempdir().unwrap();
+    options.folder = folder.path().to_path_buf();
+    Node::open(options)
+}
+
+#[test]
+fn a_voter_that_has_lost_its_disk_is_refused_and_so_is_a_learner_that_had_the_log() {
+    // Given three voters and a learner that has the log,
+    let mut cluster = Cluster::of(3);
+    cluster.learn(4);
+    cluster.put(1, "a", "1").unwrap();
+    cluster.check_equal();
+    let leader = cluster.leader();
+    cluster.wait(leader, |status| {
+        let learner = status.members.iter().find(|member| member.node == 4);
+        learner.is_some_and(|learner| learner.matched > Some(0)) || !status.leads
+    });
+    for id in [4, 3] {
+        cluster.stop(id);
+        let leader = cluster.leader();
+        // when one of them comes back with an empty folder, then it is refused by name,
+        let refused = start_empty(&cluster, id, &[1, 2]).unwrap_err();
+        let is_named = matches!(
+            refused,
+            OpenError::Cluster(ClusterError::NodeDiskLost { .. })
+        );
+        assert!(is_named, "{refused}");
+        assert!(refused.to_string().contains("under a new number"));
+        // also by a follower, which requests it of the leader.
+        let follower = if leader == 1 { 2 } else { 1 };
+        let refused = start_empty(&cluster, id, &[follower]).unwrap_err();
+        let is_named = matches!(
+            refused,
+            OpenError::Cluster(ClusterError::NodeDiskLost { .. })
+        );
+        assert!(is_named, "{refused}");
+    }
+    // A cluster without a leader cannot say that the node is new.
+    cluster.stop(2);
+    cluster.place(5);
+    let refused = start_empty(&cluster, 5, &[1]).unwrap_err();
+    let is_named = matches!(refused, OpenError::Cluster(ClusterError::NoLeader { .. }));
+    assert!(is_named, "{refused}");
+}
+
+#[test]
+fn the_time_until_an_election_is_chosen_within_bounds() {
+    let mut cluster = Cluster::empty();
+    cluster.place(1);
+    for wrong in [0, onelog::ELECTION_MS_MIN - 1, onelog::ELECTION_MS_MAX + 1] {
+        let mut options = cluster.node_options(1, &[]);
+        cluster_of(&mut options).election_ms = wrong;
+        let refused = Node::open(options).unwrap_err();
+        let is_named = matches!(
+            refused,
+            OpenError::Cluster(ClusterError::ElectionTime { .. })
+        );
+        assert!(is_named, "{refused}");
+    }
+    let mut options = cluster.node_options(1, &[]);
+    cluster_of(&mut options).election_ms = onelog::ELECTION_MS_MIN;
+    drop(Node::open(options).unwrap());
+}
+
+#[test]
+fn a_node_that_was_added_before_its_first_start_is_new() {
+    let mut cluster = Cluster::of_one();
+    cluster.put(1, "a", "1").unwrap();
+    cluster.place(2);
+    let address = cluster.address(2);
+    let added = cluster.get(1).add_member_blocking(NodeId(2), address);
+    added.unwrap();
+    cluster.start(2, &[1]).unwrap();
+    cluster.get(1).promote_member_blocking(NodeId(2)).unwrap();
+    cluster.check_equal();
+    assert_eq!(cluster.value(2, "a").as_deref(), Some("1"));
+}
+
 #[test]
 fn a_founder_whose_peers_do_not_answer_begins_no_log_unless_it_is_to() {
     let mut cluster = Cluster::empty();

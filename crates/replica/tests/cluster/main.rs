@@ -10,5 +10,6 @@ mod random;
 mod seeds;
 mod snapshots;
 mod stories;
+mod waiting;
 mod watch;
 mod world;

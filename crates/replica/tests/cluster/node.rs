@@ -48,6 +48,8 @@ pub struct Node {
     pub reached: Reached,
     /// Whether a disk is to fail.
     pub may_fail: bool,
+    /// Why it has stopped by itself.
+    pub failure: Option<Failure>,
 }
 
 /// What is rare, and must have happened in a batch of seeds: else it would say little.
@@ -91,6 +93,7 @@ impl Reached {
 pub fn options(node: NodeId) -> ReplicaOptions {
     ReplicaOptions {
         node,
+        election_ms: onelog_replica::ELECTION_MS,
         new_log_id: LOG_ID,
         segment_bytes: 8 << 10,
         index_every_bytes: 1 << 10,
@@ -128,6 +131,7 @@ impl Node {
             answers: Vec::new(),
             reached: Reached::default(),
             may_fail: false,
+            failure: None,
         }
     }
 
@@ -151,6 +155,12 @@ impl Node {
 
     /// Recovers and replays; the only voter leads then.
     pub fn start(&mut self) -> Result<(), StartError> {
+        self.open()?;
+        self.lead_on()
+    }
+
+    /// Recovers what the disks hold.
+    pub fn open(&mut self) -> Result<(), StartError> {
         let disks = (Arc::new(self.log.clone()), Arc::new(self.state.clone()));
         let recovered = Recovered::open(disks.0, disks.1, self.options.clone())?;
         self.reached.note(
@@ -173,6 +183,11 @@ impl Node {
             snapshots: Vec::new(),
             ended: Vec::new(),
         });
+        Ok(())
+    }
+
+    /// Replays what was recovered.
+    pub fn lead_on(&mut self) -> Result<(), StartError> {
         loop {
             let now = self.now;
             let life = self.life();
@@ -238,7 +253,10 @@ impl Node {
     /// Where a disk is to fail, the process ends with it.
     fn survive(&mut self, result: Result<impl Sized, Failure>) {
         match result {
-            Err(_) if self.may_fail => self.end(),
+            Err(failure) if self.may_fail => {
+                self.end();
+                self.failure = Some(failure);
+            }
             result => drop(result.expect("nothing fails")),
         }
     }

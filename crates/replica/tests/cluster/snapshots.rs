@@ -12,13 +12,13 @@ use crate::world::{World, node};
 const CRASHES: usize = 40;
 
 /// A world whose node 3 needs what the others' logs no longer have.
-fn with_a_follower_far_behind(seed: u64) -> World {
+pub fn with_a_follower_far_behind(seed: u64) -> World {
     let mut world = World::of_with(3, seed, small);
     fill_without(&mut world, node(1), node(3));
     world
 }
 
-fn small(id: NodeId) -> ReplicaOptions {
+pub fn small(id: NodeId) -> ReplicaOptions {
     ReplicaOptions {
         retain_bytes: Some(16 << 10),
         checkpoint_interval_ms: 500,

@@ -155,6 +155,17 @@ impl World {
         true
     }
 
+    /// The snapshots on their way are for this node: as if it, and not another one, needed them.
+    pub fn redirect_snapshots(&mut self, to: NodeId) {
+        /// Where the bytes of a message name its receiver.
+        const TO: std::ops::Range<usize> = 8..16;
+        for transit in &mut self.transits {
+            let mut bytes = transit.pinned.message.encode();
+            bytes[TO].copy_from_slice(&to.get().to_le_bytes());
+            transit.pinned.message = Message::decode(bytes.into()).unwrap();
+        }
+    }
+
     /// Answers whether the snapshot is there, once its way has ended.
     fn carry_on(&mut self, transit: &mut Transit) -> Option<bool> {
         let (from, to) = (transit.from, transit.pinned.message.to());
@@ -284,24 +295,40 @@ impl World {
     /// Everything that is under way happens, until nothing is.
     pub fn settle(&mut self) {
         for _ in 0..10_000 {
-            let mut is_busy = false;
-            for node in self.nodes.values_mut().filter(|node| node.runs()) {
-                is_busy |= node.turn();
-                is_busy |= node.run_all_jobs();
-            }
-            self.gather();
+            let mut is_busy = self.happen();
             while self.carry_snapshot(0) {
                 is_busy = true;
-            }
-            is_busy |= !self.mail.is_empty();
-            for message in std::mem::take(&mut self.mail) {
-                self.deliver(message);
             }
             if !is_busy {
                 return;
             }
         }
         panic!("it never ends");
+    }
+
+    /// Everything that is under way happens, but for snapshots.
+    pub fn settle_but_snapshots(&mut self) {
+        for _ in 0..10_000 {
+            if !self.happen() {
+                return;
+            }
+        }
+        panic!("it never ends");
+    }
+
+    /// One step of all, but for snapshots. Answers whether anything happened.
+    fn happen(&mut self) -> bool {
+        let mut is_busy = false;
+        for node in self.nodes.values_mut().filter(|node| node.runs()) {
+            is_busy |= node.turn();
+            is_busy |= node.run_all_jobs();
+        }
+        self.gather();
+        is_busy |= !self.mail.is_empty();
+        for message in std::mem::take(&mut self.mail) {
+            self.deliver(message);
+        }
+        is_busy
     }
 
     /// Time passes for all, with everything happening at once.
@@ -311,6 +338,22 @@ impl World {
                 node.tick();
             }
             self.settle();
+            self.compare_digests();
+        }
+    }
+
+    /// Each node says to the others which digests it has.
+    fn compare_digests(&mut self) {
+        let running = self.nodes.values().filter(|node| node.runs());
+        let all: Vec<_> = running
+            .map(|node| (node.id, node.replica().observer().digests.clone()))
+            .collect();
+        for (from, digests) in all {
+            let others = self.nodes.values_mut().filter(|node| node.id != from);
+            for node in others.filter(|node| node.runs()) {
+                let digests = digests.clone();
+                node.handle(Event::Digests { from, digests });
+            }
         }
     }
 
