@@ -1,5 +1,6 @@
 //! A node in a process of its own: carries out orders that come by lines, until there are no more.
 
+use std::fmt::Display;
 use std::io::{BufRead, Write};
 use std::time::{Duration, Instant};
 
@@ -79,7 +80,10 @@ impl Member {
             Order::Promote { number } => self.node.promote_member_blocking(NodeId(number))?,
             Order::Remove { number } => self.node.remove_member_blocking(NodeId(number))?,
             Order::Commit => self.commit_at_last()?,
-            Order::Reach { position } => self.node.wait_for_blocking(position, PATIENCE)?,
+            Order::Reach { position } => {
+                let reached = self.node.wait_for_blocking(position, PATIENCE);
+                reached.map_err(|error| self.failed(&error))?;
+            }
             Order::Where => {
                 return Ok(Answer::At {
                     position: self.node.position(),
@@ -93,6 +97,10 @@ impl Member {
             Order::Stop => self.node.stop()?,
         }
         Ok(Answer::Done)
+    }
+
+    fn failed(&self, error: &impl Display) -> String {
+        format!("{error}: {:?}", self.node.cluster())
     }
 
     fn load(&self, shape: load::Shape, in_flight: usize, time_ms: u64) -> Result<Loaded, Failure> {
@@ -138,7 +146,9 @@ impl Member {
             let request = self.put(0)?;
             match self.node.submit(request).wait() {
                 Ok(_) => return Ok(()),
-                Err(refusal) if started.elapsed() > PATIENCE => return Err(refusal.into()),
+                Err(refusal) if started.elapsed() > PATIENCE => {
+                    return Err(self.failed(&refusal).into());
+                }
                 Err(_) => {}
             }
         }
@@ -152,7 +162,8 @@ impl Member {
             let leader = status.leader.filter(|leader| Some(*leader) != other_than);
             leader.is_some() && (!status.leads || all_follow)
         };
-        let status = self.node.wait_for_cluster(PATIENCE, is_settled)?;
+        let settled = self.node.wait_for_cluster(PATIENCE, is_settled);
+        let status = settled.map_err(|error| self.failed(&error))?;
         status.leader.ok_or_else(|| "no node leads".into())
     }
 }

@@ -30,8 +30,10 @@ pub fn run(bench: &Bench) -> Result<Vec<Figure>, Failure> {
     while cluster.members.len() < VOTERS {
         cluster.join()?;
     }
+    eprintln!("  three nodes have each other");
     let mut figures = commits(bench, &mut alone, &mut cluster)?;
     alone.stop()?;
+    eprintln!("  new nodes catch up");
     figures.extend(catching_up(bench, &mut cluster)?);
     figures.push(failover(
         bench,
@@ -204,6 +206,7 @@ fn failover(
     name: &'static str,
     fault: fn(&mut Cluster<'_>, u64) -> Result<f64, Failure>,
 ) -> Result<Figure, Failure> {
+    eprintln!("  {name}");
     let mut seconds = Vec::new();
     for _ in 0..bench.rounds {
         let leader = cluster.settled_leader()?;
@@ -221,7 +224,7 @@ fn killed(cluster: &mut Cluster<'_>, leader: u64) -> Result<f64, Failure> {
     let mut member = cluster.take(leader)?;
     let since = member.kill()?;
     let seconds = next_commit(cluster, since)?;
-    cluster.restart(leader)?;
+    cluster.restart(&member)?;
     Ok(seconds)
 }
 

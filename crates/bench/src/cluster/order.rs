@@ -1,5 +1,6 @@
 //! What the process that measures says to a node's process, and what comes back: JSON, one line each.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use onelog::{ClusterOptions, Node, NodeId, Options, Position};
@@ -16,6 +17,8 @@ pub struct Start {
     pub memtable_bytes: usize,
     /// The node's number; `None`: it is alone.
     pub number: Option<u64>,
+    /// Where it listened before; a port is chosen where there is none.
+    pub listen: Option<SocketAddr>,
     pub peers: Vec<(u64, String)>,
 }
 
@@ -29,12 +32,13 @@ impl Start {
             ..Options::new(&self.folder)
         };
         if let Some(number) = self.number {
+            let listen = self.listen.unwrap_or(([127, 0, 0, 1], 0).into());
             let peers = self.peers.iter();
             options.cluster = Some(ClusterOptions {
                 peers: peers
                     .map(|(peer, address)| (NodeId(*peer), address.clone()))
                     .collect(),
-                ..ClusterOptions::new(NodeId(number), ([127, 0, 0, 1], 0).into())
+                ..ClusterOptions::new(NodeId(number), listen)
             });
         }
         Ok(Node::open(options)?)

@@ -1,6 +1,7 @@
 //! The nodes' processes as the one that measures sees them.
 
 use std::io::{BufRead, BufReader, Write};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::{Child, ChildStdin, Command, Stdio};
 use std::sync::mpsc::{Receiver, TryRecvError, channel};
@@ -163,13 +164,14 @@ impl<'b> Cluster<'b> {
     pub fn start_new(&mut self) -> Result<Member, Failure> {
         let number = self.next;
         self.next += 1;
-        self.start(number)
+        self.start(number, None)
     }
 
-    fn start(&self, number: u64) -> Result<Member, Failure> {
+    fn start(&self, number: u64, listen: Option<SocketAddr>) -> Result<Member, Failure> {
         let peers = self.members.iter();
         let mut start = start(self.bench, &format!("node-{number}"));
         start.number = Some(number);
+        start.listen = listen;
         start.peers = peers.map(|m| (m.number, m.address.clone())).collect();
         Member::start(&start)
     }
@@ -198,9 +200,9 @@ impl<'b> Cluster<'b> {
         Ok(self.members.remove(at))
     }
 
-    /// A node that was ended starts with what it had.
-    pub fn restart(&mut self, number: u64) -> Result<(), Failure> {
-        let member = self.start(number)?;
+    /// A node that was ended starts with what it had, where it was.
+    pub fn restart(&mut self, ended: &Member) -> Result<(), Failure> {
+        let member = self.start(ended.number, Some(ended.address.parse()?))?;
         self.members.push(member);
         Ok(())
     }
@@ -246,6 +248,7 @@ pub fn start(bench: &Bench, name: &str) -> Start {
         flushes: bench.flushes,
         memtable_bytes: bench.memtable_bytes,
         number: None,
+        listen: None,
         peers: Vec::new(),
     }
 }
