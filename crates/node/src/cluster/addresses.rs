@@ -21,7 +21,7 @@ use crate::shared::Shared;
 /// How often it is looked for addresses that have changed.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// How many addresses are remembered that nodes say of themselves.
-const GREETED_MAX: usize = 64;
+pub(crate) const GREETED_MAX: usize = 64;
 
 /// A row of `onelog.nodes`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

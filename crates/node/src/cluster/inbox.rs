@@ -16,6 +16,7 @@ use onelog_record::{CommitRequest, NodeId};
 use onelog_replica::Event;
 use parking_lot::{Condvar, Mutex};
 
+use super::addresses::GREETED_MAX;
 use super::reply::Reply;
 use super::wire;
 use super::{calls, change, incoming, joining, mending, newcomer, outgoing};
@@ -38,6 +39,9 @@ pub(crate) struct Inbox {
     messages: Sender<(Message, usize)>,
     message_bytes: Arc<AtomicUsize>,
     shared: OnceLock<Weak<Shared>>,
+    /// What nodes said of their addresses before this one was opened: they stay connected, and say it
+    /// once.
+    early: Mutex<BTreeMap<NodeId, String>>,
 }
 
 /// The end from which the engine's thread takes messages.
@@ -68,13 +72,21 @@ impl Inbox {
             messages,
             message_bytes: Arc::clone(&bytes),
             shared: OnceLock::new(),
+            early: Mutex::default(),
         };
         (Arc::new(inbox), Messages { receiver, bytes })
     }
 
     /// From now on messages and requests are taken.
     pub(crate) fn attach(&self, shared: &Arc<Shared>) {
+        let mut early = self.early.lock();
         let _ = self.shared.set(Arc::downgrade(shared));
+        let cluster = shared.cluster.as_ref();
+        for (from, address) in std::mem::take(&mut *early) {
+            let Some(cluster) = cluster else { continue };
+            let is_member = cluster.views.is_member(from);
+            let _ = cluster.addresses.greeted(from, &address, is_member);
+        }
     }
 
     /// Waits until `done` says of the peers' logs that they are enough; what they are then.
@@ -128,12 +140,16 @@ impl Inbox {
 
 impl Handler for Inbox {
     fn admits(&self, from: NodeId, address: &str) -> bool {
+        let mut early = self.early.lock();
         let shared = self.shared();
-        let cluster = shared.as_ref().and_then(|shared| shared.cluster.as_ref());
-        cluster.is_none_or(|cluster| {
+        if let Some(cluster) = shared.as_ref().and_then(|shared| shared.cluster.as_ref()) {
             let is_member = cluster.views.is_member(from);
-            cluster.addresses.greeted(from, address, is_member)
-        })
+            return cluster.addresses.greeted(from, address, is_member);
+        }
+        if early.len() < GREETED_MAX || early.contains_key(&from) {
+            early.insert(from, address.to_owned());
+        }
+        true
     }
 
     fn message(&self, from: NodeId, topic: u16, bytes: Bytes) {
