@@ -386,6 +386,9 @@ mod tests {
             leads: leader == Some(node),
             is_member: true,
             is_changing: false,
+            is_removed: false,
+            join_error: None,
+            mended_frames: 0,
             members: vec![member(1), member(2), member(3)],
         }
     }
