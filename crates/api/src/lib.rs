@@ -8,6 +8,7 @@
 //! only describe what those accept; tests compare the fields and send every example.
 
 mod bytes;
+mod cluster;
 mod error;
 mod log;
 mod parameters;
@@ -21,6 +22,7 @@ mod transaction;
 mod verification;
 
 pub use self::bytes::Bytes;
+pub use self::cluster::{Cluster, ClusterView, NewLeader, NewMember};
 pub use self::error::Error;
 pub use self::log::{EventRecord, Headers, LogRecord, LogTransaction};
 pub use self::parameters::ReadAt;

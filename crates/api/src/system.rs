@@ -6,13 +6,17 @@ use onelog_record::Position;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::Sink;
+use super::{Cluster, Sink};
 
 /// How the node is.
 #[derive(Debug, Serialize, ToSchema)]
-#[schema(examples(json!({"status": "ok"}), json!({"status": "failed", "failure": "the disk is full"})))]
+#[schema(examples(
+    json!({"status": "ok"}),
+    json!({"status": "failed", "failure": "the disk is full"}),
+    json!({"status": "no_leader", "failure": "no leader of the cluster is known: a majority of its voters must run and be connected"})
+))]
 pub struct Health<'h> {
-    /// `ok`, `ready` or `failed`.
+    /// `ok`, `ready`, `failed`; in a cluster also `no_leader`, `not_member`, `removed`.
     pub status: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failure: Option<&'h str>,
@@ -87,51 +91,6 @@ struct DiskStatus {
     needed_bytes: u64,
     /// Whether nothing is written until there is more room. Reads go on.
     read_only: bool,
-}
-
-/// A node and its cluster.
-#[derive(Debug, Serialize, ToSchema)]
-struct Cluster {
-    /// The number of this node.
-    node: u64,
-    /// Where other nodes reach it.
-    address: String,
-    term: u64,
-    /// The number of the node that leads, where that is known.
-    #[schema(required)]
-    leader: Option<u64>,
-    /// Whether this node leads, and decides transactions.
-    leads: bool,
-    /// Whether it is a member; a new node waits to be added.
-    is_member: bool,
-    /// Whether a change of the members goes on.
-    is_changing: bool,
-    members: Vec<Member>,
-}
-
-/// A node of the cluster.
-#[derive(Debug, Serialize, ToSchema)]
-struct Member {
-    node: u64,
-    /// Whether it votes; else it only follows.
-    is_voter: bool,
-    /// Where it is reached, as far as this node knows.
-    #[schema(required)]
-    address: Option<String>,
-    /// Whether this node is connected to it.
-    is_connected: bool,
-    /// Why this node is not connected to it.
-    #[schema(required)]
-    last_error: Option<String>,
-    /// On the leader: up to which entry it has the log.
-    #[schema(required)]
-    matched: Option<u64>,
-    /// On the leader: whether it was heard of lately.
-    #[schema(required)]
-    is_active: Option<bool>,
-    /// On the leader: whether it is being sent a snapshot.
-    #[schema(required)]
-    takes_snapshot: Option<bool>,
 }
 
 /// The limits in force.
@@ -232,31 +191,6 @@ impl Status {
             limits: limits.into(),
             sinks,
             http,
-        }
-    }
-}
-
-impl From<onelog::ClusterStatus> for Cluster {
-    fn from(cluster: onelog::ClusterStatus) -> Self {
-        let member = |member: onelog::MemberStatus| Member {
-            node: member.node,
-            is_voter: member.is_voter,
-            address: member.address,
-            is_connected: member.is_connected,
-            last_error: member.last_error,
-            matched: member.matched,
-            is_active: member.is_active,
-            takes_snapshot: member.takes_snapshot,
-        };
-        Self {
-            node: cluster.node,
-            address: cluster.address,
-            term: cluster.term,
-            leader: cluster.leader,
-            leads: cluster.leads,
-            is_member: cluster.is_member,
-            is_changing: cluster.is_changing,
-            members: cluster.members.into_iter().map(member).collect(),
         }
     }
 }

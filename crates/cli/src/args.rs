@@ -6,8 +6,8 @@ use clap::{Parser, Subcommand};
 
 use crate::commands::demo;
 use crate::commands::{
-    audit, backup, check, commit, config, delete, export, get, put, restore, scan, serve, sinks,
-    status, tables, tail,
+    audit, backup, check, cluster, commit, config, delete, export, get, put, restore, scan, serve,
+    sinks, status, tables, tail,
 };
 #[cfg(feature = "demo")]
 use onelog_command::{CommandError, Context};
@@ -58,6 +58,8 @@ enum Command {
     Audit(audit::Args),
     /// Print what the server is doing
     Status(status::Args),
+    /// Show and change who takes part in a cluster, and who leads
+    Cluster(cluster::Args),
     /// Check the folder of a stopped server: every frame, every checksum, the state against the log
     Check(check::Args),
     /// Have the server copy its data, consistent, while it runs
@@ -89,6 +91,7 @@ impl Cli {
             Command::Config(args) => config::run(&args, context)?,
             Command::Audit(args) => audit::run(&args, context)?,
             Command::Status(args) => status::run(&args, context)?,
+            Command::Cluster(args) => cluster::run(&args, context)?,
             Command::Check(args) => check::run(&args, context)?,
             Command::Backup(args) => backup::run(&args, context)?,
             Command::Restore(args) => restore::run(&args, context)?,

@@ -9,6 +9,7 @@
 //! | 404 | `not_found` | | no such route |
 //! | 404 | `key_not_found` | `table`, `key`, `position` | the key was not there at that position |
 //! | 404 | `unknown_table` | `table`, `nearest` | a path names a table that is not there |
+//! | 404 | `unknown_member` | | no node of the cluster has this number |
 //! | 404 | `unknown_sink` | `sink`, `nearest` | there is no such sink |
 //! | 405 | `method_not_allowed` | | the header `Allow` lists the methods |
 //! | 408 | `body_timeout` | `timeout_ms` | the body did not arrive in time |
@@ -25,6 +26,13 @@
 //! | 409 | `sink_ahead` | `sink`, `position`, `latest` | its store is ahead of the log: rebuild it |
 //! | 409 | `other_log` | `sink` | what a store is to forget is another log's: ask for it with `release_other_log` |
 //! | 409 | `too_many_deletes` | `sink` | a repair would delete many rows: ask for it with `delete_rows` |
+//! | 409 | `not_a_cluster` | | the server was started without a number: it has no members to change |
+//! | 409 | `change_under_way` | | another change of the members goes on: request it again when that has ended |
+//! | 409 | `member_removed` | | the number was used by a node that was removed: use a new one, and an empty folder |
+//! | 409 | `not_caught_up` | | the learner lacks too much of the log to vote: request it again later |
+//! | 409 | `majority_lost` | | too few of the voters that would be left are connected: start them, or remove the lost ones first |
+//! | 409 | `last_voter`, `too_many_members` | | the members would be none, or too many |
+//! | 409 | `leadership_not_taken` | | that voter did not take over: request it again when it has caught up |
 //! | 409 | `wrong_table` | `table` | a stream table has no state to read: read the log |
 //! | 410 | `snapshot_too_old` | `floor` | the position is older than what is kept: read at a newer one |
 //! | 410 | `id_expired` | `id`, `floor` | whether this id was committed must be looked up in the log |
@@ -39,6 +47,8 @@
 //! | 500 | `internal` | | the node could not do it; its log says more |
 //! | 502 | `store_failed` | | a sink's store could not be used; `message` has the store's own |
 //! | 503 | `overloaded` | `retry_after_ms` | nothing was done: retry after the delay (also the header `Retry-After`) |
+//! | 503 | `no_leader` | | the members were not changed: no leader was found in time |
+//! | 503 | `change_unknown` | | the members may have been changed: look at them, then request it again where it is missing |
 //! | 503 | `not_leader`, `stopped` | | whether it took place is unknown: repeat it under the same id |
 //! | 504 | `wait_timed_out` | `position` | the position was not reached in time |
 //! | 504 | `request_timeout` | `timeout_ms` | no answer in time: repeat it under the same id |
@@ -105,6 +115,12 @@ impl ApiError {
     pub(crate) fn at(self, place: impl Into<Option<String>>) -> Self {
         let place = place.into();
         self.with(|body| body.r#where = Some(place))
+    }
+
+    /// The same error with the delay before the next try.
+    pub(crate) fn retry_after(mut self, delay_ms: u64) -> Self {
+        self.0.retry_after_ms = Some(delay_ms);
+        self
     }
 
     pub(crate) fn malformed(place: &str, message: impl fmt::Display) -> Self {

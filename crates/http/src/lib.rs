@@ -5,8 +5,8 @@
 //! lists its forms).
 //!
 //! Routes: `POST /v1/transactions` · `GET /v1/tables/{table}/keys/{key}` ·
-//! `GET /v1/tables/{table}/keys` · `GET /v1/log` · `/v1/tables` · `/v1/sinks` · `/v1/status` ·
-//! `/healthz` · `/readyz` · `/metrics` · `/openapi.json`.
+//! `GET /v1/tables/{table}/keys` · `GET /v1/log` · `/v1/tables` · `/v1/sinks` · `/v1/cluster` ·
+//! `/v1/status` · `/healthz` · `/readyz` · `/metrics` · `/openapi.json`.
 //!
 //! **Bytes.** In JSON, keys and the values of tables of bytes are a string when they are UTF-8,
 //! and `{"base64": "..."}` otherwise; requests may use either. In URLs a key is percent-encoded

@@ -7,7 +7,7 @@ use utoipa::openapi::{Deprecated, Paths, RefOr};
 
 use crate::api::add_kinds;
 use crate::router::ALIASES;
-use crate::routes::{backup, keys, list, log, sinks, system, tables, transactions};
+use crate::routes::{backup, cluster, keys, list, log, sinks, system, tables, transactions};
 
 pub(crate) fn document(kinds: Kinds) -> utoipa::openapi::OpenApi {
     let mut document = Document::openapi();
@@ -86,6 +86,11 @@ fn add_empty_key(paths: &mut Paths) {
         sinks::parked,
         sinks::replay,
         sinks::forget,
+        cluster::show,
+        cluster::add,
+        cluster::promote,
+        cluster::remove,
+        cluster::transfer,
         backup::make,
         system::status,
         system::healthz,

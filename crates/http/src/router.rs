@@ -1,11 +1,16 @@
 //! The routes. They are listed once: the router is built from the list, and a test compares the
 //! list with the OpenAPI document.
 
+use std::sync::Arc;
+
 use axum::Router;
 use axum::extract::Path;
+use axum::middleware::map_response_with_state;
 use axum::routing::{MethodRouter, delete, get, post, put};
 
-use crate::routes::{Shared, backup, keys, list, log, sinks, system, tables, transactions};
+use crate::routes::{
+    Shared, backup, cluster, keys, list, log, sinks, system, tables, transactions,
+};
 
 type Route = (&'static str, &'static str, MethodRouter<Shared>);
 
@@ -41,6 +46,11 @@ fn routes() -> Vec<Route> {
         get "/v1/sinks/{name}/wait" sinks::wait;
         get "/v1/sinks/{name}/parked" sinks::parked;
         post "/v1/sinks/{name}/replay" sinks::replay;
+        get "/v1/cluster" cluster::show;
+        post "/v1/cluster/members" cluster::add;
+        post "/v1/cluster/members/{node}/promote" cluster::promote;
+        delete "/v1/cluster/members/{node}" cluster::remove;
+        post "/v1/cluster/transfer" cluster::transfer;
         post "/v1/backup" backup::make;
         get "/v1/status" system::status;
         get "/healthz" system::healthz;
@@ -78,10 +88,18 @@ pub(crate) fn router(app: Shared) -> Router {
             });
             router.route(path, handlers)
         });
-    router
+    let router = router
         .fallback(system::not_found)
-        .method_not_allowed_fallback(system::method_not_allowed)
-        .with_state(app)
+        .method_not_allowed_fallback(system::method_not_allowed);
+    let is_alone = app.node.peer_address().is_none();
+    let router = match is_alone {
+        true => router,
+        false => {
+            let say_leader = map_response_with_state(Arc::clone(&app), cluster::say_leader);
+            router.layer(say_leader)
+        }
+    };
+    router.with_state(app)
 }
 
 #[cfg(test)]

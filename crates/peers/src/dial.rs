@@ -5,7 +5,7 @@
 //! replaces its older one, and two nodes that call each other at once have nothing to agree on.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use onelog_record::NodeId;
@@ -34,6 +34,8 @@ pub(crate) struct PeerLane {
     /// The peer has called: it runs, so the next attempt need not wait.
     wake: Notify,
     last_error: Mutex<Option<String>>,
+    /// Whether the last attempt was refused because this node is no member there.
+    is_not_admitted: AtomicBool,
     /// What was logged; both lanes to a peer share it, since they mostly fail alike.
     seen: Arc<Seen>,
 }
@@ -55,6 +57,7 @@ impl PeerLane {
             counters: Arc::default(),
             wake: Notify::new(),
             last_error: Mutex::default(),
+            is_not_admitted: AtomicBool::new(false),
             seen,
         }
     }
@@ -89,6 +92,7 @@ impl PeerLane {
     pub fn figures(&self) -> LaneFigures {
         let mut figures = self.counters.figures();
         figures.last_error.clone_from(&self.last_error.lock());
+        figures.is_not_admitted = self.is_not_admitted.load(Ordering::Relaxed);
         match self.link() {
             None => figures.connected_since_ms = None,
             Some(link) => {
@@ -101,6 +105,10 @@ impl PeerLane {
     }
 
     fn failed(&self, error: &ConnectionError, address: &str) {
+        let is_not_admitted =
+            matches!(error, ConnectionError::Refused(refusal) if refusal.is_not_admitted());
+        self.is_not_admitted
+            .store(is_not_admitted, Ordering::Relaxed);
         let error = error.to_string();
         let (node, lane) = (self.node, self.lane.name());
         if self.seen.is_new(&error) {

@@ -63,6 +63,8 @@ pub struct LaneFigures {
     pub round_trip_us: Option<u64>,
     /// Why the last connection ended, or could not be made.
     pub last_error: Option<String>,
+    /// Whether the peer refuses this node as no member (any more).
+    pub is_not_admitted: bool,
 }
 
 #[derive(Debug, Default)]

@@ -205,6 +205,12 @@ impl Refusal {
         }
     }
 
+    /// Whether a node is no member, as one of the two sides says.
+    #[must_use]
+    pub const fn is_not_admitted(&self) -> bool {
+        self.code() == Self::NotAdmitted(NodeId::ZERO).code()
+    }
+
     #[must_use]
     pub fn to_frame(&self) -> Frame {
         let mut text = self.to_string();

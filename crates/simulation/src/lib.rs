@@ -4,6 +4,7 @@
 
 mod checker;
 pub mod concurrent;
+pub mod cycles;
 mod history;
 pub mod machine;
 pub mod workloads;

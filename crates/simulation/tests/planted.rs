@@ -402,6 +402,76 @@ fn a_dropped_table_that_still_takes_writes_is_caught() {
     assert_caught(Hunt::Calm, &plain(), &[Rule::NoSuchTable]);
 }
 
+/// The bug breaks what clients saw of lists in this way, whatever the log and its positions say.
+#[track_caller]
+fn assert_seen_by_clients(how: Hunt, options: &MachineOptions, kinds: &[&str]) {
+    let wanted = |report: &Report| {
+        report.violations.iter().any(|found| {
+            let is_named = kinds.iter().any(|kind| found.message.starts_with(kind));
+            found.rule == Rule::NotSerializable && is_named
+        })
+    };
+    let Some((seed, report)) = hunt(how, options, &wanted) else {
+        let any = |report: &Report| report.broke(Rule::NotSerializable);
+        panic!(
+            "{SEEDS_MAX} seeds showed none of {kinds:?}: {:?}",
+            hunt(how, options, &any)
+        );
+    };
+    let mut found = report.violations.iter();
+    if let Some(found) = found.find(|found| found.rule == Rule::NotSerializable) {
+        println!("seed {seed}: {}", found.message);
+    }
+}
+
+#[test]
+fn cycles_alone_show_an_unchecked_range() {
+    let _planted = Planted::in_commit(commit::Bug::SkipRangeCheck);
+    assert_seen_by_clients(
+        Hunt::Calm,
+        &plain(),
+        &["G2-item", "G-single", "lost update"],
+    );
+}
+
+#[test]
+fn cycles_alone_show_validation_against_committed_transactions_only() {
+    let _planted = Planted::in_commit(commit::Bug::ValidateCommittedOnly);
+    assert_seen_by_clients(
+        Hunt::Calm,
+        &plain(),
+        &["G2-item", "G-single", "lost update"],
+    );
+}
+
+#[test]
+fn cycles_alone_show_a_write_at_the_read_position_taken_as_seen() {
+    let _planted = Planted::in_commit(commit::Bug::OffByOneRead);
+    assert_seen_by_clients(
+        Hunt::Calm,
+        &plain(),
+        &["G2-item", "G-single", "lost update"],
+    );
+}
+
+#[test]
+fn cycles_alone_show_an_append_that_a_forgotten_id_repeats() {
+    let _planted = Planted::in_commit(commit::Bug::IdsInMemoryOnly);
+    assert_seen_by_clients(Hunt::Restart, &plain(), &["duplicate"]);
+}
+
+#[test]
+fn cycles_alone_show_an_acknowledged_append_that_is_lost() {
+    let _planted = Planted::in_log(log::Bug::AcknowledgeBeforeFlush);
+    assert_seen_by_clients(Hunt::Power, &without_checkpoints(), &["stale read"]);
+}
+
+#[test]
+fn cycles_alone_show_a_replay_that_stops_short() {
+    let _planted = Planted::in_replica(replica::Bug::ReplayShort);
+    assert_seen_by_clients(Hunt::Power, &plain(), &["stale read", "incompatible"]);
+}
+
 type Make = Box<dyn Fn() -> Box<dyn Workload>>;
 
 #[test]

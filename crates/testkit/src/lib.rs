@@ -39,3 +39,4 @@ pub use redis::Redis;
 pub use redis_cluster::RedisCluster;
 pub use search::{Elasticsearch, OpenSearch};
 pub use server::{SavedData, Server};
+pub use wait::until_ok;

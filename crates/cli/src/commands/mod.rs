@@ -3,6 +3,7 @@
 pub mod audit;
 pub mod backup;
 pub mod check;
+pub mod cluster;
 pub mod commit;
 pub mod config;
 pub mod delete;

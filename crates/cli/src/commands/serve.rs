@@ -1,10 +1,12 @@
 //! `onelog serve`.
 //!
 //! Order at the start: settings, the port, the node (which recovers), the sinks, what the
-//! configuration declares, HTTP, then the line that says ready. At the end the other way round. A second signal ends the process at once:
-//! the log is made for that.
+//! configuration declares, HTTP, then the line that says ready. A node of a cluster may wait long for a
+//! leader, so there what is declared is made in the background, and HTTP says what it waits for. At the
+//! end the other way round. A second signal ends the process at once: the log is made for that.
 
 mod declared;
+mod declaring;
 
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener};
@@ -24,6 +26,8 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
 use crate::config::{self, Flags, LogFormat, Settings};
+
+use declaring::Declaring;
 
 /// The exit status after a second signal, as shells report an interrupt.
 const STATUS_INTERRUPTED: i32 = 130;
@@ -62,13 +66,15 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CommandError> {
         sinks,
         settings,
     };
-    if let Err(error) = declared::apply(&server.settings.declared, &server.node, &server.sinks) {
-        server.sinks.stop();
-        // Why the start has failed is what counts.
-        let _ = server.node.stop();
-        return Err(error);
+    match server.declare() {
+        Ok(declaring) => server.run(runtime, listener, signals, declaring, context.json),
+        Err(error) => {
+            server.sinks.stop();
+            // Why the start has failed is what counts.
+            let _ = server.node.stop();
+            Err(error)
+        }
     }
-    server.run(runtime, listener, signals, context.json)
 }
 
 fn start_logging(settings: &Settings) {
@@ -160,11 +166,23 @@ struct Server {
 }
 
 impl Server {
+    /// Makes what is declared; where it may have to wait for a leader, meanwhile.
+    fn declare(&self) -> Result<Option<Declaring>, CommandError> {
+        let declared = &self.settings.declared;
+        if self.settings.node.cluster.is_none() {
+            declared::apply(declared, &self.node, &self.sinks)?;
+            return Ok(None);
+        }
+        let begun = Declaring::begin(declared.clone(), self.node.clone(), self.sinks.clone());
+        begun.map_err(|error| CommandError::Failed(format!("cannot start threads: {error}")))
+    }
+
     fn run(
         self,
         runtime: Runtime,
         listener: TcpListener,
         mut signals: Signals,
+        declaring: Option<Declaring>,
         as_json: bool,
     ) -> Result<ExitCode, CommandError> {
         let address = listener
@@ -193,8 +211,12 @@ impl Server {
             )
             .await
         });
+        let declaring = declaring.map(Declaring::end);
         self.sinks.stop();
         let stopped = self.node.stop();
+        if let Some(declaring) = declaring {
+            let _ = declaring.join();
+        }
         let reason = match (self.node.failure(), served, stopped) {
             (Some(reason), _, _) => reason,
             (None, Err(error), _) => format!("HTTP failed: {error}"),
@@ -219,16 +241,28 @@ impl Server {
     fn announce(&self, address: SocketAddr, as_json: bool) {
         let folder = self.settings.node.folder.display();
         let position = self.node.position();
+        let cluster = self.node.cluster();
         let line = match as_json {
-            true => json!({
-                "ready": true,
-                "url": format!("http://{address}"),
-                "folder": folder.to_string(),
-                "position": position,
-            })
-            .to_string(),
+            true => {
+                let mut line = json!({
+                    "ready": true,
+                    "url": format!("http://{address}"),
+                    "folder": folder.to_string(),
+                    "position": position,
+                });
+                if let Some(cluster) = cluster {
+                    line["node"] = json!(cluster.node);
+                    line["peer_address"] = json!(cluster.address);
+                }
+                line.to_string()
+            }
             false => {
-                format!("onelog is ready: http://{address}, folder {folder}, position {position}")
+                let node = cluster.map_or_else(String::new, |cluster| {
+                    format!(", node {} at {}", cluster.node, cluster.address)
+                });
+                format!(
+                    "onelog is ready: http://{address}, folder {folder}, position {position}{node}"
+                )
             }
         };
         // A server whose standard output is closed serves all the same.

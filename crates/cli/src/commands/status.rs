@@ -4,7 +4,7 @@ use onelog_command::{CommandError, Context, units};
 use onelog_terminal::{Out, bold, thousands};
 use serde_json::Value;
 
-use super::sinks;
+use super::{cluster, sinks};
 use crate::wire::shown;
 
 #[derive(Debug, clap::Args)]
@@ -25,6 +25,10 @@ pub fn run(_args: &Args, context: &Context) -> Result<(), CommandError> {
     let width = widest(fields);
     for (name, value) in fields {
         match value {
+            Value::Object(_) if name == "cluster" => {
+                out.line(&bold("cluster"))?;
+                out.line(&format!("  {}", cluster::summary(value)))?;
+            }
             Value::Object(inner) => {
                 out.line(&bold(&name.replace('_', " ")))?;
                 let width = widest(inner);

@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use onelog_command::toml_json::{self, line_at};
 use toml::de::DeValue;
 
+use super::cluster::CLUSTER_KEYS;
 use super::declared::{Declarations, Section};
-use super::keys::{KEYS, Key};
+use super::keys::{self, Key};
 
 /// One key of the file, with its place.
 #[derive(Debug)]
@@ -50,7 +51,7 @@ pub enum FileError {
     Type {
         path: PathBuf,
         line: usize,
-        key: &'static str,
+        key: String,
         found: &'static str,
     },
     /// An entry of a section.
@@ -109,28 +110,27 @@ fn parse(path: &Path, text: &str) -> Result<FileContents, FileError> {
             }
             continue;
         }
-        let Some(key) = KEYS.iter().find(|key| key.name == name) else {
-            return Err(FileError::UnknownKey {
-                path: path.to_owned(),
-                line,
-                key: name.to_owned(),
-                nearest: nearest(name),
-            });
-        };
-        let text = match value.get_ref() {
-            DeValue::String(text) => text.to_string(),
-            DeValue::Integer(number) if number.radix() == 10 => number.as_str().to_owned(),
-            DeValue::Boolean(flag) => flag.to_string(),
-            other => {
-                return Err(FileError::Type {
+        match value.get_ref() {
+            DeValue::Table(inner) if is_section(name) => {
+                for (inner, value) in inner {
+                    let line = line_at(text, inner.span().start);
+                    let place = Place { path, line };
+                    values.push(place.value(name, inner.get_ref(), value.get_ref())?);
+                }
+            }
+            other if is_section(name) => {
+                return Err(FileError::Section {
                     path: path.to_owned(),
                     line,
-                    key: key.name,
-                    found: describe(other),
+                    section: name.to_owned(),
+                    message: format!(
+                        "this is {}; the section begins with a line [{name}]",
+                        describe(other)
+                    ),
                 });
             }
-        };
-        values.push(FileValue { key, text, line });
+            other => values.push(Place { path, line }.value("", name, other)?),
+        }
     }
     Ok(FileContents {
         values,
@@ -138,9 +138,67 @@ fn parse(path: &Path, text: &str) -> Result<FileContents, FileError> {
     })
 }
 
+/// Whether keys of the program are in a section of this name.
+fn is_section(name: &str) -> bool {
+    CLUSTER_KEYS.iter().any(|key| key.section == name)
+}
+
+/// A line of the file.
+struct Place<'p> {
+    path: &'p Path,
+    line: usize,
+}
+
+impl Place<'_> {
+    fn value(
+        &self,
+        section: &str,
+        name: &str,
+        value: &DeValue<'_>,
+    ) -> Result<FileValue, FileError> {
+        let mut keys = keys::all().filter(|key| key.section == section);
+        let Some(key) = keys.find(|key| key.name == name) else {
+            return Err(FileError::UnknownKey {
+                path: self.path.to_owned(),
+                line: self.line,
+                key: match section {
+                    "" => name.to_owned(),
+                    _ => format!("{section}.{name}"),
+                },
+                nearest: nearest(section, name),
+            });
+        };
+        let text = match value {
+            DeValue::String(text) => text.to_string(),
+            DeValue::Integer(number) if number.radix() == 10 => number.as_str().to_owned(),
+            DeValue::Boolean(flag) => flag.to_string(),
+            DeValue::Array(items) if key.is_list() => {
+                let items = items.iter().map(|item| match item.get_ref() {
+                    DeValue::String(text) => Ok(text.as_ref()),
+                    other => Err(self.wrong_type(key, other)),
+                });
+                items.collect::<Result<Vec<_>, _>>()?.join(",")
+            }
+            other => return Err(self.wrong_type(key, other)),
+        };
+        let line = self.line;
+        Ok(FileValue { key, text, line })
+    }
+
+    fn wrong_type(&self, key: &Key, found: &DeValue<'_>) -> FileError {
+        FileError::Type {
+            path: self.path.to_owned(),
+            line: self.line,
+            key: key.path(),
+            found: describe(found),
+        }
+    }
+}
+
 fn describe(value: &DeValue<'_>) -> &'static str {
     match value {
         DeValue::String(_) => "a text",
+        DeValue::Integer(number) if number.radix() == 10 => "a number",
         DeValue::Integer(_) => "a number that is not decimal",
         DeValue::Float(_) => "a number with a fraction",
         DeValue::Boolean(_) => "true or false",
@@ -151,9 +209,10 @@ fn describe(value: &DeValue<'_>) -> &'static str {
 }
 
 /// The known key that looks most like `name`, if any does.
-pub fn nearest(name: &str) -> Option<&'static str> {
+fn nearest(section: &str, name: &str) -> Option<&'static str> {
     const LIKENESS_MIN: f64 = 0.6;
-    KEYS.iter()
+    keys::all()
+        .filter(|key| key.section == section)
         .map(|key| {
             (
                 strsim::normalized_damerau_levenshtein(key.name, name),
@@ -184,6 +243,34 @@ mod tests {
         assert_eq!(
             error("zzz = 1"),
             "onelog.toml, line 1: unknown key 'zzz'; onelog.example.toml lists every key"
+        );
+    }
+
+    #[test]
+    fn a_section_has_keys_and_lists_of_its_own() {
+        let text = "[cluster]\nnode = 2\npeers = [\"1=a:1\", \"3=c:1\"]\n";
+        let contents = parse(Path::new("onelog.toml"), text).unwrap();
+        let found = contents.values.iter();
+        let found: Vec<_> = found
+            .map(|value| (value.key.path(), &*value.text))
+            .collect();
+        let expected = [("cluster.node", "2"), ("cluster.peers", "1=a:1,3=c:1")];
+        assert_eq!(found, expected.map(|(name, text)| (name.to_owned(), text)));
+        assert_eq!(
+            error("[cluster]\n\nnodes = 2\n"),
+            "onelog.toml, line 3: unknown key 'cluster.nodes'; did you mean 'node'?"
+        );
+        assert_eq!(
+            error("node = 2\n"),
+            "onelog.toml, line 1: unknown key 'node'; onelog.example.toml lists every key"
+        );
+        assert_eq!(
+            error("cluster = 2\n"),
+            "onelog.toml, line 1: cluster: this is a number; the section begins with a line [cluster]"
+        );
+        assert_eq!(
+            error("[cluster]\npeers = [1]\n"),
+            "onelog.toml, line 2: cluster.peers is a number; expected a text, a whole number, true or false"
         );
     }
 

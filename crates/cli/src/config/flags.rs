@@ -4,7 +4,7 @@ use clap::parser::ValueSource;
 use clap::{Arg, ArgMatches, Args, Command, FromArgMatches};
 
 use super::ConfigError;
-use super::keys::{KEYS, Key};
+use super::keys::{self, Key};
 use super::settings::Settings;
 
 /// Where a value comes from.
@@ -41,15 +41,15 @@ impl Flags {
 
     #[cfg(test)]
     pub(super) fn set_for_test(&mut self, name: &str, source: Source, text: &str) {
-        let key = KEYS.iter().find(|key| key.name == name).unwrap();
+        let key = keys::all().find(|key| key.path() == name).unwrap();
         self.values.push((key, source, text.to_owned()));
     }
 }
 
 impl Args for Flags {
     fn augment_args(mut command: Command) -> Command {
-        for key in KEYS {
-            let mut arg = Arg::new(key.name)
+        for key in keys::all() {
+            let mut arg = Arg::new(key.flag)
                 .long(key.flag)
                 .env(key.env)
                 .hide_env_values(true)
@@ -79,13 +79,13 @@ impl FromArgMatches for Flags {
     }
 
     fn update_from_arg_matches(&mut self, matches: &ArgMatches) -> Result<(), clap::Error> {
-        for key in KEYS {
-            let source = match matches.value_source(key.name) {
+        for key in keys::all() {
+            let source = match matches.value_source(key.flag) {
                 Some(ValueSource::CommandLine) => Source::Flag,
                 Some(ValueSource::EnvVariable) => Source::Environment,
                 _ => continue,
             };
-            let Some(text) = matches.get_one::<String>(key.name) else {
+            let Some(text) = matches.get_one::<String>(key.flag) else {
                 continue;
             };
             // An empty variable is how shells and unit files say "not set".

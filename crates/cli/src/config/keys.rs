@@ -1,17 +1,21 @@
-//! The one list of everything that can be set for `onelog serve`. The file, the environment, the
-//! flags, their help and `onelog.example.toml` all come from it.
+//! The one list of everything that can be set for `onelog serve`; what makes it one of several is in
+//! `cluster.rs`. The file, the environment, the flags, their help and `onelog.example.toml` all come
+//! from it.
 
 use std::path::PathBuf;
 
 use onelog_command::units::{parse_size, parse_time_ms, size};
 use onelog_sinks::SINKS_MEMORY_BYTES_MIN;
 
+use super::cluster::CLUSTER_KEYS;
 use super::settings::{
     Settings, parse_compression, parse_listen, parse_log_format, parse_log_level,
 };
 
 /// One thing that can be set.
 pub struct Key {
+    /// The section of the file that it is in; none for those at its top.
+    pub section: &'static str,
     pub name: &'static str,
     /// Its flag, without the leading hyphens.
     pub flag: &'static str,
@@ -28,11 +32,24 @@ pub struct Key {
 
 impl std::fmt::Debug for Key {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "Key({})", self.name)
+        write!(f, "Key({})", self.path())
     }
 }
 
 impl Key {
+    /// How an error names it.
+    pub fn path(&self) -> String {
+        match self.section {
+            "" => self.name.to_owned(),
+            section => format!("{section}.{}", self.name),
+        }
+    }
+
+    /// Whether it is a list: of texts in the file, with commas between them elsewhere.
+    pub fn is_list(&self) -> bool {
+        self.default.starts_with('[')
+    }
+
     /// Whether the flag may be given without a value.
     pub fn is_switch(&self) -> bool {
         matches!(self.default, "true" | "false")
@@ -43,6 +60,7 @@ macro_rules! key {
     ($name:literal, $flag:literal, $env:literal, $value:literal, $default:literal, $help:literal,
      |$settings:ident, $text:ident| $set:expr) => {
         Key {
+            section: "",
             name: $name,
             flag: $flag,
             env: $env,
@@ -57,7 +75,12 @@ macro_rules! key {
     };
 }
 
-/// Every key, in the order of the example.
+/// All keys: those at the top of the file, then those of its sections.
+pub fn all() -> impl Iterator<Item = &'static Key> {
+    KEYS.iter().chain(CLUSTER_KEYS)
+}
+
+/// Every key at the top of the file, in the order of the example.
 pub const KEYS: &[Key] = &[
     key!(
         "folder",
@@ -329,7 +352,7 @@ fn folder(text: &str) -> Result<PathBuf, String> {
     Ok(PathBuf::from(text))
 }
 
-fn boolean(text: &str) -> Result<bool, String> {
+pub fn boolean(text: &str) -> Result<bool, String> {
     text.parse()
         .map_err(|_| format!("'{text}' is neither true nor false"))
 }

@@ -1,5 +1,6 @@
 //! What `onelog serve` is set up with: flags over environment over file over defaults.
 
+mod cluster;
 mod declared;
 mod file;
 mod flags;
@@ -30,7 +31,7 @@ pub enum ConfigError {
     FileValue {
         path: PathBuf,
         line: usize,
-        name: &'static str,
+        name: String,
         message: String,
     },
     /// A value in the environment.
@@ -63,7 +64,7 @@ pub fn load(file: Option<&Path>, flags: &Flags) -> Result<Settings, ConfigError>
                 ConfigError::FileValue {
                     path: path.to_owned(),
                     line: value.line,
-                    name: value.key.name,
+                    name: value.key.path(),
                     message,
                 }
             })?;
@@ -72,6 +73,7 @@ pub fn load(file: Option<&Path>, flags: &Flags) -> Result<Settings, ConfigError>
     flags.apply(&mut settings, Source::Environment)?;
     flags.apply(&mut settings, Source::Flag)?;
     settings.check().map_err(ConfigError::Together)?;
+    settings.node.cluster = settings.cluster.options().map_err(ConfigError::Together)?;
     Ok(settings)
 }
 
@@ -79,7 +81,8 @@ pub fn load(file: Option<&Path>, flags: &Flags) -> Result<Settings, ConfigError>
 mod tests {
     use clap::{Args, Command, FromArgMatches};
 
-    use super::keys::KEYS;
+    use super::cluster::CLUSTER_KEYS;
+    use super::keys::{self, KEYS};
     use super::*;
 
     const EXAMPLE: &str = include_str!("../../../../onelog.example.toml");
@@ -107,12 +110,16 @@ mod tests {
             .map(|key| format!("{} = {}", key.name, key.default))
             .collect();
         assert_eq!(lines, expected);
-        for key in KEYS {
+        for key in keys::all() {
             assert!(
                 EXAMPLE.contains(key.help),
                 "the example lacks: # {}",
                 key.help
             );
+        }
+        for key in CLUSTER_KEYS {
+            let line = format!("\n#{} = ", key.name);
+            assert!(EXAMPLE.contains(&line), "the example lacks:{line}");
         }
     }
 
@@ -134,7 +141,8 @@ mod tests {
         });
         let text: Vec<&str> = sections.collect();
         let file = file(&text.join("\n"));
-        let declared = load(Some(file.path()), &Flags::default()).unwrap().declared;
+        let settings = load(Some(file.path()), &Flags::default()).unwrap();
+        let declared = &settings.declared;
         assert_eq!(declared.tables.len(), 1);
         let kinds: Vec<&str> = declared
             .sinks
@@ -142,6 +150,10 @@ mod tests {
             .map(|s| s.what.target.kind().name())
             .collect();
         assert_eq!(kinds, ["postgres", "redis"]);
+        let cluster = settings.node.cluster.unwrap();
+        assert_eq!(cluster.node, onelog::NodeId(2));
+        assert_eq!(cluster.peers.len(), 2);
+        assert_eq!(cluster.join, Some(onelog::Join::Voter));
     }
 
     #[test]
@@ -149,6 +161,12 @@ mod tests {
         for key in KEYS {
             assert_eq!(key.flag, key.name.replace('_', "-"));
             assert_eq!(key.env, format!("ONELOG_{}", key.name.to_uppercase()));
+        }
+        for key in CLUSTER_KEYS {
+            let flag = key.flag.strip_prefix("peer-").unwrap_or(key.flag);
+            assert_eq!(flag, key.name.replace('_', "-"));
+            let env = format!("ONELOG_{}", key.flag.replace('-', "_").to_uppercase());
+            assert_eq!(key.env, env);
         }
     }
 

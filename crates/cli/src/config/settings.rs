@@ -10,6 +10,7 @@ use onelog_record::Compression;
 use onelog_sinks::SINKS_MEMORY_BYTES;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 
+use super::cluster::ClusterSettings;
 use super::declared::Declarations;
 
 /// The default folder of the server's data.
@@ -24,6 +25,8 @@ pub struct Settings {
     /// The address that HTTP listens on, `host:port`.
     pub listen: String,
     pub http: HttpOptions,
+    /// What makes the node one of several.
+    pub cluster: ClusterSettings,
     /// What all sinks together may hold of the log, unpacked.
     pub sinks_memory_bytes: u64,
     /// What the server logs, as directives of the tracing filter.
@@ -48,6 +51,7 @@ impl Default for Settings {
             node: Options::new(PathBuf::from(DEFAULT_FOLDER)),
             listen: DEFAULT_LISTEN.to_owned(),
             http: HttpOptions::default(),
+            cluster: ClusterSettings::default(),
             sinks_memory_bytes: SINKS_MEMORY_BYTES,
             log_level: "info".to_owned(),
             log_format: LogFormat::Text,

@@ -1,6 +1,7 @@
 //! One file per resource.
 
 pub(crate) mod backup;
+pub(crate) mod cluster;
 pub(crate) mod keys;
 pub(crate) mod list;
 pub(crate) mod log;

@@ -4,6 +4,7 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::Response;
+use onelog::Node;
 
 use super::{Answer, Shared, at_position, json};
 use crate::api::{Health, HttpLimits, Status};
@@ -33,24 +34,53 @@ pub(crate) async fn healthz() -> Answer {
     )
 }
 
-/// Whether transactions can be committed.
+/// Whether transactions can be committed, as far as this node knows.
 #[utoipa::path(
     get,
     path = "/readyz",
     tag = "system",
     responses(
         (status = 200, description = "They can", body = crate::api::Health),
-        (status = 503, description = "The node has failed: why", body = crate::api::Health),
+        (status = 503, description = "`failed`: why. In a cluster `no_leader`: none is known now; `not_member`: the node waits to be added; `removed`: it was, for ever", body = crate::api::Health),
     )
 )]
 pub(crate) async fn readyz(State(app): State<Shared>) -> Answer {
-    let failure = app.node.failure();
-    let (code, status) = match failure {
-        None => (StatusCode::OK, "ready"),
-        Some(_) => (StatusCode::SERVICE_UNAVAILABLE, "failed"),
+    let (status, failure) = readiness(&app.node);
+    let code = match failure {
+        None => StatusCode::OK,
+        Some(_) => StatusCode::SERVICE_UNAVAILABLE,
     };
     let failure = failure.as_deref();
     json(code, &Health { status, failure })
+}
+
+fn readiness(node: &Node) -> (&'static str, Option<String>) {
+    if let Some(failure) = node.failure() {
+        return ("failed", Some(failure));
+    }
+    // Who leads is looked at first: the rest takes longer.
+    let Some(cluster) = (node.leader().is_none().then(|| node.cluster())).flatten() else {
+        return ("ready", None);
+    };
+    let number = cluster.node;
+    if cluster.is_removed {
+        let why = format!(
+            "node {number} was removed from its cluster, and numbers are not used again: start it with an empty folder under a new number"
+        );
+        return ("removed", Some(why));
+    }
+    if !cluster.is_member {
+        let why = cluster.join_error.unwrap_or_else(|| {
+            format!(
+                "node {number} waits to be added: onelog cluster add {number} {}",
+                cluster.address
+            )
+        });
+        return ("not_member", Some(why));
+    }
+    let why =
+        "no leader of the cluster is known: a majority of its voters must run and be connected";
+    ("no_leader", Some(why.to_owned()))
 }
 
 /// Figures for Prometheus.

@@ -1,6 +1,7 @@
 //! The door over a real node on loopback, from outside: what goes in as bytes, what comes out.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod cluster;
 mod document;
 mod hostile;
 mod limits;

@@ -24,12 +24,16 @@ const LOOK_EVERY: Duration = Duration::from_secs(2);
 const GREETED_MAX: usize = 64;
 
 /// A row of `onelog.nodes`.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct NodeRecord {
     pub(crate) address: String,
     /// Whether it was a member and is none any more.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(crate) removed: bool,
+    /// Whether its removal has begun: from then on it is no member again by its own request, whatever
+    /// becomes of the leader that removes it.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(crate) leaving: bool,
 }
 
 /// What is known of addresses.
@@ -50,8 +54,9 @@ struct Known {
 }
 
 impl Known {
-    fn is_removed(&self, node: NodeId) -> bool {
-        self.recorded.get(&node).is_some_and(|found| found.removed)
+    fn is_removed(&self, node: NodeId, is_member: bool) -> bool {
+        let found = self.recorded.get(&node);
+        found.is_some_and(|found| found.removed || found.leaving && !is_member)
     }
 
     fn address(&self, node: NodeId) -> Option<&String> {
@@ -81,14 +86,14 @@ impl Addresses {
         self.known.lock().recorded.get(&node).cloned()
     }
 
-    pub(crate) fn is_removed(&self, node: NodeId) -> bool {
-        self.known.lock().is_removed(node)
+    pub(crate) fn is_removed(&self, node: NodeId, is_member: bool) -> bool {
+        self.known.lock().is_removed(node, is_member)
     }
 
     /// A node says where it is. Whether it may connect.
-    pub(crate) fn greeted(&self, node: NodeId, address: &str) -> bool {
+    pub(crate) fn greeted(&self, node: NodeId, address: &str, is_member: bool) -> bool {
         let mut known = self.known.lock();
-        if known.is_removed(node) {
+        if known.is_removed(node, is_member) {
             return false;
         }
         let has_room = known.greeted.len() < GREETED_MAX || known.greeted.contains_key(&node);
@@ -118,7 +123,7 @@ impl Addresses {
             wanted.extend(known.greeted.keys());
         }
         wanted.extend(view.role.leader);
-        wanted.retain(|node| *node != me && !known.is_removed(*node));
+        wanted.retain(|node| *node != me && !known.is_removed(*node, view.is_member(*node)));
         for node in &wanted {
             let Some(address) = known.address(*node) else {
                 continue;

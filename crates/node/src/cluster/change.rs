@@ -1,6 +1,8 @@
 //! Changes of the members, and of who leads: requested on any node, carried out by the leader.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use onelog_engine::{MemberChange, MembersError};
@@ -13,6 +15,7 @@ use tokio::sync::oneshot;
 use super::addresses::{NodeRecord, recording};
 use super::forward::{Asking, Leader, REQUEST_TIMEOUT};
 use super::reply::Reply;
+use super::view::View;
 use super::{Cluster, wire};
 use crate::driver::Command;
 use crate::open::new_id;
@@ -25,13 +28,30 @@ pub enum MembersChangeError {
     /// The node takes part in no cluster.
     #[error("this node is alone: start it with the options of a cluster")]
     Alone,
-    /// No leader answered in time. Whether the change was made is shown by the members.
-    #[error("no leader of the cluster answered in time; look at the members, then try again")]
+    /// Nothing was done.
+    #[error(
+        "no leader of the cluster was found in time: nothing was changed; see which nodes run, and whether a majority of the voters is connected"
+    )]
     NoLeader,
+    /// A leader that took the change gave no answer.
+    #[error(
+        "no leader of the cluster answered in time, and the change may have been made: look at the members, then request it again where it is missing"
+    )]
+    Unknown,
     #[error("another change of the members is under way; try again when it has ended")]
     UnderWay,
     #[error("it would leave no voter")]
     NoVoter,
+    /// Who would be left could commit nothing.
+    #[error(
+        "without node {node} the cluster could commit nothing: of the {voters} voters that would be left {live} are connected, and {majority} must be. Start the others first, or remove those that are lost; force the removal only when they are about to come back"
+    )]
+    MajorityLost {
+        node: u64,
+        voters: usize,
+        live: usize,
+        majority: usize,
+    },
     #[error("there would be too many members: {0}")]
     TooMany(usize),
     #[error("node {0} is no member")]
@@ -43,6 +63,8 @@ pub enum MembersChangeError {
     Removed(u64),
     #[error("'{0}' is no address of a node: HOST:PORT is")]
     Address(String),
+    #[error("a node's number is 1 or more")]
+    NodeZero,
     /// A voter that lacks much of the log could hold up every commit.
     #[error(
         "node {node} is not ready to vote: it lacks entries {from} to {to}; try again when it has caught up"
@@ -82,16 +104,35 @@ impl From<TransferError> for MembersChangeError {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum Change {
-    Add { node: u64, address: String },
-    Promote { node: u64 },
-    Remove { node: u64 },
-    Transfer { node: u64 },
+    Add {
+        node: u64,
+        address: String,
+        /// Whether the node itself requests it: then one whose removal has begun is refused.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        is_own: bool,
+    },
+    Promote {
+        node: u64,
+    },
+    Remove {
+        node: u64,
+        /// Whether it is removed though the rest could commit nothing.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        force: bool,
+    },
+    Transfer {
+        node: u64,
+    },
 }
 
-type Changed = Result<(), MembersChangeError>;
+pub(super) type Changed = Result<(), MembersChangeError>;
 
 /// How far a learner may be behind to become a voter.
 const BEHIND_MAX: u64 = 1_000;
+/// How long a removal waits for the voters that would be left to be connected.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
+/// How often it is looked whether they are.
+const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// Has the leader make a change.
 pub(crate) async fn change(shared: Arc<Shared>, change: Change) -> Changed {
@@ -113,12 +154,27 @@ pub(crate) async fn change(shared: Arc<Shared>, change: Change) -> Changed {
                 let answer = asking.heard(answer);
                 answer.and_then(|bytes| serde_json::from_slice(&bytes).ok())
             }
-            Leader::None => return Err(MembersChangeError::NoLeader),
+            Leader::None => return Err(given_up(&asking)),
         };
         match answer {
-            Some(Err(MembersChangeError::NoLeader)) | None => asking.pause().await,
+            Some(Err(MembersChangeError::Unknown)) => asking.is_perhaps_done(),
+            Some(Err(MembersChangeError::NoLeader)) | None => {}
+            // An earlier attempt has removed it.
+            Some(Err(MembersChangeError::NoMember(_)))
+                if asking.may_be_done() && matches!(change, Change::Remove { .. }) =>
+            {
+                return Ok(());
+            }
             Some(answer) => return answer,
         }
+        asking.pause().await;
+    }
+}
+
+const fn given_up(asking: &Asking<'_>) -> MembersChangeError {
+    match asking.may_be_done() {
+        true => MembersChangeError::Unknown,
+        false => MembersChangeError::NoLeader,
     }
 }
 
@@ -141,14 +197,19 @@ async fn lead(shared: &Arc<Shared>, change: Change) -> Changed {
     let Some(cluster) = &shared.cluster else {
         return Err(MembersChangeError::Alone);
     };
-    if !cluster.views.role().leads {
+    // Not before everything is applied that former leaders have recorded of the nodes.
+    if !cluster.views.role().admits {
         return Err(MembersChangeError::NoLeader);
     }
     let making = Making { shared, cluster };
     match change {
-        Change::Add { node, address } => making.add(NodeId(node), address).await,
+        Change::Add {
+            node,
+            address,
+            is_own,
+        } => making.add(NodeId(node), address, is_own).await,
         Change::Promote { node } => making.promote(NodeId(node)).await,
-        Change::Remove { node } => making.remove(NodeId(node)).await,
+        Change::Remove { node, force } => making.remove(NodeId(node), force).await,
         Change::Transfer { node } => making.transfer(NodeId(node)).await,
     }
 }
@@ -160,10 +221,20 @@ struct Making<'s> {
 
 impl Making<'_> {
     /// Records where the node is, then lets it follow.
-    async fn add(&self, node: NodeId, address: String) -> Changed {
+    async fn add(&self, node: NodeId, address: String, is_own: bool) -> Changed {
+        if node == NodeId::ZERO {
+            return Err(MembersChangeError::NodeZero);
+        }
         super::refresh(self.shared, self.cluster);
-        if self.cluster.addresses.is_removed(node) {
+        let is_member = self.cluster.views.is_member(node);
+        let before = self.cluster.addresses.record(node);
+        let is_leaving = before.as_ref().is_some_and(|before| before.leaving);
+        if self.cluster.addresses.is_removed(node, is_member) || is_own && is_leaving {
             return Err(MembersChangeError::Removed(node.get()));
+        }
+        let is_recorded = before.is_some_and(|before| before.address == address);
+        if is_member && is_recorded && !is_leaving {
+            return Ok(());
         }
         let is_me = node == self.cluster.node;
         if !is_me && self.cluster.peers.set(node, &address).is_err() {
@@ -171,7 +242,7 @@ impl Making<'_> {
         }
         let record = |address| NodeRecord {
             address,
-            removed: false,
+            ..NodeRecord::default()
         };
         let mut rows = vec![(node, record(address))];
         // Those that were there before addresses were recorded: the founder above all.
@@ -224,8 +295,11 @@ impl Making<'_> {
     }
 
     /// Removes a node, and records that its number is used up.
-    async fn remove(&self, node: NodeId) -> Changed {
+    async fn remove(&self, node: NodeId, force: bool) -> Changed {
         let view = self.cluster.views.get();
+        if !force {
+            self.check_majority_without(node, &view).await?;
+        }
         if node == self.cluster.node && view.members.voters.len() > 1 {
             // Another one removes it: a leader that is no member could not commit its own removal.
             let Some(next) = view.successor(node) else {
@@ -236,19 +310,63 @@ impl Making<'_> {
         }
         let is_member = view.is_member(node);
         let recorded = self.cluster.addresses.record(node);
+        let address = recorded.as_ref().map(|record| record.address.clone());
+        let address = address.or_else(|| self.cluster.addresses.get(node));
+        let address = address.unwrap_or_default();
         if is_member {
+            let leaving = NodeRecord {
+                address: address.clone(),
+                removed: false,
+                leaving: true,
+            };
+            self.record(&[(node, leaving)]).await?;
             self.propose(MemberChange::Remove(node)).await?;
         } else if recorded.as_ref().is_none_or(|record| record.removed) {
             return Err(MembersChangeError::NoMember(node.get()));
         }
-        let address = recorded.map(|record| record.address).unwrap_or_default();
         let removed = NodeRecord {
             address,
             removed: true,
+            leaving: false,
         };
         self.record(&[(node, removed)]).await?;
         super::refresh(self.shared, self.cluster);
         Ok(())
+    }
+
+    /// The voters that would be left must be able to commit, and some of them may be lost already.
+    async fn check_majority_without(&self, node: NodeId, view: &View) -> Changed {
+        let mut left = view.members.voters.clone();
+        if !left.remove(&node) || left.is_empty() {
+            return Ok(());
+        }
+        let (voters, majority) = (left.len(), left.len() / 2 + 1);
+        let look = async {
+            while self.live(&left) < majority {
+                tokio::time::sleep(LOOK_EVERY).await;
+            }
+        };
+        match tokio::time::timeout(CONNECT_TIMEOUT, look).await {
+            Ok(()) => Ok(()),
+            Err(_) => Err(MembersChangeError::MajorityLost {
+                node: node.get(),
+                voters,
+                live: self.live(&left),
+                majority,
+            }),
+        }
+    }
+
+    /// How many of the nodes are connected, or this one.
+    fn live(&self, nodes: &BTreeSet<NodeId>) -> usize {
+        let peers = self.cluster.peers.figures().peers;
+        let is_live = |node: &&NodeId| {
+            **node == self.cluster.node
+                || peers.iter().any(|peer| {
+                    peer.node == **node && peer.lanes.iter().all(|lane| lane.is_connected)
+                })
+        };
+        nodes.iter().filter(is_live).count()
     }
 
     async fn transfer(&self, to: NodeId) -> Changed {
@@ -257,7 +375,7 @@ impl Making<'_> {
         }
         let (sender, receiver) = oneshot::channel();
         self.command(Command::Transfer(Reply::Transfer(sender), to))?;
-        let answer = receiver.await.map_err(|_| MembersChangeError::NoLeader)?;
+        let answer = receiver.await.map_err(|_| MembersChangeError::Unknown)?;
         Ok(answer?)
     }
 
@@ -266,8 +384,8 @@ impl Making<'_> {
         let reply = Reply::Members(sender);
         self.command(Command::ChangeMembers(reply, vec![change]))?;
         let waited = tokio::time::timeout(REQUEST_TIMEOUT, receiver).await;
-        let answer = waited.map_err(|_| MembersChangeError::NoLeader)?;
-        match answer.map_err(|_| MembersChangeError::NoLeader)? {
+        let answer = waited.map_err(|_| MembersChangeError::Unknown)?;
+        match answer.map_err(|_| MembersChangeError::Unknown)? {
             Ok(_) | Err(MembersError::NoChange) => {
                 self.cluster.look_at_addresses();
                 Ok(())
@@ -288,7 +406,7 @@ impl Making<'_> {
         self.shared.enqueue_as(new_id(), 0, request, reply);
         match receiver.await.unwrap_or(Err(Refusal::NotLeader)) {
             Ok(_) => Ok(()),
-            Err(Refusal::NotLeader | Refusal::Stopped(_)) => Err(MembersChangeError::NoLeader),
+            Err(Refusal::NotLeader | Refusal::Stopped(_)) => Err(MembersChangeError::Unknown),
             Err(refusal) => Err(MembersChangeError::NotRecorded(refusal.to_string())),
         }
     }

@@ -346,6 +346,15 @@ impl<'s> Asking<'s> {
         let _ = tokio::time::timeout(PAUSE.min(self.left()), changed).await;
     }
 
+    pub(super) const fn may_be_done(&self) -> bool {
+        self.may_be_done
+    }
+
+    /// A leader has taken it, and its answer does not say what became of it.
+    pub(super) const fn is_perhaps_done(&mut self) {
+        self.may_be_done = true;
+    }
+
     /// The time is over without an answer.
     pub(super) fn given_up(&self) -> Refusal {
         match self.may_be_done {

@@ -17,7 +17,7 @@ use parking_lot::{Condvar, Mutex};
 
 use super::reply::Reply;
 use super::wire;
-use super::{change, incoming, mending, newcomer, outgoing};
+use super::{change, incoming, joining, mending, newcomer, outgoing};
 use crate::driver::Command;
 use crate::shared::Shared;
 
@@ -118,7 +118,10 @@ impl Handler for Inbox {
     fn admits(&self, from: NodeId, address: &str) -> bool {
         let shared = self.shared();
         let cluster = shared.as_ref().and_then(|shared| shared.cluster.as_ref());
-        cluster.is_none_or(|cluster| cluster.addresses.greeted(from, address))
+        cluster.is_none_or(|cluster| {
+            let is_member = cluster.views.is_member(from);
+            cluster.addresses.greeted(from, address, is_member)
+        })
     }
 
     fn message(&self, from: NodeId, topic: u16, bytes: Bytes) {
@@ -139,6 +142,7 @@ impl Handler for Inbox {
                 let _ = shared.commands.try_send(command);
             }
             wire::MEMBERS => change::serve(shared, bytes, reply),
+            wire::JOIN => joining::serve(shared, from, bytes, reply),
             wire::SNAPSHOT => incoming::announced(&shared, from, bytes, reply),
             wire::CHUNK => outgoing::chunk(&shared, from, bytes, reply),
             wire::FETCHED => outgoing::fetched(&shared, from, bytes, reply),

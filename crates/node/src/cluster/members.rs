@@ -20,6 +20,12 @@ impl Node {
         self.shared.cluster.as_ref().map(ClusterStatus::of)
     }
 
+    /// Who leads the cluster, as far as this node knows; `None` where it is alone as well.
+    #[must_use]
+    pub fn leader(&self) -> Option<NodeId> {
+        self.shared.cluster.as_ref()?.views.role().leader
+    }
+
     /// Where this node listens for others.
     #[must_use]
     pub fn peer_address(&self) -> Option<SocketAddr> {
@@ -36,7 +42,13 @@ impl Node {
         address: impl Into<String>,
     ) -> Result<(), MembersChangeError> {
         let (node, address) = (node.get(), address.into());
-        self.change_members(Change::Add { node, address }).await
+        let is_own = false;
+        let add = Change::Add {
+            node,
+            address,
+            is_own,
+        };
+        self.change_members(add).await
     }
 
     /// Makes a voter of a learner that has caught up. Answers when the change is in force.
@@ -46,9 +58,16 @@ impl Node {
     }
 
     /// Removes a node, for ever: its number is not used again. Answers when the change is in force.
+    /// Refused where too few of the voters that would be left are connected.
     pub async fn remove_member(&self, node: NodeId) -> Result<(), MembersChangeError> {
-        let node = node.get();
-        self.change_members(Change::Remove { node }).await
+        let (node, force) = (node.get(), false);
+        self.change_members(Change::Remove { node, force }).await
+    }
+
+    /// [`Node::remove_member`], though the voters that are left may be unable to commit.
+    pub async fn remove_member_forced(&self, node: NodeId) -> Result<(), MembersChangeError> {
+        let (node, force) = (node.get(), true);
+        self.change_members(Change::Remove { node, force }).await
     }
 
     /// Hands the leadership to another voter. Answers when that one leads.
@@ -64,7 +83,12 @@ impl Node {
         address: impl Into<String>,
     ) -> Result<(), MembersChangeError> {
         let (node, address) = (node.get(), address.into());
-        self.change_members_blocking(Change::Add { node, address })
+        let is_own = false;
+        self.change_members_blocking(Change::Add {
+            node,
+            address,
+            is_own,
+        })
     }
 
     /// [`Node::promote_member`] for threads that block.
@@ -75,8 +99,8 @@ impl Node {
 
     /// [`Node::remove_member`] for threads that block.
     pub fn remove_member_blocking(&self, node: NodeId) -> Result<(), MembersChangeError> {
-        let node = node.get();
-        self.change_members_blocking(Change::Remove { node })
+        let (node, force) = (node.get(), false);
+        self.change_members_blocking(Change::Remove { node, force })
     }
 
     /// [`Node::transfer_leadership`] for threads that block.

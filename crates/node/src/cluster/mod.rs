@@ -10,6 +10,7 @@ mod change;
 mod forward;
 mod inbox;
 mod incoming;
+mod joining;
 mod members;
 mod mending;
 mod newcomer;
@@ -32,7 +33,7 @@ use parking_lot::{Condvar, Mutex};
 use tokio::runtime::{Builder, Handle, Runtime};
 
 pub use change::MembersChangeError;
-pub use options::{ClusterOptions, START_TIMEOUT};
+pub use options::{ClusterOptions, Join, START_TIMEOUT};
 pub use start::ClusterError;
 pub use status::{ClusterStatus, MemberStatus};
 
@@ -90,6 +91,8 @@ pub(crate) struct Cluster {
     outgoing: outgoing::Outgoing,
     incoming: incoming::Incoming,
     mending: mending::Mending,
+    /// Why this node has not become what it wants to be.
+    join_error: Mutex<Option<String>>,
     exporter: Work,
     importer: Work,
     runtime: Mutex<Option<Runtime>>,
@@ -117,6 +120,7 @@ impl Cluster {
             outgoing: outgoing::Outgoing::default(),
             incoming: incoming::Incoming::default(),
             mending: mending::Mending::default(),
+            join_error: Mutex::default(),
             exporter: Work::start("onelog-export", FETCHES_MAX)?,
             importer: Work::start("onelog-import", 1)?,
             handle: runtime.handle().clone(),
@@ -194,5 +198,9 @@ pub(crate) fn begin(shared: &Arc<crate::shared::Shared>) {
     if let Some(cluster) = &shared.cluster {
         refresh(shared, cluster);
         cluster.spawn(keep(Arc::clone(shared)));
+        let join = (shared.options.cluster.as_ref()).and_then(|options| options.join);
+        if let Some(join) = join {
+            cluster.spawn(joining::join(Arc::clone(shared), join));
+        }
     }
 }

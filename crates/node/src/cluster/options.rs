@@ -9,6 +9,15 @@ use onelog_record::NodeId;
 /// How long a start waits for other nodes to answer.
 pub const START_TIMEOUT: Duration = Duration::from_secs(30);
 
+/// What a node requests to become by itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Join {
+    /// It gets the log and decides nothing.
+    Learner,
+    /// It votes, once it has caught up.
+    Voter,
+}
+
 /// A node among several. [`ClusterOptions::new`] has defaults for everything but number and address.
 #[derive(Clone, Debug)]
 pub struct ClusterOptions {
@@ -27,6 +36,9 @@ pub struct ClusterOptions {
     /// Begin a log on node 1 though some of its peers do not answer. For the first start alone: they
     /// could have a log that this node has lost.
     pub found: bool,
+    /// A node that is no member yet requests its own addition, at each start until it is one. One that
+    /// was removed is refused. Without it the node waits to be added.
+    pub join: Option<Join>,
     /// How long a start with an empty folder waits for other nodes to answer.
     pub start_timeout: Duration,
     pub timing: Timing,
@@ -42,6 +54,7 @@ impl ClusterOptions {
             peers: Vec::new(),
             tls: None,
             found: false,
+            join: None,
             start_timeout: START_TIMEOUT,
             timing: Timing::default(),
         }

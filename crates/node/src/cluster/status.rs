@@ -24,6 +24,10 @@ pub struct ClusterStatus {
     pub is_changing: bool,
     /// How many damaged frames of this node's log were put back from other nodes since its start.
     pub mended_frames: u64,
+    /// Whether other nodes refuse this one because it was removed.
+    pub is_removed: bool,
+    /// Why this node has not become a member, or a voter, where it requests that itself.
+    pub join_error: Option<String>,
     pub members: Vec<MemberStatus>,
 }
 
@@ -85,6 +89,8 @@ impl ClusterStatus {
             is_member: view.is_member(cluster.node),
             is_changing: view.members.is_changing(),
             mended_frames: cluster.mending.mended(),
+            is_removed: cluster.is_removed(),
+            join_error: cluster.join_error.lock().clone(),
             members: view.members.all().into_iter().map(member).collect(),
         }
     }

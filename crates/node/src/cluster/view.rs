@@ -45,6 +45,10 @@ impl Views {
         self.0.borrow().clone()
     }
 
+    pub(crate) fn is_member(&self, node: NodeId) -> bool {
+        self.0.borrow().is_member(node)
+    }
+
     pub(crate) fn role(&self) -> Role {
         self.0.borrow().role
     }

@@ -23,6 +23,8 @@ pub(crate) const SNAPSHOT: u16 = 5;
 pub(crate) const CHUNK: u16 = 6;
 /// A snapshot was fetched, or will not be.
 pub(crate) const FETCHED: u16 = 7;
+/// A node requests that it becomes a member.
+pub(crate) const JOIN: u16 = 8;
 
 /// An entry of the log that is damaged on the node which requests it.
 pub(crate) const ENTRY: u16 = 8;

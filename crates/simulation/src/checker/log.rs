@@ -152,7 +152,7 @@ impl Checker<'_> {
 }
 
 /// Whether the answer says for certain that this request had no effect.
-pub(super) fn is_final(answer: &Answer) -> bool {
+pub(crate) fn is_final(answer: &Answer) -> bool {
     use onelog_record::Refusal;
     match answer {
         Answer::Refused(Refusal::NotLeader | Refusal::Stopped(_)) => false,

@@ -13,6 +13,8 @@
 //! - every record belongs to a table that the log itself defines at that place, and no two tables
 //!   have one number;
 //! - a refusal names something that is really so, and that its client can read.
+//!
+//! Beside all this, [`crate::cycles`] checks what clients saw of lists without the log.
 
 mod answers;
 mod json;
@@ -32,6 +34,7 @@ use std::fmt;
 use onelog_record::{Position, TableDefinition, TxnId};
 
 use crate::history::{CommitCall, History, Logged};
+pub(crate) use log::is_final;
 use model::Model;
 use tables::Tables;
 use time::Observed;
@@ -83,6 +86,8 @@ pub enum Rule {
     CutTooFar,
     /// Readers were shown something out of order.
     Published,
+    /// What clients saw of lists is not strictly serializable, whatever the log says.
+    NotSerializable,
     /// What a workload keeps constant is not.
     Invariant,
     /// The node does not open, or stops, although nothing is wrong with its disk any more.
@@ -187,6 +192,9 @@ pub fn check(history: &History, log: &[Logged], tables: &[TableDefinition]) -> R
     checker.check_unique();
     checker.check_reads();
     checker.check_answers();
+    for anomaly in crate::cycles::check(history) {
+        checker.add(Rule::NotSerializable, anomaly.to_string());
+    }
     checker.report
 }
 

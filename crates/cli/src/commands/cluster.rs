@@ -1,0 +1,203 @@
+//! `onelog cluster …`.
+
+use onelog_command::{CommandError, Context};
+use onelog_terminal::{Out, Table, cell, thousands};
+use serde_json::{Value, json};
+
+use super::tables::list_of;
+use crate::confirm::confirm;
+use crate::wire::shown;
+
+/// The most characters of an error in the list.
+const ERROR_CHARS_MAX: usize = 80;
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Show who leads and who takes part (also what `onelog cluster` alone does)
+    Status,
+    /// Add a node as a learner, which gets the log and decides nothing; or record a member's new address
+    Add {
+        /// The number of the node, never used before
+        #[arg(value_parser = clap::value_parser!(u64).range(1..))]
+        number: u64,
+        /// Where the other nodes reach it, HOST:PORT
+        address: String,
+    },
+    /// Make a voter of a learner that has caught up
+    Promote {
+        /// The number of the node
+        #[arg(value_parser = clap::value_parser!(u64).range(1..))]
+        number: u64,
+    },
+    /// Remove a node, for ever: its number is not used again
+    Remove {
+        /// The number of the node
+        #[arg(value_parser = clap::value_parser!(u64).range(1..))]
+        number: u64,
+        /// Do not ask; needed where there is no terminal
+        #[arg(long)]
+        yes: bool,
+        /// Also where the voters that are left could commit nothing
+        #[arg(long)]
+        force: bool,
+    },
+    /// Hand the leadership to another voter
+    Transfer {
+        /// The number of the voter
+        #[arg(value_parser = clap::value_parser!(u64).range(1..))]
+        number: u64,
+    },
+}
+
+pub fn run(args: &Args, context: &Context) -> Result<(), CommandError> {
+    let client = context.client()?;
+    let member = |number: &u64| format!("/v1/cluster/members/{number}");
+    let (answer, said) = match args.command.as_ref().unwrap_or(&Command::Status) {
+        Command::Status => (client.get("/v1/cluster", &[])?, None),
+        Command::Add { number, address } => {
+            let body = json!({"node": number, "address": address});
+            let answer = client.post("/v1/cluster/members", &body)?;
+            (
+                answer,
+                Some(format!("node {number} is a member, at {address}")),
+            )
+        }
+        Command::Promote { number } => {
+            let path = format!("{}/promote", member(number));
+            let answer = client.post(&path, &json!({}))?;
+            (answer, Some(format!("node {number} votes")))
+        }
+        Command::Remove { number, yes, force } => {
+            let what = format!("removes node {number} from the cluster for ever");
+            confirm(*yes, &what, &number.to_string())?;
+            let force = if *force { "?force=true" } else { "" };
+            let answer = client.delete(&format!("{}{force}", member(number)))?;
+            (answer, Some(format!("node {number} is removed")))
+        }
+        Command::Transfer { number } => {
+            let answer = client.post("/v1/cluster/transfer", &json!({"node": number}))?;
+            (answer, Some(format!("node {number} leads")))
+        }
+    };
+    let mut out = Out::new();
+    match (context.json, said) {
+        (true, _) => out.json(&answer)?,
+        (false, Some(said)) => out.line(&said)?,
+        (false, None) => print(&answer, &mut out)?,
+    }
+    Ok(out.flush()?)
+}
+
+fn print(cluster: &Value, out: &mut Out) -> std::io::Result<()> {
+    out.line(&summary(cluster))?;
+    if cluster["alone"] == true {
+        return Ok(());
+    }
+    let mut table = Table::new(&[
+        "node",
+        "role",
+        "address",
+        "connected",
+        ">entries",
+        "why not",
+    ]);
+    for member in list_of(cluster, "members") {
+        table.row([
+            shown(&member["node"]),
+            role(cluster, member).to_owned(),
+            member["address"].as_str().unwrap_or("-").to_owned(),
+            match (&member["is_connected"], &member["takes_snapshot"]) {
+                (Value::Bool(true), Value::Bool(true)) => "yes, gets a snapshot",
+                (Value::Bool(true), _) => "yes",
+                _ => "no",
+            }
+            .to_owned(),
+            (member["matched"].as_u64()).map_or_else(|| "-".to_owned(), thousands),
+            cell(
+                member["last_error"].as_str().unwrap_or_default(),
+                ERROR_CHARS_MAX,
+            ),
+        ]);
+    }
+    table.print(out)
+}
+
+fn role(cluster: &Value, member: &Value) -> &'static str {
+    match (
+        cluster["leader"] == member["node"],
+        member["is_voter"] == true,
+    ) {
+        (true, _) => "leads",
+        (false, true) => "votes",
+        (false, false) => "learns",
+    }
+}
+
+/// A line about the cluster, as a node's own answer shows it.
+pub fn summary(cluster: &Value) -> String {
+    if cluster["alone"] == true {
+        return "this server is alone: it was started without a number (--node)".to_owned();
+    }
+    let node = shown(&cluster["node"]);
+    let leader = match (&cluster["leader"], cluster["leads"] == true) {
+        (Value::Null, _) => "no leader is known".to_owned(),
+        (_, true) => "it leads".to_owned(),
+        (leader, false) => format!("node {} leads", shown(leader)),
+    };
+    let members = list_of(cluster, "members");
+    let voters = members.iter().filter(|member| member["is_voter"] == true);
+    let voters = voters.count();
+    let learners = members.len() - voters;
+    let connected = members.iter().filter(|m| m["is_connected"] == true).count();
+    let mut line = format!(
+        "node {node}: {leader}, term {}, voters {voters}, learners {learners}, connected {connected} of {}",
+        shown(&cluster["term"]),
+        members.len()
+    );
+    let trouble = match (cluster["is_removed"] == true, cluster["is_member"] == true) {
+        (true, _) => Some("it was removed: its number is not used again"),
+        (false, false) => Some("it waits to be added"),
+        (false, true) => None,
+    };
+    if let Some(trouble) = trouble {
+        line += &format!("; {trouble}");
+    }
+    if let Some(error) = cluster["join_error"].as_str() {
+        line += &format!("; {error}");
+    }
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_cluster_is_a_line() {
+        assert!(summary(&json!({"alone": true})).contains("is alone"));
+        let member = |node: u64, is_voter| json!({"node": node, "is_voter": is_voter, "is_connected": node < 3});
+        let cluster = json!({"node": 2, "leader": 1, "leads": false, "term": 7, "is_member": true,
+            "is_removed": false, "join_error": null,
+            "members": [member(1, true), member(2, true), member(3, false)]});
+        assert_eq!(
+            summary(&cluster),
+            "node 2: node 1 leads, term 7, voters 2, learners 1, connected 2 of 3"
+        );
+        let mut waits = cluster;
+        waits["leader"] = Value::Null;
+        waits["is_member"] = json!(false);
+        waits["join_error"] = json!("no member is connected");
+        let line = summary(&waits);
+        assert!(line.contains("no leader is known"), "{line}");
+        assert!(
+            line.ends_with("; it waits to be added; no member is connected"),
+            "{line}"
+        );
+    }
+}
