@@ -27,10 +27,10 @@ pub(crate) const FETCHED: u16 = 7;
 pub(crate) const JOIN: u16 = 8;
 
 /// An entry of the log that is damaged on the node which requests it.
-pub(crate) const ENTRY: u16 = 8;
+pub(crate) const ENTRY: u16 = 9;
 
 /// Whether a node with an empty folder is a new one.
-pub(crate) const NEWCOMER: u16 = 9;
+pub(crate) const NEWCOMER: u16 = 10;
 
 /// Bytes of another node are not as nodes send them.
 #[derive(Debug, thiserror::Error)]

@@ -15,19 +15,20 @@ use onelog_replica::{
 };
 use onelog_state::Import;
 
-use crate::node::{Node, Reached, options};
+use super::node::{Node, Reached, options};
 
 /// The table that every world has.
 pub const TABLE: &str = "t";
 
 /// A snapshot on its way, chunk by chunk.
+#[derive(Debug)]
 struct Transit {
     from: NodeId,
     pinned: PinnedSnapshot,
     import: Option<Import>,
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct World {
     pub nodes: BTreeMap<NodeId, Node>,
     pub mail: Vec<Message>,

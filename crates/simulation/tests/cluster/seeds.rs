@@ -1,7 +1,6 @@
 //! Many seeds, which together must reach everything that is rare.
 
-use crate::node::{RARE, Reached};
-use crate::random::run;
+use onelog_simulation::cluster::{RARE, Reached, run};
 
 const SEEDS: u64 = 150;
 const SEEDS_FULL: u64 = 4_000;

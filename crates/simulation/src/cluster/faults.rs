@@ -8,8 +8,8 @@ use rand::rngs::SmallRng;
 use rand::seq::IndexedRandom as _;
 use rand::{Rng as _, SeedableRng as _};
 
-use crate::node::{Node, Reached, options};
-use crate::world::{World, node};
+use super::node::{Node, Reached, options};
+use super::world::{World, node};
 
 const STEPS: usize = 6_000;
 /// Of a hundred writes: those that are sent again under the id of an earlier one.
@@ -199,7 +199,7 @@ impl Run {
             true => self.rng.random_range(0..self.ticket),
             false => self.ticket,
         };
-        if self.world.table(to, crate::world::TABLE).is_some() {
+        if self.world.table(to, super::world::TABLE).is_some() {
             self.world.put_as(to, self.ticket, TxnId(u128::from(id)));
         }
     }

@@ -4,9 +4,7 @@ use onelog_engine::PeerProgress;
 use onelog_log::CrashMode;
 use onelog_record::{Index, Refusal, TxnId};
 use onelog_replica::{Event, ReplicaOptions, StartError};
-
-use crate::node::{Node, options};
-use crate::world::{TABLE, World, node};
+use onelog_simulation::cluster::{Node, TABLE, World, node, options};
 
 #[test]
 fn nothing_is_acknowledged_before_a_majority_has_it_on_disk() {

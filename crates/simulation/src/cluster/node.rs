@@ -15,11 +15,12 @@ use onelog_replica::{
 };
 use onelog_state::{Checkpoint, State};
 
-use crate::watch::Watch;
+use super::watch::Watch;
 
 const LOG_ID: u128 = 0x77;
 
 /// Everything that a node has while it runs.
+#[derive(Debug)]
 pub struct Life {
     pub replica: Replica<u32, Watch>,
     pub reader: LogReader,
@@ -36,6 +37,7 @@ pub struct Life {
     ended: Vec<Event<u32>>,
 }
 
+#[derive(Debug)]
 pub struct Node {
     pub id: NodeId,
     pub log: SimulatedDisk,

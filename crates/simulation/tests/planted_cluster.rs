@@ -3,28 +3,16 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-#[allow(dead_code)]
-#[path = "cluster/node.rs"]
-mod node;
-#[allow(dead_code)]
-#[path = "cluster/random.rs"]
-mod random;
-#[allow(dead_code)]
-#[path = "cluster/watch.rs"]
-mod watch;
-#[allow(dead_code)]
-#[path = "cluster/world.rs"]
-mod world;
-
 use std::panic::catch_unwind;
 
 use onelog_replica::planted::{self, Bug};
+use onelog_simulation::cluster::run;
 
 /// How many seeds a bug may hide behind.
 const SEEDS_MAX: u64 = 300;
 
 fn first_that_fails() -> Option<u64> {
-    (0..SEEDS_MAX).find(|seed| catch_unwind(|| random::run(*seed)).is_err())
+    (0..SEEDS_MAX).find(|seed| catch_unwind(|| run(*seed)).is_err())
 }
 
 #[test]
