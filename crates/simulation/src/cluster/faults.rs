@@ -1,35 +1,39 @@
-//! Random faults for a while, then none: all nodes must agree in the end.
+//! What may happen next, and how often: each seed draws its own mixture, so that some runs have long
+//! partitions, others slow disks, others nothing but crashes.
 
 use onelog_engine::MemberChange;
 use onelog_log::{CrashMode, Fault};
-use onelog_record::{NodeId, TxnId};
+use onelog_record::NodeId;
 use onelog_replica::{Event, ReplicaOptions};
-use rand::rngs::SmallRng;
+use rand::Rng as _;
 use rand::seq::IndexedRandom as _;
-use rand::{Rng as _, SeedableRng as _};
 
-use super::node::{Node, Reached, options};
-use super::world::{World, node};
+use super::clients::Clients;
+use super::node::{Node, options};
+use super::world::World;
+use crate::workloads::Random;
 
-const STEPS: usize = 6_000;
-/// Of a hundred writes: those that are sent again under the id of an earlier one.
-const RETRY_PERCENT: u32 = 15;
 const SILENCE_MS: u64 = 400;
 /// Within so many calls of a disk a planned fault comes.
 const FAULT_WITHIN: u64 = 40;
-/// How many steps lie between two looks at everything.
-const CHECK_EVERY: usize = 250;
+/// How long a paused node stands still: often beyond several elections.
+const PAUSE_MS_MAX: u64 = 30_000;
+/// Of a thousand messages: those that come twice, and those that get lost.
+const TWICE_PER_MILLE: u32 = 30;
+const LOST_PER_MILLE: u32 = 30;
+/// How far a message may be overtaken.
+const OVERTAKEN_MAX: usize = 20;
+const CLOCK_MS: u64 = 1_000_000;
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum Act {
     Deliver,
     Turn,
     RunFlush,
     Report,
     Tick,
-    Put,
-    Define,
-    Read,
+    Client,
+    SendOn,
     Fetch,
     Snapshot,
     Checkpoint,
@@ -38,6 +42,8 @@ enum Act {
     Idle,
     Crash,
     Fault,
+    Pause,
+    Resume,
     CutLink,
     Isolate,
     Away,
@@ -47,17 +53,15 @@ enum Act {
     TurnClock,
 }
 
-/// How often each is done at most. A seed draws less of each, so that some runs have long
-/// partitions, others slow disks, others nothing but crashes.
-const ACTS: [(Act, u32); 23] = [
+/// How often each is done at most; a seed draws less of each.
+const ACTS: [(Act, u32); 24] = [
     (Act::Deliver, 8_000),
     (Act::Turn, 2_000),
     (Act::RunFlush, 2_500),
     (Act::Report, 3_500),
     (Act::Tick, 4_000),
-    (Act::Put, 3_000),
-    (Act::Define, 100),
-    (Act::Read, 300),
+    (Act::Client, 5_000),
+    (Act::SendOn, 600),
     (Act::Fetch, 500),
     (Act::Snapshot, 1_000),
     (Act::Checkpoint, 700),
@@ -66,6 +70,8 @@ const ACTS: [(Act, u32); 23] = [
     (Act::Idle, 500),
     (Act::Crash, 40),
     (Act::Fault, 80),
+    (Act::Pause, 30),
+    (Act::Resume, 100),
     (Act::CutLink, 30),
     (Act::Isolate, 20),
     (Act::Away, 80),
@@ -76,7 +82,7 @@ const ACTS: [(Act, u32); 23] = [
 ];
 
 /// A node whose log is cut often.
-fn small(id: NodeId) -> ReplicaOptions {
+pub(super) fn small(id: NodeId) -> ReplicaOptions {
     ReplicaOptions {
         checkpoint_interval_ms: 300,
         retain_bytes: Some(16 << 10),
@@ -84,190 +90,194 @@ fn small(id: NodeId) -> ReplicaOptions {
     }
 }
 
-/// Power will fail at one of the next calls of a disk.
+/// A fault comes at one of the next calls of a disk.
 fn plan_fault(node: &mut Node, number: usize) {
     node.may_fail = true;
     let disk = [&node.log, &node.state][number % 2];
     let step = disk.steps() + number as u64 % FAULT_WITHIN;
-    disk.fail_at(step, Fault::CrashNow);
+    let (fault, what) = match number / 2 % 4 {
+        0 => (Fault::Error, "a call of a disk failed"),
+        1 => (Fault::Full, "a disk was full"),
+        _ => (Fault::CrashNow, "power failed within a call"),
+    };
+    disk.fail_at(step, fault);
+    node.planned = Some(what);
 }
 
-struct Run {
-    world: World,
+fn crash_mode(number: usize) -> CrashMode {
+    CrashMode::ALL[number % CrashMode::ALL.len()]
+}
+
+/// The scheduler of one seed.
+#[derive(Debug)]
+pub(super) struct Faults {
     acts: Vec<(Act, u32)>,
-    rng: SmallRng,
-    ticket: u32,
 }
 
-impl Run {
-    fn any_node(&mut self) -> NodeId {
-        let ids: Vec<NodeId> = self.world.nodes.keys().copied().collect();
-        *ids.choose(&mut self.rng).unwrap()
-    }
-
-    /// One of those that think so, or any.
-    fn one_that_leads(&mut self) -> NodeId {
-        let nodes = self.world.nodes.values();
-        let leaders: Vec<NodeId> = nodes.filter(|node| node.admits()).map(|n| n.id).collect();
-        match leaders.choose(&mut self.rng) {
-            Some(leader) if self.rng.random_bool(0.9) => *leader,
-            _ => self.any_that_runs(),
+impl Faults {
+    pub(super) fn drawn(random: &mut Random) -> Self {
+        let mut drawn = |(act, most): (Act, u32)| (act, random.random_range(most / 10..=most));
+        Self {
+            acts: ACTS.into_iter().map(&mut drawn).collect(),
         }
     }
 
-    fn any_that_runs(&mut self) -> NodeId {
-        loop {
-            let id = self.any_node();
-            if self.world.get(id).runs() {
-                return id;
-            }
+    /// One thing happens.
+    pub(super) fn step(&self, world: &mut World, clients: &mut Clients, random: &mut Random) {
+        let id = any_node(world, random);
+        let number = random.random_range(0..1000);
+        let act = self.acts.choose_weighted(random, |act| act.1).unwrap().0;
+        if !world.get(id).runs() {
+            start_again(world, id, number);
         }
-    }
-
-    fn step(&mut self) {
-        let id = self.any_node();
-        let number = self.rng.random_range(0..1000);
-        let acts = &self.acts;
-        let act = acts.choose_weighted(&mut self.rng, |act| act.1).unwrap().0;
-        if !self.world.get(id).runs() {
-            // Its disk has failed.
-            self.world
-                .crash(id, CrashMode::ALL[number % CrashMode::ALL.len()]);
-        }
-        let node = self.world.get(id);
+        let is_paused = world.get(id).is_paused || !world.get(id).runs();
         match act {
-            Act::Deliver => self.deliver(),
-            Act::Turn => drop(node.turn()),
-            Act::RunFlush => drop(node.run_flush(number)),
-            Act::Report => drop(node.report(number)),
-            Act::Tick => node.tick(),
-            Act::Put => self.put(),
-            Act::Define => {
-                self.ticket += 1;
-                let to = self.one_that_leads();
-                let name = format!("u{}", number % 5);
-                self.world.define(to, &name, self.ticket);
-            }
-            Act::Read => {
-                self.ticket += 1;
-                let of = self.one_that_leads();
-                self.world.read(of, self.ticket);
-            }
-            Act::Fetch => drop(node.run_fetch()),
-            Act::Snapshot => drop(self.world.carry_snapshot(number)),
-            Act::Checkpoint => drop(node.run_checkpoint()),
-            Act::Retain => drop(node.run_retain() || node.run_prepare()),
-            Act::Save => drop(node.run_save()),
-            Act::Idle => {
-                node.now.monotonic_ms += SILENCE_MS;
-                node.handle(Event::Idle);
-            }
-            Act::Crash => {
-                let mode = CrashMode::ALL[number % CrashMode::ALL.len()];
-                self.world.crash(id, mode);
-            }
-            Act::Fault => plan_fault(node, number),
+            Act::Deliver => deliver(world, random),
+            Act::Client => clients.step(world, random),
+            Act::SendOn => clients.send_on(world, random),
+            Act::Snapshot => drop(world.carry_snapshot(number)),
             Act::CutLink => {
-                let other = self.any_node();
-                self.world.cut.insert((id, other));
+                let other = any_node(world, random);
+                world.cut.insert((id, other));
             }
             Act::Isolate => {
-                let of = self.one_that_leads();
-                self.world.isolate(of);
+                let of = one_that_leads(world, random);
+                world.isolate(of);
             }
-            Act::Away => self.world.isolate(id),
-            Act::Heal => self.world.cut.clear(),
-            Act::Transfer => {
-                self.ticket += 1;
-                let (of, to) = (self.one_that_leads(), self.any_node());
-                self.world.get(of).handle(Event::Transfer(self.ticket, to));
+            Act::Away => world.isolate(id),
+            Act::Heal => world.cut.clear(),
+            Act::Transfer => transfer(world, clients, random),
+            Act::ChangeMembers => change_members(world, clients, random),
+            Act::Crash => {
+                world.get(id).is_paused = false;
+                world.stop(id, crash_mode(number));
+                start_again(world, id, number);
             }
-            Act::ChangeMembers => self.change_members(),
+            Act::Resume => resume(world.get(id), random),
+            Act::Pause => world.get(id).is_paused = true,
             Act::TurnClock => {
-                node.now.unix_ms += 1_000_000;
-                node.now.unix_ms -= self.rng.random_range(0..2_000_000);
+                let node = world.get(id);
+                node.now.unix_ms += CLOCK_MS;
+                node.now.unix_ms -= random.random_range(0..2 * CLOCK_MS);
             }
+            _ if is_paused => {}
+            act => act_on(world.get(id), act, number),
         }
-        self.world.gather();
-    }
-
-    fn put(&mut self) {
-        self.ticket += 1;
-        let to = self.one_that_leads();
-        let is_again = self.rng.random_ratio(RETRY_PERCENT, 100);
-        let id = match is_again {
-            true => self.rng.random_range(0..self.ticket),
-            false => self.ticket,
-        };
-        if self.world.table(to, super::world::TABLE).is_some() {
-            self.world.put_as(to, self.ticket, TxnId(u128::from(id)));
-        }
-    }
-
-    /// Any message, which may get lost or come again later.
-    fn deliver(&mut self) {
-        if self.world.mail.is_empty() {
-            return;
-        }
-        let place = self.rng.random_range(0..self.world.mail.len().min(20));
-        let message = self.world.mail.swap_remove(place);
-        if self.rng.random_bool(0.03) {
-            self.world.mail.push(message.clone());
-        }
-        if self.rng.random_bool(0.97) {
-            self.world.deliver(message);
-        } else {
-            self.world.lose(&message);
-        }
-    }
-
-    fn change_members(&mut self) {
-        self.ticket += 1;
-        let (of, other) = (self.one_that_leads(), self.any_node());
-        let change = match self.rng.random_range(0..3) {
-            0 => MemberChange::Learner(other),
-            _ => MemberChange::Voter(other),
-        };
-        // It may not be possible.
-        self.world.change(of, self.ticket, &[change]);
+        world.gather();
+        clients.hear(world, random);
     }
 }
 
-/// Runs one seed; answers what of the rare things it has reached.
-pub fn run(seed: u64) -> Reached {
-    let mut rng = SmallRng::seed_from_u64(seed);
-    let drawn = |(act, most): (Act, u32)| (act, rng.random_range(most / 10..=most));
-    let acts = ACTS.into_iter().map(drawn).collect();
-    let mut run = Run {
-        world: World::of_with([3, 5][(seed % 2) as usize], seed, small),
-        acts,
-        rng,
-        ticket: 0,
+/// What one node does by itself.
+fn act_on(node: &mut Node, act: Act, number: usize) {
+    match act {
+        Act::Turn => drop(node.turn()),
+        Act::RunFlush => drop(node.run_flush(number)),
+        Act::Report => drop(node.report(number)),
+        Act::Tick => node.tick(),
+        Act::Fetch => drop(node.run_fetch()),
+        Act::Checkpoint => drop(node.run_checkpoint()),
+        Act::Retain => drop(node.run_retain() || node.run_prepare()),
+        Act::Save => drop(node.run_save()),
+        Act::Idle => {
+            node.now.monotonic_ms += SILENCE_MS;
+            node.handle(Event::Idle);
+        }
+        Act::Fault => plan_fault(node, number),
+        _ => unreachable!("the scheduler does the others"),
+    }
+}
+
+/// A process begins again: its disk has failed, or it was killed. Power may fail at this start too.
+fn start_again(world: &mut World, id: NodeId, number: usize) {
+    if number.is_multiple_of(4) {
+        let node = world.get(id);
+        if node.runs() {
+            world.stop(id, crash_mode(number));
+        }
+        let node = world.get(id);
+        node.log.crash(crash_mode(number / 4));
+        node.state.crash(crash_mode(number / 4));
+        plan_fault(node, number / 2);
+        if node.start().is_err() {
+            node.end();
+            world.reached.note("power failed at a start", 1);
+            world.gather();
+            world.crash(id, crash_mode(number));
+            return;
+        }
+        world.gather();
+        return;
+    }
+    world.crash(id, crash_mode(number));
+}
+
+fn resume(node: &mut Node, random: &mut Random) {
+    if !node.is_paused {
+        return;
+    }
+    node.is_paused = false;
+    let ms = random.random_range(0..PAUSE_MS_MAX);
+    node.now.monotonic_ms += ms;
+    node.now.unix_ms += ms;
+}
+
+fn any_node(world: &World, random: &mut Random) -> NodeId {
+    let ids: Vec<NodeId> = world.nodes.keys().copied().collect();
+    *ids.choose(random).unwrap()
+}
+
+/// One of those that think so, or any.
+fn one_that_leads(world: &World, random: &mut Random) -> NodeId {
+    let nodes = world.nodes.values().filter(|node| node.is_awake());
+    let leaders: Vec<NodeId> = nodes.filter(|node| node.admits()).map(|n| n.id).collect();
+    match leaders.choose(random) {
+        Some(leader) if random.random_bool(0.9) => *leader,
+        _ => any_node(world, random),
+    }
+}
+
+/// Any message, which may get lost or come again later.
+fn deliver(world: &mut World, random: &mut Random) {
+    if world.mail.is_empty() {
+        return;
+    }
+    let place = random.random_range(0..world.mail.len().min(OVERTAKEN_MAX));
+    let to = world.mail[place].to();
+    if world.nodes.get(&to).is_some_and(|node| node.is_paused) {
+        return;
+    }
+    let message = world.mail.swap_remove(place);
+    if random.random_ratio(TWICE_PER_MILLE, 1000) {
+        world.mail.push(message.clone());
+    }
+    match random.random_ratio(LOST_PER_MILLE, 1000) {
+        true => world.lose(&message),
+        false => world.deliver(message),
+    }
+}
+
+fn transfer(world: &mut World, clients: &mut Clients, random: &mut Random) {
+    let (of, to) = (one_that_leads(world, random), any_node(world, random));
+    let ticket = clients.next_ticket();
+    if world.get(of).is_awake() {
+        world.get(of).handle(Event::Transfer(ticket, to));
+    }
+}
+
+fn change_members(world: &mut World, clients: &mut Clients, random: &mut Random) {
+    let (of, other) = (one_that_leads(world, random), any_node(world, random));
+    if !world.get(of).is_awake() {
+        return;
+    }
+    let change = match random.random_range(0..3) {
+        0 => MemberChange::Learner(other),
+        _ => MemberChange::Voter(other),
     };
-    for step in 0..STEPS {
-        run.step();
-        if step % CHECK_EVERY == 0 {
-            run.world.check_equal();
-        }
-    }
-    let world = &mut run.world;
-    world.cut.clear();
-    for number in (1..=world.nodes.len() as u64).map(node) {
-        if world.get(number).may_fail {
-            world.crash(number, CrashMode::RandomPart);
-        }
-    }
-    world.settle();
-    let leader = world.elect();
-    world.put(leader, run.ticket + 1);
-    world.run(60);
-    let leader = world.elect();
-    world.put(leader, run.ticket + 2);
-    world.run(20);
-    assert!(world.is_acknowledged(run.ticket + 2));
-    // Nobody is left out: a node that was made a learner is one to the end.
-    let all = (1..=world.nodes.len() as u64).map(node);
-    assert!(all.eq(world.nodes[&leader].replica().members().all()));
-    world.check_end();
-    world.reached()
+    let ticket = clients.next_ticket();
+    // It may not be possible.
+    world.change(of, ticket, &[change]);
+    let is_split = !world.cut.is_empty();
+    let what = "the members changed under a partition";
+    world.reached.note(what, usize::from(is_split));
 }

@@ -8,12 +8,18 @@
     reason = "what must hold and does not ends the run of a seed by a panic, which is its report"
 )]
 
+mod clients;
 mod faults;
 mod node;
+mod run;
+mod seeds;
 mod watch;
 mod world;
 
-pub use faults::run;
 pub use node::{Life, Node, RARE, Reached, options};
+pub use run::{Outcome, STEPS, run};
+pub use seeds::{Batch, Ran, run_all};
 pub use watch::Watch;
 pub use world::{TABLE, World, node};
+
+use run::unique_rows;

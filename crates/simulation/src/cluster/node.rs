@@ -50,22 +50,39 @@ pub struct Node {
     pub reached: Reached,
     /// Whether a disk is to fail.
     pub may_fail: bool,
+    /// What the planned fault is called.
+    pub planned: Option<&'static str>,
+    /// The process stands still; time goes on.
+    pub is_paused: bool,
 }
 
 /// What is rare, and must have happened in a batch of seeds: else it would say little.
-pub const RARE: [&str; 12] = [
+pub const RARE: [&str; 25] = [
     "a tail was cut",
     "a flush ended while a cut waited",
     "a snapshot was installed",
     "an installation waited for jobs",
     "a snapshot was overtaken by a checkpoint",
+    "a snapshot's way was broken off",
     "an installation was finished by a start",
     "entries were read from the log for a follower",
     "a leadership was lost",
+    "two nodes thought that they lead",
+    "a paused leader found that it leads no more",
     "a start had entries not known to be committed",
+    "power failed at a start",
+    "a disk was full",
+    "a call of a disk failed",
+    "power failed within a call",
     "a segment was dropped",
     "a checkpoint was made",
     "a request met a node that does not lead",
+    "a request was sent on",
+    "a later attempt was answered too",
+    "a read waited for a barrier",
+    "a node that does not lead was read",
+    "the members changed under a partition",
+    "a leadership was handed on",
 ];
 
 /// How often each has happened.
@@ -130,11 +147,18 @@ impl Node {
             answers: Vec::new(),
             reached: Reached::default(),
             may_fail: false,
+            planned: None,
+            is_paused: false,
         }
     }
 
     pub fn runs(&self) -> bool {
         self.life.is_some()
+    }
+
+    /// Whether it runs and is not paused.
+    pub fn is_awake(&self) -> bool {
+        self.runs() && !self.is_paused
     }
 
     #[track_caller]
@@ -251,7 +275,12 @@ impl Node {
     /// Where a disk is to fail, the process ends with it.
     fn survive(&mut self, result: Result<impl Sized, Failure>) {
         match result {
-            Err(_) if self.may_fail => self.end(),
+            Err(_) if self.may_fail => {
+                if let Some(what) = self.planned.take() {
+                    self.reached.note(what, 1);
+                }
+                self.end();
+            }
             result => drop(result.expect("nothing fails")),
         }
     }
@@ -273,6 +302,12 @@ impl Node {
         let more = matches!(result, Ok(true));
         self.survive(result);
         more
+    }
+
+    pub fn turn_if_running(&mut self) {
+        if self.runs() {
+            self.turn();
+        }
     }
 
     /// A tick's time passes.
