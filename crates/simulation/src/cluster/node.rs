@@ -54,6 +54,8 @@ pub struct Node {
     pub planned: Option<&'static str>,
     /// The process stands still; time goes on.
     pub is_paused: bool,
+    /// Why it has stopped by itself.
+    pub failure: Option<Failure>,
 }
 
 /// What is rare, and must have happened in a batch of seeds: else it would say little.
@@ -110,6 +112,7 @@ impl Reached {
 pub fn options(node: NodeId) -> ReplicaOptions {
     ReplicaOptions {
         node,
+        election_ms: onelog_replica::ELECTION_MS,
         new_log_id: LOG_ID,
         segment_bytes: 8 << 10,
         index_every_bytes: 1 << 10,
@@ -149,6 +152,7 @@ impl Node {
             may_fail: false,
             planned: None,
             is_paused: false,
+            failure: None,
         }
     }
 
@@ -275,11 +279,12 @@ impl Node {
     /// Where a disk is to fail, the process ends with it.
     fn survive(&mut self, result: Result<impl Sized, Failure>) {
         match result {
-            Err(_) if self.may_fail => {
+            Err(failure) if self.may_fail => {
                 if let Some(what) = self.planned.take() {
                     self.reached.note(what, 1);
                 }
                 self.end();
+                self.failure = Some(failure);
             }
             result => drop(result.expect("nothing fails")),
         }

@@ -363,6 +363,22 @@ impl World {
                 node.tick();
             }
             self.settle();
+            self.compare_digests();
+        }
+    }
+
+    /// Each node says to the others which digests it has.
+    fn compare_digests(&mut self) {
+        let running = self.nodes.values().filter(|node| node.runs());
+        let all: Vec<_> = running
+            .map(|node| (node.id, node.replica().observer().digests.clone()))
+            .collect();
+        for (from, digests) in all {
+            let others = self.nodes.values_mut().filter(|node| node.id != from);
+            for node in others.filter(|node| node.runs()) {
+                let digests = digests.clone();
+                node.handle(Event::Digests { from, digests });
+            }
         }
     }
 

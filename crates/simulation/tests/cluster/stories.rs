@@ -383,6 +383,40 @@ fn entries_are_not_taken_while_the_disk_is_nearly_full_and_come_later() {
 }
 
 #[test]
+fn elections_come_as_soon_as_it_is_chosen() {
+    let slow = |id| ReplicaOptions {
+        election_ms: 3_000,
+        ..options(id)
+    };
+    let mut world = World::of_with(3, 54, slow);
+    // Ticks without a leader lead to an election; how long one takes is chosen.
+    assert_eq!(world.nodes[&node(1)].replica().tick_interval_ms(), 300);
+    world.isolate(node(1));
+    let before = world.nodes[&node(2)].now.monotonic_ms;
+    world.elect_of(&[node(2), node(3)]);
+    let passed = world.nodes[&node(2)].now.monotonic_ms - before;
+    assert!((3_000..=9_000).contains(&passed), "{passed} ms");
+}
+
+#[test]
+fn replicas_make_digests_at_the_same_places() {
+    let mut world = World::of(3, 51);
+    for ticket in 1..=200 {
+        // Each node makes checkpoints of its own as well, whenever it likes.
+        world.put(node(1), ticket);
+        world.settle();
+    }
+    world.run(3);
+    let digests = |id| world.nodes[&node(id)].replica().observer().digests.clone();
+    let (first, others) = (digests(1), [digests(2), digests(3)]);
+    for other in others {
+        let same = first.iter().filter(|at| other.contains(at)).count();
+        assert!(same > 1, "{first:?} {other:?}");
+    }
+    world.check_end();
+}
+
+#[test]
 fn who_leads_and_how_far_the_others_are_is_made_known() {
     let mut world = World::of(3, 36);
     world.run(1);
