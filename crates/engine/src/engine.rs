@@ -177,7 +177,8 @@ impl<T, C: Consensus> Engine<T, C> {
     /// requests admitted.
     #[must_use]
     pub fn admits(&self) -> bool {
-        self.consensus.leads() && self.applied.term == self.consensus.term()
+        let has_applied = self.applied.term == self.consensus.term();
+        self.consensus.leads() && (has_applied || planted::is(Bug::AdmitsTooEarly))
     }
 
     /// Whether something must get done before more is submitted: the open entry sealed, or what waits
@@ -272,6 +273,10 @@ impl<T, C: Consensus> Engine<T, C> {
             out.push(Effect::Reply(ticket, Err(Refusal::NotLeader)));
             return Ok(());
         }
+        if planted::is(Bug::BarrierUnconfirmed) {
+            out.push(Effect::Readable(ticket, self.applied.position));
+            return Ok(());
+        }
         self.next_read += 1;
         self.reads.insert(self.next_read, ticket);
         self.consensus.read_barrier(self.next_read);
@@ -361,6 +366,10 @@ impl<T, C: Consensus> Engine<T, C> {
                     .any(|write| write.table == TABLE_TABLES)
                 {
                     self.barrier = Some(committed.position);
+                }
+                if planted::is(Bug::AnswerOnDecision) {
+                    out.push(Effect::Reply(ticket, Ok(committed)));
+                    return Ok(());
                 }
                 self.replies.accepted(ticket, committed);
                 return Ok(());
@@ -540,7 +549,12 @@ impl<T, C: Consensus> Engine<T, C> {
         self.decided_from = None;
         self.barrier = None;
         self.open = BodyWriter::with_prefix(PAYLOAD_HEADER_BYTES);
-        self.validator.reset(self.applied.position);
+        if !planted::is(Bug::OverlayKept) {
+            self.validator.reset(self.applied.position);
+        }
+        if planted::is(Bug::RepliesKept) {
+            return;
+        }
         for ticket in self.abandon() {
             out.push(Effect::Reply(ticket, Err(Refusal::NotLeader)));
         }

@@ -16,11 +16,12 @@ mod timeout;
 use std::collections::VecDeque;
 
 use ::raft::eraftpb::{Entry as RaftEntry, HardState, MessageType};
-use ::raft::{Config, RawNode, Ready, StateRole};
+use ::raft::{Config, RawNode, ReadOnlyOption, Ready, StateRole};
 use onelog_record::{Entry, Index, NodeId, Position, Term};
 use slog::{Discard, Logger, o};
 
 use crate::consensus::{Consensus, ConsensusError, Progress};
+use crate::planted::{self, Bug};
 
 pub use self::cluster::PeerProgress;
 use self::convert::{from_raft, no_change, to_raft};
@@ -137,6 +138,10 @@ impl Raft {
             check_quorum: true,
             pre_vote: true,
             batch_append: true,
+            read_only_option: match planted::is(Bug::BarrierByLease) {
+                true => ReadOnlyOption::LeaseBased,
+                false => ReadOnlyOption::Safe,
+            },
             ..Config::default()
         };
         let hard_state = HardState {
@@ -261,7 +266,10 @@ impl Raft {
             let vote = (Term(hard_state.term), hard_state.vote);
             if vote != self.saved_vote {
                 self.saved_vote = vote;
-                progress.vote = Some(vote);
+                progress.vote = Some(match planted::is(Bug::VoteForgotten) {
+                    true => (vote.0, NOBODY),
+                    false => vote,
+                });
             }
         }
         if !ready.snapshot().is_empty() {
@@ -283,7 +291,10 @@ impl Raft {
             .collect();
         let messages = |list: Vec<_>| list.into_iter().map(Message);
         progress.messages.extend(messages(ready.take_messages()));
-        let later: Vec<Message> = messages(ready.take_persisted_messages()).collect();
+        let mut later: Vec<Message> = messages(ready.take_persisted_messages()).collect();
+        if planted::is(Bug::ReportedUnflushed) {
+            progress.messages.append(&mut later);
+        }
         let number = ready.number();
         self.raw.advance_append_async(ready);
         let is_waiting = progress.install.is_some() || !entries.is_empty();
@@ -439,7 +450,8 @@ impl Consensus for Raft {
         let change = members::proposal(&changes);
         let state = self.raw.apply_conf_change(&change)?;
         self.members = Members::from_raft(&state);
-        if self.leads() && !self.members.is_voter(self.node) {
+        let is_out = self.leads() && !self.members.is_voter(self.node);
+        if is_out && !planted::is(Bug::LeadsAsLearner) {
             // The library lets it lead on, and where one voter is left, it would even answer reads
             // without asking that one, which may lead by now.
             let term = self.raw.raft.term;
