@@ -108,7 +108,7 @@ pub struct NewMember {
     pub address: String,
 }
 
-/// Who is to lead.
+/// The node that is to lead from now on.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 #[schema(examples(json!({"node": 2})))]

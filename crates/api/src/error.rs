@@ -80,6 +80,10 @@ pub struct Error {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<u64>)]
     pub position: Option<Option<Position>>,
+    /// The node of the cluster that runs the sink; null where it runs on none now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<u64>)]
+    pub runs_on: Option<Option<u64>>,
     /// The oldest position that would do.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<u64>)]

@@ -13,6 +13,10 @@ pub struct ReadAt {
     /// Waits until the node has reached this position, then reads the newest state.
     #[param(example = 12)]
     after: Option<u64>,
+    /// Reads the newest state, with everything that was acknowledged on any node of the cluster before
+    /// this request. On a node that is alone every read without `at` does.
+    #[param(example = true)]
+    linearizable: Option<bool>,
     /// How long `after` waits: 5000 unless given, at most 60000.
     #[param(example = 1000)]
     timeout_ms: Option<u64>,

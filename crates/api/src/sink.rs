@@ -23,6 +23,10 @@ pub struct Sink {
     /// The kind of store.
     kind: &'static str,
     state: State,
+    /// The number of the node of a cluster on which it runs; left out by a node that is alone, or where
+    /// it runs on none now.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    runs_on: Option<u64>,
     /// The store shows everything below it; null until the store is backfilled.
     #[schema(value_type = Option<u64>, required)]
     position: Option<Position>,
@@ -101,6 +105,8 @@ enum State {
     Paused,
     /// Something failed that must be mended from outside; then resume or rebuild it.
     Stopped,
+    /// Another node of the cluster runs it, which knows the rest.
+    Elsewhere,
 }
 
 /// What went wrong, and with which record.
@@ -354,6 +360,7 @@ impl Sink {
             name,
             kind,
             state,
+            runs_on,
             position,
             lag_records,
             lag_seconds,
@@ -371,6 +378,7 @@ impl Sink {
             name,
             kind,
             state: state.into(),
+            runs_on,
             position,
             lag_records,
             lag_seconds,
@@ -404,6 +412,7 @@ impl From<SinkState> for State {
             SinkState::Waiting => Self::Waiting,
             SinkState::Paused => Self::Paused,
             SinkState::Stopped => Self::Stopped,
+            SinkState::Elsewhere => Self::Elsewhere,
         }
     }
 }

@@ -41,6 +41,10 @@ pub struct NewSink {
     /// The id of another log whose sink of this name in the store this one may take, with its tables.
     #[schema(nullable = false)]
     take_from_log: Option<String>,
+    /// The number of the node of a cluster on which it runs while that is there; unless given, the
+    /// leader.
+    #[schema(nullable = false)]
+    run_on: Option<u64>,
 }
 
 /// How a table's records become rows.

@@ -12,6 +12,7 @@ use onelog::{
 };
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
+use serde::{Deserialize, Serialize};
 
 pub const VALUE_BYTES: usize = 100;
 /// Records of a transaction that fills a table.
@@ -138,7 +139,7 @@ impl Load {
 }
 
 /// What each transaction does.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
 pub struct Shape {
     pub reads: usize,
     pub writes: usize,

@@ -5,6 +5,7 @@
 
 mod bare;
 mod child;
+mod cluster;
 mod commits;
 mod figures;
 mod http;
@@ -45,11 +46,13 @@ pub enum Kind {
     Reopen,
     /// The SQLite sink catching up.
     Sqlite,
+    /// Three nodes in processes of their own: commits, a new node catching up, failover.
+    Cluster,
     /// The sinks of the stores given by --store: catching up, small transactions, latency, verify.
     Stores,
 }
 
-const ALL: [Kind; 8] = [
+const ALL: [Kind; 9] = [
     Kind::Latency,
     Kind::Commits,
     Kind::Checkpoint,
@@ -57,6 +60,7 @@ const ALL: [Kind; 8] = [
     Kind::Http,
     Kind::Reopen,
     Kind::Sqlite,
+    Kind::Cluster,
     Kind::Sustained,
 ];
 
@@ -107,6 +111,9 @@ pub struct Args {
     /// Runs a part of a measurement in a process of its own
     #[arg(long, hide = true)]
     child: Option<child::Part>,
+    /// Runs a node of a cluster, which is described as JSON
+    #[arg(long, hide = true)]
+    member: Option<String>,
 }
 
 /// What every measurement needs.
@@ -161,6 +168,9 @@ fn main() -> ExitCode {
             args.keys,
             args.cache_mib << 20,
         ));
+    }
+    if let Some(start) = &args.member {
+        return finish(cluster::member::run(start));
     }
     finish(measure(&args))
 }
@@ -222,6 +232,7 @@ fn one(bench: &Bench, kind: Kind) -> Result<Vec<Figure>, Failure> {
         Kind::Reads => reads::run(bench),
         Kind::Reopen => reopen::run(bench),
         Kind::Sqlite => sqlite::run(bench),
+        Kind::Cluster => cluster::run(bench),
         Kind::Stores => all_stores(bench),
     }
 }

@@ -15,7 +15,7 @@ const ROWS: u64 = 300_000;
 const ROWS_PER_TRANSACTION: u64 = 100;
 /// About what the sink puts into one transaction while it is far behind.
 const BARE_BATCH_ROWS: u64 = 10_000;
-const TIMEOUT: Duration = Duration::from_secs(120);
+const TIMEOUT: Duration = Duration::from_secs(600);
 
 fn document(number: u64) -> String {
     let filler = "x".repeat(60);

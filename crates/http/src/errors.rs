@@ -21,6 +21,7 @@
 //! | 409 | `too_many_sinks` | `max` | no more sinks can be made |
 //! | 409 | `sink_stopped` | `sink`, `fault` | the sink has stopped, and why: mend it, then resume or rebuild |
 //! | 409 | `sink_waiting` | `sink`, `fault` | its store cannot be used now: it tries again by itself |
+//! | 409 | `sink_elsewhere` | `sink`, `runs_on` | another node of the cluster runs the sink: send the request there |
 //! | 409 | `sink_not_filled` | `sink`, `fault` | there is nothing to compare: not yet, or no longer |
 //! | 409 | `sink_too_far_behind` | `sink`, `position`, `floor` | its state is no longer kept: let it catch up |
 //! | 409 | `sink_ahead` | `sink`, `position`, `latest` | its store is ahead of the log: rebuild it |

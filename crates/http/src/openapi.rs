@@ -61,7 +61,7 @@ fn add_empty_key(paths: &mut Paths) {
 #[openapi(
     info(
         title = "onelog",
-        description = "A transactional log: write once, in order; every datastore follows. Bytes that are not UTF-8 travel as {\"base64\": \"...\"} in JSON, and in base64 with encoding=base64 in URLs."
+        description = "A transactional log: write once, in order; every datastore follows. Bytes that are not UTF-8 travel as {\"base64\": \"...\"} in JSON, and in base64 with encoding=base64 in URLs. Every answer of a cluster's node has the header Onelog-Leader, the number of the node that leads, while it knows that."
     ),
     paths(
         transactions::commit,

@@ -8,11 +8,11 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use common::cut::{LAST, goes_on, long_log, reader_across_a_cut};
+use common::cut::{goes_on, long_log, reader_across_a_cut};
 use common::pausing::{Pause, PausingDisk};
 use common::{
-    append, entries, entry, fresh, hard_state, open, open_on, options, read_all, retain, run_all,
-    size,
+    LAST, append, entries, entry, fresh, hard_state, open, open_on, options, read_all, retain,
+    run_all, size,
 };
 use onelog_log::{
     CrashMode, CutError, Fault, HardState, HardStateRead, Log, LogReader, ReadError, RealDisk,

@@ -8,7 +8,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use common::damage::Acknowledged;
 use common::pausing::Pause;
 use common::workload::{Workload, judge_after_crash};
-use common::{cut, open, read_all, restart};
+use common::{LAST, cut, open, read_all, restart};
 use onelog_log::planted::{self, Bug};
 use onelog_log::{CrashMode, Fault, SimulatedDisk};
 use onelog_record::Index;
@@ -49,7 +49,7 @@ fn flips_pass() -> bool {
 
 /// Whether cuts hold whenever the power goes.
 fn cuts_pass() -> bool {
-    let from = cut::LAST / 3;
+    let from = LAST / 3;
     catch_unwind(|| {
         for step in 0.. {
             let disk = SimulatedDisk::new(step);

@@ -7,8 +7,8 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use common::pausing::{Pause, PausingDisk};
-use common::restart::{LAST, behind, goes_on, is_emptied, long_log};
-use common::{append, entries, fresh, hard_state, open, open_on, options, read_all, run_all};
+use common::restart::{behind, goes_on, is_emptied, long_log};
+use common::{LAST, append, entries, fresh, hard_state, open, open_on, options, read_all, run_all};
 use onelog_log::{
     CrashMode, Fault, HardState, HardStateRead, Log, Place, ReadError, RealDisk, RestartError,
     SimulatedDisk, StageError, check,

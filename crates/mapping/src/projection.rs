@@ -9,6 +9,7 @@ mod scalar;
 use std::fmt;
 
 use serde::de::{DeserializeSeed, Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::de::{Read, SliceRead, StrRead};
 use serde_json::value::RawValue;
 
 use self::scalar::set_raw;
@@ -75,13 +76,17 @@ impl Extractor {
         value: &[u8],
         row: &mut Row,
     ) -> Result<(), RowFault> {
-        match &self.0 {
-            Paths::Nothing => Ok(()),
-            Paths::InPassing(root) => in_passing(root, columns, value, row),
-            Paths::OneByOne(trees) => trees
-                .iter()
-                .try_for_each(|root| in_passing(root, columns, value, row)),
-        }
+        let trees = match &self.0 {
+            Paths::Nothing => return Ok(()),
+            Paths::InPassing(root) => std::slice::from_ref(root),
+            Paths::OneByOne(trees) => trees,
+        };
+        // A text that is checked as a whole is not checked again at each name and value.
+        let text = std::str::from_utf8(value);
+        trees.iter().try_for_each(|root| match text {
+            Ok(text) => in_passing(root, columns, StrRead::new(text), row),
+            Err(_) => in_passing(root, columns, SliceRead::new(value), row),
+        })
     }
 }
 
@@ -119,15 +124,15 @@ fn not_json(columns: &[ColumnPlan], error: &serde_json::Error) -> RowFault {
     }
 }
 
-fn in_passing(
+fn in_passing<'v>(
     root: &Node,
     columns: &[ColumnPlan],
-    value: &[u8],
+    value: impl Read<'v>,
     row: &mut Row,
 ) -> Result<(), RowFault> {
     row.seen.fill(false);
     let mut fault = None;
-    let mut deserializer = serde_json::Deserializer::from_slice(value);
+    let mut deserializer = serde_json::Deserializer::new(value);
     let seed = Step {
         node: root,
         columns,

@@ -1,13 +1,19 @@
 //! Consistent copies of a running node: the last checkpoint and the log, entry by entry, every
 //! checksum verified on the way. The copy is a fork: it gets a log id of its own, because from its
 //! end on it may go another way, and a store that follows one must never follow the other.
+//!
+//! Whichever node of a cluster makes it, the copy is one of node 1, alone: the members are left out
+//! of the state, and an entry that changes them is an empty one. Positions and indexes stay. It can be
+//! opened alone, and grow again; the former cluster's nodes are not connected to it, whose log has
+//! another id.
 
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
 
-use onelog_log::{Disk, HardState, Log, LogOptions, Place, RealDisk, make_folder};
-use onelog_record::{Index, Position, Term};
+use bytes::Bytes;
+use onelog_log::{Disk, HardState, Log, LogOptions, Place, ReadError, RealDisk, make_folder};
+use onelog_record::{Entry, EntryHeader, EntryKind, Index, Position, Term};
 
 use crate::Node;
 use crate::copy::{UNFINISHED_LOG, finish_copy};
@@ -34,14 +40,25 @@ pub enum BackupError {
     /// The copy of the log could not be made.
     #[error("the copy of the log could not be written: {0}")]
     Write(String),
-    /// A copy would have the cluster's members, and could not be opened alone.
-    #[error(
-        "this node has other members in its cluster, and a copy of it could not be opened alone yet; the other nodes are the copies"
-    )]
-    Members,
     /// The log was cut while it was copied, past what the copied checkpoint needs.
     #[error("the log was cut while it was copied; try again")]
     Overtaken,
+}
+
+/// The entry as a node that is alone has it: without a change of the members.
+fn of_one_node(entry: Entry) -> Entry {
+    if entry.header.kind != EntryKind::Membership {
+        return entry;
+    }
+    let header = EntryHeader {
+        timestamp_ms: entry.header.timestamp_ms,
+        ..EntryHeader::empty(EntryKind::NoOp, entry.header.base_offset)
+    };
+    Entry {
+        header,
+        body: Bytes::new(),
+        ..entry
+    }
 }
 
 fn write_failed(cause: impl std::fmt::Display) -> BackupError {
@@ -56,11 +73,6 @@ impl Node {
             folder: into.display().to_string(),
             cause,
         };
-        if let Some(cluster) = self.cluster()
-            && cluster.members.len() > 1
-        {
-            return Err(BackupError::Members);
-        }
         make_folder(into).map_err(folder)?;
         let held = entries(into).map_err(folder)?;
         if !held.is_empty() {
@@ -74,7 +86,7 @@ impl Node {
         let log_disk: Arc<dyn Disk> =
             Arc::new(RealDisk::open(into.join(UNFINISHED_LOG)).map_err(folder)?);
         let state_disk = RealDisk::open(into.join("state")).map_err(folder)?;
-        let checkpoint = self.shared.state.copy_base(&state_disk)?;
+        let checkpoint = self.shared.state.copy_base_alone(&state_disk)?;
         let position = self.copy_log(log_disk, checkpoint.index)?;
         drop(held);
         finish_copy(into).map_err(folder)?;
@@ -99,25 +111,23 @@ impl Node {
         };
         copy.save_hard_state(&hard_state).map_err(write_failed)?;
         let mut position = Position::ZERO;
-        let start = self.log_start();
-        let mut at = if start == Position::ZERO {
-            // Nothing was cut. A search by position would pass over the first entry, which has no
-            // record.
-            Index::ZERO.next()
-        } else {
-            let entries = self.shared.reader.entries_from(start, last.next(), 1)?;
-            entries.first().map_or(last, |entry| entry.index)
-        };
-        if at > checkpoint.next() {
-            return Err(BackupError::Overtaken);
-        }
+        let mut at = self.first_to_copy(checkpoint, last)?;
         if at > Index::ZERO.next() {
-            let place = self.place_before(at)?;
+            let place = self.place_before(at, last)?;
             copy.restart_behind(place).map_err(write_failed)?;
+            (hard_state.term, position) = (place.term, place.end);
         }
         while at <= last {
-            let entries = self.shared.reader.entries(at, last.next(), COPY_BYTES)?;
-            let Some(end) = entries.last() else { break };
+            let entries = self.shared.reader.entries(at, last.next(), COPY_BYTES);
+            let entries = entries.map_err(|error| match error {
+                ReadError::Cut { .. } => BackupError::Overtaken,
+                error => error.into(),
+            })?;
+            let entries: Vec<Entry> = entries.into_iter().map(of_one_node).collect();
+            // A state of another node, and the log behind it, have taken the place of these.
+            let Some(end) = entries.last() else {
+                return Err(BackupError::Overtaken);
+            };
             (at, position) = (end.index.next(), end.header.end());
             hard_state.term = end.term;
             for flush in copy.stage(&entries).map_err(write_failed)? {
@@ -131,12 +141,30 @@ impl Node {
         Ok(position)
     }
 
+    /// The first entry that a copy has: that of the log, where it is one that follows the checkpoint.
+    fn first_to_copy(&self, checkpoint: Index, last: Index) -> Result<Index, BackupError> {
+        let reader = &self.shared.reader;
+        if reader.place(Index::ZERO)?.is_some() {
+            return Ok(Index::ZERO.next());
+        }
+        // A search by position passes over entries without records: there may be some before the one
+        // that it finds, and there may be no others.
+        let entries = reader.entries_from(self.log_start(), last.next(), 1)?;
+        let next = checkpoint.next();
+        Ok(entries.first().map_or(next, |entry| entry.index.min(next)))
+    }
+
     /// Where the copy of a log begins whose start was cut.
-    fn place_before(&self, first: Index) -> Result<Place, BackupError> {
+    fn place_before(&self, first: Index, last: Index) -> Result<Place, BackupError> {
         let reader = &self.shared.reader;
         let before = Index(first.get() - 1);
         if let Some(place) = reader.place(before)? {
             return Ok(place);
+        }
+        // The checkpoint has everything: a state that another node has sent, since when nothing was
+        // written. The log does not begin behind it any more.
+        if first > last {
+            return Err(BackupError::Overtaken);
         }
         // Copies of before do not say what was before their first entry.
         let entries = reader.entries(first, first.next(), 1)?;

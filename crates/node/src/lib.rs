@@ -72,8 +72,8 @@ pub use onelog_state::{ReadError, Row, Scan, Snapshot, SnapshotError, Versioned}
 pub use crate::applied_position::WaitError;
 pub use crate::backup::BackupError;
 pub use crate::cluster::{
-    ClusterError, ClusterOptions, ClusterStatus, Join, MemberStatus, MembersChangeError,
-    START_TIMEOUT,
+    Answering, CallError, ClusterError, ClusterOptions, ClusterStatus, ClusterWatch, ELECTION_MS,
+    ELECTION_MS_MAX, ELECTION_MS_MIN, Join, MemberStatus, MembersChangeError, START_TIMEOUT,
 };
 pub use crate::copy::{UNFINISHED_LOG, UnfinishedCopy, check_finished, finish_copy};
 pub use crate::folder::{FolderError, ForeignFiles, check_folder, entries};

@@ -7,7 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use onelog_log::{Disk, FlushPool, LogOptions, RealDisk};
-use onelog_replica::{Event, FOUNDER, Outbox, Recovered, ReplicaOptions, StartError};
+use onelog_replica::{ELECTION_MS, Event, FOUNDER, Outbox, Recovered, ReplicaOptions, StartError};
 use uuid::{NoContext, Timestamp, Uuid};
 
 use crate::cluster::{self, ClusterError, Messages, Opening, check_alone};
@@ -173,6 +173,7 @@ fn replica_options(options: &Options, log_id: Option<u128>) -> ReplicaOptions {
     ReplicaOptions {
         node: (options.cluster.as_ref()).map_or(FOUNDER, |cluster| cluster.node),
         new_log_id: log_id.unwrap_or_else(|| rand::random::<u128>().max(1)),
+        election_ms: (options.cluster.as_ref()).map_or(ELECTION_MS, |cluster| cluster.election_ms),
         segment_bytes: options.segment_bytes,
         index_every_bytes: LogOptions::default().index_every_bytes,
         memtable_bytes: options.memtable_bytes,

@@ -9,7 +9,7 @@ use onelog_engine::{Members, PeerProgress, Prepared, Submission};
 use onelog_log::LogReader;
 use onelog_record::{CommitRequest, Entry, EntryKind, Index, Position, Refusal, TxnId};
 use onelog_replica::{
-    Catalog, Event, Failure, Followers, Now, Observer, Request, Role, SpaceReport,
+    Catalog, DigestAt, Event, Failure, Followers, Now, Observer, Request, Role, SpaceReport,
 };
 use onelog_state::{CheckpointReport, State};
 use parking_lot::{Mutex, RwLock};
@@ -336,6 +336,12 @@ impl Observer for Published {
         self.0.checkpoint_running.store(false, Ordering::Relaxed);
         if let Some(report) = report {
             self.0.metrics.checkpoint(report.duration);
+        }
+    }
+
+    fn digests_known(&mut self, digests: &[DigestAt]) {
+        if let Some(cluster) = &self.0.cluster {
+            cluster::send_digests(cluster, digests);
         }
     }
 

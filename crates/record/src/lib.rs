@@ -3,6 +3,7 @@
 //! Nothing here does I/O. Whatever is stored or sent is encoded and decoded here or in the
 //! `log` crate, drawn in `docs/format.md` and pinned by a test.
 
+mod byte_reader;
 pub mod code;
 mod compression;
 mod decimal;
@@ -23,6 +24,7 @@ mod transaction;
 mod varint;
 mod wire;
 
+pub use byte_reader::{ByteReader, LengthError};
 pub use compression::{CompressionError, compress, raw_body};
 pub use decimal::{
     EXPONENT_DIGITS_MAX, NoSum, NotANumber, Number, SUM_DIGITS_MAX, add_numbers, canonical_number,
@@ -45,9 +47,9 @@ pub use request::{
 };
 pub use serde_message::in_json_terms;
 pub use table::{
-    SYSTEM_TABLES, TABLE_NODES, TABLE_PARKED, TABLE_SETTINGS, TABLE_SINKS, TABLE_TABLES,
-    TABLE_UNIQUE, TableDefinition, TableKind, TableNameError, USER_TABLES_FROM, ValueKind,
-    check_table_name, nearest_name, unique_rows_of,
+    SYSTEM_TABLES, TABLE_NODES, TABLE_PARKED, TABLE_SETTINGS, TABLE_SINK_POSITIONS, TABLE_SINKS,
+    TABLE_TABLES, TABLE_UNIQUE, TableDefinition, TableKind, TableNameError, USER_TABLES_FROM,
+    ValueKind, check_table_name, nearest_name, unique_rows_of,
 };
 pub use transaction::{
     BodyError, BodyWriter, Header, Op, Record, Records, Transaction, TransactionMark, Transactions,

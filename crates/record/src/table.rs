@@ -17,14 +17,17 @@ pub const TABLE_SETTINGS: TableId = TableId(4);
 pub const TABLE_PARKED: TableId = TableId(5);
 /// The nodes of the cluster: number in decimal → where it is reached, or that it was removed.
 pub const TABLE_NODES: TableId = TableId(6);
+/// How far the sinks of a cluster are, as the log knows it.
+pub const TABLE_SINK_POSITIONS: TableId = TableId(7);
 /// The system tables by name.
-pub const SYSTEM_TABLES: [(TableId, &str); 6] = [
+pub const SYSTEM_TABLES: [(TableId, &str); 7] = [
     (TABLE_TABLES, "onelog.tables"),
     (TABLE_SINKS, "onelog.sinks"),
     (TABLE_UNIQUE, "onelog.unique"),
     (TABLE_SETTINGS, "onelog.settings"),
     (TABLE_PARKED, "onelog.parked"),
     (TABLE_NODES, "onelog.nodes"),
+    (TABLE_SINK_POSITIONS, "onelog.sink_positions"),
 ];
 /// How the keys of `onelog.unique` begin that belong to a table.
 #[must_use]

@@ -28,6 +28,8 @@ pub(crate) struct Checkpoints {
     pub(crate) is_running: bool,
     /// Runs again before another one begins.
     pub(crate) unfinished: Option<Unfinished>,
+    /// Begun behind an entry at which digests are compared: runs before another one begins.
+    pub(crate) frozen: Option<Checkpoint>,
     /// How much was free when the one that runs began.
     pub(crate) begun_with: Option<u64>,
     /// Whether the next one is due at once: a follower needs it.
@@ -43,6 +45,24 @@ pub(crate) struct Checkpoints {
     pub(crate) kept_since_ms: Option<u64>,
 }
 
+impl Checkpoints {
+    /// Of a replica that starts from the checkpoint at this entry.
+    pub(crate) fn at(covered: Index, members: Members, now: Now) -> Self {
+        Self {
+            is_running: false,
+            unfinished: None,
+            frozen: None,
+            begun_with: None,
+            considered_at_ms: now.monotonic_ms,
+            is_wanted: false,
+            members: members.clone(),
+            next_members: members,
+            covered,
+            kept_since_ms: None,
+        }
+    }
+}
+
 impl<T, O: Observer> Replica<T, O> {
     /// Starts a checkpoint when one is due or the memtable requests it.
     pub(crate) fn checkpoint_when_due(&mut self, now: Now, out: &mut Outbox<T>) {
@@ -55,6 +75,7 @@ impl<T, O: Observer> Replica<T, O> {
                 since_ms >= self.options.checkpoint_interval_ms
                     || self.state.wants_checkpoint()
                     || self.checkpoints.is_wanted
+                    || self.checkpoints.frozen.is_some()
             }
         };
         if !self.checkpoints.is_running && is_due && self.checkpoint_has_room() {
@@ -68,7 +89,7 @@ impl<T, O: Observer> Replica<T, O> {
         self.checkpoints.is_wanted = false;
         let checkpoint = match unfinished {
             Some(unfinished) => Some(unfinished.checkpoint),
-            None => self.freeze(),
+            None => self.checkpoints.frozen.take().or_else(|| self.freeze()),
         };
         let Some(checkpoint) = checkpoint else {
             return;
@@ -79,7 +100,7 @@ impl<T, O: Observer> Replica<T, O> {
         out.jobs.push(Job::Checkpoint(checkpoint));
     }
 
-    fn freeze(&mut self) -> Option<Checkpoint> {
+    pub(crate) fn freeze(&mut self) -> Option<Checkpoint> {
         // The next start needs the log behind it.
         assert!(
             self.state.applied().index <= self.log.durable(),
@@ -114,7 +135,9 @@ impl<T, O: Observer> Replica<T, O> {
             });
             return Ok(());
         }
-        result?;
+        let report = result?;
+        self.note_digest(report.digest);
+        self.compare_digests()?;
         self.checkpoints.covered = self.state.checkpointed().index;
         self.checkpoints.kept_since_ms = Some(now.monotonic_ms);
         let next = self.checkpoints.next_members.clone();
@@ -129,7 +152,8 @@ impl<T, O: Observer> Replica<T, O> {
             tracing::warn!("the last checkpoint was not made: there is no room on the disk for it");
             return Ok(());
         }
-        let mut next = self.checkpoints.unfinished.take().map(|u| u.checkpoint);
+        let unfinished = self.checkpoints.unfinished.take().map(|u| u.checkpoint);
+        let mut next = unfinished.or_else(|| self.checkpoints.frozen.take());
         while let Some(checkpoint) = next.take().or_else(|| self.freeze()) {
             match checkpoint.run() {
                 Err(error @ CheckpointError::NoSpace { .. }) => {

@@ -6,7 +6,8 @@
 use std::collections::BTreeMap;
 
 use onelog_engine::{
-    Consensus as _, MemberChange, Members, MembersError, Message, PeerProgress, Raft,
+    Consensus as _, ELECTION_TICKS, MemberChange, Members, MembersError, Message, PeerProgress,
+    Raft,
 };
 use onelog_record::{Index, NodeId, Term};
 
@@ -20,8 +21,6 @@ use crate::space::FRAME_BYTES;
 
 /// How often consensus hears that time has passed, where there is nobody to hear from.
 const ALONE_TICK_MS: u64 = 200;
-/// The same among others: after ten to twenty of them without a leader a node seeks the leadership.
-const CLUSTER_TICK_MS: u64 = 100;
 /// What is taken from a leader also where the disk is nearly full.
 const SMALL_BYTES: u64 = 16 << 10;
 /// About how many bytes of messages one job has.
@@ -305,7 +304,7 @@ impl<T, O> Replica<T, O> {
     #[must_use]
     pub fn tick_interval_ms(&self) -> u64 {
         match self.cluster.has_peers() {
-            true => CLUSTER_TICK_MS,
+            true => (self.options.election_ms / ELECTION_TICKS as u64).max(1),
             false => ALONE_TICK_MS,
         }
     }

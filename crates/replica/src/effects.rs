@@ -15,7 +15,7 @@ use bytes::Bytes;
 use onelog_engine::Effect;
 use onelog_log::LogOptions;
 use onelog_log::frame::frame_len;
-use onelog_record::{Entry, Index, Op, TABLE_TABLES, Transactions};
+use onelog_record::{Entry, Index, NodeId, Op, TABLE_TABLES, Transactions};
 
 use crate::failure::Failure;
 use crate::jobs::{Answer, Job, Outbox, ReadForFollower};
@@ -122,13 +122,19 @@ impl<T, O: Observer> Replica<T, O> {
         if self.engine.may_define(entry) && !lags {
             self.apply_definitions(entry, raw)?;
         }
-        self.state.apply_raw(entry, raw)?;
+        if planted::is(Bug::AppliesOtherwise) && self.options.node == NodeId(3) {
+            let without = planted::without_transactions(entry);
+            self.state.apply_raw(&without, &Bytes::new())?;
+        } else {
+            self.state.apply_raw(entry, raw)?;
+        }
         self.view = None;
         self.unsaved_bytes += entry.body.len() as u64;
         self.observer.applied(entry);
         if lags {
             self.apply_definitions(entry, raw)?;
         }
+        self.freeze_for_digest(entry);
         Ok(())
     }
 

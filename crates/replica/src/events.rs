@@ -5,6 +5,7 @@ use onelog_log::{Dropped, FlushError, PrepareError, ReadError, RetainError};
 use onelog_record::{Entry, NodeId};
 use onelog_state::{CheckpointError, CheckpointReport};
 
+use crate::digests::DigestAt;
 use crate::snapshots::ArrivedSnapshot;
 
 /// The time, as the driver reads it. A replica reads no clock.
@@ -49,6 +50,11 @@ pub enum Event<T> {
     Snapshot(Box<ArrivedSnapshot>),
     /// The job [`crate::Job::SendSnapshot`] for this node has ended: whether the snapshot is there.
     SnapshotSent { to: NodeId, is_whole: bool },
+    /// Another node has made checkpoints with these digests.
+    Digests {
+        from: NodeId,
+        digests: Vec<DigestAt>,
+    },
     /// A message to this node could not be sent.
     Unreachable(NodeId),
     /// The job [`crate::Job::Flush`] with this number has ended. In any order.

@@ -36,6 +36,7 @@ mod catalog;
 mod checkpoints;
 mod cluster;
 mod definitions;
+mod digests;
 mod effects;
 mod events;
 mod failure;
@@ -58,13 +59,16 @@ mod view;
 pub use catalog::{Catalog, CatalogError};
 pub use cluster::Role;
 pub use definitions::{Creation, NewTable, TableError, check, creation, removal};
+pub use digests::{DIGESTS_MAX, DigestAt};
 pub use events::{Event, Now, Request};
 pub use failure::Failure;
 pub use followers::{Follower, Followers, sink_follower};
 pub use jobs::{Answer, Job, Outbox, ReadForFollower, TransferError};
 pub use observer::Observer;
 pub use opening::{Recovered, StartError};
-pub use options::{FOUNDER, QUEUE_WAIT_MS_MAX, ReplicaOptions};
+pub use options::{
+    ELECTION_MS, ELECTION_MS_MAX, ELECTION_MS_MIN, FOUNDER, QUEUE_WAIT_MS_MAX, ReplicaOptions,
+};
 pub use replica::Replica;
 pub use schema::SchemaError;
 pub use snapshots::{ArrivedSnapshot, PinnedSnapshot, SendSnapshot};

@@ -6,7 +6,7 @@ use onelog_engine::{Members, PeerProgress};
 use onelog_record::{Entry, Index, Position};
 use onelog_state::CheckpointReport;
 
-use crate::{Catalog, Role, SpaceReport};
+use crate::{Catalog, DigestAt, Role, SpaceReport};
 
 /// Hears of each step of a replica on the replica's own thread, in this order:
 ///
@@ -54,6 +54,10 @@ pub trait Observer {
     fn checkpoint_started(&mut self) {}
 
     fn checkpoint_ended(&mut self, _report: Option<&CheckpointReport>) {}
+
+    /// This replica's last checkpoints have these digests, which the other nodes are to hear of
+    /// ([`crate::Event::Digests`]).
+    fn digests_known(&mut self, _digests: &[DigestAt]) {}
 
     /// The disk has more or less room than before.
     fn space_changed(&mut self, _report: SpaceReport) {}

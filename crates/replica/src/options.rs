@@ -4,6 +4,11 @@ use onelog_record::{Compression, NodeId};
 
 /// The node that began the log, alone: its number is the same in every cluster. Each other node joins.
 pub const FOUNDER: NodeId = NodeId(1);
+/// See [`ReplicaOptions::election_ms`].
+pub const ELECTION_MS: u64 = 1_000;
+/// A shorter time would be over while a thread waits for a processor: leaders would come and go.
+pub const ELECTION_MS_MIN: u64 = 100;
+pub const ELECTION_MS_MAX: u64 = 60_000;
 /// A request that has waited longer than this to be decided is refused.
 pub const QUEUE_WAIT_MS_MAX: u64 = 10_000;
 
@@ -16,6 +21,10 @@ pub struct ReplicaOptions {
     /// The id that the log gets where there is none yet. Never zero. A node that joins MUST know that
     /// of its cluster.
     pub new_log_id: u128,
+    /// How long a node waits for a leader before it seeks the leadership, at least, where there are
+    /// others; up to twice as long. A leader is heard of five times as often, and hands the leadership
+    /// on within this time or not at all. Within [`ELECTION_MS_MIN`] and [`ELECTION_MS_MAX`].
+    pub election_ms: u64,
     /// The size of a segment of the log.
     pub segment_bytes: u64,
     /// How many bytes of frames lie between two points of the log's sparse index.

@@ -26,6 +26,8 @@ onelog_record::planted_bugs! {
     MembersNotKept = 11,
     /// A start among others does not look for changes of the members that must be committed.
     ChangesNotLookedFor = 12,
+    /// Node 3 takes nothing of what it applies into its state.
+    AppliesOtherwise = 20,
 }
 
 /// The same place in the log without what was written there.

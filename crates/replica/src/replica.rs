@@ -11,6 +11,7 @@ use onelog_state::State;
 use crate::catalog::Catalog;
 use crate::checkpoints::Checkpoints;
 use crate::cluster::Cluster;
+use crate::digests::Digests;
 use crate::events::{Event, Now, Request};
 use crate::failure::Failure;
 use crate::followers::Followers;
@@ -59,6 +60,7 @@ pub struct Replica<T, O> {
     /// How many bytes of the log were applied since that was saved last.
     pub(crate) unsaved_bytes: u64,
     pub(crate) checkpoints: Checkpoints,
+    pub(crate) digests: Digests,
     pub(crate) retention: Retention,
     pub(crate) space: Space,
     pub(crate) taken: usize,
@@ -108,6 +110,7 @@ impl<T, O: Observer> Replica<T, O> {
                 self.snapshot_sent(to, is_whole)?;
                 self.carry_out(out)
             }
+            Event::Digests { from, digests } => self.digests_came(from, digests),
             Event::Unreachable(node) => {
                 self.engine.unreachable(node);
                 Ok(())

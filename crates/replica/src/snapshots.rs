@@ -196,7 +196,8 @@ impl<T, O: Observer> Replica<T, O> {
     pub(crate) fn install(&mut self, mark: SnapshotMark) -> Result<(), Failure> {
         let Arrived { place, imported } = self.arrived.take().expect("it came with its message");
         self.view = None;
-        let mut unfinished = self.checkpoints.unfinished.take().map(|u| u.checkpoint);
+        let unfinished = self.checkpoints.unfinished.take().map(|u| u.checkpoint);
+        let mut unfinished = unfinished.or_else(|| self.checkpoints.frozen.take());
         let opened = self.state.install(imported, &mut unfinished)?;
         self.log.restart_behind(place)?;
         tracing::info!(index = %mark.index, end = %mark.end, "took state and log of another node");

@@ -22,6 +22,7 @@ use onelog_state::{Opened, State};
 use crate::catalog::Catalog;
 use crate::checkpoints::Checkpoints;
 use crate::cluster::Cluster;
+use crate::digests::Digests;
 use crate::events::Now;
 use crate::failure::Failure;
 use crate::followers::Followers;
@@ -161,17 +162,8 @@ impl Recovered {
             is_saving: false,
             unsaved_bytes: 0,
             space: Space::default(),
-            checkpoints: Checkpoints {
-                is_running: false,
-                unfinished: None,
-                begun_with: None,
-                considered_at_ms: now.monotonic_ms,
-                is_wanted: false,
-                members: self.members.clone(),
-                next_members: self.members,
-                covered: applied.index,
-                kept_since_ms: None,
-            },
+            checkpoints: Checkpoints::at(applied.index, self.members, now),
+            digests: Digests::default(),
             retention: Retention {
                 is_running: false,
                 considered_at_ms: now.monotonic_ms,

@@ -5,8 +5,11 @@
 
 use std::panic::catch_unwind;
 
+use onelog_replica::Failure;
 use onelog_replica::planted::{self, Bug};
 use onelog_simulation::cluster::run;
+
+use world::{World, node};
 
 /// How many seeds a bug may hide behind.
 const SEEDS_MAX: u64 = 300;
@@ -31,4 +34,21 @@ fn each_planted_bug_is_caught() {
         println!("{bug:?}: {found:?}");
         assert!(found.is_some(), "{bug:?} was not caught");
     }
+    a_replica_whose_state_differs_stops_and_no_other_one();
+}
+
+fn a_replica_whose_state_differs_stops_and_no_other_one() {
+    planted::set(Bug::AppliesOtherwise);
+    let (mut world, differs) = (World::of(3, 52), node(3));
+    world.get(differs).may_fail = true;
+    for ticket in 1..=200 {
+        world.put(node(1), ticket);
+        world.run(1);
+    }
+    planted::set(Bug::None);
+    let failure = world.get(differs).failure.take().expect("it has stopped");
+    let is_named = matches!(failure, Failure::StateDiverged { node, .. } if node == differs);
+    assert!(is_named, "{failure}");
+    assert!(world.nodes[&node(1)].admits() && world.nodes[&node(2)].runs());
+    assert!(world.is_acknowledged(200));
 }

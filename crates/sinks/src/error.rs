@@ -127,6 +127,16 @@ pub enum SinkError {
     /// The comparison failed.
     #[error(transparent)]
     Verify(#[from] VerifyError),
+    /// Another node of the cluster runs the sink.
+    #[error("{}, so nothing was done here", match runs_on {
+        Some(node) => format!("the sink '{name}' runs on node {node} of the cluster: send the request to that node"),
+        None => format!("the sink '{name}' runs on no node of the cluster now, because it has no leader, or a new one: try again"),
+    })]
+    Elsewhere {
+        name: String,
+        /// Which one, where that is known.
+        runs_on: Option<u64>,
+    },
     /// The sink's thread does not answer.
     #[error("the sink '{name}' is busy and did not answer in time; try again")]
     Busy { name: String },

@@ -19,6 +19,8 @@ use crate::session_end::SessionEnd;
 
 pub(crate) struct Feed {
     pub(crate) node: Node,
+    /// Whether other nodes may run the sink as well.
+    pub(crate) in_cluster: bool,
     pub(crate) memory: Memory,
     pub(crate) definition: SinkDefinition,
     pub(crate) log_id: String,
@@ -64,6 +66,10 @@ impl Feed {
 
     pub(crate) fn is_leaving(&self) -> bool {
         self.leaving.load(Ordering::Acquire)
+    }
+
+    pub(crate) const fn is_in_cluster(&self) -> bool {
+        self.in_cluster
     }
 
     /// Whether a refused record is parked.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::mpsc::SyncSender;
 use std::time::Duration;
 
-use onelog::{Node, Position, WaitError};
+use onelog::{Node, Position, Refusal, WaitError};
 use tokio::runtime::Runtime;
 use tokio::sync::mpsc;
 
@@ -79,6 +79,30 @@ impl Inbox {
             Woken::Log(Err(WaitError::Stopped)) => self.lifecycle.apply(Event::Leave(Leave::Stop)),
         }
         false
+    }
+
+    /// Waits until everything that was acknowledged before is here, which shows that this node is part
+    /// of its cluster. `None`: the sink is to leave.
+    pub(crate) fn read_barrier(&mut self, node: &Node) -> Option<Result<Position, Refusal>> {
+        enum Woken {
+            Command(Option<Command>),
+            Passed(Result<Position, Refusal>),
+        }
+        while !self.lifecycle.is_leaving() {
+            let commands = &mut self.commands;
+            let woken = self.runtime.block_on(async {
+                tokio::select! {
+                    biased;
+                    command = commands.recv() => Woken::Command(command),
+                    passed = node.read_barrier() => Woken::Passed(passed),
+                }
+            });
+            match woken {
+                Woken::Command(command) => self.handle(command),
+                Woken::Passed(passed) => return Some(passed),
+            }
+        }
+        None
     }
 
     /// Waits for memory, in turn. `None`: a command came first, and was handled.

@@ -31,6 +31,17 @@ pub enum SinkState {
     Paused,
     /// Something failed that it cannot mend by itself; then resume or rebuild it.
     Stopped,
+    /// Another node of the cluster runs it, or none does now. That one knows the rest.
+    Elsewhere,
+}
+
+/// Where in a cluster a sink runs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Place {
+    /// On this node, which has this number in its cluster, if it is in one.
+    Here(Option<u64>),
+    /// On another one; on none that is known.
+    Elsewhere(Option<u64>),
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -38,6 +49,8 @@ pub struct SinkStatus {
     pub name: String,
     pub kind: &'static str,
     pub state: SinkState,
+    /// The node of the cluster on which it runs; `None` where there is no cluster, or it runs on none.
+    pub runs_on: Option<u64>,
     /// The store shows everything below this position. `None` until it is backfilled.
     pub position: Option<Position>,
     /// How many records of the log it has still to take.
@@ -101,6 +114,8 @@ impl Rate {
 #[derive(Debug)]
 struct Inner {
     version: u64,
+    /// Where it runs. Elsewhere, what its thread here still has to say is not shown.
+    place: Place,
     state: SinkState,
     position: Option<Position>,
     last_error: Option<SinkFault>,
@@ -129,8 +144,20 @@ pub(crate) struct Figures {
 }
 
 impl Inner {
+    /// Elsewhere, whatever its thread here still does.
+    const fn state(&self) -> SinkState {
+        match self.place {
+            Place::Here(_) => self.state,
+            Place::Elsewhere(_) => SinkState::Elsewhere,
+        }
+    }
+
     /// Whether waiting for `wanted` is over.
     fn outcome(&self, name: &str, wanted: Position) -> Option<Result<(), SinkError>> {
+        if let Place::Elsewhere(runs_on) = self.place {
+            let name = name.to_owned();
+            return Some(Err(SinkError::Elsewhere { name, runs_on }));
+        }
         if self.position.is_some_and(|position| position >= wanted) {
             return Some(Ok(()));
         }
@@ -149,6 +176,7 @@ impl Progress {
         Self {
             inner: Mutex::new(Inner {
                 version: 0,
+                place: Place::Here(None),
                 state: SinkState::Starting,
                 position: None,
                 last_error: None,
@@ -176,6 +204,33 @@ impl Progress {
         }
         self.condition.notify_all();
         self.changed.send_replace(());
+    }
+
+    /// Where it runs from now on. Where it comes here, it begins anew.
+    pub(crate) fn set_place(&self, place: Place) {
+        if self.inner.lock().place == place {
+            return;
+        }
+        self.change(|inner| {
+            let is_here = matches!(inner.place, Place::Here(_));
+            inner.place = place;
+            if matches!(place, Place::Here(_)) && !is_here {
+                inner.state = SinkState::Starting;
+                inner.position = None;
+                inner.last_error = None;
+                inner.last_error_over_at_ms = None;
+            }
+        });
+    }
+
+    pub(crate) fn place(&self) -> Place {
+        self.inner.lock().place
+    }
+
+    /// Waits until something changes, or the time is over.
+    pub(crate) async fn changed(&self, timeout: Duration) {
+        let mut changed = self.changed.subscribe();
+        let _ = tokio::time::timeout(timeout, changed.changed()).await;
     }
 
     pub(crate) fn set_state(&self, state: SinkState) {
@@ -254,7 +309,7 @@ impl Progress {
     }
 
     pub(crate) fn state(&self) -> SinkState {
-        self.inner.lock().state
+        self.inner.lock().state()
     }
 
     /// Whether something went wrong since the sink was resumed.
@@ -291,16 +346,21 @@ impl Progress {
     ) -> SinkStatus {
         let mut status = {
             let inner = self.inner.lock();
+            let (runs_on, is_here) = match inner.place {
+                Place::Here(node) => (node, true),
+                Place::Elsewhere(node) => (node, false),
+            };
             SinkStatus {
                 name: definition.name.clone(),
                 kind: definition.target.kind().name(),
-                state: inner.state,
-                position: inner.position,
+                state: inner.state(),
+                runs_on,
+                position: inner.position.filter(|_| is_here),
                 lag_records: None,
                 lag_seconds: None,
-                records_per_second: inner.rate.now(),
-                last_error: inner.last_error.clone(),
-                last_error_over_at_ms: inner.last_error_over_at_ms,
+                records_per_second: if is_here { inner.rate.now() } else { 0.0 },
+                last_error: inner.last_error.clone().filter(|_| is_here),
+                last_error_over_at_ms: inner.last_error_over_at_ms.filter(|_| is_here),
                 parked: inner.parked,
                 held_log_bytes: retention.held_bytes(),
                 left_behind: retention.is_left_behind(),
@@ -395,8 +455,10 @@ impl Progress {
 
     /// Blocks until the sink is in one of these states; whether it got there in time.
     pub(crate) fn wait_for_state(&self, states: &[SinkState], timeout: Duration) -> bool {
-        self.wait_until(timeout, |inner| states.contains(&inner.state).then_some(()))
-            .is_some()
+        self.wait_until(timeout, |inner| {
+            states.contains(&inner.state()).then_some(())
+        })
+        .is_some()
     }
 
     fn wait_until<T>(&self, timeout: Duration, look: impl Fn(&Inner) -> Option<T>) -> Option<T> {

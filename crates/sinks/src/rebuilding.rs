@@ -37,6 +37,7 @@ impl Sinks {
         let inner = &self.inner;
         let _changing = inner.changing.lock();
         let known = inner.find(name)?;
+        known.check_here()?;
         let tables = match plan_of(&inner.node, &known.definition) {
             Ok(plan) => TableIds::of(&plan),
             // The sink says what is wrong.

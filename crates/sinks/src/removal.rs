@@ -60,6 +60,7 @@ impl Sinks {
         }
         let epoch = match inner.find(name) {
             Ok(known) => {
+                known.check_here()?;
                 // Whether that one writes here shows by takeovers, which its thread must not meet.
                 inner.hand_over(name);
                 let forgotten = inner.forget_unless_used(&known.definition, definition, &mut store);

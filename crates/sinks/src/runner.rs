@@ -11,8 +11,12 @@ use std::time::{Duration, Instant};
 
 use onelog::{LogBatch, Node, Position, ReadLogError};
 use onelog_mapping::Plan;
-use onelog_record::{Op, Record, TABLE_TABLES, TableDefinition, TableId, panic_message};
-use onelog_store::{BATCH_BYTES_DEFAULT, Batch, Store, StoreError, StorePosition, failpoint};
+use onelog_record::{
+    Op, Record, TABLE_SINKS, TABLE_TABLES, TableDefinition, TableId, panic_message,
+};
+use onelog_store::{
+    BATCH_BYTES_DEFAULT, Batch, Store, StoreError, StoreErrorCode, StorePosition, failpoint,
+};
 use tokio::sync::mpsc;
 
 use crate::error::SinkFault;
@@ -92,6 +96,7 @@ impl Runner {
             feed: Feed {
                 memory,
                 log_id: log_id(&node),
+                in_cluster: node.cluster().is_some(),
                 node,
                 definition,
                 former,
@@ -135,6 +140,13 @@ impl Runner {
                 tracing::warn!(sink, %fault, "a sink will try again");
                 (true, fault)
             }
+            // Another node took it over, perhaps one that only believed that the sink is its own.
+            SessionEnd::Stop(fault)
+                if fault.code == Some(StoreErrorCode::Fenced) && self.feed.is_in_cluster() =>
+            {
+                tracing::warn!(sink, %fault, "another node took a sink over; it will try again here");
+                (true, fault)
+            }
             SessionEnd::Stop(fault) => {
                 tracing::error!(sink, %fault, "a sink has stopped");
                 (false, fault)
@@ -158,6 +170,9 @@ impl Runner {
 
     /// One connection to the store, until the next action needs none.
     fn session(&mut self) -> Result<(), SessionEnd> {
+        if self.feed.is_in_cluster() && !self.may_take_over()? {
+            return Ok(());
+        }
         let plan = plan_of(&self.feed.node, &self.feed.definition)
             .map_err(|error| SessionEnd::Stop(SinkFault::new(error)))?;
         // Before the store is taken over, which would forget the position.
@@ -205,6 +220,32 @@ impl Runner {
         }
     }
 
+    /// Before a store is taken over: whether this node is part of the cluster, and the sink is still
+    /// the one that the log defines. A node that was cut off must not shut out the one that goes on.
+    fn may_take_over(&mut self) -> Result<bool, SessionEnd> {
+        let Self { feed, inbox, .. } = self;
+        let Some(passed) = inbox.read_barrier(&feed.node) else {
+            return Ok(false);
+        };
+        let retry = |what: String| SessionEnd::Retry(SinkFault::new(what));
+        passed.map_err(|refusal| {
+            retry(format!(
+                "this node is not part of its cluster now: {refusal}"
+            ))
+        })?;
+        let name = &feed.definition.name;
+        let row = feed.node.snapshot().get(TABLE_SINKS, name.as_bytes());
+        let row = row.map_err(|error| retry(error.to_string()))?;
+        let definition = feed.definition.to_stored();
+        let is_same = row.is_some_and(|row| is_of(&row.value, &definition));
+        match is_same {
+            true => Ok(true),
+            false => Err(retry(
+                "the definition was changed or deleted on another node".to_owned(),
+            )),
+        }
+    }
+
     fn backfill(
         &mut self,
         plan: &Arc<Plan>,
@@ -249,6 +290,14 @@ impl Runner {
     /// The store's position. `None`: it has to be backfilled.
     fn read_position(&mut self, store: &mut dyn Store) -> Result<Option<Position>, SessionEnd> {
         let found = store.position()?;
+        let end = self.feed.node.position();
+        if self.feed.is_in_cluster() && found.as_ref().is_some_and(|found| found.position > end) {
+            // Another node had more of the log when it wrote there.
+            let passed = self.inbox.read_barrier(&self.feed.node);
+            if let Some(Err(refusal)) = passed {
+                return Err(SessionEnd::Retry(SinkFault::new(refusal)));
+            }
+        }
         let history = found.as_ref().map(|found| self.history_of(found));
         let history = history.transpose()?;
         // A position that means nothing in this log must not be taken for one that was reached.
@@ -487,6 +536,17 @@ impl Runner {
             self.feed.progress.set_state(SinkState::Stopped);
         }
     }
+}
+
+/// Whether a record of `onelog.sinks` has this definition; it has more than that.
+fn is_of(record: &[u8], definition: &serde_json::Value) -> bool {
+    let record: Option<serde_json::Value> = serde_json::from_slice(record).ok();
+    let (Some(record), Some(fields)) = (record, definition.as_object()) else {
+        return false;
+    };
+    // Pausing does not change what the sink is.
+    let mut lasting = fields.iter().filter(|(name, _)| *name != "paused");
+    lasting.all(|(name, value)| record.get(name) == Some(value))
 }
 
 /// The name of a followed table that this record deletes.

@@ -1,6 +1,6 @@
 //! The threads that look after all sinks of a node: one compares stores on their schedules, one
 //! after the other, so that comparisons never overlap; one looks whether the log that is kept for
-//! each sink is within its limit.
+//! each sink is within its limit, and follows and records how far they are.
 
 use std::collections::HashMap;
 use std::sync::atomic::Ordering;
@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use parking_lot::{Condvar, Mutex};
 
 use crate::error::{SinkError, SinksError};
+use crate::floors::Recording;
 use crate::sinks::Inner;
 
 /// The first comparison after a start comes no later than this, so that one that is due once a day
@@ -137,11 +138,13 @@ fn compare(inner: &Inner, name: &str) {
 }
 
 fn check_retention_often(sinks: Weak<Inner>, bell: Arc<Bell>) {
+    let mut recording = Recording::default();
     loop {
         let heard = bell.rung();
         let Some(inner) = sinks.upgrade().filter(|inner| !is_stopping(inner)) else {
             return;
         };
+        inner.follow_floors(&mut recording);
         inner.check_retention();
         drop(inner);
         bell.wait(heard, Instant::now() + RETENTION_INTERVAL);

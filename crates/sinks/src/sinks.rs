@@ -13,29 +13,27 @@ use onelog::{
 };
 use onelog_record::{TABLE_SINKS, nearest_name};
 use parking_lot::Mutex;
-use tokio::sync::mpsc;
 
+use crate::elsewhere;
 use crate::error::{SinkError, SinksError};
+use crate::handle::{Found, Handle};
 use crate::lifecycle::Leave;
 use crate::memory::{Memory, SINKS_MEMORY_BYTES};
 use crate::metrics::SinkCollector;
 use crate::open::plan_of;
 use crate::overlap::check_overlap;
 use crate::parking::{self, Parked};
+use crate::placing::{self, Placing};
 use crate::progress::{Figures, Progress, SinkState, SinkStatus};
 use crate::removal::Remains;
 use crate::request::{Command, Replay, Replayed, Request};
-use crate::retention::RetentionHold;
-use crate::runner::Runner;
 use crate::schedule::{self, Bell};
 use crate::stored::{self, StoredSink, TableIds};
-use onelog_mapping::{DefinitionError, Mapping};
+use onelog_mapping::DefinitionError;
 use onelog_store::{Kinds, SinkDefinition, StoreError};
 
 /// The most sinks of one node; each has a thread.
 pub const SINKS_MAX: usize = 256;
-/// How many commands may wait for a sink.
-const COMMANDS_MAX: usize = 64;
 /// How long a sink may take to hear a command; a batch or a step of a rebuild may be under way.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long replaying parked keys may take before the caller gets `Busy`.
@@ -51,7 +49,7 @@ pub struct Sinks {
 pub(crate) struct Inner {
     pub(crate) node: Node,
     pub(crate) kinds: Kinds,
-    sinks: Mutex<BTreeMap<String, Handle>>,
+    pub(crate) sinks: Mutex<BTreeMap<String, Handle>>,
     /// Held while definitions change, so that they change one after the other.
     pub(crate) changing: Mutex<()>,
     /// Gives up comparisons under way.
@@ -62,29 +60,9 @@ pub(crate) struct Inner {
     pub(crate) bell: Arc<Bell>,
     pub(crate) helpers: Mutex<Vec<JoinHandle<()>>>,
     /// Keep the log for sinks of kinds that this program does not know.
-    _foreign: Vec<Follower>,
-}
-
-/// What is known of a sink.
-pub(crate) struct Found {
-    pub(crate) definition: SinkDefinition,
-    pub(crate) progress: Arc<Progress>,
-    pub(crate) retention: Arc<RetentionHold>,
-    pub(crate) tables: TableIds,
-    former: Vec<Mapping>,
-}
-
-#[derive(Debug)]
-struct Handle {
-    definition: SinkDefinition,
-    tables: TableIds,
-    former: Vec<Mapping>,
-    progress: Arc<Progress>,
-    retention: Arc<RetentionHold>,
-    commands: mpsc::Sender<Command>,
-    /// Set once the thread has the command to leave.
-    leaving: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
+    pub(crate) foreign: Mutex<BTreeMap<String, Follower>>,
+    /// Where the sinks run, in a cluster.
+    pub(crate) placing: Placing,
 }
 
 impl Sinks {
@@ -107,14 +85,17 @@ impl Sinks {
             memory: Memory::new(memory_bytes),
             bell: Arc::default(),
             helpers: Mutex::default(),
-            _foreign: foreign,
+            foreign: Mutex::new(foreign),
+            placing: Placing::default(),
         });
         for sink in definitions {
             // Until its position is read from its store, the whole log may be needed.
             let from = inner.node.log_start();
-            inner.spawn(sink, from, Arc::new(Progress::new()))?;
+            inner.begin(sink, from, Arc::new(Progress::new()))?;
         }
         schedule::start(&inner)?;
+        placing::start(&inner)?;
+        elsewhere::answer_calls(&inner);
         let collector = SinkCollector(Arc::downgrade(&inner));
         inner
             .node
@@ -159,6 +140,8 @@ impl Sinks {
     ) -> Result<SinkStatus, SinkError> {
         let inner = &self.inner;
         let _changing = inner.changing.lock();
+        // The tables that it follows, and sinks that write to the same, may be of another node.
+        inner.catch_up()?;
         inner.check(&definition, None).or_else(excuse)?;
         let tables = TableIds::of(&plan_of(&inner.node, &definition)?);
         let name = definition.name.clone();
@@ -176,7 +159,7 @@ impl Sinks {
             }
             other => other?,
         };
-        inner.spawn(sink, inner.node.log_start(), Arc::new(Progress::new()))?;
+        inner.begin(sink, inner.node.log_start(), Arc::new(Progress::new()))?;
         self.get(&name)
     }
 
@@ -195,11 +178,13 @@ impl Sinks {
     ) -> Result<(SinkStatus, Option<Remains>), SinkError> {
         let inner = &self.inner;
         let _changing = inner.changing.lock();
+        inner.catch_up()?;
         let name = definition.name.clone();
         let known = inner.find(&name)?;
         if known.definition == definition {
             return Ok((self.get(&name)?, None));
         }
+        known.check_here()?;
         inner.check(&definition, Some(&name))?;
         // Only a rebuild takes another table of the same name.
         let tables = TableIds::of(&plan_of(&inner.node, &definition)?).or_former(&known.tables);
@@ -217,7 +202,7 @@ impl Sinks {
         // Under the new definition the store's position is unknown until it is read.
         known.progress.set_position(None);
         // The old hold keeps the log until the new one has replaced it.
-        inner.spawn(sink, known.retention.position(), known.progress)?;
+        inner.begin(sink, known.retention.position(), known.progress)?;
         Ok((self.get(&name)?, remains))
     }
 
@@ -272,6 +257,7 @@ impl Sinks {
         let inner = &self.inner;
         let _changing = inner.changing.lock();
         let known = inner.find(name)?;
+        known.check_here()?;
         inner.commit(name, Predicate::Exists, Operation::Delete)?;
         let handle = inner.sinks.lock().remove(name);
         if let Some(handle) = handle {
@@ -288,7 +274,9 @@ impl Sinks {
 
     fn set_paused(&self, name: &str, paused: bool) -> Result<(), SinkError> {
         let _changing = self.inner.changing.lock();
-        let stored = self.inner.find(name)?.stored();
+        let known = self.inner.find(name)?;
+        known.check_here()?;
+        let stored = known.stored();
         let mut definition = stored.definition.clone();
         if definition.paused != paused {
             definition.paused = paused;
@@ -324,28 +312,6 @@ impl Sinks {
             .map_err(|_| SinkError::Busy {
                 name: name.to_owned(),
             })
-    }
-}
-
-impl Found {
-    /// What the log keeps of it.
-    pub(crate) fn stored(&self) -> StoredSink {
-        StoredSink {
-            definition: self.definition.clone(),
-            tables: self.tables.clone(),
-            former: self.former.clone(),
-            verified: self.progress.verified(),
-        }
-    }
-
-    /// Mappings by which its store may have been filled, with other keys than those of `next`.
-    pub(crate) fn former_of(&self, next: &SinkDefinition) -> Vec<Mapping> {
-        let is_filled = self.progress.position().is_some();
-        self.stored().former_of(next, is_filled)
-    }
-
-    pub(crate) fn status(self, node: &Node) -> SinkStatus {
-        self.progress.status(node, &self.retention, self.definition)
     }
 }
 
@@ -391,6 +357,7 @@ impl Inner {
         let every = |handle: &Handle| handle.definition.verify_every_seconds;
         sinks
             .iter()
+            .filter(|(_, handle)| handle.is_here())
             .filter_map(|(name, handle)| {
                 every(handle).map(|seconds| (name.clone(), Duration::from_secs(seconds)))
             })
@@ -407,7 +374,7 @@ impl Inner {
     }
 
     pub(crate) fn send(&self, name: &str, command: Command) -> Result<(), SinkError> {
-        self.find(name)?;
+        self.find(name)?.check_here()?;
         let sent = match self.sinks.lock().get(name) {
             Some(handle) => handle.commands.try_send(command).is_ok(),
             None => false,
@@ -450,97 +417,37 @@ impl Inner {
         predicate: Predicate,
         operation: Operation,
     ) -> Result<Position, SinkError> {
+        let predicate = match predicate {
+            Predicate::Exists => self.unchanged(name)?,
+            other => other,
+        };
         let key = Bytes::from(name.to_owned());
+        let mut writes = Vec::with_capacity(2);
+        if operation == Operation::Delete {
+            writes.extend(self.floor_deletion(name)?);
+        }
+        writes.push(Write {
+            table: TABLE_SINKS,
+            key: key.clone(),
+            operation,
+            headers: Vec::new(),
+        });
         let request = CommitRequest {
             guards: vec![Guard {
                 table: TABLE_SINKS,
-                key: key.clone(),
+                key,
                 predicate,
             }],
-            writes: vec![Write {
-                table: TABLE_SINKS,
-                key,
-                operation,
-                headers: Vec::new(),
-            }],
+            writes,
             ..CommitRequest::default()
         };
-        Ok(self.node.submit_system(request).wait()?.position)
-    }
-
-    /// Ends the thread of a sink, which goes on with the next one that is spawned.
-    pub(crate) fn hand_over(&self, name: &str) {
-        let thread = {
-            let mut sinks = self.sinks.lock();
-            sinks.get_mut(name).and_then(|handle| {
-                // A full queue is read to its end, and the sender is dropped with the handle.
-                let _ = handle.commands.try_send(Command::Leave(Leave::HandOver));
-                handle.thread.take()
-            })
-        };
-        if let Some(thread) = thread {
-            let _ = thread.join();
+        let position = self.node.submit_system(request).wait()?.position;
+        // Another node may have decided it; what this one does next rests on it.
+        let applied = self.node.wait_for_blocking(position, COMMAND_TIMEOUT);
+        if let Err(error) = applied {
+            tracing::warn!(sink = name, %error, "a definition that was committed is not here yet");
         }
-    }
-
-    /// Lets a sink whose thread has ended go on.
-    pub(crate) fn go_on(&self, known: Found) -> Result<(), SinkError> {
-        known.progress.revive(SinkState::Starting);
-        let from = known.retention.position();
-        Ok(self.spawn(known.stored(), from, known.progress)?)
-    }
-
-    fn spawn(
-        &self,
-        sink: StoredSink,
-        from: Position,
-        progress: Arc<Progress>,
-    ) -> Result<(), SinksError> {
-        let name = sink.definition.name.clone();
-        if let Some(verified) = &sink.verified {
-            progress.set_verified(verified.clone());
-        }
-        let failed = |cause| SinksError::Thread {
-            name: name.clone(),
-            cause,
-        };
-        let limit = sink.definition.keep_log_bytes_max;
-        let retention = Arc::new(RetentionHold::new(self.node.clone(), &name, limit, from));
-        let (commands, received) = mpsc::channel(COMMANDS_MAX);
-        let leaving = Arc::new(AtomicBool::new(false));
-        let runner = Runner::new(
-            self.node.clone(),
-            sink.clone(),
-            Arc::clone(&progress),
-            received,
-            Arc::clone(&retention),
-            self.memory.clone(),
-            Arc::clone(&leaving),
-        )
-        .map_err(failed)?;
-        let thread = std::thread::Builder::new()
-            .name(format!("sink-{name}"))
-            .spawn(move || runner.run())
-            .map_err(failed)?;
-        let StoredSink {
-            definition,
-            tables,
-            former,
-            ..
-        } = sink;
-        let handle = Handle {
-            definition,
-            tables,
-            former,
-            progress,
-            retention,
-            commands,
-            leaving,
-            thread: Some(thread),
-        };
-        self.sinks.lock().insert(name, handle);
-        self.bell.ring();
-        Ok(())
+        Ok(position)
     }
 
     pub(crate) fn set_tables(&self, name: &str, tables: &TableIds) {
@@ -552,6 +459,7 @@ impl Inner {
     fn stop(&self) {
         self.stopping.store(true, Ordering::Release);
         self.bell.ring();
+        self.placing.ring();
         let mut threads: Vec<_> = {
             let mut sinks = self.sinks.lock();
             let handles = sinks.values_mut();
@@ -559,6 +467,7 @@ impl Inner {
                 .filter_map(|handle| handle.leave(Leave::Stop))
                 .collect()
         };
+        threads.append(&mut self.placing.take_leaving());
         threads.append(&mut self.helpers.lock());
         for thread in threads {
             // A helper that holds the last reference comes here itself.
@@ -572,29 +481,5 @@ impl Inner {
 impl Drop for Inner {
     fn drop(&mut self) {
         self.stop();
-    }
-}
-
-impl Handle {
-    fn found(&self) -> Found {
-        Found {
-            definition: self.definition.clone(),
-            progress: Arc::clone(&self.progress),
-            retention: Arc::clone(&self.retention),
-            tables: self.tables.clone(),
-            former: self.former.clone(),
-        }
-    }
-
-    /// The thread, which leaves.
-    fn leave(&mut self, reason: Leave) -> Option<JoinHandle<()>> {
-        // A full queue is read to its end; an ended thread needs no command.
-        let _ = self.commands.try_send(Command::Leave(reason));
-        self.leaving.store(true, Ordering::Release);
-        self.thread.take()
-    }
-
-    fn end(mut self, reason: Leave) {
-        let _ = self.leave(reason).map(JoinHandle::join);
     }
 }

@@ -152,13 +152,13 @@ impl StoredSink {
 pub(crate) fn defined(
     kinds: Kinds,
     node: &Node,
-) -> Result<(Vec<StoredSink>, Vec<Follower>), SinksError> {
+) -> Result<(Vec<StoredSink>, BTreeMap<String, Follower>), SinksError> {
     let range = KeyRange {
         table: TABLE_SINKS,
         from: Bytes::new(),
         to: None,
     };
-    let (mut out, mut foreign) = (Vec::new(), Vec::new());
+    let (mut out, mut foreign) = (Vec::new(), BTreeMap::new());
     for row in node.snapshot().scan(&range, false)? {
         let row = row?;
         match StoredSink::read(kinds, &row.value) {
@@ -167,7 +167,8 @@ pub(crate) fn defined(
                 let sink = String::from_utf8_lossy(&row.key);
                 tracing::error!(%sink, %error, "the definition of a sink cannot be read");
                 if error.place == "kind" {
-                    foreign.push(node.follower(&onelog::sink_follower(&sink), node.log_start()));
+                    let follower = node.follower(&onelog::sink_follower(&sink), node.log_start());
+                    foreign.insert(sink.into_owned(), follower);
                 }
             }
         }

@@ -30,6 +30,7 @@ impl Sinks {
     pub fn drop_table(&self, table: &str) -> Result<Position, DropTableError> {
         // No sink begins to follow it meanwhile.
         let _changing = self.inner.changing.lock();
+        self.inner.catch_up().map_err(TableError::Refused)?;
         let follows = |definition: &onelog_store::SinkDefinition| {
             let mut mappings = definition.mappings.iter();
             mappings.any(|mapping| mapping.table == table)

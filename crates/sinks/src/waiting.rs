@@ -1,14 +1,15 @@
-//! Waiting for sinks: read-your-writes in any store.
+//! Waiting for sinks: read-your-writes in any store, on any node.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
-use onelog::{CommitRequest, Committed, Position, Refusal};
+use onelog::{CommitRequest, Committed, Node, Position, Refusal};
 use serde::Serialize;
 
 use crate::error::SinkError;
+use crate::handle::Found;
 use crate::progress::SinkStatus;
-use crate::sinks::{Found, Sinks};
+use crate::sinks::Sinks;
 
 /// How far a sink got during a wait for it.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -36,11 +37,15 @@ pub enum SubmitError {
 }
 
 impl Waited {
-    fn new(found: &Found, outcome: Result<(), SinkError>) -> Self {
-        let parked = found.progress.parked();
+    fn new(found: &Found, node: &Node, outcome: Result<Option<Position>, SinkError>) -> Self {
+        let parked = found.parked(node);
+        let position = match &outcome {
+            Ok(position) | Err(SinkError::TimedOut { position, .. }) => *position,
+            Err(_) => found.progress.position(),
+        };
         Self {
             reached: outcome.is_ok(),
-            position: found.progress.position(),
+            position,
             reason: outcome.err().map(|error| error.to_string()),
             parked: (parked > 0).then_some(parked),
         }
@@ -66,9 +71,8 @@ impl Sinks {
         position: Position,
         timeout: Duration,
     ) -> Result<SinkStatus, SinkError> {
-        let progress = self.inner.find(name)?.progress;
-        progress.wait(name, position, timeout).await?;
-        self.get(name)
+        let at = self.reach(name, position, timeout).await?;
+        self.reached(name, at)
     }
 
     /// [`Sinks::wait`] for threads that block.
@@ -78,15 +82,23 @@ impl Sinks {
         position: Position,
         timeout: Duration,
     ) -> Result<SinkStatus, SinkError> {
-        let progress = self.inner.find(name)?.progress;
-        progress.wait_blocking(name, position, timeout)?;
-        self.get(name)
+        let at = self.reach_blocking(name, position, timeout)?;
+        self.reached(name, at)
+    }
+
+    /// The status, with the position that was reached also where another node runs the sink.
+    fn reached(&self, name: &str, at: Option<Position>) -> Result<SinkStatus, SinkError> {
+        let status = self.get(name)?;
+        Ok(SinkStatus {
+            position: status.position.or(at),
+            ..status
+        })
     }
 
     /// Whether all these sinks exist.
-    pub fn check_names(&self, names: &[String]) -> Result<(), SinkError> {
+    pub async fn check_names(&self, names: &[String]) -> Result<(), SinkError> {
         for name in names {
-            self.inner.find(name)?;
+            self.known(name).await?;
         }
         Ok(())
     }
@@ -105,8 +117,8 @@ impl Sinks {
             let left = timeout.saturating_sub(begun.elapsed());
             let waited = match self.inner.find(name) {
                 Ok(found) => {
-                    let outcome = found.progress.wait(name, position, left).await;
-                    Waited::new(&found, outcome)
+                    let outcome = self.reach(name, position, left).await;
+                    Waited::new(&found, &self.inner.node, outcome)
                 }
                 Err(error) => Waited::given_up(error),
             };
@@ -123,7 +135,7 @@ impl Sinks {
         names: &[String],
         timeout: Duration,
     ) -> Result<(Committed, BTreeMap<String, Waited>), SubmitError> {
-        self.check_names(names)?;
+        self.check_names_blocking(names)?;
         let committed = self.inner.node.submit(request).wait()?;
         let begun = Instant::now();
         let mut out = BTreeMap::new();
@@ -131,8 +143,8 @@ impl Sinks {
             let left = timeout.saturating_sub(begun.elapsed());
             let waited = match self.inner.find(name) {
                 Ok(found) => {
-                    let outcome = found.progress.wait_blocking(name, committed.position, left);
-                    Waited::new(&found, outcome)
+                    let outcome = self.reach_blocking(name, committed.position, left);
+                    Waited::new(&found, &self.inner.node, outcome)
                 }
                 Err(error) => Waited::given_up(error),
             };

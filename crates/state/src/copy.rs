@@ -3,6 +3,7 @@
 use std::io;
 use std::ops::{Bound, ControlFlow};
 
+use bytes::Bytes;
 use onelog_log::Disk;
 use onelog_record::{Offset, TableId};
 use redb::CursorError;
@@ -49,12 +50,30 @@ impl State {
     /// # Errors
     /// When there is a state already, or a disk fails.
     pub fn copy_base(&self, into: &dyn Disk) -> Result<Applied, CopyError> {
+        let base = self.shared.views().current.base.clone();
+        self.copy(&base, base.members.clone(), into)
+    }
+
+    /// [`State::copy_base`] without the members: the copy is one of a node that began its log alone.
+    ///
+    /// # Errors
+    /// As those of [`State::copy_base`].
+    pub fn copy_base_alone(&self, into: &dyn Disk) -> Result<Applied, CopyError> {
+        let base = self.shared.views().current.base.clone();
+        self.copy(&base, None, into)
+    }
+
+    fn copy(
+        &self,
+        base: &Base,
+        members: Option<Bytes>,
+        into: &dyn Disk,
+    ) -> Result<Applied, CopyError> {
         if open_file(into)?.is_some() {
             return Err(CopyError::Exists);
         }
-        let base = self.shared.views().current.base.clone();
         let copy = Tree::create(begin_file(into)?, &self.shared.options)?;
-        copy_rows(&base, &copy)?;
+        copy_rows(base, members, &copy)?;
         drop(copy);
         publish_file(into)?;
         Ok(base.applied)
@@ -80,7 +99,7 @@ impl State {
     }
 }
 
-fn copy_rows(from: &Base, to: &Tree) -> Result<(), CopyError> {
+fn copy_rows(from: &Base, members: Option<Bytes>, to: &Tree) -> Result<(), CopyError> {
     let transaction = to.begin_write().map_err(tree_failed)?;
     {
         let mut rows = transaction.open_table(ROWS).map_err(tree_failed)?;
@@ -102,7 +121,7 @@ fn copy_rows(from: &Base, to: &Tree) -> Result<(), CopyError> {
     }
     let meta = Meta {
         applied: from.applied,
-        members: from.members.clone(),
+        members,
         digest: from.digest,
         installed: None,
     };

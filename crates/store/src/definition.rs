@@ -55,6 +55,8 @@ pub struct SinkDefinition {
     pub max_deletes: Option<u64>,
     /// The id of another log, whose sink of this name in the store may be taken.
     pub take_from_log: Option<String>,
+    /// On which node of a cluster it runs, as long as that is there. `None`: on the leader.
+    pub run_on: Option<u64>,
 }
 
 /// What happens when the store refuses a record.
@@ -82,6 +84,7 @@ impl SinkDefinition {
             "batch_bytes",
             "max_deletes",
             "take_from_log",
+            "run_on",
         ];
         let kind = kinds.of(&object);
         if let Ok(kind) = kind {
@@ -129,6 +132,7 @@ impl SinkDefinition {
             batch_bytes_max,
             max_deletes: object.optional_count("max_deletes", i64::MAX as u64)?,
             take_from_log: object.optional_text("take_from_log")?.map(str::to_owned),
+            run_on: object.optional_count("run_on", i64::MAX as u64)?,
         })
     }
 
@@ -169,6 +173,9 @@ impl SinkDefinition {
         }
         if let Some(log) = &self.take_from_log {
             map.serialize_entry("take_from_log", log)?;
+        }
+        if let Some(node) = self.run_on {
+            map.serialize_entry("run_on", &node)?;
         }
         map.end()
     }

@@ -51,13 +51,14 @@ impl Witnesses {
         self.0.keys()
     }
 
-    /// Forgets rows that the log changes.
+    /// Forgets rows that the log changes; the changes are sorted by key, as a batch has them.
     pub fn forget(&mut self, changes: &[Change]) {
-        if !self.is_empty() {
-            for change in changes {
-                self.0.remove(&change.key);
-            }
-        }
+        debug_assert!(changes.is_sorted_by(|a, b| a.key <= b.key));
+        self.0.retain(|key, _| {
+            changes
+                .binary_search_by(|change| change.key.cmp(key))
+                .is_err()
+        });
     }
 
     /// What is not as it was, by the rows that were found of these keys.

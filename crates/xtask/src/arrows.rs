@@ -87,8 +87,9 @@ const ORDER: &[Place] = &[
         ]),
     ),
     place(&["onelog-demo", "onelog-bench"], Imports::AboveAndStores),
-    place(&["onelog-cli"], Imports::AboveAndStores),
     place(&["onelog-simulation"], Imports::Above),
+    // Its tests hold histories of real clusters against the simulation's checker.
+    place(&["onelog-cli"], Imports::AboveAndStores),
     // The example of a store, in no program. It is last so that its test may start a whole node.
     place(
         &["onelog-memory"],

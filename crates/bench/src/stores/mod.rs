@@ -82,12 +82,15 @@ type Connect = fn(&str) -> Result<Vec<Box<dyn Bare>>, Failure>;
 /// A kind of store, and every way of writing into it in bulk that may be its fastest.
 struct Ways {
     kind: &'static str,
+    /// The products, for the table of figures.
+    products: &'static str,
     connect: Connect,
 }
 
 const WAYS: &[Ways] = &[
     Ways {
         kind: "postgres",
+        products: "PostgreSQL",
         connect: |url| {
             Ok(vec![
                 Box::new(postgres::BarePostgres::connect(url, Way::CopyAndMerge)?),
@@ -97,14 +100,17 @@ const WAYS: &[Ways] = &[
     },
     Ways {
         kind: "mysql",
+        products: "MariaDB or MySQL",
         connect: |url| Ok(vec![Box::new(mysql::BareMysql::connect(url)?)]),
     },
     Ways {
         kind: "redis",
+        products: "Redis",
         connect: |url| Ok(vec![Box::new(redis::BareRedis::connect(url)?)]),
     },
     Ways {
         kind: "elasticsearch",
+        products: "OpenSearch or Elasticsearch",
         connect: |url| {
             Ok(vec![Box::new(elasticsearch::BareElasticsearch::connect(
                 url,
@@ -115,25 +121,23 @@ const WAYS: &[Ways] = &[
 
 pub(super) struct Target {
     url: String,
-    kind: &'static str,
+    ways: &'static Ways,
     rows: RowForm,
 }
 
 impl Target {
     pub(super) fn new(url: &str) -> Result<Self, Failure> {
         let rules = KINDS.target(url)?.kind().rules();
+        let ways = WAYS.iter().find(|ways| ways.kind == rules.kind);
         Ok(Self {
             url: url.to_owned(),
-            kind: rules.kind,
+            ways: ways.ok_or_else(|| format!("there is no bare loop for {}", rules.kind))?,
             rows: rules.rows,
         })
     }
 
     fn bare(&self) -> Result<Vec<Box<dyn Bare>>, Failure> {
-        match WAYS.iter().find(|ways| ways.kind == self.kind) {
-            Some(ways) => (ways.connect)(&self.url),
-            None => Err(format!("there is no bare loop for {}", self.kind).into()),
-        }
+        (self.ways.connect)(&self.url)
     }
 
     fn definition(&self, name: &str) -> Result<SinkDefinition, Failure> {
@@ -153,7 +157,7 @@ impl Target {
             mapping.remove("columns");
         }
         let value: Value =
-            json!({"name": name, "kind": self.kind, "url": self.url, "mappings": [mapping]});
+            json!({"name": name, "kind": self.ways.kind, "url": self.url, "mappings": [mapping]});
         Ok(SinkDefinition::from_json(KINDS, &value)?)
     }
 }
@@ -223,7 +227,7 @@ impl Run<'_> {
             }
         }
         let mut figure = Figure::new(
-            format!("{} sink, catching up", self.target.kind),
+            format!("{}, catching up", self.target.ways.products),
             "rows/s",
             rates,
         );
@@ -272,7 +276,7 @@ impl Run<'_> {
             rates.push(written as f64 / started.elapsed().as_secs_f64());
         }
         Ok(Figure::new(
-            format!("{} sink, transactions of 10 rows", self.target.kind),
+            format!("{}, transactions of 10 rows", self.target.ways.products),
             "rows/s",
             rates,
         ))
@@ -295,7 +299,10 @@ impl Run<'_> {
             medians.push(quantile(&mut samples, 0.5));
         }
         Ok(Figure::new(
-            format!("{} sink, commit to visible, idle, median", self.target.kind),
+            format!(
+                "{}, commit to visible, idle, median",
+                self.target.ways.products
+            ),
             "ms",
             medians,
         ))
@@ -315,7 +322,7 @@ impl Run<'_> {
                 bare_times.extend(bare.dump(TABLE)?);
             }
         }
-        let figure = Figure::new(format!("{} verify", self.target.kind), "s", times);
+        let figure = Figure::new(format!("{}, verify", self.target.ways.products), "s", times);
         Ok(Some(match bare_times.is_empty() {
             true => figure,
             false => figure.beside("reading the table alone", &bare_times),

@@ -30,6 +30,9 @@ pub struct Moment {
     /// Wait until this position is reached, then read
     #[arg(long, value_name = "POSITION")]
     pub after: Option<u64>,
+    /// Read everything that was acknowledged on any node of the cluster before
+    #[arg(long, conflicts_with = "at")]
+    pub linearizable: bool,
 }
 
 impl Moment {
@@ -37,7 +40,8 @@ impl Moment {
     pub fn query(&self) -> Vec<(&'static str, String)> {
         let at = self.at.map(|position| ("at", position.to_string()));
         let after = self.after.map(|position| ("after", position.to_string()));
-        at.into_iter().chain(after).collect()
+        let linearizable = (self.linearizable).then(|| ("linearizable", "true".to_owned()));
+        at.into_iter().chain(after).chain(linearizable).collect()
     }
 }
 

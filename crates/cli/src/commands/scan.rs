@@ -91,6 +91,7 @@ impl Pages {
         self.moment = Moment {
             at: Some(page.position),
             after: None,
+            linearizable: false,
         };
         match bytes_from_json(&page.next) {
             Some(next) if self.reverse => self.to = Some(next),

@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use onelog::Node;
+use onelog::{Node, OpenError};
 use onelog_command::{CommandError, Context, NoServer};
 use onelog_http::HttpOptions;
 use onelog_sinks::Sinks;
@@ -55,9 +55,8 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CommandError> {
     start_logging(&settings);
     let listener = listen(&settings.listen)?;
     let runtime = runtime()?;
-    let signals = runtime.block_on(async { Signals::new() })?;
-    let node = Node::open(settings.node.clone())
-        .map_err(|error| CommandError::Failed(error.to_string()))?;
+    let mut signals = runtime.block_on(async { Signals::new() })?;
+    let node = open(&settings, &runtime, &mut signals)?;
     let memory = settings.sinks_memory_bytes;
     let sinks = Sinks::start_within(node.clone(), onelog_stores::KINDS, memory)
         .map_err(|error| CommandError::Failed(format!("the sinks cannot start: {error}")))?;
@@ -88,6 +87,41 @@ fn start_logging(settings: &Settings) {
             let colours = io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none();
             log.with(lines.with_ansi(colours)).init();
         }
+    }
+}
+
+/// Opens the node. One that waits for its cluster ends at a signal: nothing was acknowledged yet.
+fn open(
+    settings: &Settings,
+    runtime: &Runtime,
+    signals: &mut Signals,
+) -> Result<Node, CommandError> {
+    let options = settings.node.clone();
+    let failed = |error: OpenError| CommandError::Failed(error.to_string());
+    if options.cluster.is_none() {
+        return Node::open(options).map_err(failed);
+    }
+    let (sender, opened) = tokio::sync::oneshot::channel();
+    std::thread::Builder::new()
+        .name("onelog-open".to_owned())
+        .spawn(move || {
+            let _ = sender.send(Node::open(options));
+        })
+        .map_err(|error| CommandError::Failed(format!("cannot start threads: {error}")))?;
+    let opened = runtime.block_on(async {
+        tokio::select! {
+            opened = opened => opened,
+            () = signals.next() => {
+                tracing::info!("stopped before the node was open");
+                std::process::exit(0);
+            }
+        }
+    });
+    match opened {
+        Ok(opened) => opened.map_err(failed),
+        Err(_) => Err(CommandError::Failed(
+            "the thread that opens the node has ended".to_owned(),
+        )),
     }
 }
 

@@ -10,6 +10,8 @@ use super::keys::{Key, boolean};
 
 /// Where a node listens for others, unless the settings say.
 const DEFAULT_LISTEN: &str = "127.0.0.1:7171";
+/// Why another machine cannot be reached, and what to set.
+const NO_TLS: &str = "without certificates nodes are connected on one machine only: set cluster.certificate, cluster.key and cluster.authority (--peer-certificate, --peer-key, --peer-authority)";
 /// The most bytes of an address.
 const ADDRESS_BYTES_MAX: usize = 255;
 
@@ -151,7 +153,7 @@ impl ClusterSettings {
         let tls = self.tls()?;
         if tls.is_none() && !listen.ip().is_loopback() {
             return Err(format!(
-                "cluster.listen is {listen}, which other machines reach, and without certificates nodes are connected on one machine only: set cluster.certificate, cluster.key and cluster.authority (--peer-certificate, --peer-key, --peer-authority), or a loopback address"
+                "cluster.listen is {listen}, which other machines reach, and {NO_TLS}, or a loopback address"
             ));
         }
         if listen.ip().is_unspecified() && self.address.is_none() {
@@ -159,7 +161,7 @@ impl ClusterSettings {
                 "cluster.listen is {listen}, which is the address of no machine: set cluster.address (--peer-address) to the HOST:PORT by which the other nodes reach this one"
             ));
         }
-        self.check_peers(node)?;
+        self.check_peers(node, tls.is_some())?;
         Ok(Some(ClusterOptions {
             address: self.address.clone(),
             peers: self.peers.clone(),
@@ -209,11 +211,17 @@ impl ClusterSettings {
         }
     }
 
-    fn check_peers(&self, node: NodeId) -> Result<(), String> {
+    fn check_peers(&self, node: NodeId, has_tls: bool) -> Result<(), String> {
         for (place, (peer, address)) in self.peers.iter().enumerate() {
             if *peer == node {
                 return Err(format!(
                     "cluster.peers: {peer}={address} has the number of this node, cluster.node: list the other nodes alone"
+                ));
+            }
+            let is_elsewhere = |at: SocketAddr| !at.ip().is_loopback();
+            if !has_tls && address.parse().is_ok_and(is_elsewhere) {
+                return Err(format!(
+                    "cluster.peers: {peer}={address} is on another machine, and {NO_TLS}"
                 ));
             }
             let mut before = self.peers[..place].iter();
@@ -383,6 +391,8 @@ mod tests {
             &[("node", "2"), ("listen", "10.0.0.1:7171")],
             "set cluster.certificate",
         );
+        let peers = [("node", "2"), ("peers", "1=10.0.0.1:7171")];
+        refused(&peers, "is on another machine");
         let tls = [("certificate", "c"), ("key", "k"), ("authority", "a")];
         let everywhere = [("node", "2"), ("listen", "0.0.0.0:7171")];
         let given: Vec<_> = everywhere.into_iter().chain(tls).collect();

@@ -9,6 +9,7 @@ mod data;
 mod deleting_tables;
 mod demo;
 mod demo_stores;
+mod deployed;
 mod examples;
 mod five_stores;
 mod folders;

@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::process::{Command, Output};
 
-use onelog_testkit::{Kind, OpenSearch, Postgres, Redis, Server as Store, require};
+use onelog_testkit::{Kind, OpenSearch, Port, Postgres, Redis, Server as Store, require};
 
 use crate::server::{ONELOG, Ran, Server, onelog};
 
@@ -135,6 +135,36 @@ fn the_five_minutes_with_curl_are_as_the_readme_shows_them() {
         }
     }
     assert!(shown >= 4, "the answers that the README shows: {shown}");
+}
+
+#[test]
+fn the_three_nodes_of_the_readme_start_and_survive_the_one_that_leads() {
+    let folder = tempfile::tempdir().unwrap();
+    let blocks = blocks(section("Three nodes"));
+    let [("sh", start), ("sh", go_on)] = blocks[..] else {
+        panic!("three commands, then others: {blocks:?}");
+    };
+    assert_eq!(start.lines().count(), 3, "{start}");
+    // The reader looks whether they are there; then goes on.
+    let all_there =
+        "until onelog cluster --url http://127.0.0.1:7083 2>&1 | grep -q 'voters 3'; do :; done";
+    let mut script = format!("{start}\n{all_there}\n{go_on}\n");
+    let ports: Vec<Port> = (0..6).map(|_| Port::take()).collect();
+    let shown = [7081, 7082, 7083, 7181, 7182, 7183];
+    for (shown, port) in shown.iter().zip(&ports) {
+        let (shown, here) = (format!(":{shown}"), format!(":{}", port.number()));
+        assert!(script.contains(&shown), "{shown}");
+        script = script.replace(&shown, &here);
+    }
+    let ends = "trap 'kill $(jobs -p); wait' EXIT";
+    let ran = Ran::of(shell(folder.path(), "", &format!("{ends}\n{script}")));
+    assert!(ran.out.contains("leads, term 1, voters 3"), "{ran:?}");
+    assert!(ran.out.contains("\n\"kept\"\n"), "{ran:?}");
+    assert!(ran.out.contains("connected 2 of 3"), "{ran:?}");
+    assert!(
+        ran.out.matches("committed, position").count() == 2,
+        "{ran:?}"
+    );
 }
 
 #[test]

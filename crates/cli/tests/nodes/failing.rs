@@ -122,6 +122,8 @@ fn without_a_majority_a_node_lives_and_says_that_it_is_not_ready() {
     // and writes nothing, which it says.
     let put = ["put", crate::rig::TABLE, "b", "1"];
     nodes.run(3, &put).fails(1, "nothing was done");
+    let read = ["get", crate::rig::TABLE, "a", "--linearizable"];
+    nodes.run(3, &read).fails(1, "no leader of the cluster");
     nodes
         .run(3, &["cluster", "add", "4", "127.0.0.1:1"])
         .fails(1, "nothing was changed");

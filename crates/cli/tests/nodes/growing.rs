@@ -1,5 +1,7 @@
 //! A cluster comes into being.
 
+use std::process::Command;
+
 use onelog_testkit::Authority;
 
 use crate::rig::{Nodes, TABLE, ready};
@@ -13,8 +15,10 @@ fn three_commands_make_three_voters_and_each_takes_reads_and_writes() {
     for id in [1, 2, 3] {
         let key = format!("by-{id}");
         let end = nodes.put(id, &key, "1");
-        // then it is read through each of them,
+        // then it is read through each of them, at once where that is requested,
         for reader in [1, 2, 3] {
+            let read = ["get", TABLE, &key, "--linearizable"];
+            assert_eq!(nodes.run(reader, &read).good(), "1\n");
             assert_eq!(nodes.get(reader, &key, end), "1");
         }
         assert_eq!(ready(nodes.url(id)).0, 200);
@@ -138,4 +142,33 @@ fn with_certificates_nodes_join_and_one_with_the_certificate_of_another_does_not
     let wrong: Vec<&str> = wrong.iter().map(String::as_str).collect();
     let ran = nodes.start_refused(3, &wrong);
     ran.fails(1, "is not for node-3.onelog");
+}
+
+#[test]
+fn the_certificates_of_the_operations_page_connect_nodes() {
+    // Given the files that the commands of the page make,
+    let page = include_str!("../../../../docs/operations.md");
+    let (_, section) = page.split_once("\n## Certificates\n").unwrap();
+    let (_, block) = section.split_once("\n```sh\n").unwrap();
+    let (script, _) = block.split_once("\n```").unwrap();
+    let folder = tempfile::tempdir().unwrap();
+    let mut command = Command::new("bash");
+    command.args(["-euo", "pipefail", "-c", script]);
+    let made = command.current_dir(folder.path()).output().unwrap();
+    assert!(made.status.success(), "{made:?}");
+    // when nodes are started with them, then they are connected.
+    let mut nodes = Nodes::new();
+    for id in [1, 3] {
+        let file = |name: String| folder.path().join(name).display().to_string();
+        let (certificate, key) = (
+            file(format!("node-{id}.pem")),
+            file(format!("node-{id}.key")),
+        );
+        let authority = file("ca.pem".to_owned());
+        let flags = ["--peer-certificate", &certificate, "--peer-key", &key];
+        let mut flags = Vec::from(flags);
+        flags.extend(["--peer-authority", &authority, "--join", "voter"]);
+        nodes.start(id, &flags);
+    }
+    nodes.wait_for_voters(2);
 }

@@ -1,15 +1,20 @@
 //! What is set up wrongly says so.
 
+use std::io::{BufRead as _, BufReader};
+use std::process::Stdio;
+
 use crate::rig::Nodes;
 use crate::server::{Ran, Server, onelog};
 
 #[test]
 fn settings_that_are_given_by_half_name_the_key_that_is_missing() {
+    let folder = tempfile::tempdir().unwrap();
     let serve = |args: &[&str]| {
         let mut command = onelog();
         Ran::of(
             command
-                .args(["serve", "--folder", "/nowhere"])
+                .args(["serve", "--listen", "127.0.0.1:0", "--folder"])
+                .arg(folder.path())
                 .args(args)
                 .output()
                 .unwrap(),
@@ -20,7 +25,8 @@ fn settings_that_are_given_by_half_name_the_key_that_is_missing() {
     serve(&["--node", "2", "--peers", "1=here"]).fails(2, "--peers: 'here' is not the address");
     serve(&["--node", "2", "--peers", "2=a:1"]).fails(2, "has the number of this node");
     serve(&["--node", "2", "--peer-listen", "0.0.0.0:7171"]).fails(2, "cluster.certificate");
-    serve(&["--node", "2"]).fails(1, "/nowhere");
+    let alone = ["--node", "2", "--peer-listen", "127.0.0.1:0"];
+    serve(&alone).fails(1, "list at least one member with its address as a peer");
 }
 
 #[test]
@@ -59,4 +65,46 @@ fn a_node_with_another_log_is_not_taken_and_says_why() {
     assert_eq!(crate::rig::ready(&stray.url).1["status"], "not_member");
     // and nothing has changed where it came.
     assert_eq!(ours.status(1)["members"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn a_wrong_number_or_address_is_named() {
+    let mut nodes = Nodes::new();
+    nodes.start(1, &[]);
+    nodes.start(2, &["--join", "voter"]);
+    nodes.wait_for_voters(2);
+    // The folder of node 2 under another number;
+    nodes.take(2).terminate();
+    let (peers, listen) = (format!("1={}", nodes.address(1)), nodes.address(2));
+    let mut command = onelog();
+    command.args(["serve", "--listen", "127.0.0.1:0", "--node", "3"]);
+    command.args(["--peer-listen", &listen, "--peers", &peers, "--folder"]);
+    command.arg(nodes.data(2));
+    Ran::of(command.output().unwrap()).fails(1, "belongs to node 2");
+    // the address of another node.
+    let peers = format!("9={}", nodes.address(1));
+    let folder = tempfile::tempdir().unwrap();
+    let flags = [
+        "serve",
+        "--listen",
+        "127.0.0.1:0",
+        "--node",
+        "3",
+        "--peers",
+        &peers,
+    ];
+    let mut command = onelog();
+    command.args(flags).args(["--peer-listen", "127.0.0.1:0"]);
+    let child = command
+        .arg("--folder")
+        .arg(folder.path())
+        .stderr(Stdio::piped());
+    let mut child = child.spawn().unwrap();
+    let lines = BufReader::new(child.stderr.take().unwrap()).lines();
+    let mut lines = lines.map_while(Result::ok);
+    let said = lines.find(|line| line.contains("the address leads to node 1, wanted is node 9"));
+    assert!(said.is_some());
+    // It waits for a member, and a signal ends it all the same.
+    crate::server::signal("TERM", child.id());
+    assert_eq!(child.wait().unwrap().code(), Some(0));
 }

@@ -18,8 +18,10 @@
 use std::collections::BTreeSet;
 
 use ::raft::eraftpb::{self, EntryType, MessageType, Snapshot, SnapshotMetadata};
-use bytes::{Buf, Bytes};
-use onelog_record::{BODY_BYTES_MAX, Index, NodeId, PAYLOAD_HEADER_BYTES, Position, Term};
+use bytes::Bytes;
+use onelog_record::{
+    BODY_BYTES_MAX, ByteReader, Index, LengthError, NodeId, PAYLOAD_HEADER_BYTES, Position, Term,
+};
 
 use super::members::{self, MEMBERS_MAX, Members, NoChangeError};
 
@@ -56,10 +58,8 @@ pub struct SnapshotMark {
 /// Bytes that are no message.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum MessageError {
-    #[error("the message ends early, at byte {0}")]
-    Short(usize),
-    #[error("the message has {0} bytes too many")]
-    Long(usize),
+    #[error("the message: {0}")]
+    Length(#[from] LengthError),
     #[error("a message of kind {0} does not travel between nodes")]
     Kind(u8),
     #[error("an entry of unknown kind {0}")]
@@ -183,17 +183,14 @@ impl Message {
     /// # Errors
     /// When they are no message that a node may send.
     pub fn decode(bytes: Bytes) -> Result<Self, MessageError> {
-        let mut reader = Reader {
-            len: bytes.len(),
-            rest: bytes,
-        };
+        let mut reader = ByteReader::new(bytes);
         let kind = reader.u8()?;
         let msg_type = kind_of(kind).ok_or(MessageError::Kind(kind))?;
         let flags = reader.u8()?;
         if flags & !(REFUSED | WITH_SNAPSHOT) != 0 || reader.u8()? != 0 || reader.u8()? != 0 {
             return Err(MessageError::Reserved);
         }
-        let entries = reader.count("the list of entries", ENTRIES_MAX)?;
+        let entries = read_count(&mut reader, "the list of entries", ENTRIES_MAX)?;
         let mut message = eraftpb::Message {
             msg_type,
             to: reader.u64()?,
@@ -209,8 +206,8 @@ impl Message {
             reject: flags & REFUSED != 0,
             ..eraftpb::Message::default()
         };
-        let context_len = reader.count("the context", CONTEXT_BYTES_MAX)?;
-        let snapshot_len = reader.count("the snapshot", SnapshotMark::BYTES_MAX)?;
+        let context_len = read_count(&mut reader, "the context", CONTEXT_BYTES_MAX)?;
+        let snapshot_len = read_count(&mut reader, "the snapshot", SnapshotMark::BYTES_MAX)?;
         message.context = reader.take(context_len)?;
         let snapshot = reader.take(snapshot_len)?;
         let has_snapshot = flags & WITH_SNAPSHOT != 0;
@@ -224,7 +221,7 @@ impl Message {
         }
         let mut list = Vec::new();
         for _ in 0..entries {
-            list.push(reader.entry()?);
+            list.push(read_entry(&mut reader)?);
         }
         if list
             .windows(2)
@@ -233,10 +230,8 @@ impl Message {
             return Err(MessageError::Gap);
         }
         message.entries = list.into();
-        match reader.rest.len() {
-            0 => Ok(Self(message)),
-            more => Err(MessageError::Long(more)),
-        }
+        reader.end()?;
+        Ok(Self(message))
     }
 }
 
@@ -303,22 +298,17 @@ impl SnapshotMark {
     /// # Errors
     /// When the bytes are none.
     pub fn decode(bytes: Bytes) -> Result<Self, MessageError> {
-        let mut reader = Reader {
-            len: bytes.len(),
-            rest: bytes,
-        };
+        let mut reader = ByteReader::new(bytes);
         let (index, term) = (Index(reader.u64()?), Term(reader.u64()?));
         let end = Position(reader.u64()?);
-        let members = reader.members()?;
-        match reader.rest.len() {
-            0 => Ok(Self {
-                index,
-                term,
-                end,
-                members,
-            }),
-            more => Err(MessageError::Long(more)),
-        }
+        let members = read_members(&mut reader)?;
+        reader.end()?;
+        Ok(Self {
+            index,
+            term,
+            end,
+            members,
+        })
     }
 }
 
@@ -342,15 +332,10 @@ impl Members {
     /// # Errors
     /// When the bytes are none.
     pub fn decode(bytes: Bytes) -> Result<Self, MessageError> {
-        let mut reader = Reader {
-            len: bytes.len(),
-            rest: bytes,
-        };
-        let members = reader.members()?;
-        match reader.rest.len() {
-            0 => Ok(members),
-            more => Err(MessageError::Long(more)),
-        }
+        let mut reader = ByteReader::new(bytes);
+        let members = read_members(&mut reader)?;
+        reader.end()?;
+        Ok(members)
     }
 }
 
@@ -358,85 +343,62 @@ const fn too_large(what: &'static str, is: usize, max: usize) -> MessageError {
     MessageError::TooLarge { what, is, max }
 }
 
-/// Bytes that are read from the front.
-struct Reader {
-    len: usize,
-    rest: Bytes,
+fn read_count(
+    reader: &mut ByteReader,
+    what: &'static str,
+    max: usize,
+) -> Result<usize, MessageError> {
+    let is = reader.u32()? as usize;
+    if is > max {
+        return Err(too_large(what, is, max));
+    }
+    Ok(is)
 }
 
-impl Reader {
-    fn take(&mut self, len: usize) -> Result<Bytes, MessageError> {
-        if self.rest.len() < len {
-            return Err(MessageError::Short(self.len));
+fn read_members(reader: &mut ByteReader) -> Result<Members, MessageError> {
+    let ends_by_itself = match reader.u8()? {
+        0 => false,
+        1 => true,
+        _ => return Err(MessageError::Reserved),
+    };
+    let mut nodes = || -> Result<BTreeSet<NodeId>, MessageError> {
+        let count = usize::from(reader.u8()?);
+        if count > MEMBERS_MAX {
+            return Err(too_large("a list of members", count, MEMBERS_MAX));
         }
-        Ok(self.rest.split_to(len))
-    }
+        (0..count).map(|_| Ok(NodeId(reader.u64()?))).collect()
+    };
+    Ok(Members {
+        voters: nodes()?,
+        learners: nodes()?,
+        outgoing: nodes()?,
+        demoted: nodes()?,
+        ends_by_itself,
+    })
+}
 
-    fn u8(&mut self) -> Result<u8, MessageError> {
-        Ok(self.take(1)?.get_u8())
+fn read_entry(reader: &mut ByteReader) -> Result<eraftpb::Entry, MessageError> {
+    let entry_type = match reader.u8()? {
+        0 => EntryType::EntryNormal,
+        2 => EntryType::EntryConfChangeV2,
+        other => return Err(MessageError::EntryKind(other)),
+    };
+    if reader.array()? != [0; 3] {
+        return Err(MessageError::Reserved);
     }
-
-    fn u32(&mut self) -> Result<u32, MessageError> {
-        Ok(self.take(4)?.get_u32_le())
-    }
-
-    fn u64(&mut self) -> Result<u64, MessageError> {
-        Ok(self.take(8)?.get_u64_le())
-    }
-
-    fn count(&mut self, what: &'static str, max: usize) -> Result<usize, MessageError> {
-        let is = self.u32()? as usize;
-        if is > max {
-            return Err(too_large(what, is, max));
-        }
-        Ok(is)
-    }
-
-    fn members(&mut self) -> Result<Members, MessageError> {
-        let ends_by_itself = match self.u8()? {
-            0 => false,
-            1 => true,
-            _ => return Err(MessageError::Reserved),
-        };
-        let mut nodes = || -> Result<BTreeSet<NodeId>, MessageError> {
-            let count = usize::from(self.u8()?);
-            if count > MEMBERS_MAX {
-                return Err(too_large("a list of members", count, MEMBERS_MAX));
-            }
-            (0..count).map(|_| self.u64().map(NodeId)).collect()
-        };
-        Ok(Members {
-            voters: nodes()?,
-            learners: nodes()?,
-            outgoing: nodes()?,
-            demoted: nodes()?,
-            ends_by_itself,
-        })
-    }
-
-    fn entry(&mut self) -> Result<eraftpb::Entry, MessageError> {
-        let entry_type = match self.u8()? {
-            0 => EntryType::EntryNormal,
-            2 => EntryType::EntryConfChangeV2,
-            other => return Err(MessageError::EntryKind(other)),
-        };
-        if self.take(3)?.iter().any(|byte| *byte != 0) {
-            return Err(MessageError::Reserved);
-        }
-        let len = self.count("an entry", PAYLOAD_HEADER_BYTES + BODY_BYTES_MAX)?;
-        let (term, index) = (self.u64()?, self.u64()?);
-        let data = self.take(len)?;
-        Ok(eraftpb::Entry {
-            entry_type,
-            term,
-            index,
-            data: match entry_type {
-                EntryType::EntryNormal => data,
-                _ => members::to_library(&data)?,
-            },
-            ..eraftpb::Entry::default()
-        })
-    }
+    let len = read_count(reader, "an entry", PAYLOAD_HEADER_BYTES + BODY_BYTES_MAX)?;
+    let (term, index) = (reader.u64()?, reader.u64()?);
+    let data = reader.take(len)?;
+    Ok(eraftpb::Entry {
+        entry_type,
+        term,
+        index,
+        data: match entry_type {
+            EntryType::EntryNormal => data,
+            _ => members::to_library(&data)?,
+        },
+        ..eraftpb::Entry::default()
+    })
 }
 
 #[cfg(test)]
@@ -537,9 +499,15 @@ mod tests {
         let bytes = append().encode();
         for len in 0..bytes.len() {
             let cut = Message::decode(Bytes::copy_from_slice(&bytes[..len]));
-            assert!(matches!(cut, Err(MessageError::Short(_))), "{len}: {cut:?}");
+            assert!(
+                matches!(cut, Err(MessageError::Length(LengthError::Short(_)))),
+                "{len}: {cut:?}"
+            );
         }
         let longer = [&bytes[..], b"x"].concat();
-        assert_eq!(Message::decode(longer.into()), Err(MessageError::Long(1)));
+        assert_eq!(
+            Message::decode(longer.into()),
+            Err(LengthError::Long(1).into())
+        );
     }
 }

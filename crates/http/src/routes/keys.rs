@@ -12,6 +12,7 @@ use super::{Answer, ONELOG_VERSION, Shared, at_position};
 use crate::app::{App, unreadable};
 use crate::errors::{ApiError, show};
 use crate::query::{Query, percent_decoded};
+use crate::refusals::refused;
 
 /// Reads one key.
 #[utoipa::path(
@@ -35,11 +36,13 @@ use crate::query::{Query, percent_decoded};
         (status = 409, description = "`wrong_table`: a stream table has no state", body = crate::api::Error),
         (status = 410, description = "`snapshot_too_old`", body = crate::api::Error),
         (status = 422, description = "Malformed, and where", body = crate::api::Error),
+        (status = 503, description = "`overloaded`: no leader was found in time for `linearizable`; `stopped`", body = crate::api::Error),
         (status = 504, description = "`wait_timed_out`", body = crate::api::Error),
     )
 )]
 pub(crate) async fn get(State(app): State<Shared>, uri: Uri) -> Answer {
-    let query = Query::parse(uri.query(), &["at", "after", "timeout_ms", "encoding"])?;
+    let known = ["at", "after", "linearizable", "timeout_ms", "encoding"];
+    let query = Query::parse(uri.query(), &known)?;
     let (table, key) = path_parts(&uri)?;
     let key = query.decode_key("key", &key)?;
     // First the wait: the table may be made by what is waited for.
@@ -112,10 +115,29 @@ pub(crate) fn readable_table(
     Ok(table)
 }
 
+/// Waits until this node has everything that was acknowledged anywhere before.
+pub(crate) async fn catch_up(app: &App) -> Result<(), ApiError> {
+    let barrier = app.in_time(app.until_stopped(app.node.read_barrier()));
+    let reached = barrier.await??;
+    match reached {
+        Ok(_) => Ok(()),
+        Err(refusal) => Err(refused(refusal, &*app.node.catalog(), || None)),
+    }
+}
+
 /// The snapshot that `at` or `after` name, or the newest.
 pub(crate) async fn snapshot(app: &App, query: &Query<'_>) -> Result<Snapshot, ApiError> {
     let (at, after) = (query.position("at")?, query.position("after")?);
     let timeout = query.timeout()?;
+    if query.flag("linearizable")? {
+        if at.is_some() {
+            return Err(ApiError::malformed(
+                "linearizable",
+                "'at' and 'linearizable' do not go together: a read at a position is the same on every node, at any time",
+            ));
+        }
+        catch_up(app).await?;
+    }
     match (at, after) {
         (Some(_), Some(_)) => Err(ApiError::malformed(
             "after",

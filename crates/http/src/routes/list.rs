@@ -27,6 +27,7 @@ const PARAMETERS: &[&str] = &[
     "reverse",
     "at",
     "after",
+    "linearizable",
     "timeout_ms",
     "encoding",
 ];

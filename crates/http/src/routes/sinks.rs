@@ -541,6 +541,10 @@ pub(crate) fn sink_error(app: &App, sink: &str, error: SinkError) -> ApiError {
             })
         }
         SinkError::Commit(refusal) => refused(refusal, &*app.node.catalog(), || None),
+        SinkError::Elsewhere { name, runs_on } => conflict("sink_elsewhere").with(|body| {
+            body.sink = Some(name);
+            body.runs_on = Some(runs_on);
+        }),
         SinkError::Busy { .. } => busy(message),
         SinkError::Reserved { .. } => ApiError::malformed("name", message),
         SinkError::Read { .. } => ApiError::internal(message),

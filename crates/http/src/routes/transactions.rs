@@ -50,6 +50,7 @@ pub(crate) async fn commit(State(app): State<Shared>, headers: HeaderMap, body: 
     let parsed = parse(&app, &body.bytes).await?;
     app.sinks
         .check_names(&parsed.wait_for)
+        .await
         .map_err(|error| sink_error(&app, "", error))?;
     let count = parsed.request.writes.len() as u64;
     let timeout = Duration::from_millis(parsed.wait_timeout_ms.unwrap_or(WAIT_TIMEOUT_MS));
@@ -112,6 +113,12 @@ async fn wait(
 
 /// Parses a body; with `create_tables`, tables that it names and that are not there are made.
 async fn parse(app: &App, body: &[u8]) -> Result<Parsed, ApiError> {
+    let parsed = parse_request(body, &CatalogTables(&app.node.catalog()));
+    if !matches!(parsed, Err(ParseError::UnknownTable { .. })) {
+        return Ok(parsed?);
+    }
+    // A node that is behind the leader may not know a table that was made.
+    super::keys::catch_up(app).await?;
     for _ in 0..TABLES_CREATED_MAX {
         let parsed = parse_request(body, &CatalogTables(&app.node.catalog()));
         match parsed {

@@ -54,6 +54,13 @@ fn members_are_added_and_removed_and_every_answer_says_who_leads() {
         server.get("/readyz").expect(200),
         json!({"status": "ready"})
     );
+    server.make_tables();
+    server.put("shop.orders", "a", json!(1));
+    let read = "/v1/tables/shop.orders/keys/a";
+    let found = server.get(&format!("{read}?linearizable=true"));
+    assert_eq!(found.expect(200), 1);
+    let both = server.get(&format!("{read}?linearizable=true&at=1"));
+    assert_eq!(both.refused(422, "malformed")["where"], "linearizable");
     // when it is to vote or to lead, then it is refused, and says why;
     let promote = "/v1/cluster/members/2/promote";
     server

@@ -7,18 +7,11 @@ use onelog_log::{CrashMode, Log, SimulatedDisk, check};
 use onelog_record::{Entry, Index};
 
 use super::pausing::{Pause, PausingDisk};
-use super::{append, entries, fresh, hard_state, open, open_on, read_all};
+use super::{LAST, append, entries, hard_state, open, open_on, read_all};
 
-pub const LAST: u64 = 60;
-
-/// A log of several segments, each entry durable before the next is staged, so that each frame
-/// carries a watermark right below itself; closed, and opened again.
+/// A long log; closed, and opened again.
 pub fn long_log(disk: &SimulatedDisk) -> (Log, Vec<Entry>) {
-    let mut log = fresh(disk);
-    let all = entries(1, 1..=LAST, 300);
-    for one in &all {
-        append(&mut log, std::slice::from_ref(one));
-    }
+    let (mut log, all) = super::long_log(disk);
     log.close(&hard_state(1)).unwrap();
     drop(log);
     let (log, recovery) = open(disk).unwrap();

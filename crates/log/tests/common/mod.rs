@@ -112,6 +112,20 @@ pub fn append(log: &mut Log, entries: &[Entry]) {
     run_all(log, &flushes);
 }
 
+/// The last entry of a long log.
+pub const LAST: u64 = 60;
+
+/// A log of several segments, each entry durable before the next is staged, so that each frame
+/// carries a watermark right below itself.
+pub fn long_log(disk: &SimulatedDisk) -> (Log, Vec<Entry>) {
+    let mut log = fresh(disk);
+    let all = entries(1, 1..=LAST, 300);
+    for one in &all {
+        append(&mut log, std::slice::from_ref(one));
+    }
+    (log, all)
+}
+
 /// Drops what lies below `index`, and its files.
 pub fn retain(log: &mut Log, index: u64) -> Vec<Dropped> {
     let retain = log.retain_from(Index(index)).unwrap();

@@ -5,17 +5,11 @@ use std::ops::ControlFlow;
 use onelog_log::{CrashMode, HardStateRead, Log, Place, Recovery, SimulatedDisk, check};
 use onelog_record::{Entry, Index, Term};
 
-use super::{append, end_at, entries, fresh, open, read_all, retain};
+use super::{append, end_at, entries, open, read_all, retain};
 
-pub const LAST: u64 = 60;
-
-/// A log of several segments with a spare that was a segment once: its frames are stale.
+/// A long log with a spare that was a segment once: its frames are stale.
 pub fn long_log(disk: &SimulatedDisk) -> (Log, Vec<Entry>) {
-    let mut log = fresh(disk);
-    let all = entries(1, 1..=LAST, 300);
-    for one in &all {
-        append(&mut log, std::slice::from_ref(one));
-    }
+    let (mut log, all) = super::long_log(disk);
     let dropped = retain(&mut log, 25);
     assert!(dropped.iter().any(|dropped| dropped.is_recycled));
     let first = log.first_index().0 as usize;

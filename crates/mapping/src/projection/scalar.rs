@@ -40,7 +40,7 @@ pub(super) fn set_raw(
 /// What a string says. Most have no escapes.
 fn text_of<'r>(column: &ColumnPlan, raw: &'r str) -> Result<Cow<'r, str>, RowFault> {
     match raw.get(1..raw.len() - 1) {
-        Some(text) if !text.contains('\\') => Ok(Cow::Borrowed(text)),
+        Some(text) if memchr::memchr(b'\\', text.as_bytes()).is_none() => Ok(Cow::Borrowed(text)),
         _ => serde_json::from_str(raw)
             .map(Cow::Owned)
             .map_err(|error| fault(column, error.to_string())),

@@ -21,7 +21,7 @@ use crate::shared::Shared;
 /// How often it is looked for addresses that have changed.
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// How many addresses are remembered that nodes say of themselves.
-const GREETED_MAX: usize = 64;
+pub(crate) const GREETED_MAX: usize = 64;
 
 /// A row of `onelog.nodes`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -192,5 +192,40 @@ pub(crate) async fn keep(shared: Arc<Shared>) {
         let changed = cluster.addresses.changed.notified();
         let _ = tokio::time::timeout(LOOK_EVERY, changed).await;
         refresh(&shared, cluster);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_node_whose_removal_has_begun_counts_as_removed_once_it_is_no_member() {
+        let record = |removed, leaving| NodeRecord {
+            address: "a:1".to_owned(),
+            removed,
+            leaving,
+        };
+        let addresses = Addresses::new(&[]);
+        let rows = [
+            (NodeId(1), record(false, false)),
+            (NodeId(2), record(false, true)),
+            (NodeId(3), record(true, false)),
+        ];
+        addresses.recorded(rows.into());
+        let found = |is_member| {
+            let all = [1, 2, 3, 4].map(NodeId);
+            all.map(|node| addresses.is_removed(node, is_member))
+        };
+        assert_eq!(found(true), [false, false, true, false]);
+        assert_eq!(found(false), [false, true, true, false]);
+        assert!(!addresses.greeted(NodeId(2), "a:1", false));
+    }
+
+    #[test]
+    fn rows_of_earlier_versions_are_read() {
+        let row: NodeRecord = serde_json::from_str(r#"{"address":"a:1"}"#).unwrap();
+        assert!(!row.removed && !row.leaving);
+        assert_eq!(serde_json::json!(row).to_string(), r#"{"address":"a:1"}"#);
     }
 }

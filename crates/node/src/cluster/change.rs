@@ -28,7 +28,7 @@ pub enum MembersChangeError {
     /// The node takes part in no cluster.
     #[error("this node is alone: start it with the options of a cluster")]
     Alone,
-    /// Nothing was done.
+    /// No attempt has reached a leader, so nothing was done.
     #[error(
         "no leader of the cluster was found in time: nothing was changed; see which nodes run, and whether a majority of the voters is connected"
     )]
@@ -129,6 +129,8 @@ pub(super) type Changed = Result<(), MembersChangeError>;
 
 /// How far a learner may be behind to become a voter.
 const BEHIND_MAX: u64 = 1_000;
+/// How long a change waits for the one before.
+const TURN_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a removal waits for the voters that would be left to be connected.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(2);
 /// How often it is looked whether they are.
@@ -202,6 +204,11 @@ async fn lead(shared: &Arc<Shared>, change: Change) -> Changed {
         return Err(MembersChangeError::NoLeader);
     }
     let making = Making { shared, cluster };
+    if let Change::Promote { node } = change {
+        making.wait_until_caught_up(NodeId(node)).await?;
+    }
+    let turn = tokio::time::timeout(TURN_TIMEOUT, cluster.changing.lock());
+    let _turn = turn.await.map_err(|_| MembersChangeError::UnderWay)?;
     match change {
         Change::Add {
             node,
@@ -247,7 +254,12 @@ impl Making<'_> {
         let mut rows = vec![(node, record(address))];
         // Those that were there before addresses were recorded: the founder above all.
         for member in self.cluster.views.get().members.all() {
-            let is_recorded = self.cluster.addresses.record(member).is_some();
+            // A log that was restored from a backup has those of another cluster.
+            let recorded = self.cluster.addresses.record(member);
+            let is_recorded = recorded.is_some_and(|known| {
+                let is_own = known.address == self.cluster.own_address;
+                !known.removed && (member != self.cluster.node || is_own)
+            });
             let address = match member == self.cluster.node {
                 true => Some(self.cluster.own_address.clone()),
                 false => self.cluster.addresses.get(member),
@@ -263,14 +275,29 @@ impl Making<'_> {
         self.propose(MemberChange::Learner(node)).await
     }
 
-    /// A learner that has caught up becomes a voter.
-    async fn promote(&self, node: NodeId) -> Changed {
-        let view = self.cluster.views.get();
-        if view.members.voters.contains(&node) {
-            return Ok(());
+    /// Whether the node is a learner; a voter has nothing to wait for.
+    fn is_learner(&self, node: NodeId) -> Result<bool, MembersChangeError> {
+        let members = self.cluster.views.get().members;
+        match (
+            members.voters.contains(&node),
+            members.learners.contains(&node),
+        ) {
+            (true, _) => Ok(false),
+            (false, true) => Ok(true),
+            (false, false) => Err(MembersChangeError::NoMember(node.get())),
         }
-        if !view.members.learners.contains(&node) {
-            return Err(MembersChangeError::NoMember(node.get()));
+    }
+
+    async fn promote(&self, node: NodeId) -> Changed {
+        match self.is_learner(node)? {
+            true => self.propose(MemberChange::Voter(node)).await,
+            false => Ok(()),
+        }
+    }
+
+    async fn wait_until_caught_up(&self, node: NodeId) -> Changed {
+        if !self.is_learner(node)? {
+            return Ok(());
         }
         let last = self.shared.applied_index().get();
         let has_caught_up = |view: &super::View| {
@@ -291,7 +318,7 @@ impl Making<'_> {
                 to: last,
             });
         }
-        self.propose(MemberChange::Voter(node)).await
+        Ok(())
     }
 
     /// Removes a node, and records that its number is used up.

@@ -13,11 +13,13 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use onelog_engine::Message;
 use onelog_peers::{Handler, Lane, NO_LOG, Reply as PeerReply};
 use onelog_record::{CommitRequest, NodeId};
+use onelog_replica::Event;
 use parking_lot::{Condvar, Mutex};
 
+use super::addresses::GREETED_MAX;
 use super::reply::Reply;
 use super::wire;
-use super::{change, incoming, joining, mending, newcomer, outgoing};
+use super::{calls, change, incoming, joining, mending, newcomer, outgoing};
 use crate::driver::Command;
 use crate::shared::Shared;
 
@@ -37,6 +39,9 @@ pub(crate) struct Inbox {
     messages: Sender<(Message, usize)>,
     message_bytes: Arc<AtomicUsize>,
     shared: OnceLock<Weak<Shared>>,
+    /// What nodes said of their addresses before this one was opened: they stay connected, and say it
+    /// once.
+    early: Mutex<BTreeMap<NodeId, String>>,
 }
 
 /// The end from which the engine's thread takes messages.
@@ -67,13 +72,21 @@ impl Inbox {
             messages,
             message_bytes: Arc::clone(&bytes),
             shared: OnceLock::new(),
+            early: Mutex::default(),
         };
         (Arc::new(inbox), Messages { receiver, bytes })
     }
 
     /// From now on messages and requests are taken.
     pub(crate) fn attach(&self, shared: &Arc<Shared>) {
+        let mut early = self.early.lock();
         let _ = self.shared.set(Arc::downgrade(shared));
+        let cluster = shared.cluster.as_ref();
+        for (from, address) in std::mem::take(&mut *early) {
+            let Some(cluster) = cluster else { continue };
+            let is_member = cluster.views.is_member(from);
+            let _ = cluster.addresses.greeted(from, &address, is_member);
+        }
     }
 
     /// Waits until `done` says of the peers' logs that they are enough; what they are then.
@@ -90,6 +103,17 @@ impl Inbox {
 
     fn shared(&self) -> Option<Arc<Shared>> {
         self.shared.get()?.upgrade()
+    }
+
+    /// At most one in memory for each checkpoint that another node makes.
+    fn digests(&self, from: NodeId, bytes: Bytes) {
+        match (self.shared(), wire::decode_digests(bytes)) {
+            (Some(shared), Ok(digests)) => shared.report(Event::Digests { from, digests }),
+            (None, _) => {}
+            (_, Err(error)) => {
+                tracing::warn!(%from, %error, "the digests of another node are malformed");
+            }
+        }
     }
 
     fn raft_message(&self, from: NodeId, bytes: Bytes) {
@@ -116,17 +140,23 @@ impl Inbox {
 
 impl Handler for Inbox {
     fn admits(&self, from: NodeId, address: &str) -> bool {
+        let mut early = self.early.lock();
         let shared = self.shared();
-        let cluster = shared.as_ref().and_then(|shared| shared.cluster.as_ref());
-        cluster.is_none_or(|cluster| {
+        if let Some(cluster) = shared.as_ref().and_then(|shared| shared.cluster.as_ref()) {
             let is_member = cluster.views.is_member(from);
-            cluster.addresses.greeted(from, address, is_member)
-        })
+            return cluster.addresses.greeted(from, address, is_member);
+        }
+        if early.len() < GREETED_MAX || early.contains_key(&from) {
+            early.insert(from, address.to_owned());
+        }
+        true
     }
 
     fn message(&self, from: NodeId, topic: u16, bytes: Bytes) {
-        if topic == wire::RAFT && self.shared.get().is_some() {
-            self.raft_message(from, bytes);
+        match topic {
+            wire::RAFT if self.shared.get().is_some() => self.raft_message(from, bytes),
+            wire::DIGESTS => self.digests(from, bytes),
+            _ => {}
         }
     }
 
@@ -145,6 +175,7 @@ impl Handler for Inbox {
             wire::JOIN => joining::serve(shared, from, bytes, reply),
             wire::SNAPSHOT => incoming::announced(&shared, from, bytes, reply),
             wire::CHUNK => outgoing::chunk(&shared, from, bytes, reply),
+            wire::CALL => calls::serve(&shared, bytes, reply),
             wire::FETCHED => outgoing::fetched(&shared, from, bytes, reply),
             wire::NEWCOMER => newcomer::serve(&shared, bytes, reply),
             wire::ENTRY => mending::serve(&shared, from, bytes, reply),

@@ -211,10 +211,10 @@ fn mend_one(
 
 fn copy_of(cluster: &Cluster, from: NodeId, index: Index) -> Result<Copied, String> {
     let body = wire::numbered(index.get(), &[]);
-    let asked = cluster
+    let request = cluster
         .peers
         .request(from, Lane::Bulk, wire::ENTRY, body, COPY_TIMEOUT);
-    let bytes = answer_of(cluster, asked).map_err(|error| match error {
+    let bytes = answer_of(cluster, request).map_err(|error| match error {
         RequestError::Refused => "it does not have the entry".to_owned(),
         error => error.to_string(),
     })?;

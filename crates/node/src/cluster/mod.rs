@@ -6,6 +6,7 @@
 //! followers; `onelog-export` and `onelog-import` carry snapshots.
 
 mod addresses;
+mod calls;
 mod change;
 mod forward;
 mod inbox;
@@ -21,6 +22,7 @@ mod sending;
 mod start;
 mod status;
 mod view;
+mod watch;
 mod wire;
 
 use std::future::Future;
@@ -32,10 +34,14 @@ use onelog_record::NodeId;
 use parking_lot::{Condvar, Mutex};
 use tokio::runtime::{Builder, Handle, Runtime};
 
+pub use calls::{Answering, CallError};
 pub use change::MembersChangeError;
-pub use options::{ClusterOptions, Join, START_TIMEOUT};
+pub use options::{
+    ClusterOptions, ELECTION_MS, ELECTION_MS_MAX, ELECTION_MS_MIN, Join, START_TIMEOUT,
+};
 pub use start::ClusterError;
 pub use status::{ClusterStatus, MemberStatus};
+pub use watch::ClusterWatch;
 
 pub(crate) use addresses::{keep, refresh};
 pub(crate) use forward::{again, submit};
@@ -43,7 +49,7 @@ pub(crate) use inbox::Messages;
 pub(crate) use mending::{mend, read_mended, recover};
 pub(crate) use outgoing::send as send_snapshot;
 pub(crate) use reply::{Reply, answer_bytes, no_barrier};
-pub(crate) use sending::send;
+pub(crate) use sending::{send, send_digests};
 pub(crate) use start::{Opening, check_alone};
 pub(crate) use view::View;
 
@@ -87,12 +93,16 @@ pub(crate) struct Cluster {
     pub(crate) views: view::Views,
     pub(crate) fetcher: Work,
     addresses: addresses::Addresses,
+    calls: calls::Calls,
     in_flight: forward::InFlight,
     outgoing: outgoing::Outgoing,
     incoming: incoming::Incoming,
-    mending: mending::Mending,
+    /// Held by the change of the members that this node makes as the leader: each rests on what the
+    /// one before has recorded.
+    changing: tokio::sync::Mutex<()>,
     /// Why this node has not become what it wants to be.
     join_error: Mutex<Option<String>>,
+    mending: mending::Mending,
     exporter: Work,
     importer: Work,
     runtime: Mutex<Option<Runtime>>,
@@ -116,11 +126,13 @@ impl Cluster {
             views: view::Views::default(),
             fetcher: Work::start("onelog-fetch", FETCHES_MAX)?,
             addresses: addresses::Addresses::new(&options.peers),
+            calls: calls::Calls::default(),
             in_flight: forward::InFlight::default(),
             outgoing: outgoing::Outgoing::default(),
             incoming: incoming::Incoming::default(),
-            mending: mending::Mending::default(),
+            changing: tokio::sync::Mutex::default(),
             join_error: Mutex::default(),
+            mending: mending::Mending::default(),
             exporter: Work::start("onelog-export", FETCHES_MAX)?,
             importer: Work::start("onelog-import", 1)?,
             handle: runtime.handle().clone(),

@@ -1,7 +1,7 @@
 //! Whether a node that starts with an empty folder is a new one, or has lost its disk.
 //!
 //! A node that has lost its disk has lost what it voted for and what it acknowledged: a majority that
-//! was one is none any more. So the leader is asked what it knows of the number:
+//! was one is none any more. So the leader says what it knows of the number:
 //!
 //! | the number, as the leader knows it after a read barrier | the node |
 //! |---|---|

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use onelog_peers::{Timing, TlsFiles};
 use onelog_record::NodeId;
+pub use onelog_replica::{ELECTION_MS, ELECTION_MS_MAX, ELECTION_MS_MIN};
 
 /// How long a start waits for other nodes to answer.
 pub const START_TIMEOUT: Duration = Duration::from_secs(30);
@@ -41,6 +42,11 @@ pub struct ClusterOptions {
     pub join: Option<Join>,
     /// How long a start with an empty folder waits for other nodes to answer.
     pub start_timeout: Duration,
+    /// How long this node waits for a leader before it seeks the leadership: from so many milliseconds
+    /// up to twice as many, [`ELECTION_MS_MIN`] at least and [`ELECTION_MS_MAX`] at most. A leader is
+    /// heard of five times within it, so it must be several times what a message takes between the
+    /// nodes. The same on all nodes.
+    pub election_ms: u64,
     pub timing: Timing,
 }
 
@@ -56,6 +62,7 @@ impl ClusterOptions {
             found: false,
             join: None,
             start_timeout: START_TIMEOUT,
+            election_ms: ELECTION_MS,
             timing: Timing::default(),
         }
     }

@@ -5,8 +5,24 @@ use std::collections::BTreeSet;
 use onelog_engine::Message;
 use onelog_peers::Lane;
 use onelog_record::NodeId;
+use onelog_replica::DigestAt;
 
 use super::{Cluster, wire};
+
+/// Says to the other members which digests this node's checkpoints have. What gets lost comes again
+/// with the next checkpoint.
+pub(crate) fn send_digests(cluster: &Cluster, digests: &[DigestAt]) {
+    let bytes = wire::digests(digests);
+    for to in cluster.views.get().members.all() {
+        if to != cluster.node
+            && let Err(error) = cluster
+                .peers
+                .send(to, Lane::Control, wire::DIGESTS, bytes.clone())
+        {
+            tracing::debug!(%to, %error, "digests are not compared");
+        }
+    }
+}
 
 /// Sends messages, in order. Answers to whom one could not be sent: that node is to be reported as
 /// unreachable.

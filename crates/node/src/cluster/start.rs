@@ -14,7 +14,7 @@ use std::sync::Arc;
 use onelog_log::{Corruption, Disk, HARD_STATE_FILE, HardState, HardStateError, is_log_file};
 use onelog_peers::{AddressError, NO_LOG, Peers, PeersOptions, StartError};
 use onelog_record::{Index, NodeId};
-use onelog_replica::FOUNDER;
+use onelog_replica::{ELECTION_MS_MAX, ELECTION_MS_MIN, FOUNDER};
 
 use super::inbox::{Inbox, Logs, Messages};
 use super::{Cluster, ClusterOptions, newcomer};
@@ -26,13 +26,17 @@ pub enum ClusterError {
     Connections(#[from] StartError),
     #[error("node {node} cannot be connected to: {source}")]
     Peer { node: NodeId, source: AddressError },
+    #[error(
+        "an election after {election_ms} ms without a leader is not possible: choose from {ELECTION_MS_MIN} to {ELECTION_MS_MAX} ms, the same on all nodes"
+    )]
+    ElectionTime { election_ms: u64 },
     /// Others could not call back.
     #[error(
         "a node that listens on {0} is reached there by no other node: configure the address by which they reach it"
     )]
     NoAddress(std::net::SocketAddr),
     #[error(
-        "node {0} joins a cluster and knows no other node: list at least one member with its address"
+        "node {0} joins a cluster and knows no other node: list at least one member with its address as a peer"
     )]
     NoPeers(NodeId),
     /// A joining node found no member.
@@ -143,6 +147,10 @@ pub(crate) struct Opening {
 impl Opening {
     /// Connects, and finds out whose log it is. Blocks until enough peers have answered.
     pub(crate) fn begin(log: &dyn Disk, options: &ClusterOptions) -> Result<Self, ClusterError> {
+        let election_ms = options.election_ms;
+        if !(ELECTION_MS_MIN..=ELECTION_MS_MAX).contains(&election_ms) {
+            return Err(ClusterError::ElectionTime { election_ms });
+        }
         if options.address.is_none() && options.listen.ip().is_unspecified() {
             return Err(ClusterError::NoAddress(options.listen));
         }

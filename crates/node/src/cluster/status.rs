@@ -22,12 +22,12 @@ pub struct ClusterStatus {
     pub is_member: bool,
     /// Whether a change of the members goes on.
     pub is_changing: bool,
-    /// How many damaged frames of this node's log were put back from other nodes since its start.
-    pub mended_frames: u64,
     /// Whether other nodes refuse this one because it was removed.
     pub is_removed: bool,
     /// Why this node has not become a member, or a voter, where it requests that itself.
     pub join_error: Option<String>,
+    /// How many damaged frames of this node's log were put back from other nodes since its start.
+    pub mended_frames: u64,
     pub members: Vec<MemberStatus>,
 }
 
@@ -88,9 +88,9 @@ impl ClusterStatus {
             leads: view.role.admits,
             is_member: view.is_member(cluster.node),
             is_changing: view.members.is_changing(),
-            mended_frames: cluster.mending.mended(),
             is_removed: cluster.is_removed(),
             join_error: cluster.join_error.lock().clone(),
+            mended_frames: cluster.mending.mended(),
             members: view.members.all().into_iter().map(member).collect(),
         }
     }

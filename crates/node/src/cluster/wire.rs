@@ -6,7 +6,8 @@ use onelog_log::Copied;
 use onelog_record::{
     Entry, EntryHeader, Index, PAYLOAD_HEADER_BYTES, PayloadError, Position, Term,
 };
-use onelog_state::{Head, Malformed};
+use onelog_replica::{DIGESTS_MAX, DigestAt};
+use onelog_state::{Digest, Head, Malformed};
 
 /// What Raft sends, but for announced snapshots.
 pub(crate) const RAFT: u16 = 1;
@@ -23,14 +24,19 @@ pub(crate) const SNAPSHOT: u16 = 5;
 pub(crate) const CHUNK: u16 = 6;
 /// A snapshot was fetched, or will not be.
 pub(crate) const FETCHED: u16 = 7;
+/// What the programs that use the nodes have to say to each other.
+pub(crate) const CALL: u16 = 8;
 /// A node requests that it becomes a member.
-pub(crate) const JOIN: u16 = 8;
+pub(crate) const JOIN: u16 = 10;
 
 /// An entry of the log that is damaged on the node which requests it.
 pub(crate) const ENTRY: u16 = 9;
 
 /// Whether a node with an empty folder is a new one.
-pub(crate) const NEWCOMER: u16 = 10;
+pub(crate) const NEWCOMER: u16 = 11;
+
+/// The digests of a node's last checkpoints.
+pub(crate) const DIGESTS: u16 = 12;
 
 /// Bytes of another node are not as nodes send them.
 #[derive(Debug, thiserror::Error)]
@@ -100,6 +106,35 @@ pub(crate) fn split_numbered(mut bytes: Bytes) -> Result<(u64, Bytes), WireError
     }
     let number = bytes.get_u64_le();
     Ok((number, bytes))
+}
+
+const DIGEST_BYTES: usize = 16;
+
+/// [`DIGESTS`]: for each `index u64 | digest [16]`.
+pub(crate) fn digests(digests: &[DigestAt]) -> Bytes {
+    let mut out = BytesMut::with_capacity(digests.len() * (8 + DIGEST_BYTES));
+    for at in digests {
+        out.put_u64_le(at.index.get());
+        out.put_slice(&at.digest.to_bytes());
+    }
+    out.freeze()
+}
+
+pub(crate) fn decode_digests(mut bytes: Bytes) -> Result<Vec<DigestAt>, WireError> {
+    let mut digests = Vec::new();
+    while !bytes.is_empty() && digests.len() < DIGESTS_MAX {
+        if bytes.len() < 8 + DIGEST_BYTES {
+            return Err(WireError::Short);
+        }
+        let index = Index(bytes.get_u64_le());
+        let mut digest = [0; DIGEST_BYTES];
+        bytes.copy_to_slice(&mut digest);
+        digests.push(DigestAt {
+            index,
+            digest: Digest::from_bytes(&digest),
+        });
+    }
+    Ok(digests)
 }
 
 const COPIED_HEAD_BYTES: usize = 24;
@@ -185,6 +220,19 @@ mod tests {
         assert_eq!(decode_copied(bytes.clone()).unwrap(), sent);
         assert!(decode_copied(bytes.slice(..55)).is_err());
         assert!(decode_copied(Bytes::from(vec![9; 60])).is_err());
+    }
+
+    #[test]
+    fn digests_travel_with_these_bytes() {
+        let sent = [(1, 7), (2, 8)].map(|(index, byte)| DigestAt {
+            index: Index(index),
+            digest: Digest::from_bytes(&[byte; 16]),
+        });
+        let bytes = digests(&sent);
+        assert_eq!(&bytes[..9], b"\x01\0\0\0\0\0\0\0\x07");
+        assert_eq!(bytes.len(), 48);
+        assert_eq!(decode_digests(bytes.clone()).unwrap(), sent);
+        assert!(decode_digests(bytes.slice(..47)).is_err());
     }
 
     #[test]

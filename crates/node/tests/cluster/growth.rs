@@ -1,6 +1,11 @@
 //! A node that was alone becomes a cluster.
 
+use std::sync::mpsc::{Receiver, channel};
+use std::sync::{Arc, Mutex};
+use std::{io, thread};
+
 use onelog::{Node, NodeId, Options, TlsFiles};
+use onelog_log::{Disk, DiskFile, SimulatedDisk};
 use onelog_testkit::Authority;
 
 use crate::rig::{Cluster, PATIENCE, Place, small};
@@ -81,6 +86,99 @@ fn a_node_that_has_moved_is_found_at_its_new_address() {
     cluster.wait(leader, is_there);
     cluster.learn(4);
     cluster.wait(4, is_there);
+    cluster.check_equal();
+}
+
+/// The disk of a state that is not opened before it may be.
+#[derive(Debug)]
+struct Slow {
+    disk: SimulatedDisk,
+    go: Mutex<Receiver<()>>,
+}
+
+impl Slow {
+    fn wait(&self) {
+        let _ = self.go.lock().unwrap().recv();
+    }
+}
+
+impl Disk for Slow {
+    fn list(&self) -> io::Result<Vec<String>> {
+        self.wait();
+        self.disk.list()
+    }
+
+    fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
+        self.wait();
+        self.disk.open(name)
+    }
+
+    fn create(&self, name: &str, len: u64) -> io::Result<Arc<dyn DiskFile>> {
+        self.disk.create(name, len)
+    }
+
+    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
+        self.disk.rename(from, to)
+    }
+
+    fn remove(&self, name: &str) -> io::Result<()> {
+        self.disk.remove(name)
+    }
+
+    fn sync_folder(&self) -> io::Result<()> {
+        self.disk.sync_folder()
+    }
+}
+
+#[test]
+fn a_node_that_has_moved_is_found_by_one_that_it_called_while_that_one_was_starting() {
+    // Given three nodes of which the third one starts slowly,
+    let mut cluster = Cluster::of(2);
+    let [log, state] = [1, 2].map(SimulatedDisk::new);
+    let open = |cluster: &Cluster, go| {
+        let state = Slow {
+            disk: state.clone(),
+            go: Mutex::new(go),
+        };
+        let options = cluster.node_options(3, &[1, 2]);
+        Node::open_on(Arc::new(log.clone()), Arc::new(state), options).unwrap()
+    };
+    cluster.place(3);
+    let (_, at_once) = channel();
+    let third = open(&cluster, at_once);
+    cluster.adopt(3, third);
+    let address = cluster.address(3);
+    let joining = cluster.get(1);
+    joining.add_member_blocking(NodeId(3), address).unwrap();
+    cluster.get(1).promote_member_blocking(NodeId(3)).unwrap();
+    cluster.check_equal();
+    cluster.stop(3);
+    cluster.stop(1);
+    // when the first one comes back at another address, and calls it meanwhile,
+    let elsewhere = Place::new();
+    let mut options = cluster.node_options(1, &[2, 3]);
+    let moved = options.cluster.as_mut().unwrap();
+    moved.listen = elsewhere.address().parse().unwrap();
+    let (opens, go) = channel();
+    let (first, third) = thread::scope(|scope| {
+        let third = scope.spawn(|| open(&cluster, go));
+        let first = Node::open(options).unwrap();
+        let has_called = |status: &onelog::ClusterStatus| {
+            let mut members = status.members.iter();
+            members.any(|member| member.node == 3 && member.is_connected)
+        };
+        first.wait_for_cluster(PATIENCE, has_called).unwrap();
+        drop(opens);
+        (first, third.join().unwrap())
+    });
+    cluster.adopt(1, first);
+    cluster.adopt(3, third);
+    // then it finds the first one where that is.
+    let address = elsewhere.address();
+    cluster.wait(3, |status| {
+        let first = status.members.iter().find(|member| member.node == 1);
+        first.is_some_and(|first| first.is_connected && first.address.as_ref() == Some(&address))
+    });
     cluster.check_equal();
 }
 

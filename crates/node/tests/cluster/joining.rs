@@ -80,7 +80,7 @@ fn a_voter_that_has_lost_its_disk_is_refused_and_so_is_a_learner_that_had_the_lo
         );
         assert!(is_named, "{refused}");
         assert!(refused.to_string().contains("under a new number"));
-        // and whoever it asks first, the leader decides that.
+        // also by a follower, which requests it of the leader.
         let follower = if leader == 1 { 2 } else { 1 };
         let refused = start_empty(&cluster, id, &[follower]).unwrap_err();
         let is_named = matches!(
@@ -95,6 +95,25 @@ fn a_voter_that_has_lost_its_disk_is_refused_and_so_is_a_learner_that_had_the_lo
     let refused = start_empty(&cluster, 5, &[1]).unwrap_err();
     let is_named = matches!(refused, OpenError::Cluster(ClusterError::NoLeader { .. }));
     assert!(is_named, "{refused}");
+}
+
+#[test]
+fn the_time_until_an_election_is_chosen_within_bounds() {
+    let mut cluster = Cluster::empty();
+    cluster.place(1);
+    for wrong in [0, onelog::ELECTION_MS_MIN - 1, onelog::ELECTION_MS_MAX + 1] {
+        let mut options = cluster.node_options(1, &[]);
+        cluster_of(&mut options).election_ms = wrong;
+        let refused = Node::open(options).unwrap_err();
+        let is_named = matches!(
+            refused,
+            OpenError::Cluster(ClusterError::ElectionTime { .. })
+        );
+        assert!(is_named, "{refused}");
+    }
+    let mut options = cluster.node_options(1, &[]);
+    cluster_of(&mut options).election_ms = onelog::ELECTION_MS_MIN;
+    drop(Node::open(options).unwrap());
 }
 
 #[test]

@@ -2,10 +2,12 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used)]
 
+mod backup;
 mod disks;
 mod failing;
 mod failover;
 mod growth;
 mod joining;
+mod own_joining;
 mod reading;
 mod rig;

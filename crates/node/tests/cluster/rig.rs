@@ -91,6 +91,15 @@ impl Cluster {
         self.places.entry(id).or_insert_with(Place::new)
     }
 
+    /// A node whose folder is there.
+    pub fn place_in(&mut self, id: u64, folder: TempDir) {
+        let place = Place {
+            folder,
+            ..Place::new()
+        };
+        self.places.insert(id, place);
+    }
+
     pub fn address(&self, id: u64) -> String {
         self.places[&id].address()
     }

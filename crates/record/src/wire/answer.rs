@@ -4,10 +4,10 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 
-use super::{Reader, WireError};
+use super::WireError;
 use crate::{
-    Committed, JsonText, Offset, OperationFault, Position, Refusal, Subject, TableId, TooLarge,
-    TxnId,
+    ByteReader, Committed, JsonText, Offset, OperationFault, Position, Refusal, Subject, TableId,
+    TooLarge, TxnId,
 };
 
 /// The answer as it travels between nodes.
@@ -33,7 +33,7 @@ pub fn encode_answer(answer: &Result<Committed, Refusal>) -> Vec<u8> {
 /// # Errors
 /// When the bytes are not those of an answer.
 pub fn decode_answer(bytes: Bytes) -> Result<Result<Committed, Refusal>, WireError> {
-    let mut reader = Reader::new(bytes);
+    let mut reader = ByteReader::new(bytes);
     let answer = match reader.u8()? {
         0 => Ok(Committed {
             id: reader.id()?,
@@ -217,26 +217,26 @@ impl Writer {
     }
 }
 
-impl Reader {
+impl ByteReader {
     fn id(&mut self) -> Result<TxnId, WireError> {
         Ok(TxnId::from_bytes(self.array()?))
     }
 
     fn position(&mut self) -> Result<Position, WireError> {
-        self.u64().map(Position)
+        Ok(Position(self.u64()?))
     }
 
     fn offset(&mut self) -> Result<Offset, WireError> {
-        self.u64().map(Offset)
+        Ok(Offset(self.u64()?))
     }
 
     fn table(&mut self) -> Result<TableId, WireError> {
-        self.u32().map(TableId)
+        Ok(TableId(self.u32()?))
     }
 
     fn index(&mut self) -> Result<usize, WireError> {
         let index = self.u64()?;
-        usize::try_from(index).map_err(|_| self.short())
+        Ok(usize::try_from(index).map_err(|_| self.short())?)
     }
 
     fn flag(&mut self) -> Result<bool, WireError> {
@@ -249,14 +249,6 @@ impl Reader {
 
     fn owned(&mut self) -> Result<Cow<'static, str>, WireError> {
         self.text().map(Cow::Owned)
-    }
-
-    fn unknown(&self, what: &'static str, is: u8) -> WireError {
-        WireError::Unknown {
-            what,
-            is,
-            at: self.at().saturating_sub(1),
-        }
     }
 
     fn subject(&mut self) -> Result<Subject, WireError> {
@@ -364,6 +356,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::LengthError;
     use crate::outcome::tests::one_of_each;
 
     fn answers() -> Vec<Result<Committed, Refusal>> {
@@ -402,10 +395,16 @@ mod tests {
             assert_eq!(decode_answer(bytes.clone().into()), Ok(answer.clone()));
             for len in 0..bytes.len() {
                 let cut = decode_answer(Bytes::copy_from_slice(&bytes[..len]));
-                assert!(matches!(cut, Err(WireError::Short(_))), "{answer:?} {len}");
+                assert!(
+                    matches!(cut, Err(WireError::Length(LengthError::Short(_)))),
+                    "{answer:?} {len}"
+                );
             }
             let longer = [&bytes[..], b"x"].concat();
-            assert_eq!(decode_answer(longer.into()), Err(WireError::Long(1)));
+            assert_eq!(
+                decode_answer(longer.into()),
+                Err(LengthError::Long(1).into())
+            );
         }
     }
 

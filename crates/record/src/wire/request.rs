@@ -2,10 +2,10 @@
 
 use bytes::Bytes;
 
-use super::{Reader, WireError};
+use super::WireError;
 use crate::{
-    CommitRequest, Compare, FieldPath, Guard, Header, JsonText, KeyRange, Number, Offset,
-    Operation, PointRead, Position, Predicate, TableId, TxnId, Write,
+    ByteReader, CommitRequest, Compare, FieldPath, Guard, Header, JsonText, KeyRange, Number,
+    Offset, Operation, PointRead, Position, Predicate, TableId, TxnId, Write,
 };
 
 const WITHOUT_ID: u8 = 0;
@@ -34,11 +34,11 @@ impl CommitRequest {
     /// # Errors
     /// When the bytes are not those of a request.
     pub fn decode(bytes: Bytes) -> Result<Self, WireError> {
-        let mut reader = Reader::new(bytes);
+        let mut reader = ByteReader::new(bytes);
         let id = match reader.u8()? {
             WITHOUT_ID => None,
             WITH_ID => Some(TxnId::from_bytes(reader.array()?)),
-            is => return Err(unknown("mark of an id", is, &reader)),
+            is => return Err(reader.unknown("mark of an id", is)),
         };
         let mut request = Self {
             id,
@@ -65,7 +65,7 @@ impl CommitRequest {
         Ok(request)
     }
 
-    fn part(&mut self, tag: u8, table: TableId, reader: &mut Reader) -> Result<(), WireError> {
+    fn part(&mut self, tag: u8, table: TableId, reader: &mut ByteReader) -> Result<(), WireError> {
         match tag {
             1 => {
                 let key = reader.piece()?;
@@ -110,15 +110,7 @@ impl CommitRequest {
     }
 }
 
-fn unknown(what: &'static str, is: u8, reader: &Reader) -> WireError {
-    WireError::Unknown {
-        what,
-        is,
-        at: reader.at().saturating_sub(1),
-    }
-}
-
-fn read_position(reader: &mut Reader) -> Result<Option<Position>, WireError> {
+fn read_position(reader: &mut ByteReader) -> Result<Option<Position>, WireError> {
     let (tag, table) = (reader.u8()?, reader.u32()?);
     let piece = reader.piece()?;
     match <[u8; 8]>::try_from(&piece[..]) {
@@ -130,7 +122,7 @@ fn read_position(reader: &mut Reader) -> Result<Option<Position>, WireError> {
     }
 }
 
-fn predicate(reader: &mut Reader) -> Result<Predicate, WireError> {
+fn predicate(reader: &mut ByteReader) -> Result<Predicate, WireError> {
     let piece = reader.piece()?;
     match piece[..] {
         [0] => Ok(Predicate::Exists),
@@ -147,7 +139,7 @@ fn predicate(reader: &mut Reader) -> Result<Predicate, WireError> {
                 3 => Compare::Le,
                 4 => Compare::Gt,
                 5 => Compare::Ge,
-                _ => return Err(unknown("comparison", compare, reader)),
+                _ => return Err(reader.unknown("comparison", compare)),
             },
             path: FieldPath::parse(&reader.text()?)?,
             value: JsonText::parse(&reader.text()?)?,
@@ -156,9 +148,9 @@ fn predicate(reader: &mut Reader) -> Result<Predicate, WireError> {
     }
 }
 
-fn operation(tag: u8, reader: &mut Reader) -> Result<Operation, WireError> {
-    let path = |reader: &mut Reader| Ok::<_, WireError>(FieldPath::parse(&reader.text()?)?);
-    let number = |reader: &mut Reader| Ok::<_, WireError>(Number::parse(&reader.text()?)?);
+fn operation(tag: u8, reader: &mut ByteReader) -> Result<Operation, WireError> {
+    let path = |reader: &mut ByteReader| Ok::<_, WireError>(FieldPath::parse(&reader.text()?)?);
+    let number = |reader: &mut ByteReader| Ok::<_, WireError>(Number::parse(&reader.text()?)?);
     Ok(match tag {
         5 => Operation::Put(reader.piece()?),
         6 => Operation::Delete,
@@ -176,6 +168,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::LengthError;
     use crate::fingerprint::tests::everything;
 
     fn decoded(bytes: &[u8]) -> Result<CommitRequest, WireError> {
@@ -204,7 +197,10 @@ mod tests {
             // Where a part ends, a shorter request does.
             match decoded(&bytes[..len]) {
                 Ok(shorter) => whole.push(shorter),
-                Err(error) => assert!(matches!(error, WireError::Short(_)), "{len}: {error}"),
+                Err(error) => assert!(
+                    matches!(error, WireError::Length(LengthError::Short(_))),
+                    "{len}: {error}"
+                ),
             }
         }
         assert_eq!(whole.len(), 15, "behind each part but the last");

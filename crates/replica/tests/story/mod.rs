@@ -43,6 +43,7 @@ pub struct Story {
 pub fn options() -> ReplicaOptions {
     ReplicaOptions {
         node: FOUNDER,
+        election_ms: onelog_replica::ELECTION_MS,
         new_log_id: 7,
         segment_bytes: 8 << 10,
         index_every_bytes: 1 << 10,

@@ -115,9 +115,14 @@ impl Checker<'_> {
         } else if json::holds(&guard.predicate, truth.as_ref()) {
             self.wrong_refusal(call.id, "the guard holds on what it met", refusal);
         }
-        // What it met may not have been replaced by something that was answered before the request.
+        // What it met may not have been replaced by something that was answered before the request. That
+        // other nodes have applied more of the log makes it no less true.
         let lower = self.observed.before(call.begin);
-        if retry_at < lower {
+        let replaced = |truth: &Option<crate::history::Found>| {
+            let later = self.model.at(guard.table, &guard.key, lower);
+            later.map(|found| found.version) != truth.as_ref().map(|found| found.version)
+        };
+        if retry_at < lower && replaced(&truth) {
             let text = format!(
                 "the refusal of transaction {} rests on position {retry_at}, although {lower} had been answered before it was sent",
                 call.id

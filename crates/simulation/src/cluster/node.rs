@@ -54,6 +54,8 @@ pub struct Node {
     pub planned: Option<&'static str>,
     /// The process stands still; time goes on.
     pub is_paused: bool,
+    /// Why it has stopped by itself.
+    pub failure: Option<Failure>,
 }
 
 /// What is rare, and must have happened in a batch of seeds: else it would say little.
@@ -110,6 +112,7 @@ impl Reached {
 pub fn options(node: NodeId) -> ReplicaOptions {
     ReplicaOptions {
         node,
+        election_ms: onelog_replica::ELECTION_MS,
         new_log_id: LOG_ID,
         segment_bytes: 8 << 10,
         index_every_bytes: 1 << 10,
@@ -149,6 +152,7 @@ impl Node {
             may_fail: false,
             planned: None,
             is_paused: false,
+            failure: None,
         }
     }
 
@@ -175,7 +179,7 @@ impl Node {
         self.life.as_ref().is_some_and(|life| life.replica.admits())
     }
 
-    /// Recovers and replays; the only voter leads then.
+    /// Recovers and replays; the only voter leads then. Where a disk is to fail, it may run no more.
     pub fn start(&mut self) -> Result<(), StartError> {
         self.open()?;
         self.lead_on()
@@ -220,6 +224,9 @@ impl Node {
                 StartProgress::More => {}
                 StartProgress::Waits => {
                     assert!(self.run_all_jobs(), "a start waits for a job");
+                    if !self.runs() {
+                        return Ok(());
+                    }
                 }
             }
         }
@@ -238,7 +245,14 @@ impl Node {
         let life = self.life();
         let first = life.replica.first_index();
         let end = life.replica.observer().replayed_to.next();
-        let entries = life.reader.entries(first, end, usize::MAX).unwrap();
+        let entries = match life.reader.entries(first, end, usize::MAX) {
+            Err(_) if self.may_fail => {
+                self.note_planned();
+                return self.end();
+            }
+            entries => entries.expect("nothing fails"),
+        };
+        let life = self.life();
         let mut applied = life.replica.observer().applied.borrow_mut();
         applied.splice(0..0, entries);
     }
@@ -275,13 +289,18 @@ impl Node {
     /// Where a disk is to fail, the process ends with it.
     fn survive(&mut self, result: Result<impl Sized, Failure>) {
         match result {
-            Err(_) if self.may_fail => {
-                if let Some(what) = self.planned.take() {
-                    self.reached.note(what, 1);
-                }
+            Err(failure) if self.may_fail => {
+                self.note_planned();
                 self.end();
+                self.failure = Some(failure);
             }
             result => drop(result.expect("nothing fails")),
+        }
+    }
+
+    fn note_planned(&mut self) {
+        if let Some(what) = self.planned.take() {
+            self.reached.note(what, 1);
         }
     }
 

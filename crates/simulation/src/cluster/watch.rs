@@ -4,7 +4,7 @@ use std::cell::RefCell;
 
 use onelog_engine::{Members, PeerProgress};
 use onelog_record::{Entry, Index, Position};
-use onelog_replica::{Observer, Role};
+use onelog_replica::{DigestAt, Observer, Role};
 
 /// What happened on a node since the world looked last.
 #[derive(Debug, Default)]
@@ -18,6 +18,7 @@ pub struct Watch {
     /// The highest timestamp of the applied entries.
     pub timestamp_ms: u64,
     pub peers: Vec<PeerProgress>,
+    pub digests: Vec<DigestAt>,
     steps: u64,
     pub cuts: usize,
     pub installs: usize,
@@ -33,6 +34,10 @@ impl Observer for Watch {
 
     fn peers_progressed(&mut self, peers: &[PeerProgress]) {
         self.peers = peers.to_vec();
+    }
+
+    fn digests_known(&mut self, digests: &[DigestAt]) {
+        self.digests = digests.to_vec();
     }
 
     fn applied(&mut self, entry: &Entry) {

@@ -48,7 +48,7 @@ fn fact(kind: Kind, summary: String) -> Anomaly {
     }
 }
 
-/// A write of a list.
+/// What a request does to a list; anything else is not of a list.
 enum ListWrite {
     Append(Value),
     Replace(Value),

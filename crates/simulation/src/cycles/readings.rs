@@ -13,7 +13,7 @@ pub(super) struct Reading<'h> {
     pub key: KeyId,
     /// Without what the reader itself had appended before.
     pub list: &'h [Value],
-    /// As it was read.
+    /// As it was read, with what the reader had appended before.
     pub shown: &'h [Value],
     /// Whether the reader wrote the list afterwards.
     pub is_updated: bool,

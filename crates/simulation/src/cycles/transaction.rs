@@ -12,7 +12,7 @@ const SHOWN_VALUES_MAX: usize = 5;
 /// How many operations of a transaction are printed.
 const SHOWN_OPERATIONS_MAX: usize = 6;
 
-/// A list's name.
+/// The name of a list, as anomalies show it.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Key(pub Arc<str>);
 

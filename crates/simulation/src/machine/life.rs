@@ -55,6 +55,7 @@ pub(super) fn stopped(doing: &'static str) -> impl Fn(&dyn Display) -> Stopped {
 fn replica_options(options: &MachineOptions) -> ReplicaOptions {
     ReplicaOptions {
         node: FOUNDER,
+        election_ms: onelog_replica::ELECTION_MS,
         new_log_id: LOG_ID,
         segment_bytes: options.segment_bytes,
         index_every_bytes: INDEX_EVERY_BYTES,

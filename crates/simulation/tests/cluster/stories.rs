@@ -1,8 +1,9 @@
 //! Stories of a cluster, each with the faults that it needs and no other.
 
+use bytes::Bytes;
 use onelog_engine::PeerProgress;
 use onelog_log::CrashMode;
-use onelog_record::{Index, Refusal, TxnId};
+use onelog_record::{CommitRequest, Guard, Index, PointRead, Predicate, Refusal, TxnId};
 use onelog_replica::{Event, ReplicaOptions, StartError};
 use onelog_simulation::cluster::{Node, TABLE, World, node, options};
 
@@ -210,6 +211,58 @@ fn a_read_of_a_deposed_leader_is_not_answered_and_the_new_one_has_what_was_ackno
 }
 
 #[test]
+fn a_deposed_leader_neither_validates_nor_refuses_what_it_cannot_know() {
+    // Given a leader that does not know that the others have another one, which has made a key,
+    let mut world = World::of(3, 17);
+    world.isolate(node(1));
+    for _ in 0..40 {
+        for id in [node(2), node(3)] {
+            world.get(id).tick();
+        }
+        world.settle();
+    }
+    let new = [node(2), node(3)].into_iter();
+    let new = new.filter(|id| world.nodes[id].admits()).last();
+    let new = new.expect("one leads");
+    world.put(new, 1);
+    world.settle();
+    assert!(world.is_acknowledged(1) && world.nodes[&node(1)].admits());
+    // when the old one is to say that the key was not written since, and that it is not there,
+    let table = world.table(node(1), TABLE).unwrap();
+    let key = Bytes::from("k1");
+    let is_unchanged = CommitRequest {
+        read_position: Some(world.nodes[&node(1)].replica().applied().position),
+        point_reads: vec![PointRead {
+            table,
+            key: key.clone(),
+        }],
+        ..CommitRequest::default()
+    };
+    let must_exist = CommitRequest {
+        guards: vec![Guard {
+            table,
+            key,
+            predicate: Predicate::Exists,
+        }],
+        ..CommitRequest::default()
+    };
+    world.heard.clear();
+    for (ticket, request) in [(100, is_unchanged), (101, must_exist)] {
+        let id = TxnId(u128::from(ticket));
+        world.get(node(1)).submit(ticket, id, request);
+    }
+    world.settle();
+    // then it says nothing, until it hears that it leads no more.
+    assert!(world.heard.is_empty(), "{:?}", world.heard);
+    world.cut.clear();
+    world.run(20);
+    for ticket in [100, 101] {
+        assert_eq!(world.refused[&ticket], Refusal::NotLeader);
+    }
+    world.check_end();
+}
+
+#[test]
 fn a_definition_that_races_with_a_change_of_leaders_is_there_once_or_not_at_all() {
     // Given a leader that defines a table, holds a write behind it, and is cut off,
     let mut world = World::of(3, 18);
@@ -379,6 +432,40 @@ fn entries_are_not_taken_while_the_disk_is_nearly_full_and_come_later() {
     world.get(node(3)).handle(Event::FreeSpace(1 << 30));
     world.run(30);
     assert!(world.nodes[&node(3)].replica().durable() > before);
+    world.check_end();
+}
+
+#[test]
+fn elections_come_as_soon_as_it_is_chosen() {
+    let slow = |id| ReplicaOptions {
+        election_ms: 3_000,
+        ..options(id)
+    };
+    let mut world = World::of_with(3, 54, slow);
+    // Ticks without a leader lead to an election; how long one takes is chosen.
+    assert_eq!(world.nodes[&node(1)].replica().tick_interval_ms(), 300);
+    world.isolate(node(1));
+    let before = world.nodes[&node(2)].now.monotonic_ms;
+    world.elect_of(&[node(2), node(3)]);
+    let passed = world.nodes[&node(2)].now.monotonic_ms - before;
+    assert!((3_000..=9_000).contains(&passed), "{passed} ms");
+}
+
+#[test]
+fn replicas_make_digests_at_the_same_places() {
+    let mut world = World::of(3, 51);
+    for ticket in 1..=200 {
+        // Each node makes checkpoints of its own as well, whenever it likes.
+        world.put(node(1), ticket);
+        world.settle();
+    }
+    world.run(3);
+    let digests = |id| world.nodes[&node(id)].replica().observer().digests.clone();
+    let (first, others) = (digests(1), [digests(2), digests(3)]);
+    for other in others {
+        let same = first.iter().filter(|at| other.contains(at)).count();
+        assert!(same > 1, "{first:?} {other:?}");
+    }
     world.check_end();
 }
 

@@ -167,7 +167,7 @@ struct Orders<'h> {
     left: Vec<usize>,
     open: Vec<usize>,
     /// Sets of transactions with the state behind them that lead nowhere.
-    refuted: HashSet<(Vec<usize>, Vec<(Key, Vec<Value>)>)>,
+    refuted: HashSet<(Vec<usize>, Lists)>,
     taken: Vec<usize>,
 }
 
@@ -179,7 +179,8 @@ impl Orders<'_> {
         let mut set = self.taken.clone();
         set.sort_unstable();
         let lists = state.iter().filter(|(_, list)| !list.is_empty());
-        let here = (set, lists.map(|(k, l)| (k.clone(), l.clone())).collect());
+        let lists: Lists = lists.map(|(k, l)| (k.clone(), l.clone())).collect();
+        let here = (set, lists);
         if self.refuted.contains(&here) {
             return false;
         }

@@ -51,7 +51,11 @@ fn apply_sink(declared: &Declared<SinkDefinition>, sinks: &Sinks) -> Result<(), 
     let known = match sinks.definition(&sink) {
         Ok(definition) => definition,
         Err(SinkError::Unknown { .. }) => {
-            let status = sinks.create_ahead(wanted)?;
+            let status = match sinks.create_ahead(wanted) {
+                // Another node of the cluster has the same configuration.
+                Err(SinkError::Exists { .. }) => return Ok(()),
+                status => status?,
+            };
             tracing::info!(
                 sink,
                 store = status.definition.target.place(),
@@ -80,6 +84,10 @@ fn apply_sink(declared: &Declared<SinkDefinition>, sinks: &Sinks) -> Result<(), 
             error @ (StoreError::Unavailable { .. } | StoreError::NotWritable { .. }),
         )) => {
             tracing::warn!(sink, %error, "this sink keeps its old definition: the store that the configuration names cannot be reached; start again, or use onelog sinks replace, when it can");
+            Ok(())
+        }
+        Err(error @ SinkError::Elsewhere { .. }) => {
+            tracing::warn!(sink, %error, "this sink keeps its old definition: the configuration of the node on which it runs counts; or use onelog sinks replace there");
             Ok(())
         }
         Err(error) => Err(error),

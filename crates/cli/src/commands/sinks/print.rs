@@ -44,7 +44,7 @@ pub fn list(list: &[Value], out: &mut Out) -> io::Result<()> {
         table.row([
             shown(&sink["name"]),
             shown(&sink["kind"]),
-            shown(&sink["state"]),
+            state(sink),
             number("position"),
             number("lag_records"),
             number("records_per_second"),
@@ -55,6 +55,15 @@ pub fn list(list: &[Value], out: &mut Out) -> io::Result<()> {
         ]);
     }
     table.print(out)
+}
+
+/// What it is doing; where another node runs it, on which one.
+fn state(sink: &Value) -> String {
+    match (sink["state"] == "elsewhere", sink["runs_on"].as_u64()) {
+        (false, _) => shown(&sink["state"]),
+        (true, Some(node)) => format!("on node {node}"),
+        (true, None) => "on no node".to_owned(),
+    }
 }
 
 fn last_verification(found: &Value) -> String {

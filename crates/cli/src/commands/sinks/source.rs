@@ -51,6 +51,9 @@ pub struct Source {
     /// The id of another log, whose sink of this name in the store is taken with its tables
     #[arg(long, value_name = "LOG", requires = "to")]
     take_from_log: Option<String>,
+    /// The number of the node of a cluster on which it runs while that is there
+    #[arg(long, value_name = "NODE", requires = "to")]
+    run_on: Option<u64>,
     #[command(flatten)]
     of_kind: KindFlags,
 }
@@ -154,6 +157,9 @@ impl Source {
         }
         if let Some(max) = self.max_deletes {
             definition.insert("max_deletes".into(), json!(max));
+        }
+        if let Some(node) = self.run_on {
+            definition.insert("run_on".into(), json!(node));
         }
         Ok(Value::Object(definition))
     }

@@ -1,0 +1,235 @@
+//! Whether all replicas have the same state: they compare the digests of checkpoints.
+//!
+//! Replicas apply the same entries, so at the same place their states are the same, unless a fault of
+//! the program, of memory or of a disk has made one differ. No error says so. A digest belongs to a
+//! checkpoint, and those come at different places; so each replica makes one right behind every entry
+//! whose index is a multiple of a power of two, where none is under way. Each then says to the others
+//! which digests it has.
+//!
+//! Where most of the voters have one digest, a replica with another one stops. Where no majority says
+//! which is right, as of two voters, both are named and go on.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use onelog_engine::Members;
+use onelog_record::{Entry, EntryKind, Index, NodeId};
+use onelog_state::{Digest, StateDigest};
+
+use crate::failure::Failure;
+use crate::observer::Observer;
+use crate::replica::Replica;
+
+/// How many digests of each replica are remembered.
+pub const DIGESTS_MAX: usize = 8;
+/// About so many bytes of a memtable there are for each entry, or more.
+const ENTRY_BYTES: usize = 128;
+const EVERY_MIN: u64 = 32;
+const EVERY_MAX: u64 = 1 << 15;
+
+/// The digest of a replica's state behind an entry.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DigestAt {
+    pub index: Index,
+    pub digest: Digest,
+}
+
+/// The digests that are known.
+#[derive(Debug, Default)]
+pub(crate) struct Digests {
+    own: VecDeque<DigestAt>,
+    others: BTreeMap<NodeId, Vec<DigestAt>>,
+    /// The last place at which a difference was reported that nobody can judge.
+    reported: Index,
+}
+
+/// What a difference between digests means for this replica.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Verdict {
+    /// Most voters have another digest than this replica.
+    Mine {
+        index: Index,
+        own: Digest,
+        others: Digest,
+    },
+    /// Which of the two is right is not known.
+    Unclear {
+        index: Index,
+        own: Digest,
+        other: NodeId,
+        others: Digest,
+    },
+}
+
+/// How often a digest is made: the multiples of a larger power are among those of a smaller one, so
+/// replicas with other options meet as well.
+fn every(memtable_bytes: usize) -> u64 {
+    let entries = (memtable_bytes / ENTRY_BYTES) as u64;
+    entries.next_power_of_two().clamp(EVERY_MIN, EVERY_MAX)
+}
+
+impl Digests {
+    fn judge(&self, me: NodeId, members: &Members) -> Option<Verdict> {
+        self.own
+            .iter()
+            .rev()
+            .find_map(|own| self.judge_at(me, members, *own))
+    }
+
+    fn judge_at(&self, me: NodeId, members: &Members, own: DigestAt) -> Option<Verdict> {
+        let voters = &members.voters;
+        let known = self.others.iter().filter(|(node, _)| voters.contains(node));
+        let there: Vec<(NodeId, Digest)> = known
+            .filter_map(|(node, digests)| {
+                let found = digests.iter().find(|at| at.index == own.index)?;
+                Some((*node, found.digest))
+            })
+            .collect();
+        let (other, others) = *there.iter().find(|(_, digest)| *digest != own.digest)?;
+        let having = |digest: Digest| there.iter().filter(|(_, d)| *d == digest).count();
+        let with_me = having(own.digest) + usize::from(voters.contains(&me));
+        let index = own.index;
+        let majority = voters.len() / 2;
+        let wins = there
+            .iter()
+            .find(|(_, digest)| *digest != own.digest && having(*digest) > majority);
+        match wins {
+            Some((_, others)) => Some(Verdict::Mine {
+                index,
+                own: own.digest,
+                others: *others,
+            }),
+            // The other one stops, or hears of it from the others.
+            None if with_me > majority => None,
+            None => Some(Verdict::Unclear {
+                index,
+                own: own.digest,
+                other,
+                others,
+            }),
+        }
+    }
+}
+
+impl<T, O: Observer> Replica<T, O> {
+    /// An entry is applied: at some places a checkpoint begins right here.
+    pub(crate) fn freeze_for_digest(&mut self, entry: &Entry) {
+        // A change of the members is in force only with the effect behind this one.
+        let every = every(self.options.memtable_bytes);
+        let is_place =
+            entry.index.get().is_multiple_of(every) && entry.header.kind != EntryKind::Membership;
+        let checkpoints = &self.checkpoints;
+        let is_busy = checkpoints.is_running
+            || checkpoints.unfinished.is_some()
+            || checkpoints.frozen.is_some();
+        if is_place && self.cluster.has_peers() && !is_busy && !self.has_install_waiting() {
+            self.checkpoints.frozen = self.freeze();
+        }
+    }
+
+    /// A checkpoint has ended.
+    pub(crate) fn note_digest(&mut self, found: StateDigest) {
+        let own = &mut self.digests.own;
+        while own.len() >= DIGESTS_MAX {
+            own.pop_front();
+        }
+        own.push_back(DigestAt {
+            index: found.applied.index,
+            digest: found.digest,
+        });
+        let known: Vec<DigestAt> = own.iter().copied().collect();
+        self.observer.digests_known(&known);
+    }
+
+    /// Another replica has these digests.
+    pub(crate) fn digests_came(
+        &mut self,
+        from: NodeId,
+        mut digests: Vec<DigestAt>,
+    ) -> Result<(), Failure> {
+        if from == self.cluster.node || !self.cluster.members.all().contains(&from) {
+            return Ok(());
+        }
+        digests.truncate(DIGESTS_MAX);
+        self.digests.others.insert(from, digests);
+        self.compare_digests()
+    }
+
+    pub(crate) fn compare_digests(&mut self) -> Result<(), Failure> {
+        let me = self.cluster.node;
+        match self.digests.judge(me, &self.cluster.members) {
+            Some(Verdict::Mine { index, own, others }) => Err(Failure::StateDiverged {
+                node: me,
+                index,
+                own,
+                others,
+            }),
+            Some(Verdict::Unclear {
+                index,
+                own,
+                other,
+                others,
+            }) => {
+                if index > self.digests.reported {
+                    self.digests.reported = index;
+                    tracing::error!(
+                        %index, node = %me, digest = %own, %other, other_digest = %others,
+                        "the states of two nodes differ, and no majority says which is right: compare both with a store or a backup, and remove the node that is wrong"
+                    );
+                }
+                Ok(())
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn digest(byte: u8) -> Digest {
+        Digest::from_bytes(&[byte; 16])
+    }
+
+    /// What node 1 says where each node has the digest of this number at one place.
+    fn judged(voters: &[u64], digests: &[(u64, u8)]) -> Option<Verdict> {
+        let mut known = Digests::default();
+        for (node, number) in digests {
+            let at = DigestAt {
+                index: Index(64),
+                digest: digest(*number),
+            };
+            match *node {
+                1 => known.own.push_back(at),
+                node => drop(known.others.insert(NodeId(node), vec![at])),
+            }
+        }
+        known.judge(NodeId(1), &Members::of(voters.iter().copied().map(NodeId)))
+    }
+
+    #[test]
+    fn the_one_that_differs_from_a_majority_stops_and_no_other_one() {
+        let is_mine = |verdict| matches!(verdict, Some(Verdict::Mine { .. }));
+        let is_unclear = |verdict| matches!(verdict, Some(Verdict::Unclear { .. }));
+        let three = [1, 2, 3];
+        assert_eq!(judged(&three, &[(1, 7), (2, 7), (3, 7)]), None);
+        assert!(is_mine(judged(&three, &[(1, 8), (2, 7), (3, 7)])));
+        assert_eq!(judged(&three, &[(1, 7), (2, 7), (3, 8)]), None);
+        // Nothing is known of the third one yet.
+        assert!(is_unclear(judged(&three, &[(1, 7), (3, 8)])));
+        assert!(is_unclear(judged(&three, &[(1, 7), (2, 8), (3, 9)])));
+        // Two cannot know.
+        assert!(is_unclear(judged(&[1, 2], &[(1, 7), (2, 8)])));
+        // A learner that differs stops, and one that is learner elsewhere decides nothing.
+        assert!(is_mine(judged(&[2, 3], &[(1, 8), (2, 7), (3, 7)])));
+        assert_eq!(judged(&[1, 2], &[(1, 7), (2, 7), (3, 8)]), None);
+        assert_eq!(judged(&[1, 2], &[(1, 7), (3, 8)]), None);
+    }
+
+    #[test]
+    fn replicas_with_other_memtables_meet_at_the_same_places() {
+        assert_eq!(every(1), EVERY_MIN);
+        assert_eq!(every(usize::MAX / 2), EVERY_MAX);
+        assert_eq!(every(3 << 20) % every(1 << 20), 0);
+    }
+}

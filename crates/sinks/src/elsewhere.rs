@@ -1,0 +1,229 @@
+//! Waiting for a sink that another node of the cluster runs: that one is called, as often as it takes.
+//!
+//! A call is short, so that one that meets a node which no longer runs the sink goes to the next.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use onelog::{Answering, Position};
+use serde::{Deserialize, Serialize};
+
+use crate::error::{SinkError, SinkFault};
+use crate::handle::Found;
+use crate::progress::Place;
+use crate::sinks::{Inner, Sinks};
+
+/// How long one call waits at the other node.
+const ROUND: Duration = Duration::from_secs(5);
+/// How long the answer may take on its way.
+const ON_ITS_WAY: Duration = Duration::from_secs(2);
+/// The pause before another attempt, unless the sink moves before.
+const PAUSE: Duration = Duration::from_millis(50);
+
+/// How much of a fault is sent.
+const FAULT_BYTES_MAX: usize = 4 << 10;
+
+/// What a node calls another one about.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Call {
+    /// Whether a sink has reached a position, within so many milliseconds.
+    Wait {
+        sink: String,
+        position: Position,
+        within_ms: u64,
+    },
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Answer {
+    /// Its store shows everything below this position.
+    Reached {
+        position: Position,
+    },
+    NotYet {
+        position: Option<Position>,
+    },
+    Stopped {
+        fault: String,
+    },
+    /// It does not run there.
+    Elsewhere,
+}
+
+/// What a store says may be long.
+fn shortened(mut what: String) -> String {
+    if what.len() > FAULT_BYTES_MAX {
+        what.truncate(what.floor_char_boundary(FAULT_BYTES_MAX));
+        what.push('…');
+    }
+    what
+}
+
+/// From now on other nodes are answered.
+pub(crate) fn answer_calls(inner: &Arc<Inner>) {
+    let sinks = Arc::downgrade(inner);
+    inner.node.answer_calls(move |bytes: Bytes| -> Answering {
+        let sinks = sinks.clone();
+        Box::pin(async move {
+            let Call::Wait {
+                sink,
+                position,
+                within_ms,
+            } = serde_json::from_slice(&bytes).ok()?;
+            // The sinks must not live for as long as others wait.
+            let progress = sinks
+                .upgrade()?
+                .find(&sink)
+                .ok()
+                .map(|found| found.progress);
+            let answer = match progress {
+                None => Answer::Elsewhere,
+                Some(progress) => {
+                    let within = Duration::from_millis(within_ms).min(ROUND);
+                    match progress.wait(&sink, position, within).await {
+                        Ok(()) => Answer::Reached {
+                            position: progress.position().unwrap_or(position),
+                        },
+                        Err(SinkError::Stopped { fault, .. }) => Answer::Stopped {
+                            fault: shortened(fault.what),
+                        },
+                        Err(SinkError::TimedOut { position, .. }) => Answer::NotYet { position },
+                        Err(_) => Answer::Elsewhere,
+                    }
+                }
+            };
+            Some(serde_json::to_vec(&answer).ok()?.into())
+        })
+    });
+}
+
+impl Sinks {
+    /// What is known of a sink, also where another node has just defined it.
+    pub(crate) async fn known(&self, name: &str) -> Result<Found, SinkError> {
+        let inner = &self.inner;
+        let unknown = match inner.find(name) {
+            Err(unknown @ SinkError::Unknown { .. }) if inner.node.cluster().is_some() => unknown,
+            other => return other,
+        };
+        let begun = Instant::now();
+        // Without a leader it stays unknown.
+        if inner.node.read_barrier().await.is_err() {
+            return Err(unknown);
+        }
+        while !inner.try_catch_up() && begun.elapsed() < ROUND {
+            tokio::time::sleep(PAUSE).await;
+        }
+        inner.find(name)
+    }
+
+    /// Waits until a sink has reached a position, wherever it runs; where it is then.
+    pub(crate) async fn reach(
+        &self,
+        name: &str,
+        position: Position,
+        timeout: Duration,
+    ) -> Result<Option<Position>, SinkError> {
+        let begun = Instant::now();
+        let mut known = None;
+        loop {
+            let progress = self.known(name).await?.progress;
+            let left = timeout.saturating_sub(begun.elapsed());
+            let runs_on = match progress.wait(name, position, left).await {
+                Err(SinkError::Elsewhere { runs_on, .. }) => runs_on,
+                outcome => return outcome.map(|()| progress.position()),
+            };
+            if left.is_zero() {
+                return Err(SinkError::TimedOut {
+                    name: name.to_owned(),
+                    wanted: position,
+                    position: known,
+                });
+            }
+            let answer = match runs_on {
+                Some(node) => self.call(node, name, position, left).await,
+                None => None,
+            };
+            match answer {
+                Some(Answer::Reached { position }) => return Ok(Some(position)),
+                Some(Answer::Stopped { fault }) => {
+                    return Err(SinkError::Stopped {
+                        name: name.to_owned(),
+                        fault: Box::new(SinkFault::new(fault)),
+                    });
+                }
+                Some(Answer::NotYet { position }) => known = position,
+                Some(Answer::Elsewhere) | None => {
+                    if progress.place() == Place::Elsewhere(runs_on) {
+                        progress.changed(PAUSE.min(left)).await;
+                    }
+                }
+            }
+        }
+    }
+
+    async fn call(
+        &self,
+        node: u64,
+        name: &str,
+        position: Position,
+        left: Duration,
+    ) -> Option<Answer> {
+        let within = left.min(ROUND);
+        let call = Call::Wait {
+            sink: name.to_owned(),
+            position,
+            within_ms: within.as_millis() as u64,
+        };
+        let bytes = Bytes::from(serde_json::to_vec(&call).ok()?);
+        let node = onelog::NodeId(node);
+        match self.inner.node.call(node, bytes, within + ON_ITS_WAY).await {
+            Ok(answer) => serde_json::from_slice(&answer).ok(),
+            Err(error) => {
+                tracing::debug!(sink = name, %error, "a node that runs a sink did not answer");
+                None
+            }
+        }
+    }
+
+    /// [`Sinks::reach`] for threads that block.
+    pub(crate) fn reach_blocking(
+        &self,
+        name: &str,
+        position: Position,
+        timeout: Duration,
+    ) -> Result<Option<Position>, SinkError> {
+        let begun = Instant::now();
+        match self.inner.find(name) {
+            Ok(Found { progress, .. }) => match progress.wait_blocking(name, position, timeout) {
+                Err(SinkError::Elsewhere { .. }) => {}
+                outcome => return outcome.map(|()| progress.position()),
+            },
+            Err(error) if self.inner.node.cluster().is_none() => return Err(error),
+            Err(_) => {}
+        }
+        let runtime = runtime(name)?;
+        let left = timeout.saturating_sub(begun.elapsed());
+        runtime.block_on(self.reach(name, position, left))
+    }
+
+    /// [`Sinks::check_names`] for threads that block.
+    pub(crate) fn check_names_blocking(&self, names: &[String]) -> Result<(), SinkError> {
+        let unknown = names.iter().find(|name| self.inner.find(name).is_err());
+        match unknown {
+            None => Ok(()),
+            Some(name) => runtime(name)?.block_on(self.check_names(names)),
+        }
+    }
+}
+
+fn runtime(name: &str) -> Result<tokio::runtime::Runtime, SinkError> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .build();
+    runtime.map_err(|_| SinkError::Busy {
+        name: name.to_owned(),
+    })
+}
