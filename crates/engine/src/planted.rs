@@ -4,6 +4,10 @@
 onelog_record::planted_bugs! {
     /// Requests behind a definition in flight are decided by the tables before it.
     DecideBehindDefinition = 1,
+    /// Refusals, and transactions that write nothing, are answered without a barrier.
+    RefusedUnconfirmed = 2,
+    /// An only voter seeks the leadership while not all that it has is durable.
+    CampaignsUnflushed = 3,
     /// A read barrier is answered with what is applied here: no other node confirms the leadership.
     BarrierUnconfirmed = 10,
     /// What was decided and never committed stays known when the leadership is lost.

@@ -187,7 +187,8 @@ impl Raft {
         // applied, as it does when it seeks the leadership.
         let must_wait = [MessageType::MsgSnapshot, MessageType::MsgTimeoutNow];
         let is_late = must_wait.contains(&message.msg_type) && self.is_installing();
-        if message.to != self.node.get() || is_late {
+        let is_early = message.msg_type == MessageType::MsgTimeoutNow && !self.may_campaign();
+        if message.to != self.node.get() || is_late || is_early {
             return Ok(());
         }
         let last = Index(self.raw.raft.raft_log.last_index());
@@ -204,6 +205,15 @@ impl Raft {
             Err(::raft::Error::StepPeerNotFound) => Ok(()),
             other => Ok(other?),
         }
+    }
+
+    /// An only voter leads at once when it seeks the leadership, so everything that it has must be
+    /// durable. That can be missing where it became the only one as a follower.
+    fn may_campaign(&self) -> bool {
+        let log = &self.raw.raft.raft_log;
+        !self.is_alone()
+            || log.last_index() == log.persisted
+            || planted::is(Bug::CampaignsUnflushed)
     }
 
     fn is_installing(&self) -> bool {
@@ -396,7 +406,7 @@ impl Consensus for Raft {
     }
 
     fn tick(&mut self) -> Result<(), ConsensusError> {
-        if self.is_installing() {
+        if self.is_installing() || !self.leads() && !self.may_campaign() {
             return Ok(());
         }
         let raft = &mut self.raw.raft;
@@ -423,6 +433,10 @@ impl Consensus for Raft {
     }
 
     /// By the ReadIndex of Raft, never by leases: no clock takes part.
+    fn is_alone(&self) -> bool {
+        self.raw.raft.prs().is_singleton()
+    }
+
     fn read_barrier(&mut self, token: u64) {
         assert!(self.leads(), "only the leader knows what is committed");
         self.raw.read_index(token.to_le_bytes().to_vec());

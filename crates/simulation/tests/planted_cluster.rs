@@ -34,7 +34,7 @@ macro_rules! bugs {
 }
 
 const BUGS: &[Planted] = &bugs! {
-    onelog_engine: DecideBehindDefinition, BarrierUnconfirmed, OverlayKept, RepliesKept, AnswerOnDecision, AdmitsTooEarly,
+    onelog_engine: DecideBehindDefinition, RefusedUnconfirmed, CampaignsUnflushed, BarrierUnconfirmed, OverlayKept, RepliesKept, AnswerOnDecision, AdmitsTooEarly,
         IdsNotInstalled, TimeNotInstalled, ReportedUnflushed, VoteForgotten, LeadsAsLearner, BarrierByLease;
     onelog_replica: AnswerOnStage, DurableIsCommitted, StoredBeforeCut, CommitBehindCheckpoint, MembersNotKept,
         ChangesNotLookedFor, CatalogNotInstalled, CatalogOfCheckpoint, RetainPastCheckpoint, ReplayShort;

@@ -246,6 +246,12 @@ impl Clients {
             return;
         }
         self.seldom.sent_on += 1;
+        // To the history it is one more request under the same id, of which no answer is heard.
+        let again = CommitCall {
+            begin: self.clock.tick(),
+            ..self.history.commits[call].clone()
+        };
+        self.history.commits.push(again);
         if let Some(to) = Self::pick(world, random) {
             self.submit(world, to, call);
         }
@@ -412,8 +418,18 @@ impl Clients {
         random: &mut Random,
     ) {
         format!("{call} {answer:?}").hash(&mut self.trace);
-        if matches!(answer, Err(Refusal::NotLeader | Refusal::Stopped(_))) {
-            // Whether it happened is not known. It is sent on under the same id.
+        if let Err(
+            // Whether it happened is not known.
+            Refusal::NotLeader
+            | Refusal::Stopped(_)
+            // Another node has applied what this one has not: it will.
+            | Refusal::SnapshotInFuture { .. }
+            // They come before an id is looked for, so an earlier attempt may have happened.
+            | Refusal::Overloaded { .. }
+            | Refusal::DiskFull { .. },
+        ) = answer
+        {
+            // It is sent on under the same id.
             return;
         }
         if self.open.remove(&call).is_none() {

@@ -55,30 +55,30 @@ enum Act {
 
 /// How often each is done at most; a seed draws less of each.
 const ACTS: [(Act, u32); 24] = [
-    (Act::Deliver, 8_000),
-    (Act::Turn, 2_000),
-    (Act::RunFlush, 2_500),
-    (Act::Report, 3_500),
-    (Act::Tick, 4_000),
+    (Act::Deliver, 12_000),
+    (Act::Turn, 3_000),
+    (Act::RunFlush, 4_000),
+    (Act::Report, 5_000),
+    (Act::Tick, 3_000),
     (Act::Client, 5_000),
-    (Act::SendOn, 600),
-    (Act::Fetch, 500),
-    (Act::Snapshot, 1_000),
+    (Act::SendOn, 2_500),
+    (Act::Fetch, 700),
+    (Act::Snapshot, 1_200),
     (Act::Checkpoint, 700),
-    (Act::Retain, 400),
+    (Act::Retain, 500),
     (Act::Save, 300),
-    (Act::Idle, 500),
-    (Act::Crash, 40),
-    (Act::Fault, 80),
-    (Act::Pause, 30),
-    (Act::Resume, 100),
-    (Act::CutLink, 30),
-    (Act::Isolate, 20),
-    (Act::Away, 80),
-    (Act::Heal, 80),
-    (Act::Transfer, 60),
-    (Act::ChangeMembers, 60),
-    (Act::TurnClock, 60),
+    (Act::Idle, 400),
+    (Act::Crash, 16),
+    (Act::Fault, 16),
+    (Act::Pause, 12),
+    (Act::Resume, 60),
+    (Act::CutLink, 16),
+    (Act::Isolate, 8),
+    (Act::Away, 16),
+    (Act::Heal, 40),
+    (Act::Transfer, 24),
+    (Act::ChangeMembers, 24),
+    (Act::TurnClock, 40),
 ];
 
 /// A node whose log is cut often.
@@ -153,7 +153,7 @@ impl Faults {
                 world.stop(id, crash_mode(number));
                 start_again(world, id, number);
             }
-            Act::Resume => resume(world.get(id), random),
+            Act::Resume => resume(world, id, random),
             Act::Pause => world.get(id).is_paused = true,
             Act::TurnClock => {
                 let node = world.get(id);
@@ -199,7 +199,7 @@ fn start_again(world: &mut World, id: NodeId, number: usize) {
         node.log.crash(crash_mode(number / 4));
         node.state.crash(crash_mode(number / 4));
         plan_fault(node, number / 2);
-        if node.start().is_err() {
+        if node.start().is_err() || !node.runs() {
             node.end();
             world.reached.note("power failed at a start", 1);
             world.gather();
@@ -212,7 +212,10 @@ fn start_again(world: &mut World, id: NodeId, number: usize) {
     world.crash(id, crash_mode(number));
 }
 
-fn resume(node: &mut Node, random: &mut Random) {
+fn resume(world: &mut World, id: NodeId, random: &mut Random) {
+    let terms = world.nodes.values().filter(|node| node.admits());
+    let newest = terms.map(|node| node.replica().role().term).max();
+    let node = world.get(id);
     if !node.is_paused {
         return;
     }
@@ -220,6 +223,9 @@ fn resume(node: &mut Node, random: &mut Random) {
     let ms = random.random_range(0..PAUSE_MS_MAX);
     node.now.monotonic_ms += ms;
     node.now.unix_ms += ms;
+    let is_late = node.admits() && Some(node.replica().role().term) < newest;
+    let what = "a paused leader found that it leads no more";
+    world.reached.note(what, usize::from(is_late));
 }
 
 fn any_node(world: &World, random: &mut Random) -> NodeId {
@@ -239,14 +245,12 @@ fn one_that_leads(world: &World, random: &mut Random) -> NodeId {
 
 /// Any message, which may get lost or come again later.
 fn deliver(world: &mut World, random: &mut Random) {
-    if world.mail.is_empty() {
+    let is_awake = |id: &NodeId| world.nodes.get(id).is_none_or(|node| !node.is_paused);
+    let places = (0..world.mail.len()).filter(|place| is_awake(&world.mail[*place].to()));
+    let places: Vec<usize> = places.take(OVERTAKEN_MAX).collect();
+    let Some(&place) = places.choose(random) else {
         return;
-    }
-    let place = random.random_range(0..world.mail.len().min(OVERTAKEN_MAX));
-    let to = world.mail[place].to();
-    if world.nodes.get(&to).is_some_and(|node| node.is_paused) {
-        return;
-    }
+    };
     let message = world.mail.swap_remove(place);
     if random.random_ratio(TWICE_PER_MILLE, 1000) {
         world.mail.push(message.clone());

@@ -179,7 +179,7 @@ impl Node {
         self.life.as_ref().is_some_and(|life| life.replica.admits())
     }
 
-    /// Recovers and replays; the only voter leads then.
+    /// Recovers and replays; the only voter leads then. Where a disk is to fail, it may run no more.
     pub fn start(&mut self) -> Result<(), StartError> {
         self.open()?;
         self.lead_on()
@@ -224,6 +224,9 @@ impl Node {
                 StartProgress::More => {}
                 StartProgress::Waits => {
                     assert!(self.run_all_jobs(), "a start waits for a job");
+                    if !self.runs() {
+                        return Ok(());
+                    }
                 }
             }
         }
@@ -242,7 +245,14 @@ impl Node {
         let life = self.life();
         let first = life.replica.first_index();
         let end = life.replica.observer().replayed_to.next();
-        let entries = life.reader.entries(first, end, usize::MAX).unwrap();
+        let entries = match life.reader.entries(first, end, usize::MAX) {
+            Err(_) if self.may_fail => {
+                self.note_planned();
+                return self.end();
+            }
+            entries => entries.expect("nothing fails"),
+        };
+        let life = self.life();
         let mut applied = life.replica.observer().applied.borrow_mut();
         applied.splice(0..0, entries);
     }
@@ -280,13 +290,17 @@ impl Node {
     fn survive(&mut self, result: Result<impl Sized, Failure>) {
         match result {
             Err(failure) if self.may_fail => {
-                if let Some(what) = self.planned.take() {
-                    self.reached.note(what, 1);
-                }
+                self.note_planned();
                 self.end();
                 self.failure = Some(failure);
             }
             result => drop(result.expect("nothing fails")),
+        }
+    }
+
+    fn note_planned(&mut self) {
+        if let Some(what) = self.planned.take() {
+            self.reached.note(what, 1);
         }
     }
 

@@ -17,9 +17,9 @@ use crate::history::Logged;
 use crate::workloads::{self, Random};
 
 /// How many steps a seed takes unless another number is wished for.
-pub const STEPS: usize = 8_000;
+pub const STEPS: usize = 40_000;
 /// How many steps lie between two looks at everything.
-const CHECK_EVERY: usize = 500;
+const CHECK_EVERY: usize = 2_000;
 /// How long a cluster may take to agree once nothing fails any more.
 const CALM_TICKS: usize = 60;
 

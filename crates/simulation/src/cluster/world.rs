@@ -293,6 +293,8 @@ impl World {
                 self.changed.insert(ticket, answer);
             }
             Answer::Transferred(ticket, answer) => {
+                let is_done = usize::from(answer.is_ok());
+                self.reached.note("a leadership was handed on", is_done);
                 self.transferred.insert(ticket, answer);
             }
         }
@@ -513,6 +515,10 @@ impl World {
 
     /// What must hold whatever happens.
     fn check(&mut self) {
+        let leading = self.nodes.values().filter(|node| node.admits()).count();
+        let is_split = usize::from(leading > 1);
+        self.reached
+            .note("two nodes thought that they lead", is_split);
         for (id, node) in self.nodes.iter_mut().filter(|(_, node)| node.runs()) {
             let role = node.replica().role();
             if role.leads {
