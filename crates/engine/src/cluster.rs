@@ -5,6 +5,7 @@ use onelog_record::{Entry, Index, NodeId};
 
 use crate::consensus::Consensus as _;
 use crate::engine::{Effect, Engine, EngineError};
+use crate::planted::{self, Bug};
 use crate::raft::{FetchId, MemberChange, MembersError, Message, Raft, SnapshotMark};
 
 impl<T> Engine<T, Raft> {
@@ -58,10 +59,17 @@ impl<T> Engine<T, Raft> {
         out: &mut Vec<Effect<T>>,
     ) -> Result<(), EngineError> {
         let options = self.options.validator;
+        let taken = match planted::is(Bug::IdsNotInstalled) {
+            true => 0,
+            false => usize::MAX,
+        };
+        let ids = ids.take(taken);
         self.earlier_steps = self.steps();
         self.validator = Validator::new(options, self.applied.position, ids);
-        self.applied.timestamp_ms = timestamp_ms;
-        self.last_timestamp_ms = self.last_timestamp_ms.max(timestamp_ms);
+        if !planted::is(Bug::TimeNotInstalled) {
+            self.applied.timestamp_ms = timestamp_ms;
+            self.last_timestamp_ms = self.last_timestamp_ms.max(timestamp_ms);
+        }
         self.consensus.installed();
         self.pump(out)
     }

@@ -83,6 +83,9 @@ pub trait Consensus: Debug {
     /// answered.
     fn read_barrier(&mut self, token: u64);
 
+    /// Whether this node is the only voter: while it leads, nothing is acknowledged elsewhere.
+    fn is_alone(&self) -> bool;
+
     /// What is to be done next; `None` when there is nothing. MUST be called after every other
     /// call, until it answers `None`.
     ///

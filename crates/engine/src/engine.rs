@@ -13,6 +13,7 @@ use onelog_record::{
     TxnId, compress, raw_body,
 };
 
+use crate::confirming::{Confirming, Unconfirmed};
 use crate::consensus::{Consensus, ConsensusError};
 use crate::planted::{self, Bug};
 use crate::raft::{Fetch, Members, Message, Raft, SnapshotMark};
@@ -117,6 +118,7 @@ pub struct Engine<T, C = Raft> {
     /// Those of the validators before a snapshot replaced them.
     pub(crate) earlier_steps: u64,
     replies: Replies<T>,
+    confirming: Confirming<T>,
     open: BodyWriter,
     pub(crate) applied: Applied,
     /// Entries of this leadership behind this index were decided by this validator.
@@ -153,6 +155,7 @@ impl<T, C: Consensus> Engine<T, C> {
             validator,
             earlier_steps: 0,
             replies: Replies::default(),
+            confirming: Confirming::default(),
             open: BodyWriter::with_prefix(PAYLOAD_HEADER_BYTES),
             applied,
             decided_from: None,
@@ -177,7 +180,8 @@ impl<T, C: Consensus> Engine<T, C> {
     /// requests admitted.
     #[must_use]
     pub fn admits(&self) -> bool {
-        self.consensus.leads() && self.applied.term == self.consensus.term()
+        let has_applied = self.applied.term == self.consensus.term();
+        self.consensus.leads() && (has_applied || planted::is(Bug::AdmitsTooEarly))
     }
 
     /// Whether something must get done before more is submitted: the open entry sealed, or what waits
@@ -192,7 +196,8 @@ impl<T, C: Consensus> Engine<T, C> {
     }
 
     fn may_decide(&self) -> bool {
-        self.open.len() < ENTRY_BYTES_TARGET && self.replies.late_len() < LATE_MAX
+        let late = self.replies.late_len() + self.confirming.len();
+        self.open.len() < ENTRY_BYTES_TARGET && late < LATE_MAX
     }
 
     /// Whether there is something to seal.
@@ -245,7 +250,11 @@ impl<T, C: Consensus> Engine<T, C> {
     /// How many requests wait for their answer.
     #[must_use]
     pub fn waiting(&self) -> usize {
-        self.replies.len() + self.held.len() + self.reads.len() + self.readable.len()
+        self.replies.len()
+            + self.confirming.len()
+            + self.held.len()
+            + self.reads.len()
+            + self.readable.len()
     }
 
     /// Applies a committed entry from the log while the node starts.
@@ -270,6 +279,10 @@ impl<T, C: Consensus> Engine<T, C> {
     pub fn read_barrier(&mut self, ticket: T, out: &mut Vec<Effect<T>>) -> Result<(), EngineError> {
         if !self.admits() {
             out.push(Effect::Reply(ticket, Err(Refusal::NotLeader)));
+            return Ok(());
+        }
+        if planted::is(Bug::BarrierUnconfirmed) {
+            out.push(Effect::Readable(ticket, self.applied.position));
             return Ok(());
         }
         self.next_read += 1;
@@ -353,6 +366,7 @@ impl<T, C: Consensus> Engine<T, C> {
             rules,
             &mut self.open,
         )?;
+        let is_in_log = matches!(decision, Decision::Repeated(_));
         let (after, answer) = match decision {
             Decision::Accepted(committed) => {
                 if request
@@ -362,6 +376,10 @@ impl<T, C: Consensus> Engine<T, C> {
                 {
                     self.barrier = Some(committed.position);
                 }
+                if planted::is(Bug::AnswerOnDecision) {
+                    out.push(Effect::Reply(ticket, Ok(committed)));
+                    return Ok(());
+                }
                 self.replies.accepted(ticket, committed);
                 return Ok(());
             }
@@ -370,12 +388,43 @@ impl<T, C: Consensus> Engine<T, C> {
             }
             Decision::Refused { refusal, after } => (after, Err(refusal)),
         };
+        let answer = Unconfirmed {
+            ticket,
+            after,
+            answer,
+        };
+        if is_in_log || self.consensus.is_alone() || planted::is(Bug::RefusedUnconfirmed) {
+            self.answer(answer, out);
+            return Ok(());
+        }
+        self.confirming.push(answer);
+        self.confirm();
+        self.pump(out)
+    }
+
+    /// Answers once what it rests on is applied.
+    fn answer(&mut self, answer: Unconfirmed<T>, out: &mut Vec<Effect<T>>) {
+        let Unconfirmed {
+            ticket,
+            after,
+            answer,
+        } = answer;
         if after <= self.applied.position {
             out.push(Effect::Reply(ticket, answer));
         } else {
             self.replies.late(ticket, after, answer);
         }
-        Ok(())
+    }
+
+    /// Requests a barrier for what waits for one. Answers whether it did.
+    fn confirm(&mut self) -> bool {
+        let is_due = self.confirming.is_due();
+        if is_due {
+            self.next_read += 1;
+            self.confirming.begin(self.next_read);
+            self.consensus.read_barrier(self.next_read);
+        }
+        is_due
     }
 
     /// Seals the open entry, if there is one, and proposes it.
@@ -423,6 +472,7 @@ impl<T, C: Consensus> Engine<T, C> {
         let readable = std::mem::take(&mut self.readable);
         self.replies
             .drain()
+            .chain(self.confirming.drain())
             .chain(held.into_iter().map(|held| held.ticket))
             .chain(reads.into_values())
             .chain(readable.into_values())
@@ -430,7 +480,13 @@ impl<T, C: Consensus> Engine<T, C> {
     }
 
     pub(crate) fn pump(&mut self, out: &mut Vec<Effect<T>>) -> Result<(), EngineError> {
-        while let Some(progress) = self.consensus.poll()? {
+        loop {
+            let Some(progress) = self.consensus.poll()? else {
+                if self.admits() && self.confirm() {
+                    continue;
+                }
+                return Ok(());
+            };
             if progress.lost_leadership.is_some() {
                 // Before anything of a later term: it may have the positions of what was decided
                 // here, and must not release those answers.
@@ -461,10 +517,12 @@ impl<T, C: Consensus> Engine<T, C> {
                 if let Some(ticket) = self.reads.remove(&token) {
                     self.readable.insert((index, token), ticket);
                 }
+                for answer in self.confirming.confirmed(token) {
+                    self.answer(answer, out);
+                }
             }
             self.release_reads(out);
         }
-        Ok(())
     }
 
     fn release_reads(&mut self, out: &mut Vec<Effect<T>>) {
@@ -540,7 +598,12 @@ impl<T, C: Consensus> Engine<T, C> {
         self.decided_from = None;
         self.barrier = None;
         self.open = BodyWriter::with_prefix(PAYLOAD_HEADER_BYTES);
-        self.validator.reset(self.applied.position);
+        if !planted::is(Bug::OverlayKept) {
+            self.validator.reset(self.applied.position);
+        }
+        if planted::is(Bug::RepliesKept) {
+            return;
+        }
         for ticket in self.abandon() {
             out.push(Effect::Reply(ticket, Err(Refusal::NotLeader)));
         }

@@ -6,6 +6,7 @@
 //! orders the entries is behind the trait [`Consensus`]; [`Raft`] implements it.
 
 mod cluster;
+mod confirming;
 mod consensus;
 mod engine;
 pub mod planted;

@@ -16,11 +16,12 @@ mod timeout;
 use std::collections::VecDeque;
 
 use ::raft::eraftpb::{Entry as RaftEntry, HardState, MessageType};
-use ::raft::{Config, RawNode, Ready, StateRole};
+use ::raft::{Config, RawNode, ReadOnlyOption, Ready, StateRole};
 use onelog_record::{Entry, Index, NodeId, Position, Term};
 use slog::{Discard, Logger, o};
 
 use crate::consensus::{Consensus, ConsensusError, Progress};
+use crate::planted::{self, Bug};
 
 pub use self::cluster::PeerProgress;
 use self::convert::{from_raft, no_change, to_raft};
@@ -137,6 +138,10 @@ impl Raft {
             check_quorum: true,
             pre_vote: true,
             batch_append: true,
+            read_only_option: match planted::is(Bug::BarrierByLease) {
+                true => ReadOnlyOption::LeaseBased,
+                false => ReadOnlyOption::Safe,
+            },
             ..Config::default()
         };
         let hard_state = HardState {
@@ -182,7 +187,8 @@ impl Raft {
         // applied, as it does when it seeks the leadership.
         let must_wait = [MessageType::MsgSnapshot, MessageType::MsgTimeoutNow];
         let is_late = must_wait.contains(&message.msg_type) && self.is_installing();
-        if message.to != self.node.get() || is_late {
+        let is_early = message.msg_type == MessageType::MsgTimeoutNow && !self.may_campaign();
+        if message.to != self.node.get() || is_late || is_early {
             return Ok(());
         }
         let last = Index(self.raw.raft.raft_log.last_index());
@@ -199,6 +205,15 @@ impl Raft {
             Err(::raft::Error::StepPeerNotFound) => Ok(()),
             other => Ok(other?),
         }
+    }
+
+    /// An only voter leads at once when it seeks the leadership, so everything that it has must be
+    /// durable. That can be missing where it became the only one as a follower.
+    fn may_campaign(&self) -> bool {
+        let log = &self.raw.raft.raft_log;
+        !self.is_alone()
+            || log.last_index() == log.persisted
+            || planted::is(Bug::CampaignsUnflushed)
     }
 
     fn is_installing(&self) -> bool {
@@ -261,7 +276,10 @@ impl Raft {
             let vote = (Term(hard_state.term), hard_state.vote);
             if vote != self.saved_vote {
                 self.saved_vote = vote;
-                progress.vote = Some(vote);
+                progress.vote = Some(match planted::is(Bug::VoteForgotten) {
+                    true => (vote.0, NOBODY),
+                    false => vote,
+                });
             }
         }
         if !ready.snapshot().is_empty() {
@@ -283,7 +301,10 @@ impl Raft {
             .collect();
         let messages = |list: Vec<_>| list.into_iter().map(Message);
         progress.messages.extend(messages(ready.take_messages()));
-        let later: Vec<Message> = messages(ready.take_persisted_messages()).collect();
+        let mut later: Vec<Message> = messages(ready.take_persisted_messages()).collect();
+        if planted::is(Bug::ReportedUnflushed) {
+            progress.messages.append(&mut later);
+        }
         let number = ready.number();
         self.raw.advance_append_async(ready);
         let is_waiting = progress.install.is_some() || !entries.is_empty();
@@ -385,7 +406,7 @@ impl Consensus for Raft {
     }
 
     fn tick(&mut self) -> Result<(), ConsensusError> {
-        if self.is_installing() {
+        if self.is_installing() || !self.leads() && !self.may_campaign() {
             return Ok(());
         }
         let raft = &mut self.raw.raft;
@@ -412,6 +433,10 @@ impl Consensus for Raft {
     }
 
     /// By the ReadIndex of Raft, never by leases: no clock takes part.
+    fn is_alone(&self) -> bool {
+        self.raw.raft.prs().is_singleton()
+    }
+
     fn read_barrier(&mut self, token: u64) {
         assert!(self.leads(), "only the leader knows what is committed");
         self.raw.read_index(token.to_le_bytes().to_vec());
@@ -439,7 +464,8 @@ impl Consensus for Raft {
         let change = members::proposal(&changes);
         let state = self.raw.apply_conf_change(&change)?;
         self.members = Members::from_raft(&state);
-        if self.leads() && !self.members.is_voter(self.node) {
+        let is_out = self.leads() && !self.members.is_voter(self.node);
+        if is_out && !planted::is(Bug::LeadsAsLearner) {
             // The library lets it lead on, and where one voter is left, it would even answer reads
             // without asking that one, which may lead by now.
             let term = self.raw.raft.term;

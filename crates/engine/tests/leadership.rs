@@ -73,6 +73,10 @@ impl Consensus for Scripted {
 
     fn stored(&mut self, _index: Index) {}
 
+    fn is_alone(&self) -> bool {
+        true
+    }
+
     fn read_barrier(&mut self, token: u64) {
         self.0.borrow_mut().barriers.push(token);
     }

@@ -63,7 +63,7 @@ impl ReadForFollower {
 }
 
 /// An answer to a client, by the ticket that came with its request.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub enum Answer<T> {
     /// A transaction is committed, or refused. What it rests on is applied already. Also the refusal
     /// of a read barrier.

@@ -28,6 +28,8 @@ onelog_record::planted_bugs! {
     ChangesNotLookedFor = 12,
     /// Node 3 takes nothing of what it applies into its state.
     AppliesOtherwise = 20,
+    /// An installed snapshot leaves the tables that were known before.
+    CatalogNotInstalled = 30,
 }
 
 /// The same place in the log without what was written there.

@@ -3,6 +3,7 @@
 //! crashed at every step.
 
 mod checker;
+pub mod cluster;
 pub mod concurrent;
 pub mod cycles;
 mod history;

@@ -90,6 +90,8 @@ pub enum Rule {
     NotSerializable,
     /// What a workload keeps constant is not.
     Invariant,
+    /// What must hold of a cluster at every moment does not.
+    Cluster,
     /// The node does not open, or stops, although nothing is wrong with its disk any more.
     CannotGoOn,
 }

@@ -116,8 +116,10 @@ impl Checker<'_> {
             self.wrong_refusal(call.id, "the guard holds on what it met", refusal);
         }
         // What it met may not have been replaced by something that was answered before the request.
+        // The position itself may be lower: where a leader's own disk is slow, others have applied what
+        // it has only decided.
         let lower = self.observed.before(call.begin);
-        if retry_at < lower {
+        if retry_at < lower && self.model.at(guard.table, &guard.key, lower) != truth {
             let text = format!(
                 "the refusal of transaction {} rests on position {retry_at}, although {lower} had been answered before it was sent",
                 call.id

@@ -3,9 +3,7 @@
 use onelog_engine::{MemberChange, Members, MembersError};
 use onelog_log::CrashMode;
 use onelog_replica::{Event, TransferError};
-
-use crate::node::options;
-use crate::world::{World, node};
+use onelog_simulation::cluster::{World, node, options};
 
 #[test]
 fn three_nodes_grow_from_one_and_all_have_what_each_acknowledged() {

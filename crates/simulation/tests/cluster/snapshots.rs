@@ -4,9 +4,7 @@ use onelog_engine::MemberChange;
 use onelog_log::{CrashMode, Fault};
 use onelog_record::{Index, NodeId, TxnId};
 use onelog_replica::{Event, ReplicaOptions};
-
-use crate::node::options;
-use crate::world::{World, node};
+use onelog_simulation::cluster::{World, node, options};
 
 /// About how many calls of the disks crash in one test.
 const CRASHES: usize = 40;

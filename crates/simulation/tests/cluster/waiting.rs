@@ -5,10 +5,9 @@ use onelog_engine::{MemberChange, Message};
 use onelog_log::{CrashMode, HardState};
 use onelog_record::{Index, NodeId};
 use onelog_replica::Event;
+use onelog_simulation::cluster::{Node, World, node};
 
-use crate::node::Node;
 use crate::snapshots::{small, with_a_follower_far_behind};
-use crate::world::{World, node};
 
 /// More ticks than anything takes.
 const LONG: usize = 300;

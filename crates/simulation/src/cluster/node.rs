@@ -15,11 +15,12 @@ use onelog_replica::{
 };
 use onelog_state::{Checkpoint, State};
 
-use crate::watch::Watch;
+use super::watch::Watch;
 
 const LOG_ID: u128 = 0x77;
 
 /// Everything that a node has while it runs.
+#[derive(Debug)]
 pub struct Life {
     pub replica: Replica<u32, Watch>,
     pub reader: LogReader,
@@ -36,6 +37,7 @@ pub struct Life {
     ended: Vec<Event<u32>>,
 }
 
+#[derive(Debug)]
 pub struct Node {
     pub id: NodeId,
     pub log: SimulatedDisk,
@@ -48,24 +50,41 @@ pub struct Node {
     pub reached: Reached,
     /// Whether a disk is to fail.
     pub may_fail: bool,
+    /// What the planned fault is called.
+    pub planned: Option<&'static str>,
+    /// The process stands still; time goes on.
+    pub is_paused: bool,
     /// Why it has stopped by itself.
     pub failure: Option<Failure>,
 }
 
 /// What is rare, and must have happened in a batch of seeds: else it would say little.
-pub const RARE: [&str; 12] = [
+pub const RARE: [&str; 25] = [
     "a tail was cut",
     "a flush ended while a cut waited",
     "a snapshot was installed",
     "an installation waited for jobs",
     "a snapshot was overtaken by a checkpoint",
+    "a snapshot's way was broken off",
     "an installation was finished by a start",
     "entries were read from the log for a follower",
     "a leadership was lost",
+    "two nodes thought that they lead",
+    "a paused leader found that it leads no more",
     "a start had entries not known to be committed",
+    "power failed at a start",
+    "a disk was full",
+    "a call of a disk failed",
+    "power failed within a call",
     "a segment was dropped",
     "a checkpoint was made",
     "a request met a node that does not lead",
+    "a request was sent on",
+    "a later attempt was answered too",
+    "a read waited for a barrier",
+    "a node that does not lead was read",
+    "the members changed under a partition",
+    "a leadership was handed on",
 ];
 
 /// How often each has happened.
@@ -131,12 +150,19 @@ impl Node {
             answers: Vec::new(),
             reached: Reached::default(),
             may_fail: false,
+            planned: None,
+            is_paused: false,
             failure: None,
         }
     }
 
     pub fn runs(&self) -> bool {
         self.life.is_some()
+    }
+
+    /// Whether it runs and is not paused.
+    pub fn is_awake(&self) -> bool {
+        self.runs() && !self.is_paused
     }
 
     #[track_caller]
@@ -153,7 +179,7 @@ impl Node {
         self.life.as_ref().is_some_and(|life| life.replica.admits())
     }
 
-    /// Recovers and replays; the only voter leads then.
+    /// Recovers and replays; the only voter leads then. Where a disk is to fail, it may run no more.
     pub fn start(&mut self) -> Result<(), StartError> {
         self.open()?;
         self.lead_on()
@@ -198,6 +224,9 @@ impl Node {
                 StartProgress::More => {}
                 StartProgress::Waits => {
                     assert!(self.run_all_jobs(), "a start waits for a job");
+                    if !self.runs() {
+                        return Ok(());
+                    }
                 }
             }
         }
@@ -216,7 +245,14 @@ impl Node {
         let life = self.life();
         let first = life.replica.first_index();
         let end = life.replica.observer().replayed_to.next();
-        let entries = life.reader.entries(first, end, usize::MAX).unwrap();
+        let entries = match life.reader.entries(first, end, usize::MAX) {
+            Err(_) if self.may_fail => {
+                self.note_planned();
+                return self.end();
+            }
+            entries => entries.expect("nothing fails"),
+        };
+        let life = self.life();
         let mut applied = life.replica.observer().applied.borrow_mut();
         applied.splice(0..0, entries);
     }
@@ -254,10 +290,17 @@ impl Node {
     fn survive(&mut self, result: Result<impl Sized, Failure>) {
         match result {
             Err(failure) if self.may_fail => {
+                self.note_planned();
                 self.end();
                 self.failure = Some(failure);
             }
             result => drop(result.expect("nothing fails")),
+        }
+    }
+
+    fn note_planned(&mut self) {
+        if let Some(what) = self.planned.take() {
+            self.reached.note(what, 1);
         }
     }
 
@@ -278,6 +321,12 @@ impl Node {
         let more = matches!(result, Ok(true));
         self.survive(result);
         more
+    }
+
+    pub fn turn_if_running(&mut self) {
+        if self.runs() {
+            self.turn();
+        }
     }
 
     /// A tick's time passes.

@@ -5,11 +5,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod members;
-mod node;
-mod random;
 mod seeds;
 mod snapshots;
 mod stories;
 mod waiting;
-mod watch;
-mod world;

@@ -6,8 +6,8 @@ use bytes::Bytes;
 use onelog_engine::{MemberChange, Members, MembersError, Message};
 use onelog_log::CrashMode;
 use onelog_record::{
-    CommitRequest, Entry, Index, NodeId, Operation, Position, Refusal, TableId, Term, Transactions,
-    TxnId, Write, raw_body,
+    CommitRequest, Entry, EntryKind, Index, NodeId, Operation, Position, Refusal, TableId, Term,
+    Transactions, TxnId, Write, raw_body,
 };
 use onelog_replica::{
     Answer, ArrivedSnapshot, Creation, Event, NewTable, PinnedSnapshot, ReplicaOptions,
@@ -15,19 +15,21 @@ use onelog_replica::{
 };
 use onelog_state::Import;
 
-use crate::node::{Node, Reached, options};
+use super::node::{Node, Reached, options};
+use crate::history::Logged;
 
 /// The table that every world has.
 pub const TABLE: &str = "t";
 
 /// A snapshot on its way, chunk by chunk.
+#[derive(Debug)]
 struct Transit {
     from: NodeId,
     pinned: PinnedSnapshot,
     import: Option<Import>,
 }
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub struct World {
     pub nodes: BTreeMap<NodeId, Node>,
     pub mail: Vec<Message>,
@@ -45,6 +47,9 @@ pub struct World {
     requested: BTreeMap<u32, Position>,
     pub changed: BTreeMap<u32, Result<Members, MembersError>>,
     pub transferred: BTreeMap<u32, Result<(), TransferError>>,
+    /// Every answer, until those who wait for it have taken it.
+    pub heard: Vec<(NodeId, Answer<u32>)>,
+    pub reached: Reached,
     seed: u64,
 }
 
@@ -59,14 +64,21 @@ impl World {
     }
 
     pub fn of_one_with(seed: u64, options: ReplicaOptions) -> Self {
+        let mut world = Self::bare(seed, options);
+        world.define(node(1), TABLE, u32::MAX);
+        world.settle();
+        assert!(world.is_acknowledged(u32::MAX));
+        world
+    }
+
+    /// A node that has begun a log and leads.
+    pub fn bare(seed: u64, options: ReplicaOptions) -> Self {
         let mut world = Self {
             seed,
             ..Self::default()
         };
         world.add(node(1), options);
-        world.define(node(1), TABLE, u32::MAX);
         world.settle();
-        assert!(world.is_acknowledged(u32::MAX));
         world
     }
 
@@ -77,6 +89,13 @@ impl World {
 
     pub fn of_with(count: u64, seed: u64, options: fn(NodeId) -> ReplicaOptions) -> Self {
         let mut world = Self::of_one_with(seed, options(node(1)));
+        world.grow(count, options);
+        world
+    }
+
+    /// To so many voters.
+    pub fn grow(&mut self, count: u64, options: fn(NodeId) -> ReplicaOptions) {
+        let world = self;
         for id in (2..=count).map(NodeId) {
             world.add(id, options(id));
             world.change_and_wait(node(1), &[MemberChange::Learner(id)]);
@@ -85,7 +104,6 @@ impl World {
         if !voters.is_empty() {
             world.change_and_wait(node(1), &voters);
         }
-        world
     }
 
     /// An empty node starts.
@@ -125,6 +143,8 @@ impl World {
     }
 
     fn end_transit(&mut self, transit: Transit, is_whole: bool) {
+        let broken = usize::from(!is_whole);
+        self.reached.note("a snapshot's way was broken off", broken);
         let to = transit.pinned.message.to();
         if let Some(sender) = self.nodes.get_mut(&transit.from).filter(|node| node.runs()) {
             sender.handle(Event::SnapshotSent { to, is_whole });
@@ -242,9 +262,12 @@ impl World {
     }
 
     fn hear(&mut self, id: NodeId, answer: Answer<u32>) {
+        self.heard.push((id, answer.clone()));
         match answer {
             Answer::Decided(ticket, Ok(committed)) => {
-                let txn = self.ids[&ticket];
+                let Some(&txn) = self.ids.get(&ticket) else {
+                    return;
+                };
                 let known = self.acknowledged.entry(txn).or_insert(committed.position);
                 assert_eq!(*known, committed.position, "{txn} has one place");
             }
@@ -257,7 +280,9 @@ impl World {
                 self.refused.insert(ticket, refusal);
             }
             Answer::Readable(ticket, position) => {
-                let requested = self.requested[&ticket];
+                let Some(&requested) = self.requested.get(&ticket) else {
+                    return;
+                };
                 assert!(
                     position >= requested,
                     "read {ticket} at {position} misses what was acknowledged at {requested}"
@@ -268,6 +293,8 @@ impl World {
                 self.changed.insert(ticket, answer);
             }
             Answer::Transferred(ticket, answer) => {
+                let is_done = usize::from(answer.is_ok());
+                self.reached.note("a leadership was handed on", is_done);
                 self.transferred.insert(ticket, answer);
             }
         }
@@ -478,7 +505,7 @@ impl World {
     }
 
     pub fn reached(&mut self) -> Reached {
-        let mut all = Reached::default();
+        let mut all = self.reached.clone();
         for node in self.nodes.values_mut() {
             node.note_reached();
             all.add(&node.reached);
@@ -488,6 +515,10 @@ impl World {
 
     /// What must hold whatever happens.
     fn check(&mut self) {
+        let leading = self.nodes.values().filter(|node| node.admits()).count();
+        let is_split = usize::from(leading > 1);
+        self.reached
+            .note("two nodes thought that they lead", is_split);
         for (id, node) in self.nodes.iter_mut().filter(|(_, node)| node.runs()) {
             let role = node.replica().role();
             if role.leads {
@@ -522,6 +553,22 @@ impl World {
             let first = states.entry(position).or_insert_with(|| rows.clone());
             assert_eq!(*first, rows, "the state of node {id} differs at {position}");
         }
+    }
+
+    /// All transactions that are committed, in the order of the log.
+    pub fn logged(&self) -> Vec<Logged> {
+        let mut all = Vec::new();
+        for entry in self.committed.values() {
+            if entry.header.kind != EntryKind::Transactions {
+                continue;
+            }
+            let raw = raw_body(entry).unwrap();
+            for transaction in Transactions::new(raw, entry.header.base_offset) {
+                let transaction = transaction.unwrap();
+                all.push(Logged::read(&transaction, entry.header.timestamp_ms).unwrap());
+            }
+        }
+        all
     }
 
     /// At the end: every member has everything, and whatever was acknowledged is there, once.

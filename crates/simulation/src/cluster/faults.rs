@@ -1,0 +1,287 @@
+//! What may happen next, and how often: each seed draws its own mixture, so that some runs have long
+//! partitions, others slow disks, others nothing but crashes.
+
+use onelog_engine::MemberChange;
+use onelog_log::{CrashMode, Fault};
+use onelog_record::NodeId;
+use onelog_replica::{Event, ReplicaOptions};
+use rand::Rng as _;
+use rand::seq::IndexedRandom as _;
+
+use super::clients::Clients;
+use super::node::{Node, options};
+use super::world::World;
+use crate::workloads::Random;
+
+const SILENCE_MS: u64 = 400;
+/// Within so many calls of a disk a planned fault comes.
+const FAULT_WITHIN: u64 = 40;
+/// How long a paused node stands still: often beyond several elections.
+const PAUSE_MS_MAX: u64 = 30_000;
+/// Of a thousand messages: those that come twice, and those that get lost.
+const TWICE_PER_MILLE: u32 = 30;
+const LOST_PER_MILLE: u32 = 30;
+/// How far a message may be overtaken.
+const OVERTAKEN_MAX: usize = 20;
+const CLOCK_MS: u64 = 1_000_000;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+enum Act {
+    Deliver,
+    Turn,
+    RunFlush,
+    Report,
+    Tick,
+    Client,
+    SendOn,
+    Fetch,
+    Snapshot,
+    Checkpoint,
+    Retain,
+    Save,
+    Idle,
+    Crash,
+    Fault,
+    Pause,
+    Resume,
+    CutLink,
+    Isolate,
+    Away,
+    Heal,
+    Transfer,
+    ChangeMembers,
+    TurnClock,
+}
+
+/// How often each is done at most; a seed draws less of each.
+const ACTS: [(Act, u32); 24] = [
+    (Act::Deliver, 12_000),
+    (Act::Turn, 3_000),
+    (Act::RunFlush, 4_000),
+    (Act::Report, 5_000),
+    (Act::Tick, 3_000),
+    (Act::Client, 5_000),
+    (Act::SendOn, 2_500),
+    (Act::Fetch, 700),
+    (Act::Snapshot, 1_200),
+    (Act::Checkpoint, 700),
+    (Act::Retain, 500),
+    (Act::Save, 300),
+    (Act::Idle, 400),
+    (Act::Crash, 16),
+    (Act::Fault, 16),
+    (Act::Pause, 12),
+    (Act::Resume, 60),
+    (Act::CutLink, 16),
+    (Act::Isolate, 8),
+    (Act::Away, 16),
+    (Act::Heal, 40),
+    (Act::Transfer, 24),
+    (Act::ChangeMembers, 24),
+    (Act::TurnClock, 40),
+];
+
+/// A node whose log is cut often.
+pub(super) fn small(id: NodeId) -> ReplicaOptions {
+    ReplicaOptions {
+        checkpoint_interval_ms: 300,
+        retain_bytes: Some(16 << 10),
+        ..options(id)
+    }
+}
+
+/// A fault comes at one of the next calls of a disk.
+fn plan_fault(node: &mut Node, number: usize) {
+    node.may_fail = true;
+    let disk = [&node.log, &node.state][number % 2];
+    let step = disk.steps() + number as u64 % FAULT_WITHIN;
+    let (fault, what) = match number / 2 % 4 {
+        0 => (Fault::Error, "a call of a disk failed"),
+        1 => (Fault::Full, "a disk was full"),
+        _ => (Fault::CrashNow, "power failed within a call"),
+    };
+    disk.fail_at(step, fault);
+    node.planned = Some(what);
+}
+
+fn crash_mode(number: usize) -> CrashMode {
+    CrashMode::ALL[number % CrashMode::ALL.len()]
+}
+
+/// The scheduler of one seed.
+#[derive(Debug)]
+pub(super) struct Faults {
+    acts: Vec<(Act, u32)>,
+}
+
+impl Faults {
+    pub(super) fn drawn(random: &mut Random) -> Self {
+        let mut drawn = |(act, most): (Act, u32)| (act, random.random_range(most / 10..=most));
+        Self {
+            acts: ACTS.into_iter().map(&mut drawn).collect(),
+        }
+    }
+
+    /// One thing happens.
+    pub(super) fn step(&self, world: &mut World, clients: &mut Clients, random: &mut Random) {
+        let id = any_node(world, random);
+        let number = random.random_range(0..1000);
+        let act = self.acts.choose_weighted(random, |act| act.1).unwrap().0;
+        if !world.get(id).runs() {
+            start_again(world, id, number);
+        }
+        let is_paused = world.get(id).is_paused || !world.get(id).runs();
+        match act {
+            Act::Deliver => deliver(world, random),
+            Act::Client => clients.step(world, random),
+            Act::SendOn => clients.send_on(world, random),
+            Act::Snapshot => drop(world.carry_snapshot(number)),
+            Act::CutLink => {
+                let other = any_node(world, random);
+                world.cut.insert((id, other));
+            }
+            Act::Isolate => {
+                let of = one_that_leads(world, random);
+                world.isolate(of);
+            }
+            Act::Away => world.isolate(id),
+            Act::Heal => world.cut.clear(),
+            Act::Transfer => transfer(world, clients, random),
+            Act::ChangeMembers => change_members(world, clients, random),
+            Act::Crash => {
+                world.get(id).is_paused = false;
+                world.stop(id, crash_mode(number));
+                start_again(world, id, number);
+            }
+            Act::Resume => resume(world, id, random),
+            Act::Pause => world.get(id).is_paused = true,
+            Act::TurnClock => {
+                let node = world.get(id);
+                node.now.unix_ms += CLOCK_MS;
+                node.now.unix_ms -= random.random_range(0..2 * CLOCK_MS);
+            }
+            _ if is_paused => {}
+            act => act_on(world.get(id), act, number),
+        }
+        world.gather();
+        clients.hear(world, random);
+    }
+}
+
+/// What one node does by itself.
+fn act_on(node: &mut Node, act: Act, number: usize) {
+    match act {
+        Act::Turn => drop(node.turn()),
+        Act::RunFlush => drop(node.run_flush(number)),
+        Act::Report => drop(node.report(number)),
+        Act::Tick => node.tick(),
+        Act::Fetch => drop(node.run_fetch()),
+        Act::Checkpoint => drop(node.run_checkpoint()),
+        Act::Retain => drop(node.run_retain() || node.run_prepare()),
+        Act::Save => drop(node.run_save()),
+        Act::Idle => {
+            node.now.monotonic_ms += SILENCE_MS;
+            node.handle(Event::Idle);
+        }
+        Act::Fault => plan_fault(node, number),
+        _ => unreachable!("the scheduler does the others"),
+    }
+}
+
+/// A process begins again: its disk has failed, or it was killed. Power may fail at this start too.
+fn start_again(world: &mut World, id: NodeId, number: usize) {
+    if number.is_multiple_of(4) {
+        let node = world.get(id);
+        if node.runs() {
+            world.stop(id, crash_mode(number));
+        }
+        let node = world.get(id);
+        node.log.crash(crash_mode(number / 4));
+        node.state.crash(crash_mode(number / 4));
+        plan_fault(node, number / 2);
+        if node.start().is_err() || !node.runs() {
+            node.end();
+            world.reached.note("power failed at a start", 1);
+            world.gather();
+            world.crash(id, crash_mode(number));
+            return;
+        }
+        world.gather();
+        return;
+    }
+    world.crash(id, crash_mode(number));
+}
+
+fn resume(world: &mut World, id: NodeId, random: &mut Random) {
+    let terms = world.nodes.values().filter(|node| node.admits());
+    let newest = terms.map(|node| node.replica().role().term).max();
+    let node = world.get(id);
+    if !node.is_paused {
+        return;
+    }
+    node.is_paused = false;
+    let ms = random.random_range(0..PAUSE_MS_MAX);
+    node.now.monotonic_ms += ms;
+    node.now.unix_ms += ms;
+    let is_late = node.admits() && Some(node.replica().role().term) < newest;
+    let what = "a paused leader found that it leads no more";
+    world.reached.note(what, usize::from(is_late));
+}
+
+fn any_node(world: &World, random: &mut Random) -> NodeId {
+    let ids: Vec<NodeId> = world.nodes.keys().copied().collect();
+    *ids.choose(random).unwrap()
+}
+
+/// One of those that think so, or any.
+fn one_that_leads(world: &World, random: &mut Random) -> NodeId {
+    let nodes = world.nodes.values().filter(|node| node.is_awake());
+    let leaders: Vec<NodeId> = nodes.filter(|node| node.admits()).map(|n| n.id).collect();
+    match leaders.choose(random) {
+        Some(leader) if random.random_bool(0.9) => *leader,
+        _ => any_node(world, random),
+    }
+}
+
+/// Any message, which may get lost or come again later.
+fn deliver(world: &mut World, random: &mut Random) {
+    let is_awake = |id: &NodeId| world.nodes.get(id).is_none_or(|node| !node.is_paused);
+    let places = (0..world.mail.len()).filter(|place| is_awake(&world.mail[*place].to()));
+    let places: Vec<usize> = places.take(OVERTAKEN_MAX).collect();
+    let Some(&place) = places.choose(random) else {
+        return;
+    };
+    let message = world.mail.swap_remove(place);
+    if random.random_ratio(TWICE_PER_MILLE, 1000) {
+        world.mail.push(message.clone());
+    }
+    match random.random_ratio(LOST_PER_MILLE, 1000) {
+        true => world.lose(&message),
+        false => world.deliver(message),
+    }
+}
+
+fn transfer(world: &mut World, clients: &mut Clients, random: &mut Random) {
+    let (of, to) = (one_that_leads(world, random), any_node(world, random));
+    let ticket = clients.next_ticket();
+    if world.get(of).is_awake() {
+        world.get(of).handle(Event::Transfer(ticket, to));
+    }
+}
+
+fn change_members(world: &mut World, clients: &mut Clients, random: &mut Random) {
+    let (of, other) = (one_that_leads(world, random), any_node(world, random));
+    if !world.get(of).is_awake() {
+        return;
+    }
+    let change = match random.random_range(0..3) {
+        0 => MemberChange::Learner(other),
+        _ => MemberChange::Voter(other),
+    };
+    let ticket = clients.next_ticket();
+    // It may not be possible.
+    world.change(of, ticket, &[change]);
+    let is_split = !world.cut.is_empty();
+    let what = "the members changed under a partition";
+    world.reached.note(what, usize::from(is_split));
+}

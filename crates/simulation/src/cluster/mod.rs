@@ -1,0 +1,25 @@
+//! Whole clusters in one thread: several replicas, each on two simulated disks, with a network in
+//! memory and one seed for everything that is random.
+
+#![expect(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    reason = "what must hold and does not ends the run of a seed by a panic, which is its report"
+)]
+
+mod clients;
+mod faults;
+mod node;
+mod run;
+mod seeds;
+mod watch;
+mod world;
+
+pub use node::{Life, Node, RARE, Reached, options};
+pub use run::{Outcome, STEPS, run};
+pub use seeds::{Batch, Ran, run_all};
+pub use watch::Watch;
+pub use world::{TABLE, World, node};
+
+use run::unique_rows;
