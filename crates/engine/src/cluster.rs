@@ -66,10 +66,8 @@ impl<T> Engine<T, Raft> {
         let ids = ids.take(taken);
         self.earlier_steps = self.steps();
         self.validator = Validator::new(options, self.applied.position, ids);
-        if !planted::is(Bug::TimeNotInstalled) {
-            self.applied.timestamp_ms = timestamp_ms;
-            self.last_timestamp_ms = self.last_timestamp_ms.max(timestamp_ms);
-        }
+        self.applied.timestamp_ms = timestamp_ms;
+        self.last_timestamp_ms = self.last_timestamp_ms.max(timestamp_ms);
         self.consensus.installed();
         self.pump(out)
     }

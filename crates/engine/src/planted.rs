@@ -20,14 +20,10 @@ onelog_record::planted_bugs! {
     AdmitsTooEarly = 14,
     /// An installed snapshot brings no ids.
     IdsNotInstalled = 15,
-    /// An installed snapshot does not say how far time had come.
-    TimeNotInstalled = 16,
     /// Entries and votes are reported to other nodes before they are flushed.
     ReportedUnflushed = 20,
     /// The term is saved without the vote.
     VoteForgotten = 21,
-    /// A leader that is no voter any more leads on.
-    LeadsAsLearner = 22,
     /// A read barrier rests on a lease, in place of an answer of a majority.
     BarrierByLease = 23,
 }

@@ -464,8 +464,7 @@ impl Consensus for Raft {
         let change = members::proposal(&changes);
         let state = self.raw.apply_conf_change(&change)?;
         self.members = Members::from_raft(&state);
-        let is_out = self.leads() && !self.members.is_voter(self.node);
-        if is_out && !planted::is(Bug::LeadsAsLearner) {
+        if self.leads() && !self.members.is_voter(self.node) {
             // The library lets it lead on, and where one voter is left, it would even answer reads
             // without asking that one, which may lead by now.
             let term = self.raw.raft.term;

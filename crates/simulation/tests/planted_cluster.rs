@@ -34,11 +34,11 @@ macro_rules! bugs {
 }
 
 const BUGS: &[Planted] = &bugs! {
-    onelog_engine: DecideBehindDefinition, RefusedUnconfirmed, CampaignsUnflushed, BarrierUnconfirmed, OverlayKept, RepliesKept, AnswerOnDecision, AdmitsTooEarly,
-        IdsNotInstalled, TimeNotInstalled, ReportedUnflushed, VoteForgotten, LeadsAsLearner, BarrierByLease;
+    onelog_engine: DecideBehindDefinition, CampaignsUnflushed, BarrierUnconfirmed, OverlayKept, RepliesKept, AnswerOnDecision, AdmitsTooEarly,
+        IdsNotInstalled, ReportedUnflushed, VoteForgotten, BarrierByLease;
     onelog_replica: AnswerOnStage, DurableIsCommitted, StoredBeforeCut, CommitBehindCheckpoint, MembersNotKept,
         ChangesNotLookedFor, CatalogNotInstalled, CatalogOfCheckpoint, RetainPastCheckpoint, ReplayShort;
-    onelog_log: AcknowledgeBeforeFlush, FlushOutOfOrder, CutKeepsWatermark, CutUnflushed;
+    onelog_log: AcknowledgeBeforeFlush, FlushOutOfOrder, CutKeepsWatermark;
     onelog_commit: ValidateCommittedOnly, SkipRangeCheck, OffByOneRead, IdsInMemoryOnly;
     onelog_state: TombstoneLost, PositionOutsideCheckpoint, MembersOfLaterEntry;
 };

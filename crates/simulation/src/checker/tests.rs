@@ -474,30 +474,6 @@ fn a_guard_refused_for_a_value_that_was_not_there_is_caught() {
 }
 
 #[test]
-fn a_guard_refused_for_a_value_that_had_been_replaced_is_caught() {
-    let mut story = good();
-    let mut request = put("b", "x");
-    request.guards.push(Guard {
-        table: TABLE,
-        key: bytes("a"),
-        predicate: Predicate::Absent,
-    });
-    let refused = Answer::Refused(Refusal::GuardFailed {
-        index: 0,
-        met: Some(bytes("2")),
-        version: Some(Offset(1)),
-        retry_at: Position(2),
-    });
-    // Something else has been answered behind that position: the value still stands.
-    story.commit(3, put("c", "3"));
-    story.call(4, request.clone(), refused.clone());
-    assert!(story.report().is_clean(), "{}", story.report());
-    story.commit(5, put("a", "3"));
-    story.call(6, request, refused);
-    assert_caught(&story.report(), Rule::RealTime, &id(6));
-}
-
-#[test]
 fn a_retry_that_is_acknowledged_as_new_is_caught() {
     let mut story = good();
     let answer = story.history.commits[1].answer.clone();
