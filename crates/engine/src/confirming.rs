@@ -6,6 +6,9 @@
 
 use onelog_record::{Committed, Position, Refusal};
 
+use crate::consensus::Consensus;
+use crate::engine::{Effect, Engine};
+
 /// An answer, and the position that must be applied before it is given.
 #[derive(Debug)]
 pub(crate) struct Unconfirmed<T> {
@@ -63,5 +66,32 @@ impl<T> Confirming<T> {
         let collected = std::mem::take(&mut self.collected);
         let all = in_flight.into_iter().flatten().chain(collected);
         all.map(|answer| answer.ticket).collect()
+    }
+}
+
+impl<T, C: Consensus> Engine<T, C> {
+    /// Answers once what it rests on is applied.
+    pub(crate) fn answer(&mut self, answer: Unconfirmed<T>, out: &mut Vec<Effect<T>>) {
+        let Unconfirmed {
+            ticket,
+            after,
+            answer,
+        } = answer;
+        if after <= self.applied.position {
+            out.push(Effect::Reply(ticket, answer));
+        } else {
+            self.replies.late(ticket, after, answer);
+        }
+    }
+
+    /// Requests a barrier for what waits for one. Answers whether it did.
+    pub(crate) fn confirm(&mut self) -> bool {
+        let is_due = self.confirming.is_due();
+        if is_due {
+            self.next_read += 1;
+            self.confirming.begin(self.next_read);
+            self.consensus.read_barrier(self.next_read);
+        }
+        is_due
     }
 }

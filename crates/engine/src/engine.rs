@@ -117,8 +117,8 @@ pub struct Engine<T, C = Raft> {
     pub(crate) validator: Validator,
     /// Those of the validators before a snapshot replaced them.
     pub(crate) earlier_steps: u64,
-    replies: Replies<T>,
-    confirming: Confirming<T>,
+    pub(crate) replies: Replies<T>,
+    pub(crate) confirming: Confirming<T>,
     open: BodyWriter,
     pub(crate) applied: Applied,
     /// Entries of this leadership behind this index were decided by this validator.
@@ -129,7 +129,7 @@ pub struct Engine<T, C = Raft> {
     barrier: Option<Position>,
     /// Reads that wait for their barrier, by its token.
     reads: BTreeMap<u64, T>,
-    next_read: u64,
+    pub(crate) next_read: u64,
     /// Reads whose barrier is answered, by the index that must be applied first.
     readable: BTreeMap<(Index, u64), T>,
     /// The highest timestamp of the entries that were applied or sealed: no later one is below it.
@@ -400,31 +400,6 @@ impl<T, C: Consensus> Engine<T, C> {
         self.confirming.push(answer);
         self.confirm();
         self.pump(out)
-    }
-
-    /// Answers once what it rests on is applied.
-    fn answer(&mut self, answer: Unconfirmed<T>, out: &mut Vec<Effect<T>>) {
-        let Unconfirmed {
-            ticket,
-            after,
-            answer,
-        } = answer;
-        if after <= self.applied.position {
-            out.push(Effect::Reply(ticket, answer));
-        } else {
-            self.replies.late(ticket, after, answer);
-        }
-    }
-
-    /// Requests a barrier for what waits for one. Answers whether it did.
-    fn confirm(&mut self) -> bool {
-        let is_due = self.confirming.is_due();
-        if is_due {
-            self.next_read += 1;
-            self.confirming.begin(self.next_read);
-            self.consensus.read_barrier(self.next_read);
-        }
-        is_due
     }
 
     /// Seals the open entry, if there is one, and proposes it.

@@ -70,7 +70,7 @@ impl ByteReader {
         Ok(out)
     }
 
-    /// So many bytes.
+    /// The next bytes, without a copy.
     pub fn take(&mut self, len: usize) -> Result<Bytes, LengthError> {
         if len > self.rest.len() {
             return Err(self.short());

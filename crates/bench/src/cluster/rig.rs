@@ -14,7 +14,7 @@ use super::order::{Answer, Order, Start};
 use crate::Bench;
 use crate::load::Failure;
 
-/// A node's process.
+/// A process that is one node of the cluster, or alone.
 pub struct Member {
     pub number: u64,
     /// Where other nodes reach it; empty where it is alone.

@@ -16,7 +16,7 @@ use crate::workloads::Random;
 const SILENCE_MS: u64 = 400;
 /// Within so many calls of a disk a planned fault comes.
 const FAULT_WITHIN: u64 = 40;
-/// How long a paused node stands still: often beyond several elections.
+/// How long a paused node is paused: often beyond several elections.
 const PAUSE_MS_MAX: u64 = 30_000;
 /// Of a thousand messages: those that come twice, and those that get lost.
 const TWICE_PER_MILLE: u32 = 30;
@@ -122,7 +122,7 @@ impl Faults {
         }
     }
 
-    /// One thing happens.
+    /// A node, the network or a client does one thing.
     pub(super) fn step(&self, world: &mut World, clients: &mut Clients, random: &mut Random) {
         let id = any_node(world, random);
         let number = random.random_range(0..1000);

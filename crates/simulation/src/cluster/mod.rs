@@ -8,6 +8,7 @@
     reason = "what must hold and does not ends the run of a seed by a panic, which is its report"
 )]
 
+mod checks;
 mod clients;
 mod faults;
 mod node;

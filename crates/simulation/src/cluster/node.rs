@@ -52,7 +52,7 @@ pub struct Node {
     pub may_fail: bool,
     /// What the planned fault is called.
     pub planned: Option<&'static str>,
-    /// The process stands still; time goes on.
+    /// The process does nothing; time goes on.
     pub is_paused: bool,
     /// Why it has stopped by itself.
     pub failure: Option<Failure>,

@@ -1,4 +1,4 @@
-//! All nodes, what is on its way between them, and what must hold at every moment.
+//! All nodes, and what is on its way between them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -16,7 +16,6 @@ use onelog_replica::{
 use onelog_state::Import;
 
 use super::node::{Node, Reached, options};
-use crate::history::Logged;
 
 /// The table that every world has.
 pub const TABLE: &str = "t";
@@ -36,11 +35,11 @@ pub struct World {
     transits: Vec<Transit>,
     /// Pairs that do not hear each other, from and to.
     pub cut: BTreeSet<(NodeId, NodeId)>,
-    leaders: BTreeMap<Term, NodeId>,
-    committed: BTreeMap<Index, Entry>,
+    pub(super) leaders: BTreeMap<Term, NodeId>,
+    pub(super) committed: BTreeMap<Index, Entry>,
     /// The id of each request, by its ticket.
     ids: BTreeMap<u32, TxnId>,
-    acknowledged: BTreeMap<TxnId, Position>,
+    pub(super) acknowledged: BTreeMap<TxnId, Position>,
     pub refused: BTreeMap<u32, Refusal>,
     readable: BTreeMap<u32, Position>,
     /// The highest acknowledged position when each read was requested.
@@ -93,7 +92,7 @@ impl World {
         world
     }
 
-    /// To so many voters.
+    /// More nodes join, and all of them vote.
     pub fn grow(&mut self, count: u64, options: fn(NodeId) -> ReplicaOptions) {
         let world = self;
         for id in (2..=count).map(NodeId) {
@@ -511,109 +510,5 @@ impl World {
             all.add(&node.reached);
         }
         all
-    }
-
-    /// What must hold whatever happens.
-    fn check(&mut self) {
-        let leading = self.nodes.values().filter(|node| node.admits()).count();
-        let is_split = usize::from(leading > 1);
-        self.reached
-            .note("two nodes thought that they lead", is_split);
-        for (id, node) in self.nodes.iter_mut().filter(|(_, node)| node.runs()) {
-            let role = node.replica().role();
-            if role.leads {
-                let leader = self.leaders.entry(role.term).or_insert(*id);
-                assert_eq!(leader, id, "term {} has one leader", role.term);
-            }
-            for entry in node.take_applied() {
-                let index = entry.index;
-                let known = self.committed.entry(index).or_insert_with(|| entry.clone());
-                assert_eq!(*known, entry, "node {id} applied another entry {index}");
-            }
-        }
-    }
-
-    /// The logs of all are the same up to the lowest applied entry; so are states at one position.
-    pub fn check_equal(&mut self) {
-        let positions = self.nodes.values().filter(|node| node.runs());
-        let positions = positions.map(|node| node.replica().applied().position);
-        let Some(lowest) = positions.min() else {
-            return;
-        };
-        let mut chain = None;
-        let mut states = BTreeMap::new();
-        let can_be_read = |node: &Node| node.runs() && !node.may_fail;
-        for (id, node) in self.nodes.iter_mut().filter(|(_, node)| can_be_read(node)) {
-            if let Some(found) = node.life().reader.chain_at(lowest).unwrap() {
-                let first = *chain.get_or_insert(found);
-                assert_eq!(found, first, "the log of node {id} differs below {lowest}");
-            }
-            let position = node.replica().applied().position;
-            let rows = node.rows();
-            let first = states.entry(position).or_insert_with(|| rows.clone());
-            assert_eq!(*first, rows, "the state of node {id} differs at {position}");
-        }
-    }
-
-    /// All transactions that are committed, in the order of the log.
-    pub fn logged(&self) -> Vec<Logged> {
-        let mut all = Vec::new();
-        for entry in self.committed.values() {
-            if entry.header.kind != EntryKind::Transactions {
-                continue;
-            }
-            let raw = raw_body(entry).unwrap();
-            for transaction in Transactions::new(raw, entry.header.base_offset) {
-                let transaction = transaction.unwrap();
-                all.push(Logged::read(&transaction, entry.header.timestamp_ms).unwrap());
-            }
-        }
-        all
-    }
-
-    /// At the end: every member has everything, and whatever was acknowledged is there, once.
-    pub fn check_end(&mut self) {
-        let leader = self.leader().expect("one leads at the end");
-        let members = self.nodes[&leader].replica().members().clone();
-        let end = self.nodes[&leader].replica().applied();
-        for id in members.all() {
-            let replica = self.nodes[&id].replica();
-            assert_eq!(replica.applied(), end, "node {id} has everything");
-            assert_eq!(*replica.members(), members, "node {id} knows the members");
-        }
-        self.check_equal();
-        let mut found: BTreeMap<TxnId, Position> = BTreeMap::new();
-        let mut timestamp_ms = 0;
-        let last = self.committed.last_key_value().map(|(index, _)| *index);
-        assert_eq!(
-            last,
-            Some(end.index),
-            "nothing is committed beyond the leader"
-        );
-        assert_eq!(
-            self.committed.len() as u64,
-            end.index.get(),
-            "none is left out"
-        );
-        for entry in self.committed.values() {
-            if entry.header.transaction_count == 0 {
-                continue;
-            }
-            assert!(
-                entry.header.timestamp_ms >= timestamp_ms,
-                "time never falls"
-            );
-            timestamp_ms = entry.header.timestamp_ms;
-            let raw = raw_body(entry).unwrap();
-            for transaction in Transactions::new(raw, entry.header.base_offset) {
-                let transaction = transaction.unwrap();
-                let end = transaction.first_offset.get() + u64::from(transaction.record_count);
-                let before = found.insert(transaction.id, Position(end));
-                assert_eq!(before, None, "{} is in the log twice", transaction.id);
-            }
-        }
-        for (id, position) in &self.acknowledged {
-            assert_eq!(found.get(id), Some(position), "transaction {id} is lost");
-        }
     }
 }

@@ -1,0 +1,115 @@
+//! What must hold of a cluster at every moment, and in the end.
+
+use std::collections::BTreeMap;
+
+use onelog_record::{EntryKind, Position, Transactions, TxnId, raw_body};
+
+use super::node::Node;
+use super::world::World;
+use crate::history::Logged;
+
+impl World {
+    /// What must hold whatever happens.
+    pub(super) fn check(&mut self) {
+        let leading = self.nodes.values().filter(|node| node.admits()).count();
+        let is_split = usize::from(leading > 1);
+        self.reached
+            .note("two nodes thought that they lead", is_split);
+        for (id, node) in self.nodes.iter_mut().filter(|(_, node)| node.runs()) {
+            let role = node.replica().role();
+            if role.leads {
+                let leader = self.leaders.entry(role.term).or_insert(*id);
+                assert_eq!(leader, id, "term {} has one leader", role.term);
+            }
+            for entry in node.take_applied() {
+                let index = entry.index;
+                let known = self.committed.entry(index).or_insert_with(|| entry.clone());
+                assert_eq!(*known, entry, "node {id} applied another entry {index}");
+            }
+        }
+    }
+
+    /// The logs of all are the same up to the lowest applied entry; so are states at one position.
+    pub fn check_equal(&mut self) {
+        let positions = self.nodes.values().filter(|node| node.runs());
+        let positions = positions.map(|node| node.replica().applied().position);
+        let Some(lowest) = positions.min() else {
+            return;
+        };
+        let mut chain = None;
+        let mut states = BTreeMap::new();
+        let can_be_read = |node: &Node| node.runs() && !node.may_fail;
+        for (id, node) in self.nodes.iter_mut().filter(|(_, node)| can_be_read(node)) {
+            if let Some(found) = node.life().reader.chain_at(lowest).unwrap() {
+                let first = *chain.get_or_insert(found);
+                assert_eq!(found, first, "the log of node {id} differs below {lowest}");
+            }
+            let position = node.replica().applied().position;
+            let rows = node.rows();
+            let first = states.entry(position).or_insert_with(|| rows.clone());
+            assert_eq!(*first, rows, "the state of node {id} differs at {position}");
+        }
+    }
+
+    /// All transactions that are committed, in the order of the log.
+    pub fn logged(&self) -> Vec<Logged> {
+        let mut all = Vec::new();
+        for entry in self.committed.values() {
+            if entry.header.kind != EntryKind::Transactions {
+                continue;
+            }
+            let raw = raw_body(entry).unwrap();
+            for transaction in Transactions::new(raw, entry.header.base_offset) {
+                let transaction = transaction.unwrap();
+                all.push(Logged::read(&transaction, entry.header.timestamp_ms).unwrap());
+            }
+        }
+        all
+    }
+
+    /// At the end: every member has everything, and whatever was acknowledged is there, once.
+    pub fn check_end(&mut self) {
+        let leader = self.leader().expect("one leads at the end");
+        let members = self.nodes[&leader].replica().members().clone();
+        let end = self.nodes[&leader].replica().applied();
+        for id in members.all() {
+            let replica = self.nodes[&id].replica();
+            assert_eq!(replica.applied(), end, "node {id} has everything");
+            assert_eq!(*replica.members(), members, "node {id} knows the members");
+        }
+        self.check_equal();
+        let mut found: BTreeMap<TxnId, Position> = BTreeMap::new();
+        let mut timestamp_ms = 0;
+        let last = self.committed.last_key_value().map(|(index, _)| *index);
+        assert_eq!(
+            last,
+            Some(end.index),
+            "nothing is committed beyond the leader"
+        );
+        assert_eq!(
+            self.committed.len() as u64,
+            end.index.get(),
+            "none is left out"
+        );
+        for entry in self.committed.values() {
+            if entry.header.transaction_count == 0 {
+                continue;
+            }
+            assert!(
+                entry.header.timestamp_ms >= timestamp_ms,
+                "time never falls"
+            );
+            timestamp_ms = entry.header.timestamp_ms;
+            let raw = raw_body(entry).unwrap();
+            for transaction in Transactions::new(raw, entry.header.base_offset) {
+                let transaction = transaction.unwrap();
+                let end = transaction.first_offset.get() + u64::from(transaction.record_count);
+                let before = found.insert(transaction.id, Position(end));
+                assert_eq!(before, None, "{} is in the log twice", transaction.id);
+            }
+        }
+        for (id, position) in &self.acknowledged {
+            assert_eq!(found.get(id), Some(position), "transaction {id} is lost");
+        }
+    }
+}
