@@ -6,8 +6,7 @@ use bytes::Bytes;
 use onelog_engine::{MemberChange, Members, MembersError, Message};
 use onelog_log::CrashMode;
 use onelog_record::{
-    CommitRequest, Entry, EntryKind, Index, NodeId, Operation, Position, Refusal, TableId, Term,
-    Transactions, TxnId, Write, raw_body,
+    CommitRequest, Entry, Index, NodeId, Operation, Position, Refusal, TableId, Term, TxnId, Write,
 };
 use onelog_replica::{
     Answer, ArrivedSnapshot, Creation, Event, NewTable, PinnedSnapshot, ReplicaOptions,
