@@ -221,8 +221,8 @@ fn a_deposed_leader_neither_validates_nor_refuses_what_it_cannot_know() {
         }
         world.settle();
     }
-    let new = [node(2), node(3)].into_iter();
-    let new = new.filter(|id| world.nodes[id].admits()).last();
+    let mut new = [node(2), node(3)].into_iter();
+    let new = new.rfind(|id| world.nodes[id].admits());
     let new = new.expect("one leads");
     world.put(new, 1);
     world.settle();
