@@ -83,8 +83,9 @@ impl LogReader {
                 break;
             };
             let bound = start.next_index.min(to);
+            // The walk begins at a point of the index, which may be before what is still missing.
             let done = self.walk(&start, bound, &mut |frame| {
-                frame.head.index < from || batch.take(frame)
+                frame.head.index < next || batch.take(frame)
             })?;
             if !done {
                 break;
@@ -378,10 +379,12 @@ impl LogReader {
             return Ok(true);
         };
         let segment = &start.segment;
+        // Before anything is read: what becomes durable meanwhile may be missing in what was read.
+        let durable = self.durable();
         let file = match segment.file(&*self.shared.disk) {
             Ok(file) => file,
             // It has no file yet.
-            Err(_) if point.index > self.durable() => return Ok(false),
+            Err(_) if point.index > durable => return Ok(false),
             Err(error) => return Err(self.gone(segment, error)),
         };
         self.remember(segment);
@@ -409,7 +412,7 @@ impl LogReader {
                     let file = segment.name.clone();
                     return Err(ReadError::Io { file, source });
                 }
-                Err(Stop::Fault(_)) if expect.index > self.durable() => return Ok(false),
+                Err(Stop::Fault(_)) if expect.index > durable => return Ok(false),
                 Err(Stop::Fault(fault)) => {
                     return Err(corrupt(segment, at, expect.index, &fault));
                 }
