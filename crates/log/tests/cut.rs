@@ -5,8 +5,8 @@ mod common;
 
 use std::collections::HashSet;
 use std::ops::ControlFlow;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, mpsc};
 
 use common::cut::{goes_on, long_log, reader_across_a_cut};
 use common::pausing::{Pause, PausingDisk};
@@ -303,13 +303,23 @@ fn the_end_of_a_log_on_a_real_disk_is_cut() {
 }
 
 /// What a reader finds from the log's start on, as often as it can; each pair of neighbours by the
-/// checksums of their frames.
-fn read_until(stop: &AtomicBool, reader: &LogReader) -> HashSet<(u32, u32)> {
+/// checksums of their frames. It says when it has found some.
+fn read_until(
+    stop: &AtomicBool,
+    reader: &LogReader,
+    found_some: &mpsc::Sender<()>,
+) -> HashSet<(u32, u32)> {
     let mut pairs = HashSet::new();
     let mut start = Position(0);
     while !stop.load(Ordering::Acquire) {
         match reader.chained_from(start, Index(u64::MAX), usize::MAX) {
-            Ok(found) => pairs.extend(found.windows(2).map(|two| (two[0].chain, two[1].chain))),
+            Ok(found) => {
+                let had_none = pairs.is_empty();
+                pairs.extend(found.windows(2).map(|two| (two[0].chain, two[1].chain)));
+                if had_none && !pairs.is_empty() {
+                    found_some.send(()).unwrap();
+                }
+            }
             Err(ReadError::Cut { start: begins, .. }) => start = begins,
             Err(error) => panic!("{error}"),
         }
@@ -322,10 +332,12 @@ fn readers_on_other_threads_never_see_two_histories_in_one() {
     let disk = SimulatedDisk::new(1);
     let mut log = fresh(&disk);
     let stop = Arc::new(AtomicBool::new(false));
+    let (found_some, all_read) = mpsc::channel();
     let readers: Vec<_> = (0..3)
         .map(|_| {
             let (stop, reader) = (Arc::clone(&stop), log.reader());
-            std::thread::spawn(move || read_until(&stop, &reader))
+            let found_some = found_some.clone();
+            std::thread::spawn(move || read_until(&stop, &reader, &found_some))
         })
         .collect();
     let mut random = StdRng::seed_from_u64(5);
@@ -338,6 +350,9 @@ fn readers_on_other_threads_never_see_two_histories_in_one() {
             .map(|index| log.reader().place(Index(index)).unwrap().unwrap().checksum)
             .collect();
         written.extend(chains.windows(2).map(|two| (two[0], two[1])));
+        if term == 1 {
+            readers.iter().for_each(|_| all_read.recv().unwrap());
+        }
         let from = random.random_range(next.saturating_sub(15).max(log.first_index().0)..next + 15);
         if term % 9 == 0 {
             let at = log.reader().place(Index(from)).unwrap().unwrap();
