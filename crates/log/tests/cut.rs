@@ -7,6 +7,7 @@ use std::collections::HashSet;
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, mpsc};
+use std::time::Duration;
 
 use common::cut::{goes_on, long_log, reader_across_a_cut};
 use common::pausing::{Pause, PausingDisk};
@@ -21,6 +22,9 @@ use onelog_log::{
 use onelog_record::{Index, Position, Term};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+
+/// No reader waits so long for its first entries.
+const READ_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Places of a cut: in the first segment, at its first entry, in the middle, at the first entry of
 /// a segment, and at the last entry.
@@ -282,6 +286,45 @@ fn a_reader_of_what_was_cut_hears_of_no_damage() {
     }
 }
 
+/// Begins to read from the last entry of a long log on, and is stopped at its file.
+fn read_last_with(pause: Pause, meanwhile: impl FnOnce(&mut Log)) -> Vec<u64> {
+    let disk = SimulatedDisk::new(1);
+    drop(long_log(&disk));
+    let pausing = PausingDisk::new(disk);
+    let (mut log, _) = open_on(Arc::new(pausing.clone())).unwrap();
+    let mut staged = Vec::new();
+    if pause == Pause::AfterReading {
+        staged = log.stage(&entries(1, LAST + 1..=LAST + 3, 10)).unwrap();
+    }
+    let reader = log.reader();
+    let stopped = pausing.stop_next(pause);
+    let reading =
+        std::thread::spawn(move || reader.entries(Index(LAST), Index(u64::MAX), usize::MAX));
+    stopped.reached.recv().unwrap();
+    for flush in staged {
+        flush.run().unwrap();
+        log.flushed(flush.number);
+    }
+    meanwhile(&mut log);
+    stopped.go.send(()).unwrap();
+    let found = reading.join().unwrap().unwrap();
+    found.iter().map(|entry| entry.index.0).collect()
+}
+
+#[test]
+fn a_log_that_grows_while_it_is_read_gives_each_entry_once() {
+    let found = read_last_with(Pause::BeforeReading, |log| {
+        append(log, &entries(1, LAST + 1..=LAST + 3, 10));
+    });
+    assert_eq!(found, Vec::from_iter(LAST..=LAST + 3));
+}
+
+#[test]
+fn what_is_flushed_while_it_is_read_is_no_damage() {
+    let found = read_last_with(Pause::AfterReading, |_| {});
+    assert_eq!(found[0], LAST);
+}
+
 #[test]
 fn the_end_of_a_log_on_a_real_disk_is_cut() {
     let folder = tempfile::tempdir().unwrap();
@@ -351,7 +394,8 @@ fn readers_on_other_threads_never_see_two_histories_in_one() {
             .collect();
         written.extend(chains.windows(2).map(|two| (two[0], two[1])));
         if term == 1 {
-            readers.iter().for_each(|_| all_read.recv().unwrap());
+            let wait = |_| all_read.recv_timeout(READ_TIMEOUT).unwrap();
+            readers.iter().for_each(wait);
         }
         let from = random.random_range(next.saturating_sub(15).max(log.first_index().0)..next + 15);
         if term % 9 == 0 {
