@@ -28,7 +28,10 @@ pub use self::records::{
     another_logs_sink_is_not_taken_without_its_name, another_plan_has_no_position,
     the_chain_is_kept_beside_the_position,
 };
-pub use self::renewed::what_was_made_anew_is_noticed_before_it_is_written;
+pub use self::renewed::{
+    what_was_made_anew_after_a_backfill_is_noticed,
+    what_was_made_anew_is_noticed_before_it_is_written,
+};
 use crate::verify::verify;
 use crate::{Batch, Change, Store, StoreError, StoreKind, failpoint};
 
@@ -182,6 +185,7 @@ pub fn all(new: &dyn Fn() -> Box<dyn Harness>) {
         a_table_of_another_sink_is_refused,
         an_existing_table_of_another_sink_is_refused,
         a_table_belongs_to_one_of_the_sinks_that_race_for_it,
+        what_was_made_anew_after_a_backfill_is_noticed,
         what_was_made_anew_is_noticed_before_it_is_written,
         a_delete_without_a_row_is_no_error,
         every_cell_comes_back_as_it_was,

@@ -3,6 +3,34 @@
 use super::{Anew, Harness, backfilled, standard_plan};
 use crate::StoreError;
 
+/// What was filled a moment ago is known as well, although no batch has followed yet.
+pub fn what_was_made_anew_after_a_backfill_is_noticed(harness: &dyn Harness) {
+    let plan = standard_plan(harness);
+    // Given a sink that has just filled its table,
+    let (mut store, mut model) = backfilled(harness, &plan);
+    let from = model.position();
+    // when that is made anew before the first batch,
+    let outcome = harness.make_table_anew(&plan.mappings[0].into);
+    model.order("d", 4, "four");
+    let applied = store.apply(&model.batch(&plan, from));
+    match outcome {
+        Anew::Never => applied.unwrap(),
+        // then that is seen by a comparison,
+        Anew::Unnoticed => {
+            applied.unwrap();
+            assert!(!model.verify(&plan, store.as_mut()).equal);
+        }
+        // or the batch is not written.
+        Anew::Noticed => {
+            let error = applied.unwrap_err();
+            assert!(
+                matches!(error, StoreError::SchemaMismatch { .. }),
+                "{error}"
+            );
+        }
+    }
+}
+
 /// A table that was dropped and made anew lacks what it had, and so does a column. It gets nothing
 /// more until it is filled again; where a product cannot tell, a comparison does.
 pub fn what_was_made_anew_is_noticed_before_it_is_written(harness: &dyn Harness) {

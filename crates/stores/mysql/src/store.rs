@@ -563,6 +563,8 @@ impl Store for MysqlStore {
         let undeleted = std::mem::take(&mut rebuild.undeleted);
         if finished.is_ok() {
             self.known.clear();
+            // What was filled is known from now on, not from the first batch on.
+            return self.check_shape();
         }
         if matches!(&finished, Err(StoreError::Refused(_))) {
             self.refusals += 1;

@@ -186,7 +186,8 @@ impl Store for SqliteStore {
         failpoint::hit(&scope.identity.sink, "before_swap");
         scope.commit(transaction)?;
         self.known = Known::default();
-        Ok(())
+        // What was filled is known from now on, not from the first batch on.
+        self.known.check(&self.connection, &self.path, &self.plan)
     }
 
     fn reader(&mut self) -> Result<Box<dyn StoreReader>, StoreError> {
