@@ -561,18 +561,16 @@ impl Store for MysqlStore {
         let mut rebuild = self.rebuild();
         let finished = rebuild.finish(place);
         let undeleted = std::mem::take(&mut rebuild.undeleted);
-        if finished.is_ok() {
-            self.known.clear();
-            // What was filled is known from now on, not from the first batch on.
-            return self.check_shape();
-        }
         if matches!(&finished, Err(StoreError::Refused(_))) {
             self.refusals += 1;
             for (mapping, key) in undeleted {
                 self.kept[mapping].push(key);
             }
         }
-        finished
+        finished?;
+        self.known.clear();
+        // What was filled is known from now on, not from the first batch on.
+        self.check_shape()
     }
 
     fn reader(&mut self) -> Result<Box<dyn StoreReader>, StoreError> {
