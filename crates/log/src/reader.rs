@@ -61,7 +61,10 @@ impl LogReader {
 
     /// Reads the log as it was at one time: again when entries were replaced meanwhile, since then
     /// what was read may be of the old log and of the new one, or half overwritten.
-    fn at_one_time<T>(&self, read: impl Fn() -> Result<T, ReadError>) -> Result<T, ReadError> {
+    pub(crate) fn at_one_time<T>(
+        &self,
+        read: impl Fn() -> Result<T, ReadError>,
+    ) -> Result<T, ReadError> {
         loop {
             let changes = self.changes();
             let result = read();
@@ -75,7 +78,12 @@ impl LogReader {
         self.shared.changes.load(Ordering::Acquire)
     }
 
-    fn chained(&self, from: Index, to: Index, max_bytes: usize) -> Result<Vec<Chained>, ReadError> {
+    pub(crate) fn chained(
+        &self,
+        from: Index,
+        to: Index,
+        max_bytes: usize,
+    ) -> Result<Vec<Chained>, ReadError> {
         let mut batch = Batch::new(max_bytes);
         let mut next = from;
         while next < to {
@@ -260,7 +268,8 @@ impl LogReader {
     fn find_time(&self, timestamp_ms: u64) -> Result<Position, ReadError> {
         let durable = self.durable();
         let segments: Vec<Arc<Segment>> = self.shared.segments.read().iter().cloned().collect();
-        let mut end = Position::ZERO;
+        let first = segments.first();
+        let mut end = first.map_or(Position::ZERO, |first| first.header.base_offset);
         for segment in segments {
             if segment.header.first_index > durable {
                 break;
@@ -268,12 +277,14 @@ impl LogReader {
             let start = {
                 let extent = segment.extent.read();
                 end = extent.next_offset;
-                if extent.timestamp_ms < timestamp_ms {
+                // What is staged above the durable index does not count, nor does its end.
+                let is_durable = extent.last_index() <= durable;
+                if is_durable && extent.timestamp_ms < timestamp_ms {
                     continue;
                 }
-                let place = extent
-                    .points
-                    .partition_point(|point| point.timestamp_before_ms < timestamp_ms);
+                let place = extent.points.partition_point(|point| {
+                    point.timestamp_before_ms < timestamp_ms && point.index <= durable
+                });
                 Start {
                     point: extent.points.get(place.saturating_sub(1)).copied(),
                     end: extent.end,

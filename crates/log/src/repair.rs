@@ -73,18 +73,20 @@ impl LogReader {
     /// # Errors
     /// As [`LogReader::entries`], but never `Cut`.
     pub fn copied(&self, index: Index, committed: Index) -> Result<Option<Copied>, ReadError> {
-        if index > self.shared.durable() {
-            return Ok(None);
-        }
-        let entries = match self.entries(index, index.next(), 0) {
+        // The entry and its checksum out of one read: between two the end may be cut and replaced.
+        let read = || {
+            if index > self.shared.durable() {
+                return Ok(Vec::new());
+            }
+            self.chained(index, index.next(), 0)
+        };
+        let found = match self.at_one_time(read) {
             Err(ReadError::Cut { .. }) => return Ok(None),
             read => read?,
         };
-        let place = self.place(index)?;
-        let both = entries.into_iter().next().zip(place);
-        Ok(both.map(|(entry, place)| Copied {
-            entry,
-            checksum: place.checksum,
+        Ok(found.into_iter().next().map(|found| Copied {
+            entry: found.entry,
+            checksum: found.chain,
             is_committed: index <= committed,
         }))
     }

@@ -326,6 +326,32 @@ fn what_is_flushed_while_it_is_read_is_no_damage() {
 }
 
 #[test]
+fn the_end_of_time_is_the_end_of_what_is_durable() {
+    // Given a log with entries that are staged and not flushed, behind its durable ones,
+    let disk = SimulatedDisk::new(1);
+    let mut log = fresh(&disk);
+    append(&mut log, &entries(1, 1..=3, 10));
+    let durable_end = log.end();
+    let staged = log.stage(&entries(1, 4..=LAST, 300)).unwrap();
+    // when a time behind all of them is looked for, then it is where the durable ones end.
+    let found = log.reader().position_at_time(u64::MAX).unwrap();
+    assert_eq!(found, durable_end);
+    run_all(&mut log, &staged);
+    assert_eq!(log.reader().position_at_time(u64::MAX).unwrap(), log.end());
+}
+
+#[test]
+fn the_end_of_time_in_a_log_that_began_anew_is_its_start() {
+    let disk = SimulatedDisk::new(1);
+    let mut log = fresh(&disk);
+    append(&mut log, &entries(1, 1..=3, 10));
+    let end = log.end();
+    let at = log.reader().place(Index(3)).unwrap().unwrap();
+    log.restart_behind(at).unwrap();
+    assert_eq!(log.reader().position_at_time(u64::MAX).unwrap(), end);
+}
+
+#[test]
 fn the_end_of_a_log_on_a_real_disk_is_cut() {
     let folder = tempfile::tempdir().unwrap();
     let open = || Log::open(Arc::new(RealDisk::open(folder.path()).unwrap()), options());
