@@ -288,6 +288,9 @@ impl World {
                 self.readable.insert(ticket, position);
             }
             Answer::Members(ticket, answer) => {
+                let is_split = answer.is_ok() && !self.cut.is_empty();
+                let what = "the members changed under a partition";
+                self.reached.note(what, usize::from(is_split));
                 self.changed.insert(ticket, answer);
             }
             Answer::Transferred(ticket, answer) => {
