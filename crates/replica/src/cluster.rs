@@ -288,6 +288,12 @@ impl<T, O> Replica<T, O> {
         self.cluster.role
     }
 
+    /// What consensus knows on this node.
+    #[must_use]
+    pub const fn raft(&self) -> &Raft {
+        self.engine.raft()
+    }
+
     /// How far the others are, where this node leads.
     #[must_use]
     pub fn peers(&self) -> Vec<PeerProgress> {

@@ -1,7 +1,7 @@
 //! What a node knows of the others, and what is requested of it as one of several.
 
 use ::raft::SnapshotStatus;
-use onelog_record::{Index, NodeId};
+use onelog_record::{Index, NodeId, Term};
 
 use super::members::{self, MemberChange, Members, MembersError};
 use super::message::SnapshotMark;
@@ -40,6 +40,14 @@ impl Raft {
             NOBODY => None,
             node => Some(NodeId(node)),
         }
+    }
+
+    /// The term of the entry at `index` in this node's log, durable or not; `None` where it has none, or
+    /// has dropped it long ago.
+    #[must_use]
+    pub fn term_at(&self, index: Index) -> Option<Term> {
+        let term = self.raw.raft.raft_log.term(index.get()).ok()?;
+        (term > 0).then_some(Term(term))
     }
 
     /// To whom the leadership is being handed on.

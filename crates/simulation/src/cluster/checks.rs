@@ -2,8 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use onelog_record::{EntryKind, Position, Transactions, TxnId, raw_body};
+use onelog_engine::Consensus as _;
+use onelog_record::{EntryKind, NodeId, Position, Transactions, TxnId, raw_body};
 
+use super::invariants::{Broken, Invariants};
 use super::node::Node;
 use super::world::World;
 use crate::history::Logged;
@@ -15,16 +17,18 @@ impl World {
         let is_split = usize::from(leading > 1);
         self.reached
             .note("two nodes thought that they lead", is_split);
+        let all = &mut self.invariants;
         for (id, node) in self.nodes.iter_mut().filter(|(_, node)| node.runs()) {
-            let role = node.replica().role();
-            if role.leads {
-                let leader = self.leaders.entry(role.term).or_insert(*id);
-                assert_eq!(leader, id, "term {} has one leader", role.term);
+            if let Err(broken) = look_at(all, *id, node) {
+                panic!("{broken}");
             }
-            for entry in node.take_applied() {
-                let index = entry.index;
-                let known = self.committed.entry(index).or_insert_with(|| entry.clone());
-                assert_eq!(*known, entry, "node {id} applied another entry {index}");
+        }
+        // Only now is known what all have applied.
+        for (id, node) in self.nodes.iter().filter(|(_, node)| node.admits()) {
+            let (raft, first) = (node.replica().raft(), node.replica().first_index());
+            let held = all.holds_committed(*id, raft.term(), first, |index| raft.term_at(index));
+            if let Err(broken) = held {
+                panic!("{broken}");
             }
         }
     }
@@ -54,7 +58,7 @@ impl World {
     /// All transactions that are committed, in the order of the log.
     pub fn logged(&self) -> Vec<Logged> {
         let mut all = Vec::new();
-        for entry in self.committed.values() {
+        for entry in self.invariants.committed().values() {
             if entry.header.kind != EntryKind::Transactions {
                 continue;
             }
@@ -80,18 +84,22 @@ impl World {
         self.check_equal();
         let mut found: BTreeMap<TxnId, Position> = BTreeMap::new();
         let mut timestamp_ms = 0;
-        let last = self.committed.last_key_value().map(|(index, _)| *index);
+        let last = self
+            .invariants
+            .committed()
+            .last_key_value()
+            .map(|(index, _)| *index);
         assert_eq!(
             last,
             Some(end.index),
             "nothing is committed beyond the leader"
         );
         assert_eq!(
-            self.committed.len() as u64,
+            self.invariants.committed().len() as u64,
             end.index.get(),
             "none is left out"
         );
-        for entry in self.committed.values() {
+        for entry in self.invariants.committed().values() {
             if entry.header.transaction_count == 0 {
                 continue;
             }
@@ -112,4 +120,20 @@ impl World {
             assert_eq!(found.get(id), Some(position), "transaction {id} is lost");
         }
     }
+}
+
+/// What happened on a node since the last look.
+fn look_at(all: &mut Invariants, id: NodeId, node: &mut Node) -> Result<(), Broken> {
+    for change in node.take_log_changes() {
+        all.log_changed(id, &change)?;
+    }
+    let applied = node.take_applied();
+    let raft = node.replica().raft();
+    if raft.leads() {
+        all.leads(id, raft.term())?;
+    }
+    let term = raft.term();
+    applied
+        .iter()
+        .try_for_each(|entry| all.applied(id, term, entry))
 }

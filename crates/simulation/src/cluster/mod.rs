@@ -11,6 +11,7 @@
 mod checks;
 mod clients;
 mod faults;
+mod invariants;
 mod node;
 mod run;
 mod seeds;

@@ -15,6 +15,7 @@ use onelog_replica::{
 };
 use onelog_state::{Checkpoint, State};
 
+use super::invariants::{LogChange, Print};
 use super::watch::Watch;
 
 const LOG_ID: u128 = 0x77;
@@ -236,15 +237,16 @@ impl Node {
             "a start had entries not known to be committed",
             usize::from(has_tail),
         );
-        self.read_replayed();
+        self.read_recovered();
         Ok(())
     }
 
-    /// What was replayed counts as applied: the log is looked at again as it was recovered.
-    fn read_replayed(&mut self) {
+    /// What was replayed counts as applied, and what is durable as appended: the log is looked at again
+    /// as it was recovered.
+    fn read_recovered(&mut self) {
         let life = self.life();
         let first = life.replica.first_index();
-        let end = life.replica.observer().replayed_to.next();
+        let end = life.replica.durable().next();
         let entries = match life.reader.entries(first, end, usize::MAX) {
             Err(_) if self.may_fail => {
                 self.note_planned();
@@ -253,8 +255,13 @@ impl Node {
             entries => entries.expect("nothing fails"),
         };
         let life = self.life();
-        let mut applied = life.replica.observer().applied.borrow_mut();
-        applied.splice(0..0, entries);
+        let watch = life.replica.observer();
+        let appended = entries.iter().map(Print::of).map(LogChange::Appended);
+        let log = std::iter::once(LogChange::Begins).chain(appended);
+        watch.log.borrow_mut().splice(0..0, log);
+        let is_replayed = |entry: &Entry| entry.index <= watch.replayed_to;
+        let applied = entries.into_iter().filter(is_replayed);
+        watch.applied.borrow_mut().splice(0..0, applied);
     }
 
     /// Power fails: the process is gone, and of what was not flushed as much as `mode` says.
@@ -377,6 +384,12 @@ impl Node {
     pub fn take_applied(&mut self) -> Vec<Entry> {
         let watch = self.life().replica.observer();
         watch.applied.take()
+    }
+
+    /// What happened to the log since the last call.
+    pub fn take_log_changes(&mut self) -> Vec<LogChange> {
+        let watch = self.life().replica.observer();
+        watch.log.take()
     }
 
     /// Every row of every table, with its version.

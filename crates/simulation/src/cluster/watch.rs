@@ -6,6 +6,8 @@ use onelog_engine::{Members, PeerProgress};
 use onelog_record::{Entry, Index, Position};
 use onelog_replica::{DigestAt, Observer, Role};
 
+use super::invariants::{LogChange, Print};
+
 /// What happened on a node since the world looked last.
 #[derive(Debug, Default)]
 pub struct Watch {
@@ -13,6 +15,7 @@ pub struct Watch {
     pub index: Index,
     pub replayed_to: Index,
     pub applied: RefCell<Vec<Entry>>,
+    pub log: RefCell<Vec<LogChange>>,
     pub role: Role,
     pub members: Option<Members>,
     /// The highest timestamp of the applied entries.
@@ -38,6 +41,11 @@ impl Observer for Watch {
 
     fn digests_known(&mut self, digests: &[DigestAt]) {
         self.digests = digests.to_vec();
+    }
+
+    fn appended(&mut self, entry: &Entry) {
+        let change = LogChange::Appended(Print::of(entry));
+        self.log.get_mut().push(change);
     }
 
     fn applied(&mut self, entry: &Entry) {
@@ -70,12 +78,14 @@ impl Observer for Watch {
             "what is applied is never taken back"
         );
         self.installs += 1;
+        self.log.get_mut().push(LogChange::Begins);
         (self.index, self.position) = (index, end);
     }
 
     fn cut(&mut self, from: Index) {
         assert!(from > self.index, "what is applied is never cut");
         self.cuts += 1;
+        self.log.get_mut().push(LogChange::Cut(from));
     }
 
     fn role_changed(&mut self, role: Role) {

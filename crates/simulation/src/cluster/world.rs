@@ -5,15 +5,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use onelog_engine::{MemberChange, Members, MembersError, Message};
 use onelog_log::CrashMode;
-use onelog_record::{
-    CommitRequest, Entry, Index, NodeId, Operation, Position, Refusal, TableId, Term, TxnId, Write,
-};
+use onelog_record::{CommitRequest, NodeId, Operation, Position, Refusal, TableId, TxnId, Write};
 use onelog_replica::{
     Answer, ArrivedSnapshot, Creation, Event, NewTable, PinnedSnapshot, ReplicaOptions,
     TransferError, creation,
 };
 use onelog_state::Import;
 
+use super::invariants::Invariants;
 use super::node::{Node, Reached, options};
 
 /// The table that every world has.
@@ -34,8 +33,7 @@ pub struct World {
     transits: Vec<Transit>,
     /// Pairs that do not hear each other, from and to.
     pub cut: BTreeSet<(NodeId, NodeId)>,
-    pub(super) leaders: BTreeMap<Term, NodeId>,
-    pub(super) committed: BTreeMap<Index, Entry>,
+    pub(super) invariants: Invariants,
     /// The id of each request, by its ticket.
     ids: BTreeMap<u32, TxnId>,
     pub(super) acknowledged: BTreeMap<TxnId, Position>,
