@@ -1,6 +1,6 @@
 //! What must hold of a cluster at every moment, and in the end.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use onelog_engine::Consensus as _;
 use onelog_record::{EntryKind, NodeId, Position, Transactions, TxnId, raw_body};
@@ -23,6 +23,13 @@ impl World {
                 panic!("{broken}");
             }
         }
+        for node in self.nodes.values().filter(|node| node.runs()) {
+            if let Some((index, members)) = &node.replica().observer().members
+                && *index > self.members.0
+            {
+                self.members = (*index, members.clone());
+            }
+        }
         // Only now is known what all have applied.
         for (id, node) in self.nodes.iter().filter(|(_, node)| node.admits()) {
             let (raft, first) = (node.replica().raft(), node.replica().first_index());
@@ -33,22 +40,22 @@ impl World {
         }
     }
 
-    /// The logs of all are the same up to the lowest applied entry; so are states at one position.
+    /// The logs of any two are the same up to what one of them has applied; so are states at one position.
     pub fn check_equal(&mut self) {
-        let positions = self.nodes.values().filter(|node| node.runs());
-        let positions = positions.map(|node| node.replica().applied().position);
-        let Some(lowest) = positions.min() else {
-            return;
-        };
-        let mut chain = None;
-        let mut states = BTreeMap::new();
+        let running = self.nodes.values().filter(|node| node.runs());
+        let places: BTreeSet<Position> = running
+            .map(|node| node.replica().applied().position)
+            .collect();
+        let (mut chains, mut states) = (BTreeMap::new(), BTreeMap::new());
         let can_be_read = |node: &Node| node.runs() && !node.may_fail;
         for (id, node) in self.nodes.iter_mut().filter(|(_, node)| can_be_read(node)) {
-            if let Some(found) = node.life().reader.chain_at(lowest).unwrap() {
-                let first = *chain.get_or_insert(found);
-                assert_eq!(found, first, "the log of node {id} differs below {lowest}");
-            }
             let position = node.replica().applied().position;
+            for place in places.range(..=position) {
+                if let Some(found) = node.life().reader.chain_at(*place).unwrap() {
+                    let first = *chains.entry(*place).or_insert(found);
+                    assert_eq!(found, first, "the log of node {id} differs below {place}");
+                }
+            }
             let rows = node.rows();
             let first = states.entry(position).or_insert_with(|| rows.clone());
             assert_eq!(*first, rows, "the state of node {id} differs at {position}");

@@ -13,6 +13,7 @@ use onelog_replica::{Answer as Answered, Event};
 use onelog_state::Snapshot;
 use rand::Rng;
 
+use super::node::Node;
 use super::world::World;
 use crate::checker::{Report, Rule};
 use crate::history::{Answer, Clock, CommitCall, History, Moment, ReadCall, Requested, Seen};
@@ -400,10 +401,10 @@ impl Clients {
         node: NodeId,
         position: Position,
     ) {
-        let node = world.get(node);
-        if !node.runs() || node.may_fail {
+        let readable = |node: &&mut Node| node.runs() && !node.may_fail;
+        let Some(node) = world.nodes.get_mut(&node).filter(readable) else {
             return;
-        }
+        };
         let Ok(snapshot) = node.life().state.snapshot_at(position) else {
             return;
         };

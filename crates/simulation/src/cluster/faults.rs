@@ -1,7 +1,7 @@
-//! What may happen next, and how often: each seed draws its own mixture, so that some runs have long
-//! partitions, others late flushes, others many crashes.
+//! What may happen next to nodes, disks and network.
 
-use onelog_engine::MemberChange;
+use std::collections::BTreeMap;
+
 use onelog_log::{CrashMode, Fault};
 use onelog_record::NodeId;
 use onelog_replica::{Event, ReplicaOptions};
@@ -9,7 +9,9 @@ use rand::Rng as _;
 use rand::seq::IndexedRandom as _;
 
 use super::clients::Clients;
+use super::membership::{change_members, join, leave, transfer};
 use super::node::{Node, options};
+use super::schedule::{Act, Schedule};
 use super::world::World;
 use crate::workloads::Random;
 
@@ -24,62 +26,8 @@ const LOST_PER_MILLE: u32 = 30;
 /// How far a message may be overtaken.
 const OVERTAKEN_MAX: usize = 20;
 const CLOCK_MS: u64 = 1_000_000;
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Act {
-    Deliver,
-    Turn,
-    RunFlush,
-    Report,
-    Tick,
-    Client,
-    SendOn,
-    Fetch,
-    Snapshot,
-    Checkpoint,
-    Retain,
-    Save,
-    Idle,
-    Crash,
-    Fault,
-    Pause,
-    Resume,
-    CutLink,
-    Isolate,
-    Away,
-    Heal,
-    Transfer,
-    ChangeMembers,
-    TurnClock,
-}
-
-/// How often each is done at most; a seed draws less of each.
-const ACTS: [(Act, u32); 24] = [
-    (Act::Deliver, 12_000),
-    (Act::Turn, 3_000),
-    (Act::RunFlush, 4_000),
-    (Act::Report, 5_000),
-    (Act::Tick, 3_000),
-    (Act::Client, 5_000),
-    (Act::SendOn, 2_500),
-    (Act::Fetch, 700),
-    (Act::Snapshot, 1_200),
-    (Act::Checkpoint, 700),
-    (Act::Retain, 500),
-    (Act::Save, 300),
-    (Act::Idle, 400),
-    (Act::Crash, 16),
-    (Act::Fault, 16),
-    (Act::Pause, 12),
-    (Act::Resume, 60),
-    (Act::CutLink, 16),
-    (Act::Isolate, 8),
-    (Act::Away, 16),
-    (Act::Heal, 40),
-    (Act::Transfer, 24),
-    (Act::ChangeMembers, 24),
-    (Act::TurnClock, 40),
-];
+/// How many steps a node that stays down is down at most.
+const DOWN_STEPS_MAX: usize = 6_000;
 
 /// A node whose log is cut often.
 pub(super) fn small(id: NodeId) -> ReplicaOptions {
@@ -113,23 +61,29 @@ fn crash_mode(number: usize) -> CrashMode {
 /// The scheduler of one seed.
 #[derive(Debug)]
 pub(super) struct Faults {
-    acts: Vec<(Act, u32)>,
+    schedule: Schedule,
+    step: usize,
+    /// Until which step nodes stay down.
+    down: BTreeMap<NodeId, usize>,
 }
 
 impl Faults {
-    pub(super) fn drawn(random: &mut Random) -> Self {
-        let mut drawn = |(act, most): (Act, u32)| (act, random.random_range(most / 10..=most));
+    pub(super) fn drawn(steps: usize, nodes: u64, random: &mut Random) -> Self {
         Self {
-            acts: ACTS.into_iter().map(&mut drawn).collect(),
+            schedule: Schedule::drawn(steps, nodes, random),
+            step: 0,
+            down: BTreeMap::new(),
         }
     }
 
     /// A node, the network or a client does one thing.
-    pub(super) fn step(&self, world: &mut World, clients: &mut Clients, random: &mut Random) {
+    pub(super) fn step(&mut self, world: &mut World, clients: &mut Clients, random: &mut Random) {
         let id = any_node(world, random);
         let number = random.random_range(0..1000);
-        let act = self.acts.choose_weighted(random, |act| act.1).unwrap().0;
-        if !world.get(id).runs() {
+        let act = self.schedule.act(self.step, random);
+        self.step += 1;
+        let is_down = self.down.get(&id).is_some_and(|until| *until > self.step);
+        if !world.get(id).runs() && !is_down {
             start_again(world, id, number, random);
         }
         let is_paused = world.get(id).is_paused || !world.get(id).runs();
@@ -150,6 +104,15 @@ impl Faults {
             Act::Heal => world.cut.clear(),
             Act::Transfer => transfer(world, clients, random),
             Act::ChangeMembers => change_members(world, clients, random),
+            Act::Join => join(world, clients, random),
+            Act::Leave => leave(world, clients, random),
+            Act::Down => {
+                world.get(id).is_paused = false;
+                world.stop(id, crash_mode(number));
+                let until = self.step + random.random_range(0..DOWN_STEPS_MAX);
+                self.down.insert(id, until);
+            }
+            Act::Crash if is_down => {}
             Act::Crash => {
                 world.get(id).is_paused = false;
                 world.stop(id, crash_mode(number));
@@ -164,6 +127,7 @@ impl Faults {
             }
             _ if is_paused => {}
             Act::Fault => plan_fault(world.get(id), random),
+            act if self.schedule.dawdles(id, act, random) => {}
             act => act_on(world.get(id), act, number),
         }
         world.gather();
@@ -230,13 +194,13 @@ fn resume(world: &mut World, id: NodeId, random: &mut Random) {
     world.reached.note(what, usize::from(is_late));
 }
 
-fn any_node(world: &World, random: &mut Random) -> NodeId {
+pub(super) fn any_node(world: &World, random: &mut Random) -> NodeId {
     let ids: Vec<NodeId> = world.nodes.keys().copied().collect();
     *ids.choose(random).unwrap()
 }
 
 /// One of those that think so, or any.
-fn one_that_leads(world: &World, random: &mut Random) -> NodeId {
+pub(super) fn one_that_leads(world: &World, random: &mut Random) -> NodeId {
     let nodes = world.nodes.values().filter(|node| node.is_awake());
     let leaders: Vec<NodeId> = nodes.filter(|node| node.admits()).map(|n| n.id).collect();
     match leaders.choose(random) {
@@ -261,26 +225,4 @@ fn deliver(world: &mut World, random: &mut Random) {
         true => world.lose(&message),
         false => world.deliver(message),
     }
-}
-
-fn transfer(world: &mut World, clients: &mut Clients, random: &mut Random) {
-    let (of, to) = (one_that_leads(world, random), any_node(world, random));
-    let ticket = clients.next_ticket();
-    if world.get(of).is_awake() {
-        world.get(of).handle(Event::Transfer(ticket, to));
-    }
-}
-
-fn change_members(world: &mut World, clients: &mut Clients, random: &mut Random) {
-    let (of, other) = (one_that_leads(world, random), any_node(world, random));
-    if !world.get(of).is_awake() {
-        return;
-    }
-    let change = match random.random_range(0..3) {
-        0 => MemberChange::Learner(other),
-        _ => MemberChange::Voter(other),
-    };
-    let ticket = clients.next_ticket();
-    // It may not be possible.
-    world.change(of, ticket, &[change]);
 }

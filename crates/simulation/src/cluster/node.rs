@@ -60,7 +60,7 @@ pub struct Node {
 }
 
 /// What is rare, and must have happened in a batch of seeds: else it would say little.
-pub const RARE: [&str; 25] = [
+pub const RARE: [&str; 26] = [
     "a tail was cut",
     "a flush ended while a cut waited",
     "a snapshot was installed",
@@ -86,6 +86,7 @@ pub const RARE: [&str; 25] = [
     "a node that does not lead was read",
     "the members changed under a partition",
     "a leadership was handed on",
+    "a node was removed for good",
 ];
 
 /// How often each has happened.

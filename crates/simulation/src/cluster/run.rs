@@ -64,11 +64,12 @@ pub fn run(seed: u64, steps: usize) -> Outcome {
 
 fn run_through(seed: u64, steps: usize) -> Outcome {
     let mut random = Random::seed_from_u64(seed);
-    let faults = Faults::drawn(&mut random);
+    let nodes = [3, 5][(seed % 2) as usize];
+    let mut faults = Faults::drawn(steps, nodes, &mut random);
     let mut clients = Clients::new(workloads::with_definitions());
     let mut world = World::bare(seed, small(node(1)));
     clients.set_up(&mut world, node(1), &mut random);
-    world.grow([3, 5][(seed % 2) as usize], small);
+    world.grow(nodes, small);
     for step in 0..steps {
         faults.step(&mut world, &mut clients, &mut random);
         if step % CHECK_EVERY == 0 {
@@ -86,6 +87,7 @@ fn run_through(seed: u64, steps: usize) -> Outcome {
 /// Nothing fails any more: one leads, and every request is answered.
 fn calm(world: &mut World, clients: &mut Clients, random: &mut Random) -> NodeId {
     world.cut.clear();
+    world.retire();
     for id in world.nodes.keys().copied().collect::<Vec<_>>() {
         world.get(id).is_paused = false;
         if world.get(id).may_fail || !world.get(id).runs() {

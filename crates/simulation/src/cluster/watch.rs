@@ -17,7 +17,8 @@ pub struct Watch {
     pub applied: RefCell<Vec<Entry>>,
     pub log: RefCell<Vec<LogChange>>,
     pub role: Role,
-    pub members: Option<Members>,
+    /// Who the members are, and as of which entry.
+    pub members: Option<(Index, Members)>,
     /// The highest timestamp of the applied entries.
     pub timestamp_ms: u64,
     pub peers: Vec<PeerProgress>,
@@ -94,8 +95,8 @@ impl Observer for Watch {
         self.role = role;
     }
 
-    fn members_changed(&mut self, _index: Index, members: &Members) {
+    fn members_changed(&mut self, index: Index, members: &Members) {
         self.member_changes += 1;
-        self.members = Some(members.clone());
+        self.members = Some((index, members.clone()));
     }
 }

@@ -5,7 +5,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use bytes::Bytes;
 use onelog_engine::{MemberChange, Members, MembersError, Message};
 use onelog_log::CrashMode;
-use onelog_record::{CommitRequest, NodeId, Operation, Position, Refusal, TableId, TxnId, Write};
+use onelog_record::{
+    CommitRequest, Index, NodeId, Operation, Position, Refusal, TableId, TxnId, Write,
+};
 use onelog_replica::{
     Answer, ArrivedSnapshot, Creation, Event, NewTable, PinnedSnapshot, ReplicaOptions,
     TransferError, creation,
@@ -46,6 +48,12 @@ pub struct World {
     /// Every answer, until those who wait for it have taken it.
     pub heard: Vec<(NodeId, Answer<u32>)>,
     pub reached: Reached,
+    /// Who the members are, as of the last entry that any node has applied.
+    pub(super) members: (Index, Members),
+    /// Those that are to be removed; they never come back under the same number.
+    pub(super) leaving: BTreeSet<NodeId>,
+    /// The last node that was added.
+    pub(super) last_id: NodeId,
     seed: u64,
 }
 
@@ -108,6 +116,22 @@ impl World {
         let mut node = Node::new(id, self.seed << 8 | id.get(), options);
         node.start().expect("an empty node starts");
         self.nodes.insert(id, node);
+        self.last_id = self.last_id.max(id);
+    }
+
+    /// Nodes that were removed are gone with their disks.
+    pub(super) fn retire(&mut self) {
+        let members = self.members.1.all();
+        let gone: Vec<NodeId> = (self.leaving.iter().copied())
+            .filter(|id| self.nodes.contains_key(id) && !members.contains(id))
+            .collect();
+        for id in gone {
+            self.stop(id, CrashMode::LoseAll);
+            let mut node = self.nodes.remove(&id).expect("it was there");
+            node.note_reached();
+            node.reached.note("a node was removed for good", 1);
+            self.reached.add(&node.reached);
+        }
     }
 
     #[track_caller]
@@ -398,7 +422,9 @@ impl World {
             if let Some(leader) = self.leader() {
                 let follows =
                     |node: &&Node| node.runs() && node.replica().role().leader == Some(leader);
-                if self.nodes.values().filter(follows).count() > self.nodes.len() / 2 {
+                let members = self.nodes[&leader].replica().members().all();
+                let all = members.iter().filter_map(|id| self.nodes.get(id));
+                if all.filter(follows).count() > members.len() / 2 {
                     return leader;
                 }
             }

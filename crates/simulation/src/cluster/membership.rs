@@ -1,0 +1,75 @@
+//! Nodes that join and leave while others fail: a new one begins with empty disks and becomes a learner,
+//! then a voter; one that was removed is gone with its disks, and comes back under another number only.
+
+use onelog_engine::MemberChange;
+use onelog_record::NodeId;
+use onelog_replica::Event;
+use rand::Rng as _;
+use rand::seq::IndexedRandom as _;
+
+use super::clients::Clients;
+use super::faults::{any_node, one_that_leads, small};
+use super::world::World;
+use crate::workloads::Random;
+
+/// How many nodes there are at once, and how many one run has seen.
+const NODES_MAX: usize = 7;
+const NODES_EVER_MAX: u64 = 14;
+/// So many voters are left.
+const VOTERS_MIN: usize = 2;
+
+pub(super) fn transfer(world: &mut World, clients: &mut Clients, random: &mut Random) {
+    let (of, to) = (one_that_leads(world, random), any_node(world, random));
+    let ticket = clients.next_ticket();
+    if world.get(of).is_awake() {
+        world.get(of).handle(Event::Transfer(ticket, to));
+    }
+}
+
+/// Any node becomes a learner or a voter.
+pub(super) fn change_members(world: &mut World, clients: &mut Clients, random: &mut Random) {
+    let other = any_node(world, random);
+    let change = match random.random_range(0..3) {
+        0 => MemberChange::Learner(other),
+        _ => MemberChange::Voter(other),
+    };
+    // One that leaves is not asked to stay.
+    if !world.leaving.contains(&other) {
+        request(world, clients, change, random);
+    }
+}
+
+/// A node with empty disks is there, and is to be a learner.
+pub(super) fn join(world: &mut World, clients: &mut Clients, random: &mut Random) {
+    if world.nodes.len() >= NODES_MAX || world.last_id.get() >= NODES_EVER_MAX {
+        return;
+    }
+    let id = NodeId(world.last_id.get() + 1);
+    world.add(id, small(id));
+    world.gather();
+    request(world, clients, MemberChange::Learner(id), random);
+}
+
+/// A member is to be removed, or one that was is gone with its disks.
+pub(super) fn leave(world: &mut World, clients: &mut Clients, random: &mut Random) {
+    world.retire();
+    let members = &world.members.1;
+    let all: Vec<NodeId> = members.all().into_iter().collect();
+    let Some(&id) = all.choose(random) else {
+        return;
+    };
+    if members.voters.len() <= VOTERS_MIN && members.voters.contains(&id) {
+        return;
+    }
+    world.leaving.insert(id);
+    request(world, clients, MemberChange::Remove(id), random);
+}
+
+/// It may not be possible.
+fn request(world: &mut World, clients: &mut Clients, change: MemberChange, random: &mut Random) {
+    let of = one_that_leads(world, random);
+    let ticket = clients.next_ticket();
+    if world.get(of).is_awake() {
+        world.change(of, ticket, &[change]);
+    }
+}
