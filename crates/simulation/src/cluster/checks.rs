@@ -42,12 +42,13 @@ impl World {
 
     /// The logs of any two are the same up to what one of them has applied; so are states at one position.
     pub fn check_equal(&mut self) {
+        let rotten = self.rotten();
         let running = self.nodes.values().filter(|node| node.runs());
         let places: BTreeSet<Position> = running
             .map(|node| node.replica().applied().position)
             .collect();
         let (mut chains, mut states) = (BTreeMap::new(), BTreeMap::new());
-        let can_be_read = |node: &Node| node.runs() && !node.may_fail;
+        let can_be_read = |node: &Node| node.runs() && !node.may_fail && rotten != Some(node.id);
         for (id, node) in self.nodes.iter_mut().filter(|(_, node)| can_be_read(node)) {
             let position = node.replica().applied().position;
             for place in places.range(..=position) {

@@ -126,8 +126,11 @@ impl Faults {
                 node.now.unix_ms -= random.random_range(0..2 * CLOCK_MS);
             }
             _ if is_paused => {}
+            Act::Rot => world.rot(id, random),
+            Act::Retain if !world.may_retain(id) => {}
             Act::Fault => plan_fault(world.get(id), random),
             act if self.schedule.dawdles(id, act, random) => {}
+            Act::Fetch => world.run_fetch(id),
             act => act_on(world.get(id), act, number),
         }
         world.gather();
@@ -142,7 +145,6 @@ fn act_on(node: &mut Node, act: Act, number: usize) {
         Act::RunFlush => drop(node.run_flush(number)),
         Act::Report => drop(node.report(number)),
         Act::Tick => node.tick(),
-        Act::Fetch => drop(node.run_fetch()),
         Act::Checkpoint => drop(node.run_checkpoint()),
         Act::Retain => drop(node.run_retain() || node.run_prepare()),
         Act::Save => drop(node.run_save()),
@@ -167,7 +169,8 @@ fn start_again(world: &mut World, id: NodeId, number: usize, random: &mut Random
         plan_fault(node, random);
         if node.start().is_err() || !node.runs() {
             node.end();
-            world.reached.note("power failed at a start", 1);
+            let is_power = usize::from(!node.has_rot);
+            world.reached.note("power failed at a start", is_power);
             world.gather();
             world.crash(id, crash_mode(number));
             return;

@@ -14,6 +14,7 @@ mod faults;
 mod invariants;
 mod membership;
 mod node;
+mod rot;
 mod run;
 mod schedule;
 mod seeds;

@@ -5,7 +5,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use onelog_engine::{Message, Prepared, Submission};
-use onelog_log::{CrashMode, Flush, LogReader, Prepare, Retain, SaveWatermark, SimulatedDisk};
+use onelog_log::{
+    Corruption, CrashMode, Flush, LogReader, Prepare, ReadError, Retain, SaveWatermark,
+    SimulatedDisk,
+};
 use onelog_record::{
     CommitRequest, Compression, Entry, KeyRange, NodeId, Offset, TABLE_TABLES, TableId, TxnId,
 };
@@ -51,6 +54,8 @@ pub struct Node {
     pub reached: Reached,
     /// Whether a disk is to fail.
     pub may_fail: bool,
+    /// Whether a frame of its log is damaged.
+    pub(super) has_rot: bool,
     /// What the planned fault is called.
     pub planned: Option<&'static str>,
     /// The process does nothing; time goes on.
@@ -60,7 +65,7 @@ pub struct Node {
 }
 
 /// What is rare, and must have happened in a batch of seeds: else it would say little.
-pub const RARE: [&str; 26] = [
+pub const RARE: [&str; 28] = [
     "a tail was cut",
     "a flush ended while a cut waited",
     "a snapshot was installed",
@@ -87,6 +92,8 @@ pub const RARE: [&str; 26] = [
     "the members changed under a partition",
     "a leadership was handed on",
     "a node was removed for good",
+    "a damaged frame was put back before the start",
+    "a damaged frame was put back under a reader",
 ];
 
 /// How often each has happened.
@@ -152,6 +159,7 @@ impl Node {
             answers: Vec::new(),
             reached: Reached::default(),
             may_fail: false,
+            has_rot: false,
             planned: None,
             is_paused: false,
             failure: None,
@@ -238,20 +246,23 @@ impl Node {
             "a start had entries not known to be committed",
             usize::from(has_tail),
         );
-        self.read_recovered();
-        Ok(())
+        self.read_recovered()
     }
 
     /// What was replayed counts as applied, and what is durable as appended: the log is looked at again
     /// as it was recovered.
-    fn read_recovered(&mut self) {
+    fn read_recovered(&mut self) -> Result<(), StartError> {
         let life = self.life();
         let first = life.replica.first_index();
         let end = life.replica.durable().next();
         let entries = match life.reader.entries(first, end, usize::MAX) {
+            Err(ReadError::Corrupt(fault)) if self.has_rot => {
+                return Err(StartError::Replay(ReadError::Corrupt(fault)));
+            }
             Err(_) if self.may_fail => {
                 self.note_planned();
-                return self.end();
+                self.end();
+                return Ok(());
             }
             entries => entries.expect("nothing fails"),
         };
@@ -263,6 +274,7 @@ impl Node {
         let is_replayed = |entry: &Entry| entry.index <= watch.replayed_to;
         let applied = entries.into_iter().filter(is_replayed);
         watch.applied.borrow_mut().splice(0..0, applied);
+        Ok(())
     }
 
     /// Power fails: the process is gone, and of what was not flushed as much as `mode` says.
@@ -297,7 +309,8 @@ impl Node {
     /// Where a disk is to fail, the process ends with it.
     fn survive(&mut self, result: Result<impl Sized, Failure>) {
         match result {
-            Err(failure) if self.may_fail => {
+            // Also where it meets a damaged frame itself: it is started again.
+            Err(failure) if self.may_fail || self.has_rot && is_damage(&failure) => {
                 self.note_planned();
                 self.end();
                 self.failure = Some(failure);
@@ -430,16 +443,30 @@ impl Node {
         true
     }
 
-    pub fn run_fetch(&mut self) -> bool {
+    /// Reads entries for a follower, if any are to be read. Answers what turns out to be damaged.
+    pub fn run_fetch(&mut self) -> Option<Corruption> {
+        let has_rot = self.has_rot;
         let life = self.life();
-        let Some(job) = life.fetches.pop() else {
-            return false;
-        };
-        let (id, result) = (job.id(), job.run());
-        life.ended.push(Event::Fetched { id, result });
+        let job = life.fetches.pop()?;
+        match job.run() {
+            Err(ReadError::Corrupt(fault)) if has_rot => {
+                life.fetches.push(job);
+                return Some(fault);
+            }
+            result => life.ended.push(Event::Fetched {
+                id: job.id(),
+                result,
+            }),
+        }
         self.reached
             .note("entries were read from the log for a follower", 1);
-        true
+        None
+    }
+
+    /// Answers whether there was any to read.
+    fn run_any_fetch(&mut self) -> bool {
+        let has_any = !self.life().fetches.is_empty();
+        has_any && self.run_fetch().is_none()
     }
 
     /// Begins to send a snapshot, if one is to be sent and its checkpoint is still the last one.
@@ -529,7 +556,7 @@ impl Node {
         let mut any = false;
         while self.runs()
             && (self.run_flush(0)
-                || self.run_fetch()
+                || self.run_any_fetch()
                 || self.run_checkpoint()
                 || self.run_retain()
                 || self.run_save()
@@ -540,6 +567,11 @@ impl Node {
         }
         any
     }
+}
+
+/// Whether it stopped because a frame of its log is damaged.
+fn is_damage(failure: &Failure) -> bool {
+    failure.to_string().contains("the log is corrupt")
 }
 
 fn put<J>(place: &mut Option<J>, job: J) {

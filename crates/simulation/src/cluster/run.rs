@@ -73,6 +73,7 @@ fn run_through(seed: u64, steps: usize) -> Outcome {
     for step in 0..steps {
         faults.step(&mut world, &mut clients, &mut random);
         if step % CHECK_EVERY == 0 {
+            world.scrub();
             world.check_equal();
         }
     }
@@ -91,6 +92,12 @@ fn calm(world: &mut World, clients: &mut Clients, random: &mut Random) -> NodeId
     for id in world.nodes.keys().copied().collect::<Vec<_>>() {
         world.get(id).is_paused = false;
         if world.get(id).may_fail || !world.get(id).runs() {
+            world.crash(id, CrashMode::RandomPart);
+        }
+    }
+    world.end_rot();
+    for id in world.nodes.keys().copied().collect::<Vec<_>>() {
+        if !world.get(id).runs() {
             world.crash(id, CrashMode::RandomPart);
         }
     }

@@ -48,6 +48,7 @@ pub(super) enum Act {
     ChangeMembers,
     Join,
     Leave,
+    Rot,
     TurnClock,
 }
 
@@ -70,7 +71,7 @@ const WORK: [(Act, u32); 15] = [
     (Act::Resume, 60),
     (Act::Heal, 40),
 ];
-const FAULTS: [(Act, u32); 12] = [
+const FAULTS: [(Act, u32); 13] = [
     (Act::Crash, 16),
     (Act::Down, 8),
     (Act::Fault, 16),
@@ -82,6 +83,7 @@ const FAULTS: [(Act, u32); 12] = [
     (Act::ChangeMembers, 24),
     (Act::Join, 10),
     (Act::Leave, 10),
+    (Act::Rot, 60),
     (Act::TurnClock, 40),
 ];
 

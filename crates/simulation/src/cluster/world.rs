@@ -16,6 +16,7 @@ use onelog_state::Import;
 
 use super::invariants::Invariants;
 use super::node::{Node, Reached, options};
+use super::rot::Rot;
 
 /// The table that every world has.
 pub const TABLE: &str = "t";
@@ -52,6 +53,7 @@ pub struct World {
     pub(super) members: (Index, Members),
     /// Those that are to be removed; they never come back under the same number.
     pub(super) leaving: BTreeSet<NodeId>,
+    pub(super) rots: Vec<Rot>,
     /// The last node that was added.
     pub(super) last_id: NodeId,
     seed: u64,
@@ -142,9 +144,9 @@ impl World {
     /// Power fails on a node, and comes back.
     pub fn crash(&mut self, id: NodeId, mode: CrashMode) {
         self.stop(id, mode);
-        let node = self.get(id);
-        node.may_fail = false;
-        node.start().expect("a node starts after a crash");
+        self.get(id).may_fail = false;
+        // One whose log is damaged may have to wait for another one.
+        self.start(id).expect("a node starts after a crash");
         self.gather();
     }
 
