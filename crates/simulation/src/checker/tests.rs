@@ -474,6 +474,30 @@ fn a_guard_refused_for_a_value_that_was_not_there_is_caught() {
 }
 
 #[test]
+fn a_guard_may_not_fail_on_what_was_replaced_and_answered_before() {
+    let mut guarded = put("a", "3");
+    guarded.guards.push(Guard {
+        table: TABLE,
+        key: bytes("a"),
+        predicate: Predicate::Absent,
+    });
+    let refusal = |met: &str, version, retry_at| Refusal::GuardFailed {
+        index: 0,
+        met: Some(bytes(met)),
+        version: Some(Offset(version)),
+        retry_at: Position(retry_at),
+    };
+    // Given another key that was written since, then a lower position is right;
+    let mut story = good();
+    story.commit(3, put("b", "1"));
+    story.call(4, guarded.clone(), Answer::Refused(refusal("2", 1, 2)));
+    assert!(story.report().is_clean(), "{}", story.report());
+    // where the key itself was, it is not.
+    story.call(5, guarded, Answer::Refused(refusal("1", 0, 1)));
+    assert_caught(&story.report(), Rule::RealTime, &id(5));
+}
+
+#[test]
 fn a_retry_that_is_acknowledged_as_new_is_caught() {
     let mut story = good();
     let answer = story.history.commits[1].answer.clone();
