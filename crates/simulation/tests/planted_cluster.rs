@@ -35,10 +35,10 @@ macro_rules! bugs {
 
 const BUGS: &[Planted] = &bugs! {
     onelog_engine: DecideBehindDefinition, CampaignsUnflushed, BarrierUnconfirmed, OverlayKept, RepliesKept, AnswerOnDecision, AdmitsTooEarly,
-        IdsNotInstalled, ReportedUnflushed, VoteForgotten, BarrierByLease;
+        IdsNotInstalled, ReportedUnflushed, VoteForgotten, BarrierByLease, RefusedUnconfirmed;
     onelog_replica: AnswerOnStage, DurableIsCommitted, StoredBeforeCut, CommitBehindCheckpoint, MembersNotKept,
         ChangesNotLookedFor, CatalogNotInstalled, CatalogOfCheckpoint, RetainPastCheckpoint, ReplayShort;
-    onelog_log: AcknowledgeBeforeFlush, FlushOutOfOrder, CutKeepsWatermark;
+    onelog_log: AcknowledgeBeforeFlush, FlushOutOfOrder, CutKeepsWatermark, CutUnflushed;
     onelog_commit: ValidateCommittedOnly, SkipRangeCheck, OffByOneRead, IdsInMemoryOnly;
     onelog_state: TombstoneLost, PositionOutsideCheckpoint, MembersOfLaterEntry;
 };

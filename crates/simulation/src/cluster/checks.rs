@@ -14,9 +14,9 @@ impl World {
     /// What must hold whatever happens.
     pub(super) fn check(&mut self) {
         let leading = self.nodes.values().filter(|node| node.admits()).count();
-        let is_split = usize::from(leading > 1);
-        self.reached
-            .note("two nodes thought that they lead", is_split);
+        self.note_begin("two nodes thought that they lead", leading > 1);
+        let sends = self.sends_while_handing_on();
+        self.note_begin("a leader that hands on was sending a snapshot", sends);
         let all = &mut self.invariants;
         for (id, node) in self.nodes.iter_mut().filter(|(_, node)| node.runs()) {
             if let Err(broken) = look_at(all, *id, node) {

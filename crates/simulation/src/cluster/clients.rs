@@ -33,6 +33,8 @@ const MISTAKE_PERCENT: u32 = 1;
 const DEAF_PERCENT: u32 = 8;
 /// Of a hundred writes without reads: those that do not say since when their id is in use.
 const BLIND_PERCENT: u32 = 50;
+/// Of a hundred requests with reads: those that write nothing, and only ask whether these still hold.
+const VALIDATED_PERCENT: u32 = 10;
 /// Of a hundred requests: those that go to a node that leads, as far as it knows.
 const LEADER_PERCENT: u32 = 70;
 /// Ids from here on define the tables.
@@ -63,6 +65,7 @@ enum Waits {
 pub(super) struct Seldom {
     pub sent_on: usize,
     pub answered_again: usize,
+    pub refused_again: usize,
     pub barriers: usize,
     pub followers_read: usize,
 }
@@ -319,6 +322,9 @@ impl Clients {
             if random.random_ratio(BLIND_PERCENT, 100) {
                 workloads::make_blind(&mut attempt.request);
             }
+            if attempt.request.has_reads() && random.random_ratio(VALIDATED_PERCENT, 100) {
+                attempt.request.writes.clear();
+            }
             let seen = attempt.seen.clone();
             self.clients[client].prepared = Some(attempt);
             seen
@@ -450,20 +456,46 @@ impl Clients {
         };
     }
 
-    /// A later attempt is answered too: with the same place.
+    /// A later attempt is answered too: with the same place, or with a refusal that was decided before the
+    /// transaction was in the log.
     fn hear_again(&mut self, call: usize, answer: Result<Committed, Refusal>) {
-        let (Answer::Committed(first), Ok(again)) = (&self.history.commits[call].answer, answer)
-        else {
-            return;
+        let known = &self.history.commits[call];
+        let (id, has_writes) = (known.id, !known.request.writes.is_empty());
+        let first = match &known.answer {
+            Answer::Committed(first) => Some(first.position),
+            Answer::Refused(_) | Answer::Unknown => None,
         };
-        self.seldom.answered_again += 1;
-        let has_writes = !self.history.commits[call].request.writes.is_empty();
-        if has_writes && first.position != again.position {
-            let text = format!(
-                "{} was answered {} and {}",
-                self.history.commits[call].id, first.position, again.position
-            );
-            self.report.add(Rule::WrongAnswer, text);
+        match answer {
+            Ok(again) => {
+                let Some(first) = first else { return };
+                self.seldom.answered_again += 1;
+                if has_writes && first != again.position {
+                    let text = format!("{id} was answered {first} and {}", again.position);
+                    self.report.add(Rule::WrongAnswer, text);
+                }
+            }
+            Err(refusal) => {
+                self.seldom.refused_again += usize::from(first.is_some());
+                let rests_on = match &refusal {
+                    Refusal::Conflict { retry_at, .. } | Refusal::GuardFailed { retry_at, .. } => {
+                        Some(*retry_at)
+                    }
+                    _ => None,
+                };
+                if has_writes && first.is_some() && rests_on >= first {
+                    let text = format!(
+                        "{id} is in the log at {first:?}, and was refused by what is there: {refusal:?}"
+                    );
+                    self.report.add(Rule::IdForgotten, text);
+                }
+                // It must be as true as any other one.
+                let again = CommitCall {
+                    end: Some(self.clock.tick()),
+                    answer: Answer::Refused(refusal),
+                    ..self.history.commits[call].clone()
+                };
+                self.history.commits.push(again);
+            }
         }
     }
 

@@ -28,6 +28,8 @@ const OVERTAKEN_MAX: usize = 20;
 const CLOCK_MS: u64 = 1_000_000;
 /// How many steps a node that stays down is down at most.
 const DOWN_STEPS_MAX: usize = 6_000;
+/// How many steps pass until one that waits for a copy of a damaged entry asks again.
+const WAITS_STEPS: usize = 200;
 
 /// A node whose log is cut often.
 pub(super) fn small(id: NodeId) -> ReplicaOptions {
@@ -85,12 +87,17 @@ impl Faults {
         let is_down = self.down.get(&id).is_some_and(|until| *until > self.step);
         if !world.get(id).runs() && !is_down {
             start_again(world, id, number, random);
+            if !world.get(id).runs() {
+                self.down.insert(id, self.step + WAITS_STEPS);
+            }
         }
         let is_paused = world.get(id).is_paused || !world.get(id).runs();
         match act {
             Act::Deliver => deliver(world, random),
             Act::Client => clients.step(world, random),
             Act::SendOn => clients.send_on(world, random),
+            Act::Sink => world.step_sink(id),
+            Act::SinkWrite => world.write_sink(random),
             Act::Snapshot => drop(world.carry_snapshot(number)),
             Act::CutLink => {
                 let other = any_node(world, random);

@@ -1,7 +1,7 @@
 //! The invariants of Raft, each checked with what has changed since the last look: a run costs as much as
 //! its nodes append, not as much as their logs hold.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 
@@ -18,6 +18,8 @@ pub enum Invariant {
     LogMatching,
     LeaderCompleteness,
     StateMachineSafety,
+    /// Not of the paper: an entry that a node has cut does not come back by itself.
+    CutIsFinal,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,6 +40,8 @@ impl fmt::Display for Broken {
 pub enum LogChange {
     /// It begins anew: a snapshot has replaced it, or it is read again after a start.
     Begins,
+    /// It was found at a start.
+    Recovered(Print),
     Appended(Print),
     /// From here on it is gone.
     Cut(Index),
@@ -81,6 +85,8 @@ pub struct Invariants {
     entries: HashMap<(Index, Term), Known>,
     /// The terms of each node's log, as far as they were seen.
     logs: BTreeMap<NodeId, BTreeMap<Index, Term>>,
+    /// What was cut and not appended again.
+    cut: BTreeSet<(NodeId, Index, Term)>,
     committed: BTreeMap<Index, Entry>,
     /// The last entry that was applied first by a node of this term: it was committed in this term or an
     /// earlier one.
@@ -149,12 +155,22 @@ impl Invariants {
                 return Ok(());
             }
             LogChange::Cut(from) => {
-                drop(log.split_off(from));
+                let cut = log.split_off(from).into_iter();
+                self.cut
+                    .extend(cut.map(|(index, term)| (node, index, term)));
                 return Ok(());
             }
-            LogChange::Appended(entry) => entry,
+            LogChange::Recovered(entry) if self.cut.contains(&(node, entry.index, entry.term)) => {
+                let Print { index, term, .. } = entry;
+                return broken(
+                    Invariant::CutIsFinal,
+                    format!("node {node} had cut entry {index} of term {term}, and starts with it"),
+                );
+            }
+            LogChange::Recovered(entry) | LogChange::Appended(entry) => entry,
         };
         let (index, term) = (entry.index, entry.term);
+        self.cut.remove(&(node, index, term));
         let before = log.get(&Index(index.get() - 1)).copied();
         log.insert(index, term);
         let known = self.entries.entry((index, term)).or_insert(Known {

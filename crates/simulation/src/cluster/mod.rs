@@ -18,6 +18,7 @@ mod rot;
 mod run;
 mod schedule;
 mod seeds;
+mod sinks;
 mod watch;
 mod world;
 

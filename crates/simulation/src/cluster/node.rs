@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use onelog_engine::{Message, Prepared, Submission};
 use onelog_log::{
-    Corruption, CrashMode, Flush, LogReader, Prepare, ReadError, Retain, SaveWatermark,
+    Corruption, CrashMode, Flush, HardState, LogReader, Prepare, ReadError, Retain, SaveWatermark,
     SimulatedDisk,
 };
 use onelog_record::{
@@ -31,6 +31,8 @@ pub struct Life {
     pub state: State,
     out: Outbox<u32>,
     flushes: Vec<Flush>,
+    /// The highest number of those that have run.
+    flushed: Option<u64>,
     checkpoint: Option<Checkpoint>,
     prepare: Option<Prepare>,
     retain: Option<Retain>,
@@ -60,12 +62,14 @@ pub struct Node {
     pub planned: Option<&'static str>,
     /// The process does nothing; time goes on.
     pub is_paused: bool,
+    /// How often it was started.
+    pub(super) starts: u64,
     /// Why it has stopped by itself.
     pub failure: Option<Failure>,
 }
 
 /// What is rare, and must have happened in a batch of seeds: else it would say little.
-pub const RARE: [&str; 28] = [
+pub const RARE: [&str; 36] = [
     "a tail was cut",
     "a flush ended while a cut waited",
     "a snapshot was installed",
@@ -94,6 +98,14 @@ pub const RARE: [&str; 28] = [
     "a node was removed for good",
     "a damaged frame was put back before the start",
     "a damaged frame was put back under a reader",
+    "two nodes sought the leadership of one term",
+    "a leader that hands on was sending a snapshot",
+    "power failed before a flush that a later one had overtaken",
+    "a checkpoint was ahead of the saved commit",
+    "an attempt was refused after another was committed",
+    "a sink moved",
+    "a sink was fenced",
+    "a sink was filled from the state",
 ];
 
 /// How often each has happened.
@@ -162,6 +174,7 @@ impl Node {
             has_rot: false,
             planned: None,
             is_paused: false,
+            starts: 0,
             failure: None,
         }
     }
@@ -197,6 +210,9 @@ impl Node {
 
     /// Recovers what the disks hold.
     pub fn open(&mut self) -> Result<(), StartError> {
+        self.starts += 1;
+        // Before it is opened: what a failing disk says of it is of no interest.
+        let saved = HardState::read(&self.log).ok().flatten();
         let disks = (Arc::new(self.log.clone()), Arc::new(self.state.clone()));
         let recovered = Recovered::open(disks.0, disks.1, self.options.clone())?;
         self.reached.note(
@@ -205,12 +221,16 @@ impl Node {
         );
         let (reader, state) = (recovered.reader(), recovered.state());
         let replica = recovered.begin(Watch::default(), Arc::default(), self.now)?;
+        let is_ahead = saved.is_some_and(|saved| replica.applied().index > saved.commit);
+        let what = "a checkpoint was ahead of the saved commit";
+        self.reached.note(what, usize::from(is_ahead));
         self.life = Some(Life {
             replica,
             reader,
             state,
             out: Outbox::default(),
             flushes: Vec::new(),
+            flushed: None,
             checkpoint: None,
             prepare: None,
             retain: None,
@@ -268,8 +288,8 @@ impl Node {
         };
         let life = self.life();
         let watch = life.replica.observer();
-        let appended = entries.iter().map(Print::of).map(LogChange::Appended);
-        let log = std::iter::once(LogChange::Begins).chain(appended);
+        let recovered = entries.iter().map(Print::of).map(LogChange::Recovered);
+        let log = std::iter::once(LogChange::Begins).chain(recovered);
         watch.log.borrow_mut().splice(0..0, log);
         let is_replayed = |entry: &Entry| entry.index <= watch.replayed_to;
         let applied = entries.into_iter().filter(is_replayed);
@@ -279,6 +299,12 @@ impl Node {
 
     /// Power fails: the process is gone, and of what was not flushed as much as `mode` says.
     pub fn crash(&mut self, mode: CrashMode) {
+        let is_overtaken = self.life.as_ref().is_some_and(|life| {
+            let mut waiting = life.flushes.iter();
+            waiting.any(|flush| Some(flush.number) < life.flushed)
+        });
+        let what = "power failed before a flush that a later one had overtaken";
+        self.reached.note(what, usize::from(is_overtaken));
         self.log.crash(mode);
         self.state.crash(mode);
         self.end();
@@ -436,6 +462,7 @@ impl Node {
         }
         let place = number % life.flushes.len();
         let flush = life.flushes.remove(place);
+        life.flushed = life.flushed.max(Some(flush.number));
         life.ended.push(Event::Flushed {
             number: flush.number,
             result: flush.run(),

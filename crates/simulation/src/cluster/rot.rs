@@ -142,12 +142,14 @@ impl World {
 
     /// The entry as the others have it.
     fn copies(&mut self, index: Index, of: NodeId) -> Vec<Copied> {
-        let can_be_read =
-            |node: &&mut Node| node.id != of && node.runs() && !node.may_fail && !node.has_rot;
+        let can_be_read = |node: &&mut Node| node.id != of && node.runs() && !node.has_rot;
         let others = self.nodes.values_mut().filter(can_be_read);
         let copied = others.filter_map(|node| {
             let committed = node.replica().applied().index;
-            node.life().reader.copied(index, committed).unwrap()
+            match node.life().reader.copied(index, committed) {
+                Err(_) if node.may_fail => None,
+                copied => copied.unwrap(),
+            }
         });
         copied.collect()
     }

@@ -82,6 +82,7 @@ fn run_through(seed: u64, steps: usize) -> Outcome {
     let snapshot = world.get(leader).life().state.snapshot();
     clients.audit(&snapshot, 0, begin);
     world.check_end();
+    world.end_sink(leader);
     prove(seed, world, clients)
 }
 
@@ -114,6 +115,10 @@ fn prove(seed: u64, mut world: World, mut clients: Clients) -> Outcome {
     for (what, often) in [
         ("a request was sent on", seldom.sent_on),
         ("a later attempt was answered too", seldom.answered_again),
+        (
+            "an attempt was refused after another was committed",
+            seldom.refused_again,
+        ),
         ("a read waited for a barrier", seldom.barriers),
         ("a node that does not lead was read", seldom.followers_read),
     ] {
@@ -125,6 +130,7 @@ fn prove(seed: u64, mut world: World, mut clients: Clients) -> Outcome {
         report.add(violation.rule, violation.message);
     }
     let mut trace = clients.trace;
+    world.trace.finish().hash(&mut trace);
     for node in world.nodes.values() {
         for disk in [&node.log, &node.state] {
             disk.files().hash(&mut trace);

@@ -49,11 +49,13 @@ pub(super) enum Act {
     Join,
     Leave,
     Rot,
+    Sink,
+    SinkWrite,
     TurnClock,
 }
 
 /// How often each is done at most; a seed draws less of each.
-const WORK: [(Act, u32); 15] = [
+const WORK: [(Act, u32); 17] = [
     (Act::Deliver, 12_000),
     (Act::Turn, 3_000),
     (Act::RunFlush, 4_000),
@@ -67,6 +69,8 @@ const WORK: [(Act, u32); 15] = [
     (Act::Retain, 500),
     (Act::Save, 300),
     (Act::Idle, 400),
+    (Act::Sink, 1_000),
+    (Act::SinkWrite, 300),
     // Without these two nothing that was paused or cut off would come back.
     (Act::Resume, 60),
     (Act::Heal, 40),

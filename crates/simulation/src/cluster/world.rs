@@ -1,12 +1,13 @@
 //! All nodes, and what is on its way between them.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::hash::{DefaultHasher, Hash as _};
 
 use bytes::Bytes;
 use onelog_engine::{MemberChange, Members, MembersError, Message};
 use onelog_log::CrashMode;
 use onelog_record::{
-    CommitRequest, Index, NodeId, Operation, Position, Refusal, TableId, TxnId, Write,
+    CommitRequest, Index, NodeId, Operation, Position, Refusal, TableId, Term, TxnId, Write,
 };
 use onelog_replica::{
     Answer, ArrivedSnapshot, Creation, Event, NewTable, PinnedSnapshot, ReplicaOptions,
@@ -17,6 +18,7 @@ use onelog_state::Import;
 use super::invariants::Invariants;
 use super::node::{Node, Reached, options};
 use super::rot::Rot;
+use super::sinks::Sinks;
 
 /// The table that every world has.
 pub const TABLE: &str = "t";
@@ -49,11 +51,18 @@ pub struct World {
     /// Every answer, until those who wait for it have taken it.
     pub heard: Vec<(NodeId, Answer<u32>)>,
     pub reached: Reached,
+    /// What was true at the last look, so that each time it begins is counted.
+    pub(super) was: BTreeSet<&'static str>,
+    /// Who has sought the leadership of each term.
+    pub(super) candidates: BTreeSet<(Term, NodeId)>,
+    /// Of every message that was sent.
+    pub(super) trace: DefaultHasher,
     /// Who the members are, as of the last entry that any node has applied.
     pub(super) members: (Index, Members),
     /// Those that are to be removed; they never come back under the same number.
     pub(super) leaving: BTreeSet<NodeId>,
     pub(super) rots: Vec<Rot>,
+    pub(super) sinks: Sinks,
     /// The last node that was added.
     pub(super) last_id: NodeId,
     seed: u64,
@@ -61,6 +70,13 @@ pub struct World {
 
 pub const fn node(number: u64) -> NodeId {
     NodeId(number)
+}
+
+/// The node that asks for votes with this message, and the term of which.
+fn candidacy(bytes: &[u8], message: &Message) -> Option<(Term, NodeId)> {
+    /// As a message begins that asks for a vote, not only for a promise of one.
+    const REQUEST_VOTE: u8 = 5;
+    (bytes.first() == Some(&REQUEST_VOTE)).then(|| (message.term(), message.from()))
 }
 
 impl World {
@@ -272,6 +288,8 @@ impl World {
                 if !self.cut.contains(&(*id, message.to())) {
                     // As it travels.
                     let bytes = message.encode();
+                    bytes.hash(&mut self.trace);
+                    self.candidates.extend(candidacy(&bytes, &message));
                     self.mail.push(Message::decode(bytes.into()).unwrap());
                 }
             }
@@ -531,8 +549,33 @@ impl World {
         self.readable.contains_key(&ticket)
     }
 
+    /// Whether a leader sends a snapshot while it hands the leadership on.
+    pub(super) fn sends_while_handing_on(&self) -> bool {
+        let mut senders = self.transits.iter().map(|transit| transit.from);
+        senders.any(|from| {
+            let sender = self.nodes.get(&from).filter(|node| node.runs());
+            sender.is_some_and(|node| node.replica().raft().hands_on_to().is_some())
+        })
+    }
+
+    /// Counts the beginnings of what lasts.
+    pub(super) fn note_begin(&mut self, what: &'static str, is_so: bool) {
+        let has_begun = is_so && self.was.insert(what);
+        if !is_so {
+            self.was.remove(what);
+        }
+        self.reached.note(what, usize::from(has_begun));
+    }
+
     pub fn reached(&mut self) -> Reached {
         let mut all = self.reached.clone();
+        let terms = self.candidates.iter().map(|(term, _)| *term);
+        let terms = terms.collect::<Vec<_>>();
+        let doubled = terms
+            .chunk_by(|a, b| a == b)
+            .filter(|nodes| nodes.len() > 1);
+        let what = "two nodes sought the leadership of one term";
+        all.note(what, doubled.count());
         for node in self.nodes.values_mut() {
             node.note_reached();
             all.add(&node.reached);

@@ -133,3 +133,18 @@ fn an_index_is_applied_as_one_entry() {
     assert_eq!(invariant(found), Some(Invariant::StateMachineSafety));
     assert_eq!(all.committed().len(), 1);
 }
+
+#[test]
+fn what_was_cut_does_not_come_back_by_itself() {
+    let mut all = Invariants::default();
+    let old = entry(1, 1, "a");
+    append(&mut all, ONE, &old).unwrap();
+    all.log_changed(ONE, &LogChange::Cut(Index(1))).unwrap();
+    all.log_changed(ONE, &LogChange::Begins).unwrap();
+    let recovered = LogChange::Recovered(Print::of(&old));
+    let found = all.log_changed(ONE, &recovered);
+    assert_eq!(invariant(found), Some(Invariant::CutIsFinal));
+    // A later leader may bring it again.
+    append(&mut all, ONE, &old).unwrap();
+    assert_eq!(all.log_changed(ONE, &recovered), Ok(()));
+}
