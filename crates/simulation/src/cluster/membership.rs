@@ -15,7 +15,8 @@ use crate::workloads::Random;
 /// How many nodes there are at once, and how many one run has seen.
 const NODES_MAX: usize = 7;
 const NODES_EVER_MAX: u64 = 14;
-/// So many voters are left.
+/// So many voters are left. Of two voters the one that stays may not know yet that the other is gone, and
+/// would wait for it; so nobody takes the disks of the other away at once.
 const VOTERS_MIN: usize = 2;
 
 pub(super) fn transfer(world: &mut World, clients: &mut Clients, random: &mut Random) {

@@ -1,10 +1,12 @@
 //! Bit rot: one bit of a durable frame of one node's log is another one, and the node finds that when it
 //! reads. It is mended as in the real node: before the start, or under a reader, with a copy of the entry
 //! from another node. One frame of the cluster is damaged at a time, only a committed one that another
-//! node has, and nobody drops it meanwhile: so all of it can be mended.
+//! node has and that the hard state counts as durable, and nobody drops it meanwhile: so all of it can be
+//! mended. Damage above that is taken for a torn write, and cut.
 
 use onelog_log::{
-    Copied, Corruption, Log, MendError, OpenError, ReadError, SECTOR_BYTES, SimulatedDisk,
+    Copied, Corruption, HardState, Log, MendError, OpenError, ReadError, SECTOR_BYTES,
+    SimulatedDisk,
 };
 use onelog_record::{Index, NodeId};
 use onelog_replica::StartError;
@@ -69,7 +71,11 @@ impl World {
         }
         let replica = node.replica();
         let (first, durable) = (replica.first_index(), replica.durable());
-        let last = replica.applied().index.min(durable);
+        // Above what the log itself knows to be durable, damage is what a torn write is.
+        let Ok(Some(saved)) = HardState::read(&node.log) else {
+            return;
+        };
+        let last = replica.applied().index.min(durable).min(saved.durable);
         if last <= first {
             return;
         }
