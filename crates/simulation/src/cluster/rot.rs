@@ -180,7 +180,8 @@ impl World {
                     self.reached.note(what, 1);
                     return true;
                 }
-                Err(MendError::NotCommitted(_)) => {}
+                // Another node may have the right one, or this one later.
+                Err(MendError::NotCommitted(_) | MendError::Other { .. }) => {}
                 Err(MendError::Open(_)) if self.nodes[&id].may_fail => return false,
                 // All behind it was cut, and so it looks like an end that is gone.
                 Err(MendError::LostTail { .. }) => {
