@@ -111,6 +111,9 @@ pub(crate) fn refused(
             reason,
             retry_after_ms,
         } => ApiError::overloaded(&reason, retry_after_ms),
+        Refusal::NoLeader { retry_after_ms } => {
+            error(StatusCode::SERVICE_UNAVAILABLE, message).retry_after(retry_after_ms)
+        }
         Refusal::NotLeader => ApiError::not_leader(message),
         Refusal::Stopped(why) => ApiError::stopped(why),
     }
@@ -386,6 +389,14 @@ mod tests {
                 503,
                 "overloaded",
                 &["retry_after_ms"],
+            ),
+            (
+                Refusal::NoLeader {
+                    retry_after_ms: 500,
+                },
+                503,
+                "no_leader",
+                &[],
             ),
             (Refusal::NotLeader, 503, "not_leader", &[]),
             (Refusal::Stopped("why".into()), 503, "stopped", &[]),

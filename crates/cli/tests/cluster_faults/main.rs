@@ -110,7 +110,7 @@ fn a_node_that_is_behind_does_not_deny_a_table() {
     let (status, said) = post(behind, "/v1/transactions", &transaction);
     assert_eq!(
         (status, &said["error"]),
-        (503, &json!("overloaded")),
+        (503, &json!("no_leader")),
         "{said}"
     );
 

@@ -150,6 +150,10 @@ impl Writer {
             } => self.overloaded(reason, *retry_after_ms),
             Refusal::NotLeader => self.u8(15),
             Refusal::Stopped(why) => self.text(16, why),
+            Refusal::NoLeader { retry_after_ms } => {
+                self.u8(17);
+                self.u64(*retry_after_ms);
+            }
         }
     }
 
@@ -330,6 +334,9 @@ impl ByteReader {
             },
             15 => Refusal::NotLeader,
             16 => Refusal::Stopped(self.text()?),
+            17 => Refusal::NoLeader {
+                retry_after_ms: self.u64()?,
+            },
             _ => return Err(self.unknown("answer", kind)),
         })
     }
