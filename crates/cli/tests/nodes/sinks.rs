@@ -76,7 +76,7 @@ fn any_node_takes_every_request_about_a_sink_that_another_one_runs() {
         onelog_testkit::until_ok(|| {
             let shown = nodes.run(id, &["sinks", "show", SINK]);
             let is_gone = shown.status == 1 && shown.err.contains("there is no sink");
-            is_gone.then_some(()).ok_or(shown)
+            is_gone.then_some(()).ok_or(format!("{shown:?}"))
         })
         .unwrap();
     }
@@ -95,7 +95,7 @@ fn a_sink_whose_node_was_killed_is_shown_by_the_others_and_by_the_one_that_goes_
         onelog_testkit::until_ok(|| {
             let shown = nodes.run(id, &["sinks", "show", SINK, "--json"]).json();
             let is_running = shown["state"] == "running" && shown["runs_on"] != 2;
-            is_running.then_some(()).ok_or(shown)
+            is_running.then_some(()).ok_or(shown.to_string())
         })
         .unwrap();
         nodes.run(id, &["sinks", "pause", SINK]).good();
