@@ -127,7 +127,7 @@ fn without_a_majority_a_node_lives_and_says_that_it_is_not_ready() {
     nodes.run(3, &read).fails(1, "the cluster has no leader");
     let answer = crate::rig::agent()
         .post(format!("{}/v1/transactions", nodes.url(3)))
-        .send(r#"{"writes":[]}"#);
+        .send(r#"{"writes":[{"op":"put","table":"shop.orders","key":"c","value":1}]}"#);
     let mut answer = answer.unwrap();
     let refusal: Value =
         serde_json::from_str(&answer.body_mut().read_to_string().unwrap()).unwrap();
