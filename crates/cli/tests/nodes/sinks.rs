@@ -67,10 +67,15 @@ fn any_node_takes_every_request_about_a_sink_that_another_one_runs() {
     let end = nodes.put(3, "b", "2");
     wait(&nodes, 1, end);
     assert_eq!(nodes.run(1, &verify).json()["equal"], true);
+    let replayed = nodes.run(3, &["sinks", "replay", SINK, "--key", "none=a"]);
+    let replayed = replayed.good();
+    assert!(replayed.contains("not parked: none=a"), "{replayed}");
     // A refusal is that of the node that runs it, too.
-    nodes
-        .run(3, &["sinks", "replay", SINK, "--key", "none=a"])
-        .fails(1, "none");
+    let url = format!("{}/v1/sinks/{SINK}/verify?repair=perhaps", nodes.url(3));
+    let mut refused = crate::rig::agent().post(url).send_empty().unwrap();
+    let body = refused.body_mut().read_to_string().unwrap();
+    assert_eq!(refused.status().as_u16(), 422, "{body}");
+    assert!(body.contains("repair"), "{body}");
     nodes.run(3, &["sinks", "delete", SINK]).good();
     for id in [1, 2, 3] {
         onelog_testkit::until_ok(|| {
