@@ -181,10 +181,9 @@ impl ApiError {
         })
     }
 
-    pub(crate) fn not_leader(message: String) -> Self {
-        let mut error = Self::new(StatusCode::SERVICE_UNAVAILABLE, code::NOT_LEADER, message);
-        error.0.retry_after_ms = Some(RETRY_AFTER_MS_MIN);
-        error
+    pub(crate) fn without_leader(code: &'static str, message: String) -> Self {
+        let error = Self::new(StatusCode::SERVICE_UNAVAILABLE, code, message);
+        error.retry_after(RETRY_AFTER_MS_MIN)
     }
 
     /// A table that a path names and that is not there.

@@ -40,7 +40,6 @@ const ANSWER_BYTES_MAX: usize = 32 << 20;
 const ATTEMPTS: usize = 3;
 /// How long other nodes may take to list their sinks.
 const LIST_TIMEOUT: Duration = Duration::from_secs(2);
-/// All sinks.
 const LIST: &str = "/v1/sinks";
 /// Where the paths of single sinks begin.
 const SINKS: &str = "/v1/sinks/";
@@ -59,7 +58,6 @@ pub(crate) struct RunsElsewhere;
 #[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct RequestHead {
     method: String,
-    /// Path and query.
     target: String,
     headers: Vec<(String, String)>,
 }
@@ -230,8 +228,12 @@ async fn whole_list(app: &App, own: Response) -> Response {
     let Ok(mut list) = serde_json::from_slice::<List>(&bytes) else {
         return Response::from_parts(parts, Body::from(bytes));
     };
-    let elsewhere = |sink: &Box<RawValue>| Listed::of(sink)?.elsewhere();
-    let nodes: BTreeSet<u64> = list.sinks.iter().filter_map(elsewhere).collect();
+    let elsewhere = |sink: &RawValue| Listed::of(sink)?.elsewhere();
+    let nodes: BTreeSet<u64> = list
+        .sinks
+        .iter()
+        .filter_map(|sink| elsewhere(sink))
+        .collect();
     let lists = join_all(nodes.iter().map(|node| list_of(app, *node))).await;
     let known: BTreeMap<(String, u64), Box<RawValue>> = nodes
         .into_iter()

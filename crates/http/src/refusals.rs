@@ -111,10 +111,7 @@ pub(crate) fn refused(
             reason,
             retry_after_ms,
         } => ApiError::overloaded(&reason, retry_after_ms),
-        Refusal::NoLeader { retry_after_ms } => {
-            error(StatusCode::SERVICE_UNAVAILABLE, message).retry_after(retry_after_ms)
-        }
-        Refusal::NotLeader => ApiError::not_leader(message),
+        Refusal::NoLeader | Refusal::NotLeader => ApiError::without_leader(code, message),
         Refusal::Stopped(why) => ApiError::stopped(why),
     }
 }
@@ -390,14 +387,7 @@ mod tests {
                 "overloaded",
                 &["retry_after_ms"],
             ),
-            (
-                Refusal::NoLeader {
-                    retry_after_ms: 500,
-                },
-                503,
-                "no_leader",
-                &[],
-            ),
+            (Refusal::NoLeader, 503, "no_leader", &[]),
             (Refusal::NotLeader, 503, "not_leader", &[]),
             (Refusal::Stopped("why".into()), 503, "stopped", &[]),
         ]

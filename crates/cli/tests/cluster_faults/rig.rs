@@ -188,7 +188,7 @@ impl Cluster {
         self.disk.as_ref().unwrap().come_back().unwrap();
     }
 
-    /// Has a node lead.
+    /// Hands the leadership to a node, as often as it takes.
     pub fn transfer(&self, to: u64) {
         self.wait(&format!("leadership of node {to}"), |cluster| {
             let (leader, _) = cluster.wait_for_leader(&NODES);

@@ -34,11 +34,6 @@ const AHEAD_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a client should wait when no leader was found.
 const RETRY_AFTER_MS: u64 = 500;
 
-/// The answer where no node leads.
-const NO_LEADER: Refusal = Refusal::NoLeader {
-    retry_after_ms: RETRY_AFTER_MS,
-};
-
 /// A client's request, for another attempt.
 #[derive(Debug)]
 pub(crate) struct Again {
@@ -364,7 +359,7 @@ impl<'s> Asking<'s> {
     pub(super) fn given_up(&self) -> Refusal {
         match self.may_be_done {
             true => Refusal::NotLeader,
-            false => NO_LEADER,
+            false => Refusal::NoLeader,
         }
     }
 }
@@ -394,7 +389,7 @@ pub(crate) async fn read_barrier(shared: Arc<Shared>) -> Result<Position, Refusa
                 let position = answer.and_then(|bytes| wire::decode_barrier_answer(bytes).ok());
                 position.flatten().map(Ok)
             }
-            Leader::None => return Err(NO_LEADER),
+            Leader::None => return Err(Refusal::NoLeader),
         };
         match answer {
             Some(Err(Refusal::NotLeader)) | None => asking.pause().await,
