@@ -115,8 +115,9 @@ pub struct Fault {
     /// The store's own message included.
     what: String,
     /// What kind of fault of the store it is, where it is one: `not_writable` while the store answers
-    /// and takes no writes, as during a failover; `unavailable`, `position_mismatch`, and those that
-    /// stop a sink: `refused`, `fenced`, `other_log`, `schema_mismatch`, `not_owner`, `broken`.
+    /// and takes no writes, as during a failover; `no_access` while it knows no such user, password,
+    /// database or schema; `unavailable`, `position_mismatch`, and those that stop a sink: `refused`,
+    /// `fenced`, `other_log`, `schema_mismatch`, `not_owner`, `broken`.
     #[serde(skip_serializing_if = "Option::is_none")]
     code: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -8,6 +8,7 @@
 
 mod cluster;
 mod convert;
+mod heard;
 mod members;
 mod message;
 mod tail;
@@ -25,6 +26,7 @@ use crate::planted::{self, Bug};
 
 pub use self::cluster::PeerProgress;
 use self::convert::{from_raft, no_change, to_raft};
+use self::heard::Heard;
 pub use self::members::{MEMBERS_MAX, MemberChange, Members, MembersError};
 pub use self::message::{MESSAGE_BYTES_MAX, Message, MessageError, SnapshotMark};
 use self::tail::Tail;
@@ -96,6 +98,7 @@ pub struct Raft {
     node: NodeId,
     members: Members,
     timeout: ElectionTimeout,
+    heard: Heard,
     unflushed: VecDeque<Unflushed>,
     /// Messages whose time has come.
     released: Vec<Message>,
@@ -165,6 +168,7 @@ impl Raft {
             node: options.node,
             members: options.members.clone(),
             timeout: ElectionTimeout::new(options.seed),
+            heard: Heard::default(),
             unflushed: VecDeque::new(),
             released: Vec::new(),
             saved_vote: (options.term, options.vote),
@@ -200,6 +204,7 @@ impl Raft {
                 last,
             });
         }
+        self.heard.note(NodeId(message.from));
         match self.raw.step(message) {
             // From a node that is no member any more.
             Err(::raft::Error::StepPeerNotFound) => Ok(()),
@@ -406,6 +411,7 @@ impl Consensus for Raft {
     }
 
     fn tick(&mut self) -> Result<(), ConsensusError> {
+        self.heard.tick();
         if self.is_installing() || !self.leads() && !self.may_campaign() {
             return Ok(());
         }

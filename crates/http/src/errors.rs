@@ -21,7 +21,7 @@
 //! | 409 | `too_many_sinks` | `max` | no more sinks can be made |
 //! | 409 | `sink_stopped` | `sink`, `fault` | the sink has stopped, and why: mend it, then resume or rebuild |
 //! | 409 | `sink_waiting` | `sink`, `fault` | its store cannot be used now: it tries again by itself |
-//! | 409 | `sink_elsewhere` | `sink`, `runs_on` | another node of the cluster runs the sink: send the request there |
+//! | 409 | `sink_elsewhere` | `sink`, `runs_on` | no node of the cluster runs the sink now, or it is moving: nothing was done, request it again |
 //! | 409 | `sink_not_filled` | `sink`, `fault` | there is nothing to compare: not yet, or no longer |
 //! | 409 | `sink_too_far_behind` | `sink`, `position`, `floor` | its state is no longer kept: let it catch up |
 //! | 409 | `sink_ahead` | `sink`, `position`, `latest` | its store is ahead of the log: rebuild it |
@@ -48,10 +48,11 @@
 //! | 500 | `internal` | | the node could not do it; its log says more |
 //! | 502 | `store_failed` | | a sink's store could not be used; `message` has the store's own |
 //! | 503 | `overloaded` | `retry_after_ms` | nothing was done: retry after the delay (also the header `Retry-After`) |
-//! | 503 | `no_leader` | | the members were not changed: no leader was found in time |
+//! | 503 | `no_leader` | | no leader of the cluster was found in time, and nothing was done: retry after the delay |
 //! | 503 | `change_unknown` | | the members may have been changed: look at them, then request it again where it is missing |
 //! | 503 | `not_leader`, `stopped` | | whether it took place is unknown: repeat it under the same id |
 //! | 504 | `wait_timed_out` | `position` | the position was not reached in time |
+//! | 504 | `sink_unanswered` | `sink`, `runs_on` | the node that runs the sink did not answer: whether it was done is unknown; look at the sink, request it again |
 //! | 504 | `request_timeout` | `timeout_ms` | no answer in time: repeat it under the same id |
 //! | 507 | `disk_full` | | the disk is nearly full: nothing was done; reads go on, and writes when there is room |
 
@@ -63,7 +64,11 @@ use axum::response::{IntoResponse, Response};
 use onelog_record::{QUOTED_BYTES_MAX, TableId, TooLarge, ValueKind, code, quoted};
 
 use crate::api;
+use crate::forwarding::RunsElsewhere;
 use onelog_request::BytesOut;
+
+/// Another node runs the sink, and nothing was done.
+pub(crate) const SINK_ELSEWHERE: &str = "sink_elsewhere";
 
 /// The shortest delay that an overloaded server answers with.
 const RETRY_AFTER_MS_MIN: u64 = 100;
@@ -176,10 +181,9 @@ impl ApiError {
         })
     }
 
-    pub(crate) fn not_leader(message: String) -> Self {
-        let mut error = Self::new(StatusCode::SERVICE_UNAVAILABLE, code::NOT_LEADER, message);
-        error.0.retry_after_ms = Some(RETRY_AFTER_MS_MIN);
-        error
+    pub(crate) fn without_leader(code: &'static str, message: String) -> Self {
+        let error = Self::new(StatusCode::SERVICE_UNAVAILABLE, code, message);
+        error.retry_after(RETRY_AFTER_MS_MIN)
     }
 
     /// A table that a path names and that is not there.
@@ -224,6 +228,9 @@ impl IntoResponse for ApiError {
         body.push(b'\n');
         let mut response = Response::new(Body::from(body));
         *response.status_mut() = self.0.status;
+        if self.0.body.error == SINK_ELSEWHERE {
+            response.extensions_mut().insert(RunsElsewhere);
+        }
         let headers = response.headers_mut();
         headers.insert(
             header::CONTENT_TYPE,

@@ -23,6 +23,7 @@
 mod app;
 mod body;
 pub mod errors;
+mod forwarding;
 mod object;
 mod openapi;
 mod options;

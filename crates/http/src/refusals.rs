@@ -111,7 +111,7 @@ pub(crate) fn refused(
             reason,
             retry_after_ms,
         } => ApiError::overloaded(&reason, retry_after_ms),
-        Refusal::NotLeader => ApiError::not_leader(message),
+        Refusal::NoLeader | Refusal::NotLeader => ApiError::without_leader(code, message),
         Refusal::Stopped(why) => ApiError::stopped(why),
     }
 }
@@ -387,6 +387,7 @@ mod tests {
                 "overloaded",
                 &["retry_after_ms"],
             ),
+            (Refusal::NoLeader, 503, "no_leader", &[]),
             (Refusal::NotLeader, 503, "not_leader", &[]),
             (Refusal::Stopped("why".into()), 503, "stopped", &[]),
         ]

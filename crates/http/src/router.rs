@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::Path;
-use axum::middleware::map_response_with_state;
+use axum::middleware::{from_fn_with_state, map_response_with_state};
 use axum::routing::{MethodRouter, delete, get, post, put};
 
+use crate::forwarding;
 use crate::routes::{
     Shared, backup, cluster, keys, list, log, sinks, system, tables, transactions,
 };
@@ -95,8 +96,9 @@ pub(crate) fn router(app: Shared) -> Router {
     let router = match is_alone {
         true => router,
         false => {
+            let forward = from_fn_with_state(Arc::clone(&app), forwarding::forward);
             let say_leader = map_response_with_state(Arc::clone(&app), cluster::say_leader);
-            router.layer(say_leader)
+            router.layer(forward).layer(say_leader)
         }
     };
     router.with_state(app)

@@ -23,6 +23,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::JoinSet;
 
 use crate::app::{App, busy};
+use crate::forwarding;
 use crate::options::{HttpOptions, SHUTDOWN_GRACE_MS};
 use crate::router::router;
 use crate::routes::Shared;
@@ -57,7 +58,8 @@ pub async fn serve(
         http: protocol(&options),
         app: Arc::new(App::new(node, sinks, options)),
     };
-    let router = router(Arc::clone(&door.app));
+    let router = Arc::new(router(Arc::clone(&door.app)));
+    forwarding::answer_nodes(&door.app.node, &router);
     let mut connections = JoinSet::new();
     let mut shutdown = pin!(shutdown);
     loop {

@@ -40,6 +40,16 @@ pub enum Packing {
     Zstd,
 }
 
+impl Packing {
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Plain => "plain",
+            Self::Gzip => "gzip",
+            Self::Zstd => "zstd",
+        }
+    }
+}
+
 /// The text of one record and its place in the unpacked stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Piece {

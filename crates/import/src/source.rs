@@ -84,10 +84,13 @@ fn unpack(stream: Box<dyn Read>, path: &Path) -> Result<Unpacked, CommandError> 
     let packing = Packing::of_head(&head);
     let (head, stream) = match packing {
         Packing::Plain => (head, stream),
-        Packing::Gzip => peek(Box::new(MultiGzDecoder::new(stream))).map_err(fail)?,
+        Packing::Gzip => {
+            let stream = MultiGzDecoder::new(stream);
+            peek(Box::new(Packed { stream, packing })).map_err(fail)?
+        }
         Packing::Zstd => {
             let stream = zstd::Decoder::new(stream).map_err(fail)?;
-            peek(Box::new(stream)).map_err(fail)?
+            peek(Box::new(Packed { stream, packing })).map_err(fail)?
         }
     };
     match unreadable(&head) {
@@ -101,6 +104,37 @@ fn unpack(stream: Box<dyn Read>, path: &Path) -> Result<Unpacked, CommandError> 
             packing,
         }),
     }
+}
+
+/// A packed stream, whose errors say what can be done.
+struct Packed<R> {
+    stream: R,
+    packing: Packing,
+}
+
+impl<R: Read> Read for Packed<R> {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        self.stream.read(into).map_err(|source| {
+            if source.kind() == io::ErrorKind::Interrupted {
+                return source;
+            }
+            let error = PackedError {
+                packing: self.packing,
+                source,
+            };
+            io::Error::new(error.source.kind(), error)
+        })
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "its {} data is cut off or damaged ({source}); whole batches before that are imported. Once the file is whole, import it with --again, which writes all of it: a keyed table gets the same values again, a stream table gets its records twice",
+    packing.name()
+)]
+struct PackedError {
+    packing: Packing,
+    source: io::Error,
 }
 
 fn read_error(path: &Path, source: io::Error) -> CommandError {

@@ -74,6 +74,7 @@ pub use crate::backup::BackupError;
 pub use crate::cluster::{
     Answering, CallError, ClusterError, ClusterOptions, ClusterStatus, ClusterWatch, ELECTION_MS,
     ELECTION_MS_MAX, ELECTION_MS_MIN, Join, MemberStatus, MembersChangeError, START_TIMEOUT,
+    Subject,
 };
 pub use crate::copy::{UNFINISHED_LOG, UnfinishedCopy, check_finished, finish_copy};
 pub use crate::folder::{FolderError, ForeignFiles, check_folder, entries};

@@ -16,5 +16,6 @@ pub const MALFORMED: &str = "malformed";
 pub const TOO_LARGE: &str = "too_large";
 pub const DISK_FULL: &str = "disk_full";
 pub const OVERLOADED: &str = "overloaded";
+pub const NO_LEADER: &str = "no_leader";
 pub const NOT_LEADER: &str = "not_leader";
 pub const STOPPED: &str = "stopped";

@@ -171,6 +171,11 @@ pub enum Refusal {
         reason: Cow<'static, str>,
         retry_after_ms: u64,
     },
+    /// No leader of the cluster was found in time. Nothing was done; try again later.
+    #[error(
+        "the cluster has no leader that this node can reach, so nothing was done; it takes writes again once a majority of its voters is connected (onelog cluster shows them)"
+    )]
+    NoLeader,
     /// This node does not lead (any more). Whether the transaction took place is not known: repeat
     /// the request under the same id.
     #[error("this node does not lead the cluster now; repeat the request under the same id")]
@@ -204,6 +209,7 @@ impl Refusal {
             Self::TooLarge(_) => code::TOO_LARGE,
             Self::DiskFull { .. } => code::DISK_FULL,
             Self::Overloaded { .. } => code::OVERLOADED,
+            Self::NoLeader => code::NO_LEADER,
             Self::NotLeader => code::NOT_LEADER,
             Self::Stopped(_) => code::STOPPED,
         }
@@ -278,6 +284,7 @@ pub(crate) mod tests {
                 reason: "full".into(),
                 retry_after_ms: 1,
             },
+            Refusal::NoLeader,
             Refusal::NotLeader,
             Refusal::Stopped("why".to_owned()),
         ]
@@ -305,6 +312,7 @@ pub(crate) mod tests {
                 "too_large",
                 "disk_full",
                 "overloaded",
+                "no_leader",
                 "not_leader",
                 "stopped",
             ]

@@ -209,9 +209,10 @@ impl<T, O: Observer> Replica<T, O> {
         self.checkpoints.covered = mark.index;
         self.checkpoints.kept_since_ms = None;
         self.checkpoints.members = mark.members.clone();
-        self.observer.installed(mark.index, mark.end);
         self.observer.log_start_moved(self.log.start());
         self.observer.members_changed(mark.index, &mark.members);
+        // Last: what waits for the position finds all of it.
+        self.observer.installed(mark.index, mark.end);
         self.cluster.members = mark.members;
         let timestamp_ms = opened.applied.timestamp_ms;
         let ids = remembered(&opened);

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use onelog::{Answering, Position};
+use onelog::{Answering, Position, Subject};
 use serde::{Deserialize, Serialize};
 
 use crate::error::{SinkError, SinkFault};
@@ -65,7 +65,8 @@ fn shortened(mut what: String) -> String {
 /// From now on other nodes are answered.
 pub(crate) fn answer_calls(inner: &Arc<Inner>) {
     let sinks = Arc::downgrade(inner);
-    inner.node.answer_calls(move |bytes: Bytes| -> Answering {
+    let node = &inner.node;
+    node.answer_calls(Subject::Sinks, move |bytes: Bytes| -> Answering {
         let sinks = sinks.clone();
         Box::pin(async move {
             let Call::Wait {
@@ -101,6 +102,15 @@ pub(crate) fn answer_calls(inner: &Arc<Inner>) {
 }
 
 impl Sinks {
+    /// The other node that runs a sink. `None`: this one does, none does now, or there is no such sink.
+    pub async fn runs_on_another(&self, name: &str) -> Option<u64> {
+        let found = self.known(name).await.ok()?;
+        match found.progress.place() {
+            Place::Here(_) => None,
+            Place::Elsewhere(runs_on) => runs_on,
+        }
+    }
+
     /// What is known of a sink, also where another node has just defined it.
     pub(crate) async fn known(&self, name: &str) -> Result<Found, SinkError> {
         let inner = &self.inner;
@@ -179,7 +189,9 @@ impl Sinks {
         };
         let bytes = Bytes::from(serde_json::to_vec(&call).ok()?);
         let node = onelog::NodeId(node);
-        match self.inner.node.call(node, bytes, within + ON_ITS_WAY).await {
+        let within = within + ON_ITS_WAY;
+        let called = self.inner.node.call(node, Subject::Sinks, bytes, within);
+        match called.await {
             Ok(answer) => serde_json::from_slice(&answer).ok(),
             Err(error) => {
                 tracing::debug!(sink = name, %error, "a node that runs a sink did not answer");

@@ -5,32 +5,10 @@
 
 mod place;
 
-use std::path::PathBuf;
-
 use onelog::Node;
 use onelog_sinks::{Replay, SinkError, SinkState, Sinks};
-use place::{PATIENCE, Place, assert_equal, close, one, order, wait_for_stop, with_orders};
+use place::{Away, PATIENCE, Place, assert_equal, close, one, order, wait_for_stop, with_orders};
 use serde_json::json;
-
-/// A file of a store that is somewhere else for a while; a folder is in its place.
-struct Away {
-    place: PathBuf,
-    kept: PathBuf,
-}
-
-impl Away {
-    fn take(place: PathBuf) -> Self {
-        let kept = place.with_extension("kept");
-        std::fs::rename(&place, &kept).unwrap();
-        std::fs::create_dir(&place).unwrap();
-        Self { place, kept }
-    }
-
-    fn put_back(self) {
-        std::fs::remove_dir(&self.place).unwrap();
-        std::fs::rename(&self.kept, &self.place).unwrap();
-    }
-}
 
 /// A node with a sink that has brought its first row to its store.
 fn followed(place: &Place) -> (Node, Sinks) {

@@ -8,7 +8,7 @@ use std::path::Path;
 
 use onelog::{Node, Options};
 use onelog_sinks::{SinkError, Sinks};
-use place::{Place, assert_equal, close, one, open, order, wait, wait_for_stop, with_orders};
+use place::{Away, Place, assert_equal, close, one, open, order, wait, wait_for_stop, with_orders};
 use rusqlite::Connection;
 use serde_json::json;
 
@@ -141,15 +141,12 @@ fn a_sink_that_was_made_while_its_store_was_away_does_not_take_it_over_later() {
     drop((node, sinks));
     let epoch_of = |store: &Connection| one::<i64>(store, "SELECT epoch FROM onelog_position");
     let epoch_before = epoch_of(&place.store("search.db"));
-    let (away, back) = (place.path("away"), place.path("search.db"));
-    std::fs::rename(&back, &away).unwrap();
-    std::fs::create_dir(&back).unwrap();
+    let away = Away::take(place.path("search.db"));
     let (rival, rivals) = open(Options::new(place.path("another-log")));
     with_orders(&rival);
     rivals.create_ahead(definition).unwrap();
     // When the store is back
-    std::fs::remove_dir(&back).unwrap();
-    std::fs::rename(&away, &back).unwrap();
+    away.put_back();
     rivals.resume("search").unwrap();
     // Then the sink stops, and neither a rebuild nor its end changes anything.
     for _ in 0..2 {

@@ -295,6 +295,14 @@ pub enum StoreError {
         what: String,
         cause: Cause,
     },
+    /// The store lets the sink not in: the user or the password is not one of its own now. Passwords
+    /// change and users are locked for a while, so trying again later can help.
+    #[error("{what}: {cause}")]
+    NoAccess {
+        /// What was tried, and where.
+        what: String,
+        cause: Cause,
+    },
     /// A record cannot be stored.
     #[error(transparent)]
     Refused(Box<Refused>),
@@ -318,7 +326,8 @@ pub enum StoreError {
     /// A table is not as the mapping needs it.
     #[error("the table '{into}' in the store does not fit its mapping: {what}")]
     SchemaMismatch { into: String, what: String },
-    /// The definition names something that is not there; `field` is its place in it.
+    /// The definition names something that is not there, or not there now: a database can be renamed
+    /// and made again. `field` is its place in the definition.
     #[error("{what}: {cause}")]
     NoSuchPlace {
         field: &'static str,
@@ -357,6 +366,7 @@ pub enum StoreError {
 pub enum StoreErrorCode {
     Unavailable,
     NotWritable,
+    NoAccess,
     Refused,
     Fenced,
     OtherLog,
@@ -372,6 +382,7 @@ impl StoreErrorCode {
         match self {
             Self::Unavailable => "unavailable",
             Self::NotWritable => "not_writable",
+            Self::NoAccess => "no_access",
             Self::Refused => "refused",
             Self::Fenced => "fenced",
             Self::OtherLog => "other_log",
@@ -403,7 +414,11 @@ impl StoreError {
     pub const fn is_retryable(&self) -> bool {
         matches!(
             self,
-            Self::Unavailable { .. } | Self::NotWritable { .. } | Self::PositionMismatch { .. }
+            Self::Unavailable { .. }
+                | Self::NotWritable { .. }
+                | Self::NoAccess { .. }
+                | Self::NoSuchPlace { .. }
+                | Self::PositionMismatch { .. }
         )
     }
 
@@ -418,7 +433,8 @@ impl StoreError {
             Self::PositionMismatch { .. } => StoreErrorCode::PositionMismatch,
             Self::SchemaMismatch { .. } => StoreErrorCode::SchemaMismatch,
             Self::NotOwner { .. } | Self::Guarded { .. } => StoreErrorCode::NotOwner,
-            Self::NoSuchPlace { .. } | Self::Broken { .. } => StoreErrorCode::Broken,
+            Self::NoAccess { .. } | Self::NoSuchPlace { .. } => StoreErrorCode::NoAccess,
+            Self::Broken { .. } => StoreErrorCode::Broken,
         }
     }
 

@@ -1,5 +1,8 @@
 //! What happens to the nodes while clients work.
 
+use std::fs::File;
+use std::io::Read;
+use std::os::unix::fs::FileExt;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -11,6 +14,8 @@ use crate::rig::{Cluster, NODES};
 
 /// How many transactions are acknowledged between two events.
 const BETWEEN: usize = 30;
+/// Where the frames of a segment begin (docs/format.md).
+const SEGMENT_HEADER_BYTES: usize = 4096;
 
 /// How often each thing happens.
 pub struct Plan {
@@ -19,6 +24,8 @@ pub struct Plan {
     pub partitions: usize,
     pub whole_kills: usize,
     pub restarts: usize,
+    pub flips: usize,
+    pub power_cuts: usize,
 }
 
 /// Which ways are closed.
@@ -74,6 +81,13 @@ impl Faults<'_> {
         }
         for _ in 0..plan.restarts {
             self.restart_each();
+        }
+        for _ in 0..plan.flips {
+            let node = NODES[self.random.random_range(0..NODES.len())];
+            self.flip_a_bit(node);
+        }
+        for n in 0..plan.power_cuts {
+            self.cut_power(n % 2 == 0);
         }
         self.work_on();
     }
@@ -178,6 +192,49 @@ impl Faults<'_> {
         for node in NODES {
             self.catch_up(node);
         }
+    }
+
+    /// A bit of a node's log is another one when it starts again. In the first half of what is written,
+    /// which is below what the node knows to be durable.
+    fn flip_a_bit(&mut self, node: u64) {
+        self.work_on();
+        self.cluster.kill(node);
+        let newest = self.cluster.newest_segment(node);
+        let segment = File::options().read(true).write(true).open(newest).unwrap();
+        let mut bytes = Vec::new();
+        (&segment).read_to_end(&mut bytes).unwrap();
+        let end = bytes.iter().rposition(|byte| *byte != 0).unwrap();
+        let at = self
+            .random
+            .random_range(SEGMENT_HEADER_BYTES..SEGMENT_HEADER_BYTES.midpoint(end));
+        let flipped = [bytes[at] ^ (1 << self.random.random_range(0..8))];
+        segment.write_all_at(&flipped, at as u64).unwrap();
+        segment.sync_all().unwrap();
+        self.cluster.start_node(node);
+        self.catch_up(node);
+        self.cluster.read_log(node);
+    }
+
+    /// The disk of a node is without power for a while, and has lost what was not flushed.
+    fn cut_power(&mut self, should_lead: bool) {
+        let Some(node) = self.cluster.node_with_a_disk() else {
+            return;
+        };
+        self.work_on();
+        if should_lead && self.leader() != node {
+            self.cluster.transfer(node);
+        }
+        let led = self.leader() == node;
+        self.cluster.cut_power();
+        self.cluster.kill(node);
+        if led {
+            self.wait_for_another(node);
+        }
+        self.work_on();
+        self.cluster.power_on();
+        self.cluster.start_node(node);
+        self.catch_up(node);
+        self.cluster.read_log(node);
     }
 
     fn restart_each(&mut self) {

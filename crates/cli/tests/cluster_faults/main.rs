@@ -1,5 +1,6 @@
 //! Three nodes of the real binary, with addresses of their own and TLS between them, are killed,
-//! stopped and cut off from each other while clients append to lists through all of them.
+//! stopped and cut off from each other, lose the power of a disk and find bits of their log flipped,
+//! while clients append to lists through all of them.
 //!
 //! Every client repeats under its id what was not answered. In the end each node shows every list, and
 //! what all clients saw must be strictly serializable: nothing acknowledged is lost, nothing is there
@@ -8,6 +9,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test may fail by them
 
 mod clients;
+mod disk;
 mod faults;
 mod network;
 mod rig;
@@ -33,7 +35,9 @@ const QUICK: Plan = Plan {
     pauses: 3,
     partitions: 3,
     whole_kills: 1,
-    restarts: 0,
+    restarts: 1,
+    flips: 1,
+    power_cuts: 2,
 };
 const FULL: Plan = Plan {
     kills: 100,
@@ -41,6 +45,8 @@ const FULL: Plan = Plan {
     partitions: 50,
     whole_kills: 20,
     restarts: 20,
+    flips: 30,
+    power_cuts: 30,
 };
 
 #[test]
@@ -110,7 +116,7 @@ fn a_node_that_is_behind_does_not_deny_a_table() {
     let (status, said) = post(behind, "/v1/transactions", &transaction);
     assert_eq!(
         (status, &said["error"]),
-        (503, &json!("overloaded")),
+        (503, &json!("no_leader")),
         "{said}"
     );
 

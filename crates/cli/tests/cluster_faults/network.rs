@@ -29,7 +29,7 @@ pub fn is_inside(test: &str) -> bool {
         return false;
     }
     let status = with_this_process("unshare")
-        .args(["--net", "--"])
+        .args(["--net", "--mount", "--"])
         .arg(std::env::current_exe().unwrap())
         .args(["--exact", test, "--nocapture", "--include-ignored"])
         .env(INSIDE, "1")
@@ -58,7 +58,8 @@ fn permitted() -> Result<(), String> {
         .map_err(|why| format!("no network namespace can be made here (it needs root): {why}"))
 }
 
-fn quietly(command: &mut Command) -> Result<(), String> {
+/// Runs a program; says what it said where it fails.
+pub fn quietly(command: &mut Command) -> Result<(), String> {
     let output = command.output().map_err(|error| error.to_string())?;
     match output.status.success() {
         true => Ok(()),

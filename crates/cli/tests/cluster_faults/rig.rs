@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
+use std::io::Write;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -9,10 +10,13 @@ use std::time::{Duration, Instant};
 use onelog_testkit::{Authority, Certificates, until_ok};
 use serde_json::{Value, json};
 
+use crate::disk::Disk;
 use crate::network::{Network, address};
 
 pub const NODES: [u64; 3] = [1, 2, 3];
 pub const TABLE: &str = "faults.lists";
+/// The node that has a disk of its own.
+const ON_ITS_DISK: u64 = 3;
 const ONELOG: &str = env!("CARGO_BIN_EXE_onelog");
 const PORT: u16 = 7070;
 const PEER_PORT: u16 = 7171;
@@ -25,6 +29,8 @@ pub struct Cluster {
     running: BTreeMap<u64, Child>,
     pub network: Network,
     certificates: BTreeMap<u64, Certificates>,
+    /// Of the node [`ON_ITS_DISK`], where it may be mounted here. Before the folder that it is in.
+    disk: Option<Disk>,
     folder: tempfile::TempDir,
     eyes: ureq::Agent,
 }
@@ -62,11 +68,19 @@ impl Cluster {
     pub fn start() -> Self {
         let mut authority = Authority::new();
         let issue = |node: u64| (node, authority.issue(&format!("node-{node}.onelog")));
+        let folder = tempfile::tempdir().unwrap();
+        let mount = Disk::mount(folder.path().join("image"), folder.path().join("disk"));
+        if let Err(why) = &mount {
+            // Not eprintln!, which the test harness keeps to itself when a test passes.
+            let mut errors = std::io::stderr();
+            let _ = writeln!(errors, "SKIPPED: a disk that loses its power: {why}");
+        }
         let mut cluster = Self {
             running: BTreeMap::new(),
+            disk: mount.ok(),
             network: Network::new(&NODES),
             certificates: NODES.into_iter().map(issue).collect(),
-            folder: tempfile::tempdir().unwrap(),
+            folder,
             eyes: agent(LOOK),
         };
         cluster.start_with(1, &[]);
@@ -82,7 +96,10 @@ impl Cluster {
     }
 
     fn data(&self, node: u64) -> PathBuf {
-        self.folder.path().join(format!("node-{node}"))
+        match &self.disk {
+            Some(disk) if node == ON_ITS_DISK => disk.folder().join("node"),
+            _ => self.folder.path().join(format!("node-{node}")),
+        }
     }
 
     fn log(&self, node: u64) -> PathBuf {
@@ -156,6 +173,54 @@ impl Cluster {
             .args([&format!("-{name}"), &id])
             .status();
         assert!(sent.unwrap().success(), "{name} to node {node}");
+    }
+
+    /// The node whose disk can lose its power.
+    pub fn node_with_a_disk(&self) -> Option<u64> {
+        self.disk.is_some().then_some(ON_ITS_DISK)
+    }
+
+    pub fn cut_power(&self) {
+        self.disk.as_ref().unwrap().cut_power().unwrap();
+    }
+
+    pub fn power_on(&self) {
+        self.disk.as_ref().unwrap().come_back().unwrap();
+    }
+
+    /// Hands the leadership to a node, as often as it takes.
+    pub fn transfer(&self, to: u64) {
+        self.wait(&format!("leadership of node {to}"), |cluster| {
+            let (leader, _) = cluster.wait_for_leader(&NODES);
+            leader == to || {
+                // It may not have caught up yet.
+                let _ = post(leader, "/v1/cluster/transfer", &json!({"node": to}));
+                false
+            }
+        });
+    }
+
+    /// The segment that a node writes to.
+    pub fn newest_segment(&self, node: u64) -> PathBuf {
+        let files = std::fs::read_dir(self.data(node).join("log")).unwrap();
+        let paths = files.map(|entry| entry.unwrap().path());
+        let mut segments: Vec<_> = paths
+            .filter(|path| path.extension().is_some_and(|end| end == "log"))
+            .collect();
+        segments.sort();
+        segments.pop().unwrap()
+    }
+
+    /// Reads the whole log of a node, which must have no damage.
+    #[track_caller]
+    pub fn read_log(&self, node: u64) {
+        let path = format!("{}/v1/log?from=0", url(node));
+        let mut answer = agent(Duration::from_secs(60)).get(path).call().unwrap();
+        let body = answer.body_mut().with_config().limit(1 << 30);
+        let text = body.read_to_string().unwrap();
+        assert_eq!(answer.status(), 200, "node {node}: {text}");
+        let last = text.lines().last().unwrap_or_default();
+        assert!(!last.contains("\"error\""), "node {node}: {last}");
     }
 
     /// How a node sees the cluster; `None` when it does not answer.

@@ -152,6 +152,36 @@ fn csv_arrays_documents_and_what_is_packed_become_the_same_rows() {
 }
 
 #[test]
+fn a_packed_file_that_is_cut_off_says_what_to_do_and_the_whole_one_is_imported_then() {
+    // Given a file of which the last bytes have not arrived.
+    let place = Place::new();
+    let line = |n: u32| {
+        format!(
+            "{{\"id\":\"k{n:05}\",\"n\":{}}}\n",
+            n.wrapping_mul(2_654_435_761)
+        )
+    };
+    let rows: String = (0..20_000).map(line).collect();
+    for (name, whole) in [
+        ("gz", gzip(rows.as_bytes())),
+        ("zst", zstd::encode_all(rows.as_bytes(), 1).unwrap()),
+    ] {
+        let (table, name) = (format!("t.{name}"), format!("rows.ndjson.{name}"));
+        let file = place.file(&name, &whole[..whole.len() - 20]);
+        // When it is imported, then that fails with what to do and keeps what was read,
+        place
+            .import(&table, &file, &[])
+            .fails(1, "cut off or damaged");
+        assert!(rows.starts_with(&place.values(&table)), "{name}");
+        // and the whole file, which is another one, is imported as it says.
+        let file = place.file(&name, &whole);
+        place.import(&table, &file, &[]).fails(1, "--again");
+        place.import(&table, &file, &["--again"]).good();
+        assert_eq!(place.values(&table), rows, "{name}");
+    }
+}
+
+#[test]
 fn what_is_not_read_is_named_and_makes_no_table() {
     let place = Place::new();
     let truncated = gzip(TWO.as_bytes());
@@ -170,7 +200,7 @@ fn what_is_not_read_is_named_and_makes_no_table() {
         ),
         ("d.xz", b"\xfd7zXZ\0", "packed with xz"),
         ("e.parquet", b"PAR1", "Parquet"),
-        ("f.gz", truncated, "f.gz"),
+        ("f.gz", truncated, "its gzip data is cut off or damaged"),
     ];
     for (name, bytes, expected) in cases {
         let file = place.file(name, bytes);

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
 use onelog_testkit::until_ok;
+use serde_json::Value;
 
 use crate::load::{keys_in_log, write};
 use crate::rig::{Nodes, ready};
@@ -123,7 +124,15 @@ fn without_a_majority_a_node_lives_and_says_that_it_is_not_ready() {
     let put = ["put", crate::rig::TABLE, "b", "1"];
     nodes.run(3, &put).fails(1, "nothing was done");
     let read = ["get", crate::rig::TABLE, "a", "--linearizable"];
-    nodes.run(3, &read).fails(1, "no leader of the cluster");
+    nodes.run(3, &read).fails(1, "the cluster has no leader");
+    let answer = crate::rig::agent()
+        .post(format!("{}/v1/transactions", nodes.url(3)))
+        .send(r#"{"writes":[{"op":"put","table":"shop.orders","key":"c","value":1}]}"#);
+    let mut answer = answer.unwrap();
+    let refusal: Value =
+        serde_json::from_str(&answer.body_mut().read_to_string().unwrap()).unwrap();
+    assert_eq!(refusal["error"], "no_leader", "{refusal}");
+    assert_eq!(answer.status().as_u16(), 503);
     nodes
         .run(3, &["cluster", "add", "4", "127.0.0.1:1"])
         .fails(1, "nothing was changed");

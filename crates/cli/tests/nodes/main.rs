@@ -10,3 +10,4 @@ mod rig;
 #[path = "../command/server.rs"]
 #[allow(dead_code, reason = "the tests of single commands use more of it")]
 mod server;
+mod sinks;

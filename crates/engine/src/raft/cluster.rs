@@ -68,7 +68,7 @@ impl Raft {
             .map(|(node, progress)| PeerProgress {
                 node: NodeId(*node),
                 matched: Index(progress.matched),
-                is_active: progress.recent_active,
+                is_active: self.heard.lately(NodeId(*node)),
                 takes_snapshot: progress.state == ::raft::ProgressState::Snapshot,
             })
             .collect();

@@ -188,3 +188,181 @@ fn the_terms_of_what_is_not_committed_are_known_once() {
     }
     assert_eq!(terms(&raft, 9), [1, 1, 1, 9, 9, 9, 9, 9, 9]);
 }
+
+/// A number that no member has.
+const OUTSIDE: NodeId = NodeId(9);
+
+fn outsider() -> Raft {
+    outsider_with(Vec::new())
+}
+
+fn outsider_with(uncommitted: Vec<Entry>) -> Raft {
+    Raft::new(&RaftOptions {
+        node: OUTSIDE,
+        members: Members::of([NodeId(1)]),
+        term: uncommitted.last().map_or(Term(0), |entry| entry.term),
+        vote: 0,
+        first: Index(1),
+        terms: Vec::new(),
+        committed: Index(0),
+        committed_end: Position(0),
+        uncommitted,
+        seed: 1,
+    })
+    .unwrap()
+}
+
+/// Committed entries up to `last`, as the leader of `term` would send them behind the one at `before`.
+fn append(before: (Index, Term), term: Term, last: u64) -> Message {
+    let entry = |index| Entry {
+        term,
+        index: Index(index),
+        header: EntryHeader::empty(EntryKind::NoOp, onelog_record::Offset(0)),
+        body: Bytes::new(),
+    };
+    let indexes = before.0.get() + 1..=last;
+    let entries: Vec<_> = indexes.map(|i| to_raft(&entry(i)).unwrap()).collect();
+    Message(eraftpb::Message {
+        msg_type: MessageType::MsgAppend,
+        from: 1,
+        to: OUTSIDE.get(),
+        term: term.get(),
+        index: before.0.get(),
+        log_term: before.1.get(),
+        commit: last,
+        entries: entries.into(),
+        ..eraftpb::Message::default()
+    })
+}
+
+#[test]
+fn a_node_that_is_no_member_takes_what_is_committed_and_never_seeks_the_leadership() {
+    // Given a node that is no member, and is sent committed entries of two terms,
+    let mut raft = outsider();
+    let sent = [
+        append((Index(0), Term(0)), Term(1), 2),
+        append((Index(2), Term(1)), Term(3), 3),
+    ];
+    let mut committed = Vec::new();
+    for message in sent {
+        raft.step(message).unwrap();
+        let progress = all(&mut raft);
+        assert_eq!(progress.cut, None);
+        committed.extend(progress.committed);
+        raft.stored(raft.last_appended);
+        committed.extend(all(&mut raft).committed);
+    }
+    // Then it applies each of them once,
+    let indexes: Vec<u64> = committed.iter().map(|entry| entry.index.get()).collect();
+    assert_eq!(indexes, [1, 2, 3]);
+    // and without a word from another node it asks for no vote.
+    for _ in 0..10 * ELECTION_TICKS {
+        raft.tick().unwrap();
+        let progress = all(&mut raft);
+        assert_eq!(progress.vote, None);
+        assert!(progress.messages.is_empty());
+    }
+    assert_eq!(raft.term(), Term(3));
+}
+
+#[test]
+fn a_snapshot_is_installed_where_its_members_have_the_node_and_only_there() {
+    for (learners, is_taken) in [(vec![], false), (vec![OUTSIDE], true)] {
+        let mut raft = outsider();
+        let mut members = Members::of([NodeId(1)]);
+        members.learners.extend(learners);
+        let mark = SnapshotMark {
+            index: Index(9),
+            term: Term(2),
+            end: Position(5),
+            members,
+        };
+        let mut announced = eraftpb::Message {
+            msg_type: MessageType::MsgSnapshot,
+            from: 1,
+            to: OUTSIDE.get(),
+            term: 3,
+            ..eraftpb::Message::default()
+        };
+        announced.set_snapshot(mark.to_raft());
+        raft.step(Message(announced)).unwrap();
+        let mut installed = None;
+        while let Some(progress) = raft.poll().unwrap() {
+            installed = installed.or(progress.install);
+        }
+        assert_eq!(installed, is_taken.then_some(mark));
+    }
+}
+
+#[test]
+fn what_a_node_that_is_no_member_had_is_committed_by_a_message_without_entries() {
+    // Given such a node that starts again, with entries that are not known to be committed,
+    let (last, term) = (Index(3), Term(2));
+    let entry = |index| Entry {
+        term,
+        index: Index(index),
+        header: EntryHeader::empty(EntryKind::NoOp, onelog_record::Offset(0)),
+        body: Bytes::new(),
+    };
+    let mut raft = outsider_with((1..=3).map(entry).collect());
+    assert!(all(&mut raft).committed.is_empty());
+    // when a message says that its last one is,
+    raft.step(append((last, term), term, last.get())).unwrap();
+    // then it applies them, and cuts and appends nothing.
+    let progress = all(&mut raft);
+    assert_eq!((progress.cut, progress.entries.len()), (None, 0));
+    assert_eq!(progress.committed, (1..=3).map(entry).collect::<Vec<_>>());
+}
+
+#[test]
+fn a_node_that_is_no_member_stays_a_learner_of_its_own_through_changes_of_the_members() {
+    // Given a node that has added itself to the members of a state that it took in,
+    let mut raft = outsider();
+    let mut members = Members::of([NodeId(1)]);
+    members.learners.insert(OUTSIDE);
+    let mark = SnapshotMark {
+        index: Index(9),
+        term: Term(2),
+        end: Position(5),
+        members,
+    };
+    let mut announced = eraftpb::Message {
+        msg_type: MessageType::MsgSnapshot,
+        from: 1,
+        to: OUTSIDE.get(),
+        term: 2,
+        ..eraftpb::Message::default()
+    };
+    announced.set_snapshot(mark.to_raft());
+    raft.step(Message(announced)).unwrap();
+    all(&mut raft);
+    raft.installed();
+    // when entries change the members of the source,
+    let steps = [
+        vec![MemberChange::Learner(NodeId(2))],
+        vec![MemberChange::Voter(NodeId(2))],
+        vec![
+            MemberChange::Learner(NodeId(3)),
+            MemberChange::Remove(NodeId(1)),
+        ],
+        vec![],
+    ];
+    let mut met = Vec::new();
+    for (index, changes) in (10..).zip(steps) {
+        let entry = Entry {
+            term: Term(2),
+            index: Index(index),
+            header: EntryHeader::empty(EntryKind::Membership, onelog_record::Offset(5)),
+            body: members::encode_changes(&changes).into(),
+        };
+        met.push(raft.change_members(&entry).unwrap());
+    }
+    // then it is a learner still, beside those that they leave.
+    assert!(
+        met.iter()
+            .all(|members| members.learners.contains(&OUTSIDE))
+    );
+    let left = met.pop().unwrap();
+    assert_eq!(left.voters, [NodeId(2)].into());
+    assert_eq!(left.learners, [NodeId(3), OUTSIDE].into());
+}

@@ -14,7 +14,7 @@ use crate::api::{
 };
 use crate::app::{App, busy};
 use crate::body::read_body;
-use crate::errors::ApiError;
+use crate::errors::{ApiError, SINK_ELSEWHERE};
 use crate::object::read_object;
 use crate::query::Query;
 use crate::refusals::refused;
@@ -541,7 +541,7 @@ pub(crate) fn sink_error(app: &App, sink: &str, error: SinkError) -> ApiError {
             })
         }
         SinkError::Commit(refusal) => refused(refusal, &*app.node.catalog(), || None),
-        SinkError::Elsewhere { name, runs_on } => conflict("sink_elsewhere").with(|body| {
+        SinkError::Elsewhere { name, runs_on } => conflict(SINK_ELSEWHERE).with(|body| {
             body.sink = Some(name);
             body.runs_on = Some(runs_on);
         }),

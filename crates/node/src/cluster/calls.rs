@@ -2,7 +2,7 @@
 //! read. What one node runs for all, any other node can be called about.
 //!
 //! Both sides are bounded. A call is made once at most; whether one without an answer was carried out
-//! is not known.
+//! is not known. What is called about has a topic of its own, with one answerer.
 
 use std::future::Future;
 use std::pin::Pin;
@@ -22,8 +22,35 @@ use crate::shared::Shared;
 /// How many calls a node makes, and answers, at once; fewer than the requests that a connection takes,
 /// which others need as well.
 const CALLS_MAX: usize = 256;
-/// How long a call may take.
-const CALL_TIMEOUT_MAX: Duration = Duration::from_secs(30);
+/// How long a call may take: a store of many rows is compared with the log meanwhile.
+const CALL_TIMEOUT_MAX: Duration = Duration::from_secs(600);
+
+/// What a call is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// The sinks of both nodes speak with each other: at most 64 KiB each way.
+    Sinks,
+    /// A client's request is carried out by the other node: at most 36 MiB each way.
+    Requests,
+}
+
+impl Subject {
+    const ALL: [Self; 2] = [Self::Sinks, Self::Requests];
+
+    const fn topic(self) -> u16 {
+        match self {
+            Self::Sinks => wire::CALL,
+            Self::Requests => wire::REQUEST,
+        }
+    }
+
+    const fn lane(self) -> Lane {
+        match self {
+            Self::Sinks => Lane::Control,
+            Self::Requests => Lane::Bulk,
+        }
+    }
+}
 
 /// What answers a call: bytes, or nothing where it cannot be answered. Must not block.
 pub type Answering = Pin<Box<dyn Future<Output = Option<Bytes>> + Send>>;
@@ -44,7 +71,7 @@ pub enum CallError {
 }
 
 pub(crate) struct Calls {
-    answers: RwLock<Option<Arc<Answers>>>,
+    answers: RwLock<[Option<Arc<Answers>>; Subject::ALL.len()]>,
     made: Arc<Semaphore>,
     answered: Arc<Semaphore>,
 }
@@ -71,11 +98,11 @@ fn enter(room: &Arc<Semaphore>) -> Option<OwnedSemaphorePermit> {
 }
 
 /// Another node calls.
-pub(crate) fn serve(shared: &Arc<Shared>, bytes: Bytes, reply: PeerReply) {
+pub(crate) fn serve(shared: &Arc<Shared>, subject: Subject, bytes: Bytes, reply: PeerReply) {
     let Some(cluster) = &shared.cluster else {
         return reply.refuse();
     };
-    let answers = cluster.calls.answers.read().clone();
+    let answers = cluster.calls.answers.read()[subject as usize].clone();
     let (Some(answers), Some(entered)) = (answers, enter(&cluster.calls.answered)) else {
         return reply.refuse();
     };
@@ -89,18 +116,23 @@ pub(crate) fn serve(shared: &Arc<Shared>, bytes: Bytes, reply: PeerReply) {
 }
 
 impl Node {
-    /// Answers what other nodes of the cluster [call](Node::call) this one about. One answerer at a time;
-    /// it must not keep the node alive.
-    pub fn answer_calls(&self, answers: impl Fn(Bytes) -> Answering + Send + Sync + 'static) {
+    /// Answers what other nodes of the cluster [call](Node::call) this one about. One answerer of a
+    /// subject at a time; it must not keep the node alive.
+    pub fn answer_calls(
+        &self,
+        subject: Subject,
+        answers: impl Fn(Bytes) -> Answering + Send + Sync + 'static,
+    ) {
         if let Some(cluster) = &self.shared.cluster {
-            *cluster.calls.answers.write() = Some(Arc::new(answers));
+            cluster.calls.answers.write()[subject as usize] = Some(Arc::new(answers));
         }
     }
 
-    /// Calls another node, at most 64 KiB; answers within the time, or soon after.
+    /// Calls another node; answers within the time, or soon after.
     pub async fn call(
         &self,
         node: NodeId,
+        subject: Subject,
         bytes: Bytes,
         within: Duration,
     ) -> Result<Bytes, CallError> {
@@ -111,7 +143,7 @@ impl Node {
         let within = within.min(CALL_TIMEOUT_MAX);
         let pending = cluster
             .peers
-            .request(node, Lane::Control, wire::CALL, bytes, within);
+            .request(node, subject.lane(), subject.topic(), bytes, within);
         let (sender, receiver) = tokio::sync::oneshot::channel();
         cluster.spawn(async move {
             let _ = sender.send(pending.await);

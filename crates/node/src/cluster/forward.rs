@@ -359,7 +359,7 @@ impl<'s> Asking<'s> {
     pub(super) fn given_up(&self) -> Refusal {
         match self.may_be_done {
             true => Refusal::NotLeader,
-            false => overloaded("no leader of the cluster was found in time"),
+            false => Refusal::NoLeader,
         }
     }
 }
@@ -389,7 +389,7 @@ pub(crate) async fn read_barrier(shared: Arc<Shared>) -> Result<Position, Refusa
                 let position = answer.and_then(|bytes| wire::decode_barrier_answer(bytes).ok());
                 position.flatten().map(Ok)
             }
-            Leader::None => return Err(overloaded("no leader of the cluster was found in time")),
+            Leader::None => return Err(Refusal::NoLeader),
         };
         match answer {
             Some(Err(Refusal::NotLeader)) | None => asking.pause().await,

@@ -34,7 +34,7 @@ use onelog_record::NodeId;
 use parking_lot::{Condvar, Mutex};
 use tokio::runtime::{Builder, Handle, Runtime};
 
-pub use calls::{Answering, CallError};
+pub use calls::{Answering, CallError, Subject};
 pub use change::MembersChangeError;
 pub use options::{
     ClusterOptions, ELECTION_MS, ELECTION_MS_MAX, ELECTION_MS_MIN, Join, START_TIMEOUT,

@@ -38,6 +38,9 @@ pub(crate) const NEWCOMER: u16 = 11;
 /// The digests of a node's last checkpoints.
 pub(crate) const DIGESTS: u16 = 12;
 
+/// A client's request that this node is to carry out.
+pub(crate) const REQUEST: u16 = 13;
+
 /// Bytes of another node are not as nodes send them.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum WireError {

@@ -150,6 +150,7 @@ impl Writer {
             } => self.overloaded(reason, *retry_after_ms),
             Refusal::NotLeader => self.u8(15),
             Refusal::Stopped(why) => self.text(16, why),
+            Refusal::NoLeader => self.u8(17),
         }
     }
 
@@ -263,6 +264,16 @@ impl ByteReader {
         self.index().map(of)
     }
 
+    fn too_large(&mut self) -> Result<TooLarge, WireError> {
+        Ok(TooLarge {
+            what: self.text()?,
+            limit: self.owned()?,
+            is: self.index()?,
+            max: self.index()?,
+            unit: self.owned()?,
+        })
+    }
+
     fn refusal(&mut self, kind: u8) -> Result<Refusal, WireError> {
         Ok(match kind {
             1 => Refusal::Conflict {
@@ -313,13 +324,7 @@ impl ByteReader {
                 table: self.owned()?,
             },
             11 => Refusal::Malformed(self.text()?),
-            12 => Refusal::TooLarge(TooLarge {
-                what: self.text()?,
-                limit: self.owned()?,
-                is: self.index()?,
-                max: self.index()?,
-                unit: self.owned()?,
-            }),
+            12 => Refusal::TooLarge(self.too_large()?),
             13 => Refusal::DiskFull {
                 free_bytes: self.u64()?,
                 needed_bytes: self.u64()?,
@@ -330,6 +335,7 @@ impl ByteReader {
             },
             15 => Refusal::NotLeader,
             16 => Refusal::Stopped(self.text()?),
+            17 => Refusal::NoLeader,
             _ => return Err(self.unknown("answer", kind)),
         })
     }

@@ -23,6 +23,7 @@ pub struct Watch {
     pub timestamp_ms: u64,
     pub peers: Vec<PeerProgress>,
     pub digests: Vec<DigestAt>,
+    log_start: Position,
     steps: u64,
     pub cuts: usize,
     pub installs: usize,
@@ -78,9 +79,17 @@ impl Observer for Watch {
             index >= self.index && end >= self.position,
             "what is applied is never taken back"
         );
+        assert_eq!(
+            self.log_start, end,
+            "what waits for the position of a snapshot finds the log begin there"
+        );
         self.installs += 1;
         self.log.get_mut().push(LogChange::Begins);
         (self.index, self.position) = (index, end);
+    }
+
+    fn log_start_moved(&mut self, start: Position) {
+        self.log_start = start;
     }
 
     fn cut(&mut self, from: Index) {

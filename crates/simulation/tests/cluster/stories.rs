@@ -470,6 +470,21 @@ fn replicas_make_digests_at_the_same_places() {
 }
 
 #[test]
+fn a_node_that_answers_counts_as_heard_of_at_every_moment() {
+    // Given a leader of three connected nodes,
+    let mut world = World::of(3, 37);
+    world.run(20);
+    // when it counts its majority again and again, then each of the others is heard of all the while.
+    for tick in 0..50 {
+        world.run(1);
+        let leader = world.nodes[&node(1)].replica().observer();
+        assert!(leader.role.leads, "tick {tick}");
+        let active = leader.peers.iter().filter(|peer| peer.is_active).count();
+        assert_eq!(active, 2, "tick {tick}: {:?}", leader.peers);
+    }
+}
+
+#[test]
 fn who_leads_and_how_far_the_others_are_is_made_known() {
     let mut world = World::of(3, 36);
     world.run(1);

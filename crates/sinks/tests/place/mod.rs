@@ -56,6 +56,28 @@ impl Place {
     }
 }
 
+/// A store's file that is somewhere else for a while; its name leads to a folder meanwhile. Both steps
+/// are atomic: a sink that looks in between must not find a name without a file, and make one.
+pub struct Away {
+    place: PathBuf,
+    kept: PathBuf,
+}
+
+impl Away {
+    pub fn take(place: PathBuf) -> Self {
+        let (kept, link) = (place.with_extension("kept"), place.with_extension("link"));
+        let folder = place.parent().unwrap();
+        std::os::unix::fs::symlink(folder, &link).unwrap();
+        std::fs::hard_link(&place, &kept).unwrap();
+        std::fs::rename(&link, &place).unwrap();
+        Self { place, kept }
+    }
+
+    pub fn put_back(self) {
+        std::fs::rename(&self.kept, &self.place).unwrap();
+    }
+}
+
 pub fn open(options: Options) -> (Node, Sinks) {
     let node = Node::open(options).unwrap();
     let sinks = Sinks::start(node.clone(), KINDS).unwrap();

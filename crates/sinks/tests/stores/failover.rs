@@ -6,25 +6,50 @@ use serde_json::json;
 use crate::rig::Rig;
 use crate::world::{PATIENCE, World};
 
-fn is_not_writable(status: &SinkStatus) -> bool {
-    let code = status
-        .last_error
-        .as_ref()
-        .and_then(|fault| fault.code)
-        .map(|code| code.as_str());
-    status.state == SinkState::Waiting && code == Some("not_writable")
+fn waits_with(status: &SinkStatus, code: &str) -> bool {
+    let found = status.last_error.as_ref().and_then(|fault| fault.code);
+    status.state == SinkState::Waiting && found.is_some_and(|found| found.as_str() == code)
 }
 
 impl World<'_> {
     /// Waits until the status says that the store takes no writes; answers its message.
     pub fn wait_for_not_writable(&self) -> String {
+        self.wait_for_waiting("not_writable")
+    }
+
+    /// Waits until the sink waits for its store with this code; answers its message.
+    fn wait_for_waiting(&self, code: &str) -> String {
         let seen =
-            |status: &SinkStatus| status.state == SinkState::Stopped || is_not_writable(status);
+            |status: &SinkStatus| status.state == SinkState::Stopped || waits_with(status, code);
         let status = self.sinks().wait_for_status(self.sink(), PATIENCE, seen);
         let status = status.unwrap();
-        assert!(is_not_writable(&status), "{status:#?}");
+        assert!(waits_with(&status, code), "{status:#?}");
         status.last_error.unwrap().what
     }
+}
+
+pub fn a_store_that_refuses_the_login_for_a_while_is_waited_for(rig: &dyn Rig) {
+    // Given a sink that follows.
+    let mut world = World::new(rig, "shutout");
+    world.create(&json!({}));
+    world.order("a", 1);
+    world.assert_equal();
+    // When its login is not known for a while
+    if !rig.shut_out() {
+        return world.end();
+    }
+    world.order("a", 2);
+    // Then it says so and waits, also across a restart,
+    let message = world.wait_for_waiting("no_access");
+    assert!(message.contains("address"), "{message}");
+    world.reopen();
+    world.wait_for_waiting("no_access");
+    // and goes on by itself when the store lets it in.
+    rig.let_in();
+    world.wait();
+    world.assert_equal();
+    world.assert_total("a", 2);
+    world.end();
 }
 
 pub fn a_store_that_takes_no_writes_for_a_while_is_waited_for(rig: &dyn Rig) {

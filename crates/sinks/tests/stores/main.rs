@@ -50,6 +50,7 @@ fn tell(rig: &dyn Rig) {
     replacing::a_definition_changes_while_others_wait_for_its_sink(rig);
     stopping::a_refused_record_stops_its_sink_and_no_other(rig);
     failover::a_store_that_takes_no_writes_for_a_while_is_waited_for(rig);
+    failover::a_store_that_refuses_the_login_for_a_while_is_waited_for(rig);
     killed::a_process_that_dies_while_it_parks_or_replays_loses_nothing(rig);
     parking::a_store_restored_from_before_a_replay_gets_the_rows_again(rig);
 }

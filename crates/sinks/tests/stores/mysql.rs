@@ -5,11 +5,19 @@ use serde_json::{Value, json};
 
 use crate::rig::{Rig, columns};
 
+/// The sink's own login, beside the one of the looks and edits.
+const LOGIN: &str = "follower";
+
 pub struct MysqlRig(Mariadb);
 
 impl MysqlRig {
     pub fn start() -> Self {
-        Self(Mariadb::start())
+        let server = Mariadb::start();
+        server.sql(&format!(
+            "CREATE USER {LOGIN}@localhost IDENTIFIED BY '{LOGIN}';
+             GRANT ALL ON *.* TO {LOGIN}@localhost WITH GRANT OPTION"
+        ));
+        Self(server)
     }
 }
 
@@ -19,7 +27,9 @@ impl Rig for MysqlRig {
     }
 
     fn target(&self) -> Value {
-        json!({"kind": "mysql", "url": self.0.url()})
+        let url = self.0.url();
+        let url = url.replace("onelog:onelog@", &format!("{LOGIN}:{LOGIN}@"));
+        json!({"kind": "mysql", "url": url})
     }
 
     fn mapping(&self, into: &str) -> Value {
@@ -41,6 +51,19 @@ impl Rig for MysqlRig {
     fn make_unique(&self, into: &str) {
         self.0.sql(&format!(
             "ALTER TABLE {into} ADD CONSTRAINT {into}_total UNIQUE (total)"
+        ));
+    }
+
+    fn shut_out(&self) -> bool {
+        self.0.sql(&format!(
+            "ALTER USER {LOGIN}@localhost IDENTIFIED BY 'changed'; KILL USER {LOGIN}@localhost"
+        ));
+        true
+    }
+
+    fn let_in(&self) {
+        self.0.sql(&format!(
+            "ALTER USER {LOGIN}@localhost IDENTIFIED BY '{LOGIN}'"
         ));
     }
 

@@ -7,11 +7,16 @@ use serde_json::{Value, json};
 use crate::rig::{Rig, columns};
 use crate::world::World;
 
+/// The sink's own, beside the one of the looks and edits.
+const LOGIN: &str = "follower";
+
 pub struct PostgresRig(Postgres);
 
 impl PostgresRig {
     pub fn start() -> Self {
-        Self(Postgres::start())
+        let server = Postgres::start();
+        server.sql(&format!("CREATE ROLE {LOGIN} SUPERUSER LOGIN"));
+        Self(server)
     }
 
     /// Waits until new sessions see this value of `default_transaction_read_only`.
@@ -27,7 +32,8 @@ impl Rig for PostgresRig {
     }
 
     fn target(&self) -> Value {
-        json!({"kind": "postgres", "url": self.0.url()})
+        let url = self.0.url().replace("onelog@", &format!("{LOGIN}@"));
+        json!({"kind": "postgres", "url": url})
     }
 
     fn mapping(&self, into: &str) -> Value {
@@ -51,6 +57,18 @@ impl Rig for PostgresRig {
         self.0.sql(&format!(
             "ALTER TABLE {into} ADD CONSTRAINT {into}_total UNIQUE (total)"
         ));
+    }
+
+    fn shut_out(&self) -> bool {
+        self.0.sql(&format!("ALTER ROLE {LOGIN} NOLOGIN"));
+        self.0.sql(&format!(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = '{LOGIN}'"
+        ));
+        true
+    }
+
+    fn let_in(&self) {
+        self.0.sql(&format!("ALTER ROLE {LOGIN} LOGIN"));
     }
 
     fn freeze(&self, _into: &str) {

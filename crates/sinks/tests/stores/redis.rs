@@ -8,6 +8,9 @@ use serde_json::{Value, json};
 use crate::rig::{Rig, columns};
 use crate::world::World;
 
+/// Lets the sink's user in again, which is that of the looks and edits as well.
+const ADMIN: &str = "admin";
+
 /// What a row is in Redis.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Shape {
@@ -24,6 +27,11 @@ impl RedisRig {
     pub fn start(shape: Shape) -> Self {
         let server = Redis::start();
         Self { server, shape }
+    }
+
+    fn administer(&self, command: &[&str]) {
+        let login = ["--user", ADMIN, "--pass", "pw", "--no-auth-warning"];
+        self.server.command(&[&login, command].concat());
     }
 
     fn shaped(&self, mut mapping: Value) -> Value {
@@ -61,6 +69,18 @@ impl Rig for RedisRig {
 
     fn refused(&self) -> Value {
         json!({"total": "many", "note": "no number"})
+    }
+
+    fn shut_out(&self) -> bool {
+        let admin = ["ACL", "SETUSER", ADMIN, "on", ">pw", "~*", "+@all"];
+        self.server.command(&admin);
+        self.server.command(&["ACL", "SETUSER", "default", "off"]);
+        self.administer(&["CLIENT", "KILL", "TYPE", "normal"]);
+        true
+    }
+
+    fn let_in(&self) {
+        self.administer(&["ACL", "SETUSER", "default", "on"]);
     }
 
     /// A replica of a master that is not there.

@@ -82,6 +82,15 @@ pub trait Rig: Send + Sync {
     /// The store takes writes again.
     fn thaw(&self, into: &str);
 
+    /// From now on the server knows the sink's login no more, and its connections are gone. `false`:
+    /// there are no logins.
+    fn shut_out(&self) -> bool {
+        false
+    }
+
+    /// The login is as it was.
+    fn let_in(&self) {}
+
     /// Makes the column `note` too narrow for its texts, which are cut. What a sink says of it; `None`:
     /// there are no such columns in the store.
     fn narrow(&self, _into: &str) -> Option<String> {

@@ -102,7 +102,8 @@ fn is_not_writable(fault: &Fault) -> bool {
     }
 }
 
-/// Errors that stay until a user changes a right or a setting stop the sink; all others may pass.
+/// Errors that stay until a user changes a right or a setting stop the sink; all others may pass, a
+/// refused login among them.
 pub(crate) fn classify(what: &str, fault: Fault) -> StoreError {
     if is_not_writable(&fault) {
         return StoreError::NotWritable {
@@ -138,15 +139,16 @@ pub(crate) fn classify(what: &str, fault: Fault) -> StoreError {
             };
         }
     };
-    let no_database = fault.code() == Some(NO_DATABASE);
+    let code = fault.code();
     let (what, cause) = (format!("{what} ({advice})"), Box::new(fault));
-    match no_database {
-        true => StoreError::NoSuchPlace {
+    match code {
+        Some(NO_DATABASE) => StoreError::NoSuchPlace {
             field: URL.name,
             what,
             cause,
         },
-        false => StoreError::Broken { what, cause },
+        Some(1044 | 1045 | 1698) => StoreError::NoAccess { what, cause },
+        _ => StoreError::Broken { what, cause },
     }
 }
 

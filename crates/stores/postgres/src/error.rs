@@ -199,6 +199,8 @@ pub(crate) fn classify(what: &str, place: &str, error: tokio_postgres::Error) ->
     };
     if let Some(field) = field {
         StoreError::NoSuchPlace { field, what, cause }
+    } else if code.is_some_and(|code| code.starts_with("28")) {
+        StoreError::NoAccess { what, cause }
     } else if lasting {
         StoreError::Broken { what, cause }
     } else if passes || is_no_host_writable(&cause) {

@@ -10,7 +10,7 @@ pub(crate) fn classify(what: &str, place: &str, error: RedisError) -> StoreError
         ErrorKind::AuthenticationFailed => {
             let message = error.to_string();
             let advice = login_advice(&message).unwrap_or(WRONG_LOGIN);
-            StoreError::Broken {
+            StoreError::NoAccess {
                 what,
                 cause: format!("{message}. {advice}").into(),
             }
@@ -88,7 +88,10 @@ fn classify_code(what: String, code: &str, message: &str) -> StoreError {
         let field = URL.name;
         return StoreError::NoSuchPlace { field, what, cause };
     }
-    let hopeless = ["NOPERM", "NOAUTH", "WRONGPASS", "WRONGTYPE", "CROSSSLOT"];
+    if ["NOAUTH", "WRONGPASS"].iter().any(|code| has(code)) {
+        return StoreError::NoAccess { what, cause };
+    }
+    let hopeless = ["NOPERM", "WRONGTYPE", "CROSSSLOT"];
     let plain = code == "ERR" && !message.contains("max number of clients");
     if plain || hopeless.iter().any(|code| has(code)) {
         StoreError::Broken { what, cause }

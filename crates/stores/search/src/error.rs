@@ -62,7 +62,7 @@ impl Answer {
                 what,
                 cause: message.into(),
             },
-            401 => StoreError::Broken {
+            401 => StoreError::NoAccess {
                 what,
                 cause: format!("{message}; {}", client.login_advice()).into(),
             },

@@ -20,8 +20,39 @@ const CACHE_KIB: u32 = 16 << 10;
 /// Prepared statements kept; each mapping needs three.
 const STATEMENTS_KEPT: usize = 1024;
 
-/// Opens the file for writing, which is made when it is not there; its folder must be.
-pub(crate) fn open(path: &Path) -> Result<Connection, StoreError> {
+/// The file that a connection writes to, which need not be the one of that name any more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct FileIdentity {
+    device: u64,
+    inode: u64,
+}
+
+/// Opens the file for writing, which is made when it is not there; its folder must be. Answers which
+/// file it is as well.
+pub(crate) fn open(path: &Path) -> Result<(Connection, Option<FileIdentity>), StoreError> {
+    let mut before = file_identity(path);
+    if before.is_none() {
+        // Only of a file that was there before it was opened is it known that it is the one.
+        drop(connect(path)?);
+        before = file_identity(path);
+    }
+    let connection = connect(path)?;
+    check_identity(path, before)?;
+    Ok((connection, before))
+}
+
+/// Fails where the name leads to another file, which would never see what is written.
+pub(crate) fn check_identity(path: &Path, opened: Option<FileIdentity>) -> Result<(), StoreError> {
+    if file_identity(path) == opened {
+        return Ok(());
+    }
+    Err(StoreError::Unavailable {
+        what: format!("writing to {}", path.display()),
+        cause: "the file was replaced or removed while it was open".into(),
+    })
+}
+
+fn connect(path: &Path) -> Result<Connection, StoreError> {
     let failed = |error| classify("opening", path, error);
     let flags = OpenFlags::SQLITE_OPEN_READ_WRITE
         | OpenFlags::SQLITE_OPEN_CREATE
@@ -67,13 +98,16 @@ fn configure(connection: &Connection) -> rusqlite::Result<()> {
 }
 
 #[cfg(unix)]
-pub(crate) fn file_identity(path: &Path) -> Option<(u64, u64)> {
+pub(crate) fn file_identity(path: &Path) -> Option<FileIdentity> {
     use std::os::unix::fs::MetadataExt as _;
     let metadata = std::fs::metadata(path).ok()?;
-    Some((metadata.dev(), metadata.ino()))
+    Some(FileIdentity {
+        device: metadata.dev(),
+        inode: metadata.ino(),
+    })
 }
 
 #[cfg(not(unix))]
-pub(crate) fn file_identity(_: &Path) -> Option<(u64, u64)> {
+pub(crate) fn file_identity(_: &Path) -> Option<FileIdentity> {
     None
 }

@@ -10,7 +10,7 @@ use onelog_store::{
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
 use crate::bookkeeping::{self, Identity, read_position};
-use crate::connection::{self, file_identity};
+use crate::connection::{self, FileIdentity};
 use crate::ddl::existing;
 use crate::error::classify;
 use crate::reader::SqliteReader;
@@ -20,7 +20,7 @@ use crate::write::Statements;
 #[derive(Debug)]
 pub struct SqliteStore {
     path: PathBuf,
-    file_identity: Option<(u64, u64)>,
+    file: Option<FileIdentity>,
     identity: Identity,
     plan: Arc<Plan>,
     statements: Vec<Statements>,
@@ -38,12 +38,12 @@ impl SqliteStore {
         log_id: &str,
         plan: Arc<Plan>,
     ) -> Result<Self, StoreError> {
-        let connection = connection::open(path)?;
+        let (connection, file) = connection::open(path)?;
         bookkeeping::create_bookkeeping(&connection)
             .map_err(|error| classify("opening", path, error))?;
         Ok(Self {
             path: path.to_owned(),
-            file_identity: file_identity(path),
+            file,
             identity: Identity {
                 sink: sink.to_owned(),
                 log_id: log_id.to_owned(),
@@ -61,13 +61,7 @@ impl SqliteStore {
 
     /// A file that was replaced or removed behind our back would swallow every write silently.
     fn check_identity(&self) -> Result<(), StoreError> {
-        if file_identity(&self.path) == self.file_identity {
-            return Ok(());
-        }
-        Err(StoreError::Unavailable {
-            what: format!("writing to {}", self.path.display()),
-            cause: "the file was replaced or removed while it was open".into(),
-        })
+        connection::check_identity(&self.path, self.file)
     }
 
     fn begin(&mut self) -> Result<(Transaction<'_>, Scope<'_>), StoreError> {
@@ -83,6 +77,7 @@ impl SqliteStore {
             .map_err(|error| classify("beginning a transaction in", path, error))?;
         let scope = Scope {
             path,
+            file: self.file,
             identity: &self.identity,
             plan: &self.plan,
             statements: &self.statements,
@@ -97,6 +92,7 @@ impl SqliteStore {
 /// What a transaction needs of the store while the connection is lent out.
 pub(crate) struct Scope<'a> {
     pub(crate) path: &'a Path,
+    pub(crate) file: Option<FileIdentity>,
     pub(crate) identity: &'a Identity,
     pub(crate) plan: &'a Plan,
     pub(crate) statements: &'a [Statements],
@@ -109,7 +105,9 @@ impl Scope<'_> {
     fn commit(&self, transaction: Transaction<'_>) -> Result<(), StoreError> {
         transaction
             .commit()
-            .map_err(|error| classify("committing to", self.path, error))
+            .map_err(|error| classify("committing to", self.path, error))?;
+        // What is reported as written must be in the file that readers open.
+        connection::check_identity(self.path, self.file)
     }
 }
 

@@ -11,7 +11,7 @@ use onelog_sqlite::SqliteStore;
 use onelog_store::conformance::{
     self, Anew, Capabilities, Harness, LOG, Model, ORDERS, SINK, backfilled,
 };
-use onelog_store::{Store, StoreError, Verification};
+use onelog_store::{Store, StoreError, Verification, failpoint};
 use rusqlite::Connection;
 
 struct Sqlite {
@@ -464,6 +464,35 @@ fn a_file_that_was_replaced_is_noticed() {
         error.is_retryable() && error.to_string().contains("replaced"),
         "{error}"
     );
+}
+
+#[test]
+fn what_was_committed_to_a_file_that_was_replaced_meanwhile_is_not_reported_as_written() {
+    // Given a store whose file is replaced while a batch is written.
+    let sqlite = Sqlite::new();
+    let plan = standard_plan();
+    let sink = "replaced";
+    let mut store = sqlite.open_as(sink, Arc::clone(&plan), LOG);
+    store.take_over().unwrap();
+    let mut model = Model::default();
+    model.rebuild(&plan, store.as_mut()).unwrap();
+    let from = model.position();
+    model.order("d", 1, "late");
+    let (path, place) = (sqlite.path.clone(), format!("{sink}:before_commit"));
+    failpoint::set(&place, move || {
+        std::fs::rename(&path, path.with_extension("old")).unwrap();
+    });
+    // When it is committed, then that is an error that is tried again, and the next session has the
+    // file that is there.
+    let error = store.apply(&model.batch(&plan, from)).unwrap_err();
+    failpoint::clear(&place);
+    assert!(
+        error.is_retryable() && error.to_string().contains("replaced"),
+        "{error}"
+    );
+    let mut store = sqlite.open_as(sink, plan, LOG);
+    store.take_over().unwrap();
+    assert_eq!(store.position().unwrap(), None);
 }
 
 #[test]

@@ -1,0 +1,108 @@
+//! Sinks in a cluster: any node takes what is requested of one.
+
+use std::process::Command;
+
+use serde_json::Value;
+
+use crate::rig::{Nodes, TABLE};
+
+const SINK: &str = "copy";
+
+/// A cluster in which node 2 runs a sink.
+fn with_a_sink_on_node_2() -> (Nodes, std::path::PathBuf) {
+    let nodes = Nodes::of_three();
+    let store = nodes.data(2).with_extension("sqlite");
+    let definition = serde_json::json!({
+        "name": SINK, "kind": "sqlite", "path": store, "run_on": 2, "mappings": [{
+            "table": TABLE, "into": "notes", "columns": {
+                "id": {"from": "$key", "type": "text"}, "n": {"from": "", "type": "integer"}}}]});
+    let file = nodes.file("sink.json", &definition.to_string());
+    let end = nodes.put(1, "a", "1");
+    nodes.run(1, &["sinks", "create", &file]).good();
+    wait(&nodes, 1, end);
+    (nodes, store)
+}
+
+fn wait(nodes: &Nodes, id: u64, position: u64) {
+    let position = position.to_string();
+    nodes
+        .run(id, &["sinks", "wait", SINK, "--position", &position])
+        .good();
+}
+
+fn sql(store: &std::path::Path, statement: &str) {
+    let mut sqlite = Command::new("sqlite3");
+    let run = sqlite.arg(store).arg(statement).output().unwrap();
+    assert!(run.status.success(), "{run:?}");
+}
+
+#[test]
+fn any_node_takes_every_request_about_a_sink_that_another_one_runs() {
+    // Given a sink on node 2, and a row that was changed in its store,
+    let (nodes, store) = with_a_sink_on_node_2();
+    sql(&store, "UPDATE notes SET n = 5 WHERE id = 'a'");
+    for id in [1, 3] {
+        // when other nodes are requested to show it,
+        let shown = nodes.run(id, &["sinks", "show", SINK, "--json"]).json();
+        let listed = nodes.run(id, &["sinks", "--json"]).json();
+        // then they answer as the node that runs it,
+        for sink in [&shown, &listed["sinks"][0]] {
+            assert_eq!(sink["state"], "running", "node {id}: {sink}");
+            assert_eq!(sink["runs_on"], 2);
+            assert!(sink["position"].is_u64(), "{sink}");
+        }
+    }
+    // and to compare, repair, pause, resume and rebuild it, then that happens.
+    let verify = ["sinks", "verify", SINK, "--json"];
+    let found: Value = serde_json::from_str(&nodes.run(3, &verify).out).unwrap();
+    assert_eq!(found["tables"][0]["differences_total"], 1, "{found}");
+    let repair = ["sinks", "verify", SINK, "--repair", "--json"];
+    assert_eq!(nodes.run(1, &repair).json()["repaired"], 1);
+    assert_eq!(nodes.run(3, &verify).json()["equal"], true);
+    nodes.run(1, &["sinks", "pause", SINK]).good();
+    let paused = nodes.run(3, &["sinks", "show", SINK, "--json"]).json();
+    assert_eq!(paused["state"], "paused", "{paused}");
+    nodes.run(3, &["sinks", "resume", SINK]).good();
+    nodes.run(1, &["sinks", "rebuild", SINK]).good();
+    let end = nodes.put(3, "b", "2");
+    wait(&nodes, 1, end);
+    assert_eq!(nodes.run(1, &verify).json()["equal"], true);
+    let replayed = nodes.run(3, &["sinks", "replay", SINK, "--key", "none=a"]);
+    let replayed = replayed.good();
+    assert!(replayed.contains("not parked: none=a"), "{replayed}");
+    // A refusal is that of the node that runs it, too.
+    let url = format!("{}/v1/sinks/{SINK}/verify?repair=perhaps", nodes.url(3));
+    let mut refused = crate::rig::agent().post(url).send_empty().unwrap();
+    let body = refused.body_mut().read_to_string().unwrap();
+    assert_eq!(refused.status().as_u16(), 422, "{body}");
+    assert!(body.contains("repair"), "{body}");
+    nodes.run(3, &["sinks", "delete", SINK]).good();
+    for id in [1, 2, 3] {
+        onelog_testkit::until_ok(|| {
+            let shown = nodes.run(id, &["sinks", "show", SINK]);
+            let is_gone = shown.status == 1 && shown.err.contains("there is no sink");
+            is_gone.then_some(()).ok_or(format!("{shown:?}"))
+        })
+        .unwrap();
+    }
+}
+
+#[test]
+fn a_sink_whose_node_was_killed_is_shown_by_the_others_and_by_the_one_that_goes_on_with_it() {
+    // Given a sink on node 2, which is killed,
+    let (mut nodes, _) = with_a_sink_on_node_2();
+    nodes.take(2).kill();
+    // when another node is requested to show it, then it answers what it knows,
+    let shown = nodes.run(1, &["sinks", "show", SINK, "--json"]).json();
+    assert_eq!(shown["name"], SINK, "{shown}");
+    // and when the leader has taken it over, both answer for it.
+    for id in [1, 3] {
+        onelog_testkit::until_ok(|| {
+            let shown = nodes.run(id, &["sinks", "show", SINK, "--json"]).json();
+            let is_running = shown["state"] == "running" && shown["runs_on"] != 2;
+            is_running.then_some(()).ok_or(shown.to_string())
+        })
+        .unwrap();
+    }
+    nodes.run(3, &["sinks", "pause", SINK]).good();
+}
