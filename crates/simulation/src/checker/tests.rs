@@ -524,8 +524,8 @@ fn a_retry_that_is_answered_as_repeated_is_right() {
 #[test]
 fn a_retry_that_is_refused_after_the_acknowledgement_is_caught() {
     let mut story = good();
-    let request = story.history.commits[1].request.clone();
-    story.call(2, request, Answer::Refused(conflict(1, 2)));
+    let again = story.history.commits[1].request.clone();
+    story.call(2, again, Answer::Refused(conflict(1, 2)));
     assert_caught(&story.report(), Rule::IdForgotten, &id(2));
 }
 
@@ -575,9 +575,7 @@ fn a_value_that_two_keys_have_in_a_unique_field_is_caught() {
     rename(2, "a", Some("eve"), "ada");
     let report = rename(3, "b", None, "eve");
     assert!(report.is_clean(), "{report}");
-    let report = rename(4, "c", None, "eve");
-    assert_caught(&report, Rule::NotUnique, &id(4));
-
+    assert_caught(&rename(4, "c", None, "eve"), Rule::NotUnique, &id(4));
     // The rows for unique values must say the same as the values.
     story.log.truncate(3);
     story.history.commits.truncate(3);

@@ -14,6 +14,7 @@ mod faults;
 mod invariants;
 mod membership;
 mod node;
+mod reached;
 mod rot;
 mod run;
 mod schedule;
@@ -22,7 +23,8 @@ mod sinks;
 mod watch;
 mod world;
 
-pub use node::{Life, Node, RARE, Reached, options};
+pub use node::{Life, Node, options};
+pub use reached::{RARE, Reached};
 pub use run::{Outcome, STEPS, run};
 pub use seeds::{Batch, Ran, run_all};
 pub use watch::Watch;

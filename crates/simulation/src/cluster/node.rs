@@ -1,6 +1,5 @@
 //! One node: a replica, its disks, and the jobs that wait until the test lets them end.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -19,6 +18,7 @@ use onelog_replica::{
 use onelog_state::{Checkpoint, State};
 
 use super::invariants::{LogChange, Print};
+use super::reached::Reached;
 use super::watch::Watch;
 
 const LOG_ID: u128 = 0x77;
@@ -66,68 +66,6 @@ pub struct Node {
     pub(super) starts: u64,
     /// Why it has stopped by itself.
     pub failure: Option<Failure>,
-}
-
-/// What is rare, and must have happened in a batch of seeds: else it would say little.
-pub const RARE: [&str; 36] = [
-    "a tail was cut",
-    "a flush ended while a cut waited",
-    "a snapshot was installed",
-    "an installation waited for jobs",
-    "a snapshot was overtaken by a checkpoint",
-    "a snapshot's way was broken off",
-    "an installation was finished by a start",
-    "entries were read from the log for a follower",
-    "a leadership was lost",
-    "two nodes thought that they lead",
-    "a paused leader found that it leads no more",
-    "a start had entries not known to be committed",
-    "power failed at a start",
-    "a disk was full",
-    "a call of a disk failed",
-    "power failed within a call",
-    "a segment was dropped",
-    "a checkpoint was made",
-    "a request met a node that does not lead",
-    "a request was sent on",
-    "a later attempt was answered too",
-    "a read waited for a barrier",
-    "a node that does not lead was read",
-    "the members changed under a partition",
-    "a leadership was handed on",
-    "a node was removed for good",
-    "a damaged frame was put back before the start",
-    "a damaged frame was put back under a reader",
-    "two nodes sought the leadership of one term",
-    "a leader that hands on was sending a snapshot",
-    "power failed before a flush that a later one had overtaken",
-    "a checkpoint was ahead of the saved commit",
-    "an attempt was refused after another was committed",
-    "a sink moved",
-    "a sink was fenced",
-    "a sink was filled from the state",
-];
-
-/// How often each has happened.
-#[derive(Clone, Debug, Default)]
-pub struct Reached(pub BTreeMap<&'static str, usize>);
-
-impl Reached {
-    pub fn note(&mut self, what: &'static str, often: usize) {
-        assert!(RARE.contains(&what), "{what}");
-        *self.0.entry(what).or_default() += often;
-    }
-
-    pub fn add(&mut self, other: &Self) {
-        for (what, often) in &other.0 {
-            self.note(what, *often);
-        }
-    }
-
-    pub fn often(&self, what: &'static str) -> usize {
-        assert!(RARE.contains(&what), "{what}");
-        self.0.get(what).copied().unwrap_or_default()
-    }
 }
 
 pub fn options(node: NodeId) -> ReplicaOptions {

@@ -10,7 +10,7 @@ use rand::SeedableRng as _;
 
 use super::clients::Clients;
 use super::faults::{Faults, small};
-use super::node::Reached;
+use super::reached::Reached;
 use super::world::{World, node};
 use crate::checker::{Report, Rule, check};
 use crate::history::Logged;

@@ -4,7 +4,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use super::node::Reached;
+use super::reached::Reached;
 use super::run::{Outcome, run};
 
 /// Which seeds, and how long at most.
@@ -70,7 +70,7 @@ impl Ran {
     /// The rare situations that no seed reached.
     #[must_use]
     pub fn missed(&self) -> Vec<&'static str> {
-        let all = super::node::RARE.into_iter();
+        let all = super::reached::RARE.into_iter();
         all.filter(|what| self.reached.often(what) == 0).collect()
     }
 }

@@ -16,7 +16,8 @@ use onelog_replica::{
 use onelog_state::Import;
 
 use super::invariants::Invariants;
-use super::node::{Node, Reached, options};
+use super::node::{Node, options};
+use super::reached::Reached;
 use super::rot::Rot;
 use super::sinks::Sinks;
 
