@@ -35,7 +35,7 @@ macro_rules! bugs {
 
 const BUGS: &[Planted] = &bugs! {
     onelog_engine: DecideBehindDefinition, CampaignsUnflushed, BarrierUnconfirmed, OverlayKept, RepliesKept, AnswerOnDecision, AdmitsTooEarly,
-        IdsNotInstalled, ReportedUnflushed, VoteForgotten, BarrierByLease, RefusedUnconfirmed;
+        IdsNotInstalled, ReportedUnflushed, VoteForgotten, BarrierByLease;
     onelog_replica: AnswerOnStage, DurableIsCommitted, StoredBeforeCut, CommitBehindCheckpoint, MembersNotKept,
         ChangesNotLookedFor, CatalogNotInstalled, CatalogOfCheckpoint, RetainPastCheckpoint, ReplayShort;
     onelog_log: AcknowledgeBeforeFlush, FlushOutOfOrder, CutKeepsWatermark, CutUnflushed;
