@@ -25,6 +25,8 @@ pub struct Cluster {
     /// Why this node has not become a member, or a voter, where it requests that itself.
     #[schema(required)]
     join_error: Option<String>,
+    /// How many damaged frames of its log this node has put back from other nodes since its start.
+    mended_frames: u64,
     members: Vec<Member>,
 }
 
@@ -58,11 +60,12 @@ struct Member {
 #[schema(examples(
     json!({"alone": true, "node": 1, "address": null, "term": null, "leader": 1, "leads": true,
         "is_member": true, "is_changing": false, "is_removed": false, "join_error": null,
+        "mended_frames": 0,
         "members": [{"node": 1, "is_voter": true, "address": null, "is_connected": true,
             "last_error": null, "matched": null, "is_active": null, "takes_snapshot": null}]}),
     json!({"alone": false, "node": 2, "address": "127.0.0.1:7172", "term": 3, "leader": 1,
         "leads": false, "is_member": true, "is_changing": false, "is_removed": false,
-        "join_error": null,
+        "join_error": null, "mended_frames": 0,
         "members": [{"node": 1, "is_voter": true, "address": "127.0.0.1:7171",
             "is_connected": true, "last_error": null, "matched": null, "is_active": null,
             "takes_snapshot": null},
@@ -94,6 +97,8 @@ pub struct ClusterView {
     /// Why this node has not become a member, or a voter, where it requests that itself.
     #[schema(required)]
     join_error: Option<String>,
+    /// How many damaged frames of its log this node has put back from other nodes since its start.
+    mended_frames: u64,
     members: Vec<Member>,
 }
 
@@ -129,6 +134,7 @@ impl From<onelog::ClusterStatus> for Cluster {
             is_changing: cluster.is_changing,
             is_removed: cluster.is_removed,
             join_error: cluster.join_error,
+            mended_frames: cluster.mended_frames,
             members: cluster.members.into_iter().map(Member::from).collect(),
         }
     }
@@ -165,6 +171,7 @@ impl ClusterView {
                 is_changing: cluster.is_changing,
                 is_removed: cluster.is_removed,
                 join_error: cluster.join_error,
+                mended_frames: cluster.mended_frames,
                 members: cluster.members,
             },
         }
@@ -193,6 +200,7 @@ impl ClusterView {
             is_changing: false,
             is_removed: false,
             join_error: None,
+            mended_frames: 0,
             members: vec![member],
         }
     }

