@@ -88,6 +88,47 @@ fn any_node_takes_every_request_about_a_sink_that_another_one_runs() {
 }
 
 #[test]
+fn a_node_that_joins_makes_the_sink_of_its_file_on_a_table_that_others_have_made() {
+    // Given two nodes with a table and much in the log,
+    let mut nodes = Nodes::new();
+    nodes.start(1, &[]);
+    nodes.start(2, &["--join", "voter"]);
+    nodes.wait_for_voters(2);
+    nodes.run(1, &["tables", "create", TABLE]).good();
+    let rows: String = (0..20_000)
+        .map(|n| format!("{{\"id\":\"k{n}\",\"n\":{n}}}\n"))
+        .collect();
+    let rows = nodes.file("rows.ndjson", &rows);
+    nodes
+        .run(1, &["import", TABLE, &rows, "--key", "id"])
+        .good();
+    // when a third one joins whose file declares a sink of that table,
+    let (own, first) = (nodes.address(3), nodes.address(1));
+    let store = nodes.data(3).with_extension("sqlite");
+    let text = format!(
+        "[cluster]\nnode = 3\nlisten = \"{own}\"\npeers = [\"1={first}\"]\njoin = \"voter\"\n\
+         [[sinks]]\nname = \"{SINK}\"\nkind = \"sqlite\"\npath = \"{}\"\nrun_on = 3\n\
+         [[sinks.mappings]]\ntable = \"{TABLE}\"\ninto = \"notes\"\n\
+         [sinks.mappings.columns]\nid = {{ from = \"$key\", type = \"text\" }}\nn = \"n\"\n",
+        store.display()
+    );
+    let text = text.replace("n = \"n\"", "n = { from = \"/n\", type = \"integer\" }");
+    let file = nodes.file("onelog-3.toml", &text);
+    let server = crate::server::Server::start(&nodes.data(3), &["--config", &file]);
+    nodes.adopt(3, server);
+    // then the sink is made, and has all of it.
+    let made = onelog_testkit::until_ok(|| {
+        let shown = nodes.run(1, &["sinks", "show", SINK, "--json"]);
+        (shown.status == 0)
+            .then_some(())
+            .ok_or(format!("{shown:?}"))
+    });
+    made.unwrap();
+    let end = nodes.put(1, "last", "{\"n\":1}");
+    wait(&nodes, 2, end);
+}
+
+#[test]
 fn a_sink_whose_node_was_killed_is_shown_by_the_others_and_by_the_one_that_goes_on_with_it() {
     // Given a sink on node 2, which is killed,
     let (mut nodes, _) = with_a_sink_on_node_2();

@@ -53,7 +53,12 @@ fn declare(declared: &Declarations, node: &Node, sinks: &Sinks, ended: &Receiver
                 return;
             }
         }
-        match declared::apply(declared, node, sinks) {
+        // What this node has not heard of yet must not be taken for what is not there.
+        let applied = match node.read_barrier_blocking() {
+            Ok(_) => declared::apply(declared, node, sinks),
+            Err(refusal) => Err(CommandError::Failed(refusal.to_string())),
+        };
+        match applied {
             Ok(()) => return,
             Err(error @ CommandError::Failed(_)) => {
                 let text = error.to_string();
