@@ -283,7 +283,7 @@ fn a_wrong_password_a_missing_one_and_a_missing_right_are_told_apart() {
         });
         let body = br#"{"error":{"type":"security_exception","reason":"no"}}"#.to_vec();
         let error = Answer { status, body }.classify(&client.unwrap(), DOING);
-        assert!(!error.is_retryable(), "{error}");
+        assert_eq!(error.is_retryable(), status == 401, "{error}");
         error.to_string()
     };
     let known = Fake::start(Vec::new());
