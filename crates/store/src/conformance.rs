@@ -29,7 +29,8 @@ pub use self::records::{
     the_chain_is_kept_beside_the_position,
 };
 pub use self::renewed::{
-    what_was_made_anew_after_a_backfill_is_noticed,
+    what_was_made_anew_after_a_backfill_is_noticed, what_was_made_anew_behind_the_swap_is_noticed,
+    what_was_made_anew_between_sessions_is_noticed,
     what_was_made_anew_is_noticed_before_it_is_written,
 };
 use crate::verify::verify;
@@ -186,6 +187,8 @@ pub fn all(new: &dyn Fn() -> Box<dyn Harness>) {
         an_existing_table_of_another_sink_is_refused,
         a_table_belongs_to_one_of_the_sinks_that_race_for_it,
         what_was_made_anew_after_a_backfill_is_noticed,
+        what_was_made_anew_behind_the_swap_is_noticed,
+        what_was_made_anew_between_sessions_is_noticed,
         what_was_made_anew_is_noticed_before_it_is_written,
         a_delete_without_a_row_is_no_error,
         every_cell_comes_back_as_it_was,

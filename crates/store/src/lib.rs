@@ -40,4 +40,6 @@ pub use self::verify::{
     Compared, DIFFERENCES_MAX, Difference, EachEntry, IndexVerification, LogSide,
     TableVerification, Task, Verification, VerifyError, verify,
 };
-pub use self::witnesses::{TABLE_RENEWED, WITNESSES_MAX, Witnesses, column_renewed};
+pub use self::witnesses::{
+    KnownTable, KnownTables, TABLE_RENEWED, WITNESSES_MAX, Witnesses, column_renewed,
+};

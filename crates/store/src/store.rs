@@ -91,7 +91,8 @@ pub enum Guard {
 /// - Durability MAY lag behind atomicity: a store that loses its newest steps in a power failure
 ///   loses rows and position together, and the log fills the gap.
 /// - For tests, `apply` MUST come to the place `before_commit` of [`failpoint`](crate::failpoint) when
-///   everything is prepared and nothing is visible, and `finish_rebuild` SHOULD come to `before_swap`.
+///   everything is prepared and nothing is visible, and `finish_rebuild` SHOULD come to `before_swap`
+///   and, when its step has taken place, to `after_swap`.
 pub trait Store: Send {
     /// The position of the store. `None` when it was never backfilled under this plan, which is not the
     /// same as position 0: nothing is known about its rows. A position of another log is answered as
@@ -140,8 +141,10 @@ pub trait Store: Send {
     }
 
     /// Fails with [`StoreError::SchemaMismatch`] where a table is no longer as the plan defines it, or
-    /// no longer as it was when it was backfilled, so that its values may have changed with it. The
-    /// runner calls it in each session and once a minute.
+    /// no longer as it was when it was backfilled, so that its values may have changed with it, or is
+    /// another one of its name. By what that is seen MUST be kept in the steps that it is about, so
+    /// that it is seen whether a session was open or not. The runner calls this in each session and
+    /// once a minute.
     fn check_shape(&mut self) -> Result<(), StoreError>;
 
     /// Applies a batch and moves the position from `batch.from` to `batch.to`, with `batch.chain` beside

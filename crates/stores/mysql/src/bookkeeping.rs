@@ -60,12 +60,20 @@ pub(crate) fn create_bookkeeping(flavour: Flavour, table: &str, sink: &str) -> S
         "CREATE TABLE IF NOT EXISTS {} (sink VARCHAR(128) {text} PRIMARY KEY,
            log_id VARCHAR(128) {text}, position BIGINT UNSIGNED NULL,
            epoch BIGINT UNSIGNED NOT NULL, owner VARCHAR(64) {text}, plan VARCHAR(128) {text},
-           generation BIGINT UNSIGNED NOT NULL, chain INT UNSIGNED NULL)
+           generation BIGINT UNSIGNED NOT NULL, {})
          ENGINE=InnoDB COMMENT={}",
         quote(table),
+        ADDED.join(", "),
         literal(&format!("onelog: the position of the sink {sink}"))
     )
 }
+
+/// What earlier versions did not keep of a position: the checksum of its history, and what is known of
+/// the tables there.
+const ADDED: [&str; 2] = [
+    "chain INT UNSIGNED NULL",
+    "witnesses MEDIUMTEXT CHARACTER SET ascii NULL",
+];
 
 /// Reads a sink's row; `suffix` is a lock, or nothing. `None` without a row or a table.
 pub(crate) fn read_record(
@@ -114,8 +122,11 @@ pub(crate) fn record_of(row: &Row) -> Record {
 }
 
 /// Adds what a table lacks that an earlier version made.
-pub(crate) fn add_chain(connection: &mut Connection, table: &str) -> Result<(), Fault> {
-    add_column(connection, table, "chain INT UNSIGNED NULL")
+pub(crate) fn add_columns(connection: &mut Connection, table: &str) -> Result<(), Fault> {
+    for column in ADDED {
+        add_column(connection, table, column)?;
+    }
+    Ok(())
 }
 
 /// Adds a column, by its definition, where it is not there.
@@ -215,31 +226,35 @@ fn raise_epoch_inside(
     Ok(Raised::To(found.epoch + 1))
 }
 
-/// Moves the position inside the transaction that is under way; what is not ours to move is an error.
+/// Moves the position inside the transaction that is under way, and keeps what is new of the tables
+/// (`known`) beside it; what is not ours to move is an error.
 pub(crate) fn advance_position(
     connection: &mut Connection,
     table: &str,
     identity: &Identity,
     from: Position,
     to: LogPlace,
+    known: Option<&str>,
 ) -> Result<(), StoreError> {
     let what = "moving the position in";
+    let mut values = vec![Value::from(to.position.get()), Value::from(to.chain)];
+    values.extend(known.map(Value::from));
+    values.extend([
+        Value::from(&identity.sink),
+        Value::from(identity.epoch),
+        Value::from(&identity.owner),
+        Value::from(from.get()),
+        Value::from(&identity.log_id),
+        Value::from(&identity.plan_id),
+    ]);
     let moved = connection.prepared(
         &format!(
-            "UPDATE {} SET position = ?, chain = ? WHERE sink = ? AND epoch = ? AND owner = ?
+            "UPDATE {} SET position = ?, chain = ?{} WHERE sink = ? AND epoch = ? AND owner = ?
                AND position = ? AND log_id = ? AND plan = ? AND {IS_WRITABLE}",
-            quote(table)
+            quote(table),
+            known.map_or("", |_| ", witnesses = ?"),
         ),
-        Params::Positional(vec![
-            Value::from(to.position.get()),
-            Value::from(to.chain),
-            Value::from(&identity.sink),
-            Value::from(identity.epoch),
-            Value::from(&identity.owner),
-            Value::from(from.get()),
-            Value::from(&identity.log_id),
-            Value::from(&identity.plan_id),
-        ]),
+        Params::Positional(values),
     );
     match moved {
         Ok(1) => return Ok(()),

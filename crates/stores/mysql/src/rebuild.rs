@@ -37,7 +37,7 @@ use std::time::Duration;
 
 use mysql_async::{Params, Value};
 use onelog_mapping::{EXISTING, Plan};
-use onelog_store::{Guard, LogPlace, StoreError, failpoint};
+use onelog_store::{Guard, KnownTables, LogPlace, StoreError, Witnesses, failpoint};
 
 use crate::bookkeeping::{self, Identity, Record, names_with_prefix};
 use crate::connection::{Connection, LOCK_WAIT_SECONDS, STATEMENT_TIMEOUT};
@@ -45,6 +45,7 @@ use crate::ddl::foreign::ForeignRows;
 use crate::ddl::{self, existing};
 use crate::error::{Fault, LOCK_WAIT_TIMEOUT, NO_TABLE};
 use crate::names::{Names, number_behind, quote};
+use crate::renewed::rows;
 
 /// How long a swap, or a drop, waits for the users of a table. Short, because new users queue up
 /// behind it.
@@ -205,7 +206,8 @@ impl Rebuild<'_> {
             // A name that was taken since the rebuild began stays with its owner.
             existing::check_target(self.connection, &self.identity.sink, mapping)?;
         }
-        self.write_new_position(place, record.generation + 1)
+        let known = self.filled(|rebuild, mapping| rebuild.target(mapping))?;
+        self.write_new_position(place, record.generation + 1, &known)
             .map_err(|fault| self.fault(doing, fault))?;
         let sql = self.rename(record.generation)?;
         self.own_record()?;
@@ -218,15 +220,32 @@ impl Rebuild<'_> {
         Ok(())
     }
 
-    fn write_new_position(&mut self, place: LogPlace, generation: u64) -> Result<(), Fault> {
+    /// What is known of the tables that have been filled, which these are by mapping, to be kept in the
+    /// step that puts them in place.
+    fn filled(&mut self, table: impl Fn(&Self, usize) -> String) -> Result<String, StoreError> {
+        let mut known = KnownTables::read(None, self.plan);
+        for (n, mapping) in self.plan.mappings.iter().enumerate() {
+            let table = table(self, n);
+            let found = rows(self.connection, mapping, &table, Vec::new())?;
+            known.0[n].witnesses = Witnesses::of(mapping, &found);
+        }
+        Ok(known.to_text())
+    }
+
+    fn write_new_position(
+        &mut self,
+        place: LogPlace,
+        generation: u64,
+        known: &str,
+    ) -> Result<(), Fault> {
         let table = quote(&self.names.new_position(self.identity.epoch));
         self.connection
             .statement(STATEMENT_TIMEOUT, &format!("DELETE FROM {table}"))?;
         self.connection.prepared(
             &format!(
                 "INSERT INTO {table}
-                   (sink, log_id, position, epoch, owner, plan, generation, chain)
-                 VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+                   (sink, log_id, position, epoch, owner, plan, generation, chain, witnesses)
+                 VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
             ),
             Params::Positional(vec![
                 Value::from(&self.identity.sink),
@@ -237,6 +256,7 @@ impl Rebuild<'_> {
                 Value::from(&self.identity.plan_id),
                 Value::from(generation),
                 Value::from(place.chain),
+                Value::from(known),
             ]),
         )?;
         Ok(())

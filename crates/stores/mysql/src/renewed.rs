@@ -1,112 +1,182 @@
-//! Whether a table still is the one that this session has written to.
+//! Whether a table still is the one that the sink has written to, in this session or before it.
 //!
 //! The server numbers no tables for users without special rights, and a table that was dropped and
 //! made anew can have the same definition. Therefore some of its rows are known; where the definition
-//! or the time of the table's making is another one, they must still be there. See [`Witnesses`].
+//! or the time of the table's making is another one, they must still be there. See [`KnownTables`].
+//!
+//! A definition is of a table that has its name; so what is kept in the step that fills the tables has
+//! none, and the first look finds it to be another one.
 
 use mysql_async::{Params, Value};
-use onelog_mapping::Row;
-use onelog_store::{Batch, StoreError, WITNESSES_MAX, Witnesses};
+use onelog_mapping::{MappingPlan, Row};
+use onelog_store::{Batch, KnownTable, KnownTables, StoreError, WITNESSES_MAX, Witnesses};
 
+use crate::bookkeeping::Identity;
+use crate::connection::{Connection, IS_WRITABLE};
 use crate::ddl::existing::TargetTable;
 use crate::decode::read_cell;
+use crate::error::{Fault, NO_COLUMN, NO_TABLE};
 use crate::names::{list, quote};
 use crate::store::MysqlStore;
 use crate::write::key_of;
 
-/// A table as it was when it was last looked at.
-#[derive(Debug)]
-pub(crate) struct Known {
-    definition: String,
-    witnesses: Witnesses,
-}
+const LOOKING: &str = "looking at the tables of";
 
 impl MysqlStore {
-    /// Fails where a table that was looked at before is another one now, and lacks what it had.
+    /// Fails where a table is another one than it was at the last look, and lacks what it had.
     pub(crate) fn check_renewed(&mut self, facts: &[TargetTable]) -> Result<(), StoreError> {
-        for (n, facts) in facts.iter().enumerate() {
-            let Some(known) = self.known.get(n) else {
-                let known = Known {
-                    definition: facts.definition.clone(),
-                    witnesses: self.some_rows(n)?,
-                };
-                self.known.push(known);
-                continue;
-            };
-            if known.definition == facts.definition {
-                continue;
+        let position = self.names.position();
+        let was = match &self.known {
+            Some(known) => known.clone(),
+            None => {
+                let kept = read_known(&mut self.connection, &position, &self.identity);
+                let kept = kept.map_err(|fault| self.connection.store_error(LOOKING, fault))?;
+                KnownTables::read(kept.as_deref(), &self.plan)
             }
-            let mapping = &self.plan.mappings[n];
-            let keys = known.witnesses.keys();
-            let keys: Vec<Value> = keys.filter_map(|key| key_of(mapping, key)).collect();
-            let found = match keys.is_empty() {
-                true => Vec::new(),
-                false => self.rows_of(n, keys)?,
-            };
-            let renewed = self.known[n]
-                .witnesses
-                .renewed(&self.plan.mappings[n], &found);
-            if !renewed.is_empty() {
-                return Err(StoreError::SchemaMismatch {
-                    into: self.plan.mappings[n].into.clone(),
-                    what: renewed.join("; "),
-                });
-            }
-            self.known[n].definition.clone_from(&facts.definition);
+        };
+        let mut is = was.clone();
+        for ((mapping, facts), table) in self.plan.mappings.iter().zip(facts).zip(&mut is.0) {
+            look_again(&mut self.connection, mapping, facts, table)?;
         }
+        if self.identity.epoch == 0 {
+            // Nothing can be kept yet.
+            return Ok(());
+        }
+        if was != is {
+            let recorded = record_known(
+                &mut self.connection,
+                &position,
+                &self.identity,
+                &is.to_text(),
+            );
+            recorded.map_err(|fault| {
+                self.connection
+                    .store_error("recording the tables of", fault)
+            })?;
+        }
+        self.known = Some(is);
         Ok(())
     }
 
-    /// Keeps knowing rows that a batch has not changed.
+    /// What is known of the tables once a batch is written. `None`: the same.
+    pub(crate) fn known_after(&self, batch: &Batch) -> Option<KnownTables> {
+        self.known.as_ref()?.after(&self.plan, batch)
+    }
+
+    /// The batch is committed, and what is known of the tables behind it was kept with it.
     pub(crate) fn follow_batch(&mut self, batch: &Batch) {
-        for (n, changes) in batch.changes.iter().enumerate() {
-            let Some(known) = self.known.get_mut(n) else {
-                return;
-            };
-            known.witnesses.forget(changes);
-            if !known.witnesses.is_empty() || changes.iter().all(|change| change.value.is_none()) {
-                continue;
-            }
-            // The batch is committed: where this fails, what comes next fails as well.
-            if let Ok(witnesses) = self.some_rows(n) {
-                self.known[n].witnesses = witnesses;
-            }
+        if let Some(known) = self.known_after(batch) {
+            self.known = Some(known);
         }
     }
+}
 
-    fn some_rows(&mut self, mapping: usize) -> Result<Witnesses, StoreError> {
-        let found = self.rows_of(mapping, Vec::new())?;
-        Ok(Witnesses::of(&self.plan.mappings[mapping], &found))
+fn look_again(
+    connection: &mut Connection,
+    mapping: &MappingPlan,
+    facts: &TargetTable,
+    table: &mut KnownTable,
+) -> Result<(), StoreError> {
+    let hash = blake3::hash(facts.definition.as_bytes());
+    let definition = hash.to_hex()[..32].to_owned();
+    if table.definition != definition {
+        let keys = table.witnesses.keys();
+        let keys: Vec<Value> = keys.filter_map(|key| key_of(mapping, key)).collect();
+        let found = match keys.is_empty() {
+            true => Vec::new(),
+            false => rows(connection, mapping, &mapping.into, keys)?,
+        };
+        let renewed = table.witnesses.renewed(mapping, &found);
+        if !renewed.is_empty() {
+            return Err(StoreError::SchemaMismatch {
+                into: mapping.into.clone(),
+                what: renewed.join("; "),
+            });
+        }
+        table.definition = definition;
     }
+    if table.witnesses.is_empty() {
+        let found = rows(connection, mapping, &mapping.into, Vec::new())?;
+        table.witnesses = Witnesses::of(mapping, &found);
+    }
+    Ok(())
+}
 
-    /// The rows of these keys, or some.
-    fn rows_of(&mut self, mapping: usize, keys: Vec<Value>) -> Result<Vec<Row>, StoreError> {
-        let plan = &self.plan.mappings[mapping];
-        let key = quote(&plan.columns[plan.key].name);
-        let which = match keys.len() {
-            0 => String::new(),
-            count => format!("WHERE {key} IN ({})", vec!["?"; count].join(", ")),
-        };
-        let sql = format!(
-            "SELECT {} FROM {} {which} LIMIT {WITNESSES_MAX}",
-            list(plan.column_names()),
-            quote(&plan.into)
-        );
-        let keys = match keys.is_empty() {
-            true => Params::Empty,
-            false => Params::Positional(keys),
-        };
-        let found = self
-            .connection
-            .rows("looking at the tables of", &sql, keys)?;
-        let read = |mut found: mysql_async::Row| {
-            let mut row = Row::new(plan.columns.len());
-            for (n, column) in plan.columns.iter().enumerate() {
-                let value = found.take::<Value, _>(n).unwrap_or(Value::NULL);
-                read_cell(column.kind, value, &mut row.cells[n]);
-            }
-            row
-        };
-        Ok(found.into_iter().map(read).collect())
+/// The rows of these keys in a mapping's table, or some.
+pub(crate) fn rows(
+    connection: &mut Connection,
+    mapping: &MappingPlan,
+    table: &str,
+    keys: Vec<Value>,
+) -> Result<Vec<Row>, StoreError> {
+    let key = quote(&mapping.columns[mapping.key].name);
+    let which = match keys.len() {
+        0 => String::new(),
+        count => format!("WHERE {key} IN ({})", vec!["?"; count].join(", ")),
+    };
+    let sql = format!(
+        "SELECT {} FROM {} {which} LIMIT {WITNESSES_MAX}",
+        list(mapping.column_names()),
+        quote(table)
+    );
+    let keys = match keys.is_empty() {
+        true => Params::Empty,
+        false => Params::Positional(keys),
+    };
+    let found = connection.rows(LOOKING, &sql, keys)?;
+    let read = |mut found: mysql_async::Row| {
+        let mut row = Row::new(mapping.columns.len());
+        for (n, column) in mapping.columns.iter().enumerate() {
+            let value = found.take::<Value, _>(n).unwrap_or(Value::NULL);
+            read_cell(column.kind, value, &mut row.cells[n]);
+        }
+        row
+    };
+    Ok(found.into_iter().map(read).collect())
+}
+
+/// What is kept of the tables as they are at the position; see [`onelog_store::KnownTables`].
+fn read_known(
+    connection: &mut Connection,
+    position: &str,
+    identity: &Identity,
+) -> Result<Option<String>, Fault> {
+    let found = connection.fetch(
+        &format!(
+            "SELECT witnesses FROM {} WHERE sink = ? AND plan = ? AND position IS NOT NULL",
+            quote(position)
+        ),
+        Params::Positional(vec![
+            Value::from(&identity.sink),
+            Value::from(&identity.plan_id),
+        ]),
+    );
+    match found {
+        Ok(rows) => Ok(rows.first().and_then(|row| row.get(0)).flatten()),
+        Err(fault) if matches!(fault.code(), Some(NO_TABLE | NO_COLUMN)) => Ok(None),
+        Err(fault) => Err(fault),
     }
+}
+
+/// Nothing is kept where the sink was taken over meanwhile.
+pub(crate) fn record_known(
+    connection: &mut Connection,
+    position: &str,
+    identity: &Identity,
+    known: &str,
+) -> Result<(), Fault> {
+    let recorded = connection.prepared(
+        &format!(
+            "UPDATE {} SET witnesses = ?
+             WHERE sink = ? AND epoch = ? AND owner = ? AND {IS_WRITABLE}",
+            quote(position)
+        ),
+        Params::Positional(vec![
+            Value::from(known),
+            Value::from(&identity.sink),
+            Value::from(identity.epoch),
+            Value::from(&identity.owner),
+        ]),
+    );
+    recorded.map(drop)
 }

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use mysql_async::Value;
 use onelog_mapping::{EXISTING, MappingPlan, Plan, Row};
 use onelog_store::{
-    Batch, Change, Guard, LogPlace, Store, StoreError, StorePosition, StoreReader, failpoint,
+    Batch, Change, Guard, KnownTables, LogPlace, Store, StoreError, StorePosition, StoreReader,
+    failpoint,
 };
 
 use crate::bookkeeping::{self, Identity, Raised};
@@ -20,7 +21,6 @@ use crate::kind::MysqlTarget;
 use crate::names::{Names, quote};
 use crate::reader::MysqlReader;
 use crate::rebuild::{EXISTING_TABLES, Rebuild};
-use crate::renewed::Known;
 use crate::write::statements::Statements;
 use crate::write::{self, Method, Trouble, Way, Writer, key_of};
 
@@ -41,8 +41,8 @@ pub struct MysqlStore {
     pub(crate) statements: Vec<Statements>,
     /// What the tables are like; looked up before the first batch.
     pub(crate) facts: Option<Vec<TargetTable>>,
-    /// The tables as this session has known them, by mapping.
-    pub(crate) known: Vec<Known>,
+    /// The tables as they were when they were last looked at. `None`: this session has not looked.
+    pub(crate) known: Option<KnownTables>,
     /// Whether this session has named the triggers of the tables.
     has_warned: bool,
     /// What the next end of a rebuild may do, by mapping.
@@ -82,7 +82,7 @@ impl MysqlStore {
             method,
             statements: Vec::new(),
             facts: None,
-            known: Vec::new(),
+            known: None,
             has_warned: false,
             guards: Vec::new(),
             kept: Vec::new(),
@@ -384,13 +384,13 @@ impl Store for MysqlStore {
     fn take_over_from(&mut self, from: Option<&str>) -> Result<u64, StoreError> {
         let taking = "taking over";
         let table = self.names.position();
-        self.facts = None;
+        (self.facts, self.known) = (None, None);
         self.identity.owner = format!("{:032x}", rand::random::<u128>());
         let sql =
             bookkeeping::create_bookkeeping(self.connection.flavour(), &table, &self.identity.sink);
         for _ in 0..TAKEOVERS_MAX {
             self.connection.execute(taking, &sql)?;
-            bookkeeping::add_chain(&mut self.connection, &table)
+            bookkeeping::add_columns(&mut self.connection, &table)
                 .map_err(|fault| self.connection.store_error(taking, fault))?;
             let (connection, identity) = (&mut self.connection, &self.identity);
             let raised = bookkeeping::raise_epoch(connection, &table, identity, from)
@@ -474,7 +474,7 @@ impl Store for MysqlStore {
 
     fn apply(&mut self, batch: &Batch) -> Result<(), StoreError> {
         self.check_taken_over();
-        if self.facts.is_none() {
+        if self.facts.is_none() || self.known.is_none() {
             if let Err(error) = self.check_shape() {
                 // Where the batch is not ours to apply, that is to be said.
                 self.check_place(batch)?;
@@ -567,10 +567,9 @@ impl Store for MysqlStore {
                 self.kept[mapping].push(key);
             }
         }
-        finished?;
-        self.known.clear();
-        // What was filled is known from now on, not from the first batch on.
-        self.check_shape()
+        // What was filled is known from that very step on, and the store has it.
+        self.known = None;
+        finished
     }
 
     fn reader(&mut self) -> Result<Box<dyn StoreReader>, StoreError> {

@@ -332,12 +332,14 @@ impl MysqlStore {
         way: Way,
     ) -> Result<(), Trouble> {
         let table = self.names.position();
+        let known = self.known_after(batch).map(|known| known.to_text());
         advance_position(
             &mut self.connection,
             &table,
             &self.identity,
             batch.from,
             batch.place(),
+            known.as_deref(),
         )?;
         let last = || {
             let all = batch.changes.iter().enumerate();

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use onelog_mapping::{EXISTING, Plan, Row};
-use onelog_store::{Batch, Change, Guard, LogPlace, Store, StoreError, StorePosition, StoreReader};
+use onelog_store::{
+    Batch, Change, Guard, LogPlace, Store, StoreError, StorePosition, StoreReader, failpoint,
+};
 use tokio_postgres::Client;
 
 use crate::bookkeeping::{self, Identity};
@@ -255,7 +257,9 @@ impl Store for PostgresStore {
             rebuild.iter_mut().for_each(Rebuild::count_refusal);
             self.rebuild = rebuild;
         }
-        finished
+        finished?;
+        failpoint::hit(&self.identity.sink, "after_swap");
+        Ok(())
     }
 
     fn reader(&mut self) -> Result<Box<dyn StoreReader>, StoreError> {

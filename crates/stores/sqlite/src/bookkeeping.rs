@@ -12,9 +12,13 @@ use crate::store::Scope;
 const BOOKKEEPING: &str = "
 CREATE TABLE IF NOT EXISTS onelog_position (
   sink TEXT PRIMARY KEY NOT NULL, log_id TEXT NOT NULL, position INTEGER,
-  epoch INTEGER NOT NULL, plan TEXT NOT NULL, chain INTEGER) STRICT;
+  epoch INTEGER NOT NULL, plan TEXT NOT NULL, chain INTEGER, witnesses TEXT) STRICT;
 CREATE TABLE IF NOT EXISTS onelog_tables (
   name TEXT PRIMARY KEY NOT NULL COLLATE NOCASE, sink TEXT) STRICT;";
+
+/// What earlier versions did not keep of a position: the checksum of its history, and what is known of
+/// the tables there.
+const ADDED: [(&str, &str); 2] = [("chain", "INTEGER"), ("witnesses", "TEXT")];
 
 /// Which sink follows which log, by which mappings.
 #[derive(Debug)]
@@ -30,21 +34,25 @@ pub(crate) struct Identity {
 /// Makes the bookkeeping tables where they are missing.
 pub(crate) fn create_bookkeeping(connection: &Connection) -> rusqlite::Result<()> {
     connection.execute_batch(&format!("BEGIN IMMEDIATE; {BOOKKEEPING} COMMIT;"))?;
-    if has_chain(connection)? {
-        return Ok(());
+    for (name, kind) in ADDED {
+        if has_column(connection, name)? {
+            continue;
+        }
+        // Another process may do the same now.
+        let added = connection.execute_batch(&format!(
+            "ALTER TABLE onelog_position ADD COLUMN {name} {kind}"
+        ));
+        if !has_column(connection, name)? {
+            return added;
+        }
     }
-    // Written by a version that did not keep the checksum. Another process may do the same now.
-    let added = connection.execute_batch("ALTER TABLE onelog_position ADD COLUMN chain INTEGER");
-    match has_chain(connection)? {
-        true => Ok(()),
-        false => added,
-    }
+    Ok(())
 }
 
-fn has_chain(connection: &Connection) -> rusqlite::Result<bool> {
+fn has_column(connection: &Connection, name: &str) -> rusqlite::Result<bool> {
     connection.query_row(
-        "SELECT EXISTS (SELECT 1 FROM pragma_table_info('onelog_position') WHERE name = 'chain')",
-        [],
+        "SELECT EXISTS (SELECT 1 FROM pragma_table_info('onelog_position') WHERE name = ?1)",
+        params![name],
         |row| row.get(0),
     )
 }
@@ -113,6 +121,35 @@ pub(crate) fn read_position(
             })
         })
         .optional()
+}
+
+/// What is kept of the tables as they are at the position; see [`onelog_store::KnownTables`].
+pub(crate) fn read_known(
+    connection: &Connection,
+    identity: &Identity,
+) -> rusqlite::Result<Option<String>> {
+    let found = connection
+        .query_row(
+            "SELECT witnesses FROM onelog_position
+             WHERE sink = ?1 AND plan = ?2 AND position IS NOT NULL",
+            params![identity.sink, identity.plan_id],
+            |row| row.get(0),
+        )
+        .optional()?;
+    Ok(found.flatten())
+}
+
+/// Nothing is kept where the sink was taken over meanwhile.
+pub(crate) fn record_known(
+    connection: &Connection,
+    identity: &Identity,
+    epoch: u64,
+    known: &str,
+) -> rusqlite::Result<()> {
+    connection
+        .prepare_cached("UPDATE onelog_position SET witnesses = ?1 WHERE sink = ?2 AND epoch = ?3")?
+        .execute(params![known, identity.sink, epoch.cast_signed()])
+        .map(drop)
 }
 
 fn signed(position: Position, path: &Path) -> Result<i64, StoreError> {

@@ -10,6 +10,7 @@ use crate::bookkeeping::{forget_owner, record_owner, table_owner};
 use crate::ddl::existing::check_target;
 use crate::ddl::{self, index_name, index_objects, quote, staging_name};
 use crate::error::classify;
+use crate::renewed::Known;
 use crate::store::Scope;
 
 impl Scope<'_> {
@@ -47,7 +48,7 @@ impl Scope<'_> {
     }
 
     pub(crate) fn finish_rebuild(
-        &self,
+        &mut self,
         transaction: &Transaction<'_>,
         place: LogPlace,
     ) -> Result<(), StoreError> {
@@ -60,7 +61,10 @@ impl Scope<'_> {
                 classify("putting the new tables in place in", self.path, error)
             })?;
         }
-        self.set_position(transaction, place)
+        self.set_position(transaction, place)?;
+        // What was filled is known from this very step on, not from the first look at it.
+        *self.known = Known::filled(transaction, self.path, self.plan)?;
+        self.keep_known(transaction)
     }
 
     /// Fails where another sink fills the table.

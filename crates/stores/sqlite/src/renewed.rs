@@ -1,14 +1,15 @@
-//! Whether the tables are those that this session has written to.
+//! Whether the tables are those that the sink has written to, in this session or before it.
 //!
 //! SQLite gives a table that was dropped and made anew the numbers of the old one. Therefore some rows
-//! are known; where the file's schema is another one, they must still be there. See [`Witnesses`].
+//! are known; where the file's schema is another one, they must still be there. See [`KnownTables`].
 
 use std::path::Path;
 
 use onelog_mapping::{Cell, MappingPlan, Plan, Row};
-use onelog_store::{Batch, StoreError, WITNESSES_MAX, Witnesses};
+use onelog_store::{Batch, KnownTable, KnownTables, StoreError, WITNESSES_MAX, Witnesses};
 use rusqlite::Connection;
 
+use crate::bookkeeping::{Identity, read_known, record_known};
 use crate::ddl::{existing, list, quote};
 use crate::decode::read_cell;
 use crate::encode::Bound;
@@ -17,13 +18,36 @@ use crate::error::classify;
 /// The tables as they were when they were last looked at.
 #[derive(Debug, Default)]
 pub(crate) struct Known {
-    /// SQLite's number of the file's schema.
+    /// SQLite's number of the file's schema. `None`: this session has not looked yet.
     schema: Option<i64>,
-    /// Some rows of each mapping's table.
-    witnesses: Vec<Witnesses>,
+    tables: Option<KnownTables>,
+    /// Whether the file has it.
+    is_recorded: bool,
 }
 
 impl Known {
+    /// The tables as they have just been filled, in the transaction that filled them.
+    pub(crate) fn filled(
+        connection: &Connection,
+        path: &Path,
+        plan: &Plan,
+    ) -> Result<Self, StoreError> {
+        let failed = |error| classify("looking at the tables of", path, error);
+        let schema = schema_number(connection).map_err(failed)?;
+        let filled = |mapping| {
+            Ok(KnownTable {
+                definition: schema.to_string(),
+                witnesses: some_rows(connection, mapping)?,
+            })
+        };
+        let tables: rusqlite::Result<_> = plan.mappings.iter().map(filled).collect();
+        Ok(Self {
+            schema: Some(schema),
+            tables: Some(KnownTables(tables.map_err(failed)?)),
+            is_recorded: false,
+        })
+    }
+
     /// Fails where a table does not fit, or lacks what it had. Looking at the schema's number costs next
     /// to nothing.
     pub(crate) fn check(
@@ -31,54 +55,94 @@ impl Known {
         connection: &Connection,
         path: &Path,
         plan: &Plan,
+        identity: &Identity,
     ) -> Result<(), StoreError> {
         let failed = |error| classify("looking at the tables of", path, error);
-        let schema: i64 = connection
-            .pragma_query_value(None, "schema_version", |row| row.get(0))
-            .map_err(failed)?;
+        let schema = schema_number(connection).map_err(failed)?;
         if self.schema == Some(schema) {
             return Ok(());
         }
-        for (n, mapping) in plan.mappings.iter().enumerate() {
-            existing::check_shape(connection, path, mapping)?;
-            let Some(witnesses) = self.witnesses.get(n) else {
-                let found = rows(connection, mapping, None).map_err(failed)?;
-                self.witnesses.push(Witnesses::of(mapping, &found));
-                continue;
-            };
-            let mut found = Vec::new();
-            for key in witnesses.keys() {
-                let mut cell = Cell::Null;
-                if mapping.project_key(key, &mut cell).is_ok() {
-                    found.extend(rows(connection, mapping, Some(&cell)).map_err(failed)?);
-                }
+        let was = match &self.tables {
+            Some(tables) => tables.clone(),
+            None => {
+                let kept = read_known(connection, identity).map_err(failed)?;
+                self.is_recorded = true;
+                KnownTables::read(kept.as_deref(), plan)
             }
-            let renewed = witnesses.renewed(mapping, &found);
-            if !renewed.is_empty() {
-                return Err(StoreError::SchemaMismatch {
-                    into: mapping.into.clone(),
-                    what: renewed.join("; "),
-                });
+        };
+        let mut is = was.clone();
+        for (mapping, table) in plan.mappings.iter().zip(&mut is.0) {
+            existing::check_shape(connection, path, mapping)?;
+            let definition = schema.to_string();
+            if table.definition != definition {
+                check_witnesses(connection, path, mapping, &table.witnesses)?;
+                table.definition = definition;
+            }
+            if table.witnesses.is_empty() {
+                table.witnesses = some_rows(connection, mapping).map_err(failed)?;
             }
         }
+        self.is_recorded &= was == is;
+        self.tables = Some(is);
         self.schema = Some(schema);
         Ok(())
     }
 
     /// Keeps knowing rows that a batch has not changed.
-    pub(crate) fn follow(&mut self, connection: &Connection, plan: &Plan, batch: &Batch) {
-        let mappings = plan.mappings.iter().zip(&batch.changes);
-        for ((mapping, changes), witnesses) in mappings.zip(&mut self.witnesses) {
-            witnesses.forget(changes);
-            if !witnesses.is_empty() || changes.iter().all(|change| change.value.is_none()) {
-                continue;
-            }
-            // The batch is committed: where this fails, what comes next fails as well.
-            if let Ok(found) = rows(connection, mapping, None) {
-                *witnesses = Witnesses::of(mapping, &found);
-            }
+    pub(crate) fn follow(&mut self, plan: &Plan, batch: &Batch) {
+        let tables = self.tables.as_ref();
+        if let Some(next) = tables.and_then(|tables| tables.after(plan, batch)) {
+            self.tables = Some(next);
+            self.is_recorded = false;
         }
     }
+
+    /// Keeps what is new of it in the file.
+    pub(crate) fn record(
+        &mut self,
+        connection: &Connection,
+        identity: &Identity,
+        epoch: u64,
+    ) -> rusqlite::Result<()> {
+        if let Some(tables) = self.tables.as_ref().filter(|_| !self.is_recorded) {
+            record_known(connection, identity, epoch, &tables.to_text())?;
+            self.is_recorded = true;
+        }
+        Ok(())
+    }
+}
+
+fn schema_number(connection: &Connection) -> rusqlite::Result<i64> {
+    connection.pragma_query_value(None, "schema_version", |row| row.get(0))
+}
+
+fn check_witnesses(
+    connection: &Connection,
+    path: &Path,
+    mapping: &MappingPlan,
+    witnesses: &Witnesses,
+) -> Result<(), StoreError> {
+    let mut found = Vec::new();
+    for key in witnesses.keys() {
+        let mut cell = Cell::Null;
+        if mapping.project_key(key, &mut cell).is_ok() {
+            let of_key = rows(connection, mapping, Some(&cell));
+            found
+                .extend(of_key.map_err(|error| classify("looking at the tables of", path, error))?);
+        }
+    }
+    let renewed = witnesses.renewed(mapping, &found);
+    if renewed.is_empty() {
+        return Ok(());
+    }
+    Err(StoreError::SchemaMismatch {
+        into: mapping.into.clone(),
+        what: renewed.join("; "),
+    })
+}
+
+fn some_rows(connection: &Connection, mapping: &MappingPlan) -> rusqlite::Result<Witnesses> {
+    Ok(Witnesses::of(mapping, &rows(connection, mapping, None)?))
 }
 
 /// The row of a key, or some.

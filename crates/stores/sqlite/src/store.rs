@@ -89,6 +89,32 @@ impl SqliteStore {
     }
 }
 
+impl SqliteStore {
+    fn apply_batch(&mut self, batch: &Batch) -> Result<(), StoreError> {
+        let (transaction, mut scope) = self.begin()?;
+        scope.apply(&transaction, batch)?;
+        failpoint::hit(&scope.identity.sink, "before_commit");
+        scope.commit(transaction)
+    }
+
+    fn swap(&mut self, place: LogPlace) -> Result<(), StoreError> {
+        let (transaction, mut scope) = self.begin()?;
+        scope.finish_rebuild(&transaction, place)?;
+        failpoint::hit(&scope.identity.sink, "before_swap");
+        scope.commit(transaction)?;
+        failpoint::hit(&self.identity.sink, "after_swap");
+        Ok(())
+    }
+
+    /// What a step has come to know of the tables is wrong where it did not take place; the file says
+    /// what is right.
+    fn forget_unless(&mut self, is_done: bool) {
+        if !is_done {
+            self.known = Known::default();
+        }
+    }
+}
+
 /// What a transaction needs of the store while the connection is lent out.
 pub(crate) struct Scope<'a> {
     pub(crate) path: &'a Path,
@@ -102,6 +128,13 @@ pub(crate) struct Scope<'a> {
 }
 
 impl Scope<'_> {
+    /// Keeps what is known of the tables beside the position.
+    pub(crate) fn keep_known(&mut self, transaction: &Transaction<'_>) -> Result<(), StoreError> {
+        self.known
+            .record(transaction, self.identity, self.epoch)
+            .map_err(|error| classify("moving the position in", self.path, error))
+    }
+
     fn commit(&self, transaction: Transaction<'_>) -> Result<(), StoreError> {
         transaction
             .commit()
@@ -139,6 +172,7 @@ impl Store for SqliteStore {
             });
         };
         self.epoch = Some(epoch);
+        self.known = Known::default();
         Ok(epoch)
     }
 
@@ -153,16 +187,20 @@ impl Store for SqliteStore {
         for mapping in &self.plan.mappings {
             existing::check_shape(&self.connection, &self.path, mapping)?;
         }
-        self.known.check(&self.connection, &self.path, &self.plan)
+        self.known
+            .check(&self.connection, &self.path, &self.plan, &self.identity)?;
+        let Some(epoch) = self.epoch else {
+            return Ok(());
+        };
+        self.known
+            .record(&self.connection, &self.identity, epoch)
+            .map_err(|error| classify("recording the tables of", &self.path, error))
     }
 
     fn apply(&mut self, batch: &Batch) -> Result<(), StoreError> {
-        let (transaction, mut scope) = self.begin()?;
-        scope.apply(&transaction, batch)?;
-        failpoint::hit(&scope.identity.sink, "before_commit");
-        scope.commit(transaction)?;
-        self.known.follow(&self.connection, &self.plan, batch);
-        Ok(())
+        let applied = self.apply_batch(batch);
+        self.forget_unless(applied.is_ok());
+        applied
     }
 
     fn begin_rebuild(&mut self) -> Result<(), StoreError> {
@@ -179,13 +217,9 @@ impl Store for SqliteStore {
 
     fn finish_rebuild(&mut self, place: LogPlace) -> Result<(), StoreError> {
         self.connection.flush_prepared_statement_cache();
-        let (transaction, scope) = self.begin()?;
-        scope.finish_rebuild(&transaction, place)?;
-        failpoint::hit(&scope.identity.sink, "before_swap");
-        scope.commit(transaction)?;
-        self.known = Known::default();
-        // What was filled is known from now on, not from the first batch on.
-        self.known.check(&self.connection, &self.path, &self.plan)
+        let finished = self.swap(place);
+        self.forget_unless(finished.is_ok());
+        finished
     }
 
     fn reader(&mut self) -> Result<Box<dyn StoreReader>, StoreError> {

@@ -59,7 +59,8 @@ impl Scope<'_> {
     ) -> Result<(), StoreError> {
         self.advance_position(transaction, batch.from, batch.place())?;
         // The transaction keeps the schema as it is from here on.
-        self.known.check(transaction, self.path, self.plan)?;
+        self.known
+            .check(transaction, self.path, self.plan, self.identity)?;
         let mut refusals = Refusals::default();
         for (mapping, changes) in batch.changes.iter().enumerate() {
             if !changes.is_empty() {
@@ -68,7 +69,9 @@ impl Scope<'_> {
                 self.write(transaction, mapping, sql, changes, &mut refusals)?;
             }
         }
-        refusals.into_result()
+        refusals.into_result()?;
+        self.known.follow(self.plan, batch);
+        self.keep_known(transaction)
     }
 
     fn delete(

@@ -3,6 +3,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "sqlite/renewed.rs"]
+mod renewed;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 

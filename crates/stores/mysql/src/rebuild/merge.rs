@@ -21,6 +21,7 @@ use crate::ddl::{existing, shape};
 use crate::encode::request_bytes;
 use crate::error::Fault;
 use crate::names::quote;
+use crate::renewed::record_known;
 use crate::write::{REQUEST_BYTES_EXTRA, Trouble, statements};
 
 /// How many keys are in one list: MariaDB makes a table of a longer one.
@@ -119,7 +120,10 @@ impl<'p> Rebuild<'p> {
             let staged = self.target(n);
             shape::record_filled(self.connection, mapping, &staged)?;
         }
-        Ok(())
+        let known = self.filled(|rebuild, n| rebuild.plan.mappings[n].into.clone())?;
+        let table = self.names.position();
+        record_known(self.connection, &table, self.identity, &known)
+            .map_err(|fault| self.fault(DOING, fault))
     }
 
     fn move_position(&mut self, place: LogPlace) -> Result<(), StoreError> {

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use onelog_mapping::Plan;
 use onelog_mysql::MysqlStore;
-use onelog_store::conformance::{self, LOG, Model, ORDERS, SINK};
-use onelog_store::{Store, StoreError};
+use onelog_store::conformance::{self, Harness as _, LOG, Model, ORDERS, SINK};
+use onelog_store::{Store, StoreError, failpoint};
 use onelog_testkit::{Kind, require};
 
 use crate::harness::Database;
@@ -188,13 +188,19 @@ fn what_keeps_every_value_is_looked_at_and_goes_on() {
         "ALTER TABLE orders MODIFY note longtext CHARACTER SET utf8mb4",
         "ALTER TABLE orders MODIFY total decimal(40,10)",
     ] {
-        let mut followed = followed(Some(OWN));
-        followed.database.sql(change);
-        followed.write("c", "3.14159", "three").unwrap();
-        let Followed {
-            plan, store, model, ..
-        } = &mut followed;
-        assert!(model.verify(plan, store).equal, "{change}");
+        for is_reopened in [false, true] {
+            let mut followed = followed(Some(OWN));
+            followed.database.sql(change);
+            if is_reopened {
+                followed.store = followed.reopened();
+                followed.store.check_shape().unwrap();
+            }
+            followed.write("c", "3.14159", "three").unwrap();
+            let Followed {
+                plan, store, model, ..
+            } = &mut followed;
+            assert!(model.verify(plan, store).equal, "{change}");
+        }
     }
 }
 
@@ -219,4 +225,94 @@ fn a_table_that_is_narrowed_during_its_backfill_is_filled_again() {
     // Begun again it is the record that does not fit.
     let error = model.rebuild(plan, store).unwrap_err();
     assert!(matches!(error, StoreError::Refused(_)), "{error}");
+}
+
+/// Its sink stops, and says so, however often it begins again.
+fn assert_renewed(followed: &Followed) {
+    for _ in 0..2 {
+        let error = followed.reopened().check_shape().unwrap_err();
+        assert!(
+            matches!(&error, StoreError::SchemaMismatch { what, .. } if what.contains("made anew")),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn a_users_own_table_that_is_made_anew_between_sessions_is_noticed() {
+    require!(Kind::Mariadb);
+    for has_followed in [false, true] {
+        let mut followed = followed(Some(OWN));
+        let Followed {
+            plan, store, model, ..
+        } = &mut followed;
+        model.rebuild(plan, store).unwrap();
+        if has_followed {
+            for key in [b"a", b"b"] {
+                model.write(ORDERS, key, None);
+            }
+            model.write(ORDERS, b"c", Some(&order("3", "three")));
+            model.apply(plan, store).unwrap();
+        }
+        // Whoever makes it copies the definition.
+        followed.database.make_table_anew("orders");
+        assert_renewed(&followed);
+    }
+}
+
+#[test]
+fn bookkeeping_of_an_earlier_version_goes_on_and_knows_its_tables_from_then_on() {
+    require!(Kind::Mariadb);
+    for existing in [None, Some(OWN)] {
+        // Given bookkeeping that knows nothing of the tables,
+        let mut followed = followed(existing);
+        let database = &followed.database;
+        let position = database.sql("SHOW TABLES LIKE 'onelog\\_position%'");
+        database.sql(&format!("ALTER TABLE {position} DROP COLUMN witnesses"));
+        // when it is followed again, then that goes on, as a first batch without a look does,
+        followed.store = followed.reopened();
+        followed.write("c", "3.14159", "three").unwrap();
+        followed.reopened().check_shape().unwrap();
+        // and what is made anew from then on is noticed.
+        followed.database.make_table_anew("orders");
+        assert_renewed(&followed);
+    }
+}
+
+#[test]
+fn a_table_that_is_made_anew_while_the_connection_breaks_behind_the_swap_is_noticed() {
+    require!(Kind::Mariadb);
+    for existing in [None, Some(OWN)] {
+        // Given a backfill whose connection breaks when its last step has just taken place,
+        let mut followed = followed(existing);
+        let name = followed.database.name.clone();
+        let place = format!("{SINK}:after_swap");
+        let thread = std::thread::current().id();
+        failpoint::set(&place, move || {
+            // Other tests of this process come here too.
+            if std::thread::current().id() != thread {
+                return;
+            }
+            let database = Database {
+                name: name.clone(),
+                many_rows: false,
+            };
+            // when the table is made anew in that moment,
+            database.make_table_anew("orders");
+            let sessions = "SELECT id FROM information_schema.PROCESSLIST WHERE db = DATABASE() AND id <> CONNECTION_ID()";
+            for session in database.sql(sessions).lines() {
+                database.sql(&format!("KILL {session}"));
+            }
+        });
+        let Followed {
+            plan, store, model, ..
+        } = &mut followed;
+        model.load(plan, store).unwrap();
+        let finished = store.finish_rebuild(model.place());
+        failpoint::clear(&place);
+        let is_passing = finished.as_ref().err().is_none_or(StoreError::is_retryable);
+        assert!(is_passing, "{finished:?}");
+        // then the sessions behind it notice.
+        assert_renewed(&followed);
+    }
 }
