@@ -453,3 +453,22 @@ fn signed(position: Position) -> Result<i64, Fault> {
         })
     })
 }
+
+pub(crate) fn plan_id(plan: &Plan) -> String {
+    blake3::hash(plan.fingerprint().as_bytes()).to_hex()[..32].to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use onelog_store::{StoreKind as _, conformance};
+
+    use super::*;
+
+    #[test]
+    fn the_id_of_a_plan_that_databases_keep_has_not_changed() {
+        const MAPPING: &str = r#"{"table":"shop.orders","into":"o","columns":{
+            "id":{"from":"$key","type":"text"},"n":{"from":"/n","type":"real"}}}"#;
+        let plan = conformance::plan_by(crate::KIND.rules(), MAPPING);
+        assert_eq!(plan_id(&plan), "5be99f81b29061b6cbab024f46fb0a95");
+    }
+}
