@@ -7,7 +7,7 @@
 //! between; see the head of `rebuild`.
 
 use mysql_async::{Params, Row, Value};
-use onelog_mapping::Plan;
+use onelog_mapping::{HashLength, Plan};
 use onelog_record::Position;
 use onelog_store::{LogPlace, StoreError, StorePosition};
 
@@ -53,9 +53,7 @@ pub(crate) struct Identity {
 }
 
 pub(crate) fn plan_id(plan: &Plan) -> String {
-    blake3::hash(plan.fingerprint().as_bytes())
-        .to_hex()
-        .to_string()
+    plan.fingerprint_hash(HashLength::Whole, None)
 }
 
 pub(crate) fn create_bookkeeping(flavour: Flavour, table: &str, sink: &str) -> String {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use onelog_mapping::{EXISTING, MappingPlan, Plan};
+use onelog_mapping::{EXISTING, HashLength, MappingPlan, Plan};
 use onelog_record::Position;
 use onelog_store::{LogPlace, StoreError, StorePosition};
 use tokio_postgres::Client;
@@ -455,7 +455,7 @@ fn signed(position: Position) -> Result<i64, Fault> {
 }
 
 pub(crate) fn plan_id(plan: &Plan) -> String {
-    blake3::hash(plan.fingerprint().as_bytes()).to_hex()[..32].to_owned()
+    plan.fingerprint_hash(HashLength::Half, None)
 }
 
 #[cfg(test)]

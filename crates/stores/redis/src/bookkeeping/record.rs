@@ -1,6 +1,6 @@
 //! What a partition says about itself: its log, position, epoch and plan.
 
-use onelog_mapping::Plan;
+use onelog_mapping::{HashLength, Plan};
 use onelog_record::Position;
 use onelog_store::{LogPlace, StoreError, StorePosition};
 use redis::Value;
@@ -223,8 +223,12 @@ fn receive_epoch(link: &mut Link, log_id: &str) -> Result<u64, StoreError> {
 
 /// The same exactly for plans that make the same keys of the same tables.
 pub(crate) fn plan_id(plan: &Plan, partitions: Option<u16>) -> String {
-    let text = format!("{} {partitions:?}", plan.fingerprint());
-    blake3::hash(text.as_bytes()).to_hex()[..32].to_owned()
+    // As servers keep it since the first version.
+    let partitions = match partitions {
+        Some(count) => format!("Some({count})"),
+        None => "None".to_owned(),
+    };
+    plan.fingerprint_hash(HashLength::Half, Some(&partitions))
 }
 
 #[cfg(test)]
