@@ -3,7 +3,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-#[path = "sqlite/renewed.rs"]
 mod renewed;
 
 use std::path::{Path, PathBuf};
