@@ -33,10 +33,24 @@ impl<T> Engine<T, Raft> {
         self.consensus = raft;
     }
 
-    /// A message of another node has come. One that announces a snapshot only when that is here.
+    /// A message of another node has come. One that announces a snapshot only when that is here. What
+    /// it says to be committed is so by [`Engine::commit`].
     pub fn step(&mut self, message: Message, out: &mut Vec<Effect<T>>) -> Result<(), EngineError> {
         self.consensus.step(message)?;
         self.pump(out)
+    }
+
+    /// Lets more of what a leader has said be committed, and applied once it is durable: about so many
+    /// bytes. Answers whether there is more that could be applied at once.
+    pub fn commit(
+        &mut self,
+        bytes_max: usize,
+        out: &mut Vec<Effect<T>>,
+    ) -> Result<bool, EngineError> {
+        if self.consensus.commit(bytes_max) {
+            self.pump(out)?;
+        }
+        Ok(self.consensus.has_more_committed())
     }
 
     /// [`Effect::Fetch`] is done; with no entries where the log does not have them any more.

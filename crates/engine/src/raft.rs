@@ -13,6 +13,7 @@ mod members;
 mod message;
 mod tail;
 mod timeout;
+mod told;
 
 use std::collections::VecDeque;
 
@@ -72,6 +73,9 @@ pub struct RaftOptions {
     pub committed_end: Position,
     /// The log's entries behind it, not known to be committed.
     pub uncommitted: Vec<Entry>,
+    /// With so many bytes of entries in memory that are not applied, a follower drops those that it has
+    /// stored and knows to be committed, and reads them again from its log ([`Fetch`]).
+    pub unapplied_bytes_max: usize,
     /// What election timeouts are drawn from.
     pub seed: u64,
 }
@@ -109,6 +113,9 @@ pub struct Raft {
     /// The position behind the last entry that was reported as committed.
     committed_end: Position,
     applied: Index,
+    /// Up to here this node's log is committed, as leaders have said.
+    told: u64,
+    unapplied_bytes_max: usize,
     /// The term in which this node leads, as reported.
     leading: Option<Term>,
 }
@@ -140,7 +147,8 @@ impl Raft {
             max_committed_size_per_ready: COMMITTED_BYTES_MAX,
             check_quorum: true,
             pre_vote: true,
-            batch_append: true,
+            // It would join what is in flight into one message without a bound.
+            batch_append: false,
             read_only_option: match planted::is(Bug::BarrierByLease) {
                 true => ReadOnlyOption::LeaseBased,
                 false => ReadOnlyOption::Safe,
@@ -176,6 +184,8 @@ impl Raft {
             end,
             committed_end: options.committed_end,
             applied: options.committed,
+            told: options.committed.get(),
+            unapplied_bytes_max: options.unapplied_bytes_max,
             leading: None,
         })
     }
@@ -186,11 +196,13 @@ impl Raft {
     /// # Errors
     /// Final: this node has lost what the cluster counts on.
     pub fn step(&mut self, message: Message) -> Result<(), ConsensusError> {
-        let message = message.0;
+        let mut message = message.0;
         // One snapshot at a time; and until it is installed, the library must not look at what is
         // applied, as it does when it seeks the leadership.
         let must_wait = [MessageType::MsgSnapshot, MessageType::MsgTimeoutNow];
-        let is_late = must_wait.contains(&message.msg_type) && self.is_installing();
+        let has_spilled = self.raw.store().has_spilled();
+        let is_late =
+            must_wait.contains(&message.msg_type) && (self.is_installing() || has_spilled);
         let is_early = message.msg_type == MessageType::MsgTimeoutNow && !self.may_campaign();
         if message.to != self.node.get() || is_late || is_early {
             return Ok(());
@@ -205,11 +217,14 @@ impl Raft {
             });
         }
         self.heard.note(NodeId(message.from));
+        let told = self.hold_back(&mut message);
         match self.raw.step(message) {
             // From a node that is no member any more.
-            Err(::raft::Error::StepPeerNotFound) => Ok(()),
-            other => Ok(other?),
+            Err(::raft::Error::StepPeerNotFound) => {}
+            other => other?,
         }
+        self.note_told(told);
+        Ok(())
     }
 
     /// An only voter leads at once when it seeks the leadership, so everything that it has must be
@@ -415,7 +430,13 @@ impl Consensus for Raft {
         if self.is_installing() || !self.leads() && !self.may_campaign() {
             return Ok(());
         }
+        let has_spilled = self.raw.store().has_spilled();
         let raft = &mut self.raw.raft;
+        if has_spilled && raft.election_elapsed + 1 >= ELECTION_TICKS {
+            // As the leader it would have to have in memory what it commits. It goes on to vote.
+            raft.election_elapsed = ELECTION_TICKS;
+            return Ok(());
+        }
         // The library draws from the thread's own randomness, which no seed repeats.
         let ticks = self.timeout.ticks(raft.election_elapsed == 0);
         raft.set_randomized_election_timeout(ticks);
@@ -436,6 +457,7 @@ impl Consensus for Raft {
         };
         let count = self.unflushed.iter().take_while(is_stored).count();
         self.release(count);
+        self.spill();
     }
 
     /// By the ReadIndex of Raft, never by leases: no clock takes part.
@@ -485,6 +507,7 @@ impl Consensus for Raft {
         let is_alone = self.members == Members::alone(self.node);
         let keep = if is_alone { 0 } else { KEPT_BYTES_MAX };
         self.raw.mut_store().forget(index.get(), keep);
+        self.spill();
     }
 }
 

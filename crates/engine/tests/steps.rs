@@ -70,6 +70,7 @@ fn new_raft() -> Raft {
         committed: Index(0),
         committed_end: Position(0),
         uncommitted: Vec::new(),
+        unapplied_bytes_max: 1 << 20,
         seed: 1,
     })
     .unwrap()
@@ -130,6 +131,7 @@ impl World {
             committed: last.map_or(Index(0), |entry| entry.index),
             committed_end: last.map_or(Position(0), |entry| entry.header.end()),
             uncommitted: Vec::new(),
+            unapplied_bytes_max: 1 << 20,
             seed: 1,
         };
         let consensus = Raft::new(&consensus).unwrap();

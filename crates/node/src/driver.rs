@@ -40,6 +40,8 @@ const IDLE_INTERVAL_MS: u64 = 200;
 
 /// How many messages of other nodes are taken in one turn.
 const MESSAGES_PER_TURN_MAX: usize = 256;
+/// With so many bytes of them the turn ends.
+const MESSAGE_BYTES_PER_TURN: usize = 8 << 20;
 
 /// How a job ended: reported to the replica, or a failure of the thread that ran it.
 pub(crate) type Completed = Result<Event<Reply>, Failure>;
@@ -169,6 +171,7 @@ impl Driver {
                 return Ok(());
             }
             if has_sealed || has_taken {
+                self.now = self.shared.now();
                 continue;
             }
             if self.has_stopped() {
@@ -194,14 +197,18 @@ impl Driver {
 
     /// Takes what other nodes have sent.
     fn take_messages(&mut self) -> Result<bool, Failure> {
-        let mut has_heard = false;
+        let (mut has_heard, mut taken_bytes) = (false, 0);
         for _ in 0..MESSAGES_PER_TURN_MAX {
+            if taken_bytes >= MESSAGE_BYTES_PER_TURN {
+                break;
+            }
             let Some((message, bytes)) =
                 (self.messages.as_ref()).and_then(|messages| messages.receiver().try_recv().ok())
             else {
                 break;
             };
             self.hear(message, bytes)?;
+            taken_bytes += bytes;
             has_heard = true;
         }
         Ok(has_heard)

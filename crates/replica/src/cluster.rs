@@ -3,7 +3,7 @@
 //! What the engine decides shows here only when its effects are carried out: the members are those of
 //! the last entry that is applied to the state, and not of one that waits behind a cut.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 
 use onelog_engine::{
     Consensus as _, ELECTION_TICKS, MemberChange, Members, MembersError, Message, PeerProgress,
@@ -25,6 +25,14 @@ const ALONE_TICK_MS: u64 = 200;
 const SMALL_BYTES: u64 = 16 << 10;
 /// About how many bytes of messages one job has.
 const SEND_BYTES: usize = 4 << 20;
+
+/// How much of what a leader has committed is applied in one turn, as a part of the memory of all
+/// memtables: what comes meanwhile waits for it.
+const COMMIT_PART: usize = 64;
+/// The same in a turn in which at least as much was stored: that comes first, for it is answered.
+const COMMIT_PART_STORING: usize = 256;
+/// How many bytes of a leader's messages wait then: all that it sends without an answer.
+const PARKED_BYTES_MAX: usize = 64 << 20;
 
 /// Who leads, as far as this node knows.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -59,6 +67,10 @@ pub(crate) struct Cluster<T> {
     peers: Vec<PeerProgress>,
     change: Option<T>,
     transfer: Option<Transfer<T>>,
+    /// A leader's messages with entries that wait for those before them to be applied. It sends no
+    /// others before they are answered; what is dropped would cost it a while to notice.
+    parked: VecDeque<Message>,
+    parked_bytes: usize,
 }
 
 impl<T> Cluster<T> {
@@ -71,7 +83,23 @@ impl<T> Cluster<T> {
             peers: Vec::new(),
             change: None,
             transfer: None,
+            parked: VecDeque::new(),
+            parked_bytes: 0,
         }
+    }
+
+    fn park(&mut self, message: Message) {
+        let bytes = message.size();
+        if self.parked_bytes + bytes <= PARKED_BYTES_MAX || self.parked.is_empty() {
+            self.parked_bytes += bytes;
+            self.parked.push_back(message);
+        }
+    }
+
+    fn take_parked(&mut self) -> Option<Message> {
+        let message = self.parked.pop_front()?;
+        self.parked_bytes -= message.size();
+        Some(message)
     }
 
     /// Whether there is any other node.
@@ -227,22 +255,63 @@ impl<T, O: Observer> Replica<T, O> {
     ) -> Result<(), Failure> {
         // While starting nothing is known yet that an answer could rest on.
         let is_early = !self.has_replayed();
-        if is_early
-            || message.snapshot().is_some()
-            || message.has_entries() && !self.may_append(&message)
-        {
+        if is_early || message.snapshot().is_some() {
+            return Ok(());
+        }
+        let must_wait = !self.cluster.parked.is_empty() || self.is_far_behind();
+        if message.has_entries() && must_wait {
+            self.cluster.park(message);
+            return Ok(());
+        }
+        self.step(message, out)
+    }
+
+    fn step(&mut self, message: Message, out: &mut Outbox<T>) -> Result<(), Failure> {
+        if message.has_entries() && !self.may_append(&message) {
             return Ok(());
         }
         self.engine.step(message, &mut self.effects)?;
         self.carry_out(out)
     }
 
-    /// Whether entries of a leader are taken: it sends again what is dropped, a little later, and so
-    /// neither memory nor disk overflow where checkpoints cannot keep up.
-    fn may_append(&self, message: &Message) -> bool {
-        if self.state.is_full() && self.checkpoints.is_running {
-            return false;
+    /// Whether more should be applied before more is stored: a voter could lead only when it has
+    /// applied most of what it has.
+    fn is_far_behind(&self) -> bool {
+        let is_voter = self.cluster.members.is_voter(self.cluster.node);
+        is_voter && self.engine.raft().backlog_bytes() >= self.options.memtable_bytes_max
+    }
+
+    /// Takes what waited, as far as there is room again.
+    pub(crate) fn take_parked(&mut self, out: &mut Outbox<T>) -> Result<(), Failure> {
+        while !self.is_far_behind()
+            && let Some(message) = self.cluster.take_parked()
+        {
+            self.step(message, out)?;
         }
+        Ok(())
+    }
+
+    /// Applies a piece of what a leader has said to be committed, unless a checkpoint must make room
+    /// first. Answers whether there is more.
+    pub(crate) fn commit(&mut self, out: &mut Outbox<T>) -> Result<bool, Failure> {
+        let is_full = self.state.is_full() && self.checkpoints.is_running;
+        // What waits to be carried out is not applied, even though the engine says so.
+        if is_full || !self.queue.is_empty() {
+            return Ok(false);
+        }
+        let memory = self.options.memtable_bytes_max;
+        let bytes = match self.turn_bytes < (memory / COMMIT_PART_STORING) as u64 {
+            true => memory / COMMIT_PART,
+            false => memory / COMMIT_PART_STORING,
+        };
+        let has_more = self.engine.commit(bytes, &mut self.effects)?;
+        self.carry_out(out)?;
+        Ok(has_more && self.queue.is_empty())
+    }
+
+    /// Whether entries of a leader are taken: it sends again what is dropped, a little later, and so
+    /// the disk does not overflow.
+    fn may_append(&self, message: &Message) -> bool {
         // A full disk is no reason not to follow a new leader, whose first entry is small.
         let bytes = message.size() as u64 + FRAME_BYTES;
         let has_room = bytes <= SMALL_BYTES && self.log.has_room(bytes);

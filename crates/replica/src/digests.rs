@@ -111,12 +111,16 @@ impl Digests {
 }
 
 impl<T, O: Observer> Replica<T, O> {
-    /// An entry is applied: at some places a checkpoint begins right here.
-    pub(crate) fn freeze_for_digest(&mut self, entry: &Entry) {
+    /// Whether a checkpoint may begin right behind this entry.
+    pub(crate) fn may_freeze_behind(&self, entry: &Entry) -> bool {
         // A change of the members is in force only with the effect behind this one.
         let every = every(self.options.memtable_bytes);
-        let is_place =
-            entry.index.get().is_multiple_of(every) && entry.header.kind != EntryKind::Membership;
+        entry.index.get().is_multiple_of(every) && entry.header.kind != EntryKind::Membership
+    }
+
+    /// An entry is applied: at some places a checkpoint begins right here.
+    pub(crate) fn freeze_for_digest(&mut self, entry: &Entry) {
+        let is_place = self.may_freeze_behind(entry);
         let checkpoints = &self.checkpoints;
         let is_busy = checkpoints.is_running
             || checkpoints.unfinished.is_some()

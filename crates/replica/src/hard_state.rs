@@ -16,7 +16,7 @@ use crate::jobs::{Job, Outbox};
 use crate::options::ReplicaOptions;
 use crate::replica::Replica;
 
-/// How many bytes of the log may be applied until that is saved, where there are other nodes.
+/// How many bytes may be added to the log until that is saved, where there are other nodes.
 const UNSAVED_BYTES_MAX: u64 = 16 << 20;
 
 /// The hard state to go on with. A new log gets its id here.
@@ -81,14 +81,19 @@ impl<T, O> Replica<T, O> {
     fn note_progress(&mut self) {
         self.unsaved_bytes = 0;
         self.hard_state.durable = self.log.durable();
-        // Not what the engine has decided: a snapshot that is to be installed is not in the log yet.
         self.note_commit();
     }
 
     /// While the log is replayed, what was saved is beyond what is applied.
     fn note_commit(&mut self) {
-        let applied = self.state.applied().index;
-        self.hard_state.commit = self.hard_state.commit.max(applied);
+        let mut commit = self.state.applied().index;
+        // While something waits, what the engine knows is not of the log as it is: a snapshot may have
+        // to be installed, or an end to be cut.
+        if self.has_replayed() && self.queue.is_empty() {
+            let known = self.engine.raft().known_committed();
+            commit = commit.max(known.min(self.log.durable()));
+        }
+        self.hard_state.commit = self.hard_state.commit.max(commit);
     }
 
     pub(crate) fn save_clean_end(&mut self) -> Result<(), Failure> {

@@ -57,8 +57,10 @@ pub struct Replica<T, O> {
     pub(crate) flushes_in_flight: usize,
     pub(crate) is_preparing: bool,
     pub(crate) is_saving: bool,
-    /// How many bytes of the log were applied since that was saved last.
+    /// How many bytes were added to the log since that was saved last.
     pub(crate) unsaved_bytes: u64,
+    /// How many bytes were added to the log in this turn.
+    pub(crate) turn_bytes: u64,
     pub(crate) checkpoints: Checkpoints,
     pub(crate) digests: Digests,
     pub(crate) retention: Retention,
@@ -208,8 +210,9 @@ impl<T, O: Observer> Replica<T, O> {
 
     /// Ends a turn: all that has happened was reported. Decides what waited for a change of the
     /// catalog, seals what was decided when a flush may begin (the batch grows by itself while
-    /// none may), and looks after checkpoints and segments. Answers whether another turn has something
-    /// to do: anything was sealed, or requests that waited can be decided.
+    /// none may), applies a piece of what a leader has committed, and looks after checkpoints and
+    /// segments. Answers whether another turn has something to do: anything was sealed, or there is more
+    /// to apply, or requests that waited can be decided.
     ///
     /// # Errors
     /// As [`Replica::handle`].
@@ -228,9 +231,12 @@ impl<T, O: Observer> Replica<T, O> {
         self.view = None;
         self.turn_began_at_step = self.engine.steps();
         let is_sealed = self.seal(now, out)?;
+        let has_more = self.commit(out)?;
+        self.turn_bytes = 0;
+        self.take_parked(out)?;
         self.tick(now, out)?;
         self.maintenance(now, out);
-        Ok(is_sealed || self.engine.may_resume())
+        Ok(is_sealed || has_more || self.engine.may_resume())
     }
 
     fn seal(&mut self, now: Now, out: &mut Outbox<T>) -> Result<bool, Failure> {

@@ -38,6 +38,9 @@ use crate::space::Space;
 /// How many bytes of the log are read at once while replaying.
 const REPLAY_BYTES: usize = 16 << 20;
 
+/// How much of what is not applied is in memory, as a part of the memory of all memtables.
+const UNAPPLIED_PART: usize = 8;
+
 /// What is left to do before events are taken.
 #[derive(Debug)]
 pub(crate) struct Startup {
@@ -161,6 +164,7 @@ impl Recovered {
             is_preparing: false,
             is_saving: false,
             unsaved_bytes: 0,
+            turn_bytes: 0,
             space: Space::default(),
             checkpoints: Checkpoints::at(applied.index, self.members, now),
             digests: Digests::default(),
@@ -216,6 +220,7 @@ fn raft(
         committed: parts.committed.0,
         committed_end: parts.committed.1,
         uncommitted: parts.uncommitted,
+        unapplied_bytes_max: options.memtable_bytes_max / UNAPPLIED_PART,
         // Another one for each node and each start.
         seed: hard_state.log_id as u64 ^ node.get() << 32 ^ hard_state.term.get(),
     });
@@ -268,6 +273,14 @@ pub(crate) fn load_catalog(state: &State) -> Result<Catalog, Failure> {
     Ok(catalog)
 }
 
+impl<T, O> Replica<T, O> {
+    /// Whether everything that is committed is applied: [`Replica::members`] says who takes part.
+    #[must_use]
+    pub const fn has_replayed(&self) -> bool {
+        self.startup.has_replayed
+    }
+}
+
 impl<T, O: Observer> Replica<T, O> {
     /// Goes on with the start: applies what is committed beyond the checkpoint, a piece with each
     /// call. The only voter then seeks the leadership, and waits until the first entry of the new term
@@ -309,12 +322,6 @@ impl<T, O: Observer> Replica<T, O> {
         } else {
             StartProgress::Waits
         })
-    }
-
-    /// Whether everything that is committed is applied: [`Replica::members`] says who takes part.
-    #[must_use]
-    pub const fn has_replayed(&self) -> bool {
-        self.startup.has_replayed
     }
 
     fn replay_piece(&mut self) -> Result<(), StartError> {

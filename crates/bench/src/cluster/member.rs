@@ -84,6 +84,7 @@ impl Member {
                 let reached = self.node.wait_for_blocking(position, PATIENCE);
                 reached.map_err(|error| self.failed(&error))?;
             }
+            Order::Stored { number } => self.stored(number)?,
             Order::Where => {
                 return Ok(Answer::At {
                     position: self.node.position(),
@@ -152,6 +153,19 @@ impl Member {
                 Err(_) => {}
             }
         }
+    }
+
+    fn stored(&self, number: u64) -> Result<(), Failure> {
+        let matched = |status: &ClusterStatus, is_one: &dyn Fn(u64) -> bool| {
+            let members = status.members.iter().filter(|member| is_one(member.node));
+            members.filter_map(|member| member.matched).max()
+        };
+        let status = self.node.cluster().ok_or("the node is alone")?;
+        let others = matched(&status, &|node| node != number);
+        let has_all = |status: &ClusterStatus| matched(status, &|node| node == number) >= others;
+        let waited = self.node.wait_for_cluster(PATIENCE, has_all);
+        waited.map_err(|error| self.failed(&error))?;
+        Ok(())
     }
 
     fn leader(&self, other_than: Option<u64>) -> Result<u64, Failure> {

@@ -7,6 +7,7 @@ mod rig;
 
 use std::time::Instant;
 
+use onelog::Position;
 use rustix::process::{Pid, Signal, kill_process};
 
 use self::order::{Answer, Loaded, Order};
@@ -127,20 +128,32 @@ fn commits(
 /// How fast a new node gets the log, while nothing else happens and under load; and what the load
 /// notices.
 fn catching_up(bench: &Bench, cluster: &mut Cluster<'_>) -> Result<Vec<Figure>, Failure> {
-    let (mut idle, mut busy, mut beside, mut undisturbed) =
-        (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+    let (mut stored, mut idle, mut replayed) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut busy, mut beside, mut undisturbed) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..bench.rounds.min(3) {
         let (newcomer, megabytes) = new_follower(cluster)?;
-        idle.push(megabytes / followed(newcomer, cluster, None)?.0);
+        let mut followed = Followed::begin(newcomer, cluster)?;
+        stored.push(megabytes / followed.stored(cluster)?);
+        idle.push(megabytes / followed.reached()?);
+        replayed.push(megabytes / followed.replayed(cluster)?);
+        followed.end(cluster)?;
         let leader = cluster.settled_leader()?;
         undisturbed.push(load(bench, cluster.at(leader)?, SLICE_MS * 4)?.rate);
         let (newcomer, megabytes) = new_follower(cluster)?;
-        let (seconds, rate) = followed(newcomer, cluster, Some(bench))?;
+        let mut followed = Followed::begin(newcomer, cluster)?;
+        let (seconds, rate) = followed.reached_under_load(bench, cluster)?;
+        followed.end(cluster)?;
         busy.push(megabytes / seconds);
         beside.push(rate);
     }
     Ok(vec![
+        Figure::new("a new node storing what it lacks", "MB/s", stored)
+            .note("bytes of the log, by the time until all of them are durable there"),
         Figure::new("a new node catching up", "MB/s", idle)
+            .beside(
+                "the same node replaying the same log from its disk",
+                &replayed,
+            )
             .note("bytes of the log, by the time until all of them are applied there"),
         Figure::new("a new node catching up, under that load", "MB/s", busy),
         Figure::new("the load meanwhile", "transactions/s", beside)
@@ -155,48 +168,94 @@ fn new_follower(cluster: &mut Cluster<'_>) -> Result<(Member, f64), Failure> {
     Ok((cluster.start_new()?, bytes as f64 / 1e6))
 }
 
-/// Adds a node, and removes it when it has everything from before. The seconds that it took; with a load
-/// on the leader, the rate of it.
-fn followed(
-    mut newcomer: Member,
-    cluster: &mut Cluster<'_>,
-    load_of: Option<&Bench>,
-) -> Result<(f64, f64), Failure> {
-    let leader = cluster.settled_leader()?;
-    let (position, _) = cluster.at(leader)?.place()?;
-    let (number, address) = (newcomer.number, newcomer.address.clone());
-    let started = Instant::now();
-    cluster
-        .at(leader)?
-        .carry_out(&Order::Add { number, address })?;
-    newcomer.send(&Order::Reach { position })?;
-    let mut rates = Vec::new();
-    let reached = loop {
-        match load_of {
-            Some(bench) => {
-                let loaded = load(bench, cluster.at(leader)?, SLICE_MS)?;
-                if let Some(reached) = newcomer.answer_if_any()? {
-                    // This slice went on longer.
-                    if rates.is_empty() {
-                        rates.push(loaded.rate);
-                    }
-                    break reached;
-                }
-                rates.push(loaded.rate);
-            }
-            None => break newcomer.answer()?,
-        }
-    };
-    let seconds = started.elapsed().as_secs_f64();
-    match reached {
-        Answer::Done => {}
-        other => return Err(unexpected(&other)),
+/// A node that was added and has not everything yet.
+struct Followed {
+    newcomer: Member,
+    leader: u64,
+    /// Where the log ended before.
+    position: Position,
+    added: Instant,
+}
+
+impl Followed {
+    fn begin(mut newcomer: Member, cluster: &mut Cluster<'_>) -> Result<Self, Failure> {
+        let leader = cluster.settled_leader()?;
+        let (position, _) = cluster.at(leader)?.place()?;
+        let (number, address) = (newcomer.number, newcomer.address.clone());
+        let added = Instant::now();
+        cluster
+            .at(leader)?
+            .carry_out(&Order::Add { number, address })?;
+        newcomer.send(&Order::Reach { position })?;
+        Ok(Self {
+            newcomer,
+            leader,
+            position,
+            added,
+        })
     }
-    let leader = cluster.settled_leader()?;
-    cluster.at(leader)?.carry_out(&Order::Remove { number })?;
-    newcomer.kill()?;
-    std::fs::remove_dir_all(&newcomer.folder)?;
-    Ok((seconds, median(&rates)))
+
+    /// The seconds until it has stored everything from before, durably.
+    fn stored(&self, cluster: &mut Cluster<'_>) -> Result<f64, Failure> {
+        let number = self.newcomer.number;
+        cluster
+            .at(self.leader)?
+            .carry_out(&Order::Stored { number })?;
+        Ok(self.added.elapsed().as_secs_f64())
+    }
+
+    /// The seconds until it has applied everything from before.
+    fn reached(&mut self) -> Result<f64, Failure> {
+        let reached = self.newcomer.answer()?;
+        self.is_there(&reached)
+    }
+
+    fn is_there(&self, reached: &Answer) -> Result<f64, Failure> {
+        match reached {
+            Answer::Done => Ok(self.added.elapsed().as_secs_f64()),
+            other => Err(unexpected(other)),
+        }
+    }
+
+    /// The same seconds with a load on the leader, and the rate of that.
+    fn reached_under_load(
+        &mut self,
+        bench: &Bench,
+        cluster: &mut Cluster<'_>,
+    ) -> Result<(f64, f64), Failure> {
+        let mut rates = Vec::new();
+        loop {
+            let loaded = load(bench, cluster.at(self.leader)?, SLICE_MS)?;
+            if let Some(reached) = self.newcomer.answer_if_any()? {
+                // This slice went on longer.
+                if rates.is_empty() {
+                    rates.push(loaded.rate);
+                }
+                return Ok((self.is_there(&reached)?, median(&rates)));
+            }
+            rates.push(loaded.rate);
+        }
+    }
+
+    /// The seconds that it takes to make its state anew from its own log.
+    fn replayed(&mut self, cluster: &Cluster<'_>) -> Result<f64, Failure> {
+        self.newcomer.carry_out(&Order::Stop)?;
+        self.newcomer.kill()?;
+        std::fs::remove_dir_all(self.newcomer.folder.join("state"))?;
+        let started = Instant::now();
+        self.newcomer = cluster.started_again(&self.newcomer)?;
+        let position = self.position;
+        self.newcomer.carry_out(&Order::Reach { position })?;
+        Ok(started.elapsed().as_secs_f64())
+    }
+
+    fn end(mut self, cluster: &mut Cluster<'_>) -> Result<(), Failure> {
+        let number = self.newcomer.number;
+        let leader = cluster.settled_leader()?;
+        cluster.at(leader)?.carry_out(&Order::Remove { number })?;
+        self.newcomer.kill()?;
+        Ok(std::fs::remove_dir_all(&self.newcomer.folder)?)
+    }
 }
 
 /// The seconds from a fault of the leader until a client on another node has its next commit.

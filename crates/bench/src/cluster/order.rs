@@ -77,6 +77,10 @@ pub enum Order {
     Reach {
         position: Position,
     },
+    /// Waits until a member has stored, durably, what the other ones have now. For the leader.
+    Stored {
+        number: u64,
+    },
     /// Where the node is, without waiting.
     Where,
     /// Waits until another node than this leads, and all voters are connected and active where this one

@@ -202,9 +202,13 @@ impl<'b> Cluster<'b> {
 
     /// A node that was ended starts with what it had, where it was.
     pub fn restart(&mut self, ended: &Member) -> Result<(), Failure> {
-        let member = self.start(ended.number, Some(ended.address.parse()?))?;
+        let member = self.started_again(ended)?;
         self.members.push(member);
         Ok(())
+    }
+
+    pub fn started_again(&self, ended: &Member) -> Result<Member, Failure> {
+        self.start(ended.number, Some(ended.address.parse()?))
     }
 
     /// The node that leads, once all follow it and have everything.

@@ -7,8 +7,16 @@
 //!               └── Fetch ─▶ chunk ────┘    applied │ not applied   │
 //! ```
 //!
-//! Everything that is not applied is kept. Of what is applied, as much as followers that are a little
-//! behind may need. Raft reads all of it from the thread that steps it.
+//! Of what is applied as much is kept as followers that are a little behind may need. What is not
+//! applied is kept as well, unless this node itself is far behind: then what it has stored and knows to
+//! be committed leaves memory, and is read from its own log when it is to be applied.
+//!
+//! ```text
+//!              applied           before                       last
+//!                 │ again ◀─ Fetch │ kept in memory             │
+//! ```
+//!
+//! Raft reads all of it from the thread that steps it.
 
 use std::cell::RefCell;
 use std::collections::VecDeque;
@@ -23,6 +31,8 @@ use super::message::SnapshotMark;
 
 /// How many bytes of entries are read from the log at once for a follower that is behind.
 const FETCH_BYTES: usize = 4 << 20;
+/// How many bytes are read from this node's own log ahead of what it applies.
+const AGAIN_BYTES_MAX: usize = 2 * FETCH_BYTES;
 /// How many pieces of the log that were read for followers are kept.
 const CHUNKS_MAX: usize = 4;
 
@@ -73,6 +83,15 @@ pub(super) struct Tail {
     before: (u64, Position),
     kept: VecDeque<Kept>,
     bytes: usize,
+    applied: u64,
+    /// Of those that are not applied.
+    unapplied_bytes: usize,
+    /// Of those that are not applied and were not kept.
+    spilled_bytes: usize,
+    /// The first of those that were not kept, read from the log to be applied.
+    again: VecDeque<Entry>,
+    again_bytes: usize,
+    reading_again: Option<FetchId>,
     chunks: VecDeque<Vec<Entry>>,
     wants: RefCell<Wants>,
     snapshot: Option<SnapshotMark>,
@@ -108,6 +127,12 @@ impl Tail {
             before: (before.0.get(), before.1),
             kept: VecDeque::new(),
             bytes: 0,
+            applied: before.0.get(),
+            unapplied_bytes: 0,
+            spilled_bytes: 0,
+            again: VecDeque::new(),
+            again_bytes: 0,
+            reading_again: None,
             chunks: VecDeque::new(),
             wants: RefCell::default(),
             snapshot: None,
@@ -137,6 +162,75 @@ impl Tail {
             .sum()
     }
 
+    pub(super) const fn unapplied_bytes(&self) -> usize {
+        self.unapplied_bytes + self.spilled_bytes
+    }
+
+    /// Whether some of what is not applied is only in the log.
+    pub(super) const fn has_spilled(&self) -> bool {
+        self.before.0 > self.applied
+    }
+
+    /// Forgets what is not applied, up to `until`, which is stored and committed, while more than
+    /// `bytes_max` are kept.
+    pub(super) fn spill(&mut self, until: u64, bytes_max: usize) {
+        while self.unapplied_bytes > bytes_max
+            && let Some(front) = self.kept.front()
+            && front.entry.index <= until
+        {
+            let (index, bytes) = (front.entry.index, front.entry.data.len());
+            self.before = (index, front.end);
+            self.bytes -= bytes;
+            if index > self.applied {
+                self.unapplied_bytes -= bytes;
+                self.spilled_bytes += bytes;
+            }
+            self.kept.pop_front();
+        }
+    }
+
+    /// The last entry of those in memory that are applied next and have about so many bytes together:
+    /// one at least, where there is one.
+    pub(super) fn next_to_apply(&self, bytes_max: usize) -> u64 {
+        let (mut last, mut bytes) = (self.applied, 0);
+        let from = self.applied.saturating_sub(self.before.0) as usize;
+        let kept = self.kept.range(from..).map(|kept| &kept.entry);
+        for entry in self.again.iter().chain(kept) {
+            bytes += entry.data.len();
+            let is_enough = last > self.applied && bytes > bytes_max;
+            if is_enough || entry.index != last + 1 {
+                break;
+            }
+            last = entry.index;
+        }
+        last
+    }
+
+    /// What is to be read again next, a piece ahead of what is applied.
+    fn read_again(&mut self) {
+        let last = self.again.back().map_or(self.applied, |last| last.index);
+        let is_needed = self.has_spilled() && last < self.before.0;
+        if !is_needed
+            || self.reading_again.is_some()
+            || self.again_bytes + FETCH_BYTES > AGAIN_BYTES_MAX
+        {
+            return;
+        }
+        let wants = self.wants.get_mut();
+        wants.next += 1;
+        let id = FetchId(wants.next);
+        self.reading_again = Some(id);
+        wants.list.push(Wanted {
+            fetch: Fetch {
+                id,
+                indexes: Index(last + 1)..Index(self.before.0 + 1),
+                bytes_max: FETCH_BYTES,
+            },
+            is_new: true,
+            waiting: Vec::new(),
+        });
+    }
+
     /// Adds an entry behind the last one.
     pub(super) fn push(&mut self, entry: Entry, end: Position) {
         assert_eq!(entry.index, self.last() + 1, "entries follow each other");
@@ -148,6 +242,7 @@ impl Tail {
             self.terms.push_back((entry.index, entry.term));
         }
         self.bytes += entry.data.len();
+        self.unapplied_bytes += entry.data.len();
         self.kept.push_back(Kept { entry, end });
     }
 
@@ -157,6 +252,7 @@ impl Tail {
         while self.last() >= index {
             if let Some(kept) = self.kept.pop_back() {
                 self.bytes -= kept.entry.data.len();
+                self.unapplied_bytes -= kept.entry.data.len();
             }
         }
         while self.terms.back().is_some_and(|(from, _)| *from >= index) {
@@ -164,8 +260,21 @@ impl Tail {
         }
     }
 
-    /// Forgets entries up to `applied` while more than `bytes_max` are kept.
+    /// The entries up to `applied` are. Forgets the first of them while more than `bytes_max` are
+    /// kept.
     pub(super) fn forget(&mut self, applied: u64, bytes_max: usize) {
+        while let Some(front) = self.again.front()
+            && front.index <= applied
+        {
+            self.again_bytes -= front.data.len();
+            self.spilled_bytes -= front.data.len();
+            self.again.pop_front();
+        }
+        let place = |index: u64| index.saturating_sub(self.before.0) as usize;
+        let newly = self.kept.range(place(self.applied)..place(applied));
+        let bytes = newly.map(|kept| kept.entry.data.len()).sum::<usize>();
+        self.unapplied_bytes -= bytes;
+        self.applied = applied;
         while let Some(front) = self.kept.front()
             && front.entry.index <= applied
             && (bytes_max == 0 || self.bytes > bytes_max)
@@ -205,6 +314,12 @@ impl Tail {
         self.before = (index, mark.end);
         self.kept.clear();
         self.bytes = 0;
+        self.applied = index;
+        self.unapplied_bytes = 0;
+        self.spilled_bytes = 0;
+        self.again.clear();
+        self.again_bytes = 0;
+        self.reading_again = None;
         self.chunks.clear();
         self.wants.borrow_mut().list.clear();
         self.snapshot = None;
@@ -212,6 +327,7 @@ impl Tail {
 
     /// What is to be read from the log, once each.
     pub(super) fn take_fetches(&mut self) -> Vec<Fetch> {
+        self.read_again();
         let wants = self.wants.get_mut().list.iter_mut();
         wants
             .filter_map(|wanted| std::mem::take(&mut wanted.is_new).then(|| wanted.fetch.clone()))
@@ -226,6 +342,12 @@ impl Tail {
             return Vec::new();
         };
         let wanted = list.swap_remove(place);
+        if self.reading_again == Some(id) {
+            self.reading_again = None;
+            self.again_bytes += entries.iter().map(|entry| entry.data.len()).sum::<usize>();
+            self.again.extend(entries);
+            return Vec::new();
+        }
         if !entries.is_empty() {
             self.chunks.truncate(CHUNKS_MAX - 1);
             self.chunks.push_front(entries);
@@ -309,6 +431,12 @@ impl Storage for Tail {
             let from = (low - self.before.0 - 1) as usize;
             let kept = self.kept.iter().skip(from).take(count);
             return Ok(fitting(kept.map(|kept| &kept.entry), bytes_max));
+        }
+        if let Some(first) = self.again.front().map(|first| first.index)
+            && (first..first + self.again.len() as u64).contains(&low)
+        {
+            let again = self.again.iter().skip((low - first) as usize).take(count);
+            return Ok(fitting(again, bytes_max));
         }
         let chunk = self.chunks.iter().find(|chunk| {
             let (first, last) = (chunk[0].index, chunk[chunk.len() - 1].index);

@@ -128,6 +128,7 @@ impl Node {
             committed: applied.index,
             committed_end: applied.position,
             uncommitted: disk.entries(applied.index.next(), Index(u64::MAX)),
+            unapplied_bytes_max: 1 << 20,
             seed,
         });
         let options = EngineOptions {
@@ -156,6 +157,13 @@ impl Node {
             reached: Reached::default(),
             disk,
         }
+    }
+
+    pub fn hears(&mut self, message: Message) {
+        self.does(|engine, out| {
+            engine.step(message, out).unwrap();
+            engine.commit(usize::MAX, out).unwrap();
+        });
     }
 
     pub fn does(&mut self, act: impl FnOnce(&mut Engine<u32>, &mut Vec<Effect<u32>>)) {

@@ -118,7 +118,7 @@ impl World {
                 return;
             }
             receiver.arrived = found;
-            receiver.does(|engine, out| engine.step(message, out).unwrap());
+            receiver.hears(message);
             // It may have been of no use.
             if !receiver.is_installing() {
                 receiver.arrived = None;
@@ -126,7 +126,7 @@ impl World {
             return;
         }
         if let Some(receiver) = self.nodes.get_mut(&message.to()) {
-            receiver.does(|engine, out| engine.step(message, out).unwrap());
+            receiver.hears(message);
         }
     }
 

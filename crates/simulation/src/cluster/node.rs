@@ -408,7 +408,7 @@ impl Node {
         true
     }
 
-    /// Reads entries for a follower, if any are to be read. Answers what turns out to be damaged.
+    /// Reads entries of the log, if any are to be read. Answers what turns out to be damaged.
     pub fn run_fetch(&mut self) -> Option<Corruption> {
         let has_rot = self.has_rot;
         let life = self.life();
@@ -423,8 +423,11 @@ impl Node {
                 result,
             }),
         }
-        self.reached
-            .note("entries were read from the log for a follower", 1);
+        let what = match life.replica.role().leads {
+            true => "entries were read from the log for a follower",
+            false => "a follower read what it had stored to apply it",
+        };
+        self.reached.note(what, 1);
         None
     }
 

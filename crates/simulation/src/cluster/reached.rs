@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 /// What is rare, and must have happened in a batch of seeds: else it would say little.
-pub const RARE: [&str; 36] = [
+pub const RARE: [&str; 37] = [
     "a tail was cut",
     "a flush ended while a cut waited",
     "a snapshot was installed",
@@ -12,6 +12,7 @@ pub const RARE: [&str; 36] = [
     "a snapshot's way was broken off",
     "an installation was finished by a start",
     "entries were read from the log for a follower",
+    "a follower read what it had stored to apply it",
     "a leadership was lost",
     "two nodes thought that they lead",
     "a paused leader found that it leads no more",

@@ -181,6 +181,52 @@ fn a_follower_that_was_away_is_sent_what_is_only_on_disk() {
 }
 
 #[test]
+fn a_follower_whose_checkpoint_hangs_stores_and_confirms_what_it_applies_later() {
+    // Given a follower that lacks more than its memtables may hold,
+    let mut world = World::of(3, 61);
+    world.isolate(node(3));
+    for ticket in 1..=28 {
+        world.put_value(node(1), ticket, TxnId(u128::from(ticket)), 16 << 10);
+        world.settle();
+    }
+    let last = world.nodes[&node(1)].replica().durable();
+    world.cut.clear();
+    // when it is sent all of it while its checkpoint hangs,
+    for _ in 0..100 {
+        for id in 1..=3 {
+            world.get(node(id)).tick();
+        }
+        for id in 1..=2 {
+            world.get(node(id)).run_all_jobs();
+        }
+        let follower = world.get(node(3));
+        follower.run_fetch();
+        while follower.run_flush(0) || follower.report(0) {}
+        world.gather();
+        for message in std::mem::take(&mut world.mail) {
+            world.deliver(message);
+        }
+    }
+    // then it has stored it, and the leader knows,
+    let leader = world.leader().unwrap();
+    assert!(world.nodes[&node(3)].replica().durable() >= last);
+    let peers = world.nodes[&leader].replica().peers();
+    assert!(
+        peers
+            .iter()
+            .any(|peer| peer.node == node(3) && peer.matched >= last)
+    );
+    let applied = world.nodes[&node(3)].replica().applied().index;
+    assert!(applied < last, "{applied} of {last}");
+    // and after a crash it knows that it is committed,
+    world.crash(node(3), CrashMode::LoseAll);
+    // and applies it in the end.
+    world.run(10);
+    assert!(world.nodes[&node(3)].replica().applied().index >= last);
+    world.check_end();
+}
+
+#[test]
 fn a_read_of_a_deposed_leader_is_not_answered_and_the_new_one_has_what_was_acknowledged() {
     // Given a leader that does not know that the others have another one,
     let mut world = World::of(3, 17);
