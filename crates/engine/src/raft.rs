@@ -11,6 +11,7 @@ mod convert;
 mod heard;
 mod members;
 mod message;
+mod outside;
 mod tail;
 mod timeout;
 
@@ -27,7 +28,7 @@ use crate::planted::{self, Bug};
 pub use self::cluster::PeerProgress;
 use self::convert::{from_raft, no_change, to_raft};
 use self::heard::Heard;
-pub use self::members::{MEMBERS_MAX, MemberChange, Members, MembersError};
+pub use self::members::{MEMBERS_MAX, MemberChange, Members, MembersError, READ_REPLICA};
 pub use self::message::{MESSAGE_BYTES_MAX, Message, MessageError, SnapshotMark};
 use self::tail::Tail;
 pub use self::tail::{Fetch, FetchId};

@@ -47,6 +47,7 @@ mod observer;
 mod opening;
 mod options;
 pub mod planted;
+mod read_replica;
 mod replica;
 mod retention;
 mod schema;
@@ -69,6 +70,8 @@ pub use opening::{Recovered, StartError};
 pub use options::{
     ELECTION_MS, ELECTION_MS_MAX, ELECTION_MS_MIN, FOUNDER, QUEUE_WAIT_MS_MAX, ReplicaOptions,
 };
+pub use onelog_engine::READ_REPLICA;
+pub use read_replica::{FromSource, with_read_replica};
 pub use replica::Replica;
 pub use schema::SchemaError;
 pub use snapshots::{ArrivedSnapshot, PinnedSnapshot, SendSnapshot};
