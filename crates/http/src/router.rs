@@ -8,10 +8,10 @@ use axum::extract::Path;
 use axum::middleware::{from_fn_with_state, map_response_with_state};
 use axum::routing::{MethodRouter, delete, get, post, put};
 
-use crate::{forwarding, read_replica};
 use crate::routes::{
     Shared, backup, cluster, keys, list, log, replica, sinks, system, tables, transactions,
 };
+use crate::{forwarding, read_replica};
 
 type Route = (&'static str, &'static str, MethodRouter<Shared>);
 

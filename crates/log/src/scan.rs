@@ -6,7 +6,8 @@ use onelog_record::{Index, Position, Term};
 
 use crate::disk::DiskFile;
 use crate::frame::{
-    self, FRAME_ALIGNMENT, FRAME_HEADER_BYTES, Frame, FrameFault, FrameHead, MAGIC, Salt, SharedHead,
+    self, FRAME_ALIGNMENT, FRAME_HEADER_BYTES, Frame, FrameFault, FrameHead, MAGIC, Salt,
+    SharedHead,
 };
 use crate::planted::{self, Bug};
 use crate::restart::Place;

@@ -61,9 +61,9 @@ mod worker;
 pub use onelog_peers::{Timing, TlsFiles};
 pub use onelog_record as record;
 pub use onelog_record::{
-    CommitRequest, Committed, Compare, Compression, FieldPath, Guard, Index, JsonText, KeyRange, NodeId,
-    Offset, Operation, PointRead, Position, Predicate, Record, Refusal, TableDefinition, TableId,
-    TableKind, TxnId, ValueKind, Write,
+    CommitRequest, Committed, Compare, Compression, FieldPath, Guard, Index, JsonText, KeyRange,
+    NodeId, Offset, Operation, PointRead, Position, Predicate, Record, Refusal, TableDefinition,
+    TableId, TableKind, TxnId, ValueKind, Write,
 };
 pub use onelog_replica::{
     Catalog, CatalogError, Failure, Follower, NewTable, SchemaError, StartError, TableError,

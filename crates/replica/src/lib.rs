@@ -66,11 +66,11 @@ pub use failure::Failure;
 pub use followers::{Follower, Followers, sink_follower};
 pub use jobs::{Answer, Job, Outbox, ReadForFollower, TransferError};
 pub use observer::Observer;
+pub use onelog_engine::READ_REPLICA;
 pub use opening::{Recovered, StartError};
 pub use options::{
     ELECTION_MS, ELECTION_MS_MAX, ELECTION_MS_MIN, FOUNDER, QUEUE_WAIT_MS_MAX, ReplicaOptions,
 };
-pub use onelog_engine::READ_REPLICA;
 pub use read_replica::{FromSource, with_read_replica};
 pub use replica::Replica;
 pub use schema::SchemaError;

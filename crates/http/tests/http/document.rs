@@ -200,7 +200,10 @@ fn no_cluster(operation: &Operation<'_>, answer: &Answer) -> bool {
 /// What a read replica requests it requests with all parameters; `replica.rs` does.
 fn is_half(operation: &Operation<'_>, answer: &Answer) -> bool {
     let needs_all = ["/v1/replica/log", "/v1/replica/state"].contains(&operation.path);
-    needs_all && ["malformed", "no_checkpoint"].map(Value::from).contains(&answer.json()["error"])
+    needs_all
+        && ["malformed", "no_checkpoint"]
+            .map(Value::from)
+            .contains(&answer.json()["error"])
 }
 
 #[test]
