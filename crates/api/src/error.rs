@@ -84,6 +84,9 @@ pub struct Error {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<u64>)]
     pub runs_on: Option<Option<u64>>,
+    /// The address of the server that the read replica follows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
     /// The oldest position that would do.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<u64>)]

@@ -32,7 +32,7 @@ pub use self::sink::{
     DryRun, Fault, ParkedKeys, ReplayKeys, Replayed, Sink, SinkDeleted, SinkForgotten, Sinks,
 };
 pub use self::sink_definition::{NewSink, add_kinds};
-pub use self::system::{Backup, BackupMade, Health, HttpLimits, Status};
+pub use self::system::{Backup, BackupMade, Health, HttpLimits, ReplicaPosition, Status};
 pub use self::table::{Dropped, NewTable, TableAt, Tables};
 pub use self::transaction::{Committed, Offsets, Transaction, Waited};
 pub use self::verification::Verification;

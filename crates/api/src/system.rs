@@ -70,9 +70,71 @@ pub struct Status {
     /// The cluster as this node sees it; absent where it is alone.
     #[serde(skip_serializing_if = "Option::is_none")]
     cluster: Option<Cluster>,
+    /// How following another server goes on; absent unless this is a read replica.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    read_replica: Option<ReadReplica>,
     limits: Limits,
     sinks: Vec<Sink>,
     http: HttpLimits,
+}
+
+/// A server that follows another one and answers reads. Sinks do not run on it.
+#[derive(Debug, Serialize, ToSchema)]
+struct ReadReplica {
+    /// The address of the server that it follows.
+    source: String,
+    /// `starting`, `following`, `source_away`, `source_behind`, `restarting_from_state`, `other_log` or
+    /// `other_history`.
+    #[schema(example = "following")]
+    state: &'static str,
+    /// Since when, in seconds.
+    since_s: u64,
+    /// Why, where it does not follow.
+    #[schema(required)]
+    why: Option<String>,
+    /// Where the source was when it was heard of last.
+    #[schema(required, value_type = Option<u64>)]
+    source_position: Option<Position>,
+    /// How many rows of a checkpoint are here, while one is taken in.
+    #[schema(required)]
+    rows: Option<u64>,
+    /// How often state and log were replaced by a checkpoint of the source, since the start.
+    restarts: u64,
+    /// How often a connection was ended because what came was damaged, since the start.
+    damaged: u64,
+}
+
+impl From<onelog::FollowStatus> for ReadReplica {
+    fn from(status: onelog::FollowStatus) -> Self {
+        let onelog::FollowStatus {
+            source,
+            state,
+            since_s,
+            why,
+            source_position,
+            rows,
+            restarts,
+            damaged,
+        } = status;
+        Self {
+            source,
+            state: state.name(),
+            since_s,
+            why,
+            source_position,
+            rows,
+            restarts,
+            damaged,
+        }
+    }
+}
+
+/// Where a server is, for its read replicas.
+#[derive(Debug, Serialize, ToSchema)]
+#[schema(examples(json!({"position": 7})))]
+pub struct ReplicaPosition {
+    #[schema(value_type = u64)]
+    pub position: Position,
 }
 
 /// The follower that is furthest behind.
@@ -165,6 +227,7 @@ impl Status {
             disk,
             failure,
             cluster,
+            read_replica,
             limits,
         } = node;
         Self {
@@ -188,6 +251,7 @@ impl Status {
             }),
             failure,
             cluster: cluster.map(Cluster::from),
+            read_replica: read_replica.map(ReadReplica::from),
             limits: limits.into(),
             sinks,
             http,

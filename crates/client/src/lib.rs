@@ -33,6 +33,8 @@ pub struct Client {
     agent: Agent,
     url: Url,
     timeout: Duration,
+    /// How long a stream may be silent.
+    silence: Duration,
 }
 
 /// An answer that was read as a whole.
@@ -61,6 +63,7 @@ impl Client {
             agent: config.new_agent(),
             url,
             timeout,
+            silence: STREAM_SILENCE_MAX,
         })
     }
 
@@ -69,6 +72,15 @@ impl Client {
     pub fn with_timeout(&self, timeout: Duration) -> Self {
         Self {
             timeout,
+            ..self.clone()
+        }
+    }
+
+    /// The same client, whose streams count as lost after another time of silence.
+    #[must_use]
+    pub fn with_silence(&self, silence: Duration) -> Self {
+        Self {
+            silence,
             ..self.clone()
         }
     }
@@ -148,7 +160,7 @@ impl Client {
             .agent
             .configure_request(request)
             .timeout_recv_response(Some(self.timeout))
-            .timeout_per_read(Some(STREAM_SILENCE_MAX))
+            .timeout_per_read(Some(self.silence))
             .build();
         let response = self.agent.run(request).map_err(|error| self.lost(error))?;
         if response.status().is_success() {

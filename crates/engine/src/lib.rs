@@ -15,7 +15,8 @@ mod replies;
 
 pub use self::raft::{
     ELECTION_TICKS, Fetch, FetchId, MEMBERS_MAX, MESSAGE_BYTES_MAX, MemberChange, Members,
-    MembersError, Message, MessageError, PeerProgress, Raft, RaftOptions, SnapshotMark,
+    MembersError, Message, MessageError, PeerProgress, READ_REPLICA, Raft, RaftOptions,
+    SnapshotMark,
 };
 pub use onelog_commit::Prepared;
 

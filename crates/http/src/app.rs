@@ -11,7 +11,10 @@ use onelog_sinks::Sinks;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
 use crate::errors::{ApiError, TableNames};
-use crate::options::{BLOCKING_CALLS_MAX, DRY_RUNS_MAX, HttpOptions, VERIFICATIONS_MAX};
+use crate::options::{
+    BLOCKING_CALLS_MAX, DRY_RUNS_MAX, HttpOptions, REPLICA_STREAMS_MAX, VERIFICATIONS_MAX,
+};
+use crate::routes::replica::Replicas;
 use onelog_request::{KnownTable, Tables};
 
 /// The delay before the next try of a request that found no room.
@@ -28,6 +31,7 @@ pub(crate) struct App {
     verifications: Arc<Semaphore>,
     dry_runs: Arc<Semaphore>,
     log_streams: Arc<Semaphore>,
+    pub(crate) replicas: Replicas,
     stop: watch::Sender<bool>,
 }
 
@@ -43,6 +47,7 @@ impl App {
             log_streams: Arc::new(Semaphore::new(
                 options.log_streams_max.min(Semaphore::MAX_PERMITS),
             )),
+            replicas: Replicas::new(REPLICA_STREAMS_MAX),
             stop: watch::Sender::new(false),
             options,
         }

@@ -10,6 +10,7 @@
 //! | 404 | `key_not_found` | `table`, `key`, `position` | the key was not there at that position |
 //! | 404 | `unknown_table` | `table`, `nearest` | a path names a table that is not there |
 //! | 404 | `unknown_member` | | no node of the cluster has this number |
+//! | 404 | `no_checkpoint` | | a read replica wants a checkpoint, and there is none yet |
 //! | 404 | `unknown_sink` | `sink`, `nearest` | there is no such sink |
 //! | 405 | `method_not_allowed` | | the header `Allow` lists the methods |
 //! | 408 | `body_timeout` | `timeout_ms` | the body did not arrive in time |
@@ -25,6 +26,9 @@
 //! | 409 | `sink_not_filled` | `sink`, `fault` | there is nothing to compare: not yet, or no longer |
 //! | 409 | `sink_too_far_behind` | `sink`, `position`, `floor` | its state is no longer kept: let it catch up |
 //! | 409 | `sink_ahead` | `sink`, `position`, `latest` | its store is ahead of the log: rebuild it |
+//! | 409 | `other_log` | | a read replica has another log: give it the address of its own source |
+//! | 409 | `other_history` | | a read replica has another entry there: give it an empty folder |
+//! | 409 | `source_behind` | | a read replica has more of the log than this server: it comes again |
 //! | 409 | `other_log` | `sink` | what a store is to forget is another log's: ask for it with `release_other_log` |
 //! | 409 | `too_many_deletes` | `sink` | a repair would delete many rows: ask for it with `delete_rows` |
 //! | 409 | `not_a_cluster` | | the server was started without a number: it has no members to change |
@@ -37,9 +41,11 @@
 //! | 409 | `wrong_table` | `table` | a stream table has no state to read: read the log |
 //! | 410 | `snapshot_too_old` | `floor` | the position is older than what is kept: read at a newer one |
 //! | 410 | `id_expired` | `id`, `floor` | whether this id was committed must be looked up in the log |
+//! | 410 | `state_gone` | | the checkpoint that a read replica fetches is not kept any more: begin again |
 //! | 410 | `log_cut` | `log_start` | the log no longer reaches back so far |
 //! | 412 | `guard_failed` | `where`, `guard`, `table`, `key`, `met`, `version`, `retry_at` | a guard does not hold |
 //! | 413 | `too_large` | `limit`, `max`, `is`, `unit` | a limit that the message names; `DECISION_STEPS_MAX`, `JSON_BYTES_READ_MAX`, `SCHEMA_STEPS_MAX`: it would hold up all others |
+//! | 421 | `read_replica` | `source` | the server answers reads alone: send it to the server that it follows (also the header `Onelog-Source`) |
 //! | 422 | `malformed` | `where` | the request cannot be understood |
 //! | 422 | `unknown_table` | `where`, `table`, `nearest` | a transaction names a table that is not there |
 //! | 422 | `bad_operation` | `where` | the write does not fit the value or table it met |
@@ -48,6 +54,7 @@
 //! | 500 | `internal` | | the node could not do it; its log says more |
 //! | 502 | `store_failed` | | a sink's store could not be used; `message` has the store's own |
 //! | 503 | `overloaded` | `retry_after_ms` | nothing was done: retry after the delay (also the header `Retry-After`) |
+//! | 503 | `source_away` | | the server that this read replica follows has not said its position in time: retry after the delay |
 //! | 503 | `no_leader` | | no leader of the cluster was found in time, and nothing was done: retry after the delay |
 //! | 503 | `change_unknown` | | the members may have been changed: look at them, then request it again where it is missing |
 //! | 503 | `not_leader`, `stopped` | | whether it took place is unknown: repeat it under the same id |

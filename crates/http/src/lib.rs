@@ -28,6 +28,7 @@ mod object;
 mod openapi;
 mod options;
 mod query;
+mod read_replica;
 mod refusals;
 mod router;
 mod routes;

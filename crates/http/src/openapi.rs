@@ -7,7 +7,9 @@ use utoipa::openapi::{Deprecated, Paths, RefOr};
 
 use crate::api::add_kinds;
 use crate::router::ALIASES;
-use crate::routes::{backup, cluster, keys, list, log, sinks, system, tables, transactions};
+use crate::routes::{
+    backup, cluster, keys, list, log, replica, sinks, system, tables, transactions,
+};
 
 pub(crate) fn document(kinds: Kinds) -> utoipa::openapi::OpenApi {
     let mut document = Document::openapi();
@@ -91,6 +93,9 @@ fn add_empty_key(paths: &mut Paths) {
         cluster::promote,
         cluster::remove,
         cluster::transfer,
+        replica::log,
+        replica::state,
+        replica::position,
         backup::make,
         system::status,
         system::healthz,

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
 use onelog_sinks::SinkStatus;
 
@@ -30,6 +31,12 @@ pub const BODIES_BYTES_MAX: usize = 128 << 20;
 pub const BODY_FREE_BYTES: usize = 64 << 10;
 /// The most tables that one request may bring into being with `create_tables`.
 pub const TABLES_CREATED_MAX: usize = 16;
+/// How many read replicas may be sent the log at once.
+pub const REPLICA_STREAMS_MAX: usize = 64;
+/// How many checkpoints are kept for read replicas that fetch them.
+pub const REPLICA_PINS_MAX: usize = 2;
+/// A checkpoint is let go when nothing of it was requested for so long.
+pub const REPLICA_PIN_IDLE: Duration = Duration::from_secs(60);
 /// How long open connections may take to finish at shutdown.
 pub const SHUTDOWN_GRACE_MS: u64 = 10_000;
 

@@ -8,10 +8,10 @@ use axum::extract::Path;
 use axum::middleware::{from_fn_with_state, map_response_with_state};
 use axum::routing::{MethodRouter, delete, get, post, put};
 
-use crate::forwarding;
 use crate::routes::{
-    Shared, backup, cluster, keys, list, log, sinks, system, tables, transactions,
+    Shared, backup, cluster, keys, list, log, replica, sinks, system, tables, transactions,
 };
+use crate::{forwarding, read_replica};
 
 type Route = (&'static str, &'static str, MethodRouter<Shared>);
 
@@ -52,6 +52,9 @@ fn routes() -> Vec<Route> {
         post "/v1/cluster/members/{node}/promote" cluster::promote;
         delete "/v1/cluster/members/{node}" cluster::remove;
         post "/v1/cluster/transfer" cluster::transfer;
+        get "/v1/replica/log" replica::log;
+        get "/v1/replica/state" replica::state;
+        get "/v1/replica/position" replica::position;
         post "/v1/backup" backup::make;
         get "/v1/status" system::status;
         get "/healthz" system::healthz;
@@ -100,6 +103,10 @@ pub(crate) fn router(app: Shared) -> Router {
             let say_leader = map_response_with_state(Arc::clone(&app), cluster::say_leader);
             router.layer(forward).layer(say_leader)
         }
+    };
+    let router = match app.node.source() {
+        None => router,
+        Some(_) => router.layer(from_fn_with_state(Arc::clone(&app), read_replica::refuse)),
     };
     router.with_state(app)
 }

@@ -16,10 +16,14 @@
 //! The salt comes from the log's random id: bytes that a client stored can never pass for a frame
 //! of this log when recovery looks behind damage.
 
+use std::ops::Deref;
+
 use onelog_record::{BODY_BYTES_MAX, Entry, EntryHeader, Index, PAYLOAD_HEADER_BYTES, Term};
 
 /// The bytes of a frame's header.
 pub const FRAME_HEADER_BYTES: usize = 88;
+/// The bytes of the part of it that every replica has.
+pub const SHARED_HEADER_BYTES: usize = 72;
 /// Frames start and end at multiples of this.
 pub const FRAME_ALIGNMENT: usize = 8;
 /// The first four bytes of a frame.
@@ -44,9 +48,9 @@ impl Salt {
     }
 }
 
-/// A frame's header, checked.
+/// The part of a frame's header that every replica has, checked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FrameHead {
+pub struct SharedHead {
     /// The body's length as stored.
     pub body_len: u32,
     /// The body's CRC-32C.
@@ -58,7 +62,21 @@ pub struct FrameHead {
     pub previous: u32,
     /// This frame's own, which the next one carries.
     pub frame_crc: u32,
+}
+
+/// A frame's header, checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FrameHead {
+    pub shared: SharedHead,
     pub durable: Index,
+}
+
+impl Deref for FrameHead {
+    type Target = SharedHead;
+
+    fn deref(&self) -> &SharedHead {
+        &self.shared
+    }
 }
 
 /// A whole frame, checked.
@@ -127,18 +145,9 @@ pub const fn frame_len(body_len: usize) -> usize {
     (FRAME_HEADER_BYTES + body_len).next_multiple_of(FRAME_ALIGNMENT)
 }
 
-impl FrameHead {
-    /// The bytes of the whole frame.
-    #[must_use]
-    pub const fn frame_len(&self) -> usize {
-        frame_len(self.body_len as usize)
-    }
-
-    /// Reads and checks a header.
-    pub fn decode(bytes: &[u8], salt: Salt) -> Result<Self, FrameFault> {
-        let head = bytes
-            .first_chunk::<FRAME_HEADER_BYTES>()
-            .ok_or(FrameFault::CutOff)?;
+impl SharedHead {
+    /// Reads and checks the first bytes of a frame.
+    pub fn decode(head: &[u8; SHARED_HEADER_BYTES]) -> Result<Self, FrameFault> {
         if word(head, 0) != MAGIC {
             return Err(FrameFault::Magic(word(head, 0)));
         }
@@ -148,11 +157,8 @@ impl FrameHead {
         if head[4] != FORMAT {
             return Err(FrameFault::Format(head[4]));
         }
-        if head[5..8] != [0; 3] || word(head, 84) != 0 {
+        if head[5..8] != [0; 3] {
             return Err(FrameFault::Reserved);
-        }
-        if local_crc(salt, head) != word(head, LOCAL_CRC_AT) {
-            return Err(FrameFault::LocalChecksum);
         }
         let decoded = Self {
             body_len: word(head, 8),
@@ -162,37 +168,68 @@ impl FrameHead {
             header: EntryHeader::decode(&head[PAYLOAD_AT..PAYLOAD_AT + PAYLOAD_HEADER_BYTES])?,
             previous: word(head, 64),
             frame_crc: word(head, FRAME_CRC_AT),
-            durable: Index(long(head, 72)),
         };
         if decoded.body_len as usize > BODY_BYTES_MAX {
             let too_long = onelog_record::PayloadError::TooLong(decoded.body_len as usize);
             return Err(too_long.into());
         }
-        if decoded.durable >= decoded.index {
-            return Err(FrameFault::Watermark {
-                durable: decoded.durable,
-                index: decoded.index,
-            });
-        }
         Ok(decoded)
+    }
+
+    /// The part of the header of `entry`'s frame that every replica has, behind a frame with the
+    /// checksum `previous`; its own checksum is in the last four bytes.
+    #[must_use]
+    pub fn encode(entry: &Entry, previous: u32) -> [u8; SHARED_HEADER_BYTES] {
+        assert!(entry.body.len() <= BODY_BYTES_MAX, "the body fits");
+        let mut head = [0; SHARED_HEADER_BYTES];
+        head[0..4].copy_from_slice(&MAGIC.to_le_bytes());
+        head[4] = FORMAT;
+        head[8..12].copy_from_slice(&(entry.body.len() as u32).to_le_bytes());
+        head[12..16].copy_from_slice(&crc32c::crc32c(&entry.body).to_le_bytes());
+        head[16..24].copy_from_slice(&entry.term.0.to_le_bytes());
+        head[24..32].copy_from_slice(&entry.index.0.to_le_bytes());
+        head[32..64].copy_from_slice(&entry.header.encode());
+        head[64..68].copy_from_slice(&previous.to_le_bytes());
+        let frame_crc = crc32c::crc32c(&head[..FRAME_CRC_AT]);
+        head[FRAME_CRC_AT..].copy_from_slice(&frame_crc.to_le_bytes());
+        head
+    }
+}
+
+impl FrameHead {
+    /// The bytes of the whole frame.
+    #[must_use]
+    pub const fn frame_len(&self) -> usize {
+        frame_len(self.shared.body_len as usize)
+    }
+
+    /// Reads and checks a header.
+    pub fn decode(bytes: &[u8], salt: Salt) -> Result<Self, FrameFault> {
+        let head = bytes
+            .first_chunk::<FRAME_HEADER_BYTES>()
+            .ok_or(FrameFault::CutOff)?;
+        let shared = head.first_chunk().ok_or(FrameFault::CutOff)?;
+        let shared = SharedHead::decode(shared)?;
+        if word(head, 84) != 0 {
+            return Err(FrameFault::Reserved);
+        }
+        if local_crc(salt, head) != word(head, LOCAL_CRC_AT) {
+            return Err(FrameFault::LocalChecksum);
+        }
+        let durable = Index(long(head, 72));
+        if durable >= shared.index {
+            let index = shared.index;
+            return Err(FrameFault::Watermark { durable, index });
+        }
+        Ok(Self { shared, durable })
     }
 }
 
 /// Appends the frame of `entry`; answers its `frame_crc`, which the next frame carries.
 pub fn encode(entry: &Entry, previous: u32, durable: Index, salt: Salt, out: &mut Vec<u8>) -> u32 {
-    assert!(entry.body.len() <= BODY_BYTES_MAX, "the body fits");
     assert!(durable < entry.index, "what is being staged is not durable");
     let mut head = [0; FRAME_HEADER_BYTES];
-    head[0..4].copy_from_slice(&MAGIC.to_le_bytes());
-    head[4] = FORMAT;
-    head[8..12].copy_from_slice(&(entry.body.len() as u32).to_le_bytes());
-    head[12..16].copy_from_slice(&crc32c::crc32c(&entry.body).to_le_bytes());
-    head[16..24].copy_from_slice(&entry.term.0.to_le_bytes());
-    head[24..32].copy_from_slice(&entry.index.0.to_le_bytes());
-    head[32..64].copy_from_slice(&entry.header.encode());
-    head[64..68].copy_from_slice(&previous.to_le_bytes());
-    let frame_crc = crc32c::crc32c(&head[..FRAME_CRC_AT]);
-    head[68..72].copy_from_slice(&frame_crc.to_le_bytes());
+    head[..SHARED_HEADER_BYTES].copy_from_slice(&SharedHead::encode(entry, previous));
     head[72..80].copy_from_slice(&durable.0.to_le_bytes());
     let local = local_crc(salt, &head);
     head[80..84].copy_from_slice(&local.to_le_bytes());
@@ -200,7 +237,7 @@ pub fn encode(entry: &Entry, previous: u32, durable: Index, salt: Salt, out: &mu
     out.extend_from_slice(&head);
     out.extend_from_slice(&entry.body);
     out.resize(start + frame_len(entry.body.len()), 0);
-    frame_crc
+    word(&head, FRAME_CRC_AT)
 }
 
 /// Reads and checks the frame at the start of `bytes`. Never panics, whatever the bytes are.

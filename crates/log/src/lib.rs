@@ -39,6 +39,7 @@ mod scan;
 mod segment;
 mod shared;
 mod simulated_disk;
+pub mod stream;
 
 pub use check::{CheckError, CheckReport, Checked, check};
 pub use disk::{Disk, DiskFile, is_no_space};

@@ -14,7 +14,7 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::disk::{Disk, is_no_space};
 use crate::flush::Gate;
-use crate::frame::{self, FrameHead, Salt, frame_len};
+use crate::frame::{self, FrameHead, Salt, SharedHead, frame_len};
 use crate::hard_state::{HardStateFile, Stored};
 use crate::planted::{self, Bug};
 use crate::prepare::{INDEXES_MAX, Preparation, write_indexes};
@@ -443,7 +443,7 @@ impl Group {
         );
         let previous = extent.crc;
         let frame_crc = frame::encode(entry, previous, durable, salt, &mut self.frames);
-        let head = FrameHead {
+        let shared = SharedHead {
             body_len: entry.body.len() as u32,
             body_crc: frame::word(&self.frames, start + 12),
             term: entry.term,
@@ -451,8 +451,8 @@ impl Group {
             header: entry.header,
             previous,
             frame_crc,
-            durable,
         };
+        let head = FrameHead { shared, durable };
         extent.push(&head, index_every_bytes);
         assert!(
             extent.end <= self.segment.capacity,

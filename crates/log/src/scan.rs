@@ -7,8 +7,10 @@ use onelog_record::{Index, Position, Term};
 use crate::disk::DiskFile;
 use crate::frame::{
     self, FRAME_ALIGNMENT, FRAME_HEADER_BYTES, Frame, FrameFault, FrameHead, MAGIC, Salt,
+    SharedHead,
 };
 use crate::planted::{self, Bug};
+use crate::restart::Place;
 use crate::segment::Extent;
 
 /// How much is read at once when a file is read through.
@@ -52,14 +54,24 @@ impl Expect {
         }
     }
 
-    pub const fn advance(&mut self, head: &FrameHead) {
+    /// What must be behind an entry.
+    pub const fn behind(place: &Place) -> Self {
+        Self {
+            index: place.index.next(),
+            offset: place.end,
+            previous: place.checksum,
+            term: place.term,
+        }
+    }
+
+    pub const fn advance(&mut self, head: &SharedHead) {
         self.index = self.index.next();
         self.offset = head.header.end();
         self.previous = head.frame_crc;
         self.term = head.term;
     }
 
-    pub fn check(&self, head: &FrameHead) -> Result<(), FrameFault> {
+    pub fn check(&self, head: &SharedHead) -> Result<(), FrameFault> {
         if head.index != self.index {
             return Err(FrameFault::Index {
                 expected: self.index,

@@ -69,15 +69,41 @@ impl AppliedPosition {
         position: Position,
         timeout: Duration,
     ) -> Result<(), WaitError> {
-        if let Some(result) = self.reached(position) {
-            return result;
+        self.until_blocking(|| self.reached(position), timeout)
+            .unwrap_or_else(|| self.timed_out())
+    }
+
+    pub(crate) async fn wait(
+        &self,
+        position: Position,
+        timeout: Duration,
+    ) -> Result<(), WaitError> {
+        let reached = self.until(|| self.reached(position), timeout).await;
+        reached.unwrap_or_else(|| self.timed_out())
+    }
+
+    fn timed_out(&self) -> Result<(), WaitError> {
+        Err(WaitError::TimedOut {
+            position: self.position(),
+        })
+    }
+
+    /// Waits for an answer of `ready`, which is asked whenever something was applied, and when the node
+    /// stops.
+    pub(crate) fn until_blocking<R>(
+        &self,
+        ready: impl Fn() -> Option<R>,
+        timeout: Duration,
+    ) -> Option<R> {
+        if let Some(result) = ready() {
+            return Some(result);
         }
         let deadline = Instant::now().checked_add(timeout);
         let mut guard = self.lock.lock();
         self.blocked.fetch_add(1, Ordering::SeqCst);
         let result = loop {
-            if let Some(result) = self.reached(position) {
-                break result;
+            if let Some(result) = ready() {
+                break Some(result);
             }
             let timed_out = match deadline {
                 Some(deadline) => self.condition.wait_until(&mut guard, deadline).timed_out(),
@@ -86,38 +112,32 @@ impl AppliedPosition {
                     false
                 }
             };
-            if timed_out && self.reached(position).is_none() {
-                break Err(WaitError::TimedOut {
-                    position: self.position(),
-                });
+            if timed_out {
+                break ready();
             }
         };
         self.blocked.fetch_sub(1, Ordering::SeqCst);
         result
     }
 
-    pub(crate) async fn wait(
+    /// [`Self::until_blocking`] for tasks.
+    pub(crate) async fn until<R>(
         &self,
-        position: Position,
+        ready: impl Fn() -> Option<R>,
         timeout: Duration,
-    ) -> Result<(), WaitError> {
+    ) -> Option<R> {
         let waiting = async {
             loop {
                 let notified = self.notify.notified();
                 tokio::pin!(notified);
                 notified.as_mut().enable();
-                if let Some(result) = self.reached(position) {
+                if let Some(result) = ready() {
                     return result;
                 }
                 notified.await;
             }
         };
-        match tokio::time::timeout(timeout, waiting).await {
-            Ok(result) => result,
-            Err(_) => Err(WaitError::TimedOut {
-                position: self.position(),
-            }),
-        }
+        tokio::time::timeout(timeout, waiting).await.ok()
     }
 }
 

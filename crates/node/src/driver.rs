@@ -102,7 +102,8 @@ impl Driver {
                 let event = completed.map_err(StartError::from)?;
                 self.handle(event).map_err(StartError::from)?;
             }
-            if self.replica.has_replayed() && self.shared.cluster.is_none() {
+            let is_alone = self.shared.cluster.is_none() && self.shared.following.is_none();
+            if self.replica.has_replayed() && is_alone {
                 self.refuse_members()?;
             }
             let progress = self.replica.start_more(self.now, &mut self.outbox);

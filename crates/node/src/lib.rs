@@ -38,7 +38,9 @@ mod backup;
 mod cluster;
 mod copy;
 mod driver;
+mod feed;
 mod folder;
+mod follow;
 mod metrics;
 mod node;
 mod open;
@@ -59,15 +61,15 @@ mod worker;
 pub use onelog_peers::{Timing, TlsFiles};
 pub use onelog_record as record;
 pub use onelog_record::{
-    CommitRequest, Committed, Compare, Compression, FieldPath, Guard, JsonText, KeyRange, NodeId,
-    Offset, Operation, PointRead, Position, Predicate, Record, Refusal, TableDefinition, TableId,
-    TableKind, TxnId, ValueKind, Write,
+    CommitRequest, Committed, Compare, Compression, FieldPath, Guard, Index, JsonText, KeyRange,
+    NodeId, Offset, Operation, PointRead, Position, Predicate, Record, Refusal, TableDefinition,
+    TableId, TableKind, TxnId, ValueKind, Write,
 };
 pub use onelog_replica::{
     Catalog, CatalogError, Failure, Follower, NewTable, SchemaError, StartError, TableError,
     sink_follower,
 };
-pub use onelog_state::{ReadError, Row, Scan, Snapshot, SnapshotError, Versioned};
+pub use onelog_state::{ExportError, ReadError, Row, Scan, Snapshot, SnapshotError, Versioned};
 
 pub use crate::applied_position::WaitError;
 pub use crate::backup::BackupError;
@@ -77,7 +79,11 @@ pub use crate::cluster::{
     Subject,
 };
 pub use crate::copy::{UNFINISHED_LOG, UnfinishedCopy, check_finished, finish_copy};
+pub use crate::feed::{FeedError, LogFeed, PinError, PinnedState};
 pub use crate::folder::{FolderError, ForeignFiles, check_folder, entries};
+pub use crate::follow::{
+    FollowError, FollowState, FollowStatus, PULSE_EVERY, SILENCE_MAX, Source, SourceError,
+};
 pub use crate::node::{Node, StopError};
 pub use crate::open::OpenError;
 pub use crate::options::{

@@ -208,11 +208,17 @@ impl Handle {
     fn stop(&self) {
         let mut thread = self.thread.lock();
         if let Some(thread) = thread.take() {
+            if let Some(following) = &self.shared.following {
+                following.begin_stop();
+            }
             // An engine that has failed is gone already, with its end of the queue.
             self.shared.commands.send(Command::Stop);
             let _ = thread.join();
             if let Some(cluster) = &self.shared.cluster {
                 cluster.stop();
+            }
+            if let Some(following) = &self.shared.following {
+                following.stop();
             }
         }
     }

@@ -7,13 +7,16 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use crossbeam_channel::{Receiver, Sender, unbounded};
 use onelog_log::{Disk, FlushPool, LogOptions, RealDisk};
-use onelog_replica::{ELECTION_MS, Event, FOUNDER, Outbox, Recovered, ReplicaOptions, StartError};
+use onelog_replica::{
+    ELECTION_MS, Event, FOUNDER, Outbox, READ_REPLICA, Recovered, ReplicaOptions, StartError,
+};
 use uuid::{NoContext, Timestamp, Uuid};
 
 use crate::cluster::{self, ClusterError, Messages, Opening, check_alone};
 use crate::copy::{UnfinishedCopy, check_finished};
 use crate::driver::{CHECKPOINT_THREAD, Command, Completed, Driver, ENGINE_THREAD, PREPARE_THREAD};
 use crate::folder::{FolderError, ForeignFiles, check_folder};
+use crate::follow::{self, FollowError, Following};
 use crate::options::Options;
 use crate::queue::{Exit, queue};
 use crate::shared::{Parts, Published, Shared};
@@ -43,6 +46,9 @@ pub enum OpenError {
     /// The node cannot take part in its cluster, or not without one.
     #[error(transparent)]
     Cluster(#[from] ClusterError),
+    /// The node cannot follow another server.
+    #[error(transparent)]
+    Follow(#[from] FollowError),
     /// A thread could not be started.
     #[error("a thread could not be started: {0}")]
     Thread(std::io::Error),
@@ -86,14 +92,7 @@ pub(crate) fn open_on(
     state_disk: Arc<dyn Disk>,
     options: Options,
 ) -> Result<Running, OpenError> {
-    let opening = match &options.cluster {
-        Some(cluster) => Some(Opening::begin(&*log_disk, cluster)?),
-        None => {
-            check_alone(&*log_disk)?;
-            None
-        }
-    };
-    let log_id = opening.as_ref().and_then(|opening| opening.log_id);
+    let (opening, log_id) = whose_log(&*log_disk, &options)?;
     let replica_options = replica_options(&options, log_id);
     let probe = SpaceProbe::new([Arc::clone(&log_disk), Arc::clone(&state_disk)]);
     let recover = || {
@@ -119,6 +118,9 @@ pub(crate) fn open_on(
         }
         None => (None, None, None),
     };
+    let following = options.follow.as_ref();
+    let following = following.map(|source| Following::new(source, recovered.last_index()));
+    let following = following.transpose().map_err(OpenError::Thread)?;
     let (commands, waiting) = queue(options.queue_requests_max);
     let (complete, completed) = unbounded();
     let shared = Arc::new(Shared::new(Parts {
@@ -129,6 +131,7 @@ pub(crate) fn open_on(
         options,
         commands,
         cluster,
+        following,
         complete: complete.clone(),
     }));
     let inputs = Inputs {
@@ -147,7 +150,31 @@ pub(crate) fn open_on(
             if let Some(cluster) = &shared.cluster {
                 cluster.stop();
             }
+            if let Some(following) = &shared.following {
+                following.stop();
+            }
             Err(error)
+        }
+    }
+}
+
+/// The connections to other nodes, where there are any, and the id of the log; `None` where this node
+/// begins one.
+fn whose_log(
+    log: &dyn Disk,
+    options: &Options,
+) -> Result<(Option<Opening>, Option<u128>), OpenError> {
+    match (&options.cluster, &options.follow) {
+        (Some(_), Some(_)) => Err(FollowError::InCluster.into()),
+        (Some(cluster), None) => {
+            let opening = Opening::begin(log, cluster)?;
+            let log_id = opening.log_id;
+            Ok((Some(opening), log_id))
+        }
+        (None, Some(source)) => Ok((None, Some(follow::log_id(log, &**source)?))),
+        (None, None) => {
+            check_alone(log)?;
+            Ok((None, None))
         }
     }
 }
@@ -155,6 +182,7 @@ pub(crate) fn open_on(
 fn start(shared: &Arc<Shared>, mut driver: Driver) -> Result<JoinHandle<()>, OpenError> {
     cluster::begin(shared);
     driver.start()?;
+    follow::begin(shared).map_err(OpenError::Thread)?;
     std::thread::Builder::new()
         .name(ENGINE_THREAD.to_owned())
         .spawn(move || driver.run())
@@ -171,7 +199,11 @@ struct Inputs {
 
 fn replica_options(options: &Options, log_id: Option<u128>) -> ReplicaOptions {
     ReplicaOptions {
-        node: (options.cluster.as_ref()).map_or(FOUNDER, |cluster| cluster.node),
+        node: match (&options.cluster, &options.follow) {
+            (Some(cluster), _) => cluster.node,
+            (None, Some(_)) => READ_REPLICA,
+            (None, None) => FOUNDER,
+        },
         new_log_id: log_id.unwrap_or_else(|| rand::random::<u128>().max(1)),
         election_ms: (options.cluster.as_ref()).map_or(ELECTION_MS, |cluster| cluster.election_ms),
         segment_bytes: options.segment_bytes,

@@ -1,11 +1,13 @@
 //! How a node works. Every bound has a name and a default.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use onelog_record::Compression;
 pub use onelog_replica::QUEUE_WAIT_MS_MAX;
 
 use crate::cluster::ClusterOptions;
+use crate::follow::Source;
 
 /// The default size of a segment of the log.
 pub const SEGMENT_BYTES: u64 = 64 << 20;
@@ -75,6 +77,8 @@ pub struct Options {
     pub window_writes_max: usize,
     /// Other nodes; `None` where this one is alone.
     pub cluster: Option<ClusterOptions>,
+    /// The server that this one follows as a read replica; not together with `cluster`.
+    pub follow: Option<Arc<dyn Source>>,
 }
 
 impl Options {
@@ -101,6 +105,7 @@ impl Options {
             ids_max: IDS_MAX,
             window_writes_max: WINDOW_WRITES_MAX,
             cluster: None,
+            follow: None,
         }
     }
 }

@@ -17,6 +17,7 @@ use parking_lot::{Mutex, RwLock};
 use crate::applied_position::AppliedPosition;
 use crate::cluster::{self, Cluster, Reply, View, answer_bytes};
 use crate::driver::{Command, Completed};
+use crate::follow::Following;
 use crate::metrics::Metrics;
 use crate::open::new_id;
 use crate::options::Options;
@@ -47,6 +48,8 @@ pub(crate) struct Shared {
     pub(crate) commands: Entrance<Command>,
     /// Other nodes, where there are any.
     pub(crate) cluster: Option<Cluster>,
+    /// The server that this one follows, where it is a read replica.
+    pub(crate) following: Option<Following>,
     /// What has ended, for the engine's thread.
     complete: Sender<Completed>,
     failure: OnceLock<String>,
@@ -62,6 +65,7 @@ pub(crate) struct Parts {
     pub(crate) log_start: Position,
     pub(crate) commands: Entrance<Command>,
     pub(crate) cluster: Option<Cluster>,
+    pub(crate) following: Option<Following>,
     pub(crate) complete: Sender<Completed>,
 }
 
@@ -83,6 +87,7 @@ impl Shared {
             log_id: parts.log_id,
             commands: parts.commands,
             cluster: parts.cluster,
+            following: parts.following,
             complete: parts.complete,
             started: Instant::now(),
             failure: OnceLock::new(),
@@ -94,7 +99,7 @@ impl Shared {
     }
 
     pub(crate) fn applied_index(&self) -> Index {
-        Index(self.applied_index.load(Ordering::Acquire))
+        Index(self.applied_index.load(Ordering::SeqCst))
     }
 
     pub(crate) fn log_start(&self) -> Position {
@@ -264,7 +269,7 @@ pub(crate) struct Published(pub(crate) Arc<Shared>);
 
 impl Published {
     fn position(&self, index: Index, end: Position) {
-        self.0.applied_index.store(index.get(), Ordering::Release);
+        self.0.applied_index.store(index.get(), Ordering::SeqCst);
         self.0.applied_position.set(end);
     }
 }

@@ -7,6 +7,7 @@ use onelog_record::Position;
 use serde::Serialize;
 
 use crate::cluster::ClusterStatus;
+use crate::follow::FollowStatus;
 use crate::shared::Shared;
 
 /// The node at one moment.
@@ -36,6 +37,9 @@ pub struct Status {
     /// The cluster as this node sees it, where there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cluster: Option<ClusterStatus>,
+    /// How following another server goes on, where this is a read replica.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub read_replica: Option<FollowStatus>,
     pub limits: Limits,
 }
 
@@ -105,6 +109,7 @@ impl Status {
             }),
             failure: shared.failure(),
             cluster: shared.cluster.as_ref().map(ClusterStatus::of),
+            read_replica: shared.following.as_ref().map(FollowStatus::of),
             limits: Limits {
                 transaction_bytes_max: record::TRANSACTION_BYTES_MAX,
                 records_max: record::RECORDS_MAX,

@@ -6,6 +6,7 @@ use onelog_record::{Entry, NodeId};
 use onelog_state::{CheckpointError, CheckpointReport};
 
 use crate::digests::DigestAt;
+use crate::read_replica::FromSource;
 use crate::snapshots::ArrivedSnapshot;
 
 /// The time, as the driver reads it. A replica reads no clock.
@@ -48,6 +49,8 @@ pub enum Event<T> {
     },
     /// A leader's snapshot is here, whole.
     Snapshot(Box<ArrivedSnapshot>),
+    /// The server that this read replica follows has brought something.
+    FromSource(Box<FromSource>),
     /// The job [`crate::Job::SendSnapshot`] for this node has ended: whether the snapshot is there.
     SnapshotSent { to: NodeId, is_whole: bool },
     /// Another node has made checkpoints with these digests.

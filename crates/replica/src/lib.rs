@@ -47,6 +47,7 @@ mod observer;
 mod opening;
 mod options;
 pub mod planted;
+mod read_replica;
 mod replica;
 mod retention;
 mod schema;
@@ -65,10 +66,12 @@ pub use failure::Failure;
 pub use followers::{Follower, Followers, sink_follower};
 pub use jobs::{Answer, Job, Outbox, ReadForFollower, TransferError};
 pub use observer::Observer;
+pub use onelog_engine::READ_REPLICA;
 pub use opening::{Recovered, StartError};
 pub use options::{
     ELECTION_MS, ELECTION_MS_MAX, ELECTION_MS_MIN, FOUNDER, QUEUE_WAIT_MS_MAX, ReplicaOptions,
 };
+pub use read_replica::{FromSource, with_read_replica};
 pub use replica::Replica;
 pub use schema::SchemaError;
 pub use snapshots::{ArrivedSnapshot, PinnedSnapshot, SendSnapshot};

@@ -16,7 +16,7 @@
 
 use std::sync::Arc;
 
-use onelog_engine::{Members, MessageError};
+use onelog_engine::{Members, MessageError, READ_REPLICA};
 use onelog_log::{
     Disk, HardState, Log, LogOptions, LogReader, NewerFormat, Place, ReadError, Recovery,
 };
@@ -59,6 +59,16 @@ pub enum StartError {
         "the folder belongs to node {found}, and this is to be node {node}: correct the number, or use the folder of node {node}"
     )]
     OtherNode { found: u64, node: NodeId },
+    /// The folder is that of a read replica.
+    #[error(
+        "the folder belongs to a read replica, which follows another server: start it with --follow and the address of that one. To make a log of its own of it, make a backup while it runs, and restore that"
+    )]
+    IsReadReplica,
+    /// The folder of a node is to be that of a read replica.
+    #[error(
+        "the folder belongs to node {found}, and this is to be a read replica: start it without --follow, or give the read replica a folder of its own"
+    )]
+    NoReadReplica { found: u64 },
     /// The folder is that of another log.
     #[error(
         "the folder holds the log {found:032x}, and the cluster's is {log_id:032x}: correct the addresses of the members, or let the node join with an empty folder"
@@ -161,6 +171,12 @@ impl Recovered {
         self.hard_state.log_id
     }
 
+    /// The last entry that the log has.
+    #[must_use]
+    pub const fn last_index(&self) -> Index {
+        self.recovery.last_index
+    }
+
     /// Whether the log was made to begin behind a state of another node, whose installation a crash had
     /// cut short.
     #[must_use]
@@ -213,6 +229,11 @@ fn members_of(opened: &Opened) -> Result<Members, StartError> {
 
 fn check_identity(found: &HardState, options: &ReplicaOptions) -> Result<(), StartError> {
     let (node, log_id) = (options.node, options.new_log_id);
+    match (options.is_read_replica(), found.node == READ_REPLICA.get()) {
+        (false, true) => return Err(StartError::IsReadReplica),
+        (true, false) => return Err(StartError::NoReadReplica { found: found.node }),
+        _ => {}
+    }
     if node != FOUNDER && found.log_id != log_id {
         let found = found.log_id;
         return Err(StartError::OtherLog { found, log_id });

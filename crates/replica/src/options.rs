@@ -16,7 +16,8 @@ pub const QUEUE_WAIT_MS_MAX: u64 = 10_000;
 #[derive(Clone, Debug)]
 pub struct ReplicaOptions {
     /// This node's number. [`FOUNDER`] begins a log where there is none; any other node begins with an
-    /// empty one, and its members bring it the entries.
+    /// empty one, and its members bring it the entries. [`READ_REPLICA`](crate::READ_REPLICA) is no
+    /// member: it takes what another server has committed.
     pub node: NodeId,
     /// The id that the log gets where there is none yet. Never zero. A node that joins MUST know that
     /// of its cluster.

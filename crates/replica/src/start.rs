@@ -84,7 +84,7 @@ impl Startup {
             has_replayed: false,
             has_campaigned: false,
         };
-        if !is_alone {
+        if !is_alone && !recovered.options.is_read_replica() {
             startup.among_others(applied.index, hard_state.commit);
         }
         startup

@@ -75,7 +75,11 @@ impl Sinks {
     /// not yet written to their stores; at least
     /// [`SINKS_MEMORY_BYTES_MIN`](crate::SINKS_MEMORY_BYTES_MIN).
     pub fn start_within(node: Node, kinds: Kinds, memory_bytes: u64) -> Result<Self, SinksError> {
-        let (definitions, foreign) = stored::defined(kinds, &node)?;
+        let (definitions, foreign) = match node.source() {
+            None => stored::defined(kinds, &node)?,
+            // They run where the log is written.
+            Some(_) => Default::default(),
+        };
         let inner = Arc::new(Inner {
             node,
             kinds,

@@ -7,11 +7,13 @@
 
 mod declared;
 mod declaring;
+mod source;
 
 use std::io::{self, Write};
 use std::net::{SocketAddr, TcpListener};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use onelog::{Node, OpenError};
@@ -28,6 +30,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use crate::config::{self, Flags, LogFormat, Settings};
 
 use declaring::Declaring;
+use source::HttpSource;
 
 /// The exit status after a second signal, as shells report an interrupt.
 const STATUS_INTERRUPTED: i32 = 130;
@@ -90,15 +93,19 @@ fn start_logging(settings: &Settings) {
     }
 }
 
-/// Opens the node. One that waits for its cluster ends at a signal: nothing was acknowledged yet.
+/// Opens the node. One that waits for its cluster, or for the server that it follows, ends at a signal:
+/// nothing was acknowledged yet.
 fn open(
     settings: &Settings,
     runtime: &Runtime,
     signals: &mut Signals,
 ) -> Result<Node, CommandError> {
-    let options = settings.node.clone();
+    let mut options = settings.node.clone();
+    if let Some(url) = &settings.follow {
+        options.follow = Some(Arc::new(HttpSource::new(url)?));
+    }
     let failed = |error: OpenError| CommandError::Failed(error.to_string());
-    if options.cluster.is_none() {
+    if options.cluster.is_none() && options.follow.is_none() {
         return Node::open(options).map_err(failed);
     }
     let (sender, opened) = tokio::sync::oneshot::channel();
@@ -288,14 +295,20 @@ impl Server {
                     line["node"] = json!(cluster.node);
                     line["peer_address"] = json!(cluster.address);
                 }
+                if let Some(source) = self.node.source() {
+                    line["follows"] = json!(source);
+                }
                 line.to_string()
             }
             false => {
                 let node = cluster.map_or_else(String::new, |cluster| {
                     format!(", node {} at {}", cluster.node, cluster.address)
                 });
+                let source = self.node.source();
+                let follows =
+                    source.map_or_else(String::new, |source| format!(", follows {source}"));
                 format!(
-                    "onelog is ready: http://{address}, folder {folder}, position {position}{node}"
+                    "onelog is ready: http://{address}, folder {folder}, position {position}{node}{follows}"
                 )
             }
         };

@@ -237,7 +237,8 @@ impl ClusterSettings {
 
 fn number(text: &str) -> Result<NodeId, String> {
     match text.parse() {
-        Ok(number) if number > 0 => Ok(NodeId(number)),
+        // The last number is that of read replicas.
+        Ok(number) if number > 0 && number < u64::MAX => Ok(NodeId(number)),
         _ => Err(format!(
             "'{text}' is not the number of a node: expected a whole number from 1"
         )),

@@ -9,7 +9,7 @@ use onelog_sinks::SINKS_MEMORY_BYTES_MIN;
 
 use super::cluster::CLUSTER_KEYS;
 use super::settings::{
-    Settings, parse_compression, parse_listen, parse_log_format, parse_log_level,
+    Settings, parse_compression, parse_follow, parse_listen, parse_log_format, parse_log_level,
 };
 
 /// One thing that can be set.
@@ -99,6 +99,15 @@ pub const KEYS: &[Key] = &[
         "\"127.0.0.1:7070\"",
         "The address and port of the HTTP API; port 0 takes a free one",
         |s, t| s.listen = parse_listen(t)?
+    ),
+    key!(
+        "follow",
+        "follow",
+        "ONELOG_FOLLOW",
+        "URL",
+        "\"\"",
+        "The server that this one follows as a read replica, http://HOST:PORT; empty: none",
+        |s, t| s.follow = parse_follow(t)?
     ),
     key!(
         "create_tables",

@@ -74,6 +74,10 @@ pub fn load(file: Option<&Path>, flags: &Flags) -> Result<Settings, ConfigError>
     flags.apply(&mut settings, Source::Flag)?;
     settings.check().map_err(ConfigError::Together)?;
     settings.node.cluster = settings.cluster.options().map_err(ConfigError::Together)?;
+    if settings.follow.is_some() && settings.node.cluster.is_some() {
+        let both = "a server is one of several (cluster.node), or it follows another one as a read replica (follow), not both";
+        return Err(ConfigError::Together(both.to_owned()));
+    }
     Ok(settings)
 }
 

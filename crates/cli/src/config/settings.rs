@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 
 use onelog::Options;
+use onelog_client::Url;
 use onelog_http::HttpOptions;
 use onelog_record::Compression;
 use onelog_sinks::SINKS_MEMORY_BYTES;
@@ -25,6 +26,8 @@ pub struct Settings {
     /// The address that HTTP listens on, `host:port`.
     pub listen: String,
     pub http: HttpOptions,
+    /// The address of the server that this one follows as a read replica.
+    pub follow: Option<String>,
     /// What makes the node one of several.
     pub cluster: ClusterSettings,
     /// What all sinks together may hold of the log, unpacked.
@@ -51,6 +54,7 @@ impl Default for Settings {
             node: Options::new(PathBuf::from(DEFAULT_FOLDER)),
             listen: DEFAULT_LISTEN.to_owned(),
             http: HttpOptions::default(),
+            follow: None,
             cluster: ClusterSettings::default(),
             sinks_memory_bytes: SINKS_MEMORY_BYTES,
             log_level: "info".to_owned(),
@@ -70,7 +74,25 @@ impl Settings {
                 node.memtable_bytes_max, node.memtable_bytes
             ));
         }
+        let declared = &self.declared;
+        if self.follow.is_some() && !(declared.tables.is_empty() && declared.sinks.is_empty()) {
+            return Err(
+                "a read replica (follow) makes no tables and runs no sinks: declare them where the log is written"
+                    .to_owned(),
+            );
+        }
         Ok(())
+    }
+}
+
+/// Reads the address of a server that is to be followed.
+pub fn parse_follow(text: &str) -> Result<Option<String>, String> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    match Url::parse(text) {
+        Ok(url) => Ok(Some(url.base().to_owned())),
+        Err(error) => Err(error.to_string()),
     }
 }
 

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)] // a test may fail by them
 
 mod failing;
+mod following;
 mod growing;
 mod load;
 mod refused;

@@ -10,6 +10,10 @@ use raft::eraftpb::{ConfChangeSingle, ConfChangeType, ConfChangeV2, ConfState};
 /// The most nodes of a cluster, voters and learners together.
 pub const MEMBERS_MAX: usize = 16;
 
+/// The number of every read replica, which no member can have: it takes what is committed, and nobody
+/// counts on it.
+pub const READ_REPLICA: NodeId = NodeId(u64::MAX);
+
 /// The bytes of one change in the log.
 const CHANGE_BYTES: usize = 9;
 
@@ -51,6 +55,8 @@ pub enum MembersError {
     TooMany(usize),
     #[error("node {0} is no member")]
     NoMember(NodeId),
+    #[error("the number {0} is that of read replicas, which are no members")]
+    Reserved(NodeId),
     #[error("node {0} is named twice in one change")]
     Twice(NodeId),
     #[error("this changes nothing")]
@@ -105,6 +111,9 @@ impl Members {
         let mut named = BTreeSet::new();
         for change in changes {
             let node = change.node();
+            if node == READ_REPLICA {
+                return Err(MembersError::Reserved(node));
+            }
             if !named.insert(node) {
                 return Err(MembersError::Twice(node));
             }
@@ -293,6 +302,10 @@ mod tests {
         for (changes, expected) in [
             (vec![Voter(NodeId(1))], MembersError::NoChange),
             (vec![], MembersError::NoChange),
+            (
+                vec![Learner(READ_REPLICA)],
+                MembersError::Reserved(READ_REPLICA),
+            ),
             (vec![Remove(NodeId(9))], MembersError::NoMember(NodeId(9))),
             (
                 vec![Voter(NodeId(4)), Remove(NodeId(4))],

@@ -553,3 +553,62 @@ fn what_a_follower_has_stored_and_cannot_apply_yet_leaves_memory_and_is_read_aga
     }
     assert!(!polled(&mut raft).messages.is_empty());
 }
+
+#[test]
+fn a_node_that_is_no_member_makes_messages_only_of_what_goes_on_with_its_log() {
+    // Given such a node, and entries of its source,
+    let mut raft = outsider();
+    let entries = |indexes: std::ops::RangeInclusive<u64>, term| -> Vec<Entry> {
+        let entry = |index| Entry {
+            term: Term(term),
+            index: Index(index),
+            header: EntryHeader::empty(EntryKind::NoOp, onelog_record::Offset(0)),
+            body: Bytes::new(),
+        };
+        indexes.map(entry).collect()
+    };
+    let message = |raft: &Raft, entries: &[Entry]| {
+        let made = raft.message_of_committed(NodeId(1), entries);
+        made.unwrap()
+    };
+    // then those behind a gap make none, and the first ones that of a leader which has them;
+    assert_eq!(message(&raft, &entries(2..=2, 1)), None);
+    assert_eq!(message(&raft, &[]), None);
+    let first = message(&raft, &entries(1..=2, 1));
+    assert_eq!(first, Some(append((Index(0), Term(0)), Term(1), 2)));
+    raft.step(first.unwrap()).unwrap();
+    all(&mut raft);
+    raft.stored(Index(2));
+    all(&mut raft);
+    // nor do those that it has, or that would replace some of them.
+    assert_eq!(message(&raft, &entries(1..=2, 1)), None);
+    assert_eq!(message(&raft, &entries(2..=3, 1)), None);
+    // When it has saved a term of which it has lost the entries,
+    let heartbeat = eraftpb::Message {
+        msg_type: MessageType::MsgHeartbeat,
+        from: 1,
+        to: OUTSIDE.get(),
+        term: 7,
+        ..eraftpb::Message::default()
+    };
+    raft.step(Message(heartbeat)).unwrap();
+    assert_eq!(all(&mut raft).vote, Some((Term(7), 0)));
+    // then it takes entries of an older one all the same,
+    let third = message(&raft, &entries(3..=3, 4)).unwrap();
+    raft.step(third).unwrap();
+    assert_eq!(all(&mut raft).entries.len(), 1);
+    raft.stored(Index(3));
+    assert_eq!(all(&mut raft).committed, entries(3..=3, 4));
+    // and a state.
+    let mut members = Members::of([NodeId(1)]);
+    members.learners.insert(OUTSIDE);
+    let mark = SnapshotMark {
+        index: Index(9),
+        term: Term(5),
+        end: Position(0),
+        members,
+    };
+    let announced = raft.message_of_state(NodeId(1), &mark);
+    raft.step(announced).unwrap();
+    assert_eq!(raft.poll().unwrap().unwrap().install, Some(mark));
+}

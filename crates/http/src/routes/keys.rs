@@ -1,17 +1,20 @@
 //! `GET /v1/tables/{table}/keys/{key}`: one value.
 
+use std::time::Duration;
+
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, Uri, header};
 use axum::response::{IntoResponse as _, Response};
 use bytes::Bytes;
 use onelog::Snapshot;
-use onelog_record::{TableDefinition, TableKind, ValueKind};
+use onelog_record::{Position, TableDefinition, TableKind, ValueKind};
 
 use super::{Answer, ONELOG_VERSION, Shared, at_position};
 use crate::app::{App, unreadable};
 use crate::errors::{ApiError, show};
 use crate::query::{Query, percent_decoded};
+use crate::read_replica::source_away;
 use crate::refusals::refused;
 
 /// Reads one key.
@@ -116,11 +119,15 @@ pub(crate) fn readable_table(
 }
 
 /// Waits until this node has everything that was acknowledged anywhere before.
-pub(crate) async fn catch_up(app: &App) -> Result<(), ApiError> {
+pub(crate) async fn catch_up(app: &App, timeout: Duration) -> Result<Position, ApiError> {
+    if app.node.source().is_some() {
+        let barrier = app.until_stopped(app.node.source_barrier(timeout));
+        return barrier.await?.map_err(|error| source_away(&error));
+    }
     let barrier = app.in_time(app.until_stopped(app.node.read_barrier()));
     let reached = barrier.await??;
     match reached {
-        Ok(_) => Ok(()),
+        Ok(position) => Ok(position),
         Err(refusal) => Err(refused(refusal, &*app.node.catalog(), || None)),
     }
 }
@@ -136,7 +143,7 @@ pub(crate) async fn snapshot(app: &App, query: &Query<'_>) -> Result<Snapshot, A
                 "'at' and 'linearizable' do not go together: a read at a position is the same on every node, at any time",
             ));
         }
-        catch_up(app).await?;
+        catch_up(app, timeout).await?;
     }
     match (at, after) {
         (Some(_), Some(_)) => Err(ApiError::malformed(

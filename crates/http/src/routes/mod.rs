@@ -6,6 +6,7 @@ pub(crate) mod keys;
 pub(crate) mod list;
 pub(crate) mod log;
 pub(crate) mod log_stream;
+pub(crate) mod replica;
 pub(crate) mod sinks;
 pub(crate) mod system;
 pub(crate) mod tables;

@@ -34,14 +34,15 @@ pub(crate) async fn healthz() -> Answer {
     )
 }
 
-/// Whether transactions can be committed, as far as this node knows.
+/// Whether transactions can be committed, as far as this node knows; on a read replica, whether reads
+/// are answered.
 #[utoipa::path(
     get,
     path = "/readyz",
     tag = "system",
     responses(
         (status = 200, description = "They can", body = crate::api::Health),
-        (status = 503, description = "`failed`: why. In a cluster `no_leader`: none is known now; `not_member`: the node waits to be added; `removed`: it was, for ever", body = crate::api::Health),
+        (status = 503, description = "`failed`: why. In a cluster `no_leader`: none is known now; `not_member`: the node waits to be added; `removed`: it was, for ever. On a read replica `starting`, `other_log`, `other_history`", body = crate::api::Health),
     )
 )]
 pub(crate) async fn readyz(State(app): State<Shared>) -> Answer {
@@ -57,6 +58,13 @@ pub(crate) async fn readyz(State(app): State<Shared>) -> Answer {
 fn readiness(node: &Node) -> (&'static str, Option<String>) {
     if let Some(failure) = node.failure() {
         return ("failed", Some(failure));
+    }
+    if let Some(following) = node.following() {
+        let state = following.state;
+        return match state.is_ready() {
+            true => ("ready", None),
+            false => (state.name(), Some(following.why.unwrap_or_default())),
+        };
     }
     // Who leads is looked at first: the rest takes longer.
     let Some(cluster) = (node.leader().is_none().then(|| node.cluster())).flatten() else {

@@ -118,7 +118,8 @@ async fn parse(app: &App, body: &[u8]) -> Result<Parsed, ApiError> {
         return Ok(parsed?);
     }
     // A node that is behind the leader may not know a table that was made.
-    super::keys::catch_up(app).await?;
+    let timeout = Duration::from_millis(app.options.request_timeout_ms);
+    super::keys::catch_up(app, timeout).await?;
     for _ in 0..TABLES_CREATED_MAX {
         let parsed = parse_request(body, &CatalogTables(&app.node.catalog()));
         match parsed {

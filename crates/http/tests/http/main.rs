@@ -9,6 +9,7 @@ mod log;
 mod numbers;
 mod quotes;
 mod reads;
+mod replica;
 mod server;
 mod shutdown;
 mod sink_names;

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use onelog_engine::{MemberChange, MembersError};
 use onelog_peers::{Lane, Reply as PeerReply};
 use onelog_record::{CommitRequest, NodeId, Refusal};
-use onelog_replica::TransferError;
+use onelog_replica::{READ_REPLICA, TransferError};
 use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
@@ -63,8 +63,8 @@ pub enum MembersChangeError {
     Removed(u64),
     #[error("'{0}' is no address of a node: HOST:PORT is")]
     Address(String),
-    #[error("a node's number is 1 or more")]
-    NodeZero,
+    #[error("a node's number is from 1 to {}", u64::MAX - 1)]
+    NodeNumber,
     /// A voter that lacks much of the log could hold up every commit.
     #[error(
         "node {node} is not ready to vote: it lacks entries {from} to {to}; try again when it has caught up"
@@ -85,7 +85,9 @@ impl From<MembersError> for MembersChangeError {
             MembersError::UnderWay => Self::UnderWay,
             MembersError::NoVoter => Self::NoVoter,
             MembersError::TooMany(count) => Self::TooMany(count),
-            MembersError::NoMember(node) | MembersError::Twice(node) => Self::NoMember(node.get()),
+            MembersError::NoMember(node)
+            | MembersError::Twice(node)
+            | MembersError::Reserved(node) => Self::NoMember(node.get()),
             MembersError::NotLeader | MembersError::NoChange => Self::NoLeader,
         }
     }
@@ -229,8 +231,8 @@ struct Making<'s> {
 impl Making<'_> {
     /// Records where the node is, then lets it follow.
     async fn add(&self, node: NodeId, address: String, is_own: bool) -> Changed {
-        if node == NodeId::ZERO {
-            return Err(MembersChangeError::NodeZero);
+        if node == NodeId::ZERO || node == READ_REPLICA {
+            return Err(MembersChangeError::NodeNumber);
         }
         super::refresh(self.shared, self.cluster);
         let is_member = self.cluster.views.is_member(node);

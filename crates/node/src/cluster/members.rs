@@ -110,8 +110,12 @@ impl Node {
     }
 
     /// A position at which a read on this node sees everything that was acknowledged before this call,
-    /// on any node; it is applied here. A node that is alone answers its own position at once.
+    /// on any node; it is applied here. A node that is alone answers its own position at once; a read
+    /// replica knows of no leader, see [`Node::source_barrier`].
     pub async fn read_barrier(&self) -> Result<Position, Refusal> {
+        if self.shared.is_read_replica() {
+            return Err(Refusal::NoLeader);
+        }
         let Some(cluster) = &self.shared.cluster else {
             return Ok(self.position());
         };
@@ -125,6 +129,9 @@ impl Node {
 
     /// [`Node::read_barrier`] for threads that block.
     pub fn read_barrier_blocking(&self) -> Result<Position, Refusal> {
+        if self.shared.is_read_replica() {
+            return Err(Refusal::NoLeader);
+        }
         let Some(cluster) = &self.shared.cluster else {
             return Ok(self.position());
         };

@@ -50,7 +50,7 @@ pub(crate) use mending::{mend, read_mended, recover};
 pub(crate) use outgoing::send as send_snapshot;
 pub(crate) use reply::{Reply, answer_bytes, no_barrier};
 pub(crate) use sending::{send, send_digests};
-pub(crate) use start::{Opening, check_alone};
+pub(crate) use start::{Opening, Own, check_alone, own_log};
 pub(crate) use view::View;
 
 use crate::worker::Worker;
@@ -66,7 +66,7 @@ const RUNTIME_TIMEOUT: Duration = Duration::from_secs(2);
 pub(crate) struct Work(Mutex<Option<Worker>>);
 
 impl Work {
-    fn start(name: &str, jobs_max: usize) -> std::io::Result<Self> {
+    pub(crate) fn start(name: &str, jobs_max: usize) -> std::io::Result<Self> {
         let worker = Worker::start_with(name, jobs_max)?;
         Ok(Self(Mutex::new(Some(worker))))
     }
@@ -77,7 +77,7 @@ impl Work {
     }
 
     /// Waits for the job that runs, and for those that were handed over.
-    fn stop(&self) {
+    pub(crate) fn stop(&self) {
         let worker = self.0.lock().take();
         drop(worker);
     }

@@ -14,7 +14,7 @@ use std::sync::Arc;
 use onelog_log::{Corruption, Disk, HARD_STATE_FILE, HardState, HardStateError, is_log_file};
 use onelog_peers::{AddressError, NO_LOG, Peers, PeersOptions, StartError};
 use onelog_record::{Index, NodeId};
-use onelog_replica::{ELECTION_MS_MAX, ELECTION_MS_MIN, FOUNDER};
+use onelog_replica::{ELECTION_MS_MAX, ELECTION_MS_MIN, FOUNDER, READ_REPLICA};
 
 use super::inbox::{Inbox, Logs, Messages};
 use super::{Cluster, ClusterOptions, newcomer};
@@ -126,9 +126,12 @@ pub enum ClusterError {
 /// Refuses the folder of a node that only a cluster has.
 pub(crate) fn check_alone(log: &dyn Disk) -> Result<(), ClusterError> {
     match HardState::read(log) {
-        Ok(Some(found)) if found.node != FOUNDER.get() => Err(ClusterError::NotAlone {
-            node: NodeId(found.node),
-        }),
+        // That of a read replica is refused by the opening.
+        Ok(Some(found)) if ![FOUNDER, READ_REPLICA].contains(&NodeId(found.node)) => {
+            Err(ClusterError::NotAlone {
+                node: NodeId(found.node),
+            })
+        }
         // Whatever else is wrong is found by the opening, which says more.
         _ => Ok(()),
     }
@@ -199,15 +202,16 @@ impl Opening {
     }
 }
 
+/// Whose log a folder has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Own {
+pub(crate) enum Own {
     Log(u128),
     Empty,
     /// There is something that the opening will refuse.
     Unknown,
 }
 
-fn own_log(log: &dyn Disk) -> Result<Own, ClusterError> {
+pub(crate) fn own_log(log: &dyn Disk) -> Result<Own, ClusterError> {
     if let Some(found) = HardState::read(log)? {
         return Ok(Own::Log(found.log_id));
     }

@@ -1,0 +1,144 @@
+//! How following goes on, for people and for dashboards.
+
+use std::time::Instant;
+
+use onelog_record::Position;
+use serde::Serialize;
+
+use super::Following;
+
+/// What a read replica is at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FollowState {
+    /// It has nothing yet, and has not heard of its source.
+    Starting,
+    Following,
+    /// The source does not answer; tried again for ever.
+    SourceAway,
+    /// The source lacks what is here already: another one at the same address, which lags behind.
+    SourceBehind,
+    /// The source no longer has what comes next: its last checkpoint is taken in place of all.
+    RestartingFromState,
+    /// The source has another log: nothing is followed any more.
+    OtherLog,
+    /// An entry that is here is another one at the source: nothing is followed any more.
+    OtherHistory,
+}
+
+impl FollowState {
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Starting => "starting",
+            Self::Following => "following",
+            Self::SourceAway => "source_away",
+            Self::SourceBehind => "source_behind",
+            Self::RestartingFromState => "restarting_from_state",
+            Self::OtherLog => "other_log",
+            Self::OtherHistory => "other_history",
+        }
+    }
+
+    /// Whether reads are answered by something that is, or was, the source's.
+    #[must_use]
+    pub const fn is_ready(self) -> bool {
+        !matches!(self, Self::Starting | Self::OtherLog | Self::OtherHistory)
+    }
+
+    /// Whether it never goes on by itself.
+    pub(crate) const fn is_final(self) -> bool {
+        matches!(self, Self::OtherLog | Self::OtherHistory)
+    }
+}
+
+/// A read replica at one moment.
+#[derive(Clone, Debug, Serialize)]
+pub struct FollowStatus {
+    /// The address of the server that it follows.
+    pub source: String,
+    pub state: FollowState,
+    /// Since when, in seconds.
+    pub since_s: u64,
+    /// Why, where it does not follow.
+    pub why: Option<String>,
+    /// Where the source was when it was heard of last.
+    pub source_position: Option<Position>,
+    /// How many rows of a checkpoint are here, where one is taken in.
+    pub rows: Option<u64>,
+    /// How often state and log were replaced by a checkpoint of the source.
+    pub restarts: u64,
+    /// How often a connection was ended because what came was damaged.
+    pub damaged: u64,
+}
+
+impl FollowStatus {
+    pub(crate) fn of(following: &Following) -> Self {
+        let view = following.view.lock();
+        Self {
+            source: following.source.address().to_owned(),
+            state: view.state,
+            since_s: view.since.elapsed().as_secs(),
+            why: view.why.clone(),
+            source_position: view.source_position,
+            rows: view.rows,
+            restarts: view.restarts,
+            damaged: view.damaged,
+        }
+    }
+}
+
+/// What is known of it.
+#[derive(Debug)]
+pub(super) struct View {
+    pub(super) state: FollowState,
+    since: Instant,
+    why: Option<String>,
+    pub(super) source_position: Option<Position>,
+    pub(super) rows: Option<u64>,
+    pub(super) restarts: u64,
+    pub(super) damaged: u64,
+}
+
+impl View {
+    pub(super) fn new(has_log: bool) -> Self {
+        let state = match has_log {
+            true => FollowState::SourceAway,
+            false => FollowState::Starting,
+        };
+        Self {
+            state,
+            since: Instant::now(),
+            why: Some("the source has not answered yet".to_owned()),
+            source_position: None,
+            rows: None,
+            restarts: 0,
+            damaged: 0,
+        }
+    }
+
+    /// Goes over to a state; answers whether state or reason is another one than before. What has
+    /// nothing yet stays at its start until it has heard of the source.
+    pub(super) fn set(&mut self, state: FollowState, why: Option<String>) -> bool {
+        let is_early = self.state == FollowState::Starting;
+        let state = match state {
+            FollowState::SourceAway
+            | FollowState::SourceBehind
+            | FollowState::RestartingFromState
+                if is_early =>
+            {
+                self.state
+            }
+            state => state,
+        };
+        let is_new = self.state != state || self.why != why;
+        if self.state != state {
+            self.since = Instant::now();
+        }
+        if state == FollowState::Following {
+            self.rows = None;
+        }
+        (self.state, self.why) = (state, why);
+        is_new
+    }
+}
