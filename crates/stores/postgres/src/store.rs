@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use onelog_mapping::{EXISTING, Plan, Row};
-use onelog_store::{Batch, Change, Guard, LogPlace, Store, StoreError, StorePosition, StoreReader};
+use onelog_store::{
+    Batch, Change, Followed, Guard, LogPlace, Store, StoreError, StorePosition, StoreReader,
+};
 use tokio_postgres::Client;
 
 use crate::bookkeeping::{self, Identity};
@@ -108,13 +110,13 @@ impl Store for PostgresStore {
         )
     }
 
-    fn followed_log(&mut self) -> Result<Option<String>, StoreError> {
+    fn followed(&mut self) -> Result<Option<Followed>, StoreError> {
         self.connection.wait(
             "reading the position in",
             STATEMENT_TIMEOUT,
             in_transaction(
                 &self.connection.client,
-                self.identity.followed_log(&self.connection.client),
+                self.identity.followed(&self.connection.client),
             ),
         )
     }
