@@ -200,7 +200,8 @@ impl Sinks {
                     });
                 }
                 Some(Answer::NotYet { position }) => known = position,
-                Some(Answer::Elsewhere) | None => {
+                // What else there is answers no wait.
+                Some(_) | None => {
                     if progress.place() == Place::Elsewhere(runs_on) {
                         progress.changed(PAUSE.min(left)).await;
                     }
