@@ -83,7 +83,7 @@ impl Inner {
         store
             .check_target()
             .map_err(|error| of_definition(definition, error))?;
-        match store.followed_log()? {
+        match store.followed()?.map(|found| found.log_id) {
             Some(found) if found != ours && definition.take_from_log.as_ref() != Some(&found) => {
                 Err(StoreError::OtherLog { ours, found }.into())
             }

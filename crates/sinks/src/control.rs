@@ -132,7 +132,7 @@ impl Feed {
     fn detached_snapshots(&self) -> Result<SnapshotPair, SinkError> {
         let plan = Arc::new(plan_of(&self.node, &self.definition)?);
         let mut store = open_store(&self.definition, &plan, &self.log_id)?;
-        let followed = store.followed_log()?;
+        let followed = store.followed()?.map(|found| found.log_id);
         if let Some(found) = followed.filter(|found| *found != self.log_id) {
             let ours = self.log_id.clone();
             return Err(StoreError::OtherLog { ours, found }.into());

@@ -1,15 +1,18 @@
-//! Waiting for a sink that another node of the cluster runs: that one is called, as often as it takes.
+//! Waiting for a sink that another node of the cluster runs, and giving it the definition that a
+//! configuration declares: that node is called.
 //!
-//! A call is short, so that one that meets a node which no longer runs the sink goes to the next.
+//! A call that waits is short, so that one that meets a node which no longer runs the sink goes to the
+//! next; as often as it takes.
 
-use std::sync::Arc;
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use onelog::{Answering, Position, Subject};
+use onelog_store::SinkDefinition;
 use serde::{Deserialize, Serialize};
 
-use crate::error::{SinkError, SinkFault};
+use crate::error::{DeclareError, SinkError, SinkFault};
 use crate::handle::Found;
 use crate::progress::Place;
 use crate::sinks::{Inner, Sinks};
@@ -18,6 +21,8 @@ use crate::sinks::{Inner, Sinks};
 const ROUND: Duration = Duration::from_secs(5);
 /// How long the answer may take on its way.
 const ON_ITS_WAY: Duration = Duration::from_secs(2);
+/// How long the other node may take to replace a definition: a batch under way ends first.
+const REPLACE_TIMEOUT: Duration = Duration::from_secs(60);
 /// The pause before another attempt, unless the sink moves before.
 const PAUSE: Duration = Duration::from_millis(50);
 
@@ -34,6 +39,8 @@ enum Call {
         position: Position,
         within_ms: u64,
     },
+    /// A sink gets another definition, in its stored form.
+    Replace { definition: serde_json::Value },
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -47,6 +54,10 @@ enum Answer {
         position: Option<Position>,
     },
     Stopped {
+        fault: String,
+    },
+    Replaced,
+    NotReplaced {
         fault: String,
     },
     /// It does not run there.
@@ -69,36 +80,60 @@ pub(crate) fn answer_calls(inner: &Arc<Inner>) {
     node.answer_calls(Subject::Sinks, move |bytes: Bytes| -> Answering {
         let sinks = sinks.clone();
         Box::pin(async move {
-            let Call::Wait {
-                sink,
-                position,
-                within_ms,
-            } = serde_json::from_slice(&bytes).ok()?;
-            // The sinks must not live for as long as others wait.
-            let progress = sinks
-                .upgrade()?
-                .find(&sink)
-                .ok()
-                .map(|found| found.progress);
-            let answer = match progress {
-                None => Answer::Elsewhere,
-                Some(progress) => {
+            let answer = match serde_json::from_slice(&bytes).ok()? {
+                Call::Wait {
+                    sink,
+                    position,
+                    within_ms,
+                } => {
                     let within = Duration::from_millis(within_ms).min(ROUND);
-                    match progress.wait(&sink, position, within).await {
-                        Ok(()) => Answer::Reached {
-                            position: progress.position().unwrap_or(position),
-                        },
-                        Err(SinkError::Stopped { fault, .. }) => Answer::Stopped {
-                            fault: shortened(fault.what),
-                        },
-                        Err(SinkError::TimedOut { position, .. }) => Answer::NotYet { position },
-                        Err(_) => Answer::Elsewhere,
-                    }
+                    answer_wait(&sinks, &sink, position, within).await?
+                }
+                Call::Replace { definition } => {
+                    let inner = sinks.upgrade()?;
+                    let replace = move || answer_replace(inner, &definition);
+                    tokio::task::spawn_blocking(replace).await.ok()?
                 }
             };
             Some(serde_json::to_vec(&answer).ok()?.into())
         })
     });
+}
+
+async fn answer_wait(
+    sinks: &Weak<Inner>,
+    sink: &str,
+    position: Position,
+    within: Duration,
+) -> Option<Answer> {
+    // The sinks must not live for as long as others wait.
+    let found = sinks.upgrade()?.find(sink);
+    let Ok(Found { progress, .. }) = found else {
+        return Some(Answer::Elsewhere);
+    };
+    Some(match progress.wait(sink, position, within).await {
+        Ok(()) => Answer::Reached {
+            position: progress.position().unwrap_or(position),
+        },
+        Err(SinkError::Stopped { fault, .. }) => Answer::Stopped {
+            fault: shortened(fault.what),
+        },
+        Err(SinkError::TimedOut { position, .. }) => Answer::NotYet { position },
+        Err(_) => Answer::Elsewhere,
+    })
+}
+
+fn answer_replace(inner: Arc<Inner>, definition: &serde_json::Value) -> Answer {
+    let read = SinkDefinition::from_json(inner.kinds, definition);
+    let replaced = read.map_err(SinkError::from);
+    let replaced = replaced.and_then(|read| Sinks { inner }.replace_ahead(read));
+    match replaced {
+        Ok(()) => Answer::Replaced,
+        Err(SinkError::Elsewhere { .. }) => Answer::Elsewhere,
+        Err(error) => Answer::NotReplaced {
+            fault: shortened(error.to_string()),
+        },
+    }
 }
 
 impl Sinks {
@@ -153,7 +188,7 @@ impl Sinks {
                 });
             }
             let answer = match runs_on {
-                Some(node) => self.call(node, name, position, left).await,
+                Some(node) => self.call_wait(node, name, position, left).await,
                 None => None,
             };
             match answer {
@@ -165,7 +200,8 @@ impl Sinks {
                     });
                 }
                 Some(Answer::NotYet { position }) => known = position,
-                Some(Answer::Elsewhere) | None => {
+                // What else there is answers no wait.
+                Some(_) | None => {
                     if progress.place() == Place::Elsewhere(runs_on) {
                         progress.changed(PAUSE.min(left)).await;
                     }
@@ -174,7 +210,34 @@ impl Sinks {
         }
     }
 
-    async fn call(
+    /// Gives a sink the definition that a configuration declares, wherever it runs, also while its
+    /// store cannot be reached. [`SinkError::Elsewhere`]: it is moving, or the node that runs it did not
+    /// answer; request it again.
+    pub fn declare(&self, definition: SinkDefinition) -> Result<(), DeclareError> {
+        let name = definition.name.clone();
+        let stored = definition.to_stored();
+        let elsewhere = match self.replace_ahead(definition) {
+            Err(SinkError::Elsewhere { runs_on, .. }) => runs_on,
+            outcome => return Ok(outcome?),
+        };
+        let answer = match elsewhere {
+            Some(node) => {
+                let call = Call::Replace { definition: stored };
+                let called = self.call(node, &name, &call, REPLACE_TIMEOUT);
+                runtime(&name)?.block_on(called)
+            }
+            None => None,
+        };
+        match (answer, elsewhere) {
+            (Some(Answer::Replaced), _) => Ok(()),
+            (Some(Answer::NotReplaced { fault }), Some(node)) => {
+                Err(DeclareError::Refused { name, node, fault })
+            }
+            (_, runs_on) => Err(SinkError::Elsewhere { name, runs_on }.into()),
+        }
+    }
+
+    async fn call_wait(
         &self,
         node: u64,
         name: &str,
@@ -187,9 +250,12 @@ impl Sinks {
             position,
             within_ms: within.as_millis() as u64,
         };
-        let bytes = Bytes::from(serde_json::to_vec(&call).ok()?);
+        self.call(node, name, &call, within + ON_ITS_WAY).await
+    }
+
+    async fn call(&self, node: u64, name: &str, call: &Call, within: Duration) -> Option<Answer> {
+        let bytes = Bytes::from(serde_json::to_vec(call).ok()?);
         let node = onelog::NodeId(node);
-        let within = within + ON_ITS_WAY;
         let called = self.inner.node.call(node, Subject::Sinks, bytes, within);
         match called.await {
             Ok(answer) => serde_json::from_slice(&answer).ok(),

@@ -19,6 +19,21 @@ pub enum SinksError {
     Thread { name: String, cause: std::io::Error },
 }
 
+/// What a configuration declares of a sink was not put in force.
+#[derive(Debug, thiserror::Error)]
+pub enum DeclareError {
+    #[error(transparent)]
+    Sink(#[from] SinkError),
+    #[error(
+        "node {node} of the cluster, which runs the sink '{name}', refused the definition: {fault}"
+    )]
+    Refused {
+        name: String,
+        node: u64,
+        fault: String,
+    },
+}
+
 /// A request to the sinks was not served.
 #[derive(Debug, thiserror::Error)]
 pub enum SinkError {

@@ -15,6 +15,7 @@ mod error;
 mod feed;
 mod floors;
 mod handle;
+mod history;
 mod inbox;
 mod lifecycle;
 mod memory;
@@ -43,7 +44,7 @@ pub use dry_run::{
     DRY_RUN_ROWS_MAX, DRY_RUN_STORE_ROWS_MAX, DryRun, DryRunMapping, DryRunRefused, DryRunRow,
     DryRunStore,
 };
-pub use error::{SinkError, SinkFault, SinksError};
+pub use error::{DeclareError, SinkError, SinkFault, SinksError};
 pub use memory::{SINKS_MEMORY_BYTES, SINKS_MEMORY_BYTES_MIN};
 pub use onelog_mapping::{FieldRule, FieldValue};
 pub use onelog_store::{

@@ -42,7 +42,7 @@ impl Sinks {
         let _changing = inner.changing.lock();
         let mut store = inner.former_store(definition)?;
         // Where there is no record of it, a table may still be called its own.
-        let followed = store.followed_log()?;
+        let followed = store.followed()?.map(|found| found.log_id);
         let is_known = followed.is_some();
         let ours = log_id(&inner.node);
         let other = followed.filter(|log| *log != ours);

@@ -15,12 +15,14 @@ use onelog_record::{
     Op, Record, TABLE_SINKS, TABLE_TABLES, TableDefinition, TableId, panic_message,
 };
 use onelog_store::{
-    BATCH_BYTES_DEFAULT, Batch, Store, StoreError, StoreErrorCode, StorePosition, failpoint,
+    BATCH_BYTES_DEFAULT, Batch, LogPlace, Store, StoreError, StoreErrorCode, StorePosition,
+    failpoint,
 };
 use tokio::sync::mpsc;
 
 use crate::error::SinkFault;
 use crate::feed::Feed;
+use crate::history::History;
 use crate::inbox::Inbox;
 use crate::lifecycle::{Action, Event, Leave};
 use crate::memory::{Held, Memory};
@@ -55,23 +57,6 @@ pub(crate) struct Runner {
 /// The log's id as stores keep it.
 pub(crate) fn log_id(node: &Node) -> String {
     format!("{:032x}", node.log_id())
-}
-
-/// What a position that a store holds is in this log.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum History {
-    Ours,
-    /// The log no longer reaches back to it.
-    Cut,
-    /// The log ends before it.
-    Ahead {
-        end: Position,
-    },
-    /// It was reached in another history, by the checksums of the two.
-    Other {
-        there: u32,
-        here: u32,
-    },
 }
 
 impl Runner {
@@ -180,6 +165,7 @@ impl Runner {
         let plan = Arc::new(plan);
         let mut store = open_store(&self.feed.definition, &plan, &self.feed.log_id)?;
         let store = store.as_mut();
+        self.check_history(store)?;
         store.set_first_epoch(first_epoch(self.feed.node.position()));
         store.take_over_from(self.feed.definition.take_from_log.as_deref())?;
         self.pace.begin();
@@ -287,18 +273,32 @@ impl Runner {
         feed.serve(&mut inbox.requests, plan, store, at, is_paused)
     }
 
+    /// A store that got to another history of this log, or beyond its end, is left as it is, also
+    /// where the plan is another one: taking it over would forget how far it got.
+    fn check_history(&mut self, store: &mut dyn Store) -> Result<(), SessionEnd> {
+        let followed = store.followed()?;
+        let followed = followed.filter(|found| found.log_id == self.feed.log_id);
+        let Some(place) = followed.and_then(|found| found.place) else {
+            return Ok(());
+        };
+        if self.inbox.lifecycle.is_rebuilding() {
+            return Ok(());
+        }
+        let fault = self.history_of(place)?.fault(place.position);
+        fault.map_or(Ok(()), |fault| {
+            self.feed.progress.set_position(None);
+            Err(SessionEnd::Stop(fault))
+        })
+    }
+
     /// The store's position. `None`: it has to be backfilled.
     fn read_position(&mut self, store: &mut dyn Store) -> Result<Option<Position>, SessionEnd> {
         let found = store.position()?;
-        let end = self.feed.node.position();
-        if self.feed.is_in_cluster() && found.as_ref().is_some_and(|found| found.position > end) {
-            // Another node had more of the log when it wrote there.
-            let passed = self.inbox.read_barrier(&self.feed.node);
-            if let Some(Err(refusal)) = passed {
-                return Err(SessionEnd::Retry(SinkFault::new(refusal)));
-            }
-        }
-        let history = found.as_ref().map(|found| self.history_of(found));
+        let place_of = |found: &StorePosition| LogPlace {
+            position: found.position,
+            chain: found.chain,
+        };
+        let history = found.as_ref().map(place_of).map(|at| self.history_of(at));
         let history = history.transpose()?;
         // A position that means nothing in this log must not be taken for one that was reached.
         let ours = found.as_ref().filter(|_| history == Some(History::Ours));
@@ -312,28 +312,26 @@ impl Runner {
             return Ok(None);
         }
         let position = found.position;
-        let stopped = |what: String| Err(SessionEnd::Stop(SinkFault::new(what)));
-        match history {
-            History::Ours => {}
-            History::Cut => return Ok(None),
-            History::Ahead { end } => {
-                return stopped(format!(
-                    "the store is at position {position}, but the log ends at {end}: one of them was restored from another time; rebuild the sink to make the store equal to the log"
-                ));
-            }
-            History::Other { there, here } => {
-                return stopped(format!(
-                    "the store is at position {position} of another history of this log: the checksum of its history is {there:08x} there, and that of this log is {here:08x}. The log was put back to an older copy and has gone another way since (or the store was); records that only the store has are in this log no longer. See what differs (onelog sinks verify), then rebuild the sink to make the store equal to this log"
-                ));
-            }
+        if let Some(fault) = history.fault(position) {
+            return Err(SessionEnd::Stop(fault));
+        }
+        if history == History::Cut {
+            return Ok(None);
         }
         self.check_shape(store)?;
         self.feed.retention.advance(position);
         Ok(Some(position))
     }
 
-    /// Whether a position of the store is one of this log as it is now.
-    fn history_of(&self, found: &StorePosition) -> Result<History, SessionEnd> {
+    /// Whether a place of the store is one of this log as it is now.
+    fn history_of(&mut self, found: LogPlace) -> Result<History, SessionEnd> {
+        if self.feed.is_in_cluster() && found.position > self.feed.node.position() {
+            // Another node had more of the log when it wrote there.
+            let passed = self.inbox.read_barrier(&self.feed.node);
+            if let Some(Err(refusal)) = passed {
+                return Err(SessionEnd::Retry(SinkFault::new(refusal)));
+            }
+        }
         let node = &self.feed.node;
         let end = node.position();
         if found.position > end {

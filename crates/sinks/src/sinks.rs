@@ -180,6 +180,28 @@ impl Sinks {
         &self,
         definition: SinkDefinition,
     ) -> Result<(SinkStatus, Option<Remains>), SinkError> {
+        self.replace_if(definition, Err)
+    }
+
+    /// [`Sinks::replace`], also when the store cannot be reached now: the sink then waits for it under
+    /// its new definition.
+    pub(crate) fn replace_ahead(&self, definition: SinkDefinition) -> Result<(), SinkError> {
+        let replaced = self.replace_if(definition, |error| match error {
+            SinkError::Store(
+                StoreError::Unavailable { .. }
+                | StoreError::NotWritable { .. }
+                | StoreError::NoAccess { .. },
+            ) => Ok(()),
+            other => Err(other),
+        });
+        replaced.map(drop)
+    }
+
+    fn replace_if(
+        &self,
+        definition: SinkDefinition,
+        excuse: fn(SinkError) -> Result<(), SinkError>,
+    ) -> Result<(SinkStatus, Option<Remains>), SinkError> {
         let inner = &self.inner;
         let _changing = inner.changing.lock();
         inner.catch_up()?;
@@ -189,7 +211,7 @@ impl Sinks {
             return Ok((self.get(&name)?, None));
         }
         known.check_here()?;
-        inner.check(&definition, Some(&name))?;
+        inner.check(&definition, Some(&name)).or_else(excuse)?;
         // Only a rebuild takes another table of the same name.
         let tables = TableIds::of(&plan_of(&inner.node, &definition)?).or_former(&known.tables);
         let sink = StoredSink {

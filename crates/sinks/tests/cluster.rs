@@ -13,7 +13,7 @@ use std::thread::ThreadId;
 
 use onelog::record::{TABLE_SINK_POSITIONS, TABLE_SINKS};
 use onelog::{NewTable, NodeId, Options, Position};
-use onelog_sinks::{DropTableError, SinkError, SinkState, Sinks};
+use onelog_sinks::{DeclareError, DropTableError, SinkError, SinkState, Sinks};
 use onelog_store::{SinkDefinition, failpoint};
 use onelog_stores::KINDS;
 use onelog_testkit::{Postgres, Server};
@@ -372,6 +372,39 @@ fn a_sink_runs_on_the_node_that_it_names_and_on_the_leader_while_that_is_gone() 
     let at = world.put(1, "a", 4);
     world.sinks[&3].wait_blocking(SINK, at, PATIENCE).unwrap();
     assert_eq!((world.total(SINK, "a"), world.total(SINK, "ghost")), (4, 7));
+}
+
+#[test]
+fn what_any_node_declares_of_a_sink_is_in_force_where_it_runs() {
+    // Given a sink on the leader,
+    let world = World::of_three();
+    world.lead(1);
+    let definition = world.definition(SINK, &json!({}));
+    world.sinks[&1].create(definition).unwrap();
+    let at = world.put(1, "a", 7);
+    world.sinks[&1].wait_blocking(SINK, at, PATIENCE).unwrap();
+    world.until_state(2, SINK, SinkState::Elsewhere, 1);
+    // when another node starts with a file that declares it with another table,
+    let mapping = json!({"table": "shop.orders", "into": "renamed", "columns": {
+        "id": {"from": "$key", "type": "text"},
+        "total": {"from": "/total", "type": "integer"}}});
+    let declared = world.definition(SINK, &json!({"mappings": [mapping]}));
+    world.sinks[&2].declare(declared).unwrap();
+    // then the leader follows into that one,
+    let at = world.put(3, "b", 8);
+    world.sinks[&1].wait_blocking(SINK, at, PATIENCE).unwrap();
+    assert_eq!(world.total("renamed", "a"), 7);
+    assert_eq!(world.total("renamed", "b"), 8);
+    // and a definition that the leader refuses is not in force, with the reason.
+    let mapping = json!({"table": "shop.unknown", "into": "renamed"});
+    let wrong = world.definition(SINK, &json!({"mappings": [mapping]}));
+    let error = world.sinks[&2].declare(wrong).unwrap_err();
+    assert!(
+        matches!(error, DeclareError::Refused { node: 1, .. }),
+        "{error}"
+    );
+    assert!(error.to_string().contains("shop.unknown"), "{error}");
+    assert!(world.sinks[&1].verify(SINK).unwrap().equal);
 }
 
 #[test]

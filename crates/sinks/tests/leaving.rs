@@ -22,6 +22,33 @@ fn followed(place: &Place) -> (Node, Sinks) {
 }
 
 #[test]
+fn a_definition_that_is_declared_while_the_store_is_away_is_in_force_when_it_is_back() {
+    // Given a sink whose store is away.
+    let place = Place::new();
+    let (node, sinks) = followed(&place);
+    close(&node, &sinks);
+    drop((node, sinks));
+    let away = Away::take(place.path("search.db"));
+    let (node, sinks) = place.open();
+    // When the configuration declares it with another column,
+    let mapping = json!({"table": "shop.orders", "into": "orders", "columns": {
+        "id": {"from": "$key", "type": "text"},
+        "remark": {"from": "/note", "type": "text"}}});
+    let declared = place.definition("search", &json!({"mappings": [mapping]}));
+    sinks.declare(declared.clone()).unwrap();
+    let waiting = |status: &onelog_sinks::SinkStatus| status.state == SinkState::Waiting;
+    sinks.wait_for_status("search", PATIENCE, waiting).unwrap();
+    assert!(sinks.definition("search").unwrap() == declared);
+    away.put_back();
+    // then the store has that column as soon as it is back.
+    sinks.resume("search").unwrap();
+    assert_equal(&sinks, "search", node.position());
+    let remark = one::<String>(&place.store("search.db"), "SELECT remark FROM orders");
+    assert_eq!(remark, "one");
+    close(&node, &sinks);
+}
+
+#[test]
 fn a_sink_whose_store_is_away_says_that_it_waits_and_shows_that_it_is_paused() {
     // Given a sink that waits for its store.
     let place = Place::new();

@@ -222,6 +222,63 @@ fn a_log_that_was_put_back_and_grew_again_does_not_pass_for_the_one_that_the_sto
 }
 
 #[test]
+fn a_changed_definition_does_not_let_a_log_that_was_put_back_pass() {
+    // Given a store that followed records which a copy of the log's folder does not have.
+    let place = Place::new();
+    let (node, sinks) = following(&place);
+    assert_equal(&sinks, "search", order(&node, "kept", 1, "in both"));
+    close(&node, &sinks);
+    drop((node, sinks));
+    copy(&place.path("log"), &place.path("copy"));
+    let (node, sinks) = place.open();
+    for n in 0..5 {
+        order(&node, &format!("lost{n}"), n, "in the store alone");
+    }
+    assert_equal(&sinks, "search", node.position());
+    close(&node, &sinks);
+    drop((node, sinks));
+    std::fs::remove_dir_all(place.path("log")).unwrap();
+    std::fs::rename(place.path("copy"), place.path("log")).unwrap();
+    let (node, sinks) = place.open();
+    let lost = "SELECT count(*) FROM orders WHERE id LIKE 'lost%'";
+    let with_column = |column: &str| {
+        let mut columns = json!({
+            "id": {"from": "$key", "type": "text"},
+            "total": {"from": "/total", "type": "integer"},
+            "note": {"from": "/note", "type": "text"}});
+        columns[column] = json!({"from": "/note", "type": "text"});
+        let mapping = json!({"table": "shop.orders", "into": "orders", "columns": columns});
+        place.definition("search", &json!({"mappings": [mapping]}))
+    };
+    // When the definition is changed while the store is ahead of the log that was put back,
+    sinks.replace(with_column("first")).unwrap();
+    // then the sink stops as it would have under the former one, also after a restart,
+    let text = wait_for_stop(&sinks, "search");
+    assert!(text.contains("but the log ends at"), "{text}");
+    close(&node, &sinks);
+    drop((node, sinks));
+    let (node, sinks) = place.open();
+    let text = wait_for_stop(&sinks, "search");
+    assert!(text.contains("but the log ends at"), "{text}");
+    // and under one more definition after the log has become longer than the store's position.
+    for n in 0..20 {
+        order(&node, &format!("new{n}"), n, "in the log alone");
+    }
+    sinks.replace(with_column("second")).unwrap();
+    let text = wait_for_stop(&sinks, "search");
+    assert!(text.contains("of another history of this log"), "{text}");
+    assert_eq!(one::<i64>(&place.store("search.db"), lost), 5);
+    // When the user rebuilds the sink, then the store equals the log.
+    sinks.rebuild("search").unwrap();
+    assert_equal(&sinks, "search", node.position());
+    assert_eq!(one::<i64>(&place.store("search.db"), lost), 0);
+    // And a change of the definition on the same history needs nobody's permission.
+    sinks.replace(with_column("third")).unwrap();
+    assert_equal(&sinks, "search", node.position());
+    close(&node, &sinks);
+}
+
+#[test]
 fn a_store_that_becomes_one_of_another_history_is_noticed_while_nothing_is_written() {
     // Given a sink at the end of the log, and no writers.
     let place = Place::new();

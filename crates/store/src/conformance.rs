@@ -26,7 +26,7 @@ pub use self::owners::{
 pub use self::records::{
     a_removed_sink_is_forgotten, a_removed_sinks_process_is_fenced_by_the_next_sink_of_its_name,
     another_logs_sink_is_not_taken_without_its_name, another_plan_has_no_position,
-    the_chain_is_kept_beside_the_position,
+    how_far_a_store_got_is_known_under_every_plan, the_chain_is_kept_beside_the_position,
 };
 pub use self::renewed::{
     what_was_made_anew_after_a_backfill_is_noticed, what_was_made_anew_behind_the_swap_is_noticed,
@@ -185,6 +185,7 @@ pub fn all(new: &dyn Fn() -> Box<dyn Harness>) {
         a_repair_writes_rows_at_the_stores_position,
         a_snapshot_does_not_change,
         another_plan_has_no_position,
+        how_far_a_store_got_is_known_under_every_plan,
         another_logs_sink_is_not_taken_without_its_name,
         a_removed_sink_is_forgotten,
         a_removed_sinks_process_is_fenced_by_the_next_sink_of_its_name,
@@ -211,7 +212,7 @@ pub fn a_new_store_has_no_position(harness: &dyn Harness) {
     let plan = standard_plan(harness);
     let mut store = harness.open(Arc::clone(&plan), LOG);
     assert_eq!(store.position().unwrap(), None);
-    assert_eq!(store.followed_log().unwrap(), None);
+    assert_eq!(store.followed().unwrap(), None);
     store.check_target().unwrap();
     assert_eq!(store.take_over().unwrap(), 1);
     assert_eq!(store.position().unwrap(), None);

@@ -32,8 +32,8 @@ pub use self::refusals::{REFUSALS_MAX, Refusals};
 pub use self::server_address::{CA_FILE, ServerAddress, URL};
 pub use self::shape::{Shape, narrowed};
 pub use self::store::{
-    BATCH_TIME, Cause, EachRow, Guard, IndexCheck, Leftover, LogPlace, Refused, Store, StoreError,
-    StoreErrorCode, StorePosition, StoreReader,
+    BATCH_TIME, Cause, EachRow, Followed, Guard, IndexCheck, Leftover, LogPlace, Refused, Store,
+    StoreError, StoreErrorCode, StorePosition, StoreReader,
 };
 pub use self::tls::{Trust, choose_cryptography, read_pem, tls_config};
 pub use self::verify::{

@@ -60,6 +60,15 @@ pub struct StorePosition {
     pub epoch: u64,
 }
 
+/// What a sink follows, whatever its plan.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Followed {
+    pub log_id: String,
+    /// How far the store got; of a store in several parts, the part that got furthest. `None`: it was
+    /// never backfilled, or a takeover under another plan has forgotten the position since.
+    pub place: Option<LogPlace>,
+}
+
 /// Rows that no mapping of a sink names any more.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Leftover {
@@ -99,9 +108,9 @@ pub trait Store: Send {
     /// it is, with that log's id. `epoch` is the last takeover, of this value or a later one.
     fn position(&mut self) -> Result<Option<StorePosition>, StoreError>;
 
-    /// The log that the sink of this name follows in this store, under any plan. `None`: the store
-    /// knows no such sink. MAY be called before a takeover.
-    fn followed_log(&mut self) -> Result<Option<String>, StoreError>;
+    /// What the sink of this name follows in this store, under any plan. `None`: the store knows no
+    /// such sink. MAY be called before a takeover.
+    fn followed(&mut self) -> Result<Option<Followed>, StoreError>;
 
     /// With which epoch a sink begins that the store does not know: 1, unless this is called before the
     /// takeover. What the store forgot of a former sink of this name is its epoch as well; a process

@@ -1,7 +1,7 @@
 //! What a place knows of each sink, and the checks that come before every change.
 
 use onelog_record::Position;
-use onelog_store::{LogPlace, StoreError, StorePosition};
+use onelog_store::{Followed, LogPlace, StoreError, StorePosition};
 
 use crate::connection::Contents;
 use crate::ddl::Table;
@@ -43,9 +43,12 @@ impl Owner {
         })
     }
 
-    pub(crate) fn followed_log(&self, contents: &Contents) -> Option<String> {
+    pub(crate) fn followed(&self, contents: &Contents) -> Option<Followed> {
         let entry = contents.entries.get(&self.sink)?;
-        Some(entry.log_id.clone())
+        Some(Followed {
+            log_id: entry.log_id.clone(),
+            place: entry.place,
+        })
     }
 
     pub(crate) fn take_over(

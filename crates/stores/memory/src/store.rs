@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use onelog_mapping::Plan;
-use onelog_store::{Batch, Change, LogPlace, Store, StoreError, StorePosition, StoreReader};
+use onelog_store::{
+    Batch, Change, Followed, LogPlace, Store, StoreError, StorePosition, StoreReader,
+};
 
 use crate::bookkeeping::Owner;
 use crate::connection::Connection;
@@ -42,8 +44,8 @@ impl Store for MemoryStore {
         Ok(self.owner.position(&self.connection.lock()))
     }
 
-    fn followed_log(&mut self) -> Result<Option<String>, StoreError> {
-        Ok(self.owner.followed_log(&self.connection.lock()))
+    fn followed(&mut self) -> Result<Option<Followed>, StoreError> {
+        Ok(self.owner.followed(&self.connection.lock()))
     }
 
     fn set_first_epoch(&mut self, epoch: u64) {

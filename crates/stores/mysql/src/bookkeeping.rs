@@ -31,12 +31,20 @@ pub(crate) struct Record {
 impl Record {
     /// The position, where it was reached under this plan.
     pub(crate) fn position_under(&self, plan: &str) -> Option<StorePosition> {
-        let position = self.position.filter(|_| self.plan == plan)?;
+        let place = self.place().filter(|_| self.plan == plan)?;
         Some(StorePosition {
             log_id: self.log_id.clone(),
-            position: Position(position),
-            chain: self.chain,
+            position: place.position,
+            chain: place.chain,
             epoch: self.epoch,
+        })
+    }
+
+    /// The place under any plan.
+    pub(crate) fn place(&self) -> Option<LogPlace> {
+        Some(LogPlace {
+            position: Position(self.position?),
+            chain: self.chain,
         })
     }
 }

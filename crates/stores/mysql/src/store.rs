@@ -5,8 +5,8 @@ use std::sync::Arc;
 use mysql_async::Value;
 use onelog_mapping::{EXISTING, MappingPlan, Plan, Row};
 use onelog_store::{
-    Batch, Change, Guard, KnownTables, LogPlace, Store, StoreError, StorePosition, StoreReader,
-    failpoint,
+    Batch, Change, Followed, Guard, KnownTables, LogPlace, Store, StoreError, StorePosition,
+    StoreReader, failpoint,
 };
 
 use crate::bookkeeping::{self, Identity, Raised};
@@ -367,14 +367,17 @@ impl Store for MysqlStore {
         Ok(found.and_then(|found| found.position_under(&self.identity.plan_id)))
     }
 
-    fn followed_log(&mut self) -> Result<Option<String>, StoreError> {
+    fn followed(&mut self) -> Result<Option<Followed>, StoreError> {
         let table = self.names.position();
         let found = bookkeeping::read_record(&mut self.connection, &table, &self.identity.sink, "")
             .map_err(|fault| {
                 self.connection
                     .store_error("reading the position in", fault)
             })?;
-        Ok(found.map(|found| found.log_id))
+        Ok(found.map(|found| Followed {
+            place: found.place(),
+            log_id: found.log_id,
+        }))
     }
 
     /// Each takeover has a random mark beside its epoch, which no process of a former sink has.

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use onelog_mapping::{EXISTING, HashLength, MappingPlan, Plan};
 use onelog_record::Position;
-use onelog_store::{LogPlace, StoreError, StorePosition};
-use tokio_postgres::Client;
+use onelog_store::{Followed, LogPlace, StoreError, StorePosition};
 use tokio_postgres::types::{ToSql, Type};
+use tokio_postgres::{Client, Row};
 
 use crate::connection::{BEGIN_WRITE, Pipeline, in_transaction};
 use crate::ddl::table;
@@ -207,6 +207,11 @@ pub(crate) async fn record_shape(
     Ok(())
 }
 
+fn chain_of(row: &Row, column: usize) -> Option<u32> {
+    let chain: Option<i64> = row.get(column);
+    chain.and_then(|chain| chain.try_into().ok())
+}
+
 impl Identity {
     pub(crate) async fn read_position(
         &self,
@@ -227,22 +232,26 @@ impl Identity {
             log_id: row.get(0),
             position: Position(row.get::<_, i64>(1).cast_unsigned()),
             epoch: row.get::<_, i64>(2).cast_unsigned(),
-            chain: row
-                .get::<_, Option<i64>>(3)
-                .and_then(|chain| chain.try_into().ok()),
+            chain: chain_of(&row, 3),
         }))
     }
 
-    /// The log of the sink of this name.
-    pub(crate) async fn followed_log(&self, client: &Client) -> Result<Option<String>, Fault> {
+    /// What the sink of this name follows, under any plan.
+    pub(crate) async fn followed(&self, client: &Client) -> Result<Option<Followed>, Fault> {
         let sql = format!(
-            "SELECT log_id FROM {} WHERE sink = $1",
+            "SELECT log_id, position, chain FROM {} WHERE sink = $1",
             table(&self.schema, POSITIONS)
         );
         let row = client
             .query_typed_opt(&sql, &[(&self.sink, Type::TEXT)])
             .await?;
-        Ok(row.map(|row| row.get(0)))
+        Ok(row.map(|row| Followed {
+            log_id: row.get(0),
+            place: row.get::<_, Option<i64>>(1).map(|position| LogPlace {
+                position: Position(position.cast_unsigned()),
+                chain: chain_of(&row, 2),
+            }),
+        }))
     }
 
     /// Durable at once, so that no crash of the server lets two processes hold one epoch.
@@ -280,7 +289,10 @@ impl Identity {
             let Some(row) = row else {
                 return Err(Fault::Store(StoreError::OtherLog {
                     ours: self.log_id.clone(),
-                    found: self.followed_log(client).await?.unwrap_or_default(),
+                    found: self
+                        .followed(client)
+                        .await?
+                        .map_or_else(String::new, |found| found.log_id),
                 }));
             };
             Ok(row.get::<_, i64>(0).cast_unsigned())

@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use onelog_mapping::{EXISTING, Plan, Row};
 use onelog_store::{
-    Batch, Change, Guard, LogPlace, Store, StoreError, StorePosition, StoreReader, failpoint,
+    Batch, Change, Followed, Guard, LogPlace, Store, StoreError, StorePosition, StoreReader,
+    failpoint,
 };
 use tokio_postgres::Client;
 
@@ -110,13 +111,13 @@ impl Store for PostgresStore {
         )
     }
 
-    fn followed_log(&mut self) -> Result<Option<String>, StoreError> {
+    fn followed(&mut self) -> Result<Option<Followed>, StoreError> {
         self.connection.wait(
             "reading the position in",
             STATEMENT_TIMEOUT,
             in_transaction(
                 &self.connection.client,
-                self.identity.followed_log(&self.connection.client),
+                self.identity.followed(&self.connection.client),
             ),
         )
     }

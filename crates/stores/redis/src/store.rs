@@ -5,10 +5,10 @@ use std::sync::Arc;
 use onelog_mapping::{Plan, Row};
 use onelog_record::Position;
 use onelog_store::{
-    Batch, Change, Leftover, LogPlace, Store, StoreError, StorePosition, StoreReader,
+    Batch, Change, Followed, Leftover, LogPlace, Store, StoreError, StorePosition, StoreReader,
 };
 
-use crate::bookkeeping::{Names, Record, followed_log, plan_id, read_position, take_over};
+use crate::bookkeeping::{Names, Record, followed, plan_id, read_position, take_over};
 use crate::connection::{Form, Servers};
 use crate::encode::RowForm;
 use crate::fence::Fence;
@@ -173,8 +173,8 @@ impl Store for RedisStore {
         read_position(&mut self.servers, &self.names, &self.fingerprint)
     }
 
-    fn followed_log(&mut self) -> Result<Option<String>, StoreError> {
-        followed_log(&mut self.servers, &self.names)
+    fn followed(&mut self) -> Result<Option<Followed>, StoreError> {
+        followed(&mut self.servers, &self.names)
     }
 
     fn set_first_epoch(&mut self, epoch: u64) {

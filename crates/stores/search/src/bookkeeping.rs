@@ -17,7 +17,7 @@
 //! one is refused. Reads by id see the newest version without a refresh.
 
 use onelog_record::Position;
-use onelog_store::{StoreError, StorePosition};
+use onelog_store::{LogPlace, StoreError, StorePosition};
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
@@ -93,12 +93,20 @@ struct Written {
 impl Ledger {
     /// The position under `plan`.
     pub(crate) fn position_under(&self, plan: &str) -> Option<StorePosition> {
-        let position = self.position.filter(|_| self.plan == plan)?;
+        let place = self.place().filter(|_| self.plan == plan)?;
         Some(StorePosition {
             log_id: self.log_id.clone(),
-            position: Position(position),
-            chain: self.chain,
+            position: place.position,
+            chain: place.chain,
             epoch: self.epoch,
+        })
+    }
+
+    /// The place under any plan.
+    pub(crate) fn place(&self) -> Option<LogPlace> {
+        Some(LogPlace {
+            position: Position(self.position?),
+            chain: self.chain,
         })
     }
 

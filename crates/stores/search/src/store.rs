@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use onelog_mapping::{Plan, Row};
 use onelog_record::Position;
 use onelog_store::{
-    Batch, Change, LogPlace, Store, StoreError, StorePosition, StoreReader, failpoint,
+    Batch, Change, Followed, LogPlace, Store, StoreError, StorePosition, StoreReader, failpoint,
 };
 
 use crate::bookkeeping::{self, Ledger, Page};
@@ -204,8 +204,15 @@ impl Store for ElasticsearchStore {
             .position_under(&self.fingerprint))
     }
 
-    fn followed_log(&mut self) -> Result<Option<String>, StoreError> {
-        Ok(self.read()?.map(|page| page.ledger.log_id))
+    fn followed(&mut self) -> Result<Option<Followed>, StoreError> {
+        let Some(page) = self.read()? else {
+            return Ok(None);
+        };
+        let ledger = self.resolved(page.ledger)?;
+        Ok(Some(Followed {
+            place: ledger.place(),
+            log_id: ledger.log_id,
+        }))
     }
 
     fn set_first_epoch(&mut self, epoch: u64) {

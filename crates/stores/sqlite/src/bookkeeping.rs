@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use onelog_record::Position;
-use onelog_store::{LogPlace, StoreError, StorePosition};
+use onelog_store::{Followed, LogPlace, StoreError, StorePosition};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use crate::error::classify;
@@ -89,16 +89,22 @@ pub(crate) fn take_over(
     Ok(epoch.map(i64::cast_unsigned))
 }
 
-/// The log of the sink of this name.
-pub(crate) fn followed_log(
-    connection: &Connection,
-    sink: &str,
-) -> rusqlite::Result<Option<String>> {
+/// What the sink of this name follows, under any plan.
+pub(crate) fn followed(connection: &Connection, sink: &str) -> rusqlite::Result<Option<Followed>> {
     connection
         .query_row(
-            "SELECT log_id FROM onelog_position WHERE sink = ?1",
+            "SELECT log_id, position, chain FROM onelog_position WHERE sink = ?1",
             params![sink],
-            |row| row.get(0),
+            |row| {
+                let (position, chain): (Option<i64>, _) = (row.get(1)?, row.get(2)?);
+                Ok(Followed {
+                    log_id: row.get(0)?,
+                    place: position.map(|position| LogPlace {
+                        position: Position(position.cast_unsigned()),
+                        chain,
+                    }),
+                })
+            },
         )
         .optional()
 }
@@ -303,7 +309,8 @@ mod tests {
         assert_eq!(take_over(&ours, &identity, None), Ok(Some(1)));
         let reader = Connection::open(&path).unwrap();
         reader.execute_batch("BEGIN").unwrap();
-        assert_eq!(followed_log(&reader, "s"), Ok(Some("l".into())));
+        let found = followed(&reader, "s").unwrap().unwrap();
+        assert_eq!(found.log_id, "l");
         // when the sink is taken over, then that fails,
         assert!(take_over(&ours, &identity, None).is_err());
         // and succeeds when the reader is gone: the epoch is the one after the last that was written.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use onelog_mapping::{Plan, Row};
 use onelog_store::{
-    Batch, Change, LogPlace, Store, StoreError, StorePosition, StoreReader, failpoint,
+    Batch, Change, Followed, LogPlace, Store, StoreError, StorePosition, StoreReader, failpoint,
 };
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
@@ -151,9 +151,9 @@ impl Store for SqliteStore {
             .map_err(|error| classify("reading the position in", &self.path, error))
     }
 
-    fn followed_log(&mut self) -> Result<Option<String>, StoreError> {
+    fn followed(&mut self) -> Result<Option<Followed>, StoreError> {
         self.check_identity()?;
-        bookkeeping::followed_log(&self.connection, &self.identity.sink)
+        bookkeeping::followed(&self.connection, &self.identity.sink)
             .map_err(|error| classify("reading the position in", &self.path, error))
     }
 
@@ -168,7 +168,9 @@ impl Store for SqliteStore {
         let Some(epoch) = taken else {
             return Err(StoreError::OtherLog {
                 ours: self.identity.log_id.clone(),
-                found: self.followed_log()?.unwrap_or_default(),
+                found: self
+                    .followed()?
+                    .map_or_else(String::new, |found| found.log_id),
             });
         };
         self.epoch = Some(epoch);

@@ -10,7 +10,9 @@ use onelog_mapping::Plan;
 use onelog_record::Position;
 use onelog_sqlite::SqliteStore;
 use onelog_store::conformance::{self, Capabilities, Harness};
-use onelog_store::{Batch, Change, LogPlace, Store, StoreError, StorePosition, StoreReader};
+use onelog_store::{
+    Batch, Change, Followed, LogPlace, Store, StoreError, StorePosition, StoreReader,
+};
 
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Bug {
@@ -91,10 +93,10 @@ impl Store for Buggy {
         self.inner.set_first_epoch(epoch);
     }
 
-    fn followed_log(&mut self) -> Result<Option<String>, StoreError> {
+    fn followed(&mut self) -> Result<Option<Followed>, StoreError> {
         match self.bug {
             Bug::NamesNoLog => Ok(None),
-            _ => self.inner.followed_log(),
+            _ => self.inner.followed(),
         }
     }
 

@@ -3,8 +3,8 @@
 
 use onelog::{Node, TableError};
 use onelog_command::CommandError;
-use onelog_sinks::{SinkError, Sinks};
-use onelog_store::{SinkDefinition, StoreError};
+use onelog_sinks::{DeclareError, SinkError, Sinks};
+use onelog_store::SinkDefinition;
 
 use crate::config::{Declarations, Declared};
 
@@ -30,8 +30,20 @@ pub fn apply(declared: &Declarations, node: &Node, sinks: &Sinks) -> Result<(), 
             Err(error) => return Err(table_failed(table, &error)),
         }
     }
+    let mut failed = None;
     for sink in &declared.sinks {
-        apply_sink(sink, sinks).map_err(|error| sink_failed(sink, error))?;
+        match apply_sink(sink, sinks) {
+            Ok(()) => {}
+            // What may pass keeps no other sink waiting.
+            Err(DeclareError::Sink(error @ SinkError::Elsewhere { .. })) => {
+                failed = failed.or(Some(sink_failed(sink, error)));
+            }
+            Err(DeclareError::Sink(error)) => return Err(sink_failed(sink, error)),
+            Err(error @ DeclareError::Refused { .. }) => {
+                let error = CommandError::Failed(format!("{}: {error}", sink.origin()));
+                failed = failed.or(Some(error));
+            }
+        }
     }
     for status in sinks.list() {
         let is_declared = |sink: &Declared<SinkDefinition>| sink.what.name == status.name;
@@ -42,10 +54,10 @@ pub fn apply(declared: &Declarations, node: &Node, sinks: &Sinks) -> Result<(), 
             );
         }
     }
-    Ok(())
+    failed.map_or(Ok(()), Err)
 }
 
-fn apply_sink(declared: &Declared<SinkDefinition>, sinks: &Sinks) -> Result<(), SinkError> {
+fn apply_sink(declared: &Declared<SinkDefinition>, sinks: &Sinks) -> Result<(), DeclareError> {
     let mut wanted = declared.what.clone();
     let sink = wanted.name.clone();
     let known = match sinks.definition(&sink) {
@@ -63,7 +75,7 @@ fn apply_sink(declared: &Declared<SinkDefinition>, sinks: &Sinks) -> Result<(), 
             );
             return Ok(());
         }
-        Err(error) => return Err(error),
+        Err(error) => return Err(error.into()),
     };
     if !declared.says_paused {
         wanted.paused = known.paused;
@@ -71,27 +83,13 @@ fn apply_sink(declared: &Declared<SinkDefinition>, sinks: &Sinks) -> Result<(), 
     if wanted == known {
         return Ok(());
     }
-    match sinks.replace(wanted) {
-        Ok(_) => {
-            tracing::warn!(
-                sink,
-                before = shown(&known),
-                "the configuration has changed this sink: a definition that `onelog sinks replace` gave it since the last start is undone; `onelog config export` prints what is in force, for this file"
-            );
-            Ok(())
-        }
-        Err(SinkError::Store(
-            error @ (StoreError::Unavailable { .. } | StoreError::NotWritable { .. }),
-        )) => {
-            tracing::warn!(sink, %error, "this sink keeps its old definition: the store that the configuration names cannot be reached; start again, or use onelog sinks replace, when it can");
-            Ok(())
-        }
-        Err(error @ SinkError::Elsewhere { .. }) => {
-            tracing::warn!(sink, %error, "this sink keeps its old definition: the configuration of the node on which it runs counts; or use onelog sinks replace there");
-            Ok(())
-        }
-        Err(error) => Err(error),
-    }
+    sinks.declare(wanted)?;
+    tracing::warn!(
+        sink,
+        before = shown(&known),
+        "the configuration has changed this sink. Where `onelog sinks replace` gave it the definition before, that is undone; `onelog config export` prints what is in force, for this file"
+    );
+    Ok(())
 }
 
 /// A definition without secrets.

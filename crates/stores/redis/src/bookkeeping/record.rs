@@ -2,7 +2,7 @@
 
 use onelog_mapping::{HashLength, Plan};
 use onelog_record::Position;
-use onelog_store::{LogPlace, StoreError, StorePosition};
+use onelog_store::{Followed, LogPlace, StoreError, StorePosition};
 use redis::Value;
 
 use super::names::Names;
@@ -147,13 +147,27 @@ pub(crate) fn chain_text(place: LogPlace) -> String {
         .map_or_else(String::new, |chain| chain.to_string())
 }
 
-/// The log of the sink of this name.
-pub(crate) fn followed_log(
+/// What the sink of this name follows, under any plan.
+pub(crate) fn followed(
     servers: &mut Servers,
     names: &Names,
-) -> Result<Option<String>, StoreError> {
-    let records = read_records(servers, names)?;
-    Ok(records.into_iter().find_map(|record| record.log))
+) -> Result<Option<Followed>, StoreError> {
+    Ok(furthest(read_records(servers, names)?))
+}
+
+fn furthest(records: Vec<Record>) -> Option<Followed> {
+    let place_of = |record: &Record| {
+        Some(LogPlace {
+            position: Position(record.position?),
+            chain: record.chain,
+        })
+    };
+    let of_log = records.into_iter().filter(|record| record.log.is_some());
+    let furthest = of_log.reduce(|a, b| if b.position > a.position { b } else { a })?;
+    Some(Followed {
+        place: place_of(&furthest),
+        log_id: furthest.log?,
+    })
 }
 
 /// The next epoch is drawn at the first partition, so that no two processes get the same one;
