@@ -8,6 +8,7 @@
 
 mod cluster;
 mod convert;
+mod diverged;
 mod heard;
 mod members;
 mod message;
@@ -186,7 +187,7 @@ impl Raft {
     /// # Errors
     /// Final: this node has lost what the cluster counts on.
     pub fn step(&mut self, message: Message) -> Result<(), ConsensusError> {
-        let message = message.0;
+        let mut message = message.0;
         // One snapshot at a time; and until it is installed, the library must not look at what is
         // applied, as it does when it seeks the leadership.
         let must_wait = [MessageType::MsgSnapshot, MessageType::MsgTimeoutNow];
@@ -204,6 +205,7 @@ impl Raft {
                 last,
             });
         }
+        self.check_one_log(&mut message)?;
         self.heard.note(NodeId(message.from));
         match self.raw.step(message) {
             // From a node that is no member any more.

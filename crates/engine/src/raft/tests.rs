@@ -7,8 +7,8 @@ use onelog_record::{EntryHeader, EntryKind};
 
 use super::*;
 
-fn voter() -> Raft {
-    Raft::new(&RaftOptions {
+fn alone() -> RaftOptions {
+    RaftOptions {
         node: NodeId(1),
         members: Members::alone(NodeId(1)),
         term: Term(0),
@@ -19,8 +19,11 @@ fn voter() -> Raft {
         committed_end: Position(0),
         uncommitted: Vec::new(),
         seed: 1,
-    })
-    .unwrap()
+    }
+}
+
+fn voter() -> Raft {
+    Raft::new(&alone()).unwrap()
 }
 
 fn all(raft: &mut Raft) -> Progress {
@@ -365,4 +368,99 @@ fn a_node_that_is_no_member_stays_a_learner_of_its_own_through_changes_of_the_me
     let left = met.pop().unwrap();
     assert_eq!(left.voters, [NodeId(2)].into());
     assert_eq!(left.learners, [NodeId(3), OUTSIDE].into());
+}
+
+/// A leader of three, in term 1, with its own first entry, which node 2 has.
+fn leader_of_three() -> Raft {
+    let mut raft = Raft::new(&RaftOptions {
+        members: Members::of([NodeId(1), NodeId(2), NodeId(3)]),
+        ..alone()
+    })
+    .unwrap();
+    raft.campaign().unwrap();
+    all(&mut raft);
+    for (msg_type, term) in [
+        (MessageType::MsgRequestPreVoteResponse, 1),
+        (MessageType::MsgRequestVoteResponse, 1),
+    ] {
+        let vote = eraftpb::Message {
+            msg_type,
+            term,
+            ..answer_of_two()
+        };
+        raft.step(Message(vote)).unwrap();
+        all(&mut raft);
+    }
+    assert!(raft.leads());
+    raft.stored(Index(1));
+    all(&mut raft);
+    raft
+}
+
+fn answer_of_two() -> eraftpb::Message {
+    eraftpb::Message {
+        msg_type: MessageType::MsgAppendResponse,
+        from: 2,
+        to: 1,
+        term: 1,
+        ..eraftpb::Message::default()
+    }
+}
+
+#[test]
+fn a_leader_stops_when_a_follower_confirms_more_than_its_log_has() {
+    for (answer, confirmed) in [
+        (
+            eraftpb::Message {
+                index: 9,
+                commit: 9,
+                ..answer_of_two()
+            },
+            Index(9),
+        ),
+        (
+            eraftpb::Message {
+                index: 1,
+                reject: true,
+                reject_hint: 1,
+                log_term: 1,
+                commit: 5,
+                ..answer_of_two()
+            },
+            Index(5),
+        ),
+    ] {
+        let mut raft = leader_of_three();
+        let error = raft.step(Message(answer)).unwrap_err();
+        assert!(
+            matches!(
+                error,
+                ConsensusError::FollowerAhead {
+                    node: NodeId(2),
+                    confirmed: found,
+                    last: Index(1),
+                } if found == confirmed
+            ),
+            "{error}"
+        );
+        assert_eq!(raft.committed(), Index(0), "it is not counted");
+    }
+}
+
+#[test]
+fn what_a_leader_of_an_earlier_term_was_sent_proves_nothing() {
+    let mut raft = leader_of_three();
+    let late = eraftpb::Message {
+        term: 0,
+        index: 9,
+        ..answer_of_two()
+    };
+    raft.step(Message(late)).unwrap();
+    let heard = eraftpb::Message {
+        index: 1,
+        ..answer_of_two()
+    };
+    raft.step(Message(heard)).unwrap();
+    all(&mut raft);
+    assert_eq!(raft.committed(), Index(1));
 }

@@ -3,6 +3,7 @@
 use onelog_engine::{EngineError, MemberChange, Members, MembersError};
 use onelog_record::{Index, NodeId};
 
+use crate::node::Disk;
 use crate::world::{World, node};
 
 fn others(world: &World, leader: NodeId) -> Vec<NodeId> {
@@ -350,4 +351,60 @@ fn a_node_that_lost_the_end_of_its_log_is_stopped_by_its_leader() {
         said.to_string().contains("lost acknowledged entries"),
         "{said}"
     );
+}
+
+/// Three nodes. One of the two that acknowledged the last entries has forgotten them with an earlier
+/// copy of its disk, and leads with the third one, which never had them. Answers the leader, the third,
+/// and the one that is off and still has them.
+fn with_an_earlier_copy(world: &mut World) -> (NodeId, NodeId, (NodeId, Disk)) {
+    let old = world.elect();
+    let [rolled_back, behind] = others(world, old)[..] else {
+        unreachable!("there are three");
+    };
+    for ticket in 1..=5 {
+        world.put(old, ticket);
+        world.settle();
+    }
+    world.run(3);
+    let copy = world.get(rolled_back.get()).disk.clone();
+    world.isolate(behind);
+    for ticket in 6..=20 {
+        world.put(old, ticket);
+        world.settle();
+    }
+    world.run(3);
+    assert!((1..=20).all(|ticket| world.is_acknowledged(ticket)));
+    world.get(old.get()).checkpoint();
+    let kept = world.take_off(old);
+    world.take_off(rolled_back);
+    world.cut.clear();
+    world.put_back(rolled_back, copy);
+    let new = world.elect();
+    let third = if new == behind { rolled_back } else { behind };
+    (new, third, (old, kept))
+}
+
+#[test]
+fn a_node_whose_committed_entries_the_leader_lacks_stops_and_counts_for_no_majority() {
+    // Given a cluster that has forgotten what one node knows to be committed,
+    let mut world = World::of(3, 13);
+    let (leader, third, (keeper, kept)) = with_an_earlier_copy(&mut world);
+    world.settle();
+    // when that node comes back, and the leader has no other,
+    world.doomed.insert(keeper, None);
+    world.isolate(third);
+    world.put_back(keeper, kept);
+    world.put(leader, 100);
+    world.read(leader, 200);
+    world.run(5);
+    // then nothing is acknowledged with its help, and it says why it stops.
+    assert!(!world.is_acknowledged(100) && !world.is_readable(200));
+    let said = world.doomed[&keeper].as_ref().unwrap().to_string();
+    assert!(said.contains("is committed on this node"), "{said}");
+    // The others go on.
+    world.cut.clear();
+    world.run(3);
+    world.put(leader, 101);
+    world.settle();
+    assert!(world.is_acknowledged(101));
 }

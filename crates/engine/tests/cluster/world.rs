@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use onelog_engine::{MemberChange, Members, Message};
+use onelog_engine::{EngineError, MemberChange, Members, Message};
 use onelog_record::{Entry, Index, NodeId, Position, Term, Transactions, TxnId, raw_body};
 
 use crate::node::{Disk, Node};
@@ -21,6 +21,8 @@ pub struct World {
     asked: BTreeMap<u32, Position>,
     founders: Members,
     seed: u64,
+    /// What is known to stop loudly, and why it did.
+    pub doomed: BTreeMap<NodeId, Option<EngineError>>,
 }
 
 pub fn node(number: u64) -> NodeId {
@@ -69,6 +71,20 @@ impl World {
         let before = self.nodes.remove(&id).unwrap();
         self.start(id, before.disk);
         self.get(id.get()).reached = before.reached;
+    }
+
+    /// The node is off; this is what its disk has.
+    pub fn take_off(&mut self, id: NodeId) -> Disk {
+        self.nodes.remove(&id).unwrap().disk
+    }
+
+    /// The node starts with `disk`, whatever it had before. What only others had is no longer counted
+    /// on.
+    pub fn put_back(&mut self, id: NodeId, disk: Disk) {
+        let known = self.nodes.values().map(|node| node.applied.len()).max();
+        let known = Index(known.unwrap_or_default() as u64);
+        self.committed.retain(|index, _| *index <= known);
+        self.start(id, disk);
     }
 
     pub fn isolate(&mut self, id: NodeId) {
@@ -125,8 +141,18 @@ impl World {
             }
             return;
         }
-        if let Some(receiver) = self.nodes.get_mut(&message.to()) {
-            receiver.does(|engine, out| engine.step(message, out).unwrap());
+        let Some(receiver) = self.nodes.get_mut(&message.to()) else {
+            return;
+        };
+        let (id, mut result) = (receiver.id, Ok(()));
+        receiver.does(|engine, out| result = engine.step(message, out));
+        if let Some(why) = self.doomed.get_mut(&id) {
+            *why = result.err();
+            if why.is_some() {
+                self.nodes.remove(&id);
+            }
+        } else {
+            result.unwrap();
         }
     }
 
