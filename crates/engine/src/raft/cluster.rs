@@ -38,8 +38,16 @@ impl Raft {
     pub fn leader(&self) -> Option<NodeId> {
         match self.raw.raft.leader_id {
             NOBODY => None,
+            _ if self.misses_leader() => None,
             node => Some(NodeId(node)),
         }
+    }
+
+    /// Whether the leader is silent for longer than a voter would wait. Who may not seek the leadership
+    /// keeps to the former leader in the library.
+    fn misses_leader(&self) -> bool {
+        let raft = &self.raw.raft;
+        !raft.promotable() && !self.leads() && raft.pass_election_timeout()
     }
 
     /// The term of the entry at `index` in this node's log, durable or not; `None` where it has none, or

@@ -1,6 +1,6 @@
 //! Stories of a cluster, each with the faults that it needs and no other.
 
-use onelog_engine::{EngineError, MemberChange, Members, MembersError};
+use onelog_engine::{ELECTION_TICKS, EngineError, MemberChange, Members, MembersError};
 use onelog_record::{Index, NodeId};
 
 use crate::node::Disk;
@@ -245,6 +245,27 @@ fn a_leader_that_votes_no_longer_does_not_lead_on() {
     world.run(30);
     assert_eq!(world.leader(), Some(other));
     world.check_end();
+}
+
+#[test]
+fn a_learner_whose_leader_is_silent_for_an_election_timeout_knows_of_none() {
+    // Given a learner,
+    let mut world = World::of(1, 14);
+    let leader = world.elect();
+    let learner = node(2);
+    world.start_empty(learner);
+    world.change(leader, &[MemberChange::Learner(learner)]);
+    world.run(5);
+    let known = |world: &World| world.nodes[&learner].engine.raft().leader();
+    assert_eq!(known(&world), Some(leader));
+    // when it no longer hears of its leader,
+    world.isolate(learner);
+    world.run(2 * ELECTION_TICKS);
+    // then it knows of none until it does.
+    assert_eq!(known(&world), None);
+    world.cut.clear();
+    world.run(3);
+    assert_eq!(known(&world), Some(leader));
 }
 
 #[test]
