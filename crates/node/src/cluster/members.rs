@@ -26,6 +26,13 @@ impl Node {
         self.shared.cluster.as_ref()?.views.role().leader
     }
 
+    /// Whether this node takes part in its cluster, as of what it has applied. One that is alone does.
+    #[must_use]
+    pub fn is_member(&self) -> bool {
+        let cluster = self.shared.cluster.as_ref();
+        cluster.is_none_or(|cluster| cluster.views.is_member(cluster.node))
+    }
+
     /// Where this node listens for others.
     #[must_use]
     pub fn peer_address(&self) -> Option<SocketAddr> {
