@@ -156,6 +156,7 @@ pub(crate) async fn change(shared: Arc<Shared>, change: Change) -> Changed {
                 let answer = asking.heard(answer);
                 answer.and_then(|bytes| serde_json::from_slice(&bytes).ok())
             }
+            Leader::None if is_own_removal(&shared, &change) => return Ok(()),
             Leader::None => return Err(given_up(&asking)),
         };
         match answer {
@@ -171,6 +172,15 @@ pub(crate) async fn change(shared: Arc<Shared>, change: Change) -> Changed {
         }
         asking.pause().await;
     }
+}
+
+/// Whether this node was to be removed, and was: the answer may have got lost with its connections.
+fn is_own_removal(shared: &Shared, change: &Change) -> bool {
+    let Some(cluster) = &shared.cluster else {
+        return false;
+    };
+    let me = cluster.node.get();
+    matches!(change, Change::Remove { node, .. } if *node == me) && cluster.views.get().is_removed
 }
 
 const fn given_up(asking: &Asking<'_>) -> MembersChangeError {

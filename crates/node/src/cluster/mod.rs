@@ -210,6 +210,7 @@ pub(crate) fn begin(shared: &Arc<crate::shared::Shared>) {
     if let Some(cluster) = &shared.cluster {
         refresh(shared, cluster);
         cluster.spawn(keep(Arc::clone(shared)));
+        cluster.spawn(joining::notice_removal(Arc::clone(shared)));
         let join = (shared.options.cluster.as_ref()).and_then(|options| options.join);
         if let Some(join) = join {
             cluster.spawn(joining::join(Arc::clone(shared), join));
