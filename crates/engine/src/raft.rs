@@ -38,6 +38,8 @@ use self::timeout::ElectionTimeout;
 /// majority a leader gives it up.
 pub const ELECTION_TICKS: usize = 10;
 const HEARTBEAT_TICKS: usize = 2;
+/// A node without room waits so many times as long before it seeks the leadership: others come first.
+const FULL_PATIENCE: usize = 4;
 /// About how many bytes of entries one message has.
 const BATCH_BYTES: u64 = 1 << 20;
 const MESSAGES_IN_FLIGHT_MAX: usize = 32;
@@ -112,6 +114,8 @@ pub struct Raft {
     applied: Index,
     /// The term in which this node leads, as reported.
     leading: Option<Term>,
+    /// Whether what is proposed could be written.
+    has_room: bool,
 }
 
 impl std::fmt::Debug for Raft {
@@ -178,6 +182,7 @@ impl Raft {
             committed_end: options.committed_end,
             applied: options.committed,
             leading: None,
+            has_room: true,
         })
     }
 
@@ -192,7 +197,8 @@ impl Raft {
         // applied, as it does when it seeks the leadership.
         let must_wait = [MessageType::MsgSnapshot, MessageType::MsgTimeoutNow];
         let is_late = must_wait.contains(&message.msg_type) && self.is_installing();
-        let is_early = message.msg_type == MessageType::MsgTimeoutNow && !self.may_campaign();
+        let may_lead = self.may_campaign() && self.has_room;
+        let is_early = message.msg_type == MessageType::MsgTimeoutNow && !may_lead;
         if message.to != self.node.get() || is_late || is_early {
             return Ok(());
         }
@@ -420,7 +426,8 @@ impl Consensus for Raft {
         let raft = &mut self.raw.raft;
         // The library draws from the thread's own randomness, which no seed repeats.
         let ticks = self.timeout.ticks(raft.election_elapsed == 0);
-        raft.set_randomized_election_timeout(ticks);
+        let patience = if self.has_room { 1 } else { FULL_PATIENCE };
+        raft.set_randomized_election_timeout(ticks * patience);
         self.raw.tick();
         Ok(())
     }

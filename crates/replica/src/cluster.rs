@@ -12,6 +12,7 @@ use onelog_engine::{
 use onelog_record::{Index, NodeId, Term};
 
 use crate::failure::Failure;
+use crate::handing_on::HandingOn;
 use crate::jobs::{Answer, Job, Outbox, TransferError};
 use crate::observer::Observer;
 use crate::options::ReplicaOptions;
@@ -59,6 +60,7 @@ pub(crate) struct Cluster<T> {
     peers: Vec<PeerProgress>,
     change: Option<T>,
     transfer: Option<Transfer<T>>,
+    pub(crate) handing_on: HandingOn,
 }
 
 impl<T> Cluster<T> {
@@ -71,6 +73,7 @@ impl<T> Cluster<T> {
             peers: Vec::new(),
             change: None,
             transfer: None,
+            handing_on: HandingOn::default(),
         }
     }
 
@@ -91,6 +94,10 @@ impl<T> Cluster<T> {
     /// not.
     pub(crate) const fn has_waiting(&self) -> bool {
         self.change.is_some() || self.transfer.is_some() && self.role.leads
+    }
+
+    pub(crate) const fn is_transferring(&self) -> bool {
+        self.transfer.is_some()
     }
 
     /// Takes every ticket that waits.

@@ -58,6 +58,17 @@ impl Raft {
         (term > 0).then_some(Term(term))
     }
 
+    /// Whether the disk has room for what a leader proposes. Without it this node takes no leadership
+    /// that is handed to it, and seeks it after the others.
+    pub const fn set_room(&mut self, has_room: bool) {
+        self.has_room = has_room;
+    }
+
+    #[must_use]
+    pub(crate) const fn has_room(&self) -> bool {
+        self.has_room
+    }
+
     /// To whom the leadership is being handed on.
     #[must_use]
     pub fn hands_on_to(&self) -> Option<NodeId> {

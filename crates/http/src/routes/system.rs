@@ -41,7 +41,7 @@ pub(crate) async fn healthz() -> Answer {
     tag = "system",
     responses(
         (status = 200, description = "They can", body = crate::api::Health),
-        (status = 503, description = "`failed`: why. In a cluster `no_leader`: none is known now; `not_member`: the node waits to be added; `starting`: it was, and has not got the state yet; `removed`: it was, for ever", body = crate::api::Health),
+        (status = 503, description = "`failed`: why. In a cluster `no_leader`: none is known now; `not_member`: the node waits to be added; `starting`: it was, and has not got the state yet; `disk_full`: the node writes nothing for want of room; `removed`: it was, for ever", body = crate::api::Health),
     )
 )]
 pub(crate) async fn readyz(State(app): State<Shared>) -> Answer {
@@ -59,7 +59,8 @@ fn readiness(node: &Node) -> (&'static str, Option<String>) {
         return ("failed", Some(failure));
     }
     // The rest takes longer.
-    let takes_part = node.leader().is_some() && node.is_member();
+    let takes_part =
+        node.leader().is_some() && node.is_member() && !node.is_full_in_cluster();
     let cluster = (!takes_part).then(|| node.cluster()).flatten();
     cluster.map_or(("ready", None), readiness_in)
 }
@@ -86,6 +87,12 @@ fn readiness_in(cluster: ClusterStatus) -> (&'static str, Option<String>) {
             )
         });
         return ("not_member", Some(why));
+    }
+    if cluster.disk_full {
+        let why = format!(
+            "the disk of node {number} has no room, so it writes nothing and falls behind: make room"
+        );
+        return ("disk_full", Some(why));
     }
     if cluster.leader.is_some() {
         return ("ready", None);
@@ -192,6 +199,7 @@ mod tests {
             is_member: true,
             is_changing: false,
             is_removed: false,
+            disk_full: false,
             join_error: None,
             mended_frames: 0,
             members: Vec::new(),
@@ -214,5 +222,6 @@ mod tests {
         };
         assert_eq!(status(waits), "not_member");
         assert_eq!(status(|cluster| cluster.is_removed = true), "removed");
+        assert_eq!(status(|cluster| cluster.disk_full = true), "disk_full");
     }
 }
