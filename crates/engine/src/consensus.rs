@@ -192,4 +192,5 @@ pub enum ConsensusError {
 }
 
 /// What to do when the logs of two nodes are no longer one.
-const DIVERGED_ADVICE: &str = "see 'An earlier copy of a folder' in docs/operations.md before anything is started again";
+const DIVERGED_ADVICE: &str =
+    "see 'An earlier copy of a folder' in docs/operations.md before anything is started again";

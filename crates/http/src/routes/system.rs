@@ -59,8 +59,7 @@ fn readiness(node: &Node) -> (&'static str, Option<String>) {
         return ("failed", Some(failure));
     }
     // The rest takes longer.
-    let takes_part =
-        node.leader().is_some() && node.is_member() && !node.is_full_in_cluster();
+    let takes_part = node.leader().is_some() && node.is_member() && !node.is_full_in_cluster();
     let cluster = (!takes_part).then(|| node.cluster()).flatten();
     cluster.map_or(("ready", None), readiness_in)
 }

@@ -448,7 +448,12 @@ fn a_leader_without_room_hands_the_leadership_to_a_node_that_has_some() {
     let mut world = World::of_with(3, 56, with_a_reserve);
     world.run(3);
     let leader = world.elect();
-    let others: Vec<_> = world.nodes.keys().copied().filter(|id| *id != leader).collect();
+    let others: Vec<_> = world
+        .nodes
+        .keys()
+        .copied()
+        .filter(|id| *id != leader)
+        .collect();
     for full in [leader, others[0]] {
         world.get(full).handle(Event::FreeSpace(0));
     }
