@@ -370,22 +370,22 @@ fn a_node_that_is_no_member_stays_a_learner_of_its_own_through_changes_of_the_me
     assert_eq!(left.learners, [NodeId(3), OUTSIDE].into());
 }
 
-/// A leader of three, in term 1, with its own first entry, which node 2 has.
+/// A leader of three, in term 2, with its own first entry.
 fn leader_of_three() -> Raft {
     let mut raft = Raft::new(&RaftOptions {
         members: Members::of([NodeId(1), NodeId(2), NodeId(3)]),
+        term: Term(1),
         ..alone()
     })
     .unwrap();
     raft.campaign().unwrap();
     all(&mut raft);
-    for (msg_type, term) in [
-        (MessageType::MsgRequestPreVoteResponse, 1),
-        (MessageType::MsgRequestVoteResponse, 1),
+    for msg_type in [
+        MessageType::MsgRequestPreVoteResponse,
+        MessageType::MsgRequestVoteResponse,
     ] {
         let vote = eraftpb::Message {
             msg_type,
-            term,
             ..answer_of_two()
         };
         raft.step(Message(vote)).unwrap();
@@ -402,7 +402,7 @@ fn answer_of_two() -> eraftpb::Message {
         msg_type: MessageType::MsgAppendResponse,
         from: 2,
         to: 1,
-        term: 1,
+        term: 2,
         ..eraftpb::Message::default()
     }
 }
@@ -451,7 +451,7 @@ fn a_leader_stops_when_a_follower_confirms_more_than_its_log_has() {
 fn what_a_leader_of_an_earlier_term_was_sent_proves_nothing() {
     let mut raft = leader_of_three();
     let late = eraftpb::Message {
-        term: 0,
+        term: 1,
         index: 9,
         ..answer_of_two()
     };

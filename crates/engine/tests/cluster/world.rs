@@ -84,6 +84,7 @@ impl World {
         let known = self.nodes.values().map(|node| node.applied.len()).max();
         let known = Index(known.unwrap_or_default() as u64);
         self.committed.retain(|index, _| *index <= known);
+        self.acknowledged.clear();
         self.start(id, disk);
     }
 
@@ -251,6 +252,9 @@ impl World {
                 let term = node.engine.applied().term;
                 let leader = self.leaders.entry(term).or_insert(*id);
                 assert_eq!(leader, id, "term {term} has one leader");
+            }
+            if self.doomed.contains_key(id) {
+                continue;
             }
             for (place, entry) in node.applied.iter().enumerate() {
                 assert_eq!(entry.index, Index(place as u64 + 1), "nothing is left out");
