@@ -38,8 +38,10 @@ use self::timeout::ElectionTimeout;
 /// majority a leader gives it up.
 pub const ELECTION_TICKS: usize = 10;
 const HEARTBEAT_TICKS: usize = 2;
-/// A node without room waits so many times as long before it seeks the leadership: others come first.
-const FULL_PATIENCE: usize = 4;
+/// The longest timeout that the library takes.
+const LONGEST_TICKS: usize = 2 * ELECTION_TICKS - 1;
+/// A node without room seeks the leadership so much later than any other one.
+const FULL_TICKS: usize = 2 * ELECTION_TICKS;
 /// About how many bytes of entries one message has.
 const BATCH_BYTES: u64 = 1 << 20;
 const MESSAGES_IN_FLIGHT_MAX: usize = 32;
@@ -116,6 +118,8 @@ pub struct Raft {
     leading: Option<Term>,
     /// Whether what is proposed could be written.
     has_room: bool,
+    /// For how long this node has held back for want of room.
+    held_ticks: usize,
 }
 
 impl std::fmt::Debug for Raft {
@@ -183,6 +187,7 @@ impl Raft {
             applied: options.committed,
             leading: None,
             has_room: true,
+            held_ticks: 0,
         })
     }
 
@@ -227,6 +232,16 @@ impl Raft {
         !self.is_alone()
             || log.last_index() == log.persisted
             || planted::is(Bug::CampaignsUnflushed)
+    }
+
+    /// Whether this node would seek the leadership now and lets others with room do so first. It still
+    /// votes: for that its leader must have been silent for longer than the shortest timeout.
+    fn holds_back(&mut self) -> bool {
+        let would_seek = self.raw.raft.election_elapsed + 1 >= LONGEST_TICKS;
+        let is_last = self.has_room || self.leads() || self.is_alone();
+        let holds = would_seek && !is_last && self.held_ticks < FULL_TICKS;
+        self.held_ticks = if holds { self.held_ticks + 1 } else { 0 };
+        holds
     }
 
     fn is_installing(&self) -> bool {
@@ -426,8 +441,11 @@ impl Consensus for Raft {
         let raft = &mut self.raw.raft;
         // The library draws from the thread's own randomness, which no seed repeats.
         let ticks = self.timeout.ticks(raft.election_elapsed == 0);
-        let patience = if self.has_room { 1 } else { FULL_PATIENCE };
-        raft.set_randomized_election_timeout(ticks * patience);
+        let ticks = if self.has_room { ticks } else { LONGEST_TICKS };
+        raft.set_randomized_election_timeout(ticks);
+        if self.holds_back() {
+            return Ok(());
+        }
         self.raw.tick();
         Ok(())
     }

@@ -43,11 +43,12 @@ impl Raft {
         }
     }
 
-    /// Whether the leader is silent for longer than a voter would wait. Who may not seek the leadership
+    /// Whether the leader is silent for longer than a voter would wait. Who does not seek the leadership
     /// keeps to the former leader in the library.
     fn misses_leader(&self) -> bool {
         let raft = &self.raw.raft;
-        !raft.promotable() && !self.leads() && raft.pass_election_timeout()
+        let is_silent = !raft.promotable() && raft.pass_election_timeout();
+        !self.leads() && (is_silent || self.held_ticks > 0)
     }
 
     /// The term of the entry at `index` in this node's log, durable or not; `None` where it has none, or

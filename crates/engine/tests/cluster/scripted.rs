@@ -269,6 +269,43 @@ fn a_learner_whose_leader_is_silent_for_an_election_timeout_knows_of_none() {
 }
 
 #[test]
+fn a_node_without_room_leads_when_no_other_one_can_and_not_before() {
+    // Given three nodes of which the leader is lost and another one has no room,
+    let mut world = World::of(3, 15);
+    let leader = world.elect();
+    let [full, other] = others(&world, leader)[..] else {
+        unreachable!("there are three");
+    };
+    world.get(full.get()).engine.set_room(false);
+    world.isolate(leader);
+    // then the one that has room leads, with the vote of the other,
+    let next = loop {
+        world.run(1);
+        let leads = |id: &NodeId| world.nodes[id].leads();
+        if let Some(next) = [full, other].into_iter().find(leads) {
+            break next;
+        }
+    };
+    assert_eq!(next, other);
+    // which does not take the leadership when it is handed over,
+    world
+        .get(other.get())
+        .does(|engine, out| engine.transfer(full, out).unwrap().unwrap());
+    world.run(2 * ELECTION_TICKS);
+    assert!(world.nodes[&other].leads());
+    // and leads where there is no other.
+    world.isolate(other);
+    world
+        .cut
+        .retain(|(from, to)| ![*from, *to].contains(&full) || ![*from, *to].contains(&leader));
+    world.get(leader.get()).engine.set_room(false);
+    for _ in 0..10 * ELECTION_TICKS {
+        world.run(1);
+    }
+    assert!(world.nodes[&full].leads() || world.nodes[&leader].leads());
+}
+
+#[test]
 fn one_change_of_members_at_a_time() {
     let mut world = World::of(3, 9);
     let leader = world.elect();
