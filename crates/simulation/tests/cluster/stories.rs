@@ -437,6 +437,8 @@ fn entries_are_not_taken_while_the_disk_is_nearly_full_and_come_later() {
 
 fn with_a_reserve(id: onelog_record::NodeId) -> ReplicaOptions {
     ReplicaOptions {
+        // A new leader's first entry finds a place also where no other file can be made.
+        segment_bytes: 1 << 20,
         disk_reserve_bytes: 1 << 20,
         ..options(id)
     }
