@@ -22,6 +22,8 @@ pub struct Cluster {
     is_changing: bool,
     /// Whether other nodes refuse this one because it was removed.
     is_removed: bool,
+    /// Whether this node writes nothing because its disk has no room.
+    disk_full: bool,
     /// Why this node has not become a member, or a voter, where it requests that itself.
     #[schema(required)]
     join_error: Option<String>,
@@ -59,13 +61,13 @@ struct Member {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(examples(
     json!({"alone": true, "node": 1, "address": null, "term": null, "leader": 1, "leads": true,
-        "is_member": true, "is_changing": false, "is_removed": false, "join_error": null,
-        "mended_frames": 0,
+        "is_member": true, "is_changing": false, "is_removed": false, "disk_full": false,
+        "join_error": null, "mended_frames": 0,
         "members": [{"node": 1, "is_voter": true, "address": null, "is_connected": true,
             "last_error": null, "matched": null, "is_active": null, "takes_snapshot": null}]}),
     json!({"alone": false, "node": 2, "address": "127.0.0.1:7172", "term": 3, "leader": 1,
         "leads": false, "is_member": true, "is_changing": false, "is_removed": false,
-        "join_error": null, "mended_frames": 0,
+        "disk_full": false, "join_error": null, "mended_frames": 0,
         "members": [{"node": 1, "is_voter": true, "address": "127.0.0.1:7171",
             "is_connected": true, "last_error": null, "matched": null, "is_active": null,
             "takes_snapshot": null},
@@ -94,6 +96,8 @@ pub struct ClusterView {
     is_changing: bool,
     /// Whether other nodes refuse this one because it was removed.
     is_removed: bool,
+    /// Whether this node writes nothing because its disk has no room.
+    disk_full: bool,
     /// Why this node has not become a member, or a voter, where it requests that itself.
     #[schema(required)]
     join_error: Option<String>,
@@ -133,6 +137,7 @@ impl From<onelog::ClusterStatus> for Cluster {
             is_member: cluster.is_member,
             is_changing: cluster.is_changing,
             is_removed: cluster.is_removed,
+            disk_full: cluster.disk_full,
             join_error: cluster.join_error,
             mended_frames: cluster.mended_frames,
             members: cluster.members.into_iter().map(Member::from).collect(),
@@ -170,6 +175,7 @@ impl ClusterView {
                 is_member: cluster.is_member,
                 is_changing: cluster.is_changing,
                 is_removed: cluster.is_removed,
+                disk_full: cluster.disk_full,
                 join_error: cluster.join_error,
                 mended_frames: cluster.mended_frames,
                 members: cluster.members,
@@ -199,6 +205,7 @@ impl ClusterView {
             is_member: true,
             is_changing: false,
             is_removed: false,
+            disk_full: false,
             join_error: None,
             mended_frames: 0,
             members: vec![member],

@@ -17,7 +17,8 @@ pub struct ReadAt {
     /// this request. On a node that is alone every read without `at` does.
     #[param(example = true)]
     linearizable: Option<bool>,
-    /// How long `after` waits: 5000 unless given, at most 60000.
+    /// How long `after` waits: 5000 unless given, at most 60000. `linearizable` waits so long where it is
+    /// given.
     #[param(example = 1000)]
     timeout_ms: Option<u64>,
 }

@@ -16,7 +16,8 @@ use super::{Cluster, Sink};
     json!({"status": "no_leader", "failure": "no leader of the cluster is known: a majority of its voters must run and be connected"})
 ))]
 pub struct Health<'h> {
-    /// `ok`, `ready`, `failed`; in a cluster also `no_leader`, `not_member`, `removed`.
+    /// `ok`, `ready`, `failed`; in a cluster also `no_leader`, `not_member`, `starting`,
+    /// `disk_full`, `removed`.
     pub status: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failure: Option<&'h str>,

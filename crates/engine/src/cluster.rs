@@ -30,7 +30,9 @@ impl<T> Engine<T, Raft> {
             !self.has_open() && self.waiting() == 0,
             "nothing is decided during a replay"
         );
+        let has_room = self.consensus.has_room();
         self.consensus = raft;
+        self.consensus.set_room(has_room);
     }
 
     /// A message of another node has come. One that announces a snapshot only when that is here. What
@@ -94,6 +96,11 @@ impl<T> Engine<T, Raft> {
     /// A checkpoint can be sent to followers that need what the log no longer has.
     pub fn has_snapshot(&mut self, mark: SnapshotMark) {
         self.consensus.has_snapshot(mark);
+    }
+
+    /// Whether the disk has room for what a leader proposes.
+    pub const fn set_room(&mut self, has_room: bool) {
+        self.consensus.set_room(has_room);
     }
 
     /// A message to this node could not be sent.

@@ -20,7 +20,7 @@
 
 use std::fmt::Debug;
 
-use onelog_record::{Entry, Index, PayloadError, Position, Term};
+use onelog_record::{Entry, Index, NodeId, PayloadError, Position, Term};
 
 use crate::raft::{Fetch, Members, Message, SnapshotMark};
 
@@ -170,4 +170,27 @@ pub enum ConsensusError {
         "the leader knows that this node had the log up to index {committed}, but it ends at {last}: the disk has lost acknowledged entries; remove this node from the cluster and add it again, empty and under a new number"
     )]
     LostTail { committed: Index, last: Index },
+    /// The leader's log has something else where this node's is committed.
+    #[error(
+        "entry {index} is committed on this node with term {own}, but node {leader}, which leads, has it with term {theirs}: a majority of the voters has lost acknowledged entries, for example by earlier copies of folders that were put back. What was lost is in the folder of this node: keep it; {DIVERGED_ADVICE}"
+    )]
+    CommitReplaced {
+        leader: NodeId,
+        index: Index,
+        own: Term,
+        theirs: Term,
+    },
+    /// A follower's log goes on, committed, where that of this node, which leads, ends.
+    #[error(
+        "node {node} has the log up to index {confirmed}, but that of this node, which leads, ends at {last}: a majority of the voters has lost acknowledged entries, for example by earlier copies of folders that were put back. What was lost is in the folder of node {node}: keep it; {DIVERGED_ADVICE}"
+    )]
+    FollowerAhead {
+        node: NodeId,
+        confirmed: Index,
+        last: Index,
+    },
 }
+
+/// What to do when the logs of two nodes are no longer one.
+const DIVERGED_ADVICE: &str =
+    "see 'An earlier copy of a folder' in docs/operations.md before anything is started again";

@@ -8,6 +8,7 @@
 
 mod cluster;
 mod convert;
+mod diverged;
 mod heard;
 mod members;
 mod message;
@@ -39,6 +40,10 @@ use self::timeout::ElectionTimeout;
 /// majority a leader gives it up.
 pub const ELECTION_TICKS: usize = 10;
 const HEARTBEAT_TICKS: usize = 2;
+/// The longest timeout that the library takes.
+const LONGEST_TICKS: usize = 2 * ELECTION_TICKS - 1;
+/// A node without room seeks the leadership so much later than any other one.
+const FULL_TICKS: usize = 2 * ELECTION_TICKS;
 /// About how many bytes of entries one message has.
 const BATCH_BYTES: u64 = 1 << 20;
 const MESSAGES_IN_FLIGHT_MAX: usize = 32;
@@ -119,6 +124,10 @@ pub struct Raft {
     unapplied_bytes_max: usize,
     /// The term in which this node leads, as reported.
     leading: Option<Term>,
+    /// Whether what is proposed could be written.
+    has_room: bool,
+    /// For how long this node has held back for want of room.
+    held_ticks: usize,
 }
 
 impl std::fmt::Debug for Raft {
@@ -188,6 +197,8 @@ impl Raft {
             told: options.committed.get(),
             unapplied_bytes_max: options.unapplied_bytes_max,
             leading: None,
+            has_room: true,
+            held_ticks: 0,
         })
     }
 
@@ -204,7 +215,8 @@ impl Raft {
         let has_spilled = self.raw.store().has_spilled();
         let is_late =
             must_wait.contains(&message.msg_type) && (self.is_installing() || has_spilled);
-        let is_early = message.msg_type == MessageType::MsgTimeoutNow && !self.may_campaign();
+        let may_lead = self.may_campaign() && self.has_room;
+        let is_early = message.msg_type == MessageType::MsgTimeoutNow && !may_lead;
         if message.to != self.node.get() || is_late || is_early {
             return Ok(());
         }
@@ -217,6 +229,7 @@ impl Raft {
                 last,
             });
         }
+        self.check_one_log(&mut message)?;
         self.heard.note(NodeId(message.from));
         let told = self.hold_back(&mut message);
         match self.raw.step(message) {
@@ -235,6 +248,16 @@ impl Raft {
         !self.is_alone()
             || log.last_index() == log.persisted
             || planted::is(Bug::CampaignsUnflushed)
+    }
+
+    /// Whether this node would seek the leadership now and lets others with room do so first. It still
+    /// votes: for that its leader must have been silent for longer than the shortest timeout.
+    fn holds_back(&mut self) -> bool {
+        let would_seek = self.raw.raft.election_elapsed + 1 >= LONGEST_TICKS;
+        let is_last = self.has_room || self.leads() || self.is_alone();
+        let holds = would_seek && !is_last && self.held_ticks < FULL_TICKS;
+        self.held_ticks = if holds { self.held_ticks + 1 } else { 0 };
+        holds
     }
 
     fn is_installing(&self) -> bool {
@@ -440,7 +463,11 @@ impl Consensus for Raft {
         }
         // The library draws from the thread's own randomness, which no seed repeats.
         let ticks = self.timeout.ticks(raft.election_elapsed == 0);
+        let ticks = if self.has_room { ticks } else { LONGEST_TICKS };
         raft.set_randomized_election_timeout(ticks);
+        if self.holds_back() {
+            return Ok(());
+        }
         self.raw.tick();
         Ok(())
     }

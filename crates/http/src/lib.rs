@@ -33,8 +33,10 @@ mod refusals;
 mod router;
 mod routes;
 mod server;
+mod starting;
 
 use onelog_api as api;
 pub use onelog_request::WAIT_TIMEOUT_MS_MAX;
 pub use options::{Declared, HttpOptions};
 pub use server::serve;
+pub use starting::serve_starting;

@@ -12,6 +12,7 @@ use onelog_engine::{
 use onelog_record::{Index, NodeId, Term};
 
 use crate::failure::Failure;
+use crate::handing_on::HandingOn;
 use crate::jobs::{Answer, Job, Outbox, TransferError};
 use crate::observer::Observer;
 use crate::options::ReplicaOptions;
@@ -71,6 +72,7 @@ pub(crate) struct Cluster<T> {
     /// others before they are answered; what is dropped would cost it a while to notice.
     parked: VecDeque<Message>,
     parked_bytes: usize,
+    pub(crate) handing_on: HandingOn,
 }
 
 impl<T> Cluster<T> {
@@ -85,6 +87,7 @@ impl<T> Cluster<T> {
             transfer: None,
             parked: VecDeque::new(),
             parked_bytes: 0,
+            handing_on: HandingOn::default(),
         }
     }
 
@@ -119,6 +122,10 @@ impl<T> Cluster<T> {
     /// not.
     pub(crate) const fn has_waiting(&self) -> bool {
         self.change.is_some() || self.transfer.is_some() && self.role.leads
+    }
+
+    pub(crate) const fn is_transferring(&self) -> bool {
+        self.transfer.is_some()
     }
 
     /// Takes every ticket that waits.

@@ -41,6 +41,7 @@ mod effects;
 mod events;
 mod failure;
 mod followers;
+mod handing_on;
 mod hard_state;
 mod jobs;
 mod observer;

@@ -259,6 +259,7 @@ impl<T, O: Observer> Replica<T, O> {
         self.release_old_view(now, out);
         self.engine.tick(&mut self.effects)?;
         self.carry_out(out)?;
+        self.hand_on_when_full(now, out)?;
         self.note_peers();
         Ok(())
     }

@@ -86,6 +86,7 @@ impl<T, O: Observer> Replica<T, O> {
         };
         if is_read_only != self.space.is_read_only {
             self.space.is_read_only = is_read_only;
+            self.engine.set_room(!is_read_only);
             match is_read_only {
                 true => tracing::error!(
                     free_bytes,

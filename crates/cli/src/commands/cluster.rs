@@ -168,6 +168,9 @@ pub fn summary(cluster: &Value) -> String {
     if let Some(trouble) = trouble {
         line += &format!("; {trouble}");
     }
+    if cluster["disk_full"] == true {
+        line += "; its disk has no room, so it writes nothing and falls behind";
+    }
     if let Some(error) = cluster["join_error"].as_str() {
         line += &format!("; {error}");
     }
@@ -202,6 +205,9 @@ mod tests {
             line.ends_with("; it waits to be added; no member is connected"),
             "{line}"
         );
+        waits["disk_full"] = json!(true);
+        let line = summary(&waits);
+        assert!(line.contains("; its disk has no room"), "{line}");
         waits["mended_frames"] = json!(2);
         let line = summary(&waits);
         assert!(line.contains("; 2 damaged frames of its log"), "{line}");

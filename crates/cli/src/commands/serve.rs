@@ -2,7 +2,8 @@
 //!
 //! Order at the start: settings, the port, the node (which recovers), the sinks, what the
 //! configuration declares, HTTP, then the line that says ready. A node of a cluster may wait long for a
-//! leader, so there what is declared is made in the background, and HTTP says what it waits for. At the
+//! leader, so there what is declared is made in the background, and HTTP says what it waits for; already
+//! while it opens, for it may wait for other nodes, HTTP says that it lives and starts. At the
 //! end the other way round. A second signal ends the process at once: the log is made for that.
 
 mod declared;
@@ -59,7 +60,7 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CommandError> {
     let listener = listen(&settings.listen)?;
     let runtime = runtime()?;
     let mut signals = runtime.block_on(async { Signals::new() })?;
-    let node = open(&settings, &runtime, &mut signals)?;
+    let node = open(&settings, &runtime, &listener, &mut signals)?;
     let memory = settings.sinks_memory_bytes;
     let sinks = Sinks::start_within(node.clone(), onelog_stores::KINDS, memory)
         .map_err(|error| CommandError::Failed(format!("the sinks cannot start: {error}")))?;
@@ -98,6 +99,7 @@ fn start_logging(settings: &Settings) {
 fn open(
     settings: &Settings,
     runtime: &Runtime,
+    listener: &TcpListener,
     signals: &mut Signals,
 ) -> Result<Node, CommandError> {
     let mut options = settings.node.clone();
@@ -115,7 +117,7 @@ fn open(
             let _ = sender.send(Node::open(options));
         })
         .map_err(|error| CommandError::Failed(format!("cannot start threads: {error}")))?;
-    let opened = runtime.block_on(async {
+    let opened = async {
         tokio::select! {
             opened = opened => opened,
             () = signals.next() => {
@@ -123,10 +125,11 @@ fn open(
                 std::process::exit(0);
             }
         }
-    });
-    match opened {
-        Ok(opened) => opened.map_err(failed),
-        Err(_) => Err(CommandError::Failed(
+    };
+    match runtime.block_on(onelog_http::serve_starting(listener, opened)) {
+        Ok(Ok(opened)) => opened.map_err(failed),
+        Err(error) => Err(CommandError::Failed(format!("HTTP failed: {error}"))),
+        Ok(Err(_)) => Err(CommandError::Failed(
             "the thread that opens the node has ended".to_owned(),
         )),
     }

@@ -125,6 +125,12 @@ fn without_a_majority_a_node_lives_and_says_that_it_is_not_ready() {
     nodes.run(3, &put).fails(1, "nothing was done");
     let read = ["get", crate::rig::TABLE, "a", "--linearizable"];
     nodes.run(3, &read).fails(1, "the cluster has no leader");
+    let read = format!("{}/v1/tables/{}/keys/a", nodes.url(3), crate::rig::TABLE);
+    let read = format!("{read}?linearizable=true&timeout_ms=100");
+    let mut answer = crate::rig::agent().get(read).call().unwrap();
+    let said = answer.body_mut().read_to_string().unwrap();
+    assert_eq!(answer.status().as_u16(), 504, "{said}");
+    assert!(said.contains("wait_timed_out"), "{said}");
     let answer = crate::rig::agent()
         .post(format!("{}/v1/transactions", nodes.url(3)))
         .send(r#"{"writes":[{"op":"put","table":"shop.orders","key":"c","value":1}]}"#);

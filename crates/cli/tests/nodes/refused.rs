@@ -3,6 +3,8 @@
 use std::io::{BufRead as _, BufReader};
 use std::process::Stdio;
 
+use onelog_testkit::Port;
+
 use crate::rig::Nodes;
 use crate::server::{Ran, Server, onelog};
 
@@ -65,6 +67,35 @@ fn a_node_with_another_log_is_not_taken_and_says_why() {
     assert_eq!(crate::rig::ready(&stray.url).1["status"], "not_member");
     // and nothing has changed where it came.
     assert_eq!(ours.status(1)["members"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn a_node_that_waits_for_its_peers_says_that_it_lives_and_starts() {
+    // Given a node whose only peer is not there,
+    let folder = tempfile::tempdir().unwrap();
+    let (http, nobody) = (Port::take(), Port::take());
+    let mut command = onelog();
+    command.args(["serve", "--node", "2", "--peer-listen", "127.0.0.1:0"]);
+    command.args(["--listen", &format!("127.0.0.1:{}", http.number())]);
+    command.args(["--peers", &format!("1=127.0.0.1:{}", nobody.number())]);
+    let mut child = command.arg("--folder").arg(folder.path()).spawn().unwrap();
+    // when it is asked whether it lives, then it does,
+    let url = format!("http://127.0.0.1:{}", http.number());
+    let lives = onelog_testkit::until_ok(|| {
+        let answer = crate::rig::agent().get(format!("{url}/healthz")).call();
+        match answer {
+            Ok(answer) if answer.status().as_u16() == 200 => Ok(()),
+            other => Err(format!("{other:?}")),
+        }
+    });
+    lives.unwrap();
+    // and nothing is to be sent to it yet.
+    let (code, answer) = crate::rig::ready(&url);
+    assert_eq!((code, &answer["status"]), (503, &"starting".into()));
+    let answer = crate::rig::agent().get(format!("{url}/v1/status")).call();
+    assert_eq!(answer.unwrap().status().as_u16(), 503);
+    crate::server::signal("TERM", child.id());
+    assert_eq!(child.wait().unwrap().code(), Some(0));
 }
 
 #[test]

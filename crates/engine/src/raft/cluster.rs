@@ -38,8 +38,17 @@ impl Raft {
     pub fn leader(&self) -> Option<NodeId> {
         match self.raw.raft.leader_id {
             NOBODY => None,
+            _ if self.misses_leader() => None,
             node => Some(NodeId(node)),
         }
+    }
+
+    /// Whether the leader is silent for longer than a voter would wait. Who does not seek the leadership
+    /// keeps to the former leader in the library.
+    fn misses_leader(&self) -> bool {
+        let raft = &self.raw.raft;
+        let is_silent = !raft.promotable() && raft.pass_election_timeout();
+        !self.leads() && (is_silent || self.held_ticks > 0)
     }
 
     /// The term of the entry at `index` in this node's log, durable or not; `None` where it has none, or
@@ -48,6 +57,17 @@ impl Raft {
     pub fn term_at(&self, index: Index) -> Option<Term> {
         let term = self.raw.raft.raft_log.term(index.get()).ok()?;
         (term > 0).then_some(Term(term))
+    }
+
+    /// Whether the disk has room for what a leader proposes. Without it this node takes no leadership
+    /// that is handed to it, and seeks it after the others.
+    pub const fn set_room(&mut self, has_room: bool) {
+        self.has_room = has_room;
+    }
+
+    #[must_use]
+    pub(crate) const fn has_room(&self) -> bool {
+        self.has_room
     }
 
     /// To whom the leadership is being handed on.

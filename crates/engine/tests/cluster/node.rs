@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 use bytes::Bytes;
 use onelog_commit::ValidatorOptions;
 use onelog_engine::{
-    Applied, Effect, Engine, EngineOptions, Fetch, Members, Message, Prepared, Raft, RaftOptions,
-    SnapshotMark, Submission,
+    Applied, Effect, Engine, EngineError, EngineOptions, Fetch, Members, Message, Prepared, Raft,
+    RaftOptions, SnapshotMark, Submission,
 };
 use onelog_record::{
     CommitRequest, Committed, Compression, Entry, Index, NodeId, Operation, Position, Refusal,
@@ -159,11 +159,15 @@ impl Node {
         }
     }
 
-    pub fn hears(&mut self, message: Message) {
+    pub fn hears(&mut self, message: Message) -> Result<(), EngineError> {
+        let mut heard = Ok(());
         self.does(|engine, out| {
-            engine.step(message, out).unwrap();
-            engine.commit(usize::MAX, out).unwrap();
+            heard = engine.step(message, out);
+            if heard.is_ok() {
+                engine.commit(usize::MAX, out).unwrap();
+            }
         });
+        heard
     }
 
     pub fn does(&mut self, act: impl FnOnce(&mut Engine<u32>, &mut Vec<Effect<u32>>)) {

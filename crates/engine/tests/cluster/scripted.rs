@@ -1,8 +1,9 @@
 //! Stories of a cluster, each with the faults that it needs and no other.
 
-use onelog_engine::{EngineError, MemberChange, Members, MembersError};
+use onelog_engine::{ELECTION_TICKS, EngineError, MemberChange, Members, MembersError};
 use onelog_record::{Index, NodeId};
 
+use crate::node::Disk;
 use crate::world::{World, node};
 
 fn others(world: &World, leader: NodeId) -> Vec<NodeId> {
@@ -247,6 +248,64 @@ fn a_leader_that_votes_no_longer_does_not_lead_on() {
 }
 
 #[test]
+fn a_learner_whose_leader_is_silent_for_an_election_timeout_knows_of_none() {
+    // Given a learner,
+    let mut world = World::of(1, 14);
+    let leader = world.elect();
+    let learner = node(2);
+    world.start_empty(learner);
+    world.change(leader, &[MemberChange::Learner(learner)]);
+    world.run(5);
+    let known = |world: &World| world.nodes[&learner].engine.raft().leader();
+    assert_eq!(known(&world), Some(leader));
+    // when it no longer hears of its leader,
+    world.isolate(learner);
+    world.run(2 * ELECTION_TICKS);
+    // then it knows of none until it does.
+    assert_eq!(known(&world), None);
+    world.cut.clear();
+    world.run(3);
+    assert_eq!(known(&world), Some(leader));
+}
+
+#[test]
+fn a_node_without_room_leads_when_no_other_one_can_and_not_before() {
+    // Given three nodes of which the leader is lost and another one has no room,
+    let mut world = World::of(3, 15);
+    let leader = world.elect();
+    let [full, other] = others(&world, leader)[..] else {
+        unreachable!("there are three");
+    };
+    world.get(full.get()).engine.set_room(false);
+    world.isolate(leader);
+    // then the one that has room leads, with the vote of the other,
+    let next = loop {
+        world.run(1);
+        let leads = |id: &NodeId| world.nodes[id].leads();
+        if let Some(next) = [full, other].into_iter().find(leads) {
+            break next;
+        }
+    };
+    assert_eq!(next, other);
+    // which does not take the leadership when it is handed over,
+    world
+        .get(other.get())
+        .does(|engine, out| engine.transfer(full, out).unwrap().unwrap());
+    world.run(2 * ELECTION_TICKS);
+    assert!(world.nodes[&other].leads());
+    // and leads where there is no other.
+    world.isolate(other);
+    world
+        .cut
+        .retain(|(from, to)| ![*from, *to].contains(&full) || ![*from, *to].contains(&leader));
+    world.get(leader.get()).engine.set_room(false);
+    for _ in 0..10 * ELECTION_TICKS {
+        world.run(1);
+    }
+    assert!(world.nodes[&full].leads() || world.nodes[&leader].leads());
+}
+
+#[test]
 fn one_change_of_members_at_a_time() {
     let mut world = World::of(3, 9);
     let leader = world.elect();
@@ -350,4 +409,60 @@ fn a_node_that_lost_the_end_of_its_log_is_stopped_by_its_leader() {
         said.to_string().contains("lost acknowledged entries"),
         "{said}"
     );
+}
+
+/// Three nodes. One of the two that acknowledged the last entries has forgotten them with an earlier
+/// copy of its disk, and leads with the third one, which never had them. Answers the leader, the third,
+/// and the one that is off and still has them.
+fn with_an_earlier_copy(world: &mut World) -> (NodeId, NodeId, (NodeId, Disk)) {
+    let old = world.elect();
+    let [rolled_back, behind] = others(world, old)[..] else {
+        unreachable!("there are three");
+    };
+    for ticket in 1..=5 {
+        world.put(old, ticket);
+        world.settle();
+    }
+    world.run(3);
+    let copy = world.get(rolled_back.get()).disk.clone();
+    world.isolate(behind);
+    for ticket in 6..=20 {
+        world.put(old, ticket);
+        world.settle();
+    }
+    world.run(3);
+    assert!((1..=20).all(|ticket| world.is_acknowledged(ticket)));
+    world.get(old.get()).checkpoint();
+    let kept = world.take_off(old);
+    world.take_off(rolled_back);
+    world.cut.clear();
+    world.put_back(rolled_back, copy);
+    let new = world.elect();
+    let third = if new == behind { rolled_back } else { behind };
+    (new, third, (old, kept))
+}
+
+#[test]
+fn a_node_whose_committed_entries_the_leader_lacks_stops_and_counts_for_no_majority() {
+    // Given a cluster that has forgotten what one node knows to be committed,
+    let mut world = World::of(3, 13);
+    let (leader, third, (keeper, kept)) = with_an_earlier_copy(&mut world);
+    world.settle();
+    // when that node comes back, and the leader has no other,
+    world.doomed.insert(keeper, None);
+    world.isolate(third);
+    world.put_back(keeper, kept);
+    world.put(leader, 100);
+    world.read(leader, 200);
+    world.run(5);
+    // then nothing is acknowledged with its help, and it says why it stops.
+    assert!(!world.is_acknowledged(100) && !world.is_readable(200));
+    let said = world.doomed[&keeper].as_ref().unwrap().to_string();
+    assert!(said.contains("is committed on this node"), "{said}");
+    // The others go on.
+    world.cut.clear();
+    world.run(3);
+    world.put(leader, 101);
+    world.settle();
+    assert!(world.is_acknowledged(101));
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use onelog_engine::{MemberChange, Members, Message};
+use onelog_engine::{EngineError, MemberChange, Members, Message};
 use onelog_record::{Entry, Index, NodeId, Position, Term, Transactions, TxnId, raw_body};
 
 use crate::node::{Disk, Node};
@@ -21,6 +21,8 @@ pub struct World {
     asked: BTreeMap<u32, Position>,
     founders: Members,
     seed: u64,
+    /// What is known to stop loudly, and why it did.
+    pub doomed: BTreeMap<NodeId, Option<EngineError>>,
 }
 
 pub fn node(number: u64) -> NodeId {
@@ -71,6 +73,21 @@ impl World {
         self.get(id.get()).reached = before.reached;
     }
 
+    /// The node is off; this is what its disk has.
+    pub fn take_off(&mut self, id: NodeId) -> Disk {
+        self.nodes.remove(&id).unwrap().disk
+    }
+
+    /// The node starts with `disk`, whatever it had before. What only others had is no longer counted
+    /// on.
+    pub fn put_back(&mut self, id: NodeId, disk: Disk) {
+        let known = self.nodes.values().map(|node| node.applied.len()).max();
+        let known = Index(known.unwrap_or_default() as u64);
+        self.committed.retain(|index, _| *index <= known);
+        self.acknowledged.clear();
+        self.start(id, disk);
+    }
+
     pub fn isolate(&mut self, id: NodeId) {
         for other in self.nodes.keys().copied().filter(|other| *other != id) {
             self.cut.insert((id, other));
@@ -118,15 +135,24 @@ impl World {
                 return;
             }
             receiver.arrived = found;
-            receiver.hears(message);
+            receiver.hears(message).unwrap();
             // It may have been of no use.
             if !receiver.is_installing() {
                 receiver.arrived = None;
             }
             return;
         }
-        if let Some(receiver) = self.nodes.get_mut(&message.to()) {
-            receiver.hears(message);
+        let Some(receiver) = self.nodes.get_mut(&message.to()) else {
+            return;
+        };
+        let (id, result) = (receiver.id, receiver.hears(message));
+        if let Some(why) = self.doomed.get_mut(&id) {
+            *why = result.err();
+            if why.is_some() {
+                self.nodes.remove(&id);
+            }
+        } else {
+            result.unwrap();
         }
     }
 
@@ -225,6 +251,9 @@ impl World {
                 let term = node.engine.applied().term;
                 let leader = self.leaders.entry(term).or_insert(*id);
                 assert_eq!(leader, id, "term {term} has one leader");
+            }
+            if self.doomed.contains_key(id) {
+                continue;
             }
             for (place, entry) in node.applied.iter().enumerate() {
                 assert_eq!(entry.index, Index(place as u64 + 1), "nothing is left out");

@@ -132,6 +132,21 @@ pub(crate) async fn catch_up(app: &App, timeout: Duration) -> Result<Position, A
     }
 }
 
+async fn catch_up_within(app: &App, timeout: Duration) -> Result<(), ApiError> {
+    let caught_up = tokio::time::timeout(timeout, catch_up(app, timeout)).await;
+    caught_up
+        .map(|reached| reached.map(drop))
+        .unwrap_or_else(|_| {
+            let reached = app.node.position();
+            let message = format!(
+                "this node did not reach what the leader has within {} ms; it is at {reached}",
+                timeout.as_millis()
+            );
+            let error = ApiError::new(StatusCode::GATEWAY_TIMEOUT, "wait_timed_out", message);
+            Err(error.with(|body| body.position = Some(Some(reached))))
+        })
+}
+
 /// The snapshot that `at` or `after` name, or the newest.
 pub(crate) async fn snapshot(app: &App, query: &Query<'_>) -> Result<Snapshot, ApiError> {
     let (at, after) = (query.position("at")?, query.position("after")?);
@@ -143,7 +158,10 @@ pub(crate) async fn snapshot(app: &App, query: &Query<'_>) -> Result<Snapshot, A
                 "'at' and 'linearizable' do not go together: a read at a position is the same on every node, at any time",
             ));
         }
-        catch_up(app, timeout).await?;
+        match query.number("timeout_ms")? {
+            Some(_) => catch_up_within(app, timeout).await?,
+            None => catch_up(app, timeout).await.map(drop)?,
+        }
     }
     match (at, after) {
         (Some(_), Some(_)) => Err(ApiError::malformed(

@@ -4,7 +4,7 @@ use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderValue, Method, StatusCode, Uri, header};
 use axum::response::Response;
-use onelog::Node;
+use onelog::{ClusterStatus, Node};
 
 use super::{Answer, Shared, at_position, json};
 use crate::api::{Health, HttpLimits, Status};
@@ -42,7 +42,7 @@ pub(crate) async fn healthz() -> Answer {
     tag = "system",
     responses(
         (status = 200, description = "They can", body = crate::api::Health),
-        (status = 503, description = "`failed`: why. In a cluster `no_leader`: none is known now; `not_member`: the node waits to be added; `removed`: it was, for ever. On a read replica `starting`, `other_log`, `other_history`", body = crate::api::Health),
+        (status = 503, description = "`failed`: why. In a cluster `no_leader`: none is known now; `not_member`: the node waits to be added; `starting`: it was, and has not got the state yet; `disk_full`: the node writes nothing for want of room; `removed`: it was, for ever. On a read replica `starting`, `other_log`, `other_history`", body = crate::api::Health),
     )
 )]
 pub(crate) async fn readyz(State(app): State<Shared>) -> Answer {
@@ -66,16 +66,25 @@ fn readiness(node: &Node) -> (&'static str, Option<String>) {
             false => (state.name(), Some(following.why.unwrap_or_default())),
         };
     }
-    // Who leads is looked at first: the rest takes longer.
-    let Some(cluster) = (node.leader().is_none().then(|| node.cluster())).flatten() else {
-        return ("ready", None);
-    };
+    // The rest takes longer.
+    let takes_part = node.leader().is_some() && node.is_member() && !node.is_full_in_cluster();
+    let cluster = (!takes_part).then(|| node.cluster()).flatten();
+    cluster.map_or(("ready", None), readiness_in)
+}
+
+fn readiness_in(cluster: ClusterStatus) -> (&'static str, Option<String>) {
     let number = cluster.node;
     if cluster.is_removed {
         let why = format!(
             "node {number} was removed from its cluster, and numbers are not used again: start it with an empty folder under a new number"
         );
         return ("removed", Some(why));
+    }
+    if !cluster.is_member && cluster.leader.is_some() {
+        let why = format!(
+            "node {number} was added, and takes in what the cluster has: nothing can be read here yet"
+        );
+        return ("starting", Some(why));
     }
     if !cluster.is_member {
         let why = cluster.join_error.unwrap_or_else(|| {
@@ -85,6 +94,15 @@ fn readiness(node: &Node) -> (&'static str, Option<String>) {
             )
         });
         return ("not_member", Some(why));
+    }
+    if cluster.disk_full {
+        let why = format!(
+            "the disk of node {number} has no room, so it writes nothing and falls behind: make room"
+        );
+        return ("disk_full", Some(why));
+    }
+    if cluster.leader.is_some() {
+        return ("ready", None);
     }
     let why =
         "no leader of the cluster is known: a majority of its voters must run and be connected";
@@ -172,4 +190,45 @@ pub(crate) async fn method_not_allowed(method: Method, uri: Uri) -> ApiError {
         "method_not_allowed",
         message,
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn cluster() -> ClusterStatus {
+        ClusterStatus {
+            node: 2,
+            address: "127.0.0.1:7172".to_owned(),
+            term: 3,
+            leader: Some(1),
+            leads: false,
+            is_member: true,
+            is_changing: false,
+            is_removed: false,
+            disk_full: false,
+            join_error: None,
+            mended_frames: 0,
+            members: Vec::new(),
+        }
+    }
+
+    #[test]
+    fn a_node_without_its_clusters_state_is_not_ready_whoever_leads() {
+        let status = |change: fn(&mut ClusterStatus)| {
+            let mut cluster = cluster();
+            change(&mut cluster);
+            readiness_in(cluster).0
+        };
+        assert_eq!(status(|_| {}), "ready");
+        assert_eq!(status(|cluster| cluster.leader = None), "no_leader");
+        assert_eq!(status(|cluster| cluster.is_member = false), "starting");
+        let waits = |cluster: &mut ClusterStatus| {
+            cluster.is_member = false;
+            cluster.leader = None;
+        };
+        assert_eq!(status(waits), "not_member");
+        assert_eq!(status(|cluster| cluster.is_removed = true), "removed");
+        assert_eq!(status(|cluster| cluster.disk_full = true), "disk_full");
+    }
 }

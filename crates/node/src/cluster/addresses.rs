@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use onelog_record::{CommitRequest, KeyRange, NodeId, Operation, TABLE_NODES, Write};
@@ -22,6 +22,10 @@ use crate::shared::Shared;
 const LOOK_EVERY: Duration = Duration::from_secs(2);
 /// How many addresses are remembered that nodes say of themselves.
 pub(crate) const GREETED_MAX: usize = 64;
+
+/// How long a node that is no member any more stays connected: requests of its clients, and its own to
+/// be removed, are with the others still, and are answered.
+const PARTING: Duration = Duration::from_secs(1);
 
 /// A row of `onelog.nodes`.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,6 +55,8 @@ struct Known {
     greeted: BTreeMap<NodeId, String>,
     /// Whom this node connects to.
     connected: BTreeSet<NodeId>,
+    /// Whose connections end then.
+    parting: BTreeMap<NodeId, Instant>,
 }
 
 impl Known {
@@ -63,6 +69,19 @@ impl Known {
         let recorded = self.recorded.get(&node).map(|found| &found.address);
         let greeted = self.greeted.get(&node);
         greeted.or(recorded).or(self.configured.get(&node))
+    }
+
+    /// From now on this node connects to `wanted`. Whose connections are to end now.
+    fn connect_to(&mut self, wanted: BTreeSet<NodeId>, now: Instant) -> Vec<NodeId> {
+        self.parting.retain(|node, _| !wanted.contains(node));
+        for gone in self.connected.difference(&wanted) {
+            self.parting.insert(*gone, now + PARTING);
+        }
+        self.connected = wanted;
+        let due = self.parting.iter().filter(|(_, at)| **at <= now);
+        let due: Vec<NodeId> = due.map(|(node, _)| *node).collect();
+        self.parting.retain(|_, at| *at > now);
+        due
     }
 }
 
@@ -132,10 +151,17 @@ impl Addresses {
                 tracing::warn!(%node, address, %error, "a node cannot be connected to");
             }
         }
-        let connected = std::mem::replace(&mut known.connected, wanted.clone());
+        let due = known.connect_to(wanted, Instant::now());
         drop(known);
-        for gone in connected.difference(&wanted) {
-            cluster.peers.remove(*gone);
+        for gone in due {
+            cluster.peers.remove(gone);
+        }
+    }
+
+    fn look_within(&self) -> Duration {
+        match self.known.lock().parting.is_empty() {
+            true => LOOK_EVERY,
+            false => PARTING,
         }
     }
 }
@@ -190,7 +216,7 @@ pub(crate) async fn keep(shared: Arc<Shared>) {
     };
     loop {
         let changed = cluster.addresses.changed.notified();
-        let _ = tokio::time::timeout(LOOK_EVERY, changed).await;
+        let _ = tokio::time::timeout(cluster.addresses.look_within(), changed).await;
         refresh(&shared, cluster);
     }
 }
@@ -220,6 +246,21 @@ mod tests {
         assert_eq!(found(true), [false, false, true, false]);
         assert_eq!(found(false), [false, true, true, false]);
         assert!(!addresses.greeted(NodeId(2), "a:1", false));
+    }
+
+    #[test]
+    fn a_node_that_is_no_member_any_more_stays_connected_for_a_moment() {
+        let nodes = |numbers: &[u64]| numbers.iter().copied().map(NodeId).collect();
+        let mut known = Known::default();
+        let now = Instant::now();
+        assert!(known.connect_to(nodes(&[1, 2, 3]), now).is_empty());
+        assert!(known.connect_to(nodes(&[1, 2]), now).is_empty());
+        // One that is wanted again stays.
+        assert!(known.connect_to(nodes(&[1]), now).is_empty());
+        assert!(known.connect_to(nodes(&[1, 2]), now).is_empty());
+        let then = now + PARTING;
+        assert_eq!(known.connect_to(nodes(&[1, 2]), then), [NodeId(3)]);
+        assert!(known.connect_to(nodes(&[1, 2]), then).is_empty());
     }
 
     #[test]

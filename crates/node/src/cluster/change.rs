@@ -158,6 +158,7 @@ pub(crate) async fn change(shared: Arc<Shared>, change: Change) -> Changed {
                 let answer = forwarding.heard(answer);
                 answer.and_then(|bytes| serde_json::from_slice(&bytes).ok())
             }
+            Leader::None if is_own_removal(&shared, &change) => return Ok(()),
             Leader::None => return Err(given_up(&forwarding)),
         };
         match answer {
@@ -173,6 +174,15 @@ pub(crate) async fn change(shared: Arc<Shared>, change: Change) -> Changed {
         }
         forwarding.pause().await;
     }
+}
+
+/// Whether this node was to be removed, and was: the answer may have got lost with its connections.
+fn is_own_removal(shared: &Shared, change: &Change) -> bool {
+    let Some(cluster) = &shared.cluster else {
+        return false;
+    };
+    let me = cluster.node.get();
+    matches!(change, Change::Remove { node, .. } if *node == me) && cluster.views.get().is_removed
 }
 
 const fn given_up(forwarding: &Forwarding<'_>) -> MembersChangeError {

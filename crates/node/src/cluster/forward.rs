@@ -265,7 +265,7 @@ pub(super) struct Forwarding<'s> {
 pub(super) enum Leader<'s> {
     Here,
     At(NodeId, &'s Cluster),
-    /// The time of the request is over.
+    /// The time of the request is over, or this node was removed.
     None,
 }
 
@@ -294,11 +294,12 @@ impl<'s> Forwarding<'s> {
         // Where the engine's thread has ended, this node leads no more, whatever the view says.
         let has_stopped = self.shared.applied_position.is_stopped();
         let known = views.wait_for(|view| match view.role.leader {
+            _ if view.is_removed => true,
             Some(leader) if leader == cluster.node => view.role.admits && !has_stopped,
             leader => leader.is_some(),
         });
         let role = match tokio::time::timeout(self.left(), known).await {
-            Ok(Ok(view)) => view.role,
+            Ok(Ok(view)) if !view.is_removed => view.role,
             _ => return Leader::None,
         };
         match role.leader {
@@ -315,7 +316,9 @@ impl<'s> Forwarding<'s> {
         answer: impl Future<Output = Result<R, RequestError>>,
     ) -> Option<Result<R, RequestError>> {
         let mut views = self.views()?;
-        let other = views.wait_for(|view| view.role.leader.is_some_and(|leader| leader != node));
+        let other = views.wait_for(|view| {
+            view.is_removed || view.role.leader.is_some_and(|leader| leader != node)
+        });
         tokio::select! {
             answer = answer => Some(answer),
             _ = other => None,

@@ -25,6 +25,9 @@ const PAUSE: Duration = Duration::from_secs(1);
 /// How long a member may take, which has [`REQUEST_TIMEOUT`] for the leader.
 const ANSWER_TIMEOUT: Duration = REQUEST_TIMEOUT.saturating_add(Duration::from_secs(2));
 
+/// How often it is looked whether this node was removed, unless members or leader change before.
+const LOOK_EVERY: Duration = Duration::from_millis(200);
+
 /// The request as it travels: JSON.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct JoinRequest {
@@ -47,12 +50,34 @@ enum JoinError {
 }
 
 impl Cluster {
-    /// Whether other nodes say that this one was removed, and none that it leads or follows.
+    /// Whether this node was removed: it has applied that, or other nodes say it, and none that it leads
+    /// or follows.
     pub(crate) fn is_removed(&self) -> bool {
+        let is_member = self.views.is_member(self.node);
+        if !is_member && self.addresses.is_removed(self.node, is_member) {
+            return true;
+        }
+        if self.views.role().leader.is_some() {
+            return false;
+        }
         let peers = self.peers.figures().peers;
         let mut lanes = peers.iter().flat_map(|peer| &peer.lanes);
-        let is_refused = lanes.any(|lane| lane.is_not_admitted);
-        is_refused && self.views.role().leader.is_none()
+        lanes.any(|lane| lane.is_not_admitted)
+    }
+}
+
+/// Makes known that this node was removed. Nobody tells it: those that are left no longer talk to it.
+pub(crate) async fn notice_removal(shared: Arc<Shared>) {
+    let Some(cluster) = &shared.cluster else {
+        return;
+    };
+    let mut views = cluster.views.subscribe();
+    loop {
+        let is_removed = cluster.is_removed();
+        if views.borrow_and_update().is_removed != is_removed {
+            cluster.views.change(|view| view.is_removed = is_removed);
+        }
+        let _ = tokio::time::timeout(LOOK_EVERY, views.changed()).await;
     }
 }
 

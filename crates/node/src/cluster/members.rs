@@ -2,6 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use onelog_record::{NodeId, Position, Refusal};
@@ -24,6 +25,20 @@ impl Node {
     #[must_use]
     pub fn leader(&self) -> Option<NodeId> {
         self.shared.cluster.as_ref()?.views.role().leader
+    }
+
+    /// Whether this node takes part in its cluster, as of what it has applied. One that is alone does.
+    #[must_use]
+    pub fn is_member(&self) -> bool {
+        let cluster = self.shared.cluster.as_ref();
+        cluster.is_none_or(|cluster| cluster.views.is_member(cluster.node))
+    }
+
+    /// Whether this node of a cluster writes nothing because its disk has no room.
+    #[must_use]
+    pub fn is_full_in_cluster(&self) -> bool {
+        let cluster = self.shared.cluster.as_ref();
+        cluster.is_some_and(|cluster| cluster.is_full.load(Ordering::Relaxed))
     }
 
     /// Where this node listens for others.

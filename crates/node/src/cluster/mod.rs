@@ -27,6 +27,7 @@ mod wire;
 
 use std::future::Future;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use onelog_peers::Peers;
@@ -100,6 +101,8 @@ pub(crate) struct Cluster {
     /// Held by the change of the members that this node makes as the leader: each rests on what the
     /// one before has recorded.
     changing: tokio::sync::Mutex<()>,
+    /// Whether this node writes nothing for want of room.
+    pub(crate) is_full: AtomicBool,
     /// Why this node has not become what it wants to be.
     join_error: Mutex<Option<String>>,
     mending: mending::Mending,
@@ -131,6 +134,7 @@ impl Cluster {
             outgoing: outgoing::Outgoing::default(),
             incoming: incoming::Incoming::default(),
             changing: tokio::sync::Mutex::default(),
+            is_full: AtomicBool::new(false),
             join_error: Mutex::default(),
             mending: mending::Mending::default(),
             exporter: Work::start("onelog-export", FETCHES_MAX)?,
@@ -210,6 +214,7 @@ pub(crate) fn begin(shared: &Arc<crate::shared::Shared>) {
     if let Some(cluster) = &shared.cluster {
         refresh(shared, cluster);
         cluster.spawn(keep(Arc::clone(shared)));
+        cluster.spawn(joining::notice_removal(Arc::clone(shared)));
         let join = (shared.options.cluster.as_ref()).and_then(|options| options.join);
         if let Some(join) = join {
             cluster.spawn(joining::join(Arc::clone(shared), join));

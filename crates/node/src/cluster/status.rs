@@ -1,5 +1,7 @@
 //! The cluster as one node sees it, for people and for dashboards.
 
+use std::sync::atomic::Ordering;
+
 use onelog_record::NodeId;
 use serde::Serialize;
 
@@ -24,6 +26,9 @@ pub struct ClusterStatus {
     pub is_changing: bool,
     /// Whether other nodes refuse this one because it was removed.
     pub is_removed: bool,
+    /// Whether this node writes nothing because its disk has no room, and so falls behind, or leads where
+    /// no other voter can.
+    pub disk_full: bool,
     /// Why this node has not become a member, or a voter, where it requests that itself.
     pub join_error: Option<String>,
     /// How many damaged frames of this node's log were put back from other nodes since its start.
@@ -89,6 +94,7 @@ impl ClusterStatus {
             is_member: view.is_member(cluster.node),
             is_changing: view.members.is_changing(),
             is_removed: cluster.is_removed(),
+            disk_full: cluster.is_full.load(Ordering::Relaxed),
             join_error: cluster.join_error.lock().clone(),
             mended_frames: cluster.mending.mended(),
             members: view.members.all().into_iter().map(member).collect(),

@@ -12,6 +12,8 @@ pub(crate) struct View {
     pub(crate) members: Members,
     /// How far the others are, where this node leads.
     pub(crate) progress: Vec<PeerProgress>,
+    /// Whether this node was removed, as it has noticed.
+    pub(crate) is_removed: bool,
 }
 
 impl View {

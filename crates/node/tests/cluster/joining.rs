@@ -293,6 +293,37 @@ fn a_node_that_was_removed_takes_no_part_and_its_number_is_not_used_again() {
 }
 
 #[test]
+fn a_leader_that_is_removed_through_itself_answers_that_it_is() {
+    // Given a cluster of three,
+    let mut cluster = Cluster::of(3);
+    cluster.put(1, "a", "1").unwrap();
+    let leader = cluster.leader();
+    let other = leader % 3 + 1;
+    // when its leader is asked to remove itself, then that is done,
+    let asked = cluster.get(leader).clone();
+    assert_eq!(asked.remove_member_blocking(NodeId(leader)), Ok(()));
+    let stays = |status: &onelog::ClusterStatus| status.members.iter().all(|m| m.node != leader);
+    cluster.wait(other, stays);
+    cluster.put(other, "b", "2").unwrap();
+    // and it knows that it takes no part any more.
+    let is_removed = |status: &onelog::ClusterStatus| status.is_removed;
+    asked.wait_for_cluster(PATIENCE, is_removed).unwrap();
+    // What its clients request is refused as soon as the others no longer talk to it.
+    let refused = loop {
+        if let Err(refused) = cluster.put(leader, "c", "3") {
+            break refused;
+        }
+    };
+    assert!(
+        matches!(refused, Refusal::NoLeader | Refusal::NotLeader),
+        "{refused:?}"
+    );
+    drop(asked);
+    cluster.stop(leader);
+    cluster.check_equal();
+}
+
+#[test]
 fn without_a_majority_nothing_is_acknowledged_and_a_node_still_stops() {
     // Given two voters of which one stops without the other being asked,
     let mut cluster = Cluster::of(2);

@@ -481,6 +481,51 @@ fn entries_are_not_taken_while_the_disk_is_nearly_full_and_come_later() {
     world.check_end();
 }
 
+fn with_a_reserve(id: onelog_record::NodeId) -> ReplicaOptions {
+    ReplicaOptions {
+        // A new leader's first entry finds a place also where no other file can be made.
+        segment_bytes: 1 << 20,
+        disk_reserve_bytes: 1 << 20,
+        ..options(id)
+    }
+}
+
+#[test]
+fn a_leader_without_room_hands_the_leadership_to_a_node_that_has_some() {
+    // Given a leader without room, and a follower that has none either,
+    let mut world = World::of_with(3, 56, with_a_reserve);
+    world.run(3);
+    let leader = world.elect();
+    let others: Vec<_> = world
+        .nodes
+        .keys()
+        .copied()
+        .filter(|id| *id != leader)
+        .collect();
+    for full in [leader, others[0]] {
+        world.get(full).handle(Event::FreeSpace(0));
+    }
+    // then the one that has room leads, and what is written is taken;
+    world.run(60);
+    assert_eq!(world.leader(), Some(others[1]));
+    world.get(leader).handle(Event::FreeSpace(1 << 30));
+    world.run(10);
+    world.put(others[1], 1);
+    world.run(10);
+    assert!(world.is_acknowledged(1));
+    // where none has room, the one that leads leads on.
+    for id in world.nodes.keys().copied().collect::<Vec<_>>() {
+        world.get(id).handle(Event::FreeSpace(0));
+    }
+    world.run(100);
+    assert_eq!(world.leader(), Some(others[1]));
+    for id in world.nodes.keys().copied().collect::<Vec<_>>() {
+        world.get(id).handle(Event::FreeSpace(1 << 30));
+    }
+    world.run(30);
+    world.check_end();
+}
+
 #[test]
 fn elections_come_as_soon_as_it_is_chosen() {
     let slow = |id| ReplicaOptions {
