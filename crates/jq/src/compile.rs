@@ -3,13 +3,14 @@
 //! Reading a program recurses as deep as its text nests, therefore on a thread of its own with a
 //! stack that the longest text cannot exhaust. A definition may not call itself: the interpreter
 //! keeps what such calls capture in lists that are dropped recursively, which the limits of a run
-//! cannot reach. The loops of the library are counted and capture nothing.
+//! cannot reach. The loops of the library are counted and capture nothing. The parts of a path are
+//! limited as well: the interpreter goes into them without an evaluation that could be counted.
 
 use jaq_core::compile::Undefined;
 use jaq_core::load::lex::{Lexer, StrPart, Token};
 use jaq_core::load::parse::{BinaryOp, Def, Parser, Pattern, Term};
 use jaq_core::load::{Arena, Error as LoadError, File, Loader, span};
-use jaq_core::path::Part;
+use jaq_core::path::{Part, Path};
 use jaq_core::{Compiler, Filter};
 
 use super::JqError;
@@ -18,6 +19,8 @@ use super::library::{self, FUNCTIONS, Kind};
 
 /// Length of a program's text.
 pub const PROGRAM_BYTES_MAX: usize = 16 << 10;
+/// Parts of one path, as `.a`, `[0]` and `[]`; no value has half as many levels.
+pub const PATH_PARTS_MAX: usize = 256;
 /// Enough for a text of the full length that does nothing but nest.
 const STACK_BYTES: usize = 512 << 20;
 
@@ -154,12 +157,28 @@ fn check(text: &str) -> Result<(), JqError> {
         });
         problem(text, place(text, at), what)
     })?;
-    calls_itself(&term, &mut Vec::new()).map_err(|name| {
-        let what = format!(
-            "the function '{name}' calls itself; use while, until, recurse, reduce or foreach"
-        );
-        problem(text, name, what)
+    look_through(&term, &mut Vec::new()).map_err(|unfit| match unfit {
+        Unfit::CallsItself(name) => {
+            let what = format!(
+                "the function '{name}' calls itself; use while, until, recurse, reduce or foreach"
+            );
+            problem(text, name, what)
+        }
+        Unfit::LongPath(at, parts) => {
+            let what = format!(
+                "a path may have at most {PATH_PARTS_MAX} parts, this one has {parts}; no value nests as deep"
+            );
+            problem(text, at.unwrap_or(&text[..0]), what)
+        }
     })
+}
+
+/// What is wrong with a program that can be read.
+enum Unfit<'s> {
+    /// A definition is called from inside itself.
+    CallsItself(&'s str),
+    /// A path has so many parts; with a word where they are too many.
+    LongPath(Option<&'s str>, usize),
 }
 
 fn found(at: &str) -> String {
@@ -178,11 +197,14 @@ fn place<'s>(text: &'s str, at: &'s str) -> &'s str {
     }
 }
 
-/// The first call of a definition from inside itself.
-fn calls_itself<'s>(term: &Term<&'s str>, open: &mut Vec<(&'s str, usize)>) -> Result<(), &'s str> {
+/// Finds the first part that must not be run.
+fn look_through<'s>(
+    term: &Term<&'s str>,
+    open: &mut Vec<(&'s str, usize)>,
+) -> Result<(), Unfit<'s>> {
     let mut all = |terms: &mut dyn Iterator<Item = &Term<&'s str>>| {
         for term in terms {
-            calls_itself(term, open)?;
+            look_through(term, open)?;
         }
         Ok(())
     };
@@ -196,17 +218,17 @@ fn calls_itself<'s>(term: &Term<&'s str>, open: &mut Vec<(&'s str, usize)>) -> R
         Term::Obj(fields) => all(&mut fields
             .iter()
             .flat_map(|(name, value)| std::iter::once(name).chain(value))),
-        Term::Neg(inner) | Term::Label(_, inner) => calls_itself(inner, open),
+        Term::Neg(inner) | Term::Label(_, inner) => look_through(inner, open),
         Term::BinOp(left, operator, right) => {
             all(&mut [&**left, &**right].into_iter())?;
             match operator {
-                BinaryOp::Pipe(Some(pattern)) => pattern_calls_itself(pattern, open),
+                BinaryOp::Pipe(Some(pattern)) => look_through_pattern(pattern, open),
                 _ => Ok(()),
             }
         }
         Term::Fold(_, source, pattern, inner) => {
             all(&mut std::iter::once(&**source).chain(inner))?;
-            pattern_calls_itself(pattern, open)
+            look_through_pattern(pattern, open)
         }
         Term::TryCatch(inner, catch) => {
             all(&mut std::iter::once(&**inner).chain(catch.iter().map(|catch| &**catch)))
@@ -217,53 +239,85 @@ fn calls_itself<'s>(term: &Term<&'s str>, open: &mut Vec<(&'s str, usize)>) -> R
             .chain(otherwise.iter().map(|otherwise| &**otherwise))),
         Term::Def(definitions, inner) => {
             for definition in definitions {
-                definition_calls_itself(definition, open)?;
+                look_through_definition(definition, open)?;
             }
-            calls_itself(inner, open)
+            look_through(inner, open)
         }
         Term::Call(name, arguments) => {
             if open.contains(&(*name, arguments.len())) {
-                return Err(name);
+                return Err(Unfit::CallsItself(name));
             }
             arguments
                 .iter()
-                .try_for_each(|argument| calls_itself(argument, open))
+                .try_for_each(|argument| look_through(argument, open))
         }
         Term::Path(inner, path) => {
             all(&mut std::iter::once(&**inner))?;
-            path.0.iter().try_for_each(|(part, _)| match part {
-                Part::Index(index) => calls_itself(index, open),
-                Part::Range(from, to) => from
-                    .iter()
-                    .chain(to)
-                    .try_for_each(|bound| calls_itself(bound, open)),
-            })
+            look_through_path(path, open)
         }
     }
 }
 
-fn definition_calls_itself<'s>(
+fn look_through_path<'s>(
+    path: &Path<Term<&'s str>>,
+    open: &mut Vec<(&'s str, usize)>,
+) -> Result<(), Unfit<'s>> {
+    let parts = path.0.len();
+    if let Some(beyond) = path
+        .0
+        .get(PATH_PARTS_MAX..)
+        .filter(|parts| !parts.is_empty())
+    {
+        let word = beyond.iter().find_map(|(part, _)| word_of(part));
+        return Err(Unfit::LongPath(word, parts));
+    }
+    path.0.iter().try_for_each(|(part, _)| match part {
+        Part::Index(index) => look_through(index, open),
+        Part::Range(from, to) => from
+            .iter()
+            .chain(to)
+            .try_for_each(|bound| look_through(bound, open)),
+    })
+}
+
+/// A word of the text in a part of a path, where it is a simple one.
+fn word_of<'s>(part: &Part<Term<&'s str>>) -> Option<&'s str> {
+    let of = |term: &Term<&'s str>| match term {
+        Term::Num(word) | Term::Var(word) | Term::Call(word, _) => Some(*word),
+        Term::Str(_, parts) => parts.iter().find_map(|part| match part {
+            StrPart::Str(word) => Some(*word),
+            StrPart::Term(_) | StrPart::Char(_) => None,
+        }),
+        _ => None,
+    };
+    match part {
+        Part::Index(index) => of(index),
+        Part::Range(from, to) => from.iter().chain(to).find_map(of),
+    }
+}
+
+fn look_through_definition<'s>(
     definition: &Def<&'s str>,
     open: &mut Vec<(&'s str, usize)>,
-) -> Result<(), &'s str> {
+) -> Result<(), Unfit<'s>> {
     open.push((definition.name, definition.args.len()));
-    let checked = calls_itself(&definition.body, open);
+    let checked = look_through(&definition.body, open);
     open.pop();
     checked
 }
 
-fn pattern_calls_itself<'s>(
+fn look_through_pattern<'s>(
     pattern: &Pattern<&'s str>,
     open: &mut Vec<(&'s str, usize)>,
-) -> Result<(), &'s str> {
+) -> Result<(), Unfit<'s>> {
     match pattern {
         Pattern::Var(_) => Ok(()),
         Pattern::Arr(parts) => parts
             .iter()
-            .try_for_each(|part| pattern_calls_itself(part, open)),
+            .try_for_each(|part| look_through_pattern(part, open)),
         Pattern::Obj(fields) => fields.iter().try_for_each(|(name, part)| {
-            calls_itself(name, open)?;
-            pattern_calls_itself(part, open)
+            look_through(name, open)?;
+            look_through_pattern(part, open)
         }),
     }
 }

@@ -1,5 +1,6 @@
 mod costs;
 mod language;
+mod stack;
 
 use proptest::prelude::*;
 use serde_json::json;

@@ -1,5 +1,6 @@
 //! JSON Schema, behind the validator's own trait so that the library stays replaceable.
 
+mod depth;
 mod exact;
 mod steps;
 
@@ -10,6 +11,8 @@ use jsonschema::{ReferencingError, ValidationError, Validator};
 use onelog_commit::{Schema, SchemaFault};
 use onelog_record::{Json, QUOTED_BYTES_MAX, Quoted, quoted};
 use serde_json::Value;
+
+use self::depth::{Depth, Held};
 
 /// A text that is no schema.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -27,6 +30,7 @@ const BRANCHES_STEPS_MAX: usize = 1 << 14;
 /// are built.
 const MEMBERS_MAX: usize = 1 << 16;
 const PLACE_BYTES_MAX: usize = 1 << 10;
+const NO_THREAD: &str = "cannot start a thread for the schema: ";
 const TOO_LONG: &str =
     "the document does not fit the schema, and the reason takes too long to find";
 
@@ -36,33 +40,53 @@ struct Compiled {
     schema: Value,
     has_branches: bool,
     compares: bool,
-    validator: Validator,
+    depth: Depth,
+    validator: Held<Validator>,
     /// For documents with numbers that `validator` would round. Few have any.
-    exact: OnceLock<Result<Validator, String>>,
+    exact: OnceLock<Result<Held<Validator>, String>>,
+}
+
+/// The schema of a table that an earlier version took in, and that nests too deeply to be used.
+#[derive(Debug)]
+struct TooDeep(SchemaError);
+
+/// Compiles the schema of a table that is there.
+pub(crate) fn compile(schema: &Value) -> Result<Arc<dyn Schema>, SchemaError> {
+    match Depth::of(schema) {
+        Ok(depth) => Ok(Arc::new(compile_within(schema, depth)?)),
+        Err(what) => Ok(Arc::new(TooDeep(SchemaError(what)))),
+    }
 }
 
 /// Compiles a schema. References to other documents are refused: a decision may rest on nothing
 /// outside the log.
-pub(crate) fn compile(schema: &Value) -> Result<Arc<dyn Schema>, SchemaError> {
+fn compile_within(schema: &Value, depth: Depth) -> Result<Compiled, SchemaError> {
+    let compiled = depth.compile(|| compile_here(schema, depth));
+    compiled.unwrap_or_else(|error| Err(SchemaError(NO_THREAD.to_owned() + &error.to_string())))
+}
+
+fn compile_here(schema: &Value, depth: Depth) -> Result<Compiled, SchemaError> {
     let has_branches = steps::has_branches(schema);
     let compares = steps::compares(schema);
     let schema = steps::marked(schema);
     let validator = steps::options()
         .build(&schema)
         .map_err(|error| SchemaError(refused(&error)))?;
-    Ok(Arc::new(Compiled {
+    Ok(Compiled {
         schema,
         has_branches,
         compares,
-        validator,
+        depth,
+        validator: Held::new(validator, depth),
         exact: OnceLock::new(),
-    }))
+    })
 }
 
 /// Whether a schema can be that of a new table. Those of tables that are there are compiled as they
 /// are.
 pub(crate) fn check_new(schema: &Value) -> Result<(), SchemaError> {
-    compile(schema)?;
+    let depth = Depth::of(schema).map_err(SchemaError)?;
+    compile_within(schema, depth)?;
     steps::check(schema).map_err(SchemaError)
 }
 
@@ -78,21 +102,43 @@ fn refused(error: &ValidationError<'_>) -> String {
 
 impl Schema for Compiled {
     fn check(&self, value: &Json<'_>, steps: &mut usize) -> Result<(), SchemaFault> {
+        let checked = self.depth.check(value, || self.check_here(value, steps));
+        checked.unwrap_or_else(|error| {
+            Err(SchemaFault::Breaks(
+                NO_THREAD.to_owned() + &error.to_string(),
+            ))
+        })
+    }
+}
+
+impl Schema for TooDeep {
+    fn check(&self, _value: &Json<'_>, _steps: &mut usize) -> Result<(), SchemaFault> {
+        let text = format!("the schema of the table cannot be used: {}", self.0);
+        Err(SchemaFault::Breaks(text))
+    }
+}
+
+impl Compiled {
+    fn check_here(&self, value: &Json<'_>, steps: &mut usize) -> Result<(), SchemaFault> {
         let mut copy = Value::from(value);
         if self.compares {
             steps::within(steps, || steps::sort(&mut copy)).ok_or(SchemaFault::OutOfSteps)?;
         }
         if value.find_number(&is_beyond_the_library).is_none() {
-            return self.decide(&self.validator, &copy, steps);
+            return self.decide(self.validator.get(), &copy, steps);
         }
-        let compiled = || exact::compile(&self.schema).map_err(|error| error.to_string());
-        let exact = self.exact.get_or_init(compiled).as_ref();
+        let exact = self.exact.get_or_init(|| self.exact()).as_ref();
         let exact = exact.map_err(|error| SchemaFault::Breaks(error.clone()))?;
-        exact::with_numbers(value, &copy, || self.decide(exact, &copy, steps))
+        exact::with_numbers(value, &copy, || self.decide(exact.get(), &copy, steps))
     }
-}
 
-impl Compiled {
+    fn exact(&self) -> Result<Held<Validator>, String> {
+        let compile = || exact::compile(&self.schema).map_err(|error| error.to_string());
+        let compiled = self.depth.compile(compile);
+        let compiled = compiled.map_err(|error| NO_THREAD.to_owned() + &error.to_string())??;
+        Ok(Held::new(compiled, self.depth))
+    }
+
     fn decide(
         &self,
         validator: &Validator,

@@ -59,7 +59,7 @@ const COPIED: [&str; 7] = [
 ];
 /// Keywords whose subschemas are asked one after another, whether one holds or not.
 const BRANCHES: [&str; 2] = ["anyOf", "oneOf"];
-const REFERENCES: [&str; 3] = ["$ref", "$dynamicRef", "$recursiveRef"];
+pub(super) const REFERENCES: [&str; 3] = ["$ref", "$dynamicRef", "$recursiveRef"];
 /// Keywords whose value is data.
 const DATA: [&str; 4] = ["const", "enum", "default", "examples"];
 
