@@ -1,6 +1,7 @@
 //! JSON Schema, behind the validator's own trait so that the library stays replaceable.
 
 mod exact;
+mod patterns;
 mod steps;
 
 use std::sync::{Arc, OnceLock};
@@ -30,6 +31,15 @@ const PLACE_BYTES_MAX: usize = 1 << 10;
 const TOO_LONG: &str =
     "the document does not fit the schema, and the reason takes too long to find";
 
+/// The schema of a table. It is compiled when it is first needed, which is on the thread that brings
+/// a request: neither the thread that decides nor a start, which meets the schemas of all tables that
+/// ever were, waits for it.
+#[derive(Debug)]
+struct Lazy {
+    text: Value,
+    compiled: OnceLock<Result<Compiled, SchemaError>>,
+}
+
 #[derive(Debug)]
 struct Compiled {
     /// With the keyword that counts steps in it.
@@ -41,29 +51,38 @@ struct Compiled {
     exact: OnceLock<Result<Validator, String>>,
 }
 
+/// The schema of a table that is there.
+pub(crate) fn of_table(schema: &Value) -> Arc<dyn Schema> {
+    Arc::new(Lazy {
+        text: schema.clone(),
+        compiled: OnceLock::new(),
+    })
+}
+
 /// Compiles a schema. References to other documents are refused: a decision may rest on nothing
 /// outside the log.
-pub(crate) fn compile(schema: &Value) -> Result<Arc<dyn Schema>, SchemaError> {
+fn compile(schema: &Value) -> Result<Compiled, SchemaError> {
     let has_branches = steps::has_branches(schema);
     let compares = steps::compares(schema);
     let schema = steps::marked(schema);
     let validator = steps::options()
         .build(&schema)
         .map_err(|error| SchemaError(refused(&error)))?;
-    Ok(Arc::new(Compiled {
+    Ok(Compiled {
         schema,
         has_branches,
         compares,
         validator,
         exact: OnceLock::new(),
-    }))
+    })
 }
 
 /// Whether a schema can be that of a new table. Those of tables that are there are compiled as they
 /// are.
 pub(crate) fn check_new(schema: &Value) -> Result<(), SchemaError> {
-    compile(schema)?;
-    steps::check(schema).map_err(SchemaError)
+    // First: one that takes too much is not compiled.
+    steps::check(schema).map_err(SchemaError)?;
+    compile(schema).map(|_| ())
 }
 
 fn refused(error: &ValidationError<'_>) -> String {
@@ -76,7 +95,31 @@ fn refused(error: &ValidationError<'_>) -> String {
     }
 }
 
-impl Schema for Compiled {
+impl Lazy {
+    fn compiled(&self) -> Result<&Compiled, SchemaFault> {
+        let compiled = self.compiled.get_or_init(|| compile(&self.text));
+        // What is in the log was a schema for the version that took it in.
+        let unusable = |error: &SchemaError| {
+            SchemaFault::Breaks(format!("the schema of the table cannot be used: {error}"))
+        };
+        compiled.as_ref().map_err(unusable)
+    }
+}
+
+impl Schema for Lazy {
+    fn check(&self, value: &Json<'_>, steps: &mut usize) -> Result<(), SchemaFault> {
+        self.compiled()?.check(value, steps)
+    }
+
+    fn prepare(&self) {
+        if let Ok(compiled) = self.compiled() {
+            // A document that is there may have such numbers.
+            compiled.exact();
+        }
+    }
+}
+
+impl Compiled {
     fn check(&self, value: &Json<'_>, steps: &mut usize) -> Result<(), SchemaFault> {
         let mut copy = Value::from(value);
         if self.compares {
@@ -85,14 +128,16 @@ impl Schema for Compiled {
         if value.find_number(&is_beyond_the_library).is_none() {
             return self.decide(&self.validator, &copy, steps);
         }
-        let compiled = || exact::compile(&self.schema).map_err(|error| error.to_string());
-        let exact = self.exact.get_or_init(compiled).as_ref();
+        let exact = self.exact().as_ref();
         let exact = exact.map_err(|error| SchemaFault::Breaks(error.clone()))?;
         exact::with_numbers(value, &copy, || self.decide(exact, &copy, steps))
     }
-}
 
-impl Compiled {
+    fn exact(&self) -> &Result<Validator, String> {
+        let compiled = || exact::compile(&self.schema).map_err(|error| error.to_string());
+        self.exact.get_or_init(compiled)
+    }
+
     fn decide(
         &self,
         validator: &Validator,
@@ -146,11 +191,30 @@ fn described(error: ValidationError<'_>) -> String {
     } else {
         place
     };
-    let mut reason = error.to_string();
-    if reason.len() > QUOTED_BYTES_MAX {
-        reason = error.masked_with("the value").to_string();
+    format!("{}: {}", Quoted(&place), Quoted(&reason_of(&error)))
+}
+
+fn reason_of(error: &ValidationError<'_>) -> String {
+    let negated = match error.kind() {
+        ValidationErrorKind::Not { schema } => Some(schema),
+        // Of a name: the library nests what is wrong with it.
+        ValidationErrorKind::PropertyNames { error } => return reason_of(error),
+        _ => None,
+    };
+    if let Some(schema) = negated {
+        let value = error.instance().to_string();
+        // The library would show the schema as it was compiled.
+        let schema = steps::unmarked(schema).to_string();
+        return match format!("{schema} is not allowed for {value}") {
+            text if text.len() <= QUOTED_BYTES_MAX => text,
+            _ => "the value fits the schema under 'not'".to_owned(),
+        };
     }
-    format!("{}: {}", Quoted(&place), Quoted(&reason))
+    let reason = error.to_string();
+    match reason.len() > QUOTED_BYTES_MAX {
+        true => error.masked_with("the value").to_string(),
+        false => reason,
+    }
 }
 
 #[cfg(test)]
@@ -161,7 +225,7 @@ mod tests {
 
     fn check(schema: &Value, text: &str) -> Result<(), String> {
         let document = Json::parse(text.as_bytes()).unwrap();
-        let checked = compile(schema).unwrap().check(&document, &mut 100_000);
+        let checked = compile(schema).unwrap().check(&document, &mut 1_000_000);
         checked.map_err(|fault| match fault {
             SchemaFault::Breaks(text) => text,
             SchemaFault::OutOfSteps => panic!("out of steps"),
