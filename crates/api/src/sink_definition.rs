@@ -171,7 +171,7 @@ fn code(name: &str) -> String {
 mod tests {
     use std::collections::BTreeSet;
 
-    use onelog_sinks::SinkDefinition;
+    use onelog_sinks::{Kinds, SinkDefinition};
     use onelog_stores::KINDS;
     use serde_json::{Value, json};
     use utoipa::{PartialSchema as _, ToSchema as _};
@@ -185,7 +185,7 @@ mod tests {
         list.split(", ").map(str::to_owned).collect()
     }
 
-    fn schemas() -> Value {
+    fn schemas(kinds: Kinds) -> Value {
         let mut components = Components::new();
         for (name, schema) in [
             (NewSink::name(), NewSink::schema()),
@@ -193,7 +193,7 @@ mod tests {
         ] {
             components.schemas.insert(name.into_owned(), schema);
         }
-        add_kinds(KINDS, &mut components);
+        add_kinds(kinds, &mut components);
         serde_json::to_value(components.schemas).unwrap()
     }
 
@@ -208,7 +208,7 @@ mod tests {
 
     #[test]
     fn the_shape_has_the_fields_that_the_parser_reads() {
-        let schemas = schemas();
+        let schemas = schemas(KINDS);
         let of_kinds: BTreeSet<String> = KINDS
             .names()
             .iter()
@@ -222,7 +222,10 @@ mod tests {
 
     #[test]
     fn a_field_of_some_kinds_names_them_and_has_its_shape() {
-        let schemas = schemas();
+        // These five, whatever else there is: another store adds its name to what is said below.
+        let five = ["sqlite", "postgres", "mysql", "redis", "elasticsearch"];
+        let five = five.map(|name| KINDS.find(name).unwrap());
+        let schemas = schemas(Kinds::new(five.to_vec().leak()));
         let (sink, mapping) = (
             &schemas["NewSink"]["properties"],
             &schemas["Mapping"]["properties"],
@@ -275,7 +278,7 @@ mod tests {
 
     #[test]
     fn the_example_of_each_kind_is_one_that_the_parser_takes() {
-        let schemas = schemas();
+        let schemas = schemas(KINDS);
         let examples = schemas["NewSink"]["examples"].as_array().unwrap();
         let kinds = examples.iter().map(|example| {
             let read = SinkDefinition::from_json(KINDS, example).unwrap();

@@ -4,12 +4,12 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+#[cfg(feature = "demo")]
 use crate::commands::demo;
 use crate::commands::{
     audit, backup, check, cluster, commit, config, delete, export, get, put, restore, scan, serve,
     sinks, status, tables, tail,
 };
-#[cfg(feature = "demo")]
 use onelog_command::{CommandError, Context};
 
 /// A transactional log: write once, in order; every datastore follows.

@@ -2,7 +2,6 @@
 //! or OpenSearch. Everything that is made there has the run's name in it and is taken away at the
 //! end, also after an error; nothing that was there before is touched.
 
-use std::any::Any;
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -65,6 +64,8 @@ pub struct StoreOutcome {
 pub struct Real {
     run: String,
     targets: Vec<Arc<dyn Target>>,
+    /// The last of them, where only one was named.
+    own_file: Option<PathBuf>,
     before: Vec<BTreeSet<String>>,
 }
 
@@ -102,13 +103,14 @@ impl Real {
         for target in &targets {
             before.push(direct::connect(target.as_ref())?.traces()?);
         }
-        if targets.len() < 2 {
-            let path = folder.join("items.db");
+        let own_file = (targets.len() < 2).then(|| folder.join("items.db"));
+        if let Some(path) = own_file.clone() {
             targets.push(Arc::new(SqliteTarget { path }));
         }
         Ok(Self {
             run,
             targets,
+            own_file,
             before,
         })
     }
@@ -136,18 +138,16 @@ impl Real {
         format!("{}_items", self.run)
     }
 
-    fn connect(&self, target: &dyn Target) -> Result<Box<dyn Direct>, DemoError> {
-        match (target as &dyn Any).downcast_ref::<SqliteTarget>() {
-            Some(SqliteTarget { path }) => Ok(Box::new(File::open(path)?)),
-            None => direct::connect(target),
-        }
-    }
-
     fn connections(&self) -> Result<Vec<Box<dyn Direct>>, DemoError> {
-        self.targets
-            .iter()
-            .map(|target| self.connect(target.as_ref()))
-            .collect()
+        let mut connections = Vec::with_capacity(self.targets.len());
+        // The file is the demonstration's own, and was not there before.
+        for target in self.targets.iter().take(self.before.len()) {
+            connections.push(direct::connect(target.as_ref())?);
+        }
+        if let Some(path) = &self.own_file {
+            connections.push(Box::new(File::open(path)?));
+        }
+        Ok(connections)
     }
 
     /// Part 1: each client writes to each store. Answers what every store says afterwards.

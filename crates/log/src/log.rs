@@ -390,7 +390,7 @@ impl Log {
     }
 
     /// A job that makes the next segment and waiting indexes ready ahead of time; `None` when
-    /// nothing is to be done or such a job exists. Cheap: ask after every flush.
+    /// nothing is to be done or such a job exists. Cheap: call it after every flush.
     #[must_use]
     pub fn prepare(&self) -> Option<Prepare> {
         let mut preparation = self.shared.preparation.lock();

@@ -38,7 +38,7 @@ pub use self::options::{
     ADOPT, ADOPT_RULE, EXISTING, EXISTING_RULE, FieldRule, FieldValue, MappingOptions, REPLACE,
     TTL_SECONDS,
 };
-pub use self::plan::{ColumnPlan, KEY_COLUMN, MappingPlan, Plan, RowFault, Tables};
+pub use self::plan::{ColumnPlan, HashLength, KEY_COLUMN, MappingPlan, Plan, RowFault, Tables};
 pub use self::projection::Extractor;
 pub use self::rules::{KeyForm, MappingRules, RowForm, no_further_check};
 

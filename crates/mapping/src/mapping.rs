@@ -173,13 +173,11 @@ impl Mapping {
         let into_place = object.place("into");
         check_identifier(&into_place, into)?;
         let lower = into.to_ascii_lowercase();
-        for reserved in ["sqlite_", "onelog_"] {
-            if lower.starts_with(reserved) && !lower.starts_with(DEMO) {
-                return Err(DefinitionError::new(
-                    into_place,
-                    format!("names that start with '{reserved}' are reserved"),
-                ));
-            }
+        if lower.starts_with(RESERVED) && !lower.starts_with(DEMO) {
+            return Err(DefinitionError::new(
+                into_place,
+                format!("names that start with '{RESERVED}' are reserved"),
+            ));
         }
         let columns = match object.fields.get("columns") {
             None => Columns::default(),
@@ -217,6 +215,8 @@ impl Mapping {
 
 /// What `onelog demo` makes in a user's stores is recognised by its name.
 const DEMO: &str = "onelog_demo_";
+/// What begins so is onelog's own, in every store.
+const RESERVED: &str = "onelog_";
 
 /// The fields that a mapping can have in every kind of store.
 const COMMON_FIELDS: [&str; 7] = [

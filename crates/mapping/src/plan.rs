@@ -19,6 +19,17 @@ use crate::{
 /// The column that is added for the key when no column comes from `$key`.
 pub const KEY_COLUMN: &str = "_key";
 
+const HALF_DIGITS: usize = 32;
+
+/// How much of its hash of a plan a store keeps: what it has once kept, it keeps for ever.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HashLength {
+    /// 32 digits, 128 bits.
+    Half,
+    /// 64 digits, 256 bits.
+    Whole,
+}
+
 /// All of a sink's mappings, by number and by table.
 #[derive(Clone, Debug)]
 pub struct Plan {
@@ -136,6 +147,23 @@ impl Plan {
             })
             .collect();
         serde_json::Value::from(parts).to_string()
+    }
+
+    /// A hash of [`Plan::fingerprint`] in hexadecimal digits, for stores in which a long text has no
+    /// place; `besides` is what the rows rest on besides the plan. Stores keep it, so the same plan
+    /// MUST give the same digits in every version.
+    #[must_use]
+    pub fn fingerprint_hash(&self, length: HashLength, besides: Option<&str>) -> String {
+        let mut hasher = blake3::Hasher::new();
+        hasher.update(self.fingerprint().as_bytes());
+        if let Some(besides) = besides {
+            hasher.update(b" ").update(besides.as_bytes());
+        }
+        let mut digits = hasher.finalize().to_hex().to_string();
+        if length == HashLength::Half {
+            digits.truncate(HALF_DIGITS);
+        }
+        digits
     }
 }
 

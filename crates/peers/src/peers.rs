@@ -1,4 +1,4 @@
-//! The handle: starts the connections, sends, asks, shows, stops.
+//! The handle: starts the connections, sends, requests, shows, stops.
 //!
 //! Threads: `onelog-peers`, two workers of a runtime of its own, so that what else a program does with
 //! tokio neither delays heartbeats nor decides when they end.

@@ -142,13 +142,13 @@ impl Inner {
         match place {
             Place::Here(_) => self.spawn(sink, from, progress),
             Place::Elsewhere(_) => {
-                self.keep(sink, from, progress);
+                self.hold_log(sink, from, progress);
                 Ok(())
             }
         }
     }
 
-    fn keep(&self, sink: StoredSink, from: Position, progress: Arc<Progress>) {
+    fn hold_log(&self, sink: StoredSink, from: Position, progress: Arc<Progress>) {
         let name = sink.definition.name.clone();
         if let Some(verified) = &sink.verified {
             progress.set_verified(verified.clone());

@@ -2,14 +2,14 @@
 //!
 //! ```text
 //! Connecting ── connected ──> Following <── pause/resume ──> Paused
-//!     ^  ^           └─ no usable position ─> Filling ─ done ────┘
+//!     ^  ^           └─ no usable position ─> Backfilling ─ done ─┘
 //!     │  └── delay over ── Waiting <── failed, retryable ── any of these
 //!     └───── resume, rebuild ─ Stopped <── failed, final ── any of these
 //! ```
 //!
-//! A rebuild leads from every state to `Filling`, and is remembered until a backfill has succeeded.
-//! `Leaving` is final. Whether the sink is paused is kept beside the state: it is a wish of the
-//! user that outlives connections, backfills and failures.
+//! A rebuild leads from every state to `Backfilling`, and is remembered until a backfill has
+//! succeeded. `Leaving` is final. Whether the sink is paused is kept beside the state: it is a wish of
+//! the user that outlives connections, backfills and failures.
 
 use onelog::Position;
 
@@ -31,7 +31,7 @@ enum State {
         rebuild: bool,
     },
     /// The store is loaded from a snapshot. Rows of an earlier backfill are at `old`.
-    Filling {
+    Backfilling {
         old: Option<Position>,
         rebuild: bool,
     },
@@ -112,7 +112,7 @@ impl Lifecycle {
     pub(crate) const fn action(&self) -> Action {
         match self.state {
             State::Connecting { .. } => Action::Connect,
-            State::Filling { old, .. } => Action::Backfill { old },
+            State::Backfilling { old, .. } => Action::Backfill { old },
             State::Following { at, check: true } => Action::Confirm(at),
             State::Following { at, check: false } => Action::Follow(at),
             State::Paused { at } => Action::StandBy(at),
@@ -134,7 +134,7 @@ impl Lifecycle {
     pub(crate) const fn is_rebuilding(&self) -> bool {
         match self.state {
             State::Connecting { rebuild }
-            | State::Filling { rebuild, .. }
+            | State::Backfilling { rebuild, .. }
             | State::Waiting { rebuild, .. }
             | State::Stopped { rebuild } => rebuild,
             State::Following { .. } | State::Paused { .. } | State::Leaving(_) => false,
@@ -151,8 +151,8 @@ impl Lifecycle {
                 SinkState::Paused
             }
             State::Connecting { .. } => SinkState::Starting,
-            State::Filling { rebuild: true, .. } => SinkState::Rebuilding,
-            State::Filling { rebuild: false, .. } => SinkState::Bootstrapping,
+            State::Backfilling { rebuild: true, .. } => SinkState::Rebuilding,
+            State::Backfilling { rebuild: false, .. } => SinkState::Bootstrapping,
             State::Following { .. } => SinkState::Running,
             State::Paused { .. } => SinkState::Paused,
             State::Waiting { .. } => SinkState::Waiting,
@@ -197,10 +197,10 @@ impl Lifecycle {
             (_, Event::Failed { retryable: false }) => State::Stopped { rebuild },
 
             (State::Connecting { rebuild: true }, Event::Connected(old)) => {
-                State::Filling { old, rebuild: true }
+                State::Backfilling { old, rebuild: true }
             }
             (State::Connecting { .. }, Event::Connected(at)) => self.connected_at(at),
-            (State::Filling { .. }, Event::Backfilled(at)) => self.connected_at(Some(at)),
+            (State::Backfilling { .. }, Event::Backfilled(at)) => self.connected_at(Some(at)),
             (State::Following { check, .. }, Event::Applied(at)) => State::Following { at, check },
             (State::Following { at, .. }, Event::Confirmed) => {
                 State::Following { at, check: false }
@@ -218,12 +218,12 @@ impl Lifecycle {
             }
             (State::Waiting { .. }, Event::DelayOver) => State::Connecting { rebuild },
 
-            (State::Following { at, .. }, Event::Rebuild) => State::Filling {
+            (State::Following { at, .. }, Event::Rebuild) => State::Backfilling {
                 old: Some(at),
                 rebuild: true,
             },
-            (State::Paused { at: old } | State::Filling { old, .. }, Event::Rebuild) => {
-                State::Filling { old, rebuild: true }
+            (State::Paused { at: old } | State::Backfilling { old, .. }, Event::Rebuild) => {
+                State::Backfilling { old, rebuild: true }
             }
             (
                 State::Connecting { .. } | State::Waiting { .. } | State::Stopped { .. },
@@ -238,7 +238,7 @@ impl Lifecycle {
         match at {
             _ if self.paused => State::Paused { at },
             Some(at) => State::Following { at, check: false },
-            None => State::Filling {
+            None => State::Backfilling {
                 old: None,
                 rebuild: false,
             },
@@ -247,5 +247,4 @@ impl Lifecycle {
 }
 
 #[cfg(test)]
-#[path = "lifecycle_tests.rs"]
 mod tests;

@@ -80,7 +80,7 @@ impl Tables for MoreTables<'_> {
 
 /// How many takeovers fit between the first epochs of two sinks of one name.
 const TAKEOVERS_BITS: u32 = 16;
-/// Redis calculates with floats, which hold whole numbers of 53 bits.
+/// A store may calculate with floats, which hold whole numbers of 53 bits.
 const POSITION_BITS: u32 = 36;
 
 /// The epoch of a sink that a store does not know, taken over while the log ends here. The deletion

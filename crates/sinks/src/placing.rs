@@ -202,7 +202,7 @@ impl Inner {
             }
             match StoredSink::read(self.kinds, &value) {
                 Ok(sink) => self.follow_definition(name, version, sink),
-                Err(error) => self.keep_log_for(&name, &error),
+                Err(error) => self.hold_log_for(&name, &error),
             }
         }
         Ok(())
@@ -246,7 +246,7 @@ impl Inner {
         }
     }
 
-    fn keep_log_for(&self, name: &str, error: &onelog_mapping::DefinitionError) {
+    fn hold_log_for(&self, name: &str, error: &onelog_mapping::DefinitionError) {
         let mut foreign = self.foreign.lock();
         if !foreign.contains_key(name) {
             tracing::error!(sink = name, %error, "the definition of a sink cannot be read");

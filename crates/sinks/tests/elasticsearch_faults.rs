@@ -4,9 +4,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-#[path = "../../stores/search/tests/search/mod.rs"]
-mod search;
-
 use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
@@ -15,13 +12,12 @@ use std::time::Duration;
 use onelog::{NewTable, Node, Options, Position};
 use onelog_mapping::{Cell, Plan};
 use onelog_record::TableId;
-use onelog_search::ElasticsearchStore;
+use onelog_search::{ElasticsearchStore, ElasticsearchTarget};
 use onelog_sinks::Sinks;
-use onelog_store::conformance::{LOG, Model};
-use onelog_store::{SinkDefinition, Store, StoreError, StoreReader};
+use onelog_store::conformance::{self, LOG, Model, SINK};
+use onelog_store::{ServerAddress, SinkDefinition, Store, StoreError, StoreKind as _, StoreReader};
 use onelog_stores::KINDS;
 use onelog_testkit::{Kind, OpenSearch, Proxy, Server, require};
-use search::SearchHarness;
 use serde_json::{Value, json};
 
 /// How often the server is killed; each time it takes many seconds to start. With `ONELOG_TEST_FULL`
@@ -37,8 +33,28 @@ const PAIR: &str = r#"{"table":"shop.orders","into":"left","columns":{
   {"table":"shop.blobs","into":"right","columns":{
     "id":{"from":"$key","type":"text"},"total":{"from":"$value","type":"text"}}}"#;
 
-fn harness(server: &OpenSearch) -> SearchHarness {
-    SearchHarness { url: server.url() }
+/// A server's address.
+struct Place(ElasticsearchTarget);
+
+impl Place {
+    fn at(url: &str) -> Self {
+        Self(ElasticsearchTarget {
+            server: ServerAddress::from(url),
+        })
+    }
+
+    fn try_open(&self, sink: &str, plan: &Arc<Plan>) -> Result<ElasticsearchStore, StoreError> {
+        ElasticsearchStore::open(&self.0, sink, LOG, Arc::clone(plan))
+    }
+
+    fn store(&self, plan: &Arc<Plan>) -> ElasticsearchStore {
+        self.try_open(SINK, plan).unwrap()
+    }
+}
+
+fn plan_of(mappings: &str) -> Arc<Plan> {
+    let rules = onelog_search::KIND.rules();
+    Arc::new(conformance::plan_by(rules, mappings))
 }
 
 fn transact(model: &mut Model, number: i64) {
@@ -47,13 +63,13 @@ fn transact(model: &mut Model, number: i64) {
     model.write(BLOBS, key.as_bytes(), Some(&number.to_string()));
 }
 
-fn backfilled(harness: &SearchHarness) -> (ElasticsearchStore, Model, Arc<Plan>) {
-    let plan = harness.plan(PAIR);
+fn backfilled(place: &Place) -> (ElasticsearchStore, Model, Arc<Plan>) {
+    let plan = plan_of(PAIR);
     let mut model = Model::default();
     for n in 0..20 {
         transact(&mut model, n);
     }
-    let mut store = harness.store(&plan);
+    let mut store = place.store(&plan);
     store.take_over().unwrap();
     model.rebuild(&plan, &mut store).unwrap();
     (store, model, plan)
@@ -117,12 +133,13 @@ fn assert_whole_transactions(reader: &mut dyn StoreReader) {
 
 /// Opens the store and takes it over, however long the server is away.
 fn reopen(
-    harness: &SearchHarness,
+    place: &Place,
     plan: &Arc<Plan>,
     server_is_back: &mpsc::Receiver<()>,
 ) -> ElasticsearchStore {
     loop {
-        let opened = ElasticsearchStore::open(&harness.target(), "follower", LOG, Arc::clone(plan))
+        let opened = place
+            .try_open(SINK, plan)
             .and_then(|mut store| store.take_over().map(|_| store));
         match opened {
             Ok(store) => return store,
@@ -139,14 +156,14 @@ fn reopen(
 fn a_server_killed_under_load_ends_equal_to_the_log() {
     require!(Kind::OpenSearch);
     let server = OpenSearch::start();
-    let harness = harness(&server);
-    let (mut store, mut model, plan) = backfilled(&harness);
+    let place = Place::at(&server.url());
+    let (mut store, mut model, plan) = backfilled(&place);
     let stop = AtomicBool::new(false);
     let snapshots = AtomicUsize::new(0);
     let (back, server_is_back) = mpsc::channel();
     let (applied, batches) = mpsc::channel();
     std::thread::scope(|scope| {
-        let (harness, plan, stop, snapshots) = (&harness, &plan, &stop, &snapshots);
+        let (place, plan, stop, snapshots) = (&place, &plan, &stop, &snapshots);
         let writer = scope.spawn(move || {
             for n in 20.. {
                 if stop.load(Ordering::SeqCst) {
@@ -158,7 +175,7 @@ fn a_server_killed_under_load_ends_equal_to_the_log() {
                         Ok(at) => at.expect("it was backfilled").position,
                         Err(error) => {
                             assert!(error.is_retryable(), "{error}");
-                            store = reopen(harness, plan, &server_is_back);
+                            store = reopen(place, plan, &server_is_back);
                             continue;
                         }
                     };
@@ -170,7 +187,7 @@ fn a_server_killed_under_load_ends_equal_to_the_log() {
                         Ok(()) => {}
                         Err(error) => {
                             assert!(error.is_retryable(), "{error}");
-                            store = reopen(harness, plan, &server_is_back);
+                            store = reopen(place, plan, &server_is_back);
                         }
                     }
                 }
@@ -180,8 +197,7 @@ fn a_server_killed_under_load_ends_equal_to_the_log() {
         });
         scope.spawn(move || {
             while !stop.load(Ordering::SeqCst) {
-                let opened =
-                    ElasticsearchStore::open(&harness.target(), "follower", LOG, Arc::clone(plan));
+                let opened = place.try_open(SINK, plan);
                 let snapshot = opened.and_then(|mut store| store.reader());
                 if let Ok(mut snapshot) = snapshot {
                     assert_whole_transactions(snapshot.as_mut());
@@ -219,12 +235,10 @@ fn a_server_killed_under_load_ends_equal_to_the_log() {
 fn lost_answers_are_requested_again() {
     require!(Kind::OpenSearch);
     let server = OpenSearch::start();
-    let direct = harness(&server);
+    let direct = Place::at(&server.url());
     let (_, mut model, plan) = backfilled(&direct);
     let proxy = Proxy::in_front_of(&server);
-    let through = SearchHarness {
-        url: proxy.url_of(&server.url()),
-    };
+    let through = Place::at(&proxy.url_of(&server.url()));
     let bulk: &[u8] = b"POST /_bulk";
     let ledger: &[u8] = b"PUT /onelog-sinks/_doc/follower?if_seq_no";
     for (round, (pattern, has_moved)) in [(bulk, false), (ledger, true)]
@@ -272,14 +286,14 @@ fn lost_answers_are_requested_again() {
 fn a_server_with_older_data_is_given_what_it_lacks() {
     require!(Kind::OpenSearch);
     let server = OpenSearch::start();
-    let harness = harness(&server);
-    let (store, mut model, plan) = backfilled(&harness);
+    let place = Place::at(&server.url());
+    let (store, mut model, plan) = backfilled(&place);
     let old = model.position();
     drop(store);
     server.stop();
     let saved = server.save_data();
     server.start_again();
-    let mut store = harness.store(&plan);
+    let mut store = place.store(&plan);
     store.take_over().unwrap();
     for n in 100..130 {
         let from = model.position();
@@ -290,7 +304,7 @@ fn a_server_with_older_data_is_given_what_it_lacks() {
     server.stop();
     server.restore_data(&saved);
     server.start_again();
-    let mut store = harness.store(&plan);
+    let mut store = place.store(&plan);
     store.take_over().unwrap();
     assert_eq!(store.position().unwrap().unwrap().position, old);
     store.apply(&model.batch(&plan, old)).unwrap();
@@ -302,8 +316,8 @@ fn a_server_with_older_data_is_given_what_it_lacks() {
 fn two_processes_that_take_a_sink_from_each_other_harm_nothing() {
     require!(Kind::OpenSearch);
     let server = OpenSearch::start();
-    let harness = harness(&server);
-    let (store, model, plan) = backfilled(&harness);
+    let place = Place::at(&server.url());
+    let (store, model, plan) = backfilled(&place);
     drop(store);
     let log = Mutex::new(model);
     let takeovers = AtomicUsize::new(0);
@@ -312,7 +326,7 @@ fn two_processes_that_take_a_sink_from_each_other_harm_nothing() {
         for _ in 0..2 {
             scope.spawn(|| {
                 while takeovers.load(Ordering::SeqCst) < TAKEOVERS as usize {
-                    let mut store = harness.store(&plan);
+                    let mut store = place.store(&plan);
                     store.take_over().unwrap();
                     takeovers.fetch_add(1, Ordering::SeqCst);
                     loop {
@@ -341,7 +355,7 @@ fn two_processes_that_take_a_sink_from_each_other_harm_nothing() {
     });
     assert!(fenced.load(Ordering::SeqCst) > 0, "they never met");
     let model = log.into_inner().unwrap();
-    let mut store = harness.store(&plan);
+    let mut store = place.store(&plan);
     store.take_over().unwrap();
     let at = store.position().unwrap().unwrap().position;
     store.apply(&model.batch(&plan, at)).unwrap();
@@ -354,8 +368,8 @@ fn two_processes_that_take_a_sink_from_each_other_harm_nothing() {
 fn a_full_disk_is_waited_for() {
     require!(Kind::OpenSearch);
     let server = OpenSearch::start();
-    let harness = harness(&server);
-    let (mut store, mut model, plan) = backfilled(&harness);
+    let place = Place::at(&server.url());
+    let (mut store, mut model, plan) = backfilled(&place);
     let from = model.position();
     transact(&mut model, 100);
     // What the product does to indexes when the disk is nearly full.
@@ -382,8 +396,8 @@ fn what_is_turned_away_is_sent_again_in_smaller_parts() {
         "http.max_content_length=400kb",
         "indexing_pressure.memory.limit=150kb",
     ]);
-    let harness = harness(&server);
-    let (mut store, mut model, plan) = backfilled(&harness);
+    let place = Place::at(&server.url());
+    let (mut store, mut model, plan) = backfilled(&place);
     let from = model.position();
     for n in 0..300 {
         model.order(&format!("large {n}"), n, &"a long note ".repeat(200));
@@ -394,8 +408,8 @@ fn what_is_turned_away_is_sent_again_in_smaller_parts() {
     // One document that is too large for any request is refused by name.
     let from = model.position();
     let text = json!({"total": 1, "note": "x".repeat(500_000)}).to_string();
-    let plan = harness.plan(r#"{"table":"shop.orders","into":"whole"}"#);
-    let mut whole = harness.open_as("whole", &plan, LOG);
+    let plan = plan_of(r#"{"table":"shop.orders","into":"whole"}"#);
+    let mut whole = place.try_open("whole", &plan).unwrap();
     whole.take_over().unwrap();
     Model::default().rebuild(&plan, &mut whole).unwrap();
     let mut model = Model::default();

@@ -7,9 +7,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-#[path = "../../stores/postgres/tests/postgres/harness.rs"]
-mod harness;
-
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc;
@@ -19,13 +16,11 @@ use onelog::{NewTable, Node, Options};
 use onelog_mapping::Plan;
 use onelog_record::Position;
 use onelog_sinks::Sinks;
-use onelog_store::conformance::{self, Harness as _, LOG, Model, ORDERS};
-use onelog_store::{SinkDefinition, Store, StoreError};
+use onelog_store::conformance::{self, LOG, Model, ORDERS, SINK};
+use onelog_store::{SinkDefinition, Store, StoreError, StoreKind as _, Target};
 use onelog_stores::KINDS;
 use onelog_testkit::{Direction, Kind, Postgres, Proxy, Server, require};
 use serde_json::json;
-
-use self::harness::Pg;
 
 const HALVES: &str = r#"
   {"table":"shop.orders","into":"debit","where":".side == \"debit\"","columns":{
@@ -70,29 +65,51 @@ impl Ledger {
     }
 }
 
+/// The schema `public` of a database.
+struct Database(Arc<dyn Target>);
+
+impl Database {
+    fn at(url: &str) -> Self {
+        Self(KINDS.target(url).unwrap())
+    }
+
+    fn try_open(&self, plan: &Arc<Plan>) -> Result<Box<dyn Store>, StoreError> {
+        self.0.open(SINK, LOG, Arc::clone(plan))
+    }
+
+    fn open(&self, plan: &Arc<Plan>) -> Box<dyn Store> {
+        self.try_open(plan).unwrap()
+    }
+}
+
 /// A server of its own, whose schema `public` follows a ledger.
 struct Followed {
     server: Postgres,
-    pg: Pg,
+    database: Database,
     plan: Arc<Plan>,
 }
 
 impl Followed {
     fn new(server: Postgres, ledger: &Ledger) -> Self {
-        let pg = Pg::at(&server.url(), "public");
-        let plan = conformance::plan(&pg, HALVES);
-        let mut store = pg.open(Arc::clone(&plan), LOG);
+        let database = Database::at(&server.url());
+        let rules = onelog_postgres::KIND.rules();
+        let plan = Arc::new(conformance::plan_by(rules, HALVES));
+        let mut store = database.open(&plan);
         store.take_over().unwrap();
         Model::default().rebuild(&plan, store.as_mut()).unwrap();
         server.sql(WITNESS);
         let first = ledger.model.batch(&plan, Position::ZERO);
         store.apply(&first).unwrap();
-        Self { server, pg, plan }
+        Self {
+            server,
+            database,
+            plan,
+        }
     }
 
     /// Opens the store as the runner does after an error, and says where it is.
     fn reopen(&self) -> Result<(Box<dyn Store>, Position), StoreError> {
-        let mut store = self.pg.try_open(&self.plan, LOG)?;
+        let mut store = self.database.try_open(&self.plan)?;
         store.take_over()?;
         let found = store.position()?.expect("the store was backfilled");
         assert_eq!(found.log_id, LOG);
@@ -219,9 +236,9 @@ fn a_commit_whose_answer_is_lost_is_read_back_and_not_applied_again() {
     ledger.transact(ACCOUNTS);
     let followed = Followed::new(Postgres::start(), &ledger);
     let proxy = Proxy::in_front_of(&followed.server);
-    let pg = Pg::at(&proxy.url_of(&followed.server.url()), "public");
+    let database = Database::at(&proxy.url_of(&followed.server.url()));
     for _ in 0..20 {
-        let mut store = pg.open(Arc::clone(&followed.plan), LOG);
+        let mut store = database.open(&followed.plan);
         store.take_over().unwrap();
         let at = store.position().unwrap().unwrap().position;
         assert_eq!(at, ledger.model.position());
@@ -244,8 +261,8 @@ fn a_connection_cut_at_any_byte_leaves_all_of_a_batch_or_nothing() {
     let (mut whole, mut nothing) = (0, 0);
     for round in 0..40 {
         let proxy = Proxy::in_front_of(&followed.server);
-        let pg = Pg::at(&proxy.url_of(&followed.server.url()), "public");
-        let mut store = pg.open(Arc::clone(&followed.plan), LOG);
+        let database = Database::at(&proxy.url_of(&followed.server.url()));
+        let mut store = database.open(&followed.plan);
         store.take_over().unwrap();
         let at = store.position().unwrap().unwrap().position;
         // The statements are prepared, so that the cut falls into the transaction.
@@ -398,7 +415,7 @@ fn rights_that_were_taken_away_are_named_and_the_store_goes_on_when_they_are_bac
         "CREATE ROLE limited LOGIN; GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO limited",
     );
     let url = followed.server.url().replace("onelog@", "limited@");
-    let mut store = Pg::at(&url, "public").open(Arc::clone(&followed.plan), LOG);
+    let mut store = Database::at(&url).open(&followed.plan);
     store.take_over().unwrap();
     let at = ledger.model.position();
     ledger.transact(3);

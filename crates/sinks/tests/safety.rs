@@ -358,7 +358,7 @@ fn a_table_that_was_made_again_does_not_empty_the_store_of_the_former_one() {
 }
 
 #[test]
-fn a_backfill_that_would_empty_a_table_stops_and_says_how_many_rows_until_it_is_told_to() {
+fn a_backfill_that_would_empty_a_table_stops_and_says_how_many_rows_until_it_is_allowed() {
     // Given a store with a thousand rows.
     let place = Place::new();
     let (node, sinks) = place.open();

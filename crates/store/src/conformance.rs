@@ -14,7 +14,7 @@ use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use bytes::Bytes;
-use onelog_mapping::{Mapping, Plan};
+use onelog_mapping::{Mapping, MappingRules, Plan};
 use onelog_record::{Offset, Position, TableDefinition, TableId, TableKind, ValueKind};
 
 pub use self::cells::every_cell_comes_back_as_it_was;
@@ -116,6 +116,12 @@ const STANDARD: &str = r#"{"table":"shop.orders","into":"orders","columns":{
 /// A plan for these mappings over the tables `shop.orders` (JSON) and `shop.blobs` (bytes).
 #[must_use]
 pub fn plan(harness: &dyn Harness, mappings: &str) -> Arc<Plan> {
+    Arc::new(plan_by(harness.kind().rules(), mappings))
+}
+
+/// As [`plan`], where there is no store to open.
+#[must_use]
+pub fn plan_by(rules: &'static MappingRules, mappings: &str) -> Plan {
     let table = |id, name: &str, value| TableDefinition {
         id: TableId(id),
         name: name.into(),
@@ -129,13 +135,12 @@ pub fn plan(harness: &dyn Harness, mappings: &str) -> Arc<Plan> {
         table(1024, "shop.orders", ValueKind::Json),
         table(1025, "shop.blobs", ValueKind::Bytes),
     ];
-    let rules = harness.kind().rules();
     let list: Vec<serde_json::Value> = serde_json::from_str(&format!("[{mappings}]")).unwrap();
     let mappings: Vec<Mapping> = list
         .iter()
         .map(|mapping| Mapping::from_json("mapping", mapping, rules, &[rules]).unwrap())
         .collect();
-    Arc::new(Plan::new(rules, &mappings, tables.as_slice()).unwrap())
+    Plan::new(rules, &mappings, tables.as_slice()).unwrap()
 }
 
 /// The plan that most functions use: one table, columns `id`, `total`, `note`.

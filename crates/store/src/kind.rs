@@ -24,7 +24,9 @@ pub trait StoreKind: fmt::Debug + Send + Sync {
     fn fields(&self) -> &'static [FieldRule];
 
     /// A definition of such a sink, which documents show. It MUST follow the table `shop.orders`, and
-    /// SHOULD have what is special to this kind.
+    /// SHOULD have what is special to this kind. A test sends it to a server: its name MUST NOT be that
+    /// of another kind's example, and a path in it MUST be below `/var/lib/onelog`, which the test
+    /// replaces as it does the host of an `url`.
     fn example(&self) -> Value;
 
     /// The field that names a part of the store which has tables of its own, such as a schema. An

@@ -109,9 +109,10 @@ pub trait Store: Send {
     /// in another way as well MAY ignore it.
     fn set_first_epoch(&mut self, epoch: u64);
 
-    /// Takes the sink over: raises its epoch by one, in the store, and answers it. From then on a rival that took over earlier MUST change nothing and get
-    /// [`StoreError::Fenced`]. MUST be called before anything that changes the store. A position that
-    /// was reached under another plan MUST be forgotten here.
+    /// Takes the sink over: raises its epoch by one, in the store, and answers it. From then on a rival
+    /// that took over earlier MUST change nothing and get [`StoreError::Fenced`]. MUST be called before
+    /// anything that changes the store. A position that was reached under another plan MUST be forgotten
+    /// here.
     ///
     /// Where the store knows the sink as one of another log, this MUST change nothing and answer
     /// [`StoreError::OtherLog`], unless that log is `from`: then the sink is this log's from now on,

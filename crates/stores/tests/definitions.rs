@@ -2,6 +2,8 @@
 
 #![allow(clippy::unwrap_used)]
 
+use std::collections::BTreeSet;
+
 use onelog_mapping::{ColumnType, Element};
 use onelog_store::SinkDefinition;
 use onelog_stores::KINDS;
@@ -272,6 +274,41 @@ fn an_address_leads_to_its_kind() {
         "{}",
         error.what
     );
+}
+
+#[test]
+fn what_each_kind_says_of_itself_is_true() {
+    let (mut schemes, mut names) = (BTreeSet::new(), BTreeSet::new());
+    for kind in KINDS.iter() {
+        let definition = SinkDefinition::from_json(KINDS, &kind.example()).unwrap();
+        assert_eq!(definition.target.kind().name(), kind.name());
+        let name = definition.name.clone();
+        assert!(names.insert(name), "{}: a name twice", kind.name());
+        let stored = definition.to_stored();
+        assert_eq!(
+            SinkDefinition::from_json(KINDS, &stored).unwrap(),
+            definition
+        );
+        for scheme in kind.schemes() {
+            assert!(schemes.insert(*scheme), "{scheme}:// leads to two kinds");
+        }
+        // What an address replaces is a field of the kind, and no field is one of every kind.
+        let known: Vec<&str> = kind.fields().iter().map(|rule| rule.name).collect();
+        for name in kind.fields_of("").keys() {
+            assert!(known.contains(&name.as_str()), "{}: {name}", kind.name());
+        }
+        let unknown = json!({"kind": kind.name(), "zzzzzzzzzzzzzzzz": 1});
+        let known = SinkDefinition::from_json(KINDS, &unknown).unwrap_err().what;
+        let (_, known) = known.split_once("known are: ").unwrap();
+        let mut fields = BTreeSet::new();
+        for field in known.split(", ") {
+            assert!(
+                fields.insert(field),
+                "{}: {field} is there twice",
+                kind.name()
+            );
+        }
+    }
 }
 
 #[test]

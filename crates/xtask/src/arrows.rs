@@ -1,11 +1,11 @@
 //! Which crate may import which. The order is that of docs/design.md: a crate imports only crates
 //! above it, so that there is no circle, and some import less than that.
 
-use crate::metadata::{Dependency, Kind, Member, Workspace};
+use crate::metadata::{Dependency, Kind, Workspace};
 
 /// A place in the order.
 struct Place {
-    /// Side by side: none of them imports another.
+    /// Folders in `crates`, side by side: none of them imports another.
     crates: &'static [&'static str],
     imports: Imports,
 }
@@ -19,81 +19,56 @@ enum Imports {
     AboveAndStores,
 }
 
-const STORES: &[&str] = &[
-    "onelog-sqlite",
-    "onelog-postgres",
-    "onelog-mysql",
-    "onelog-redis",
-    "onelog-search",
-];
+/// Every store that has no place of its own.
+pub const STORES: &str = "stores/*";
 
 /// The list of all stores.
-const CATALOG: &str = "onelog-stores";
+const CATALOG: &str = "stores";
 
 /// Starts real servers for tests: imported for them alone, at any place.
-const TESTKIT: &str = "onelog-testkit";
+pub const TESTKIT: &str = "testkit";
 
 const ORDER: &[Place] = &[
     place(&[TESTKIT], Imports::Only(&[])),
-    place(&["onelog-xtask"], Imports::Only(&[])),
-    place(&["onelog-record"], Imports::Only(&[])),
-    place(&["onelog-request"], Imports::Only(&["onelog-record"])),
-    place(&["onelog-log"], Imports::Above),
-    place(&["onelog-state"], Imports::Above),
-    place(&["onelog-commit"], Imports::Only(&["onelog-record"])),
+    place(&["xtask"], Imports::Only(&[])),
+    place(&["record"], Imports::Only(&[])),
+    place(&["request"], Imports::Only(&["record"])),
+    place(&["log"], Imports::Above),
+    place(&["state"], Imports::Above),
+    place(&["commit"], Imports::Only(&["record"])),
     // It opens no file: neither the log's nor the state's.
-    place(
-        &["onelog-engine"],
-        Imports::Only(&["onelog-record", "onelog-commit"]),
-    ),
-    place(&["onelog-replica"], Imports::Above),
+    place(&["engine"], Imports::Only(&["record", "commit"])),
+    place(&["replica"], Imports::Above),
     // It knows nothing of what the nodes say to each other.
-    place(&["onelog-peers"], Imports::Only(&["onelog-record"])),
-    place(&["onelog"], Imports::Above),
-    place(&["onelog-jq"], Imports::Only(&[])),
-    place(
-        &["onelog-mapping"],
-        Imports::Only(&["onelog-record", "onelog-jq"]),
-    ),
-    place(
-        &["onelog-store"],
-        Imports::Only(&["onelog-record", "onelog-jq", "onelog-mapping"]),
-    ),
-    place(
-        STORES,
-        Imports::Only(&["onelog-record", "onelog-mapping", "onelog-store"]),
-    ),
+    place(&["peers"], Imports::Only(&["record"])),
+    place(&["node"], Imports::Above),
+    place(&["jq"], Imports::Only(&[])),
+    place(&["mapping"], Imports::Only(&["record", "jq"])),
+    place(&["store"], Imports::Only(&["record", "jq", "mapping"])),
+    place(&[STORES], Imports::Only(&["record", "mapping", "store"])),
     place(&[CATALOG], Imports::AboveAndStores),
-    place(
-        &["onelog-audit"],
-        Imports::Only(&["onelog-record", "onelog-mapping", "onelog-store"]),
-    ),
-    place(&["onelog-sinks"], Imports::Above),
-    place(&["onelog-api"], Imports::Above),
-    place(&["onelog-http"], Imports::Above),
-    place(&["onelog-client"], Imports::Only(&["onelog-record"])),
-    place(&["onelog-terminal"], Imports::Only(&[])),
-    place(&["onelog-command"], Imports::Only(&["onelog-client"])),
+    place(&["audit"], Imports::Only(&["record", "mapping", "store"])),
+    place(&["sinks"], Imports::Above),
+    place(&["api"], Imports::Above),
+    place(&["http"], Imports::Above),
+    place(&["client"], Imports::Only(&["record"])),
+    place(&["terminal"], Imports::Only(&[])),
+    place(&["command"], Imports::Only(&["client"])),
     // It is given the kinds of stores, and starts no node.
     place(
-        &["onelog-import"],
+        &["import"],
         Imports::Only(&[
-            "onelog-record",
-            "onelog-mapping",
-            "onelog-store",
-            "onelog-client",
-            "onelog-terminal",
-            "onelog-command",
+            "record", "mapping", "store", "client", "terminal", "command",
         ]),
     ),
-    place(&["onelog-demo", "onelog-bench"], Imports::AboveAndStores),
-    place(&["onelog-simulation"], Imports::Above),
+    place(&["demo", "bench"], Imports::AboveAndStores),
+    place(&["simulation"], Imports::Above),
     // Its tests hold histories of real clusters against the simulation's checker.
-    place(&["onelog-cli"], Imports::AboveAndStores),
+    place(&["cli"], Imports::AboveAndStores),
     // The example of a store, in no program. It is last so that its test may start a whole node.
     place(
-        &["onelog-memory"],
-        Imports::Only(&["onelog-record", "onelog-mapping", "onelog-store"]),
+        &["stores/memory"],
+        Imports::Only(&["record", "mapping", "store"]),
     ),
 ];
 
@@ -108,18 +83,18 @@ pub fn faults(workspace: &Workspace) -> Vec<String> {
     let mut faults = Vec::new();
     let mut met = Vec::new();
     for member in &workspace.packages {
-        if level(&member.name).is_none() {
+        let from = workspace.folder(member);
+        if level(from).is_none() {
             faults.push(format!(
-                "crate {} has no place in the order of crates, see crates/xtask/src/arrows.rs",
-                member.name
+                "crate {from} has no place in the order of crates, see crates/xtask/src/arrows.rs"
             ));
             continue;
         }
-        for dependency in ours(member, workspace) {
-            let Some(why) = forbidden(&member.name, dependency) else {
+        for (to, dependency) in workspace.imports(member) {
+            let arrow = (from, workspace.folder(to));
+            let Some(why) = forbidden(arrow.0, arrow.1, dependency) else {
                 continue;
             };
-            let arrow = (member.name.as_str(), dependency.name.as_str());
             if KNOWN.contains(&arrow) {
                 met.push(arrow);
             } else {
@@ -138,25 +113,23 @@ pub fn faults(workspace: &Workspace) -> Vec<String> {
     faults
 }
 
-/// Dependencies on other packages of the workspace. A package names itself to turn on a feature
-/// for its tests.
-fn ours<'a>(member: &'a Member, workspace: &'a Workspace) -> impl Iterator<Item = &'a Dependency> {
-    member.dependencies.iter().filter(|dependency| {
-        dependency.name != member.name
-            && workspace
-                .packages
-                .iter()
-                .any(|other| other.name == dependency.name)
-    })
+fn level(folder: &str) -> Option<usize> {
+    let place_of = |name| ORDER.iter().position(|place| place.crates.contains(&name));
+    place_of(folder).or_else(|| place_of(STORES).filter(|_| is_in(STORES, folder)))
 }
 
-fn level(name: &str) -> Option<usize> {
-    ORDER.iter().position(|place| place.crates.contains(&name))
+/// Whether a name that may end in `*` is that of a folder.
+pub fn is_in(name: &str, folder: &str) -> bool {
+    match name.strip_suffix('*') {
+        Some(start) => folder
+            .strip_prefix(start)
+            .is_some_and(|rest| !rest.is_empty() && !rest.contains('/')),
+        None => name == folder,
+    }
 }
 
 /// Why an arrow may not be.
-fn forbidden(from: &str, dependency: &Dependency) -> Option<&'static str> {
-    let to = dependency.name.as_str();
+fn forbidden(from: &str, to: &str, dependency: &Dependency) -> Option<&'static str> {
     let for_tests = dependency.kind == Some(Kind::Dev);
     if to == TESTKIT {
         let allowed = for_tests || dependency.optional;
@@ -174,7 +147,7 @@ fn forbidden(from: &str, dependency: &Dependency) -> Option<&'static str> {
         return None;
     }
     match ORDER[below].imports {
-        Imports::Above if STORES.contains(&to) || to == CATALOG => {
+        Imports::Above if is_in(STORES, to) || to == CATALOG => {
             Some("only a program's front chooses its stores")
         }
         Imports::Only(allowed) if !allowed.contains(&to) => Some("its job does not need it"),
@@ -187,60 +160,62 @@ mod tests {
     use super::*;
 
     fn arrow(from: &str, to: &str, kind: Option<Kind>) -> Option<&'static str> {
-        forbidden(
-            from,
-            &Dependency {
-                name: to.to_owned(),
-                kind,
-                optional: false,
-            },
-        )
+        let dependency = Dependency {
+            name: String::new(),
+            kind,
+            optional: false,
+        };
+        forbidden(from, to, &dependency)
     }
 
     #[test]
     fn an_arrow_that_runs_up_is_found_also_in_tests() {
         for kind in [None, Some(Kind::Build), Some(Kind::Dev)] {
-            assert!(arrow("onelog-log", "onelog-state", kind).is_some());
-            assert!(arrow("onelog-mapping", "onelog-sinks", kind).is_some());
-            assert!(arrow("onelog-state", "onelog-log", kind).is_none());
+            assert!(arrow("log", "state", kind).is_some());
+            assert!(arrow("mapping", "sinks", kind).is_some());
+            assert!(arrow("state", "log", kind).is_none());
         }
     }
 
     #[test]
     fn no_store_imports_another_and_only_a_front_imports_stores() {
-        assert!(arrow("onelog-postgres", "onelog-mysql", None).is_some());
-        assert!(arrow("onelog-postgres", "onelog-mysql", Some(Kind::Dev)).is_some());
-        assert!(arrow("onelog-http", "onelog-sqlite", None).is_some());
-        assert!(arrow("onelog-sinks", "onelog-sqlite", None).is_some());
-        assert!(arrow("onelog-http", "onelog-sqlite", Some(Kind::Dev)).is_none());
-        assert!(arrow("onelog-cli", "onelog-sqlite", None).is_none());
-        assert!(arrow("onelog-sinks", CATALOG, None).is_some());
-        assert!(arrow(CATALOG, "onelog-sqlite", None).is_none());
+        assert!(arrow("stores/postgres", "stores/mysql", None).is_some());
+        assert!(arrow("stores/postgres", "stores/mysql", Some(Kind::Dev)).is_some());
+        assert!(arrow("http", "stores/sqlite", None).is_some());
+        assert!(arrow("sinks", "stores/sqlite", None).is_some());
+        assert!(arrow("http", "stores/sqlite", Some(Kind::Dev)).is_none());
+        assert!(arrow("cli", "stores/sqlite", None).is_none());
+        assert!(arrow("sinks", CATALOG, None).is_some());
+        assert!(arrow(CATALOG, "stores/sqlite", None).is_none());
+    }
+
+    #[test]
+    fn a_store_has_its_place_by_its_folder_alone() {
+        let workspace = |imports| Workspace::of(&[("record", &[]), ("stores/new", imports)]);
+        assert_eq!(faults(&workspace(&["record"])), Vec::<String>::new());
+        assert!(arrow("stores/new", "stores/sqlite", None).is_some());
+        assert!(arrow("stores/new", "sinks", None).is_some());
+        assert!(arrow("sinks", "stores/new", None).is_some());
+        assert!(level("stores/new/more").is_none());
     }
 
     #[test]
     fn pure_crates_import_no_more_than_their_job_needs() {
-        assert!(arrow("onelog-engine", "onelog-state", None).is_some());
-        assert!(arrow("onelog-jq", "onelog-record", None).is_some());
-        assert!(arrow("onelog-mapping", "onelog", None).is_some());
-        assert!(arrow("onelog-sqlite", "onelog", None).is_some());
+        assert!(arrow("engine", "state", None).is_some());
+        assert!(arrow("jq", "record", None).is_some());
+        assert!(arrow("mapping", "node", None).is_some());
+        assert!(arrow("stores/sqlite", "node", None).is_some());
     }
 
     #[test]
     fn servers_for_tests_are_not_in_the_product() {
-        assert!(arrow("onelog-cli", TESTKIT, None).is_some());
-        assert!(arrow("onelog-cli", TESTKIT, Some(Kind::Dev)).is_none());
+        assert!(arrow("cli", TESTKIT, None).is_some());
+        assert!(arrow("cli", TESTKIT, Some(Kind::Dev)).is_none());
     }
 
     #[test]
     fn a_crate_without_a_place_and_a_stale_exception_are_found() {
-        let workspace = Workspace {
-            packages: vec![Member {
-                name: "onelog-new".to_owned(),
-                dependencies: Vec::new(),
-            }],
-        };
-        let faults = faults(&workspace);
+        let faults = faults(&Workspace::of(&[("new", &[])]));
         assert_eq!(faults.len(), 1 + KNOWN.len());
         assert!(faults[0].contains("has no place"), "{faults:?}");
     }

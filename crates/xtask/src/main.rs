@@ -4,6 +4,7 @@
 mod arrows;
 mod deny;
 mod files;
+mod listed;
 mod metadata;
 mod ratchet;
 mod rules;
@@ -15,7 +16,8 @@ use std::process::ExitCode;
 const USAGE: &str = "\
 usage: cargo xtask COMMAND
 
-  tidy      check the rules of house: sizes, comments, docs, arrows between crates
+  tidy      check the rules of house: sizes, comments, docs, arrows between crates and
+            their tables
   ratchet   lower the known faults in crates/xtask/ratchet.toml to those that are left;
             refuses when a rule has more of them than before
   deny      check licences, banned crates, duplicate versions and sources of all

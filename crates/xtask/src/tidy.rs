@@ -1,12 +1,12 @@
-//! `tidy` and `ratchet`: the rules over all files, less the known faults, and the arrows between
-//! the crates.
+//! `tidy` and `ratchet`: the rules over all files, less the known faults, the arrows between the
+//! crates and the tables of them.
 
 use std::path::Path;
 
 use crate::files::{self, File};
 use crate::ratchet::{self, Counts};
 use crate::rules::{Fault, RULES, Rule, Tree};
-use crate::{Error, arrows, metadata};
+use crate::{Error, arrows, listed, metadata};
 
 /// All faults of one rule in one file.
 struct Finding<'a> {
@@ -31,7 +31,9 @@ pub fn check() -> Result<bool, Error> {
     for slack in ratchet::slack(&known, &found) {
         report.push(format!("{slack}: run `cargo xtask ratchet`"));
     }
-    report.extend(arrows::faults(&metadata::workspace(&root)?));
+    let workspace = metadata::workspace(&root)?;
+    report.extend(arrows::faults(&workspace));
+    report.extend(listed::faults(&files, &workspace));
     for line in &report {
         println!("{line}");
     }

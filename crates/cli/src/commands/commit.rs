@@ -119,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn a_sink_that_is_late_is_told_and_the_commit_is_not_denied() {
+    fn a_sink_that_is_late_is_reported_and_the_commit_is_not_denied() {
         let answer = json!({"position": 9, "waited": {
             "a": {"reached": true, "position": 9},
             "b": {"reached": false, "position": 3, "reason": "the sink 'b' did not"}}});

@@ -76,7 +76,7 @@ fn equal_stores_are_equal_without_a_server() {
 }
 
 #[test]
-fn differences_are_counted_named_and_told_by_the_exit_status() {
+fn differences_are_counted_named_and_reported_by_the_exit_status() {
     let stores = Stores::equal();
     stores.run(
         "report.db",
@@ -103,7 +103,7 @@ fn differences_are_counted_named_and_told_by_the_exit_status() {
 }
 
 #[test]
-fn what_the_numbers_do_not_say_is_told_in_words() {
+fn what_the_numbers_do_not_say_is_reported_as_text() {
     let stores = Stores::equal();
     stores.run(
         "report.db",
@@ -124,7 +124,7 @@ fn what_the_numbers_do_not_say_is_told_in_words() {
 }
 
 #[test]
-fn bounds_of_flags_are_told() {
+fn bounds_of_flags_are_reported() {
     let stores = Stores::equal();
     stores.audit(&["--again=11m"]).fails(2, "at most 600 s");
     stores
@@ -138,7 +138,7 @@ fn bounds_of_flags_are_told() {
 }
 
 #[test]
-fn wrong_use_is_told_with_the_place_and_no_password() {
+fn wrong_use_is_reported_with_the_place_and_no_password() {
     let stores = Stores::equal();
     stores.write("mapping.toml", &MAPPING.replace("\"numeric\"", "\"numbr\""));
     stores.audit(&[]).fails(

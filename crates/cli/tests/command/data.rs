@@ -93,7 +93,7 @@ fn conditions_are_checked_by_the_server() {
 }
 
 #[test]
-fn what_is_wrong_is_told_in_the_servers_words() {
+fn what_is_wrong_is_reported_with_the_servers_message() {
     let (_folder, server) = server();
     server
         .run(&["get", "t.keyd", "k"])

@@ -157,20 +157,20 @@ fn a_table_of_sqlite_is_read_and_what_cannot_be_read_back_is_refused_by_name() {
     assert_eq!(place.value("2").trim(), r#"{"price":null,"note":"b"}"#);
 }
 
-/// Every row of `unfit`, a key with its column and what the message says of its value, is refused by
+/// Every row of `refused`, a key with its column and what the message says of its value, is refused by
 /// name until `delete` has taken it away; `--skip-bad` counts them all. What is left, with `good`
 /// rows, is adopted by a sink without a change.
 fn what_the_log_cannot_have_is_named(
     definition: &Value,
     good: u64,
-    unfit: &[(&str, &str, &str)],
+    refused: &[(&str, &str, &str)],
     delete: &dyn Fn(&str),
 ) {
     let place = Place::new();
     let done = place.import(definition, &["--skip-bad"]).json();
     let counted = (&done["records"], &done["bad_lines"]);
-    assert_eq!(counted, (&json!(good), &json!(unfit.len())), "{done}");
-    for (key, column, value) in unfit {
+    assert_eq!(counted, (&json!(good), &json!(refused.len())), "{done}");
+    for (key, column, value) in refused {
         let ran = place.import(definition, &["--again"]);
         let named =
             format!("the table 'goods', key \"{key}\", column '{column}': it holds {value}");
@@ -218,7 +218,7 @@ fn what_only_postgresql_can_hold_is_refused_by_name_and_never_made_into_a_text()
         "rate": {"from": "/rate", "type": "real"}, "made": {"from": "/made", "type": "timestamp"},
         "day": {"from": "/day", "type": "date"}, "doc": {"from": "/doc", "type": "json"},
         "days": {"from": "/days", "type": "date[]"}});
-    let unfit = [
+    let refused = [
         ("10", "made", "\"infinity\""),
         ("11", "made", "\"-infinity\""),
         ("12", "made", "\"+010000-01-01T00:00:00Z\""),
@@ -243,7 +243,7 @@ fn what_only_postgresql_can_hold_is_refused_by_name_and_never_made_into_a_text()
             "\"a list whose first element has the number 0\"",
         ),
     ];
-    what_the_log_cannot_have_is_named(&goods, 3, &unfit, &|key| {
+    what_the_log_cannot_have_is_named(&goods, 3, &refused, &|key| {
         postgres.sql(&format!("DELETE FROM goods WHERE id = {key}"));
     });
 }
@@ -331,7 +331,7 @@ fn what_only_mariadb_can_hold_is_refused_by_name_and_never_made_into_a_text() {
     goods["mappings"][0]["columns"] = json!({
         "id": {"from": "$key", "type": "integer"}, "made": {"from": "/made", "type": "timestamp"},
         "day": {"from": "/day", "type": "date"}, "doc": {"from": "/doc", "type": "json"}});
-    let unfit = [
+    let refused = [
         ("10", "made", "\"0000-00-00 00:00:00.000000\""),
         ("11", "made", "\"2024-05-00 12:00:00.000000\""),
         // MariaDB promises no years before 1000, and a sink writes none.
@@ -342,7 +342,7 @@ fn what_only_mariadb_can_hold_is_refused_by_name_and_never_made_into_a_text() {
         ("22", "day", "\"0999-12-31\", which the sink"),
         ("30", "doc", "the JSON value null"),
     ];
-    what_the_log_cannot_have_is_named(&goods, 2, &unfit, &|key| {
+    what_the_log_cannot_have_is_named(&goods, 2, &refused, &|key| {
         mariadb.sql(&format!("DELETE FROM goods WHERE id = {key}"));
     });
     // A time of day is the text that the server shows.

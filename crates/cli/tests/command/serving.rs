@@ -40,7 +40,7 @@ fn what_was_acknowledged_is_there_after_kill_9() {
 }
 
 #[test]
-fn a_port_in_use_and_a_folder_in_use_are_told() {
+fn a_port_in_use_and_a_folder_in_use_are_reported() {
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = taken.local_addr().unwrap().to_string();
     let folder = tempfile::tempdir().unwrap();

@@ -173,7 +173,7 @@ fn a_definition_is_run_dry_and_replaced() {
 }
 
 #[test]
-fn a_hand_edit_is_found_told_by_the_exit_status_and_repaired() {
+fn a_hand_edit_is_found_reported_by_the_exit_status_and_repaired() {
     let shop = Shop::open();
     shop.server
         .run_fed(&["sinks", "create", "-"], &shop.definition(""))
@@ -213,7 +213,7 @@ fn a_hand_edit_is_found_told_by_the_exit_status_and_repaired() {
 }
 
 #[test]
-fn a_refused_record_is_set_aside_shown_and_written_again_once_it_is_mended() {
+fn a_refused_record_is_parked_shown_and_written_again_once_it_is_mended() {
     let shop = Shop::open();
     let definition = shop.definition("on_refused = \"park\"\n");
     shop.server

@@ -40,7 +40,7 @@ fn a_retry_is_answered_even_where_the_request_would_be_refused_now() {
 }
 
 #[test]
-fn another_request_under_a_used_id_is_told_so() {
+fn another_request_under_a_used_id_is_refused_as_such() {
     let mut node = Node::new();
     node.accept(&new_request().id(7).put(STOCK, "n", "1"));
     let other = new_request().id(7).put(STOCK, "n", "2");

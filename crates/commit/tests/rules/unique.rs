@@ -135,7 +135,7 @@ fn null_and_missing_values_belong_to_nobody_and_equal_numbers_are_one_value() {
 }
 
 #[test]
-fn long_values_are_told_apart_by_all_their_bytes() {
+fn long_values_are_distinguished_by_all_their_bytes() {
     let mut node = Node::new();
     let long = "x".repeat(5_000);
     node.commit(&new_request().put(USERS, "1", &user(&long)));

@@ -3,9 +3,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod leadership;
 mod node;
 mod random;
 mod scripted;
-#[path = "../support/mod.rs"]
 mod support;
 mod world;

@@ -8,6 +8,8 @@ use serde_json::{Map, Value, json};
 use crate::server::{Answer, Server};
 
 const METHODS: [&str; 4] = ["get", "put", "post", "delete"];
+/// The sink of the paths' examples.
+const SINK: &str = "search";
 
 struct Document {
     json: Value,
@@ -192,6 +194,16 @@ fn no_store(body: Option<&Value>, answer: &Answer) -> bool {
             .contains(&answer.json()["error"])
 }
 
+/// Deletes a sink that was made and is not the one of the paths' examples: it would hold the table
+/// that is deleted later.
+fn delete_another_sink(server: &Server, operation: &Operation<'_>, body: Option<&Value>) {
+    let made = body.filter(|_| (operation.method, operation.path) == ("post", "/v1/sinks"));
+    let name = made.and_then(|definition| definition["name"].as_str());
+    if let Some(name) = name.filter(|name| *name != SINK) {
+        server.send("DELETE", &format!("/v1/sinks/{name}"), &[], b"");
+    }
+}
+
 /// A server that is alone has no members to change; `cluster.rs` has those that do.
 fn no_cluster(operation: &Operation<'_>, answer: &Answer) -> bool {
     operation.path.starts_with("/v1/cluster/") && answer.json()["error"] == "not_a_cluster"
@@ -262,6 +274,7 @@ fn every_request_of_the_document_succeeds_and_is_answered_as_the_document_says()
                     operation.method,
                     answer.text()
                 );
+                delete_another_sink(&server, &operation, body.as_ref());
             }
         }
     }

@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::server::{Answer, Server};
 
 #[test]
-fn what_is_no_route_or_no_method_is_told_as_json() {
+fn what_is_no_route_or_no_method_is_answered_as_json() {
     let server = Server::with_tables();
     for path in [
         "/",
@@ -102,7 +102,7 @@ fn malformed_bodies_are_refused_with_the_place_and_the_server_goes_on() {
 }
 
 #[test]
-fn a_body_over_the_limit_is_refused_whether_its_length_is_told_or_not() {
+fn a_body_over_the_limit_is_refused_whether_its_length_is_declared_or_not() {
     let server = Server::with_tables();
     let body = vec![b' '; onelog::record::HTTP_BODY_BYTES_MAX + 1];
     let refused = server
@@ -163,7 +163,7 @@ fn what_is_not_http_ends_only_its_own_connection() {
 }
 
 #[test]
-fn a_client_that_does_not_finish_its_body_is_told_and_let_go() {
+fn a_client_that_does_not_finish_its_body_is_answered_and_let_go() {
     let server = Server::with(HttpOptions {
         body_timeout_ms: 50,
         ..HttpOptions::default()

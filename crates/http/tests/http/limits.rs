@@ -8,7 +8,7 @@ use serde_json::json;
 use crate::server::{Answer, Server};
 
 #[test]
-fn a_connection_over_the_limit_is_told_to_come_back() {
+fn a_connection_over_the_limit_is_answered_when_to_come_back() {
     let server = Server::with(HttpOptions {
         max_connections: 2,
         ..HttpOptions::default()

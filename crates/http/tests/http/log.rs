@@ -111,7 +111,7 @@ fn a_deleted_table_still_has_its_name() {
 }
 
 #[test]
-fn what_cannot_be_asked_of_the_log_says_why() {
+fn what_cannot_be_requested_of_the_log_says_why() {
     let server = Server::with_tables();
     for (query, place) in [
         ("from=x", "from"),

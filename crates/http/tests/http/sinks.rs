@@ -450,7 +450,7 @@ fn only_so_many_parked_keys_are_listed_and_all_are_counted() {
 }
 
 #[test]
-fn whoever_waits_for_a_stopped_sink_is_told_why_it_stopped() {
+fn a_client_that_waits_for_a_stopped_sink_learns_why_it_stopped() {
     let server = Server::with_tables();
     let mut strict = definition(&server);
     strict["mappings"][0]["columns"]["note"]["type"] = json!("integer");

@@ -5,7 +5,7 @@ use serde_json::json;
 use crate::server::Server;
 
 #[test]
-fn a_table_is_made_listed_told_and_deleted() {
+fn a_table_is_made_listed_shown_and_deleted() {
     let server = Server::start();
     let definition = json!({"name": "shop.users", "kind": "keyed", "value": "json", "schema": {"type": "object"}, "unique": ["/email"]});
 

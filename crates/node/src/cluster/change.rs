@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 use tokio::sync::oneshot;
 
 use super::addresses::{NodeRecord, recording};
-use super::forward::{Asking, Leader, REQUEST_TIMEOUT};
+use super::forward::{Forwarding, Leader, REQUEST_TIMEOUT};
 use super::reply::Reply;
 use super::view::View;
 use super::{Cluster, wire};
@@ -138,13 +138,13 @@ const LOOK_EVERY: Duration = Duration::from_millis(50);
 
 /// Has the leader make a change.
 pub(crate) async fn change(shared: Arc<Shared>, change: Change) -> Changed {
-    let mut asking = Asking::new(&shared);
+    let mut forwarding = Forwarding::new(&shared);
     let bytes = Bytes::from(serde_json::json!(change).to_string());
     loop {
-        let answer = match asking.leader().await {
+        let answer = match forwarding.leader().await {
             Leader::Here => Some(lead(&shared, change.clone()).await),
             Leader::At(node, cluster) => {
-                let within = asking.left();
+                let within = forwarding.left();
                 let sent = cluster.peers.request(
                     node,
                     Lane::Control,
@@ -152,29 +152,29 @@ pub(crate) async fn change(shared: Arc<Shared>, change: Change) -> Changed {
                     bytes.clone(),
                     within,
                 );
-                let answer = asking.while_leading(node, sent).await;
-                let answer = asking.heard(answer);
+                let answer = forwarding.while_leading(node, sent).await;
+                let answer = forwarding.heard(answer);
                 answer.and_then(|bytes| serde_json::from_slice(&bytes).ok())
             }
-            Leader::None => return Err(given_up(&asking)),
+            Leader::None => return Err(given_up(&forwarding)),
         };
         match answer {
-            Some(Err(MembersChangeError::Unknown)) => asking.is_perhaps_done(),
+            Some(Err(MembersChangeError::Unknown)) => forwarding.is_perhaps_done(),
             Some(Err(MembersChangeError::NoLeader)) | None => {}
             // An earlier attempt has removed it.
             Some(Err(MembersChangeError::NoMember(_)))
-                if asking.may_be_done() && matches!(change, Change::Remove { .. }) =>
+                if forwarding.may_be_done() && matches!(change, Change::Remove { .. }) =>
             {
                 return Ok(());
             }
             Some(answer) => return answer,
         }
-        asking.pause().await;
+        forwarding.pause().await;
     }
 }
 
-const fn given_up(asking: &Asking<'_>) -> MembersChangeError {
-    match asking.may_be_done() {
+const fn given_up(forwarding: &Forwarding<'_>) -> MembersChangeError {
+    match forwarding.may_be_done() {
         true => MembersChangeError::Unknown,
         false => MembersChangeError::NoLeader,
     }

@@ -173,12 +173,12 @@ async fn attempt(
     may_be_done: bool,
 ) {
     let shared = Arc::clone(&entered.shared);
-    let asking = Asking {
+    let forwarding = Forwarding {
         shared: &shared,
         deadline: later.deadline,
         may_be_done,
     };
-    let answer = commit(asking, &later).await;
+    let answer = commit(forwarding, &later).await;
     // What is still in flight counts until its client is answered.
     if let Err(refusal) = &answer {
         shared.count(refusal);
@@ -187,54 +187,54 @@ async fn attempt(
     drop(entered);
 }
 
-async fn commit(mut asking: Asking<'_>, later: &Again) -> Answer {
+async fn commit(mut forwarding: Forwarding<'_>, later: &Again) -> Answer {
     let bytes = Bytes::from(later.request.encode());
     let began = Instant::now();
     loop {
-        let answer = match asking.leader().await {
+        let answer = match forwarding.leader().await {
             Leader::Here => {
                 let (sender, receiver) = oneshot::channel();
                 let reply = Reply::Client(sender, None);
-                let (shared, request) = (asking.shared, later.request.clone());
+                let (shared, request) = (forwarding.shared, later.request.clone());
                 shared.enqueue(request, later.fingerprint, reply);
-                let answer = asking.until_over(receiver).await.and_then(Result::ok);
-                asking.may_be_done |= answer.is_none();
+                let answer = forwarding.until_over(receiver).await.and_then(Result::ok);
+                forwarding.may_be_done |= answer.is_none();
                 answer
             }
             Leader::At(node, cluster) => {
-                let within = asking.left();
+                let within = forwarding.left();
                 let sent =
                     cluster
                         .peers
                         .request(node, Lane::Bulk, wire::COMMIT, bytes.clone(), within);
-                let answer = asking.while_leading(node, sent).await;
-                asking.heard(answer).map(|bytes| {
+                let answer = forwarding.while_leading(node, sent).await;
+                forwarding.heard(answer).map(|bytes| {
                     // One that cannot be read may be of a newer version: it may have been done.
                     decode_answer(bytes).unwrap_or(Err(Refusal::NotLeader))
                 })
             }
             Leader::None => {
-                return Err(asking.given_up());
+                return Err(forwarding.given_up());
             }
         };
         match answer {
             Some(Err(Refusal::IdExpired { floor, .. }))
-                if later.is_own_id && !asking.may_be_done =>
+                if later.is_own_id && !forwarding.may_be_done =>
             {
                 return Err(too_old(&later.request, floor));
             }
-            Some(Err(Refusal::NotLeader | Refusal::Stopped(_))) => asking.may_be_done = true,
+            Some(Err(Refusal::NotLeader | Refusal::Stopped(_))) => forwarding.may_be_done = true,
             // They are answered before it is looked for the id: an earlier attempt may be in the log.
             Some(Err(Refusal::Overloaded { .. } | Refusal::DiskFull { .. }))
-                if asking.may_be_done => {}
+                if forwarding.may_be_done => {}
             // What this node has applied is committed: the leader gets there.
             Some(Err(Refusal::SnapshotInFuture { read_position, .. }))
-                if read_position <= asking.shared.applied_position.position()
+                if read_position <= forwarding.shared.applied_position.position()
                     || began.elapsed() < AHEAD_TIMEOUT => {}
             None => {}
             Some(answer) => return answer,
         }
-        asking.pause().await;
+        forwarding.pause().await;
     }
 }
 
@@ -254,7 +254,7 @@ fn overloaded(reason: &'static str) -> Refusal {
 }
 
 /// A request that looks for a leader.
-pub(super) struct Asking<'s> {
+pub(super) struct Forwarding<'s> {
     shared: &'s Arc<Shared>,
     deadline: Instant,
     /// Whether any node may have carried it out.
@@ -269,7 +269,7 @@ pub(super) enum Leader<'s> {
     None,
 }
 
-impl<'s> Asking<'s> {
+impl<'s> Forwarding<'s> {
     pub(super) fn new(shared: &'s Arc<Shared>) -> Self {
         Self {
             shared,
@@ -367,36 +367,39 @@ impl<'s> Asking<'s> {
 /// A position at which a read sees everything that was acknowledged anywhere before this call. It is
 /// applied here.
 pub(crate) async fn read_barrier(shared: Arc<Shared>) -> Result<Position, Refusal> {
-    let mut asking = Asking::new(&shared);
+    let mut forwarding = Forwarding::new(&shared);
     let position = loop {
-        let answer = match asking.leader().await {
+        let answer = match forwarding.leader().await {
             Leader::Here => {
                 let (sender, receiver) = oneshot::channel();
                 let command = Command::Barrier(Reply::Barrier(sender));
                 match shared.commands.try_send(command) {
-                    Ok(()) => asking.until_over(receiver).await.and_then(Result::ok),
+                    Ok(()) => forwarding.until_over(receiver).await.and_then(Result::ok),
                     Err((refused, _)) => Some(Err(shared.not_queued(refused))),
                 }
             }
             Leader::At(node, cluster) => {
-                let within = asking.left();
+                let within = forwarding.left();
                 let empty = Bytes::new();
                 let sent = cluster
                     .peers
                     .request(node, Lane::Control, wire::BARRIER, empty, within);
-                let answer = asking.while_leading(node, sent).await;
-                let answer = asking.heard(answer);
+                let answer = forwarding.while_leading(node, sent).await;
+                let answer = forwarding.heard(answer);
                 let position = answer.and_then(|bytes| wire::decode_barrier_answer(bytes).ok());
                 position.flatten().map(Ok)
             }
             Leader::None => return Err(Refusal::NoLeader),
         };
         match answer {
-            Some(Err(Refusal::NotLeader)) | None => asking.pause().await,
+            Some(Err(Refusal::NotLeader)) | None => forwarding.pause().await,
             Some(answer) => break answer?,
         }
     };
-    let applied = shared.applied_position.wait(position, asking.left()).await;
+    let applied = shared
+        .applied_position
+        .wait(position, forwarding.left())
+        .await;
     match applied {
         Ok(()) => Ok(position),
         Err(crate::WaitError::Stopped) => Err(Refusal::Stopped(shared.stop_reason())),

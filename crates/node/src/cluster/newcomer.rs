@@ -19,7 +19,7 @@ use bytes::Bytes;
 use onelog_peers::{Lane, Reply, RequestError};
 use onelog_record::NodeId;
 
-use super::forward::{Asking, Leader, read_barrier};
+use super::forward::{Forwarding, Leader, read_barrier};
 use super::mending::answer_of;
 use super::{Cluster, ClusterError, ClusterOptions, wire};
 use crate::shared::Shared;
@@ -85,8 +85,8 @@ pub(super) fn serve(shared: &Arc<Shared>, bytes: Bytes, reply: Reply) {
 
 /// What the leader says; `None` where it is not known who leads.
 async fn answer(shared: &Arc<Shared>, node: NodeId, may_relay: bool) -> Option<Bytes> {
-    let asking = Asking::new(shared);
-    match asking.leader().await {
+    let forwarding = Forwarding::new(shared);
+    match forwarding.leader().await {
         Leader::Here => {
             // Who the members are is known up to here, and nobody else leads.
             read_barrier(Arc::clone(shared)).await.ok()?;
@@ -99,7 +99,7 @@ async fn answer(shared: &Arc<Shared>, node: NodeId, may_relay: bool) -> Option<B
         }
         Leader::At(leader, cluster) if may_relay => {
             let body = question(node, false);
-            let within = asking.left().min(ANSWER_TIMEOUT);
+            let within = forwarding.left().min(ANSWER_TIMEOUT);
             let request =
                 cluster
                     .peers

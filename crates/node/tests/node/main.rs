@@ -182,7 +182,7 @@ fn a_transaction_sees_its_own_writes_and_ranges_have_no_phantoms() {
 }
 
 #[test]
-fn pending_operations_and_unknown_tables_are_told() {
+fn pending_operations_and_unknown_tables_are_reported() {
     let folder = folder();
     let node = Node::open(small(&folder)).unwrap();
     table(&node, "shop.stock");

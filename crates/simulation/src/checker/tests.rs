@@ -437,7 +437,7 @@ fn a_conflict_on_a_key_that_was_not_read_is_caught() {
 }
 
 #[test]
-fn a_refusal_told_before_its_cause_is_readable_is_caught() {
+fn a_refusal_answered_before_its_cause_is_readable_is_caught() {
     let mut story = good();
     let call = story.commit(3, put("a", "3"));
     let Answer::Committed(told_late) = std::mem::replace(&mut call.answer, Answer::Unknown) else {

@@ -71,7 +71,7 @@ impl World {
             return self.retry_some(client);
         }
         if self.percent(BARRIER_PERCENT) {
-            self.ask_barrier(client);
+            self.request_barrier(client);
             return Ok(());
         }
         self.read(client)
@@ -214,12 +214,12 @@ impl World {
         *reached = (*reached).max(position);
     }
 
-    fn ask_barrier(&mut self, client: usize) {
+    fn request_barrier(&mut self, client: usize) {
         let begin = self.clock.tick();
         let barrier = self.barriers.len();
         self.barriers.push((client, begin));
         if let Some(life) = &mut self.life {
-            life.ask_barrier(barrier);
+            life.request_barrier(barrier);
         }
     }
 

@@ -168,7 +168,7 @@ impl Life {
         self.queue.push_back(Event::Submitted(Box::new(request)));
     }
 
-    pub(super) fn ask_barrier(&mut self, barrier: usize) {
+    pub(super) fn request_barrier(&mut self, barrier: usize) {
         self.queue
             .push_back(Event::ReadBarrier(Ticket::Barrier(barrier)));
     }

@@ -21,7 +21,7 @@ pub fn rows_of_what_is_parked_are_treated_as_in_every_backfill(rig: &dyn Rig) {
     }
     world.wait();
     for key in ["bad", "deleted", "mended", "new"] {
-        world.put(key, &rig.unfit());
+        world.put(key, &rig.rejected());
     }
     world.wait();
     assert_eq!(world.parked(), ["bad", "deleted", "mended", "new"]);

@@ -132,7 +132,7 @@ pub fn a_backfill_parks_and_a_rebuild_tries_again(rig: &dyn Rig) {
         world.order(&format!("k{n}"), n);
     }
     for key in ["bad", "worse"] {
-        world.put(key, &rig.unfit());
+        world.put(key, &rig.rejected());
     }
     world.create(&json!({"on_refused": "park"}));
     let found = world.assert_equal();
@@ -142,7 +142,7 @@ pub fn a_backfill_parks_and_a_rebuild_tries_again(rig: &dyn Rig) {
 
     // One is mended, another one breaks, and a rebuild finds out.
     world.order("bad", 1);
-    world.put("k3", &rig.unfit());
+    world.put("k3", &rig.rejected());
     world.wait();
     assert_eq!(world.parked(), ["bad", "k3", "worse"]);
     world.assert_total("k3", 3);
@@ -270,8 +270,8 @@ pub fn many_refusals_in_one_batch_cost_a_few_attempts(rig: &dyn Rig) {
 }
 
 pub fn many_rows_that_a_backfill_cannot_load_cost_a_few_attempts(rig: &dyn Rig) {
-    let world = World::of_its_own(rig, "many_unfit");
-    write_many(&world, &rig.unfit());
+    let world = World::of_its_own(rig, "many_rejected");
+    write_many(&world, &rig.rejected());
     let attempts = Visits::of(&world, "attempt");
     world.create(&json!({"on_refused": "park"}));
     one_in_ten_is_parked(&world, &attempts);
@@ -332,7 +332,7 @@ pub fn a_store_restored_from_before_a_replay_gets_the_rows_again(rig: &dyn Rig) 
     let world = World::new(rig, "restored");
     world.create(&json!({"on_refused": "park"}));
     world.order("a", 1);
-    world.put("a", &rig.unfit());
+    world.put("a", &rig.rejected());
     world.wait();
     assert_eq!(world.parked(), ["a"]);
     world.order("a", 2);

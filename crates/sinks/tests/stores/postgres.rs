@@ -294,7 +294,7 @@ pub fn a_refused_row_of_an_exchange_of_unique_values_takes_no_row_with_it(rig: &
 /// A number beyond the range of jsonb and a key beyond a page of an index, in a table that onelog
 /// makes and in tables that are there.
 pub fn what_jsonb_or_an_index_refuses_in_a_backfill_is_parked(rig: &PostgresRig) {
-    let world = World::new(rig, "unfit");
+    let world = World::new(rig, "rejected");
     let mut seed = 1_u64;
     let noise = std::iter::repeat_with(|| {
         seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);

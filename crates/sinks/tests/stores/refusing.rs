@@ -100,7 +100,7 @@ pub fn the_rows_of_what_a_backfill_refuses_stay_as_they_are(rig: &dyn Rig) {
     rig.forbid(&orders);
     let written = world.node().transact(|tx| {
         (0..199).try_for_each(|n| tx.put_json("shop.orders", key(n), &rig.refused()))?;
-        tx.put_json("shop.orders", key(199), &rig.unfit())
+        tx.put_json("shop.orders", key(199), &rig.rejected())
     });
     written.unwrap();
     world.wait();

@@ -34,7 +34,7 @@ pub trait Rig: Send + Sync {
     }
 
     /// A record that no such table takes, whatever its rules are.
-    fn unfit(&self) -> Value {
+    fn rejected(&self) -> Value {
         json!({"total": "many"})
     }
 

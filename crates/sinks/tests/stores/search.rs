@@ -70,7 +70,7 @@ impl Rig for SearchRig {
     }
 
     /// What is no number is kept all the same, and not found by it; an object is no text.
-    fn unfit(&self) -> Value {
+    fn rejected(&self) -> Value {
         json!({"total": 0, "place": "Berlin"})
     }
 

@@ -73,6 +73,6 @@ pub(crate) fn check_columns(contents: &Contents, plan: &MappingPlan) -> Result<(
             plan,
             "its columns or its full-text index differ",
         )),
-        None => Err(schema_mismatch(plan, "it is not there")),
+        None => Err(StoreError::not_there(plan)),
     }
 }

@@ -10,7 +10,6 @@ use onelog_store::{EachRow, IndexCheck, StoreError, StoreReader};
 use crate::connection::Contents;
 use crate::ddl::Table;
 use crate::decode::Decoder;
-use crate::error::schema_mismatch;
 
 #[derive(Debug)]
 pub(crate) struct MemoryReader {
@@ -27,7 +26,7 @@ impl MemoryReader {
         let mut tables = Vec::with_capacity(plan.mappings.len());
         for mapping in &plan.mappings {
             let table = contents.tables.get(&mapping.into);
-            let table = table.ok_or_else(|| schema_mismatch(mapping, "it is not there"))?;
+            let table = table.ok_or_else(|| StoreError::not_there(mapping))?;
             tables.push((Decoder::new(mapping, table)?, Arc::clone(table)));
         }
         Ok(Self { position, tables })

@@ -7,6 +7,7 @@
 //! between; see the head of `rebuild`.
 
 use mysql_async::{Params, Row, Value};
+use onelog_mapping::{HashLength, Plan};
 use onelog_record::Position;
 use onelog_store::{LogPlace, StoreError, StorePosition};
 
@@ -49,6 +50,10 @@ pub(crate) struct Identity {
     pub(crate) plan_id: String,
     pub(crate) epoch: u64,
     pub(crate) owner: String,
+}
+
+pub(crate) fn plan_id(plan: &Plan) -> String {
+    plan.fingerprint_hash(HashLength::Whole, None)
 }
 
 pub(crate) fn create_bookkeeping(flavour: Flavour, table: &str, sink: &str) -> String {
@@ -512,7 +517,20 @@ pub(crate) fn names_with_prefix(
 
 #[cfg(test)]
 mod tests {
+    use onelog_store::{StoreKind as _, conformance};
+
     use super::*;
+
+    #[test]
+    fn the_id_of_a_plan_that_databases_keep_has_not_changed() {
+        const MAPPING: &str = r#"{"table":"shop.orders","into":"o","columns":{
+            "id":{"from":"$key","type":"text"},"n":{"from":"/n","type":"real"}}}"#;
+        let plan = conformance::plan_by(crate::KIND.rules(), MAPPING);
+        assert_eq!(
+            plan_id(&plan),
+            "5be99f81b29061b6cbab024f46fb0a95e8c6cc7930ad40b2cae357089749cb1d"
+        );
+    }
 
     #[test]
     fn a_comment_tells_whose_a_table_is() {

@@ -66,7 +66,6 @@ impl MysqlStore {
     ) -> Result<Self, StoreError> {
         let connection = Connection::open(target)?;
         let method = Method::of(connection.flavour());
-        let fingerprint = blake3::hash(plan.fingerprint().as_bytes());
         let mut store = Self {
             connection,
             target: target.clone(),
@@ -74,7 +73,7 @@ impl MysqlStore {
             identity: Identity {
                 sink: sink.to_owned(),
                 log_id: log_id.to_owned(),
-                plan_id: fingerprint.to_hex().to_string(),
+                plan_id: bookkeeping::plan_id(&plan),
                 epoch: 0,
                 owner: String::new(),
             },

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use onelog_mapping::{EXISTING, MappingPlan, Plan};
+use onelog_mapping::{EXISTING, HashLength, MappingPlan, Plan};
 use onelog_record::Position;
 use onelog_store::{LogPlace, StoreError, StorePosition};
 use tokio_postgres::Client;
@@ -452,4 +452,23 @@ fn signed(position: Position) -> Result<i64, Fault> {
             cause: cause.into(),
         })
     })
+}
+
+pub(crate) fn plan_id(plan: &Plan) -> String {
+    plan.fingerprint_hash(HashLength::Half, None)
+}
+
+#[cfg(test)]
+mod tests {
+    use onelog_store::{StoreKind as _, conformance};
+
+    use super::*;
+
+    #[test]
+    fn the_id_of_a_plan_that_databases_keep_has_not_changed() {
+        const MAPPING: &str = r#"{"table":"shop.orders","into":"o","columns":{
+            "id":{"from":"$key","type":"text"},"n":{"from":"/n","type":"real"}}}"#;
+        let plan = conformance::plan_by(crate::KIND.rules(), MAPPING);
+        assert_eq!(plan_id(&plan), "5be99f81b29061b6cbab024f46fb0a95");
+    }
 }

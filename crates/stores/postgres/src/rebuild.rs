@@ -115,7 +115,7 @@ impl Scope<'_> {
         let may_renew = rebuild.refusals < RENEWALS_MAX;
         self.merge(&merged, may_renew, place).await?;
         for (mapping, filled) in self.identity.plan.mappings.iter().zip(&rebuild.targets) {
-            existing::record_filled(self.client, self.identity, mapping, &filled.table).await?;
+            existing::record_backfilled(self.client, self.identity, mapping, &filled.table).await?;
         }
         self.set_position(place).await?;
         failpoint::hit(&self.identity.sink, "before_swap");

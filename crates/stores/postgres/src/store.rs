@@ -63,7 +63,7 @@ impl PostgresStore {
             identity: Identity {
                 sink: sink.to_owned(),
                 log_id: log_id.to_owned(),
-                plan_id: plan_id(&plan),
+                plan_id: bookkeeping::plan_id(&plan),
                 schema: target.schema.clone(),
                 plan: Arc::clone(&plan),
                 first_epoch: 1,
@@ -279,7 +279,4 @@ impl Store for PostgresStore {
         self.epoch = None;
         Ok(())
     }
-}
-fn plan_id(plan: &Plan) -> String {
-    blake3::hash(plan.fingerprint().as_bytes()).to_hex()[..32].to_owned()
 }

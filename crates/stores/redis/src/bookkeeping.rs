@@ -7,6 +7,6 @@ mod record;
 
 pub(crate) use self::names::{List, Names, check_mappings, owners_slot};
 pub(crate) use self::record::{
-    Record, advance_position, chain_text, followed_log, least, read_command, read_position,
-    read_records, take_over,
+    Record, advance_position, chain_text, followed_log, least, plan_id, read_command,
+    read_position, read_records, take_over,
 };

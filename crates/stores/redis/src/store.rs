@@ -8,7 +8,7 @@ use onelog_store::{
     Batch, Change, Leftover, LogPlace, Store, StoreError, StorePosition, StoreReader,
 };
 
-use crate::bookkeeping::{Names, Record, followed_log, read_position, take_over};
+use crate::bookkeeping::{Names, Record, followed_log, plan_id, read_position, take_over};
 use crate::connection::{Form, Servers};
 use crate::encode::RowForm;
 use crate::fence::Fence;
@@ -63,7 +63,7 @@ impl RedisStore {
             place,
             sink: sink.to_owned(),
             log_id: log_id.to_owned(),
-            fingerprint: fingerprint(&plan, target.partitions),
+            fingerprint: plan_id(&plan, target.partitions),
             forms: plan.mappings.iter().map(RowForm::of).collect(),
             loaded: no_rows(&names, &plan),
             plan,
@@ -279,10 +279,4 @@ impl Store for RedisStore {
 
 pub(crate) fn no_rows(names: &Names, plan: &Plan) -> Vec<Vec<u64>> {
     vec![vec![0; plan.mappings.len()]; names.partitions()]
-}
-
-/// The same exactly for plans that make the same keys of the same tables.
-fn fingerprint(plan: &Plan, partitions: Option<u16>) -> String {
-    let text = format!("{} {partitions:?}", plan.fingerprint());
-    blake3::hash(text.as_bytes()).to_hex()[..32].to_owned()
 }

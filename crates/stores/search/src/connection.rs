@@ -141,14 +141,14 @@ impl Client {
             shown: shown.clone(),
             product: Product::Elasticsearch,
         };
-        client.product = client.ask_product()?;
+        client.product = client.request_product()?;
         Ok(client)
     }
 
-    fn ask_product(&self) -> Result<Product, StoreError> {
-        let answer = self.get("asking for the version of", "/")?;
-        let answer = answer.success(self, "asking for the version of")?;
-        let root: Root = answer.json(self, "asking for the version of")?;
+    fn request_product(&self) -> Result<Product, StoreError> {
+        let answer = self.get("requesting the version of", "/")?;
+        let answer = answer.success(self, "requesting the version of")?;
+        let root: Root = answer.json(self, "requesting the version of")?;
         let number = &root.version.number;
         let (product, name, least) = match root.version.distribution.as_deref() {
             Some("opensearch") => (Product::OpenSearch, "OpenSearch", OPENSEARCH_MIN),

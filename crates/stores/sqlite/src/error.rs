@@ -73,7 +73,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_file_that_takes_no_writes_now_is_told_from_one_that_is_lost() {
+    fn a_file_that_takes_no_writes_now_is_distinguished_from_one_that_is_lost() {
         let meant = |code| {
             let error = rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), None);
             classify("writing to", Path::new("orders.db"), error)

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use onelog_mapping::{
     ColumnType, DefinitionError, FieldRule, FieldValue, KeyForm, MappingRules, Object, Plan,
-    RowForm, no_further_check,
+    RowForm,
 };
 use onelog_store::{Address, Store, StoreError, StoreKind, StoreReader, Target};
 use serde_json::{Map, Value, json};
@@ -20,6 +20,8 @@ const PATH: FieldRule = FieldRule {
     value: FieldValue::Text,
 };
 const SCHEME: &str = "sqlite";
+/// What begins so is SQLite's own.
+const RESERVED: &str = "sqlite_";
 
 pub static KIND: SqliteKind = SqliteKind;
 
@@ -32,8 +34,19 @@ static RULES: MappingRules = MappingRules {
     keys: KeyForm::Column,
     rows: RowForm::Columns,
     columns_by: None,
-    check: no_further_check,
+    check: check_names,
 };
+
+fn check_names(plan: &Plan) -> Result<(), DefinitionError> {
+    let mut names = plan.mappings.iter().map(|mapping| mapping.into.as_str());
+    let reserved = names.position(|name| name.to_ascii_lowercase().starts_with(RESERVED));
+    reserved.map_or(Ok(()), |n| {
+        Err(DefinitionError::new(
+            format!("mappings[{n}].into"),
+            format!("names that start with '{RESERVED}' are reserved"),
+        ))
+    })
+}
 
 /// SQLite, a database in a file.
 #[derive(Debug)]
@@ -146,5 +159,39 @@ impl Target for SqliteTarget {
     fn open_reader(&self, plan: &Arc<Plan>) -> Result<Box<dyn StoreReader>, StoreError> {
         let plan = Arc::clone(plan);
         Ok(Box::new(SqliteReader::of_tables(&self.path, plan)?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use onelog_record::{TableDefinition, TableId, TableKind, ValueKind};
+    use onelog_store::{Kinds, SinkDefinition};
+
+    use super::*;
+
+    static KINDS: Kinds = Kinds::new(&[&KIND]);
+
+    #[test]
+    fn a_name_of_sqlites_own_is_refused() {
+        let orders = TableDefinition {
+            id: TableId(1024),
+            name: "shop.orders".into(),
+            kind: TableKind::Keyed,
+            value: ValueKind::Json,
+            schema: None,
+            unique: Vec::new(),
+            dropped: false,
+        };
+        let plan = |name: &str| {
+            let definition = json!({"name": "s", "kind": "sqlite", "path": "s.db", "mappings": [
+                {"table": "shop.orders", "into": "orders"}, {"table": "shop.orders", "into": name}]});
+            let definition = SinkDefinition::from_json(KINDS, &definition).unwrap();
+            definition.plan(std::slice::from_ref(&orders))
+        };
+        assert_eq!(
+            plan("SQLite_orders").unwrap_err().to_string(),
+            "mappings[1].into: names that start with 'sqlite_' are reserved"
+        );
+        assert!(plan("sqlite").is_ok());
     }
 }

@@ -73,7 +73,7 @@ impl Scope<'_> {
             .map_err(|error| classify("looking at the tables of", self.path, error))?;
         match owner.flatten() {
             Some(owner) if owner != self.identity.sink => {
-                let fact = format!("the sink '{owner}' is filling it");
+                let fact = format!("the sink '{owner}' is backfilling it");
                 Err(StoreError::owned(mapping.into.clone(), fact))
             }
             _ => Ok(()),

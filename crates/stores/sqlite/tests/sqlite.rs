@@ -341,7 +341,9 @@ fn sinks_that_fill_one_table_do_not_mix_their_rows() {
     let error = other.load(&plan, second.as_mut()).unwrap_err();
     second.remove().unwrap();
     // then it was refused, with the name of the first,
-    let is_named = error.to_string().contains("the sink 'first' is filling it");
+    let is_named = error
+        .to_string()
+        .contains("the sink 'first' is backfilling it");
     assert!(
         matches!(error, StoreError::NotOwner { .. }) && is_named,
         "{error}"

@@ -89,7 +89,7 @@ fn shape(
 
 /// Records how a table is that was just filled from a table like it, in the transaction that filled
 /// it. Where it is another one by now, rows may have been changed on the way.
-pub(crate) fn record_filled(
+pub(crate) fn record_backfilled(
     connection: &mut Connection,
     mapping: &MappingPlan,
     staged: &str,

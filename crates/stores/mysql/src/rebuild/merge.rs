@@ -117,7 +117,7 @@ impl<'p> Rebuild<'p> {
         self.merge_rows(place)?;
         for (n, mapping) in self.plan.mappings.iter().enumerate() {
             let staged = self.target(n);
-            shape::record_filled(self.connection, mapping, &staged)?;
+            shape::record_backfilled(self.connection, mapping, &staged)?;
         }
         Ok(())
     }

@@ -13,7 +13,7 @@ use crate::tables::existing_plan;
 
 const KEY: &str = "VARCHAR(40) CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin";
 
-struct Filled {
+struct Backfilled {
     database: Database,
     plan: Arc<Plan>,
     store: Box<dyn Store>,
@@ -21,14 +21,14 @@ struct Filled {
 }
 
 /// A user's tables, which a sink fills.
-fn filled(tables: &str, plan: impl Fn(&Database) -> Arc<Plan>, model: Model) -> Filled {
+fn backfilled(tables: &str, plan: impl Fn(&Database) -> Arc<Plan>, model: Model) -> Backfilled {
     let database = Database::new();
     database.sql(tables);
     let plan = plan(&database);
     let mut store = database.open(Arc::clone(&plan), LOG);
     store.take_over().unwrap();
     model.rebuild(&plan, store.as_mut()).unwrap();
-    Filled {
+    Backfilled {
         database,
         plan,
         store,
@@ -36,7 +36,7 @@ fn filled(tables: &str, plan: impl Fn(&Database) -> Arc<Plan>, model: Model) -> 
     }
 }
 
-impl Filled {
+impl Backfilled {
     /// Begins a rebuild; what its end is refused, by key.
     fn refused(&mut self) -> Vec<Refused> {
         self.model.load(&self.plan, self.store.as_mut()).unwrap();
@@ -99,8 +99,8 @@ fn what_a_trigger_or_a_foreign_key_refuses_at_the_end_of_a_rebuild_is_named_and_
     for n in 0..40 {
         model.order(&format!("k{n:02}"), n, "one");
     }
-    let mut filled = filled(ORDERS_WITH_RULES, existing_plan, model);
-    filled.database.sql("UPDATE orders SET mine = 42");
+    let mut backfilled = backfilled(ORDERS_WITH_RULES, existing_plan, model);
+    backfilled.database.sql("UPDATE orders SET mine = 42");
     for (key, total, note) in [
         ("k07", -7, "one"),
         ("k08", 8, "none"),
@@ -109,10 +109,10 @@ fn what_a_trigger_or_a_foreign_key_refuses_at_the_end_of_a_rebuild_is_named_and_
         ("newer", 1, "none"),
         ("newest", 1, "two"),
     ] {
-        filled.model.order(key, total, note);
+        backfilled.model.order(key, total, note);
     }
     // when a rebuild ends, then each is named with its offset and what the server says,
-    let refused = filled.refused();
+    let refused = backfilled.refused();
     assert_eq!(keys(&refused), ["k07", "k08", "new", "newer"]);
     for (refused, (offset, says)) in refused.iter().zip([
         (40, "not below nothing"),
@@ -125,15 +125,15 @@ fn what_a_trigger_or_a_foreign_key_refuses_at_the_end_of_a_rebuild_is_named_and_
         assert!(refused.what.contains(says), "{refused}");
     }
     // nothing was changed,
-    assert_eq!(filled.differences(), 6);
+    assert_eq!(backfilled.differences(), 6);
     // and without them it ends; their rows are as they were, and so is what is the user's.
-    filled.finish();
-    assert_eq!(filled.differences(), 4);
+    backfilled.finish();
+    assert_eq!(backfilled.differences(), 4);
     let sql = "SELECT id, total, note FROM orders WHERE id IN ('k07', 'k08') ORDER BY id";
     let kept = "k07\t7.00\tone\nk08\t8.00\tone";
-    assert_eq!(filled.database.sql(sql), kept);
+    assert_eq!(backfilled.database.sql(sql), kept);
     let sql = "SELECT count(*) FROM orders WHERE mine = 42";
-    assert_eq!(filled.database.sql(sql), "40");
+    assert_eq!(backfilled.database.sql(sql), "40");
 }
 
 #[test]
@@ -149,24 +149,24 @@ fn rows_that_exchange_a_unique_value_are_written_or_named_and_lose_nothing() {
         for key in ["a", "b", "c"] {
             model.order(key, 1, key);
         }
-        let mut filled = filled(&table, existing_plan, model);
+        let mut backfilled = backfilled(&table, existing_plan, model);
         // when two rows have exchanged their values in the log,
-        filled.model.order("a", 2, "b");
-        filled.model.order("b", 2, "a");
-        filled.model.order("c", 2, "c");
+        backfilled.model.order("a", 2, "b");
+        backfilled.model.order("b", 2, "a");
+        backfilled.model.order("c", 2, "c");
         if mine.is_empty() {
             // then they are written,
-            filled.rebuild();
-            assert_eq!(filled.differences(), 0);
+            backfilled.rebuild();
+            assert_eq!(backfilled.differences(), 0);
             continue;
         }
         // or, where a row cannot be made anew, named, and stay.
-        filled.database.sql("UPDATE orders SET mine = 42");
-        assert_eq!(keys(&filled.refused()), ["a", "b"]);
-        filled.finish();
+        backfilled.database.sql("UPDATE orders SET mine = 42");
+        assert_eq!(keys(&backfilled.refused()), ["a", "b"]);
+        backfilled.finish();
         let all = "SELECT id, total, note, mine FROM orders ORDER BY id";
         let rows = "a\t1.00\ta\t42\nb\t1.00\tb\t42\nc\t2.00\tc\t42";
-        assert_eq!(filled.database.sql(all), rows);
+        assert_eq!(backfilled.database.sql(all), rows);
     }
 }
 
@@ -181,22 +181,22 @@ fn a_row_that_stays_is_in_the_way_of_one_record_alone() {
         "CREATE TABLE orders (id {KEY} PRIMARY KEY, total DECIMAL(10,2),
            note VARCHAR(20) CHARACTER SET utf8mb4, UNIQUE KEY one_note (note))"
     );
-    let mut filled = filled(&table, existing_plan, model);
-    filled.model.write(ORDERS, b"a", None);
-    filled.model.order("c", 3, "one");
-    filled.model.order("d", 4, "four");
-    filled
+    let mut backfilled = backfilled(&table, existing_plan, model);
+    backfilled.model.write(ORDERS, b"a", None);
+    backfilled.model.order("c", 3, "one");
+    backfilled.model.order("d", 4, "four");
+    backfilled
         .model
-        .load(&filled.plan, filled.store.as_mut())
+        .load(&backfilled.plan, backfilled.store.as_mut())
         .unwrap();
-    assert!(filled.store.keep(0, &[b"a"]).unwrap());
+    assert!(backfilled.store.keep(0, &[b"a"]).unwrap());
     // when the rebuild ends, then that record is named, and all others get in.
-    let refused = filled.refused_at_the_end();
+    let refused = backfilled.refused_at_the_end();
     assert_eq!(keys(&refused), ["c"]);
     assert!(refused[0].what.contains("one_note"), "{}", refused[0]);
-    filled.finish();
+    backfilled.finish();
     let all = "SELECT id, note FROM orders ORDER BY id";
-    assert_eq!(filled.database.sql(all), "a\tone\nb\ttwo\nd\tfour");
+    assert_eq!(backfilled.database.sql(all), "a\tone\nb\ttwo\nd\tfour");
 }
 
 fn parents_and_children(database: &Database) -> Arc<Plan> {
@@ -232,25 +232,29 @@ fn a_parent_that_is_gone_is_deleted_unless_a_row_that_stays_needs_it() {
          CREATE TABLE children (id {KEY} NOT NULL PRIMARY KEY, parent {KEY},
            FOREIGN KEY of_parent (parent) REFERENCES parents (id))"
     );
-    let mut filled = filled(&tables, parents_and_children, model);
+    let mut backfilled = backfilled(&tables, parents_and_children, model);
     // when one parent goes and its child moves to another, then that is written;
-    filled.model.write(ORDERS, b"p1", None);
-    filled.model.write(ORDERS, b"c1", Some(&child("p2")));
-    filled.rebuild();
-    assert_eq!(filled.differences(), 0);
+    backfilled.model.write(ORDERS, b"p1", None);
+    backfilled.model.write(ORDERS, b"c1", Some(&child("p2")));
+    backfilled.rebuild();
+    assert_eq!(backfilled.differences(), 0);
     // when one goes and its child's new record is refused, then both are named and stay.
-    filled.model.write(ORDERS, b"p3", None);
-    filled.model.write(ORDERS, b"c3", Some(&child("nobody")));
-    let refused = filled.refused();
+    backfilled.model.write(ORDERS, b"p3", None);
+    backfilled
+        .model
+        .write(ORDERS, b"c3", Some(&child("nobody")));
+    let refused = backfilled.refused();
     assert_eq!(keys(&refused), ["c3", "p3"]);
-    let last = Offset(filled.model.position().get() - 1);
+    let last = Offset(backfilled.model.position().get() - 1);
     assert_eq!((refused[0].offset, refused[1].offset), (last, last));
     assert!(refused[1].what.contains("of_parent"), "{}", refused[1]);
-    filled.finish();
+    backfilled.finish();
     let all = "SELECT id, parent FROM children ORDER BY id";
-    assert_eq!(filled.database.sql(all), "c1\tp2\nc2\tp2\nc3\tp3");
+    assert_eq!(backfilled.database.sql(all), "c1\tp2\nc2\tp2\nc3\tp3");
     assert_eq!(
-        filled.database.sql("SELECT id FROM parents ORDER BY id"),
+        backfilled
+            .database
+            .sql("SELECT id FROM parents ORDER BY id"),
         "p2\np3"
     );
 }

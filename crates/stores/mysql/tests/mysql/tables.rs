@@ -374,7 +374,7 @@ fn a_first_fill_of_children_before_their_parents_says_which_order_fills_them() {
 }
 
 #[test]
-fn a_wrong_password_a_missing_database_and_a_missing_right_are_told_apart() {
+fn a_wrong_password_a_missing_database_and_a_missing_right_are_distinguished() {
     require!(Kind::Mariadb);
     let database = Database::new();
     let plan = standard_plan(&database);

@@ -133,7 +133,7 @@ pub(crate) async fn warn_of_triggers(
 
 /// Records how the table that was just filled is, in the transaction that filled it: where it is
 /// not what the rows were made for, they are made again.
-pub(crate) async fn record_filled(
+pub(crate) async fn record_backfilled(
     client: &Client,
     identity: &Identity,
     mapping: &MappingPlan,

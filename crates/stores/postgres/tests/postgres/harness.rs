@@ -1,7 +1,5 @@
 //! One server for all tests of a binary, and a schema of its own for each store.
 
-#![allow(dead_code)]
-
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, OnceLock};
 

@@ -1,5 +1,6 @@
 //! What a partition says about itself: its log, position, epoch and plan.
 
+use onelog_mapping::{HashLength, Plan};
 use onelog_record::Position;
 use onelog_store::{LogPlace, StoreError, StorePosition};
 use redis::Value;
@@ -220,9 +221,30 @@ fn receive_epoch(link: &mut Link, log_id: &str) -> Result<u64, StoreError> {
     }
 }
 
+/// The same exactly for plans that make the same keys of the same tables.
+pub(crate) fn plan_id(plan: &Plan, partitions: Option<u16>) -> String {
+    // As servers keep it since the first version.
+    let partitions = match partitions {
+        Some(count) => format!("Some({count})"),
+        None => "None".to_owned(),
+    };
+    plan.fingerprint_hash(HashLength::Half, Some(&partitions))
+}
+
 #[cfg(test)]
 mod tests {
+    use onelog_store::{StoreKind as _, conformance};
+
     use super::*;
+
+    #[test]
+    fn the_id_of_a_plan_that_servers_keep_has_not_changed() {
+        const MAPPING: &str = r#"{"table":"shop.orders","into":"o","columns":{
+            "id":{"from":"$key","type":"text"},"n":{"from":"/n","type":"real"}}}"#;
+        let plan = conformance::plan_by(crate::KIND.rules(), MAPPING);
+        assert_eq!(plan_id(&plan, None), "f79f60312146dc9c59d32c9875da079f");
+        assert_eq!(plan_id(&plan, Some(16)), "2a5fc5212898c68dd174376833cd7459");
+    }
 
     fn record(log: &str, position: Option<u64>, epoch: u64) -> Record {
         Record {

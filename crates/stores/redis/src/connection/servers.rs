@@ -106,7 +106,10 @@ impl Servers {
         let link_of = |slot: u16| {
             let found = slots.master(slot).and_then(|key| known.get(&key).copied());
             found.ok_or_else(|| StoreError::Unavailable {
-                what: format!("asking Redis at {} for the cluster's nodes", seed.place),
+                what: format!(
+                    "requesting the cluster's nodes from Redis at {}",
+                    seed.place
+                ),
                 cause: format!("no node has slot {slot} at the moment").into(),
             })
         };
@@ -229,7 +232,7 @@ struct ServerInfo(HashMap<String, String>);
 
 impl ServerInfo {
     fn read(link: &mut Link) -> Result<Self, StoreError> {
-        let what = "asking for the state of";
+        let what = "requesting the state of";
         match link.request(what, &[b"INFO"])? {
             Value::BulkString(text) => Ok(Self(
                 String::from_utf8_lossy(&text)
@@ -292,7 +295,7 @@ struct Slots(Vec<(u16, u16, String, u16)>);
 
 impl Slots {
     fn read(link: &mut Link, info: &ConnectionInfo) -> Result<Self, StoreError> {
-        let what = "asking for the cluster's nodes";
+        let what = "requesting the cluster's nodes";
         let own = match info.addr() {
             ConnectionAddr::Tcp(host, _) | ConnectionAddr::TcpTls { host, .. } => host.clone(),
             _ => "localhost".to_owned(),

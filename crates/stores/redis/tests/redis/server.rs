@@ -83,7 +83,7 @@ fn servers_that_would_lose_rows_are_refused_with_a_message() {
 }
 
 #[test]
-fn a_wrong_password_a_missing_one_and_a_missing_database_are_told_apart() {
+fn a_wrong_password_a_missing_one_and_a_missing_database_are_distinguished() {
     require!(Kind::Redis);
     let plan = conformance::standard_plan(&OneServer::new());
     let server = Redis::start();

@@ -12,7 +12,7 @@ use serde_json::json;
 use super::{Answer, Body, Client, Method, REQUEST_TIMEOUT, escape, split_address};
 use crate::kind::ElasticsearchTarget;
 
-const DOING: &str = "asking";
+const DOING: &str = "requesting";
 const ROOT: &str = r#"{"version":{"number":"8.1.0"}}"#;
 
 /// What the server does with the next request.
@@ -202,7 +202,7 @@ fn a_server_that_hangs_up_or_cuts_its_answer_is_unavailable_and_the_next_request
         assert!(
             error
                 .to_string()
-                .starts_with("asking http://user:***@127.0.0.1"),
+                .starts_with("requesting http://user:***@127.0.0.1"),
             "{error}"
         );
     }
@@ -276,7 +276,7 @@ fn names_are_escaped_in_paths() {
 }
 
 #[test]
-fn a_wrong_password_a_missing_one_and_a_missing_right_are_told_apart() {
+fn a_wrong_password_a_missing_one_and_a_missing_right_are_distinguished() {
     let said = |url: &str, status: u16| {
         let client = Client::connect(&ElasticsearchTarget {
             server: ServerAddress::from(url),

@@ -6,7 +6,6 @@
 mod busy;
 mod common;
 mod restarts;
-#[path = "../search/mod.rs"]
 mod search;
 mod secure;
 mod strangers;

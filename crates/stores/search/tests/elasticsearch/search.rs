@@ -1,12 +1,5 @@
 //! Servers of both products, shared by the tests of one binary: each test runs alone on an empty
 //! one.
-#![allow(
-    dead_code,
-    unused_macros,
-    unused_imports,
-    clippy::unwrap_used,
-    clippy::panic
-)]
 
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 

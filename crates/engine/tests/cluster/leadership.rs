@@ -1,10 +1,6 @@
 //! The engine over a consensus that does what the test says: leadership is lost, won again, and
 //! what was in flight is replaced. What no single voter can show.
 
-#![allow(clippy::unwrap_used, clippy::panic)]
-
-mod support;
-
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::rc::Rc;
@@ -20,7 +16,7 @@ use onelog_record::{
     Position, Refusal, Term, TxnId, Write,
 };
 
-use support::{Nothing, OneTable, TABLE, rules};
+use crate::support::{Nothing, OneTable, TABLE, rules};
 
 #[derive(Debug, Default)]
 struct Script {

@@ -110,7 +110,7 @@ fn a_paused_sink_fills_nothing_until_it_is_resumed_or_rebuilt() {
 }
 
 #[test]
-fn a_rebuild_keeps_the_old_rows_until_it_is_done_and_takes_the_place_of_a_filling_under_way() {
+fn a_rebuild_keeps_the_old_rows_until_it_is_done_and_takes_the_place_of_a_backfill_under_way() {
     assert_transcript(
         false,
         &[

@@ -3,21 +3,13 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-#[path = "postgres/constraints.rs"]
 mod constraints;
-#[path = "postgres/existing.rs"]
 mod existing;
-#[path = "postgres/harness.rs"]
 mod harness;
-#[path = "postgres/ownership.rs"]
 mod ownership;
-#[path = "postgres/pool.rs"]
 mod pool;
-#[path = "postgres/redefined.rs"]
 mod redefined;
-#[path = "postgres/server.rs"]
 mod server;
-#[path = "postgres/types.rs"]
 mod types;
 
 use std::sync::Arc;

@@ -3,13 +3,8 @@
 
 #![allow(clippy::unwrap_used, clippy::panic)]
 
-#[path = "cycles/bad.rs"]
 mod bad;
-#[path = "cycles/good.rs"]
 mod good;
-#[path = "cycles/history.rs"]
 mod history;
-#[path = "cycles/malformed.rs"]
 mod malformed;
-#[path = "cycles/random.rs"]
 mod random;

@@ -2,19 +2,12 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-#[path = "redis/harness.rs"]
 mod harness;
-#[path = "redis/keys.rs"]
 mod keys;
-#[path = "redis/repairs.rs"]
 mod repairs;
-#[path = "redis/server.rs"]
 mod server;
-#[path = "redis/takeovers.rs"]
 mod takeovers;
-#[path = "redis/templates.rs"]
 mod templates;
-#[path = "redis/values.rs"]
 mod values;
 
 use onelog_store::conformance;

@@ -3,21 +3,13 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-#[path = "mysql/harness.rs"]
 mod harness;
-#[path = "mysql/kept.rs"]
 mod kept;
-#[path = "mysql/redefined.rs"]
 mod redefined;
-#[path = "mysql/refused.rs"]
 mod refused;
-#[path = "mysql/reports.rs"]
 mod reports;
-#[path = "mysql/swaps.rs"]
 mod swaps;
-#[path = "mysql/tables.rs"]
 mod tables;
-#[path = "mysql/values.rs"]
 mod values;
 
 use onelog_store::conformance;
