@@ -1,5 +1,5 @@
 //! What of a decision rests on the request and the rules of its tables alone: whether the values that
-//! it puts are JSON and fit their schemas. It is found out before the request waits for its turn, on
+//! it puts are JSON and fit their schemas, and whether a table that it makes can be. It is found out before the request waits for its turn, on
 //! the thread that brings it, so that the thread that decides for all need not.
 //!
 //! A table keeps its schema for as long as it lives, and no other table gets its number: what was
@@ -7,7 +7,7 @@
 //! decided.
 
 use bytes::Bytes;
-use onelog_record::{CommitRequest, Json, Operation, OperationFault};
+use onelog_record::{CommitRequest, Json, Operation, OperationFault, Refusal, USER_TABLES_FROM};
 
 use crate::view::{Rules, SchemaFault, TableRules};
 use crate::work::SCHEMA_STEPS_MAX;
@@ -16,6 +16,7 @@ use crate::work::SCHEMA_STEPS_MAX;
 #[derive(Debug, Default)]
 pub struct Prepared {
     puts: Vec<PreparedPut>,
+    definitions: Option<Result<(), Refusal>>,
 }
 
 #[derive(Debug)]
@@ -32,11 +33,17 @@ impl Prepared {
         let mut puts = Vec::new();
         let mut left = SCHEMA_STEPS_MAX;
         for (index, write) in request.writes.iter().enumerate() {
-            let Operation::Put(value) = &write.operation else {
-                continue;
-            };
             let Some(table) = rules.table(write.table).filter(|table| table.looks_into()) else {
                 continue;
+            };
+            let value = match &write.operation {
+                Operation::Put(value) => value,
+                Operation::Delete => continue,
+                // What it makes of the document that is there is checked when it is decided.
+                _ => {
+                    table.schema.iter().for_each(|schema| schema.prepare());
+                    continue;
+                }
             };
             let put = PreparedPut::of(index, value, table, left);
             left = left.saturating_sub(put.schema_steps);
@@ -46,7 +53,22 @@ impl Prepared {
                 break;
             }
         }
-        Self { puts }
+        let mut tables = request.writes.iter().map(|write| write.table);
+        let has_system_writes = tables.any(|table| table < USER_TABLES_FROM);
+        Self {
+            puts,
+            definitions: has_system_writes.then(|| rules.check_definitions(request)),
+        }
+    }
+
+    /// Whether the tables that the request makes can be.
+    pub(crate) fn check_definitions(
+        &self,
+        request: &CommitRequest,
+        rules: &dyn Rules,
+    ) -> Result<(), Refusal> {
+        let found = self.definitions.clone();
+        found.unwrap_or_else(|| rules.check_definitions(request))
     }
 
     /// What was found out about the write of this index.

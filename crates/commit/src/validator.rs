@@ -365,8 +365,11 @@ impl Validator {
         let mut tables = request.writes.iter().map(|write| write.table);
         if tables.any(|table| table < USER_TABLES_FROM) {
             // The rules are those of everything before: nothing that changes them is in flight.
-            let checked = incoming.rules.check_system_writes(request);
-            checked.map_err(Rejection::now)?;
+            let rules = incoming.rules;
+            rules
+                .check_system_writes(request)
+                .and_then(|()| incoming.prepared.check_definitions(request, rules))
+                .map_err(Rejection::now)?;
         }
         Ok(())
     }

@@ -81,6 +81,10 @@ pub trait Schema: Send + Sync + Debug {
     /// Says what is wrong with a value, if anything is. MUST take off `steps` what it took, about one
     /// for each subschema that looks at a value, and end when there are none.
     fn check(&self, value: &Json<'_>, steps: &mut usize) -> Result<(), SchemaFault>;
+
+    /// Does beforehand whatever the first check would do for all: the thread that decides has no time
+    /// for it.
+    fn prepare(&self) {}
 }
 
 /// The rules of one table.
@@ -108,6 +112,11 @@ pub trait Rules {
     /// these rules could not take in, once it is in the log. Requests that write to users' tables
     /// alone need not be asked about.
     fn check_system_writes(&self, _request: &CommitRequest) -> Result<(), Refusal> {
+        Ok(())
+    }
+
+    /// As [`Self::check_system_writes`], for what rests on the request alone and may take long.
+    fn check_definitions(&self, _request: &CommitRequest) -> Result<(), Refusal> {
         Ok(())
     }
 }

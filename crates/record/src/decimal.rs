@@ -476,10 +476,15 @@ pub fn is_multiple_of(number: &str, divisor: &str) -> Option<bool> {
     if zeros < 0 {
         return Some(false);
     }
+    let remainder = match modulus < u64::MAX / 10 {
+        true => u128::from(number.digits().fold(0_u64, |rest, digit| {
+            (rest * 10 + u64::from(digit - b'0')) % modulus
+        })),
+        false => number.digits().fold(0_u128, |rest, digit| {
+            (rest * 10 + u128::from(digit - b'0')) % u128::from(modulus)
+        }),
+    };
     let modulus = u128::from(modulus);
-    let remainder = number.digits().fold(0_u128, |rest, digit| {
-        (rest * 10 + u128::from(digit - b'0')) % modulus
-    });
     let mut shifted = remainder;
     let (mut base, mut power) = (10 % modulus, zeros.unsigned_abs());
     while power > 0 {

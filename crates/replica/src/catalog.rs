@@ -21,12 +21,6 @@ pub enum CatalogError {
         key: bytes::Bytes,
         cause: serde_json::Error,
     },
-    /// The schema inside does not compile.
-    #[error("the schema of table '{name}' does not compile: {cause}")]
-    Schema {
-        name: String,
-        cause: schema::SchemaError,
-    },
 }
 
 /// The tables at one position.
@@ -104,15 +98,7 @@ impl Catalog {
             self.dropped.insert(id, Arc::new(definition));
             return Ok(Some(id));
         }
-        let schema = definition
-            .schema
-            .as_ref()
-            .map(schema::compile)
-            .transpose()
-            .map_err(|cause| CatalogError::Schema {
-                name: name.clone(),
-                cause,
-            })?;
+        let schema = definition.schema.as_ref().map(schema::of_table);
         self.names.insert(name, id);
         self.rules.insert(
             id,
@@ -172,5 +158,9 @@ impl Rules for Catalog {
 
     fn check_system_writes(&self, request: &CommitRequest) -> Result<(), Refusal> {
         system_writes::check(self, request)
+    }
+
+    fn check_definitions(&self, request: &CommitRequest) -> Result<(), Refusal> {
+        system_writes::check_definitions(request)
     }
 }

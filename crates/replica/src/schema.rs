@@ -2,6 +2,7 @@
 
 mod depth;
 mod exact;
+mod patterns;
 mod steps;
 
 use std::sync::{Arc, OnceLock};
@@ -34,6 +35,15 @@ const NO_THREAD: &str = "cannot start a thread for the schema: ";
 const TOO_LONG: &str =
     "the document does not fit the schema, and the reason takes too long to find";
 
+/// The schema of a table. It is compiled when it is first needed, which is on the thread that brings
+/// a request: neither the thread that decides nor a start, which meets the schemas of all tables that
+/// ever were, waits for it.
+#[derive(Debug)]
+struct Lazy {
+    text: Value,
+    compiled: OnceLock<Result<Compiled, SchemaError>>,
+}
+
 #[derive(Debug)]
 struct Compiled {
     /// With the keyword that counts steps in it.
@@ -46,20 +56,21 @@ struct Compiled {
     exact: OnceLock<Result<Held<Validator>, String>>,
 }
 
-/// The schema of a table that an earlier version took in, and that nests too deeply to be used.
-#[derive(Debug)]
-struct TooDeep(SchemaError);
-
-/// Compiles the schema of a table that is there.
-pub(crate) fn compile(schema: &Value) -> Result<Arc<dyn Schema>, SchemaError> {
-    match Depth::of(schema) {
-        Ok(depth) => Ok(Arc::new(compile_within(schema, depth)?)),
-        Err(what) => Ok(Arc::new(TooDeep(SchemaError(what)))),
-    }
+/// The schema of a table that is there.
+pub(crate) fn of_table(schema: &Value) -> Arc<dyn Schema> {
+    Arc::new(Lazy {
+        text: schema.clone(),
+        compiled: OnceLock::new(),
+    })
 }
 
 /// Compiles a schema. References to other documents are refused: a decision may rest on nothing
 /// outside the log.
+fn compile(schema: &Value) -> Result<Compiled, SchemaError> {
+    let depth = Depth::of(schema).map_err(SchemaError)?;
+    compile_within(schema, depth)
+}
+
 fn compile_within(schema: &Value, depth: Depth) -> Result<Compiled, SchemaError> {
     let compiled = depth.compile(|| compile_here(schema, depth));
     compiled.unwrap_or_else(|error| Err(SchemaError(NO_THREAD.to_owned() + &error.to_string())))
@@ -86,8 +97,9 @@ fn compile_here(schema: &Value, depth: Depth) -> Result<Compiled, SchemaError> {
 /// are.
 pub(crate) fn check_new(schema: &Value) -> Result<(), SchemaError> {
     let depth = Depth::of(schema).map_err(SchemaError)?;
-    compile_within(schema, depth)?;
-    steps::check(schema).map_err(SchemaError)
+    // One that takes too much is not compiled.
+    steps::check(schema).map_err(SchemaError)?;
+    compile_within(schema, depth).map(drop)
 }
 
 fn refused(error: &ValidationError<'_>) -> String {
@@ -100,7 +112,31 @@ fn refused(error: &ValidationError<'_>) -> String {
     }
 }
 
-impl Schema for Compiled {
+impl Lazy {
+    fn compiled(&self) -> Result<&Compiled, SchemaFault> {
+        let compiled = self.compiled.get_or_init(|| compile(&self.text));
+        // What is in the log was a schema for the version that took it in.
+        let unusable = |error: &SchemaError| {
+            SchemaFault::Breaks(format!("the schema of the table cannot be used: {error}"))
+        };
+        compiled.as_ref().map_err(unusable)
+    }
+}
+
+impl Schema for Lazy {
+    fn check(&self, value: &Json<'_>, steps: &mut usize) -> Result<(), SchemaFault> {
+        self.compiled()?.check(value, steps)
+    }
+
+    fn prepare(&self) {
+        if let Ok(compiled) = self.compiled() {
+            // A document that is there may have such numbers.
+            compiled.exact();
+        }
+    }
+}
+
+impl Compiled {
     fn check(&self, value: &Json<'_>, steps: &mut usize) -> Result<(), SchemaFault> {
         let checked = self.depth.check(value, || self.check_here(value, steps));
         checked.unwrap_or_else(|error| {
@@ -109,16 +145,7 @@ impl Schema for Compiled {
             ))
         })
     }
-}
 
-impl Schema for TooDeep {
-    fn check(&self, _value: &Json<'_>, _steps: &mut usize) -> Result<(), SchemaFault> {
-        let text = format!("the schema of the table cannot be used: {}", self.0);
-        Err(SchemaFault::Breaks(text))
-    }
-}
-
-impl Compiled {
     fn check_here(&self, value: &Json<'_>, steps: &mut usize) -> Result<(), SchemaFault> {
         let mut copy = Value::from(value);
         if self.compares {
@@ -127,16 +154,19 @@ impl Compiled {
         if value.find_number(&is_beyond_the_library).is_none() {
             return self.decide(self.validator.get(), &copy, steps);
         }
-        let exact = self.exact.get_or_init(|| self.exact()).as_ref();
+        let exact = self.exact().as_ref();
         let exact = exact.map_err(|error| SchemaFault::Breaks(error.clone()))?;
         exact::with_numbers(value, &copy, || self.decide(exact.get(), &copy, steps))
     }
 
-    fn exact(&self) -> Result<Held<Validator>, String> {
-        let compile = || exact::compile(&self.schema).map_err(|error| error.to_string());
-        let compiled = self.depth.compile(compile);
-        let compiled = compiled.map_err(|error| NO_THREAD.to_owned() + &error.to_string())??;
-        Ok(Held::new(compiled, self.depth))
+    fn exact(&self) -> &Result<Held<Validator>, String> {
+        self.exact.get_or_init(|| {
+            let compile = || exact::compile(&self.schema).map_err(|error| error.to_string());
+            let compiled = self.depth.compile(compile);
+            let compiled =
+                compiled.map_err(|error| NO_THREAD.to_owned() + &error.to_string())??;
+            Ok(Held::new(compiled, self.depth))
+        })
     }
 
     fn decide(
@@ -192,11 +222,30 @@ fn described(error: ValidationError<'_>) -> String {
     } else {
         place
     };
-    let mut reason = error.to_string();
-    if reason.len() > QUOTED_BYTES_MAX {
-        reason = error.masked_with("the value").to_string();
+    format!("{}: {}", Quoted(&place), Quoted(&reason_of(&error)))
+}
+
+fn reason_of(error: &ValidationError<'_>) -> String {
+    let negated = match error.kind() {
+        ValidationErrorKind::Not { schema } => Some(schema),
+        // Of a name: the library nests what is wrong with it.
+        ValidationErrorKind::PropertyNames { error } => return reason_of(error),
+        _ => None,
+    };
+    if let Some(schema) = negated {
+        let value = error.instance().to_string();
+        // The library would show the schema as it was compiled.
+        let schema = steps::unmarked(schema).to_string();
+        return match format!("{schema} is not allowed for {value}") {
+            text if text.len() <= QUOTED_BYTES_MAX => text,
+            _ => "the value fits the schema under 'not'".to_owned(),
+        };
     }
-    format!("{}: {}", Quoted(&place), Quoted(&reason))
+    let reason = error.to_string();
+    match reason.len() > QUOTED_BYTES_MAX {
+        true => error.masked_with("the value").to_string(),
+        false => reason,
+    }
 }
 
 #[cfg(test)]
@@ -207,7 +256,7 @@ mod tests {
 
     fn check(schema: &Value, text: &str) -> Result<(), String> {
         let document = Json::parse(text.as_bytes()).unwrap();
-        let checked = compile(schema).unwrap().check(&document, &mut 100_000);
+        let checked = compile(schema).unwrap().check(&document, &mut 1_000_000);
         checked.map_err(|fault| match fault {
             SchemaFault::Breaks(text) => text,
             SchemaFault::OutOfSteps => panic!("out of steps"),

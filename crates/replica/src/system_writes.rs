@@ -75,6 +75,20 @@ fn check_definition(catalog: &Catalog, index: usize, write: &Write) -> Result<()
     if catalog.by_name(name).is_some() {
         return malformed(index, format_args!("there is a table '{name}' already"));
     }
+    Ok(())
+}
+
+/// Refuses a definition that no catalog could take in. It may take long: its schema is compiled.
+pub(crate) fn check_definitions(request: &CommitRequest) -> Result<(), Refusal> {
+    let writes = request.writes.iter().enumerate();
+    let mut changes = writes.filter(|(_, write)| write.table == TABLE_TABLES);
+    let (Some((index, define)), None) = (changes.next(), changes.next()) else {
+        return Ok(());
+    };
+    // What is no definition is refused by what looks at the catalog.
+    let Ok(definition) = definition_of(define) else {
+        return Ok(());
+    };
     let table = NewTable {
         name: definition.name,
         kind: definition.kind,

@@ -1,5 +1,5 @@
 //! The keywords of JSON Schema whose answer rests on the exact value of a number, for documents with
-//! numbers that the library's own values would round.
+//! numbers that the library's own values would round, and those that the library looks at too slowly.
 //!
 //! The library sees such a document with rounded numbers; these keywords look up what was written,
 //! by the place of the number in memory. The table of those places is the thread's own and is
@@ -13,7 +13,7 @@ use jsonschema::{Keyword, ValidationError, ValidationOptions, Validator};
 use onelog_record::{
     Json, JsonString, JsonText, QUOTED_BYTES_MAX, compare_numbers, is_multiple_of, is_whole,
 };
-use serde_json::{Map, Value};
+use serde_json::{Map, Number, Value};
 
 use super::steps;
 
@@ -60,16 +60,21 @@ fn note(document: &Json<'_>, copy: &Value, written: &mut HashMap<usize, Box<str>
     }
 }
 
+/// A number as it was written; the library's copy of most has all of their digits.
+fn written(value: &Value, number: &Number) -> String {
+    let known = WRITTEN.with_borrow(|all| match all.is_empty() {
+        true => None,
+        false => all.get(&address(value)).cloned(),
+    });
+    known.map_or_else(|| number.to_string(), String::from)
+}
+
 /// A part of the document as it was written.
 fn exact(value: &Value) -> Json<'static> {
     match value {
         Value::Null => Json::Null,
         Value::Bool(value) => Json::Bool(*value),
-        Value::Number(number) => {
-            let written = WRITTEN.with_borrow(|all| all.get(&address(value)).cloned());
-            let text = written.map_or_else(|| number.to_string(), String::from);
-            Json::Number(text.into())
-        }
+        Value::Number(number) => Json::Number(written(value, number).into()),
         Value::String(text) => Json::String(JsonString::new(text)),
         Value::Array(items) => Json::Array(items.iter().map(exact).collect()),
         Value::Object(fields) => {
@@ -99,9 +104,6 @@ pub(super) fn compile(schema: &Value) -> Result<Validator, ValidationError<'stat
         let values = value.as_array().map(Vec::as_slice).unwrap_or_default();
         Demand::OneOf(values.iter().cloned().map(JsonText::from).collect())
     });
-    let options = with_keyword(options, "multipleOf", |_, value| {
-        limited(value, Demand::MultipleOf)
-    });
     // In draft 4 `true` makes the other bound exclusive.
     let exclusive = |parent: &Map<String, Value>, name| parent.get(name) == Some(&true.into());
     let options = with_keyword(options, "minimum", move |parent, value| {
@@ -127,9 +129,13 @@ pub(super) fn compile(schema: &Value) -> Result<Validator, ValidationError<'stat
     options.build(schema).map_err(ValidationError::to_owned)
 }
 
-/// The library's own puts lists that differ in their brackets alone into one place and compares each
-/// with all others.
-pub(super) fn with_unique_items<R>(options: ValidationOptions<'_, R>) -> ValidationOptions<'_, R> {
+/// Keywords that are ours for all documents. The library's `uniqueItems` puts lists that differ in
+/// their brackets alone into one place and compares each with all others; its `multipleOf` divides
+/// fractions of long numbers.
+pub(super) fn with_costly<R>(options: ValidationOptions<'_, R>) -> ValidationOptions<'_, R> {
+    let options = with_keyword(options, "multipleOf", |_, value| {
+        limited(value, Demand::MultipleOf)
+    });
     with_keyword(options, "uniqueItems", |_, value| match value {
         Value::Bool(true) => Demand::UniqueItems,
         _ => Demand::Nothing,
@@ -183,40 +189,54 @@ enum Demand {
 }
 
 impl Demand {
-    /// What is wrong with a value, if anything is.
-    fn fault(&self, value: &Json<'_>) -> Option<String> {
+    /// Whether a value is as demanded; what that costs is counted before.
+    fn holds(&self, value: &Value) -> bool {
         match (self, value) {
             (Self::Types(names, draft_4), _) => {
-                let fits = names.iter().any(|name| has_type(value, name, *draft_4));
-                let value = || shown(value.to_string());
-                (!fits).then(|| format!("{} is not of type {}", value(), names.join(" or ")))
+                names.iter().any(|name| has_type(value, name, *draft_4))
             }
             (Self::OneOf(values), _) => {
-                let found = values.iter().any(|known| known.json().equals(value));
-                let listed = || values.iter().map(JsonText::as_str).collect::<Vec<_>>();
-                (!found).then(|| {
-                    let value = shown(value.to_string());
-                    match listed().join(", ") {
-                        list if list.len() <= QUOTED_BYTES_MAX => {
-                            format!("{value} is not one of {list}")
-                        }
-                        _ => format!("{value} is not one of those that the schema lists"),
-                    }
-                })
+                steps::count_whole(value);
+                let value = exact(value);
+                values.iter().any(|known| known.json().equals(&value))
             }
-            (Self::UniqueItems, Json::Array(items)) => {
+            (Self::UniqueItems, Value::Array(items)) => {
+                steps::count_unique(value);
                 let mut seen = HashSet::new();
-                let unique = items.iter().all(|item| seen.insert(item.canonical()));
-                (!unique).then(|| format!("{} has non-unique elements", shown(value.to_string())))
+                let mut texts = items.iter().map(|item| exact(item).canonical());
+                texts.all(|text| seen.insert(text))
             }
-            (Self::MultipleOf(divisor), Json::Number(number)) => {
-                let holds = is_multiple_of(number, divisor) == Some(true);
-                let number = || shown(number.to_string());
-                (!holds).then(|| format!("{} is not a multiple of {divisor}", number()))
+            (Self::MultipleOf(divisor), Value::Number(number)) => {
+                let number = counted(value, number);
+                is_multiple_of(&number, divisor) == Some(true)
             }
-            (Self::Order(limit, allowed), Json::Number(number)) => {
-                let order = compare_numbers(number, limit);
-                let holds = order.is_some_and(|order| allowed.contains(&order));
+            (Self::Order(limit, allowed), Value::Number(number)) => {
+                let order = compare_numbers(&counted(value, number), limit);
+                order.is_some_and(|order| allowed.contains(&order))
+            }
+            _ => true,
+        }
+    }
+
+    /// What is wrong with a value that is not as demanded.
+    fn fault(&self, value: &Value) -> String {
+        steps::count_whole(value);
+        let value = shown(exact(value).to_string());
+        match self {
+            Self::Nothing => value,
+            Self::Types(names, _) => format!("{value} is not of type {}", names.join(" or ")),
+            Self::OneOf(values) => {
+                let listed = values.iter().map(JsonText::as_str).collect::<Vec<_>>();
+                match listed.join(", ") {
+                    list if list.len() <= QUOTED_BYTES_MAX => {
+                        format!("{value} is not one of {list}")
+                    }
+                    _ => format!("{value} is not one of those that the schema lists"),
+                }
+            }
+            Self::UniqueItems => format!("{value} has non-unique elements"),
+            Self::MultipleOf(divisor) => format!("{value} is not a multiple of {divisor}"),
+            Self::Order(limit, allowed) => {
                 let side = match allowed.contains(&Ordering::Less) {
                     true => "above",
                     false => "below",
@@ -225,49 +245,47 @@ impl Demand {
                     true => "",
                     false => " or at",
                 };
-                let number = || shown(number.to_string());
-                (!holds).then(|| format!("{} is {side}{or_at} the limit of {limit}", number()))
+                format!("{value} is {side}{or_at} the limit of {limit}")
             }
-            _ => None,
         }
     }
 }
 
-fn has_type(value: &Json<'_>, name: &str, draft_4: bool) -> bool {
+/// A number as it was written, whose digits are about to be looked at.
+fn counted(value: &Value, number: &Number) -> String {
+    let written = written(value, number);
+    steps::count_digits(written.len());
+    written
+}
+
+fn has_type(value: &Value, name: &str, draft_4: bool) -> bool {
     match (value, name) {
-        (Json::Null, "null")
-        | (Json::Bool(_), "boolean")
-        | (Json::String(_), "string")
-        | (Json::Array(_), "array")
-        | (Json::Object(_), "object")
-        | (Json::Number(_), "number") => true,
-        (Json::Number(number), "integer") => match draft_4 {
-            true => !number.contains(['.', 'e', 'E']),
-            false => is_whole(number) == Some(true),
-        },
-        _ => false,
-    }
-}
-
-impl Demand {
-    fn count(&self, value: &Value) {
-        if matches!((self, value), (Self::UniqueItems, Value::Array(_))) {
-            steps::count_whole(value);
+        (Value::Null, "null")
+        | (Value::Bool(_), "boolean")
+        | (Value::String(_), "string")
+        | (Value::Array(_), "array")
+        | (Value::Object(_), "object")
+        | (Value::Number(_), "number") => true,
+        (Value::Number(number), "integer") => {
+            let number = counted(value, number);
+            match draft_4 {
+                true => !number.contains(['.', 'e', 'E']),
+                false => is_whole(&number) == Some(true),
+            }
         }
+        _ => false,
     }
 }
 
 impl Keyword for Demand {
     fn validate<'i>(&self, value: &'i Value) -> Result<(), ValidationError<'i>> {
-        self.count(value);
-        match self.fault(&exact(value)) {
-            None => Ok(()),
-            Some(fault) => Err(ValidationError::custom(fault)),
+        match self.holds(value) {
+            true => Ok(()),
+            false => Err(ValidationError::custom(self.fault(value))),
         }
     }
 
     fn is_valid(&self, value: &Value) -> bool {
-        self.count(value);
-        self.fault(&exact(value)).is_none()
+        self.holds(value)
     }
 }

@@ -19,19 +19,20 @@ use onelog_record::Quoted;
 use serde_json::{Map, Value};
 
 use super::exact;
+use super::patterns::{BACKTRACK_MAX, Matching, PATTERN_BYTES_MAX, Patterns};
 
 /// The keyword that is put into each subschema.
 const KEYWORD: &str = "x-onelog-step";
-/// The most steps back that one match of a pattern with look-around or references may take. Other
-/// patterns never go back.
-const BACKTRACK_MAX: usize = 10_000;
-/// What such a match is counted as.
-const BACKTRACKING_STEPS: usize = 500;
 /// So many bytes of a text, or elements of a list, are looked at in about the time of one step.
 const BYTES_PER_STEP: usize = 64;
 const ELEMENTS_PER_STEP: usize = 8;
-/// The most bytes of a schema's text, and the most patterns in it: each is compiled by the thread
-/// that decides.
+/// What making the text of a value costs that all equal ones share, and keeping it: for each value in
+/// it, and for so many bytes.
+const UNIQUE_STEPS: usize = 12;
+const UNIQUE_BYTES_PER_STEP: usize = 16;
+/// An object is compared field by field, each of which is looked up.
+const FIELD_WEIGHT: usize = 4;
+/// The most bytes of a schema's text, and the most patterns in it.
 const SCHEMA_BYTES_MAX: usize = 256 << 10;
 const SCHEMA_PATTERNS_MAX: usize = 256;
 
@@ -45,8 +46,34 @@ const MAPS: [&str; 7] = [
     "dependencies",
     "dependentRequired",
 ];
-/// Keywords that compare the value with something long, or with itself.
-const COMPARE: [&str; 4] = ["const", "enum", "pattern", "uniqueItems"];
+/// Keywords that compare the value with something long or with itself, look names up in it, or read
+/// all of a text.
+const COMPARE: [&str; 12] = [
+    "const",
+    "enum",
+    "pattern",
+    "uniqueItems",
+    "multipleOf",
+    "required",
+    "dependentRequired",
+    "minLength",
+    "maxLength",
+    "format",
+    "contentEncoding",
+    "contentMediaType",
+];
+/// Keywords whose names are looked up in each object.
+const LOOKED_UP: [&str; 4] = [
+    "required",
+    "dependentRequired",
+    "dependentSchemas",
+    "dependencies",
+];
+/// Keywords that read a text more slowly than others.
+const READ: [&str; 3] = ["format", "contentEncoding", "contentMediaType"];
+/// Keywords for which the library looks at all members once more, and at what other keywords say of
+/// them.
+const UNEVALUATED: [&str; 2] = ["unevaluatedItems", "unevaluatedProperties"];
 /// Keywords that are compared with all that is in them, or copied into what is wrong.
 const COPIED: [&str; 7] = [
     "const",
@@ -61,7 +88,7 @@ const COPIED: [&str; 7] = [
 const BRANCHES: [&str; 2] = ["anyOf", "oneOf"];
 pub(super) const REFERENCES: [&str; 3] = ["$ref", "$dynamicRef", "$recursiveRef"];
 /// Keywords whose value is data.
-const DATA: [&str; 4] = ["const", "enum", "default", "examples"];
+pub(super) const DATA: [&str; 4] = ["const", "enum", "default", "examples"];
 
 thread_local! {
     static LEFT: Cell<usize> = const { Cell::new(0) };
@@ -94,7 +121,7 @@ pub(super) fn within_building<T>(
     within(steps, check)
 }
 
-fn take(steps: usize) {
+pub(super) fn take(steps: usize) {
     take_from(&LEFT, steps);
 }
 
@@ -115,24 +142,73 @@ pub(super) fn options() -> ValidationOptions<'static> {
         .with_keyword(KEYWORD, |_: &Map<String, Value>, value: &Value, _| {
             Ok(Box::new(Step::read(value)) as Box<dyn Keyword>)
         });
-    exact::with_unique_items(options)
+    exact::with_costly(options)
 }
 
 /// The schema with our keyword in each subschema, and the values to compare with as [`sort`] has
 /// them.
 pub(super) fn marked(schema: &Value) -> Value {
-    // Tables of earlier versions may have such references. What they lead to is no part that is
-    // visited as one, so it stays where it is.
-    let moves = !refers_into_data(schema);
-    marked_part(schema, moves)
+    let marking = Marking {
+        // Tables of earlier versions may have such references. What they lead to is no part that is
+        // visited as one, so it stays where it is.
+        moves: !refers_into_data(schema),
+        looks_again: has_keyword(schema, &UNEVALUATED),
+        patterns: Patterns::of(schema),
+    };
+    marked_part(schema, &marking)
 }
 
-fn marked_part(schema: &Value, moves: bool) -> Value {
+/// What is known of a schema as a whole when its parts are marked.
+struct Marking {
+    moves: bool,
+    looks_again: bool,
+    patterns: Patterns,
+}
+
+fn marked_part(schema: &Value, marking: &Marking) -> Value {
     match schema {
-        Value::Object(fields) => marked_fields(fields, moves),
-        Value::Array(items) => items.iter().map(|item| marked_part(item, moves)).collect(),
+        Value::Object(fields) => marked_fields(fields, marking),
+        Value::Array(items) => {
+            let items = items.iter();
+            items.map(|item| marked_part(item, marking)).collect()
+        }
         other => other.clone(),
     }
+}
+
+/// A marked part as it was written, but for the order of its keywords.
+pub(super) fn unmarked(schema: &Value) -> Value {
+    match schema {
+        Value::Object(fields) => unmarked_fields(fields),
+        Value::Array(items) => items.iter().map(unmarked).collect(),
+        other => other.clone(),
+    }
+}
+
+fn unmarked_fields(fields: &Map<String, Value>) -> Value {
+    let mut unmarked_all = Map::new();
+    for (name, value) in fields {
+        let value = match (name.as_str(), value) {
+            (name, value) if DATA.contains(&name) => value.clone(),
+            (name, Value::Object(map)) if MAPS.contains(&name) => {
+                let map = map.iter();
+                Value::Object(map.map(|(n, v)| (n.clone(), unmarked(v))).collect())
+            }
+            ("allOf", Value::Array(all)) => {
+                let is_step = |part: &Value| part.get(KEYWORD).is_some();
+                let own = all.iter().position(is_step).unwrap_or(all.len());
+                let moved = all.iter().skip(own + 1).filter_map(Value::as_object);
+                unmarked_all.extend(moved.flatten().map(|(n, v)| (n.clone(), v.clone())));
+                match own {
+                    0 => continue,
+                    own => all.iter().take(own).map(unmarked).collect(),
+                }
+            }
+            (_, value) => unmarked(value),
+        };
+        unmarked_all.insert(name.clone(), value);
+    }
+    Value::Object(unmarked_all)
 }
 
 fn refers_into_data(schema: &Value) -> bool {
@@ -146,7 +222,7 @@ fn refers_into_data(schema: &Value) -> bool {
     }
 }
 
-fn marked_fields(fields: &Map<String, Value>, moves: bool) -> Value {
+fn marked_fields(fields: &Map<String, Value>, marking: &Marking) -> Value {
     let mut marked_fields = Map::new();
     let mut comparing = Map::new();
     for (name, value) in fields {
@@ -155,13 +231,13 @@ fn marked_fields(fields: &Map<String, Value>, moves: bool) -> Value {
             (name, Value::Object(map)) if MAPS.contains(&name) => {
                 let map = map.iter();
                 Value::Object(
-                    map.map(|(n, v)| (n.clone(), marked_part(v, moves)))
+                    map.map(|(n, v)| (n.clone(), marked_part(v, marking)))
                         .collect(),
                 )
             }
-            (_, value) => marked_part(value, moves),
+            (_, value) => marked_part(value, marking),
         };
-        if moves && COMPARE.contains(&name.as_str()) {
+        if marking.moves && COMPARE.contains(&name.as_str()) {
             value.sort_all_objects();
             comparing.insert(name.clone(), value);
         } else {
@@ -174,7 +250,7 @@ fn marked_fields(fields: &Map<String, Value>, moves: bool) -> Value {
     // What is no list of schemas is left to the library, which refuses it.
     match all {
         Value::Array(all) if !all.is_empty() || !fields.contains_key("allOf") => {
-            let step = Step::of(fields).value();
+            let step = Step::of(fields, marking).value();
             all.push(Value::Object(Map::from_iter([(KEYWORD.to_owned(), step)])));
             if !comparing.is_empty() {
                 all.push(Value::Object(comparing));
@@ -244,17 +320,23 @@ pub(super) fn check(schema: &Value) -> Result<(), String> {
             "it has {bytes} bytes, the limit is {SCHEMA_BYTES_MAX}"
         ));
     }
-    let mut patterns = 0;
-    look_through(schema, &mut patterns)?;
-    if patterns > SCHEMA_PATTERNS_MAX {
+    look_through(schema)?;
+    let patterns = Patterns::of(schema);
+    let count = patterns.count;
+    if count > SCHEMA_PATTERNS_MAX {
         return Err(format!(
-            "it has {patterns} patterns, the limit is {SCHEMA_PATTERNS_MAX}"
+            "it has {count} patterns, the limit is {SCHEMA_PATTERNS_MAX}"
+        ));
+    }
+    if patterns.bytes > PATTERN_BYTES_MAX {
+        return Err(format!(
+            "its patterns take more than {PATTERN_BYTES_MAX} bytes together when they are compiled; shorter ones, and smaller numbers in braces, take less"
         ));
     }
     Ok(())
 }
 
-fn look_through(schema: &Value, patterns: &mut usize) -> Result<(), String> {
+fn look_through(schema: &Value) -> Result<(), String> {
     match schema {
         Value::Object(fields) => {
             for (name, value) in fields {
@@ -267,19 +349,15 @@ fn look_through(schema: &Value, patterns: &mut usize) -> Result<(), String> {
                             Quoted(to)
                         ));
                     }
-                    ("pattern", Value::String(_)) => *patterns += 1,
-                    ("patternProperties", Value::Object(map)) => *patterns += map.len(),
                     _ => {}
                 }
                 if !DATA.contains(&name.as_str()) {
-                    look_through(value, patterns)?;
+                    look_through(value)?;
                 }
             }
             Ok(())
         }
-        Value::Array(items) => items
-            .iter()
-            .try_for_each(|item| look_through(item, patterns)),
+        Value::Array(items) => items.iter().try_for_each(look_through),
         _ => Ok(()),
     }
 }
@@ -299,16 +377,22 @@ fn leads_into_data(reference: &str) -> bool {
 struct Step {
     /// What its keywords cost whatever they meet.
     own: usize,
-    /// What its pattern costs for a text.
-    pattern: usize,
-    /// What its patterns cost for each field of an object.
-    patterns: usize,
+    /// How many names it looks up in an object.
+    names: usize,
+    /// How many properties it describes: the fewer of these and of the fields are looked up.
+    properties: usize,
     /// How often it may have all members of a value looked at.
     scans: usize,
+    /// How often it may have a text read byte by byte.
+    reads: usize,
+    /// What its pattern costs for a text.
+    pattern: Matching,
+    /// What its patterns cost for each field of an object.
+    patterns: Matching,
 }
 
 impl Step {
-    fn of(schema: &Map<String, Value>) -> Self {
+    fn of(schema: &Map<String, Value>, marking: &Marking) -> Self {
         let long = schema.values().map(|value| match value {
             Value::Array(items) => items.len(),
             Value::Object(fields) => fields.len(),
@@ -318,78 +402,139 @@ impl Step {
         let long = long.sum::<usize>() + copied.iter().sum::<usize>();
         let branches = BRANCHES.map(|name| schema.get(name).and_then(Value::as_array));
         let branches = branches.into_iter().flatten().map(Vec::len);
-        let pattern = schema.get("pattern").and_then(Value::as_str);
-        let patterns = schema.get("patternProperties").and_then(Value::as_object);
-        let patterns = patterns.into_iter().flat_map(Map::keys);
+        let names = LOOKED_UP.map(|name| schema.get(name).map_or(0, names_in));
+        let read = READ.iter().filter(|name| schema.contains_key(**name));
+        // Each member is asked about, and does not count where it fails at once.
+        let asks_all = schema.contains_key("contains") || marking.looks_again;
+        let looks = if asks_all { ELEMENTS_PER_STEP } else { 1 };
+        let patterns = marking.patterns.names(schema);
         Self {
             own: 1 + long / ELEMENTS_PER_STEP,
-            pattern: pattern.map_or(0, match_steps),
-            patterns: patterns.map(String::as_str).map(match_steps).sum(),
-            scans: 1 + branches.sum::<usize>(),
+            names: names.iter().sum(),
+            properties: schema.get("properties").map_or(0, names_in),
+            scans: looks + branches.sum::<usize>(),
+            reads: read.count(),
+            pattern: marking.patterns.text(schema),
+            patterns: match marking.looks_again {
+                true => patterns.and(patterns),
+                false => patterns,
+            },
         }
     }
 
     fn value(&self) -> Value {
-        Value::from(vec![self.own, self.pattern, self.patterns, self.scans])
+        let [own, names, scans] = [self.own, self.names, self.scans];
+        let counts = [own, names, scans, self.reads, self.properties];
+        let patterns = [self.pattern, self.patterns].map(Matching::to_numbers);
+        let numbers = counts.into_iter().chain(patterns.into_iter().flatten());
+        Value::from(numbers.collect::<Vec<_>>())
     }
 
     /// As [`Self::value`] wrote it.
     fn read(value: &Value) -> Self {
         let number = |n: usize| value.get(n).and_then(Value::as_u64).unwrap_or(1);
         let number = |n| usize::try_from(number(n)).unwrap_or(usize::MAX);
+        let matching = |from| Matching::from_numbers([from, from + 1, from + 2].map(number));
         Self {
             own: number(0),
-            pattern: number(1),
-            patterns: number(2),
-            scans: number(3),
+            names: number(1),
+            scans: number(2),
+            reads: number(3),
+            properties: number(4),
+            pattern: matching(5),
+            patterns: matching(8),
         }
     }
 
     fn cost(&self, value: &Value) -> usize {
         let scanned = |members: usize| self.scans.saturating_mul(members) / ELEMENTS_PER_STEP;
         self.own.saturating_add(match value {
-            Value::String(text) => self.pattern + text.len() / BYTES_PER_STEP,
+            Value::String(text) => self.cost_of_text(text.len()),
             Value::Array(items) => scanned(items.len()),
             Value::Object(fields) => {
+                let names = fields.keys().map(String::len);
                 // A long name costs each time that it is looked up or matched.
-                let names: usize = fields.keys().map(|name| name.len() / BYTES_PER_STEP).sum();
-                let looks = self.scans.saturating_add(self.patterns);
+                let long: usize = names.clone().map(|bytes| bytes / BYTES_PER_STEP).sum();
+                let matched = match self.patterns.is_nothing() {
+                    true => 0,
+                    false => names.map(|bytes| self.patterns.steps(bytes)).sum(),
+                };
                 scanned(fields.len())
-                    .saturating_add(self.patterns.saturating_mul(fields.len()))
-                    .saturating_add(looks.saturating_mul(names))
+                    .saturating_add(self.names)
+                    .saturating_add(self.properties.min(fields.len()))
+                    .saturating_add(matched)
+                    .saturating_add(self.scans.saturating_mul(long))
             }
             _ => 0,
         })
+    }
+
+    fn cost_of_text(&self, bytes: usize) -> usize {
+        let scanned = self.scans.saturating_mul(bytes / BYTES_PER_STEP);
+        let read = self.reads.saturating_mul(bytes) / ELEMENTS_PER_STEP;
+        let matched = match self.pattern.is_nothing() {
+            true => 0,
+            false => self.pattern.steps(bytes),
+        };
+        scanned.saturating_add(read).saturating_add(matched)
+    }
+}
+
+/// How many names the value of a keyword has: of fields, and of those that depend on them.
+fn names_in(value: &Value) -> usize {
+    match value {
+        Value::Array(items) => items.len(),
+        Value::Object(fields) => {
+            let lists = fields.values().filter_map(Value::as_array);
+            fields.len() + lists.map(Vec::len).sum::<usize>()
+        }
+        _ => 0,
+    }
+}
+
+/// Counts making the texts that equal values share of all that are in a value.
+pub(super) fn count_unique(value: &Value) {
+    take(1);
+    match value {
+        Value::String(text) => take(UNIQUE_STEPS + text.len() / UNIQUE_BYTES_PER_STEP),
+        Value::Array(items) => {
+            take(UNIQUE_STEPS);
+            items.iter().for_each(count_unique);
+        }
+        Value::Object(fields) => {
+            take(UNIQUE_STEPS);
+            for (name, field) in fields {
+                take(UNIQUE_STEPS + name.len() / UNIQUE_BYTES_PER_STEP);
+                count_unique(field);
+            }
+        }
+        _ => take(UNIQUE_STEPS),
     }
 }
 
 /// Counts making something of all that is in a value.
 pub(super) fn count_whole(value: &Value) {
-    take(1 + weight(value) / ELEMENTS_PER_STEP);
+    take(1 + weight(value));
+}
+
+/// Counts the digits of a number.
+pub(super) fn count_digits(digits: usize) {
+    take(2 + digits / 2);
 }
 
 /// How many values, or parts of long texts, a value has in it.
 fn weight(value: &Value) -> usize {
+    let long = |text: &str| text.len() / BYTES_PER_STEP * ELEMENTS_PER_STEP;
     match value {
-        Value::String(text) => 1 + text.len() / BYTES_PER_STEP * ELEMENTS_PER_STEP,
+        Value::String(text) => 1 + long(text),
         Value::Array(items) => 1 + items.iter().map(weight).sum::<usize>(),
-        Value::Object(fields) => 1 + fields.values().map(weight).sum::<usize>(),
+        Value::Object(fields) => {
+            let fields = fields.iter();
+            1 + fields
+                .map(|(name, field)| FIELD_WEIGHT + long(name) + weight(field))
+                .sum::<usize>()
+        }
         _ => 1,
-    }
-}
-
-fn match_steps(pattern: &str) -> usize {
-    let bytes = pattern.as_bytes();
-    let goes_back = bytes
-        .windows(3)
-        .any(|part| part[..2] == *b"(?" && matches!(part[2], b'=' | b'!' | b'<' | b'>'));
-    let refers = bytes
-        .windows(2)
-        .any(|part| part[0] == b'\\' && matches!(part[1], b'1'..=b'9' | b'k'));
-    if goes_back || refers {
-        BACKTRACKING_STEPS
-    } else {
-        1
     }
 }
 

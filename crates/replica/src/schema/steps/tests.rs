@@ -8,11 +8,19 @@ use super::*;
 const STEPS: usize = 1 << 20;
 
 fn check(schema: &Value, document: &Value) -> (Result<(), SchemaFault>, usize) {
+    check_within(STEPS, schema, document)
+}
+
+fn check_within(
+    steps: usize,
+    schema: &Value,
+    document: &Value,
+) -> (Result<(), SchemaFault>, usize) {
     let text = document.to_string();
-    let mut left = STEPS;
+    let mut left = steps;
     let document = Json::parse(text.as_bytes()).unwrap();
     let checked = compile(schema).unwrap().check(&document, &mut left);
-    (checked, STEPS - left)
+    (checked, steps - left)
 }
 
 /// A document that nests `field` so deep.
@@ -139,12 +147,14 @@ fn lists_whose_elements_differ_deep_inside_are_compared_in_time() {
     shapes.dedup();
     assert!(shapes.len() > 4_000, "{}", shapes.len());
     let schema = json!({"uniqueItems": true});
-    let (checked, steps) = check(&schema, &Value::from(shapes.clone()));
+    let enough = 1 << 26;
+    let (checked, steps) = check_within(enough, &schema, &Value::from(shapes.clone()));
     assert_eq!(checked, Ok(()));
     // Each value in them is counted.
-    assert!(steps > shapes.len() * 60 / ELEMENTS_PER_STEP, "{steps}");
+    assert!(steps > shapes.len() * 60 * UNIQUE_STEPS, "{steps}");
+    shapes.truncate(1_000);
     shapes.push(shapes[7].clone());
-    let (checked, _) = check(&schema, &Value::from(shapes));
+    let (checked, _) = check_within(enough, &schema, &Value::from(shapes));
     let Err(SchemaFault::Breaks(text)) = checked else {
         panic!("{checked:?}")
     };
@@ -213,6 +223,46 @@ fn an_ordinary_document_costs_a_step_or_two_for_each_field() {
     );
     let mut enough = STEPS;
     assert_eq!(compiled.check(&parsed, &mut enough), Ok(()));
+}
+
+#[test]
+fn a_table_of_an_earlier_version_keeps_patterns_that_are_beyond_the_limit() {
+    let patterns =
+        (100..110).map(|most| json!({"pattern": format!("^([a-z]{{1,100}}[0-9]?){{1,{most}}}$")}));
+    let schema = json!({"allOf": patterns.collect::<Vec<_>>()});
+    let error = check_new(&schema).unwrap_err().to_string();
+    assert!(error.contains("4194304 bytes"), "{error}");
+    let (checked, steps) = check(&schema, &json!("abc1"));
+    assert_eq!(checked, Ok(()));
+    // A byte costs what a pattern of that size may take.
+    assert!(steps > 10_000, "{steps}");
+    assert!(check(&schema, &json!("-")).0.is_err());
+}
+
+#[test]
+fn what_a_text_costs_to_read_is_counted_where_the_branch_does_not_hold() {
+    let text = json!("x".repeat(100_000));
+    for keyword in [
+        json!({"minLength": 200_000}),
+        json!({"maxLength": 10}),
+        json!({"pattern": "^y"}),
+    ] {
+        let branches = vec![json!({"$ref": "#/$defs/k"}); 2_000];
+        let schema = json!({"anyOf": branches, "$defs": {"k": keyword}});
+        assert_eq!(check(&schema, &text).0, Err(SchemaFault::OutOfSteps));
+    }
+}
+
+#[test]
+fn a_schema_is_shown_as_it_was_written() {
+    for schema in [
+        json!({"type": "string"}),
+        json!({"const": 1, "allOf": [{"required": ["a"]}, true], "if": {"enum": [{}]}}),
+        json!({"properties": {"const": {"pattern": "x"}}, "not": {"anyOf": [{"not": {}}]}}),
+        json!({"default": {"allOf": []}, "$ref": "#/$defs/a", "$defs": {"a": {"minLength": 1}}}),
+    ] {
+        assert_eq!(unmarked(&marked(&schema)), schema);
+    }
 }
 
 #[test]
