@@ -218,8 +218,13 @@ struct DryRunStore {
     rows: u64,
     /// How many of them a backfill would delete, because the log does not have them.
     deletes: u64,
+    /// How many it would change, of a table that was there before the sink (`existing`).
+    changes: u64,
     /// Whether those are so many that the sink would stop and ask.
     is_too_much: bool,
+    /// What the sink would say then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    stop: Option<String>,
     /// Not so where the table has more rows than are counted: 1,000,000.
     counted_all: bool,
     /// Why they could not be counted.
@@ -232,14 +237,18 @@ impl From<onelog_sinks::DryRunStore> for DryRunStore {
         let onelog_sinks::DryRunStore {
             rows,
             deletes,
+            changes,
             is_too_much,
+            stop,
             counted_all,
             why,
         } = store;
         Self {
             rows,
             deletes,
+            changes,
             is_too_much,
+            stop,
             counted_all,
             why,
         }

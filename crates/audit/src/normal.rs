@@ -1,6 +1,8 @@
 //! One value, two stores, two ways to write it: cells of any type made cells of the type that both
 //! sides are compared as. What cannot be made stays what it is, and so differs.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use onelog_mapping::{
     Cell, ColumnType, date_text, numeric, parse_date, parse_timestamp, parse_uuid, timestamp_text,
     uuid_text,
@@ -49,6 +51,10 @@ fn of_json(kind: ColumnType, text: &str) -> Cell {
     let text = text.trim();
     match (text.as_bytes().first(), kind) {
         (Some(b'n'), _) => Cell::Null,
+        (Some(b'"'), ColumnType::Blob) => match bytes_of_json(text) {
+            Some(bytes) => Cell::Blob(bytes),
+            None => Cell::Json(text.to_owned()),
+        },
         (Some(b'"'), _) => match serde_json::from_str::<String>(text) {
             Ok(text) => Cell::Text(text),
             Err(_) => Cell::Json(text.to_owned()),
@@ -73,6 +79,13 @@ fn of_json(kind: ColumnType, text: &str) -> Cell {
         }
         _ => Cell::Json(text.to_owned()),
     }
+}
+
+/// Documents hold bytes as base64, as sinks write them there.
+fn bytes_of_json(text: &str) -> Option<Vec<u8>> {
+    STANDARD
+        .decode(serde_json::from_str::<String>(text).ok()?)
+        .ok()
 }
 
 fn text_of(cell: &Cell) -> Option<&str> {
@@ -190,7 +203,9 @@ mod tests {
 
     #[test]
     fn one_value_written_in_two_ways_becomes_one_cell() {
-        use ColumnType::{Boolean, Date, Integer, List, Numeric, Real, Text, Timestamp, Uuid};
+        use ColumnType::{
+            Blob, Boolean, Date, Integer, List, Numeric, Real, Text, Timestamp, Uuid,
+        };
         let uuid = "67e55044-10b1-426f-9247-bb680e5fe0c8";
         for (kind, one, other) in [
             (Integer, Cell::Integer(12), text("12")),
@@ -215,6 +230,9 @@ mod tests {
                 json("[\"1\", null]"),
             ),
             (Text, Cell::Null, json("null")),
+            (Blob, Cell::Blob(vec![0, 255, 16]), json("\"AP8Q\"")),
+            (Blob, Cell::Blob(Vec::new()), json("\"\"")),
+            (Blob, Cell::Blob(b"AP8Q".to_vec()), text("AP8Q")),
         ] {
             assert_eq!(
                 normal(kind, one.clone()),
@@ -226,7 +244,7 @@ mod tests {
 
     #[test]
     fn what_is_not_the_same_stays_apart() {
-        use ColumnType::{Boolean, Integer, Real, Text};
+        use ColumnType::{Blob, Boolean, Integer, Real, Text};
         let next = 9_007_199_254_740_993; // two to the power of 53 and one: no float
         for (kind, one, other) in [
             (
@@ -240,6 +258,12 @@ mod tests {
             (Boolean, Cell::Boolean(true), Cell::Integer(2)),
             (Text, text(""), Cell::Null),
             (Text, text("a"), json("{\"a\": 1}")),
+            (Blob, Cell::Blob(b"AP8Q".to_vec()), json("\"AP8Q\"")),
+            (
+                Blob,
+                Cell::Blob(b"no base64".to_vec()),
+                json("\"no base64\""),
+            ),
         ] {
             assert_ne!(normal(kind, one), normal(kind, other));
         }

@@ -226,4 +226,9 @@ fn nothing_is_written_and_a_place_that_is_not_there_is_named() {
         said.contains("'orders', right side") && said.contains("report"),
         "{said}"
     );
+    // It may never have been there: nothing is advised that a sink alone can do.
+    assert!(
+        said.contains("there is no such table in this file") && !said.contains("rebuild"),
+        "{said}"
+    );
 }

@@ -54,6 +54,13 @@ impl Sinks {
         let mut compared = inner.compare(name, REPAIR_KEYS_MAX)?;
         let mut repaired = vec![0; compared.verification.tables.len()];
         let mut deleted = vec![0; compared.verification.tables.len()];
+        if !compared.keys.is_empty() {
+            // A sink that cannot repair now says so before it asks for what it may delete.
+            let nothing = Keys::new();
+            inner.request(name, REPAIR_TIMEOUT, |reply| {
+                Request::Repair(nothing, reply)
+            })?;
+        }
         for _ in 0..PASSES_MAX {
             if compared.keys.is_empty() {
                 break;

@@ -61,29 +61,24 @@ impl Feed {
         may_delete: bool,
         snapshot: &Snapshot,
     ) -> Result<Vec<Guard>, SessionEnd> {
+        let counting = self.counting(snapshot);
         let mut guards = Vec::with_capacity(self.definition.mappings.len());
         for (number, mapping) in self.definition.mappings.iter().enumerate() {
-            let is_foreign = foreign.contains(&number);
-            let replaces = mapping.options.choice(ADOPT) == Some(REPLACE);
-            guards.push(match is_foreign {
-                true if replaces => Guard::Anything,
+            let rows = RowsThere::of(mapping, foreign.contains(&number));
+            guards.push(match rows {
+                RowsThere::Replaced => Guard::Anything,
                 // It is empty, else the store has refused it.
-                true if !mapping.options.flag(EXISTING) => Guard::Untouched,
-                true => {
-                    let counted = self.counting(snapshot).compared(number)?;
-                    if counted.missing > 0 || counted.different > 0 {
-                        return Err(foreign_rows(mapping, counted));
+                RowsThere::None => Guard::Untouched,
+                RowsThere::Written if may_delete => Guard::Anything,
+                RowsThere::Foreign | RowsThere::Written => {
+                    let counted = counting.count(rows, number)?;
+                    if let Some(fault) = counting.refusal(rows, number, counted) {
+                        return Err(SessionEnd::Stop(fault));
                     }
-                    Guard::Untouched
-                }
-                false if may_delete => Guard::Anything,
-                false => {
-                    let counted = self.counting(snapshot).missing(number)?;
-                    let allowed = deletes_allowed(counted.rows, self.definition.max_deletes);
-                    if counted.missing > allowed {
-                        return Err(self.too_many(mapping, counted, snapshot.position()));
+                    match rows {
+                        RowsThere::Foreign => Guard::Untouched,
+                        _ => Guard::Deletes(counting.deletes_allowed(counted)),
                     }
-                    Guard::Deletes(allowed)
                 }
             });
         }
@@ -115,17 +110,12 @@ impl Feed {
             different: *changes,
             is_cut: false,
         };
-        Some(match guard {
+        Some(SessionEnd::Stop(match guard {
             Guard::Untouched => foreign_rows(mapping, counted),
-            Guard::Anything | Guard::Deletes(_) => self.too_many(mapping, counted, at),
-        })
-    }
-
-    fn too_many(&self, mapping: &Mapping, counted: Counted, at: Position) -> SessionEnd {
-        SessionEnd::Stop(SinkFault::new(format!(
-            "a backfill would delete {} of the {} rows of '{}', because the log has none of them at position {at}; nothing was changed. If that is right, let it: onelog sinks rebuild {} --delete-rows (or \"max_deletes\" in the definition); if not, see which table of the log the sink follows, and what its 'where' leaves out",
-            counted.missing, counted.rows, mapping.into, self.definition.name,
-        )))
+            Guard::Anything | Guard::Deletes(_) => {
+                too_many(&self.definition.name, mapping, counted, at)
+            }
+        }))
     }
 
     /// Fails where new tables without the rows of `refused` keys would lack more than `most` of the rows
@@ -168,11 +158,44 @@ impl Feed {
     }
 }
 
-fn foreign_rows(mapping: &Mapping, counted: Counted) -> SessionEnd {
-    SessionEnd::Stop(SinkFault::new(format!(
+/// What the rows are that a mapping's table has before a backfill.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum RowsThere {
+    /// They were there before this sink, and the log must have them as they are.
+    Foreign,
+    /// They were, and the definition says that they are replaced.
+    Replaced,
+    /// The table is made by this sink.
+    None,
+    /// This sink wrote them.
+    Written,
+}
+
+impl RowsThere {
+    /// `is_foreign`: the table was there before this sink.
+    pub(crate) fn of(mapping: &Mapping, is_foreign: bool) -> Self {
+        let replaces = mapping.options.choice(ADOPT) == Some(REPLACE);
+        match is_foreign {
+            true if replaces => Self::Replaced,
+            true if !mapping.options.flag(EXISTING) => Self::None,
+            true => Self::Foreign,
+            false => Self::Written,
+        }
+    }
+}
+
+fn foreign_rows(mapping: &Mapping, counted: Counted) -> SinkFault {
+    SinkFault::new(format!(
         "the table '{}' was there before this sink, and of its {} rows {} are not in the log's table '{}' and {} are there with other values; nothing was changed. Write these rows to the log first (onelog import --from-store does), then resume the sink; or, if they are to be deleted and written over, say \"adopt\": \"replace\" in the mapping",
         mapping.into, counted.rows, counted.missing, mapping.table, counted.different
-    )))
+    ))
+}
+
+fn too_many(sink: &str, mapping: &Mapping, counted: Counted, at: Position) -> SinkFault {
+    SinkFault::new(format!(
+        "a backfill would delete {} of the {} rows of '{}', because the log has none of them at position {at}; nothing was changed. If that is right, let it: onelog sinks rebuild {sink} --delete-rows (or \"max_deletes\" in the definition); if not, see which table of the log the sink follows, and what its 'where' leaves out",
+        counted.missing, counted.rows, mapping.into,
+    ))
 }
 
 /// Compares the rows of a store's tables with the log's state.
@@ -194,7 +217,7 @@ pub(crate) struct Counted {
     /// The log does not have them.
     pub(crate) missing: u64,
     /// The log has other values.
-    different: u64,
+    pub(crate) different: u64,
     /// Whether there are more rows, which were not read.
     pub(crate) is_cut: bool,
 }
@@ -209,8 +232,41 @@ enum Compared {
 }
 
 impl Counting<'_> {
+    /// What a backfill would do to the rows that a mapping's table has.
+    pub(crate) fn count(&self, rows: RowsThere, number: usize) -> Result<Counted, CountError> {
+        if rows == RowsThere::Foreign
+            && let Some(counted) = self.compared(number)?
+        {
+            return Ok(counted);
+        }
+        self.missing(number)
+    }
+
+    /// Why the sink stops before a backfill that would do that.
+    pub(crate) fn refusal(
+        &self,
+        rows: RowsThere,
+        number: usize,
+        counted: Counted,
+    ) -> Option<SinkFault> {
+        let definition = self.definition;
+        let mapping = &definition.mappings[number];
+        let at = self.snapshot.position();
+        match rows {
+            RowsThere::Replaced | RowsThere::None => None,
+            RowsThere::Foreign => (counted.missing > 0 || counted.different > 0)
+                .then(|| foreign_rows(mapping, counted)),
+            RowsThere::Written => (counted.missing > self.deletes_allowed(counted))
+                .then(|| too_many(&definition.name, mapping, counted, at)),
+        }
+    }
+
+    fn deletes_allowed(&self, counted: Counted) -> u64 {
+        deletes_allowed(counted.rows, self.definition.max_deletes)
+    }
+
     /// How many rows of a mapping's table a backfill would delete.
-    pub(crate) fn missing(&self, number: usize) -> Result<Counted, CountError> {
+    fn missing(&self, number: usize) -> Result<Counted, CountError> {
         self.missing_or_refused(number, &HashSet::new())
     }
 
@@ -245,13 +301,12 @@ impl Counting<'_> {
         Ok(Counted::default())
     }
 
-    /// The same, and how many rows have other values.
-    fn compared(&self, number: usize) -> Result<Counted, CountError> {
+    /// The same, and how many rows have other values. `None`: there is no table of the mapping's shape.
+    fn compared(&self, number: usize) -> Result<Option<Counted>, CountError> {
         let mapping = &self.definition.mappings[number];
-        let counted = self.scan(mapping, StoreReader::scan, &mut |mapping, row| {
+        self.scan(mapping, StoreReader::scan, &mut |mapping, row| {
             compare(self.snapshot, mapping, row)
-        })?;
-        Ok(counted.unwrap_or_default())
+        })
     }
 
     /// Compares every row of a mapping's table, as `way` reads it. `None`: there is none of that shape.

@@ -9,11 +9,12 @@ use onelog::{KeyRange, Offset, Position, Row as LogRow, Snapshot};
 use serde::Serialize;
 use serde_json::{Value, json};
 
-use crate::deletions::{Counting, is_too_much};
+use crate::deletions::{CountError, Counting, RowsThere};
 use crate::error::SinkError;
+use crate::handle::Found;
 use crate::open::plan_of;
 use crate::sinks::Sinks;
-use onelog_mapping::{KeyForm, MappingRules, RowForm, Source};
+use onelog_mapping::{EXISTING, KeyForm, MappingRules, RowForm, Source};
 use onelog_mapping::{MappingPlan, Row, RowFault, show_key};
 use onelog_record::JsonText;
 use onelog_store::{Kinds, SinkDefinition, VerifyError};
@@ -62,8 +63,13 @@ pub struct DryRunStore {
     pub rows: u64,
     /// How many of them a backfill would delete, because the log does not have them.
     pub deletes: u64,
+    /// How many it would change, of a table that was there before the sink.
+    pub changes: u64,
     /// Whether those are so many that the sink would stop and ask.
     pub is_too_much: bool,
+    /// What the sink would say then.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stop: Option<String>,
     /// Whether all rows were counted; not more than [`DRY_RUN_STORE_ROWS_MAX`] are.
     pub counted_all: bool,
     /// Why they could not be counted.
@@ -115,7 +121,9 @@ impl Sinks {
         let rows = rows.clamp(1, DRY_RUN_ROWS_MAX);
         let mut mappings = Vec::with_capacity(plan.mappings.len());
         let known = self.inner.find(&definition.name).ok();
-        let former = known.map_or_else(Vec::new, |known| known.former_of(definition));
+        let former = known
+            .as_ref()
+            .map_or_else(Vec::new, |known| known.former_of(definition));
         let counting = Counting {
             node,
             definition,
@@ -134,7 +142,10 @@ impl Sinks {
                 is_over: &is_over,
             };
             let mut found = looking.run_mapping(rules, mapping)?;
-            found.store = looks_into_the_store.then(|| look(&counting, number));
+            if looks_into_the_store {
+                let is_foreign = is_foreign(known.as_ref(), definition, number);
+                found.store = Some(look(&counting, number, is_foreign));
+            }
             mappings.push(found);
         }
         Ok(DryRun {
@@ -151,23 +162,41 @@ impl Sinks {
     }
 }
 
-fn look(counting: &Counting<'_>, number: usize) -> DryRunStore {
-    match counting.missing(number) {
-        Ok(counted) => DryRunStore {
-            rows: counted.rows,
-            deletes: counted.missing,
-            is_too_much: is_too_much(
-                counted.missing,
-                counted.rows,
-                counting.definition.max_deletes,
-            ),
-            counted_all: !counted.is_cut,
-            why: None,
-        },
-        Err(error) => DryRunStore {
-            why: Some(error.to_string()),
-            ..DryRunStore::default()
-        },
+/// Whether a mapping's table was there before the sink, as far as the log tells: the store itself is
+/// asked when the sink takes it over.
+fn is_foreign(known: Option<&Found>, definition: &SinkDefinition, number: usize) -> bool {
+    let mapping = &definition.mappings[number];
+    let rules = definition.target.kind().rules();
+    let filled = known.filter(|known| {
+        let before = &known.definition.target;
+        known.progress.position().is_some() && before.is_same_store(definition.target.as_ref())
+    });
+    let mut before = filled.iter().flat_map(|known| &known.definition.mappings);
+    mapping.options.flag(EXISTING)
+        && !before.any(|before| {
+            before.options.flag(EXISTING) && rules.is_same_table(&before.into, &mapping.into)
+        })
+}
+
+fn look(counting: &Counting<'_>, number: usize, is_foreign: bool) -> DryRunStore {
+    let rows = RowsThere::of(&counting.definition.mappings[number], is_foreign);
+    let counted = counting.count(rows, number);
+    let found = counted.map(|counted| (counted, counting.refusal(rows, number, counted)));
+    found.map_or_else(not_counted, |(counted, refusal)| DryRunStore {
+        rows: counted.rows,
+        deletes: counted.missing,
+        changes: counted.different,
+        is_too_much: refusal.is_some(),
+        stop: refusal.map(|fault| fault.to_string()),
+        counted_all: !counted.is_cut,
+        why: None,
+    })
+}
+
+fn not_counted(error: CountError) -> DryRunStore {
+    DryRunStore {
+        why: Some(error.to_string()),
+        ..DryRunStore::default()
     }
 }
 

@@ -616,6 +616,41 @@ fn a_repair_that_would_delete_many_rows_stops_and_says_how_many_until_it_is_allo
 }
 
 #[test]
+fn a_sink_that_stopped_in_a_rebuild_names_the_one_command_that_helps() {
+    // Given a rebuild that would delete many rows, and stopped before that.
+    let place = Place::new();
+    let (node, sinks) = following(&place);
+    assert_equal(&sinks, "search", order(&node, "a", 1, "one"));
+    let store = place.store("search.db");
+    let rows = || one::<i64>(&store, "SELECT count(*) FROM orders");
+    store
+        .execute_batch(
+            "WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 500)
+             INSERT INTO orders (id) SELECT 'extra' || n FROM n",
+        )
+        .unwrap();
+    sinks.rebuild("search").unwrap();
+    let remedy = "onelog sinks rebuild search --delete-rows";
+    let text = wait_for_stop(&sinks, "search");
+    assert!(text.contains(remedy), "{text}");
+    // When it is to be repaired, then nothing is named that a stopped sink refuses.
+    for error in [
+        sinks.verify_and_repair("search").unwrap_err(),
+        sinks.verify_and_repair_deleting("search").unwrap_err(),
+    ] {
+        assert!(matches!(error, SinkError::Stopped { .. }), "{error}");
+        let text = error.to_string();
+        assert!(text.contains(remedy), "{text}");
+    }
+    assert_eq!(rows(), 501);
+    // When that command is given, then it does what was said.
+    sinks.rebuild_deleting("search").unwrap();
+    assert_equal(&sinks, "search", node.position());
+    assert_eq!(rows(), 1);
+    close(&node, &sinks);
+}
+
+#[test]
 fn what_the_last_comparison_found_survives_a_restart() {
     let place = Place::new();
     let (node, sinks) = following(&place);

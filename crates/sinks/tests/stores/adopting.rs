@@ -30,8 +30,24 @@ pub fn rows_that_were_there_before_are_kept_until_the_definition_says_otherwise(
         }
         json!({"mappings": [mapping]})
     };
-    // When a sink is to fill it, then it stops with the numbers, and changes nothing.
+    // When a sink is to fill it, then it stops with the numbers, as a dry run has said, and changes
+    // nothing.
     let careful = world.definition(world.sink(), &mapping(&json!({})));
+    let dry_run = || {
+        let found = world.sinks().dry_run(&careful, 1).unwrap();
+        found.mappings[0].store.clone().unwrap()
+    };
+    let foretold = dry_run();
+    assert_eq!(
+        (foretold.rows, foretold.deletes, foretold.changes),
+        (3, 1, 1)
+    );
+    assert!(foretold.is_too_much && foretold.counted_all, "{foretold:?}");
+    let replaced = mapping(&json!({"adopt": "replace"}));
+    let replaced = world.definition(world.sink(), &replaced);
+    let replaced = world.sinks().dry_run(&replaced, 1).unwrap();
+    let replaced = replaced.mappings[0].store.clone().unwrap();
+    assert_eq!((replaced.deletes, replaced.stop), (1, None));
     world.sinks().create(careful.clone()).unwrap();
     for _ in 0..2 {
         let text = world.wait_for_stop(world.sink());
@@ -39,6 +55,9 @@ pub fn rows_that_were_there_before_are_kept_until_the_definition_says_otherwise(
             text.contains("of its 3 rows 1 are not in the log's table 'shop.orders' and 1 are"),
             "{text}"
         );
+        let said = foretold.stop.as_deref().unwrap();
+        assert!(text.contains(said), "{text}");
+        assert_eq!(dry_run(), foretold);
         world.sinks().rebuild_deleting(world.sink()).unwrap();
     }
     world.wait_for_stop(world.sink());
@@ -51,6 +70,11 @@ pub fn rows_that_were_there_before_are_kept_until_the_definition_says_otherwise(
     world.assert_equal();
     // What is written by hand later is no longer a row from before: a rebuild takes it away.
     rig.add(&people, "by hand", 4);
+    let foretold = dry_run();
+    assert_eq!(
+        (foretold.rows, foretold.deletes, foretold.stop),
+        (4, 1, None)
+    );
     world.sinks().rebuild(world.sink()).unwrap();
     world.put("later", &json!({"total": 5}));
     world.assert_equal();

@@ -204,7 +204,12 @@ impl StoreReader for MysqlReader {
                 self.connection.give_up();
             }
             return Err(match fault.code() {
-                Some(NO_TABLE) => StoreError::not_there(plan),
+                Some(NO_TABLE) if self.names.is_some() => StoreError::not_there(plan),
+                // It may never have been there.
+                Some(NO_TABLE) => StoreError::SchemaMismatch {
+                    into: plan.into.clone(),
+                    what: "there is no such table in this database".to_owned(),
+                },
                 Some(NO_COLUMN) => StoreError::SchemaMismatch {
                     into: plan.into.clone(),
                     what: format!(

@@ -19,6 +19,7 @@ use tokio_postgres::{Client, Config, NoTls};
 use tokio_postgres_rustls::MakeRustlsConnect;
 
 use crate::error::{self, Fault};
+use crate::hosts::with_answers;
 use crate::kind::PostgresTarget;
 
 /// How long connecting may take, TLS and password included.
@@ -124,7 +125,7 @@ impl Connection {
                 cause: cause.into(),
             })?;
         let what = "connecting to";
-        let client = runtime.block_on(async {
+        let opened = runtime.block_on(async {
             match tokio::time::timeout(CONNECT_TIMEOUT, connect(&config, target)).await {
                 Ok(outcome) => outcome.map_err(|fault| fault.into_store_error(what, &place)),
                 Err(_) => Err(error::unavailable(
@@ -132,7 +133,16 @@ impl Connection {
                     format!("no answer within {} s", CONNECT_TIMEOUT.as_secs()),
                 )),
             }
-        })?;
+        });
+        let client = match (opened, target.server.url.resolve()) {
+            (Ok(client), _) => client,
+            // The driver tells what the last host answered, whichever that is.
+            (Err(error), Ok(url)) if purpose != Purpose::Read => {
+                let what = format!("{what} {place}");
+                return Err(runtime.block_on(with_answers(error, &url, target, what)));
+            }
+            (Err(error), _) => return Err(error),
+        };
         let connection = Self {
             client,
             place,
@@ -235,7 +245,7 @@ fn config(target: &PostgresTarget, sink: &str) -> Result<Config, StoreError> {
 
 /// Certificates and names are always checked, so that the two stricter modes mean what `require`
 /// means here.
-fn known_ssl_mode(url: &str) -> String {
+pub(crate) fn known_ssl_mode(url: &str) -> String {
     let Some((address, query)) = url.split_once('?') else {
         return url.to_owned();
     };
@@ -250,7 +260,7 @@ fn known_ssl_mode(url: &str) -> String {
     format!("{address}?{}", parameters.join("&"))
 }
 
-async fn connect(config: &Config, target: &PostgresTarget) -> Result<Client, Fault> {
+pub(crate) async fn connect(config: &Config, target: &PostgresTarget) -> Result<Client, Fault> {
     if config.get_ssl_mode() == SslMode::Disable {
         let (client, connection) = config.connect(NoTls).await?;
         // How a connection ends is reported to the caller that waits for its answer.

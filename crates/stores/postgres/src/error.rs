@@ -172,17 +172,28 @@ fn advice(code: &str) -> Option<&'static str> {
     })
 }
 
-pub(crate) fn classify(what: &str, place: &str, error: tokio_postgres::Error) -> StoreError {
-    let what = format!("{what} {place}");
-    let mut message = message(&error);
+/// The message, and what people can do about it.
+fn message_and_advice(error: &tokio_postgres::Error) -> (String, Option<&'static str>) {
+    let message = message(error);
     let advice = match message.contains("statement pooling mode") {
         true => Some(STATEMENT_POOL),
         false => error.code().and_then(|code| advice(code.code())),
     };
-    if let Some(advice) = advice {
-        message = format!("{message}; {advice}");
+    (message, advice)
+}
+
+/// The message, with the advice behind it.
+pub(crate) fn told(error: &tokio_postgres::Error) -> String {
+    match message_and_advice(error) {
+        (message, Some(advice)) => format!("{message}; {advice}"),
+        (message, None) => message,
     }
-    let lasting = advice.is_some();
+}
+
+pub(crate) fn classify(what: &str, place: &str, error: tokio_postgres::Error) -> StoreError {
+    let what = format!("{what} {place}");
+    let message = told(&error);
+    let lasting = message_and_advice(&error).1.is_some();
     let passes = error
         .code()
         .is_some_and(|code| is_not_writable(code.code()));

@@ -20,6 +20,7 @@ mod ddl;
 mod decode;
 mod encode;
 mod error;
+mod hosts;
 mod kind;
 mod numeric;
 mod reader;

@@ -21,6 +21,8 @@ pub(crate) struct SqliteReader {
     connection: Connection,
     plan: Arc<Plan>,
     position: Position,
+    /// Whether these are a sink's own tables.
+    is_of_sink: bool,
 }
 
 impl SqliteReader {
@@ -44,6 +46,7 @@ impl SqliteReader {
             connection,
             plan,
             position: found.position,
+            is_of_sink: true,
         })
     }
 
@@ -54,22 +57,28 @@ impl SqliteReader {
             connection: open_to_read(path)?,
             plan,
             position: Position::ZERO,
+            is_of_sink: false,
         })
     }
-}
 
-/// A table or a column that is not there is a matter of the mapping, not of the moment.
-fn unreadable(plan: &MappingPlan, path: &Path, error: Error) -> StoreError {
-    // SQLite has one code for whatever is wrong in a statement's text.
-    let is_about_text = matches!(error, Error::SqlInputError { .. })
-        || error.sqlite_error_code() == Some(ErrorCode::Unknown);
-    match is_about_text {
-        true if error.to_string().contains("no such table") => StoreError::not_there(plan),
-        true => StoreError::SchemaMismatch {
+    /// A table or a column that is not there is a matter of the mapping, not of the moment.
+    fn unreadable(&self, plan: &MappingPlan, error: Error) -> StoreError {
+        // SQLite has one code for whatever is wrong in a statement's text.
+        let is_about_text = matches!(error, Error::SqlInputError { .. })
+            || error.sqlite_error_code() == Some(ErrorCode::Unknown);
+        if !is_about_text {
+            return classify("scanning", &self.path, error);
+        }
+        let what = match error.to_string().contains("no such table") {
+            true if self.is_of_sink => return StoreError::not_there(plan),
+            // It may never have been there.
+            true => "there is no such table in this file".to_owned(),
+            false => format!("SQLite says: {error}"),
+        };
+        StoreError::SchemaMismatch {
             into: plan.into.clone(),
-            what: format!("SQLite says: {error}"),
-        },
-        false => classify("scanning", path, error),
+            what,
+        }
     }
 }
 
@@ -90,7 +99,7 @@ impl StoreReader for SqliteReader {
         let mut statement = self
             .connection
             .prepare(&sql)
-            .map_err(|error| unreadable(plan, &self.path, error))?;
+            .map_err(|error| self.unreadable(plan, error))?;
         let mut rows = statement.query([]).map_err(failed)?;
         let mut row = Row::new(plan.columns.len());
         while let Some(found) = rows.next().map_err(failed)? {

@@ -260,14 +260,21 @@ fn in_the_store(store: &Value) -> Option<String> {
         false => "at least ",
     };
     let (deletes, rows) = (number("deletes")?, number("rows")?);
-    let mut line = match store["deletes"] == 0 {
-        true => format!("the store has {at_least}{rows} rows, of which none would be deleted"),
-        false => format!(
-            "the store has {at_least}{rows} rows, of which {at_least}{deletes} WOULD BE DELETED"
-        ),
+    let changes = number("changes").filter(|_| store["changes"] != 0);
+    let mut fate = match store["deletes"] == 0 {
+        true => "none would be deleted".to_owned(),
+        false => format!("{at_least}{deletes} WOULD BE DELETED"),
     };
+    if let Some(changes) = changes {
+        fate.push_str(&format!(" and {at_least}{changes} WOULD BE CHANGED"));
+    }
+    let mut line = format!("the store has {at_least}{rows} rows, of which {fate}");
     if store["is_too_much"] == true {
         line.push_str(": the sink would stop and ask");
+    }
+    if let Some(stop) = store["stop"].as_str() {
+        line.push_str(". It would say: ");
+        line.push_str(stop);
     }
     Some(line)
 }

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 
 use onelog_mysql::{MysqlStore, MysqlTarget};
 use onelog_store::conformance::{LOG, SINK, backfilled, standard_plan};
-use onelog_store::{ServerAddress, StoreError};
+use onelog_store::{ServerAddress, StoreError, Target as _};
 use onelog_testkit::{Kind, Server as _, require};
 
 use crate::harness::{Database, server};
@@ -24,6 +24,23 @@ fn a_table_that_was_dropped_is_named_as_the_mapping_names_it() {
         "{text}"
     );
     assert!(!text.contains("onelog_old"), "{text}");
+}
+
+#[test]
+fn a_table_of_nobody_that_is_not_there_is_not_said_to_be_gone() {
+    require!(Kind::Mariadb);
+    // Given a database that no sink writes to
+    let database = Database::new();
+    let target = database.target();
+    // when a table of it is to be read that was never there, then that is all that is said.
+    let mut reader = target.open_reader(&standard_plan(&database)).unwrap();
+    let scanned = reader.scan(0, &mut |_| ControlFlow::Continue(()));
+    let text = scanned.unwrap_err().to_string();
+    assert!(
+        text.contains("'orders'") && text.contains("there is no such table in this database"),
+        "{text}"
+    );
+    assert!(!text.contains("rebuild"), "{text}");
 }
 
 #[test]

@@ -118,6 +118,58 @@ fn a_wrong_password_is_called_one() {
 }
 
 #[test]
+fn of_several_hosts_each_says_why_it_cannot_be_used() {
+    require!(Kind::Postgres);
+    // Given a server that refuses the login, and one that lets it in and takes no writes
+    let (primary, standby) = (Postgres::start(), Postgres::start());
+    primary.sql("CREATE ROLE shut NOLOGIN");
+    standby.sql("CREATE ROLE shut LOGIN; ALTER ROLE shut SET default_transaction_read_only = on");
+    let host = |server: &Postgres| {
+        let url = server.url();
+        let (_, host) = url.split_once('@').unwrap();
+        host.split('/').next().unwrap().to_owned()
+    };
+    let hosts = [host(&primary), host(&standby)];
+    for (first, second) in [(0, 1), (1, 0)] {
+        // when a sink is opened with both, in either order, then the refused login is the fault, and
+        // both are named with their answers.
+        let both = format!("shut@{},{}", hosts[first], hosts[second]);
+        let url = primary
+            .url()
+            .replace(&format!("onelog@{}", hosts[0]), &both);
+        let error = refused(&Pg::at(&url, "public"));
+        let said = error.to_string();
+        assert!(
+            said.contains(&format!(
+                "{}: role \"shut\" is not permitted to log in",
+                hosts[0]
+            )),
+            "{said}"
+        );
+        assert!(
+            said.contains(&format!("{}: error connecting to server", hosts[1])),
+            "{said}"
+        );
+        assert!(matches!(error, StoreError::NoAccess { .. }), "{said}");
+    }
+    // Where a host cannot be reached, it may be the one that takes writes: the sink waits for it.
+    let nobody = TcpListener::bind("127.0.0.1:0").unwrap();
+    let away = nobody.local_addr().unwrap().to_string();
+    drop(nobody);
+    let both = format!("shut@{},{away}", hosts[0]);
+    let url = primary
+        .url()
+        .replace(&format!("onelog@{}", hosts[0]), &both);
+    let error = refused(&Pg::at(&url, "public"));
+    let said = error.to_string();
+    assert!(
+        said.contains("not permitted") && said.contains(&away),
+        "{said}"
+    );
+    assert!(matches!(error, StoreError::Unavailable { .. }), "{said}");
+}
+
+#[test]
 fn a_database_of_another_encoding_is_refused() {
     require!(Kind::Postgres);
     server().sql("DROP DATABASE IF EXISTS latin");
