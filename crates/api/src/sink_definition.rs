@@ -38,7 +38,8 @@ pub struct NewSink {
     /// How many rows of a table a backfill may delete; unless given, 100 or a fifth of them.
     #[schema(nullable = false)]
     max_deletes: Option<u64>,
-    /// The id of another log whose sink of this name in the store this one may take, with its tables.
+    /// The id of another log whose sink of this name in the store this one may take, once, with its
+    /// tables.
     #[schema(nullable = false)]
     take_from_log: Option<String>,
     /// The number of the node of a cluster on which it runs while that is there; unless given, the

@@ -24,6 +24,7 @@ mod open;
 mod overlap;
 mod pace;
 mod parking;
+mod permission;
 mod placing;
 mod progress;
 mod rebuilding;

@@ -16,7 +16,9 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use onelog::{ClusterStatus, ClusterWatch, KeyRange, Node, Position, Predicate, Refusal};
+use onelog::{
+    ClusterStatus, ClusterWatch, KeyRange, Node, Operation, Position, Predicate, Refusal,
+};
 use onelog_record::{Offset, TABLE_SINKS};
 use onelog_store::SinkDefinition;
 use parking_lot::Mutex;
@@ -26,6 +28,7 @@ use crate::error::{SinkError, SinksError};
 use crate::floors;
 use crate::handle::Work;
 use crate::lifecycle::Leave;
+use crate::permission;
 use crate::progress::{Place, Progress, SinkState};
 use crate::sinks::Inner;
 use crate::stored::StoredSink;
@@ -119,22 +122,32 @@ impl Inner {
         })
     }
 
-    /// That a sink's record is what this node knows of it. Alone nothing else changes it.
-    pub(crate) fn unchanged(&self, name: &str) -> Result<Predicate, SinkError> {
-        if self.node.cluster().is_none() {
-            return Ok(Predicate::Exists);
-        }
+    /// That a sink's record is what this node knows of it, and what follows it: that its right to take
+    /// a store is used up is known to the record alone.
+    pub(crate) fn unchanged(
+        &self,
+        name: &str,
+        next: Operation,
+    ) -> Result<(Predicate, Operation), SinkError> {
         let row = self.node.snapshot().get(TABLE_SINKS, name.as_bytes());
         let Some(row) = row.map_err(|cause| SinkError::Read { cause })? else {
-            return Ok(Predicate::Exists);
+            return Ok((Predicate::Exists, next));
         };
+        let next = match next {
+            Operation::Put(record) => Operation::Put(permission::carried(&row.value, record)),
+            other => other,
+        };
+        let version = Predicate::Version(row.version);
+        if self.node.cluster().is_none() {
+            return Ok((version, next));
+        }
         let stored = StoredSink::read(self.kinds, &row.value)?;
         let sinks = self.sinks.lock();
         match sinks.get(name) {
             Some(handle) if !handle.is_same(&stored) => Err(SinkError::Busy {
                 name: name.to_owned(),
             }),
-            _ => Ok(Predicate::Version(row.version)),
+            _ => Ok((version, next)),
         }
     }
 

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use onelog_store::{SinkDefinition, Store};
+use onelog_store::{SinkDefinition, Store, StoreError};
 use serde::Serialize;
 
 use crate::error::SinkError;
@@ -97,11 +97,13 @@ impl Inner {
     }
 
     /// Whether a sink writes to the store `former` of another definition of its name, perhaps by
-    /// another address: a takeover through one of them then shows in the other.
+    /// another address: a takeover through one of them then shows in the other. `from`: the log that
+    /// the former store may be taken from.
     fn writes_to(
         &self,
         sink: &SinkDefinition,
         definition: &SinkDefinition,
+        from: Option<&str>,
         former: &mut dyn Store,
     ) -> Result<bool, SinkError> {
         if sink.target.kind().name() != definition.target.kind().name() {
@@ -112,9 +114,13 @@ impl Inner {
         }
         let plan = Arc::new(plan_of(&self.node, sink)?);
         let mut current = open_store(sink, &plan, &log_id(&self.node))?;
-        let before = former.take_over_from(definition.take_from_log.as_deref())?;
-        current.take_over_from(sink.take_from_log.as_deref())?;
-        Ok(former.take_over_from(definition.take_from_log.as_deref())? != before + 1)
+        let before = former.take_over_from(from)?;
+        match current.take_over() {
+            // Another one than `former`, which is this log's now. The sink's own right is its thread's.
+            Err(StoreError::OtherLog { .. }) => return Ok(false),
+            taken => taken?,
+        };
+        Ok(former.take_over()? != before + 1)
     }
 
     fn forget_unless_used(
@@ -123,12 +129,13 @@ impl Inner {
         definition: &SinkDefinition,
         former: &mut Box<dyn Store>,
     ) -> Result<u64, SinkError> {
-        if self.writes_to(sink, definition, former.as_mut())? {
+        let from = definition.take_from_log.as_deref();
+        if self.writes_to(sink, definition, from, former.as_mut())? {
             return Err(SinkError::StillThere {
                 name: definition.name.clone(),
             });
         }
-        let epoch = former.take_over_from(definition.take_from_log.as_deref())?;
+        let epoch = former.take_over_from(from)?;
         former.remove()?;
         Ok(epoch)
     }
@@ -167,7 +174,8 @@ impl Inner {
             return None;
         }
         let removed = self.former_store(former).and_then(|mut store| {
-            if !self.writes_to(now, former, store.as_mut())? {
+            // What another log has taken since is that log's.
+            if !self.writes_to(now, former, None, store.as_mut())? {
                 store.take_over()?;
                 store.remove()?;
             }

@@ -29,6 +29,7 @@ use crate::memory::{Held, Memory};
 use crate::open::{first_epoch, open_store, plan_of};
 use crate::pace::Pace;
 use crate::parking::ParkedKeys;
+use crate::permission::Permission;
 use crate::progress::{Progress, SinkState};
 use crate::request::{Command, RequestError};
 use crate::retention::RetentionHold;
@@ -43,6 +44,9 @@ const WAIT_MAX: Duration = Duration::from_secs(60);
 /// How often the definitions of the tables are looked at while batches are written; an idle sink does
 /// so whenever it confirms its position.
 const SHAPE_EVERY: Duration = Duration::from_secs(60);
+/// How often a store that was put back is taken over until its epoch is above the one of the last
+/// session. Beyond that only a step that this very sink has sent before could pass for a new one.
+const EPOCHS_CAUGHT_UP_MAX: u32 = 16;
 /// Waiting for this position ends by a command or the time.
 const NEVER: Position = Position(u64::MAX);
 
@@ -50,6 +54,9 @@ pub(crate) struct Runner {
     feed: Feed,
     inbox: Inbox,
     pace: Pace,
+    /// The epoch of the last session, of this thread.
+    epoch: u64,
+    permission: Permission,
     /// When the store's tables were last found to be as the plan defines them.
     shape_checked: Instant,
 }
@@ -90,6 +97,8 @@ impl Runner {
                 leaving,
                 parked: ParkedKeys::default(),
             },
+            epoch: 0,
+            permission: Permission::default(),
             shape_checked: Instant::now(),
         })
     }
@@ -137,6 +146,10 @@ impl Runner {
                 (false, fault)
             }
         };
+        if fault.code == Some(StoreErrorCode::PositionMismatch) {
+            // Waiters must not see what was reached before.
+            self.feed.progress.set_position(None);
+        }
         self.inbox.lifecycle.apply(Event::Failed { retryable });
         self.feed.progress.fail(self.inbox.lifecycle.shown(), fault);
     }
@@ -166,8 +179,7 @@ impl Runner {
         let mut store = open_store(&self.feed.definition, &plan, &self.feed.log_id)?;
         let store = store.as_mut();
         self.check_history(store)?;
-        store.set_first_epoch(first_epoch(self.feed.node.position()));
-        store.take_over_from(self.feed.definition.take_from_log.as_deref())?;
+        self.take_over(store)?;
         self.pace.begin();
         let at = self.read_position(store)?;
         let name = &self.feed.definition.name;
@@ -204,6 +216,24 @@ impl Runner {
                 | Action::Leave(_) => return Ok(()),
             }
         }
+    }
+
+    fn take_over(&mut self, store: &mut dyn Store) -> Result<(), SessionEnd> {
+        let Self {
+            feed, permission, ..
+        } = self;
+        store.set_first_epoch(first_epoch(feed.node.position()));
+        let from = permission.take(feed, store)?;
+        let mut epoch = store.take_over_from(from)?;
+        permission.use_up();
+        for _ in 0..EPOCHS_CAUGHT_UP_MAX {
+            if epoch > self.epoch {
+                break;
+            }
+            epoch = store.take_over()?;
+        }
+        self.epoch = epoch;
+        Ok(())
     }
 
     /// Before a store is taken over: whether this node is part of the cluster, and the sink is still
@@ -364,8 +394,6 @@ impl Runner {
             self.inbox.lifecycle.apply(Event::Confirmed);
             return Ok(());
         }
-        // Waiters must not see what was reached before.
-        self.feed.progress.set_position(None);
         Err(StoreError::PositionMismatch {
             expected: Some(at),
             found,

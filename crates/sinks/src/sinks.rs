@@ -36,6 +36,8 @@ use onelog_store::{Kinds, SinkDefinition, StoreError};
 pub const SINKS_MAX: usize = 256;
 /// How long a sink may take to hear a command; a batch or a step of a rebuild may be under way.
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
+/// How often a record is written again whose sink has used up its right to take a store meanwhile.
+const COMMIT_ATTEMPTS_MAX: u32 = 3;
 /// How long replaying parked keys may take before the caller gets `Busy`.
 const REPLAY_TIMEOUT: Duration = Duration::from_secs(600);
 
@@ -443,10 +445,29 @@ impl Inner {
         predicate: Predicate,
         operation: Operation,
     ) -> Result<Position, SinkError> {
-        let predicate = match predicate {
-            Predicate::Exists => self.unchanged(name)?,
-            other => other,
-        };
+        let mut attempt = 1;
+        loop {
+            let (guard, next) = match predicate {
+                Predicate::Exists => self.unchanged(name, operation.clone())?,
+                _ => (predicate.clone(), operation.clone()),
+            };
+            match self.commit_once(name, guard, next) {
+                Err(SinkError::Commit(Refusal::GuardFailed { .. }))
+                    if predicate == Predicate::Exists && attempt < COMMIT_ATTEMPTS_MAX =>
+                {
+                    attempt += 1;
+                }
+                committed => return committed,
+            }
+        }
+    }
+
+    fn commit_once(
+        &self,
+        name: &str,
+        predicate: Predicate,
+        operation: Operation,
+    ) -> Result<Position, SinkError> {
         let key = Bytes::from(name.to_owned());
         let mut writes = Vec::with_capacity(2);
         if operation == Operation::Delete {

@@ -1,12 +1,13 @@
 //! The record of a sink in `onelog.sinks`: its definition, the numbers of the tables that it
-//! follows, what its last comparison found, and mappings of former definitions.
+//! follows, what its last comparison found, mappings of former definitions, and whether its right to
+//! take a store is used up.
 //!
 //! ```json
 //! {"name": "search", "kind": "sqlite", "path": "search.db", "mappings": [ … ],
 //!  "table_ids": {"shop.orders": 1024},
 //!  "verified": {"position": 7, "at_ms": 1790000000000, "took_ms": 3, "equal": true,
 //!               "differences_total": 0, "repaired": 0, "scheduled": false},
-//!  "former": [ … ]}
+//!  "former": [ … ], "taken_from_log": "0b57…"}
 //! ```
 //! A table that was deleted and made again has the name of the former one, but another number and
 //! none of its rows: a sink must not take it for the one whose rows are in its store. Records of
@@ -26,6 +27,7 @@ use serde_json::{Value, json};
 
 use crate::deletions::keys_of;
 use crate::error::{SinkFault, SinksError};
+use crate::permission::TAKEN_FROM_LOG;
 use crate::progress::VerificationSummary;
 
 const TABLE_IDS: &str = "table_ids";
@@ -91,6 +93,8 @@ impl StoredSink {
             fields.and_then(|fields| fields.remove(name))
         };
         let (ids, verified, former) = (take(TABLE_IDS), take(VERIFIED), take(FORMER));
+        // Carried over from record to record, see `permission`.
+        take(TAKEN_FROM_LOG);
         let ids = ids.map(serde_json::from_value).transpose();
         let verified = verified.map(serde_json::from_value).transpose();
         let tables = TableIds(ids.map_err(broken)?.unwrap_or_default());

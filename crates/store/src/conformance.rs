@@ -25,6 +25,7 @@ pub use self::owners::{
 };
 pub use self::records::{
     a_removed_sink_is_forgotten, a_removed_sinks_process_is_fenced_by_the_next_sink_of_its_name,
+    a_store_that_was_put_back_is_no_other_processes,
     another_logs_sink_is_not_taken_without_its_name, another_plan_has_no_position,
     how_far_a_store_got_is_known_under_every_plan, the_chain_is_kept_beside_the_position,
 };
@@ -189,6 +190,7 @@ pub fn all(new: &dyn Fn() -> Box<dyn Harness>) {
         another_logs_sink_is_not_taken_without_its_name,
         a_removed_sink_is_forgotten,
         a_removed_sinks_process_is_fenced_by_the_next_sink_of_its_name,
+        a_store_that_was_put_back_is_no_other_processes,
         a_table_of_another_sink_is_refused,
         an_existing_table_of_another_sink_is_refused,
         a_table_belongs_to_one_of_the_sinks_that_race_for_it,

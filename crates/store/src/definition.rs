@@ -53,7 +53,7 @@ pub struct SinkDefinition {
     pub batch_bytes_max: Option<u64>,
     /// How many rows of a table a backfill may delete without being asked to. `None`: what is usual.
     pub max_deletes: Option<u64>,
-    /// The id of another log, whose sink of this name in the store may be taken.
+    /// The id of another log, whose sink of this name in the store may be taken, once.
     pub take_from_log: Option<String>,
     /// On which node of a cluster it runs, as long as that is there. `None`: on the leader.
     pub run_on: Option<u64>,

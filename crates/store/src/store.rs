@@ -93,7 +93,8 @@ pub enum Guard {
 /// - Every method that changes the store MUST do so in one atomic step: a reader sees all of it or
 ///   nothing, and so does a process that opens the store after a crash at any instruction.
 /// - Every method that changes the store, except `take_over`, MUST check the epoch in that same step:
-///   after a later takeover it changes nothing and answers [`StoreError::Fenced`].
+///   after a later takeover it changes nothing and answers [`StoreError::Fenced`], and where the epoch
+///   is lower than its own [`StoreError::PutBack`]; see [`StoreError::of_epoch`].
 /// - After an error that [`StoreError::is_retryable`], the store is dropped and opened again; the
 ///   position that is then read MUST show whether the step took place.
 /// - A store MUST NOT remember a position: each call answers what the store holds.
@@ -115,8 +116,7 @@ pub trait Store: Send {
     /// With which epoch a sink begins that the store does not know: 1, unless this is called before the
     /// takeover. What the store forgot of a former sink of this name is its epoch as well; a process
     /// that still writes for that one must not be taken for one of the new sink. So the runner gives
-    /// one here that is above all that a former sink can have had. A store that marks each takeover
-    /// in another way as well MAY ignore it.
+    /// one here that is above all that a former sink can have had.
     fn set_first_epoch(&mut self, epoch: u64);
 
     /// Takes the sink over: raises its epoch by one, in the store, and answers it. From then on a rival
@@ -324,9 +324,15 @@ pub enum StoreError {
         "another process took this sink over in the store (epoch {found}, ours is {ours}); stop one of the two, then resume"
     )]
     Fenced { ours: u64, found: u64 },
+    /// The store is an older copy of itself: a failover to a server that missed the last takeover, a
+    /// restore in place. Opening it again and going on from the position that it has is right.
+    #[error(
+        "the store was put back to an older copy: its epoch is {found}, and this process raised it to {ours}. No other process did this; the sink is taken over again, and followed from the position that the store has"
+    )]
+    PutBack { ours: u64, found: u64 },
     /// The sink of this name is another log's.
     #[error(
-        "this store follows another log: its sink of this name belongs to the log {found}, and this log is {ours}; give the sink another name and other tables, or, if this log is to have the store and its rows from now on, \"take_from_log\": \"{found}\" in its definition"
+        "this store follows another log: its sink of this name belongs to the log {found}, and this log is {ours}; give the sink another name and other tables, or, if this log is to have the store and its rows from now on, \"take_from_log\": \"{found}\" in its definition. That holds once: a definition that has it already has used it up, so replace it by one without it, and then by one with it"
     )]
     OtherLog { ours: String, found: String },
     /// The store is not at the position where the batch begins.
@@ -432,6 +438,7 @@ impl StoreError {
                 | Self::NoAccess { .. }
                 | Self::NoSuchPlace { .. }
                 | Self::PositionMismatch { .. }
+                | Self::PutBack { .. }
         )
     }
 
@@ -443,11 +450,23 @@ impl StoreError {
             Self::Refused(_) => StoreErrorCode::Refused,
             Self::Fenced { .. } => StoreErrorCode::Fenced,
             Self::OtherLog { .. } => StoreErrorCode::OtherLog,
-            Self::PositionMismatch { .. } => StoreErrorCode::PositionMismatch,
+            Self::PositionMismatch { .. } | Self::PutBack { .. } => {
+                StoreErrorCode::PositionMismatch
+            }
             Self::SchemaMismatch { .. } => StoreErrorCode::SchemaMismatch,
             Self::NotOwner { .. } | Self::Guarded { .. } => StoreErrorCode::NotOwner,
             Self::NoAccess { .. } | Self::NoSuchPlace { .. } => StoreErrorCode::NoAccess,
             Self::Broken { .. } => StoreErrorCode::Broken,
+        }
+    }
+
+    /// The store has another epoch than ours: a higher one is a later takeover's.
+    #[must_use]
+    pub const fn of_epoch(ours: u64, found: u64) -> Self {
+        if found < ours {
+            Self::PutBack { ours, found }
+        } else {
+            Self::Fenced { ours, found }
         }
     }
 

@@ -67,6 +67,7 @@ fn postgres_passes_every_story() {
     postgres::a_refused_row_of_an_exchange_of_unique_values_takes_no_row_with_it(&rig);
     postgres::what_jsonb_or_an_index_refuses_in_a_backfill_is_parked(&rig);
     tell(&rig);
+    postgres::a_store_that_is_put_back_under_its_sink_is_followed_from_there(&rig);
     postgres::a_standby_is_waited_for_or_another_host_is_taken(&rig);
 }
 

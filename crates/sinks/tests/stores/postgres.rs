@@ -362,6 +362,45 @@ pub fn what_jsonb_or_an_index_refuses_in_a_backfill_is_parked(rig: &PostgresRig)
     parks("json", true);
 }
 
+/// What the sink knows of the store, and its rows, are put back while it is connected, to what they
+/// were two takeovers before; a pool that leads to a promoted standby does the same.
+pub fn a_store_that_is_put_back_under_its_sink_is_followed_from_there(rig: &PostgresRig) {
+    let mut world = World::new(rig, "put_back");
+    let orders = world.table("orders");
+    world.create(&json!({}));
+    world.order("a", 1);
+    world.assert_equal();
+    let tables = [orders.as_str(), "onelog_position"];
+    rig.0.sql("CREATE SCHEMA copy");
+    for table in tables {
+        rig.0.sql(&format!(
+            "CREATE TABLE copy.{table} AS SELECT * FROM public.{table}"
+        ));
+    }
+    for total in [2, 3] {
+        world.reopen();
+        world.order("a", total);
+        world.order("b", total);
+        world.assert_equal();
+    }
+    let put_back = tables.map(|table| {
+        format!(
+            "DELETE FROM public.{table}; INSERT INTO public.{table} SELECT * FROM copy.{table};"
+        )
+    });
+    rig.0.sql(&format!("BEGIN; {} COMMIT", put_back.concat()));
+    assert_eq!(world.total("b"), None);
+    world.order("c", 4);
+    world.assert_equal();
+    world.assert_total("a", 3);
+    let status = world.sinks().get(world.sink()).unwrap();
+    assert!(status.last_error_over_at_ms.is_some(), "{status:#?}");
+    let said = status.last_error.unwrap().what;
+    assert!(said.contains("put back to an older copy"), "{said}");
+    rig.0.sql("DROP SCHEMA copy CASCADE");
+    world.end();
+}
+
 /// Ends the story's server.
 pub fn a_standby_is_waited_for_or_another_host_is_taken(rig: &PostgresRig) {
     let world = World::new(rig, "standby");

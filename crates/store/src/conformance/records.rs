@@ -172,3 +172,71 @@ pub fn a_removed_sink_is_forgotten(harness: &dyn Harness) {
     model.rebuild(&plan, store.as_mut()).unwrap();
     model.assert_equal(&plan, store.as_mut());
 }
+
+/// A store whose epoch is lower than ours was put back to an older copy. What is sent in the middle of
+/// that changes nothing; opened again, it is taken over and goes on from where it is.
+pub fn a_store_that_was_put_back_is_no_other_processes(harness: &dyn Harness) {
+    let plan = standard_plan(harness);
+    let mut model = Model::default();
+    model.order("a", 1, "in the older copy");
+    let older = model.clone();
+    // Given a process that follows,
+    let mut ours = harness.open(Arc::clone(&plan), LOG);
+    ours.set_first_epoch(20);
+    assert_eq!(ours.take_over().unwrap(), 20);
+    model.order("b", 2, "behind the older copy");
+    model.rebuild(&plan, ours.as_mut()).unwrap();
+    // when the store is as it was, two takeovers before,
+    let mut copy = harness.open(Arc::clone(&plan), LOG);
+    copy.take_over().unwrap();
+    copy.remove().unwrap();
+    copy.set_first_epoch(18);
+    assert_eq!(copy.take_over().unwrap(), 18);
+    older.rebuild(&plan, copy.as_mut()).unwrap();
+    // then nothing that the process sends is written, and the answer is to open the store again,
+    let from = model.position();
+    model.order("c", 3, "new");
+    let batch = model.batch(&plan, from);
+    let row = batch.changes[0].clone();
+    for error in [
+        ours.apply(&batch).unwrap_err(),
+        ours.begin_rebuild().unwrap_err(),
+        ours.load(0, &row).unwrap_err(),
+        ours.finish_rebuild(model.place()).unwrap_err(),
+        ours.remove().unwrap_err(),
+    ] {
+        assert!(
+            matches!(
+                error,
+                StoreError::PutBack {
+                    ours: 20,
+                    found: 18
+                }
+            ),
+            "{error}"
+        );
+        assert!(error.is_retryable());
+    }
+    older.assert_equal(&plan, copy.as_mut());
+    // finds the older position, from which it goes on.
+    let mut again = harness.open(Arc::clone(&plan), LOG);
+    assert_eq!(again.take_over().unwrap(), 19);
+    let found = again.position().unwrap().unwrap();
+    assert_eq!(found.position, older.position());
+    assert!(ours.apply(&batch).is_err());
+    let batch = model.batch(&plan, older.position());
+    again.apply(&batch).unwrap();
+    model.assert_equal(&plan, again.as_mut());
+    // A later takeover than ours is another process's, as ever.
+    let error = copy.apply(&batch).unwrap_err();
+    assert!(
+        matches!(
+            error,
+            StoreError::Fenced {
+                ours: 18,
+                found: 19
+            }
+        ),
+        "{error}"
+    );
+}

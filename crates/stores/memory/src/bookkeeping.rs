@@ -88,10 +88,7 @@ impl Owner {
     ) -> Result<&'c mut Entry, StoreError> {
         match contents.entries.get_mut(&self.sink) {
             Some(entry) if entry.epoch == self.epoch => Ok(entry),
-            Some(entry) => Err(StoreError::Fenced {
-                ours: self.epoch,
-                found: entry.epoch,
-            }),
+            Some(entry) => Err(StoreError::of_epoch(self.epoch, entry.epoch)),
             None => Err(not_filled()),
         }
     }

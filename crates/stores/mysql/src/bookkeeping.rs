@@ -58,6 +58,8 @@ pub(crate) struct Identity {
     pub(crate) plan_id: String,
     pub(crate) epoch: u64,
     pub(crate) owner: String,
+    /// The epoch of a sink that is not known.
+    pub(crate) first_epoch: u64,
 }
 
 pub(crate) fn plan_id(plan: &Plan) -> String {
@@ -201,17 +203,18 @@ fn raise_epoch_inside(
         let inserted = connection.prepared(
             &format!(
                 "INSERT INTO {table_name} (sink, log_id, position, epoch, owner, plan, generation)
-                 VALUES (?, ?, NULL, 1, ?, ?, 0)"
+                 VALUES (?, ?, NULL, ?, ?, ?, 0)"
             ),
             Params::Positional(vec![
                 Value::from(&identity.sink),
                 Value::from(&identity.log_id),
+                Value::from(identity.first_epoch),
                 Value::from(&identity.owner),
                 Value::from(&identity.plan_id),
             ]),
         );
         return match inserted {
-            Ok(_) => Ok(Raised::To(1)),
+            Ok(_) => Ok(Raised::To(identity.first_epoch)),
             Err(fault) if fault.code() == Some(DUPLICATE) => Ok(Raised::Rival),
             Err(fault) => Err(fault),
         };
@@ -310,10 +313,7 @@ pub(crate) fn check_epoch<'r>(
 ) -> Result<&'r Record, StoreError> {
     match found {
         Some(found) if found.epoch == identity.epoch && found.owner == identity.owner => Ok(found),
-        Some(found) => Err(StoreError::Fenced {
-            ours: identity.epoch,
-            found: found.epoch,
-        }),
+        Some(found) => Err(StoreError::of_epoch(identity.epoch, found.epoch)),
         None => Err(StoreError::PositionMismatch {
             expected: None,
             found: None,

@@ -76,6 +76,7 @@ impl MysqlStore {
                 plan_id: bookkeeping::plan_id(&plan),
                 epoch: 0,
                 owner: String::new(),
+                first_epoch: 1,
             },
             plan,
             method,
@@ -380,8 +381,9 @@ impl Store for MysqlStore {
         }))
     }
 
-    /// Each takeover has a random mark beside its epoch, which no process of a former sink has.
-    fn set_first_epoch(&mut self, _: u64) {}
+    fn set_first_epoch(&mut self, epoch: u64) {
+        self.identity.first_epoch = epoch;
+    }
 
     fn take_over_from(&mut self, from: Option<&str>) -> Result<u64, StoreError> {
         let taking = "taking over";

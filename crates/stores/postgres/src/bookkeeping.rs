@@ -366,10 +366,7 @@ impl<'a> Scope<'a> {
         let found = row.map(|row| row.get::<_, i64>(0).cast_unsigned());
         Err(Fault::Store(match found {
             Some(found) if found == self.epoch => return Ok(()),
-            Some(found) => StoreError::Fenced {
-                ours: self.epoch,
-                found,
-            },
+            Some(found) => StoreError::of_epoch(self.epoch, found),
             None => StoreError::PositionMismatch {
                 expected: None,
                 found: None,

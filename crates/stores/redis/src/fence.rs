@@ -21,10 +21,7 @@ impl Fence<'_> {
     pub(crate) fn check_epoch(&self, record: &Record) -> Result<(), StoreError> {
         match record.epoch {
             Some(epoch) if epoch == self.epoch => Ok(()),
-            Some(found) => Err(StoreError::Fenced {
-                ours: self.epoch,
-                found,
-            }),
+            Some(found) => Err(StoreError::of_epoch(self.epoch, found)),
             None => Err(StoreError::PositionMismatch {
                 expected: self.step.map(|(from, _)| from),
                 found: None,
@@ -32,11 +29,17 @@ impl Fence<'_> {
         }
     }
 
+    /// Whether all records are ours. A later takeover of one of them counts, whatever became of the
+    /// others.
+    pub(crate) fn check_epochs(&self, records: &[Record]) -> Result<(), StoreError> {
+        let later = records.iter().find(|r| r.epoch > Some(self.epoch));
+        let mut others = later.into_iter().chain(records);
+        others.try_for_each(|record| self.check_epoch(record))
+    }
+
     /// Whether the store is ours and has the expected position.
     pub(crate) fn check(&self, records: &[Record]) -> Result<(), StoreError> {
-        records
-            .iter()
-            .try_for_each(|record| self.check_epoch(record))?;
+        self.check_epochs(records)?;
         let Some((from, to)) = self.step else {
             return Ok(());
         };
@@ -54,5 +57,39 @@ impl Fence<'_> {
                 found,
             }),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_later_takeover_of_one_partition_counts_whatever_the_others_are() {
+        let fence = Fence {
+            sink: "s",
+            log: "l",
+            plan: "p",
+            epoch: 7,
+            step: None,
+        };
+        let records = |epochs: &[u64]| {
+            let record = |epoch: &u64| Record {
+                epoch: Some(*epoch),
+                ..Record::default()
+            };
+            epochs.iter().map(record).collect::<Vec<_>>()
+        };
+        fence.check_epochs(&records(&[7, 7])).unwrap();
+        let back = fence.check_epochs(&records(&[7, 5])).unwrap_err();
+        assert!(
+            matches!(back, StoreError::PutBack { ours: 7, found: 5 }),
+            "{back}"
+        );
+        let taken = fence.check_epochs(&records(&[5, 8])).unwrap_err();
+        assert!(
+            matches!(taken, StoreError::Fenced { ours: 7, found: 8 }),
+            "{taken}"
+        );
     }
 }

@@ -46,9 +46,7 @@ impl RedisStore {
             epoch: self.epoch(),
             step: None,
         };
-        records
-            .iter()
-            .try_for_each(|record| fence.check_epoch(record))
+        fence.check_epochs(&records)
     }
 
     /// Whether an earlier rebuild was begun and not finished.

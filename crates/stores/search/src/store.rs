@@ -110,10 +110,7 @@ impl ElasticsearchStore {
             .expect("the contract: take_over comes before every change");
         match self.read()? {
             Some(page) if page.ledger.epoch == ours => Ok(page),
-            Some(page) => Err(StoreError::Fenced {
-                ours,
-                found: page.ledger.epoch,
-            }),
+            Some(page) => Err(StoreError::of_epoch(ours, page.ledger.epoch)),
             None => Err(StoreError::PositionMismatch {
                 expected: None,
                 found: None,

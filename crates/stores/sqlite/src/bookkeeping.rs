@@ -246,10 +246,7 @@ impl Scope<'_> {
             .map_err(|error| classify("reading the epoch in", self.path, error))?;
         match found.map(i64::cast_unsigned) {
             Some(found) if found == self.epoch => Ok(()),
-            Some(found) => Err(StoreError::Fenced {
-                ours: self.epoch,
-                found,
-            }),
+            Some(found) => Err(StoreError::of_epoch(self.epoch, found)),
             None => Err(StoreError::PositionMismatch {
                 expected: None,
                 found: None,
