@@ -62,7 +62,7 @@ fn may_be_used(feed: &Feed, from: &str, store: &mut dyn Store) -> Result<bool, S
     if is_used_up(&row.value, from) {
         return Ok(false);
     }
-    let followed = store.followed_log()?;
+    let followed = store.followed()?.map(|found| found.log_id);
     if followed.is_some_and(|log| log != from && log != feed.log_id) {
         return Ok(false);
     }

@@ -9,7 +9,7 @@
 use mysql_async::{Params, Row, Value};
 use onelog_mapping::{HashLength, Plan};
 use onelog_record::Position;
-use onelog_store::{LogPlace, StoreError, StorePosition};
+use onelog_store::{Followed, LogPlace, StoreError, StorePosition};
 
 use crate::connection::{Connection, Flavour, IS_WRITABLE, STATEMENT_TIMEOUT};
 use crate::error::{DUPLICATE, DUPLICATE_COLUMN, Fault, NO_COLUMN, NO_TABLE};
@@ -38,6 +38,13 @@ impl Record {
             chain: place.chain,
             epoch: self.epoch,
         })
+    }
+
+    pub(crate) fn followed(self) -> Followed {
+        Followed {
+            place: self.place(),
+            log_id: self.log_id,
+        }
     }
 
     /// The place under any plan.

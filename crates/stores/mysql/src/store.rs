@@ -9,7 +9,7 @@ use onelog_store::{
     StoreReader, failpoint,
 };
 
-use crate::bookkeeping::{self, Identity, Raised};
+use crate::bookkeeping::{self, Identity, Raised, Record};
 use crate::connection::Connection;
 use crate::ddl::existing::{self, TargetTable};
 use crate::ddl::foreign::ForeignRows;
@@ -357,28 +357,24 @@ impl MysqlStore {
     }
 }
 
+impl MysqlStore {
+    fn record(&mut self) -> Result<Option<Record>, StoreError> {
+        let table = self.names.position();
+        let found = bookkeeping::read_record(&mut self.connection, &table, &self.identity.sink, "");
+        let what = "reading the position in";
+        found.map_err(|fault| self.connection.store_error(what, fault))
+    }
+}
+
 impl Store for MysqlStore {
     fn position(&mut self) -> Result<Option<StorePosition>, StoreError> {
-        let table = self.names.position();
-        let found = bookkeeping::read_record(&mut self.connection, &table, &self.identity.sink, "")
-            .map_err(|fault| {
-                self.connection
-                    .store_error("reading the position in", fault)
-            })?;
+        let found = self.record()?;
         Ok(found.and_then(|found| found.position_under(&self.identity.plan_id)))
     }
 
     fn followed(&mut self) -> Result<Option<Followed>, StoreError> {
-        let table = self.names.position();
-        let found = bookkeeping::read_record(&mut self.connection, &table, &self.identity.sink, "")
-            .map_err(|fault| {
-                self.connection
-                    .store_error("reading the position in", fault)
-            })?;
-        Ok(found.map(|found| Followed {
-            place: found.place(),
-            log_id: found.log_id,
-        }))
+        let found = self.record()?;
+        Ok(found.map(Record::followed))
     }
 
     fn set_first_epoch(&mut self, epoch: u64) {

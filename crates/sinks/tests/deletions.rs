@@ -1,0 +1,262 @@
+//! What would delete many rows of a store stops and asks.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
+
+mod place;
+
+use onelog::Node;
+use onelog_sinks::{SinkError, Sinks};
+use place::{Place, assert_equal, close, one, open, order, wait_for_stop, with_orders};
+use serde_json::json;
+
+/// A node with orders, and a sink `search` that follows them.
+fn following(place: &Place) -> (Node, Sinks) {
+    let (node, sinks) = place.open();
+    with_orders(&node);
+    sinks
+        .create(place.definition("search", &json!({})))
+        .unwrap();
+    (node, sinks)
+}
+
+fn restart(place: &Place, node: Node, sinks: Sinks) -> (Node, Sinks) {
+    close(&node, &sinks);
+    drop((node, sinks));
+    place.open()
+}
+
+#[test]
+fn a_backfill_that_would_empty_a_table_stops_and_says_how_many_rows_until_it_is_allowed() {
+    // Given a store with a thousand rows.
+    let place = Place::new();
+    let (node, sinks) = place.open();
+    with_orders(&node);
+    node.transact(|tx| {
+        (0..1000).try_for_each(|n| {
+            let value = json!({"total": n, "note": "a note"});
+            tx.put_json("shop.orders", format!("k{n}"), &value)
+        })
+    })
+    .unwrap();
+    sinks
+        .create(place.definition("search", &json!({})))
+        .unwrap();
+    assert_equal(&sinks, "search", node.position());
+    let store = place.store("search.db");
+    let rows = || one::<i64>(&store, "SELECT count(*) FROM orders");
+    // When its definition leaves nearly all of them out,
+    let mapping = |filter: &str| {
+        json!({"mappings": [{"table": "shop.orders", "into": "orders", "where": filter, "columns": {
+            "id": {"from": "$key", "type": "text"}, "total": {"from": "/total", "type": "integer"},
+            "note": {"from": "/note", "type": "text"}}}]})
+    };
+    let few = mapping(".total < 10");
+    sinks.replace(place.definition("search", &few)).unwrap();
+    // then the sink stops with the number, also when it is resumed, rebuilt or started again,
+    let says = "would delete 990 of the 1000 rows of 'orders'";
+    let text = wait_for_stop(&sinks, "search");
+    assert!(text.contains(says), "{text}");
+    sinks.resume("search").unwrap();
+    assert!(wait_for_stop(&sinks, "search").contains(says));
+    sinks.rebuild("search").unwrap();
+    assert!(wait_for_stop(&sinks, "search").contains(says));
+    let (node, sinks) = restart(&place, node, sinks);
+    assert!(wait_for_stop(&sinks, "search").contains(says));
+    assert_eq!(rows(), 1000);
+    // and goes on with a definition that keeps most of them, or allows it.
+    let most = mapping(".total < 900");
+    sinks.replace(place.definition("search", &most)).unwrap();
+    assert_equal(&sinks, "search", node.position());
+    assert_eq!(rows(), 900);
+    let mut allowed = mapping(".total < 500");
+    allowed["max_deletes"] = json!(399);
+    sinks.replace(place.definition("search", &allowed)).unwrap();
+    assert!(wait_for_stop(&sinks, "search").contains("would delete 400 of the 900 rows"));
+    allowed["max_deletes"] = json!(400);
+    sinks.replace(place.definition("search", &allowed)).unwrap();
+    assert_equal(&sinks, "search", node.position());
+    assert_eq!(rows(), 500);
+    // When the user says so, then it deletes them, but only this once.
+    sinks.replace(place.definition("search", &few)).unwrap();
+    wait_for_stop(&sinks, "search");
+    sinks.rebuild_deleting("search").unwrap();
+    assert_equal(&sinks, "search", node.position());
+    assert_eq!(rows(), 10);
+    sinks.rebuild("search").unwrap();
+    assert_equal(&sinks, "search", node.position());
+    close(&node, &sinks);
+}
+
+/// A node with a thousand orders, and a sink `search` that has them.
+fn with_a_thousand_orders(place: &Place) -> (Node, Sinks) {
+    let (node, sinks) = following(place);
+    node.transact(|tx| {
+        (0..1000).try_for_each(|n| {
+            let value = json!({"total": n, "note": "a note"});
+            tx.put_json("shop.orders", format!("k{n}"), &value)
+        })
+    })
+    .unwrap();
+    assert_equal(&sinks, "search", node.position());
+    (node, sinks)
+}
+
+/// Orders with a small total, by another name of the key's column.
+fn few_by_another_key() -> serde_json::Value {
+    json!({"mappings": [{"table": "shop.orders", "into": "orders", "where": ".total < 10", "columns": {
+        "order_id": {"from": "$key", "type": "text"},
+        "total": {"from": "/total", "type": "integer"}}}]})
+}
+
+#[test]
+fn rows_are_counted_also_where_the_definition_gives_their_key_another_column() {
+    // Given a store with a thousand rows.
+    let place = Place::new();
+    let (node, sinks) = with_a_thousand_orders(&place);
+    let store = place.store("search.db");
+    let rows = || one::<i64>(&store, "SELECT count(*) FROM orders");
+    // When its definition leaves nearly all out, and names the key's column differently,
+    let few = few_by_another_key();
+    sinks.replace(place.definition("search", &few)).unwrap();
+    // then the sink stops with the number, also after the next start and the next definition.
+    let says = "would delete 990 of the 1000 rows of 'orders'";
+    let text = wait_for_stop(&sinks, "search");
+    assert!(text.contains(says), "{text}");
+    let (node, sinks) = restart(&place, node, sinks);
+    assert!(wait_for_stop(&sinks, "search").contains(says));
+    let mut fewer = few;
+    fewer["keep_log"] = json!("1GiB");
+    sinks.replace(place.definition("search", &fewer)).unwrap();
+    assert!(wait_for_stop(&sinks, "search").contains(says));
+    assert_eq!(rows(), 1000);
+    // When the user says so, then they are deleted.
+    sinks.rebuild_deleting("search").unwrap();
+    assert_equal(&sinks, "search", node.position());
+    assert_eq!(rows(), 10);
+    close(&node, &sinks);
+}
+
+#[test]
+fn rows_of_refused_records_are_counted_where_new_tables_take_the_place_of_the_old() {
+    // Given a store with a thousand rows, and a quarter of them parked as they were before.
+    let place = Place::new();
+    let (node, sinks) = with_a_thousand_orders(&place);
+    let store = place.store("search.db");
+    let rows = || one::<i64>(&store, "SELECT count(*) FROM orders");
+    let parks = place.definition("search", &json!({"on_refused": "park"}));
+    sinks.replace(parks).unwrap();
+    node.transact(|tx| {
+        (0..250).try_for_each(|n| {
+            tx.put_json("shop.orders", format!("k{n}"), &json!({"total": "many"}))
+        })
+    })
+    .unwrap();
+    assert_equal(&sinks, "search", node.position());
+    assert_eq!((sinks.get("search").unwrap().parked, rows()), (250, 1000));
+    // When the store is rebuilt, then the sink stops with their number.
+    sinks.rebuild("search").unwrap();
+    let text = wait_for_stop(&sinks, "search");
+    let says = "would delete 250 of the 1000 rows of 'orders'";
+    assert!(text.contains(says), "{text}");
+    assert_eq!(rows(), 1000);
+    // When the user says so, then they are deleted, and they are parked still.
+    sinks.rebuild_deleting("search").unwrap();
+    assert_equal(&sinks, "search", node.position());
+    assert_eq!((sinks.get("search").unwrap().parked, rows()), (250, 750));
+    close(&node, &sinks);
+}
+
+#[test]
+fn a_dry_run_shows_what_would_be_deleted() {
+    let place = Place::new();
+    let (node, sinks) = with_a_thousand_orders(&place);
+    let run = |definition: &onelog_store::SinkDefinition| {
+        let found = sinks.dry_run(definition, 1).unwrap();
+        found.mappings[0].store.clone().unwrap()
+    };
+    // When a definition would delete nearly all rows, then the dry run says how many.
+    let found = run(&place.definition("search", &few_by_another_key()));
+    assert_eq!((found.rows, found.deletes), (1000, 990), "{found:?}");
+    assert!(found.is_too_much && found.counted_all, "{found:?}");
+    // The definition in force deletes none, and one of a store that is not there has nothing to delete.
+    let found = run(&place.definition("search", &json!({})));
+    assert_eq!((found.rows, found.deletes), (1000, 0), "{found:?}");
+    let away = json!({"path": place.path("nowhere/there.db")});
+    let found = run(&place.definition("other", &away));
+    assert!(found.why.is_some(), "{found:?}");
+    // Nothing was written.
+    let store = place.store("search.db");
+    assert_eq!(one::<i64>(&store, "SELECT count(*) FROM orders"), 1000);
+    assert!(!place.path("nowhere").exists());
+    close(&node, &sinks);
+}
+
+#[test]
+fn a_repair_that_would_delete_many_rows_stops_and_says_how_many_until_it_is_allowed() {
+    // Given a store with a few rows that the log does not have, or with many.
+    let place = Place::new();
+    let (node, sinks) = following(&place);
+    assert_equal(&sinks, "search", order(&node, "a", 1, "one"));
+    let store = place.store("search.db");
+    let rows = || one::<i64>(&store, "SELECT count(*) FROM orders");
+    let add = |count: u32| {
+        let sql = format!(
+            "WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < {count})
+             INSERT INTO orders (id) SELECT 'extra' || n FROM n"
+        );
+        store.execute_batch(&sql).unwrap();
+    };
+    // When a few are repaired, then they are gone.
+    add(50);
+    assert!(sinks.verify_and_repair("search").unwrap().equal);
+    assert_eq!(rows(), 1);
+    // When many would be, then none is, and the number is said,
+    add(500);
+    let error = sinks.verify_and_repair("search").unwrap_err();
+    assert!(matches!(error, SinkError::TooManyDeletes { .. }), "{error}");
+    let text = error.to_string();
+    assert!(
+        text.contains("would delete 500 of the 501 rows of 'orders'"),
+        "{text}"
+    );
+    assert_eq!(rows(), 501);
+    // until it is asked for.
+    assert!(sinks.verify_and_repair_deleting("search").unwrap().equal);
+    assert_eq!(rows(), 1);
+    close(&node, &sinks);
+}
+
+#[test]
+fn a_sink_that_stopped_in_a_rebuild_names_the_one_command_that_helps() {
+    // Given a rebuild that would delete many rows, and stopped before that.
+    let place = Place::new();
+    let (node, sinks) = following(&place);
+    assert_equal(&sinks, "search", order(&node, "a", 1, "one"));
+    let store = place.store("search.db");
+    let rows = || one::<i64>(&store, "SELECT count(*) FROM orders");
+    store
+        .execute_batch(
+            "WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 500)
+             INSERT INTO orders (id) SELECT 'extra' || n FROM n",
+        )
+        .unwrap();
+    sinks.rebuild("search").unwrap();
+    let remedy = "onelog sinks rebuild search --delete-rows";
+    let text = wait_for_stop(&sinks, "search");
+    assert!(text.contains(remedy), "{text}");
+    // When it is to be repaired, then nothing is named that a stopped sink refuses.
+    for error in [
+        sinks.verify_and_repair("search").unwrap_err(),
+        sinks.verify_and_repair_deleting("search").unwrap_err(),
+    ] {
+        assert!(matches!(error, SinkError::Stopped { .. }), "{error}");
+        let text = error.to_string();
+        assert!(text.contains(remedy), "{text}");
+    }
+    assert_eq!(rows(), 501);
+    // When that command is given, then it does what was said.
+    sinks.rebuild_deleting("search").unwrap();
+    assert_equal(&sinks, "search", node.position());
+    assert_eq!(rows(), 1);
+    close(&node, &sinks);
+}
