@@ -25,13 +25,24 @@ pub fn parse(text: &str) -> Result<Spanned<DeTable<'_>>, Fault> {
     })
 }
 
+/// How deep the values of a text may nest. The reader of TOML bounds the parts of a name and the
+/// nesting of values, but not the one times the other.
+const NESTING_MAX: usize = 128;
+
 /// A value as JSON, the fields of a table in the order in which they are written.
 pub fn to_json(text: &str, value: &Spanned<DeValue<'_>>) -> Result<Value, Fault> {
+    value_to_json(text, value, NESTING_MAX)
+}
+
+fn value_to_json(text: &str, value: &Spanned<DeValue<'_>>, levels: usize) -> Result<Value, Fault> {
     let fault = |message: &str| {
         Err(Fault {
             line: line_at(text, value.span().start),
             message: message.to_owned(),
         })
+    };
+    let Some(inside) = levels.checked_sub(1) else {
+        return fault("this nests too deeply; the limit is 128 levels");
     };
     Ok(match value.get_ref() {
         DeValue::String(text) => Value::String(text.to_string()),
@@ -51,20 +62,33 @@ pub fn to_json(text: &str, value: &Spanned<DeValue<'_>>) -> Result<Value, Fault>
         DeValue::Array(items) => Value::Array(
             items
                 .iter()
-                .map(|item| to_json(text, item))
+                .map(|item| value_to_json(text, item, inside))
                 .collect::<Result<_, _>>()?,
         ),
-        DeValue::Table(table) => Value::Object(table_to_json(text, table)?),
+        DeValue::Table(table) => Value::Object(fields_to_json(text, table, inside)?),
     })
 }
 
 /// A table as a JSON object.
 pub fn table_to_json(text: &str, table: &DeTable<'_>) -> Result<Map<String, Value>, Fault> {
+    fields_to_json(text, table, NESTING_MAX)
+}
+
+fn fields_to_json(
+    text: &str,
+    table: &DeTable<'_>,
+    levels: usize,
+) -> Result<Map<String, Value>, Fault> {
     let mut fields: Vec<_> = table.iter().collect();
     fields.sort_by_key(|(name, _)| name.span().start);
     fields
         .into_iter()
-        .map(|(name, value)| Ok((name.get_ref().to_string(), to_json(text, value)?)))
+        .map(|(name, value)| {
+            Ok((
+                name.get_ref().to_string(),
+                value_to_json(text, value, levels)?,
+            ))
+        })
         .collect()
 }
 
@@ -174,5 +198,17 @@ columns."a.b" = { from = "/x",
             Value::Object(table_to_json(text, table.get_ref()).unwrap()),
             json!({"n": 31, "f": 1.5})
         );
+    }
+
+    #[test]
+    fn names_of_many_parts_inside_one_another_nest_only_so_deep() {
+        let nested = |parts: usize, tables: usize| {
+            let name = vec!["a"; parts].join(".");
+            format!("{name} = {{ ").repeat(tables) + "a = 1" + &" }".repeat(tables)
+        };
+        let read = |text: &str| table_to_json(text, parse(text)?.get_ref());
+        assert!(read(&nested(60, 2)).is_ok());
+        let fault = read(&nested(60, 3)).unwrap_err();
+        assert!(fault.message.contains("128 levels"), "{fault:?}");
     }
 }

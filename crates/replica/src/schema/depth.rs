@@ -97,6 +97,10 @@ impl<T: Send + 'static> Held<T> {
         }
     }
 
+    #[expect(
+        clippy::expect_used,
+        reason = "`compiled` is private, and set from `new` until the drop"
+    )]
     pub(super) fn get(&self) -> &T {
         let compiled = self.compiled.as_ref();
         compiled.expect("only the end of a Held takes what it holds")
@@ -252,11 +256,11 @@ impl<'s> Parts<'s> {
     /// to themselves all are counted.
     fn longest_at_one_value(mut self) -> usize {
         let objects = self.objects.len();
-        let mut weights = vec![1; objects];
+        let mut weights = Vec::with_capacity(objects);
         let mut leads_to = Vec::with_capacity(objects);
         for number in 0..objects {
             let (targets, elsewhere) = self.targets(number);
-            weights[number] += elsewhere;
+            weights.push(1 + elsewhere);
             leads_to.push(targets);
         }
         if self.is_unclear {
