@@ -161,10 +161,10 @@ impl ClusterSettings {
                 "cluster.listen is {listen}, which is the address of no machine: set cluster.address (--peer-address) to the HOST:PORT by which the other nodes reach this one"
             ));
         }
-        self.check_peers(node, tls.is_some())?;
+        self.check_peers(tls.is_some())?;
         Ok(Some(ClusterOptions {
             address: self.address.clone(),
-            peers: self.peers.clone(),
+            peers: self.other_peers(node),
             tls,
             found: self.found,
             join: self.join,
@@ -211,13 +211,14 @@ impl ClusterSettings {
         }
     }
 
-    fn check_peers(&self, node: NodeId, has_tls: bool) -> Result<(), String> {
+    /// The others among the peers: with itself in the list a file is the same on all nodes.
+    fn other_peers(&self, node: NodeId) -> Vec<(NodeId, String)> {
+        let others = self.peers.iter().filter(|(peer, _)| *peer != node);
+        others.cloned().collect()
+    }
+
+    fn check_peers(&self, has_tls: bool) -> Result<(), String> {
         for (place, (peer, address)) in self.peers.iter().enumerate() {
-            if *peer == node {
-                return Err(format!(
-                    "cluster.peers: {peer}={address} has the number of this node, cluster.node: list the other nodes alone"
-                ));
-            }
             let is_elsewhere = |at: SocketAddr| !at.ip().is_loopback();
             if !has_tls && address.parse().is_ok_and(is_elsewhere) {
                 return Err(format!(
