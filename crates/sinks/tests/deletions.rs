@@ -6,7 +6,7 @@ mod place;
 
 use onelog::Node;
 use onelog_sinks::{SinkError, Sinks};
-use place::{Place, assert_equal, close, one, open, order, wait_for_stop, with_orders};
+use place::{Place, assert_equal, close, one, order, wait_for_stop, with_orders};
 use serde_json::json;
 
 /// A node with orders, and a sink `search` that follows them.

@@ -350,7 +350,7 @@ mod tests {
 
     #[test]
     fn a_cursor_is_read_from_its_digits() {
-        assert_eq!(from_hex("").unwrap(), []);
+        assert!(from_hex("").unwrap().is_empty());
         assert_eq!(from_hex("00ff7F").unwrap(), [0, 0xff, 0x7f]);
         for wrong in ["0", "0g", "+1", "\u{e9}"] {
             assert!(from_hex(wrong).is_err(), "{wrong}");
