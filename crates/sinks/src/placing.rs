@@ -402,6 +402,7 @@ mod tests {
             is_removed: false,
             join_error: None,
             mended_frames: 0,
+            disk_full: false,
             members: vec![member(1), member(2), member(3)],
         }
     }
