@@ -10,7 +10,7 @@
 //!
 //! `index` is that of the entry which the first one follows; `crc` is CRC-32C of the bytes before it.
 //! A pulse says how far the sender has applied its log. An entry that does not continue the chain is
-//! never decoded, whoever has sent it.
+//! never decoded, whatever its sender.
 
 use bytes::Bytes;
 use onelog_record::{Entry, Index, Position};
@@ -41,7 +41,6 @@ pub struct Pulse {
 /// A part of a stream.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Item {
-    /// The next entry.
     Entry(Entry),
     Pulse(Pulse),
 }

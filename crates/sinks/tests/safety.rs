@@ -7,7 +7,7 @@ mod place;
 use std::path::Path;
 
 use onelog::{Node, Options};
-use onelog_sinks::{SinkError, Sinks};
+use onelog_sinks::Sinks;
 use place::{Away, Place, assert_equal, close, one, open, order, wait, wait_for_stop, with_orders};
 use rusqlite::Connection;
 use serde_json::json;

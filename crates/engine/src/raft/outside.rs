@@ -1,5 +1,5 @@
 //! The messages by which a node that is no member takes in what is committed elsewhere. It makes them
-//! itself: whoever brings it the entries is no member's connection.
+//! itself: what brings it the entries is no connection of a member.
 
 use ::raft::eraftpb::{self, MessageType};
 use onelog_record::{Entry, NodeId};

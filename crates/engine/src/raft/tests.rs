@@ -10,6 +10,8 @@ use super::*;
 mod behind;
 mod diverged;
 
+const LARGE: usize = 1 << 20;
+
 fn alone() -> RaftOptions {
     RaftOptions {
         node: NodeId(1),

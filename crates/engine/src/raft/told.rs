@@ -1,7 +1,7 @@
 //! What leaders have said to be committed, and when the library hears of it.
 //!
 //! The library applies at once what it knows to be committed. A node that is behind stores what it
-//! lacks at the pace of its disk and applies it at its own, so the library is told piece by piece
+//! lacks at the pace of its disk and applies it at its own, so the library hears piece by piece
 //! ([`Raft::commit`]). What waits is in memory, or in the log alone where that is too much: see
 //! [`super::tail`]. To know less of what is committed than others is nothing new to Raft.
 
@@ -105,7 +105,7 @@ impl Raft {
     }
 
     /// What is stored and will be applied much later does not stay in memory. Not what the library has
-    /// been told to be committed, which it wants at once; and not while this node leads or seeks the
+    /// heard to be committed, which it wants at once; and not while this node leads or seeks the
     /// leadership, when it finds that by itself.
     pub(super) fn spill(&mut self) {
         let raft = &self.raw.raft;

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! One piece is on its way at a time: the disk sets the pace, and memory is bounded by it. How the
-//! source is reached is not known here: [`Source`] is implemented by whoever opens the node.
+//! source is reached is not known here: [`Source`] is implemented by the program that opens the node.
 
 mod start;
 mod status;
@@ -200,7 +200,7 @@ impl Node {
                 true => Err(late()),
                 false => source.position(left.min(BARRIER_TIMEOUT_MAX)),
             };
-            // Whoever waited may have gone.
+            // The one that waited may have gone.
             let _ = sender.send(answer);
         });
         if !is_taken {

@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
-use onelog_store::failpoint;
+use onelog_store::{SinkDefinition, failpoint};
 use serde_json::{Value, json};
 
 use crate::rig::Rig;
@@ -38,13 +38,10 @@ pub fn rows_that_were_there_before_are_kept_until_the_definition_says_otherwise(
         found.mappings[0].store.clone().unwrap()
     };
     let foretold = dry_run();
-    assert_eq!(
-        (foretold.rows, foretold.deletes, foretold.changes),
-        (3, 1, 1)
-    );
+    let counted = (foretold.rows, foretold.deletes, foretold.changes);
+    assert_eq!(counted, (3, 1, 1));
     assert!(foretold.is_too_much && foretold.counted_all, "{foretold:?}");
-    let replaced = mapping(&json!({"adopt": "replace"}));
-    let replaced = world.definition(world.sink(), &replaced);
+    let replaced = world.definition(world.sink(), &mapping(&json!({"adopt": "replace"})));
     let replaced = world.sinks().dry_run(&replaced, 1).unwrap();
     let replaced = replaced.mappings[0].store.clone().unwrap();
     assert_eq!((replaced.deletes, replaced.stop), (1, None));
@@ -71,34 +68,38 @@ pub fn rows_that_were_there_before_are_kept_until_the_definition_says_otherwise(
     // What is written by hand later is no longer a row from before: a rebuild takes it away.
     rig.add(&people, "by hand", 4);
     let foretold = dry_run();
-    assert_eq!(
-        (foretold.rows, foretold.deletes, foretold.stop),
-        (4, 1, None)
-    );
+    let counted = (foretold.rows, foretold.deletes, foretold.stop);
+    assert_eq!(counted, (4, 1, None));
     world.sinks().rebuild(world.sink()).unwrap();
     world.put("later", &json!({"total": 5}));
     world.assert_equal();
     assert_eq!(rig.total(&people, "by hand"), None);
-    // When another sink of the same node is to write it, at whatever address, then it is refused.
     let rival = world.definition("rival", &mapping(&json!({})));
-    let rival = rig.elsewhere(&rival);
-    let error = world.sinks().create(rival).unwrap_err().to_string();
+    is_refused(&world, &rig.elsewhere(&rival));
+    world.sinks().delete(world.sink()).unwrap();
+    is_replaced(&world, rig, mapping(&json!({"adopt": "replace"})));
+    world.end();
+}
+
+/// When another sink of the same node is to write the table, at whatever address, then it is refused.
+fn is_refused(world: &World<'_>, rival: &SinkDefinition) {
+    let error = world.sinks().create(rival.clone()).unwrap_err().to_string();
     assert!(
         error.contains("it belongs to the sink 'adopting'"),
         "{error}"
     );
-    world.sinks().delete(world.sink()).unwrap();
-    // When a table is to be replaced in so many words, then it is.
+}
+
+/// When a table is to be replaced in so many words, then it is.
+fn is_replaced(world: &World<'_>, rig: &dyn Rig, mut replacing: Value) {
     let pets = world.table("pets");
     assert!(rig.make_table(&pets));
     rig.add(&pets, "mine", 3);
-    let mut replacing = mapping(&json!({"adopt": "replace"}));
     replacing["mappings"][0]["into"] = json!(pets);
     let replacing = world.definition(world.sink(), &replacing);
     world.sinks().create(replacing).unwrap();
     world.assert_equal();
     assert_eq!(rig.total(&pets, "later"), Some("5".to_owned()));
-    world.end();
 }
 
 /// A sink's thread waits at a place until it is let go, once.

@@ -93,7 +93,7 @@ pub fn what_was_made_anew_is_noticed_before_it_is_written(harness: &dyn Harness)
     model.assert_equal(&plan, store.as_mut());
 }
 
-/// What is made anew behind the step that fills it, before anybody has looked, is noticed as well.
+/// What is made anew behind the step that fills it, before a session has looked, is noticed as well.
 pub fn what_was_made_anew_behind_the_swap_is_noticed(harness: &dyn Harness) {
     let plan = standard_plan(harness);
     for is_reopened in [false, true] {

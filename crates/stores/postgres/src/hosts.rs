@@ -16,7 +16,7 @@ use crate::kind::PostgresTarget;
 const HOSTS_ASKED_MAX: usize = 8;
 /// How long all of them together may take.
 const ANSWERS_TIMEOUT: Duration = Duration::from_secs(5);
-/// How many bytes of each answer are told.
+/// How many bytes of each answer are reported.
 const ANSWER_BYTES_MAX: usize = 400;
 
 /// What a host answered.

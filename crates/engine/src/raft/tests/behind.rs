@@ -64,11 +64,11 @@ fn a_follower_confirms_what_is_durable_before_it_is_applied_and_applies_it_in_pi
     // when they are durable,
     raft.stored(Index(10));
     let progress = polled(&mut raft);
-    // then it says so, and applies none before it is told to,
+    // then it says so, and applies none before it is requested,
     let answer = &progress.messages[0].0;
     assert_eq!((answer.index, answer.reject), (10, false));
     assert!(progress.committed.is_empty());
-    // and then as many as it is told to, one at least.
+    // and then as many as are requested, one at least.
     let mut applied = Vec::new();
     while raft.commit(0) {
         let committed = polled(&mut raft).committed;
@@ -98,7 +98,6 @@ fn a_follower_does_not_commit_what_a_message_that_it_refused_says() {
 }
 
 /// Of such entries more than may stay in memory unapplied.
-const LARGE: usize = 1 << 20;
 
 fn large(index: u64) -> Entry {
     Entry {

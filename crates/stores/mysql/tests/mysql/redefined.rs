@@ -254,7 +254,7 @@ fn a_users_own_table_that_is_made_anew_between_sessions_is_noticed() {
             model.write(ORDERS, b"c", Some(&order("3", "three")));
             model.apply(plan, store).unwrap();
         }
-        // Whoever makes it copies the definition.
+        // A user makes it by copying the definition.
         followed.database.make_table_anew("orders");
         assert_renewed(&followed);
     }
