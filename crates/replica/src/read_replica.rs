@@ -51,7 +51,7 @@ impl ReplicaOptions {
 
 impl<T, O: Observer> Replica<T, O> {
     /// The server that this one follows has brought something.
-    pub(crate) fn from_source(
+    pub(crate) fn hears_source(
         &mut self,
         brought: FromSource,
         out: &mut Outbox<T>,

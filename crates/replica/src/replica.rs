@@ -108,7 +108,7 @@ impl<T, O: Observer> Replica<T, O> {
                 self.carry_out(out)
             }
             Event::Snapshot(arrived) => self.snapshot_came(*arrived, out),
-            Event::FromSource(brought) => self.from_source(*brought, out),
+            Event::FromSource(brought) => self.hears_source(*brought, out),
             Event::SnapshotSent { to, is_whole } => {
                 self.snapshot_sent(to, is_whole)?;
                 self.carry_out(out)

@@ -10,6 +10,7 @@ use super::*;
 mod behind;
 mod diverged;
 
+/// Of entries of this size more than may stay in memory unapplied.
 const LARGE: usize = 1 << 20;
 
 fn alone() -> RaftOptions {

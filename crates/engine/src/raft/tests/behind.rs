@@ -97,8 +97,6 @@ fn a_follower_does_not_commit_what_a_message_that_it_refused_says() {
     assert!(!raft.commit(usize::MAX));
 }
 
-/// Of such entries more than may stay in memory unapplied.
-
 fn large(index: u64) -> Entry {
     Entry {
         term: Term(1),
