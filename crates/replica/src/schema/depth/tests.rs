@@ -1,7 +1,7 @@
 use onelog_commit::SchemaFault;
 use serde_json::json;
 
-use super::super::{check_new, compile};
+use super::super::{check_new, of_table};
 use super::*;
 
 /// Half of the stack of the threads that decide and that serve requests.
@@ -29,7 +29,7 @@ fn nested(depth: usize) -> String {
 /// Compiles on a small stack, checks there, and drops there.
 fn check(schema: &Value, text: &str) -> Result<(), SchemaFault> {
     on_small_stack(|| {
-        let compiled = compile(schema).unwrap();
+        let compiled = of_table(schema);
         let document = Json::parse(text.as_bytes()).unwrap();
         compiled.check(&document, &mut (1 << 23))
     })
