@@ -29,7 +29,7 @@ use crate::router::router;
 use crate::routes::Shared;
 
 /// When no connection can be accepted (too many open files), the next try comes after this.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+pub(crate) const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long a client that is turned away may take to read why.
 const REFUSAL_TIMEOUT: Duration = Duration::from_secs(1);
 /// The first second of the year 10000, since 1970.

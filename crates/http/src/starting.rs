@@ -19,6 +19,7 @@ use tokio::task::JoinSet;
 use crate::api::Health;
 use crate::app::busy;
 use crate::routes::{Answer, json, system};
+use crate::server::ACCEPT_PAUSE;
 
 /// More connections at once are closed.
 const CONNECTIONS_MAX: usize = 64;
@@ -26,8 +27,6 @@ const CONNECTIONS_MAX: usize = 64;
 const HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long answers may take that are on their way when the node is open.
 const GRACE: Duration = Duration::from_secs(1);
-/// When no connection can be accepted (too many open files), the next try comes after this.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 const WHY: &str = "the node starts: it waits for other nodes of its cluster, or recovers its log";
 

@@ -223,14 +223,8 @@ fn outsider_with(uncommitted: Vec<Entry>) -> Raft {
         node: OUTSIDE,
         members: Members::of([NodeId(1)]),
         term: uncommitted.last().map_or(Term(0), |entry| entry.term),
-        vote: 0,
-        first: Index(1),
-        terms: Vec::new(),
-        committed: Index(0),
-        committed_end: Position(0),
         uncommitted,
-        unapplied_bytes_max: 32 * LARGE,
-        seed: 1,
+        ..alone()
     })
     .unwrap()
 }

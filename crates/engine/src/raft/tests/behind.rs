@@ -114,14 +114,7 @@ fn what_a_follower_has_stored_and_cannot_apply_yet_leaves_memory_and_is_read_aga
         node,
         members: Members::of([NodeId(1), node]),
         term: Term(1),
-        vote: 0,
-        first: Index(1),
-        terms: Vec::new(),
-        committed: Index(0),
-        committed_end: Position(0),
-        uncommitted: Vec::new(),
-        unapplied_bytes_max: 32 * LARGE,
-        seed: 1,
+        ..alone()
     })
     .unwrap();
     let last = 100;
