@@ -125,10 +125,6 @@ fn names_that_cannot_be_are_refused() {
             "mappings[0].into",
         ),
         (
-            with_mapping(r#"{"table":"t","into":"SQLite_x"}"#),
-            "mappings[0].into",
-        ),
-        (
             with_mapping(r#"{"table":"t","into":"onelog_x"}"#),
             "mappings[0].into",
         ),

@@ -9,6 +9,7 @@ mod metadata;
 mod ratchet;
 mod rules;
 mod source;
+mod tests;
 mod tidy;
 
 use std::process::ExitCode;
@@ -21,7 +22,8 @@ usage: cargo xtask COMMAND
   ratchet   lower the known faults in crates/xtask/ratchet.toml to those that are left;
             refuses when a rule has more of them than before
   deny      check licences, banned crates, duplicate versions and sources of all
-            dependencies against deny.toml (all that `cargo deny check` does but advisories)";
+            dependencies against deny.toml (all that `cargo deny check` does but advisories)
+  tests     every test of the workspace, several binaries at once";
 
 #[derive(Debug, thiserror::Error)]
 enum Error {
@@ -42,6 +44,7 @@ fn main() -> ExitCode {
         ["tidy"] => tidy::check(),
         ["ratchet"] => tidy::lower(),
         ["deny"] => deny::check(),
+        ["tests"] => tests::run(),
         ["-h" | "--help" | "help"] => {
             println!("{USAGE}");
             return ExitCode::SUCCESS;

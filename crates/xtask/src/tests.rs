@@ -1,0 +1,248 @@
+//! `tests`: every test of the workspace. Cargo compiles them and runs their binaries one behind the
+//! other, though most of them wait for servers, disks and elections; here several run at once. The
+//! largest come first, so that none of them is alone at the end. What a binary prints is shown when
+//! it has ended; one that does not end is stopped and named.
+//!
+//! Threads: one for each binary that runs.
+
+use std::fs::File;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Stdio};
+use std::sync::Mutex;
+use std::time::{Duration, Instant};
+
+use serde::Deserialize;
+
+use crate::{Error, files};
+
+/// Binaries at once for each processor.
+const AT_ONCE_PER_PROCESSOR: usize = 2;
+/// The slowest takes some minutes; `--full` takes hours.
+const BINARY_SECONDS_MAX: u64 = 30 * 60;
+const FULL_BINARY_SECONDS_MAX: u64 = 12 * 60 * 60;
+const LOOK_EVERY: Duration = Duration::from_millis(20);
+
+/// A line of `cargo test --message-format=json` that names an executable.
+#[derive(Debug, Deserialize)]
+struct Artifact {
+    reason: String,
+    #[serde(default)]
+    manifest_path: PathBuf,
+    executable: Option<PathBuf>,
+    #[serde(default)]
+    profile: Profile,
+    target: Option<Target>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct Profile {
+    test: bool,
+}
+
+#[derive(Debug, Deserialize)]
+struct Target {
+    src_path: PathBuf,
+}
+
+#[derive(Debug)]
+struct Binary {
+    executable: PathBuf,
+    /// Where its tests find their files, as with cargo.
+    folder: PathBuf,
+    source: String,
+    bytes: u64,
+}
+
+/// Whether all tests passed.
+pub fn run() -> Result<bool, Error> {
+    let root = files::root();
+    let mut binaries = compile(&root)?;
+    binaries.sort_by_key(|binary| binary.bytes);
+    let mut failed = run_all(binaries)?;
+    let documented = cargo(&root)
+        .args(["test", "--workspace", "--locked", "--doc"])
+        .status();
+    if !ended(documented, "cargo test --doc")?.success() {
+        failed.push("the examples in the documentation".to_owned());
+    }
+    for source in &failed {
+        println!("FAILED: {source}");
+    }
+    Ok(failed.is_empty())
+}
+
+fn cargo(root: &Path) -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(root);
+    command
+}
+
+fn ended(status: std::io::Result<ExitStatus>, context: &str) -> Result<ExitStatus, Error> {
+    status.map_err(|source| Error::Io {
+        context: context.to_owned(),
+        source,
+    })
+}
+
+fn compile(root: &Path) -> Result<Vec<Binary>, Error> {
+    let context = "cargo test --no-run";
+    let output = cargo(root)
+        .args(["test", "--workspace", "--locked", "--no-run"])
+        .arg("--message-format=json-render-diagnostics")
+        .stderr(Stdio::inherit())
+        .output()
+        .map_err(|source| Error::Io {
+            context: context.to_owned(),
+            source,
+        })?;
+    if !output.status.success() {
+        return Err(Error::Command {
+            command: context.to_owned(),
+            message: "see above".to_owned(),
+        });
+    }
+    let text = String::from_utf8_lossy(&output.stdout);
+    let binaries: Vec<Binary> = text
+        .lines()
+        .filter_map(|line| binary_of(line, root))
+        .collect();
+    if binaries.is_empty() {
+        return Err(Error::Data {
+            file: "the answer of cargo test".to_owned(),
+            message: "no test binary is named in it".to_owned(),
+        });
+    }
+    Ok(binaries)
+}
+
+fn binary_of(line: &str, root: &Path) -> Option<Binary> {
+    let artifact: Artifact = serde_json::from_str(line).ok()?;
+    if artifact.reason != "compiler-artifact" || !artifact.profile.test {
+        return None;
+    }
+    let executable = artifact.executable?;
+    let source = artifact.target?.src_path;
+    Some(Binary {
+        bytes: std::fs::metadata(&executable).map_or(0, |metadata| metadata.len()),
+        executable,
+        folder: artifact.manifest_path.parent()?.to_path_buf(),
+        source: source
+            .strip_prefix(root)
+            .unwrap_or(&source)
+            .display()
+            .to_string(),
+    })
+}
+
+/// The sources of the binaries that failed.
+fn run_all(binaries: Vec<Binary>) -> Result<Vec<String>, Error> {
+    let at_once =
+        std::thread::available_parallelism().map_or(1, usize::from) * AT_ONCE_PER_PROCESSOR;
+    let waiting = Mutex::new(binaries);
+    let printing = Mutex::new(Vec::new());
+    let worker = || -> Result<(), Error> {
+        loop {
+            let next = lock(&waiting).pop();
+            let Some(binary) = next else {
+                return Ok(());
+            };
+            let (passed, output, seconds) = run_one(&binary)?;
+            let mut failed = lock(&printing);
+            println!("     Running {} ({seconds:.1} s)\n{output}", binary.source);
+            if !passed {
+                failed.push(binary.source);
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..at_once).map(|_| scope.spawn(worker)).collect();
+        workers.into_iter().try_for_each(|worker| {
+            worker.join().unwrap_or_else(|_| {
+                Err(Error::Command {
+                    command: "a test binary".to_owned(),
+                    message: "the thread that waits for it panicked".to_owned(),
+                })
+            })
+        })
+    })?;
+    let failed = std::mem::take(&mut *lock(&printing));
+    Ok(failed)
+}
+
+/// Nothing is left half done by a panic while one of these locks is held.
+fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+    mutex
+        .lock()
+        .unwrap_or_else(std::sync::PoisonError::into_inner)
+}
+
+/// Whether its tests passed, what it printed, and how long it ran.
+fn run_one(binary: &Binary) -> Result<(bool, String, f64), Error> {
+    let name = binary.executable.file_name().unwrap_or_default();
+    let log = binary.executable.with_extension("printed");
+    let context = |source| Error::Io {
+        context: format!("{} ({})", binary.source, Path::new(name).display()),
+        source,
+    };
+    let out = File::create(&log).map_err(context)?;
+    let errors = out.try_clone().map_err(context)?;
+    let start = Instant::now();
+    let mut child = Command::new(&binary.executable)
+        .current_dir(&binary.folder)
+        .env("CARGO_MANIFEST_DIR", &binary.folder)
+        .stdin(Stdio::null())
+        .stdout(out)
+        .stderr(errors)
+        .spawn()
+        .map_err(context)?;
+    let seconds_max = seconds_max();
+    let mut stopped = false;
+    let status = loop {
+        if let Some(status) = child.try_wait().map_err(context)? {
+            break status;
+        }
+        if start.elapsed().as_secs() >= seconds_max && !stopped {
+            child.kill().map_err(context)?;
+            stopped = true;
+        }
+        std::thread::sleep(LOOK_EVERY);
+    };
+    let bytes = std::fs::read(&log).map_err(context)?;
+    std::fs::remove_file(&log).map_err(context)?;
+    let mut output = String::from_utf8_lossy(&bytes).into_owned();
+    if stopped {
+        output.push_str(&format!(
+            "\nstopped: it did not end within {seconds_max} s; the tests without a result above are those that hang\n"
+        ));
+    }
+    Ok((status.success(), output, start.elapsed().as_secs_f64()))
+}
+
+fn seconds_max() -> u64 {
+    if std::env::var_os("ONELOG_TEST_FULL").is_some() {
+        FULL_BINARY_SECONDS_MAX
+    } else {
+        BINARY_SECONDS_MAX
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_what_cargo_prints_the_test_binaries_are_run() {
+        let line = |profile: bool, executable: &str| {
+            format!(
+                r#"{{"reason":"compiler-artifact","manifest_path":"/here/crates/log/Cargo.toml","target":{{"src_path":"/here/crates/log/tests/crash.rs"}},"profile":{{"test":{profile}}},"executable":{executable}}}"#
+            )
+        };
+        let root = Path::new("/here");
+        let binary = binary_of(&line(true, r#""/here/target/debug/deps/crash-1""#), root).unwrap();
+        assert_eq!(binary.source, "crates/log/tests/crash.rs");
+        assert_eq!(binary.folder, Path::new("/here/crates/log"));
+        assert!(binary_of(&line(false, r#""/here/target/debug/onelog""#), root).is_none());
+        assert!(binary_of(&line(true, "null"), root).is_none());
+        assert!(binary_of(r#"{"reason":"build-finished","success":true}"#, root).is_none());
+    }
+}
