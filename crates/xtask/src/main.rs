@@ -9,7 +9,7 @@ mod metadata;
 mod ratchet;
 mod rules;
 mod source;
-mod tests;
+mod testing;
 mod tidy;
 
 use std::process::ExitCode;
@@ -44,7 +44,7 @@ fn main() -> ExitCode {
         ["tidy"] => tidy::check(),
         ["ratchet"] => tidy::lower(),
         ["deny"] => deny::check(),
-        ["tests"] => tests::run(),
+        ["tests"] => testing::run(),
         ["-h" | "--help" | "help"] => {
             println!("{USAGE}");
             return ExitCode::SUCCESS;
