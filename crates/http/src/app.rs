@@ -19,6 +19,8 @@ use onelog_request::{KnownTable, Tables};
 
 /// The delay before the next try of a request that found no room.
 const RETRY_AFTER_MS: u64 = 1_000;
+/// How long a node of several may be behind a position that it is asked to read at.
+const AHEAD_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The state of the door.
 #[derive(Debug)]
@@ -183,6 +185,16 @@ impl App {
         }
     }
 
+    /// Gives a node of several a moment to get to a position that it is asked to read at: another one
+    /// may have reported it. Whether it got there is for the reading to find out.
+    pub(crate) async fn catch_up_with(&self, position: Position) {
+        if self.node.position() < position && is_one_of_several(&self.node) {
+            let _ = self
+                .until_stopped(self.node.wait_for(position, AHEAD_TIMEOUT))
+                .await;
+        }
+    }
+
     /// The live table that a path names.
     pub(crate) fn table(&self, name: &str) -> Result<Arc<TableDefinition>, ApiError> {
         let catalog = self.node.catalog();
@@ -210,7 +222,8 @@ pub(crate) fn unreadable(node: &Node, at: Position, error: &SnapshotError) -> Ap
         }
         SnapshotError::InFuture { latest, .. } => {
             let message = format!(
-                "at: position {at} lies in the future, the log ends at {latest}; 'after' waits for a position"
+                "at: position {at} lies in the future, {}; 'after' waits for a position",
+                log_end(node, *latest)
             );
             ApiError::new(
                 StatusCode::UNPROCESSABLE_ENTITY,
@@ -220,6 +233,21 @@ pub(crate) fn unreadable(node: &Node, at: Position, error: &SnapshotError) -> Ap
             .at("at".to_owned())
             .with(|body| body.latest = Some(*latest))
         }
+    }
+}
+
+/// Whether other nodes may have more of the log than this one.
+fn is_one_of_several(node: &Node) -> bool {
+    node.cluster().is_some() || node.following().is_some()
+}
+
+/// Where the log ends, for messages.
+pub(crate) fn log_end(node: &Node, latest: Position) -> String {
+    match is_one_of_several(node) {
+        true => format!(
+            "this node has the log up to {latest}; if another node reported that position, this one is behind: request it again, or read there"
+        ),
+        false => format!("the log ends at {latest}"),
     }
 }
 

@@ -50,7 +50,7 @@
 //! | 422 | `unknown_table` | `where`, `table`, `nearest` | a transaction names a table that is not there |
 //! | 422 | `bad_operation` | `where` | the write does not fit the value or table it met |
 //! | 422 | `schema` | `where` | the value breaks the table's JSON Schema |
-//! | 422 | `position_in_future` | `where`, `latest` | the log ends before that position |
+//! | 422 | `position_in_future` | `where`, `latest` | the log ends before that position; a node of several gives itself a second to get there |
 //! | 500 | `internal` | | the node could not do it; its log says more |
 //! | 502 | `store_failed` | | a sink's store could not be used; `message` has the store's own |
 //! | 503 | `overloaded` | `retry_after_ms` | nothing was done: retry after the delay (also the header `Retry-After`) |

@@ -4,7 +4,7 @@ use std::process::Command;
 
 use onelog_testkit::Authority;
 
-use crate::rig::{Nodes, TABLE, ready};
+use crate::rig::{Nodes, TABLE, agent, ready};
 use crate::server::Server;
 
 #[test]
@@ -30,6 +30,44 @@ fn three_commands_make_three_voters_and_each_takes_reads_and_writes() {
     }
     let status = nodes.run(2, &["status"]).good();
     assert!(status.contains("node 2: "), "{status}");
+}
+
+#[test]
+fn a_position_that_one_node_reports_is_read_on_every_other_one() {
+    // Given three nodes,
+    let nodes = Nodes::of_three();
+    let agent = agent();
+    for round in 0..20 {
+        for writer in [1, 2, 3] {
+            // when one reports where it wrote,
+            let key = format!("{round}-{writer}");
+            let end = nodes.put(writer, &key, "7");
+            for reader in [1, 2, 3] {
+                // then each reads that state, and the log from there on, though it may be behind.
+                let table = format!("{}/v1/tables/{TABLE}/keys/{key}", nodes.url(reader));
+                let log = format!("{}/v1/log", nodes.url(reader));
+                for (url, expected) in [
+                    (format!("{table}?at={end}"), "7"),
+                    (format!("{log}?from={end}"), ""),
+                ] {
+                    let mut answer = agent.get(&url).call().unwrap();
+                    let text = answer.body_mut().read_to_string().unwrap();
+                    assert_eq!((answer.status().as_u16(), &*text), (200, expected), "{url}");
+                }
+            }
+        }
+    }
+    // A position that no node has reached is refused, and the message names both remedies.
+    let far = format!("{}/v1/log?from=1000000", nodes.url(2));
+    let mut answer = agent.get(&far).call().unwrap();
+    assert_eq!(answer.status().as_u16(), 422);
+    let text = answer.body_mut().read_to_string().unwrap();
+    for part in [
+        "this node has the log up to",
+        "request it again, or read there",
+    ] {
+        assert!(text.contains(part), "{part}: {text}");
+    }
 }
 
 #[test]

@@ -168,10 +168,12 @@ pub(crate) async fn snapshot(app: &App, query: &Query<'_>) -> Result<Snapshot, A
             "after",
             "'at' and 'after' do not go together: 'at' reads at exactly that position, 'after' waits for it and reads the newest state",
         )),
-        (Some(at), None) => app
-            .node
-            .snapshot_at(at)
-            .map_err(|error| unreadable(&app.node, at, &error)),
+        (Some(at), None) => {
+            app.catch_up_with(at).await;
+            app.node
+                .snapshot_at(at)
+                .map_err(|error| unreadable(&app.node, at, &error))
+        }
         (None, Some(after)) => {
             app.wait_for(after, timeout).await?;
             Ok(app.node.snapshot())

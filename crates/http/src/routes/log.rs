@@ -10,13 +10,13 @@
 
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode, Uri, header};
-use onelog::{Catalog, LogTransaction, ReadLogError};
+use onelog::{Catalog, LogTransaction, Node, ReadLogError};
 use onelog_record::{Position, Record, TableId, code};
 
 use super::log_stream::{Reader, event_stream, ndjson};
 use super::{Answer, Shared};
 use crate::api::{EventRecord, Headers, LogRecord};
-use crate::app::App;
+use crate::app::{App, log_end};
 use crate::errors::{ApiError, TableNames as _};
 use crate::query::Query;
 use onelog_request::{BytesOut, ValueOut};
@@ -64,6 +64,7 @@ pub(crate) async fn read(State(app): State<Shared>, headers: HeaderMap, uri: Uri
         })?);
     }
     let reader = Reader::open(&app, from, table, left)?;
+    app.catch_up_with(from).await;
     if live {
         event_stream(reader).await
     } else {
@@ -93,17 +94,20 @@ fn start(app: &App, query: &Query<'_>) -> Result<Position, ApiError> {
 }
 
 /// The answer to a place in the log that cannot be read.
-pub(crate) fn unreadable_log(error: &ReadLogError) -> ApiError {
+pub(crate) fn unreadable_log(node: &Node, error: &ReadLogError) -> ApiError {
     match error {
         ReadLogError::Cut { log_start, .. } => {
             ApiError::new(StatusCode::GONE, "log_cut", format!("from: {error}"))
                 .at("from".to_owned())
                 .with(|body| body.log_start = Some(*log_start))
         }
-        ReadLogError::InFuture { latest, .. } => ApiError::new(
+        ReadLogError::InFuture { position, latest } => ApiError::new(
             StatusCode::UNPROCESSABLE_ENTITY,
             code::POSITION_IN_FUTURE,
-            format!("from: {error}"),
+            format!(
+                "from: position {position} lies in the future, {}",
+                log_end(node, *latest)
+            ),
         )
         .at("from".to_owned())
         .with(|body| body.latest = Some(*latest)),

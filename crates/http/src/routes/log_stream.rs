@@ -54,7 +54,7 @@ impl Reader {
             .app
             .blocking(move |app| {
                 let batch = app.node.read_log(from, LOG_BATCH_BYTES);
-                let batch = batch.map_err(|error| unreadable_log(&error))?;
+                let batch = batch.map_err(|error| unreadable_log(&app.node, &error))?;
                 // The catalog is loaded behind the batch: it knows every table of its records.
                 let catalog = app.node.catalog();
                 let mut page = Output {
