@@ -45,6 +45,8 @@ pub(super) struct Place {
     pub(super) options: MappingOptions,
     /// How the key is made of the common key.
     pub(super) template: KeyTemplate,
+    /// Whether the key is bytes, which are base64 in the name of a document.
+    pub(super) has_byte_names: bool,
     pub(super) rows: Rows,
 }
 
@@ -239,12 +241,13 @@ impl Place {
         match (rules.keys, rules.rows) {
             (KeyForm::Name, _) => Self::of_names(spec, side, rules, columns),
             (KeyForm::Column, RowForm::Document) => {
-                spec.only(&["index", "key"])?;
+                spec.only(&["index", "key", "key_type"])?;
                 Ok(Self {
                     into: spec.text("index")?.to_owned(),
                     part: None,
                     options: MappingOptions::default(),
                     template: template(spec, "key")?.unwrap_or_default(),
+                    has_byte_names: key_type(spec)? == ColumnType::Blob,
                     rows: documents(side, columns)?,
                 })
             }
@@ -259,17 +262,7 @@ impl Place {
         columns: &[Column<'_>],
     ) -> Result<Self, DefinitionError> {
         spec.only(&["table", "key", "key_type", "key_template"])?;
-        let key_type = match spec.fields.contains_key("key_type") {
-            true => column_type(spec, "key_type")?,
-            false => ColumnType::Text,
-        };
-        use ColumnType::{Blob, Integer, Text, Uuid};
-        if ![Text, Integer, Blob, Uuid].contains(&key_type) {
-            return Err(DefinitionError::new(
-                spec.place("key_type"),
-                "a key is of the type text, integer, uuid or blob",
-            ));
-        }
+        let key_type = key_type(spec)?;
         let table = spec.text("table")?;
         let (part, into) = match table.split_once('.').filter(|_| kind.part().is_some()) {
             Some((part, table)) => (Some(part.to_owned()), table),
@@ -284,6 +277,7 @@ impl Place {
             part,
             options: MappingOptions::default(),
             template: template(spec, "key_template")?.unwrap_or_default(),
+            has_byte_names: false,
             rows,
         })
     }
@@ -311,6 +305,7 @@ impl Place {
             part: None,
             options,
             template: template(spec, "key")?.unwrap_or_default(),
+            has_byte_names: false,
             rows,
         })
     }
@@ -321,6 +316,22 @@ impl Place {
             Some(part) => format!("{part}.{}", self.into),
             None => self.into.clone(),
         }
+    }
+}
+
+/// The type of a place's key; text where none is given.
+fn key_type(spec: &Object<'_>) -> Result<ColumnType, DefinitionError> {
+    let kind = match spec.fields.contains_key("key_type") {
+        true => column_type(spec, "key_type")?,
+        false => ColumnType::Text,
+    };
+    use ColumnType::{Blob, Integer, Text, Uuid};
+    match [Text, Integer, Blob, Uuid].contains(&kind) {
+        true => Ok(kind),
+        false => Err(DefinitionError::new(
+            spec.place("key_type"),
+            "a key is of the type text, integer, uuid or blob",
+        )),
     }
 }
 

@@ -4,6 +4,8 @@
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use onelog_mapping::{
     Cell, Column, ColumnPlan, ColumnType, Columns, DefinitionError, Extractor, KeyForm,
     KeyTemplate, Mapping, Plan, Row, Source,
@@ -38,6 +40,8 @@ pub(super) struct Side {
     key: usize,
     /// What the key is stripped of; nothing where the reader does it.
     template: KeyTemplate,
+    /// Whether the reader gives the bytes of keys as base64.
+    has_byte_names: bool,
     form: Form,
     kinds: Vec<ColumnType>,
     /// Rows whose key the template does not make.
@@ -95,6 +99,7 @@ impl Side {
                 KeyForm::Name => KeyTemplate::default(),
                 KeyForm::Column => place.template.clone(),
             },
+            has_byte_names: place.has_byte_names,
             form,
             kinds: compare.columns.iter().map(|(_, kind)| *kind).collect(),
             foreign_keys: 0,
@@ -108,6 +113,7 @@ impl Side {
             reader,
             key,
             template,
+            has_byte_names,
             form,
             kinds,
             foreign_keys,
@@ -117,7 +123,8 @@ impl Side {
         let scanned = reader.scan(0, &mut |row| {
             out.cells[0].clone_from(&row.cells[*key]);
             normalise_key(&mut out.cells[0]);
-            if !strip(template, &mut out.cells[0]) {
+            let is_named = !*has_byte_names || bytes_of_name(&mut out.cells[0]);
+            if !is_named || !strip(template, &mut out.cells[0]) {
                 *foreign_keys += 1;
                 return ControlFlow::Continue(());
             }
@@ -133,6 +140,19 @@ impl Side {
             cause: error.into(),
         })
     }
+}
+
+/// Makes a document's name the bytes of which a sink made it. Whether it is such a name.
+fn bytes_of_name(cell: &mut Cell) -> bool {
+    let Cell::Text(name) = &*cell else {
+        return false;
+    };
+    let Ok(bytes) = URL_SAFE_NO_PAD.decode(name) else {
+        return false;
+    };
+    *cell = Cell::Blob(bytes);
+    normalise_key(cell);
+    true
 }
 
 /// Takes the template off a key. Whether the key is one that the template makes.
@@ -304,18 +324,15 @@ mod tests {
         }
     }
 
-    #[test]
-    fn documents_become_rows_of_the_compared_types_and_other_keys_are_counted() {
+    /// The rows of such a place in the common form, and how many others there are.
+    fn scanned(
+        place: &serde_json::Value,
+        columns: &serde_json::Value,
+        documents: Vec<(&'static str, &'static str)>,
+    ) -> (Vec<Vec<Cell>>, u64) {
         let search = onelog_stores::KINDS.target("http://h").unwrap();
         let definition = json!({"compare": [{
-            "name": "n",
-            "left": {"index": "orders", "key": "order-{$key}"},
-            "right": {"index": "orders"},
-            "columns": [
-                {"name": "total", "type": "numeric"},
-                {"name": "city", "type": "text", "left": "/address/city"},
-                {"name": "all", "type": "text", "left": "$value"},
-            ],
+            "name": "n", "left": place, "right": {"index": "orders"}, "columns": columns,
         }]});
         let definition =
             AuditDefinition::from_json(&definition, search.kind(), search.kind()).unwrap();
@@ -325,7 +342,33 @@ mod tests {
         };
         let mut side = Side {
             name: SideName::Left,
-            reader: Box::new(Documents(vec![
+            reader: Box::new(Documents(documents)),
+            key: 0,
+            template: compare.left.template.clone(),
+            has_byte_names: compare.left.has_byte_names,
+            form: Form::document(1, fields),
+            kinds: compare.columns.iter().map(|(_, kind)| *kind).collect(),
+            foreign_keys: 0,
+        };
+        let mut rows = Vec::new();
+        side.scan(&mut |row| rows.push(row.cells.clone())).unwrap();
+        (rows, side.foreign_keys)
+    }
+
+    fn text(text: &str) -> Cell {
+        Cell::Text(text.into())
+    }
+
+    #[test]
+    fn documents_become_rows_of_the_compared_types_and_other_keys_are_counted() {
+        let (rows, foreign_keys) = scanned(
+            &json!({"index": "orders", "key": "order-{$key}"}),
+            &json!([
+                {"name": "total", "type": "numeric"},
+                {"name": "city", "type": "text", "left": "/address/city"},
+                {"name": "all", "type": "text", "left": "$value"},
+            ]),
+            vec![
                 (
                     "order-1",
                     r#"{"total": "2.50", "address": {"city": "Ulm"}}"#,
@@ -333,16 +376,8 @@ mod tests {
                 ("other", "{}"),
                 ("order-2", "no json"),
                 ("order-3", "{}"),
-            ])),
-            key: 0,
-            template: compare.left.template.clone(),
-            form: Form::document(1, fields),
-            kinds: compare.columns.iter().map(|(_, kind)| *kind).collect(),
-            foreign_keys: 0,
-        };
-        let mut rows = Vec::new();
-        side.scan(&mut |row| rows.push(row.cells.clone())).unwrap();
-        let text = |text: &str| Cell::Text(text.into());
+            ],
+        );
         assert_eq!(
             rows,
             [
@@ -356,6 +391,27 @@ mod tests {
                 vec![text("3"), Cell::Null, Cell::Null, text("{}")],
             ]
         );
-        assert_eq!(side.foreign_keys, 1);
+        assert_eq!(foreign_keys, 1);
+    }
+
+    #[test]
+    fn keys_of_bytes_are_the_same_in_the_name_of_a_document_and_in_a_column() {
+        // Given documents as a sink names them for keys of bytes, and one of another program,
+        let columns = json!([{"name": "total", "type": "integer"}]);
+        let documents = vec![("_-4A", "{}"), ("YS0x", "{}"), ("no bytes", "{}")];
+        // when they are read as such,
+        let place = json!({"index": "orders", "key_type": "blob"});
+        let (rows, foreign_keys) = scanned(&place, &columns, documents.clone());
+        // then the keys are those of a column of bytes,
+        let mut column = [Cell::Blob(vec![255, 238, 0]), Cell::Blob(b"a-1".to_vec())];
+        column.iter_mut().for_each(normalise_key);
+        let keys: Vec<_> = rows.iter().map(|row| row[0].clone()).collect();
+        assert_eq!(keys, column);
+        assert_eq!(foreign_keys, 1);
+        // with a template as well, which a sink applies to the bytes.
+        let place = json!({"index": "orders", "key_type": "blob", "key": "a-{$key}"});
+        let (rows, foreign_keys) = scanned(&place, &columns, documents);
+        assert_eq!(rows, [vec![text("1"), Cell::Null]]);
+        assert_eq!(foreign_keys, 2);
     }
 }

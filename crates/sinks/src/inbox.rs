@@ -136,6 +136,8 @@ impl Inbox {
         match command {
             Some(Command::Pause(reply)) => {
                 self.lifecycle.apply(Event::Pause);
+                // The leave to delete was given to a rebuild, and goes with it.
+                self.may_delete &= self.lifecycle.is_rebuilding();
                 // With a store that is open, what was applied is published first.
                 if let Action::Connect | Action::BackOff { .. } = self.lifecycle.action() {
                     self.progress.set_state(self.lifecycle.shown());

@@ -8,7 +8,7 @@
 //! ```
 //!
 //! A rebuild leads from every state to `Backfilling`, and is remembered until a backfill has
-//! succeeded. `Leaving` is final. Whether the sink is paused is kept beside the state: it is a wish of
+//! succeeded, or until a pause while it has stopped gives it up. `Leaving` is final. Whether the sink is paused is kept beside the state: it is a wish of
 //! the user that outlives connections, backfills and failures.
 
 use onelog::Position;
@@ -216,6 +216,7 @@ impl Lifecycle {
             (State::Waiting { .. } | State::Stopped { .. }, Event::Resume) => {
                 State::Connecting { rebuild }
             }
+            (State::Stopped { .. }, Event::Pause) => State::Stopped { rebuild: false },
             (State::Waiting { .. }, Event::DelayOver) => State::Connecting { rebuild },
 
             (State::Following { at, .. }, Event::Rebuild) => State::Backfilling {

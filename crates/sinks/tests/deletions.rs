@@ -6,7 +6,7 @@ mod place;
 
 use onelog::Node;
 use onelog_sinks::{SinkError, Sinks};
-use place::{Place, assert_equal, close, one, order, wait_for_stop, with_orders};
+use place::{Place, assert_equal, close, one, order, wait, wait_for_stop, with_orders};
 use serde_json::json;
 
 /// A node with orders, and a sink `search` that follows them.
@@ -258,5 +258,36 @@ fn a_sink_that_stopped_in_a_rebuild_names_the_one_command_that_helps() {
     sinks.rebuild_deleting("search").unwrap();
     assert_equal(&sinks, "search", node.position());
     assert_eq!(rows(), 1);
+    close(&node, &sinks);
+}
+
+#[test]
+fn a_rebuild_that_has_stopped_goes_on_when_resumed_and_is_given_up_by_a_pause() {
+    // Given a sink that follows, and rows in its store that the log does not have.
+    let place = Place::new();
+    let (node, sinks) = with_a_thousand_orders(&place);
+    let store = place.store("search.db");
+    store
+        .execute_batch(
+            "WITH RECURSIVE n(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM n WHERE n < 300)
+             INSERT INTO orders SELECT 'extra' || n, n, '' FROM n",
+        )
+        .unwrap();
+    let rows = || one::<i64>(&store, "SELECT count(*) FROM orders");
+    let says = "would delete 300 of the 1300 rows of 'orders'";
+    // When a rebuild stops because of them, then a resumed sink begins it again.
+    sinks.rebuild("search").unwrap();
+    assert!(wait_for_stop(&sinks, "search").contains(says));
+    sinks.resume("search").unwrap();
+    assert!(wait_for_stop(&sinks, "search").contains(says));
+    // When it is given up, then the sink follows again, and nothing was deleted.
+    sinks.pause("search").unwrap();
+    sinks.resume("search").unwrap();
+    let position = order(&node, "one more", 1, "a note");
+    wait(&sinks, "search", position);
+    assert_eq!(rows(), 1301);
+    // Then another rebuild asks again.
+    sinks.rebuild("search").unwrap();
+    assert!(wait_for_stop(&sinks, "search").contains("would delete 300 of the 1301 rows"));
     close(&node, &sinks);
 }

@@ -50,9 +50,9 @@ enum Command {
     },
     /// Show one sink
     Show(Name),
-    /// Stop following until resumed
+    /// Stop following until resumed; gives up a rebuild that has stopped
     Pause(Name),
-    /// Follow again
+    /// Follow again, or go on with a rebuild that has stopped
     Resume(Name),
     /// Prove that the store equals the log, or name the rows that differ (exit status 1)
     Verify {

@@ -178,6 +178,30 @@ fn a_rebuild_that_fails_is_remembered_until_it_succeeds() {
 }
 
 #[test]
+fn a_rebuild_that_has_stopped_is_given_up_by_a_pause() {
+    assert_transcript(
+        false,
+        &[
+            OPEN,
+            Event::Rebuild,
+            FINAL,
+            Event::Pause,
+            Event::Resume,
+            OPEN,
+        ],
+        &[
+            "start -> Connect (Starting)",
+            "Connected(Some(Position(7))) -> Follow(Position(7)) (Running)",
+            "Rebuild -> Backfill { old: Some(Position(7)) } (Rebuilding, rebuild)",
+            "Failed { retryable: false } -> AwaitCommand (Stopped, rebuild)",
+            "Pause -> AwaitCommand (Stopped)",
+            "Resume -> Connect (Starting)",
+            "Connected(Some(Position(7))) -> Follow(Position(7)) (Running)",
+        ],
+    );
+}
+
+#[test]
 fn delays_grow_until_something_succeeds() {
     assert_transcript(
         false,

@@ -60,7 +60,7 @@ fn postgres_passes_every_story() {
     require!(Kind::Postgres);
     let rig = postgres::PostgresRig::start();
     // Each refused one costs three windows at most: it ends one, what was before it goes again, and
-    // the next windows are small.
+    // it fails alone. The next windows are small.
     parking::many_duplicates_in_one_batch_are_parked_alone(&rig, "window", 3 * 600 + 100);
     postgres::a_rule_that_is_checked_at_the_commit_parks_the_row_alone(&rig);
     postgres::what_a_deferred_key_refuses_is_parked_alone(&rig);

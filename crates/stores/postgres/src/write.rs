@@ -311,12 +311,7 @@ impl<'a> Scope<'a> {
         if begun[ADVANCE] == 0 {
             return Err(self.position_mismatch(batch.from).await);
         }
-        let mut probe = Probe {
-            scope: self,
-            batch,
-            steps,
-        };
-        probe.run().await
+        Probe::new(self, batch, steps).await?.run().await
     }
 
     /// What was refused as the contract has it.

@@ -1,8 +1,11 @@
 //! Changes one by one in one transaction, to find every one that the server refuses.
 //!
-//! They go in windows, each behind a savepoint. Where one fails, what came before it in the window
-//! goes again, many rows in a statement, and the next windows are small until they pass: some
-//! refusals in a large batch cost little more than the batch.
+//! They go in windows, each behind a savepoint; how large the next one is, `pace` says. Where the
+//! server checks a row when it is written (`by_row`), a window is one statement, which fails for
+//! the first row that is refused, and is taken apart until that row alone fails. Elsewhere a rule
+//! can look at all rows of a statement, and each goes alone; where one fails, what came before it
+//! in the window goes again, many rows in a statement. Either way some refusals in a large batch
+//! cost little more than the batch.
 //!
 //! A rule that is checked at the end of a transaction (`DEFERRABLE INITIALLY DEFERRED`) names no
 //! change. Where one objects, all goes again with the rules checked at once:
@@ -15,10 +18,16 @@
 //! ```
 //! A child before its parent passes in the first part, two rows that name each other in the second.
 
+mod by_row;
+mod pace;
+
 use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::ops::Range;
 
 use onelog_store::{Batch, REFUSALS_MAX, failpoint};
 
+use self::by_row::ByRow;
+use self::pace::Pace;
 use super::{Step, WINDOW};
 use crate::connection::Pipeline;
 use crate::error::Fault;
@@ -36,13 +45,16 @@ pub(super) type Refusal = (usize, Fault);
 pub(super) struct Probe<'p, 'a, 'b> {
     pub(super) scope: &'p mut Scope<'a>,
     pub(super) batch: &'b Batch,
-    pub(super) steps: &'p [Step<'b>],
+    steps: &'p [Step<'b>],
+    by_row: ByRow,
 }
 
 /// How many rows are in one statement.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Rows {
     One,
+    /// Neighbours that go into one table whose rows are checked one by one.
+    Checked,
     /// Neighbours that go into one table: for those that pass.
     Many,
 }
@@ -50,11 +62,36 @@ enum Rows {
 /// What became of the steps of a window.
 enum Window {
     Passed,
-    /// The place in the window; the transaction is as it was before it.
-    Refused(usize, Fault),
+    /// The transaction is as it was before the window.
+    Refused(Failed),
 }
 
-impl<'b> Probe<'_, '_, 'b> {
+struct Failed {
+    /// The places in the window of the statement that failed.
+    places: Range<usize>,
+    /// How many rows it had written, as far as that is known.
+    written: usize,
+    fault: Fault,
+}
+
+impl<'p, 'a, 'b> Probe<'p, 'a, 'b> {
+    pub(super) async fn new(
+        scope: &'p mut Scope<'a>,
+        batch: &'b Batch,
+        steps: &'p [Step<'b>],
+    ) -> Result<Self, Fault> {
+        let mut mappings: Vec<usize> = steps.iter().map(|(mapping, _)| *mapping).collect();
+        mappings.sort_unstable();
+        mappings.dedup();
+        let by_row = ByRow::look(scope, &mappings).await?;
+        Ok(Self {
+            scope,
+            batch,
+            steps,
+            by_row,
+        })
+    }
+
     /// Makes all changes but those that are refused, and answers these. A rule that is checked at the
     /// end and for which no change can be named comes as the error.
     pub(super) async fn run(&mut self) -> Result<Vec<Refusal>, Fault> {
@@ -95,29 +132,45 @@ impl<'b> Probe<'_, '_, 'b> {
     ) -> Result<Vec<Refusal>, Fault> {
         let mut left: VecDeque<usize> = steps.iter().copied().collect();
         let mut refused = Vec::new();
-        let mut size = WINDOW;
+        let mut pace = Pace::default();
         while !left.is_empty() && refused.len() < most {
-            let window: Vec<usize> = left.iter().take(size).copied().collect();
-            match self.window(&window, Rows::One).await? {
+            let window: Vec<usize> = left.iter().take(pace.size()).copied().collect();
+            let rows = match pace.is_one_by_one() {
+                true => Rows::One,
+                false => Rows::Checked,
+            };
+            let Failed {
+                places,
+                written,
+                fault,
+            } = match self.window(&window, rows).await? {
                 Window::Passed => {
                     left.drain(..window.len());
-                    size = (size * 2).min(WINDOW);
+                    pace.passed(window.len());
+                    continue;
                 }
-                Window::Refused(place, fault) => {
-                    left.remove(place);
-                    size = place.max(1);
-                    if let Window::Passed = self.window(&window[..place], Rows::Many).await? {
-                        left.drain(..place);
-                        size = (size * 2).min(WINDOW);
-                    }
-                    let step = window[place];
-                    if is_final {
-                        let gone = self.key(step);
-                        left.retain(|other| self.key(*other) != gone);
-                    }
-                    refused.push((step, fault));
-                }
+                Window::Refused(failed) => failed,
+            };
+            if places.start > 0 {
+                let Window::Passed = self.window(&window[..places.start], Rows::Many).await? else {
+                    pace.narrow(places.start);
+                    continue;
+                };
+                left.drain(..places.start);
+                pace.passed(places.start);
             }
+            if places.len() > 1 {
+                pace.failed(places.len(), written);
+                continue;
+            }
+            left.pop_front();
+            pace.refused();
+            let step = window[places.start];
+            if is_final {
+                let gone = self.key(step);
+                left.retain(|other| self.key(*other) != gone);
+            }
+            refused.push((step, fault));
         }
         Ok(refused)
     }
@@ -135,6 +188,7 @@ impl<'b> Probe<'_, '_, 'b> {
         let mut sent = vec![None];
         let mut failed = None;
         let mut run = HashSet::new();
+        let mut first = 0;
         for (place, step) in window.iter().enumerate() {
             let (mapping, change) = self.steps[*step];
             let pushed = match change.value {
@@ -145,20 +199,22 @@ impl<'b> Probe<'_, '_, 'b> {
                 Ok(is_full) => is_full,
                 Err(error) => {
                     self.scope.clear(mapping);
-                    failed = Some((Some(place), Fault::Store(error)));
+                    failed = Some((Some(place..place + 1), Fault::Store(error)));
                     break;
                 }
             };
             run.insert(&change.key);
-            let goes_on = window.get(place + 1).is_some_and(|next| {
-                let (of, next) = self.steps[*next];
-                let is_alike = of == mapping && next.value.is_none() == change.value.is_none();
-                // One statement cannot change a row twice.
-                rows == Rows::Many && is_alike && !is_full && !run.contains(&next.key)
-            });
+            // One statement cannot change a row twice.
+            let goes_on = !is_full
+                && window.get(place + 1).is_some_and(|next| {
+                    let next = &self.steps[*next];
+                    self.joins(rows, (mapping, change), next) && !run.contains(&next.1.key)
+                });
             if !goes_on {
+                failpoint::hit(&self.scope.identity.sink, "probe_statement");
                 self.scope.send_gathered(&mut pipeline, mapping);
-                sent.resize(pipeline.len(), Some(place));
+                sent.resize(pipeline.len(), Some(first..place + 1));
+                first = place + 1;
                 run.clear();
             }
         }
@@ -167,23 +223,68 @@ impl<'b> Probe<'_, '_, 'b> {
             pipeline.send(async move { release.await.map(|()| 0) });
         }
         if let Err((statement, error)) = pipeline.answers().await {
-            failed = Some((sent.get(statement).copied().flatten(), error.into()));
+            failed = Some((sent.get(statement).cloned().flatten(), error.into()));
         }
         match failed {
-            None => Ok(Window::Passed),
-            Some((Some(place), fault)) if fault.is_rejected_row() => {
-                self.undo("onelog_window").await?;
-                Ok(Window::Refused(place, fault))
+            None => {
+                self.wrote(window);
+                Ok(Window::Passed)
+            }
+            Some((Some(places), fault)) if fault.is_rejected_row() => {
+                self.wrote(&window[..places.start]);
+                let written = self.undo_statement(&window[places.clone()], &fault).await?;
+                Ok(Window::Refused(Failed {
+                    places,
+                    written,
+                    fault,
+                }))
             }
             Some((_, fault)) => Err(fault),
         }
     }
 
+    /// Whether a change can go into the statement of the one before it.
+    fn joins(&self, rows: Rows, (mapping, change): Step<'_>, next: &Step<'_>) -> bool {
+        let is_alike = next.0 == mapping && next.1.value.is_none() == change.value.is_none();
+        is_alike
+            && match rows {
+                Rows::One => false,
+                Rows::Checked => self.by_row.covers(mapping),
+                Rows::Many => true,
+            }
+    }
+
+    /// Undoes a window, and answers how many rows the statement that failed had written.
+    async fn undo_statement(&mut self, failed: &[usize], fault: &Fault) -> Result<usize, Fault> {
+        let undo = undoing("onelog_window");
+        match failed {
+            [step] => {
+                // Unique keys are looked at when the row is there already.
+                if fault.is_exchange() {
+                    self.wrote(&[*step]);
+                }
+                self.say(&undo).await?;
+                Ok(0)
+            }
+            _ => {
+                let mapping = failed.first().map_or(0, |step| self.steps[*step].0);
+                self.by_row.undo(self.scope, &undo, mapping).await
+            }
+        }
+    }
+
+    /// Counts rows that were written, as the server does, even if they are undone.
+    fn wrote(&mut self, steps: &[usize]) {
+        for step in steps {
+            let (mapping, change) = self.steps[*step];
+            if change.value.is_some() {
+                self.by_row.wrote(mapping);
+            }
+        }
+    }
+
     async fn undo(&self, savepoint: &str) -> Result<(), Fault> {
-        self.say(&format!(
-            "ROLLBACK TO SAVEPOINT {savepoint}; RELEASE SAVEPOINT {savepoint}"
-        ))
-        .await
+        self.say(&undoing(savepoint)).await
     }
 
     /// What the rules that are checked at the end would object to now.
@@ -281,7 +382,7 @@ impl<'b> Probe<'_, '_, 'b> {
         self.say("SAVEPOINT onelog_group; SET CONSTRAINTS ALL DEFERRED")
             .await?;
         for window in steps.chunks(WINDOW) {
-            if let Window::Refused(..) = self.window(window, Rows::One).await? {
+            if let Window::Refused(_) = self.window(window, Rows::One).await? {
                 self.undo("onelog_group").await?;
                 return Ok(false);
             }
@@ -298,4 +399,8 @@ impl<'b> Probe<'_, '_, 'b> {
             Err(fault) => Err(fault),
         }
     }
+}
+
+fn undoing(savepoint: &str) -> String {
+    format!("ROLLBACK TO SAVEPOINT {savepoint}; RELEASE SAVEPOINT {savepoint}")
 }

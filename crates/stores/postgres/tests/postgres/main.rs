@@ -9,6 +9,7 @@ mod harness;
 mod ownership;
 mod pool;
 mod redefined;
+mod refused;
 mod server;
 mod types;
 
