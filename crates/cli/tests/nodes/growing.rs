@@ -3,6 +3,7 @@
 use std::process::Command;
 
 use onelog_testkit::Authority;
+use serde_json::{Value, json};
 
 use crate::rig::{Nodes, TABLE, agent, ready};
 use crate::server::Server;
@@ -41,7 +42,14 @@ fn a_position_that_one_node_reports_is_read_on_every_other_one() {
         for writer in [1, 2, 3] {
             // when one reports where it wrote,
             let key = format!("{round}-{writer}");
-            let end = nodes.put(writer, &key, "7");
+            let write = json!({"op": "put", "table": TABLE, "key": key, "value": 7});
+            let url = format!("{}/v1/transactions", nodes.url(writer));
+            let mut answer = agent
+                .post(url)
+                .send_json(json!({"writes": [write]}))
+                .unwrap();
+            let answer: Value = answer.body_mut().read_json().unwrap();
+            let end = answer["position"].as_u64().unwrap();
             for reader in [1, 2, 3] {
                 // then each reads that state, and the log from there on, though it may be behind.
                 let table = format!("{}/v1/tables/{TABLE}/keys/{key}", nodes.url(reader));
