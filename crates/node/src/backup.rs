@@ -12,8 +12,12 @@ use std::path::Path;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use onelog_log::{Disk, HardState, Log, LogOptions, Place, ReadError, RealDisk, make_folder};
-use onelog_record::{Entry, EntryHeader, EntryKind, Index, Position, Term};
+use onelog_log::{
+    Disk, HardState, HardStateRead, Log, LogOptions, LogReader, Place, ReadError, RealDisk,
+    make_folder,
+};
+use onelog_record::{Entry, EntryHeader, EntryKind, Index, NodeId, Position, Term};
+use onelog_state::{State, StateOptions};
 
 use crate::Node;
 use crate::copy::{UNFINISHED_LOG, finish_copy};
@@ -40,6 +44,9 @@ pub enum BackupError {
     /// The copy of the log could not be made.
     #[error("the copy of the log could not be written: {0}")]
     Write(String),
+    /// The folder of a member cannot be opened.
+    #[error("the folder cannot be opened: {0}")]
+    Member(String),
     /// The log was cut while it was copied, past what the copied checkpoint needs.
     #[error("the log was cut while it was copied; try again")]
     Overtaken,
@@ -87,19 +94,91 @@ impl Node {
             Arc::new(RealDisk::open(into.join(UNFINISHED_LOG)).map_err(folder)?);
         let state_disk = RealDisk::open(into.join("state")).map_err(folder)?;
         let checkpoint = self.shared.state.copy_base_alone(&state_disk)?;
-        let position = self.copy_log(log_disk, checkpoint.index)?;
+        let copy = LogCopy {
+            reader: &self.shared.reader,
+            log_start: self.log_start(),
+            checkpoint: checkpoint.index,
+            last: self.shared.applied_index(),
+            segment_bytes: self.shared.options.segment_bytes,
+        };
+        let position = copy.run(log_disk)?;
         drop(held);
         finish_copy(into).map_err(folder)?;
         Ok(position)
     }
+}
 
-    fn copy_log(&self, disk: Arc<dyn Disk>, checkpoint: Index) -> Result<Position, BackupError> {
+/// A log of one node that was made of a member's folder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Survivor {
+    /// The member whose folder it was.
+    pub node: NodeId,
+    /// Everything below it is in.
+    pub position: Position,
+    /// The member knew that everything below it is committed, and nothing of what is behind it.
+    pub committed: Position,
+}
+
+/// Makes a log of one node of all that the folder of a stopped member has, for the time when too few
+/// members are left to ever lead again. What the member did not know to be committed is in: of that,
+/// some may have been acknowledged and some not. `member` is changed as by a start of the node: give
+/// it a copy. [`finish_copy`] ends it. Blocks.
+pub fn restore_alone(member: &Path, into: &Path) -> Result<Survivor, BackupError> {
+    let folder = |cause| BackupError::Folder {
+        folder: into.display().to_string(),
+        cause,
+    };
+    let disk = |name: &str| RealDisk::open(member.join(name)).map_err(folder);
+    let failed = |cause: String| BackupError::Member(cause);
+    let (log, found) = Log::open(Arc::new(disk("log")?), LogOptions::default())
+        .map_err(|error| failed(error.to_string()))?;
+    let HardStateRead::Present(was) = found.hard_state else {
+        return Err(failed("its log is empty".to_owned()));
+    };
+    let (state, opened) = State::open(Arc::new(disk("state")?), StateOptions::default())
+        .map_err(|error| failed(error.to_string()))?;
+    if opened.applied.index > found.last_index {
+        let cause = "its log ends before its state, which came from another member and was not taken in yet: start the node, which needs no others for that, stop it, and restore it then";
+        return Err(failed(cause.to_owned()));
+    }
+    let reader = log.reader();
+    let log_disk = RealDisk::open(into.join(UNFINISHED_LOG)).map_err(folder)?;
+    let state_disk = RealDisk::open(into.join("state")).map_err(folder)?;
+    let copy = LogCopy {
+        reader: &reader,
+        log_start: found.start,
+        checkpoint: state.copy_base_alone(&state_disk)?.index,
+        last: found.last_index,
+        segment_bytes: LogOptions::default().segment_bytes,
+    };
+    let position = copy.run(Arc::new(log_disk))?;
+    let committed = reader.place(was.commit.min(found.last_index))?;
+    Ok(Survivor {
+        node: NodeId(was.node),
+        position,
+        committed: committed.map_or(found.start, |place| place.end),
+    })
+}
+
+/// A log as it is copied for one node.
+struct LogCopy<'l> {
+    reader: &'l LogReader,
+    log_start: Position,
+    /// The last entry of the copied checkpoint.
+    checkpoint: Index,
+    /// The last entry to copy.
+    last: Index,
+    segment_bytes: u64,
+}
+
+impl LogCopy<'_> {
+    fn run(&self, disk: Arc<dyn Disk>) -> Result<Position, BackupError> {
         let options = LogOptions {
-            segment_bytes: self.shared.options.segment_bytes,
+            segment_bytes: self.segment_bytes,
             ..LogOptions::default()
         };
         let (mut copy, _) = Log::open(disk, options).map_err(write_failed)?;
-        let last = self.shared.applied_index();
+        let last = self.last;
         let mut hard_state = HardState {
             term: Term::ZERO,
             vote: 0,
@@ -111,14 +190,14 @@ impl Node {
         };
         copy.save_hard_state(&hard_state).map_err(write_failed)?;
         let mut position = Position::ZERO;
-        let mut at = self.first_to_copy(checkpoint, last)?;
+        let mut at = self.first_to_copy()?;
         if at > Index::ZERO.next() {
-            let place = self.place_before(at, last)?;
+            let place = self.place_before(at)?;
             copy.restart_behind(place).map_err(write_failed)?;
             (hard_state.term, position) = (place.term, place.end);
         }
         while at <= last {
-            let entries = self.shared.reader.entries(at, last.next(), COPY_BYTES);
+            let entries = self.reader.entries(at, last.next(), COPY_BYTES);
             let entries = entries.map_err(|error| match error {
                 ReadError::Cut { .. } => BackupError::Overtaken,
                 error => error.into(),
@@ -142,28 +221,28 @@ impl Node {
     }
 
     /// The first entry that a copy has: that of the log, where it is one that follows the checkpoint.
-    fn first_to_copy(&self, checkpoint: Index, last: Index) -> Result<Index, BackupError> {
-        let reader = &self.shared.reader;
+    fn first_to_copy(&self) -> Result<Index, BackupError> {
+        let reader = self.reader;
         if reader.place(Index::ZERO)?.is_some() {
             return Ok(Index::ZERO.next());
         }
         // A search by position passes over entries without records: there may be some before the one
         // that it finds, and there may be no others.
-        let entries = reader.entries_from(self.log_start(), last.next(), 1)?;
-        let next = checkpoint.next();
+        let entries = reader.entries_from(self.log_start, self.last.next(), 1)?;
+        let next = self.checkpoint.next();
         Ok(entries.first().map_or(next, |entry| entry.index.min(next)))
     }
 
     /// Where the copy of a log begins whose start was cut.
-    fn place_before(&self, first: Index, last: Index) -> Result<Place, BackupError> {
-        let reader = &self.shared.reader;
+    fn place_before(&self, first: Index) -> Result<Place, BackupError> {
+        let reader = self.reader;
         let before = Index(first.get() - 1);
         if let Some(place) = reader.place(before)? {
             return Ok(place);
         }
         // The checkpoint has everything: a state that another node has sent, since when nothing was
         // written. The log does not begin behind it any more.
-        if first > last {
+        if first > self.last {
             return Err(BackupError::Overtaken);
         }
         // Copies of before do not say what was before their first entry.
@@ -171,7 +250,7 @@ impl Node {
         let base = entries.first().map(|entry| entry.header.base_offset);
         Ok(Place {
             index: before,
-            end: base.map_or(self.log_start(), |base| Position(base.get())),
+            end: base.map_or(self.log_start, |base| Position(base.get())),
             ..Place::START
         })
     }

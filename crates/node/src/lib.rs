@@ -72,7 +72,7 @@ pub use onelog_replica::{
 pub use onelog_state::{ExportError, ReadError, Row, Scan, Snapshot, SnapshotError, Versioned};
 
 pub use crate::applied_position::WaitError;
-pub use crate::backup::BackupError;
+pub use crate::backup::{BackupError, Survivor, restore_alone};
 pub use crate::cluster::{
     Answering, CallError, ClusterError, ClusterOptions, ClusterStatus, ClusterWatch, ELECTION_MS,
     ELECTION_MS_MAX, ELECTION_MS_MIN, Join, MemberStatus, MembersChangeError, START_TIMEOUT,

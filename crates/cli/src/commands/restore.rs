@@ -4,7 +4,7 @@ use std::fs::{self, File, TryLockError};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use onelog::{UNFINISHED_LOG, finish_copy};
+use onelog::{Survivor, UNFINISHED_LOG, finish_copy, restore_alone};
 use onelog_command::{CommandError, Context, NoServer};
 use onelog_log::{LOCK_FILE, flush_folder, make_folder};
 use onelog_terminal::{Out, thousands};
@@ -14,10 +14,17 @@ use super::check::{check, refuse_foreign, refuse_unfinished};
 /// The folders of a server's data, and their names until the copy is complete.
 const FOLDERS: [(&str, &str); 2] = [("log", UNFINISHED_LOG), ("state", "state")];
 
+/// Where the folder of a member is copied, which its successor is made of.
+const MEMBER: &str = "member-unfinished";
+
 #[derive(Debug, clap::Args)]
 pub struct Args {
     #[command(flatten)]
     _no_server: NoServer,
+    /// Of a cluster's node whose majority is lost for good: make a log of one node of all that its
+    /// folder has, also of what the node did not know to be committed
+    #[arg(long)]
+    alone: bool,
     /// The backup, or the folder of a stopped server
     from: PathBuf,
     /// An empty or new folder
@@ -37,9 +44,13 @@ pub fn run(args: &Args, context: &Context) -> Result<(), CommandError> {
     }
     refuse_running(&args.from)?;
     refuse_full(&args.into)?;
-    let copied = copy_all(&args.from, &args.into).and_then(|()| check(&args.into));
-    let report = match copied {
-        Ok(report) => report,
+    let copied = match args.alone {
+        true => copy_alone(&args.from, &args.into).map(Some),
+        false => copy_all(&args.from, &args.into).map(|()| None),
+    };
+    let checked = copied.and_then(|survivor| Ok((survivor, check(&args.into)?)));
+    let (survivor, report) = match checked {
+        Ok(checked) => checked,
         Err(error) => {
             remove(&args.into);
             return Err(error);
@@ -55,15 +66,35 @@ pub fn run(args: &Args, context: &Context) -> Result<(), CommandError> {
             args.from.display()
         )));
     }
-    match context.json {
-        true => report.print(true, &mut out)?,
-        false => out.line(&format!(
-            "restored into {}, checked, everything below position {}",
-            args.into.display(),
-            thousands(report.end())
-        ))?,
+    if context.json {
+        report.print(true, &mut out)?;
+        return Ok(out.flush()?);
+    }
+    out.line(&format!(
+        "restored into {}, checked, everything below position {}",
+        args.into.display(),
+        thousands(report.end())
+    ))?;
+    if let Some(survivor) = survivor {
+        out.line(&of_survivor(&survivor))?;
     }
     Ok(out.flush()?)
+}
+
+fn of_survivor(survivor: &Survivor) -> String {
+    let Survivor {
+        node,
+        position,
+        committed,
+    } = survivor;
+    let behind = match committed < position {
+        true => format!(
+            "node {node} did not know whether what is from position {} on was committed: it is in, acknowledged or not",
+            thousands(committed.get())
+        ),
+        false => format!("node {node} knew all of it to be committed"),
+    };
+    format!("it is a log of its own, of node 1 alone; {behind}")
 }
 
 /// The files of a running server change while they are copied.
@@ -107,6 +138,23 @@ fn copy_all(from: &Path, into: &Path) -> Result<(), CommandError> {
     })
 }
 
+/// Makes the log of a copy: opening a log may cut its torn end, and `from` stays as it is.
+fn copy_alone(from: &Path, into: &Path) -> Result<Survivor, CommandError> {
+    let member = into.join(MEMBER);
+    for name in ["log", "state"] {
+        copy_folder(&from.join(name), &member.join(name))?;
+    }
+    let survivor = restore_alone(&member, into).map_err(|error| {
+        CommandError::Failed(format!("{} cannot be restored: {error}", from.display()))
+    })?;
+    let finished = fs::remove_dir_all(&member).and_then(|()| finish_copy(into));
+    finished.map_err(|source| CommandError::Write {
+        path: into.to_owned(),
+        source,
+    })?;
+    Ok(survivor)
+}
+
 fn copy_folder(from: &Path, into: &Path) -> Result<(), CommandError> {
     let read = |source| CommandError::Read {
         path: from.to_owned(),
@@ -147,6 +195,7 @@ fn remove(into: &Path) {
         let _ = fs::remove_dir_all(into.join(unfinished));
         let _ = fs::remove_dir_all(into.join(name));
     }
+    let _ = fs::remove_dir_all(into.join(MEMBER));
     let _ = fs::remove_dir(into);
 }
 

@@ -1,15 +1,17 @@
 //! Nodes go, and come back or do not.
 
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 
 use onelog_testkit::until_ok;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::load::{keys_in_log, write};
-use crate::rig::{Nodes, ready};
+use crate::rig::{Nodes, TABLE, agent, ready};
+use crate::server::{Ran, Server, onelog};
 
 /// How often a leader is killed.
 const KILLS: usize = 3;
@@ -207,4 +209,60 @@ fn a_removal_that_would_end_all_commits_is_refused_unless_it_is_forced() {
         .run(leader, &["cluster", "remove", &other.to_string(), "--yes"])
         .good();
     nodes.put(leader, "a", "2");
+}
+
+#[test]
+fn what_one_folder_has_is_a_log_of_its_own_when_all_others_are_lost() {
+    // Given three nodes that are killed right behind an acknowledged transaction,
+    let mut nodes = Nodes::of_three();
+    let mut end = 0;
+    for n in 0..20 {
+        end = nodes.put(1, &format!("k{n}"), &n.to_string());
+    }
+    let leader = nodes.leader();
+    assert_eq!(nodes.get(leader, "k19", end), "19");
+    for id in nodes.ids() {
+        nodes.take(id).kill();
+    }
+    // when a log is made of the folder of the one that had led,
+    let from = nodes.data(leader);
+    let into = nodes.data(7);
+    let (from, into) = (from.to_str().unwrap(), into.to_str().unwrap());
+    let run = |args: &[&str]| Ran::of(onelog().args(args).output().unwrap()).good();
+    let restored = run(&["restore", "--alone", from, into]);
+    assert!(
+        restored.contains("a log of its own, of node 1 alone"),
+        "{restored}"
+    );
+    // then a node that is alone has everything that was acknowledged, and takes writes,
+    let alone = Server::start(Path::new(into), &[]);
+    let table = format!("{}/v1/tables/{TABLE}/keys", alone.url);
+    let agent = agent();
+    for n in 0..20 {
+        let mut found = agent.get(format!("{table}/k{n}")).call().unwrap();
+        assert_eq!(found.body_mut().read_to_string().unwrap(), n.to_string());
+    }
+    let write = json!({"op": "put", "table": TABLE, "key": "k0", "value": "new"});
+    let url = format!("{}/v1/transactions", alone.url);
+    let mut answer = agent
+        .post(url)
+        .send_json(json!({"writes": [write]}))
+        .unwrap();
+    let answer: Value = answer.body_mut().read_json().unwrap();
+    assert!(answer["position"].as_u64().unwrap() > end, "{answer}");
+    let status: Value = {
+        let url = format!("{}/v1/cluster", alone.url);
+        agent
+            .get(url)
+            .call()
+            .unwrap()
+            .body_mut()
+            .read_json()
+            .unwrap()
+    };
+    assert_eq!(status["members"].as_array().unwrap().len(), 1, "{status}");
+    // and the folder itself is still that of the member.
+    let other = nodes.data(8);
+    let copied = run(&["restore", from, other.to_str().unwrap()]);
+    assert!(!copied.contains("alone"), "{copied}");
 }
