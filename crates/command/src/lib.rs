@@ -7,6 +7,7 @@ mod definition_file;
 mod error;
 mod input;
 pub mod toml_json;
+mod toml_nesting;
 pub mod units;
 
 pub use context::{Context, NoServer, timeout};

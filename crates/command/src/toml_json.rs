@@ -5,6 +5,8 @@ use serde_json::{Map, Number, Value};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
 
+use crate::toml_nesting::too_deep;
+
 /// Something in a TOML text that cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Fault {
@@ -19,15 +21,22 @@ pub fn line_at(text: &str, byte: usize) -> usize {
 }
 
 pub fn parse(text: &str) -> Result<Spanned<DeTable<'_>>, Fault> {
+    if let Some(place) = too_deep(text) {
+        return Err(Fault {
+            line: line_at(text, place),
+            message: TOO_DEEP.to_owned(),
+        });
+    }
     DeTable::parse(text).map_err(|error| Fault {
         line: line_at(text, error.span().map_or(0, |span| span.start)),
         message: error.message().to_owned(),
     })
 }
 
-/// How deep the values of a text may nest. The reader of TOML bounds the parts of a name and the
-/// nesting of values, but not the one times the other.
+/// How deep the values of a text may nest.
 const NESTING_MAX: usize = 128;
+const TOO_DEEP: &str =
+    "this nests too deeply, with the parts of its names; the limit is 128 levels";
 
 /// A value as JSON, the fields of a table in the order in which they are written.
 pub fn to_json(text: &str, value: &Spanned<DeValue<'_>>) -> Result<Value, Fault> {
@@ -42,7 +51,7 @@ fn value_to_json(text: &str, value: &Spanned<DeValue<'_>>, levels: usize) -> Res
         })
     };
     let Some(inside) = levels.checked_sub(1) else {
-        return fault("this nests too deeply; the limit is 128 levels");
+        return fault(TOO_DEEP);
     };
     Ok(match value.get_ref() {
         DeValue::String(text) => Value::String(text.to_string()),
@@ -209,6 +218,10 @@ columns."a.b" = { from = "/x",
         let read = |text: &str| table_to_json(text, parse(text)?.get_ref());
         assert!(read(&nested(60, 2)).is_ok());
         let fault = read(&nested(60, 3)).unwrap_err();
+        assert!(fault.message.contains("128 levels"), "{fault:?}");
+        // The library alone would take apart what this has in it on the stack, level by level.
+        let fault = read(&format!("a = 1\n{}", nested(79, 78))).unwrap_err();
+        assert_eq!(fault.line, 2);
         assert!(fault.message.contains("128 levels"), "{fault:?}");
     }
 }
