@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::http::StatusCode;
-use onelog::{Catalog, Node, SnapshotError, TableDefinition, WaitError};
+use onelog::{AHEAD_TIMEOUT, Catalog, Node, SnapshotError, TableDefinition, WaitError};
 use onelog_record::{Position, TableId, ValueKind, code};
 use onelog_sinks::Sinks;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
@@ -19,8 +19,6 @@ use onelog_request::{KnownTable, Tables};
 
 /// The delay before the next try of a request that found no room.
 const RETRY_AFTER_MS: u64 = 1_000;
-/// How long a node of several may be behind a position that it is asked to read at.
-const AHEAD_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The state of the door.
 #[derive(Debug)]
@@ -188,10 +186,8 @@ impl App {
     /// Gives a node of several a moment to get to a position that it is asked to read at: another one
     /// may have reported it. Whether it got there is for the reading to find out.
     pub(crate) async fn catch_up_with(&self, position: Position) {
-        if self.node.position() < position && is_one_of_several(&self.node) {
-            let _ = self
-                .until_stopped(self.node.wait_for(position, AHEAD_TIMEOUT))
-                .await;
+        if is_one_of_several(&self.node) {
+            let _ = self.wait_for(position, AHEAD_TIMEOUT).await;
         }
     }
 

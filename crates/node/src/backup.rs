@@ -129,17 +129,16 @@ pub fn restore_alone(member: &Path, into: &Path) -> Result<Survivor, BackupError
         cause,
     };
     let disk = |name: &str| RealDisk::open(member.join(name)).map_err(folder);
-    let failed = |cause: String| BackupError::Member(cause);
     let (log, found) = Log::open(Arc::new(disk("log")?), LogOptions::default())
-        .map_err(|error| failed(error.to_string()))?;
+        .map_err(|error| BackupError::Member(error.to_string()))?;
     let HardStateRead::Present(was) = found.hard_state else {
-        return Err(failed("its log is empty".to_owned()));
+        return Err(BackupError::Member("its log is empty".to_owned()));
     };
     let (state, opened) = State::open(Arc::new(disk("state")?), StateOptions::default())
-        .map_err(|error| failed(error.to_string()))?;
+        .map_err(|error| BackupError::Member(error.to_string()))?;
     if opened.applied.index > found.last_index {
         let cause = "its log ends before its state, which came from another member and was not taken in yet: start the node, which needs no others for that, stop it, and restore it then";
-        return Err(failed(cause.to_owned()));
+        return Err(BackupError::Member(cause.to_owned()));
     }
     let reader = log.reader();
     let log_disk = RealDisk::open(into.join(UNFINISHED_LOG)).map_err(folder)?;

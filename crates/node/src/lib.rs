@@ -74,9 +74,9 @@ pub use onelog_state::{ExportError, ReadError, Row, Scan, Snapshot, SnapshotErro
 pub use crate::applied_position::WaitError;
 pub use crate::backup::{BackupError, Survivor, restore_alone};
 pub use crate::cluster::{
-    Answering, CallError, ClusterError, ClusterOptions, ClusterStatus, ClusterWatch, ELECTION_MS,
-    ELECTION_MS_MAX, ELECTION_MS_MIN, Join, MemberStatus, MembersChangeError, START_TIMEOUT,
-    Subject,
+    AHEAD_TIMEOUT, Answering, CallError, ClusterError, ClusterOptions, ClusterStatus, ClusterWatch,
+    ELECTION_MS, ELECTION_MS_MAX, ELECTION_MS_MIN, Join, MemberStatus, MembersChangeError,
+    START_TIMEOUT, Subject,
 };
 pub use crate::copy::{UNFINISHED_LOG, UnfinishedCopy, check_finished, finish_copy};
 pub use crate::feed::{FeedError, LogFeed, PinError, PinnedState};

@@ -8,8 +8,9 @@
 //! ```
 //!
 //! A rebuild leads from every state to `Backfilling`, and is remembered until a backfill has
-//! succeeded, or until a pause while it has stopped gives it up. `Leaving` is final. Whether the sink is paused is kept beside the state: it is a wish of
-//! the user that outlives connections, backfills and failures.
+//! succeeded, or until a pause while it has stopped gives it up. `Leaving` is final. Whether the sink
+//! is paused is kept beside the state: it is a wish of the user that outlives connections, backfills
+//! and failures.
 
 use onelog::Position;
 

@@ -71,16 +71,27 @@ pub fn all(root: &Path) -> Result<Vec<File>, Error> {
     Ok(files)
 }
 
-/// What a command prints.
+/// Cargo, in the root of the repository.
+pub fn cargo(root: &Path) -> Command {
+    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    command.current_dir(root);
+    command
+}
+
+/// What a command prints. Where its errors are not shown already, they are in the error.
 pub fn run(command: &mut Command, name: &str) -> Result<String, Error> {
     let output = command.output().map_err(|source| Error::Io {
         context: name.to_owned(),
         source,
     })?;
     if !output.status.success() {
+        let message = match String::from_utf8_lossy(&output.stderr).trim() {
+            "" => output.status.to_string(),
+            errors => errors.to_owned(),
+        };
         return Err(Error::Command {
             command: name.to_owned(),
-            message: String::from_utf8_lossy(&output.stderr).trim().to_owned(),
+            message,
         });
     }
     String::from_utf8(output.stdout).map_err(|error| Error::Command {

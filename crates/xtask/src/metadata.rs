@@ -1,7 +1,6 @@
 //! What `cargo metadata` says about this workspace.
 
 use std::path::Path;
-use std::process::Command;
 
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
@@ -88,10 +87,8 @@ pub fn workspace(root: &Path) -> Result<Workspace, Error> {
 }
 
 pub fn read<T: DeserializeOwned>(root: &Path, arguments: &[&str]) -> Result<T, Error> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let text = files::run(
-        Command::new(cargo)
-            .current_dir(root)
+        files::cargo(root)
             .args(["metadata", "--locked", "--format-version", "1"])
             .args(arguments),
         "cargo metadata",

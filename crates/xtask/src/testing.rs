@@ -7,7 +7,7 @@
 
 use std::fs::File;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Command, Stdio};
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
@@ -59,10 +59,14 @@ pub fn run() -> Result<bool, Error> {
     let mut binaries = compile(&root)?;
     binaries.sort_by_key(|binary| binary.bytes);
     let mut failed = run_all(binaries)?;
-    let documented = cargo(&root)
+    let documented = files::cargo(&root)
         .args(["test", "--workspace", "--locked", "--doc"])
-        .status();
-    if !ended(documented, "cargo test --doc")?.success() {
+        .status()
+        .map_err(|source| Error::Io {
+            context: "cargo test --doc".to_owned(),
+            source,
+        })?;
+    if !documented.success() {
         failed.push("the examples in the documentation".to_owned());
     }
     for source in &failed {
@@ -71,37 +75,14 @@ pub fn run() -> Result<bool, Error> {
     Ok(failed.is_empty())
 }
 
-fn cargo(root: &Path) -> Command {
-    let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    command.current_dir(root);
-    command
-}
-
-fn ended(status: std::io::Result<ExitStatus>, context: &str) -> Result<ExitStatus, Error> {
-    status.map_err(|source| Error::Io {
-        context: context.to_owned(),
-        source,
-    })
-}
-
 fn compile(root: &Path) -> Result<Vec<Binary>, Error> {
-    let context = "cargo test --no-run";
-    let output = cargo(root)
-        .args(["test", "--workspace", "--locked", "--no-run"])
-        .arg("--message-format=json-render-diagnostics")
-        .stderr(Stdio::inherit())
-        .output()
-        .map_err(|source| Error::Io {
-            context: context.to_owned(),
-            source,
-        })?;
-    if !output.status.success() {
-        return Err(Error::Command {
-            command: context.to_owned(),
-            message: "see above".to_owned(),
-        });
-    }
-    let text = String::from_utf8_lossy(&output.stdout);
+    let text = files::run(
+        files::cargo(root)
+            .args(["test", "--workspace", "--locked", "--no-run"])
+            .arg("--message-format=json-render-diagnostics")
+            .stderr(Stdio::inherit()),
+        "cargo test --no-run",
+    )?;
     let binaries: Vec<Binary> = text
         .lines()
         .filter_map(|line| binary_of(line, root))
@@ -178,10 +159,9 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 /// Whether its tests passed, what it printed, and how long it ran.
 fn run_one(binary: &Binary) -> Result<(bool, String, f64), Error> {
-    let name = binary.executable.file_name().unwrap_or_default();
     let log = binary.executable.with_extension("printed");
     let context = |source| Error::Io {
-        context: format!("{} ({})", binary.source, Path::new(name).display()),
+        context: binary.source.clone(),
         source,
     };
     let out = File::create(&log).map_err(context)?;

@@ -126,33 +126,31 @@ fn refuse_full(into: &Path) -> Result<(), CommandError> {
 }
 
 fn copy_all(from: &Path, into: &Path) -> Result<(), CommandError> {
-    for (name, target) in FOLDERS {
-        let source = from.join(name);
-        if source.is_dir() {
-            copy_folder(&source, &into.join(target))?;
-        }
-    }
-    finish_copy(into).map_err(|source| CommandError::Write {
-        path: into.to_owned(),
-        source,
-    })
+    copy_folders(from, into, FOLDERS)?;
+    finish_copy(into).map_err(|source| write_failed(into, source))
 }
 
 /// Makes the log of a copy: opening a log may cut its torn end, and `from` stays as it is.
 fn copy_alone(from: &Path, into: &Path) -> Result<Survivor, CommandError> {
     let member = into.join(MEMBER);
-    for name in ["log", "state"] {
-        copy_folder(&from.join(name), &member.join(name))?;
-    }
+    copy_folders(from, &member, FOLDERS.map(|(name, _)| (name, name)))?;
     let survivor = restore_alone(&member, into).map_err(|error| {
         CommandError::Failed(format!("{} cannot be restored: {error}", from.display()))
     })?;
     let finished = fs::remove_dir_all(&member).and_then(|()| finish_copy(into));
-    finished.map_err(|source| CommandError::Write {
-        path: into.to_owned(),
-        source,
-    })?;
+    finished.map_err(|source| write_failed(into, source))?;
     Ok(survivor)
+}
+
+/// Copies the folders of a server's data that are there, each under its other name.
+fn copy_folders(from: &Path, into: &Path, names: [(&str, &str); 2]) -> Result<(), CommandError> {
+    for (name, target) in names {
+        let source = from.join(name);
+        if source.is_dir() {
+            copy_folder(&source, &into.join(target))?;
+        }
+    }
+    Ok(())
 }
 
 fn copy_folder(from: &Path, into: &Path) -> Result<(), CommandError> {
@@ -160,10 +158,7 @@ fn copy_folder(from: &Path, into: &Path) -> Result<(), CommandError> {
         path: from.to_owned(),
         source,
     };
-    make_folder(into).map_err(|source| CommandError::Write {
-        path: into.to_owned(),
-        source,
-    })?;
+    make_folder(into).map_err(|source| write_failed(into, source))?;
     for entry in fs::read_dir(from).map_err(read)? {
         let entry = entry.map_err(read)?;
         let is_file = entry.file_type().map_err(read)?.is_file();
@@ -171,15 +166,16 @@ fn copy_folder(from: &Path, into: &Path) -> Result<(), CommandError> {
             continue;
         }
         let target = into.join(entry.file_name());
-        copy_file(&entry.path(), &target).map_err(|source| CommandError::Write {
-            path: target.clone(),
-            source,
-        })?;
+        copy_file(&entry.path(), &target).map_err(|source| write_failed(&target, source))?;
     }
-    flush_folder(into).map_err(|source| CommandError::Write {
-        path: into.to_owned(),
+    flush_folder(into).map_err(|source| write_failed(into, source))
+}
+
+fn write_failed(path: &Path, source: io::Error) -> CommandError {
+    CommandError::Write {
+        path: path.to_owned(),
         source,
-    })
+    }
 }
 
 fn copy_file(from: &Path, into: &Path) -> io::Result<()> {

@@ -28,9 +28,9 @@ pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(10);
 const FORWARDS_MAX: usize = 8_192;
 /// The pause before another attempt, unless who leads changes before.
 const PAUSE: Duration = Duration::from_millis(50);
-/// How long a read position may be ahead of the leader. Followers can be: an entry that a majority has
-/// flushed is applied on the leader once its own disk has it as well.
-const AHEAD_TIMEOUT: Duration = Duration::from_secs(1);
+/// How long a position that one node of a cluster has reported may be ahead of another, also of the
+/// leader: an entry that a majority has flushed is applied there once its own disk has it as well.
+pub const AHEAD_TIMEOUT: Duration = Duration::from_secs(1);
 /// How long a client should wait when no leader was found.
 const RETRY_AFTER_MS: u64 = 500;
 

@@ -37,6 +37,7 @@ use tokio::runtime::{Builder, Handle, Runtime};
 
 pub use calls::{Answering, CallError, Subject};
 pub use change::MembersChangeError;
+pub use forward::AHEAD_TIMEOUT;
 pub use options::{
     ClusterOptions, ELECTION_MS, ELECTION_MS_MAX, ELECTION_MS_MIN, Join, START_TIMEOUT,
 };
