@@ -224,6 +224,13 @@ impl Batcher {
 
     fn key_of(&self, value: &Json<'_>) -> Result<String, String> {
         let key = match value.get(&self.key) {
+            None if !matches!(value, Json::Object(_)) => {
+                return Err(format!(
+                    "it is {}, which has no field '{}' for the key; expected an object",
+                    value.kind(),
+                    self.key
+                ));
+            }
             None => return Err(format!("there is no field '{}' for the key", self.key)),
             Some(Json::String(text)) => text.text().into_owned(),
             // Of any length, as it was written.
@@ -334,7 +341,8 @@ mod tests {
 
     #[test]
     fn bad_lines_are_named_and_every_byte_belongs_to_a_batch() {
-        let text = "{\"id\":1}\n\nnope\n{\"x\":1}\n{\"id\":null}\n{\"id\":1.5}\n{\"id\":2}\n[\n";
+        let text =
+            "{\"id\":1}\n\nnope\n{\"x\":1}\n{\"id\":null}\n{\"id\":1.5}\n{\"id\":2}\n[\n[1]\n";
         let (ready, bad) = batches(text, BOUNDS);
         assert_eq!(
             bad,
@@ -344,6 +352,7 @@ mod tests {
                 "line 5: the key field 'id' is null; expected a text or a whole number",
                 "line 6: the key field 'id' is a number with a fraction; expected a text or a whole number",
                 "line 8: not JSON: EOF while parsing a list, at byte 1",
+                "line 9: it is an array, which has no field 'id' for the key; expected an object",
             ]
         );
         assert_eq!(ready[0].start, 0);

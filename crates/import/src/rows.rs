@@ -6,6 +6,7 @@ use std::io::{self, Read};
 
 use csv::{ByteRecord, ErrorKind, Reader, ReaderBuilder, Terminator};
 use onelog_record::FieldPath;
+use onelog_terminal::counted;
 use serde_json::Value;
 use serde_json::value::RawValue;
 
@@ -181,7 +182,8 @@ impl<R: Read> Rows<R> {
         let (found, expected) = (self.record.len(), self.names.len());
         if found != expected {
             return Err(format!(
-                "it has {found} columns, the header has {expected}; is a quote missing, or is the delimiter another (--delimiter)?"
+                "it has {}, the header has {expected}; is a quote missing, or is the delimiter another (--delimiter)?",
+                counted(found as u64, "column")
             ));
         }
         let mut out = Vec::with_capacity(self.record.as_slice().len() + expected * 16);
@@ -249,7 +251,9 @@ fn header(record: &ByteRecord) -> Result<Vec<String>, String> {
             return Err(format!("its column {} has no name in the header", n + 1));
         }
         if !seen.insert(name) {
-            return Err(format!("its header names the column '{name}' twice"));
+            return Err(format!(
+                "its header names the column '{name}' twice; rename one of them"
+            ));
         }
         names.push(name.to_owned());
     }

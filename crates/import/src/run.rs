@@ -452,7 +452,7 @@ impl Run<'_> {
                 true => self.forget(),
                 false => self.save(true),
             }
-            return Err(failure);
+            return Err(self.with_committed(failure));
         }
         self.forget();
         let summary = self.summary(elapsed);
@@ -486,6 +486,22 @@ impl Run<'_> {
             out.line(note)?;
         }
         Ok(out.flush()?)
+    }
+
+    /// The failure, and how much was committed before it by this run and by those it goes on with.
+    fn with_committed(&self, failure: CommandError) -> CommandError {
+        let earlier = self.import.source.progress.records;
+        let committed = earlier + self.tally.records + self.tally.repeated_records;
+        if committed == 0 {
+            return failure;
+        }
+        let least = if self.is_unclear { "at least " } else { "" };
+        CommandError::Failed(format!(
+            "{failure}; committed so far: {least}{}, all up to {} {}",
+            counted(committed, "record"),
+            self.unit(),
+            thousands(self.record.done_lines)
+        ))
     }
 
     /// Everything that was imported is below it.

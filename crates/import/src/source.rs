@@ -129,7 +129,7 @@ impl<R: Read> Read for Packed<R> {
 
 #[derive(Debug, thiserror::Error)]
 #[error(
-    "its {} data is cut off or damaged ({source}); whole batches before that are imported. Once the file is whole, import it with --again, which writes all of it: a keyed table gets the same values again, a stream table gets its records twice",
+    "its {} data is cut off or damaged ({source}), and what was read of it before may be damaged as well. Once the file is whole, import it with --again, which writes all of it: a keyed table gets the same values again, a stream table gets its records twice",
     packing.name()
 )]
 struct PackedError {
@@ -174,6 +174,12 @@ pub fn open(
     }
     let fail = |source| read_error(&args.file, source);
     let mut file = File::open(&args.file).map_err(fail)?;
+    if file.metadata().map_err(fail)?.is_dir() {
+        return Err(CommandError::Failed(format!(
+            "cannot import {}: it is a folder; import each of its files by itself",
+            args.file.display()
+        )));
+    }
     let identity = record::identity(&mut file).map_err(fail)?;
     let size = file.metadata().map_err(fail)?.len();
     let unpacked = unpack(Box::new(file), &args.file)?;

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use flate2::Compression;
 use flate2::write::GzEncoder;
+use onelog_terminal::thousands;
 use serde_json::{Value, json};
 
 use crate::server::{Ran, Server};
@@ -53,6 +54,17 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
     let mut packed = GzEncoder::new(Vec::new(), Compression::fast());
     packed.write_all(bytes).unwrap();
     packed.finish().unwrap()
+}
+
+/// More than what is read of a file before its import begins.
+fn many_rows() -> String {
+    let line = |n: u32| {
+        format!(
+            "{{\"id\":\"k{n:05}\",\"n\":{}}}\n",
+            n.wrapping_mul(2_654_435_761)
+        )
+    };
+    (0..20_000).map(line).collect()
 }
 
 fn utf16(text: &str) -> Vec<u8> {
@@ -155,13 +167,7 @@ fn csv_arrays_documents_and_what_is_packed_become_the_same_rows() {
 fn a_packed_file_that_is_cut_off_says_what_to_do_and_the_whole_one_is_imported_then() {
     // Given a file of which the last bytes have not arrived.
     let place = Place::new();
-    let line = |n: u32| {
-        format!(
-            "{{\"id\":\"k{n:05}\",\"n\":{}}}\n",
-            n.wrapping_mul(2_654_435_761)
-        )
-    };
-    let rows: String = (0..20_000).map(line).collect();
+    let rows = many_rows();
     for (name, whole) in [
         ("gz", gzip(rows.as_bytes())),
         ("zst", zstd::encode_all(rows.as_bytes(), 1).unwrap()),
@@ -178,6 +184,40 @@ fn a_packed_file_that_is_cut_off_says_what_to_do_and_the_whole_one_is_imported_t
         place.import(&table, &file, &[]).fails(1, "--again");
         place.import(&table, &file, &["--again"]).good();
         assert_eq!(place.values(&table), rows, "{name}");
+    }
+}
+
+#[test]
+fn a_packed_file_with_a_wrong_checksum_says_how_many_records_were_committed() {
+    // Given files whose rows can all be read, and whose last bytes do not fit them.
+    let place = Place::new();
+    let rows = many_rows();
+    let mut encoder = zstd::Encoder::new(Vec::new(), 1).unwrap();
+    encoder.include_checksum(true).unwrap();
+    encoder.write_all(rows.as_bytes()).unwrap();
+    let gzip_checksum = 8;
+    for (name, mut bytes, from_end) in [
+        ("gz", gzip(rows.as_bytes()), gzip_checksum),
+        ("zst", encoder.finish().unwrap(), 1),
+    ] {
+        let at = bytes.len() - from_end;
+        bytes[at] ^= 0xff;
+        let (table, name) = (format!("t.{name}"), format!("rows.ndjson.{name}"));
+        let file = place.file(&name, &bytes);
+        // When it is imported, once and again, then whole batches before the end are there,
+        for _ in 0..2 {
+            let ran = place.import(&table, &file, &["--batch-records", "1000"]);
+            let there = place.values(&table);
+            assert!(rows.starts_with(&there), "{name}");
+            let count = there.lines().count() as u64;
+            assert!(count > 0 && count.is_multiple_of(1_000), "{name}: {count}");
+            let count = thousands(count);
+            let expected = format!("committed so far: {count} records, all up to line {count}");
+            ran.fails(1, &expected);
+        }
+        // and the record of progress, by which the next run goes on or refuses another file.
+        let record = place.folder.path().join(format!("{name}.onelog-import"));
+        assert!(record.exists(), "{name}");
     }
 }
 
@@ -213,6 +253,9 @@ fn what_is_not_read_is_named_and_makes_no_table() {
                 .exists()
         );
     }
+    place
+        .import("t.rows", place.folder.path(), &[])
+        .fails(1, "it is a folder; import each of its files by itself");
     assert_eq!(place.tables(), 0);
     let lines = place.file("g.txt", b"id,n\na,1\n");
     place.import("t.rows", &lines, &[]).fails(1, "--format csv");
