@@ -16,7 +16,7 @@ use jaq_json::Num;
 use super::arithmetic::{Error, ValR};
 use super::json;
 use super::meter;
-use super::moment::{SECOND_NANOS, moment_text, parse_moment};
+use super::moment::{SECOND_NANOS, moment_text, parse_moment, parse_seconds, seconds_text};
 use super::value::{Value, as_float};
 
 /// What programs run on.
@@ -494,12 +494,8 @@ fn from_date(value: Value) -> ValR {
             "{value} is no moment of the years 1 to 9999 with an offset (RFC 3339)"
         ))
     })?;
-    // Within these years both are far below the bounds.
-    let (seconds, rest) = ((nanos / SECOND_NANOS) as i64, nanos % SECOND_NANOS);
-    if rest == 0 {
-        return Ok(Value::Number(Num::from_integral(seconds)));
-    }
-    Ok(Value::from(seconds as f64 + rest as f64 / 1e9))
+    // Not a float, which has too few digits.
+    Ok(Value::number(&seconds_text(nanos)))
 }
 
 fn to_date(value: Value) -> ValR {
@@ -508,9 +504,15 @@ fn to_date(value: Value) -> ValR {
     };
     let nanos = match number {
         Num::Int(seconds) => (*seconds as i128).checked_mul(SECOND_NANOS),
-        other => jiff::SignedDuration::try_from_secs_f64(as_float(other))
-            .ok()
-            .map(|duration| duration.as_nanos()),
+        other => {
+            // All calendars are far within this.
+            let float = Some(as_float(other)).filter(|float| float.abs() < 1e15);
+            float.and_then(|float| match other {
+                Num::Dec(written) if !written.contains(['e', 'E']) => parse_seconds(written),
+                // With the fewest digits by which it is read back.
+                _ => parse_seconds(&float.to_string()),
+            })
+        }
     };
     nanos
         .and_then(moment_text)

@@ -65,6 +65,36 @@ pub fn moment_text(nanos: i128) -> Option<String> {
     Some(out)
 }
 
+/// Seconds with a fraction, without needless zeros: `-0.5`.
+pub(crate) fn seconds_text(nanos: i128) -> String {
+    let sign = if nanos < 0 { "-" } else { "" };
+    let nanos = nanos.unsigned_abs();
+    let second = SECOND_NANOS.unsigned_abs();
+    let text = format!("{sign}{}.{:09}", nanos / second, nanos % second);
+    text.trim_end_matches('0').trim_end_matches('.').to_owned()
+}
+
+/// Nanoseconds of seconds that are written with a fraction and without an exponent; what is finer is
+/// cut off, towards the past.
+pub(crate) fn parse_seconds(text: &str) -> Option<i128> {
+    let (is_negative, digits) = match text.strip_prefix('-') {
+        Some(digits) => (true, digits),
+        None => (false, text),
+    };
+    let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+    let (kept, finer) = fraction
+        .split_at_checked(FRACTION_DIGITS_MAX)
+        .unwrap_or((fraction, ""));
+    let seconds: i64 = whole.parse().ok()?;
+    let rest: i128 = format!("{kept:0<9}").parse().ok()?;
+    let nanos = i128::from(seconds) * SECOND_NANOS + rest;
+    let is_cut = finer.bytes().any(|digit| digit != b'0');
+    Some(match is_negative {
+        true => -nanos - i128::from(is_cut),
+        false => nanos,
+    })
+}
+
 /// Days since 1970 of a day in the years 1 to 9999, written `YYYY-MM-DD`.
 #[must_use]
 pub fn parse_day(text: &str) -> Option<i32> {
@@ -160,6 +190,26 @@ mod tests {
             "-000001-01-01T00:00:00Z",
         ] {
             assert_eq!(parse_moment(beyond), None, "{beyond}");
+        }
+    }
+
+    #[test]
+    fn seconds_are_read_as_they_are_written() {
+        for (nanos, text) in [
+            (0, "0"),
+            (-1, "-0.000000001"),
+            (-1_500_000_000, "-1.5"),
+            (LAST, "253402300799.999999999"),
+            (FIRST, "-62135596800"),
+        ] {
+            assert_eq!(seconds_text(nanos), text);
+            assert_eq!(parse_seconds(text), Some(nanos));
+        }
+        assert_eq!(parse_seconds("1.0000000019"), Some(1_000_000_001));
+        assert_eq!(parse_seconds("-1.0000000011"), Some(-1_000_000_002));
+        assert_eq!(parse_seconds("-1.0000000010"), Some(-1_000_000_001));
+        for wrong in ["", "1e3", "99999999999999999999", "1.x"] {
+            assert_eq!(parse_seconds(wrong), None, "{wrong}");
         }
     }
 

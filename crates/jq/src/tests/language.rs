@@ -11,6 +11,8 @@ const VERSIONS: &[(u32, [(&str, &str); 3])] = &[
     (1, JAQ_3_1_2),
     // Dates to the end of the year 9999, leap seconds.
     (2, JAQ_3_1_2),
+    // Nanoseconds of dates.
+    (3, JAQ_3_1_2),
 ];
 const JAQ_3_1_2: [(&str, &str); 3] = [
     ("jaq-core", "3.1.2"),
