@@ -213,9 +213,19 @@ fn slice_text(text: &str, range: Range<&Value>) -> ValR {
     Ok(Value::text(part))
 }
 
+/// A program may write a number with leading zeros, which JSON does not have.
+fn without_leading_zeros(written: &str) -> &str {
+    let rest = written.trim_start_matches('0');
+    if rest.starts_with(|c: char| c.is_ascii_digit()) {
+        return rest;
+    }
+    let zeros = written.len() - rest.len();
+    &written[zeros.saturating_sub(1)..]
+}
+
 impl ValT for Value {
     fn from_num(written: &str) -> ValR {
-        Ok(Self::number(written))
+        Ok(Self::number(without_leading_zeros(written)))
     }
 
     fn from_map<I: IntoIterator<Item = (Self, Self)>>(fields: I) -> ValR {

@@ -13,7 +13,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 
 /// Evaluations and elements that one run may cost.
 pub const STEPS_MAX: u64 = 10_000_000;
-/// Bytes that one run may allocate for values, counted as if nothing were given back.
+/// Bytes that one run may allocate for values and evaluations, counted as if nothing were given
+/// back.
 pub const MEMORY_BYTES_MAX: u64 = 256 << 20;
 /// Stack that one run may use beyond its caller's.
 pub(super) const STACK_BYTES_MAX: usize = 640 << 10;
@@ -23,6 +24,10 @@ pub(super) const VALUE_BYTES_MAX: usize = 32 << 20;
 pub(super) const DEPTH_MAX: u32 = 127;
 /// Bytes that are compared, searched or copied in one step.
 const BYTES_PER_STEP: u64 = 64;
+/// What an evaluation may leave behind: the interpreter keeps an iterator that has given a value
+/// until it is known that no further one comes, in a loop one for each round. What such a loop was
+/// measured to allocate is less than four times this.
+const EVALUATION_BYTES: u64 = 96;
 
 /// Which limit a run has passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,7 +58,7 @@ impl std::fmt::Display for Limit {
 pub struct Used {
     /// Evaluations and elements.
     pub steps: u64,
-    /// Bytes of memory for values.
+    /// Bytes of memory for values and evaluations.
     pub memory_bytes: u64,
 }
 
@@ -158,11 +163,15 @@ pub(super) fn read(bytes: usize) {
 /// Counts bytes that are allocated, and the work of filling them.
 pub(super) fn allocate(bytes: usize) {
     step(bytes as u64 / BYTES_PER_STEP);
+    take_memory(bytes as u64);
+}
+
+fn take_memory(bytes: u64) {
     let left = MEMORY_LEFT.get();
     if left == UNMETERED {
         return;
     }
-    match left.checked_sub(bytes as u64) {
+    match left.checked_sub(bytes) {
         Some(left) => MEMORY_LEFT.set(left),
         None => stop(Limit::Memory),
     }
@@ -171,6 +180,7 @@ pub(super) fn allocate(bytes: usize) {
 /// Counts one evaluation of a term; every recursion of the interpreter passes here.
 pub(super) fn evaluate() {
     step(1);
+    take_memory(EVALUATION_BYTES);
     if let Some(start) = STACK_START.get()
         && start.abs_diff(stack_address()) > STACK_BYTES_MAX
     {

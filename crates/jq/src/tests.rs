@@ -305,6 +305,14 @@ fn what_is_not_json_is_refused_with_its_place() {
 }
 
 #[test]
+fn a_number_with_many_leading_zeros_is_json() {
+    let zeros = "0".repeat(500);
+    for (text, expected) in [("7", "7"), ("", "0"), (".5", "0.5"), ("1.50", "1.50")] {
+        assert_eq!(result(&format!("{zeros}{text}"), "null"), expected);
+    }
+}
+
+#[test]
 fn digits_cannot_fill_the_memory() {
     assert!(failure("last(limit(100; recurse(. * .)))", "3").contains("too many digits"));
 }

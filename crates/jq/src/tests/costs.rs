@@ -47,6 +47,24 @@ fn a_long_number_that_is_made_costs_memory() {
 }
 
 #[test]
+fn an_evaluation_that_is_kept_costs_memory() {
+    // Each round leaves an iterator behind, which may still give another value.
+    for text in [
+        ". as $x|(((((until(.; ..)|unique)|abs)|abs)|abs)|abs)",
+        "until(.; ., empty)",
+        "reduce range(10000000) as $i (.; ..)",
+        "reduce range(10000000) as $i (.; ., empty)",
+    ] {
+        let endless = run(text, "false").unwrap_err();
+        assert!(matches!(
+            endless,
+            JqError::Limit(Limit::Steps | Limit::Memory)
+        ));
+        assert!(used().memory_bytes >= used().steps * 4, "{:?}", used());
+    }
+}
+
+#[test]
 fn comparing_objects_costs_what_sorting_their_names_costs() {
     let fields: String = (0..10_000).map(|i| format!("\"f{i}\":{i},")).collect();
     let object = format!("{{{fields}\"z\":0}}");

@@ -11,7 +11,7 @@ const VERSIONS: &[(u32, [(&str, &str); 3])] = &[
     (1, JAQ_3_1_2),
     // Dates to the end of the year 9999, leap seconds.
     (2, JAQ_3_1_2),
-    // Nanoseconds of dates.
+    // Nanoseconds of dates, leading zeros in programs, the memory of evaluations.
     (3, JAQ_3_1_2),
 ];
 const JAQ_3_1_2: [(&str, &str); 3] = [
