@@ -55,7 +55,7 @@ pub struct Error {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Value>)]
     pub met: Option<Box<RawValue>>,
-    /// The unique field.
+    /// The unique field that two keys would share.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub field: Option<String>,
     /// The value that another key has in the unique field, where it has at most 1,024 bytes.

@@ -20,7 +20,7 @@ pub struct LogRecord<'r> {
     /// The position right behind the record's transaction.
     #[schema(value_type = u64)]
     pub position: Position,
-    /// The transaction.
+    /// The id by which a repeated request is recognised.
     #[schema(value_type = String)]
     pub id: TxnId,
     pub table: String,

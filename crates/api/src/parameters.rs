@@ -2,7 +2,7 @@
 
 use utoipa::IntoParams;
 
-/// Where to read.
+/// The position of the log that a read sees.
 #[derive(Debug, IntoParams)]
 #[into_params(parameter_in = Query)]
 #[allow(dead_code)]

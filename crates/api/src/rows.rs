@@ -7,7 +7,7 @@ use utoipa::ToSchema;
 use super::Bytes;
 use onelog_request::{BytesOut, ValueOut};
 
-/// A page of a table.
+/// Rows of a table in the order of their keys, a page at a time.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(examples(json!({
     "position": 7,

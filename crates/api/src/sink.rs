@@ -9,7 +9,7 @@ use utoipa::ToSchema;
 use super::{Bytes, NewSink};
 use onelog_request::WireBytes;
 
-/// A sink.
+/// How far a sink has followed the log, and what holds it up.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(examples(json!({
     "name": "search", "kind": "sqlite", "state": "running", "position": 7, "lag_records": 0,
@@ -20,7 +20,7 @@ use onelog_request::WireBytes;
 })))]
 pub struct Sink {
     name: String,
-    /// The kind of store.
+    /// The kind of store, as `kind` of the definition names it.
     kind: &'static str,
     state: State,
     /// The number of the node of a cluster on which it runs; left out by a node that is alone, or where
@@ -101,7 +101,7 @@ enum State {
     Running,
     /// Something failed; it will try again by itself.
     Waiting,
-    /// It is paused.
+    /// It was paused by a request and follows again when it is resumed.
     Paused,
     /// Something failed that must be mended from outside; then resume or rebuild it.
     Stopped,
@@ -153,7 +153,7 @@ struct LastVerification {
     scheduled: bool,
 }
 
-/// All sinks.
+/// All sinks in the order of their names.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(examples(json!({"sinks": []})))]
 pub struct Sinks {
@@ -206,7 +206,7 @@ struct DryRunMapping {
     /// What the table in the store has; missing where the definition does not say where the store is.
     #[serde(skip_serializing_if = "Option::is_none")]
     store: Option<DryRunStore>,
-    /// The first rows.
+    /// The first rows that the store would get.
     rows: Vec<DryRunRow>,
     /// The first records that do not fit.
     refused: Vec<DryRunRefused>,
@@ -299,7 +299,7 @@ pub struct ParkedKeys<'s> {
     pub parked: Vec<ParkedKey>,
 }
 
-/// A parked key.
+/// A key whose record the store refused.
 #[derive(Debug, Serialize, ToSchema)]
 pub struct ParkedKey {
     /// The table of the log.
@@ -328,7 +328,7 @@ pub struct ReplayKeys {
     pub keys: Option<Vec<ReplayKey>>,
 }
 
-/// A parked key.
+/// A parked key that is written again.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields, expecting = "an object with 'into' and 'key'")]
 pub struct ReplayKey {

@@ -56,7 +56,7 @@ pub struct Mapping {
     table: String,
     /// The table of the store.
     into: String,
-    /// Columns by name.
+    /// The columns beside the key, by their names in the store.
     #[schema(nullable = false)]
     columns: Option<BTreeMap<String, Column>>,
     /// A jq program: whether a record makes a row.

@@ -8,7 +8,7 @@ use utoipa::ToSchema;
 
 use super::{Cluster, Sink};
 
-/// How the node is.
+/// Whether the node serves requests, and why not.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(examples(
     json!({"status": "ok"}),
@@ -23,7 +23,7 @@ pub struct Health<'h> {
     pub failure: Option<&'h str>,
 }
 
-/// The node's state.
+/// Positions, limits and members of the node that answers.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(examples(json!({
     "version": "0.1.0", "log_id": "000102030405060708090a0b0c0d0e0f", "position": 7,
@@ -204,7 +204,7 @@ pub struct Backup {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(examples(json!({"into": "/var/backups/onelog/monday", "position": 7})))]
 pub struct BackupMade {
-    /// The folder.
+    /// The folder, on the node's machine, that the backup is in.
     #[schema(value_type = String)]
     pub into: PathBuf,
     /// It has every transaction below this position and none above.

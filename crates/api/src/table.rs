@@ -40,7 +40,7 @@ pub enum TableKind {
     Stream,
 }
 
-/// What values are.
+/// What the values of a table are.
 #[derive(Debug, Clone, Copy, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum ValueKind {
@@ -79,7 +79,7 @@ pub struct TableAt<'t> {
     pub position: Position,
 }
 
-/// All tables.
+/// All tables at one position of the log.
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(examples(json!({
     "position": 1,

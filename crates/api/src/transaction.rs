@@ -100,7 +100,7 @@ pub struct Guard {
     ge: Option<Value>,
 }
 
-/// What a write does.
+/// What a write does to the key's value.
 #[derive(Debug, ToSchema)]
 #[allow(dead_code)]
 #[schema(rename_all = "snake_case")]

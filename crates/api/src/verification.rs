@@ -38,9 +38,9 @@ struct TableVerification {
     table: String,
     /// The table of the store.
     into: String,
-    /// Rows of the log.
+    /// How many rows the log makes.
     rows: u64,
-    /// Rows of the store.
+    /// How many rows the store has.
     store_rows: u64,
     /// Whether rows and full-text index are equal.
     equal: bool,
@@ -74,7 +74,7 @@ struct TableVerification {
 struct IndexVerification {
     equal: bool,
     faults_total: u64,
-    /// The first ones.
+    /// The first faults that were found, each with its place.
     faults: Vec<String>,
 }
 

@@ -77,7 +77,7 @@ pub struct Args {
     /// Rounds of each figure, whose median counts
     #[arg(long, default_value_t = 5)]
     rounds: usize,
-    /// Seconds of a round
+    /// Seconds that a round takes
     #[arg(long, default_value_t = 6)]
     seconds: u64,
     /// Keys of the table that is read and written

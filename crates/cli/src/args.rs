@@ -27,7 +27,7 @@ pub struct Cli {
 
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Run a server
+    /// Run a server on a data folder
     Serve(serve::Args),
     /// See what two writes to two stores do, and what onelog does about it
     #[cfg(feature = "demo")]
@@ -36,13 +36,13 @@ enum Command {
     Get(get::Args),
     /// Write the value of a key
     Put(put::Args),
-    /// Delete a key
+    /// Delete one key of a table
     Delete(delete::Args),
     /// List keys and values of a table
     Scan(scan::Args),
     /// Commit a transaction written as JSON
     Commit(commit::Args),
-    /// Follow the log
+    /// Print the log's transactions, and follow it
     Tail(tail::Args),
     /// Write the lines of an NDJSON file into a table
     Import(onelog_import::Args),

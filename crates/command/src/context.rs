@@ -10,7 +10,7 @@ use crate::units::parse_time_ms;
 /// The flags that every command takes.
 #[derive(Clone, Debug, Args)]
 pub struct Context {
-    /// The server
+    /// URL of the server that the command asks
     #[arg(
         long,
         global = true,

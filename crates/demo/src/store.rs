@@ -22,13 +22,11 @@ const RETRY_PAUSE: Duration = Duration::from_millis(100);
 /// What the process follows, and where it puts what it read.
 #[derive(Clone, Debug)]
 pub struct FollowOptions {
-    /// The server.
     pub url: String,
     /// How long a request may take.
     pub timeout: Duration,
     /// The table to follow.
     pub table: String,
-    /// The database file.
     pub database: PathBuf,
 }
 

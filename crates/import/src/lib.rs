@@ -43,7 +43,7 @@ const CONNECTIONS_MAX: u64 = 32;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The table
+    /// Name of the table, as service.table
     table: String,
     /// The file: NDJSON, a JSON array or CSV, also packed with gzip or zstd; - is standard input.
     /// With --from-store the definition of the sink that is to follow the table

@@ -57,7 +57,7 @@ pub const RESULT_BYTES_MAX: usize = 1 << 20;
 pub enum JqError {
     #[error("line {line}, column {column}: {what}")]
     Program {
-        /// The line, from 1.
+        /// The line of the text, from 1.
         line: usize,
         /// The character in the line, from 1.
         column: usize,

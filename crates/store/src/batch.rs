@@ -15,7 +15,7 @@ use crate::store::{LogPlace, Refused, StoreError};
 pub struct Batch {
     /// The position of the store before it …
     pub from: Position,
-    /// … and after it.
+    /// … and the one that it has then.
     pub to: Position,
     /// What the chain of the log says at `to`; see [`LogPlace`]. Set when the batch is sealed.
     pub chain: Option<u32>,

@@ -72,17 +72,15 @@ impl RedisCluster {
 }
 
 impl Server for RedisCluster {
-    /// The first node's.
+    // Clients find the other nodes by the first one.
     fn url(&self) -> String {
         self.nodes[0].url()
     }
 
-    /// The first node's.
     fn port(&self) -> u16 {
         self.nodes[0].port()
     }
 
-    /// The first node's.
     fn pid(&self) -> u32 {
         self.nodes[0].pid()
     }

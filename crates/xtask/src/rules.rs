@@ -14,7 +14,7 @@ use crate::files::File;
 /// A place that breaks a rule.
 #[derive(Debug, PartialEq)]
 pub struct Fault {
-    /// From 1.
+    /// The line of the file, from 1.
     pub line: usize,
     pub message: String,
     /// What the ratchet adds up: by how much a bound is passed, 1 where there is no such measure.

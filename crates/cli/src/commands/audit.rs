@@ -38,7 +38,7 @@ pub struct Args {
     _no_server: NoServer,
     #[arg(long, value_name = "URL", help = format!("One store: {}", KINDS.addresses()))]
     left: String,
-    /// The other store
+    /// URL of the store that it is compared with
     #[arg(long, value_name = "URL")]
     right: String,
     /// What is compared, as TOML or JSON; - is standard input

@@ -10,9 +10,9 @@ use crate::wire::{argument, bytes_json};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The table
+    /// Name of the table, as service.table
     table: String,
-    /// The key
+    /// The key that is deleted
     key: OsString,
     #[command(flatten)]
     condition: Condition,

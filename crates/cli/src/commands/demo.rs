@@ -64,7 +64,7 @@ pub fn run(args: &Args, context: &Context) -> Result<(), CommandError> {
 
 #[derive(Debug, clap::Args)]
 pub struct FollowArgs {
-    /// The database file
+    /// File of the SQLite database
     #[arg(long)]
     database: PathBuf,
     /// The table to follow

@@ -9,7 +9,7 @@ use super::scan::Pages;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The table
+    /// Name of the table, as service.table
     table: String,
     /// Print the values alone, as `import` takes them
     #[arg(long)]

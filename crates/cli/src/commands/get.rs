@@ -13,9 +13,9 @@ use crate::wire::{argument, bytes_json, key_path};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The table
+    /// Name of the table, as service.table
     table: String,
-    /// The key
+    /// The key that is read
     key: OsString,
     #[command(flatten)]
     moment: Moment,

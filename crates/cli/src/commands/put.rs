@@ -13,9 +13,9 @@ use crate::wire::{argument, bytes_json};
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The table
+    /// Name of the table, as service.table
     table: String,
-    /// The key
+    /// The key that is written
     key: OsString,
     /// The value as JSON, or - to read it from standard input
     value: OsString,

@@ -21,9 +21,9 @@ const CELL_CHARS_MAX: usize = 120;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// The table
+    /// Name of the table, as service.table
     table: String,
-    /// The first key
+    /// Begin with this key, or the first one behind it
     #[arg(long, value_name = "KEY")]
     from: Option<OsString>,
     /// The first key behind the range
@@ -32,7 +32,7 @@ pub struct Args {
     /// Only keys that begin so
     #[arg(long, value_name = "PREFIX")]
     prefix: Option<OsString>,
-    /// The most rows
+    /// Print at most so many rows
     #[arg(long, value_name = "COUNT", default_value_t = LIMIT, value_parser = clap::value_parser!(u64).range(1..))]
     limit: u64,
     /// From the last key to the first

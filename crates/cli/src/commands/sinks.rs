@@ -35,7 +35,7 @@ pub struct Args {
 enum Command {
     /// List the sinks (also what `onelog sinks` alone does)
     List,
-    /// Make a sink
+    /// Make a sink, whose store is then backfilled
     Create(Source),
     /// Give a sink another definition; its store is backfilled only if its rows would change
     Replace(Source),
@@ -48,7 +48,7 @@ enum Command {
         #[arg(long, value_name = "COUNT", default_value_t = 5)]
         rows: u32,
     },
-    /// Show one sink
+    /// Show one sink with its lag, errors and parked records
     Show(Name),
     /// Stop following until resumed; gives up a rebuild that has stopped
     Pause(Name),
@@ -103,7 +103,7 @@ enum Command {
             conflicts_with = "position"
         )]
         position_flag: Option<u64>,
-        /// How long to wait
+        /// Give up after this time
         #[arg(
             long,
             alias = "for",
@@ -129,7 +129,7 @@ enum Command {
 
 #[derive(Debug, clap::Args)]
 struct Name {
-    /// The sink
+    /// The name that the sink was made with
     name: String,
 }
 

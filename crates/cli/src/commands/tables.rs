@@ -24,16 +24,16 @@ pub struct Args {
 enum Command {
     /// List the tables (also what `onelog tables` alone does)
     List,
-    /// Show one table
+    /// Show the definition of one table
     Show {
-        /// The table
+        /// Name of the table, as service.table
         table: String,
     },
-    /// Make a table
+    /// Make a table with its rules
     Create(Create),
     /// Delete a table and all its keys; refused while a sink or the server's configuration names it
     Delete {
-        /// The table
+        /// Name of the table, as service.table
         table: String,
         /// Do not ask; needed where there is no terminal
         #[arg(long)]
@@ -48,7 +48,7 @@ struct Create {
     /// Whether the latest value of each key is kept, or things only happen
     #[arg(long, default_value = "keyed", value_parser = ["keyed", "stream"])]
     kind: String,
-    /// What values are
+    /// What the values of the table are
     #[arg(long, default_value = "json", value_parser = ["json", "bytes"])]
     value: String,
     /// A file with the JSON Schema that every value must satisfy; - is standard input

@@ -42,7 +42,7 @@ pub struct Settings {
 /// How the server writes its own log to standard error.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LogFormat {
-    /// Lines for people.
+    /// Lines for people to read.
     Text,
     /// One JSON object per line.
     Json,

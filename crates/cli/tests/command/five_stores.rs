@@ -116,7 +116,7 @@ const SERVERS: [&str; 4] = ["warehouse", "shop", "cache", "search"];
 enum Fault {
     /// SIGKILL to this sink's store.
     StoreKilled(&'static str),
-    /// SIGSTOP to it.
+    /// Its process is sent SIGSTOP.
     StoreHangs(&'static str),
     /// It is killed and comes back with the data that it had when it was killed last.
     StoreGoesBack(&'static str),

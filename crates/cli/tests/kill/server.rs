@@ -141,7 +141,7 @@ impl Server {
         }
     }
 
-    /// `kill -9`.
+    /// Sends SIGKILL; it must be running.
     pub fn kill(mut self) {
         let ended = self.child.try_wait().unwrap();
         assert_eq!(ended, None, "the server ended by itself");

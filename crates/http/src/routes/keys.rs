@@ -17,7 +17,7 @@ use crate::query::{Query, percent_decoded};
 use crate::read_replica::source_away;
 use crate::refusals::refused;
 
-/// Reads one key.
+/// Reads the value of one key.
 #[utoipa::path(
     get,
     path = "/v1/tables/{table}/keys/{key}",

@@ -52,7 +52,7 @@ pub(crate) async fn create(State(app): State<Shared>, headers: HeaderMap, body: 
     json(StatusCode::CREATED, &app.options.declared.sink(status))
 }
 
-/// Lists the sinks.
+/// Lists all sinks with their state.
 #[utoipa::path(
     get,
     path = "/v1/sinks",
@@ -114,7 +114,7 @@ pub(crate) async fn delete(State(app): State<Shared>, Path(name): Path<String>) 
     )
 }
 
-/// Pauses a sink.
+/// Stops a sink from following until it is resumed.
 #[utoipa::path(
     post,
     path = "/v1/sinks/{name}/pause",
@@ -132,7 +132,7 @@ pub(crate) async fn pause(State(app): State<Shared>, Path(name): Path<String>) -
     json(StatusCode::OK, &app.options.declared.sink(status))
 }
 
-/// Resumes a sink.
+/// Lets a paused or stopped sink follow again.
 #[utoipa::path(
     post,
     path = "/v1/sinks/{name}/resume",

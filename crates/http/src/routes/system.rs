@@ -160,7 +160,7 @@ pub(crate) async fn status(State(app): State<Shared>) -> Answer {
     Ok(at_position(json(StatusCode::OK, &body)?, position))
 }
 
-/// This document.
+/// This description of the API.
 #[utoipa::path(
     get,
     path = "/openapi.json",

@@ -48,7 +48,7 @@ pub(crate) async fn create(State(app): State<Shared>, headers: HeaderMap, body: 
     ))
 }
 
-/// Lists the tables.
+/// Lists all tables with their definitions.
 #[utoipa::path(
     get,
     path = "/v1/tables",

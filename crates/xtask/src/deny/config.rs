@@ -57,7 +57,7 @@ pub struct Banned {
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Skipped {
-    /// `name@version`
+    /// The package, as `name@version`.
     #[serde(rename = "crate")]
     pub id: String,
     #[serde(rename = "reason")]
