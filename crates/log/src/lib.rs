@@ -56,7 +56,7 @@ pub use names::is_log_file;
 pub use options::LogOptions;
 pub use prepare::Prepare;
 pub use reader::{Chained, LogReader};
-pub use real_disk::{LOCK_FILE, RealDisk};
+pub use real_disk::{FolderLock, LOCK_FILE, RealDisk};
 pub use recovery::{Cut, Recovery};
 pub use repair::Copied;
 pub use restart::Place;

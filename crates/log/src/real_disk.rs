@@ -1,7 +1,7 @@
 //! The disk of the operating system: buffered positional writes and `fdatasync`.
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io;
+use std::io::{self, ErrorKind};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,12 +13,68 @@ use crate::folders::make_folder;
 pub const LOCK_FILE: &str = "LOCK";
 const ZEROS_BYTES: usize = 1 << 20;
 
+/// A folder that is held until this is dropped.
+#[derive(Debug)]
+pub struct FolderLock {
+    _file: File,
+}
+
+impl FolderLock {
+    fn alone(folder: &Path) -> io::Result<Self> {
+        let file = create(folder)?;
+        held(folder, file.try_lock())?;
+        Ok(Self { _file: file })
+    }
+
+    /// Holds it together with others that only read: no [`RealDisk`] opens it meanwhile. `None` where
+    /// nothing can be locked, as on a disk that cannot be written, where no server can run either.
+    ///
+    /// # Errors
+    /// `WouldBlock` with a sentence for people when a [`RealDisk`] holds the folder.
+    pub fn for_reading(folder: &Path) -> io::Result<Option<Self>> {
+        let file = match File::open(folder.join(LOCK_FILE)) {
+            Err(error) if error.kind() == ErrorKind::NotFound => create(folder),
+            opened => opened,
+        };
+        let Ok(file) = file else {
+            return Ok(None);
+        };
+        match held(folder, file.try_lock_shared()) {
+            Ok(()) => Ok(Some(Self { _file: file })),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => Err(error),
+            Err(_) => Ok(None),
+        }
+    }
+}
+
+fn create(folder: &Path) -> io::Result<File> {
+    OpenOptions::new()
+        .create(true)
+        .write(true)
+        .truncate(false)
+        .open(folder.join(LOCK_FILE))
+}
+
+fn held(folder: &Path, locked: Result<(), TryLockError>) -> io::Result<()> {
+    match locked {
+        Ok(()) => Ok(()),
+        Err(TryLockError::WouldBlock) => {
+            let text = format!(
+                "the folder {} is in use by another process (it holds the file {LOCK_FILE} in it locked); stop that one or choose another folder",
+                folder.display()
+            );
+            Err(io::Error::new(ErrorKind::WouldBlock, text))
+        }
+        Err(TryLockError::Error(error)) => Err(error),
+    }
+}
+
 /// A folder of the operating system, held by this process alone until the last handle is gone.
 #[derive(Debug)]
 pub struct RealDisk {
     folder: PathBuf,
     handle: File,
-    _lock: File,
+    _lock: FolderLock,
 }
 
 impl RealDisk {
@@ -29,22 +85,7 @@ impl RealDisk {
     pub fn open(folder: impl AsRef<Path>) -> io::Result<Self> {
         let folder = folder.as_ref().to_path_buf();
         make_folder(&folder)?;
-        let lock = OpenOptions::new()
-            .create(true)
-            .write(true)
-            .truncate(false)
-            .open(folder.join(LOCK_FILE))?;
-        match lock.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => {
-                let text = format!(
-                    "the folder {} is in use by another process (it holds the file {LOCK_FILE} in it locked); stop that one or choose another folder",
-                    folder.display()
-                );
-                return Err(io::Error::new(io::ErrorKind::WouldBlock, text));
-            }
-            Err(TryLockError::Error(error)) => return Err(error),
-        }
+        let lock = FolderLock::alone(&folder)?;
         let handle = File::open(&folder)?;
         Ok(Self {
             folder,
@@ -126,7 +167,7 @@ impl DiskFile for RealFile {
             match self.0.read_at(&mut out[done..], at + done as u64) {
                 Ok(0) => break,
                 Ok(count) => done += count,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
                 Err(error) => return Err(error),
             }
         }

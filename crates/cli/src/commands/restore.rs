@@ -1,12 +1,12 @@
 //! `onelog restore FROM INTO`.
 
-use std::fs::{self, File, TryLockError};
+use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
 use onelog::{Survivor, UNFINISHED_LOG, finish_copy, restore_alone};
 use onelog_command::{CommandError, Context, NoServer};
-use onelog_log::{LOCK_FILE, flush_folder, make_folder};
+use onelog_log::{FolderLock, LOCK_FILE, flush_folder, make_folder};
 use onelog_terminal::{Out, thousands};
 
 use super::check::{check, refuse_foreign, refuse_unfinished};
@@ -42,12 +42,13 @@ pub fn run(args: &Args, context: &Context) -> Result<(), CommandError> {
             args.from.display()
         )));
     }
-    refuse_running(&args.from)?;
-    refuse_full(&args.into)?;
-    let copied = match args.alone {
-        true => copy_alone(&args.from, &args.into).map(Some),
-        false => copy_all(&args.from, &args.into).map(|()| None),
-    };
+    let copied = while_stopped(&args.from, || {
+        refuse_full(&args.into)?;
+        Ok(match args.alone {
+            true => copy_alone(&args.from, &args.into).map(Some),
+            false => copy_all(&args.from, &args.into).map(|()| None),
+        })
+    })?;
     let checked = copied.and_then(|survivor| Ok((survivor, check(&args.into)?)));
     let (survivor, report) = match checked {
         Ok(checked) => checked,
@@ -97,18 +98,19 @@ fn of_survivor(survivor: &Survivor) -> String {
     format!("it is a log of its own, of node 1 alone; {behind}")
 }
 
-/// The files of a running server change while they are copied.
-fn refuse_running(from: &Path) -> Result<(), CommandError> {
-    let Ok(lock) = File::open(from.join("log").join(LOCK_FILE)) else {
-        return Ok(());
-    };
-    match lock.try_lock_shared() {
-        Err(TryLockError::WouldBlock) => Err(CommandError::Failed(format!(
+/// The files of a running server change while they are copied: none may run, and none starts
+/// meanwhile.
+fn while_stopped<T>(
+    from: &Path,
+    copy: impl FnOnce() -> Result<T, CommandError>,
+) -> Result<T, CommandError> {
+    let _held = FolderLock::for_reading(&from.join("log")).map_err(|_| {
+        CommandError::Failed(format!(
             "a server is running on {}; `onelog backup` makes a consistent copy of it",
             from.display()
-        ))),
-        _ => Ok(()),
-    }
+        ))
+    })?;
+    copy()
 }
 
 fn refuse_full(into: &Path) -> Result<(), CommandError> {
@@ -201,6 +203,29 @@ mod tests {
     use onelog_testkit::trace_folders;
 
     use super::*;
+
+    #[test]
+    fn no_server_starts_on_a_folder_while_it_is_copied() {
+        // Given the folder of a stopped server, whose lock may have been left out of a copy of it,
+        let folder = tempfile::tempdir().unwrap();
+        let from = folder.path().join("data");
+        Node::open(Options::new(&from)).unwrap().stop().unwrap();
+        for is_locked_before in [true, false] {
+            if !is_locked_before {
+                fs::remove_file(from.join("log").join(LOCK_FILE)).unwrap();
+            }
+            // when a server starts during the copy, or another copy is made,
+            let opened = while_stopped(&from, || Ok(Node::open(Options::new(&from))));
+            let twice = while_stopped(&from, || while_stopped(&from, || Ok(())));
+            // then the server is refused, and starts when the copy is done.
+            let refused = opened.unwrap().unwrap_err().to_string();
+            assert!(refused.contains("in use by another process"), "{refused}");
+            twice.unwrap();
+            let node = Node::open(Options::new(&from)).unwrap();
+            assert!(while_stopped(&from, || Ok(())).is_err());
+            node.stop().unwrap();
+        }
+    }
 
     #[test]
     fn what_was_restored_is_there_after_a_power_loss_with_all_folders_that_lead_to_it() {
