@@ -117,6 +117,8 @@ pub struct Survivor {
     pub position: Position,
     /// The member knew that everything below it is committed, and nothing of what is behind it.
     pub committed: Position,
+    /// How many entries are behind that.
+    pub beyond: u64,
 }
 
 /// Makes a log of one node of all that the folder of a stopped member has, for the time when too few
@@ -151,11 +153,13 @@ pub fn restore_alone(member: &Path, into: &Path) -> Result<Survivor, BackupError
         segment_bytes: LogOptions::default().segment_bytes,
     };
     let position = copy.run(Arc::new(log_disk))?;
-    let committed = reader.place(was.commit.min(found.last_index))?;
+    let committed = was.commit.min(found.last_index);
+    let place = reader.place(committed)?;
     Ok(Survivor {
         node: NodeId(was.node),
         position,
-        committed: committed.map_or(found.start, |place| place.end),
+        committed: place.map_or(found.start, |place| place.end),
+        beyond: found.last_index.get() - committed.get(),
     })
 }
 

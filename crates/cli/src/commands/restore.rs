@@ -68,7 +68,13 @@ pub fn run(args: &Args, context: &Context) -> Result<(), CommandError> {
         )));
     }
     if context.json {
-        report.print(true, &mut out)?;
+        let mut json = report.json();
+        if let Some(survivor) = survivor {
+            json["node"] = survivor.node.get().into();
+            json["committed"] = survivor.committed.get().into();
+            json["beyond"] = survivor.beyond.into();
+        }
+        out.json(&json)?;
         return Ok(out.flush()?);
     }
     out.line(&format!(
@@ -83,17 +89,17 @@ pub fn run(args: &Args, context: &Context) -> Result<(), CommandError> {
 }
 
 fn of_survivor(survivor: &Survivor) -> String {
-    let Survivor {
-        node,
-        position,
-        committed,
-    } = survivor;
-    let behind = match committed < position {
-        true => format!(
-            "node {node} did not know whether what is from position {} on was committed: it is in, acknowledged or not",
-            thousands(committed.get())
+    let Survivor { node, beyond, .. } = survivor;
+    let entries = match beyond {
+        1 => "1 entry".to_owned(),
+        beyond => format!("{} entries", thousands(*beyond)),
+    };
+    let behind = match beyond {
+        0 => format!("node {node} knew all of it to be committed"),
+        _ => format!(
+            "node {node} did not know whether what is from position {} on, {entries}, was committed: it is in, acknowledged or not",
+            thousands(survivor.committed.get())
         ),
-        false => format!("node {node} knew all of it to be committed"),
     };
     format!("it is a log of its own, of node 1 alone; {behind}")
 }

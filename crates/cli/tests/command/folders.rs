@@ -3,7 +3,10 @@
 use std::fs;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
+use onelog_log::{HardState, HardStateRead, Log, LogOptions, RealDisk};
+use onelog_record::Index;
 use serde_json::Value;
 
 use crate::server::{Ran, Server, onelog};
@@ -230,6 +233,57 @@ fn a_copy_is_restored_checked_and_served() {
     );
     let third = folder.path().join("third");
     run(&["restore"], &[&into, &third]).fails(1, "a server is running");
+}
+
+/// The folder of a stopped node knows of so many of its last entries no more that they are committed.
+fn forget_commits(data: &Path, entries: u64) {
+    let disk = Arc::new(RealDisk::open(data.join("log")).unwrap());
+    let (mut log, found) = Log::open(disk, LogOptions::default()).unwrap();
+    let HardStateRead::Present(was) = found.hard_state else {
+        panic!("{found:?}")
+    };
+    let commit = Index(found.last_index.get() - entries);
+    log.close(&HardState { commit, ..was }).unwrap();
+}
+
+#[test]
+fn what_a_node_did_not_know_to_be_committed_is_counted_and_in_the_log_that_is_made_of_it() {
+    // Given the folder of a node that knows all of it to be committed,
+    let folder = tempfile::tempdir().unwrap();
+    let data = filled(folder.path());
+    let known = folder.path().join("known");
+    let said = run(&["restore", "--alone"], &[&data, &known]).good();
+    assert!(
+        said.contains("node 1 knew all of it to be committed"),
+        "{said}"
+    );
+    // when it does not know so of the last two: the last round of puts, and the deleted table,
+    forget_commits(&data, 2);
+    let into = folder.path().join("restored");
+    let report = run(&["restore", "--alone", "--json"], &[&data, &into]).json();
+    let said = run(
+        &["restore", "--alone"],
+        &[&data, &folder.path().join("again")],
+    );
+    // then that is said, with the position from which on they are,
+    assert_eq!(
+        (&report["node"], &report["beyond"]),
+        (&1.into(), &2.into()),
+        "{report}"
+    );
+    let committed = report["committed"].as_u64().unwrap();
+    let behind = report["log"]["end"].as_u64().unwrap() - committed;
+    assert!((100..200).contains(&behind), "{report}");
+    let said = said.good();
+    let expected = format!("from position {committed} on, 2 entries, was committed");
+    assert!(said.contains(&expected), "{said}");
+    // and they are in.
+    let server = Server::start(&into, &[]);
+    assert_eq!(
+        server.run(&["get", "t.rows", "k07"]).good(),
+        "{\"n\":7,\"round\":2}\n"
+    );
+    server.run(&["get", "t.gone", "k"]).fails(1, "t.gone");
 }
 
 #[test]

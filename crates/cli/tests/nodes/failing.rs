@@ -1,7 +1,6 @@
 //! Nodes go, and come back or do not.
 
 use std::collections::BTreeMap;
-use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
@@ -224,18 +223,22 @@ fn what_one_folder_has_is_a_log_of_its_own_when_all_others_are_lost() {
     for id in nodes.ids() {
         nodes.take(id).kill();
     }
-    // when a log is made of the folder of the one that had led,
-    let from = nodes.data(leader);
-    let into = nodes.data(7);
-    let (from, into) = (from.to_str().unwrap(), into.to_str().unwrap());
-    let run = |args: &[&str]| Ran::of(onelog().args(args).output().unwrap()).good();
-    let restored = run(&["restore", "--alone", from, into]);
-    assert!(
-        restored.contains("a log of its own, of node 1 alone"),
-        "{restored}"
-    );
+    // when a log is made of each folder, and the one that goes furthest is taken,
+    let run = |args: &[&str]| Ran::of(onelog().args(args).output().unwrap());
+    let mut furthest = (0, nodes.data(leader));
+    for id in [1, 2, 3] {
+        let (from, into) = (nodes.data(id), nodes.data(10 + id));
+        let (from, into_text) = (from.to_str().unwrap(), into.to_str().unwrap());
+        let made = run(&["restore", "--alone", "--json", from, into_text]).json();
+        assert_eq!(made["node"], id, "{made}");
+        let goes_to = made["log"]["end"].as_u64().unwrap();
+        assert!(made["committed"].as_u64().unwrap() <= goes_to, "{made}");
+        furthest = furthest.max((goes_to, into));
+    }
+    assert!(furthest.0 >= end, "{furthest:?}");
+    let into = furthest.1;
     // then a node that is alone has everything that was acknowledged, and takes writes,
-    let alone = Server::start(Path::new(into), &[]);
+    let alone = Server::start(&into, &[]);
     let table = format!("{}/v1/tables/{TABLE}/keys", alone.url);
     let agent = agent();
     for n in 0..20 {
@@ -262,7 +265,8 @@ fn what_one_folder_has_is_a_log_of_its_own_when_all_others_are_lost() {
     };
     assert_eq!(status["members"].as_array().unwrap().len(), 1, "{status}");
     // and the folder itself is still that of the member.
-    let other = nodes.data(8);
-    let copied = run(&["restore", from, other.to_str().unwrap()]);
+    let (from, other) = (nodes.data(leader), nodes.data(8));
+    let paths = [&from, &other].map(|path| path.to_str().unwrap());
+    let copied = run(&["restore", paths[0], paths[1]]).good();
     assert!(!copied.contains("alone"), "{copied}");
 }

@@ -199,7 +199,7 @@ impl Report {
         }
     }
 
-    fn json(&self) -> Value {
+    pub fn json(&self) -> Value {
         let checked = &self.log.checked;
         let faults: Vec<Value> = self
             .faults
