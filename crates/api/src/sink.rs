@@ -27,6 +27,10 @@ pub struct Sink {
     /// it runs on none now.
     #[serde(skip_serializing_if = "Option::is_none")]
     runs_on: Option<u64>,
+    /// The node of the cluster that it waits for, because the store is on that node's machine; left out
+    /// where it waits for none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    waits_for: Option<u64>,
     /// The store shows everything below it; null until the store is backfilled.
     #[schema(value_type = Option<u64>, required)]
     position: Option<Position>,
@@ -371,6 +375,7 @@ impl Sink {
             kind,
             state,
             runs_on,
+            waits_for,
             position,
             lag_records,
             lag_seconds,
@@ -389,6 +394,7 @@ impl Sink {
             kind,
             state: state.into(),
             runs_on,
+            waits_for,
             position,
             lag_records,
             lag_seconds,

@@ -10,6 +10,7 @@ use onelog_store::{Kinds, SinkDefinition, StoreError, URL};
 use crate::error::SinkError;
 use crate::open::{open_store, plan_of, plan_with};
 use crate::overlap::check_overlap;
+use crate::progress::Place;
 use crate::runner::log_id;
 use crate::sinks::{Inner, Sinks};
 
@@ -77,6 +78,11 @@ impl Inner {
         }
         let plan = Arc::new(plan_of(&self.node, definition)?);
         self.check_others(definition, replaced)?;
+        let is_here = matches!(self.place_of(definition), Place::Here(_));
+        if definition.target.kind().is_on_one_machine() && !is_here {
+            // Here the address leads to another store, or makes one.
+            return Ok(());
+        }
         let ours = log_id(&self.node);
         let mut store = open_store(definition, &plan, &ours)
             .map_err(|error| of_definition(definition, error))?;

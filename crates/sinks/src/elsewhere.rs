@@ -141,7 +141,7 @@ impl Sinks {
     pub async fn runs_on_another(&self, name: &str) -> Option<u64> {
         let found = self.known(name).await.ok()?;
         match found.progress.place() {
-            Place::Here(_) => None,
+            Place::Here(_) | Place::Waits(_) => None,
             Place::Elsewhere(runs_on) => runs_on,
         }
     }
@@ -178,6 +178,11 @@ impl Sinks {
             let left = timeout.saturating_sub(begun.elapsed());
             let runs_on = match progress.wait(name, position, left).await {
                 Err(SinkError::Elsewhere { runs_on, .. }) => runs_on,
+                // The node may be back in time.
+                Err(SinkError::NodeLost { .. }) if !left.is_zero() => {
+                    progress.changed(PAUSE.min(left)).await;
+                    continue;
+                }
                 outcome => return outcome.map(|()| progress.position()),
             };
             if left.is_zero() {
@@ -276,7 +281,7 @@ impl Sinks {
         let begun = Instant::now();
         match self.inner.find(name) {
             Ok(Found { progress, .. }) => match progress.wait_blocking(name, position, timeout) {
-                Err(SinkError::Elsewhere { .. }) => {}
+                Err(SinkError::Elsewhere { .. } | SinkError::NodeLost { .. }) => {}
                 outcome => return outcome.map(|()| progress.position()),
             },
             Err(error) if self.inner.node.cluster().is_none() => return Err(error),

@@ -152,6 +152,11 @@ pub enum SinkError {
         /// Which one, where that is known.
         runs_on: Option<u64>,
     },
+    /// The store is on the machine of a node that is lost.
+    #[error(
+        "the sink '{name}' waits for node {node} of the cluster, which is out of reach, because its store is on that node's machine; nothing was done. Start that node, or give the sink another one: onelog sinks replace, with another 'run_on'"
+    )]
+    NodeLost { name: String, node: u64 },
     /// The sink's thread does not answer.
     #[error("the sink '{name}' is busy and did not answer in time; try again")]
     Busy { name: String },

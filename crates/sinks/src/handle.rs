@@ -79,12 +79,16 @@ impl Found {
 
     /// Fails where another node runs it.
     pub(crate) fn check_here(&self) -> Result<(), SinkError> {
+        let elsewhere = self.progress.place().elsewhere(&self.definition.name);
+        elsewhere.map_or(Ok(()), Err)
+    }
+
+    /// Fails where another node runs it. While it waits for a lost one, any node changes what the log
+    /// says of it; answers which node that is.
+    pub(crate) fn check_changeable(&self) -> Result<Option<u64>, SinkError> {
         match self.progress.place() {
-            Place::Here(_) => Ok(()),
-            Place::Elsewhere(runs_on) => Err(SinkError::Elsewhere {
-                name: self.definition.name.clone(),
-                runs_on,
-            }),
+            Place::Waits(node) => Ok(Some(node)),
+            _ => self.check_here().map(|()| None),
         }
     }
 
@@ -92,7 +96,7 @@ impl Found {
     pub(crate) fn parked(&self, node: &Node) -> u64 {
         match self.progress.place() {
             Place::Here(_) => self.progress.parked(),
-            Place::Elsewhere(_) => {
+            Place::Elsewhere(_) | Place::Waits(_) => {
                 let parked = parking::parked(node, &self.definition.name);
                 parked.map_or(0, |keys| keys.len() as u64)
             }
@@ -141,7 +145,7 @@ impl Inner {
         progress.set_place(place);
         match place {
             Place::Here(_) => self.spawn(sink, from, progress),
-            Place::Elsewhere(_) => {
+            Place::Elsewhere(_) | Place::Waits(_) => {
                 self.hold_log(sink, from, progress);
                 Ok(())
             }

@@ -1,5 +1,6 @@
 //! Where the sinks run. A node that is alone runs them all. In a cluster each runs on one node: the
-//! leader, or the one that its definition names, as long as that one is there.
+//! leader, or the one that its definition names, as long as that one is there. A store that is on one
+//! machine is that of the node that is named: its sink waits for that one, and runs on no other.
 //!
 //! - The definitions are the log's. Every node has them all, and follows what other nodes change.
 //! - Each node decides for itself, by what it knows of the cluster. Two may believe for a moment that
@@ -90,17 +91,23 @@ impl Placing {
     }
 }
 
-/// Where a sink runs that names this node, or none.
-fn place_in(cluster: &ClusterStatus, run_on: Option<u64>, is_lost: impl Fn(u64) -> bool) -> Place {
+/// Where a sink runs that names this node, or none, and whose store may be on one machine.
+fn place_in(
+    cluster: &ClusterStatus,
+    run_on: Option<u64>,
+    is_on_one_machine: bool,
+    is_lost: impl Fn(u64) -> bool,
+) -> Place {
     let me = cluster.node;
     // Without a leader this node may be the only one that believes to be in the cluster.
     let Some(leader) = cluster.leader else {
         return Place::Elsewhere(None);
     };
     let is_member = |node: u64| cluster.members.iter().any(|member| member.node == node);
-    match run_on.filter(|node| is_member(*node)) {
-        Some(node) if node == me => Place::Here(Some(me)),
-        Some(node) if !is_lost(node) => Place::Elsewhere(Some(node)),
+    match run_on {
+        Some(node) if node == me && is_member(node) => Place::Here(Some(me)),
+        Some(node) if is_member(node) && !is_lost(node) => Place::Elsewhere(Some(node)),
+        Some(node) if is_on_one_machine => Place::Waits(node),
         _ if leader != me => Place::Elsewhere(Some(leader)),
         _ if cluster.leads => Place::Here(Some(me)),
         // It leads as soon as everything from before is applied.
@@ -117,7 +124,8 @@ impl Inner {
     }
 
     fn place_by(&self, cluster: &ClusterStatus, definition: &SinkDefinition) -> Place {
-        place_in(cluster, definition.run_on, |node| {
+        let is_on_one_machine = definition.target.kind().is_on_one_machine();
+        place_in(cluster, definition.run_on, is_on_one_machine, |node| {
             self.placing.is_lost(node)
         })
     }
@@ -195,13 +203,23 @@ impl Inner {
         self.placing.look_for(&named.collect(), cluster);
         for (name, handle) in sinks.iter_mut() {
             let place = self.place_by(cluster, &handle.definition);
-            if let Place::Elsewhere(runs_on) = place {
-                if handle.work() == Work::Runs {
-                    tracing::info!(sink = name, ?runs_on, "a sink no longer runs on this node");
-                }
-                handle.send_away();
-                handle.progress.set_place(place);
+            if let Place::Here(_) = place {
+                continue;
             }
+            if handle.work() == Work::Runs {
+                tracing::info!(sink = name, ?place, "a sink no longer runs on this node");
+            }
+            if let Place::Waits(node) = place
+                && handle.progress.place() != place
+            {
+                tracing::warn!(
+                    sink = name,
+                    node,
+                    "a sink waits for the node that has its store, which is out of reach or no member"
+                );
+            }
+            handle.send_away();
+            handle.progress.set_place(place);
         }
     }
 
@@ -287,6 +305,13 @@ impl Inner {
         for (place, found) in starting {
             let name = found.definition.name.clone();
             tracing::info!(sink = name, "a sink runs on this node");
+            let definition = &found.definition;
+            if definition.target.kind().is_on_one_machine() && definition.run_on.is_none() {
+                tracing::warn!(
+                    sink = name,
+                    "it came with the leadership, and its store is one of this machine, perhaps another than before: give it a node (onelog sinks replace, with 'run_on')"
+                );
+            }
             found.progress.set_place(place);
             found.progress.revive(SinkState::Starting);
             found.progress.set_position(None);
@@ -411,7 +436,9 @@ mod tests {
     fn a_sink_runs_on_the_leader_or_on_the_node_that_it_names_while_that_is_there() {
         let (here, elsewhere) = (Place::Here, Place::Elsewhere);
         let place = |node, leader, run_on, lost| {
-            place_in(&cluster(node, leader), run_on, |node| Some(node) == lost)
+            place_in(&cluster(node, leader), run_on, false, |node| {
+                Some(node) == lost
+            })
         };
         assert_eq!(place(1, Some(1), None, None), here(Some(1)));
         assert_eq!(place(2, Some(1), None, None), elsewhere(Some(1)));
@@ -428,6 +455,26 @@ mod tests {
             leads: false,
             ..cluster(1, Some(1))
         };
-        assert_eq!(place_in(&begins, None, |_| false), elsewhere(None));
+        assert_eq!(place_in(&begins, None, false, |_| false), elsewhere(None));
+    }
+
+    #[test]
+    fn a_store_on_one_machine_waits_for_the_node_that_it_names_and_else_moves_with_the_leader() {
+        let (here, elsewhere) = (Place::Here, Place::Elsewhere);
+        let place = |node, leader, run_on, lost| {
+            place_in(&cluster(node, leader), run_on, true, |node| {
+                Some(node) == lost
+            })
+        };
+        assert_eq!(place(3, Some(1), Some(3), None), here(Some(3)));
+        assert_eq!(place(1, Some(1), Some(3), None), elsewhere(Some(3)));
+        // It is out of reach, or no member (any more), as seen by the leader, another one, and itself.
+        assert_eq!(place(1, Some(1), Some(3), Some(3)), Place::Waits(3));
+        assert_eq!(place(2, Some(1), Some(3), Some(3)), Place::Waits(3));
+        assert_eq!(place(1, Some(1), Some(9), None), Place::Waits(9));
+        assert_eq!(place(9, Some(1), Some(9), None), Place::Waits(9));
+        assert_eq!(place(3, None, Some(3), None), elsewhere(None));
+        assert_eq!(place(1, Some(1), None, None), here(Some(1)));
+        assert_eq!(place(2, Some(1), None, None), elsewhere(Some(1)));
     }
 }

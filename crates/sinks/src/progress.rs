@@ -42,6 +42,20 @@ pub(crate) enum Place {
     Here(Option<u64>),
     /// On another one; on none that is known.
     Elsewhere(Option<u64>),
+    /// On none, until this node is back, whose machine has the store.
+    Waits(u64),
+}
+
+impl Place {
+    /// Why nothing can be done with the sink here.
+    pub(crate) fn elsewhere(self, name: &str) -> Option<SinkError> {
+        let name = name.to_owned();
+        match self {
+            Self::Here(_) => None,
+            Self::Elsewhere(runs_on) => Some(SinkError::Elsewhere { name, runs_on }),
+            Self::Waits(node) => Some(SinkError::NodeLost { name, node }),
+        }
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -51,6 +65,8 @@ pub struct SinkStatus {
     pub state: SinkState,
     /// The node of the cluster on which it runs; `None` where there is no cluster, or it runs on none.
     pub runs_on: Option<u64>,
+    /// The node of the cluster that it waits for: its store is on that node's machine.
+    pub waits_for: Option<u64>,
     /// The store shows everything below this position. `None` until it is backfilled.
     pub position: Option<Position>,
     /// How many records of the log it has still to take.
@@ -148,15 +164,14 @@ impl Inner {
     const fn state(&self) -> SinkState {
         match self.place {
             Place::Here(_) => self.state,
-            Place::Elsewhere(_) => SinkState::Elsewhere,
+            Place::Elsewhere(_) | Place::Waits(_) => SinkState::Elsewhere,
         }
     }
 
     /// Whether waiting for `wanted` is over.
     fn outcome(&self, name: &str, wanted: Position) -> Option<Result<(), SinkError>> {
-        if let Place::Elsewhere(runs_on) = self.place {
-            let name = name.to_owned();
-            return Some(Err(SinkError::Elsewhere { name, runs_on }));
+        if let Some(elsewhere) = self.place.elsewhere(name) {
+            return Some(Err(elsewhere));
         }
         if self.position.is_some_and(|position| position >= wanted) {
             return Some(Ok(()));
@@ -346,15 +361,17 @@ impl Progress {
     ) -> SinkStatus {
         let mut status = {
             let inner = self.inner.lock();
-            let (runs_on, is_here) = match inner.place {
-                Place::Here(node) => (node, true),
-                Place::Elsewhere(node) => (node, false),
+            let is_here = matches!(inner.place, Place::Here(_));
+            let (runs_on, waits_for) = match inner.place {
+                Place::Here(node) | Place::Elsewhere(node) => (node, None),
+                Place::Waits(node) => (None, Some(node)),
             };
             SinkStatus {
                 name: definition.name.clone(),
                 kind: definition.target.kind().name(),
                 state: inner.state(),
                 runs_on,
+                waits_for,
                 position: inner.position.filter(|_| is_here),
                 lag_records: None,
                 lag_seconds: None,

@@ -185,7 +185,13 @@ impl Inner {
     }
 }
 
-fn remains(definition: &SinkDefinition, error: &SinkError) -> Remains {
+/// What stays of a sink in a store that is on the machine of a lost node.
+pub(crate) fn on_lost_node(definition: &SinkDefinition, node: u64) -> Remains {
+    let why = format!("it is on the machine of node {node} of the cluster, which is out of reach");
+    remains(definition, &why)
+}
+
+fn remains(definition: &SinkDefinition, error: &impl std::fmt::Display) -> Remains {
     let store = definition.target.place();
     tracing::warn!(
         sink = definition.name, store, %error,

@@ -25,7 +25,7 @@ use crate::overlap::check_overlap;
 use crate::parking::{self, Parked};
 use crate::placing::{self, Placing};
 use crate::progress::{Figures, Progress, SinkState, SinkStatus};
-use crate::removal::Remains;
+use crate::removal::{self, Remains};
 use crate::request::{Command, Replay, Replayed, Request};
 use crate::schedule::{self, Bell};
 use crate::stored::{self, StoredSink, TableIds};
@@ -212,7 +212,7 @@ impl Sinks {
         if known.definition == definition {
             return Ok((self.get(&name)?, None));
         }
-        known.check_here()?;
+        let lost = known.check_changeable()?;
         inner.check(&definition, Some(&name)).or_else(excuse)?;
         // Only a rebuild takes another table of the same name.
         let tables = TableIds::of(&plan_of(&inner.node, &definition)?).or_former(&known.tables);
@@ -225,7 +225,10 @@ impl Sinks {
         let put = Operation::Put(sink.record());
         inner.commit(&name, Predicate::Exists, put)?;
         inner.hand_over(&name);
-        let remains = inner.forget_moved(&known.definition, &sink.definition);
+        let remains = match lost {
+            Some(node) => Some(removal::on_lost_node(&known.definition, node)),
+            None => inner.forget_moved(&known.definition, &sink.definition),
+        };
         known.progress.revive(SinkState::Starting);
         // Under the new definition the store's position is unknown until it is read.
         known.progress.set_position(None);
@@ -285,14 +288,17 @@ impl Sinks {
         let inner = &self.inner;
         let _changing = inner.changing.lock();
         let known = inner.find(name)?;
-        known.check_here()?;
+        let lost = known.check_changeable()?;
         inner.commit(name, Predicate::Exists, Operation::Delete)?;
         let handle = inner.sinks.lock().remove(name);
         if let Some(handle) = handle {
             handle.end(Leave::Stop);
         }
         inner.bell.ring();
-        Ok(inner.forget_deleted(&known.definition))
+        Ok(match lost {
+            Some(node) => Some(removal::on_lost_node(&known.definition, node)),
+            None => inner.forget_deleted(&known.definition),
+        })
     }
 
     /// Stops all threads; each ends its step first. Idempotent.

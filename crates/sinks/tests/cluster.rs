@@ -10,6 +10,7 @@ use std::collections::{BTreeMap, HashSet};
 use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex};
 use std::thread::ThreadId;
+use std::time::Duration;
 
 use onelog::record::{TABLE_SINK_POSITIONS, TABLE_SINKS};
 use onelog::{NewTable, NodeId, Options, Position};
@@ -338,8 +339,8 @@ fn check_fence(name: &'static str, world: World) {
 
 #[test]
 fn a_sink_runs_on_the_node_that_it_names_and_on_the_leader_while_that_is_gone() {
-    // Given a sink that names a node which follows,
-    let mut world = World::of_three();
+    // Given a sink that names a node which follows, and whose store every node reaches,
+    let mut world = World::with(small, Store::Postgres(Postgres::start()));
     world.lead(1);
     let definition = world.definition(SINK, &json!({"run_on": 3}));
     world.sinks[&1].create(definition).unwrap();
@@ -372,6 +373,55 @@ fn a_sink_runs_on_the_node_that_it_names_and_on_the_leader_while_that_is_gone() 
     let at = world.put(1, "a", 4);
     world.sinks[&3].wait_blocking(SINK, at, PATIENCE).unwrap();
     assert_eq!((world.total(SINK, "a"), world.total(SINK, "ghost")), (4, 7));
+}
+
+#[test]
+fn a_sink_whose_store_is_on_one_machine_waits_for_its_node_or_for_another_definition() {
+    // Given a sink with a file on the machine of a node which follows,
+    let mut world = World::of_three();
+    world.lead(1);
+    let definition = world.definition(SINK, &json!({"run_on": 3}));
+    world.sinks[&1].create(definition).unwrap();
+    let at = world.put(2, "a", 1);
+    world.sinks[&2].wait_blocking(SINK, at, PATIENCE).unwrap();
+    // when that node stops,
+    world.stop(3);
+    // then the sink waits for it, and says so to each request,
+    for id in [1, 2] {
+        world.until(id, |sinks| {
+            let status = sinks.get(SINK).unwrap();
+            status.waits_for == Some(3) && status.runs_on.is_none()
+        });
+        let refused = world.sinks[&id].pause(SINK).unwrap_err();
+        assert!(
+            matches!(refused, SinkError::NodeLost { node: 3, .. }),
+            "{refused}"
+        );
+    }
+    let at = world.put(2, "a", 2);
+    let waited = world.sinks[&2].wait_blocking(SINK, at, Duration::ZERO);
+    assert!(
+        matches!(waited, Err(SinkError::NodeLost { .. })),
+        "{waited:?}"
+    );
+    assert_eq!(world.total(SINK, "a"), 1);
+    // and goes on when it is back.
+    world.cluster.start(3, &[1, 2]).unwrap();
+    world.start_sinks(3);
+    world.sinks[&2].wait_blocking(SINK, at, PATIENCE).unwrap();
+    assert_eq!(world.total(SINK, "a"), 2);
+    // When it is lost for good, any node gives the sink another one,
+    world.stop(3);
+    world.until(2, |sinks| sinks.get(SINK).unwrap().waits_for == Some(3));
+    let definition = world.definition(SINK, &json!({"run_on": 1}));
+    let (_, remains) = world.sinks[&2].replace_and_leave(definition).unwrap();
+    // which goes on, and the answer says what stays on the lost machine.
+    let at = world.put(2, "a", 3);
+    world.sinks[&2].wait_blocking(SINK, at, PATIENCE).unwrap();
+    world.until_state(1, SINK, SinkState::Running, 1);
+    assert_eq!(world.total(SINK, "a"), 3);
+    let why = remains.unwrap().why;
+    assert!(why.contains("on the machine of node 3"), "{why}");
 }
 
 #[test]

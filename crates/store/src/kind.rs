@@ -35,6 +35,12 @@ pub trait StoreKind: fmt::Debug + Send + Sync {
         None
     }
 
+    /// Whether a store is of one machine, so that the same address leads to another one from any other:
+    /// its sink waits for the node that it names, and runs on no other.
+    fn is_on_one_machine(&self) -> bool {
+        false
+    }
+
     /// Reads these fields. MUST NOT touch the store. Unknown fields are refused by the caller.
     fn target(&self, definition: &Object<'_>) -> Result<Arc<dyn Target>, DefinitionError>;
 

@@ -1,5 +1,6 @@
 //! Sinks in a cluster: any node takes what is requested of one.
 
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value;
@@ -8,15 +9,18 @@ use crate::rig::{Nodes, TABLE};
 
 const SINK: &str = "copy";
 
+fn definition(store: &Path, run_on: u64) -> Value {
+    serde_json::json!({
+        "name": SINK, "kind": "sqlite", "path": store, "run_on": run_on, "mappings": [{
+            "table": TABLE, "into": "notes", "columns": {
+                "id": {"from": "$key", "type": "text"}, "n": {"from": "", "type": "integer"}}}]})
+}
+
 /// A cluster in which node 2 runs a sink.
-fn with_a_sink_on_node_2() -> (Nodes, std::path::PathBuf) {
+fn with_a_sink_on_node_2() -> (Nodes, PathBuf) {
     let nodes = Nodes::of_three();
     let store = nodes.data(2).with_extension("sqlite");
-    let definition = serde_json::json!({
-        "name": SINK, "kind": "sqlite", "path": store, "run_on": 2, "mappings": [{
-            "table": TABLE, "into": "notes", "columns": {
-                "id": {"from": "$key", "type": "text"}, "n": {"from": "", "type": "integer"}}}]});
-    let file = nodes.file("sink.json", &definition.to_string());
+    let file = nodes.file("sink.json", &definition(&store, 2).to_string());
     let end = nodes.put(1, "a", "1");
     nodes.run(1, &["sinks", "create", &file]).good();
     wait(&nodes, 1, end);
@@ -30,7 +34,7 @@ fn wait(nodes: &Nodes, id: u64, position: u64) {
         .good();
 }
 
-fn sql(store: &std::path::Path, statement: &str) {
+fn sql(store: &Path, statement: &str) {
     let mut sqlite = Command::new("sqlite3");
     let run = sqlite.arg(store).arg(statement).output().unwrap();
     assert!(run.status.success(), "{run:?}");
@@ -129,21 +133,31 @@ fn a_node_that_joins_makes_the_sink_of_its_file_on_a_table_that_others_have_made
 }
 
 #[test]
-fn a_sink_whose_node_was_killed_is_shown_by_the_others_and_by_the_one_that_goes_on_with_it() {
-    // Given a sink on node 2, which is killed,
-    let (mut nodes, _) = with_a_sink_on_node_2();
+fn a_sink_whose_node_was_killed_waits_for_it_and_runs_on_the_one_that_it_is_given() {
+    // Given a sink with a file on the machine of node 2, which is killed,
+    let (mut nodes, store) = with_a_sink_on_node_2();
     nodes.take(2).kill();
-    // when another node is requested to show it, then it answers what it knows,
-    let shown = nodes.run(1, &["sinks", "show", SINK, "--json"]).json();
-    assert_eq!(shown["name"], SINK, "{shown}");
-    // and when the leader has taken it over, both answer for it.
+    // when other nodes are requested to show it, then they say for which node it waits,
     for id in [1, 3] {
         onelog_testkit::until_ok(|| {
             let shown = nodes.run(id, &["sinks", "show", SINK, "--json"]).json();
-            let is_running = shown["state"] == "running" && shown["runs_on"] != 2;
-            is_running.then_some(()).ok_or(shown.to_string())
+            let waits = shown["state"] == "elsewhere" && shown["waits_for"] == 2;
+            (waits && shown["runs_on"].is_null())
+                .then_some(())
+                .ok_or(shown.to_string())
         })
         .unwrap();
+        let listed = nodes.run(id, &["sinks"]).good();
+        assert!(listed.contains("waits for node 2"), "{listed}");
+        nodes
+            .run(id, &["sinks", "pause", SINK])
+            .fails(1, "waits for node 2");
     }
-    nodes.run(3, &["sinks", "pause", SINK]).good();
+    // and when it is given another node, it runs there.
+    let file = nodes.file("moved.json", &definition(&store, 1).to_string());
+    nodes.run(3, &["sinks", "replace", &file]).good();
+    let end = nodes.put(3, "b", "2");
+    wait(&nodes, 3, end);
+    let shown = nodes.run(3, &["sinks", "show", SINK, "--json"]).json();
+    assert_eq!(shown["runs_on"], 1, "{shown}");
 }

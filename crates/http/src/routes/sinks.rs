@@ -489,33 +489,26 @@ fn faulty(error: ApiError, sink: String, fault: SinkFault) -> ApiError {
 pub(crate) fn sink_error(app: &App, sink: &str, error: SinkError) -> ApiError {
     let message = error.to_string();
     let conflict = |code| ApiError::new(StatusCode::CONFLICT, code, message.clone());
+    let of_sink = |code, name| conflict(code).with(|body| body.sink = Some(name));
     match error {
         SinkError::Definition(error) => ApiError::malformed(&error.place, error.what),
-        SinkError::Exists { name } => conflict("sink_exists").with(|body| body.sink = Some(name)),
+        SinkError::Exists { name } => of_sink("sink_exists", name),
         SinkError::Unknown { name, nearest } => {
             ApiError::new(StatusCode::NOT_FOUND, "unknown_sink", message).with(|body| {
                 body.sink = Some(quoted(&name));
                 body.nearest = Some(nearest);
             })
         }
-        SinkError::StillThere { name } => {
-            conflict("sink_exists").with(|body| body.sink = Some(name))
-        }
-        SinkError::OfOtherLog { name, .. } => {
-            conflict("other_log").with(|body| body.sink = Some(name))
-        }
-        SinkError::TooManyDeletes { name, .. } => {
-            conflict("too_many_deletes").with(|body| body.sink = Some(name))
-        }
+        SinkError::StillThere { name } => of_sink("sink_exists", name),
+        SinkError::OfOtherLog { name, .. } => of_sink("other_log", name),
+        SinkError::TooManyDeletes { name, .. } => of_sink("too_many_deletes", name),
         SinkError::TooMany { max } => conflict("too_many_sinks").with(|body| body.max = Some(max)),
         SinkError::Stopped { name, fault } => faulty(conflict("sink_stopped"), name, *fault),
         SinkError::Waiting { name, fault } => faulty(conflict("sink_waiting"), name, *fault),
         SinkError::NothingThere { name, fault } => {
             faulty(conflict("sink_not_filled"), name, *fault)
         }
-        SinkError::NotBackfilled { name } => {
-            conflict("sink_not_filled").with(|body| body.sink = Some(name))
-        }
+        SinkError::NotBackfilled { name } => of_sink("sink_not_filled", name),
         SinkError::TooFarBehind {
             name,
             position,
@@ -545,6 +538,7 @@ pub(crate) fn sink_error(app: &App, sink: &str, error: SinkError) -> ApiError {
             body.sink = Some(name);
             body.runs_on = Some(runs_on);
         }),
+        SinkError::NodeLost { name, .. } => of_sink("sink_node_lost", name),
         SinkError::Busy { .. } => busy(message),
         SinkError::Reserved { .. } => ApiError::malformed("name", message),
         SinkError::Read { .. } => ApiError::internal(message),

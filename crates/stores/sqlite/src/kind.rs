@@ -71,6 +71,10 @@ impl StoreKind for SqliteKind {
         &[PATH]
     }
 
+    fn is_on_one_machine(&self) -> bool {
+        true
+    }
+
     fn example(&self) -> Value {
         json!({"name": "search", "kind": "sqlite", "path": "/var/lib/onelog/search.db", "mappings": [{
             "table": "shop.orders", "into": "orders",

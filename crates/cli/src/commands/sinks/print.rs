@@ -57,12 +57,15 @@ pub fn list(list: &[Value], out: &mut Out) -> io::Result<()> {
     table.print(out)
 }
 
-/// What it is doing; where another node runs it, on which one.
+/// What it is doing; where another node runs it, or is to run it, which one.
 fn state(sink: &Value) -> String {
-    match (sink["state"] == "elsewhere", sink["runs_on"].as_u64()) {
-        (false, _) => shown(&sink["state"]),
-        (true, Some(node)) => format!("on node {node}"),
-        (true, None) => "on no node".to_owned(),
+    if sink["state"] != "elsewhere" {
+        return shown(&sink["state"]);
+    }
+    match (sink["runs_on"].as_u64(), sink["waits_for"].as_u64()) {
+        (Some(node), _) => format!("on node {node}"),
+        (None, Some(node)) => format!("waits for node {node}"),
+        (None, None) => "on no node".to_owned(),
     }
 }
 
