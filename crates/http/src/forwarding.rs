@@ -273,7 +273,7 @@ async fn list_of(app: &App, node: u64) -> Vec<Box<RawValue>> {
 
 fn unanswered(sink: &str, node: u64, error: &CallError) -> ApiError {
     let message = format!(
-        "the sink '{sink}' runs on node {node} of the cluster, which did not answer ({error}): whether it was done is not known. Look at the sink, then send the request again"
+        "the sink '{sink}' runs on node {node} of the cluster, which did not answer ({error}): whether it was done is not known. See how the sink is (onelog sinks show {sink}) and, where it was not done, send the request again, to any node; if node {node} stays away, onelog cluster says why"
     );
     ApiError::new(StatusCode::GATEWAY_TIMEOUT, "sink_unanswered", message).with(|body| {
         body.sink = Some(sink.to_owned());
@@ -369,6 +369,24 @@ mod tests {
         );
         for len in 0..bytes.len() - 2 {
             assert_eq!(decode::<AnswerHead>(bytes.slice(..len)), None);
+        }
+    }
+
+    #[test]
+    fn a_request_without_an_answer_says_how_to_go_on() {
+        let node = NodeId(2);
+        let why = "the connection ended".to_owned();
+        let error = unanswered("s", 2, &CallError::Failed { node, why });
+        let text = format!("{error:?}");
+        for part in [
+            "sink_unanswered",
+            "the connection ended",
+            "is not known",
+            "onelog sinks show s",
+            "to any node",
+            "onelog cluster",
+        ] {
+            assert!(text.contains(part), "{part}: {text}");
         }
     }
 

@@ -143,9 +143,9 @@ pub enum SinkError {
     #[error(transparent)]
     Verify(#[from] VerifyError),
     /// Another node of the cluster runs the sink.
-    #[error("{}, so nothing was done here", match runs_on {
-        Some(node) => format!("the sink '{name}' runs on node {node} of the cluster: send the request to that node"),
-        None => format!("the sink '{name}' runs on no node of the cluster now, because it has no leader, or a new one: try again"),
+    #[error("{}, so nothing was done here: send the request again; any server of the cluster has it carried out where the sink runs", match runs_on {
+        Some(node) => format!("the sink '{name}' runs on node {node} of the cluster, or is moving there"),
+        None => format!("the sink '{name}' runs on no node of the cluster now, because it has no leader, or a new one"),
     })]
     Elsewhere {
         name: String,
@@ -223,6 +223,17 @@ impl SinkFault {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_request_that_met_a_sink_elsewhere_can_be_sent_again_to_any_node() {
+        for runs_on in [Some(2), None] {
+            let name = "s".to_owned();
+            let text = SinkError::Elsewhere { name, runs_on }.to_string();
+            assert!(text.contains("nothing was done here"), "{text}");
+            assert!(text.contains("any server of the cluster"), "{text}");
+            assert_eq!(text.contains("on node 2"), runs_on.is_some(), "{text}");
+        }
+    }
 
     #[test]
     fn a_table_that_does_not_fit_names_what_helps_a_table_of_onelog_and_one_of_the_user() {
