@@ -46,6 +46,10 @@ struct Member {
     /// Why this node is not connected to it.
     #[schema(required)]
     last_error: Option<String>,
+    /// Where another process says that it is this node too, and is refused by the node that answers: one
+    /// of the two has the wrong number. Left out where there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    other_address: Option<String>,
     /// On the leader: up to which entry it has the log.
     #[schema(required)]
     matched: Option<u64>,
@@ -153,6 +157,7 @@ impl From<onelog::MemberStatus> for Member {
             address: member.address,
             is_connected: member.is_connected,
             last_error: member.last_error,
+            other_address: member.other_address,
             matched: member.matched,
             is_active: member.is_active,
             takes_snapshot: member.takes_snapshot,
@@ -191,6 +196,7 @@ impl ClusterView {
             address: None,
             is_connected: true,
             last_error: None,
+            other_address: None,
             matched: None,
             is_active: None,
             takes_snapshot: None,

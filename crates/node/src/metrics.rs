@@ -69,6 +69,7 @@ struct ClusterFigures {
     mended_frames: Counter,
     peer_matched: Family<NodeLabel, Gauge>,
     peer_connected: Family<NodeLabel, Gauge>,
+    peer_doubled: Family<NodeLabel, Gauge>,
 }
 
 impl ClusterFigures {
@@ -106,6 +107,11 @@ impl ClusterFigures {
             "1 while this node is connected to the member",
             self.peer_connected.clone(),
         );
+        registry.register(
+            "cluster_peer_doubled",
+            "1 while this node refuses another process that has the member's number",
+            self.peer_doubled.clone(),
+        );
     }
 
     fn show(&self, status: &ClusterStatus) {
@@ -122,6 +128,7 @@ impl ClusterFigures {
         self.mended_frames.inc_by(mended);
         self.peer_matched.clear();
         self.peer_connected.clear();
+        self.peer_doubled.clear();
         for member in &status.members {
             let label = NodeLabel { node: member.node };
             if let Some(matched) = member.matched {
@@ -130,6 +137,8 @@ impl ClusterFigures {
             if member.node != status.node {
                 let connected = self.peer_connected.get_or_create(&label);
                 connected.set(member.is_connected.into());
+                let doubled = self.peer_doubled.get_or_create(&label);
+                doubled.set(member.other_address.is_some().into());
             }
         }
     }

@@ -1,7 +1,7 @@
 //! This node's connection to one peer on one lane: made, kept, and made again.
 //!
 //! Each direction has connections of its own: a node calls for what it sends and for its requests;
-//! answers come back by the connection of their request. So a newer connection of a caller always
+//! answers come back by the connection of their request. So a newer connection of a process always
 //! replaces its older one, and two nodes that call each other at once have nothing to agree on.
 
 use std::sync::Arc;

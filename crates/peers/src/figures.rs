@@ -35,6 +35,8 @@ pub struct IncomingFigures {
     pub lane: Lane,
     /// Where the node says that it can be reached.
     pub address: String,
+    /// Where another process says that it is this node too, which was refused lately.
+    pub other: Option<String>,
     /// Of its log, 0 where it has none.
     pub log_id: u128,
     pub received_bytes: u64,

@@ -79,8 +79,15 @@ pub enum Refusal {
     Version { from: NodeId, theirs: Versions },
     #[error("the address of a peer leads to node {0} itself")]
     Itself(NodeId),
-    #[error("two processes are node {0}: each node has a number of its own")]
-    SameNumber(NodeId),
+    #[error(
+        "two processes are node {node}: stop the wrong one, or give it a number of its own; they are at {first} and {second}"
+    )]
+    SameNumber {
+        node: NodeId,
+        /// Where the one is that stays.
+        first: String,
+        second: String,
+    },
     #[error("node {0} is no member here")]
     NotAdmitted(NodeId),
     #[error("its certificate is not for {}: {why}", crate::tls::name_of(*.node))]
@@ -150,6 +157,16 @@ impl Greeting {
         })
     }
 
+    /// Another process, at `first`, has the number of the one that sent this.
+    #[must_use]
+    pub fn same_number(&self, first: &str) -> Refusal {
+        Refusal::SameNumber {
+            node: self.from,
+            first: first.to_owned(),
+            second: self.address.clone(),
+        }
+    }
+
     /// Whether the side that sent this one may be connected with the side that sends `ours`. For the
     /// side that was called, `ours.to` is what the caller says that it is.
     ///
@@ -166,7 +183,7 @@ impl Greeting {
         if self.from == ours.from {
             return Err(match self.process == ours.process {
                 true => Refusal::Itself(ours.from),
-                false => Refusal::SameNumber(ours.from),
+                false => self.same_number(&ours.address),
             });
         }
         for (wanted, is) in [(ours.to, self.from), (self.to, ours.from)] {
@@ -196,7 +213,7 @@ impl Refusal {
             Self::WrongNode { .. } => 2,
             Self::Version { .. } => 3,
             Self::Itself(_) => 4,
-            Self::SameNumber(_) => 5,
+            Self::SameNumber { .. } => 5,
             Self::NotAdmitted(_) => 6,
             Self::Certificate { .. } => 7,
             Self::TooMany(_) => 8,

@@ -298,6 +298,10 @@ impl Link {
         }
     }
 
+    pub fn is_closed(&self) -> bool {
+        self.state.lock().closed.is_some()
+    }
+
     /// Waits until another thread or task closes it. By the connection's task alone.
     pub async fn closed(&self) -> &'static str {
         loop {

@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use onelog_record::NodeId;
 use tokio::net::{TcpListener, TcpStream};
@@ -14,10 +14,11 @@ use crate::connection::{self, Certificates, Open};
 use crate::error::ConnectionError;
 use crate::frame::{Frame, FrameKind};
 use crate::greeting::{Greeting, Refusal};
+use crate::lane::Lane;
 use crate::limits::{GREETINGS_MAX, INCOMING_MAX};
 use crate::link::Link;
 use crate::request::{Failure, Held, Reply};
-use crate::shared::{Incoming, Shared};
+use crate::shared::{Incoming, IncomingTable, Shared};
 use crate::tls;
 
 /// When no connection can be accepted (too many open files), the next try comes after this.
@@ -52,14 +53,16 @@ async fn serve(
 ) {
     let greeted = greet(&shared, tcp).await;
     drop(permit);
-    let (open, theirs, ours) = match greeted {
+    let Greeted {
+        open,
+        theirs,
+        ours,
+        registered,
+    } = match greeted {
         Ok(greeted) => greeted,
         Err(error) => return not_greeted(&shared, &error, from),
     };
-    let counters = Arc::default();
-    let link = Link::new(theirs.from, theirs.lane, theirs.log_id, counters);
-    let link = Arc::new(link);
-    let _registered = Registered::new(&shared, &theirs, &link);
+    let link = Arc::clone(&registered.link);
     shared.close_if_greeted_otherwise(&link, ours.log_id);
     shared.wake(theirs.from);
     let held = Arc::default();
@@ -99,10 +102,14 @@ fn not_greeted(shared: &Shared, error: &ConnectionError, from: SocketAddr) {
     }
 }
 
-async fn greet(
-    shared: &Shared,
-    tcp: TcpStream,
-) -> Result<(Open, Greeting, Greeting), ConnectionError> {
+struct Greeted<'a> {
+    open: Open,
+    theirs: Greeting,
+    ours: Greeting,
+    registered: Registered<'a>,
+}
+
+async fn greet(shared: &Shared, tcp: TcpStream) -> Result<Greeted<'_>, ConnectionError> {
     let timing = &shared.timing;
     let configs = shared.tls.as_ref().map(|tls| tls.configs());
     let greeting = async {
@@ -116,13 +123,14 @@ async fn greet(
     let judged = match theirs {
         Ok(theirs) => {
             let ours = shared.greeting(theirs.from, theirs.lane);
-            judge(shared, &theirs, &ours, certificates).map(|()| (theirs, ours))
+            let registered = judge(shared, &theirs, &ours, certificates);
+            registered.map(|registered| (theirs, ours, registered))
         }
         Err(ConnectionError::Refused(refusal)) => Err(refusal),
         Err(error) => return Err(error),
     };
-    let (theirs, ours) = match judged {
-        Ok(both) => both,
+    let (theirs, ours, registered) = match judged {
+        Ok(judged) => judged,
         Err(refusal) => {
             open.refuse(&refusal, timing.greeting).await;
             return Err(refusal.into());
@@ -131,26 +139,50 @@ async fn greet(
     timeout(timing.greeting, open.send(&ours.to_frame()))
         .await
         .map_err(|_| ConnectionError::Closed)??;
-    Ok((open, theirs, ours))
+    Ok(Greeted {
+        open,
+        theirs,
+        ours,
+        registered,
+    })
 }
 
-fn judge(
-    shared: &Shared,
+fn judge<'a>(
+    shared: &'a Shared,
     theirs: &Greeting,
     ours: &Greeting,
     certificates: Option<Certificates>,
-) -> Result<(), Refusal> {
+) -> Result<Registered<'a>, Refusal> {
     if shared.tls.is_some() {
         tls::check_name(certificates.as_deref(), theirs.from)?;
     }
     theirs.check(ours)?;
+    // Before its address is known to the handler as that of the node.
+    check_process(&mut shared.incoming.lock(), theirs)?;
     if !shared.handler.admits(theirs.from, &theirs.address) {
         return Err(Refusal::NotAdmitted(theirs.from));
     }
-    match shared.incoming.lock().len() {
+    let many = shared.incoming.lock().len();
+    match many {
         many if many >= INCOMING_MAX => Err(Refusal::TooMany(many)),
-        _ => Ok(()),
+        _ => Registered::new(shared, theirs),
     }
+}
+
+/// Of two processes with one number the one that is connected stays: which is the right one is not
+/// known here, and the other one may have been started by mistake. A connection whose process is gone
+/// ends at once, or by its silence.
+fn check_process(incoming: &mut IncomingTable, theirs: &Greeting) -> Result<(), Refusal> {
+    for lane in Lane::ALL {
+        let Some(first) = incoming.get_mut(&(theirs.from, lane)) else {
+            continue;
+        };
+        if first.process != theirs.process && !first.link.is_closed() {
+            first.other = Some((theirs.address.clone(), Instant::now()));
+            return Err(theirs.same_number(&first.address));
+        }
+    }
+    Ok(())
 }
 
 fn take(
@@ -181,28 +213,26 @@ struct Registered<'a> {
 }
 
 impl<'a> Registered<'a> {
-    fn new(shared: &'a Shared, theirs: &Greeting, link: &Arc<Link>) -> Self {
-        let incoming = Incoming {
-            link: Arc::clone(link),
+    fn new(shared: &'a Shared, theirs: &Greeting) -> Result<Self, Refusal> {
+        let (node, lane) = (theirs.from, theirs.lane);
+        let link = Arc::new(Link::new(node, lane, theirs.log_id, Arc::default()));
+        let new = Incoming {
+            link: Arc::clone(&link),
             process: theirs.process,
             address: theirs.address.clone(),
+            other: None,
         };
-        let key = (link.node, link.lane);
-        let older = shared.incoming.lock().insert(key, incoming);
+        let older = {
+            let mut incoming = shared.incoming.lock();
+            check_process(&mut incoming, theirs)?;
+            incoming.insert((node, lane), new)
+        };
         if let Some(older) = older {
-            let lives = older.link.unheard_for() < shared.timing.ping * 2;
-            let text = format!("two processes say that they are node {}", link.node);
-            if older.process != theirs.process && lives && shared.seen.is_new(&text) {
-                tracing::warn!("{text}, at {} and {}", older.address, theirs.address);
-            }
             older
                 .link
                 .close("a newer connection of the same node replaces it");
         }
-        Self {
-            shared,
-            link: Arc::clone(link),
-        }
+        Ok(Self { shared, link })
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
+use std::time::{Duration, Instant};
 
 use onelog_record::NodeId;
 use parking_lot::Mutex;
@@ -18,6 +19,10 @@ use crate::options::Timing;
 use crate::seen::Seen;
 use crate::tls::Tls;
 
+/// For how long another process with the number of a connected one is shown; it calls again much
+/// sooner.
+const OTHER_SHOWN: Duration = Duration::from_secs(60);
+
 pub(crate) struct Shared {
     pub node: NodeId,
     pub process: u64,
@@ -28,7 +33,7 @@ pub(crate) struct Shared {
     pub timing: Timing,
     pub handler: Arc<dyn Handler>,
     pub table: Mutex<Table>,
-    pub incoming: Mutex<HashMap<(NodeId, Lane), Incoming>>,
+    pub incoming: Mutex<IncomingTable>,
     pub refused: AtomicU64,
     pub damaged: AtomicU64,
     /// Faults of connections that others make.
@@ -47,10 +52,21 @@ pub(crate) struct Peer {
     pub lanes: [Arc<PeerLane>; 2],
 }
 
+pub(crate) type IncomingTable = HashMap<(NodeId, Lane), Incoming>;
+
 pub(crate) struct Incoming {
     pub link: Arc<Link>,
     pub process: u64,
     pub address: String,
+    /// Where another process with the number was, and when it was refused last.
+    pub other: Option<(String, Instant)>,
+}
+
+impl Incoming {
+    fn other(&self) -> Option<String> {
+        let (address, at) = self.other.as_ref()?;
+        (at.elapsed() < OTHER_SHOWN).then(|| address.clone())
+    }
 }
 
 impl Peer {
@@ -139,6 +155,7 @@ impl Shared {
                 node: *node,
                 lane: *lane,
                 address: incoming.address.clone(),
+                other: incoming.other(),
                 log_id: incoming.link.log_id,
                 received_bytes: incoming.link.counters.figures().received_bytes,
             })

@@ -412,6 +412,7 @@ mod tests {
             address: None,
             is_connected: true,
             last_error: None,
+            other_address: None,
             matched: None,
             is_active: None,
             takes_snapshot: None,

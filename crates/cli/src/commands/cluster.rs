@@ -119,13 +119,18 @@ fn print(cluster: &Value, out: &mut Out) -> std::io::Result<()> {
             }
             .to_owned(),
             (member["matched"].as_u64()).map_or_else(|| "-".to_owned(), thousands),
-            cell(
-                member["last_error"].as_str().unwrap_or_default(),
-                ERROR_CHARS_MAX,
-            ),
+            cell(&why_not(member), ERROR_CHARS_MAX),
         ]);
     }
     table.print(out)
+}
+
+/// Why a member is not connected, or is not the only one of its number.
+fn why_not(member: &Value) -> String {
+    match (&member["other_address"], &member["last_error"]) {
+        (Value::String(other), _) => format!("refused: the same number at {other}"),
+        (_, error) => error.as_str().unwrap_or_default().to_owned(),
+    }
 }
 
 fn role(cluster: &Value, member: &Value) -> &'static str {

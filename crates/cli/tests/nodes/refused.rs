@@ -5,7 +5,7 @@ use std::process::Stdio;
 
 use onelog_testkit::Port;
 
-use crate::rig::Nodes;
+use crate::rig::{Nodes, TABLE};
 use crate::server::{Ran, Server, onelog};
 
 #[test]
@@ -69,6 +69,57 @@ fn a_node_with_another_log_is_not_taken_and_says_why() {
     assert_eq!(crate::rig::ready(&stray.url).1["status"], "not_member");
     // and nothing has changed where it came.
     assert_eq!(ours.status(1)["members"].as_array().unwrap().len(), 1);
+}
+
+#[test]
+fn a_copy_of_a_node_that_runs_is_refused_and_says_why_and_the_node_stays_connected() {
+    // Given two nodes, and a copy of the folder of the second one,
+    let mut nodes = Nodes::new();
+    nodes.start(1, &[]);
+    nodes.start(2, &["--join", "voter"]);
+    nodes.wait_for_voters(2);
+    nodes.run(1, &["tables", "create", TABLE]).good();
+    nodes.take(2).terminate();
+    let copy = nodes.data(9);
+    let mut restore = onelog();
+    restore.arg("restore").arg(nodes.data(2)).arg(&copy);
+    Ran::of(restore.output().unwrap()).good();
+    nodes.start(2, &[]);
+    nodes.wait(1, "node 2", |status| {
+        status["members"][1]["is_connected"] == true
+    });
+    let end = nodes.put(2, "a", "1");
+    // when the copy is started while the node runs,
+    let (at, copy_at, first) = (nodes.address(2), nodes.address(9), nodes.address(1));
+    let peers = format!("1={first}");
+    let flags = ["--node", "2", "--peer-listen", &copy_at, "--peers", &peers];
+    let copied = Server::start(&copy, &flags);
+    // then it is refused, and says what to do and where both are,
+    let said = onelog_testkit::until_ok(|| {
+        let status = copied.run(&["cluster", "--json"]).json();
+        let error = status["members"][0]["last_error"]
+            .as_str()
+            .unwrap_or_default();
+        let parts = [
+            "two processes are node 2: stop the wrong one",
+            &at,
+            &copy_at,
+        ];
+        let is_said = parts.iter().all(|part| error.contains(part));
+        is_said.then_some(()).ok_or_else(|| status.to_string())
+    });
+    said.unwrap();
+    // the other node shows it,
+    let status = nodes.wait(1, "the copy", |status| {
+        status["members"][1]["other_address"] == copy_at.as_str()
+    });
+    assert_eq!(status["members"][1]["is_connected"], true, "{status}");
+    let listed = nodes.run(1, &["cluster"]).good();
+    let expected = format!("refused: the same number at {copy_at}");
+    assert!(listed.contains(&expected), "{listed}");
+    // and the node goes on.
+    let end = nodes.put(2, "a", "2").max(end);
+    assert_eq!(nodes.get(1, "a", end), "2");
 }
 
 #[test]

@@ -48,6 +48,8 @@ pub struct MemberStatus {
     pub is_connected: bool,
     /// Why this node is not connected to it.
     pub last_error: Option<String>,
+    /// Where another process says that it is this node too: this node refuses it.
+    pub other_address: Option<String>,
     /// On the leader: up to which entry it has the log.
     pub matched: Option<u64>,
     /// On the leader: whether it was heard of lately.
@@ -59,11 +61,12 @@ pub struct MemberStatus {
 impl ClusterStatus {
     pub(crate) fn of(cluster: &Cluster) -> Self {
         let view = cluster.views.get();
-        let figures = cluster.peers.figures().peers;
+        let figures = cluster.peers.figures();
         let member = |node: NodeId| {
             let is_me = node == cluster.node;
             let progress = view.progress.iter().find(|peer| peer.node == node);
-            let connection = figures.iter().find(|peer| peer.node == node);
+            let connection = figures.peers.iter().find(|peer| peer.node == node);
+            let incoming = figures.incoming.iter().filter(|from| from.node == node);
             let lanes = connection.map(|peer| &peer.lanes);
             let is_connected =
                 lanes.is_some_and(|lanes| lanes.iter().all(|lane| lane.is_connected));
@@ -80,6 +83,7 @@ impl ClusterStatus {
                 },
                 is_connected: is_me || is_connected,
                 last_error: error.filter(|_| !is_connected),
+                other_address: incoming.filter_map(|from| from.other.clone()).next(),
                 matched: progress.map(|peer| peer.matched.get()),
                 is_active: progress.map(|peer| peer.is_active),
                 takes_snapshot: progress.map(|peer| peer.takes_snapshot),

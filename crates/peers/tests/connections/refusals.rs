@@ -64,6 +64,68 @@ fn two_nodes_with_one_number_are_refused() {
 }
 
 #[test]
+fn of_two_processes_with_one_number_the_one_that_was_here_first_stays_connected() {
+    // Given a process of node 2 that is connected
+    let (one, first) = (Node::start(1), Node::start(2));
+    first.connect(&one);
+    // When another one calls with that number
+    let second = Node::start(2);
+    second.set(NodeId(1), one.address());
+    // Then it hears what to do, and where both are
+    let (at, second_at) = (first.address(), second.address());
+    let what = format!(
+        "refused: two processes are node 2: stop the wrong one, or give it a number of its own; \
+         they are at {at} and {second_at}"
+    );
+    for lane in Lane::ALL {
+        second.wait_for_error(NodeId(1), lane, &what);
+    }
+    // And the first one has not noticed anything, which the called node shows
+    for lane in Lane::ALL {
+        let lane = first.lane(NodeId(1), lane);
+        assert_eq!((lane.is_connected, lane.lost), (true, 0), "{lane:?}");
+    }
+    let other = Some(second_at.to_string());
+    let figures = one.peers.figures();
+    assert!(
+        figures.incoming.iter().any(|from| from.other == other),
+        "{figures:?}"
+    );
+    // And when the first one ends, the second one is connected.
+    drop(first);
+    second.wait_connected(NodeId(1));
+    one.wait_for_figures(|figures| figures.incoming.iter().all(|from| from.other.is_none()));
+}
+
+#[test]
+fn two_processes_with_one_number_never_have_one_lane_each() {
+    let one = Node::start(1);
+    let mut first = Raw::greeted(&one, 2, Lane::Control);
+    let mut second = Raw::connect(one.address());
+    let mut theirs = greeting(2, 1, Lane::Bulk);
+    theirs.process += 1;
+    second.send(&theirs.to_frame());
+    let refusal = second.next().expect("a refusal");
+    assert_eq!((refusal.kind, refusal.topic), (FrameKind::Refusal, 5));
+    drop(second);
+    first.send(&Frame::bare(FrameKind::Message, 9, 0));
+    let event = Event::Message(NodeId(2), 9, Default::default());
+    one.recorder.wait_for_event(&event);
+}
+
+#[test]
+fn a_process_that_is_gone_without_a_word_keeps_its_successor_out_only_until_that_shows() {
+    let one = Node::start_with({
+        let mut options = options(1);
+        options.timing.silence = 3 * options.timing.ping;
+        options
+    });
+    let _silent = Raw::greeted(&one, 2, LANE);
+    let successor = Node::start(2);
+    successor.connect(&one);
+}
+
+#[test]
 fn a_node_that_is_not_admitted_is_refused_until_it_is() {
     let (one, two) = (Node::start(1), Node::start(2));
     two.recorder.seen().refused.push(NodeId(1));
