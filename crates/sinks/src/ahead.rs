@@ -51,6 +51,7 @@ impl Sinks {
             }
         }
         check_text(inner.kinds, definition)?;
+        inner.check_node(definition)?;
         if inner.find(&definition.name).is_err() {
             check_name(&definition.name)?;
         }
@@ -64,6 +65,22 @@ impl Sinks {
 }
 
 impl Inner {
+    /// Without a node such a sink would move with the leadership, and fill another store on each machine.
+    fn check_node(&self, definition: &SinkDefinition) -> Result<(), DefinitionError> {
+        let kind = definition.target.kind();
+        let moves = definition.run_on.is_none() && self.node.cluster().is_some();
+        match moves && kind.is_on_one_machine() {
+            false => Ok(()),
+            true => Err(DefinitionError::new(
+                "run_on",
+                format!(
+                    "in a cluster a sink of kind '{}' needs the number of a node, because its store is on that node's machine",
+                    kind.name()
+                ),
+            )),
+        }
+    }
+
     /// Everything that can be checked before a sink is defined, its store included; it may replace
     /// the sink of a name.
     pub(crate) fn check(
@@ -72,6 +89,7 @@ impl Inner {
         replaced: Option<&str>,
     ) -> Result<(), SinkError> {
         check_text(self.kinds, definition)?;
+        self.check_node(definition)?;
         // One that an earlier version has made can still be changed and deleted.
         if replaced.is_none() {
             check_name(&definition.name)?;
