@@ -31,8 +31,8 @@ impl Fault {
     }
 }
 
-/// All files of the repository by path, for rules that look beyond one file.
-pub type Tree<'a> = std::collections::BTreeSet<&'a str>;
+/// The texts of all files of the repository by path, for rules that look beyond one file.
+pub type Tree<'a> = std::collections::BTreeMap<&'a str, &'a str>;
 
 pub struct Rule {
     pub name: &'static str,
@@ -69,7 +69,7 @@ pub const RULES: &[Rule] = &[
     },
     Rule {
         name: "links",
-        requires: "a link of the docs leads to a file of this repository",
+        requires: "a link of the docs leads to a file of this repository, and to a section of it",
         check: links::check,
     },
     Rule {

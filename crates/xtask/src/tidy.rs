@@ -79,7 +79,10 @@ pub fn lower() -> Result<bool, Error> {
 }
 
 fn find(files: &[File]) -> Vec<Finding<'_>> {
-    let tree: Tree<'_> = files.iter().map(|file| file.path.as_str()).collect();
+    let texts = files
+        .iter()
+        .map(|file| (file.path.as_str(), file.text.as_str()));
+    let tree: Tree<'_> = texts.collect();
     let mut findings = Vec::new();
     for rule in RULES {
         for file in files {

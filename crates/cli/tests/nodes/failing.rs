@@ -173,6 +173,8 @@ fn a_removed_node_does_not_come_back_and_a_new_number_takes_its_place() {
     nodes.take(3).terminate();
     // nor with an empty one,
     std::fs::remove_dir_all(nodes.data(3)).unwrap();
+    let refused = nodes.start_refused(3, &["--join", "voter"]);
+    refused.fails(1, "node 3 was removed from the cluster");
     let address = nodes.address(3);
     nodes
         .run(2, &["cluster", "add", "3", &address])

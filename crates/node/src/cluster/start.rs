@@ -10,14 +10,18 @@
 //! | 1 | empty, a peer does not answer | refused, unless the options say `found` |
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use onelog_log::{Corruption, Disk, HARD_STATE_FILE, HardState, HardStateError, is_log_file};
-use onelog_peers::{AddressError, NO_LOG, Peers, PeersOptions, StartError};
+use onelog_peers::{AddressError, NO_LOG, PeerFigures, Peers, PeersOptions, StartError};
 use onelog_record::{Index, NodeId};
 use onelog_replica::{ELECTION_MS_MAX, ELECTION_MS_MIN, FOUNDER, READ_REPLICA};
 
 use super::inbox::{Inbox, Logs, Messages};
 use super::{Cluster, ClusterOptions, newcomer};
+
+/// How often a node that waits for answers looks whether it is refused instead.
+const REFUSAL_LOOK: Duration = Duration::from_millis(100);
 
 /// A node cannot take part in its cluster.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +48,11 @@ pub enum ClusterError {
         "no member of the cluster answered within {seconds} s ({tried}): start one, or correct the addresses"
     )]
     NoAnswer { seconds: u64, tried: String },
+    /// The members do not take a joining node.
+    #[error(
+        "node {node} was removed from the cluster, says node {peer}, and numbers are not used again: start this machine with its empty folder under a new number"
+    )]
+    NumberUsed { node: NodeId, peer: NodeId },
     /// The founder's disk is empty and should not be.
     #[error(
         "the folder of node 1 is empty, but node {peer} has the log {log_id:032x} of this cluster: node 1 has lost its disk, and with it what it voted for. Remove node 1 from the cluster, and let this machine join it under a new number, as a learner first"
@@ -236,9 +245,8 @@ fn learn(
     }
     let founds = options.node == FOUNDER;
     let has_log = |logs: &Logs| logs.values().any(|id| *id != NO_LOG);
-    let logs = inbox.wait_for_logs(options.start_timeout, |logs| {
-        has_log(logs) || founds && logs.len() == listed
-    });
+    let is_enough = |logs: &Logs| has_log(logs) || founds && logs.len() == listed;
+    let logs = wait_for_logs(options, inbox, peers, is_enough)?;
     let mut found = logs.iter().filter(|(_, id)| **id != NO_LOG);
     let seconds = options.start_timeout.as_secs();
     let Some((&first, &first_id)) = found.next() else {
@@ -265,6 +273,31 @@ fn learn(
     }
     peers.set_log_id(first_id);
     Ok(Some(first_id))
+}
+
+/// Waits for what peers answer; ends early where one says that this node was removed.
+fn wait_for_logs(
+    options: &ClusterOptions,
+    inbox: &Inbox,
+    peers: &Peers,
+    is_enough: impl Fn(&Logs) -> bool,
+) -> Result<Logs, ClusterError> {
+    let deadline = Instant::now() + options.start_timeout;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let logs = inbox.wait_for_logs(left.min(REFUSAL_LOOK), &is_enough);
+        if is_enough(&logs) || left.is_zero() {
+            return Ok(logs);
+        }
+        let figures = peers.figures().peers;
+        let refuses = |peer: &PeerFigures| peer.lanes.iter().any(|lane| lane.is_not_admitted);
+        if let Some(peer) = figures.iter().find(|peer| refuses(peer)) {
+            return Err(ClusterError::NumberUsed {
+                node: options.node,
+                peer: peer.node,
+            });
+        }
+    }
 }
 
 /// Which peers were tried, and what became of it.

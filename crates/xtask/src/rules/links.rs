@@ -1,7 +1,8 @@
 use super::{Fault, Tree};
 use crate::files::File;
 
-/// Relative links of the docs that lead nowhere. Addresses on the web are not fetched.
+/// Relative links of the docs that lead nowhere, be it the file or the section. Addresses on the web
+/// are not fetched.
 pub fn check(file: &File, tree: &Tree<'_>) -> Vec<Fault> {
     if !file.is_markdown() {
         return Vec::new();
@@ -9,11 +10,11 @@ pub fn check(file: &File, tree: &Tree<'_>) -> Vec<Fault> {
     let mut faults = Vec::new();
     for (at, line) in super::wrap::prose(&file.text).iter().enumerate() {
         for part in line.split("](").skip(1) {
-            let target = part.split([')', '#', ' ']).next().unwrap_or_default();
-            if target.is_empty() || target.contains("://") || target.starts_with("mailto:") {
+            let target = part.split([')', ' ']).next().unwrap_or_default();
+            if target.contains("://") || target.starts_with("mailto:") {
                 continue;
             }
-            if !leads_to_a_file(&file.path, target, tree) {
+            if !leads_somewhere(file, target, tree) {
                 faults.push(Fault::new(at + 1, format!("{target} is not there")));
             }
         }
@@ -21,23 +22,60 @@ pub fn check(file: &File, tree: &Tree<'_>) -> Vec<Fault> {
     faults
 }
 
-fn leads_to_a_file(from: &str, target: &str, tree: &Tree<'_>) -> bool {
+fn leads_somewhere(from: &File, target: &str, tree: &Tree<'_>) -> bool {
+    let (to, section) = target.split_once('#').unwrap_or((target, ""));
+    let text = match to {
+        "" => Some(from.text.as_str()),
+        to => {
+            let Some(path) = path_of(&from.path, to) else {
+                return false;
+            };
+            let folder = format!("{path}/");
+            match tree.get(path.as_str()) {
+                Some(text) if path.ends_with(".md") => Some(*text),
+                Some(_) => None,
+                None if tree.keys().any(|file| file.starts_with(&folder)) => None,
+                None => return false,
+            }
+        }
+    };
+    // Where the target is no document, a section of it is that of a viewer.
+    text.is_none_or(|text| section.is_empty() || has_section(text, section))
+}
+
+/// The path from the root of what is named in a file.
+fn path_of(from: &str, target: &str) -> Option<String> {
     let mut folders: Vec<&str> = from.split('/').collect();
     folders.pop();
     for part in target.split('/') {
         match part {
             "" | "." => {}
             ".." => {
-                if folders.pop().is_none() {
-                    return false;
-                }
+                folders.pop()?;
             }
             part => folders.push(part),
         }
     }
-    let path = folders.join("/");
-    let folder = format!("{path}/");
-    tree.contains(path.as_str()) || tree.iter().any(|file| file.starts_with(&folder))
+    Some(folders.join("/"))
+}
+
+fn has_section(text: &str, section: &str) -> bool {
+    let mut lines = text.lines();
+    lines.any(|line| {
+        let title = line.trim_start_matches('#');
+        title.len() < line.len() && anchor(title) == section
+    })
+}
+
+/// The name under which a heading is linked to.
+fn anchor(title: &str) -> String {
+    let letters = title.trim().chars().filter_map(|c| match c {
+        ' ' => Some('-'),
+        '-' | '_' => Some(c),
+        c if c.is_alphanumeric() => Some(c),
+        _ => None,
+    });
+    letters.flat_map(char::to_lowercase).collect()
 }
 
 #[cfg(test)]
@@ -45,7 +83,14 @@ mod tests {
     use super::*;
 
     fn faults(text: &str) -> usize {
-        let tree = Tree::from(["README.md", "docs/a.md", "docs/sinks/b.md"]);
+        let tree = Tree::from([
+            ("README.md", ""),
+            ("docs/a.md", ""),
+            (
+                "docs/sinks/b.md",
+                "# B\n\n## Whose a `store` is, and *why*\n",
+            ),
+        ]);
         let file = File {
             path: "docs/a.md".to_owned(),
             text: text.to_owned(),
@@ -62,9 +107,17 @@ mod tests {
     }
 
     #[test]
-    fn links_to_files_folders_places_and_the_web_are_left_alone() {
+    fn a_section_that_is_not_there_is_found() {
+        assert_eq!(faults("# A\n[a](#b) [b](sinks/b.md#whose)\n"), 2);
+    }
+
+    #[test]
+    fn links_to_files_folders_sections_and_the_web_are_left_alone() {
+        let section = "sinks/b.md#whose-a-store-is-and-why";
         assert_eq!(
-            faults("[a](sinks/b.md#c) [b](../README.md) [c](sinks) [d](#e)\n"),
+            faults(&format!(
+                "# E\n[a]({section}) [b](../README.md) [c](sinks) [d](#e)\n"
+            )),
             0
         );
         assert_eq!(faults("[a](https://example.org/b) `[b](c)`\n"), 0);
