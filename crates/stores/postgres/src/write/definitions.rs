@@ -19,7 +19,7 @@ impl<'a> Scope<'a> {
                 (&names, Type::TEXT_ARRAY),
                 (&versions, Type::TEXT_ARRAY),
             ];
-            client.execute_typed(&shape::redefined(), &parameters).await
+            client.execute_typed(&shape::REDEFINED, &parameters).await
         });
     }
 
@@ -33,7 +33,7 @@ impl<'a> Scope<'a> {
         ];
         let changed = self
             .client
-            .query_typed(&shape::redefined(), &parameters)
+            .query_typed(&shape::REDEFINED, &parameters)
             .await?;
         match changed.first() {
             Some(row) => Err(Fault::Redefined(row.get(0))),

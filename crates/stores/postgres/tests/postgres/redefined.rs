@@ -221,3 +221,17 @@ fn a_table_that_was_made_anew_is_noticed_after_a_restart_and_a_restored_database
     restored.pg.sql(&anew("orders"));
     restored.reopened().check_shape().unwrap_err();
 }
+
+#[test]
+fn no_values_of_a_batch_are_copied_into_the_plan_of_its_statement() {
+    require!(Kind::Postgres);
+    // Given a sink that follows into a table that notes how a row's statement was planned,
+    let mut followed = followed();
+    followed.pg.sql(
+        "ALTER TABLE orders ADD COLUMN planned text DEFAULT current_setting('plan_cache_mode')",
+    );
+    // when a batch is written, then it was planned without its values.
+    followed.write("c", "3", "three").unwrap();
+    let planned = followed.pg.sql("SELECT planned FROM orders WHERE id = 'c'");
+    assert_eq!(planned, "force_generic_plan");
+}
