@@ -3,6 +3,7 @@
 
 use std::collections::HashMap;
 
+use super::doubled::{Doubled, KEYS_MAX};
 use super::side::{Side, SideFault};
 use super::{DIFFERENCES_HELD_MAX, DifferenceKind};
 use onelog_mapping::Row;
@@ -36,21 +37,34 @@ impl Half {
 }
 
 impl Pair {
-    fn difference(&self) -> Option<DifferenceKind> {
+    fn difference(&self) -> Option<Difference> {
         let Self { left, right } = self;
-        match (left.rows, right.rows) {
-            (0, 0) => None,
-            (_, 0) => Some(DifferenceKind::MissingRight),
-            (0, _) => Some(DifferenceKind::MissingLeft),
-            (1, 1) if left.lanes == right.lanes => None,
-            (1, 1) => Some(DifferenceKind::Different),
-            _ => Some(DifferenceKind::KeyTwice),
-        }
+        let kind = match (left.rows, right.rows) {
+            (0, 0) => return None,
+            (1, 1) if left.lanes == right.lanes => return None,
+            (1, 1) => DifferenceKind::Different,
+            (1, 0) => DifferenceKind::MissingRight,
+            (0, 1) => DifferenceKind::MissingLeft,
+            _ => DifferenceKind::KeyTwice,
+        };
+        Some(Difference {
+            kind,
+            rows_left: left.rows,
+            rows_right: right.rows,
+        })
     }
 }
 
+/// How the sides differ under one key.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Difference {
+    pub(super) kind: DifferenceKind,
+    pub(super) rows_left: u32,
+    pub(super) rows_right: u32,
+}
+
 /// Keys that differ, by the hash of the key.
-pub(super) type Differing = HashMap<u128, DifferenceKind>;
+pub(super) type Differing = HashMap<u128, Difference>;
 
 pub(super) struct Found {
     pub(super) rows_left: u64,
@@ -78,10 +92,15 @@ impl Comparison {
     /// Finds every key on which the sides differ.
     pub(super) fn run(&mut self, left: &mut Side, right: &mut Side) -> Result<Found, SideFault> {
         let (mut ours, mut theirs) = (TableDigest::default(), TableDigest::default());
-        self.scan(left, &mut |_, row| ours.add(row))?;
+        let mut doubled = Doubled::new(KEYS_MAX);
+        self.scan(left, &mut |_, row| {
+            ours.add(row);
+            doubled.add(row);
+        })?;
         self.scan(right, &mut |_, row| theirs.add(row))?;
+        let doubled = doubled.into_buckets();
         let unequal: Vec<usize> = (0..BUCKETS)
-            .filter(|n| ours.0[*n] != theirs.0[*n])
+            .filter(|n| ours.0[*n] != theirs.0[*n] || doubled.contains(n))
             .collect();
         let mut found = Found {
             rows_left: ours.rows(),
@@ -97,14 +116,14 @@ impl Comparison {
         for buckets in &passes {
             let pairs = self.pairs(left, right, |row| buckets[row.bucket])?;
             for (key, pair) in pairs {
-                let Some(kind) = pair.difference() else {
+                let Some(difference) = pair.difference() else {
                     continue;
                 };
                 if found.differing.len() >= DIFFERENCES_HELD_MAX {
                     found.counted_all = false;
                     return Ok(found);
                 }
-                found.differing.insert(key, kind);
+                found.differing.insert(key, difference);
             }
         }
         Ok(found)

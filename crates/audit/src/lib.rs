@@ -8,6 +8,7 @@
 
 mod compare;
 mod definition;
+mod doubled;
 mod normal;
 mod side;
 
@@ -19,7 +20,7 @@ use onelog_store::Target;
 use serde::Serialize;
 use serde_json::Value;
 
-use self::compare::{Comparison, Differing, Full};
+use self::compare::{Comparison, Difference, Differing, Full};
 use self::definition::{Compare, SideName};
 use self::side::{Side, SideFault};
 
@@ -113,6 +114,10 @@ pub enum DifferenceKind {
 pub struct AuditDifference {
     pub key: Value,
     pub kind: DifferenceKind,
+    /// How many rows the left side has under the key.
+    pub rows_left: u32,
+    /// How many rows the right side has under the key.
+    pub rows_right: u32,
     /// What the left side has; where both have the key, only the columns that differ.
     pub left: Option<JsonText>,
     /// What the right side has.
@@ -181,7 +186,7 @@ impl OnePair<'_> {
         let differences = self.describe(&mut comparison, &mut left, &mut right, &differing)?;
         let count = |wanted: DifferenceKind| {
             let kinds = differing.values();
-            kinds.filter(|kind| **kind == wanted).count() as u64
+            kinds.filter(|one| one.kind == wanted).count() as u64
         };
         Ok(Compared {
             name: self.compare.name.clone(),
@@ -239,19 +244,21 @@ impl OnePair<'_> {
         Ok(out)
     }
 
-    fn difference(&self, kind: DifferenceKind, (left, right): &Full) -> AuditDifference {
+    fn difference(&self, found: Difference, (left, right): &Full) -> AuditDifference {
         let show = |row: &Row, other: Option<&Row>| {
             let columns = self.compare.columns.iter().zip(row.cells.iter().skip(1));
             let shown = columns.enumerate().filter(|(n, (_, cell))| {
                 let differs = other.is_none_or(|other| !other.cells[n + 1].is_same(cell));
-                differs || kind == DifferenceKind::KeyTwice
+                differs || found.kind == DifferenceKind::KeyTwice
             });
             JsonText::object(shown.map(|(_, ((name, _), cell))| (&**name, cell.show())))
         };
         let key = left.as_ref().or(right.as_ref());
         AuditDifference {
             key: key.map_or(Value::Null, |row| row.cells[0].show_key()),
-            kind,
+            kind: found.kind,
+            rows_left: found.rows_left,
+            rows_right: found.rows_right,
             left: left.as_ref().map(|row| show(row, right.as_ref())),
             right: right.as_ref().map(|row| show(row, left.as_ref())),
         }

@@ -170,8 +170,37 @@ fn a_column_that_is_no_key_is_reported() {
     );
     let found = stores.audit(5);
     assert_eq!(found.compared[0].keys_twice, 1);
-    assert_eq!(found.compared[0].differences[0].key, "3");
+    let difference = &found.compared[0].differences[0];
+    assert_eq!(difference.key, "3");
+    assert_eq!((difference.rows_left, difference.rows_right), (1, 2));
     assert!(!found.equal);
+}
+
+#[test]
+fn a_column_that_is_no_key_is_reported_also_where_both_sides_have_the_same_rows() {
+    // Given two stores that have two rows for one key, the same ones, and one of them two more,
+    let stores = Stores::equal();
+    run(
+        &stores.left,
+        "ALTER TABLE orders RENAME TO before; CREATE TABLE orders AS SELECT * FROM before;
+         INSERT INTO orders SELECT * FROM orders WHERE id = 3;
+         INSERT INTO orders SELECT 123456789, total, state, note FROM orders WHERE id IN (3, 4)",
+    );
+    run(
+        &stores.right,
+        "INSERT INTO report SELECT * FROM report WHERE ref = 'order-3'",
+    );
+    // when they are compared, then both keys are reported.
+    let found = stores.audit(5);
+    assert!(!found.equal);
+    assert_eq!(found.compared[0].keys_twice, 2);
+    let rows = |key: &str| {
+        let all = &found.compared[0].differences;
+        let one = all.iter().find(|one| one.key == key).unwrap();
+        (one.rows_left, one.rows_right)
+    };
+    assert_eq!(rows("3"), (2, 2));
+    assert_eq!(rows("123456789"), (3, 0));
 }
 
 #[test]

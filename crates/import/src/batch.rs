@@ -212,7 +212,7 @@ impl Batcher {
         }
         // The parser's own messages, and its rules.
         serde_json::from_slice::<Value>(text)
-            .map_err(|error| bad(json_fault(&error) + other_format(number, text)))?;
+            .map_err(|error| bad(json_fault(&error) + hint(number, text, &error)))?;
         let value = Json::parse(text).map_err(|error| bad(error.to_string()))?;
         let key = self.key_of(&value).map_err(bad)?;
         Ok(Some(Row {
@@ -280,10 +280,15 @@ fn json_fault(error: &serde_json::Error) -> String {
     format!("not JSON: {text}, at byte {}", error.column())
 }
 
-/// What the first record may be instead of one line of JSON.
-fn other_format(number: u64, text: &[u8]) -> &'static str {
+/// What the text may be instead of one line of JSON in UTF-8.
+fn hint(number: u64, text: &[u8], error: &serde_json::Error) -> &'static str {
+    if std::str::from_utf8(text).is_err() {
+        return "; the text is not UTF-8, iconv makes it so";
+    }
     match (number, text.first()) {
-        (1, Some(b'{' | b'[')) => "; documents over several lines are read with --format json",
+        (1, Some(b'{' | b'[')) if error.is_eof() => {
+            "; documents over several lines are read with --format json"
+        }
         (1, Some(_)) if text.iter().any(|byte| b",;\t|".contains(byte)) => {
             "; rows of columns are read with --format csv"
         }
@@ -311,6 +316,19 @@ mod tests {
         }
         ready.extend(batcher.finish());
         (ready, bad)
+    }
+
+    #[test]
+    fn a_hint_fits_what_is_wrong() {
+        let hint = |text: &[u8]| {
+            let error = serde_json::from_slice::<Value>(text).unwrap_err();
+            super::hint(1, text, &error)
+        };
+        assert!(hint(b"{").contains("--format json"));
+        assert!(hint(b"id,name").contains("--format csv"));
+        assert!(hint(b"{\"id\":\"\xe9\"}").contains("not UTF-8"));
+        assert_eq!(hint("[".repeat(5_000).as_bytes()), "");
+        assert_eq!(hint(b"{\"id\":}"), "");
     }
 
     #[test]

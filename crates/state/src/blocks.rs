@@ -19,8 +19,9 @@ use onelog_record::{Offset, TableId};
 
 use crate::key::VersionKey;
 
-/// A block with more versions than this is split.
-const BLOCK_VERSIONS_MAX: usize = 256;
+/// A block with more versions than this is split. Every insertion looks for its block, which is cheap
+/// while the list of them stays in the processor's cache; a range walks at most its two outer ones.
+const BLOCK_VERSIONS_MAX: usize = 1024;
 
 type Versions = SkipMap<VersionKey, Option<Bytes>>;
 

@@ -54,8 +54,8 @@ impl Memtable {
     /// Puts a version in. `None` is a delete.
     pub(crate) fn insert(&self, hash: KeyHash, key: VersionKey, value: Option<Bytes>) {
         self.filter.add(hash);
-        self.versions.insert(key.clone(), value);
-        self.blocks.write().add(&key, &self.versions);
+        let inserted = self.versions.insert(key, value);
+        self.blocks.write().add(inserted.key(), &self.versions);
     }
 
     /// Counts memory that the memtable holds.

@@ -6,8 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use onelog_audit::{
-    Audit, AuditDefinition, AuditDifference, AuditError, AuditOptions, Compared, DifferenceKind,
-    SHOWN_MAX, SideError, audit,
+    Audit, AuditDefinition, AuditError, AuditOptions, Compared, SHOWN_MAX, SideError, audit,
 };
 use onelog_command::{CommandError, Context, DefinitionFile, NoServer, timeout};
 use onelog_record::JsonText;
@@ -228,18 +227,17 @@ fn notes(one: &Compared, out: &mut Out) -> std::io::Result<()> {
 fn differences(one: &Compared, out: &mut Out) -> std::io::Result<()> {
     out.line(&format!("\n{}: {} and {}", one.name, one.left, one.right))?;
     let mut table = Table::new(&["key", "left", "right"]);
-    let text = |difference: &AuditDifference, value: &Option<JsonText>| match value {
-        None => "(missing)".to_owned(),
-        Some(value) if difference.kind == DifferenceKind::KeyTwice => {
-            cell(&format!("(twice) {value}"), CELL_CHARS_MAX)
-        }
-        Some(value) => cell(value.as_str(), CELL_CHARS_MAX),
+    let text = |value: &Option<JsonText>, rows: u32| match (value, rows) {
+        (None, _) => "(missing)".to_owned(),
+        (Some(value), 0 | 1) => cell(value.as_str(), CELL_CHARS_MAX),
+        (Some(value), 2) => cell(&format!("(twice) {value}"), CELL_CHARS_MAX),
+        (Some(value), rows) => cell(&format!("({rows} times) {value}"), CELL_CHARS_MAX),
     };
     for difference in &one.differences {
         table.row([
             cell(&shown(&difference.key), CELL_CHARS_MAX),
-            text(difference, &difference.left),
-            text(difference, &difference.right),
+            text(&difference.left, difference.rows_left),
+            text(&difference.right, difference.rows_right),
         ]);
     }
     table.print(out)?;

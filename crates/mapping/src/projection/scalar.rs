@@ -60,7 +60,7 @@ fn set_text(
         ColumnType::Text => cell.set_text(text),
         ColumnType::Numeric => *cell = decimal(column, text)?,
         ColumnType::Timestamp => {
-            let wanted = "a moment with an offset (RFC 3339, for example 2024-05-01T12:00:00Z)";
+            let wanted = "a moment of the years 1 to 9999 (in UTC) with an offset (RFC 3339, for example 2024-05-01T12:00:00Z)";
             *cell = parsed(parse_timestamp(text).map(Cell::Timestamp), wanted)?;
         }
         ColumnType::Date => {
