@@ -298,7 +298,14 @@ impl Counting<'_> {
                 return Ok(counted);
             }
         }
-        Ok(Counted::default())
+        // A table of other keys is made anew, without any of its rows.
+        let rows = self.definition.target.count_rows(&mapping.into)?;
+        let rows = rows.unwrap_or_default();
+        Ok(Counted {
+            rows,
+            missing: rows,
+            ..Counted::default()
+        })
     }
 
     /// The same, and how many rows have other values. `None`: there is no table of the mapping's shape.

@@ -109,6 +109,28 @@ fn few_by_another_key() -> serde_json::Value {
 }
 
 #[test]
+fn rows_that_a_deleted_sink_left_are_counted_also_where_their_key_has_another_column() {
+    // Given a table with a thousand rows that a deleted sink left,
+    let place = Place::new();
+    let (node, sinks) = with_a_thousand_orders(&place);
+    sinks.delete("search").unwrap();
+    let store = place.store("search.db");
+    let rows = || one::<i64>(&store, "SELECT count(*) FROM orders");
+    let before = rows();
+    // when another sink is to fill it whose key has another column,
+    let few = place.definition("search", &few_by_another_key());
+    sinks.create(few).unwrap();
+    // then it stops with the number.
+    let text = wait_for_stop(&sinks, "search");
+    let says = format!("would delete {before} of the {before} rows of 'orders'");
+    assert!(text.contains(&says), "{text}");
+    assert_eq!(rows(), before);
+    sinks.rebuild_deleting("search").unwrap();
+    assert_equal(&sinks, "search", node.position());
+    close(&node, &sinks);
+}
+
+#[test]
 fn rows_are_counted_also_where_the_definition_gives_their_key_another_column() {
     // Given a store with a thousand rows.
     let place = Place::new();

@@ -101,6 +101,12 @@ pub trait Target: Any + fmt::Debug + Send + Sync {
     ) -> Result<Box<dyn StoreReader>, StoreError> {
         self.open_reader(plan)
     }
+
+    /// How many rows the table of this name has, whatever its columns are: all of them go where it is
+    /// made anew. `None`: there is no such table, or the store finds rows by their keys alone.
+    fn count_rows(&self, _into: &str) -> Result<Option<u64>, StoreError> {
+        Ok(None)
+    }
 }
 
 impl dyn StoreKind {

@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 
 use crate::MysqlStore;
 use crate::encode;
-use crate::reader::MysqlReader;
+use crate::reader::{MysqlReader, count_rows};
 
 const SCHEMES: &[&str] = &["mysql", "mariadb"];
 
@@ -123,5 +123,9 @@ impl Target for MysqlTarget {
 
     fn open_reader(&self, plan: &Arc<Plan>) -> Result<Box<dyn StoreReader>, StoreError> {
         Ok(Box::new(MysqlReader::of_tables(self, Arc::clone(plan))?))
+    }
+
+    fn count_rows(&self, into: &str) -> Result<Option<u64>, StoreError> {
+        count_rows(self, into)
     }
 }

@@ -29,6 +29,17 @@ const ATTEMPTS_MAX: usize = 8;
 const OPENING: &str = "taking a snapshot of";
 const SCANNING: &str = "scanning";
 
+/// How many rows a table has; `None`: there is none of this name.
+pub(crate) fn count_rows(target: &MysqlTarget, into: &str) -> Result<Option<u64>, StoreError> {
+    let mut connection = Connection::open_to_read(target)?;
+    let sql = format!("SELECT count(*) FROM {}", quote(into));
+    match connection.fetch(&sql, Params::Empty) {
+        Ok(rows) => Ok(rows.first().and_then(|row| row.get(0))),
+        Err(fault) if fault.code() == Some(NO_TABLE) => Ok(None),
+        Err(fault) => Err(connection.store_error("counting the rows of", fault)),
+    }
+}
+
 /// The snapshot. Its transaction ends with its connection.
 pub(crate) struct MysqlReader {
     connection: Connection,

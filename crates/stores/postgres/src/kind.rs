@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 
 use crate::PostgresStore;
 use crate::connection::Purpose;
-use crate::reader::open_reader;
+use crate::reader::{count_rows, open_reader};
 
 pub(crate) const SCHEMA: FieldRule = FieldRule {
     name: "schema",
@@ -143,5 +143,9 @@ impl Target for PostgresTarget {
         plan: &Arc<Plan>,
     ) -> Result<Box<dyn StoreReader>, StoreError> {
         open_reader(self, plan, Purpose::Snapshot)
+    }
+
+    fn count_rows(&self, into: &str) -> Result<Option<u64>, StoreError> {
+        count_rows(self, into)
     }
 }

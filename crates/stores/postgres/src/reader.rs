@@ -71,6 +71,21 @@ pub(crate) fn open_reader(
     }))
 }
 
+/// How many rows a table has; `None`: there is none of this name.
+pub(crate) fn count_rows(target: &PostgresTarget, into: &str) -> Result<Option<u64>, StoreError> {
+    let connection = Connection::open(target, AUDIT, Purpose::Snapshot)?;
+    let client = &connection.client;
+    connection.wait("counting the rows of", REBUILD_TIMEOUT, async {
+        client.batch_execute(&BEGIN_READ).await?;
+        if let Existing::Nothing = existing::find_table(client, &target.schema, into).await? {
+            return Ok(None);
+        }
+        let sql = format!("SELECT count(*) FROM {}", table(&target.schema, into));
+        let row = client.query_typed_one(&sql, &[]).await?;
+        Ok(Some(row.get::<_, i64>(0).cast_unsigned()))
+    })
+}
+
 impl PostgresReader {
     pub(crate) fn of_sink(
         target: &PostgresTarget,

@@ -12,7 +12,7 @@ use serde_json::{Map, Value, json};
 
 use crate::SqliteStore;
 use crate::connection::file_identity;
-use crate::reader::SqliteReader;
+use crate::reader::{SqliteReader, count_rows};
 
 const PATH: FieldRule = FieldRule {
     name: "path",
@@ -163,6 +163,10 @@ impl Target for SqliteTarget {
     fn open_reader(&self, plan: &Arc<Plan>) -> Result<Box<dyn StoreReader>, StoreError> {
         let plan = Arc::clone(plan);
         Ok(Box::new(SqliteReader::of_tables(&self.path, plan)?))
+    }
+
+    fn count_rows(&self, into: &str) -> Result<Option<u64>, StoreError> {
+        count_rows(&self.path, into)
     }
 }
 

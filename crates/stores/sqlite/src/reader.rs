@@ -15,6 +15,17 @@ use crate::{ddl, full_text};
 use onelog_mapping::{MappingPlan, Plan, Row};
 use onelog_store::{EachRow, IndexCheck, StoreError, StoreReader};
 
+/// How many rows a table has; `None`: there is none of this name.
+pub(crate) fn count_rows(path: &Path, into: &str) -> Result<Option<u64>, StoreError> {
+    let connection = open_to_read(path)?;
+    let sql = format!("SELECT count(*) FROM {}", ddl::quote(into));
+    match connection.query_row(&sql, [], |row| row.get::<_, i64>(0)) {
+        Ok(rows) => Ok(Some(rows.cast_unsigned())),
+        Err(error) if error.to_string().contains("no such table") => Ok(None),
+        Err(error) => Err(classify("counting the rows of", path, error)),
+    }
+}
+
 /// The snapshot. Its read transaction ends with its connection.
 pub(crate) struct SqliteReader {
     path: PathBuf,
