@@ -220,6 +220,46 @@ pub fn what_a_deleted_sink_left_is_asked_for_as_any_table_that_is_there(rig: &dy
     world.end();
 }
 
+/// Nothing where the store has no tables that it does not make itself.
+pub fn a_table_that_a_definition_left_is_asked_for_when_it_comes_back(rig: &dyn Rig) {
+    let world = World::new(rig, "back");
+    let (people, pets) = (world.table("people"), world.table("pets"));
+    if !rig.make_table(&people) || !rig.make_table(&pets) {
+        return;
+    }
+    // Given a sink that fills a user's table, and then another one,
+    let into = |name: &str| {
+        let mut mapping = rig.mapping(name);
+        mapping["existing"] = json!(true);
+        world.definition(world.sink(), &json!({"mappings": [mapping]}))
+    };
+    world.order("a", 1);
+    world.sinks().create(into(&people)).unwrap();
+    world.assert_equal();
+    world.sinks().replace(into(&pets)).unwrap();
+    world.assert_equal();
+    // when the user goes on with the first one and the sink comes back, then it stops with the numbers,
+    rig.add(&people, "mine", 2);
+    world.sinks().replace(into(&people)).unwrap();
+    let text = world.wait_for_stop(world.sink());
+    assert!(
+        text.contains("of its 2 rows 1 are not in the log's table 'shop.orders' and 0 are"),
+        "{text}"
+    );
+    assert_eq!(rig.total(&people, "mine"), Some("2".to_owned()));
+    // and another sink may have the one that it left.
+    let mut heir = rig.mapping(&pets);
+    heir["existing"] = json!(true);
+    let heir = world.definition("heir", &json!({"mappings": [heir]}));
+    world.sinks().create(heir).unwrap();
+    world.sinks().delete("heir").unwrap();
+    // When the log has the row, then the sink goes on.
+    world.put("mine", &json!({"total": 2}));
+    world.sinks().resume(world.sink()).unwrap();
+    world.assert_equal();
+    world.end();
+}
+
 /// Nothing where a key has no type in the store.
 pub fn a_key_gets_another_type_which_some_keys_do_not_have(rig: &dyn Rig) {
     for (kind, fitting) in [

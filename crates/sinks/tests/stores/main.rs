@@ -42,6 +42,7 @@ fn tell(rig: &dyn Rig) {
     adopting::rows_that_were_there_before_are_kept_until_the_definition_says_otherwise(rig);
     adopting::what_is_written_while_a_users_table_is_filled_first_is_kept(rig);
     adopting::what_a_deleted_sink_left_is_asked_for_as_any_table_that_is_there(rig);
+    adopting::a_table_that_a_definition_left_is_asked_for_when_it_comes_back(rig);
     adopting::a_key_gets_another_type_which_some_keys_do_not_have(rig);
     upkeep::changes_by_hand_are_found_and_undone_while_the_sink_goes_on(rig);
     upkeep::a_rebuild_of_many_rows_that_the_log_has_asks_nothing(rig);

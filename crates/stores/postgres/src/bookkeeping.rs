@@ -295,9 +295,31 @@ impl Identity {
                         .map_or_else(String::new, |found| found.log_id),
                 }));
             };
+            self.release_tables(client).await?;
             Ok(row.get::<_, i64>(0).cast_unsigned())
         })
         .await
+    }
+
+    /// The plan does not fill them any more, so others may write to them from now on: coming back, the
+    /// sink has to ask as for any table that is there.
+    async fn release_tables(&self, client: &Client) -> Result<(), Fault> {
+        let owners = table(&self.schema, OWNERS);
+        let left = "sink = $1 AND name <> ALL ($2)";
+        let mappings = &self.plan.mappings;
+        let names: Vec<&str> = mappings.iter().map(|mapping| &*mapping.into).collect();
+        for sql in [
+            format!("DELETE FROM {owners} WHERE {left} AND NOT made"),
+            format!("UPDATE {owners} SET sink = NULL WHERE {left}"),
+        ] {
+            client
+                .execute_typed(
+                    &sql,
+                    &[(&self.sink, Type::TEXT), (&names, Type::TEXT_ARRAY)],
+                )
+                .await?;
+        }
+        Ok(())
     }
 }
 
