@@ -490,41 +490,46 @@ pub(crate) fn not_owner(table: &str, owner: &str) -> StoreError {
 
 const MADE_FOR: &str = "onelog: sink ";
 
+/// Not in the marks of earlier versions.
+const UNDER_THE_NAME: &str = ", table ";
+
 const GENERATION: &str = ", generation ";
 
-/// How an earlier version marked the tables of a sink that it removed.
-const RELEASED: &str = "onelog: no sink";
-
-/// The comment of a sink's table.
-pub(crate) fn owner_comment(sink: &str, generation: u64) -> String {
-    format!("{MADE_FOR}{sink}{GENERATION}{generation}")
-}
-
-/// Who made a table, by its comment.
+/// What the comment of a table says that onelog made. A copy of the table has it, too.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Owner {
-    /// Not made by onelog: a table, a view …
-    Foreign(String),
-    /// A removed sink's, made by its rebuild of this number.
-    Released(u64),
-    /// A sink's, made by its rebuild of this number; nobody's where the database has no record of
-    /// that sink any more.
-    Sink(String, u64),
+pub(crate) struct Mark {
+    /// Nobody's where the database has no record of it any more.
+    pub(crate) sink: String,
+    /// `None`: marked by an earlier version.
+    table: Option<String>,
+    /// The number of the rebuild that made it.
+    pub(crate) generation: u64,
 }
 
-pub(crate) fn table_owner(kind: &str, comment: &str) -> Owner {
-    if kind != "table" {
-        return Owner::Foreign(kind.to_owned());
+impl Mark {
+    pub(crate) fn to_comment(sink: &str, table: &str, generation: u64) -> String {
+        format!("{MADE_FOR}{sink}{UNDER_THE_NAME}{table}{GENERATION}{generation}")
     }
-    let made = comment
-        .rsplit_once(GENERATION)
-        .and_then(|(whose, number)| Some((whose, number.parse().ok()?)));
-    match made {
-        Some((RELEASED, generation)) => Owner::Released(generation),
-        Some((whose, generation)) if whose.starts_with(MADE_FOR) => {
-            Owner::Sink(whose[MADE_FOR.len()..].to_owned(), generation)
-        }
-        _ => Owner::Foreign(kind.to_owned()),
+
+    /// `None`: onelog did not make the table.
+    pub(crate) fn read(comment: &str) -> Option<Self> {
+        let (whose, generation) = comment.strip_prefix(MADE_FOR)?.rsplit_once(GENERATION)?;
+        // The name of a sink has no commas.
+        let (sink, table) = match whose.split_once(UNDER_THE_NAME) {
+            Some((sink, table)) => (sink, Some(table.to_owned())),
+            None => (whose, None),
+        };
+        Some(Self {
+            sink: sink.to_owned(),
+            table,
+            generation: generation.parse().ok()?,
+        })
+    }
+
+    /// Whether it was made for a table of this name. `None`: it does not say so.
+    pub(crate) fn names(&self, connection: &Connection, table: &str) -> Option<bool> {
+        let made_for = self.table.as_ref()?;
+        Some(folded(connection, made_for) == folded(connection, table))
     }
 }
 
@@ -563,18 +568,27 @@ mod tests {
     }
 
     #[test]
-    fn a_comment_tells_whose_a_table_is() {
-        let ours = owner_comment("a-sink.2", 17);
+    fn the_comment_of_a_table_that_databases_keep_has_not_changed() {
+        let mark = |sink: &str, table: Option<&str>, generation| {
+            Some(Mark {
+                sink: sink.to_owned(),
+                table: table.map(str::to_owned),
+                generation,
+            })
+        };
+        let comment = Mark::to_comment("a-sink.2", "a, table b, generation 4", 17);
         assert_eq!(
-            table_owner("table", &ours),
-            Owner::Sink("a-sink.2".into(), 17)
+            comment,
+            "onelog: sink a-sink.2, table a, table b, generation 4, generation 17"
         );
+        let table = Some("a, table b, generation 4");
+        assert_eq!(Mark::read(&comment), mark("a-sink.2", table, 17));
         assert_eq!(
-            table_owner("table", "onelog: no sink, generation 3"),
-            Owner::Released(3)
+            Mark::read("onelog: sink a-sink.2, generation 3"),
+            mark("a-sink.2", None, 3)
         );
-        for (kind, text) in [("table", ""), ("view", ours.as_str()), ("table", "orders")] {
-            assert_eq!(table_owner(kind, text), Owner::Foreign(kind.into()));
+        for text in ["", "orders", "onelog: no sink, generation 3"] {
+            assert_eq!(Mark::read(text), None);
         }
     }
 }

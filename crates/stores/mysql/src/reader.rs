@@ -16,7 +16,7 @@ use onelog_mapping::{EXISTING, Plan, Row};
 use onelog_record::Position;
 use onelog_store::{EachRow, IndexCheck, StoreError, StoreReader};
 
-use crate::bookkeeping::{self, Owner};
+use crate::bookkeeping;
 use crate::connection::{Connection, STATEMENT_TIMEOUT};
 use crate::ddl::existing;
 use crate::decode::ReadAs;
@@ -122,11 +122,9 @@ impl MysqlReader {
         {
             return Ok(old);
         }
-        let owner = existing::find_table(&mut self.connection, &into)?.map(|found| found.owner);
-        match (owner, touched) {
-            (Some(Owner::Sink(_, found) | Owner::Released(found)), _) if found != *generation => {
-                Ok(old)
-            }
+        let mark = existing::find_table(&mut self.connection, &into)?.and_then(|found| found.mark);
+        match (mark, touched) {
+            (Some(mark), _) if mark.generation != *generation => Ok(old),
             (_, Ok(_)) => Ok(into),
             (_, Err(fault)) => Err(self.connection.store_error(SCANNING, fault)),
         }

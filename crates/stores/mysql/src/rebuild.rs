@@ -39,7 +39,7 @@ use mysql_async::{Params, Value};
 use onelog_mapping::{EXISTING, Plan};
 use onelog_store::{Guard, KnownTables, LogPlace, StoreError, Witnesses, failpoint};
 
-use crate::bookkeeping::{self, Identity, Record, names_with_prefix};
+use crate::bookkeeping::{self, Identity, Mark, Record, names_with_prefix};
 use crate::connection::{Connection, LOCK_WAIT_SECONDS, STATEMENT_TIMEOUT};
 use crate::ddl::foreign::ForeignRows;
 use crate::ddl::{self, existing};
@@ -58,7 +58,7 @@ const SWAP_PAUSE: Duration = Duration::from_secs(1);
 /// because a sink that has the name of such a table has filled it.
 pub(crate) const EXISTING_TABLES: bool = true;
 /// Tables that onelog makes. Their names are taken before anything is made.
-const MADE_TABLES: bool = false;
+pub(crate) const MADE_TABLES: bool = false;
 
 /// What the steps of a rebuild need.
 pub(crate) struct Rebuild<'a> {
@@ -130,8 +130,8 @@ impl Rebuild<'_> {
         for mapping in &self.plan.mappings {
             let name = self.names.new_table(epoch, &mapping.into);
             if !self.merges() {
-                let comment =
-                    bookkeeping::owner_comment(&self.identity.sink, record.generation + 1);
+                let (sink, generation) = (&self.identity.sink, record.generation + 1);
+                let comment = Mark::to_comment(sink, &mapping.into, generation);
                 statements.push(ddl::create_table(flavour, mapping, &name, &comment));
                 continue;
             }
@@ -156,7 +156,7 @@ impl Rebuild<'_> {
                 continue;
             }
             let Some(found) = existing::find_table(self.connection, &mapping.into)? else {
-                let comment = bookkeeping::owner_comment(&self.identity.sink, generation);
+                let comment = Mark::to_comment(&self.identity.sink, &mapping.into, generation);
                 let sql =
                     ddl::create_table(self.connection.flavour(), mapping, &mapping.into, &comment);
                 self.connection.execute("making new tables in", &sql)?;

@@ -20,7 +20,7 @@ use crate::error::{NO_COLUMN, NO_TABLE};
 use crate::kind::MysqlTarget;
 use crate::names::{Names, quote};
 use crate::reader::MysqlReader;
-use crate::rebuild::{EXISTING_TABLES, Rebuild};
+use crate::rebuild::{EXISTING_TABLES, MADE_TABLES, Rebuild};
 use crate::write::statements::Statements;
 use crate::write::{self, Method, Trouble, Way, Writer, key_of};
 
@@ -124,15 +124,13 @@ impl MysqlStore {
         }
     }
 
-    /// An earlier version filled existing tables and did not record whose they are.
+    /// An earlier version filled tables and did not record whose they are.
     fn own_filled_tables(&mut self) -> Result<(), StoreError> {
-        if !self.plan.mappings.iter().any(|m| m.options.flag(EXISTING)) {
-            return Ok(());
-        }
         let doing = "recording the owners of tables in";
         bookkeeping::make_owners(&mut self.connection)
             .map_err(|fault| self.connection.store_error(doing, fault))?;
-        self.rebuild().claim(doing, EXISTING_TABLES)
+        self.rebuild().claim(doing, EXISTING_TABLES)?;
+        self.rebuild().claim(doing, MADE_TABLES)
     }
 
     fn check_taken_over(&self) {

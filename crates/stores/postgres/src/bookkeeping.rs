@@ -88,6 +88,8 @@ pub(crate) struct Owner {
     pub(crate) sink: Option<String>,
     /// Not so when the mapping said that the table is there already.
     pub(crate) made: bool,
+    /// See [`crate::ddl::shape`].
+    pub(crate) shape: Option<String>,
 }
 
 pub(crate) async fn table_owner(
@@ -96,13 +98,14 @@ pub(crate) async fn table_owner(
     name: &str,
 ) -> Result<Option<Owner>, Fault> {
     let sql = format!(
-        "SELECT sink, made FROM {} WHERE name = $1",
+        "SELECT sink, made, shape FROM {} WHERE name = $1",
         table(&identity.schema, OWNERS)
     );
     let row = client.query_typed_opt(&sql, &[(&name, Type::TEXT)]).await?;
     Ok(row.map(|row| Owner {
         sink: row.get(0),
         made: row.get(1),
+        shape: row.get(2),
     }))
 }
 

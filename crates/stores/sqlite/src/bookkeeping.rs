@@ -14,11 +14,19 @@ CREATE TABLE IF NOT EXISTS onelog_position (
   sink TEXT PRIMARY KEY NOT NULL, log_id TEXT NOT NULL, position INTEGER,
   epoch INTEGER NOT NULL, plan TEXT NOT NULL, chain INTEGER, witnesses TEXT) STRICT;
 CREATE TABLE IF NOT EXISTS onelog_tables (
-  name TEXT PRIMARY KEY NOT NULL COLLATE NOCASE, sink TEXT) STRICT;";
+  name TEXT PRIMARY KEY NOT NULL COLLATE NOCASE, sink TEXT, definition TEXT) STRICT;";
 
-/// What earlier versions did not keep of a position: the checksum of its history, and what is known of
-/// the tables there.
-const ADDED: [(&str, &str); 2] = [("chain", "INTEGER"), ("witnesses", "TEXT")];
+/// What earlier versions did not keep, by table: of a position the checksum of its history, and what is
+/// known of the tables there; of a table its definition.
+const ADDED: [(&str, &str, &str); 3] = [
+    ("onelog_position", "chain", "INTEGER"),
+    ("onelog_position", "witnesses", "TEXT"),
+    ("onelog_tables", "definition", "TEXT"),
+];
+
+/// The definition that the table `onelog_tables.name` has now; NULL: there is none.
+const DEFINITION: &str = "(SELECT s.sql FROM sqlite_schema s
+  WHERE s.type = 'table' AND s.name = onelog_tables.name COLLATE NOCASE)";
 
 /// Which sink follows which log, by which mappings.
 #[derive(Debug)]
@@ -34,25 +42,24 @@ pub(crate) struct Identity {
 /// Makes the bookkeeping tables where they are missing.
 pub(crate) fn create_bookkeeping(connection: &Connection) -> rusqlite::Result<()> {
     connection.execute_batch(&format!("BEGIN IMMEDIATE; {BOOKKEEPING} COMMIT;"))?;
-    for (name, kind) in ADDED {
-        if has_column(connection, name)? {
+    for (table, name, kind) in ADDED {
+        if has_column(connection, table, name)? {
             continue;
         }
         // Another process may do the same now.
-        let added = connection.execute_batch(&format!(
-            "ALTER TABLE onelog_position ADD COLUMN {name} {kind}"
-        ));
-        if !has_column(connection, name)? {
+        let added =
+            connection.execute_batch(&format!("ALTER TABLE {table} ADD COLUMN {name} {kind}"));
+        if !has_column(connection, table, name)? {
             return added;
         }
     }
     Ok(())
 }
 
-fn has_column(connection: &Connection, name: &str) -> rusqlite::Result<bool> {
+fn has_column(connection: &Connection, table: &str, name: &str) -> rusqlite::Result<bool> {
     connection.query_row(
-        "SELECT EXISTS (SELECT 1 FROM pragma_table_info('onelog_position') WHERE name = ?1)",
-        params![name],
+        "SELECT EXISTS (SELECT 1 FROM pragma_table_info(?1) WHERE name = ?2)",
+        params![table, name],
         |row| row.get(0),
     )
 }
@@ -165,14 +172,18 @@ fn signed(position: Position, path: &Path) -> Result<i64, StoreError> {
     })
 }
 
-/// Whose a table is; the inner `None` is a sink that was removed.
+/// Whose a table is; the inner `None` is a sink that was removed. What it left is known by its
+/// definition: its name is the user's to give to another table.
 pub(crate) fn table_owner(
     connection: &Connection,
     name: &str,
 ) -> rusqlite::Result<Option<Option<String>>> {
     connection
         .query_row(
-            "SELECT sink FROM onelog_tables WHERE name = ?1",
+            &format!(
+                "SELECT sink FROM onelog_tables WHERE name = ?1
+                   AND (sink IS NOT NULL OR definition IS NULL OR definition = {DEFINITION})"
+            ),
             params![name],
             |row| row.get(0),
         )
@@ -189,6 +200,10 @@ pub(crate) fn record_owner(
         "INSERT INTO onelog_tables (name, sink) VALUES (?1, ?2)
          ON CONFLICT (name) DO UPDATE SET sink = excluded.sink",
         params![name, sink],
+    )?;
+    transaction.execute(
+        &format!("UPDATE onelog_tables SET definition = {DEFINITION} WHERE name = ?1"),
+        params![name],
     )?;
     Ok(())
 }
@@ -279,7 +294,16 @@ impl Scope<'_> {
     /// Forgets the sink; its rows stay.
     pub(crate) fn forget_sink(&self, transaction: &Transaction<'_>) -> rusqlite::Result<()> {
         let sink = params![self.identity.sink];
-        transaction.execute("UPDATE onelog_tables SET sink = NULL WHERE sink = ?1", sink)?;
+        // The name of a table that is gone is nobody's; what an earlier version filled is known from now.
+        for sql in [
+            format!("DELETE FROM onelog_tables WHERE sink = ?1 AND {DEFINITION} IS NULL"),
+            format!(
+                "UPDATE onelog_tables SET sink = NULL, definition = coalesce(definition, {DEFINITION})
+                 WHERE sink = ?1"
+            ),
+        ] {
+            transaction.execute(&sql, sink)?;
+        }
         transaction.execute("DELETE FROM onelog_position WHERE sink = ?1", sink)?;
         Ok(())
     }

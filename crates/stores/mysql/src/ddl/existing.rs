@@ -7,7 +7,7 @@ use onelog_store::StoreError;
 
 use super::user_table::check_existing;
 use super::{column_type, is_text, shape};
-use crate::bookkeeping::{Owner, name_owner, not_owner, read_record, table_owner};
+use crate::bookkeeping::{Mark, name_owner, not_owner, read_record};
 use crate::connection::Connection;
 use crate::encode::Decimal;
 use crate::names::{NAME_CHARS_MAX, Names};
@@ -18,7 +18,8 @@ const LOOKING: &str = "looking at the tables of";
 pub(crate) struct Found {
     pub(crate) kind: String,
     pub(crate) engine: String,
-    pub(crate) owner: Owner,
+    /// `None`: onelog did not make it.
+    pub(crate) mark: Option<Mark>,
 }
 
 #[derive(Clone, Debug)]
@@ -83,7 +84,7 @@ pub(crate) fn find_table(
                 other => other.to_lowercase(),
             };
             return Ok(Some(Found {
-                owner: table_owner(&kind, &text(3)),
+                mark: Mark::read(&text(3)).filter(|_| kind == "table"),
                 kind,
                 engine: text(2),
             }));
@@ -99,17 +100,20 @@ pub(crate) fn check_target(
     mapping: &MappingPlan,
 ) -> Result<(), StoreError> {
     let into = &mapping.into;
-    let made = find_table(connection, into)?.map(|found| found.owner);
+    let found = find_table(connection, into)?;
     let named =
         name_owner(connection, into, "").map_err(|fault| connection.store_error(LOOKING, fault))?;
-    if let Some(owner) = named.filter(|owner| owner.sink != sink) {
+    if let Some(owner) = named.as_ref().filter(|owner| owner.sink != sink) {
         return Err(not_owner(into, &owner.sink));
     }
-    if let Some(Owner::Sink(owner, generation)) = &made
-        && owner != sink
-        && has_made(connection, owner, *generation)?
+    let mark = found.as_ref().and_then(|found| found.mark.as_ref());
+    let is_of_name = mark.and_then(|mark| mark.names(connection, into));
+    if let Some(mark) = mark
+        && is_of_name != Some(false)
+        && mark.sink != sink
+        && has_made(connection, mark)?
     {
-        return Err(not_owner(into, owner));
+        return Err(not_owner(into, &mark.sink));
     }
     if mapping.options.flag(EXISTING) {
         return check_existing(connection, mapping);
@@ -132,27 +136,35 @@ pub(crate) fn check_target(
             ),
         });
     }
-    let taken = |what: String| {
-        Err(StoreError::NotOwner {
+    // Where an earlier version did not write the name down, the bookkeeping knows it.
+    let is_ours = || named.is_some_and(|owner| owner.made) && mark.is_some_and(|m| m.sink == sink);
+    match &found {
+        Some(found) if !is_of_name.unwrap_or_else(is_ours) => Err(StoreError::NotOwner {
             into: into.clone(),
-            what,
-        })
-    };
-    match made {
-        None | Some(Owner::Released(_) | Owner::Sink(..)) => Ok(()),
-        Some(Owner::Foreign(kind)) => taken(format!(
-            "a {kind} of this name is there that onelog did not make; choose another name for 'into', drop the {kind}, or set 'existing' to fill it as it is"
-        )),
+            what: not_made(found),
+        }),
+        _ => Ok(()),
     }
 }
 
-/// Whether a sink has made tables of this generation: not so by its record where it was removed, nor
-/// where it was removed and taken over again since.
-fn has_made(connection: &mut Connection, sink: &str, generation: u64) -> Result<bool, StoreError> {
-    let table = Names::new(sink).position();
-    let found = read_record(connection, &table, sink, "");
+fn not_made(found: &Found) -> String {
+    let kind = &found.kind;
+    let why = match found.mark {
+        Some(_) => " (its comment is of another name, or of an earlier version: it may be a copy)",
+        None => "",
+    };
+    format!(
+        "a {kind} of this name is there that onelog did not make{why}; choose another name for 'into', drop the {kind}, or set 'existing' to fill it as it is"
+    )
+}
+
+/// Whether the sink of a mark has made tables of its generation: not so by its record where it was
+/// removed, nor where it was removed and taken over again since.
+fn has_made(connection: &mut Connection, mark: &Mark) -> Result<bool, StoreError> {
+    let table = Names::new(&mark.sink).position();
+    let found = read_record(connection, &table, &mark.sink, "");
     let found = found.map_err(|fault| connection.store_error(LOOKING, fault))?;
-    Ok(found.is_some_and(|found| found.generation >= generation))
+    Ok(found.is_some_and(|found| found.generation >= mark.generation))
 }
 
 /// The foreign keys of other tables that refer to a table, by name.

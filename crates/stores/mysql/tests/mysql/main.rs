@@ -5,6 +5,7 @@
 
 mod harness;
 mod kept;
+mod marks;
 mod redefined;
 mod refused;
 mod reports;

@@ -9,9 +9,9 @@ use onelog_store::StoreError;
 use tokio_postgres::Client;
 use tokio_postgres::types::{ToSql, Type};
 
-use super::shape::{Numbers, Shape};
+use super::shape::{self, Numbers, Shape};
 use super::{IDENTIFIER_BYTES_MAX, quote, table};
-use crate::bookkeeping::{Identity, check_owner};
+use crate::bookkeeping::{Identity, Owner, check_owner};
 use crate::encode::{Limit, Wire, sql_type};
 use crate::error::Fault;
 
@@ -45,7 +45,6 @@ pub(crate) async fn check_target(
     // has an owner that is seen behind it.
     let found = find_table(client, &identity.schema, &mapping.into).await?;
     let owner = check_owner(client, identity, &mapping.into).await?;
-    let made = owner.is_some_and(|owner| owner.made);
     let existing = mapping.options.flag(EXISTING);
     let facts = match found {
         Existing::Nothing if existing => {
@@ -64,6 +63,13 @@ pub(crate) async fn check_target(
             return Err(schema_mismatch(mapping, &facts.shared));
         }
         Existing::Table(facts) => facts,
+    };
+    let made = match owner.filter(|owner| owner.made) {
+        // Its name is the user's to give to another table once its sink is gone.
+        Some(Owner {
+            sink: None, shape, ..
+        }) => shape::is_of_table(client, identity, shape.as_deref(), facts.oid).await?,
+        owner => owner.is_some(),
     };
     match facts.check_existing(mapping) {
         Ok(target) if existing || made || facts.is_empty => Ok(TargetState::Fits(target)),

@@ -146,6 +146,23 @@ impl Shape {
     }
 }
 
+/// Whether a recorded shape is of the table with this number, as far as it says: without numbers, or
+/// with those of another database, it may be.
+pub(crate) async fn is_of_table(
+    client: &Client,
+    identity: &Identity,
+    shape: Option<&str>,
+    table: u32,
+) -> Result<bool, Fault> {
+    let known = shape.and_then(|text| serde_json::from_str::<Recorded>(text).ok());
+    Ok(match known {
+        Some(known) if known.numbers.table != table => {
+            known.recorded_in != bookkeeping::number(client, identity).await?
+        }
+        _ => true,
+    })
+}
+
 /// Whether every value of a column's old type is the same value in the new one.
 fn keeps_values(was: &str, is: &str) -> bool {
     const TEXT: &str = "character varying";

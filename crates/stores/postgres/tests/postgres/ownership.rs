@@ -131,6 +131,82 @@ fn a_table_that_is_gone_leaves_no_claim_to_its_name() {
 }
 
 #[test]
+fn a_table_that_a_user_makes_in_the_place_of_one_that_a_sink_left_is_its_users() {
+    require!(Kind::Postgres);
+    for (made, into) in [
+        (
+            "DROP TABLE orders; CREATE TABLE orders (id int, mine int); INSERT INTO orders VALUES (1, 2)",
+            "orders",
+        ),
+        (
+            "ALTER TABLE orders RENAME TO kept; CREATE TABLE orders (LIKE kept INCLUDING ALL);
+             INSERT INTO orders SELECT * FROM kept",
+            "orders",
+        ),
+        ("ALTER TABLE orders RENAME TO archive", "archive"),
+        (
+            "CREATE TABLE archive (LIKE orders INCLUDING ALL); INSERT INTO archive SELECT * FROM orders",
+            "archive",
+        ),
+    ] {
+        for is_before in [true, false] {
+            // Given a sink's table that a user renames, copies, or puts another one in the place of,
+            // before or after the sink is deleted,
+            let pg = Pg::new();
+            let plan = standard_plan(&pg);
+            let (mut store, model) = backfilled(&pg, &plan);
+            if is_before {
+                pg.sql(made);
+            }
+            store.remove().unwrap();
+            if !is_before {
+                pg.sql(made);
+            }
+            let rows = || pg.sql(&format!("SELECT * FROM {into} ORDER BY id"));
+            let before = rows();
+            // when another sink would make a table of that name, then it is refused.
+            let mapping = format!(
+                r#"{{"table":"shop.orders","into":"{into}","columns":{{"id":{{"from":"$key","type":"text"}}}}}}"#
+            );
+            let plan = conformance::plan(&pg, &mapping);
+            let mut other = pg.open_as("other", &plan, LOG).unwrap();
+            let error = other.check_target().unwrap_err();
+            assert!(error.to_string().contains("onelog did not make"), "{error}");
+            other.take_over().unwrap();
+            let refused = model.rebuild(&plan, other.as_mut());
+            assert!(matches!(refused, Err(StoreError::NotOwner { .. })));
+            assert_eq!(rows(), before);
+        }
+    }
+}
+
+#[test]
+fn what_a_sink_left_is_free_also_in_a_restored_database_and_of_an_earlier_version() {
+    require!(Kind::Postgres);
+    let anew = |table: &str| {
+        format!(
+            "CREATE TABLE restored (LIKE {table} INCLUDING ALL); INSERT INTO restored SELECT * FROM {table};
+             DROP TABLE {table}; ALTER TABLE restored RENAME TO {table};"
+        )
+    };
+    let restored = anew("orders") + &anew("onelog_tables");
+    for changed in [&restored, "UPDATE onelog_tables SET shape = NULL"] {
+        // Given a table that a deleted sink left, of which the bookkeeping does not know the number,
+        let pg = Pg::new();
+        let (mut store, model) = backfilled(&pg, &standard_plan(&pg));
+        store.remove().unwrap();
+        pg.sql(changed);
+        // when another sink needs the name for other columns, then it has it.
+        let plan = conformance::plan(&pg, r#"{"table":"shop.orders","into":"orders"}"#);
+        let mut other = pg.open_as("other", &plan, LOG).unwrap();
+        other.check_target().unwrap();
+        other.take_over().unwrap();
+        model.rebuild(&plan, other.as_mut()).unwrap();
+        assert!(model.verify(&plan, other.as_mut()).equal);
+    }
+}
+
+#[test]
 fn views_rights_and_indexes_of_users_survive_a_rebuild() {
     require!(Kind::Postgres);
     let pg = Pg::new();
