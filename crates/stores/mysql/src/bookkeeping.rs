@@ -448,22 +448,26 @@ pub(crate) fn claim(
     name_owner(connection, table, "FOR UPDATE")
 }
 
-/// Gives up the names of tables that a sink makes, but for these.
+/// Gives up the names of tables that a sink makes, or of those that it has filled, but for these.
 pub(crate) fn release_other_names(
     connection: &mut Connection,
     sink: &str,
     tables: &[&str],
+    made: bool,
 ) -> Result<(), Fault> {
+    let made = if made { "made" } else { "NOT made" };
     let mut parameters = vec![Value::from(sink)];
     let names = tables.iter().map(|table| folded(connection, table));
     parameters.extend(names.map(Value::from));
     let places = vec!["?"; tables.len()].join(", ");
-    connection
-        .prepared(
-            &format!("DELETE FROM {OWNERS} WHERE sink = ? AND made AND name NOT IN ({places})"),
-            Params::Positional(parameters),
-        )
-        .map(drop)
+    let gone = connection.prepared(
+        &format!("DELETE FROM {OWNERS} WHERE sink = ? AND {made} AND name NOT IN ({places})"),
+        Params::Positional(parameters),
+    );
+    match gone {
+        Err(fault) if matches!(fault.code(), Some(NO_TABLE | NO_COLUMN)) => Ok(()),
+        other => other.map(drop),
+    }
 }
 
 pub(crate) fn forget_owner(connection: &mut Connection, sink: &str) -> Result<(), Fault> {

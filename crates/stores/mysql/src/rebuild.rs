@@ -192,7 +192,7 @@ impl Rebuild<'_> {
         }?;
         let into: Vec<&str> = self.plan.mappings.iter().map(|m| m.into.as_str()).collect();
         let sink = &self.identity.sink;
-        if let Err(error) = bookkeeping::release_other_names(self.connection, sink, &into) {
+        if let Err(error) = bookkeeping::release_other_names(self.connection, sink, &into, true) {
             tracing::debug!(sink, %error, "names of former tables are given up later");
         }
         Ok(())
