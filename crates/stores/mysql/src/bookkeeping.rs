@@ -448,18 +448,21 @@ pub(crate) fn claim(
     name_owner(connection, table, "FOR UPDATE")
 }
 
-/// Gives up the names of tables that a sink makes, or of those that it has filled, but for these.
+/// Gives up the names of tables that a sink makes, or of those that it has filled, where its plan does
+/// not name them any more. Others may write to the latter from then on: coming back, the sink has to ask
+/// as for any table that is there.
 pub(crate) fn release_other_names(
     connection: &mut Connection,
     sink: &str,
-    tables: &[&str],
+    plan: &Plan,
     made: bool,
 ) -> Result<(), Fault> {
     let made = if made { "made" } else { "NOT made" };
     let mut parameters = vec![Value::from(sink)];
-    let names = tables.iter().map(|table| folded(connection, table));
+    let mappings = plan.mappings.iter();
+    let names = mappings.map(|mapping| folded(connection, &mapping.into));
     parameters.extend(names.map(Value::from));
-    let places = vec!["?"; tables.len()].join(", ");
+    let places = vec!["?"; plan.mappings.len()].join(", ");
     let gone = connection.prepared(
         &format!("DELETE FROM {OWNERS} WHERE sink = ? AND {made} AND name NOT IN ({places})"),
         Params::Positional(parameters),

@@ -190,9 +190,9 @@ impl Rebuild<'_> {
             true => self.merge(place),
             false => self.swap(place),
         }?;
-        let into: Vec<&str> = self.plan.mappings.iter().map(|m| m.into.as_str()).collect();
         let sink = &self.identity.sink;
-        if let Err(error) = bookkeeping::release_other_names(self.connection, sink, &into, true) {
+        let released = bookkeeping::release_other_names(self.connection, sink, self.plan, true);
+        if let Err(error) = released {
             tracing::debug!(sink, %error, "names of former tables are given up later");
         }
         Ok(())

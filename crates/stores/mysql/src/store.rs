@@ -356,15 +356,6 @@ impl MysqlStore {
 }
 
 impl MysqlStore {
-    /// The plan does not fill them any more, so others may write to them from now on: coming back, the
-    /// sink has to ask as for any table that is there.
-    fn release_tables(&mut self) -> Result<(), StoreError> {
-        let into: Vec<&str> = self.plan.mappings.iter().map(|m| m.into.as_str()).collect();
-        let sink = &self.identity.sink;
-        bookkeeping::release_other_names(&mut self.connection, sink, &into, false)
-            .map_err(|fault| self.connection.store_error("taking over", fault))
-    }
-
     fn record(&mut self) -> Result<Option<Record>, StoreError> {
         let table = self.names.position();
         let found = bookkeeping::read_record(&mut self.connection, &table, &self.identity.sink, "");
@@ -423,7 +414,9 @@ impl Store for MysqlStore {
                 continue;
             }
             self.identity.epoch = epoch;
-            self.release_tables()?;
+            let (connection, sink) = (&mut self.connection, &self.identity.sink);
+            bookkeeping::release_other_names(connection, sink, &self.plan, false)
+                .map_err(|fault| self.connection.store_error(taking, fault))?;
             if found.position_under(&self.identity.plan_id).is_some() {
                 self.own_filled_tables()?;
             }
