@@ -139,6 +139,11 @@ impl Names {
         template.strip(rest)
     }
 
+    /// Whether a row of this key is in its partition.
+    pub(crate) fn is_placed(&self, name: &[u8], key: &[u8]) -> bool {
+        name.starts_with(self.tag(self.partition_of(key)).as_bytes())
+    }
+
     /// The key of a row in Redis.
     pub(crate) fn row(
         &self,
@@ -261,6 +266,10 @@ mod tests {
                 let mut name = Vec::new();
                 names.row(&template, partition, key, &mut name);
                 assert_eq!(names.strip(&template, &name), Some(key));
+                assert!(names.is_placed(&name, key));
+                let mut elsewhere = b"{p9999}".to_vec();
+                template.render(key, &mut elsewhere);
+                assert!(partitions.is_none() || !names.is_placed(&elsewhere, key));
             }
             assert_eq!(names.strip(&template, b"order:1"), None);
         }

@@ -1,5 +1,7 @@
 //! Keys that are spread over partitions, and sinks whose number of partitions changes.
 
+use std::collections::BTreeSet;
+use std::ops::ControlFlow;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -10,7 +12,8 @@ use onelog_store::conformance::{self, LOG, Model};
 use onelog_store::{Store, failpoint};
 use onelog_testkit::{Kind, require};
 
-use crate::harness::OneServer;
+use crate::harness::{OneServer, RedisShape};
+use crate::repairs::{differing, repair};
 
 fn spread(server: &OneServer, partitions: Option<u16>) -> RedisTarget {
     RedisTarget {
@@ -74,5 +77,64 @@ fn a_backfill_that_dies_between_two_partitions_is_never_taken_as_finished() {
         store.take_over().unwrap();
         model.rebuild(&plan, &mut store).unwrap();
         assert!(model.verify(&plan, &mut store).equal);
+    }
+}
+
+#[test]
+fn a_key_in_another_partition_than_its_own_is_no_row() {
+    require!(Kind::Redis);
+    for shape in [RedisShape::String, RedisShape::Hash] {
+        // Given rows in their partitions,
+        let server = OneServer::with(shape, Some(16));
+        let plan = conformance::standard_plan(&server);
+        let model = model_of(9);
+        let mut store = server.store(Arc::clone(&plan), LOG).unwrap();
+        store.take_over().unwrap();
+        model.rebuild(&plan, &mut store).unwrap();
+        let name = |key: &str| {
+            let name = server.command(&["KEYS", &format!("*orders:{key}")]);
+            name.trim_end().to_owned()
+        };
+        let elsewhere = |key: &str, to: &str| {
+            let own = name(key);
+            let tag = if own.starts_with("{p001}") {
+                "{p002}"
+            } else {
+                "{p001}"
+            };
+            format!("{tag}orders:{to}")
+        };
+        // when one of them is moved, one is copied, one is moved to a tag that no partition has, and
+        // one is copied to a key that the log does not have,
+        server.command(&["RENAME", &name("k1"), &elsewhere("k1", "k1")]);
+        server.command(&["COPY", &name("k2"), &elsewhere("k2", "k2")]);
+        server.command(&["RENAME", &name("k3"), "{p99}orders:k3"]);
+        server.command(&["COPY", &name("k4"), "{p99}orders:x"]);
+        // then all of them are differences,
+        let found = model.verify(&plan, &mut store);
+        assert!(!found.equal);
+        let keys: BTreeSet<String> = found.tables[0]
+            .differences
+            .iter()
+            .map(|difference| difference.key.to_string())
+            .collect();
+        let expected = ["\"k1\"", "\"k2\"", "\"k3\"", "\"x\""];
+        assert_eq!(keys.into_iter().collect::<Vec<_>>(), expected);
+        // each key counts once among those that a backfill may delete,
+        let mut counted = 0;
+        let each = &mut |_: &onelog_mapping::Row| {
+            counted += 1;
+            ControlFlow::Continue(())
+        };
+        store.reader().unwrap().scan_keys(0, each).unwrap();
+        assert_eq!(counted, 10);
+        // and a repair writes the rows where they belong and takes the copies in known partitions away.
+        server.command(&["RENAME", "{p99}orders:k3", &elsewhere("k3", "k3")]);
+        server.command(&["RENAME", "{p99}orders:x", "{p003}orders:x"]);
+        repair(&plan, &model, &mut store, &["k1", "k2", "k3", "x"]);
+        let found = model.verify(&plan, &mut store);
+        assert!(found.equal, "{:?}", differing(&found));
+        let left = server.command(&["KEYS", "*orders:*"]);
+        assert_eq!(left.split_whitespace().count(), 9);
     }
 }
