@@ -131,6 +131,7 @@ impl RedisStore {
         failpoint::hit(&self.sink, "after_swap");
         let names: Vec<String> = retired.iter().map(KeyTemplate::to_string).collect();
         self.forget_templates(&names)?;
+        self.forget_former()?;
         self.loaded = no_rows(&self.names, &self.plan);
         self.watched = None;
         Ok(())

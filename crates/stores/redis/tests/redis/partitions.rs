@@ -8,12 +8,14 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use onelog_mapping::Plan;
 use onelog_redis::{RedisStore, RedisTarget};
-use onelog_store::conformance::{self, LOG, Model};
-use onelog_store::{Store, failpoint};
-use onelog_testkit::{Kind, require};
+use onelog_store::conformance::{self, LOG, Model, SINK};
+use onelog_store::{ServerAddress, Store, StoreError, failpoint};
+use onelog_testkit::{Kind, Server, require};
 
-use crate::harness::{OneServer, RedisShape};
+use crate::harness::{OneServer, RedisShape, SERVER};
 use crate::repairs::{differing, repair};
+
+const OTHER: &str = "log-2";
 
 fn spread(server: &OneServer, partitions: Option<u16>) -> RedisTarget {
     RedisTarget {
@@ -32,6 +34,11 @@ fn model_of(orders: usize) -> Model {
         model.order(&format!("k{n}"), 1, "note");
     }
     model
+}
+
+fn records(server: &OneServer, sink: &str) -> usize {
+    let found = server.command(&["KEYS", &format!("*onelog:position:{sink}")]);
+    found.split_whitespace().count()
 }
 
 #[test]
@@ -136,5 +143,190 @@ fn a_key_in_another_partition_than_its_own_is_no_row() {
         assert!(found.equal, "{:?}", differing(&found));
         let left = server.command(&["KEYS", "*orders:*"]);
         assert_eq!(left.split_whitespace().count(), 9);
+    }
+}
+
+#[test]
+fn another_logs_sink_is_found_whatever_its_number_of_partitions() {
+    require!(Kind::Redis);
+    for (first, second) in [
+        (None, Some(4)),
+        (Some(4), None),
+        (Some(4), Some(16)),
+        (Some(16), Some(4)),
+    ] {
+        let server = OneServer::new();
+        let plan = conformance::standard_plan(&server);
+        let mut model = model_of(9);
+        let mut store = open_as(&spread(&server, first), SINK, LOG, &plan);
+        store.take_over().unwrap();
+        model.rebuild(&plan, &mut store).unwrap();
+        // When a sink of another log comes with the same name,
+        let mut rival = open_as(&spread(&server, second), SINK, OTHER, &plan);
+        // then it finds whose the store is and changes nothing,
+        assert_eq!(rival.followed().unwrap().unwrap().log_id, LOG);
+        let error = rival.take_over().unwrap_err();
+        assert!(
+            matches!(&error, StoreError::OtherLog { found, .. } if found == LOG),
+            "{error}"
+        );
+        let from = model.position();
+        model.order("k1", 2, "two");
+        store.apply(&model.batch(&plan, from)).unwrap();
+        store.check_shape().unwrap();
+        // until it names that log: then the first one is shut out.
+        rival.take_over_from(Some(LOG)).unwrap();
+        assert_eq!(rival.followed().unwrap().unwrap().log_id, OTHER);
+        assert_eq!(rival.position().unwrap(), None);
+        let from = model.position();
+        model.order("k1", 3, "three");
+        let error = store.apply(&model.batch(&plan, from)).unwrap_err();
+        assert!(matches!(error, StoreError::Fenced { .. }), "{error}");
+        assert_eq!(store.position().unwrap(), None);
+        model.rebuild(&plan, &mut rival).unwrap();
+        assert!(model.verify(&plan, &mut rival).equal);
+        let mut back = open_as(&spread(&server, first), SINK, LOG, &plan);
+        let error = back.take_over().unwrap_err();
+        assert!(
+            matches!(&error, StoreError::OtherLog { found, .. } if found == OTHER),
+            "{error}"
+        );
+    }
+}
+
+#[test]
+fn a_sink_keeps_the_records_of_its_present_partitions_only() {
+    require!(Kind::Redis);
+    let server = OneServer::new();
+    let plan = conformance::standard_plan(&server);
+    let mut model = model_of(20);
+    let mut epoch = 0;
+    for partitions in [None, Some(4), Some(1024), Some(16), None, Some(16), None] {
+        // Given a sink that had another number of partitions, when it is taken over with this one,
+        let target = spread(&server, partitions);
+        let mut store = open_as(&target, SINK, LOG, &plan);
+        if epoch > 0 {
+            let place = store.followed().unwrap().unwrap().place;
+            assert_eq!(place, Some(model.place()), "{partitions:?}");
+        }
+        // then its epochs go on, no position is left,
+        let next = store.take_over().unwrap();
+        assert!(next > epoch, "{partitions:?}");
+        epoch = next;
+        assert_eq!(store.position().unwrap(), None, "{partitions:?}");
+        // and after the backfill only the records of this number are there.
+        model.order("k1", next as i64, "again");
+        model.rebuild(&plan, &mut store).unwrap();
+        assert!(model.verify(&plan, &mut store).equal);
+        let expected = usize::from(partitions.unwrap_or(1));
+        assert_eq!(records(&server, SINK), expected, "{partitions:?}");
+    }
+    // Nor does a sink that is deleted leave one, whatever was there, and those of others stay.
+    for stale in [
+        "{p007}onelog:position:follower",
+        "{p4095}onelog:position:follower",
+    ] {
+        server.command(&["HSET", stale, "log", LOG, "epoch", "1", "position", "3"]);
+    }
+    let others = [
+        "{p007}onelog:position:follower2",
+        "x:onelog:position:follower",
+        "{q}onelog:position:follower",
+    ];
+    for other in others {
+        server.command(&["HSET", other, "log", LOG, "epoch", "1"]);
+    }
+    let mut store = open_as(&spread(&server, None), SINK, LOG, &plan);
+    store.take_over().unwrap();
+    store.remove().unwrap();
+    assert_eq!(records(&server, "follower2"), 1);
+    assert_eq!(records(&server, SINK), 2);
+}
+
+#[test]
+fn a_user_who_may_not_see_partitions_runs_a_sink_without_them() {
+    require!(Kind::Redis);
+    let server = OneServer::new();
+    let plan = conformance::standard_plan(&server);
+    let rights = ["~onelog:*", "~orders:*", "+@all"];
+    let mut user = vec!["ACL", "SETUSER", "unspread", "on", ">pw"];
+    user.extend(rights);
+    server.command(&user);
+    // Given records of partitions that this user may neither read nor delete,
+    server.command(&[
+        "HSET",
+        "{p000}onelog:position:follower",
+        "log",
+        OTHER,
+        "epoch",
+        "1",
+    ]);
+    let url = SERVER.url().replace("://", "://unspread:pw@");
+    let target = RedisTarget {
+        server: ServerAddress::from(format!("{url}/{}", server.database).as_str()),
+        partitions: None,
+    };
+    // when the sink runs, then they are no obstacle.
+    let model = model_of(3);
+    let mut store = open_as(&target, SINK, LOG, &plan);
+    assert_eq!(store.followed().unwrap(), None);
+    store.take_over().unwrap();
+    model.rebuild(&plan, &mut store).unwrap();
+    assert!(model.verify(&plan, &mut store).equal);
+    store.remove().unwrap();
+    assert_eq!(records(&server, SINK), 1);
+}
+
+/// The records as earlier versions stored them, which left those of the other kind.
+#[test]
+fn a_store_with_records_of_an_earlier_version_goes_on_where_it_is() {
+    require!(Kind::Redis);
+    for (partitions, own, stale) in [
+        (
+            None,
+            "onelog:position:follower",
+            "{p000}onelog:position:follower",
+        ),
+        (
+            Some(4),
+            "{p000}onelog:position:follower",
+            "onelog:position:follower",
+        ),
+    ] {
+        let server = OneServer::new();
+        let plan = conformance::standard_plan(&server);
+        let target = spread(&server, partitions);
+        let mut model = model_of(9);
+        let mut store = open_as(&target, SINK, LOG, &plan);
+        store.take_over().unwrap();
+        model.rebuild(&plan, &mut store).unwrap();
+        let field = |name: &str, field: &str| {
+            let value = server.command(&["HGET", name, field]);
+            value.trim_end().to_owned()
+        };
+        let (plan_id, at) = (field(own, "plan"), model.position().to_string());
+        // Given a record of the former kind, and its own,
+        server.command(&[
+            "HSET", stale, "log", LOG, "position", "3", "epoch", "9", "plan", "x",
+        ]);
+        let mut store = open_as(&target, SINK, LOG, &plan);
+        assert_eq!(
+            store.followed().unwrap().unwrap().place,
+            Some(model.place())
+        );
+        // when the sink is taken over, then it is where it was, and the other kind is shut out.
+        assert_eq!(store.take_over().unwrap(), 10);
+        assert_eq!(
+            store.position().unwrap().unwrap().position,
+            model.position()
+        );
+        let all = ["log", "position", "epoch", "plan", "filling"].map(|name| field(own, name));
+        assert_eq!(all, [LOG, &at, "10", &plan_id, ""]);
+        let all = ["log", "position", "epoch", "plan"].map(|name| field(stale, name));
+        assert_eq!(all, [LOG, "", "10", "x"]);
+        let from = model.position();
+        model.order("k1", 2, "two");
+        store.apply(&model.batch(&plan, from)).unwrap();
+        assert!(model.verify(&plan, &mut store).equal);
     }
 }
