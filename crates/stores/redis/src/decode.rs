@@ -60,6 +60,12 @@ pub(crate) fn read(
     }
 }
 
+/// The row of a key in another partition than its own, where no client looks for it.
+pub(crate) fn read_misplaced(mapping: &MappingPlan, key: &[u8], row: &mut Row) {
+    read_key(mapping, key, row);
+    mark(mapping, "the key is in another partition".to_owned(), row);
+}
+
 /// The row of a key without what it holds.
 pub(crate) fn read_key(mapping: &MappingPlan, key: &[u8], row: &mut Row) {
     row.cells.fill(Cell::Null);

@@ -100,6 +100,11 @@ fn classify_code(what: String, code: &str, message: &str) -> StoreError {
     }
 }
 
+/// Whether the user lacks a right, as for a key.
+pub(crate) fn lacks_right(error: &ServerError) -> bool {
+    error.code() == "NOPERM"
+}
+
 /// Whether an error says that a partition is elsewhere now, or soon.
 pub(crate) fn is_moved(error: &ServerError) -> bool {
     ["MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN"].contains(&error.code())

@@ -12,7 +12,7 @@ use redis::Value;
 
 use crate::bookkeeping::{Names, Record, least, read_records};
 use crate::connection::{Link, Servers, command};
-use crate::decode::{Content, read, read_key};
+use crate::decode::{Content, read, read_key, read_misplaced};
 use crate::encode::RowForm;
 use crate::snapshot::{Gate, Snapshot};
 
@@ -223,6 +223,10 @@ impl RedisReader {
             .as_ref()
             .and_then(|moment| moment.snapshot.preserved(mapping, name));
         let content = old.unwrap_or(now)?;
+        if !self.names.is_placed(name, key) {
+            read_misplaced(plan, key, row);
+            return Some(());
+        }
         let is_ours = self.moment.is_some();
         read(plan, self.forms[mapping], key, &content, is_ours, row);
         Some(())
@@ -313,7 +317,8 @@ impl StoreReader for RedisReader {
         self.check_moment()
     }
 
-    /// The names of keys say it; no value is read.
+    /// The names of keys say it; no value is read. A key counts once, in whatever partitions it is:
+    /// what is left of it elsewhere is lost only where the log does not have it.
     fn scan_keys(&mut self, mapping: usize, each: EachRow<'_>) -> Result<(), StoreError> {
         let plan = &self.plan.mappings[mapping];
         let (names, pattern) = (&self.names, self.names.pattern(&plan.key_template));
@@ -325,7 +330,7 @@ impl StoreReader for RedisReader {
                     let Some(key) = names.strip(&plan.key_template, &name) else {
                         continue;
                     };
-                    if !seen.is_new(&name) {
+                    if !seen.is_new(key) {
                         continue;
                     }
                     read_key(plan, key, &mut row);

@@ -2,13 +2,15 @@
 //!
 //! On one server a script does that in one step, as long as no more than `SWAP_KEYS_MAX` keys are
 //! put in place and taken away; it keeps the server busy for some seconds a million keys. More
-//! keys go in parts: the position is taken away first, so a crash between parts leads to another
-//! rebuild, and readers see old and new rows side by side until the last part is done. With
-//! partitions each partition is put in place in one step of its own. Keys of templates that the plan
-//! has no longer are among the gone, see `retired`.
+//! keys go in parts, and readers see old and new rows side by side until the last part is done.
+//! With partitions each partition is put in place in one step of its own. Where there is more than
+//! one step, the positions of all partitions are taken away before the first, so a crash between
+//! two steps leads to another rebuild, whatever records an earlier number of partitions has left.
+//! Keys of templates that the plan has no longer are among the gone, see `retired`.
 //!
 //! ```text
 //!   begin: filling = 1, old leftovers away ── load: onelog:new:… ── finish: which rows must go
+//!     ── more than one step: positions away
 //!     ── script: UNLINK the gone, RENAME the new, position = P, filling away
 //! ```
 
@@ -114,7 +116,13 @@ impl RedisStore {
         let sizes = self.check_lists(self.list_of(retired.len()))?;
         self.preserve_swap(has_retired || !strays.is_empty())?;
         failpoint::hit(&self.sink, "before_swap");
+        if sizes.len() > 1 || sizes.iter().any(|size| *size > SWAP_KEYS_MAX) {
+            self.forget_positions()?;
+        }
         for (partition, size) in sizes.into_iter().enumerate() {
+            if partition > 0 {
+                failpoint::hit(&self.sink, "between_parts");
+            }
             self.swap(partition, size, place, &retired)?;
         }
         for (link, name) in strays {
@@ -123,6 +131,7 @@ impl RedisStore {
         failpoint::hit(&self.sink, "after_swap");
         let names: Vec<String> = retired.iter().map(KeyTemplate::to_string).collect();
         self.forget_templates(&names)?;
+        self.forget_former()?;
         self.loaded = no_rows(&self.names, &self.plan);
         self.watched = None;
         Ok(())
@@ -291,6 +300,16 @@ impl RedisStore {
         self.preserve(&wanted)
     }
 
+    /// Until every partition is put in place, the store has no position.
+    fn forget_positions(&mut self) -> Result<(), StoreError> {
+        let mut steps = self.no_steps();
+        for (partition, step) in steps.iter_mut().enumerate() {
+            let name = self.names.position(partition);
+            step.then.push(&[b"HDEL", &name, b"position"]);
+        }
+        self.commit(None, steps)
+    }
+
     /// Puts one partition's rows in place.
     fn swap(
         &mut self,
@@ -299,15 +318,11 @@ impl RedisStore {
         place: LogPlace,
         retired: &[KeyTemplate],
     ) -> Result<(), StoreError> {
-        let at_once = size <= SWAP_KEYS_MAX;
-        if !at_once {
-            let name = self.names.position(partition);
-            let mut steps = self.no_steps();
-            steps[partition].then.push(&[b"HDEL", &name, b"position"]);
-            self.commit(None, steps)?;
-        }
         // One more than there is: then the script knows that it has done everything.
-        let budget = if at_once { size + 1 } else { SWAP_PART };
+        let budget = match size > SWAP_KEYS_MAX {
+            true => SWAP_PART,
+            false => size + 1,
+        };
         loop {
             match self.run_swap(partition, budget, place, retired)? {
                 0 => failpoint::hit(&self.sink, "between_parts"),

@@ -11,6 +11,7 @@ pub(crate) struct Scripts {
     pub(crate) take_over: Vec<u8>,
     pub(crate) swap: Vec<u8>,
     pub(crate) claim: Vec<u8>,
+    pub(crate) forget: Vec<u8>,
 }
 
 /// `KEYS[1]` the partition's record; the epoch, the position (empty: any), the log, the plan, then
@@ -34,9 +35,13 @@ return 'OK'";
 /// whose record may be taken. `draw` takes the next epoch, above the given one as well; `join` takes
 /// the given one unless a later one is there. Answers the epoch that the record has then, or, as a
 /// text, the log whose record may not be taken. A position of another plan or log is forgotten.
+/// `KEYS[2]`, where it is given: the record that the sink has where it has partitions and this one
+/// has none, or the other way round. It gets the same log and epoch, and loses its position.
 const TAKE_OVER: &str = "
 local log = redis.call('HGET', KEYS[1], 'log')
 if log and log ~= ARGV[3] and log ~= ARGV[5] then return log end
+local other = KEYS[2] and redis.call('HGET', KEYS[2], 'log')
+if other and other ~= ARGV[3] and other ~= ARGV[5] then return other end
 local epoch = tonumber(redis.call('HGET', KEYS[1], 'epoch') or '0')
 local given = tonumber(ARGV[2])
 if ARGV[1] == 'draw' then
@@ -46,11 +51,16 @@ elseif epoch > given then
 else
   epoch = given
 end
-if log ~= ARGV[3] or redis.call('HGET', KEYS[1], 'plan') ~= ARGV[4] then
+if log ~= ARGV[3] or redis.call('HGET', KEYS[1], 'plan') ~= ARGV[4]
+    or (other and other ~= ARGV[3]) then
   redis.call('HDEL', KEYS[1], 'position')
 end
 redis.call('HSET', KEYS[1], 'log', ARGV[3], 'epoch', string.format('%.0f', epoch),
   'plan', ARGV[4])
+if other then
+  redis.call('HDEL', KEYS[2], 'position')
+  redis.call('HSET', KEYS[2], 'log', ARGV[3], 'epoch', string.format('%.0f', epoch))
+end
 return epoch";
 
 /// `KEYS[1]` the partition's record; the epoch, how many keys at most, the log, the position, the
@@ -124,6 +134,12 @@ for m = 2, #ARGV, 2 do
 end
 return {}";
 
+/// `KEYS[1]` a record of former partitions; the epoch up to which it is deleted.
+const FORGET: &str = "
+local epoch = redis.call('HGET', KEYS[1], 'epoch')
+if not epoch or tonumber(epoch) <= tonumber(ARGV[1]) then redis.call('DEL', KEYS[1]) end
+return 0";
+
 impl Scripts {
     /// Hands the scripts to a server.
     pub(crate) fn load(link: &mut Link) -> Result<Self, StoreError> {
@@ -139,6 +155,7 @@ impl Scripts {
             take_over: load(TAKE_OVER)?,
             swap: load(SWAP)?,
             claim: load(CLAIM)?,
+            forget: load(FORGET)?,
         })
     }
 }

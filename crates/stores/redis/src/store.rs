@@ -8,7 +8,9 @@ use onelog_store::{
     Batch, Change, Followed, Leftover, LogPlace, Store, StoreError, StorePosition, StoreReader,
 };
 
-use crate::bookkeeping::{Names, Record, followed, plan_id, read_position, take_over};
+use crate::bookkeeping::{
+    Names, Record, TakeOver, followed, forget_former_records, plan_id, read_position, take_over,
+};
 use crate::connection::{Form, Servers};
 use crate::encode::RowForm;
 use crate::fence::Fence;
@@ -109,6 +111,12 @@ impl RedisStore {
         }
     }
 
+    /// Deletes the records of partitions that the sink has no longer.
+    pub(crate) fn forget_former(&mut self) -> Result<(), StoreError> {
+        let epoch = self.epoch();
+        forget_former_records(&mut self.servers, &self.names, &self.scripts, epoch)
+    }
+
     pub(crate) fn no_steps(&self) -> Vec<Step> {
         let form = match self.names.are_spread() {
             false => Form::Command,
@@ -174,7 +182,7 @@ impl Store for RedisStore {
     }
 
     fn followed(&mut self) -> Result<Option<Followed>, StoreError> {
-        followed(&mut self.servers, &self.names)
+        followed(&mut self.servers, &self.names, &self.log_id)
     }
 
     fn set_first_epoch(&mut self, epoch: u64) {
@@ -185,15 +193,13 @@ impl Store for RedisStore {
         let gate = Arc::clone(&self.gate);
         let _entered = gate.enter();
         self.watched = None;
-        let epoch = take_over(
-            &mut self.servers,
-            &self.names,
-            &self.scripts,
-            &self.log_id,
-            &self.fingerprint,
+        let by = TakeOver {
+            log_id: &self.log_id,
+            plan: &self.fingerprint,
             from,
-            self.first_epoch,
-        )?;
+            first_epoch: self.first_epoch,
+        };
+        let epoch = take_over(&mut self.servers, &self.names, &self.scripts, &by)?;
         gate.took_over(epoch);
         self.epoch = Some(epoch);
         if self.has_unfinished_rebuild()? {
@@ -266,6 +272,7 @@ impl Store for RedisStore {
         self.check_epoch()?;
         self.clear_leftovers()?;
         self.forget_owners()?;
+        self.forget_former()?;
         let mut steps = self.no_steps();
         for (partition, step) in steps.iter_mut().enumerate() {
             step.then.push(&[b"DEL", &self.names.position(partition)]);

@@ -42,7 +42,7 @@ impl Names {
     pub(crate) fn new(sink: &str, partitions: Option<u16>) -> Self {
         let tags = match partitions {
             None => vec![String::new()],
-            Some(count) => (0..count.max(1)).map(|n| format!("{{p{n:03}}}")).collect(),
+            Some(count) => (0..count.max(1)).map(tag_of).collect(),
         };
         Self {
             sink: sink.to_owned(),
@@ -81,6 +81,30 @@ impl Names {
 
     pub(crate) fn position(&self, partition: usize) -> Vec<u8> {
         format!("{}onelog:position:{}", self.tag(partition), self.sink).into_bytes()
+    }
+
+    /// The first record of the sink if it had partitions and has none now, or the other way round.
+    pub(crate) fn counterpart(&self) -> Vec<u8> {
+        let first = match self.partitions {
+            None => Some(1),
+            Some(_) => None,
+        };
+        Self::new(&self.sink, first).position(0)
+    }
+
+    /// A pattern that every record of the sink matches, whatever its partitions, and perhaps other
+    /// keys.
+    pub(crate) fn records(&self) -> Vec<u8> {
+        format!("*onelog:position:{}", self.sink).into_bytes()
+    }
+
+    /// Whether a key is a record of the sink that the present partitions do not have.
+    pub(crate) fn is_former_record(&self, name: &[u8]) -> bool {
+        let bare = format!("onelog:position:{}", self.sink);
+        let tag = std::str::from_utf8(name)
+            .ok()
+            .and_then(|name| name.strip_suffix(&bare));
+        tag.is_some_and(|tag| is_tag(tag) && !self.tags.iter().any(|own| own == tag))
     }
 
     /// What the rows of a rebuild begin with.
@@ -139,6 +163,11 @@ impl Names {
         template.strip(rest)
     }
 
+    /// Whether a row of this key is in its partition.
+    pub(crate) fn is_placed(&self, name: &[u8], key: &[u8]) -> bool {
+        name.starts_with(self.tag(self.partition_of(key)).as_bytes())
+    }
+
     /// The key of a row in Redis.
     pub(crate) fn row(
         &self,
@@ -150,6 +179,19 @@ impl Names {
         out.extend_from_slice(self.tag(partition).as_bytes());
         template.render(key, out);
     }
+}
+
+fn tag_of(partition: u16) -> String {
+    format!("{{p{partition:03}}}")
+}
+
+/// Whether a text is what keys begin with in some partition, or without partitions.
+fn is_tag(text: &str) -> bool {
+    let number = text
+        .strip_prefix("{p")
+        .and_then(|rest| rest.strip_suffix('}'));
+    let number = number.and_then(|digits| digits.parse().ok());
+    text.is_empty() || number.is_some_and(|number| tag_of(number) == text)
 }
 
 /// The slot of `onelog:owners`.
@@ -236,6 +278,28 @@ mod tests {
     }
 
     #[test]
+    fn former_records_are_those_of_partitions_that_are_not_there() {
+        for (partitions, name, expected) in [
+            (None, "onelog:position:s", false),
+            (None, "{p000}onelog:position:s", true),
+            (Some(4), "onelog:position:s", true),
+            (Some(4), "{p003}onelog:position:s", false),
+            (Some(4), "{p004}onelog:position:s", true),
+            (Some(4), "{p4095}onelog:position:s", true),
+            (Some(4), "{p04}onelog:position:s", false),
+            (Some(4), "{q004}onelog:position:s", false),
+            (Some(4), "x:onelog:position:s", false),
+            (Some(4), "{p004}onelog:position:s2", false),
+        ] {
+            let names = Names::new("s", partitions);
+            assert_eq!(names.is_former_record(name.as_bytes()), expected, "{name}");
+        }
+        let counterpart = |partitions| Names::new("s", partitions).counterpart();
+        assert_eq!(counterpart(None), b"{p000}onelog:position:s");
+        assert_eq!(counterpart(Some(4)), b"onelog:position:s");
+    }
+
+    #[test]
     fn templates_overlap_exactly_when_one_key_fits_both() {
         for (one, other, expected) in [
             (template("a:", ""), template("b:", ""), false),
@@ -261,6 +325,10 @@ mod tests {
                 let mut name = Vec::new();
                 names.row(&template, partition, key, &mut name);
                 assert_eq!(names.strip(&template, &name), Some(key));
+                assert!(names.is_placed(&name, key));
+                let mut elsewhere = b"{p9999}".to_vec();
+                template.render(key, &mut elsewhere);
+                assert!(partitions.is_none() || !names.is_placed(&elsewhere, key));
             }
             assert_eq!(names.strip(&template, b"order:1"), None);
         }

@@ -5,6 +5,7 @@ use onelog_record::Position;
 use onelog_store::{Followed, LogPlace, StoreError, StorePosition};
 use redis::Value;
 
+use super::former::read_counterpart;
 use super::names::Names;
 use crate::connection::{Commands, Link, Servers, command};
 use crate::scripts::Scripts;
@@ -147,12 +148,21 @@ pub(crate) fn chain_text(place: LogPlace) -> String {
         .map_or_else(String::new, |chain| chain.to_string())
 }
 
-/// What the sink of this name follows, under any plan.
+/// What the sink of this name follows, under any plan and any number of partitions.
 pub(crate) fn followed(
     servers: &mut Servers,
     names: &Names,
+    log_id: &str,
 ) -> Result<Option<Followed>, StoreError> {
-    Ok(furthest(read_records(servers, names)?))
+    let mut records = read_records(servers, names)?;
+    if let Some(other) = read_counterpart(servers, names)? {
+        // A takeover fails by it, whatever the other records say.
+        if other.log.as_deref().is_some_and(|log| log != log_id) {
+            return Ok(furthest(vec![other]));
+        }
+        records.push(other);
+    }
+    Ok(furthest(records))
 }
 
 fn furthest(records: Vec<Record>) -> Option<Followed> {
@@ -170,40 +180,49 @@ fn furthest(records: Vec<Record>) -> Option<Followed> {
     })
 }
 
+/// What a sink is taken over with.
+pub(crate) struct TakeOver<'a> {
+    pub(crate) log_id: &'a str,
+    pub(crate) plan: &'a str,
+    /// Another log whose sink may be taken.
+    pub(crate) from: Option<&'a str>,
+    pub(crate) first_epoch: u64,
+}
+
 /// The next epoch is drawn at the first partition, so that no two processes get the same one;
 /// then the others join it. A sink that is known nowhere begins with `first_epoch`.
 pub(crate) fn take_over(
     servers: &mut Servers,
     names: &Names,
     scripts: &Scripts,
-    log_id: &str,
-    plan: &str,
-    from: Option<&str>,
-    first_epoch: u64,
+    by: &TakeOver<'_>,
 ) -> Result<u64, StoreError> {
     let records = read_records(servers, names)?;
-    let floor = records.iter().filter_map(|r| r.epoch).max();
-    let floor = floor.unwrap_or(first_epoch.saturating_sub(1));
+    let other = read_counterpart(servers, names)?;
+    let counterpart = other.is_some().then(|| names.counterpart());
+    let floor = records.iter().chain(&other).filter_map(|r| r.epoch).max();
+    let floor = floor.unwrap_or(by.first_epoch.saturating_sub(1));
     let epoch_command = |partition: usize, how: &[u8], given: u64, out: &mut Vec<u8>| {
         let (name, given) = (names.position(partition), given.to_string());
-        let arguments: [&[u8]; 9] = [
-            b"EVALSHA",
-            &scripts.take_over,
-            b"1",
-            &name,
+        let mut arguments: Vec<&[u8]> = vec![b"EVALSHA", &scripts.take_over];
+        match counterpart.as_deref().filter(|_| partition == 0) {
+            None => arguments.extend([&b"1"[..], &name]),
+            Some(counterpart) => arguments.extend([b"2", &name[..], counterpart]),
+        }
+        arguments.extend([
             how,
             given.as_bytes(),
-            log_id.as_bytes(),
-            plan.as_bytes(),
-            from.unwrap_or_default().as_bytes(),
-        ];
+            by.log_id.as_bytes(),
+            by.plan.as_bytes(),
+            by.from.unwrap_or_default().as_bytes(),
+        ]);
         command(&arguments, out);
     };
     let mut bytes = Vec::new();
     epoch_command(0, b"draw", floor, &mut bytes);
     let first = servers.link(0);
     first.send(&bytes)?;
-    let epoch = receive_epoch(first, log_id)?;
+    let epoch = receive_epoch(first, by.log_id)?;
     let mut commands = vec![(Vec::new(), 0); servers.links.len()];
     for partition in 1..names.partitions() {
         let (bytes, count) = &mut commands[servers.of_partition[partition]];
@@ -214,7 +233,7 @@ pub(crate) fn take_over(
     for ((bytes, count), link) in commands.into_iter().zip(&mut servers.links) {
         link.send(&bytes)?;
         for _ in 0..count {
-            let found = receive_epoch(link, log_id)?;
+            let found = receive_epoch(link, by.log_id)?;
             if found != epoch {
                 outcome = Err(StoreError::Fenced { ours: epoch, found });
             }

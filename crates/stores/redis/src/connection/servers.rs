@@ -25,6 +25,8 @@ pub(crate) struct Servers {
     pub(crate) of_partition: Vec<usize>,
     /// Which link has the key `onelog:owners`.
     pub(crate) of_owners: usize,
+    /// Whether keys of different slots are on different servers.
+    pub(crate) is_cluster: bool,
     infos: Vec<ConnectionInfo>,
 }
 
@@ -77,6 +79,7 @@ impl Servers {
             links: vec![link],
             of_partition: vec![0; names.partitions()],
             of_owners: 0,
+            is_cluster: false,
             infos: vec![info.clone()],
         }
     }
@@ -87,6 +90,7 @@ impl Servers {
             links: Vec::new(),
             of_partition: Vec::with_capacity(names.partitions()),
             of_owners: 0,
+            is_cluster: true,
             infos: Vec::new(),
         };
         let mut known: HashMap<(String, u16), usize> = HashMap::new();
@@ -146,6 +150,7 @@ impl Servers {
             links: links.collect::<Result<_, _>>()?,
             of_partition: self.of_partition.clone(),
             of_owners: self.of_owners,
+            is_cluster: self.is_cluster,
             infos: self.infos.clone(),
         })
     }

@@ -4,6 +4,7 @@
 
 mod harness;
 mod keys;
+mod partitions;
 mod repairs;
 mod server;
 mod takeovers;
