@@ -448,9 +448,8 @@ pub(crate) fn claim(
     name_owner(connection, table, "FOR UPDATE")
 }
 
-/// Gives up the names of tables that a sink makes, or of those that it has filled, where its plan does
-/// not name them any more. Others may write to the latter from then on: coming back, the sink has to ask
-/// as for any table that is there.
+/// Gives up the names of tables that a sink makes, or has filled, which its plan does not name any more.
+/// Others may write to them from then on: coming back, the sink has to ask as for any table.
 pub(crate) fn release_other_names(
     connection: &mut Connection,
     sink: &str,
