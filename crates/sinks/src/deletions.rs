@@ -65,15 +65,26 @@ impl Feed {
         let mut guards = Vec::with_capacity(self.definition.mappings.len());
         for (number, mapping) in self.definition.mappings.iter().enumerate() {
             let rows = RowsThere::of(mapping, foreign.contains(&number));
+            let (sink, into) = (&self.definition.name, &mapping.into);
             guards.push(match rows {
-                RowsThere::Replaced => Guard::Anything,
+                RowsThere::Replaced => {
+                    tracing::warn!(sink, into, "a backfill replaces the rows of a table");
+                    Guard::Anything
+                }
                 // It is empty, else the store has refused it.
                 RowsThere::None => Guard::Untouched,
-                RowsThere::Written if may_delete => Guard::Anything,
+                RowsThere::Written if may_delete => {
+                    tracing::warn!(sink, into, "a backfill may delete any rows of a table");
+                    Guard::Anything
+                }
                 RowsThere::Foreign | RowsThere::Written => {
                     let counted = counting.count(rows, number)?;
                     if let Some(fault) = counting.refusal(rows, number, counted) {
                         return Err(SessionEnd::Stop(fault));
+                    }
+                    if counted.missing > 0 {
+                        let Counted { rows, missing, .. } = counted;
+                        tracing::warn!(sink, into, rows, missing, "a backfill deletes rows");
                     }
                     match rows {
                         RowsThere::Foreign => Guard::Untouched,
