@@ -114,7 +114,7 @@ fn what_the_numbers_do_not_say_is_reported_as_text() {
     for text in [
         "orders: 1 key occurs more than once on a side",
         "orders: 2 rows on the right left out",
-        "3    (twice)",
+        "}  (twice) {",
         "NOT equal: 1 key differs",
         "--again looks a second time",
     ] {
