@@ -20,7 +20,7 @@ use onelog_record::{Offset, TableId};
 use crate::key::VersionKey;
 
 /// A block with more versions than this is split. A split walks the block, which is cheap while its
-/// versions are in the processor's cache: 1024 cost each insertion 0.2 µs more.
+/// versions are in the processor's cache: with 1024 insertions took longer.
 const BLOCK_VERSIONS_MAX: usize = 256;
 
 type Versions = SkipMap<VersionKey, Option<Bytes>>;
