@@ -298,30 +298,30 @@ impl Identity {
                         .map_or_else(String::new, |found| found.log_id),
                 }));
             };
-            self.release_tables(client).await?;
+            let mappings = self.plan.mappings.iter();
+            let named: Vec<&str> = mappings.map(|mapping| &*mapping.into).collect();
+            self.release_tables(client, &named).await?;
             Ok(row.get::<_, i64>(0).cast_unsigned())
         })
         .await
     }
 
-    /// The plan does not fill them any more, so others may write to them from now on: coming back, the
-    /// sink has to ask as for any table that is there.
-    async fn release_tables(&self, client: &Client) -> Result<(), Fault> {
+    /// Gives up the tables of the sink but for these: others may write to them from now on, and coming
+    /// back, the sink has to ask as for any table that is there. What onelog has not made, or is there
+    /// no longer, no later sink may take for its own.
+    async fn release_tables(&self, client: &Client, kept: &[&str]) -> Result<(), Fault> {
         let owners = table(&self.schema, OWNERS);
         let left = "sink = $1 AND name <> ALL ($2)";
-        let mappings = &self.plan.mappings;
-        let names: Vec<&str> = mappings.iter().map(|mapping| &*mapping.into).collect();
-        for sql in [
-            format!("DELETE FROM {owners} WHERE {left} AND NOT made"),
-            format!("UPDATE {owners} SET sink = NULL WHERE {left}"),
-        ] {
-            client
-                .execute_typed(
-                    &sql,
-                    &[(&self.sink, Type::TEXT), (&names, Type::TEXT_ARRAY)],
-                )
-                .await?;
-        }
+        let gone = "to_regclass(format('%I.%I', $3, name)) IS NULL";
+        let delete = format!("DELETE FROM {owners} WHERE {left} AND (NOT made OR {gone})");
+        let release = format!("UPDATE {owners} SET sink = NULL WHERE {left}");
+        let parameters: [(&(dyn ToSql + Sync), Type); 3] = [
+            (&self.sink, Type::TEXT),
+            (&kept, Type::TEXT_ARRAY),
+            (&self.schema, Type::TEXT),
+        ];
+        client.execute_typed(&delete, &parameters).await?;
+        client.execute_typed(&release, &parameters[..2]).await?;
         Ok(())
     }
 }
@@ -450,30 +450,12 @@ impl<'a> Scope<'a> {
 
     /// Forgets the sink; its rows stay.
     pub(crate) async fn forget_sink(&self) -> Result<(), Fault> {
-        let owners = table(&self.identity.schema, OWNERS);
         let positions = table(&self.identity.schema, POSITIONS);
-        // What onelog has not made, or is there no longer, no later sink may take for its own.
-        let sql = format!(
-            "DELETE FROM {owners} WHERE sink = $1
-               AND (NOT made OR to_regclass(format('%I.%I', $2, name)) IS NULL)"
-        );
+        self.identity.release_tables(self.client, &[]).await?;
+        let sql = format!("DELETE FROM {positions} WHERE sink = $1");
         self.client
-            .execute_typed(
-                &sql,
-                &[
-                    (&self.identity.sink, Type::TEXT),
-                    (&self.identity.schema, Type::TEXT),
-                ],
-            )
+            .execute_typed(&sql, &[(&self.identity.sink, Type::TEXT)])
             .await?;
-        for sql in [
-            format!("UPDATE {owners} SET sink = NULL WHERE sink = $1"),
-            format!("DELETE FROM {positions} WHERE sink = $1"),
-        ] {
-            self.client
-                .execute_typed(&sql, &[(&self.identity.sink, Type::TEXT)])
-                .await?;
-        }
         Ok(())
     }
 }
