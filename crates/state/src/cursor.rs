@@ -144,7 +144,6 @@ impl MemtableCursor {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
-    use std::sync::atomic::AtomicUsize;
 
     use onelog_record::TableId;
     use proptest::prelude::*;
@@ -169,7 +168,7 @@ mod tests {
             to in prop::option::of(0u8..22),
             reverse: bool,
         ) {
-            let memtable = Arc::new(Memtable::new(0, Arc::new(AtomicUsize::new(0))));
+            let memtable = Arc::new(Memtable::new(0, Arc::default(), Arc::default()));
             let mut expected = BTreeMap::new();
             for (offset, (table, key, is_put)) in writes.iter().enumerate() {
                 let offset = Offset(offset as u64);

@@ -11,10 +11,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
 use crossbeam_skiplist::SkipMap;
-use onelog_record::{KeyRange, Offset};
-use parking_lot::RwLock;
+use onelog_record::{KeyRange, Offset, TableId};
+use parking_lot::{RwLock, RwLockReadGuard};
 
-use crate::blocks::Blocks;
+use crate::blocks::{Blocks, RangedTables};
 use crate::filter::{KeyFilter, KeyHash};
 use crate::key::VersionKey;
 
@@ -41,11 +41,15 @@ pub(crate) struct Memtable {
 
 impl Memtable {
     /// An empty memtable that will be frozen at about `bytes`.
-    pub(crate) fn new(bytes: usize, live_bytes: Arc<AtomicUsize>) -> Self {
+    pub(crate) fn new(
+        bytes: usize,
+        live_bytes: Arc<AtomicUsize>,
+        ranged: Arc<RangedTables>,
+    ) -> Self {
         Self {
             versions: SkipMap::new(),
             filter: KeyFilter::new(bytes / VERSION_OVERHEAD_BYTES),
-            blocks: RwLock::default(),
+            blocks: RwLock::new(Blocks::new(ranged)),
             bytes: AtomicUsize::new(0),
             live_bytes,
         }
@@ -90,13 +94,12 @@ impl Memtable {
         ceiling: Offset,
         steps: &mut usize,
     ) -> Written {
-        let blocks = self.blocks.read();
+        let Some(blocks) = self.blocks_if_written(range.table, since) else {
+            return Written::Nothing;
+        };
         let Some(table) = blocks.table(range.table) else {
             return Written::Nothing;
         };
-        if table.highest < since {
-            return Written::Nothing;
-        }
         let start = VersionKey::before(range.table, &range.from);
         let end = range_end(range);
         let mut of_table = table.from(&start).peekable();
@@ -118,6 +121,25 @@ impl Memtable {
             }
         }
         Written::Nothing
+    }
+
+    /// The blocks, those of the table split; `None` where it was not written since.
+    fn blocks_if_written(
+        &self,
+        table: TableId,
+        since: Offset,
+    ) -> Option<RwLockReadGuard<'_, Blocks>> {
+        let blocks = self.blocks.read();
+        let of_table = blocks.table(table)?;
+        if of_table.highest < since {
+            return None;
+        }
+        if of_table.is_split() {
+            return Some(blocks);
+        }
+        drop(blocks);
+        self.blocks.write().split_table(table, &self.versions);
+        Some(self.blocks.read())
     }
 
     fn walk(

@@ -17,6 +17,7 @@ use parking_lot::{Mutex, RwLock};
 
 use crate::apply::Writer;
 use crate::backend::{begin_file, cut_file, file_len, open_file, publish_file, remove_new_file};
+use crate::blocks::RangedTables;
 use crate::checkpoint::Checkpoint;
 use crate::digest::{StateDigest, scan_digest};
 use crate::ids::RememberedId;
@@ -95,6 +96,7 @@ pub(crate) struct Shared {
     /// Whether there is a transfer into a new file; there is only one name for it.
     pub(crate) is_importing: AtomicBool,
     pub(crate) live_bytes: Arc<AtomicUsize>,
+    ranged: Arc<RangedTables>,
     /// The published position. Stored, with release order, after everything below it is in.
     position: AtomicU64,
     applied: Mutex<Applied>,
@@ -107,6 +109,7 @@ impl Shared {
         Arc::new(Memtable::new(
             self.options.memtable_bytes,
             self.live_bytes.clone(),
+            self.ranged.clone(),
         ))
     }
 
@@ -254,7 +257,13 @@ impl State {
             installed: base.installed,
         };
         let live_bytes = Arc::new(AtomicUsize::new(0));
-        let active = Arc::new(Memtable::new(options.memtable_bytes, live_bytes.clone()));
+        let ranged = Arc::default();
+        let memtable = Memtable::new(
+            options.memtable_bytes,
+            live_bytes.clone(),
+            Arc::clone(&ranged),
+        );
+        let active = Arc::new(memtable);
         let current = Arc::new(Reach {
             memtables: vec![active.clone()],
             base: Arc::new(base),
@@ -265,6 +274,7 @@ impl State {
             tree: Mutex::new(tree),
             is_importing: AtomicBool::new(false),
             live_bytes,
+            ranged,
             position: AtomicU64::new(applied.position.0),
             applied: Mutex::new(applied),
             views: RwLock::new(Arc::new(Views {
