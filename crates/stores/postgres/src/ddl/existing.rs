@@ -415,6 +415,14 @@ impl TableFacts {
         }
     }
 
+    pub(crate) fn oid(&self) -> u32 {
+        self.oid
+    }
+
+    pub(crate) fn column_names(&self) -> impl Iterator<Item = &str> {
+        self.columns.iter().map(|column| column.name.as_str())
+    }
+
     pub(crate) fn shape(&self, mapping: &MappingPlan) -> Shape {
         let mapped = |name: &str| mapping.column_names().any(|column| column == name);
         let columns = self.columns.iter().filter(|column| mapped(&column.name));

@@ -183,6 +183,15 @@ pub(crate) async fn is_of_table(
     })
 }
 
+/// The mapped columns of a recorded shape.
+pub(crate) fn recorded_columns(text: &str) -> Vec<String> {
+    let types = match serde_json::from_str::<Recorded>(text) {
+        Ok(known) => known.types,
+        Err(_) => serde_json::from_str(text).unwrap_or_default(),
+    };
+    types.into_keys().collect()
+}
+
 /// Whether every value of a column's old type is the same value in the new one.
 fn keeps_values(was: &str, is: &str) -> bool {
     const TEXT: &str = "character varying";
