@@ -229,6 +229,11 @@ struct DryRunStore {
     /// What the sink would say then.
     #[serde(skip_serializing_if = "Option::is_none")]
     stop: Option<String>,
+    /// What users have added to the table (columns, indexes, triggers) and a backfill would drop with
+    /// it, because a new table takes its place: the first 20, and how many more there are.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    lost: Vec<String>,
     /// Not so where the table has more rows than are counted: 1,000,000.
     counted_all: bool,
     /// Why they could not be counted.
@@ -244,6 +249,7 @@ impl From<onelog_sinks::DryRunStore> for DryRunStore {
             changes,
             is_too_much,
             stop,
+            lost,
             counted_all,
             why,
         } = store;
@@ -253,6 +259,7 @@ impl From<onelog_sinks::DryRunStore> for DryRunStore {
             changes,
             is_too_much,
             stop,
+            lost,
             counted_all,
             why,
         }

@@ -23,6 +23,8 @@ use onelog_store::{Kinds, SinkDefinition, VerifyError};
 pub const DRY_RUN_ROWS_MAX: usize = 100;
 /// The most rows of a store's table that are counted.
 pub const DRY_RUN_STORE_ROWS_MAX: u64 = 1_000_000;
+/// So much of what a backfill would drop beside rows is named.
+pub const DRY_RUN_LOST_MAX: usize = 20;
 /// How many records of a table are looked at, at most.
 const LOOKED_AT_MAX: u64 = 10_000;
 /// For how long records are looked at: programs may take their time with each.
@@ -70,6 +72,10 @@ pub struct DryRunStore {
     /// What the sink would say then.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stop: Option<String>,
+    /// What users have added to the table (columns, indexes, triggers) and a backfill would drop with
+    /// it; not more than [`DRY_RUN_LOST_MAX`] are named, and then how many more there are.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub lost: Vec<String>,
     /// Whether all rows were counted; not more than [`DRY_RUN_STORE_ROWS_MAX`] are.
     pub counted_all: bool,
     /// Why they could not be counted.
@@ -144,7 +150,7 @@ impl Sinks {
             let mut found = looking.run_mapping(rules, mapping)?;
             if looks_into_the_store {
                 let is_foreign = is_foreign(known.as_ref(), definition, number);
-                found.store = Some(look(&counting, number, is_foreign));
+                found.store = Some(look(&counting, mapping, number, is_foreign));
             }
             mappings.push(found);
         }
@@ -178,11 +184,19 @@ fn is_foreign(known: Option<&Found>, definition: &SinkDefinition, number: usize)
         })
 }
 
-fn look(counting: &Counting<'_>, number: usize, is_foreign: bool) -> DryRunStore {
+fn look(
+    counting: &Counting<'_>,
+    mapping: &MappingPlan,
+    number: usize,
+    is_foreign: bool,
+) -> DryRunStore {
     let rows = RowsThere::of(&counting.definition.mappings[number], is_foreign);
-    let counted = counting.count(rows, number);
-    let found = counted.map(|counted| (counted, counting.refusal(rows, number, counted)));
-    found.map_or_else(not_counted, |(counted, refusal)| DryRunStore {
+    let found = counting.count(rows, number).and_then(|counted| {
+        let lost = counting.definition.target.lost(mapping)?;
+        Ok((counted, counting.refusal(rows, number, counted), lost))
+    });
+    found.map_or_else(not_counted, |(counted, refusal, lost)| DryRunStore {
+        lost: bounded(lost),
         rows: counted.rows,
         deletes: counted.missing,
         changes: counted.different,
@@ -191,6 +205,15 @@ fn look(counting: &Counting<'_>, number: usize, is_foreign: bool) -> DryRunStore
         counted_all: !counted.is_cut,
         why: None,
     })
+}
+
+fn bounded(mut lost: Vec<String>) -> Vec<String> {
+    let more = lost.len().saturating_sub(DRY_RUN_LOST_MAX);
+    if more > 0 {
+        lost.truncate(DRY_RUN_LOST_MAX);
+        lost.push(format!("{more} more"));
+    }
+    lost
 }
 
 fn not_counted(error: CountError) -> DryRunStore {

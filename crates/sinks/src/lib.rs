@@ -42,8 +42,8 @@ mod waiting;
 
 pub use deletions::{DELETES_MAX, DELETES_PERCENT_MAX};
 pub use dry_run::{
-    DRY_RUN_ROWS_MAX, DRY_RUN_STORE_ROWS_MAX, DryRun, DryRunMapping, DryRunRefused, DryRunRow,
-    DryRunStore,
+    DRY_RUN_LOST_MAX, DRY_RUN_ROWS_MAX, DRY_RUN_STORE_ROWS_MAX, DryRun, DryRunMapping,
+    DryRunRefused, DryRunRow, DryRunStore,
 };
 pub use error::{DeclareError, SinkError, SinkFault, SinksError};
 pub use memory::{SINKS_MEMORY_BYTES, SINKS_MEMORY_BYTES_MIN};

@@ -214,6 +214,35 @@ fn a_dry_run_shows_what_would_be_deleted() {
 }
 
 #[test]
+fn a_dry_run_names_what_users_have_added_to_a_table_that_is_replaced() {
+    // Given a table of onelog's to which a user has added an index and a column,
+    let place = Place::new();
+    let (node, sinks) = with_a_thousand_orders(&place);
+    let lost = |definition: &onelog_store::SinkDefinition| {
+        let found = sinks.dry_run(definition, 1).unwrap();
+        found.mappings[0].store.clone().unwrap().lost
+    };
+    let another = place.definition("search", &few_by_another_key());
+    assert_eq!(lost(&another), [""; 0]);
+    let store = place.store("search.db");
+    store
+        .execute_batch("CREATE INDEX mine ON orders (id); ALTER TABLE orders ADD COLUMN mood TEXT")
+        .unwrap();
+    // when a definition is tried whose backfill makes the table anew, then both are named,
+    let added = ["the column 'mood'", "the index 'mine'"];
+    assert_eq!(lost(&another), added);
+    // and so many that the answer would be long, are counted.
+    for n in 0..25 {
+        store
+            .execute_batch(&format!("CREATE INDEX i{n:02} ON orders (id)"))
+            .unwrap();
+    }
+    let found = lost(&another);
+    assert_eq!((found.len(), &*found[20]), (21, "7 more"), "{found:?}");
+    close(&node, &sinks);
+}
+
+#[test]
 fn a_repair_that_would_delete_many_rows_stops_and_says_how_many_until_it_is_allowed() {
     // Given a store with a few rows that the log does not have, or with many.
     let place = Place::new();

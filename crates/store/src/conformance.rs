@@ -6,6 +6,7 @@
 
 mod cells;
 mod model;
+mod narrowed;
 mod owners;
 mod records;
 mod renewed;
@@ -19,6 +20,7 @@ use onelog_record::{Offset, Position, TableDefinition, TableId, TableKind, Value
 
 pub use self::cells::every_cell_comes_back_as_it_was;
 pub use self::model::Model;
+pub use self::narrowed::a_column_that_was_narrowed_and_put_back_stops_the_sink_until_a_rebuild;
 pub use self::owners::{
     a_table_belongs_to_one_of_the_sinks_that_race_for_it, a_table_of_another_sink_is_refused,
     an_existing_table_of_another_sink_is_refused,
@@ -30,8 +32,8 @@ pub use self::records::{
     how_far_a_store_got_is_known_under_every_plan, the_chain_is_kept_beside_the_position,
 };
 pub use self::renewed::{
-    what_was_made_anew_after_a_backfill_is_noticed, what_was_made_anew_behind_the_swap_is_noticed,
-    what_was_made_anew_between_sessions_is_noticed,
+    Anew, what_was_made_anew_after_a_backfill_is_noticed,
+    what_was_made_anew_behind_the_swap_is_noticed, what_was_made_anew_between_sessions_is_noticed,
     what_was_made_anew_is_noticed_before_it_is_written,
 };
 use crate::verify::verify;
@@ -60,17 +62,11 @@ pub trait Harness {
     fn make_column_anew(&self, _into: &str, _column: &str) -> Anew {
         Anew::Never
     }
-}
 
-/// What the store promises where something was made anew by hand.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Anew {
-    /// There is no such thing, and nothing was done.
-    Never,
-    /// The store cannot tell; a comparison can.
-    Unnoticed,
-    /// Nothing is written any more.
-    Noticed,
+    /// Gives the column `note` by hand a type that cuts texts, or its own again. `false`: not possible.
+    fn alter_note(&self, _into: &str, _cuts: bool) -> bool {
+        false
+    }
 }
 
 /// What a product can hold of the contract. A function that needs more checks what is promised
@@ -198,6 +194,7 @@ pub fn all(new: &dyn Fn() -> Box<dyn Harness>) {
         what_was_made_anew_behind_the_swap_is_noticed,
         what_was_made_anew_between_sessions_is_noticed,
         what_was_made_anew_is_noticed_before_it_is_written,
+        a_column_that_was_narrowed_and_put_back_stops_the_sink_until_a_rebuild,
         a_delete_without_a_row_is_no_error,
         every_cell_comes_back_as_it_was,
         several_mappings_move_together,

@@ -5,7 +5,9 @@ use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 
-use onelog_mapping::{Cell, DefinitionError, FieldRule, MappingRules, Object, Plan, unknown};
+use onelog_mapping::{
+    Cell, DefinitionError, FieldRule, MappingPlan, MappingRules, Object, Plan, unknown,
+};
 use serde_json::{Map, Value};
 
 use crate::address::{Address, one_of};
@@ -106,6 +108,12 @@ pub trait Target: Any + fmt::Debug + Send + Sync {
     /// made anew. `None`: there is no such table, or the store finds rows by their keys alone.
     fn count_rows(&self, _into: &str) -> Result<Option<u64>, StoreError> {
         Ok(None)
+    }
+
+    /// What users have added to a table that onelog made (columns, indexes, triggers) and a backfill by
+    /// this mapping drops, because a new table takes its place.
+    fn lost(&self, _mapping: &MappingPlan) -> Result<Vec<String>, StoreError> {
+        Ok(Vec::new())
     }
 }
 

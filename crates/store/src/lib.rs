@@ -30,7 +30,7 @@ pub use self::definition::{
 pub use self::kind::{Kinds, StoreKind, Target};
 pub use self::refusals::{REFUSALS_MAX, Refusals};
 pub use self::server_address::{CA_FILE, ServerAddress, URL};
-pub use self::shape::{Shape, narrowed};
+pub use self::shape::{Narrowed, Shape};
 pub use self::store::{
     BATCH_TIME, Cause, EachRow, Followed, Guard, IndexCheck, Leftover, LogPlace, Refused, Store,
     StoreError, StoreErrorCode, StorePosition, StoreReader,

@@ -13,6 +13,9 @@
 //!    │                              └ the key of the log, in hex
 //!    └ by what the store tells definitions apart; "": it has not looked since the table was filled
 //! ```
+//!
+//! A table with columns that were seen with another type has these as well (see [`Narrowed`]):
+//! `"narrowed":{"note":["TEXT","BLOB"]}`.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -21,6 +24,7 @@ use onelog_mapping::{Cell, MappingPlan, Plan, Row};
 use serde::{Deserialize, Serialize};
 
 use crate::batch::{Batch, Change};
+use crate::shape::Narrowed;
 
 /// So many rows of a table are known, at most.
 pub const WITNESSES_MAX: usize = 8;
@@ -162,6 +166,8 @@ pub struct KnownTable {
     /// By what the store tells the definition from another one.
     pub definition: String,
     pub witnesses: Witnesses,
+    #[serde(default, skip_serializing_if = "Narrowed::is_empty")]
+    pub narrowed: Narrowed,
 }
 
 /// The tables of a sink, by mapping, as its store keeps them beside the position.
@@ -275,6 +281,9 @@ mod tests {
         let known = KnownTables::read(Some(text), &plan());
         assert_eq!(keys(&known), [&b"a"[..], "ü".as_bytes()]);
         assert_eq!(known.to_text(), text);
+        let narrowed = r#"[{"definition":"","witnesses":[],"narrowed":{"note":["TEXT","BLOB"]}}]"#;
+        let known = KnownTables::read(Some(narrowed), &plan());
+        assert_eq!(known.to_text(), narrowed);
         // Nothing is known of other tables than these, nor by a text that cannot be read.
         let (no_hex, short) = (text.replace("61", "6x"), text.replace("[2,null]", "[2]"));
         for other in [None, Some("[]"), Some("{}"), Some(&*no_hex), Some(&*short)] {

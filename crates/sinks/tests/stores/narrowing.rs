@@ -30,8 +30,17 @@ pub fn a_column_that_is_narrowed_stops_its_sink_by_name(rig: &dyn Rig) {
     let stopped = world.wait_for_stop(world.sink());
     assert!(stopped.contains(&said), "{stopped}");
 
-    // Put back and backfilled, all is as the log has it.
+    // Nor where the column has its type back: what was cut is cut.
     rig.widen(&orders);
+    world.sinks().resume(world.sink()).unwrap();
+    let stopped = world.wait_for_stop(world.sink());
+    assert!(
+        stopped.contains("'note' was") && stopped.contains("onelog sinks rebuild"),
+        "{stopped}"
+    );
+    assert_eq!(world.total("b"), None);
+
+    // Backfilled, all is as the log has it.
     world.sinks().rebuild(world.sink()).unwrap();
     world.assert_equal();
     world.assert_total("b", 2);

@@ -6,8 +6,19 @@ use std::thread;
 use bytes::Bytes;
 use onelog_mapping::Plan;
 
-use super::{Anew, Harness, LOG, Model, ORDERS, backfilled, standard_plan};
+use super::{Harness, LOG, Model, ORDERS, backfilled, standard_plan};
 use crate::{Store, StoreError, failpoint};
+
+/// What the store promises where something was made anew by hand.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Anew {
+    /// There is no such thing, and nothing was done.
+    Never,
+    /// The store cannot tell; a comparison can.
+    Unnoticed,
+    /// Nothing is written any more.
+    Noticed,
+}
 
 /// What was filled a moment ago is known as well, although no batch has followed yet.
 pub fn what_was_made_anew_after_a_backfill_is_noticed(harness: &dyn Harness) {

@@ -1,4 +1,5 @@
-//! Whether a table still is the one that the sink has written to, in this session or before it.
+//! Whether a table still is the one that the sink has written to, in this session or before it, and
+//! fits.
 //!
 //! The server numbers no tables for users without special rights, and a table that was dropped and
 //! made anew can have the same definition. Therefore some of its rows are known; where the definition
@@ -13,7 +14,8 @@ use onelog_store::{Batch, KnownTable, KnownTables, StoreError, WITNESSES_MAX, Wi
 
 use crate::bookkeeping::Identity;
 use crate::connection::{Connection, IS_WRITABLE};
-use crate::ddl::existing::TargetTable;
+use crate::ddl::existing::{self, TargetTable};
+use crate::ddl::shape::Filled;
 use crate::decode::read_cell;
 use crate::error::{Fault, NO_COLUMN, NO_TABLE};
 use crate::names::{list, quote};
@@ -23,21 +25,47 @@ use crate::write::key_of;
 const LOOKING: &str = "looking at the tables of";
 
 impl MysqlStore {
+    /// Fails where a table does not fit its mapping, or is not as it was when it was filled. What may
+    /// have changed values is kept first, of every table.
+    pub(crate) fn check_definitions(&mut self) -> Result<(), StoreError> {
+        let was = self.known()?;
+        let mut is = was.clone();
+        let mut shapes = Vec::with_capacity(is.0.len());
+        for (mapping, table) in self.plan.mappings.iter().zip(&mut is.0) {
+            let filled = Filled::look(&mut self.connection, mapping, &mut table.narrowed)?;
+            shapes.push(filled);
+        }
+        self.keep(&was, &is)?;
+        let tables = self.plan.mappings.iter().zip(&shapes).zip(&is.0);
+        for ((mapping, filled), table) in tables {
+            existing::check_shape(&mut self.connection, mapping)?;
+            filled.check(&mut self.connection, mapping, &table.narrowed)?;
+        }
+        Ok(())
+    }
+
     /// Fails where a table is another one than it was at the last look, and lacks what it had.
     pub(crate) fn check_renewed(&mut self, facts: &[TargetTable]) -> Result<(), StoreError> {
-        let position = self.names.position();
-        let was = match &self.known {
-            Some(known) => known.clone(),
-            None => {
-                let kept = read_known(&mut self.connection, &position, &self.identity);
-                let kept = kept.map_err(|fault| self.connection.store_error(LOOKING, fault))?;
-                KnownTables::read(kept.as_deref(), &self.plan)
-            }
-        };
+        let was = self.known()?;
         let mut is = was.clone();
         for ((mapping, facts), table) in self.plan.mappings.iter().zip(facts).zip(&mut is.0) {
             look_again(&mut self.connection, mapping, facts, table)?;
         }
+        self.keep(&was, &is)
+    }
+
+    /// What is known of the tables: by this session, or as it is kept.
+    fn known(&mut self) -> Result<KnownTables, StoreError> {
+        if let Some(known) = &self.known {
+            return Ok(known.clone());
+        }
+        let position = self.names.position();
+        let kept = read_known(&mut self.connection, &position, &self.identity);
+        let kept = kept.map_err(|fault| self.connection.store_error(LOOKING, fault))?;
+        Ok(KnownTables::read(kept.as_deref(), &self.plan))
+    }
+
+    fn keep(&mut self, was: &KnownTables, is: &KnownTables) -> Result<(), StoreError> {
         if self.identity.epoch == 0 {
             // Nothing can be kept yet.
             return Ok(());
@@ -45,7 +73,7 @@ impl MysqlStore {
         if was != is {
             let recorded = record_known(
                 &mut self.connection,
-                &position,
+                &self.names.position(),
                 &self.identity,
                 &is.to_text(),
             );
@@ -54,7 +82,7 @@ impl MysqlStore {
                     .store_error("recording the tables of", fault)
             })?;
         }
-        self.known = Some(is);
+        self.known = Some(is.clone());
         Ok(())
     }
 

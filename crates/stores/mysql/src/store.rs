@@ -193,15 +193,6 @@ impl MysqlStore {
         Ok(())
     }
 
-    /// Whether the tables fit their mappings, and are as they were when they were filled.
-    fn check_definitions(&mut self) -> Result<(), StoreError> {
-        for mapping in &self.plan.mappings {
-            existing::check_shape(&mut self.connection, mapping)?;
-            shape::check_filled(&mut self.connection, mapping)?;
-        }
-        Ok(())
-    }
-
     /// Fails where a table of these mappings is another one than was looked at.
     pub(crate) fn check_unchanged(
         &mut self,

@@ -2,6 +2,7 @@
 
 pub(crate) mod existing;
 pub(crate) mod lossless;
+pub(crate) mod lost;
 pub(crate) mod shape;
 
 use onelog_mapping::{ColumnType, MappingPlan};

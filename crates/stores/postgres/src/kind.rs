@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use onelog_mapping::{
-    ADOPT_RULE, DefinitionError, EXISTING_RULE, FieldRule, FieldValue, KeyForm, MappingRules,
-    Object, Plan, RowForm, no_further_check,
+    ADOPT_RULE, DefinitionError, EXISTING_RULE, FieldRule, FieldValue, KeyForm, MappingPlan,
+    MappingRules, Object, Plan, RowForm, no_further_check,
 };
 use onelog_store::{
     Address, CA_FILE, ServerAddress, Store, StoreError, StoreKind, StoreReader, Target, URL,
@@ -13,6 +13,7 @@ use serde_json::{Map, Value, json};
 
 use crate::PostgresStore;
 use crate::connection::Purpose;
+use crate::ddl::lost::lost;
 use crate::reader::{count_rows, open_reader};
 
 pub(crate) const SCHEMA: FieldRule = FieldRule {
@@ -147,5 +148,9 @@ impl Target for PostgresTarget {
 
     fn count_rows(&self, into: &str) -> Result<Option<u64>, StoreError> {
         count_rows(self, into)
+    }
+
+    fn lost(&self, mapping: &MappingPlan) -> Result<Vec<String>, StoreError> {
+        lost(self, mapping)
     }
 }

@@ -19,6 +19,7 @@ use crate::rebuild::Rebuild;
 use crate::write::Writer;
 
 const LOADING: &str = "loading rows into";
+const LOOKING: &str = "looking at the tables of";
 /// How many rows of a load are looked at one by one within the time of a statement.
 const ROWS_EACH_TIMEOUT: usize = 256;
 
@@ -139,7 +140,7 @@ impl Store for PostgresStore {
     fn check_target(&mut self) -> Result<(), StoreError> {
         let (client, identity) = (&self.connection.client, &self.identity);
         self.connection.wait(
-            "looking at the tables of",
+            LOOKING,
             STATEMENT_TIMEOUT,
             in_transaction(client, async {
                 for mapping in &identity.plan.mappings {
@@ -153,7 +154,7 @@ impl Store for PostgresStore {
     fn foreign_tables(&mut self) -> Result<Vec<usize>, StoreError> {
         let (client, identity) = (&self.connection.client, &self.identity);
         self.connection.wait(
-            "looking at the tables of",
+            LOOKING,
             STATEMENT_TIMEOUT,
             in_transaction(client, async {
                 let mut foreign = Vec::new();
@@ -178,20 +179,32 @@ impl Store for PostgresStore {
     fn check_shape(&mut self) -> Result<(), StoreError> {
         let (client, identity) = (&self.connection.client, &self.identity);
         self.connection.wait(
-            "looking at the tables of",
+            LOOKING,
             STATEMENT_TIMEOUT,
             in_transaction(client, async {
+                let mut all = Ok(());
                 for mapping in &identity.plan.mappings {
-                    existing::check_shape(client, identity, mapping).await?;
+                    match existing::check_shape(client, identity, mapping).await {
+                        // What was noticed of this table and of the others is to be kept.
+                        Err(Fault::Store(error @ StoreError::SchemaMismatch { .. })) => {
+                            all = all.and(Err(error));
+                        }
+                        checked => checked.map(drop)?,
+                    }
                 }
-                Ok(())
+                Ok(all)
             }),
-        )
+        )?
     }
 
     fn apply(&mut self, batch: &Batch) -> Result<(), StoreError> {
         let (connection, mut scope) = self.scope();
-        scope.apply(connection, batch)
+        let applied = scope.apply(connection, batch);
+        if matches!(applied, Err(StoreError::SchemaMismatch { .. })) {
+            // It is of one table; what others have become is to be kept as well.
+            self.check_shape()?;
+        }
+        applied
     }
 
     fn begin_rebuild(&mut self) -> Result<(), StoreError> {

@@ -5,6 +5,7 @@
 //! text. Triggers keep it in step in the same statement, for changes by hand as well.
 
 pub(crate) mod existing;
+pub(crate) mod lost;
 
 use onelog_mapping::{ColumnType, MappingPlan};
 

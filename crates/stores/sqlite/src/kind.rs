@@ -4,14 +4,15 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use onelog_mapping::{
-    ColumnType, DefinitionError, FieldRule, FieldValue, KeyForm, MappingRules, Object, Plan,
-    RowForm,
+    ColumnType, DefinitionError, FieldRule, FieldValue, KeyForm, MappingPlan, MappingRules, Object,
+    Plan, RowForm,
 };
 use onelog_store::{Address, Store, StoreError, StoreKind, StoreReader, Target};
 use serde_json::{Map, Value, json};
 
 use crate::SqliteStore;
 use crate::connection::file_identity;
+use crate::ddl::lost::lost;
 use crate::reader::{SqliteReader, count_rows};
 
 const PATH: FieldRule = FieldRule {
@@ -167,6 +168,10 @@ impl Target for SqliteTarget {
 
     fn count_rows(&self, into: &str) -> Result<Option<u64>, StoreError> {
         count_rows(&self.path, into)
+    }
+
+    fn lost(&self, mapping: &MappingPlan) -> Result<Vec<String>, StoreError> {
+        lost(&self.path, mapping)
     }
 }
 

@@ -38,6 +38,7 @@ impl Known {
             Ok(KnownTable {
                 definition: schema.to_string(),
                 witnesses: some_rows(connection, mapping)?,
+                ..KnownTable::default()
             })
         };
         let tables: rusqlite::Result<_> = plan.mappings.iter().map(filled).collect();
@@ -73,6 +74,7 @@ impl Known {
         let mut is = was.clone();
         for (mapping, table) in plan.mappings.iter().zip(&mut is.0) {
             existing::check_shape(connection, path, mapping)?;
+            existing::check_narrowed(mapping, &table.narrowed)?;
             let definition = schema.to_string();
             if table.definition != definition {
                 check_witnesses(connection, path, mapping, &table.witnesses)?;
@@ -86,6 +88,28 @@ impl Known {
         self.tables = Some(is);
         self.schema = Some(schema);
         Ok(())
+    }
+
+    /// Keeps in the file which columns of the tables have another type, which may be put back with the
+    /// values that it has left.
+    pub(crate) fn note_narrowed(
+        connection: &Connection,
+        path: &Path,
+        plan: &Plan,
+        identity: &Identity,
+        epoch: u64,
+    ) -> Result<(), StoreError> {
+        let failed = |error| classify("recording the tables of", path, error);
+        let kept = read_known(connection, identity).map_err(failed)?;
+        let was = KnownTables::read(kept.as_deref(), plan);
+        let mut is = was.clone();
+        for (mapping, table) in plan.mappings.iter().zip(&mut is.0) {
+            existing::note_narrowed(connection, mapping, &mut table.narrowed).map_err(failed)?;
+        }
+        match was == is {
+            true => Ok(()),
+            false => record_known(connection, identity, epoch, &is.to_text()).map_err(failed),
+        }
     }
 
     /// Keeps knowing rows that a batch has not changed.

@@ -106,6 +106,30 @@ impl SqliteStore {
         Ok(())
     }
 
+    fn check_definitions(&mut self) -> Result<(), StoreError> {
+        for mapping in &self.plan.mappings {
+            existing::check_shape(&self.connection, &self.path, mapping)?;
+        }
+        self.known
+            .check(&self.connection, &self.path, &self.plan, &self.identity)
+    }
+
+    /// Of a table that does not fit, keeps what may have changed its values, in a step of its own.
+    fn keep_noticed(&mut self, error: StoreError) -> StoreError {
+        let Some(epoch) = self.epoch else {
+            return error;
+        };
+        if !matches!(error, StoreError::SchemaMismatch { .. }) {
+            return error;
+        }
+        self.known = Known::default();
+        let (path, plan, identity) = (&self.path, &self.plan, &self.identity);
+        match Known::note_narrowed(&self.connection, path, plan, identity, epoch) {
+            Ok(()) => error,
+            Err(failed) => failed,
+        }
+    }
+
     /// What a step has come to know of the tables is wrong where it did not take place; the file says
     /// what is right.
     fn forget_unless(&mut self, is_done: bool) {
@@ -186,11 +210,8 @@ impl Store for SqliteStore {
     }
 
     fn check_shape(&mut self) -> Result<(), StoreError> {
-        for mapping in &self.plan.mappings {
-            existing::check_shape(&self.connection, &self.path, mapping)?;
-        }
-        self.known
-            .check(&self.connection, &self.path, &self.plan, &self.identity)?;
+        self.check_definitions()
+            .map_err(|error| self.keep_noticed(error))?;
         let Some(epoch) = self.epoch else {
             return Ok(());
         };
@@ -202,7 +223,7 @@ impl Store for SqliteStore {
     fn apply(&mut self, batch: &Batch) -> Result<(), StoreError> {
         let applied = self.apply_batch(batch);
         self.forget_unless(applied.is_ok());
-        applied
+        applied.map_err(|error| self.keep_noticed(error))
     }
 
     fn begin_rebuild(&mut self) -> Result<(), StoreError> {

@@ -275,6 +275,14 @@ fn in_the_store(store: &Value) -> Option<String> {
     if store["is_too_much"] == true {
         line.push_str(": the sink would stop and ask");
     }
+    let lost = store["lost"].as_array().map_or(&[][..], Vec::as_slice);
+    if !lost.is_empty() {
+        let names: Vec<String> = lost.iter().map(shown).collect();
+        line.push_str(&format!(
+            "; a backfill WOULD DROP with the table what was added to it: {}",
+            names.join(", ")
+        ));
+    }
     if let Some(stop) = store["stop"].as_str() {
         line.push_str(". It would say: ");
         line.push_str(stop);

@@ -9,11 +9,15 @@
 //! - for tables with `existing`, which may have narrower columns, the *shape*: the types of the mapped
 //!   columns at the end of the last backfill. It is in `onelog_tables`, so that a change is noticed
 //!   over reconnects and restarts as well. The other tables have one possible shape.
+//!
+//! A column that was seen with another type is known until the next backfill, also where it has its
+//! type back: see [`onelog_store::Narrowed`].
 
 use mysql_async::Params;
-use onelog_mapping::{EXISTING, MappingPlan};
-use onelog_store::{Shape, StoreError, narrowed};
+use onelog_mapping::{ColumnPlan, EXISTING, MappingPlan};
+use onelog_store::{Narrowed, Shape, StoreError};
 
+use super::column_type;
 use super::existing::{self, FoundColumn};
 use crate::bookkeeping;
 use crate::connection::Connection;
@@ -114,33 +118,67 @@ fn record(
         .map_err(|fault| connection.store_error("recording the shape of a table in", fault))
 }
 
-/// Fails where a column of an existing table changed since onelog filled it, so that values may have
-/// changed with it. A shape that has only grown since is recorded, and so is the first one.
-pub(crate) fn check_filled(
-    connection: &mut Connection,
-    mapping: &MappingPlan,
-) -> Result<(), StoreError> {
-    if !mapping.options.flag(EXISTING) {
-        return Ok(());
+/// What the columns of a table were when onelog filled it, and are.
+pub(crate) struct Filled {
+    was: Option<Shape>,
+    is: Shape,
+}
+
+impl Filled {
+    /// Looks at a table, and notes what may have changed its values.
+    pub(crate) fn look(
+        connection: &mut Connection,
+        mapping: &MappingPlan,
+        narrowed: &mut Narrowed,
+    ) -> Result<Self, StoreError> {
+        let was = match mapping.options.flag(EXISTING) {
+            true => bookkeeping::recorded_shape(connection, &mapping.into)
+                .map_err(|fault| connection.store_error(LOOKING, fault))?
+                .map(|known| serde_json::from_str(&known).unwrap_or_default()),
+            false => Some(exact_shape(mapping)),
+        };
+        let is = shape(connection, mapping, &mapping.into)?;
+        // News are seen by what is kept of them.
+        let _ = was
+            .as_ref()
+            .is_some_and(|was| narrowed.note(was, &is, keeps_values));
+        Ok(Self { was, is })
     }
-    let Some(known) = bookkeeping::recorded_shape(connection, &mapping.into)
-        .map_err(|fault| connection.store_error(LOOKING, fault))?
-    else {
-        return Ok(());
+
+    /// Fails where values may have changed since onelog filled the table. A shape of an existing table
+    /// that has only grown since is recorded, and so is the first one.
+    pub(crate) fn check(
+        &self,
+        connection: &mut Connection,
+        mapping: &MappingPlan,
+        narrowed: &Narrowed,
+    ) -> Result<(), StoreError> {
+        if !narrowed.is_empty() {
+            return Err(StoreError::SchemaMismatch {
+                into: mapping.into.clone(),
+                what: narrowed.say(&self.is).join("; "),
+            });
+        }
+        match &self.was {
+            Some(was) if mapping.options.flag(EXISTING) && *was != self.is => {
+                record(connection, mapping, &self.is)
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// The shape of a table that onelog makes.
+fn exact_shape(mapping: &MappingPlan) -> Shape {
+    let column = |(n, column): (usize, &ColumnPlan)| {
+        let exact = column_type(mapping, n);
+        let shown = match exact.starts_with("varchar") || exact == "longtext" {
+            true => format!("{exact} utf8mb4"),
+            false => exact,
+        };
+        (column.name.clone(), shown)
     };
-    let known: Shape = serde_json::from_str(&known).unwrap_or_default();
-    let is = shape(connection, mapping, &mapping.into)?;
-    let narrowed = narrowed(&known, &is, keeps_values);
-    if !narrowed.is_empty() {
-        return Err(StoreError::SchemaMismatch {
-            into: mapping.into.clone(),
-            what: narrowed.join("; "),
-        });
-    }
-    match known == is {
-        true => Ok(()),
-        false => record(connection, mapping, &is),
-    }
+    mapping.columns.iter().enumerate().map(column).collect()
 }
 
 /// A type in its parts: `decimal(10,2) unsigned`, `varchar(3) utf8mb4`.

@@ -117,6 +117,17 @@ impl Harness for Database {
         Anew::Noticed
     }
 
+    fn alter_note(&self, into: &str, cuts: bool) -> bool {
+        let to = match cuts {
+            true => "varchar(3)",
+            false => "longtext",
+        };
+        self.sql(&format!(
+            "SET sql_mode = ''; ALTER TABLE {into} MODIFY note {to} CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin"
+        ));
+        true
+    }
+
     fn capabilities(&self) -> Capabilities {
         Capabilities {
             full_text: false,

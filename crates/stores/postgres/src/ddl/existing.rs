@@ -91,7 +91,8 @@ fn not_ours(why: &str) -> String {
     )
 }
 
-/// How the mapping fits the table that is there, which is as it was when onelog filled it.
+/// How the mapping fits the table that is there, which is as it was when onelog filled it. What may
+/// have changed its values is recorded, so that the transaction is to be committed in either case.
 pub(crate) async fn check_shape(
     client: &Client,
     identity: &Identity,
@@ -103,16 +104,19 @@ pub(crate) async fn check_shape(
         Existing::Other(kind) => vec![format!("a {kind} has its name")],
         Existing::Table(facts) => match facts.check_existing(mapping) {
             Ok(target) => {
-                let changed = facts
-                    .shape(mapping)
-                    .check(client, identity, mapping)
-                    .await?;
+                let shape = facts.shape(mapping);
+                let changed = shape.check(client, identity, mapping, true).await?;
                 if changed.is_empty() {
                     return Ok(target);
                 }
                 changed
             }
-            Err(wrong) => wrong,
+            Err(wrong) => {
+                // It may be put back with the values that this has left.
+                let shape = facts.shape(mapping);
+                shape.check(client, identity, mapping, false).await?;
+                wrong
+            }
         },
     };
     Err(schema_mismatch(mapping, &wrong))
@@ -409,6 +413,14 @@ impl TableFacts {
         } else {
             Err(wrong)
         }
+    }
+
+    pub(crate) fn oid(&self) -> u32 {
+        self.oid
+    }
+
+    pub(crate) fn column_names(&self) -> impl Iterator<Item = &str> {
+        self.columns.iter().map(|column| column.name.as_str())
     }
 
     pub(crate) fn shape(&self, mapping: &MappingPlan) -> Shape {

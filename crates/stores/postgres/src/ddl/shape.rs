@@ -5,7 +5,8 @@
 //! so; a table that is dropped and made anew, or a column that is, lacks everything from before.
 //! Three things are looked at:
 //! - the *shape*, the types of the mapped columns as they were at the end of the last backfill. It is
-//!   in `onelog_tables`, so that a change is noticed over reconnects and restarts as well;
+//!   in `onelog_tables`, so that a change is noticed over reconnects and restarts as well, and once
+//!   noticed is known until the next backfill, also where the column has its type back;
 //! - the *numbers* of the table and of these columns in the catalog, beside the shape. A database that
 //!   was restored from a copy has other numbers and the rows of then: so has its `onelog_tables`, and
 //!   numbers that were recorded in another one mean nothing;
@@ -17,7 +18,7 @@ use std::collections::BTreeMap;
 use std::sync::LazyLock;
 
 use onelog_mapping::MappingPlan;
-use onelog_store::{TABLE_RENEWED, column_renewed, narrowed};
+use onelog_store::{Narrowed, TABLE_RENEWED, column_renewed};
 use serde::{Deserialize, Serialize};
 use tokio_postgres::Client;
 use tokio_postgres::types::Type;
@@ -76,12 +77,26 @@ pub(crate) struct Numbers {
 }
 
 /// A shape as it is recorded; one that an earlier version recorded is its types alone.
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 struct Recorded {
     types: onelog_store::Shape,
     numbers: Numbers,
     /// The number of the table that it is recorded in.
     recorded_in: u32,
+    #[serde(default, skip_serializing_if = "Narrowed::is_empty")]
+    narrowed: Narrowed,
+}
+
+impl Recorded {
+    async fn keep(
+        &self,
+        client: &Client,
+        identity: &Identity,
+        mapping: &MappingPlan,
+    ) -> Result<(), Fault> {
+        let text = serde_json::json!(self).to_string();
+        bookkeeping::record_shape(client, identity, &mapping.into, &text).await
+    }
 }
 
 impl Shape {
@@ -93,8 +108,7 @@ impl Shape {
         mapping: &MappingPlan,
     ) -> Result<(), Fault> {
         let now = self.recorded_in(bookkeeping::number(client, identity).await?);
-        let text = serde_json::json!(now).to_string();
-        bookkeeping::record_shape(client, identity, &mapping.into, &text).await
+        now.keep(client, identity, mapping).await
     }
 
     fn recorded_in(&self, bookkeeping: u32) -> Recorded {
@@ -102,32 +116,38 @@ impl Shape {
             types: self.types.clone(),
             numbers: self.numbers.clone(),
             recorded_in: bookkeeping,
+            narrowed: Narrowed::default(),
         }
     }
 
-    /// What changed since the table was filled, and may have changed its values. A shape that has
-    /// only grown since is recorded, and so is the first one.
+    /// What changed since the table was filled, and may have changed its values: columns that were
+    /// narrowed are recorded. So is a shape of a table that `fits` and has only grown since, and the
+    /// first one.
     pub(crate) async fn check(
         &self,
         client: &Client,
         identity: &Identity,
         mapping: &MappingPlan,
+        fits: bool,
     ) -> Result<Vec<String>, Fault> {
         let text = bookkeeping::recorded_shape(client, identity, &mapping.into).await?;
         let text = text.unwrap_or_default();
         let now = self.recorded_in(bookkeeping::number(client, identity).await?);
         let known: Option<Recorded> = serde_json::from_str(&text).ok();
-        let mut changed = match &known {
-            Some(known) if known.recorded_in == now.recorded_in => self.renewed(&known.numbers),
-            _ => Vec::new(),
+        let mut was = known.clone().unwrap_or_else(|| Recorded {
+            types: serde_json::from_str(&text).unwrap_or_default(),
+            ..now.clone()
+        });
+        let mut changed = match was.recorded_in == now.recorded_in {
+            true => self.renewed(&was.numbers),
+            false => Vec::new(),
         };
-        let types = match &known {
-            Some(known) => known.types.clone(),
-            None => serde_json::from_str(&text).unwrap_or_default(),
-        };
-        changed.extend(narrowed(&types, &self.types, keeps_values));
-        if changed.is_empty() && known.as_ref() != Some(&now) {
-            self.record(client, identity, mapping).await?;
+        let is_news = was.narrowed.note(&was.types, &self.types, keeps_values);
+        changed.extend(was.narrowed.say(&self.types));
+        if is_news {
+            was.keep(client, identity, mapping).await?;
+        } else if fits && changed.is_empty() && known.as_ref() != Some(&now) {
+            now.keep(client, identity, mapping).await?;
         }
         Ok(changed)
     }
@@ -161,6 +181,15 @@ pub(crate) async fn is_of_table(
         }
         _ => true,
     })
+}
+
+/// The mapped columns of a recorded shape.
+pub(crate) fn recorded_columns(text: &str) -> Vec<String> {
+    let types = match serde_json::from_str::<Recorded>(text) {
+        Ok(known) => known.types,
+        Err(_) => serde_json::from_str(text).unwrap_or_default(),
+    };
+    types.into_keys().collect()
 }
 
 /// Whether every value of a column's old type is the same value in the new one.

@@ -123,6 +123,15 @@ impl Harness for Pg {
         Anew::Noticed
     }
 
+    fn alter_note(&self, into: &str, cuts: bool) -> bool {
+        let to = match cuts {
+            true => "varchar(3) USING left(note, 3)",
+            false => "text",
+        };
+        self.sql(&format!("ALTER TABLE {into} ALTER note TYPE {to}"));
+        true
+    }
+
     fn capabilities(&self) -> Capabilities {
         Capabilities {
             full_text: false,

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use onelog_mapping::MappingPlan;
-use onelog_store::StoreError;
+use onelog_store::{Narrowed, StoreError};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{index_name, index_objects, quote, sql_type};
@@ -116,6 +116,37 @@ pub(crate) fn check_shape(
     })
 }
 
+/// Notes the columns that have another type than onelog filled. A value of one type is none of another.
+pub(crate) fn note_narrowed(
+    connection: &Connection,
+    mapping: &MappingPlan,
+    narrowed: &mut Narrowed,
+) -> rusqlite::Result<()> {
+    let kinds = |of: Vec<(String, Shape)>| of.into_iter().map(|(name, is)| (name, is.kind));
+    let was: onelog_store::Shape = kinds(expected(mapping)).collect();
+    let mut is = onelog_store::Shape::new();
+    for (name, kind) in kinds(columns(connection, mapping)?) {
+        let mapped = was.keys().find(|known| known.eq_ignore_ascii_case(&name));
+        if let Some(mapped) = mapped {
+            is.insert(mapped.clone(), kind);
+        }
+    }
+    // News are seen by what is kept of them.
+    let _ = narrowed.note(&was, &is, |was, is| was == is);
+    Ok(())
+}
+
+/// What is said of columns that had another type at an earlier look, of a table that fits now.
+pub(crate) fn check_narrowed(mapping: &MappingPlan, narrowed: &Narrowed) -> Result<(), StoreError> {
+    if narrowed.is_empty() {
+        return Ok(());
+    }
+    Err(StoreError::SchemaMismatch {
+        into: mapping.into.clone(),
+        what: narrowed.say(&onelog_store::Shape::new()).join("; "),
+    })
+}
+
 #[derive(Debug, PartialEq)]
 struct Shape {
     kind: String,
@@ -123,20 +154,26 @@ struct Shape {
     key: bool,
 }
 
-/// What of the table's columns differs from the mapping's.
-fn mismatches(connection: &Connection, mapping: &MappingPlan) -> rusqlite::Result<Vec<String>> {
+fn columns(
+    connection: &Connection,
+    mapping: &MappingPlan,
+) -> rusqlite::Result<Vec<(String, Shape)>> {
     let mut statement = connection
         .prepare("SELECT name, type, \"notnull\", pk FROM pragma_table_xinfo(?1) ORDER BY cid")?;
-    let mut found: Vec<(String, Shape)> = statement
-        .query_map(params![mapping.into], |row| {
-            let shape = Shape {
-                kind: row.get(1)?,
-                not_null: row.get(2)?,
-                key: row.get::<_, i64>(3)? == 1,
-            };
-            Ok((row.get(0)?, shape))
-        })?
-        .collect::<Result<_, _>>()?;
+    let found = statement.query_map(params![mapping.into], |row| {
+        let shape = Shape {
+            kind: row.get(1)?,
+            not_null: row.get(2)?,
+            key: row.get::<_, i64>(3)? == 1,
+        };
+        Ok((row.get(0)?, shape))
+    })?;
+    found.collect()
+}
+
+/// What of the table's columns differs from the mapping's.
+fn mismatches(connection: &Connection, mapping: &MappingPlan) -> rusqlite::Result<Vec<String>> {
+    let mut found = columns(connection, mapping)?;
     let mut wrong = Vec::new();
     for (name, shape) in expected(mapping) {
         let at = found

@@ -61,6 +61,17 @@ impl Harness for Sqlite {
         Anew::Noticed
     }
 
+    fn alter_note(&self, into: &str, cuts: bool) -> bool {
+        let kind = if cuts { "BLOB" } else { "TEXT" };
+        let sql = format!(
+            "BEGIN; CREATE TABLE altered (id TEXT PRIMARY KEY NOT NULL, total INTEGER, note {kind}) STRICT;
+             INSERT INTO altered SELECT id, total, CAST(substr(note, 1, 3) AS {kind}) FROM {into};
+             DROP TABLE {into}; ALTER TABLE altered RENAME TO {into}; COMMIT"
+        );
+        self.connect().execute_batch(&sql).unwrap();
+        true
+    }
+
     fn capabilities(&self) -> Capabilities {
         Capabilities::ALL
     }
