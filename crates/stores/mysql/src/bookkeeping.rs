@@ -491,7 +491,7 @@ fn folded(connection: &Connection, table: &str) -> String {
 }
 
 pub(crate) fn not_owner(table: &str, owner: &str) -> StoreError {
-    StoreError::owned(table, format!("it belongs to the sink '{owner}'"))
+    StoreError::owned(table, owner, format!("it belongs to the sink '{owner}'"))
 }
 
 const MADE_FOR: &str = "onelog: sink ";

@@ -78,7 +78,7 @@ impl Scope<'_> {
         match owner.flatten() {
             Some(owner) if owner != self.identity.sink => {
                 let fact = format!("the sink '{owner}' is backfilling it");
-                Err(StoreError::owned(mapping.into.clone(), fact))
+                Err(StoreError::owned(mapping.into.clone(), &owner, fact))
             }
             _ => Ok(()),
         }

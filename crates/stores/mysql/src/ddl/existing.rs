@@ -141,6 +141,7 @@ pub(crate) fn check_target(
     match &found {
         Some(found) if !is_of_name.unwrap_or_else(is_ours) => Err(StoreError::NotOwner {
             into: into.clone(),
+            owner: None,
             what: not_made(found),
         }),
         _ => Ok(()),

@@ -38,6 +38,7 @@ pub(crate) async fn check_target(
     let taken = |what: String| {
         Err(Fault::Store(StoreError::NotOwner {
             into: mapping.into.clone(),
+            owner: None,
             what,
         }))
     };
