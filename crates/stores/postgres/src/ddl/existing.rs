@@ -446,16 +446,6 @@ impl TableFacts {
         }
         wrong
     }
-
-    /// Whether the columns that a mapping reads are there.
-    pub(crate) fn missing(&self, mapping: &MappingPlan) -> Vec<String> {
-        let known = |name: &str| self.columns.iter().any(|column| column.name == name);
-        mapping
-            .column_names()
-            .filter(|name| !known(name))
-            .map(|name| format!("the column '{name}' is missing"))
-            .collect()
-    }
 }
 
 impl ColumnFacts {
