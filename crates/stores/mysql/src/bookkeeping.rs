@@ -331,7 +331,7 @@ pub(crate) fn check_epoch<'r>(
 /// Which sink has the name of a table: it fills a table of the user's, or makes one of its own. Its key
 /// decides between sinks that take a name at the same moment: the comments of tables, which say
 /// whose a table is as well, are written by DDL, which nothing can be checked together with.
-const OWNERS: &str = "onelog_tables";
+pub(crate) const OWNERS: &str = "onelog_tables";
 
 const SHAPE: &str = "shape TEXT CHARACTER SET utf8mb4 NULL";
 const MADE: &str = "made BOOLEAN NOT NULL DEFAULT FALSE";

@@ -61,6 +61,10 @@ impl Scope<'_> {
                 classify("putting the new tables in place in", self.path, error)
             })?;
         }
+        let mappings = self.plan.mappings.iter();
+        let named = mappings.flat_map(|mapping| [mapping.into.clone(), index_name(mapping)]);
+        self.release_tables(transaction, &named.collect::<Vec<_>>())
+            .map_err(|error| classify("giving up former tables in", self.path, error))?;
         self.set_position(transaction, place)?;
         // What was filled is known from this very step on, not from the first look at it.
         *self.known = Known::filled(transaction, self.path, self.plan)?;
