@@ -93,6 +93,14 @@ impl Inner {
     /// The store of a definition whose tables may be gone from the log.
     fn former_store(&self, definition: &SinkDefinition) -> Result<Box<dyn Store>, SinkError> {
         let plan = Arc::new(plan_of_any_table(&self.node, definition)?);
+        // Opening a file that is away would make one.
+        definition
+            .target
+            .check_place()
+            .map_err(|what| StoreError::Unavailable {
+                what: format!("opening {}", definition.target.place()),
+                cause: what.into(),
+            })?;
         Ok(open_store(definition, &plan, &log_id(&self.node))?)
     }
 

@@ -144,6 +144,32 @@ fn what_a_deleted_sink_leaves_in_a_store_that_is_away_is_said_and_can_be_release
 }
 
 #[test]
+fn a_sink_that_is_deleted_while_its_file_is_away_makes_none() {
+    // Given a sink that has stopped, whose file is moved away,
+    let place = Place::new();
+    let (node, sinks) = followed(&place);
+    let former = place.definition("search", &json!({}));
+    place
+        .store("search.db")
+        .execute_batch("DROP TABLE orders")
+        .unwrap();
+    order(&node, "b", 2, "two");
+    wait_for_stop(&sinks, "search");
+    let (file, moved) = (place.path("search.db"), place.path("moved.db"));
+    std::fs::rename(&file, &moved).unwrap();
+    // when it is deleted, then it is said what could not be cleaned, and no file is made there,
+    let remains = sinks.delete("search").unwrap().unwrap();
+    assert!(remains.why.contains("there is no file"), "{remains:?}");
+    assert!(!file.exists());
+    // nor when it is to be forgotten, which it can be once the file is back.
+    sinks.forget(&former).unwrap_err();
+    assert!(!file.exists());
+    std::fs::rename(&moved, &file).unwrap();
+    assert!(sinks.forget(&former).unwrap());
+    close(&node, &sinks);
+}
+
+#[test]
 fn a_sink_that_moves_takes_what_it_had_in_its_former_store_along() {
     // Given a sink that follows.
     let place = Place::new();
