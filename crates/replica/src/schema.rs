@@ -4,6 +4,7 @@ mod depth;
 mod exact;
 mod patterns;
 mod steps;
+mod unseen;
 
 use std::sync::{Arc, OnceLock};
 
