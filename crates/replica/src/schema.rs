@@ -6,6 +6,7 @@ mod patterns;
 mod steps;
 mod unseen;
 
+use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};
 
 use jsonschema::error::ValidationErrorKind;
@@ -233,7 +234,8 @@ fn reason_of(error: &ValidationError<'_>) -> String {
         ValidationErrorKind::PropertyNames { error } => return reason_of(error),
         _ => None,
     };
-    let written = exact::shown_as_written(error.instance());
+    let is_copied = matches!(error.instance(), Cow::Owned(_));
+    let written = exact::shown_as_written(error.instance(), is_copied);
     if let Some(schema) = negated {
         let value = written.unwrap_or_else(|| error.instance().to_string());
         // The library would show the schema as it was compiled.

@@ -5,7 +5,6 @@
 //! by the place of the number in memory. The table of those places is the thread's own and is
 //! filled for one check.
 
-use std::borrow::Cow;
 use std::cell::RefCell;
 use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet};
@@ -94,17 +93,15 @@ fn exact(value: &Value) -> Json<'static> {
 
 /// The text of a part of the document where the library's copy of it has rounded numbers. A part
 /// that the library has copied once more is not known any longer, and is not shown.
-pub(super) fn shown_as_written(value: &Cow<'_, Value>) -> Option<String> {
+pub(super) fn shown_as_written(value: &Value, is_copied: bool) -> Option<String> {
     if WRITTEN.with_borrow(HashMap::is_empty) {
         return None;
     }
-    match value {
-        Cow::Owned(_) => Some(THE_VALUE.to_owned()),
-        Cow::Borrowed(value) => {
-            steps::count_whole(value);
-            Some(shown(exact(value).to_string()))
-        }
+    if is_copied {
+        return Some(THE_VALUE.to_owned());
     }
+    steps::count_whole(value);
+    Some(shown(exact(value).to_string()))
 }
 
 /// Compiles a schema with these keywords in the place of the library's.

@@ -167,7 +167,7 @@ fn has_made(connection: &mut Connection, mark: &Mark) -> Result<bool, StoreError
     let table = Names::new(&mark.sink).position();
     let found = read_record(connection, &table, &mark.sink, "");
     let found = found.map_err(|fault| connection.store_error(LOOKING, fault))?;
-    if !found.is_some_and(|found| found.generation >= mark.generation) {
+    if found.is_none_or(|found| found.generation < mark.generation) {
         return Ok(false);
     }
     // A sink that has the names of what it makes written down has given up the others.
