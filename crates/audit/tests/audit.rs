@@ -204,6 +204,33 @@ fn a_column_that_is_no_key_is_reported_also_where_both_sides_have_the_same_rows(
 }
 
 #[test]
+fn a_column_that_a_table_does_not_have_is_named_with_those_that_it_has() {
+    // Given two stores,
+    let stores = Stores::equal();
+    let target = |path: &Path| -> Arc<dyn Target> { Arc::new(SqliteTarget { path: path.into() }) };
+    let (left, right) = (target(&stores.left), target(&stores.right));
+    for (place, name) in [("/left/key", "idd"), ("/columns/1/left", "sate")] {
+        // when a column of one of them is misspelt,
+        let mut misspelt = definition();
+        let compare = &mut misspelt["compare"][0];
+        *compare.pointer_mut(place).unwrap() = json!(name);
+        let definition = AuditDefinition::from_json(&misspelt, left.kind(), right.kind()).unwrap();
+        let mut options = AuditOptions {
+            show: 5,
+            again: None,
+        };
+        let error = audit(&definition, &left, &right, &mut options).unwrap_err();
+        // then it is named, with the table and the columns that are there.
+        let text = error.to_string();
+        let listed = format!("it has no column '{name}'; its columns are id, total, state, note");
+        assert!(
+            text.contains("'orders'") && text.ends_with(&listed),
+            "{text}"
+        );
+    }
+}
+
+#[test]
 fn a_write_on_its_way_is_no_difference_when_it_is_looked_at_again() {
     // Given two stores of which one is a write behind, and stays another one behind.
     let stores = Stores::equal();

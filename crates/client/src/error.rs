@@ -40,7 +40,9 @@ pub enum ClientError {
         limit: Duration,
     },
     /// The connection broke. Whether the server carried the request out is not known.
-    #[error("the connection to {base} was lost: {source}")]
+    #[error(
+        "the connection to {base} was lost: {source}; if that happens again, is --url, or ONELOG_URL, the address of an onelog server?"
+    )]
     Lost {
         base: String,
         source: Box<ureq::Error>,
@@ -152,6 +154,11 @@ pub(super) fn lost(base: &str, limit: Duration, error: ureq::Error) -> ClientErr
             what: what.to_string(),
             limit,
         },
+        // Another protocol is spoken there.
+        ureq::Error::Protocol(error) => ClientError::Unexpected {
+            base,
+            what: format!("no answer in HTTP ({error})"),
+        },
         source => ClientError::Lost {
             base,
             source: Box::new(source),
@@ -161,9 +168,13 @@ pub(super) fn lost(base: &str, limit: Duration, error: ureq::Error) -> ClientErr
 
 #[cfg(test)]
 mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::net::TcpListener;
+
     use ureq::http::HeaderMap;
 
     use super::*;
+    use crate::Client;
 
     fn answer(status: u16, body: &str) -> Answer {
         Answer {
@@ -225,6 +236,52 @@ mod tests {
         );
         busy.body = br#"{"error":"overloaded","retry_after_ms":50}"#.to_vec();
         assert_eq!(ServerError::read(&busy).unwrap().retry_after_ms, Some(50));
+    }
+
+    #[test]
+    fn a_server_that_speaks_another_protocol_is_called_none_of_ours() {
+        // Given servers that answer as Redis and MariaDB do, and one that closes as PostgreSQL does,
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}", listener.local_addr().unwrap());
+        let answers: [&[u8]; 3] = [
+            b"-ERR unknown command 'GET'\r\n",
+            b"\x4a\0\0\0\x0a5.5.5\0",
+            b"",
+        ];
+        let other = std::thread::spawn(move || {
+            for answer in answers {
+                let (mut client, _) = listener.accept().unwrap();
+                let mut request = [0; 1024];
+                assert!(client.read(&mut request).unwrap() > 0);
+                client.write_all(answer).unwrap();
+            }
+        });
+        // when they are asked as if they were onelog,
+        let ask = || {
+            let client = Client::new(&url, Duration::from_secs(60)).unwrap();
+            client.get("/v1/status", &[]).unwrap_err()
+        };
+        let [redis, mariadb, postgres] = [ask(), ask(), ask()];
+        other.join().unwrap();
+        // then the message leads to the address, and a cut connection may still be a server's that ended.
+        for error in [redis, mariadb] {
+            assert!(!error.is_lost(), "{error:?}");
+            let text = error.to_string();
+            assert!(
+                text.contains("does not answer like an onelog server"),
+                "{text}"
+            );
+            assert!(
+                text.contains("is --url, or ONELOG_URL, the address of one?"),
+                "{text}"
+            );
+        }
+        assert!(postgres.is_lost(), "{postgres:?}");
+        let text = postgres.to_string();
+        assert!(
+            text.contains("is --url, or ONELOG_URL, the address of an onelog server?"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -10,28 +10,55 @@ use serde_json::{Map, Value};
 
 /// How many levels an answer has around a document, at most.
 const LEVELS_AROUND_MAX: usize = 16;
+/// How many levels are around a number that no float can hold, at most: those of a document.
+const LEVELS_AROUND_NUMBER_MAX: usize = 128;
+
+/// What serde_json says of such a number.
+const OUT_OF_RANGE: &str = "number out of range";
+
+/// How many more levels may be looked into.
+#[derive(Clone, Copy)]
+struct Left {
+    around_document: usize,
+    around_number: usize,
+}
 
 /// The JSON of an answer.
 pub fn parse_answer(text: &[u8]) -> Result<Value, serde_json::Error> {
     match serde_json::from_slice(text) {
         Ok(value) => Ok(value),
-        Err(error) => by_levels(serde_json::from_slice(text)?, LEVELS_AROUND_MAX, error),
+        Err(error) => {
+            let left = Left {
+                around_document: LEVELS_AROUND_MAX,
+                around_number: LEVELS_AROUND_NUMBER_MAX,
+            };
+            by_levels(serde_json::from_slice(text)?, left, error)
+        }
     }
 }
 
 /// A text that is not read as a whole because of `error`, which is answered where nothing else is
-/// read either.
+/// read either. A number that no float can hold becomes its text.
 fn by_levels(
     text: &RawValue,
-    left: usize,
+    mut left: Left,
     error: serde_json::Error,
 ) -> Result<Value, serde_json::Error> {
-    if left == 0 {
-        return Err(error);
+    let is_number = |byte: &u8| matches!(byte, b'-' | b'0'..=b'9');
+    if text.get().as_bytes().first().is_some_and(is_number) {
+        return Ok(Value::String(text.get().to_owned()));
     }
+    let counted = match error.to_string().contains(OUT_OF_RANGE) {
+        true => &mut left.around_number,
+        false => &mut left.around_document,
+    };
+    let Some(fewer) = counted.checked_sub(1) else {
+        return Err(error);
+    };
+    *counted = fewer;
     let part = |text: &RawValue| match serde_json::from_str(text.get()) {
         Ok(value) => Ok(value),
-        Err(error) => by_levels(text, left - 1, error),
+        Err(error) => by_levels(text, left, error),
     };
     let parts = Part(text);
     if let Some(items) = parts.items() {
@@ -136,6 +163,21 @@ mod tests {
         assert_eq!(records[0].get("value").unwrap().text(), deep);
         assert_eq!(records[1].get("value").unwrap().text(), "null");
         assert!(records[1].get("key").is_none());
+    }
+
+    #[test]
+    fn a_number_that_no_float_can_hold_is_read_as_its_text() {
+        // Given an answer with what a program made, beside a document that is deep,
+        let (long, deep) = (nested(120).replace("1.10", "1e400"), nested(127));
+        let text = format!(r#"{{"rows":[{{"a":{long}}},{{"a":-2E999}},{{"a":{deep}}}],"n":1}}"#);
+        // when it is read, then the number is a text and the rest as it was,
+        let value = parse_answer(text.as_bytes()).unwrap();
+        assert_eq!(value["rows"][1]["a"], "-2E999");
+        assert!(value["rows"][0].to_string().contains("[\"1e400\"]"));
+        assert_eq!(value["n"], 1);
+        // and depth is bounded there, too.
+        let nested = format!("{}1e400{}", "[1e400,".repeat(100_000), "]".repeat(100_000));
+        assert!(parse_answer(nested.as_bytes()).is_err());
     }
 
     #[test]

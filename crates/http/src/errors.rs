@@ -25,7 +25,7 @@
 //! | 409 | `sink_elsewhere` | `sink`, `runs_on` | no node of the cluster runs the sink now, or it is moving: nothing was done, request it again |
 //! | 409 | `sink_node_lost` | `sink` | its store is on the machine of a node that is out of reach: nothing was done; start that node, or give the sink another `run_on` |
 //! | 409 | `sink_not_filled` | `sink`, `fault` | there is nothing to compare: not yet, or no longer |
-//! | 409 | `sink_too_far_behind` | `sink`, `position`, `floor` | its state is no longer kept: let it catch up |
+//! | 409 | `sink_too_far_behind` | `sink`, `position`, `floor` | its state is no longer kept: let it catch up, a paused one once it is resumed |
 //! | 409 | `sink_ahead` | `sink`, `position`, `latest` | its store is ahead of the log: rebuild it |
 //! | 409 | `other_log` | | a read replica has another log: give it the address of its own source |
 //! | 409 | `other_history` | | a read replica has another entry there: give it an empty folder |

@@ -2,7 +2,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use onelog_record::{Json, JsonText};
+use onelog_record::JsonText;
 use serde_json::{Map, Value, json};
 
 use crate::canonical::{encode_json, without_zeros};
@@ -170,9 +170,9 @@ impl Cell {
             Self::Real(number) => json!(number),
             Self::Boolean(value) => json!(value),
             Self::Text(text) => Value::String(cut(text)),
-            Self::Json(text) if text.len() <= SHOWN_BYTES_MAX => match Json::parse(text.as_bytes())
+            Self::Json(text) if text.len() <= SHOWN_BYTES_MAX => match JsonText::of_any_range(text)
             {
-                Ok(json) => return JsonText::from(&json),
+                Ok(json) => return json,
                 Err(_) => Value::String(text.clone()),
             },
             Self::Json(text) => Value::String(cut(text)),
@@ -275,6 +275,13 @@ mod tests {
         let json = Cell::Json("{\"wei\": 10000000000000000000000001,\n\"n\": [1.10, 1E+2]}".into());
         let shown = r#"{"wei":10000000000000000000000001,"n":[1.10,1E+2]}"#;
         assert_eq!(json.show().as_str(), shown);
+        // A program can make a number beyond the range of floats.
+        let long = Cell::Json("{\"n\": [1e400, -2E+999]}".into());
+        assert_eq!(long.show().as_str(), r#"{"n":[1e400,-2E+999]}"#);
+        assert_eq!(
+            serde_json::to_string(&long.show()).unwrap(),
+            r#"{"n":[1e400,-2E+999]}"#
+        );
         let list = Cell::List(vec![json, Cell::Null, Cell::Integer(7)]);
         assert_eq!(list.show().as_str(), format!("[{shown},null,7]"));
     }

@@ -366,6 +366,19 @@ impl JsonText {
         Ok(Self(text.into()))
     }
 
+    /// JSON that a program may have made, without the blanks between its parts: its numbers may be
+    /// beyond the range of floats.
+    ///
+    /// # Errors
+    /// Says where the text is no JSON.
+    pub fn of_any_range(text: &str) -> Result<Self, JsonFault> {
+        let mut reader = Reader::new(text.as_bytes())?;
+        reader.any_range = true;
+        reader.skip(NESTING_MAX)?;
+        reader.end()?;
+        Ok(Self(compact(text, reader.has_blanks).into()))
+    }
+
     /// An array of these values.
     pub fn array(items: impl IntoIterator<Item = Self>) -> Self {
         let items: Vec<Self> = items.into_iter().collect();
@@ -398,10 +411,10 @@ impl JsonText {
         reader.is_ok_and(|mut reader| reader.skip(left).is_ok())
     }
 
-    /// The value, read again: only the text is kept.
+    /// The value, read again: only the text is kept. Null where a number in it is beyond the range of
+    /// floats.
     #[must_use]
     pub fn json(&self) -> Json<'_> {
-        // It was read when it was made.
         Json::parse(self.0.as_bytes()).unwrap_or(Json::Null)
     }
 }

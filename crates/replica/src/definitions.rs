@@ -71,6 +71,9 @@ pub enum TableError {
     /// The definition contradicts itself.
     #[error("{0}")]
     Definition(&'static str),
+    /// A unique field is there twice, perhaps as `a` and `/a`.
+    #[error("the unique field '{}' occurs here twice; name it once", Quoted(.0.as_str()))]
+    UniqueTwice(FieldPath),
     /// The transaction was refused.
     #[error("the definition could not be committed: {0}")]
     Refused(#[from] Refusal),
@@ -100,6 +103,12 @@ pub fn check(table: &NewTable) -> Result<(), TableError> {
     }
     if table.unique.iter().any(FieldPath::is_whole) {
         return Err(TableError::Definition("a unique field needs a name"));
+    }
+    for (n, field) in table.unique.iter().enumerate() {
+        let mut before = table.unique[..n].iter();
+        if before.any(|other| other.steps() == field.steps()) {
+            return Err(TableError::UniqueTwice(field.clone()));
+        }
     }
     if let Some(schema) = &table.schema {
         schema::check_new(schema)?;
@@ -218,5 +227,29 @@ fn put(key: Bytes, definition: &TableDefinition) -> Write {
         key,
         operation: Operation::Put(Bytes::from(text)),
         headers: Vec::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_unique_field_is_named_once() {
+        let table = |fields: &[&str]| NewTable {
+            unique: fields
+                .iter()
+                .map(|path| FieldPath::parse(path).unwrap())
+                .collect(),
+            ..NewTable::keyed("t.users")
+        };
+        for twice in [["/a", "/a"], ["a", "/a"]] {
+            let text = check(&table(&twice)).unwrap_err().to_string();
+            assert_eq!(
+                text,
+                "the unique field '/a' occurs here twice; name it once"
+            );
+        }
+        assert!(check(&table(&["/a", "/a/b", "/a~1b"])).is_ok());
     }
 }

@@ -4,7 +4,9 @@ mod depth;
 mod exact;
 mod patterns;
 mod steps;
+mod unseen;
 
+use std::borrow::Cow;
 use std::sync::{Arc, OnceLock};
 
 use jsonschema::error::ValidationErrorKind;
@@ -232,8 +234,10 @@ fn reason_of(error: &ValidationError<'_>) -> String {
         ValidationErrorKind::PropertyNames { error } => return reason_of(error),
         _ => None,
     };
+    let is_copied = matches!(error.instance(), Cow::Owned(_));
+    let written = exact::shown_as_written(error.instance(), is_copied);
     if let Some(schema) = negated {
-        let value = error.instance().to_string();
+        let value = written.unwrap_or_else(|| error.instance().to_string());
         // The library would show the schema as it was compiled.
         let schema = steps::unmarked(schema).to_string();
         return match format!("{schema} is not allowed for {value}") {
@@ -241,9 +245,12 @@ fn reason_of(error: &ValidationError<'_>) -> String {
             _ => "the value fits the schema under 'not'".to_owned(),
         };
     }
-    let reason = error.to_string();
+    let reason = match written {
+        Some(value) => error.masked_with(value).to_string(),
+        None => error.to_string(),
+    };
     match reason.len() > QUOTED_BYTES_MAX {
-        true => error.masked_with("the value").to_string(),
+        true => error.masked_with(exact::THE_VALUE).to_string(),
         false => reason,
     }
 }

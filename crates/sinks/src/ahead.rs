@@ -8,7 +8,7 @@ use onelog_record::TableDefinition;
 use onelog_store::{Kinds, SinkDefinition, StoreError, URL};
 
 use crate::error::SinkError;
-use crate::open::{open_store, plan_of, plan_with};
+use crate::open::{check_target, open_store, plan_of, plan_with};
 use crate::overlap::check_overlap;
 use crate::progress::Place;
 use crate::runner::log_id;
@@ -104,8 +104,7 @@ impl Inner {
         let ours = log_id(&self.node);
         let mut store = open_store(definition, &plan, &ours)
             .map_err(|error| of_definition(definition, error))?;
-        store
-            .check_target()
+        check_target(definition, &plan, &ours, store.as_mut())
             .map_err(|error| of_definition(definition, error))?;
         match store.followed()?.map(|found| found.log_id) {
             Some(found) if found != ours && definition.take_from_log.as_ref() != Some(&found) => {

@@ -10,6 +10,7 @@ use onelog::{KeyRange, Position, ReadError, Row, Snapshot};
 use crate::error::SinkFault;
 use crate::feed::Feed;
 use crate::memory::Held;
+use crate::open::check_target;
 use crate::session_end::SessionEnd;
 use onelog_mapping::Plan;
 use onelog_store::{
@@ -46,7 +47,7 @@ impl Feed {
         let snapshot = self.node.snapshot();
         let position = snapshot.position();
         tracing::info!(sink = self.definition.name, %position, "backfilling a store from a snapshot");
-        store.check_target()?;
+        check_target(&self.definition, plan, &self.log_id, store)?;
         let foreign = store.foreign_tables()?;
         let guards = self.check_rows(&foreign, may_delete, &snapshot)?;
         if !may_delete {

@@ -77,10 +77,12 @@ pub enum SinkError {
     Waiting { name: String, fault: Box<SinkFault> },
     /// Its state at the sink's position is no longer kept.
     #[error(
-        "the sink '{name}' is at position {position}, too far behind to be compared: the oldest position that can be read is {floor}. Let it catch up first"
+        "the sink '{name}' is at position {position}, too far behind to be compared: the oldest position that can be read is {floor}. {}",
+        if *is_paused { "It is paused: resume it, and let it catch up first" } else { "Let it catch up first" }
     )]
     TooFarBehind {
         name: String,
+        is_paused: bool,
         position: Position,
         /// The oldest readable position.
         floor: Position,
@@ -232,6 +234,24 @@ mod tests {
             assert!(text.contains("nothing was done here"), "{text}");
             assert!(text.contains("any server of the cluster"), "{text}");
             assert_eq!(text.contains("on node 2"), runs_on.is_some(), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_sink_that_is_too_far_behind_catches_up_by_itself_unless_it_is_paused() {
+        for is_paused in [true, false] {
+            let error = SinkError::TooFarBehind {
+                name: "s".to_owned(),
+                is_paused,
+                position: Position(5),
+                floor: Position(7),
+            };
+            let text = error.to_string();
+            assert!(
+                text.to_lowercase().ends_with("let it catch up first"),
+                "{text}"
+            );
+            assert_eq!(text.contains("resume it"), is_paused, "{text}");
         }
     }
 

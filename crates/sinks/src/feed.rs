@@ -12,7 +12,7 @@ use onelog_store::{
 use crate::error::{SinkError, SinkFault};
 use crate::memory::Memory;
 use crate::parking::ParkedKeys;
-use crate::progress::Progress;
+use crate::progress::{Progress, SinkState};
 use crate::request::RequestError;
 use crate::retention::RetentionHold;
 use crate::session_end::SessionEnd;
@@ -106,6 +106,7 @@ impl Feed {
             .map_err(|error| match error {
                 SnapshotError::TooOld { floor } => SinkError::TooFarBehind {
                     name,
+                    is_paused: self.progress.state() == SinkState::Paused,
                     position,
                     floor,
                 },

@@ -100,6 +100,35 @@ pub(crate) fn open_store(
     definition.target.open(&definition.name, log_id, plan)
 }
 
+/// Refuses names in the store that are not the sink's to have. Of a sink that has one it is said
+/// where it follows another log: no server of this one can delete it.
+pub(crate) fn check_target(
+    definition: &SinkDefinition,
+    plan: &Arc<Plan>,
+    log_id: &str,
+    store: &mut dyn Store,
+) -> Result<(), StoreError> {
+    let Err(error) = store.check_target() else {
+        return Ok(());
+    };
+    let StoreError::NotOwner {
+        owner: Some(owner), ..
+    } = &error
+    else {
+        return Err(error);
+    };
+    let theirs = definition.target.open(owner, log_id, Arc::clone(plan));
+    // What is said besides is no reason to fail otherwise.
+    let followed = theirs
+        .and_then(|mut theirs| theirs.followed())
+        .ok()
+        .flatten();
+    match followed.filter(|followed| followed.log_id != log_id) {
+        Some(followed) => Err(error.of_sink_of_log(&followed.log_id, log_id)),
+        None => Err(error),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

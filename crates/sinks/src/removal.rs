@@ -93,6 +93,14 @@ impl Inner {
     /// The store of a definition whose tables may be gone from the log.
     fn former_store(&self, definition: &SinkDefinition) -> Result<Box<dyn Store>, SinkError> {
         let plan = Arc::new(plan_of_any_table(&self.node, definition)?);
+        // Opening a file that is away would make one.
+        definition
+            .target
+            .check_place()
+            .map_err(|what| StoreError::Unavailable {
+                what: format!("opening {}", definition.target.place()),
+                cause: what.into(),
+            })?;
         Ok(open_store(definition, &plan, &log_id(&self.node))?)
     }
 
@@ -153,8 +161,8 @@ impl Inner {
             store.take_over()?;
             Ok(store.remove()?)
         });
-        if let Err(error) = removed {
-            return Some(remains(definition, &error));
+        if let Some(left) = left_behind(definition, removed) {
+            return Some(left);
         }
         // As long as the store has a position, what is parked is part of what it means.
         if let Err(end) = parking::forget(&self.node, name) {
@@ -181,7 +189,16 @@ impl Inner {
             }
             Ok(())
         });
-        removed.err().map(|error| remains(former, &error))
+        left_behind(former, removed)
+    }
+}
+
+/// What is left where a store could not be cleaned. Another log that has taken the store meanwhile has
+/// taken with it what the sink had there, so that nothing is left.
+fn left_behind(former: &SinkDefinition, removed: Result<(), SinkError>) -> Option<Remains> {
+    match removed {
+        Ok(()) | Err(SinkError::Store(StoreError::OtherLog { .. })) => None,
+        Err(error) => Some(remains(former, &error)),
     }
 }
 

@@ -144,6 +144,55 @@ fn what_a_deleted_sink_leaves_in_a_store_that_is_away_is_said_and_can_be_release
 }
 
 #[test]
+fn a_sink_that_is_deleted_while_its_file_is_away_makes_none() {
+    // Given a sink that has stopped, whose file is moved away,
+    let place = Place::new();
+    let (node, sinks) = followed(&place);
+    let former = place.definition("search", &json!({}));
+    place
+        .store("search.db")
+        .execute_batch("DROP TABLE orders")
+        .unwrap();
+    order(&node, "b", 2, "two");
+    wait_for_stop(&sinks, "search");
+    let (file, moved) = (place.path("search.db"), place.path("moved.db"));
+    std::fs::rename(&file, &moved).unwrap();
+    // when it is deleted, then it is said what could not be cleaned, and no file is made there,
+    let remains = sinks.delete("search").unwrap().unwrap();
+    assert!(remains.why.contains("there is no file"), "{remains:?}");
+    assert!(!file.exists());
+    // nor when it is to be forgotten, which it can be once the file is back.
+    sinks.forget(&former).unwrap_err();
+    assert!(!file.exists());
+    std::fs::rename(&moved, &file).unwrap();
+    assert!(sinks.forget(&former).unwrap());
+    close(&node, &sinks);
+}
+
+#[test]
+fn what_another_log_has_taken_is_its_own_whatever_becomes_of_the_sink() {
+    // Given a sink whose store another log has taken meanwhile,
+    let place = Place::new();
+    let (node, sinks) = followed(&place);
+    let store = place.store("search.db");
+    let taken = "UPDATE onelog_position SET log_id = 'another', epoch = epoch + 1";
+    store.execute_batch(taken).unwrap();
+    // when it is deleted, then nothing of it remains there,
+    assert_eq!(sinks.delete("search").unwrap(), None);
+    assert_eq!(
+        one::<String>(&store, "SELECT log_id FROM onelog_position"),
+        "another"
+    );
+    // and when another sink of this log wants the table, then it is said whose it is, and of which log.
+    let path = json!({"path": place.path("search.db")});
+    let error = sinks.create(place.definition("other", &path)).unwrap_err();
+    let text = error.to_string();
+    assert!(text.contains("belongs to the sink 'search'"), "{text}");
+    assert!(text.contains("belongs to another log, another,"), "{text}");
+    close(&node, &sinks);
+}
+
+#[test]
 fn a_sink_that_moves_takes_what_it_had_in_its_former_store_along() {
     // Given a sink that follows.
     let place = Place::new();

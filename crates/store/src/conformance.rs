@@ -23,7 +23,7 @@ pub use self::model::Model;
 pub use self::narrowed::a_column_that_was_narrowed_and_put_back_stops_the_sink_until_a_rebuild;
 pub use self::owners::{
     a_table_belongs_to_one_of_the_sinks_that_race_for_it, a_table_of_another_sink_is_refused,
-    an_existing_table_of_another_sink_is_refused,
+    a_table_that_a_definition_left_is_free, an_existing_table_of_another_sink_is_refused,
 };
 pub use self::records::{
     a_removed_sink_is_forgotten, a_removed_sinks_process_is_fenced_by_the_next_sink_of_its_name,
@@ -189,6 +189,7 @@ pub fn all(new: &dyn Fn() -> Box<dyn Harness>) {
         a_store_that_was_put_back_is_no_other_processes,
         a_table_of_another_sink_is_refused,
         an_existing_table_of_another_sink_is_refused,
+        a_table_that_a_definition_left_is_free,
         a_table_belongs_to_one_of_the_sinks_that_race_for_it,
         what_was_made_anew_after_a_backfill_is_noticed,
         what_was_made_anew_behind_the_swap_is_noticed,

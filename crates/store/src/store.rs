@@ -26,6 +26,8 @@ use serde_json::Value;
 
 use crate::batch::{Batch, Change};
 
+/// How many columns a message lists.
+const COLUMNS_SHOWN_MAX: usize = 64;
 /// How long a batch should take where others wait while it is applied.
 pub const BATCH_TIME: Range<Duration> = Duration::from_millis(50)..Duration::from_millis(200);
 
@@ -358,6 +360,8 @@ pub enum StoreError {
     #[error("'{into}' in the store is not this sink's: {what}")]
     NotOwner {
         into: String,
+        /// The sink that has it.
+        owner: Option<String>,
         /// Its owner, and what to do.
         what: String,
     },
@@ -488,13 +492,53 @@ impl StoreError {
     }
 
     /// A name that another sink has, by a `fact` that names it.
-    pub fn owned(into: impl Into<String>, fact: impl fmt::Display) -> Self {
+    pub fn owned(into: impl Into<String>, owner: &str, fact: impl fmt::Display) -> Self {
         Self::NotOwner {
             into: into.into(),
+            owner: Some(owner.to_owned()),
             what: format!(
                 "{fact}, which may reach it at another address; choose another name, or delete that sink. If there is none any more, because it was deleted or moved while this store was away, release what it left, with its former definition: onelog sinks forget"
             ),
         }
+    }
+
+    /// The same where the sink that has the name follows another log.
+    #[must_use]
+    pub fn of_sink_of_log(mut self, log: &str, ours: &str) -> Self {
+        if let Self::NotOwner { what, .. } = &mut self {
+            what.push_str(&format!(
+                ". That sink belongs to another log, {log}, and this log is {ours}: it is deleted, or forgotten, by a server of its own log"
+            ));
+        }
+        self
+    }
+
+    /// Columns that a table is to be read by and does not have, of those that it has. `None`: it has
+    /// them all.
+    pub fn without_columns(plan: &MappingPlan, found: &[String], folds_case: bool) -> Option<Self> {
+        let is_there = |name: &str| match folds_case {
+            true => found
+                .iter()
+                .any(|known| known.to_lowercase() == name.to_lowercase()),
+            false => found.iter().any(|known| known == name),
+        };
+        let missing = plan.column_names().filter(|name| !is_there(name));
+        let missing: Vec<String> = missing.map(|name| format!("'{name}'")).collect();
+        let are_there = match found.len() {
+            0..=COLUMNS_SHOWN_MAX => found.join(", "),
+            all => format!(
+                "{} and {} more",
+                found[..COLUMNS_SHOWN_MAX].join(", "),
+                all - COLUMNS_SHOWN_MAX
+            ),
+        };
+        (!missing.is_empty()).then(|| Self::SchemaMismatch {
+            into: plan.into.clone(),
+            what: format!(
+                "it has no column {}; its columns are {are_there}",
+                missing.join(", ")
+            ),
+        })
     }
 
     /// A table of a sink that was there before.

@@ -175,6 +175,7 @@ fn an_address_of_another_server_is_called_one() {
     let answers = [
         "HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 13\r\nConnection: close\r\n\r\n<html></html>",
         "HTTP/1.1 404 Not Found\r\nContent-Length: 9\r\nConnection: close\r\n\r\nnot found",
+        "-ERR unknown command 'GET'\r\n",
     ];
     let other = std::thread::spawn(move || {
         for answer in answers {

@@ -513,6 +513,7 @@ pub(crate) fn sink_error(app: &App, sink: &str, error: SinkError) -> ApiError {
             name,
             position,
             floor,
+            is_paused: _,
         } => conflict("sink_too_far_behind").with(|body| {
             body.sink = Some(name);
             body.position = Some(Some(position));

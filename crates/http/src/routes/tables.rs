@@ -139,6 +139,7 @@ fn table_error(app: &Shared, place: &str, error: TableError) -> ApiError {
         TableError::Schema(error) => ApiError::malformed("schema", error),
         TableError::Refused(refusal) => refused(refusal, &*app.node.catalog(), || None),
         TableError::Name(error) => ApiError::malformed(place, error),
+        TableError::UniqueTwice(_) => ApiError::malformed("unique", error),
         TableError::Definition(message) if message.contains("unique") => {
             ApiError::malformed("unique", message)
         }

@@ -15,6 +15,8 @@ pub(super) struct Reader<'t> {
     at: usize,
     /// Whether there were blanks between the parts.
     pub(super) has_blanks: bool,
+    /// Whether numbers beyond the range of floats are read, too.
+    pub(super) any_range: bool,
 }
 
 impl<'t> Reader<'t> {
@@ -27,6 +29,7 @@ impl<'t> Reader<'t> {
             text,
             at: 0,
             has_blanks: false,
+            any_range: false,
         })
     }
 
@@ -191,7 +194,7 @@ impl<'t> Reader<'t> {
         let length = plain.or_else(|| number_length(rest.as_bytes()));
         let length = length.ok_or(self.fault("no number of JSON"))?;
         let number = rest.get(..length).unwrap_or_default();
-        if plain.is_none() && !is_finite(number) {
+        if plain.is_none() && !self.any_range && !is_finite(number) {
             return Err(self.fault("a number out of range"));
         }
         self.at += length;

@@ -17,6 +17,9 @@ use serde_json::{Map, Number, Value};
 
 use super::steps;
 
+/// What is said instead of a value that is not shown.
+pub(super) const THE_VALUE: &str = "the value";
+
 thread_local! {
     static WRITTEN: RefCell<HashMap<usize, Box<str>>> = RefCell::default();
 }
@@ -86,6 +89,19 @@ fn exact(value: &Value) -> Json<'static> {
             )
         }
     }
+}
+
+/// The text of a part of the document where the library's copy of it has rounded numbers. A part
+/// that the library has copied once more is not known any longer, and is not shown.
+pub(super) fn shown_as_written(value: &Value, is_copied: bool) -> Option<String> {
+    if WRITTEN.with_borrow(HashMap::is_empty) {
+        return None;
+    }
+    if is_copied {
+        return Some(THE_VALUE.to_owned());
+    }
+    steps::count_whole(value);
+    Some(shown(exact(value).to_string()))
 }
 
 /// Compiles a schema with these keywords in the place of the library's.
@@ -171,7 +187,7 @@ fn limited(limit: &Value, demand: impl FnOnce(String) -> Demand) -> Demand {
 fn shown(text: String) -> String {
     match text.len() <= QUOTED_BYTES_MAX {
         true => text,
-        false => "the value".to_owned(),
+        false => THE_VALUE.to_owned(),
     }
 }
 
@@ -287,5 +303,52 @@ impl Keyword for Demand {
 
     fn is_valid(&self, value: &Value) -> bool {
         self.holds(value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use onelog_commit::SchemaFault;
+    use serde_json::json;
+
+    use super::*;
+    use crate::schema::compile;
+
+    #[test]
+    fn a_long_number_is_shown_as_it_was_written_whatever_refuses_it() {
+        let long = "12345678901234567890.12345";
+        let within = format!("[{long}]");
+        for (schema, value) in [
+            (json!({"properties": {"n": false}}), long),
+            (
+                json!({"properties": {"n": {"not": {"type": "number"}}}}),
+                long,
+            ),
+            (
+                json!({"properties": {"n": {"anyOf": [{"type": "null"}]}}}),
+                long,
+            ),
+            (
+                json!({"properties": {"n": {"oneOf": [{"minItems": 2}, {"type": "null"}]}}}),
+                &within,
+            ),
+            (json!({"properties": {"n": {"minItems": 2}}}), &within),
+            (json!({"properties": {"n": {"maxItems": 0}}}), &within),
+            (
+                json!({"properties": {"n": {"contains": {"type": "null"}}}}),
+                &within,
+            ),
+        ] {
+            let document = format!(r#"{{"n":{value}}}"#);
+            let document = Json::parse(document.as_bytes()).unwrap();
+            let checked = compile(&schema).unwrap().check(&document, &mut 1_000_000);
+            let Err(SchemaFault::Breaks(text)) = checked else {
+                panic!("{schema}: {checked:?}")
+            };
+            assert!(
+                text.starts_with("/n: ") && text.contains(value),
+                "{schema}: {text}"
+            );
+        }
     }
 }

@@ -20,12 +20,13 @@ use serde_json::{Map, Value};
 
 use super::exact;
 use super::patterns::{BACKTRACK_MAX, Matching, PATTERN_BYTES_MAX, Patterns};
+use super::unseen::{Everywhere, Unseen};
 
 /// The keyword that is put into each subschema.
 const KEYWORD: &str = "x-onelog-step";
 /// So many bytes of a text, or elements of a list, are looked at in about the time of one step.
-const BYTES_PER_STEP: usize = 64;
-const ELEMENTS_PER_STEP: usize = 8;
+pub(super) const BYTES_PER_STEP: usize = 64;
+pub(super) const ELEMENTS_PER_STEP: usize = 8;
 /// What making the text of a value costs that all equal ones share, and keeping it: for each value in
 /// it, and for so many bytes.
 const UNIQUE_STEPS: usize = 12;
@@ -148,12 +149,14 @@ pub(super) fn options() -> ValidationOptions<'static> {
 /// The schema with our keyword in each subschema, and the values to compare with as [`sort`] has
 /// them.
 pub(super) fn marked(schema: &Value) -> Value {
+    let patterns = Patterns::of(schema);
     let marking = Marking {
         // Tables of earlier versions may have such references. What they lead to is no part that is
         // visited as one, so it stays where it is.
         moves: !refers_into_data(schema),
         looks_again: has_keyword(schema, &UNEVALUATED),
-        patterns: Patterns::of(schema),
+        everywhere: Everywhere::of(schema, &patterns),
+        patterns,
     };
     marked_part(schema, &marking)
 }
@@ -163,6 +166,7 @@ struct Marking {
     moves: bool,
     looks_again: bool,
     patterns: Patterns,
+    everywhere: Everywhere,
 }
 
 fn marked_part(schema: &Value, marking: &Marking) -> Value {
@@ -389,6 +393,8 @@ struct Step {
     pattern: Matching,
     /// What its patterns cost for each field of an object.
     patterns: Matching,
+    /// What its branches may look at before they are counted.
+    unseen: Unseen,
 }
 
 impl Step {
@@ -419,14 +425,17 @@ impl Step {
                 true => patterns.and(patterns),
                 false => patterns,
             },
+            unseen: Unseen::of(schema, &marking.everywhere),
         }
     }
 
     fn value(&self) -> Value {
         let [own, names, scans] = [self.own, self.names, self.scans];
         let counts = [own, names, scans, self.reads, self.properties];
-        let patterns = [self.pattern, self.patterns].map(Matching::to_numbers);
+        let patterns = [self.pattern, self.patterns, self.unseen.patterns];
+        let patterns = patterns.map(Matching::to_numbers);
         let numbers = counts.into_iter().chain(patterns.into_iter().flatten());
+        let numbers = numbers.chain([self.unseen.looks]);
         Value::from(numbers.collect::<Vec<_>>())
     }
 
@@ -443,12 +452,17 @@ impl Step {
             properties: number(4),
             pattern: matching(5),
             patterns: matching(8),
+            unseen: Unseen {
+                patterns: matching(11),
+                looks: number(14),
+            },
         }
     }
 
     fn cost(&self, value: &Value) -> usize {
         let scanned = |members: usize| self.scans.saturating_mul(members) / ELEMENTS_PER_STEP;
-        self.own.saturating_add(match value {
+        let counted = self.own.saturating_add(self.unseen.cost(value));
+        counted.saturating_add(match value {
             Value::String(text) => self.cost_of_text(text.len()),
             Value::Array(items) => scanned(items.len()),
             Value::Object(fields) => {
@@ -481,7 +495,7 @@ impl Step {
 }
 
 /// How many names the value of a keyword has: of fields, and of those that depend on them.
-fn names_in(value: &Value) -> usize {
+pub(super) fn names_in(value: &Value) -> usize {
     match value {
         Value::Array(items) => items.len(),
         Value::Object(fields) => {

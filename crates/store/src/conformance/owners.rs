@@ -48,6 +48,33 @@ pub fn an_existing_table_of_another_sink_is_refused(harness: &dyn Harness) {
     others_are_refused(harness, &plan, Some(&made), store, model);
 }
 
+/// A table that a definition names no longer is the sink's until the tables that it names are filled,
+/// and then free: another sink may have it, and the former one has to ask.
+pub fn a_table_that_a_definition_left_is_free(harness: &dyn Harness) {
+    // given a sink with a table, whose definition names another one by now,
+    let left = standard_plan(harness);
+    let named = plan(
+        harness,
+        &STANDARD.replacen("\"orders\"", "\"elsewhere\"", 1),
+    );
+    let (_, model) = backfilled(harness, &left);
+    let mut store = harness.open(Arc::clone(&named), LOG);
+    store.take_over().unwrap();
+    model.rebuild(&named, store.as_mut()).unwrap();
+    // when another sink wants the table that was left, then it has it,
+    let mut heir = harness.open_as("heir", Arc::clone(&left), LOG);
+    heir.check_target().unwrap();
+    heir.take_over().unwrap();
+    model.rebuild(&left, heir.as_mut()).unwrap();
+    model.assert_equal(&left, heir.as_mut());
+    // and the other table is still the first one's, which cannot come back.
+    model.assert_equal(&named, store.as_mut());
+    let error = harness.open(left, LOG).check_target().unwrap_err();
+    let is_refused =
+        matches!(&error, StoreError::NotOwner { owner: Some(owner), .. } if owner == "heir");
+    assert!(is_refused, "{error}");
+}
+
 fn others_are_refused(
     harness: &dyn Harness,
     plan: &Arc<Plan>,

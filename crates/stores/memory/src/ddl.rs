@@ -58,7 +58,7 @@ pub(crate) fn check_owner(
     match table.and_then(|table| table.owner.as_deref()) {
         Some(owner) if owner != sink => {
             let fact = format!("it belongs to the sink '{owner}'");
-            Err(StoreError::owned(&plan.into, fact))
+            Err(StoreError::owned(&plan.into, owner, fact))
         }
         _ => Ok(()),
     }

@@ -47,6 +47,12 @@ pub(crate) fn finish(
     entry.place = Some(place);
     entry.log_id.clone_from(&owner.log_id);
     entry.plan.clone_from(&owner.plan);
+    // What the definition names no longer is free.
+    for table in contents.tables.values_mut() {
+        if table.owner.as_ref() == Some(&owner.sink) {
+            Arc::make_mut(table).owner = None;
+        }
+    }
     for (mapping, table) in plan.mappings.iter().zip(tables) {
         contents
             .tables

@@ -52,7 +52,7 @@ fn a_table_belongs_to_the_sink_that_made_it_until_that_is_removed() {
         other.check_target().unwrap_err(),
         model.rebuild(&plan, other.as_mut()).unwrap_err(),
     ] {
-        let StoreError::NotOwner { into, what } = error else {
+        let StoreError::NotOwner { into, what, .. } = error else {
             panic!("{error}");
         };
         assert!(into == "orders" && what.contains(SINK), "{what}");

@@ -331,7 +331,7 @@ pub(crate) fn check_epoch<'r>(
 /// Which sink has the name of a table: it fills a table of the user's, or makes one of its own. Its key
 /// decides between sinks that take a name at the same moment: the comments of tables, which say
 /// whose a table is as well, are written by DDL, which nothing can be checked together with.
-const OWNERS: &str = "onelog_tables";
+pub(crate) const OWNERS: &str = "onelog_tables";
 
 const SHAPE: &str = "shape TEXT CHARACTER SET utf8mb4 NULL";
 const MADE: &str = "made BOOLEAN NOT NULL DEFAULT FALSE";
@@ -491,7 +491,7 @@ fn folded(connection: &Connection, table: &str) -> String {
 }
 
 pub(crate) fn not_owner(table: &str, owner: &str) -> StoreError {
-    StoreError::owned(table, format!("it belongs to the sink '{owner}'"))
+    StoreError::owned(table, owner, format!("it belongs to the sink '{owner}'"))
 }
 
 const MADE_FOR: &str = "onelog: sink ";

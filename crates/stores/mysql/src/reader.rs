@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use mysql_async::prelude::Queryable;
 use mysql_async::{BinaryProtocol, Conn, Params, QueryResult, Value};
-use onelog_mapping::{EXISTING, Plan, Row};
+use onelog_mapping::{EXISTING, MappingPlan, Plan, Row};
 use onelog_record::Position;
 use onelog_store::{EachRow, IndexCheck, StoreError, StoreReader};
 
@@ -176,6 +176,24 @@ fn begin(
     Ok(Some(record))
 }
 
+impl MysqlReader {
+    /// What a table lacks of the columns by which it is to be read.
+    fn without_columns(&mut self, table: &str, plan: &MappingPlan, fault: &Fault) -> StoreError {
+        let names: Vec<String> = match existing::columns(&mut self.connection, table) {
+            Ok(found) => found.into_iter().map(|column| column.name).collect(),
+            Err(error) => return error,
+        };
+        let missing = StoreError::without_columns(plan, &names, true);
+        missing.unwrap_or_else(|| StoreError::SchemaMismatch {
+            into: plan.into.clone(),
+            what: format!(
+                "it is not there as it should be ({})",
+                fault.message(self.connection.flavour())
+            ),
+        })
+    }
+}
+
 impl StoreReader for MysqlReader {
     fn position(&self) -> Position {
         self.position
@@ -219,13 +237,7 @@ impl StoreReader for MysqlReader {
                     into: plan.into.clone(),
                     what: "there is no such table in this database".to_owned(),
                 },
-                Some(NO_COLUMN) => StoreError::SchemaMismatch {
-                    into: plan.into.clone(),
-                    what: format!(
-                        "it is not there as it should be ({})",
-                        fault.message(self.connection.flavour())
-                    ),
-                },
+                Some(NO_COLUMN) => self.without_columns(&table, plan, &fault),
                 _ => self.connection.store_error(SCANNING, fault),
             });
         }

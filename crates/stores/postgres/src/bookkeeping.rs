@@ -119,7 +119,7 @@ pub(crate) async fn check_owner(
     match found.as_ref().and_then(|owner| owner.sink.as_ref()) {
         Some(owner) if *owner != identity.sink => {
             let fact = format!("it belongs to the sink '{owner}'");
-            Err(StoreError::owned(name, fact).into())
+            Err(StoreError::owned(name, owner, fact).into())
         }
         _ => {
             check_partitions(client, identity, name).await?;
@@ -154,7 +154,7 @@ async fn check_partitions(client: &Client, identity: &Identity, name: &str) -> R
         Some(row) => {
             let (partition, owner): (String, String) = (row.get(0), row.get(1));
             let fact = format!("its partition '{partition}' belongs to the sink '{owner}'");
-            Err(StoreError::owned(name, fact).into())
+            Err(StoreError::owned(name, &owner, fact).into())
         }
     }
 }

@@ -44,19 +44,17 @@ pub(crate) fn open_reader(
         client.batch_execute(&BEGIN_READ).await?;
         let mut read_as = Vec::with_capacity(plan.mappings.len());
         for mapping in &plan.mappings {
-            let wrong = match existing::find_table(client, &target.schema, &mapping.into).await? {
-                Existing::Nothing => vec![format!(
-                    "there is no such table in the schema '{}'",
-                    target.schema
-                )],
-                // Whatever can be selected from can be compared.
-                Existing::Other(_) => Vec::new(),
-                Existing::Table(facts) => facts.missing(mapping),
-            };
-            if !wrong.is_empty() {
-                return Err(existing::schema_mismatch(mapping, &wrong));
+            // Whatever can be selected from can be compared.
+            let found = existing::find_table(client, &target.schema, &mapping.into).await?;
+            if matches!(found, Existing::Nothing) {
+                let wrong = format!("there is no such table in the schema '{}'", target.schema);
+                return Err(existing::schema_mismatch(mapping, &[wrong]));
             }
             let types = column_types(client, &target.schema, &mapping.into).await?;
+            let names: Vec<String> = types.iter().map(|found| found.name.clone()).collect();
+            if let Some(error) = StoreError::without_columns(mapping, &names, false) {
+                return Err(error.into());
+            }
             let columns = lossless(mapping, &types);
             read_as.push(columns.map_err(|wrong| existing::schema_mismatch(mapping, &wrong))?);
         }

@@ -125,15 +125,35 @@ impl RedisStore {
             }
             self.swap(partition, size, place, &retired)?;
         }
-        for (link, name) in strays {
-            unlink(&mut self.servers.links[link], &[name])?;
-        }
+        failpoint::hit(&self.sink, "before_strays");
+        self.unlink_strays(&strays)?;
         failpoint::hit(&self.sink, "after_swap");
         let names: Vec<String> = retired.iter().map(KeyTemplate::to_string).collect();
         self.forget_templates(&names)?;
         self.forget_former()?;
         self.loaded = no_rows(&self.names, &self.plan);
         self.watched = None;
+        Ok(())
+    }
+
+    /// Deletes keys that have no place in any partition, in steps of partitions that are on their
+    /// servers. A server of a cluster that has none has no record that such a step could look at.
+    fn unlink_strays(&mut self, strays: &[Stray]) -> Result<(), StoreError> {
+        let by_link = self.servers.by_link();
+        let fences = by_link.into_iter().map(|(_, all)| all.first().copied());
+        let fences: Vec<Option<usize>> = fences.collect();
+        for some in strays.chunks(NAMES) {
+            let mut steps = self.no_steps();
+            for (link, name) in some {
+                if let Some(partition) = fences[*link] {
+                    steps[partition].then.push(&[b"UNLINK", name]);
+                }
+            }
+            self.commit(None, steps)?;
+            for (link, name) in some.iter().filter(|(link, _)| fences[*link].is_none()) {
+                unlink(&mut self.servers.links[*link], std::slice::from_ref(name))?;
+            }
+        }
         Ok(())
     }
 

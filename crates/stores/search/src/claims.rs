@@ -45,7 +45,7 @@ pub(crate) fn claim(client: &Client, sink: &str, alias: &str) -> Result<(), Stor
         Some((_, claim)) if claim.sink == sink => Ok(()),
         Some((_, claim)) => {
             let fact = format!("it belongs to the sink '{}'", claim.sink);
-            Err(StoreError::owned(alias, fact))
+            Err(StoreError::owned(alias, &claim.sink, fact))
         }
         None => Err(StoreError::Unavailable {
             what: format!("{DOING} {}", client.shown),

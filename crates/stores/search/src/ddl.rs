@@ -253,6 +253,7 @@ pub(crate) fn check_owner(client: &Client, sink: &str, into: &str) -> Result<(),
     let not_owner = |what: String| {
         Err(StoreError::NotOwner {
             into: into.to_owned(),
+            owner: None,
             what,
         })
     };
@@ -262,7 +263,7 @@ pub(crate) fn check_owner(client: &Client, sink: &str, into: &str) -> Result<(),
             Owner::Sink(owner) if owner == sink => {}
             Owner::Sink(owner) => {
                 let fact = format!("it belongs to the sink '{owner}'");
-                return Err(StoreError::owned(into, fact));
+                return Err(StoreError::owned(into, owner, fact));
             }
             Owner::Foreign if name == into => {
                 return not_owner(

@@ -128,6 +128,11 @@ impl ElasticsearchStore {
         let is_kept = |name: &String| self.plan.mappings.iter().any(|m| m.into == *name);
         let (names, former): (Vec<_>, Vec<_>) = done.names.iter().cloned().partition(is_kept);
         for name in former {
+            for (index, found) in ddl::find_indexes(&self.client, &name)? {
+                if found.owner() == ddl::Owner::Sink(&self.sink) {
+                    ddl::forget_owner(&self.client, &index)?;
+                }
+            }
             claims::release(&self.client, &self.sink, &name)?;
         }
         self.replace(&page, Ledger { names, ..done })?;

@@ -293,18 +293,30 @@ impl Scope<'_> {
 
     /// Forgets the sink; its rows stay.
     pub(crate) fn forget_sink(&self, transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+        self.release_tables(transaction, &[])?;
         let sink = params![self.identity.sink];
+        transaction.execute("DELETE FROM onelog_position WHERE sink = ?1", sink)?;
+        Ok(())
+    }
+
+    /// Gives up the tables of the sink but for these: others may write to them from now on.
+    pub(crate) fn release_tables(
+        &self,
+        transaction: &Transaction<'_>,
+        kept: &[String],
+    ) -> rusqlite::Result<()> {
+        let kept = serde_json::json!(kept).to_string();
+        let left = "sink = ?1 AND name NOT IN (SELECT value FROM json_each(?2))";
         // The name of a table that is gone is nobody's; what an earlier version filled is known from now.
         for sql in [
-            format!("DELETE FROM onelog_tables WHERE sink = ?1 AND {DEFINITION} IS NULL"),
+            format!("DELETE FROM onelog_tables WHERE {left} AND {DEFINITION} IS NULL"),
             format!(
                 "UPDATE onelog_tables SET sink = NULL, definition = coalesce(definition, {DEFINITION})
-                 WHERE sink = ?1"
+                 WHERE {left}"
             ),
         ] {
-            transaction.execute(&sql, sink)?;
+            transaction.execute(&sql, params![self.identity.sink, kept])?;
         }
-        transaction.execute("DELETE FROM onelog_position WHERE sink = ?1", sink)?;
         Ok(())
     }
 }

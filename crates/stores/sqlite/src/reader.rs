@@ -84,12 +84,27 @@ impl SqliteReader {
             true if self.is_of_sink => return StoreError::not_there(plan),
             // It may never have been there.
             true => "there is no such table in this file".to_owned(),
-            false => format!("SQLite says: {error}"),
+            false => match self.without_columns(plan) {
+                Some(error) => return error,
+                None => format!("SQLite says: {error}"),
+            },
         };
         StoreError::SchemaMismatch {
             into: plan.into.clone(),
             what,
         }
+    }
+}
+
+impl SqliteReader {
+    /// What a table lacks of the columns by which it is to be read.
+    fn without_columns(&self, plan: &MappingPlan) -> Option<StoreError> {
+        let names = "SELECT name FROM pragma_table_xinfo(?1) ORDER BY cid";
+        let found: rusqlite::Result<Vec<String>> = self
+            .connection
+            .prepare(names)
+            .and_then(|mut names| names.query_map([&plan.into], |row| row.get(0))?.collect());
+        StoreError::without_columns(plan, &found.ok()?, true)
     }
 }
 

@@ -61,6 +61,10 @@ impl Scope<'_> {
                 classify("putting the new tables in place in", self.path, error)
             })?;
         }
+        let mappings = self.plan.mappings.iter();
+        let named = mappings.flat_map(|mapping| [mapping.into.clone(), index_name(mapping)]);
+        self.release_tables(transaction, &named.collect::<Vec<_>>())
+            .map_err(|error| classify("giving up former tables in", self.path, error))?;
         self.set_position(transaction, place)?;
         // What was filled is known from this very step on, not from the first look at it.
         *self.known = Known::filled(transaction, self.path, self.plan)?;
@@ -78,7 +82,7 @@ impl Scope<'_> {
         match owner.flatten() {
             Some(owner) if owner != self.identity.sink => {
                 let fact = format!("the sink '{owner}' is backfilling it");
-                Err(StoreError::owned(mapping.into.clone(), fact))
+                Err(StoreError::owned(mapping.into.clone(), &owner, fact))
             }
             _ => Ok(()),
         }

@@ -109,6 +109,47 @@ fn branches_that_fail_are_counted_as_those_that_hold() {
 }
 
 #[test]
+fn what_a_branch_looks_at_before_it_fails_is_counted() {
+    // Given a subschema that does not hold, by the last of very many fields inside of one,
+    let names = (0..1_000).map(|n| (format!("a{n}"), json!(true)));
+    let mut properties: Map<_, _> = names.collect();
+    properties.insert("z".into(), json!(false));
+    let inside = json!({"properties": {"x": {"properties": properties}}});
+    let patterns = json!({"^(?=(a+)+$)b": true, "^z": false});
+    let matched = json!({"properties": {"x": {"patternProperties": patterns}}});
+    let fields = (0..1_000).map(|n| (format!("a{n}"), json!(n)));
+    let mut fields: Map<_, _> = fields.collect();
+    fields.insert("z".into(), json!(1));
+    let documents = vec![json!({"x": fields}); 100];
+    let branch = json!({"$ref": "#/$defs/p"});
+    let mut branches = vec![branch.clone(); 200];
+    branches.push(json!(true));
+    let each = |keyword: Value| json!({"allOf": vec![keyword; 200]});
+    for part in [inside, matched] {
+        for often in [
+            json!({"anyOf": branches}),
+            json!({"oneOf": branches}),
+            each(json!({"not": branch})),
+            each(json!({"if": branch})),
+        ] {
+            // when the check goes on all the same, again and again, then it ends for its steps.
+            let schema = json!({"items": often, "$defs": {"p": part}});
+            let (checked, _) = check(&schema, &json!(documents));
+            assert_eq!(checked, Err(SchemaFault::OutOfSteps));
+        }
+        let schema = each(json!({"not": {"contains": branch}}));
+        let schema = json!({"allOf": [schema], "$defs": {"p": part}});
+        let (checked, _) = check(&schema, &json!(documents));
+        assert_eq!(checked, Err(SchemaFault::OutOfSteps));
+    }
+    // Branches that look at nothing inside cost what they did.
+    let schema = json!({"items": {"anyOf": [{"type": "null"}, {"minProperties": 1}]}});
+    let (checked, steps) = check(&schema, &json!(documents));
+    assert_eq!(checked, Ok(()));
+    assert!(steps < 50_000, "{steps}");
+}
+
+#[test]
 fn large_values_are_counted_each_time_that_a_schema_reads_them() {
     let often = |keyword: Value| json!({"allOf": vec![keyword; 1_000]});
     let text = json!("a".repeat(100_000));

@@ -7,9 +7,10 @@ use onelog_store::StoreError;
 
 use super::user_table::check_existing;
 use super::{column_type, is_text, shape};
-use crate::bookkeeping::{Mark, name_owner, not_owner, read_record};
+use crate::bookkeeping::{Mark, OWNERS, name_owner, not_owner, read_record};
 use crate::connection::Connection;
 use crate::encode::Decimal;
+use crate::error::{NO_COLUMN, NO_TABLE};
 use crate::names::{NAME_CHARS_MAX, Names};
 
 const LOOKING: &str = "looking at the tables of";
@@ -141,6 +142,7 @@ pub(crate) fn check_target(
     match &found {
         Some(found) if !is_of_name.unwrap_or_else(is_ours) => Err(StoreError::NotOwner {
             into: into.clone(),
+            owner: None,
             what: not_made(found),
         }),
         _ => Ok(()),
@@ -158,13 +160,27 @@ fn not_made(found: &Found) -> String {
     )
 }
 
-/// Whether the sink of a mark has made tables of its generation: not so by its record where it was
-/// removed, nor where it was removed and taken over again since.
+/// Whether the sink of a mark, whose name is nobody's by the bookkeeping, has made tables of its
+/// generation: not so by its record where it was removed, nor where it was removed and taken over
+/// again since.
 fn has_made(connection: &mut Connection, mark: &Mark) -> Result<bool, StoreError> {
     let table = Names::new(&mark.sink).position();
     let found = read_record(connection, &table, &mark.sink, "");
     let found = found.map_err(|fault| connection.store_error(LOOKING, fault))?;
-    Ok(found.is_some_and(|found| found.generation >= mark.generation))
+    if found.is_none_or(|found| found.generation < mark.generation) {
+        return Ok(false);
+    }
+    // A sink that has the names of what it makes written down has given up the others.
+    let names = connection.fetch(
+        &format!("SELECT 1 FROM {OWNERS} WHERE sink = ? AND made LIMIT 1"),
+        Params::Positional(vec![Value::from(&mark.sink)]),
+    );
+    match names {
+        Ok(names) => Ok(names.is_empty()),
+        // Written by an earlier version.
+        Err(fault) if matches!(fault.code(), Some(NO_TABLE | NO_COLUMN)) => Ok(true),
+        Err(fault) => Err(connection.store_error(LOOKING, fault)),
+    }
 }
 
 /// The foreign keys of other tables that refer to a table, by name.

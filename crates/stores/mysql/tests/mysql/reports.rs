@@ -44,6 +44,24 @@ fn a_table_of_nobody_that_is_not_there_is_not_said_to_be_gone() {
 }
 
 #[test]
+fn a_column_that_a_table_of_nobody_lacks_is_named_with_those_that_it_has() {
+    require!(Kind::Mariadb);
+    // Given a table of another program
+    let database = Database::new();
+    database.sql("CREATE TABLE orders (ident int PRIMARY KEY, Total int, note text)");
+    let target = database.target();
+    // when it is to be read by a key that it does not have, then its columns are listed.
+    let mut reader = target.open_reader(&standard_plan(&database)).unwrap();
+    let scanned = reader.scan(0, &mut |_| ControlFlow::Continue(()));
+    let text = scanned.unwrap_err().to_string();
+    let listed = "it has no column 'id'; its columns are ident, Total, note";
+    assert!(
+        text.contains("'orders'") && text.ends_with(listed),
+        "{text}"
+    );
+}
+
+#[test]
 fn a_database_that_is_not_there_is_a_fault_of_the_address() {
     require!(Kind::Mariadb);
     let database = Database::new();

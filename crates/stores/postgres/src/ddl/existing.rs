@@ -38,6 +38,7 @@ pub(crate) async fn check_target(
     let taken = |what: String| {
         Err(Fault::Store(StoreError::NotOwner {
             into: mapping.into.clone(),
+            owner: None,
             what,
         }))
     };
@@ -456,16 +457,6 @@ impl TableFacts {
             }
         }
         wrong
-    }
-
-    /// Whether the columns that a mapping reads are there.
-    pub(crate) fn missing(&self, mapping: &MappingPlan) -> Vec<String> {
-        let known = |name: &str| self.columns.iter().any(|column| column.name == name);
-        mapping
-            .column_names()
-            .filter(|name| !known(name))
-            .map(|name| format!("the column '{name}' is missing"))
-            .collect()
     }
 }
 

@@ -27,11 +27,12 @@ LEFT JOIN LATERAL (
   SELECT t.typname, t.typtype FROM under u
   JOIN pg_catalog.pg_type t ON t.oid = u.oid WHERE t.typtype <> 'd') e
   ON b.typcategory = 'A' AND left(b.typname, 1) = '_'
-WHERE n.nspname = $1 AND c.relname = $2 AND a.attnum > 0 AND NOT a.attisdropped";
+WHERE n.nspname = $1 AND c.relname = $2 AND a.attnum > 0 AND NOT a.attisdropped
+ORDER BY a.attnum";
 
 /// A column of a table or a view.
 pub(crate) struct FoundColumn {
-    name: String,
+    pub(crate) name: String,
     /// As PostgreSQL writes its type.
     shown: String,
     /// The bare name of the type.

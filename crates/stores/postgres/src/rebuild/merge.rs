@@ -31,6 +31,13 @@ pub(super) struct Merging<'p> {
     pub(super) guard: Guard,
 }
 
+/// Why all rows together were refused.
+pub(super) struct AtOnce {
+    pub(super) fault: Fault,
+    /// Whether everything that can be checked at the end was.
+    pub(super) defers: bool,
+}
+
 type Unmerged<'m> = (&'m MappingPlan, Fault);
 
 impl Scope<'_> {
@@ -66,7 +73,10 @@ impl Scope<'_> {
                     .batch_execute("ROLLBACK TO SAVEPOINT merging; SET CONSTRAINTS ALL IMMEDIATE")
                     .await?;
                 let renews = may_renew && is_renewable && fault.is_between_rows();
-                self.merge_in_pieces(merged, renews, place).await?;
+                let defers = is_renewable && fault.is_between_rows();
+                let at_once = AtOnce { fault, defers };
+                self.merge_in_pieces(merged, renews, place, &at_once)
+                    .await?;
             }
             outcome => outcome.map_err(|(_, fault)| fault)?,
         }
@@ -166,6 +176,19 @@ fn guarded(mapping: &MappingPlan, rows: u64, deletes: u64, changes: u64) -> Faul
 }
 
 const NO_PARENT: &str = "; tables are filled in the order of the mappings: where the table that the foreign key refers to is one of them, put its mapping first";
+
+const REALLY_MISSING: &str = "; this key is checked when all rows are there, so the order of the mappings is not the cause: the row that is referred to is neither in its table nor made of a record of the log. Write its record, or correct the one that refers to it";
+
+/// A row that no order of the mappings puts where it is referred to.
+pub(super) fn missing(mapping: &MappingPlan, error: &tokio_postgres::Error) -> Fault {
+    Fault::Store(StoreError::SchemaMismatch {
+        into: mapping.into.clone(),
+        what: format!(
+            "it does not take the rows of the log; PostgreSQL says: {}{REALLY_MISSING}",
+            error::message(error)
+        ),
+    })
+}
 
 /// An objection for which no record of the log can be named: the server's message has to do.
 pub(super) fn unmerged(mapping: &MappingPlan, fault: Fault) -> Fault {

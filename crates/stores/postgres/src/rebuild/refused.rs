@@ -5,6 +5,8 @@
 //! be what an earlier one needs, and a row that is written may no longer be in the way of one that is
 //! to be deleted. Where none is left, the table is merged.
 
+use std::collections::HashMap;
+
 use bytes::Bytes;
 use onelog_mapping::{Cell, ColumnType, MappingPlan, Plan, Row};
 use onelog_record::Offset;
@@ -14,7 +16,7 @@ use tokio_postgres::types::Type;
 
 use super::keep::is_written;
 use super::load::refusal;
-use super::merge::{Merging, unmerged};
+use super::merge::{AtOnce, Merging, missing, unmerged};
 use crate::ddl::{quote, record_columns, table};
 use crate::error::Fault;
 use crate::store::Scope;
@@ -62,12 +64,13 @@ impl Scope<'_> {
         merged: &[Merging<'_>],
         renews: bool,
         place: LogPlace,
+        at_once: &AtOnce,
     ) -> Result<(), Fault> {
         let mut undeleted = self.delete_some_way(merged, renews, place).await?;
         let mut unwritten = Vec::with_capacity(merged.len());
         for merging in merged {
             let left = self.write_in_pieces(merging).await?;
-            unwritten.push(self.blame_order(merging, left).await?);
+            unwritten.push(self.blame_order(merging, left, at_once).await?);
         }
         let count = |of: &[Left]| of.iter().map(Vec::len).sum::<usize>();
         for _ in 0..ROUNDS_MAX {
@@ -288,37 +291,68 @@ impl Scope<'_> {
     }
 
     /// Where a row refers to one of a table that is filled later, the order of the mappings is at
-    /// fault and not the row.
-    async fn blame_order(&self, merging: &Merging<'_>, mut refused: Left) -> Result<Left, Fault> {
-        let later = self.keys_to_later_tables(merging).await?;
-        let is_by_order = |fault: &Fault| match fault {
-            Fault::Sql(error) if error.code() == Some(&SqlState::FOREIGN_KEY_VIOLATION) => {
-                let name = error.as_db_error().and_then(|error| error.constraint());
-                name.is_some_and(|name| later.iter().any(|key| key == name))
-            }
-            _ => false,
+    /// fault and not the row. A key that is checked at the end knows no order: what is missing then is
+    /// what it missed with all rows there.
+    async fn blame_order(
+        &self,
+        merging: &Merging<'_>,
+        mut refused: Left,
+        at_once: &AtOnce,
+    ) -> Result<Left, Fault> {
+        let later = self.keys_to_later_tables(merging, at_once.defers).await?;
+        let is_by_order =
+            |fault: &Fault| foreign_key(fault).is_some_and(|key| later.contains_key(key));
+        let Some(n) = refused.iter().position(|(_, fault)| is_by_order(fault)) else {
+            return Ok(refused);
         };
-        match refused.iter().position(|(_, fault)| is_by_order(fault)) {
-            Some(n) => Err(unmerged(merging.mapping, refused.swap_remove(n).1)),
-            None => Ok(refused),
-        }
+        let fault = refused.swap_remove(n).1;
+        let key = foreign_key(&fault).filter(|key| later[*key]);
+        Err(match &at_once.fault {
+            Fault::Sql(error) if key.is_some() && key == foreign_key(&at_once.fault) => {
+                missing(merging.mapping, error)
+            }
+            _ => unmerged(merging.mapping, fault),
+        })
     }
 
-    /// The foreign keys of a table that refer to tables of later mappings.
-    async fn keys_to_later_tables(&self, merging: &Merging<'_>) -> Result<Vec<String>, Fault> {
+    /// The foreign keys of a table that refer to tables of later mappings, and whether they are checked
+    /// at the end; `defers`: all that can be are.
+    async fn keys_to_later_tables(
+        &self,
+        merging: &Merging<'_>,
+        defers: bool,
+    ) -> Result<HashMap<String, bool>, Fault> {
         let plan: &Plan = &self.identity.plan;
         let schema = &self.identity.schema;
         let later = plan.mappings[merging.number + 1..].iter();
         let later: Vec<String> = later.map(|mapping| table(schema, &mapping.into)).collect();
         let into = table(schema, &merging.mapping.into);
-        let sql = "SELECT conname::text FROM pg_catalog.pg_constraint
+        let sql = "SELECT conname::text, condeferrable AND (condeferred OR $3)
+            FROM pg_catalog.pg_constraint
             WHERE contype = 'f' AND conrelid = to_regclass($1)
               AND confrelid IN (SELECT to_regclass(name) FROM unnest($2::text[]) AS name)";
         let found = self
             .client
-            .query_typed(sql, &[(&into, Type::TEXT), (&later, Type::TEXT_ARRAY)])
+            .query_typed(
+                sql,
+                &[
+                    (&into, Type::TEXT),
+                    (&later, Type::TEXT_ARRAY),
+                    (&defers, Type::BOOL),
+                ],
+            )
             .await?;
-        Ok(found.iter().map(|row| row.get(0)).collect())
+        Ok(found.iter().map(|row| (row.get(0), row.get(1))).collect())
+    }
+}
+
+/// The foreign key that a row violates.
+fn foreign_key(fault: &Fault) -> Option<&str> {
+    match fault {
+        Fault::Sql(error) if error.code() == Some(&SqlState::FOREIGN_KEY_VIOLATION) => {
+            error.as_db_error()?.constraint()
+        }
+        _ => None,
     }
 }
 

@@ -222,6 +222,43 @@ fn a_child_without_a_parent_is_refused() {
 }
 
 #[test]
+fn a_rebuild_names_the_missing_parent_and_not_the_order_where_that_is_not_the_cause() {
+    require!(Kind::Postgres);
+    for (foreign, is_missing) in [
+        ("DEFERRABLE INITIALLY DEFERRED", true),
+        ("DEFERRABLE", true),
+        ("", false),
+    ] {
+        // Given children whose mapping is first, one of which has no parent in the log,
+        let pg = Pg::new();
+        pg.sql(&format!(
+            "CREATE TABLE parents (id text PRIMARY KEY);
+             CREATE TABLE children (id text PRIMARY KEY, parent text REFERENCES parents {foreign})"
+        ));
+        let mut model = Model::default();
+        model.write(BLOBS, b"p1", Some("x"));
+        child(&mut model, "c1", "p1");
+        child(&mut model, "orphan", "nobody");
+        let plan = conformance::plan(&pg, &format!("{CHILDREN},{PARENTS}"));
+        let mut store = pg.open(Arc::clone(&plan), LOG);
+        store.take_over().unwrap();
+        // when they are backfilled, then the key that is checked at the end names that parent,
+        let error = model.rebuild(&plan, store.as_mut()).unwrap_err();
+        let text = error.to_string();
+        assert_eq!(text.contains("(parent)=(nobody)"), is_missing, "{text}");
+        assert_eq!(
+            text.contains("put its mapping first"),
+            !is_missing,
+            "{text}"
+        );
+        // and without that child they are filled in this order.
+        model.write(ORDERS, b"orphan", None);
+        let filled = model.rebuild(&plan, store.as_mut());
+        assert_eq!(filled.is_ok(), is_missing, "{filled:?}");
+    }
+}
+
+#[test]
 fn what_a_users_trigger_refuses_is_reported_with_its_message() {
     require!(Kind::Postgres);
     let (pg, mut model, mut store, plan) = users("");

@@ -62,6 +62,7 @@ impl RedisStore {
             if let Some(name) = self.find_row(mapping, &retired)? {
                 return Err(StoreError::NotOwner {
                     into: template.to_string(),
+                    owner: None,
                     what: format!(
                         "the key '{}' is there and onelog has not made it (or 'onelog:owners' was deleted); choose another template, delete such keys, or let this sink replace all of them: HSET onelog:owners '{template}' '{}'",
                         String::from_utf8_lossy(&name),
@@ -208,5 +209,5 @@ fn check_others(
 
 fn owned(template: &str, owner: &str, ours: &str) -> StoreError {
     let fact = format!("keys that could be the same, '{template}', belong to the sink '{owner}'");
-    StoreError::owned(ours, fact)
+    StoreError::owned(ours, owner, fact)
 }

@@ -42,6 +42,44 @@ fn records(server: &OneServer, sink: &str) -> usize {
 }
 
 #[test]
+fn a_process_that_was_taken_over_deletes_no_key_in_another_partition() {
+    require!(Kind::Redis);
+    const SLEEPER: &str = "slow-partitions";
+    // Given a sink with fewer partitions than before, whose process sleeps behind its swap,
+    let server = Arc::new(OneServer::with(RedisShape::String, Some(16)));
+    let plan = conformance::standard_plan(server.as_ref());
+    let model = model_of(50);
+    let mut former = open_as(&spread(&server, Some(16)), SLEEPER, LOG, &plan);
+    former.take_over().unwrap();
+    model.rebuild(&plan, &mut former).unwrap();
+    let fewer = spread(&server, Some(4));
+    let mut store = open_as(&fewer, SLEEPER, LOG, &plan);
+    let epoch = store.take_over().unwrap();
+    let point = format!("{SLEEPER}:before_strays");
+    let rival = Arc::clone(&server);
+    failpoint::set(&point, move || {
+        let records = rival.command(&["KEYS", &format!("*onelog:position:{SLEEPER}")]);
+        for name in records.lines() {
+            rival.command(&["HINCRBY", name, "epoch", "1"]);
+        }
+    });
+    let strays = || server.command(&["KEYS", "{p01?}orders:*"]).lines().count();
+    let before = strays();
+    assert!(before > 0);
+    // when another process takes it over meanwhile,
+    let error = model.rebuild(&plan, &mut store).unwrap_err();
+    failpoint::clear(&point);
+    // then it deletes nothing any more.
+    let is_fenced = matches!(error, StoreError::Fenced { ours, .. } if ours == epoch);
+    assert!(is_fenced, "{error}");
+    assert_eq!(strays(), before);
+    let mut store = open_as(&fewer, SLEEPER, LOG, &plan);
+    store.take_over().unwrap();
+    model.rebuild(&plan, &mut store).unwrap();
+    assert_eq!(strays(), 0);
+}
+
+#[test]
 fn a_backfill_that_dies_between_two_partitions_is_never_taken_as_finished() {
     require!(Kind::Redis);
     for (n, before) in [&[16, 4][..], &[16], &[1, 4096, 2], &[]]

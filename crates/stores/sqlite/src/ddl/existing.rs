@@ -25,6 +25,7 @@ pub(crate) fn check_target(
         let taken = |what: String| {
             Err(StoreError::NotOwner {
                 into: name.clone(),
+                owner: None,
                 what,
             })
         };
@@ -33,7 +34,7 @@ pub(crate) fn check_target(
             (Some(_), Some(Some(owner))) if owner == sink => {}
             (Some(_), Some(Some(owner))) => {
                 let fact = format!("it belongs to the sink '{owner}'");
-                return Err(StoreError::owned(name, fact));
+                return Err(StoreError::owned(name, &owner, fact));
             }
             // Without a search index of ours the name is not touched.
             (Some(_), None) if is_index && mapping.full_text.is_empty() => {}
