@@ -40,7 +40,7 @@ impl Handler for Counting {
         reply.send(bytes);
     }
 
-    fn connected(&self, _to: NodeId, _lane: Lane, _log_id: u128) {
+    fn connected(&self, _to: NodeId, _lane: Lane, _log_id: u128, _process: u64) {
         *self.connected.lock().unwrap() += 1;
         self.changed.notify_all();
     }

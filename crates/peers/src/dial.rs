@@ -129,7 +129,13 @@ struct Connected<'a> {
 }
 
 impl<'a> Connected<'a> {
-    fn new(shared: &'a Shared, peer: &'a PeerLane, link: &Arc<Link>, greeted_with: u128) -> Self {
+    fn new(
+        shared: &'a Shared,
+        peer: &'a PeerLane,
+        link: &Arc<Link>,
+        process: u64,
+        greeted_with: u128,
+    ) -> Self {
         let mut connected = Self {
             shared,
             peer,
@@ -150,7 +156,8 @@ impl<'a> Connected<'a> {
                     tracing::info!("connected to node {}, lane {}", peer.node, peer.lane.name());
                 }
                 connected.is_reported = true;
-                shared.handler.connected(peer.node, peer.lane, link.log_id);
+                let handler = &shared.handler;
+                handler.connected(peer.node, peer.lane, link.log_id, process);
             }
         }
         // Either this sees the new id, or the one that sets it sees this connection.
@@ -224,7 +231,7 @@ async fn connect_once(shared: &Shared, peer: &PeerLane, address: &str) -> (Conne
     };
     let counters = Arc::clone(&peer.counters);
     let link = Arc::new(Link::new(peer.node, peer.lane, theirs.log_id, counters));
-    let _connected = Connected::new(shared, peer, &link, ours.log_id);
+    let _connected = Connected::new(shared, peer, &link, theirs.process, ours.log_id);
     let error = open
         .run(&link, &shared.timing, |frame| take(&link, frame))
         .await;

@@ -25,9 +25,9 @@ pub trait Handler: Send + Sync + 'static {
     fn request(&self, from: NodeId, topic: u16, bytes: Bytes, reply: Reply);
 
     /// This node's connection to a peer is there. `log_id` is that of the peer's log,
-    /// [`crate::NO_LOG`] where it has none.
-    fn connected(&self, to: NodeId, lane: Lane, log_id: u128) {
-        let _ = (to, lane, log_id);
+    /// [`crate::NO_LOG`] where it has none; `process` is another number for each start of the peer.
+    fn connected(&self, to: NodeId, lane: Lane, log_id: u128, process: u64) {
+        let _ = (to, lane, log_id, process);
     }
 
     /// It has ended; messages that were sent last may not have arrived.

@@ -184,7 +184,11 @@ impl Handler for Inbox {
         }
     }
 
-    fn connected(&self, to: NodeId, _lane: Lane, log_id: u128) {
+    fn connected(&self, to: NodeId, _lane: Lane, log_id: u128, process: u64) {
+        let shared = self.shared();
+        if let Some(cluster) = shared.as_ref().and_then(|shared| shared.cluster.as_ref()) {
+            cluster.outgoing.met(to, process);
+        }
         let mut logs = self.logs.lock();
         let known = logs.entry(to).or_insert(NO_LOG);
         if log_id != NO_LOG {

@@ -10,8 +10,8 @@
 //! ```
 //!
 //! The follower requests each piece, so that its disk sets the pace, and again where an answer got
-//! lost. The checkpoint is kept until the follower says that it is done, or requests nothing for a
-//! while.
+//! lost. The checkpoint is kept until the follower says that it is done, requests nothing for a
+//! while, or is another process than before: that one knows nothing of it.
 //!
 //! Threads: pinning and reading on `onelog-export`; waiting on the runtime of the cluster.
 
@@ -36,16 +36,18 @@ const BEGIN_TIMEOUT: Duration = Duration::from_secs(20);
 const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// The snapshots that are being sent, at most one to each follower.
-#[derive(Debug, Default)]
-pub(crate) struct Outgoing {
+#[derive(Debug)]
+pub(crate) struct Outgoing<P = PinnedSnapshot> {
     next: AtomicU64,
-    snapshots: Mutex<BTreeMap<u64, Arc<Sent>>>,
+    snapshots: Mutex<BTreeMap<u64, Arc<Sent<P>>>>,
+    /// The process of each node that this one was connected to last.
+    processes: Mutex<BTreeMap<NodeId, u64>>,
 }
 
 #[derive(Debug)]
-struct Sent {
+struct Sent<P> {
     to: NodeId,
-    pinned: PinnedSnapshot,
+    pinned: P,
     progress: watch::Sender<Progress>,
 }
 
@@ -55,11 +57,56 @@ struct Progress {
     is_whole: Option<bool>,
 }
 
-impl Outgoing {
-    fn get(&self, number: u64, to: NodeId) -> Option<Arc<Sent>> {
+impl<P> Default for Outgoing<P> {
+    fn default() -> Self {
+        Self {
+            next: AtomicU64::new(0),
+            snapshots: Mutex::default(),
+            processes: Mutex::default(),
+        }
+    }
+}
+
+impl<P> Outgoing<P> {
+    fn add(&self, to: NodeId, pinned: P) -> (u64, Arc<Sent<P>>) {
+        let number = self.next.fetch_add(1, Ordering::Relaxed);
+        let sent = Arc::new(Sent {
+            to,
+            pinned,
+            progress: watch::Sender::new(Progress {
+                touched: Instant::now(),
+                is_whole: None,
+            }),
+        });
+        self.snapshots.lock().insert(number, Arc::clone(&sent));
+        (number, sent)
+    }
+
+    fn get(&self, number: u64, to: NodeId) -> Option<Arc<Sent<P>>> {
         let snapshots = self.snapshots.lock();
         let found = snapshots.get(&number).filter(|sent| sent.to == to);
         found.map(Arc::clone)
+    }
+
+    /// A node is connected. What was on its way to an earlier process of it is given up.
+    pub(crate) fn met(&self, node: NodeId, process: u64) {
+        let before = self.processes.lock().insert(node, process);
+        if before.is_none_or(|before| before == process) {
+            return;
+        }
+        for sent in self.snapshots.lock().values() {
+            if sent.to == node {
+                sent.ends(false);
+            }
+        }
+    }
+}
+
+impl<P> Sent<P> {
+    fn ends(&self, is_whole: bool) {
+        self.progress.send_modify(|p| {
+            p.is_whole.get_or_insert(is_whole);
+        });
     }
 }
 
@@ -89,21 +136,11 @@ fn begin(shared: &Arc<Shared>, snapshot: SendSnapshot) {
     let Some(cluster) = &shared.cluster else {
         return;
     };
-    let number = cluster.outgoing.next.fetch_add(1, Ordering::Relaxed);
-    let sent = Arc::new(Sent {
-        to,
-        pinned,
-        progress: watch::Sender::new(Progress {
-            touched: Instant::now(),
-            is_whole: None,
-        }),
-    });
-    let snapshots = &cluster.outgoing.snapshots;
-    snapshots.lock().insert(number, Arc::clone(&sent));
+    let (number, sent) = cluster.outgoing.add(to, pinned);
     cluster.spawn(announce(Arc::clone(shared), number, sent));
 }
 
-async fn announce(shared: Arc<Shared>, number: u64, sent: Arc<Sent>) {
+async fn announce(shared: Arc<Shared>, number: u64, sent: Arc<Sent<PinnedSnapshot>>) {
     let Some(cluster) = &shared.cluster else {
         return;
     };
@@ -125,8 +162,8 @@ async fn announce(shared: Arc<Shared>, number: u64, sent: Arc<Sent>) {
     ended(&shared, to, is_whole);
 }
 
-/// Waits until the follower is done, or requests nothing for too long.
-async fn until_fetched(sent: &Sent) -> bool {
+/// Waits until the follower is done, is gone, or requests nothing for too long.
+async fn until_fetched<P>(sent: &Sent<P>) -> bool {
     let mut progress = sent.progress.subscribe();
     loop {
         let Progress { touched, is_whole } = *progress.borrow_and_update();
@@ -184,8 +221,32 @@ pub(crate) fn fetched(shared: &Arc<Shared>, from: NodeId, bytes: Bytes, reply: R
     if let Ok((number, rest)) = wire::split_numbered(bytes)
         && let Some(sent) = cluster.outgoing.get(number, from)
     {
-        let is_whole = rest.first() == Some(&1);
-        sent.progress.send_modify(|p| p.is_whole = Some(is_whole));
+        sent.ends(rest.first() == Some(&1));
     }
     reply.send(Bytes::new());
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn what_is_on_its_way_to_a_process_ends_when_another_one_has_its_place() {
+        // Given snapshots on their way to two nodes that are connected,
+        let outgoing = Outgoing::default();
+        let (restarted, other) = (NodeId(2), NodeId(3));
+        for node in [restarted, other] {
+            outgoing.met(node, 7);
+        }
+        let (_, to_restarted) = outgoing.add(restarted, ());
+        let (_, to_other) = outgoing.add(other, ());
+        // when the process of one of them connects again, then it goes on,
+        outgoing.met(restarted, 7);
+        assert_eq!(to_restarted.progress.borrow().is_whole, None);
+        // and when another process has its number, then its snapshot is given up at once.
+        outgoing.met(restarted, 8);
+        assert!(!until_fetched(&to_restarted).await);
+        assert_eq!(to_restarted.progress.borrow().is_whole, Some(false));
+        assert_eq!(to_other.progress.borrow().is_whole, None);
+    }
 }

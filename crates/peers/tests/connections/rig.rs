@@ -107,7 +107,7 @@ impl Handler for Recorder {
         self.add(Event::Request(from, topic, bytes));
     }
 
-    fn connected(&self, to: NodeId, lane: Lane, log_id: u128) {
+    fn connected(&self, to: NodeId, lane: Lane, log_id: u128, _process: u64) {
         self.add(Event::Connected(to, lane, log_id));
     }
 
