@@ -160,7 +160,10 @@ fn wrong_use_is_reported_with_the_place_and_no_password() {
     stores.write("mapping.toml", &MAPPING.replace("\"state\"", "\"stat\""));
     let misspelled = stores.audit(&[]);
     assert!(!misspelled.err.contains("sink"), "{misspelled:?}");
-    misspelled.fails(1, "no such column: \"stat\"");
+    misspelled.fails(
+        1,
+        "it has no column 'stat'; its columns are id, total, state",
+    );
 
     stores.write("mapping.toml", MAPPING);
     let ran = audit(
