@@ -173,7 +173,7 @@ pub enum Refusal {
     },
     /// No leader of the cluster was found in time. Nothing was done; try again later.
     #[error(
-        "the cluster has no leader that this node can reach, so nothing was done; it takes writes again once a majority of its voters is connected (onelog cluster shows them)"
+        "the cluster has no leader that this node can reach, so nothing was done; it takes writes again once a majority of its voters is connected, and none once it is removed (onelog cluster shows the members)"
     )]
     NoLeader,
     /// This node does not lead (any more). Whether the transaction took place is not known: repeat
