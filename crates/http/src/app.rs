@@ -211,7 +211,7 @@ pub(crate) fn unreadable(node: &Node, at: Position, error: &SnapshotError) -> Ap
         SnapshotError::TooOld { floor, .. } => {
             let kept_s = node.status().limits.snapshot_age_ms_max as f64 / 1000.0;
             let message = format!(
-                "at: position {at} is too old to be read; the oldest that can be is {floor}. An old state stays readable for {kept_s} s after a checkpoint (the setting snapshot_age_ms_max); what was written when is in the log"
+                "at: position {at} is too old to be read; the oldest that can be is {floor}. An old state stays readable until the second checkpoint behind it, and at most {kept_s} s behind the first one (the setting snapshot_age_ms_max); what was written when is in the log"
             );
             ApiError::new(StatusCode::GONE, code::SNAPSHOT_TOO_OLD, message)
                 .with(|body| body.floor = Some(*floor))

@@ -16,16 +16,17 @@ const ONELOG_SOURCE: HeaderName = HeaderName::from_static("onelog-source");
 const RETRY_AFTER_MS: u64 = 500;
 /// What is done here though it is no read of the log: a copy of this very node.
 const BACKUP: &str = "/v1/backup";
-/// Sinks run elsewhere, and are known where they run.
-const SINKS: &str = "/v1/sinks";
+/// Sinks run elsewhere, and are known where they run; a read replica is in no cluster.
+const OF_THE_SOURCE: [&str; 2] = ["/v1/sinks", "/v1/cluster"];
 
 fn is_of_the_source(request: &Request) -> bool {
     let path = request.uri().path();
     let is_read = matches!(*request.method(), Method::GET | Method::HEAD);
-    let is_of_sinks = path
-        .strip_prefix(SINKS)
-        .is_some_and(|rest| rest.is_empty() || rest.starts_with('/'));
-    is_of_sinks || !is_read && path != BACKUP
+    let is_below = |of: &&str| {
+        let rest = path.strip_prefix(*of);
+        rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    };
+    OF_THE_SOURCE.iter().any(|of| is_below(&of)) || !is_read && path != BACKUP
 }
 
 /// Refuses what only the source can do.

@@ -50,7 +50,9 @@ pub struct Frame {
 pub enum FrameError {
     #[error("the other side speaks TLS, and this node has no certificate configured for its peers")]
     Tls,
-    #[error("a frame of version {0}; known is version {FRAME_VERSION}")]
+    #[error(
+        "a frame of version {0}; known is version {FRAME_VERSION}: is it the address that a node has for the others (--peer-listen)?"
+    )]
     Version(u8),
     #[error("a frame of unknown kind {0}")]
     Kind(u8),

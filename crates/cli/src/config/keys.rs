@@ -214,7 +214,7 @@ pub const KEYS: &[Key] = &[
         "ONELOG_SNAPSHOT_AGE_MS_MAX",
         "TIME",
         "\"60s\"",
-        "How long an old position stays readable after a checkpoint",
+        "How long an old position stays readable after a checkpoint, where no second one comes first",
         |s, t| s.node.snapshot_age_ms_max = parse_time_ms(t)?
     ),
     key!(

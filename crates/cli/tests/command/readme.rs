@@ -192,7 +192,7 @@ fn an_old_position_is_answered_as_the_readme_says() {
     let old = server.run(&["get", "shop.stock", "apple", "--at", "2"]);
     assert!(old.err.contains("snapshot_age_ms_max"), "{old:?}");
     assert!(old.err.contains("the oldest that can be is"), "{old:?}");
-    old.fails(1, "stays readable for 0.001 s after a checkpoint");
+    old.fails(1, "at most 0.001 s behind the first one");
 }
 
 #[test]

@@ -327,6 +327,7 @@ fn what_writes_is_refused_with_the_address_of_the_source() {
         ("GET", "/v1/sinks", &Value::Null),
         ("GET", "/v1/sinks/x/wait?position=1", &Value::Null),
         ("POST", "/v1/cluster/transfer", &json!({})),
+        ("GET", "/v1/cluster", &Value::Null),
     ] {
         let (status, body, header) = answer(method, &format!("{}{path}", follower.url), body);
         assert_eq!(

@@ -11,7 +11,7 @@ use super::Following;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FollowState {
-    /// It has nothing yet, and has not heard of its source.
+    /// It has not yet got what its source had when it first heard of it.
     Starting,
     Following,
     /// The source does not answer; tried again for ever.
@@ -95,6 +95,8 @@ pub(super) struct View {
     since: Instant,
     why: Option<String>,
     pub(super) source_position: Option<Position>,
+    /// What the source had when it was heard of first: with less there is nothing to read here.
+    wanted: Option<Position>,
     pub(super) rows: Option<u64>,
     pub(super) restarts: u64,
     pub(super) damaged: u64,
@@ -111,10 +113,23 @@ impl View {
             since: Instant::now(),
             why: Some("the source has not answered yet".to_owned()),
             source_position: None,
+            wanted: None,
             rows: None,
             restarts: 0,
             damaged: 0,
         }
+    }
+
+    /// The source is at `position`, and this node `here`; answers as [`Self::set`].
+    pub(super) fn hear(&mut self, position: Position, here: Position) -> bool {
+        self.source_position = Some(position);
+        let wanted = *self.wanted.get_or_insert(position);
+        if self.state != FollowState::Starting || here >= wanted {
+            return self.set(FollowState::Following, None);
+        }
+        let why = format!("what the source has is on its way: {here} of {wanted} is here");
+        self.set(FollowState::Starting, Some(why));
+        false
     }
 
     /// Goes over to a state; answers whether state or reason is another one than before. What has
@@ -140,5 +155,29 @@ impl View {
         }
         (self.state, self.why) = (state, why);
         is_new
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_had_nothing_is_ready_when_it_has_what_its_source_had_when_it_was_first_heard_of() {
+        // Given a read replica with an empty folder, whose source has 100 records,
+        let mut view = View::new(false);
+        assert!(!view.hear(Position(100), Position(0)));
+        // when it has a part of them, and the source has more, then it is not ready, and says why,
+        assert!(!view.hear(Position(200), Position(99)));
+        assert!(!view.state.is_ready());
+        let why = view.why.clone().unwrap_or_default();
+        assert!(why.ends_with("99 of 100 is here"), "{why}");
+        view.set(FollowState::SourceAway, Some("it is away".to_owned()));
+        assert!(!view.state.is_ready());
+        // and once it has those it is, also when it falls behind later.
+        assert!(view.hear(Position(300), Position(100)));
+        assert!(view.state.is_ready() && view.why.is_none());
+        assert!(!view.hear(Position(900), Position(100)));
+        assert!(view.state.is_ready());
     }
 }

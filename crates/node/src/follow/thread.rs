@@ -188,9 +188,9 @@ impl Thread<'_> {
 
     fn hear(&mut self, position: onelog_record::Position) {
         self.pause = PAUSE_MIN;
+        let here = self.shared.applied_position.position();
         let mut view = self.following.view.lock();
-        view.source_position = Some(position);
-        if view.set(FollowState::Following, None) {
+        if view.hear(position, here) {
             drop(view);
             let source = self.following.source.address();
             tracing::info!(%source, from = %self.shared.applied_index(), "follows");
