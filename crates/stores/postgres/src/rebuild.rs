@@ -10,6 +10,7 @@
 mod keep;
 mod load;
 mod merge;
+mod protection;
 mod refused;
 
 use onelog_mapping::MappingPlan;
@@ -17,6 +18,7 @@ use onelog_store::{Guard, LogPlace, failpoint};
 use tokio_postgres::types::Type;
 
 use self::merge::{Merge, Merging};
+use self::protection::{Protection, take_away};
 use crate::connection::REBUILD_TIMEOUT;
 use crate::ddl::existing::{self, TargetState, TargetTable};
 use crate::ddl::{self, IDENTIFIER_BYTES_MAX, long_keys_name, quote, staging_name, table};
@@ -54,13 +56,12 @@ impl Scope<'_> {
         self.check_epoch().await?;
         let mut targets = Vec::with_capacity(self.identity.plan.mappings.len());
         for mapping in &self.identity.plan.mappings {
-            let (table, is_merged) =
-                match existing::check_target(self.client, self.identity, mapping).await? {
-                    TargetState::Fits(target) => (target, true),
-                    TargetState::Absent | TargetState::Outgrown => {
-                        (TargetTable::exact(mapping), false)
-                    }
-                };
+            let state = existing::check_target(self.client, self.identity, mapping).await?;
+            let is_new = matches!(state, TargetState::Absent);
+            let (target, is_merged) = match state {
+                TargetState::Fits(target) => (target, true),
+                TargetState::Absent | TargetState::Outgrown => (TargetTable::exact(mapping), false),
+            };
             let sql = ddl::create_staging(
                 &self.identity.schema,
                 &self.identity.sink,
@@ -68,7 +69,15 @@ impl Scope<'_> {
                 is_merged,
             );
             self.client.batch_execute(&sql).await?;
-            targets.push(RebuildTarget { table, is_merged });
+            if !is_new {
+                // These are rows of a table that has rights of its own.
+                let staging = staging_name(&self.identity.sink, mapping);
+                take_away(self.client, &table(&self.identity.schema, &staging)).await?;
+            }
+            targets.push(RebuildTarget {
+                table: target,
+                is_merged,
+            });
         }
         Ok(Rebuild {
             targets,
@@ -141,15 +150,17 @@ impl Scope<'_> {
         Ok(())
     }
 
-    /// Gives the new table its primary key and the name, and who might read the old one.
+    /// Gives the new table its primary key and the name, and what protects the old one.
     async fn put_in_place(&self, mapping: &MappingPlan, replaces: bool) -> Result<(), Fault> {
         let schema = &self.identity.schema;
         let staging = table(schema, &staging_name(&self.identity.sink, mapping));
         let into = table(schema, &mapping.into);
         let key = quote(&mapping.columns[mapping.key].name);
+        let mut protection = None;
         if replaces {
-            let mut sql = self.grants(mapping, &staging).await?.join(";");
-            sql.push_str(&format!("; DROP TABLE {into}"));
+            take_away(self.client, &staging).await?;
+            protection = Some(Protection::of(self.client, &into, &staging).await?);
+            let sql = format!("DROP TABLE {into}");
             self.client.batch_execute(&sql).await?;
         }
         let sql = format!(
@@ -161,7 +172,11 @@ impl Scope<'_> {
             self.constraint(mapping).await?,
             quote(&mapping.into)
         );
-        Ok(self.client.batch_execute(&sql).await?)
+        self.client.batch_execute(&sql).await?;
+        match protection {
+            Some(protection) => protection.give(self.client, mapping).await,
+            None => Ok(()),
+        }
     }
 
     /// The usual name for the primary key, where it is free.
@@ -181,28 +196,6 @@ impl Scope<'_> {
             true => format!("CONSTRAINT {} ", quote(&name)),
             false => String::new(),
         })
-    }
-
-    /// The rights that others have on the table, as they are given on another one.
-    async fn grants(&self, mapping: &MappingPlan, to: &str) -> Result<Vec<String>, Fault> {
-        let sql = "SELECT format('GRANT %s ON %s TO %s%s', a.privilege_type, $3,
-              CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(a.grantee)) END,
-              CASE WHEN a.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END)
-            FROM pg_catalog.pg_class c
-            JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace, aclexplode(c.relacl) a
-            WHERE n.nspname = $1 AND c.relname = $2 AND a.grantee <> c.relowner";
-        let rows = self
-            .client
-            .query_typed(
-                sql,
-                &[
-                    (&self.identity.schema, Type::TEXT),
-                    (&mapping.into, Type::TEXT),
-                    (&to, Type::TEXT),
-                ],
-            )
-            .await?;
-        Ok(rows.iter().map(|row| row.get(0)).collect())
     }
 }
 

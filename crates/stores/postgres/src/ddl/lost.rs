@@ -20,7 +20,13 @@ JOIN pg_catalog.pg_class c ON c.oid = i.indexrelid WHERE i.indrelid = $1 AND NOT
 UNION ALL SELECT 'constraint', conname::text FROM pg_catalog.pg_constraint
 WHERE conrelid = $1 AND contype IN ('c', 'f')
 UNION ALL SELECT 'trigger', tgname::text FROM pg_catalog.pg_trigger
-WHERE tgrelid = $1 AND NOT tgisinternal ORDER BY 1, 2";
+WHERE tgrelid = $1 AND NOT tgisinternal
+UNION ALL SELECT 'default of the column', a.attname::text FROM pg_catalog.pg_attribute a
+WHERE a.attrelid = $1 AND a.atthasdef AND a.attgenerated = '' AND NOT a.attisdropped
+UNION ALL SELECT 'statistics', stxname::text FROM pg_catalog.pg_statistic_ext WHERE stxrelid = $1
+UNION ALL SELECT 'place in the publication', p.pubname::text FROM pg_catalog.pg_publication_rel r
+JOIN pg_catalog.pg_publication p ON p.oid = r.prpubid WHERE r.prrelid = $1
+ORDER BY 1, 2";
 
 /// What a backfill by this mapping drops beside what onelog made.
 pub(crate) fn lost(

@@ -8,6 +8,7 @@ mod existing;
 mod harness;
 mod ownership;
 mod pool;
+mod protection;
 mod redefined;
 mod refused;
 mod server;
