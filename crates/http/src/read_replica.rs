@@ -26,7 +26,7 @@ fn is_of_the_source(request: &Request) -> bool {
         let rest = path.strip_prefix(*of);
         rest.is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
     };
-    OF_THE_SOURCE.iter().any(|of| is_below(&of)) || !is_read && path != BACKUP
+    OF_THE_SOURCE.iter().any(is_below) || !is_read && path != BACKUP
 }
 
 /// Refuses what only the source can do.
