@@ -18,18 +18,17 @@ WHERE c.oid = to_regclass($1) AND a.grantee <> c.relowner";
 
 /// The rights and the row-level security of table `$1`, where columns are those of table `$2`.
 const GIVE: &str = "
-SELECT format('GRANT %s ON %s TO %s%s', a.privilege_type, $1,
+SELECT format('GRANT %s%s ON %s TO %s%s', a.privilege_type, o.of_column, $1,
   CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(a.grantee)) END,
   CASE WHEN a.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END)
-FROM pg_catalog.pg_class c, aclexplode(c.relacl) a
-WHERE c.oid = to_regclass($1) AND a.grantee <> c.relowner
-UNION ALL SELECT format('GRANT %s (%I) ON %s TO %s%s', a.privilege_type, o.attname, $1,
-  CASE a.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(a.grantee)) END,
-  CASE WHEN a.is_grantable THEN ' WITH GRANT OPTION' ELSE '' END)
-FROM pg_catalog.pg_class c JOIN pg_catalog.pg_attribute o ON o.attrelid = c.oid
-JOIN pg_catalog.pg_attribute n ON n.attrelid = to_regclass($2) AND n.attname = o.attname,
-  aclexplode(o.attacl) a
-WHERE c.oid = to_regclass($1) AND a.grantee <> c.relowner AND NOT o.attisdropped
+FROM (
+  SELECT relowner, '' AS of_column, relacl AS acl
+  FROM pg_catalog.pg_class WHERE oid = to_regclass($1)
+  UNION ALL SELECT c.relowner, format(' (%I)', t.attname), t.attacl
+  FROM pg_catalog.pg_class c JOIN pg_catalog.pg_attribute t ON t.attrelid = c.oid
+  JOIN pg_catalog.pg_attribute n ON n.attrelid = to_regclass($2) AND n.attname = t.attname
+  WHERE c.oid = to_regclass($1) AND NOT t.attisdropped
+) o, aclexplode(o.acl) a WHERE a.grantee <> o.relowner
 UNION ALL SELECT format('ALTER TABLE %s ENABLE ROW LEVEL SECURITY', $1)
 FROM pg_catalog.pg_class WHERE oid = to_regclass($1) AND relrowsecurity
 UNION ALL SELECT format('ALTER TABLE %s FORCE ROW LEVEL SECURITY', $1)
