@@ -66,6 +66,17 @@ pub(crate) enum Body {
     Lines(Bytes),
 }
 
+impl Body {
+    /// The bytes, and what they are.
+    fn into_bytes(self) -> (Bytes, Option<&'static str>) {
+        match self {
+            Self::Nothing => (Bytes::new(), None),
+            Self::Json(value) => (value.to_string().into(), Some("application/json")),
+            Self::Lines(lines) => (lines, Some("application/x-ndjson")),
+        }
+    }
+}
+
 /// An answer that came, whatever it says.
 #[derive(Debug)]
 pub(crate) struct Answer {
@@ -173,7 +184,26 @@ impl Client {
     }
 
     pub(crate) fn get(&self, doing: &str, path: &str) -> Result<Answer, StoreError> {
-        self.call(doing, Method::GET, path, Body::Nothing, REQUEST_TIMEOUT)
+        self.read(doing, Method::GET, path, Body::Nothing, REQUEST_TIMEOUT)
+    }
+
+    /// Sends a request that changes nothing. It is sent once more, on another connection, when the
+    /// server closed the one that it was sent on: servers and proxies close idle connections.
+    pub(crate) fn read(
+        &self,
+        doing: &str,
+        method: Method,
+        path: &str,
+        body: Body,
+        timeout: Duration,
+    ) -> Result<Answer, StoreError> {
+        let (body, kind) = body.into_bytes();
+        self.send(method.clone(), path, (body.clone(), kind), timeout)
+            .or_else(|error| match was_closed(&error) {
+                true => self.send(method, path, (body, kind), timeout),
+                false => Err(error),
+            })
+            .map_err(|error| self.unavailable(doing, &error))
     }
 
     /// Sends a request and takes the answer, whatever its status.
@@ -185,13 +215,25 @@ impl Client {
         body: Body,
         timeout: Duration,
     ) -> Result<Answer, StoreError> {
-        let url = format!("{}{path}", self.base);
-        let (body, kind) = match body {
-            Body::Nothing => (Bytes::new(), None),
-            Body::Json(value) => (value.to_string().into(), Some("application/json")),
-            Body::Lines(lines) => (lines, Some("application/x-ndjson")),
-        };
-        let mut request = self.request(method, &url);
+        self.send(method, path, body.into_bytes(), timeout)
+            .map_err(|error| self.unavailable(doing, &error))
+    }
+
+    fn unavailable(&self, doing: &str, error: &ureq::Error) -> StoreError {
+        StoreError::Unavailable {
+            what: format!("{doing} {}", self.shown),
+            cause: error.to_string().into(),
+        }
+    }
+
+    fn send(
+        &self,
+        method: Method,
+        path: &str,
+        (body, kind): (Bytes, Option<&str>),
+        timeout: Duration,
+    ) -> Result<Answer, ureq::Error> {
+        let mut request = self.request(method, &format!("{}{path}", self.base));
         if let Some(kind) = kind {
             request = request.header(CONTENT_TYPE, kind);
         }
@@ -199,22 +241,14 @@ impl Client {
             request = request.header(AUTHORIZATION, authorization);
         }
         let request = request.config().timeout_global(Some(timeout)).build();
-        let unavailable = |error: ureq::Error| StoreError::Unavailable {
-            what: format!("{doing} {}", self.shown),
-            cause: error.to_string().into(),
-        };
-        let response = request.send(&body[..]).map_err(unavailable)?;
+        let response = request.send(&body[..])?;
         let status = response.status().as_u16();
-        let bytes = response
+        let body = response
             .into_body()
             .into_with_config()
             .limit(ANSWER_BYTES_MAX)
-            .read_to_vec()
-            .map_err(unavailable)?;
-        Ok(Answer {
-            status,
-            body: bytes,
-        })
+            .read_to_vec()?;
+        Ok(Answer { status, body })
     }
 
     /// A request that may carry a body, whatever its method.
@@ -226,6 +260,21 @@ impl Client {
             _ => self.http.post(url),
         }
     }
+}
+
+/// Whether the server closed the connection before it answered.
+fn was_closed(error: &ureq::Error) -> bool {
+    use std::io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    let ureq::Error::Io(error) = error else {
+        return false;
+    };
+    let closed = [
+        BrokenPipe,
+        ConnectionAborted,
+        ConnectionReset,
+        UnexpectedEof,
+    ];
+    closed.contains(&error.kind())
 }
 
 /// How a client of HTTP checks the identity of a server; the error is for users.

@@ -357,7 +357,7 @@ pub(crate) fn refresh(client: &Client, indexes: &[String]) -> Result<(), StoreEr
             path.push_str("/_refresh?ignore_unavailable=true");
             let path = std::mem::take(&mut path);
             client
-                .call(DOING, Method::POST, &path, Body::Nothing, LONG_TIMEOUT)?
+                .read(DOING, Method::POST, &path, Body::Nothing, LONG_TIMEOUT)?
                 .success(client, DOING)?;
         }
     }

@@ -167,7 +167,7 @@ impl Reader {
             );
             let opened: Opened = self
                 .client
-                .call(DOING, Method::POST, &path, Body::Nothing, REQUEST_TIMEOUT)?
+                .read(DOING, Method::POST, &path, Body::Nothing, REQUEST_TIMEOUT)?
                 .success(&self.client, DOING)?
                 .json(&self.client, DOING)?;
             // Every mapping has an entry before its shards are added.
@@ -324,7 +324,7 @@ fn search(
         body["search_after"] = json!([after]);
     }
     let path = "/_search?allow_partial_search_results=false";
-    let answer = client.call(doing, Method::POST, path, Body::Json(body), REQUEST_TIMEOUT)?;
+    let answer = client.read(doing, Method::POST, path, Body::Json(body), REQUEST_TIMEOUT)?;
     if answer.status == 404 {
         return Err(StoreError::Unavailable {
             what: format!("{doing} {}", client.shown),

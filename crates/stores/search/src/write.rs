@@ -179,7 +179,7 @@ impl Bulk<'_> {
         let body = Body::Json(json!({ "docs": docs }));
         let answer = self
             .client
-            .call(DOING, Method::POST, "/_mget", body, REQUEST_TIMEOUT)?
+            .read(DOING, Method::POST, "/_mget", body, REQUEST_TIMEOUT)?
             .success(self.client, DOING)?;
         let found: FoundAll = answer.json(self.client, DOING)?;
         if found.docs.len() != requested {

@@ -214,6 +214,24 @@ fn a_server_that_hangs_up_or_cuts_its_answer_is_unavailable_and_the_next_request
 }
 
 #[test]
+fn a_request_that_changes_nothing_is_sent_once_more_when_the_server_closed_its_connection() {
+    let closes_once = vec![Reply::Close, Reply::Text("{}".into())];
+    let closes_twice = vec![Reply::Close, Reply::Close, Reply::Text("{}".into())];
+    for (replies, outcome) in [(closes_once, Ok(())), (closes_twice, Err(()))] {
+        let fake = Fake::start(replies);
+        let client = fake.connect();
+        let body = Body::Json(json!({"query": {}}));
+        let answer = client.read(DOING, Method::POST, "/_search", body, REQUEST_TIMEOUT);
+        assert_eq!(answer.map(|_| ()).map_err(|_| ()), outcome);
+        drop(client);
+        let requests: Vec<Request> = fake.requests.try_iter().skip(1).collect();
+        let connections: Vec<usize> = requests.iter().map(|r| r.connection).collect();
+        assert_eq!(connections, [0, 1]);
+        assert_eq!(requests[0].body, requests[1].body);
+    }
+}
+
+#[test]
 fn a_server_that_is_silent_is_unavailable_after_the_timeout() {
     let fake = Fake::start(vec![Reply::Silence]);
     let client = fake.connect();
