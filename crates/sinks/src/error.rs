@@ -206,12 +206,7 @@ impl SinkFault {
     }
 
     pub(crate) fn of(error: &StoreError) -> Self {
-        let mut fault = match error {
-            StoreError::SchemaMismatch { .. } => Self::new(format!(
-                "{error}; rebuild the sink, or where the table is your own (existing), change it or the mapping, then resume"
-            )),
-            error => Self::new(error),
-        };
+        let mut fault = Self::new(error);
         fault.code = Some(error.code());
         if let StoreError::Refused(refused) = error {
             fault.table = Some(refused.table.clone());
@@ -253,18 +248,5 @@ mod tests {
             );
             assert_eq!(text.contains("resume it"), is_paused, "{text}");
         }
-    }
-
-    #[test]
-    fn a_table_that_does_not_fit_names_what_helps_a_table_of_onelog_and_one_of_the_user() {
-        let fault = SinkFault::of(&StoreError::SchemaMismatch {
-            into: "orders".to_owned(),
-            what: "the column 'x' is not there".to_owned(),
-        });
-        assert!(fault.what.contains("rebuild the sink"), "{fault}");
-        assert!(
-            fault.what.contains("change it or the mapping, then resume"),
-            "{fault}"
-        );
     }
 }

@@ -13,6 +13,7 @@ mod definition;
 pub mod digest;
 pub mod failpoint;
 mod kind;
+mod mismatch;
 mod refusals;
 mod server_address;
 mod shape;
@@ -28,6 +29,7 @@ pub use self::definition::{
     BATCH_BYTES_DEFAULT, BATCH_BYTES_MIN, MAPPINGS_MAX, OnRefused, SinkDefinition,
 };
 pub use self::kind::{Kinds, StoreKind, Target};
+pub use self::mismatch::Remedy;
 pub use self::refusals::{REFUSALS_MAX, Refusals};
 pub use self::server_address::{CA_FILE, ServerAddress, URL};
 pub use self::shape::{Narrowed, Shape};

@@ -25,9 +25,8 @@ use serde::{Serialize, Serializer};
 use serde_json::Value;
 
 use crate::batch::{Batch, Change};
+use crate::mismatch::Remedy;
 
-/// How many columns a message lists.
-const COLUMNS_SHOWN_MAX: usize = 64;
 /// How long a batch should take where others wait while it is applied.
 pub const BATCH_TIME: Range<Duration> = Duration::from_millis(50)..Duration::from_millis(200);
 
@@ -345,8 +344,12 @@ pub enum StoreError {
         found: Option<StorePosition>,
     },
     /// A table is not as the mapping needs it.
-    #[error("the table '{into}' in the store does not fit its mapping: {what}")]
-    SchemaMismatch { into: String, what: String },
+    #[error("the table '{into}' in the store does not fit its mapping: {what}{remedy}")]
+    SchemaMismatch {
+        into: String,
+        what: String,
+        remedy: Remedy,
+    },
     /// The definition names something that is not there, or not there now: a database can be renamed
     /// and made again. `field` is its place in the definition.
     #[error("{what}: {cause}")]
@@ -513,42 +516,6 @@ impl StoreError {
         self
     }
 
-    /// Columns that a table is to be read by and does not have, of those that it has. `None`: it has
-    /// them all.
-    pub fn without_columns(plan: &MappingPlan, found: &[String], folds_case: bool) -> Option<Self> {
-        let is_there = |name: &str| match folds_case {
-            true => found
-                .iter()
-                .any(|known| known.to_lowercase() == name.to_lowercase()),
-            false => found.iter().any(|known| known == name),
-        };
-        let missing = plan.column_names().filter(|name| !is_there(name));
-        let missing: Vec<String> = missing.map(|name| format!("'{name}'")).collect();
-        let are_there = match found.len() {
-            0..=COLUMNS_SHOWN_MAX => found.join(", "),
-            all => format!(
-                "{} and {} more",
-                found[..COLUMNS_SHOWN_MAX].join(", "),
-                all - COLUMNS_SHOWN_MAX
-            ),
-        };
-        (!missing.is_empty()).then(|| Self::SchemaMismatch {
-            into: plan.into.clone(),
-            what: format!(
-                "it has no column {}; its columns are {are_there}",
-                missing.join(", ")
-            ),
-        })
-    }
-
-    /// A table of a sink that was there before.
-    pub fn not_there(plan: &MappingPlan) -> Self {
-        Self::SchemaMismatch {
-            into: plan.into.clone(),
-            what: "it is not there: it was dropped or renamed. Give it its name back, or make it anew from the log: onelog sinks rebuild".to_owned(),
-        }
-    }
-
     pub fn refused_change(plan: &MappingPlan, change: &Change, what: impl fmt::Display) -> Self {
         Self::refused(plan, &change.key, change.offset, what)
     }
@@ -583,14 +550,5 @@ mod tests {
             found: None,
         };
         assert_eq!(error.to_string(), gone);
-    }
-
-    #[test]
-    fn a_mismatch_names_no_remedy_that_only_a_sink_has() {
-        let error = StoreError::SchemaMismatch {
-            into: "orders".to_owned(),
-            what: "the column 'x' is not there".to_owned(),
-        };
-        assert!(!error.to_string().contains("sink"), "{error}");
     }
 }

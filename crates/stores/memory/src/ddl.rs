@@ -3,11 +3,10 @@
 use std::collections::BTreeMap;
 
 use onelog_mapping::{Cell, ColumnType, MappingPlan};
-use onelog_store::StoreError;
+use onelog_store::{Remedy, StoreError};
 
 use crate::connection::Contents;
 use crate::encode::Key;
-use crate::error::schema_mismatch;
 use crate::full_text::Index;
 
 /// One table. `owner` is the sink that made it; `None` when that sink was removed.
@@ -69,9 +68,10 @@ pub(crate) fn check_columns(contents: &Contents, plan: &MappingPlan) -> Result<(
         Some(table) if table.columns == columns(plan) && table.index.columns == plan.full_text => {
             Ok(())
         }
-        Some(_) => Err(schema_mismatch(
+        Some(_) => Err(StoreError::mismatch(
             plan,
             "its columns or its full-text index differ",
+            Remedy::Rebuild,
         )),
         None => Err(StoreError::not_there(plan)),
     }

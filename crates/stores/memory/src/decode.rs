@@ -1,10 +1,9 @@
 //! Rows of a table as the columns of a plan, which may be fewer or in another order.
 
 use onelog_mapping::{Cell, MappingPlan, Row};
-use onelog_store::StoreError;
+use onelog_store::{Remedy, StoreError};
 
 use crate::ddl::Table;
-use crate::error::schema_mismatch;
 
 /// For each column of the plan, its place in the table's rows.
 #[derive(Debug)]
@@ -14,7 +13,10 @@ impl Decoder {
     pub(crate) fn new(plan: &MappingPlan, table: &Table) -> Result<Self, StoreError> {
         let place = |name: &str| {
             let found = table.columns.iter().position(|(known, _)| known == name);
-            found.ok_or_else(|| schema_mismatch(plan, format!("the column '{name}' is not there")))
+            found.ok_or_else(|| {
+                let what = format!("the column '{name}' is not there");
+                StoreError::mismatch(plan, what, Remedy::NameAnother)
+            })
         };
         plan.column_names()
             .map(place)

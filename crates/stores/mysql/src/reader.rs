@@ -14,7 +14,7 @@ use mysql_async::prelude::Queryable;
 use mysql_async::{BinaryProtocol, Conn, Params, QueryResult, Value};
 use onelog_mapping::{EXISTING, MappingPlan, Plan, Row};
 use onelog_record::Position;
-use onelog_store::{EachRow, IndexCheck, StoreError, StoreReader};
+use onelog_store::{EachRow, IndexCheck, Remedy, StoreError, StoreReader};
 
 use crate::bookkeeping;
 use crate::connection::{Connection, STATEMENT_TIMEOUT};
@@ -184,12 +184,12 @@ impl MysqlReader {
             Err(error) => return error,
         };
         let missing = StoreError::without_columns(plan, &names, true);
-        missing.unwrap_or_else(|| StoreError::SchemaMismatch {
-            into: plan.into.clone(),
-            what: format!(
+        missing.unwrap_or_else(|| {
+            let what = format!(
                 "it is not there as it should be ({})",
                 fault.message(self.connection.flavour())
-            ),
+            );
+            StoreError::mismatch(plan, what, Remedy::NameAnother)
         })
     }
 }
@@ -233,10 +233,10 @@ impl StoreReader for MysqlReader {
             return Err(match fault.code() {
                 Some(NO_TABLE) if self.names.is_some() => StoreError::not_there(plan),
                 // It may never have been there.
-                Some(NO_TABLE) => StoreError::SchemaMismatch {
-                    into: plan.into.clone(),
-                    what: "there is no such table in this database".to_owned(),
-                },
+                Some(NO_TABLE) => {
+                    let what = "there is no such table in this database";
+                    StoreError::mismatch(plan, what, Remedy::NameAnother)
+                }
                 Some(NO_COLUMN) => self.without_columns(&table, plan, &fault),
                 _ => self.connection.store_error(SCANNING, fault),
             });

@@ -37,7 +37,7 @@ use std::time::Duration;
 
 use mysql_async::{Params, Value};
 use onelog_mapping::{EXISTING, Plan};
-use onelog_store::{Guard, KnownTables, LogPlace, StoreError, Witnesses, failpoint};
+use onelog_store::{Guard, KnownTables, LogPlace, Remedy, StoreError, Witnesses, failpoint};
 
 use crate::bookkeeping::{self, Identity, Mark, Record, names_with_prefix};
 use crate::connection::{Connection, LOCK_WAIT_SECONDS, STATEMENT_TIMEOUT};
@@ -164,13 +164,11 @@ impl Rebuild<'_> {
             };
             let wrong = existing::mismatches(self.connection, mapping, &found)?;
             if !wrong.is_empty() {
-                return Err(StoreError::SchemaMismatch {
-                    into: mapping.into.clone(),
-                    what: format!(
-                        "{} (in a sink with an existing table no table can be replaced: drop this one, or give it a sink of its own)",
-                        wrong.join("; ")
-                    ),
-                });
+                let what = format!(
+                    "{} (in a sink with an existing table no table can be replaced: drop this one, or give it a sink of its own)",
+                    wrong.join("; ")
+                );
+                return Err(StoreError::mismatch(mapping, what, Remedy::Said));
             }
         }
         Ok(())

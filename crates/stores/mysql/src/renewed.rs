@@ -10,7 +10,7 @@
 
 use mysql_async::{Params, Value};
 use onelog_mapping::{MappingPlan, Row};
-use onelog_store::{Batch, KnownTable, KnownTables, StoreError, WITNESSES_MAX, Witnesses};
+use onelog_store::{Batch, KnownTable, KnownTables, Remedy, StoreError, WITNESSES_MAX, Witnesses};
 
 use crate::bookkeeping::Identity;
 use crate::connection::{Connection, IS_WRITABLE};
@@ -116,10 +116,11 @@ fn look_again(
         };
         let renewed = table.witnesses.renewed(mapping, &found);
         if !renewed.is_empty() {
-            return Err(StoreError::SchemaMismatch {
-                into: mapping.into.clone(),
-                what: renewed.join("; "),
-            });
+            return Err(StoreError::mismatch(
+                mapping,
+                renewed.join("; "),
+                Remedy::Said,
+            ));
         }
         table.definition = definition;
     }

@@ -5,8 +5,8 @@ use std::sync::Arc;
 use mysql_async::Value;
 use onelog_mapping::{EXISTING, MappingPlan, Plan, Row};
 use onelog_store::{
-    Batch, Change, Followed, Guard, KnownTables, LogPlace, Store, StoreError, StorePosition,
-    StoreReader, failpoint,
+    Batch, Change, Followed, Guard, KnownTables, LogPlace, Remedy, Store, StoreError,
+    StorePosition, StoreReader, failpoint,
 };
 
 use crate::bookkeeping::{self, Identity, Raised, Record};
@@ -240,10 +240,9 @@ impl MysqlStore {
             Trouble::Fault(mapping, fault)
                 if matches!(fault.code(), Some(NO_TABLE | NO_COLUMN)) =>
             {
-                StoreError::SchemaMismatch {
-                    into: self.plan.mappings[mapping].into.clone(),
-                    what: fault.message(self.connection.flavour()),
-                }
+                let mapping = &self.plan.mappings[mapping];
+                let what = fault.message(self.connection.flavour());
+                StoreError::mismatch(mapping, what, Remedy::of(mapping))
             }
             Trouble::Fault(_, fault) => self.connection.store_error(what, fault),
         }

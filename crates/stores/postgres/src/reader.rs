@@ -6,7 +6,7 @@ use std::sync::Arc;
 use futures_util::StreamExt as _;
 use onelog_mapping::{MappingPlan, Plan, Row};
 use onelog_record::Position;
-use onelog_store::{EachRow, IndexCheck, StoreError, StoreReader};
+use onelog_store::{EachRow, IndexCheck, Remedy, StoreError, StoreReader};
 use tokio_postgres::error::SqlState;
 
 use crate::bookkeeping::Identity;
@@ -48,7 +48,11 @@ pub(crate) fn open_reader(
             let found = existing::find_table(client, &target.schema, &mapping.into).await?;
             if matches!(found, Existing::Nothing) {
                 let wrong = format!("there is no such table in the schema '{}'", target.schema);
-                return Err(existing::schema_mismatch(mapping, &[wrong]));
+                return Err(existing::schema_mismatch(
+                    mapping,
+                    &[wrong],
+                    Remedy::NameAnother,
+                ));
             }
             let types = column_types(client, &target.schema, &mapping.into).await?;
             let names: Vec<String> = types.iter().map(|found| found.name.clone()).collect();
@@ -56,7 +60,9 @@ pub(crate) fn open_reader(
                 return Err(error.into());
             }
             let columns = lossless(mapping, &types);
-            read_as.push(columns.map_err(|wrong| existing::schema_mismatch(mapping, &wrong))?);
+            read_as.push(columns.map_err(|wrong| {
+                existing::schema_mismatch(mapping, &wrong, Remedy::NameAnother)
+            })?);
         }
         Ok(read_as)
     })?;
@@ -129,7 +135,7 @@ impl PostgresReader {
             "it has a value that cannot be read as the mapping has it; PostgreSQL says: {}",
             error::message(error)
         ));
-        Err(existing::schema_mismatch(plan, &wrong))
+        Err(existing::schema_mismatch(plan, &wrong, Remedy::NameAnother))
     }
 }
 
@@ -194,7 +200,7 @@ fn unreadable(plan: &MappingPlan, error: tokio_postgres::Error) -> Fault {
     match error.code() {
         Some(code) if *code == SqlState::UNDEFINED_TABLE => StoreError::not_there(plan).into(),
         Some(code) if *code == SqlState::UNDEFINED_COLUMN => {
-            existing::schema_mismatch(plan, &[error::message(&error)])
+            existing::schema_mismatch(plan, &[error::message(&error)], Remedy::NameAnother)
         }
         _ => error.into(),
     }

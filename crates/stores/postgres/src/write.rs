@@ -23,7 +23,7 @@ pub(crate) mod statements;
 use std::sync::Arc;
 
 use onelog_mapping::{Cell, MappingPlan};
-use onelog_store::{Batch, Change, Refusals, StoreError, failpoint};
+use onelog_store::{Batch, Change, Refusals, Remedy, StoreError, failpoint};
 use tokio_postgres::types::{ToSql, Type};
 
 use self::probe::{Probe, Refusal};
@@ -412,12 +412,12 @@ impl<'a> Scope<'a> {
         let plan = &self.identity.plan.mappings[mapping];
         match self.followers(plan).await? {
             None => Ok(()),
-            Some(followers) => Err(Fault::Store(StoreError::SchemaMismatch {
-                into: plan.into.clone(),
-                what: format!(
-                    "two rows exchange a unique value, which needs a row to be deleted for a moment, and the foreign key {followers} would follow; make that unique constraint or index one that is not needed, or the foreign key NO ACTION"
-                ),
-            })),
+            Some(followers) => {
+                let what = format!(
+                    "two rows exchange a unique value, which needs a row to be deleted for a moment, and the foreign key {followers} would follow; make that unique constraint or index one that is not needed, or the foreign key NO ACTION, then resume the sink"
+                );
+                Err(StoreError::mismatch(plan, what, Remedy::Said).into())
+            }
         }
     }
 

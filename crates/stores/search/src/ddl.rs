@@ -12,7 +12,7 @@ mod fields;
 use std::collections::BTreeMap;
 
 use onelog_mapping::MappingPlan;
-use onelog_store::StoreError;
+use onelog_store::{Remedy, StoreError};
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
 
@@ -157,12 +157,7 @@ pub(crate) fn settings(mapping: &MappingPlan) -> BTreeMap<String, Value> {
 
 /// What of a mapping cannot be kept in these products.
 pub(crate) fn check_mapping(mapping: &MappingPlan) -> Result<(), StoreError> {
-    let mismatch = |what: String| {
-        Err(StoreError::SchemaMismatch {
-            into: mapping.into.clone(),
-            what,
-        })
-    };
+    let mismatch = |what: String| Err(StoreError::mismatch(mapping, what, Remedy::Said));
     if let Some(what) = check_name(&mapping.into) {
         return mismatch(format!(
             "the name cannot be the name of an index ({what}); choose another name for 'into'"
@@ -208,10 +203,11 @@ pub(crate) fn create_index(
     let path = format!("/{}", escape(index));
     let answer = client.call(DOING, Method::PUT, &path, Body::Json(body), LONG_TIMEOUT)?;
     if answer.status == 400 {
-        return Err(StoreError::SchemaMismatch {
-            into: mapping.into.clone(),
-            what: format!("its index cannot be made: {}", answer.fault()),
-        });
+        let what = format!(
+            "its index cannot be made: {}; correct the mapping, of which its settings and fields are made",
+            answer.fault()
+        );
+        return Err(StoreError::mismatch(mapping, what, Remedy::Said));
     }
     answer.success(client, DOING).map(|_| ())
 }
@@ -320,10 +316,11 @@ pub(crate) fn check_shape(
     if what.is_empty() {
         return Ok(());
     }
-    Err(StoreError::SchemaMismatch {
-        into: mapping.into.clone(),
-        what: what.join("; "),
-    })
+    Err(StoreError::mismatch(
+        mapping,
+        what.join("; "),
+        Remedy::Rebuild,
+    ))
 }
 
 /// Deletes an index if it is there.

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use onelog_mapping::{Cell, Plan, Row};
 use onelog_record::Position;
-use onelog_store::{EachRow, IndexCheck, StoreError, StoreReader};
+use onelog_store::{EachRow, IndexCheck, Remedy, StoreError, StoreReader};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Value, json};
@@ -119,10 +119,11 @@ impl Reader {
         for mapping in &plan.mappings {
             let found = ddl::find_indexes(client, &mapping.into)?;
             if found.is_empty() {
-                return Err(StoreError::SchemaMismatch {
-                    into: mapping.into.clone(),
-                    what: "there is no index or alias of this name".into(),
-                });
+                return Err(StoreError::mismatch(
+                    mapping,
+                    "there is no index or alias of this name",
+                    Remedy::NameAnother,
+                ));
             }
             reader.shards.push(Vec::new());
             for (name, index) in &found {

@@ -16,7 +16,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
 use onelog_mapping::{Cell, Plan, Row};
-use onelog_store::{Change, Refusals, StoreError};
+use onelog_store::{Change, Refusals, Remedy, StoreError};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
@@ -266,10 +266,10 @@ impl Bulk<'_> {
         // A process that took the sink over may have exchanged the index.
         match (self.still_ours)() {
             Err(error) => error,
-            Ok(()) => StoreError::SchemaMismatch {
-                into: self.plan.mappings[mapping].into.clone(),
-                what: format!("its index is gone ({fault})"),
-            },
+            Ok(()) => {
+                let what = format!("its index is gone ({fault})");
+                StoreError::mismatch(&self.plan.mappings[mapping], what, Remedy::Rebuild)
+            }
         }
     }
 }
@@ -414,12 +414,10 @@ impl Sending<'_, '_, '_> {
                     });
                 }
                 _ if fault.kind == "index_closed_exception" => {
-                    return Err(StoreError::SchemaMismatch {
-                        into: self.bulk.plan.mappings[self.writes[*n].mapping]
-                            .into
-                            .clone(),
-                        what: format!("its index is closed ({fault}); open it"),
-                    });
+                    let mapping = &self.bulk.plan.mappings[self.writes[*n].mapping];
+                    let what =
+                        format!("its index is closed ({fault}); open it, then resume the sink");
+                    return Err(StoreError::mismatch(mapping, what, Remedy::Said));
                 }
                 _ => self.refuse(*n, format!("the store says: {fault}"))?,
             }

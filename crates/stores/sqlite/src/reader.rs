@@ -13,7 +13,7 @@ use crate::decode::read_cell;
 use crate::error::classify;
 use crate::{ddl, full_text};
 use onelog_mapping::{MappingPlan, Plan, Row};
-use onelog_store::{EachRow, IndexCheck, StoreError, StoreReader};
+use onelog_store::{EachRow, IndexCheck, Remedy, StoreError, StoreReader};
 
 /// How many rows a table has; `None`: there is none of this name.
 pub(crate) fn count_rows(path: &Path, into: &str) -> Result<Option<u64>, StoreError> {
@@ -89,10 +89,7 @@ impl SqliteReader {
                 None => format!("SQLite says: {error}"),
             },
         };
-        StoreError::SchemaMismatch {
-            into: plan.into.clone(),
-            what,
-        }
+        StoreError::mismatch(plan, what, Remedy::NameAnother)
     }
 }
 

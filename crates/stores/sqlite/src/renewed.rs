@@ -6,7 +6,7 @@
 use std::path::Path;
 
 use onelog_mapping::{Cell, MappingPlan, Plan, Row};
-use onelog_store::{Batch, KnownTable, KnownTables, StoreError, WITNESSES_MAX, Witnesses};
+use onelog_store::{Batch, KnownTable, KnownTables, Remedy, StoreError, WITNESSES_MAX, Witnesses};
 use rusqlite::Connection;
 
 use crate::bookkeeping::{Identity, read_known, record_known};
@@ -159,10 +159,11 @@ fn check_witnesses(
     if renewed.is_empty() {
         return Ok(());
     }
-    Err(StoreError::SchemaMismatch {
-        into: mapping.into.clone(),
-        what: renewed.join("; "),
-    })
+    Err(StoreError::mismatch(
+        mapping,
+        renewed.join("; "),
+        Remedy::Said,
+    ))
 }
 
 fn some_rows(connection: &Connection, mapping: &MappingPlan) -> rusqlite::Result<Witnesses> {

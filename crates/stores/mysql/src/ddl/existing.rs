@@ -3,7 +3,7 @@
 
 use mysql_async::{Params, Value};
 use onelog_mapping::{EXISTING, MappingPlan};
-use onelog_store::StoreError;
+use onelog_store::{Remedy, StoreError};
 
 use super::user_table::check_existing;
 use super::{column_type, is_text, shape};
@@ -121,21 +121,17 @@ pub(crate) fn check_target(
     }
     for name in mapping.column_names().chain([into.as_str()]) {
         if name.chars().count() > NAME_CHARS_MAX || name.ends_with(' ') {
-            return Err(StoreError::SchemaMismatch {
-                into: into.clone(),
-                what: format!(
-                    "the name '{name}' is not possible: names have at most {NAME_CHARS_MAX} characters here and do not end with a blank; change the definition"
-                ),
-            });
+            let what = format!(
+                "the name '{name}' is not possible: names have at most {NAME_CHARS_MAX} characters here and do not end with a blank; change the definition"
+            );
+            return Err(StoreError::mismatch(mapping, what, Remedy::Said));
         }
     }
     if let Some(dependent) = dependents(connection, into)?.first() {
-        return Err(StoreError::SchemaMismatch {
-            into: into.clone(),
-            what: format!(
-                "the foreign key {dependent} refers to it and would be carried away with the rows that a rebuild replaces; drop that key, or make the table yours and set 'existing'"
-            ),
-        });
+        let what = format!(
+            "the foreign key {dependent} refers to it and would be carried away with the rows that a rebuild replaces; drop that key, or make the table yours and set 'existing'"
+        );
+        return Err(StoreError::mismatch(mapping, what, Remedy::Said));
     }
     // Where an earlier version did not write the name down, the bookkeeping knows it.
     let is_ours = || named.is_some_and(|owner| owner.made) && mark.is_some_and(|m| m.sink == sink);
@@ -218,10 +214,11 @@ pub(crate) fn check_shape(
     if wrong.is_empty() {
         return Ok(());
     }
-    Err(StoreError::SchemaMismatch {
-        into: mapping.into.clone(),
-        what: wrong.join("; "),
-    })
+    Err(StoreError::mismatch(
+        mapping,
+        wrong.join("; "),
+        Remedy::Rebuild,
+    ))
 }
 
 /// What of a table's shape differs from the mapping's.

@@ -15,7 +15,7 @@
 
 use mysql_async::Params;
 use onelog_mapping::{ColumnPlan, EXISTING, MappingPlan};
-use onelog_store::{Narrowed, Shape, StoreError};
+use onelog_store::{Narrowed, Remedy, Shape, StoreError};
 
 use super::column_type;
 use super::existing::{self, FoundColumn};
@@ -154,10 +154,11 @@ impl Filled {
         narrowed: &Narrowed,
     ) -> Result<(), StoreError> {
         if !narrowed.is_empty() {
-            return Err(StoreError::SchemaMismatch {
-                into: mapping.into.clone(),
-                what: narrowed.say(&self.is).join("; "),
-            });
+            return Err(StoreError::mismatch(
+                mapping,
+                narrowed.say(&self.is).join("; "),
+                Remedy::Said,
+            ));
         }
         match &self.was {
             Some(was) if mapping.options.flag(EXISTING) && *was != self.is => {

@@ -2,7 +2,7 @@
 
 use mysql_async::{Params, Value};
 use onelog_mapping::{ColumnType, MappingPlan};
-use onelog_store::StoreError;
+use onelog_store::{Remedy, StoreError};
 
 use super::existing::{self, FoundColumn};
 use crate::connection::{Connection, Flavour};
@@ -13,7 +13,7 @@ pub(crate) fn check_existing(
     mapping: &MappingPlan,
 ) -> Result<(), StoreError> {
     let wrong = match existing::find_table(connection, &mapping.into)? {
-        None => vec!["it is not there, and 'existing' says that it is".to_owned()],
+        None => vec!["it is not there, and 'existing' says that it is; create it".to_owned()],
         Some(found) if found.kind != "table" => {
             vec![format!("it is a {}, not a table", found.kind)]
         }
@@ -24,10 +24,11 @@ pub(crate) fn check_existing(
         Some(_) => mismatches(connection, mapping)?,
     };
     if !wrong.is_empty() {
-        return Err(StoreError::SchemaMismatch {
-            into: mapping.into.clone(),
-            what: wrong.join("; "),
-        });
+        return Err(StoreError::mismatch(
+            mapping,
+            wrong.join("; "),
+            Remedy::Change,
+        ));
     }
     Ok(())
 }

@@ -12,7 +12,7 @@
 
 use mysql_async::{Params, Value};
 use onelog_mapping::MappingPlan;
-use onelog_store::{Guard, LogPlace, StoreError, failpoint};
+use onelog_store::{Guard, LogPlace, Remedy, StoreError, failpoint};
 
 use super::{EXISTING_TABLES, Rebuild};
 use crate::connection::REBUILD_TIMEOUT;
@@ -189,7 +189,7 @@ impl<'p> Rebuild<'p> {
         let key = quote(&mapping.columns[mapping.key].name);
         let (into, staged) = (quote(&mapping.into), quote(&self.target(number)));
         let kept = &self.kept[number];
-        self.check_request(&mapping.into, kept)?;
+        self.check_request(mapping, kept)?;
         let mut surplus =
             format!("{into} t LEFT JOIN {staged} n ON t.{key} = n.{key} WHERE n.{key} IS NULL");
         for part in kept.chunks(KEYS_EACH) {
@@ -297,34 +297,36 @@ impl<'p> Rebuild<'p> {
                 shape::redefined(self.connection, &self.plan.mappings[mapping].into)
             }
             Trouble::Fault(mapping, fault) if fault.is_rejected_row() => {
-                self.objection(mapping, &fault, "")
+                self.objection(mapping, &fault, "", Remedy::Change)
             }
             Trouble::Fault(_, fault) => self.fault(DOING, fault),
         }
     }
 
-    pub(super) fn objection(&self, mapping: usize, fault: &Fault, advice: &str) -> StoreError {
-        StoreError::SchemaMismatch {
-            into: self.plan.mappings[mapping].into.clone(),
-            what: format!(
-                "it does not take the rows of the log: {}{advice}",
-                fault.message(self.connection.flavour()),
-            ),
-        }
+    pub(super) fn objection(
+        &self,
+        mapping: usize,
+        fault: &Fault,
+        advice: &str,
+        remedy: Remedy,
+    ) -> StoreError {
+        let what = format!(
+            "it does not take the rows of the log: {}{advice}",
+            fault.message(self.connection.flavour()),
+        );
+        StoreError::mismatch(&self.plan.mappings[mapping], what, remedy)
     }
 
     /// Fails where the keys that are kept do not go into one request.
-    fn check_request(&self, into: &str, kept: &[Value]) -> Result<(), StoreError> {
+    fn check_request(&self, mapping: &MappingPlan, kept: &[Value]) -> Result<(), StoreError> {
         let (bytes, limit) = (request_bytes(kept), self.connection.packet_bytes());
         if bytes + REQUEST_BYTES_EXTRA <= limit {
             return Ok(());
         }
-        Err(StoreError::SchemaMismatch {
-            into: into.to_owned(),
-            what: format!(
-                "the keys of the records that it refuses take {bytes} bytes, the server takes requests of {limit}; raise max_allowed_packet there"
-            ),
-        })
+        let what = format!(
+            "the keys of the records that it refuses take {bytes} bytes, the server takes requests of {limit}; raise max_allowed_packet there, then resume the sink"
+        );
+        Err(StoreError::mismatch(mapping, what, Remedy::Said))
     }
 
     /// Locks the rows of others until the end, and fails where they are no longer those that were

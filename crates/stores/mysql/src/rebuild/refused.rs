@@ -9,7 +9,7 @@ use bytes::Bytes;
 use mysql_async::{Params, Row as FoundRow, Value};
 use onelog_mapping::{MappingPlan, Row};
 use onelog_record::Offset;
-use onelog_store::{Change, LogPlace, Refusals, Refused, StoreError, failpoint};
+use onelog_store::{Change, LogPlace, Refusals, Refused, Remedy, StoreError, failpoint};
 
 use super::Rebuild;
 use super::merge::{DOING, KEYS_EACH, Merging, marks};
@@ -269,7 +269,7 @@ impl Rebuild<'_> {
         match left.iter().find(|(_, fault)| is_by_order(fault)) {
             Some((_, fault)) => {
                 let advice = format!(" ({NO_PARENT_ADVICE})");
-                Err(self.objection(merging.number, fault, &advice))
+                Err(self.objection(merging.number, fault, &advice, Remedy::Said))
             }
             None => Ok(left),
         }
@@ -335,11 +335,11 @@ fn log_key(mapping: &MappingPlan, key: &Value) -> Result<Bytes, StoreError> {
     read_cell(kind, key.clone(), &mut row.cells[mapping.key]);
     let made = mapping.key_of_row(&row);
     made.map(Bytes::from)
-        .ok_or_else(|| StoreError::SchemaMismatch {
-            into: mapping.into.clone(),
-            what: format!(
-                "it does not let go of the row {}, which no record of the log can have written: delete it there",
+        .ok_or_else(|| {
+            let what = format!(
+                "it does not let go of the row {}, which no record of the log can have written: delete it there, then resume the sink",
                 row.cells[mapping.key].show_key()
-            ),
+            );
+            StoreError::mismatch(mapping, what, Remedy::Said)
         })
 }

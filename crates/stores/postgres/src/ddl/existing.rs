@@ -5,7 +5,7 @@
 //! enumeration. Columns that the mapping does not fill may be there when they fill themselves.
 
 use onelog_mapping::{ColumnType, EXISTING, Element, MappingPlan};
-use onelog_store::StoreError;
+use onelog_store::{Remedy, StoreError};
 use tokio_postgres::Client;
 use tokio_postgres::types::{ToSql, Type};
 
@@ -33,7 +33,7 @@ pub(crate) async fn check_target(
 ) -> Result<TargetState, Fault> {
     let bad = bad_names(mapping);
     if !bad.is_empty() {
-        return Err(schema_mismatch(mapping, &bad));
+        return Err(schema_mismatch(mapping, &bad, Remedy::Said));
     }
     let taken = |what: String| {
         Err(Fault::Store(StoreError::NotOwner {
@@ -52,6 +52,7 @@ pub(crate) async fn check_target(
             return Err(schema_mismatch(
                 mapping,
                 &["it is not there, and the mapping says 'existing'; create it".to_owned()],
+                Remedy::Said,
             ));
         }
         Existing::Nothing => return Ok(TargetState::Absent),
@@ -61,7 +62,7 @@ pub(crate) async fn check_target(
             ));
         }
         Existing::Table(facts) if !facts.shared.is_empty() => {
-            return Err(schema_mismatch(mapping, &facts.shared));
+            return Err(schema_mismatch(mapping, &facts.shared, Remedy::Change));
         }
         Existing::Table(facts) => facts,
     };
@@ -75,7 +76,7 @@ pub(crate) async fn check_target(
     match facts.check_existing(mapping) {
         Ok(target) if existing || made || facts.is_empty => Ok(TargetState::Fits(target)),
         Ok(_) => taken(not_ours("it has rows")),
-        Err(why) if existing => Err(schema_mismatch(mapping, &why)),
+        Err(why) if existing => Err(schema_mismatch(mapping, &why, Remedy::Change)),
         Err(_) if made => Ok(TargetState::Outgrown),
         Err(mut why) => {
             if !facts.is_empty {
@@ -100,6 +101,7 @@ pub(crate) async fn check_shape(
     mapping: &MappingPlan,
 ) -> Result<TargetTable, Fault> {
     check_owner(client, identity, &mapping.into).await?;
+    let mut remedy = Remedy::of(mapping);
     let wrong = match find_table(client, &identity.schema, &mapping.into).await? {
         Existing::Nothing => vec!["it is not there".to_owned()],
         Existing::Other(kind) => vec![format!("a {kind} has its name")],
@@ -110,9 +112,14 @@ pub(crate) async fn check_shape(
                 if changed.is_empty() {
                     return Ok(target);
                 }
+                remedy = Remedy::Said;
                 changed
             }
             Err(wrong) => {
+                if !facts.shared.is_empty() {
+                    // No rebuild takes such a table.
+                    remedy = Remedy::Change;
+                }
                 // It may be put back with the values that this has left.
                 let shape = facts.shape(mapping);
                 shape.check(client, identity, mapping, false).await?;
@@ -120,7 +127,7 @@ pub(crate) async fn check_shape(
             }
         },
     };
-    Err(schema_mismatch(mapping, &wrong))
+    Err(schema_mismatch(mapping, &wrong, remedy))
 }
 
 /// Names the triggers of a table once a session.
@@ -160,11 +167,8 @@ pub(crate) async fn record_backfilled(
     Err(Fault::Redefined(mapping.into.clone()))
 }
 
-pub(crate) fn schema_mismatch(mapping: &MappingPlan, what: &[String]) -> Fault {
-    Fault::Store(StoreError::SchemaMismatch {
-        into: mapping.into.clone(),
-        what: what.join("; "),
-    })
+pub(crate) fn schema_mismatch(mapping: &MappingPlan, what: &[String], remedy: Remedy) -> Fault {
+    StoreError::mismatch(mapping, what.join("; "), remedy).into()
 }
 
 /// What is special about a column that fits.
@@ -286,7 +290,7 @@ SELECT format('%s inherits from it, whose rows are its rows as well', i.inhrelid
 FROM pg_catalog.pg_inherits i JOIN pg_catalog.pg_class c ON c.oid = i.inhparent
 WHERE i.inhparent = $1 AND c.relkind = 'r'
 UNION ALL
-SELECT format('the rule %s rewrites what is written to it', rulename)
+SELECT format('the rule %s rewrites what is written to it: drop it, or disable it', rulename)
 FROM pg_catalog.pg_rewrite WHERE ev_class = $1 AND ev_type <> '1' AND ev_enabled IN ('O', 'A')";
 
 /// Looks at what is there under a name.
@@ -545,7 +549,7 @@ pub(crate) fn bad_names(mapping: &MappingPlan) -> Vec<String> {
     for name in mapping.column_names().chain([mapping.into.as_str()]) {
         if name.len() > IDENTIFIER_BYTES_MAX {
             wrong.push(format!(
-                "the name {} has {} bytes, and PostgreSQL's names have at most {}",
+                "the name {} has {} bytes, and PostgreSQL's names have at most {}; choose a shorter one",
                 quote(name),
                 name.len(),
                 IDENTIFIER_BYTES_MAX

@@ -11,7 +11,7 @@
 //! checked here, while the rows can still be found.
 
 use onelog_mapping::{ColumnType, MappingPlan};
-use onelog_store::{Guard, LogPlace, StoreError};
+use onelog_store::{Guard, LogPlace, Remedy, StoreError};
 use tokio_postgres::error::SqlState;
 
 use super::keep::is_written;
@@ -177,34 +177,30 @@ fn guarded(mapping: &MappingPlan, rows: u64, deletes: u64, changes: u64) -> Faul
 
 const NO_PARENT: &str = "; tables are filled in the order of the mappings: where the table that the foreign key refers to is one of them, put its mapping first";
 
-const REALLY_MISSING: &str = "; this key is checked when all rows are there, so the order of the mappings is not the cause: the row that is referred to is neither in its table nor made of a record of the log. Write its record, or correct the one that refers to it";
+const REALLY_MISSING: &str = "; this key is checked when all rows are there, so the order of the mappings is not the cause: the row that is referred to is neither in its table nor made of a record of the log. Write its record, or correct the one that refers to it, then resume the sink";
 
 /// A row that no order of the mappings puts where it is referred to.
 pub(super) fn missing(mapping: &MappingPlan, error: &tokio_postgres::Error) -> Fault {
-    Fault::Store(StoreError::SchemaMismatch {
-        into: mapping.into.clone(),
-        what: format!(
-            "it does not take the rows of the log; PostgreSQL says: {}{REALLY_MISSING}",
-            error::message(error)
-        ),
-    })
+    let what = format!(
+        "it does not take the rows of the log; PostgreSQL says: {}{REALLY_MISSING}",
+        error::message(error)
+    );
+    StoreError::mismatch(mapping, what, Remedy::Said).into()
 }
 
 /// An objection for which no record of the log can be named: the server's message has to do.
 pub(super) fn unmerged(mapping: &MappingPlan, fault: Fault) -> Fault {
     match fault {
         Fault::Sql(error) if Fault::is_rejected_row_error(&error) => {
-            Fault::Store(StoreError::SchemaMismatch {
-                into: mapping.into.clone(),
-                what: format!(
-                    "it does not take the rows of the log; PostgreSQL says: {}{}",
-                    error::message(&error),
-                    match error.code() {
-                        Some(&SqlState::FOREIGN_KEY_VIOLATION) => NO_PARENT,
-                        _ => "",
-                    }
-                ),
-            })
+            let (advice, remedy) = match error.code() {
+                Some(&SqlState::FOREIGN_KEY_VIOLATION) => (NO_PARENT, Remedy::Said),
+                _ => ("", Remedy::Change),
+            };
+            let what = format!(
+                "it does not take the rows of the log; PostgreSQL says: {}{advice}",
+                error::message(&error)
+            );
+            StoreError::mismatch(mapping, what, remedy).into()
         }
         other => other,
     }

@@ -3,7 +3,7 @@
 //! privileges have given the new table is taken away first.
 
 use onelog_mapping::MappingPlan;
-use onelog_store::StoreError;
+use onelog_store::{Remedy, StoreError};
 use tokio_postgres::Client;
 use tokio_postgres::types::{ToSql, Type};
 
@@ -79,13 +79,13 @@ impl Protection {
             let given = client.batch_execute(statement).await;
             given.map_err(|error| match error.as_db_error() {
                 None => Fault::from(error),
-                Some(_) => Fault::Store(StoreError::SchemaMismatch {
-                    into: mapping.into.clone(),
-                    what: format!(
-                        "its policy '{name}' cannot be given to the table that is to take its place: {}; change the policy, or drop it",
+                Some(_) => {
+                    let what = format!(
+                        "its policy '{name}' cannot be given to the table that is to take its place: {}; change the policy, or drop it, then resume the sink",
                         error::message(&error)
-                    ),
-                }),
+                    );
+                    StoreError::mismatch(mapping, what, Remedy::Said).into()
+                }
             })?;
         }
         Ok(())

@@ -268,9 +268,12 @@ fn everything_that_does_not_fit_is_said_at_once() {
         "'needed' is NOT NULL without a default",
         "ON DELETE CASCADE would change rows",
         "UNLOGGED",
+        "change the table, and resume the sink",
     ] {
         assert!(text.contains(part), "{part}: {text}");
     }
+    // No rebuild mends a table of the user's own.
+    assert!(!text.contains("rebuild"), "{text}");
     let (pg, plan) = people("");
     let error = pg.open(plan, LOG).check_target().unwrap_err().to_string();
     assert!(error.contains("it is not there"), "{error}");

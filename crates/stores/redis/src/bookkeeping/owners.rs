@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::ops::ControlFlow;
 
 use onelog_mapping::{KeyTemplate, Plan};
-use onelog_store::StoreError;
+use onelog_store::{Remedy, StoreError};
 use redis::Value;
 
 use super::names::{OWNERS, overlap};
@@ -84,6 +84,7 @@ impl RedisStore {
                 return Err(StoreError::SchemaMismatch {
                     into: template.to_string(),
                     what: "'onelog:owners' no longer says that the keys are this sink's".into(),
+                    remedy: Remedy::Rebuild,
                 });
             }
         }

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use onelog_mapping::MappingPlan;
-use onelog_store::{Narrowed, StoreError};
+use onelog_store::{Narrowed, Remedy, StoreError};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{index_name, index_objects, quote, sql_type};
@@ -111,10 +111,11 @@ pub(crate) fn check_shape(
     if what.is_empty() {
         return Ok(());
     }
-    Err(StoreError::SchemaMismatch {
-        into: mapping.into.clone(),
-        what: what.join("; "),
-    })
+    Err(StoreError::mismatch(
+        mapping,
+        what.join("; "),
+        Remedy::Rebuild,
+    ))
 }
 
 /// Notes the columns that have another type than onelog filled. A value of one type is none of another.
@@ -142,10 +143,8 @@ pub(crate) fn check_narrowed(mapping: &MappingPlan, narrowed: &Narrowed) -> Resu
     if narrowed.is_empty() {
         return Ok(());
     }
-    Err(StoreError::SchemaMismatch {
-        into: mapping.into.clone(),
-        what: narrowed.say(&onelog_store::Shape::new()).join("; "),
-    })
+    let what = narrowed.say(&onelog_store::Shape::new()).join("; ");
+    Err(StoreError::mismatch(mapping, what, Remedy::Said))
 }
 
 #[derive(Debug, PartialEq)]

@@ -439,6 +439,8 @@ fn a_table_that_another_process_makes_anew_gets_no_row_that_it_would_change() {
             matches!(&error, StoreError::SchemaMismatch { what, .. } if what.contains(expected)),
             "{error}"
         );
+        let said = error.to_string();
+        assert!(said.ends_with("onelog sinks rebuild"), "{said}");
         assert_eq!(store.position().unwrap(), position);
         // A rebuild makes the table as it should be.
         model.rebuild(&plan, store.as_mut()).unwrap();
