@@ -226,7 +226,7 @@ struct DryRunStore {
     changes: u64,
     /// Whether those are so many that the sink would stop and ask.
     is_too_much: bool,
-    /// What the sink would say then.
+    /// What the sink would say where it stopped, then or because it cannot take the table as it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     stop: Option<String>,
     /// What users have added to the table (columns, indexes, triggers) and a backfill would drop with

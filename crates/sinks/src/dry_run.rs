@@ -15,9 +15,9 @@ use crate::handle::Found;
 use crate::open::plan_of;
 use crate::sinks::Sinks;
 use onelog_mapping::{EXISTING, KeyForm, MappingRules, RowForm, Source};
-use onelog_mapping::{MappingPlan, Row, RowFault, show_key};
+use onelog_mapping::{MappingPlan, Plan, Row, RowFault, show_key};
 use onelog_record::JsonText;
-use onelog_store::{Kinds, SinkDefinition, VerifyError};
+use onelog_store::{Kinds, SinkDefinition, StoreError, VerifyError};
 
 /// The most rows of one mapping that are shown.
 pub const DRY_RUN_ROWS_MAX: usize = 100;
@@ -25,6 +25,8 @@ pub const DRY_RUN_ROWS_MAX: usize = 100;
 pub const DRY_RUN_STORE_ROWS_MAX: u64 = 1_000_000;
 /// So much of what a backfill would drop beside rows is named.
 pub const DRY_RUN_LOST_MAX: usize = 20;
+/// The name of a definition without one.
+const NO_NAME: &str = "try";
 /// How many records of a table are looked at, at most.
 const LOOKED_AT_MAX: u64 = 10_000;
 /// For how long records are looked at: programs may take their time with each.
@@ -69,7 +71,7 @@ pub struct DryRunStore {
     pub changes: u64,
     /// Whether those are so many that the sink would stop and ask.
     pub is_too_much: bool,
-    /// What the sink would say then.
+    /// What the sink would say where it stopped, then or because it cannot take the table as it is.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stop: Option<String>,
     /// What users have added to the table (columns, indexes, triggers) and a backfill would drop with
@@ -150,7 +152,7 @@ impl Sinks {
             let mut found = looking.run_mapping(rules, mapping)?;
             if looks_into_the_store {
                 let is_foreign = is_foreign(known.as_ref(), definition, number);
-                found.store = Some(look(&counting, mapping, number, is_foreign));
+                found.store = Some(look(&counting, &plan, number, is_foreign));
             }
             mappings.push(found);
         }
@@ -184,18 +186,24 @@ fn is_foreign(known: Option<&Found>, definition: &SinkDefinition, number: usize)
         })
 }
 
-fn look(
-    counting: &Counting<'_>,
-    mapping: &MappingPlan,
-    number: usize,
-    is_foreign: bool,
-) -> DryRunStore {
+fn look(counting: &Counting<'_>, plan: &Plan, number: usize, is_foreign: bool) -> DryRunStore {
+    let definition = counting.definition;
+    let name = &definition.name;
+    let refusal = match definition.target.check_backfill(name, plan, number) {
+        Ok(()) => None,
+        // What has no name may be the sink that the table belongs to.
+        Err(StoreError::NotOwner { owner: Some(_), .. }) if name == NO_NAME => None,
+        Err(error @ (StoreError::SchemaMismatch { .. } | StoreError::NotOwner { .. })) => {
+            Some(error.to_string())
+        }
+        Err(error) => return not_counted(error.into()),
+    };
     let rows = RowsThere::of(&counting.definition.mappings[number], is_foreign);
     let found = counting.count(rows, number).and_then(|counted| {
-        let lost = counting.definition.target.lost(mapping)?;
+        let lost = definition.target.lost(&plan.mappings[number])?;
         Ok((counted, counting.refusal(rows, number, counted), lost))
     });
-    found.map_or_else(not_counted, |(counted, refusal, lost)| DryRunStore {
+    let mut store = found.map_or_else(not_counted, |(counted, refusal, lost)| DryRunStore {
         lost: bounded(lost),
         rows: counted.rows,
         deletes: counted.missing,
@@ -204,7 +212,11 @@ fn look(
         stop: refusal.map(|fault| fault.to_string()),
         counted_all: !counted.is_cut,
         why: None,
-    })
+    });
+    if refusal.is_some() {
+        store.stop = refusal;
+    }
+    store
 }
 
 fn bounded(mut lost: Vec<String>) -> Vec<String> {
@@ -230,7 +242,7 @@ fn completed(kinds: Kinds, definition: &Value) -> (Value, bool) {
     let mut has_place = true;
     let kind = definition.get("kind").and_then(Value::as_str);
     if let Some(object) = out.as_object_mut() {
-        object.entry("name").or_insert_with(|| json!("try"));
+        object.entry("name").or_insert_with(|| json!(NO_NAME));
         if let Some(kind) = kind.and_then(|kind| kinds.find(kind)) {
             let scheme = kind.schemes().first().copied().unwrap_or_default();
             for (field, place) in kind.fields_of(&format!("{scheme}://localhost")) {

@@ -115,6 +115,12 @@ pub trait Target: Any + fmt::Debug + Send + Sync {
     fn lost(&self, _mapping: &MappingPlan) -> Result<Vec<String>, StoreError> {
         Ok(Vec::new())
     }
+
+    /// Fails as a backfill of the sink of this name would, where it would not take a mapping's table as
+    /// it is and that shows without writing: [`StoreError::SchemaMismatch`] or [`StoreError::NotOwner`].
+    fn check_backfill(&self, _sink: &str, _plan: &Plan, _mapping: usize) -> Result<(), StoreError> {
+        Ok(())
+    }
 }
 
 impl dyn StoreKind {

@@ -34,6 +34,19 @@ pub(crate) struct Identity {
     pub(crate) first_epoch: u64,
 }
 
+impl Identity {
+    pub(crate) fn new(sink: &str, log_id: &str, plan: &Arc<Plan>, schema: &str) -> Self {
+        Self {
+            sink: sink.to_owned(),
+            log_id: log_id.to_owned(),
+            plan_id: plan_id(plan),
+            plan: Arc::clone(plan),
+            schema: schema.to_owned(),
+            first_epoch: 1,
+        }
+    }
+}
+
 /// Makes the bookkeeping tables where they are missing. Where they are there, no right to make
 /// tables is needed.
 pub(crate) async fn create_bookkeeping(client: &Client, schema: &str) -> Result<(), Fault> {
@@ -50,7 +63,7 @@ pub(crate) async fn create_bookkeeping(client: &Client, schema: &str) -> Result<
     .await
 }
 
-async fn has_bookkeeping(client: &Client, schema: &str) -> Result<bool, Fault> {
+pub(crate) async fn has_bookkeeping(client: &Client, schema: &str) -> Result<bool, Fault> {
     let sql = "SELECT count(*) FROM pg_catalog.pg_attribute a
         JOIN pg_catalog.pg_class c ON c.oid = a.attrelid
         JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace

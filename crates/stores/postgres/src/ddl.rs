@@ -1,5 +1,6 @@
 //! The names and tables of a sink as SQL text.
 
+pub(crate) mod backfill;
 pub(crate) mod existing;
 pub(crate) mod lossless;
 pub(crate) mod lost;

@@ -157,13 +157,15 @@ fn server_message(error: &DbError) -> String {
 
 const STATEMENT_POOL: &str = "the address leads to a pool that takes single statements only: a pool with pool_mode = transaction or session is needed, or the server's own port";
 
+pub(crate) const DROP_DEPENDENTS: &str = "drop what depends on the table, then rebuild the sink";
+
 /// What people can do about an error that does not pass by itself.
 fn advice(code: &str) -> Option<&'static str> {
     Some(match code {
         "42501" => "the user lacks a right: give it those that docs/sinks/postgres.md lists",
         "3F000" => "there is no such schema: create it, or name another one as 'schema'",
         "3D000" => "there is no such database: create it, or name another one in the address",
-        "2BP01" => "drop what depends on the table, then rebuild the sink",
+        "2BP01" => DROP_DEPENDENTS,
         "28P01" => "the password is wrong, or there is no such user: mend them in the address",
         _ if code.starts_with("28") => {
             "there is no such user, or it may not log in from here: mend the user in the address, or the server's pg_hba.conf"

@@ -13,6 +13,7 @@ use serde_json::{Map, Value, json};
 
 use crate::PostgresStore;
 use crate::connection::Purpose;
+use crate::ddl::backfill::check_backfill;
 use crate::ddl::lost::lost;
 use crate::reader::{count_rows, open_reader};
 
@@ -152,5 +153,9 @@ impl Target for PostgresTarget {
 
     fn lost(&self, mapping: &MappingPlan) -> Result<Vec<String>, StoreError> {
         lost(self, mapping)
+    }
+
+    fn check_backfill(&self, sink: &str, plan: &Plan, mapping: usize) -> Result<(), StoreError> {
+        check_backfill(self, sink, plan, mapping)
     }
 }

@@ -64,14 +64,7 @@ impl PostgresStore {
         Ok(Self {
             target: target.clone(),
             connection,
-            identity: Identity {
-                sink: sink.to_owned(),
-                log_id: log_id.to_owned(),
-                plan_id: bookkeeping::plan_id(&plan),
-                schema: target.schema.clone(),
-                plan: Arc::clone(&plan),
-                first_epoch: 1,
-            },
+            identity: Identity::new(sink, log_id, &plan, &target.schema),
             epoch: None,
             writers: plan.mappings.iter().map(|_| None).collect(),
             row: Row::default(),

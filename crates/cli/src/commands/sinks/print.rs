@@ -255,8 +255,13 @@ pub fn dry_run(answer: &Exact, out: &mut Out) -> io::Result<()> {
 /// What a backfill would delete in the store.
 fn in_the_store(store: &Value) -> Option<String> {
     let number = |name: &str| store[name].as_u64().map(thousands);
+    let stop = store["stop"].as_str();
     if let Some(why) = store["why"].as_str() {
-        return Some(format!("the rows of the store could not be counted: {why}"));
+        let stop = stop.map(|stop| format!(". The sink WOULD STOP, and say: {stop}"));
+        return Some(format!(
+            "the rows of the store could not be counted: {why}{}",
+            stop.unwrap_or_default()
+        ));
     }
     let at_least = match store["counted_all"].as_bool()? {
         true => "",
@@ -283,8 +288,11 @@ fn in_the_store(store: &Value) -> Option<String> {
             names.join(", ")
         ));
     }
-    if let Some(stop) = store["stop"].as_str() {
-        line.push_str(". It would say: ");
+    if let Some(stop) = stop {
+        line.push_str(match store["is_too_much"] == true {
+            true => ". It would say: ",
+            false => ". The sink WOULD STOP, and say: ",
+        });
         line.push_str(stop);
     }
     Some(line)
@@ -323,4 +331,55 @@ pub fn parked(list: &[Value], total: u64, out: &mut Out) -> io::Result<()> {
         ))?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    fn line_of(more: &[(&str, Value)]) -> String {
+        let mut store = json!({
+            "rows": 1200, "deletes": 0, "changes": 0, "is_too_much": false, "counted_all": true,
+        });
+        for (field, value) in more {
+            store[*field] = value.clone();
+        }
+        in_the_store(&store).unwrap()
+    }
+
+    #[test]
+    fn a_dry_run_names_what_a_backfill_drops_with_the_table() {
+        let plain = "the store has 1,200 rows, of which none would be deleted";
+        assert_eq!(line_of(&[]), plain);
+        let lost = json!(["the index 'by_note'", "the trigger 'watch'"]);
+        let dropped = "a backfill WOULD DROP with the table what was added to it: the index 'by_note', the trigger 'watch'";
+        assert_eq!(line_of(&[("lost", lost)]), format!("{plain}; {dropped}"));
+    }
+
+    #[test]
+    fn a_dry_run_says_that_the_sink_would_stop_and_what_it_would_say() {
+        let ruled = line_of(&[("stop", json!("the rule r rewrites"))]);
+        assert!(
+            ruled.ends_with("The sink WOULD STOP, and say: the rule r rewrites"),
+            "{ruled}"
+        );
+        let many = line_of(&[
+            ("deletes", json!(900)),
+            ("is_too_much", json!(true)),
+            ("stop", json!("let it")),
+        ]);
+        assert!(
+            many.ends_with(
+                "900 WOULD BE DELETED: the sink would stop and ask. It would say: let it"
+            ),
+            "{many}"
+        );
+        let unread = line_of(&[("why", json!("no right")), ("stop", json!("let it"))]);
+        assert!(
+            unread.contains("could not be counted: no right"),
+            "{unread}"
+        );
+        assert!(unread.ends_with("say: let it"), "{unread}");
+    }
 }

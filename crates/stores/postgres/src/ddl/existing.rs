@@ -31,6 +31,21 @@ pub(crate) async fn check_target(
     identity: &Identity,
     mapping: &MappingPlan,
 ) -> Result<TargetState, Fault> {
+    // In this order: a table and its owner are committed together, so a table that is seen here
+    // has an owner that is seen behind it.
+    let found = find_table(client, &identity.schema, &mapping.into).await?;
+    let owner = check_owner(client, identity, &mapping.into).await?;
+    state_of(client, identity, mapping, found, owner).await
+}
+
+/// The same of a table that was looked at, with what is recorded of it.
+pub(crate) async fn state_of(
+    client: &Client,
+    identity: &Identity,
+    mapping: &MappingPlan,
+    found: Existing,
+    owner: Option<Owner>,
+) -> Result<TargetState, Fault> {
     let bad = bad_names(mapping);
     if !bad.is_empty() {
         return Err(schema_mismatch(mapping, &bad, Remedy::Said));
@@ -42,10 +57,6 @@ pub(crate) async fn check_target(
             what,
         }))
     };
-    // In this order: a table and its owner are committed together, so a table that is seen here
-    // has an owner that is seen behind it.
-    let found = find_table(client, &identity.schema, &mapping.into).await?;
-    let owner = check_owner(client, identity, &mapping.into).await?;
     let existing = mapping.options.flag(EXISTING);
     let facts = match found {
         Existing::Nothing if existing => {

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use onelog_store::conformance::{
-    self, Harness as _, LOG, Model, ORDERS, backfilled, standard_plan,
+    self, Harness as _, LOG, Model, ORDERS, SINK, backfilled, standard_plan,
 };
 use onelog_store::{StoreError, verify};
 use onelog_testkit::{Kind, require};
@@ -268,7 +268,16 @@ fn another_shape_takes_the_name_and_keeps_the_rights() {
         );
     }
     // What depends on it is not dropped with it.
+    let target = pg.definition("dry").target;
+    target.check_backfill(SINK, &plan, 0).unwrap();
     pg.sql("CREATE VIEW totals AS SELECT total FROM orders");
+    let foretold = target.check_backfill(SINK, &plan, 0).unwrap_err();
+    let text = foretold.to_string();
+    assert!(
+        text.contains("totals") && text.contains("drop what depends on the table"),
+        "{text}"
+    );
+    target.check_backfill(SINK, &wider, 0).unwrap();
     let mut store = pg.open(Arc::clone(&plan), LOG);
     store.take_over().unwrap();
     let error = model.rebuild(&plan, store.as_mut()).unwrap_err();
@@ -432,6 +441,14 @@ fn a_table_whose_rows_are_those_of_another_table_is_refused_by_name() {
     require!(Kind::Postgres);
     // Given a sink that fills a user's partitioned table
     let pg = Pg::new();
+    // (before it, nothing of onelog's is there for the dry run)
+    pg.sql("CREATE TABLE early (id text); CREATE RULE all_gone AS ON DELETE TO early DO NOTHING");
+    let early = conformance::plan(&pg, r#"{"table":"shop.orders","into":"early"}"#);
+    let target = pg.definition("dry").target;
+    let foretold = target.check_backfill("first", &early, 0).unwrap_err();
+    let text = foretold.to_string();
+    assert!(text.contains("the rule all_gone rewrites"), "{text}");
+    assert!(text.contains("drop it, or disable it"), "{text}");
     pg.sql(
         "CREATE TABLE parent (id text COLLATE \"C\" PRIMARY KEY) PARTITION BY HASH (id);
          CREATE TABLE part PARTITION OF parent FOR VALUES WITH (MODULUS 1, REMAINDER 0);
@@ -462,9 +479,12 @@ fn a_table_whose_rows_are_those_of_another_table_is_refused_by_name() {
         ("seen", "a view of this name"),
     ] {
         let plan = plan(into);
+        let target = pg.definition("dry").target;
+        let foretold = target.check_backfill("second", &plan, 0).unwrap_err();
         let mut store = pg.open_as("second", &plan, LOG).unwrap();
         let error = store.check_target().unwrap_err();
         let text = error.to_string();
+        assert_eq!(foretold.to_string(), text);
         assert!(text.contains(why) && text.contains(into), "{text}");
         assert!(!error.is_retryable(), "{text}");
         store.take_over().unwrap();

@@ -1,0 +1,76 @@
+//! Why a backfill would not take a table as it is, as far as that shows without writing.
+
+use std::sync::Arc;
+
+use onelog_mapping::Plan;
+use onelog_store::{Remedy, StoreError};
+use tokio_postgres::Client;
+use tokio_postgres::types::{ToSql, Type};
+
+use super::existing::{self, Existing, TargetState};
+use crate::bookkeeping::{Identity, check_owner, has_bookkeeping};
+use crate::connection::{BEGIN_READ, Connection, Purpose, STATEMENT_TIMEOUT};
+use crate::error::{DROP_DEPENDENTS, Fault};
+use crate::kind::PostgresTarget;
+
+/// How many dependents are named.
+const DEPENDENTS_SHOWN_MAX: u32 = 10;
+
+/// What keeps table `$1` from being dropped: what depends on it, or on the type of its rows, and is
+/// not a part of it.
+const DEPENDENTS: &str = "
+WITH on_table AS (
+  SELECT d.classid, d.objid, d.deptype FROM pg_catalog.pg_depend d
+  JOIN pg_catalog.pg_class c ON c.oid = $1
+  WHERE d.refclassid = 'pg_catalog.pg_class'::regclass AND d.refobjid = c.oid
+    OR d.refclassid = 'pg_catalog.pg_type'::regclass AND d.refobjid = c.reltype)
+SELECT pg_describe_object(classid, objid, 0) FROM on_table
+GROUP BY 1 HAVING bool_and(deptype = 'n') ORDER BY 1 LIMIT $2";
+
+/// Fails as a backfill of the sink of this name would.
+pub(crate) fn check_backfill(
+    target: &PostgresTarget,
+    sink: &str,
+    plan: &Plan,
+    mapping: usize,
+) -> Result<(), StoreError> {
+    let connection = Connection::open(target, "dry run", Purpose::Snapshot)?;
+    let identity = Identity::new(sink, "", &Arc::new(plan.clone()), &target.schema);
+    let client = &connection.client;
+    connection.wait("looking at the tables of", STATEMENT_TIMEOUT, async {
+        client.batch_execute(&BEGIN_READ).await?;
+        look(client, &identity, mapping).await
+    })
+}
+
+async fn look(client: &Client, identity: &Identity, mapping: usize) -> Result<(), Fault> {
+    let mapping = &identity.plan.mappings[mapping];
+    let found = existing::find_table(client, &identity.schema, &mapping.into).await?;
+    let oid = match &found {
+        Existing::Table(facts) => Some(facts.oid()),
+        Existing::Nothing | Existing::Other(_) => None,
+    };
+    let owner = match has_bookkeeping(client, &identity.schema).await? {
+        true => check_owner(client, identity, &mapping.into).await?,
+        false => None,
+    };
+    let state = existing::state_of(client, identity, mapping, found, owner).await?;
+    let (TargetState::Outgrown, Some(oid)) = (state, oid) else {
+        return Ok(());
+    };
+    let limit = i64::from(DEPENDENTS_SHOWN_MAX);
+    let params = [
+        (&oid as &(dyn ToSql + Sync), Type::OID),
+        (&limit, Type::INT8),
+    ];
+    let rows = client.query_typed(DEPENDENTS, &params).await?;
+    let names: Vec<&str> = rows.iter().map(|row| row.get(0)).collect();
+    if names.is_empty() {
+        return Ok(());
+    }
+    let what = format!(
+        "another table has to take its place, and of this one depends: {}; {DROP_DEPENDENTS}",
+        names.join(", ")
+    );
+    Err(StoreError::mismatch(mapping, what, Remedy::Said).into())
+}
