@@ -200,7 +200,7 @@ fn look(counting: &Counting<'_>, plan: &Plan, number: usize, is_foreign: bool) -
     };
     let rows = RowsThere::of(&counting.definition.mappings[number], is_foreign);
     let found = counting.count(rows, number).and_then(|counted| {
-        let lost = definition.target.lost(&plan.mappings[number])?;
+        let lost = definition.target.lost(plan, number)?;
         Ok((counted, counting.refusal(rows, number, counted), lost))
     });
     let mut store = found.map_or_else(not_counted, |(counted, refusal, lost)| DryRunStore {

@@ -5,9 +5,7 @@ use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 
-use onelog_mapping::{
-    Cell, DefinitionError, FieldRule, MappingPlan, MappingRules, Object, Plan, unknown,
-};
+use onelog_mapping::{Cell, DefinitionError, FieldRule, MappingRules, Object, Plan, unknown};
 use serde_json::{Map, Value};
 
 use crate::address::{Address, one_of};
@@ -112,7 +110,7 @@ pub trait Target: Any + fmt::Debug + Send + Sync {
 
     /// What users have added to a table that onelog made (columns, indexes, triggers) and a backfill by
     /// this mapping drops, because a new table takes its place.
-    fn lost(&self, _mapping: &MappingPlan) -> Result<Vec<String>, StoreError> {
+    fn lost(&self, _plan: &Plan, _mapping: usize) -> Result<Vec<String>, StoreError> {
         Ok(Vec::new())
     }
 

@@ -12,6 +12,7 @@ use onelog_store::{
 use serde_json::{Map, Value, json};
 
 use crate::MysqlStore;
+use crate::ddl::lost::{check_backfill, lost};
 use crate::encode;
 use crate::reader::{MysqlReader, count_rows};
 
@@ -127,5 +128,13 @@ impl Target for MysqlTarget {
 
     fn count_rows(&self, into: &str) -> Result<Option<u64>, StoreError> {
         count_rows(self, into)
+    }
+
+    fn lost(&self, plan: &Plan, mapping: usize) -> Result<Vec<String>, StoreError> {
+        lost(self, plan, mapping)
+    }
+
+    fn check_backfill(&self, sink: &str, plan: &Plan, mapping: usize) -> Result<(), StoreError> {
+        check_backfill(self, sink, plan, mapping)
     }
 }

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use onelog_mapping::{
-    ADOPT_RULE, DefinitionError, EXISTING_RULE, FieldRule, FieldValue, KeyForm, MappingPlan,
-    MappingRules, Object, Plan, RowForm, no_further_check,
+    ADOPT_RULE, DefinitionError, EXISTING_RULE, FieldRule, FieldValue, KeyForm, MappingRules,
+    Object, Plan, RowForm, no_further_check,
 };
 use onelog_store::{
     Address, CA_FILE, ServerAddress, Store, StoreError, StoreKind, StoreReader, Target, URL,
@@ -151,8 +151,8 @@ impl Target for PostgresTarget {
         count_rows(self, into)
     }
 
-    fn lost(&self, mapping: &MappingPlan) -> Result<Vec<String>, StoreError> {
-        lost(self, mapping)
+    fn lost(&self, plan: &Plan, mapping: usize) -> Result<Vec<String>, StoreError> {
+        lost(self, &plan.mappings[mapping])
     }
 
     fn check_backfill(&self, sink: &str, plan: &Plan, mapping: usize) -> Result<(), StoreError> {

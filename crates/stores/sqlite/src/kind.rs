@@ -4,8 +4,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use onelog_mapping::{
-    ColumnType, DefinitionError, FieldRule, FieldValue, KeyForm, MappingPlan, MappingRules, Object,
-    Plan, RowForm,
+    ColumnType, DefinitionError, FieldRule, FieldValue, KeyForm, MappingRules, Object, Plan,
+    RowForm,
 };
 use onelog_store::{Address, Store, StoreError, StoreKind, StoreReader, Target};
 use serde_json::{Map, Value, json};
@@ -170,8 +170,8 @@ impl Target for SqliteTarget {
         count_rows(&self.path, into)
     }
 
-    fn lost(&self, mapping: &MappingPlan) -> Result<Vec<String>, StoreError> {
-        lost(&self.path, mapping)
+    fn lost(&self, plan: &Plan, mapping: usize) -> Result<Vec<String>, StoreError> {
+        lost(&self.path, &plan.mappings[mapping])
     }
 }
 

@@ -13,7 +13,7 @@ use crate::encode::Decimal;
 use crate::error::{NO_COLUMN, NO_TABLE};
 use crate::names::{NAME_CHARS_MAX, Names};
 
-const LOOKING: &str = "looking at the tables of";
+pub(crate) const LOOKING: &str = "looking at the tables of";
 
 #[derive(Clone, Debug)]
 pub(crate) struct Found {

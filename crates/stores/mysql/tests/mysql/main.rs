@@ -5,6 +5,7 @@
 
 mod harness;
 mod kept;
+mod lost;
 mod marks;
 mod redefined;
 mod refused;

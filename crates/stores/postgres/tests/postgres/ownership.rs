@@ -295,7 +295,7 @@ fn what_users_have_added_to_a_table_is_named_where_another_one_takes_its_place()
     let pg = Pg::new();
     let plan = standard_plan(&pg);
     let target = pg.definition("dry").target;
-    assert_eq!(target.lost(&plan.mappings[0]).unwrap(), [""; 0]);
+    assert_eq!(target.lost(&plan, 0).unwrap(), [""; 0]);
     let (store, _) = backfilled(&pg, &plan);
     drop(store);
     // Given a table of onelog's to which a user has added something,
@@ -313,7 +313,7 @@ fn what_users_have_added_to_a_table_is_named_where_another_one_takes_its_place()
         conformance::plan(&pg, &format!("{mapping}{columns}}}"))
     };
     let fitting = mapping(r#"{"id":{"from":"$key","type":"text"}}"#);
-    assert_eq!(target.lost(&fitting.mappings[0]).unwrap(), [""; 0]);
+    assert_eq!(target.lost(&fitting, 0).unwrap(), [""; 0]);
     let other =
         mapping(r#"{"id":{"from":"$key","type":"text"},"total":{"from":"/total","type":"text"}}"#);
     let added = [
@@ -324,10 +324,10 @@ fn what_users_have_added_to_a_table_is_named_where_another_one_takes_its_place()
         "the statistics 'pairs'",
         "the trigger 'watch'",
     ];
-    assert_eq!(target.lost(&other.mappings[0]).unwrap(), added);
+    assert_eq!(target.lost(&other, 0).unwrap(), added);
     // and a table that onelog did not make stays as it is.
     pg.sql("UPDATE onelog_tables SET made = false");
-    assert_eq!(target.lost(&other.mappings[0]).unwrap(), [""; 0]);
+    assert_eq!(target.lost(&other, 0).unwrap(), [""; 0]);
 }
 
 #[test]

@@ -1,0 +1,67 @@
+//! What users have added to a table that onelog made, whose place another one takes with each backfill.
+//! Rights and views go by the name of a table and stay. A column is not named: with one that the
+//! mapping does not have the sink stops, and says its name.
+
+use mysql_async::{Params, Value};
+use onelog_mapping::{EXISTING, Plan};
+use onelog_store::StoreError;
+
+use super::existing;
+use crate::connection::Connection;
+use crate::kind::MysqlTarget;
+
+/// The kind and the name of each. A foreign key of others onto the table is a reason to refuse the
+/// backfill. MariaDB says that a default is none by the word NULL.
+const ADDED: &str = "
+SELECT 'index' AS kind, INDEX_NAME AS name FROM information_schema.STATISTICS
+WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = ? AND INDEX_NAME <> 'PRIMARY'
+UNION SELECT 'constraint', CONSTRAINT_NAME FROM information_schema.TABLE_CONSTRAINTS
+WHERE CONSTRAINT_SCHEMA = DATABASE() AND TABLE_NAME = ?
+  AND CONSTRAINT_TYPE IN ('CHECK', 'FOREIGN KEY')
+UNION SELECT 'trigger', TRIGGER_NAME FROM information_schema.TRIGGERS
+WHERE EVENT_OBJECT_SCHEMA = DATABASE() AND EVENT_OBJECT_TABLE = ?
+UNION SELECT 'default of the column', COLUMN_NAME FROM information_schema.COLUMNS
+WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = ? AND COALESCE(COLUMN_DEFAULT, 'NULL') <> 'NULL'
+UNION SELECT 'comment of the column', COLUMN_NAME FROM information_schema.COLUMNS
+WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = ? AND COLUMN_COMMENT <> ''
+UNION SELECT 'partition', PARTITION_NAME FROM information_schema.PARTITIONS
+WHERE TABLE_SCHEMA = DATABASE() AND TABLE_NAME = ? AND PARTITION_NAME IS NOT NULL
+ORDER BY 1, 2";
+const NAMED_IN_ADDED: usize = 6;
+
+/// What a backfill by this mapping drops beside what onelog made.
+pub(crate) fn lost(
+    target: &MysqlTarget,
+    plan: &Plan,
+    mapping: usize,
+) -> Result<Vec<String>, StoreError> {
+    if plan.mappings.iter().any(|m| m.options.flag(EXISTING)) {
+        // Its rows are merged into the tables that are there.
+        return Ok(Vec::new());
+    }
+    let into = &plan.mappings[mapping].into;
+    let mut connection = Connection::open_to_read(target)?;
+    let found = existing::find_table(&mut connection, into)?;
+    let mark = found.and_then(|found| found.mark);
+    if mark.is_none_or(|mark| mark.names(&connection, into) == Some(false)) {
+        return Ok(Vec::new());
+    }
+    let names = vec![Value::from(into); NAMED_IN_ADDED];
+    let rows = connection.rows(existing::LOOKING, ADDED, Params::Positional(names))?;
+    let said = |row: &mysql_async::Row| {
+        let text = |n| row.get::<String, _>(n).unwrap_or_default();
+        format!("the {} '{}'", text(0), text(1))
+    };
+    Ok(rows.iter().map(said).collect())
+}
+
+/// Fails as a backfill of the sink of this name would.
+pub(crate) fn check_backfill(
+    target: &MysqlTarget,
+    sink: &str,
+    plan: &Plan,
+    mapping: usize,
+) -> Result<(), StoreError> {
+    let mut connection = Connection::open_to_read(target)?;
+    existing::check_target(&mut connection, sink, &plan.mappings[mapping])
+}
