@@ -16,6 +16,7 @@ use onelog_record::{Json, QUOTED_BYTES_MAX, Quoted, quoted};
 use serde_json::Value;
 
 use self::depth::{Depth, Held};
+use self::unseen::Unseen;
 
 /// A text that is no schema.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -52,6 +53,8 @@ struct Compiled {
     schema: Value,
     has_branches: bool,
     compares: bool,
+    /// What a document that does not hold may have looked at without a step.
+    unseen: Unseen,
     depth: Depth,
     validator: Held<Validator>,
     /// For documents with numbers that `validator` would round. Few have any.
@@ -81,6 +84,7 @@ fn compile_within(schema: &Value, depth: Depth) -> Result<Compiled, SchemaError>
 fn compile_here(schema: &Value, depth: Depth) -> Result<Compiled, SchemaError> {
     let has_branches = steps::has_branches(schema);
     let compares = steps::compares(schema);
+    let unseen = Unseen::of_whole(schema);
     let schema = steps::marked(schema);
     let validator = steps::options()
         .build(&schema)
@@ -89,6 +93,7 @@ fn compile_here(schema: &Value, depth: Depth) -> Result<Compiled, SchemaError> {
         schema,
         has_branches,
         compares,
+        unseen,
         depth,
         validator: Held::new(validator, depth),
         exact: OnceLock::new(),
@@ -177,6 +182,10 @@ impl Compiled {
         copy: &Value,
         steps: &mut usize,
     ) -> Result<(), SchemaFault> {
+        // It ends what asked for it where it fails, so this is not taken off: it must be there.
+        if self.unseen.cost(copy) > *steps {
+            return Err(SchemaFault::OutOfSteps);
+        }
         let fits = steps::within(steps, || validator.is_valid(copy));
         match fits.ok_or(SchemaFault::OutOfSteps)? {
             true => Ok(()),

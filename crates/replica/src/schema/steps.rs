@@ -266,7 +266,7 @@ fn marked_fields(fields: &Map<String, Value>, marking: &Marking) -> Value {
 }
 
 /// Whether a schema has one of these keywords somewhere.
-fn has_keyword(schema: &Value, names: &[&str]) -> bool {
+pub(super) fn has_keyword(schema: &Value, names: &[&str]) -> bool {
     match schema {
         Value::Object(fields) => fields.iter().any(|(name, value)| {
             names.contains(&name.as_str())

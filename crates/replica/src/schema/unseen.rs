@@ -2,14 +2,16 @@
 //!
 //! The library asks for the names and members of a value before it comes to the part of `allOf` in
 //! which our keyword is, so a subschema that fails there was never counted. That matters where the
-//! check goes on all the same. What such a branch may look at is counted in front of it: it ends with
+//! check goes on all the same: what such a branch may look at is counted in front of it. It ends with
 //! the first failure, so it comes by each member of the value, at any depth, at most once, and once
-//! more for each of the `dependentSchemas`, which are asked of the same value.
+//! more for each of the `dependentSchemas`, which are asked of the same value. It also matters where
+//! that one look alone takes long, for very many names and patterns: a whole schema is looked at as
+//! one branch, whose steps must be left.
 
 use serde_json::{Map, Value};
 
 use super::patterns::{Matching, Patterns};
-use super::steps::{BYTES_PER_STEP, DATA, ELEMENTS_PER_STEP, REFERENCES, names_in};
+use super::steps::{BYTES_PER_STEP, DATA, ELEMENTS_PER_STEP, REFERENCES, has_keyword, names_in};
 
 /// Keywords with which the check goes on where one of their subschemas does not hold.
 const LISTS: [&str; 2] = ["anyOf", "oneOf"];
@@ -27,6 +29,8 @@ const LOOK_INSIDE: [&str; 10] = [
     "dependentSchemas",
     "dependencies",
 ];
+/// Of these, the keywords that may take much for each member.
+const COSTLY: [&str; 2] = ["patternProperties", "contains"];
 /// Keywords that ask other subschemas of the same value before the step of their own is counted.
 const IN_PLACE: [&str; 2] = ["dependentSchemas", "dependencies"];
 
@@ -87,6 +91,18 @@ impl Unseen {
         let looks = branches.filter(|branch| looks_inside(branch)).count();
         Self {
             looks: looks.saturating_mul(everywhere.looks),
+            patterns: everywhere.patterns,
+        }
+    }
+
+    /// What a whole schema may look at where it does not hold: all of it is a branch then.
+    pub(super) fn of_whole(schema: &Value) -> Self {
+        let everywhere = Everywhere::of(schema, &Patterns::of(schema));
+        Self {
+            looks: match has_keyword(schema, &COSTLY) {
+                true => everywhere.looks,
+                false => 0,
+            },
             patterns: everywhere.patterns,
         }
     }

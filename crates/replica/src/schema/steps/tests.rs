@@ -323,3 +323,27 @@ fn a_new_schema_is_bounded_and_refers_to_schemas_alone() {
     let named = json!({"$ref": "#/$defs/default", "$defs": {"default": {"type": "null"}}});
     assert_eq!(check_new(&named), Ok(()));
 }
+
+#[test]
+fn a_document_that_fails_once_behind_very_many_matches_ends_for_its_steps() {
+    // Given patterns that cost much, and a last one by which a document does not hold,
+    let patterns = json!({"^(?=(a+)+$)b": true, "^(?=(a+)+$)c": true, "^z": false});
+    let schema = json!({"patternProperties": patterns});
+    let contains = json!({"contains": schema});
+    let document = |names: usize| {
+        let fields = (0..names).map(|n| (format!("a{n}"), json!(n)));
+        let mut fields: Map<_, _> = fields.collect();
+        fields.insert("z".into(), json!(1));
+        Value::Object(fields)
+    };
+    // then one with few names is said to break the schema, and one with very many takes too much.
+    let (few, many) = (document(10), document(5_000));
+    let breaks = |checked| matches!(checked, Err(SchemaFault::Breaks(_)));
+    assert!(breaks(check(&schema, &few).0));
+    assert!(breaks(check(&contains, &json!([few])).0));
+    assert_eq!(check(&schema, &many).0, Err(SchemaFault::OutOfSteps));
+    assert_eq!(
+        check(&contains, &json!([many])).0,
+        Err(SchemaFault::OutOfSteps)
+    );
+}
