@@ -224,7 +224,7 @@ fn a_column_that_a_table_does_not_have_is_named_with_those_that_it_has() {
         let text = error.to_string();
         let listed = format!("it has no column '{name}'; its columns are id, total, state, note");
         assert!(
-            text.contains("'orders'") && text.ends_with(&listed),
+            text.contains("'orders'") && text.contains(&listed),
             "{text}"
         );
     }

@@ -55,10 +55,7 @@ fn a_column_that_a_table_of_nobody_lacks_is_named_with_those_that_it_has() {
     let scanned = reader.scan(0, &mut |_| ControlFlow::Continue(()));
     let text = scanned.unwrap_err().to_string();
     let listed = "it has no column 'id'; its columns are ident, Total, note";
-    assert!(
-        text.contains("'orders'") && text.ends_with(listed),
-        "{text}"
-    );
+    assert!(text.contains("'orders'") && text.contains(listed), "{text}");
 }
 
 #[test]
