@@ -318,7 +318,7 @@ impl Observer for Published {
     }
 
     fn role_changed(&mut self, role: Role) {
-        tracing::info!(term = %role.term, leader = ?role.leader.map(|node| node.get()), leads = role.leads, "who leads");
+        tracing::info!(term = %role.term, leader = role.leader.map(|node| node.get()), leads = role.leads, "who leads");
         self.0.look(|view| view.role = role);
         if let Some(cluster) = &self.0.cluster {
             cluster.look_at_addresses();
