@@ -27,8 +27,8 @@ pub struct Health<'h> {
 #[derive(Debug, Serialize, ToSchema)]
 #[schema(examples(json!({
     "version": "0.1.0", "log_id": "000102030405060708090a0b0c0d0e0f", "position": 7,
-    "log_start": 0, "readable_from": 0, "uptime_s": 60, "memtable_bytes": 512,
-    "checkpoint_running": false, "tables": 1, "slowest_follower": null,
+    "log_start": 0, "readable_from": 0, "log_ahead_ms": 0, "uptime_s": 60,
+    "memtable_bytes": 512, "checkpoint_running": false, "tables": 1, "slowest_follower": null,
     "disk": {"free_bytes": 21_474_836_480u64, "needed_bytes": 67_108_864, "read_only": false},
     "failure": null,
     "limits": {"transaction_bytes_max": 8_388_608, "records_max": 10_000, "key_bytes_max": 4096,
@@ -54,6 +54,9 @@ pub struct Status {
     /// The oldest position that reads can be made at.
     #[schema(value_type = u64)]
     readable_from: Position,
+    /// By how many milliseconds the log's last timestamp is ahead of this node's clock; 0 where it is
+    /// behind.
+    log_ahead_ms: u64,
     uptime_s: u64,
     memtable_bytes: usize,
     checkpoint_running: bool,
@@ -220,6 +223,7 @@ impl Status {
             position,
             log_start,
             readable_from,
+            log_ahead_ms,
             uptime_s,
             memtable_bytes,
             checkpoint_running,
@@ -237,6 +241,7 @@ impl Status {
             position,
             log_start,
             readable_from,
+            log_ahead_ms,
             uptime_s,
             memtable_bytes,
             checkpoint_running,

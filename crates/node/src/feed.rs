@@ -21,23 +21,23 @@ const PINS_TRIED: usize = 3;
 /// The log cannot be sent from there on.
 #[derive(Debug, thiserror::Error)]
 pub enum FeedError {
-    #[error("the log here is {here:032x}, and {wanted:032x} is followed")]
+    #[error("the source has the log {here:032x}, and {wanted:032x} is followed")]
     OtherLog { here: u128, wanted: u128 },
     #[error(
-        "entry {index} has the checksum {here:#010x} here, and {theirs:#010x} at the read replica: the two have different histories of one log"
+        "entry {index} has the checksum {here:#010x} at the source, and {theirs:#010x} at the read replica: the two have different histories of one log"
     )]
     OtherHistory {
         index: Index,
         here: u32,
         theirs: u32,
     },
-    #[error("entry {index} is not here yet, the last one is {applied}")]
+    #[error("the source does not have entry {index} yet, its last one is {applied}")]
     Behind { index: Index, applied: Index },
     #[error(
-        "the log here no longer has what follows entry {index}, it starts at position {log_start}"
+        "the source's log no longer has what follows entry {index}, it starts at position {log_start}"
     )]
     Cut { index: Index, log_start: Position },
-    #[error("the log cannot be read: {0}")]
+    #[error("the source cannot read its log: {0}")]
     Read(#[from] ReadError),
 }
 

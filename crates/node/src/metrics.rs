@@ -46,6 +46,7 @@ pub(crate) struct Metrics {
     pub(crate) memtable_bytes: Gauge,
     pub(crate) position: Gauge<i64>,
     pub(crate) log_start: Gauge<i64>,
+    pub(crate) log_ahead_ms: Gauge,
     pub(crate) queue: Gauge,
     pub(crate) disk_free_bytes: Gauge,
     pub(crate) disk_needed_bytes: Gauge,
@@ -168,6 +169,7 @@ impl Metrics {
             memtable_bytes: Gauge::default(),
             position: Gauge::default(),
             log_start: Gauge::default(),
+            log_ahead_ms: Gauge::default(),
             queue: Gauge::default(),
             disk_free_bytes: Gauge::default(),
             disk_needed_bytes: Gauge::default(),
@@ -239,11 +241,17 @@ impl Metrics {
             cluster.register(&mut registry);
         }
         drop(registry);
-        self.register_disk();
+        self.register_surroundings();
     }
 
-    fn register_disk(&self) {
+    /// What depends on the machine: its disk and its clock.
+    fn register_surroundings(&self) {
         let mut registry = self.registry.lock();
+        registry.register(
+            "log_ahead_ms",
+            "Milliseconds by which the log's last timestamp is ahead of this node's clock",
+            self.log_ahead_ms.clone(),
+        );
         registry.register(
             "disk_free_bytes",
             "Bytes that can still be written to the disk",

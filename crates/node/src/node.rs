@@ -170,6 +170,9 @@ impl Node {
         metrics.log_start.set(self.log_start().get() as i64);
         metrics.queue.set(self.shared.commands.len() as i64);
         let status = self.status();
+        metrics
+            .log_ahead_ms
+            .set(i64::try_from(status.log_ahead_ms).unwrap_or(i64::MAX));
         metrics.memtable_bytes.set(status.memtable_bytes as i64);
         if let Some(cluster) = &status.cluster {
             metrics.show_cluster(cluster);

@@ -36,6 +36,8 @@ pub(crate) struct Shared {
     /// The index of the last applied entry: readers of the log go no further.
     pub(crate) applied_index: AtomicU64,
     pub(crate) log_start: AtomicU64,
+    /// By how many milliseconds the log's last timestamp is ahead of this node's clock.
+    pub(crate) log_ahead_ms: AtomicU64,
     pub(crate) catalog: RwLock<Arc<Catalog>>,
     pub(crate) followers: Arc<Followers>,
     pub(crate) metrics: Metrics,
@@ -78,6 +80,7 @@ impl Shared {
             applied_position: AppliedPosition::default(),
             applied_index: AtomicU64::new(0),
             log_start: AtomicU64::new(parts.log_start.get()),
+            log_ahead_ms: AtomicU64::new(0),
             catalog: RwLock::default(),
             followers: Arc::new(Followers::default()),
             metrics: Metrics::new(parts.cluster.is_some()),
@@ -315,7 +318,7 @@ impl Observer for Published {
     }
 
     fn role_changed(&mut self, role: Role) {
-        tracing::info!(term = %role.term, leader = ?role.leader.map(|node| node.get()), leads = role.leads, "who leads");
+        tracing::info!(term = %role.term, leader = role.leader.map(|node| node.get()), leads = role.leads, "who leads");
         self.0.look(|view| view.role = role);
         if let Some(cluster) = &self.0.cluster {
             cluster.look_at_addresses();
@@ -357,6 +360,10 @@ impl Observer for Published {
                 .store(report.is_read_only, Ordering::Relaxed);
         }
         *self.0.space.lock() = Some(report);
+    }
+
+    fn log_ahead(&mut self, ahead_ms: u64) {
+        self.0.log_ahead_ms.store(ahead_ms, Ordering::Relaxed);
     }
 
     fn log_start_moved(&mut self, start: Position) {

@@ -20,6 +20,9 @@ pub struct Status {
     pub log_start: Position,
     /// The oldest position that reads can be made at.
     pub readable_from: Position,
+    /// By how many milliseconds the log's last timestamp is ahead of this node's clock; 0 where it is
+    /// behind.
+    pub log_ahead_ms: u64,
     /// Seconds since the node was opened.
     pub uptime_s: u64,
     /// Bytes in memtables.
@@ -94,6 +97,7 @@ impl Status {
             position: shared.applied_position.position(),
             log_start: shared.log_start(),
             readable_from: shared.state.floor(),
+            log_ahead_ms: shared.log_ahead_ms.load(Ordering::Relaxed),
             uptime_s: shared.started.elapsed().as_secs(),
             memtable_bytes: shared.state.memory().held_bytes(),
             checkpoint_running: shared.checkpoint_running.load(Ordering::Relaxed),

@@ -320,7 +320,9 @@ fn another_log_or_another_history_is_never_followed() {
         nearby.is(Some(other));
         let replica = follower(&path("replica"), &nearby).unwrap();
         let status = wait_for(&replica, state);
-        assert!(status.why.is_some());
+        // and says what it has and what its source has;
+        let why = status.why.unwrap();
+        assert!(why.contains("the source") && !why.contains("here"), "{why}");
         assert_eq!(value(&replica, "a", end), Some(json!(1)));
         replica.stop().unwrap();
     }

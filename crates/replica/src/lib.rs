@@ -44,6 +44,7 @@ mod followers;
 mod handing_on;
 mod hard_state;
 mod jobs;
+mod log_clock;
 mod observer;
 mod opening;
 mod options;

@@ -62,6 +62,9 @@ pub trait Observer {
     /// The disk has more or less room than before.
     fn space_changed(&mut self, _report: SpaceReport) {}
 
+    /// By how many milliseconds the log's last timestamp is ahead of this node's clock has changed.
+    fn log_ahead(&mut self, _ahead_ms: u64) {}
+
     /// The log's start was cut: what lies below `start` can no longer be read.
     fn log_start_moved(&mut self, _start: Position) {}
 }

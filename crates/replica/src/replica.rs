@@ -16,6 +16,7 @@ use crate::events::{Event, Now, Request};
 use crate::failure::Failure;
 use crate::followers::Followers;
 use crate::jobs::{Answer, Job, Outbox};
+use crate::log_clock::LogClock;
 use crate::observer::Observer;
 use crate::options::{QUEUE_WAIT_MS_MAX, ReplicaOptions};
 use crate::retention::Retention;
@@ -65,6 +66,7 @@ pub struct Replica<T, O> {
     pub(crate) digests: Digests,
     pub(crate) retention: Retention,
     pub(crate) space: Space,
+    pub(crate) log_clock: LogClock,
     pub(crate) taken: usize,
     /// The engine's steps when the turn began.
     pub(crate) turn_began_at_step: u64,
@@ -256,6 +258,7 @@ impl<T, O: Observer> Replica<T, O> {
             return Ok(());
         }
         self.ticked_at_ms = now.monotonic_ms;
+        self.look_at_clock(now);
         self.release_old_view(now, out);
         self.engine.tick(&mut self.effects)?;
         self.carry_out(out)?;

@@ -27,6 +27,7 @@ use crate::events::Now;
 use crate::failure::Failure;
 use crate::followers::Followers;
 use crate::jobs::Outbox;
+use crate::log_clock::LogClock;
 use crate::observer::Observer;
 use crate::opening::{Recovered, StartError};
 use crate::options::ReplicaOptions;
@@ -166,6 +167,7 @@ impl Recovered {
             unsaved_bytes: 0,
             turn_bytes: 0,
             space: Space::default(),
+            log_clock: LogClock::default(),
             checkpoints: Checkpoints::at(applied.index, self.members, now),
             digests: Digests::default(),
             retention: Retention {

@@ -207,7 +207,11 @@ impl Inner {
                 continue;
             }
             if handle.work() == Work::Runs {
-                tracing::info!(sink = name, ?place, "a sink no longer runs on this node");
+                let runs_on = match place {
+                    Place::Elsewhere(node) => node,
+                    Place::Here(_) | Place::Waits(_) => None,
+                };
+                tracing::info!(sink = name, runs_on, "a sink no longer runs on this node");
             }
             if let Place::Waits(node) = place
                 && handle.progress.place() != place
