@@ -6,6 +6,7 @@ mod json;
 mod url;
 
 use std::io::Read;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use serde::Serialize;
@@ -88,6 +89,11 @@ impl Client {
     /// The server's address, for people.
     pub fn base(&self) -> &str {
         self.url.base()
+    }
+
+    /// Where that leads, as far as it can be found now. Asks a name server; blocks.
+    pub fn socket_addresses(&self) -> Vec<SocketAddr> {
+        self.url.socket_addresses()
     }
 
     /// GET, expecting JSON.

@@ -1,5 +1,7 @@
 //! The server's address, and how paths and queries are written behind it.
 
+use std::net::SocketAddr;
+
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_encode};
 
 use super::ClientError;
@@ -47,6 +49,13 @@ impl Url {
     /// The address without a slash at its end.
     pub fn base(&self) -> &str {
         &self.base
+    }
+
+    /// Where it leads, as far as that can be found now.
+    pub fn socket_addresses(&self) -> Vec<SocketAddr> {
+        let url = url::Url::parse(&self.base).ok();
+        url.and_then(|url| url.socket_addrs(|| None).ok())
+            .unwrap_or_default()
     }
 
     /// The address of a resource.

@@ -104,7 +104,16 @@ fn open(
 ) -> Result<Node, CommandError> {
     let mut options = settings.node.clone();
     if let Some(url) = &settings.follow {
-        options.follow = Some(Arc::new(HttpSource::new(url)?));
+        let source = HttpSource::new(url)?;
+        if listener
+            .local_addr()
+            .is_ok_and(|own| source.is_served_by(own))
+        {
+            return Err(CommandError::Usage(format!(
+                "--follow {url} leads to this server itself: give the address of the server that has the log"
+            )));
+        }
+        options.follow = Some(Arc::new(source));
     }
     let failed = |error: OpenError| CommandError::Failed(error.to_string());
     if options.cluster.is_none() && options.follow.is_none() {

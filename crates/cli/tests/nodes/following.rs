@@ -41,8 +41,11 @@ impl Servers {
     /// Starts a server that is to end at its start.
     fn start_refused(&self, name: &str, flags: &[&str]) -> Ran {
         let mut command = onelog();
-        command.args(["serve", "--listen", "127.0.0.1:0", "--folder"]);
-        command.arg(self.data(name)).args(flags);
+        command.args(["serve", "--folder"]).arg(self.data(name));
+        if !flags.contains(&"--listen") {
+            command.args(["--listen", "127.0.0.1:0"]);
+        }
+        command.args(flags);
         Ran::of(command.output().unwrap())
     }
 }
@@ -380,6 +383,12 @@ fn the_folder_of_a_read_replica_is_no_node_s_and_the_reverse() {
     refused.fails(2, "--follow");
     let both = ["--follow", &source.url, "--node", "1"];
     servers.start_refused("x", &both).fails(2, "not both");
+    let port = Port::take().number();
+    for host in ["127.0.0.1", "localhost"] {
+        let own = (format!("127.0.0.1:{port}"), format!("http://{host}:{port}"));
+        let refused = servers.start_refused("x", &["--listen", &own.0, "--follow", &own.1]);
+        refused.fails(2, "this server itself");
+    }
 }
 
 #[test]

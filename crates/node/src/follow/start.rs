@@ -33,6 +33,7 @@ pub(crate) fn log_id(log: &dyn Disk, source: &dyn Source) -> Result<u128, Follow
         Own::Empty | Own::Unknown => {}
     }
     let deadline = Instant::now() + START_TIMEOUT;
+    let mut logged = None;
     loop {
         match source.log_id() {
             Ok(log_id) => return Ok(log_id),
@@ -41,7 +42,11 @@ pub(crate) fn log_id(log: &dyn Disk, source: &dyn Source) -> Result<u128, Follow
                 return Err(FollowError::NoAnswer { address, why });
             }
             Err(why) => {
-                tracing::debug!(%why, "the source has not said which log it has");
+                if logged.as_ref() != Some(&why) {
+                    let (source, timeout_s) = (source.address(), START_TIMEOUT.as_secs());
+                    tracing::warn!(%source, %why, timeout_s, "waiting for the source to say which log it has");
+                    logged = Some(why);
+                }
                 std::thread::sleep(ASK_AGAIN);
             }
         }

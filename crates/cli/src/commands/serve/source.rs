@@ -1,6 +1,7 @@
 //! The server that a read replica follows, by its HTTP API.
 
 use std::io::Read;
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -31,6 +32,19 @@ impl HttpSource {
     pub fn new(url: &str) -> Result<Self, ClientError> {
         let client = Client::new(url, ANSWER_TIMEOUT)?.with_silence(SILENCE_MAX);
         Ok(Self { client })
+    }
+
+    /// Whether requests to the source would come to this listener.
+    pub fn is_served_by(&self, listener: SocketAddr) -> bool {
+        // An address is this machine's where it can be listened on.
+        let is_here = |ip: IpAddr| match listener.ip().is_unspecified() {
+            true => UdpSocket::bind((ip, 0)).is_ok(),
+            false => ip == listener.ip(),
+        };
+        let addresses = self.client.socket_addresses();
+        addresses
+            .iter()
+            .any(|source| source.port() == listener.port() && is_here(source.ip()))
     }
 
     fn bytes(&self, query: &[(&str, String)]) -> Result<Bytes, SourceError> {
