@@ -1,6 +1,7 @@
 //! Three nodes, each in a process of its own, on one machine: what replication costs, how fast a new node
 //! has everything, how long nothing is committed when the leader fails.
 
+mod cores;
 pub mod member;
 mod order;
 mod rig;
@@ -10,6 +11,7 @@ use std::time::Instant;
 use onelog::Position;
 use rustix::process::{Pid, Signal, kill_process};
 
+use self::cores::{Cores, keep_to};
 use self::order::{Answer, Loaded, Order};
 use self::rig::{Cluster, Member, start, unexpected};
 use crate::figures::{Figure, median};
@@ -129,7 +131,8 @@ fn commits(
 /// notices.
 fn catching_up(bench: &Bench, cluster: &mut Cluster<'_>) -> Result<Vec<Figure>, Failure> {
     let (mut stored, mut idle, mut replayed) = (Vec::new(), Vec::new(), Vec::new());
-    let (mut busy, mut beside, mut undisturbed) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut sharing, mut apart) = (UnderLoad::default(), UnderLoad::default());
+    let cores = Cores::here()?;
     for _ in 0..bench.rounds.min(3) {
         let (newcomer, megabytes) = new_follower(cluster)?;
         let mut followed = Followed::begin(newcomer, cluster)?;
@@ -137,16 +140,12 @@ fn catching_up(bench: &Bench, cluster: &mut Cluster<'_>) -> Result<Vec<Figure>, 
         idle.push(megabytes / followed.reached()?);
         replayed.push(megabytes / followed.replayed(cluster)?);
         followed.end(cluster)?;
-        let leader = cluster.settled_leader()?;
-        undisturbed.push(load(bench, cluster.at(leader)?, SLICE_MS * 4)?.rate);
-        let (newcomer, megabytes) = new_follower(cluster)?;
-        let mut followed = Followed::begin(newcomer, cluster)?;
-        let (seconds, rate) = followed.reached_under_load(bench, cluster)?;
-        followed.end(cluster)?;
-        busy.push(megabytes / seconds);
-        beside.push(rate);
+        sharing.measure(bench, cluster, None)?;
+        if let Some(cores) = &cores {
+            apart.measure(bench, cluster, Some(cores))?;
+        }
     }
-    Ok(vec![
+    let mut figures = vec![
         Figure::new("a new node storing what it lacks", "MB/s", stored)
             .note("bytes of the log, by the time until all of them are durable there"),
         Figure::new("a new node catching up", "MB/s", idle)
@@ -155,10 +154,65 @@ fn catching_up(bench: &Bench, cluster: &mut Cluster<'_>) -> Result<Vec<Figure>, 
                 &replayed,
             )
             .note("bytes of the log, by the time until all of them are applied there"),
-        Figure::new("a new node catching up, under that load", "MB/s", busy),
-        Figure::new("the load meanwhile", "transactions/s", beside)
-            .beside("without a new node", &undisturbed),
-    ])
+    ];
+    figures.extend(sharing.figures(
+        "a new node catching up, under that load",
+        "the load meanwhile",
+    ));
+    if cores.is_some() {
+        figures.extend(apart.figures(
+            "a new node catching up, under that load, on a core of its own",
+            "the load meanwhile, on the other cores",
+        ));
+    }
+    Ok(figures)
+}
+
+/// New nodes that catch up while a load goes on.
+#[derive(Default)]
+struct UnderLoad {
+    speeds: Vec<f64>,
+    beside: Vec<f64>,
+    undisturbed: Vec<f64>,
+}
+
+impl UnderLoad {
+    /// One more. With cores, the new node has the last of them and the others have the rest, also for
+    /// the load without it.
+    fn measure(
+        &mut self,
+        bench: &Bench,
+        cluster: &mut Cluster<'_>,
+        cores: Option<&Cores>,
+    ) -> Result<(), Failure> {
+        let leader = cluster.settled_leader()?;
+        if let Some(cores) = cores {
+            cluster.keep_to(cores.all_but_the_last())?;
+        }
+        let undisturbed = load(bench, cluster.at(leader)?, SLICE_MS * 4)?;
+        self.undisturbed.push(undisturbed.rate);
+        let (newcomer, megabytes) = new_follower(cluster)?;
+        if let Some(cores) = cores {
+            keep_to(cores.last(), &newcomer)?;
+        }
+        let mut followed = Followed::begin(newcomer, cluster)?;
+        let (seconds, rate) = followed.reached_under_load(bench, cluster)?;
+        if let Some(cores) = cores {
+            cluster.keep_to(cores.all())?;
+        }
+        followed.end(cluster)?;
+        self.speeds.push(megabytes / seconds);
+        self.beside.push(rate);
+        Ok(())
+    }
+
+    fn figures(self, speed: &'static str, beside: &'static str) -> [Figure; 2] {
+        [
+            Figure::new(speed, "MB/s", self.speeds),
+            Figure::new(beside, "transactions/s", self.beside)
+                .beside("without a new node", &self.undisturbed),
+        ]
+    }
 }
 
 /// A node that waits to be added, and how much log it lacks, in MB.

@@ -9,6 +9,7 @@ use std::time::Instant;
 
 use onelog::Position;
 
+use super::cores::keep_to;
 use super::member::PATIENCE;
 use super::order::{Answer, Order, Start};
 use crate::Bench;
@@ -224,6 +225,13 @@ impl<'b> Cluster<'b> {
             member.carry_out(&Order::Reach { position })?;
         }
         Ok(leader)
+    }
+
+    /// Has all members run on these cores.
+    pub fn keep_to(&self, cores: &[usize]) -> Result<(), Failure> {
+        self.members
+            .iter()
+            .try_for_each(|member| keep_to(cores, member))
     }
 
     pub fn stop(mut self) -> Result<(), Failure> {
