@@ -10,9 +10,7 @@ import (
 	"encoding/json"
 	"flag"
 	"fmt"
-	"io"
 	"math/rand/v2"
-	"net/http"
 	"os"
 	"sort"
 	"strings"
@@ -20,6 +18,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/valyala/fasthttp"
 	clientv3 "go.etcd.io/etcd/client/v3"
 )
 
@@ -119,47 +118,48 @@ func (e *etcd) transact(ctx context.Context, reads, writes [2]int) (bool, error)
 
 type onelog struct {
 	url    string
-	client *http.Client
+	client *fasthttp.Client
 }
 
 const table = "bench.peers"
 
 func openOnelog(url string, clients int) (*onelog, error) {
-	transport := &http.Transport{MaxIdleConns: clients, MaxIdleConnsPerHost: clients}
-	opened := &onelog{url: url, client: &http.Client{Transport: transport}}
+	opened := &onelog{url: url, client: &fasthttp.Client{MaxConnsPerHost: clients}}
 	definition := map[string]any{"name": table, "kind": "keyed", "value": "json"}
-	status, body, _, err := opened.send(context.Background(), "POST", "/v1/tables", definition)
+	request, done := context.WithTimeout(context.Background(), requestTimeout)
+	defer done()
+	status, body, _, err := opened.send(request, "POST", "/v1/tables", definition)
 	if err != nil {
 		return nil, err
 	}
-	if status/100 != 2 && status != http.StatusConflict {
+	if status/100 != 2 && status != fasthttp.StatusConflict {
 		return nil, fmt.Errorf("making the table: %d: %s", status, body)
 	}
 	return opened, nil
 }
 
+// send answers with the status, the body and the position that was read at. The context has a deadline.
 func (o *onelog) send(
 	ctx context.Context, method, path string, content any,
-) (int, []byte, http.Header, error) {
-	var body io.Reader
+) (int, []byte, string, error) {
+	request, answer := fasthttp.AcquireRequest(), fasthttp.AcquireResponse()
+	defer fasthttp.ReleaseRequest(request)
+	defer fasthttp.ReleaseResponse(answer)
+	request.SetRequestURI(o.url + path)
+	request.Header.SetMethod(method)
 	if content != nil {
 		text, err := json.Marshal(content)
 		if err != nil {
-			return 0, nil, nil, err
+			return 0, nil, "", err
 		}
-		body = bytes.NewReader(text)
+		request.SetBodyRaw(text)
 	}
-	request, err := http.NewRequestWithContext(ctx, method, o.url+path, body)
-	if err != nil {
-		return 0, nil, nil, err
+	deadline, _ := ctx.Deadline()
+	if err := o.client.DoDeadline(request, answer, deadline); err != nil {
+		return 0, nil, "", err
 	}
-	answer, err := o.client.Do(request)
-	if err != nil {
-		return 0, nil, nil, err
-	}
-	defer answer.Body.Close()
-	text, err := io.ReadAll(answer.Body)
-	return answer.StatusCode, text, answer.Header, err
+	position := string(answer.Header.Peek("Onelog-Position"))
+	return answer.StatusCode(), bytes.Clone(answer.Body()), position, nil
 }
 
 func (o *onelog) name() string { return "onelog" }
@@ -192,7 +192,7 @@ func (o *onelog) commit(ctx context.Context, content transaction) (bool, error) 
 		return false, err
 	case status/100 == 2:
 		return true, nil
-	case status == http.StatusConflict:
+	case status == fasthttp.StatusConflict:
 		return false, nil
 	default:
 		return false, fmt.Errorf("a transaction: %d: %s", status, body)
@@ -221,14 +221,14 @@ func (o *onelog) transact(ctx context.Context, reads, writes [2]int) (bool, erro
 		if at != "" {
 			path += "?at=" + at
 		}
-		status, body, header, err := o.send(ctx, "GET", path, nil)
+		status, body, position, err := o.send(ctx, "GET", path, nil)
 		if err != nil {
 			return false, err
 		}
-		if status != http.StatusOK {
+		if status != fasthttp.StatusOK {
 			return false, fmt.Errorf("a read: %d: %s", status, body)
 		}
-		at = header.Get("Onelog-Position")
+		at = position
 		content.Reads = append(content.Reads, read{table, keyName(key)})
 	}
 	content.ReadPosition = json.Number(at)
