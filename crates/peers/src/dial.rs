@@ -36,6 +36,7 @@ pub(crate) struct PeerLane {
     last_error: Mutex<Option<String>>,
     /// Whether the last attempt was refused because this node is no member there.
     is_not_admitted: AtomicBool,
+    is_refused: AtomicBool,
     /// What was logged; both lanes to a peer share it, since they mostly fail alike.
     seen: Arc<Seen>,
 }
@@ -58,6 +59,7 @@ impl PeerLane {
             wake: Notify::new(),
             last_error: Mutex::default(),
             is_not_admitted: AtomicBool::new(false),
+            is_refused: AtomicBool::new(false),
             seen,
         }
     }
@@ -93,6 +95,7 @@ impl PeerLane {
         let mut figures = self.counters.figures();
         figures.last_error.clone_from(&self.last_error.lock());
         figures.is_not_admitted = self.is_not_admitted.load(Ordering::Relaxed);
+        figures.is_refused = self.is_refused.load(Ordering::Relaxed);
         match self.link() {
             None => figures.connected_since_ms = None,
             Some(link) => {
@@ -109,6 +112,7 @@ impl PeerLane {
             matches!(error, ConnectionError::Refused(refusal) if refusal.is_not_admitted());
         self.is_not_admitted
             .store(is_not_admitted, Ordering::Relaxed);
+        self.is_refused.store(error.is_refusal(), Ordering::Relaxed);
         let error = error.to_string();
         let (node, lane) = (self.node, self.lane.name());
         if self.seen.is_new(&error) {

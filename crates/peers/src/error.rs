@@ -110,6 +110,17 @@ pub enum ConnectionError {
     Ended(&'static str),
 }
 
+impl ConnectionError {
+    /// Whether a process of onelog has answered, and one of the two does not want the other.
+    pub(crate) const fn is_refusal(&self) -> bool {
+        match self {
+            Self::Tls(_) | Self::TlsAgainstPlain(_) => true,
+            Self::Refused(refusal) => !matches!(refusal, Refusal::Greeting(_)),
+            _ => false,
+        }
+    }
+}
+
 /// Why a message is dropped, or a request not sent. Nothing of it has reached the peer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SendError {

@@ -67,6 +67,8 @@ pub struct LaneFigures {
     pub last_error: Option<String>,
     /// Whether the peer refuses this node as no member (any more).
     pub is_not_admitted: bool,
+    /// Whether a process of onelog answers there, and is not connected for what one of the two is.
+    pub is_refused: bool,
 }
 
 #[derive(Debug, Default)]

@@ -180,6 +180,16 @@ impl Greeting {
                 theirs,
             });
         }
+        // First: nodes of different clusters have the same numbers.
+        let are_known = self.log_id != NO_LOG && ours.log_id != NO_LOG;
+        if are_known && self.log_id != ours.log_id {
+            return Err(Refusal::WrongLog {
+                from: self.from,
+                to: ours.from,
+                theirs: self.log_id,
+                ours: ours.log_id,
+            });
+        }
         if self.from == ours.from {
             return Err(match self.process == ours.process {
                 true => Refusal::Itself(ours.from),
@@ -190,15 +200,6 @@ impl Greeting {
             if wanted != is {
                 return Err(Refusal::WrongNode { wanted, is });
             }
-        }
-        let are_known = self.log_id != NO_LOG && ours.log_id != NO_LOG;
-        if are_known && self.log_id != ours.log_id {
-            return Err(Refusal::WrongLog {
-                from: self.from,
-                to: ours.from,
-                theirs: self.log_id,
-                ours: ours.log_id,
-            });
         }
         Ok(())
     }

@@ -36,7 +36,7 @@ const CELLS_MAX: usize = 512;
 const KEY_BYTES_MAX: usize = 512;
 
 /// What is said of a table that was made anew.
-pub const TABLE_RENEWED: &str = "it was dropped and made anew, or replaced by another table, since onelog filled it, and may lack the rows from before; fill it from the log: onelog sinks rebuild";
+pub const TABLE_RENEWED: &str = "it was dropped and made anew, or replaced by another table, since onelog filled it, and may lack the rows from before; drop or rename what is there, then fill it from the log: onelog sinks rebuild";
 
 /// What is said of such a column.
 pub fn column_renewed(name: &str) -> String {

@@ -7,6 +7,7 @@
 //! | 1 | empty, no peers listed | begins a log |
 //! | 1 | empty, a peer has a log | refused: this disk has lost it |
 //! | 1 | empty, all peers have none | begins a log |
+//! | 1 | empty, a peer refuses the connection | refused: it could have the log |
 //! | 1 | empty, a peer does not answer | refused, unless the options say `found` |
 
 use std::sync::Arc;
@@ -77,6 +78,11 @@ pub enum ClusterError {
         "the folder of node 1 is empty, and not all of its peers answered within {seconds} s ({tried}): they could have the log that this node has lost. Start them first; or, if this cluster has never run before, start node 1 with the option to found it"
     )]
     MayBeLost { seconds: u64, tried: String },
+    /// The founder's disk is empty, and a process that is listed as a peer refuses to be one.
+    #[error(
+        "the folder of node 1 is empty, and a peer refuses the connection ({tried}): it could have the log that this node has lost, which no option overrules. Correct the list of peers, or what the reason says; or stop that process if it belongs to no cluster of yours"
+    )]
+    Refused { tried: String },
     /// The peers that are listed belong to two clusters.
     #[error(
         "node {first} has the log {first_id:032x} and node {second} the log {second_id:032x}: they belong to different clusters; correct the list of members"
@@ -251,7 +257,10 @@ fn learn(
     let seconds = options.start_timeout.as_secs();
     let Some((&first, &first_id)) = found.next() else {
         let tried = tried(peers, &logs);
+        let lanes = peers.figures().peers.into_iter().flat_map(|p| p.lanes);
+        let is_refused = lanes.into_iter().any(|lane| lane.is_refused);
         return match () {
+            () if founds && is_refused => Err(ClusterError::Refused { tried }),
             () if !founds => Err(ClusterError::NoAnswer { seconds, tried }),
             () if logs.len() == listed || options.found => Ok(None),
             () => Err(ClusterError::MayBeLost { seconds, tried }),

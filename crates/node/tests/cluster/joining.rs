@@ -153,6 +153,27 @@ fn a_founder_whose_peers_do_not_answer_begins_no_log_unless_it_is_to() {
 }
 
 #[test]
+fn a_founder_that_a_peer_refuses_begins_no_log_although_it_is_to() {
+    // Given a cluster, and the empty folder of another node 1 that is to found one,
+    let cluster = Cluster::of(3);
+    let mut lost = Cluster::empty();
+    lost.place(1);
+    let mut options = lost.node_options(1, &[]);
+    // when the peer that it lists is connected with the node 1 that runs, or has another number,
+    for wanted in [2, 3] {
+        let founder = cluster_of(&mut options);
+        founder.peers = vec![(NodeId(2), cluster.address(wanted))];
+        (founder.found, founder.start_timeout) = (true, SHORT);
+        let refused = Node::open(options.clone()).unwrap_err();
+        // then it starts no second log, and says what the peer said.
+        let is_named = matches!(refused, OpenError::Cluster(ClusterError::Refused { .. }));
+        assert!(is_named, "{refused}");
+        let said = ["two processes are node 1", "leads to node 3"][wanted as usize - 2];
+        assert!(refused.to_string().contains(said), "{refused}");
+    }
+}
+
+#[test]
 fn nodes_that_start_together_need_no_option() {
     // Given three empty folders, each node knowing all others,
     let mut cluster = Cluster::empty();

@@ -36,6 +36,12 @@ fn a_node_of_another_log_is_refused() {
         0xb, 0xa
     );
     assert_refused(&theirs, 1, &ours, &why);
+    // Also where a node of its own log has that number, or another one is wanted.
+    for (number, wanted) in [(1, 3), (2, 1)] {
+        let ours = Node::start(number);
+        let why = format!("node 2 has the log {:032x}, this node {number}", 0xb);
+        assert_refused(&theirs, wanted, &ours, &why);
+    }
 }
 
 #[test]

@@ -3,7 +3,7 @@
 
 use mysql_async::{Params, Value};
 use onelog_mapping::{EXISTING, MappingPlan};
-use onelog_store::{Remedy, StoreError};
+use onelog_store::{Remedy, StoreError, TABLE_RENEWED};
 
 use super::user_table::check_existing;
 use super::{column_type, is_text, shape};
@@ -206,19 +206,27 @@ pub(crate) fn check_shape(
     if mapping.options.flag(EXISTING) {
         return check_existing(connection, mapping);
     }
-    let wrong = match find_table(connection, &mapping.into)? {
-        None => vec!["it is not there".to_owned()],
-        Some(found) if found.kind != "table" => vec![format!("a {} has its name", found.kind)],
-        Some(found) => mismatches(connection, mapping, &found)?,
+    let (wrong, remedy) = match find_table(connection, &mapping.into)? {
+        None => (vec!["it is not there".to_owned()], Remedy::Rebuild),
+        Some(found) if found.kind != "table" => {
+            let what = format!(
+                "a {} has its name: drop or rename it, then run onelog sinks rebuild",
+                found.kind
+            );
+            (vec![what], Remedy::Said)
+        }
+        Some(found) => {
+            let wrong = mismatches(connection, mapping, &found)?;
+            match found.mark {
+                None if !wrong.is_empty() => (vec![TABLE_RENEWED.to_owned()], Remedy::Said),
+                _ => (wrong, Remedy::Rebuild),
+            }
+        }
     };
     if wrong.is_empty() {
         return Ok(());
     }
-    Err(StoreError::mismatch(
-        mapping,
-        wrong.join("; "),
-        Remedy::Rebuild,
-    ))
+    Err(StoreError::mismatch(mapping, wrong.join("; "), remedy))
 }
 
 /// What of a table's shape differs from the mapping's.

@@ -5,7 +5,7 @@
 //! enumeration. Columns that the mapping does not fill may be there when they fill themselves.
 
 use onelog_mapping::{ColumnType, EXISTING, Element, MappingPlan};
-use onelog_store::{Remedy, StoreError};
+use onelog_store::{Remedy, StoreError, TABLE_RENEWED};
 use tokio_postgres::Client;
 use tokio_postgres::types::{ToSql, Type};
 
@@ -78,11 +78,11 @@ pub(crate) async fn state_of(
         Existing::Table(facts) => facts,
     };
     let made = match owner.filter(|owner| owner.made) {
-        // Its name is the user's to give to another table once its sink is gone.
-        Some(Owner {
-            sink: None, shape, ..
-        }) => shape::is_of_table(client, identity, shape.as_deref(), facts.oid).await?,
-        owner => owner.is_some(),
+        // What was dropped or renamed leaves its name to the user, who may give it to another table.
+        Some(Owner { shape, .. }) => {
+            shape::is_of_table(client, identity, shape.as_deref(), facts.oid).await?
+        }
+        None => false,
     };
     match facts.check_existing(mapping) {
         Ok(target) if existing || made || facts.is_empty => Ok(TargetState::Fits(target)),
@@ -115,7 +115,12 @@ pub(crate) async fn check_shape(
     let mut remedy = Remedy::of(mapping);
     let wrong = match find_table(client, &identity.schema, &mapping.into).await? {
         Existing::Nothing => vec!["it is not there".to_owned()],
-        Existing::Other(kind) => vec![format!("a {kind} has its name")],
+        Existing::Other(kind) => {
+            remedy = Remedy::Said;
+            vec![format!(
+                "a {kind} has its name: drop or rename it, then run onelog sinks rebuild"
+            )]
+        }
         Existing::Table(facts) => match facts.check_existing(mapping) {
             Ok(target) => {
                 let shape = facts.shape(mapping);
@@ -133,8 +138,14 @@ pub(crate) async fn check_shape(
                 }
                 // It may be put back with the values that this has left.
                 let shape = facts.shape(mapping);
-                shape.check(client, identity, mapping, false).await?;
-                wrong
+                let changed = shape.check(client, identity, mapping, false).await?;
+                if remedy == Remedy::Rebuild && changed.iter().any(|what| what == TABLE_RENEWED) {
+                    // No rebuild takes what onelog did not make.
+                    remedy = Remedy::Said;
+                    vec![TABLE_RENEWED.to_owned()]
+                } else {
+                    wrong
+                }
             }
         },
     };

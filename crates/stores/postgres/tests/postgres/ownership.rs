@@ -181,6 +181,55 @@ fn a_table_that_a_user_makes_in_the_place_of_one_that_a_sink_left_is_its_users()
 }
 
 #[test]
+fn a_table_that_a_user_makes_in_the_place_of_a_sinks_own_is_its_users() {
+    require!(Kind::Postgres);
+    for (made, says) in [
+        (
+            "DROP TABLE orders; CREATE TABLE orders (id text PRIMARY KEY, customer text)",
+            "made anew",
+        ),
+        (
+            "ALTER TABLE orders RENAME TO kept; CREATE TABLE orders (LIKE kept INCLUDING ALL)",
+            "made anew",
+        ),
+        (
+            "ALTER TABLE orders RENAME TO kept; CREATE TABLE own (id text); CREATE VIEW orders AS SELECT * FROM own",
+            "a view has its name",
+        ),
+    ] {
+        // Given a sink whose table a user puts something else in the place of,
+        let pg = Pg::new();
+        let plan = standard_plan(&pg);
+        let (mut store, model) = backfilled(&pg, &plan);
+        pg.sql(&format!("{made}; INSERT INTO orders (id) VALUES ('mine')"));
+        // when the sink is rebuilt, as it stands or for other columns, then it stops before that,
+        let error = store.check_shape().unwrap_err().to_string();
+        assert!(error.contains(says), "{error}");
+        assert!(error.contains("drop or rename"), "{error}");
+        let mapping = r#"{"table":"shop.orders","into":"orders"}"#;
+        for plan in [plan.clone(), conformance::plan(&pg, mapping)] {
+            let mut store = pg.open(plan.clone(), LOG);
+            let refused = store.check_target();
+            assert!(matches!(refused, Err(StoreError::NotOwner { .. })));
+            store.take_over().unwrap();
+            let refused = model.rebuild(&plan, store.as_mut());
+            assert!(matches!(refused, Err(StoreError::NotOwner { .. })));
+        }
+        assert_eq!(pg.sql("SELECT string_agg(id, ',') FROM orders"), "mine");
+        // and what helps is what it said.
+        let kind = if says.contains("view") {
+            "VIEW"
+        } else {
+            "TABLE"
+        };
+        pg.sql(&format!("DROP {kind} orders"));
+        store.take_over().unwrap();
+        model.rebuild(&plan, store.as_mut()).unwrap();
+        assert!(model.verify(&plan, store.as_mut()).equal);
+    }
+}
+
+#[test]
 fn what_a_sink_left_is_free_also_in_a_restored_database_and_of_an_earlier_version() {
     require!(Kind::Postgres);
     let anew = |table: &str| {

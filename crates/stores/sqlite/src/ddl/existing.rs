@@ -6,6 +6,7 @@ use onelog_mapping::MappingPlan;
 use onelog_store::{Narrowed, Remedy, StoreError};
 use rusqlite::{Connection, OptionalExtension, params};
 
+use super::lost::taken_away;
 use super::{index_name, index_objects, quote, sql_type};
 use crate::bookkeeping::table_owner;
 use crate::error::classify;
@@ -31,7 +32,15 @@ pub(crate) fn check_target(
         };
         match (find_table(connection, &name).map_err(failed)?, owner) {
             (None, _) | (Some(_), Some(None)) => {}
-            (Some(_), Some(Some(owner))) if owner == sink => {}
+            (Some(_), Some(Some(owner))) if owner == sink => {
+                let gone = foreign_by(connection, &name).map_err(failed)?;
+                if !is_index && !gone.is_empty() {
+                    return taken(format!(
+                        "{}; drop or rename what is there, or choose another name for 'into'",
+                        not_made(&gone)
+                    ));
+                }
+            }
             (Some(_), Some(Some(owner))) => {
                 let fact = format!("it belongs to the sink '{owner}'");
                 return Err(StoreError::owned(name, &owner, fact));
@@ -45,13 +54,7 @@ pub(crate) fn check_target(
             }
             (Some(_), None) => {
                 let mismatches = mismatches(connection, mapping).map_err(failed)?;
-                let empty: bool = connection
-                    .query_row(
-                        &format!("SELECT NOT EXISTS (SELECT 1 FROM {})", quote(&name)),
-                        [],
-                        |r| r.get(0),
-                    )
-                    .map_err(failed)?;
+                let empty = is_empty(connection, &name).map_err(failed)?;
                 if !mismatches.is_empty() || !empty {
                     let mut why = mismatches;
                     if !empty {
@@ -66,6 +69,27 @@ pub(crate) fn check_target(
         }
     }
     Ok(())
+}
+
+fn is_empty(connection: &Connection, table: &str) -> rusqlite::Result<bool> {
+    let sql = format!("SELECT NOT EXISTS (SELECT 1 FROM {})", quote(table));
+    connection.query_row(&sql, [], |row| row.get(0))
+}
+
+/// The columns whose absence shows that rows under the name of the sink's own table are not onelog's.
+fn foreign_by(connection: &Connection, name: &str) -> rusqlite::Result<Vec<String>> {
+    let gone = taken_away(connection, name)?;
+    match gone.is_empty() || is_empty(connection, name)? {
+        true => Ok(Vec::new()),
+        false => Ok(gone),
+    }
+}
+
+fn not_made(gone: &[String]) -> String {
+    format!(
+        "a table of this name is there that is not the one that onelog made (it has rows, and no column '{}')",
+        gone.join("', '")
+    )
 }
 
 fn find_table(connection: &Connection, name: &str) -> rusqlite::Result<Option<String>> {
@@ -110,6 +134,14 @@ pub(crate) fn check_shape(
     }
     if what.is_empty() {
         return Ok(());
+    }
+    let gone = foreign_by(connection, &mapping.into).map_err(failed)?;
+    if !gone.is_empty() {
+        let what = format!(
+            "{}; drop or rename what is there, then run onelog sinks rebuild",
+            not_made(&gone)
+        );
+        return Err(StoreError::mismatch(mapping, what, Remedy::Said));
     }
     Err(StoreError::mismatch(
         mapping,

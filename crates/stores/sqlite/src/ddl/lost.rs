@@ -10,6 +10,9 @@ use super::index_name;
 use crate::connection::open_to_read;
 use crate::error::classify;
 
+/// How the definition of a table that is not virtual begins.
+const TABLE: &str = "CREATE TABLE";
+
 /// What a backfill by this mapping drops beside what onelog made.
 pub(crate) fn lost(path: &Path, mapping: &MappingPlan) -> Result<Vec<String>, StoreError> {
     let connection = open_to_read(path)?;
@@ -21,7 +24,7 @@ fn added(connection: &Connection, mapping: &MappingPlan) -> rusqlite::Result<Vec
         return Ok(Vec::new());
     };
     let mut lost = Vec::new();
-    let is_table = |text: &String| text.starts_with("CREATE TABLE");
+    let is_table = |text: &String| text.starts_with(TABLE);
     if let Some(definition) = definition.filter(is_table) {
         let made = columns_of(&definition, &mapping.into)?;
         let is_made = |name: &str| {
@@ -47,6 +50,22 @@ fn added(connection: &Connection, mapping: &MappingPlan) -> rusqlite::Result<Vec
         lost.push(added?);
     }
     Ok(lost)
+}
+
+/// The columns of the table that onelog made under a name that what is there now does not have: it was
+/// dropped or renamed, or they were.
+pub(crate) fn taken_away(connection: &Connection, into: &str) -> rusqlite::Result<Vec<String>> {
+    let made = match definition(connection, into)?.flatten() {
+        Some(definition) if definition.starts_with(TABLE) => columns_of(&definition, into)?,
+        _ => return Ok(Vec::new()),
+    };
+    let is = columns(connection, into)?;
+    if is.is_empty() {
+        // There is no table.
+        return Ok(Vec::new());
+    }
+    let is_gone = |name: &String| !is.iter().any(|is| is.eq_ignore_ascii_case(name));
+    Ok(made.into_iter().filter(is_gone).collect())
 }
 
 /// How onelog made a table, where that is recorded; the outer `None`: it did not.

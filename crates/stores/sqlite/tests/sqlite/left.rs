@@ -118,3 +118,45 @@ fn a_table_that_a_sink_left_is_free_also_of_an_earlier_version_until_another_tak
         }
     }
 }
+
+#[test]
+fn a_table_that_a_user_makes_in_the_place_of_a_sinks_own_is_its_users() {
+    for made in [
+        "DROP TABLE orders",
+        "ALTER TABLE orders RENAME TO kept",
+        "ALTER TABLE orders RENAME TO kept; DROP TABLE kept",
+    ] {
+        // Given a sink whose table a user puts another one in the place of,
+        let sqlite = Sqlite::new();
+        let plan = standard_plan();
+        let (mut store, model) = backfilled(&sqlite, &plan);
+        let users = sqlite.connect();
+        users
+            .execute_batch(&format!(
+                "{made}; CREATE TABLE orders (id TEXT PRIMARY KEY, customer TEXT);
+                 INSERT INTO orders VALUES ('c1', 'mine')"
+            ))
+            .unwrap();
+        // when the sink is rebuilt, as it stands or for columns like those, then it stops before that,
+        let error = store.check_shape().unwrap_err().to_string();
+        assert!(error.contains("drop or rename what is there"), "{error}");
+        let columns = r#"{"id":{"from":"$key","type":"text"}}"#;
+        let mapping = format!(r#"{{"table":"shop.orders","into":"orders","columns":{columns}}}"#);
+        for plan in [plan.clone(), conformance::plan(&sqlite, &mapping)] {
+            let mut store = super::open(&sqlite.path, plan.clone(), LOG).unwrap();
+            let refused = store.check_target();
+            assert!(matches!(refused, Err(StoreError::NotOwner { .. })));
+            store.take_over().unwrap();
+            let refused = model.rebuild(&plan, &mut store);
+            assert!(matches!(refused, Err(StoreError::NotOwner { .. })));
+        }
+        let sql = "SELECT customer FROM orders";
+        let kept: String = users.query_row(sql, [], |row| row.get(0)).unwrap();
+        assert_eq!(kept, "mine");
+        // and what helps is what it said.
+        users.execute_batch("DROP TABLE orders").unwrap();
+        store.take_over().unwrap();
+        model.rebuild(&plan, &mut *store).unwrap();
+        assert!(model.verify(&plan, &mut *store).equal);
+    }
+}
