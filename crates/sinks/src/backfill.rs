@@ -62,6 +62,7 @@ impl Feed {
             }
         }
         failpoint::hit(&self.definition.name, "before_finish");
+        self.check_deletes_again(&guards, &snapshot)?;
         self.keep(store, &snapshot, &guards, &refused)?;
         self.finish(plan, store, position, &guards, &mut refused)?;
         self.retention.advance(position);

@@ -96,6 +96,29 @@ impl Feed {
         Ok(guards)
     }
 
+    /// The same of what was written while the new rows were loaded: new tables take the place of the old
+    /// ones with all that these have.
+    pub(crate) fn check_deletes_again(
+        &self,
+        guards: &[Guard],
+        snapshot: &Snapshot,
+    ) -> Result<(), SessionEnd> {
+        let counting = self.counting(snapshot);
+        for (number, guard) in guards.iter().enumerate() {
+            let Guard::Deletes(most) = *guard else {
+                continue;
+            };
+            let counted = counting.count(RowsThere::Written, number)?;
+            if counted.missing > most {
+                let mapping = &self.definition.mappings[number];
+                let at = snapshot.position();
+                let fault = too_many(&self.definition.name, mapping, counted, at);
+                return Err(SessionEnd::Stop(fault));
+            }
+        }
+        Ok(())
+    }
+
     /// What the store itself counted at the end of a backfill and did not do, as
     /// [`Feed::check_rows`] says it.
     pub(crate) fn guarded(

@@ -6,6 +6,7 @@ mod place;
 
 use onelog::Node;
 use onelog_sinks::{SinkError, Sinks};
+use onelog_store::failpoint;
 use place::{Place, assert_equal, close, one, order, wait, wait_for_stop, with_orders};
 use serde_json::json;
 
@@ -84,6 +85,36 @@ fn a_backfill_that_would_empty_a_table_stops_and_says_how_many_rows_until_it_is_
     assert_eq!(rows(), 10);
     sinks.rebuild("search").unwrap();
     assert_equal(&sinks, "search", node.position());
+    close(&node, &sinks);
+}
+
+#[test]
+fn rows_that_others_write_while_a_table_is_made_anew_are_not_dropped_unasked() {
+    // Given a sink whose table is made anew,
+    let place = Place::new();
+    let (node, sinks) = following(&place);
+    assert_equal(&sinks, "search", node.position());
+    let file = place.path("search.db");
+    failpoint::set("search:before_finish", move || {
+        // when another process writes many rows to it meanwhile,
+        failpoint::clear("search:before_finish");
+        let store = rusqlite::Connection::open(&file).unwrap();
+        store
+            .execute_batch(
+                "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 500)
+                 INSERT INTO orders (id, total) SELECT 'mine' || i, i FROM n",
+            )
+            .unwrap();
+    });
+    sinks.rebuild("search").unwrap();
+    // then the sink stops with their number, and they are there until it is allowed.
+    let text = wait_for_stop(&sinks, "search");
+    assert!(text.contains("would delete 500 of the"), "{text}");
+    let mine = "SELECT count(*) FROM orders WHERE id LIKE 'mine%'";
+    assert_eq!(one::<i64>(&place.store("search.db"), mine), 500);
+    sinks.rebuild_deleting("search").unwrap();
+    assert_equal(&sinks, "search", node.position());
+    assert_eq!(one::<i64>(&place.store("search.db"), mine), 0);
     close(&node, &sinks);
 }
 

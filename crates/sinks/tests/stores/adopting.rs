@@ -189,6 +189,34 @@ pub fn what_is_written_while_a_users_table_is_filled_first_is_kept(rig: &dyn Rig
 }
 
 /// Nothing where the store has no tables that it does not make itself.
+pub fn what_is_written_while_a_sinks_own_table_is_made_anew_is_not_dropped_unasked(rig: &dyn Rig) {
+    let world = World::of_its_own(rig, "anew");
+    if !rig.make_table(&world.table("other")) {
+        return;
+    }
+    // Given a table that a sink has made and makes anew
+    let orders = world.table("orders");
+    world.order("a", 1);
+    world.create(&json!({}));
+    world.assert_equal();
+    let loaded = Stop::at(&world, "before_finish");
+    world.sinks().rebuild(world.sink()).unwrap();
+    // when others write many rows to it meanwhile, then it stops, and they are there.
+    let rows: Vec<String> = (0..150).map(|n| format!("extra{n}")).collect();
+    loaded.meanwhile(|| rig.add_many(&orders, &rows));
+    let text = world.wait_for_stop(world.sink());
+    assert!(
+        text.contains(&format!("would delete 150 of the 151 rows of '{orders}'")),
+        "{text}"
+    );
+    assert_eq!(rig.total(&orders, "extra7"), Some("0".to_owned()));
+    world.sinks().rebuild_deleting(world.sink()).unwrap();
+    world.assert_equal();
+    assert_eq!(rig.total(&orders, "extra7"), None);
+    world.end();
+}
+
+/// Nothing where the store has no tables that it does not make itself.
 pub fn what_a_deleted_sink_left_is_asked_for_as_any_table_that_is_there(rig: &dyn Rig) {
     let world = World::new(rig, "left");
     let orders = world.table("orders");

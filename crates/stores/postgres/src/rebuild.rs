@@ -17,7 +17,7 @@ use onelog_mapping::MappingPlan;
 use onelog_store::{Guard, LogPlace, failpoint};
 use tokio_postgres::types::Type;
 
-use self::merge::{Merge, Merging};
+use self::merge::{Merge, Merging, guarded};
 use self::protection::{Protection, take_away};
 use crate::connection::REBUILD_TIMEOUT;
 use crate::ddl::existing::{self, TargetState, TargetTable};
@@ -115,7 +115,10 @@ impl Scope<'_> {
                     });
                 }
                 TargetState::Absent if !is_merged => self.put_in_place(mapping, false).await?,
-                TargetState::Outgrown if !is_merged => self.put_in_place(mapping, true).await?,
+                TargetState::Outgrown if !is_merged => {
+                    self.check_dropped(mapping, guards.get(number)).await?;
+                    self.put_in_place(mapping, true).await?;
+                }
                 // The rows were made for another table.
                 _ => return Err(Fault::Redefined(mapping.into.clone())),
             }
@@ -148,6 +151,32 @@ impl Scope<'_> {
             self.client.batch_execute(&sql).await?;
         }
         Ok(())
+    }
+
+    /// Locks a table that is dropped and counts what others have written to it meanwhile: with other
+    /// columns, by the number of rows that the new one does not have.
+    async fn check_dropped(
+        &self,
+        mapping: &MappingPlan,
+        guard: Option<&Guard>,
+    ) -> Result<(), Fault> {
+        let most = match guard {
+            None | Some(Guard::Anything) => return Ok(()),
+            Some(Guard::Deletes(most)) => *most,
+            Some(Guard::Untouched) => 0,
+        };
+        let schema = &self.identity.schema;
+        let staging = table(schema, &staging_name(&self.identity.sink, mapping));
+        let into = table(schema, &mapping.into);
+        let sql = format!("LOCK TABLE {into} IN ACCESS EXCLUSIVE MODE");
+        self.client.batch_execute(&sql).await?;
+        let sql = format!("SELECT (SELECT count(*) FROM {into}), (SELECT count(*) FROM {staging})");
+        let counted = self.client.query_typed_one(&sql, &[]).await?;
+        let [rows, new] = [counted.get::<_, i64>(0), counted.get(1)].map(i64::cast_unsigned);
+        match rows.saturating_sub(new) {
+            deletes if deletes > most => Err(guarded(mapping, rows, deletes, 0)),
+            _ => Ok(()),
+        }
     }
 
     /// Gives the new table its primary key and the name, and what protects the old one.

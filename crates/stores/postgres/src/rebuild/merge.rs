@@ -166,7 +166,7 @@ impl Scope<'_> {
     }
 }
 
-fn guarded(mapping: &MappingPlan, rows: u64, deletes: u64, changes: u64) -> Fault {
+pub(super) fn guarded(mapping: &MappingPlan, rows: u64, deletes: u64, changes: u64) -> Fault {
     Fault::Store(StoreError::Guarded {
         into: mapping.into.clone(),
         rows,

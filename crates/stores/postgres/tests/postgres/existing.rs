@@ -268,7 +268,7 @@ fn everything_that_does_not_fit_is_said_at_once() {
         "'needed' is NOT NULL without a default",
         "ON DELETE CASCADE would change rows",
         "UNLOGGED",
-        "change the table, and resume the sink",
+        "change the table, then have it filled again",
     ] {
         assert!(text.contains(part), "{part}: {text}");
     }

@@ -202,7 +202,7 @@ fn a_table_that_a_user_makes_in_the_place_of_a_sinks_own_is_its_users() {
         let plan = standard_plan(&pg);
         let (mut store, model) = backfilled(&pg, &plan);
         pg.sql(&format!("{made}; INSERT INTO orders (id) VALUES ('mine')"));
-        // when the sink is rebuilt, as it stands or for other columns, then it stops before that,
+        // when the sink is rebuilt, as it is or for other columns, then it stops before that,
         let error = store.check_shape().unwrap_err().to_string();
         assert!(error.contains(says), "{error}");
         assert!(error.contains("drop or rename"), "{error}");

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use onelog_mapping::Plan;
-use onelog_store::StoreError;
 use onelog_store::conformance::{
     self, Harness as _, LOG, Model, ORDERS, backfilled, standard_plan,
 };
+use onelog_store::{Guard, StoreError};
 use onelog_testkit::{Kind, require};
 
 use super::harness::Pg;
@@ -88,6 +88,33 @@ fn policies_rights_of_columns_and_what_was_revoked_are_those_of_the_table_that_t
     model.apply(&other, store.as_mut()).unwrap();
     assert!(model.verify(&other, store.as_mut()).equal);
     pg.sql(&format!("DROP OWNED BY {barred}"));
+}
+
+#[test]
+fn rows_that_others_write_until_the_end_of_a_backfill_are_not_dropped_with_the_table_unasked() {
+    require!(Kind::Postgres);
+    // Given a table that another one with other columns is to take the place of,
+    let pg = Pg::new();
+    let (store, model) = backfilled(&pg, &standard_plan(&pg));
+    drop(store);
+    let other = other_columns(&pg);
+    let mut store = pg.open(Arc::clone(&other), LOG);
+    store.take_over().unwrap();
+    model.load(&other, store.as_mut()).unwrap();
+    // when rows come that nothing has counted,
+    pg.sql("INSERT INTO orders (id) SELECT 'mine' || g FROM generate_series(1, 50) g");
+    store.guard(&[Guard::Deletes(49), Guard::Anything]);
+    let error = store.finish_rebuild(model.place()).unwrap_err();
+    // then the table is dropped only where so many may be deleted.
+    assert!(
+        matches!(error, StoreError::Guarded { deletes: 50, .. }),
+        "{error}"
+    );
+    let mine = "SELECT count(*) FROM orders WHERE id LIKE 'mine%'";
+    assert_eq!(pg.sql(mine), "50");
+    store.guard(&[Guard::Deletes(50), Guard::Anything]);
+    store.finish_rebuild(model.place()).unwrap();
+    assert_eq!(pg.sql(mine), "0");
 }
 
 #[test]

@@ -137,7 +137,7 @@ fn a_table_that_a_user_makes_in_the_place_of_a_sinks_own_is_its_users() {
                  INSERT INTO orders VALUES ('c1', 'mine')"
             ))
             .unwrap();
-        // when the sink is rebuilt, as it stands or for columns like those, then it stops before that,
+        // when the sink is rebuilt, as it is or for columns like those, then it stops before that,
         let error = store.check_shape().unwrap_err().to_string();
         assert!(error.contains("drop or rename what is there"), "{error}");
         let columns = r#"{"id":{"from":"$key","type":"text"}}"#;
