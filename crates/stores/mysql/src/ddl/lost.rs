@@ -7,8 +7,10 @@ use onelog_mapping::{EXISTING, Plan};
 use onelog_store::StoreError;
 
 use super::existing;
+use crate::bookkeeping::read_record;
 use crate::connection::Connection;
 use crate::kind::MysqlTarget;
+use crate::names::Names;
 
 /// The kind and the name of each. A foreign key of others onto the table is a reason to refuse the
 /// backfill. MariaDB says that a default is none by the word NULL.
@@ -68,6 +70,14 @@ pub(crate) fn lost(
     };
     lost.extend(rows.iter().map(said));
     Ok(lost)
+}
+
+/// The log that the sink of this name follows here.
+pub(crate) fn followed_log(target: &MysqlTarget, sink: &str) -> Result<Option<String>, StoreError> {
+    let mut connection = Connection::open_to_read(target)?;
+    let found = read_record(&mut connection, &Names::new(sink).position(), sink, "");
+    let found = found.map_err(|fault| connection.store_error(existing::LOOKING, fault))?;
+    Ok(found.map(|found| found.log_id))
 }
 
 /// Fails as a backfill of the sink of this name would.
