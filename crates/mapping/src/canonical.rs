@@ -8,7 +8,8 @@ use onelog_record::EXPONENT_DIGITS_MAX;
 
 /// How deep lists and objects may nest.
 const DEPTH_MAX: usize = 128;
-/// The most digits of a decimal number; also how far an exponent may move its point.
+/// The most digits of a decimal number that is written out; also how far an exponent may move its
+/// point.
 const DIGITS_MAX: i64 = 1100;
 
 /// Appends the canonical encoding. `false`: the text is not JSON, and `out` is as it was.
@@ -33,29 +34,15 @@ pub fn encode_json(text: &str, out: &mut Vec<u8>) -> bool {
 /// not a number, or one with too many digits.
 #[must_use]
 pub fn numeric(text: &str) -> Option<String> {
-    let (negative, rest) = match text.strip_prefix('-') {
-        Some(rest) => (true, rest),
-        None => (false, text.strip_prefix('+').unwrap_or(text)),
-    };
-    let (mantissa, exponent) = match rest.split_once(['e', 'E']) {
-        Some((mantissa, exponent)) => (mantissa, exponent_of(exponent)?),
-        None => (rest, 0),
-    };
-    let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
-    let digits_only = |text: &str| text.bytes().all(|b| b.is_ascii_digit());
-    if (whole.is_empty() && fraction.is_empty()) || !digits_only(whole) || !digits_only(fraction) {
-        return None;
-    }
-    let all = [whole, fraction].concat();
-    let leading = all.bytes().take_while(|b| *b == b'0').count();
-    let digits = all[leading..].trim_end_matches('0');
+    let Decimal {
+        negative,
+        digits,
+        point,
+    } = Decimal::of(text)?;
     if digits.is_empty() {
         return Some("0".to_owned());
     }
     let length = i64::try_from(digits.len()).ok()?;
-    // The place of the point, counted from the first digit.
-    let point = i64::try_from(whole.len()).ok()? - i64::try_from(leading).ok()?;
-    let point = point.checked_add(exponent)?;
     if length > DIGITS_MAX || point.abs() > DIGITS_MAX {
         return None;
     }
@@ -67,9 +54,9 @@ pub fn numeric(text: &str) -> Option<String> {
     if point <= 0 {
         out.push_str("0.");
         zeros(-point, &mut out);
-        out.push_str(digits);
+        out.push_str(&digits);
     } else if point >= length {
-        out.push_str(digits);
+        out.push_str(&digits);
         zeros(point - length, &mut out);
     } else {
         out.push_str(&digits[..point as usize]);
@@ -77,6 +64,56 @@ pub fn numeric(text: &str) -> Option<String> {
         out.push_str(&digits[point as usize..]);
     }
     Some(out)
+}
+
+/// A decimal number as what it is, however far its point is from its digits.
+struct Decimal {
+    negative: bool,
+    /// Without zeros at both ends; none of zero.
+    digits: String,
+    /// The place of the point, counted from the first digit.
+    point: i64,
+}
+
+impl Decimal {
+    fn of(text: &str) -> Option<Self> {
+        let (negative, rest) = match text.strip_prefix('-') {
+            Some(rest) => (true, rest),
+            None => (false, text.strip_prefix('+').unwrap_or(text)),
+        };
+        let (mantissa, exponent) = match rest.split_once(['e', 'E']) {
+            Some((mantissa, exponent)) => (mantissa, exponent_of(exponent)?),
+            None => (rest, 0),
+        };
+        let (whole, fraction) = mantissa.split_once('.').unwrap_or((mantissa, ""));
+        let digits_only = |text: &str| text.bytes().all(|b| b.is_ascii_digit());
+        if (whole.is_empty() && fraction.is_empty())
+            || !digits_only(whole)
+            || !digits_only(fraction)
+        {
+            return None;
+        }
+        let all = [whole, fraction].concat();
+        let leading = all.bytes().take_while(|b| *b == b'0').count();
+        let digits = all[leading..].trim_end_matches('0');
+        let point = i64::try_from(whole.len()).ok()? - i64::try_from(leading).ok()?;
+        Some(match digits.is_empty() {
+            true => Self::zero(),
+            false => Self {
+                negative,
+                digits: digits.to_owned(),
+                point: point.checked_add(exponent)?,
+            },
+        })
+    }
+
+    const fn zero() -> Self {
+        Self {
+            negative: false,
+            digits: String::new(),
+            point: 0,
+        }
+    }
 }
 
 /// A decimal number as it was written, where that is a number of JSON without an exponent: `1.10`
@@ -167,11 +204,13 @@ impl Reader<'_> {
         }
         let text = std::str::from_utf8(&self.text[start..self.at]).ok()?;
         // Whole numbers in their shortest form are the usual case.
-        let plain =
-            text.bytes().all(|b| b.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
+        let plain = text.bytes().all(|b| b.is_ascii_digit()) && !text.starts_with('0');
         match plain {
-            true => long(b'd', text.as_bytes(), out),
-            false => long(b'd', numeric(text)?.as_bytes(), out),
+            true => decimal(false, text.trim_end_matches('0'), text.len() as i64, out),
+            false => {
+                let number = Decimal::of(text)?;
+                decimal(number.negative, &number.digits, number.point, out);
+            }
         }
         Some(())
     }
@@ -285,6 +324,13 @@ impl Reader<'_> {
     }
 }
 
+/// A number by its digits and the place of its point, which no exponent makes long.
+fn decimal(negative: bool, digits: &str, point: i64, out: &mut Vec<u8>) {
+    out.extend_from_slice(&[b'd', u8::from(negative)]);
+    out.extend_from_slice(&point.to_le_bytes());
+    long(b's', digits.as_bytes(), out);
+}
+
 fn long(tag: u8, bytes: &[u8], out: &mut Vec<u8>) {
     out.push(tag);
     out.extend_from_slice(&(bytes.len() as u64).to_le_bytes());
@@ -305,6 +351,7 @@ mod tests {
 
     #[test]
     fn texts_that_mean_the_same_are_encoded_alike() {
+        let long = "7".repeat(5000);
         for (one, other) in [
             (
                 r#"{"b":1,"a":[1,2]}"#,
@@ -320,6 +367,14 @@ mod tests {
                 "123456789012345678901234567890.10",
                 "123456789012345678901234567890.1",
             ),
+            ("[-0e5,0,0.00]", "[0,-0,0e-7]"),
+            // As `jsonb` writes out what it holds, to the ends of its range.
+            ("[1e-1200]", &format!("[0.{}1]", "0".repeat(1199))),
+            ("-1.50E-16382", &format!("-0.{}150", "0".repeat(16_381))),
+            ("1e131071", &format!("1{}", "0".repeat(131_071))),
+            ("12.5e131070", &format!("125{}", "0".repeat(131_069))),
+            (&format!("0.{long}00"), &format!("{long}e-5000")),
+            (&format!("{long}.0"), &format!("0.{long}E+5000")),
         ] {
             assert!(encoded(one).is_some(), "{one}");
             assert_eq!(encoded(one), encoded(other), "{one}");
@@ -346,6 +401,12 @@ mod tests {
             r#"["a",1]"#,
             "[1,2]",
             "12",
+            "10",
+            "-1",
+            "1e-1200",
+            "1e-1201",
+            "-1e-1200",
+            "1e999999999999999999",
         ];
         for (n, one) in texts.iter().enumerate() {
             for other in &texts[n + 1..] {
@@ -377,6 +438,14 @@ mod tests {
                 &text[..text.len().min(10)]
             );
             assert_eq!(out, [7]);
+        }
+    }
+
+    #[test]
+    fn an_exponent_makes_no_encoding_long() {
+        let short = encoded("1").unwrap().len();
+        for text in ["1e131071", "1e-16383", "1e999999999999999999"] {
+            assert_eq!(encoded(text).unwrap().len(), short, "{text}");
         }
     }
 

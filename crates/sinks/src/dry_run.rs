@@ -13,6 +13,7 @@ use crate::deletions::{CountError, Counting, RowsThere};
 use crate::error::SinkError;
 use crate::handle::Found;
 use crate::open::plan_of;
+use crate::runner::log_id;
 use crate::sinks::Sinks;
 use onelog_mapping::{EXISTING, KeyForm, MappingRules, RowForm, Source};
 use onelog_mapping::{MappingPlan, Plan, Row, RowFault, show_key};
@@ -140,6 +141,10 @@ impl Sinks {
             rows_max: DRY_RUN_STORE_ROWS_MAX,
             stop: &self.inner.stopping,
         };
+        let other_log = match looks_into_the_store {
+            true => self.is_of_other_log(definition),
+            false => None,
+        };
         let begun = Instant::now();
         let is_over = || begun.elapsed() >= DRY_RUN_TIME_MAX;
         for (number, mapping) in plan.mappings.iter().enumerate() {
@@ -152,7 +157,9 @@ impl Sinks {
             let mut found = looking.run_mapping(rules, mapping)?;
             if looks_into_the_store {
                 let is_foreign = is_foreign(known.as_ref(), definition, number);
-                found.store = Some(look(&counting, &plan, number, is_foreign));
+                let mut store = look(&counting, &plan, number, is_foreign);
+                store.stop = other_log.clone().or(store.stop);
+                found.store = Some(store);
             }
             mappings.push(found);
         }
@@ -160,6 +167,16 @@ impl Sinks {
             position: snapshot.position(),
             mappings,
         })
+    }
+
+    /// What is said where the store's sink of this name follows another log, which the definition may
+    /// not take it from. That a store cannot be read is said where its rows are counted.
+    fn is_of_other_log(&self, definition: &SinkDefinition) -> Option<String> {
+        let ours = log_id(&self.inner.node);
+        let name = Some(&definition.name).filter(|name| *name != NO_NAME)?;
+        let found = definition.target.followed_log(name, &ours).ok()??;
+        let is_refused = found != ours && definition.take_from_log.as_ref() != Some(&found);
+        is_refused.then(|| StoreError::OtherLog { ours, found }.to_string())
     }
 
     /// [`Sinks::dry_run`] for a definition that may lack its name and its place.

@@ -34,6 +34,13 @@ fn a_store_is_taken_from_another_log_once_by_one_definition() {
         let field = json!({"take_from_log": format!("{:032x}", from.log_id()), "on_refused": more});
         place.definition("search", &field)
     };
+    let foretold = |definition: &SinkDefinition| {
+        let found = rivals.dry_run(definition, 1).unwrap();
+        found.mappings[0].store.clone().unwrap().stop
+    };
+    let said = foretold(&place.definition("search", &json!({}))).unwrap();
+    assert!(said.contains("follows another log"), "{said}");
+    assert_eq!(foretold(&taking(&node, "stop")), None);
     rivals.create(taking(&node, "stop")).unwrap();
     assert_equal(&rivals, "search", order(&rival, "z", 1, "of the second"));
     sinks.replace(taking(&rival, "stop")).unwrap();

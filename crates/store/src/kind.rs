@@ -119,6 +119,13 @@ pub trait Target: Any + fmt::Debug + Send + Sync {
     fn check_backfill(&self, _sink: &str, _plan: &Plan, _mapping: usize) -> Result<(), StoreError> {
         Ok(())
     }
+
+    /// The id of the log that the sink of this name follows in the store, by which a takeover for the
+    /// log `log_id` is refused; as [`Store::followed`](crate::Store::followed), without writing.
+    /// `None`: the store does not know the sink, or says nothing without writing.
+    fn followed_log(&self, _sink: &str, _log_id: &str) -> Result<Option<String>, StoreError> {
+        Ok(None)
+    }
 }
 
 impl dyn StoreKind {

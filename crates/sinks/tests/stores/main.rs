@@ -50,6 +50,7 @@ fn tell(rig: &dyn Rig) {
     upkeep::the_schedule_finds_a_change_by_hand_and_shows_it(rig);
     narrowing::a_column_that_is_narrowed_stops_its_sink_by_name(rig);
     replacing::a_definition_changes_while_others_wait_for_its_sink(rig);
+    replacing::a_dry_run_says_that_the_store_follows_another_log(rig);
     stopping::a_refused_record_stops_its_sink_and_no_other(rig);
     failover::a_store_that_takes_no_writes_for_a_while_is_waited_for(rig);
     failover::a_store_that_refuses_the_login_for_a_while_is_waited_for(rig);

@@ -1,7 +1,7 @@
 //! A definition is replaced while its sink is waited for.
 
 use onelog::Position;
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::rig::Rig;
 use crate::world::{PATIENCE, World};
@@ -55,5 +55,33 @@ pub fn a_definition_changes_while_others_wait_for_its_sink(rig: &dyn Rig) {
     world.order("a", 6);
     world.assert_equal();
     world.assert_total("a", 6);
+    world.end();
+}
+
+pub fn a_dry_run_says_that_the_store_follows_another_log(rig: &dyn Rig) {
+    // Given a sink, and the same definition on a node with another log.
+    let world = World::new(rig, "foretold");
+    world.create(&json!({}));
+    world.order("a", 1);
+    world.wait();
+    let mut other = World::new(rig, "foretold");
+    let stop = |more: &Value| {
+        let definition = other.definition(other.sink(), more);
+        let found = other.sinks().dry_run(&definition, 1).unwrap();
+        found.mappings[0].store.clone().unwrap().stop
+    };
+    // When it is tried there, then the dry run says what its creation is refused for,
+    let foretold = stop(&json!({})).unwrap();
+    let definition = other.definition(other.sink(), &json!({}));
+    let refused = other.sinks().create(definition).unwrap_err().to_string();
+    assert!(refused.contains(&foretold), "{foretold}");
+    assert!(foretold.contains("follows another log"), "{foretold}");
+    // but not where the definition takes the store, nor on the node whose sink it is.
+    let log = format!("{:032x}", world.node().log_id());
+    assert_eq!(stop(&json!({"take_from_log": log})), None);
+    let ours = world.definition(world.sink(), &json!({}));
+    let ours = world.sinks().dry_run(&ours, 1).unwrap();
+    assert_eq!(ours.mappings[0].store.clone().unwrap().stop, None);
+    other.close();
     world.end();
 }

@@ -12,7 +12,7 @@ use onelog_store::{
 use serde_json::{Map, Value, json};
 
 use crate::MysqlStore;
-use crate::ddl::lost::{check_backfill, lost};
+use crate::ddl::lost::{check_backfill, followed_log, lost};
 use crate::encode;
 use crate::reader::{MysqlReader, count_rows};
 
@@ -136,5 +136,9 @@ impl Target for MysqlTarget {
 
     fn check_backfill(&self, sink: &str, plan: &Plan, mapping: usize) -> Result<(), StoreError> {
         check_backfill(self, sink, plan, mapping)
+    }
+
+    fn followed_log(&self, sink: &str, _log_id: &str) -> Result<Option<String>, StoreError> {
+        followed_log(self, sink)
     }
 }

@@ -15,7 +15,7 @@ use crate::store::Scope;
 
 /// What every sink in a schema shares. The position's row is rewritten with every batch: free room
 /// in its page lets that happen in place.
-const POSITIONS: &str = "onelog_position";
+pub(crate) const POSITIONS: &str = "onelog_position";
 pub(crate) const OWNERS: &str = "onelog_tables";
 
 /// Two sinks that start at once must not both make the tables.

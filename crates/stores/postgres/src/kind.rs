@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 
 use crate::PostgresStore;
 use crate::connection::Purpose;
-use crate::ddl::backfill::check_backfill;
+use crate::ddl::backfill::{check_backfill, followed_log};
 use crate::ddl::lost::lost;
 use crate::reader::{count_rows, open_reader};
 
@@ -157,5 +157,9 @@ impl Target for PostgresTarget {
 
     fn check_backfill(&self, sink: &str, plan: &Plan, mapping: usize) -> Result<(), StoreError> {
         check_backfill(self, sink, plan, mapping)
+    }
+
+    fn followed_log(&self, sink: &str, _log_id: &str) -> Result<Option<String>, StoreError> {
+        followed_log(self, sink)
     }
 }

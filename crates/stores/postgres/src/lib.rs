@@ -21,6 +21,7 @@ mod decode;
 mod encode;
 mod error;
 mod hosts;
+mod jsonb;
 mod kind;
 mod numeric;
 mod reader;

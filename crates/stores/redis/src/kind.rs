@@ -11,7 +11,7 @@ use onelog_store::{
 };
 use serde_json::{Map, Value, json};
 
-use crate::bookkeeping::{Names, check_mappings};
+use crate::bookkeeping::{Names, check_mappings, followed};
 use crate::connection::Servers;
 use crate::reader::RedisReader;
 use crate::store::RedisStore;
@@ -150,5 +150,12 @@ impl Target for RedisTarget {
         let servers = Servers::connect(self, &names)?;
         let plan = Arc::clone(plan);
         Ok(Box::new(RedisReader::unfixed(servers, names, plan)))
+    }
+
+    fn followed_log(&self, sink: &str, log_id: &str) -> Result<Option<String>, StoreError> {
+        let names = Names::new(sink, self.partitions);
+        let mut servers = Servers::connect(self, &names)?;
+        let found = followed(&mut servers, &names, log_id)?;
+        Ok(found.map(|found| found.log_id))
     }
 }

@@ -11,6 +11,7 @@ use onelog_store::{
 };
 use serde_json::{Map, Value, json};
 
+use crate::bookkeeping::read_ledger;
 use crate::connection::Client;
 use crate::reader::Reader;
 use crate::store::ElasticsearchStore;
@@ -120,5 +121,10 @@ impl Target for ElasticsearchTarget {
     fn open_reader(&self, plan: &Arc<Plan>) -> Result<Box<dyn StoreReader>, StoreError> {
         let client = Client::connect(self)?;
         Ok(Box::new(Reader::open_foreign(&client, plan)?))
+    }
+
+    fn followed_log(&self, sink: &str, _log_id: &str) -> Result<Option<String>, StoreError> {
+        let page = read_ledger(&Client::connect(self)?, sink)?;
+        Ok(page.map(|page| page.ledger.log_id))
     }
 }

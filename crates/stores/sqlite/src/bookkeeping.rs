@@ -6,6 +6,7 @@ use onelog_record::Position;
 use onelog_store::{Followed, LogPlace, StoreError, StorePosition};
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
+use crate::connection::open_to_read;
 use crate::error::classify;
 use crate::store::Scope;
 
@@ -114,6 +115,20 @@ pub(crate) fn followed(connection: &Connection, sink: &str) -> rusqlite::Result<
             },
         )
         .optional()
+}
+
+/// The log that the sink of this name follows in a file, which is only read.
+pub(crate) fn followed_log(path: &Path, sink: &str) -> Result<Option<String>, StoreError> {
+    let connection = open_to_read(path)?;
+    let look = || {
+        if !has_column(&connection, "onelog_position", "log_id")? {
+            return Ok(None);
+        }
+        let sql = "SELECT log_id FROM onelog_position WHERE sink = ?1";
+        let found = connection.query_row(sql, [sink], |row| row.get(0));
+        found.optional()
+    };
+    look().map_err(|error| classify("reading the position in", path, error))
 }
 
 pub(crate) fn read_position(

@@ -11,6 +11,7 @@ use onelog_store::{Address, Store, StoreError, StoreKind, StoreReader, Target};
 use serde_json::{Map, Value, json};
 
 use crate::SqliteStore;
+use crate::bookkeeping::followed_log;
 use crate::connection::file_identity;
 use crate::ddl::lost::lost;
 use crate::reader::{SqliteReader, count_rows};
@@ -172,6 +173,10 @@ impl Target for SqliteTarget {
 
     fn lost(&self, plan: &Plan, mapping: usize) -> Result<Vec<String>, StoreError> {
         lost(&self.path, &plan.mappings[mapping])
+    }
+
+    fn followed_log(&self, sink: &str, _log_id: &str) -> Result<Option<String>, StoreError> {
+        followed_log(&self.path, sink)
     }
 }
 

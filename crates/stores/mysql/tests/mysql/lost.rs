@@ -23,7 +23,8 @@ fn what_users_have_added_to_a_table_is_named_and_a_backfill_drops_just_that() {
            ADD CONSTRAINT sized FOREIGN KEY (total) REFERENCES sizes (total),
            ALTER COLUMN total SET DEFAULT 7;
          ALTER TABLE orders MODIFY note LONGTEXT CHARACTER SET utf8mb4
-           COLLATE utf8mb4_nopad_bin NULL COMMENT 'by hand';
+           COLLATE utf8mb4_nopad_bin NOT NULL COMMENT 'by hand',
+           ADD remark TEXT, ADD twice BIGINT AS (total * 2) STORED, ADD hidden INT INVISIBLE;
          CREATE INDEX by_note ON orders (note(20));
          CREATE TRIGGER watch AFTER DELETE ON orders FOR EACH ROW INSERT INTO seen VALUES (OLD.id);
          CREATE VIEW totals AS SELECT total FROM orders",
@@ -36,12 +37,16 @@ fn what_users_have_added_to_a_table_is_named_and_a_backfill_drops_just_that() {
     let granted = database.sql(&rights);
     // then all of it is named, and the table itself can be replaced;
     let added = [
+        "the column 'remark'",
+        "the column 'twice'",
+        "the column 'hidden'",
         "the comment of the column 'note'",
         "the constraint 'sized'",
         "the constraint 'small'",
         "the default of the column 'total'",
         "the index 'by_note'",
         "the index 'sized'",
+        "the NOT NULL of the column 'note'",
         "the trigger 'watch'",
     ];
     assert_eq!(target.lost(&plan, 0).unwrap(), added);

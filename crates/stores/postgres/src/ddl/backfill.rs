@@ -8,7 +8,8 @@ use tokio_postgres::Client;
 use tokio_postgres::types::{ToSql, Type};
 
 use super::existing::{self, Existing, TargetState};
-use crate::bookkeeping::{Identity, check_owner, has_bookkeeping};
+use super::table;
+use crate::bookkeeping::{Identity, POSITIONS, check_owner, has_bookkeeping};
 use crate::connection::{BEGIN_READ, Connection, Purpose, STATEMENT_TIMEOUT};
 use crate::error::{DROP_DEPENDENTS, Fault};
 use crate::kind::PostgresTarget;
@@ -40,6 +41,25 @@ pub(crate) fn check_backfill(
     connection.wait("looking at the tables of", STATEMENT_TIMEOUT, async {
         client.batch_execute(&BEGIN_READ).await?;
         look(client, &identity, mapping).await
+    })
+}
+
+/// The log that the sink of this name follows here.
+pub(crate) fn followed_log(
+    target: &PostgresTarget,
+    sink: &str,
+) -> Result<Option<String>, StoreError> {
+    let connection = Connection::open(target, "dry run", Purpose::Snapshot)?;
+    let client = &connection.client;
+    connection.wait("reading the position in", STATEMENT_TIMEOUT, async {
+        client.batch_execute(&BEGIN_READ).await?;
+        if !has_bookkeeping(client, &target.schema).await? {
+            return Ok(None);
+        }
+        let positions = table(&target.schema, POSITIONS);
+        let sql = format!("SELECT log_id FROM {positions} WHERE sink = $1");
+        let found = client.query_typed_opt(&sql, &[(&sink, Type::TEXT)]).await?;
+        Ok(found.map(|row| row.get(0)))
     })
 }
 

@@ -24,6 +24,17 @@ WHERE tgrelid = $1 AND NOT tgisinternal
 UNION ALL SELECT 'default of the column', a.attname::text FROM pg_catalog.pg_attribute a
 WHERE a.attrelid = $1 AND a.atthasdef AND a.attgenerated = '' AND NOT a.attisdropped
 UNION ALL SELECT 'statistics', stxname::text FROM pg_catalog.pg_statistic_ext WHERE stxrelid = $1
+UNION ALL SELECT 'NOT NULL of the column', a.attname::text FROM pg_catalog.pg_attribute a
+WHERE a.attrelid = $1 AND a.attnum > 0 AND a.attnotnull AND NOT a.attisdropped
+  AND NOT EXISTS (SELECT FROM pg_catalog.pg_index i
+    WHERE i.indrelid = $1 AND i.indisprimary AND a.attnum = ANY (i.indkey))
+UNION ALL SELECT 'sequence', s.relname::text FROM pg_catalog.pg_depend d
+JOIN pg_catalog.pg_class s ON s.oid = d.objid AND s.relkind = 'S'
+WHERE d.classid = 'pg_catalog.pg_class'::pg_catalog.regclass AND d.refclassid = d.classid
+  AND d.refobjid = $1 AND d.deptype IN ('a', 'i')
+UNION ALL SELECT 'replica identity', CASE relreplident
+  WHEN 'f' THEN 'FULL' WHEN 'n' THEN 'NOTHING' ELSE 'USING INDEX' END
+FROM pg_catalog.pg_class WHERE oid = $1 AND relreplident <> 'd'
 UNION ALL SELECT 'place in the publication', p.pubname::text FROM pg_catalog.pg_publication_rel r
 JOIN pg_catalog.pg_publication p ON p.oid = r.prpubid WHERE r.prrelid = $1
 ORDER BY 1, 2";

@@ -350,8 +350,9 @@ fn what_users_have_added_to_a_table_is_named_where_another_one_takes_its_place()
     // Given a table of onelog's to which a user has added something,
     pg.sql(
         "ALTER TABLE orders ADD COLUMN mood text, ADD CONSTRAINT small CHECK (total < 1000);
-         ALTER TABLE orders ALTER COLUMN note SET DEFAULT 'none';
-         CREATE INDEX by_note ON orders (note);
+         ALTER TABLE orders ALTER COLUMN note SET DEFAULT 'none', ALTER COLUMN note SET NOT NULL,
+           REPLICA IDENTITY FULL;
+         CREATE SEQUENCE numbers OWNED BY orders.total; CREATE INDEX by_note ON orders (note);
          CREATE STATISTICS pairs ON total, note FROM orders;
          CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
          CREATE TRIGGER watch BEFORE INSERT ON orders FOR EACH ROW EXECUTE FUNCTION nothing()",
@@ -367,9 +368,12 @@ fn what_users_have_added_to_a_table_is_named_where_another_one_takes_its_place()
         mapping(r#"{"id":{"from":"$key","type":"text"},"total":{"from":"/total","type":"text"}}"#);
     let added = [
         "the column 'mood'",
+        "the NOT NULL of the column 'note'",
         "the constraint 'small'",
         "the default of the column 'note'",
         "the index 'by_note'",
+        "the replica identity 'FULL'",
+        "the sequence 'numbers'",
         "the statistics 'pairs'",
         "the trigger 'watch'",
     ];

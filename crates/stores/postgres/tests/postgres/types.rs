@@ -92,6 +92,71 @@ fn every_type_comes_back_from_arrays_and_from_a_copy() {
 }
 
 #[test]
+fn json_numbers_to_the_ends_of_the_range_of_jsonb_compare_equal() {
+    require!(Kind::Postgres);
+    // Given numbers of which jsonb shows all digits,
+    let ends = [
+        "1e-1200".to_owned(),
+        "-1.50e-16381".to_owned(),
+        "1e-16383".to_owned(),
+        "1e131071".to_owned(),
+        "0e99999".to_owned(),
+        format!("0.{}", "7".repeat(16_383)),
+        "7".repeat(131_072),
+    ];
+    let mut model = Model::default();
+    for (n, number) in ends.iter().enumerate() {
+        let document = format!(r#"{{"json":[{number}]}}"#);
+        model.write(ORDERS, format!("k{n}").as_bytes(), Some(&document));
+    }
+    for applied in [true, false] {
+        // when they are written, then they are the log's own,
+        let pg = Pg::new();
+        let plan = conformance::plan(&pg, ALL);
+        let mut store = filled_by(&pg, &plan, &model, applied);
+        assert_equal(&plan, &model, store.as_mut());
+        // and another number is a difference.
+        let found = pg.by_hand(
+            &model,
+            store.as_mut(),
+            &plan,
+            "UPDATE orders SET json = '[1e-1201]' WHERE id = 'k0'",
+        );
+        assert_eq!(found.tables[0].differences_total, 1, "{found:#?}");
+        let shown = &found.tables[0].differences[0];
+        assert_eq!(
+            shown.log.as_ref().unwrap().as_str(),
+            r#"{"json":[1e-1200]}"#
+        );
+    }
+}
+
+#[test]
+fn json_numbers_that_could_not_be_read_again_are_refused_by_name() {
+    require!(Kind::Postgres);
+    let pg = Pg::new();
+    let plan = conformance::plan(&pg, ALL);
+    for (number, said) in [
+        ("1e-16384", "value overflows numeric format"),
+        ("1e131072", "value overflows numeric format"),
+        (&"1e131071,".repeat(10_000), "longer than 16 MiB"),
+    ] {
+        let mut store = filled_by(&pg, &plan, &Model::default(), true);
+        let mut model = Model::default();
+        let document = format!(r#"{{"json":[{}]}}"#, number.trim_end_matches(','));
+        model.write(ORDERS, b"k", Some(&document));
+        let error = store
+            .apply(&model.batch(&plan, Position::ZERO))
+            .unwrap_err();
+        assert!(
+            matches!(&error, StoreError::Refused(refused) if refused.key == "k"),
+            "{error}"
+        );
+        assert!(error.to_string().contains(said), "{error}");
+    }
+}
+
+#[test]
 fn keys_of_every_type_are_found_again() {
     require!(Kind::Postgres);
     let keys: [(&str, [&str; 2]); 3] = [
