@@ -112,6 +112,7 @@ fn rows_that_others_write_until_the_end_of_a_backfill_are_not_dropped_with_the_t
     );
     let mine = "SELECT count(*) FROM orders WHERE id LIKE 'mine%'";
     assert_eq!(pg.sql(mine), "50");
+    model.load(&other, store.as_mut()).unwrap();
     store.guard(&[Guard::Deletes(50), Guard::Anything]);
     store.finish_rebuild(model.place()).unwrap();
     assert_eq!(pg.sql(mine), "0");
