@@ -89,6 +89,18 @@ pub enum Guard {
     Untouched,
 }
 
+impl Guard {
+    /// How many rows may be deleted. `None`: any number.
+    #[must_use]
+    pub const fn deletes_max(self) -> Option<u64> {
+        match self {
+            Self::Anything => None,
+            Self::Deletes(most) => Some(most),
+            Self::Untouched => Some(0),
+        }
+    }
+}
+
 /// A store that follows the log. One value belongs to one sink and one thread.
 ///
 /// - Every method that changes the store MUST do so in one atomic step: a reader sees all of it or

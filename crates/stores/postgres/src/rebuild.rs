@@ -160,10 +160,8 @@ impl Scope<'_> {
         mapping: &MappingPlan,
         guard: Option<&Guard>,
     ) -> Result<(), Fault> {
-        let most = match guard {
-            None | Some(Guard::Anything) => return Ok(()),
-            Some(Guard::Deletes(most)) => *most,
-            Some(Guard::Untouched) => 0,
+        let Some(most) = guard.and_then(|guard| guard.deletes_max()) else {
+            return Ok(());
         };
         let schema = &self.identity.schema;
         let staging = table(schema, &staging_name(&self.identity.sink, mapping));

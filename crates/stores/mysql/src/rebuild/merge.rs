@@ -272,10 +272,9 @@ impl<'p> Rebuild<'p> {
         merging: &Merging<'_>,
         deletes: u64,
     ) -> Result<(), StoreError> {
-        let most = match self.guards.get(merging.number) {
-            None | Some(Guard::Anything) => return Ok(()),
-            Some(Guard::Deletes(most)) => *most,
-            Some(Guard::Untouched) => 0,
+        let guard = self.guards.get(merging.number);
+        let Some(most) = guard.and_then(|guard| guard.deletes_max()) else {
+            return Ok(());
         };
         if deletes <= most {
             return Ok(());

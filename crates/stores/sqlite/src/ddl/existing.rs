@@ -33,8 +33,9 @@ pub(crate) fn check_target(
         match (find_table(connection, &name).map_err(failed)?, owner) {
             (None, _) | (Some(_), Some(None)) => {}
             (Some(_), Some(Some(owner))) if owner == sink => {
+                // None of the index, which is a virtual table.
                 let gone = foreign_by(connection, &name).map_err(failed)?;
-                if !is_index && !gone.is_empty() {
+                if !gone.is_empty() {
                     return taken(format!(
                         "{}; drop or rename what is there, or choose another name for 'into'",
                         not_made(&gone)
