@@ -471,7 +471,7 @@ impl Run<'_> {
         ))?;
         if self.tally.repeated_batches > 0 {
             out.line(&format!(
-                "{} in {} had been committed by an earlier import and not written again (--again would)",
+                "{} in {} had been committed by an earlier attempt and not written again (--again would)",
                 counted(self.tally.repeated_records, "record"),
                 counted(self.tally.repeated_batches, "transaction")
             ))?;

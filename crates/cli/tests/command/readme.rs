@@ -159,12 +159,8 @@ fn the_three_nodes_of_the_readme_start_and_survive_the_one_that_leads() {
     let ends = "trap 'kill $(jobs -p); wait' EXIT";
     let ran = Ran::of(shell(folder.path(), "", &format!("{ends}\n{script}")));
     assert!(ran.out.contains("leads, term 1, voters 3"), "{ran:?}");
-    assert!(ran.out.contains("\n\"kept\"\n"), "{ran:?}");
+    assert!(ran.out.contains("\n300000\n"), "{ran:?}");
     assert!(ran.out.contains("connected 2 of 3"), "{ran:?}");
-    assert!(
-        ran.out.matches("committed, position").count() == 2,
-        "{ran:?}"
-    );
 }
 
 #[test]
