@@ -179,6 +179,25 @@ impl SimulatedDisk {
         }
     }
 
+    /// Puts other bytes in the place of some of a file, durably and without a trace; answers those that
+    /// were there.
+    pub fn replace(&self, name: &str, at: usize, bytes: &[u8]) -> Vec<u8> {
+        let mut state = self.0.lock();
+        let mut were = Vec::new();
+        let Some(id) = state.names.get(name).copied() else {
+            return were;
+        };
+        if let Some(file) = state.files.get_mut(&id) {
+            for image in [&mut file.current, &mut file.durable] {
+                if let Some(place) = image.get_mut(at..at + bytes.len()) {
+                    were = place.to_vec();
+                    place.copy_from_slice(bytes);
+                }
+            }
+        }
+        were
+    }
+
     /// Power fails and comes back: what was not flushed becomes what `mode` says, every open
     /// handle is dead, planned faults are forgotten.
     pub fn crash(&self, mode: CrashMode) {

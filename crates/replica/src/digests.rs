@@ -1,15 +1,18 @@
-//! Whether all replicas have the same state: they compare the digests of checkpoints.
+//! Whether all replicas have the same log and the same state: they compare the checksums of the log's
+//! chain and the digests of checkpoints.
 //!
 //! Replicas apply the same entries, so at the same place their states are the same, unless a fault of
-//! the program, of memory or of a disk has made one differ. No error says so. A digest belongs to a
-//! checkpoint, and those come at different places; so each replica makes one right behind every entry
-//! whose index is a multiple of a power of two, where none is under way. Each then says to the others
-//! which digests it has.
+//! the program, of memory or of a disk has made one differ. No error says so. Records of streams leave
+//! no rows in the state: for them the log itself is compared. A digest belongs to a checkpoint, and
+//! those come at different places; so each replica makes one right behind every entry whose index is a
+//! multiple of a power of two, where none is under way. Each then says to the others which digests it
+//! has.
 //!
 //! Where most of the voters have one digest, a replica with another one stops. Where no majority says
 //! which is right, as of two voters, both are named and go on.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::fmt;
 
 use onelog_engine::Members;
 use onelog_record::{Entry, EntryKind, Index, NodeId};
@@ -26,11 +29,36 @@ const ENTRY_BYTES: usize = 128;
 const EVERY_MIN: u64 = 32;
 const EVERY_MAX: u64 = 1 << 15;
 
-/// The digest of a replica's state behind an entry.
+/// What a replica has behind an entry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DigestAt {
     pub index: Index,
+    pub contents: Contents,
+}
+
+/// The state and the log of a replica at one place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Contents {
+    /// Of all rows of the state.
     pub digest: Digest,
+    /// Of the last frame, which vouches for the log up to there; `None` where this log begins later.
+    pub chain: Option<u32>,
+}
+
+impl Contents {
+    fn differs_from(self, other: Self) -> bool {
+        let is_another_log = matches!((self.chain, other.chain), (Some(a), Some(b)) if a != b);
+        self.digest != other.digest || is_another_log
+    }
+}
+
+impl fmt::Display for Contents {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.chain {
+            Some(chain) => write!(f, "rows {}, log {chain:08x}", self.digest),
+            None => write!(f, "rows {}", self.digest),
+        }
+    }
 }
 
 /// The digests that are known.
@@ -48,15 +76,15 @@ enum Verdict {
     /// Most voters have another digest than this replica.
     Mine {
         index: Index,
-        own: Digest,
-        others: Digest,
+        own: Contents,
+        others: Contents,
     },
     /// Which of the two is right is not known.
     Unclear {
         index: Index,
-        own: Digest,
+        own: Contents,
         other: NodeId,
-        others: Digest,
+        others: Contents,
     },
 }
 
@@ -75,34 +103,40 @@ impl Digests {
             .find_map(|own| self.judge_at(me, members, *own))
     }
 
-    fn judge_at(&self, me: NodeId, members: &Members, own: DigestAt) -> Option<Verdict> {
+    fn judge_at(&self, me: NodeId, members: &Members, at: DigestAt) -> Option<Verdict> {
+        let DigestAt {
+            index,
+            contents: own,
+        } = at;
         let voters = &members.voters;
         let known = self.others.iter().filter(|(node, _)| voters.contains(node));
-        let there: Vec<(NodeId, Digest)> = known
+        let there: Vec<(NodeId, Contents)> = known
             .filter_map(|(node, digests)| {
-                let found = digests.iter().find(|at| at.index == own.index)?;
-                Some((*node, found.digest))
+                let found = digests.iter().find(|at| at.index == index)?;
+                Some((*node, found.contents))
             })
             .collect();
-        let (other, others) = *there.iter().find(|(_, digest)| *digest != own.digest)?;
-        let having = |digest: Digest| there.iter().filter(|(_, d)| *d == digest).count();
-        let with_me = having(own.digest) + usize::from(voters.contains(&me));
-        let index = own.index;
+        let (other, others) = *there.iter().find(|(_, of)| of.differs_from(own))?;
+        let having = |contents: Contents| {
+            let alike = there.iter().filter(|(_, of)| !of.differs_from(contents));
+            alike.count()
+        };
+        let with_me = having(own) + usize::from(voters.contains(&me));
         let majority = voters.len() / 2;
         let wins = there
             .iter()
-            .find(|(_, digest)| *digest != own.digest && having(*digest) > majority);
+            .find(|(_, of)| of.differs_from(own) && having(*of) > majority);
         match wins {
             Some((_, others)) => Some(Verdict::Mine {
                 index,
-                own: own.digest,
+                own,
                 others: *others,
             }),
             // The other one stops, or hears of it from the others.
             None if with_me > majority => None,
             None => Some(Verdict::Unclear {
                 index,
-                own: own.digest,
+                own,
                 other,
                 others,
             }),
@@ -132,13 +166,18 @@ impl<T, O: Observer> Replica<T, O> {
 
     /// A checkpoint has ended.
     pub(crate) fn note_digest(&mut self, found: StateDigest) {
+        // A frame that cannot be read is mended where it is needed.
+        let chain = self.reader.chain_at(found.applied.position).ok().flatten();
         let own = &mut self.digests.own;
         while own.len() >= DIGESTS_MAX {
             own.pop_front();
         }
         own.push_back(DigestAt {
             index: found.applied.index,
-            digest: found.digest,
+            contents: Contents {
+                digest: found.digest,
+                chain,
+            },
         });
         let known: Vec<DigestAt> = own.iter().copied().collect();
         self.observer.digests_known(&known);
@@ -176,8 +215,8 @@ impl<T, O: Observer> Replica<T, O> {
                 if index > self.digests.reported {
                     self.digests.reported = index;
                     tracing::error!(
-                        %index, node = %me, digest = %own, %other, other_digest = %others,
-                        "the states of two nodes differ, and no majority says which is right: compare both with a store or a backup, and remove the node that is wrong"
+                        %index, node = %me, has = %own, %other, other_has = %others,
+                        "what two nodes hold differs, and no majority says which is right: compare both with a store or a backup, and remove the node that is wrong"
                     );
                 }
                 Ok(())
@@ -191,17 +230,32 @@ impl<T, O: Observer> Replica<T, O> {
 mod tests {
     use super::*;
 
-    fn digest(byte: u8) -> Digest {
-        Digest::from_bytes(&[byte; 16])
+    fn rows(byte: u8) -> Contents {
+        Contents {
+            digest: Digest::from_bytes(&[byte; 16]),
+            chain: None,
+        }
     }
 
-    /// What node 1 says where each node has the digest of this number at one place.
-    fn judged(voters: &[u64], digests: &[(u64, u8)]) -> Option<Verdict> {
+    fn log(checksum: u32) -> Contents {
+        Contents {
+            chain: Some(checksum),
+            ..rows(7)
+        }
+    }
+
+    /// What node 1 says where each node has the rows of this number at one place.
+    fn judged(voters: &[u64], numbers: &[(u64, u8)]) -> Option<Verdict> {
+        let contents: Vec<_> = numbers.iter().map(|(node, n)| (*node, rows(*n))).collect();
+        judged_by(voters, &contents)
+    }
+
+    fn judged_by(voters: &[u64], contents: &[(u64, Contents)]) -> Option<Verdict> {
         let mut known = Digests::default();
-        for (node, number) in digests {
+        for (node, contents) in contents {
             let at = DigestAt {
                 index: Index(64),
-                digest: digest(*number),
+                contents: *contents,
             };
             match *node {
                 1 => known.own.push_back(at),
@@ -228,6 +282,23 @@ mod tests {
         assert!(is_mine(judged(&[2, 3], &[(1, 8), (2, 7), (3, 7)])));
         assert_eq!(judged(&[1, 2], &[(1, 7), (2, 7), (3, 8)]), None);
         assert_eq!(judged(&[1, 2], &[(1, 7), (3, 8)]), None);
+    }
+
+    #[test]
+    fn a_log_that_differs_counts_though_the_rows_are_the_same() {
+        let three = [1, 2, 3];
+        let differs = judged_by(&three, &[(1, log(8)), (2, log(7)), (3, log(7))]);
+        assert!(matches!(differs, Some(Verdict::Mine { .. })), "{differs:?}");
+        let of_two = judged_by(&[1, 2], &[(1, log(8)), (2, log(7))]);
+        assert!(
+            matches!(of_two, Some(Verdict::Unclear { .. })),
+            "{of_two:?}"
+        );
+        let same = [(1, log(7)), (2, log(7)), (3, log(8))];
+        assert_eq!(judged_by(&three, &same), None);
+        // One whose log begins later compares its rows.
+        let later = [(1, rows(7)), (2, log(7)), (3, log(7))];
+        assert_eq!(judged_by(&three, &later), None);
     }
 
     #[test]

@@ -3,9 +3,10 @@
 use onelog_engine::EngineError;
 use onelog_log::{CloseError, CutError, FlushError, ReadError, RestartError, StageError};
 use onelog_record::{BodyError, Index, NodeId};
-use onelog_state::{ApplyError, CheckpointError, Digest, InstallError};
+use onelog_state::{ApplyError, CheckpointError, InstallError};
 
 use crate::catalog::CatalogError;
+use crate::digests::Contents;
 
 /// Final: the replica stops acknowledging and says why. Starting it again recovers from the disk.
 #[derive(Debug, thiserror::Error)]
@@ -52,15 +53,15 @@ pub enum Failure {
     /// The log could not be closed in order; nothing is lost by that.
     #[error("the log could not be closed in order: {0}")]
     Close(#[from] CloseError),
-    /// This replica's state is not that of the others.
+    /// This replica's state or log is not that of the others.
     #[error(
-        "the state of node {node} differs from that of most other nodes behind entry {index}: its digest is {own}, theirs is {others}. Remove node {node} from the cluster, and let this machine join it with an empty folder under a new number; keep the folder, and report this"
+        "what node {node} holds differs from most other nodes behind entry {index}: it has {own}, they have {others}. Remove node {node} from the cluster, and let this machine join it with an empty folder under a new number; keep the folder, and report this"
     )]
     StateDiverged {
         node: NodeId,
         index: Index,
-        own: Digest,
-        others: Digest,
+        own: Contents,
+        others: Contents,
     },
     /// A thread of the driver ended that must not.
     #[error("the {0} thread ended unexpectedly")]

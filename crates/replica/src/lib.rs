@@ -62,7 +62,7 @@ mod view;
 pub use catalog::{Catalog, CatalogError};
 pub use cluster::Role;
 pub use definitions::{Creation, NewTable, TableError, check, creation, removal};
-pub use digests::{DIGESTS_MAX, DigestAt};
+pub use digests::{Contents, DIGESTS_MAX, DigestAt};
 pub use events::{Event, Now, Request};
 pub use failure::Failure;
 pub use followers::{Follower, Followers, sink_follower};

@@ -6,7 +6,7 @@ use onelog_log::Copied;
 use onelog_record::{
     Entry, EntryHeader, Index, PAYLOAD_HEADER_BYTES, PayloadError, Position, Term,
 };
-use onelog_replica::{DIGESTS_MAX, DigestAt};
+use onelog_replica::{Contents, DIGESTS_MAX, DigestAt};
 use onelog_state::{Digest, Head, Malformed};
 
 /// What Raft sends, but for announced snapshots.
@@ -35,8 +35,8 @@ pub(crate) const ENTRY: u16 = 9;
 /// Whether a node with an empty folder is a new one.
 pub(crate) const NEWCOMER: u16 = 11;
 
-/// The digests of a node's last checkpoints.
-pub(crate) const DIGESTS: u16 = 12;
+/// What a node has at the places of its last checkpoints. (12 was the same without the log.)
+pub(crate) const DIGESTS: u16 = 14;
 
 /// A client's request that this node is to carry out.
 pub(crate) const REQUEST: u16 = 13;
@@ -112,13 +112,18 @@ pub(crate) fn split_numbered(mut bytes: Bytes) -> Result<(u64, Bytes), WireError
 }
 
 const DIGEST_BYTES: usize = 16;
+/// Of one place: index, digest, checksum.
+const CONTENTS_BYTES: usize = 8 + DIGEST_BYTES + 1 + 4;
 
-/// [`DIGESTS`]: for each `index u64 | digest [16]`.
+/// [`DIGESTS`]: for each `index u64 | digest [16] | has_chain u8 | chain u32`.
 pub(crate) fn digests(digests: &[DigestAt]) -> Bytes {
-    let mut out = BytesMut::with_capacity(digests.len() * (8 + DIGEST_BYTES));
+    let mut out = BytesMut::with_capacity(digests.len() * CONTENTS_BYTES);
     for at in digests {
+        let Contents { digest, chain } = at.contents;
         out.put_u64_le(at.index.get());
-        out.put_slice(&at.digest.to_bytes());
+        out.put_slice(&digest.to_bytes());
+        out.put_u8(u8::from(chain.is_some()));
+        out.put_u32_le(chain.unwrap_or_default());
     }
     out.freeze()
 }
@@ -126,15 +131,20 @@ pub(crate) fn digests(digests: &[DigestAt]) -> Bytes {
 pub(crate) fn decode_digests(mut bytes: Bytes) -> Result<Vec<DigestAt>, WireError> {
     let mut digests = Vec::new();
     while !bytes.is_empty() && digests.len() < DIGESTS_MAX {
-        if bytes.len() < 8 + DIGEST_BYTES {
+        if bytes.len() < CONTENTS_BYTES {
             return Err(WireError::Short);
         }
         let index = Index(bytes.get_u64_le());
         let mut digest = [0; DIGEST_BYTES];
         bytes.copy_to_slice(&mut digest);
+        let has_chain = bytes.get_u8() != 0;
+        let chain = bytes.get_u32_le();
         digests.push(DigestAt {
             index,
-            digest: Digest::from_bytes(&digest),
+            contents: Contents {
+                digest: Digest::from_bytes(&digest),
+                chain: has_chain.then_some(chain),
+            },
         });
     }
     Ok(digests)
@@ -227,15 +237,19 @@ mod tests {
 
     #[test]
     fn digests_travel_with_these_bytes() {
-        let sent = [(1, 7), (2, 8)].map(|(index, byte)| DigestAt {
+        let sent = [(1, 7, Some(0x0102)), (2, 8, None)].map(|(index, byte, chain)| DigestAt {
             index: Index(index),
-            digest: Digest::from_bytes(&[byte; 16]),
+            contents: Contents {
+                digest: Digest::from_bytes(&[byte; 16]),
+                chain,
+            },
         });
         let bytes = digests(&sent);
         assert_eq!(&bytes[..9], b"\x01\0\0\0\0\0\0\0\x07");
-        assert_eq!(bytes.len(), 48);
+        assert_eq!(&bytes[24..29], b"\x01\x02\x01\0\0");
+        assert_eq!(&bytes[53..], b"\0\0\0\0\0");
         assert_eq!(decode_digests(bytes.clone()).unwrap(), sent);
-        assert!(decode_digests(bytes.slice(..47)).is_err());
+        assert!(decode_digests(bytes.slice(..57)).is_err());
     }
 
     #[test]

@@ -27,16 +27,24 @@ pub(super) fn transfer(world: &mut World, clients: &mut Clients, random: &mut Ra
     }
 }
 
-/// Any node becomes a learner or a voter.
+/// Any node becomes a learner or a voter, or two do at once: then a joint configuration comes between.
 pub(super) fn change_members(world: &mut World, clients: &mut Clients, random: &mut Random) {
-    let other = any_node(world, random);
-    let change = match random.random_range(0..3) {
-        0 => MemberChange::Learner(other),
-        _ => MemberChange::Voter(other),
-    };
+    let mut nodes = vec![any_node(world, random), any_node(world, random)];
+    nodes.dedup();
+    if random.random_bool(0.5) {
+        nodes.truncate(1);
+    }
     // One that leaves is not asked to stay.
-    if !world.leaving.contains(&other) {
-        request(world, clients, change, random);
+    nodes.retain(|node| !world.leaving.contains(node));
+    let mut changes = Vec::new();
+    for node in nodes {
+        changes.push(match random.random_range(0..3) {
+            0 => MemberChange::Learner(node),
+            _ => MemberChange::Voter(node),
+        });
+    }
+    if !changes.is_empty() {
+        request(world, clients, &changes, random);
     }
 }
 
@@ -48,7 +56,7 @@ pub(super) fn join(world: &mut World, clients: &mut Clients, random: &mut Random
     let id = NodeId(world.last_id.get() + 1);
     world.add(id, small(id));
     world.gather();
-    request(world, clients, MemberChange::Learner(id), random);
+    request(world, clients, &[MemberChange::Learner(id)], random);
 }
 
 /// A member is to be removed, or one that was is gone with its disks.
@@ -63,14 +71,19 @@ pub(super) fn leave(world: &mut World, clients: &mut Clients, random: &mut Rando
         return;
     }
     world.leaving.insert(id);
-    request(world, clients, MemberChange::Remove(id), random);
+    request(world, clients, &[MemberChange::Remove(id)], random);
 }
 
 /// It may not be possible.
-fn request(world: &mut World, clients: &mut Clients, change: MemberChange, random: &mut Random) {
+fn request(
+    world: &mut World,
+    clients: &mut Clients,
+    changes: &[MemberChange],
+    random: &mut Random,
+) {
     let of = one_that_leads(world, random);
     let ticket = clients.next_ticket();
     if world.get(of).is_awake() {
-        world.change(of, ticket, &[change]);
+        world.change(of, ticket, changes);
     }
 }

@@ -250,6 +250,11 @@ impl Node {
 
     /// The process ends without a crash of the disks.
     pub fn end(&mut self) {
+        let life = self.life.as_ref();
+        let members = life.and_then(|life| life.replica.observer().members.as_ref());
+        let is_joint = members.is_some_and(|(_, members)| !members.outgoing.is_empty());
+        let what = "a node ended within a joint configuration";
+        self.reached.note(what, usize::from(is_joint));
         self.note_reached();
         self.life = None;
         self.sent.clear();

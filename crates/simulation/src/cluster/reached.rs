@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 /// What is rare, and must have happened in a batch of seeds: else it would say little.
-pub const RARE: [&str; 37] = [
+pub const RARE: [&str; 41] = [
     "a tail was cut",
     "a flush ended while a cut waited",
     "a snapshot was installed",
@@ -29,8 +29,12 @@ pub const RARE: [&str; 37] = [
     "a read waited for a barrier",
     "a node that does not lead was read",
     "the members changed under a partition",
+    "a node ended within a joint configuration",
     "a leadership was handed on",
     "a node was removed for good",
+    "a bit of a frame turned",
+    "the write of a frame was lost",
+    "another frame was written in the place of a frame",
     "a damaged frame was put back before the start",
     "a damaged frame was put back under a reader",
     "two nodes sought the leadership of one term",

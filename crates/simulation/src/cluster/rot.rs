@@ -1,5 +1,5 @@
-//! Bit rot: one bit of a durable frame of one node's log is another one, and the node finds that when it
-//! reads. It is mended as in the real node: before the start, or under a reader, with a copy of the entry
+//! Damage of a durable frame of one node's log: a bit is another one, a write never came to the disk, or
+//! the write of another frame went to its place. The node finds that when it reads. It is mended as in the real node: before the start, or under a reader, with a copy of the entry
 //! from another node. One frame of the cluster is damaged at a time, only a committed one that another
 //! node has and that the hard state counts as durable, and nobody drops it meanwhile: so all of it can be
 //! mended. Damage above that is taken for a torn write, and cut.
@@ -25,6 +25,9 @@ const FRAME_ALIGNMENT: usize = 8;
 const SEGMENT_SUFFIX: &str = ".log";
 const BEFORE_START: &str = "a damaged frame was put back before the start";
 const UNDER_READER: &str = "a damaged frame was put back under a reader";
+const BIT: &str = "a bit of a frame turned";
+const LOST: &str = "the write of a frame was lost";
+const MISDIRECTED: &str = "another frame was written in the place of a frame";
 
 /// The damage that is there now.
 #[derive(Debug)]
@@ -32,15 +35,67 @@ pub(super) struct Rot {
     pub node: NodeId,
     index: Index,
     file: String,
-    bit: u64,
+    damage: Damage,
     /// Whether the world has looked at everything since.
     is_old: bool,
     /// The log begins behind it. Where power fails before its segment is dropped, it comes back.
     is_gone: bool,
 }
 
-/// Where a frame is on a disk: the file, and its bytes.
-fn frame(disk: &SimulatedDisk, index: Index) -> Option<(String, std::ops::Range<usize>)> {
+#[derive(Debug)]
+enum Damage {
+    Bit(u64),
+    /// Other bytes than these are there.
+    Bytes {
+        at: usize,
+        were: Vec<u8>,
+    },
+}
+
+impl Damage {
+    /// Does it to one frame.
+    fn any(
+        disk: &SimulatedDisk,
+        index: Index,
+        found: &Frame,
+        random: &mut Random,
+    ) -> (Self, &'static str) {
+        let Frame { file, bytes } = found;
+        let bits = 8 * bytes.start as u64..8 * bytes.end as u64;
+        let kind = random.random_range(0..4);
+        let other = (kind == 3)
+            .then(|| bytes_before(disk, index, file))
+            .flatten();
+        let (written, what) = match (kind, other) {
+            (0 | 1, _) => {
+                let bit = random.random_range(bits);
+                disk.flip(file, bit);
+                return (Self::Bit(bit), BIT);
+            }
+            (_, Some(other)) => (other, MISDIRECTED),
+            (_, None) => (vec![0; bytes.len()], LOST),
+        };
+        let len = written.len().min(bytes.len());
+        let at = bytes.start;
+        let were = disk.replace(file, at, &written[..len]);
+        (Self::Bytes { at, were }, what)
+    }
+
+    fn take_back(&self, disk: &SimulatedDisk, file: &str) {
+        match self {
+            Self::Bit(bit) => disk.flip(file, *bit),
+            Self::Bytes { at, were } => drop(disk.replace(file, *at, were)),
+        }
+    }
+}
+
+/// Where a frame is on a disk.
+struct Frame {
+    file: String,
+    bytes: std::ops::Range<usize>,
+}
+
+fn frame(disk: &SimulatedDisk, index: Index) -> Option<Frame> {
     let files = disk.files().into_iter();
     let mut segments = files.filter(|(name, _)| name.ends_with(SEGMENT_SUFFIX));
     segments.find_map(|(name, bytes)| {
@@ -53,8 +108,17 @@ fn frame(disk: &SimulatedDisk, index: Index) -> Option<(String, std::ops::Range<
         };
         let at = places.find(is_it)?;
         let len = bytes[at..][BODY_LEN].try_into().map(u32::from_le_bytes);
-        Some((name, at..at + FRAME_HEADER_BYTES + len.ok()? as usize))
+        let bytes = at..at + FRAME_HEADER_BYTES + len.ok()? as usize;
+        Some(Frame { file: name, bytes })
     })
+}
+
+/// The bytes of the frame before, where it is in the same file.
+fn bytes_before(disk: &SimulatedDisk, index: Index, file: &str) -> Option<Vec<u8>> {
+    let before = frame(disk, Index(index.get().checked_sub(1)?))?;
+    let files = disk.files();
+    let bytes = files.get(file)?.get(before.bytes)?;
+    (before.file == file).then(|| bytes.to_vec())
 }
 
 impl World {
@@ -90,22 +154,20 @@ impl World {
         if !self.nodes.values().any(|other| has(&other)) {
             return;
         }
-        let (Some((file, bytes)), Some((last_file, end))) =
-            (frame(&node.log, index), frame(&node.log, durable))
-        else {
+        let (Some(found), Some(end)) = (frame(&node.log, index), frame(&node.log, durable)) else {
             return;
         };
-        // A sector that is still written to would bring the old bit back.
-        if file == last_file && bytes.end + SECTOR_BYTES > end.start {
+        // A sector that is still written to would bring the old bytes back.
+        if found.file == end.file && found.bytes.end + SECTOR_BYTES > end.bytes.start {
             return;
         }
-        let bit = random.random_range(8 * bytes.start as u64..8 * bytes.end as u64);
-        node.log.flip(&file, bit);
+        let (damage, what) = Damage::any(&node.log, index, &found, random);
+        self.reached.note(what, 1);
         self.rots.push(Rot {
             node: id,
             index,
-            file,
-            bit,
+            file: found.file,
+            damage,
             is_old: false,
             is_gone: false,
         });
@@ -198,10 +260,10 @@ impl World {
         is_gone
     }
 
-    /// The bit is as it was: a damage that cannot be mended is not what is to be shown.
+    /// The bytes are as they were: a damage that cannot be mended is not what is to be shown.
     fn turn_back(&mut self, place: usize) {
         let rot = self.end_one(place);
-        self.nodes[&rot.node].log.flip(&rot.file, rot.bit);
+        rot.damage.take_back(&self.nodes[&rot.node].log, &rot.file);
     }
 
     /// A reader has met damage.
@@ -260,7 +322,7 @@ impl World {
         };
         match node.life().reader.entries(index, index.next(), usize::MAX) {
             Err(ReadError::Corrupt(fault)) => drop(self.mend(id, &fault)),
-            read => panic!("a turned bit of entry {index} of node {id} is read as {read:?}"),
+            read => panic!("the damaged frame of entry {index} of node {id} is read as {read:?}"),
         }
     }
 

@@ -543,24 +543,6 @@ fn elections_come_as_soon_as_it_is_chosen() {
 }
 
 #[test]
-fn replicas_make_digests_at_the_same_places() {
-    let mut world = World::of(3, 51);
-    for ticket in 1..=200 {
-        // Each node makes checkpoints of its own as well, whenever it likes.
-        world.put(node(1), ticket);
-        world.settle();
-    }
-    world.run(3);
-    let digests = |id| world.nodes[&node(id)].replica().observer().digests.clone();
-    let (first, others) = (digests(1), [digests(2), digests(3)]);
-    for other in others {
-        let same = first.iter().filter(|at| other.contains(at)).count();
-        assert!(same > 1, "{first:?} {other:?}");
-    }
-    world.check_end();
-}
-
-#[test]
 fn a_node_that_answers_counts_as_heard_of_at_every_moment() {
     // Given a leader of three connected nodes,
     let mut world = World::of(3, 37);
