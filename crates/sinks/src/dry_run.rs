@@ -156,8 +156,7 @@ impl Sinks {
             };
             let mut found = looking.run_mapping(rules, mapping)?;
             if looks_into_the_store {
-                let is_foreign = is_foreign(known.as_ref(), definition, number);
-                let mut store = look(&counting, &plan, number, is_foreign);
+                let mut store = look(&counting, &plan, number, known.as_ref());
                 store.stop = other_log.clone().or(store.stop);
                 found.store = Some(store);
             }
@@ -203,7 +202,8 @@ fn is_foreign(known: Option<&Found>, definition: &SinkDefinition, number: usize)
         })
 }
 
-fn look(counting: &Counting<'_>, plan: &Plan, number: usize, is_foreign: bool) -> DryRunStore {
+/// `known`: the sink that has the definition's name.
+fn look(counting: &Counting<'_>, plan: &Plan, number: usize, known: Option<&Found>) -> DryRunStore {
     let definition = counting.definition;
     let name = &definition.name;
     let refusal = match definition.target.check_backfill(name, plan, number) {
@@ -211,11 +211,16 @@ fn look(counting: &Counting<'_>, plan: &Plan, number: usize, is_foreign: bool) -
         // What has no name may be the sink that the table belongs to.
         Err(StoreError::NotOwner { owner: Some(_), .. }) if name == NO_NAME => None,
         Err(error @ (StoreError::SchemaMismatch { .. } | StoreError::NotOwner { .. })) => {
+            let error = match known {
+                Some(_) => error,
+                None => error.of_new_definition(),
+            };
             Some(error.to_string())
         }
         Err(error) => return not_counted(error.into()),
     };
-    let rows = RowsThere::of(&counting.definition.mappings[number], is_foreign);
+    let is_foreign = is_foreign(known, definition, number);
+    let rows = RowsThere::of(&definition.mappings[number], is_foreign);
     let found = counting.count(rows, number).and_then(|counted| {
         let lost = definition.target.lost(plan, number)?;
         Ok((counted, counting.refusal(rows, number, counted), lost))
