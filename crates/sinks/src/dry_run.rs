@@ -13,8 +13,9 @@ use crate::deletions::{CountError, Counting, RowsThere};
 use crate::error::SinkError;
 use crate::handle::Found;
 use crate::open::plan_of;
+use crate::progress::Place;
 use crate::runner::log_id;
-use crate::sinks::Sinks;
+use crate::sinks::{Inner, Sinks};
 use onelog_mapping::{EXISTING, KeyForm, MappingRules, RowForm, Source};
 use onelog_mapping::{MappingPlan, Plan, Row, RowFault, show_key};
 use onelog_record::JsonText;
@@ -100,6 +101,14 @@ pub struct DryRunRow {
     pub document: Option<JsonText>,
 }
 
+/// What users have added to a table and a backfill drops with it, as [`DryRunStore`] has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Lost {
+    /// The table of the store.
+    pub into: String,
+    pub lost: Vec<String>,
+}
+
 /// A record that does not fit.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct DryRunRefused {
@@ -183,6 +192,37 @@ impl Sinks {
         let (completed, has_place) = completed(self.inner.kinds, definition);
         let definition = SinkDefinition::from_json(self.inner.kinds, &completed)?;
         self.dry_run_with(&definition, rows, has_place)
+    }
+}
+
+impl Inner {
+    /// What is lost by the backfill where a definition takes the place of `former`, as far as the store
+    /// says it now.
+    pub(crate) fn lost_by(
+        &self,
+        definition: &SinkDefinition,
+        former: &SinkDefinition,
+    ) -> Vec<Lost> {
+        let target = &definition.target;
+        let is_elsewhere = !matches!(self.place_of(definition), Place::Here(_));
+        let Ok(plan) = plan_of(&self.node, definition) else {
+            return Vec::new();
+        };
+        let before = plan_of(&self.node, former);
+        let goes_on = before.is_ok_and(|before| before.fingerprint() == plan.fingerprint())
+            && target.is_same_store(former.target.as_ref());
+        if goes_on || (is_elsewhere && target.kind().is_on_one_machine()) {
+            return Vec::new();
+        }
+        let lost = |number: usize| {
+            let found = target.lost(&plan, number).inspect_err(|error| {
+                tracing::debug!(sink = definition.name, %error, "what is lost is not known");
+            });
+            let lost = bounded(found.unwrap_or_default());
+            let into = plan.mappings[number].into.clone();
+            (!lost.is_empty()).then_some(Lost { into, lost })
+        };
+        (0..plan.mappings.len()).filter_map(lost).collect()
     }
 }
 
