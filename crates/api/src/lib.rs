@@ -16,6 +16,7 @@ mod rows;
 mod shape;
 mod sink;
 mod sink_definition;
+mod sink_left;
 mod system;
 mod table;
 mod transaction;

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utoipa::ToSchema;
 
+use super::sink_left::{LostWithTable, Remains};
 use super::{Bytes, NewSink};
 use onelog_request::WireBytes;
 
@@ -60,25 +61,12 @@ pub struct Sink {
     /// What stays of the sink in the store that it wrote before, which cannot be reached.
     #[serde(skip_serializing_if = "Option::is_none")]
     remains: Option<Remains>,
+    /// What the backfill by another definition drops with the tables that it replaces.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    lost: Vec<LostWithTable>,
     /// Without the address's password.
     #[schema(value_type = NewSink)]
     definition: SinkDefinition,
-}
-
-/// A store that still says that its tables are those of a sink that no longer writes them. When it
-/// can be reached: `POST /v1/sinks/forget` with the sink's former definition.
-#[derive(Debug, Serialize, ToSchema)]
-pub struct Remains {
-    store: String,
-    /// Why it could not be cleaned.
-    why: String,
-}
-
-impl From<onelog_sinks::Remains> for Remains {
-    fn from(remains: onelog_sinks::Remains) -> Self {
-        let onelog_sinks::Remains { store, why } = remains;
-        Self { store, why }
-    }
 }
 
 /// What was forgotten.
@@ -415,12 +403,19 @@ impl Sink {
             left_behind,
             last_verification: last_verification.map(Into::into),
             remains: None,
+            lost: Vec::new(),
             definition,
         }
     }
 
-    pub fn leaving(mut self, remains: Option<onelog_sinks::Remains>) -> Self {
+    /// What has come of another definition.
+    pub fn replaced(
+        mut self,
+        remains: Option<onelog_sinks::Remains>,
+        lost: Vec<onelog_sinks::Lost>,
+    ) -> Self {
         self.remains = remains.map(Into::into);
+        self.lost = lost.into_iter().map(Into::into).collect();
         self
     }
 }

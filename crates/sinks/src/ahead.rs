@@ -128,7 +128,7 @@ fn of_definition(definition: &SinkDefinition, error: StoreError) -> SinkError {
         }
         _ => return error.into(),
     };
-    DefinitionError::new(place, error.to_string()).into()
+    DefinitionError::new(place, error.of_new_definition().to_string()).into()
 }
 
 /// Refuses names that a new sink cannot have.

@@ -13,8 +13,9 @@ use crate::deletions::{CountError, Counting, RowsThere};
 use crate::error::SinkError;
 use crate::handle::Found;
 use crate::open::plan_of;
+use crate::progress::Place;
 use crate::runner::log_id;
-use crate::sinks::Sinks;
+use crate::sinks::{Inner, Sinks};
 use onelog_mapping::{EXISTING, KeyForm, MappingRules, RowForm, Source};
 use onelog_mapping::{MappingPlan, Plan, Row, RowFault, show_key};
 use onelog_record::JsonText;
@@ -100,6 +101,14 @@ pub struct DryRunRow {
     pub document: Option<JsonText>,
 }
 
+/// What users have added to a table and a backfill drops with it, as [`DryRunStore`] has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Lost {
+    /// The table of the store.
+    pub into: String,
+    pub lost: Vec<String>,
+}
+
 /// A record that does not fit.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct DryRunRefused {
@@ -156,8 +165,7 @@ impl Sinks {
             };
             let mut found = looking.run_mapping(rules, mapping)?;
             if looks_into_the_store {
-                let is_foreign = is_foreign(known.as_ref(), definition, number);
-                let mut store = look(&counting, &plan, number, is_foreign);
+                let mut store = look(&counting, &plan, number, known.as_ref());
                 store.stop = other_log.clone().or(store.stop);
                 found.store = Some(store);
             }
@@ -187,6 +195,37 @@ impl Sinks {
     }
 }
 
+impl Inner {
+    /// What is lost by the backfill where a definition takes the place of `former`, as far as the store
+    /// says it now.
+    pub(crate) fn lost_by(
+        &self,
+        definition: &SinkDefinition,
+        former: &SinkDefinition,
+    ) -> Vec<Lost> {
+        let target = &definition.target;
+        let is_elsewhere = !matches!(self.place_of(definition), Place::Here(_));
+        let Ok(plan) = plan_of(&self.node, definition) else {
+            return Vec::new();
+        };
+        let before = plan_of(&self.node, former);
+        let goes_on = before.is_ok_and(|before| before.fingerprint() == plan.fingerprint())
+            && target.is_same_store(former.target.as_ref());
+        if goes_on || (is_elsewhere && target.kind().is_on_one_machine()) {
+            return Vec::new();
+        }
+        let lost = |number: usize| {
+            let found = target.lost(&plan, number).inspect_err(|error| {
+                tracing::debug!(sink = definition.name, %error, "what is lost is not known");
+            });
+            let lost = bounded(found.unwrap_or_default());
+            let into = plan.mappings[number].into.clone();
+            (!lost.is_empty()).then_some(Lost { into, lost })
+        };
+        (0..plan.mappings.len()).filter_map(lost).collect()
+    }
+}
+
 /// Whether a mapping's table was there before the sink, as far as the log tells: the store itself is
 /// asked when the sink takes it over.
 fn is_foreign(known: Option<&Found>, definition: &SinkDefinition, number: usize) -> bool {
@@ -203,7 +242,8 @@ fn is_foreign(known: Option<&Found>, definition: &SinkDefinition, number: usize)
         })
 }
 
-fn look(counting: &Counting<'_>, plan: &Plan, number: usize, is_foreign: bool) -> DryRunStore {
+/// `known`: the sink that has the definition's name.
+fn look(counting: &Counting<'_>, plan: &Plan, number: usize, known: Option<&Found>) -> DryRunStore {
     let definition = counting.definition;
     let name = &definition.name;
     let refusal = match definition.target.check_backfill(name, plan, number) {
@@ -211,11 +251,16 @@ fn look(counting: &Counting<'_>, plan: &Plan, number: usize, is_foreign: bool) -
         // What has no name may be the sink that the table belongs to.
         Err(StoreError::NotOwner { owner: Some(_), .. }) if name == NO_NAME => None,
         Err(error @ (StoreError::SchemaMismatch { .. } | StoreError::NotOwner { .. })) => {
+            let error = match known {
+                Some(_) => error,
+                None => error.of_new_definition(),
+            };
             Some(error.to_string())
         }
         Err(error) => return not_counted(error.into()),
     };
-    let rows = RowsThere::of(&counting.definition.mappings[number], is_foreign);
+    let is_foreign = is_foreign(known, definition, number);
+    let rows = RowsThere::of(&definition.mappings[number], is_foreign);
     let found = counting.count(rows, number).and_then(|counted| {
         let lost = definition.target.lost(plan, number)?;
         Ok((counted, counting.refusal(rows, number, counted), lost))

@@ -43,7 +43,7 @@ mod waiting;
 pub use deletions::{DELETES_MAX, DELETES_PERCENT_MAX};
 pub use dry_run::{
     DRY_RUN_LOST_MAX, DRY_RUN_ROWS_MAX, DRY_RUN_STORE_ROWS_MAX, DryRun, DryRunMapping,
-    DryRunRefused, DryRunRow, DryRunStore,
+    DryRunRefused, DryRunRow, DryRunStore, Lost,
 };
 pub use error::{DeclareError, SinkError, SinkFault, SinksError};
 pub use memory::{SINKS_MEMORY_BYTES, SINKS_MEMORY_BYTES_MIN};
@@ -56,6 +56,6 @@ pub use parking::{PARKED_MAX, Parked};
 pub use progress::{SinkState, SinkStatus, VerificationSummary};
 pub use removal::Remains;
 pub use request::{Replay, Replayed};
-pub use sinks::{SINKS_MAX, Sinks};
+pub use sinks::{Replaced, SINKS_MAX, Sinks};
 pub use tables::DropTableError;
 pub use waiting::{SubmitError, Waited};

@@ -14,6 +14,7 @@ use onelog::{
 use onelog_record::{TABLE_SINKS, nearest_name};
 use parking_lot::Mutex;
 
+use crate::dry_run::Lost;
 use crate::elsewhere;
 use crate::error::{SinkError, SinksError};
 use crate::handle::{Found, Handle};
@@ -65,6 +66,17 @@ pub(crate) struct Inner {
     pub(crate) foreign: Mutex<BTreeMap<String, Follower>>,
     /// Where the sinks run, in a cluster.
     pub(crate) placing: Placing,
+}
+
+/// What has come of another definition.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Replaced {
+    pub status: SinkStatus,
+    /// What stays of a sink that moves to another store in one that cannot be reached; see
+    /// [`Sinks::forget`].
+    pub remains: Option<Remains>,
+    /// What the backfill drops with the tables that it replaces.
+    pub lost: Vec<Lost>,
 }
 
 impl Sinks {
@@ -173,15 +185,11 @@ impl Sinks {
     /// otherwise the sink goes on from the store's position. Blocks until the step of the sink that is
     /// under way has ended. The same definition again changes nothing.
     pub fn replace(&self, definition: SinkDefinition) -> Result<SinkStatus, SinkError> {
-        Ok(self.replace_and_leave(definition)?.0)
+        Ok(self.replace_and_leave(definition)?.status)
     }
 
-    /// [`Sinks::replace`], and what stays of a sink that moves to another store in one that cannot be
-    /// reached; see [`Sinks::forget`].
-    pub fn replace_and_leave(
-        &self,
-        definition: SinkDefinition,
-    ) -> Result<(SinkStatus, Option<Remains>), SinkError> {
+    /// [`Sinks::replace`], and what becomes of the tables by that.
+    pub fn replace_and_leave(&self, definition: SinkDefinition) -> Result<Replaced, SinkError> {
         self.replace_if(definition, Err)
     }
 
@@ -203,17 +211,22 @@ impl Sinks {
         &self,
         definition: SinkDefinition,
         excuse: fn(SinkError) -> Result<(), SinkError>,
-    ) -> Result<(SinkStatus, Option<Remains>), SinkError> {
+    ) -> Result<Replaced, SinkError> {
         let inner = &self.inner;
         let _changing = inner.changing.lock();
         inner.catch_up()?;
         let name = definition.name.clone();
         let known = inner.find(&name)?;
         if known.definition == definition {
-            return Ok((self.get(&name)?, None));
+            return Ok(Replaced {
+                status: self.get(&name)?,
+                remains: None,
+                lost: Vec::new(),
+            });
         }
-        let lost = known.check_changeable()?;
+        let lost_node = known.check_changeable()?;
         inner.check(&definition, Some(&name)).or_else(excuse)?;
+        let lost = inner.lost_by(&definition, &known.definition);
         // Only a rebuild takes another table of the same name.
         let tables = TableIds::of(&plan_of(&inner.node, &definition)?).or_former(&known.tables);
         let sink = StoredSink {
@@ -225,7 +238,7 @@ impl Sinks {
         let put = Operation::Put(sink.record());
         inner.commit(&name, Predicate::Exists, put)?;
         inner.hand_over(&name);
-        let remains = match lost {
+        let remains = match lost_node {
             Some(node) => Some(removal::on_lost_node(&known.definition, node)),
             None => inner.forget_moved(&known.definition, &sink.definition),
         };
@@ -234,7 +247,11 @@ impl Sinks {
         known.progress.set_position(None);
         // The old hold keeps the log until the new one has replaced it.
         inner.begin(sink, known.retention.position(), known.progress)?;
-        Ok((self.get(&name)?, remains))
+        Ok(Replaced {
+            status: self.get(&name)?,
+            remains,
+            lost,
+        })
     }
 
     /// A sink's definition as it was written, secrets included.

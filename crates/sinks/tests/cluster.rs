@@ -408,7 +408,10 @@ fn a_sink_whose_store_is_on_one_machine_waits_for_its_node_or_for_another_defini
     world.stop(3);
     world.until(2, |sinks| sinks.get(SINK).unwrap().waits_for == Some(3));
     let definition = world.definition(SINK, &json!({"run_on": 1}));
-    let (_, remains) = world.sinks[&2].replace_and_leave(definition).unwrap();
+    let remains = world.sinks[&2]
+        .replace_and_leave(definition)
+        .unwrap()
+        .remains;
     // which goes on, and the answer says what stays on the lost machine.
     let at = world.put(2, "a", 3);
     world.sinks[&2].wait_blocking(SINK, at, PATIENCE).unwrap();

@@ -5,7 +5,7 @@
 mod place;
 
 use onelog::Node;
-use onelog_sinks::{SinkError, Sinks};
+use onelog_sinks::{Lost, SinkError, Sinks};
 use onelog_store::failpoint;
 use place::{Place, assert_equal, close, one, order, wait, wait_for_stop, with_orders};
 use serde_json::json;
@@ -270,6 +270,14 @@ fn a_dry_run_names_what_users_have_added_to_a_table_that_is_replaced() {
     }
     let found = lost(&another);
     assert_eq!((found.len(), &*found[20]), (21, "7 more"), "{found:?}");
+    // When the sink gets that definition, then the answer names them too, and not where nothing is
+    // made anew.
+    let mut same = sinks.definition("search").unwrap();
+    same.max_deletes = Some(5);
+    assert_eq!(sinks.replace_and_leave(same).unwrap().lost, []);
+    let replaced = sinks.replace_and_leave(another.clone()).unwrap();
+    let into = "orders".to_owned();
+    assert_eq!(replaced.lost, [Lost { into, lost: found }]);
     close(&node, &sinks);
 }
 

@@ -199,10 +199,10 @@ fn a_sink_that_moves_takes_what_it_had_in_its_former_store_along() {
     let (node, sinks) = followed(&place);
     // When it moves, then its former store forgets it, and keeps the rows.
     let there = json!({"path": place.path("there.db")});
-    let (_, remains) = sinks
+    let moved = sinks
         .replace_and_leave(place.definition("search", &there))
         .unwrap();
-    assert_eq!(remains, None);
+    assert_eq!(moved.remains, None);
     assert_equal(&sinks, "search", node.position());
     let store = place.store("search.db");
     assert_eq!(one::<i64>(&store, "SELECT count(*) FROM orders"), 1);
@@ -214,10 +214,10 @@ fn a_sink_that_moves_takes_what_it_had_in_its_former_store_along() {
     // When it moves back while that store is away, then it is said what stays there.
     let away = Away::take(place.path("there.db"));
     sinks.create(place.definition("other", &json!({}))).unwrap();
-    let (_, remains) = sinks
+    let moved = sinks
         .replace_and_leave(place.definition("search", &json!({"path": place.path("third.db")})))
         .unwrap();
-    assert!(remains.unwrap().store.contains("there.db"));
+    assert!(moved.remains.unwrap().store.contains("there.db"));
     away.put_back();
     // When what it writes to now is to be forgotten, by whichever name, then that is refused.
     let link = place.path("link.db");

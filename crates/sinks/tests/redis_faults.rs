@@ -286,7 +286,7 @@ fn another_address_of_the_same_server_is_no_other_store() {
     world.assert_equal();
     // When it moves to that address, then it goes on where it was: nothing is written again.
     server.command(&["SET", "many:k3", "changed by hand"]);
-    let (_, remains) = world.sinks.replace_and_leave(by_name).unwrap();
+    let remains = world.sinks.replace_and_leave(by_name).unwrap().remains;
     assert_eq!(remains, None);
     world.write(1);
     world.wait();

@@ -18,6 +18,8 @@ pub enum Remedy {
     Rebuild,
     /// The table is the user's own.
     Change,
+    /// The table is to be a sink's by a definition that is not in force yet.
+    Define,
     /// The table is only read, by whatever names it.
     NameAnother,
 }
@@ -42,6 +44,9 @@ impl fmt::Display for Remedy {
             Self::Change => {
                 "; change the table, then have it filled again from the log (onelog sinks rebuild), or change the mapping"
             }
+            Self::Define => {
+                "; change the table, then send the definition again, or change the mapping"
+            }
             Self::NameAnother => "; name what is there, or change the table",
         })
     }
@@ -54,6 +59,17 @@ impl StoreError {
             what: what.into(),
             remedy,
         }
+    }
+
+    /// The same where the definition is refused for it: there is no sink by it that could be rebuilt.
+    #[must_use]
+    pub fn of_new_definition(mut self) -> Self {
+        if let Self::SchemaMismatch { remedy, .. } = &mut self
+            && matches!(remedy, Remedy::Change | Remedy::Rebuild)
+        {
+            *remedy = Remedy::Define;
+        }
+        self
     }
 
     /// A table of a sink that was there before.
@@ -97,15 +113,24 @@ mod tests {
 
     #[test]
     fn each_mismatch_names_what_helps_and_no_more() {
-        let said = |remedy| {
+        let error = |remedy| {
             let into = "orders".to_owned();
             let what = "the column 'x' is missing".to_owned();
-            StoreError::SchemaMismatch { into, what, remedy }.to_string()
+            StoreError::SchemaMismatch { into, what, remedy }
         };
+        let said = |remedy| error(remedy).to_string();
         let rebuild = said(Remedy::Rebuild);
         assert!(rebuild.ends_with("onelog sinks rebuild"), "{rebuild}");
         let change = said(Remedy::Change);
         assert!(change.contains("change the table, then"), "{change}");
+        // A definition that is refused has no sink yet.
+        for remedy in [Remedy::Rebuild, Remedy::Change] {
+            let refused = error(remedy).of_new_definition().to_string();
+            assert!(refused.contains("send the definition again"), "{refused}");
+            assert!(!refused.contains("sinks"), "{refused}");
+        }
+        let said_already = error(Remedy::Said).of_new_definition().to_string();
+        assert_eq!(said_already, said(Remedy::Said));
         // What is only read may have no sink.
         let read = said(Remedy::NameAnother);
         assert!(!read.contains("sink"), "{read}");

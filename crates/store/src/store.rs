@@ -221,8 +221,14 @@ pub trait Store: Send {
     /// What the end of a rebuild may do to the rows that are there, by mapping; none was given: all. A
     /// store that writes into tables which others can write MUST hold to it in the atomic step of
     /// [`Store::finish_rebuild`], or fail with [`StoreError::Guarded`] and change nothing: what was
-    /// counted before may be another number by then.
+    /// counted before may be another number by then. One that replaces tables SHOULD do so as well.
     fn guard(&mut self, _guards: &[Guard]) {}
+
+    /// Whether [`Store::finish_rebuild`] counts by their keys what it deletes, also of tables that it
+    /// replaces, and holds to the guards by that. Else the runner counts once more before it.
+    fn counts_deletes(&self) -> bool {
+        false
+    }
 
     /// Records of these keys are refused in this rebuild, so no row of theirs was loaded; comes before
     /// [`Store::finish_rebuild`], once for a mapping at most. `true`: the rows that are there are merged

@@ -295,7 +295,20 @@ fn replace(source: &Source, client: &Client) -> Result<Value, CommandError> {
         "the next start gives the sink that definition again; `onelog config export` prints the new one for the file",
     );
     note_remains(&answer);
+    note_lost(&answer);
     Ok(answer)
+}
+
+fn note_lost(answer: &Value) {
+    for table in answer["lost"].as_array().into_iter().flatten() {
+        let lost = table["lost"].as_array().map_or(&[][..], Vec::as_slice);
+        let lost: Vec<&str> = lost.iter().filter_map(Value::as_str).collect();
+        let into = table["into"].as_str().unwrap_or_default();
+        eprintln!(
+            "note: the backfill drops what was added to the table '{into}': {}",
+            lost.join(", ")
+        );
+    }
 }
 
 /// An answer, and its text, in which no number is rounded.

@@ -254,9 +254,10 @@ pub(crate) async fn replace(
         return Err(ApiError::malformed("name", message));
     }
     let replace = |sinks: &onelog_sinks::Sinks, _: &str| sinks.replace_and_leave(definition);
-    let (status, remains) = on_sinks(&app, &name, replace).await?;
-    let sink = app.options.declared.sink(status);
-    json(StatusCode::OK, &sink.leaving(remains))
+    let replaced = on_sinks(&app, &name, replace).await?;
+    let sink = app.options.declared.sink(replaced.status);
+    let sink = sink.replaced(replaced.remains, replaced.lost);
+    json(StatusCode::OK, &sink)
 }
 
 /// The definition with the name of the path, where it has none.

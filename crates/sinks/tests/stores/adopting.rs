@@ -3,6 +3,7 @@
 use std::sync::Mutex;
 use std::sync::mpsc::{Receiver, Sender, channel};
 
+use onelog_sinks::DryRunStore;
 use onelog_store::{SinkDefinition, failpoint};
 use serde_json::{Value, json};
 
@@ -30,20 +31,17 @@ pub fn rows_that_were_there_before_are_kept_until_the_definition_says_otherwise(
         }
         json!({"mappings": [mapping]})
     };
+    refuses_what_does_not_fit(&world, &mapping(&json!({})));
     // When a sink is to fill it, then it stops with the numbers, as a dry run has said, and changes
     // nothing.
     let careful = world.definition(world.sink(), &mapping(&json!({})));
-    let dry_run = || {
-        let found = world.sinks().dry_run(&careful, 1).unwrap();
-        found.mappings[0].store.clone().unwrap()
-    };
+    let dry_run = || foretold(&world, &careful);
     let foretold = dry_run();
     let counted = (foretold.rows, foretold.deletes, foretold.changes);
     assert_eq!(counted, (3, 1, 1));
     assert!(foretold.is_too_much && foretold.counted_all, "{foretold:?}");
     let replaced = world.definition(world.sink(), &mapping(&json!({"adopt": "replace"})));
-    let replaced = world.sinks().dry_run(&replaced, 1).unwrap();
-    let replaced = replaced.mappings[0].store.clone().unwrap();
+    let replaced = self::foretold(&world, &replaced);
     assert_eq!((replaced.deletes, replaced.stop), (1, None));
     world.sinks().create(careful.clone()).unwrap();
     for _ in 0..2 {
@@ -79,6 +77,27 @@ pub fn rows_that_were_there_before_are_kept_until_the_definition_says_otherwise(
     world.sinks().delete(world.sink()).unwrap();
     is_replaced(&world, rig, mapping(&json!({"adopt": "replace"})));
     world.end();
+}
+
+/// What a dry run says of the table of a definition's only mapping.
+fn foretold(world: &World<'_>, definition: &SinkDefinition) -> DryRunStore {
+    let found = world.sinks().dry_run(definition, 1).unwrap();
+    found.mappings[0].store.clone().unwrap()
+}
+
+/// When a sink is to fill a column that the table lacks, then the definition is refused, as a dry run
+/// has said, and no sink is spoken of, because there is none.
+fn refuses_what_does_not_fit(world: &World<'_>, mapping: &Value) {
+    let mut wrong = mapping.clone();
+    wrong["mappings"][0]["columns"]["nothing"] = json!({"from": "/nothing", "type": "text"});
+    let wrong = world.definition(world.sink(), &wrong);
+    let foretold = foretold(world, &wrong).stop.unwrap();
+    let refused = world.sinks().create(wrong).unwrap_err().to_string();
+    for text in [foretold, refused] {
+        assert!(text.contains("'nothing'"), "{text}");
+        assert!(text.contains("send the definition again"), "{text}");
+        assert!(!text.contains("onelog sinks"), "{text}");
+    }
 }
 
 /// When another sink of the same node is to write the table, at whatever address, then it is refused.

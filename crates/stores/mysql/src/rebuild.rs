@@ -10,7 +10,8 @@
 //!   finish   the new position into onelog_new_…_<epoch>; look at the epoch;
 //!            RENAME onelog_position_… TO onelog_old_…_<g>, onelog_new_…_<epoch> TO onelog_position_…,
 //!                   orders TO onelog_old_…_<g>_<orders>, onelog_new_…_<epoch>_<orders> TO orders
-//!   after    DROP the pin and the old tables of <g>, once no reader holds them
+//!   after    count what the old tables of <g> have and the new ones have not: too much: RENAME back;
+//!            DROP the pin and the old tables of <g>, once no reader holds them
 //! ```
 //!
 //! Killed before the RENAME: the old generation stays, and the next takeover drops what was
@@ -20,6 +21,9 @@
 //! raises the epoch, **drops what earlier takeovers prepared**, and looks whether its own mark is
 //! still in the position. The zombie's RENAME then comes either before the drop, and the takeover
 //! finds a foreign mark and begins again on top of it; or after, and fails for want of its tables.
+//! The same of its RENAME back, which needs the old tables: it comes before the look, and the takeover
+//! begins again; or behind it, and the successor finds an older epoch, which makes it take over again;
+//! or fails, because the takeover has dropped them.
 //! What it prepares later than that never gets that far: each of its steps looks at the epoch first.
 //!
 //! *Two sinks that make one table.* Each looks whose the table is, and either could rename in the
@@ -32,6 +36,7 @@
 
 mod merge;
 mod refused;
+mod replaced;
 
 use std::time::Duration;
 
@@ -45,6 +50,7 @@ use crate::ddl::foreign::ForeignRows;
 use crate::ddl::{self, existing};
 use crate::error::{Fault, LOCK_WAIT_TIMEOUT, NO_TABLE};
 use crate::names::{Names, number_behind, quote};
+use crate::rebuild::replaced::Exchange;
 use crate::renewed::rows;
 
 /// How long a swap, or a drop, waits for the users of a table. Short, because new users queue up
@@ -207,11 +213,12 @@ impl Rebuild<'_> {
         let known = self.filled(|rebuild, mapping| rebuild.target(mapping))?;
         self.write_new_position(place, record.generation + 1, &known)
             .map_err(|fault| self.fault(doing, fault))?;
-        let sql = self.rename(record.generation)?;
+        let exchange = self.exchange(record.generation)?;
         self.own_record()?;
         failpoint::hit(&self.identity.sink, "before_swap");
-        self.rename_patiently(&sql)?;
+        self.rename_patiently(&exchange.forth())?;
         failpoint::hit(&self.identity.sink, "after_swap");
+        self.check_replaced(&exchange, record.generation)?;
         if let Err(error) = self.drop_old(record.generation + 1) {
             tracing::debug!(sink = self.identity.sink, %error, "replaced tables are dropped later");
         }
@@ -260,7 +267,7 @@ impl Rebuild<'_> {
         Ok(())
     }
 
-    fn rename(&mut self, generation: u64) -> Result<String, StoreError> {
+    fn exchange(&mut self, generation: u64) -> Result<Exchange, StoreError> {
         let epoch = self.identity.epoch;
         let mut steps = vec![
             (self.names.position(), self.names.old_position(generation)),
@@ -273,11 +280,7 @@ impl Rebuild<'_> {
             }
             steps.push((self.names.new_table(epoch, into), into.clone()));
         }
-        let steps: Vec<String> = steps
-            .iter()
-            .map(|(from, to)| format!("{} TO {}", quote(from), quote(to)))
-            .collect();
-        Ok(format!("RENAME TABLE {}", steps.join(", ")))
+        Ok(Exchange(steps))
     }
 
     fn rename_patiently(&mut self, sql: &str) -> Result<(), StoreError> {

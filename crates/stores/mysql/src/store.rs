@@ -539,6 +539,10 @@ impl Store for MysqlStore {
         self.guards = guards.to_vec();
     }
 
+    fn counts_deletes(&self) -> bool {
+        self.plan.mappings.iter().any(|m| m.options.flag(EXISTING))
+    }
+
     fn keep(&mut self, mapping: usize, keys: &[&[u8]]) -> Result<bool, StoreError> {
         self.check_taken_over();
         let plan = &self.plan.mappings[mapping];

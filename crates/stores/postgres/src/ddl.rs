@@ -5,6 +5,7 @@ pub(crate) mod existing;
 pub(crate) mod lossless;
 pub(crate) mod lost;
 pub(crate) mod shape;
+mod unique;
 
 use onelog_mapping::{ColumnType, MappingPlan};
 

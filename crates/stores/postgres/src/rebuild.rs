@@ -42,6 +42,10 @@ impl Rebuild {
     pub(crate) const fn count_refusal(&mut self) {
         self.refusals += 1;
     }
+
+    pub(crate) fn merges_all(&self) -> bool {
+        self.targets.iter().all(|target| target.is_merged)
+    }
 }
 
 #[derive(Debug)]

@@ -234,6 +234,10 @@ impl Store for PostgresStore {
         self.guards = guards.to_vec();
     }
 
+    fn counts_deletes(&self) -> bool {
+        self.rebuild.as_ref().is_some_and(Rebuild::merges_all)
+    }
+
     fn keep(&mut self, mapping: usize, keys: &[&[u8]]) -> Result<bool, StoreError> {
         let rebuild = self.rebuild.take();
         let (connection, mut scope) = self.scope();

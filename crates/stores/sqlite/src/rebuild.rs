@@ -3,12 +3,12 @@
 //! sinks that fill one table would have one new table, too, and mix their rows.
 
 use onelog_mapping::MappingPlan;
-use onelog_store::{Change, LogPlace, Refusals, StoreError};
+use onelog_store::{Change, Guard, LogPlace, Refusals, StoreError};
 use rusqlite::Transaction;
 
 use crate::bookkeeping::{forget_owner, record_owner, table_owner};
-use crate::ddl::existing::check_target;
-use crate::ddl::{self, index_name, index_objects, quote, staging_name};
+use crate::ddl::existing::{check_target, find_table};
+use crate::ddl::{self, index_name, index_objects, quote, sql_type, staging_name};
 use crate::error::classify;
 use crate::renewed::Known;
 use crate::store::Scope;
@@ -50,13 +50,15 @@ impl Scope<'_> {
     pub(crate) fn finish_rebuild(
         &mut self,
         transaction: &Transaction<'_>,
+        guards: &[Guard],
         place: LogPlace,
     ) -> Result<(), StoreError> {
         self.check_epoch(transaction)?;
-        for mapping in &self.plan.mappings {
+        for (number, mapping) in self.plan.mappings.iter().enumerate() {
             // A name that was taken since the rebuild began stays with its owner.
             check_target(transaction, self.path, &self.identity.sink, mapping)?;
             self.check_staging(transaction, mapping)?;
+            self.check_dropped(transaction, mapping, guards.get(number))?;
             swap(transaction, &self.identity.sink, mapping).map_err(|error| {
                 classify("putting the new tables in place in", self.path, error)
             })?;
@@ -69,6 +71,30 @@ impl Scope<'_> {
         // What was filled is known from this very step on, not from the first look at it.
         *self.known = Known::filled(transaction, self.path, self.plan)?;
         self.keep_known(transaction)
+    }
+
+    /// Fails where more rows of the table would be dropped than may be: no other process writes to the
+    /// file from here on.
+    fn check_dropped(
+        &self,
+        transaction: &Transaction<'_>,
+        mapping: &MappingPlan,
+        guard: Option<&Guard>,
+    ) -> Result<(), StoreError> {
+        let Some(most) = guard.and_then(|guard| guard.deletes_max()) else {
+            return Ok(());
+        };
+        let (rows, deletes) = dropped(transaction, mapping)
+            .map_err(|error| classify("counting the rows of", self.path, error))?;
+        if deletes <= most {
+            return Ok(());
+        }
+        Err(StoreError::Guarded {
+            into: mapping.into.clone(),
+            rows,
+            deletes,
+            changes: 0,
+        })
     }
 
     /// Fails where another sink fills the table.
@@ -101,6 +127,44 @@ impl Scope<'_> {
         }
         Ok(())
     }
+}
+
+/// How many rows the table has, and how many of them the loaded one has not: by their keys, or, where
+/// the table has another key, by their number.
+fn dropped(transaction: &Transaction<'_>, mapping: &MappingPlan) -> rusqlite::Result<(u64, u64)> {
+    if find_table(transaction, &mapping.into)?.is_none() {
+        return Ok((0, 0));
+    }
+    let (into, staging) = (quote(&mapping.into), quote(&staging_name(mapping)));
+    let key = &mapping.columns[mapping.key];
+    let (name, kind) = (quote(&key.name), sql_type(key.kind));
+    // A text that looks like a number must not be compared as one.
+    let by_key = format!(
+        "SELECT count(*), count(*) FILTER (WHERE NOT EXISTS
+           (SELECT 1 FROM {staging} s WHERE s.{name} = CAST(t.{name} AS {kind}))) FROM {into} t"
+    );
+    let by_number = format!(
+        "SELECT n, max(n - (SELECT count(*) FROM {staging}), 0) FROM (SELECT count(*) AS n FROM {into})"
+    );
+    let sql = match has_key(transaction, &mapping.into, &key.name)? {
+        true => by_key,
+        false => by_number,
+    };
+    transaction.query_row(&sql, [], |row| {
+        let count = |n| row.get::<_, i64>(n).map(i64::cast_unsigned);
+        Ok((count(0)?, count(1)?))
+    })
+}
+
+/// Whether a column is the key of a table that onelog made, with a full-text index or without.
+fn has_key(transaction: &Transaction<'_>, table: &str, column: &str) -> rusqlite::Result<bool> {
+    transaction.query_row(
+        "SELECT EXISTS (SELECT 1 FROM pragma_table_info(?1) WHERE name = ?2 COLLATE NOCASE AND pk = 1)
+           OR EXISTS (SELECT 1 FROM pragma_index_list(?1) l, pragma_index_info(l.name) i
+             WHERE l.origin = 'u' AND i.name = ?2 COLLATE NOCASE)",
+        [table, column],
+        |row| row.get(0),
+    )
 }
 
 /// Puts a loaded staging table in the place of the table, and makes its index.

@@ -5,7 +5,8 @@ use std::sync::Arc;
 
 use onelog_mapping::{Plan, Row};
 use onelog_store::{
-    Batch, Change, Followed, LogPlace, Store, StoreError, StorePosition, StoreReader, failpoint,
+    Batch, Change, Followed, Guard, LogPlace, Store, StoreError, StorePosition, StoreReader,
+    failpoint,
 };
 use rusqlite::{Connection, Transaction, TransactionBehavior};
 
@@ -27,6 +28,8 @@ pub struct SqliteStore {
     connection: Connection,
     epoch: Option<u64>,
     known: Known,
+    /// What the next end of a rebuild may do, by mapping.
+    guards: Vec<Guard>,
     row: Row,
 }
 
@@ -55,6 +58,7 @@ impl SqliteStore {
             connection,
             epoch: None,
             known: Known::default(),
+            guards: Vec::new(),
             row: Row::default(),
         })
     }
@@ -98,8 +102,9 @@ impl SqliteStore {
     }
 
     fn swap(&mut self, place: LogPlace) -> Result<(), StoreError> {
+        let guards = std::mem::take(&mut self.guards);
         let (transaction, mut scope) = self.begin()?;
-        scope.finish_rebuild(&transaction, place)?;
+        scope.finish_rebuild(&transaction, &guards, place)?;
         failpoint::hit(&scope.identity.sink, "before_swap");
         scope.commit(transaction)?;
         failpoint::hit(&self.identity.sink, "after_swap");
@@ -236,6 +241,14 @@ impl Store for SqliteStore {
         let (transaction, mut scope) = self.begin()?;
         scope.load(&transaction, mapping, rows)?;
         scope.commit(transaction)
+    }
+
+    fn guard(&mut self, guards: &[Guard]) {
+        self.guards = guards.to_vec();
+    }
+
+    fn counts_deletes(&self) -> bool {
+        true
     }
 
     fn finish_rebuild(&mut self, place: LogPlace) -> Result<(), StoreError> {

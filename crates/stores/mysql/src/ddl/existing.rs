@@ -11,7 +11,7 @@ use crate::bookkeeping::{Mark, OWNERS, name_owner, not_owner, read_record};
 use crate::connection::Connection;
 use crate::encode::Decimal;
 use crate::error::{NO_COLUMN, NO_TABLE};
-use crate::names::{NAME_CHARS_MAX, Names};
+use crate::names::{NAME_CHARS_MAX, Names, quote};
 
 pub(crate) const LOOKING: &str = "looking at the tables of";
 
@@ -21,6 +21,31 @@ pub(crate) struct Found {
     pub(crate) engine: String,
     /// `None`: onelog did not make it.
     pub(crate) mark: Option<Mark>,
+}
+
+/// As MariaDB calls a table that keeps its former rows.
+const VERSIONED: &str = "system versioned";
+
+impl Found {
+    pub(crate) fn is_table(&self) -> bool {
+        self.kind == "table"
+    }
+
+    pub(crate) fn is_versioned(&self) -> bool {
+        self.kind == VERSIONED
+    }
+
+    pub(crate) fn is_transactional(&self) -> bool {
+        self.engine.eq_ignore_ascii_case("InnoDB")
+    }
+}
+
+/// What makes a plain table of one with system versioning.
+pub(crate) fn end_versioning(table: &str) -> String {
+    format!(
+        "ALTER TABLE {} DROP SYSTEM VERSIONING, which also deletes the former rows that it keeps",
+        quote(table)
+    )
 }
 
 #[derive(Clone, Debug)]
@@ -85,7 +110,7 @@ pub(crate) fn find_table(
                 other => other.to_lowercase(),
             };
             return Ok(Some(Found {
-                mark: Mark::read(&text(3)).filter(|_| kind == "table"),
+                mark: Mark::read(&text(3)).filter(|_| kind == "table" || kind == VERSIONED),
                 kind,
                 engine: text(2),
             }));
@@ -135,24 +160,44 @@ pub(crate) fn check_target(
     }
     // Where an earlier version did not write the name down, the bookkeeping knows it.
     let is_ours = || named.is_some_and(|owner| owner.made) && mark.is_some_and(|m| m.sink == sink);
-    match &found {
-        Some(found) if !is_of_name.unwrap_or_else(is_ours) => Err(StoreError::NotOwner {
-            into: into.clone(),
-            owner: None,
-            what: not_made(found),
-        }),
-        _ => Ok(()),
-    }
+    let what = match &found {
+        Some(found) if !is_of_name.unwrap_or_else(is_ours) => not_made(found, into),
+        Some(found) if found.is_versioned() => format!(
+            "it has system versioning, and its backfill would drop the former rows that it keeps; first {}",
+            end_versioning(into)
+        ),
+        _ => return Ok(()),
+    };
+    Err(StoreError::NotOwner {
+        into: into.clone(),
+        owner: None,
+        what,
+    })
 }
 
-fn not_made(found: &Found) -> String {
-    let kind = &found.kind;
+fn not_made(found: &Found, into: &str) -> String {
     let why = match found.mark {
         Some(_) => " (its comment is of another name, or of an earlier version: it may be a copy)",
         None => "",
     };
+    let kind = match found.is_versioned() {
+        true => "table with system versioning",
+        false => &found.kind,
+    };
+    let fill = match found {
+        found if found.is_versioned() => format!(
+            "drop the table, or set 'existing' to fill it as it is, after {}",
+            end_versioning(into)
+        ),
+        found if !found.is_table() => format!("or drop the {kind}"),
+        found if !found.is_transactional() => format!(
+            "drop the table, or set 'existing' to fill it as it is, after ALTER TABLE {} ENGINE=InnoDB",
+            quote(into)
+        ),
+        _ => "drop the table, or set 'existing' to fill it as it is".to_owned(),
+    };
     format!(
-        "a {kind} of this name is there that onelog did not make{why}; choose another name for 'into', drop the {kind}, or set 'existing' to fill it as it is"
+        "a {kind} of this name is there that onelog did not make{why}; choose another name for 'into', {fill}"
     )
 }
 
@@ -208,11 +253,20 @@ pub(crate) fn check_shape(
     }
     let (wrong, remedy) = match find_table(connection, &mapping.into)? {
         None => (vec!["it is not there".to_owned()], Remedy::Rebuild),
-        Some(found) if found.kind != "table" => {
+        Some(found) if found.is_versioned() && found.mark.is_some() => {
             let what = format!(
-                "a {} has its name: drop or rename it, then run onelog sinks rebuild",
-                found.kind
+                "it has been given system versioning, which a rebuild does not keep; {}, then run onelog sinks rebuild",
+                end_versioning(&mapping.into)
             );
+            (vec![what], Remedy::Said)
+        }
+        Some(found) if !found.is_table() => {
+            let kind = match found.is_versioned() {
+                true => "table with system versioning",
+                false => &found.kind,
+            };
+            let what =
+                format!("a {kind} has its name: drop or rename it, then run onelog sinks rebuild");
             (vec![what], Remedy::Said)
         }
         Some(found) => {
@@ -238,7 +292,7 @@ pub(crate) fn mismatches(
     let mut columns = columns(connection, &mapping.into)?;
     let collation = connection.flavour().exact_collation();
     let mut wrong = Vec::new();
-    if !found.engine.eq_ignore_ascii_case("InnoDB") {
+    if !found.is_transactional() {
         wrong.push(format!(
             "its storage engine is {}, which cannot undo a failed step; InnoDB is needed",
             found.engine

@@ -6,6 +6,7 @@ use onelog_store::{Remedy, StoreError};
 
 use super::existing::{self, FoundColumn};
 use crate::connection::{Connection, Flavour};
+use crate::names::quote;
 
 /// Answers `SchemaMismatch` with everything that does not fit.
 pub(crate) fn check_existing(
@@ -14,12 +15,21 @@ pub(crate) fn check_existing(
 ) -> Result<(), StoreError> {
     let wrong = match existing::find_table(connection, &mapping.into)? {
         None => vec!["it is not there, and 'existing' says that it is; create it".to_owned()],
-        Some(found) if found.kind != "table" => {
-            vec![format!("it is a {}, not a table", found.kind)]
+        Some(found) if found.is_versioned() => vec![format!(
+            "it has system versioning, beside which rows cannot be staged; {}",
+            existing::end_versioning(&mapping.into)
+        )],
+        Some(found) if !found.is_table() => {
+            let what = format!(
+                "it is a {}, which cannot be filled; name a table in 'into'",
+                found.kind
+            );
+            return Err(StoreError::mismatch(mapping, what, Remedy::Said));
         }
-        Some(found) if !found.engine.eq_ignore_ascii_case("InnoDB") => vec![format!(
-            "its storage engine is {}, which cannot undo a failed step; ALTER TABLE … ENGINE=InnoDB",
-            found.engine
+        Some(found) if !found.is_transactional() => vec![format!(
+            "its storage engine is {}, which cannot undo a failed step; ALTER TABLE {} ENGINE=InnoDB",
+            found.engine,
+            quote(&mapping.into)
         )],
         Some(_) => mismatches(connection, mapping)?,
     };

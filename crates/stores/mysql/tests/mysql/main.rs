@@ -5,6 +5,7 @@
 
 mod harness;
 mod kept;
+mod kinds;
 mod lost;
 mod marks;
 mod redefined;

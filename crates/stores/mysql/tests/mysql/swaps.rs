@@ -3,11 +3,11 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, mpsc};
 
-use onelog_store::conformance::{LOG, Model, backfilled, standard_plan};
-use onelog_store::{Change, Store as _, StoreError, failpoint, verify};
+use onelog_store::conformance::{self, LOG, Model, backfilled, standard_plan};
+use onelog_store::{Change, Guard, Store as _, StoreError, failpoint, verify};
 use onelog_testkit::{Kind, require};
 
-use crate::harness::Database;
+use crate::harness::{Database, server};
 
 #[test]
 fn a_snapshot_outlives_many_rebuilds_and_then_nothing_is_left_of_the_old_tables() {
@@ -306,4 +306,62 @@ fn a_sink_that_sleeps_right_before_its_swap_never_carries_the_table_of_another_s
     heir.take_over().unwrap();
     model.rebuild(&plan, &mut heir).unwrap();
     assert!(model.verify(&plan, &mut heir).equal);
+}
+
+#[test]
+fn rows_that_others_write_until_the_exchange_are_counted_behind_it_and_it_is_undone() {
+    require!(Kind::Mariadb);
+    let other_key = r#"{"table":"shop.orders","into":"orders","columns":{
+        "number":{"from":"$key","type":"text"},"total":{"from":"/total","type":"integer"}}}"#;
+    for (sink, next) in [("counts-keys", None), ("counts-rows", Some(other_key))] {
+        // Given a backfill that is about to put its tables in place,
+        let database = Database::new();
+        let plan = standard_plan(&database);
+        let is_same = next.is_none();
+        let next = next.map_or_else(|| plan.clone(), |next| conformance::plan(&database, next));
+        let mut store = database.store(sink, LOG, Arc::clone(&plan)).unwrap();
+        store.take_over().unwrap();
+        let mut model = Model::default();
+        model.order("a", 1, "one");
+        model.rebuild(&plan, &mut store).unwrap();
+        let before = model.clone();
+        model.order("b", 2, "two");
+        let mut store = database.store(sink, LOG, Arc::clone(&next)).unwrap();
+        store.take_over().unwrap();
+        // when others write rows in that moment, one of them with a key of the log's,
+        let place = format!("{sink}:before_swap");
+        let name = database.name.clone();
+        failpoint::set(&place, move || {
+            server().sql(&format!(
+                "USE {name}; INSERT IGNORE INTO orders (id) SELECT IF(seq = 1, 'b', CONCAT('mine', seq)) FROM seq_1_to_51"
+            ));
+        });
+        model.load(&next, &mut store).unwrap();
+        store.guard(&[Guard::Deletes(49), Guard::Anything]);
+        let error = store.finish_rebuild(model.place()).unwrap_err();
+        // then the old tables are back with all of it where so many may not be deleted,
+        assert!(
+            matches!(
+                error,
+                StoreError::Guarded {
+                    rows: 52,
+                    deletes: 50,
+                    changes: 0,
+                    ..
+                }
+            ),
+            "{error}"
+        );
+        assert_eq!(database.sql("SELECT COUNT(*) FROM orders"), "52");
+        let found = store.position().unwrap().map(|found| found.position);
+        assert_eq!(found, is_same.then(|| before.position()));
+        assert_eq!(database.sql("SHOW TABLES LIKE 'onelog\\_old%'"), "");
+        // and go where they may.
+        store.take_over().unwrap();
+        model.load(&next, &mut store).unwrap();
+        store.guard(&[Guard::Deletes(50), Guard::Anything]);
+        store.finish_rebuild(model.place()).unwrap();
+        failpoint::clear(&place);
+        assert!(model.verify(&next, &mut store).equal);
+    }
 }

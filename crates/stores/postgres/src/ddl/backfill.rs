@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use onelog_mapping::Plan;
+use onelog_mapping::{MappingPlan, Plan};
 use onelog_store::{Remedy, StoreError};
 use tokio_postgres::Client;
 use tokio_postgres::types::{ToSql, Type};
@@ -27,6 +27,24 @@ WITH on_table AS (
     OR d.refclassid = 'pg_catalog.pg_type'::regclass AND d.refobjid = c.reltype)
 SELECT pg_describe_object(classid, objid, 0) FROM on_table
 GROUP BY 1 HAVING bool_and(deptype = 'n') ORDER BY 1 LIMIT $2";
+
+/// Which rights a backfill lacks: in the schema `$1`; on the table `$2`, where there is one, of which
+/// `$3` says that it has to be replaced.
+const RIGHTS: &str = "
+SELECT format('the user %s may not make tables in the schema %s, which loading rows needs: GRANT CREATE ON SCHEMA %s TO %s',
+  current_user, quote_ident(n.nspname), quote_ident(n.nspname), quote_ident(current_user))
+FROM pg_catalog.pg_namespace n
+WHERE n.nspname = $1 AND NOT has_schema_privilege(n.oid, 'CREATE')
+UNION ALL
+SELECT format('another table has to take its place, and the user %s may not drop it: ALTER TABLE %s OWNER TO %s',
+  current_user, c.oid::regclass, quote_ident(current_user))
+FROM pg_catalog.pg_class c WHERE c.oid = $2 AND $3 AND NOT pg_has_role(c.relowner, 'USAGE')
+UNION ALL
+SELECT format('the user %s may not %s its rows: GRANT %s ON %s TO %s',
+  current_user, r, r, c.oid::regclass, quote_ident(current_user))
+FROM pg_catalog.pg_class c, unnest(ARRAY['INSERT', 'UPDATE', 'DELETE']) r
+WHERE c.oid = $2 AND NOT $3 AND NOT CASE r
+  WHEN 'DELETE' THEN has_table_privilege(c.oid, r) ELSE has_any_column_privilege(c.oid, r) END";
 
 /// Fails as a backfill of the sink of this name would.
 pub(crate) fn check_backfill(
@@ -75,9 +93,36 @@ async fn look(client: &Client, identity: &Identity, mapping: usize) -> Result<()
         false => None,
     };
     let state = existing::state_of(client, identity, mapping, found, owner).await?;
-    let (TargetState::Outgrown, Some(oid)) = (state, oid) else {
-        return Ok(());
-    };
+    let replaces = matches!(state, TargetState::Outgrown);
+    check_rights(client, identity, mapping, oid, replaces).await?;
+    match oid.filter(|_| replaces) {
+        Some(oid) => check_dependents(client, mapping, oid).await,
+        None => Ok(()),
+    }
+}
+
+async fn check_rights(
+    client: &Client,
+    identity: &Identity,
+    mapping: &MappingPlan,
+    oid: Option<u32>,
+    replaces: bool,
+) -> Result<(), Fault> {
+    let params = [
+        (&identity.schema as &(dyn ToSql + Sync), Type::TEXT),
+        (&oid, Type::OID),
+        (&replaces, Type::BOOL),
+    ];
+    let rows = client.query_typed(RIGHTS, &params).await?;
+    let lacking: Vec<String> = rows.iter().map(|row| row.get(0)).collect();
+    match lacking.is_empty() {
+        true => Ok(()),
+        false => Err(existing::schema_mismatch(mapping, &lacking, Remedy::Said)),
+    }
+}
+
+/// Fails where something depends on a table that has to be replaced.
+async fn check_dependents(client: &Client, mapping: &MappingPlan, oid: u32) -> Result<(), Fault> {
     let limit = i64::from(DEPENDENTS_SHOWN_MAX);
     let params = [
         (&oid as &(dyn ToSql + Sync), Type::OID),

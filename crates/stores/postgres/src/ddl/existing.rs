@@ -10,6 +10,7 @@ use tokio_postgres::Client;
 use tokio_postgres::types::{ToSql, Type};
 
 use super::shape::{self, Numbers, Shape};
+use super::unique::{UNIQUE, Unique, key_fault};
 use super::{IDENTIFIER_BYTES_MAX, quote, table};
 use crate::bookkeeping::{Identity, Owner, check_owner};
 use crate::encode::{Limit, Wire, sql_type};
@@ -245,8 +246,7 @@ pub(crate) struct TableFacts {
     /// Its number in the catalog.
     oid: u32,
     columns: Vec<ColumnFacts>,
-    /// Columns with a unique key of their own.
-    unique: Vec<String>,
+    unique: Vec<Unique>,
     pub(crate) is_empty: bool,
     unlogged: bool,
     /// Foreign keys that change this table's rows when others change, with their definitions.
@@ -284,12 +284,6 @@ FROM pg_catalog.pg_attribute a
 JOIN pg_catalog.pg_type t ON t.oid = a.atttypid
 LEFT JOIN pg_catalog.pg_collation c ON c.oid = a.attcollation
 WHERE a.attrelid = $1 AND a.attnum > 0 AND NOT a.attisdropped ORDER BY a.attnum";
-
-const UNIQUE: &str = "
-SELECT a.attname::text FROM pg_catalog.pg_index i
-JOIN pg_catalog.pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = i.indkey[0]
-WHERE i.indrelid = $1 AND i.indisunique AND i.indisvalid AND i.indimmediate
-  AND i.indpred IS NULL AND i.indnkeyatts = 1";
 
 const FOREIGN: &str = "
 SELECT format('%s %s', conname, pg_get_constraintdef(oid)) FROM pg_catalog.pg_constraint
@@ -370,7 +364,7 @@ pub(crate) async fn find_table(
                 number: row.get(9),
             })
             .collect(),
-        unique: texts(unique),
+        unique: unique.iter().map(Unique::from).collect(),
         foreign: texts(foreign),
         triggers: texts(triggers),
         shared: texts(shared),
@@ -406,10 +400,8 @@ impl TableFacts {
             }
         }
         let key = &mapping.columns[mapping.key].name;
-        if !self.unique.contains(key) && self.columns.iter().any(|column| column.name == *key) {
-            wrong.push(format!(
-                "the column '{key}' has no primary key or unique index of its own"
-            ));
+        if self.columns.iter().any(|column| column.name == *key) {
+            wrong.extend(key_fault(&self.unique, &mapping.into, key));
         }
         for column in &self.columns {
             let mapped = mapping.column_names().any(|name| name == column.name);

@@ -21,6 +21,8 @@ UNION ALL SELECT 'constraint', conname::text FROM pg_catalog.pg_constraint
 WHERE conrelid = $1 AND contype IN ('c', 'f')
 UNION ALL SELECT 'trigger', tgname::text FROM pg_catalog.pg_trigger
 WHERE tgrelid = $1 AND NOT tgisinternal
+UNION ALL SELECT 'rule', rulename::text FROM pg_catalog.pg_rewrite
+WHERE ev_class = $1 AND ev_type <> '1'
 UNION ALL SELECT 'default of the column', a.attname::text FROM pg_catalog.pg_attribute a
 WHERE a.attrelid = $1 AND a.atthasdef AND a.attgenerated = '' AND NOT a.attisdropped
 UNION ALL SELECT 'statistics', stxname::text FROM pg_catalog.pg_statistic_ext WHERE stxrelid = $1

@@ -382,3 +382,38 @@ fn a_parent_that_is_gone_is_deleted_unless_a_row_that_stays_needs_it() {
     let stays = "SELECT parent FROM children WHERE id = 'c9'";
     assert_eq!(pg.sql(stays), "p9");
 }
+
+#[test]
+fn an_index_that_does_not_make_the_key_unique_is_named_with_why_and_the_remedy_helps() {
+    require!(Kind::Postgres);
+    // Given a table whose unique indexes are not of the key alone, for each row and at once,
+    let (pg, plan) = people(
+        "CREATE TABLE people (id bigint, name text, balance numeric, age bigint, seen timestamptz,
+           extra jsonb, mood text);
+         ALTER TABLE people ADD CONSTRAINT later UNIQUE (id) DEFERRABLE;
+         CREATE UNIQUE INDEX part ON people (id) WHERE age > 0;
+         CREATE UNIQUE INDEX expr ON people ((id + 1));
+         CREATE UNIQUE INDEX pair ON people (id, name);
+         CREATE UNIQUE INDEX others ON people (name)",
+    );
+    // when a mapping is to fill it, then each is named with why it does not count,
+    let error = pg
+        .open(Arc::clone(&plan), LOG)
+        .check_target()
+        .unwrap_err()
+        .to_string();
+    for part in [
+        "'later' is DEFERRABLE",
+        "'part' holds only WHERE (age > 0)",
+        "'expr' is of an expression",
+        "'pair' has other columns as well",
+    ] {
+        assert!(error.contains(part), "{part}: {error}");
+    }
+    assert!(!error.contains("'others'"), "{error}");
+    // and what is said helps.
+    let helps = "CREATE UNIQUE INDEX ON \"people\" (\"id\")";
+    assert!(error.contains(helps), "{error}");
+    pg.sql(helps);
+    pg.open(plan, LOG).check_target().unwrap();
+}

@@ -5,6 +5,7 @@
 
 mod constraints;
 mod existing;
+mod foretold;
 mod harness;
 mod ownership;
 mod pool;

@@ -339,51 +339,6 @@ fn another_shape_takes_the_name_and_keeps_the_rights() {
 }
 
 #[test]
-fn what_users_have_added_to_a_table_is_named_where_another_one_takes_its_place() {
-    require!(Kind::Postgres);
-    let pg = Pg::new();
-    let plan = standard_plan(&pg);
-    let target = pg.definition("dry").target;
-    assert_eq!(target.lost(&plan, 0).unwrap(), [""; 0]);
-    let (store, _) = backfilled(&pg, &plan);
-    drop(store);
-    // Given a table of onelog's to which a user has added something,
-    pg.sql(
-        "ALTER TABLE orders ADD COLUMN mood text, ADD CONSTRAINT small CHECK (total < 1000);
-         ALTER TABLE orders ALTER COLUMN note SET DEFAULT 'none', ALTER COLUMN note SET NOT NULL,
-           REPLICA IDENTITY FULL;
-         CREATE SEQUENCE numbers OWNED BY orders.total; CREATE INDEX by_note ON orders (note);
-         CREATE STATISTICS pairs ON total, note FROM orders;
-         CREATE FUNCTION nothing() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END';
-         CREATE TRIGGER watch BEFORE INSERT ON orders FOR EACH ROW EXECUTE FUNCTION nothing()",
-    );
-    // then a mapping that the table fits drops nothing, and one that needs another table all of it;
-    let mapping = |columns: &str| {
-        let mapping = r#"{"table":"shop.orders","into":"orders","columns":"#;
-        conformance::plan(&pg, &format!("{mapping}{columns}}}"))
-    };
-    let fitting = mapping(r#"{"id":{"from":"$key","type":"text"}}"#);
-    assert_eq!(target.lost(&fitting, 0).unwrap(), [""; 0]);
-    let other =
-        mapping(r#"{"id":{"from":"$key","type":"text"},"total":{"from":"/total","type":"text"}}"#);
-    let added = [
-        "the column 'mood'",
-        "the NOT NULL of the column 'note'",
-        "the constraint 'small'",
-        "the default of the column 'note'",
-        "the index 'by_note'",
-        "the replica identity 'FULL'",
-        "the sequence 'numbers'",
-        "the statistics 'pairs'",
-        "the trigger 'watch'",
-    ];
-    assert_eq!(target.lost(&other, 0).unwrap(), added);
-    // and a table that onelog did not make stays as it is.
-    pg.sql("UPDATE onelog_tables SET made = false");
-    assert_eq!(target.lost(&other, 0).unwrap(), [""; 0]);
-}
-
-#[test]
 fn a_table_that_was_altered_is_described_and_a_rebuild_mends_it() {
     require!(Kind::Postgres);
     for (sql, expected) in [

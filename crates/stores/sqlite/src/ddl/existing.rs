@@ -93,7 +93,7 @@ fn not_made(gone: &[String]) -> String {
     )
 }
 
-fn find_table(connection: &Connection, name: &str) -> rusqlite::Result<Option<String>> {
+pub(crate) fn find_table(connection: &Connection, name: &str) -> rusqlite::Result<Option<String>> {
     connection
         .query_row(
             "SELECT type FROM sqlite_schema WHERE name = ?1 COLLATE NOCASE AND type IN ('table', 'view')",
