@@ -99,6 +99,10 @@ struct ReadReplica {
     /// Where the source was when it was heard of last.
     #[schema(required, value_type = Option<u64>)]
     source_position: Option<Position>,
+    /// How many milliseconds ago the server that writes the log was heard of, through all read replicas
+    /// between; `null` before the first time.
+    #[schema(required, example = 420)]
+    heard_ms: Option<u64>,
     /// How many rows of a checkpoint are here, while one is taken in.
     #[schema(required)]
     rows: Option<u64>,
@@ -116,6 +120,7 @@ impl From<onelog::FollowStatus> for ReadReplica {
             since_s,
             why,
             source_position,
+            heard_ms,
             rows,
             restarts,
             damaged,
@@ -126,6 +131,7 @@ impl From<onelog::FollowStatus> for ReadReplica {
             since_s,
             why,
             source_position,
+            heard_ms,
             rows,
             restarts,
             damaged,

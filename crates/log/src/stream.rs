@@ -5,7 +5,7 @@
 //! start  := 0 magic u32 "OLRS" | 4 version u8 = 1 | 5 zero [3] | 8 log_id u128 | 24 index u64 | 32 crc u32
 //! item   := entry | pulse
 //! entry  := bytes 0..72 of the frame as it is stored, then its body; no local part, no padding
-//! pulse  := 0 magic u32 "OLRP" | 4 zero u32 | 8 applied index u64 | 16 position u64 | 24 crc u32
+//! pulse  := 0 magic u32 "OLRP" | 4 age_ms u32 | 8 applied index u64 | 16 position u64 | 24 crc u32
 //! ```
 //!
 //! `index` is that of the entry which the first one follows; `crc` is CRC-32C of the bytes before it.
@@ -34,6 +34,9 @@ const PULSE_CRC_AT: usize = PULSE_BYTES - 4;
 /// How far the sender of a stream has applied its log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Pulse {
+    /// How long ago the server that writes the log was heard of: 0 from that one itself, more from a
+    /// read replica.
+    pub age_ms: u32,
     pub applied: Index,
     pub position: Position,
 }
@@ -89,6 +92,7 @@ pub fn encode_entry(entry: &Entry, previous: u32, out: &mut Vec<u8>) -> u32 {
 pub fn encode_pulse(pulse: Pulse) -> [u8; PULSE_BYTES] {
     let mut out = [0; PULSE_BYTES];
     out[0..4].copy_from_slice(&PULSE_MAGIC.to_le_bytes());
+    out[4..8].copy_from_slice(&pulse.age_ms.to_le_bytes());
     out[8..16].copy_from_slice(&pulse.applied.0.to_le_bytes());
     out[16..24].copy_from_slice(&pulse.position.0.to_le_bytes());
     let crc = crc32c::crc32c(&out[..PULSE_CRC_AT]);
@@ -250,10 +254,8 @@ impl Decoder {
         if crc32c::crc32c(&pulse[..PULSE_CRC_AT]) != word(pulse, PULSE_CRC_AT) {
             return Err(StreamError::Checksum("pulse"));
         }
-        if word(pulse, 4) != 0 {
-            return Err(StreamError::Reserved("pulse"));
-        }
         Ok(Pulse {
+            age_ms: word(pulse, 4),
             applied: Index(long(pulse, 8)),
             position: Position(long(pulse, 16)),
         })
@@ -329,6 +331,7 @@ mod tests {
             checksum = encode_entry(&entry, checksum, &mut bytes);
             items.push(Item::Entry(entry));
             let pulse = Pulse {
+                age_ms: 0x0302,
                 applied: Index(100 + number as u64),
                 position: Position(base),
             };
@@ -356,7 +359,7 @@ mod tests {
         expected.extend_from_slice(&frame[..72]);
         expected.extend_from_slice(b"body!");
         let pulse = [
-            &b"OLRP\0\0\0\0"[..],
+            &b"OLRP\x02\x03\0\0"[..],
             &100u64.to_le_bytes(),
             &42u64.to_le_bytes(),
         ];

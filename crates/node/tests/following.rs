@@ -227,6 +227,33 @@ fn a_read_replica_has_the_log_of_its_source_through_restarts_of_both() {
 }
 
 #[test]
+fn read_replicas_that_follow_each_other_do_not_count_as_following() {
+    // Given a read replica, and another one that follows it,
+    let folder = tempfile::tempdir().unwrap();
+    let origin = source(&folder.path().join("origin"));
+    let (of_first, of_second) = (Nearby::of(&origin), Arc::new(Nearby::default()));
+    let first = follower(&folder.path().join("first"), &of_first).unwrap();
+    of_second.is(Some(&first));
+    let second = follower(&folder.path().join("second"), &of_second).unwrap();
+    wait_for(&second, FollowState::Following);
+    // when the first one's source is the second one from now on,
+    of_first.is(Some(&second));
+    origin.stop().unwrap();
+    // then both say that none of them hears of the server that writes, and go on once one does.
+    let status = wait_for(&second, FollowState::SourceAway);
+    assert!(status.heard_ms.is_some_and(|age| age > 0), "{status:?}");
+    wait_for(&first, FollowState::SourceAway);
+    drop(origin);
+    let origin = Node::open(small(&folder.path().join("origin"))).unwrap();
+    of_first.is(Some(&origin));
+    second.stop().unwrap();
+    drop(second);
+    let end = put(&origin, "a", &json!(1));
+    assert_eq!(value(&first, "a", end), Some(json!(1)));
+    wait_for(&first, FollowState::Following);
+}
+
+#[test]
 fn a_read_replica_takes_the_state_where_the_log_was_cut() {
     // Given a source that keeps little of its log, and a node that followed it,
     let folder = tempfile::tempdir().unwrap();

@@ -39,7 +39,7 @@ const CURSOR_DIGITS_MAX: usize = 16 << 10;
     ),
     responses(
         (status = 200, description = "Entries and pulses, docs/format.md", body = Vec<u8>, content_type = "application/octet-stream"),
-        (status = 409, description = "`other_log`; `other_history`: that entry is another one here; `source_behind`: it is not here yet", body = crate::api::Error),
+        (status = 409, description = "`other_log`; `other_history`: that entry is another one at this server; `source_behind`: this server does not have it yet", body = crate::api::Error),
         (status = 410, description = "`log_cut`: the log no longer has what follows", body = crate::api::Error),
         (status = 422, description = "Malformed, and where", body = crate::api::Error),
         (status = 503, description = "`overloaded`: too many read replicas are connected", body = crate::api::Error),
@@ -241,7 +241,7 @@ async fn chunk(app: &Shared, index: Index, cursor: Vec<u8>) -> Result<Bytes, Api
     path = "/v1/replica/position",
     tag = "read replicas",
     responses(
-        (status = 200, description = "It is applied here", body = crate::api::ReplicaPosition),
+        (status = 200, description = "This server has applied everything below it", body = crate::api::ReplicaPosition),
         (status = 503, description = "`no_leader`; `source_away`, where this is a read replica itself", body = crate::api::Error),
     )
 )]

@@ -39,6 +39,9 @@ use status::View;
 pub const SILENCE_MAX: Duration = Duration::from_secs(4);
 /// How often a source says how far it is.
 pub const PULSE_EVERY: Duration = Duration::from_secs(1);
+/// How old what a source knows may be: longer than a chain of read replicas takes, each of which is a
+/// pulse behind the one before it.
+pub const AGE_MAX: Duration = Duration::from_secs(10);
 /// How many clients may wait for the source's position at once.
 const BARRIERS_MAX: usize = 256;
 /// How long the source may take to say its position.
@@ -134,6 +137,11 @@ impl Following {
             asks_no_more: Arc::default(),
             stops: Condvar::new(),
         })
+    }
+
+    /// How long ago the server that writes the log was heard of, directly or through others.
+    pub(crate) fn age_ms(&self) -> u32 {
+        self.view.lock().age_ms()
     }
 
     fn is_stopping(&self) -> bool {

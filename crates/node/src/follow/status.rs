@@ -5,7 +5,7 @@ use std::time::Instant;
 use onelog_record::Position;
 use serde::Serialize;
 
-use super::Following;
+use super::{AGE_MAX, Following};
 
 /// What a read replica is at.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -64,6 +64,8 @@ pub struct FollowStatus {
     pub why: Option<String>,
     /// Where the source was when it was heard of last.
     pub source_position: Option<Position>,
+    /// How long ago the server that writes the log was heard of, through all read replicas between.
+    pub heard_ms: Option<u64>,
     /// How many rows of a checkpoint are here, where one is taken in.
     pub rows: Option<u64>,
     /// How often state and log were replaced by a checkpoint of the source.
@@ -81,10 +83,26 @@ impl FollowStatus {
             since_s: view.since.elapsed().as_secs(),
             why: view.why.clone(),
             source_position: view.source_position,
+            heard_ms: view.heard.map(|heard| u64::from(heard.age_ms())),
             rows: view.rows,
             restarts: view.restarts,
             damaged: view.damaged,
         }
+    }
+}
+
+/// When the server that writes the log was heard of.
+#[derive(Clone, Copy, Debug)]
+struct Heard {
+    at: Instant,
+    /// How long ago that was for the source.
+    before_ms: u32,
+}
+
+impl Heard {
+    fn age_ms(self) -> u32 {
+        let here = u32::try_from(self.at.elapsed().as_millis()).unwrap_or(u32::MAX);
+        here.saturating_add(self.before_ms)
     }
 }
 
@@ -93,8 +111,9 @@ impl FollowStatus {
 pub(super) struct View {
     pub(super) state: FollowState,
     since: Instant,
-    why: Option<String>,
+    pub(super) why: Option<String>,
     pub(super) source_position: Option<Position>,
+    heard: Option<Heard>,
     /// What the source had when it was heard of first: with less there is nothing to read here.
     wanted: Option<Position>,
     pub(super) rows: Option<u64>,
@@ -113,6 +132,7 @@ impl View {
             since: Instant::now(),
             why: Some("the source has not answered yet".to_owned()),
             source_position: None,
+            heard: None,
             wanted: None,
             rows: None,
             restarts: 0,
@@ -120,9 +140,25 @@ impl View {
         }
     }
 
-    /// The source is at `position`, and this node `here`; answers as [`Self::set`].
-    pub(super) fn hear(&mut self, position: Position, here: Position) -> bool {
+    pub(super) fn age_ms(&self) -> u32 {
+        self.heard.map_or(u32::MAX, Heard::age_ms)
+    }
+
+    /// The source is at `position`, and this node `here`; answers as [`Self::set`]. A source that is a
+    /// read replica knows what another server said `before_ms` ago.
+    pub(super) fn hear(&mut self, position: Position, before_ms: u32, here: Position) -> bool {
         self.source_position = Some(position);
+        self.heard = Some(Heard {
+            at: Instant::now(),
+            before_ms,
+        });
+        if u128::from(before_ms) > AGE_MAX.as_millis() {
+            let why = format!(
+                "it is a read replica itself, and has not heard of the server that writes the log for more than {} s",
+                AGE_MAX.as_secs()
+            );
+            return self.set(FollowState::SourceAway, Some(why));
+        }
         let wanted = *self.wanted.get_or_insert(position);
         if self.state != FollowState::Starting || here >= wanted {
             return self.set(FollowState::Following, None);
@@ -166,18 +202,36 @@ mod tests {
     fn what_had_nothing_is_ready_when_it_has_what_its_source_had_when_it_was_first_heard_of() {
         // Given a read replica with an empty folder, whose source has 100 records,
         let mut view = View::new(false);
-        assert!(!view.hear(Position(100), Position(0)));
+        assert!(!view.hear(Position(100), 0, Position(0)));
         // when it has a part of them, and the source has more, then it is not ready, and says why,
-        assert!(!view.hear(Position(200), Position(99)));
+        assert!(!view.hear(Position(200), 0, Position(99)));
         assert!(!view.state.is_ready());
         let why = view.why.clone().unwrap_or_default();
         assert!(why.ends_with("99 of 100 is here"), "{why}");
         view.set(FollowState::SourceAway, Some("it is away".to_owned()));
         assert!(!view.state.is_ready());
         // and once it has those it is, also when it falls behind later.
-        assert!(view.hear(Position(300), Position(100)));
+        assert!(view.hear(Position(300), 0, Position(100)));
         assert!(view.state.is_ready() && view.why.is_none());
-        assert!(!view.hear(Position(900), Position(100)));
+        assert!(!view.hear(Position(900), 0, Position(100)));
         assert!(view.state.is_ready());
+    }
+
+    #[test]
+    fn a_source_that_is_cut_off_itself_is_away_until_it_hears_again() {
+        let too_old = u32::try_from(AGE_MAX.as_millis()).unwrap() + 1;
+        // Given a read replica that follows another one,
+        let mut view = View::new(true);
+        assert_eq!(view.age_ms(), u32::MAX);
+        assert!(view.hear(Position(7), 0, Position(7)));
+        // when that one has not heard of its own source for long, then it counts as away, once,
+        assert!(view.hear(Position(7), too_old, Position(7)));
+        assert!(!view.hear(Position(7), too_old + 1_000, Position(7)));
+        assert_eq!(view.state, FollowState::SourceAway);
+        // also for those that follow this one,
+        assert!(view.age_ms() > too_old);
+        // until it hears again.
+        assert!(view.hear(Position(8), 900, Position(7)));
+        assert_eq!(view.state, FollowState::Following);
     }
 }

@@ -13,7 +13,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use onelog_engine::MessageError;
-use onelog_log::stream::{Decoder, Item, StreamError};
+use onelog_log::stream::{Decoder, Item, Pulse, StreamError};
 use onelog_log::{Place, ReadError};
 use onelog_record::{Entry, Index};
 use onelog_replica::{Event, FromSource, with_read_replica};
@@ -181,19 +181,27 @@ impl Thread<'_> {
             }
             self.take(&entries)?;
             if let Some(pulse) = pulse {
-                self.hear(pulse.position);
+                self.hear(pulse);
             }
         }
     }
 
-    fn hear(&mut self, position: onelog_record::Position) {
+    fn hear(&mut self, pulse: Pulse) {
         self.pause = PAUSE_MIN;
         let here = self.shared.applied_position.position();
         let mut view = self.following.view.lock();
-        if view.hear(position, here) {
-            drop(view);
-            let source = self.following.source.address();
-            tracing::info!(%source, from = %self.shared.applied_index(), "follows");
+        let is_new = view.hear(pulse.position, pulse.age_ms, here);
+        let (state, why) = (view.state, view.why.clone().unwrap_or_default());
+        drop(view);
+        let source = self.following.source.address();
+        match (is_new, state) {
+            (false, _) => {}
+            (true, FollowState::Following) => {
+                tracing::info!(%source, from = %self.shared.applied_index(), "follows");
+            }
+            (true, _) => {
+                tracing::warn!(%source, state = state.name(), %why, "the source is not followed now");
+            }
         }
     }
 

@@ -59,8 +59,30 @@ impl HttpSource {
     }
 }
 
+/// What a client would be advised fits a command, not a server that follows.
+fn text(error: &ClientError) -> String {
+    match error {
+        ClientError::Refused { base } => format!(
+            "nothing listens at {base} (connection refused): start the source, or name another with --follow"
+        ),
+        ClientError::TimedOut { base, what, limit } => {
+            format!(
+                "{base} did not answer within {} s ({what})",
+                limit.as_secs()
+            )
+        }
+        ClientError::Lost { base, source } => format!(
+            "the connection to {base} was lost: {source}; --follow is the address of a server's API (its --listen), not of its --peer-listen"
+        ),
+        ClientError::Unexpected { base, what } => format!(
+            "{base} does not answer like an onelog server: {what}; --follow is the address of a server's API (its --listen)"
+        ),
+        error => error.to_string(),
+    }
+}
+
 fn refused(error: ClientError) -> SourceError {
-    let text = error.to_string();
+    let text = text(&error);
     match error.server().map(|error| error.error.as_str()) {
         Some("other_log") => SourceError::OtherLog(text),
         Some("other_history") => SourceError::OtherHistory(text),
