@@ -69,6 +69,8 @@ struct ClusterFigures {
     learners: Gauge,
     mended_frames: Counter,
     peer_matched: Family<NodeLabel, Gauge>,
+    peer_active: Family<NodeLabel, Gauge>,
+    peer_takes_snapshot: Family<NodeLabel, Gauge>,
     peer_connected: Family<NodeLabel, Gauge>,
     peer_doubled: Family<NodeLabel, Gauge>,
 }
@@ -98,21 +100,36 @@ impl ClusterFigures {
             "Damaged frames of the log that were put back from other nodes",
             self.mended_frames.clone(),
         );
-        registry.register(
-            "cluster_peer_matched",
-            "On the leader: up to which entry a member has the log",
-            self.peer_matched.clone(),
-        );
-        registry.register(
-            "cluster_peer_connected",
-            "1 while this node is connected to the member",
-            self.peer_connected.clone(),
-        );
-        registry.register(
-            "cluster_peer_doubled",
-            "1 while this node refuses another process that has the member's number",
-            self.peer_doubled.clone(),
-        );
+        let members = [
+            (
+                "matched",
+                "On the leader: up to which entry a member has the log on its disk",
+                &self.peer_matched,
+            ),
+            (
+                "active",
+                "On the leader: 1 while the member was heard of within an election timeout",
+                &self.peer_active,
+            ),
+            (
+                "takes_snapshot",
+                "On the leader: 1 while the member is being sent a snapshot",
+                &self.peer_takes_snapshot,
+            ),
+            (
+                "connected",
+                "1 while this node is connected to the member",
+                &self.peer_connected,
+            ),
+            (
+                "doubled",
+                "1 while this node refuses another process that has the member's number",
+                &self.peer_doubled,
+            ),
+        ];
+        for (name, help, family) in members {
+            registry.register(format!("cluster_peer_{name}"), help, family.clone());
+        }
     }
 
     fn show(&self, status: &ClusterStatus) {
@@ -127,20 +144,36 @@ impl ClusterFigures {
             .mended_frames
             .saturating_sub(self.mended_frames.get());
         self.mended_frames.inc_by(mended);
-        self.peer_matched.clear();
-        self.peer_connected.clear();
-        self.peer_doubled.clear();
+        self.show_members(status);
+    }
+
+    fn show_members(&self, status: &ClusterStatus) {
+        let families = [
+            &self.peer_matched,
+            &self.peer_active,
+            &self.peer_takes_snapshot,
+            &self.peer_connected,
+            &self.peer_doubled,
+        ];
+        for family in families {
+            family.clear();
+        }
         for member in &status.members {
             let label = NodeLabel { node: member.node };
-            if let Some(matched) = member.matched {
-                self.peer_matched.get_or_create(&label).set(matched as i64);
-            }
-            if member.node != status.node {
-                let connected = self.peer_connected.get_or_create(&label);
-                connected.set(member.is_connected.into());
-                let doubled = self.peer_doubled.get_or_create(&label);
-                doubled.set(member.other_address.is_some().into());
-            }
+            let show = |family: &Family<NodeLabel, Gauge>, value: Option<i64>| {
+                if let Some(value) = value {
+                    family.get_or_create(&label).set(value);
+                }
+            };
+            let of_other = |shown: bool| (member.node != status.node).then(|| shown.into());
+            show(&self.peer_matched, member.matched.map(|index| index as i64));
+            show(&self.peer_active, member.is_active.map(i64::from));
+            show(
+                &self.peer_takes_snapshot,
+                member.takes_snapshot.map(i64::from),
+            );
+            show(&self.peer_connected, of_other(member.is_connected));
+            show(&self.peer_doubled, of_other(member.other_address.is_some()));
         }
     }
 }

@@ -237,6 +237,10 @@ fn status_and_figures_show_the_cluster() {
     let other = leader % 3 + 1;
     let matched = format!("onelog_cluster_peer_matched{{node=\"{other}\"}}");
     assert!(text.contains(&matched), "{text}");
+    for (figure, value) in [("active", 1), ("takes_snapshot", 0), ("connected", 1)] {
+        let line = format!("onelog_cluster_peer_{figure}{{node=\"{other}\"}} {value}");
+        assert!(text.contains(&line), "{line}: {text}");
+    }
     assert!(
         cluster
             .get(other)
