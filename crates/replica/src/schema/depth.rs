@@ -15,6 +15,8 @@ use serde_json::{Map, Value};
 
 use super::steps::REFERENCES;
 
+const THREAD: &str = "onelog-schema";
+
 /// The most subschemas that look at one value, one inside the other.
 pub(super) const AT_ONE_VALUE_MAX: usize = 1024;
 /// How deep the text of a schema may nest: its definition has one level more.
@@ -114,7 +116,9 @@ impl<T: Send + 'static> Drop for Held<T> {
             return;
         };
         let (give, given) = std::sync::mpsc::channel();
-        let thread = std::thread::Builder::new().stack_size(BASE_BYTES + bytes);
+        let thread = std::thread::Builder::new()
+            .name(THREAD.to_owned())
+            .stack_size(BASE_BYTES + bytes);
         match thread.spawn(move || drop(given.recv())) {
             Ok(thread) => {
                 _ = give.send(compiled);
@@ -130,7 +134,7 @@ impl<T: Send + 'static> Drop for Held<T> {
 fn on_stack<T: Send>(bytes: usize, work: impl FnOnce() -> T + Send) -> io::Result<T> {
     std::thread::scope(|scope| {
         let thread = std::thread::Builder::new()
-            .name("onelog-schema".to_owned())
+            .name(THREAD.to_owned())
             .stack_size(bytes)
             .spawn_scoped(scope, work)?;
         Ok(thread

@@ -6,6 +6,9 @@ use onelog_mapping::MappingPlan;
 use onelog_store::{Change, StoreError};
 use rusqlite::ErrorCode;
 
+/// The bits of an extended code that say what kind of error it is.
+const PRIMARY_CODE: i32 = 0xff;
+
 pub(crate) fn classify(what: &str, path: &Path, error: rusqlite::Error) -> StoreError {
     let code = error.sqlite_error_code();
     let names = match code {
@@ -32,6 +35,23 @@ pub(crate) fn classify(what: &str, path: &Path, error: rusqlite::Error) -> Store
             | ErrorCode::DatabaseLocked,
         ) => StoreError::NotWritable { what, cause },
         _ => StoreError::Unavailable { what, cause },
+    }
+}
+
+/// The error of a statement on the tables of a mapping, which were looked at in the same transaction:
+/// what SQLite cannot do with what the file defines, a user has to change.
+pub(crate) fn classify_definition(what: &str, path: &Path, error: rusqlite::Error) -> StoreError {
+    // Its code for errors that no other one describes, such as names that are not there.
+    let is_general = |code: i32| code & PRIMARY_CODE == rusqlite::ffi::SQLITE_ERROR;
+    match error.sqlite_extended_error_code().is_some_and(is_general) {
+        true => StoreError::Broken {
+            what: format!("{what} {}", path.display()),
+            cause: format!(
+                "{error}; change in the file what SQLite objects to, then resume the sink"
+            )
+            .into(),
+        },
+        false => classify(what, path, error),
     }
 }
 
@@ -65,7 +85,7 @@ pub(crate) fn classify_row(
     if is_rejected_row(&error) {
         return StoreError::refused_change(plan, change, format!("SQLite says: {error}"));
     }
-    classify("writing a row to", path, error)
+    classify_definition("writing a row to", path, error)
 }
 
 #[cfg(test)]

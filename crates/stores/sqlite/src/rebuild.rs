@@ -9,7 +9,7 @@ use rusqlite::Transaction;
 use crate::bookkeeping::{forget_owner, record_owner, table_owner};
 use crate::ddl::existing::{check_target, find_table};
 use crate::ddl::{self, index_name, index_objects, quote, sql_type, staging_name};
-use crate::error::classify;
+use crate::error::{classify, classify_definition};
 use crate::renewed::Known;
 use crate::store::Scope;
 
@@ -28,7 +28,7 @@ impl Scope<'_> {
             transaction
                 .execute_batch(&sql)
                 .and_then(|()| record_owner(transaction, &name, &self.identity.sink))
-                .map_err(|error| classify("making new tables in", self.path, error))?;
+                .map_err(|error| classify_definition("making new tables in", self.path, error))?;
         }
         Ok(())
     }
@@ -60,7 +60,7 @@ impl Scope<'_> {
             self.check_staging(transaction, mapping)?;
             self.check_dropped(transaction, mapping, guards.get(number))?;
             swap(transaction, &self.identity.sink, mapping).map_err(|error| {
-                classify("putting the new tables in place in", self.path, error)
+                classify_definition("putting the new tables in place in", self.path, error)
             })?;
         }
         let mappings = self.plan.mappings.iter();
@@ -169,13 +169,17 @@ fn has_key(transaction: &Transaction<'_>, table: &str, column: &str) -> rusqlite
 
 /// Puts a loaded staging table in the place of the table, and makes its index.
 fn swap(transaction: &Transaction<'_>, sink: &str, mapping: &MappingPlan) -> rusqlite::Result<()> {
-    let mut sql = format!(
-        "DROP TABLE IF EXISTS {}; DROP TABLE IF EXISTS {}; ALTER TABLE {} RENAME TO {};",
-        quote(&index_name(mapping)),
+    let mut sql = String::new();
+    // What onelog did not make may have the name of an index that the mapping does not need.
+    if table_owner(transaction, &index_name(mapping))?.is_some() {
+        sql = format!("DROP TABLE IF EXISTS {};", quote(&index_name(mapping)));
+    }
+    sql.push_str(&format!(
+        "DROP TABLE IF EXISTS {}; ALTER TABLE {} RENAME TO {};",
         quote(&mapping.into),
         quote(&staging_name(mapping)),
         quote(&mapping.into)
-    );
+    ));
     let objects = index_objects(mapping);
     for (_, create) in &objects {
         sql.push_str(create);

@@ -6,7 +6,7 @@ use rusqlite::{CachedStatement, Transaction};
 
 use crate::ddl::{list, quote, staging_name};
 use crate::encode::Bound;
-use crate::error::{classify, classify_row};
+use crate::error::{classify_definition, classify_row};
 use crate::store::Scope;
 
 /// The statements of one mapping.
@@ -136,7 +136,7 @@ impl Scope<'_> {
     ) -> Result<CachedStatement<'t>, StoreError> {
         transaction
             .prepare_cached(sql)
-            .map_err(|error| classify("preparing a statement for", self.path, error))
+            .map_err(|error| classify_definition("preparing a statement for", self.path, error))
     }
 }
 

@@ -11,6 +11,9 @@ use super::{index_name, index_objects, quote, sql_type};
 use crate::bookkeeping::table_owner;
 use crate::error::classify;
 
+const TABLE: &str = "a table";
+const VIRTUAL_TABLE: &str = "a virtual table";
+
 /// Refuses names that a rebuild may not replace: what onelog did not make, or made for another
 /// sink. An empty table of exactly the right shape may be replaced.
 pub(crate) fn check_target(
@@ -23,6 +26,13 @@ pub(crate) fn check_target(
     for name in [mapping.into.clone(), index_name(mapping)] {
         let is_index = name != mapping.into;
         let owner = table_owner(connection, &name).map_err(failed)?;
+        if is_index && owner.is_none() && mapping.full_text.is_empty() {
+            // Without a search index of ours the name is not touched.
+            continue;
+        }
+        let Some(kind) = find_table(connection, &name).map_err(failed)? else {
+            continue;
+        };
         let taken = |what: String| {
             Err(StoreError::NotOwner {
                 into: name.clone(),
@@ -30,9 +40,14 @@ pub(crate) fn check_target(
                 what,
             })
         };
-        match (find_table(connection, &name).map_err(failed)?, owner) {
-            (None, _) | (Some(_), Some(None)) => {}
-            (Some(_), Some(Some(owner))) if owner == sink => {
+        if is_stranger(&kind, is_index) || is_index && owner.is_none() {
+            return taken(format!(
+                "{kind} of this name is there that onelog did not make: drop or rename it, or choose another name for 'into'"
+            ));
+        }
+        match owner {
+            Some(None) => {}
+            Some(Some(owner)) if owner == sink => {
                 // None of the index, which is a virtual table.
                 let gone = foreign_by(connection, &name).map_err(failed)?;
                 if !gone.is_empty() {
@@ -42,25 +57,13 @@ pub(crate) fn check_target(
                     ));
                 }
             }
-            (Some(_), Some(Some(owner))) => {
+            Some(Some(owner)) => {
                 let fact = format!("it belongs to the sink '{owner}'");
                 return Err(StoreError::owned(name, &owner, fact));
             }
-            // Without a search index of ours the name is not touched.
-            (Some(_), None) if is_index && mapping.full_text.is_empty() => {}
-            (Some(kind), None) if kind != "table" || is_index => {
-                return taken(format!(
-                    "a {kind} of this name is there that onelog did not make; choose another name for 'into'"
-                ));
-            }
-            (Some(_), None) => {
-                let mismatches = mismatches(connection, mapping).map_err(failed)?;
-                let empty = is_empty(connection, &name).map_err(failed)?;
-                if !mismatches.is_empty() || !empty {
-                    let mut why = mismatches;
-                    if !empty {
-                        why.insert(0, "it has rows".into());
-                    }
+            None => {
+                let why = why_not_free(connection, mapping).map_err(failed)?;
+                if !why.is_empty() {
                     return taken(format!(
                         "a table of this name is there that onelog did not make ({}); choose another name for 'into', or drop the table",
                         why.join("; ")
@@ -69,7 +72,55 @@ pub(crate) fn check_target(
             }
         }
     }
-    Ok(())
+    check_triggers(connection, path, mapping)
+}
+
+/// What keeps a table that onelog did not make from being replaced.
+fn why_not_free(connection: &Connection, mapping: &MappingPlan) -> rusqlite::Result<Vec<String>> {
+    let mut why = mismatches(connection, mapping)?;
+    if !is_empty(connection, &mapping.into)? {
+        why.insert(0, "it has rows".into());
+    }
+    Ok(why)
+}
+
+/// Whether what has a name is not what onelog makes under it.
+fn is_stranger(kind: &str, is_index: bool) -> bool {
+    kind != if is_index { VIRTUAL_TABLE } else { TABLE }
+}
+
+/// Refuses names of the index's triggers that triggers of other tables have: a table that is renamed
+/// takes its own along.
+fn check_triggers(
+    connection: &Connection,
+    path: &Path,
+    mapping: &MappingPlan,
+) -> Result<(), StoreError> {
+    let failed = |error| classify("looking at the triggers of", path, error);
+    let mut others = Vec::new();
+    for (name, _) in index_objects(mapping).iter().skip(1) {
+        let table: Option<String> = connection
+            .query_row(
+                "SELECT tbl_name FROM sqlite_schema WHERE type = 'trigger'
+                   AND name = ?1 COLLATE NOCASE AND tbl_name <> ?2 COLLATE NOCASE",
+                params![name, mapping.into],
+                |row| row.get(0),
+            )
+            .optional()
+            .map_err(failed)?;
+        others.extend(table.map(|table| format!("'{name}' of '{table}'")));
+    }
+    if others.is_empty() {
+        return Ok(());
+    }
+    Err(StoreError::NotOwner {
+        into: index_name(mapping),
+        owner: None,
+        what: format!(
+            "triggers of other tables have the names of its own: drop {}, or choose another name for 'into'",
+            others.join(", ")
+        ),
+    })
 }
 
 fn is_empty(connection: &Connection, table: &str) -> rusqlite::Result<bool> {
@@ -93,13 +144,15 @@ fn not_made(gone: &[String]) -> String {
     )
 }
 
+/// What has the name, of what no table can share it with.
 pub(crate) fn find_table(connection: &Connection, name: &str) -> rusqlite::Result<Option<String>> {
+    let sql = format!(
+        "SELECT CASE WHEN type = 'view' THEN 'a view' WHEN type = 'index' THEN 'an index'
+           WHEN sql LIKE 'CREATE VIRTUAL TABLE%' THEN '{VIRTUAL_TABLE}' ELSE '{TABLE}' END
+         FROM sqlite_schema WHERE name = ?1 COLLATE NOCASE AND type IN ('table', 'view', 'index')"
+    );
     connection
-        .query_row(
-            "SELECT type FROM sqlite_schema WHERE name = ?1 COLLATE NOCASE AND type IN ('table', 'view')",
-            params![name],
-            |row| row.get(0),
-        )
+        .query_row(&sql, params![name], |row| row.get(0))
         .optional()
 }
 
@@ -110,12 +163,24 @@ pub(crate) fn check_shape(
     mapping: &MappingPlan,
 ) -> Result<(), StoreError> {
     let failed = |error| classify("looking at the tables of", path, error);
-    let mut what = match find_table(connection, &mapping.into)
-        .map_err(failed)?
-        .as_deref()
-    {
-        Some("table") => mismatches(connection, mapping).map_err(failed)?,
-        Some(other) => vec![format!("a {other} has its name")],
+    let table = find_table(connection, &mapping.into).map_err(failed)?;
+    let index = match mapping.full_text.is_empty() {
+        true => None,
+        false => find_table(connection, &index_name(mapping)).map_err(failed)?,
+    };
+    for (found, is_index) in [(&table, false), (&index, true)] {
+        let Some(kind) = found.as_ref().filter(|kind| is_stranger(kind, is_index)) else {
+            continue;
+        };
+        let name = match is_index {
+            true => format!("the name of its full-text index, '{}'", index_name(mapping)),
+            false => "its name".to_owned(),
+        };
+        let what = format!("{kind} has {name}: drop or rename it, then run onelog sinks rebuild");
+        return Err(StoreError::mismatch(mapping, what, Remedy::Said));
+    }
+    let mut what = match table {
+        Some(_) => mismatches(connection, mapping).map_err(failed)?,
         None => vec!["it is not there".to_owned()],
     };
     for (name, sql) in index_objects(mapping) {
