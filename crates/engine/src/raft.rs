@@ -217,7 +217,8 @@ impl Raft {
             must_wait.contains(&message.msg_type) && (self.is_installing() || has_spilled);
         let may_lead = self.may_campaign() && self.has_room;
         let is_early = message.msg_type == MessageType::MsgTimeoutNow && !may_lead;
-        if message.to != self.node.get() || is_late || is_early {
+        let is_of_no_use = is_late || is_early || self.is_overtaken(&message);
+        if message.to != self.node.get() || is_of_no_use {
             return Ok(());
         }
         let last = Index(self.raw.raft.raft_log.last_index());

@@ -10,6 +10,9 @@ use onelog_replica::Failure;
 use onelog_simulation::Report;
 use onelog_simulation::cluster::{STEPS, World, node, run};
 
+#[path = "cluster/deposed.rs"]
+mod deposed;
+
 /// How many seeds a bug may hide behind.
 const SEEDS_MAX: u64 = 1_000;
 const THREADS: usize = 2;
@@ -104,6 +107,17 @@ fn each_planted_bug_is_caught() {
     assert!(missed.is_empty(), "not caught: {missed:?}");
     assert!(only.is_some() || count >= BUGS_MIN, "only {count} bugs");
     a_replica_whose_state_differs_stops_and_no_other_one();
+    a_story_catches_a_refusal_that_nothing_has_confirmed();
+}
+
+fn a_story_catches_a_refusal_that_nothing_has_confirmed() {
+    use onelog_engine::planted::{Bug, set};
+    let (_, said) = deposed::requests_to_a_deposed_leader();
+    assert!(said.is_empty(), "without the bug: {said:?}");
+    set(Bug::RefusedUnconfirmed);
+    let (_, said) = deposed::requests_to_a_deposed_leader();
+    set(Bug::None);
+    assert_eq!(said.len(), deposed::TICKETS.len(), "{said:?}");
 }
 
 fn a_replica_whose_state_differs_stops_and_no_other_one() {

@@ -4,6 +4,7 @@
 //! It is mounted where only this test sees it, and gone with the test's last process.
 
 use std::fs::File;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -11,6 +12,8 @@ use crate::network::quietly;
 
 /// Sparse; a node wants room for its segments and a reserve.
 const IMAGE_BYTES: u64 = 4 << 30;
+/// What is written to see whether a cut of the power loses it.
+const WRITTEN: &[u8] = b"written";
 /// `EXT4_IOC_SHUTDOWN` without flushing the journal, by a tool that every machine of the tests has.
 const SHUT_DOWN: &str = "import fcntl, os, struct, sys
 folder = os.open(sys.argv[1], os.O_RDONLY)
@@ -32,11 +35,30 @@ impl Disk {
         let disk = Self { image, folder };
         disk.power_on()?;
         // Whether the power can be cut is known only by doing it.
+        disk.write("flushed")
+            .and_then(|file| file.sync_all())
+            .and_then(|()| File::open(&disk.folder)?.sync_all())
+            .map_err(|error| error.to_string())?;
+        disk.write("unflushed").map_err(|error| error.to_string())?;
         let cut = disk.cut_power();
         disk.unmount()?;
         cut?;
         disk.power_on()?;
+        assert_eq!(disk.read("flushed").as_deref(), Some(WRITTEN));
+        let unflushed = disk.read("unflushed").unwrap_or_default();
+        assert_ne!(unflushed, WRITTEN, "what was not flushed is gone");
         Ok(disk)
+    }
+
+    /// Writes a file and flushes nothing.
+    fn write(&self, name: &str) -> std::io::Result<File> {
+        let mut file = File::create(self.folder.join(name))?;
+        file.write_all(WRITTEN)?;
+        Ok(file)
+    }
+
+    fn read(&self, name: &str) -> Option<Vec<u8>> {
+        std::fs::read(self.folder.join(name)).ok()
     }
 
     /// From now on nothing reaches the image, and what is written fails.

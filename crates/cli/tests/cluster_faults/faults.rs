@@ -213,6 +213,13 @@ impl Faults<'_> {
         self.cluster.start_node(node);
         self.catch_up(node);
         self.cluster.read_log(node);
+        // Every byte there belongs to a frame: the zeros between two are checked as well.
+        let what = format!("frame of node {node} that was mended, with byte {at}");
+        self.cluster.wait(&what, |cluster| {
+            cluster
+                .view(node)
+                .is_some_and(|view| view["mended_frames"] == 1)
+        });
     }
 
     /// The disk of a node is without power for a while, and has lost what was not flushed.

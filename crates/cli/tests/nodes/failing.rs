@@ -101,6 +101,42 @@ fn a_leader_that_is_stopped_hands_the_leadership_on() {
         .fails(1, "node 9 is no member");
 }
 
+/// Who leads, as a header of a node's answer says.
+fn leader_in_header(nodes: &Nodes, id: u64) -> Option<u64> {
+    let url = format!("{}/v1/tables", nodes.url(id));
+    let answer = agent().get(url).call().unwrap();
+    let leader = answer.headers().get("onelog-leader")?;
+    leader.to_str().unwrap().parse().ok()
+}
+
+#[test]
+fn every_answer_of_a_follower_says_who_leads_also_after_the_leadership_has_moved() {
+    // Given three nodes that agree who leads,
+    let mut nodes = Nodes::of_three();
+    let first = nodes.leader();
+    // then the answers of all say it.
+    for id in nodes.ids() {
+        assert_eq!(leader_in_header(&nodes, id), Some(first), "node {id}");
+    }
+    // When the leadership is handed on, then they say who leads now,
+    let second = first % 3 + 1;
+    let transfer = ["cluster", "transfer", &second.to_string()];
+    nodes.run(first, &transfer).good();
+    assert_eq!(nodes.leader(), second);
+    for id in nodes.ids() {
+        assert_eq!(leader_in_header(&nodes, id), Some(second), "node {id}");
+    }
+    // and so they do when the leader is killed.
+    nodes.take(second).kill();
+    for id in nodes.ids() {
+        until_ok(|| match leader_in_header(&nodes, id) {
+            Some(leader) if leader != second => Ok(()),
+            other => Err(format!("node {id} says {other:?}")),
+        })
+        .unwrap();
+    }
+}
+
 #[test]
 fn without_a_majority_a_node_lives_and_says_that_it_is_not_ready() {
     // Given three nodes of which two are killed,

@@ -2,12 +2,23 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
 
+use onelog_testkit::{Kind, Postgres, Server as _, require, until_ok};
 use serde_json::Value;
 
+use crate::load::write;
 use crate::rig::{Nodes, TABLE};
 
 const SINK: &str = "copy";
+/// How much is acknowledged before a node is killed, and after that.
+const BETWEEN: usize = 60;
+/// Notes each row that is written into the sink's table.
+const COUNTS: &str = "CREATE TABLE written (id text);
+    CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS
+        $$BEGIN INSERT INTO written VALUES (NEW.id); RETURN NULL; END$$;
+    CREATE TRIGGER note AFTER INSERT OR UPDATE ON notes FOR EACH ROW EXECUTE FUNCTION note()";
 
 fn definition(store: &Path, run_on: u64) -> Value {
     serde_json::json!({
@@ -160,4 +171,64 @@ fn a_sink_whose_node_was_killed_waits_for_it_and_runs_on_the_one_that_it_is_give
     wait(&nodes, 3, end);
     let shown = nodes.run(3, &["sinks", "show", SINK, "--json"]).json();
     assert_eq!(shown["runs_on"], 1, "{shown}");
+}
+
+#[test]
+fn a_sink_whose_node_is_killed_goes_on_from_another_one_and_writes_nothing_twice() {
+    require!(Kind::Postgres);
+    // Given a sink into a server that every node reaches, on no node in particular,
+    let mut nodes = Nodes::of_three();
+    let store = Postgres::start();
+    let mut definition = definition(Path::new(""), 0);
+    let fields = definition.as_object_mut().unwrap();
+    fields.retain(|name, _| !["path", "run_on"].contains(&name.as_str()));
+    fields.insert("kind".to_owned(), "postgres".into());
+    fields.insert("url".to_owned(), store.url().into());
+    let file = nodes.file("sink.json", &definition.to_string());
+    nodes.run(1, &["sinks", "create", &file]).good();
+    let end = nodes.put(1, "first", "1");
+    wait(&nodes, 1, end);
+    store.sql(COUNTS);
+    let runs_on = |id: u64| {
+        let shown = nodes.run(id, &["sinks", "show", SINK, "--json"]).json();
+        shown["runs_on"].as_u64()
+    };
+    let killed = runs_on(1).unwrap();
+    // when the node that runs it is killed while clients write,
+    let (urls, ends, count) = (nodes.urls(), AtomicBool::new(false), AtomicUsize::new(0));
+    let acknowledged = thread::scope(|scope| {
+        let client = |n: usize| write(&urls, &format!("c{n}"), &ends, &count);
+        let clients: Vec<_> = (0..3).map(|n| scope.spawn(move || client(n))).collect();
+        let more = || {
+            let enough = count.load(Ordering::Relaxed) + BETWEEN;
+            until_ok(|| match count.load(Ordering::Relaxed) >= enough {
+                true => Ok(()),
+                false => Err(format!("{count:?} of {enough}")),
+            })
+        };
+        more().unwrap();
+        nodes.take(killed).kill();
+        let went_on = more();
+        ends.store(true, Ordering::Relaxed);
+        let found = clients
+            .into_iter()
+            .flat_map(|client| client.join().unwrap());
+        let found: Vec<(String, u64)> = found.collect();
+        went_on.unwrap();
+        found
+    });
+    // then another one goes on with it,
+    let other = nodes.ids()[0];
+    let end = acknowledged.iter().map(|(_, end)| *end).max().unwrap();
+    wait(&nodes, other, end);
+    let shown = nodes.run(other, &["sinks", "show", SINK, "--json"]).json();
+    assert_ne!(shown["runs_on"], killed, "{shown}");
+    assert!(shown["runs_on"].is_u64(), "{shown}");
+    // with every row, each written once.
+    let verify = ["sinks", "verify", SINK, "--json"];
+    assert_eq!(nodes.run(other, &verify).json()["equal"], true);
+    let number = |sql: &str| store.sql(sql).parse::<usize>().unwrap();
+    assert_eq!(number("SELECT count(*) FROM written"), acknowledged.len());
+    let distinct = "SELECT count(DISTINCT id) FROM written";
+    assert_eq!(number(distinct), acknowledged.len());
 }

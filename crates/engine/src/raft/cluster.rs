@@ -1,6 +1,7 @@
 //! What a node knows of the others, and what is requested of it as one of several.
 
-use ::raft::SnapshotStatus;
+use ::raft::eraftpb::{self, MessageType};
+use ::raft::{INVALID_INDEX, SnapshotStatus};
 use onelog_record::{Index, NodeId, Term};
 
 use super::members::{self, MemberChange, Members, MembersError};
@@ -94,6 +95,25 @@ impl Raft {
             .collect();
         peers.sort_by_key(|peer| peer.node);
         peers
+    }
+
+    /// A refusal of what the follower has confirmed since, which comes late. The library would send from
+    /// before that again (raft-rs #557).
+    pub(super) fn is_overtaken(&self, message: &eraftpb::Message) -> bool {
+        let is_refusal = message.msg_type == MessageType::MsgAppendResponse && message.reject;
+        let is_of_now = self.leads() && message.term == self.raw.raft.term;
+        let progress = self.raw.raft.prs().get(message.from);
+        let has_confirmed = progress.is_some_and(|progress| message.index <= progress.matched);
+        is_refusal && is_of_now && has_confirmed && message.request_snapshot == INVALID_INDEX
+    }
+
+    /// The entry that a follower is sent next. Nothing where this node does not lead.
+    #[must_use]
+    pub fn next_of(&self, node: NodeId) -> Option<Index> {
+        let progress = self.raw.raft.prs().get(node.get());
+        progress
+            .filter(|_| self.leads())
+            .map(|progress| Index(progress.next_idx))
     }
 
     /// The log now begins at `first`.

@@ -3,6 +3,7 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+mod handing_on;
 mod leadership;
 mod node;
 mod random;

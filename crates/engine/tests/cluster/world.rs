@@ -56,7 +56,7 @@ impl World {
         self.start(id, disk);
     }
 
-    fn start(&mut self, id: NodeId, disk: Disk) {
+    pub fn start(&mut self, id: NodeId, disk: Disk) {
         self.seed += 1;
         let seed = self.seed.wrapping_mul(1000) + id.get();
         self.nodes.insert(id, Node::start(id, disk, seed));

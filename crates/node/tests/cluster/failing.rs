@@ -85,3 +85,57 @@ fn a_request_that_met_a_leader_which_fails_is_carried_out_once_by_the_next_one()
     assert_eq!(distinct.len(), ids.len(), "no transaction is there twice");
     assert!(acknowledged.iter().all(|id| distinct.contains(id)));
 }
+
+#[test]
+fn five_voters_go_on_without_two_of_them_which_catch_up_when_they_are_back() {
+    // Given five voters, of which two have disks that will fail, and one of these leads,
+    let mut cluster = Cluster::of(3);
+    let failing = [(4, Disks::new(40)), (5, Disks::new(50))];
+    for (id, disks) in &failing {
+        cluster.place(*id);
+        cluster.adopt(*id, disks.open(&cluster, *id, &[1]));
+        let address = cluster.address(*id);
+        let via = cluster.get(1);
+        via.add_member_blocking(NodeId(*id), address).unwrap();
+        via.promote_member_blocking(NodeId(*id)).unwrap();
+    }
+    for id in 1..=5 {
+        cluster.wait(id, |status| {
+            let voters = status.members.iter().filter(|member| member.is_voter);
+            voters.count() == 5
+        });
+    }
+    let via = cluster.get(1);
+    via.transfer_leadership_blocking(NodeId(4)).unwrap();
+    cluster.wait(4, |status| status.leads);
+    cluster.put(1, "before", "1").unwrap();
+    // when both fail,
+    for (id, disks) in &failing {
+        disks.fail(cluster.get(*id));
+        drop(cluster.take(*id));
+        disks.crash();
+    }
+    // then the other three go on,
+    let leader = cluster.leader();
+    assert!(leader <= 3);
+    for id in 1..=3 {
+        cluster.put(id, &format!("without-{id}"), "1").unwrap();
+    }
+    // both have everything when they are back, and are a majority with one other.
+    for (id, disks) in &failing {
+        cluster.adopt(*id, disks.open(&cluster, *id, &[1, 2, 3]));
+    }
+    let ids = cluster.check_equal();
+    let distinct: HashSet<_> = ids.iter().copied().collect();
+    assert_eq!(distinct.len(), ids.len(), "no transaction is there twice");
+    for id in 1..=5 {
+        assert!(cluster.value(id, "before").is_some(), "node {id}");
+        assert!(cluster.value(id, "without-3").is_some(), "node {id}");
+    }
+    for id in [1, 2] {
+        cluster.stop(id);
+    }
+    cluster.leader();
+    cluster.put(3, "with", "1").unwrap();
+    cluster.check_equal();
+}

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use onelog_engine::Consensus as _;
+use onelog_engine::{Consensus as _, PeerProgress};
 use onelog_record::{EntryKind, NodeId, Position, Transactions, TxnId, raw_body};
 
 use super::invariants::{Broken, Invariants};
@@ -139,6 +139,10 @@ fn look_at(all: &mut Invariants, id: NodeId, node: &mut Node) -> Result<(), Brok
     let raft = node.replica().raft();
     if raft.leads() {
         all.leads(id, raft.term())?;
+    }
+    for PeerProgress { node, matched, .. } in raft.peers() {
+        raft.next_of(node)
+            .map_or(Ok(()), |next| Invariants::sends(node, next, matched))?;
     }
     let term = raft.term();
     applied

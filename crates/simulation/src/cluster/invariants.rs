@@ -20,6 +20,8 @@ pub enum Invariant {
     StateMachineSafety,
     /// Not of the paper: an entry that a node has cut does not come back by itself.
     CutIsFinal,
+    /// Not of the paper: a leader sends a follower nothing that it knows to be there.
+    NextBehindMatch,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -142,6 +144,17 @@ impl Invariants {
                 format!(
                     "node {leader} leads in term {term}; entry {index} of term {expected} is committed, and there it has {there:?}"
                 ),
+            ),
+        }
+    }
+
+    /// A follower is sent what comes behind the last entry that it is known to have, or more.
+    pub fn sends(to: NodeId, next: Index, matched: Index) -> Result<(), Broken> {
+        match next > matched {
+            true => Ok(()),
+            false => broken(
+                Invariant::NextBehindMatch,
+                format!("node {to} is sent entry {next} next, and is known to have {matched}"),
             ),
         }
     }

@@ -5,6 +5,8 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 mod digests;
+mod checkpoints;
+mod deposed;
 mod members;
 mod seeds;
 mod snapshots;

@@ -1,11 +1,12 @@
 //! Stories of a cluster, each with the faults that it needs and no other.
 
-use bytes::Bytes;
 use onelog_engine::PeerProgress;
 use onelog_log::CrashMode;
-use onelog_record::{CommitRequest, Guard, Index, PointRead, Predicate, Refusal, TxnId};
+use onelog_record::{Index, Refusal, TxnId};
 use onelog_replica::{Event, ReplicaOptions, StartError};
 use onelog_simulation::cluster::{Node, TABLE, World, node, options};
+
+use crate::deposed;
 
 #[test]
 fn nothing_is_acknowledged_before_a_majority_has_it_on_disk() {
@@ -258,51 +259,12 @@ fn a_read_of_a_deposed_leader_is_not_answered_and_the_new_one_has_what_was_ackno
 
 #[test]
 fn a_deposed_leader_neither_validates_nor_refuses_what_it_cannot_know() {
-    // Given a leader that does not know that the others have another one, which has made a key,
-    let mut world = World::of(3, 17);
-    world.isolate(node(1));
-    for _ in 0..40 {
-        for id in [node(2), node(3)] {
-            world.get(id).tick();
-        }
-        world.settle();
-    }
-    let mut new = [node(2), node(3)].into_iter();
-    let new = new.rfind(|id| world.nodes[id].admits());
-    let new = new.expect("one leads");
-    world.put(new, 1);
-    world.settle();
-    assert!(world.is_acknowledged(1) && world.nodes[&node(1)].admits());
-    // when the old one is to say that the key was not written since, and that it is not there,
-    let table = world.table(node(1), TABLE).unwrap();
-    let key = Bytes::from("k1");
-    let is_unchanged = CommitRequest {
-        read_position: Some(world.nodes[&node(1)].replica().applied().position),
-        point_reads: vec![PointRead {
-            table,
-            key: key.clone(),
-        }],
-        ..CommitRequest::default()
-    };
-    let must_exist = CommitRequest {
-        guards: vec![Guard {
-            table,
-            key,
-            predicate: Predicate::Exists,
-        }],
-        ..CommitRequest::default()
-    };
-    world.heard.clear();
-    for (ticket, request) in [(100, is_unchanged), (101, must_exist)] {
-        let id = TxnId(u128::from(ticket));
-        world.get(node(1)).submit(ticket, id, request);
-    }
-    world.settle();
-    // then it says nothing, until it hears that it leads no more.
-    assert!(world.heard.is_empty(), "{:?}", world.heard);
+    let (mut world, said) = deposed::requests_to_a_deposed_leader();
+    // It says nothing, until it hears that it leads no more.
+    assert!(said.is_empty(), "{said:?}");
     world.cut.clear();
     world.run(20);
-    for ticket in [100, 101] {
+    for ticket in deposed::TICKETS {
         assert_eq!(world.refused[&ticket], Refusal::NotLeader);
     }
     world.check_end();

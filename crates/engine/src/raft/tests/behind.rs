@@ -164,3 +164,62 @@ fn what_a_follower_has_stored_and_cannot_apply_yet_leaves_memory_and_is_read_aga
     }
     assert!(!polled(&mut raft).messages.is_empty());
 }
+
+#[test]
+fn a_refusal_that_comes_late_does_not_go_back_behind_what_was_confirmed() {
+    // Given a follower that has confirmed an entry, and could not be reached afterwards,
+    let mut raft = leader();
+    let learner = NodeId(2);
+    raft.propose_members(&[MemberChange::Learner(learner)])
+        .unwrap();
+    let change = all(&mut raft).entries.pop().unwrap();
+    raft.stored(change.index);
+    let committed = polled(&mut raft).committed;
+    raft.change_members(&committed[0]).unwrap();
+    raft.applied(change.index);
+    let answer = |reject| {
+        Message(eraftpb::Message {
+            msg_type: MessageType::MsgAppendResponse,
+            from: learner.get(),
+            to: 1,
+            term: 1,
+            index: change.index.get(),
+            reject,
+            ..eraftpb::Message::default()
+        })
+    };
+    raft.step(answer(false)).unwrap();
+    raft.unreachable(learner);
+    assert_eq!(raft.peers()[0].matched, change.index);
+    // when it had refused that entry before, and says so only now,
+    raft.step(answer(true)).unwrap();
+    // then it is sent what comes behind.
+    assert_eq!(raft.next_of(learner), Some(change.index.next()));
+}
+
+#[test]
+fn what_is_committed_at_once_is_applied_in_pieces_of_bounded_size() {
+    // Given a leader that has appended much more than one piece may have,
+    let mut raft = leader();
+    let count = 3 * COMMITTED_BYTES_MAX / LARGE as u64;
+    for index in 2..count + 2 {
+        raft.propose(large(index).payload()).unwrap();
+        polled(&mut raft);
+    }
+    // when one flush makes all of it durable, and so committed,
+    raft.stored(Index(count + 1));
+    // then no piece is larger than it may be, and nothing is left out.
+    let (mut applied, mut pieces) = (Vec::new(), 0);
+    while let Some(progress) = raft.poll().unwrap() {
+        let Some(last) = progress.committed.last() else {
+            continue;
+        };
+        let bytes: usize = progress.committed.iter().map(|e| e.body.len()).sum();
+        assert!(bytes as u64 <= COMMITTED_BYTES_MAX, "{bytes}");
+        raft.applied(last.index);
+        applied.extend(progress.committed.iter().map(|entry| entry.index.get()));
+        pieces += 1;
+    }
+    assert_eq!(applied, (2..count + 2).collect::<Vec<_>>());
+    assert!(pieces > 3, "{pieces}");
+}

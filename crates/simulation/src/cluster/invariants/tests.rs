@@ -148,3 +148,10 @@ fn what_was_cut_does_not_come_back_by_itself() {
     append(&mut all, ONE, &old).unwrap();
     assert_eq!(all.log_changed(ONE, &recovered), Ok(()));
 }
+
+#[test]
+fn a_follower_is_sent_nothing_that_it_is_known_to_have() {
+    assert_eq!(Invariants::sends(TWO, Index(6), Index(5)), Ok(()));
+    let found = invariant(Invariants::sends(TWO, Index(5), Index(5)));
+    assert_eq!(found, Some(Invariant::NextBehindMatch));
+}
