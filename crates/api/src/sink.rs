@@ -212,7 +212,7 @@ struct DryRunStore {
     deletes: u64,
     /// How many it would change, of a table that was there before the sink (`existing`).
     changes: u64,
-    /// Whether those are so many that the sink would stop and ask.
+    /// Whether those are so many that the sink would stop until that is allowed.
     is_too_much: bool,
     /// What the sink would say where it stopped, then or because it cannot take the table as it is.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -13,9 +13,9 @@ mod heard;
 mod members;
 mod message;
 mod outside;
+mod reported;
 mod tail;
 mod timeout;
-mod told;
 
 use std::collections::VecDeque;
 
@@ -120,7 +120,7 @@ pub struct Raft {
     committed_end: Position,
     applied: Index,
     /// Up to here this node's log is committed, as leaders have said.
-    told: u64,
+    reported_commit: u64,
     unapplied_bytes_max: usize,
     /// The term in which this node leads, as reported.
     leading: Option<Term>,
@@ -194,7 +194,7 @@ impl Raft {
             end,
             committed_end: options.committed_end,
             applied: options.committed,
-            told: options.committed.get(),
+            reported_commit: options.committed.get(),
             unapplied_bytes_max: options.unapplied_bytes_max,
             leading: None,
             has_room: true,
@@ -232,13 +232,13 @@ impl Raft {
         }
         self.check_one_log(&mut message)?;
         self.heard.note(NodeId(message.from));
-        let told = self.hold_back(&mut message);
+        let reported = self.hold_back(&mut message);
         match self.raw.step(message) {
             // From a node that is no member any more.
             Err(::raft::Error::StepPeerNotFound) => {}
             other => other?,
         }
-        self.note_told(told);
+        self.note_reported(reported);
         Ok(())
     }
 

@@ -30,8 +30,8 @@
 //! | 409 | `other_log` | | a read replica has another log: give it the address of its own source |
 //! | 409 | `other_history` | | a read replica has another entry there: give it an empty folder |
 //! | 409 | `source_behind` | | a read replica has more of the log than this server: it comes again |
-//! | 409 | `other_log` | `sink` | what a store is to forget is another log's: ask for it with `release_other_log` |
-//! | 409 | `too_many_deletes` | `sink` | a repair would delete many rows: ask for it with `delete_rows` |
+//! | 409 | `other_log` | `sink` | what a store is to forget is another log's: request it with `release_other_log` |
+//! | 409 | `too_many_deletes` | `sink` | a repair would delete many rows: request it with `delete_rows` |
 //! | 409 | `not_a_cluster` | | the server was started without a number: it has no members to change |
 //! | 409 | `change_under_way` | | another change of the members goes on: request it again when that has ended |
 //! | 409 | `member_removed` | | the number was used by a node that was removed: use a new one, and an empty folder |

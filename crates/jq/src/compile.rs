@@ -158,13 +158,13 @@ fn check(text: &str) -> Result<(), JqError> {
         problem(text, place(text, at), what)
     })?;
     look_through(&term, &mut Vec::new()).map_err(|unfit| match unfit {
-        Unfit::CallsItself(name) => {
+        Unusable::CallsItself(name) => {
             let what = format!(
                 "the function '{name}' calls itself; use while, until, recurse, reduce or foreach"
             );
             problem(text, name, what)
         }
-        Unfit::LongPath(at, parts) => {
+        Unusable::LongPath(at, parts) => {
             let what = format!(
                 "a path may have at most {PATH_PARTS_MAX} parts, this one has {parts}; no value nests as deep"
             );
@@ -174,7 +174,7 @@ fn check(text: &str) -> Result<(), JqError> {
 }
 
 /// What is wrong with a program that can be read.
-enum Unfit<'s> {
+enum Unusable<'s> {
     /// A definition is called from inside itself.
     CallsItself(&'s str),
     /// A path has so many parts; with a word where they are too many.
@@ -201,7 +201,7 @@ fn place<'s>(text: &'s str, at: &'s str) -> &'s str {
 fn look_through<'s>(
     term: &Term<&'s str>,
     open: &mut Vec<(&'s str, usize)>,
-) -> Result<(), Unfit<'s>> {
+) -> Result<(), Unusable<'s>> {
     let mut all = |terms: &mut dyn Iterator<Item = &Term<&'s str>>| {
         for term in terms {
             look_through(term, open)?;
@@ -245,7 +245,7 @@ fn look_through<'s>(
         }
         Term::Call(name, arguments) => {
             if open.contains(&(*name, arguments.len())) {
-                return Err(Unfit::CallsItself(name));
+                return Err(Unusable::CallsItself(name));
             }
             arguments
                 .iter()
@@ -261,7 +261,7 @@ fn look_through<'s>(
 fn look_through_path<'s>(
     path: &Path<Term<&'s str>>,
     open: &mut Vec<(&'s str, usize)>,
-) -> Result<(), Unfit<'s>> {
+) -> Result<(), Unusable<'s>> {
     let parts = path.0.len();
     if let Some(beyond) = path
         .0
@@ -269,7 +269,7 @@ fn look_through_path<'s>(
         .filter(|parts| !parts.is_empty())
     {
         let word = beyond.iter().find_map(|(part, _)| word_of(part));
-        return Err(Unfit::LongPath(word, parts));
+        return Err(Unusable::LongPath(word, parts));
     }
     path.0.iter().try_for_each(|(part, _)| match part {
         Part::Index(index) => look_through(index, open),
@@ -299,7 +299,7 @@ fn word_of<'s>(part: &Part<Term<&'s str>>) -> Option<&'s str> {
 fn look_through_definition<'s>(
     definition: &Def<&'s str>,
     open: &mut Vec<(&'s str, usize)>,
-) -> Result<(), Unfit<'s>> {
+) -> Result<(), Unusable<'s>> {
     open.push((definition.name, definition.args.len()));
     let checked = look_through(&definition.body, open);
     open.pop();
@@ -309,7 +309,7 @@ fn look_through_definition<'s>(
 fn look_through_pattern<'s>(
     pattern: &Pattern<&'s str>,
     open: &mut Vec<(&'s str, usize)>,
-) -> Result<(), Unfit<'s>> {
+) -> Result<(), Unusable<'s>> {
     match pattern {
         Pattern::Var(_) => Ok(()),
         Pattern::Arr(parts) => parts

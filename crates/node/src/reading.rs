@@ -176,10 +176,4 @@ impl Node {
         let read = || self.shared.reader.chain_at(position);
         Ok(read_mended(&self.shared, read)?)
     }
-
-    /// The position of the first record that was ordered at or after a time. Reads files; blocks.
-    pub fn offset_at_time(&self, timestamp_ms: u64) -> Result<Position, ReadLogError> {
-        let read = || self.shared.reader.position_at_time(timestamp_ms);
-        Ok(read_mended(&self.shared, read)?.min(self.position()))
-    }
 }

@@ -484,34 +484,4 @@ impl Node {
             }
         }
     }
-
-    /// [`Node::transact`] for tasks: only the commit is awaited.
-    pub async fn transact_async<R>(
-        &self,
-        options: &TransactOptions,
-        mut run: impl FnMut(&mut Transaction) -> Result<R, TransactError>,
-    ) -> Result<Transacted<R>, TransactError> {
-        let mut attempts = Attempts::new(options);
-        loop {
-            attempts.count += 1;
-            let mut transaction = self.begin();
-            let value = run(&mut transaction)?;
-            match transaction.commit().await {
-                Ok(position) => {
-                    return Ok(Transacted {
-                        value,
-                        position,
-                        attempts: attempts.count,
-                    });
-                }
-                Err(refusal) => {
-                    let seen_at = retry_at(&refusal);
-                    tokio::time::sleep(attempts.after(refusal)?).await;
-                    if let Some(position) = seen_at {
-                        let _ = self.wait_for(position, attempts.left()).await;
-                    }
-                }
-            }
-        }
-    }
 }

@@ -73,8 +73,8 @@ impl Found {
 
     /// Mappings by which its store may have been filled, with other keys than those of `next`.
     pub(crate) fn former_of(&self, next: &SinkDefinition) -> Vec<Mapping> {
-        let is_filled = self.progress.position().is_some();
-        self.stored().former_of(next, is_filled)
+        let is_backfilled = self.progress.position().is_some();
+        self.stored().former_of(next, is_backfilled)
     }
 
     /// Fails where another node runs it.

@@ -127,8 +127,8 @@ impl StoredSink {
     }
 
     /// The mappings by which the store of this sink may have been filled, as far as they have other
-    /// keys than those of `next`; `is_filled`: by its own.
-    pub(crate) fn former_of(&self, next: &SinkDefinition, is_filled: bool) -> Vec<Mapping> {
+    /// keys than those of `next`; `is_backfilled`: by its own.
+    pub(crate) fn former_of(&self, next: &SinkDefinition, is_backfilled: bool) -> Vec<Mapping> {
         let target = &self.definition.target;
         let rules = target.kind().rules();
         let is_same = target.kind().name() == next.target.kind().name()
@@ -136,7 +136,11 @@ impl StoredSink {
         if !is_same {
             return Vec::new();
         }
-        let before = if is_filled { &[][..] } else { &self.former[..] };
+        let before = if is_backfilled {
+            &[][..]
+        } else {
+            &self.former[..]
+        };
         let all = self.definition.mappings.iter().chain(before);
         let mut out: Vec<Mapping> = all
             .filter(|former| {

@@ -1,4 +1,4 @@
-//! What would delete many rows of a store stops and asks.
+//! What would delete many rows of a store stops until that is allowed.
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 

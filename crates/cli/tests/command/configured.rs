@@ -104,7 +104,7 @@ fn a_server_makes_what_its_configuration_declares_and_only_once() {
 }
 
 #[test]
-fn a_sink_that_somebody_paused_or_made_stays_as_it_is() {
+fn a_sink_that_a_user_paused_or_made_stays_as_it_is() {
     let place = Place::new();
     let config = place.configure("");
     let server = place.start(&config);

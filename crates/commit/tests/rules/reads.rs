@@ -62,7 +62,7 @@ fn a_key_that_was_read_as_absent_conflicts_when_it_appears() {
 }
 
 #[test]
-fn a_delete_is_a_write_to_whoever_read_the_key() {
+fn a_delete_is_a_write_to_all_that_read_the_key() {
     let mut node = Node::new();
     node.commit(&new_request().put(STOCK, "bolt", "1"));
     node.commit(&new_request().delete(STOCK, "bolt"));

@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn a_node_without_its_clusters_state_is_not_ready_whoever_leads() {
+    fn a_node_without_its_clusters_state_is_not_ready_whichever_node_leads() {
         let status = |change: fn(&mut ClusterStatus)| {
             let mut cluster = cluster();
             change(&mut cluster);

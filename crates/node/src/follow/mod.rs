@@ -116,12 +116,12 @@ pub enum SourceError {
 pub(crate) struct Following {
     source: Arc<dyn Source>,
     view: Mutex<View>,
-    /// Asks for the source's position.
-    asking: Work,
+    /// Requests the source's position.
+    requests: Work,
     thread: Mutex<Option<JoinHandle<()>>>,
     is_stopping: Mutex<bool>,
-    /// The same, for those who ask.
-    asks_no_more: Arc<AtomicBool>,
+    /// The same, for what requests the position.
+    requests_no_more: Arc<AtomicBool>,
     stops: Condvar,
 }
 
@@ -131,10 +131,10 @@ impl Following {
         Ok(Self {
             source: Arc::clone(source),
             view: Mutex::new(View::new(last > Index::ZERO)),
-            asking: Work::start("onelog-ask", BARRIERS_MAX)?,
+            requests: Work::start("onelog-request", BARRIERS_MAX)?,
             thread: Mutex::default(),
             is_stopping: Mutex::default(),
-            asks_no_more: Arc::default(),
+            requests_no_more: Arc::default(),
             stops: Condvar::new(),
         })
     }
@@ -163,7 +163,7 @@ impl Following {
     /// Begins to end what follows the source.
     pub(crate) fn begin_stop(&self) {
         *self.is_stopping.lock() = true;
-        self.asks_no_more.store(true, Ordering::Relaxed);
+        self.requests_no_more.store(true, Ordering::Relaxed);
         self.stops.notify_all();
     }
 
@@ -173,7 +173,7 @@ impl Following {
         if let Some(thread) = self.thread.lock().take() {
             let _ = thread.join();
         }
-        self.asking.stop();
+        self.requests.stop();
     }
 }
 
@@ -200,11 +200,16 @@ impl Node {
         let deadline = Instant::now() + within;
         let (sender, receiver) = tokio::sync::oneshot::channel();
         let source = Arc::clone(&following.source);
-        let asks_no_more = Arc::clone(&following.asks_no_more);
-        let is_taken = following.asking.push(move || {
+        let requests_no_more = Arc::clone(&following.requests_no_more);
+        let is_taken = following.requests.push(move || {
             let left = deadline.saturating_duration_since(Instant::now());
-            let late = || SourceError::Away(format!("{} was not asked in time", source.address()));
-            let answer = match left.is_zero() || asks_no_more.load(Ordering::Relaxed) {
+            let late = || {
+                SourceError::Away(format!(
+                    "the request did not reach {} in time",
+                    source.address()
+                ))
+            };
+            let answer = match left.is_zero() || requests_no_more.load(Ordering::Relaxed) {
                 true => Err(late()),
                 false => source.position(left.min(BARRIER_TIMEOUT_MAX)),
             };

@@ -120,7 +120,7 @@ fn a_snapshot_that_comes_behind_a_waiting_cut_is_installed() {
 }
 
 #[test]
-fn a_node_is_sent_one_snapshot_at_a_time_whoever_led_meanwhile() {
+fn a_node_is_sent_one_snapshot_at_a_time_whichever_node_led_meanwhile() {
     // Given a leader whose snapshot is on its way to a follower,
     let mut world = with_a_follower_far_behind(42);
     world.cut.clear();

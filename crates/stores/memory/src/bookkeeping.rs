@@ -5,7 +5,7 @@ use onelog_store::{Followed, LogPlace, StoreError, StorePosition};
 
 use crate::connection::Contents;
 use crate::ddl::Table;
-use crate::error::not_filled;
+use crate::error::not_backfilled;
 
 #[derive(Debug)]
 pub(crate) struct Entry {
@@ -89,7 +89,7 @@ impl Owner {
         match contents.entries.get_mut(&self.sink) {
             Some(entry) if entry.epoch == self.epoch => Ok(entry),
             Some(entry) => Err(StoreError::of_epoch(self.epoch, entry.epoch)),
-            None => Err(not_filled()),
+            None => Err(not_backfilled()),
         }
     }
 

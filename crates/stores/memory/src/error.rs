@@ -3,7 +3,7 @@
 
 use onelog_store::StoreError;
 
-pub(crate) const fn not_filled() -> StoreError {
+pub(crate) const fn not_backfilled() -> StoreError {
     StoreError::PositionMismatch {
         expected: None,
         found: None,

@@ -10,7 +10,7 @@ use onelog_store::{
 use crate::bookkeeping::Owner;
 use crate::connection::Connection;
 use crate::ddl::{check_columns, check_owner};
-use crate::error::not_filled;
+use crate::error::not_backfilled;
 use crate::reader::MemoryReader;
 use crate::{rebuild, write};
 
@@ -89,7 +89,7 @@ impl Store for MemoryStore {
     fn reader(&mut self) -> Result<Box<dyn StoreReader>, StoreError> {
         let contents = self.connection.lock();
         let found = self.owner.position(&contents);
-        let found = found.ok_or_else(not_filled)?;
+        let found = found.ok_or_else(not_backfilled)?;
         let reader = MemoryReader::at(found.position, &contents, &self.plan)?;
         Ok(Box::new(reader))
     }

@@ -64,7 +64,7 @@ impl MysqlReader {
             match begun {
                 Ok(Some(record)) => {
                     let Some(found) = record.position_under(plan_hash) else {
-                        return Err(unfilled());
+                        return Err(not_backfilled());
                     };
                     return Ok(Self {
                         connection,
@@ -80,7 +80,7 @@ impl MysqlReader {
         }
         // Either nothing was ever there, or another process swaps all the time.
         match bookkeeping::read_record(&mut connection, &names.position(), sink, "") {
-            Ok(None) => Err(unfilled()),
+            Ok(None) => Err(not_backfilled()),
             Ok(Some(_)) => Err(connection.unavailable(
                 OPENING,
                 "its tables were replaced again and again meanwhile",
@@ -131,7 +131,7 @@ impl MysqlReader {
     }
 }
 
-fn unfilled() -> StoreError {
+fn not_backfilled() -> StoreError {
     StoreError::PositionMismatch {
         expected: None,
         found: None,

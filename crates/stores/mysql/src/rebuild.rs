@@ -210,7 +210,7 @@ impl Rebuild<'_> {
             // A name that was taken since the rebuild began stays with its owner.
             existing::check_target(self.connection, &self.identity.sink, mapping)?;
         }
-        let known = self.filled(|rebuild, mapping| rebuild.target(mapping))?;
+        let known = self.backfilled(|rebuild, mapping| rebuild.target(mapping))?;
         self.write_new_position(place, record.generation + 1, &known)
             .map_err(|fault| self.fault(doing, fault))?;
         let exchange = self.exchange(record.generation)?;
@@ -225,9 +225,9 @@ impl Rebuild<'_> {
         Ok(())
     }
 
-    /// What is known of the tables that have been filled, which these are by mapping, to be kept in the
-    /// step that puts them in place.
-    fn filled(&mut self, table: impl Fn(&Self, usize) -> String) -> Result<String, StoreError> {
+    /// What is known of the tables that have been backfilled, which these are by mapping, to be kept
+    /// in the step that puts them in place.
+    fn backfilled(&mut self, table: impl Fn(&Self, usize) -> String) -> Result<String, StoreError> {
         let mut known = KnownTables::read(None, self.plan);
         for (n, mapping) in self.plan.mappings.iter().enumerate() {
             let table = table(self, n);

@@ -15,7 +15,7 @@ use onelog_store::{Batch, KnownTable, KnownTables, Remedy, StoreError, WITNESSES
 use crate::bookkeeping::Identity;
 use crate::connection::{Connection, IS_WRITABLE};
 use crate::ddl::existing::{self, TargetTable};
-use crate::ddl::shape::Filled;
+use crate::ddl::shape::Backfilled;
 use crate::decode::read_cell;
 use crate::error::{Fault, NO_COLUMN, NO_TABLE};
 use crate::names::{list, quote};
@@ -25,21 +25,21 @@ use crate::write::key_of;
 const LOOKING: &str = "looking at the tables of";
 
 impl MysqlStore {
-    /// Fails where a table does not fit its mapping, or is not as it was when it was filled. What may
-    /// have changed values is kept first, of every table.
+    /// Fails where a table does not fit its mapping, or is not as it was when it was backfilled. What
+    /// may have changed values is kept first, of every table.
     pub(crate) fn check_definitions(&mut self) -> Result<(), StoreError> {
         let was = self.known()?;
         let mut is = was.clone();
         let mut shapes = Vec::with_capacity(is.0.len());
         for (mapping, table) in self.plan.mappings.iter().zip(&mut is.0) {
-            let filled = Filled::look(&mut self.connection, mapping, &mut table.narrowed)?;
-            shapes.push(filled);
+            let backfilled = Backfilled::look(&mut self.connection, mapping, &mut table.narrowed)?;
+            shapes.push(backfilled);
         }
         self.keep(&was, &is)?;
         let tables = self.plan.mappings.iter().zip(&shapes).zip(&is.0);
-        for ((mapping, filled), table) in tables {
+        for ((mapping, backfilled), table) in tables {
             existing::check_shape(&mut self.connection, mapping)?;
-            filled.check(&mut self.connection, mapping, &table.narrowed)?;
+            backfilled.check(&mut self.connection, mapping, &table.narrowed)?;
         }
         Ok(())
     }

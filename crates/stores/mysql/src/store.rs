@@ -125,7 +125,7 @@ impl MysqlStore {
     }
 
     /// An earlier version filled tables and did not record whose they are.
-    fn own_filled_tables(&mut self) -> Result<(), StoreError> {
+    fn own_backfilled_tables(&mut self) -> Result<(), StoreError> {
         let doing = "recording the owners of tables in";
         bookkeeping::make_owners(&mut self.connection)
             .map_err(|fault| self.connection.store_error(doing, fault))?;
@@ -408,7 +408,7 @@ impl Store for MysqlStore {
             bookkeeping::release_other_names(connection, sink, &self.plan, false)
                 .map_err(|fault| self.connection.store_error(taking, fault))?;
             if found.position_under(&self.identity.plan_id).is_some() {
-                self.own_filled_tables()?;
+                self.own_backfilled_tables()?;
             }
             if let Err(error) = self.rebuild().drop_old(found.generation) {
                 tracing::debug!(sink = self.identity.sink, %error, "replaced tables are dropped later");
@@ -440,9 +440,9 @@ impl Store for MysqlStore {
                         .store_error("looking at the tables of", fault)
                 },
             )?;
-            let is_filled =
+            let is_backfilled =
                 |owner: bookkeeping::NameOwner| owner.sink == self.identity.sink && !owner.made;
-            if !owner.is_some_and(is_filled) {
+            if !owner.is_some_and(is_backfilled) {
                 foreign.push(n);
                 let rows = ForeignRows::read(&mut self.connection, mapping, "")?;
                 self.foreign.push(rows);

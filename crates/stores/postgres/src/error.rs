@@ -185,7 +185,7 @@ fn message_and_advice(error: &tokio_postgres::Error) -> (String, Option<&'static
 }
 
 /// The message, with the advice behind it.
-pub(crate) fn told(error: &tokio_postgres::Error) -> String {
+pub(crate) fn advising_message(error: &tokio_postgres::Error) -> String {
     match message_and_advice(error) {
         (message, Some(advice)) => format!("{message}; {advice}"),
         (message, None) => message,
@@ -194,7 +194,7 @@ pub(crate) fn told(error: &tokio_postgres::Error) -> String {
 
 pub(crate) fn classify(what: &str, place: &str, error: tokio_postgres::Error) -> StoreError {
     let what = format!("{what} {place}");
-    let message = told(&error);
+    let message = advising_message(&error);
     let lasting = message_and_advice(&error).1.is_some();
     let passes = error
         .code()

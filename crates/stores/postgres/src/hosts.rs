@@ -79,7 +79,7 @@ async fn answer(url: &str, target: &PostgresTarget) -> Answer {
         Err(_) => Answer::Other(format!("no answer within {} s", ANSWERS_TIMEOUT.as_secs())),
         Ok(Ok(_)) => Answer::Other("it takes writes now".to_owned()),
         Ok(Err(Fault::Sql(error))) => {
-            let said = error::told(&error);
+            let said = error::advising_message(&error);
             match error::classify("", "", error) {
                 StoreError::NoAccess { .. } => Answer::NoAccess(said),
                 StoreError::NotWritable { .. } => Answer::NotWritable(said),

@@ -130,8 +130,9 @@ impl Scope<'_> {
         }
         let may_renew = rebuild.refusals < RENEWALS_MAX;
         self.merge(&merged, may_renew, place).await?;
-        for (mapping, filled) in self.identity.plan.mappings.iter().zip(&rebuild.targets) {
-            existing::record_backfilled(self.client, self.identity, mapping, &filled.table).await?;
+        for (mapping, backfilled) in self.identity.plan.mappings.iter().zip(&rebuild.targets) {
+            existing::record_backfilled(self.client, self.identity, mapping, &backfilled.table)
+                .await?;
         }
         self.set_position(place).await?;
         failpoint::hit(&self.identity.sink, "before_swap");

@@ -69,7 +69,7 @@ impl Scope<'_> {
             .map_err(|error| classify("giving up former tables in", self.path, error))?;
         self.set_position(transaction, place)?;
         // What was filled is known from this very step on, not from the first look at it.
-        *self.known = Known::filled(transaction, self.path, self.plan)?;
+        *self.known = Known::backfilled(transaction, self.path, self.plan)?;
         self.keep_known(transaction)
     }
 

@@ -26,22 +26,22 @@ pub(crate) struct Known {
 }
 
 impl Known {
-    /// The tables as they have just been filled, in the transaction that filled them.
-    pub(crate) fn filled(
+    /// The tables as they have just been backfilled, in the transaction that backfilled them.
+    pub(crate) fn backfilled(
         connection: &Connection,
         path: &Path,
         plan: &Plan,
     ) -> Result<Self, StoreError> {
         let failed = |error| classify("looking at the tables of", path, error);
         let schema = schema_number(connection).map_err(failed)?;
-        let filled = |mapping| {
+        let backfilled = |mapping| {
             Ok(KnownTable {
                 definition: schema.to_string(),
                 witnesses: some_rows(connection, mapping)?,
                 ..KnownTable::default()
             })
         };
-        let tables: rusqlite::Result<_> = plan.mappings.iter().map(filled).collect();
+        let tables: rusqlite::Result<_> = plan.mappings.iter().map(backfilled).collect();
         Ok(Self {
             schema: Some(schema),
             tables: Some(KnownTables(tables.map_err(failed)?)),

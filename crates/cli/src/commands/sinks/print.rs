@@ -278,7 +278,7 @@ fn in_the_store(store: &Value) -> Option<String> {
     }
     let mut line = format!("the store has {at_least}{rows} rows, of which {fate}");
     if store["is_too_much"] == true {
-        line.push_str(": the sink would stop and ask");
+        line.push_str(": the sink would stop until that is allowed");
     }
     let lost = store["lost"].as_array().map_or(&[][..], Vec::as_slice);
     if !lost.is_empty() {
@@ -371,7 +371,7 @@ mod tests {
         ]);
         assert!(
             many.ends_with(
-                "900 WOULD BE DELETED: the sink would stop and ask. It would say: let it"
+                "900 WOULD BE DELETED: the sink would stop until that is allowed. It would say: let it"
             ),
             "{many}"
         );

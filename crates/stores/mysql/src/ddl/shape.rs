@@ -119,12 +119,12 @@ fn record(
 }
 
 /// What the columns of a table were when onelog filled it, and are.
-pub(crate) struct Filled {
+pub(crate) struct Backfilled {
     was: Option<Shape>,
     is: Shape,
 }
 
-impl Filled {
+impl Backfilled {
     /// Looks at a table, and notes what may have changed its values.
     pub(crate) fn look(
         connection: &mut Connection,

@@ -120,7 +120,7 @@ impl<'p> Rebuild<'p> {
             let staged = self.target(n);
             shape::record_backfilled(self.connection, mapping, &staged)?;
         }
-        let known = self.filled(|rebuild, n| rebuild.plan.mappings[n].into.clone())?;
+        let known = self.backfilled(|rebuild, n| rebuild.plan.mappings[n].into.clone())?;
         let table = self.names.position();
         record_known(self.connection, &table, self.identity, &known)
             .map_err(|fault| self.fault(DOING, fault))

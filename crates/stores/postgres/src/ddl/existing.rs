@@ -172,18 +172,18 @@ pub(crate) async fn warn_of_triggers(
     Ok(())
 }
 
-/// Records how the table that was just filled is, in the transaction that filled it: where it is
-/// not what the rows were made for, they are made again.
+/// Records how the table that was just backfilled is, in the transaction that did it: where it is not
+/// what the rows were made for, they are made again.
 pub(crate) async fn record_backfilled(
     client: &Client,
     identity: &Identity,
     mapping: &MappingPlan,
-    filled: &TargetTable,
+    backfilled: &TargetTable,
 ) -> Result<(), Fault> {
     if let Existing::Table(facts) = find_table(client, &identity.schema, &mapping.into).await?
         && facts
             .check_existing(mapping)
-            .is_ok_and(|target| target == *filled)
+            .is_ok_and(|target| target == *backfilled)
     {
         return facts.shape(mapping).record(client, identity, mapping).await;
     }

@@ -14,14 +14,14 @@ use crate::consensus::Consensus as _;
 
 /// What a message of a leader says of this node's log, where that has the entry `last`.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Told {
+pub(super) struct Reported {
     term: u64,
     commit: u64,
     /// Index and term; `None` where this node has confirmed to that leader that it has it.
     last: Option<(u64, u64)>,
 }
 
-impl Told {
+impl Reported {
     fn of(message: &eraftpb::Message) -> Option<Self> {
         let (commit, last) = match message.msg_type {
             MessageType::MsgHeartbeat => (message.commit, None),
@@ -39,28 +39,28 @@ impl Told {
 }
 
 impl Raft {
-    /// Takes out of a message what it says to be committed. [`Self::note_told`] takes it in once the
-    /// library has had the message.
-    pub(super) fn hold_back(&self, message: &mut eraftpb::Message) -> Option<Told> {
-        let told = Told::of(message);
+    /// Takes out of a message what it says to be committed. [`Self::note_reported`] takes it in once
+    /// the library has had the message.
+    pub(super) fn hold_back(&self, message: &mut eraftpb::Message) -> Option<Reported> {
+        let reported = Reported::of(message);
         let is_vote = [MessageType::MsgRequestVote, MessageType::MsgRequestPreVote];
-        if told.is_some() {
+        if reported.is_some() {
             message.commit = message.commit.min(self.raw.raft.raft_log.committed);
         } else if self.raw.store().has_spilled() && is_vote.contains(&message.msg_type) {
             // The library would commit what it says, and that may not be in memory.
             message.commit = 0;
         }
-        told
+        reported
     }
 
-    pub(super) fn note_told(&mut self, told: Option<Told>) {
-        let Some(Told { term, commit, last }) = told else {
+    pub(super) fn note_reported(&mut self, reported: Option<Reported>) {
+        let Some(Reported { term, commit, last }) = reported else {
             return;
         };
         let raft = &self.raw.raft;
         let has = |(index, term)| raft.raft_log.match_term(index, term);
         if term == raft.term && last.is_none_or(has) {
-            self.told = self.told.max(commit);
+            self.reported_commit = self.reported_commit.max(commit);
         }
     }
 
@@ -70,7 +70,11 @@ impl Raft {
         if self.leads() || self.is_installing() {
             return false;
         }
-        let next = self.raw.store().next_to_apply(bytes_max).min(self.told);
+        let next = self
+            .raw
+            .store()
+            .next_to_apply(bytes_max)
+            .min(self.reported_commit);
         let log = &mut self.raw.raft.raft_log;
         let is_more = next > log.committed;
         if is_more {
@@ -83,7 +87,7 @@ impl Raft {
     #[must_use]
     pub fn has_more_committed(&self) -> bool {
         let committed = self.raw.raft.raft_log.committed;
-        let is_behind = self.raw.store().next_to_apply(0).min(self.told) > committed;
+        let is_behind = self.raw.store().next_to_apply(0).min(self.reported_commit) > committed;
         is_behind && committed == self.applied.get() && !self.leads() && !self.is_installing()
     }
 
@@ -91,13 +95,13 @@ impl Raft {
     /// not here.
     #[must_use]
     pub fn known_committed(&self) -> Index {
-        self.committed().max(Index(self.told))
+        self.committed().max(Index(self.reported_commit))
     }
 
     /// The bytes of the entries that are not applied, where some of them could be.
     #[must_use]
     pub fn backlog_bytes(&self) -> usize {
-        match self.told > self.applied.get() {
+        match self.reported_commit > self.applied.get() {
             true => self.raw.store().unapplied_bytes(),
             // Before more of them is here, none may be committed.
             false => 0,
@@ -111,7 +115,7 @@ impl Raft {
         let raft = &self.raw.raft;
         let follows = raft.state == StateRole::Follower && raft.leader_id != NOBODY;
         if follows && raft.raft_log.committed == self.applied.get() && !self.is_installing() {
-            let until = raft.raft_log.persisted.min(self.told);
+            let until = raft.raft_log.persisted.min(self.reported_commit);
             let max = self.unapplied_bytes_max;
             self.raw.mut_store().spill(until, max);
         }
