@@ -4,9 +4,9 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
-mod digests;
 mod checkpoints;
 mod deposed;
+mod digests;
 mod members;
 mod seeds;
 mod snapshots;
