@@ -97,14 +97,17 @@ impl Raft {
         peers
     }
 
-    /// A refusal of what the follower has confirmed since, which comes late. The library would send from
-    /// before that again (raft-rs #557).
+    /// A refusal from before what the follower has confirmed since, which comes late: what was refused is
+    /// confirmed, or the follower did not have so much yet. The library would send from before that
+    /// again (raft-rs #557).
     pub(super) fn is_overtaken(&self, message: &eraftpb::Message) -> bool {
         let is_refusal = message.msg_type == MessageType::MsgAppendResponse && message.reject;
         let is_of_now = self.leads() && message.term == self.raw.raft.term;
         let progress = self.raw.raft.prs().get(message.from);
-        let has_confirmed = progress.is_some_and(|progress| message.index <= progress.matched);
-        is_refusal && is_of_now && has_confirmed && message.request_snapshot == INVALID_INDEX
+        let has_more = progress.is_some_and(|progress| {
+            message.index.min(message.reject_hint.saturating_add(1)) <= progress.matched
+        });
+        is_refusal && is_of_now && has_more && message.request_snapshot == INVALID_INDEX
     }
 
     /// The entry that a follower is sent next. Nothing where this node does not lead.

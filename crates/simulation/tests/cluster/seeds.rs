@@ -44,3 +44,11 @@ fn the_same_seed_gives_the_same_trace() {
     assert_eq!(trace(3), trace(3));
     assert_ne!(trace(3), trace(4), "the trace says nothing");
 }
+
+/// Once a leader sent a follower what it had confirmed already: a refusal from before came late, by
+/// which the follower had less than that.
+#[test]
+fn seed_1626_a_late_refusal_is_not_believed() {
+    let outcome = run(1626, STEPS);
+    assert!(outcome.report.violations.is_empty(), "{}", outcome.report);
+}
