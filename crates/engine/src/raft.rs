@@ -217,8 +217,8 @@ impl Raft {
             must_wait.contains(&message.msg_type) && (self.is_installing() || has_spilled);
         let may_lead = self.may_campaign() && self.has_room;
         let is_early = message.msg_type == MessageType::MsgTimeoutNow && !may_lead;
-        let is_of_no_use = is_late || is_early || self.is_overtaken(&message);
-        if message.to != self.node.get() || is_of_no_use {
+        let is_overtaken = self.is_overtaken(&message) || self.is_vote_for_no_member(&message);
+        if message.to != self.node.get() || is_late || is_early || is_overtaken {
             return Ok(());
         }
         let last = Index(self.raw.raft.raft_log.last_index());

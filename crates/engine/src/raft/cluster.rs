@@ -110,6 +110,16 @@ impl Raft {
         is_refusal && is_of_now && has_more && message.request_snapshot == INVALID_INDEX
     }
 
+    /// A vote that comes when this node has applied that it is no member any more. The library would have
+    /// it lead, and panic.
+    pub(super) fn is_vote_for_no_member(&self, message: &eraftpb::Message) -> bool {
+        let votes = [
+            MessageType::MsgRequestVoteResponse,
+            MessageType::MsgRequestPreVoteResponse,
+        ];
+        votes.contains(&message.msg_type) && self.raw.raft.prs().get(self.node.get()).is_none()
+    }
+
     /// The entry that a follower is sent next. Nothing where this node does not lead.
     #[must_use]
     pub fn next_of(&self, node: NodeId) -> Option<Index> {

@@ -52,3 +52,11 @@ fn seed_1626_a_late_refusal_is_not_believed() {
     let outcome = run(1626, STEPS);
     assert!(outcome.report.violations.is_empty(), "{}", outcome.report);
 }
+
+/// Once a node that was removed while it sought the leadership got the last vote that it needed, and
+/// the library panicked.
+#[test]
+fn seed_631_a_vote_for_a_node_that_was_removed_is_not_counted() {
+    let outcome = run(631, STEPS);
+    assert!(outcome.report.violations.is_empty(), "{}", outcome.report);
+}
