@@ -38,6 +38,7 @@
 //! | 409 | `not_caught_up` | | the learner lacks too much of the log to vote: request it again later |
 //! | 409 | `majority_lost` | | too few of the voters that would be left are connected: start them, or remove the lost ones first |
 //! | 409 | `last_voter`, `too_many_members` | | the members would be none, or too many |
+//! | 409 | `not_a_voter` | | a learner cannot lead: promote it first |
 //! | 409 | `leadership_not_taken` | | that voter did not take over: request it again when it has caught up |
 //! | 409 | `wrong_table` | `table` | a stream table has no state to read: read the log |
 //! | 410 | `snapshot_too_old` | `floor` | the position is older than what is kept: read at a newer one |

@@ -23,10 +23,12 @@ use crate::Node;
 use crate::copy::{UNFINISHED_LOG, finish_copy};
 use crate::folder::{entries, shown};
 
+const STATE: &str = "state";
 /// How many bytes of the log are copied at once.
 const COPY_BYTES: usize = 8 << 20;
 
-/// A copy was not made. The folder may hold a part of it: remove it before trying again.
+/// A copy was not made. What was written of it is gone, unless the process ended meanwhile; the folder
+/// still shows that it is no copy: remove it before trying again.
 #[derive(Debug, thiserror::Error)]
 pub enum BackupError {
     /// The folder cannot be used.
@@ -88,11 +90,19 @@ impl Node {
                 entries: shown(&held),
             });
         }
+        self.copy_into(into).inspect_err(|_| remove_parts(into))
+    }
+
+    fn copy_into(&self, into: &Path) -> Result<Position, BackupError> {
+        let folder = |cause| BackupError::Folder {
+            folder: into.display().to_string(),
+            cause,
+        };
         // Joined before anything is read: retention stays where it is until the copy is made.
         let held = self.follower("backup", self.log_start());
         let log_disk: Arc<dyn Disk> =
             Arc::new(RealDisk::open(into.join(UNFINISHED_LOG)).map_err(folder)?);
-        let state_disk = RealDisk::open(into.join("state")).map_err(folder)?;
+        let state_disk = RealDisk::open(into.join(STATE)).map_err(folder)?;
         let checkpoint = self.shared.state.copy_base_alone(&state_disk)?;
         let copy = LogCopy {
             reader: &self.shared.reader,
@@ -105,6 +115,20 @@ impl Node {
         drop(held);
         finish_copy(into).map_err(folder)?;
         Ok(position)
+    }
+}
+
+/// A part of a copy takes room and is of no use but to show that the copy is none: the empty folder of
+/// its log stays for that. All of it is the copy's own, since the folder was empty before.
+fn remove_parts(of: &Path) {
+    let log = of.join(UNFINISHED_LOG);
+    let removed = match std::fs::remove_dir_all(of.join(STATE)) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ if !log.exists() => Ok(()),
+        _ => std::fs::remove_dir_all(&log).and_then(|()| std::fs::create_dir(&log)),
+    };
+    if let Err(error) = removed {
+        tracing::warn!(folder = %of.display(), %error, "what a failed copy has written was not removed");
     }
 }
 
@@ -144,7 +168,7 @@ pub fn restore_alone(member: &Path, into: &Path) -> Result<Survivor, BackupError
     }
     let reader = log.reader();
     let log_disk = RealDisk::open(into.join(UNFINISHED_LOG)).map_err(folder)?;
-    let state_disk = RealDisk::open(into.join("state")).map_err(folder)?;
+    let state_disk = RealDisk::open(into.join(STATE)).map_err(folder)?;
     let copy = LogCopy {
         reader: &reader,
         log_start: found.start,

@@ -151,7 +151,8 @@ impl Node {
         })
     }
 
-    /// Deletes a table and all its keys. Its records stay in the log; its number is never reused.
+    /// Deletes a table and all its keys. Its records stay in the log; its number is never reused. No
+    /// sink is looked at: one that follows the table stops. `Sinks::drop_table` refuses that.
     pub async fn drop_table(&self, name: &str) -> Result<Position, TableError> {
         Ok(self
             .submit_system(removal(&self.catalog(), name)?)

@@ -274,7 +274,10 @@ impl ParkedKeys {
             };
             out.keys[mapping].insert(key, parked);
         }
-        commit(node, outdated)?;
+        // They are of no use any more, and no reason not to follow: a full disk takes no commit.
+        if let Err(end) = commit(node, outdated) {
+            tracing::debug!(why = %end.fault().what, "records of parked rows are removed later");
+        }
         Ok(out)
     }
 

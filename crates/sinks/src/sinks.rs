@@ -378,15 +378,6 @@ impl Inner {
         }
     }
 
-    /// The names of the sinks with such definitions.
-    pub(crate) fn names_of(&self, is_such: impl Fn(&SinkDefinition) -> bool) -> Vec<String> {
-        let sinks = self.sinks.lock();
-        let such = sinks
-            .iter()
-            .filter(|(_, handle)| is_such(&handle.definition));
-        such.map(|(name, _)| name.clone()).collect()
-    }
-
     /// All sinks. The lock is not held while the log is looked at.
     fn all(&self) -> Vec<Found> {
         self.sinks.lock().values().map(Handle::found).collect()

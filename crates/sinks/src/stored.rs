@@ -155,19 +155,34 @@ impl StoredSink {
     }
 }
 
+const ALL: KeyRange = KeyRange {
+    table: TABLE_SINKS,
+    from: Bytes::new(),
+    to: None,
+};
+
+/// The sinks that follow a table, also of kinds that this program does not know.
+pub(crate) fn followers(node: &Node, table: &str) -> Result<Vec<String>, SinksError> {
+    let mut out = Vec::new();
+    for row in node.snapshot().scan(&ALL, false)? {
+        let row = row?;
+        let record: Value = serde_json::from_slice(&row.value).unwrap_or_default();
+        let mut mappings = record["mappings"].as_array().into_iter().flatten();
+        if mappings.any(|mapping| mapping["table"] == table) {
+            out.push(String::from_utf8_lossy(&row.key).into_owned());
+        }
+    }
+    Ok(out)
+}
+
 /// The definitions that the log has. One that cannot be read stops nothing but itself. Where its
 /// kind of store is not part of this program, the log is kept for a program that has it.
 pub(crate) fn defined(
     kinds: Kinds,
     node: &Node,
 ) -> Result<(Vec<StoredSink>, BTreeMap<String, Follower>), SinksError> {
-    let range = KeyRange {
-        table: TABLE_SINKS,
-        from: Bytes::new(),
-        to: None,
-    };
     let (mut out, mut foreign) = (Vec::new(), BTreeMap::new());
-    for row in node.snapshot().scan(&range, false)? {
+    for row in node.snapshot().scan(&ALL, false)? {
         let row = row?;
         match StoredSink::read(kinds, &row.value) {
             Ok(sink) => out.push(sink),

@@ -2,7 +2,9 @@
 
 use onelog::{Position, TableError};
 
+use crate::error::SinksError;
 use crate::sinks::Sinks;
+use crate::stored;
 
 /// A table was not deleted.
 #[derive(Debug, thiserror::Error)]
@@ -15,6 +17,9 @@ pub enum DropTableError {
     Followed { table: String, sinks: Vec<String> },
     #[error(transparent)]
     Table(#[from] TableError),
+    /// Whether a sink follows it is not known.
+    #[error(transparent)]
+    Sinks(#[from] SinksError),
 }
 
 fn named(sinks: &[String]) -> String {
@@ -31,11 +36,7 @@ impl Sinks {
         // No sink begins to follow it meanwhile.
         let _changing = self.inner.changing.lock();
         self.inner.catch_up().map_err(TableError::Refused)?;
-        let follows = |definition: &onelog_store::SinkDefinition| {
-            let mut mappings = definition.mappings.iter();
-            mappings.any(|mapping| mapping.table == table)
-        };
-        let sinks = self.inner.names_of(follows);
+        let sinks = stored::followers(&self.inner.node, table)?;
         if !sinks.is_empty() {
             return Err(DropTableError::Followed {
                 table: table.to_owned(),

@@ -8,6 +8,7 @@ use std::path::Path;
 
 use onelog::{Node, Options};
 use onelog_sinks::Sinks;
+use onelog_store::Kinds;
 use place::{Away, Place, assert_equal, close, one, open, order, wait, wait_for_stop, with_orders};
 use rusqlite::Connection;
 use serde_json::json;
@@ -358,6 +359,25 @@ fn a_store_of_an_earlier_version_goes_on_and_learns_the_checksum() {
     let chain: Option<u32> = one(&store, "SELECT chain FROM onelog_position");
     assert_eq!(chain, node.chain_at(end).unwrap());
     assert!(chain.is_some());
+    close(&node, &sinks);
+}
+
+#[test]
+fn a_table_that_a_sink_of_an_unknown_kind_follows_is_not_deleted() {
+    // Given a sink, and a program that does not have its kind of store.
+    let place = Place::new();
+    let (node, sinks) = following(&place);
+    close(&node, &sinks);
+    drop((node, sinks));
+    let node = Node::open(place.options()).unwrap();
+    let sinks = Sinks::start(node.clone(), Kinds::new(&[])).unwrap();
+    assert!(sinks.list().is_empty());
+    // When its table is to be deleted, then the sink is named all the same.
+    let refused = sinks.drop_table("shop.orders").unwrap_err();
+    assert!(
+        refused.to_string().contains("the sink 'search'"),
+        "{refused}"
+    );
     close(&node, &sinks);
 }
 

@@ -118,11 +118,18 @@ fn print(cluster: &Value, out: &mut Out) -> std::io::Result<()> {
                 _ => "no",
             }
             .to_owned(),
-            (member["matched"].as_u64()).map_or_else(|| "-".to_owned(), thousands),
+            matched(member),
             cell(&why_not(member), ERROR_CHARS_MAX),
         ]);
     }
     table.print(out)
+}
+
+/// A leader knows nothing of a member that it has not heard of since its election.
+fn matched(member: &Value) -> String {
+    let is_known = member["is_active"] == true || member["matched"] != 0;
+    let matched = member["matched"].as_u64().filter(|_| is_known);
+    matched.map_or_else(|| "-".to_owned(), thousands)
 }
 
 /// Why a member is not connected, or is not the only one of its number.

@@ -116,6 +116,7 @@ pub(crate) async fn delete(State(app): State<Shared>, Path(name): Path<String>) 
     let position = dropped.map_err(|error| match error {
         DropTableError::Followed { .. } => in_use(&name, error.to_string()),
         DropTableError::Table(error) => table_error(&app, "table", error),
+        DropTableError::Sinks(error) => ApiError::internal(error),
     })?;
     let body = Dropped {
         table: &name,
@@ -140,6 +141,9 @@ fn table_error(app: &Shared, place: &str, error: TableError) -> ApiError {
         TableError::Refused(refusal) => refused(refusal, &*app.node.catalog(), || None),
         TableError::Name(error) => ApiError::malformed(place, error),
         TableError::UniqueTwice(_) => ApiError::malformed("unique", error),
+        TableError::Definition(message) if message.starts_with("schema") => {
+            ApiError::malformed("value", message)
+        }
         TableError::Definition(message) if message.contains("unique") => {
             ApiError::malformed("unique", message)
         }

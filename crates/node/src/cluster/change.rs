@@ -56,6 +56,9 @@ pub enum MembersChangeError {
     TooMany(usize),
     #[error("node {0} is no member")]
     NoMember(u64),
+    /// Only a voter can lead.
+    #[error("node {0} is a learner, and only a voter can lead: promote it first")]
+    NoVoterYet(u64),
     /// Numbers are not used again.
     #[error(
         "node {0} was removed, and numbers are not used again: join with an empty folder under a new number"
@@ -411,6 +414,9 @@ impl Making<'_> {
     async fn transfer(&self, to: NodeId) -> Changed {
         if to == self.cluster.node {
             return Ok(());
+        }
+        if self.cluster.views.get().members.learners.contains(&to) {
+            return Err(MembersChangeError::NoVoterYet(to.get()));
         }
         let (sender, receiver) = oneshot::channel();
         self.command(Command::Transfer(Reply::Transfer(sender), to))?;

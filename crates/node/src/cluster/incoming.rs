@@ -23,6 +23,9 @@ const CHUNK_TIMEOUT: Duration = Duration::from_secs(10);
 const RETRY_FOR: Duration = Duration::from_secs(20);
 /// The pause before a piece is requested again.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
+/// The pause after a state that could not be taken in, before the leader hears of it and sends another:
+/// a full disk does not get room meanwhile.
+const FAILED_PAUSE: Duration = Duration::from_secs(5);
 /// How often a piece may come damaged in a row.
 const DAMAGED_MAX: u32 = 3;
 
@@ -83,7 +86,10 @@ fn take_in(shared: &Arc<Shared>, from: NodeId, announced: Announced) {
     let is_whole = result.is_ok();
     match result {
         Ok(arrived) => shared.report(Event::Snapshot(Box::new(arrived))),
-        Err(error) => tracing::warn!(%from, %error, "another node's state was not taken in"),
+        Err(error) => {
+            tracing::warn!(%from, %error, "another node's state was not taken in");
+            cluster.pause(FAILED_PAUSE);
+        }
     }
     cluster.incoming.is_busy.store(false, Ordering::Release);
     let bytes = wire::numbered(number, &[is_whole.into()]);

@@ -148,10 +148,9 @@ impl View {
     /// read replica knows what another server said `before_ms` ago.
     pub(super) fn hear(&mut self, position: Position, before_ms: u32, here: Position) -> bool {
         self.source_position = Some(position);
-        self.heard = Some(Heard {
-            at: Instant::now(),
-            before_ms,
-        });
+        // The highest value is that of a source which has heard of nobody.
+        let at = Instant::now();
+        self.heard = (before_ms < u32::MAX).then_some(Heard { at, before_ms });
         if u128::from(before_ms) > AGE_MAX.as_millis() {
             let why = format!(
                 "it is a read replica itself, and has not heard of the server that writes the log for more than {} s",

@@ -56,6 +56,8 @@ fn a_learner_follows_and_a_node_that_is_no_member_cannot_be_promoted() {
     cluster.check_equal();
     let refused = cluster.get(1).promote_member_blocking(NodeId(7));
     assert_eq!(refused, Err(onelog::MembersChangeError::NoMember(7)));
+    let refused = cluster.get(1).transfer_leadership_blocking(NodeId(2));
+    assert_eq!(refused, Err(onelog::MembersChangeError::NoVoterYet(2)));
 }
 
 #[test]

@@ -89,6 +89,16 @@ fn a_backup_that_was_not_finished_is_never_taken_for_a_shorter_one() {
     let error = node.backup(&into).unwrap_err();
 
     assert!(matches!(error, BackupError::Read(_)), "{error}");
+    // What was written takes no room any more,
+    let left: Vec<_> = std::fs::read_dir(&into)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    let [log] = &left[..] else {
+        panic!("{left:?}");
+    };
+    assert_eq!(std::fs::read_dir(log).unwrap().count(), 0);
+    // and what is left is not begun with.
     let refused = Node::open(Options::new(&into)).unwrap_err();
     assert!(refused.to_string().contains("interrupted"), "{refused}");
 }

@@ -10,6 +10,10 @@ use crate::connection::Flavour;
 
 pub(crate) const NO_TABLE: u16 = 1146;
 const NO_DATABASE: u16 = 1049;
+/// As MySQL and as MariaDB say it.
+const ACCOUNT_LOCKED: u16 = 3118;
+const ACCOUNT_LOCKED_MARIADB: u16 = 4151;
+const PASSWORD_EXPIRED: u16 = 1862;
 pub(crate) const NO_COLUMN: u16 = 1054;
 pub(crate) const DUPLICATE_COLUMN: u16 = 1060;
 /// A table was made or changed after the snapshot was taken.
@@ -115,6 +119,9 @@ pub(crate) fn classify(what: &str, fault: Fault) -> StoreError {
         Some(1045 | 1698) => {
             "the password is wrong, or there is no such user for the host that onelog connects from: mend user and password in the address"
         }
+        Some(ACCOUNT_LOCKED | ACCOUNT_LOCKED_MARIADB | PASSWORD_EXPIRED) => {
+            "the account is locked, or its password has expired: ALTER USER … ACCOUNT UNLOCK, or a new password, mends that"
+        }
         Some(1044) => {
             "there is no such database, or the user has no rights in it, and the server does not say which: name another database in the address, make it, or give the user the rights that docs/sinks/mysql.md lists"
         }
@@ -147,7 +154,9 @@ pub(crate) fn classify(what: &str, fault: Fault) -> StoreError {
             what,
             cause,
         },
-        Some(1044 | 1045 | 1698) => StoreError::NoAccess { what, cause },
+        Some(1044 | 1045 | 1698 | ACCOUNT_LOCKED | ACCOUNT_LOCKED_MARIADB | PASSWORD_EXPIRED) => {
+            StoreError::NoAccess { what, cause }
+        }
         _ => StoreError::Broken { what, cause },
     }
 }

@@ -67,12 +67,13 @@ pub(crate) static BEGIN_READ: LazyLock<String> = LazyLock::new(|| {
 });
 
 /// `row_security = off`: rows that a policy hides would be an error instead of missing.
+/// `quote_all_identifiers = off`: the names of types are compared.
 /// `force_generic_plan`: no copies of whole columns of a batch in the plan of its one use.
 fn begin(how: &str, statement: Duration, idle: Duration) -> String {
     format!(
         "BEGIN {how}; SET LOCAL synchronous_commit = off; SET LOCAL TimeZone = 'UTC';
          SET LOCAL row_security = off; SET LOCAL jit = off; SET LOCAL client_min_messages = error;
-         SET LOCAL plan_cache_mode = force_generic_plan;
+         SET LOCAL plan_cache_mode = force_generic_plan; SET LOCAL quote_all_identifiers = off;
          SET LOCAL statement_timeout = {}; SET LOCAL lock_timeout = {};
          SET LOCAL idle_in_transaction_session_timeout = {}",
         statement.as_millis(),
