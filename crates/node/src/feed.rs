@@ -13,7 +13,6 @@ use onelog_state::{Export, ExportError};
 use crate::Node;
 use crate::applied_position::WaitError;
 use crate::cluster::read_mended;
-use crate::follow::Following;
 use crate::shared::Shared;
 
 /// How often a checkpoint is pinned again whose place the log has lost meanwhile.
@@ -160,9 +159,13 @@ impl LogFeed {
     /// A sign of life, which says how far this node is.
     #[must_use]
     pub fn pulse(&self) -> [u8; stream::PULSE_BYTES] {
-        let following = self.shared.following.as_ref();
+        let age_ms = match (&self.shared.following, &self.shared.cluster) {
+            (Some(following), _) => following.age_ms(),
+            (None, Some(cluster)) => cluster.views.leaderless_ms(),
+            (None, None) => 0,
+        };
         stream::encode_pulse(Pulse {
-            age_ms: following.map_or(0, Following::age_ms),
+            age_ms,
             applied: self.shared.applied_index(),
             position: self.shared.applied_position.position(),
         })

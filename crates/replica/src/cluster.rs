@@ -6,8 +6,8 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use onelog_engine::{
-    Consensus as _, ELECTION_TICKS, MemberChange, Members, MembersError, Message, PeerProgress,
-    Raft,
+    Consensus as _, ConsensusError, ELECTION_TICKS, EngineError, MemberChange, Members,
+    MembersError, Message, PeerProgress, Raft,
 };
 use onelog_record::{Index, NodeId, Term};
 
@@ -277,7 +277,11 @@ impl<T, O: Observer> Replica<T, O> {
         if message.has_entries() && !self.may_append(&message) {
             return Ok(());
         }
-        self.engine.step(message, &mut self.effects)?;
+        let stepped = self.engine.step(message, &mut self.effects);
+        if let Err(EngineError::Consensus(ConsensusError::LostTail { committed, .. })) = stepped {
+            self.remember_lost_tail(committed)?;
+        }
+        stepped?;
         self.carry_out(out)
     }
 

@@ -71,6 +71,13 @@ impl<T, O> Replica<T, O> {
         out.jobs.push(Job::SaveWatermark(save));
     }
 
+    /// The leader says that entries were committed here which are gone. The next start is to know it, and
+    /// not to vote.
+    pub(crate) fn remember_lost_tail(&mut self, committed: Index) -> Result<(), Failure> {
+        self.hard_state.commit = self.hard_state.commit.max(committed);
+        self.save_hard_state()
+    }
+
     fn save_hard_state(&mut self) -> Result<(), Failure> {
         self.note_progress();
         self.log

@@ -153,7 +153,7 @@ impl View {
         self.heard = (before_ms < u32::MAX).then_some(Heard { at, before_ms });
         if u128::from(before_ms) > AGE_MAX.as_millis() {
             let why = format!(
-                "it is a read replica itself, and has not heard of the server that writes the log for more than {} s",
+                "it has itself not heard of the server that writes the log for more than {} s: see its status",
                 AGE_MAX.as_secs()
             );
             return self.set(FollowState::SourceAway, Some(why));

@@ -7,6 +7,7 @@
 mod checkpoints;
 mod deposed;
 mod digests;
+mod earlier_copy;
 mod members;
 mod seeds;
 mod snapshots;
