@@ -61,7 +61,7 @@
 //! | 503 | `change_unknown` | | the members may have been changed: look at them, then request it again where it is missing |
 //! | 503 | `not_leader`, `stopped` | | whether it took place is unknown: repeat it under the same id |
 //! | 504 | `wait_timed_out` | `position` | the position was not reached in time |
-//! | 504 | `sink_unanswered` | `sink`, `runs_on` | the node that runs the sink did not answer: whether it was done is unknown; look at the sink, request it again |
+//! | 504 | `sink_unanswered` | `sink`, `runs_on` | the sink, or the node that runs it, did not answer: it may still be carried out; look at the sink before it is requested again |
 //! | 504 | `request_timeout` | `timeout_ms` | no answer in time: repeat it under the same id |
 //! | 507 | `disk_full` | | the disk is nearly full: nothing was done; reads go on, and writes when there is room |
 

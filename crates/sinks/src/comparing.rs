@@ -211,8 +211,10 @@ impl Inner {
     ) -> Result<T, SinkError> {
         let (reply, answer) = sync_channel(1);
         self.send(name, Command::Request(request(reply)))?;
-        answer.recv_timeout(timeout).map_err(|_| SinkError::Busy {
-            name: name.to_owned(),
-        })?
+        answer
+            .recv_timeout(timeout)
+            .map_err(|_| SinkError::Unanswered {
+                name: name.to_owned(),
+            })?
     }
 }

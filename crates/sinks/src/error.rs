@@ -159,9 +159,14 @@ pub enum SinkError {
         "the sink '{name}' waits for node {node} of the cluster, which is out of reach, because its store is on that node's machine; nothing was done. Start that node, or give the sink another one: onelog sinks replace, with another 'run_on'"
     )]
     NodeLost { name: String, node: u64 },
-    /// The sink's thread does not answer.
-    #[error("the sink '{name}' is busy and did not answer in time; try again")]
+    /// Too much is requested of the sink at once: nothing was done.
+    #[error("the sink '{name}' is busy; try again")]
     Busy { name: String },
+    /// The sink has the request, and waits for its store.
+    #[error(
+        "the sink '{name}' has not answered in time, for example because its store does not answer: the request may still be carried out. See what the sink does before it is requested again: onelog sinks show {name}"
+    )]
+    Unanswered { name: String },
     /// No thread could be made.
     #[error(transparent)]
     Start(#[from] SinksError),

@@ -39,7 +39,7 @@ pub const SINKS_MAX: usize = 256;
 const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
 /// How often a record is written again whose sink has used up its right to take a store meanwhile.
 const COMMIT_ATTEMPTS_MAX: u32 = 3;
-/// How long replaying parked keys may take before the caller gets `Busy`.
+/// How long replaying parked keys may take before the caller gets `Unanswered`.
 const REPLAY_TIMEOUT: Duration = Duration::from_secs(600);
 
 /// The sinks of a node. Cheap to clone. One per node.
@@ -360,7 +360,7 @@ impl Sinks {
         self.inner.send(name, command(reply))?;
         answer
             .recv_timeout(COMMAND_TIMEOUT)
-            .map_err(|_| SinkError::Busy {
+            .map_err(|_| SinkError::Unanswered {
                 name: name.to_owned(),
             })
     }

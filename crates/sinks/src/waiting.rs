@@ -169,7 +169,7 @@ impl Sinks {
             }
         };
         found.progress.watch(timeout, look).unwrap_or_else(|| {
-            Err(SinkError::Busy {
+            Err(SinkError::Unanswered {
                 name: name.to_owned(),
             })
         })

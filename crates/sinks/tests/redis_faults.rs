@@ -14,7 +14,7 @@ use std::time::Duration;
 use onelog::{NewTable, Node, Options, Position};
 use onelog_mapping::Plan;
 use onelog_redis::{RedisStore, RedisTarget};
-use onelog_sinks::{SinkError, Sinks};
+use onelog_sinks::{SinkError, SinkState, SinkStatus, Sinks};
 use onelog_store::conformance::{self, Capabilities, Harness, LOG, Model, ORDERS, SINK};
 use onelog_store::{Batch, ServerAddress, SinkDefinition, Store, StoreError, failpoint};
 use onelog_stores::KINDS;
@@ -310,6 +310,36 @@ fn a_full_memory_holds_the_sink_until_there_is_room() {
         .unwrap_err();
     server.command(&["CONFIG", "SET", "maxmemory", "0"]);
     world.assert_equal();
+}
+
+#[test]
+fn a_request_that_waits_for_the_store_is_not_said_to_be_undone() {
+    require!(Kind::Redis);
+    // Given a sink whose store has a write, and does not answer.
+    let server = Redis::start();
+    let world = World::new(&server.url(), None);
+    world.write(5);
+    world.assert_equal();
+    server.command(&["CLIENT", "PAUSE", "600000", "WRITE"]);
+    world.write(1);
+    let is_waiting = |line: &str| {
+        let mut fields = line.split(' ');
+        fields.any(|field| field.starts_with("flags=") && field.contains('b'))
+    };
+    while !server.command(&["CLIENT", "LIST"]).lines().any(is_waiting) {
+        std::thread::yield_now();
+    }
+    // When a pause is requested, then the answer says that it may still come,
+    let unanswered = world.sinks.pause("cache").unwrap_err();
+    assert!(
+        unanswered.to_string().contains("may still be carried out"),
+        "{unanswered}"
+    );
+    // and it comes.
+    server.command(&["CLIENT", "UNPAUSE"]);
+    let is_paused = |status: &SinkStatus| status.state == SinkState::Paused;
+    let status = world.sinks.wait_for_status("cache", PATIENCE, is_paused);
+    assert!(status.is_ok(), "{status:?}");
 }
 
 /// One cluster for the tests below, which take turns.

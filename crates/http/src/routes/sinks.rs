@@ -541,6 +541,10 @@ pub(crate) fn sink_error(app: &App, sink: &str, error: SinkError) -> ApiError {
             body.runs_on = Some(runs_on);
         }),
         SinkError::NodeLost { name, .. } => of_sink("sink_node_lost", name),
+        SinkError::Unanswered { name } => {
+            ApiError::new(StatusCode::GATEWAY_TIMEOUT, "sink_unanswered", message)
+                .with(|body| body.sink = Some(name))
+        }
         SinkError::Busy { .. } => busy(message),
         SinkError::Reserved { .. } => ApiError::malformed("name", message),
         SinkError::Read { .. } => ApiError::internal(message),
