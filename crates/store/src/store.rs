@@ -351,7 +351,7 @@ pub enum StoreError {
     PutBack { ours: u64, found: u64 },
     /// The sink of this name is another log's.
     #[error(
-        "this store follows another log: its sink of this name belongs to the log {found}, and this log is {ours}; give the sink another name and other tables, or, if this log is to have the store and its rows from now on, \"take_from_log\": \"{found}\" in its definition. That holds once: a definition that has it already has used it up, so replace it by one without it, and then by one with it"
+        "this store follows another log: its sink of this name belongs to the log {found}, and this log is {ours}; give the sink another name and other tables, or, if this log is to have the store and its rows from now on, \"take_from_log\": \"{found}\" in its definition. That holds once: a definition that has it already has used it up: delete the sink then, which keeps the rows, and make it again"
     )]
     OtherLog { ours: String, found: String },
     /// The store is not at the position where the batch begins.
