@@ -73,6 +73,11 @@ impl Fault {
         matches!(self.code(), Some(1048 | 1062 | 1216 | 1217 | 1451 | 1452))
     }
 
+    /// Whether two rows may have exchanged what each may have once.
+    pub(crate) fn is_exchange(&self) -> bool {
+        self.code() == Some(1062)
+    }
+
     /// Whether the transaction lost against another one and can begin again at once.
     pub(crate) fn is_lost_race(&self) -> bool {
         matches!(self.code(), Some(1205 | 1213))

@@ -199,24 +199,32 @@ impl Writer<'_> {
         &mut self,
         changes: impl Iterator<Item = (usize, &'c Change)>,
     ) -> Result<(), Trouble> {
-        let mut refusals = Refusals::default();
+        // Rows that exchange values are named alone: without the others the batch comes again.
+        let (mut others, mut exchanged) = (Refusals::default(), Refusals::default());
         let mut are_new = false;
         for (mapping, change) in changes {
-            if refusals.is_full() {
+            if others.is_full() || exchanged.is_full() {
                 break;
             }
-            if refusals.covers(mapping, change) {
+            if others.covers(mapping, change) || exchanged.covers(mapping, change) {
                 continue;
             }
             let done = match change.value {
                 None => self.delete_one(mapping, change),
                 Some(_) => self.put_one(mapping, change, &mut are_new),
             };
+            let is_exchange = matches!(&done, Err(Trouble::Fault(_, fault)) if fault.is_exchange());
             if let Some(refused) = self.refused(change, done)? {
-                refusals.note(mapping, change, refused)?;
+                let of_its_kind = if is_exchange {
+                    &mut exchanged
+                } else {
+                    &mut others
+                };
+                of_its_kind.note(mapping, change, refused)?;
             }
         }
-        Ok(refusals.into_result()?)
+        others.into_result()?;
+        Ok(exchanged.into_result()?)
     }
 
     /// The refusal of a change, where that is what came out.

@@ -110,8 +110,15 @@ impl<'a> Scope<'a> {
             }
             Err(fault) => return Err(fault.into_store_error(APPLYING, &connection.place)),
         };
-        let is_exchange = refused.iter().any(|(_, fault)| fault.is_exchange());
-        if is_exchange && !self.loses_columns(batch) {
+        // Rows that exchange values stand back: the batch comes again without the others.
+        let (exchanged, others): (Vec<_>, Vec<_>) = refused
+            .into_iter()
+            .partition(|(_, fault)| fault.is_exchange());
+        if !others.is_empty() {
+            return Err(self.refusals(connection, &steps, others));
+        }
+        let refused = exchanged;
+        if !self.loses_columns(batch) {
             // Two rows that exchange a unique value are in each other's way in any order.
             match connection.try_wait(APPLYING, STATEMENT_TIMEOUT, self.anew(batch)) {
                 Ok(()) => return Ok(()),

@@ -95,6 +95,25 @@ fn two_rows_that_exchange_a_unique_name_in_one_transaction_are_followed() {
 }
 
 #[test]
+fn a_refused_row_beside_an_exchange_is_named_alone() {
+    require!(Kind::Postgres);
+    // Given a table that refuses a name,
+    let (pg, mut model, mut store, plan) = users("");
+    pg.sql("ALTER TABLE users ADD CHECK (name <> 'nobody')");
+    // when two rows exchange a unique value in a batch that has a row with that name,
+    let from = model.position();
+    named(&mut model, "a", "bob");
+    named(&mut model, "b", "ada");
+    named(&mut model, "c", "nobody");
+    let refused = store.apply(&model.batch(&plan, from)).unwrap_err();
+    // then that row is named and no other one.
+    let StoreError::Refused(refused) = refused else {
+        panic!("{refused:?}");
+    };
+    assert_eq!((&refused.key_bytes[..], refused.more.len()), (&b"c"[..], 0));
+}
+
+#[test]
 fn an_exchange_never_takes_others_rows_with_it() {
     require!(Kind::Postgres);
     let (pg, mut model, mut store, plan) =
