@@ -42,7 +42,7 @@ const ORDER: &[Place] = &[
     // It knows nothing of what the nodes say to each other.
     place(&["peers"], Imports::Only(&["record"])),
     place(&["node"], Imports::Above),
-    place(&["jq"], Imports::Only(&[])),
+    place(&["jq"], Imports::Only(&["record"])),
     place(&["mapping"], Imports::Only(&["record", "jq"])),
     place(&["store"], Imports::Only(&["record", "jq", "mapping"])),
     place(&[STORES], Imports::Only(&["record", "mapping", "store"])),
