@@ -53,7 +53,7 @@ const ORDER: &[Place] = &[
     place(&["http"], Imports::Above),
     place(&["client"], Imports::Only(&["record"])),
     place(&["terminal"], Imports::Only(&[])),
-    place(&["command"], Imports::Only(&["client"])),
+    place(&["command"], Imports::Only(&["record", "client"])),
     // It is given the kinds of stores, and starts no node.
     place(
         &["import"],
