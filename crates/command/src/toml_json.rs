@@ -1,6 +1,9 @@
 //! TOML read as JSON, so that one reader of definitions serves both, with the way back from a place
 //! in a definition (`mappings[0].columns.total`) to the line of the file.
 
+use std::cmp::Ordering;
+
+use onelog_record::{Quoted, compare_numbers};
 use serde_json::{Map, Number, Value};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};
@@ -33,6 +36,8 @@ pub fn parse(text: &str) -> Result<Spanned<DeTable<'_>>, Fault> {
     })
 }
 
+/// As many characters of a number are shown.
+const NUMBER_SHOWN_MAX: usize = 64;
 /// How deep the values of a text may nest.
 const NESTING_MAX: usize = 128;
 const TOO_DEEP: &str =
@@ -40,10 +45,16 @@ const TOO_DEEP: &str =
 
 /// A value as JSON, the fields of a table in the order in which they are written.
 pub fn to_json(text: &str, value: &Spanned<DeValue<'_>>) -> Result<Value, Fault> {
-    value_to_json(text, value, NESTING_MAX)
+    value_to_json(text, "", value, NESTING_MAX)
 }
 
-fn value_to_json(text: &str, value: &Spanned<DeValue<'_>>, levels: usize) -> Result<Value, Fault> {
+/// `field` is the name of the nearest field that the value is in.
+fn value_to_json(
+    text: &str,
+    field: &str,
+    value: &Spanned<DeValue<'_>>,
+    levels: usize,
+) -> Result<Value, Fault> {
     let fault = |message: &str| {
         Err(Fault {
             line: line_at(text, value.span().start),
@@ -58,24 +69,59 @@ fn value_to_json(text: &str, value: &Spanned<DeValue<'_>>, levels: usize) -> Res
         DeValue::Boolean(flag) => Value::Bool(*flag),
         DeValue::Integer(number) => match i64::from_str_radix(number.as_str(), number.radix()) {
             Ok(number) => Value::from(number),
-            Err(_) => return fault("this number does not fit 64 bits"),
+            Err(_) => {
+                let fits = u64::from_str_radix(number.as_str(), number.radix()).is_ok();
+                return fault(&format!(
+                    "{} {}",
+                    named(text, field, value),
+                    too_large(fits)
+                ));
+            }
         },
         DeValue::Float(number) => {
-            let number = number.as_str().parse().ok().and_then(Number::from_f64);
-            match number {
-                Some(number) => Value::Number(number),
-                None => return fault("this is no number that JSON has"),
+            let kept = number.as_str().parse().ok().and_then(Number::from_f64);
+            let Some(kept) = kept else {
+                return fault("this is no number that JSON has");
+            };
+            let written = number.as_str().trim_start_matches('+');
+            if !compare_numbers(&kept.to_string(), written).is_some_and(Ordering::is_eq) {
+                return fault(&format!(
+                    "{} would be rounded to {kept}; write it with fewer digits",
+                    named(text, field, value)
+                ));
             }
+            Value::Number(kept)
         }
         DeValue::Datetime(_) => return fault("this is a date; write it as a text, in quotes"),
         DeValue::Array(items) => Value::Array(
             items
                 .iter()
-                .map(|item| value_to_json(text, item, inside))
+                .map(|item| value_to_json(text, field, item, inside))
                 .collect::<Result<_, _>>()?,
         ),
         DeValue::Table(table) => Value::Object(fields_to_json(text, table, inside)?),
     })
+}
+
+/// A number as it is written, and the field that it is in.
+fn named(text: &str, field: &str, value: &Spanned<DeValue<'_>>) -> String {
+    let written = text.get(value.span()).unwrap_or_default();
+    let shown: String = written.chars().take(NUMBER_SHOWN_MAX).collect();
+    format!("the number {shown} of '{}'", Quoted(field))
+}
+
+/// Why a whole number is refused, and what helps; `fits`: it is one of 64 bits without a sign.
+const fn too_large(fits: bool) -> &'static str {
+    match fits {
+        true => {
+            "is larger than TOML allows (9223372036854775807); a definition in JSON takes it, from a \
+             file (for a schema: `onelog tables create --schema FILE`) or over HTTP"
+        }
+        false => {
+            "does not fit 64 bits; write it with fewer digits, or with an exponent where it is round \
+             (1e25)"
+        }
+    }
 }
 
 /// A table as a JSON object.
@@ -95,7 +141,7 @@ fn fields_to_json(
         .map(|(name, value)| {
             Ok((
                 name.get_ref().to_string(),
-                value_to_json(text, value, levels)?,
+                value_to_json(text, name.get_ref(), value, levels)?,
             ))
         })
         .collect()
@@ -206,6 +252,41 @@ columns."a.b" = { from = "/x",
         assert_eq!(
             Value::Object(table_to_json(text, table.get_ref()).unwrap()),
             json!({"n": 31, "f": 1.5})
+        );
+    }
+
+    #[test]
+    fn a_number_that_would_be_rounded_is_refused_with_its_line_and_its_name() {
+        for (number, shown) in [
+            ("12345678901234567.89", "rounded to 1.2345678901234568e+16"),
+            ("0.1234567890123456789", "rounded to 0.12345678901234568"),
+            ("1e-400", "rounded to 0.0"),
+            ("9_007_199_254_740_993.0", "rounded to 9007199254740992.0"),
+            ("9223372036854775808", "JSON"),
+            ("100000000000000000000000000", "64 bits"),
+            ("0xffffffffffffffff", "JSON"),
+        ] {
+            let text = format!(
+                "[[tables]]\nname = \"t\"\nschema = {{ properties = {{\n  total = {{ enum = [1.5, {number}] }} }} }}"
+            );
+            let table = parse(&text).unwrap();
+
+            let fault = table_to_json(&text, table.get_ref()).unwrap_err();
+
+            assert_eq!(fault.line, 4, "{fault:?}");
+            for part in [number, "'enum'", shown] {
+                assert!(fault.message.contains(part), "{part}: {fault:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_number_that_is_kept_exactly_is_taken_however_it_is_written() {
+        let text = "n = [1.10, +1.5, -0.0, 1e25, 1_000.5, 0.1, 5e-324, 9223372036854775807]";
+        let table = parse(text).unwrap();
+        assert_eq!(
+            Value::Object(table_to_json(text, table.get_ref()).unwrap()),
+            json!({"n": [1.1, 1.5, -0.0, 1e25, 1000.5, 0.1, 5e-324, i64::MAX]})
         );
     }
 

@@ -48,7 +48,7 @@ use self::value::Value;
 /// The version of the language: raised whenever a program could make another result of the same
 /// record than before, by a change here or an upgrade of jaq. Stores keep it in the fingerprint of
 /// what their rows were made by, so that rows of two versions are never side by side.
-pub const LANGUAGE_VERSION: u32 = 3;
+pub const LANGUAGE_VERSION: u32 = 4;
 /// How long the result of a transform may be: as long as a value in the log.
 pub const RESULT_BYTES_MAX: usize = 1 << 20;
 

@@ -2,13 +2,15 @@
 //!
 //! The order is total, NaN included (before all other numbers), since sorting relies on it.
 
+use std::borrow::Cow;
 use std::cmp::Ordering;
 
 use jaq_json::Num;
+use onelog_record::compare_numbers;
 
 use super::json::WHOLE_FLOAT_MAX;
 use super::meter;
-use super::value::{Object, Value, as_float};
+use super::value::{Object, Value, as_float, read_digits};
 
 impl PartialEq for Value {
     fn eq(&self, other: &Self) -> bool {
@@ -55,19 +57,32 @@ const fn rank(value: &Value) -> u8 {
     }
 }
 
-/// Integers are compared exactly, also with floats: were they rounded first, two different
-/// integers could both equal one float.
+/// By the decimal text that the numbers are written as, exactly: were they rounded first, different
+/// ones could be equal. What is calculated is a float, and its text the shortest that names it.
 fn order_numbers(left: &Num, right: &Num) -> Ordering {
-    match (is_integer(left), is_integer(right)) {
-        (true, true) => left.cmp(right),
-        (true, false) => order_integer(left, as_float(right)),
-        (false, true) => order_integer(right, as_float(left)).reverse(),
-        (false, false) => order_floats(as_float(left), as_float(right)),
+    if let (Num::Int(_) | Num::BigInt(_), Num::Int(_) | Num::BigInt(_)) = (left, right) {
+        return left.cmp(right);
+    }
+    if let (Some(left), Some(right)) = (held(left), held(right)) {
+        return order_floats(left, right);
+    }
+    match (Decimal::of(left), Decimal::of(right)) {
+        // Both have an order.
+        (Decimal::Text(left), Decimal::Text(right)) => {
+            compare_numbers(&left, &right).unwrap_or(Ordering::Equal)
+        }
+        (left, right) => order_floats(left.beyond(), right.beyond()),
     }
 }
 
-const fn is_integer(number: &Num) -> bool {
-    matches!(number, Num::Int(_) | Num::BigInt(_))
+/// The number where it is a float, or one holds it exactly.
+#[allow(clippy::cast_precision_loss)]
+fn held(number: &Num) -> Option<f64> {
+    match number {
+        Num::Float(float) => Some(*float),
+        Num::Int(integer) => Some(*integer as f64).filter(|float| float.abs() < WHOLE_FLOAT_MAX),
+        _ => None,
+    }
 }
 
 fn order_floats(left: f64, right: f64) -> Ordering {
@@ -75,17 +90,39 @@ fn order_floats(left: f64, right: f64) -> Ordering {
         .unwrap_or_else(|| right.is_nan().cmp(&left.is_nan()))
 }
 
-fn order_integer(integer: &Num, float: f64) -> Ordering {
-    // Rounding keeps the order, and makes an integer equal at most.
-    match order_floats(as_float(integer), float) {
-        Ordering::Equal if float.is_infinite() => 0.0_f64.total_cmp(&float),
-        Ordering::Equal if float.abs() < WHOLE_FLOAT_MAX => Ordering::Equal,
-        Ordering::Equal => {
-            // What an integer was rounded to has no fraction and is written in full.
-            let rounded = Num::from_str_radix(&format!("{float:.0}"), 10);
-            rounded.map_or(Ordering::Equal, |rounded| integer.cmp(&rounded))
+enum Decimal<'n> {
+    Text(Cow<'n, str>),
+    /// Beyond all texts, or NaN.
+    Beyond(f64),
+}
+
+impl<'n> Decimal<'n> {
+    fn of(number: &'n Num) -> Self {
+        read_digits(number);
+        let float = match number {
+            Num::Int(integer) => return Self::Text(integer.to_string().into()),
+            Num::BigInt(integer) => return Self::Text(integer.to_string().into()),
+            Num::Float(float) if float.is_finite() => {
+                return Self::Text(format!("{float:e}").into());
+            }
+            Num::Float(float) => *float,
+            Num::Dec(written) if compare_numbers(written, "0").is_some() => {
+                return Self::Text(written.as_str().into());
+            }
+            // Its exponent is too long to be calculated with: as a float it is 0, or infinite.
+            Num::Dec(_) => as_float(number),
+        };
+        match float == 0.0 {
+            true => Self::Text("0".into()),
+            false => Self::Beyond(float),
         }
-        different => different,
+    }
+
+    const fn beyond(&self) -> f64 {
+        match self {
+            Self::Text(_) => 0.0,
+            Self::Beyond(float) => *float,
+        }
     }
 }
 
@@ -135,6 +172,29 @@ fn order_objects(left: &Object, right: &Object) -> Ordering {
 mod tests {
     use super::*;
 
+    const CALCULATED: [f64; 9] = [
+        f64::NAN,
+        f64::INFINITY,
+        f64::NEG_INFINITY,
+        -0.0,
+        0.5,
+        f64::MIN_POSITIVE / 4.0,
+        WHOLE_FLOAT_MAX - 0.5,
+        WHOLE_FLOAT_MAX,
+        9_223_372_036_854_775_808.0,
+    ];
+
+    #[test]
+    fn what_is_calculated_is_what_it_is_written_as() {
+        for float in CALCULATED.into_iter().filter(|float| float.is_finite()) {
+            let value = Value::from(float);
+            let mut written = Vec::new();
+            crate::json::write(&value, &mut written, 100, crate::json::NotFinite::Refuse).unwrap();
+            let read = crate::json::read(&written).unwrap();
+            assert!(value == read, "{float:e} and {read}");
+        }
+    }
+
     #[test]
     fn numbers_that_one_float_cannot_tell_apart_are_ordered_totally() {
         let numbers: Vec<Value> = [
@@ -158,11 +218,20 @@ mod tests {
             "0",
             "-0.0",
             "0.5",
+            "9007199254740992.5",
+            "9223372036854775807.99999999999999999999",
+            "9.2233720368547758e18",
+            "1e-400",
+            "-1e-400",
+            "1e1000000000000000000",
+            "-1e1000000000000000000",
+            "1e-1000000000000000000",
+            "0e1000000000000000000",
         ]
         .into_iter()
         .map(Value::number)
         .chain(["9", "-9"].map(|sign| Value::number(&sign.replace('9', &"9".repeat(399)))))
-        .chain([Value::from(f64::NAN)])
+        .chain(CALCULATED.map(Value::from))
         .collect();
         for a in &numbers {
             for b in &numbers {

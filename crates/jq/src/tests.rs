@@ -392,7 +392,8 @@ fn hostile_records_neither_abort_nor_hang() {
     ));
     assert_eq!(limit("[.]", &nested(127)), Limit::Depth);
     let digits = "9".repeat(1 << 20);
-    assert_eq!(result(". == . + 0", &digits), "true");
+    // The sum is an infinite float.
+    assert_eq!(result(". < . + 0", &digits), "true");
     assert!(matches!(run(". * 2", &digits), Err(JqError::NotFinite)));
     let text = format!("\"{}\"", "\\u00fc".repeat((1 << 20) / 6));
     assert_eq!(result("length", &text), ((1 << 20) / 6).to_string());

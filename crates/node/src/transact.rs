@@ -10,8 +10,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use onelog_record::{
-    CommitRequest, Committed, FieldPath, Guard, JsonText, KeyRange, Number, Operation, PointRead,
-    Position, Predicate, Quoted, Refusal, TableId, Write,
+    CommitRequest, Committed, FieldPath, Guard, Json, JsonText, KeyRange, Number, Operation,
+    PointRead, Position, Predicate, Quoted, Refusal, TableId, Write,
 };
 use onelog_replica::Catalog;
 use onelog_state::{ReadError, Row, Snapshot, Versioned};
@@ -26,6 +26,9 @@ const BACKOFF_FIRST: Duration = Duration::from_micros(200);
 const BACKOFF_MAX: Duration = Duration::from_millis(50);
 /// How long [`Node::transact`] tries.
 const DEADLINE: Duration = Duration::from_secs(10);
+
+/// As many characters of a number are shown.
+const NUMBER_SHOWN_MAX: usize = 64;
 
 /// A transaction was not committed.
 #[derive(Debug, thiserror::Error)]
@@ -49,6 +52,18 @@ pub enum TransactError {
         key: Bytes,
         cause: serde_json::Error,
     },
+    /// [`Transaction::get_json`] found a number that a [`Value`] cannot hold exactly.
+    #[error(
+        "the value of key {key:?} has the number {number}{}, which a serde_json::Value would round: read its text with `get`, or change it without reading it (`add`, `append`)",
+        at_field(field)
+    )]
+    Rounded {
+        key: Bytes,
+        /// The path to the number; empty where the number is the whole value.
+        field: String,
+        /// Its beginning, where it is long.
+        number: String,
+    },
     /// The key was changed by `add`, `min`, `max` or `append` earlier in the same transaction; its
     /// value is decided only at commit.
     #[error(
@@ -65,6 +80,13 @@ pub enum TransactError {
         attempts: u32,
         last: Box<Refusal>,
     },
+}
+
+fn at_field(field: &str) -> String {
+    match field {
+        "" => String::new(),
+        _ => format!(" at '{}'", Quoted(field)),
+    }
 }
 
 impl TransactError {
@@ -144,6 +166,12 @@ impl Transaction {
     }
 
     /// [`Transaction::get`], parsed as JSON.
+    ///
+    /// # Errors
+    /// A value with a number that a [`Value`] would round (a whole one beyond 64 bits, most with
+    /// more than 17 digits) is refused as [`TransactError::Rounded`], so that it is not put back
+    /// rounded. [`Transaction::get`] gives its text, which a program can read into types of its
+    /// own; [`Transaction::add`] and [`Transaction::append`] change a field and keep all others.
     pub fn get_json(
         &self,
         table: &str,
@@ -152,10 +180,17 @@ impl Transaction {
         let Some(value) = self.get(table, key.as_ref())? else {
             return Ok(None);
         };
-        let parsed = serde_json::from_slice(&value).map_err(|cause| TransactError::Json {
-            key: Bytes::copy_from_slice(key.as_ref()),
-            cause,
-        })?;
+        let key = || Bytes::copy_from_slice(key.as_ref());
+        let parsed = serde_json::from_slice(&value)
+            .map_err(|cause| TransactError::Json { key: key(), cause })?;
+        let written = Json::parse(&value).ok();
+        if let Some((field, number)) = written.as_ref().and_then(Json::rounded_field) {
+            return Err(TransactError::Rounded {
+                key: key(),
+                field,
+                number: number.chars().take(NUMBER_SHOWN_MAX).collect(),
+            });
+        }
         Ok(Some(parsed))
     }
 
@@ -237,7 +272,9 @@ impl Transaction {
         )
     }
 
-    /// Puts a value as JSON.
+    /// Puts a value as JSON, its numbers as serde_json writes them: what is beyond the 64 bits of
+    /// their types was rounded before it comes here. [`Transaction::put`] takes a text with numbers
+    /// of any length.
     pub fn put_json(
         &mut self,
         table: &str,

@@ -180,6 +180,37 @@ impl<'t> Json<'t> {
         })
     }
 
+    /// [`Json::rounded_number`] with the path to it.
+    #[must_use]
+    pub fn rounded_field(&self) -> Option<(String, &str)> {
+        let number = self.rounded_number()?;
+        let mut path = String::new();
+        self.write_path_to(number, &mut path);
+        Some((path, number))
+    }
+
+    /// Whether this very text is a number in here; then the path to it is written.
+    fn write_path_to(&self, number: &str, path: &mut String) -> bool {
+        let start = path.len();
+        let mut inside = |step: &str, value: &Self| {
+            path.truncate(start);
+            path.push('/');
+            path.push_str(&step.replace('~', "~0").replace('/', "~1"));
+            value.write_path_to(number, path)
+        };
+        match self {
+            Self::Number(own) => std::ptr::eq(own.as_ref(), number),
+            Self::Array(items) => {
+                let mut items = items.iter().enumerate();
+                items.any(|(n, item)| inside(&n.to_string(), item))
+            }
+            Self::Object(fields) => fields
+                .iter()
+                .any(|(name, field)| inside(&name.text(), field)),
+            _ => false,
+        }
+    }
+
     #[must_use]
     pub const fn is_null(&self) -> bool {
         matches!(self, Self::Null)

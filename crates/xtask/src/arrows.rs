@@ -42,7 +42,7 @@ const ORDER: &[Place] = &[
     // It knows nothing of what the nodes say to each other.
     place(&["peers"], Imports::Only(&["record"])),
     place(&["node"], Imports::Above),
-    place(&["jq"], Imports::Only(&[])),
+    place(&["jq"], Imports::Only(&["record"])),
     place(&["mapping"], Imports::Only(&["record", "jq"])),
     place(&["store"], Imports::Only(&["record", "jq", "mapping"])),
     place(&[STORES], Imports::Only(&["record", "mapping", "store"])),
@@ -53,7 +53,7 @@ const ORDER: &[Place] = &[
     place(&["http"], Imports::Above),
     place(&["client"], Imports::Only(&["record"])),
     place(&["terminal"], Imports::Only(&[])),
-    place(&["command"], Imports::Only(&["client"])),
+    place(&["command"], Imports::Only(&["record", "client"])),
     // It is given the kinds of stores, and starts no node.
     place(
         &["import"],

@@ -296,6 +296,47 @@ fn an_exported_configuration_is_what_is_in_force() {
 }
 
 #[test]
+fn a_table_that_toml_cannot_hold_is_left_out_of_an_export_by_name() {
+    // Given a table whose schema has a null, one with a number beyond TOML's, and a plain one
+    let place = Place::new();
+    let config = place.configure("");
+    let server = place.start(&config);
+    for (table, schema) in [
+        ("t.none", r#"{"enum": ["a", null]}"#),
+        ("t.large", r#"{"maximum": 18446744073709551615}"#),
+        ("t.plain", r#"{"maximum": 12.5}"#),
+    ] {
+        let create = ["tables", "create", table, "--schema", "-"];
+        server.run_fed(&create, schema).good();
+    }
+    // When its configuration is exported
+    let ran = server.run(&["config", "export"]);
+    // Then a comment and a warning name each table that is not in it, and why,
+    for (table, why) in [
+        ("t.none", "schema.enum[1] is null"),
+        ("t.large", "schema.maximum is 18446744073709551615"),
+    ] {
+        let said = format!("the table '{table}' is left out: {why}");
+        let comment = ran.out.lines().find(|line| line.contains(&said));
+        assert!(
+            comment.is_some_and(|line| line.starts_with("# ")),
+            "{ran:?}"
+        );
+        assert!(ran.err.contains(&format!("warning: {said}")), "{ran:?}");
+    }
+    // and the rest is a configuration that a server starts with.
+    let exported = ran.good();
+    let all = server.run(&["config", "export", "--json"]).good();
+    assert!(all.contains("t.none") && all.contains("null"), "{all}");
+    drop(server);
+    std::fs::write(&config, &exported).unwrap();
+    let server = place.start(&config);
+    let plain = server.run(&["tables", "show", "t.plain", "--json"]).json();
+    assert_eq!(plain["schema"]["maximum"], 12.5, "{exported}");
+    assert_eq!(sink(&server)["name"], "reports");
+}
+
+#[test]
 fn an_exported_secret_is_a_variable_to_be_set() {
     let place = Place::new();
     let config = place.configure(

@@ -13,6 +13,8 @@ const VERSIONS: &[(u32, [(&str, &str); 3])] = &[
     (2, JAQ_3_1_2),
     // Nanoseconds of dates, leading zeros in programs, the memory of evaluations.
     (3, JAQ_3_1_2),
+    // Numbers are compared exactly, also those with a point or an exponent.
+    (4, JAQ_3_1_2),
 ];
 const JAQ_3_1_2: [(&str, &str); 3] = [
     ("jaq-core", "3.1.2"),

@@ -25,6 +25,25 @@ fn what_is_read_is_written_as_it_was_without_the_spaces() {
 }
 
 #[test]
+fn the_first_number_that_would_be_rounded_is_found_with_its_path() {
+    for (text, found) in [
+        ("[1,1.10,1e3,18446744073709551615]", None),
+        ("18446744073709551617", Some(("", "18446744073709551617"))),
+        (
+            r#"{"a":[0.5,{"b":1}],"c\u002f~":[2,12345678901234567.89],"d":12345678901234567.89}"#,
+            Some(("/c~1~0/1", "12345678901234567.89")),
+        ),
+    ] {
+        let json = parsed(text);
+        let field = json.rounded_field();
+        let field = field
+            .as_ref()
+            .map(|(path, number)| (path.as_str(), *number));
+        assert_eq!(field, found, "{text}");
+    }
+}
+
+#[test]
 fn a_name_with_escapes_is_read_once_for_all_paths() {
     let fields = |inner: &str| format!(r#"{{"\u0061":{inner},"\u0062":2,"plain":3}}"#);
     let text = fields(&fields("1"));
