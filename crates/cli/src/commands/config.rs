@@ -39,7 +39,7 @@ struct Sections {
 pub fn run(args: &Args, context: &Context) -> Result<(), CommandError> {
     let Command::Export = args.command;
     let client = context.client()?;
-    let sections = Sections {
+    let mut sections = Sections {
         tables: tables(&client)?,
         sinks: sinks(&client)?,
     };
@@ -48,6 +48,8 @@ pub fn run(args: &Args, context: &Context) -> Result<(), CommandError> {
         out.json(&sections)?;
         return Ok(out.flush()?);
     }
+    let mut left_out = without_unwritable("table", &mut sections.tables);
+    left_out.extend(without_unwritable("sink", &mut sections.sinks));
     let text = toml::to_string_pretty(&sections).map_err(|error| {
         CommandError::Failed(format!(
             "a definition cannot be written as TOML: {error}; --json prints it"
@@ -57,9 +59,49 @@ pub fn run(args: &Args, context: &Context) -> Result<(), CommandError> {
     if text.contains("${") {
         out.line(SECRETS)?;
     }
+    for what in &left_out {
+        out.line(&format!("# {what}"))?;
+        eprintln!("warning: {what}");
+    }
     out.line("")?;
     out.bytes(text.as_bytes())?;
     Ok(out.flush()?)
+}
+
+/// Takes out the definitions that TOML cannot hold, and says of each why.
+fn without_unwritable(kind: &str, definitions: &mut Vec<Map<String, Value>>) -> Vec<String> {
+    let mut left_out = Vec::new();
+    definitions.retain(|definition| {
+        let mut fields = definition.iter();
+        let Some(why) = fields.find_map(|(name, value)| unwritable(name, value)) else {
+            return true;
+        };
+        let name = definition["name"].as_str().unwrap_or_default();
+        left_out.push(format!(
+            "the {kind} '{name}' is left out: {why}, which TOML does not have; --json prints it"
+        ));
+        false
+    });
+    left_out
+}
+
+/// The first part of a value that TOML cannot hold, with its place on one line, for a comment.
+fn unwritable(place: &str, value: &Value) -> Option<String> {
+    match value {
+        Value::Null => Some(format!("{} is null", place.escape_debug())),
+        Value::Number(number) if number.is_u64() && !number.is_i64() => {
+            Some(format!("{} is {number}", place.escape_debug()))
+        }
+        Value::Array(items) => {
+            let mut items = items.iter().enumerate();
+            items.find_map(|(n, item)| unwritable(&format!("{place}[{n}]"), item))
+        }
+        Value::Object(fields) => {
+            let mut fields = fields.iter();
+            fields.find_map(|(name, field)| unwritable(&format!("{place}.{name}"), field))
+        }
+        _ => None,
+    }
 }
 
 fn tables(client: &Client) -> Result<Vec<Map<String, Value>>, CommandError> {
