@@ -85,11 +85,12 @@ pub enum TableError {
 /// When it contradicts itself or its schema does not compile.
 pub fn check(table: &NewTable) -> Result<(), TableError> {
     check_table_name(&table.name)?;
-    let rules = table.schema.is_some() || !table.unique.is_empty();
-    if table.value == ValueKind::Bytes && rules {
-        return Err(TableError::Definition(
-            "schema and unique need values of kind json",
-        ));
+    let is_json = table.value != ValueKind::Bytes;
+    if !is_json && table.schema.is_some() {
+        return Err(TableError::Definition("schema needs values of kind json"));
+    }
+    if !is_json && !table.unique.is_empty() {
+        return Err(TableError::Definition("unique needs values of kind json"));
     }
     if table.kind == TableKind::Stream && !table.unique.is_empty() {
         return Err(TableError::Definition(

@@ -142,7 +142,7 @@ fn table_error(app: &Shared, place: &str, error: TableError) -> ApiError {
         TableError::Name(error) => ApiError::malformed(place, error),
         TableError::UniqueTwice(_) => ApiError::malformed("unique", error),
         TableError::Definition(message) if message.starts_with("schema") => {
-            ApiError::malformed("value", message)
+            ApiError::malformed("schema", message)
         }
         TableError::Definition(message) if message.contains("unique") => {
             ApiError::malformed("unique", message)

@@ -86,6 +86,10 @@ fn a_definition_that_cannot_be_says_where() {
             json!({"name": "a", "value": "bytes", "unique": ["/x"]}),
             "unique",
         ),
+        (
+            json!({"name": "a", "value": "bytes", "schema": {"type": "object"}}),
+            "schema",
+        ),
         (json!({"name": "a", "unique": ["/x", "/y", "x"]}), "unique"),
         (json!({"name": "a", "columns": []}), "body"),
     ] {
