@@ -3,11 +3,11 @@
 
 use onelog_engine::Members;
 use onelog_record::Index;
-use onelog_state::{Checkpoint, CheckpointError, CheckpointReport};
+use onelog_state::{Checkpoint, CheckpointError};
 
 use crate::events::Now;
 use crate::failure::Failure;
-use crate::jobs::{Job, Outbox};
+use crate::jobs::{CheckpointJob, Checkpointed, Job, Outbox};
 use crate::observer::Observer;
 use crate::replica::Replica;
 
@@ -97,7 +97,9 @@ impl<T, O: Observer> Replica<T, O> {
         self.checkpoints.begun_with = self.space.free();
         self.checkpoints.is_running = true;
         self.observer.checkpoint_started();
-        out.jobs.push(Job::Checkpoint(checkpoint));
+        let log = self.cluster.has_peers().then(|| self.reader.clone());
+        out.jobs
+            .push(Job::Checkpoint(CheckpointJob { checkpoint, log }));
     }
 
     pub(crate) fn freeze(&mut self) -> Option<Checkpoint> {
@@ -117,12 +119,14 @@ impl<T, O: Observer> Replica<T, O> {
 
     pub(crate) fn checkpointed(
         &mut self,
-        result: Result<CheckpointReport, CheckpointError>,
+        result: Result<Checkpointed, CheckpointError>,
         now: Now,
         out: &mut Outbox<T>,
     ) -> Result<(), Failure> {
         self.checkpoints.is_running = false;
-        self.observer.checkpoint_ended(result.as_ref().ok());
+        let made = result.as_ref().ok();
+        self.observer
+            .checkpoint_ended(made.map(|made| &made.report));
         if let Err(CheckpointError::NoSpace { checkpoint, .. }) = result {
             tracing::warn!(
                 position = %checkpoint.position(),
@@ -135,8 +139,8 @@ impl<T, O: Observer> Replica<T, O> {
             });
             return Ok(());
         }
-        let report = result?;
-        self.note_digest(report.digest);
+        let Checkpointed { report, chain } = result?;
+        self.note_digest(report.digest, chain);
         self.compare_digests()?;
         self.checkpoints.covered = self.state.checkpointed().index;
         self.checkpoints.kept_since_ms = Some(now.monotonic_ms);

@@ -165,9 +165,7 @@ impl<T, O: Observer> Replica<T, O> {
     }
 
     /// A checkpoint has ended.
-    pub(crate) fn note_digest(&mut self, found: StateDigest) {
-        // A frame that cannot be read is mended where it is needed.
-        let chain = self.reader.chain_at(found.applied.position).ok().flatten();
+    pub(crate) fn note_digest(&mut self, found: StateDigest, chain: Option<u32>) {
         let own = &mut self.digests.own;
         while own.len() >= DIGESTS_MAX {
             own.pop_front();

@@ -3,9 +3,10 @@
 use onelog_engine::{FetchId, MemberChange, Message, Submission};
 use onelog_log::{Dropped, FlushError, PrepareError, ReadError, RetainError};
 use onelog_record::{Entry, NodeId};
-use onelog_state::{CheckpointError, CheckpointReport};
+use onelog_state::CheckpointError;
 
 use crate::digests::DigestAt;
+use crate::jobs::Checkpointed;
 use crate::read_replica::FromSource;
 use crate::snapshots::ArrivedSnapshot;
 
@@ -66,7 +67,7 @@ pub enum Event<T> {
         result: Result<(), FlushError>,
     },
     /// The job [`crate::Job::Checkpoint`] has ended.
-    Checkpointed(Box<Result<CheckpointReport, CheckpointError>>),
+    Checkpointed(Box<Result<Checkpointed, CheckpointError>>),
     /// The job [`crate::Job::Prepare`] has ended.
     Prepared(Result<(), PrepareError>),
     /// The job [`crate::Job::Retain`] has ended.

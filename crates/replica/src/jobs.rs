@@ -3,9 +3,37 @@
 use onelog_engine::{Fetch, FetchId, Members, MembersError, Message};
 use onelog_log::{Flush, LogReader, Prepare, ReadError, Retain, SaveWatermark};
 use onelog_record::{Committed, Entry, NodeId, Position, Refusal};
-use onelog_state::{Checkpoint, ReleasedView};
+use onelog_state::{Checkpoint, CheckpointError, CheckpointReport, ReleasedView};
 
 use crate::snapshots::SendSnapshot;
+
+/// A checkpoint, and a look at what the log has at its place, which reads a file.
+#[derive(Debug)]
+pub struct CheckpointJob {
+    pub(crate) checkpoint: Checkpoint,
+    /// Where there are other nodes to compare with.
+    pub(crate) log: Option<LogReader>,
+}
+
+/// A checkpoint was made.
+#[derive(Clone, Copy, Debug)]
+pub struct Checkpointed {
+    pub(crate) report: CheckpointReport,
+    /// The checksum of the log's last frame at the checkpoint's place.
+    pub(crate) chain: Option<u32>,
+}
+
+impl CheckpointJob {
+    /// # Errors
+    /// When the checkpoint was not made.
+    pub fn run(self) -> Result<Checkpointed, CheckpointError> {
+        let report = self.checkpoint.run()?;
+        // A frame that cannot be read is mended where it is needed.
+        let look = |log: LogReader| log.chain_at(report.position).ok().flatten();
+        let chain = self.log.and_then(look);
+        Ok(Checkpointed { report, chain })
+    }
+}
 
 /// Work that blocks and may run on any thread, at any time, beside any other job. The driver MUST
 /// run each one and report its end as an [`crate::Event`].
@@ -15,7 +43,7 @@ pub enum Job {
     /// Several at once.
     Flush(Flush),
     /// Write a frozen memtable into the B-tree. One at a time.
-    Checkpoint(Checkpoint),
+    Checkpoint(CheckpointJob),
     /// Make the next segment of the log ready. One at a time.
     Prepare(Prepare),
     /// Record that the log's start was cut and remove the files. One at a time.

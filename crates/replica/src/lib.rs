@@ -66,7 +66,7 @@ pub use digests::{Contents, DIGESTS_MAX, DigestAt};
 pub use events::{Event, Now, Request};
 pub use failure::Failure;
 pub use followers::{Follower, Followers, sink_follower};
-pub use jobs::{Answer, Job, Outbox, ReadForFollower, TransferError};
+pub use jobs::{Answer, CheckpointJob, Checkpointed, Job, Outbox, ReadForFollower, TransferError};
 pub use observer::Observer;
 pub use onelog_engine::READ_REPLICA;
 pub use opening::{Recovered, StartError};

@@ -21,10 +21,9 @@ use onelog_engine::{Prepared, Submission};
 use onelog_log::{CrashMode, Flush, Prepare, Retain, SaveWatermark, SimulatedDisk};
 use onelog_record::{CommitRequest, Compression, Operation, Refusal, TableId, TxnId, Write};
 use onelog_replica::{
-    Answer, Creation, Event, FOUNDER, Failure, Job, NewTable, Now, Outbox, Recovered, Replica,
-    ReplicaOptions, Request, StartProgress, creation, removal,
+    Answer, CheckpointJob, Creation, Event, FOUNDER, Failure, Job, NewTable, Now, Outbox,
+    Recovered, Replica, ReplicaOptions, Request, StartProgress, creation, removal,
 };
-use onelog_state::Checkpoint;
 
 pub struct Story {
     pub log: SimulatedDisk,
@@ -34,7 +33,7 @@ pub struct Story {
     pub replica: Option<Replica<u32, ()>>,
     out: Outbox<u32>,
     flushes: Vec<Flush>,
-    checkpoint: Option<Checkpoint>,
+    checkpoint: Option<CheckpointJob>,
     prepare: Option<Prepare>,
     retain: Option<Retain>,
     save: Option<SaveWatermark>,

@@ -12,10 +12,10 @@ use onelog_record::{
     CommitRequest, Compression, Entry, KeyRange, NodeId, Offset, TABLE_TABLES, TableId, TxnId,
 };
 use onelog_replica::{
-    Answer, Event, Failure, Job, Now, Outbox, PinnedSnapshot, ReadForFollower, Recovered, Replica,
-    ReplicaOptions, Request, SendSnapshot, StartError, StartProgress,
+    Answer, CheckpointJob, Event, Failure, Job, Now, Outbox, PinnedSnapshot, ReadForFollower,
+    Recovered, Replica, ReplicaOptions, Request, SendSnapshot, StartError, StartProgress,
 };
-use onelog_state::{Checkpoint, State};
+use onelog_state::State;
 
 use super::invariants::{LogChange, Print};
 use super::reached::Reached;
@@ -33,7 +33,7 @@ pub struct Life {
     flushes: Vec<Flush>,
     /// The highest number of those that have run.
     flushed: Option<u64>,
-    checkpoint: Option<Checkpoint>,
+    checkpoint: Option<CheckpointJob>,
     prepare: Option<Prepare>,
     retain: Option<Retain>,
     save: Option<SaveWatermark>,

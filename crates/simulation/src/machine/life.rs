@@ -9,10 +9,10 @@ use onelog_engine::Submission;
 use onelog_log::{Flush, LogReader, Prepare, Retain, SaveWatermark};
 use onelog_record::Position;
 use onelog_replica::{
-    Answer, Event, FOUNDER, Follower, Job, Now, Outbox, Recovered, Replica, ReplicaOptions,
-    Request, StartProgress,
+    Answer, CheckpointJob, Event, FOUNDER, Follower, Job, Now, Outbox, Recovered, Replica,
+    ReplicaOptions, Request, StartProgress,
 };
-use onelog_state::{Checkpoint, State};
+use onelog_state::State;
 
 use super::MachineOptions;
 use super::published::Published;
@@ -38,7 +38,7 @@ pub(super) struct Life {
     /// Requests that the replica has not taken yet.
     queue: VecDeque<Event<Ticket>>,
     flushes: Vec<Flush>,
-    checkpoint: Option<Checkpoint>,
+    checkpoint: Option<CheckpointJob>,
     prepare: Option<Prepare>,
     retain: Option<Retain>,
     save: Option<SaveWatermark>,
