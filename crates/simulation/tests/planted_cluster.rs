@@ -37,7 +37,7 @@ macro_rules! bugs {
 }
 
 const BUGS: &[Planted] = &bugs! {
-    onelog_engine: DecideBehindDefinition, CampaignsUnflushed, BarrierUnconfirmed, OverlayKept, RepliesKept, AnswerOnDecision, AdmitsTooEarly,
+    onelog_engine: DecideBehindDefinition, BarrierUnconfirmed, OverlayKept, RepliesKept, AnswerOnDecision, AdmitsTooEarly,
         IdsNotInstalled, ReportedUnflushed, VoteForgotten, BarrierByLease;
     onelog_replica: AnswerOnStage, DurableIsCommitted, StoredBeforeCut, CommitBehindCheckpoint, MembersNotKept,
         ChangesNotLookedFor, CatalogNotInstalled, CatalogOfCheckpoint, RetainPastCheckpoint, ReplayShort;
