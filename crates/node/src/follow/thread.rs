@@ -97,6 +97,15 @@ pub(super) fn run(shared: &Arc<Shared>) {
     }
 }
 
+fn not_now(source: &str, state: FollowState, why: &str) {
+    tracing::warn!(
+        source,
+        state = state.name(),
+        why,
+        "the source is not followed now"
+    );
+}
+
 struct Thread<'s> {
     shared: &'s Arc<Shared>,
     following: &'s Following,
@@ -132,9 +141,7 @@ impl Thread<'_> {
         };
         match (is_new, state.is_final()) {
             (false, _) => {}
-            (true, false) => {
-                tracing::warn!(%source, state = state.name(), %why, "the source is not followed now");
-            }
+            (true, false) => not_now(source, state, &why),
             (true, true) => tracing::error!(
                 %source,
                 state = state.name(),
@@ -199,9 +206,7 @@ impl Thread<'_> {
             (true, FollowState::Following) => {
                 tracing::info!(%source, from = %self.shared.applied_index(), "follows");
             }
-            (true, _) => {
-                tracing::warn!(%source, state = state.name(), %why, "the source is not followed now");
-            }
+            (true, _) => not_now(source, state, &why),
         }
     }
 

@@ -1,6 +1,6 @@
 //! Damage of a durable frame of one node's log: a bit is another one, a write never came to the disk, or
-//! the write of another frame went to its place. The node finds that when it reads. It is mended as in the real node: before the start, or under a reader, with a copy of the entry
-//! from another node. One frame of the cluster is damaged at a time, only a committed one that another
+//! the write of another frame went to its place. The node finds that when it reads. It is mended as in
+//! the real node: before the start, or under a reader, with a copy of the entry from another node. One frame of the cluster is damaged at a time, only a committed one that another
 //! node has and that the hard state counts as durable, and nobody drops it meanwhile: so all of it can be
 //! mended. Damage above that is taken for a torn write, and cut.
 
