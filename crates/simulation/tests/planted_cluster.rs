@@ -12,6 +12,8 @@ use onelog_simulation::cluster::{STEPS, World, node, run};
 
 #[path = "cluster/deposed.rs"]
 mod deposed;
+#[path = "cluster/only_voter.rs"]
+mod only_voter;
 
 /// How many seeds a bug may hide behind.
 const SEEDS_MAX: u64 = 1_000;
@@ -106,6 +108,7 @@ fn each_planted_bug_is_caught() {
     }
     assert!(missed.is_empty(), "not caught: {missed:?}");
     assert!(only.is_some() || count >= BUGS_MIN, "only {count} bugs");
+    the_only_voter_does_not_lead_before_all_is_durable();
     a_replica_whose_state_differs_stops_and_no_other_one();
     a_story_catches_a_refusal_that_nothing_has_confirmed();
 }
@@ -118,6 +121,17 @@ fn a_story_catches_a_refusal_that_nothing_has_confirmed() {
     let (_, said) = deposed::requests_to_a_deposed_leader();
     set(Bug::None);
     assert_eq!(said.len(), deposed::TICKETS.len(), "{said:?}");
+}
+
+fn the_only_voter_does_not_lead_before_all_is_durable() {
+    use onelog_engine::planted::{Bug, set};
+    let (_, has_led) = only_voter::becomes_the_only_voter();
+    assert!(!has_led, "without the bug");
+    set(Bug::CampaignsUnflushed);
+    let led = std::panic::catch_unwind(|| only_voter::becomes_the_only_voter().1);
+    set(Bug::None);
+    // Where it leads, what it counts on is asserted.
+    assert!(!matches!(led, Ok(false)), "it has not led");
 }
 
 fn a_replica_whose_state_differs_stops_and_no_other_one() {

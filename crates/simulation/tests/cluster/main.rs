@@ -9,6 +9,7 @@ mod deposed;
 mod digests;
 mod earlier_copy;
 mod members;
+mod only_voter;
 mod seeds;
 mod snapshots;
 mod stories;

@@ -5,6 +5,8 @@ use onelog_log::CrashMode;
 use onelog_replica::{Event, TransferError};
 use onelog_simulation::cluster::{World, node, options};
 
+use super::only_voter;
+
 #[test]
 fn three_nodes_grow_from_one_and_all_have_what_each_acknowledged() {
     let mut world = World::of_one(1);
@@ -211,4 +213,15 @@ fn leadership_that_is_not_taken_is_kept_and_what_waited_is_decided() {
     world.cut.clear();
     world.run(20);
     world.check_end();
+}
+
+#[test]
+fn the_only_voter_that_is_left_leads_when_all_that_it_has_is_durable() {
+    let (mut world, has_led) = only_voter::becomes_the_only_voter();
+    let members = world.nodes[&node(2)].replica().members().clone();
+    assert_eq!(members.voters, [node(2)].into());
+    assert!(!has_led);
+    only_voter::flush(&mut world, 2);
+    world.run(only_voter::LONG);
+    assert!(world.nodes[&node(2)].admits());
 }
