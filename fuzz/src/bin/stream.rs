@@ -114,7 +114,7 @@ fn make_seeds() -> Vec<Vec<u8>> {
     let first = bodies::entry(3, 10, bodies::body(1, 3), 3, Compression::None);
     let checksum = encode_entry(&first, BEHIND.checksum, &mut whole);
     whole.extend_from_slice(&encode_pulse(Pulse {
-                age_ms: 0,
+        age_ms: 0,
         applied: Index(9),
         position: first.header.end(),
     }));
