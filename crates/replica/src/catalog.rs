@@ -9,6 +9,7 @@ use onelog_record::{
     TableId, TableKind, USER_TABLES_FROM, ValueKind, nearest_name,
 };
 
+use crate::dropped::DroppedTables;
 use crate::{schema, system_writes};
 
 /// A record of `onelog.tables` that cannot be understood: written by a newer version, or damage.
@@ -29,7 +30,7 @@ pub struct Catalog {
     rules: HashMap<TableId, TableRules>,
     names: BTreeMap<String, TableId>,
     /// Deleted tables: their number still names their old records.
-    dropped: HashMap<TableId, Arc<TableDefinition>>,
+    dropped: DroppedTables,
     /// The number of the next table. It never falls: each number that was given out has a record for
     /// ever, of the table or of its end.
     next_id: TableId,
@@ -48,7 +49,7 @@ impl Catalog {
         let mut catalog = Self {
             rules: HashMap::new(),
             names: BTreeMap::new(),
-            dropped: HashMap::new(),
+            dropped: DroppedTables::default(),
             next_id: USER_TABLES_FROM,
         };
         for (id, name) in SYSTEM_TABLES {
@@ -95,7 +96,7 @@ impl Catalog {
         self.next_id = self.next_id.max(TableId(id.0.saturating_add(1)));
         if definition.dropped {
             self.rules.remove(&id);
-            self.dropped.insert(id, Arc::new(definition));
+            self.dropped.insert(definition);
             return Ok(Some(id));
         }
         let schema = definition.schema.as_ref().map(schema::of_table);
@@ -128,7 +129,7 @@ impl Catalog {
     #[must_use]
     pub fn by_id(&self, id: TableId) -> Option<&Arc<TableDefinition>> {
         let live = self.rules.get(&id).map(|rules| &rules.definition);
-        live.or_else(|| self.dropped.get(&id))
+        live.or_else(|| self.dropped.get(id))
     }
 
     /// The live tables of users, by name.

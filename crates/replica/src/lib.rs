@@ -37,6 +37,7 @@ mod checkpoints;
 mod cluster;
 mod definitions;
 mod digests;
+mod dropped;
 mod effects;
 mod events;
 mod failure;
