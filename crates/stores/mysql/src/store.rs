@@ -216,6 +216,10 @@ impl MysqlStore {
                 self.check_unchanged(facts, 0..facts.len())?;
                 self.apply_otherwise(batch, facts, &fault)
             }
+            // A row that cannot be sent at all, and perhaps not the only one.
+            Err(Trouble::Store(StoreError::Refused(_))) => {
+                self.attempt(batch, facts, Way::OneByOne)
+            }
             other => other,
         }
     }
@@ -486,16 +490,6 @@ impl Store for MysqlStore {
                     // Where the tables still fit.
                     self.check_shape()?;
                     facts = self.look_at_tables()?;
-                }
-                Err(Trouble::Store(StoreError::Refused(_))) => {
-                    // A row that cannot be sent at all, and perhaps not the only one.
-                    match self.attempt(batch, &facts, Way::OneByOne) {
-                        Ok(()) => {
-                            self.follow_batch(batch);
-                            return Ok(());
-                        }
-                        Err(trouble) => break trouble,
-                    }
                 }
                 Err(trouble) => break trouble,
             }

@@ -81,6 +81,8 @@ pub(crate) enum Way {
     InOrder,
     /// Every row that changes is deleted, then inserted.
     Anew,
+    /// The same one by one, to name those that have what a row has that stays.
+    AnewOneByOne,
 }
 
 /// Writes rows in the transaction that is under way.
@@ -124,11 +126,16 @@ impl Writer<'_> {
     /// Applies last images by deleting every row that changes, then inserting: where rows exchange
     /// values that must be unique. Only where all tables are renewable.
     pub(crate) fn anew(&mut self, changes: &[Vec<Change>]) -> Result<(), Trouble> {
-        for mapping in (0..changes.len()).rev() {
-            self.delete(mapping, changes[mapping].iter())?;
-        }
+        self.delete_all(changes)?;
         for (mapping, changes) in changes.iter().enumerate() {
             self.put(mapping, &self.statements[mapping].insert, changes)?;
+        }
+        Ok(())
+    }
+
+    fn delete_all(&mut self, changes: &[Vec<Change>]) -> Result<(), Trouble> {
+        for mapping in (0..changes.len()).rev() {
+            self.delete(mapping, changes[mapping].iter())?;
         }
         Ok(())
     }
@@ -358,6 +365,13 @@ impl MysqlStore {
         match way {
             Way::Many => writer.many(&batch.changes),
             Way::Anew => writer.anew(&batch.changes),
+            Way::AnewOneByOne => {
+                writer.delete_all(&batch.changes)?;
+                let written = last()
+                    .into_iter()
+                    .filter(|(_, change)| change.value.is_some());
+                writer.one_by_one(written)
+            }
             Way::InOrder => writer.one_by_one(batch.in_order.iter().map(|(n, c)| (*n, c))),
             Way::OneByOne => {
                 let mut pairs = last();
@@ -388,6 +402,16 @@ impl MysqlStore {
             return Err(Trouble::Store(StoreError::Refused(refused)));
         }
         match self.attempt(batch, facts, Way::Anew) {
+            Err(Trouble::Fault(_, fault)) if fault.is_rejected_row() => {}
+            other => return other,
+        }
+        // Perhaps a row has what another one has that stays: the exchanges beside it pass without it.
+        match self.attempt(batch, facts, Way::AnewOneByOne) {
+            Err(Trouble::Store(StoreError::Refused(fewer))) => {
+                let is_fewer = fewer.more.len() < refused.more.len();
+                let named = if is_fewer { fewer } else { refused };
+                Err(Trouble::Store(StoreError::Refused(named)))
+            }
             Err(Trouble::Fault(_, fault)) if fault.is_rejected_row() => {
                 Err(Trouble::Store(StoreError::Refused(refused)))
             }

@@ -7,7 +7,10 @@
 //!  in the order of the log ─ committed      one by one ─ committed, or every refused row is named
 //!      │ a unique key objects still
 //!      ▼
-//!  every changed row deleted, then inserted ─ committed, or refused as in the order of the log
+//!  every changed row deleted, then inserted ─ committed
+//!      │ a unique key objects still
+//!      ▼
+//!  the same one by one ─ refused as here where these are fewer, else as in the order of the log
 //! ```
 //! Each attempt is a transaction of its own and moves the position itself, under the same guard. Its
 //! last step is a look at the definitions of the tables, see `definitions`. How the refused ones are
@@ -21,6 +24,7 @@ mod probe;
 pub(crate) mod statements;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use onelog_mapping::{Cell, MappingPlan};
 use onelog_store::{Batch, Change, Refusals, Remedy, StoreError, failpoint};
@@ -125,8 +129,46 @@ impl<'a> Scope<'a> {
                 Err(fault) if fault.is_rejected_row() => {}
                 Err(fault) => return Err(fault.into_store_error(APPLYING, &connection.place)),
             }
+            if let Some(fewer) = self.refused_anew(connection, batch, refused.len())? {
+                return Err(fewer);
+            }
         }
         Err(self.refusals(connection, &steps, refused))
+    }
+
+    /// Which rows are refused where every row that changes is deleted first, if they are fewer than
+    /// `most`: those that have what a row has that stays. The exchanges beside them pass without them.
+    fn refused_anew(
+        &mut self,
+        connection: &Connection,
+        batch: &Batch,
+        most: usize,
+    ) -> Result<Option<StoreError>, StoreError> {
+        let without_values = changed(batch).rev().flat_map(|(mapping, changes)| {
+            let without = |change: &Change| Change {
+                value: None,
+                ..change.clone()
+            };
+            changes.iter().map(move |change| (mapping, without(change)))
+        });
+        let deletes: Vec<(usize, Change)> = without_values.collect();
+        let mut steps: Vec<Step<'_>> = deletes.iter().map(|(n, change)| (*n, change)).collect();
+        steps.extend(upserts(batch));
+        let limit = limit_of(&steps);
+        let found = connection.try_wait("applying rows anew to", limit, async {
+            let found = self.probe(batch, &steps).await;
+            self.client.batch_execute("ROLLBACK").await.ok();
+            found
+        });
+        match found {
+            Ok(refused) => {
+                let is_row = |(step, _): &Refusal| *step >= deletes.len();
+                let is_fewer = (1..most).contains(&refused.len()) && refused.iter().all(is_row);
+                Ok(is_fewer.then(|| self.refusals(connection, &steps, refused)))
+            }
+            Err(fault) if fault.is_rejected_row() => Ok(None),
+            Err(fault) => Err(fault.into_store_error(APPLYING, &connection.place)),
+        }
     }
 
     /// Everything collapsed: deletes, the last mapping's first; then upserts in the plan's order.
@@ -292,8 +334,7 @@ impl<'a> Scope<'a> {
         batch: &Batch,
         steps: &[Step<'_>],
     ) -> Result<Vec<Refusal>, Fault> {
-        // Each window is bounded; so many of them may take longer than one statement.
-        let limit = STATEMENT_TIMEOUT * (steps.len() / WINDOW + 1) as u32;
+        let limit = limit_of(steps);
         connection.try_wait("applying changes one by one to", limit, async {
             let found = self.probe(batch, steps).await;
             match found {
@@ -471,11 +512,19 @@ fn steps(batch: &Batch) -> Vec<Step<'_>> {
         let deleted = changes.iter().filter(|change| change.value.is_none());
         deleted.map(move |change| (mapping, change))
     });
-    let upserts = changed(batch).flat_map(|(mapping, changes)| {
+    deletes.chain(upserts(batch)).collect()
+}
+
+fn upserts(batch: &Batch) -> impl Iterator<Item = Step<'_>> {
+    changed(batch).flat_map(|(mapping, changes)| {
         let written = changes.iter().filter(|change| change.value.is_some());
         written.map(move |change| (mapping, change))
-    });
-    deletes.chain(upserts).collect()
+    })
+}
+
+/// Each window is bounded; so many of them may take longer than one statement.
+fn limit_of(steps: &[Step<'_>]) -> Duration {
+    STATEMENT_TIMEOUT * (steps.len() / WINDOW + 1) as u32
 }
 
 pub(crate) fn says(error: &tokio_postgres::Error) -> String {

@@ -198,6 +198,38 @@ fn a_refused_row_beside_an_exchange_is_named_alone() {
 }
 
 #[test]
+fn a_duplicate_beside_an_exchange_is_named_alone() {
+    require!(Kind::Mariadb);
+    // Given a user's table with a unique column,
+    let table = format!(
+        "CREATE TABLE orders (id {KEY} PRIMARY KEY, total DECIMAL(10,2),
+           note VARCHAR(20) CHARACTER SET utf8mb4, UNIQUE KEY one_note (note))"
+    );
+    let mut model = Model::default();
+    for key in ["a", "b", "c"] {
+        model.order(key, 1, key);
+    }
+    let mut backfilled = backfilled(&table, existing_plan, model);
+    // when two rows exchange theirs in a batch that has one with the value of a row that stays,
+    let from = backfilled.model.position();
+    backfilled.model.order("a", 2, "b");
+    backfilled.model.order("b", 2, "a");
+    backfilled.model.order("d", 2, "c");
+    let batch = backfilled.model.batch(&backfilled.plan, from);
+    let refused = backfilled.store.apply(&batch).unwrap_err();
+    // then that one is named and no other one,
+    let StoreError::Refused(refused) = refused else {
+        panic!("{refused:?}");
+    };
+    assert_eq!((&refused.key_bytes[..], refused.more.len()), (&b"d"[..], 0));
+    // and the others are written without it.
+    backfilled.model.write(ORDERS, b"d", None);
+    let batch = backfilled.model.batch(&backfilled.plan, from);
+    backfilled.store.apply(&batch).unwrap();
+    assert_eq!(backfilled.differences(), 0);
+}
+
+#[test]
 fn a_row_that_stays_is_in_the_way_of_one_record_alone() {
     require!(Kind::Mariadb);
     // Given a row whose record is refused, and a new record that is to get its unique value

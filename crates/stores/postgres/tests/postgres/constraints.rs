@@ -114,6 +114,27 @@ fn a_refused_row_beside_an_exchange_is_named_alone() {
 }
 
 #[test]
+fn a_duplicate_beside_an_exchange_is_named_alone() {
+    require!(Kind::Postgres);
+    // Given rows with unique names,
+    let (_pg, mut model, mut store, plan) = users("");
+    // when two exchange theirs in a batch that has one with the name of a row that stays,
+    let from = model.position();
+    named(&mut model, "a", "bob");
+    named(&mut model, "b", "ada");
+    named(&mut model, "d", "cleo");
+    let refused = store.apply(&model.batch(&plan, from)).unwrap_err();
+    // then that one is named and no other one,
+    let StoreError::Refused(refused) = refused else {
+        panic!("{refused:?}");
+    };
+    assert_eq!((&refused.key_bytes[..], refused.more.len()), (&b"d"[..], 0));
+    // and the others are written without it.
+    model.write(ORDERS, b"d", None);
+    apply_and_compare(store.as_mut(), &plan, &model, from);
+}
+
+#[test]
 fn an_exchange_never_takes_others_rows_with_it() {
     require!(Kind::Postgres);
     let (pg, mut model, mut store, plan) =
