@@ -1,6 +1,6 @@
 //! What Redis's errors mean for a sink: worth another attempt, or final.
 
-use onelog_store::{StoreError, URL};
+use onelog_store::{Cause, StoreError, URL};
 use redis::{ErrorKind, RedisError, ServerError};
 
 /// An error of the driver: mostly of the connection.
@@ -23,9 +23,17 @@ pub(crate) fn classify(what: &str, place: &str, error: RedisError) -> StoreError
             Some(code) => classify_code(what, code, &error.to_string()),
             None => StoreError::Unavailable {
                 what,
-                cause: Box::new(error),
+                cause: cause_of(error),
             },
         },
+    }
+}
+
+/// An error of the connection. The system calls a timeout a resource that is unavailable.
+pub(crate) fn cause_of(error: RedisError) -> Cause {
+    match error.is_timeout() {
+        true => format!("it did not answer in time ({error})").into(),
+        false => Box::new(error),
     }
 }
 
@@ -77,7 +85,7 @@ fn classify_code(what: String, code: &str, message: &str) -> StoreError {
     } else {
         ""
     };
-    let cause: onelog_store::Cause = match advice {
+    let cause: Cause = match advice {
         "" => message.into(),
         advice => format!("{message}. {advice}").into(),
     };
@@ -108,4 +116,20 @@ pub(crate) fn lacks_right(error: &ServerError) -> bool {
 /// Whether an error says that a partition is elsewhere now, or soon.
 pub(crate) fn is_moved(error: &ServerError) -> bool {
     ["MOVED", "ASK", "TRYAGAIN", "CLUSTERDOWN"].contains(&error.code())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[test]
+    fn a_timeout_is_called_so() {
+        for kind in [io::ErrorKind::WouldBlock, io::ErrorKind::TimedOut] {
+            let error = classify("reading from", "h:1", io::Error::from(kind).into());
+            let text = error.to_string();
+            assert!(text.contains("it did not answer in time"), "{text}");
+        }
+    }
 }

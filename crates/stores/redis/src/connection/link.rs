@@ -9,7 +9,7 @@ use onelog_store::StoreError;
 use redis::{Client, Connection, ConnectionInfo, RedisError, Value};
 
 use super::wire::command;
-use crate::error::{classify, classify_refusal};
+use crate::error::{cause_of, classify, classify_refusal};
 
 /// How long connecting may take, TLS and log-in included.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
@@ -47,7 +47,7 @@ impl Link {
         self.dead = true;
         StoreError::Unavailable {
             what: format!("{what} Redis at {}", self.place),
-            cause: Box::new(error),
+            cause: cause_of(error),
         }
     }
 
