@@ -5,6 +5,7 @@
 use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use onelog_record::{FieldPath, Json, KEY_BYTES_MAX, TxnId, VALUE_BYTES_MAX};
+use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 
 use crate::format::{Piece, too_long};
@@ -289,11 +290,22 @@ fn hint(number: u64, text: &[u8], error: &serde_json::Error) -> &'static str {
         (1, Some(b'{' | b'[')) if error.is_eof() => {
             "; documents over several lines are read with --format json"
         }
+        (1, Some(b'{' | b'[')) if is_followed(text) => {
+            "; several documents on one line are read with --format json"
+        }
         (1, Some(_)) if text.iter().any(|byte| b",;\t|".contains(byte)) => {
             "; rows of columns are read with --format csv"
         }
         _ => "",
     }
+}
+
+/// Whether another document follows the first one.
+fn is_followed(text: &[u8]) -> bool {
+    let mut documents = serde_json::Deserializer::from_slice(text).into_iter::<IgnoredAny>();
+    let is_whole = matches!(documents.next(), Some(Ok(_)));
+    let behind = text[documents.byte_offset()..].trim_ascii_start();
+    is_whole && matches!(behind.first(), Some(b'{' | b'['))
 }
 
 #[cfg(test)]
@@ -325,6 +337,7 @@ mod tests {
             super::hint(1, text, &error)
         };
         assert!(hint(b"{").contains("--format json"));
+        assert!(hint(b"{\"id\":1}{\"id\":2}").contains("--format json"));
         assert!(hint(b"id,name").contains("--format csv"));
         assert!(hint(b"{\"id\":\"\xe9\"}").contains("not UTF-8"));
         assert_eq!(hint("[".repeat(5_000).as_bytes()), "");

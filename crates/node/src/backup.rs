@@ -17,6 +17,7 @@ use onelog_log::{
     make_folder,
 };
 use onelog_record::{Entry, EntryHeader, EntryKind, Index, NodeId, Position, Term};
+use onelog_replica::READ_REPLICA;
 use onelog_state::{State, StateOptions};
 
 use crate::Node;
@@ -135,8 +136,8 @@ fn remove_parts(of: &Path) {
 /// A log of one node that was made of a member's folder.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Survivor {
-    /// The member whose folder it was.
-    pub node: NodeId,
+    /// The member whose folder it was; none of a read replica, which has no number.
+    pub node: Option<NodeId>,
     /// Everything below it is in.
     pub position: Position,
     /// The member knew that everything below it is committed, and nothing of what is behind it.
@@ -180,7 +181,7 @@ pub fn restore_alone(member: &Path, into: &Path) -> Result<Survivor, BackupError
     let committed = was.commit.min(found.last_index);
     let place = reader.place(committed)?;
     Ok(Survivor {
-        node: NodeId(was.node),
+        node: Some(NodeId(was.node)).filter(|node| *node != READ_REPLICA),
         position,
         committed: place.map_or(found.start, |place| place.end),
         beyond: found.last_index.get() - committed.get(),

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use onelog::{Survivor, UNFINISHED_LOG, finish_copy, restore_alone};
+use onelog::{NodeId, Survivor, UNFINISHED_LOG, finish_copy, restore_alone};
 use onelog_command::{CommandError, Context, NoServer};
 use onelog_log::{FolderLock, LOCK_FILE, flush_folder, make_folder};
 use onelog_terminal::{Out, thousands};
@@ -70,7 +70,7 @@ pub fn run(args: &Args, context: &Context) -> Result<(), CommandError> {
     if context.json {
         let mut json = report.json();
         if let Some(survivor) = survivor {
-            json["node"] = survivor.node.get().into();
+            json["node"] = survivor.node.map(NodeId::get).into();
             json["committed"] = survivor.committed.get().into();
             json["beyond"] = survivor.beyond.into();
         }
@@ -94,10 +94,11 @@ fn of_survivor(survivor: &Survivor) -> String {
         1 => "1 entry".to_owned(),
         beyond => format!("{} entries", thousands(*beyond)),
     };
+    let node = node.map_or("the read replica".to_owned(), |node| format!("node {node}"));
     let behind = match beyond {
-        0 => format!("node {node} knew all of it to be committed"),
+        0 => format!("{node} knew all of it to be committed"),
         _ => format!(
-            "node {node} did not know whether what is from position {} on, {entries}, was committed: it is in, acknowledged or not",
+            "{node} did not know whether what is from position {} on, {entries}, was committed: it is in, acknowledged or not",
             thousands(survivor.committed.get())
         ),
     };

@@ -375,6 +375,14 @@ fn the_folder_of_a_read_replica_is_no_node_s_and_the_reverse() {
     ];
     let refused = servers.start_refused("follower", &as_node);
     refused.fails(1, "belongs to a read replica");
+    let (from, into) = (servers.data("follower"), servers.data("alone"));
+    let mut restore = onelog();
+    restore.args(["restore", "--alone"]).args([from, into]);
+    let alone = Ran::of(restore.output().unwrap()).good();
+    assert!(
+        alone.contains("the read replica knew all of it to be committed"),
+        "{alone}"
+    );
     let other = servers.source("other");
     other.terminate();
     let refused = servers.start_refused("other", &["--follow", &source.url]);
