@@ -293,6 +293,7 @@ fn hint(number: u64, text: &[u8], error: &serde_json::Error) -> &'static str {
         (1, Some(b'{' | b'[')) if is_followed(text) => {
             "; several documents on one line are read with --format json"
         }
+        (1, Some(b'{' | b'[')) => "",
         (1, Some(_)) if text.iter().any(|byte| b",;\t|".contains(byte)) => {
             "; rows of columns are read with --format csv"
         }
@@ -342,6 +343,7 @@ mod tests {
         assert!(hint(b"{\"id\":\"\xe9\"}").contains("not UTF-8"));
         assert_eq!(hint("[".repeat(5_000).as_bytes()), "");
         assert_eq!(hint(b"{\"id\":}"), "");
+        assert_eq!(hint(b"{\"id\":\"a\",\"x\":NaN}"), "");
     }
 
     #[test]

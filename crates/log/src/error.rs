@@ -7,6 +7,10 @@ use onelog_record::{Index, Position};
 
 use crate::{HardStateError, NewerFormat, is_no_space};
 
+/// What to do with a node whose files have lost something, as the end of a message. A backup under a
+/// member's number would be a node that has forgotten what it voted for and acknowledged.
+pub const RESTORE_OR_REPLACE: &str = "alone, restore a backup; in a cluster, remove this node from it and add a new one, empty and under a new number";
+
 /// Bytes on disk are not what was acknowledged.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Corruption {
@@ -36,9 +40,7 @@ pub enum OpenError {
     #[error("the log's options are wrong: {0}")]
     Options(String),
     /// Acknowledged entries are damaged or missing.
-    #[error(
-        "the log is corrupt: {0}; nothing was changed; restore this node from a backup or a peer"
-    )]
+    #[error("the log is corrupt: {0}; nothing was changed; {RESTORE_OR_REPLACE}")]
     Corrupt(Corruption),
     /// The files were made by a newer version of onelog.
     #[error(transparent)]
@@ -212,7 +214,7 @@ pub enum ReadError {
         start: Position,
     },
     /// Durable bytes are damaged. They are not served.
-    #[error("the log is corrupt: {0}; restore this node from a backup or a peer")]
+    #[error("the log is corrupt: {0}; {RESTORE_OR_REPLACE}")]
     Corrupt(Corruption),
     #[error("reading {file} failed: {source}")]
     Io { file: String, source: io::Error },

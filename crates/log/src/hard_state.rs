@@ -20,6 +20,7 @@ use std::sync::Arc;
 
 use onelog_record::{Index, Term};
 
+use crate::RESTORE_OR_REPLACE;
 use crate::disk::{Disk, DiskFile};
 use crate::format::{KnownFormat, NewerFormat};
 use crate::frame::{long, word};
@@ -82,7 +83,7 @@ pub enum HardStateRead {
 pub enum HardStateError {
     /// Both slots are damaged.
     #[error(
-        "the file {HARD_STATE_FILE} is unreadable (first slot: {first}; second slot: {second}): this node no longer knows its vote; restore the file from a backup, or let the node join again with an empty folder"
+        "the file {HARD_STATE_FILE} is unreadable (first slot: {first}; second slot: {second}): this node no longer knows its vote, and an older copy of the file would not either; {RESTORE_OR_REPLACE}"
     )]
     Unreadable {
         /// What is wrong with the first slot.
@@ -92,7 +93,7 @@ pub enum HardStateError {
     },
     /// There are segments but no hard state.
     #[error(
-        "the file {HARD_STATE_FILE} is missing although there are segments: restore it from a backup, or let the node join again with an empty folder"
+        "the file {HARD_STATE_FILE} is missing although there are segments: this node no longer knows its vote, and an older copy of the file would not either; {RESTORE_OR_REPLACE}"
     )]
     Missing,
     /// The folder was written by a newer version of onelog.

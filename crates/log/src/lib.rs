@@ -44,8 +44,8 @@ pub mod stream;
 pub use check::{CheckError, CheckReport, Checked, check};
 pub use disk::{Disk, DiskFile, is_no_space};
 pub use error::{
-    CloseError, Corruption, CutError, FlushError, MendError, OpenError, PrepareError, ReadError,
-    RestartError, RetainError, StageError,
+    CloseError, Corruption, CutError, FlushError, MendError, OpenError, PrepareError,
+    RESTORE_OR_REPLACE, ReadError, RestartError, RetainError, StageError,
 };
 pub use flush::{Flush, FlushPool};
 pub use folders::{flush_folder, make_folder};

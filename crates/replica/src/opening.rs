@@ -18,7 +18,8 @@ use std::sync::Arc;
 
 use onelog_engine::{Members, MessageError, READ_REPLICA};
 use onelog_log::{
-    Disk, HardState, Log, LogOptions, LogReader, NewerFormat, Place, ReadError, Recovery,
+    Disk, HardState, Log, LogOptions, LogReader, NewerFormat, Place, RESTORE_OR_REPLACE, ReadError,
+    Recovery,
 };
 use onelog_record::{Index, NodeId, Position};
 use onelog_state::{Opened, State, StateOptions};
@@ -41,7 +42,7 @@ pub enum StartError {
     State(#[source] onelog_state::OpenError),
     /// Log and state do not fit together.
     #[error(
-        "the state covers the log up to index {state}, but the log holds entries {first} to {last}: one of them is not from here or has lost data; restore both from the same backup"
+        "the state covers the log up to index {state}, but the log holds entries {first} to {last}: one of them is not from here or has lost data; {RESTORE_OR_REPLACE}"
     )]
     Mismatch {
         /// The state's last applied index.
@@ -51,7 +52,7 @@ pub enum StartError {
     },
     /// The log ends before what it once knew to be committed.
     #[error(
-        "the log was committed up to index {committed}, but it ends at {last}: the disk has lost acknowledged entries. Alone, restore a backup; in a cluster, remove this node from it and add a new one, empty and under a new number"
+        "the log was committed up to index {committed}, but it ends at {last}: the disk has lost acknowledged entries; {RESTORE_OR_REPLACE}"
     )]
     LostTail { committed: Index, last: Index },
     /// The folder is that of another node.
@@ -75,7 +76,7 @@ pub enum StartError {
     )]
     OtherLog { found: u128, log_id: u128 },
     /// Who the members are cannot be read.
-    #[error("who the members are cannot be read from the state: {0}; restore a backup")]
+    #[error("who the members are cannot be read from the state: {0}; {RESTORE_OR_REPLACE}")]
     Members(#[from] MessageError),
     /// The log could not be read while replaying.
     #[error("the log could not be replayed: {0}")]

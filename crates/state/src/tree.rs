@@ -13,6 +13,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use onelog_log::RESTORE_OR_REPLACE;
 use onelog_record::{Index, KeyRange, Offset, Position, TableId, Term, panic_message};
 use redb::{
     Database, Durability, Range, ReadOnlyTable, ReadableDatabase, TableDefinition, WriteTransaction,
@@ -61,12 +62,12 @@ pub enum OpenError {
     },
     /// The file cannot be read as a B-tree.
     #[error(
-        "the state file is unreadable: {source}. The log rebuilds it when it still reaches back to offset 0: move the folder 'state' away and start again; else restore a backup"
+        "the state file is unreadable: {source}. The log rebuilds it when it still reaches back to offset 0: move the folder 'state' away and start again; else, {RESTORE_OR_REPLACE}"
     )]
     Unreadable { source: Box<redb::Error> },
     /// The B-tree gave up over the file's contents.
     #[error(
-        "the state file is damaged ({0}). The log rebuilds it when it still reaches back to offset 0: move the folder 'state' away and start again; else restore a backup"
+        "the state file is damaged ({0}). The log rebuilds it when it still reaches back to offset 0: move the folder 'state' away and start again; else, {RESTORE_OR_REPLACE}"
     )]
     Damaged(String),
     /// The file was made by a newer version of onelog.

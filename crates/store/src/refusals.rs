@@ -36,6 +36,12 @@ impl Refusals {
         }
     }
 
+    /// Adds what was noted apart.
+    pub fn append(&mut self, others: Self) {
+        self.found.extend(others.found);
+        self.keys.extend(others.keys);
+    }
+
     /// Whether a change comes behind a refused one of its key: it is not tried.
     #[must_use]
     pub fn covers(&self, mapping: usize, change: &Change) -> bool {
@@ -60,6 +66,29 @@ impl Refusals {
         let mut refused = self.found.swap_remove(first);
         refused.more = self.found;
         Err(StoreError::Refused(Box::new(refused)))
+    }
+}
+
+impl Refused {
+    /// Those of these that `others` has as well.
+    #[must_use]
+    pub fn among(mut self, others: &Self) -> Option<Self> {
+        let key = |refused: &Self| (refused.into.clone(), refused.key_bytes.clone());
+        let known: HashSet<_> = others.all().map(key).collect();
+        let more = std::mem::take(&mut self.more);
+        let all = std::iter::once(self).chain(more);
+        let mut found: Vec<Self> = all
+            .filter(|refused| known.contains(&key(refused)))
+            .collect();
+        found.sort_by_key(|refused| refused.offset);
+        let mut found = found.into_iter();
+        let mut first = found.next()?;
+        first.more = found.collect();
+        Some(first)
+    }
+
+    fn all(&self) -> impl Iterator<Item = &Self> {
+        std::iter::once(self).chain(&self.more)
     }
 }
 
@@ -103,6 +132,29 @@ mod tests {
         let mut more: Vec<u64> = first.more.iter().map(|other| other.offset.get()).collect();
         more.sort_unstable();
         assert_eq!((first.offset, more), (Offset(3), vec![5, 7]));
+    }
+
+    #[test]
+    fn those_that_two_attempts_refuse_are_found_in_the_order_of_the_log() {
+        let of = |offsets: &[(&'static str, u64)]| {
+            let mut all = offsets.iter().map(|(key, offset)| {
+                let StoreError::Refused(refused) = refused(*offset) else {
+                    unreachable!("it is a refusal");
+                };
+                Refused {
+                    key_bytes: Bytes::from_static(key.as_bytes()),
+                    ..*refused
+                }
+            });
+            let mut first = all.next().unwrap();
+            first.more = all.collect();
+            first
+        };
+        let before = of(&[("b", 2), ("d", 4), ("c", 3)]);
+        let found = of(&[("a", 1), ("d", 4), ("c", 3)]).among(&before).unwrap();
+        let offsets: Vec<u64> = found.all().map(|refused| refused.offset.get()).collect();
+        assert_eq!(offsets, [3, 4]);
+        assert!(of(&[("a", 1)]).among(&before).is_none());
     }
 
     #[test]

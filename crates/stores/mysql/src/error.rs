@@ -78,6 +78,11 @@ impl Fault {
         self.code() == Some(1062)
     }
 
+    /// Whether a row refers to one that is not there, or one that stays refers to it.
+    pub(crate) fn is_reference(&self) -> bool {
+        matches!(self.code(), Some(1216 | 1217 | 1451 | 1452))
+    }
+
     /// Whether the transaction lost against another one and can begin again at once.
     pub(crate) fn is_lost_race(&self) -> bool {
         matches!(self.code(), Some(1205 | 1213))

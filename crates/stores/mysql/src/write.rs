@@ -6,6 +6,7 @@
 //! statement fails. Where a second unique index is known, a batch is staged in a temporary table,
 //! from which rows that are there are updated and the others inserted.
 
+pub(crate) mod anew;
 pub(crate) mod statements;
 
 use mysql_async::prelude::Queryable;
@@ -81,7 +82,7 @@ pub(crate) enum Way {
     InOrder,
     /// Every row that changes is deleted, then inserted.
     Anew,
-    /// The same one by one, to name those that have what a row has that stays.
+    /// The same one by one, in the order of the log, to name those that are refused all the same.
     AnewOneByOne,
 }
 
@@ -119,23 +120,6 @@ impl Writer<'_> {
             for sql in &statements.merge {
                 self.run(mapping, sql)?;
             }
-        }
-        Ok(())
-    }
-
-    /// Applies last images by deleting every row that changes, then inserting: where rows exchange
-    /// values that must be unique. Only where all tables are renewable.
-    pub(crate) fn anew(&mut self, changes: &[Vec<Change>]) -> Result<(), Trouble> {
-        self.delete_all(changes)?;
-        for (mapping, changes) in changes.iter().enumerate() {
-            self.put(mapping, &self.statements[mapping].insert, changes)?;
-        }
-        Ok(())
-    }
-
-    fn delete_all(&mut self, changes: &[Vec<Change>]) -> Result<(), Trouble> {
-        for mapping in (0..changes.len()).rev() {
-            self.delete(mapping, changes[mapping].iter())?;
         }
         Ok(())
     }
@@ -206,32 +190,38 @@ impl Writer<'_> {
         &mut self,
         changes: impl Iterator<Item = (usize, &'c Change)>,
     ) -> Result<(), Trouble> {
-        // Rows that exchange values are named alone: without the others the batch comes again.
-        let (mut others, mut exchanged) = (Refusals::default(), Refusals::default());
+        let (mut own, mut exchanged) = (Refusals::default(), Refusals::default());
+        let mut references = Refusals::default();
         let mut are_new = false;
         for (mapping, change) in changes {
-            if others.is_full() || exchanged.is_full() {
+            let all = [&own, &exchanged, &references];
+            if all.iter().any(|refusals| refusals.is_full()) {
                 break;
             }
-            if others.covers(mapping, change) || exchanged.covers(mapping, change) {
+            if all.iter().any(|refusals| refusals.covers(mapping, change)) {
                 continue;
             }
             let done = match change.value {
                 None => self.delete_one(mapping, change),
                 Some(_) => self.put_one(mapping, change, &mut are_new),
             };
-            let is_exchange = matches!(&done, Err(Trouble::Fault(_, fault)) if fault.is_exchange());
+            let of_its_kind = match &done {
+                Err(Trouble::Fault(_, fault)) if fault.is_exchange() => &mut exchanged,
+                Err(Trouble::Fault(_, fault)) if fault.is_reference() => &mut references,
+                _ => &mut own,
+            };
             if let Some(refused) = self.refused(change, done)? {
-                let of_its_kind = if is_exchange {
-                    &mut exchanged
-                } else {
-                    &mut others
-                };
                 of_its_kind.note(mapping, change, refused)?;
             }
         }
-        others.into_result()?;
-        Ok(exchanged.into_result()?)
+        // Beside an exchange those are named first that are refused by themselves: the batch comes again
+        // without them. What refers to a row that is missing may miss one of the exchange.
+        if !exchanged.is_empty() && !own.is_empty() {
+            return Ok(own.into_result()?);
+        }
+        own.append(exchanged);
+        own.append(references);
+        Ok(own.into_result()?)
     }
 
     /// The refusal of a change, where that is what came out.
@@ -367,10 +357,10 @@ impl MysqlStore {
             Way::Anew => writer.anew(&batch.changes),
             Way::AnewOneByOne => {
                 writer.delete_all(&batch.changes)?;
-                let written = last()
-                    .into_iter()
-                    .filter(|(_, change)| change.value.is_some());
-                writer.one_by_one(written)
+                let mut written = last();
+                written.retain(|(_, change)| change.value.is_some());
+                written.sort_by_key(|(mapping, change)| (*mapping, change.offset));
+                writer.one_by_one(written.into_iter())
             }
             Way::InOrder => writer.one_by_one(batch.in_order.iter().map(|(n, c)| (*n, c))),
             Way::OneByOne => {
@@ -398,31 +388,30 @@ impl MysqlStore {
             other => return other,
         };
         // A foreign key of another table may have come since they were looked at.
-        if !self.are_renewable()? {
+        if !self.are_renewable(batch)? {
             return Err(Trouble::Store(StoreError::Refused(refused)));
         }
         match self.attempt(batch, facts, Way::Anew) {
             Err(Trouble::Fault(_, fault)) if fault.is_rejected_row() => {}
             other => return other,
         }
-        // Perhaps a row has what another one has that stays: the exchanges beside it pass without it.
-        match self.attempt(batch, facts, Way::AnewOneByOne) {
-            Err(Trouble::Store(StoreError::Refused(fewer))) => {
-                let is_fewer = fewer.more.len() < refused.more.len();
-                let named = if is_fewer { fewer } else { refused };
-                Err(Trouble::Store(StoreError::Refused(named)))
-            }
-            Err(Trouble::Fault(_, fault)) if fault.is_rejected_row() => {
-                Err(Trouble::Store(StoreError::Refused(refused)))
-            }
-            other => other,
-        }
+        // A row has what another one has that stays, or an earlier one of the log: the exchanges beside it
+        // pass without it. What only cannot be inserted again is not to blame.
+        let named = match self.attempt(batch, facts, Way::AnewOneByOne) {
+            Err(Trouble::Store(StoreError::Refused(found))) => found.among(&refused).map(Box::new),
+            Err(Trouble::Fault(_, fault)) if fault.is_rejected_row() => None,
+            other => return other,
+        };
+        let named = named.unwrap_or(refused);
+        Err(Trouble::Store(StoreError::Refused(named)))
     }
 }
 
 impl MysqlStore {
-    fn are_renewable(&mut self) -> Result<bool, StoreError> {
-        for mapping in &self.plan.mappings {
+    /// Whether the rows of all tables that a batch changes can be deleted and inserted again.
+    fn are_renewable(&mut self, batch: &Batch) -> Result<bool, StoreError> {
+        let tables = self.plan.mappings.iter().zip(&batch.changes);
+        for (mapping, _) in tables.filter(|(_, changes)| !changes.is_empty()) {
             if !existing::target_table(&mut self.connection, mapping)?.renewable {
                 return Ok(false);
             }

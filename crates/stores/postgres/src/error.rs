@@ -72,6 +72,11 @@ impl Fault {
         matches!(self.code(), Some("23505" | "23P01"))
     }
 
+    /// Whether a row refers to one that is not there, or one that stays refers to it.
+    pub(crate) fn is_reference(&self) -> bool {
+        self.code() == Some("23503")
+    }
+
     /// Whether trying again cannot help because of what a row holds.
     pub(crate) fn is_rejected_row(&self) -> bool {
         match self {

@@ -10,7 +10,7 @@
 //!  every changed row deleted, then inserted ─ committed
 //!      │ a unique key objects still
 //!      ▼
-//!  the same one by one ─ refused as here where these are fewer, else as in the order of the log
+//!  the same one by one ─ every refused row is named
 //! ```
 //! Each attempt is a transaction of its own and moves the position itself, under the same guard. Its
 //! last step is a look at the definitions of the tables, see `definitions`. How the refused ones are
@@ -23,17 +23,18 @@ mod definitions;
 mod probe;
 pub(crate) mod statements;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use onelog_mapping::{Cell, MappingPlan};
-use onelog_store::{Batch, Change, Refusals, Remedy, StoreError, failpoint};
+use onelog_store::{Batch, Change, Refusals, StoreError, failpoint};
 use tokio_postgres::types::{ToSql, Type};
 
 use self::probe::{Probe, Refusal};
 use crate::bookkeeping::ADVANCE;
 use crate::connection::{Connection, Pipeline, STATEMENT_TIMEOUT};
-use crate::ddl::{existing, shape};
+use crate::ddl::{existing, shape, table};
 use crate::encode::{Arrays, Wire};
 use crate::error::{self, Fault};
 use crate::store::Scope;
@@ -47,6 +48,12 @@ const REDEFINITIONS_MAX: usize = 4;
 /// How many single changes are sent before their answers are awaited.
 const WINDOW: usize = 256;
 const APPLYING: &str = "applying a batch to";
+/// Of so many rows with values of others it is found out which take part in an exchange: that costs as
+/// much again as finding the rows.
+const SORTED_OUT_MAX: usize = 64;
+/// Behind what the server says of a unique value; what forbids it follows.
+const EXCHANGE_HINT: &str =
+    "; where two rows exchange a unique value: that needs a row to be deleted for a moment, and ";
 
 /// The statements of one mapping and the buffers of their parameters.
 #[derive(Debug)]
@@ -114,35 +121,59 @@ impl<'a> Scope<'a> {
             }
             Err(fault) => return Err(fault.into_store_error(APPLYING, &connection.place)),
         };
-        // Rows that exchange values stand back: the batch comes again without the others.
-        let (exchanged, others): (Vec<_>, Vec<_>) = refused
-            .into_iter()
-            .partition(|(_, fault)| fault.is_exchange());
-        if !others.is_empty() {
-            return Err(self.refusals(connection, &steps, others));
-        }
-        let refused = exchanged;
-        if !self.loses_columns(batch) {
-            // Two rows that exchange a unique value are in each other's way in any order.
-            match connection.try_wait(APPLYING, STATEMENT_TIMEOUT, self.anew(batch)) {
-                Ok(()) => return Ok(()),
-                Err(fault) if fault.is_rejected_row() => {}
-                Err(fault) => return Err(fault.into_store_error(APPLYING, &connection.place)),
-            }
-            if let Some(fewer) = self.refused_anew(connection, batch, refused.len())? {
-                return Err(fewer);
-            }
-        }
-        Err(self.refusals(connection, &steps, refused))
+        self.exchange(connection, batch, &steps, refused)
     }
 
-    /// Which rows are refused where every row that changes is deleted first, if they are fewer than
-    /// `most`: those that have what a row has that stays. The exchanges beside them pass without them.
+    /// Applies a batch with rows that were refused in the order of the log, in which two rows that
+    /// exchange a unique value are in each other's way.
+    fn exchange(
+        &mut self,
+        connection: &Connection,
+        batch: &Batch,
+        steps: &[Step<'_>],
+        refused: Vec<Refusal>,
+    ) -> Result<(), StoreError> {
+        // Rows that exchange values wait: the batch comes again without the others. What refers to a
+        // row that is missing may miss one of an exchange.
+        let has_exchange = refused.iter().any(|(_, fault)| fault.is_exchange());
+        let is_own_fault = |fault: &Fault| !fault.is_exchange() && !fault.is_reference();
+        let (own, others): (Vec<_>, Vec<_>) = refused
+            .into_iter()
+            .partition(|(_, fault)| !has_exchange || is_own_fault(fault));
+        if !own.is_empty() {
+            return Err(self.refusals(connection, steps, own, ""));
+        }
+        if self.loses_columns(batch) {
+            return Err(self.refusals(connection, steps, others, ""));
+        }
+        if let Some(followers) = self.followers_of(connection, batch)? {
+            let hint = format!("{EXCHANGE_HINT}{followers}");
+            return Err(self.refusals(connection, steps, others, &hint));
+        }
+        match connection.try_wait(APPLYING, STATEMENT_TIMEOUT, self.anew(batch)) {
+            Ok(()) => return Ok(()),
+            Err(fault) if fault.is_rejected_row() => {}
+            Err(fault) => return Err(fault.into_store_error(APPLYING, &connection.place)),
+        }
+        let mut named = None;
+        if others.len() <= SORTED_OUT_MAX {
+            let keys = others.iter().map(|(step, _)| {
+                let (mapping, change) = steps[*step];
+                (mapping, &change.key[..])
+            });
+            named = self.refused_anew(connection, batch, &keys.collect())?;
+        }
+        Err(named.unwrap_or_else(|| self.refusals(connection, steps, others, "")))
+    }
+
+    /// Which of these rows are refused where every row that changes is deleted first, too: those that
+    /// have what a row has that stays, or what an earlier one of the log has. The exchanges beside them
+    /// pass without them. `None`: none of them, it is others that cannot be deleted and inserted.
     fn refused_anew(
         &mut self,
         connection: &Connection,
         batch: &Batch,
-        most: usize,
+        among: &HashSet<(usize, &[u8])>,
     ) -> Result<Option<StoreError>, StoreError> {
         let without_values = changed(batch).rev().flat_map(|(mapping, changes)| {
             let without = |change: &Change| Change {
@@ -154,6 +185,7 @@ impl<'a> Scope<'a> {
         let deletes: Vec<(usize, Change)> = without_values.collect();
         let mut steps: Vec<Step<'_>> = deletes.iter().map(|(n, change)| (*n, change)).collect();
         steps.extend(upserts(batch));
+        steps[deletes.len()..].sort_by_key(|(mapping, change)| (*mapping, change.offset));
         let limit = limit_of(&steps);
         let found = connection.try_wait("applying rows anew to", limit, async {
             let found = self.probe(batch, &steps).await;
@@ -161,10 +193,13 @@ impl<'a> Scope<'a> {
             found
         });
         match found {
-            Ok(refused) => {
-                let is_row = |(step, _): &Refusal| *step >= deletes.len();
-                let is_fewer = (1..most).contains(&refused.len()) && refused.iter().all(is_row);
-                Ok(is_fewer.then(|| self.refusals(connection, &steps, refused)))
+            Ok(mut refused) => {
+                refused.retain(|(step, _)| {
+                    let (mapping, change) = steps[*step];
+                    *step >= deletes.len() && among.contains(&(mapping, &change.key[..]))
+                });
+                let found = !refused.is_empty();
+                Ok(found.then(|| self.refusals(connection, &steps, refused, "")))
             }
             Err(fault) if fault.is_rejected_row() => Ok(None),
             Err(fault) => Err(fault.into_store_error(APPLYING, &connection.place)),
@@ -184,9 +219,6 @@ impl<'a> Scope<'a> {
     /// As [`Self::at_once`], but rows that are there are deleted and inserted. Not where others would
     /// follow a deleted row.
     async fn anew(&mut self, batch: &Batch) -> Result<(), Fault> {
-        for (mapping, _) in changed(batch) {
-            self.check_no_followers(mapping).await?;
-        }
         self.prepare(batch).await?;
         let outcome = self.send_all(batch, Deletes::All).await;
         self.end(outcome).await
@@ -368,6 +400,7 @@ impl<'a> Scope<'a> {
         connection: &Connection,
         steps: &[Step<'_>],
         refused: Vec<Refusal>,
+        hint: &str,
     ) -> StoreError {
         let mut all = Refusals::default();
         for (step, fault) in refused {
@@ -375,7 +408,7 @@ impl<'a> Scope<'a> {
             let error = match fault {
                 Fault::Sql(error) => {
                     let plan = &self.identity.plan.mappings[mapping];
-                    StoreError::refused_change(plan, change, says(&error))
+                    StoreError::refused_change(plan, change, says(&error) + hint)
                 }
                 Fault::Store(error) => error,
                 redefined @ Fault::Redefined(_) => {
@@ -455,18 +488,21 @@ impl<'a> Scope<'a> {
         Ok(())
     }
 
-    /// Fails where rows of other tables would follow a deleted row of this mapping.
-    async fn check_no_followers(&self, mapping: usize) -> Result<(), Fault> {
-        let plan = &self.identity.plan.mappings[mapping];
-        match self.followers(plan).await? {
-            None => Ok(()),
-            Some(followers) => {
-                let what = format!(
-                    "two rows exchange a unique value, which needs a row to be deleted for a moment, and the foreign key {followers} would follow; make that unique constraint or index one that is not needed, or the foreign key NO ACTION, then resume the sink"
-                );
-                Err(StoreError::mismatch(plan, what, Remedy::Said).into())
+    /// What would follow a row that a batch deletes for a moment, in any of its tables.
+    fn followers_of(
+        &self,
+        connection: &Connection,
+        batch: &Batch,
+    ) -> Result<Option<String>, StoreError> {
+        connection.wait(APPLYING, STATEMENT_TIMEOUT, async {
+            for (mapping, _) in changed(batch) {
+                let plan = &self.identity.plan.mappings[mapping];
+                if let Some(followers) = self.followers(plan).await? {
+                    return Ok(Some(followers));
+                }
             }
-        }
+            Ok(None)
+        })
     }
 
     /// Whether a row that is deleted and inserted again loses columns of the user's own.
@@ -475,25 +511,22 @@ impl<'a> Scope<'a> {
         writers.any(|writer| writer.is_some_and(|writer| writer.has_more))
     }
 
-    /// A foreign key of another table whose rows would be deleted or emptied together with a row of
-    /// this mapping.
+    /// What would follow a row of this mapping that is deleted: a foreign key of another table whose
+    /// rows would be deleted or emptied with it, or a trigger.
     pub(crate) async fn followers(&self, plan: &MappingPlan) -> Result<Option<String>, Fault> {
-        let sql = "SELECT format('%s of %s', k.conname, k.conrelid::regclass)
-            FROM pg_catalog.pg_constraint k
-            JOIN pg_catalog.pg_class c ON c.oid = k.confrelid
-            JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-            WHERE n.nspname = $1 AND c.relname = $2 AND k.contype = 'f'
-              AND k.confdeltype IN ('c', 'n', 'd') LIMIT 1";
-        let found = self
-            .client
-            .query_typed_opt(
-                sql,
-                &[
-                    (&self.identity.schema, Type::TEXT),
-                    (&plan.into, Type::TEXT),
-                ],
-            )
-            .await?;
+        // With the partitions, which can be referred to by themselves. 8: it runs for deleted rows.
+        let sql = "WITH RECURSIVE parts (oid) AS (
+              SELECT to_regclass($1)::oid
+              UNION SELECT i.inhrelid FROM pg_catalog.pg_inherits i JOIN parts p ON i.inhparent = p.oid)
+            SELECT format('the foreign key %s of %s would follow', k.conname, k.conrelid::regclass)
+            FROM pg_catalog.pg_constraint k JOIN parts p ON k.confrelid = p.oid
+            WHERE k.contype = 'f' AND k.confdeltype IN ('c', 'n', 'd')
+            UNION ALL SELECT format('the trigger %s of %s would run', t.tgname, t.tgrelid::regclass)
+            FROM pg_catalog.pg_trigger t JOIN parts p ON t.tgrelid = p.oid
+            WHERE NOT t.tgisinternal AND t.tgenabled IN ('O', 'A') AND t.tgtype & 8 <> 0 LIMIT 1";
+        let into = table(&self.identity.schema, &plan.into);
+        let parameters: [(&(dyn ToSql + Sync), Type); 1] = [(&into, Type::TEXT)];
+        let found = self.client.query_typed_opt(sql, &parameters).await?;
         Ok(found.map(|row| row.get(0)))
     }
 }

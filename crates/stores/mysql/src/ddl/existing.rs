@@ -5,7 +5,7 @@ use mysql_async::{Params, Value};
 use onelog_mapping::{EXISTING, MappingPlan};
 use onelog_store::{Remedy, StoreError, TABLE_RENEWED};
 
-use super::user_table::check_existing;
+use super::user_table::{check_existing, delete_triggers};
 use super::{column_type, is_text, shape};
 use crate::bookkeeping::{Mark, OWNERS, name_owner, not_owner, read_record};
 use crate::connection::Connection;
@@ -79,7 +79,7 @@ pub(crate) struct TargetTable {
     /// Another unique index than the key's: a row can conflict with another one.
     pub(crate) second_unique: bool,
     /// Whether a row can be deleted and inserted again without loss: there are no columns that the
-    /// mapping does not fill, and no other table refers to it.
+    /// mapping does not fill, no other table refers to it, and no trigger runs for deleted rows.
     pub(crate) renewable: bool,
     /// See [`record_columns`]. `None`: rows are loaded without their records.
     pub(crate) record_columns: Option<[String; 2]>,
@@ -482,7 +482,8 @@ pub(crate) fn target_table(
         decimals,
         second_unique: others.count() > 0,
         renewable: found.len() <= mapping.columns.len()
-            && dependents(connection, &mapping.into)?.is_empty(),
+            && dependents(connection, &mapping.into)?.is_empty()
+            && delete_triggers(connection, &mapping.into)?.is_empty(),
     })
 }
 

@@ -64,6 +64,20 @@ pub(crate) fn warn_of_triggers(
     Ok(())
 }
 
+/// The triggers of a table that run for rows that are deleted.
+pub(crate) fn delete_triggers(
+    connection: &mut Connection,
+    table: &str,
+) -> Result<Vec<String>, StoreError> {
+    names(
+        connection,
+        "SELECT TRIGGER_NAME FROM information_schema.TRIGGERS
+         WHERE EVENT_OBJECT_SCHEMA = DATABASE() AND EVENT_OBJECT_TABLE = ?
+           AND EVENT_MANIPULATION = 'DELETE'",
+        table,
+    )
+}
+
 fn names(connection: &mut Connection, sql: &str, table: &str) -> Result<Vec<String>, StoreError> {
     let params = Params::Positional(vec![Value::from(table)]);
     let rows = connection.rows("looking at the tables of", sql, params)?;

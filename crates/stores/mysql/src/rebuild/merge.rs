@@ -22,6 +22,7 @@ use crate::encode::request_bytes;
 use crate::error::Fault;
 use crate::names::quote;
 use crate::renewed::record_known;
+use crate::write::anew::{FOLLOWERS_FOLLOW, FOLLOWERS_STAY};
 use crate::write::{REQUEST_BYTES_EXTRA, Trouble, statements};
 
 /// How many keys are in one list: MariaDB makes a table of a longer one.
@@ -232,8 +233,8 @@ impl<'p> Rebuild<'p> {
         for merging in merged.iter().rev() {
             self.delete_surplus(merging)?;
         }
-        for merging in merged.iter().rev().filter(|_| renews) {
-            self.run(merging, &merging.delete_different(), &[])?;
+        if renews {
+            self.delete_different(merged)?;
         }
         for merging in merged {
             for sql in merging.upsert("") {
@@ -246,15 +247,26 @@ impl<'p> Rebuild<'p> {
     /// Deletes the rows that differ, so that those which are refused are so by themselves. Where that
     /// is refused, nothing is done.
     fn renew(&mut self, merged: &[Merging<'_>]) -> Result<(), StoreError> {
-        for merging in merged.iter().rev() {
-            match self.run(merging, &merging.delete_different(), &[]) {
-                Err(Trouble::Fault(_, fault)) if fault.is_rejected_row() => {
-                    self.connection.execute(DOING, BACK)?;
-                    return Ok(());
-                }
-                other => other.map_err(|trouble| self.unmerged(trouble))?,
-            };
+        match self.delete_different(merged) {
+            Err(Trouble::Fault(_, fault)) if fault.is_rejected_row() => {
+                self.connection.execute(DOING, BACK)?;
+                Ok(())
+            }
+            other => other.map_err(|trouble| self.unmerged(trouble)),
         }
+    }
+
+    /// Deletes rows that come back, without what would follow them.
+    fn delete_different(&mut self, merged: &[Merging<'_>]) -> Result<(), Trouble> {
+        self.connection.execute(DOING, FOLLOWERS_STAY)?;
+        let mut all = merged.iter().rev();
+        let deleted = all.try_for_each(|merging| {
+            let deleted = self.run(merging, &merging.delete_different(), &[]);
+            deleted.map(drop)
+        });
+        let restored = self.connection.execute(DOING, FOLLOWERS_FOLLOW);
+        deleted?;
+        restored?;
         Ok(())
     }
 

@@ -3,12 +3,13 @@
 use std::sync::Arc;
 
 use onelog_mapping::Plan;
+use onelog_mysql::MysqlStore;
 use onelog_record::Offset;
-use onelog_store::conformance::{self, Harness as _, LOG, Model, ORDERS};
+use onelog_store::conformance::{self, Harness as _, LOG, Model, ORDERS, SINK};
 use onelog_store::{Refused, Store, StoreError};
-use onelog_testkit::{Kind, require};
+use onelog_testkit::{Kind, Server as _, require};
 
-use crate::harness::Database;
+use crate::harness::{Database, server};
 use crate::tables::existing_plan;
 
 const KEY: &str = "VARCHAR(40) CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin";
@@ -210,23 +211,174 @@ fn a_duplicate_beside_an_exchange_is_named_alone() {
         model.order(key, 1, key);
     }
     let mut backfilled = backfilled(&table, existing_plan, model);
-    // when two rows exchange theirs in a batch that has one with the value of a row that stays,
+    // when two rows exchange theirs in a batch that has one with the value of a row that stays, and one
+    // with the value of a new row before it,
     let from = backfilled.model.position();
     backfilled.model.order("a", 2, "b");
     backfilled.model.order("b", 2, "a");
     backfilled.model.order("d", 2, "c");
+    backfilled.model.order("z", 2, "z");
+    backfilled.model.order("y", 2, "z");
     let batch = backfilled.model.batch(&backfilled.plan, from);
     let refused = backfilled.store.apply(&batch).unwrap_err();
-    // then that one is named and no other one,
+    // then these are named and no other one,
     let StoreError::Refused(refused) = refused else {
         panic!("{refused:?}");
     };
-    assert_eq!((&refused.key_bytes[..], refused.more.len()), (&b"d"[..], 0));
-    // and the others are written without it.
+    let more: Vec<_> = refused
+        .more
+        .iter()
+        .map(|more| &more.key_bytes[..])
+        .collect();
+    assert_eq!((&refused.key_bytes[..], more), (&b"d"[..], vec![&b"y"[..]]));
+    // and the others are written without them.
     backfilled.model.write(ORDERS, b"d", None);
+    backfilled.model.write(ORDERS, b"y", None);
     let batch = backfilled.model.batch(&backfilled.plan, from);
     backfilled.store.apply(&batch).unwrap();
     assert_eq!(backfilled.differences(), 0);
+}
+
+#[test]
+fn a_row_that_cannot_be_inserted_again_is_not_to_blame_for_an_exchange() {
+    require!(Kind::Mariadb);
+    // Given a user's table with a unique column, that takes a row's changes and not the row anew,
+    let table = format!(
+        "CREATE TABLE orders (id {KEY} PRIMARY KEY, total DECIMAL(10,2),
+           note VARCHAR(20) CHARACTER SET utf8mb4, UNIQUE KEY one_note (note))"
+    );
+    let mut model = Model::default();
+    for key in ["a", "b", "x"] {
+        model.order(key, 1, key);
+    }
+    let mut backfilled = backfilled(&table, existing_plan, model);
+    backfilled.database.sql(
+        "CREATE TRIGGER no_x BEFORE INSERT ON orders FOR EACH ROW
+           SET NEW.note = IF(NEW.id = 'x', REPEAT('x', 99), NEW.note)",
+    );
+    // when two rows exchange theirs in a batch that changes this one,
+    let from = backfilled.model.position();
+    backfilled.model.order("a", 2, "b");
+    backfilled.model.order("b", 2, "a");
+    backfilled.model.order("x", 2, "x");
+    let batch = backfilled.model.batch(&backfilled.plan, from);
+    let refused = backfilled.store.apply(&batch).unwrap_err();
+    // then the two are named.
+    let StoreError::Refused(refused) = refused else {
+        panic!("{refused:?}");
+    };
+    let more: Vec<_> = refused
+        .more
+        .iter()
+        .map(|more| &more.key_bytes[..])
+        .collect();
+    assert_eq!((&refused.key_bytes[..], more), (&b"a"[..], vec![&b"b"[..]]));
+}
+
+#[test]
+fn an_exchange_never_runs_triggers_for_deleted_rows() {
+    require!(Kind::Mariadb);
+    // Given a user's table with a trigger for rows that are deleted,
+    let table = format!(
+        "CREATE TABLE orders (id {KEY} PRIMARY KEY, total DECIMAL(10,2),
+           note VARCHAR(20) CHARACTER SET utf8mb4, UNIQUE KEY one_note (note));
+         CREATE TABLE gone (id VARCHAR(40));
+         CREATE TRIGGER follows AFTER DELETE ON orders FOR EACH ROW INSERT INTO gone VALUES (OLD.id)"
+    );
+    let mut model = Model::default();
+    for key in ["a", "b", "c"] {
+        model.order(key, 1, key);
+    }
+    let mut backfilled = backfilled(&table, existing_plan, model);
+    // when two rows exchange a unique value,
+    let from = backfilled.model.position();
+    backfilled.model.order("a", 2, "b");
+    backfilled.model.order("b", 2, "a");
+    let batch = backfilled.model.batch(&backfilled.plan, from);
+    let refused = backfilled.store.apply(&batch).unwrap_err();
+    // then they are refused, and nothing was deleted for a moment.
+    assert!(matches!(refused, StoreError::Refused(_)), "{refused}");
+    assert_eq!(backfilled.database.sql("SELECT count(*) FROM gone"), "0");
+}
+
+#[test]
+fn an_exchange_takes_no_rows_of_tables_that_its_user_cannot_see() {
+    require!(Kind::Mariadb);
+    // Given a sink whose user has rights on one database, and a table of another one that refers to it,
+    let (database, hidden) = (Database::new(), Database::new());
+    let rights =
+        "SELECT, INSERT, UPDATE, DELETE, CREATE, DROP, ALTER, CREATE TEMPORARY TABLES, TRIGGER";
+    database.sql(&format!(
+        "CREATE TABLE orders (id {KEY} PRIMARY KEY, total DECIMAL(10,2),
+           note VARCHAR(20) CHARACTER SET utf8mb4, UNIQUE KEY one_note (note));
+         CREATE USER blind@localhost IDENTIFIED BY 'pw';
+         GRANT {rights} ON {}.* TO blind@localhost",
+        database.name
+    ));
+    let target = database.target_at(&server().url().replace("onelog:onelog@", "blind:pw@"));
+    let plan = existing_plan(&database);
+    let mut store = MysqlStore::open(&target, SINK, LOG, Arc::clone(&plan)).unwrap();
+    store.take_over().unwrap();
+    let mut model = Model::default();
+    for key in ["a", "b", "c"] {
+        model.order(key, 1, key);
+    }
+    model.rebuild(&plan, &mut store).unwrap();
+    hidden.sql(&format!(
+        "CREATE TABLE mine (id {KEY}, FOREIGN KEY (id) REFERENCES {}.orders (id) ON DELETE CASCADE);
+         INSERT INTO mine VALUES ('a'), ('b'), ('c')",
+        database.name
+    ));
+    // when two rows exchange a unique value, in a batch and in a rebuild,
+    let from = model.position();
+    model.order("a", 2, "b");
+    model.order("b", 2, "a");
+    store.apply(&model.batch(&plan, from)).unwrap();
+    assert!(model.verify(&plan, &mut store).equal);
+    model.order("a", 3, "a");
+    model.order("b", 3, "b");
+    model.rebuild(&plan, &mut store).unwrap();
+    assert!(model.verify(&plan, &mut store).equal);
+    // then no row of the other table is gone; a row that the log deletes takes its own with it.
+    assert_eq!(hidden.sql("SELECT count(*) FROM mine"), "3");
+    let from = model.position();
+    model.write(ORDERS, b"c", None);
+    store.apply(&model.batch(&plan, from)).unwrap();
+    assert_eq!(hidden.sql("SELECT count(*) FROM mine"), "2");
+}
+
+#[test]
+fn rows_are_exchanged_beside_a_table_whose_rows_cannot_be_made_anew() {
+    require!(Kind::Mariadb);
+    // Given two tables of users, one of which has a column of theirs,
+    let plan = |database: &Database| {
+        let mappings = r#"{"table":"shop.orders","into":"orders","existing":true,
+            "where":".note != null","columns":{
+              "id":{"from":"$key","type":"text"},"note":{"from":"/note","type":"text"}}},
+          {"table":"shop.orders","into":"pets","existing":true,"where":".pet != null","columns":{
+              "id":{"from":"$key","type":"text"},"pet":{"from":"/pet","type":"text"}}}"#;
+        conformance::plan(database, mappings)
+    };
+    let text = "VARCHAR(20) CHARACTER SET utf8mb4";
+    let tables = format!(
+        "CREATE TABLE orders (id {KEY} PRIMARY KEY, note {text}, UNIQUE KEY one_note (note));
+         CREATE TABLE pets (id {KEY} PRIMARY KEY, pet {text}, mine INT)"
+    );
+    let mut model = Model::default();
+    model.order("a", 1, "a");
+    model.order("b", 1, "b");
+    let mut backfilled = backfilled(&tables, plan, model);
+    // when rows of the other one exchange a unique value,
+    let from = backfilled.model.position();
+    backfilled.model.order("a", 2, "b");
+    backfilled.model.order("b", 2, "a");
+    // then they are written.
+    let batch = backfilled.model.batch(&backfilled.plan, from);
+    backfilled.store.apply(&batch).unwrap();
+    let found = backfilled
+        .model
+        .verify(&backfilled.plan, backfilled.store.as_mut());
+    assert!(found.equal, "{found:?}");
 }
 
 #[test]

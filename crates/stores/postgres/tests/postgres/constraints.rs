@@ -118,19 +118,28 @@ fn a_duplicate_beside_an_exchange_is_named_alone() {
     require!(Kind::Postgres);
     // Given rows with unique names,
     let (_pg, mut model, mut store, plan) = users("");
-    // when two exchange theirs in a batch that has one with the name of a row that stays,
+    // when two exchange theirs in a batch that has one with the name of a row that stays, and one with
+    // the name of a new row before it,
     let from = model.position();
     named(&mut model, "a", "bob");
     named(&mut model, "b", "ada");
     named(&mut model, "d", "cleo");
+    named(&mut model, "z", "zoe");
+    named(&mut model, "y", "zoe");
     let refused = store.apply(&model.batch(&plan, from)).unwrap_err();
-    // then that one is named and no other one,
+    // then these are named and no other one,
     let StoreError::Refused(refused) = refused else {
         panic!("{refused:?}");
     };
-    assert_eq!((&refused.key_bytes[..], refused.more.len()), (&b"d"[..], 0));
-    // and the others are written without it.
+    let more: Vec<_> = refused
+        .more
+        .iter()
+        .map(|more| &more.key_bytes[..])
+        .collect();
+    assert_eq!((&refused.key_bytes[..], more), (&b"d"[..], vec![&b"y"[..]]));
+    // and the others are written without them.
     model.write(ORDERS, b"d", None);
+    model.write(ORDERS, b"y", None);
     apply_and_compare(store.as_mut(), &plan, &model, from);
 }
 
@@ -154,6 +163,105 @@ fn an_exchange_never_takes_others_rows_with_it() {
     assert!(!error.is_retryable());
     assert_eq!(pg.sql("SELECT count(*) FROM letters"), "1");
     assert!(before.verify(&plan, store.as_mut()).equal);
+}
+
+#[test]
+fn an_exchange_takes_no_rows_that_refer_to_a_partition() {
+    require!(Kind::Postgres);
+    // Given a user's partitioned table, and a table that refers to one of its partitions,
+    let pg = Pg::new();
+    pg.sql(
+        "CREATE TABLE users (id text PRIMARY KEY, name text) PARTITION BY HASH (id);
+         CREATE TABLE only_part PARTITION OF users FOR VALUES WITH (MODULUS 1, REMAINDER 0);
+         CREATE UNIQUE INDEX ON only_part (name);
+         CREATE TABLE letters (user_id text REFERENCES only_part ON DELETE CASCADE)",
+    );
+    let mut model = Model::default();
+    named(&mut model, "a", "ada");
+    named(&mut model, "b", "bob");
+    let (mut store, plan) = backfilled(&pg, USERS, &model);
+    pg.sql("INSERT INTO letters VALUES ('a'), ('b')");
+    // when two rows exchange a unique value,
+    let from = model.position();
+    named(&mut model, "a", "bob");
+    named(&mut model, "b", "ada");
+    let error = store.apply(&model.batch(&plan, from)).unwrap_err();
+    // then they are refused, and nothing is deleted.
+    assert!(matches!(error, StoreError::Refused(_)), "{error}");
+    assert_eq!(pg.sql("SELECT count(*) FROM letters"), "2");
+}
+
+#[test]
+fn an_exchange_never_runs_triggers_for_deleted_rows() {
+    require!(Kind::Postgres);
+    // Given a user's table with a trigger that takes rows of others with those that are deleted,
+    let (pg, mut model, mut store, plan) = users(
+        "CREATE TABLE letters (user_id text);
+         CREATE FUNCTION follow() RETURNS trigger LANGUAGE plpgsql AS
+           $$ BEGIN EXECUTE format('DELETE FROM %I.letters WHERE user_id = $1', TG_TABLE_SCHEMA)
+                USING OLD.id; RETURN NULL; END $$;
+         CREATE TRIGGER follows AFTER DELETE ON users FOR EACH ROW EXECUTE FUNCTION follow()",
+    );
+    pg.sql("INSERT INTO letters VALUES ('a')");
+    let before = model.clone();
+    // when two rows exchange a unique value,
+    named(&mut model, "a", "bob");
+    named(&mut model, "b", "ada");
+    let error = store
+        .apply(&model.batch(&plan, before.position()))
+        .unwrap_err();
+    // then they are refused with the reason, and nothing was deleted;
+    assert!(matches!(error, StoreError::Refused(_)), "{error}");
+    assert!(error.to_string().contains("the trigger follows"), "{error}");
+    assert_eq!(pg.sql("SELECT count(*) FROM letters"), "1");
+    assert!(before.verify(&plan, store.as_mut()).equal);
+    // a row that the log deletes is deleted, as the user wants it.
+    let mut model = before.clone();
+    model.write(ORDERS, b"a", None);
+    apply_and_compare(store.as_mut(), &plan, &model, before.position());
+    assert_eq!(pg.sql("SELECT count(*) FROM letters"), "0");
+}
+
+#[test]
+fn a_duplicate_in_a_table_that_rows_of_others_follow_is_named_alone() {
+    require!(Kind::Postgres);
+    let (_pg, mut model, mut store, plan) =
+        users("CREATE TABLE letters (id int, user_id text REFERENCES users ON DELETE CASCADE)");
+    let from = model.position();
+    named(&mut model, "d", "ada");
+    named(&mut model, "e", "eve");
+    let refused = store.apply(&model.batch(&plan, from)).unwrap_err();
+    let StoreError::Refused(refused) = refused else {
+        panic!("{refused:?}");
+    };
+    assert_eq!((&refused.key_bytes[..], refused.more.len()), (&b"d"[..], 0));
+}
+
+#[test]
+fn a_child_of_a_row_in_an_exchange_is_written_with_it() {
+    require!(Kind::Postgres);
+    // Given people with unique names and their pets, both of the log,
+    let pg = Pg::new();
+    pg.sql(
+        "CREATE TABLE users (id text PRIMARY KEY, name text UNIQUE);
+         CREATE TABLE pets (id text PRIMARY KEY, person text REFERENCES users)",
+    );
+    let mappings = r#"{"table":"shop.orders","into":"users","existing":true,
+        "where":".name != null","columns":{
+          "id":{"from":"$key","type":"text"},"name":{"from":"/name","type":"text"}}},
+      {"table":"shop.orders","into":"pets","existing":true,
+        "where":".person != null","columns":{
+          "id":{"from":"$key","type":"text"},"person":{"from":"/person","type":"text"}}}"#;
+    let mut model = Model::default();
+    named(&mut model, "q", "quentin");
+    let (mut store, plan) = backfilled(&pg, mappings, &model);
+    // when a new row takes the name of one that changes, and another new one refers to it,
+    let from = model.position();
+    named(&mut model, "p", "quentin");
+    named(&mut model, "q", "quincy");
+    model.write(ORDERS, b"k", Some(r#"{"person":"p"}"#));
+    // then all are written.
+    apply_and_compare(store.as_mut(), &plan, &model, from);
 }
 
 #[test]
