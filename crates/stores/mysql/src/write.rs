@@ -408,10 +408,11 @@ impl MysqlStore {
 }
 
 impl MysqlStore {
-    /// Whether the rows of all tables that a batch changes can be deleted and inserted again.
+    /// Whether the rows that a batch writes can be deleted and inserted again in all tables.
     fn are_renewable(&mut self, batch: &Batch) -> Result<bool, StoreError> {
         let tables = self.plan.mappings.iter().zip(&batch.changes);
-        for (mapping, _) in tables.filter(|(_, changes)| !changes.is_empty()) {
+        let comes_back = |changes: &[Change]| changes.iter().any(|change| change.value.is_some());
+        for (mapping, _) in tables.filter(|(_, changes)| comes_back(changes)) {
             if !existing::target_table(&mut self.connection, mapping)?.renewable {
                 return Ok(false);
             }

@@ -495,7 +495,7 @@ impl<'a> Scope<'a> {
         batch: &Batch,
     ) -> Result<Option<String>, StoreError> {
         connection.wait(APPLYING, STATEMENT_TIMEOUT, async {
-            for (mapping, _) in changed(batch) {
+            for mapping in written(batch) {
                 let plan = &self.identity.plan.mappings[mapping];
                 if let Some(followers) = self.followers(plan).await? {
                     return Ok(Some(followers));
@@ -507,7 +507,7 @@ impl<'a> Scope<'a> {
 
     /// Whether a row that is deleted and inserted again loses columns of the user's own.
     fn loses_columns(&self, batch: &Batch) -> bool {
-        let mut writers = changed(batch).map(|(mapping, _)| self.writers[mapping].as_ref());
+        let mut writers = written(batch).map(|mapping| self.writers[mapping].as_ref());
         writers.any(|writer| writer.is_some_and(|writer| writer.has_more))
     }
 
@@ -537,6 +537,13 @@ fn changed(batch: &Batch) -> impl DoubleEndedIterator<Item = (usize, &[Change])>
     changes
         .filter(|(_, changes)| !changes.is_empty())
         .map(|(mapping, changes)| (mapping, changes.as_slice()))
+}
+
+/// The mappings whose rows are written, and not deleted alone.
+fn written(batch: &Batch) -> impl Iterator<Item = usize> {
+    let mappings = changed(batch);
+    let mappings = mappings.filter(|(_, all)| all.iter().any(|change| change.value.is_some()));
+    mappings.map(|(mapping, _)| mapping)
 }
 
 /// The collapsed changes one by one: deletes, the last mapping's first; then upserts.
