@@ -3,7 +3,8 @@
 
 use std::cmp::Ordering;
 
-use onelog_record::{Quoted, compare_numbers};
+use onelog_decimal::compare_numbers;
+use onelog_record::Quoted;
 use serde_json::{Map, Number, Value};
 use toml::Spanned;
 use toml::de::{DeTable, DeValue};

@@ -9,9 +9,9 @@
 use std::borrow::Cow;
 use std::cmp::Ordering;
 
+use onelog_decimal::{NoSum, add_numbers, compare_numbers};
 use onelog_record::{
-    FieldPath, JSON_DEPTH_MAX, Json, JsonText, NoSum, Number, OperationFault, TooLarge,
-    add_numbers, compare_numbers, place,
+    FieldPath, JSON_DEPTH_MAX, Json, JsonText, Number, OperationFault, TooLarge, place,
 };
 
 /// The deepest nesting of containers that the parser reads back.

@@ -6,7 +6,7 @@ use std::borrow::Cow;
 use std::cmp::Ordering;
 
 use jaq_json::Num;
-use onelog_record::compare_numbers;
+use onelog_decimal::compare_numbers;
 
 use super::json::WHOLE_FLOAT_MAX;
 use super::meter;

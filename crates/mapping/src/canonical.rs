@@ -4,7 +4,7 @@
 //! Works on bytes that were checked to be JSON before; what is not JSON has no canonical form
 //! and is compared as it is. Depth is bounded, so that no text can exhaust the stack.
 
-use onelog_record::EXPONENT_DIGITS_MAX;
+use onelog_decimal::EXPONENT_DIGITS_MAX;
 
 /// How deep lists and objects may nest.
 const DEPTH_MAX: usize = 128;

@@ -8,14 +8,17 @@ use std::borrow::Cow;
 use std::cmp::Ordering;
 use std::fmt::{self, Write as _};
 
-use crate::decimal::{canonical_number, compare_numbers};
+use onelog_decimal::{canonical_number, compare_numbers};
+
 use crate::field::{FieldPath, array_index};
 
 mod find;
+mod number;
 mod read;
 
 use find::compact;
 pub use find::{FOUND_AT_ONCE_MAX, Place, find, place};
+pub use number::{NotANumber, Number};
 use read::{NESTING_MAX, Reader};
 
 /// A JSON value. Its text may be borrowed.

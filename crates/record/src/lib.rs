@@ -6,7 +6,6 @@
 mod byte_reader;
 pub mod code;
 mod compression;
-mod decimal;
 mod entry;
 mod field;
 mod fingerprint;
@@ -26,13 +25,12 @@ mod wire;
 
 pub use byte_reader::{ByteReader, LengthError};
 pub use compression::{CompressionError, compress, raw_body};
-pub use decimal::{
-    EXPONENT_DIGITS_MAX, NoSum, NotANumber, Number, SUM_DIGITS_MAX, add_numbers, canonical_number,
-    compare_numbers, is_multiple_of, is_whole, whole_number,
-};
 pub use entry::{Compression, Entry, EntryHeader, EntryKind, PAYLOAD_HEADER_BYTES, PayloadError};
 pub use field::{FieldPath, FieldPathError, array_index};
-pub use json::{FOUND_AT_ONCE_MAX, Json, JsonFault, JsonString, JsonText, Place, find, place};
+pub use json::{
+    FOUND_AT_ONCE_MAX, Json, JsonFault, JsonString, JsonText, NotANumber, Number, Place, find,
+    place,
+};
 pub use limits::{
     BODY_BYTES_MAX, FIELD_PATH_BYTES_MAX, GUARDS_MAX, HEADERS_MAX, HTTP_BODY_BYTES_MAX,
     JSON_DEPTH_MAX, KEY_BYTES_MAX, READS_MAX, RECORDS_MAX, TABLE_NAME_BYTES_MAX,

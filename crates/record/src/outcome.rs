@@ -56,7 +56,7 @@ pub enum OperationFault {
     NotFinite,
     #[error(
         "the calculation would need more than {max} digits, or the exponent of a number has too many",
-        max = crate::SUM_DIGITS_MAX
+        max = onelog_decimal::SUM_DIGITS_MAX
     )]
     TooManyDigits,
     /// The operation does not fit the kind of table.

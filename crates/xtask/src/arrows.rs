@@ -31,19 +31,21 @@ pub const TESTKIT: &str = "testkit";
 const ORDER: &[Place] = &[
     place(&[TESTKIT], Imports::Only(&[])),
     place(&["xtask"], Imports::Only(&[])),
-    place(&["record"], Imports::Only(&[])),
+    place(&["decimal"], Imports::Only(&[])),
+    place(&["record"], Imports::Only(&["decimal"])),
     place(&["request"], Imports::Only(&["record"])),
     place(&["log"], Imports::Above),
     place(&["state"], Imports::Above),
-    place(&["commit"], Imports::Only(&["record"])),
+    place(&["commit"], Imports::Only(&["decimal", "record"])),
     // It opens no file: neither the log's nor the state's.
     place(&["engine"], Imports::Only(&["record", "commit"])),
     place(&["replica"], Imports::Above),
     // It knows nothing of what the nodes say to each other.
     place(&["peers"], Imports::Only(&["record"])),
     place(&["node"], Imports::Above),
-    place(&["jq"], Imports::Only(&["record"])),
-    place(&["mapping"], Imports::Only(&["record", "jq"])),
+    // Nothing of ours inside but the calculation with decimal text.
+    place(&["jq"], Imports::Only(&["decimal"])),
+    place(&["mapping"], Imports::Only(&["decimal", "record", "jq"])),
     place(&["store"], Imports::Only(&["record", "jq", "mapping"])),
     place(&[STORES], Imports::Only(&["record", "mapping", "store"])),
     place(&[CATALOG], Imports::AboveAndStores),
@@ -53,7 +55,10 @@ const ORDER: &[Place] = &[
     place(&["http"], Imports::Above),
     place(&["client"], Imports::Only(&["record"])),
     place(&["terminal"], Imports::Only(&[])),
-    place(&["command"], Imports::Only(&["record", "client"])),
+    place(
+        &["command"],
+        Imports::Only(&["decimal", "record", "client"]),
+    ),
     // It is given the kinds of stores, and starts no node.
     place(
         &["import"],
@@ -202,8 +207,9 @@ mod tests {
     #[test]
     fn pure_crates_import_no_more_than_their_job_needs() {
         assert!(arrow("engine", "state", None).is_some());
-        assert!(arrow("jq", "record", None).is_none());
-        assert!(arrow("jq", "commit", None).is_some());
+        assert!(arrow("decimal", "record", None).is_some());
+        assert!(arrow("jq", "decimal", None).is_none());
+        assert!(arrow("jq", "record", None).is_some());
         assert!(arrow("mapping", "node", None).is_some());
         assert!(arrow("stores/sqlite", "node", None).is_some());
     }

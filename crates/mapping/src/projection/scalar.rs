@@ -4,7 +4,7 @@
 use std::borrow::Cow;
 use std::fmt;
 
-use onelog_record::{is_whole, whole_number};
+use onelog_decimal::{is_whole, whole_number};
 use serde_json::value::RawValue;
 
 use crate::{

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 use super::{Json, JsonFault, JsonString};
 use crate::JSON_DEPTH_MAX;
-use crate::decimal::{is_finite, number_length};
+use onelog_decimal::{is_finite, number_length};
 
 /// The deepest nesting of containers that is read.
 pub(super) const NESTING_MAX: usize = JSON_DEPTH_MAX - 1;

@@ -292,6 +292,12 @@ proptest! {
     }
 
     #[test]
+    fn numbers_are_those_of_serde(text in "[-+0-9.eE]{0,8}") {
+        let expected = serde_json::from_str::<Value>(&text).is_ok();
+        prop_assert_eq!(Number::parse(&text).is_ok(), expected, "{}", text);
+    }
+
+    #[test]
     fn strings_are_those_of_serde(text in r#""[\\u"dDcCfFeE0-9an/]{0,20}""#) {
         let expected = serde_json::from_str::<String>(&text).ok();
         let found = Json::check(text.as_bytes()).is_ok();

@@ -10,9 +10,8 @@ use std::cmp::Ordering;
 use std::collections::{HashMap, HashSet};
 
 use jsonschema::{Keyword, ValidationError, ValidationOptions, Validator};
-use onelog_record::{
-    Json, JsonString, JsonText, QUOTED_BYTES_MAX, compare_numbers, is_multiple_of, is_whole,
-};
+use onelog_decimal::{compare_numbers, is_multiple_of, is_whole};
+use onelog_record::{Json, JsonString, JsonText, QUOTED_BYTES_MAX};
 use serde_json::{Map, Number, Value};
 
 use super::steps;

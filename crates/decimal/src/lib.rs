@@ -1,13 +1,11 @@
 //! Numbers of JSON as decimal text: compared and added exactly, never through a float.
 //!
 //! The text of a number is its truth: `1.10` and `1.1` are equal and stay as they were written.
-//! What is calculated is bounded: sums by [`SUM_DIGITS_MAX`], exponents by 18 digits.
+//! What is calculated is bounded: sums by [`SUM_DIGITS_MAX`], exponents by 18 digits. Pure functions of
+//! text; the crate imports no other.
 
 use std::borrow::Cow;
 use std::cmp::Ordering;
-use std::fmt;
-
-use crate::Quoted;
 
 /// The most digits that a sum may need, on both sides of its point together.
 pub const SUM_DIGITS_MAX: usize = 1100;
@@ -20,15 +18,6 @@ const PLAIN_PLACES_MAX: i64 = 40;
 /// As many zeros may follow the point of a fraction in canonical text.
 const CANONICAL_ZEROS_MAX: i64 = 4;
 
-/// A number of JSON, as it was written.
-#[derive(Clone, PartialEq, Eq, Hash)]
-pub struct Number(Cow<'static, str>);
-
-/// A text that is no number of JSON, or one beyond the range of a 64-bit float.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("'{}' is not a number of JSON within the range of 64-bit floats", Quoted(.0))]
-pub struct NotANumber(String);
-
 /// Why two numbers have no sum.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoSum {
@@ -40,72 +29,15 @@ pub enum NoSum {
     TooManyDigits,
 }
 
-impl Number {
-    /// A number as JSON writes it.
-    ///
-    /// # Errors
-    /// Anything else, and numbers that readers of the log could not hold even as floats.
-    pub fn parse(text: &str) -> Result<Self, NotANumber> {
-        if is_number(text) && is_finite(text) {
-            return Ok(Self(Cow::Owned(text.to_owned())));
-        }
-        Err(NotANumber(text.chars().take(64).collect()))
-    }
-
-    /// The text as it was written.
-    #[must_use]
-    pub fn as_str(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Display for Number {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
-    }
-}
-
-impl fmt::Debug for Number {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "Number({})", self.0)
-    }
-}
-
-macro_rules! from_whole {
-    ($($whole:ty),*) => {$(
-        impl From<$whole> for Number {
-            fn from(number: $whole) -> Self {
-                Self(Cow::Owned(number.to_string()))
-            }
-        }
-    )*};
-}
-
-from_whole!(i8, i16, i32, i64, isize, u8, u16, u32, u64, usize);
-
-impl TryFrom<f64> for Number {
-    type Error = NotANumber;
-
-    fn try_from(number: f64) -> Result<Self, NotANumber> {
-        serde_json::Number::from_f64(number)
-            .map(|number| Self(Cow::Owned(number.to_string())))
-            .ok_or_else(|| NotANumber(number.to_string()))
-    }
-}
-
-impl From<serde_json::Number> for Number {
-    fn from(number: serde_json::Number) -> Self {
-        Self(Cow::Owned(number.to_string()))
-    }
-}
-
 /// Whether the text is a number in the grammar of JSON.
-pub(crate) fn is_number(text: &str) -> bool {
+#[must_use]
+pub fn is_number(text: &str) -> bool {
     number_length(text.as_bytes()) == Some(text.len()) && !text.is_empty()
 }
 
 /// How many bytes of `text` the number takes that it begins with.
-pub(crate) fn number_length(text: &[u8]) -> Option<usize> {
+#[must_use]
+pub fn number_length(text: &[u8]) -> Option<usize> {
     let digits = |from: usize| {
         let rest = text.get(from..).unwrap_or_default();
         rest.iter().take_while(|byte| byte.is_ascii_digit()).count()
@@ -135,7 +67,8 @@ pub(crate) fn number_length(text: &[u8]) -> Option<usize> {
 }
 
 /// Whether a number of JSON is within the range of 64-bit floats, beyond which most readers fail.
-pub(crate) fn is_finite(number: &str) -> bool {
+#[must_use]
+pub fn is_finite(number: &str) -> bool {
     /// Shorter numbers without an exponent cannot reach the end of the range.
     const SURELY_FINITE_BYTES: usize = 300;
     let short = number.len() < SURELY_FINITE_BYTES && !number.contains(['e', 'E']);
