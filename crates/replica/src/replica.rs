@@ -58,8 +58,10 @@ pub struct Replica<T, O> {
     pub(crate) flushes_in_flight: usize,
     pub(crate) is_preparing: bool,
     pub(crate) is_saving: bool,
-    /// How many bytes were added to the log since that was saved last.
+    /// How many bytes were added to the log since the last save began, and when that was, by the
+    /// monotonic clock.
     pub(crate) unsaved_bytes: u64,
+    pub(crate) saved_at_ms: u64,
     /// How many bytes were added to the log in this turn.
     pub(crate) turn_bytes: u64,
     pub(crate) checkpoints: Checkpoints,
@@ -151,7 +153,7 @@ impl<T, O: Observer> Replica<T, O> {
                 result.map_err(Failure::HardState)
             }
             Event::Idle => {
-                self.save_watermark(out);
+                self.save_watermark(now, out);
                 self.retain(now, out)
             }
             Event::Stop => {
@@ -273,7 +275,7 @@ impl<T, O: Observer> Replica<T, O> {
             return;
         }
         self.checkpoint_when_due(now, out);
-        self.save_commit(out);
+        self.save_commit(now, out);
         if !self.is_preparing
             && self.may_prepare()
             && let Some(prepare) = self.log.prepare()

@@ -165,6 +165,7 @@ impl Recovered {
             is_preparing: false,
             is_saving: false,
             unsaved_bytes: 0,
+            saved_at_ms: now.monotonic_ms,
             turn_bytes: 0,
             space: Space::default(),
             log_clock: LogClock::default(),

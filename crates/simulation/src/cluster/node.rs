@@ -64,6 +64,8 @@ pub struct Node {
     pub is_paused: bool,
     /// How often it was started.
     pub(super) starts: u64,
+    /// How often it has saved how far its log is durable and committed.
+    pub saves: u64,
     /// Why it has stopped by itself.
     pub failure: Option<Failure>,
 }
@@ -113,6 +115,7 @@ impl Node {
             planned: None,
             is_paused: false,
             starts: 0,
+            saves: 0,
             failure: None,
         }
     }
@@ -496,6 +499,7 @@ impl Node {
             return false;
         };
         life.ended.push(Event::WatermarkSaved(job.run()));
+        self.saves += 1;
         true
     }
 

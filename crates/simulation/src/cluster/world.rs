@@ -40,6 +40,8 @@ pub struct World {
     /// Pairs that do not hear each other, from and to.
     pub cut: BTreeSet<(NodeId, NodeId)>,
     pub(super) invariants: Invariants,
+    /// Acknowledged entries are gone from a majority, so that none of these holds.
+    pub has_lost_entries: bool,
     /// The id of each request, by its ticket.
     ids: BTreeMap<u32, TxnId>,
     pub(super) acknowledged: BTreeMap<TxnId, Position>,

@@ -10,6 +10,7 @@ mod digests;
 mod earlier_copy;
 mod members;
 mod only_voter;
+mod saved_commit;
 mod seeds;
 mod snapshots;
 mod stories;
