@@ -53,6 +53,7 @@ const ORDER: &[Place] = &[
     place(&["sinks"], Imports::Above),
     place(&["api"], Imports::Above),
     place(&["http"], Imports::Above),
+    place(&["kafka"], Imports::Only(&["record", "node", "sinks"])),
     place(&["client"], Imports::Only(&["record"])),
     place(&["terminal"], Imports::Only(&[])),
     place(

@@ -8,6 +8,8 @@
 
 mod declared;
 mod declaring;
+#[cfg(feature = "kafka")]
+mod kafka;
 mod source;
 
 use std::io::{self, Write};
@@ -57,7 +59,9 @@ pub struct Args {
 pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CommandError> {
     let settings = config::load(args.config.as_deref(), &args.flags)?;
     start_logging(&settings);
-    let listener = listen(&settings.listen)?;
+    let listener = listen(&settings.listen, "--listen")?;
+    #[cfg(feature = "kafka")]
+    let kafka = kafka::Door::bind(&settings)?;
     let runtime = runtime()?;
     let mut signals = runtime.block_on(async { Signals::new() })?;
     let node = open(&settings, &runtime, &listener, &mut signals)?;
@@ -68,6 +72,8 @@ pub fn run(args: &Args, context: &Context) -> Result<ExitCode, CommandError> {
         node,
         sinks,
         settings,
+        #[cfg(feature = "kafka")]
+        kafka,
     };
     match server.declare() {
         Ok(declaring) => server.run(runtime, listener, signals, declaring, context.json),
@@ -145,11 +151,11 @@ fn open(
 }
 
 /// Takes the port, before anything else is touched.
-pub fn listen(address: &str) -> Result<TcpListener, CommandError> {
+pub fn listen(address: &str, flag: &str) -> Result<TcpListener, CommandError> {
     let failed = |error: io::Error| {
         let text = match error.kind() {
             io::ErrorKind::AddrInUse => format!(
-                "{address} is in use by another process: stop that one, or listen elsewhere with --listen (port 0 takes a free one)"
+                "{address} is in use by another process: stop that one, or listen elsewhere with {flag} (port 0 takes a free one)"
             ),
             io::ErrorKind::AddrNotAvailable => {
                 format!("{address} is not an address of this machine")
@@ -216,6 +222,8 @@ struct Server {
     node: Node,
     sinks: Sinks,
     settings: Settings,
+    #[cfg(feature = "kafka")]
+    kafka: Option<kafka::Door>,
 }
 
 impl Server {
@@ -231,7 +239,7 @@ impl Server {
     }
 
     fn run(
-        self,
+        mut self,
         runtime: Runtime,
         listener: TcpListener,
         mut signals: Signals,
@@ -255,14 +263,21 @@ impl Server {
         let served = runtime.block_on(async {
             let listener = tokio::net::TcpListener::from_std(listener)?;
             self.announce(address, as_json);
-            onelog_http::serve(
+            #[cfg(feature = "kafka")]
+            let kafka = self.kafka.take().map(|door| door.serve(self.node.clone()));
+            let served = onelog_http::serve(
                 self.node.clone(),
                 self.sinks.clone(),
                 self.http_options(),
                 listener,
                 shutdown,
             )
-            .await
+            .await;
+            #[cfg(feature = "kafka")]
+            if let Some(serving) = kafka {
+                serving.end().await;
+            }
+            served
         });
         let declaring = declaring.map(Declaring::end);
         self.sinks.stop();
@@ -310,6 +325,10 @@ impl Server {
                 if let Some(source) = self.node.source() {
                     line["follows"] = json!(source);
                 }
+                #[cfg(feature = "kafka")]
+                if let Some(door) = &self.kafka {
+                    line["kafka"] = json!(door.address());
+                }
                 line.to_string()
             }
             false => {
@@ -319,8 +338,13 @@ impl Server {
                 let source = self.node.source();
                 let follows =
                     source.map_or_else(String::new, |source| format!(", follows {source}"));
+                #[cfg(feature = "kafka")]
+                let kafka = (self.kafka.as_ref())
+                    .map_or_else(String::new, |door| format!(", Kafka at {}", door.address()));
+                #[cfg(not(feature = "kafka"))]
+                let kafka = "";
                 format!(
-                    "onelog is ready: http://{address}, folder {folder}, position {position}{node}{follows}"
+                    "onelog is ready: http://{address}{kafka}, folder {folder}, position {position}{node}{follows}"
                 )
             }
         };

@@ -5,7 +5,6 @@ use std::path::{Path, PathBuf};
 use onelog_command::toml_json::{self, line_at};
 use toml::de::DeValue;
 
-use super::cluster::CLUSTER_KEYS;
 use super::declared::{Declarations, Section};
 use super::keys::{self, Key};
 
@@ -140,7 +139,7 @@ fn parse(path: &Path, text: &str) -> Result<FileContents, FileError> {
 
 /// Whether keys of the program are in a section of this name.
 fn is_section(name: &str) -> bool {
-    CLUSTER_KEYS.iter().any(|key| key.section == name)
+    !name.is_empty() && keys::all().any(|key| key.section == name)
 }
 
 /// A line of the file.

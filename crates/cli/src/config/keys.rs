@@ -8,6 +8,8 @@ use onelog_command::units::{parse_size, parse_time_ms, size};
 use onelog_sinks::SINKS_MEMORY_BYTES_MIN;
 
 use super::cluster::CLUSTER_KEYS;
+#[cfg(feature = "kafka")]
+use super::kafka::KAFKA_KEYS;
 use super::settings::{
     Settings, parse_compression, parse_follow, parse_listen, parse_log_format, parse_log_level,
 };
@@ -75,9 +77,12 @@ macro_rules! key {
     };
 }
 
+#[cfg(not(feature = "kafka"))]
+const KAFKA_KEYS: &[Key] = &[];
+
 /// All keys: those at the top of the file, then those of its sections.
 pub fn all() -> impl Iterator<Item = &'static Key> {
-    KEYS.iter().chain(CLUSTER_KEYS)
+    KEYS.iter().chain(CLUSTER_KEYS).chain(KAFKA_KEYS)
 }
 
 /// Every key at the top of the file, in the order of the example.
@@ -387,7 +392,7 @@ fn sinks_memory(text: &str) -> Result<u64, String> {
     }
 }
 
-fn count(text: &str, min: usize, max: usize) -> Result<usize, String> {
+pub fn count(text: &str, min: usize, max: usize) -> Result<usize, String> {
     match text.parse() {
         Ok(number) if (min..=max).contains(&number) => Ok(number),
         _ => Err(format!(

@@ -4,6 +4,8 @@ mod cluster;
 mod declared;
 mod file;
 mod flags;
+#[cfg(feature = "kafka")]
+mod kafka;
 mod keys;
 mod settings;
 
@@ -74,6 +76,8 @@ pub fn load(file: Option<&Path>, flags: &Flags) -> Result<Settings, ConfigError>
     flags.apply(&mut settings, Source::Flag)?;
     settings.check().map_err(ConfigError::Together)?;
     settings.node.cluster = settings.cluster.options().map_err(ConfigError::Together)?;
+    #[cfg(feature = "kafka")]
+    settings.kafka.options().map_err(ConfigError::Together)?;
     if settings.follow.is_some() && settings.node.cluster.is_some() {
         let both = "a server is one of several (cluster.node), or it follows another one as a read replica (follow), not both";
         return Err(ConfigError::Together(both.to_owned()));
@@ -158,6 +162,8 @@ mod tests {
         assert_eq!(cluster.node, onelog::NodeId(2));
         assert_eq!(cluster.peers.len(), 2);
         assert_eq!(cluster.join, Some(onelog::Join::Voter));
+        #[cfg(feature = "kafka")]
+        assert!(settings.kafka.options().unwrap().is_some());
     }
 
     #[test]

@@ -13,6 +13,8 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 
 use super::cluster::ClusterSettings;
 use super::declared::Declarations;
+#[cfg(feature = "kafka")]
+use super::kafka::KafkaSettings;
 
 /// The default folder of the server's data.
 pub const DEFAULT_FOLDER: &str = "onelog-data";
@@ -30,6 +32,9 @@ pub struct Settings {
     pub follow: Option<String>,
     /// What makes the node one of several.
     pub cluster: ClusterSettings,
+    /// The door for Kafka clients.
+    #[cfg(feature = "kafka")]
+    pub kafka: KafkaSettings,
     /// What all sinks together may hold of the log, unpacked.
     pub sinks_memory_bytes: u64,
     /// What the server logs, as directives of the tracing filter.
@@ -56,6 +61,8 @@ impl Default for Settings {
             http: HttpOptions::default(),
             follow: None,
             cluster: ClusterSettings::default(),
+            #[cfg(feature = "kafka")]
+            kafka: KafkaSettings::default(),
             sinks_memory_bytes: SINKS_MEMORY_BYTES,
             log_level: "info".to_owned(),
             log_format: LogFormat::Text,
