@@ -8,6 +8,7 @@ use onelog_record::NodeId;
 
 use crate::frame::{FrameError, FrameKind};
 use crate::greeting::Refusal;
+use crate::tls_advice::advice;
 
 /// Why the connections cannot be started.
 #[derive(Debug, thiserror::Error)]
@@ -59,7 +60,7 @@ pub enum TlsError {
         name: String,
         why: String,
     },
-    #[error("using certificate {} with key {}: {source}", certificate.display(), key.display())]
+    #[error("using certificate {} with key {}: {source}; the key must be the one that the certificate was made for", certificate.display(), key.display())]
     Pair {
         certificate: PathBuf,
         key: PathBuf,
@@ -82,7 +83,7 @@ pub enum ConnectionError {
     Connect { address: String, source: io::Error },
     #[error("connecting to {address}: no answer within {within_ms} ms")]
     NoAnswer { address: String, within_ms: u128 },
-    #[error("TLS: {0}")]
+    #[error("TLS: {error}{advice}", error = .0, advice = advice(.0))]
     Tls(#[source] io::Error),
     #[error("TLS: {0}; does the other side have certificates configured?")]
     TlsAgainstPlain(#[source] io::Error),

@@ -22,6 +22,7 @@ mod request;
 mod seen;
 mod shared;
 mod tls;
+mod tls_advice;
 
 pub use error::{AddressError, ConnectionError, RequestError, SendError, StartError, TlsError};
 pub use figures::{Figures, IncomingFigures, LaneFigures, PeerFigures};

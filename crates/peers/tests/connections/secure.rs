@@ -48,7 +48,8 @@ fn a_certificate_of_another_authority_is_trusted_by_neither_side() {
     let stranger = secure(2, &named(&mut theirs, 2));
     // The caller does not trust the called node
     one.set(NodeId(2), stranger.address());
-    one.wait_for_error(NodeId(2), LANE, "invalid peer certificate");
+    let advice = "; this node's file authority does not have the authority";
+    one.wait_for_error(NodeId(2), LANE, advice);
     // Nor the called node a caller that trusts it
     let mixed = named(&mut theirs, 3);
     let trusting = Certificates {
@@ -57,7 +58,8 @@ fn a_certificate_of_another_authority_is_trusted_by_neither_side() {
     };
     let trusting = secure(3, &trusting);
     trusting.set(NodeId(1), one.address());
-    trusting.wait_for_error(NodeId(1), LANE, "received fatal alert");
+    let advice = "; the other node's file authority does not have the authority";
+    trusting.wait_for_error(NodeId(1), LANE, advice);
     one.wait_for_figures(|figures| figures.refused >= 1);
     assert!(one.peers.figures().incoming.is_empty());
 }
@@ -74,7 +76,9 @@ fn an_expired_certificate_is_not_trusted() {
         "invalid peer certificate: certificate expired",
     );
     late.set(NodeId(1), one.address());
+    one.wait_for_error(NodeId(2), LANE, "of the other node's certificate is over");
     late.wait_for_error(NodeId(1), LANE, "received fatal alert: CertificateExpired");
+    late.wait_for_error(NodeId(1), LANE, "of this node's certificate is over");
 }
 
 #[test]
@@ -91,6 +95,7 @@ fn a_certificate_is_for_one_node() {
     let (one, two) = (secure(1, &certificate_1), secure(2, &certificate_2));
     one.set(NodeId(3), two.address());
     one.wait_for_error(NodeId(3), LANE, "not valid for name \"node-3.onelog\"");
+    one.wait_for_error(NodeId(3), LANE, "another node is at that address");
     // Nor speak for it
     let mut raw = tls_client(&certificate_2, &one);
     raw.send(3);
@@ -99,6 +104,26 @@ fn a_certificate_is_for_one_node() {
     assert!(
         text.contains("its certificate is not for node-3.onelog"),
         "{text}"
+    );
+}
+
+#[test]
+fn a_key_of_another_certificate_is_named_at_the_start() {
+    let mut authority = Authority::new();
+    let (ours, other) = (named(&mut authority, 1), named(&mut authority, 1));
+    let mixed = Certificates {
+        key: other.key.clone(),
+        ..ours
+    };
+    let started = Peers::start(with(1, &mixed), Node::start(9).recorder);
+    let Err(StartError::Tls(error)) = started else {
+        panic!("{started:?}");
+    };
+    let said = error.to_string();
+    assert!(said.contains(&other.key.display().to_string()), "{said}");
+    assert!(
+        said.contains("the one that the certificate was made for"),
+        "{said}"
     );
 }
 
