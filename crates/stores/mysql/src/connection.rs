@@ -287,6 +287,21 @@ impl Connection {
             .map_err(|fault| self.store_error(what, fault))
     }
 
+    /// Deletes rows without what would follow them: the server looks at no foreign key until that is
+    /// done, and looks at them again however it ends.
+    pub(crate) fn without_followers<T, E: From<StoreError>>(
+        &mut self,
+        what: &str,
+        delete: impl FnOnce(&mut Self) -> Result<T, E>,
+    ) -> Result<T, E> {
+        self.execute(what, "SET SESSION foreign_key_checks = 0")?;
+        let deleted = delete(self);
+        let restored = self.execute(what, "SET SESSION foreign_key_checks = 1");
+        let deleted = deleted?;
+        restored?;
+        Ok(deleted)
+    }
+
     /// All rows of a small result.
     pub(crate) fn rows(
         &mut self,

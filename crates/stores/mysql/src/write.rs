@@ -6,7 +6,7 @@
 //! statement fails. Where a second unique index is known, a batch is staged in a temporary table,
 //! from which rows that are there are updated and the others inserted.
 
-pub(crate) mod anew;
+mod anew;
 pub(crate) mod statements;
 
 use mysql_async::prelude::Queryable;

@@ -22,7 +22,6 @@ use crate::encode::request_bytes;
 use crate::error::Fault;
 use crate::names::quote;
 use crate::renewed::record_known;
-use crate::write::anew::{FOLLOWERS_FOLLOW, FOLLOWERS_STAY};
 use crate::write::{REQUEST_BYTES_EXTRA, Trouble, statements};
 
 /// How many keys are in one list: MariaDB makes a table of a longer one.
@@ -258,16 +257,15 @@ impl<'p> Rebuild<'p> {
 
     /// Deletes rows that come back, without what would follow them.
     fn delete_different(&mut self, merged: &[Merging<'_>]) -> Result<(), Trouble> {
-        self.connection.execute(DOING, FOLLOWERS_STAY)?;
-        let mut all = merged.iter().rev();
-        let deleted = all.try_for_each(|merging| {
-            let deleted = self.run(merging, &merging.delete_different(), &[]);
-            deleted.map(drop)
-        });
-        let restored = self.connection.execute(DOING, FOLLOWERS_FOLLOW);
-        deleted?;
-        restored?;
-        Ok(())
+        self.connection.without_followers(DOING, |connection| {
+            let mut all = merged.iter().rev();
+            all.try_for_each(|merging| {
+                let deleted = connection.statement(REBUILD_TIMEOUT, &merging.delete_different());
+                deleted
+                    .map(drop)
+                    .map_err(|fault| Trouble::Fault(merging.number, fault))
+            })
+        })
     }
 
     /// Deletes what the new rows have not, but for what is kept.

@@ -9,9 +9,6 @@ use onelog_store::Change;
 
 use super::{Trouble, Writer};
 
-/// Until [`FOLLOWERS_FOLLOW`] no row follows a deleted one.
-pub(crate) const FOLLOWERS_STAY: &str = "SET SESSION foreign_key_checks = 0";
-pub(crate) const FOLLOWERS_FOLLOW: &str = "SET SESSION foreign_key_checks = 1";
 const DELETING: &str = "deleting rows for a moment in";
 
 impl Writer<'_> {
@@ -28,12 +25,14 @@ impl Writer<'_> {
     /// Deletes every row that changes; those that come back are deleted without what would follow them.
     pub(super) fn delete_all(&mut self, changes: &[Vec<Change>]) -> Result<(), Trouble> {
         self.delete_those(changes, |change| change.value.is_none())?;
-        self.connection.execute(DELETING, FOLLOWERS_STAY)?;
-        let deleted = self.delete_those(changes, |change| change.value.is_some());
-        let restored = self.connection.execute(DELETING, FOLLOWERS_FOLLOW);
-        deleted?;
-        restored?;
-        Ok(())
+        self.connection.without_followers(DELETING, |connection| {
+            let mut writer = Writer {
+                connection,
+                row: &mut *self.row,
+                ..*self
+            };
+            writer.delete_those(changes, |change| change.value.is_some())
+        })
     }
 
     fn delete_those(
