@@ -95,6 +95,13 @@ impl Batch {
         batch
     }
 
+    /// The mappings that get rows, by their numbers; not those of which rows are deleted alone.
+    pub fn written(&self) -> impl Iterator<Item = usize> {
+        let changes = self.changes.iter().enumerate();
+        let written = changes.filter(|(_, all)| all.iter().any(|change| change.value.is_some()));
+        written.map(|(mapping, _)| mapping)
+    }
+
     /// Where the store is once it has the batch.
     #[must_use]
     pub const fn place(&self) -> LogPlace {

@@ -410,9 +410,8 @@ impl MysqlStore {
 impl MysqlStore {
     /// Whether the rows that a batch writes can be deleted and inserted again in all tables.
     fn are_renewable(&mut self, batch: &Batch) -> Result<bool, StoreError> {
-        let tables = self.plan.mappings.iter().zip(&batch.changes);
-        let comes_back = |changes: &[Change]| changes.iter().any(|change| change.value.is_some());
-        for (mapping, _) in tables.filter(|(_, changes)| comes_back(changes)) {
+        for mapping in batch.written() {
+            let mapping = &self.plan.mappings[mapping];
             if !existing::target_table(&mut self.connection, mapping)?.renewable {
                 return Ok(false);
             }

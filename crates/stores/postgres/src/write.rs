@@ -23,12 +23,11 @@ mod definitions;
 mod probe;
 pub(crate) mod statements;
 
-use std::collections::HashSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use onelog_mapping::{Cell, MappingPlan};
-use onelog_store::{Batch, Change, Refusals, StoreError, failpoint};
+use onelog_store::{Batch, Change, Refusals, Refused, StoreError, failpoint};
 use tokio_postgres::types::{ToSql, Type};
 
 use self::probe::{Probe, Refusal};
@@ -155,26 +154,25 @@ impl<'a> Scope<'a> {
             Err(fault) if fault.is_rejected_row() => {}
             Err(fault) => return Err(fault.into_store_error(APPLYING, &connection.place)),
         }
-        let mut named = None;
-        if others.len() <= SORTED_OUT_MAX {
-            let keys = others.iter().map(|(step, _)| {
-                let (mapping, change) = steps[*step];
-                (mapping, &change.key[..])
-            });
-            named = self.refused_anew(connection, batch, &keys.collect())?;
-        }
-        Err(named.unwrap_or_else(|| self.refusals(connection, steps, others, "")))
+        let are_sorted_out = others.len() <= SORTED_OUT_MAX;
+        let refused = match self.refusals(connection, steps, others, "") {
+            StoreError::Refused(refused) if are_sorted_out => refused,
+            other => return Err(other),
+        };
+        // Rows that are refused anew, too, are named alone: the exchanges beside them pass without them.
+        // What only cannot be inserted again is not to blame.
+        let found = self.refused_anew(connection, batch)?;
+        let named = found.and_then(|found| found.among(&refused).map(Box::new));
+        Err(StoreError::Refused(named.unwrap_or(refused)))
     }
 
-    /// Which of these rows are refused where every row that changes is deleted first, too: those that
-    /// have what a row has that stays, or what an earlier one of the log has. The exchanges beside them
-    /// pass without them. `None`: none of them, it is others that cannot be deleted and inserted.
+    /// Which rows are refused where every row that changes is deleted first: those that have what a row
+    /// has that stays, or what an earlier one of the log has.
     fn refused_anew(
         &mut self,
         connection: &Connection,
         batch: &Batch,
-        among: &HashSet<(usize, &[u8])>,
-    ) -> Result<Option<StoreError>, StoreError> {
+    ) -> Result<Option<Box<Refused>>, StoreError> {
         let without_values = changed(batch).rev().flat_map(|(mapping, changes)| {
             let without = |change: &Change| Change {
                 value: None,
@@ -194,12 +192,14 @@ impl<'a> Scope<'a> {
         });
         match found {
             Ok(mut refused) => {
-                refused.retain(|(step, _)| {
-                    let (mapping, change) = steps[*step];
-                    *step >= deletes.len() && among.contains(&(mapping, &change.key[..]))
-                });
-                let found = !refused.is_empty();
-                Ok(found.then(|| self.refusals(connection, &steps, refused, "")))
+                refused.retain(|(step, _)| *step >= deletes.len());
+                if refused.is_empty() {
+                    return Ok(None);
+                }
+                match self.refusals(connection, &steps, refused, "") {
+                    StoreError::Refused(found) => Ok(Some(found)),
+                    other => Err(other),
+                }
             }
             Err(fault) if fault.is_rejected_row() => Ok(None),
             Err(fault) => Err(fault.into_store_error(APPLYING, &connection.place)),
@@ -495,7 +495,7 @@ impl<'a> Scope<'a> {
         batch: &Batch,
     ) -> Result<Option<String>, StoreError> {
         connection.wait(APPLYING, STATEMENT_TIMEOUT, async {
-            for mapping in written(batch) {
+            for mapping in batch.written() {
                 let plan = &self.identity.plan.mappings[mapping];
                 if let Some(followers) = self.followers(plan).await? {
                     return Ok(Some(followers));
@@ -507,7 +507,9 @@ impl<'a> Scope<'a> {
 
     /// Whether a row that is deleted and inserted again loses columns of the user's own.
     fn loses_columns(&self, batch: &Batch) -> bool {
-        let mut writers = written(batch).map(|mapping| self.writers[mapping].as_ref());
+        let mut writers = batch
+            .written()
+            .map(|mapping| self.writers[mapping].as_ref());
         writers.any(|writer| writer.is_some_and(|writer| writer.has_more))
     }
 
@@ -537,13 +539,6 @@ fn changed(batch: &Batch) -> impl DoubleEndedIterator<Item = (usize, &[Change])>
     changes
         .filter(|(_, changes)| !changes.is_empty())
         .map(|(mapping, changes)| (mapping, changes.as_slice()))
-}
-
-/// The mappings whose rows are written, and not deleted alone.
-fn written(batch: &Batch) -> impl Iterator<Item = usize> {
-    let mappings = changed(batch);
-    let mappings = mappings.filter(|(_, all)| all.iter().any(|change| change.value.is_some()));
-    mappings.map(|(mapping, _)| mapping)
 }
 
 /// The collapsed changes one by one: deletes, the last mapping's first; then upserts.
