@@ -252,7 +252,7 @@ impl Batch {
 
 fn by_offset(refused: &Refused) -> HashMap<Offset, Vec<&Refused>> {
     let mut by_offset: HashMap<Offset, Vec<&Refused>> = HashMap::new();
-    for refused in std::iter::once(refused).chain(&refused.more) {
+    for refused in refused.all() {
         by_offset.entry(refused.offset).or_default().push(refused);
     }
     by_offset
@@ -290,7 +290,7 @@ pub fn refused_rows(
 /// What a store's refusal names, without the rows that it is about.
 pub fn refused_records(plan: &Plan, refused: &Refused) -> Vec<RejectedRow> {
     let mut out = Vec::new();
-    for refused in std::iter::once(refused).chain(&refused.more) {
+    for refused in refused.all() {
         let is_of = |mapping: &MappingPlan| {
             mapping.table_name == refused.table
                 && refused

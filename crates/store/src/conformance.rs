@@ -9,7 +9,9 @@ mod model;
 mod narrowed;
 mod owners;
 mod records;
+mod refused;
 mod renewed;
+mod rights;
 
 use std::panic::AssertUnwindSafe;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -31,11 +33,13 @@ pub use self::records::{
     another_logs_sink_is_not_taken_without_its_name, another_plan_has_no_position,
     how_far_a_store_got_is_known_under_every_plan, the_chain_is_kept_beside_the_position,
 };
+pub use self::refused::refused_keys;
 pub use self::renewed::{
     Anew, what_was_made_anew_after_a_backfill_is_noticed,
     what_was_made_anew_behind_the_swap_is_noticed, what_was_made_anew_between_sessions_is_noticed,
     what_was_made_anew_is_noticed_before_it_is_written,
 };
+pub use self::rights::{line_of, the_rights_suffice};
 use crate::verify::verify;
 use crate::{Batch, Change, Store, StoreError, StoreKind, failpoint};
 

@@ -87,7 +87,8 @@ impl Refused {
         Some(first)
     }
 
-    fn all(&self) -> impl Iterator<Item = &Self> {
+    /// This one and those that were found with it.
+    pub fn all(&self) -> impl Iterator<Item = &Self> {
         std::iter::once(self).chain(&self.more)
     }
 }

@@ -297,8 +297,8 @@ impl Rebuild<'_> {
     pub(super) fn leave_out(&mut self, refused: &Refused) -> Result<(), StoreError> {
         for (n, mapping) in self.plan.mappings.iter().enumerate() {
             let merging = self.merging(n)?;
-            let of = std::iter::once(refused).chain(&refused.more);
-            let keys: Vec<Value> = of
+            let keys: Vec<Value> = refused
+                .all()
                 .filter(|refused| refused.into.as_ref() == Some(&mapping.into))
                 .filter_map(|refused| key_of(mapping, &refused.key_bytes))
                 .collect();

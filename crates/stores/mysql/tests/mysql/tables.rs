@@ -518,10 +518,7 @@ fn a_replica_is_not_written_to() {
 fn the_rights_that_the_page_lists_suffice() {
     require!(Kind::Mariadb);
     let page = include_str!("../../../../../docs/sinks/mysql.md");
-    let grant = page
-        .lines()
-        .find(|line| line.starts_with("GRANT SELECT, INSERT"))
-        .unwrap();
+    let grant = conformance::line_of(page, "GRANT SELECT, INSERT");
     let database = Database::new();
     let (rights, _) = grant.split_once(" ON ").unwrap();
     database.sql(&format!(
@@ -540,17 +537,7 @@ fn the_rights_that_the_page_lists_suffice() {
     );
     for (sink, plan) in [("own", own), ("existing", existing)] {
         let mut store = MysqlStore::open(&target, sink, LOG, Arc::clone(&plan)).unwrap();
-        store.take_over().unwrap();
-        let mut model = Model::default();
-        model.order("a", 1, "one");
-        model.rebuild(&plan, &mut store).unwrap();
-        model.rebuild(&plan, &mut store).unwrap();
-        let from = model.position();
-        model.order("b", 2, "two");
-        model.write(ORDERS, b"a", None);
-        store.apply(&model.batch(&plan, from)).unwrap();
-        assert!(model.verify(&plan, &mut store).equal);
-        store.remove().unwrap();
+        conformance::the_rights_suffice(&plan, &mut store);
     }
 }
 

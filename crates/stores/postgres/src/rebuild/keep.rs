@@ -81,7 +81,7 @@ impl Scope<'_> {
         let plan = Arc::clone(&self.identity.plan);
         for (number, mapping) in plan.mappings.iter().enumerate() {
             let [key, offset] = record_columns(mapping).map(|name| quote(&name));
-            let of = std::iter::once(refused).chain(&refused.more);
+            let of = refused.all();
             let of = of.filter(|refused| refused.into.as_ref() == Some(&mapping.into));
             let (keys, offsets): (Vec<&[u8]>, Vec<i64>) = of
                 .map(|refused| {

@@ -59,8 +59,8 @@ fn refusals(
     match store.apply(&model.batch(plan, from)) {
         Ok(()) => Vec::new(),
         Err(StoreError::Refused(refused)) => {
-            let all = std::iter::once(shown(&refused));
-            all.chain(refused.more.iter().map(shown)).collect()
+            let all = refused.all().map(shown);
+            all.collect()
         }
         Err(error) => panic!("{error}"),
     }

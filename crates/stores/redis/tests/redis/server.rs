@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use onelog_redis::{RedisStore, RedisTarget};
-use onelog_store::conformance::{self, LOG, Model, ORDERS, SINK};
+use onelog_store::conformance::{self, LOG, Model, SINK};
 use onelog_store::{Address, ServerAddress, Store, StoreError};
 use onelog_testkit::{Certificates, Kind, Redis, Server, require};
 
@@ -32,10 +32,7 @@ fn a_database_that_is_not_there_is_a_fault_of_the_address() {
 fn the_rights_that_the_page_lists_suffice() {
     require!(Kind::Redis);
     let page = include_str!("../../../../../docs/sinks/redis.md");
-    let line = page
-        .lines()
-        .find(|line| line.starts_with("ACL SETUSER onelog"))
-        .unwrap();
+    let line = conformance::line_of(page, "ACL SETUSER onelog");
     let server = Redis::start();
     let command: Vec<&str> = line.split_whitespace().collect();
     server.command(&command);
@@ -48,17 +45,7 @@ fn the_rights_that_the_page_lists_suffice() {
             partitions,
         };
         let mut store = RedisStore::open(&target, SINK, LOG, Arc::clone(&plan)).unwrap();
-        store.take_over().unwrap();
-        let mut model = Model::default();
-        model.order("a", 1, "one");
-        model.rebuild(&plan, &mut store).unwrap();
-        model.rebuild(&plan, &mut store).unwrap();
-        let from = model.position();
-        model.order("b", 2, "two");
-        model.write(ORDERS, b"a", None);
-        store.apply(&model.batch(&plan, from)).unwrap();
-        assert!(model.verify(&plan, &mut store).equal, "{partitions:?}");
-        store.remove().unwrap();
+        conformance::the_rights_suffice(&plan, &mut store);
     }
     server.stop();
 }
