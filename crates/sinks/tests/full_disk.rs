@@ -8,13 +8,11 @@ use std::sync::Arc;
 use std::thread;
 use std::time::Instant;
 
-use bytes::Bytes;
-use onelog::{KeyRange, Node, Options};
+use onelog::{Node, Options};
 use onelog_log::SimulatedDisk;
-use onelog_record::TABLE_PARKED;
 use onelog_sinks::{Replay, Sinks};
 use onelog_stores::KINDS;
-use place::{PATIENCE, Place, assert_equal, close, order, put, wait, with_orders};
+use place::{PATIENCE, Place, assert_equal, close, order, parked_records, put, wait, with_orders};
 use serde_json::json;
 
 const RESERVE_BYTES: u64 = 8 << 20;
@@ -28,16 +26,6 @@ fn options() -> Options {
         disk_reserve_bytes: RESERVE_BYTES,
         ..Options::new("in memory")
     }
-}
-
-/// How many records `onelog.parked` has.
-fn records(node: &Node) -> usize {
-    let range = KeyRange {
-        table: TABLE_PARKED,
-        from: Bytes::new(),
-        to: None,
-    };
-    node.snapshot().scan(&range, false).unwrap().count()
 }
 
 #[test]
@@ -67,7 +55,11 @@ fn a_sink_with_records_of_parked_rows_to_remove_follows_while_the_disk_is_full()
     }
     sinks.stop();
     let end = order(&node, "last", 1, "written while no sink runs");
-    assert_eq!(records(&node), 1, "it is removed at a start of the sink");
+    assert_eq!(
+        parked_records(&node),
+        1,
+        "it is removed at a start of the sink"
+    );
     // when the disk is full at the start of the sink,
     disk.set_free_bytes(RESERVE_BYTES - 1);
     let begun = Instant::now();
@@ -79,7 +71,7 @@ fn a_sink_with_records_of_parked_rows_to_remove_follows_while_the_disk_is_full()
     // then it follows all the same,
     assert_equal(&sinks, "shop", end);
     assert_eq!(sinks.get("shop").unwrap().last_error, None);
-    assert_eq!(records(&node), 1);
+    assert_eq!(parked_records(&node), 1);
     // and removes the record at its next start with room.
     sinks.stop();
     disk.set_free_bytes(1 << 30);
@@ -91,6 +83,6 @@ fn a_sink_with_records_of_parked_rows_to_remove_follows_while_the_disk_is_full()
     let sinks = Sinks::start(node.clone(), KINDS).unwrap();
     let end = order(&node, "last", 2, "with room");
     assert_equal(&sinks, "shop", end);
-    assert_eq!(records(&node), 0);
+    assert_eq!(parked_records(&node), 0);
     close(&node, &sinks);
 }

@@ -8,13 +8,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;
-use onelog::{KeyRange, Node};
-use onelog_record::TABLE_PARKED;
 use onelog_sinks::{PARKED_MAX, Replay, SinkState, Sinks};
 use onelog_store::{SinkDefinition, StoreErrorCode, failpoint};
 use place::{
-    PATIENCE, Place, assert_equal, close, delete, one, order, put, verified, wait, wait_for_stop,
-    with_orders,
+    PATIENCE, Place, assert_equal, close, delete, one, order, parked_records, put, verified, wait,
+    wait_for_stop, with_orders,
 };
 use serde_json::{Value, json};
 
@@ -33,16 +31,6 @@ fn only(key: &str) -> Replay {
         "orders".into(),
         Bytes::copy_from_slice(key.as_bytes()),
     )])
-}
-
-/// How many records `onelog.parked` has.
-fn records(node: &Node) -> usize {
-    let range = KeyRange {
-        table: TABLE_PARKED,
-        from: Bytes::new(),
-        to: None,
-    };
-    node.snapshot().scan(&range, false).unwrap().count()
 }
 
 #[test]
@@ -218,7 +206,7 @@ fn a_backfill_parks_what_the_store_refuses_and_a_rebuild_tries_everything_again(
 
     // With the sink goes what it had parked.
     sinks.delete("shop").unwrap();
-    assert_eq!(records(&node), 0);
+    assert_eq!(parked_records(&node), 0);
     close(&node, &sinks);
 }
 

@@ -5,7 +5,9 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use onelog::{NewTable, Node, Options, Position};
+use bytes::Bytes;
+use onelog::{KeyRange, NewTable, Node, Options, Position};
+use onelog_record::TABLE_PARKED;
 use onelog_sinks::{SinkError, Sinks};
 use onelog_store::{SinkDefinition, Verification};
 use onelog_stores::KINDS;
@@ -132,6 +134,16 @@ pub fn wait_for_stop(sinks: &Sinks, name: &str) -> String {
         .unwrap_err();
     assert!(matches!(error, SinkError::Stopped { .. }), "{error}");
     error.to_string()
+}
+
+/// How many records `onelog.parked` has.
+pub fn parked_records(node: &Node) -> usize {
+    let range = KeyRange {
+        table: TABLE_PARKED,
+        from: Bytes::new(),
+        to: None,
+    };
+    node.snapshot().scan(&range, false).unwrap().count()
 }
 
 pub fn one<T: rusqlite::types::FromSql>(store: &Connection, sql: &str) -> T {
