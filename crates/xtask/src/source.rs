@@ -50,11 +50,8 @@ pub fn split(text: &str) -> Vec<Line> {
                 ('\'', _) => taken = character_length(&chars, at).unwrap_or(1),
                 _ => in_code = true,
             },
-            Mode::LineComment => {
-                if c == '\n' {
-                    mode = Mode::Code;
-                }
-            }
+            Mode::LineComment if c == '\n' => mode = Mode::Code,
+            Mode::LineComment => {}
             Mode::BlockComment { depth } => match (c, next) {
                 ('/', Some('*')) => {
                     taken = 2;
