@@ -188,7 +188,7 @@ impl Ticket {
     }
 }
 
-fn ask(entrance: &Entrance<Request>) -> Result<Heard, NotQueued> {
+fn request(entrance: &Entrance<Request>) -> Result<Heard, NotQueued> {
     let (request, ticket) = Request::new();
     entrance.try_send(request).map_err(|(why, _)| why)?;
     Ok(ticket.wait())
@@ -201,16 +201,16 @@ fn in_every_order(story: impl Fn() + Sync + Send + 'static) {
     builder.check(story);
 }
 
-/// Two clients that ask while `engine` ends; what each of them hears.
+/// Two clients that request something while `engine` ends; what each of them hears.
 fn clients_beside(places: usize, engine: fn(Exit<Request>)) -> [Result<Heard, NotQueued>; 2] {
     let (entrance, exit) = queue(places);
     let entrance = Arc::new(entrance);
     let engine = thread::spawn(move || engine(exit));
     let other = {
         let entrance = Arc::clone(&entrance);
-        thread::spawn(move || ask(&entrance))
+        thread::spawn(move || request(&entrance))
     };
-    let heard = [ask(&entrance), other.join().unwrap()];
+    let heard = [request(&entrance), other.join().unwrap()];
     engine.join().unwrap();
     // The handles live on: nothing is freed because the last of them is gone.
     assert_eq!(entrance.len(), 0);
