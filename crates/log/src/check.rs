@@ -100,6 +100,16 @@ pub fn check(
             report.faults.push(fault);
             first_faults(disk, &file, &mut report)?;
         }
+        Err(OpenError::Missing(missing)) => {
+            let file = format!("segment number {}", missing.number);
+            report.faults.push(Corruption {
+                file: file.clone(),
+                at: 0,
+                index: missing.last,
+                what: missing.to_string(),
+            });
+            first_faults(disk, &file, &mut report)?;
+        }
         Err(OpenError::Newer(newer) | OpenError::HardState(HardStateError::Newer(newer))) => {
             return Err(newer.into());
         }

@@ -4,21 +4,23 @@
 //! the cut carry watermarks above it, and without the intent they would pass for evidence that
 //! acknowledged entries are damaged. Then segments behind the cut go, last one first, the frames
 //! behind it are zeroed, and only when that is durable is the intent taken back. Recovery does the
-//! same from any point in between.
+//! same from any point in between. Before all of it, many entries are copied ([`crate::kept`]).
 
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use onelog_record::Index;
+use onelog_record::{Index, Term};
 
+use crate::disk::DiskFile;
 use crate::frame::Salt;
 use crate::hard_state::HardStateFile;
 use crate::index_file::index_name;
+use crate::kept::{CutEntries, Kept, keep};
 use crate::mend::{remove_if_there, remove_segment};
 use crate::planted::{self, Bug};
 use crate::scan::{scan, zero};
-use crate::segment::{Extent, Segment};
+use crate::segment::{Extent, SEGMENT_HEADER_BYTES, Segment, SegmentHeader};
 use crate::{Corruption, CutError, Log, ReadError};
 
 /// Where the log will end.
@@ -28,19 +30,22 @@ struct NewEnd {
     extent: Extent,
     /// Where its last frame ends now.
     old_end: u64,
+    /// Of the first and the last entry that are cut.
+    first_term: Term,
+    last_term: Term,
     /// The segments behind it, ascending.
     behind: Vec<Arc<Segment>>,
 }
 
 impl Log {
     /// Cuts all entries from `from` on, durably: when it answers, nothing of them can come back.
-    /// Readers see the log as it was before or as it is afterwards, never both. Does nothing when
-    /// `from` is the next entry. Blocks.
+    /// Readers see the log as it was before or as it is afterwards, never both. Answers what was cut;
+    /// `None` where `from` is the next entry. Blocks.
     ///
     /// # Errors
     /// `InFlight`, `Outside` and `Committed` change nothing. All others are final; the next opening
     /// completes what was begun.
-    pub fn cut_end(&mut self, from: Index) -> Result<(), CutError> {
+    pub fn cut_end(&mut self, from: Index) -> Result<Option<CutEntries>, CutError> {
         if self.shared.gate.is_closed() {
             return Err(CutError::Stopped);
         }
@@ -56,23 +61,54 @@ impl Log {
             return Err(CutError::Committed { from, committed });
         }
         if from > last {
-            return Ok(());
+            return Ok(None);
         }
         let result = self.cut(from);
         if result.is_err() {
             self.shared.gate.close();
         }
-        result
+        result.map(Some)
     }
 
-    fn cut(&self, from: Index) -> Result<(), CutError> {
+    fn cut(&self, from: Index) -> Result<CutEntries, CutError> {
         let _files = self.shared.files.lock();
         let end = self.new_end(from)?;
         let mut hard = self.shared.hard.lock();
         let Some(hard) = hard.as_mut() else {
             return Err(CutError::Stopped);
         };
-        Ok(self.cut_behind(&end, from, hard)?)
+        let mut entries = CutEntries {
+            from,
+            to: self.last_index(),
+            first_term: end.first_term,
+            last_term: end.last_term,
+            kept: Kept::Few,
+        };
+        entries.kept = self.keep(&end, &entries)?;
+        self.cut_behind(&end, from, hard)?;
+        Ok(entries)
+    }
+
+    /// Copies the frames that are to be cut, where they are many.
+    fn keep(&self, end: &NewEnd, cut: &CutEntries) -> io::Result<Kept> {
+        let disk = &*self.shared.disk;
+        let (kept, extent) = (&end.kept, &end.extent);
+        let header = SegmentHeader {
+            recycled: false,
+            base_offset: extent.next_offset,
+            first_index: extent.next_index,
+            term: extent.term,
+            previous: extent.crc,
+            ..kept.header
+        };
+        let mut files = vec![(kept.file(disk)?, extent.end, end.old_end)];
+        for segment in &end.behind {
+            let its_end = segment.extent.read().end;
+            files.push((segment.file(disk)?, SEGMENT_HEADER_BYTES, its_end));
+        }
+        let frames = files.iter().map(|(file, from, to)| (&**file, *from, *to));
+        let frames: Vec<(&dyn DiskFile, u64, u64)> = frames.collect();
+        keep(disk, cut, &header, &frames)
     }
 
     /// Finds the place of the cut; reads the frames up to it from the last point of the index.
@@ -82,6 +118,12 @@ impl Log {
         let kept = Arc::clone(&segments[place - 1]);
         let mut extent = kept.extent.read().clone();
         let old_end = extent.end;
+        let is_at = |(first, _): &&(Index, Term)| *first <= from;
+        let first_term =
+            (extent.terms.iter().rev().find(is_at)).map_or(kept.header.term, |run| run.1);
+        let last_term = segments
+            .last()
+            .map_or(first_term, |last| last.extent.read().term);
         extent.rewind(&kept.header, from);
         let file = kept.file(&*self.shared.disk)?;
         let salt = Salt::of(kept.header.log_id);
@@ -99,6 +141,8 @@ impl Log {
             kept,
             extent,
             old_end,
+            first_term,
+            last_term,
             behind: segments[place..].to_vec(),
         })
     }

@@ -33,6 +33,43 @@ impl fmt::Display for Corruption {
     }
 }
 
+/// The file of a segment is not there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MissingSegment {
+    /// The first number that no file has.
+    pub number: u64,
+    /// The names of the files before and behind the gap.
+    pub before: Option<String>,
+    pub after: Option<String>,
+    /// The last entry that was in it, as far as is known.
+    pub last: Index,
+}
+
+impl fmt::Display for MissingSegment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { number, last, .. } = self;
+        write!(f, "the file of segment {number} is missing ")?;
+        match (&self.before, &self.after) {
+            (Some(before), Some(after)) => write!(
+                f,
+                "between {before} and {after}, and with it entries up to {last}"
+            ),
+            (None, Some(after)) => write!(
+                f,
+                "at the log's beginning, before {after}, and with it entries up to {last}"
+            ),
+            (Some(before), None) => write!(
+                f,
+                "at the log's end, behind {before}: entries up to {last} were durable"
+            ),
+            (None, None) => write!(
+                f,
+                "and so is every other one: entries up to {last} were durable"
+            ),
+        }
+    }
+}
+
 /// The log cannot be opened.
 #[derive(Debug, thiserror::Error)]
 pub enum OpenError {
@@ -42,6 +79,11 @@ pub enum OpenError {
     /// Acknowledged entries are damaged or missing.
     #[error("the log is corrupt: {0}; nothing was changed; {RESTORE_OR_REPLACE}")]
     Corrupt(Corruption),
+    /// A file that must be there is not.
+    #[error(
+        "the log is incomplete: {0}; nothing was changed; if that file was moved away, move it back (never an older copy of it); else, {RESTORE_OR_REPLACE}"
+    )]
+    Missing(MissingSegment),
     /// The files were made by a newer version of onelog.
     #[error(transparent)]
     Newer(#[from] NewerFormat),

@@ -22,6 +22,7 @@ mod format;
 pub mod frame;
 mod hard_state;
 mod index_file;
+mod kept;
 mod log;
 mod mend;
 mod names;
@@ -44,13 +45,14 @@ pub mod stream;
 pub use check::{CheckError, CheckReport, Checked, check};
 pub use disk::{Disk, DiskFile, is_no_space};
 pub use error::{
-    CloseError, Corruption, CutError, FlushError, MendError, OpenError, PrepareError,
-    RESTORE_OR_REPLACE, ReadError, RestartError, RetainError, StageError,
+    CloseError, Corruption, CutError, FlushError, MendError, MissingSegment, OpenError,
+    PrepareError, RESTORE_OR_REPLACE, ReadError, RestartError, RetainError, StageError,
 };
 pub use flush::{Flush, FlushPool};
 pub use folders::{flush_folder, make_folder};
 pub use format::{KnownFormat, NewerFormat};
 pub use hard_state::{HARD_STATE_FILE, HardState, HardStateError, HardStateRead};
+pub use kept::{CUT_KEPT_BYTES_MAX, CUT_KEPT_ENTRIES_MIN, CUT_KEPT_FILES_MAX, CutEntries, Kept};
 pub use log::Log;
 pub use names::is_log_file;
 pub use options::LogOptions;

@@ -12,6 +12,7 @@ use crate::LogOptions;
 use crate::disk::Disk;
 use crate::hard_state::{HARD_STATE_NEW, HardStateFile};
 use crate::index_file::{INDEX_SUFFIX, index_name};
+use crate::kept::KEPT_NEW;
 use crate::prepare::{SPARE_PREFIX, SPARES_MAX, Spare, is_leftover};
 use crate::recovery::{Survey, Surveyed};
 use crate::restart::{RESTART_FILE, name_first_segment};
@@ -130,7 +131,8 @@ fn drop_leftovers(disk: &dyn Disk, survey: &Survey) -> io::Result<()> {
         let orphan = name.ends_with(INDEX_SUFFIX) && !sealed.contains(name);
         // Already renamed where it was counted.
         let uncounted = name == RESTART_FILE;
-        if orphan || uncounted || is_leftover(name) || name == HARD_STATE_NEW {
+        let is_half_made = is_leftover(name) || name == HARD_STATE_NEW || name == KEPT_NEW;
+        if orphan || uncounted || is_half_made {
             remove_if_there(disk, name)?;
             changed = true;
         }

@@ -2,6 +2,7 @@
 
 use crate::hard_state::{HARD_STATE_FILE, HARD_STATE_NEW};
 use crate::index_file::{INDEX_NEW_SUFFIX, INDEX_SUFFIX};
+use crate::kept::{KEPT_NEW, is_kept};
 use crate::prepare::SPARE_PREFIX;
 use crate::real_disk::LOCK_FILE;
 use crate::restart::RESTART_FILE;
@@ -17,7 +18,12 @@ pub fn is_log_file(name: &str) -> bool {
     let is_spare = name
         .strip_prefix(SPARE_PREFIX)
         .is_some_and(|number| number.parse::<u64>().is_ok());
-    [LOCK_FILE, HARD_STATE_FILE, HARD_STATE_NEW, RESTART_FILE].contains(&name)
-        || is_of_segment
-        || is_spare
+    let fixed = [
+        LOCK_FILE,
+        HARD_STATE_FILE,
+        HARD_STATE_NEW,
+        RESTART_FILE,
+        KEPT_NEW,
+    ];
+    fixed.contains(&name) || is_kept(name) || is_of_segment || is_spare
 }

@@ -20,7 +20,7 @@ use crate::planted::{self, Bug};
 use crate::restart::{RESTART_FILE, unfinished_restart};
 use crate::scan::{Evidence, evidence, scan};
 use crate::segment::{Extent, KNOWN, SEGMENT_HEADER_BYTES, SegmentHeader, parse_name};
-use crate::{Corruption, HardStateError, LogOptions, OpenError};
+use crate::{Corruption, HardStateError, LogOptions, MissingSegment, OpenError};
 
 /// What opening a log found and did.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -214,19 +214,31 @@ pub(crate) fn load(
 
 /// Segments are numbered without gaps, and the hard state says which numbers must be there.
 fn check_numbers(loaded: &[Loaded], stored: &Stored) -> Result<(), OpenError> {
-    let missing = |number: u64, index: Index| {
-        let what = "the file is missing: no segment carries this number";
-        Err(corrupt(&format!("segment number {number}"), 0, index, what))
-    };
+    let mut before = None;
     let mut number = stored.first_segment.max(1);
-    for segment in loaded {
-        if segment.header.number != number {
-            return missing(number, segment.header.first_index);
+    for Loaded { header, .. } in loaded {
+        if header.number < number {
+            let what = format!("it is segment {}, where {number} is next", header.number);
+            return Err(corrupt(&header.name(), 0, header.first_index, what));
         }
+        if header.number > number {
+            return Err(OpenError::Missing(MissingSegment {
+                number,
+                before,
+                after: Some(header.name()),
+                last: Index(header.first_index.0 - 1),
+            }));
+        }
+        before = Some(header.name());
         number += 1;
     }
     if number <= stored.last_segment {
-        return missing(number, stored.public.durable);
+        return Err(OpenError::Missing(MissingSegment {
+            number,
+            before,
+            after: None,
+            last: stored.public.durable,
+        }));
     }
     Ok(())
 }

@@ -4,13 +4,14 @@
 
 mod common;
 
+use std::ops::ControlFlow;
 use std::sync::Arc;
 use std::sync::mpsc;
 
 use common::{append, entries, entry, fresh, hard_state, open, options, read_all, retain, run_all};
 use onelog_log::{
     CrashMode, CutError, FlushPool, HardStateRead, Log, LogReader, OpenError, ReadError, RealDisk,
-    SimulatedDisk, StageError,
+    SimulatedDisk, StageError, check,
 };
 use onelog_record::{Index, Position, Term};
 
@@ -453,19 +454,35 @@ fn a_lost_file_is_never_taken_for_an_empty_log() {
     };
     let names: Vec<String> = prepared().files().into_keys().collect();
     assert!(names.len() > 3);
-    for name in names {
+    let segments: Vec<&String> = names.iter().filter(|name| name.ends_with(".log")).collect();
+    for name in &names {
         let disk = prepared();
         let mut files = disk.files();
-        files.remove(&name);
+        files.remove(name);
         let disk = SimulatedDisk::with_files(1, files.clone());
         let refused = open(&disk).unwrap_err();
-        if name == "hard-state" {
-            assert!(matches!(refused, OpenError::HardState(_)), "{refused}");
-        } else {
-            assert!(
-                matches!(refused, OpenError::Corrupt(_)),
-                "{name}: {refused}"
-            );
+        let said = refused.to_string();
+        match segments.iter().position(|segment| *segment == name) {
+            None => assert!(matches!(refused, OpenError::HardState(_)), "{said}"),
+            Some(place) => {
+                assert!(matches!(refused, OpenError::Missing(_)), "{said}");
+                // What is missing is named, with the files that are there beside it.
+                let number = format!("the file of segment {} is missing", place + 1);
+                assert!(said.contains(&number), "{said}");
+                let beside = [place.checked_sub(1), Some(place + 1)];
+                for there in beside.into_iter().flatten() {
+                    let is_named = segments.get(there).is_none_or(|name| said.contains(*name));
+                    assert!(is_named, "{said}");
+                }
+                let where_it_was = match place {
+                    0 => "at the log's beginning",
+                    _ if place + 1 == segments.len() => "at the log's end",
+                    _ => "between",
+                };
+                assert!(said.contains(where_it_was), "{said}");
+                let report = check(&disk, &mut |_| ControlFlow::Continue(())).unwrap();
+                assert!(report.faults[0].to_string().contains(&number));
+            }
         }
         assert_eq!(disk.files(), files, "nothing was changed");
     }

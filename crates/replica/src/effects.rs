@@ -84,9 +84,17 @@ impl<T, O: Observer> Replica<T, O> {
 
     /// A later leader has other entries from `index` on.
     fn cut(&mut self, index: Index) -> Result<(), Failure> {
-        let last = self.log.last_index();
-        tracing::info!(from = %index, to = %last, "cut the end of the log: another leader has other entries there");
-        self.log.cut_end(index)?;
+        if let Some(cut) = self.log.cut_end(index)? {
+            tracing::warn!(
+                from = %cut.from,
+                to = %cut.to,
+                entries = cut.count(),
+                first_term = %cut.first_term,
+                last_term = %cut.last_term,
+                kept = %cut.kept,
+                "cut the end of the log: another leader has other entries there"
+            );
+        }
         self.observer.cut(index);
         let durable = self.log.durable();
         Ok(self.engine.stored(durable, &mut self.effects)?)

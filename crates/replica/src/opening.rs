@@ -18,10 +18,10 @@ use std::sync::Arc;
 
 use onelog_engine::{Members, MessageError, READ_REPLICA};
 use onelog_log::{
-    Disk, HardState, Log, LogOptions, LogReader, NewerFormat, Place, RESTORE_OR_REPLACE, ReadError,
-    Recovery,
+    Disk, HARD_STATE_FILE, HardState, Log, LogOptions, LogReader, NewerFormat, Place,
+    RESTORE_OR_REPLACE, ReadError, Recovery,
 };
-use onelog_record::{Index, NodeId, Position};
+use onelog_record::{Index, NodeId, Position, Term};
 use onelog_state::{Opened, State, StateOptions};
 
 use crate::failure::Failure;
@@ -55,6 +55,15 @@ pub enum StartError {
         "the log was committed up to index {committed}, but it ends at {last}: the disk has lost acknowledged entries; {RESTORE_OR_REPLACE}"
     )]
     LostTail { committed: Index, last: Index },
+    /// The hard state is older than the log.
+    #[error(
+        "the hard state knows of term {term}, but entry {last}, the log's last one, is of term {found}: the file {HARD_STATE_FILE} is an earlier copy, and has forgotten what this node voted for since; {RESTORE_OR_REPLACE}"
+    )]
+    OldHardState {
+        term: Term,
+        found: Term,
+        last: Index,
+    },
     /// The folder is that of another node.
     #[error(
         "the folder belongs to node {found}, and this is to be node {node}: correct the number, or use the folder of node {node}"
@@ -137,6 +146,7 @@ impl Recovered {
         check_fit(&recovery, &opened)?;
         let hard_state = hard_state::after(&recovery, &options);
         check_identity(&hard_state, &options)?;
+        check_term(&hard_state, &recovery, &options)?;
         let committed = hard_state.commit;
         if committed > recovery.last_index {
             let last = recovery.last_index;
@@ -244,6 +254,21 @@ fn check_identity(found: &HardState, options: &ReplicaOptions) -> Result<(), Sta
         return Err(StartError::OtherNode { found, node });
     }
     Ok(())
+}
+
+/// A term is saved before any entry of it. A read replica never votes, and saves none.
+fn check_term(
+    hard_state: &HardState,
+    recovery: &Recovery,
+    options: &ReplicaOptions,
+) -> Result<(), StartError> {
+    let (term, last) = (hard_state.term, recovery.last_index);
+    match recovery.terms.last() {
+        Some(&(_, found)) if found > term && !options.is_read_replica() => {
+            Err(StartError::OldHardState { term, found, last })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The state may be behind the log, which then replays; it may never be ahead of it, and there may

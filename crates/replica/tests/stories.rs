@@ -5,9 +5,11 @@
 #[allow(dead_code)]
 mod story;
 
-use onelog_log::{Fault, FlushError};
+use std::sync::Arc;
+
+use onelog_log::{Fault, FlushError, SimulatedDisk};
 use onelog_record::Position;
-use onelog_replica::{Event, ReplicaOptions, removal};
+use onelog_replica::{Event, Recovered, ReplicaOptions, StartError, removal};
 use story::{Story, options, put};
 
 #[test]
@@ -506,4 +508,30 @@ fn the_failure_names_what_stopped_the_log_and_not_what_was_refused_because_of_it
     story.log.fail_at(story.log.steps(), Fault::Error);
     let failure = story.fails("flushed 2");
     assert!(failure.contains("planned failure"), "{failure}");
+}
+
+#[test]
+fn a_hard_state_that_is_older_than_the_log_is_refused() {
+    // Given a log whose last entry is of the second term,
+    let mut story = Story::leading(options());
+    let older = story.log.files()["hard-state"].clone();
+    story.end();
+    story.tell("start | flush 1\nflushed 1 |");
+    story.end();
+    let mut files = story.log.files();
+    let whole = SimulatedDisk::with_files(1, files.clone());
+    // when the hard state of the first one is put back,
+    files.insert("hard-state".to_owned(), older);
+    let log = SimulatedDisk::with_files(1, files);
+    let open = |log: &SimulatedDisk| {
+        let disks = (Arc::new(log.clone()), Arc::new(story.state.clone()));
+        Recovered::open(disks.0, disks.1, options())
+    };
+    // then the node does not start,
+    let refused = open(&log).unwrap_err();
+    let said = refused.to_string();
+    let is_named = matches!(refused, StartError::OldHardState { term, found, .. } if term < found);
+    assert!(is_named && said.contains("add a new one"), "{said}");
+    // and it does with its own.
+    open(&whole).unwrap();
 }
