@@ -65,32 +65,32 @@ impl Feed {
         let mut guards = Vec::with_capacity(self.definition.mappings.len());
         for (number, mapping) in self.definition.mappings.iter().enumerate() {
             let rows = RowsThere::of(mapping, foreign.contains(&number));
-            let (sink, into) = (&self.definition.name, &mapping.into);
-            guards.push(match rows {
-                RowsThere::Replaced => {
-                    tracing::warn!(sink, into, "a backfill replaces the rows of a table");
-                    Guard::Anything
-                }
-                // It is empty, else the store has refused it.
-                RowsThere::None => Guard::Untouched,
-                RowsThere::Written if may_delete => {
-                    tracing::warn!(sink, into, "a backfill may delete any rows of a table");
-                    Guard::Anything
-                }
-                RowsThere::Foreign | RowsThere::Written => {
-                    let counted = counting.count(rows, number)?;
-                    if let Some(fault) = counting.refusal(rows, number, counted) {
-                        return Err(SessionEnd::Stop(fault));
-                    }
-                    if counted.missing > 0 {
-                        let Counted { rows, missing, .. } = counted;
-                        tracing::warn!(sink, into, rows, missing, "a backfill deletes rows");
-                    }
-                    match rows {
-                        RowsThere::Foreign => Guard::Untouched,
-                        _ => Guard::Deletes(counting.deletes_allowed(counted)),
-                    }
-                }
+            // It is empty, else the store has refused it.
+            if rows == RowsThere::None {
+                guards.push(Guard::Untouched);
+                continue;
+            }
+            let counted = counting.count(rows, number)?;
+            let may_delete = may_delete && rows != RowsThere::Foreign;
+            let refusal = counting.refusal(rows, number, counted);
+            if let Some(fault) = refusal.filter(|_| !may_delete) {
+                return Err(SessionEnd::Stop(fault));
+            }
+            if counted.missing > 0 || counted.different > 0 {
+                let (rows, deletes, changes) = (counted.rows, counted.missing, counted.different);
+                tracing::warn!(
+                    sink = self.definition.name,
+                    into = mapping.into,
+                    rows,
+                    deletes,
+                    changes,
+                    "a backfill deletes or changes rows of a table"
+                );
+            }
+            guards.push(match counting.deletes_allowed(rows, counted) {
+                _ if rows == RowsThere::Foreign => Guard::Untouched,
+                Some(most) if !may_delete => Guard::Deletes(most),
+                _ => Guard::Anything,
             });
         }
         Ok(guards)
@@ -197,7 +197,8 @@ impl Feed {
 pub(crate) enum RowsThere {
     /// They were there before this sink, and the log must have them as they are.
     Foreign,
-    /// They were, and the definition says that they are replaced.
+    /// They were, and the definition says that they are replaced; `max_deletes` bounds that, where it
+    /// is given.
     Replaced,
     /// The table is made by this sink.
     None,
@@ -268,7 +269,7 @@ enum Compared {
 impl Counting<'_> {
     /// What a backfill would do to the rows that a mapping's table has.
     pub(crate) fn count(&self, rows: RowsThere, number: usize) -> Result<Counted, CountError> {
-        if rows == RowsThere::Foreign
+        if matches!(rows, RowsThere::Foreign | RowsThere::Replaced)
             && let Some(counted) = self.compared(number)?
         {
             return Ok(counted);
@@ -287,16 +288,23 @@ impl Counting<'_> {
         let mapping = &definition.mappings[number];
         let at = self.snapshot.position();
         match rows {
-            RowsThere::Replaced | RowsThere::None => None,
             RowsThere::Foreign => (counted.missing > 0 || counted.different > 0)
                 .then(|| foreign_rows(mapping, counted)),
-            RowsThere::Written => (counted.missing > self.deletes_allowed(counted))
-                .then(|| too_many(&definition.name, mapping, counted, at)),
+            RowsThere::Replaced | RowsThere::None | RowsThere::Written => self
+                .deletes_allowed(rows, counted)
+                .filter(|most| counted.missing > *most)
+                .map(|_| too_many(&definition.name, mapping, counted, at)),
         }
     }
 
-    fn deletes_allowed(&self, counted: Counted) -> u64 {
-        deletes_allowed(counted.rows, self.definition.max_deletes)
+    /// How many of these rows a backfill may delete unasked. `None`: any number.
+    fn deletes_allowed(&self, rows: RowsThere, counted: Counted) -> Option<u64> {
+        let most = self.definition.max_deletes;
+        match rows {
+            RowsThere::Replaced | RowsThere::None => most,
+            RowsThere::Foreign => Some(0),
+            RowsThere::Written => Some(deletes_allowed(counted.rows, most)),
+        }
     }
 
     /// How many rows of a mapping's table a backfill would delete.

@@ -76,6 +76,7 @@ pub fn rows_that_were_there_before_are_kept_until_the_definition_says_otherwise(
     is_refused(&world, &rig.elsewhere(&rival));
     world.sinks().delete(world.sink()).unwrap();
     is_replaced(&world, rig, mapping(&json!({"adopt": "replace"})));
+    is_replaced_within_its_bound(&world, rig, mapping(&json!({"adopt": "replace"})));
     world.end();
 }
 
@@ -121,6 +122,44 @@ fn is_replaced(world: &World<'_>, rig: &dyn Rig, mut replacing: Value) {
     assert_eq!(rig.total(&pets, "later"), Some("5".to_owned()));
 }
 
+/// When the definition has a bound as well, then it holds: for rows that are there, and for those that
+/// are written meanwhile.
+fn is_replaced_within_its_bound(world: &World<'_>, rig: &dyn Rig, mut replacing: Value) {
+    let cars = world.table("cars");
+    assert!(rig.make_table(&cars));
+    for (key, total) in [("his", 3), ("hers", 4), ("same", 8)] {
+        rig.add(&cars, key, total);
+    }
+    replacing["mappings"][0]["into"] = json!(cars);
+    let mut bounded = |most: u64| {
+        replacing["max_deletes"] = json!(most);
+        world.definition("bounded", &replacing)
+    };
+    let says = format!("would delete 2 of the 3 rows of '{cars}'");
+    let foretold = foretold(world, &bounded(1)).stop.unwrap();
+    assert!(foretold.contains(&says), "{foretold}");
+    world.sinks().create(bounded(1)).unwrap();
+    let text = world.wait_for_stop("bounded");
+    assert!(text.contains(&says), "{text}");
+    assert_eq!(rig.total(&cars, "his"), Some("3".to_owned()));
+    assert_eq!(rig.total(&cars, "same"), Some("8".to_owned()));
+    let counted = Stop::of("bounded", "before_finish");
+    world.sinks().replace(bounded(2)).unwrap();
+    counted.meanwhile(|| rig.add(&cars, "theirs", 5));
+    let text = world.wait_for_stop("bounded");
+    let says = format!("would delete 3 of the 4 rows of '{cars}'");
+    assert!(text.contains(&says), "{text}");
+    assert_eq!(rig.total(&cars, "theirs"), Some("5".to_owned()));
+    world.sinks().replace(bounded(3)).unwrap();
+    let position = world.node().position();
+    let followed = |status: &onelog_sinks::SinkStatus| status.position >= Some(position);
+    let status = world.sinks().wait_for_status("bounded", PATIENCE, followed);
+    status.unwrap();
+    assert_eq!(rig.total(&cars, "his"), None);
+    assert_eq!(rig.total(&cars, "later"), Some("5".to_owned()));
+    world.sinks().delete("bounded").unwrap();
+}
+
 /// A sink's thread waits at a place until it is let go, once.
 struct Stop {
     place: String,
@@ -130,7 +169,11 @@ struct Stop {
 
 impl Stop {
     fn at(world: &World<'_>, event: &str) -> Self {
-        let place = format!("{}:{event}", world.sink());
+        Self::of(world.sink(), event)
+    }
+
+    fn of(sink: &str, event: &str) -> Self {
+        let place = format!("{sink}:{event}");
         let (reach, reached) = channel();
         let (go, gone) = channel::<()>();
         let gone = Mutex::new(gone);
