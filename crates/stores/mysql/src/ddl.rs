@@ -2,6 +2,7 @@
 
 pub(crate) mod existing;
 pub(crate) mod foreign;
+pub(crate) mod hidden;
 pub(crate) mod lost;
 pub(crate) mod shape;
 pub(crate) mod user_table;

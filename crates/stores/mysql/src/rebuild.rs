@@ -47,7 +47,7 @@ use onelog_store::{Guard, KnownTables, LogPlace, Remedy, StoreError, Witnesses, 
 use crate::bookkeeping::{self, Identity, Mark, Record, names_with_prefix};
 use crate::connection::{Connection, LOCK_WAIT_SECONDS, STATEMENT_TIMEOUT};
 use crate::ddl::foreign::ForeignRows;
-use crate::ddl::{self, existing};
+use crate::ddl::{self, existing, hidden};
 use crate::error::{Fault, LOCK_WAIT_TIMEOUT, NO_TABLE};
 use crate::names::{Names, number_behind, quote};
 use crate::rebuild::replaced::Exchange;
@@ -109,6 +109,7 @@ impl Rebuild<'_> {
         for mapping in &self.plan.mappings {
             existing::check_target(self.connection, &self.identity.sink, mapping)?;
         }
+        self.check_hidden_keys()?;
         let making = "making new tables in";
         let owners = bookkeeping::make_owners(self.connection);
         owners.map_err(|fault| self.fault(making, fault))?;
@@ -153,6 +154,15 @@ impl Rebuild<'_> {
             self.connection.execute(making, &sql)?;
         }
         Ok(())
+    }
+
+    /// Fails where a foreign key that this user does not see refers to a table that is replaced.
+    fn check_hidden_keys(&mut self) -> Result<(), StoreError> {
+        if self.merges() {
+            return Ok(());
+        }
+        let mut mappings = self.plan.mappings.iter();
+        mappings.try_for_each(|mapping| hidden::check(self.connection, mapping, &mapping.into))
     }
 
     /// Tables that onelog makes beside existing ones are made empty, or must fit.
@@ -214,13 +224,14 @@ impl Rebuild<'_> {
         self.write_new_position(place, record.generation + 1, &known)
             .map_err(|fault| self.fault(doing, fault))?;
         let exchange = self.exchange(record.generation)?;
+        self.check_hidden_keys()?;
         self.own_record()?;
         failpoint::hit(&self.identity.sink, "before_swap");
         self.rename_patiently(&exchange.forth())?;
         failpoint::hit(&self.identity.sink, "after_swap");
         self.check_replaced(&exchange, record.generation)?;
         if let Err(error) = self.drop_old(record.generation + 1) {
-            tracing::debug!(sink = self.identity.sink, %error, "replaced tables are dropped later");
+            tracing::warn!(sink = self.identity.sink, %error, "replaced tables are dropped later");
         }
         Ok(())
     }

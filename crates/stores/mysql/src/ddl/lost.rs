@@ -6,7 +6,7 @@ use mysql_async::{Params, Value};
 use onelog_mapping::{EXISTING, Plan};
 use onelog_store::StoreError;
 
-use super::existing;
+use super::{existing, hidden};
 use crate::bookkeeping::read_record;
 use crate::connection::Connection;
 use crate::kind::MysqlTarget;
@@ -88,5 +88,14 @@ pub(crate) fn check_backfill(
     mapping: usize,
 ) -> Result<(), StoreError> {
     let mut connection = Connection::open_to_read(target)?;
-    existing::check_target(&mut connection, sink, &plan.mappings[mapping])
+    let of = &plan.mappings[mapping];
+    existing::check_target(&mut connection, sink, of)?;
+    if plan.mappings.iter().any(|m| m.options.flag(EXISTING)) {
+        return Ok(());
+    }
+    match hidden::check(&mut connection, of, &of.into) {
+        // A server that takes no such question, as a replica, is asked again before the backfill.
+        Err(error @ StoreError::SchemaMismatch { .. }) => Err(error),
+        _ => Ok(()),
+    }
 }

@@ -11,7 +11,7 @@ use onelog_store::StoreError;
 
 use super::Rebuild;
 use crate::connection::REBUILD_TIMEOUT;
-use crate::ddl::existing;
+use crate::ddl::{existing, hidden};
 use crate::names::quote;
 
 const COUNTING: &str = "counting the rows of replaced tables in";
@@ -42,18 +42,31 @@ fn rename<'n>(steps: impl Iterator<Item = (&'n String, &'n String)>) -> String {
 }
 
 impl Rebuild<'_> {
-    /// Fails, and puts the old tables back, where more of their rows would be dropped than may be.
+    /// Fails, and puts the old tables back, where more of their rows would be dropped than may be, or a
+    /// foreign key has gone with one.
     pub(super) fn check_replaced(
         &mut self,
         exchange: &Exchange,
         generation: u64,
     ) -> Result<(), StoreError> {
-        let Err(error) = self.count_replaced(exchange, generation) else {
+        let checked = self.count_replaced(exchange, generation);
+        let Err(error) = checked.and_then(|()| self.check_followers(exchange, generation)) else {
             return Ok(());
         };
         self.own_record()?;
         self.rename_patiently(&exchange.back())?;
         Err(error)
+    }
+
+    /// Fails where a foreign key has come onto a table since it was looked at.
+    fn check_followers(&mut self, exchange: &Exchange, generation: u64) -> Result<(), StoreError> {
+        for mapping in &self.plan.mappings {
+            let old = self.names.old_table(generation, &mapping.into);
+            if exchange.has_replaced(&old) {
+                hidden::check(self.connection, mapping, &old)?;
+            }
+        }
+        Ok(())
     }
 
     fn count_replaced(&mut self, exchange: &Exchange, generation: u64) -> Result<(), StoreError> {
