@@ -315,8 +315,4 @@ impl Handle {
         self.leaving.store(true, Ordering::Release);
         self.thread.take()
     }
-
-    pub(crate) fn end(mut self, reason: Leave) {
-        let _ = self.leave(reason).map(JoinHandle::join);
-    }
 }

@@ -2,6 +2,10 @@
 //! tables, which are taken away when it is deleted or moved, or later, by name.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::sync_channel;
+use std::thread::{Builder, JoinHandle};
+use std::time::Duration;
 
 use onelog_store::{SinkDefinition, Store, StoreError};
 use serde::Serialize;
@@ -11,6 +15,17 @@ use crate::open::{open_store, plan_of, plan_of_any_table};
 use crate::parking;
 use crate::runner::log_id;
 use crate::sinks::{Inner, Sinks};
+
+/// How long a deletion waits for the sink's thread and for its store, together.
+const REMOVAL_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A store that did not answer a deletion.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "it did not answer within {} s; what is still there: the sink's position, and that its tables are this sink's",
+    REMOVAL_TIMEOUT.as_secs()
+)]
+struct Unanswered;
 
 /// A store that still says what a deleted or moved sink had there.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -148,8 +163,13 @@ impl Inner {
         Ok(epoch)
     }
 
-    /// Forgets a deleted sink in its store, and what it had parked.
-    pub(crate) fn forget_deleted(&self, definition: &SinkDefinition) -> Option<Remains> {
+    /// Forgets a deleted sink in its store, and what it had parked, once its thread has ended; not
+    /// longer than [`REMOVAL_TIMEOUT`].
+    pub(crate) fn forget_deleted(
+        self: &Arc<Self>,
+        definition: &SinkDefinition,
+        thread: Option<JoinHandle<()>>,
+    ) -> Option<Remains> {
         let name = &definition.name;
         let store = definition.target.place();
         tracing::info!(
@@ -157,19 +177,59 @@ impl Inner {
             store,
             "a sink was deleted; its rows stay in the store"
         );
-        let removed = self.former_store(definition).and_then(|mut store| {
-            store.take_over()?;
-            Ok(store.remove()?)
+        let given_up = Arc::new(AtomicBool::new(false));
+        let (reply, answer) = sync_channel(1);
+        let inner = Arc::clone(self);
+        let (former, is_over) = (definition.clone(), Arc::clone(&given_up));
+        let spawned = Builder::new().name("onelog-forget".into()).spawn(move || {
+            let _ = thread.map(JoinHandle::join);
+            let removed = inner.forget_at_once(&former, &is_over);
+            reply.send(left_behind(&former, removed)).ok();
         });
-        if let Some(left) = left_behind(definition, removed) {
-            return Some(left);
+        if let Err(error) = spawned {
+            return Some(remains(definition, &error));
+        }
+        match answer.recv_timeout(REMOVAL_TIMEOUT) {
+            Ok(left) => left,
+            Err(_) => {
+                given_up.store(true, Ordering::Release);
+                Some(remains(definition, &Unanswered))
+            }
+        }
+    }
+
+    /// `is_over`: nobody waits for it, and the name may be another sink's by now.
+    fn forget_at_once(
+        &self,
+        definition: &SinkDefinition,
+        is_over: &AtomicBool,
+    ) -> Result<(), SinkError> {
+        let is_over = || is_over.load(Ordering::Acquire);
+        if is_over() {
+            return Ok(());
+        }
+        let mut store = self.former_store(definition)?;
+        if is_over() {
+            return Ok(());
+        }
+        let removed = store.take_over().and_then(|_| match is_over() {
+            true => Ok(()),
+            false => store.remove(),
+        });
+        match removed {
+            // It has taken with it what the sink had there.
+            Err(StoreError::OtherLog { .. }) => {}
+            removed => removed?,
+        }
+        if is_over() {
+            return Ok(());
         }
         // As long as the store has a position, what is parked is part of what it means.
-        if let Err(end) = parking::forget(&self.node, name) {
+        if let Err(end) = parking::forget(&self.node, &definition.name) {
             let fault = end.fault();
-            tracing::warn!(sink = name, %fault, "what a deleted sink had parked stays in onelog.parked");
+            tracing::warn!(sink = definition.name, %fault, "what a deleted sink had parked stays in onelog.parked");
         }
-        None
+        Ok(())
     }
 
     /// Forgets a sink in the store of its former definition, where it has moved to another store.

@@ -308,13 +308,11 @@ impl Sinks {
         let lost = known.check_changeable()?;
         inner.commit(name, Predicate::Exists, Operation::Delete)?;
         let handle = inner.sinks.lock().remove(name);
-        if let Some(handle) = handle {
-            handle.end(Leave::Stop);
-        }
+        let thread = handle.and_then(|mut handle| handle.leave(Leave::Stop));
         inner.bell.ring();
         Ok(match lost {
             Some(node) => Some(removal::on_lost_node(&known.definition, node)),
-            None => inner.forget_deleted(&known.definition),
+            None => inner.forget_deleted(&known.definition, thread),
         })
     }
 

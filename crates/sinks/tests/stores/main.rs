@@ -78,6 +78,7 @@ fn postgres_passes_every_story() {
 fn mariadb_passes_every_story() {
     require!(Kind::Mariadb);
     let rig = mysql::MysqlRig::start();
+    stopping::a_sink_of_a_server_that_does_not_answer_is_deleted_and_what_stays_is_said(&rig);
     parking::many_duplicates_in_one_batch_are_parked_alone(&rig, "transaction", 6);
     tell(&rig);
 }
@@ -86,6 +87,7 @@ fn mariadb_passes_every_story() {
 fn redis_passes_every_story_with_strings() {
     require!(Kind::Redis);
     let rig = redis::RedisRig::start(redis::Shape::Strings);
+    stopping::a_sink_of_a_server_that_does_not_answer_is_deleted_and_what_stays_is_said(&rig);
     redis::the_sink_follows_a_failover_to_the_replica(&rig);
     tell(&rig);
     redis::another_template_asks_before_it_takes_many_keys_away(&rig);

@@ -1,6 +1,6 @@
 //! Without `park` a refused record stops its sink, with a message, and no other.
 
-use onelog_sinks::SinkState;
+use onelog_sinks::{SinkError, SinkState};
 use serde_json::json;
 
 use crate::rig::Rig;
@@ -68,5 +68,27 @@ pub fn a_refused_record_stops_its_sink_and_no_other(rig: &dyn Rig) {
     world.assert_equal();
     world.wait_for("goes_on");
     world.sinks().delete("goes_on").unwrap();
+    world.end();
+}
+
+pub fn a_sink_of_a_server_that_does_not_answer_is_deleted_and_what_stays_is_said(rig: &dyn Rig) {
+    let world = World::new(rig, "frozen");
+    world.order("a", 1);
+    world.create(&json!({}));
+    let former = world.definition(world.sink(), &json!({}));
+    // When the server is frozen, with a batch on its way to it, and the sink is deleted,
+    rig.server().pause();
+    world.order("a", 2);
+    let left = world.sinks().delete(world.sink()).unwrap();
+    rig.server().resume();
+    // then the sink is gone, and the answer says what stays and why.
+    let left = left.unwrap();
+    assert!(left.why.contains("did not answer within 10 s"), "{left:?}");
+    let known = world.sinks().get(world.sink());
+    assert!(matches!(known, Err(SinkError::Unknown { .. })), "{known:?}");
+    // When the server answers again, then that can be taken away.
+    assert!(world.sinks().forget(&former).unwrap());
+    assert!(!world.sinks().forget(&former).unwrap());
+    world.create(&json!({}));
     world.end();
 }
