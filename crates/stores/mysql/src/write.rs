@@ -9,6 +9,8 @@
 mod anew;
 pub(crate) mod statements;
 
+use std::collections::HashMap;
+
 use mysql_async::prelude::Queryable;
 use mysql_async::{Conn, Params, Value};
 use onelog_mapping::{Cell, MappingPlan, Plan, Row};
@@ -184,8 +186,8 @@ impl Writer<'_> {
             .map_err(|fault| Trouble::Fault(mapping, fault))
     }
 
-    /// Applies changes one by one in their order; all that are refused are named. A statement that is
-    /// refused changes nothing, and the transaction goes on.
+    /// Applies changes one by one in their order; all rows are named whose last image is refused. A
+    /// statement that is refused changes nothing, and the transaction goes on.
     pub(crate) fn one_by_one<'c>(
         &mut self,
         changes: impl Iterator<Item = (usize, &'c Change)>,
@@ -193,13 +195,15 @@ impl Writer<'_> {
         let (mut own, mut exchanged) = (Refusals::default(), Refusals::default());
         let mut references = Refusals::default();
         let mut are_new = false;
-        for (mapping, change) in changes {
+        let changes: Vec<(usize, &Change)> = changes.collect();
+        let rows = changes.iter().enumerate();
+        let last: HashMap<(usize, &[u8]), usize> = rows
+            .map(|(n, (mapping, change))| ((*mapping, &change.key[..]), n))
+            .collect();
+        for (n, (mapping, change)) in changes.iter().copied().enumerate() {
             let all = [&own, &exchanged, &references];
             if all.iter().any(|refusals| refusals.is_full()) {
                 break;
-            }
-            if all.iter().any(|refusals| refusals.covers(mapping, change)) {
-                continue;
             }
             let done = match change.value {
                 None => self.delete_one(mapping, change),
@@ -210,7 +214,10 @@ impl Writer<'_> {
                 Err(Trouble::Fault(_, fault)) if fault.is_reference() => &mut references,
                 _ => &mut own,
             };
-            if let Some(refused) = self.refused(change, done)? {
+            let refused = self.refused(change, done)?;
+            // A later image decides.
+            let is_last = last.get(&(mapping, &change.key[..])) == Some(&n);
+            if let Some(refused) = refused.filter(|_| is_last) {
                 of_its_kind.note(mapping, change, refused)?;
             }
         }

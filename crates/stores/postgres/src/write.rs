@@ -7,10 +7,10 @@
 //!  in the order of the log ─ committed      one by one ─ committed, or every refused row is named
 //!      │ a unique key objects still
 //!      ▼
-//!  every changed row deleted, then inserted ─ committed
+//!  the refused rows let go of unique values first, see `exchange` ─ committed
 //!      │ a unique key objects still
 //!      ▼
-//!  the same one by one ─ every refused row is named
+//!  the same one by one ─ committed, or every refused row is named
 //! ```
 //! Each attempt is a transaction of its own and moves the position itself, under the same guard. Its
 //! last step is a look at the definitions of the tables, see `definitions`. How the refused ones are
@@ -20,6 +20,7 @@
 //! server the same time for 40,000 rows (measured), and would have to be waited for.
 
 mod definitions;
+mod exchange;
 mod probe;
 pub(crate) mod statements;
 
@@ -27,13 +28,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use onelog_mapping::{Cell, MappingPlan};
-use onelog_store::{Batch, Change, Refusals, Refused, StoreError, failpoint};
+use onelog_store::{Batch, Change, Refusals, StoreError, failpoint};
 use tokio_postgres::types::{ToSql, Type};
 
+use self::exchange::Freed;
 use self::probe::{Probe, Refusal};
 use crate::bookkeeping::ADVANCE;
 use crate::connection::{Connection, Pipeline, STATEMENT_TIMEOUT};
-use crate::ddl::{existing, shape, table};
+use crate::ddl::{existing, shape};
 use crate::encode::{Arrays, Wire};
 use crate::error::{self, Fault};
 use crate::store::Scope;
@@ -47,13 +49,6 @@ const REDEFINITIONS_MAX: usize = 4;
 /// How many single changes are sent before their answers are awaited.
 const WINDOW: usize = 256;
 const APPLYING: &str = "applying a batch to";
-/// Of so many rows with values of others it is found out which take part in an exchange: that costs as
-/// much again as finding the rows.
-const SORTED_OUT_MAX: usize = 64;
-/// Behind what the server says of a unique value; what forbids it follows.
-const EXCHANGE_HINT: &str =
-    "; where two rows exchange a unique value: that needs a row to be deleted for a moment, and ";
-
 /// The statements of one mapping and the buffers of their parameters.
 #[derive(Debug)]
 pub(crate) struct Writer {
@@ -68,18 +63,13 @@ pub(crate) struct Writer {
     is_locked: bool,
     /// Whether the table has columns that the mapping does not fill.
     has_more: bool,
+    /// What makes rows let go of their unique values, where that was asked for and is possible.
+    free: Option<Arc<str>>,
+    /// Whether the keys that are gathered are of such rows, and not of deleted ones.
+    is_freeing: bool,
 }
 
 type Step<'b> = (usize, &'b Change);
-
-/// Which rows are deleted before the upserts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Deletes {
-    /// Those that the log deleted.
-    Deleted,
-    /// Every row that changes, because two exchange a unique value.
-    All,
-}
 
 impl<'a> Scope<'a> {
     /// Applies a batch, whatever attempts that takes.
@@ -112,7 +102,7 @@ impl<'a> Scope<'a> {
                 .collect(),
             false => steps(batch),
         };
-        let refused = match self.one_by_one(connection, batch, &steps) {
+        let refused = match self.one_by_one(connection, batch, &steps, 0) {
             Ok(refused) if refused.is_empty() => return Ok(()),
             Ok(refused) => refused,
             Err(fault) if fault.is_rejected_row() => {
@@ -123,105 +113,14 @@ impl<'a> Scope<'a> {
         self.exchange(connection, batch, &steps, refused)
     }
 
-    /// Applies a batch with rows that were refused in the order of the log, in which two rows that
-    /// exchange a unique value are in each other's way.
-    fn exchange(
-        &mut self,
-        connection: &Connection,
-        batch: &Batch,
-        steps: &[Step<'_>],
-        refused: Vec<Refusal>,
-    ) -> Result<(), StoreError> {
-        // Rows that exchange values wait: the batch comes again without the others. What refers to a
-        // row that is missing may miss one of an exchange.
-        let has_exchange = refused.iter().any(|(_, fault)| fault.is_exchange());
-        let is_own_fault = |fault: &Fault| !fault.is_exchange() && !fault.is_reference();
-        let (own, others): (Vec<_>, Vec<_>) = refused
-            .into_iter()
-            .partition(|(_, fault)| !has_exchange || is_own_fault(fault));
-        if !own.is_empty() {
-            return Err(self.refusals(connection, steps, own, ""));
-        }
-        if self.loses_columns(batch) {
-            return Err(self.refusals(connection, steps, others, ""));
-        }
-        if let Some(followers) = self.followers_of(connection, batch)? {
-            let hint = format!("{EXCHANGE_HINT}{followers}");
-            return Err(self.refusals(connection, steps, others, &hint));
-        }
-        match connection.try_wait(APPLYING, STATEMENT_TIMEOUT, self.anew(batch)) {
-            Ok(()) => return Ok(()),
-            Err(fault) if fault.is_rejected_row() => {}
-            Err(fault) => return Err(fault.into_store_error(APPLYING, &connection.place)),
-        }
-        let are_sorted_out = others.len() <= SORTED_OUT_MAX;
-        let refused = match self.refusals(connection, steps, others, "") {
-            StoreError::Refused(refused) if are_sorted_out => refused,
-            other => return Err(other),
-        };
-        // Rows that are refused anew, too, are named alone: the exchanges beside them pass without them.
-        // What only cannot be inserted again is not to blame.
-        let found = self.refused_anew(connection, batch)?;
-        let named = found.and_then(|found| found.among(&refused).map(Box::new));
-        Err(StoreError::Refused(named.unwrap_or(refused)))
-    }
-
-    /// Which rows are refused where every row that changes is deleted first: those that have what a row
-    /// has that stays, or what an earlier one of the log has.
-    fn refused_anew(
-        &mut self,
-        connection: &Connection,
-        batch: &Batch,
-    ) -> Result<Option<Box<Refused>>, StoreError> {
-        let without_values = changed(batch).rev().flat_map(|(mapping, changes)| {
-            let without = |change: &Change| Change {
-                value: None,
-                ..change.clone()
-            };
-            changes.iter().map(move |change| (mapping, without(change)))
-        });
-        let deletes: Vec<(usize, Change)> = without_values.collect();
-        let mut steps: Vec<Step<'_>> = deletes.iter().map(|(n, change)| (*n, change)).collect();
-        steps.extend(upserts(batch));
-        steps[deletes.len()..].sort_by_key(|(mapping, change)| (*mapping, change.offset));
-        let limit = limit_of(&steps);
-        let found = connection.try_wait("applying rows anew to", limit, async {
-            let found = self.probe(batch, &steps).await;
-            self.client.batch_execute("ROLLBACK").await.ok();
-            found
-        });
-        match found {
-            Ok(mut refused) => {
-                refused.retain(|(step, _)| *step >= deletes.len());
-                if refused.is_empty() {
-                    return Ok(None);
-                }
-                match self.refusals(connection, &steps, refused, "") {
-                    StoreError::Refused(found) => Ok(Some(found)),
-                    other => Err(other),
-                }
-            }
-            Err(fault) if fault.is_rejected_row() => Ok(None),
-            Err(fault) => Err(fault.into_store_error(APPLYING, &connection.place)),
-        }
-    }
-
     /// Everything collapsed: deletes, the last mapping's first; then upserts in the plan's order.
     async fn at_once(&mut self, batch: &Batch) -> Result<(), Fault> {
         self.prepare(batch).await?;
-        let outcome = self.send_all(batch, Deletes::Deleted).await;
+        let outcome = self.send_all(batch, &Freed::new()).await;
         match self.end(outcome).await {
             Err(fault) if fault.is_rejected_row() => Err(self.blame_definitions(fault).await),
             other => other,
         }
-    }
-
-    /// As [`Self::at_once`], but rows that are there are deleted and inserted. Not where others would
-    /// follow a deleted row.
-    async fn anew(&mut self, batch: &Batch) -> Result<(), Fault> {
-        self.prepare(batch).await?;
-        let outcome = self.send_all(batch, Deletes::All).await;
-        self.end(outcome).await
     }
 
     async fn end(&mut self, outcome: Result<(), Fault>) -> Result<(), Fault> {
@@ -238,10 +137,10 @@ impl<'a> Scope<'a> {
         }
     }
 
-    async fn send_all(&mut self, batch: &Batch, deletes: Deletes) -> Result<(), Fault> {
+    async fn send_all(&mut self, batch: &Batch, freed: &Freed<'_>) -> Result<(), Fault> {
         let mut pipeline = Pipeline::default();
         self.advance_position(&mut pipeline, batch.from, batch.place())?;
-        let refused = self.send_rows(&mut pipeline, batch, deletes).await.err();
+        let refused = self.send_rows(&mut pipeline, batch, freed).await.err();
         let check = pipeline.len();
         self.send_check(&mut pipeline);
         match pipeline.answers().await {
@@ -257,18 +156,23 @@ impl<'a> Scope<'a> {
         &mut self,
         pipeline: &mut Pipeline<'a>,
         batch: &Batch,
-        deletes: Deletes,
+        freed: &Freed<'_>,
     ) -> Result<(), StoreError> {
         for (mapping, changes) in changed(batch).rev() {
-            let deleted = changes
-                .iter()
-                .filter(|change| deletes == Deletes::All || change.value.is_none());
-            for change in deleted {
-                if self.push_key(mapping, change)? {
-                    self.flush(pipeline, mapping).await;
+            for is_freeing in [false, true] {
+                self.writer(mapping).is_freeing = is_freeing;
+                let keys = changes.iter().filter(|change| match is_freeing {
+                    false => change.value.is_none(),
+                    true => change.value.is_some() && freed.contains(&(mapping, &change.key[..])),
+                });
+                for change in keys {
+                    if self.push_key(mapping, change)? {
+                        self.flush(pipeline, mapping).await;
+                    }
                 }
+                self.flush_rest(pipeline, mapping).await;
             }
-            self.flush_rest(pipeline, mapping).await;
+            self.writer(mapping).is_freeing = false;
         }
         for (mapping, changes) in changed(batch) {
             for change in changes.iter().filter(|change| change.value.is_some()) {
@@ -339,8 +243,12 @@ impl<'a> Scope<'a> {
     fn send_gathered(&mut self, pipeline: &mut Pipeline<'a>, mapping: usize) {
         let client = self.client;
         let writer = self.writer(mapping);
+        let by_key = match &writer.free {
+            Some(free) if writer.is_freeing => free,
+            _ => &writer.delete,
+        };
         let gathered = [
-            (&mut writer.keys, &writer.delete),
+            (&mut writer.keys, by_key),
             (&mut writer.rows, &writer.upsert),
         ];
         for (arrays, statement) in gathered {
@@ -359,16 +267,18 @@ impl<'a> Scope<'a> {
         }
     }
 
-    /// One change after the other, each a statement of its own. Committed where none is refused.
+    /// One change after the other, each a statement of its own; in the first `frees` rows let go of
+    /// their unique values. Committed where none is refused.
     fn one_by_one(
         &mut self,
         connection: &Connection,
         batch: &Batch,
         steps: &[Step<'_>],
+        frees: usize,
     ) -> Result<Vec<Refusal>, Fault> {
         let limit = limit_of(steps);
         connection.try_wait("applying changes one by one to", limit, async {
-            let found = self.probe(batch, steps).await;
+            let found = self.probe(batch, steps, frees).await;
             match found {
                 Ok(refused) if refused.is_empty() => {
                     let unchanged = self.check_definitions().await;
@@ -383,7 +293,12 @@ impl<'a> Scope<'a> {
         })
     }
 
-    async fn probe(&mut self, batch: &Batch, steps: &[Step<'_>]) -> Result<Vec<Refusal>, Fault> {
+    async fn probe(
+        &mut self,
+        batch: &Batch,
+        steps: &[Step<'_>],
+        frees: usize,
+    ) -> Result<Vec<Refusal>, Fault> {
         self.prepare(batch).await?;
         let mut pipeline = Pipeline::default();
         self.advance_position(&mut pipeline, batch.from, batch.place())?;
@@ -391,7 +306,7 @@ impl<'a> Scope<'a> {
         if begun[ADVANCE] == 0 {
             return Err(self.position_mismatch(batch.from).await);
         }
-        Probe::new(self, batch, steps).await?.run().await
+        Probe::new(self, batch, steps, frees).await?.run().await
     }
 
     /// What was refused as the contract has it.
@@ -460,6 +375,7 @@ impl<'a> Scope<'a> {
             writer.keys.clear();
             writer.rows.clear();
             writer.is_locked = false;
+            writer.is_freeing = false;
             true
         })
     }
@@ -484,53 +400,16 @@ impl<'a> Scope<'a> {
             versions: versions.unwrap_or_default(),
             is_locked: false,
             has_more: target.has_more,
+            free: None,
+            is_freeing: false,
         });
         Ok(())
     }
+}
 
-    /// What would follow a row that a batch deletes for a moment, in any of its tables.
-    fn followers_of(
-        &self,
-        connection: &Connection,
-        batch: &Batch,
-    ) -> Result<Option<String>, StoreError> {
-        connection.wait(APPLYING, STATEMENT_TIMEOUT, async {
-            for mapping in batch.written() {
-                let plan = &self.identity.plan.mappings[mapping];
-                if let Some(followers) = self.followers(plan).await? {
-                    return Ok(Some(followers));
-                }
-            }
-            Ok(None)
-        })
-    }
-
-    /// Whether a row that is deleted and inserted again loses columns of the user's own.
-    fn loses_columns(&self, batch: &Batch) -> bool {
-        let mut writers = batch
-            .written()
-            .map(|mapping| self.writers[mapping].as_ref());
-        writers.any(|writer| writer.is_some_and(|writer| writer.has_more))
-    }
-
-    /// What would follow a row of this mapping that is deleted: a foreign key of another table whose
-    /// rows would be deleted or emptied with it, or a trigger.
-    pub(crate) async fn followers(&self, plan: &MappingPlan) -> Result<Option<String>, Fault> {
-        // With the partitions, which can be referred to by themselves. 8: it runs for deleted rows.
-        let sql = "WITH RECURSIVE parts (oid) AS (
-              SELECT to_regclass($1)::oid
-              UNION SELECT i.inhrelid FROM pg_catalog.pg_inherits i JOIN parts p ON i.inhparent = p.oid)
-            SELECT format('the foreign key %s of %s would follow', k.conname, k.conrelid::regclass)
-            FROM pg_catalog.pg_constraint k JOIN parts p ON k.confrelid = p.oid
-            WHERE k.contype = 'f' AND k.confdeltype IN ('c', 'n', 'd')
-            UNION ALL SELECT format('the trigger %s of %s would run', t.tgname, t.tgrelid::regclass)
-            FROM pg_catalog.pg_trigger t JOIN parts p ON t.tgrelid = p.oid
-            WHERE NOT t.tgisinternal AND t.tgenabled IN ('O', 'A') AND t.tgtype & 8 <> 0 LIMIT 1";
-        let into = table(&self.identity.schema, &plan.into);
-        let parameters: [(&(dyn ToSql + Sync), Type); 1] = [(&into, Type::TEXT)];
-        let found = self.client.query_typed_opt(sql, &parameters).await?;
-        Ok(found.map(|row| row.get(0)))
-    }
+/// The row that a change is of.
+fn key_of(step: Step<'_>) -> (usize, &[u8]) {
+    (step.0, &step.1.key)
 }
 
 /// The mappings with changes.

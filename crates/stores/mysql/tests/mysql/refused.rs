@@ -228,6 +228,32 @@ fn a_duplicate_beside_an_exchange_is_named_alone() {
 }
 
 #[test]
+fn what_is_named_is_refused_at_the_end_of_the_batch() {
+    require!(Kind::Mariadb);
+    // Given rows with unique notes,
+    let tables = format!(
+        "CREATE TABLE orders (id {KEY} PRIMARY KEY, total DECIMAL(10,2),
+           note VARCHAR(20) CHARACTER SET utf8mb4, UNIQUE KEY one_note (note))"
+    );
+    let mut model = Model::default();
+    model.order("a", 1, "a");
+    model.order("b", 1, "b");
+    let mut backfilled = backfilled(&tables, existing_plan, model);
+    // when one is wrong in the middle of a batch and right at its end, beside one that stays wrong,
+    let from = backfilled.model.position();
+    backfilled.model.order("d", 1, "a");
+    backfilled.model.order("e", 1, "b");
+    backfilled.model.order("d", 1, "d");
+    let batch = backfilled.model.batch(&backfilled.plan, from);
+    let error = backfilled.store.apply(&batch).unwrap_err();
+    // then only the other one is named.
+    let StoreError::Refused(refused) = error else {
+        panic!("{error:?}");
+    };
+    assert_eq!((&refused.key_bytes[..], refused.more.len()), (&b"e"[..], 0));
+}
+
+#[test]
 fn a_row_that_cannot_be_inserted_again_is_not_to_blame_for_an_exchange() {
     require!(Kind::Mariadb);
     // Given a user's table with a unique column, that takes a row's changes and not the row anew,

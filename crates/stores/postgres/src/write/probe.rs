@@ -28,7 +28,7 @@ use onelog_store::{Batch, REFUSALS_MAX, failpoint};
 
 use self::by_row::ByRow;
 use self::pace::Pace;
-use super::{Step, WINDOW};
+use super::{Step, WINDOW, key_of};
 use crate::connection::Pipeline;
 use crate::error::Fault;
 use crate::store::Scope;
@@ -46,6 +46,10 @@ pub(super) struct Probe<'p, 'a, 'b> {
     pub(super) scope: &'p mut Scope<'a>,
     pub(super) batch: &'b Batch,
     steps: &'p [Step<'b>],
+    /// In so many of the first ones rows let go of their unique values.
+    frees: usize,
+    /// The last step of each row, which decides.
+    last: HashMap<(usize, &'b [u8]), usize>,
     by_row: ByRow,
 }
 
@@ -79,15 +83,19 @@ impl<'p, 'a, 'b> Probe<'p, 'a, 'b> {
         scope: &'p mut Scope<'a>,
         batch: &'b Batch,
         steps: &'p [Step<'b>],
+        frees: usize,
     ) -> Result<Self, Fault> {
         let mut mappings: Vec<usize> = steps.iter().map(|(mapping, _)| *mapping).collect();
         mappings.sort_unstable();
         mappings.dedup();
         let by_row = ByRow::look(scope, &mappings).await?;
+        let last = steps.iter().enumerate().map(|(n, step)| (key_of(*step), n));
         Ok(Self {
             scope,
             batch,
             steps,
+            frees,
+            last: last.collect(),
             by_row,
         })
     }
@@ -97,7 +105,7 @@ impl<'p, 'a, 'b> Probe<'p, 'a, 'b> {
     pub(super) async fn run(&mut self) -> Result<Vec<Refusal>, Fault> {
         self.say("SAVEPOINT onelog_probe").await?;
         let all: Vec<usize> = (0..self.steps.len()).collect();
-        let mut refused = self.one_by_one(&all, true, REFUSALS_MAX).await?;
+        let mut refused = self.one_by_one(&all, REFUSALS_MAX).await?;
         if refused.len() >= REFUSALS_MAX {
             // What was not tried may be what the others need.
             return Ok(refused);
@@ -114,22 +122,16 @@ impl<'p, 'a, 'b> Probe<'p, 'a, 'b> {
     }
 
     fn key(&self, step: usize) -> (usize, &'b [u8]) {
-        let (mapping, change) = self.steps[step];
-        (mapping, &change.key)
+        key_of(self.steps[step])
     }
 
     async fn say(&self, sql: &str) -> Result<(), Fault> {
         Ok(self.scope.client.batch_execute(sql).await?)
     }
 
-    /// Makes these changes in their order and answers those that fail; `is_final`: what comes behind
-    /// a failed one of its key is left out.
-    async fn one_by_one(
-        &mut self,
-        steps: &[usize],
-        is_final: bool,
-        most: usize,
-    ) -> Result<Vec<Refusal>, Fault> {
+    /// Makes these changes in their order and answers those that fail. A later image of the row
+    /// decides, whatever became of an earlier one.
+    async fn one_by_one(&mut self, steps: &[usize], most: usize) -> Result<Vec<Refusal>, Fault> {
         let mut left: VecDeque<usize> = steps.iter().copied().collect();
         let mut refused = Vec::new();
         let mut pace = Pace::default();
@@ -166,11 +168,9 @@ impl<'p, 'a, 'b> Probe<'p, 'a, 'b> {
             left.pop_front();
             pace.refused();
             let step = window[places.start];
-            if is_final {
-                let gone = self.key(step);
-                left.retain(|other| self.key(*other) != gone);
+            if self.last.get(&self.key(step)) == Some(&step) {
+                refused.push((step, fault));
             }
-            refused.push((step, fault));
         }
         Ok(refused)
     }
@@ -207,11 +207,11 @@ impl<'p, 'a, 'b> Probe<'p, 'a, 'b> {
             // One statement cannot change a row twice.
             let goes_on = !is_full
                 && window.get(place + 1).is_some_and(|next| {
-                    let next = &self.steps[*next];
-                    self.joins(rows, (mapping, change), next) && !run.contains(&next.1.key)
+                    self.joins(rows, *step, *next) && !run.contains(&self.steps[*next].1.key)
                 });
             if !goes_on {
                 failpoint::hit(&self.scope.identity.sink, "probe_statement");
+                self.scope.writer(mapping).is_freeing = *step < self.frees;
                 self.scope.send_gathered(&mut pipeline, mapping);
                 sent.resize(pipeline.len(), Some(first..place + 1));
                 first = place + 1;
@@ -243,9 +243,12 @@ impl<'p, 'a, 'b> Probe<'p, 'a, 'b> {
         }
     }
 
-    /// Whether a change can go into the statement of the one before it.
-    fn joins(&self, rows: Rows, (mapping, change): Step<'_>, next: &Step<'_>) -> bool {
-        let is_alike = next.0 == mapping && next.1.value.is_none() == change.value.is_none();
+    /// Whether a step can go into the statement of the one before it.
+    fn joins(&self, rows: Rows, step: usize, next: usize) -> bool {
+        let ((mapping, change), other) = (self.steps[step], self.steps[next]);
+        let is_alike = other.0 == mapping
+            && other.1.value.is_none() == change.value.is_none()
+            && (step < self.frees) == (next < self.frees);
         is_alike
             && match rows {
                 Rows::One => false,
@@ -308,11 +311,8 @@ impl<'p, 'a, 'b> Probe<'p, 'a, 'b> {
         let all: Vec<usize> = (0..self.steps.len())
             .filter(|step| !gone.contains(&self.key(*step)))
             .collect();
-        let last: HashMap<_, usize> = all.iter().map(|step| (self.key(*step), *step)).collect();
         self.say("SET CONSTRAINTS ALL IMMEDIATE").await?;
-        let mut left = self.one_by_one(&all, false, usize::MAX).await?;
-        // A later image of the key decides, whatever became of an earlier one.
-        left.retain(|(step, _)| last.get(&self.key(*step)) == Some(step));
+        let mut left = self.one_by_one(&all, usize::MAX).await?;
         loop {
             left = self.again_and_again(left).await?;
             let before = left.len();
@@ -332,7 +332,7 @@ impl<'p, 'a, 'b> Probe<'p, 'a, 'b> {
                 break;
             }
             let order: Vec<usize> = left.iter().rev().map(|(step, _)| *step).collect();
-            left = self.one_by_one(&order, false, usize::MAX).await?;
+            left = self.one_by_one(&order, usize::MAX).await?;
             in_vain = match left.len() == order.len() {
                 true => in_vain + 1,
                 false => 0,

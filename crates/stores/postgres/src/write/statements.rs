@@ -76,3 +76,19 @@ pub(crate) fn delete(schema: &str, mapping: &MappingPlan) -> String {
         type_of(key.kind).name()
     )
 }
+
+/// An array of keys in, whose rows let go of what these columns hold.
+pub(crate) fn empty(schema: &str, mapping: &MappingPlan, columns: &[String]) -> String {
+    let key = &mapping.columns[mapping.key];
+    let sets: Vec<String> = columns
+        .iter()
+        .map(|column| format!("{} = NULL", quote(column)))
+        .collect();
+    format!(
+        "UPDATE {} SET {} WHERE {} = ANY($1::{}[])",
+        table(schema, &mapping.into),
+        sets.join(", "),
+        quote(&key.name),
+        type_of(key.kind).name()
+    )
+}

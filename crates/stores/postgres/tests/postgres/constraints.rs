@@ -52,6 +52,9 @@ fn apply_and_compare(
     );
 }
 
+/// Now a row cannot let go of its name for a moment.
+const NOT_NULL: &str = "ALTER TABLE users ALTER name SET NOT NULL";
+
 fn users(more: &str) -> (Pg, Model, Box<dyn Store>, Arc<Plan>) {
     let pg = Pg::new();
     pg.sql(&format!(
@@ -137,7 +140,7 @@ fn an_exchange_never_takes_others_rows_with_it() {
     require!(Kind::Postgres);
     let (pg, mut model, mut store, plan) =
         users("CREATE TABLE letters (id int, user_id text REFERENCES users ON DELETE CASCADE)");
-    pg.sql("INSERT INTO letters VALUES (1, 'a')");
+    pg.sql(&format!("{NOT_NULL}; INSERT INTO letters VALUES (1, 'a')"));
     let before = model.clone();
     named(&mut model, "a", "bob");
     named(&mut model, "b", "ada");
@@ -160,7 +163,7 @@ fn an_exchange_takes_no_rows_that_refer_to_a_partition() {
     // Given a user's partitioned table, and a table that refers to one of its partitions,
     let pg = Pg::new();
     pg.sql(
-        "CREATE TABLE users (id text PRIMARY KEY, name text) PARTITION BY HASH (id);
+        "CREATE TABLE users (id text PRIMARY KEY, name text NOT NULL) PARTITION BY HASH (id);
          CREATE TABLE only_part PARTITION OF users FOR VALUES WITH (MODULUS 1, REMAINDER 0);
          CREATE UNIQUE INDEX ON only_part (name);
          CREATE TABLE letters (user_id text REFERENCES only_part ON DELETE CASCADE)",
@@ -191,7 +194,7 @@ fn an_exchange_never_runs_triggers_for_deleted_rows() {
                 USING OLD.id; RETURN NULL; END $$;
          CREATE TRIGGER follows AFTER DELETE ON users FOR EACH ROW EXECUTE FUNCTION follow()",
     );
-    pg.sql("INSERT INTO letters VALUES ('a')");
+    pg.sql(&format!("{NOT_NULL}; INSERT INTO letters VALUES ('a')"));
     let before = model.clone();
     // when two rows exchange a unique value,
     named(&mut model, "a", "bob");
@@ -253,8 +256,9 @@ fn a_child_of_a_row_in_an_exchange_is_written_with_it() {
 #[test]
 fn an_exchange_never_takes_columns_of_the_user_with_it() {
     require!(Kind::Postgres);
-    // Given a user's table with a column of his own
+    // Given a user's table with a column of his own, and a name in every row
     let (pg, mut model, mut store, plan) = users("ALTER TABLE users ADD note text");
+    pg.sql(NOT_NULL);
     pg.sql("UPDATE users SET note = id");
     let before = model.clone();
     named(&mut model, "a", "bob");
@@ -269,6 +273,77 @@ fn an_exchange_never_takes_columns_of_the_user_with_it() {
     // and no row was deleted for a moment.
     assert_eq!(pg.sql("SELECT count(*) FROM users WHERE note = id"), "3");
     assert!(before.verify(&plan, store.as_mut()).equal);
+}
+
+#[test]
+fn rows_that_cannot_be_deleted_for_a_moment_exchange_what_may_be_null() {
+    require!(Kind::Postgres);
+    // Given users' tables whose rows cannot be deleted for a moment: for a column, for rows that
+    // would follow, for a trigger; and keys that are checked late,
+    for more in [
+        "ALTER TABLE users ADD mine text DEFAULT 'mine'",
+        "CREATE TABLE letters (user_id text REFERENCES users ON DELETE CASCADE ON UPDATE CASCADE)",
+        "CREATE FUNCTION no() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN RAISE 'no'; END $$;
+         CREATE TRIGGER never BEFORE DELETE ON users FOR EACH ROW EXECUTE FUNCTION no()",
+        "ALTER TABLE users ADD mine text DEFAULT 'mine', DROP CONSTRAINT users_name_key,
+           ADD UNIQUE (name) DEFERRABLE, ADD CHECK (name <> 'nobody')",
+    ] {
+        let (pg, mut model, mut store, plan) = users(more);
+        // when two rows exchange a unique value beside rows that are refused,
+        let from = model.position();
+        named(&mut model, "a", "bob");
+        named(&mut model, "b", "ada");
+        named(&mut model, "d", "cleo");
+        let error = store.apply(&model.batch(&plan, from)).unwrap_err();
+        let StoreError::Refused(refused) = error else {
+            panic!("{more}: {error:?}");
+        };
+        // then these alone are named, and the others are written without them.
+        assert_eq!((&refused.key_bytes[..], refused.more.len()), (&b"d"[..], 0));
+        model.write(ORDERS, b"d", None);
+        apply_and_compare(store.as_mut(), &plan, &model, from);
+        if more.contains("mine") {
+            assert_eq!(
+                pg.sql("SELECT count(*) FROM users WHERE mine = 'mine'"),
+                "3"
+            );
+        }
+    }
+}
+
+#[test]
+fn a_row_that_another_one_refers_to_does_not_hinder_the_exchange_of_others() {
+    require!(Kind::Postgres);
+    // Given a row that cannot be deleted, because another one refers to it,
+    let (pg, mut model, mut store, plan) =
+        users("CREATE TABLE letters (user_id text REFERENCES users)");
+    pg.sql("INSERT INTO letters VALUES ('c')");
+    // when it changes beside two that exchange a unique value, then all are written.
+    let from = model.position();
+    named(&mut model, "a", "bob");
+    named(&mut model, "b", "ada");
+    named(&mut model, "c", "carla");
+    apply_and_compare(store.as_mut(), &plan, &model, from);
+}
+
+#[test]
+fn what_is_named_is_refused_at_the_end_of_the_batch() {
+    require!(Kind::Postgres);
+    // Given rows with unique names,
+    let (_pg, mut model, mut store, plan) = users("");
+    // when one is wrong in the middle of a batch and right at its end, beside one that stays wrong,
+    let from = model.position();
+    named(&mut model, "d", "ada");
+    named(&mut model, "e", "bob");
+    named(&mut model, "d", "dora");
+    let error = store.apply(&model.batch(&plan, from)).unwrap_err();
+    // then only the other one is named.
+    let StoreError::Refused(refused) = error else {
+        panic!("{error:?}");
+    };
+    assert_eq!((&refused.key_bytes[..], refused.more.len()), (&b"e"[..], 0));
+    model.write(ORDERS, b"e", None);
+    apply_and_compare(store.as_mut(), &plan, &model, from);
 }
 
 #[test]
