@@ -1,12 +1,14 @@
-//! redb's storage on a file of our own disk, so that the simulated disk can crash it too.
+//! redb's storage on a file of our own disk, so that the simulated disk can crash it too, and so that
+//! each page that is read is known to be as it was written.
 //!
 //! ```text
 //! header page [4096]
-//!  0 magic u32 "OLST" | 4 format u8 = 2 | 5 zero [3] | 8 CRC-32C of bytes 0..8 | 12 zeros
-//! the file as redb knows it
+//!  0 magic u32 "OLST" | 4 format u8 = 3 | 5 zero [3] | 8 CRC-32C of bytes 0..8 | 12 zeros
+//! checksum pages and redb's pages, see sums.rs
 //! ```
-//! A file of format 1 has no such page and begins with redb's own; it stays as it is. The number is
-//! outside of what redb reads: a newer redb may lay its files out in a way that this one cannot read.
+//! A file of format 2 has redb's own file behind the header page; one of format 1 is nothing else, and
+//! begins with redb's name. They stay as they are, without checksums. The number is outside of what
+//! redb reads: a newer redb may lay its files out in a way that this one cannot read.
 
 use std::io;
 use std::sync::Arc;
@@ -14,88 +16,150 @@ use std::sync::Arc;
 use onelog_log::{Disk, DiskFile, KnownFormat, LOCK_FILE, is_no_space};
 use redb::StorageBackend;
 
+use crate::checked::{CheckedFile, read_whole};
+use crate::fault::FirstFault;
+use crate::sums::{PAGE_BYTES, file_bytes, pages_in};
 use crate::tree::OpenError;
 
 /// The name of the state's file.
 pub const STATE_FILE: &str = "state.redb";
 /// The name that a new state has until it is whole.
 const STATE_FILE_NEW: &str = "state.redb.new";
-/// redb's page, on which the file's length must end.
-const PAGE_BYTES: u64 = 4096;
 const MAGIC: u32 = u32::from_le_bytes(*b"OLST");
 const KNOWN: KnownFormat = KnownFormat {
     magic: MAGIC,
-    format: 2,
+    format: 3,
     crc_at: 8,
 };
+/// The format of files with a header page and without checksums.
+const UNCHECKED: KnownFormat = KnownFormat { format: 2, ..KNOWN };
 
 #[derive(Debug)]
 pub(crate) struct Backend {
     file: Arc<dyn DiskFile>,
-    /// Where redb's part begins.
-    start: u64,
+    layout: Layout,
+    fault: FirstFault,
+}
+
+#[derive(Debug)]
+enum Layout {
+    /// redb's file begins at this byte, and nothing checks its pages.
+    Unchecked(u64),
+    Checked(CheckedFile),
 }
 
 impl Backend {
+    fn new(file: Arc<dyn DiskFile>, layout: Layout) -> Self {
+        Self {
+            file,
+            layout,
+            fault: FirstFault::default(),
+        }
+    }
+
     /// Whether the file is of format 1, which names itself in a row of the B-tree.
     pub(crate) const fn is_bare(&self) -> bool {
-        self.start == 0
+        matches!(self.layout, Layout::Unchecked(0))
     }
 
     pub(crate) fn file(&self) -> Arc<dyn DiskFile> {
         self.file.clone()
     }
 
-    /// The file that [`begin_file`] began, once more.
-    pub(crate) const fn of_new(file: Arc<dyn DiskFile>) -> Self {
-        Self {
-            file,
-            start: PAGE_BYTES,
+    /// The first failure of a read of this file.
+    pub(crate) fn fault(&self) -> FirstFault {
+        self.fault.clone()
+    }
+
+    /// A file that has been there before.
+    ///
+    /// redb makes a longer file durable before anything refers to its new pages; but a crash while
+    /// the file grows may leave a length that is no whole number of pages, and redb refuses such a
+    /// file. The odd end has never held anything, so it is cut off.
+    pub(crate) fn open(file: Arc<dyn DiskFile>) -> Result<Self, OpenError> {
+        let len = file.len().map_err(disk_error)?;
+        let unchecked = unchecked_start(&*file)?;
+        let (least, whole) = match unchecked {
+            Some(start) => (start + PAGE_BYTES, len - len % PAGE_BYTES),
+            None => (file_bytes(1), file_bytes(pages_in(len))),
+        };
+        // A new file gets its name when it is whole. redb would take an empty one for a new one.
+        if len < least {
+            return Err(OpenError::Damaged(format!("it has only {len} bytes")));
+        }
+        if whole < len {
+            tracing::warn!(
+                len,
+                odd = len - whole,
+                "the state file ends inside a page, as a crash while it grew leaves it; cutting the end off"
+            );
+            file.set_len(whole).map_err(disk_error)?;
+            file.sync_data().map_err(disk_error)?;
+        }
+        let layout = match unchecked {
+            Some(start) => Layout::Unchecked(start),
+            None => Layout::Checked(CheckedFile::open(file.clone())?),
+        };
+        Ok(Self::new(file, layout))
+    }
+
+    /// Says once what a file without checksums lacks, and how it gets them.
+    pub(crate) fn warn_unchecked(&self) {
+        if matches!(self.layout, Layout::Unchecked(_)) {
+            tracing::warn!(
+                "the state file is of before there were checksums of its pages: a byte of it that changes on the disk may be served. \
+                 It has them when it is made anew: by the log, if that reaches back to offset 0, when the folder 'state' is moved away before a start; \
+                 in the copy that a backup is; on a new member of a cluster"
+            );
         }
     }
 }
 
-fn header_page() -> Vec<u8> {
-    KNOWN.header(PAGE_BYTES as usize)
+fn header_page(format: KnownFormat) -> Vec<u8> {
+    format.header(PAGE_BYTES as usize)
 }
 
-/// Where redb's part of the file begins.
-fn start_of(file: &dyn DiskFile) -> Result<u64, OpenError> {
+/// Where redb's file begins in one without checksums.
+fn unchecked_start(file: &dyn DiskFile) -> Result<Option<u64>, OpenError> {
     let mut page = vec![0; PAGE_BYTES as usize];
     let count = file.read_at(0, &mut page).map_err(disk_error)?;
     let page = &page[..count];
     if !page.starts_with(&MAGIC.to_le_bytes()) {
-        return Ok(0);
+        return Ok(Some(0));
     }
     KNOWN.check(STATE_FILE, page)?;
-    if page != header_page() {
-        return Err(OpenError::Damaged("its header page is not whole".into()));
+    match page {
+        page if page == header_page(KNOWN) => Ok(None),
+        page if page == header_page(UNCHECKED) => Ok(Some(PAGE_BYTES)),
+        _ => Err(OpenError::Damaged("its header page is not whole".into())),
     }
-    Ok(PAGE_BYTES)
 }
 
 impl StorageBackend for Backend {
     fn len(&self) -> io::Result<u64> {
-        Ok(self.file.len()?.saturating_sub(self.start))
+        match &self.layout {
+            Layout::Unchecked(start) => Ok(self.file.len()?.saturating_sub(*start)),
+            Layout::Checked(checked) => checked.len(),
+        }
     }
 
     fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        let mut done = 0;
-        while done < out.len() {
-            let read = self
-                .file
-                .read_at(self.start + offset + done as u64, &mut out[done..])?;
-            if read == 0 {
-                return Err(io::Error::from(io::ErrorKind::UnexpectedEof));
-            }
-            done += read;
-        }
-        Ok(())
+        let read = match &self.layout {
+            Layout::Unchecked(start) => read_whole(&*self.file, start + offset, out),
+            Layout::Checked(checked) => checked.read(offset, out),
+        };
+        read.map_err(|fault| {
+            self.fault.note(&fault);
+            fault.into()
+        })
     }
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         let is_cut = len < self.len()?;
-        let set = self.file.set_len(self.start + len);
+        let set = match &self.layout {
+            Layout::Unchecked(start) => self.file.set_len(start + len),
+            Layout::Checked(checked) => checked.set_len(len),
+        };
         // A commit cuts the file's end off once it is durable: not as if it had found no room.
         set.map_err(|error| {
             if is_cut {
@@ -107,12 +171,18 @@ impl StorageBackend for Backend {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        // Whatever the reason, a flush that failed is final, also for a want of room.
-        self.file.sync_data().map_err(io::Error::other)
+        match &self.layout {
+            // Whatever the reason, a flush that failed is final, also for a want of room.
+            Layout::Unchecked(_) => self.file.sync_data().map_err(io::Error::other),
+            Layout::Checked(checked) => checked.sync_data(),
+        }
     }
 
     fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.file.write_all_at(self.start + offset, data)
+        match &self.layout {
+            Layout::Unchecked(start) => self.file.write_all_at(start + offset, data),
+            Layout::Checked(checked) => checked.write(offset, data),
+        }
     }
 }
 
@@ -130,33 +200,12 @@ fn disk_error(source: io::Error) -> OpenError {
 }
 
 /// The state's file, if there is one.
-///
-/// redb makes a longer file durable before anything refers to its new pages; but a crash while
-/// the file grows may leave a length that is no whole number of pages, and redb refuses such a
-/// file. The odd end has never held anything, so it is cut off.
 pub(crate) fn open_file(disk: &dyn Disk) -> Result<Option<Backend>, OpenError> {
-    let file = match disk.open(STATE_FILE) {
-        Ok(file) => file,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-        Err(error) => return Err(disk_error(error)),
-    };
-    let len = file.len().map_err(disk_error)?;
-    let start = start_of(&*file)?;
-    // A new file gets its name when it is whole. redb would take an empty one for a new one.
-    if len < start + PAGE_BYTES {
-        return Err(OpenError::Damaged(format!("it has only {len} bytes")));
+    match disk.open(STATE_FILE) {
+        Ok(file) => Backend::open(file).map(Some),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(disk_error(error)),
     }
-    let odd = len % PAGE_BYTES;
-    if odd != 0 {
-        tracing::warn!(
-            len,
-            odd,
-            "the state file ends inside a page, as a crash while it grew leaves it; cutting the end off"
-        );
-        file.set_len(len - odd).map_err(disk_error)?;
-        file.sync_data().map_err(disk_error)?;
-    }
-    Ok(Some(Backend { file, start }))
 }
 
 /// How long the state's file is.
@@ -188,8 +237,9 @@ pub(crate) fn begin_file(disk: &dyn Disk) -> Result<Backend, OpenError> {
     }
     let file = disk.create(STATE_FILE_NEW, 0).map_err(disk_error)?;
     // Flushed with the first checkpoint, before the file gets its name.
-    file.write_all_at(0, &header_page()).map_err(disk_error)?;
-    Ok(Backend::of_new(file))
+    (file.write_all_at(0, &header_page(KNOWN))).map_err(disk_error)?;
+    let layout = Layout::Checked(CheckedFile::new(file.clone()));
+    Ok(Backend::new(file, layout))
 }
 
 /// Removes a file that was begun and not published. Answers whether there was one.
@@ -229,18 +279,29 @@ mod tests {
 
     #[test]
     fn a_header_page_has_these_bytes() {
-        let mut expected = b"OLST\x02\0\0\0\xdd\x71\xd5\xa2".to_vec();
-        expected.resize(4096, 0);
-        assert_eq!(header_page(), expected);
+        for (format, begin) in [
+            (UNCHECKED, *b"OLST\x02\0\0\0\xdd\x71\xd5\xa2"),
+            (KNOWN, *b"OLST\x03\0\0\0\x65\xdb\x90\x7f"),
+        ] {
+            let mut expected = begin.to_vec();
+            expected.resize(4096, 0);
+            assert_eq!(header_page(format), expected);
+        }
     }
 
-    fn made_with(start: u64) -> SimulatedDisk {
+    fn made_with(format: u8) -> SimulatedDisk {
         let disk = SimulatedDisk::new(1);
         let mut backend = begin_file(&disk).unwrap();
-        backend.start = start;
-        backend.file.set_len(start).unwrap();
+        if format < 3 {
+            let start = if format == 1 { 0 } else { PAGE_BYTES };
+            backend.file.set_len(start).unwrap();
+            let header = header_page(UNCHECKED);
+            let header = &header[..start as usize];
+            backend.file.write_all_at(0, header).unwrap();
+            backend.layout = Layout::Unchecked(start);
+        }
         let tree = Tree::create(backend, &StateOptions::default()).unwrap();
-        if start == 0 {
+        if format == 1 {
             name_bare_format(&tree);
         }
         drop(tree);
@@ -249,17 +310,19 @@ mod tests {
     }
 
     #[test]
-    fn a_file_of_the_first_format_is_read_and_stays_as_it_is() {
-        let disk = made_with(0);
-        for _ in 0..2 {
-            State::open(Arc::new(disk.clone()), StateOptions::default()).unwrap();
+    fn a_file_of_an_earlier_format_is_read_and_stays_as_it_is() {
+        for (format, begin) in [(1, &b"redb"[..]), (2, b"OLST\x02")] {
+            let disk = made_with(format);
+            for _ in 0..2 {
+                State::open(Arc::new(disk.clone()), StateOptions::default()).unwrap();
+            }
+            assert!(disk.files()[STATE_FILE].starts_with(begin));
         }
-        assert!(disk.files()[STATE_FILE].starts_with(b"redb"));
     }
 
     #[test]
     fn a_file_of_a_newer_version_is_called_newer_and_a_damaged_header_damaged() {
-        let whole = made_with(PAGE_BYTES).files()[STATE_FILE].clone();
+        let whole = made_with(3).files()[STATE_FILE].clone();
         let open = |change: &dyn Fn(&mut Vec<u8>)| {
             let mut bytes = whole.clone();
             change(&mut bytes);
@@ -270,11 +333,11 @@ mod tests {
         open(&|_| {}).unwrap();
         // What is behind the number is the newer version's own affair.
         let newer = open(&|bytes| {
-            bytes[4] = 3;
+            bytes[4] = 4;
             bytes[8..].fill(0xee);
         });
         assert!(matches!(newer, Err(OpenError::Newer(_))), "{newer:?}");
-        for (at, with) in [(4, 3), (5, 1), (9, 0), (4095, 1)] {
+        for (at, with) in [(4, 2), (4, 4), (5, 1), (9, 0xaa), (4095, 1)] {
             let damaged = open(&|bytes| bytes[at] = with);
             assert!(matches!(damaged, Err(OpenError::Damaged(_))), "{damaged:?}");
         }

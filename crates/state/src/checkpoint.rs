@@ -16,6 +16,7 @@ use redb::{ReadableTable, Table, WriteTransaction};
 
 use crate::digest::{Digest, Running, StateDigest, scan_digest};
 use crate::drops::Drops;
+use crate::fault::ReadFault;
 use crate::ids::{CHUNK_IDS, RememberedId, chunk_len, encode_chunk};
 use crate::key::VersionKey;
 use crate::memtable::Memtable;
@@ -36,6 +37,12 @@ pub enum CheckpointError {
         /// Where the checkpoint would have reached.
         position: Position,
         source: Box<redb::Error>,
+    },
+    /// What the checkpoint changes could not be read, or a read failed before.
+    #[error("the checkpoint at position {position} failed: {source}")]
+    Read {
+        position: Position,
+        source: ReadFault,
     },
     /// There was no room on the disk. The state is as before.
     #[error("the checkpoint at position {position} found no room on the disk: {source}")]
@@ -109,8 +116,13 @@ impl Checkpoint {
             }
             Err(source) => {
                 self.shared.views().end_bases(None);
-                let source = Box::new(source);
-                return Err(CheckpointError::Tree { position, source });
+                return Err(match self.shared.tree().fault() {
+                    Some(source) => CheckpointError::Read { position, source },
+                    None => CheckpointError::Tree {
+                        position,
+                        source: Box::new(source),
+                    },
+                });
             }
         };
         let duration = begun.elapsed();

@@ -9,6 +9,7 @@ use onelog_record::{Offset, TableId};
 use redb::CursorError;
 
 use crate::backend::{STATE_FILE, begin_file, open_file, publish_file};
+use crate::fault::ReadFault;
 use crate::key::split_base_key;
 use crate::meta::Meta;
 use crate::state::State;
@@ -26,6 +27,9 @@ pub enum CopyError {
     /// The new file could not be made.
     #[error("making the copy failed: {0}")]
     Make(#[from] OpenError),
+    /// What would be copied could not be read as it was written.
+    #[error("copying the state failed: {0}")]
+    Read(#[from] ReadFault),
     /// Reading the one tree or writing the other failed.
     #[error("copying the state failed: {0}")]
     Tree(Box<redb::Error>),
@@ -73,7 +77,10 @@ impl State {
             return Err(CopyError::Exists);
         }
         let copy = Tree::create(begin_file(into)?, &self.shared.options)?;
-        copy_rows(base, members, &copy)?;
+        copy_rows(base, members, &copy).map_err(|error| match base.tree.fault() {
+            Some(fault) => CopyError::Read(fault),
+            None => error,
+        })?;
         drop(copy);
         publish_file(into)?;
         Ok(base.applied)
@@ -86,8 +93,9 @@ impl State {
     /// When the B-tree cannot be read or holds a row that was never written.
     pub fn scan_base(&self, visit: &mut RowVisitor<'_>) -> Result<Applied, ReadError> {
         let base = self.shared.views().current.base.clone();
-        for row in base.rows.range::<&[u8]>(..).map_err(ReadError::tree)? {
-            let (key, value) = row.map_err(ReadError::tree)?;
+        let failed = |source| base.first_failure(ReadError::tree(source));
+        for row in base.rows.range::<&[u8]>(..).map_err(failed)? {
+            let (key, value) = row.map_err(failed)?;
             let (table, key) =
                 split_base_key(key.value()).ok_or_else(|| ReadError::short_key(key.value()))?;
             let (version, value) = base.split_value(table, key, value.value())?;

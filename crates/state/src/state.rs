@@ -20,13 +20,14 @@ use crate::backend::{begin_file, cut_file, file_len, open_file, publish_file, re
 use crate::blocks::RangedTables;
 use crate::checkpoint::Checkpoint;
 use crate::digest::{StateDigest, scan_digest};
+use crate::fault::ReadFault;
 use crate::ids::RememberedId;
 use crate::latest::{Latest, LatestView};
 use crate::memtable::{Memtable, Written};
 use crate::meta::Installed;
 use crate::options::{MEMTABLE_BYTES_MIN, StateOptions};
 use crate::snapshot::{Reach, Snapshot};
-use crate::tree::{Applied, Base, OpenError, ReadError, Tree};
+use crate::tree::{Applied, Base, OpenError, ReadError, Tree, unreadable};
 use crate::views::Views;
 
 /// What `State::open` found.
@@ -172,9 +173,7 @@ impl Shared {
             return Err(OpenError::Damaged("the file is gone".into()));
         };
         let tree = Tree::open(backend, &self.options)?;
-        let base = tree.view().map_err(|source| OpenError::Unreadable {
-            source: Box::new(source),
-        })?;
+        let base = tree.view().map_err(unreadable)?;
         let base = Arc::new(base);
         *self.tree.lock() = tree;
         let former = self.replace_views(|old| Views {
@@ -226,6 +225,7 @@ impl State {
     pub fn open(disk: Arc<dyn Disk>, options: StateOptions) -> Result<(Self, Opened), OpenError> {
         let tree = match open_file(disk.as_ref())? {
             Some(backend) => {
+                backend.warn_unchecked();
                 // What is left of a transfer that was not installed.
                 remove_new_file(disk.as_ref())?;
                 Tree::open(backend, &options)?
@@ -246,9 +246,7 @@ impl State {
     ) -> Result<(Self, Opened), OpenError> {
         options.memtable_bytes = options.memtable_bytes.max(MEMTABLE_BYTES_MIN);
         options.memtable_bytes_max = options.memtable_bytes_max.max(options.memtable_bytes);
-        let base = tree.view().map_err(|source| OpenError::Unreadable {
-            source: Box::new(source),
-        })?;
+        let base = tree.view().map_err(unreadable)?;
         let applied = base.applied;
         let opened = Opened {
             applied,
@@ -306,6 +304,12 @@ impl State {
     #[must_use]
     pub fn checkpointed(&self) -> Applied {
         self.shared.views().current.base.applied
+    }
+
+    /// The failure after which the B-tree can no longer be read or written. Final: stop.
+    #[must_use]
+    pub fn fault(&self) -> Option<ReadFault> {
+        self.shared.tree().fault()
     }
 
     /// The digest of the rows of the last checkpoint: equal on every replica that has a checkpoint at

@@ -1,6 +1,7 @@
 //! Reading on after redb refused to: once a call has failed, for want of room as well, it takes no
 //! further one, reads included. The tree is then opened again at the same checkpoint, and what reads
-//! the former one goes on there, where it stopped. Nothing else looks here: a read costs no more.
+//! the former one goes on there, where it stopped. Nothing else looks here: a read costs no more. After
+//! a read that failed nothing is opened again, and nothing waits here (see fault.rs).
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -22,6 +22,7 @@ use redb::{
 use crate::backend::Backend;
 use crate::cursor::Candidate;
 use crate::digest::Digest;
+use crate::fault::{FirstFault, REBUILD, ReadFault};
 use crate::ids::{RememberedId, chunk_len, decode_chunk};
 use crate::key::{base_key, split_base_key, with_base_key};
 use crate::memtable::Found;
@@ -61,15 +62,14 @@ pub enum OpenError {
         source: std::io::Error,
     },
     /// The file cannot be read as a B-tree.
-    #[error(
-        "the state file is unreadable: {source}. The log rebuilds it when it still reaches back to offset 0: move the folder 'state' away and start again; else, {RESTORE_OR_REPLACE}"
-    )]
+    #[error("the state file is unreadable: {source}. {REBUILD} {RESTORE_OR_REPLACE}")]
     Unreadable { source: Box<redb::Error> },
     /// The B-tree gave up over the file's contents.
-    #[error(
-        "the state file is damaged ({0}). The log rebuilds it when it still reaches back to offset 0: move the folder 'state' away and start again; else, {RESTORE_OR_REPLACE}"
-    )]
+    #[error("the state file is damaged ({0}). {REBUILD} {RESTORE_OR_REPLACE}")]
     Damaged(String),
+    /// A page could not be read as it was written.
+    #[error(transparent)]
+    Page(#[from] ReadFault),
     /// The file was made by a newer version of onelog.
     #[error(transparent)]
     Newer(#[from] onelog_log::NewerFormat),
@@ -78,12 +78,15 @@ pub enum OpenError {
 /// The B-tree could not answer a read. Final: what it would say is unknown.
 #[derive(Debug, thiserror::Error)]
 pub enum ReadError {
+    /// A page could not be read as it was written.
+    #[error(transparent)]
+    Page(#[from] ReadFault),
     /// Reading the file failed.
     #[error("reading the state file failed: {source}")]
     Tree { source: Box<redb::Error> },
     /// A row is not as it was written.
     #[error(
-        "the state file holds a damaged row in table {table}, key {key:?}: {what}. The log or a backup can rebuild the file"
+        "the state file holds a damaged row in table {table}, key {key:?}: {what}. {REBUILD} {RESTORE_OR_REPLACE}"
     )]
     Row {
         table: TableId,
@@ -94,8 +97,12 @@ pub enum ReadError {
 
 impl ReadError {
     pub(crate) fn tree(source: impl Into<redb::Error>) -> Self {
-        Self::Tree {
-            source: Box::new(source.into()),
+        let source = source.into();
+        match ReadFault::of(&source) {
+            Some(fault) => Self::Page(fault.clone()),
+            None => Self::Tree {
+                source: Box::new(source),
+            },
         }
     }
 
@@ -113,15 +120,20 @@ impl ReadError {
     }
 }
 
-fn unreadable(source: impl Into<redb::Error>) -> OpenError {
-    OpenError::Unreadable {
-        source: Box::new(source.into()),
+pub(crate) fn unreadable(source: impl Into<redb::Error>) -> OpenError {
+    let source = source.into();
+    match ReadFault::of(&source) {
+        Some(fault) => OpenError::Page(fault.clone()),
+        None => OpenError::Unreadable {
+            source: Box::new(source),
+        },
     }
 }
 
 #[derive(Debug)]
 pub(crate) struct Tree {
     database: Database,
+    fault: FirstFault,
 }
 
 impl Tree {
@@ -158,6 +170,8 @@ impl Tree {
         options: &StateOptions,
         begin: impl FnOnce(&Self) -> Result<(), OpenError>,
     ) -> Result<Arc<Self>, OpenError> {
+        let fault = backend.fault();
+        let first = fault.clone();
         // redb may panic over a file that was altered behind its back. Nothing that a panic could
         // leave half changed outlives this call.
         let opened = catch_unwind(AssertUnwindSafe(|| {
@@ -166,16 +180,17 @@ impl Tree {
                 .set_check_integrity_on_open(options.check_integrity)
                 .create_with_backend(backend)
                 .map_err(unreadable)?;
-            let tree = Self { database };
+            let tree = Self { database, fault };
             begin(&tree)?;
             Ok(Arc::new(tree))
         }));
-        opened.unwrap_or_else(|panic| {
+        let opened = opened.unwrap_or_else(|panic| {
             let message = panic_message(panic.as_ref());
             Err(OpenError::Damaged(
                 message.unwrap_or("no further message").to_owned(),
             ))
-        })
+        });
+        opened.map_err(|error| first.get().map_or(error, OpenError::Page))
     }
 
     /// Writes the first checkpoint, of nothing, into a new file.
@@ -215,6 +230,11 @@ impl Tree {
         Ok(transaction)
     }
 
+    /// The failure after which the tree can never be read again: nothing opens it anew.
+    pub(crate) fn fault(&self) -> Option<ReadFault> {
+        self.fault.get()
+    }
+
     /// The tree as it is now; later checkpoints do not change it.
     pub(crate) fn view(self: &Arc<Self>) -> Result<Base, redb::Error> {
         let transaction = self.database.begin_read()?;
@@ -227,7 +247,7 @@ impl Tree {
             rows: transaction.open_table(ROWS)?,
             ids: transaction.open_table(IDS)?,
             successor: Successor::default(),
-            _tree: self.clone(),
+            tree: self.clone(),
         })
     }
 }
@@ -260,7 +280,7 @@ pub(crate) struct Base {
     pub(crate) ids: ReadOnlyTable<u64, &'static [u8]>,
     pub(crate) successor: Successor,
     /// Behind the tables, so that it is dropped after them.
-    _tree: Arc<Tree>,
+    pub(crate) tree: Arc<Tree>,
 }
 
 impl std::fmt::Debug for Base {
@@ -278,20 +298,34 @@ impl Base {
         read: &dyn Fn(&Arc<Self>) -> Result<R, ReadError>,
     ) -> Result<R, ReadError> {
         match read(self) {
-            Err(error) if error.is_of_an_earlier_failure() => match self.successor.get() {
-                Some(next) => next.read_on(read),
-                None => Err(error),
-            },
+            Err(error) => self.successor_after(error)?.read_on(read),
             answer => answer,
+        }
+    }
+
+    /// Where to read on where the tree refuses to be read; else the failure that readers shall see.
+    fn successor_after(&self, error: ReadError) -> Result<Arc<Self>, ReadError> {
+        if !error.is_of_an_earlier_failure() {
+            return Err(error);
+        }
+        match self.first_failure(error) {
+            error if error.is_of_an_earlier_failure() => self.successor.get().ok_or(error),
+            error => Err(error),
+        }
+    }
+
+    /// The failure of a read that this one comes from, if there was one: nothing opens the tree anew
+    /// after that.
+    pub(crate) fn first_failure(&self, error: ReadError) -> ReadError {
+        match self.tree.fault() {
+            Some(fault) if error.is_of_an_earlier_failure() => fault.into(),
+            _ => error,
         }
     }
 
     pub(crate) fn get(&self, table: TableId, key: &[u8]) -> Result<Option<Found>, ReadError> {
         match self.get_here(table, key) {
-            Err(error) if error.is_of_an_earlier_failure() => match self.successor.get() {
-                Some(next) => next.get(table, key),
-                None => Err(error),
-            },
+            Err(error) => self.successor_after(error)?.get(table, key),
             found => found,
         }
     }
@@ -407,11 +441,11 @@ pub(crate) struct BaseCursor {
 impl BaseCursor {
     pub(crate) fn next(&mut self) -> Result<Option<Candidate>, ReadError> {
         let found = match self.next_here() {
-            Err(error) if error.is_of_an_earlier_failure() => {
+            Err(error) => {
                 self.move_on(error)?;
                 return self.next();
             }
-            found => found?,
+            Ok(found) => found,
         };
         self.last = found.as_ref().map(|found| found.key.clone());
         Ok(found)
@@ -441,18 +475,16 @@ impl BaseCursor {
             .range::<&[u8]>(bounds)
             .map_err(ReadError::tree)
         {
-            Err(error) if error.is_of_an_earlier_failure() => self.move_on(error),
-            rows => {
-                self.rows = Some(rows?);
+            Err(error) => self.move_on(error),
+            Ok(rows) => {
+                self.rows = Some(rows);
                 Ok(())
             }
         }
     }
 
     fn move_on(&mut self, error: ReadError) -> Result<(), ReadError> {
-        let Some(base) = self.base.successor.get() else {
-            return Err(error);
-        };
+        let base = self.base.successor_after(error)?;
         self.rows = None;
         self.base = base;
         self.begin()

@@ -113,6 +113,8 @@ fn a_changed_row_of_the_state_is_found() {
     assert_eq!(ran.status, 1, "{ran:?}");
     let report: Value = serde_json::from_str(&ran.out).unwrap();
     assert_eq!(report["ok"], false);
+    let what = report["faults"][0]["what"].as_str().unwrap();
+    assert!(what.contains("is not as it was written"), "{what}");
 }
 
 #[test]
@@ -213,7 +215,7 @@ fn a_folder_of_a_newer_version_is_called_newer_and_not_wrong() {
             .fails(1, "made by a newer version of onelog");
         assert!(!into.exists());
     };
-    newer(&data.join("state/state.redb"), &[0], 3);
+    newer(&data.join("state/state.redb"), &[0], 4);
     refused();
     newer(&data.join("log/hard-state"), &[0, 4096], 2);
     refused();

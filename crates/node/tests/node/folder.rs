@@ -135,7 +135,7 @@ fn a_folder_of_a_newer_version_says_so() {
     Node::open(small(&folder)).unwrap().stop().unwrap();
     let path = folder.path().join("state/state.redb");
     let mut bytes = fs::read(&path).unwrap();
-    bytes[4] = 3;
+    bytes[4] = 4;
     bytes[8..4096].fill(0xee);
     fs::write(&path, &bytes).unwrap();
     let refused = refusal(folder.path());
@@ -176,7 +176,8 @@ fn a_damaged_state_file_says_once_what_to_do() {
         .unwrap();
     let file = folder.path().join("state/state.redb");
     let mut bytes = fs::read(&file).unwrap();
-    bytes[4096..8192].fill(0xee);
+    // How the B-tree begins, behind the header page and the first checksum pages.
+    bytes[3 * 4096..4 * 4096].fill(0xee);
     for damaged in [&bytes[..], b"too short"] {
         fs::write(&file, damaged).unwrap();
         let refused = refusal(folder.path());

@@ -23,7 +23,7 @@ use crate::key::TABLE_PREFIX_BYTES;
 use crate::meta::{Installed, Meta};
 use crate::options::StateOptions;
 use crate::state::{Shared, State};
-use crate::tree::{Applied, Base, IDS, OpenError, ROWS, Tree, split_version};
+use crate::tree::{Applied, Base, IDS, OpenError, ROWS, Tree, split_version, unreadable};
 
 /// After so many bytes of rows a transaction is committed.
 const COMMIT_BYTES: usize = 64 << 20;
@@ -357,9 +357,6 @@ impl Import {
             }),
         };
         let tree = self.writer.finish(&meta, &self.new_file.shared.options)?;
-        let unreadable = |source| OpenError::Unreadable {
-            source: Box::new(source),
-        };
         let base = tree.view().map_err(unreadable)?;
         let ids = base.read_newest_ids(self.new_file.shared.options.ids_max)?;
         Ok(Imported {
@@ -481,7 +478,7 @@ impl NewTree {
         let Self { tree, file, .. } = self;
         // The last handle: redb closes the file here.
         drop(tree);
-        Ok(Tree::open(Backend::of_new(file), options)?)
+        Ok(Tree::open(Backend::open(file)?, options)?)
     }
 }
 
