@@ -139,6 +139,7 @@ impl<T, O: Observer> Replica<T, O> {
             });
             return Ok(());
         }
+        self.check_state()?;
         let Checkpointed { report, chain } = result?;
         self.note_digest(report.digest, chain);
         self.compare_digests()?;
@@ -148,6 +149,11 @@ impl<T, O: Observer> Replica<T, O> {
         self.checkpoints.members = next;
         self.offer_snapshot();
         self.retain(now, out)
+    }
+
+    /// A failure of any read of the state is final: each later one would fail as well.
+    pub(crate) fn check_state(&self) -> Result<(), Failure> {
+        self.state.fault().map_or(Ok(()), |fault| Err(fault.into()))
     }
 
     /// What memory holds goes to the disk, where there is room; else the next start replays it.
@@ -164,7 +170,10 @@ impl<T, O: Observer> Replica<T, O> {
                     tracing::warn!(%error, "the last checkpoint was not made");
                     return Ok(());
                 }
-                made => drop(made?),
+                made => {
+                    self.check_state()?;
+                    made?;
+                }
             }
         }
         Ok(())

@@ -3,7 +3,7 @@
 use onelog_engine::EngineError;
 use onelog_log::{CloseError, CutError, FlushError, ReadError, RestartError, StageError};
 use onelog_record::{BodyError, Index, NodeId};
-use onelog_state::{ApplyError, CheckpointError, InstallError};
+use onelog_state::{ApplyError, CheckpointError, InstallError, ReadFault};
 
 use crate::catalog::CatalogError;
 use crate::digests::Contents;
@@ -44,6 +44,9 @@ pub enum Failure {
     /// A definition could not be understood.
     #[error(transparent)]
     Catalog(#[from] CatalogError),
+    /// The state's file is damaged or its disk fails: nothing can be read of it any more.
+    #[error(transparent)]
+    State(#[from] ReadFault),
     /// A checkpoint failed; the log still has everything.
     #[error("a checkpoint failed: {0}; free space or mend the disk, then start again")]
     Checkpoint(#[from] CheckpointError),

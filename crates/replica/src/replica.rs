@@ -222,6 +222,7 @@ impl<T, O: Observer> Replica<T, O> {
     /// # Errors
     /// As [`Replica::handle`].
     pub fn end_turn(&mut self, now: Now, out: &mut Outbox<T>) -> Result<bool, Failure> {
+        self.check_state()?;
         self.taken = 0;
         self.observer.decided(self.engine.steps());
         if self.engine.has_held() {

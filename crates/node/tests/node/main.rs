@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used)]
 
 mod backup;
+mod damage;
 mod folder;
 mod full_disk;
 
