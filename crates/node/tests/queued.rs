@@ -2,17 +2,16 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::expect_used)]
 
-use std::io;
+mod common;
+
 use std::sync::{Arc, Condvar, Mutex};
-use std::thread;
-use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use common::wait_until;
+use common::watched::{Watch, WatchedDisk};
 use onelog::{CommitRequest, NewTable, Node, Operation, Options, Refusal, Write};
-use onelog_log::{Disk, DiskFile, SimulatedDisk};
+use onelog_log::SimulatedDisk;
 
-/// Nothing takes as long on a node that does it at all.
-const FOR_EVER: Duration = Duration::from_secs(60);
 const WAITING: u64 = 20;
 
 /// Flushes wait while it is shut.
@@ -38,64 +37,11 @@ impl Gate {
     }
 }
 
-#[derive(Debug)]
-struct HangingDisk {
-    inner: SimulatedDisk,
-    gate: Arc<Gate>,
-}
-
-#[derive(Debug)]
-struct HangingFile {
-    inner: Arc<dyn DiskFile>,
-    gate: Arc<Gate>,
-}
-
-impl HangingDisk {
-    fn file(&self, inner: Arc<dyn DiskFile>) -> Arc<dyn DiskFile> {
-        Arc::new(HangingFile {
-            inner,
-            gate: Arc::clone(&self.gate),
-        })
-    }
-}
-
-impl Disk for HangingDisk {
-    fn list(&self) -> io::Result<Vec<String>> {
-        self.inner.list()
-    }
-    fn open(&self, name: &str) -> io::Result<Arc<dyn DiskFile>> {
-        Ok(self.file(self.inner.open(name)?))
-    }
-    fn create(&self, name: &str, len: u64) -> io::Result<Arc<dyn DiskFile>> {
-        Ok(self.file(self.inner.create(name, len)?))
-    }
-    fn rename(&self, from: &str, to: &str) -> io::Result<()> {
-        self.inner.rename(from, to)
-    }
-    fn remove(&self, name: &str) -> io::Result<()> {
-        self.inner.remove(name)
-    }
-    fn sync_folder(&self) -> io::Result<()> {
-        self.inner.sync_folder()
-    }
-}
-
-impl DiskFile for HangingFile {
-    fn read_at(&self, at: u64, out: &mut [u8]) -> io::Result<usize> {
-        self.inner.read_at(at, out)
-    }
-    fn write_all_at(&self, at: u64, bytes: &[u8]) -> io::Result<()> {
-        self.inner.write_all_at(at, bytes)
-    }
-    fn sync_data(&self) -> io::Result<()> {
-        self.gate.pass();
-        self.inner.sync_data()
-    }
-    fn len(&self) -> io::Result<u64> {
-        self.inner.len()
-    }
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.inner.set_len(len)
+impl Watch for Gate {
+    fn before(&self, call: &'static str, _file: &str) {
+        if call == "sync_data" {
+            self.pass();
+        }
     }
 }
 
@@ -107,22 +53,13 @@ fn queued(node: &Node) -> u64 {
     line.unwrap().parse().unwrap()
 }
 
-#[track_caller]
-fn wait_until(what: &str, mut is_so: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !is_so() {
-        assert!(start.elapsed() < FOR_EVER, "{what}: never");
-        thread::yield_now();
-    }
-}
-
 #[test]
 fn requests_that_wait_for_a_checkpoint_are_counted_and_answered() {
     // Given a node whose memtables hold little, on a disk whose flushes of the state hang,
     let gate = Arc::new(Gate::default());
-    let state = HangingDisk {
+    let state = WatchedDisk {
         inner: SimulatedDisk::new(2),
-        gate: Arc::clone(&gate),
+        watch: Arc::clone(&gate),
     };
     let options = Options {
         memtable_bytes: 64 << 10,
