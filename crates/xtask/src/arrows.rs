@@ -37,6 +37,8 @@ const ORDER: &[Place] = &[
     place(&["log"], Imports::Above),
     place(&["state"], Imports::Above),
     place(&["commit"], Imports::Only(&["decimal", "record"])),
+    // It knows neither the log nor the bytes of Kafka's protocol.
+    place(&["groups"], Imports::Only(&["record"])),
     // It opens no file: neither the log's nor the state's.
     place(&["engine"], Imports::Only(&["record", "commit"])),
     place(&["replica"], Imports::Above),
