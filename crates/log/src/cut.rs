@@ -15,9 +15,8 @@ use onelog_record::{Index, Term};
 use crate::disk::DiskFile;
 use crate::frame::Salt;
 use crate::hard_state::HardStateFile;
-use crate::index_file::index_name;
 use crate::kept::{CutEntries, Kept, keep};
-use crate::mend::{remove_if_there, remove_segment};
+use crate::mend::{remove_indexes, remove_segment};
 use crate::planted::{self, Bug};
 use crate::scan::{scan, zero};
 use crate::segment::{Extent, SEGMENT_HEADER_BYTES, Segment, SegmentHeader};
@@ -162,7 +161,7 @@ impl Log {
         for segment in end.behind.iter().rev() {
             remove_segment(disk, &segment.name)?;
         }
-        remove_if_there(disk, &index_name(&kept.name))?;
+        remove_indexes(disk, &kept.name)?;
         disk.sync_folder()?;
         // Behind the old end there is nothing of this log: each flush so far has ended well.
         let file = kept.file(disk)?;
@@ -181,7 +180,7 @@ impl Log {
         shared.rolls.go_to(number);
         let is_before = |s: &Arc<Segment>| s.header.number < number;
         shared.open_files.lock().retain(is_before);
-        shared.preparation.lock().indexes.retain(is_before);
+        shared.preparation.lock().retain(is_before);
         let mut segments = shared.segments.write();
         segments.retain(|s| s.header.number <= number);
         *end.kept.extent.write() = end.extent.clone();

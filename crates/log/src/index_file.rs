@@ -36,13 +36,13 @@ pub(crate) fn index_name(segment: &str) -> String {
     format!("{}{INDEX_SUFFIX}", stem(segment))
 }
 
-fn stem(segment: &str) -> &str {
+pub(crate) fn stem(segment: &str) -> &str {
     segment.strip_suffix(".log").unwrap_or(segment)
 }
 
 /// The checksum of all before the header block's own: a CRC over bytes that include their own CRC
 /// is the same for all blocks.
-fn header_crc(header: &SegmentHeader) -> u32 {
+pub(crate) fn header_crc(header: &SegmentHeader) -> u32 {
     crc32c::crc32c(&header.encode()[..CHECKED_BYTES])
 }
 

@@ -38,9 +38,11 @@ mod retention;
 mod roll;
 mod scan;
 mod segment;
+mod selected;
 mod shared;
 mod simulated_disk;
 pub mod stream;
+mod table_index;
 
 pub use check::{CheckError, CheckReport, Checked, check};
 pub use disk::{Disk, DiskFile, is_no_space};
@@ -63,5 +65,6 @@ pub use recovery::{Cut, Recovery};
 pub use repair::Copied;
 pub use restart::Place;
 pub use retention::{Dropped, Retain, SegmentSpan};
+pub use selected::Selected;
 pub use shared::SaveWatermark;
 pub use simulated_disk::{CrashMode, Fault, SECTOR_BYTES, SimulatedDisk};

@@ -76,6 +76,8 @@ impl Log {
             .take(INDEXES_MAX)
             .map(|place| Arc::clone(&segments[*place]))
             .collect();
+        let tables = recovered.untabled.iter().take(INDEXES_MAX);
+        let tables = tables.map(|place| Arc::clone(&segments[*place])).collect();
         let last_number = segments.back().map_or(0, |last| last.header.number);
         let log_id = recovered.hard.as_ref().map(|h| h.stored.public.log_id);
         let log = Self {
@@ -90,6 +92,7 @@ impl Log {
                 preparation: Mutex::new(Preparation {
                     spares: recovered.spares,
                     indexes,
+                    tables,
                     next_spare: recovered.next_spare,
                     running: false,
                 }),
@@ -394,9 +397,7 @@ impl Log {
     #[must_use]
     pub fn prepare(&self) -> Option<Prepare> {
         let mut preparation = self.shared.preparation.lock();
-        let idle = preparation.running
-            || self.log_id.is_none()
-            || (!preparation.spares.is_empty() && preparation.indexes.is_empty());
+        let idle = preparation.running || self.log_id.is_none() || preparation.is_done();
         if idle || self.shared.gate.is_closed() {
             return None;
         }

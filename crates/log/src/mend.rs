@@ -4,6 +4,7 @@
 //! wrote it may have been killed before it flushed. What lies above the watermark is written once
 //! more first: after a failed flush the system shows bytes that are not on the disk.
 
+use std::collections::HashSet;
 use std::io;
 
 use onelog_record::Index;
@@ -18,6 +19,7 @@ use crate::recovery::{Survey, Surveyed};
 use crate::restart::{RESTART_FILE, name_first_segment};
 use crate::scan::{write_again, zero_rest};
 use crate::segment::Segment;
+use crate::table_index::{TABLES_SUFFIX, tables_name};
 
 /// A log that is ready to go on.
 #[derive(Debug)]
@@ -26,6 +28,8 @@ pub(crate) struct Recovered {
     pub segments: Vec<Segment>,
     /// Places in `segments` of those that are sealed and have no index file.
     pub unindexed: Vec<usize>,
+    /// The same of those that have no index by table.
+    pub untabled: Vec<usize>,
     pub spares: Vec<Spare>,
     pub next_spare: u64,
 }
@@ -89,6 +93,13 @@ pub(crate) fn mend(
     let unindexed = (0..count.saturating_sub(1))
         .filter(|place| !survey.segments[*place].indexed)
         .collect();
+    let has_tables = |surveyed: &Surveyed| {
+        let name = tables_name(&surveyed.header.name());
+        survey.names.contains(&name)
+    };
+    let untabled = (0..count.saturating_sub(1))
+        .filter(|place| survey.segments[*place].indexed && !has_tables(&survey.segments[*place]))
+        .collect();
     let segments = survey
         .segments
         .into_iter()
@@ -98,16 +109,23 @@ pub(crate) fn mend(
         hard,
         segments,
         unindexed,
+        untabled,
         spares,
         next_spare,
     })
 }
 
-/// Removes a segment and its index, durably, before anything else happens.
+/// Removes a segment and its indexes, durably, before anything else happens.
 pub(crate) fn remove_segment(disk: &dyn Disk, name: &str) -> io::Result<()> {
-    remove_if_there(disk, &index_name(name))?;
+    remove_indexes(disk, name)?;
     remove_if_there(disk, name)?;
     disk.sync_folder()
+}
+
+/// Removes the indexes of a segment.
+pub(crate) fn remove_indexes(disk: &dyn Disk, segment: &str) -> io::Result<()> {
+    remove_if_there(disk, &index_name(segment))?;
+    remove_if_there(disk, &tables_name(segment))
 }
 
 pub(crate) fn remove_if_there(disk: &dyn Disk, name: &str) -> io::Result<()> {
@@ -123,12 +141,17 @@ fn drop_leftovers(disk: &dyn Disk, survey: &Survey) -> io::Result<()> {
     let mut sealed: Vec<String> = survey
         .segments
         .iter()
-        .map(|segment| index_name(&segment.header.name()))
+        .map(|segment| segment.header.name())
         .collect();
     sealed.pop();
+    let sealed: HashSet<String> = sealed
+        .iter()
+        .flat_map(|name| [index_name(name), tables_name(name)])
+        .collect();
     let mut changed = false;
     for name in &survey.names {
-        let orphan = name.ends_with(INDEX_SUFFIX) && !sealed.contains(name);
+        let is_index = name.ends_with(INDEX_SUFFIX) || name.ends_with(TABLES_SUFFIX);
+        let orphan = is_index && !sealed.contains(name);
         // Already renamed where it was counted.
         let uncounted = name == RESTART_FILE;
         let is_half_made = is_leftover(name) || name == HARD_STATE_NEW || name == KEPT_NEW;

@@ -7,11 +7,19 @@ use crate::prepare::SPARE_PREFIX;
 use crate::real_disk::LOCK_FILE;
 use crate::restart::RESTART_FILE;
 use crate::segment::{SUFFIX, parse_name};
+use crate::table_index::{TABLES_NEW_SUFFIX, TABLES_SUFFIX};
 
 /// Whether a file of this name can be one of a log's. A newer version may have others.
 #[must_use]
 pub fn is_log_file(name: &str) -> bool {
-    let is_of_segment = [INDEX_NEW_SUFFIX, INDEX_SUFFIX, SUFFIX]
+    let suffixes = [
+        INDEX_NEW_SUFFIX,
+        INDEX_SUFFIX,
+        TABLES_NEW_SUFFIX,
+        TABLES_SUFFIX,
+        SUFFIX,
+    ];
+    let is_of_segment = suffixes
         .iter()
         .find_map(|suffix| name.strip_suffix(suffix))
         .is_some_and(|stem| parse_name(&format!("{stem}{SUFFIX}")).is_some());

@@ -1,6 +1,7 @@
 //! Making files ready ahead of time, on any thread: the next segment, zero-filled and durable under
 //! a spare name, and the indexes of segments that were sealed.
 
+use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 
@@ -9,6 +10,7 @@ use crate::index_file::write_index;
 use crate::mend::remove_if_there;
 use crate::segment::Segment;
 use crate::shared::Shared;
+use crate::table_index::{TABLES_NEW_SUFFIX, make_tables, tables_name, write_tables};
 use crate::{PrepareError, index_file};
 
 pub(crate) const SPARE_PREFIX: &str = "spare-";
@@ -30,6 +32,8 @@ pub(crate) struct Spare {
 pub(crate) struct Preparation {
     pub spares: Vec<Spare>,
     pub indexes: Vec<Arc<Segment>>,
+    /// Sealed segments that wait for their index by table.
+    pub tables: VecDeque<Arc<Segment>>,
     pub next_spare: u64,
     pub running: bool,
 }
@@ -39,6 +43,25 @@ impl Preparation {
         let name = format!("{SPARE_PREFIX}{}", self.next_spare);
         self.next_spare += 1;
         name
+    }
+
+    /// Whether nothing waits but, perhaps, a next spare file.
+    pub fn is_done(&self) -> bool {
+        !self.spares.is_empty() && self.indexes.is_empty() && self.tables.is_empty()
+    }
+
+    /// Only these segments still get their indexes.
+    pub fn retain(&mut self, is_kept: impl Fn(&Arc<Segment>) -> bool) {
+        self.indexes.retain(&is_kept);
+        self.tables.retain(&is_kept);
+    }
+
+    /// A sealed segment is to get an index by table.
+    pub fn want_tables(&mut self, segment: &Arc<Segment>) {
+        let is_waiting = self.tables.iter().any(|other| Arc::ptr_eq(other, segment));
+        if !is_waiting && self.tables.len() < INDEXES_MAX {
+            self.tables.push_back(Arc::clone(segment));
+        }
     }
 }
 
@@ -72,6 +95,7 @@ impl Prepare {
             });
         }
         write_indexes(&self.shared)?;
+        write_next_tables(&self.shared)?;
         Ok(())
     }
 }
@@ -93,7 +117,34 @@ pub(crate) fn write_indexes(shared: &Shared) -> io::Result<()> {
         write_index(&*shared.disk, &segment)?;
         let mut preparation = shared.preparation.lock();
         preparation.indexes.retain(|s| !Arc::ptr_eq(s, &segment));
+        preparation.want_tables(&segment);
     }
+}
+
+/// Writes the next index by table that waits: one, since the whole segment is read for it. One that
+/// failed waits on.
+fn write_next_tables(shared: &Shared) -> io::Result<()> {
+    let Some(segment) = shared.preparation.lock().tables.front().cloned() else {
+        return Ok(());
+    };
+    let is_it = |other: &Arc<Segment>| Arc::ptr_eq(other, &segment);
+    // The segment may be cut or dropped meanwhile; then it waits no more.
+    let made = make_tables(&*shared.disk, &segment);
+    let _files = shared.files.lock();
+    if !shared.preparation.lock().tables.iter().any(is_it) {
+        return Ok(());
+    }
+    match made? {
+        Some(bytes) => write_tables(&*shared.disk, &segment, &bytes)?,
+        // It gets none, and a doubtful one would be made anew for ever.
+        None => remove_if_there(&*shared.disk, &tables_name(&segment.name))?,
+    }
+    shared
+        .preparation
+        .lock()
+        .tables
+        .retain(|other| !is_it(other));
+    Ok(())
 }
 
 impl Drop for Prepare {
@@ -104,5 +155,5 @@ impl Drop for Prepare {
 
 /// Whether a file is left over from a preparation that was cut short.
 pub(crate) fn is_leftover(name: &str) -> bool {
-    name.ends_with(index_file::INDEX_NEW_SUFFIX)
+    name.ends_with(index_file::INDEX_NEW_SUFFIX) || name.ends_with(TABLES_NEW_SUFFIX)
 }

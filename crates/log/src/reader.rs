@@ -19,7 +19,7 @@ use crate::{Corruption, ReadError};
 /// How many sealed segments keep their file open for readers.
 const OPEN_FILES_MAX: usize = 64;
 /// How much is read from the file at once.
-const READ_BYTES: usize = 64 << 10;
+pub(crate) const READ_BYTES: usize = 64 << 10;
 
 /// Reads entries, on any thread. A clone is cheap.
 ///
@@ -32,11 +32,13 @@ pub struct LogReader {
 }
 
 /// Where to begin in a segment, and what bounds the reading.
-struct Start {
-    segment: Arc<Segment>,
-    point: Option<Point>,
-    end: u64,
-    next_index: Index,
+pub(crate) struct Start {
+    pub segment: Arc<Segment>,
+    pub point: Option<Point>,
+    pub end: u64,
+    pub next_index: Index,
+    /// How much is read from the file at once.
+    pub read_bytes: usize,
 }
 
 impl LogReader {
@@ -290,6 +292,7 @@ impl LogReader {
                     end: extent.end,
                     next_index: extent.next_index,
                     segment: Arc::clone(&segment),
+                    read_bytes: READ_BYTES,
                 }
             };
             let mut found = None;
@@ -352,10 +355,11 @@ impl LogReader {
                 .and_then(|place| extent.points.get(place).copied()),
             end: extent.end,
             next_index: extent.next_index,
+            read_bytes: READ_BYTES,
         }))
     }
 
-    fn start_at_position(&self, position: Position) -> Result<Option<Start>, ReadError> {
+    pub(crate) fn start_at_position(&self, position: Position) -> Result<Option<Start>, ReadError> {
         let segments = self.shared.segments.read();
         let place = segments.partition_point(|segment| segment.header.base_offset <= position);
         // A segment that begins at this very position holds the record; one that is still empty
@@ -375,12 +379,13 @@ impl LogReader {
                 point: Some(*point),
                 end: extent.end,
                 next_index: extent.next_index,
+                read_bytes: READ_BYTES,
             }))
     }
 
     /// Reads frames up to the index `bound`, not included, until `visit` says no. Answers whether
     /// the bound was reached.
-    fn walk(
+    pub(crate) fn walk(
         &self,
         start: &Start,
         bound: Index,
@@ -400,7 +405,7 @@ impl LogReader {
         };
         self.remember(segment);
         let salt = Salt::of(segment.header.log_id);
-        let mut reader = FrameReader::new(&*file, salt, READ_BYTES);
+        let mut reader = FrameReader::new(&*file, salt, start.read_bytes);
         let mut expect = Expect {
             index: point.index,
             offset: point.base_offset,
@@ -499,13 +504,13 @@ fn alone(chained: Vec<Chained>) -> Vec<Entry> {
     chained.into_iter().map(|chained| chained.entry).collect()
 }
 
-struct Batch {
-    entries: Vec<Chained>,
+pub(crate) struct Batch {
+    pub entries: Vec<Chained>,
     left: usize,
 }
 
 impl Batch {
-    const fn new(max_bytes: usize) -> Self {
+    pub const fn new(max_bytes: usize) -> Self {
         Self {
             entries: Vec::new(),
             left: max_bytes,
@@ -513,7 +518,7 @@ impl Batch {
     }
 
     /// Takes the entry where it fits; answers whether it did.
-    fn take(&mut self, frame: &Frame<'_>) -> bool {
+    pub fn take(&mut self, frame: &Frame<'_>) -> bool {
         let unpacked = frame_len(frame.head.header.raw_len as usize);
         let bytes = frame.head.frame_len().max(unpacked);
         if !self.entries.is_empty() && bytes > self.left {

@@ -142,7 +142,7 @@ impl Log {
         self.sealed.clear();
         shared.rolls.go_to(segment.header.number);
         shared.open_files.lock().clear();
-        shared.preparation.lock().indexes.clear();
+        shared.preparation.lock().retain(|_| false);
         let mut segments = shared.segments.write();
         segments.clear();
         segments.push_back(Arc::clone(segment));

@@ -7,8 +7,7 @@ use std::sync::atomic::Ordering;
 
 use onelog_record::{Index, Position};
 
-use crate::index_file::index_name;
-use crate::mend::{remove_if_there, remove_segment};
+use crate::mend::{remove_indexes, remove_segment};
 use crate::planted::{self, Bug};
 use crate::prepare::{SPARES_MAX, Spare};
 use crate::segment::Segment;
@@ -146,7 +145,7 @@ impl Retain {
         }
         let is_kept = |other: &Arc<Segment>| other.header.number >= first_kept;
         self.shared.open_files.lock().retain(is_kept);
-        self.shared.preparation.lock().indexes.retain(is_kept);
+        self.shared.preparation.lock().retain(is_kept);
         let mut report = Vec::new();
         for segment in dropped {
             let is_recycled = self.recycle(&segment)?;
@@ -176,7 +175,7 @@ impl Retain {
         let disk = &*self.shared.disk;
         let file = segment.file(disk)?;
         let name = self.shared.preparation.lock().spare_name();
-        remove_if_there(disk, &index_name(&segment.name))?;
+        remove_indexes(disk, &segment.name)?;
         disk.rename(&segment.name, &name)?;
         disk.sync_folder()?;
         self.shared.preparation.lock().spares.push(Spare {

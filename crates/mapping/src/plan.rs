@@ -124,6 +124,11 @@ impl Plan {
         self.by_table.get(&table).map_or(&[], Vec::as_slice)
     }
 
+    /// The tables that are followed, in any order.
+    pub fn tables(&self) -> impl Iterator<Item = TableId> {
+        self.by_table.keys().copied()
+    }
+
     /// A text that is the same exactly for plans that make the same rows of the same tables. A
     /// store keeps it beside the position, which means nothing under another plan.
     #[must_use]

@@ -1,7 +1,8 @@
 //! Reading the log: whole transactions, only committed ones, from any position it still has.
 
 use onelog_record::{
-    BodyError, CompressionError, EntryKind, Offset, Position, Record, Transactions, TxnId, raw_body,
+    BodyError, CompressionError, EntryKind, Offset, Position, Record, TableId, Transactions, TxnId,
+    raw_body,
 };
 
 use crate::Node;
@@ -29,7 +30,10 @@ pub struct LogBatch {
     /// Whole transactions, in order. The first one may begin before the requested position, when
     /// that lies inside it.
     pub transactions: Vec<LogTransaction>,
+    /// Where to read on.
     pub next: Position,
+    /// What the log's chain of checksums says at `next`, where that is known.
+    pub chain: Option<u32>,
 }
 
 /// The log could not be read there.
@@ -68,10 +72,26 @@ pub enum ReadLogError {
 #[derive(Debug)]
 pub struct PackedLog {
     from: Position,
+    next: Position,
     entries: Vec<onelog_log::Chained>,
+    /// Only transactions with records of these tables are wanted.
+    tables: Option<Vec<TableId>>,
+    /// What the chain says at `next`, where no entry shows it.
+    chain: Option<u32>,
 }
 
 impl PackedLog {
+    /// Nothing from a position on.
+    const fn empty(from: Position) -> Self {
+        Self {
+            from,
+            next: from,
+            entries: Vec::new(),
+            tables: None,
+            chain: None,
+        }
+    }
+
     /// How many bytes of records it has when it is unpacked.
     #[must_use]
     pub fn unpacked_bytes(&self) -> usize {
@@ -84,12 +104,20 @@ impl PackedLog {
     pub fn unpack(self) -> Result<LogBatch, ReadLogError> {
         let mut batch = LogBatch {
             transactions: Vec::new(),
-            next: self.from,
+            next: self.next,
+            chain: self.chain,
+        };
+        let is_wanted = |records: &[Record]| match &self.tables {
+            Some(tables) => records.iter().any(|r| tables.contains(&r.table)),
+            None => true,
         };
         for onelog_log::Chained { entry, chain } in self.entries {
             batch.next = batch.next.max(entry.header.end());
             if entry.header.kind != EntryKind::Transactions {
                 continue;
+            }
+            if entry.header.end() == batch.next {
+                batch.chain = Some(chain);
             }
             for transaction in Transactions::new(raw_body(&entry)?, entry.header.base_offset) {
                 let transaction = transaction?;
@@ -98,13 +126,17 @@ impl PackedLog {
                 if end <= self.from {
                     continue;
                 }
+                let records = transaction.records().collect::<Result<Vec<_>, _>>()?;
+                if !is_wanted(&records) {
+                    continue;
+                }
                 batch.transactions.push(LogTransaction {
                     id: transaction.id,
                     first_offset: transaction.first_offset,
                     end,
                     timestamp_ms: entry.header.timestamp_ms,
                     chain,
-                    records: transaction.records().collect::<Result<_, _>>()?,
+                    records,
                 });
             }
         }
@@ -126,6 +158,59 @@ impl Node {
         from: Position,
         max_bytes: usize,
     ) -> Result<PackedLog, ReadLogError> {
+        if self.is_log_end(from)? {
+            return Ok(PackedLog::empty(from));
+        }
+        let limit = self.shared.applied_index().next();
+        let read = || self.shared.reader.chained_from(from, limit, max_bytes);
+        let entries = read_mended(&self.shared, read).map_err(|cause| cut_or(cause, from))?;
+        Ok(PackedLog {
+            entries,
+            ..PackedLog::empty(from)
+        })
+    }
+
+    /// [`Node::read_log`] of the transactions that have records of `tables`, with all their records.
+    /// What has none is passed over without being read, where the log has an index: it may find
+    /// nothing and still get on. Only where `next` is `from`, that is the applied position.
+    pub fn read_log_of(
+        &self,
+        tables: &[TableId],
+        from: Position,
+        max_bytes: usize,
+    ) -> Result<LogBatch, ReadLogError> {
+        self.read_packed_log_of(tables, from, max_bytes)?.unpack()
+    }
+
+    /// [`Node::read_log_of`], without unpacking it.
+    pub fn read_packed_log_of(
+        &self,
+        tables: &[TableId],
+        from: Position,
+        max_bytes: usize,
+    ) -> Result<PackedLog, ReadLogError> {
+        if self.is_log_end(from)? {
+            return Ok(PackedLog::empty(from));
+        }
+        let limit = self.shared.applied_index().next();
+        let read = || self.shared.reader.selected(tables, from, limit, max_bytes);
+        let found = read_mended(&self.shared, read).map_err(|cause| cut_or(cause, from))?;
+        let last = found.entries.last().map(|last| last.entry.header.end());
+        let chain = match last == Some(found.next) {
+            true => None,
+            false => self.chain_at(found.next)?,
+        };
+        Ok(PackedLog {
+            from,
+            next: found.next,
+            entries: found.entries,
+            tables: Some(tables.to_vec()),
+            chain,
+        })
+    }
+
+    /// Whether there is nothing at a position yet.
+    fn is_log_end(&self, from: Position) -> Result<bool, ReadLogError> {
         let latest = self.position();
         if from > latest {
             return Err(ReadLogError::InFuture {
@@ -139,29 +224,15 @@ impl Node {
                 log_start: self.log_start(),
             });
         }
-        if from == latest {
-            // The position is read again: what was applied before the end is served.
-            if self.shared.applied_position.is_stopped() && self.position() == latest {
-                return Err(ReadLogError::Stopped {
-                    end: latest,
-                    reason: self.shared.stop_reason(),
-                });
-            }
-            return Ok(PackedLog {
-                from,
-                entries: Vec::new(),
+        // The position is read again: what was applied before the end is served.
+        let is_end = from == latest;
+        if is_end && self.shared.applied_position.is_stopped() && self.position() == latest {
+            return Err(ReadLogError::Stopped {
+                end: latest,
+                reason: self.shared.stop_reason(),
             });
         }
-        let limit = self.shared.applied_index().next();
-        let read = || self.shared.reader.chained_from(from, limit, max_bytes);
-        let entries = read_mended(&self.shared, read).map_err(|cause| match cause {
-            onelog_log::ReadError::Cut { start, .. } => ReadLogError::Cut {
-                position: from,
-                log_start: start,
-            },
-            other => other.into(),
-        })?;
-        Ok(PackedLog { from, entries })
+        Ok(is_end)
     }
 
     /// About how many bytes of log, as stored, lie behind a position. Reads no file.
@@ -175,5 +246,15 @@ impl Node {
     pub fn chain_at(&self, position: Position) -> Result<Option<u32>, ReadLogError> {
         let read = || self.shared.reader.chain_at(position);
         Ok(read_mended(&self.shared, read)?)
+    }
+}
+
+fn cut_or(cause: onelog_log::ReadError, position: Position) -> ReadLogError {
+    match cause {
+        onelog_log::ReadError::Cut { start, .. } => ReadLogError::Cut {
+            position,
+            log_start: start,
+        },
+        other => other.into(),
     }
 }

@@ -418,7 +418,7 @@ impl Runner {
             self.check_shape(store)?;
         }
         // Held until the batch is in the store.
-        let (held, read) = match self.read(from) {
+        let (held, read) = match self.read(plan, from) {
             Ok(Some(read)) => read,
             Ok(None) => return Ok(()),
             Err(ReadLogError::Cut { .. }) => {
@@ -458,6 +458,9 @@ impl Runner {
             }
             chain = Some(transaction.chain);
         }
+        if dropped.is_none() {
+            chain = read.chain.or(chain);
+        }
         self.feed.parked.leave_out(&mut batch);
         if self.feed.parks() {
             let Some(rejected) = batch.seal_accepted(plan, to, &self.feed.leaving) else {
@@ -479,9 +482,16 @@ impl Runner {
         }
     }
 
-    /// Reads the log from a position on, as soon as there is memory for it. `None`: a command came.
-    fn read(&mut self, from: Position) -> Result<Option<(Option<Held>, LogBatch)>, ReadLogError> {
+    /// Reads what concerns the sink from a position on, as soon as there is memory for it. `None`: a
+    /// command came.
+    fn read(
+        &mut self,
+        plan: &Plan,
+        from: Position,
+    ) -> Result<Option<(Option<Held>, LogBatch)>, ReadLogError> {
         let Self { feed, inbox, .. } = self;
+        // A followed table that is deleted is a record of the other.
+        let tables: Vec<TableId> = plan.tables().chain([TABLE_TABLES]).collect();
         if from >= feed.node.position() {
             let packed = feed.node.read_packed_log(from, 1)?;
             if packed.unpacked_bytes() == 0 {
@@ -494,7 +504,7 @@ impl Runner {
             let Some(mut held) = inbox.wait_for_memory(&feed.memory, wanted) else {
                 return Ok(None);
             };
-            let packed = feed.node.read_packed_log(from, batch_bytes)?;
+            let packed = feed.node.read_packed_log_of(&tables, from, batch_bytes)?;
             let bytes = packed.unpacked_bytes();
             if held.covers(bytes) {
                 held.shrink_to(bytes);

@@ -53,7 +53,10 @@ impl Reader {
         let (out, next, left) = self
             .app
             .blocking(move |app| {
-                let batch = app.node.read_log(from, LOG_BATCH_BYTES);
+                let batch = match table {
+                    Some(table) => app.node.read_log_of(&[table], from, LOG_BATCH_BYTES),
+                    None => app.node.read_log(from, LOG_BATCH_BYTES),
+                };
                 let batch = batch.map_err(|error| unreadable_log(&app.node, &error))?;
                 // The catalog is loaded behind the batch: it knows every table of its records.
                 let catalog = app.node.catalog();
