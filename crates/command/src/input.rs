@@ -1,4 +1,5 @@
-//! Reading a file that is named on the command line; `-` is standard input.
+//! Reading a file that is named on the command line; `-` is standard input, as are its names among
+//! the devices: opening one of these again would begin a file anew, and cannot open a socket.
 
 use std::fs::File;
 use std::io::{self, Read};
@@ -6,9 +7,11 @@ use std::path::Path;
 
 use crate::error::CommandError;
 
+const STDIN_NAMES: [&str; 4] = ["-", "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"];
+
 /// Whether `path` means standard input.
 pub fn is_stdin(path: &Path) -> bool {
-    path.as_os_str() == "-"
+    STDIN_NAMES.iter().any(|name| path.as_os_str() == *name)
 }
 
 /// Reads a whole file of at most `max` bytes.

@@ -8,7 +8,7 @@ use onelog_record::{FieldPath, Json, KEY_BYTES_MAX, TxnId, VALUE_BYTES_MAX};
 use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 
-use crate::format::{Piece, too_long};
+use crate::format::{BYTE_ORDER_MARK, Piece, too_long};
 
 const ID_DOMAIN: &str = "onelog import batch, version 1";
 
@@ -285,6 +285,12 @@ fn json_fault(error: &serde_json::Error) -> String {
 fn hint(number: u64, text: &[u8], error: &serde_json::Error) -> &'static str {
     if std::str::from_utf8(text).is_err() {
         return "; the text is not UTF-8, iconv makes it so";
+    }
+    if text.iter().all(|&byte| byte == 0) && !text.is_empty() {
+        return "; it is zero bytes: padding, or a part of the file that was never written";
+    }
+    if text.starts_with(BYTE_ORDER_MARK) {
+        return "; it begins with a byte order mark, as where files were joined: remove it";
     }
     match (number, text.first()) {
         (1, Some(b'{' | b'[')) if error.is_eof() => {

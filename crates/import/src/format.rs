@@ -12,7 +12,9 @@ use serde::{Deserialize, Serialize};
 pub const PIECE_BYTES_MAX: usize = VALUE_BYTES_MAX + 4096;
 /// How many bytes are looked at to find out what a stream holds.
 const HEAD_BYTES: u64 = 1024;
-const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
+/// Where a tar archive says that it is one.
+const TAR_MARK_AT: usize = 257;
+pub const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
 
 /// How records are written one behind the other.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
@@ -46,6 +48,15 @@ impl Packing {
             Self::Plain => "plain",
             Self::Gzip => "gzip",
             Self::Zstd => "zstd",
+        }
+    }
+
+    /// The command that writes what is inside.
+    pub const fn unpacker(self) -> &'static str {
+        match self {
+            Self::Plain => "cat",
+            Self::Gzip => "gzip -dc",
+            Self::Zstd => "zstd -dc",
         }
     }
 }
@@ -161,8 +172,18 @@ impl Packing {
     pub fn of_head(head: &[u8]) -> Self {
         match head {
             [0x1f, 0x8b, ..] => Self::Gzip,
-            [0x28, 0xb5, 0x2f, 0xfd, ..] => Self::Zstd,
+            // A frame, or one that holds something for packers only.
+            [0x28, 0xb5, 0x2f, 0xfd, ..] | [0x50..=0x5f, 0x2a, 0x4d, 0x18, ..] => Self::Zstd,
             _ => Self::Plain,
+        }
+    }
+
+    /// Whether a member or frame can begin with this byte.
+    pub const fn may_begin_with(self, byte: u8) -> bool {
+        match self {
+            Self::Plain => false,
+            Self::Gzip => byte == 0x1f,
+            Self::Zstd => matches!(byte, 0x28 | 0x50..=0x5f),
         }
     }
 }
@@ -182,6 +203,11 @@ pub fn unreadable(head: &[u8]) -> Option<&'static str> {
         "it is UTF-16, which is not read; convert it first: iconv -f UTF-16 -t UTF-8";
     const UTF_32: &str =
         "it is UTF-32, which is not read; convert it first: iconv -f UTF-32 -t UTF-8";
+    if !head.is_empty() && head.iter().all(|&byte| byte == 0) {
+        return Some(
+            "it begins with zero bytes, which no text has: its room was reserved and never written, or it was lost; get the file anew (tr -d '\\0' leaves out what are only gaps)",
+        );
+    }
     Some(match head {
         [0xff, 0xfe, 0, 0, ..] | [0, 0, 0xfe, 0xff, ..] | [0, 0, 0, _, ..] | [_, 0, 0, 0, ..] => {
             UTF_32
@@ -208,6 +234,12 @@ pub fn unreadable(head: &[u8]) -> Option<&'static str> {
         }
         [b'S', b'Q', b'L', b'i', b't', b'e', b' ', ..] => {
             "it is a SQLite database, which is not read; write a table as CSV first: sqlite3 -csv -header"
+        }
+        _ if head
+            .get(TAR_MARK_AT..)
+            .is_some_and(|rest| rest.starts_with(b"ustar")) =>
+        {
+            "it is a tar archive, which is not read; take a file out of it first: tar -xOf"
         }
         _ => return None,
     })
@@ -244,13 +276,19 @@ mod tests {
             (b"{\0\"\0", "UTF-16"),
             (b"\0{\0\"", "UTF-16"),
             (b"{\0\0\0", "UTF-32"),
+            (b"\0\0\0{", "UTF-32"),
+            (b"\0\0\xfe\xff", "UTF-32"),
+            (b"\xff\xfe", "UTF-16"),
+            (b"\0", "zero bytes"),
+            (&[0; 1024], "zero bytes"),
+            (&[&[b'x'; 257][..], b"ustar\x0000"].concat(), "tar"),
             (b"PK\x03\x04", "zip"),
             (b"PAR1", "Parquet"),
         ] {
             let said = unreadable(head).unwrap_or_default();
             assert!(said.contains(expected), "{head:?}: {said}");
         }
-        for head in ["{\"id\":1}", "\u{feff}{}", "id,name", ""] {
+        for head in ["{\"id\":1}", "\u{feff}{}", "\u{feff}", "id,name", ""] {
             assert_eq!(unreadable(head.as_bytes()), None, "{head}");
         }
     }

@@ -4,7 +4,8 @@
 //! Each batch of lines is one transaction whose id is derived from its content and place, so that
 //! a batch which is sent again (after a lost connection, or by the next run) is answered from the
 //! first time. `FILE.onelog-import` keeps what is done until the import is finished; the next run
-//! goes on there. Standard input has no place to go on from.
+//! goes on there. Standard input and pipes are
+//! read once and have no place to go on from.
 //!
 //! Several batches are in flight at once. One that writes a key of a batch in flight waits for it,
 //! so the last line of a key wins, as it would one by one. A stream table, and one with unique
@@ -28,6 +29,7 @@ mod run;
 mod sender;
 mod source;
 mod stored;
+mod unpack;
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -45,7 +47,8 @@ const CONNECTIONS_MAX: u64 = 32;
 pub struct Args {
     /// Name of the table, as service.table
     table: String,
-    /// The file: NDJSON, a JSON array or CSV, also packed with gzip or zstd; - is standard input.
+    /// The file: NDJSON, a JSON array or CSV, also packed with gzip or zstd; - is standard input,
+    /// which like a pipe is read once: an import of it is not gone on with, it is begun anew.
     /// With --from-store the definition of the sink that is to follow the table
     file: PathBuf,
     /// The field that is the key: a name, or a path like /customer/id

@@ -1,5 +1,6 @@
 //! One run of an import.
 
+use std::io;
 use std::sync::mpsc::{Receiver, Sender as Channel, channel};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -24,6 +25,8 @@ use crate::source::{self, Pieces, Source};
 const RESERVE_BYTES: u64 = 64 << 20;
 /// How often the record is written in between.
 const SAVE_EVERY: Duration = Duration::from_secs(1);
+/// What follows for a stream that is read once.
+const READ_ONCE: &str = "; a pipe is read once, so that no place is kept to go on from: an import of the same from its beginning writes all of it again (a keyed table gets the same values, a stream table gets these records twice)";
 /// How many bad lines are shown one by one.
 const BAD_SHOWN_MAX: u64 = 10;
 
@@ -35,6 +38,31 @@ pub struct Import<'a> {
     connections: usize,
     /// The log's end when the import was opened.
     position: u64,
+}
+
+/// A stream that failed, and the last record that was read of it.
+#[derive(Debug, thiserror::Error)]
+#[error("behind {unit} {number}: {source}")]
+struct BehindRecord {
+    unit: &'static str,
+    number: u64,
+    source: io::Error,
+}
+
+impl BehindRecord {
+    /// A document that is not written as it should be says its place itself.
+    fn of(source: io::Error, unit: &'static str, number: u64) -> io::Error {
+        let says_place = unit == "document" && source.kind() == io::ErrorKind::InvalidData;
+        if number == 0 || says_place {
+            return source;
+        }
+        let behind = Self {
+            unit,
+            number,
+            source,
+        };
+        io::Error::new(behind.source.kind(), behind)
+    }
 }
 
 /// What a run has counted.
@@ -207,17 +235,19 @@ impl Run<'_> {
     fn feed(&mut self, pieces: Pieces, jobs: &Channel<Job>, answers: &Receiver<(Job, Sent)>) {
         let key = self.import.args.key();
         let mut batcher = Batcher::new(key, self.unit(), self.import.source.bounds());
+        let mut behind = 0;
         for piece in pieces {
             let piece = match piece {
                 Ok(piece) => piece,
                 Err(source) => {
-                    self.fail(CommandError::Read {
-                        path: self.import.args.file.clone(),
-                        source,
-                    });
+                    let unit = self.unit();
+                    let path = self.import.args.file.clone();
+                    let source = BehindRecord::of(source, unit, behind);
+                    self.fail(CommandError::Read { path, source });
                     break;
                 }
             };
+            behind = piece.number;
             let (ready, pushed) = batcher.push(piece);
             if let Some(batch) = ready {
                 self.dispatch(batch, jobs, answers);
@@ -496,8 +526,11 @@ impl Run<'_> {
             return failure;
         }
         let least = if self.is_unclear { "at least " } else { "" };
+        let source = &self.import.source;
+        let is_read_once = source.record.is_none() && !self.import.args.from_store;
+        let advice = if is_read_once { READ_ONCE } else { "" };
         CommandError::Failed(format!(
-            "{failure}; committed so far: {least}{}, all up to {} {}",
+            "{failure}; committed so far: {least}{}, all up to {} {}{advice}",
             counted(committed, "record"),
             self.unit(),
             thousands(self.record.done_lines)

@@ -1,12 +1,11 @@
-//! What is imported: a file, from where the last run stopped, or standard input; unpacked, and cut
-//! into records.
+//! What is imported: a file, from where the last run stopped, or a stream that is read once from its
+//! beginning: standard input, a pipe, a device; unpacked, and cut into records.
 
-use std::fs::File;
+use std::fs::{File, Metadata};
 use std::io::{self, BufRead as _, BufReader, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use flate2::read::MultiGzDecoder;
 use onelog_client::Client;
 use onelog_command::{CommandError, is_stdin};
 use onelog_store::Kinds;
@@ -20,8 +19,11 @@ use crate::lines::Lines;
 use crate::record::{self, Form, Progress};
 use crate::rows::{RowOptions, Rows};
 use crate::stored::StoredRows;
+use crate::unpack::Members;
 
 const READ_BYTES: usize = 256 << 10;
+/// What has a name here is a file of one process.
+const OF_DESCRIPTORS: [&str; 2] = ["/dev/fd", "/proc"];
 
 type Stream = BufReader<Box<dyn Read>>;
 
@@ -30,7 +32,7 @@ type Stream = BufReader<Box<dyn Read>>;
 pub struct Source {
     /// The size of the whole stream, where it is known.
     pub size: Option<u64>,
-    /// Where the record of progress is kept; not for standard input.
+    /// Where the record of progress is kept; not for what is read once.
     pub record: Option<PathBuf>,
     pub progress: Progress,
     /// Whether an earlier run is continued.
@@ -84,57 +86,31 @@ fn unpack(stream: Box<dyn Read>, path: &Path) -> Result<Unpacked, CommandError> 
     let packing = Packing::of_head(&head);
     let (head, stream) = match packing {
         Packing::Plain => (head, stream),
-        Packing::Gzip => {
-            let stream = MultiGzDecoder::new(stream);
-            peek(Box::new(Packed { stream, packing })).map_err(fail)?
-        }
-        Packing::Zstd => {
-            let stream = zstd::Decoder::new(stream).map_err(fail)?;
-            peek(Box::new(Packed { stream, packing })).map_err(fail)?
+        Packing::Gzip | Packing::Zstd => {
+            peek(Box::new(Members::new(stream, packing))).map_err(fail)?
         }
     };
+    let refuse = |why: &str| {
+        let path = path.display();
+        Err(CommandError::Failed(format!("cannot import {path}: {why}")))
+    };
+    let inner = Packing::of_head(&head);
+    if packing != Packing::Plain && inner != Packing::Plain {
+        return refuse(&format!(
+            "it is packed twice, {} inside {}; unpack it once first: {}",
+            inner.name(),
+            packing.name(),
+            packing.unpacker()
+        ));
+    }
     match unreadable(&head) {
-        Some(why) => Err(CommandError::Failed(format!(
-            "cannot import {}: {why}",
-            path.display()
-        ))),
+        Some(why) => refuse(why),
         None => Ok(Unpacked {
             stream,
             head,
             packing,
         }),
     }
-}
-
-/// A packed stream, whose errors say what can be done.
-struct Packed<R> {
-    stream: R,
-    packing: Packing,
-}
-
-impl<R: Read> Read for Packed<R> {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        self.stream.read(into).map_err(|source| {
-            if source.kind() == io::ErrorKind::Interrupted {
-                return source;
-            }
-            let error = PackedError {
-                packing: self.packing,
-                source,
-            };
-            io::Error::new(error.source.kind(), error)
-        })
-    }
-}
-
-#[derive(Debug, thiserror::Error)]
-#[error(
-    "its {} data is cut off or damaged ({source}), and what was read of it before may be damaged as well. Once the file is whole, import it with --again, which writes all of it: a keyed table gets the same values again, a stream table gets its records twice",
-    packing.name()
-)]
-struct PackedError {
-    packing: Packing,
-    source: io::Error,
 }
 
 fn read_error(path: &Path, source: io::Error) -> CommandError {
@@ -166,22 +142,22 @@ pub fn open(
         return Ok((source, pieces));
     }
     if is_stdin(&args.file) {
-        let unpacked = unpack(Box::new(io::stdin()), &args.file)?;
-        let form = form(args, &unpacked)?;
-        let source = Source::once(new_progress(args, client, position, form));
-        let pieces = pieces(args, unpacked, &source.progress)?;
-        return Ok((source, pieces));
+        return open_once(args, client, position, Box::new(io::stdin()));
     }
     let fail = |source| read_error(&args.file, source);
     let mut file = File::open(&args.file).map_err(fail)?;
-    if file.metadata().map_err(fail)?.is_dir() {
+    let metadata = file.metadata().map_err(fail)?;
+    if metadata.is_dir() {
         return Err(CommandError::Failed(format!(
             "cannot import {}: it is a folder; import each of its files by itself",
             args.file.display()
         )));
     }
+    if !is_kept(&args.file, &metadata) {
+        return open_once(args, client, position, Box::new(file));
+    }
     let identity = record::identity(&mut file).map_err(fail)?;
-    let size = file.metadata().map_err(fail)?.len();
+    let size = metadata.len();
     let unpacked = unpack(Box::new(file), &args.file)?;
     let mut progress = new_progress(args, client, position, form(args, &unpacked)?);
     progress.identity = identity;
@@ -206,6 +182,26 @@ pub fn open(
     };
     let pieces = pieces(args, unpacked, &source.progress)?;
     Ok((source, pieces))
+}
+
+/// A stream of which nothing is there any more when it was read.
+fn open_once(
+    args: &Args,
+    client: &Client,
+    position: u64,
+    stream: Box<dyn Read>,
+) -> Result<(Source, Pieces), CommandError> {
+    let unpacked = unpack(stream, &args.file)?;
+    let form = form(args, &unpacked)?;
+    let source = Source::once(new_progress(args, client, position, form));
+    let pieces = pieces(args, unpacked, &source.progress)?;
+    Ok((source, pieces))
+}
+
+/// Whether the next run finds the same bytes under this name, and can begin in the midst of them.
+fn is_kept(path: &Path, metadata: &Metadata) -> bool {
+    let is_descriptor = OF_DESCRIPTORS.iter().any(|folder| path.starts_with(folder));
+    metadata.is_file() && !is_descriptor
 }
 
 fn new_progress(args: &Args, client: &Client, position: u64, form: Form) -> Progress {

@@ -140,7 +140,9 @@ fn csv_arrays_documents_and_what_is_packed_become_the_same_rows() {
     let marked = format!("\u{feff}{csv}");
     let zstd = zstd::encode_all(array.as_bytes(), 1).unwrap();
     let members = [gzip(&TWO.as_bytes()[..10]), gzip(&TWO.as_bytes()[10..])].concat();
-    let cases: [(&str, Vec<u8>, &[&str]); 9] = [
+    let padded = [gzip(TWO.as_bytes()), vec![0; 10_240]].concat();
+    let padded_zstd = [zstd::encode_all(csv.as_bytes(), 1).unwrap(), vec![0; 512]].concat();
+    let cases: [(&str, Vec<u8>, &[&str]); 11] = [
         ("a.json", array.into(), &[]),
         ("b.json", documents.into(), &["--format", "json"]),
         ("c.csv", csv.into(), &["--numbers", "n"]),
@@ -154,6 +156,8 @@ fn csv_arrays_documents_and_what_is_packed_become_the_same_rows() {
         ("g.csv.gz", gzip(csv.as_bytes()), &["--numbers", "n"]),
         ("h.json.zst", zstd, &[]),
         ("i", members, &[]),
+        ("j.ndjson.gz", padded, &[]),
+        ("k.csv.zst", padded_zstd, &["--numbers", "n"]),
     ];
     for (n, (name, bytes, more)) in cases.into_iter().enumerate() {
         let table = format!("t.rows{n}");
@@ -175,9 +179,11 @@ fn a_packed_file_that_is_cut_off_says_what_to_do_and_the_whole_one_is_imported_t
         let (table, name) = (format!("t.{name}"), format!("rows.ndjson.{name}"));
         let file = place.file(&name, &whole[..whole.len() - 20]);
         // When it is imported, then that fails with what to do and keeps what was read,
-        place
-            .import(&table, &file, &[])
-            .fails(1, "cut off or damaged");
+        let ran = place.import(&table, &file, &["--batch-records", "1000"]);
+        let at = format!("damaged at byte {} of the packed stream", whole.len() - 20);
+        assert!(ran.err.contains(&at), "{name}: {}", ran.err);
+        assert!(ran.err.contains(": behind line "), "{name}: {}", ran.err);
+        ran.fails(1, "cut off or damaged");
         assert!(rows.starts_with(&place.values(&table)), "{name}");
         // and the whole file, which is another one, is imported as it says.
         let file = place.file(&name, &whole);
@@ -226,7 +232,41 @@ fn what_is_not_read_is_named_and_makes_no_table() {
     let place = Place::new();
     let truncated = gzip(TWO.as_bytes());
     let truncated = &truncated[..truncated.len() - 12];
-    let cases: [(&str, &[u8], &str); 6] = [
+    let behind = [gzip(TWO.as_bytes()), TWO.as_bytes().to_vec()].concat();
+    let twice = gzip(&gzip(TWO.as_bytes()));
+    let both = zstd::encode_all(&gzip(TWO.as_bytes())[..], 1).unwrap();
+    let (little, big): (Vec<u8>, Vec<u8>) = (
+        TWO.encode_utf16().flat_map(u16::to_le_bytes).collect(),
+        TWO.encode_utf16().flat_map(u16::to_be_bytes).collect(),
+    );
+    let cases: [(&str, &[u8], &str); 17] = [
+        (
+            "g.gz",
+            &twice,
+            "packed twice, gzip inside gzip; unpack it once first: gzip -dc",
+        ),
+        (
+            "h.zst",
+            &both,
+            "packed twice, gzip inside zstd; unpack it once first: zstd -dc",
+        ),
+        ("i.gz", &behind, "is neither gzip nor zero bytes"),
+        ("j.gz", &gzip(&utf16(TWO)), "UTF-16"),
+        ("k.ndjson", &little, "UTF-16"),
+        ("l.ndjson", &big, "UTF-16"),
+        ("m.ndjson", b"\xff\xfe", "UTF-16"),
+        ("n.ndjson", &[0; 5000], "it begins with zero bytes"),
+        ("o.csv", &[0; 3], "it begins with zero bytes"),
+        (
+            "p.csv",
+            b"",
+            "it is empty; its first line must name the columns",
+        ),
+        (
+            "q.csv",
+            b"\xef\xbb\xbf",
+            "it is empty; its first line must name the columns",
+        ),
         (
             "a.ndjson",
             &utf16(TWO),
@@ -257,6 +297,11 @@ fn what_is_not_read_is_named_and_makes_no_table() {
         .import("t.rows", place.folder.path(), &[])
         .fails(1, "it is a folder; import each of its files by itself");
     assert_eq!(place.tables(), 0);
+    // Of nothing, nothing is imported.
+    for bytes in [&b""[..], b"\xef\xbb\xbf", &gzip(b"")] {
+        let empty = place.file("empty", bytes);
+        assert_eq!(place.import("t.none", &empty, &[]).json()["records"], 0);
+    }
     let lines = place.file("g.txt", b"id,n\na,1\n");
     place.import("t.rows", &lines, &[]).fails(1, "--format csv");
     let pretty = place.file("h.json", b"{\n  \"id\": 1\n}\n");
@@ -266,6 +311,17 @@ fn what_is_not_read_is_named_and_makes_no_table() {
     place
         .import("t.rows", &lines, &["--numbers", "n"])
         .fails(2, "g.txt is read as ndjson");
+}
+
+#[test]
+fn a_line_of_zero_bytes_and_a_mark_in_the_midst_are_named() {
+    let place = Place::new();
+    let zeros = place.file("zeros", &[TWO.as_bytes(), &[0; 512]].concat());
+    let line = "line 3: not JSON: expected value, at byte 1; it is zero bytes";
+    place.import("t.rows", &zeros, &[]).fails(1, line);
+    let marked = place.file("marked", format!("{TWO}\u{feff}{TWO}").as_bytes());
+    let line = "it begins with a byte order mark";
+    place.import("t.rows", &marked, &["--again"]).fails(1, line);
 }
 
 #[test]

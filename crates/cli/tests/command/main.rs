@@ -16,6 +16,7 @@ mod folders;
 mod full_disk;
 mod import;
 mod import_formats;
+mod import_once;
 mod import_stores;
 mod import_values;
 mod packages;
