@@ -22,7 +22,7 @@ use onelog_state::{State, StateOptions};
 
 use crate::Node;
 use crate::copy::{UNFINISHED_LOG, finish_copy};
-use crate::folder::{entries, shown};
+use crate::folder::{ApartError, check_apart, entries, shown};
 
 const STATE: &str = "state";
 /// How many bytes of the log are copied at once.
@@ -35,6 +35,9 @@ pub enum BackupError {
     /// The folder cannot be used.
     #[error("cannot use the folder {folder}: {cause}")]
     Folder { folder: String, cause: io::Error },
+    /// The folder is in the node's own, or around it.
+    #[error(transparent)]
+    Apart(#[from] ApartError),
     /// The folder holds something.
     #[error("the folder {folder} is not empty, it holds {entries}; choose a new one")]
     NotEmpty { folder: String, entries: String },
@@ -83,6 +86,7 @@ impl Node {
             folder: into.display().to_string(),
             cause,
         };
+        check_apart(&self.shared.options.folder, into)?;
         make_folder(into).map_err(folder)?;
         let held = entries(into).map_err(folder)?;
         if !held.is_empty() {

@@ -5,7 +5,8 @@
 //! must not keep a server from starting. It is said once, and left alone.
 
 use std::io;
-use std::path::Path;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Component, Path, PathBuf};
 
 use crate::copy::UNFINISHED_LOG;
 
@@ -68,6 +69,83 @@ pub fn check_folder(folder: &Path) -> Result<(), FolderError> {
         return Ok(());
     }
     Err(ForeignFiles { folder, entries }.into())
+}
+
+/// A copy would be written into what is copied, or around it.
+#[derive(Debug, thiserror::Error)]
+#[error(
+    "the folder {into} is {how} {from}, which is to be copied: a copy may not be in its source, nor around it; nothing was changed; choose a folder elsewhere"
+)]
+pub struct NotApart {
+    from: String,
+    into: String,
+    how: &'static str,
+}
+
+/// Why a folder cannot get a copy of another one.
+#[derive(Debug, thiserror::Error)]
+pub enum ApartError {
+    #[error(transparent)]
+    NotApart(#[from] NotApart),
+    #[error("cannot use the folder {folder}: {cause}")]
+    Io { folder: String, cause: io::Error },
+}
+
+/// Refuses a target that is the source of a copy, in it, or around it, whatever names lead to the two
+/// and wherever the folders of the source are linked to. Changes nothing; the target need not exist.
+///
+/// # Errors
+/// When it is, or a folder cannot be looked at.
+pub fn check_apart(from: &Path, into: &Path) -> Result<(), ApartError> {
+    let io = |folder: &Path, cause| ApartError::Io {
+        folder: folder.display().to_string(),
+        cause,
+    };
+    let target = real_path(into).map_err(|cause| io(into, cause))?;
+    for source in [from.to_owned(), from.join("log"), from.join("state")] {
+        if !source.exists() {
+            continue;
+        }
+        let source = real_path(&source).map_err(|cause| io(&source, cause))?;
+        let how = match (is_in(&target, &source), is_in(&source, &target)) {
+            (false, false) => continue,
+            (true, true) => "the folder",
+            (true, false) => "inside of",
+            (false, true) => "around",
+        };
+        let (from, into) = (source.display().to_string(), target.display().to_string());
+        return Err(NotApart { from, into, how }.into());
+    }
+    Ok(())
+}
+
+/// Compares what the paths lead to, so that a folder that is mounted twice is one.
+fn is_in(path: &Path, folder: &Path) -> bool {
+    let id = |path: &Path| std::fs::metadata(path).map(|held| (held.dev(), held.ino()));
+    let Ok(of_folder) = id(folder) else {
+        return false;
+    };
+    path.ancestors()
+        .any(|above| id(above).is_ok_and(|id| id == of_folder))
+}
+
+/// The path without links and `..`, also where its end does not exist yet.
+fn real_path(path: &Path) -> io::Result<PathBuf> {
+    let mut real = PathBuf::new();
+    for component in std::path::absolute(path)?.components() {
+        match component {
+            Component::ParentDir => {
+                real.pop();
+            }
+            other => real.push(other),
+        }
+        match real.canonicalize() {
+            Ok(found) => real = found,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(real)
 }
 
 /// What a folder holds that no system puts there: nothing, where there is no folder.

@@ -80,7 +80,9 @@ pub use crate::cluster::{
 };
 pub use crate::copy::{UNFINISHED_LOG, UnfinishedCopy, check_finished, finish_copy};
 pub use crate::feed::{FeedError, LogFeed, PinError, PinnedState};
-pub use crate::folder::{FolderError, ForeignFiles, check_folder, entries};
+pub use crate::folder::{
+    ApartError, FolderError, ForeignFiles, NotApart, check_apart, check_folder, entries,
+};
 pub use crate::follow::{
     FollowError, FollowState, FollowStatus, PULSE_EVERY, SILENCE_MAX, Source, SourceError,
 };

@@ -4,7 +4,7 @@ use std::fs::{self, File};
 use std::io;
 use std::path::{Path, PathBuf};
 
-use onelog::{NodeId, Survivor, UNFINISHED_LOG, finish_copy, restore_alone};
+use onelog::{NodeId, Survivor, UNFINISHED_LOG, check_apart, finish_copy, restore_alone};
 use onelog_command::{CommandError, Context, NoServer};
 use onelog_log::{FolderLock, LOCK_FILE, flush_folder, make_folder};
 use onelog_terminal::{Out, thousands};
@@ -42,6 +42,7 @@ pub fn run(args: &Args, context: &Context) -> Result<(), CommandError> {
             args.from.display()
         )));
     }
+    check_apart(&args.from, &args.into).map_err(|error| CommandError::Failed(error.to_string()))?;
     let copied = while_stopped(&args.from, || {
         refuse_full(&args.into)?;
         Ok(match args.alone {

@@ -289,6 +289,52 @@ fn what_a_node_did_not_know_to_be_committed_is_counted_and_in_the_log_that_is_ma
 }
 
 #[test]
+fn a_copy_is_never_restored_into_its_source_nor_around_it() {
+    // Given a folder, a link to it, and what is in it,
+    let folder = tempfile::tempdir().unwrap();
+    let data = filled(folder.path());
+    let link = folder.path().join("link");
+    std::os::unix::fs::symlink(&data, &link).unwrap();
+    let names = |folder: &Path| -> Vec<PathBuf> {
+        let mut names: Vec<_> = fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .collect();
+        names.sort();
+        names
+    };
+    let listed = || {
+        [
+            names(&data),
+            names(&data.join("log")),
+            names(&data.join("state")),
+        ]
+    };
+    let before = listed();
+
+    // when it is to be restored into itself, by whatever name,
+    for into in [
+        data.clone(),
+        data.join("sub"),
+        data.join("log/sub"),
+        data.join("sub/../other"),
+        link.join("sub"),
+        folder.path().join("new/../data/sub"),
+        folder.path().to_owned(),
+    ] {
+        for from in [&data, &link] {
+            for flags in [&["restore"][..], &["restore", "--alone"]] {
+                run(flags, &[from, &into]).fails(1, "a copy may not be in its source");
+            }
+        }
+    }
+    // then nothing was written; and it is restored beside it.
+    assert_eq!(listed(), before);
+    assert!(!folder.path().join("new").exists());
+    run(&["restore"], &[&link, &folder.path().join("data-2")]).good();
+}
+
+#[test]
 fn a_damaged_copy_is_not_restored() {
     let folder = tempfile::tempdir().unwrap();
     let data = filled(folder.path());

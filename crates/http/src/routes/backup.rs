@@ -3,7 +3,7 @@
 use axum::body::Body;
 use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
-use onelog::BackupError;
+use onelog::{ApartError, BackupError};
 
 use super::{Answer, Shared, json};
 use crate::api::{Backup, BackupMade};
@@ -48,6 +48,7 @@ pub(crate) async fn make(State(app): State<Shared>, headers: HeaderMap, body: Bo
 
 fn failed(error: &BackupError) -> ApiError {
     match error {
+        BackupError::Apart(ApartError::NotApart(_)) => ApiError::malformed("into", error),
         BackupError::NotEmpty { .. } => {
             ApiError::new(StatusCode::CONFLICT, "not_empty", error.to_string())
         }

@@ -19,6 +19,50 @@ fn a_backup_can_be_made_before_the_first_checkpoint() {
 }
 
 #[test]
+fn a_backup_into_the_folder_of_the_node_is_refused_before_anything_is_written() {
+    // Given a node whose log is on another disk, and other names for its folder,
+    let folder = folder();
+    let data = folder.path().join("data");
+    let elsewhere = folder.path().join("elsewhere");
+    std::fs::create_dir_all(&elsewhere).unwrap();
+    std::fs::create_dir(&data).unwrap();
+    std::os::unix::fs::symlink(&elsewhere, data.join("log")).unwrap();
+    std::os::unix::fs::symlink(&data, folder.path().join("link")).unwrap();
+    let node = Node::open(Options::new(&data)).unwrap();
+    let t = table(&node, "t");
+    node.submit(put(t, "k", "1")).wait().unwrap();
+    let listed = || {
+        let inside = [&data, &data.join("state"), &elsewhere];
+        inside.map(|folder| onelog::entries(folder).unwrap())
+    };
+    let before = listed();
+
+    // when a backup is to go into it or around it, by whatever name, then that is refused
+    for (into, how) in [
+        ("data", "is the folder"),
+        ("data/new", "is inside of"),
+        ("data/new/deep", "is inside of"),
+        ("data/state/new", "is inside of"),
+        ("data/log/new", "is inside of"),
+        ("elsewhere/new", "is inside of"),
+        ("link/new", "is inside of"),
+        ("other/../data/new", "is inside of"),
+        (".", "is around"),
+    ] {
+        let error = node.backup(&folder.path().join(into)).unwrap_err();
+        assert!(matches!(error, BackupError::Apart(_)), "{into}: {error}");
+        let said = error.to_string();
+        assert!(said.contains(how), "{into}: {said}");
+        assert!(said.contains("choose a folder elsewhere"), "{into}: {said}");
+    }
+    // and nothing was written; and one beside it, with a name that begins alike, is made.
+    assert_eq!(listed(), before);
+    node.backup(&folder.path().join("data-copy")).unwrap();
+    node.backup(&folder.path().join("data/../copies/monday"))
+        .unwrap();
+}
+
+#[test]
 fn a_backup_has_everything_below_its_position_and_is_a_log_of_its_own() {
     let folder = folder();
     let node = Node::open(small(&folder)).unwrap();
@@ -33,7 +77,8 @@ fn a_backup_has_everything_below_its_position_and_is_a_log_of_its_own() {
                 .id,
         );
     }
-    let into = folder.path().join("copy");
+    let elsewhere = tempfile::tempdir().unwrap();
+    let into = elsewhere.path().join("copy");
     let position = node.backup(&into).unwrap();
     assert_eq!(position, node.position());
     assert!(
@@ -85,7 +130,8 @@ fn a_backup_that_was_not_finished_is_never_taken_for_a_shorter_one() {
     bytes[at..at + 64].fill(0xee);
     std::fs::write(middle, bytes).unwrap();
 
-    let into = folder.path().join("copy");
+    let elsewhere = tempfile::tempdir().unwrap();
+    let into = elsewhere.path().join("copy");
     let error = node.backup(&into).unwrap_err();
 
     assert!(matches!(error, BackupError::Read(_)), "{error}");
