@@ -10,6 +10,7 @@
 mod keep;
 mod load;
 mod merge;
+mod order;
 mod protection;
 mod refused;
 
