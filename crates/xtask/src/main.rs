@@ -1,6 +1,7 @@
 //! The checks of this repository that no other tool makes. Run as `cargo xtask COMMAND`, from any
 //! folder of the repository.
 
+mod again;
 mod arrows;
 mod deny;
 mod files;
@@ -23,7 +24,10 @@ usage: cargo xtask COMMAND
             refuses when a rule has more of them than before
   deny      check licences, banned crates, duplicate versions and sources of all
             dependencies against deny.toml (all that `cargo deny check` does but advisories)
-  tests     every test of the workspace, several binaries at once";
+  tests     every test of the workspace, several binaries at once
+  again [--times COUNT] [BINARY...]
+            the test binaries about concurrency, or those named, a hundred times or COUNT times,
+            every second time with busy processors; needs no server";
 
 #[derive(Debug, thiserror::Error)]
 enum Error {
@@ -45,6 +49,7 @@ fn main() -> ExitCode {
         ["ratchet"] => tidy::lower(),
         ["deny"] => deny::check(),
         ["tests"] => testing::run(),
+        ["again", ref arguments @ ..] => again::run(arguments),
         ["-h" | "--help" | "help"] => {
             println!("{USAGE}");
             return ExitCode::SUCCESS;

@@ -44,21 +44,50 @@ struct Target {
     src_path: PathBuf,
 }
 
-#[derive(Debug)]
-struct Binary {
+#[derive(Clone, Debug)]
+pub struct Binary {
     executable: PathBuf,
     /// Where its tests find their files, as with cargo.
     folder: PathBuf,
-    source: String,
+    pub source: String,
     bytes: u64,
+}
+
+/// How binaries are run.
+#[derive(Debug)]
+pub struct Limits {
+    pub at_once: usize,
+    /// One that does not end by then is stopped.
+    pub seconds_max: u64,
+}
+
+/// What a binary did.
+#[derive(Debug)]
+pub struct Ran {
+    pub passed: bool,
+    pub output: String,
+    pub seconds: f64,
 }
 
 /// Whether all tests passed.
 pub fn run() -> Result<bool, Error> {
     let root = files::root();
-    let mut binaries = compile(&root)?;
-    binaries.sort_by_key(|binary| binary.bytes);
-    let mut failed = run_all(binaries)?;
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let limits = Limits {
+        at_once: processors * AT_ONCE_PER_PROCESSOR,
+        seconds_max: seconds_max(),
+    };
+    let ran = run_all(compile(&root, &["--workspace"])?, &limits, |binary, ran| {
+        let Ran {
+            output, seconds, ..
+        } = ran;
+        println!("     Running {} ({seconds:.1} s)\n{output}", binary.source);
+    })?;
+    let mut failed: Vec<String> = ran
+        .into_iter()
+        .filter(|(_, ran)| !ran.passed)
+        .map(|(binary, _)| binary.source)
+        .collect();
     let documented = files::cargo(&root)
         .args(["test", "--workspace", "--locked", "--doc"])
         .status()
@@ -75,10 +104,12 @@ pub fn run() -> Result<bool, Error> {
     Ok(failed.is_empty())
 }
 
-fn compile(root: &Path) -> Result<Vec<Binary>, Error> {
+/// The test binaries of what is selected.
+pub fn compile(root: &Path, selected: &[&str]) -> Result<Vec<Binary>, Error> {
     let text = files::run(
         files::cargo(root)
-            .args(["test", "--workspace", "--locked", "--no-run"])
+            .args(["test", "--locked", "--no-run"])
+            .args(selected)
             .arg("--message-format=json-render-diagnostics")
             .stderr(Stdio::inherit()),
         "cargo test --no-run",
@@ -115,28 +146,29 @@ fn binary_of(line: &str, root: &Path) -> Option<Binary> {
     })
 }
 
-/// The sources of the binaries that failed.
-fn run_all(binaries: Vec<Binary>) -> Result<Vec<String>, Error> {
-    let at_once =
-        std::thread::available_parallelism().map_or(1, usize::from) * AT_ONCE_PER_PROCESSOR;
+/// Runs all of them, the largest first, and shows what each did when it has ended.
+pub fn run_all(
+    mut binaries: Vec<Binary>,
+    limits: &Limits,
+    show: impl Fn(&Binary, &Ran) + Sync,
+) -> Result<Vec<(Binary, Ran)>, Error> {
+    binaries.sort_by_key(|binary| binary.bytes);
     let waiting = Mutex::new(binaries);
-    let printing = Mutex::new(Vec::new());
+    let ended = Mutex::new(Vec::new());
     let worker = || -> Result<(), Error> {
         loop {
             let next = lock(&waiting).pop();
             let Some(binary) = next else {
                 return Ok(());
             };
-            let (passed, output, seconds) = run_one(&binary)?;
-            let mut failed = lock(&printing);
-            println!("     Running {} ({seconds:.1} s)\n{output}", binary.source);
-            if !passed {
-                failed.push(binary.source);
-            }
+            let ran = run_one(&binary, limits.seconds_max)?;
+            let mut ended = lock(&ended);
+            show(&binary, &ran);
+            ended.push((binary, ran));
         }
     };
     std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..at_once).map(|_| scope.spawn(worker)).collect();
+        let workers: Vec<_> = (0..limits.at_once).map(|_| scope.spawn(worker)).collect();
         workers.into_iter().try_for_each(|worker| {
             worker.join().unwrap_or_else(|_| {
                 Err(Error::Command {
@@ -146,8 +178,8 @@ fn run_all(binaries: Vec<Binary>) -> Result<Vec<String>, Error> {
             })
         })
     })?;
-    let failed = std::mem::take(&mut *lock(&printing));
-    Ok(failed)
+    let ended = std::mem::take(&mut *lock(&ended));
+    Ok(ended)
 }
 
 /// Nothing is left half done by a panic while one of these locks is held.
@@ -157,8 +189,7 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
         .unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-/// Whether its tests passed, what it printed, and how long it ran.
-fn run_one(binary: &Binary) -> Result<(bool, String, f64), Error> {
+fn run_one(binary: &Binary, seconds_max: u64) -> Result<Ran, Error> {
     let log = binary.executable.with_extension("printed");
     let context = |source| Error::Io {
         context: binary.source.clone(),
@@ -175,7 +206,6 @@ fn run_one(binary: &Binary) -> Result<(bool, String, f64), Error> {
         .stderr(errors)
         .spawn()
         .map_err(context)?;
-    let seconds_max = seconds_max();
     let mut stopped = false;
     let status = loop {
         if let Some(status) = child.try_wait().map_err(context)? {
@@ -195,7 +225,11 @@ fn run_one(binary: &Binary) -> Result<(bool, String, f64), Error> {
             "\nstopped: it did not end within {seconds_max} s; the tests without a result above are those that hang\n"
         ));
     }
-    Ok((status.success(), output, start.elapsed().as_secs_f64()))
+    Ok(Ran {
+        passed: status.success(),
+        output,
+        seconds: start.elapsed().as_secs_f64(),
+    })
 }
 
 fn seconds_max() -> u64 {
