@@ -137,7 +137,7 @@ fn bare(bench: &Bench, schema: &str) -> Result<f64, Failure> {
     connection.execute_batch(schema)?;
     let note = "x".repeat(60);
     let mut took = Duration::ZERO;
-    // The first pass fills the table, as the sink's was filled from a snapshot; the second counts.
+    // The first pass backfills, as the sink did from a snapshot; the second counts.
     for pass in 0..2 {
         let started = Instant::now();
         for from in (0..ROWS).step_by(BARE_BATCH_ROWS as usize) {

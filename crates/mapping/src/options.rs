@@ -21,7 +21,7 @@ pub const REPLACE: &str = "replace";
 /// [`ADOPT`] as the kinds of store that have tables take it.
 pub const ADOPT_RULE: FieldRule = FieldRule {
     name: ADOPT,
-    help: "what becomes of the rows that an existing table has when the sink first fills it: with check, the sink stops where the log does not have them as they are; with replace, they are deleted and written over",
+    help: "what becomes of the rows that an existing table has when the sink first backfills it: with check, the sink stops where the log does not have them as they are; with replace, they are deleted and written over",
     value: FieldValue::Choice {
         what: "way",
         of: &["check", REPLACE],

@@ -65,7 +65,8 @@ impl Sinks {
 }
 
 impl Inner {
-    /// Without a node such a sink would move with the leadership, and fill another store on each machine.
+    /// Without a node such a sink would move with the leadership, and backfill another store on
+    /// each machine.
     fn check_node(&self, definition: &SinkDefinition) -> Result<(), DefinitionError> {
         let kind = definition.target.kind();
         let moves = definition.run_on.is_none() && self.node.cluster().is_some();

@@ -237,7 +237,7 @@ fn too_many(sink: &str, mapping: &Mapping, counted: Counted, at: Position) -> Si
 pub(crate) struct Counting<'c> {
     pub(crate) node: &'c Node,
     pub(crate) definition: &'c SinkDefinition,
-    /// Mappings by which the store may have been filled, with other keys than the definition's.
+    /// Mappings by which the store may have been backfilled, with other keys than the definition's.
     pub(crate) former: &'c [Mapping],
     pub(crate) snapshot: &'c Snapshot,
     /// Not more rows of a table are read.

@@ -231,11 +231,13 @@ impl Inner {
 fn is_foreign(known: Option<&Found>, definition: &SinkDefinition, number: usize) -> bool {
     let mapping = &definition.mappings[number];
     let rules = definition.target.kind().rules();
-    let filled = known.filter(|known| {
+    let backfilled = known.filter(|known| {
         let before = &known.definition.target;
         known.progress.position().is_some() && before.is_same_store(definition.target.as_ref())
     });
-    let mut before = filled.iter().flat_map(|known| &known.definition.mappings);
+    let mut before = backfilled
+        .iter()
+        .flat_map(|known| &known.definition.mappings);
     mapping.options.flag(EXISTING)
         && !before.any(|before| {
             before.options.flag(EXISTING) && rules.is_same_table(&before.into, &mapping.into)

@@ -28,7 +28,7 @@ pub(crate) struct Feed {
     pub(crate) retention: Arc<RetentionHold>,
     /// The thread is to end. Looked at where one step takes long; the reason is in the inbox.
     pub(crate) leaving: Arc<AtomicBool>,
-    /// Mappings by which the store may have been filled, with other keys than the definition's.
+    /// Mappings by which the store may have been backfilled, with other keys than the definition's.
     pub(crate) former: Vec<Mapping>,
     /// Read again from the log in each session.
     pub(crate) parked: ParkedKeys,

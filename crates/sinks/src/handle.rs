@@ -71,7 +71,7 @@ impl Found {
         }
     }
 
-    /// Mappings by which its store may have been filled, with other keys than those of `next`.
+    /// Mappings by which its store may have been backfilled, with other keys than those of `next`.
     pub(crate) fn former_of(&self, next: &SinkDefinition) -> Vec<Mapping> {
         let is_backfilled = self.progress.position().is_some();
         self.stored().former_of(next, is_backfilled)

@@ -30,7 +30,7 @@ impl History {
                 "the store is at position {position}, but the log ends at {end}: one of them was restored from another time; rebuild the sink to make the store equal to the log"
             ),
             Self::Other { there, here } => format!(
-                "the store is at position {position} of another history of this log: the checksum of its history is {there:08x} there, and that of this log is {here:08x}. The log was put back to an older copy and has gone another way since (or the store was); records that only the store has are in this log no longer. See what differs (onelog sinks verify, under the definition that the store was filled by), then rebuild the sink to make the store equal to this log"
+                "the store is at position {position} of another history of this log: the checksum of its history is {there:08x} there, and that of this log is {here:08x}. The log was put back to an older copy and has gone another way since (or the store was); records that only the store has are in this log no longer. See what differs (onelog sinks verify, under the definition that the store was backfilled by), then rebuild the sink to make the store equal to this log"
             ),
         };
         Some(SinkFault::new(what))

@@ -13,7 +13,7 @@
 //! none of its rows: a sink must not take it for the one whose rows are in its store. Records of
 //! earlier versions have no numbers; the first ones that are met are taken.
 //!
-//! `former` has the mappings by which the store may have been filled before the definition was
+//! `former` has the mappings by which the store may have been backfilled before the definition was
 //! replaced by one whose keys are in other columns: what a backfill would delete is counted by them.
 
 use std::collections::BTreeMap;
@@ -126,8 +126,8 @@ impl StoredSink {
         record.to_string().into()
     }
 
-    /// The mappings by which the store of this sink may have been filled, as far as they have other
-    /// keys than those of `next`; `is_backfilled`: by its own.
+    /// The mappings by which the store of this sink may have been backfilled, as far as they have
+    /// other keys than those of `next`; `is_backfilled`: by its own.
     pub(crate) fn former_of(&self, next: &SinkDefinition, is_backfilled: bool) -> Vec<Mapping> {
         let target = &self.definition.target;
         let rules = target.kind().rules();

@@ -148,7 +148,7 @@ fn rows_that_a_deleted_sink_left_are_counted_also_where_their_key_has_another_co
     let store = place.store("search.db");
     let rows = || one::<i64>(&store, "SELECT count(*) FROM orders");
     let before = rows();
-    // when another sink is to fill it whose key has another column,
+    // when another sink is to backfill it whose key has another column,
     let few = place.definition("search", &few_by_another_key());
     sinks.create(few).unwrap();
     // then it stops with the number.

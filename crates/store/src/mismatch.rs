@@ -42,7 +42,7 @@ impl fmt::Display for Remedy {
             Self::Said => "",
             Self::Rebuild => "; have it made anew from the log: onelog sinks rebuild",
             Self::Change => {
-                "; change the table, then have it filled again from the log (onelog sinks rebuild), or change the mapping"
+                "; change the table, then have it backfilled again from the log (onelog sinks rebuild), or change the mapping"
             }
             Self::Define => {
                 "; change the table, then send the definition again, or change the mapping"

@@ -1,4 +1,4 @@
-//! The types of a table's columns when onelog filled it, against those that it has now.
+//! The types of a table's columns when onelog backfilled it, against those that it has now.
 
 use std::collections::BTreeMap;
 
@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 pub type Shape = BTreeMap<String, String>;
 
 /// The columns that were seen with a type that may have changed their values: by name, the type when
-/// onelog filled the table and the one that was seen. A store keeps them until it is filled again: a
-/// column that has its type back has not got its values back.
+/// onelog backfilled the table and the one that was seen. A store keeps them until it is backfilled
+/// again: a column that has its type back has not got its values back.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(transparent)]
 pub struct Narrowed(BTreeMap<String, [String; 2]>);
@@ -46,7 +46,7 @@ impl Narrowed {
                 ),
             };
             format!(
-                "the column '{name}' was {was} when onelog filled it and {seen}, so values that were there may have been cut, rounded or converted; {then}{REMEDY}"
+                "the column '{name}' was {was} when onelog backfilled it and {seen}, so values that were there may have been cut, rounded or converted; {then}{REMEDY}"
             )
         };
         self.0.iter().map(say).collect()
@@ -70,13 +70,14 @@ mod tests {
         // Given a column that was seen with another type,
         assert!(narrowed.note(&was, &is, same));
         let said = narrowed.say(&is).join("");
-        let changed = "'total' was numeric when onelog filled it and is numeric(10,2) now";
+        let changed = "'total' was numeric when onelog backfilled it and is numeric(10,2) now";
         assert!(said.contains(changed), "{said}");
         // when it has its type back, or a third one, then nothing is new and both are named.
         for is in [&was, &shape("real")] {
             assert!(!narrowed.note(&was, is, same));
             let said = narrowed.say(is).join("");
-            let changed = "was numeric when onelog filled it and was numeric(10,2) at a later look";
+            let changed =
+                "was numeric when onelog backfilled it and was numeric(10,2) at a later look";
             assert!(said.contains(changed), "{said}");
             assert!(said.contains("onelog sinks rebuild"), "{said}");
         }

@@ -5,13 +5,13 @@
 //! them are known, and looked for whenever the definition is another one.
 //!
 //! What is known is kept in the store beside the position and written in the steps that move it. So it
-//! is there when a session ends, and from the very step that fills the tables on:
+//! is there when a session ends, and from the very step that backfills the tables on:
 //!
 //! ```text
 //! [{"definition":"17","witnesses":[["61",[11,12,null]]]}]
 //!    │                              │    └ of each column 8 bytes of a hash; null: it is NULL
 //!    │                              └ the key of the log, in hex
-//!    └ by what the store tells definitions apart; "": it has not looked since the table was filled
+//!    └ by what the store tells definitions apart; "": it has not looked since the backfill
 //! ```
 //!
 //! A table with columns that were seen with another type has these as well (see [`Narrowed`]):
@@ -36,12 +36,12 @@ const CELLS_MAX: usize = 512;
 const KEY_BYTES_MAX: usize = 512;
 
 /// What is said of a table that was made anew.
-pub const TABLE_RENEWED: &str = "it was dropped and made anew, or replaced by another table, since onelog filled it, and may lack the rows from before; drop or rename what is there, then fill it from the log: onelog sinks rebuild";
+pub const TABLE_RENEWED: &str = "it was dropped and made anew, or replaced by another table, since onelog backfilled it, and may lack the rows from before; drop or rename what is there, then backfill it from the log: onelog sinks rebuild";
 
 /// What is said of such a column.
 pub fn column_renewed(name: &str) -> String {
     format!(
-        "the column '{name}' was dropped and added again since onelog filled it, and lacks its values from before; fill it from the log: onelog sinks rebuild"
+        "the column '{name}' was dropped and added again since onelog backfilled it, and lacks its values from before; backfill it from the log: onelog sinks rebuild"
     )
 }
 

@@ -44,7 +44,7 @@ pub const RARE: [&str; 41] = [
     "an attempt was refused after another was committed",
     "a sink moved",
     "a sink was fenced",
-    "a sink was filled from the state",
+    "a sink was backfilled from the state",
 ];
 
 /// How often each has happened.

@@ -2,8 +2,8 @@
 //! threads and is not what runs here: a session begins on a node that leads, takes the next epoch and reads
 //! the store's position; a batch of the node's committed log is written in one step with position and
 //! epoch, and refused where a later session has begun or the position is another one; where the log no
-//! longer reaches back so far, the store is filled from the node's state. Writes travel: they come late,
-//! twice, after the death of their node, and their answers get lost.
+//! longer reaches back so far, the store is backfilled from the node's state. Writes travel: they
+//! come late, twice, after the death of their node, and their answers get lost.
 //!
 //! So this shows that what nodes serve as committed makes one history across changes of the leader. It does
 //! not show that the real runner keeps the rules.
@@ -206,7 +206,7 @@ impl World {
                     let batch = whole(node, after);
                     // A new leader may not have applied what the store has already.
                     return (batch.end > after).then(|| {
-                        self.reached.note("a sink was filled from the state", 1);
+                        self.reached.note("a sink was backfilled from the state", 1);
                         batch
                     });
                 }

@@ -32,8 +32,8 @@ pub fn rows_that_were_there_before_are_kept_until_the_definition_says_otherwise(
         json!({"mappings": [mapping]})
     };
     refuses_what_does_not_fit(&world, &mapping(&json!({})));
-    // When a sink is to fill it, then it stops with the numbers, as a dry run has said, and changes
-    // nothing.
+    // When a sink is to backfill it, then it stops with the numbers, as a dry run has said, and
+    // changes nothing.
     let careful = world.definition(world.sink(), &mapping(&json!({})));
     let dry_run = || foretold(&world, &careful);
     let foretold = dry_run();
@@ -86,8 +86,8 @@ fn foretold(world: &World<'_>, definition: &SinkDefinition) -> DryRunStore {
     found.mappings[0].store.clone().unwrap()
 }
 
-/// When a sink is to fill a column that the table lacks, then the definition is refused, as a dry run
-/// has said, and no sink is spoken of, because there is none.
+/// When a sink is to write a column that the table lacks, then the definition is refused, as a dry
+/// run has said, and no sink is spoken of, because there is none.
 fn refuses_what_does_not_fit(world: &World<'_>, mapping: &Value) {
     let mut wrong = mapping.clone();
     wrong["mappings"][0]["columns"]["nothing"] = json!({"from": "/nothing", "type": "text"});
@@ -290,7 +290,7 @@ pub fn what_a_deleted_sink_left_is_asked_for_as_any_table_that_is_there(rig: &dy
     world.create(&json!({}));
     world.sinks().delete(world.sink()).unwrap();
     rig.add(&orders, "mine", 2);
-    // When a sink is to fill it as one that is there, then it stops with the numbers;
+    // When a sink is to backfill it as one that is there, then it stops with the numbers;
     let mut mapping = rig.mapping(&orders);
     mapping["existing"] = json!(true);
     let heir = world.definition("heir", &json!({"mappings": [mapping]}));
@@ -317,7 +317,7 @@ pub fn a_table_that_a_definition_left_is_asked_for_when_it_comes_back(rig: &dyn 
     if !rig.make_table(&people) || !rig.make_table(&pets) {
         return;
     }
-    // Given a sink that fills a user's table, and then another one,
+    // Given a sink that backfills a user's table, and then another one,
     let into = |name: &str| {
         let mut mapping = rig.mapping(name);
         mapping["existing"] = json!(true);

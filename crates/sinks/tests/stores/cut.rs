@@ -32,7 +32,7 @@ pub fn rows_of_what_is_parked_are_treated_as_in_every_backfill(rig: &dyn Rig) {
         node.transact(|tx| tx.delete("shop.orders", "deleted"))
             .unwrap();
     });
-    // then the store is filled by a snapshot: what is refused now is parked, and nothing else,
+    // then the store is backfilled by a snapshot: what is refused now is parked, and nothing else,
     world.wait();
     let found = world.assert_equal();
     assert_eq!(world.parked(), ["bad", "new"]);

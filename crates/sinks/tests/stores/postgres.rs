@@ -140,7 +140,7 @@ impl Rig for PostgresRig {
         self.0.sql(&format!(
             "ALTER TABLE {into} ALTER note TYPE varchar(3) USING left(note, 3)"
         ));
-        let said = "'note' was text when onelog filled it and is character varying(3) now";
+        let said = "'note' was text when onelog backfilled it and is character varying(3) now";
         Some(said.to_owned())
     }
 
@@ -330,7 +330,7 @@ pub fn what_jsonb_or_an_index_refuses_in_a_backfill_is_parked(rig: &PostgresRig)
                  CREATE TABLE {into} (id text COLLATE \"C\" PRIMARY KEY, total int, note {note})"
             ));
         }
-        // When a sink fills it, then the two records are parked and the others are there.
+        // When a sink backfills it, then the two records are parked and the others are there.
         let more = json!({"on_refused": "park", "mappings": [mapping]});
         world
             .sinks()

@@ -31,7 +31,7 @@ pub fn what_a_users_table_refuses_in_a_backfill_is_parked_once(rig: &dyn Rig) {
     let mut mapping = rig.mapping(&orders);
     mapping["existing"] = json!(true);
 
-    // When a sink that does not park is to fill it, then it stops and names a record.
+    // When a sink that does not park is to backfill it, then it stops and names a record.
     let strict = world.definition("strict", &json!({"mappings": [mapping]}));
     world.sinks().create(strict).unwrap();
     let text = world.wait_for_stop("strict");

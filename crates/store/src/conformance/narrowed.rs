@@ -6,7 +6,7 @@ use super::{Harness, LOG, backfilled, standard_plan};
 use crate::StoreError;
 
 /// What narrowing has cut stays cut when the column has its type back: once the store has noticed, no
-/// session writes into the table until a rebuild has filled it.
+/// session writes into the table until a rebuild has backfilled it.
 pub fn a_column_that_was_narrowed_and_put_back_stops_the_sink_until_a_rebuild(
     harness: &dyn Harness,
 ) {
@@ -53,7 +53,7 @@ pub fn a_column_that_was_narrowed_and_put_back_stops_the_sink_until_a_rebuild(
             let found = store.position().unwrap().unwrap();
             assert_eq!(found.position, before);
         }
-        // until a rebuild has filled the table.
+        // until a rebuild has backfilled the table.
         model.rebuild(&plan, store.as_mut()).unwrap();
         store.check_shape().unwrap();
         model.assert_equal(&plan, store.as_mut());

@@ -12,7 +12,7 @@ const RACES: usize = 16;
 /// How often one of them begins again because the store was busy.
 const ATTEMPTS_MAX: usize = 10;
 
-/// A table belongs to the sink that filled it until that is removed, for sinks of every log.
+/// A table belongs to the sink that backfilled it until that is removed, for sinks of every log.
 pub fn a_table_of_another_sink_is_refused(harness: &dyn Harness) {
     let made = standard_plan(harness);
     let (store, model) = backfilled(harness, &made);
@@ -48,8 +48,8 @@ pub fn an_existing_table_of_another_sink_is_refused(harness: &dyn Harness) {
     others_are_refused(harness, &plan, Some(&made), store, model);
 }
 
-/// A table that a definition names no longer is the sink's until the tables that it names are filled,
-/// and then free: another sink may have it, and the former one has to ask.
+/// A table that a definition names no longer is the sink's until the tables that it names are
+/// backfilled, and then free: another sink may have it, and the former one has to ask.
 pub fn a_table_that_a_definition_left_is_free(harness: &dyn Harness) {
     // given a sink with a table, whose definition names another one by now,
     let left = standard_plan(harness);

@@ -20,10 +20,10 @@ pub enum Anew {
     Noticed,
 }
 
-/// What was filled a moment ago is known as well, although no batch has followed yet.
+/// What was backfilled a moment ago is known as well, although no batch has followed yet.
 pub fn what_was_made_anew_after_a_backfill_is_noticed(harness: &dyn Harness) {
     let plan = standard_plan(harness);
-    // Given a sink that has just filled its table,
+    // Given a sink that has just backfilled its table,
     let (mut store, mut model) = backfilled(harness, &plan);
     let from = model.position();
     // when that is made anew before the first batch,
@@ -49,7 +49,7 @@ pub fn what_was_made_anew_after_a_backfill_is_noticed(harness: &dyn Harness) {
 }
 
 /// A table that was dropped and made anew lacks what it had, and so does a column. It gets nothing
-/// more until it is filled again; where a product cannot tell, a comparison does.
+/// more until it is backfilled again; where a product cannot tell, a comparison does.
 pub fn what_was_made_anew_is_noticed_before_it_is_written(harness: &dyn Harness) {
     let plan = standard_plan(harness);
     let into = &plan.mappings[0].into;
@@ -93,7 +93,7 @@ pub fn what_was_made_anew_is_noticed_before_it_is_written(harness: &dyn Harness)
                 assert_eq!(found.position, before.position());
             }
         }
-        // and a rebuild fills it.
+        // and a rebuild backfills it.
         model.rebuild(&plan, store.as_mut()).unwrap();
         model.assert_equal(&plan, store.as_mut());
         store.check_shape().unwrap();
@@ -104,11 +104,11 @@ pub fn what_was_made_anew_is_noticed_before_it_is_written(harness: &dyn Harness)
     model.assert_equal(&plan, store.as_mut());
 }
 
-/// What is made anew behind the step that fills it, before a session has looked, is noticed as well.
+/// What is made anew behind the step that backfills it, before a session looks, is noticed as well.
 pub fn what_was_made_anew_behind_the_swap_is_noticed(harness: &dyn Harness) {
     let plan = standard_plan(harness);
     for is_reopened in [false, true] {
-        // Given a table that was filled in this very moment,
+        // Given a table that was backfilled in this very moment,
         let mut model = Model::default();
         model.order("a", 1, "one");
         model.order("b", 2, "two");
@@ -142,7 +142,7 @@ pub fn what_was_made_anew_between_sessions_is_noticed(harness: &dyn Harness) {
         (&column, false),
         (&column, true),
     ] {
-        // Given a store that was filled, and perhaps got batches that changed every row of then,
+        // Given a store that was backfilled, and perhaps got batches that changed each row,
         if has_followed {
             let mut store = open(harness, &plan);
             let from = model.position();
@@ -164,7 +164,7 @@ pub fn what_was_made_anew_between_sessions_is_noticed(harness: &dyn Harness) {
             store = open(harness, &plan);
             check(&plan, &mut model, store.as_mut(), outcome);
         }
-        // until a rebuild fills it.
+        // until a rebuild backfills it.
         model.order("a", 1, "one");
         model.order("b", 2, "two");
         model.order("c", 3, "three");

@@ -328,9 +328,9 @@ pub(crate) fn check_epoch<'r>(
     }
 }
 
-/// Which sink has the name of a table: it fills a table of the user's, or makes one of its own. Its key
-/// decides between sinks that take a name at the same moment: the comments of tables, which say
-/// whose a table is as well, are written by DDL, which nothing can be checked together with.
+/// Which sink has the name of a table: it backfills a table of the user's, or makes one of its own.
+/// Its key decides between sinks that take a name at the same moment: the comments of tables, which
+/// say whose a table is as well, are written by DDL, which nothing can be checked together with.
 pub(crate) const OWNERS: &str = "onelog_tables";
 
 const SHAPE: &str = "shape TEXT CHARACTER SET utf8mb4 NULL";
@@ -358,7 +358,7 @@ pub(crate) fn make_owners(connection: &mut Connection) -> Result<(), Fault> {
     Ok(())
 }
 
-/// The shape in which an existing table was filled; `None`: nobody fills it. Empty: not recorded.
+/// The shape in which an existing table was backfilled; `None`: never. Empty: not recorded.
 pub(crate) fn recorded_shape(
     connection: &mut Connection,
     table: &str,
@@ -390,7 +390,7 @@ pub(crate) fn record_shape(
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct NameOwner {
     pub(crate) sink: String,
-    /// The sink makes the table; otherwise it has filled one that was there.
+    /// The sink makes the table; otherwise it has backfilled one that was there.
     pub(crate) made: bool,
 }
 
@@ -448,8 +448,8 @@ pub(crate) fn claim(
     name_owner(connection, table, "FOR UPDATE")
 }
 
-/// Gives up the names of tables that a sink makes, or has filled, which its plan does not name any more.
-/// Others may write to them from then on: coming back, the sink has to ask as for any table.
+/// Gives up the names of tables that a sink makes, or has backfilled, and whose plan names them no
+/// more. Others may write to them then: coming back, the sink has to ask as for any table.
 pub(crate) fn release_other_names(
     connection: &mut Connection,
     sink: &str,

@@ -21,7 +21,7 @@ pub(crate) const TABLE_CHANGED: u16 = 1412;
 pub(crate) const DUPLICATE: u16 = 1062;
 /// A foreign key refers to a row that is not there.
 pub(crate) const NO_PARENT: u16 = 1452;
-pub(crate) const NO_PARENT_ADVICE: &str = "tables are filled in the order of the mappings: where the table that the foreign key refers to is one of them, put its mapping first";
+pub(crate) const NO_PARENT_ADVICE: &str = "tables are backfilled in the order of the mappings: where the table that the foreign key refers to is one of them, put its mapping first";
 /// Another session held a lock for too long.
 pub(crate) const LOCK_WAIT_TIMEOUT: u16 = 1205;
 

@@ -60,8 +60,8 @@ const SWAP_WAIT_SECONDS: u32 = 1;
 const SWAP_ATTEMPTS_MAX: u32 = 30;
 const SWAP_PAUSE: Duration = Duration::from_secs(1);
 
-/// Tables that were there before onelog. Their names are taken in the transaction that fills them,
-/// because a sink that has the name of such a table has filled it.
+/// Tables that were there before onelog. Their names are taken in the transaction that backfills
+/// them, because a sink that has the name of such a table has backfilled it.
 pub(crate) const EXISTING_TABLES: bool = true;
 /// Tables that onelog makes. Their names are taken before anything is made.
 pub(crate) const MADE_TABLES: bool = false;

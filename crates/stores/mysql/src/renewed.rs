@@ -5,8 +5,8 @@
 //! made anew can have the same definition. Therefore some of its rows are known; where the definition
 //! or the time of the table's making is another one, they must still be there. See [`KnownTables`].
 //!
-//! A definition is of a table that has its name; so what is kept in the step that fills the tables has
-//! none, and the first look finds it to be another one.
+//! A definition is of a table that has its name; so what is kept in the step that backfills the
+//! tables has none, and the first look finds it to be another one.
 
 use mysql_async::{Params, Value};
 use onelog_mapping::{MappingPlan, Row};

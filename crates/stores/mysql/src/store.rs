@@ -124,7 +124,7 @@ impl MysqlStore {
         }
     }
 
-    /// An earlier version filled tables and did not record whose they are.
+    /// An earlier version backfilled tables and did not record whose they are.
     fn own_backfilled_tables(&mut self) -> Result<(), StoreError> {
         let doing = "recording the owners of tables in";
         bookkeeping::make_owners(&mut self.connection)
@@ -556,7 +556,7 @@ impl Store for MysqlStore {
                 self.kept[mapping].push(key);
             }
         }
-        // What was filled is known from that very step on, and the store has it.
+        // What was backfilled is known from that very step on, and the store has it.
         self.known = None;
         finished
     }

@@ -141,8 +141,8 @@ pub(crate) async fn check_owner(
     }
 }
 
-/// A table that another sink fills can become a partition later: its rows are this table's from then on,
-/// and a rebuild would delete them.
+/// A table that another sink writes can become a partition later: its rows are this table's from
+/// then on, and a rebuild would delete them.
 async fn check_partitions(client: &Client, identity: &Identity, name: &str) -> Result<(), Fault> {
     let sql = format!(
         "SELECT o.name, o.sink FROM pg_catalog.pg_partition_tree(to_regclass($1)) p
@@ -172,7 +172,7 @@ async fn check_partitions(client: &Client, identity: &Identity, name: &str) -> R
     }
 }
 
-/// The shape in which this sink filled a table, where it is recorded.
+/// The shape in which this sink backfilled a table, where it is recorded.
 pub(crate) async fn recorded_shape(
     client: &Client,
     identity: &Identity,

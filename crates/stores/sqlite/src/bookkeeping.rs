@@ -322,7 +322,8 @@ impl Scope<'_> {
     ) -> rusqlite::Result<()> {
         let kept = serde_json::json!(kept).to_string();
         let left = "sink = ?1 AND name NOT IN (SELECT value FROM json_each(?2))";
-        // The name of a table that is gone is nobody's; what an earlier version filled is known from now.
+        // The name of a table that is gone is nobody's; what an earlier version backfilled is known
+        // from now.
         for sql in [
             format!("DELETE FROM onelog_tables WHERE {left} AND {DEFINITION} IS NULL"),
             format!(

@@ -1,6 +1,6 @@
 //! Backfills tables, while the old rows stay readable: new tables beside the old ones, which
 //! take their names in one transaction with the position. A new table is the sink's that made it: two
-//! sinks that fill one table would have one new table, too, and mix their rows.
+//! sinks that backfill one table would have one new table, too, and mix their rows.
 
 use onelog_mapping::MappingPlan;
 use onelog_store::{Change, Guard, LogPlace, Refusals, StoreError};
@@ -68,7 +68,7 @@ impl Scope<'_> {
         self.release_tables(transaction, &named.collect::<Vec<_>>())
             .map_err(|error| classify("giving up former tables in", self.path, error))?;
         self.set_position(transaction, place)?;
-        // What was filled is known from this very step on, not from the first look at it.
+        // What was backfilled is known from this very step on, not from the first look at it.
         *self.known = Known::backfilled(transaction, self.path, self.plan)?;
         self.keep_known(transaction)
     }
@@ -97,7 +97,7 @@ impl Scope<'_> {
         })
     }
 
-    /// Fails where another sink fills the table.
+    /// Fails where another sink backfills the table.
     fn check_staging(
         &self,
         transaction: &Transaction<'_>,
@@ -114,7 +114,7 @@ impl Scope<'_> {
         }
     }
 
-    /// Drops the new tables that no other sink fills.
+    /// Drops the new tables that no other sink backfills.
     pub(crate) fn drop_staging(&self, transaction: &Transaction<'_>) -> rusqlite::Result<()> {
         for mapping in &self.plan.mappings {
             let name = staging_name(mapping);

@@ -184,20 +184,20 @@ fn not_made(found: &Found, into: &str) -> String {
         true => "table with system versioning",
         false => &found.kind,
     };
-    let fill = match found {
+    let backfill = match found {
         found if found.is_versioned() => format!(
-            "drop the table, or set 'existing' to fill it as it is, after {}",
+            "drop the table, or set 'existing' to backfill it as it is, after {}",
             end_versioning(into)
         ),
         found if !found.is_table() => format!("or drop the {kind}"),
         found if !found.is_transactional() => format!(
-            "drop the table, or set 'existing' to fill it as it is, after ALTER TABLE {} ENGINE=InnoDB",
+            "drop the table, or set 'existing' to backfill it as it is, after ALTER TABLE {} ENGINE=InnoDB",
             quote(into)
         ),
-        _ => "drop the table, or set 'existing' to fill it as it is".to_owned(),
+        _ => "drop the table, or set 'existing' to backfill it as it is".to_owned(),
     };
     format!(
-        "a {kind} of this name is there that onelog did not make{why}; choose another name for 'into', {fill}"
+        "a {kind} of this name is there that onelog did not make{why}; choose another name for 'into', {backfill}"
     )
 }
 

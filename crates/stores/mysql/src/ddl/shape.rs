@@ -1,5 +1,5 @@
-//! What a table's columns were when onelog filled it, and whether its definition is still the one
-//! that the statements of a batch were made for.
+//! What a table's columns were when onelog backfilled it, and whether its definition is still the
+//! one that the statements of a batch were made for.
 //!
 //! A column that is changed under a running sink may round values or take two keys for one, and no
 //! error says so. Two things are looked at:
@@ -91,8 +91,8 @@ fn shape(
         .collect())
 }
 
-/// Records how a table is that was just filled from a table like it, in the transaction that filled
-/// it. Where it is another one by now, rows may have been changed on the way.
+/// Records how a table is that was just backfilled from a table like it, in the transaction that
+/// backfilled it. Where it is another one by now, rows may have been changed on the way.
 pub(crate) fn record_backfilled(
     connection: &mut Connection,
     mapping: &MappingPlan,
@@ -118,7 +118,7 @@ fn record(
         .map_err(|fault| connection.store_error("recording the shape of a table in", fault))
 }
 
-/// What the columns of a table were when onelog filled it, and are.
+/// What the columns of a table were when onelog backfilled it, and are.
 pub(crate) struct Backfilled {
     was: Option<Shape>,
     is: Shape,
@@ -145,8 +145,8 @@ impl Backfilled {
         Ok(Self { was, is })
     }
 
-    /// Fails where values may have changed since onelog filled the table. A shape of an existing table
-    /// that has only grown since is recorded, and so is the first one.
+    /// Fails where values may have changed since onelog backfilled the table. A shape of an
+    /// existing table that has only grown since is recorded, and so is the first one.
     pub(crate) fn check(
         &self,
         connection: &mut Connection,

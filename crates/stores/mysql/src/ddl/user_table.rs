@@ -21,7 +21,7 @@ pub(crate) fn check_existing(
         )],
         Some(found) if !found.is_table() => {
             let what = format!(
-                "it is a {}, which cannot be filled; name a table in 'into'",
+                "it is a {}, which cannot be backfilled; name a table in 'into'",
                 found.kind
             );
             return Err(StoreError::mismatch(mapping, what, Remedy::Said));

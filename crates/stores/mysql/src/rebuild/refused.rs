@@ -251,8 +251,8 @@ impl Rebuild<'_> {
         Ok(rows)
     }
 
-    /// Where a row refers to one of a table that is filled later, the order of the mappings is at
-    /// fault and not the row.
+    /// Where a row refers to one of a table that is backfilled later, the order of the mappings is
+    /// at fault and not the row.
     fn blame_order(&mut self, merging: &Merging<'_>, left: Left) -> Result<Left, StoreError> {
         if left
             .iter()

@@ -47,7 +47,7 @@ fn a_table_of_a_user_that_cannot_be_filled_is_filled_after_what_is_said() {
         let mut model = Model::default();
         model.order("a", 1, "one");
         database.sql(&format!("{MINE} {kind}"));
-        // when it is to be filled, then both refusals say what helps,
+        // when it is to be backfilled, then both refusals say what helps,
         let (made, existing) = (standard_plan(&database), existing(&database));
         for (plan, parts) in [(&made, ["'existing'", helps]), (&existing, [helps, helps])] {
             let text = refused(&database, plan);

@@ -92,7 +92,7 @@ fn a_column_that_is_narrowed_under_a_running_sink_stops_it_by_name_and_takes_no_
             "MODIFY total decimal(10,2)",
             "3.14159",
             "three",
-            "'total' was decimal(30,10) when onelog filled it and is decimal(10,2) now",
+            "'total' was decimal(30,10) when onelog backfilled it and is decimal(10,2) now",
             "total decimal(30,10)",
         ),
         (
@@ -100,7 +100,7 @@ fn a_column_that_is_narrowed_under_a_running_sink_stops_it_by_name_and_takes_no_
             "MODIFY note varchar(3) CHARACTER SET utf8mb4",
             "3",
             "too long",
-            "'note' was varchar(100) utf8mb4 when onelog filled it and is varchar(3) utf8mb4 now",
+            "'note' was varchar(100) utf8mb4 when onelog backfilled it and is varchar(3) utf8mb4 now",
             "note varchar(100) CHARACTER SET utf8mb4",
         ),
         (
@@ -131,7 +131,7 @@ fn a_column_that_is_narrowed_under_a_running_sink_stops_it_by_name_and_takes_no_
             let error = followed.reopened().check_shape().unwrap_err();
             assert!(error.to_string().contains(was_and_is), "{change}: {error}");
         }
-        // Nor does it go on where the column has its type back, until a rebuild fills the table.
+        // Nor does it go on with the type put back, until a rebuild backfills the table.
         followed
             .database
             .sql(&format!("ALTER TABLE orders MODIFY {back}"));

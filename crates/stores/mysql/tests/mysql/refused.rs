@@ -21,7 +21,7 @@ struct Backfilled {
     model: Model,
 }
 
-/// A user's tables, which a sink fills.
+/// A user's tables, which a sink backfills.
 fn backfilled(tables: &str, plan: impl Fn(&Database) -> Arc<Plan>, model: Model) -> Backfilled {
     let database = Database::new();
     database.sql(tables);

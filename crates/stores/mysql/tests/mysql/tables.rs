@@ -357,19 +357,19 @@ fn a_first_fill_of_children_before_their_parents_says_which_order_fills_them() {
     let mut model = Model::default();
     model.write(ORDERS, b"p1", Some(r#"{"kind":"parent"}"#));
     model.write(ORDERS, b"c1", Some(r#"{"kind":"child","parent":"p1"}"#));
-    let fill = |mappings: &str, sink: &str| {
+    let backfill = |mappings: &str, sink: &str| {
         let plan = conformance::plan(&database, mappings);
         let mut store = database.store(sink, LOG, Arc::clone(&plan)).unwrap();
         store.take_over().unwrap();
         model.rebuild(&plan, &mut store)
     };
     // When the mapping of the children is first, the refusal says what to do,
-    let error = fill(&format!("{CHILDREN},{PARENTS}"), SINK).unwrap_err();
+    let error = backfill(&format!("{CHILDREN},{PARENTS}"), SINK).unwrap_err();
     let said = error.to_string();
     assert!(said.contains("put its mapping first"), "{said}");
     assert!(!said.contains("empty the table"), "{said}");
     // and done so, it works.
-    fill(&format!("{PARENTS},{CHILDREN}"), SINK).unwrap();
+    backfill(&format!("{PARENTS},{CHILDREN}"), SINK).unwrap();
     assert_eq!(database.sql("SELECT parent FROM children"), "p1");
 }
 

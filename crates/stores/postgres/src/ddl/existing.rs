@@ -101,12 +101,13 @@ pub(crate) async fn state_of(
 
 fn not_ours(why: &str) -> String {
     format!(
-        "a table of this name is there that onelog did not make ({why}); choose another name for 'into', drop the table, or let the mapping say \"existing\": true to fill it as it is"
+        "a table of this name is there that onelog did not make ({why}); choose another name for 'into', drop the table, or let the mapping say \"existing\": true to backfill it as it is"
     )
 }
 
-/// How the mapping fits the table that is there, which is as it was when onelog filled it. What may
-/// have changed its values is recorded, so that the transaction is to be committed in either case.
+/// How the mapping fits the table that is there, which is as it was when onelog backfilled it. What
+/// may have changed its values is recorded, so that the transaction is to be committed in either
+/// case.
 pub(crate) async fn check_shape(
     client: &Client,
     identity: &Identity,

@@ -1,5 +1,5 @@
-//! What a table's columns were when onelog filled it, and whether its definition is still the one
-//! that the statements of a batch were made for.
+//! What a table's columns were when onelog backfilled it, and whether its definition is still the
+//! one that the statements of a batch were made for.
 //!
 //! A column that is changed under a running sink may round, cut or merge values, and no error says
 //! so; a table that is dropped and made anew, or a column that is, lacks everything from before.
@@ -100,7 +100,7 @@ impl Recorded {
 }
 
 impl Shape {
-    /// Records it as the shape in which the table is filled.
+    /// Records it as the shape in which the table is backfilled.
     pub(crate) async fn record(
         &self,
         client: &Client,
@@ -120,9 +120,9 @@ impl Shape {
         }
     }
 
-    /// What changed since the table was filled, and may have changed its values: columns that were
-    /// narrowed are recorded. So is a shape of a table that `fits` and has only grown since, and the
-    /// first one.
+    /// What changed since the table was backfilled, and may have changed its values: columns that
+    /// were narrowed are recorded. So is a shape of a table that `fits` and has only grown since,
+    /// and the first one.
     pub(crate) async fn check(
         &self,
         client: &Client,

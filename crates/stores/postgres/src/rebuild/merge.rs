@@ -175,7 +175,7 @@ pub(super) fn guarded(mapping: &MappingPlan, rows: u64, deletes: u64, changes: u
     })
 }
 
-const NO_PARENT: &str = "; tables are filled in the order of the mappings: where the table that the foreign key refers to is one of them, put its mapping first";
+const NO_PARENT: &str = "; tables are backfilled in the order of the mappings: where the table that the foreign key refers to is one of them, put its mapping first";
 
 const REALLY_MISSING: &str = "; this key is checked when all rows are there, so the order of the mappings is not the cause: the row that is referred to is neither in its table nor made of a record of the log. Write its record, or correct the one that refers to it, then resume the sink";
 

@@ -306,9 +306,9 @@ impl Scope<'_> {
     }
 }
 
-/// Where a row refers to one of a table that is filled later, the order of the mappings is at fault
-/// and not the row. Of tables that refer to one another by keys that are checked at the end, no order
-/// fits: what is missing then is what it missed with all rows there.
+/// Where a row refers to one of a table that is backfilled later, the order of the mappings is at
+/// fault and not the row. Of tables that refer to one another by keys that are checked at the end, no
+/// order fits: what is missing then is what it missed with all rows there.
 fn blame_order(
     merging: &Merging<'_>,
     mut refused: Left,

@@ -463,7 +463,7 @@ fn a_rebuild_refuses_a_child_without_a_parent_alone_where_the_order_is_not_the_c
         };
         assert_eq!((&refused.key[..], refused.more.len()), ("orphan", 0));
         assert!(text.contains("(parent)=(nobody)"), "{text}");
-        // and with the record of its parent, or without the child, all are filled in this order.
+        // and with the record of its parent, or without the child, all are backfilled in this order.
         let mut mended = model.clone();
         mended.write(BLOBS, b"nobody", Some("x"));
         mended.rebuild(&plan, store.as_mut()).unwrap();
@@ -500,7 +500,7 @@ fn a_rebuild_of_tables_that_refer_to_one_another_names_what_is_missing_and_refus
     let text = error.to_string();
     assert!(text.contains("(parent)=(nobody)"), "{text}");
     assert!(text.contains("then resume the sink"), "{text}");
-    // and when that was done they are filled.
+    // and when that was done they are backfilled.
     model.write(ORDERS, b"orphan", None);
     model.rebuild(&plan, store.as_mut()).unwrap();
     assert!(model.verify(&plan, store.as_mut()).equal);

@@ -117,19 +117,19 @@ fn a_first_fill_of_children_before_their_parents_says_which_order_fills_them() {
     let mut model = Model::default();
     model.write(ORDERS, b"p1", Some(r#"{"kind":"parent"}"#));
     model.write(ORDERS, b"c1", Some(r#"{"kind":"child","parent":"p1"}"#));
-    let fill = |mappings: &str| {
+    let backfill = |mappings: &str| {
         let plan = conformance::plan(&pg, mappings);
         let mut store = pg.open(Arc::clone(&plan), LOG);
         store.take_over().unwrap();
         model.rebuild(&plan, store.as_mut())
     };
     // When the mapping of the children is first, the refusal says what to do,
-    let said = fill(&format!("{CHILDREN},{PARENTS}"))
+    let said = backfill(&format!("{CHILDREN},{PARENTS}"))
         .unwrap_err()
         .to_string();
     assert!(said.contains("put its mapping first"), "{said}");
     // and done so, it works.
-    fill(&format!("{PARENTS},{CHILDREN}")).unwrap();
+    backfill(&format!("{PARENTS},{CHILDREN}")).unwrap();
     assert_eq!(pg.sql("SELECT parent FROM children"), "p1");
 }
 
@@ -144,7 +144,7 @@ fn two_tables_whose_names_differ_in_case_are_two_tables() {
     );
     let mut model = Model::default();
     model.order("a", 1, "one");
-    // When both are filled and written, each has every row.
+    // When both are backfilled and written, each has every row.
     let mut store = backfilled(&pg, &plan, &model);
     let from = model.position();
     model.order("b", 2, "two");
@@ -265,7 +265,7 @@ fn everything_that_does_not_fit_is_said_at_once() {
         "'needed' is NOT NULL without a default",
         "ON DELETE CASCADE would change rows",
         "UNLOGGED",
-        "change the table, then have it filled again",
+        "change the table, then have it backfilled again",
     ] {
         assert!(text.contains(part), "{part}: {text}");
     }
@@ -390,7 +390,7 @@ fn an_index_that_does_not_make_the_key_unique_is_named_with_why_and_the_remedy_h
          CREATE UNIQUE INDEX pair ON people (id, name);
          CREATE UNIQUE INDEX others ON people (name)",
     );
-    // when a mapping is to fill it, then each is named with why it does not count,
+    // when a mapping is to backfill it, then each is named with why it does not count,
     let error = pg
         .open(Arc::clone(&plan), LOG)
         .check_target()

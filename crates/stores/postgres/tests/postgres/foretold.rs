@@ -82,10 +82,10 @@ fn rights_that_a_backfill_lacks_are_named_with_what_gives_them() {
         error.to_string()
     };
     // when the sink's user may not write it, or not replace it, then that is said,
-    let (fills, replaces) = (said(&plan), said(&other));
+    let (backfills, replaces) = (said(&plan), said(&other));
     for right in ["INSERT", "UPDATE", "DELETE"] {
         let helps = format!("GRANT {right} ON {schema}.orders TO {user}");
-        assert!(fills.contains(&helps), "{fills}");
+        assert!(backfills.contains(&helps), "{backfills}");
     }
     let helps = format!("ALTER TABLE {schema}.orders OWNER TO {user}");
     assert!(replaces.contains(&helps), "{replaces}");

@@ -447,7 +447,7 @@ fn any_role_that_may_read_a_table_can_compare_it() {
 #[test]
 fn a_table_whose_rows_are_those_of_another_table_is_refused_by_name() {
     require!(Kind::Postgres);
-    // Given a sink that fills a user's partitioned table
+    // Given a sink that backfills a user's partitioned table
     let pg = Pg::new();
     // (before it, nothing of onelog's is there for the dry run)
     pg.sql("CREATE TABLE early (id text); CREATE RULE all_gone AS ON DELETE TO early DO NOTHING");
@@ -478,7 +478,7 @@ fn a_table_whose_rows_are_those_of_another_table_is_refused_by_name() {
     let mut store = pg.open_as("first", &parent, LOG).unwrap();
     store.take_over().unwrap();
     model.rebuild(&parent, store.as_mut()).unwrap();
-    // When another sink is to fill what has the same rows, then it is refused, and says why.
+    // When another sink is to backfill what has the same rows, then it is refused, and says why.
     for (into, why) in [
         ("part", "it is a partition of"),
         ("heir", "it inherits from"),

@@ -66,13 +66,13 @@ fn a_column_that_is_narrowed_under_a_running_sink_stops_it_by_name_and_takes_no_
             "ALTER COLUMN total TYPE numeric(10,2)",
             "3.14159",
             "three",
-            "'total' was numeric when onelog filled it and is numeric(10,2) now",
+            "'total' was numeric when onelog backfilled it and is numeric(10,2) now",
         ),
         (
             "ALTER COLUMN note TYPE varchar(3)",
             "3",
             "too long",
-            "'note' was text when onelog filled it and is character varying(3) now",
+            "'note' was text when onelog backfilled it and is character varying(3) now",
         ),
         (
             "ALTER COLUMN total TYPE real",
@@ -103,7 +103,8 @@ fn a_column_that_is_narrowed_under_a_running_sink_stops_it_by_name_and_takes_no_
             );
             assert!(error.to_string().contains(was_and_is), "{change}: {error}");
         }
-        // Nor does it go on where the column has its type back, until a rebuild fills the table.
+        // Nor does it go on where the column has its type back, until a rebuild backfills the
+        // table.
         followed
             .pg
             .sql("ALTER TABLE orders ALTER COLUMN total TYPE numeric, ALTER COLUMN note TYPE text");

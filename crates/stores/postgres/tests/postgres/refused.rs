@@ -33,7 +33,7 @@ fn named(model: &mut Model, key: &str, name: &str) {
     model.write(ORDERS, key.as_bytes(), Some(&document));
 }
 
-fn filled(sink: &str, table: &str, model: &Model) -> (Pg, Box<dyn Store>, Arc<Plan>) {
+fn backfilled(sink: &str, table: &str, model: &Model) -> (Pg, Box<dyn Store>, Arc<Plan>) {
     let pg = Pg::new();
     pg.sql(table);
     let plan = conformance::plan(&pg, USERS);
@@ -98,8 +98,8 @@ fn many_rows_in_a_statement_are_refused_as_they_are_one_by_one() {
         format!("{TEAMS} DEFERRABLE INITIALLY DEFERRED);"),
     ] {
         // Given the same rows in a table whose rows are checked one by one, and in one with a trigger.
-        let (_checked, mut many, plan) = filled("many", &table, &model);
-        let (_looked_at, mut one, _) = filled("one", &format!("{table} {TRIGGER}"), &model);
+        let (_checked, mut many, plan) = backfilled("many", &table, &model);
+        let (_looked_at, mut one, _) = backfilled("one", &format!("{table} {TRIGGER}"), &model);
         for dense in [2, 5, 20, 200] {
             // When batches that break rules, here and there, are applied to both,
             let mut changed = model.clone();
@@ -121,7 +121,7 @@ fn refused_rows_among_many_are_found_by_a_few_statements_each() {
     const TAKEN: usize = 600;
     let mut model = Model::default();
     (0..TAKEN).for_each(|n| named(&mut model, &format!("t{n:04}"), &format!("t{n}")));
-    let (_pg, mut store, plan) = filled(COUNTED, TABLE, &model);
+    let (_pg, mut store, plan) = backfilled(COUNTED, TABLE, &model);
     let from = model.position();
     let mut changed = model.clone();
     for n in 0..TAKEN * 10 {

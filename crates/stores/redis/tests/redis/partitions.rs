@@ -89,7 +89,7 @@ fn a_backfill_that_dies_between_two_partitions_is_never_taken_as_finished() {
         let sink = format!("among{n}");
         let server = OneServer::new();
         let plan = conformance::standard_plan(&server);
-        // Given a store that was filled with other numbers of partitions, and with this one,
+        // Given a store that was backfilled with other numbers of partitions, and with this one,
         let mut model = model_of(100);
         for partitions in before {
             let mut store = open_as(&spread(&server, Some(*partitions)), &sink, LOG, &plan);

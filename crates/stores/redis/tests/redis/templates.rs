@@ -71,7 +71,7 @@ fn keys_of_a_template_that_is_no_longer_used_go_with_the_backfill_and_nothing_el
     ] {
         for partitions in [None, Some(5)] {
             let server = OneServer::with(RedisShape::String, partitions);
-            // Given a store that is filled by one template, beside keys of others,
+            // Given a store that is backfilled by one template, beside keys of others,
             let before = plan_of(&server, BEFORE);
             let model = two_orders();
             let mut store = opened(&server, "s", &before);
@@ -79,7 +79,7 @@ fn keys_of_a_template_that_is_no_longer_used_go_with_the_backfill_and_nothing_el
             server.command(&["SET", "theirs:order:v1:a", "1"]);
             server.command(&["SET", "order", "1"]);
             drop(store);
-            // when it is filled by another one,
+            // when it is backfilled by another one,
             let after = plan_of(&server, after);
             let mut store = opened(&server, "s", &after);
             store.check_target().unwrap();

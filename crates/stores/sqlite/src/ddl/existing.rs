@@ -216,7 +216,8 @@ pub(crate) fn check_shape(
     ))
 }
 
-/// Notes the columns that have another type than onelog filled. A value of one type is none of another.
+/// Notes the columns that have another type than when onelog backfilled the table. A value of one
+/// type is none of another.
 pub(crate) fn note_narrowed(
     connection: &Connection,
     mapping: &MappingPlan,

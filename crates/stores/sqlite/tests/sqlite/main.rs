@@ -340,7 +340,7 @@ fn two_sinks_share_a_file_but_not_a_table() {
 
 #[test]
 fn sinks_that_fill_one_table_do_not_mix_their_rows() {
-    // Given a sink that has begun to fill a new table,
+    // Given a sink that has begun to backfill a new table,
     let (sqlite, plan) = (Sqlite::new(), standard_plan());
     let sink = |name: &str| {
         let mut model = Model::default();
@@ -351,7 +351,7 @@ fn sinks_that_fill_one_table_do_not_mix_their_rows() {
     };
     let (model, mut first) = sink("first");
     model.load(&plan, first.as_mut()).unwrap();
-    // when another one is to fill it, and is removed,
+    // when another one is to backfill it, and is removed,
     let (other, mut second) = sink("second");
     let error = other.load(&plan, second.as_mut()).unwrap_err();
     second.remove().unwrap();
