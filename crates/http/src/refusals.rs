@@ -247,25 +247,13 @@ mod tests {
 
     type Case = (Refusal, u16, &'static str, &'static [&'static str]);
 
-    fn cases() -> Vec<Case> {
+    /// What the state at the commit point does not allow.
+    fn cases_of_the_state() -> Vec<Case> {
         let (key, version, retry_at) = (Bytes::from_static(b"k"), Offset(5), Position(9));
-        let subject = Subject::Write(1);
-        let too_large = TooLarge {
-            what: "the value".into(),
-            limit: "VALUE_BYTES_MAX".into(),
-            is: 2,
-            max: 1,
-            unit: "bytes".into(),
-        };
-        let reserved = Refusal::ReservedTable {
-            index: 0,
-            table: "onelog.tables".into(),
-        };
         vec![
-            (reserved, 403, "reserved_table", &["where", "table"][..]),
             (
                 Refusal::Conflict {
-                    subject: subject.clone(),
+                    subject: Subject::Write(1),
                     table: TableId(1),
                     key: key.clone(),
                     version,
@@ -308,13 +296,19 @@ mod tests {
             ),
             (
                 Refusal::UnknownTable {
-                    subject,
+                    subject: Subject::Write(1),
                     table: TableId(1),
                 },
                 422,
                 "unknown_table",
                 &["where", "table"],
             ),
+        ]
+    }
+
+    /// What was possible once, or is not yet.
+    fn cases_of_time() -> Vec<Case> {
+        vec![
             (
                 Refusal::SnapshotTooOld {
                     read_position: Position(1),
@@ -351,6 +345,24 @@ mod tests {
                 "id_expired",
                 &["id", "floor"],
             ),
+        ]
+    }
+
+    /// What no state would allow.
+    fn cases_of_form() -> Vec<Case> {
+        let too_large = TooLarge {
+            what: "the value".into(),
+            limit: "VALUE_BYTES_MAX".into(),
+            is: 2,
+            max: 1,
+            unit: "bytes".into(),
+        };
+        let reserved = Refusal::ReservedTable {
+            index: 0,
+            table: "onelog.tables".into(),
+        };
+        vec![
+            (reserved, 403, "reserved_table", &["where", "table"]),
             (
                 Refusal::Malformed("both".into()),
                 422,
@@ -395,7 +407,13 @@ mod tests {
 
     #[test]
     fn every_refusal_has_its_status_its_code_and_its_fields() {
-        for (refusal, status, code, fields) in cases().into_iter().chain(cases_of_the_node()) {
+        let cases = [
+            cases_of_the_state(),
+            cases_of_time(),
+            cases_of_form(),
+            cases_of_the_node(),
+        ];
+        for (refusal, status, code, fields) in cases.into_iter().flatten() {
             let error = refused(refusal, &Names, || None);
             let (found, body) = error.parts();
             assert_eq!((found, body["error"].as_str()), (status, Some(code)));

@@ -7,7 +7,7 @@ use std::collections::HashMap;
 use bytes::Bytes;
 use onelog_record::{Offset, Quoted, TableDefinition, TableId, TableKind, nearest_name};
 
-use self::columns::{chosen_columns, default_columns, full_text};
+use self::columns::{check_known_types, chosen_columns, default_columns, full_text, key_column};
 use crate::options::{ADOPT, TTL_SECONDS};
 use crate::projection::Extractor;
 use crate::transform::Transform;
@@ -187,30 +187,8 @@ impl MappingPlan {
         } else {
             chosen_columns(place, &mapping.columns, table.value)?
         };
-        if let Some(column) = columns.iter().find(|column| !(rules.has_type)(column.kind)) {
-            let known = ColumnType::ALL
-                .iter()
-                .filter(|(_, of)| (rules.has_type)(*of));
-            let known: Vec<&str> = known.map(|(name, _)| *name).collect();
-            return Err(DefinitionError::new(
-                format!("{place}.columns.{}.type", column.name),
-                format!(
-                    "a sink of the kind {} has no columns of the type '{}'; it has: {}",
-                    rules.kind,
-                    column.kind.name(),
-                    known.join(", ")
-                ),
-            ));
-        }
-        let keys: Vec<usize> = (0..columns.len())
-            .filter(|n| columns[*n].from == Source::Key)
-            .collect();
-        let [key] = keys[..] else {
-            return Err(DefinitionError::new(
-                format!("{place}.columns.{}", columns[keys[1]].name),
-                "a second column from '$key'; exactly one is the key of the rows",
-            ));
-        };
+        check_known_types(place, &columns, rules)?;
+        let key = key_column(place, &columns)?;
         let full_text = full_text(place, mapping, &columns, key)?;
         let extractor = Extractor::new(&columns);
         let key_template = match &mapping.key {

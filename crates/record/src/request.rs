@@ -109,6 +109,22 @@ pub struct CommitRequest {
     pub writes: Vec<Write>,
 }
 
+impl KeyRange {
+    fn check_limits(&self, n: usize) -> Result<(), TooLarge> {
+        key("range reads", n, &self.from)?;
+        // The end of a prefix or of "right behind this key" is one byte longer than a key.
+        match &self.to {
+            Some(to) => bytes(
+                || format!("end of range reads[{n}]"),
+                "KEY_BYTES_MAX",
+                to.len(),
+                KEY_BYTES_MAX + 1,
+            ),
+            None => Ok(()),
+        }
+    }
+}
+
 impl Operation {
     fn size(&self) -> usize {
         match self {
@@ -126,6 +142,35 @@ impl Write {
     pub fn header_bytes(&self) -> usize {
         let headers = self.headers.iter();
         headers.map(|h| h.name.len() + h.value.len()).sum()
+    }
+
+    /// Checks the limits of the write with this number; answers its bytes in the transaction.
+    fn check_limits(&self, n: usize) -> Result<usize, TooLarge> {
+        key("writes", n, &self.key)?;
+        let size = self.operation.size();
+        bytes(
+            || format!("value of writes[{n}]"),
+            "VALUE_BYTES_MAX",
+            size,
+            VALUE_BYTES_MAX,
+        )?;
+        if self.headers.len() > HEADERS_MAX {
+            return Err(too_large(
+                format!("the number of headers of writes[{n}]"),
+                "HEADERS_MAX",
+                self.headers.len(),
+                HEADERS_MAX,
+                "headers",
+            ));
+        }
+        let headers = self.header_bytes();
+        bytes(
+            || format!("headers of writes[{n}]"),
+            "VALUE_BYTES_MAX",
+            headers,
+            VALUE_BYTES_MAX,
+        )?;
+        Ok(self.key.len() + size + headers)
     }
 }
 
@@ -211,48 +256,15 @@ impl CommitRequest {
         for (n, read) in self.point_reads.iter().enumerate() {
             key("reads", n, &read.key)?;
         }
-        for (n, read) in self.range_reads.iter().enumerate() {
-            key("range reads", n, &read.from)?;
-            // The end of a prefix or of "right behind this key" is one byte longer than a key.
-            if let Some(to) = &read.to {
-                bytes(
-                    || format!("end of range reads[{n}]"),
-                    "KEY_BYTES_MAX",
-                    to.len(),
-                    KEY_BYTES_MAX + 1,
-                )?;
-            }
+        for (n, range) in self.range_reads.iter().enumerate() {
+            range.check_limits(n)?;
         }
         for (n, guard) in self.guards.iter().enumerate() {
             key("guards", n, &guard.key)?;
         }
         let mut total = 0;
         for (n, write) in self.writes.iter().enumerate() {
-            key("writes", n, &write.key)?;
-            let size = write.operation.size();
-            bytes(
-                || format!("value of writes[{n}]"),
-                "VALUE_BYTES_MAX",
-                size,
-                VALUE_BYTES_MAX,
-            )?;
-            if write.headers.len() > HEADERS_MAX {
-                return Err(too_large(
-                    format!("the number of headers of writes[{n}]"),
-                    "HEADERS_MAX",
-                    write.headers.len(),
-                    HEADERS_MAX,
-                    "headers",
-                ));
-            }
-            let headers = write.header_bytes();
-            bytes(
-                || format!("headers of writes[{n}]"),
-                "VALUE_BYTES_MAX",
-                headers,
-                VALUE_BYTES_MAX,
-            )?;
-            total += write.key.len() + size + headers;
+            total += write.check_limits(n)?;
         }
         bytes(
             || "the transaction".into(),

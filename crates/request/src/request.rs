@@ -5,7 +5,7 @@ use std::fmt;
 use onelog_record::{
     CommitRequest, GUARDS_MAX, Position, READS_MAX, RECORDS_MAX, Subject, TooLarge, in_json_terms,
 };
-use serde::de::{DeserializeSeed, Deserializer, MapAccess, SeqAccess, Visitor};
+use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visitor};
 use serde_json::error::Category;
 
 use crate::WAIT_TIMEOUT_MS_MAX;
@@ -126,13 +126,7 @@ impl<'de> Visitor<'de> for RequestSeed<'_, '_> {
                 }
                 "wait_for" => {
                     *wait_for = map.next_value()?;
-                    if wait_for.len() > WAIT_FOR_MAX {
-                        let message = format!(
-                            "{} sinks are named, the limit is {WAIT_FOR_MAX}",
-                            wait_for.len()
-                        );
-                        return Err(place.malformed_at("wait_for", message));
-                    }
+                    check_wait_for(place, wait_for)?;
                 }
                 "wait_timeout_ms" => {
                     let timeout_ms: u64 = map.next_value()?;
@@ -175,20 +169,34 @@ impl<'de> Visitor<'de> for RequestSeed<'_, '_> {
                 })?,
             }
         }
-        if parsed.request.has_reads() && parsed.request.read_position.is_none() {
-            return Err(place.malformed_at(
-                "read_position",
-                "with 'reads' the position is needed that they were made at: the header Onelog-Position of their answers",
-            ));
-        }
-        let request = &parsed.request;
-        if !request.has_reads() && request.guards.is_empty() && request.writes.is_empty() {
-            return Err(place.malformed(
-                "the transaction is empty: it has neither writes nor reads nor guards",
-            ));
-        }
+        check_complete(place, &parsed.request)?;
         Ok(parsed)
     }
+}
+
+fn check_wait_for<E: Error>(place: &Place<'_>, sinks: &[String]) -> Result<(), E> {
+    let number = sinks.len();
+    if number > WAIT_FOR_MAX {
+        let message = format!("{number} sinks are named, the limit is {WAIT_FOR_MAX}");
+        return Err(place.malformed_at("wait_for", message));
+    }
+    Ok(())
+}
+
+/// Checks what a request needs as a whole.
+fn check_complete<E: Error>(place: &Place<'_>, request: &CommitRequest) -> Result<(), E> {
+    if request.has_reads() && request.read_position.is_none() {
+        return Err(place.malformed_at(
+            "read_position",
+            "with 'reads' the position is needed that they were made at: the header Onelog-Position of their answers",
+        ));
+    }
+    if !request.has_reads() && request.guards.is_empty() && request.writes.is_empty() {
+        return Err(
+            place.malformed("the transaction is empty: it has neither writes nor reads nor guards")
+        );
+    }
+    Ok(())
 }
 
 /// A list whose elements are numbered in the place, and bounded.

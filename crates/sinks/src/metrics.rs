@@ -49,7 +49,7 @@ impl Collector for SinkCollector {
             return Ok(());
         }
         encode_memory(&mut encoder, &inner.memory)?;
-        let mut family = |name, help, figure: &dyn Fn(&Line) -> Option<Figure>| {
+        let mut family = |name: &str, help: &str, figure: &dyn Fn(&Line) -> Option<Figure>| {
             family(&mut encoder, &lines, name, help, figure)
         };
         family(
@@ -98,30 +98,39 @@ impl Collector for SinkCollector {
             "1 while the log behind the sink is over its limit and no longer kept for it",
             &|line| Some(Figure::Whole(u64::from(line.status.left_behind))),
         )?;
-        family(
-            "sink_verified_position",
-            "Where the store was last compared with the log",
-            &|line| line.verified().map(|v| Figure::Whole(v.position.get())),
-        )?;
-        family(
-            "sink_differing_rows",
-            "Rows that differed in the last comparison",
-            &|line| line.verified().map(|v| Figure::Whole(v.differences_total)),
-        )?;
-        family(
-            "sink_last_verify_timestamp_seconds",
-            "When the last comparison ended, in seconds since 1970",
-            &|line| line.verified().map(|v| Figure::Gauge(v.at_ms as f64 / 1e3)),
-        )?;
-        family(
-            "sink_last_verify_seconds",
-            "How long the last comparison took",
-            &|line| {
-                line.verified()
-                    .map(|v| Figure::Gauge(v.took_ms as f64 / 1e3))
-            },
-        )
+        encode_verification(&mut family)
     }
+}
+
+/// Encodes one figure of all sinks: its name, its help, and how it is read.
+type EncodeFamily<'f> =
+    dyn FnMut(&str, &str, &dyn Fn(&Line) -> Option<Figure>) -> Result<(), fmt::Error> + 'f;
+
+/// The figures of the last comparison of each sink.
+fn encode_verification(family: &mut EncodeFamily<'_>) -> Result<(), fmt::Error> {
+    family(
+        "sink_verified_position",
+        "Where the store was last compared with the log",
+        &|line| line.verified().map(|v| Figure::Whole(v.position.get())),
+    )?;
+    family(
+        "sink_differing_rows",
+        "Rows that differed in the last comparison",
+        &|line| line.verified().map(|v| Figure::Whole(v.differences_total)),
+    )?;
+    family(
+        "sink_last_verify_timestamp_seconds",
+        "When the last comparison ended, in seconds since 1970",
+        &|line| line.verified().map(|v| Figure::Gauge(v.at_ms as f64 / 1e3)),
+    )?;
+    family(
+        "sink_last_verify_seconds",
+        "How long the last comparison took",
+        &|line| {
+            line.verified()
+                .map(|v| Figure::Gauge(v.took_ms as f64 / 1e3))
+        },
+    )
 }
 
 fn lines(inner: &Inner) -> Vec<Line> {

@@ -3,7 +3,7 @@
 use onelog_record::ValueKind;
 
 use super::{ColumnPlan, KEY_COLUMN};
-use crate::{Column, ColumnType, Columns, DefinitionError, Mapping, Source, unknown};
+use crate::{Column, ColumnType, Columns, DefinitionError, Mapping, MappingRules, Source, unknown};
 
 pub(super) fn default_columns(value: ValueKind) -> Vec<ColumnPlan> {
     let column = |name: &str, from, kind| ColumnPlan {
@@ -85,6 +85,44 @@ fn check_type(place: &str, column: &Column, value: ValueKind) -> Result<(), Defi
             names.join(", ")
         ),
     ))
+}
+
+/// Checks that the store has a type for each column.
+pub(super) fn check_known_types(
+    place: &str,
+    columns: &[ColumnPlan],
+    rules: &MappingRules,
+) -> Result<(), DefinitionError> {
+    let Some(column) = columns.iter().find(|c| !(rules.has_type)(c.kind)) else {
+        return Ok(());
+    };
+    let known = ColumnType::ALL
+        .iter()
+        .filter(|(_, of)| (rules.has_type)(*of));
+    let known: Vec<&str> = known.map(|(name, _)| *name).collect();
+    Err(DefinitionError::new(
+        format!("{place}.columns.{}.type", column.name),
+        format!(
+            "a sink of the kind {} has no columns of the type '{}'; it has: {}",
+            rules.kind,
+            column.kind.name(),
+            known.join(", ")
+        ),
+    ))
+}
+
+/// Which column is the key of the rows.
+pub(super) fn key_column(place: &str, columns: &[ColumnPlan]) -> Result<usize, DefinitionError> {
+    let keys: Vec<usize> = (0..columns.len())
+        .filter(|n| columns[*n].from == Source::Key)
+        .collect();
+    match keys[..] {
+        [key] => Ok(key),
+        _ => Err(DefinitionError::new(
+            format!("{place}.columns.{}", columns[keys[1]].name),
+            "a second column from '$key'; exactly one is the key of the rows",
+        )),
+    }
 }
 
 pub(super) fn full_text(
