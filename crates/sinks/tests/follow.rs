@@ -223,7 +223,7 @@ fn comparing_does_not_need_writers_or_the_sink_to_pause() {
 }
 
 #[test]
-fn a_store_that_the_log_no_longer_reaches_is_filled_anew() {
+fn a_store_that_the_log_no_longer_reaches_is_backfilled() {
     let place = Place::new();
     let mut options = place.options();
     options.segment_bytes = 256 << 10;
@@ -507,7 +507,7 @@ fn a_store_that_went_back_in_time_while_nothing_was_written_catches_up_when_it_i
 }
 
 #[test]
-fn a_store_that_vanishes_while_it_is_followed_is_filled_anew() {
+fn a_store_that_vanishes_while_it_is_followed_is_backfilled() {
     let place = Place::new();
     let (node, sinks) = place.open();
     with_tables(&node);

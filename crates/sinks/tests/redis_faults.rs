@@ -253,7 +253,7 @@ fn redis_restored_from_an_older_copy_gets_the_rest_again() {
 }
 
 #[test]
-fn redis_without_persistence_is_filled_anew_after_a_restart() {
+fn redis_without_persistence_is_backfilled_after_a_restart() {
     require!(Kind::Redis);
     let server = Redis::start_with(&["appendonly=no"]);
     let world = World::new(&server.url(), None);

@@ -39,7 +39,7 @@ fn assert_transcript(paused: bool, events: &[Event], expected: &[&str]) {
 }
 
 #[test]
-fn an_empty_store_is_filled_and_then_follows() {
+fn an_empty_store_is_backfilled_and_then_follows() {
     assert_transcript(
         false,
         &[
@@ -87,7 +87,7 @@ fn a_paused_sink_stands_by_and_confirms_its_position_when_it_goes_on() {
 }
 
 #[test]
-fn a_paused_sink_fills_nothing_until_it_is_resumed_or_rebuilt() {
+fn a_paused_sink_backfills_nothing_until_it_is_resumed_or_rebuilt() {
     assert_transcript(
         true,
         &[EMPTY, Event::Resume],

@@ -194,7 +194,7 @@ impl Stop {
 }
 
 /// Nothing where the store has no tables that it does not make itself.
-pub fn what_is_written_while_a_users_table_is_filled_first_is_kept(rig: &dyn Rig) {
+pub fn what_is_written_while_a_users_table_is_backfilled_first_is_kept(rig: &dyn Rig) {
     let world = World::of_its_own(rig, "meanwhile");
     let people = world.table("people");
     if !rig.make_table(&people) {

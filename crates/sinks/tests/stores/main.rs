@@ -40,7 +40,7 @@ fn tell(rig: &dyn Rig) {
     refusing::what_a_users_table_refuses_in_a_backfill_is_parked_once(rig);
     refusing::the_rows_of_what_a_backfill_refuses_stay_as_they_are(rig);
     adopting::rows_that_were_there_before_are_kept_until_the_definition_says_otherwise(rig);
-    adopting::what_is_written_while_a_users_table_is_filled_first_is_kept(rig);
+    adopting::what_is_written_while_a_users_table_is_backfilled_first_is_kept(rig);
     adopting::what_is_written_while_a_sinks_own_table_is_made_anew_is_not_dropped_unasked(rig);
     adopting::what_a_deleted_sink_left_is_asked_for_as_any_table_that_is_there(rig);
     adopting::a_table_that_a_definition_left_is_asked_for_when_it_comes_back(rig);

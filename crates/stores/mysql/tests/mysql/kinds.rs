@@ -33,7 +33,7 @@ fn refused(database: &Database, plan: &Arc<Plan>) -> String {
 const MINE: &str = "CREATE TABLE orders (id VARCHAR(50) CHARACTER SET utf8mb4 COLLATE utf8mb4_nopad_bin PRIMARY KEY, total BIGINT)";
 
 #[test]
-fn a_table_of_a_user_that_cannot_be_filled_is_filled_after_what_is_said() {
+fn a_table_of_a_user_that_cannot_be_backfilled_is_backfilled_after_what_is_said() {
     require!(Kind::Mariadb);
     for (kind, helps) in [
         (
@@ -63,7 +63,7 @@ fn a_table_of_a_user_that_cannot_be_filled_is_filled_after_what_is_said() {
 }
 
 #[test]
-fn what_is_no_table_is_not_to_be_filled_as_it_is() {
+fn what_is_no_table_is_not_to_be_backfilled_as_it_is() {
     require!(Kind::Mariadb);
     for (kind, made) in [
         ("view", "CREATE VIEW orders AS SELECT 'a' AS id, 1 AS total"),

@@ -223,7 +223,7 @@ fn what_keeps_every_value_is_looked_at_and_goes_on() {
 }
 
 #[test]
-fn a_table_that_is_narrowed_during_its_backfill_is_filled_again() {
+fn a_table_that_is_narrowed_during_its_backfill_is_backfilled_again() {
     require!(Kind::Mariadb);
     let mut followed = followed(Some(OWN));
     followed

@@ -169,7 +169,7 @@ pub const FITTING: &str = "CREATE TABLE orders (
   INSERT INTO orders VALUES ('a', 1, 'mine', 42), ('old', 2, 'old', 43);";
 
 #[test]
-fn an_existing_table_is_filled_as_it_is_and_keeps_what_is_the_users() {
+fn an_existing_table_is_backfilled_as_it_is_and_keeps_what_is_the_users() {
     require!(Kind::Mariadb);
     for many_rows in [false, true] {
         let database = Database {
@@ -340,7 +340,7 @@ fn parents_and_children_come_and_go_together() {
 }
 
 #[test]
-fn a_first_fill_of_children_before_their_parents_says_which_order_fills_them() {
+fn a_first_backfill_of_children_before_their_parents_says_which_order_does_it() {
     require!(Kind::Mariadb);
     const CHILDREN: &str = r#"{"table":"shop.orders","into":"children","existing":true,"where":".kind == \"child\"","columns":{
       "id":{"from":"$key","type":"text"},"parent":{"from":"/parent","type":"text"}}}"#;

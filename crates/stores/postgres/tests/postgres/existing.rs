@@ -67,7 +67,7 @@ fn a_users_own_table_is_never_taken_for_one_that_onelog_made() {
 }
 
 #[test]
-fn a_users_own_table_is_filled_and_keeps_what_is_his() {
+fn a_users_own_table_is_backfilled_and_keeps_what_is_his() {
     require!(Kind::Postgres);
     let (pg, plan) = people(TABLE);
     pg.sql(
@@ -102,7 +102,7 @@ fn a_users_own_table_is_filled_and_keeps_what_is_his() {
 }
 
 #[test]
-fn a_first_fill_of_children_before_their_parents_says_which_order_fills_them() {
+fn a_first_backfill_of_children_before_their_parents_says_which_order_does_it() {
     require!(Kind::Postgres);
     const CHILDREN: &str = r#"{"table":"shop.orders","into":"children","existing":true,"where":".kind == \"child\"","columns":{
       "id":{"from":"$key","type":"text"},"parent":{"from":"/parent","type":"text"}}}"#;

@@ -38,7 +38,7 @@ fn a_table_that_onelog_did_not_make_is_never_replaced() {
 }
 
 #[test]
-fn an_empty_table_that_fits_is_filled_and_a_view_is_not() {
+fn an_empty_table_that_fits_is_backfilled_and_a_view_is_not() {
     require!(Kind::Postgres);
     let pg = Pg::new();
     pg.sql("CREATE TABLE orders (id text PRIMARY KEY, total bigint, note text, mood text)");
@@ -505,7 +505,7 @@ fn a_table_whose_rows_are_those_of_another_table_is_refused_by_name() {
 }
 
 #[test]
-fn a_table_of_another_sink_that_becomes_a_partition_is_not_filled_through_its_parent() {
+fn a_table_of_another_sink_that_becomes_a_partition_is_not_backfilled_through_its_parent() {
     require!(Kind::Postgres);
     // Given two sinks with a table of the user for each, one of them partitioned
     let pg = Pg::new();

@@ -44,7 +44,7 @@ const DOCUMENTS: [&str; 6] = [
     "{}",
 ];
 
-fn filled_by(pg: &Pg, plan: &Arc<Plan>, model: &Model, applied: bool) -> Box<dyn Store> {
+fn backfilled_by(pg: &Pg, plan: &Arc<Plan>, model: &Model, applied: bool) -> Box<dyn Store> {
     let mut store = pg.open(Arc::clone(plan), LOG);
     store.take_over().unwrap();
     if applied {
@@ -71,7 +71,7 @@ fn every_type_comes_back_from_arrays_and_from_a_copy() {
         for (n, document) in DOCUMENTS.iter().enumerate() {
             model.write(ORDERS, format!("k{n}").as_bytes(), Some(document));
         }
-        let mut store = filled_by(&pg, &plan, &model, applied);
+        let mut store = backfilled_by(&pg, &plan, &model, applied);
         assert_equal(&plan, &model, store.as_mut());
         let types = pg.sql(
             "SELECT string_agg(DISTINCT data_type, ',' ORDER BY data_type) FROM information_schema.columns WHERE table_name = 'orders' AND table_schema = current_schema()",
@@ -113,7 +113,7 @@ fn json_numbers_to_the_ends_of_the_range_of_jsonb_compare_equal() {
         // when they are written, then they are the log's own,
         let pg = Pg::new();
         let plan = conformance::plan(&pg, ALL);
-        let mut store = filled_by(&pg, &plan, &model, applied);
+        let mut store = backfilled_by(&pg, &plan, &model, applied);
         assert_equal(&plan, &model, store.as_mut());
         // and another number is a difference.
         let found = pg.by_hand(
@@ -141,7 +141,7 @@ fn json_numbers_that_could_not_be_read_again_are_refused_by_name() {
         ("1e131072", "value overflows numeric format"),
         (&"1e131071,".repeat(10_000), "longer than 16 MiB"),
     ] {
-        let mut store = filled_by(&pg, &plan, &Model::default(), true);
+        let mut store = backfilled_by(&pg, &plan, &Model::default(), true);
         let mut model = Model::default();
         let document = format!(r#"{{"json":[{}]}}"#, number.trim_end_matches(','));
         model.write(ORDERS, b"k", Some(&document));
@@ -182,7 +182,7 @@ fn keys_of_every_type_are_found_again() {
         for key in keys {
             model.write(ORDERS, key.as_bytes(), Some(r#"{"n":1}"#));
         }
-        let mut store = filled_by(&pg, &plan, &model, true);
+        let mut store = backfilled_by(&pg, &plan, &model, true);
         assert_equal(&plan, &model, store.as_mut());
         model.rebuild(&plan, store.as_mut()).unwrap();
         let from = model.position();
@@ -237,7 +237,7 @@ proptest! {
             model.write(ORDERS, format!("{n}").as_bytes(), Some(&document));
         }
         for applied in [true, false] {
-            let mut store = filled_by(pg, plan, &model, applied);
+            let mut store = backfilled_by(pg, plan, &model, applied);
             assert_equal(plan, &model, store.as_mut());
             // The server reads the same number from its text.
             prop_assert_eq!(pg.sql("SELECT count(*) FROM n WHERE n <> text::numeric"), "0");

@@ -299,12 +299,12 @@ mod tests {
             (found.position, found.chain, found.epoch),
             (Position(5), Some(105), 3)
         );
-        for unfilled in [
+        for not_backfilled in [
             vec![record("a", Some(7), 3), record("a", None, 3)],
             vec![record("a", Some(7), 3), record("b", Some(7), 3)],
             vec![record("a", Some(7), 3), Record::default()],
         ] {
-            assert_eq!(least(&unfilled, "plan"), None);
+            assert_eq!(least(&not_backfilled, "plan"), None);
         }
         assert_eq!(least(&[record("a", Some(7), 3)], "another plan"), None);
     }

@@ -339,7 +339,7 @@ fn two_sinks_share_a_file_but_not_a_table() {
 }
 
 #[test]
-fn sinks_that_fill_one_table_do_not_mix_their_rows() {
+fn sinks_that_backfill_one_table_do_not_mix_their_rows() {
     // Given a sink that has begun to backfill a new table,
     let (sqlite, plan) = (Sqlite::new(), standard_plan());
     let sink = |name: &str| {
