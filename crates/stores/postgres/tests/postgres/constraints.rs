@@ -461,7 +461,8 @@ fn a_rebuild_refuses_a_child_without_a_parent_alone_where_the_order_is_not_the_c
         let StoreError::Refused(refused) = error else {
             panic!("{error:?}");
         };
-        assert_eq!((&refused.key[..], refused.more.len()), ("orphan", 0));
+        assert_eq!(refused.key, "orphan");
+        assert!(refused.more.is_empty(), "{refused:?}");
         assert!(text.contains("(parent)=(nobody)"), "{text}");
         // and with the record of its parent, or without the child, all are backfilled in this order.
         let mut mended = model.clone();
