@@ -23,7 +23,7 @@ use crate::segment::{Extent, SEGMENT_HEADER_BYTES, Segment, SegmentHeader};
 use crate::{Corruption, CutError, Log, ReadError};
 
 /// Where the log will end.
-struct NewEnd {
+pub(crate) struct NewEnd {
     kept: Arc<Segment>,
     /// Of the kept segment.
     extent: Extent,
@@ -76,21 +76,21 @@ impl Log {
         let Some(hard) = hard.as_mut() else {
             return Err(CutError::Stopped);
         };
-        let mut entries = CutEntries {
+        let entries = self.keep(&end, from)?;
+        self.cut_behind(&end, from, hard)?;
+        Ok(entries)
+    }
+
+    /// Copies the frames from `from` on, where they are many: they are about to go.
+    pub(crate) fn keep(&self, end: &NewEnd, from: Index) -> io::Result<CutEntries> {
+        let disk = &*self.shared.disk;
+        let mut cut = CutEntries {
             from,
             to: self.last_index(),
             first_term: end.first_term,
             last_term: end.last_term,
             kept: Kept::Few,
         };
-        entries.kept = self.keep(&end, &entries)?;
-        self.cut_behind(&end, from, hard)?;
-        Ok(entries)
-    }
-
-    /// Copies the frames that are to be cut, where they are many.
-    fn keep(&self, end: &NewEnd, cut: &CutEntries) -> io::Result<Kept> {
-        let disk = &*self.shared.disk;
         let (kept, extent) = (&end.kept, &end.extent);
         let header = SegmentHeader {
             recycled: false,
@@ -107,11 +107,12 @@ impl Log {
         }
         let frames = files.iter().map(|(file, from, to)| (&**file, *from, *to));
         let frames: Vec<(&dyn DiskFile, u64, u64)> = frames.collect();
-        keep(disk, cut, &header, &frames)
+        cut.kept = keep(disk, &cut, &header, &frames)?;
+        Ok(cut)
     }
 
     /// Finds the place of the cut; reads the frames up to it from the last point of the index.
-    fn new_end(&self, from: Index) -> Result<NewEnd, CutError> {
+    pub(crate) fn new_end(&self, from: Index) -> Result<NewEnd, CutError> {
         let segments: Vec<Arc<Segment>> = self.shared.segments.read().iter().cloned().collect();
         let place = segments.partition_point(|s| s.header.first_index <= from);
         let kept = Arc::clone(&segments[place - 1]);
@@ -120,9 +121,7 @@ impl Log {
         let is_at = |(first, _): &&(Index, Term)| *first <= from;
         let first_term =
             (extent.terms.iter().rev().find(is_at)).map_or(kept.header.term, |run| run.1);
-        let last_term = segments
-            .last()
-            .map_or(first_term, |last| last.extent.read().term);
+        let last_term = self.last_term();
         extent.rewind(&kept.header, from);
         let file = kept.file(&*self.shared.disk)?;
         let salt = Salt::of(kept.header.log_id);
@@ -144,6 +143,12 @@ impl Log {
             last_term,
             behind: segments[place..].to_vec(),
         })
+    }
+
+    /// Of the last entry; zero where there is none.
+    pub(crate) fn last_term(&self) -> Term {
+        let segments = self.shared.segments.read();
+        (segments.back()).map_or(Term::ZERO, |last| last.extent.read().term)
     }
 
     fn cut_behind(&self, end: &NewEnd, from: Index, hard: &mut HardStateFile) -> io::Result<()> {

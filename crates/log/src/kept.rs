@@ -1,4 +1,5 @@
-//! Copies of what was cut off the log's end: for a person to look at, nothing reads them.
+//! Copies of what was cut off the log's end, by itself or with all of the log: for a person to look at,
+//! nothing reads them.
 //!
 //! Each change of leaders may cut a few entries that no majority had. That many are cut can also mean
 //! that acknowledged entries are gone from the other nodes, as by earlier copies of folders: so their
@@ -67,6 +68,8 @@ pub enum Kept {
     /// This file has the first ones of them, as many as may be.
     Part(String),
     NoRoom,
+    /// The log could not be read there.
+    Unreadable,
     /// There are [`CUT_KEPT_FILES_MAX`] files already.
     TooMany,
 }
@@ -80,6 +83,7 @@ impl fmt::Display for Kept {
                 f,
                 "the first {CUT_KEPT_BYTES_MAX} bytes copied to {name} in the log's folder"
             ),
+            Self::Unreadable => f.write_str("not copied: the log cannot be read there"),
             Self::NoRoom => f.write_str("not copied: the disk is full"),
             Self::TooMany => write!(
                 f,

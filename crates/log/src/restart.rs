@@ -1,7 +1,8 @@
 //! Emptying the log: after a snapshot was installed it begins anew behind the snapshot's last entry.
 //!
 //! 1. The new first segment, its header alone, is made under the name `restart` and flushed: the
-//!    old log may have a segment of the very name that it will get.
+//!    old log may have a segment of the very name that it will get. What the old log has beyond the
+//!    snapshot, or otherwise than its leader, is copied where it is much ([`crate::kept`]).
 //! 2. The hard state counts this segment and no other. This is the moment: what a crash leaves is
 //!    the old log before it, and the new one afterwards.
 //! 3. The old segments go, last one first; then the new one gets its name, and only then frames.
@@ -21,6 +22,7 @@ use onelog_record::{Index, Position, Term};
 use crate::disk::{Disk, DiskFile};
 use crate::frame::CHAIN_START;
 use crate::hard_state::{HardStateFile, Stored};
+use crate::kept::{CutEntries, Kept};
 use crate::mend::{remove_if_there, remove_segment};
 use crate::planted::{self, Bug};
 use crate::prepare::make_spare;
@@ -56,10 +58,13 @@ impl Log {
     /// entry is the one behind it, with its end as base offset, chained to its checksum. May be done
     /// again. Blocks for as long as writing a segment of zeros takes.
     ///
+    /// Answers which entries are gone that lie behind `at`, or that a log with `at` in it cannot have
+    /// all of. `None` where nothing says so, as for a log that is simply behind.
+    ///
     /// # Errors
     /// `InFlight`, `NoHardState`, `Committed` and `LastIndex` change nothing. A failure of the disk
     /// is final: the next opening finds the old log or the new one.
-    pub fn restart_behind(&mut self, at: Place) -> Result<(), RestartError> {
+    pub fn restart_behind(&mut self, at: Place) -> Result<Option<CutEntries>, RestartError> {
         if self.shared.gate.is_closed() {
             return Err(RestartError::Stopped);
         }
@@ -85,7 +90,7 @@ impl Log {
         Ok(restarted?)
     }
 
-    fn restart(&mut self, at: Place) -> io::Result<()> {
+    fn restart(&mut self, at: Place) -> io::Result<Option<CutEntries>> {
         let shared = Arc::clone(&self.shared);
         let disk = &*shared.disk;
         let _files = shared.files.lock();
@@ -105,6 +110,7 @@ impl Log {
             previous: at.checksum,
         };
         let file = make_first_segment(disk, &header, self.options.segment_bytes)?;
+        let cut = self.keep_lost(at, hard.stored.public.commit)?;
         if planted::is(Bug::RestartUncounted) {
             remove_segments(disk)?;
         }
@@ -115,7 +121,44 @@ impl Log {
         remove_segments(disk)?;
         name_first_segment(disk, &header)?;
         segment.keep(file);
-        Ok(())
+        Ok(cut)
+    }
+
+    /// Copies what is about to be lost with the log, where it is much.
+    fn keep_lost(&self, at: Place, committed: Index) -> io::Result<Option<CutEntries>> {
+        let last = self.last_index();
+        let Some(from) = self.lost_from(at, committed).filter(|from| *from <= last) else {
+            return Ok(None);
+        };
+        Ok(Some(match self.new_end(from) {
+            Ok(end) => self.keep(&end, from)?,
+            Err(error) => {
+                tracing::warn!(%from, %error, "what goes with the log cannot be copied");
+                let last_term = self.last_term();
+                CutEntries {
+                    from,
+                    to: last,
+                    first_term: last_term,
+                    last_term,
+                    kept: Kept::Unreadable,
+                }
+            }
+        }))
+    }
+
+    /// From where on entries are lost: the first one behind `at`, or, where a log with `at` in it has
+    /// other ones, the first one that is not known to be committed. A log that ends before `at` has
+    /// other ones for certain only where its last term is a later one: terms never fall.
+    fn lost_from(&self, at: Place, committed: Index) -> Option<Index> {
+        if self.last_index() < at.index && self.last_term() <= at.term {
+            return None;
+        }
+        let has_place = matches!(self.reader().place(at.index), Ok(Some(place)) if place == at);
+        let from = match has_place {
+            true => at.index.next(),
+            false => committed.next().min(at.index),
+        };
+        Some(from.max(self.first_index()))
     }
 
     /// A spare that was a segment holds frames of the old log. They are stale for it, but may have

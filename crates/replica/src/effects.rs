@@ -13,8 +13,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use onelog_engine::Effect;
-use onelog_log::LogOptions;
 use onelog_log::frame::frame_len;
+use onelog_log::{CutEntries, LogOptions};
 use onelog_record::{Entry, Index, NodeId, Op, TABLE_TABLES, Transactions};
 
 use crate::failure::Failure;
@@ -85,14 +85,9 @@ impl<T, O: Observer> Replica<T, O> {
     /// A later leader has other entries from `index` on.
     fn cut(&mut self, index: Index) -> Result<(), Failure> {
         if let Some(cut) = self.log.cut_end(index)? {
-            tracing::warn!(
-                from = %cut.from,
-                to = %cut.to,
-                entries = cut.count(),
-                first_term = %cut.first_term,
-                last_term = %cut.last_term,
-                kept = %cut.kept,
-                "cut the end of the log: another leader has other entries there"
+            warn_of_cut(
+                &cut,
+                "cut the end of the log: another leader has other entries there",
             );
         }
         self.observer.cut(index);
@@ -237,6 +232,19 @@ impl<T, O: Observer> Replica<T, O> {
         }
         Ok(())
     }
+}
+
+/// Durable entries of this node are gone: an operator is to see how many.
+pub(crate) fn warn_of_cut(cut: &CutEntries, why: &str) {
+    tracing::warn!(
+        from = %cut.from,
+        to = %cut.to,
+        entries = cut.count(),
+        first_term = %cut.first_term,
+        last_term = %cut.last_term,
+        kept = %cut.kept,
+        "{why}"
+    );
 }
 
 impl<T, O> Replica<T, O> {

@@ -24,9 +24,11 @@ use onelog_log::{
 use onelog_record::{Index, NodeId, Position, Term};
 use onelog_state::{Opened, State, StateOptions};
 
+use crate::effects::warn_of_cut;
 use crate::failure::Failure;
 use crate::hard_state;
 use crate::options::{FOUNDER, ReplicaOptions};
+use crate::snapshots::REPLACED;
 
 /// A replica could not be started. Nothing has been changed beyond what recovery logged.
 #[derive(Debug, thiserror::Error)]
@@ -222,7 +224,9 @@ fn finish_install(
         return Ok(false);
     }
     tracing::info!(index = %place.index, "the log begins behind the state that was installed last");
-    log.restart_behind(place).map_err(Failure::from)?;
+    if let Some(cut) = log.restart_behind(place).map_err(Failure::from)? {
+        warn_of_cut(&cut, REPLACED);
+    }
     recovery.first_index = place.index.next();
     recovery.last_index = place.index;
     (recovery.start, recovery.end) = (place.end, place.end);

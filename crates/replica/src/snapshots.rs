@@ -18,12 +18,17 @@ use onelog_log::Place;
 use onelog_record::NodeId;
 use onelog_state::{Export, Head, Imported, ReadError, State};
 
+use crate::effects::warn_of_cut;
 use crate::failure::Failure;
 use crate::jobs::{Job, Outbox};
 use crate::observer::Observer;
 use crate::planted::{self, Bug};
 use crate::replica::Replica;
 use crate::start::{load_catalog, remembered};
+
+/// What is said where a log with entries that its leader may not have was replaced.
+pub(crate) const REPLACED: &str =
+    "a state of another node took the place of this log, which had other entries than that node";
 
 /// A snapshot on its way to another node.
 #[derive(Debug)]
@@ -200,7 +205,9 @@ impl<T, O: Observer> Replica<T, O> {
         let unfinished = self.checkpoints.unfinished.take().map(|u| u.checkpoint);
         let mut unfinished = unfinished.or_else(|| self.checkpoints.frozen.take());
         let opened = self.state.install(imported, &mut unfinished)?;
-        self.log.restart_behind(place)?;
+        if let Some(cut) = self.log.restart_behind(place)? {
+            warn_of_cut(&cut, REPLACED);
+        }
         tracing::info!(index = %mark.index, end = %mark.end, "took state and log of another node");
         if !planted::is(Bug::CatalogNotInstalled) {
             self.catalog = Arc::new(load_catalog(&self.state)?);

@@ -101,6 +101,11 @@ fn a_follower_that_lacks_what_the_log_no_longer_has_gets_a_snapshot() {
     cluster.start(3, &[1, 2]).unwrap();
     cluster.learn(4);
     cluster.check_equal_states();
+    let log = cluster.place(3).folder.path().join("log");
+    let names = std::fs::read_dir(log).unwrap();
+    let mut names = names.map(|file| file.unwrap().file_name().into_string().unwrap());
+    let is_copy = |name: String| name.ends_with(".kept");
+    assert!(!names.any(is_copy), "a log that is behind is not copied");
     // and go on.
     cluster.get(1).promote_member_blocking(NodeId(4)).unwrap();
     cluster.put(4, "last", "1").unwrap();

@@ -159,3 +159,39 @@ fn a_former_leader_far_behind_gets_a_snapshot_and_leads_again() {
     assert!(world.is_acknowledged(501) && world.is_acknowledged(502));
     world.check_end();
 }
+
+fn kept_by(world: &World, id: NodeId) -> Vec<String> {
+    let names = world.nodes[&id].log.files().into_keys();
+    names.filter(|name| name.ends_with(".kept")).collect()
+}
+
+#[test]
+fn what_a_leader_wrote_alone_is_copied_before_a_snapshot_takes_its_place() {
+    // Given a leader that is cut off and writes much by itself,
+    let mut world = World::of_with(3, 36, small);
+    world.isolate(node(1));
+    let shared = world.nodes[&node(1)].replica().durable();
+    for ticket in 1_001..=1_500 {
+        world.put(node(1), ticket);
+        world.settle();
+    }
+    let last = world.nodes[&node(1)].replica().durable();
+    let term = world.nodes[&node(1)].replica().role().term;
+    assert!(last > Index(shared.0 + 490), "{shared} {last}");
+    // while the others write less, and cut their log,
+    let leader = world.elect_of(&[node(2), node(3)]);
+    fill_without(&mut world, leader, node(1));
+    assert!(world.nodes[&leader].replica().durable() < last);
+    // when it comes back and gets a snapshot,
+    world.cut.clear();
+    world.run(30);
+    assert!(world.reached().often("a snapshot was installed") > 0);
+    // then a file has what it wrote, and the others, one of which was only behind, have none.
+    let (from, last, term) = (shared.0 + 1, last.0, term.0);
+    let name = format!("cut-{from:020}-{last:020}-{term:020}.kept");
+    assert_eq!(kept_by(&world, node(1)), [name]);
+    for id in [2, 3] {
+        assert_eq!(kept_by(&world, node(id)), [""; 0]);
+    }
+    world.check_end();
+}
