@@ -27,6 +27,9 @@ pub struct Cluster {
     /// Why this node has not become a member, or a voter, where it requests that itself.
     #[schema(required)]
     join_error: Option<String>,
+    /// Why this node does not follow the leader: its disk has no room, or it could not take in a snapshot.
+    #[schema(required)]
+    not_following: Option<String>,
     /// How many damaged frames of its log this node has put back from other nodes since its start.
     mended_frames: u64,
     members: Vec<Member>,
@@ -59,6 +62,9 @@ struct Member {
     /// On the leader: whether it is being sent a snapshot.
     #[schema(required)]
     takes_snapshot: Option<bool>,
+    /// Why it does not follow the leader, as it said itself in the last seconds.
+    #[schema(required)]
+    not_following: Option<String>,
 }
 
 /// The cluster as this node sees it. A node that is alone is its only member.
@@ -66,17 +72,19 @@ struct Member {
 #[schema(examples(
     json!({"alone": true, "node": 1, "address": null, "term": null, "leader": 1, "leads": true,
         "is_member": true, "is_changing": false, "is_removed": false, "disk_full": false,
-        "join_error": null, "mended_frames": 0,
+        "join_error": null, "not_following": null, "mended_frames": 0,
         "members": [{"node": 1, "is_voter": true, "address": null, "is_connected": true,
-            "last_error": null, "matched": null, "is_active": null, "takes_snapshot": null}]}),
+            "last_error": null, "matched": null, "is_active": null, "takes_snapshot": null,
+            "not_following": null}]}),
     json!({"alone": false, "node": 2, "address": "127.0.0.1:7172", "term": 3, "leader": 1,
         "leads": false, "is_member": true, "is_changing": false, "is_removed": false,
-        "disk_full": false, "join_error": null, "mended_frames": 0,
+        "disk_full": false, "join_error": null, "not_following": null, "mended_frames": 0,
         "members": [{"node": 1, "is_voter": true, "address": "127.0.0.1:7171",
             "is_connected": true, "last_error": null, "matched": null, "is_active": null,
-            "takes_snapshot": null},
+            "takes_snapshot": null, "not_following": null},
             {"node": 2, "is_voter": true, "address": "127.0.0.1:7172", "is_connected": true,
-            "last_error": null, "matched": null, "is_active": null, "takes_snapshot": null}]}),
+            "last_error": null, "matched": null, "is_active": null, "takes_snapshot": null,
+            "not_following": null}]}),
 ))]
 pub struct ClusterView {
     /// Whether this node was started without a number: it is in no cluster.
@@ -105,6 +113,9 @@ pub struct ClusterView {
     /// Why this node has not become a member, or a voter, where it requests that itself.
     #[schema(required)]
     join_error: Option<String>,
+    /// Why this node does not follow the leader: its disk has no room, or it could not take in a snapshot.
+    #[schema(required)]
+    not_following: Option<String>,
     /// How many damaged frames of its log this node has put back from other nodes since its start.
     mended_frames: u64,
     members: Vec<Member>,
@@ -143,6 +154,7 @@ impl From<onelog::ClusterStatus> for Cluster {
             is_removed: cluster.is_removed,
             disk_full: cluster.disk_full,
             join_error: cluster.join_error,
+            not_following: cluster.not_following,
             mended_frames: cluster.mended_frames,
             members: cluster.members.into_iter().map(Member::from).collect(),
         }
@@ -161,6 +173,7 @@ impl From<onelog::MemberStatus> for Member {
             matched: member.matched,
             is_active: member.is_active,
             takes_snapshot: member.takes_snapshot,
+            not_following: member.not_following,
         }
     }
 }
@@ -182,6 +195,7 @@ impl ClusterView {
                 is_removed: cluster.is_removed,
                 disk_full: cluster.disk_full,
                 join_error: cluster.join_error,
+                not_following: cluster.not_following,
                 mended_frames: cluster.mended_frames,
                 members: cluster.members,
             },
@@ -200,6 +214,7 @@ impl ClusterView {
             matched: None,
             is_active: None,
             takes_snapshot: None,
+            not_following: None,
         };
         Self {
             alone: true,
@@ -213,6 +228,7 @@ impl ClusterView {
             is_removed: false,
             disk_full: false,
             join_error: None,
+            not_following: None,
             mended_frames: 0,
             members: vec![member],
         }

@@ -17,7 +17,7 @@ use super::{Cluster, Sink};
 ))]
 pub struct Health<'h> {
     /// `ok`, `ready`, `failed`; in a cluster also `no_leader`, `not_member`, `starting`,
-    /// `disk_full`, `removed`.
+    /// `disk_full`, `not_following`, `removed`.
     pub status: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub failure: Option<&'h str>,

@@ -355,9 +355,7 @@ impl Observer for Published {
 
     fn space_changed(&mut self, report: SpaceReport) {
         if let Some(cluster) = &self.0.cluster {
-            cluster
-                .is_full
-                .store(report.is_read_only, Ordering::Relaxed);
+            cluster.set_full(report.is_read_only);
         }
         *self.0.space.lock() = Some(report);
     }

@@ -420,6 +420,7 @@ mod tests {
             matched: None,
             is_active: None,
             takes_snapshot: None,
+            not_following: None,
         };
         ClusterStatus {
             node,
@@ -431,6 +432,7 @@ mod tests {
             is_changing: false,
             is_removed: false,
             join_error: None,
+            not_following: None,
             mended_frames: 0,
             disk_full: false,
             members: vec![member(1), member(2), member(3)],

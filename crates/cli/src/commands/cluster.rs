@@ -9,7 +9,7 @@ use crate::confirm::confirm;
 use crate::wire::shown;
 
 /// The most characters of an error in the list.
-const ERROR_CHARS_MAX: usize = 80;
+const ERROR_CHARS_MAX: usize = 120;
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -132,12 +132,14 @@ fn matched(member: &Value) -> String {
     matched.map_or_else(|| "-".to_owned(), thousands)
 }
 
-/// Why a member is not connected, or is not the only one of its number.
+/// Why a member is not connected, is not the only one of its number, or does not follow.
 fn why_not(member: &Value) -> String {
-    match (&member["other_address"], &member["last_error"]) {
-        (Value::String(other), _) => format!("refused: the same number at {other}"),
-        (_, error) => error.as_str().unwrap_or_default().to_owned(),
+    if let Some(other) = member["other_address"].as_str() {
+        return format!("refused: the same number at {other}");
     }
+    let reasons = [&member["last_error"], &member["not_following"]];
+    let why = reasons.into_iter().find_map(Value::as_str);
+    why.unwrap_or_default().to_owned()
 }
 
 fn role(cluster: &Value, member: &Value) -> &'static str {
@@ -186,6 +188,11 @@ pub fn summary(cluster: &Value) -> String {
     if let Some(error) = cluster["join_error"].as_str() {
         line += &format!("; {error}");
     }
+    if let Some(why) = cluster["not_following"].as_str()
+        && cluster["disk_full"] != true
+    {
+        line += &format!("; it does not follow: {why}");
+    }
     if let Some(mended) = cluster["mended_frames"].as_u64().filter(|count| *count > 0) {
         line += &format!("; {mended} damaged frames of its log were mended since its start");
     }
@@ -195,6 +202,17 @@ pub fn summary(cluster: &Value) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_member_says_why_it_is_not_connected_or_does_not_follow() {
+        let mut member = json!({"last_error": null, "not_following": "no room"});
+        assert_eq!(why_not(&member), "no room");
+        member["last_error"] = json!("no route");
+        assert_eq!(why_not(&member), "no route");
+        member["other_address"] = json!("b:1");
+        assert_eq!(why_not(&member), "refused: the same number at b:1");
+        assert_eq!(why_not(&json!({})), "");
+    }
 
     #[test]
     fn the_cluster_is_a_line() {
@@ -220,6 +238,13 @@ mod tests {
         waits["disk_full"] = json!(true);
         let line = summary(&waits);
         assert!(line.contains("; its disk has no room"), "{line}");
+        waits["disk_full"] = json!(false);
+        waits["not_following"] = json!("a snapshot was refused");
+        let line = summary(&waits);
+        assert!(
+            line.ends_with("; it does not follow: a snapshot was refused"),
+            "{line}"
+        );
         waits["mended_frames"] = json!(2);
         let line = summary(&waits);
         assert!(line.contains("; 2 damaged frames of its log"), "{line}");

@@ -42,7 +42,7 @@ pub(crate) async fn healthz() -> Answer {
     tag = "system",
     responses(
         (status = 200, description = "They can", body = crate::api::Health),
-        (status = 503, description = "`failed`: why. In a cluster `no_leader`: none is known now; `not_member`: the node waits to be added; `starting`: it was, and has not got the state yet; `disk_full`: the node writes nothing for want of room; `removed`: it was, for ever. On a read replica `starting`, `other_log`, `other_history`", body = crate::api::Health),
+        (status = 503, description = "`failed`: why. In a cluster `no_leader`: none is known now; `not_member`: the node waits to be added; `starting`: it was, and has not got the state yet; `disk_full`: the node writes nothing for want of room; `not_following`: it could not take in a snapshot, and falls behind; `removed`: it was, for ever. On a read replica `starting`, `other_log`, `other_history`", body = crate::api::Health),
     )
 )]
 pub(crate) async fn readyz(State(app): State<Shared>) -> Answer {
@@ -67,7 +67,10 @@ fn readiness(node: &Node) -> (&'static str, Option<String>) {
         };
     }
     // The rest takes longer.
-    let takes_part = node.leader().is_some() && node.is_member() && !node.is_full_in_cluster();
+    let takes_part = node.leader().is_some()
+        && node.is_member()
+        && !node.is_full_in_cluster()
+        && node.not_following().is_none();
     let cluster = (!takes_part).then(|| node.cluster()).flatten();
     cluster.map_or(("ready", None), readiness_in)
 }
@@ -81,9 +84,12 @@ fn readiness_in(cluster: ClusterStatus) -> (&'static str, Option<String>) {
         return ("removed", Some(why));
     }
     if !cluster.is_member && cluster.leader.is_some() {
-        let why = format!(
+        let mut why = format!(
             "node {number} was added, and takes in what the cluster has: nothing can be read here yet"
         );
+        if let Some(reason) = cluster.not_following {
+            why += &format!("; it does not follow: {reason}");
+        }
         return ("starting", Some(why));
     }
     if !cluster.is_member {
@@ -102,7 +108,10 @@ fn readiness_in(cluster: ClusterStatus) -> (&'static str, Option<String>) {
         return ("disk_full", Some(why));
     }
     if cluster.leader.is_some() {
-        return ("ready", None);
+        return cluster.not_following.map_or(("ready", None), |reason| {
+            let why = format!("node {number} does not follow, so it falls behind: {reason}");
+            ("not_following", Some(why))
+        });
     }
     let why =
         "no leader of the cluster is known: a majority of its voters must run and be connected";
@@ -208,6 +217,7 @@ mod tests {
             is_removed: false,
             disk_full: false,
             join_error: None,
+            not_following: None,
             mended_frames: 0,
             members: Vec::new(),
         }
@@ -230,5 +240,16 @@ mod tests {
         assert_eq!(status(waits), "not_member");
         assert_eq!(status(|cluster| cluster.is_removed = true), "removed");
         assert_eq!(status(|cluster| cluster.disk_full = true), "disk_full");
+        let refused = |cluster: &mut ClusterStatus| {
+            cluster.not_following = Some("its snapshot was refused".to_owned());
+        };
+        assert_eq!(status(refused), "not_following");
+        // The reason is shown by a node that has no state yet as well.
+        let mut new = cluster();
+        refused(&mut new);
+        new.is_member = false;
+        let (status, why) = readiness_in(new);
+        assert_eq!(status, "starting");
+        assert!(why.unwrap().ends_with("its snapshot was refused"));
     }
 }

@@ -19,7 +19,7 @@ use parking_lot::{Condvar, Mutex};
 use super::addresses::GREETED_MAX;
 use super::reply::Reply;
 use super::wire;
-use super::{calls, change, incoming, joining, mending, newcomer, outgoing};
+use super::{calls, change, incoming, joining, mending, newcomer, not_following, outgoing};
 use crate::driver::Command;
 use crate::shared::Shared;
 
@@ -156,6 +156,12 @@ impl Handler for Inbox {
         match topic {
             wire::RAFT if self.shared.get().is_some() => self.raft_message(from, bytes),
             wire::DIGESTS => self.digests(from, bytes),
+            wire::NOT_FOLLOWING => {
+                let shared = self.shared();
+                if let Some(cluster) = shared.as_ref().and_then(|shared| shared.cluster.as_ref()) {
+                    not_following::heard(cluster, from, &bytes);
+                }
+            }
             _ => {}
         }
     }

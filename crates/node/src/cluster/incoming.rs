@@ -85,9 +85,16 @@ fn take_in(shared: &Arc<Shared>, from: NodeId, announced: Announced) {
     let result = fetch(shared, cluster, from, announced);
     let is_whole = result.is_ok();
     match result {
-        Ok(arrived) => shared.report(Event::Snapshot(Box::new(arrived))),
+        Ok(arrived) => {
+            cluster.not_following.taken_in();
+            shared.report(Event::Snapshot(Box::new(arrived)));
+        }
+        Err(FetchError::Stopping) => {}
         Err(error) => {
             tracing::warn!(%from, %error, "another node's state was not taken in");
+            let why = format!("snapshot of node {from} not taken in: {error}");
+            let position = shared.applied_position.position();
+            cluster.not_following.refused(&why, position);
             cluster.pause(FAILED_PAUSE);
         }
     }

@@ -2,7 +2,6 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use onelog_record::{NodeId, Position, Refusal};
@@ -38,7 +37,14 @@ impl Node {
     #[must_use]
     pub fn is_full_in_cluster(&self) -> bool {
         let cluster = self.shared.cluster.as_ref();
-        cluster.is_some_and(|cluster| cluster.is_full.load(Ordering::Relaxed))
+        cluster.is_some_and(|cluster| cluster.is_full())
+    }
+
+    /// Why this node of a cluster does not follow the leader: its disk has no room, or it could not take in
+    /// a snapshot.
+    #[must_use]
+    pub fn not_following(&self) -> Option<String> {
+        self.shared.cluster.as_ref()?.not_following()
     }
 
     /// Where this node listens for others.

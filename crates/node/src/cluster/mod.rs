@@ -15,6 +15,7 @@ mod joining;
 mod members;
 mod mending;
 mod newcomer;
+mod not_following;
 mod options;
 mod outgoing;
 mod reply;
@@ -27,7 +28,6 @@ mod wire;
 
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use onelog_peers::Peers;
@@ -102,8 +102,7 @@ pub(crate) struct Cluster {
     /// Held by the change of the members that this node makes as the leader: each rests on what the
     /// one before has recorded.
     changing: tokio::sync::Mutex<()>,
-    /// Whether this node writes nothing for want of room.
-    pub(crate) is_full: AtomicBool,
+    not_following: not_following::NotFollowing,
     /// Why this node has not become what it wants to be.
     join_error: Mutex<Option<String>>,
     mending: mending::Mending,
@@ -135,7 +134,7 @@ impl Cluster {
             outgoing: outgoing::Outgoing::default(),
             incoming: incoming::Incoming::default(),
             changing: tokio::sync::Mutex::default(),
-            is_full: AtomicBool::new(false),
+            not_following: not_following::NotFollowing::default(),
             join_error: Mutex::default(),
             mending: mending::Mending::default(),
             exporter: Work::start("onelog-export", FETCHES_MAX)?,
@@ -216,6 +215,7 @@ pub(crate) fn begin(shared: &Arc<crate::shared::Shared>) {
         refresh(shared, cluster);
         cluster.spawn(keep(Arc::clone(shared)));
         cluster.spawn(joining::notice_removal(Arc::clone(shared)));
+        cluster.spawn(not_following::keep_saying(Arc::clone(shared)));
         let join = (shared.options.cluster.as_ref()).and_then(|options| options.join);
         if let Some(join) = join {
             cluster.spawn(joining::join(Arc::clone(shared), join));

@@ -1,7 +1,5 @@
 //! The cluster as one node sees it, for people and for dashboards.
 
-use std::sync::atomic::Ordering;
-
 use onelog_record::NodeId;
 use serde::Serialize;
 
@@ -31,6 +29,8 @@ pub struct ClusterStatus {
     pub disk_full: bool,
     /// Why this node has not become a member, or a voter, where it requests that itself.
     pub join_error: Option<String>,
+    /// Why this node does not follow the leader: its disk has no room, or it could not take in a snapshot.
+    pub not_following: Option<String>,
     /// How many damaged frames of this node's log were put back from other nodes since its start.
     pub mended_frames: u64,
     pub members: Vec<MemberStatus>,
@@ -56,12 +56,15 @@ pub struct MemberStatus {
     pub is_active: Option<bool>,
     /// On the leader: whether it is being sent a snapshot.
     pub takes_snapshot: Option<bool>,
+    /// Why it does not follow the leader, as it said itself lately.
+    pub not_following: Option<String>,
 }
 
 impl ClusterStatus {
     pub(crate) fn of(cluster: &Cluster) -> Self {
         let view = cluster.views.get();
         let figures = cluster.peers.figures();
+        let not_following = cluster.not_following();
         let member = |node: NodeId| {
             let is_me = node == cluster.node;
             let progress = view.progress.iter().find(|peer| peer.node == node);
@@ -87,6 +90,10 @@ impl ClusterStatus {
                 matched: progress.map(|peer| peer.matched.get()),
                 is_active: progress.map(|peer| peer.is_active),
                 takes_snapshot: progress.map(|peer| peer.takes_snapshot),
+                not_following: match is_me {
+                    true => not_following.clone(),
+                    false => cluster.not_following.of(node),
+                },
             }
         };
         Self {
@@ -98,10 +105,11 @@ impl ClusterStatus {
             is_member: view.is_member(cluster.node),
             is_changing: view.members.is_changing(),
             is_removed: cluster.is_removed(),
-            disk_full: cluster.is_full.load(Ordering::Relaxed),
+            disk_full: cluster.is_full(),
             join_error: cluster.join_error.lock().clone(),
             mended_frames: cluster.mending.mended(),
             members: view.members.all().into_iter().map(member).collect(),
+            not_following,
         }
     }
 }

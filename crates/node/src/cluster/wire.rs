@@ -41,6 +41,11 @@ pub(crate) const DIGESTS: u16 = 14;
 /// A client's request that this node is to carry out.
 pub(crate) const REQUEST: u16 = 13;
 
+/// Why a node does not follow.
+pub(crate) const NOT_FOLLOWING: u16 = 15;
+/// The bytes that such a reason has at most.
+pub(crate) const REASON_BYTES_MAX: usize = 400;
+
 /// Bytes of another node are not as nodes send them.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum WireError {
@@ -54,6 +59,10 @@ pub(crate) enum WireError {
     Payload(#[from] PayloadError),
     #[error("reserved bits are not zero")]
     Reserved,
+    #[error("they are more than {REASON_BYTES_MAX}")]
+    Long,
+    #[error(transparent)]
+    Text(#[from] std::str::Utf8Error),
 }
 
 /// An announced snapshot: `number u64 | message_len u32 | message | head`.
@@ -148,6 +157,27 @@ pub(crate) fn decode_digests(mut bytes: Bytes) -> Result<Vec<DigestAt>, WireErro
         });
     }
     Ok(digests)
+}
+
+/// The first part of a reason that is too long.
+pub(crate) fn bounded_reason(why: &str) -> &str {
+    let mut end = why.len().min(REASON_BYTES_MAX);
+    while !why.is_char_boundary(end) {
+        end -= 1;
+    }
+    &why[..end]
+}
+
+/// [`NOT_FOLLOWING`]: UTF-8, nothing where the node follows.
+pub(crate) fn reason(why: &str) -> Bytes {
+    Bytes::copy_from_slice(bounded_reason(why).as_bytes())
+}
+
+pub(crate) fn decode_reason(bytes: &[u8]) -> Result<String, WireError> {
+    if bytes.len() > REASON_BYTES_MAX {
+        return Err(WireError::Long);
+    }
+    Ok(std::str::from_utf8(bytes)?.to_owned())
 }
 
 const COPIED_HEAD_BYTES: usize = 24;
@@ -250,6 +280,22 @@ mod tests {
         assert_eq!(&bytes[53..], b"\0\0\0\0\0");
         assert_eq!(decode_digests(bytes.clone()).unwrap(), sent);
         assert!(decode_digests(bytes.slice(..57)).is_err());
+    }
+
+    #[test]
+    fn a_reason_travels_with_these_bytes() {
+        assert_eq!(NOT_FOLLOWING, 15);
+        assert_eq!(&reason("no room: \u{e4}")[..], b"no room: \xc3\xa4");
+        assert_eq!(&reason("")[..], b"");
+        for why in ["", "no room: \u{e4}"] {
+            assert_eq!(decode_reason(&reason(why)).unwrap(), why);
+        }
+        // A long one is cut between two characters.
+        let long = format!("{}\u{e4}more", "a".repeat(399));
+        let bytes = reason(&long);
+        assert_eq!(&bytes[..], "a".repeat(399).as_bytes());
+        assert!(matches!(decode_reason(&[b'a'; 401]), Err(WireError::Long)));
+        assert!(matches!(decode_reason(b"\xff"), Err(WireError::Text(_))));
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod failing;
 mod failover;
 mod growth;
 mod joining;
+mod not_following;
 mod own_joining;
 mod reading;
 mod rig;
