@@ -1,5 +1,5 @@
 //! Records as rows of a table: keys and values are JSON, so that they can be read where other tables
-//! are. The bytes are drawn in docs/format.md.
+//! are. tests/rules/rows.rs pins the bytes.
 //!
 //! A key is an array: group, kind, and what names the record in the group. Rows of one group are side
 //! by side. Metadata and assignments are bytes of the clients, in base64.
