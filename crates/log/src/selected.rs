@@ -25,7 +25,7 @@ pub struct Selected {
     pub next: Position,
 }
 
-/// How far a call is.
+/// What a call has taken, and up to where everything has been looked at.
 struct Progress {
     batch: Batch,
     next: Position,

@@ -30,7 +30,6 @@ pub struct LogBatch {
     /// Whole transactions, in order. The first one may begin before the requested position, when
     /// that lies inside it.
     pub transactions: Vec<LogTransaction>,
-    /// Where to read on.
     pub next: Position,
     /// What the log's chain of checksums says at `next`, where that is known.
     pub chain: Option<u32>,

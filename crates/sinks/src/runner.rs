@@ -439,28 +439,7 @@ impl Runner {
             }
             return Ok(());
         }
-        let mut batch = Batch::new(plan, from);
-        let mut to = read.next;
-        let mut chain = None;
-        let mut dropped = None;
-        for transaction in &read.transactions {
-            dropped = transaction
-                .records
-                .iter()
-                .find_map(|r| dropped_table(plan, r));
-            if dropped.is_some() {
-                to = Position(transaction.first_offset.get()).max(from);
-                break;
-            }
-            batch.begin_transaction(transaction.first_offset);
-            for record in transaction.records.iter().filter(|r| !from.sees(r.offset)) {
-                batch.push(plan, record);
-            }
-            chain = Some(transaction.chain);
-        }
-        if dropped.is_none() {
-            chain = read.chain.or(chain);
-        }
+        let (mut batch, to, dropped) = batch_of(plan, from, &read);
         self.feed.parked.leave_out(&mut batch);
         if self.feed.parks() {
             let Some(rejected) = batch.seal_accepted(plan, to, &self.feed.leaving) else {
@@ -471,7 +450,6 @@ impl Runner {
             return Ok(());
         }
         if to > from {
-            batch.chain = chain;
             self.apply(plan, store, &mut batch)?;
         }
         match dropped {
@@ -583,6 +561,26 @@ fn is_of(record: &[u8], definition: &serde_json::Value) -> bool {
     // Pausing does not change what the sink is.
     let mut lasting = fields.iter().filter(|(name, _)| *name != "paused");
     lasting.all(|(name, value)| record.get(name) == Some(value))
+}
+
+/// The changes of what was read, up to which position they go, and the name of a followed table that
+/// is deleted right there.
+fn batch_of(plan: &Plan, from: Position, read: &LogBatch) -> (Batch, Position, Option<String>) {
+    let mut batch = Batch::new(plan, from);
+    for transaction in &read.transactions {
+        let mut records = transaction.records.iter();
+        if let Some(name) = records.find_map(|r| dropped_table(plan, r)) {
+            let to = Position(transaction.first_offset.get()).max(from);
+            return (batch, to, Some(name));
+        }
+        batch.begin_transaction(transaction.first_offset);
+        for record in transaction.records.iter().filter(|r| !from.sees(r.offset)) {
+            batch.push(plan, record);
+        }
+        batch.chain = Some(transaction.chain);
+    }
+    batch.chain = read.chain.or(batch.chain);
+    (batch, read.next, None)
 }
 
 /// The name of a followed table that this record deletes.

@@ -17,7 +17,7 @@ pub struct Batch {
     pub from: Position,
     /// … and the one that it has then.
     pub to: Position,
-    /// What the chain of the log says at `to`; see [`LogPlace`]. Set when the batch is sealed.
+    /// What the chain of the log says at `to`; see [`LogPlace`].
     pub chain: Option<u32>,
     /// What happens to each mapping's rows, in the plan's order; by key, one change a key.
     pub changes: Vec<Vec<Change>>,

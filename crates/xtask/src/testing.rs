@@ -61,7 +61,7 @@ pub struct Limits {
     pub seconds_max: u64,
 }
 
-/// What a binary did.
+/// How a run of a binary of tests ended, and all that it printed.
 #[derive(Debug)]
 pub struct Ran {
     pub passed: bool,

@@ -297,7 +297,11 @@ fn what_is_not_read_is_named_and_makes_no_table() {
         .import("t.rows", place.folder.path(), &[])
         .fails(1, "it is a folder; import each of its files by itself");
     assert_eq!(place.tables(), 0);
-    // Of nothing, nothing is imported.
+}
+
+#[test]
+fn of_nothing_nothing_is_imported_and_the_format_that_would_fit_is_named() {
+    let place = Place::new();
     for bytes in [&b""[..], b"\xef\xbb\xbf", &gzip(b"")] {
         let empty = place.file("empty", bytes);
         assert_eq!(place.import("t.none", &empty, &[]).json()["records"], 0);
