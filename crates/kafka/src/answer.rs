@@ -2,6 +2,7 @@
 
 use bytes::{BufMut as _, Bytes, BytesMut};
 use kafka_protocol::protocol::Encodable;
+use tokio::sync::OwnedSemaphorePermit;
 
 use crate::apis::{API_VERSIONS, Api};
 use crate::header::Header;
@@ -19,6 +20,13 @@ pub enum Fault {
         done: &'static str,
         cause: String,
     },
+    #[error("what was read cannot be sent: {0}")]
+    Scan(String),
+    #[error("a read of files was given up: {0}")]
+    Interrupted(String),
+    /// A client that wants no answers is shown so that its request has failed.
+    #[error("a request without an answer has failed: {0}")]
+    Unanswered(kafka_protocol::error::ResponseError),
     #[error("request {key} in version {version} is not one that onelog knows")]
     Unknown { key: i16, version: i16 },
 }
@@ -26,7 +34,29 @@ pub enum Fault {
 /// What becomes of a request.
 #[derive(Debug)]
 pub enum Outcome {
-    Answer(Bytes),
+    Answer(Answer),
+    /// The client wants none.
+    Silence,
+}
+
+/// Bytes for the client, and the room that they take until they are sent.
+#[derive(Debug)]
+pub struct Answer {
+    pub bytes: Bytes,
+    _memory: Option<OwnedSemaphorePermit>,
+}
+
+impl Outcome {
+    /// Keeps the room until the answer is sent.
+    pub fn with_memory(self, memory: OwnedSemaphorePermit) -> Self {
+        match self {
+            Self::Answer(Answer { bytes, .. }) => Self::Answer(Answer {
+                bytes,
+                _memory: Some(memory),
+            }),
+            Self::Silence => Self::Silence,
+        }
+    }
 }
 
 /// Writes an answer in the version of its request.
@@ -62,5 +92,8 @@ pub fn encode_as(
         .map_err(|cause| fault(&cause))?;
     let bytes = i32::try_from(out.len() - 4).map_err(|cause| fault(&cause))?;
     out[..4].copy_from_slice(&bytes.to_be_bytes());
-    Ok(Outcome::Answer(out.freeze()))
+    Ok(Outcome::Answer(Answer {
+        bytes: out.freeze(),
+        _memory: None,
+    }))
 }

@@ -14,7 +14,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use crate::answer::{Fault, Outcome};
 use crate::apis::PRODUCE;
 use crate::door::Door;
-use crate::handlers;
+use crate::handlers::{self, Scanned};
 use crate::header::{self, FIXED_BYTES};
 use crate::options::{
     IDLE_TIMEOUT, PRODUCE_BYTES_MAX, REQUEST_BYTES_MAX, REQUEST_FREE_BYTES, TRANSFER_TIMEOUT,
@@ -42,6 +42,7 @@ pub struct Connection {
     door: Arc<Door>,
     stream: TcpStream,
     peer: SocketAddr,
+    scanned: Scanned,
     _room: OwnedSemaphorePermit,
 }
 
@@ -56,6 +57,7 @@ impl Connection {
             door,
             stream,
             peer,
+            scanned: Scanned::default(),
             _room: room,
         }
     }
@@ -105,13 +107,19 @@ impl Connection {
                 () = door.stopping() => return Err(Ended::Stopped),
             };
             drop(permit);
-            let Outcome::Answer(answer) = outcome;
-            within(TRANSFER_TIMEOUT, self.stream.write_all(&answer)).await?;
+            if let Outcome::Answer(answer) = outcome {
+                within(TRANSFER_TIMEOUT, self.stream.write_all(&answer.bytes)).await?;
+            }
         }
     }
 
     pub fn door(&self) -> &Arc<Door> {
         &self.door
+    }
+
+    /// How far its partitions were looked at.
+    pub fn scanned(&mut self) -> &mut Scanned {
+        &mut self.scanned
     }
 
     /// The size of the next request; `None` when the client has left.

@@ -7,9 +7,13 @@ use std::str::FromStr;
 use std::sync::Arc;
 
 use onelog::Node;
-use tokio::sync::{Semaphore, watch};
+use onelog_sinks::Sinks;
+use parking_lot::{Mutex, MutexGuard};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 
-use crate::options::{KafkaOptions, REQUESTS_BYTES_MAX};
+use crate::answer::Fault;
+use crate::options::{BLOCKING_CALLS_MAX, FETCHES_BYTES_MAX, KafkaOptions, REQUESTS_BYTES_MAX};
+use crate::producers::Producers;
 use crate::topics::Topics;
 
 /// The number of a server that is alone, as a Kafka broker.
@@ -65,22 +69,30 @@ impl FromStr for Advertised {
 #[derive(Debug)]
 pub struct Door {
     pub node: Node,
+    pub sinks: Sinks,
     pub options: KafkaOptions,
     /// Where Metadata sends clients.
     pub advertised: Advertised,
     /// Room for large requests, in bytes.
     pub request_bytes: Semaphore,
+    fetch_bytes: Arc<Semaphore>,
+    blocking: Arc<Semaphore>,
+    producers: Mutex<Producers>,
     stop: watch::Sender<bool>,
 }
 
 impl Door {
-    pub fn new(node: Node, options: KafkaOptions, listens: SocketAddr) -> Arc<Self> {
+    pub fn new(node: Node, sinks: Sinks, options: KafkaOptions, listens: SocketAddr) -> Arc<Self> {
         let advertised = options.advertised.clone();
         Arc::new(Self {
             node,
+            sinks,
             advertised: advertised.unwrap_or_else(|| listens.into()),
             options,
             request_bytes: Semaphore::new(REQUESTS_BYTES_MAX),
+            fetch_bytes: Arc::new(Semaphore::new(FETCHES_BYTES_MAX)),
+            blocking: Arc::new(Semaphore::new(BLOCKING_CALLS_MAX)),
+            producers: Mutex::default(),
             stop: watch::Sender::new(false),
         })
     }
@@ -98,6 +110,36 @@ impl Door {
         }
     }
 
+    /// What is remembered of idempotent producers.
+    pub fn producers(&self) -> MutexGuard<'_, Producers> {
+        self.producers.lock()
+    }
+
+    /// Takes room for what one fetch may hold.
+    pub async fn fetch_memory(&self, bytes: usize) -> Result<OwnedSemaphorePermit, Fault> {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX);
+        let room = Arc::clone(&self.fetch_bytes).acquire_many_owned(bytes);
+        room.await
+            .map_err(|error| Fault::Interrupted(error.to_string()))
+    }
+
+    /// Runs a call that may read files, off the tasks that serve connections. Only so many run at once.
+    pub async fn blocking<T: Send + 'static>(
+        self: &Arc<Self>,
+        call: impl FnOnce(&Self) -> T + Send + 'static,
+    ) -> Result<T, Fault> {
+        let interrupted = |error: &dyn fmt::Display| Fault::Interrupted(error.to_string());
+        let turn = Arc::clone(&self.blocking).acquire_owned().await;
+        let turn = turn.map_err(|error| interrupted(&error))?;
+        let door = Arc::clone(self);
+        let work = tokio::task::spawn_blocking(move || {
+            let result = call(&door);
+            drop(turn);
+            result
+        });
+        work.await.map_err(|error| interrupted(&error))
+    }
+
     /// This server's number as a Kafka broker: that of its node.
     pub fn broker(&self) -> i32 {
         let cluster = self.node.cluster();
@@ -110,6 +152,11 @@ impl Door {
     pub fn epoch(&self) -> i32 {
         let cluster = self.node.cluster();
         cluster.map_or(0, |cluster| i32::try_from(cluster.term).unwrap_or(i32::MAX))
+    }
+
+    /// Whether other nodes may have more of the log than this one.
+    pub fn is_one_of_several(&self) -> bool {
+        self.node.cluster().is_some() || self.node.following().is_some()
     }
 
     /// The log's id, as Kafka's id of a cluster.

@@ -1,8 +1,9 @@
 //! The guard: walks the bytes of a request before anything is made of them.
 //!
-//! Invariants of a request that passes: every length is at most what was left of the frame, no list
-//! has more elements than Kafka's own brokers take, and the frame ends where the message ends. The
-//! walk allocates nothing, and goes as deep as the table of fields.
+//! Invariants of a request that passes: every length is at most what was left of the frame, and no list
+//! has more elements than Kafka's own brokers take. The walk allocates nothing, and goes as deep as the
+//! table of fields. What is behind the message is left alone, as Kafka's own brokers do it: librdkafka
+//! 2.16 sends three bytes more than a request for the metadata of all topics has.
 
 use crate::schema::{Field, Type};
 
@@ -28,27 +29,22 @@ pub enum GuardError {
     Varint,
     #[error("tagged field {tag} has {left} bytes more than its type")]
     Tagged { tag: u32, left: usize },
-    #[error("{0} bytes are behind the end of the message")]
-    Trailing(usize),
 }
 
-/// Walks the whole body of a request.
+/// Walks the whole body of a request; how many bytes are behind it.
 pub fn check(
     fields: &[Field],
     version: i16,
     flexible: bool,
     body: &[u8],
-) -> Result<(), GuardError> {
+) -> Result<usize, GuardError> {
     let mut walk = Walk {
         bytes: body,
         version,
         flexible,
     };
     walk.structure(fields)?;
-    match walk.bytes.len() {
-        0 => Ok(()),
-        left => Err(GuardError::Trailing(left)),
-    }
+    Ok(walk.bytes.len())
 }
 
 /// Bytes that are read from the front.
@@ -139,6 +135,10 @@ impl<'b> Walk<'b> {
             Type::Fixed(bytes) => self.take(*bytes).map(drop),
             Type::Bool => self.take(1).map(drop),
             Type::Text => self.text().map(drop),
+            Type::Bytes => match self.long_length()? {
+                Some(length) => self.take(length).map(drop),
+                None => Ok(()),
+            },
             Type::List(of) => self.list(of),
             Type::Struct(fields) => self.structure(fields),
         }
@@ -227,24 +227,17 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_ends_where_its_message_ends() {
-        let all_topics = (-1_i32).to_be_bytes();
-        assert_eq!(check(METADATA, 1, false, &all_topics), Ok(()));
-        let longer = [&all_topics[..], &[0]].concat();
-        assert_eq!(
-            check(METADATA, 1, false, &longer),
-            Err(GuardError::Trailing(1))
-        );
+    fn what_librdkafka_sends_behind_a_message_is_left_alone() {
+        let all_topics = [0, 0, 0, 0, 1, 0, 0];
+        assert_eq!(check(METADATA, 12, true, &all_topics), Ok(3));
     }
 
     #[test]
     fn a_known_tagged_field_has_the_size_of_its_type() {
-        let mut field = crate::schema::int32();
-        field.tag = Some(0);
-        let fields = &[field];
+        let fields = &[crate::schema::int32().tag(0)];
         let with_size = |size: u8, bytes: &[u8]| [&[1, 0, size][..], bytes].concat();
         let walk = |frame: &[u8]| check(fields, 0, true, frame);
-        assert_eq!(walk(&with_size(4, &[0; 4])), Ok(()));
+        assert_eq!(walk(&with_size(4, &[0; 4])), Ok(0));
         assert_eq!(
             walk(&with_size(5, &[0; 5])),
             Err(GuardError::Tagged { tag: 0, left: 1 })

@@ -5,9 +5,8 @@
 //! what is produced becomes `CommitRequest`s of the node, what is fetched is read from its log.
 //!
 //! **Hostile bytes.** What a client sends is walked by the guard, over a table of the fields of every
-//! request, before the library decodes it: no length is larger than what is left of the frame, and the
-//! frame ends where the message ends. So the library never allocates more than a small multiple of the
-//! frame, whose size is bounded.
+//! request, before the library decodes it: no length is larger than what is left of the frame. So the
+//! library never allocates more than a small multiple of the frame, whose size is bounded.
 //!
 //! **Bounds.** Connections, the bytes of requests and of answers in memory, and times: `options.rs`
 //! names each.
@@ -17,21 +16,24 @@
 
 mod answer;
 mod apis;
+mod batch;
+#[cfg(test)]
+mod conformity;
 mod connection;
 mod door;
 mod guard;
 mod handlers;
 mod header;
+mod lookup;
 mod options;
+mod producers;
+mod refusals;
+mod scan;
 mod schema;
 mod server;
 mod topics;
+mod writes;
 
 pub use door::Advertised;
 pub use options::KafkaOptions;
 pub use server::serve;
-
-/// For the fuzz targets and tests: walks a request as the door does, then decodes it.
-pub mod fuzzing {
-    pub use crate::handlers::decode_any;
-}

@@ -1,7 +1,10 @@
 //! The options of the door, and its bounds.
 
+use std::collections::BTreeMap;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
+
+use onelog_record::{HEADERS_MAX, RECORDS_MAX, TRANSACTION_BYTES_MAX};
 
 use crate::door::Advertised;
 
@@ -18,6 +21,37 @@ pub const REQUEST_FREE_BYTES: usize = 16 << 10;
 pub const TRANSFER_TIMEOUT: Duration = Duration::from_secs(30);
 /// A connection that is silent for so long is closed.
 pub const IDLE_TIMEOUT: Duration = Duration::from_secs(600);
+/// The most bytes that the records of a batch have when they are unpacked: a transaction at its limit,
+/// and what the batch adds to each record.
+pub const BATCH_BYTES_MAX: usize = TRANSACTION_BYTES_MAX + 64 * RECORDS_MAX;
+/// The most headers of a record in a batch: those of a record of the log, and those that onelog adds.
+pub const BATCH_HEADERS_MAX: usize = HEADERS_MAX + 3;
+/// How long a client may wait for a transaction.
+pub const PRODUCE_WAIT_MAX: Duration = Duration::from_secs(60);
+/// How many batches of each idempotent producer are remembered for each table.
+pub const PRODUCER_BATCHES: usize = 5;
+/// How many idempotent producers are remembered, each for each of its tables.
+pub const PRODUCERS_MAX: usize = 65_536;
+/// About how many bytes of records one fetch is answered with, whatever the client allows.
+pub const FETCH_BYTES_MAX: usize = 4 << 20;
+/// About how many bytes all answers to fetches may hold together.
+pub const FETCHES_BYTES_MAX: usize = 256 << 20;
+/// How long a fetch may wait for records.
+pub const FETCH_WAIT_MAX: Duration = Duration::from_secs(60);
+/// About how many bytes of the log are read at once.
+pub const LOG_BATCH_BYTES: usize = 256 << 10;
+/// After how many bytes of the log a fetch lets others have their turn.
+pub const SCAN_BYTES_MAX: usize = 8 << 20;
+/// Of how many partitions a connection remembers how far they were looked at.
+pub const SCANS_REMEMBERED_MAX: usize = 1024;
+/// How many bytes of the log are read to find the record of a time.
+pub const LOOKUP_BYTES_MAX: usize = 16 << 20;
+/// How many bytes of the log are read to find the last record of a topic.
+pub const LOOKUP_BACK_BYTES_MAX: usize = 256 << 20;
+/// How many calls that read files may run at once.
+pub const BLOCKING_CALLS_MAX: usize = 16;
+/// A request of more bytes is worth a switch of threads.
+pub const LARGE_REQUEST_BYTES: usize = 256 << 10;
 /// The most topics that one request may bring into being.
 pub const TOPICS_CREATED_MAX: usize = 16;
 /// When no connection can be accepted (too many open files), the next try comes after this.
@@ -36,6 +70,8 @@ pub struct KafkaOptions {
     pub create_topics: bool,
     /// The most connections at once; one more is closed.
     pub max_connections: usize,
+    /// The tables that a configuration declares, each with its place there.
+    pub declared: BTreeMap<String, String>,
 }
 
 impl Default for KafkaOptions {
@@ -45,6 +81,7 @@ impl Default for KafkaOptions {
             advertised: None,
             create_topics: false,
             max_connections: 1024,
+            declared: BTreeMap::new(),
         }
     }
 }

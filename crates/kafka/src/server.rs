@@ -6,6 +6,7 @@ use std::pin::pin;
 use std::sync::Arc;
 
 use onelog::Node;
+use onelog_sinks::Sinks;
 use tokio::net::TcpListener;
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -20,6 +21,7 @@ use crate::options::{ACCEPT_PAUSE, KafkaOptions, SHUTDOWN_GRACE};
 /// When the listener has no local address.
 pub async fn serve(
     node: Node,
+    sinks: Sinks,
     options: KafkaOptions,
     listener: TcpListener,
     shutdown: impl Future<Output = ()>,
@@ -28,7 +30,7 @@ pub async fn serve(
     let room = Arc::new(Semaphore::new(
         options.max_connections.min(Semaphore::MAX_PERMITS),
     ));
-    let door = Door::new(node, options, address);
+    let door = Door::new(node, sinks, options, address);
     let advertised = &door.advertised;
     tracing::info!("Kafka clients are served on {address}, and sent to {advertised}");
     let mut connections = JoinSet::new();

@@ -234,6 +234,13 @@ impl Node {
         Ok(is_end)
     }
 
+    /// The position in front of the first entry whose time is at or after `timestamp_ms`, or the applied
+    /// position where there is none. Reads files; blocks.
+    pub fn position_at_time(&self, timestamp_ms: u64) -> Result<Position, ReadLogError> {
+        let read = || self.shared.reader.position_at_time(timestamp_ms);
+        Ok(read_mended(&self.shared, read)?.min(self.position()))
+    }
+
     /// About how many bytes of log, as stored, lie behind a position. Reads no file.
     #[must_use]
     pub fn log_bytes_from(&self, position: Position) -> u64 {

@@ -3,6 +3,7 @@
 use std::io::Write;
 use std::path::PathBuf;
 
+use crate::kafka::kafka_python;
 use crate::postgres;
 use crate::search::{ELASTICSEARCH, OPENSEARCH, Product};
 
@@ -19,6 +20,10 @@ pub enum Kind {
     Redis,
     OpenSearch,
     Elasticsearch,
+    /// A client of Kafka, in C.
+    Kcat,
+    /// Clients of Kafka for Python.
+    KafkaPython,
 }
 
 impl Kind {
@@ -30,6 +35,8 @@ impl Kind {
             Self::Redis => "redis",
             Self::OpenSearch => "opensearch",
             Self::Elasticsearch => "elasticsearch",
+            Self::Kcat => "kcat",
+            Self::KafkaPython => "kafka-python",
         }
     }
 }
@@ -54,6 +61,11 @@ pub fn available(kind: Kind) -> Result<(), String> {
         }
         Kind::OpenSearch => need_assembled(OPENSEARCH),
         Kind::Elasticsearch => need_assembled(ELASTICSEARCH),
+        Kind::Kcat => need("kcat", find_program("kcat"), "kcat"),
+        Kind::KafkaPython => match kafka_python() {
+            Some(_) => Ok(()),
+            None => Err("the clients are not installed; run scripts/kafka-clients (needs python3-venv and the index of Python packages)".to_owned()),
+        },
     }
 }
 

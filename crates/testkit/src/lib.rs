@@ -11,6 +11,7 @@ mod certificates;
 mod client;
 mod folder_trace;
 mod http;
+mod kafka;
 mod kind;
 mod mariadb;
 mod node;
@@ -29,6 +30,7 @@ mod wait;
 
 pub use certificates::{Authority, Certificates};
 pub use folder_trace::{FolderTrace, trace_folders};
+pub use kafka::kafka_python;
 pub use kind::{Kind, available, must_run};
 pub use mariadb::Mariadb;
 pub use pgbouncer::PgBouncer;

@@ -55,7 +55,10 @@ const ORDER: &[Place] = &[
     place(&["sinks"], Imports::Above),
     place(&["api"], Imports::Above),
     place(&["http"], Imports::Above),
-    place(&["kafka"], Imports::Only(&["record", "node", "sinks"])),
+    place(
+        &["kafka"],
+        Imports::Only(&["record", "request", "node", "sinks", "api"]),
+    ),
     place(&["client"], Imports::Only(&["record"])),
     place(&["terminal"], Imports::Only(&[])),
     place(

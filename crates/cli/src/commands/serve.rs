@@ -239,7 +239,7 @@ impl Server {
     }
 
     fn run(
-        mut self,
+        #[cfg_attr(not(feature = "kafka"), allow(unused_mut))] mut self,
         runtime: Runtime,
         listener: TcpListener,
         mut signals: Signals,
@@ -264,7 +264,10 @@ impl Server {
             let listener = tokio::net::TcpListener::from_std(listener)?;
             self.announce(address, as_json);
             #[cfg(feature = "kafka")]
-            let kafka = self.kafka.take().map(|door| door.serve(self.node.clone()));
+            let kafka = self.kafka.take().map(|door| {
+                let declared = self.settings.declared.names().tables;
+                door.serve(self.node.clone(), self.sinks.clone(), declared)
+            });
             let served = onelog_http::serve(
                 self.node.clone(),
                 self.sinks.clone(),

@@ -62,7 +62,7 @@ pub const KAFKA_KEYS: &[Key] = &[
         "ONELOG_KAFKA_CREATE_TOPICS",
         "BOOL",
         "false",
-        "Whether a Kafka client that asks for an unknown topic gets a table of it (keyed, bytes)",
+        "Whether a Kafka client that asks for an unknown topic gets a table of it (stream, bytes)",
         |s, t| s.create_topics = Some(boolean(t)?)
     ),
     key!(
@@ -93,6 +93,7 @@ impl KafkaSettings {
             advertised: self.advertised.clone(),
             create_topics: self.create_topics.unwrap_or(default.create_topics),
             max_connections: self.max_connections.unwrap_or(default.max_connections),
+            ..default
         }))
     }
 

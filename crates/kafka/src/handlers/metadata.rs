@@ -7,9 +7,9 @@ use kafka_protocol::messages::metadata_response::{
 };
 use kafka_protocol::messages::{BrokerId, MetadataRequest, MetadataResponse, TopicName};
 use kafka_protocol::protocol::StrBytes;
-use onelog::{NewTable, ValueKind};
 use uuid::Uuid;
 
+use super::create_topics::default_table;
 use crate::answer::{Fault, Outcome, encode};
 use crate::apis::Api;
 use crate::door::Door;
@@ -67,7 +67,7 @@ async fn make_unknown(door: &Door, topics: Topics, asked: &[MetadataRequestTopic
     let unknown = names.filter(|name| topics.by_name(name).is_none());
     let mut made = false;
     for name in unknown.take(TOPICS_CREATED_MAX) {
-        match door.node.create_table(new_table(name)).await {
+        match door.node.create_table(default_table(name)).await {
             Ok(_) => made = true,
             Err(error) => tracing::debug!("the topic of a Kafka client was not made: {error}"),
         }
@@ -75,14 +75,6 @@ async fn make_unknown(door: &Door, topics: Topics, asked: &[MetadataRequestTopic
     match made {
         true => door.topics(),
         false => topics,
-    }
-}
-
-/// A keyed table of bytes: it takes every value that a Kafka client may send.
-fn new_table(name: &str) -> NewTable {
-    NewTable {
-        value: ValueKind::Bytes,
-        ..NewTable::keyed(name)
     }
 }
 

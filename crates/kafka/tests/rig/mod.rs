@@ -1,5 +1,7 @@
 //! A node, its door and clients of it.
 
+#![allow(dead_code)] // no test has use for all of it
+
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
@@ -9,6 +11,8 @@ use kafka_protocol::messages::{ApiKey, RequestHeader};
 use kafka_protocol::protocol::{Decodable, Encodable};
 use onelog::{Node, Options};
 use onelog_kafka::KafkaOptions;
+use onelog_sinks::Sinks;
+use onelog_store::Kinds;
 use tokio::runtime::Runtime;
 use tokio::sync::oneshot;
 
@@ -18,40 +22,62 @@ const TIMEOUT: Duration = Duration::from_secs(30);
 
 pub struct Rig {
     pub node: Node,
-    address: SocketAddr,
-    end: Option<oneshot::Sender<()>>,
-    _runtime: Runtime,
+    sinks: Sinks,
+    runtime: Runtime,
+    first: Door,
     _folder: tempfile::TempDir,
+}
+
+/// A port on which a node is served; it closes with this.
+pub struct Door {
+    address: SocketAddr,
+    _end: oneshot::Sender<()>,
 }
 
 impl Rig {
     pub fn start() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let node = Node::open(Options::new(folder.path())).unwrap();
+        let sinks = Sinks::start(node.clone(), Kinds::new(&[])).unwrap();
         let runtime = Runtime::new().unwrap();
-        let listener = runtime
-            .block_on(tokio::net::TcpListener::bind("127.0.0.1:0"))
-            .unwrap();
-        let address = listener.local_addr().unwrap();
-        let (end, ended) = oneshot::channel::<()>();
-        let served = node.clone();
-        runtime.spawn(async move {
-            let shutdown = async { drop(ended.await) };
-            onelog_kafka::serve(served, KafkaOptions::default(), listener, shutdown)
-                .await
-                .unwrap();
-        });
+        let first = Door::open(&runtime, &node, &sinks);
         Self {
             node,
-            address,
-            end: Some(end),
-            _runtime: runtime,
+            sinks,
+            runtime,
+            first,
             _folder: folder,
         }
     }
 
+    /// A door that knows nothing of what the first one remembers.
+    pub fn second_door(&self) -> Door {
+        Door::open(&self.runtime, &self.node, &self.sinks)
+    }
+
     pub fn port(&self) -> u16 {
-        self.address.port()
+        self.first.address.port()
+    }
+
+    pub fn connect(&self) -> Client {
+        self.first.connect()
+    }
+}
+
+impl Door {
+    fn open(runtime: &Runtime, node: &Node, sinks: &Sinks) -> Self {
+        let bound = tokio::net::TcpListener::bind("127.0.0.1:0");
+        let listener = runtime.block_on(bound).unwrap();
+        let address = listener.local_addr().unwrap();
+        let (end, ended) = oneshot::channel::<()>();
+        let (node, sinks) = (node.clone(), sinks.clone());
+        runtime.spawn(async move {
+            let shutdown = async { drop(ended.await) };
+            onelog_kafka::serve(node, sinks, KafkaOptions::default(), listener, shutdown)
+                .await
+                .unwrap();
+        });
+        Self { address, _end: end }
     }
 
     pub fn connect(&self) -> Client {
@@ -63,7 +89,7 @@ impl Rig {
 
 impl Drop for Rig {
     fn drop(&mut self) {
-        drop(self.end.take());
+        self.sinks.stop();
         self.node.stop().unwrap();
     }
 }

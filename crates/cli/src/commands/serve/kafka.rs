@@ -1,11 +1,13 @@
 //! The door for Kafka clients beside HTTP: its port is taken before the node is opened, and it is
 //! served until HTTP has ended.
 
+use std::collections::BTreeMap;
 use std::net::{SocketAddr, TcpListener};
 
 use onelog::Node;
 use onelog_command::CommandError;
 use onelog_kafka::KafkaOptions;
+use onelog_sinks::Sinks;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 
@@ -49,13 +51,17 @@ impl Door {
     }
 
     /// Serves it as a task of this runtime.
-    pub fn serve(self, node: Node) -> Serving {
+    pub fn serve(self, node: Node, sinks: Sinks, declared: BTreeMap<String, String>) -> Serving {
+        let options = KafkaOptions {
+            declared,
+            ..self.options
+        };
         let (end, ended) = oneshot::channel();
         let task = tokio::spawn(async move {
             let served = async {
                 let listener = tokio::net::TcpListener::from_std(self.listener)?;
                 let shutdown = async { drop(ended.await) };
-                onelog_kafka::serve(node, self.options, listener, shutdown).await
+                onelog_kafka::serve(node, sinks, options, listener, shutdown).await
             };
             if let Err(error) = served.await {
                 tracing::error!("Kafka clients are not served: {error}");
