@@ -95,7 +95,7 @@ impl Prepare {
             });
         }
         write_indexes(&self.shared)?;
-        write_next_tables(&self.shared)?;
+        write_next_tables(&self.shared);
         Ok(())
     }
 }
@@ -122,29 +122,34 @@ pub(crate) fn write_indexes(shared: &Shared) -> io::Result<()> {
 }
 
 /// Writes the next index by table that waits: one, since the whole segment is read for it. One that
-/// failed waits on.
-fn write_next_tables(shared: &Shared) -> io::Result<()> {
+/// cannot be made is left out until the next start: readers do without it.
+fn write_next_tables(shared: &Shared) {
     let Some(segment) = shared.preparation.lock().tables.front().cloned() else {
-        return Ok(());
+        return;
     };
-    let is_it = |other: &Arc<Segment>| Arc::ptr_eq(other, &segment);
+    if let Err(error) = write_tables_of(shared, &segment) {
+        let file = tables_name(&segment.name);
+        tracing::warn!(file, %error, "an index by table cannot be made; the next start makes it");
+    }
+    let is_other = |other: &Arc<Segment>| !Arc::ptr_eq(other, &segment);
+    shared.preparation.lock().tables.retain(is_other);
+}
+
+fn write_tables_of(shared: &Shared, segment: &Arc<Segment>) -> io::Result<()> {
+    let is_it = |other: &Arc<Segment>| Arc::ptr_eq(other, segment);
     // The segment may be cut or dropped meanwhile; then it waits no more.
-    let made = make_tables(&*shared.disk, &segment);
+    let made = make_tables(&*shared.disk, segment);
     let _files = shared.files.lock();
     if !shared.preparation.lock().tables.iter().any(is_it) {
         return Ok(());
     }
-    match made? {
-        Some(bytes) => write_tables(&*shared.disk, &segment, &bytes)?,
+    let name = tables_name(&segment.name);
+    match made {
+        Ok(Some(bytes)) => write_tables(&*shared.disk, segment, &bytes),
         // It gets none, and a doubtful one would be made anew for ever.
-        None => remove_if_there(&*shared.disk, &tables_name(&segment.name))?,
+        Ok(None) => remove_if_there(&*shared.disk, &name),
+        Err(error) => remove_if_there(&*shared.disk, &name).and(Err(error)),
     }
-    shared
-        .preparation
-        .lock()
-        .tables
-        .retain(|other| !is_it(other));
-    Ok(())
 }
 
 impl Drop for Prepare {

@@ -251,6 +251,7 @@ fn a_cut_at_either_end_takes_the_indexes_along() {
 struct Counting {
     disk: SimulatedDisk,
     read: Arc<AtomicU64>,
+    refuses_tables: bool,
 }
 
 #[derive(Debug)]
@@ -274,6 +275,9 @@ impl Disk for Counting {
         Ok(self.counted(self.disk.open(name)?))
     }
     fn create(&self, name: &str, len: u64) -> io::Result<Arc<dyn DiskFile>> {
+        if self.refuses_tables && name.contains(".tables") {
+            return Err(io::Error::other("a bad sector"));
+        }
         Ok(self.counted(self.disk.create(name, len)?))
     }
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
@@ -313,6 +317,7 @@ fn a_rare_table_is_read_without_reading_the_rest() {
     let disk = Counting {
         disk: SimulatedDisk::new(5),
         read: Arc::clone(&read),
+        refuses_tables: false,
     };
     // Given a log of 5 MB in which the rare table has three records,
     let mut all: Vec<Entry> = Vec::new();
@@ -335,4 +340,35 @@ fn a_rare_table_is_read_without_reading_the_rest() {
     assert!(absent < 2 * last_segment, "{absent} bytes");
     assert!(rare < absent + 3 * (64 << 10), "{rare} bytes");
     assert!(busy > 5_000_000, "{busy} bytes");
+}
+
+#[test]
+fn an_index_that_cannot_be_made_is_left_out_until_the_next_start() {
+    let read = Arc::new(AtomicU64::new(0));
+    let simulated = SimulatedDisk::new(8);
+    let mut disk = Counting {
+        disk: simulated.clone(),
+        read: Arc::clone(&read),
+        refuses_tables: true,
+    };
+    let mut random = StdRng::seed_from_u64(8);
+    let all = random_entries(&mut random, 2_000, 100);
+    // Given a disk that takes no index by table, when all has been made ready,
+    let log = written(Arc::new(disk), &all);
+    // then no segment is read for one again, and reading works.
+    assert_eq!(tables_files(&simulated), [""; 0]);
+    let before = read.load(Ordering::Relaxed);
+    make_indexes(&log);
+    assert_eq!(read.load(Ordering::Relaxed), before);
+    compare(&log, &all, &mut random);
+    // The next start makes them.
+    drop(log);
+    disk = Counting {
+        disk: simulated.clone(),
+        read,
+        refuses_tables: false,
+    };
+    let (log, _) = Log::open(Arc::new(disk), options()).unwrap();
+    make_indexes(&log);
+    assert!(tables_files(&simulated).len() > 2);
 }

@@ -13,13 +13,16 @@ use crate::replica::Replica;
 
 /// How long a checkpoint that found no room waits at least.
 const RETRY_MS: u64 = 10_000;
+/// How long it waits for more room than it had. What it had may have been taken by others meanwhile, so
+/// that it needs less: then it is tried with whatever there is.
+const MORE_ROOM_MS: u64 = 30_000;
 
 /// A checkpoint that found no room.
 #[derive(Debug)]
 pub(crate) struct Unfinished {
     pub(crate) checkpoint: Checkpoint,
     ended_at_ms: u64,
-    /// How much was free when it began.
+    /// How much was free when it began, until that has been waited for long enough.
     pub(crate) begun_with: Option<u64>,
 }
 
@@ -66,6 +69,11 @@ impl Checkpoints {
 impl<T, O: Observer> Replica<T, O> {
     /// Starts a checkpoint when one is due or the memtable requests it.
     pub(crate) fn checkpoint_when_due(&mut self, now: Now, out: &mut Outbox<T>) {
+        if let Some(unfinished) = &mut self.checkpoints.unfinished
+            && now.monotonic_ms.saturating_sub(unfinished.ended_at_ms) >= MORE_ROOM_MS
+        {
+            unfinished.begun_with = None;
+        }
         let since_ms = now
             .monotonic_ms
             .saturating_sub(self.checkpoints.considered_at_ms);

@@ -59,7 +59,7 @@ pub enum StartError {
     LostTail { committed: Index, last: Index },
     /// The hard state is older than the log.
     #[error(
-        "the hard state knows of term {term}, but entry {last}, the log's last one, is of term {found}: the file {HARD_STATE_FILE} is an earlier copy, and has forgotten what this node voted for since; {RESTORE_OR_REPLACE}"
+        "the hard state knows of term {term}, but entry {last}, the log's last one, is of term {found}: the file {HARD_STATE_FILE} is an earlier copy, and has forgotten what this node voted for since; {RESTORE_OR_REPLACE}. Where this folder has what no other one has, 'onelog restore --alone' makes a log of one node of it"
     )]
     OldHardState {
         term: Term,

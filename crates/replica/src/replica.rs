@@ -33,6 +33,9 @@ const STEPS_PER_TURN_MAX: u64 = onelog_commit::DECISION_STEPS_MAX as u64;
 /// How long a client should wait while checkpoints catch up.
 const RETRY_AFTER_MS: u64 = 250;
 
+/// How long nothing is made ready ahead of time after that has failed.
+const PREPARE_RETRY_MS: u64 = 5_000;
+
 /// One replica of the log. `T` is the ticket by which a client is answered.
 #[derive(Debug)]
 pub struct Replica<T, O> {
@@ -57,6 +60,8 @@ pub struct Replica<T, O> {
     pub(crate) view: Option<StateView>,
     pub(crate) flushes_in_flight: usize,
     pub(crate) is_preparing: bool,
+    /// No file is made ready before that time, by the monotonic clock: the last attempt failed.
+    pub(crate) prepare_from_ms: u64,
     pub(crate) is_saving: bool,
     /// How many bytes were added to the log since the last save began, and when that was, by the
     /// monotonic clock.
@@ -135,11 +140,12 @@ impl<T, O: Observer> Replica<T, O> {
             Event::Prepared(result) => {
                 self.is_preparing = false;
                 if let Err(error) = result {
+                    self.prepare_from_ms = now.monotonic_ms + PREPARE_RETRY_MS;
                     if error.is_no_space() {
                         self.space_ran_out();
                     }
                     // Not fatal: the flush that rolls makes the file, and meets the error there.
-                    tracing::warn!(%error, "the next segment could not be made ready ahead of time");
+                    tracing::warn!(%error, "the next segment, or an index, could not be made ready ahead of time");
                 }
                 Ok(())
             }
@@ -278,6 +284,7 @@ impl<T, O: Observer> Replica<T, O> {
         self.checkpoint_when_due(now, out);
         self.save_commit(now, out);
         if !self.is_preparing
+            && now.monotonic_ms >= self.prepare_from_ms
             && self.may_prepare()
             && let Some(prepare) = self.log.prepare()
         {

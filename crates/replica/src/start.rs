@@ -163,6 +163,7 @@ impl Recovered {
             view: None,
             flushes_in_flight: 0,
             is_preparing: false,
+            prepare_from_ms: 0,
             is_saving: false,
             unsaved_bytes: 0,
             saved_at_ms: now.monotonic_ms,

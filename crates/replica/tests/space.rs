@@ -275,6 +275,45 @@ fn a_checkpoint_that_finds_no_room_is_made_later_and_reads_go_on() {
 }
 
 #[test]
+fn a_checkpoint_waits_for_more_room_than_it_found_but_not_for_ever() {
+    let mut story = with_a_table(ReplicaOptions {
+        memtable_bytes: 64 * MIB as usize,
+        memtable_bytes_max: 256 * MIB as usize,
+        ..reserved()
+    });
+    story.tell("free 300000000 | ");
+    for ticket in 0..LARGE {
+        put_large(&mut story, 10 + ticket, 100_000);
+        story.end_preparation();
+    }
+    // Given a checkpoint during which others took the room that there was,
+    story.tell(
+        "
+        wait 30000      |
+        turn            | checkpoint
+        ",
+    );
+    story.state.fail_at(story.state.steps() + 3, Fault::Full);
+    story.tell("checkpointed | ");
+    // when they give most of it back,
+    story.state.mend();
+    story.tell(
+        "
+        free 200000000  |
+        wait 10000      |
+        turn            |
+        wait 20000      |
+        turn            | checkpoint
+        checkpointed    |
+        ",
+    );
+    // then it is made with what there is.
+    let applied = story.replica().applied().position;
+    assert_eq!(story.replica().state().checkpointed().position, applied);
+    story.end();
+}
+
+#[test]
 fn a_replica_stops_in_order_on_a_full_disk_and_starts_on_it() {
     let mut story = with_a_table(ReplicaOptions {
         memtable_bytes: 64 * MIB as usize,
