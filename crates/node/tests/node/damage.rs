@@ -54,7 +54,8 @@ fn a_changed_byte_of_the_state_is_never_served_and_stops_the_node() {
     // as does reading anything else, and a backup,
     let other = node.snapshot().get(t, b"k001").unwrap_err().to_string();
     assert_eq!(other, failed);
-    let into = folder.path().join("backup");
+    let elsewhere = tempfile::tempdir().unwrap();
+    let into = elsewhere.path().join("backup");
     let backup = node.backup(&into).unwrap_err().to_string();
     assert!(backup.ends_with(&failed), "{backup}");
     // and the node stops with that reason.
