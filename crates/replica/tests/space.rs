@@ -167,6 +167,7 @@ fn a_segment_that_could_not_be_made_leaves_nothing_and_turns_writes_off_at_once(
     story.tell(
         "
         free 9000000    |
+        wait 5000       |
         turn            | prepare
         prepared        |
         define t as 3   |
