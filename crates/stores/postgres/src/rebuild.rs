@@ -10,7 +10,6 @@
 mod keep;
 mod load;
 mod merge;
-mod order;
 mod protection;
 mod refused;
 

@@ -5,17 +5,19 @@
 //! be what an earlier one needs, and a row that is written may no longer be in the way of one that is
 //! to be deleted. Where none is left, the table is merged.
 
+use std::collections::HashMap;
+
 use bytes::Bytes;
-use onelog_mapping::{Cell, ColumnType, MappingPlan, Row};
+use onelog_mapping::{Cell, ColumnType, MappingPlan, Plan, Row};
 use onelog_record::Offset;
 use onelog_store::{Change, LogPlace, Refusals, failpoint};
 use tokio_postgres::error::SqlState;
+use tokio_postgres::types::Type;
 
 use super::keep::is_written;
 use super::load::refusal;
 use super::merge::{AtOnce, Merging, missing, unmerged};
-use super::order::{Key, parents_first, unmet};
-use crate::ddl::{quote, record_columns};
+use crate::ddl::{quote, record_columns, table};
 use crate::error::Fault;
 use crate::store::Scope;
 
@@ -65,7 +67,11 @@ impl Scope<'_> {
         at_once: &AtOnce,
     ) -> Result<(), Fault> {
         let mut undeleted = self.delete_some_way(merged, renews, place).await?;
-        let mut unwritten = self.write_parents_first(merged, at_once).await?;
+        let mut unwritten = Vec::with_capacity(merged.len());
+        for merging in merged {
+            let left = self.write_in_pieces(merging).await?;
+            unwritten.push(self.blame_order(merging, left, at_once).await?);
+        }
         let count = |of: &[Left]| of.iter().map(Vec::len).sum::<usize>();
         for _ in 0..ROUNDS_MAX {
             let before = count(&undeleted) + count(&unwritten);
@@ -94,27 +100,6 @@ impl Scope<'_> {
             }
         }
         Ok(refusals.into_result()?)
-    }
-
-    /// Writes all staged rows; answers those of each table that are refused alone.
-    async fn write_parents_first(
-        &self,
-        merged: &[Merging<'_>],
-        at_once: &AtOnce,
-    ) -> Result<Vec<Left>, Fault> {
-        let mut keys = Vec::with_capacity(merged.len());
-        for merging in merged {
-            keys.push(self.keys_of(merging, at_once.defers).await?);
-        }
-        let numbers: Vec<usize> = merged.iter().map(|merging| merging.number).collect();
-        let order = parents_first(&numbers, &keys);
-        let mut unwritten: Vec<Left> = merged.iter().map(|_| Vec::new()).collect();
-        for &place in &order {
-            let left = self.write_in_pieces(&merged[place]).await?;
-            let unmet = unmet(place, &numbers, &keys[place], &order);
-            unwritten[place] = blame_order(&merged[place], left, &unmet, at_once)?;
-        }
-        Ok(unwritten)
     }
 
     /// Deletes what the new rows have not; answers the rows that are refused alone.
@@ -304,37 +289,61 @@ impl Scope<'_> {
             ))
             .await
     }
-}
 
-/// Where a row refers to one of a table that is backfilled later, the order of the mappings is at
-/// fault and not the row. Of tables that refer to one another by keys that are checked at the end, no
-/// order fits: what is missing then is what it missed with all rows there.
-fn blame_order(
-    merging: &Merging<'_>,
-    mut refused: Left,
-    unmet: &[&Key],
-    at_once: &AtOnce,
-) -> Result<Left, Fault> {
-    let key_of = |fault: &Fault| {
-        let name = foreign_key(fault)?;
-        unmet.iter().find(|key| key.name == name)
-    };
-    let by_order = refused
-        .iter()
-        .position(|(_, fault)| key_of(fault).is_some());
-    let Some(n) = by_order else {
-        return Ok(refused);
-    };
-    let fault = refused.swap_remove(n).1;
-    let is_checked_at_end = key_of(&fault).is_some_and(|key| key.is_checked_at_end);
-    Err(match &at_once.fault {
-        Fault::Sql(error)
-            if is_checked_at_end && foreign_key(&fault) == foreign_key(&at_once.fault) =>
-        {
-            missing(merging.mapping, error)
-        }
-        _ => unmerged(merging.mapping, fault),
-    })
+    /// Where a row refers to one of a table that is backfilled later, the order of the mappings is at
+    /// fault and not the row. A key that is checked at the end knows no order: what is missing then is
+    /// what it missed with all rows there.
+    async fn blame_order(
+        &self,
+        merging: &Merging<'_>,
+        mut refused: Left,
+        at_once: &AtOnce,
+    ) -> Result<Left, Fault> {
+        let later = self.keys_to_later_tables(merging, at_once.defers).await?;
+        let is_by_order =
+            |fault: &Fault| foreign_key(fault).is_some_and(|key| later.contains_key(key));
+        let Some(n) = refused.iter().position(|(_, fault)| is_by_order(fault)) else {
+            return Ok(refused);
+        };
+        let fault = refused.swap_remove(n).1;
+        let key = foreign_key(&fault).filter(|key| later[*key]);
+        Err(match &at_once.fault {
+            Fault::Sql(error) if key.is_some() && key == foreign_key(&at_once.fault) => {
+                missing(merging.mapping, error)
+            }
+            _ => unmerged(merging.mapping, fault),
+        })
+    }
+
+    /// The foreign keys of a table that refer to tables of later mappings, and whether they are checked
+    /// at the end; `defers`: all that can be are.
+    async fn keys_to_later_tables(
+        &self,
+        merging: &Merging<'_>,
+        defers: bool,
+    ) -> Result<HashMap<String, bool>, Fault> {
+        let plan: &Plan = &self.identity.plan;
+        let schema = &self.identity.schema;
+        let later = plan.mappings[merging.number + 1..].iter();
+        let later: Vec<String> = later.map(|mapping| table(schema, &mapping.into)).collect();
+        let into = table(schema, &merging.mapping.into);
+        let sql = "SELECT conname::text, condeferrable AND (condeferred OR $3)
+            FROM pg_catalog.pg_constraint
+            WHERE contype = 'f' AND conrelid = to_regclass($1)
+              AND confrelid IN (SELECT to_regclass(name) FROM unnest($2::text[]) AS name)";
+        let found = self
+            .client
+            .query_typed(
+                sql,
+                &[
+                    (&into, Type::TEXT),
+                    (&later, Type::TEXT_ARRAY),
+                    (&defers, Type::BOOL),
+                ],
+            )
+            .await?;
+        Ok(found.iter().map(|row| (row.get(0), row.get(1))).collect())
+    }
 }
 
 /// The foreign key that a row violates.
