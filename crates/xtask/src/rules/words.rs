@@ -94,7 +94,7 @@ mod tests {
                     "a.rs",
                     format!("const A: &str = \"{}\";\n", text.to_uppercase()),
                 ),
-                file("a.md", format!("# Title\n\nHere {text} again.\n")),
+                file("a.md", format!("# Title\n\nHere {text}, too.\n")),
                 file("a.toml", format!("a = 1 # {text}\n")),
             ] {
                 assert_eq!(check(&planted, &Tree::new()).len(), 1, "{planted:?}");
