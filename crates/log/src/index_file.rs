@@ -18,6 +18,7 @@ use onelog_record::{Index, Position, Term};
 
 use crate::disk::Disk;
 use crate::frame::{long, word};
+use crate::mend::remove_if_there;
 use crate::segment::{CHECKED_BYTES, Extent, Point, SEGMENT_HEADER_BYTES, Segment, SegmentHeader};
 
 pub(crate) const INDEX_SUFFIX: &str = ".index";
@@ -50,14 +51,21 @@ pub(crate) fn header_crc(header: &SegmentHeader) -> u32 {
 pub(crate) fn write_index(disk: &dyn Disk, segment: &Segment) -> io::Result<()> {
     let bytes = encode(&segment.header, &segment.extent.read());
     let new = format!("{}{INDEX_NEW_SUFFIX}", stem(&segment.name));
-    match disk.remove(&new) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let file = disk.create(&new, 0)?;
-    file.write_all_at(0, &bytes)?;
+    write_derived(disk, &new, &index_name(&segment.name), &bytes)
+}
+
+/// Writes a file under another name first: it gets its own when all of it is durable.
+pub(crate) fn write_derived(
+    disk: &dyn Disk,
+    new: &str,
+    name: &str,
+    bytes: &[u8],
+) -> io::Result<()> {
+    remove_if_there(disk, new)?;
+    let file = disk.create(new, 0)?;
+    file.write_all_at(0, bytes)?;
     file.sync_data()?;
-    disk.rename(&new, &index_name(&segment.name))?;
+    disk.rename(new, name)?;
     disk.sync_folder()
 }
 

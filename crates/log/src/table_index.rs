@@ -25,8 +25,7 @@ use onelog_record::{
 
 use crate::disk::{Disk, DiskFile};
 use crate::frame::{Frame, Salt, long, word};
-use crate::index_file::{header_crc, stem};
-use crate::mend::remove_if_there;
+use crate::index_file::{header_crc, stem, write_derived};
 use crate::reader::to_entry;
 use crate::scan::scan;
 use crate::segment::{Extent, Point, SEGMENT_HEADER_BYTES, Segment, SegmentHeader};
@@ -79,12 +78,7 @@ pub(crate) fn make_tables(disk: &dyn Disk, segment: &Segment) -> io::Result<Opti
 /// Writes the index that [`make_tables`] made.
 pub(crate) fn write_tables(disk: &dyn Disk, segment: &Segment, bytes: &[u8]) -> io::Result<()> {
     let new = format!("{}{TABLES_NEW_SUFFIX}", stem(&segment.name));
-    remove_if_there(disk, &new)?;
-    let file = disk.create(&new, 0)?;
-    file.write_all_at(0, bytes)?;
-    file.sync_data()?;
-    disk.rename(&new, &tables_name(&segment.name))?;
-    disk.sync_folder()
+    write_derived(disk, &new, &tables_name(&segment.name), bytes)
 }
 
 /// The blocks of each table, while the frames are read.
